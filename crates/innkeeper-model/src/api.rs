@@ -1,0 +1,291 @@
+//! The API's requests and answers: JSON over HTTP/1.1 on the daemon's Unix socket.
+//!
+//! | call | request | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/config` | | [`ConfigReport`] |
+//! | `GET /v1/doctor` | | [`DoctorReport`] |
+//! | `POST /v1/gc` | [`GcRequest`] | [`GcReport`] |
+//! | `GET /v1/slots` | | [`SlotReport`] |
+//! | `GET /v1/guests` | | list of [`GuestView`] |
+//! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
+//! | `GET /v1/guests/{name}` | | [`GuestView`] |
+//! | `DELETE /v1/guests/{name}` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/start` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/stop` | | 202, [`Accepted`] |
+//! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
+//! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
+//! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
+//! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
+//! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
+//!
+//! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
+//! `after`. Every failure is answered with a [`crate::Failure`] and the status of its kind.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Slot,
+    StorePath, UnitPhase,
+};
+
+/// Asks for a new guest. What is left out has the configured default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Its name; one is made up when none is given.
+    #[serde(default)]
+    pub name: Option<GuestName>,
+    /// The flake output it boots from, `<flake>` or `<flake>#<attribute>`.
+    #[serde(default)]
+    pub flake: Option<String>,
+    /// The store path it boots from. Not together with `flake`.
+    #[serde(default)]
+    pub closure: Option<StorePath>,
+    /// The most memory it may use.
+    #[serde(default)]
+    pub memory: Option<MemorySize>,
+    /// The most processor time it may use.
+    #[serde(default)]
+    pub cpus: Option<Cpus>,
+    /// The most processes and threads it may have.
+    #[serde(default)]
+    pub tasks: Option<u32>,
+}
+
+/// Asks for a closure to be built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildRequest {
+    /// The flake output (`<flake>` or `<flake>#<attribute>`); the configured one when left out.
+    #[serde(default)]
+    pub installable: Option<String>,
+}
+
+/// The intent is on disk and will be carried out, whatever happens to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The operation to follow.
+    pub operation: OperationId,
+    /// The guest it concerns.
+    pub guest: Option<GuestName>,
+}
+
+/// A guest as lists show it: its record and what can be seen of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestView {
+    /// The record.
+    #[serde(flatten)]
+    pub guest: Guest,
+    /// Its state in one word.
+    pub state: GuestState,
+    /// What the supervisor sees of its processes.
+    pub unit: Option<UnitPhase>,
+    /// The gateway's address.
+    pub host_address: Option<Ipv4Addr>,
+    /// Its own address.
+    pub guest_address: Option<Ipv4Addr>,
+    /// Its interface on the host.
+    pub interface: String,
+}
+
+/// The daemon in a few numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Who keeps guests running: `systemd` or `direct`.
+    pub supervisor: String,
+    /// Whether guests have a user namespace of their own.
+    pub user_namespaces: bool,
+    /// How many guests there are, by state.
+    pub guests: Vec<(GuestState, usize)>,
+    /// Slots in use, and how many there are.
+    pub slots_taken: usize,
+    /// How many guests fit into the subnet.
+    pub slots: usize,
+    /// Operations that have not ended.
+    pub operations: Vec<Operation>,
+    /// The daemon's resident memory, in bytes.
+    pub resident_bytes: u64,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigReport {
+    /// The file that was read, if there is one.
+    pub file: Option<String>,
+    /// Every setting.
+    pub settings: Vec<Setting>,
+}
+
+/// One setting and where its value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its name with dots, such as `network.subnet`.
+    pub name: String,
+    /// Its value as TOML.
+    pub value: String,
+    /// `default`, `file`, or the name of the environment variable.
+    pub origin: String,
+}
+
+/// How sure a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, with less than it could have.
+    Warning,
+    /// Broken.
+    Broken,
+}
+
+/// One link of the chain from the configuration to a guest's first packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was looked at, such as `nix` or `guest web-1: network`.
+    pub subject: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub finding: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// What `doctor` found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// Every check, in the order of the chain.
+    pub checks: Vec<Check>,
+}
+
+impl DoctorReport {
+    /// Whether nothing is broken.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.checks.iter().all(|c| c.verdict != Verdict::Broken)
+    }
+}
+
+/// Asks for orphans to be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcRequest {
+    /// Only say what would be removed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What `gc` removed, or would remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Whether it only looked.
+    pub dry_run: bool,
+    /// The orphans.
+    pub orphans: Vec<Orphan>,
+}
+
+/// Something that has our naming and belongs to no guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The kind of resource, such as `rootfs`.
+    pub resource: String,
+    /// Its name on the host: a path, an interface, a unit.
+    pub object: String,
+    /// Whether it is gone now.
+    pub removed: bool,
+    /// Why it could not be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<crate::Failure>,
+}
+
+/// The slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// The subnet.
+    pub subnet: String,
+    /// The highest slot given out so far.
+    pub counter: u32,
+    /// How many guests fit.
+    pub capacity: usize,
+    /// The slots in use.
+    pub taken: Vec<TakenSlot>,
+}
+
+/// A slot in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenSlot {
+    /// The slot.
+    pub slot: Slot,
+    /// Who has it: a guest's name, or the file of an older installation.
+    pub owner: String,
+    /// The kind of guest; nothing for an older installation's.
+    pub kind: Option<GuestKind>,
+    /// The guest's address.
+    pub guest_address: Option<Ipv4Addr>,
+}
+
+/// A closure that `agent build` made, as kept for the next guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedClosure {
+    /// The flake output.
+    pub installable: String,
+    /// The store path.
+    pub closure: StorePath,
+    /// What it was built from: Nix's hash of the locked flake.
+    pub fingerprint: String,
+    /// When it was built.
+    pub built_at: Timestamp,
+}
+
+/// Asks for a command to be run in a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program and its arguments; the program is looked up in the guest's `PATH`.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// The terminal's size in rows and columns.
+    #[serde(default)]
+    pub size: Option<(u16, u16)>,
+    /// Additional environment variables.
+    #[serde(default)]
+    pub environment: Vec<(String, String)>,
+    /// The guest's user to run it as, by name or number; root when left out.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// The frames of an upgraded `exec` connection: one byte for the kind, four bytes for the length of the
+/// body (big endian), the body.
+pub mod exec {
+    /// Caller to daemon: bytes for the command's standard input. An empty body ends the input.
+    pub const STDIN: u8 = 0;
+    /// Daemon to caller: bytes of the command's standard output (or of its terminal).
+    pub const STDOUT: u8 = 1;
+    /// Daemon to caller: bytes of the command's standard error.
+    pub const STDERR: u8 = 2;
+    /// Daemon to caller, last: the exit status, a big-endian `i32`; 128 + n for signal n.
+    pub const EXIT: u8 = 3;
+    /// Caller to daemon: the terminal's new size, rows and columns, two big-endian `u16`.
+    pub const RESIZE: u8 = 4;
+    /// Daemon to caller, last: a [`crate::Failure`] as JSON; the command did not run.
+    pub const FAILURE: u8 = 5;
+    /// The longest body either side accepts.
+    pub const MAX_BODY: usize = 64 * 1024;
+    /// The protocol's name in the `Upgrade` header.
+    pub const PROTOCOL: &str = "innkeeper-exec";
+}

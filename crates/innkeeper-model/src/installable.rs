@@ -1,0 +1,115 @@
+//! What `nix build` is asked for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A flake output: a flake reference, `#`, and an attribute path, as `nix build` takes it
+/// (Nix manual, "Installables").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Installable {
+    flake: String,
+    attribute: String,
+}
+
+/// Why a text is not an [`Installable`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a flake output: {reason}")]
+pub struct InvalidInstallable {
+    text: String,
+    reason: &'static str,
+}
+
+impl Installable {
+    /// The output that holds an agent's system when nothing else is asked for.
+    pub const DEFAULT_ATTRIBUTE: &str = "nixosConfigurations.agent.config.system.build.toplevel";
+
+    /// Reads `<flake>` or `<flake>#<attribute>`; without an attribute, `default_attribute` is meant.
+    ///
+    /// # Errors
+    /// [`InvalidInstallable`] when either part is empty, starts with `-` (Nix would take it for an
+    /// option) or contains white space or a control character.
+    pub fn parse(text: &str, default_attribute: &str) -> Result<Self, InvalidInstallable> {
+        let (flake, attribute) = text.split_once('#').unwrap_or((text, default_attribute));
+        let refuse = |reason| {
+            Err(InvalidInstallable {
+                text: text.to_owned(),
+                reason,
+            })
+        };
+        if flake.is_empty() {
+            return refuse(
+                "the flake is missing; write for example /srv/fleet or github:owner/repo",
+            );
+        }
+        if attribute.is_empty() {
+            return refuse("the attribute after '#' is missing");
+        }
+        if flake.starts_with('-') || attribute.starts_with('-') {
+            return refuse("it starts with '-'");
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return refuse("it contains white space");
+        }
+        Ok(Self {
+            flake: flake.to_owned(),
+            attribute: attribute.to_owned(),
+        })
+    }
+
+    /// The flake reference, such as `/srv/fleet` or `github:owner/repo`.
+    #[must_use]
+    pub fn flake(&self) -> &str {
+        &self.flake
+    }
+
+    /// The attribute path, such as `packages.x86_64-linux.guest`.
+    #[must_use]
+    pub fn attribute(&self) -> &str {
+        &self.attribute
+    }
+}
+
+impl fmt::Display for Installable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.flake, self.attribute)
+    }
+}
+
+impl TryFrom<String> for Installable {
+    type Error = InvalidInstallable;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text, Self::DEFAULT_ATTRIBUTE)
+    }
+}
+
+impl From<Installable> for String {
+    fn from(installable: Installable) -> Self {
+        installable.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attribute_is_optional() {
+        let given = Installable::parse("/srv/fleet#guest", "x").expect("valid");
+        assert_eq!((given.flake(), given.attribute()), ("/srv/fleet", "guest"));
+        let defaulted = Installable::parse("/srv/fleet", "x.y").expect("valid");
+        assert_eq!(defaulted.to_string(), "/srv/fleet#x.y");
+    }
+
+    #[test]
+    fn nothing_reaches_nix_as_an_option_or_two_words() {
+        for bad in ["", "#a", "a#", "--impure", "a#--impure", "a b", "a#b\nc"] {
+            assert!(
+                Installable::parse(bad, "x").is_err(),
+                "{bad:?} was accepted"
+            );
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What Innkeeper is about, without IO.
+//!
+//! Every other crate speaks in these types: names, slots and addresses, store paths, limits, guests,
+//! operations with their events, and the failures a person can meet. Parsing and validation happen
+//! here, once, so that a value of one of these types is known to be good wherever it turns up.
+//!
+//! Nothing in this crate touches the machine, and nothing is async.
+
+pub mod api;
+mod failure;
+mod guest;
+mod installable;
+mod limits;
+mod name;
+mod operation;
+mod slot;
+mod store_path;
+
+pub use failure::{Code, Explain, Failure, Kind, chain};
+pub use guest::{ClosureSource, Guest, GuestKind, GuestState, UnitPhase, Want};
+pub use installable::{Installable, InvalidInstallable};
+pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};
+pub use name::{GuestName, InvalidName};
+pub use operation::{
+    BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
+};
+pub use slot::{Addresses, InvalidSubnet, MAX_SLOT, Slot, SlotRange, SlotUse};
+pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

@@ -1,0 +1,211 @@
+//! What a guest may use at most.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What a guest may use at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory; the guest's processes are killed when they need more.
+    pub memory: MemorySize,
+    /// Processor time in each second.
+    pub cpus: Cpus,
+    /// Processes and threads together.
+    pub tasks: u32,
+}
+
+/// An amount of memory in bytes, written as a number with an optional unit: `512M`, `4G`. The units K, M,
+/// G and T are powers of 1024, as in systemd's `MemoryMax=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemorySize(u64);
+
+/// Processors as a decimal number with at most two places: `2`, `0.5`. One is one whole processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cpus {
+    percent: u32,
+}
+
+/// Why a text is not a limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLimit {
+    /// Not an amount of memory.
+    #[error("'{0}' is not an amount of memory; write for example 512M or 4G")]
+    Memory(String),
+    /// Below what any system needs to boot.
+    #[error("{0} of memory is too little for a guest; {min} is the least", min = MemorySize::MIN)]
+    MemoryTooSmall(MemorySize),
+    /// Not a number of processors.
+    #[error("'{0}' is not a number of processors; write for example 2 or 0.5 (0.01 to 4096)")]
+    Cpus(String),
+}
+
+impl MemorySize {
+    /// The least a guest can be given.
+    pub const MIN: Self = Self(16 << 20);
+
+    const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
+
+    /// An amount in bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The amount in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidLimit::Memory(text.to_owned());
+        let upper = text.to_ascii_uppercase();
+        let (digits, shift) = Self::UNITS
+            .iter()
+            .find_map(|(unit, shift)| Some((upper.strip_suffix(*unit)?, *shift)))
+            .unwrap_or((&upper, 0));
+        // `parse` alone would accept a sign.
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(invalid());
+        }
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        let size = Self(number.checked_mul(1 << shift).ok_or_else(invalid)?);
+        if size < Self::MIN {
+            return Err(InvalidLimit::MemoryTooSmall(size));
+        }
+        Ok(size)
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        match Self::UNITS.iter().find(|(_, shift)| whole(*shift)) {
+            Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl Cpus {
+    const MAX_PERCENT: u32 = 4096 * 100;
+
+    /// This many hundredths of a processor.
+    #[must_use]
+    pub const fn from_percent(percent: u32) -> Self {
+        Self { percent }
+    }
+
+    /// Hundredths of a processor, as in systemd's `CPUQuota=`.
+    #[must_use]
+    pub const fn percent(self) -> u32 {
+        self.percent
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidLimit::Cpus(text.to_owned());
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 2 {
+            return Err(invalid());
+        }
+        let whole: u32 = whole.parse().map_err(|_| invalid())?;
+        let hundredths: u32 = format!("{fraction:0<2}").parse().map_err(|_| invalid())?;
+        whole
+            .checked_mul(100)
+            .and_then(|percent| percent.checked_add(hundredths))
+            .filter(|percent| (1..=Self::MAX_PERCENT).contains(percent))
+            .map(|percent| Self { percent })
+            .ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, hundredths) = (self.percent / 100, self.percent % 100);
+        match hundredths {
+            0 => write!(f, "{whole}"),
+            _ => {
+                let text = format!("{whole}.{hundredths:02}");
+                f.write_str(text.trim_end_matches('0'))
+            }
+        }
+    }
+}
+
+macro_rules! text_conversions {
+    ($type:ty) => {
+        impl TryFrom<String> for $type {
+            type Error = InvalidLimit;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    };
+}
+
+text_conversions!(MemorySize);
+text_conversions!(Cpus);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_read_with_units_of_1024() {
+        assert_eq!("4G".parse(), Ok(MemorySize(4 << 30)));
+        assert_eq!("512m".parse(), Ok(MemorySize(512 << 20)));
+        assert_eq!("33554432".parse(), Ok(MemorySize(32 << 20)));
+        for bad in ["", "G", "-1G", "+1G", "1.5G", "1GiB", "99999999999T", "4 G"] {
+            assert!(
+                matches!(bad.parse::<MemorySize>(), Err(InvalidLimit::Memory(_))),
+                "{bad:?}"
+            );
+        }
+        assert!(matches!(
+            "1M".parse::<MemorySize>(),
+            Err(InvalidLimit::MemoryTooSmall(_))
+        ));
+    }
+
+    #[test]
+    fn processors_are_decimal() {
+        for (text, percent) in [("2", 200), ("0.5", 50), ("0.05", 5), ("1.25", 125)] {
+            assert_eq!(text.parse(), Ok(Cpus { percent }));
+            assert_eq!(Cpus { percent }.to_string(), text);
+        }
+        for bad in ["", "0", "0.001", "-1", ".5", "1.", "two", "99999999"] {
+            assert!(bad.parse::<Cpus>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn limits_survive_being_written_down(bytes in MemorySize::MIN.0.., percent in 1..=Cpus::MAX_PERCENT) {
+            prop_assert_eq!(MemorySize(bytes).to_string().parse(), Ok(MemorySize(bytes)));
+            prop_assert_eq!(Cpus { percent }.to_string().parse(), Ok(Cpus { percent }));
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Slots: small numbers that give a guest its addresses, its interface and its user-id range.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// The highest slot there can be, whatever the subnet: the user-id range of a higher one would reach
+/// the ids that systemd sets aside as foreign (0x7FFE0000, systemd's `UIDS-GIDS.md`).
+pub const MAX_SLOT: u32 = 32_757;
+
+/// A guest's number. Numbers only move forward until the range is used up, so an address that was given
+/// back is not given out again while an old connection or cache may still mean its former owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// How many user ids each guest has.
+    pub const USER_IDS: u32 = 0x1_0000;
+
+    /// Where the user ids of the guests begin: the start of systemd's range for containers.
+    const FIRST_USER_ID: u32 = 0x8_0000;
+
+    /// The slot with this number. Whether a subnet has an address for it is the [`SlotRange`]'s to say.
+    #[must_use]
+    pub fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The name of the guest's interface on the host: `ve-<slot>`, never longer than 8 characters.
+    #[must_use]
+    pub fn interface(self) -> String {
+        format!("ve-{}", self.0)
+    }
+
+    /// The slot whose interface on the host has this name.
+    #[must_use]
+    pub fn from_interface(name: &str) -> Option<Self> {
+        let digits = name.strip_prefix("ve-")?;
+        let slot = Self(digits.parse().ok()?);
+        (slot.interface() == name && slot.0 > 0).then_some(slot)
+    }
+
+    /// The first of the [`Self::USER_IDS`] host user ids that the guest's user namespace maps.
+    #[must_use]
+    pub fn first_user_id(self) -> u32 {
+        Self::FIRST_USER_ID + self.0 * Self::USER_IDS
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The two ends of a guest's veth pair, both /32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The host's end: the guest's gateway.
+    pub host: Ipv4Addr,
+    /// The guest's end: the guest's own address.
+    pub guest: Ipv4Addr,
+}
+
+/// Why a subnet cannot hold slots.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSubnet {
+    /// The text is no IPv4 network.
+    #[error("'{0}' is not an IPv4 network such as 10.100.0.0/16")]
+    Syntax(String),
+    /// Bits are set behind the prefix.
+    #[error("{given} has bits set behind its prefix; did you mean {meant}?")]
+    HostBits {
+        /// As given.
+        given: Ipv4Net,
+        /// The network that the address lies in.
+        meant: Ipv4Net,
+    },
+    /// Too small for a single guest.
+    #[error("{0} has no room for a guest; the longest prefix that has is /30")]
+    TooSmall(Ipv4Net),
+}
+
+/// A subnet seen as slots: slot N has the host address `base + 2N` and the guest address
+/// `base + 2N + 1`; slot 1 of 10.100.0.0/16 is 10.100.0.2 and 10.100.0.3. A slot with an address that
+/// ends in .0 or .255 is never used, because other people's software takes those for broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SlotRange {
+    subnet: Ipv4Net,
+}
+
+/// What is known of a slot that was used before: the input of [`SlotRange::pick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotUse {
+    /// A guest has it, or something that Innkeeper does not manage.
+    Taken,
+    /// Nobody has it; the number grows with the time at which it became free.
+    FreeSince(u64),
+}
+
+impl SlotRange {
+    /// The slots of a subnet.
+    ///
+    /// # Errors
+    /// [`InvalidSubnet`] when bits are set behind the prefix or no guest fits.
+    pub fn new(subnet: Ipv4Net) -> Result<Self, InvalidSubnet> {
+        if subnet.trunc() != subnet {
+            return Err(InvalidSubnet::HostBits {
+                given: subnet,
+                meant: subnet.trunc(),
+            });
+        }
+        let range = Self { subnet };
+        if range.slots().next().is_none() {
+            return Err(InvalidSubnet::TooSmall(subnet));
+        }
+        Ok(range)
+    }
+
+    /// The subnet.
+    #[must_use]
+    pub fn subnet(self) -> Ipv4Net {
+        self.subnet
+    }
+
+    /// The addresses of a slot, or `None` if the subnet has none for it.
+    #[must_use]
+    pub fn addresses(self, slot: Slot) -> Option<Addresses> {
+        if slot.0 == 0 || slot.0 > self.highest() {
+            return None;
+        }
+        let host = u32::from(self.subnet.network()) + 2 * slot.0;
+        let ends_badly = |address: u32| matches!(address & 0xff, 0 | 0xff);
+        (!ends_badly(host) && !ends_badly(host + 1)).then(|| Addresses {
+            host: host.into(),
+            guest: (host + 1).into(),
+        })
+    }
+
+    /// All slots that have addresses, in order.
+    pub fn slots(self) -> impl Iterator<Item = Slot> {
+        self.slots_after(0)
+    }
+
+    /// How many guests fit.
+    #[must_use]
+    pub fn capacity(self) -> usize {
+        self.slots().count()
+    }
+
+    /// The slot for the next guest: the first one above `counter` that nobody has; when there is none,
+    /// the one that has been free the longest (never used counts as longest, then the lower number).
+    /// `None` when every slot is taken.
+    #[must_use]
+    pub fn pick(self, counter: u32, uses: &BTreeMap<Slot, SlotUse>) -> Option<Slot> {
+        let free_since = |slot: Slot| match uses.get(&slot) {
+            None => Some(0),
+            Some(SlotUse::FreeSince(since)) => Some(*since),
+            Some(SlotUse::Taken) => None,
+        };
+        self.slots_after(counter)
+            .find(|slot| free_since(*slot).is_some())
+            .or_else(|| {
+                self.slots()
+                    .filter_map(|slot| Some((free_since(slot)?, slot)))
+                    .min()
+                    .map(|(_, slot)| slot)
+            })
+    }
+
+    fn slots_after(self, counter: u32) -> impl Iterator<Item = Slot> {
+        (counter.saturating_add(1)..=self.highest())
+            .map(Slot)
+            .filter(move |slot| self.addresses(*slot).is_some())
+    }
+
+    /// The highest slot whose two addresses lie in the subnet.
+    fn highest(self) -> u32 {
+        let size =
+            u64::from(u32::from(self.subnet.broadcast()) - u32::from(self.subnet.network())) + 1;
+        u32::try_from((size / 2).saturating_sub(1))
+            .map_or(MAX_SLOT, |highest| highest.min(MAX_SLOT))
+    }
+}
+
+impl Default for SlotRange {
+    /// 10.100.0.0/16.
+    fn default() -> Self {
+        Self {
+            subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 100, 0, 0), 16),
+        }
+    }
+}
+
+impl std::str::FromStr for SlotRange {
+    type Err = InvalidSubnet;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(
+            text.parse()
+                .map_err(|_| InvalidSubnet::Syntax(text.to_owned()))?,
+        )
+    }
+}
+
+impl TryFrom<String> for SlotRange {
+    type Error = InvalidSubnet;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SlotRange> for String {
+    fn from(range: SlotRange) -> Self {
+        range.subnet.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(text: &str) -> SlotRange {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn slot_one_of_the_default_subnet_has_the_contracts_addresses() {
+        let addresses = range("10.100.0.0/16").addresses(Slot(1)).expect("slot 1");
+        assert_eq!(addresses.host, Ipv4Addr::new(10, 100, 0, 2));
+        assert_eq!(addresses.guest, Ipv4Addr::new(10, 100, 0, 3));
+    }
+
+    #[test]
+    fn slots_that_look_like_broadcast_are_skipped() {
+        let range = range("10.100.0.0/16");
+        // 10.100.0.254 and .255
+        assert_eq!(range.addresses(Slot(127)), None);
+        // 10.100.1.0 and .1
+        assert_eq!(range.addresses(Slot(128)), None);
+        assert!(range.addresses(Slot(129)).is_some());
+        assert_eq!(
+            "10.100.0.0/24"
+                .parse::<SlotRange>()
+                .expect("/24")
+                .capacity(),
+            126
+        );
+    }
+
+    #[test]
+    fn a_subnet_must_be_a_network_with_room() {
+        assert!(matches!(
+            "10.100.0.1/16".parse::<SlotRange>(),
+            Err(InvalidSubnet::HostBits { .. })
+        ));
+        assert!(matches!(
+            "10.100.0.0/31".parse::<SlotRange>(),
+            Err(InvalidSubnet::TooSmall(_))
+        ));
+        assert!(matches!(
+            "ten".parse::<SlotRange>(),
+            Err(InvalidSubnet::Syntax(_))
+        ));
+        assert_eq!(range("10.100.0.4/30").capacity(), 1);
+    }
+
+    #[test]
+    fn user_id_ranges_stay_below_systemds_foreign_ids() {
+        assert_eq!(Slot(1).first_user_id(), 0x9_0000);
+        assert!(Slot(MAX_SLOT).first_user_id() + (Slot::USER_IDS - 1) < 0x7FFE_0000);
+    }
+
+    #[test]
+    fn only_our_own_interface_names_name_a_slot() {
+        assert_eq!(Slot::from_interface("ve-7"), Some(Slot(7)));
+        for foreign in ["ve-", "ve-07", "ve-web", "ve-0", "eth0", "ve-+1"] {
+            assert_eq!(Slot::from_interface(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_used_up_range_wraps_to_the_slot_that_was_free_the_longest() {
+        let range = range("10.0.0.0/28"); // slots 1 to 7
+        let mut uses: BTreeMap<_, _> = (1..=7).map(|n| (Slot(n), SlotUse::Taken)).collect();
+        assert_eq!(range.pick(7, &uses), None);
+        uses.insert(Slot(2), SlotUse::FreeSince(20));
+        uses.insert(Slot(5), SlotUse::FreeSince(10));
+        assert_eq!(range.pick(7, &uses), Some(Slot(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_picked_slot_is_usable_and_free(
+            prefix in 22u8..=30,
+            counter in 0u32..600,
+            taken in proptest::collection::btree_set(1u32..520, 0..500),
+        ) {
+            let range = SlotRange::new(Ipv4Net::new(Ipv4Addr::new(10, 9, 0, 0), prefix).expect("prefix").trunc()).expect("room");
+            let uses = taken.iter().map(|n| (Slot(*n), SlotUse::Taken)).collect();
+            match range.pick(counter, &uses) {
+                Some(slot) => {
+                    prop_assert!(range.addresses(slot).is_some());
+                    prop_assert!(!taken.contains(&slot.number()));
+                    // It moves forward as long as it can.
+                    if slot.number() <= counter {
+                        prop_assert!(range.slots().filter(|s| s.number() > counter).all(|s| taken.contains(&s.number())));
+                    }
+                }
+                None => prop_assert!(range.slots().all(|s| taken.contains(&s.number()))),
+            }
+        }
+
+        #[test]
+        fn no_two_slots_share_an_address(prefix in 20u8..=30) {
+            let range = SlotRange::new(Ipv4Net::new(Ipv4Addr::new(10, 9, 0, 0), prefix).expect("prefix")).expect("room");
+            let mut seen = std::collections::BTreeSet::new();
+            for slot in range.slots() {
+                let Addresses { host, guest } = range.addresses(slot).expect("usable");
+                prop_assert!(seen.insert(host) && seen.insert(guest));
+                prop_assert!(range.subnet().contains(&host) && range.subnet().contains(&guest));
+            }
+        }
+    }
+}
