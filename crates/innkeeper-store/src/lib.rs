@@ -1,0 +1,36 @@
+//! What should exist: guests, slots, operations and events, in one SQLite file.
+//!
+//! A [`Store`] is a handle to one OS thread that owns the only connection, so every change is made one
+//! after the other, and a slot or a name can be taken once only. Each method is one message to that
+//! thread and one transaction. Work that was sent is done even if nobody waits for the answer any more,
+//! so dropping a future of this crate never leaves half a change.
+//!
+//! | module | subject | durable when the method returns |
+//! | --- | --- | --- |
+//! | `guests` | what should be true of each guest | intents: yes; facts learnt on the way: soon |
+//! | `slots` | which slot the next guest gets | yes, with the guest |
+//! | `operations` | what was asked for and how it ended | begin: yes; end: soon |
+//! | `events` | what happened | soon |
+//! | `closures` | what was built before | soon |
+//! | `legacy` | slots of an older installation | yes |
+//!
+//! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is
+//! `synchronous=NORMAL`: it survives the death of the daemon, and may be lost with the machine's power
+//! until the next intent is recorded. Nothing is lost by that but knowledge that a reconcile finds again.
+
+mod closures;
+mod codec;
+mod connection;
+mod database;
+mod error;
+mod events;
+mod guests;
+mod legacy;
+mod operations;
+mod schema;
+mod slots;
+
+pub use connection::Store;
+pub use error::{Cause, StoreError};
+pub use events::EventFilter;
+pub use guests::NewGuest;

@@ -1,0 +1,126 @@
+//! The tables, and how a file of an older version becomes one of this version.
+//!
+//! A file's version is its `PRAGMA user_version`: the number of migrations that were applied to it. A
+//! migration that was released is never changed again; a change of the tables is a new one at the end.
+//!
+//! Conventions of all tables:
+//! - Times are microseconds since 1970-01-01T00:00:00Z.
+//! - Names, paths and enums are stored as the API shows them; compound values as the API's JSON.
+//!   Of these, only failures and events may gain words without a new migration: an older version reads
+//!   what it does not know in them as text.
+//! - `events.operation`, `events.guest` and `operations.guest` are no foreign keys: history outlives what
+//!   it tells of.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// One step from a version to the next.
+pub(crate) struct Migration {
+    /// What it is about, for the log.
+    pub(crate) name: &'static str,
+    /// The statements, run in one transaction.
+    pub(crate) sql: &'static str,
+}
+
+/// "Innk" in ASCII: `file` and we tell by it whose database it is.
+pub(crate) const APPLICATION_ID: i64 = 0x496e_6e6b;
+
+/// All migrations, the oldest first.
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    name: "guests, slots, operations, events, closures",
+    sql: include_str!("schema/1.sql"),
+}];
+
+/// The version of a file that all of `migrations` were applied to.
+pub(crate) fn version_after(migrations: &[Migration]) -> i64 {
+    i64::try_from(migrations.len()).unwrap_or(i64::MAX)
+}
+
+/// The version of a file.
+pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", (), |row| row.get(0))
+}
+
+/// Applies what is missing, each migration in a transaction of its own: a crash leaves the file at one
+/// version or the next, and never in between. The file must not be newer than `migrations`.
+pub(crate) fn migrate(
+    connection: &mut Connection,
+    migrations: &[Migration],
+) -> rusqlite::Result<()> {
+    let applied = usize::try_from(version(connection)?).unwrap_or(0);
+    for (index, migration) in migrations.iter().enumerate().skip(applied) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        apply(&transaction, migration, index + 1)?;
+        transaction.commit()?;
+        tracing::info!(
+            version = index + 1,
+            name = migration.name,
+            "migrated the database"
+        );
+    }
+    Ok(())
+}
+
+fn apply(
+    transaction: &Transaction<'_>,
+    migration: &Migration,
+    version: usize,
+) -> rusqlite::Result<()> {
+    transaction.execute_batch(migration.sql)?;
+    // Neither statement takes parameters; both are part of the transaction.
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: &[Migration] = &[
+        Migration {
+            name: "one",
+            sql: "CREATE TABLE one (a TEXT) STRICT; INSERT INTO one VALUES ('kept')",
+        },
+        Migration {
+            name: "two",
+            sql: "ALTER TABLE one ADD COLUMN b TEXT",
+        },
+    ];
+
+    #[test]
+    fn only_what_is_missing_is_applied() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate(&mut connection, &STEPS[..1]).expect("first");
+        migrate(&mut connection, STEPS).expect("second");
+        migrate(&mut connection, STEPS).expect("nothing left to do");
+        assert_eq!(version(&connection).expect("version"), 2);
+        let row: (String, Option<String>) = connection
+            .query_row("SELECT a, b FROM one", (), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .expect("one row");
+        assert_eq!(row, ("kept".to_owned(), None));
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_former_version() {
+        let broken = [
+            Migration {
+                name: STEPS[0].name,
+                sql: STEPS[0].sql,
+            },
+            Migration {
+                name: "broken",
+                sql: "ALTER TABLE one ADD COLUMN b TEXT; SELECT nonsense",
+            },
+        ];
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate(&mut connection, &broken).expect_err("must fail");
+        assert_eq!(version(&connection).expect("version"), 1);
+        assert!(
+            connection.prepare("SELECT b FROM one").is_err(),
+            "half of it was kept"
+        );
+        migrate(&mut connection, STEPS).expect("goes on from there");
+    }
+}

@@ -1,0 +1,17 @@
+//! What the store promises, tried on real files.
+
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "clippy knows tests by their attribute, and not what helps them"
+)]
+
+mod concurrency;
+mod durability;
+mod events;
+mod legacy;
+mod migrations;
+mod numbering;
+mod opening;
+mod operations;
+mod support;

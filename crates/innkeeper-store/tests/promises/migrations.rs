@@ -1,0 +1,90 @@
+//! Files of older versions are read with all that they hold. Each version that was released has a dump
+//! here, made by `sqlite3 innkeeper.db .dump`, which is never changed again.
+
+use innkeeper_model::{Code, OperationState, Want};
+use innkeeper_store::{EventFilter, Store};
+use rusqlite::Connection;
+
+use crate::support::{closure, database, name, open};
+
+const VERSION_1: &str = include_str!("dumps/version-1.sql");
+
+/// The newest version that has a dump. A new migration needs a new one.
+const NEWEST: i64 = 1;
+
+fn restore(dump: &str) -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = database(directory.path());
+    let connection = Connection::open(&path).expect("opens");
+    connection.execute_batch(dump).expect("restores");
+    connection.close().expect("closes");
+    let store = open(&path, "10.100.0.0/16").expect("migrates");
+    (directory, store)
+}
+
+/// The statements that made each table and index, as SQLite keeps them.
+fn schema(connection: &Connection) -> Vec<String> {
+    connection
+        .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+        .expect("prepares")
+        .query_map((), |row| row.get(0))
+        .expect("reads")
+        .collect::<Result<_, _>>()
+        .expect("reads")
+}
+
+#[tokio::test]
+async fn version_1_is_read_with_all_that_it_holds() {
+    let (_directory, store) = restore(VERSION_1);
+    let guests = store.guests().await.expect("reads");
+    let [broken, web] = &guests[..] else {
+        panic!("{guests:?}");
+    };
+    assert_eq!(
+        (&web.name, web.slot.number(), web.want),
+        (&name("web"), 2, Want::Running)
+    );
+    assert_eq!(web.closure, Some(closure()));
+    assert_eq!(web.created_at.to_string(), "2026-11-20T10:00:00.000001Z");
+    assert_eq!(
+        broken.fault.as_ref().map(|fault| fault.code),
+        Some(Code::RootfsFailed)
+    );
+
+    let report = store.slots().await.expect("report");
+    assert_eq!((report.counter, report.taken.len()), (5, 3));
+    let running = store.running_operations().await.expect("reads");
+    assert_eq!(running.len(), 1);
+    let failed = store
+        .operation(innkeeper_model::OperationId(3))
+        .await
+        .expect("reads");
+    assert_eq!(failed.expect("kept").state, OperationState::Failed);
+    assert_eq!(
+        store
+            .events(EventFilter::default())
+            .await
+            .expect("reads")
+            .len(),
+        3
+    );
+    let flake = innkeeper_model::Installable::parse("/srv/fleet", "agent").expect("installable");
+    assert!(store.cached_closure(&flake).await.expect("reads").is_some());
+}
+
+#[test]
+fn a_migrated_file_has_the_tables_of_a_new_one_and_every_version_has_a_dump() {
+    let (old_directory, _old) = restore(VERSION_1);
+    let new_directory = tempfile::tempdir().expect("directory");
+    let _new = open(&database(new_directory.path()), "10.100.0.0/16").expect("opens");
+    let old = Connection::open(database(old_directory.path())).expect("opens");
+    let new = Connection::open(database(new_directory.path())).expect("opens");
+    assert_eq!(schema(&old), schema(&new));
+    let version: i64 = new
+        .query_row("PRAGMA user_version", (), |row| row.get(0))
+        .expect("reads");
+    assert_eq!(
+        version, NEWEST,
+        "add a dump of the new version and a test that reads it"
+    );
+}

@@ -1,0 +1,188 @@
+//! Slots: monotonic, never one in use, wrapping to the one that has been free the longest.
+
+use std::collections::BTreeMap;
+
+use innkeeper_model::{Code, Explain};
+use innkeeper_store::StoreError;
+use proptest::prelude::*;
+
+use crate::support::{Fixture, create, forget, name, new_guest};
+
+#[tokio::test]
+async fn the_counter_survives_the_guests_and_a_restart() {
+    let fixture = Fixture::new("10.100.0.0/16");
+    for n in 1..=3 {
+        let (guest, _) = create(&fixture.store, "a").await;
+        assert_eq!(guest.slot.number(), n);
+        forget(&fixture.store, "a").await;
+    }
+    let fixture = fixture.reopened().await;
+    assert_eq!(create(&fixture.store, "b").await.0.slot.number(), 4);
+
+    let report = fixture.store.slots().await.expect("report");
+    assert_eq!(report.counter, 4);
+    assert_eq!(report.subnet, "10.100.0.0/16");
+    let [taken] = &report.taken[..] else {
+        panic!("{report:?}");
+    };
+    assert_eq!((taken.slot.number(), taken.owner.as_str()), (4, "b"));
+    assert_eq!(taken.guest_address, Some([10, 100, 0, 9].into()));
+}
+
+#[tokio::test]
+async fn a_full_range_refuses_and_works_again_after_a_guest_has_gone() {
+    let fixture = Fixture::new("10.100.0.0/28");
+    let capacity = fixture.store.slots().await.expect("report").capacity;
+    for n in 0..capacity {
+        create(&fixture.store, &format!("g{n}")).await;
+    }
+    let refused = fixture
+        .store
+        .create_guest(new_guest("late"), "uid:0")
+        .await
+        .expect_err("full");
+    assert!(matches!(&refused, StoreError::NoSlotLeft { capacity: c, .. } if *c == capacity));
+    assert_eq!(refused.code(), Code::NoSlotLeft);
+    assert!(refused.to_string().contains("10.100.0.0/28"), "{refused}");
+    assert_eq!(
+        fixture.store.guest(&name("late")).await.expect("reads"),
+        None
+    );
+    assert_eq!(
+        fixture
+            .store
+            .running_operations()
+            .await
+            .expect("reads")
+            .len(),
+        capacity,
+        "a refusal left an operation"
+    );
+
+    let freed = fixture
+        .store
+        .guest(&name("g3"))
+        .await
+        .expect("reads")
+        .expect("g3")
+        .slot;
+    forget(&fixture.store, "g3").await;
+    assert_eq!(create(&fixture.store, "late").await.0.slot, freed);
+}
+
+/// What a person would do with paper and pencil.
+struct Model {
+    slots: Vec<u32>,
+    counter: u32,
+    taken: BTreeMap<String, u32>,
+    /// Freed slots, the one that has been free the longest first.
+    freed: Vec<u32>,
+}
+
+impl Model {
+    fn create(&mut self, guest: &str) -> Option<u32> {
+        let in_use = |slot: &u32| self.taken.values().any(|taken| taken == slot);
+        let forward = self.slots.iter().find(|s| **s > self.counter && !in_use(s));
+        let never_used = || {
+            self.slots
+                .iter()
+                .find(|s| !in_use(s) && !self.freed.contains(s))
+        };
+        let longest_free = || self.freed.iter().find(|s| !in_use(s));
+        let slot = *forward.or_else(never_used).or_else(longest_free)?;
+        self.counter = self.counter.max(slot);
+        self.freed.retain(|freed| *freed != slot);
+        self.taken.insert(guest.to_owned(), slot);
+        Some(slot)
+    }
+
+    fn destroy(&mut self, guest: &str) {
+        self.freed.extend(self.taken.remove(guest));
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8),
+    Destroy(u8),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => (0u8..20).prop_map(Step::Create),
+        9 => (0u8..20).prop_map(Step::Destroy),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..90)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// The subnets: two that are used up and wrap all the time, and one where the counter walks over
+    /// slots 127 and 128, whose addresses end in .255 and .0.
+    #[test]
+    fn slots_are_given_out_as_on_paper(
+        (subnet, first) in prop_oneof![
+            Just(("10.9.0.0/28", 0)),
+            Just(("10.9.0.240/28", 2)),
+            Just(("10.9.0.0/23", 110)),
+        ],
+        steps in steps(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+        runtime.block_on(async {
+            let mut fixture = Fixture::new(subnet);
+            let old = fixture.directory.path().join("old");
+            std::fs::create_dir(&old).expect("directory");
+            std::fs::write(old.join(".next_slot"), (first + 1).to_string()).expect("counter");
+            fixture.store.import_legacy(&[old]).await.expect("imports");
+
+            let range: innkeeper_model::SlotRange = subnet.parse().expect("subnet");
+            let mut model = Model {
+                slots: range.slots().map(innkeeper_model::Slot::number).collect(),
+                counter: first,
+                taken: BTreeMap::new(),
+                freed: Vec::new(),
+            };
+            for step in steps {
+                match step {
+                    Step::Create(n) => {
+                        let guest = format!("g{n}");
+                        let answer =
+                            fixture.store.create_guest(new_guest(&guest), "uid:0").await;
+                        if model.taken.contains_key(&guest) {
+                            let exists = matches!(answer, Err(StoreError::GuestExists { .. }));
+                            prop_assert!(exists, "{answer:?}");
+                            continue;
+                        }
+                        match (model.create(&guest), answer) {
+                            (Some(slot), Ok((guest, _))) => {
+                                prop_assert_eq!(guest.slot.number(), slot);
+                                let addresses = range.addresses(guest.slot).expect("addresses");
+                                for address in [addresses.host, addresses.guest] {
+                                    prop_assert!(!matches!(address.octets()[3], 0 | 255));
+                                }
+                            }
+                            (None, Err(StoreError::NoSlotLeft { .. })) => {}
+                            (model, answer) => prop_assert!(false, "{model:?} {answer:?}"),
+                        }
+                    }
+                    Step::Destroy(n) => {
+                        let guest = format!("g{n}");
+                        model.destroy(&guest);
+                        forget(&fixture.store, &guest).await;
+                    }
+                    Step::Restart => fixture = fixture.reopened().await,
+                }
+                let report = fixture.store.slots().await.expect("report");
+                prop_assert_eq!(report.counter, model.counter);
+                let taken: BTreeMap<_, _> =
+                    report.taken.into_iter().map(|t| (t.owner, t.slot.number())).collect();
+                prop_assert_eq!(&taken, &model.taken);
+            }
+            Ok(())
+        })?;
+    }
+}

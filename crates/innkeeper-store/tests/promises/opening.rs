@@ -1,0 +1,314 @@
+//! Files that cannot be opened are told apart, with what to do, and are left as they are.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use innkeeper_model::{Code, Explain};
+use innkeeper_store::{Store, StoreError};
+use rusqlite::Connection;
+
+use crate::support::{
+    Fixture, again, child_directory, create, database, forget, new_guest, open, run_child,
+    with_tmpfs,
+};
+
+const SUBNET: &str = "10.100.0.0/16";
+
+/// Opens, expects a refusal with a remedy, and that not one byte of the file changed.
+fn refusal(path: &Path, subnet: &str) -> StoreError {
+    let before = fs::read(path).expect("reads");
+    let error = open(path, subnet).expect_err("must be refused");
+    assert!(error.remedy().is_some(), "{error}: no remedy");
+    assert!(
+        fs::read(path).expect("reads") == before,
+        "{error}: the file was changed"
+    );
+    error
+}
+
+#[tokio::test]
+async fn a_new_file_is_the_daemons_alone() {
+    let fixture = Fixture::new(SUBNET);
+    create(&fixture.store, "web").await;
+    for file in ["innkeeper.db", "innkeeper.db-wal"] {
+        let metadata = fs::metadata(fixture.directory.path().join(file)).expect(file);
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    let connection = Connection::open(database(fixture.directory.path())).expect("opens");
+    let journal: String = connection
+        .query_row("PRAGMA journal_mode", (), |row| row.get(0))
+        .expect("reads");
+    assert_eq!(journal, "wal");
+}
+
+#[tokio::test]
+async fn closing_leaves_one_file() {
+    let fixture = Fixture::new(SUBNET);
+    create(&fixture.store, "web").await;
+    fixture.store.close().await.expect("closes");
+    let files: Vec<_> = fs::read_dir(fixture.directory.path())
+        .expect("reads")
+        .map(|entry| entry.expect("entry").file_name())
+        .collect();
+    assert_eq!(files, ["innkeeper.db"]);
+}
+
+#[test]
+fn garbage_is_told_to_be_damaged() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = database(directory.path());
+    fs::write(&path, "this was never a database ".repeat(400)).expect("writes");
+    let error = refusal(&path, SUBNET);
+    assert_eq!(error.code(), Code::StoreDamaged);
+    assert!(error.to_string().contains("innkeeper.db"), "{error}");
+    assert!(error.remedy().expect("remedy").contains(".recover"));
+}
+
+#[tokio::test]
+async fn a_damaged_header_and_a_damaged_page_are_told_to_be_damaged() {
+    let fixture = Fixture::new(SUBNET);
+    for n in 0..200 {
+        create(&fixture.store, &format!("guest-{n}")).await;
+    }
+    fixture.store.close().await.expect("closes");
+    let path = database(fixture.directory.path());
+    let sound = fs::read(&path).expect("reads");
+    let page = 4096;
+    assert!(
+        sound.len() > 8 * page,
+        "too small a file to damage its middle"
+    );
+
+    let damage_at = |start: usize, length: usize| {
+        let mut bytes = sound.clone();
+        bytes[start..start + length].fill(0xaa);
+        fs::write(&path, bytes).expect("writes");
+        refusal(&path, SUBNET).code()
+    };
+    assert_eq!(damage_at(0, 16), Code::StoreDamaged, "header");
+    // The pages after the first hold the roots of the tables; the last ones hold their rows.
+    for number in [1, 2, sound.len() / page / 2, sound.len() / page - 1] {
+        assert_eq!(
+            damage_at(number * page, page),
+            Code::StoreDamaged,
+            "page {number}"
+        );
+    }
+    fs::write(&path, &sound[..sound.len() / 2 / page * page]).expect("writes");
+    assert_eq!(refusal(&path, SUBNET).code(), Code::StoreDamaged, "cut off");
+
+    fs::write(&path, &sound).expect("writes");
+    let store = open(&path, SUBNET).expect("the sound file opens");
+    assert_eq!(store.guests().await.expect("reads").len(), 200);
+}
+
+#[tokio::test]
+async fn a_row_that_is_none_of_ours_is_told_to_be_damage() {
+    let fixture = Fixture::new(SUBNET);
+    create(&fixture.store, "web").await;
+    let connection = Connection::open(database(fixture.directory.path())).expect("opens");
+    connection
+        .execute("UPDATE guests SET want = 'perhaps'", ())
+        .expect("writes");
+    let error = fixture.store.guests().await.expect_err("damaged");
+    assert_eq!(error.code(), Code::StoreDamaged);
+}
+
+#[tokio::test]
+async fn a_newer_version_is_refused() {
+    let fixture = Fixture::new(SUBNET);
+    fixture.store.close().await.expect("closes");
+    let path = database(fixture.directory.path());
+    let connection = Connection::open(&path).expect("opens");
+    connection
+        .pragma_update(None, "user_version", 1000)
+        .expect("writes");
+    connection.close().expect("closes");
+    let error = refusal(&path, SUBNET);
+    assert!(
+        matches!(error, StoreError::TooNew { found: 1000, .. }),
+        "{error:?}"
+    );
+    assert_eq!(error.code(), Code::StoreTooNew);
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = database(directory.path());
+    let connection = Connection::open(&path).expect("opens");
+    connection
+        .execute_batch("CREATE TABLE bookmarks (url TEXT)")
+        .expect("writes");
+    connection.close().expect("closes");
+    assert!(matches!(refusal(&path, SUBNET), StoreError::Foreign { .. }));
+}
+
+#[tokio::test]
+async fn a_subnet_that_moves_guests_is_refused() {
+    let fixture = Fixture::new(SUBNET);
+    create(&fixture.store, "web").await;
+    create(&fixture.store, "gone").await;
+    forget(&fixture.store, "gone").await;
+    fixture.store.close().await.expect("closes");
+    let path = database(fixture.directory.path());
+
+    let error = refusal(&path, "10.200.0.0/16");
+    assert!(
+        matches!(error, StoreError::SubnetChanged { guests: 1, .. }),
+        "{error:?}"
+    );
+    assert_eq!(error.code(), Code::InvalidConfig);
+    assert!(
+        error
+            .remedy()
+            .expect("remedy")
+            .contains("\"10.100.0.0/16\"")
+    );
+
+    // A subnet that begins at the same address leaves the guest where it is.
+    let store = open(&path, "10.100.0.0/24").expect("same addresses");
+    assert_eq!(store.slots().await.expect("report").subnet, "10.100.0.0/24");
+    forget(&store, "web").await;
+    store.close().await.expect("closes");
+    let store = open(&path, "10.200.0.0/16").expect("nobody has an address");
+    assert_eq!(
+        create(&store, "web").await.0.slot.number(),
+        3,
+        "the counter stays"
+    );
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = database(&directory.path().join("missing"));
+    let error = open(&path, SUBNET).expect_err("no directory");
+    assert_eq!(error.code(), Code::StoreFailed);
+    assert!(
+        error.to_string().contains("missing/innkeeper.db"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_writer_is_waited_for_and_then_told_of() {
+    let fixture = Fixture::new(SUBNET);
+    let other = Connection::open(database(fixture.directory.path())).expect("opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    let refused = fixture.store.create_guest(new_guest("web"), "uid:0").await;
+    assert_eq!(refused.expect_err("locked").code(), Code::StateLocked);
+    other.execute_batch("ROLLBACK").expect("unlocks");
+    create(&fixture.store, "web").await;
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_told_of() {
+    if let Some(directory) = child_directory() {
+        // As another user than the owner of everything in here.
+        for name in ["closed", "no-log"] {
+            let error = open(&database(&directory.join(name)), SUBNET).expect_err(name);
+            assert_eq!(error.code(), Code::PermissionDenied, "{name}: {error:?}");
+            assert!(error.remedy().expect("remedy").contains("right to write"));
+        }
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
+    };
+    mode(directory.path(), 0o755);
+    for name in ["closed", "no-log"] {
+        let inner = directory.path().join(name);
+        fs::create_dir(&inner).expect("directory");
+        mode(&inner, 0o755);
+    }
+    // The file itself may be written; its log cannot be made beside it.
+    let path = database(&directory.path().join("no-log"));
+    drop(open(&path, SUBNET).expect("opens"));
+    mode(&path, 0o666);
+
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let test = "opening::a_directory_that_may_not_be_written_is_told_of";
+    run_child(again(&nobody, test, directory.path()), test);
+}
+
+#[test]
+fn a_read_only_disk_is_told_of() {
+    if let Some(directory) = child_directory() {
+        let error = open(&database(&directory), SUBNET).expect_err("read-only");
+        assert_eq!(error.code(), Code::PermissionDenied, "{error:?}");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let test = "opening::a_read_only_disk_is_told_of";
+    run_child(
+        again(
+            &with_tmpfs(directory.path(), "ro,size=1m"),
+            test,
+            directory.path(),
+        ),
+        test,
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
+    let Some(directory) = child_directory() else {
+        let directory = tempfile::tempdir().expect("directory");
+        let test = "opening::a_full_disk_refuses_and_works_again_when_there_is_space";
+        let tmpfs = with_tmpfs(directory.path(), "size=1m");
+        run_child(again(&tmpfs, test, directory.path()), test);
+        return;
+    };
+    let filler = directory.join("filler");
+    fill(&filler);
+    let error = open(&database(&directory), SUBNET).expect_err("full at the start");
+    assert_eq!(error.code(), Code::DiskFull, "{error:?}");
+    fs::remove_file(&filler).expect("frees");
+
+    let store = open(&database(&directory), SUBNET).expect("opens with space");
+    create(&store, "before").await;
+    fill(&filler);
+    let mut created = 1;
+    // The log may have some space left in its last page.
+    let error = loop {
+        let guest = new_guest(&format!("g{created}"));
+        match store.create_guest(guest, "uid:0").await {
+            Ok(_) => created += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), Code::DiskFull, "{error:?}");
+    assert!(error.remedy().expect("remedy").contains("Free space"));
+    assert_eq!(
+        guests(&store).await,
+        created,
+        "a refused guest was recorded"
+    );
+
+    fs::remove_file(&filler).expect("frees");
+    create(&store, "after").await;
+    store.close().await.expect("closes");
+    let store = open(&database(&directory), SUBNET).expect("sound after all that");
+    assert_eq!(guests(&store).await, created + 1);
+}
+
+async fn guests(store: &Store) -> usize {
+    store.guests().await.expect("reads").len()
+}
+
+/// Takes all space that is left.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("creates");
+    for size in [4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+}
