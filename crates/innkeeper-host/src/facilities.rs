@@ -1,0 +1,249 @@
+//! What the engine asks of each resource.
+//!
+//! Each facility has a real driver in the module of its name, and a fake in the engine's tests. All
+//! methods are idempotent: they can be called again after a crash at any point, and the absence of what
+//! is to be removed is success.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, UnitPhase};
+use tokio::sync::broadcast;
+
+use crate::HostError;
+use crate::unit::ExecSession;
+
+/// Something on the host that has our naming.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Found {
+    /// The guest that it belongs to by its naming. Nothing for remains of an interrupted removal or of a
+    /// half-made thing, which never belong to a guest.
+    pub guest: Option<GuestName>,
+    /// What it is called on the host: a path, an interface, a unit. [`Resource::sweep`] takes it back.
+    pub object: String,
+}
+
+/// What all resources have in common: what is there can be listed, and what is not wanted can go.
+#[async_trait]
+pub trait Resource: Send + Sync {
+    /// The resource's name, such as `rootfs`.
+    fn kind(&self) -> &'static str;
+
+    /// Everything on the host that has our naming, whether or not the store knows it.
+    ///
+    /// # Errors
+    /// When the host cannot be asked. An answer that cannot be had is never an empty list: orphans would
+    /// be overlooked and records deleted too early.
+    async fn observe(&self) -> Result<Vec<Found>, HostError>;
+
+    /// Removes all that a guest has of this resource and returns when it is gone.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    async fn remove(&self, guest: &GuestName) -> Result<(), HostError>;
+
+    /// Removes one thing that [`Self::observe`] found and that belongs to nobody.
+    ///
+    /// # Errors
+    /// When it is left.
+    async fn sweep(&self, found: &Found) -> Result<(), HostError>;
+
+    /// Looks at what this resource needs of the host, without changing anything.
+    async fn check(&self) -> Vec<Check>;
+}
+
+/// Takes the news of a build, as often as there is some. Must not block.
+pub type ProgressSink = Arc<dyn Fn(BuildProgress) + Send + Sync>;
+
+/// A closure that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The closure.
+    pub closure: StorePath,
+    /// What it was built from; the same fingerprint means the same closure.
+    pub fingerprint: String,
+}
+
+/// Closures, and the GC roots that keep them.
+#[async_trait]
+pub trait Closures: Resource {
+    /// Builds a flake output unless what it is built from has `known.fingerprint` and `known.closure` is
+    /// still there; the result is kept from Nix's garbage collection until the same output is built
+    /// again. Builds of the same output at the same time become one.
+    ///
+    /// # Errors
+    /// When Nix is missing, the flake does not exist, the build fails or the result has no `init`.
+    async fn build(
+        &self,
+        installable: &Installable,
+        known: Option<&Built>,
+        progress: ProgressSink,
+    ) -> Result<Built, HostError>;
+
+    /// Checks that a store path is there and that a guest can boot from it.
+    ///
+    /// # Errors
+    /// When it is missing or has no `init` that can be executed.
+    async fn verify(&self, closure: &StorePath) -> Result<(), HostError>;
+
+    /// Gives the guest a GC root for its closure, in place of any other that it has.
+    ///
+    /// # Errors
+    /// When the root cannot be written.
+    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), HostError>;
+}
+
+/// File trees of guests.
+#[async_trait]
+pub trait Rootfs: Resource {
+    /// Makes the guest's file tree if there is none. A tree is there whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be made, for lack of space above all; then nothing of it is left.
+    async fn ensure(&self, guest: &Guest) -> Result<(), HostError>;
+}
+
+/// Keys and credentials in the guest's file tree.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// Writes what the guest needs to be reached and to do its work: SSH host key (made once), authorised
+    /// keys, credentials, name resolution. The guest must not run. Returns the public half of the host
+    /// key in OpenSSH format.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    async fn ensure(&self, guest: &Guest) -> Result<String, HostError>;
+
+    /// Looks at what this needs of the host, without changing anything.
+    async fn check(&self) -> Vec<Check>;
+}
+
+/// Veth pairs with their addresses and routes.
+#[async_trait]
+pub trait Network: Resource {
+    /// Gives the guest a network that is complete when this returns: veth pair, both addresses, both
+    /// routes. What the guest had before is replaced. `leader` is the guest's first process.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or something that is not ours has the interface's name.
+    async fn ensure(&self, guest: &Guest, leader: u32) -> Result<(), HostError>;
+
+    /// Whether the guest's network is as [`Self::ensure`] leaves it, as far as the host's side shows: link,
+    /// address, route.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError>;
+}
+
+/// The host's own rules: NAT, the filter between guests and everything else, IP forwarding.
+#[async_trait]
+pub trait Firewall: Send + Sync {
+    /// Replaces our table as a whole and switches forwarding on.
+    ///
+    /// # Errors
+    /// When the kernel refuses the rules; then the former ones are still in force.
+    async fn ensure(&self) -> Result<(), HostError>;
+
+    /// Looks whether the rules in force are ours, without changing anything.
+    async fn check(&self) -> Vec<Check>;
+}
+
+/// What the supervisor sees of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitSeen {
+    /// The guest.
+    pub guest: GuestName,
+    /// How far it is.
+    pub phase: UnitPhase,
+    /// Its first process, as the host counts processes; there while the guest is alive.
+    pub leader: Option<u32>,
+}
+
+/// A guest's console, in pieces, as it is written.
+pub type Console = Pin<Box<dyn Stream<Item = std::io::Result<Vec<u8>>> + Send>>;
+
+/// The processes of guests.
+#[async_trait]
+pub trait Units: Resource {
+    /// `systemd` or `direct`.
+    fn supervisor(&self) -> &'static str;
+
+    /// What can be seen of each guest's processes.
+    ///
+    /// # Errors
+    /// When the kernel or systemd cannot be asked.
+    async fn phases(&self) -> Result<Vec<UnitSeen>, HostError>;
+
+    /// What can be seen of one guest's processes; `None` when there is nothing of its unit.
+    ///
+    /// # Errors
+    /// As [`Self::phases`].
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError>;
+
+    /// Starts the guest's unit, if it is not alive, and returns when its first process waits at the door.
+    /// For a guest that waits there already, it takes up the connection again. For a guest that runs, it
+    /// does nothing.
+    ///
+    /// # Errors
+    /// When the unit does not start, or ends before it reaches the door; the error holds the end of the
+    /// guest's log.
+    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, HostError>;
+
+    /// Opens the door: the closure's init takes over.
+    ///
+    /// # Errors
+    /// When the guest does not wait at the door, or ends before its init takes over.
+    async fn release(&self, guest: &GuestName) -> Result<(), HostError>;
+
+    /// Asks the guest's init to shut down, and ends it by force when it does not within the configured
+    /// time. Returns when no process is left. The unit's remains are [`Resource::remove`]'s.
+    ///
+    /// # Errors
+    /// When a process is left.
+    async fn stop(&self, guest: &GuestName) -> Result<(), HostError>;
+
+    /// The names of guests whose processes ended, as it happens.
+    fn endings(&self) -> broadcast::Receiver<GuestName>;
+
+    /// The last `lines` lines of the guest's console, and with `follow` what comes after them.
+    ///
+    /// # Errors
+    /// When there is no log.
+    async fn console(
+        &self,
+        guest: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, HostError>;
+
+    /// Runs a command in the guest, under the guest's limits.
+    ///
+    /// # Errors
+    /// When the guest does not run or the command cannot be started.
+    async fn exec(
+        &self,
+        guest: &GuestName,
+        request: &ExecRequest,
+    ) -> Result<ExecSession, HostError>;
+}
+
+/// All facilities of a host.
+#[derive(Clone)]
+pub struct Facilities {
+    /// Closures and their GC roots.
+    pub closures: Arc<dyn Closures>,
+    /// File trees.
+    pub rootfs: Arc<dyn Rootfs>,
+    /// Keys and credentials.
+    pub secrets: Arc<dyn Secrets>,
+    /// Veth pairs.
+    pub network: Arc<dyn Network>,
+    /// NAT and filter.
+    pub firewall: Arc<dyn Firewall>,
+    /// Processes.
+    pub units: Arc<dyn Units>,
+}

@@ -1,0 +1,29 @@
+//! The machine: one module for each resource, with the three verbs `observe`, `ensure` and `remove`.
+//!
+//! [`facilities`] declares what the engine asks of each resource; beside each declaration's real driver
+//! the engine's tests have a fake. Drivers ask the kernel, D-Bus, JSON or SQL, never the text that a
+//! program prints for people. `ensure` and `remove` can be run again after a crash at any point.
+//!
+//! | module | resource | on the host |
+//! | --- | --- | --- |
+//! | [`closure`] | closures and their GC roots | `/nix/var/nix/gcroots/innkeeper/<guest>` |
+//! | [`rootfs`] | file trees | `<state>/guests/<guest>/rootfs` |
+//! | [`secrets`] | keys and credentials | files inside the file tree |
+//! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
+//! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
+//! | [`mod@unit`] | the guest's processes | `innkeeper-guest-<guest>.service`, or a cgroup |
+
+pub mod closure;
+mod command;
+mod error;
+pub mod facilities;
+pub mod features;
+pub mod firewall;
+pub mod network;
+pub mod rootfs;
+pub mod secrets;
+pub mod tree;
+pub mod unit;
+
+pub use command::CommandError;
+pub use error::{FileError, FileErrorExt, HostError};
