@@ -1,0 +1,128 @@
+//! What can go wrong with a closure.
+
+use std::sync::Arc;
+
+use innkeeper_model::{Code, Explain, Installable, StorePath};
+
+use crate::{CommandError, FileError};
+
+/// A closure that could not be built, is not usable, or could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ClosureError {
+    /// The store path does not exist.
+    #[error("the closure {0} does not exist on this host")]
+    NotFound(StorePath),
+    /// No guest can boot from it.
+    #[error("no guest can boot from {closure}: {reason}")]
+    Invalid {
+        /// The closure.
+        closure: StorePath,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It was built and has no output `out`.
+    #[error("'{0}' builds nothing that a guest can boot from: it has no output 'out'")]
+    NoOutput(Installable),
+    /// Nix cannot be run.
+    #[error("cannot build '{installable}'")]
+    Nix {
+        /// What was to be built.
+        installable: Installable,
+        /// Why Nix did not start.
+        #[source]
+        source: CommandError,
+    },
+    /// The directory of a local flake, or `flake.nix` in it, does not exist. Whether a flake elsewhere
+    /// exists only Nix can tell, in a sentence for people: that is [`Self::Build`].
+    #[error("there is no flake in '{flake}': {reason}")]
+    FlakeNotFound {
+        /// The flake reference.
+        flake: String,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The flake has no such output.
+    #[error("the flake '{}' has no output '{}'", .0.flake(), .0.attribute())]
+    OutputNotFound(Installable),
+    /// Nix ran and failed.
+    #[error("cannot build '{installable}': {summary}")]
+    Build {
+        /// What was to be built.
+        installable: Installable,
+        /// Nix's error in one line.
+        summary: String,
+        /// The last lines of the build's log and of Nix's errors.
+        log: Vec<String>,
+    },
+    /// Nix answered something that is not known.
+    #[error("cannot read what Nix says about '{installable}'")]
+    Answer {
+        /// What was asked about.
+        installable: Installable,
+        /// What is wrong with the answer.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A GC root or another file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A root that is not ours was to be swept.
+    #[error("'{0}' is no GC root of ours")]
+    Foreign(String),
+    /// The failure of a build that several waited for.
+    #[error(transparent)]
+    Shared(Arc<Self>),
+}
+
+impl Explain for ClosureError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) => Code::ClosureNotFound,
+            Self::Invalid { .. } | Self::NoOutput(_) => Code::InvalidClosure,
+            Self::Nix { source, .. } => match source {
+                CommandError::Missing { .. } => Code::NixMissing,
+                _ => Code::BuildFailed,
+            },
+            Self::FlakeNotFound { .. } | Self::OutputNotFound(_) => Code::FlakeNotFound,
+            Self::Build { .. } | Self::Answer { .. } => Code::BuildFailed,
+            Self::File(error) => error.code_or(Code::Internal),
+            Self::Foreign(_) => Code::Internal,
+            Self::Shared(error) => error.code(),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound(closure) => format!(
+                "Build it with `agent build`, or copy it here with `nix copy --from <store> {closure}`."
+            ),
+            Self::Invalid { .. } | Self::NoOutput(_) => {
+                "Give an output like `nixosConfigurations.<name>.config.system.build.toplevel`: a directory in the store with an executable `init`.".to_owned()
+            }
+            Self::FlakeNotFound { .. } => {
+                "Give the directory that holds flake.nix, or a reference such as github:owner/repo.".to_owned()
+            }
+            Self::OutputNotFound(installable) => {
+                format!("`nix flake show {}` lists its outputs.", installable.flake())
+            }
+            Self::Build { installable, .. } => {
+                format!("`nix build -L '{installable}'` shows the whole log.")
+            }
+            Self::Answer { .. } => {
+                "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
+            }
+            Self::Nix { source, .. } => return source.remedy(),
+            Self::File(error) => return error.remedy(),
+            Self::Foreign(_) => return None,
+            Self::Shared(error) => return error.remedy(),
+        })
+    }
+
+    fn log(&self) -> &[String] {
+        match self {
+            Self::Build { log, .. } => log,
+            Self::Shared(error) => error.log(),
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Builds of the same output at the same time are one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use innkeeper_model::{BuildProgress, Installable};
+use tokio::sync::watch;
+
+use super::ClosureError;
+use crate::facilities::{Built, ProgressSink};
+
+/// A build and what comes of it, for all who wait.
+type Work = BoxFuture<'static, Result<Built, Arc<ClosureError>>>;
+
+/// The builds that go on. A build lives as long as somebody waits for it: the map holds it weakly, so
+/// that it ends when the last one who waits is dropped.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<Installable, Flight>>);
+
+struct Flight {
+    outcome: WeakShared<Work>,
+    progress: watch::Receiver<BuildProgress>,
+}
+
+impl Flights {
+    /// Waits for the build of an output, which `start` begins unless it goes on already. `sink` hears of
+    /// each change, but not more often than it takes the news.
+    pub(super) async fn join(
+        &self,
+        installable: &Installable,
+        sink: &ProgressSink,
+        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work,
+    ) -> Result<Built, Arc<ClosureError>> {
+        let (mut outcome, mut progress) = self.board(installable, start);
+        let mut told = true;
+        loop {
+            tokio::select! {
+                biased;
+                news = progress.changed(), if told => match news {
+                    Ok(()) => sink(progress.borrow_and_update().clone()),
+                    Err(_) => told = false,
+                },
+                outcome = &mut outcome => return outcome,
+            }
+        }
+    }
+
+    fn board(
+        &self,
+        installable: &Installable,
+        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work,
+    ) -> (Shared<Work>, watch::Receiver<BuildProgress>) {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has ended belongs to the past, even if somebody has not looked at its outcome yet.
+        flights.retain(|_, flight| {
+            flight
+                .outcome
+                .upgrade()
+                .is_some_and(|outcome| outcome.peek().is_none())
+        });
+        if let Some(flight) = flights.get(installable)
+            && let Some(outcome) = flight.outcome.upgrade()
+        {
+            let mut progress = flight.progress.clone();
+            // Who comes later hears at once how far it is.
+            progress.mark_changed();
+            return (outcome, progress);
+        }
+        let (sender, progress) = watch::channel(BuildProgress::default());
+        let outcome = start(sender).shared();
+        if let Some(weak) = outcome.downgrade() {
+            let flight = Flight {
+                outcome: weak,
+                progress: progress.clone(),
+            };
+            flights.insert(installable.clone(), flight);
+        }
+        (outcome, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use innkeeper_model::StorePath;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn installable() -> Installable {
+        Installable::parse("/flake#a", "x").expect("valid")
+    }
+
+    fn built(fingerprint: &str) -> Built {
+        let closure = StorePath::parse("/nix/store/00000000000000000000000000000000-a");
+        Built {
+            closure: closure.expect("valid"),
+            fingerprint: fingerprint.to_owned(),
+        }
+    }
+
+    fn deaf() -> ProgressSink {
+        Arc::new(|_| {})
+    }
+
+    /// A build that ends when it is told to, and counts its beginnings.
+    struct Site {
+        started: AtomicUsize,
+        gates: Mutex<Vec<oneshot::Sender<()>>>,
+    }
+
+    impl Site {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                started: AtomicUsize::new(0),
+                gates: Mutex::new(Vec::new()),
+            })
+        }
+
+        fn start(self: &Arc<Self>) -> impl FnOnce(watch::Sender<BuildProgress>) -> Work + use<> {
+            let site = Arc::clone(self);
+            move |progress| {
+                let number = site.started.fetch_add(1, Ordering::SeqCst);
+                let (gate, open) = oneshot::channel();
+                site.gates.lock().expect("gates").push(gate);
+                async move {
+                    progress.send_modify(|now| now.built = 1);
+                    open.await.ok();
+                    Ok(built(&number.to_string()))
+                }
+                .boxed()
+            }
+        }
+
+        fn open(&self, number: usize) {
+            self.gates
+                .lock()
+                .expect("gates")
+                .remove(number)
+                .send(())
+                .expect("waits");
+        }
+
+        fn is_abandoned(&self, number: usize) -> bool {
+            self.gates.lock().expect("gates")[number].is_closed()
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_come_during_a_build_share_it_and_those_after_do_not() {
+        let (flights, site, installable) = (Flights::default(), Site::new(), installable());
+        let deaf = deaf();
+        let mut first = Box::pin(flights.join(&installable, &deaf, site.start()));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let (heard, hears) = std::sync::mpsc::channel();
+        let sink: ProgressSink = Arc::new(move |news| heard.send(news).expect("hears"));
+        let mut second = Box::pin(flights.join(&installable, &sink, site.start()));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert_eq!(hears.try_recv().expect("news").built, 1);
+        site.open(0);
+        assert_eq!(second.await.expect("built"), built("0"));
+        // The first has not looked yet; a newcomer must not get what is over.
+        let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        assert_eq!(first.await.expect("built"), built("0"));
+        site.open(0);
+        assert_eq!(third.await.expect("built"), built("1"));
+        assert_eq!(site.started.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_build_ends_when_the_last_one_who_waits_is_dropped() {
+        let (flights, site, installable) = (Flights::default(), Site::new(), installable());
+        let deaf = deaf();
+        let mut first = Box::pin(flights.join(&installable, &deaf, site.start()));
+        let mut second = Box::pin(flights.join(&installable, &deaf, site.start()));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(!site.is_abandoned(0));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(second);
+        assert!(site.is_abandoned(0));
+        let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        assert_eq!(site.started.load(Ordering::SeqCst), 2);
+    }
+}

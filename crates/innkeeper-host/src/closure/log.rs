@@ -1,0 +1,421 @@
+//! Nix's own log as JSON (`--log-format internal-json`), read into a progress and the last lines.
+//!
+//! Each line is `@nix ` and an object. The format is that of Nix's `JSONLogger` (src/libutil/logging.cc)
+//! and has not changed since Nix 2.0 but for more fields; what is not known is passed over. How counts
+//! are put together is what Nix's own progress bar does (src/libmain/progress-bar.cc).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use innkeeper_model::BuildProgress;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// How many lines are kept for an error.
+const KEPT_LINES: usize = 40;
+
+/// The longest line that is kept, in characters.
+const LINE_LENGTH: usize = 1000;
+
+/// Kinds of activities (`ActivityType` in src/libutil/logging.hh).
+mod activity {
+    pub(super) const UNKNOWN: u64 = 0;
+    pub(super) const COPY_PATH: u64 = 100;
+    pub(super) const FILE_TRANSFER: u64 = 101;
+    pub(super) const BUILDS: u64 = 104;
+    pub(super) const BUILD: u64 = 105;
+}
+
+/// Kinds of results (`ResultType` in the same file).
+mod result {
+    pub(super) const BUILD_LOG_LINE: u64 = 101;
+    pub(super) const PROGRESS: u64 = 105;
+    pub(super) const SET_EXPECTED: u64 = 106;
+    pub(super) const POST_BUILD_LOG_LINE: u64 = 107;
+}
+
+/// The level of errors, and of what `builtins.trace` prints (`Verbosity` in src/libutil/error.hh).
+const LEVEL_ERROR: u64 = 0;
+const LEVEL_WARNING: u64 = 1;
+
+/// Activities above this level are too small to be shown.
+const LEVEL_TALKATIVE: u64 = 4;
+
+#[derive(Deserialize)]
+#[serde(tag = "action", rename_all = "lowercase")]
+enum Line {
+    Start {
+        id: u64,
+        #[serde(rename = "type")]
+        kind: u64,
+        #[serde(default)]
+        level: u64,
+        #[serde(default)]
+        text: String,
+        #[serde(default)]
+        fields: Vec<Value>,
+    },
+    Stop {
+        id: u64,
+    },
+    Result {
+        id: u64,
+        #[serde(rename = "type")]
+        kind: u64,
+        #[serde(default)]
+        fields: Vec<Value>,
+    },
+    Msg {
+        level: u64,
+        msg: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// What was read of a log so far.
+#[derive(Default)]
+pub(super) struct Log {
+    activities: BTreeMap<u64, Activity>,
+    finished: BTreeMap<u64, u64>,
+    shown: Vec<(u64, String)>,
+    lines: VecDeque<String>,
+    error: String,
+}
+
+/// An activity that goes on.
+#[derive(Default)]
+struct Activity {
+    kind: u64,
+    done: u64,
+    expected: u64,
+    /// What it says of all activities of a kind.
+    expects: BTreeMap<u64, u64>,
+}
+
+impl Log {
+    /// Takes one line of Nix's standard error. What is not in the format is kept as it is: Nix complains
+    /// in plain text about its own arguments.
+    pub(super) fn take(&mut self, line: &str) {
+        let Some(json) = line.strip_prefix("@nix ") else {
+            return self.keep(line);
+        };
+        match serde_json::from_str(json) {
+            Ok(Line::Start {
+                id,
+                kind,
+                level,
+                text,
+                fields,
+            }) => {
+                if let Some(text) = describe(kind, level, &text, &fields) {
+                    self.shown.push((id, text));
+                }
+                self.activities.insert(
+                    id,
+                    Activity {
+                        kind,
+                        ..Activity::default()
+                    },
+                );
+            }
+            Ok(Line::Stop { id }) => self.stop(id),
+            Ok(Line::Result { id, kind, fields }) => self.result(id, kind, &fields),
+            Ok(Line::Msg { level, msg }) if level <= LEVEL_WARNING => {
+                let msg = plain(&msg);
+                msg.lines().for_each(|line| self.keep(line));
+                if level == LEVEL_ERROR {
+                    self.error = msg;
+                }
+            }
+            Ok(Line::Msg { .. } | Line::Other) | Err(_) => {}
+        }
+    }
+
+    /// How the build goes.
+    pub(super) fn progress(&self) -> BuildProgress {
+        let (built, to_build) = self.count(activity::BUILDS);
+        let transfers = self.count(activity::FILE_TRANSFER);
+        // A cache that is a directory is copied from without transfers.
+        let (fetched_bytes, to_fetch_bytes) = match transfers {
+            (0, 0) => self.count(activity::COPY_PATH),
+            transfers => transfers,
+        };
+        let activity = self
+            .shown
+            .last()
+            .map(|(_, text)| text.clone())
+            .unwrap_or_default();
+        BuildProgress {
+            activity,
+            built,
+            to_build,
+            fetched_bytes,
+            to_fetch_bytes,
+        }
+    }
+
+    /// The last error in one line, and the last lines.
+    pub(super) fn into_failure(self) -> (String, Vec<String>) {
+        let summary = summary(&self.error)
+            .or_else(|| self.lines.back().cloned())
+            .unwrap_or_else(|| "Nix gave no reason".to_owned());
+        (summary, self.lines.into())
+    }
+
+    fn stop(&mut self, id: u64) {
+        self.shown.retain(|(shown, _)| *shown != id);
+        if let Some(activity) = self.activities.remove(&id) {
+            *self.finished.entry(activity.kind).or_default() += activity.done;
+        }
+    }
+
+    fn result(&mut self, id: u64, kind: u64, fields: &[Value]) {
+        let number = |at: usize| fields.get(at).and_then(Value::as_u64);
+        match kind {
+            result::BUILD_LOG_LINE | result::POST_BUILD_LOG_LINE => {
+                if let Some(line) = fields.first().and_then(Value::as_str) {
+                    self.keep(line);
+                }
+            }
+            result::PROGRESS => {
+                if let (Some(activity), Some(done), Some(expected)) =
+                    (self.activities.get_mut(&id), number(0), number(1))
+                {
+                    (activity.done, activity.expected) = (done, expected);
+                }
+            }
+            result::SET_EXPECTED => {
+                if let (Some(activity), Some(kind), Some(expected)) =
+                    (self.activities.get_mut(&id), number(0), number(1))
+                {
+                    activity.expects.insert(kind, expected);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is done and what is expected of all activities of a kind.
+    fn count(&self, kind: u64) -> (u64, u64) {
+        let finished = self.finished.get(&kind).copied().unwrap_or_default();
+        let (mut done, mut expected, mut foretold) = (finished, finished, 0_u64);
+        for activity in self.activities.values() {
+            if activity.kind == kind {
+                done = done.saturating_add(activity.done);
+                expected = expected.saturating_add(activity.expected);
+            }
+            foretold =
+                foretold.saturating_add(activity.expects.get(&kind).copied().unwrap_or_default());
+        }
+        (done, expected.max(foretold))
+    }
+
+    fn keep(&mut self, line: &str) {
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines
+            .push_back(plain(line).trim_end().chars().take(LINE_LENGTH).collect());
+    }
+}
+
+/// An activity in words; nothing for those that nobody wants to see.
+fn describe(kind: u64, level: u64, text: &str, fields: &[Value]) -> Option<String> {
+    let subject = fields.first().and_then(Value::as_str);
+    let text = match kind {
+        activity::BUILD => format!("building {}", object_name(subject?)),
+        activity::COPY_PATH => format!("copying {}", object_name(subject?)),
+        activity::FILE_TRANSFER => format!("downloading {}", file_name(subject?)),
+        activity::UNKNOWN if level <= LEVEL_TALKATIVE && !text.is_empty() => text.to_owned(),
+        _ => return None,
+    };
+    Some(plain(&text).chars().take(LINE_LENGTH).collect())
+}
+
+/// `guest` of `/nix/store/<hash>-guest.drv`.
+fn object_name(path: &str) -> &str {
+    let base = path.rsplit('/').next().unwrap_or(path);
+    let name = base.split_once('-').map_or(base, |(_, name)| name);
+    name.strip_suffix(".drv").unwrap_or(name)
+}
+
+/// The last part of a URL: what stands before and behind it may hold a password or a token.
+fn file_name(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    url[..end].rsplit('/').next().unwrap_or_default()
+}
+
+/// The line of an error message that says what is wrong. Newer versions of Nix tell first where it
+/// happened; this is for people, and nothing depends on it.
+fn summary(error: &str) -> Option<String> {
+    let lines: Vec<&str> = error
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let last = lines.iter().rposition(|line| line.starts_with("error:"));
+    let says = match last {
+        Some(at) => match lines[at].trim_start_matches("error:").trim() {
+            "" => lines.get(at + 1).copied()?,
+            text => text,
+        },
+        None => lines.first().copied()?,
+    };
+    Some(says.to_owned())
+}
+
+/// A text without escape sequences (ECMA-48, section 5.4) and control characters but line feed and tab.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => {
+                if rest.next() == Some('[') {
+                    rest.by_ref().find(|c| matches!(c, '\u{40}'..='\u{7e}'));
+                }
+            }
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Recorded from Nix 2.8: a build that succeeds, one that fails, an attribute that is missing.
+    const SUCCESS: &str = include_str!("fixtures/nix-2.8-success.log");
+    const FAILURE: &str = include_str!("fixtures/nix-2.8-failure.log");
+    const MISSING: &str = include_str!("fixtures/nix-2.8-missing-attribute.log");
+
+    fn read(text: &str) -> (Log, Vec<BuildProgress>) {
+        let mut log = Log::default();
+        let mut seen = Vec::new();
+        for line in text.lines() {
+            log.take(line);
+            seen.push(log.progress());
+        }
+        seen.dedup();
+        (log, seen)
+    }
+
+    #[test]
+    fn a_build_is_told_from_its_beginning_to_its_end() {
+        let (log, seen) = read(SUCCESS);
+        let told: Vec<_> = seen
+            .iter()
+            .map(|p| format!("{} {}/{}", p.activity, p.built, p.to_build))
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        copying '/tmp/nixtry/flake' 0/0
+         0/0
+         0/1
+        building guest 0/1
+        building guest 1/1
+         1/1
+        ");
+        assert!(
+            log.activities.is_empty() && log.shown.is_empty(),
+            "everything stopped"
+        );
+    }
+
+    #[test]
+    fn a_failure_keeps_the_builders_last_lines_and_nixs_error() {
+        let (summary, lines) = read(FAILURE).0.into_failure();
+        insta::assert_snapshot!(summary, @"builder for '/nix/store/szs6f79a8ysznc325mb73v0p53ih9ggz-bad.drv' failed with exit code 3");
+        assert_eq!(lines.first().map(String::as_str), Some("line 1"));
+        assert_eq!(lines.len(), 15);
+        assert!(
+            lines[14].starts_with("error: builder for '/nix/store/"),
+            "{}",
+            lines[14]
+        );
+        assert!(!lines[14].contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_missing_attribute_is_told_in_nixs_words() {
+        let (summary, _) = read(MISSING).0.into_failure();
+        insta::assert_snapshot!(summary, @"flake 'path:/tmp/nixtry/flake' does not provide attribute 'packages.x86_64-linux.nope', 'legacyPackages.x86_64-linux.nope' or 'nope'");
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let mut log = Log::default();
+        for n in 0..100 {
+            log.take(&format!("plain {n}"));
+        }
+        let (summary, lines) = log.into_failure();
+        assert_eq!(summary, "plain 99");
+        assert_eq!(lines.len(), KEPT_LINES);
+        assert_eq!(lines[0], "plain 60");
+    }
+
+    #[test]
+    fn downloads_are_added_up_as_nixs_own_progress_bar_does() {
+        let (log, _) = read(
+            r#"@nix {"action":"start","id":1,"level":0,"text":"","type":102}
+@nix {"action":"result","fields":[101,5000],"id":1,"type":106}
+@nix {"action":"start","fields":["https://user:password@cache/nar/abc.nar.xz?token=1"],"id":2,"level":4,"parent":0,"text":"downloading 'https://user:password@cache/nar/abc.nar.xz'","type":101}
+@nix {"action":"result","fields":[1000,2000,0,0],"id":2,"type":105}
+@nix {"action":"start","fields":["https://cache/nar/def.nar.xz"],"id":3,"level":4,"text":"","type":101}
+@nix {"action":"result","fields":[500,3000,0,0],"id":3,"type":105}
+@nix {"action":"stop","id":3}"#,
+        );
+        let progress = log.progress();
+        assert_eq!(
+            (progress.fetched_bytes, progress.to_fetch_bytes),
+            (1_500, 5_000)
+        );
+        assert_eq!(progress.activity, "downloading abc.nar.xz");
+    }
+
+    #[test]
+    fn a_cache_in_a_directory_counts_what_is_copied() {
+        let (log, _) = read(
+            r#"@nix {"action":"start","fields":["/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-glibc-2.40","file:///cache","local"],"id":2,"level":3,"text":"copying","type":100}
+@nix {"action":"result","fields":[10,20,0,0],"id":2,"type":105}"#,
+        );
+        let progress = log.progress();
+        assert_eq!((progress.fetched_bytes, progress.to_fetch_bytes), (10, 20));
+        assert_eq!(progress.activity, "copying glibc-2.40");
+    }
+
+    #[test]
+    fn errors_of_newer_versions_are_summed_up_by_their_last_error() {
+        let msg = "\u{1b}[31;1merror:\u{1b}[0m\n       … while evaluating 'x'\n\n       error: attribute 'y' missing\n       at flake.nix:1:2:";
+        let line = serde_json::json!({"action": "msg", "level": 0, "msg": msg, "raw_msg": ""});
+        let (summary, lines) = read(&format!("@nix {line}")).0.into_failure();
+        assert_eq!(summary, "attribute 'y' missing");
+        assert_eq!(lines[0], "error:");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(lines in proptest::collection::vec("(@nix )?\\{?.{0,60}", 0..20)) {
+            let (log, _) = read(&lines.join("\n"));
+            log.into_failure();
+        }
+
+        #[test]
+        fn no_fields_make_it_panic(kind in 90u64..120, id in 0u64..3, a: u64, b: u64, text in ".{0,20}") {
+            let start = serde_json::json!({"action": "start", "id": id, "type": kind, "fields": [text]});
+            let result = serde_json::json!({"action": "result", "id": id, "type": kind, "fields": [a, b]});
+            let stop = serde_json::json!({"action": "stop", "id": id});
+            let (log, _) = read(&format!("@nix {start}\n@nix {result}\n@nix {start}\n@nix {result}\n@nix {stop}"));
+            log.progress();
+        }
+
+        #[test]
+        fn plain_text_has_no_control_characters(text in "(\u{1b}\\[[0-9;]{0,5}m|.|\u{1b}|\r){0,40}") {
+            prop_assert!(!plain(&text).chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether a guest can boot from a store path.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use innkeeper_model::{STORE_DIR, StorePath};
+
+use super::ClosureError;
+use crate::{FileError, FileErrorExt};
+
+/// As many links are followed as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Checks that a closure is there and has an `init` that a guest can execute. A guest sees nothing of
+/// the host but the store, so everything must be found without leaving it.
+///
+/// # Errors
+/// [`ClosureError::NotFound`], [`ClosureError::Invalid`], or a file that cannot be looked at.
+pub(super) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
+    let store = Path::new(STORE_DIR);
+    if fs::symlink_metadata(closure.as_path()).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        return Err(ClosureError::NotFound(closure.clone()));
+    }
+    match reason_against(store, closure.as_path())? {
+        None => Ok(()),
+        Some(reason) => Err(ClosureError::Invalid {
+            closure: closure.clone(),
+            reason,
+        }),
+    }
+}
+
+/// Why no guest can boot from a directory in the store.
+fn reason_against(store: &Path, closure: &Path) -> Result<Option<String>, FileError> {
+    match resolve(store, closure)? {
+        Resolved::Inside(path) if path.is_dir() => {}
+        Resolved::Inside(_) => return Ok(Some("it is no directory".to_owned())),
+        Resolved::Nowhere => return Ok(Some("it leads nowhere".to_owned())),
+        Resolved::Outside(target) => {
+            return Ok(Some(format!(
+                "it leads out of the store to {}",
+                target.display()
+            )));
+        }
+    }
+    let init = closure.join("init");
+    Ok(match resolve(store, &init)? {
+        Resolved::Nowhere => Some("it has no 'init'".to_owned()),
+        Resolved::Outside(target) => Some(format!(
+            "its 'init' leads out of the store to {}",
+            target.display()
+        )),
+        Resolved::Inside(path) => {
+            let file = fs::metadata(&path).on("look at", &path)?;
+            let executable = file.is_file() && file.permissions().mode() & 0o111 != 0;
+            (!executable).then(|| "its 'init' is no executable file".to_owned())
+        }
+    })
+}
+
+enum Resolved {
+    Inside(PathBuf),
+    Outside(PathBuf),
+    Nowhere,
+}
+
+/// Follows a path in the store with all links, as a guest will that has the store and nothing else.
+fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> {
+    let Ok(below) = path.strip_prefix(store) else {
+        return Ok(Resolved::Outside(path.to_owned()));
+    };
+    let mut here = store.to_owned();
+    let mut ahead = names(below);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        if name == ".." {
+            if here == store {
+                return Ok(Resolved::Outside(here.join("..")));
+            }
+            here.pop();
+            continue;
+        }
+        let next = here.join(name);
+        let file = match fs::symlink_metadata(&next) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Resolved::Nowhere);
+            }
+            file => file.on("look at", &next)?,
+        };
+        if !file.is_symlink() {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Ok(Resolved::Nowhere);
+        }
+        let target = fs::read_link(&next).on("read", &next)?;
+        if target.is_absolute() {
+            let Ok(below) = target.strip_prefix(store) else {
+                return Ok(Resolved::Outside(target));
+            };
+            here = store.to_owned();
+            ahead.extend(names(below));
+        } else {
+            ahead.extend(names(&target));
+        }
+    }
+    Ok(Resolved::Inside(here))
+}
+
+/// The names in a path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    path.iter()
+        .rev()
+        .filter(|name| *name != ".")
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Store(tempfile::TempDir);
+
+    impl Store {
+        fn new() -> Self {
+            let store = Self(tempfile::tempdir().expect("a directory for the test"));
+            fs::create_dir_all(store.at("system")).expect("closure");
+            fs::create_dir_all(store.at("tools/bin")).expect("tools");
+            fs::write(store.at("tools/bin/init"), "#!/bin/sh\n").expect("write");
+            store.set_mode("tools/bin/init", 0o555);
+            store
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        fn set_mode(&self, path: &str, mode: u32) {
+            fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+
+        fn reason(&self, closure: &str) -> Option<String> {
+            reason_against(self.0.path(), &self.at(closure)).expect("looks")
+        }
+
+        fn init(&self, target: impl AsRef<Path>) {
+            fs::remove_file(self.at("system/init")).ok();
+            symlink(target, self.at("system/init")).expect("link");
+        }
+    }
+
+    #[test]
+    fn init_is_found_through_links_inside_the_store() {
+        let store = Store::new();
+        symlink("tools", store.at("alias")).expect("link");
+        for target in [
+            store.at("alias/bin/init"),
+            "../alias/./bin/../bin/init".into(),
+        ] {
+            store.init(target);
+            assert_eq!(store.reason("system"), None);
+        }
+        symlink(store.at("system"), store.at("link")).expect("link");
+        assert_eq!(store.reason("link"), None);
+    }
+
+    #[test]
+    fn a_guest_cannot_follow_a_link_out_of_the_store() {
+        let store = Store::new();
+        // Leads into the store again, but over a way that the guest does not have.
+        let outside = tempfile::tempdir().expect("directory");
+        symlink(store.at("tools/bin/init"), outside.path().join("init")).expect("link");
+        for target in [
+            "/bin/sh".into(),
+            outside.path().join("init"),
+            "../../../bin/sh".into(),
+        ] {
+            store.init(&target);
+            let reason = store.reason("system").expect("refused");
+            assert!(
+                reason.starts_with("its 'init' leads out of the store"),
+                "{reason}"
+            );
+        }
+        symlink(outside.path(), store.at("link")).expect("link");
+        assert!(
+            store
+                .reason("link")
+                .expect("refused")
+                .starts_with("it leads out of the store")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_no_init() {
+        let store = Store::new();
+        assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
+        store.init("missing");
+        assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
+        store.init("init");
+        assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
+        store.init("../tools/bin/init/below");
+        assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
+        store.init("../tools/bin");
+        let no_program = Some("its 'init' is no executable file");
+        assert_eq!(store.reason("system").as_deref(), no_program);
+        store.init("../tools/bin/init");
+        store.set_mode("tools/bin/init", 0o444);
+        assert_eq!(store.reason("system").as_deref(), no_program);
+        assert_eq!(
+            store.reason("tools/bin/init").as_deref(),
+            Some("it is no directory")
+        );
+    }
+
+    #[test]
+    fn a_closure_that_is_not_there_is_not_found() {
+        let closure = StorePath::parse("/nix/store/00000000000000000000000000000000-nothing");
+        let error = verify(&closure.expect("valid")).expect_err("missing");
+        assert!(matches!(error, ClosureError::NotFound(_)));
+    }
+}

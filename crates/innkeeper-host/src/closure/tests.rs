@@ -1,0 +1,522 @@
+//! Real builds by the real Nix of this machine, without nixpkgs: the builder is a static busybox.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use innkeeper_model::Code;
+
+use super::*;
+
+/// A flake, a Nix that notes how it is called, and a driver.
+struct Workshop {
+    dir: tempfile::TempDir,
+    closures: Arc<NixClosures>,
+}
+
+/// A workshop, unless the machine cannot have one; then the test is listed as not run.
+fn workshop(test: &str) -> Option<Workshop> {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|p| Path::new(p).exists());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let nix = std::env::split_paths(&path)
+        .map(|dir| dir.join("nix"))
+        .find(|nix| nix.exists());
+    let (Some(busybox), Some(nix)) = (busybox, nix) else {
+        eprintln!("INNKEEPER-NOT-RUN: {test}: it needs nix and busybox-static");
+        return None;
+    };
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("flake/bb")).expect("flake");
+    // From a folder, so that the program is still called `busybox` in the store.
+    fs::copy(busybox, at("flake/bb/busybox")).expect("busybox");
+    let noting = format!(
+        "#!/bin/sh\necho \"$@\" >> {}\nexec {} \"$@\"\n",
+        at("calls").display(),
+        nix.display()
+    );
+    fs::write(at("nix"), noting).expect("write");
+    fs::set_permissions(at("nix"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let config = NixConfig {
+        program: at("nix"),
+        gcroots: at("gcroots"),
+        links: at("state/closures"),
+        options: BTreeMap::from(
+            [
+                ("substituters", ""),
+                ("build-users-group", ""),
+                ("sandbox", "false"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        ),
+    };
+    let workshop = Workshop {
+        dir,
+        closures: Arc::new(NixClosures::new(config)),
+    };
+    workshop.flake(&workshop.derivation("guest", MAKE_INIT));
+    Some(workshop)
+}
+
+const MAKE_INIT: &str = "mkdir -p $out; echo '#!/bin/sh' > $out/init; chmod +x $out/init";
+
+impl Workshop {
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// One output. The directory of the test makes it another derivation in each run.
+    fn derivation(&self, name: &str, script: &str) -> String {
+        format!(
+            "{name} = derivation {{ name = \"{name}\"; system = \"{}-linux\"; tag = \"{}\"; \
+             builder = \"${{./bb}}/busybox\"; \
+             args = [ \"sh\" \"-c\" \"set -e; export PATH=/; bb=${{./bb}}/busybox; \
+             for tool in mkdir chmod sleep; do alias $tool=\\\"$bb $tool\\\"; done; eval \\\"$script\\\"\" ]; \
+             script = ''{script}''; }};",
+            std::env::consts::ARCH,
+            self.dir.path().display(),
+        )
+    }
+
+    fn flake(&self, outputs: &str) {
+        self.write(&format!("{{ outputs = {{ self }}: {{ {outputs} }}; }}"));
+    }
+
+    fn write(&self, flake: &str) {
+        fs::write(self.at("flake/flake.nix"), flake).expect("write");
+    }
+
+    fn installable(&self, attribute: &str) -> Installable {
+        let text = format!("{}#{attribute}", self.at("flake").display());
+        Installable::parse(&text, "x").expect("valid")
+    }
+
+    async fn build(&self, attribute: &str, known: Option<&Built>) -> Result<Built, HostError> {
+        let (closures, deaf) = (&self.closures, Arc::new(|_: BuildProgress| {}));
+        closures
+            .build(&self.installable(attribute), known, deaf)
+            .await
+    }
+
+    /// What each call of Nix was about, and forgets it.
+    fn calls(&self) -> Vec<String> {
+        let calls = fs::read_to_string(self.at("calls")).unwrap_or_default();
+        fs::remove_file(self.at("calls")).ok();
+        calls
+            .lines()
+            .map(|call| call.split(' ').next().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// The links to what was built, and everything that Nix may have left beside them.
+    fn links(&self) -> Vec<PathBuf> {
+        let links = fs::read_dir(self.at("state/closures"))
+            .into_iter()
+            .flatten();
+        links.map(|entry| entry.expect("entry").path()).collect()
+    }
+
+    fn lines(&self, name: &str) -> usize {
+        fs::read_to_string(self.at(name)).map_or(0, |text| text.lines().count())
+    }
+}
+
+/// The roots of a store path as Nix sees them.
+async fn roots_of(closure: &StorePath) -> String {
+    let roots = command::run("nix-store", ["--query", "--roots", closure.as_str()], b"").await;
+    String::from_utf8(roots.expect("nix-store")).expect("text")
+}
+
+/// Waits until something is so, for at most half a minute.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_closure_is_built_shown_verified_and_kept() {
+    let Some(shop) = workshop("a_closure_is_built_shown_verified_and_kept") else {
+        return;
+    };
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    shop.flake(&shop.derivation("guest", &format!("{MAKE_INIT}; sleep 0.2")));
+    let built = shop
+        .closures
+        .build(&shop.installable("guest"), None, progress)
+        .await
+        .expect("builds");
+    assert!(built.closure.as_str().ends_with("-guest"));
+    assert!(!built.fingerprint.is_empty());
+    let seen = seen.lock().expect("seen").clone();
+    assert!(
+        seen.iter()
+            .any(|now| now.activity == "building guest" && now.to_build == 1),
+        "{seen:?}"
+    );
+    shop.closures.verify(&built.closure).await.expect("boots");
+    let links = shop.links();
+    assert_eq!(links.len(), 1);
+    assert_eq!(
+        fs::read_link(&links[0]).expect("link"),
+        built.closure.as_path()
+    );
+    let roots = roots_of(&built.closure).await;
+    assert!(roots.contains(links[0].to_str().expect("text")), "{roots}");
+    shop.closures
+        .forget_link(&shop.installable("guest"))
+        .await
+        .expect("forgets");
+    assert!(shop.links().is_empty());
+    assert_eq!(roots_of(&built.closure).await, "");
+}
+
+#[tokio::test]
+async fn what_is_known_is_not_evaluated_again_until_the_flake_changes() {
+    let Some(shop) = workshop("what_is_known_is_not_evaluated_again_until_the_flake_changes")
+    else {
+        return;
+    };
+    let built = shop.build("guest", None).await.expect("builds");
+    assert_eq!(shop.calls(), ["flake", "build", "flake"]);
+    assert_eq!(
+        shop.build("guest", Some(&built)).await.expect("is known"),
+        built
+    );
+    assert_eq!(shop.calls(), ["flake"]);
+    // Touched, but not changed.
+    fs::copy(shop.at("flake/flake.nix"), shop.at("copy")).expect("copy");
+    fs::copy(shop.at("copy"), shop.at("flake/flake.nix")).expect("copy");
+    assert_eq!(
+        shop.build("guest", Some(&built)).await.expect("is known"),
+        built
+    );
+    assert_eq!(shop.calls(), ["flake"]);
+    shop.flake(&shop.derivation("guest", &format!("{MAKE_INIT}; echo new > $out/new")));
+    let rebuilt = shop.build("guest", Some(&built)).await.expect("builds");
+    assert_ne!(rebuilt.closure, built.closure);
+    assert_ne!(rebuilt.fingerprint, built.fingerprint);
+    assert_eq!(shop.calls(), ["flake", "build", "flake"]);
+    assert_eq!(shop.links().len(), 1);
+}
+
+#[tokio::test]
+async fn a_flake_that_changes_during_its_build_is_not_known() {
+    let Some(shop) = workshop("a_flake_that_changes_during_its_build_is_not_known") else {
+        return;
+    };
+    let flake = shop.at("flake/flake.nix");
+    let script = format!("{MAKE_INIT}; echo >> {}", flake.display());
+    shop.flake(&shop.derivation("guest", &script));
+    let built = shop.build("guest", None).await.expect("builds");
+    assert_eq!(built.fingerprint, "");
+    shop.calls();
+    let again = shop.build("guest", Some(&built)).await.expect("builds");
+    assert_eq!(shop.calls(), ["flake", "build", "flake"]);
+    assert_eq!(again.closure, built.closure);
+    assert_ne!(again.fingerprint, "");
+}
+
+#[tokio::test]
+async fn a_derivation_without_the_usual_output_is_refused_and_not_kept() {
+    let Some(shop) = workshop("a_derivation_without_the_usual_output") else {
+        return;
+    };
+    let derivation = shop.derivation("guest", "mkdir $bin");
+    shop.flake(&derivation.replace("tag =", "outputs = [ \"bin\" ]; tag ="));
+    let error = shop.build("guest", None).await.expect_err("no out");
+    assert_eq!(error.code(), Code::InvalidClosure, "{}", chain(&error));
+    assert!(shop.links().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_but_gone_is_built_again_and_what_is_known_but_loose_is_kept() {
+    let Some(shop) = workshop("what_is_known_but_gone_is_built_again") else {
+        return;
+    };
+    let built = shop.build("guest", None).await.expect("builds");
+    shop.closures
+        .forget_link(&shop.installable("guest"))
+        .await
+        .expect("forgets");
+    shop.build("guest", Some(&built)).await.expect("is known");
+    assert_eq!(
+        fs::read_link(&shop.links()[0]).expect("link"),
+        built.closure.as_path()
+    );
+    shop.closures
+        .forget_link(&shop.installable("guest"))
+        .await
+        .expect("forgets");
+    command::run("nix-store", ["--delete", built.closure.as_str()], b"")
+        .await
+        .expect("deletes");
+    let missing = shop
+        .closures
+        .verify(&built.closure)
+        .await
+        .expect_err("is gone");
+    assert_eq!(missing.code(), Code::ClosureNotFound);
+    assert_eq!(
+        shop.build("guest", Some(&built)).await.expect("builds"),
+        built
+    );
+    shop.closures
+        .verify(&built.closure)
+        .await
+        .expect("is there");
+}
+
+#[tokio::test]
+async fn a_failed_build_shows_the_last_lines_and_leaves_nothing() {
+    let Some(shop) = workshop("a_failed_build_shows_the_last_lines_and_leaves_nothing") else {
+        return;
+    };
+    let script = "mkdir $out; for i in $($bb seq 60); do echo line $i; done; exit 3";
+    shop.flake(&shop.derivation("guest", script));
+    let error = shop.build("guest", None).await.expect_err("fails");
+    assert_eq!(error.code(), Code::BuildFailed);
+    let text = chain(&error);
+    assert!(
+        text.contains("flake#guest': builder for '/nix/store/"),
+        "{text}"
+    );
+    assert!(text.contains("failed with exit code 3"), "{text}");
+    assert!(
+        error.log().iter().any(|line| line == "line 60"),
+        "{:?}",
+        error.log()
+    );
+    assert_eq!(error.log().len(), 40);
+    assert!(error.remedy().expect("a remedy").contains("nix build -L"));
+    assert!(shop.links().is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_flake_is_a_failed_build_and_a_missing_one_is_not_found() {
+    let Some(shop) = workshop("a_broken_flake_is_a_failed_build") else {
+        return;
+    };
+    let code = async |attribute: &str| {
+        let error = shop.build(attribute, None).await.expect_err(attribute);
+        assert!(shop.links().is_empty(), "{attribute}");
+        (error.code(), chain(&error), error.log().len())
+    };
+    shop.write("{ outputs = { self }: { guest = ; }; }");
+    let (syntax, text, lines) = code("guest").await;
+    assert_eq!(syntax, Code::BuildFailed);
+    assert!(text.contains("syntax error") && lines > 0, "{text}");
+
+    shop.flake(&format!(
+        "a.\"b.c\".guest = throw \"on purpose\"; throwing = throw \"on purpose\"; {}",
+        shop.derivation("guest", MAKE_INIT)
+    ));
+    for missing in [
+        "nope",
+        "a.nope",
+        "a.b.c.guest",
+        "guest.nope.nope",
+        "a.\"$x\".\"${y}\"",
+    ] {
+        let (found, text, _) = code(missing).await;
+        assert_eq!(found, Code::FlakeNotFound, "{missing}: {text}");
+        assert!(
+            text.ends_with(&format!("has no output '{missing}'")),
+            "{text}"
+        );
+    }
+    for broken in ["throwing", "throwing.below", "a.\"b.c\".guest"] {
+        let (found, text, _) = code(broken).await;
+        assert_eq!(found, Code::BuildFailed, "{broken}: {text}");
+    }
+
+    fs::remove_file(shop.at("flake/flake.nix")).expect("remove");
+    let (empty, text, _) = code("guest").await;
+    assert_eq!(empty, Code::FlakeNotFound);
+    assert!(text.ends_with("it holds no flake.nix"), "{text}");
+    tree::remove(&shop.at("flake")).expect("removes");
+    let (gone, text, _) = code("guest").await;
+    assert_eq!(gone, Code::FlakeNotFound);
+    assert!(text.ends_with("the directory does not exist"), "{text}");
+}
+
+#[tokio::test]
+async fn a_closure_without_init_is_refused_and_not_kept() {
+    let Some(shop) = workshop("a_closure_without_init_is_refused_and_not_kept") else {
+        return;
+    };
+    shop.build("guest", None).await.expect("builds");
+    assert_eq!(shop.links().len(), 1);
+    for (script, reason) in [
+        ("mkdir $out", "it has no 'init'"),
+        ("echo x > $out", "it is no directory"),
+        (
+            "mkdir $out; echo x > $out/init",
+            "its 'init' is no executable file",
+        ),
+    ] {
+        shop.flake(&shop.derivation("guest", script));
+        let error = shop.build("guest", None).await.expect_err(reason);
+        assert_eq!(error.code(), Code::InvalidClosure);
+        assert!(chain(&error).ends_with(reason), "{}", chain(&error));
+        assert!(error.remedy().expect("a remedy").contains("toplevel"));
+        assert!(shop.links().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn without_nix_the_error_says_what_to_install() {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("flake.nix"), "{ }").expect("write");
+    let closures = NixClosures::new(NixConfig {
+        program: "/nonexistent/nix".into(),
+        gcroots: dir.path().join("gcroots"),
+        links: dir.path().join("links"),
+        options: BTreeMap::new(),
+    });
+    let text = format!("{}#guest", dir.path().display());
+    let installable = Installable::parse(&text, "x").expect("valid");
+    let error = closures
+        .build(&installable, None, Arc::new(|_| {}))
+        .await
+        .expect_err("no nix");
+    assert_eq!(error.code(), Code::NixMissing);
+    assert!(error.remedy().expect("a remedy").contains("nix-bin"));
+    assert_eq!(closures.check().await[0].verdict, Verdict::Broken);
+}
+
+#[tokio::test]
+async fn two_builds_of_the_same_at_the_same_time_are_one() {
+    let Some(shop) = workshop("two_builds_of_the_same_at_the_same_time_are_one") else {
+        return;
+    };
+    let begun = shop.at("begun");
+    let script = format!("echo begun >> {}; {MAKE_INIT}; exit 1", begun.display());
+    let other = shop.derivation("other", MAKE_INIT);
+    // A failure is not kept in the store: a second build would show.
+    shop.flake(&(shop.derivation("guest", &script) + &other));
+    let (a, b, c) = tokio::join!(
+        shop.build("guest", None),
+        shop.build("guest", None),
+        shop.build("other", None)
+    );
+    c.expect("builds");
+    assert_eq!(chain(&a.expect_err("fails")), chain(&b.expect_err("fails")));
+    assert_eq!(shop.lines("begun"), 1);
+    shop.build("guest", None).await.expect_err("fails");
+    assert_eq!(shop.lines("begun"), 2);
+}
+
+#[tokio::test]
+async fn a_build_that_nobody_waits_for_ends_and_leaves_nothing() {
+    let Some(shop) = workshop("a_build_that_nobody_waits_for_ends_and_leaves_nothing") else {
+        return;
+    };
+    let pid = shop.at("pid");
+    // The builder's own child must go as well.
+    let script = format!("{MAKE_INIT}; sleep 600 & echo $! > {}; wait", pid.display());
+    shop.flake(&shop.derivation("guest", &script));
+    let mut first = Box::pin(shop.build("guest", None));
+    let mut second = Box::pin(shop.build("guest", None));
+    let begun = until("the build begins", || shop.lines("pid") == 1);
+    tokio::select! {
+        built = &mut first => panic!("{built:?}"),
+        built = &mut second => panic!("{built:?}"),
+        () = begun => {}
+    }
+    let sleeper = fs::read_to_string(&pid).expect("pid");
+    let alive = || {
+        Path::new("/proc")
+            .join(sleeper.trim())
+            .join("exe")
+            .read_link()
+            .is_ok()
+    };
+    drop(first);
+    assert!(alive());
+    drop(second);
+    until("the builder ends", || !alive()).await;
+    assert!(shop.links().is_empty());
+}
+
+#[tokio::test]
+async fn a_guests_root_keeps_its_closure() {
+    let Some(shop) = workshop("a_guests_root_keeps_its_closure") else {
+        return;
+    };
+    let built = shop.build("guest", None).await.expect("builds");
+    shop.closures
+        .forget_link(&shop.installable("guest"))
+        .await
+        .expect("forgets");
+    let unique = shop
+        .dir
+        .path()
+        .file_name()
+        .expect("name")
+        .to_string_lossy()
+        .replace('.', "");
+    let gcroots = PathBuf::from(format!("/nix/var/nix/gcroots/innkeeper-test-{unique}"));
+    let config = NixConfig {
+        gcroots: gcroots.clone(),
+        ..(*shop.closures.config).clone()
+    };
+    let closures = NixClosures::new(config);
+    let guest = GuestName::parse("web").expect("name");
+    assert_eq!(closures.observe().await.expect("observes"), []);
+    closures
+        .ensure(&guest, &built.closure)
+        .await
+        .expect("roots");
+    let roots = roots_of(&built.closure).await;
+    assert!(
+        roots.contains(gcroots.join("web").to_str().expect("text")),
+        "{roots}"
+    );
+    let found = closures.observe().await.expect("observes");
+    assert_eq!(
+        found.iter().map(|f| f.guest.as_ref()).collect::<Vec<_>>(),
+        [Some(&guest)]
+    );
+    closures.remove(&guest).await.expect("removes");
+    closures.remove(&guest).await.expect("is gone");
+    assert_eq!(roots_of(&built.closure).await, "");
+    symlink("/nowhere", gcroots.join("stale")).expect("link");
+    let stale = closures.observe().await.expect("observes");
+    closures.sweep(&stale[0]).await.expect("sweeps");
+    assert_eq!(closures.observe().await.expect("observes"), []);
+    fs::remove_dir(&gcroots).expect("nothing else is there");
+}
+
+#[tokio::test]
+async fn checks_show_nixs_version_and_what_cannot_be_written() {
+    let Some(shop) = workshop("checks_show_nixs_version") else {
+        return;
+    };
+    let checks = shop.closures.check().await;
+    assert!(
+        checks.iter().all(|check| check.verdict == Verdict::Ok),
+        "{checks:?}"
+    );
+    assert!(
+        checks[0].finding.starts_with("nix (Nix"),
+        "{}",
+        checks[0].finding
+    );
+    // A file in the way stops even root.
+    fs::write(shop.at("file"), "x").expect("write");
+    let check = check_writable("GC roots", &shop.at("file/below"));
+    assert_eq!(check.verdict, Verdict::Broken);
+    assert!(
+        check.finding.contains("file cannot be written"),
+        "{}",
+        check.finding
+    );
+}

@@ -1,0 +1,579 @@
+//! File trees as plain directories.
+//!
+//! A guest's tree is `<guests>/<name>/rootfs`. It is made aside as `<guests>/.<name>.new` and renamed
+//! into place, and renamed to `<guests>/.<name>.gone` before it is removed, so under the guest's name
+//! there is always a whole tree or none. A guest's name is a DNS label and never starts with a dot.
+//!
+//! Nothing is synced to the disk, and correctness does not need it: a guest's record is written before
+//! its tree is made and deleted after its tree was removed. When the power goes, a tree may be missing
+//! whose record is there (the next `ensure` makes it again) or be back when its record has gone
+//! (`observe` shows it as an orphan).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Guest, GuestName, Slot};
+
+use super::{RootfsError, skeleton};
+use crate::facilities::{Found, Resource, Rootfs};
+use crate::features::UserIds;
+use crate::tree::{self, blocking};
+use crate::{FileErrorExt, HostError};
+
+/// Where trees are, and when no more are made.
+#[derive(Clone, Debug)]
+pub struct DirConfig {
+    /// The directory of the trees. It is closed to everybody but root (0700): otherwise a user of the
+    /// host could run a program that a guest made setuid.
+    pub guests: PathBuf,
+    /// How many bytes must be free for a new tree to be made.
+    pub min_free: u64,
+    /// Who owns a guest's files on disk.
+    pub user_ids: UserIds,
+}
+
+/// File trees as plain directories.
+#[derive(Clone, Debug)]
+pub struct DirRootfs {
+    config: Arc<DirConfig>,
+}
+
+impl DirRootfs {
+    /// The driver; nothing is touched yet.
+    #[must_use]
+    pub fn new(config: DirConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// Does file work on a thread that may wait for the disk.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DirConfig) -> Result<T, RootfsError> + Send + 'static,
+    ) -> Result<T, HostError> {
+        let config = Arc::clone(&self.config);
+        Ok(blocking(move || work(&config)).await?)
+    }
+}
+
+#[async_trait]
+impl Resource for DirRootfs {
+    fn kind(&self) -> &'static str {
+        "rootfs"
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+        self.work(observe).await
+    }
+
+    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+        let guest = guest.clone();
+        self.work(move |config| remove(config, &guest)).await
+    }
+
+    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        let object = found.object.clone();
+        self.work(move |config| sweep(config, &object)).await
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let checks = self
+            .work(|config| Ok(vec![check_space(config), check_mode(config)]))
+            .await;
+        checks.unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Rootfs for DirRootfs {
+    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+        let (name, slot) = (guest.name.clone(), guest.slot);
+        self.work(move |config| {
+            let place = Place::of(config, &name);
+            if place.rootfs().is_dir() {
+                return Ok(());
+            }
+            make_guests(config)?;
+            require_space(config)?;
+            // A directory without a tree is what somebody left who removed the tree by hand.
+            remove(config, &name)?;
+            let made = build(&place.new, config.user_ids, slot).and_then(|()| {
+                Ok(fs::rename(&place.new, &place.guest).on("create", &place.guest)?)
+            });
+            if made.is_err()
+                && let Err(error) = tree::remove(&place.new)
+            {
+                tracing::warn!("{}", innkeeper_model::chain(&error));
+            }
+            made
+        })
+        .await
+    }
+}
+
+/// The paths of one guest.
+struct Place {
+    guest: PathBuf,
+    new: PathBuf,
+    gone: PathBuf,
+}
+
+impl Place {
+    fn of(config: &DirConfig, name: &GuestName) -> Self {
+        let at = |name: String| config.guests.join(name);
+        Self {
+            guest: at(name.to_string()),
+            new: at(format!(".{name}.new")),
+            gone: at(format!(".{name}.gone")),
+        }
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.guest.join("rootfs")
+    }
+}
+
+/// What an entry of the directory of trees is by its name.
+enum Entry {
+    Guest(GuestName),
+    Leftover,
+    Foreign,
+}
+
+impl Entry {
+    fn of(name: &OsStr) -> Self {
+        let Some(name) = name.to_str() else {
+            return Self::Foreign;
+        };
+        if let Ok(guest) = GuestName::parse(name) {
+            return Self::Guest(guest);
+        }
+        let leftover = name
+            .strip_prefix('.')
+            .and_then(|rest| {
+                rest.strip_suffix(".new")
+                    .or_else(|| rest.strip_suffix(".gone"))
+            })
+            .is_some_and(|guest| GuestName::parse(guest).is_ok());
+        if leftover {
+            Self::Leftover
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
+    let entries = match fs::read_dir(&config.guests) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.on("list", &config.guests)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.on("list", &config.guests)?;
+        let guest = match Entry::of(&entry.file_name()) {
+            Entry::Guest(guest) => Some(guest),
+            Entry::Leftover => None,
+            Entry::Foreign => continue,
+        };
+        found.push(Found {
+            guest,
+            object: entry.path().display().to_string(),
+        });
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsError> {
+    let place = Place::of(config, name);
+    tree::remove(&place.new)?;
+    tree::remove(&place.gone)?;
+    match fs::rename(&place.guest, &place.gone) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.on("rename", &place.guest)?,
+    }
+    Ok(tree::remove(&place.gone)?)
+}
+
+fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {
+    let path = Path::new(object);
+    let entry = match path.file_name() {
+        Some(name) if path == config.guests.join(name) => Entry::of(name),
+        _ => Entry::Foreign,
+    };
+    match entry {
+        Entry::Guest(name) => remove(config, &name),
+        Entry::Leftover => Ok(tree::remove(path)?),
+        Entry::Foreign => Err(RootfsError::Foreign {
+            object: object.to_owned(),
+            path: config.guests.clone(),
+        }),
+    }
+}
+
+fn build(new: &Path, user_ids: UserIds, slot: Slot) -> Result<(), RootfsError> {
+    let root = new.join("rootfs");
+    let mut private = fs::DirBuilder::new();
+    private.mode(0o700);
+    private.create(new).on("create", new)?;
+    private.create(&root).on("create", &root)?;
+    Ok(skeleton::furnish(&root, user_ids, slot)?)
+}
+
+/// Makes the directory of the trees and closes it to others.
+fn make_guests(config: &DirConfig) -> Result<(), RootfsError> {
+    let guests = &config.guests;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(guests)
+        .on("create", guests)?;
+    if mode(guests).on("look at", guests)? != 0o700 {
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(guests, closed).on("close", guests)?;
+    }
+    Ok(())
+}
+
+fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
+}
+
+/// Bytes that are free where the trees are, or would be.
+fn free(config: &DirConfig) -> Result<u64, RootfsError> {
+    let there = config
+        .guests
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    let disk = rustix::fs::statvfs(there).on("look at", there)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
+    let free = free(config)?;
+    if free < config.min_free {
+        let (path, needed) = (config.guests.clone(), config.min_free);
+        return Err(RootfsError::DiskFull { path, free, needed });
+    }
+    Ok(())
+}
+
+fn check_space(config: &DirConfig) -> Check {
+    let path = config.guests.display();
+    let (verdict, finding) = match free(config) {
+        Err(error) => (Verdict::Broken, innkeeper_model::chain(&error)),
+        Ok(free) => {
+            let verdict = match free {
+                free if free < config.min_free => Verdict::Broken,
+                free if free / 2 < config.min_free => Verdict::Warning,
+                _ => Verdict::Ok,
+            };
+            let finding = format!(
+                "{path} has {} MiB left; a new guest needs {} MiB",
+                free >> 20,
+                config.min_free.div_ceil(1 << 20)
+            );
+            (verdict, finding)
+        }
+    };
+    Check {
+        subject: "disk".to_owned(),
+        verdict,
+        finding,
+        remedy: (verdict != Verdict::Ok).then(|| {
+            format!("Destroy guests that are no longer needed, or free space on the disk that holds {path}.")
+        }),
+    }
+}
+
+fn check_mode(config: &DirConfig) -> Check {
+    let path = config.guests.display();
+    let (verdict, finding, remedy) = match mode(&config.guests) {
+        Ok(0o700) => (
+            Verdict::Ok,
+            format!("{path} is closed to other users"),
+            None,
+        ),
+        Ok(mode) => (
+            Verdict::Broken,
+            format!("{path} has mode {mode:o}: users of the host reach setuid files of guests"),
+            Some(format!("chmod 700 {path}")),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (
+            Verdict::Ok,
+            format!("{path} will be made with the first guest"),
+            None,
+        ),
+        Err(error) => (
+            Verdict::Broken,
+            format!("cannot look at {path}: {error}"),
+            Some("Run innkeeperd as root.".to_owned()),
+        ),
+    };
+    Check {
+        subject: "rootfs".to_owned(),
+        verdict,
+        finding,
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use innkeeper_model::{Code, Failure};
+
+    use super::super::test_guest as guest;
+    use super::*;
+
+    struct House {
+        dir: tempfile::TempDir,
+        rootfs: DirRootfs,
+    }
+
+    impl House {
+        fn new(user_ids: UserIds) -> Self {
+            Self::with_space(user_ids, 0)
+        }
+
+        fn with_space(user_ids: UserIds, min_free: u64) -> Self {
+            let dir = tempfile::tempdir().expect("a directory for the test");
+            let guests = dir.path().join("state/guests");
+            let rootfs = DirRootfs::new(DirConfig {
+                guests,
+                min_free,
+                user_ids,
+            });
+            Self { dir, rootfs }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.dir.path().join("state/guests").join(path)
+        }
+
+        async fn objects(&self) -> Vec<(Option<String>, String)> {
+            let found = self.rootfs.observe().await.expect("observes");
+            found
+                .into_iter()
+                .map(|found| {
+                    let name = Path::new(&found.object)
+                        .file_name()
+                        .expect("name")
+                        .to_owned();
+                    (
+                        found.guest.map(Into::into),
+                        name.into_string().expect("text"),
+                    )
+                })
+                .collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_tree_has_what_nspawn_and_systemd_look_for() {
+        for (user_ids, owner) in [
+            (UserIds::Host, 0),
+            (UserIds::Mapped, 0),
+            (UserIds::Shifted, 0x8_0000 + 3 * 0x1_0000),
+        ] {
+            let house = House::new(user_ids);
+            house.rootfs.ensure(&guest("web")).await.expect("makes");
+            let mode = |path: &str| fs::metadata(house.at(path)).expect(path).mode() & 0o7777;
+            assert_eq!(mode(""), 0o700);
+            assert_eq!(mode("web/rootfs"), 0o755);
+            assert_eq!(mode("web/rootfs/tmp"), 0o1777);
+            assert_eq!(mode("web/rootfs/root"), 0o700);
+            assert_eq!(mode("web/rootfs/usr"), 0o755);
+            assert_eq!(
+                fs::read(house.at("web/rootfs/etc/machine-id")).expect("reads"),
+                b""
+            );
+            for path in [
+                "",
+                "usr",
+                "nix",
+                "nix/store",
+                "etc/os-release",
+                "etc/machine-id",
+            ] {
+                let stat = fs::metadata(house.at("web/rootfs").join(path)).expect(path);
+                assert_eq!((stat.uid(), stat.gid()), (owner, owner), "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nspawn_takes_a_new_tree_for_a_system() {
+        const TEST: &str = "nspawn_takes_a_new_tree_for_a_system";
+        let busybox = Path::new("/bin/busybox");
+        if !busybox.exists() || !Path::new("/usr/bin/systemd-nspawn").exists() {
+            eprintln!("INNKEEPER-NOT-RUN: {TEST}: it needs systemd-nspawn and busybox-static");
+            return;
+        }
+        let first_id = Slot::new(3).first_user_id();
+        for (user_ids, ownership) in [(UserIds::Mapped, "map"), (UserIds::Shifted, "off")] {
+            let house = House::new(user_ids);
+            house.rootfs.ensure(&guest("web")).await.expect("makes");
+            let mut arguments = vec![
+                "--quiet".to_owned(),
+                "--register=no".to_owned(),
+                "--keep-unit".to_owned(),
+                "--private-network".to_owned(),
+                format!("--private-users={first_id}:65536"),
+                format!("--private-users-ownership={ownership}"),
+                format!("--directory={}", house.at("web/rootfs").display()),
+                "--bind-ro=/bin/busybox:/busybox".to_owned(),
+            ];
+            let script = "/busybox touch /root/x /tmp/y && /busybox stat -c '%u %a' / /root /root/x /tmp /etc/machine-id";
+            arguments.extend(["/busybox", "sh", "-c", script].map(str::to_owned));
+            let said = crate::command::run("systemd-nspawn", arguments, b"").await;
+            let said = String::from_utf8(said.expect("nspawn")).expect("text");
+            let lines: Vec<_> = said.lines().map(str::trim).collect();
+            assert_eq!(
+                lines,
+                ["0 755", "0 700", "0 644", "0 1777", "0 444"],
+                "{user_ids:?}"
+            );
+            house
+                .rootfs
+                .remove(&guest("web").name)
+                .await
+                .expect("removes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_is_there_stays_as_it_is() {
+        let house = House::new(UserIds::Mapped);
+        house.rootfs.ensure(&guest("web")).await.expect("makes");
+        fs::write(house.at("web/rootfs/home/work"), "x").expect("write");
+        house.rootfs.ensure(&guest("web")).await.expect("is there");
+        assert!(house.at("web/rootfs/home/work").exists());
+        assert_eq!(
+            house.objects().await,
+            [(Some("web".to_owned()), "web".to_owned())]
+        );
+    }
+
+    #[tokio::test]
+    async fn remains_of_a_crash_are_replaced_and_belong_to_nobody() {
+        let house = House::new(UserIds::Mapped);
+        for leftover in [
+            ".web.new/rootfs",
+            ".web.gone/rootfs",
+            ".other.gone/rootfs",
+            "web/half",
+        ] {
+            fs::create_dir_all(house.at(leftover)).expect("leftover");
+        }
+        for foreign in ["lost+found", ".hidden", ".Web.new", "Web"] {
+            fs::create_dir_all(house.at(foreign)).expect("foreign");
+        }
+        house.rootfs.ensure(&guest("web")).await.expect("makes");
+        assert!(house.at("web/rootfs/usr").is_dir());
+        assert!(!house.at("web/half").exists());
+        let left = [
+            (None, ".other.gone".to_owned()),
+            (Some("web".to_owned()), "web".to_owned()),
+        ];
+        assert_eq!(house.objects().await, left);
+    }
+
+    #[tokio::test]
+    async fn removal_leaves_nothing_and_can_be_repeated() {
+        let house = House::new(UserIds::Mapped);
+        let name = guest("web").name;
+        house.rootfs.remove(&name).await.expect("nothing is there");
+        house.rootfs.ensure(&guest("web")).await.expect("makes");
+        symlink(house.dir.path(), house.at("web/rootfs/link")).expect("link");
+        fs::create_dir_all(house.at(".web.gone/rootfs")).expect("leftover");
+        fs::create_dir_all(house.at(".web.new/rootfs")).expect("leftover");
+        house.rootfs.remove(&name).await.expect("removes");
+        house.rootfs.remove(&name).await.expect("removes");
+        assert_eq!(fs::read_dir(house.at("")).expect("list").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn orphans_are_swept_and_nothing_else() {
+        let house = House::new(UserIds::Mapped);
+        house.rootfs.ensure(&guest("web")).await.expect("makes");
+        fs::create_dir_all(house.at(".old.gone/rootfs")).expect("leftover");
+        fs::create_dir_all(house.at("Foreign")).expect("foreign");
+        for found in house.rootfs.observe().await.expect("observes") {
+            house.rootfs.sweep(&found).await.expect("sweeps");
+            house.rootfs.sweep(&found).await.expect("is gone");
+        }
+        assert!(house.objects().await.is_empty());
+        for object in ["Foreign", "../../state", "", ".."] {
+            let object = house.at(object).display().to_string();
+            let refused = house
+                .rootfs
+                .sweep(&Found {
+                    guest: None,
+                    object,
+                })
+                .await;
+            assert!(matches!(
+                refused,
+                Err(HostError::Rootfs(RootfsError::Foreign { .. }))
+            ));
+        }
+        assert!(house.at("Foreign").exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_nearly_full_is_a_clear_refusal() {
+        let house = House::with_space(UserIds::Mapped, u64::MAX);
+        let error = house
+            .rootfs
+            .ensure(&guest("web"))
+            .await
+            .expect_err("no space");
+        let failure = Failure::from(&error);
+        assert_eq!(failure.code, Code::DiskFull);
+        assert!(failure.message.contains("state/guests has "), "{failure}");
+        assert!(failure.remedy.expect("a remedy").contains("agent list"));
+        assert!(house.objects().await.is_empty());
+        assert_eq!(house.rootfs.check().await[0].verdict, Verdict::Broken);
+        // A guest that is there starts all the same.
+        let enough = House::new(UserIds::Mapped);
+        enough.rootfs.ensure(&guest("web")).await.expect("makes");
+        let config = DirConfig {
+            min_free: u64::MAX,
+            ..(*enough.rootfs.config).clone()
+        };
+        DirRootfs::new(config)
+            .ensure(&guest("web"))
+            .await
+            .expect("is there");
+    }
+
+    #[tokio::test]
+    async fn an_open_directory_is_closed_and_reported() {
+        let house = House::new(UserIds::Mapped);
+        fs::create_dir_all(house.at("")).expect("guests");
+        fs::set_permissions(house.at(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let verdict = |checks: Vec<Check>| checks[1].verdict;
+        assert_eq!(verdict(house.rootfs.check().await), Verdict::Broken);
+        house.rootfs.ensure(&guest("web")).await.expect("makes");
+        assert_eq!(verdict(house.rootfs.check().await), Verdict::Ok);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_read_is_not_an_empty_one() {
+        let house = House::new(UserIds::Mapped);
+        fs::create_dir_all(house.dir.path().join("state")).expect("state");
+        fs::write(house.dir.path().join("state/guests"), "not a directory").expect("write");
+        house.rootfs.observe().await.expect_err("cannot be listed");
+    }
+}

@@ -1,0 +1,537 @@
+//! A guest's keys, credentials and name resolution: files inside its tree.
+//!
+//! Everything is written through [`Tree`], so that a guest's links lead nowhere, and before the guest's
+//! init runs. No value appears in a message, a log or a program's arguments.
+//!
+//! | in the guest | what | owner and mode |
+//! | --- | --- | --- |
+//! | `/etc/ssh/ssh_host_ed25519_key` | host key, made once | root, 0600 |
+//! | `/etc/ssh/ssh_host_ed25519_key.pub` | its public half | root, 0644 |
+//! | `/etc/ssh/authorized_keys.d/agent` | who may log in as `agent` | root, 0644 |
+//! | `/mnt/claude-creds/` | a copy of the host's credentials directory | agent, 0500, files 0400 |
+//! | `/etc/profile.d/claude-token.sh` | exports one of them | root, 0644 |
+//! | `/etc/resolv.conf` | name servers | root, 0644 |
+//! | `/etc/hostname`, `/etc/hosts` | if missing | root, 0644 |
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Code, Explain, Guest, GuestName, chain};
+
+use crate::features::UserIds;
+use crate::tree::{self, Owner, Tree, blocking};
+use crate::{CommandError, FileError, FileErrorExt, HostError, command, facilities};
+
+mod openssh;
+mod sources;
+
+/// Where secrets come from and who gets them.
+#[derive(Clone, Debug)]
+pub struct SecretsConfig {
+    /// The directory of the trees; a guest's tree is `<guests>/<name>/rootfs`.
+    pub guests: PathBuf,
+    /// Who owns a guest's files on disk.
+    pub user_ids: UserIds,
+    /// The program `ssh-keygen`: a path, or a name that is looked up in `PATH`.
+    pub ssh_keygen: PathBuf,
+    /// Lines of OpenSSH's `authorized_keys` format.
+    pub authorized_keys: Vec<String>,
+    /// Environment files whose `ADMIN_SSH_KEY` is an authorised key too, such as
+    /// `/var/secrets/preview.env`. Missing files are fine.
+    pub admin_key_files: Vec<PathBuf>,
+    /// A directory whose files every guest gets, such as `/var/secrets/claude`. May be missing.
+    pub credentials: Option<PathBuf>,
+    /// The guest's user `agent`, as the guest counts.
+    pub agent_uid: u32,
+    /// The guest's group of that user, as the guest counts.
+    pub agent_gid: u32,
+    /// The guests' name servers; the host's own when empty.
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// Keys and credentials in files.
+#[derive(Clone, Debug)]
+pub struct GuestSecrets {
+    config: Arc<SecretsConfig>,
+}
+
+/// A guest's keys or credentials could not be put into its tree.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// A file on the host or in the tree.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No host key could be made.
+    #[error("cannot make an SSH host key for guest '{guest}'")]
+    Keygen {
+        /// The guest.
+        guest: GuestName,
+        /// How the program failed.
+        #[source]
+        source: CommandError,
+    },
+    /// The program made something else than a key pair.
+    #[error("'{program}' made no usable SSH host key for guest '{guest}'")]
+    UnusableKey {
+        /// The guest.
+        guest: GuestName,
+        /// The program.
+        program: String,
+    },
+}
+
+impl Explain for SecretsError {
+    fn code(&self) -> Code {
+        match self {
+            Self::File(error) => error.code_or(Code::RootfsFailed),
+            Self::Keygen { source, .. } => source.code_or(Code::RootfsFailed),
+            Self::UnusableKey { .. } => Code::RootfsFailed,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.remedy(),
+            Self::Keygen { source, .. } => source.remedy(),
+            Self::UnusableKey { program, .. } => Some(format!(
+                "Look what '{program}' is; it should be OpenSSH's ssh-keygen."
+            )),
+        }
+    }
+}
+
+const HOST_KEY: &str = "etc/ssh/ssh_host_ed25519_key";
+const HOST_KEY_PUBLIC: &str = "etc/ssh/ssh_host_ed25519_key.pub";
+const AUTHORIZED_KEYS: &str = "etc/ssh/authorized_keys.d/agent";
+const CREDENTIALS: &str = "mnt/claude-creds";
+const TOKEN_PROFILE: &str = "etc/profile.d/claude-token.sh";
+
+/// The longest key file, in bytes.
+const MAX_KEY: usize = 16 << 10;
+
+/// The longest list of authorised keys, in bytes.
+const MAX_AUTHORIZED_KEYS: usize = 16 << 20;
+
+/// Marks a list of authorised keys as ours: only such a list is removed.
+const AUTHORIZED_KEYS_HEADER: &str = "# Written by Innkeeper at each start of the guest.\n";
+
+/// The path and the variable are the contract. Who cannot read the file gets no variable.
+const TOKEN_PROFILE_TEXT: &str = "\
+# Written by Innkeeper at each start of the guest.
+if [ -r /mnt/claude-creds/oauth_token ]; then
+  CLAUDE_CODE_OAUTH_TOKEN=\"$(cat /mnt/claude-creds/oauth_token)\"
+  export CLAUDE_CODE_OAUTH_TOKEN
+fi
+";
+
+impl GuestSecrets {
+    /// The driver; nothing is touched yet.
+    #[must_use]
+    pub fn new(config: SecretsConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// The name servers that guests get: the configured ones, or those of the host.
+    ///
+    /// # Errors
+    /// When the host's files cannot be read.
+    pub fn nameservers(&self) -> Result<Vec<IpAddr>, FileError> {
+        self.config.nameservers()
+    }
+
+    /// Does file work on a thread that may wait for the disk.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SecretsConfig) -> Result<T, SecretsError> + Send + 'static,
+    ) -> Result<T, SecretsError> {
+        let config = Arc::clone(&self.config);
+        blocking(move || work(&config)).await
+    }
+
+    /// Makes a key pair in a private directory of the host, beside the tree. What a crash leaves there
+    /// is replaced by the next attempt and removed with the guest.
+    async fn make_host_key(&self, guest: &GuestName) -> Result<HostKey, SecretsError> {
+        let directory = self.config.guests.join(guest.as_str()).join("host-key");
+        let made = self.generate(guest, directory.clone()).await;
+        let removed = blocking(move || tree::remove(&directory)).await;
+        let key = made?;
+        removed?;
+        Ok(key)
+    }
+
+    async fn generate(
+        &self,
+        guest: &GuestName,
+        directory: PathBuf,
+    ) -> Result<HostKey, SecretsError> {
+        let key = directory.join("key");
+        blocking(move || {
+            tree::remove(&directory)?;
+            let made = fs::DirBuilder::new().mode(0o700).create(&directory);
+            made.on("create", &directory)
+        })
+        .await?;
+        let program = self.config.ssh_keygen.as_path();
+        let mut arguments: Vec<_> = ["-q", "-t", "ed25519", "-N", "", "-C", guest.as_str(), "-f"]
+            .map(Into::into)
+            .into();
+        arguments.push(key.clone().into_os_string());
+        command::run(program, arguments, b"")
+            .await
+            .map_err(|source| SecretsError::Keygen {
+                guest: guest.clone(),
+                source,
+            })?;
+        let private = fs::read(&key).on("read", &key)?;
+        let public_file = key.with_extension("pub");
+        let public = fs::read(&public_file).on("read", &public_file)?;
+        HostKey::of(private, &public).ok_or_else(|| SecretsError::UnusableKey {
+            guest: guest.clone(),
+            program: program.display().to_string(),
+        })
+    }
+}
+
+#[async_trait]
+impl facilities::Secrets for GuestSecrets {
+    async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
+        let of = guest.clone();
+        let kept = self
+            .work(move |config| Inside::of(config, &of)?.furnish())
+            .await?;
+        if let Some(kept) = kept {
+            return Ok(kept.public);
+        }
+        let key = self.make_host_key(&guest.name).await?;
+        let of = guest.clone();
+        Ok(self
+            .work(move |config| Inside::of(config, &of)?.write_host_key(key))
+            .await?)
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let mut checks = vec![self.check_keygen().await];
+        let files = self
+            .work(|config| {
+                Ok(vec![
+                    check_keys(config),
+                    check_credentials(config),
+                    check_nameservers(config),
+                ])
+            })
+            .await;
+        checks.extend(files.unwrap_or_default());
+        checks
+    }
+}
+
+/// A key pair that belongs together.
+struct HostKey {
+    private: Vec<u8>,
+    /// `ssh-ed25519 AAAA…`, without a comment.
+    public: String,
+}
+
+impl HostKey {
+    fn of(private: Vec<u8>, public: &[u8]) -> Option<Self> {
+        let public = openssh::public_key(public)?;
+        openssh::is_pair(&private, &public).then_some(Self { private, public })
+    }
+}
+
+/// One guest's tree and what goes into it.
+struct Inside<'a> {
+    config: &'a SecretsConfig,
+    guest: &'a Guest,
+    tree: Tree,
+}
+
+impl<'a> Inside<'a> {
+    fn of(config: &'a SecretsConfig, guest: &'a Guest) -> Result<Self, SecretsError> {
+        let tree = Tree::open(&config.guests.join(guest.name.as_str()).join("rootfs"))?;
+        Ok(Self {
+            config,
+            guest,
+            tree,
+        })
+    }
+
+    /// Writes everything but the host key, and returns the host key if there is a good one.
+    fn furnish(&self) -> Result<Option<HostKey>, SecretsError> {
+        self.authorized_keys()?;
+        self.credentials()?;
+        self.name_resolution()?;
+        self.host_key()
+    }
+
+    fn owner(&self, uid: u32, gid: u32) -> Owner {
+        let on_disk = |id| self.config.user_ids.on_disk(self.guest.slot, id);
+        Owner {
+            uid: on_disk(uid),
+            gid: on_disk(gid),
+        }
+    }
+
+    fn write(&self, path: &str, contents: &str) -> Result<(), FileError> {
+        self.tree.write(
+            Path::new(path),
+            contents.as_bytes(),
+            self.owner(0, 0),
+            0o644,
+        )
+    }
+
+    /// The pair in the tree, if it is whole: after a crash or a power cut it may not be.
+    fn host_key(&self) -> Result<Option<HostKey>, SecretsError> {
+        let (Some(private), Some(public)) =
+            (self.key_file(HOST_KEY)?, self.key_file(HOST_KEY_PUBLIC)?)
+        else {
+            return Ok(None);
+        };
+        Ok(HostKey::of(private, &public))
+    }
+
+    /// A file of the pair; nothing when there is something else than a key in its place.
+    fn key_file(&self, path: &str) -> Result<Option<Vec<u8>>, SecretsError> {
+        use io::ErrorKind::{FileTooLarge, InvalidData, NotADirectory, NotFound};
+        let read = self.tree.read(Path::new(path), MAX_KEY);
+        let no_key = |source: &io::Error| {
+            matches!(
+                source.kind(),
+                NotFound | NotADirectory | InvalidData | FileTooLarge
+            ) || rustix::io::Errno::from_io_error(source) == Some(rustix::io::Errno::LOOP)
+        };
+        match read {
+            Err(error) if no_key(&error.source) => Ok(None),
+            read => Ok(read.map(Some)?),
+        }
+    }
+
+    /// The public half first: a pair with a missing half, or with halves of two pairs, is made anew.
+    fn write_host_key(&self, key: HostKey) -> Result<String, SecretsError> {
+        let line = format!("{} {}\n", key.public, self.guest.name);
+        self.write(HOST_KEY_PUBLIC, &line)?;
+        self.tree
+            .write(Path::new(HOST_KEY), &key.private, self.owner(0, 0), 0o600)?;
+        Ok(key.public)
+    }
+
+    /// When there is no key any more, our own list goes: who lost the right must not keep it.
+    fn authorized_keys(&self) -> Result<(), SecretsError> {
+        let keys = self.config.authorized_keys()?.good;
+        if !keys.is_empty() {
+            let mut text = AUTHORIZED_KEYS_HEADER.to_owned();
+            keys.iter().for_each(|key| text.extend([key, "\n"]));
+            return Ok(self.write(AUTHORIZED_KEYS, &text)?);
+        }
+        let former = self
+            .tree
+            .read(Path::new(AUTHORIZED_KEYS), MAX_AUTHORIZED_KEYS);
+        if former.is_ok_and(|text| text.starts_with(AUTHORIZED_KEYS_HEADER.as_bytes())) {
+            self.tree.remove(Path::new(AUTHORIZED_KEYS))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the guest's directory a copy of the host's: what vanished there goes here too.
+    fn credentials(&self) -> Result<(), SecretsError> {
+        self.write(TOKEN_PROFILE, TOKEN_PROFILE_TEXT)?;
+        let credentials = self.config.credentials()?;
+        let directory = Path::new(CREDENTIALS);
+        if credentials.files.is_empty() && !self.tree.exists(directory)? {
+            return Ok(());
+        }
+        let agent = self.owner(self.config.agent_uid, self.config.agent_gid);
+        self.tree.make_dir(directory, agent, 0o500)?;
+        for name in self.tree.list(directory)? {
+            if !credentials.files.iter().any(|(file, _)| *file == name) {
+                self.tree.remove(&directory.join(name))?;
+            }
+        }
+        for (name, contents) in &credentials.files {
+            self.tree
+                .write(&directory.join(name), contents, agent, 0o400)?;
+        }
+        Ok(())
+    }
+
+    /// The guest may set a name of its own, and NixOS brings its own files; neither is overwritten.
+    fn name_resolution(&self) -> Result<(), SecretsError> {
+        let nameservers = self.config.nameservers()?;
+        if !nameservers.is_empty() {
+            let mut text = "# Written by Innkeeper at each start of the guest.\n".to_owned();
+            for address in nameservers.iter().take(MAX_NAMESERVERS) {
+                // Writing into a string does not fail.
+                writeln!(text, "nameserver {address}").ok();
+            }
+            self.write("etc/resolv.conf", &text)?;
+        }
+        let name = &self.guest.name;
+        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {name}\n");
+        for (path, text) in [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)] {
+            if !self.tree.exists(Path::new(path))? {
+                self.write(path, &text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many name servers the C library looks at (resolv.conf(5), `MAXNS`).
+const MAX_NAMESERVERS: usize = 3;
+
+/// Authorised keys, and how many texts among them are none.
+struct AuthorizedKeys {
+    good: Vec<String>,
+    bad: usize,
+}
+
+impl SecretsConfig {
+    fn authorized_keys(&self) -> Result<AuthorizedKeys, FileError> {
+        let mut keys = self.authorized_keys.clone();
+        for file in &self.admin_key_files {
+            keys.extend(sources::variable(file, "ADMIN_SSH_KEY")?);
+        }
+        let all = keys.len();
+        let mut good: Vec<String> = Vec::new();
+        keys.retain(|key| openssh::is_authorized_key(key.trim()));
+        let bad = all - keys.len();
+        for key in keys {
+            let key = key.trim();
+            if !good.iter().any(|known| known == key) {
+                good.push(key.to_owned());
+            }
+        }
+        Ok(AuthorizedKeys { good, bad })
+    }
+
+    fn credentials(&self) -> Result<sources::Credentials, FileError> {
+        self.credentials
+            .as_deref()
+            .map_or_else(|| Ok(Default::default()), sources::credentials)
+    }
+
+    fn nameservers(&self) -> Result<Vec<IpAddr>, FileError> {
+        if self.nameservers.is_empty() {
+            sources::nameservers(&sources::RESOLV_CONFS)
+        } else {
+            Ok(self.nameservers.clone())
+        }
+    }
+}
+
+impl GuestSecrets {
+    /// Asks the program for something harmless: whatever it answers, it is there.
+    async fn check_keygen(&self) -> Check {
+        let program = &self.config.ssh_keygen;
+        let asked = command::run(program, ["-l", "-f", "/dev/null"], b"").await;
+        let missing = asked.err().filter(|error| {
+            matches!(
+                error,
+                CommandError::Missing { .. } | CommandError::Run { .. }
+            )
+        });
+        Check {
+            subject: "ssh-keygen".to_owned(),
+            verdict: missing.as_ref().map_or(Verdict::Ok, |_| Verdict::Broken),
+            finding: missing.as_ref().map_or_else(
+                || format!("'{}' is there", program.display()),
+                |error| chain(error),
+            ),
+            remedy: missing.and_then(|error| error.remedy()),
+        }
+    }
+}
+
+fn check_keys(config: &SecretsConfig) -> Check {
+    let remedy = "Put a line like `ssh-ed25519 AAAA… name` into the configuration's authorised keys, or into ADMIN_SSH_KEY.";
+    let (verdict, finding) = match config.authorized_keys() {
+        Err(error) => (Verdict::Broken, chain(&error)),
+        Ok(keys) if keys.bad > 0 => (
+            Verdict::Warning,
+            format!(
+                "{} of {} authorised keys are no keys",
+                keys.bad,
+                keys.bad + keys.good.len()
+            ),
+        ),
+        Ok(keys) if keys.good.is_empty() => (
+            Verdict::Warning,
+            "no authorised key: nobody can log in to guests with SSH".to_owned(),
+        ),
+        Ok(keys) => (Verdict::Ok, format!("{} authorised keys", keys.good.len())),
+    };
+    check("authorised keys", verdict, finding, remedy)
+}
+
+fn check_credentials(config: &SecretsConfig) -> Check {
+    let Some(directory) = &config.credentials else {
+        return check(
+            "credentials",
+            Verdict::Ok,
+            "none are configured".to_owned(),
+            "",
+        );
+    };
+    let directory = directory.display();
+    let (verdict, finding) = match config.credentials() {
+        Err(error) => (Verdict::Broken, chain(&error)),
+        Ok(found) => match found.skipped.first() {
+            Some((name, reason)) => (
+                Verdict::Warning,
+                format!(
+                    "{directory}/{} does not go into guests: {reason}",
+                    name.display()
+                ),
+            ),
+            None => (
+                Verdict::Ok,
+                format!("{} files in {directory}", found.files.len()),
+            ),
+        },
+    };
+    let remedy = "Put regular files of at most 64 KiB with plain names there, and nothing else.";
+    check("credentials", verdict, finding, remedy)
+}
+
+fn check_nameservers(config: &SecretsConfig) -> Check {
+    let (verdict, finding) = match config.nameservers() {
+        Err(error) => (Verdict::Broken, chain(&error)),
+        Ok(found) if found.is_empty() => (
+            Verdict::Warning,
+            "no name server that guests reach: they resolve no names".to_owned(),
+        ),
+        Ok(found) => {
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            (Verdict::Ok, found.join(", "))
+        }
+    };
+    check(
+        "name servers",
+        verdict,
+        finding,
+        "Set name servers in the configuration, such as 9.9.9.9.",
+    )
+}
+
+fn check(subject: &str, verdict: Verdict, finding: String, remedy: &str) -> Check {
+    let remedy = (verdict != Verdict::Ok).then(|| remedy.to_owned());
+    Check {
+        subject: subject.to_owned(),
+        verdict,
+        finding,
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Where on the host a guest's keys, credentials and name servers come from.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+
+use crate::tree::read_at_most;
+use crate::{FileError, FileErrorExt};
+
+/// The longest configuration file that is read, in bytes.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// The longest credential, in bytes.
+pub(super) const MAX_CREDENTIAL: usize = 64 << 10;
+
+/// The host's own name servers: the second file holds the real ones where the first leads to
+/// systemd-resolved on a loopback address.
+pub(super) const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// Everything in the credentials directory, good or not.
+#[derive(Default)]
+pub(super) struct Credentials {
+    /// Names and contents of the files that go into guests, in order of their names.
+    pub(super) files: Vec<(OsString, Vec<u8>)>,
+    /// Entries that do not, and why.
+    pub(super) skipped: Vec<(OsString, &'static str)>,
+}
+
+/// Reads the regular files directly inside a directory. The directory may be missing. Links are not
+/// followed: what a link leads to was perhaps not meant for guests.
+pub(super) fn credentials(directory: &Path) -> Result<Credentials, FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let entries = match openat(CWD, directory, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Credentials::default()),
+        opened => opened.on("open", directory)?,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).on("list", directory)? {
+        names.push(entry.on("list", directory)?.file_name());
+    }
+    names.sort();
+    let mut found = Credentials::default();
+    for name in names {
+        let path = directory.join(&name);
+        if !is_safe(&name) {
+            found
+                .skipped
+                .push((name, "its name has other characters than A-Z a-z 0-9 . _ -"));
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&entries, &name, flags, Mode::empty()) {
+            // Removed meanwhile.
+            Err(Errno::NOENT) => continue,
+            Err(Errno::LOOP) => {
+                found.skipped.push((name, "it is a link"));
+                continue;
+            }
+            opened => File::from(opened.on("open", &path)?),
+        };
+        let stat = fstat(&file).on("look at", &path)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            found.skipped.push((name, "it is no regular file"));
+            continue;
+        }
+        match read_at_most(file, MAX_CREDENTIAL) {
+            Ok(contents) => found.files.push((name, contents)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                found.skipped.push((name, "it is longer than 64 KiB"));
+            }
+            Err(error) => return Err(error).on("read", &path),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a credential's name can stand in a path and in a shell without quotes.
+fn is_safe(name: &OsString) -> bool {
+    name.to_str().is_some_and(|name| {
+        (1..=128).contains(&name.len())
+            && !name.starts_with(['.', '-'])
+            && name
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    })
+}
+
+/// The value of a variable in a file that systemd and shells read as an environment, such as
+/// `/var/secrets/preview.env`. Nothing when the file or the variable is missing or the value is empty.
+pub(super) fn variable(path: &Path, name: &str) -> Result<Option<String>, FileError> {
+    Ok(text(path)?.and_then(|text| value_of(&text, name)))
+}
+
+/// The last assignment counts, as for systemd. A value may stand in quotes of either kind. Nothing is
+/// expanded.
+fn value_of(text: &str, name: &str) -> Option<String> {
+    let assigned = |line: &str| {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+        let (key, value) = line.split_once('=')?;
+        (key == name).then(|| unquoted(value.trim()).to_owned())
+    };
+    text.lines()
+        .filter_map(assigned)
+        .next_back()
+        .filter(|value| !value.is_empty())
+}
+
+fn unquoted(value: &str) -> &str {
+    ['"', '\'']
+        .into_iter()
+        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
+        .unwrap_or(value)
+}
+
+/// The name servers in these files that a guest can reach: guests have IPv4 only, and a loopback
+/// address would be their own.
+pub(super) fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, FileError> {
+    let mut found = Vec::new();
+    for file in files {
+        for line in text(file.as_ref())?.unwrap_or_default().lines() {
+            let mut words = line.split_ascii_whitespace();
+            if words.next() != Some("nameserver") {
+                continue;
+            }
+            let Some(Ok(address)) = words.next().map(str::parse::<Ipv4Addr>) else {
+                continue;
+            };
+            let address = IpAddr::V4(address);
+            if !address.is_loopback() && !address.is_unspecified() && !found.contains(&address) {
+                found.push(address);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A configuration file of the host, if it is there.
+fn text(path: &Path) -> Result<Option<String>, FileError> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => {
+            let contents = read_at_most(opened.on("open", path)?, MAX_CONFIG).on("read", path)?;
+            Ok(Some(String::from_utf8_lossy(&contents).into_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_regular_files_with_plain_names() {
+        let dir = tempfile::tempdir().expect("directory");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("oauth_token"), "secret").expect("write");
+        fs::write(at("full"), vec![b'x'; MAX_CREDENTIAL]).expect("write");
+        fs::write(at("long"), vec![b'x'; MAX_CREDENTIAL + 1]).expect("write");
+        fs::write(at(".hidden"), "x").expect("write");
+        fs::write(at("$(id)"), "x").expect("write");
+        fs::create_dir(at("directory")).expect("directory");
+        rustix::fs::mkfifoat(CWD, at("fifo"), Mode::RUSR).expect("fifo");
+        symlink("/etc/shadow", at("link")).expect("link");
+        let found = credentials(dir.path()).expect("reads");
+        let names: Vec<_> = found
+            .files
+            .iter()
+            .map(|(name, _)| name.to_str().expect("text"))
+            .collect();
+        assert_eq!(names, ["full", "oauth_token"]);
+        let skipped: Vec<_> = found
+            .skipped
+            .iter()
+            .map(|(name, _)| name.to_str().expect("text"))
+            .collect();
+        assert_eq!(
+            skipped,
+            ["$(id)", ".hidden", "directory", "fifo", "link", "long"]
+        );
+        assert!(credentials(&at("missing")).expect("fine").files.is_empty());
+    }
+
+    #[test]
+    fn a_variable_is_read_as_it_stands() {
+        let text = "# ADMIN_SSH_KEY=comment\nOTHER=x\nADMIN_SSH_KEY='first'\n\
+                    export ADMIN_SSH_KEY=\"ssh-ed25519 AAAA $(id) `id` me@host\"\nADMIN_SSH_KEYS=no\n";
+        assert_eq!(
+            value_of(text, "ADMIN_SSH_KEY").as_deref(),
+            Some("ssh-ed25519 AAAA $(id) `id` me@host")
+        );
+        assert_eq!(value_of("ADMIN_SSH_KEY=\n", "ADMIN_SSH_KEY"), None);
+        assert_eq!(
+            value_of("ADMIN_SSH_KEY='a\n", "ADMIN_SSH_KEY").as_deref(),
+            Some("'a")
+        );
+        assert_eq!(value_of("", "ADMIN_SSH_KEY"), None);
+        assert_eq!(
+            variable(Path::new("/nonexistent/env"), "A").expect("fine"),
+            None
+        );
+    }
+
+    #[test]
+    fn name_servers_are_those_that_a_guest_reaches() {
+        let dir = tempfile::tempdir().expect("directory");
+        let files = [
+            dir.path().join("a"),
+            dir.path().join("b"),
+            dir.path().join("missing"),
+        ];
+        fs::write(
+            &files[0],
+            "# x\nnameserver 127.0.0.53\nsearch x\nnameserver ::1\nnameserver\n",
+        )
+        .expect("write");
+        fs::write(
+            &files[1],
+            "nameserver 9.9.9.9\nnameserver fe80::1%eth0\nnameserver 9.9.9.9 \n",
+        )
+        .expect("write");
+        let expected: Vec<IpAddr> = vec!["9.9.9.9".parse().expect("address")];
+        assert_eq!(nameservers(&files).expect("reads"), expected);
+    }
+}

@@ -1,0 +1,328 @@
+//! A real tree, real ssh-keygen.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+use crate::facilities::{Rootfs, Secrets};
+use crate::rootfs::{DirConfig, DirRootfs, test_guest};
+
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOex2CfxWX+uNNHSdY3u8arfZZ5fvdXmEppCaKrbqNvk test";
+
+struct House {
+    dir: tempfile::TempDir,
+    config: SecretsConfig,
+    guest: Guest,
+}
+
+impl House {
+    async fn new(user_ids: UserIds) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let guests = dir.path().join("guests");
+        let guest = test_guest("web");
+        let rootfs = DirRootfs::new(DirConfig {
+            guests: guests.clone(),
+            min_free: 0,
+            user_ids,
+        });
+        rootfs.ensure(&guest).await.expect("a tree");
+        let config = SecretsConfig {
+            guests,
+            user_ids,
+            ssh_keygen: "ssh-keygen".into(),
+            authorized_keys: vec![KEY.to_owned()],
+            admin_key_files: vec![dir.path().join("preview.env")],
+            credentials: Some(dir.path().join("claude")),
+            agent_uid: 1_000,
+            agent_gid: 100,
+            nameservers: vec!["9.9.9.9".parse().expect("address")],
+        };
+        Self { dir, config, guest }
+    }
+
+    async fn ensure(&self) -> String {
+        GuestSecrets::new(self.config.clone())
+            .ensure(&self.guest)
+            .await
+            .expect("writes")
+    }
+
+    fn inside(&self, path: &str) -> PathBuf {
+        self.config.guests.join("web/rootfs").join(path)
+    }
+
+    fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.inside(path)).expect(path)
+    }
+
+    fn credential(&self, name: &str, contents: &str) {
+        let directory = self.dir.path().join("claude");
+        fs::create_dir_all(&directory).expect("directory");
+        fs::write(directory.join(name), contents).expect("write");
+    }
+
+    /// Owner, group and mode bits.
+    fn stat(&self, path: &str) -> (u32, u32, u32) {
+        let stat = fs::symlink_metadata(self.inside(path)).expect(path);
+        (stat.uid(), stat.gid(), stat.mode() & 0o7777)
+    }
+}
+
+#[tokio::test]
+async fn a_guest_gets_everything_with_the_owners_it_will_see() {
+    for (user_ids, base) in [
+        (UserIds::Mapped, 0),
+        (UserIds::Shifted, 0x8_0000 + 3 * 0x1_0000),
+    ] {
+        let house = House::new(user_ids).await;
+        house.credential("oauth_token", "secret");
+        let public = house.ensure().await;
+        assert!(house.text(HOST_KEY_PUBLIC).starts_with(&public));
+        assert_eq!(house.stat(HOST_KEY), (base, base, 0o600));
+        assert_eq!(house.stat(HOST_KEY_PUBLIC), (base, base, 0o644));
+        assert_eq!(house.stat(AUTHORIZED_KEYS), (base, base, 0o644));
+        assert!(house.text(AUTHORIZED_KEYS).lines().any(|line| line == KEY));
+        assert_eq!(house.stat(CREDENTIALS), (base + 1_000, base + 100, 0o500));
+        assert_eq!(
+            house.stat("mnt/claude-creds/oauth_token"),
+            (base + 1_000, base + 100, 0o400)
+        );
+        assert_eq!(house.text("mnt/claude-creds/oauth_token"), "secret");
+        assert_eq!(house.stat(TOKEN_PROFILE), (base, base, 0o644));
+        assert!(
+            house
+                .text("etc/resolv.conf")
+                .ends_with("nameserver 9.9.9.9\n")
+        );
+        assert_eq!(house.text("etc/hostname"), "web\n");
+        assert!(house.text("etc/hosts").contains("127.0.0.2 web"));
+        let beside: Vec<_> = fs::read_dir(house.config.guests.join("web"))
+            .expect("list")
+            .map(|entry| entry.expect("entry").file_name())
+            .collect();
+        assert_eq!(beside, ["rootfs"], "the private directory is gone");
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_exported_when_it_can_be_read() {
+    let house = House::new(UserIds::Mapped).await;
+    house.ensure().await;
+    let profile = house.text(TOKEN_PROFILE);
+    let token = house.dir.path().join("token");
+    let profile = profile.replace(
+        "/mnt/claude-creds/oauth_token",
+        token.to_str().expect("text"),
+    );
+    let script = format!("{profile}\nenv");
+    let run = async || {
+        let out = command::run("sh", ["-c", script.as_str()], b"")
+            .await
+            .expect("sh");
+        let out = String::from_utf8(out).expect("text");
+        out.lines().find_map(|line| {
+            line.strip_prefix("CLAUDE_CODE_OAUTH_TOKEN=")
+                .map(str::to_owned)
+        })
+    };
+    assert_eq!(run().await, None);
+    fs::write(&token, "a $(b) 'c'").expect("write");
+    assert_eq!(run().await.as_deref(), Some("a $(b) 'c'"));
+}
+
+#[tokio::test]
+async fn the_host_key_is_made_once_and_a_damaged_one_is_replaced() {
+    let house = House::new(UserIds::Mapped).await;
+    let first = house.ensure().await;
+    assert_eq!(house.ensure().await, first);
+    type Damage = fn(&House);
+    let damages: [(&str, Damage); 6] = [
+        ("private half cut", |house| {
+            fs::write(house.inside(HOST_KEY), "-----BEGIN").expect("write");
+        }),
+        ("private half empty", |house| {
+            fs::write(house.inside(HOST_KEY), "").expect("write");
+        }),
+        ("private half missing", |house| {
+            fs::remove_file(house.inside(HOST_KEY)).expect("remove");
+        }),
+        ("public half of another", |house| {
+            fs::write(house.inside(HOST_KEY_PUBLIC), KEY).expect("write");
+        }),
+        ("public half missing", |house| {
+            fs::remove_file(house.inside(HOST_KEY_PUBLIC)).expect("remove");
+        }),
+        ("a link out of the tree", |house| {
+            fs::remove_file(house.inside(HOST_KEY)).expect("remove");
+            symlink("/etc/shadow", house.inside(HOST_KEY)).expect("link");
+        }),
+    ];
+    let mut former = first;
+    for (damage, make) in damages {
+        make(&house);
+        let replaced = house.ensure().await;
+        assert_ne!(replaced, former, "{damage}");
+        assert_eq!(house.ensure().await, replaced, "{damage}");
+        former = replaced;
+    }
+}
+
+#[tokio::test]
+async fn remains_of_a_crash_while_the_key_was_made_do_no_harm() {
+    let house = House::new(UserIds::Mapped).await;
+    let left = house.config.guests.join("web/host-key");
+    fs::create_dir_all(&left).expect("leftover");
+    fs::write(left.join("key"), "half").expect("leftover");
+    house.ensure().await;
+    assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn the_guests_own_links_redirect_nothing() {
+    let house = House::new(UserIds::Mapped).await;
+    house.credential("oauth_token", "secret");
+    let outside = house.dir.path().join("outside");
+    fs::create_dir(&outside).expect("outside");
+    let replace = |path: &str| {
+        tree::remove(&house.inside(path)).expect("removes");
+        symlink(&outside, house.inside(path)).expect("link");
+    };
+    for path in ["mnt", "etc"] {
+        replace(path);
+    }
+    house.ensure().await;
+    for path in [
+        "mnt/claude-creds",
+        "etc/ssh",
+        "etc/profile.d",
+        "etc/resolv.conf",
+        "etc/hosts",
+    ] {
+        replace(path);
+    }
+    house.ensure().await;
+    for path in [
+        HOST_KEY,
+        AUTHORIZED_KEYS,
+        TOKEN_PROFILE,
+        "mnt/claude-creds/oauth_token",
+    ] {
+        replace(path);
+    }
+    house.ensure().await;
+    assert_eq!(fs::read_dir(&outside).expect("list").count(), 0);
+    assert_eq!(house.text("mnt/claude-creds/oauth_token"), "secret");
+}
+
+#[tokio::test]
+async fn what_vanishes_on_the_host_vanishes_in_the_guest() {
+    let mut house = House::new(UserIds::Mapped).await;
+    house.credential("oauth_token", "secret");
+    house.credential("other", "secret");
+    house.ensure().await;
+    fs::remove_file(house.dir.path().join("claude/other")).expect("remove");
+    house.credential("oauth_token", "renewed");
+    house.ensure().await;
+    assert!(!house.inside("mnt/claude-creds/other").exists());
+    assert_eq!(house.text("mnt/claude-creds/oauth_token"), "renewed");
+    tree::remove(&house.dir.path().join("claude")).expect("removes");
+    house.config.authorized_keys.clear();
+    house.ensure().await;
+    assert_eq!(
+        fs::read_dir(house.inside(CREDENTIALS))
+            .expect("list")
+            .count(),
+        0
+    );
+    assert!(!house.inside(AUTHORIZED_KEYS).exists());
+    // A list that the guest wrote is the guest's.
+    fs::write(house.inside(AUTHORIZED_KEYS), KEY).expect("write");
+    house.ensure().await;
+    assert_eq!(house.text(AUTHORIZED_KEYS), KEY);
+}
+
+#[tokio::test]
+async fn the_administrators_key_comes_from_the_contracts_file() {
+    let mut house = House::new(UserIds::Mapped).await;
+    house.config.authorized_keys = vec!["not a key".to_owned(), format!("{KEY}\nevil")];
+    fs::write(
+        house.dir.path().join("preview.env"),
+        format!("A=b\nADMIN_SSH_KEY='{KEY}'\n"),
+    )
+    .expect("write");
+    house.ensure().await;
+    let lines: Vec<_> = house
+        .text(AUTHORIZED_KEYS)
+        .lines()
+        .skip(1)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(lines, [KEY]);
+    let checks = GuestSecrets::new(house.config.clone()).check().await;
+    let keys = checks
+        .iter()
+        .find(|check| check.subject == "authorised keys")
+        .expect("checked");
+    assert_eq!(keys.verdict, Verdict::Warning);
+    assert_eq!(keys.finding, "2 of 3 authorised keys are no keys");
+}
+
+#[tokio::test]
+async fn the_guests_names_are_not_overwritten() {
+    let house = House::new(UserIds::Mapped).await;
+    symlink("/etc/static/hosts", house.inside("etc/hosts")).expect("link");
+    fs::write(house.inside("etc/hostname"), "mine\n").expect("write");
+    house.ensure().await;
+    assert!(
+        fs::symlink_metadata(house.inside("etc/hosts"))
+            .expect("stat")
+            .is_symlink()
+    );
+    assert_eq!(house.text("etc/hostname"), "mine\n");
+}
+
+#[tokio::test]
+async fn without_ssh_keygen_the_error_says_what_to_install() {
+    let mut house = House::new(UserIds::Mapped).await;
+    house.config.ssh_keygen = "/nonexistent/ssh-keygen".into();
+    let secrets = GuestSecrets::new(house.config.clone());
+    let error = secrets.ensure(&house.guest).await.expect_err("no program");
+    assert_eq!(error.code(), Code::ProgramMissing);
+    assert!(error.remedy().expect("a remedy").contains("openssh-client"));
+    assert!(!house.config.guests.join("web/host-key").exists());
+    assert_eq!(secrets.check().await[0].verdict, Verdict::Broken);
+    house.config.ssh_keygen = "/bin/true".into();
+    GuestSecrets::new(house.config.clone())
+        .ensure(&house.guest)
+        .await
+        .expect_err("no key");
+    assert!(!house.config.guests.join("web/host-key").exists());
+}
+
+#[tokio::test]
+async fn checks_tell_what_does_not_reach_guests() {
+    let house = House::new(UserIds::Mapped).await;
+    let verdicts = async |config: &SecretsConfig| {
+        let checks = GuestSecrets::new(config.clone()).check().await;
+        checks
+            .into_iter()
+            .map(|check| check.verdict)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(&house.config).await, [Verdict::Ok; 4]);
+    house.credential("oauth_token", "secret");
+    symlink("oauth_token", house.dir.path().join("claude/link")).expect("link");
+    assert_eq!(verdicts(&house.config).await[2], Verdict::Warning);
+}
+
+#[tokio::test]
+async fn a_missing_tree_is_an_error_and_nothing_is_made() {
+    let mut house = House::new(UserIds::Mapped).await;
+    house.guest = test_guest("other");
+    GuestSecrets::new(house.config.clone())
+        .ensure(&house.guest)
+        .await
+        .expect_err("no tree");
+    assert!(!house.config.guests.join("other").exists());
+    fs::set_permissions(&house.config.guests, fs::Permissions::from_mode(0o700)).expect("chmod");
+}
