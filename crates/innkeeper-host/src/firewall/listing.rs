@@ -1,0 +1,147 @@
+//! What `nft --json` shows of the rules in force (libnftables-json(5)).
+//!
+//! Only two questions are asked: what our own table looks like, and which chains there are. Objects that
+//! are not known here are no error, because other tables may hold anything.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A table's contents in short: two tables with the same fingerprint filter alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+/// The fingerprint of what `nft --json list table` answered, or nothing when that is not JSON of the
+/// expected form.
+pub(super) fn fingerprint(answer: &[u8]) -> Option<Fingerprint> {
+    let mut objects = objects(answer)?;
+    objects.retain(|object| object.get("metainfo").is_none());
+    objects.iter_mut().for_each(normalise);
+    let text = serde_json::to_vec(&objects).ok()?;
+    Some(Fingerprint(Sha256::digest(text).into()))
+}
+
+/// Removes what changes by itself: the kernel's numbers for objects, and counts.
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("handle");
+            if let Some(counter) = fields.get_mut("counter") {
+                *counter = Value::Null;
+            }
+            fields.values_mut().for_each(normalise);
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalise),
+        _ => {}
+    }
+}
+
+/// Whether `nft --json list tables` answered with our table.
+pub(super) fn has_table(answer: &[u8], table: &str) -> Option<bool> {
+    let is_ours = |object: &Value| {
+        let found = &object["table"];
+        found["family"] == "inet" && found["name"] == table
+    };
+    Some(objects(answer)?.iter().any(is_ours))
+}
+
+/// A chain that drops what it does not accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DroppingChain {
+    /// The chain's address family: `ip` or `inet`.
+    pub(super) family: String,
+    /// The chain's table.
+    pub(super) table: String,
+    /// The chain's name.
+    pub(super) chain: String,
+}
+
+/// The chains out of an answer of `nft --json list chains` that are no part of our table, see forwarded
+/// IPv4 packets, and drop those that none of their rules accepts.
+pub(super) fn dropping_forward_chains(answer: &[u8], table: &str) -> Option<Vec<DroppingChain>> {
+    let dropping = |object: &Value| {
+        let chain = &object["chain"];
+        let text = |field: &str| chain[field].as_str().map(str::to_owned);
+        let found = DroppingChain {
+            family: text("family")?,
+            table: text("table")?,
+            chain: text("name")?,
+        };
+        let is_ours = found.family == "inet" && found.table == table;
+        let sees_ipv4 = matches!(&*found.family, "ip" | "inet");
+        let drops = chain["hook"] == "forward" && chain["policy"] == "drop";
+        (sees_ipv4 && drops && !is_ours).then_some(found)
+    };
+    Some(objects(answer)?.iter().filter_map(dropping).collect())
+}
+
+fn objects(answer: &[u8]) -> Option<Vec<Value>> {
+    match serde_json::from_slice::<Value>(answer)
+        .ok()?
+        .get_mut("nftables")?
+        .take()
+    {
+        Value::Array(objects) => Some(objects),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(objects: &Value) -> Vec<u8> {
+        serde_json::to_vec(&json!({ "nftables": objects })).expect("serialises")
+    }
+
+    fn rule(handle: u32, packets: u32, verdict: &str) -> Vec<u8> {
+        answer(&json!([
+            { "metainfo": { "version": handle } },
+            { "rule": {
+                "family": "inet",
+                "handle": handle,
+                "expr": [{ "counter": { "packets": packets, "bytes": packets } }, { verdict: null }],
+            } },
+        ]))
+    }
+
+    #[test]
+    fn counts_and_handles_do_not_matter_and_verdicts_do() {
+        let expected = fingerprint(&rule(1, 0, "drop"));
+        assert!(expected.is_some());
+        assert_eq!(fingerprint(&rule(7, 99, "drop")), expected);
+        assert_ne!(fingerprint(&rule(1, 0, "accept")), expected);
+    }
+
+    #[test]
+    fn only_chains_that_can_stop_a_guest_are_found_among_anything() {
+        let chain = |family: &str, table: &str, hook: &str, policy: &str| {
+            json!({ "chain": {
+                "family": family, "table": table, "name": "c", "hook": hook, "policy": policy,
+            } })
+        };
+        let listed = answer(&json!([
+            chain("ip", "filter", "forward", "drop"),
+            chain("inet", "innkeeper", "forward", "drop"),
+            chain("ip6", "filter", "forward", "drop"),
+            chain("inet", "other", "input", "drop"),
+            chain("inet", "open", "forward", "accept"),
+            { "chain": { "family": "ip", "table": "filter", "name": "DOCKER" } },
+            { "flying saucer": [1, 2, 3] },
+            "what is this",
+        ]));
+        let found = dropping_forward_chains(&listed, "innkeeper").expect("readable");
+        let tables: Vec<_> = found.iter().map(|chain| &*chain.table).collect();
+        assert_eq!(tables, ["filter"]);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_an_empty_one() {
+        for broken in [&b""[..], b"{}", b"[]", b"{\"nftables\": {}}", b"no JSON"] {
+            assert_eq!(fingerprint(broken), None);
+            assert_eq!(has_table(broken, "innkeeper"), None);
+            assert_eq!(dropping_forward_chains(broken, "innkeeper"), None);
+        }
+    }
+}

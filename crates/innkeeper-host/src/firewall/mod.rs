@@ -1,0 +1,373 @@
+//! The host's own rules: one nftables table with NAT and the filter between guests and everything else.
+//!
+//! | from | to | |
+//! | --- | --- | --- |
+//! | guest | the internet | passes, with the host's address |
+//! | guest | its own gateway address | echo requests, DNS and configured ports |
+//! | guest | the host's other addresses | refused |
+//! | guest | another guest | refused |
+//! | guest | its name servers, on port 53 | passes, wherever they are |
+//! | guest | private networks, the metadata address | refused |
+//! | guest | anybody's port 25 | refused |
+//! | guest, with a source that is not its own | anybody | dropped |
+//! | the host | guest | passes |
+//! | anybody else | guest | dropped |
+//!
+//! A guest's own interface is known by its [group](crate::network::INTERFACE_GROUP). Other tables are
+//! neither read for decisions nor changed; what they drop stays dropped, and [`Firewall::check`] says so
+//! when it would be the guests' packets.
+
+mod listing;
+mod ruleset;
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Code, Explain, chain};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{self, CommandError};
+use crate::facilities::Firewall;
+use crate::{FileError, FileErrorExt, HostError};
+use listing::{DroppingChain, Fingerprint};
+pub use ruleset::ruleset;
+
+const SUBJECT: &str = "firewall";
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What can go wrong with the firewall.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The configured name is none that nftables takes.
+    #[error(
+        "'{0}' is no name for an nftables table: a letter, then at most 31 letters, digits and '_'"
+    )]
+    InvalidTable(String),
+    /// `nft` did not do what it was asked.
+    #[error("cannot {action}")]
+    Nft {
+        /// What was tried.
+        action: &'static str,
+        /// What went wrong.
+        #[source]
+        source: CommandError,
+    },
+    /// `nft` answered in a form that is not understood.
+    #[error("nft's list of rules is not in the expected form")]
+    Unreadable,
+    /// IP forwarding cannot be read or switched on.
+    #[error("cannot switch on IP forwarding")]
+    Forwarding(#[source] FileError),
+}
+
+impl Explain for FirewallError {
+    fn code(&self) -> Code {
+        match self {
+            Self::InvalidTable(_) => Code::InvalidConfig,
+            Self::Nft { source, .. } => source.code_or(Code::NetworkFailed),
+            Self::Unreadable => Code::NetworkFailed,
+            Self::Forwarding(error) => error.code_or(Code::NetworkFailed),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::InvalidTable(_) => "Set `network.table`, for example to \"innkeeper\".".to_owned(),
+            Self::Nft { source, .. } => {
+                return source.remedy().or_else(|| {
+                    Some("Run innkeeperd as root on a kernel with nf_tables (`modprobe nf_tables nft_masq nft_fib_inet nft_reject_inet`).".to_owned())
+                });
+            }
+            Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows what is there.".to_owned(),
+            Self::Forwarding(_) => "Set `net.ipv4.ip_forward=1` in the host's own configuration (sysctl.d), where innkeeperd may not.".to_owned(),
+        })
+    }
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A port of the host that guests may reach, on their own gateway address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPort {
+    /// The protocol.
+    pub proto: Protocol,
+    /// The port's number.
+    pub port: u16,
+}
+
+/// The settings of [`NftFirewall`].
+#[derive(Clone, Debug)]
+pub struct FirewallConfig {
+    /// The guests' addresses.
+    pub subnet: Ipv4Net,
+    /// The name of our table, in the family `inet`. A second daemon on the same host needs another one.
+    pub table: String,
+    /// Whether guests may ask the host's resolver, on port 53 of their gateway address.
+    pub allow_dns: bool,
+    /// Whether the kernel logs refused packets (at most ten a second), with the guest's interface.
+    pub log_refusals: bool,
+    /// The guests' name servers. Guests may ask them even where a private network is refused otherwise.
+    pub nameservers: Vec<Ipv4Addr>,
+    /// Ports of the host that guests may reach, on their gateway address only.
+    pub allowed_host_ports: Vec<HostPort>,
+    /// Networks that guests may not reach, besides the ones that are private everywhere.
+    pub extra_private: Vec<Ipv4Net>,
+}
+
+/// The driver of [`Firewall`]: an nftables table, written by `nft`.
+#[derive(Debug)]
+pub struct NftFirewall {
+    config: FirewallConfig,
+    /// What the kernel showed after the rules were written. Asked and not computed: how a rule reads back
+    /// depends on the versions of nft and of the kernel.
+    in_force: Mutex<Option<Fingerprint>>,
+}
+
+impl NftFirewall {
+    /// The driver. Nothing is changed before [`Firewall::ensure`].
+    #[must_use]
+    pub fn new(config: FirewallConfig) -> Self {
+        Self {
+            config,
+            in_force: Mutex::new(None),
+        }
+    }
+
+    /// Removes our table, as if Innkeeper had never been there. IP forwarding stays as it is, because
+    /// others may have come to rely on it.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the absence of the table is success.
+    pub async fn remove(&self) -> Result<(), FirewallError> {
+        let text = ruleset::without_rules(self.table()?);
+        self.remember(None);
+        nft("remove the firewall's rules", &["--file", "-"], &text).await?;
+        Ok(())
+    }
+
+    /// The table's name, which becomes a part of what `nft` executes.
+    fn table(&self) -> Result<&str, FirewallError> {
+        let table = &self.config.table;
+        let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        let is_name = table.len() <= 32
+            && table.starts_with(|c: char| c.is_ascii_alphabetic())
+            && table.bytes().all(word);
+        if is_name {
+            Ok(table)
+        } else {
+            Err(FirewallError::InvalidTable(table.clone()))
+        }
+    }
+
+    async fn write(&self) -> Result<(), FirewallError> {
+        self.table()?;
+        nft(
+            "write the firewall's rules",
+            &["--file", "-"],
+            &ruleset(&self.config),
+        )
+        .await?;
+        let fingerprint = self.fingerprint().await?;
+        self.remember(Some(fingerprint));
+        forward().map_err(FirewallError::Forwarding)
+    }
+
+    async fn fingerprint(&self) -> Result<Fingerprint, FirewallError> {
+        let asked = ["--json", "list", "table", "inet", self.table()?];
+        let answer = nft("list the firewall's rules", &asked, "").await?;
+        listing::fingerprint(&answer).ok_or(FirewallError::Unreadable)
+    }
+
+    fn remember(&self, fingerprint: Option<Fingerprint>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
+    }
+
+    fn remembered(&self) -> Option<Fingerprint> {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the rules in force are not ours, or nothing.
+    async fn difference(&self) -> Result<Option<&'static str>, FirewallError> {
+        let tables = nft("list the tables", &["--json", "list", "tables"], "").await?;
+        let is_there =
+            listing::has_table(&tables, self.table()?).ok_or(FirewallError::Unreadable)?;
+        if !is_there {
+            return Ok(Some("is missing"));
+        }
+        let in_force = self.fingerprint().await?;
+        Ok(match self.remembered() {
+            Some(ours) if ours == in_force => None,
+            Some(_) => Some("was changed"),
+            None => Some("was not written by this daemon"),
+        })
+    }
+
+    async fn check_rules(&self) -> Result<Check, FirewallError> {
+        let table = self.table()?;
+        Ok(match self.difference().await? {
+            None => check(Verdict::Ok, format!("the table inet {table} is in force"), None),
+            Some(difference) => check(
+                Verdict::Broken,
+                format!("the table inet {table} {difference}: guests are not filtered as configured"),
+                Some("Restart innkeeperd, which writes the rules anew; `nft list table` shows what they are now.".to_owned()),
+            ),
+        })
+    }
+
+    async fn check_others(&self) -> Result<Vec<Check>, FirewallError> {
+        let chains = nft("list the chains", &["--json", "list", "chains"], "").await?;
+        let dropping = listing::dropping_forward_chains(&chains, self.table()?);
+        let dropping = dropping.ok_or(FirewallError::Unreadable)?;
+        Ok(dropping.iter().map(blocked_by).collect())
+    }
+}
+
+#[async_trait]
+impl Firewall for NftFirewall {
+    async fn ensure(&self) -> Result<(), HostError> {
+        Ok(self.write().await?)
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let mut checks = Vec::new();
+        match self.check_rules().await {
+            Ok(rules) => {
+                checks.push(rules);
+                match self.check_others().await {
+                    Ok(others) => checks.extend(others),
+                    Err(error) => checks.push(broken(&error)),
+                }
+            }
+            // When nft cannot even be asked this, once is enough.
+            Err(error) => checks.push(broken(&error)),
+        }
+        checks.extend(check_forwarding());
+        checks
+    }
+}
+
+/// Writes rules of every kind that we use in the calling thread's namespace, which must be one that is
+/// thrown away.
+pub(crate) async fn probe() -> Result<(), FirewallError> {
+    let config = FirewallConfig {
+        subnet: Ipv4Net::default(),
+        table: "innkeeper".to_owned(),
+        allow_dns: true,
+        nameservers: vec![Ipv4Addr::new(192, 0, 2, 53)],
+        log_refusals: true,
+        allowed_host_ports: Vec::new(),
+        extra_private: Vec::new(),
+    };
+    nft(
+        "write rules of the firewall's kind",
+        &["--file", "-"],
+        &ruleset(&config),
+    )
+    .await?;
+    Ok(())
+}
+
+async fn nft(
+    action: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<Vec<u8>, FirewallError> {
+    command::run("nft", arguments.iter().copied(), input.as_bytes())
+        .await
+        .map_err(|source| FirewallError::Nft { action, source })
+}
+
+/// Switches IP forwarding on, unless it is: writing the same value again would be harmless, but the file
+/// may be read-only where somebody else sees to it.
+fn forward() -> Result<(), FileError> {
+    if is_forwarding().on("read", FORWARDING)? {
+        return Ok(());
+    }
+    std::fs::write(FORWARDING, "1").on("write", FORWARDING)
+}
+
+fn is_forwarding() -> io::Result<bool> {
+    Ok(std::fs::read_to_string(Path::new(FORWARDING))?.trim() == "1")
+}
+
+fn check_forwarding() -> Option<Check> {
+    let remedy = "Restart innkeeperd, and see in the host's sysctl configuration what switches `net.ipv4.ip_forward` off.";
+    match is_forwarding() {
+        Ok(true) => None,
+        Ok(false) => Some(check(
+            Verdict::Broken,
+            "IP forwarding is off: guests do not reach the internet".to_owned(),
+            Some(remedy.to_owned()),
+        )),
+        Err(error) => Some(check(
+            Verdict::Broken,
+            format!("cannot read {FORWARDING}: {error}"),
+            Some(remedy.to_owned()),
+        )),
+    }
+}
+
+fn blocked_by(chain: &DroppingChain) -> Check {
+    let DroppingChain {
+        family,
+        table,
+        chain,
+    } = chain;
+    let place = format!("{family} {table} {chain}");
+    // Docker's own chain is written anew whenever Docker starts; this one it leaves to others.
+    let place_for_rule = if chain == "FORWARD" && family == "ip" {
+        "ip filter DOCKER-USER (with Docker), otherwise to ip filter FORWARD".to_owned()
+    } else {
+        place.clone()
+    };
+    let group = crate::network::INTERFACE_GROUP;
+    check(
+        Verdict::Warning,
+        format!(
+            "the chain {place} drops what its own rules do not accept, which may stop guests from reaching the internet"
+        ),
+        Some(format!(
+            "Where it does, let guests pass there too: add `iifgroup {group} accept` and `oifgroup {group} ct state established,related accept` to {place_for_rule}."
+        )),
+    )
+}
+
+fn broken(error: &FirewallError) -> Check {
+    check(Verdict::Broken, chain(error), error.remedy())
+}
+
+fn check(verdict: Verdict, finding: String, remedy: Option<String>) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict,
+        finding,
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests;

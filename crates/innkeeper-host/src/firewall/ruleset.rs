@@ -1,0 +1,167 @@
+//! Our rules, as text for `nft -f`.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{FirewallConfig, Protocol};
+use crate::network::INTERFACE_GROUP;
+
+/// Where a guest has no business: private networks (RFC 1918), carriers' networks (RFC 6598), link-local
+/// addresses with the clouds' metadata service (RFC 3927), loopback, multicast and what is reserved.
+const REFUSED: [&str; 8] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// The rules. They name no guest: which packets are a guest's follows from the group that its interface
+/// is in, so rules and guests change independently of each other.
+///
+/// The text makes the table, deletes it and makes it again, which the kernel does in one transaction:
+/// there is no moment without rules, no other table is touched, and open connections stay open because
+/// what is known of them is not kept in the table.
+#[must_use]
+pub fn ruleset(config: &FirewallConfig) -> String {
+    let table = &config.table;
+    let group = INTERFACE_GROUP;
+    let subnet = config.subnet;
+    let refused = list(refused(config).iter().map(Ipv4Net::to_string));
+    let open_udp = open_ports(config, Protocol::Udp);
+    let open_tcp = open_ports(config, Protocol::Tcp);
+    let name_servers = name_servers(config);
+    let log = if config.log_refusals {
+        // The interface's name in the log's line tells the guest.
+        "\n\t\tlimit rate 10/second burst 20 packets log prefix \"innkeeper refused \""
+    } else {
+        ""
+    };
+    format!(
+        "\
+# Innkeeper's rules. They are replaced as a whole; changes made here are reported and lost.
+table inet {table}
+delete table inet {table}
+table inet {table} {{
+	# Before connection tracking, so that what a guest has no right to send costs next to nothing:
+	# IPv6, which guests do not have, and sources that are not the guest's own address.
+	chain antispoofing {{
+		type filter hook prerouting priority raw; policy accept;
+		iifgroup {group} meta nfproto ipv6 counter drop
+		iifgroup {group} fib saddr . iif oif missing counter drop
+	}}
+
+	# At the usual priority, because order does not matter there: an accept is one table's opinion,
+	# and a drop of any table is final.
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifgroup {group} jump guest_to_host
+	}}
+
+	# Only the guest's own gateway address, which is the one on the interface that the packet came by.
+	chain guest_to_host {{
+		ct state vmap {{ established : accept, related : accept, invalid : drop }}
+		fib daddr . iif type != local goto refuse
+		icmp type echo-request accept{open_udp}{open_tcp}
+		goto refuse
+	}}
+
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifgroup {group} jump guest_to_world
+		oifgroup {group} jump world_to_guest
+	}}
+
+	chain guest_to_world {{
+		ct state vmap {{ established : accept, related : accept, invalid : drop }}
+		oifgroup {group} goto refuse{name_servers}
+		ip daddr {refused} goto refuse
+		tcp dport 25 goto refuse
+		accept
+	}}
+
+	chain world_to_guest {{
+		ct state vmap {{ established : accept, related : accept }}
+		counter drop
+	}}
+
+	# An answer instead of silence, so that nothing in a guest waits for a timeout.
+	chain refuse {{{log}
+		counter
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx admin-prohibited
+	}}
+
+	# After every filter, so that they all see the packet before its source is replaced.
+	chain masquerading {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {subnet} oifgroup != {group} oifname != \"lo\" masquerade
+	}}
+
+	# What the host itself sends passes no forward hook.
+	chain no_ipv6_to_guests {{
+		type filter hook postrouting priority filter; policy accept;
+		oifgroup {group} meta nfproto ipv6 counter drop
+	}}
+}}
+"
+    )
+}
+
+/// The text that leaves nothing of ours, whether or not there was something.
+pub(super) fn without_rules(table: &str) -> String {
+    format!("table inet {table}\ndelete table inet {table}\n")
+}
+
+/// The refused networks, each address in one of them only: nft takes no overlaps.
+fn refused(config: &FirewallConfig) -> Vec<Ipv4Net> {
+    let mut refused: Vec<Ipv4Net> = REFUSED
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect();
+    refused.extend(config.extra_private.iter().map(Ipv4Net::trunc));
+    refused.push(config.subnet);
+    Ipv4Net::aggregate(&refused)
+}
+
+fn name_servers(config: &FirewallConfig) -> String {
+    let mut servers = config.nameservers.clone();
+    servers.sort_unstable();
+    servers.dedup();
+    if servers.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n\t\tip daddr {} meta l4proto {{ tcp, udp }} th dport 53 accept",
+        list(servers.iter().map(Ipv4Addr::to_string))
+    )
+}
+
+fn open_ports(config: &FirewallConfig, protocol: Protocol) -> String {
+    let mut ports: Vec<u16> = config
+        .allowed_host_ports
+        .iter()
+        .filter(|allowed| allowed.proto == protocol)
+        .map(|allowed| allowed.port)
+        .collect();
+    if config.allow_dns {
+        ports.push(53);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n\t\t{protocol} dport {} accept",
+        list(ports.iter().map(u16::to_string))
+    )
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("{{ {} }}", items.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,468 @@
+//! On the real kernel: a host, two guests and a world behind the host, each a namespace of its own.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use innkeeper_model::Guest;
+
+use super::*;
+use crate::facilities::Network;
+use crate::network::testing::{Leader, enter_own_namespace, guest, ip};
+use crate::network::{NetworkConfig, VethNetwork};
+
+fn config() -> FirewallConfig {
+    FirewallConfig {
+        subnet: "10.100.0.0/16".parse().expect("net"),
+        table: "innkeeper".to_owned(),
+        allow_dns: true,
+        log_refusals: true,
+        nameservers: vec!["192.168.77.1".parse().expect("address")],
+        allowed_host_ports: vec![
+            HostPort {
+                proto: Protocol::Tcp,
+                port: 5432,
+            },
+            HostPort {
+                proto: Protocol::Udp,
+                port: 9999,
+            },
+        ],
+        extra_private: vec!["203.0.113.0/24".parse().expect("net")],
+    }
+}
+
+async fn run_nft(arguments: &[&str]) -> Vec<u8> {
+    command::run("nft", arguments.iter().copied(), b"")
+        .await
+        .expect("nft")
+}
+
+/// A host with two guests and a world behind it that would answer whatever reaches it.
+struct Scene {
+    firewall: NftFirewall,
+    /// Who is asked; [`Scene::HOST`] for the test's own namespace.
+    places: [Leader; 3],
+    _network: VethNetwork,
+    _guests: [Guest; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Host,
+    Web,
+    Shop,
+    World,
+}
+use Place::{Host, Shop, Web, World};
+
+const GATEWAY: &str = "10.100.0.2";
+const WEB: &str = "10.100.0.3";
+const SHOPS_GATEWAY: &str = "10.100.0.4";
+const SHOP: &str = "10.100.0.5";
+const HOSTS_PUBLIC: &str = "198.51.100.1";
+const WORLD: &str = "198.51.100.2";
+/// What the world answers to besides its own address.
+const TRAPS: [&str; 5] = [
+    "192.168.77.1",
+    "10.9.8.7",
+    "169.254.169.254",
+    "100.64.1.1",
+    "203.0.113.9",
+];
+
+impl Scene {
+    async fn build() -> Self {
+        let network = VethNetwork::new(NetworkConfig {
+            range: "10.100.0.0/16".parse().expect("range"),
+        });
+        let places = [
+            Leader::start().await,
+            Leader::start().await,
+            Leader::start().await,
+        ];
+        let guests = [guest("web", 1), guest("shop", 2)];
+        for (guest, leader) in guests.iter().zip(&places) {
+            network.ensure(guest, leader.pid).await.expect("network");
+        }
+        let world = &places[2];
+        let pid = world.pid.to_string();
+        let peer = ["peer", "name", "eth0", "netns", &pid];
+        ip(&[&["link", "add", "name", "wan", "type", "veth"][..], &peer].concat()).await;
+        ip(&["addr", "add", "198.51.100.1/24", "dev", "wan"]).await;
+        ip(&["link", "set", "wan", "up"]).await;
+        world.ip(&["link", "set", "eth0", "up"]).await;
+        world
+            .ip(&["addr", "add", "198.51.100.2/24", "dev", "eth0"])
+            .await;
+        world
+            .ip(&["route", "add", "10.100.0.0/16", "via", HOSTS_PUBLIC])
+            .await;
+        for trap in TRAPS {
+            world.ip(&["addr", "add", trap, "dev", "eth0"]).await;
+            ip(&["route", "add", trap, "via", WORLD]).await;
+        }
+        forward().expect("forwarding");
+        Self {
+            firewall: NftFirewall::new(config()),
+            places,
+            _network: network,
+            _guests: guests,
+        }
+    }
+
+    async fn ensure(&self) {
+        self.firewall.ensure().await.expect("ensure");
+    }
+
+    fn at<T: Send + 'static>(&self, place: Place, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let thread = match place {
+            Host => return job(),
+            Web => self.places[0].inside(job),
+            Shop => self.places[1].inside(job),
+            World => self.places[2].inside(job),
+        };
+        thread.join().expect("thread")
+    }
+
+    /// Tries a connection to a port where somebody listens. Returns whom the listener sees, if anybody.
+    fn try_tcp(&self, (from, to, address, port): Row) -> Option<IpAddr> {
+        let target = SocketAddr::new(address.parse().expect("address"), port);
+        let listener = self.at(to, move || TcpListener::bind(target).expect("listen"));
+        // A refusal comes at once. Only a packet that vanishes where it must not would use up the time.
+        let connected = self.at(from, move || {
+            TcpStream::connect_timeout(&target, Duration::from_secs(10))
+        });
+        match connected {
+            Ok(_open) => Some(listener.accept().expect("accept").1.ip()),
+            Err(error) => {
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused,
+                    "{from:?} to {target}"
+                );
+                listener.set_nonblocking(true).expect("nonblocking");
+                assert!(
+                    listener.accept().is_err(),
+                    "{from:?} to {target} arrived all the same"
+                );
+                None
+            }
+        }
+    }
+
+    fn udp(&self, place: Place, address: &str) -> UdpSocket {
+        let address: SocketAddr = address.parse().expect("address");
+        self.at(place, move || UdpSocket::bind(address).expect("bind"))
+    }
+}
+
+/// From, to, at which address and port.
+type Row = (Place, Place, &'static str, u16);
+
+const PASSES: [Row; 5] = [
+    (Web, World, WORLD, 80),
+    (Web, Host, GATEWAY, 5432),
+    (Web, Host, GATEWAY, 53),
+    // The configured name server lies in a private network.
+    (Web, World, TRAPS[0], 53),
+    (Host, Web, WEB, 80),
+];
+
+const REFUSED: [Row; 13] = [
+    (Web, Shop, SHOP, 80),
+    (Web, Host, GATEWAY, 80),
+    (Web, Host, HOSTS_PUBLIC, 80),
+    // The port is allowed, on the guest's own gateway address only.
+    (Web, Host, HOSTS_PUBLIC, 5432),
+    (Web, Host, SHOPS_GATEWAY, 5432),
+    (Web, World, WORLD, 25),
+    (Shop, World, TRAPS[0], 80),
+    (Shop, World, TRAPS[1], 53),
+    (Shop, World, TRAPS[1], 80),
+    (Shop, World, TRAPS[2], 80),
+    (Shop, World, TRAPS[3], 80),
+    (Shop, World, TRAPS[4], 80),
+    (Shop, Web, WEB, 22),
+];
+
+#[tokio::test]
+async fn each_connection_passes_or_is_refused_as_the_table_says() {
+    if !enter_own_namespace("each_connection_passes_or_is_refused_as_the_table_says") {
+        return;
+    }
+    let scene = Scene::build().await;
+    // Without our rules everything would pass, so it is they that refuse.
+    for row in PASSES.into_iter().chain(REFUSED) {
+        assert!(scene.try_tcp(row).is_some(), "{row:?} cannot work");
+    }
+    scene.ensure().await;
+    for row in PASSES {
+        let seen = scene.try_tcp(row);
+        let as_whom = match row {
+            (Host, ..) => GATEWAY,
+            (_, World, ..) => HOSTS_PUBLIC,
+            _ => WEB,
+        };
+        assert_eq!(seen, Some(as_whom.parse().expect("address")), "{row:?}");
+    }
+    for row in REFUSED {
+        assert_eq!(scene.try_tcp(row), None, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_sends_with_its_own_address_or_not_at_all() {
+    if !enter_own_namespace("a_guest_sends_with_its_own_address_or_not_at_all") {
+        return;
+    }
+    let scene = Scene::build().await;
+    let receiver = scene.udp(World, "198.51.100.2:7");
+    let sources = [SHOP, "8.8.8.8", HOSTS_PUBLIC, WEB];
+    for source in &sources[..3] {
+        scene.places[0]
+            .ip(&["addr", "add", source, "dev", "lo"])
+            .await;
+    }
+    let received = |scene: &Scene| {
+        for source in sources {
+            let socket = scene.udp(Web, &format!("{source}:0"));
+            socket
+                .send_to(source.as_bytes(), "198.51.100.2:7")
+                .expect("send");
+        }
+        let mut received = Vec::new();
+        let mut buffer = [0; 64];
+        // The last one sent is the guest's own, and always arrives.
+        while received.last().is_none_or(|last| last != WEB) {
+            let length = receiver.recv(&mut buffer).expect("receive");
+            received.push(String::from_utf8(buffer[..length].to_vec()).expect("text"));
+        }
+        received
+    };
+    assert!(
+        received(&scene).len() > 1,
+        "spoofing does not work in this scene anyway"
+    );
+    scene.ensure().await;
+    assert_eq!(received(&scene), [WEB]);
+}
+
+#[tokio::test]
+async fn nobody_outside_opens_a_connection_to_a_guest_but_answers_arrive() {
+    if !enter_own_namespace("nobody_outside_opens_a_connection_to_a_guest_but_answers_arrive") {
+        return;
+    }
+    let scene = Scene::build().await;
+    let received = |scene: &Scene| {
+        let asked = scene.udp(World, "198.51.100.2:0");
+        let intruder = scene.udp(World, "198.51.100.2:0");
+        let guest = scene.udp(Web, "10.100.0.3:0");
+        guest
+            .send_to(b"question", asked.local_addr().expect("address"))
+            .expect("send");
+        let mut buffer = [0; 64];
+        let (_, asker) = asked.recv_from(&mut buffer).expect("question");
+        intruder
+            .send_to(b"intrusion", guest.local_addr().expect("address"))
+            .expect("send");
+        asked.send_to(b"answer", asker).expect("send");
+        let length = guest.recv(&mut buffer).expect("receive");
+        String::from_utf8(buffer[..length].to_vec()).expect("text")
+    };
+    assert_eq!(received(&scene), "intrusion");
+    scene.ensure().await;
+    assert_eq!(received(&scene), "answer");
+}
+
+#[tokio::test]
+async fn guests_have_no_ipv6() {
+    if !enter_own_namespace("guests_have_no_ipv6") {
+        return;
+    }
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        eprintln!("INNKEEPER-NOT-RUN: guests_have_no_ipv6: the kernel has no IPv6");
+        return;
+    }
+    let scene = Scene::build().await;
+    ip(&["addr", "add", "fd00::1/64", "dev", "ve-1", "nodad"]).await;
+    scene.places[0]
+        .ip(&["addr", "add", "fd00::2/64", "dev", "eth0", "nodad"])
+        .await;
+    let receiver = scene.udp(Host, "[::]:9999");
+    let received = |scene: &Scene| {
+        let old = scene.udp(Web, "10.100.0.3:0");
+        let new = scene.udp(Web, "[fd00::2]:0");
+        new.send_to(b"IPv6", "[fd00::1]:9999").expect("send");
+        old.send_to(b"IPv4", "10.100.0.2:9999").expect("send");
+        let mut received = Vec::new();
+        let mut buffer = [0; 64];
+        while received.last().is_none_or(|last| last != "IPv4") {
+            let length = receiver.recv(&mut buffer).expect("receive");
+            received.push(String::from_utf8(buffer[..length].to_vec()).expect("text"));
+        }
+        received
+    };
+    // The neighbour is known, so that nothing but our rules holds the packet up.
+    let mac = ip(&["link", "show", "ve-1"]).await[0]["address"]
+        .as_str()
+        .expect("mac")
+        .to_owned();
+    scene.places[0]
+        .ip(&["neigh", "add", "fd00::1", "lladdr", &mac, "dev", "eth0"])
+        .await;
+    assert_eq!(received(&scene), ["IPv6", "IPv4"]);
+    scene.ensure().await;
+    assert_eq!(received(&scene), ["IPv4"]);
+}
+
+#[tokio::test]
+async fn open_connections_survive_new_rules_and_other_tables_are_left_alone() {
+    if !enter_own_namespace("open_connections_survive_new_rules_and_other_tables_are_left_alone") {
+        return;
+    }
+    let scene = Scene::build().await;
+    run_nft(&["add table ip neighbour; add chain ip neighbour c { type filter hook forward priority 5; }; add rule ip neighbour c ip ttl 1 drop"]).await;
+    let foreign = run_nft(&["list", "table", "ip", "neighbour"]).await;
+    scene.ensure().await;
+    let ours = scene.firewall.fingerprint().await.expect("fingerprint");
+
+    let listener = scene.at(World, || {
+        TcpListener::bind("198.51.100.2:80").expect("listen")
+    });
+    let mut guest = scene.at(Web, || {
+        TcpStream::connect("198.51.100.2:80").expect("connect")
+    });
+    let (mut world, _) = listener.accept().expect("accept");
+    for round in 0..3u8 {
+        scene.ensure().await;
+        guest.write_all(&[round]).expect("write");
+        let mut byte = [99];
+        world.read_exact(&mut byte).expect("read");
+        world.write_all(&byte).expect("write");
+        guest.read_exact(&mut byte).expect("read");
+        assert_eq!(byte, [round]);
+    }
+    assert_eq!(
+        scene.firewall.fingerprint().await.expect("fingerprint"),
+        ours
+    );
+    assert_eq!(
+        run_nft(&["list", "table", "ip", "neighbour"]).await,
+        foreign
+    );
+
+    scene.firewall.remove().await.expect("remove");
+    scene
+        .firewall
+        .remove()
+        .await
+        .expect("remove what is absent");
+    let left = run_nft(&["list", "ruleset"]).await;
+    assert_eq!(left, foreign, "{}", String::from_utf8_lossy(&left));
+}
+
+#[tokio::test]
+async fn doctor_sees_rules_that_are_missing_changed_or_in_the_way() {
+    if !enter_own_namespace("doctor_sees_rules_that_are_missing_changed_or_in_the_way") {
+        return;
+    }
+    let firewall = NftFirewall::new(config());
+    let verdicts = async || {
+        let checks = firewall.check().await;
+        checks
+            .into_iter()
+            .map(|c| (c.verdict, c.finding))
+            .collect::<Vec<_>>()
+    };
+    let has = |checks: &[(Verdict, String)], verdict, word: &str| {
+        checks
+            .iter()
+            .any(|(v, finding)| *v == verdict && finding.contains(word))
+    };
+    std::fs::write(FORWARDING, "0").expect("forwarding");
+    let seen = verdicts().await;
+    assert!(has(&seen, Verdict::Broken, "is missing"), "{seen:?}");
+    assert!(has(&seen, Verdict::Broken, "forwarding is off"), "{seen:?}");
+
+    firewall.ensure().await.expect("ensure");
+    let healthy = [(
+        Verdict::Ok,
+        "the table inet innkeeper is in force".to_owned(),
+    )];
+    assert_eq!(verdicts().await, healthy);
+
+    run_nft(&["insert rule inet innkeeper forward accept"]).await;
+    let seen = verdicts().await;
+    assert!(has(&seen, Verdict::Broken, "was changed"), "{seen:?}");
+    firewall.ensure().await.expect("ensure");
+    assert_eq!(verdicts().await, healthy);
+
+    // As Docker leaves it.
+    run_nft(&["add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"]).await;
+    let seen = verdicts().await;
+    assert!(
+        has(&seen, Verdict::Warning, "ip filter FORWARD"),
+        "{seen:?}"
+    );
+
+    let restarted = NftFirewall::new(config());
+    let seen = restarted.check().await;
+    assert!(
+        seen[0].finding.contains("not written by this daemon"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn refused_rules_leave_the_former_ones_in_force() {
+    if !enter_own_namespace("refused_rules_leave_the_former_ones_in_force") {
+        return;
+    }
+    let firewall = NftFirewall::new(config());
+    firewall.ensure().await.expect("ensure");
+    let before = run_nft(&["list", "ruleset"]).await;
+    let bad = ruleset(&config()).replace("accept\n\t}", "accept\n\t\tjump nowhere\n\t}");
+    assert_ne!(bad, ruleset(&config()));
+    nft("write", &["--file", "-"], &bad)
+        .await
+        .expect_err("a chain that does not exist");
+    assert_eq!(run_nft(&["list", "ruleset"]).await, before);
+}
+
+#[tokio::test]
+async fn a_table_name_cannot_smuggle_in_commands() {
+    for table in ["", "1up", "a b", "x; flush ruleset", "a{", &"a".repeat(33)] {
+        let config = FirewallConfig {
+            table: table.to_owned(),
+            ..config()
+        };
+        let error = NftFirewall::new(config).ensure().await.expect_err(table);
+        assert_eq!(error.code(), Code::InvalidConfig, "{table:?}");
+    }
+}
+
+#[test]
+fn the_rules_read_as_documented() {
+    insta::assert_snapshot!(ruleset(&config()));
+}
+
+#[test]
+fn networks_that_overlap_are_named_once() {
+    let config = FirewallConfig {
+        subnet: "100.100.0.0/16".parse().expect("net"),
+        extra_private: [
+            "10.1.0.0/16",
+            "10.0.0.0/8",
+            "198.51.100.0/24",
+            "198.51.100.7/24",
+        ]
+        .map(|net| net.parse().expect("net"))
+        .to_vec(),
+        allowed_host_ports: Vec::new(),
+        allow_dns: false,
+        log_refusals: false,
+        ..config()
+    };
+    insta::assert_snapshot!(ruleset(&config));
+}

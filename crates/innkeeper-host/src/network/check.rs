@@ -1,0 +1,237 @@
+//! What `doctor` asks about the host's network.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Explain, Slot, chain};
+use ipnet::Ipv4Net;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::link::{self, Link, Owner};
+use super::netlink::Netlink;
+use super::{NetworkError, links};
+
+const SUBJECT: &str = "network";
+
+/// Netlink does not answer.
+fn unreachable(error: &NetworkError) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict: Verdict::Broken,
+        finding: chain(error),
+        remedy: error.remedy(),
+    }
+}
+
+/// Looks whether anything on the host is in the way of guests' interfaces and addresses.
+pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net) -> Vec<Check> {
+    match Seen::look(netlink).await {
+        Ok(seen) => {
+            let mut checks = seen.findings(subnet);
+            if checks.is_empty() {
+                checks.push(Check {
+                    subject: SUBJECT.to_owned(),
+                    verdict: Verdict::Ok,
+                    finding: format!("netlink answers, and nothing else uses {subnet}"),
+                    remedy: None,
+                });
+            }
+            checks
+        }
+        Err(error) => vec![unreachable(&error)],
+    }
+}
+
+/// What of the host's network matters to us.
+#[derive(Debug, Default)]
+struct Seen {
+    links: Vec<Link>,
+    /// Index of the interface, and address.
+    addresses: Vec<(u32, Ipv4Addr)>,
+    /// Index of the interface, and destination; without the default routes.
+    routes: Vec<(u32, Ipv4Net)>,
+}
+
+impl Seen {
+    async fn look(netlink: &Netlink) -> Result<Self, NetworkError> {
+        let links = links(netlink, link::list()).await?;
+        let mut get_addresses = AddressMessage::default();
+        get_addresses.header.family = AddressFamily::Inet;
+        let addresses = netlink
+            .list(RouteNetlinkMessage::GetAddress(get_addresses))
+            .await
+            .map_err(|error| NetworkError::kernel("list the addresses", error))?;
+        let mut get_routes = RouteMessage::default();
+        get_routes.header.address_family = AddressFamily::Inet;
+        let routes = netlink
+            .list(RouteNetlinkMessage::GetRoute(get_routes))
+            .await
+            .map_err(|error| NetworkError::kernel("list the routes", error))?;
+        Ok(Self {
+            links,
+            addresses: addresses.iter().filter_map(address).collect(),
+            routes: routes.iter().filter_map(route).collect(),
+        })
+    }
+
+    fn findings(&self, subnet: Ipv4Net) -> Vec<Check> {
+        let names: HashMap<u32, &Link> = self.links.iter().map(|link| (link.index, link)).collect();
+        let stranger = |index: &u32| {
+            names
+                .get(index)
+                .filter(|link| link.owner == Owner::Stranger)
+                .map(|link| &*link.name)
+        };
+        let mut checks = Vec::new();
+        let mut reported = Vec::new();
+        for (index, address) in &self.addresses {
+            if let Some(name) = stranger(index).filter(|_| subnet.contains(address)) {
+                checks.push(address_inside(name, *address, subnet));
+                reported.push(index);
+            }
+        }
+        for (index, destination) in &self.routes {
+            let overlaps = subnet.contains(destination) || destination.contains(&subnet);
+            // The route that belongs to an address says nothing new.
+            if let Some(name) = stranger(index).filter(|_| overlaps && !reported.contains(&index)) {
+                checks.push(route_overlaps(name, *destination, subnet));
+            }
+        }
+        let is_ours_by_name = |link: &&Link| Slot::from_interface(&link.name).is_some();
+        let strangers = self
+            .links
+            .iter()
+            .filter(|link| link.owner == Owner::Stranger);
+        checks.extend(
+            strangers
+                .filter(is_ours_by_name)
+                .map(|link| name_taken(&link.name)),
+        );
+        checks
+    }
+}
+
+fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr)> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })?;
+    Some((message.header.index, local))
+}
+
+fn route(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Net)> {
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut destination, mut index) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Ipv4Net::new(*address, header.destination_prefix_length).ok();
+            }
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            _ => {}
+        }
+    }
+    Some((index?, destination?))
+}
+
+fn address_inside(name: &str, address: Ipv4Addr, subnet: Ipv4Net) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict: Verdict::Broken,
+        finding: format!(
+            "the interface {name} has the address {address}, which lies in the guests' subnet {subnet}"
+        ),
+        remedy: Some(
+            "Set `network.subnet` to a network that nothing else on this host uses, or give the interface another address."
+                .to_owned(),
+        ),
+    }
+}
+
+fn route_overlaps(name: &str, destination: Ipv4Net, subnet: Ipv4Net) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict: Verdict::Warning,
+        finding: format!(
+            "the route to {destination} through {name} overlaps with the guests' subnet {subnet}: machines there that have a guest's address cannot be reached from this host"
+        ),
+        remedy: Some(
+            "Set `network.subnet` to a network that this host has no route to, if that matters."
+                .to_owned(),
+        ),
+    }
+}
+
+fn name_taken(name: &str) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict: Verdict::Warning,
+        finding: format!("the interface {name} has a name of ours and is not ours"),
+        remedy: Some(format!(
+            "Rename or remove it before a guest gets that slot; `ip -d link show {name}` tells more."
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, owner: Owner) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            peer: None,
+            is_up: true,
+            is_running: true,
+            is_grouped: false,
+            owner,
+        }
+    }
+
+    #[test]
+    fn what_others_have_in_the_subnet_is_reported_once_and_ours_is_not() {
+        let seen = Seen {
+            links: vec![
+                link(2, "eth0", Owner::Stranger),
+                link(3, "wg0", Owner::Stranger),
+                link(4, "ve-1", Owner::Nobody),
+                link(5, "ve-9", Owner::Stranger),
+            ],
+            addresses: vec![
+                (2, Ipv4Addr::new(10, 100, 7, 1)),
+                (3, Ipv4Addr::new(192, 168, 0, 1)),
+                (4, Ipv4Addr::new(10, 100, 0, 2)),
+            ],
+            routes: vec![
+                (2, "10.100.7.0/24".parse().expect("net")),
+                (3, "10.0.0.0/8".parse().expect("net")),
+                (3, "192.168.0.0/24".parse().expect("net")),
+                (4, "10.100.0.3/32".parse().expect("net")),
+            ],
+        };
+        let checks = seen.findings("10.100.0.0/16".parse().expect("net"));
+        let told: Vec<_> = checks
+            .iter()
+            .map(|check| (check.verdict, check.finding.as_str()))
+            .collect();
+        insta::assert_debug_snapshot!(told);
+    }
+}

@@ -1,0 +1,297 @@
+//! The messages of a veth pair, and what an interface tells about itself.
+
+use std::net::Ipv4Addr;
+
+use innkeeper_model::{GuestName, Slot};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use super::INTERFACE_GROUP;
+use super::netlink::Request;
+
+/// What an interface of ours has as its alias (`ip link` shows it), before the guest's name.
+const ALIAS_PREFIX: &str = "innkeeper:";
+
+/// What the guest's end is called inside the guest.
+pub(super) const GUEST_INTERFACE: &str = "eth0";
+
+/// The index that the kernel gives to `lo` in every network namespace.
+pub(super) const LOOPBACK: u32 = 1;
+
+/// Which end of the pair.
+#[derive(Clone, Copy)]
+enum End {
+    Host = 0,
+    Guest = 1,
+}
+
+/// The hardware address of an end: `02` makes it locally administered, `69` is an `i`, and the slot does
+/// the rest. It is given when the interface is made, because udev replaces an address of the kernel's
+/// choice some time later, when the other end has learnt it already.
+fn hardware_address(slot: Slot, end: End) -> Vec<u8> {
+    let [_, high, middle, low] = slot.number().to_be_bytes();
+    vec![0x02, 0x69, end as u8, high, middle, low]
+}
+
+/// Makes the pair in one step, the guest's end in the namespace behind the descriptor.
+pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd) -> Request {
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(GUEST_INTERFACE)
+        .address(hardware_address(slot, End::Guest))
+        .setns_by_fd(namespace)
+        .build();
+    let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+        .name(slot.interface())
+        .address(hardware_address(slot, End::Host))
+        .link_group(INTERFACE_GROUP)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    Request::create(RouteNetlinkMessage::NewLink(pair))
+}
+
+/// Writes down whose interface it is.
+pub(super) fn mark(index: u32, guest: &GuestName) -> Request {
+    let link = LinkUnspec::new_with_index(index).alias(format!("{ALIAS_PREFIX}{guest}"));
+    Request::new(RouteNetlinkMessage::SetLink(link.build()))
+}
+
+/// Keeps the kernel from giving the interface an IPv6 address by itself. Must come before it is up.
+/// Refused with `EAFNOSUPPORT` by a kernel that has no IPv6.
+pub(super) fn without_ipv6(index: u32) -> Request {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let link = LinkUnspec::new_with_index(index).append_extra_attribute(
+        LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]),
+    );
+    Request::new(RouteNetlinkMessage::SetLink(link.build()))
+}
+
+/// Switches the interface on.
+pub(super) fn up(index: u32) -> Request {
+    Request::new(RouteNetlinkMessage::SetLink(
+        LinkUnspec::new_with_index(index).up().build(),
+    ))
+}
+
+/// Gives the interface an address of which nothing else is on the link (/32).
+pub(super) fn address(index: u32, address: Ipv4Addr) -> Request {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(index)
+        .address(address, 32)
+        .build();
+    Request::create(RouteNetlinkMessage::NewAddress(message))
+}
+
+/// Says that the other end of the interface has this address.
+pub(super) fn neighbour_route(index: u32, neighbour: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(neighbour, 32)
+        .output_interface(index)
+        .protocol(RouteProtocol::Boot)
+        .scope(RouteScope::Link)
+        .build();
+    Request::create(RouteNetlinkMessage::NewRoute(message))
+}
+
+/// Sends everything else to the gateway.
+pub(super) fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .output_interface(index)
+        .protocol(RouteProtocol::Boot)
+        .build();
+    Request::create(RouteNetlinkMessage::NewRoute(message))
+}
+
+/// Asks for one interface by its name; `ENODEV` when there is none.
+pub(super) fn get(name: &str) -> Request {
+    let mut message = LinkUnspec::new_with_name(name).build();
+    message.attributes.push(without_statistics());
+    Request::new(RouteNetlinkMessage::GetLink(message))
+}
+
+/// Asks for one interface by its index.
+pub(super) fn get_by_index(index: u32) -> Request {
+    let mut message = LinkUnspec::new_with_index(index).build();
+    message.attributes.push(without_statistics());
+    Request::new(RouteNetlinkMessage::GetLink(message))
+}
+
+/// Asks for all interfaces.
+pub(super) fn list() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(without_statistics());
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Asks for all veth interfaces.
+pub(super) fn list_veth() -> RouteNetlinkMessage {
+    let mut message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth).build();
+    message.attributes.push(without_statistics());
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Three quarters of an answer about an interface are counters that we do not read.
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+/// Removes an interface, and its peer with it.
+pub(super) fn delete(index: u32) -> Request {
+    Request::new(RouteNetlinkMessage::DelLink(
+        LinkUnspec::new_with_index(index).build(),
+    ))
+}
+
+/// Removes an interface that is only known by name.
+pub(super) fn delete_by_name(name: &str) -> Request {
+    Request::new(RouteNetlinkMessage::DelLink(
+        LinkUnspec::new_with_name(name).build(),
+    ))
+}
+
+/// Asks which entry of the routing tables decides about an address.
+pub(super) fn route_to(destination: Ipv4Addr) -> Request {
+    let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination, 32)
+        .build();
+    message.header.flags = RouteFlags::FibMatch;
+    Request::new(RouteNetlinkMessage::GetRoute(message))
+}
+
+/// Whether an answer to [`route_to`] is an entry for just this address that leads to the interface.
+pub(super) fn leads_to(answer: &RouteMessage, kind: RouteType, index: u32) -> bool {
+    answer.header.kind == kind
+        && answer.header.destination_prefix_length == 32
+        && answer.attributes.contains(&RouteAttribute::Oif(index))
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// The kernel's number for it.
+    pub(super) index: u32,
+    /// Its name.
+    pub(super) name: String,
+    /// The number of its peer, in the peer's namespace.
+    pub(super) peer: Option<u32>,
+    /// Whether it is switched on.
+    pub(super) is_up: bool,
+    /// Whether packets go through.
+    pub(super) is_running: bool,
+    /// Whether it is in our group, and so under the firewall's rules.
+    pub(super) is_grouped: bool,
+    /// Whose it is.
+    pub(super) owner: Owner,
+}
+
+/// Whose an interface is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A guest's.
+    Guest(GuestName),
+    /// Ours, but no guest's: made and not marked when a crash came.
+    Nobody,
+    /// Not ours.
+    Stranger,
+}
+
+impl Owner {
+    fn of(name: &str, alias: Option<&str>, is_grouped: bool) -> Self {
+        let is_ours = is_grouped && Slot::from_interface(name).is_some();
+        match alias.filter(|alias| !alias.is_empty()) {
+            None if is_ours => Self::Nobody,
+            None => Self::Stranger,
+            Some(alias) => alias
+                .strip_prefix(ALIAS_PREFIX)
+                .and_then(|guest| GuestName::parse(guest).ok())
+                .map_or(Self::Stranger, Self::Guest),
+        }
+    }
+}
+
+impl Link {
+    /// Reads an answer about an interface.
+    pub(super) fn read(message: RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewLink(message) = message else {
+            return None;
+        };
+        let (mut name, mut alias, mut group, mut peer) = (None, None, None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text),
+                LinkAttribute::IfAlias(text) => alias = Some(text),
+                LinkAttribute::Group(number) => group = Some(number),
+                LinkAttribute::Link(index) => peer = Some(index),
+                _ => {}
+            }
+        }
+        let name = name?;
+        let is_grouped = group == Some(INTERFACE_GROUP);
+        let owner = Owner::of(&name, alias.as_deref(), is_grouped);
+        Some(Self {
+            index: message.header.index,
+            name,
+            peer,
+            is_up: message.header.flags.contains(LinkFlags::Up),
+            is_running: message.header.flags.contains(LinkFlags::Running),
+            is_grouped,
+            owner,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_ours_by_its_alias_or_by_its_name_and_group_together() {
+        let guest = GuestName::parse("web-1").expect("name");
+        for (name, alias, is_grouped, owner) in [
+            (
+                "ve-7",
+                Some("innkeeper:web-1"),
+                true,
+                Owner::Guest(guest.clone()),
+            ),
+            (
+                "renamed",
+                Some("innkeeper:web-1"),
+                false,
+                Owner::Guest(guest),
+            ),
+            ("ve-7", None, true, Owner::Nobody),
+            ("ve-7", Some(""), true, Owner::Nobody),
+            ("ve-7", None, false, Owner::Stranger),
+            ("ve-web", None, true, Owner::Stranger),
+            ("ve-7", Some("somebody else's"), true, Owner::Stranger),
+            ("ve-7", Some("innkeeper:No Name"), true, Owner::Stranger),
+        ] {
+            assert_eq!(
+                Owner::of(name, alias, is_grouped),
+                owner,
+                "{name} {alias:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_ends_share_a_hardware_address() {
+        let mut seen = std::collections::BTreeSet::new();
+        for slot in [1, 2, 255, 256, innkeeper_model::MAX_SLOT].map(Slot::new) {
+            for end in [End::Host, End::Guest] {
+                let address = hardware_address(slot, end);
+                // Unicast and locally administered (IEEE 802, section 8).
+                assert_eq!((address.len(), address[0] & 0b11), (6, 0b10));
+                assert!(seen.insert(address));
+            }
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! On the real kernel, in namespaces that each test makes for itself.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+
+use innkeeper_model::api::Verdict;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+
+use super::testing::{Leader, enter_own_namespace, guest, ip};
+use super::*;
+
+fn network() -> VethNetwork {
+    VethNetwork::new(NetworkConfig {
+        range: "10.100.0.0/16".parse().expect("range"),
+    })
+}
+
+async fn interfaces() -> BTreeSet<String> {
+    let links = ip(&["link"]).await;
+    let names = links.as_array().expect("list").iter();
+    names
+        .map(|link| link["ifname"].as_str().expect("name").to_owned())
+        .collect()
+}
+
+fn only_lo() -> BTreeSet<String> {
+    BTreeSet::from(["lo".to_owned()])
+}
+
+fn code(error: &HostError) -> Code {
+    error.code()
+}
+
+/// Each namespace's addresses and routes as `ip` shows them, without what changes from run to run.
+async fn both_ends(leader: &Leader) -> String {
+    let mut text = String::new();
+    for (end, addresses, routes, links) in [
+        (
+            "host",
+            ip(&["addr"]).await,
+            ip(&["route"]).await,
+            ip(&["link"]).await,
+        ),
+        (
+            "guest",
+            leader.ip(&["addr"]).await,
+            leader.ip(&["route"]).await,
+            leader.ip(&["link"]).await,
+        ),
+    ] {
+        for link in links.as_array().expect("links") {
+            let (name, state) = (&link["ifname"], &link["operstate"]);
+            let (mac, alias, group) = (&link["address"], &link["ifalias"], &link["group"]);
+            text += &format!("{end}: {name} {state} {mac} alias {alias} group {group}\n");
+        }
+        for link in addresses.as_array().expect("addresses") {
+            for address in link["addr_info"].as_array().expect("list") {
+                let (local, length) = (&address["local"], &address["prefixlen"]);
+                text += &format!("{end}: {} {local}/{length}\n", link["ifname"]);
+            }
+        }
+        for route in routes.as_array().expect("routes") {
+            let (to, via) = (&route["dst"], &route["gateway"]);
+            let (dev, scope) = (&route["dev"], &route["scope"]);
+            text += &format!("{end}: route {to} via {via} dev {dev} scope {scope}\n");
+        }
+    }
+    text.replace('"', "")
+}
+
+#[tokio::test]
+async fn a_guests_network_is_complete_when_ensure_returns() {
+    if !enter_own_namespace("a_guests_network_is_complete_when_ensure_returns") {
+        return;
+    }
+    let (network, guest) = (network(), guest("web-1", 7));
+    for leader in [
+        Leader::start().await,
+        Leader::start_in_user_namespace().await,
+    ] {
+        network.ensure(&guest, leader.pid).await.expect("ensure");
+        insta::assert_snapshot!("both_ends", both_ends(&leader).await);
+        assert!(network.is_complete(&guest).await.expect("is_complete"));
+        network.remove(&guest.name).await.expect("remove");
+        leader.stop().await;
+    }
+}
+
+/// How often the kernel asked for the hardware addresses of a guest's neighbours. It counts on from the
+/// number of attempts that it leaves to unicast, which nobody has changed from 3 (arp(7)).
+async fn questions(network: &VethNetwork, leader: &Leader) -> Vec<u32> {
+    let runtime = network.netlink.runtime().expect("runtime");
+    let inside = Namespace::of(leader.pid)
+        .expect("namespace")
+        .connect(runtime)
+        .await;
+    let mut question = NeighbourMessage::default();
+    question.header.family = AddressFamily::Inet;
+    let question = RouteNetlinkMessage::GetNeighbour(question);
+    let neighbours = inside.expect("connect").list(question).await.expect("list");
+    let probes = |message| match message {
+        RouteNetlinkMessage::NewNeighbour(neighbour) => neighbour.attributes,
+        other => panic!("{other:?}"),
+    };
+    let attributes = neighbours.into_iter().flat_map(probes);
+    attributes
+        .filter_map(|attribute| match attribute {
+            NeighbourAttribute::Probes(count) => Some(count - 3),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A packet that is lost right after the network was made is sent again a second later, so only counting
+/// shows the loss.
+#[tokio::test]
+async fn the_first_packets_arrive_in_both_directions() {
+    if !enter_own_namespace("the_first_packets_arrive_in_both_directions") {
+        return;
+    }
+    let network = network();
+    // The end of each one's namespace keeps the kernel busy while the next one's network is made, and a
+    // busy kernel is late to notice what the other end does.
+    for slot in 1..=30 {
+        let guest = guest("web-1", slot);
+        let leader = Leader::start().await;
+        network.ensure(&guest, leader.pid).await.expect("ensure");
+        let addresses = network.addresses(guest.slot).expect("addresses");
+        let on_host = UdpSocket::bind((addresses.host, 0)).expect("bind");
+        let to = on_host.local_addr().expect("address");
+        let answer = leader.inside(move || {
+            let in_guest = UdpSocket::bind((addresses.guest, 0)).expect("bind");
+            in_guest.send_to(b"hello", to).expect("send");
+            in_guest.recv_from(&mut [0; 16]).expect("answer").1
+        });
+        let (_, from) = on_host.recv_from(&mut [0; 16]).expect("question");
+        on_host.send_to(b"welcome", from).expect("send");
+        assert_eq!(from.ip(), addresses.guest);
+        assert_eq!(answer.join().expect("thread"), to);
+        assert_eq!(
+            questions(&network, &leader).await,
+            [1],
+            "the guest had to ask again"
+        );
+        network.remove(&guest.name).await.expect("remove");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused() {
+    if !enter_own_namespace("a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused") {
+        return;
+    }
+    let (network, leader) = (network(), Leader::start().await);
+    let old = Leader::start().await;
+    network
+        .ensure(&guest("old", 1), old.pid)
+        .await
+        .expect("ensure");
+    network
+        .ensure(&guest("new", 1), leader.pid)
+        .await
+        .expect("ensure over a stale one");
+    let found = network.observe().await.expect("observe");
+    let name = GuestName::parse("new").expect("name");
+    assert_eq!(
+        found,
+        [Found {
+            guest: Some(name),
+            object: "ve-1".to_owned()
+        }]
+    );
+
+    // Half made: a crash came before the alias.
+    ip(&["link", "set", "ve-1", "alias", ""]).await;
+    network
+        .ensure(&guest("new", 1), leader.pid)
+        .await
+        .expect("ensure over a half-made one");
+
+    ip(&[
+        "link", "add", "ve-2", "type", "veth", "peer", "name", "other",
+    ])
+    .await;
+    let before = ip(&["link", "show", "ve-2"]).await;
+    let refused = network
+        .ensure(&guest("web", 2), old.pid)
+        .await
+        .expect_err("taken");
+    assert_eq!(code(&refused), Code::InterfaceTaken);
+    assert_eq!(
+        ip(&["link", "show", "ve-2"]).await,
+        before,
+        "a stranger's interface was changed"
+    );
+    assert!(
+        !network
+            .is_complete(&guest("web", 2))
+            .await
+            .expect("is_complete")
+    );
+    let checks = network.check().await;
+    assert!(
+        checks
+            .iter()
+            .any(|c| c.verdict == Verdict::Warning && c.finding.contains("ve-2")),
+        "{checks:?}"
+    );
+}
+
+#[tokio::test]
+async fn ensure_works_again_for_a_guest_that_runs() {
+    if !enter_own_namespace("ensure_works_again_for_a_guest_that_runs") {
+        return;
+    }
+    let (network, guest) = (network(), guest("web", 3));
+    let leader = Leader::start_in_user_namespace().await;
+    for _ in 0..2 {
+        network.ensure(&guest, leader.pid).await.expect("ensure");
+        assert!(network.is_complete(&guest).await.expect("is_complete"));
+    }
+    let want = both_ends(&leader).await;
+    // The host's end is gone, and the guest has made itself something else of that name.
+    ip(&["link", "del", "ve-3"]).await;
+    assert!(!network.is_complete(&guest).await.expect("is_complete"));
+    leader
+        .ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "far"])
+        .await;
+    network.ensure(&guest, leader.pid).await.expect("ensure");
+    assert_eq!(both_ends(&leader).await, want);
+}
+
+#[tokio::test]
+async fn whatever_is_missing_on_the_host_is_seen() {
+    if !enter_own_namespace("whatever_is_missing_on_the_host_is_seen") {
+        return;
+    }
+    let (network, guest) = (network(), guest("web", 3));
+    let leader = Leader::start().await;
+    for damage in [
+        &["link", "set", "ve-3", "down"][..],
+        &["link", "set", "ve-3", "alias", "innkeeper:other"],
+        &["link", "set", "ve-3", "group", "default"],
+        &["link", "set", "ve-3", "name", "elsewhere"],
+        &["addr", "flush", "dev", "ve-3"],
+        &["route", "del", "10.100.0.7/32"],
+        &["link", "del", "ve-3"],
+    ] {
+        network.ensure(&guest, leader.pid).await.expect("ensure");
+        assert!(
+            network.is_complete(&guest).await.expect("is_complete"),
+            "before {damage:?}"
+        );
+        ip(damage).await;
+        assert!(
+            !network.is_complete(&guest).await.expect("is_complete"),
+            "after {damage:?}"
+        );
+        network.remove(&guest.name).await.expect("remove");
+        if interfaces().await != only_lo() {
+            ip(&["link", "del", "ve-3"]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_remove_and_absence_is_success() {
+    if !enter_own_namespace("nothing_is_left_after_remove_and_absence_is_success") {
+        return;
+    }
+    let network = network();
+    let (one, two) = (guest("one", 1), guest("two", 2));
+    let (leader, other) = (Leader::start().await, Leader::start().await);
+    network.ensure(&one, leader.pid).await.expect("ensure");
+    network.ensure(&two, other.pid).await.expect("ensure");
+    // Found by what it carries, not by what it is called.
+    ip(&["link", "set", "ve-1", "name", "renamed"]).await;
+    network.remove(&one.name).await.expect("remove");
+    network
+        .remove(&one.name)
+        .await
+        .expect("remove what is absent");
+    assert_eq!(
+        interfaces().await,
+        BTreeSet::from(["lo".to_owned(), "ve-2".to_owned()])
+    );
+
+    // A stranger's of our name, and one that changed hands, are left alone.
+    let [found] = <[_; 1]>::try_from(network.observe().await.expect("observe")).expect("one");
+    let mistaken = Found {
+        guest: Some(one.name),
+        object: "ve-2".to_owned(),
+    };
+    network.sweep(&mistaken).await.expect("sweep");
+    assert!(interfaces().await.contains("ve-2"));
+    network.sweep(&found).await.expect("sweep");
+    network.sweep(&found).await.expect("sweep what is absent");
+    assert_eq!(interfaces().await, only_lo());
+
+    // It goes with its namespace, too, and removing it meanwhile is no error.
+    network.ensure(&two, other.pid).await.expect("ensure");
+    other.stop().await;
+    network
+        .remove(&two.name)
+        .await
+        .expect("remove while it goes");
+    assert_eq!(interfaces().await, only_lo());
+}
+
+#[tokio::test]
+async fn nothing_of_ours_keeps_a_guests_namespace_alive() {
+    if !enter_own_namespace("nothing_of_ours_keeps_a_guests_namespace_alive") {
+        return;
+    }
+    let network = network();
+    let leader = Leader::start().await;
+    network
+        .ensure(&guest("web", 1), leader.pid)
+        .await
+        .expect("ensure");
+    leader.stop().await;
+    // The pair goes with the last user of the namespace; a socket of ours would be one for ever.
+    while interfaces().await != only_lo() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_hosts_own_namespace_and_a_dead_guest_are_refused() {
+    if !enter_own_namespace("the_hosts_own_namespace_and_a_dead_guest_are_refused") {
+        return;
+    }
+    let (network, guest) = (network(), guest("web", 1));
+    let sibling = crate::command::command("cat")
+        .stdin(std::process::Stdio::piped())
+        .spawn();
+    let sibling = sibling.expect("cat");
+    let error = network
+        .ensure(&guest, sibling.id().expect("running"))
+        .await
+        .expect_err("host's");
+    assert!(
+        matches!(
+            error,
+            HostError::Network(NetworkError::HostNamespace { .. })
+        ),
+        "{error:?}"
+    );
+    let error = network.ensure(&guest, u32::MAX).await.expect_err("nobody");
+    assert_eq!(code(&error), Code::GuestDied);
+    assert_eq!(interfaces().await, only_lo());
+}
+
+#[tokio::test]
+async fn a_slot_outside_the_subnet_is_refused() {
+    let error = network()
+        .ensure(&guest("web", 127), 1)
+        .await
+        .expect_err("no address");
+    assert_eq!(code(&error), Code::InvalidConfig);
+}
+
+#[tokio::test]
+async fn twenty_at_once_get_their_networks_and_lose_them() {
+    if !enter_own_namespace("twenty_at_once_get_their_networks_and_lose_them") {
+        return;
+    }
+    let network = network();
+    let guests: Vec<_> = (1..=20)
+        .map(|slot| guest(&format!("web-{slot}"), slot))
+        .collect();
+    let leaders = futures_util::future::join_all(guests.iter().map(|_| Leader::start())).await;
+    let made = guests
+        .iter()
+        .zip(&leaders)
+        .map(|(guest, leader)| network.ensure(guest, leader.pid));
+    for result in futures_util::future::join_all(made).await {
+        result.expect("ensure");
+    }
+    assert_eq!(network.observe().await.expect("observe").len(), 20);
+    for guest in &guests {
+        assert!(
+            network.is_complete(guest).await.expect("is_complete"),
+            "{}",
+            guest.name
+        );
+    }
+    let removed = guests.iter().map(|guest| network.remove(&guest.name));
+    for result in futures_util::future::join_all(removed).await {
+        result.expect("remove");
+    }
+    assert_eq!(interfaces().await, only_lo());
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_opened_again() {
+    if !enter_own_namespace("a_broken_connection_is_opened_again") {
+        return;
+    }
+    let network = network();
+    network.observe().await.expect("observe");
+    network.netlink.break_home();
+    // What was under way when it broke fails; what comes after it does not.
+    while !network.netlink.is_home_broken() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(network.observe().await.expect("observe"), []);
+}
+
+#[tokio::test]
+async fn addresses_that_others_use_are_reported() {
+    if !enter_own_namespace("addresses_that_others_use_are_reported") {
+        return;
+    }
+    let (network, leader) = (network(), Leader::start().await);
+    network
+        .ensure(&guest("web", 1), leader.pid)
+        .await
+        .expect("ensure");
+    let verdicts = async || {
+        let checks = network.check().await;
+        checks.iter().map(|check| check.verdict).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts().await, [Verdict::Ok]);
+    ip(&["link", "add", "lan", "type", "veth", "peer", "name", "far"]).await;
+    ip(&["link", "set", "lan", "up"]).await;
+    ip(&["addr", "add", "10.100.9.9/24", "dev", "lan"]).await;
+    assert_eq!(verdicts().await, [Verdict::Broken]);
+    ip(&["addr", "flush", "dev", "lan"]).await;
+    ip(&["route", "add", "10.0.0.0/8", "dev", "lan"]).await;
+    assert_eq!(verdicts().await, [Verdict::Warning]);
+}
+
+/// Not a test of a promise: prints how long each verb takes. `cargo nextest run --run-ignored all
+/// how_long_it_takes --no-capture`.
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "a measurement"]
+async fn how_long_it_takes() {
+    assert!(enter_own_namespace("how_long_it_takes"));
+    let network = network();
+    let mut times = [const { Vec::new() }; 3];
+    for slot in 1..=50 {
+        let guest = guest("web", slot);
+        let leader = Leader::start().await;
+        let start = std::time::Instant::now();
+        network.ensure(&guest, leader.pid).await.expect("ensure");
+        times[0].push(start.elapsed());
+        let start = std::time::Instant::now();
+        assert!(network.is_complete(&guest).await.expect("is_complete"));
+        times[1].push(start.elapsed());
+        let start = std::time::Instant::now();
+        network.remove(&guest.name).await.expect("remove");
+        times[2].push(start.elapsed());
+    }
+    for (verb, mut times) in ["ensure", "is_complete", "remove"].into_iter().zip(times) {
+        times.sort();
+        println!(
+            "{verb}: median {:?}, min {:?}, max {:?}",
+            times[25], times[0], times[49]
+        );
+    }
+}
