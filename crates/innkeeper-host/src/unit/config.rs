@@ -1,0 +1,177 @@
+//! How guests are run, as far as the host decides it, and where the pieces are.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use innkeeper_model::{GuestName, Slot};
+use serde::{Deserialize, Serialize};
+
+use crate::features::UserIds;
+
+/// Who keeps the guests' processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Supervisor {
+    /// systemd where it is PID 1, otherwise direct.
+    #[default]
+    Auto,
+    /// A transient unit of systemd for each guest.
+    Systemd,
+    /// A small process of ours for each guest.
+    Direct,
+}
+
+/// How guests are run, as far as the host decides it.
+#[derive(Clone, Debug)]
+pub struct UnitConfig {
+    /// `<state>/guests`: `<guest>/rootfs` is a guest's file tree, `<guest>/console.log` its console.
+    pub guests_dir: PathBuf,
+    /// `<run>`: holds `guests/<guest>` for each guest that has a unit, and `shim`.
+    pub runtime_dir: PathBuf,
+    /// `systemd-nspawn`, by path or by name.
+    pub nspawn: PathBuf,
+    /// Direct supervision: the cgroup, below the root of each hierarchy, that holds those of the guests.
+    pub cgroup: String,
+    /// systemd: the slice that holds the guests' units.
+    pub slice: String,
+    /// systemd: what stands before the guest's name in the name of its unit.
+    pub unit_prefix: String,
+    /// What stands before the guest's name in the name of its machine.
+    pub machine_prefix: String,
+    /// Whether guests have a user namespace, and who owns their files.
+    pub user_ids: UserIds,
+    /// How long a guest has to shut down before it is ended by force.
+    pub stop_timeout: Duration,
+    /// How long a guest has from its start until its first process waits at the door.
+    pub door_timeout: Duration,
+    /// Direct supervision: the most bytes in a guest's console log; as many again are kept of what was
+    /// there before.
+    pub log_limit: u64,
+    /// Capabilities that guests have beyond those that nspawn gives.
+    pub keep_capabilities: Vec<String>,
+    /// Capabilities that nspawn gives and guests do not have.
+    pub drop_capabilities: Vec<String>,
+    /// Whether set-user-id programs have no effect in guests; breaks `sudo`.
+    pub no_new_privileges: bool,
+    /// What guests see of the host, read-only, at the same path.
+    pub bind_read_only: Vec<PathBuf>,
+}
+
+impl UnitConfig {
+    /// The defaults, with the two directories that have none.
+    #[must_use]
+    pub fn new(guests_dir: impl Into<PathBuf>, runtime_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            guests_dir: guests_dir.into(),
+            runtime_dir: runtime_dir.into(),
+            nspawn: "systemd-nspawn".into(),
+            cgroup: "innkeeper".to_owned(),
+            slice: "innkeeper.slice".to_owned(),
+            unit_prefix: "innkeeper-guest-".to_owned(),
+            machine_prefix: String::new(),
+            user_ids: UserIds::Mapped,
+            stop_timeout: Duration::from_secs(30),
+            door_timeout: Duration::from_secs(30),
+            log_limit: 4 << 20,
+            keep_capabilities: Vec::new(),
+            // Those of nspawn's list that no service of a guest needs: its kernel audit, its inode flags,
+            // device nodes (nspawn has made them) and the consoles of the host.
+            drop_capabilities: [
+                "CAP_AUDIT_CONTROL",
+                "CAP_LINUX_IMMUTABLE",
+                "CAP_MKNOD",
+                "CAP_SYS_TTY_CONFIG",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            no_new_privileges: false,
+            bind_read_only: vec![innkeeper_model::STORE_DIR.into()],
+        }
+    }
+
+    /// The name under which nspawn, machined and the cgroups know the guest.
+    pub(super) fn machine(&self, guest: &GuestName) -> String {
+        format!("{}{guest}", self.machine_prefix)
+    }
+
+    /// The guest that a machine is, if the name is one of ours.
+    pub(super) fn guest_of(&self, machine: &str) -> Option<GuestName> {
+        GuestName::parse(machine.strip_prefix(&self.machine_prefix)?).ok()
+    }
+
+    /// The guest's file tree.
+    pub(super) fn root(&self, guest: &GuestName) -> PathBuf {
+        self.guests_dir.join(guest.as_str()).join("rootfs")
+    }
+
+    /// The guest's console under direct supervision.
+    pub(super) fn console_log(&self, guest: &GuestName) -> PathBuf {
+        self.guests_dir.join(guest.as_str()).join("console.log")
+    }
+
+    /// Holds the run directories of all guests.
+    pub(super) fn run_dirs(&self) -> PathBuf {
+        self.runtime_dir.join("guests")
+    }
+
+    /// What is known of the guest's present boot.
+    pub(super) fn run_dir(&self, guest: &GuestName) -> RunDir {
+        RunDir(self.run_dirs().join(guest.as_str()))
+    }
+
+    /// The first of the host's user ids that the guest has, 0 without a user namespace.
+    pub(super) fn first_user_id(&self, slot: Slot) -> u32 {
+        match self.user_ids {
+            UserIds::Host => 0,
+            UserIds::Mapped | UserIds::Shifted => slot.first_user_id(),
+        }
+    }
+}
+
+/// `<run>/guests/<guest>`: what is known of the guest's present boot. Only the host writes here.
+#[derive(Clone, Debug)]
+pub(super) struct RunDir(PathBuf);
+
+impl RunDir {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Bound read-only into the guest; holds the socket.
+    pub(super) fn door(&self) -> PathBuf {
+        self.0.join("door")
+    }
+
+    /// There from the start until the door is opened.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.door().join("socket")
+    }
+
+    /// The exit status, written by the shim.
+    pub(super) fn exit(&self) -> PathBuf {
+        self.0.join("exit")
+    }
+
+    /// A symbolic link to the closure that was booted.
+    pub(super) fn closure(&self) -> PathBuf {
+        self.0.join("closure")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_machines_with_our_prefix_are_guests_of_ours() {
+        let config = UnitConfig {
+            machine_prefix: "test-".to_owned(),
+            ..UnitConfig::new("/s", "/r")
+        };
+        let web = GuestName::parse("web").expect("a name");
+        assert_eq!(config.guest_of(&config.machine(&web)), Some(web));
+        for foreign in ["web", "test-", "test-A", "other"] {
+            assert_eq!(config.guest_of(foreign), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Guests on a host without systemd: each has a shim of ours, which outlives the daemon.
+//!
+//! ```text
+//! innkeeperd ─ ─ starts ─ ─► shim supervise ──► shim join ═► systemd-nspawn ──► shim door ═► init
+//!                            log, exit status    cgroups      namespaces         waits
+//! ```
+//!
+//! `═►` is exec.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use async_trait::async_trait;
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Guest, GuestName};
+use tokio::process::Child;
+
+use super::cgroup::{Cgroups, MachineCgroups};
+use super::config::UnitConfig;
+use super::error::UnitError;
+use super::keeper::{Ended, Groups, Keeper};
+use super::shim::Shim;
+use super::{checks, console, nspawn};
+use crate::facilities::{Console, Found};
+use crate::{FileErrorExt, command};
+
+/// Keeps guests with a shim each.
+pub(super) struct Direct {
+    config: UnitConfig,
+    cgroups: Cgroups,
+    shim: PathBuf,
+}
+
+impl Direct {
+    pub(super) fn new(config: &UnitConfig) -> Result<Self, UnitError> {
+        Self::with_cgroups(config, Cgroups::detect(&config.cgroup)?)
+    }
+
+    pub(super) fn with_cgroups(config: &UnitConfig, cgroups: Cgroups) -> Result<Self, UnitError> {
+        Ok(Self {
+            shim: Shim::install(&config.runtime_dir)?.path().to_owned(),
+            config: config.clone(),
+            cgroups,
+        })
+    }
+
+    fn cgroups_of(&self, guest: &GuestName) -> MachineCgroups {
+        self.cgroups.machine(&self.config.machine(guest))
+    }
+
+    /// Starts the shim so that it outlives us.
+    fn spawn(
+        &self,
+        guest: &GuestName,
+        groups: &MachineCgroups,
+        nspawn: Vec<OsString>,
+    ) -> Result<Child, UnitError> {
+        let run = self.config.run_dir(guest);
+        let shim = &self.shim;
+        let mut command = command::command(shim);
+        command
+            .arg("supervise")
+            .arg("--log")
+            .arg(self.config.console_log(guest))
+            .arg("--log-limit")
+            .arg(self.config.log_limit.to_string())
+            .arg("--exit")
+            .arg(run.exit())
+            .arg("--cgroup")
+            .arg(groups.shim())
+            .arg("--")
+            .arg(shim)
+            .arg("join");
+        for dir in groups.guests() {
+            command.arg("--cgroup").arg(dir);
+        }
+        command
+            .arg("--")
+            .args(nspawn)
+            // What the daemon was started with is no business of the guest's.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(nspawn::ENVIRONMENT)
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // An interrupt from the terminal is for the daemon, and the daemon's end is not the guest's.
+            .process_group(0)
+            .kill_on_drop(false);
+        command
+            .spawn()
+            .map_err(|source| command::start_error(shim.as_os_str(), source).into())
+    }
+}
+
+#[async_trait]
+impl Keeper for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn registers(&self) -> bool {
+        false
+    }
+
+    fn groups(&self, guest: &GuestName) -> Groups {
+        let cgroups = self.cgroups_of(guest);
+        Groups {
+            all: cgroups.tracking(),
+            guest: cgroups.guest(),
+            exec: cgroups.exec(),
+        }
+    }
+
+    async fn found(&self) -> Result<Vec<Found>, UnitError> {
+        let machines = self.cgroups.machines()?;
+        let ours = machines.into_iter().filter_map(|(machine, dir)| {
+            Some(Found {
+                guest: Some(self.config.guest_of(&machine)?),
+                object: dir.display().to_string(),
+            })
+        });
+        Ok(ours.collect())
+    }
+
+    async fn start(
+        &self,
+        guest: &Guest,
+        nspawn: Vec<OsString>,
+    ) -> Result<Option<Child>, UnitError> {
+        let groups = self.cgroups_of(&guest.name);
+        groups.ensure(&guest.limits)?;
+        self.spawn(&guest.name, &groups, nspawn).map(Some)
+    }
+
+    async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError> {
+        let path = self.config.run_dir(guest).exit();
+        Ok(match fs::read_to_string(path) {
+            Ok(status) => status.trim().parse().map_or(Ended::Unknown, Ended::With),
+            Err(_) if self.cgroups_of(guest).exists() => Ended::Unknown,
+            Err(_) => Ended::Nothing,
+        })
+    }
+
+    async fn clear(&self, guest: &GuestName) -> Vec<UnitError> {
+        self.cgroups_of(guest).remove().await
+    }
+
+    async fn console(
+        &self,
+        guest: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, UnitError> {
+        let path = self.config.console_log(guest);
+        match console::read(&path, lines, follow).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(UnitError::NoLog {
+                guest: guest.clone(),
+            }),
+            result => Ok(result.on("read", path)?),
+        }
+    }
+
+    fn check(&self) -> Vec<Check> {
+        let missing = self.cgroups.missing();
+        if missing.is_empty() {
+            let finding = "memory, processors and tasks of guests are limited";
+            return vec![checks::check("limits", Verdict::Ok, finding)];
+        }
+        let finding = format!(
+            "without effect, because the controller is missing: {}",
+            missing.join(", ")
+        );
+        vec![Check {
+            remedy: Some("Mount these cgroup controllers where innkeeperd may write; in a container, give it cgroups of its own.".to_owned()),
+            ..checks::check("limits", Verdict::Warning, finding)
+        }]
+    }
+}

@@ -1,0 +1,191 @@
+//! What can go wrong with a guest's processes.
+
+use innkeeper_model::{Code, Explain, GuestName, chain};
+
+use crate::{CommandError, FileError};
+
+/// What can go wrong with a guest's processes.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// A program could not be run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A file of ours, of the kernel's or of a cgroup.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Guests cannot be told apart and limited.
+    #[error("no cgroup hierarchy is mounted where innkeeperd may write")]
+    NoCgroups,
+    /// The record has no closure yet.
+    #[error("guest '{guest}' has no closure to boot")]
+    NoClosure {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// It ended before it reached the door.
+    #[error("guest '{guest}' ended with status {status} while it started")]
+    Died {
+        /// The guest.
+        guest: GuestName,
+        /// The exit status, 128 + n for signal n.
+        status: i32,
+        /// The end of its console.
+        log: Vec<String>,
+    },
+    /// Its init cannot be executed.
+    #[error("the init of guest '{guest}' does not start: {complaint}")]
+    Init {
+        /// The guest.
+        guest: GuestName,
+        /// What the shim said.
+        complaint: String,
+    },
+    /// It did not reach the door in time.
+    #[error("guest '{guest}' did not reach the door within {seconds} s of its start")]
+    Late {
+        /// The guest.
+        guest: GuestName,
+        /// The time it had.
+        seconds: u64,
+        /// The end of its console.
+        log: Vec<String>,
+    },
+    /// What was asked for needs it to wait at the door.
+    #[error("guest '{guest}' does not wait at the door")]
+    NotAtDoor {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// What was asked for needs it to run.
+    #[error("guest '{guest}' does not run")]
+    NotRunning {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// It never started.
+    #[error("guest '{guest}' has no console log")]
+    NoLog {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// Processes are there that should be gone.
+    #[error("guest '{guest}' still has {count} processes after they were killed")]
+    Left {
+        /// The guest.
+        guest: GuestName,
+        /// How many.
+        count: usize,
+    },
+    /// A command without a program.
+    #[error("there is no command to run in guest '{guest}'")]
+    NoCommand {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// An environment variable that cannot be passed on.
+    #[error("'{name}' is not the name of an environment variable")]
+    BadVariable {
+        /// Its name.
+        name: String,
+    },
+    /// A user that the guest does not have.
+    #[error("guest '{guest}' has no user '{user}'")]
+    NoUser {
+        /// The guest.
+        guest: GuestName,
+        /// The user.
+        user: String,
+    },
+    /// systemd could not be asked.
+    #[error("cannot {action} over D-Bus")]
+    Bus {
+        /// What was tried.
+        action: &'static str,
+        /// What came back.
+        #[source]
+        source: Box<zbus::Error>,
+    },
+    /// systemd tried and failed.
+    #[error("systemd's job for {unit} ended as '{result}'")]
+    Job {
+        /// The unit.
+        unit: String,
+        /// systemd's word for how the job ended.
+        result: String,
+        /// The end of the unit's journal.
+        log: Vec<String>,
+    },
+    /// Several things are left of a guest.
+    #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl UnitError {
+    /// All that went wrong during something that goes on after a failure.
+    pub(super) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+}
+
+impl Explain for UnitError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Command(error) => error.code_or(Code::UnitFailed),
+            Self::File(error) => error.code_or(Code::UnitFailed),
+            Self::NoCgroups => Code::KernelFeatureMissing,
+            Self::NoClosure { .. } => Code::InvalidClosure,
+            Self::Died { .. } | Self::Init { .. } => Code::GuestDied,
+            Self::Late { .. } => Code::TimedOut,
+            Self::NotAtDoor { .. } | Self::NotRunning { .. } | Self::NoLog { .. } => {
+                Code::GuestNotRunning
+            }
+            Self::NoCommand { .. } | Self::BadVariable { .. } | Self::NoUser { .. } => {
+                Code::InvalidRequest
+            }
+            Self::Left { .. } | Self::Bus { .. } | Self::Job { .. } => Code::UnitFailed,
+            Self::Several(errors) => errors.first().map_or(Code::UnitFailed, Self::code),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Command(error) => return error.remedy(),
+            Self::File(error) => return error.remedy(),
+            Self::NoCgroups => {
+                "Mount one (`mount -t cgroup2 none /sys/fs/cgroup`), or run innkeeperd where it may write below /sys/fs/cgroup.".to_owned()
+            }
+            Self::Died { guest, .. } | Self::Late { guest, .. } => {
+                format!("Read the whole console with `agent logs {guest}`.")
+            }
+            Self::Init { .. } => {
+                "Build the closure for this machine's architecture, with an executable `init`.".to_owned()
+            }
+            Self::NotAtDoor { guest } | Self::NotRunning { guest } | Self::NoLog { guest } => {
+                format!("Start it with `agent start {guest}`.")
+            }
+            Self::Left { guest, .. } => {
+                format!("They wait for the kernel, mostly for a disk; look at `dmesg`, then `agent destroy {guest}` again.")
+            }
+            Self::Bus { .. } => {
+                "Look at `systemctl status dbus`, or set `supervisor = \"direct\"`.".to_owned()
+            }
+            Self::Job { unit, .. } => format!("Look at `journalctl -u {unit}`."),
+            Self::Several(errors) => return errors.iter().find_map(Self::remedy),
+            Self::NoClosure { .. }
+            | Self::NoCommand { .. }
+            | Self::BadVariable { .. }
+            | Self::NoUser { .. } => return None,
+        })
+    }
+
+    fn log(&self) -> &[String] {
+        match self {
+            Self::Died { log, .. } | Self::Late { log, .. } | Self::Job { log, .. } => log,
+            _ => &[],
+        }
+    }
+}

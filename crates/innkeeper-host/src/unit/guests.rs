@@ -1,0 +1,224 @@
+//! What both supervisors do alike: look at a guest's processes, meet its first process at the door, open
+//! the door.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
+use tokio::net::UnixListener;
+use tokio::sync::{OwnedMutexGuard, broadcast};
+
+use super::cgroup;
+use super::config::{RunDir, UnitConfig};
+use super::door::{self, Opened, Waiting};
+use super::error::UnitError;
+use super::leader::{self, Leader};
+use super::shim::Shim;
+use crate::facilities::UnitSeen;
+use crate::{FileError, FileErrorExt};
+
+/// How many endings a slow listener may be behind.
+const ENDINGS: usize = 1024;
+
+/// A turn at one guest: ends when it is dropped.
+pub(super) type Turn = OwnedMutexGuard<()>;
+
+/// What both supervisors have.
+#[derive(Debug)]
+pub(super) struct Guests {
+    pub(super) config: UnitConfig,
+    pub(super) shim: Shim,
+    pub(super) endings: broadcast::Sender<GuestName>,
+    waiting: Waiting,
+    turns: Mutex<HashMap<GuestName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// How the wait for a guest at its door ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It waits, and is connected.
+    AtDoor(UnitSeen),
+    /// All of its processes ended.
+    Ended,
+    /// It took too long.
+    Late,
+}
+
+impl Guests {
+    pub(super) fn new(config: UnitConfig) -> Result<Self, FileError> {
+        // The runtime directory itself also holds the API's socket, which others may reach.
+        make_private(&config.run_dirs())?;
+        Ok(Self {
+            shim: Shim::install(&config.runtime_dir)?,
+            config,
+            endings: broadcast::channel(ENDINGS).0,
+            waiting: Waiting::default(),
+            turns: Mutex::default(),
+        })
+    }
+
+    /// Waits until nobody else starts, stops or removes the guest.
+    pub(super) async fn turn(&self, guest: &GuestName) -> Turn {
+        let turn = {
+            // Nothing panics while it is held.
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that only the map still holds belong to nobody.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(guest.clone()).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// The guest's first process.
+    pub(super) fn leader(&self, cgroup: &Path) -> Result<Option<Leader>, FileError> {
+        leader::find(cgroup).on("look for the first process in", cgroup)
+    }
+
+    /// Whether the closure's init has not taken over yet.
+    ///
+    /// The socket is there from before the start until just before the door is opened. When the daemon is
+    /// killed in between, the first process still executes the shim.
+    fn is_at_door(&self, guest: &GuestName, leader: Option<Leader>) -> bool {
+        self.config.run_dir(guest).socket().exists()
+            || leader.is_some_and(|leader| leader.is_shim(&self.shim))
+    }
+
+    /// What a guest with processes looks like. Without a first process, it is on its way up or down.
+    pub(super) fn seen(&self, guest: &GuestName, leader: Option<Leader>) -> UnitSeen {
+        UnitSeen {
+            guest: guest.clone(),
+            phase: if self.is_at_door(guest, leader) {
+                UnitPhase::AtDoor
+            } else {
+                UnitPhase::Running
+            },
+            leader: leader.map(|leader| leader.pid),
+        }
+    }
+
+    /// Whether the guest's first process is connected to us.
+    pub(super) fn is_connected(&self, seen: &UnitSeen) -> bool {
+        seen.leader
+            .is_some_and(|leader| self.waiting.has(&seen.guest, leader))
+    }
+
+    /// Makes a run directory without anything of an earlier boot, and listens at its door.
+    pub(super) fn prepare(
+        &self,
+        guest: &Guest,
+        closure: &StorePath,
+    ) -> Result<UnixListener, UnitError> {
+        let run = self.config.run_dir(&guest.name);
+        remove_run_dir(&run)?;
+        make_private(run.path())?;
+        let door = run.door();
+        fs::create_dir(&door).on("create", &door)?;
+        // The guest's root looks for the socket in here, and is somebody else.
+        fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
+        std::os::unix::fs::symlink(closure.as_path(), run.closure()).on("create", run.closure())?;
+        Ok(door::listen(&run)?)
+    }
+
+    /// Waits for the first process of the guest in `cgroup`. `ended` ends with the guest's last process.
+    pub(super) async fn await_door(
+        &self,
+        guest: &GuestName,
+        listener: &UnixListener,
+        cgroup: &Path,
+        ended: impl Future<Output = Result<(), UnitError>> + Send,
+    ) -> Result<Arrival, UnitError> {
+        let leader = || leader::find(cgroup).ok().flatten();
+        let is_leader = |pid| leader().is_some_and(|leader| leader.pid == pid);
+        tokio::select! {
+            accepted = door::accept(listener, is_leader) => {
+                let connection = accepted.on("accept a connection of", self.config.run_dir(guest).socket())?;
+                let Some(leader) = self.leader(cgroup)? else {
+                    return Ok(Arrival::Ended);
+                };
+                self.waiting.put(guest, leader.pid, connection);
+                Ok(Arrival::AtDoor(self.seen(guest, Some(leader))))
+            }
+            ended = ended => ended.map(|()| Arrival::Ended),
+            () = tokio::time::sleep(self.config.door_timeout) => Ok(Arrival::Late),
+        }
+    }
+
+    /// Opens the door. Nothing to do for a guest whose init has taken over.
+    pub(super) async fn release(&self, guest: &GuestName, cgroup: &Path) -> Result<(), UnitError> {
+        let not_at_door = || UnitError::NotAtDoor {
+            guest: guest.clone(),
+        };
+        let _turn = self.turn(guest).await;
+        let leader = self.leader(cgroup)?.ok_or_else(not_at_door)?;
+        if !self.is_at_door(guest, Some(leader)) {
+            return Ok(());
+        }
+        let connection = self
+            .waiting
+            .take(guest, leader.pid)
+            .ok_or_else(not_at_door)?;
+        let run = self.config.run_dir(guest);
+        // Gone before init can look for it; the connection does not need it.
+        door::close(&run)?;
+        match door::open(connection)
+            .await
+            .on("open the door", run.door())?
+        {
+            Opened::Gone => Ok(()),
+            Opened::Refused(complaint) => Err(UnitError::Init {
+                guest: guest.clone(),
+                complaint,
+            }),
+        }
+    }
+
+    /// Drops the connection of a guest that is to end.
+    pub(super) fn forget(&self, guest: &GuestName) {
+        self.waiting.forget(guest);
+    }
+
+    /// The guests that have a run directory.
+    pub(super) fn with_run_dir(&self) -> Result<Vec<GuestName>, FileError> {
+        let dir = self.config.run_dirs();
+        let mut guests = Vec::new();
+        for entry in fs::read_dir(&dir).on("list", &dir)? {
+            let name = entry.on("list", &dir)?.file_name();
+            guests.extend(name.to_str().and_then(|name| GuestName::parse(name).ok()));
+        }
+        Ok(guests)
+    }
+
+    /// The end of a guest's processes, as [`Self::await_door`] takes it.
+    pub(super) async fn emptied(cgroup: &Path) -> Result<(), UnitError> {
+        Ok(cgroup::emptied(cgroup).await?)
+    }
+}
+
+/// Makes a directory that only root may enter.
+fn make_private(dir: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(dir).on("create", dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("close", dir)
+}
+
+/// Removes a run directory. Only the host writes there, and nothing in it is deeper than the socket.
+pub(super) fn remove_run_dir(run: &RunDir) -> Result<(), FileError> {
+    for dir in [run.door().as_path(), run.path()] {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.on("list", dir)?,
+        };
+        for entry in entries {
+            let path = entry.on("list", dir)?.path();
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.on("remove", &path)?,
+            }
+        }
+        fs::remove_dir(dir).on("remove", dir)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What the two supervisors do differently.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use innkeeper_model::api::Check;
+use innkeeper_model::{Guest, GuestName};
+use tokio::process::Child;
+
+use super::error::UnitError;
+use crate::facilities::{Console, Found};
+
+/// Where a guest's processes are, whether or not there are any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Groups {
+    /// All processes that belong to the guest, with those of its supervisor.
+    pub(super) all: PathBuf,
+    /// nspawn and what it has started.
+    pub(super) guest: PathBuf,
+    /// What a command in the guest has to enter, the one that tells its processes first.
+    pub(super) exec: Vec<PathBuf>,
+}
+
+/// Keeps the processes of guests while the daemon may be away.
+#[async_trait]
+pub(super) trait Keeper: Send + Sync + 'static {
+    /// `systemd` or `direct`.
+    fn name(&self) -> &'static str;
+
+    /// Whether machined is told of guests.
+    fn registers(&self) -> bool;
+
+    /// The cgroups of a guest.
+    fn groups(&self, guest: &GuestName) -> Groups;
+
+    /// What there is of guests beside their run directories.
+    async fn found(&self) -> Result<Vec<Found>, UnitError>;
+
+    /// Starts nspawn in the guest's cgroups and with the guest's limits. Nothing of an earlier boot is
+    /// there. Returns the process to wait for before the guest's cgroups can be believed to be empty.
+    async fn start(&self, guest: &Guest, nspawn: Vec<OsString>)
+    -> Result<Option<Child>, UnitError>;
+
+    /// How the processes of a guest ended that has none any more.
+    async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError>;
+
+    /// Removes what a guest without processes has left, except its run directory.
+    async fn clear(&self, guest: &GuestName) -> Vec<UnitError>;
+
+    /// The last lines of the guest's console, and what comes after them.
+    async fn console(
+        &self,
+        guest: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, UnitError>;
+
+    /// What this supervisor needs of the host.
+    fn check(&self) -> Vec<Check>;
+}
+
+/// What is known of a guest without processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing: it has no unit.
+    Nothing,
+    /// It has one, but nobody could write down how it ended.
+    Unknown,
+    /// It ended with this status, 128 + n for signal n.
+    With(i32),
+}

@@ -1,0 +1,69 @@
+//! The guests' processes: systemd-nspawn, started and kept by one of two supervisors.
+//!
+//! ```text
+//!            ensure                 release                  stop, or by itself
+//! (nothing) ────────► waits at the ─────────► the closure's ────────────────────► exited
+//!     ▲               door                    init runs                             │
+//!     └──────────────────────────────── remove ─────────────────────────────────────┘
+//! ```
+//!
+//! `nspawn` describes how a guest runs, `supervised` takes it through these states. `direct` keeps its
+//! processes with a small process of ours, `systemd` with a transient unit. What there is, the kernel
+//! says: which processes are in the guest's cgroup (`cgroup`), which of them is the guest's first one
+//! and what program it executes (`leader`).
+
+mod cgroup;
+mod checks;
+mod config;
+mod console;
+mod direct;
+mod door;
+mod error;
+mod exec;
+mod guests;
+mod keeper;
+mod leader;
+mod litter;
+mod nspawn;
+mod process;
+mod shim;
+mod supervised;
+mod systemd;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use config::{Supervisor, UnitConfig};
+pub use error::UnitError;
+pub use exec::ExecSession;
+
+use direct::Direct;
+use supervised::SupervisedUnits;
+use systemd::Systemd;
+
+use crate::HostError;
+use crate::facilities::Units;
+
+/// There when systemd is PID 1 (`sd_booted(3)`).
+const BOOTED: &str = "/run/systemd/system";
+
+/// Finds the guests that run already, and takes care of them and of new ones.
+///
+/// # Errors
+/// When the runtime directory cannot be written, there are no cgroups, or systemd cannot be reached.
+pub async fn open(config: UnitConfig, supervisor: Supervisor) -> Result<Arc<dyn Units>, HostError> {
+    let has_systemd = match supervisor {
+        Supervisor::Auto => Path::new(BOOTED).is_dir(),
+        Supervisor::Systemd => true,
+        Supervisor::Direct => false,
+    };
+    Ok(if has_systemd {
+        let keeper = Systemd::connect(&config).await?;
+        Arc::new(SupervisedUnits::open(config, keeper).await?)
+    } else {
+        let keeper = Direct::new(&config)?;
+        Arc::new(SupervisedUnits::open(config, keeper).await?)
+    })
+}

@@ -1,0 +1,382 @@
+//! Guests on a host with systemd: each is a transient unit, which systemd keeps while the daemon is away.
+//!
+//! The unit stays when the guest has ended (`RemainAfterExit=`, and failed units stay anyway), so that its
+//! exit status can be asked for until the guest is removed or started again. Guests are asked to shut down
+//! and killed as under direct supervision, by signals and the cgroup; the unit's own settings do the same
+//! when somebody stops it with `systemctl`, or the host shuts down.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Guest, GuestName};
+use tokio::io::AsyncReadExt;
+use tokio::process::Child;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, UnitProxy};
+
+use super::cgroup::{Cgroups, PAUSE};
+use super::config::UnitConfig;
+use super::error::UnitError;
+use super::keeper::{Ended, Groups, Keeper};
+use super::{checks, nspawn};
+use crate::facilities::{Console, Found};
+use crate::{FileErrorExt, command};
+
+/// How often systemd is asked again whether it has noticed an end, [`PAUSE`] apart.
+const ATTEMPTS: u32 = 1000;
+
+/// How a process ended, as `waitid(2)` and systemd's `ExecMainCode` say it.
+const CLD_EXITED: i32 = 1;
+
+/// How much of the journal is read at a time.
+const PIECE: usize = 32 * 1024;
+
+/// A setting of a unit.
+type Property = (String, OwnedVariant);
+
+/// Keeps guests with a transient unit each.
+pub(super) struct Systemd {
+    config: UnitConfig,
+    bus: Connection,
+    manager: ManagerProxy<'static>,
+    /// Where systemd's cgroups are mounted.
+    mount: PathBuf,
+}
+
+impl Systemd {
+    pub(super) async fn connect(config: &UnitConfig) -> Result<Self, UnitError> {
+        let mount = Cgroups::detect(&config.cgroup)?
+            .systemd()
+            .ok_or(UnitError::NoCgroups)?;
+        let connect = async {
+            let bus = Connection::system().await?;
+            let manager = ManagerProxy::new(&bus).await?;
+            // Without this, systemd sends no signals.
+            manager.subscribe().await?;
+            Ok((bus, manager))
+        };
+        let (bus, manager) = connect.await.map_err(on("reach systemd"))?;
+        Ok(Self {
+            config: config.clone(),
+            bus,
+            manager,
+            mount,
+        })
+    }
+
+    fn unit(&self, guest: &GuestName) -> String {
+        format!("{}{guest}.service", self.config.unit_prefix)
+    }
+
+    fn guest_of(&self, unit: &str) -> Option<GuestName> {
+        let name = unit
+            .strip_prefix(&self.config.unit_prefix)?
+            .strip_suffix(".service")?;
+        GuestName::parse(name).ok()
+    }
+
+    fn cgroup(&self, guest: &GuestName) -> PathBuf {
+        self.mount
+            .join(slice_path(&self.config.slice))
+            .join(self.unit(guest))
+    }
+
+    /// The unit's object on the bus, if the unit is loaded.
+    async fn object(&self, guest: &GuestName) -> Result<Option<OwnedObjectPath>, UnitError> {
+        present(self.manager.get_unit(self.unit(guest)).await).map_err(on("look for a unit"))
+    }
+
+    /// Starts or stops a unit and waits for the job's end.
+    async fn job(
+        &self,
+        action: &'static str,
+        unit: &str,
+        request: impl Future<Output = zbus::Result<OwnedObjectPath>>,
+    ) -> Result<(), UnitError> {
+        // Listening comes first: a short job has ended before its number is known here.
+        let mut endings = self
+            .manager
+            .receive_job_removed()
+            .await
+            .map_err(on(action))?;
+        let job = request.await.map_err(on(action))?;
+        while let Some(ending) = endings.next().await {
+            let ending = ending.args().map_err(on(action))?;
+            if ending.job.as_str() != job.as_str() {
+                continue;
+            }
+            return match ending.result.as_str() {
+                "done" => Ok(()),
+                result => Err(UnitError::Job {
+                    unit: unit.to_owned(),
+                    result: result.to_owned(),
+                    log: Vec::new(),
+                }),
+            };
+        }
+        Err(on(action)(zbus::Error::Failure(
+            "the connection ended".to_owned(),
+        )))
+    }
+
+    async fn status(&self, object: &OwnedObjectPath) -> zbus::Result<Ended> {
+        let unit = UnitProxy::new(&self.bus, object.clone()).await?;
+        let service = ServiceProxy::new(&self.bus, object.clone()).await?;
+        // The cgroup may be empty a moment before systemd has heard of the end.
+        for _ in 0..ATTEMPTS {
+            if !matches!(
+                unit.sub_state().await?.as_str(),
+                "running" | "start" | "stop-sigterm"
+            ) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let status = service.exec_main_status().await?;
+        Ok(match service.exec_main_code().await? {
+            0 => Ended::Unknown,
+            CLD_EXITED => Ended::With(status),
+            _ => Ended::With(128 + status),
+        })
+    }
+
+    async fn unload(&self, guest: &GuestName) -> Result<(), UnitError> {
+        let unit = self.unit(guest);
+        for _ in 0..ATTEMPTS {
+            if self.object(guest).await?.is_none() {
+                return Ok(());
+            }
+            let stop = self.manager.stop_unit(unit.clone(), "replace".to_owned());
+            match self.job("stop a unit", &unit, stop).await {
+                Err(UnitError::Bus { source, .. }) if is_no_such_unit(&source) => return Ok(()),
+                result => result?,
+            }
+            present(self.manager.reset_failed_unit(unit.clone()).await)
+                .map_err(on("forget a unit"))?;
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(UnitError::Job {
+            unit,
+            result: "still loaded".to_owned(),
+            log: Vec::new(),
+        })
+    }
+
+    /// The unit of a guest.
+    fn properties(&self, guest: &Guest, nspawn: &[OsString]) -> zbus::Result<Vec<Property>> {
+        let nspawn: Vec<_> = nspawn
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let program = nspawn.first().cloned().unwrap_or_default();
+        let mut environment: Vec<_> = nspawn::ENVIRONMENT
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        environment.extend(std::env::var("PATH").map(|path| format!("PATH={path}")));
+        let stop_usec = u64::try_from(self.config.stop_timeout.as_micros()).unwrap_or(u64::MAX);
+        let property =
+            |name: &str, value: Variant<'_>| Ok((name.to_owned(), value.try_into_owned()?));
+        [
+            property(
+                "Description",
+                format!("Innkeeper guest {}", guest.name).into(),
+            ),
+            property("Slice", self.config.slice.clone().into()),
+            // Started means that nspawn is executed, and not only that systemd has forked.
+            property("Type", "exec".into()),
+            property("ExecStart", vec![(program, nspawn, false)].into()),
+            property("Environment", environment.into()),
+            property("RemainAfterExit", true.into()),
+            // nspawn alone is asked to stop; it passes that on, and needs its helpers until the end.
+            property("KillMode", "mixed".into()),
+            property("TimeoutStopUSec", stop_usec.into()),
+            // nspawn and the guest's systemd make cgroups of their own.
+            property("Delegate", true.into()),
+            property("MemoryMax", guest.limits.memory.bytes().into()),
+            property("MemorySwapMax", 0u64.into()),
+            property("TasksMax", u64::from(guest.limits.tasks).into()),
+            property(
+                "CPUQuotaPerSecUSec",
+                (u64::from(guest.limits.cpus.percent()) * 10_000).into(),
+            ),
+            // A process of the guest that needs too much memory does not take the whole guest with it.
+            property("OOMPolicy", "continue".into()),
+        ]
+        .into_iter()
+        .collect()
+    }
+}
+
+/// The cgroup of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+fn slice_path(slice: &str) -> PathBuf {
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    if name == "-" {
+        return PathBuf::new();
+    }
+    let ends = name
+        .match_indices('-')
+        .map(|(end, _)| end)
+        .chain([name.len()]);
+    ends.map(|end| format!("{}.slice", &name[..end])).collect()
+}
+
+fn on(action: &'static str) -> impl FnOnce(zbus::Error) -> UnitError {
+    move |source| UnitError::Bus {
+        action,
+        source: Box::new(source),
+    }
+}
+
+fn is_no_such_unit(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}
+
+/// A unit that is not loaded is no failure.
+fn present<T>(result: zbus::Result<T>) -> zbus::Result<Option<T>> {
+    match result {
+        Err(error) if is_no_such_unit(&error) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+#[async_trait]
+impl Keeper for Systemd {
+    fn name(&self) -> &'static str {
+        "systemd"
+    }
+
+    fn registers(&self) -> bool {
+        true
+    }
+
+    fn groups(&self, guest: &GuestName) -> Groups {
+        let cgroup = self.cgroup(guest);
+        Groups {
+            exec: vec![cgroup.join("exec")],
+            guest: cgroup.clone(),
+            all: cgroup,
+        }
+    }
+
+    async fn found(&self) -> Result<Vec<Found>, UnitError> {
+        let pattern = format!("{}*.service", self.config.unit_prefix);
+        let units = self
+            .manager
+            .list_units_by_patterns(Vec::new(), vec![pattern])
+            .await;
+        let units = units.map_err(on("list the units"))?;
+        let ours = units.into_iter().filter_map(|(object, ..)| {
+            Some(Found {
+                guest: Some(self.guest_of(&object)?),
+                object,
+            })
+        });
+        Ok(ours.collect())
+    }
+
+    async fn start(
+        &self,
+        guest: &Guest,
+        nspawn: Vec<OsString>,
+    ) -> Result<Option<Child>, UnitError> {
+        let unit = self.unit(&guest.name);
+        let properties = self
+            .properties(guest, &nspawn)
+            .map_err(on("describe a unit"))?;
+        let start = self.manager.start_transient_unit(
+            unit.clone(),
+            "fail".to_owned(),
+            properties,
+            Vec::new(),
+        );
+        match self.job("start a unit", &unit, start).await {
+            Err(UnitError::Job { unit, result, .. }) => {
+                let log = super::supervised::tail(self, &guest.name).await;
+                Err(UnitError::Job { unit, result, log })
+            }
+            result => result.map(|()| None),
+        }
+    }
+
+    async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError> {
+        match self.object(guest).await? {
+            None => Ok(Ended::Nothing),
+            Some(object) => {
+                match present(self.status(&object).await).map_err(on("ask for a unit's end"))? {
+                    Some(ended) => Ok(ended),
+                    None => Ok(Ended::Nothing),
+                }
+            }
+        }
+    }
+
+    async fn clear(&self, guest: &GuestName) -> Vec<UnitError> {
+        self.unload(guest).await.err().into_iter().collect()
+    }
+
+    async fn console(
+        &self,
+        guest: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, UnitError> {
+        let mut journal = command::command("journalctl");
+        journal
+            .args(["--quiet", "--output=cat", "--no-pager", "--all"])
+            .arg(format!("--unit={}", self.unit(guest)))
+            .arg(format!("--lines={lines}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if follow {
+            journal.arg("--follow");
+        }
+        let mut child = journal
+            .spawn()
+            .map_err(|source| command::start_error("journalctl".as_ref(), source))?;
+        let output = child.stdout.take();
+        let output = output
+            .ok_or(std::io::ErrorKind::BrokenPipe)
+            .on("read", Path::new("journal"))?;
+        // The child is killed when nobody reads any more.
+        let pieces = stream::try_unfold((child, output), async |(child, mut output)| {
+            let mut piece = vec![0; PIECE];
+            let length = output.read(&mut piece).await?;
+            piece.truncate(length);
+            Ok((length > 0).then_some((piece, (child, output))))
+        });
+        Ok(pieces.boxed())
+    }
+
+    fn check(&self) -> Vec<Check> {
+        let mut found = checks::programs(&["journalctl".as_ref()]);
+        found.push(checks::check(
+            "systemd",
+            Verdict::Ok,
+            format!(
+                "units {}* in {}",
+                self.config.unit_prefix, self.config.slice
+            ),
+        ));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_lies_in_the_slices_that_its_name_says() {
+        assert_eq!(slice_path("innkeeper.slice"), Path::new("innkeeper.slice"));
+        assert_eq!(
+            slice_path("a-b-c.slice"),
+            Path::new("a.slice/a-b.slice/a-b-c.slice")
+        );
+        assert_eq!(slice_path("-.slice"), Path::new(""));
+    }
+}

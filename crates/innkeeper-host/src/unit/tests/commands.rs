@@ -1,0 +1,192 @@
+//! Commands in a guest.
+
+use super::*;
+
+#[tokio::test]
+async fn commands_run_in_the_guest() {
+    let Some(host) = Host::new("commands_run_in_the_guest").await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest(
+        "web",
+        "echo agent:x:1000:100::/home/agent:/bin/sh > /etc/passwd",
+    );
+    let seen = boot(&units, &guest).await;
+    said(&units, &guest, "").await;
+
+    assert_eq!(
+        say(&units, &guest, "hostname; pwd; id -u; id -G; echo $HOME").await,
+        "web\n/\n0\n0\n/root"
+    );
+    let (status, out, complaint) = run(
+        &units,
+        &guest,
+        &request(&["sh", "-c", "echo out; echo err >&2; exit 5"]),
+    )
+    .await;
+    assert_eq!(
+        (status, out.as_str(), complaint.as_str()),
+        (5, "out\n", "err\n")
+    );
+    let (status, ..) = run(&units, &guest, &request(&["sh", "-c", "kill -9 $$"])).await;
+    assert_eq!(status, 137);
+    let (status, _, complaint) = run(&units, &guest, &request(&["no-such-program"])).await;
+    assert_eq!(status, 127);
+    assert!(complaint.contains("no-such-program"), "{complaint}");
+
+    // It sees the guest's processes and the guest's files, and nothing of ours.
+    let of_leader = fs::read_link(format!("/proc/{}/ns/net", seen.leader.expect("alive")))
+        .expect("a namespace");
+    assert_eq!(
+        say(&units, &guest, "readlink /proc/self/ns/net").await,
+        of_leader.to_string_lossy()
+    );
+    assert_eq!(
+        say(&units, &guest, "ls /proc/1/exe && ls -d /script")
+            .await
+            .lines()
+            .last(),
+        Some("/script")
+    );
+    let environment = say(&units, &guest, "env").await;
+    assert!(!environment.contains("CARGO"), "{environment}");
+    let descriptors = say(&units, &guest, "ls /proc/self/fd").await;
+    let leaked: Vec<_> = descriptors
+        .lines()
+        .filter(|number| {
+            number.parse().is_ok_and(|number: u32| number > 3) && !is_inherited(number)
+        })
+        .collect();
+    assert_eq!(leaked, [""; 0], "descriptors of ours");
+
+    let mut as_agent = request(&["sh", "-c", "id -u; id -g; echo $HOME $GREETING"]);
+    as_agent.user = Some("agent".to_owned());
+    as_agent.environment = vec![("GREETING".to_owned(), "good day".to_owned())];
+    assert_eq!(
+        run(&units, &guest, &as_agent).await.1,
+        "1000\n100\n/home/agent good day\n"
+    );
+    as_agent.user = Some("nobody-here".to_owned());
+    let error = units
+        .exec(&guest.name, &as_agent)
+        .await
+        .expect_err("no such user");
+    assert_eq!(error.code(), Code::InvalidRequest);
+    let error = units
+        .exec(&guest.name, &request(&[]))
+        .await
+        .expect_err("no command");
+    assert_eq!(error.code(), Code::InvalidRequest);
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_mebibyte_passes_through_a_command() {
+    let Some(host) = Host::new("a_mebibyte_passes_through_a_command").await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let mut session = units
+        .exec(&guest.name, &request(&["cat"]))
+        .await
+        .expect("started");
+    let sent: Vec<u8> = (0..1u32 << 20)
+        .map(|n| u8::try_from(n * 7 % 251).expect("small"))
+        .collect();
+    let mut stdin = session.stdin.take().expect("an input");
+    let mut received = Vec::new();
+    let (written, read) = tokio::join!(
+        async {
+            let written = stdin.write_all(&sent).await;
+            drop(stdin);
+            written
+        },
+        session.stdout.read_to_end(&mut received),
+    );
+    written.expect("written");
+    read.expect("read");
+    assert!(
+        received == sent,
+        "{} of {} bytes came back unchanged",
+        received.len(),
+        sent.len()
+    );
+    assert_eq!(session.wait().await.expect("a status"), 0);
+    units.remove(&guest.name).await.expect("removed");
+}
+
+async fn read_until(session: &mut ExecSession, wanted: &str) -> String {
+    let mut text = String::new();
+    let mut piece = [0; 256];
+    while !text.contains(wanted) {
+        let length = session.stdout.read(&mut piece).await.expect("output");
+        assert_ne!(length, 0, "the end came before {wanted:?}: {text:?}");
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_command_can_have_a_terminal_of_the_guest() {
+    let Some(host) = Host::new("a_command_can_have_a_terminal_of_the_guest").await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let script =
+        "tty; echo hi > $(tty); stty size; read word; echo got $word; stty size; sleep 1000";
+    let mut with_terminal = request(&["sh", "-c", script]);
+    with_terminal.tty = true;
+    with_terminal.size = Some((30, 100));
+    let mut session = units
+        .exec(&guest.name, &with_terminal)
+        .await
+        .expect("started");
+    let text = read_until(&mut session, "30 100").await;
+    assert!(
+        text.starts_with("/dev/pts/") && text.contains("hi"),
+        "{text:?}"
+    );
+    session.resize(40, 120);
+    let mut stdin = session.stdin.take().expect("an input");
+    stdin.write_all(b"word\n").await.expect("typed");
+    let text = read_until(&mut session, "40 120").await;
+    assert!(text.contains("got word"), "{text:?}");
+    // The interrupt key reaches the command, so the terminal controls it.
+    stdin.write_all(&[3]).await.expect("typed");
+    let mut rest = Vec::new();
+    session
+        .stdout
+        .read_to_end(&mut rest)
+        .await
+        .expect("the end");
+    assert_eq!(session.wait().await.expect("a status"), 130);
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_dropped_session_ends_its_command() {
+    let Some(host) = Host::new("a_dropped_session_ends_its_command").await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let mut session = units
+        .exec(
+            &guest.name,
+            &request(&["sh", "-c", "echo up; exec sleep 4321"]),
+        )
+        .await
+        .expect("started");
+    read_until(&mut session, "up").await;
+    let cgroup = host.groups(&guest).await.exec.remove(0);
+    assert!(!cgroup::pids(&cgroup).expect("listed").is_empty());
+    drop(session);
+    cgroup::emptied(&cgroup).await.expect("ended");
+    units.remove(&guest.name).await.expect("removed");
+}

@@ -1,0 +1,326 @@
+//! Starting, ending, and everything in between.
+
+use super::*;
+
+#[tokio::test]
+async fn a_guest_waits_at_the_door_runs_and_goes_without_a_trace() {
+    let Some(host) = Host::new("a_guest_waits_at_the_door_runs_and_goes_without_a_trace").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "echo hello from init");
+    let before = host.traces();
+    assert_eq!(phase(&units, &guest).await, None);
+
+    let seen = units.ensure(&guest).await.expect("at the door");
+    let leader = seen.leader.expect("a first process");
+    assert_eq!(seen.phase, UnitPhase::AtDoor);
+    assert_eq!(units.ensure(&guest).await.expect("the same"), seen);
+    assert!(
+        !console(&units, &guest).await.contains("hello"),
+        "init ran before the door was opened"
+    );
+    let refused = units
+        .exec(&guest.name, &request(&["true"]))
+        .await
+        .expect_err("not running");
+    assert_eq!(refused.code(), Code::GuestNotRunning);
+
+    units.release(&guest.name).await.expect("released");
+    let running = units
+        .phase(&guest.name)
+        .await
+        .expect("a look")
+        .expect("there");
+    assert_eq!(
+        (running.phase, running.leader),
+        (UnitPhase::Running, Some(leader))
+    );
+    assert!(
+        !host.config.run_dir(&guest.name).socket().exists(),
+        "the socket is still there"
+    );
+    units.release(&guest.name).await.expect("released again");
+    assert_eq!(units.ensure(&guest).await.expect("nothing to do"), running);
+    said(&units, &guest, "hello from init").await;
+    assert_eq!(units.phases().await.expect("a look"), [running]);
+    let observed = units.observe().await.expect("a look");
+    assert!(
+        observed.len() > 1
+            && observed
+                .iter()
+                .all(|found| found.guest.as_ref() == Some(&guest.name))
+    );
+
+    let mut endings = units.endings();
+    units.stop(&guest.name).await.expect("stopped");
+    ended(&mut endings, &guest).await;
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(0)));
+    assert!(
+        console(&units, &guest).await.contains("shutting down"),
+        "it was not asked"
+    );
+    units.stop(&guest.name).await.expect("stopped again");
+
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(phase(&units, &guest).await, None);
+    assert_eq!(host.traces(), before);
+    assert_eq!(units.observe().await.expect("a look"), []);
+    units.remove(&guest.name).await.expect("removed again");
+}
+
+#[tokio::test]
+async fn a_running_guest_can_be_removed_at_once_and_leaves_nothing() {
+    let Some(host) = Host::new("a_running_guest_can_be_removed_at_once_and_leaves_nothing").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "trap '' 37; sleep 1000 & sleep 1000 &");
+    let before = host.traces();
+    boot(&units, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(host.traces(), before);
+    // The tree is not locked by what was killed.
+    boot(&units, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+    assert_eq!(host.traces(), before);
+}
+
+#[tokio::test]
+async fn a_guest_at_the_door_survives_the_daemon() {
+    let Some(host) = Host::new("a_guest_at_the_door_survives_the_daemon").await else {
+        return;
+    };
+    let guest = host.guest("web", "echo released");
+    let units = host.units().await;
+    let seen = units.ensure(&guest).await.expect("at the door");
+    drop(units);
+
+    let units = host.units().await;
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::AtDoor));
+    let error = units
+        .release(&guest.name)
+        .await
+        .expect_err("nobody is connected");
+    assert_eq!(error.code(), Code::GuestNotRunning);
+    assert_eq!(units.ensure(&guest).await.expect("connected again"), seen);
+    units.release(&guest.name).await.expect("released");
+    said(&units, &guest, "released").await;
+    drop(units);
+
+    // Running, it is found, left alone, and its end is noticed.
+    let units = host.units().await;
+    let mut endings = units.endings();
+    let again = units.ensure(&guest).await.expect("left alone");
+    assert_eq!(
+        (again.phase, again.leader),
+        (UnitPhase::Running, seen.leader)
+    );
+    units.stop(&guest.name).await.expect("stopped");
+    ended(&mut endings, &guest).await;
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(0)));
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn the_exit_status_of_a_guest_is_seen() {
+    let Some(host) = Host::new("the_exit_status_of_a_guest_is_seen").await else {
+        return;
+    };
+    let units = host.units().await;
+    for (name, script, status) in [
+        ("three", "exit 3", 3),
+        ("reboot", "sleep 0.2; reboot -f", UnitPhase::REBOOT),
+    ] {
+        let guest = host.guest(name, script);
+        let mut endings = units.endings();
+        boot(&units, &guest).await;
+        ended(&mut endings, &guest).await;
+        assert_eq!(
+            phase(&units, &guest).await,
+            Some(UnitPhase::Exited(status)),
+            "{name}"
+        );
+        // It starts again without being removed first.
+        let mut endings = units.endings();
+        boot(&units, &guest).await;
+        ended(&mut endings, &guest).await;
+        units.remove(&guest.name).await.expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_whose_processes_were_killed_behind_our_back_has_exited() {
+    let Some(host) =
+        Host::new("a_guest_whose_processes_were_killed_behind_our_back_has_exited").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let mut endings = units.endings();
+    let all = host.groups(&guest).await.all;
+    cgroup::kill(&all).expect("killed");
+    ended(&mut endings, &guest).await;
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(137)));
+    boot(&units, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_start_says_why() {
+    let Some(host) = Host::new("a_guest_that_does_not_start_says_why").await else {
+        return;
+    };
+    let units = host.units().await;
+
+    let mut guest = host.guest("no-tree", "");
+    fs::rename(
+        host.config.root(&guest.name),
+        host.config.root(&guest.name).with_extension("away"),
+    )
+    .expect("moved");
+    let error = units.ensure(&guest).await.expect_err("no file tree");
+    assert_eq!(error.code(), Code::GuestDied);
+    assert!(
+        error.log().iter().any(|line| line.contains("rootfs")),
+        "{:?}",
+        error.log()
+    );
+    assert!(matches!(
+        phase(&units, &guest).await,
+        Some(UnitPhase::Exited(_))
+    ));
+
+    guest.name = host.guest("no-init", "").name;
+    guest.closure =
+        Some(StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-none").expect("a path"));
+    units.ensure(&guest).await.expect("at the door");
+    let error = units.release(&guest.name).await.expect_err("no init");
+    assert_eq!(error.code(), Code::GuestDied);
+    assert!(error.to_string().contains("/init: No such file"), "{error}");
+
+    guest.closure = None;
+    let error = units.ensure(&guest).await.expect_err("no closure");
+    assert_eq!(error.code(), Code::InvalidClosure);
+
+    let config = UnitConfig {
+        nspawn: "/no/such/nspawn".into(),
+        ..host.config.clone()
+    };
+    let broken = host.units_with(config).await;
+    let error = broken
+        .ensure(&host.guest("no-nspawn", ""))
+        .await
+        .expect_err("no nspawn");
+    assert_eq!(error.code(), Code::ProgramMissing);
+    assert!(
+        broken
+            .check()
+            .await
+            .iter()
+            .any(|check| check.finding.contains("/no/such/nspawn"))
+    );
+    for name in ["no-tree", "no-init", "no-nspawn"] {
+        units
+            .remove(&GuestName::parse(name).expect("a name"))
+            .await
+            .expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn the_console_log_is_bounded() {
+    let Some(host) = Host::new("the_console_log_is_bounded").await else {
+        return;
+    };
+    if has_systemd() {
+        eprintln!("INNKEEPER-NOT-RUN: the_console_log_is_bounded: the journal has its own bounds");
+        return;
+    }
+    let units = host.units().await;
+    let guest = host.guest("web", "seq 1 20000; echo the last line");
+    boot(&units, &guest).await;
+    said(&units, &guest, "the last line").await;
+    let path = host.config.console_log(&guest.name);
+    for path in [path.clone(), path.with_extension("log.1")] {
+        let length = fs::metadata(&path).expect("a log").len();
+        assert!(
+            length <= host.config.log_limit,
+            "{}: {length} bytes",
+            path.display()
+        );
+    }
+    units.remove(&guest.name).await.expect("removed");
+    assert!(
+        console(&units, &guest).await.contains("the last line"),
+        "the log went with the unit"
+    );
+}
+
+#[tokio::test]
+async fn an_init_that_does_not_listen_is_ended_by_force() {
+    let Some(mut host) = Host::new("an_init_that_does_not_listen_is_ended_by_force").await else {
+        return;
+    };
+    host.config.stop_timeout = Duration::from_millis(300);
+    let units = host.units().await;
+    let guest = host.guest("deaf", "trap '' 37; echo deaf");
+    boot(&units, &guest).await;
+    said(&units, &guest, "deaf").await;
+    units.stop(&guest.name).await.expect("stopped");
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(137)));
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn guests_start_and_go_at_the_same_time() {
+    let Some(host) = Host::new("guests_start_and_go_at_the_same_time").await else {
+        return;
+    };
+    let units = host.units().await;
+    let before = host.traces();
+    let guests: Vec<_> = (0..8).map(|n| host.guest(&format!("g{n}"), "")).collect();
+    let tasks: Vec<_> = guests
+        .iter()
+        .cloned()
+        .map(|guest| {
+            let units = Arc::clone(&units);
+            tokio::spawn(async move {
+                // Two at once for each guest: one of them finds the work done.
+                let (one, two) = tokio::join!(units.ensure(&guest), units.ensure(&guest));
+                assert_eq!(one.expect("at the door"), two.expect("at the door"));
+                units.release(&guest.name).await.expect("released");
+                units.remove(&guest.name).await.expect("removed");
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("done");
+    }
+    assert_eq!(host.traces(), before);
+}
+
+#[tokio::test]
+async fn an_interrupted_start_is_taken_up_or_done_again() {
+    let Some(host) = Host::new("an_interrupted_start_is_taken_up_or_done_again").await else {
+        return;
+    };
+    let guest = host.guest("web", "");
+    let before = host.traces();
+    // A daemon that is killed while it starts a guest: its future is dropped somewhere on the way.
+    for moment in [0, 1, 5, 20, 60] {
+        let units = host.units().await;
+        let started =
+            tokio::time::timeout(Duration::from_millis(moment), units.ensure(&guest)).await;
+        drop(started);
+        drop(units);
+        let units = host.units().await;
+        boot(&units, &guest).await;
+        units.remove(&guest.name).await.expect("removed");
+        assert_eq!(host.traces(), before, "interrupted after {moment} ms");
+    }
+}
