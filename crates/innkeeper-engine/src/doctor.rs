@@ -1,0 +1,114 @@
+//! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
+
+use innkeeper_model::api::{Check, DoctorReport, Verdict};
+use innkeeper_model::{Guest, GuestState, UnitPhase, Want};
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::observe::observe;
+use crate::plan::plan;
+
+impl Engine {
+    /// Looks at the host, then at each guest, then for orphans.
+    ///
+    /// # Errors
+    /// When the store cannot be read. What cannot be asked of the host is a finding.
+    pub async fn doctor(&self) -> Result<DoctorReport, EngineError> {
+        let host = &self.inner.host;
+        let mut checks = self.inner.features.check().await;
+        checks.extend(host.closures.check().await);
+        checks.extend(host.rootfs.check().await);
+        checks.extend(host.secrets.check().await);
+        checks.extend(host.network.check().await);
+        checks.extend(host.firewall.check().await);
+        checks.extend(host.units.check().await);
+        for guest in self.inner.store.guests().await? {
+            checks.push(self.check_guest(&guest).await);
+        }
+        checks.extend(self.check_orphans().await);
+        Ok(DoctorReport { checks })
+    }
+
+    async fn check_guest(&self, guest: &Guest) -> Check {
+        let subject = format!("guest {}", guest.name);
+        let seen = match observe(&self.inner.host, guest).await {
+            Ok(seen) => seen,
+            Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
+        };
+        let missing: Vec<&str> = plan(guest.want, &seen)
+            .concat()
+            .iter()
+            .map(|step| step.as_str())
+            .collect();
+        let state = GuestState::of(guest.want, guest.fault.as_ref(), seen.unit);
+        if let Some(fault) = &guest.fault {
+            return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
+        }
+        if missing.is_empty() {
+            return Check {
+                subject,
+                verdict: Verdict::Ok,
+                finding: match (guest.want, seen.unit) {
+                    (Want::Running, Some(UnitPhase::Running)) => {
+                        "running; closure pinned, network complete".to_owned()
+                    }
+                    _ => state.to_string(),
+                },
+                remedy: None,
+            };
+        }
+        let busy = self.operation_runs(guest).await;
+        Check {
+            verdict: if busy { Verdict::Ok } else { Verdict::Broken },
+            finding: format!("{state}; still to do: {}", missing.join(", ")),
+            remedy: (!busy).then(|| "innkeeperd repairs it at its next round; `innkeeper events` shows how that goes.".to_owned()),
+            subject,
+        }
+    }
+
+    async fn operation_runs(&self, guest: &Guest) -> bool {
+        let operations = self
+            .inner
+            .store
+            .running_operations()
+            .await
+            .unwrap_or_default();
+        operations
+            .iter()
+            .any(|operation| operation.guest.as_ref() == Some(&guest.name))
+    }
+
+    async fn check_orphans(&self) -> Vec<Check> {
+        let subject = "orphans".to_owned();
+        match self.orphans().await {
+            Err(error) => vec![broken(subject, innkeeper_model::chain(&error), None)],
+            Ok(orphans) if orphans.is_empty() => vec![Check {
+                subject,
+                verdict: Verdict::Ok,
+                finding: "none".to_owned(),
+                remedy: None,
+            }],
+            Ok(orphans) => orphans
+                .into_iter()
+                .map(|(resource, found)| {
+                    let finding =
+                        format!("{} {} belongs to no guest", resource.kind(), found.object);
+                    broken(
+                        subject.clone(),
+                        finding,
+                        Some("`innkeeper gc` removes it.".to_owned()),
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+fn broken(subject: String, finding: String, remedy: Option<String>) -> Check {
+    Check {
+        subject,
+        verdict: Verdict::Broken,
+        finding,
+        remedy,
+    }
+}

@@ -1,0 +1,417 @@
+//! Carries plans out, one guest at a time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use innkeeper_host::facilities::Built;
+use innkeeper_model::{
+    ClosureSource, EventKind, Explain, Failure, Guest, GuestName, Installable, Operation,
+    StorePath, Verb, Want,
+};
+use tracing::warn;
+
+use crate::EngineError;
+use crate::engine::{Engine, Inner};
+use crate::journal::About;
+use crate::observe::{has, observe, resources};
+use crate::plan::{Stage, Step, plan};
+use crate::probe::Edge;
+
+/// Makes one guest as wanted. `operation` is the intent behind it; without one, the daemon restores on its
+/// own account, and records that only when there is something to do.
+pub(crate) async fn drive(engine: &Engine, name: &GuestName, operation: Option<Operation>) {
+    let inner = &engine.inner;
+    let _guest = inner.locks.lock(name).await;
+    let _at_work = inner.at_work.read().await;
+    let mut drive = Drive {
+        inner,
+        name,
+        verb: operation.as_ref().map_or(Verb::Restore, |o| o.verb),
+        about: About {
+            operation: operation.as_ref().map(|o| o.id),
+            guest: Some(name.clone()),
+        },
+    };
+    let result = drive.converge().await;
+    drive.conclude(result, engine).await;
+    if let Some(id) = drive.about.operation {
+        inner.driven.end(id);
+    }
+}
+
+/// Builds a closure for nobody in particular.
+pub(crate) async fn build(inner: &Arc<Inner>, about: &About, installable: &Installable) {
+    let (failure, kind) = match build_closure(inner, about, installable, true).await {
+        Ok(closure) => {
+            let text = format!("{installable} is {closure}.");
+            inner.journal.record(about, EventKind::Note { text }).await;
+            (None, EventKind::Finished)
+        }
+        Err(error) => {
+            let failure = Failure::from(&error);
+            (Some(failure.clone()), EventKind::Failed { failure })
+        }
+    };
+    finish(inner, about, failure.as_ref(), kind).await;
+}
+
+struct Drive<'a> {
+    inner: &'a Arc<Inner>,
+    name: &'a GuestName,
+    verb: Verb,
+    about: About,
+}
+
+/// How a drive ended.
+enum End {
+    /// The guest is as wanted.
+    AsWanted,
+    /// The record is gone.
+    Forgotten,
+    /// A later operation wants something else, and drives next.
+    Superseded,
+}
+
+impl Drive<'_> {
+    /// Looks, plans, and carries out, until there is nothing left to do.
+    async fn converge(&mut self) -> Result<End, EngineError> {
+        let Some(guest) = self.inner.store.guest(self.name).await? else {
+            return Ok(End::Forgotten);
+        };
+        let seen = observe(&self.inner.host, &guest).await?;
+        let stages = plan(guest.want, &seen);
+        if stages.is_empty() {
+            return Ok(End::AsWanted);
+        }
+        if self.about.operation.is_none() && !self.announce().await? {
+            return Ok(End::Superseded);
+        }
+        self.carry_out(&guest, &stages).await
+    }
+
+    /// Records a restore as an operation of the daemon's own, unless somebody asked for something meanwhile.
+    async fn announce(&mut self) -> Result<bool, EngineError> {
+        let Some(operation) = self
+            .inner
+            .store
+            .begin_restore(self.name, "innkeeperd")
+            .await?
+        else {
+            return Ok(false);
+        };
+        self.about.operation = Some(operation.id);
+        let verb = self.verb;
+        self.inner
+            .journal
+            .record(&self.about, EventKind::Accepted { verb })
+            .await;
+        Ok(true)
+    }
+
+    async fn carry_out(&self, guest: &Guest, stages: &[Stage]) -> Result<End, EngineError> {
+        let mut failures = Vec::new();
+        // Taken when the guest begins to start, and kept until it has: this is what staggers a boot.
+        let mut _permit = None;
+        for stage in stages {
+            if self.superseded(guest.want).await? {
+                return Ok(End::Superseded);
+            }
+            if stage.contains(&Step::EnsureUnit) {
+                _permit = self.inner.starts.acquire().await.ok();
+            }
+            if stage.contains(&Step::Forget) && !failures.is_empty() {
+                break;
+            }
+            // The closure is learnt on the way.
+            let guest = self.inner.store.guest(self.name).await?;
+            let Some(guest) = guest else {
+                return Ok(End::Forgotten);
+            };
+            let results = join_all(stage.iter().map(|step| self.step(&guest, *step))).await;
+            for failed in results.into_iter().filter_map(Result::err) {
+                // Removal goes on after a failure, so that as much as possible is gone; nothing else does.
+                if guest.want == Want::Running {
+                    return Err(failed);
+                }
+                failures.push(failed);
+            }
+        }
+        match failures.len() {
+            0 if guest.want == Want::Absent => Ok(End::Forgotten),
+            0 => Ok(End::AsWanted),
+            1 => Err(failures.remove(0)),
+            _ => Err(EngineError::Several(
+                failures.iter().map(Failure::from).collect(),
+            )),
+        }
+    }
+
+    /// Whether somebody wants something else by now. Only a destruction can come in between.
+    async fn superseded(&self, want: Want) -> Result<bool, EngineError> {
+        let now = self.inner.store.guest(self.name).await?;
+        Ok(now.is_none_or(|guest| guest.want != want))
+    }
+
+    async fn step(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
+        let name = step.as_str();
+        let journal = &self.inner.journal;
+        journal
+            .record(
+                &self.about,
+                EventKind::StepStarted {
+                    step: name.to_owned(),
+                },
+            )
+            .await;
+        self.inner.probe(self.verb, name, Edge::Before);
+        let started = Instant::now();
+        let result = self.apply(guest, step).await;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.inner.probe(self.verb, name, Edge::After);
+        let kind = match &result {
+            Ok(()) => EventKind::StepDone {
+                step: name.to_owned(),
+                micros,
+            },
+            Err(error) => EventKind::StepFailed {
+                step: name.to_owned(),
+                failure: error.into(),
+            },
+        };
+        journal.record(&self.about, kind).await;
+        result
+    }
+
+    async fn apply(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
+        let host = &self.inner.host;
+        let name = self.name;
+        match step {
+            Step::ResolveClosure => self.resolve(guest).await?,
+            Step::EnsureClosure => {
+                let closure = known(guest)?;
+                host.closures.ensure(name, closure).await?;
+                // Only what is pinned is sure to stay; before, Nix may have collected it.
+                host.closures.verify(closure).await?;
+            }
+            Step::EnsureRootfs => host.rootfs.ensure(guest).await?,
+            Step::EnsureSecrets => {
+                let key = host.secrets.ensure(guest).await?;
+                if guest.ssh_host_key.as_ref() != Some(&key) {
+                    self.inner.store.set_ssh_host_key(name, &key).await?;
+                }
+            }
+            Step::EnsureUnit => drop(host.units.ensure(guest).await?),
+            Step::EnsureNetwork => self.ensure_network(guest).await?,
+            Step::Release => host.units.release(name).await?,
+            Step::StopUnit => host.units.stop(name).await?,
+            Step::RemoveUnit => host.units.remove(name).await?,
+            Step::RemoveNetwork => host.network.remove(name).await?,
+            Step::RemoveRootfs => host.rootfs.remove(name).await?,
+            Step::RemoveClosure => host.closures.remove(name).await?,
+            Step::Forget => self.forget().await?,
+        }
+        Ok(())
+    }
+
+    async fn resolve(&self, guest: &Guest) -> Result<(), EngineError> {
+        let closure = match &guest.source {
+            ClosureSource::Path(path) => {
+                self.inner.host.closures.verify(path).await?;
+                path.clone()
+            }
+            ClosureSource::Flake(installable) => {
+                // A build takes minutes; whoever destroys the guest meanwhile does not wait for it.
+                let build = build_closure(self.inner, &self.about, installable, false);
+                tokio::select! {
+                    built = build => built?,
+                    () = self.wait_until_superseded(guest.want) => {
+                        return Err(EngineError::Superseded(self.name.clone()));
+                    }
+                }
+            }
+        };
+        Ok(self.inner.store.set_closure(self.name, &closure).await?)
+    }
+
+    async fn wait_until_superseded(&self, want: Want) {
+        let mut news = self.inner.journal.listen();
+        while !self.superseded(want).await.unwrap_or(false) {
+            // Every intent is announced; a listener that fell behind just looks again.
+            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = news.recv().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn ensure_network(&self, guest: &Guest) -> Result<(), EngineError> {
+        let unit = self.inner.host.units.phase(self.name).await?;
+        let leader = unit.and_then(|unit| unit.leader);
+        let leader = leader.ok_or_else(|| {
+            EngineError::Invalid(format!(
+                "guest '{}' ended before it had a network",
+                self.name
+            ))
+        })?;
+        Ok(self.inner.host.network.ensure(guest, leader).await?)
+    }
+
+    /// Deletes the record, but only when nothing of the guest can be seen any more.
+    async fn forget(&self) -> Result<(), EngineError> {
+        for resource in resources(&self.inner.host) {
+            if has(resource, self.name).await? {
+                return Err(EngineError::Left {
+                    guest: self.name.clone(),
+                    what: resource.kind(),
+                    object: self.name.to_string(),
+                });
+            }
+        }
+        Ok(self.inner.store.forget_guest(self.name, None).await?)
+    }
+
+    /// Ends the operation as the result demands.
+    async fn conclude(&self, result: Result<End, EngineError>, engine: &Engine) {
+        match result {
+            Ok(End::AsWanted) => {
+                self.clear_fault().await;
+                self.succeed().await;
+            }
+            Ok(End::Forgotten) => self.succeed().await,
+            Ok(End::Superseded) | Err(EngineError::Superseded(_)) => self.give_way().await,
+            Err(error) => self.fail(&Failure::from(&error), engine).await,
+        }
+    }
+
+    /// The store has ended this operation already, in favour of the later one; whoever follows it is told.
+    async fn give_way(&self) {
+        if self.about.operation.is_none() {
+            return;
+        }
+        let failure = Failure::from(&EngineError::Superseded(self.name.clone()));
+        self.inner
+            .journal
+            .record(&self.about, EventKind::Failed { failure })
+            .await;
+    }
+
+    async fn clear_fault(&self) {
+        if let Err(error) = self.inner.store.set_fault(self.name, None).await {
+            warn!(guest = %self.name, %error, "the fault was not cleared");
+        }
+    }
+
+    async fn succeed(&self) {
+        self.inner.backoff.forgive(self.name);
+        if self.about.operation.is_some() {
+            self.inner.probe(self.verb, "finish", Edge::Before);
+            finish(self.inner, &self.about, None, EventKind::Finished).await;
+            self.inner.probe(self.verb, "finish", Edge::After);
+        }
+    }
+
+    /// A create goes back to nothing, a start goes back to stopped; everything else stays as wanted, and is
+    /// tried again later.
+    async fn fail(&self, failure: &Failure, engine: &Engine) {
+        warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
+        let back = match self.verb {
+            Verb::Create => Some(Want::Absent),
+            Verb::Start => Some(Want::Stopped),
+            _ => None,
+        };
+        let settled = match back {
+            Some(want) => self.undo(want, failure).await.is_ok(),
+            None => false,
+        };
+        if !settled {
+            self.keep_fault(failure, engine).await;
+        }
+        let kind = EventKind::Failed {
+            failure: failure.clone(),
+        };
+        finish(self.inner, &self.about, Some(failure), kind).await;
+    }
+
+    async fn undo(&self, want: Want, failure: &Failure) -> Result<(), EngineError> {
+        let store = &self.inner.store;
+        store.change_want(self.name, want).await?;
+        let Some(guest) = store.guest(self.name).await? else {
+            return Ok(());
+        };
+        let seen = observe(&self.inner.host, &guest).await?;
+        // The last stage of a removal deletes the record; the reason goes with the operation, so it is
+        // written in the same transaction.
+        let stages: Vec<Stage> = plan(want, &seen)
+            .into_iter()
+            .filter(|s| !s.contains(&Step::Forget))
+            .collect();
+        self.carry_out(&guest, &stages).await?;
+        if want == Want::Absent {
+            store.forget_guest(self.name, Some(failure)).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows the failure with the guest and arranges for another attempt.
+    async fn keep_fault(&self, failure: &Failure, engine: &Engine) {
+        if let Err(error) = self.inner.store.set_fault(self.name, Some(failure)).await {
+            warn!(guest = %self.name, %error, "the fault was not recorded");
+        }
+        engine.try_again_later(self.name);
+    }
+}
+
+fn known(guest: &Guest) -> Result<&StorePath, EngineError> {
+    let missing = || {
+        EngineError::Invalid(format!(
+            "the closure of guest '{}' is not known",
+            guest.name
+        ))
+    };
+    guest.closure.as_ref().ok_or_else(missing)
+}
+
+/// Builds an output, or takes what was built before when `anew` is false or nothing has changed.
+async fn build_closure(
+    inner: &Arc<Inner>,
+    about: &About,
+    installable: &Installable,
+    anew: bool,
+) -> Result<StorePath, EngineError> {
+    let known = inner
+        .store
+        .cached_closure(installable)
+        .await?
+        .map(|cached| Built {
+            closure: cached.closure,
+            fingerprint: cached.fingerprint,
+        });
+    if let (false, Some(built)) = (anew, &known)
+        && inner.host.closures.verify(&built.closure).await.is_ok()
+    {
+        return Ok(built.closure.clone());
+    }
+    let progress = {
+        let (journal, about) = (inner.journal.clone(), about.clone());
+        Arc::new(move |progress| journal.progress(&about, progress))
+    };
+    let built = inner
+        .host
+        .closures
+        .build(installable, known.as_ref(), progress)
+        .await?;
+    inner
+        .store
+        .remember_closure(installable, &built.closure, &built.fingerprint)
+        .await?;
+    Ok(built.closure)
+}
+
+async fn finish(inner: &Inner, about: &About, failure: Option<&Failure>, kind: EventKind) {
+    if let Some(id) = about.operation
+        && let Err(error) = inner.store.finish_operation(id, failure).await
+    {
+        warn!(operation = %id, code = %error.code(), %error, "the end of an operation was not recorded");
+    }
+    inner.journal.record(about, kind).await;
+}

@@ -1,0 +1,382 @@
+//! The engine as the daemon sees it: intents in, views out.
+
+use std::sync::Arc;
+
+use innkeeper_host::facilities::{Console, Facilities};
+use innkeeper_host::features::Features;
+use innkeeper_host::unit::ExecSession;
+use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
+use innkeeper_model::{
+    ClosureSource, EventKind, Guest, GuestKind, GuestName, Installable, Limits, Operation,
+    OperationId, SlotRange, StorePath, Verb, Want,
+};
+use innkeeper_store::{NewGuest, Store, StoreError};
+use tokio::sync::{RwLock, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Backoff;
+use crate::journal::{About, Journal};
+use crate::locks::{Driven, Locks};
+use crate::probe::{Edge, Point, Probe};
+use crate::{EngineError, drive};
+
+/// What the engine needs to know besides the store and the host.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The flake output that agents boot from when none is given.
+    pub installable: Option<Installable>,
+    /// The attribute meant when a flake is given without one.
+    pub attribute: String,
+    /// What a guest may use when nothing is said.
+    pub limits: Limits,
+    /// How many guests may be starting at the same time.
+    pub concurrent_starts: usize,
+    /// The addresses of the slots.
+    pub range: SlotRange,
+}
+
+/// The engine. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) store: Store,
+    pub(crate) host: Facilities,
+    pub(crate) features: Features,
+    pub(crate) journal: Journal,
+    pub(crate) locks: Locks,
+    pub(crate) driven: Driven,
+    /// Held for reading while an operation works on the host, for writing while `gc` sweeps what belongs to
+    /// no guest: a half-made file tree must not be taken for a left-over.
+    pub(crate) at_work: RwLock<()>,
+    pub(crate) starts: Semaphore,
+    pub(crate) backoff: Backoff,
+    pub(crate) stopping: CancellationToken,
+    probe: Option<Probe>,
+    tasks: TaskTracker,
+}
+
+impl Engine {
+    /// An engine over a store and a host. Nothing happens until [`Engine::restore`] or a request.
+    #[must_use]
+    pub fn new(
+        config: EngineConfig,
+        store: Store,
+        host: Facilities,
+        features: Features,
+        probe: Option<Probe>,
+    ) -> Self {
+        let inner = Inner {
+            starts: Semaphore::new(config.concurrent_starts.max(1)),
+            journal: Journal::new(store.clone()),
+            config,
+            store,
+            host,
+            features,
+            locks: Locks::default(),
+            driven: Driven::default(),
+            at_work: RwLock::default(),
+            backoff: Backoff::default(),
+            stopping: CancellationToken::new(),
+            probe,
+            tasks: TaskTracker::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Records the wish for a new agent and begins to make it. The name and a slot belong to it before
+    /// anything else happens.
+    ///
+    /// # Errors
+    /// When the request makes no sense, the name is taken, no slot is left, or the closure cannot be
+    /// booted. Nothing was recorded then.
+    pub async fn create(
+        &self,
+        request: CreateRequest,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let inner = &self.inner;
+        let source = self.source(request.flake.as_deref(), request.closure)?;
+        let closure = self.known_closure(&source).await?;
+        let defaults = inner.config.limits;
+        let limits = Limits {
+            memory: request.memory.unwrap_or(defaults.memory),
+            cpus: request.cpus.unwrap_or(defaults.cpus),
+            tasks: request.tasks.unwrap_or(defaults.tasks),
+        };
+        if limits.tasks == 0 {
+            return Err(EngineError::Invalid(
+                "a guest needs at least 1 task".to_owned(),
+            ));
+        }
+        let new = |name| NewGuest {
+            name,
+            kind: GuestKind::Agent,
+            source: source.clone(),
+            closure: closure.clone(),
+            limits,
+        };
+        inner.probe(Verb::Create, "accept", Edge::Before);
+        let (guest, operation) = match request.name {
+            Some(name) => inner.store.create_guest(new(name), actor).await?,
+            None => self.create_with_made_up_name(new, actor).await?,
+        };
+        inner.probe(Verb::Create, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Records that a guest should run, and starts it.
+    ///
+    /// # Errors
+    /// When there is no such guest or another operation works on it.
+    pub async fn start(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.change(name, Want::Running, Verb::Start, actor).await
+    }
+
+    /// Records that a guest should not run, and stops it.
+    ///
+    /// # Errors
+    /// When there is no such guest or another operation works on it.
+    pub async fn stop(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.change(name, Want::Stopped, Verb::Stop, actor).await
+    }
+
+    /// Records that a guest should not exist, and removes it. Always accepted, whatever else is going on.
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub async fn destroy(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.change(name, Want::Absent, Verb::Destroy, actor).await
+    }
+
+    /// Builds a closure, so that the next guest need not wait for it.
+    ///
+    /// # Errors
+    /// When the request makes no sense.
+    pub async fn build(&self, request: BuildRequest, actor: &str) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let installable = self.installable(request.installable.as_deref())?;
+        let operation = self.inner.store.begin_operation(Verb::Build, actor).await?;
+        let about = About {
+            operation: Some(operation.id),
+            guest: None,
+        };
+        self.inner
+            .journal
+            .record(&about, EventKind::Accepted { verb: Verb::Build })
+            .await;
+        let inner = Arc::clone(&self.inner);
+        self.spawn(async move { drive::build(&inner, &about, &installable).await });
+        Ok(Accepted {
+            operation: operation.id,
+            guest: None,
+        })
+    }
+
+    /// One guest's record.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn guest(&self, name: &GuestName) -> Result<Guest, EngineError> {
+        let guest = self.inner.store.guest(name).await?;
+        guest.ok_or_else(|| EngineError::GuestNotFound(name.clone()))
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn operation(&self, id: OperationId) -> Result<Operation, EngineError> {
+        let operation = self.inner.store.operation(id).await?;
+        operation.ok_or(EngineError::OperationNotFound(id))
+    }
+
+    /// A guest's console.
+    ///
+    /// # Errors
+    /// When there is no such guest, or no log of it.
+    pub async fn console(
+        &self,
+        name: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, EngineError> {
+        self.guest(name).await?;
+        Ok(self.inner.host.units.console(name, lines, follow).await?)
+    }
+
+    /// Runs a command in a guest.
+    ///
+    /// # Errors
+    /// When there is no such guest, or it does not run.
+    pub async fn exec(
+        &self,
+        name: &GuestName,
+        request: &ExecRequest,
+    ) -> Result<ExecSession, EngineError> {
+        self.guest(name).await?;
+        if request.command.is_empty() {
+            return Err(EngineError::Invalid("the command is missing".to_owned()));
+        }
+        Ok(self.inner.host.units.exec(name, request).await?)
+    }
+
+    /// Events as they happen.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// The store, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Takes no new work and waits for what is under way. Whoever loses patience can drop the future and
+    /// end the process: what is unfinished goes on at the next start.
+    pub async fn stop_working(&self) {
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.tasks.spawn(task);
+    }
+
+    async fn change(
+        &self,
+        name: &GuestName,
+        want: Want,
+        verb: Verb,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        self.inner.probe(verb, "accept", Edge::Before);
+        let (guest, operation) = self.inner.store.set_want(name, want, verb, actor).await?;
+        self.inner.probe(verb, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Announces an operation whose intent is on disk, and drives it.
+    async fn begin(&self, name: &GuestName, operation: &Operation) -> Accepted {
+        let about = About {
+            operation: Some(operation.id),
+            guest: Some(name.clone()),
+        };
+        // A second destroy gets the operation of the first, which is driven already.
+        if self.inner.driven.begin(operation.id) {
+            let verb = operation.verb;
+            self.inner
+                .journal
+                .record(&about, EventKind::Accepted { verb })
+                .await;
+            self.spawn_drive(name.clone(), Some(operation.clone()));
+        }
+        Accepted {
+            operation: operation.id,
+            guest: Some(name.clone()),
+        }
+    }
+
+    pub(crate) fn spawn_drive(&self, name: GuestName, operation: Option<Operation>) {
+        let engine = self.clone();
+        self.spawn(async move { drive::drive(&engine, &name, operation).await });
+    }
+
+    async fn create_with_made_up_name(
+        &self,
+        new: impl Fn(GuestName) -> NewGuest,
+        actor: &str,
+    ) -> Result<(Guest, Operation), EngineError> {
+        // There are 190 million names: a second collision in a row means that something else is wrong.
+        let first = self
+            .inner
+            .store
+            .create_guest(new(made_up_name()?), actor)
+            .await;
+        match first {
+            Err(StoreError::GuestExists { .. }) => Ok(self
+                .inner
+                .store
+                .create_guest(new(made_up_name()?), actor)
+                .await?),
+            other => Ok(other?),
+        }
+    }
+
+    fn source(
+        &self,
+        flake: Option<&str>,
+        closure: Option<StorePath>,
+    ) -> Result<ClosureSource, EngineError> {
+        match (flake, closure) {
+            (Some(_), Some(_)) => Err(EngineError::Invalid(
+                "a guest boots from a flake or from a store path, not from both".to_owned(),
+            )),
+            (None, Some(path)) => Ok(ClosureSource::Path(path)),
+            (flake, None) => Ok(ClosureSource::Flake(self.installable(flake)?)),
+        }
+    }
+
+    /// The flake output that is meant: the given one, or the configured one.
+    fn installable(&self, given: Option<&str>) -> Result<Installable, EngineError> {
+        let config = &self.inner.config;
+        match given {
+            Some(text) => Ok(Installable::parse(text, &config.attribute)?),
+            None => config.installable.clone().ok_or(EngineError::FlakeUnset),
+        }
+    }
+
+    /// The closure, if it is known without building: given, or built before.
+    async fn known_closure(
+        &self,
+        source: &ClosureSource,
+    ) -> Result<Option<StorePath>, EngineError> {
+        let inner = &self.inner;
+        match source {
+            ClosureSource::Path(path) => {
+                inner.host.closures.verify(path).await?;
+                Ok(Some(path.clone()))
+            }
+            ClosureSource::Flake(installable) => {
+                let Some(cached) = inner.store.cached_closure(installable).await? else {
+                    return Ok(None);
+                };
+                let there = inner.host.closures.verify(&cached.closure).await.is_ok();
+                Ok(there.then_some(cached.closure))
+            }
+        }
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), EngineError> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(EngineError::ShuttingDown);
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(crate) fn probe(&self, verb: Verb, step: &'static str, edge: Edge) {
+        if let Some(probe) = &self.probe {
+            probe(Point { verb, step, edge });
+        }
+    }
+}
+
+fn made_up_name() -> Result<GuestName, EngineError> {
+    let mut random = [0; 6];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(
+        |error| EngineError::Invalid(format!("the kernel gives no random numbers: {error}")),
+    )?;
+    Ok(GuestName::generate(random))
+}

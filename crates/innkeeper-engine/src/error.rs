@@ -1,0 +1,90 @@
+//! The errors of the engine.
+
+use innkeeper_host::HostError;
+use innkeeper_model::{Code, Explain, Failure, GuestName, InvalidInstallable, OperationId};
+use innkeeper_store::StoreError;
+
+/// Why something that was asked for is refused, or could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The host refused or failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No such guest.
+    #[error("there is no guest named '{0}'")]
+    GuestNotFound(GuestName),
+    /// No such operation.
+    #[error("there is no operation {0}")]
+    OperationNotFound(OperationId),
+    /// No flake was given and none is configured.
+    #[error("no flake is configured to build agents from")]
+    FlakeUnset,
+    /// A flake output that is none.
+    #[error(transparent)]
+    Installable(#[from] InvalidInstallable),
+    /// A request that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something of the guest is left after all of it was removed.
+    #[error("guest '{guest}' is not gone: {what} {object} is still there")]
+    Left {
+        /// The guest.
+        guest: GuestName,
+        /// The kind of resource.
+        what: &'static str,
+        /// Its name on the host.
+        object: String,
+    },
+    /// Several removals failed.
+    #[error("{}", .0.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Failure>),
+    /// A later operation took over.
+    #[error("a later operation on guest '{0}' took over")]
+    Superseded(GuestName),
+    /// The daemon is stopping.
+    #[error("innkeeperd is stopping and takes no new work")]
+    ShuttingDown,
+}
+
+impl Explain for EngineError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Host(error) => error.code(),
+            Self::GuestNotFound(_) => Code::GuestNotFound,
+            Self::OperationNotFound(_) => Code::OperationNotFound,
+            Self::FlakeUnset => Code::FlakeUnset,
+            Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
+            Self::Left { .. } => Code::Internal,
+            Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
+            Self::Superseded(_) => Code::GuestBusy,
+            Self::ShuttingDown => Code::ShuttingDown,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Store(error) => return error.remedy(),
+            Self::Host(error) => return error.remedy(),
+            Self::Several(failures) => return failures.iter().find_map(|f| f.remedy.clone()),
+            Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
+            Self::GuestNotFound(_) => "`agent list` shows the guests there are.".to_owned(),
+            Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
+            Self::FlakeUnset => "Give one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
+            Self::Left { guest, .. } => format!("innkeeperd tries again by itself; `agent destroy {guest}` tries at once."),
+            Self::ShuttingDown => "Try again when it has started.".to_owned(),
+        })
+    }
+
+    fn log(&self) -> &[String] {
+        match self {
+            Self::Store(error) => error.log(),
+            Self::Host(error) => error.log(),
+            Self::Several(failures) => failures.first().map_or(&[], |f| &f.log),
+            _ => &[],
+        }
+    }
+}

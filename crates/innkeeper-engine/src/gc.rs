@@ -1,0 +1,71 @@
+//! Removes what has our naming and belongs to no guest.
+
+use std::collections::BTreeSet;
+
+use innkeeper_host::facilities::Found;
+use innkeeper_model::api::{GcReport, Orphan};
+use innkeeper_model::{Failure, GuestName};
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::observe::{ResourceRef, everything};
+
+impl Engine {
+    /// Finds orphans, and removes them unless `dry_run`. What anybody else made is never touched: an orphan
+    /// has our naming.
+    ///
+    /// # Errors
+    /// When the host or the store cannot be asked. A failure to remove one orphan stands in the report.
+    pub async fn gc(&self, dry_run: bool) -> Result<GcReport, EngineError> {
+        let mut orphans = Vec::new();
+        for (resource, found) in self.orphans().await? {
+            let result = if dry_run {
+                Ok(false)
+            } else {
+                self.sweep(resource, &found).await
+            };
+            orphans.push(Orphan {
+                resource: resource.kind().to_owned(),
+                object: found.object,
+                removed: matches!(result, Ok(true)),
+                failure: result.err().as_ref().map(Failure::from),
+            });
+        }
+        Ok(GcReport { dry_run, orphans })
+    }
+
+    /// What has our naming and belongs to no guest.
+    pub(crate) async fn orphans(&self) -> Result<Vec<(ResourceRef<'_>, Found)>, EngineError> {
+        // While an operation is at work, what it has half made looks like a left-over.
+        let quiet = self.inner.at_work.try_write().is_ok();
+        // The host is asked before the store: a record is there before anything of its guest is.
+        let mut all = everything(&self.inner.host).await?;
+        let guests = self.inner.store.guests().await?;
+        let known: BTreeSet<&GuestName> = guests.iter().map(|guest| &guest.name).collect();
+        all.retain(|(_, found)| match &found.guest {
+            Some(guest) => !known.contains(guest),
+            None => quiet,
+        });
+        Ok(all)
+    }
+
+    /// Removes an orphan, unless it belongs to somebody by now. Says whether it is gone.
+    async fn sweep(&self, resource: ResourceRef<'_>, found: &Found) -> Result<bool, EngineError> {
+        match &found.guest {
+            Some(guest) => {
+                let _guest = self.inner.locks.lock(guest).await;
+                if self.inner.store.guest(guest).await?.is_some() {
+                    return Ok(false);
+                }
+                resource.sweep(found).await?;
+            }
+            None => {
+                let Ok(_nobody_works) = self.inner.at_work.try_write() else {
+                    return Ok(false);
+                };
+                resource.sweep(found).await?;
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,71 @@
+//! Events: stored, and told to whoever listens.
+
+use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
+use innkeeper_store::Store;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+use tracing::{debug, warn};
+
+/// How many events a slow listener may be behind before it is told that it missed some.
+const BACKLOG: usize = 1024;
+
+/// Where events go.
+#[derive(Clone)]
+pub struct Journal {
+    store: Store,
+    live: broadcast::Sender<Event>,
+}
+
+impl Journal {
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            store,
+            live: broadcast::Sender::new(BACKLOG),
+        }
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Event> {
+        self.live.subscribe()
+    }
+
+    /// Stores an event and tells it. A full disk must not keep a guest from being removed, so a failure to
+    /// store is logged and no more.
+    pub(crate) async fn record(&self, about: &About, kind: EventKind) {
+        debug!(operation = ?about.operation, guest = ?about.guest, event = ?kind);
+        match self
+            .store
+            .append_event(about.operation, about.guest.as_ref(), kind)
+            .await
+        {
+            Ok(event) => self.tell(event),
+            Err(error) => warn!(%error, "an event was not recorded"),
+        }
+    }
+
+    /// Tells how a build goes, without storing it.
+    pub(crate) fn progress(&self, about: &About, progress: BuildProgress) {
+        self.tell(Event {
+            seq: 0,
+            time: Timestamp::now(),
+            operation: about.operation,
+            guest: about.guest.clone(),
+            kind: EventKind::Progress { progress },
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        // An error means that nobody listens.
+        drop(self.live.send(event));
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    /// The operation.
+    pub(crate) operation: Option<OperationId>,
+    /// The guest.
+    pub(crate) guest: Option<GuestName>,
+}

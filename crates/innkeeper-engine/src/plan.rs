@@ -1,0 +1,235 @@
+//! What has to be done so that a guest is as wanted: a pure function.
+
+use innkeeper_model::{UnitPhase, Want};
+
+use crate::observe::Seen;
+
+/// One step on a guest. Each can be carried out again after a crash at any point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Find out the guest's closure, by building it if need be.
+    ResolveClosure,
+    /// Pin the closure with a GC root.
+    EnsureClosure,
+    /// Make the file tree.
+    EnsureRootfs,
+    /// Write keys and credentials into the file tree.
+    EnsureSecrets,
+    /// Start the unit, up to the door.
+    EnsureUnit,
+    /// Give the guest that waits at the door its network.
+    EnsureNetwork,
+    /// Open the door: the closure's init takes over.
+    Release,
+    /// Let the guest shut down.
+    StopUnit,
+    /// Remove the unit with all its processes.
+    RemoveUnit,
+    /// Remove the veth pair.
+    RemoveNetwork,
+    /// Remove the file tree.
+    RemoveRootfs,
+    /// Remove the GC root.
+    RemoveClosure,
+    /// Delete the record, once nothing of the guest can be seen any more.
+    Forget,
+}
+
+impl Step {
+    /// The step's name in events and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ResolveClosure => "resolve-closure",
+            Self::EnsureClosure => "ensure-closure",
+            Self::EnsureRootfs => "ensure-rootfs",
+            Self::EnsureSecrets => "ensure-secrets",
+            Self::EnsureUnit => "ensure-unit",
+            Self::EnsureNetwork => "ensure-network",
+            Self::Release => "release",
+            Self::StopUnit => "stop-unit",
+            Self::RemoveUnit => "remove-unit",
+            Self::RemoveNetwork => "remove-network",
+            Self::RemoveRootfs => "remove-rootfs",
+            Self::RemoveClosure => "remove-closure",
+            Self::Forget => "forget",
+        }
+    }
+}
+
+/// Steps that do not need each other. They are carried out at the same time.
+pub type Stage = Vec<Step>;
+
+/// The stages that lead from what is seen to what is wanted, in order. Empty when nothing has to be done.
+#[must_use]
+pub fn plan(want: Want, seen: &Seen) -> Vec<Stage> {
+    match want {
+        Want::Running => run(seen),
+        Want::Stopped => stop(seen),
+        Want::Absent => remove(),
+    }
+}
+
+fn run(seen: &Seen) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    match seen.unit {
+        Some(UnitPhase::Running) => {
+            // The guest is up. What the host took away under its feet is put back without disturbing it.
+            if !seen.closure_pinned {
+                stages.push(vec![Step::EnsureClosure]);
+            }
+            if !seen.network_complete {
+                stages.push(vec![Step::EnsureNetwork]);
+            }
+            return stages;
+        }
+        Some(UnitPhase::AtDoor) => {}
+        // Remains of a guest that ended: removed before it starts anew.
+        Some(UnitPhase::Exited(_)) => stages.push(vec![Step::RemoveUnit]),
+        None => {}
+    }
+    if !seen.closure_known {
+        stages.push(vec![Step::ResolveClosure]);
+    }
+    stages.push(vec![Step::EnsureClosure, Step::EnsureRootfs]);
+    // While nspawn prepares the namespaces, the keys are made. Nothing of the guest's own runs before the
+    // release, so the host still has the tree to itself.
+    stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
+    stages.push(vec![Step::EnsureNetwork]);
+    stages.push(vec![Step::Release]);
+    stages
+}
+
+fn stop(seen: &Seen) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    if seen.unit.is_some_and(UnitPhase::is_alive) {
+        stages.push(vec![Step::StopUnit]);
+    }
+    if seen.unit.is_some() {
+        stages.push(vec![Step::RemoveUnit]);
+    }
+    if seen.unit.is_some() || seen.network_present {
+        stages.push(vec![Step::RemoveNetwork]);
+    }
+    stages
+}
+
+/// Everything is removed whether it was seen or not: removing what is absent is cheap, and overlooking
+/// something would leak it.
+fn remove() -> Vec<Stage> {
+    vec![
+        vec![Step::RemoveUnit],
+        vec![Step::RemoveNetwork, Step::RemoveRootfs, Step::RemoveClosure],
+        vec![Step::Forget],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use innkeeper_model::UnitPhase::{AtDoor, Exited, Running};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_seen() -> impl Strategy<Value = Seen> {
+        let unit = prop_oneof![
+            Just(None),
+            Just(Some(AtDoor)),
+            Just(Some(Running)),
+            (0i32..256).prop_map(|status| Some(Exited(status))),
+        ];
+        (
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            unit,
+        )
+            .prop_map(
+                |(closure_known, closure_pinned, network_present, network_complete, unit)| Seen {
+                    closure_known,
+                    closure_pinned,
+                    network_present,
+                    network_complete,
+                    unit,
+                },
+            )
+    }
+
+    fn show(want: Want, seen: &Seen) -> String {
+        let stage = |stage: &Stage| {
+            stage
+                .iter()
+                .map(|s| s.as_str())
+                .collect::<Vec<_>>()
+                .join(" + ")
+        };
+        plan(want, seen)
+            .iter()
+            .map(stage)
+            .collect::<Vec<_>>()
+            .join(" → ")
+    }
+
+    fn seen(unit: Option<UnitPhase>) -> Seen {
+        Seen {
+            closure_known: true,
+            closure_pinned: true,
+            network_present: unit == Some(Running),
+            network_complete: unit == Some(Running),
+            unit,
+        }
+    }
+
+    #[test]
+    fn plans_in_words() {
+        insta::assert_snapshot!(show(Want::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
+        insta::assert_snapshot!(show(Want::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
+    }
+
+    #[test]
+    fn what_is_as_wanted_needs_nothing() {
+        assert!(plan(Want::Running, &seen(Some(Running))).is_empty());
+        assert!(plan(Want::Stopped, &seen(None)).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_running_guest_is_never_disturbed(mut seen in any_seen()) {
+            seen.unit = Some(Running);
+            for step in plan(Want::Running, &seen).concat() {
+                prop_assert!(matches!(step, Step::EnsureClosure | Step::EnsureNetwork), "{step:?}");
+            }
+        }
+
+        #[test]
+        fn the_door_opens_last_and_only_for_a_furnished_guest(seen in any_seen()) {
+            let stages = plan(Want::Running, &seen);
+            if let Some(at) = stages.iter().position(|s| s.contains(&Step::Release)) {
+                prop_assert_eq!(at, stages.len() - 1);
+                let before = stages[..at].concat();
+                for step in [Step::EnsureRootfs, Step::EnsureSecrets, Step::EnsureUnit, Step::EnsureNetwork] {
+                    prop_assert!(before.contains(&step), "{step:?} is missing");
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_is_removed_under_living_processes(want in prop_oneof![Just(Want::Stopped), Just(Want::Absent)], seen in any_seen()) {
+            let steps = plan(want, &seen).concat();
+            let at = |step| steps.iter().position(|s| *s == step);
+            if let Some(network) = at(Step::RemoveNetwork) {
+                prop_assert!(seen.unit.is_none() && want == Want::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
+            }
+        }
+
+        #[test]
+        fn only_an_unwanted_guest_loses_its_files(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], seen in any_seen()) {
+            let steps = plan(want, &seen).concat();
+            prop_assert!(!steps.contains(&Step::RemoveRootfs) && !steps.contains(&Step::Forget));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the engine does of its own accord: after a start, when a guest ends, and from time to time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use innkeeper_model::{
+    Code, EventKind, Explain, Failure, Guest, GuestName, Operation, UnitPhase, Verb, Want,
+};
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{info, warn};
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::journal::About;
+
+impl Engine {
+    /// Takes up where the last daemon left off: firewall first, then every unfinished operation, and every
+    /// guest that is not as wanted. This is how guests come back after a reboot, and how a crash is
+    /// repaired. Returns when all of it is under way.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the firewall cannot be asserted: guests must not run without it.
+    pub async fn restore(&self) -> Result<(), EngineError> {
+        self.inner.host.firewall.ensure().await?;
+        let mut unfinished = HashMap::new();
+        for operation in self.inner.store.running_operations().await? {
+            match operation.guest.clone() {
+                Some(guest) => drop(unfinished.insert(guest, operation)),
+                None => self.give_up(&operation).await?,
+            }
+        }
+        let guests = self.inner.store.guests().await?;
+        info!(
+            guests = guests.len(),
+            unfinished = unfinished.len(),
+            "restoring"
+        );
+        for guest in guests {
+            let operation = unfinished.remove(&guest.name);
+            if let Some(operation) = &operation {
+                self.inner.driven.begin(operation.id);
+            }
+            self.spawn_drive(guest.name, operation);
+        }
+        for orphaned in unfinished.into_values() {
+            self.give_up(&orphaned).await?;
+        }
+        Ok(())
+    }
+
+    /// Watches guests end and looks after everything every `interval`, until the engine stops.
+    pub async fn watch(&self, interval: Duration) {
+        let mut endings = self.inner.host.units.endings();
+        let mut timer = tokio::time::interval(interval);
+        timer.reset();
+        loop {
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                ended = endings.recv() => match ended {
+                    Ok(name) => self.spawn_ended(name),
+                    Err(RecvError::Lagged(_)) => self.look_after_all().await,
+                    Err(RecvError::Closed) => return,
+                },
+                _ = timer.tick() => self.look_after_all().await,
+            }
+        }
+    }
+
+    /// Tries again to make a guest as wanted, after a pause that grows with each failure.
+    pub(crate) fn try_again_later(&self, name: &GuestName) {
+        let wait = self.inner.backoff.failed(name);
+        let (engine, name) = (self.clone(), name.clone());
+        self.spawn(async move {
+            tokio::select! {
+                () = engine.inner.stopping.cancelled() => {}
+                () = tokio::time::sleep(wait) => engine.spawn_drive(name, None),
+            }
+        });
+    }
+
+    async fn look_after_all(&self) {
+        if let Err(error) = self.inner.host.firewall.ensure().await {
+            warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+        }
+        match self.inner.store.guests().await {
+            // A guest with a fault has its own appointment.
+            Ok(guests) => guests
+                .into_iter()
+                .filter(|guest| guest.fault.is_none())
+                .for_each(|guest| self.spawn_drive(guest.name, None)),
+            Err(error) => warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
+        }
+    }
+
+    fn spawn_ended(&self, name: GuestName) {
+        let engine = self.clone();
+        self.spawn(async move {
+            if let Err(error) = engine.ended(&name).await {
+                warn!(guest = %name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+            }
+        });
+    }
+
+    /// Decides what becomes of a guest whose processes ended: asked to by an operation, nothing; powered
+    /// off from inside, it stays off; rebooted from inside, it starts at once; anything else is a fault,
+    /// and it starts again after a pause.
+    async fn ended(&self, name: &GuestName) -> Result<(), EngineError> {
+        let status = {
+            let _guest = self.inner.locks.lock(name).await;
+            let Some((guest, status)) = self.ended_by_itself(name).await? else {
+                return Ok(());
+            };
+            let about = About {
+                operation: None,
+                guest: Some(name.clone()),
+            };
+            self.inner
+                .journal
+                .record(&about, EventKind::Exited { status })
+                .await;
+            match status {
+                0 => self.inner.store.change_want(name, Want::Stopped).await?,
+                UnitPhase::REBOOT => {}
+                _ => self.record_death(&guest, status).await?,
+            }
+            status
+        };
+        match status {
+            0 | UnitPhase::REBOOT => self.spawn_drive(name.clone(), None),
+            _ => self.try_again_later(name),
+        }
+        Ok(())
+    }
+
+    async fn ended_by_itself(&self, name: &GuestName) -> Result<Option<(Guest, i32)>, EngineError> {
+        let guest = self.inner.store.guest(name).await?;
+        let unit = self.inner.host.units.phase(name).await?;
+        Ok(match (guest, unit.map(|unit| unit.phase)) {
+            (Some(guest), Some(UnitPhase::Exited(status))) if guest.want == Want::Running => {
+                Some((guest, status))
+            }
+            _ => None,
+        })
+    }
+
+    async fn record_death(&self, guest: &Guest, status: i32) -> Result<(), EngineError> {
+        let message = format!("guest '{}' ended with status {status}", guest.name);
+        let failure = Failure::new(Code::GuestDied, message).with_remedy(format!(
+            "`agent logs {}` shows its last words; it is started again by itself.",
+            guest.name
+        ));
+        Ok(self
+            .inner
+            .store
+            .set_fault(&guest.name, Some(&failure))
+            .await?)
+    }
+
+    /// Ends an operation that cannot be taken up again.
+    async fn give_up(&self, operation: &Operation) -> Result<(), EngineError> {
+        let failure = Failure::new(
+            Code::GuestBusy,
+            format!(
+                "the {} was interrupted by a restart of innkeeperd",
+                operation.verb
+            ),
+        );
+        let failure = match operation.verb {
+            Verb::Build => failure.with_remedy("Run it again; Nix keeps what it has built so far."),
+            _ => failure,
+        };
+        self.inner
+            .store
+            .finish_operation(operation.id, Some(&failure))
+            .await?;
+        let about = About {
+            operation: Some(operation.id),
+            guest: operation.guest.clone(),
+        };
+        self.inner
+            .journal
+            .record(&about, EventKind::Failed { failure })
+            .await;
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Guests and the daemon as lists show them.
+
+use std::collections::HashMap;
+
+use innkeeper_model::api::{GuestView, SlotReport, Status};
+use innkeeper_model::{Guest, GuestName, GuestState, UnitPhase};
+use jiff::Timestamp;
+
+use crate::EngineError;
+use crate::engine::Engine;
+
+impl Engine {
+    /// Every guest, by name.
+    ///
+    /// # Errors
+    /// When the store or the host cannot be asked.
+    pub async fn list(&self) -> Result<Vec<GuestView>, EngineError> {
+        // The host first: a guest that appears in between is shown as starting, not as failed.
+        let seen = self.inner.host.units.phases().await?;
+        let phases: HashMap<_, _> = seen
+            .into_iter()
+            .map(|unit| (unit.guest, unit.phase))
+            .collect();
+        let guests = self.inner.store.guests().await?;
+        Ok(guests
+            .into_iter()
+            .map(|guest| {
+                let phase = phases.get(&guest.name).copied();
+                self.view(guest, phase)
+            })
+            .collect())
+    }
+
+    /// One guest.
+    ///
+    /// # Errors
+    /// When there is none, or the host cannot be asked.
+    pub async fn show(&self, name: &GuestName) -> Result<GuestView, EngineError> {
+        let guest = self.guest(name).await?;
+        let seen = self.inner.host.units.phase(name).await?;
+        Ok(self.view(guest, seen.map(|unit| unit.phase)))
+    }
+
+    /// The slots and who has them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn slots(&self) -> Result<SlotReport, EngineError> {
+        Ok(self.inner.store.slots().await?)
+    }
+
+    /// The daemon in a few numbers.
+    ///
+    /// # Errors
+    /// When the store or the host cannot be asked.
+    pub async fn status(&self, started_at: Timestamp) -> Result<Status, EngineError> {
+        let mut guests: Vec<(GuestState, usize)> = Vec::new();
+        for view in self.list().await? {
+            match guests.iter_mut().find(|(state, _)| *state == view.state) {
+                Some((_, count)) => *count += 1,
+                None => guests.push((view.state, 1)),
+            }
+        }
+        let slots = self.inner.store.slots().await?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at,
+            supervisor: self.inner.host.units.supervisor().to_owned(),
+            user_namespaces: self.inner.features.user_namespaces,
+            guests,
+            slots_taken: slots.taken.len(),
+            slots: slots.capacity,
+            operations: self.inner.store.running_operations().await?,
+            resident_bytes: resident_bytes().unwrap_or(0),
+        })
+    }
+
+    fn view(&self, guest: Guest, unit: Option<UnitPhase>) -> GuestView {
+        let addresses = self.inner.config.range.addresses(guest.slot);
+        GuestView {
+            state: GuestState::of(guest.want, guest.fault.as_ref(), unit),
+            unit,
+            host_address: addresses.map(|a| a.host),
+            guest_address: addresses.map(|a| a.guest),
+            interface: guest.slot.interface(),
+            guest,
+        }
+    }
+}
+
+/// Our own resident memory, from `/proc/self/statm` (proc(5): pages, second field).
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = u64::try_from(rustix::param::page_size()).ok()?;
+    Some(pages * page)
+}

@@ -1,0 +1,321 @@
+//! A host in memory, that fails where it is told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use innkeeper_host::facilities::{
+    Built, Closures, Console, Facilities, Firewall, Found, Network, ProgressSink, Resource, Rootfs,
+    Secrets, UnitSeen, Units,
+};
+use innkeeper_host::rootfs::RootfsError;
+use innkeeper_host::unit::ExecSession;
+use innkeeper_host::{FileError, HostError};
+use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_model::{Guest, GuestName, Installable, StorePath, UnitPhase};
+use tokio::sync::{Notify, broadcast};
+
+/// What there is on the fake host, and what is to fail.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) roots: BTreeSet<GuestName>,
+    pub(crate) trees: BTreeSet<GuestName>,
+    pub(crate) links: BTreeSet<GuestName>,
+    pub(crate) units: BTreeMap<GuestName, UnitPhase>,
+    /// Calls, such as `rootfs.ensure`, with how often they fail.
+    pub(crate) failures: BTreeMap<&'static str, u32>,
+    /// Every call, in order.
+    pub(crate) calls: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+            && self.trees.is_empty()
+            && self.links.is_empty()
+            && self.units.is_empty()
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeHost {
+    world: Arc<Mutex<World>>,
+    endings: broadcast::Sender<GuestName>,
+    /// A build waits until somebody lets it.
+    pub(crate) builds: Arc<Notify>,
+}
+
+#[derive(Clone)]
+struct Part {
+    host: FakeHost,
+    kind: &'static str,
+}
+
+impl FakeHost {
+    pub(crate) fn new() -> Self {
+        Self {
+            world: Arc::default(),
+            endings: broadcast::Sender::new(16),
+            builds: Arc::default(),
+        }
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("not poisoned")
+    }
+
+    pub(crate) fn fail(&self, call: &'static str, times: u32) {
+        self.world().failures.insert(call, times);
+    }
+
+    pub(crate) fn end(&self, guest: &GuestName, status: i32) {
+        self.world()
+            .units
+            .insert(guest.clone(), UnitPhase::Exited(status));
+        self.endings
+            .send(guest.clone())
+            .expect("the engine watches");
+    }
+
+    pub(crate) fn facilities(&self) -> Facilities {
+        let part = |kind| {
+            Arc::new(Part {
+                host: self.clone(),
+                kind,
+            })
+        };
+        Facilities {
+            closures: part("closure"),
+            rootfs: part("rootfs"),
+            secrets: part("secrets"),
+            network: part("network"),
+            firewall: part("firewall"),
+            units: part("unit"),
+        }
+    }
+}
+
+impl Part {
+    fn call(&self, call: &'static str, guest: Option<&GuestName>) -> Result<(), HostError> {
+        let mut world = self.host.world();
+        let guest = guest.map(|name| format!(" {name}")).unwrap_or_default();
+        world.calls.push(format!("{call}{guest}"));
+        match world.failures.get_mut(call) {
+            Some(times @ 1..) => {
+                *times -= 1;
+                Err(injected(call))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Some failure of the host; which one does not matter here.
+fn injected(call: &str) -> HostError {
+    HostError::from(RootfsError::File(FileError {
+        action: "carry out",
+        path: call.into(),
+        source: std::io::Error::other("told to fail"),
+    }))
+}
+
+#[async_trait]
+impl Resource for Part {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+        let world = self.host.world();
+        let names: Vec<GuestName> = match self.kind {
+            "closure" => world.roots.iter().cloned().collect(),
+            "rootfs" => world.trees.iter().cloned().collect(),
+            "network" => world.links.iter().cloned().collect(),
+            _ => world.units.keys().cloned().collect(),
+        };
+        Ok(names
+            .into_iter()
+            .map(|name| Found {
+                object: name.to_string(),
+                guest: Some(name),
+            })
+            .collect())
+    }
+
+    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+        match self.kind {
+            "closure" => {
+                self.call("closure.remove", Some(guest))?;
+                self.host.world().roots.remove(guest);
+            }
+            "rootfs" => {
+                self.call("rootfs.remove", Some(guest))?;
+                self.host.world().trees.remove(guest);
+            }
+            "network" => {
+                self.call("network.remove", Some(guest))?;
+                self.host.world().links.remove(guest);
+            }
+            _ => {
+                self.call("unit.remove", Some(guest))?;
+                self.host.world().units.remove(guest);
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        match &found.guest {
+            Some(guest) => self.remove(guest).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Closures for Part {
+    async fn build(
+        &self,
+        _installable: &Installable,
+        _known: Option<&Built>,
+        _progress: ProgressSink,
+    ) -> Result<Built, HostError> {
+        self.host.builds.notified().await;
+        self.call("closure.build", None)?;
+        Ok(Built {
+            closure: a_closure(),
+            fingerprint: "f".to_owned(),
+        })
+    }
+
+    async fn verify(&self, _closure: &StorePath) -> Result<(), HostError> {
+        self.call("closure.verify", None)
+    }
+
+    async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), HostError> {
+        self.call("closure.ensure", Some(guest))?;
+        self.host.world().roots.insert(guest.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Rootfs for Part {
+    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+        self.call("rootfs.ensure", Some(&guest.name))?;
+        self.host.world().trees.insert(guest.name.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Secrets for Part {
+    async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
+        self.call("secrets.ensure", Some(&guest.name))?;
+        Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Network for Part {
+    async fn ensure(&self, guest: &Guest, _leader: u32) -> Result<(), HostError> {
+        self.call("network.ensure", Some(&guest.name))?;
+        self.host.world().links.insert(guest.name.clone());
+        Ok(())
+    }
+
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {
+        Ok(self.host.world().links.contains(&guest.name))
+    }
+}
+
+#[async_trait]
+impl Firewall for Part {
+    async fn ensure(&self) -> Result<(), HostError> {
+        self.call("firewall.ensure", None)
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Units for Part {
+    fn supervisor(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn phases(&self) -> Result<Vec<UnitSeen>, HostError> {
+        let world = self.host.world();
+        let seen = world.units.iter().map(|(guest, phase)| UnitSeen {
+            guest: guest.clone(),
+            phase: *phase,
+            leader: phase.is_alive().then_some(1),
+        });
+        Ok(seen.collect())
+    }
+
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError> {
+        Ok(self
+            .phases()
+            .await?
+            .into_iter()
+            .find(|seen| seen.guest == *guest))
+    }
+
+    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, HostError> {
+        self.call("unit.ensure", Some(&guest.name))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.name.clone(), UnitPhase::AtDoor);
+        Ok(UnitSeen {
+            guest: guest.name.clone(),
+            phase: UnitPhase::AtDoor,
+            leader: Some(1),
+        })
+    }
+
+    async fn release(&self, guest: &GuestName) -> Result<(), HostError> {
+        self.call("unit.release", Some(guest))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.clone(), UnitPhase::Running);
+        Ok(())
+    }
+
+    async fn stop(&self, guest: &GuestName) -> Result<(), HostError> {
+        self.call("unit.stop", Some(guest))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.clone(), UnitPhase::Exited(0));
+        Ok(())
+    }
+
+    fn endings(&self) -> broadcast::Receiver<GuestName> {
+        self.host.endings.subscribe()
+    }
+
+    async fn console(&self, _: &GuestName, _: usize, _: bool) -> Result<Console, HostError> {
+        Err(injected("console"))
+    }
+
+    async fn exec(&self, _: &GuestName, _: &ExecRequest) -> Result<ExecSession, HostError> {
+        Err(injected("exec"))
+    }
+}
+
+pub(crate) fn a_closure() -> StorePath {
+    StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest").expect("valid")
+}

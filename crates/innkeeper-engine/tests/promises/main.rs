@@ -1,0 +1,4 @@
+//! The engine over a fake host: what it promises when steps fail.
+
+mod fake;
+mod promises;

@@ -1,0 +1,380 @@
+//! What is promised, one test each.
+
+use std::path::Path;
+use std::time::Duration;
+
+use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_host::features::{Features, UserIdsChoice};
+use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
+use innkeeper_model::{
+    Cpus, EventKind, GuestName, GuestState, Installable, Limits, MemorySize, Operation,
+    OperationState, SlotRange, UnitPhase, Want,
+};
+use innkeeper_store::Store;
+
+use crate::fake::{FakeHost, a_closure};
+
+struct Inn {
+    _directory: tempfile::TempDir,
+    host: FakeHost,
+    engine: Engine,
+}
+
+fn engine(host: &FakeHost, directory: &Path) -> Engine {
+    let store = Store::open(&directory.join("db"), SlotRange::default()).expect("opens");
+    let config = EngineConfig {
+        installable: Some(Installable::parse("/fleet#agent", "x").expect("valid")),
+        attribute: "agent".to_owned(),
+        limits: Limits {
+            memory: MemorySize::from_bytes(1 << 30),
+            cpus: Cpus::from_percent(100),
+            tasks: 100,
+        },
+        concurrent_starts: 2,
+        range: SlotRange::default(),
+    };
+    let features = Features::detect(directory, UserIdsChoice::Auto).expect("detected");
+    Engine::new(config, store, host.facilities(), features, None)
+}
+
+fn inn() -> Inn {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let host = FakeHost::new();
+    let engine = engine(&host, directory.path());
+    Inn {
+        _directory: directory,
+        host,
+        engine,
+    }
+}
+
+impl Inn {
+    fn request(name: &str) -> CreateRequest {
+        CreateRequest {
+            name: Some(self::name(name)),
+            closure: Some(a_closure()),
+            ..CreateRequest::default()
+        }
+    }
+
+    async fn end_of(&self, accepted: Accepted) -> Operation {
+        let mut news = self.engine.journal().listen();
+        loop {
+            let operation = self
+                .engine
+                .operation(accepted.operation)
+                .await
+                .expect("there");
+            if operation.state != OperationState::Running {
+                return operation;
+            }
+            drop(
+                tokio::time::timeout(Duration::from_secs(10), news.recv())
+                    .await
+                    .expect("news"),
+            );
+        }
+    }
+
+    async fn create(&self, name: &str) -> Operation {
+        let accepted = self
+            .engine
+            .create(Self::request(name), "test")
+            .await
+            .expect("accepted");
+        self.end_of(accepted).await
+    }
+
+    async fn destroy(&self, name: &str) -> Operation {
+        let accepted = self
+            .engine
+            .destroy(&self::name(name), "test")
+            .await
+            .expect("accepted");
+        self.end_of(accepted).await
+    }
+
+    async fn state(&self, name: &str) -> Option<GuestState> {
+        let guests = self.engine.list().await.expect("listed");
+        guests
+            .iter()
+            .find(|view| view.guest.name.as_str() == name)
+            .map(|view| view.state)
+    }
+
+    #[expect(clippy::panic, reason = "a test fails with a panic")]
+    async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        for _ in 0..1000 {
+            if condition().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited in vain until {what}");
+    }
+}
+
+fn name(text: &str) -> GuestName {
+    GuestName::parse(text).expect("valid")
+}
+
+#[tokio::test]
+async fn a_failure_in_any_step_of_a_create_leaves_nothing() {
+    for step in [
+        "closure.ensure",
+        "rootfs.ensure",
+        "secrets.ensure",
+        "unit.ensure",
+        "network.ensure",
+        "unit.release",
+    ] {
+        let inn = inn();
+        inn.host.fail(step, 1);
+        let operation = inn.create("web").await;
+        let failure = operation
+            .failure
+            .unwrap_or_else(|| panic!("{step} did not fail"));
+        assert!(failure.message.contains(step), "{step}: {failure:?}");
+        assert_eq!(inn.state("web").await, None, "{step}: the record is gone");
+        assert!(inn.host.world().is_empty(), "{step}: something is left");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_in_any_step_of_a_destroy_goes_on_with_the_others_and_is_made_good_later() {
+    for step in [
+        "unit.remove",
+        "network.remove",
+        "rootfs.remove",
+        "closure.remove",
+    ] {
+        let inn = inn();
+        assert_eq!(inn.create("web").await.failure, None);
+        inn.host.fail(step, 1);
+        let operation = inn.destroy("web").await;
+        assert!(operation.failure.is_some(), "{step} did not fail");
+        {
+            let world = inn.host.world();
+            for other in [
+                "unit.remove",
+                "network.remove",
+                "rootfs.remove",
+                "closure.remove",
+            ] {
+                assert!(
+                    world.calls.contains(&format!("{other} web")),
+                    "{other} was not tried when {step} failed"
+                );
+            }
+        }
+        // Nobody asks again: the engine keeps the promise by itself.
+        inn.until("it is gone", async || inn.state("web").await.is_none())
+            .await;
+        assert!(inn.host.world().is_empty(), "{step}: something is left");
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_fails_keeps_the_record_until_all_is_gone() {
+    let inn = inn();
+    inn.host.fail("unit.release", 1);
+    inn.host.fail("rootfs.remove", 2);
+    assert!(inn.create("web").await.failure.is_some());
+    assert!(inn.host.world().trees.contains(&name("web")));
+    assert_eq!(
+        inn.state("web").await,
+        Some(GuestState::Failed),
+        "what is left has an owner"
+    );
+    inn.until("it is gone", async || inn.state("web").await.is_none())
+        .await;
+    assert!(inn.host.world().is_empty());
+}
+
+#[tokio::test]
+async fn a_destroy_takes_over_from_a_create_that_builds() {
+    let inn = inn();
+    let building = CreateRequest {
+        name: Some(name("web")),
+        ..CreateRequest::default()
+    };
+    let create = inn.engine.create(building, "test").await.expect("accepted");
+    assert_eq!(inn.destroy("web").await.failure, None);
+    let superseded = inn
+        .end_of(create)
+        .await
+        .failure
+        .expect("did not end as asked");
+    assert_eq!(superseded.code.as_str(), "guest_busy");
+    assert!(inn.host.world().is_empty());
+}
+
+#[tokio::test]
+async fn an_unfinished_operation_goes_on_with_the_next_engine() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let host = FakeHost::new();
+    let accepted = {
+        let first = engine(&host, directory.path());
+        let request = CreateRequest {
+            name: Some(name("web")),
+            ..CreateRequest::default()
+        };
+        // It waits for a build that never ends, until the runtime drops it: as good as a crash.
+        let accepted = first.create(request, "test").await.expect("accepted");
+        first.store().clone().close().await.expect("closed");
+        accepted
+    };
+    let inn = Inn {
+        engine: engine(&host, directory.path()),
+        host,
+        _directory: directory,
+    };
+    inn.engine.restore().await.expect("restored");
+    inn.host.builds.notify_waiters();
+    inn.until("the build is let through", async || {
+        inn.host.builds.notify_waiters();
+        inn.state("web").await == Some(GuestState::Running)
+    })
+    .await;
+    assert_eq!(inn.end_of(accepted).await.state, OperationState::Done);
+}
+
+#[tokio::test]
+async fn guests_that_end_are_restarted_or_left_alone_as_they_ended() {
+    let inn = inn();
+    let watcher = inn.engine.clone();
+    tokio::spawn(async move { watcher.watch(Duration::from_secs(3600)).await });
+    tokio::task::yield_now().await;
+    for (name, status) in [("reboots", UnitPhase::REBOOT), ("crashes", 1)] {
+        inn.create(name).await;
+        inn.host.end(&self::name(name), status);
+        inn.until("it runs again", async || {
+            inn.host.world().units.get(&self::name(name)) == Some(&UnitPhase::Running)
+        })
+        .await;
+    }
+    inn.create("halts").await;
+    inn.host.end(&name("halts"), 0);
+    inn.until("it rests", async || {
+        inn.state("halts").await == Some(GuestState::Stopped)
+    })
+    .await;
+    let guest = inn.engine.guest(&name("halts")).await.expect("there");
+    assert_eq!(guest.want, Want::Stopped);
+}
+
+#[tokio::test]
+async fn gc_removes_orphans_and_spares_guests() {
+    let inn = inn();
+    inn.create("web").await;
+    {
+        let mut world = inn.host.world();
+        world.trees.insert(name("lost"));
+        world.links.insert(name("lost"));
+    }
+    let looked = inn.engine.gc(true).await.expect("looked");
+    assert_eq!(looked.orphans.len(), 2);
+    assert!(
+        inn.host.world().trees.contains(&name("lost")),
+        "a dry run removes nothing"
+    );
+    let swept = inn.engine.gc(false).await.expect("swept");
+    assert!(
+        swept.orphans.iter().all(|orphan| orphan.removed),
+        "{swept:?}"
+    );
+    assert!(!inn.host.world().trees.contains(&name("lost")));
+    assert_eq!(inn.state("web").await, Some(GuestState::Running));
+    assert!(
+        inn.engine
+            .gc(false)
+            .await
+            .expect("swept")
+            .orphans
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn every_step_is_told_in_order() {
+    let inn = inn();
+    let operation = inn.create("web").await;
+    inn.until("the last event is stored", async || {
+        events(&inn, operation.id).await.last() == Some(&"finished".to_owned())
+    })
+    .await;
+    let told = events(&inn, operation.id).await;
+    // Steps of one stage run at the same time; the stages follow each other.
+    let at = |what: &str| {
+        told.iter()
+            .position(|line| line == what)
+            .unwrap_or_else(|| panic!("{what}: {told:?}"))
+    };
+    assert_eq!(at("accepted"), 0);
+    assert!(at("done ensure-rootfs") < at("started ensure-unit"));
+    assert!(at("done ensure-unit") < at("started ensure-network"));
+    assert!(at("done ensure-network") < at("started release"));
+}
+
+async fn events(inn: &Inn, operation: innkeeper_model::OperationId) -> Vec<String> {
+    let filter = innkeeper_store::EventFilter {
+        after: 0,
+        operation: Some(operation),
+        guest: None,
+        limit: 100,
+    };
+    let events = inn.engine.store().events(filter).await.expect("read");
+    let word = |kind: EventKind| match kind {
+        EventKind::Accepted { .. } => "accepted".to_owned(),
+        EventKind::StepStarted { step } => format!("started {step}"),
+        EventKind::StepDone { step, .. } => format!("done {step}"),
+        EventKind::Finished => "finished".to_owned(),
+        other => format!("{other:?}"),
+    };
+    events.into_iter().map(|event| word(event.kind)).collect()
+}
+
+#[tokio::test]
+async fn a_build_is_remembered_for_the_next_guest() {
+    let inn = inn();
+    let accepted = inn
+        .engine
+        .build(BuildRequest::default(), "test")
+        .await
+        .expect("accepted");
+    inn.until("the build has ended", async || {
+        inn.host.builds.notify_waiters();
+        inn.engine
+            .operation(accepted.operation)
+            .await
+            .expect("there")
+            .state
+            == OperationState::Done
+    })
+    .await;
+    let request = CreateRequest {
+        name: Some(name("web")),
+        ..CreateRequest::default()
+    };
+    let created = inn.engine.create(request, "test").await.expect("accepted");
+    assert_eq!(
+        inn.end_of(created).await.failure,
+        None,
+        "it needs no build that nobody lets through"
+    );
+}
+
+#[tokio::test]
+async fn a_stopping_engine_takes_no_new_work() {
+    let inn = inn();
+    inn.engine.stop_working().await;
+    let refused = inn
+        .engine
+        .create(Inn::request("web"), "test")
+        .await
+        .expect_err("refused");
+    assert_eq!(
+        innkeeper_model::Failure::from(&refused).code.as_str(),
+        "shutting_down"
+    );
+}
