@@ -1,0 +1,62 @@
+//! The API on the Unix socket. `innkeeper_model::api` lists the calls.
+
+mod answer;
+mod events;
+mod exec;
+mod guests;
+mod host;
+mod listener;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use innkeeper_engine::Engine;
+use innkeeper_model::api::ConfigReport;
+use innkeeper_model::{Code, Failure};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+pub use listener::{Peer, bind};
+
+/// What every call can use.
+#[derive(Clone)]
+pub struct Context {
+    /// The engine.
+    pub engine: Engine,
+    /// What `innkeeper config` shows.
+    pub config: Arc<ConfigReport>,
+    /// When the daemon started.
+    pub started_at: Timestamp,
+    /// Ends the streams when the daemon stops; they would keep it running for ever.
+    pub stopping: CancellationToken,
+}
+
+/// No request of ours is longer.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// All calls.
+pub fn router(context: Context) -> Router {
+    Router::new()
+        .route("/v1/status", get(host::status))
+        .route("/v1/config", get(host::config))
+        .route("/v1/doctor", get(host::doctor))
+        .route("/v1/gc", post(host::gc))
+        .route("/v1/slots", get(host::slots))
+        .route("/v1/builds", post(host::build))
+        .route("/v1/operations/{id}", get(host::operation))
+        .route("/v1/events", get(events::events))
+        .route("/v1/guests", get(guests::list).post(guests::create))
+        .route("/v1/guests/{name}", get(guests::show).delete(guests::destroy))
+        .route("/v1/guests/{name}/start", post(guests::start))
+        .route("/v1/guests/{name}/stop", post(guests::stop))
+        .route("/v1/guests/{name}/logs", get(guests::logs))
+        .route("/v1/guests/{name}/exec", post(exec::exec))
+        .fallback(async || {
+            answer::Refusal(Failure::new(Code::InvalidRequest, "there is no such call")
+                .with_remedy("The program and innkeeperd may have different versions; `innkeeper status` shows the daemon's."))
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(context)
+}

@@ -1,0 +1,174 @@
+//! Commands in guests: an upgraded connection that carries frames both ways.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use innkeeper_host::unit::ExecSession;
+use innkeeper_model::api::{ExecRequest, exec as frame};
+use innkeeper_model::{Code, Failure};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::Context;
+use super::answer::{Refusal, body, name};
+
+pub(super) async fn exec(
+    State(context): State<Context>,
+    Path(guest): Path<String>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let guest = name(&guest)?;
+    let upgrade = wanted_upgrade(&mut request)?;
+    let bytes = read_body(request.into_body()).await?;
+    let order: ExecRequest = body(&bytes)?;
+    let session = context.engine.exec(&guest, &order).await?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => converse(connection, session).await,
+            Err(error) => debug!(%error, "the caller left before the command began"),
+        }
+    });
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static(frame::PROTOCOL)),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+fn wanted_upgrade(request: &mut Request) -> Result<OnUpgrade, Refusal> {
+    let asked = request
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|value| value == frame::PROTOCOL);
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    match upgrade {
+        Some(upgrade) if asked => Ok(upgrade),
+        _ => Err(Refusal(Failure::new(
+            Code::InvalidRequest,
+            format!("this call needs the header Upgrade: {}", frame::PROTOCOL),
+        ))),
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+    axum::body::to_bytes(body, super::BODY_LIMIT)
+        .await
+        .map_err(|error| {
+            Refusal(Failure::new(
+                Code::InvalidRequest,
+                format!("the request cannot be read: {error}"),
+            ))
+        })
+}
+
+/// Carries frames until the command has ended and all it said is through, or the caller is gone; then the
+/// command is killed with the session.
+async fn converse(connection: Upgraded, mut session: ExecSession) {
+    let (from_caller, to_caller) = tokio::io::split(TokioIo::new(connection));
+    let stdin = session.stdin.take();
+    let stdout = std::mem::replace(&mut session.stdout, Box::pin(tokio::io::empty()));
+    let stderr = session.stderr.take();
+    let (frames, outgoing) = mpsc::channel(16);
+
+    let output = async {
+        let error = async {
+            if let Some(stderr) = stderr {
+                pump(frame::STDERR, stderr, &frames).await;
+            }
+        };
+        join(pump(frame::STDOUT, stdout, &frames), error).await;
+    };
+    let input = receive(from_caller, stdin, &session);
+    let sending = tokio::spawn(send(to_caller, outgoing));
+    tokio::select! {
+        () = output => {}
+        // The caller is gone: dropping the session ends the command.
+        () = input => return,
+    }
+    let status = session.wait().await.unwrap_or(255);
+    drop(
+        frames
+            .send((frame::EXIT, status.to_be_bytes().to_vec()))
+            .await,
+    );
+    drop(frames);
+    drop(sending.await);
+}
+
+/// One frame: its kind and its body.
+type Frame = (u8, Vec<u8>);
+
+async fn pump(kind: u8, mut from: impl AsyncRead + Unpin, frames: &mpsc::Sender<Frame>) {
+    let mut buffer = vec![0; frame::MAX_BODY / 4];
+    // A terminal whose last user is gone answers with EIO where a pipe answers with its end.
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if frames
+            .send((kind, buffer[..length].to_vec()))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn send(
+    mut to: impl AsyncWrite + Unpin,
+    mut frames: mpsc::Receiver<Frame>,
+) -> std::io::Result<()> {
+    while let Some((kind, body)) = frames.recv().await {
+        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
+        let mut bytes = Vec::with_capacity(5 + body.len());
+        bytes.push(kind);
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(body);
+        to.write_all(&bytes).await?;
+        to.flush().await?;
+    }
+    to.shutdown().await
+}
+
+/// Takes the caller's frames until the caller is gone. The end of the caller's input is not the end of
+/// the caller.
+async fn receive(
+    mut from: impl AsyncRead + Unpin,
+    mut stdin: Option<impl AsyncWrite + Unpin>,
+    session: &ExecSession,
+) {
+    while let Ok((kind, body)) = read_frame(&mut from).await {
+        match (kind, body.as_slice()) {
+            (frame::STDIN, []) => stdin = None,
+            (frame::STDIN, bytes) => {
+                if let Some(writer) = &mut stdin {
+                    // The command has closed its input, and may go on without.
+                    if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
+                        stdin = None;
+                    }
+                }
+            }
+            (frame::RESIZE, [r1, r0, c1, c0]) => {
+                session.resize(
+                    u16::from_be_bytes([*r1, *r0]),
+                    u16::from_be_bytes([*c1, *c0]),
+                );
+            }
+            _ => return,
+        }
+    }
+}
+
+async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Frame> {
+    let kind = from.read_u8().await?;
+    let length = usize::try_from(from.read_u32().await?).map_err(std::io::Error::other)?;
+    if length > frame::MAX_BODY {
+        return Err(std::io::Error::other("the frame is too long"));
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).await?;
+    Ok((kind, body))
+}

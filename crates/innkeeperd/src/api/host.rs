@@ -1,0 +1,49 @@
+//! Calls about the host as a whole.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::StatusCode;
+use innkeeper_model::api::{Accepted, ConfigReport, DoctorReport, GcReport, SlotReport, Status};
+use innkeeper_model::{Operation, OperationId};
+
+use super::answer::{Answer, Refusal, accepted, body};
+use super::{Context, Peer};
+
+pub(super) async fn status(State(context): State<Context>) -> Answer<Status> {
+    Ok(Json(context.engine.status(context.started_at).await?))
+}
+
+pub(super) async fn config(State(context): State<Context>) -> Json<ConfigReport> {
+    Json(ConfigReport::clone(&context.config))
+}
+
+pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
+    Ok(Json(context.engine.doctor().await?))
+}
+
+pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer<GcReport> {
+    let request: innkeeper_model::api::GcRequest = body(&request)?;
+    Ok(Json(context.engine.gc(request.dry_run).await?))
+}
+
+pub(super) async fn slots(State(context): State<Context>) -> Answer<SlotReport> {
+    Ok(Json(context.engine.slots().await?))
+}
+
+pub(super) async fn build(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    Ok(accepted(
+        context.engine.build(body(&request)?, &peer.actor()).await?,
+    ))
+}
+
+pub(super) async fn operation(
+    State(context): State<Context>,
+    Path(id): Path<i64>,
+) -> Answer<Operation> {
+    Ok(Json(context.engine.operation(OperationId(id)).await?))
+}

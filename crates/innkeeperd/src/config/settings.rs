@@ -1,0 +1,429 @@
+//! Every setting, with its default.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use innkeeper_host::features::UserIdsChoice;
+use innkeeper_host::unit::Supervisor;
+use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is that must survive a reboot.
+    pub state_dir: PathBuf,
+    /// Where sockets and other things are that a reboot may take.
+    pub runtime_dir: PathBuf,
+    /// The API socket.
+    pub api: Api,
+    /// Addresses and the firewall.
+    pub network: Network,
+    /// Where closures come from.
+    pub nix: Nix,
+    /// What guests get and may.
+    pub guest: GuestDefaults,
+    /// Who keeps guests running.
+    pub supervisor: SupervisorSettings,
+    /// Where file trees are.
+    pub storage: Storage,
+    /// What guests are given to do their work.
+    pub credentials: Credentials,
+    /// How people reach guests.
+    pub ssh: Ssh,
+    /// How the daemon works.
+    pub engine: EngineSettings,
+    /// Installations of predecessors on the same host.
+    pub legacy: Legacy,
+    /// The daemon's own log.
+    pub log: Log,
+}
+
+/// The API socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// The socket's path; empty means `<runtime_dir>/api.sock`.
+    pub socket: String,
+    /// The group whose members may use it. If the group does not exist, only root may.
+    pub group: String,
+}
+
+/// Addresses and the firewall.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// The guests' subnet.
+    pub subnet: SlotRange,
+    /// The guests' name servers; empty means those of the host that guests can reach.
+    pub nameservers: Vec<IpAddr>,
+    /// The name of our nftables table, in the family `inet`.
+    pub table: String,
+    /// Networks that guests may not reach, besides those that are private everywhere.
+    pub refuse: Vec<Ipv4Net>,
+    /// Whether guests may ask a name server on their gateway's address.
+    pub allow_dns: bool,
+    /// Whether refused packets are logged, at most a few each second.
+    pub log_refusals: bool,
+}
+
+/// Where closures come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nix {
+    /// The program `nix`.
+    pub program: PathBuf,
+    /// The flake that agents are built from, `<flake>` or `<flake>#<attribute>`; empty means none.
+    pub flake: String,
+    /// The attribute meant when a flake is given without one.
+    pub attribute: String,
+    /// Where our GC roots are.
+    pub gcroots_dir: PathBuf,
+    /// Nix settings, passed as `--option <name> <value>`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// What guests get and may.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuestDefaults {
+    /// Memory, unless said at creation.
+    pub memory: MemorySize,
+    /// Processors, unless said at creation.
+    pub cpus: Cpus,
+    /// Processes and threads, unless said at creation.
+    pub tasks: u32,
+    /// Whether guests have a user namespace: `on`, `off`, or `auto` for where the kernel allows.
+    pub user_namespace: UserIdsChoice,
+    /// How long a guest may take to shut down, in seconds.
+    pub stop_timeout_seconds: u64,
+    /// How long a guest may take to get to its door, in seconds.
+    pub start_timeout_seconds: u64,
+    /// How much of a guest's console is kept, in bytes, twice.
+    pub log_limit_bytes: u64,
+    /// Whether programs in guests are kept from gaining rights, `sudo` among them.
+    pub no_new_privileges: bool,
+}
+
+/// Who keeps guests running.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SupervisorSettings {
+    /// `systemd`, `direct`, or `auto` for systemd where it is PID 1.
+    pub kind: Supervisor,
+    /// The program `systemd-nspawn`.
+    pub nspawn: PathBuf,
+    /// The name of our cgroup, below which each guest has its own (direct supervision).
+    pub cgroup: String,
+    /// What machine names begin with.
+    pub machine_prefix: String,
+}
+
+/// Where file trees are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// What kind of storage guests have.
+    pub driver: StorageDriver,
+    /// How much space must be left for a guest to be created.
+    pub min_free: MemorySize,
+}
+
+/// A kind of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageDriver {
+    /// A directory in the state directory.
+    Dir,
+}
+
+/// What guests are given to do their work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Credentials {
+    /// The directory whose files each agent gets in `/mnt/claude-creds`; empty means none.
+    pub directory: String,
+    /// The user in the guest who may read them.
+    pub user_id: u32,
+    /// That user's group.
+    pub group_id: u32,
+}
+
+/// How people reach guests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ssh {
+    /// Public keys that may log in as `agent`, in the format of `authorized_keys`.
+    pub authorized_keys: Vec<String>,
+    /// Files of variables whose `ADMIN_SSH_KEY` may log in too.
+    pub admin_key_files: Vec<PathBuf>,
+    /// The program `ssh-keygen`.
+    pub keygen: PathBuf,
+}
+
+/// How the daemon works.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// How many guests may be starting at the same time; 0 means twice the number of processors.
+    pub concurrent_starts: usize,
+    /// How often everything is looked after, in seconds.
+    pub interval_seconds: u64,
+}
+
+/// Installations of predecessors on the same host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Legacy {
+    /// Directories with their slot counters and tracking files, so that no address is given out twice.
+    pub directories: Vec<PathBuf>,
+}
+
+/// The daemon's own log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
+    /// `info,innkeeper_engine=debug`.
+    pub level: String,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// To the journal where systemd has given us one, and as text otherwise.
+    Auto,
+    /// Lines for people, on standard error.
+    Text,
+    /// One JSON object in each line, on standard error.
+    Json,
+    /// To the journal, with fields.
+    Journald,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/innkeeper".into(),
+            runtime_dir: "/run/innkeeper".into(),
+            api: Api::default(),
+            network: Network::default(),
+            nix: Nix::default(),
+            guest: GuestDefaults::default(),
+            supervisor: SupervisorSettings::default(),
+            storage: Storage::default(),
+            credentials: Credentials::default(),
+            ssh: Ssh::default(),
+            engine: EngineSettings::default(),
+            legacy: Legacy::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            socket: String::new(),
+            group: "innkeeper".to_owned(),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            subnet: SlotRange::default(),
+            nameservers: Vec::new(),
+            table: "innkeeper".to_owned(),
+            refuse: Vec::new(),
+            allow_dns: true,
+            log_refusals: false,
+        }
+    }
+}
+
+impl Default for Nix {
+    fn default() -> Self {
+        Self {
+            program: "nix".into(),
+            flake: String::new(),
+            attribute: Installable::DEFAULT_ATTRIBUTE.to_owned(),
+            gcroots_dir: "/nix/var/nix/gcroots/innkeeper".into(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for GuestDefaults {
+    fn default() -> Self {
+        Self {
+            memory: MemorySize::from_bytes(4 << 30),
+            cpus: Cpus::from_percent(200),
+            tasks: 4096,
+            user_namespace: UserIdsChoice::Auto,
+            stop_timeout_seconds: 30,
+            start_timeout_seconds: 30,
+            log_limit_bytes: 4 << 20,
+            no_new_privileges: false,
+        }
+    }
+}
+
+impl Default for SupervisorSettings {
+    fn default() -> Self {
+        Self {
+            kind: Supervisor::Auto,
+            nspawn: "systemd-nspawn".into(),
+            cgroup: "innkeeper".to_owned(),
+            machine_prefix: String::new(),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            driver: StorageDriver::Dir,
+            min_free: MemorySize::from_bytes(512 << 20),
+        }
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            directory: "/var/secrets/claude".to_owned(),
+            user_id: 1000,
+            group_id: 100,
+        }
+    }
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self {
+            authorized_keys: Vec::new(),
+            admin_key_files: vec!["/var/secrets/preview.env".into()],
+            keygen: "ssh-keygen".into(),
+        }
+    }
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            concurrent_starts: 0,
+            interval_seconds: 60,
+        }
+    }
+}
+
+impl Default for Legacy {
+    fn default() -> Self {
+        Self {
+            directories: vec![
+                "/var/lib/claude-agents".into(),
+                "/var/lib/preview-deploys".into(),
+            ],
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// The API socket's path.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        match self.api.socket.as_str() {
+            "" => self.runtime_dir.join("api.sock"),
+            path => path.into(),
+        }
+    }
+
+    /// The directory with one directory for each guest.
+    #[must_use]
+    pub fn guests_dir(&self) -> PathBuf {
+        self.state_dir.join("guests")
+    }
+
+    /// The flake output that agents are built from.
+    ///
+    /// # Errors
+    /// When it is no flake output.
+    pub fn installable(&self) -> Result<Option<Installable>, ConfigError> {
+        if self.nix.flake.is_empty() {
+            return Ok(None);
+        }
+        Installable::parse(&self.nix.flake, &self.nix.attribute)
+            .map(Some)
+            .map_err(|error| ConfigError::Value {
+                setting: "nix.flake",
+                problem: error.to_string(),
+            })
+    }
+
+    /// What types alone do not say.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |setting, problem: &str| {
+            Err(ConfigError::Value {
+                setting,
+                problem: problem.to_owned(),
+            })
+        };
+        self.installable()?;
+        for (setting, path) in [
+            ("state_dir", self.state_dir.as_path()),
+            ("runtime_dir", self.runtime_dir.as_path()),
+            ("api.socket", &self.socket()),
+            ("nix.gcroots_dir", &self.nix.gcroots_dir),
+        ] {
+            if !path.is_absolute() {
+                return refuse(setting, "the path must start with '/'");
+            }
+        }
+        // sockaddr_un has 108 bytes, one of them for the end.
+        if self.socket().as_os_str().len() > 107 {
+            return refuse("api.socket", "the path of a socket has 107 bytes at most");
+        }
+        if self.guest.tasks == 0 {
+            return refuse("guest.tasks", "a guest needs at least 1 task");
+        }
+        if self.guest.start_timeout_seconds == 0 || self.engine.interval_seconds == 0 {
+            return refuse(
+                "guest.start_timeout_seconds and engine.interval_seconds",
+                "must be at least 1",
+            );
+        }
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if self.supervisor.cgroup.is_empty() || !plain(&self.supervisor.cgroup) {
+            return refuse(
+                "supervisor.cgroup",
+                "only a-z, 0-9 and '-' are allowed, and at least one of them",
+            );
+        }
+        if !plain(&self.supervisor.machine_prefix) {
+            return refuse(
+                "supervisor.machine_prefix",
+                "only a-z, 0-9 and '-' are allowed",
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! What a configuration means, and how mistakes are named.
+
+use super::*;
+
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, text).expect("written");
+    load(Some(&file), |name| {
+        variables
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| (*v).to_owned())
+    })
+}
+
+fn complaint(text: &str, variables: &[(&str, &str)]) -> String {
+    let error = load_text(text, variables).expect_err("refused").to_string();
+    // The file's name differs from run to run.
+    let start = error.find("config.toml").map_or(0, |at| at);
+    error[start..].to_owned()
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let loaded = load_text("", &[]).expect("valid");
+    let lines: Vec<String> = loaded
+        .report
+        .settings
+        .iter()
+        .map(|s| format!("{} = {} # {}", s.name, s.value, s.origin))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn the_environment_beats_the_file_and_says_so() {
+    let loaded = load_text(
+        "[network]\nsubnet = '10.1.0.0/16'\n[guest]\nmemory = '2G'",
+        &[
+            ("INNKEEPER_NETWORK_SUBNET", "10.2.0.0/16"),
+            ("INNKEEPER_GUEST_TASKS", "7"),
+            ("INNKEEPER_SOCKET", "x"),
+        ],
+    )
+    .expect("valid");
+    assert_eq!(
+        loaded.config.network.subnet.subnet().to_string(),
+        "10.2.0.0/16"
+    );
+    assert_eq!(loaded.config.guest.tasks, 7);
+    let origin = |name: &str| {
+        loaded
+            .report
+            .settings
+            .iter()
+            .find(|s| s.name == name)
+            .map(|s| s.origin.clone())
+    };
+    assert_eq!(
+        origin("network.subnet").as_deref(),
+        Some("INNKEEPER_NETWORK_SUBNET")
+    );
+    assert_eq!(origin("guest.memory").as_deref(), Some("file"));
+    assert_eq!(origin("guest.cpus").as_deref(), Some("default"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    insta::assert_snapshot!(complaint("[guest]\nmemroy = '2G'", &[]));
+    insta::assert_snapshot!(complaint("[guest]\nmemory = 'much'", &[]));
+    insta::assert_snapshot!(complaint("", &[("INNKEEPER_NETWORK_SUBNET", "10.0.0.1/8")]));
+    insta::assert_snapshot!(complaint("state_dir = 'var'", &[]));
+    insta::assert_snapshot!(complaint("[nix]\nflake = '--impure'", &[]));
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+    let documented: Vec<(&str, &str)> = rows
+        .map(|(name, rest)| (name, rest.split("` |").next().unwrap_or(rest)))
+        .collect();
+    let loaded = load_text("", &[]).expect("valid");
+    for setting in &loaded.report.settings {
+        let row = (setting.name.as_str(), setting.value.as_str());
+        assert!(
+            documented.contains(&row),
+            "docs/configuration.md lacks the row | `{}` | `{}` |",
+            row.0,
+            row.1
+        );
+    }
+    assert_eq!(
+        documented.len(),
+        loaded.report.settings.len(),
+        "a row names no setting"
+    );
+}

@@ -1,0 +1,214 @@
+//! From the configuration to a daemon that answers, and back to nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper_engine::EngineError;
+use innkeeper_host::features::FeatureError;
+use innkeeper_host::{FileError, FileErrorExt, HostError};
+use innkeeper_model::{Code, Explain};
+use innkeeper_store::StoreError;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::{self, Context, Peer};
+use crate::config::{Config, ConfigError, Loaded};
+use crate::lock::{LockError, StateLock};
+use crate::{logging, service, wiring};
+
+/// How long operations under way may take to end when the daemon stops. What is not done by then goes on
+/// at the next start.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long callers may take to hear their last answer.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another daemon.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file or a socket.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// A resource.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The runtime, a signal handler, the server.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Explain for DaemonError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Lock(LockError::Held { .. }) => Code::StateLocked,
+            Self::Lock(LockError::File(error)) | Self::File(error) => error.code_or(Code::Internal),
+            Self::Store(error) => error.code(),
+            Self::Features(error) => error.code(),
+            Self::Host(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::System { .. } => Code::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.remedy(),
+            Self::Lock(LockError::Held { .. }) => Some(
+                "Stop it first, or give this one another state_dir, runtime_dir, network.subnet and supervisor.cgroup.".to_owned(),
+            ),
+            Self::Lock(LockError::File(error)) | Self::File(error) => error.remedy(),
+            Self::Store(error) => error.remedy(),
+            Self::Features(error) => error.remedy(),
+            Self::Host(error) => error.remedy(),
+            Self::Engine(error) => error.remedy(),
+            Self::System { .. } => None,
+        }
+    }
+}
+
+/// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
+///
+/// # Errors
+/// When it cannot start, or its server fails.
+pub fn run(loaded: Loaded) -> Result<(), DaemonError> {
+    logging::start(&loaded.config.log)?;
+    // Two threads are enough for what is mostly waiting, and keep the daemon small.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .map_err(|source| system("start the runtime", source))?;
+    let result = runtime.block_on(serve(loaded));
+    // Threads that still work on the host's files end with the process; their work is taken up again.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
+    let started_at = Timestamp::now();
+    let config = loaded.config;
+    prepare_directories(&config)?;
+    let _lock = StateLock::take(&config.state_dir)?;
+    let engine = wiring::engine(&config).await?;
+    let listener = api::bind(&config.socket(), &config.api.group)?;
+    let stopping = stop_signal()?;
+    engine.restore().await?;
+    let context = Context {
+        engine: engine.clone(),
+        config: Arc::new(loaded.report),
+        started_at,
+        stopping: stopping.clone(),
+    };
+    tokio::spawn(service::watchdog(engine.clone(), stopping.clone()));
+    let watching = {
+        let engine = engine.clone();
+        let interval = Duration::from_secs(config.engine.interval_seconds);
+        tokio::spawn(async move { engine.watch(interval).await })
+    };
+    service::ready();
+    info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let app = api::router(context).into_make_service_with_connect_info::<Peer>();
+    let server =
+        axum::serve(listener, app).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        // The server ends with the same signal, perhaps before we look; that is not the end of our work.
+        biased;
+        () = stopping.cancelled() => {}
+        // Without a signal, it ends only when it cannot go on.
+        result = &mut server => return joined(result),
+    }
+    service::stopping();
+    info!("stopping; guests go on");
+    if tokio::time::timeout(PATIENCE, engine.stop_working())
+        .await
+        .is_err()
+    {
+        warn!("operations are still under way; they go on at the next start");
+    }
+    watching.abort();
+    if let Ok(result) = tokio::time::timeout(GOODBYE, server).await {
+        joined(result)?;
+    }
+    if let Err(error) = engine.store().clone().close().await {
+        warn!(%error, "the database was not closed properly; it is consistent all the same");
+    }
+    Ok(())
+}
+
+fn joined(result: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), DaemonError> {
+    result
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(|source| system("serve the API", source))
+}
+
+fn prepare_directories(config: &Config) -> Result<(), FileError> {
+    // Guests' files may be set-user-id; nobody but root gets that far.
+    make_directory(&config.state_dir, 0o700)?;
+    // Members of the group pass through here to the socket; a guest's root to its door.
+    make_directory(&config.runtime_dir, 0o755)
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .on("create", path)
+}
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
+fn stop_signal() -> Result<CancellationToken, DaemonError> {
+    let failed = |source| system("handle signals", source);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let token = CancellationToken::new();
+    let stopping = token.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if token.is_cancelled() {
+                std::process::exit(130);
+            }
+            token.cancel();
+        }
+    });
+    Ok(stopping)
+}
+
+fn system(action: &'static str, source: io::Error) -> DaemonError {
+    DaemonError::System { action, source }
+}

@@ -1,0 +1,12 @@
+//! The daemon: configuration, API server, wiring, shutdown.
+
+pub mod api;
+pub mod config;
+mod crash;
+mod daemon;
+mod lock;
+mod logging;
+mod service;
+mod wiring;
+
+pub use daemon::{DaemonError, run};

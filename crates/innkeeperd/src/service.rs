@@ -1,0 +1,50 @@
+//! What systemd is told, where there is one (sd_notify(3)).
+
+use std::time::Duration;
+
+use innkeeper_engine::Engine;
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// Says that the daemon is ready.
+pub(crate) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Says that the daemon is stopping.
+pub(crate) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Tells the watchdog that the daemon is alive, as long as the store answers; a daemon that cannot reach
+/// its store is of no use, and is better started anew.
+pub(crate) async fn watchdog(engine: Engine, stopping: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    // Half of the limit, as sd_watchdog_enabled(3) advises.
+    let mut timer = tokio::time::interval(limit / 2);
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        match tokio::time::timeout(
+            Duration::from_secs(5).min(limit / 2),
+            engine.store().last_event_seq(),
+        )
+        .await
+        {
+            Ok(Ok(_)) => tell(&[NotifyState::Watchdog]),
+            Ok(Err(cause)) => error!(%cause, "the store does not answer"),
+            Err(_) => error!("the store does not answer in time"),
+        }
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd was not told");
+    }
+}

@@ -1,0 +1,129 @@
+//! Puts the parts together as configured.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_host::closure::{NixClosures, NixConfig};
+use innkeeper_host::facilities::Facilities;
+use innkeeper_host::features::Features;
+use innkeeper_host::firewall::{FirewallConfig, NftFirewall};
+use innkeeper_host::network::{NetworkConfig, VethNetwork};
+use innkeeper_host::rootfs::{DirConfig, DirRootfs};
+use innkeeper_host::secrets::{GuestSecrets, SecretsConfig};
+use innkeeper_host::unit::{self, UnitConfig};
+use innkeeper_model::Limits;
+use innkeeper_store::Store;
+use tracing::{info, warn};
+
+use crate::config::{Config, StorageDriver};
+use crate::crash;
+use crate::daemon::DaemonError;
+
+/// The engine of this host.
+pub(crate) async fn engine(config: &Config) -> Result<Engine, DaemonError> {
+    let store = Store::open(
+        &config.state_dir.join("innkeeper.db"),
+        config.network.subnet,
+    )?;
+    for note in store.import_legacy(&config.legacy.directories).await? {
+        warn!("{note}");
+    }
+    let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
+    info!(user_ids = ?features.user_ids, "guests' user ids");
+    let host = facilities(config, &features).await?;
+    let engine = EngineConfig {
+        installable: config.installable()?,
+        attribute: config.nix.attribute.clone(),
+        limits: Limits {
+            memory: config.guest.memory,
+            cpus: config.guest.cpus,
+            tasks: config.guest.tasks,
+        },
+        concurrent_starts: concurrent_starts(config),
+        range: config.network.subnet,
+    };
+    Ok(Engine::new(engine, store, host, features, crash::probe()))
+}
+
+fn concurrent_starts(config: &Config) -> usize {
+    match config.engine.concurrent_starts {
+        0 => 2 * std::thread::available_parallelism().map_or(1, usize::from),
+        given => given,
+    }
+}
+
+async fn facilities(config: &Config, features: &Features) -> Result<Facilities, DaemonError> {
+    let user_ids = features.user_ids;
+    let guests = config.guests_dir();
+    let StorageDriver::Dir = config.storage.driver;
+    let secrets = GuestSecrets::new(SecretsConfig {
+        guests: guests.clone(),
+        user_ids,
+        ssh_keygen: config.ssh.keygen.clone(),
+        authorized_keys: config.ssh.authorized_keys.clone(),
+        admin_key_files: config.ssh.admin_key_files.clone(),
+        credentials: some_path(&config.credentials.directory),
+        agent_uid: config.credentials.user_id,
+        agent_gid: config.credentials.group_id,
+        nameservers: config.network.nameservers.clone(),
+    });
+    Ok(Facilities {
+        closures: Arc::new(NixClosures::new(NixConfig {
+            program: config.nix.program.clone(),
+            gcroots: config.nix.gcroots_dir.clone(),
+            links: config.state_dir.join("closures"),
+            options: config.nix.options.clone(),
+        })),
+        rootfs: Arc::new(DirRootfs::new(DirConfig {
+            guests: guests.clone(),
+            min_free: config.storage.min_free.bytes(),
+            user_ids,
+        })),
+        firewall: Arc::new(firewall(config, &secrets)?),
+        secrets: Arc::new(secrets),
+        network: Arc::new(VethNetwork::new(NetworkConfig {
+            range: config.network.subnet,
+        })),
+        units: unit::open(
+            UnitConfig {
+                nspawn: config.supervisor.nspawn.clone(),
+                cgroup: config.supervisor.cgroup.clone(),
+                machine_prefix: config.supervisor.machine_prefix.clone(),
+                user_ids,
+                stop_timeout: Duration::from_secs(config.guest.stop_timeout_seconds),
+                door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
+                log_limit: config.guest.log_limit_bytes,
+                no_new_privileges: config.guest.no_new_privileges,
+                ..UnitConfig::new(guests, &config.runtime_dir)
+            },
+            config.supervisor.kind,
+        )
+        .await?,
+    })
+}
+
+fn firewall(config: &Config, secrets: &GuestSecrets) -> Result<NftFirewall, DaemonError> {
+    let name_servers = secrets.nameservers()?.into_iter();
+    Ok(NftFirewall::new(FirewallConfig {
+        subnet: config.network.subnet.subnet(),
+        table: config.network.table.clone(),
+        allow_dns: config.network.allow_dns,
+        log_refusals: config.network.log_refusals,
+        nameservers: name_servers
+            .filter_map(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                // Guests have no IPv6.
+                IpAddr::V6(_) => None,
+            })
+            .collect(),
+        allowed_host_ports: Vec::new(),
+        extra_private: config.network.refuse.clone(),
+    }))
+}
+
+fn some_path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
