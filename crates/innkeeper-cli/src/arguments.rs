@@ -1,0 +1,140 @@
+//! Words of the command line that are more than text.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use innkeeper_model::{Installable, InvalidInstallable};
+
+/// A flake output as given, with a relative path made absolute: the daemon has another working directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FlakeOutput(String);
+
+impl FlakeOutput {
+    /// Reads `<flake>` or `<flake>#<attribute>`.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidInstallable> {
+        Installable::parse(text, Installable::DEFAULT_ATTRIBUTE)?;
+        Ok(Self(absolute(
+            text,
+            &env::current_dir().unwrap_or_default(),
+        )))
+    }
+
+    /// The text for a request whose default attribute the daemon knows.
+    pub(crate) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+/// Makes the path in a path-like flake reference absolute. Path-like is what starts with `.` or `path:`
+/// (Nix manual, "nix flake", "Path-like syntax"); everything else is a URL, an absolute path or a name in the
+/// registry, and means the same everywhere.
+fn absolute(text: &str, directory: &Path) -> String {
+    let (scheme, rest) = match text.strip_prefix("path:") {
+        Some(rest) => ("path:", rest),
+        None => ("", text),
+    };
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    let (path, parameters) = rest.split_at(end);
+    let relative = !path.is_empty() && !path.starts_with('/');
+    if !relative || (scheme.is_empty() && !path.starts_with('.')) {
+        return text.to_owned();
+    }
+    let joined = directory.join(path);
+    // A path that does not exist is the daemon's to complain about, with a code of its own.
+    let found = joined.canonicalize().unwrap_or_else(|_| lexical(&joined));
+    format!("{scheme}{}{parameters}", found.display())
+}
+
+/// Removes `.` and `..` from an absolute path without asking the file system.
+fn lexical(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// An environment variable for a command in a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Variable(pub(crate) String, pub(crate) String);
+
+/// Why a text is not a [`Variable`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidVariable {
+    /// No name in front of the `=`.
+    #[error(
+        "'{0}' is not an environment variable; write NAME=VALUE, or NAME alone to pass on your own"
+    )]
+    Syntax(String),
+    /// Only a name is given and the caller's environment has no such variable.
+    #[error("the environment variable '{0}' is not set here, so it cannot be passed on")]
+    Unset(String),
+}
+
+impl Variable {
+    /// Reads `NAME=VALUE`, or `NAME` for a variable of the caller's own: everybody on the host can read the
+    /// arguments of a program, so a secret's value must not have to stand there.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidVariable> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, env::var(text).ok()),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(InvalidVariable::Syntax(text.to_owned()));
+        }
+        let value = value.ok_or_else(|| InvalidVariable::Unset(name.to_owned()))?;
+        Ok(Self(name.to_owned(), value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_flakes_mean_the_callers_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let here = directory.path().canonicalize().expect("its path");
+        let at = |text: &str| absolute(text, &here);
+        let here = here.display();
+        assert_eq!(at("."), format!("{here}"));
+        assert_eq!(at(".#guest"), format!("{here}#guest"));
+        assert_eq!(at("./fleet/../x?dir=a#b"), format!("{here}/x?dir=a#b"));
+        assert_eq!(at("path:fleet"), format!("path:{here}/fleet"));
+    }
+
+    #[test]
+    fn other_flakes_stay_as_they_are() {
+        for text in [
+            "/srv/fleet#a",
+            "github:owner/repo",
+            "nixpkgs#hello",
+            "path:/srv/x",
+        ] {
+            assert_eq!(absolute(text, Path::new("/home/kim")), text);
+        }
+    }
+
+    #[test]
+    fn variables_are_given_or_passed_on() {
+        let variable = |name: &str, value: &str| Ok(Variable(name.to_owned(), value.to_owned()));
+        assert_eq!(Variable::parse("A=b=c"), variable("A", "b=c"));
+        assert_eq!(Variable::parse("A="), variable("A", ""));
+        assert!(matches!(Variable::parse("PATH"), Ok(Variable(_, value)) if !value.is_empty()));
+        assert!(matches!(
+            Variable::parse("=x"),
+            Err(InvalidVariable::Syntax(_))
+        ));
+        assert!(matches!(
+            Variable::parse("INNKEEPER_NO_SUCH"),
+            Err(InvalidVariable::Unset(_))
+        ));
+    }
+}

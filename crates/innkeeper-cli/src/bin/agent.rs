@@ -1,0 +1,5 @@
+//! `agent`: guests for coding agents.
+
+fn main() -> std::process::ExitCode {
+    innkeeper_cli::start::<innkeeper_cli::Agent>()
+}

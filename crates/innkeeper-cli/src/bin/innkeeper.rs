@@ -1,0 +1,5 @@
+//! `innkeeper`: the host and its daemon.
+
+fn main() -> std::process::ExitCode {
+    innkeeper_cli::start::<innkeeper_cli::Innkeeper>()
+}

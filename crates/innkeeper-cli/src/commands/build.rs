@@ -1,0 +1,40 @@
+//! `agent build`.
+
+use std::time::Instant;
+
+use clap::Args;
+use innkeeper_model::api::{Accepted, BuildRequest};
+
+use super::{Context, milliseconds_since};
+use crate::arguments::FlakeOutput;
+use crate::failure::Status;
+use crate::follow::{attended, follow, goes_on};
+
+/// Build the closure that agents boot from, so that creating one need not
+#[derive(Args, Debug)]
+pub(crate) struct Build {
+    /// The flake output; the one configured in innkeeperd when left out
+    #[arg(value_name = "FLAKE[#ATTR]", value_parser = FlakeOutput::parse)]
+    flake: Option<FlakeOutput>,
+}
+
+impl Build {
+    pub(crate) async fn run(self, cx: &Context) -> Status {
+        let request = BuildRequest {
+            installable: self.flake.map(FlakeOutput::into_text),
+        };
+        let label = match &request.installable {
+            Some(installable) => format!("Building {installable}"),
+            None => "Building the configured flake output".to_owned(),
+        };
+        let start = Instant::now();
+        let accepted: Accepted = cx.client.post("/v1/builds", &request).await?;
+        let followed = follow(&cx.client, &cx.output, &accepted, &label);
+        attended(|| goes_on(&accepted), followed).await?;
+        let elapsed_ms = milliseconds_since(start);
+        cx.output
+            .ok(format_args!("The closure is built after {elapsed_ms} ms."))?;
+        cx.ended(accepted.operation, elapsed_ms, None)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,181 @@
+//! `agent exec`.
+
+use std::io;
+
+use clap::Args;
+use innkeeper_model::api::{ExecRequest, exec};
+use innkeeper_model::{Code, Failure, GuestName};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Context;
+use crate::arguments::Variable;
+use crate::client::{Upgraded, guest_path};
+use crate::failure::{CommandError, Status, not_understood};
+use crate::frames;
+use crate::suggest::suggest;
+use crate::terminal::{self, Endings, RawMode};
+
+/// Run a command in an agent, without SSH
+///
+/// Standard input, output and error are passed on, and the exit status is the command's (128 + n for signal n).
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// Give the command a terminal
+    #[arg(long, short)]
+    tty: bool,
+
+    /// The agent's user to run it as, by name or number; root when left out
+    #[arg(long, short)]
+    user: Option<String>,
+
+    /// An additional environment variable; NAME alone passes on the caller's own
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = Variable::parse)]
+    env: Vec<Variable>,
+
+    /// The agent
+    name: GuestName,
+
+    /// The command and its arguments, best after `--`
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The longest piece of standard input that is sent at once.
+const PIECE: usize = 32 * 1024;
+
+impl Exec {
+    pub(crate) async fn run(self, cx: &Context) -> Status {
+        let (name, tty) = (self.name.clone(), self.tty);
+        let path = guest_path(&name, "/exec");
+        let answer = cx
+            .client
+            .upgrade(&path, exec::PROTOCOL, &self.request())
+            .await;
+        let connection = suggest(&cx.client, &name, answer).await?;
+        let (reader, writer) = tokio::io::split(connection);
+        if !tty {
+            return session(reader, writer, false).await;
+        }
+        let mut endings = Endings::catch().map_err(|error| terminal_error(&error))?;
+        // It lives until this function returns, and so ends on every way out.
+        let _raw = RawMode::enter().map_err(|error| terminal_error(&error))?;
+        tokio::select! {
+            status = session(reader, writer, true) => status,
+            code = endings.next() => Ok(code),
+        }
+    }
+
+    fn request(self) -> ExecRequest {
+        let mut environment: Vec<_> = self.env.into_iter().map(|Variable(n, v)| (n, v)).collect();
+        // Programs in the guest need to know which terminal they draw on.
+        if self.tty
+            && !environment.iter().any(|(name, _)| name == "TERM")
+            && let Ok(term) = std::env::var("TERM")
+        {
+            environment.push(("TERM".to_owned(), term));
+        }
+        ExecRequest {
+            command: self.command,
+            tty: self.tty,
+            size: self.tty.then(terminal::size).flatten(),
+            environment,
+            user: self.user,
+        }
+    }
+}
+
+/// Passes everything on in both directions until the command ends.
+async fn session(reader: ReadHalf<Upgraded>, writer: WriteHalf<Upgraded>, tty: bool) -> Status {
+    tokio::select! {
+        status = receive(reader) => status,
+        never = send(writer, tty) => match never {},
+    }
+}
+
+/// Passes on the command's output and returns its exit status.
+async fn receive(mut reader: ReadHalf<Upgraded>) -> Status {
+    let mut stdout = tokio::io::stdout();
+    let mut stderr = tokio::io::stderr();
+    let mut body = Vec::new();
+    loop {
+        match frames::read(&mut reader, &mut body)
+            .await
+            .map_err(|error| cut_off(&error))?
+        {
+            exec::STDOUT => {
+                write_all(&mut stdout, &body)
+                    .await
+                    .map_err(CommandError::Output)?;
+            }
+            // Nobody may read it; the command goes on.
+            exec::STDERR => drop(write_all(&mut stderr, &body).await),
+            exec::EXIT => {
+                let status = <[u8; 4]>::try_from(body.as_slice()).map(i32::from_be_bytes);
+                let status =
+                    status.map_err(|_| not_understood("an exit status of another size"))?;
+                return Ok(u8::try_from(status).unwrap_or(u8::MAX));
+            }
+            exec::FAILURE => {
+                let failure: Failure = serde_json::from_slice(&body)
+                    .map_err(|error| not_understood(&format!("a failure: {error}")))?;
+                return Err(failure.into());
+            }
+            kind => return Err(not_understood(&format!("a frame of kind {kind}")).into()),
+        }
+    }
+}
+
+async fn write_all(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Passes on standard input and the terminal's size for as long as the session lasts. When the connection
+/// does not take any more, its other direction tells why.
+async fn send(mut writer: WriteHalf<Upgraded>, tty: bool) -> std::convert::Infallible {
+    // The error is of no use here, as the session's end comes from `receive`.
+    drop(send_until_broken(&mut writer, tty).await);
+    std::future::pending().await
+}
+
+async fn send_until_broken(writer: &mut WriteHalf<Upgraded>, tty: bool) -> io::Result<()> {
+    let mut stdin = tokio::io::stdin();
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut piece = vec![0; PIECE];
+    let mut open = true;
+    loop {
+        tokio::select! {
+            read = stdin.read(&mut piece), if open => {
+                // What cannot be read is at its end.
+                let length = read.unwrap_or(0);
+                open = length > 0;
+                frames::write(writer, exec::STDIN, &piece[..length]).await?;
+            }
+            _ = resized.recv(), if tty => {
+                if let Some((rows, columns)) = terminal::size() {
+                    let [a, b] = rows.to_be_bytes();
+                    let [c, d] = columns.to_be_bytes();
+                    frames::write(writer, exec::RESIZE, &[a, b, c, d]).await?;
+                }
+            }
+            else => return Ok(()),
+        }
+    }
+}
+
+fn cut_off(error: &io::Error) -> Failure {
+    Failure::new(
+        Code::DaemonUnreachable,
+        format!("innkeeperd ended the connection before the command ended: {error}"),
+    )
+    .with_remedy("`systemctl status innkeeperd` tells whether it runs; the command may still run in the agent.")
+}
+
+fn terminal_error(error: &io::Error) -> CommandError {
+    Failure::new(
+        Code::Internal,
+        format!("cannot set up the terminal: {error}"),
+    )
+    .into()
+}

@@ -1,0 +1,131 @@
+//! One file for each command, named as the command.
+
+mod build;
+mod completions;
+mod config;
+mod create;
+mod destroy;
+mod doctor;
+mod events;
+mod exec;
+mod gc;
+mod list;
+mod logs;
+mod man;
+mod slots;
+mod ssh;
+mod start;
+pub(crate) mod status;
+mod stop;
+
+use std::time::Instant;
+
+use innkeeper_model::api::{Accepted, GuestView};
+use innkeeper_model::{GuestName, OperationId};
+use serde::Serialize;
+
+pub(crate) use self::build::Build;
+pub(crate) use self::completions::Completions;
+pub(crate) use self::config::Config;
+pub(crate) use self::create::Create;
+pub(crate) use self::destroy::Destroy;
+pub(crate) use self::doctor::Doctor;
+pub(crate) use self::events::Events;
+pub(crate) use self::exec::Exec;
+pub(crate) use self::gc::Gc;
+pub(crate) use self::list::List;
+pub(crate) use self::logs::Logs;
+pub(crate) use self::man::Man;
+pub(crate) use self::slots::Slots;
+pub(crate) use self::ssh::Ssh;
+pub(crate) use self::start::Start;
+pub(crate) use self::stop::Stop;
+use crate::client::{Client, guest_path};
+use crate::failure::CommandError;
+use crate::output::Output;
+use crate::suggest::suggest;
+
+/// What every command works with.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) client: Client,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    /// What the daemon knows about a guest; a name that nobody has gets a suggestion.
+    async fn guest(&self, name: &GuestName) -> Result<GuestView, CommandError> {
+        let answer = self.client.get(&guest_path(name, "")).await;
+        suggest(&self.client, name, answer).await
+    }
+
+    /// Asks for a change of a guest that exists.
+    async fn change(&self, name: &GuestName, verb: &str) -> Result<Accepted, CommandError> {
+        let answer = self.client.post_nothing(&guest_path(name, verb)).await;
+        suggest(&self.client, name, answer).await
+    }
+
+    /// Tells programs how an operation ended: its number, the milliseconds from the request to its end (with
+    /// `--wait`, to the guest's answer), and the guest.
+    fn ended(
+        &self,
+        operation: OperationId,
+        elapsed_ms: u64,
+        guest: Option<GuestView>,
+    ) -> Result<(), CommandError> {
+        #[derive(Serialize)]
+        struct Ended {
+            operation: OperationId,
+            elapsed_ms: u64,
+            #[serde(flatten)]
+            guest: Option<GuestView>,
+        }
+        if !self.output.is_json() {
+            return Ok(());
+        }
+        self.output.value(&Ended {
+            operation,
+            elapsed_ms,
+            guest,
+        })
+    }
+}
+
+/// Whole milliseconds since `start`.
+fn milliseconds_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// ` at <address>`, or nothing while there is no address.
+fn at_address(view: &GuestView) -> String {
+    view.guest_address
+        .map(|address| format!(" at {address}"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    /// Every command has its promises written down: in a module of tests in `tests/cli`, named as the command.
+    #[test]
+    fn every_command_has_a_module_of_tests() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+        let main = std::fs::read_to_string(format!("{root}tests/cli/main.rs")).expect("the tests");
+        let mut commands = 0;
+        for entry in std::fs::read_dir(format!("{root}src/commands")).expect("the commands") {
+            let path = entry.expect("a file").path();
+            let name = path
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            if name != "mod" {
+                commands += 1;
+                assert!(
+                    main.contains(&format!("mod {name};")),
+                    "tests/cli/{name}.rs is missing"
+                );
+            }
+        }
+        assert!(commands > 0);
+    }
+}

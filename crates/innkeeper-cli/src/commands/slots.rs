@@ -1,0 +1,50 @@
+//! `innkeeper slots`.
+
+use clap::Args;
+use innkeeper_model::api::{SlotReport, TakenSlot};
+
+use super::Context;
+use crate::failure::Status;
+use crate::table::{or_dash, table};
+
+/// Show which slots are taken, and with them which addresses
+#[derive(Args, Debug)]
+pub(crate) struct Slots {}
+
+impl Slots {
+    pub(crate) async fn run(self, cx: &Context) -> Status {
+        let report: SlotReport = cx.client.get("/v1/slots").await?;
+        cx.output.show(&report, words)?;
+        Ok(0)
+    }
+}
+
+fn words(report: &SlotReport) -> String {
+    let SlotReport {
+        subnet,
+        counter,
+        capacity,
+        taken,
+    } = report;
+    let head = format!(
+        "{subnet}: {} of {capacity} slots taken, {counter} is the highest given out so far.\n",
+        taken.len()
+    );
+    if taken.is_empty() {
+        return head;
+    }
+    let row = |slot: &TakenSlot| {
+        [
+            slot.slot.to_string(),
+            slot.owner.clone(),
+            slot.kind
+                .map_or_else(|| "older installation".to_owned(), |kind| kind.to_string()),
+            or_dash(slot.guest_address),
+        ]
+    };
+    let rows = taken.iter().map(row).collect();
+    format!(
+        "{head}\n{}",
+        table(["SLOT", "OWNER", "KIND", "ADDRESS"], rows)
+    )
+}

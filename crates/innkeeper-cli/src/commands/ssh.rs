@@ -1,0 +1,128 @@
+//! `agent ssh`.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use clap::Args;
+use innkeeper_model::api::GuestView;
+use innkeeper_model::{Code, Failure, GuestName, GuestState};
+use rustix::fs::MemfdFlags;
+
+use super::Context;
+use crate::failure::{Status, not_running};
+
+/// Open an SSH session in an agent
+///
+/// The agent's host key is the one that innkeeperd made for it; any other is refused. The exit status is ssh's.
+#[derive(Args, Debug)]
+pub(crate) struct Ssh {
+    /// The agent
+    name: GuestName,
+
+    /// The user to log in as
+    #[arg(long, short, default_value = "agent")]
+    user: String,
+
+    /// What else ssh is told: options, or a command to run
+    #[arg(last = true, value_name = "SSH ARGS")]
+    arguments: Vec<OsString>,
+}
+
+impl Ssh {
+    pub(crate) async fn run(self, cx: &Context) -> Status {
+        let view = cx.guest(&self.name).await?;
+        let (address, key) = way_in(&view)?;
+        let failed = |error| cannot_run(&error);
+        let known_hosts = KnownHosts::new(&host_alias(&self.name), key).map_err(failed)?;
+        let status = run_ssh(&self, address, &known_hosts).map_err(failed)?;
+        Ok(status_code(status))
+    }
+}
+
+/// The address and the host key of a guest that runs.
+fn way_in(view: &GuestView) -> Result<(Ipv4Addr, &str), Failure> {
+    let name = &view.guest.name;
+    if view.state != GuestState::Running {
+        return Err(not_running(name, &format!("it is {}", view.state)));
+    }
+    let address = view
+        .guest_address
+        .ok_or_else(|| not_running(name, "it has no address"))?;
+    let key = view.guest.ssh_host_key.as_deref();
+    let key = key.ok_or_else(|| not_running(name, "it has no SSH host key yet"))?;
+    // A second line would be a second key that ssh believes.
+    if key.is_empty() || key.chars().any(char::is_control) {
+        let message = format!("the SSH host key that innkeeperd has for agent '{name}' is not one");
+        return Err(Failure::new(Code::Internal, message));
+    }
+    Ok((address, key))
+}
+
+/// The name under which ssh knows a guest: addresses are given to other guests later.
+fn host_alias(name: &GuestName) -> String {
+    format!("innkeeper-{name}")
+}
+
+/// A `known_hosts` file with one key (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). It lives in memory, so nothing
+/// can be left behind. ssh closes all descriptors that it inherits, so it is reached through ours.
+struct KnownHosts {
+    file: std::fs::File,
+}
+
+impl KnownHosts {
+    fn new(host: &str, key: &str) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("innkeeper-known-hosts", MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(file);
+        writeln!(file, "{host} {key}")?;
+        Ok(Self { file })
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+}
+
+/// Runs ssh on the caller's terminal and waits for it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only program that these programs run; it takes over the terminal, and no secret is in its arguments"
+)]
+fn run_ssh(ssh: &Ssh, address: Ipv4Addr, known_hosts: &KnownHosts) -> io::Result<ExitStatus> {
+    let option = |name: &str, value: &str| ["-o".to_owned(), format!("{name}={value}")];
+    std::process::Command::new("ssh")
+        .args(option("HostKeyAlias", &host_alias(&ssh.name)))
+        .args(option("UserKnownHostsFile", &known_hosts.path()))
+        .args(option("GlobalKnownHostsFile", "/dev/null"))
+        .args(option("StrictHostKeyChecking", "yes"))
+        // The user may hold options, so it must not stand where ssh looks for them.
+        .args(option("User", &ssh.user))
+        .arg(address.to_string())
+        .args(&ssh.arguments)
+        .status()
+}
+
+/// The exit code for how ssh ended; 128 + n for signal n.
+fn status_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
+}
+
+fn cannot_run(error: &io::Error) -> Failure {
+    let failure = Failure::new(Code::ProgramMissing, format!("cannot run 'ssh': {error}"));
+    match error.kind() {
+        io::ErrorKind::NotFound => failure.with_remedy(
+            "Install it (on Debian: `apt-get install openssh-client`). `agent exec` works without it.",
+        ),
+        _ => Failure {
+            code: Code::Internal,
+            ..failure
+        },
+    }
+}

@@ -1,0 +1,82 @@
+//! `innkeeper status`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use innkeeper_model::api;
+
+use super::Context;
+use crate::describe::{mebibytes, time};
+use crate::failure;
+use crate::table::{or_dash, table};
+
+/// Show the daemon in a few numbers
+#[derive(Args, Debug)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) async fn run(self, cx: &Context) -> failure::Status {
+        let status: api::Status = cx.client.get("/v1/status").await?;
+        cx.output.show(&status, words)?;
+        Ok(0)
+    }
+}
+
+fn words(status: &api::Status) -> String {
+    let guests: Vec<String> = (status.guests.iter())
+        .filter(|(_, number)| *number > 0)
+        .map(|(state, number)| format!("{number} {state}"))
+        .collect();
+    let guests = if guests.is_empty() {
+        "none".to_owned()
+    } else {
+        guests.join(", ")
+    };
+    let namespaces = if status.user_namespaces {
+        "one for each guest"
+    } else {
+        "none"
+    };
+    let running = match status.operations.len() {
+        0 => "none under way".to_owned(),
+        number => format!("{number} under way"),
+    };
+    let lines = [
+        (
+            "Daemon",
+            format!("innkeeperd {}, process {}", status.version, status.pid),
+        ),
+        ("Started", time(status.started_at)),
+        (
+            "Memory",
+            format!("{} resident", mebibytes(status.resident_bytes)),
+        ),
+        ("Supervisor", status.supervisor.clone()),
+        ("User namespaces", namespaces.to_owned()),
+        ("Guests", guests),
+        (
+            "Slots",
+            format!("{} of {} taken", status.slots_taken, status.slots),
+        ),
+        ("Operations", running),
+    ];
+    let mut text = String::new();
+    for (name, value) in lines {
+        writeln!(text, "{:<17}{value}", format!("{name}:")).ok();
+    }
+    if !status.operations.is_empty() {
+        let row = |operation: &innkeeper_model::Operation| {
+            [
+                operation.id.to_string(),
+                operation.verb.to_string(),
+                or_dash(operation.guest.as_ref()),
+                operation.actor.clone(),
+                time(operation.started_at),
+            ]
+        };
+        let header = ["OPERATION", "VERB", "GUEST", "ACTOR", "STARTED"];
+        text.push('\n');
+        text.push_str(&table(header, status.operations.iter().map(row).collect()));
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! Words for people about the model's values.
+
+use innkeeper_model::{BuildProgress, EventKind};
+use jiff::Timestamp;
+
+/// What happened, in one line without a full stop.
+pub(crate) fn event(kind: &EventKind) -> String {
+    let text = match kind {
+        EventKind::Accepted { verb } => format!("{verb} accepted"),
+        EventKind::StepStarted { step } => step.clone(),
+        EventKind::StepDone { step, micros } => format!("{step} done in {}", duration(*micros)),
+        EventKind::StepFailed { step, failure } => format!("{step} failed: {failure}"),
+        EventKind::Progress { progress } => build(progress),
+        EventKind::Finished => "finished".to_owned(),
+        EventKind::Failed { failure } => format!("failed: {failure}"),
+        EventKind::Exited { status } => format!("the guest ended by itself with status {status}"),
+        EventKind::Note { text } => text.clone(),
+    };
+    plain(&text).replace('\n', " ")
+}
+
+fn build(progress: &BuildProgress) -> String {
+    let mut text = match progress.activity.as_str() {
+        "" => "building".to_owned(),
+        activity => activity.to_owned(),
+    };
+    let mut counts = Vec::new();
+    if progress.to_build > 0 {
+        counts.push(format!("{} of {} built", progress.built, progress.to_build));
+    }
+    if progress.to_fetch_bytes > 0 {
+        let fetched = mebibytes(progress.fetched_bytes);
+        counts.push(format!(
+            "{fetched} of {} fetched",
+            mebibytes(progress.to_fetch_bytes)
+        ));
+    }
+    if !counts.is_empty() {
+        text.push_str(&format!(" ({})", counts.join(", ")));
+    }
+    text
+}
+
+/// The text with a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let stop = if text.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    format!("{text}{stop}")
+}
+
+/// A span of microseconds with the unit that suits it.
+fn duration(micros: u64) -> String {
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..1_000_000 => format!("{}.{} ms", micros / 1_000, micros / 100 % 10),
+        _ => format!("{}.{} s", micros / 1_000_000, micros / 100_000 % 10),
+    }
+}
+
+/// An amount of bytes in MiB with one decimal place.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    let mebibyte = 1 << 20;
+    format!(
+        "{}.{} MiB",
+        bytes / mebibyte,
+        bytes % mebibyte * 10 / mebibyte
+    )
+}
+
+/// A time in UTC, to the second.
+pub(crate) fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Text from a guest or from Nix without what would move a terminal's cursor or change its state.
+pub(crate) fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text)
+        .to_string()
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect()
+}
+
+/// `1 orphan`, `2 orphans`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_unit_that_suits_them() {
+        assert_eq!(duration(640), "640 µs");
+        assert_eq!(duration(1_234), "1.2 ms");
+        assert_eq!(duration(61_500_000), "61.5 s");
+        assert_eq!(mebibytes(12_900_000), "12.3 MiB");
+        assert_eq!(mebibytes(u64::MAX), "17592186044415.9 MiB");
+    }
+
+    #[test]
+    fn a_builds_counts_are_shown_when_there_are_some() {
+        let mut progress = BuildProgress {
+            activity: "building guest".to_owned(),
+            ..BuildProgress::default()
+        };
+        assert_eq!(build(&progress), "building guest");
+        (progress.built, progress.to_build) = (3, 17);
+        progress.to_fetch_bytes = 1 << 20;
+        assert_eq!(
+            build(&progress),
+            "building guest (3 of 17 built, 0.0 MiB of 1.0 MiB fetched)"
+        );
+    }
+
+    #[test]
+    fn nobody_moves_the_callers_cursor() {
+        assert_eq!(
+            plain("\u{1b}[31mred\u{1b}[0m\u{7}\tx\r\n\u{1b}]0;title\u{7}y"),
+            "red\tx\ny"
+        );
+    }
+}

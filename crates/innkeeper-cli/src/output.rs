@@ -1,0 +1,197 @@
+//! Everything that is printed.
+//!
+//! For people: `[INFO]`, `[OK]` and `[WARN]` lines and tables on standard output, `[ERROR]` on standard error
+//! with its hint and its log below. For programs (`--json`): JSON on standard output, one failure or note as JSON
+//! on standard error. Colours appear on terminals only, and never with `NO_COLOR` (anstream sees to it).
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+
+use clap::builder::styling::{AnsiColor, Style};
+use innkeeper_model::Failure;
+use serde::Serialize;
+
+use crate::describe::plain;
+use crate::failure::CommandError;
+
+/// Where a command prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+const CYAN: Style = AnsiColor::Cyan.on_default();
+const GREEN: Style = AnsiColor::Green.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const RED: Style = AnsiColor::Red.on_default();
+
+/// As wide as `[ERROR] `.
+const INDENT: &str = "        ";
+
+/// The most lines of a log that are shown below an error.
+const LOG_LINES: usize = 25;
+
+impl Output {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether a program reads what is printed.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether the caller wants nothing but what was asked for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether nobody wants to see progress.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.json || self.quiet
+    }
+
+    /// `[INFO] …`, unless nobody wants to see progress.
+    pub(crate) fn info(&self, text: impl Display) -> Result<(), CommandError> {
+        self.labelled(CYAN, "[INFO]", text)
+    }
+
+    /// `[OK] …`, unless nobody wants to see progress.
+    pub(crate) fn ok(&self, text: impl Display) -> Result<(), CommandError> {
+        self.labelled(GREEN, "[OK]", text)
+    }
+
+    fn labelled(&self, style: Style, label: &str, text: impl Display) -> Result<(), CommandError> {
+        if self.is_silent() {
+            return Ok(());
+        }
+        self.text(format_args!("{style}{label}{style:#} {text}\n"))
+    }
+
+    /// One finding of a report for people: its label, its text, its hint.
+    pub(crate) fn finding(
+        &self,
+        finding: Finding,
+        text: impl Display,
+        hint: Option<&str>,
+    ) -> Result<(), CommandError> {
+        let (style, label) = match finding {
+            Finding::Good => (GREEN, "[OK]"),
+            Finding::Doubtful => (YELLOW, "[WARN]"),
+            Finding::Bad => (RED, "[BROKEN]"),
+        };
+        self.text(format_args!("{style}{label}{style:#} {text}\n"))?;
+        hint.map_or(Ok(()), |hint| {
+            self.text(format_args!("{INDENT}Hint: {}\n", indented(hint)))
+        })
+    }
+
+    /// Text for people as it stands.
+    pub(crate) fn text(&self, text: impl Display) -> Result<(), CommandError> {
+        let mut stdout = anstream::stdout().lock();
+        write!(stdout, "{text}")
+            .and_then(|()| stdout.flush())
+            .map_err(CommandError::Output)
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(bytes)
+            .and_then(|()| stdout.flush())
+            .map_err(CommandError::Output)
+    }
+
+    /// A value on one line.
+    pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CommandError> {
+        let mut line = serde_json::to_vec(value)
+            .map_err(|error| CommandError::Output(io::Error::from(error)))?;
+        line.push(b'\n');
+        self.bytes(&line)
+    }
+
+    /// What was asked for: the value for programs, the words for people.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        words: impl FnOnce(&T) -> String,
+    ) -> Result<(), CommandError> {
+        if self.json {
+            self.value(value)
+        } else {
+            self.text(words(value))
+        }
+    }
+
+    /// A failure, on standard error. That nobody can read it is no reason to fail.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let mut stderr = anstream::stderr().lock();
+        if self.json {
+            let json = serde_json::to_string(failure).unwrap_or_else(|_| failure.message.clone());
+            writeln!(stderr, "{json}").ok();
+        } else {
+            write!(stderr, "{}", for_people(failure)).ok();
+        }
+    }
+
+    /// Something to know that is no failure, on standard error.
+    pub(crate) fn note(&self, text: &str) {
+        let mut stderr = anstream::stderr().lock();
+        if self.json {
+            writeln!(stderr, "{}", serde_json::json!({ "note": text })).ok();
+        } else {
+            writeln!(stderr, "{CYAN}[INFO]{CYAN:#} {text}").ok();
+        }
+    }
+}
+
+/// How a finding of a report is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Finding {
+    Good,
+    Doubtful,
+    Bad,
+}
+
+/// The lines of a failure: what, what to do, and the end of the log that shows the cause.
+fn for_people(failure: &Failure) -> String {
+    let message = plain(&failure.message);
+    let mut text = format!("{RED}[ERROR]{RED:#} {}\n", indented(&message));
+    if let Some(remedy) = &failure.remedy {
+        text.push_str(&format!("{INDENT}Hint: {}\n", indented(&plain(remedy))));
+    }
+    let skipped = failure.log.len().saturating_sub(LOG_LINES);
+    for line in &failure.log[skipped..] {
+        text.push_str(&format!("{INDENT}| {}\n", plain(line).trim_end()));
+    }
+    text
+}
+
+/// The text with every line but the first moved to where the first begins.
+fn indented(text: &str) -> String {
+    text.trim_end().replace('\n', &format!("\n{INDENT}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use innkeeper_model::Code;
+
+    use super::*;
+
+    #[test]
+    fn an_error_has_its_hint_and_the_end_of_its_log_below() {
+        let mut failure =
+            Failure::new(Code::BuildFailed, "cannot build x\nat all").with_remedy("Repair x.");
+        failure.log = (1..=30).map(|n| format!("line {n}\r")).collect();
+        let text = plain(&for_people(&failure));
+        assert!(
+            text.starts_with(
+                "[ERROR] cannot build x\n        at all\n        Hint: Repair x.\n        | line 6\n"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("        | line 30\n"), "{text}");
+    }
+}

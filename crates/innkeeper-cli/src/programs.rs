@@ -1,0 +1,243 @@
+//! The words of the two programs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use innkeeper_model::{Code, Failure};
+
+use crate::client::Client;
+use crate::commands::status;
+use crate::commands::{
+    Build, Completions, Config, Context, Create, Destroy, Doctor, Events, Exec, Gc, List, Logs,
+    Man, Slots, Ssh, Start, Stop,
+};
+use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
+use crate::output::Output;
+
+/// What every command of both programs understands.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Print JSON, for programs
+    ///
+    /// One value on standard output (`events` and `logs`: one on each line), a failure as one value on standard
+    /// error.
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+
+    /// Print no progress, only what was asked for and errors
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    quiet: bool,
+
+    /// The socket of innkeeperd
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "INNKEEPER_SOCKET",
+        hide_env_values = true,
+        default_value = "/run/innkeeper/api.sock",
+        help_heading = "Global options"
+    )]
+    socket: PathBuf,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done, 1 the request makes no sense, 2 unknown words, 3 not found, 4 in conflict with what is there, \
+5 something is used up, 6 a closure does not build, 7 the host lacks or refuses something, 8 innkeeperd cannot be \
+reached, 70 a defect, 130 interrupted. `exec` and `ssh` pass on the status of what they run.";
+
+/// Runs coding agents, each in a guest of its own
+///
+/// A guest boots from a system closure that Nix built beforehand, has an address of its own and lives until it is
+/// destroyed.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, max_term_width = 100, after_long_help = EXIT_STATUS)]
+pub struct Agent {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: AgentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    Create(Create),
+    Destroy(Destroy),
+    List(List),
+    Ssh(Ssh),
+    Exec(Exec),
+    Logs(Logs),
+    Start(Start),
+    Stop(Stop),
+    Build(Build),
+}
+
+/// Looks after the host of the guests and its daemon
+#[derive(Debug, Parser)]
+#[command(name = "innkeeper", version, max_term_width = 100, after_long_help = EXIT_STATUS)]
+pub struct Innkeeper {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: InnkeeperCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum InnkeeperCommand {
+    Status(status::Status),
+    Doctor(Doctor),
+    Gc(Gc),
+    Slots(Slots),
+    Events(Events),
+    Config(Config),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// A program: its words and what they do.
+pub trait Program: Parser {
+    #[doc(hidden)]
+    fn global(&self) -> &Global;
+
+    #[doc(hidden)]
+    #[expect(async_fn_in_trait, reason = "it is only called here, on one thread")]
+    async fn run(self, cx: &Context) -> Outcome;
+}
+
+/// How a program ended, before anything is said about it.
+#[derive(Debug)]
+pub struct Outcome(Status);
+
+impl Program for Agent {
+    fn global(&self) -> &Global {
+        &self.global
+    }
+
+    async fn run(self, cx: &Context) -> Outcome {
+        Outcome(match self.command {
+            AgentCommand::Create(command) => command.run(cx).await,
+            AgentCommand::Destroy(command) => command.run(cx).await,
+            AgentCommand::List(command) => command.run(cx).await,
+            AgentCommand::Ssh(command) => command.run(cx).await,
+            AgentCommand::Exec(command) => command.run(cx).await,
+            AgentCommand::Logs(command) => command.run(cx).await,
+            AgentCommand::Start(command) => command.run(cx).await,
+            AgentCommand::Stop(command) => command.run(cx).await,
+            AgentCommand::Build(command) => command.run(cx).await,
+        })
+    }
+}
+
+impl Program for Innkeeper {
+    fn global(&self) -> &Global {
+        &self.global
+    }
+
+    async fn run(self, cx: &Context) -> Outcome {
+        Outcome(match self.command {
+            InnkeeperCommand::Status(command) => command.run(cx).await,
+            InnkeeperCommand::Doctor(command) => command.run(cx).await,
+            InnkeeperCommand::Gc(command) => command.run(cx).await,
+            InnkeeperCommand::Slots(command) => command.run(cx).await,
+            InnkeeperCommand::Events(command) => command.run(cx).await,
+            InnkeeperCommand::Config(command) => command.run(cx).await,
+            InnkeeperCommand::Completions(command) => command.run(cx),
+            InnkeeperCommand::Man(command) => command.run(cx),
+        })
+    }
+}
+
+/// Runs a program with the process's arguments and returns its exit code.
+#[must_use]
+pub fn start<P: Program>() -> ExitCode {
+    let program = match P::try_parse() {
+        Ok(program) => program,
+        Err(error) => return not_parsed(&error),
+    };
+    let global = program.global();
+    let cx = Context {
+        client: Client::new(global.socket.clone()),
+        output: Output::new(global.json, global.quiet),
+    };
+    let outcome = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => {
+            let Outcome(outcome) = runtime.block_on(program.run(&cx));
+            // A read of standard input that never ends must not hold up the program's end.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => {
+            Err(Failure::new(Code::Internal, format!("cannot start the program: {error}")).into())
+        }
+    };
+    ExitCode::from(conclude(outcome, &cx.output))
+}
+
+/// Says what has to be said about the end and returns the exit code.
+fn conclude(outcome: Status, output: &Output) -> u8 {
+    match outcome {
+        Ok(status) => status,
+        Err(CommandError::Failure(failure)) => {
+            output.failure(&failure);
+            failure::exit_code(&failure)
+        }
+        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            BROKEN_PIPE
+        }
+        Err(error @ CommandError::Output(_)) => {
+            let failure = Failure::new(Code::Internal, innkeeper_model::chain(&error))
+                .with_remedy("Look where standard output leads to: is its disk full?");
+            output.failure(&failure);
+            failure::exit_code(&failure)
+        }
+        Err(CommandError::Interrupted { note }) => {
+            output.note(&note);
+            INTERRUPTED
+        }
+    }
+}
+
+/// Explains words that make no sense: our own types' refusals like every other failure, unknown words as
+/// clap does. Help and version come this way, too.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    // The words could not be read, so the wish for JSON has to be looked for.
+    let json = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json");
+    let output = Output::new(json, false);
+    if let Some(failure) = failure::of_a_word(error) {
+        output.failure(&failure);
+        return ExitCode::from(failure::exit_code(&failure));
+    }
+    let asked_for = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if json && !asked_for {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        output.failure(&Failure::new(Code::InvalidRequest, text));
+    } else {
+        // Nobody reads it: nothing to be done.
+        error.print().ok();
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_both_programs_are_consistent() {
+        Agent::command().debug_assert();
+        Innkeeper::command().debug_assert();
+    }
+}

@@ -1,0 +1,98 @@
+use axum::Router;
+use innkeeper_model::{Code, Event, EventKind, Failure, Verb};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, Part, events, refuse};
+use crate::samples::{accepted, done, event, finished};
+
+fn all_kinds() -> Vec<Event> {
+    let failure = || Failure::new(Code::NetworkFailed, "cannot add ve-1\nat all");
+    let step = || "ensure-network".to_owned();
+    let mut of_the_host = event(
+        9,
+        EventKind::Note {
+            text: "The firewall was replaced.".to_owned(),
+        },
+    );
+    of_the_host.operation = None;
+    of_the_host.guest = None;
+    vec![
+        accepted(1, Verb::Create),
+        event(2, EventKind::StepStarted { step: step() }),
+        event(
+            3,
+            EventKind::StepFailed {
+                step: step(),
+                failure: failure(),
+            },
+        ),
+        done(4, "remove-rootfs"),
+        event(5, EventKind::Failed { failure: failure() }),
+        finished(6),
+        event(7, EventKind::Exited { status: 137 }),
+        of_the_host,
+    ]
+}
+
+fn fake(parts: impl IntoIterator<Item = Part>) -> Fake {
+    Fake::new(Router::new().route("/v1/events", events(parts)))
+}
+
+#[test]
+fn each_event_is_a_line() {
+    let fake = fake([Part::Ends(all_kinds())]);
+    assert_snapshot!(fake.innkeeper(&["events"]).ok(), @r"
+    2026-11-20T10:00:01Z       1      7  web               create accepted
+    2026-11-20T10:00:01Z       2      7  web               ensure-network
+    2026-11-20T10:00:01Z       3      7  web               ensure-network failed: cannot add ve-1 at all
+    2026-11-20T10:00:01Z       4      7  web               remove-rootfs done in 1.2 ms
+    2026-11-20T10:00:01Z       5      7  web               failed: cannot add ve-1 at all
+    2026-11-20T10:00:01Z       6      7  web               finished
+    2026-11-20T10:00:01Z       7      7  web               the guest ended by itself with status 137
+    2026-11-20T10:00:01Z       9      -  -                 The firewall was replaced.
+    ");
+}
+
+#[test]
+fn programs_get_one_value_on_each_line() {
+    let fake = fake([Part::Ends(all_kinds())]);
+    let stdout = fake.innkeeper(&["events", "--json"]).ok();
+    let read = |line| serde_json::from_str(line).expect("an event");
+    assert_eq!(
+        stdout.lines().map(read).collect::<Vec<Event>>(),
+        all_kinds()
+    );
+}
+
+#[test]
+fn the_wishes_reach_the_daemon() {
+    let fake = fake([Part::Ends(Vec::new())]);
+    fake.innkeeper(&["events", "--guest", "web", "--after", "12"])
+        .ok();
+    assert_eq!(
+        fake.seen(),
+        ["GET /v1/events?after=12&follow=false&guest=web"]
+    );
+}
+
+#[test]
+fn following_goes_on_after_a_broken_connection() {
+    let parts = [
+        Part::Breaks(vec![accepted(41, Verb::Create)]),
+        Part::Stays(vec![finished(42)]),
+    ];
+    let fake = fake(parts);
+    let mut child = fake.spawn("innkeeper", &["events", "--follow"]);
+    fake.wait_for("GET /v1/events?after=41&follow=true");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn a_refusal_is_not_tried_again() {
+    let failure = Failure::new(Code::InvalidRequest, "after must not be negative");
+    let fake = Fake::new(Router::new().route("/v1/events", refuse(failure.clone())));
+    let run = fake.innkeeper(&["events", "--follow", "--after=-1", "--json"]);
+    assert_eq!(run.failure(), failure);
+    assert_eq!(fake.seen().len(), 1);
+}

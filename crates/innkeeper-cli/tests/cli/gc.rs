@@ -1,0 +1,86 @@
+use axum::Router;
+use innkeeper_model::api::{GcReport, Orphan};
+use innkeeper_model::{Code, Failure};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, answer};
+
+fn orphan(resource: &str, object: &str, removed: bool) -> Orphan {
+    Orphan {
+        resource: resource.to_owned(),
+        object: object.to_owned(),
+        removed,
+        failure: None,
+    }
+}
+
+fn fake(report: &GcReport) -> Fake {
+    Fake::new(Router::new().route("/v1/gc", answer(report)))
+}
+
+fn partly() -> GcReport {
+    let mut stuck = orphan("network", "ve-9", false);
+    let failure = Failure::new(
+        Code::NetworkFailed,
+        "cannot remove ve-9: Device or resource busy",
+    );
+    stuck.failure = Some(failure.with_remedy("`ip link show ve-9` tells who uses it."));
+    GcReport {
+        dry_run: false,
+        orphans: vec![
+            orphan("rootfs", "/var/lib/innkeeper/guests/old", true),
+            stuck,
+        ],
+    }
+}
+
+#[test]
+fn what_stays_is_a_failure() {
+    let fake = fake(&partly());
+    assert_snapshot!(fake.innkeeper(&["gc"]).whole(), @r"
+    status: 7
+    --- stdout
+    Removed rootfs /var/lib/innkeeper/guests/old
+    [OK] 1 of 2 orphans removed.
+    --- stderr
+    [ERROR] cannot remove ve-9: Device or resource busy
+            Hint: `ip link show ve-9` tells who uses it.
+    ");
+    assert_eq!(fake.seen(), [r#"POST /v1/gc {"dry_run":false}"#]);
+}
+
+#[test]
+fn a_dry_run_says_that_it_is_one() {
+    let report = GcReport {
+        dry_run: true,
+        orphans: vec![orphan("rootfs", "/var/lib/innkeeper/guests/old", false)],
+    };
+    let fake = fake(&report);
+    assert_snapshot!(fake.innkeeper(&["gc", "--dry-run"]).whole(), @r"
+    status: 0
+    --- stdout
+    Would remove rootfs /var/lib/innkeeper/guests/old
+    [OK] 1 orphan found, nothing removed.
+    --- stderr
+    ");
+    assert_eq!(fake.seen(), [r#"POST /v1/gc {"dry_run":true}"#]);
+}
+
+#[test]
+fn nothing_to_do_is_said_so() {
+    let report = GcReport {
+        dry_run: false,
+        orphans: Vec::new(),
+    };
+    assert_eq!(fake(&report).innkeeper(&["gc"]).ok(), "(no orphans)\n");
+}
+
+#[test]
+fn programs_get_the_report_and_the_same_status() {
+    let run = fake(&partly()).innkeeper(&["gc", "--json"]);
+    assert_eq!((run.status, run.stderr.as_str()), (7, ""));
+    assert_eq!(
+        serde_json::from_str::<GcReport>(&run.stdout).expect("one value"),
+        partly()
+    );
+}

@@ -1,0 +1,25 @@
+//! What a caller of the programs sees, against a fake daemon that answers with the model's types.
+
+#![expect(clippy::panic, reason = "a test that finds what should not be fails")]
+
+mod build;
+mod completions;
+mod config;
+mod create;
+mod destroy;
+mod doctor;
+mod errors;
+mod events;
+mod exec;
+mod fake;
+mod gc;
+mod list;
+mod logs;
+mod man;
+mod reference;
+mod samples;
+mod slots;
+mod ssh;
+mod start;
+mod status;
+mod stop;

@@ -1,0 +1,60 @@
+use clap::{Command, CommandFactory as _};
+use innkeeper_cli::{Agent, Innkeeper};
+
+use crate::fake::{command, run};
+
+#[test]
+fn every_command_has_a_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("man/man1");
+    let words = ["man", "--out", &out.display().to_string()];
+    let stdout = run(command("innkeeper", &words)).ok();
+    let mut expected = Vec::new();
+    for program in [Agent::command(), Innkeeper::command()] {
+        names(&program, "", &mut expected);
+    }
+    expected.sort();
+    let mut found: Vec<String> = std::fs::read_dir(&out)
+        .expect("the directory")
+        .map(|entry| {
+            entry
+                .expect("a file")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    found.sort();
+    assert_eq!(found, expected);
+    assert_eq!(
+        stdout,
+        format!(
+            "[OK] {} manual pages written to {}.\n",
+            found.len(),
+            out.display()
+        )
+    );
+    let page = std::fs::read_to_string(out.join("agent-create.1")).expect("a page");
+    assert!(
+        page.contains(".TH agent-create 1") && page.contains("wait\\-port"),
+        "{page}"
+    );
+}
+
+fn names(command: &Command, prefix: &str, names: &mut Vec<String>) {
+    let name = format!("{prefix}{}", command.get_name());
+    names.push(format!("{name}.1"));
+    for below in command.get_subcommands() {
+        self::names(below, &format!("{name}-"), names);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_explained() {
+    let run = run(command(
+        "innkeeper",
+        &["man", "--out", "/proc/nowhere", "--json"],
+    ));
+    assert_eq!(run.status, 1);
+    assert!(run.failure().message.contains("/proc/nowhere"), "{run:?}");
+}

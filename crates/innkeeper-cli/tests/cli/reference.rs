@@ -1,0 +1,149 @@
+//! `docs/cli.md` says what the programs understand: it is made from the same definitions.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::{Command, CommandFactory as _};
+use innkeeper_cli::{Agent, Innkeeper};
+use innkeeper_model::{Code, Kind};
+
+use crate::fake::{command, run};
+
+const HEAD: &str = "\
+# The programs `agent` and `innkeeper`
+
+This page is made from the programs' own definitions; a test compares it. To renew it:
+`INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`.
+
+Both programs speak to the daemon on its Unix socket. Lines for people begin with `[INFO]`, `[OK]` or `[WARN]` on
+standard output and with `[ERROR]` on standard error, followed by a hint and the end of the log that shows the
+cause. With `--json`, standard output is one JSON value (`innkeeper events` and `agent logs`: one on each line), and a
+failure is one JSON value on standard error with the fields `code`, `message`, and where there is something to say
+`remedy` and `log`. The values are those of the daemon's API (`crates/innkeeper-model/src/api.rs`); `create`, `start`
+and `stop` print the guest with the fields `operation` and `elapsed_ms` added, `build` those two alone, and `destroy` a
+list with one value for each name. The global options stand once with each program; all commands understand them.
+";
+
+fn meaning(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "what was asked for makes no sense",
+        Kind::NotFound => "what was named does not exist",
+        Kind::Conflict => "it cannot be done while something else is as it is",
+        Kind::Exhausted => "something of which there is only so much is used up",
+        Kind::Build => "a closure does not build",
+        Kind::Host => "the host lacks something or refuses; for `doctor`: something is broken",
+        Kind::Unavailable => "the daemon cannot be asked",
+        Kind::Internal => "a defect",
+    }
+}
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for program in [Agent::command(), Innkeeper::command()] {
+        let mut program = program.term_width(100);
+        program.build();
+        let name = program.get_name().to_owned();
+        write!(page, "\n## `{name}`\n").expect("a string");
+        describe(&mut program.clone(), &name, &mut page);
+        for below in program
+            .get_subcommands_mut()
+            .filter(|below| below.get_name() != "help")
+        {
+            let path = format!("{name} {}", below.get_name());
+            write!(page, "\n### `{path}`\n").expect("a string");
+            describe(below, &path, &mut page);
+        }
+    }
+    page.push_str(&exit_codes());
+    page
+}
+
+fn describe(command: &mut Command, path: &str, page: &mut String) {
+    let help = command.render_long_help().to_string();
+    // What the program itself prints is what stands here.
+    let words: Vec<&str> = path.split(' ').skip(1).chain(["--help"]).collect();
+    let program = path.split(' ').next().expect("a program");
+    assert_eq!(
+        run(self::command(program, &words)).ok().trim_end(),
+        help.trim_end(),
+        "{path}"
+    );
+    // The global options stand once, with the program.
+    let own = match words.len() {
+        1 => help.as_str(),
+        _ => help
+            .split_once("\nGlobal options:")
+            .map_or(help.as_str(), |(own, _)| own),
+    };
+    let lines: Vec<&str> = own.trim_end().lines().map(str::trim_end).collect();
+    write!(page, "\n```text\n{}\n```\n", lines.join("\n")).expect("a string");
+}
+
+fn exit_codes() -> String {
+    let mut text = "\n## Exit codes\n\n| code | kind | meaning |\n| --- | --- | --- |\n".to_owned();
+    let mut kinds: Vec<Kind> = Vec::new();
+    for code in Code::ALL {
+        if !kinds.contains(&code.kind()) {
+            kinds.push(code.kind());
+        }
+    }
+    let mut rows: Vec<(u8, String)> = kinds
+        .into_iter()
+        .map(|kind| {
+            (
+                kind.exit_code(),
+                format!("{} | {}", word(kind), meaning(kind)),
+            )
+        })
+        .collect();
+    rows.push((0, "| it is done".to_owned()));
+    rows.push((2, "| words that the program does not know".to_owned()));
+    rows.push((130, "| Ctrl-C; what was asked for goes on".to_owned()));
+    rows.push((141, "| nobody reads standard output any more".to_owned()));
+    rows.sort();
+    for (code, row) in rows {
+        let row = if row.starts_with('|') {
+            row
+        } else {
+            format!(" {row}")
+        };
+        let row = row.trim_start();
+        writeln!(text, "| {code} | {row} |").expect("a string");
+    }
+    text.push_str("\n`agent exec` and `agent ssh` end with the status of what they run.\n");
+    text.push_str("\n## Error codes\n\nCodes are never renamed or reused.\n\n");
+    text.push_str("| error code | kind | exit code |\n| --- | --- | --- |\n");
+    for code in Code::ALL {
+        let kind = code.kind();
+        writeln!(text, "| `{code}` | {} | {} |", word(kind), kind.exit_code()).expect("a string");
+    }
+    text
+}
+
+/// `NotFound` as `not found`.
+fn word(kind: Kind) -> String {
+    let mut word = String::new();
+    for letter in format!("{kind:?}").chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push(' ');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+#[test]
+fn the_page_is_what_the_programs_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    let page = page();
+    if std::env::var_os("INNKEEPER_RENEW_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("docs")).expect("docs");
+        std::fs::write(&path, &page).expect("docs/cli.md");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == page,
+        "docs/cli.md is not what the programs say; renew it with \
+         `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`"
+    );
+}

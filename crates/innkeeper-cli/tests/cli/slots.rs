@@ -1,0 +1,61 @@
+use std::net::Ipv4Addr;
+
+use axum::Router;
+use innkeeper_model::api::{SlotReport, TakenSlot};
+use innkeeper_model::{GuestKind, Slot};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, answer};
+
+fn report() -> SlotReport {
+    let taken = |slot, owner: &str, kind, last| TakenSlot {
+        slot: Slot::new(slot),
+        owner: owner.to_owned(),
+        kind,
+        guest_address: Some(Ipv4Addr::new(10, 100, 0, last)),
+    };
+    SlotReport {
+        subnet: "10.100.0.0/16".to_owned(),
+        counter: 7,
+        capacity: 32_512,
+        taken: vec![
+            taken(1, "web", Some(GuestKind::Agent), 3),
+            taken(7, "/var/lib/claude-agents/old", None, 15),
+        ],
+    }
+}
+
+fn fake(report: &SlotReport) -> Fake {
+    Fake::new(Router::new().route("/v1/slots", answer(report)))
+}
+
+#[test]
+fn owners_are_a_table() {
+    assert_snapshot!(fake(&report()).innkeeper(&["slots"]).ok(), @r"
+    10.100.0.0/16: 2 of 32512 slots taken, 7 is the highest given out so far.
+
+    SLOT  OWNER                       KIND                ADDRESS
+    1     web                         agent               10.100.0.3
+    7     /var/lib/claude-agents/old  older installation  10.100.0.15
+    ");
+}
+
+#[test]
+fn no_table_without_slots() {
+    let report = SlotReport {
+        taken: Vec::new(),
+        ..report()
+    };
+    assert_snapshot!(fake(&report).innkeeper(&["slots"]).ok(), @r"
+    10.100.0.0/16: 0 of 32512 slots taken, 7 is the highest given out so far.
+    ");
+}
+
+#[test]
+fn programs_get_the_report() {
+    let stdout = fake(&report()).innkeeper(&["slots", "--json"]).ok();
+    assert_eq!(
+        serde_json::from_str::<SlotReport>(&stdout).expect("one value"),
+        report()
+    );
+}

@@ -1,0 +1,40 @@
+use axum::Router;
+use innkeeper_model::Verb;
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, Part, accept, answer, events};
+use crate::samples::{accepted, done, finished, guest};
+
+fn fake() -> Fake {
+    let parts = [Part::Ends(vec![
+        accepted(1, Verb::Start),
+        done(2, "ensure-unit"),
+        finished(3),
+    ])];
+    Fake::new(
+        Router::new()
+            .route("/v1/guests/web", answer(&guest("web", 1)))
+            .route("/v1/guests/web/start", accept(7, Some("web")))
+            .route("/v1/events", events(parts)),
+    )
+}
+
+#[test]
+fn the_address_is_told() {
+    assert_snapshot!(fake().agent(&["start", "web"]).whole(), @r"
+    status: 0
+    --- stdout
+    [INFO] Starting agent web.
+    [INFO] ensure-unit done in 1.2 ms.
+    [OK] Agent web is up at 10.100.0.3 after N ms.
+    --- stderr
+    ");
+}
+
+#[test]
+fn programs_get_the_guest_as_one_value() {
+    let run = fake().agent(&["start", "web", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&run.ok()).expect("one value");
+    assert_eq!(value["operation"], 7);
+    assert_eq!(value["guest_address"], "10.100.0.3");
+}

@@ -1,0 +1,85 @@
+use axum::Router;
+use innkeeper_model::api::Status;
+use innkeeper_model::{GuestState, Operation, OperationId, OperationState, Verb};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, answer};
+use crate::samples::{name, time};
+
+fn sample() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 4242,
+        started_at: time("09:00:00"),
+        supervisor: "direct".to_owned(),
+        user_namespaces: true,
+        guests: vec![
+            (GuestState::Running, 2),
+            (GuestState::Stopped, 0),
+            (GuestState::Failed, 1),
+        ],
+        slots_taken: 3,
+        slots: 32_512,
+        operations: vec![Operation {
+            id: OperationId(17),
+            guest: Some(name("web")),
+            verb: Verb::Create,
+            state: OperationState::Running,
+            actor: "uid:1000".to_owned(),
+            started_at: time("10:00:00"),
+            finished_at: None,
+            failure: None,
+        }],
+        resident_bytes: 12_900_000,
+    }
+}
+
+fn fake(status: &Status) -> Fake {
+    Fake::new(Router::new().route("/v1/status", answer(status)))
+}
+
+#[test]
+fn the_daemon_is_shown_in_a_few_numbers() {
+    assert_snapshot!(fake(&sample()).innkeeper(&["status"]).ok(), @r"
+    Daemon:          innkeeperd 0.1.0, process 4242
+    Started:         2026-11-20T09:00:00Z
+    Memory:          12.3 MiB resident
+    Supervisor:      direct
+    User namespaces: one for each guest
+    Guests:          2 running, 1 failed
+    Slots:           3 of 32512 taken
+    Operations:      1 under way
+
+    OPERATION  VERB    GUEST  ACTOR     STARTED
+    17         create  web    uid:1000  2026-11-20T10:00:00Z
+    ");
+}
+
+#[test]
+fn a_daemon_without_guests_has_no_empty_tables() {
+    let status = Status {
+        guests: Vec::new(),
+        operations: Vec::new(),
+        user_namespaces: false,
+        ..sample()
+    };
+    assert_snapshot!(fake(&status).innkeeper(&["status"]).ok(), @r"
+    Daemon:          innkeeperd 0.1.0, process 4242
+    Started:         2026-11-20T09:00:00Z
+    Memory:          12.3 MiB resident
+    Supervisor:      direct
+    User namespaces: none
+    Guests:          none
+    Slots:           3 of 32512 taken
+    Operations:      none under way
+    ");
+}
+
+#[test]
+fn programs_get_the_models_value() {
+    let stdout = fake(&sample()).innkeeper(&["status", "--json"]).ok();
+    assert_eq!(
+        serde_json::from_str::<Status>(&stdout).expect("one value"),
+        sample()
+    );
+}

@@ -1,0 +1,38 @@
+use axum::Router;
+use innkeeper_model::{GuestState, Verb};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, Part, accept, answer, events};
+use crate::samples::{accepted, finished, guest};
+
+fn fake() -> Fake {
+    let mut stopped = guest("web", 1);
+    stopped.state = GuestState::Stopped;
+    Fake::new(
+        Router::new()
+            .route("/v1/guests/web", answer(&stopped))
+            .route("/v1/guests/web/stop", accept(7, Some("web")))
+            .route(
+                "/v1/events",
+                events([Part::Ends(vec![accepted(1, Verb::Stop), finished(2)])]),
+            ),
+    )
+}
+
+#[test]
+fn the_end_is_told() {
+    assert_snapshot!(fake().agent(&["stop", "web"]).whole(), @r"
+    status: 0
+    --- stdout
+    [INFO] Stopping agent web.
+    [OK] Agent web has stopped after N ms.
+    --- stderr
+    ");
+}
+
+#[test]
+fn programs_get_the_guest_as_one_value() {
+    let run = fake().agent(&["stop", "web", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&run.ok()).expect("one value");
+    assert_eq!(value["state"], "stopped");
+}
