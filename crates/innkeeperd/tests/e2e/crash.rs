@@ -1,0 +1,227 @@
+//! The daemon is killed before and after each step of each operation. It is started again, and the
+//! operation ends as asked or is rolled back; nothing is left and nothing lost.
+//!
+//! The steps are not listed here: a first run of each operation writes down the points that it passes.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use innkeeper_model::GuestState;
+use innkeeper_model::api::{DoctorReport, GuestView, Status, Verdict};
+
+use crate::support::{Client, Daemon, Fixture, Sandbox, Traces, closure, wait_until};
+
+/// An operation, what it needs beforehand, and what is true when it has ended.
+struct Case {
+    verb: &'static str,
+    prepare: fn(&Client, &str),
+    request: fn(&Client, &str) -> std::io::Result<()>,
+    before: Option<GuestState>,
+    after: Option<GuestState>,
+}
+
+const CREATE: Case = Case {
+    verb: "create",
+    prepare: |_, _| {},
+    request: |client, closure| {
+        let body = format!(r#"{{"name":"web","memory":"128M","closure":"{closure}"}}"#);
+        client.try_call("POST", "/v1/guests", &body).map(drop)
+    },
+    before: None,
+    after: Some(GuestState::Running),
+};
+
+const STOP: Case = Case {
+    verb: "stop",
+    prepare: |client, closure| drop(client.create("web", closure)),
+    request: |client, _| client.try_call("POST", "/v1/guests/web/stop", "").map(drop),
+    before: Some(GuestState::Running),
+    after: Some(GuestState::Stopped),
+};
+
+const START: Case = Case {
+    verb: "start",
+    prepare: |client, closure| {
+        client.create("web", closure);
+        client.change("web", "stop");
+    },
+    request: |client, _| {
+        client
+            .try_call("POST", "/v1/guests/web/start", "")
+            .map(drop)
+    },
+    before: Some(GuestState::Stopped),
+    after: Some(GuestState::Running),
+};
+
+const DESTROY: Case = Case {
+    verb: "destroy",
+    prepare: |client, closure| drop(client.create("web", closure)),
+    request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
+    before: Some(GuestState::Running),
+    after: None,
+};
+
+#[test]
+fn a_create_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&CREATE);
+}
+
+#[test]
+fn a_start_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&START);
+}
+
+#[test]
+fn a_stop_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&STOP);
+}
+
+#[test]
+fn a_destroy_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&DESTROY);
+}
+
+fn survives_a_crash_at_every_step(case: &Case) {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let clean = {
+        let daemon = sandbox.start();
+        let clean = sandbox.traces();
+        daemon.stop();
+        clean
+    };
+    let points = points(&sandbox, case, &closure);
+    assert!(points.len() >= 8, "too few points to be true: {points:?}");
+    for point in &points {
+        crash_at(&sandbox, case, &closure, point, &clean);
+    }
+    println!("{} points of {}", points.len(), case.verb);
+}
+
+/// The points that an undisturbed run passes.
+fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
+    let log = sandbox.path().join("points");
+    let daemon = sandbox.start_with(&[("INNKEEPER_CRASH_LOG", &log.display().to_string())]);
+    let client = sandbox.client();
+    (case.prepare)(&client, closure);
+    (case.request)(&client, closure).expect("accepted");
+    // The last point is passed just after the guest is as wanted.
+    let last = format!("{}:finish:after", case.verb);
+    wait_until("the operation has ended", || {
+        fs::read_to_string(&log).unwrap_or_default().contains(&last)
+    });
+    clean_up(&client);
+    daemon.stop();
+    let log = fs::read_to_string(&log).expect("written");
+    log.lines()
+        .filter(|point| point.starts_with(case.verb))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &Traces) {
+    let client = sandbox.client();
+    let doomed = sandbox.start_with(&[("INNKEEPER_CRASH_AT", point)]);
+    (case.prepare)(&client, closure);
+    // The daemon may die before or after it answers.
+    drop((case.request)(&client, closure));
+    let status = doomed.wait();
+    assert!(!status.success(), "{point}: the daemon was not killed");
+
+    let daemon = sandbox.start();
+    wait_until_quiet(&client);
+    let accepted = point != format!("{}:accept:before", case.verb);
+    let expected = if accepted { case.after } else { case.before };
+    assert_eq!(state(&client), expected, "{point}");
+    assert_healthy(&client, point);
+    clean_up(&client);
+    clean.assert_same(&sandbox.traces(), point);
+    daemon.stop();
+}
+
+#[test]
+fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let mut daemon = sandbox.start();
+    let clean = sandbox.traces();
+    let client = sandbox.client();
+    let mut accepted = BTreeSet::new();
+    for round in 0..25_u64 {
+        let name = format!("g{round}");
+        let body = format!(r#"{{"name":"{name}","memory":"64M","closure":"{closure}"}}"#);
+        if client
+            .try_call("POST", "/v1/guests", &body)
+            .is_ok_and(|answer| answer.status == 202)
+        {
+            accepted.insert(name);
+        }
+        if round % 3 == 2 {
+            let oldest = accepted.first().expect("one").clone();
+            if client
+                .try_call("DELETE", &format!("/v1/guests/{oldest}"), "")
+                .is_ok_and(|a| a.status == 202)
+            {
+                accepted.remove(&oldest);
+            }
+        }
+        // Spread over the time that an operation takes, and the same in each run.
+        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 120));
+        daemon.kill();
+        daemon = sandbox.start();
+    }
+    wait_until_quiet(&client);
+    let guests: Vec<GuestView> = client.get("/v1/guests");
+    let names: BTreeSet<_> = guests
+        .iter()
+        .map(|view| view.guest.name.to_string())
+        .collect();
+    assert_eq!(names, accepted, "exactly what was accepted is there");
+    assert!(
+        guests.iter().all(|view| view.state == GuestState::Running),
+        "{guests:#?}"
+    );
+    assert_healthy(&client, "after all kills");
+    for name in &accepted {
+        client.destroy(name);
+    }
+    clean.assert_same(&sandbox.traces(), "after all is destroyed");
+    drop::<Daemon>(daemon);
+}
+
+fn wait_until_quiet(client: &Client) {
+    wait_until("no operation is under way", || {
+        let status: Status = client.get("/v1/status");
+        let settled =
+            |view: &GuestView| matches!(view.state, GuestState::Running | GuestState::Stopped);
+        status.operations.is_empty()
+            && client
+                .get::<Vec<GuestView>>("/v1/guests")
+                .iter()
+                .all(settled)
+    });
+}
+
+fn state(client: &Client) -> Option<GuestState> {
+    client
+        .get::<Vec<GuestView>>("/v1/guests")
+        .first()
+        .map(|view| view.state)
+}
+
+fn assert_healthy(client: &Client, when: &str) {
+    let report: DoctorReport = client.get("/v1/doctor");
+    let broken: Vec<_> = report
+        .checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Broken)
+        .collect();
+    assert!(broken.is_empty(), "{when}: {broken:#?}");
+}
+
+fn clean_up(client: &Client) {
+    if state(client).is_some() {
+        client.destroy("web");
+    }
+}

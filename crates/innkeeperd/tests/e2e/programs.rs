@@ -1,0 +1,200 @@
+//! What people type, against a real daemon and real guests.
+
+use std::fs;
+use std::process::Output;
+
+use innkeeper_model::api::GuestView;
+
+use crate::support::{Fixture, Sandbox, closure, flake, wait_until};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn complained(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Fails the test unless the program ended well, and returns what it said.
+fn fine(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}: {}{}",
+        output.status,
+        said(output),
+        complained(output)
+    );
+    said(output)
+}
+
+#[test]
+fn an_agents_life_in_words() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let agent = |arguments: &[&str]| sandbox.program("agent", arguments, b"");
+    assert!(fine(&agent(&["list"])).contains("(no agents)"));
+    let created = fine(&agent(&[
+        "create",
+        "web",
+        "--closure",
+        &closure,
+        "--memory",
+        "64M",
+        "--wait",
+        "--wait-port",
+        "80",
+    ]));
+    assert!(
+        created.contains("[OK] Agent web is up at 10.100.0.3"),
+        "{created}"
+    );
+    assert!(fine(&agent(&["list"])).contains("running"));
+    let listed: Vec<GuestView> =
+        serde_json::from_str(&fine(&agent(&["list", "--json"]))).expect("JSON");
+    assert_eq!(listed[0].guest.limits.memory.to_string(), "64M");
+    assert!(fine(&agent(&["logs", "web"])).contains("web is up."));
+
+    assert_eq!(
+        fine(&agent(&["exec", "web", "--", "hostname"])).trim(),
+        "web"
+    );
+    let echoed = sandbox.program("agent", &["exec", "web", "--", "cat"], b"through and back");
+    assert_eq!(fine(&echoed), "through and back");
+    let failed = agent(&["exec", "web", "--", "sh", "-c", "echo no >&2; exit 42"]);
+    assert_eq!(
+        (failed.status.code(), complained(&failed).trim()),
+        (Some(42), "no")
+    );
+
+    fine(&agent(&["stop", "web"]));
+    assert_eq!(
+        agent(&["exec", "web", "--", "true"]).status.code(),
+        Some(4),
+        "it does not run"
+    );
+    fine(&agent(&["start", "web"]));
+    fine(&agent(&["destroy", "web"]));
+    assert_eq!(
+        agent(&["destroy", "web"]).status.code(),
+        Some(3),
+        "it is gone"
+    );
+}
+
+#[test]
+fn the_hosts_owner_sees_everything() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    sandbox.client().create("web", &closure);
+    let innkeeper = |arguments: &[&str]| sandbox.program("innkeeper", arguments, b"");
+    assert!(fine(&innkeeper(&["status"])).contains(&daemon.pid().to_string()));
+    assert!(fine(&innkeeper(&["doctor"])).contains("guest web"));
+    assert!(fine(&innkeeper(&["slots"])).contains("10.100.0.3"));
+    assert!(fine(&innkeeper(&["events"])).contains("ensure-rootfs"));
+    assert!(fine(&innkeeper(&["config"])).contains("network.subnet"));
+    assert_eq!(fine(&innkeeper(&["gc", "--dry-run"])), "(no orphans)\n");
+    for command in ["status", "doctor", "slots", "config"] {
+        let json = fine(&innkeeper(&[command, "--json"]));
+        serde_json::from_str::<serde_json::Value>(&json)
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+    sandbox.client().destroy("web");
+    daemon.kill();
+    let unreachable = innkeeper(&["status"]);
+    assert_eq!(unreachable.status.code(), Some(8));
+    assert!(
+        complained(&unreachable).contains("Hint: "),
+        "{}",
+        complained(&unreachable)
+    );
+}
+
+#[test]
+fn a_build_says_what_it_does_and_a_failed_one_why() {
+    let (good, bad) = (
+        flake(Fixture::Agent),
+        flake(Fixture::Agent).replace("#agent", "#failing"),
+    );
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let built = fine(&sandbox.program("agent", &["build", &good], b""));
+    assert!(built.contains("/nix/store/"), "{built}");
+    let failed = sandbox.program("agent", &["build", &bad], b"");
+    assert_eq!(failed.status.code(), Some(6));
+    assert!(
+        complained(&failed).contains("line 50 of a build"),
+        "{}",
+        complained(&failed)
+    );
+}
+
+#[test]
+fn ssh_knows_the_hosts_key_and_refuses_any_other() {
+    let closure = closure(Fixture::Ssh);
+    let mut sandbox = Sandbox::new();
+    let key = sandbox.path().join("key").display().to_string();
+    sandbox.run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key]);
+    let public = fs::read_to_string(format!("{key}.pub")).expect("made");
+    sandbox.configure(&format!("[ssh]\nauthorized_keys = ['{}']", public.trim()));
+    fs::create_dir(sandbox.path().join("credentials")).expect("made");
+    fs::write(sandbox.path().join("credentials/oauth_token"), "sesame").expect("written");
+    let _daemon = sandbox.start();
+    let agent = |arguments: &[&str]| sandbox.program("agent", arguments, b"");
+    fine(&agent(&["create", "web", "--closure", &closure, "--wait"]));
+    let ssh = |command: &str| {
+        let options = [
+            "ssh",
+            "web",
+            "--",
+            "-i",
+            &key,
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            command,
+        ];
+        agent(&options)
+    };
+    assert_eq!(fine(&ssh("id -un")).trim(), "agent");
+    assert_eq!(ssh("exit 9").status.code(), Some(9));
+    // The credentials are the agent's, and nobody else's.
+    let token = "cat /mnt/claude-creds/oauth_token; stat -c '%a %u' /mnt/claude-creds/oauth_token";
+    assert_eq!(fine(&ssh(token)), "sesame400 1000\n");
+    let stranger = agent(&[
+        "exec",
+        "--user",
+        "nobody",
+        "web",
+        "--",
+        "cat",
+        "/mnt/claude-creds/oauth_token",
+    ]);
+    assert!(
+        !stranger.status.success() && said(&stranger).is_empty(),
+        "{stranger:?}"
+    );
+
+    // Somebody else answers at the address.
+    let other = sandbox.path().join("other").display().to_string();
+    sandbox.run(
+        "ssh-keygen",
+        &["-q", "-t", "ed25519", "-N", "", "-f", &other],
+    );
+    for (from, to) in [
+        ("other", "ssh_host_ed25519_key"),
+        ("other.pub", "ssh_host_ed25519_key.pub"),
+    ] {
+        let place = sandbox.state().join("guests/web/rootfs/etc/ssh").join(to);
+        fs::write(place, fs::read(sandbox.path().join(from)).expect("read")).expect("written");
+    }
+    fine(&agent(&["exec", "web", "--", "killall", "sshd"]));
+    wait_until("the impostor is refused", || {
+        let refused = ssh("id -un");
+        !refused.status.success()
+            && complained(&refused).contains("HOST IDENTIFICATION HAS CHANGED")
+    });
+    fine(&agent(&["destroy", "web"]));
+}

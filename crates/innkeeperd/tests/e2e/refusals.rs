@@ -1,0 +1,309 @@
+//! What cannot be done is refused with a stable code, the object's name and a remedy, and leaves nothing.
+
+#![expect(clippy::disallowed_methods, reason = "tests run programs")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use innkeeper_model::{Failure, Operation};
+use nix::mount::{MsFlags, mount};
+
+use crate::support::{Client, Fixture, Sandbox, closure, flake};
+
+fn refused(client: &Client, body: &str) -> Failure {
+    client.call("POST", "/v1/guests", body).failure()
+}
+
+/// Creates a guest whose operation fails.
+fn fails(client: &Client, body: &str) -> Failure {
+    let answer = client.call("POST", "/v1/guests", body);
+    if answer.status != 202 {
+        return answer.failure();
+    }
+    let operation: Operation = client.finish(&answer);
+    operation.failure.expect("the operation failed")
+}
+
+fn assert_says(failure: &Failure, code: &str, object: &str) {
+    assert_eq!(failure.code.as_str(), code, "{failure:?}");
+    assert!(
+        failure.message.contains(object),
+        "does not name {object}: {failure:?}"
+    );
+    assert!(failure.remedy.is_some(), "no remedy: {failure:?}");
+}
+
+#[test]
+fn bad_requests_are_refused_before_anything_happens() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+
+    for (body, code) in [
+        (r#"{"name":"../../etc"}"#, "invalid_request"),
+        (r#"{"name":"Web"}"#, "invalid_request"),
+        (r#"{"memory":"lots"}"#, "invalid_request"),
+        (r#"{"cpus":"0"}"#, "invalid_request"),
+        (r#"{"tasks":0,"flake":"/x"}"#, "invalid_request"),
+        (r#"{"closure":"/etc/passwd"}"#, "invalid_request"),
+        (r#"{"flake":"--impure"}"#, "invalid_request"),
+        (r#"{"nmae":"web"}"#, "invalid_request"),
+        (r#"{"name":"web"}"#, "flake_unset"),
+        (r#"not json"#, "invalid_request"),
+    ] {
+        assert_eq!(refused(&client, body).code.as_str(), code, "{body}");
+    }
+    let both = format!(
+        r#"{{"flake":"/x","closure":"{}"}}"#,
+        closure(Fixture::Agent)
+    );
+    assert_eq!(refused(&client, &both).code.as_str(), "invalid_request");
+    for (method, path, code) in [
+        ("GET", "/v1/guests/nobody", "guest_not_found"),
+        ("DELETE", "/v1/guests/nobody", "guest_not_found"),
+        ("POST", "/v1/guests/nobody/start", "guest_not_found"),
+        ("GET", "/v1/guests/nobody/logs", "guest_not_found"),
+        ("GET", "/v1/guests/No.Body", "invalid_name"),
+        ("GET", "/v1/operations/99", "operation_not_found"),
+        ("GET", "/v1/nothing", "invalid_request"),
+    ] {
+        assert_eq!(
+            client.call(method, path, "").failure().code.as_str(),
+            code,
+            "{method} {path}"
+        );
+    }
+    before.assert_same(&sandbox.traces(), "after refusals");
+}
+
+#[test]
+fn closures_that_cannot_boot_are_refused() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    let empty = closure(Fixture::NoInit);
+    assert_says(
+        &refused(&client, &format!(r#"{{"name":"web","closure":"{empty}"}}"#)),
+        "invalid_closure",
+        &empty,
+    );
+    let absent = "/nix/store/00000000000000000000000000000000-nothing";
+    assert_says(
+        &refused(
+            &client,
+            &format!(r#"{{"name":"web","closure":"{absent}"}}"#),
+        ),
+        "closure_not_found",
+        absent,
+    );
+    // Built only now, and then found to be of no use: rolled back.
+    let failure = fails(
+        &client,
+        &format!(r#"{{"name":"web","flake":"{}"}}"#, flake(Fixture::NoInit)),
+    );
+    assert_says(&failure, "invalid_closure", "init");
+    let failure = fails(&client, r#"{"name":"web","flake":"/nowhere/at/all"}"#);
+    assert_says(&failure, "flake_not_found", "/nowhere/at/all");
+    let broken = flake(Fixture::Agent).replace("#agent", "#failing");
+    let failure = fails(&client, &format!(r#"{{"name":"web","flake":"{broken}"}}"#));
+    assert_says(&failure, "build_failed", "failing");
+    assert!(
+        failure
+            .log
+            .iter()
+            .any(|line| line.contains("line 50 of a build")),
+        "{failure:?}"
+    );
+    before.assert_same(&sandbox.traces(), "after refusals");
+}
+
+#[test]
+fn without_nix_a_build_says_so_and_a_ready_closure_still_boots() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("program = '/nowhere/nix'");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    let body = format!(r#"{{"name":"web","flake":"{}"}}"#, flake(Fixture::Agent));
+    assert_says(&fails(&client, &body), "nix_missing", "/nowhere/nix");
+    client.create("web", &closure);
+    client.destroy("web");
+    before.assert_same(&sandbox.traces(), "afterwards");
+}
+
+#[test]
+fn a_missing_nspawn_rolls_the_create_back() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.state()).expect("made");
+    // The setting stands in a section that the sandbox writes itself, so it comes from outside.
+    sandbox.configure("");
+    let _daemon = sandbox.start_with(&[("INNKEEPER_SUPERVISOR_NSPAWN", "/nowhere/systemd-nspawn")]);
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    let failure = fails(
+        &client,
+        &format!(r#"{{"name":"web","closure":"{closure}"}}"#),
+    );
+    assert_says(&failure, "program_missing", "/nowhere/systemd-nspawn");
+    before.assert_same(&sandbox.traces(), "after the rollback");
+}
+
+#[test]
+fn a_full_disk_refuses_new_guests_and_harms_no_other() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    small_disk(&sandbox.state(), "48m");
+    sandbox.configure("[storage]\nmin_free = '16M'");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    // Stopped, so that nothing changes by itself.
+    client.create("first", &closure);
+    client.change("first", "stop");
+    let before = sandbox.traces();
+    fs::write(sandbox.state().join("filler"), vec![0; 40 << 20]).expect("written");
+    let failure = fails(
+        &client,
+        &format!(r#"{{"name":"web","closure":"{closure}"}}"#),
+    );
+    assert_says(
+        &failure,
+        "disk_full",
+        &sandbox.state().display().to_string(),
+    );
+    fs::remove_file(sandbox.state().join("filler")).expect("removed");
+    before.assert_same(&sandbox.traces(), "after the refusal");
+    client.create("web", &closure);
+    client.destroy("web");
+    client.destroy("first");
+}
+
+#[test]
+fn a_destroy_works_on_a_disk_without_a_free_byte() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    small_disk(&sandbox.state(), "48m");
+    sandbox.configure("[storage]\nmin_free = '16M'");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    client.create("web", &closure);
+    // The guest itself fills the disk.
+    let hog = sandbox.state().join("guests/web/rootfs/hog");
+    let mut file = fs::File::create(&hog).expect("made");
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    let answer = client.call("DELETE", "/v1/guests/web", "");
+    // The intent itself needs a page: either it is recorded, or the refusal says what to do.
+    if answer.status == 202 {
+        assert_eq!(client.finish(&answer).failure, None);
+        before.assert_same(&sandbox.traces(), "afterwards");
+    } else {
+        assert_says(&answer.failure(), "disk_full", "innkeeper.db");
+        drop(file);
+        fs::remove_file(&hog).expect("removed");
+        client.destroy("web");
+    }
+}
+
+fn small_disk(path: &Path, size: &str) {
+    fs::create_dir_all(path).expect("made");
+    let options = format!("size={size},mode=0700");
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .expect("mounted");
+}
+
+/// Runs a daemon that must not start, and returns its exit code and what it said.
+fn refuses_to_start(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
+        .arg("--config")
+        .arg(sandbox.config())
+        .envs(variables.iter().copied())
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Hint: "), "no remedy: {said}");
+    (output.status.code().expect("an exit code"), said)
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let (code, said) = refuses_to_start(&sandbox, &[]);
+    assert_eq!(code, 4, "{said}");
+    assert!(
+        said.contains("state_locked") && said.contains(&daemon.pid().to_string()),
+        "{said}"
+    );
+    assert_eq!(
+        sandbox.client().call("GET", "/v1/status", "").status,
+        200,
+        "the first goes on"
+    );
+}
+
+#[test]
+fn a_damaged_database_is_refused_and_kept() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.state()).expect("made");
+    let file = sandbox.state().join("innkeeper.db");
+    fs::write(&file, "this was a database once".repeat(1000)).expect("written");
+    let (code, said) = refuses_to_start(&sandbox, &[]);
+    assert_eq!(code, 7, "{said}");
+    assert!(
+        said.contains("store_damaged") && said.contains(&file.display().to_string()),
+        "{said}"
+    );
+    assert!(
+        fs::read_to_string(&file)
+            .expect("there")
+            .starts_with("this was"),
+        "the file is untouched"
+    );
+}
+
+#[test]
+fn a_kernel_without_user_namespaces_is_named() {
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[guest]\nuser_namespace = 'on'");
+    // Such a kernel answers with 0 here.
+    let limit = sandbox.path().join("limit");
+    fs::write(&limit, "0\n").expect("written");
+    let place = "/proc/sys/user/max_user_namespaces";
+    mount(
+        Some(&limit),
+        place,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .expect("mounted");
+    let (code, said) = refuses_to_start(&sandbox, &[]);
+    assert_eq!(code, 7, "{said}");
+    assert!(
+        said.contains("kernel_feature_missing") && said.contains("user namespace"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_place() {
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[guest]\nmemroy = '1G'");
+    let (code, said) = refuses_to_start(&sandbox, &[]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("invalid_config") && said.contains("memroy"),
+        "{said}"
+    );
+}

@@ -1,0 +1,136 @@
+//! HTTP over the API socket, as plainly as it goes: the daemon is tested against something that shares no
+//! code with it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use innkeeper_model::api::{Accepted, GuestView};
+use innkeeper_model::{Event, Failure, Operation};
+use serde::de::DeserializeOwned;
+
+/// Longer than anything takes; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        assert!(self.status >= 400, "not refused: {self:?}");
+        self.read()
+    }
+}
+
+impl Client {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// One call; an error when nobody answers, or whoever did dies in between.
+    pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: innkeeper\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let cut = || std::io::Error::other(format!("the answer was cut off: {text:?}"));
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .ok_or_else(cut)?;
+        let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
+            unchunk(body).ok_or_else(cut)?
+        } else {
+            body.to_owned()
+        };
+        Ok(Answer { status, body })
+    }
+
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.try_call(method, path, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+        let answer = self.call("GET", path, "");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.read()
+    }
+
+    /// Follows an accepted operation to its end.
+    pub(crate) fn finish(&self, answer: &Answer) -> Operation {
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let id = answer.read::<Accepted>().operation;
+        drop(self.events(&format!("operation={id}&follow=true")));
+        self.get(&format!("/v1/operations/{id}"))
+    }
+
+    pub(crate) fn events(&self, query: &str) -> Vec<Event> {
+        let answer = self.call("GET", &format!("/v1/events?{query}"), "");
+        let data = answer
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        data.map(|json| serde_json::from_str(json).expect(json))
+            .collect()
+    }
+
+    /// Creates a guest and waits until it is up.
+    pub(crate) fn create(&self, name: &str, closure: &str) -> GuestView {
+        let operation = self.finish(&self.call("POST", "/v1/guests", &create_body(name, closure)));
+        assert_eq!(operation.failure, None, "{operation:?}");
+        self.guest(name)
+    }
+
+    pub(crate) fn destroy(&self, name: &str) {
+        let operation = self.finish(&self.call("DELETE", &format!("/v1/guests/{name}"), ""));
+        assert_eq!(operation.failure, None, "{operation:?}");
+    }
+
+    pub(crate) fn change(&self, name: &str, verb: &str) {
+        let operation = self.finish(&self.call("POST", &format!("/v1/guests/{name}/{verb}"), ""));
+        assert_eq!(operation.failure, None, "{operation:?}");
+    }
+
+    pub(crate) fn guest(&self, name: &str) -> GuestView {
+        self.get(&format!("/v1/guests/{name}"))
+    }
+}
+
+pub(crate) fn create_body(name: &str, closure: &str) -> String {
+    serde_json::json!({ "name": name, "closure": closure, "memory": "128M" }).to_string()
+}
+
+/// Undoes the chunked transfer coding (RFC 9112, section 7.1); nothing when it is cut off.
+fn unchunk(mut text: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = text.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.push_str(rest.get(..size)?);
+        text = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
+}

@@ -1,0 +1,88 @@
+//! Closures to boot from, built by Nix from the flake in `tests/fixtures`.
+
+#![expect(clippy::disallowed_methods, reason = "tests run programs")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// A closure of the fixtures' flake.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fixture {
+    /// A small static program as init, a web server on port 80.
+    Agent,
+    /// systemd as init.
+    Systemd,
+    /// A small init that starts the real sshd.
+    Ssh,
+    /// Nothing to boot.
+    NoInit,
+}
+
+/// What Nix needs to know to build without a network, without build users and without a sandbox.
+pub(crate) fn nix_options() -> [(&'static str, &'static str); 3] {
+    [
+        ("substituters", ""),
+        ("build-users-group", ""),
+        ("sandbox", "false"),
+    ]
+}
+
+/// The staged flake, with the attribute of a fixture.
+pub(crate) fn flake(fixture: Fixture) -> String {
+    let (kind, attribute) = match fixture {
+        Fixture::Agent => ("guest", "agent"),
+        Fixture::NoInit => ("guest", "no-init"),
+        Fixture::Systemd => ("debian", "systemd"),
+        Fixture::Ssh => ("debian", "ssh"),
+    };
+    let folder = staged(kind);
+    format!("path:{}#{attribute}", folder.display())
+}
+
+fn staged(kind: &str) -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let prepare = repository.join("tests/fixtures/prepare");
+    let output = Command::new(&prepare)
+        .arg(kind)
+        .output()
+        .expect("prepare runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .expect("a path")
+        .trim()
+        .into()
+}
+
+/// The store path of a fixture, built if it is not there.
+pub(crate) fn closure(fixture: Fixture) -> String {
+    // Nix 2.8 does not like two of itself making the same store from nothing.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock();
+    let mut nix = Command::new("nix");
+    nix.args([
+        "build",
+        "--json",
+        "--no-link",
+        "--extra-experimental-features",
+        "nix-command flakes",
+    ]);
+    for (name, value) in nix_options() {
+        nix.args(["--option", name, value]);
+    }
+    let output = nix.arg(flake(fixture)).output().expect("nix runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let built: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    built[0]["outputs"]["out"]
+        .as_str()
+        .expect("a path")
+        .to_owned()
+}

@@ -1,0 +1,245 @@
+//! A network, a state directory and a configuration of a test's own.
+
+#![expect(clippy::disallowed_methods, reason = "tests run programs")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::client::Client;
+use super::fixtures::nix_options;
+use super::traces::Traces;
+
+/// A place of its own for one test. What the test's thread starts, starts in there.
+pub(crate) struct Sandbox {
+    dir: tempfile::TempDir,
+    /// Unique on the machine: names the cgroup and begins every machine name.
+    pub(crate) id: String,
+    extra_config: String,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("needs root");
+        // What is mounted in here stays in here.
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .expect("private");
+        run("ip", &["link", "set", "lo", "up"]);
+        let id = format!(
+            "t{}x{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        Self {
+            dir: tempfile::Builder::new()
+                .prefix("innkeeper-")
+                .tempdir()
+                .expect("tempdir"),
+            id,
+            extra_config: String::new(),
+        }
+    }
+
+    /// Adds lines to the configuration. A section that is there already must not be repeated.
+    pub(crate) fn configure(&mut self, toml: &str) {
+        self.extra_config.push_str(toml);
+        self.extra_config.push('\n');
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.path().join("run/api.sock"))
+    }
+
+    /// What there is on the machine that this sandbox could have left.
+    pub(crate) fn traces(&self) -> Traces {
+        Traces::of(self)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        let mut text = format!(
+            "state_dir = '{root}/state'\nruntime_dir = '{root}/run'\n\
+             [supervisor]\nkind = 'direct'\ncgroup = '{id}'\nmachine_prefix = '{id}-'\n\
+             [credentials]\ndirectory = '{root}/credentials'\n\
+             [legacy]\ndirectories = ['{root}/legacy']\n\
+             [nix]\ngcroots_dir = '{root}/gcroots'\n",
+            root = self.path().display(),
+            id = self.id,
+        );
+        let options: Vec<_> = nix_options()
+            .iter()
+            .map(|(name, value)| format!("{name} = '{value}'"))
+            .collect();
+        writeln!(text, "options = {{ {} }}", options.join(", ")).expect("a string");
+        text.push_str(&self.extra_config);
+        let file = self.path().join("config.toml");
+        fs::write(&file, text).expect("written");
+        file
+    }
+
+    /// Starts a daemon and waits until it answers.
+    pub(crate) fn start(&self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.spawn(variables);
+        wait_until("the daemon answers", || {
+            if let Some(status) = daemon.child.try_wait().expect("waited") {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            self.client().try_call("GET", "/v1/status", "").is_ok()
+        });
+        daemon
+    }
+
+    /// Starts a daemon and does not wait for it.
+    pub(crate) fn spawn(&self, variables: &[(&str, &str)]) -> Daemon {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path().join("log"))
+            .expect("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
+            .arg("--config")
+            .arg(self.config())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("innkeeperd starts");
+        Daemon { child }
+    }
+
+    /// What all daemons of this sandbox have logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    /// Runs one of our own programs to its end, with the sandbox's daemon.
+    pub(crate) fn program(&self, name: &str, arguments: &[&str], input: &[u8]) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_innkeeperd")).with_file_name(name);
+        assert!(
+            program.exists(),
+            "{} is not built: cargo build --workspace",
+            program.display()
+        );
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env("INNKEEPER_SOCKET", self.path().join("run/api.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input)
+            .expect("written");
+        child.wait_with_output().expect("ended")
+    }
+
+    /// Runs a program to its end, inside the sandbox's network.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
+        run(program, arguments)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the daemon's log ----\n{}", self.log());
+        }
+        // A failed test must not leave guests behind.
+        self.traces().kill_everything();
+    }
+}
+
+/// A daemon that a test started. It is killed when dropped; its guests are not.
+pub(crate) struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+
+    /// SIGTERM; returns when it has ended well.
+    pub(crate) fn stop(mut self) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("signalled");
+        let status = self.child.wait().expect("reaped");
+        assert!(status.success(), "the daemon ended with {status}");
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("reaped")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits for a condition; fails the test when it does not come true.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,158 @@
+//! Guests outlive the daemon, and come back when they should.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use innkeeper_model::api::{GuestView, SlotReport};
+use innkeeper_model::{GuestState, UnitPhase};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Fixture, Sandbox, closure, wait_until};
+
+/// The first processes of the sandbox's guests, as the host counts them.
+fn leaders(sandbox: &Sandbox) -> Vec<i32> {
+    let mut leaders = Vec::new();
+    for entry in fs::read_dir("/proc").expect("readable").flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let ids = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .unwrap_or_default();
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if cgroup.contains(&sandbox.id) && ids.len() == 2 && ids[1] == "1" {
+            leaders.push(pid);
+        }
+    }
+    leaders.sort_unstable();
+    leaders
+}
+
+fn talk(stream: &mut TcpStream) {
+    // The fixture's web server keeps the connection until the request is whole.
+    stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
+}
+
+#[test]
+fn guests_and_their_connections_survive_the_daemon() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let address = client
+        .create("web", &closure)
+        .guest_address
+        .expect("an address");
+    wait_until("it answers", || TcpStream::connect((address, 80)).is_ok());
+    let mut stream = TcpStream::connect((address, 80)).expect("connected");
+    talk(&mut stream);
+    let before = leaders(&sandbox);
+
+    daemon.stop();
+    let daemon = sandbox.start();
+    assert_eq!(leaders(&sandbox), before, "after a stop");
+    daemon.kill();
+    let _daemon = sandbox.start();
+    assert_eq!(leaders(&sandbox), before, "after kill -9");
+    assert_eq!(client.guest("web").state, GuestState::Running);
+
+    stream.write_all(b"\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answered");
+    assert!(text.contains("Hello from web"), "{text}");
+    client.destroy("web");
+}
+
+#[test]
+fn after_a_reboot_of_the_host_guests_are_as_they_were() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let clean = sandbox.traces();
+    for n in 0..6 {
+        client.create(&format!("g{n}"), &closure);
+    }
+    client.change("g5", "stop");
+    let before: Vec<GuestView> = client.get("/v1/guests");
+
+    // What a reboot does: no process is left, and nothing of /run.
+    daemon.kill();
+    for leader in leaders(&sandbox) {
+        kill(Pid::from_raw(leader), Signal::SIGKILL).expect("killed");
+    }
+    wait_until("all processes are gone", || leaders(&sandbox).is_empty());
+    #[expect(clippy::disallowed_methods, reason = "no guest writes there")]
+    fs::remove_dir_all(sandbox.path().join("run")).expect("removed");
+
+    let _daemon = sandbox.start();
+    wait_until("all are as before", || {
+        let now: Vec<GuestView> = client.get("/v1/guests");
+        now.iter().zip(&before).all(|(now, before)| {
+            (now.state, now.guest_address) == (before.state, before.guest_address)
+        })
+    });
+    let counter = client.get::<SlotReport>("/v1/slots").counter;
+    assert_eq!(counter, 6);
+    for n in 0..6 {
+        client.destroy(&format!("g{n}"));
+    }
+    clean.assert_same(&sandbox.traces(), "afterwards");
+}
+
+#[test]
+fn a_guest_that_dies_starts_again() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    let first = leaders(&sandbox);
+    kill(Pid::from_raw(first[0]), Signal::SIGKILL).expect("killed");
+    wait_until("it runs again", || {
+        let now = leaders(&sandbox);
+        !now.is_empty() && now != first && client.guest("web").state == GuestState::Running
+    });
+    client.destroy("web");
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_stays_off() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    // Its init takes this for the wish to shut down, and ends with status 0, once it has set its trap.
+    let leader = leaders(&sandbox)[0];
+    wait_until("it stays off", || {
+        kill(Pid::from_raw(leader), Signal::SIGTERM).ok();
+        client.guest("web").state == GuestState::Stopped
+    });
+    assert_eq!(client.guest("web").unit, None::<UnitPhase>);
+    client.destroy("web");
+}
+
+#[test]
+fn addresses_of_an_older_installation_are_not_given_out() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let legacy = sandbox.path().join("legacy");
+    fs::create_dir(&legacy).expect("made");
+    fs::write(legacy.join(".next_slot"), "41\n").expect("written");
+    fs::write(legacy.join("old-agent"), "42 10.100.0.84 10.100.0.85\n").expect("written");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let slots: Vec<u32> = ["a", "b"]
+        .map(|name| client.create(name, &closure).guest.slot.number())
+        .to_vec();
+    assert_eq!(slots, [41, 43]);
+    for name in ["a", "b"] {
+        client.destroy(name);
+    }
+}
