@@ -1,0 +1,34 @@
+# The words a developer types. `make` alone explains them.
+#
+# Guests need root: so do `demo`, `test` and `bench`.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+.PHONY: help install build demo check test bench clean
+
+help: ## Explain these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install what is missing on this machine (Debian: with apt)
+	@.ci/install
+
+build: install ## Build all programs into target/debug
+	@cargo build --workspace --locked
+
+demo: build ## See a guest come and go; KEEP=1 leaves it running to play with
+	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
+
+check: install ## Format, lints, unit tests, documentation: what to run all day
+	@.ci/verify check
+
+test: install ## Everything: check, all tests on real parts, the demo
+	@.ci/verify test
+
+bench: install ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
+	@tests/bench/run
+
+clean: ## Remove the staged fixtures and the logs of tests, and nothing else
+	@rm -rf "$${CARGO_TARGET_DIR:-target}/fixtures" "$${CARGO_TARGET_DIR:-target}/test-logs"
