@@ -1,0 +1,144 @@
+"""The daemon that is measured, and a client of its API that costs next to nothing."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from machine import PATIENCE, Broken
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=PATIENCE)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Daemon:
+    """A daemon of our own."""
+
+    def __init__(self, place, identity, programs):
+        self.place = place
+        # As on a host: state on the disk, sockets in memory.
+        self.run = Path("/run/innkeeper-bench")
+        self.socket = str(self.run / "api.sock")
+        self.guests = place / "state/guests"
+        self.agent = str(programs / "agent")
+        self.log = place / "innkeeperd.log"
+        self.process = None
+        self._write_configuration(identity)
+        self._start(programs / "innkeeperd")
+
+    def _write_configuration(self, identity):
+        for directory in (self.place / "state", self.place / "credentials", self.run):
+            directory.mkdir()
+        (self.place / "innkeeper.toml").write_text(
+            f"""state_dir = "{self.place}/state"
+runtime_dir = "{self.run}"
+
+[api]
+socket = "{self.socket}"
+
+[nix]
+gcroots_dir = "/nix/var/nix/gcroots/{identity}/guests"
+options = {{ substituters = "", build-users-group = "", sandbox = "false" }}
+
+[supervisor]
+kind = "direct"
+cgroup = "{identity}"
+
+[storage]
+min_free = "64M"
+
+[credentials]
+directory = "{self.place}/credentials"
+
+[legacy]
+directories = []
+"""
+        )
+
+    def _start(self, program):
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [program, "--config", self.place / "innkeeper.toml"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.call("GET", "/v1/status")
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise self.broken("innkeeperd did not start") from None
+                time.sleep(0.01)
+
+    def broken(self, what):
+        return Broken(f"{what}\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def environment(self):
+        return {**os.environ, "INNKEEPER_SOCKET": self.socket}
+
+    def call(self, method, path, body=None):
+        """Makes a call on a connection of its own, as a caller would; returns what was answered."""
+        connection = UnixConnection(self.socket)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            raise self.broken(f"{method} {path}: {content}")
+        return content
+
+    def events(self, operation):
+        """The events of an operation until its last one, which is waited for."""
+        connection = UnixConnection(self.socket)
+        try:
+            connection.request("GET", f"/v1/events?operation={operation}&follow=true")
+            answer = connection.getresponse()
+            lines = answer.read().decode().splitlines()
+        finally:
+            connection.close()
+        return [json.loads(line[5:]) for line in lines if line.startswith("data:")]
+
+    def finish(self, operation):
+        """Waits for the end of an operation."""
+        events = self.events(operation)
+        if not events or events[-1]["event"] != "finished":
+            raise self.broken(f"operation {operation}: {events[-1:]}")
+        return events
+
+    def next_address(self):
+        """The address that the next guest gets: asked before the clock starts."""
+        slots = self.call("GET", "/v1/slots")
+        base, slot = slots["subnet"].split("/")[0].split("."), slots["counter"] + 1
+        # Slots with an address that ends in .0 or .255 are not used.
+        while slot * 2 % 256 in (0, 254):
+            slot += 1
+        return f"{base[0]}.{base[1]}.{slot * 2 // 256}.{slot * 2 % 256 + 1}"
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE)
+        shutil.rmtree(self.run, ignore_errors=True)

@@ -1,0 +1,233 @@
+"""Runs all contenders in turn and writes the table. Started by `run`, inside namespaces of its own."""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import report
+from contenders import PEERS, Api, Cli, Nspawn, check_flags
+from daemon import Daemon
+from machine import Broken, await_answer, await_stamp, children, resident, settle
+
+# Guests that are started at the same time.
+CROWD = 20
+
+# Guests that are there while the daemon's memory is looked at.
+HOUSE_FULL = 50
+
+
+@dataclass
+class Rounds:
+    """How often everything is done."""
+
+    warm_up: int
+    measured: int
+    crowds: int
+
+
+FULL = Rounds(warm_up=3, measured=20, crowds=5)
+QUICK = Rounds(warm_up=1, measured=3, crowds=1)
+
+
+@dataclass
+class Results:
+    """What was measured. Times are lists of milliseconds, by the contender's letter."""
+
+    first: dict = field(default_factory=dict)
+    answer: dict = field(default_factory=dict)
+    returned: dict = field(default_factory=dict)
+    destroy: dict = field(default_factory=dict)
+    crowd: dict = field(default_factory=dict)
+    # Of each create through the socket: when it was asked for, its events, when the init ran.
+    created: list = field(default_factory=list)
+    # Of each destroy through the socket: when it was asked for, its events, when it was known to be over.
+    destroyed: list = field(default_factory=list)
+    # The daemon's resident memory in KiB: empty, after all rounds, with a full house.
+    memory: dict = field(default_factory=dict)
+    # What the programs beside each guest take, in KiB, by their name.
+    beside: dict = field(default_factory=dict)
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, rounds, daemon, contenders):
+        self.rounds = rounds
+        self.daemon = daemon
+        self.contenders = contenders
+        self.results = Results()
+        self.number = 0
+
+    def next(self):
+        self.number += 1
+        return self.number
+
+    def run(self):
+        self.results.memory["without a guest"] = resident(self.daemon.pid)
+        for turn in range(-self.rounds.warm_up, self.rounds.measured):
+            self.show(f"round {turn + 1} of {self.rounds.measured}" if turn >= 0 else "warming up")
+            # In each round everybody has one turn, and not always after the same neighbour.
+            order = list(self.contenders)
+            random.Random(turn).shuffle(order)
+            for contender in order:
+                self.one(contender, keep=turn >= 0)
+        for turn in range(self.rounds.crowds):
+            for contender in self.contenders:
+                if isinstance(contender, (Cli, Api)) or type(contender) is Nspawn:
+                    self.show(f"{CROWD} at once, round {turn + 1} of {self.rounds.crowds}: {contender.letter}")
+                    self.crowd(contender)
+        self.results.memory["after all rounds"] = resident(self.daemon.pid)
+        self.show(f"memory with {HOUSE_FULL} guests")
+        self.full_house()
+        self.show("")
+        return self.results
+
+    @staticmethod
+    def show(text):
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def one(self, contender, keep):
+        """One guest, from nothing to nothing."""
+        boot = contender.prepare(self.next())
+        settle()
+        boot.begun = time.time_ns()
+        contender.launch(boot)
+        started = await_stamp(boot)
+        # Asked for earlier, an address without a guest would make the kernel wait a second for its neighbour.
+        answered = await_answer(boot) if boot.address else None
+        contender.finish(boot)
+        returned, created = time.time_ns(), boot.operation
+        settle()
+        ending = time.time_ns()
+        contender.destroy(boot)
+        ended = time.time_ns()
+        if not keep:
+            return
+        self.keep(self.results.first, contender, boot.begun, started)
+        self.keep(self.results.destroy, contender, ending, ended)
+        if answered:
+            self.keep(self.results.answer, contender, boot.begun, answered)
+        if isinstance(contender, Api):
+            self.keep(self.results.returned, contender, boot.begun, returned)
+            self.results.created.append((boot.begun, self.daemon.events(created), started))
+            self.results.destroyed.append((ending, self.daemon.events(boot.operation), ended))
+
+    @staticmethod
+    def keep(where, contender, begun, ended):
+        where.setdefault(contender.letter, []).append((ended - begun) / 1e6)
+
+    def crowd(self, contender, size=CROWD):
+        """Many guests at once: the time until the last one's init runs."""
+        boots = self.many(contender, size)
+        last = max(await_stamp(boot) for boot in boots)
+        self.keep(self.results.crowd, contender, boots[0].begun, last)
+        self.disperse(contender, boots)
+
+    def many(self, contender, size):
+        boots = [contender.prepare(self.next()) for _ in range(size)]
+        settle()
+        begun = time.time_ns()
+        for boot in boots:
+            boot.begun = begun
+        with ThreadPoolExecutor(size) as pool:
+            list(pool.map(contender.launch, boots))
+        return boots
+
+    @staticmethod
+    def disperse(contender, boots):
+        for boot in boots:
+            await_stamp(boot)
+            contender.finish(boot)
+        with ThreadPoolExecutor(len(boots)) as pool:
+            list(pool.map(contender.destroy, boots))
+
+    def full_house(self):
+        contender = next(c for c in self.contenders if isinstance(c, Api))
+        boots = self.many(contender, HOUSE_FULL)
+        for boot in boots:
+            contender.finish(boot)
+        self.results.memory[f"with {HOUSE_FULL} guests"] = resident(self.daemon.pid)
+        self.results.beside = beside(self.daemon.pid, HOUSE_FULL)
+        self.disperse(contender, boots)
+
+
+def beside(daemon, guests):
+    """What the programs that run beside each guest take, on average, in KiB, by their name.
+
+    Shared pages are divided among those who share them (PSS): all of them run from the same files.
+    """
+    sums = {}
+    queue = children(daemon)
+    while queue:
+        pid = queue.pop()
+        queue += children(pid)
+        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        sums[name] = sums.get(name, 0) + size
+    return {name: size / guests for name, size in sums.items()}
+
+
+def compare_flags(bench, contender):
+    """Boots a guest of ours and compares how its nspawn was started with how we start nspawn."""
+    boot = contender.prepare(bench.next())
+    contender.launch(boot)
+    await_stamp(boot)
+    contender.finish(boot)
+    lines = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    # The path of the file tree is on the command line of nspawn and of the shim that waits for it.
+    words = next(
+        line.decode().split("\0")[:-1]
+        for line in lines
+        if b"nspawn" in line.split(b"\0")[0] and f"--directory={boot.root}".encode() in line
+    )
+    contender.destroy(boot)
+    if differences := check_flags(words):
+        raise Broken(f"bare nspawn is not started as a guest's is; adapt contenders.py: {' '.join(differences)}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--place", type=Path, required=True)
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--bin", type=Path, required=True)
+    parser.add_argument("--closure", required=True)
+    parser.add_argument("--document", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    given = arguments()
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"bench: the load is {load:.1f}: others are at work here, and these numbers show it", file=sys.stderr)
+    peers = [kind(given.place, given.closure) for kind in PEERS]
+    missing = {peer.letter: (peer.title, why) for peer in peers if (why := peer.missing())}
+    for _, why in missing.values():
+        print(f"INNKEEPER-NOT-RUN: bench: {why}", file=sys.stderr)
+    daemon = Daemon(given.place, given.id, given.bin)
+    ours = [Cli(daemon, given.closure), Api(daemon, given.closure)]
+    contenders = ours + [peer for peer in peers if peer.letter not in missing]
+    bench = Bench(QUICK if given.quick else FULL, daemon, contenders)
+    compare_flags(bench, ours[1])
+    results = bench.run()
+    daemon.stop()
+    text = report.table(results, contenders, missing, bench.rounds, load)
+    print(text)
+    if not given.quick:
+        report.write(given.document, text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Broken, subprocess.CalledProcessError) as broken:
+        sys.exit(f"bench: {broken}")

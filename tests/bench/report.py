@@ -1,0 +1,181 @@
+"""Turns what was measured into Markdown."""
+
+import datetime
+import os
+import platform
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def write(document, text):
+    """Puts the text between the document's two marks."""
+    before, _, rest = document.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        raise SystemExit(f"bench: {document} does not have the marks '{BEGIN}' and '{END}'")
+    document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def table(results, contenders, missing, rounds, load):
+    """All that was measured."""
+    parts = [
+        machine(rounds, load),
+        creates(results, contenders, missing),
+        crowds(results, contenders),
+        destroys(results, contenders),
+        memory(results),
+        steps(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine(rounds, load):
+    """The machine, and how often it was asked."""
+    processor = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+    nspawn = output("systemd-nspawn", "--version").split("\n")[0]
+    gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    disk = output("stat", "-f", "-c", "%T", "/var/tmp").strip()
+    return (
+        f"Measured on {datetime.date.today()}: {processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, "
+        f"{disk}, Linux {platform.release()}, {nspawn}. "
+        f"{rounds.measured} rounds after {rounds.warm_up} to warm up; the load at the start was {load:.1f}.\n\n"
+        "Times are medians in milliseconds, with the 10th and the 90th percentile in brackets."
+    )
+
+
+def output(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def creates(results, contenders, missing):
+    """The table of creation."""
+    rows = []
+    for contender in contenders:
+        letter = contender.letter
+        rows.append(
+            [
+                letter,
+                contender.title,
+                spread(results.first.get(letter)),
+                ratio(results.first, letter, "c"),
+                ratio(results.first, letter, "d"),
+                spread(results.answer.get(letter)),
+                ratio(results.answer, letter, "d"),
+            ]
+        )
+    rows += [[letter, title, f"not measured: {why}", "", "", "", ""] for letter, (title, why) in missing.items()]
+    head = ["", "create", "first instruction of PID 1", "to c", "to d", "answers TCP", "to d"]
+    return markdown(head, rows)
+
+
+def crowds(results, contenders):
+    """The table of many guests at once."""
+    rows = [
+        [c.letter, c.title, spread(results.crowd[c.letter]), ratio(results.crowd, c.letter, "c")]
+        for c in contenders
+        if c.letter in results.crowd
+    ]
+    return markdown(["", "20 at once", "first instruction of the last PID 1", "to c"], rows)
+
+
+def destroys(results, contenders):
+    """The table of destruction."""
+    rows = [
+        [c.letter, c.title, spread(results.destroy[c.letter]), ratio(results.destroy, c.letter, "d")]
+        for c in contenders
+    ]
+    return markdown(["", "destroy", "nothing is left", "to d"], rows)
+
+
+def memory(results):
+    """The daemon's memory, and what runs beside each guest."""
+    rows = [[f"innkeeperd {when}", f"{size / 1024:.1f} MiB resident"] for when, size in results.memory.items()]
+    for name, size in sorted(results.beside.items()):
+        rows.append([f"beside each guest: {name}", f"{size:.0f} KiB (PSS)"])
+    return markdown(["memory", ""], rows)
+
+
+def steps(results):
+    """Where the time of (b) goes, from the daemon's own events."""
+    tables = []
+    for verb, timelines, last in (
+        ("create", results.created, "from the last step's end to the first instruction"),
+        ("destroy", results.destroyed, "from the last step's end until the caller knows"),
+    ):
+        spans = {}
+        for begun, events, ended in timelines:
+            for name, milliseconds in timeline(begun, events, ended, last):
+                spans.setdefault(name, []).append(milliseconds)
+        rows = [[name, spread(values)] for name, values in spans.items()]
+        if verb == "create":
+            rows.append(["from the request until the caller knows", spread(results.returned["b"])])
+        tables.append(markdown([f"where a {verb} (b) spends its time", ""], rows))
+    return "\n\n".join(tables)
+
+
+def timeline(begun, events, ended, last):
+    """The spans of one operation, in order: `(name, milliseconds)`. Steps of one stage run side by side."""
+    times = [(nanoseconds(event["time"]), event) for event in events]
+    accepted = next(time for time, event in times if event["event"] == "accepted")
+    spans = [("from the request to the recorded intent", accepted - begun)]
+    quiet_since, quiet, running = accepted, 0, set()
+    for time, event in times:
+        if event["event"] == "step_started":
+            if quiet_since == accepted:
+                spans.append(("from the intent to the first step", time - accepted))
+            elif not running:
+                quiet += time - quiet_since
+            running.add(event["step"])
+            quiet_since = None
+        elif event["event"] == "step_done":
+            running.discard(event["step"])
+            spans.append((f"step `{event['step']}`", event["micros"] * 1000))
+            quiet_since = time
+    spans.append(("between the stages", quiet))
+    # Below zero when the init is quicker than the record of the step that let it in.
+    spans.append((last, ended - quiet_since))
+    return [(name, span / 1e6) for name, span in spans]
+
+
+def nanoseconds(text):
+    """A timestamp of RFC 3339, in nanoseconds since 1970."""
+    seconds, _, fraction = text.removesuffix("Z").partition(".")
+    whole = datetime.datetime.fromisoformat(seconds).replace(tzinfo=datetime.timezone.utc)
+    return int(whole.timestamp()) * 10**9 + int(re.sub(r"\D", "", fraction).ljust(9, "0")[:9] or 0)
+
+
+def spread(values):
+    """The median, with the tenth and the ninetieth percentile."""
+    if not values:
+        return "–"
+    values = sorted(values)
+    low, high = (percentile(values, share) for share in (0.1, 0.9))
+    return f"{statistics.median(values):.1f} ({low:.1f}–{high:.1f})"
+
+
+def percentile(values, share):
+    """A value of the sorted list, between two neighbours where need be."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (values[high] - values[low]) * (place - low)
+
+
+def ratio(times, letter, base):
+    """How many times the median of the base."""
+    if not times.get(letter) or not times.get(base):
+        return "–"
+    return f"{statistics.median(times[letter]) / statistics.median(times[base]):.2f}"
+
+
+def markdown(head, rows):
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
