@@ -13,7 +13,7 @@ from pathlib import Path
 import report
 from contenders import PEERS, Api, Cli, Nspawn, check_flags
 from daemon import Daemon
-from machine import Broken, await_answer, await_stamp, children, resident, settle
+from machine import Broken, await_answer, await_stamp, children, resident, settle, share_processor
 
 # Guests that are started at the same time.
 CROWD = 20
@@ -168,7 +168,9 @@ def beside(daemon, guests):
     while queue:
         pid = queue.pop()
         queue += children(pid)
-        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+        program = Path(os.readlink(f"/proc/{pid}/exe"))
+        # Our helper's file has a name made from its contents, in a folder that says what it is.
+        name = "shim" if program.parent.name == "shim" else program.name
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         sums[name] = sums.get(name, 0) + size
@@ -214,6 +216,7 @@ def main():
     for _, why in missing.values():
         print(f"INNKEEPER-NOT-RUN: bench: {why}", file=sys.stderr)
     daemon = Daemon(given.place, given.id, given.bin)
+    share_processor(f"{given.id}-peers")
     ours = [Cli(daemon, given.closure), Api(daemon, given.closure)]
     contenders = ours + [peer for peer in peers if peer.letter not in missing]
     bench = Bench(QUICK if given.quick else FULL, daemon, contenders)

@@ -4,9 +4,13 @@ import datetime
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 from pathlib import Path
+
+# Whose version matters.
+PROGRAMS = ["systemd-nspawn", "crun", "podman"]
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
@@ -39,12 +43,12 @@ def machine(rounds, load):
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             processor = line.partition(":")[2].strip()
-    nspawn = output("systemd-nspawn", "--version").split("\n")[0]
+    versions = [output(program, "--version").split("\n")[0] for program in PROGRAMS if shutil.which(program)]
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     disk = output("stat", "-f", "-c", "%T", "/var/tmp").strip()
     return (
         f"Measured on {datetime.date.today()}: {processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, "
-        f"{disk}, Linux {platform.release()}, {nspawn}. "
+        f"{disk}, Linux {platform.release()}, {', '.join(versions)}. "
         f"{rounds.measured} rounds after {rounds.warm_up} to warm up; the load at the start was {load:.1f}.\n\n"
         "Times are medians in milliseconds, with the 10th and the 90th percentile in brackets."
     )
