@@ -119,7 +119,7 @@ fn firewall(config: &Config, secrets: &GuestSecrets) -> Result<NftFirewall, Daem
                 IpAddr::V6(_) => None,
             })
             .collect(),
-        allowed_host_ports: Vec::new(),
+        allowed_host_ports: config.network.host_ports.clone(),
         extra_private: config.network.refuse.clone(),
     }))
 }

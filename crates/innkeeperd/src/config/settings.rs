@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use innkeeper_host::features::UserIdsChoice;
+use innkeeper_host::firewall::HostPort;
 use innkeeper_host::unit::Supervisor;
 use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
 use ipnet::Ipv4Net;
@@ -66,6 +67,9 @@ pub struct Network {
     pub table: String,
     /// Networks that guests may not reach, besides those that are private everywhere.
     pub refuse: Vec<Ipv4Net>,
+    /// Ports of the host that guests may reach, on their own gateway's address:
+    /// `[{ proto = "tcp", port = 5432 }]`.
+    pub host_ports: Vec<HostPort>,
     /// Whether guests may ask a name server on their gateway's address.
     pub allow_dns: bool,
     /// Whether refused packets are logged, at most a few each second.
@@ -245,6 +249,7 @@ impl Default for Network {
             nameservers: Vec::new(),
             table: "innkeeper".to_owned(),
             refuse: Vec::new(),
+            host_ports: Vec::new(),
             allow_dns: true,
             log_refusals: false,
         }
