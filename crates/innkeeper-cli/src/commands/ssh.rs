@@ -98,6 +98,8 @@ fn run_ssh(ssh: &Ssh, address: Ipv4Addr, known_hosts: &KnownHosts) -> io::Result
         .args(option("UserKnownHostsFile", &known_hosts.path()))
         .args(option("GlobalKnownHostsFile", "/dev/null"))
         .args(option("StrictHostKeyChecking", "yes"))
+        // The guest is one hop away; who does not get through by then never will.
+        .args(option("ConnectTimeout", "10"))
         // The user may hold options, so it must not stand where ssh looks for them.
         .args(option("User", &ssh.user))
         .arg(address.to_string())

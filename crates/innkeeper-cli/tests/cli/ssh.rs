@@ -59,6 +59,8 @@ fn ssh_believes_the_guests_own_key_and_no_other() {
     -o
     StrictHostKeyChecking=yes
     -o
+    ConnectTimeout=10
+    -o
     User=agent
     10.100.0.3
     -L
