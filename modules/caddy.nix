@@ -1,0 +1,127 @@
+# The web server in front of previews: a wildcard site, the certificate, the folder that sites are imported from.
+#
+# Nothing writes sites into the folder yet, because previews are not built yet. What is declared here is what the
+# contract of earlier installations says about Caddy, so that their site files keep working.
+{ config, lib, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.innkeeper.caddy;
+  inherit (cfg) certificate;
+
+  tls =
+    if certificate.files != null then
+      "tls ${certificate.files.certificate} ${certificate.files.key}"
+    else
+      "tls /var/lib/acme/${cfg.domain}/cert.pem /var/lib/acme/${cfg.domain}/key.pem";
+in
+{
+  imports = [
+    ./manager/options.nix
+    ./asserts/caddy.nix
+  ];
+
+  options.services.innkeeper.caddy = {
+    enable = lib.mkEnableOption "Caddy with a wildcard site for previews";
+    domain = mkOption {
+      type = types.str;
+      example = "preview.example.org";
+      description = "The domain below which each preview has a name. `*.<domain>` must lead to this host.";
+    };
+    importDirectory = mkOption {
+      type = types.strMatching "/[^[:space:]*?\"{}]*";
+      default = "/etc/caddy/previews";
+      description = "The folder whose files `*.caddy` are part of Caddy's configuration. Only root may write there.";
+    };
+    certificate.files = mkOption {
+      type = types.nullOr (
+        types.submodule {
+          options = {
+            certificate = mkOption {
+              type = types.str;
+              default = "/var/secrets/cloudflare-origin.pem";
+              description = "The certificate with its chain, PEM.";
+            };
+            key = mkOption {
+              type = types.str;
+              default = "/var/secrets/cloudflare-origin-key.pem";
+              description = "Its key, PEM. Owned by root, group `caddy`, mode 0640.";
+            };
+          };
+        }
+      );
+      default = null;
+      example = { };
+      description = "A wildcard certificate from files, such as a Cloudflare Origin CA's. `{ }` takes the usual places.";
+    };
+    certificate.acme = mkOption {
+      type = types.nullOr (
+        types.submodule {
+          options = {
+            email = mkOption {
+              type = types.str;
+              example = "ops@example.org";
+              description = "Where the certificate authority writes to.";
+            };
+            dnsProvider = mkOption {
+              type = types.str;
+              example = "cloudflare";
+              description = "The DNS provider, by lego's name for it. Wildcard certificates are given for DNS-01 only.";
+            };
+            environmentFile = mkOption {
+              type = types.str;
+              example = "/var/secrets/acme.env";
+              description = "A file with the provider's credentials, as variables.";
+            };
+          };
+        }
+      );
+      default = null;
+      description = "A wildcard certificate from Let's Encrypt.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    services.caddy = {
+      enable = true;
+      globalConfig = ''
+        # Whoever reaches the admin endpoint controls every site: a socket in a folder that root and Caddy can enter.
+        admin unix//run/caddy/admin.sock
+        # How long connections may take to end at a reload.
+        grace_period 10s
+      '';
+      extraConfig = ''
+        (cloudflare_tls) {
+          ${tls}
+        }
+
+        # A name without a preview.
+        *.${cfg.domain} {
+          import cloudflare_tls
+          respond "There is no such preview." 404
+        }
+
+        import ${cfg.importDirectory}/*.caddy
+      '';
+    };
+    systemd.services.caddy.serviceConfig = {
+      RuntimeDirectory = "caddy";
+      RuntimeDirectoryMode = "0700";
+    };
+    systemd.tmpfiles.settings."10-innkeeper-caddy".${cfg.importDirectory}.d = {
+      user = "root";
+      group = "caddy";
+      mode = "0750";
+    };
+
+    security.acme = lib.mkIf (certificate.acme != null) {
+      acceptTerms = true;
+      defaults.email = certificate.acme.email;
+      certs.${cfg.domain} = {
+        inherit (certificate.acme) dnsProvider environmentFile;
+        domain = "*.${cfg.domain}";
+        group = "caddy";
+        reloadServices = [ "caddy.service" ];
+      };
+    };
+  };
+}

@@ -1,0 +1,12 @@
+{
+  imports = [
+    ./manager
+    ./network.nix
+    ./firewall.nix
+    ./storage.nix
+    ./caddy.nix
+    ./postgresql.nix
+    ./secrets.nix
+    ./tailscale.nix
+  ];
+}

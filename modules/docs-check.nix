@@ -1,0 +1,13 @@
+# The committed reference is what the modules say.
+{
+  pkgs,
+  generated,
+  committed,
+}:
+pkgs.runCommand "innkeeper-options-reference" { } ''
+  diff -u ${committed} ${generated}/options.md || {
+    echo "docs/options.md is out of date: nix build .#docs && cp result/options.md docs/options.md" >&2
+    exit 1
+  }
+  touch $out
+''

@@ -1,0 +1,82 @@
+# The host's own firewall, so that Innkeeper's rules decide about guests.
+#
+# Guests are filtered and masqueraded by the daemon's table `inet innkeeper`. A packet must pass every table, so the
+# host's firewall has to let through what that table lets through, and need not repeat what it refuses:
+#
+# - input: DNS and PostgreSQL on the guest's gateway address. Nothing else is opened, so that a host whose daemon has
+#   not yet written its table is closed.
+# - forward: everything that a guest sends, where the host filters forwarding at all.
+#
+# Guests' interfaces are known by their group, not by a name that other containers share.
+{ config, lib, ... }:
+let
+  cfg = config.services.innkeeper;
+  ours = import ./lib.nix;
+  group = toString ours.interfaceGroup;
+
+  tcp = lib.optional cfg.settings.network.allow_dns 53 ++ cfg.firewall.guestTCPPorts;
+  udp = lib.optional cfg.settings.network.allow_dns 53;
+
+  forProtocol =
+    rule:
+    lib.concatStrings (
+      lib.optional (tcp != [ ]) (rule "tcp" tcp) ++ lib.optional (udp != [ ]) (rule "udp" udp)
+    );
+  list = lib.concatMapStringsSep ", " toString;
+
+  nftablesRules = forProtocol (
+    protocol: ports: ''
+      iifgroup ${group} ${protocol} dport { ${list ports} } accept comment "Innkeeper's guests"
+    ''
+  );
+  iptablesRules = forProtocol (
+    protocol: ports:
+    lib.concatMapStrings (port: ''
+      iptables -w -A nixos-fw -m devgroup --src-group ${group} -p ${protocol} --dport ${toString port} -j nixos-fw-accept
+    '') ports
+  );
+in
+{
+  imports = [ ./manager/options.nix ];
+
+  options.services.innkeeper.firewall = {
+    enable = lib.mkOption {
+      type = lib.types.bool;
+      default = cfg.enable;
+      defaultText = lib.literalExpression "config.services.innkeeper.enable";
+      description = "Whether the host's firewall is opened for what Innkeeper's rules let guests do.";
+    };
+    openPorts = lib.mkOption {
+      type = lib.types.listOf lib.types.port;
+      default = [
+        22
+        80
+        443
+      ];
+      description = "TCP ports of the host that are open to everybody: SSH, HTTP and HTTPS.";
+    };
+    guestTCPPorts = lib.mkOption {
+      type = lib.types.listOf lib.types.port;
+      default = [ ];
+      example = [ 5432 ];
+      description = ''
+        TCP ports of the host that this firewall leaves to Innkeeper's rules, for guests. The table `inet innkeeper`
+        still decides, and refuses every port that the daemon has not opened.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.firewall.enable {
+    networking.firewall = lib.mkMerge [
+      { allowedTCPPorts = cfg.firewall.openPorts; }
+      (lib.mkIf config.networking.nftables.enable {
+        extraInputRules = nftablesRules;
+        # Without a chain of the host's that filters forwarding, there is nothing to say.
+        extraForwardRules = lib.mkIf config.networking.firewall.filterForward ''
+          iifgroup ${group} accept comment "Innkeeper's guests: the table inet innkeeper decides"
+        '';
+      })
+      (lib.mkIf (!config.networking.nftables.enable) { extraCommands = iptablesRules; })
+    ];
+  };
+}

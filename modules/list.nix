@@ -1,0 +1,12 @@
+# The modules by name: `default` is all of them, each of the others can be used alone.
+{
+  default = ./default.nix;
+  manager = ./manager;
+  network = ./network.nix;
+  firewall = ./firewall.nix;
+  storage = ./storage.nix;
+  caddy = ./caddy.nix;
+  postgresql = ./postgresql.nix;
+  secrets = ./secrets.nix;
+  tailscale = ./tailscale.nix;
+}

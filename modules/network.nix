@@ -1,0 +1,115 @@
+# The host's own network, as far as guests depend on it.
+{
+  config,
+  lib,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.innkeeper.network;
+  ours = import ./lib.nix;
+in
+{
+  imports = [
+    ./manager/options.nix
+    ./asserts/network.nix
+  ];
+
+  options.services.innkeeper.network = {
+    enable = mkOption {
+      type = types.bool;
+      default = config.services.innkeeper.enable;
+      defaultText = lib.literalExpression "config.services.innkeeper.enable";
+      description = "Whether other network managers keep off the guests' interfaces, and what is set below is applied.";
+    };
+    externalInterface = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "enp3s0";
+      description = ''
+        The interface to the internet, by its name on this host (`ip -br link`). Guests are masqueraded on whatever
+        interface the host's routes choose, so this is needed for static addresses only. When it is set and no such
+        interface appears, the unit `innkeeper-external-interface.service` fails and says so.
+      '';
+    };
+    addresses = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "203.0.113.10/26"
+        "2001:db8::10/64"
+      ];
+      description = "Static addresses of the external interface, with their prefix lengths. Empty: DHCP, or whatever the host configures elsewhere.";
+    };
+    gateways = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "203.0.113.1"
+        "fe80::1"
+      ];
+      description = "Default gateways. They may lie outside of the network of the addresses, as with a /32.";
+    };
+    nameservers = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "9.9.9.9" ];
+      description = "The host's own resolvers.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    # systemd brings 80-container-ve.network, which would give guests' interfaces addresses, DHCP and a NAT of its own.
+    systemd.network.networks."10-innkeeper-guests" = {
+      matchConfig = {
+        Kind = "veth";
+        Name = ours.interfacePattern;
+        Group = ours.interfaceGroup;
+      };
+      linkConfig.Unmanaged = true;
+    };
+    networking.networkmanager.unmanaged = [ "interface-name:${ours.interfacePattern}" ];
+    networking.dhcpcd.denyInterfaces = [ ours.interfacePattern ];
+
+    systemd.network.enable = lib.mkIf (cfg.addresses != [ ]) true;
+    networking.useNetworkd = lib.mkIf (cfg.addresses != [ ]) true;
+    networking.useDHCP = lib.mkIf (cfg.addresses != [ ]) false;
+    networking.nameservers = lib.mkIf (cfg.nameservers != [ ]) cfg.nameservers;
+    systemd.network.networks."20-external" = lib.mkIf (cfg.addresses != [ ]) {
+      matchConfig.Name = cfg.externalInterface;
+      address = cfg.addresses;
+      routes = map (gateway: {
+        Gateway = gateway;
+        GatewayOnLink = true;
+      }) cfg.gateways;
+      networkConfig = {
+        DHCP = "no";
+        IPv6AcceptRA = false;
+      };
+    };
+
+    # A name that does not exist must not mean silence.
+    systemd.services.innkeeper-external-interface = lib.mkIf (cfg.externalInterface != null) {
+      description = "The external interface ${cfg.externalInterface} is there";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "network.target" ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        DynamicUser = true;
+        ProtectHome = true;
+        CapabilityBoundingSet = "";
+        NoNewPrivileges = true;
+      };
+      script = ''
+        for _ in {1..30}; do
+          [[ ! -e /sys/class/net/${lib.escapeShellArg cfg.externalInterface} ]] || exit 0
+          sleep 1
+        done
+        echo "There is no interface ${cfg.externalInterface}. This host has: $(cd /sys/class/net && echo *)." >&2
+        echo "Set services.innkeeper.network.externalInterface to the right one." >&2
+        exit 1
+      '';
+    };
+  };
+}

@@ -1,0 +1,58 @@
+# Options as a page of Markdown. Our own, because nixosOptionsDoc has to be built, and the check of the page must also
+# run where only evaluation is possible.
+{ lib, options }:
+let
+  inherit (lib) concatStringsSep filter optional;
+
+  # {option}`x` and {file}`x` are roles of NixOS' manual; a plain page has code spans.
+  plain =
+    text:
+    lib.trim (
+      builtins.replaceStrings
+        [
+          "{option}"
+          "{file}"
+          "{manpage}"
+        ]
+        [
+          ""
+          ""
+          ""
+        ]
+        text
+    );
+
+  shown =
+    value:
+    if value._type or null == "literalExpression" then
+      value.text
+    else
+      lib.generators.toPretty { multiline = false; } value;
+  line = title: value: "- ${title}: `` ${shown value} ``";
+
+  entry =
+    option:
+    let
+      lines =
+        [ "- type: ${option.type}" ]
+        ++ optional (option ? default) (line "default" option.default)
+        ++ optional (option ? example) (line "example" option.example);
+    in
+    ''
+      ## ${option.name}
+
+      ${plain option.description}
+
+      ${concatStringsSep "\n" lines}
+    '';
+  visible = filter (option: option.visible && !option.internal && !lib.hasInfix "_module" option.name) (
+    lib.optionAttrSetToDocList options
+  );
+in
+''
+  # Options of the NixOS modules
+
+  Written by `nix build .#docs` from `modules/`; a check compares. What the daemon's own settings mean is said in
+  [configuration.md](configuration.md), how a host is installed in [install.md](install.md).
+
+  ${concatStringsSep "\n" (map entry visible)}''

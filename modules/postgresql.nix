@@ -1,0 +1,45 @@
+# The host's PostgreSQL for previews with database `host`.
+#
+# A guest's gateway address appears and goes with the guest, so the server listens everywhere, and who is let in is
+# decided twice: by the firewall (5432 is open to guests' interfaces only) and by pg_hba.conf below.
+# Until previews are built, the daemon's table refuses 5432 to every guest.
+{ config, lib, ... }:
+let
+  cfg = config.services.innkeeper.postgresql;
+  inherit (config.services.innkeeper.settings.network) subnet;
+in
+{
+  imports = [
+    ./manager/options.nix
+    ./firewall.nix
+    ./asserts/postgresql.nix
+  ];
+
+  options.services.innkeeper.postgresql = {
+    enable = lib.mkEnableOption "PostgreSQL on the host for guests";
+    maxConnections = lib.mkOption {
+      type = lib.types.ints.between 10 10000;
+      default = 200;
+      description = "Connections of all guests together.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    services.postgresql = {
+      enable = true;
+      enableTCPIP = true;
+      settings = {
+        max_connections = cfg.maxConnections;
+        password_encryption = "scram-sha-256";
+      };
+      # The whole file: NixOS' own default lines would add to it.
+      authentication = lib.mkForce ''
+        # TYPE  DATABASE  USER  ADDRESS  METHOD
+        local   all       all            peer
+        host    sameuser  all   ${subnet}  scram-sha-256
+        host    all       all   all      reject
+      '';
+    };
+    services.innkeeper.firewall.guestTCPPorts = [ config.services.postgresql.settings.port ];
+  };
+}

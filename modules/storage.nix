@@ -1,0 +1,132 @@
+# Where guests' file trees are: a folder of the root file system, or a thin volume of its own.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.innkeeper.storage;
+  inherit (config.services.innkeeper.settings) state_dir;
+  pool = "${cfg.volumeGroup}/${cfg.thinPool}";
+in
+{
+  imports = [
+    ./manager/options.nix
+    ./asserts/storage.nix
+  ];
+
+  options.services.innkeeper.storage = {
+    backend = mkOption {
+      type = types.enum [
+        "directory"
+        "lvm-thin"
+      ];
+      default = "directory";
+      description = ''
+        `directory`: the state directory lies on the root file system. `lvm-thin`: it is a thin volume with a file
+        system of its own, so that full guests do not fill the host. `initial-install` makes such a volume.
+      '';
+    };
+    volumeGroup = mkOption {
+      type = types.str;
+      default = "pool";
+      description = "The LVM volume group.";
+    };
+    thinPool = mkOption {
+      type = types.str;
+      default = "thin";
+      description = "The thin pool in the volume group.";
+    };
+    volume = mkOption {
+      type = types.str;
+      default = "innkeeper";
+      description = "The thin volume for the state directory.";
+    };
+    fsType = mkOption {
+      type = types.enum [
+        "ext4"
+        "xfs"
+        "btrfs"
+      ];
+      default = "ext4";
+      description = "The file system on the volume.";
+    };
+    autoextend = {
+      threshold = mkOption {
+        type = types.ints.between 50 100;
+        default = 80;
+        description = "The pool grows when it is this full, in percent. 100 switches growing off.";
+      };
+      percent = mkOption {
+        type = types.ints.between 1 100;
+        default = 20;
+        description = "How much the pool grows by, in percent of its size, as long as the volume group has room.";
+      };
+    };
+    alarmAt = mkOption {
+      type = types.ints.between 50 100;
+      default = 90;
+      description = ''
+        `innkeeper-thin-pool.service`, which looks every five minutes, fails when the pool's data or its metadata are
+        this full, in percent. A pool that is full breaks the file systems in it.
+      '';
+    };
+  };
+
+  config = lib.mkIf (cfg.backend == "lvm-thin") {
+    services.lvm = {
+      enable = true;
+      boot.thin.enable = true;
+      # Watches the pool and lets it grow.
+      dmeventd.enable = true;
+    };
+    environment.etc."lvm/lvm.conf".text = ''
+      activation/monitoring = 1
+      activation/thin_pool_autoextend_threshold = ${toString cfg.autoextend.threshold}
+      activation/thin_pool_autoextend_percent = ${toString cfg.autoextend.percent}
+    '';
+
+    fileSystems.${state_dir} = {
+      device = lib.mkDefault "/dev/${cfg.volumeGroup}/${cfg.volume}";
+      fsType = lib.mkDefault cfg.fsType;
+      # Space that a destroyed guest had goes back to the pool.
+      options = [
+        "noatime"
+        "discard"
+      ];
+    };
+
+    systemd.services.innkeeper-thin-pool = {
+      description = "The thin pool ${pool} has room";
+      path = [
+        pkgs.lvm2
+        pkgs.jq
+      ];
+      serviceConfig = {
+        Type = "oneshot";
+        ProtectHome = true;
+        ProtectSystem = "full";
+        PrivateNetwork = true;
+        NoNewPrivileges = true;
+      };
+      script = ''
+        lvs --reportformat json --options data_percent,metadata_percent ${lib.escapeShellArg pool} |
+          jq --exit-status --argjson limit ${toString cfg.alarmAt} '
+            .report[0].lv[0]
+            | { data: (.data_percent | tonumber), metadata: (.metadata_percent | tonumber) }
+            | if .data >= $limit or .metadata >= $limit
+              then "${pool} is nearly full: data \(.data) %, metadata \(.metadata) %. Destroy guests, or add a disk: vgextend, then lvextend.\n" | halt_error(1)
+              else . end'
+      '';
+    };
+    systemd.timers.innkeeper-thin-pool = {
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "1min";
+        OnUnitInactiveSec = "5min";
+      };
+    };
+  };
+}
