@@ -1,0 +1,29 @@
+{
+  description = "Our Innkeeper hosts";
+
+  inputs.innkeeper.url = "github:innkeeper-host/innkeeper";
+
+  outputs =
+    inputs@{ innkeeper, ... }:
+    let
+      inherit (innkeeper.inputs) nixpkgs disko;
+    in
+    {
+      nixosConfigurations = {
+        # nixos-rebuild switch --flake .#inn
+        inn = nixpkgs.lib.nixosSystem {
+          specialArgs = { inherit inputs; };
+          modules = [
+            innkeeper.nixosModules.default
+            disko.nixosModules.disko
+            ./host.nix
+          ];
+        };
+        # What `agent create` boots: services.innkeeper.settings.nix.flake in host.nix.
+        agent = innkeeper.lib.mkGuest {
+          system = "x86_64-linux";
+          modules = [ innkeeper.nixosModules.guest-agent ];
+        };
+      };
+    };
+}

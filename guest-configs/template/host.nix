@@ -1,0 +1,21 @@
+# One host. Every option: docs/options.md of Innkeeper. Replace each REPLACE.
+{
+  imports = [ ./disks.nix ];
+
+  nixpkgs.hostPlatform = "x86_64-linux";
+  networking.hostName = "inn";
+  system.stateVersion = "26.05";
+
+  users.users.root.openssh.authorizedKeys.keys = [ "REPLACE" ];
+  services.openssh.enable = true;
+
+  services.innkeeper = {
+    enable = true;
+    settings.nix.flake = "/etc/nixos#agent";
+    settings.ssh.authorized_keys = [ "REPLACE" ];
+    settings.network.nameservers = [
+      "9.9.9.9"
+      "1.1.1.1"
+    ];
+  };
+}
