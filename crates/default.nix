@@ -1,0 +1,87 @@
+# The programs, with crane: dependencies are built apart from our own code, and every check reuses them.
+{
+  lib,
+  pkgs,
+  craneLib,
+}:
+let
+  root = ../.;
+  fileset = lib.fileset;
+
+  # Pages and Nix files are not among the sources, so changing them rebuilds nothing.
+  cargoSources = [
+    (root + "/Cargo.toml")
+    (root + "/Cargo.lock")
+    (root + "/.cargo")
+    (root + "/.clippy.toml")
+    (root + "/.rustfmt.toml")
+    (root + "/.config")
+    (craneLib.fileset.commonCargoSources ./.)
+    # What the code includes, and what tests compare with.
+    (fileset.fileFilter (file: file.hasExt "sql" || file.hasExt "snap" || file.hasExt "txt") ./.)
+  ];
+  src = fileset.toSource {
+    inherit root;
+    fileset = fileset.unions cargoSources;
+  };
+
+  inherit ((craneLib.crateNameFromCargoToml { cargoToml = ../Cargo.toml; })) version;
+
+  commonArgs = {
+    inherit src version;
+    pname = "innkeeper";
+    strictDeps = true;
+    # The helper that waits at a guest's door is static: crates/innkeeper-host/build.rs.
+    buildInputs = lib.optional pkgs.stdenv.hostPlatform.isGnu pkgs.glibc.static;
+    # SQLite is compiled from the source that the crate brings.
+    nativeBuildInputs = [ pkgs.installShellFiles ];
+  };
+  cargoArtifacts = craneLib.buildDepsOnly commonArgs;
+  withArtifacts = extra: commonArgs // { inherit cargoArtifacts; } // extra;
+
+  manager = craneLib.buildPackage (withArtifacts {
+    # The tests are the check `tests`.
+    doCheck = false;
+    postInstall = lib.optionalString (pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform) ''
+      $out/bin/innkeeper man --out man
+      installManPage man/*
+      for program in agent innkeeper; do
+        for shell in bash fish zsh; do
+          $out/bin/innkeeper completions "$shell" --program "$program" > "$program.$shell"
+          installShellCompletion --name "$program" --"$shell" "$program.$shell"
+        done
+      done
+    '';
+    meta = {
+      description = "Keeps isolated guests on one NixOS server";
+      mainProgram = "innkeeper";
+      license = lib.licenses.mit;
+      platforms = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+    };
+  });
+in
+{
+  inherit manager;
+
+  checks = {
+    package = manager;
+    clippy = craneLib.cargoClippy (withArtifacts {
+      cargoClippyExtraArgs = "--workspace --all-targets -- --deny warnings";
+    });
+    fmt = craneLib.cargoFmt { inherit (commonArgs) src pname version; };
+    # Tests that need root, namespaces or guests say that they were not run; tests/nixos runs those parts.
+    tests = craneLib.cargoNextest (withArtifacts {
+      cargoNextestExtraArgs = "--workspace";
+    });
+    doc-tests = craneLib.cargoDocTest (withArtifacts { });
+    doc = craneLib.cargoDoc (withArtifacts {
+      env.RUSTDOCFLAGS = "--deny warnings";
+    });
+    deny = craneLib.cargoDeny {
+      inherit (commonArgs) src pname version;
+    };
+  };
+}

@@ -1,0 +1,23 @@
+# Everything that `make check` and `make test` need (.ci/install, in Debian's words).
+{ pkgs, craneLib }:
+craneLib.devShell {
+  packages = with pkgs; [
+    busybox
+    cargo-deny
+    cargo-nextest
+    deadnix
+    git
+    glibc.static
+    gnumake
+    iproute2
+    jq
+    nftables
+    nix
+    nixfmt
+    openssh
+    shellcheck
+    statix
+    systemd
+    util-linux
+  ];
+}

@@ -1,0 +1,170 @@
+{
+  description = "Innkeeper: one NixOS server as a host for many isolated guests";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+    crane.url = "github:ipetkov/crane";
+    disko = {
+      url = "github:nix-community/disko";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+    nixos-anywhere = {
+      url = "github:nix-community/nixos-anywhere";
+      inputs = {
+        nixpkgs.follows = "nixpkgs";
+        nixos-stable.follows = "nixpkgs";
+        disko.follows = "disko";
+        # What only its own tests and formatting need is not fetched by our users.
+        nixos-images.follows = "";
+        nix-vm-test.follows = "";
+        treefmt-nix.follows = "";
+      };
+    };
+  };
+
+  outputs =
+    {
+      self,
+      nixpkgs,
+      crane,
+      disko,
+      nixos-anywhere,
+    }:
+    let
+      inherit (nixpkgs) lib;
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+      systemOf = pkgs: pkgs.stdenv.hostPlatform.system;
+
+      built = eachSystem (
+        pkgs:
+        import ./crates {
+          inherit lib pkgs;
+          craneLib = crane.mkLib pkgs;
+        }
+      );
+
+      # A module of ours, with the package that this flake builds as its default.
+      withPackage =
+        module:
+        { pkgs, ... }:
+        {
+          key = "innkeeper#${toString module}";
+          imports = [ module ];
+          services.innkeeper.package = lib.mkDefault self.packages.${systemOf pkgs}.default;
+        };
+      modulesOfOurs = import ./modules/list.nix;
+
+      hosts = import ./hosts { inherit self nixpkgs disko; };
+      guests = import ./guest-configs { inherit lib; };
+      # What `nix flake init` gives, evaluated as its user would.
+      template = (import ./guest-configs/template/flake.nix).outputs { innkeeper = self; };
+      mkGuest = import ./guest-configs/mk-guest.nix { inherit nixpkgs; };
+    in
+    {
+      packages = eachSystem (
+        pkgs:
+        let
+          inherit (built.${systemOf pkgs}) manager;
+        in
+        {
+          default = manager;
+          inherit manager;
+          docs = import ./modules/docs.nix { inherit lib pkgs; };
+          nixos-anywhere = nixos-anywhere.packages.${systemOf pkgs}.default;
+        }
+      );
+
+      checks = eachSystem (
+        pkgs:
+        let
+          system = systemOf pkgs;
+          ofThisSystem = lib.filterAttrs (
+            _: configuration: configuration.pkgs.stdenv.hostPlatform.system == system
+          );
+          toplevels = lib.mapAttrs' (
+            name: configuration:
+            lib.nameValuePair "system-${name}" configuration.config.system.build.toplevel
+          ) (ofThisSystem self.nixosConfigurations);
+          scenarios = import ./tests/nixos { inherit self pkgs lib; };
+        in
+        built.${system}.checks
+        // toplevels
+        // lib.mapAttrs' (name: lib.nameValuePair "nixos-${name}") scenarios
+        // lib.optionalAttrs (system == "x86_64-linux") (
+          lib.mapAttrs' (
+            name: configuration:
+            lib.nameValuePair "template-${name}" configuration.config.system.build.toplevel
+          ) template.nixosConfigurations
+        )
+        // {
+          options = import ./modules/docs-check.nix {
+            inherit pkgs;
+            generated = self.packages.${system}.docs;
+            committed = ./docs/options.md;
+          };
+          nix-format = pkgs.runCommand "innkeeper-nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+            find ${self} -name '*.nix' -exec nixfmt --check {} +
+            touch $out
+          '';
+          nix-lints =
+            pkgs.runCommand "innkeeper-nix-lints"
+              {
+                nativeBuildInputs = [
+                  pkgs.deadnix
+                  pkgs.statix
+                ];
+              }
+              ''
+                deadnix --fail ${self}
+                statix check ${self}
+                touch $out
+              '';
+        }
+      );
+
+      devShells = eachSystem (pkgs: {
+        default = import ./crates/shell.nix {
+          inherit pkgs;
+          craneLib = crane.mkLib pkgs;
+        };
+      });
+
+      formatter = eachSystem (pkgs: pkgs.nixfmt-tree);
+
+      overlays.default = final: _: {
+        innkeeper = self.packages.${final.stdenv.hostPlatform.system}.default;
+      };
+
+      nixosModules = lib.mapAttrs (_: withPackage) modulesOfOurs // {
+        # What an agent or a preview is made of, for configurations that do not use lib.mkGuest.
+        guest-base = ./guest-configs/base.nix;
+        guest-agent = ./guest-configs/agent.nix;
+        guest-tailscale = ./guest-configs/tailscale.nix;
+      };
+
+      nixosConfigurations =
+        hosts
+        // lib.mapAttrs (
+          _: module:
+          mkGuest {
+            system = "x86_64-linux";
+            modules = [ module ];
+          }
+        ) guests;
+
+      lib = {
+        inherit mkGuest;
+        # The meta data of a preview, checked; see guest-configs/preview-meta.nix.
+        mkPreview = import ./guest-configs/mk-preview.nix;
+      };
+
+      templates.default = {
+        path = ./guest-configs/template;
+        description = "A fleet of one host, described by the options of Innkeeper";
+      };
+    };
+}
