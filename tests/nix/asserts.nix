@@ -1,0 +1,241 @@
+# For each assertion a configuration that trips it: name → the messages that a person gets. tests/nix/run compares them
+# with the snapshots. Takes nixpkgs by path, so that a stand-in will do.
+{ nixpkgs }:
+let
+  lib = import (nixpkgs + "/lib");
+  evalConfig = import (nixpkgs + "/nixos/lib/eval-config.nix");
+
+  evaluate =
+    module:
+    (evalConfig {
+      system = null;
+      modules = [
+        ../../modules
+        module
+        (
+          { pkgs, ... }:
+          {
+            nixpkgs.hostPlatform = "x86_64-linux";
+            # No file systems and no boot loader to speak of.
+            boot.isContainer = true;
+            system.stateVersion = "26.05";
+            services.innkeeper.package = lib.mkDefault pkgs.hello;
+          }
+        )
+      ];
+    }).config;
+
+  messages =
+    module: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) (evaluate module).assertions);
+
+  # Whether a configuration is refused altogether: a misspelt option, a wrong type.
+  # The package is left out because a derivation is too deep to be forced whole.
+  refused =
+    module:
+    let
+      inherit
+        ((evaluate {
+          imports = [ module ];
+          services.innkeeper.caddy.domain = lib.mkDefault "preview.example.org";
+        }).services
+        )
+        innkeeper
+        ;
+    in
+    !(builtins.tryEval (builtins.deepSeq (removeAttrs innkeeper [ "package" ]) true)).success;
+
+  inn = settings: { services.innkeeper = { enable = true; } // settings; };
+  store = "${builtins.storeDir}/00000000000000000000000000000000-secret";
+in
+{
+  trips = builtins.mapAttrs (_: messages) {
+    # Nothing is wrong here, so that an assertion which is always tripped is noticed.
+    nothing-is-wrong = {
+      imports = [ (inn { settings.network.nameservers = [ "9.9.9.9" ]; }) ];
+      networking.nftables.enable = true;
+      services.innkeeper.caddy = {
+        enable = true;
+        domain = "preview.example.org";
+        certificate.files = { };
+      };
+      services.innkeeper.postgresql.enable = true;
+      services.innkeeper.secrets.agentCredentials.oauth_token = "/run/secrets/claude";
+    };
+
+    manager-subnet-is-no-network = inn { settings.network.subnet = "10.100.0.1/16"; };
+    manager-subnet-has-no-room = inn { settings.network.subnet = "10.100.0.0/31"; };
+    manager-subnet-has-the-hosts-address = {
+      imports = [ (inn { }) ];
+      networking.interfaces.eth0.ipv4.addresses = [
+        {
+          address = "10.100.3.4";
+          prefixLength = 24;
+        }
+      ];
+    };
+    manager-nameserver-is-private = inn {
+      settings.network.nameservers = [
+        "192.168.1.1"
+        "2620:fe::fe"
+      ];
+    };
+    manager-guests-are-trusted = {
+      imports = [ (inn { }) ];
+      networking.firewall.trustedInterfaces = [ "ve-+" ];
+    };
+    manager-nat-is-doubled = {
+      imports = [ (inn { }) ];
+      networking.nat = {
+        enable = true;
+        internalInterfaces = [ "ve-+" ];
+        externalInterface = "eth0";
+      };
+    };
+    manager-ruleset-is-flushed = {
+      imports = [ (inn { }) ];
+      networking.nftables.enable = true;
+      networking.nftables.flushRuleset = true;
+    };
+    manager-supervisor-is-direct = inn { settings.supervisor.kind = "direct"; };
+    manager-there-is-no-nix = {
+      imports = [ (inn { }) ];
+      nix.enable = false;
+    };
+    manager-flake-is-an-option = inn { settings.nix.flake = "--impure"; };
+
+    network-interface-name-is-too-long = inn { network.externalInterface = "a-very-long-name"; };
+    network-interface-is-a-guests = inn { network.externalInterface = "ve-1"; };
+    network-addresses-without-interface = inn {
+      network = {
+        addresses = [ "203.0.113.10/26" ];
+        gateways = [ "203.0.113.1" ];
+      };
+    };
+    network-addresses-without-gateway = inn {
+      network = {
+        externalInterface = "eth0";
+        addresses = [ "203.0.113.10/26" ];
+      };
+    };
+    network-address-without-prefix = inn {
+      network = {
+        externalInterface = "eth0";
+        addresses = [ "203.0.113.10" ];
+        gateways = [ "203.0.113.1" ];
+      };
+    };
+
+    storage-name-is-none = inn {
+      storage = {
+        backend = "lvm-thin";
+        volumeGroup = "my group";
+        thinPool = "-thin";
+        volume = "a/b";
+      };
+    };
+    storage-volume-is-its-pool = inn {
+      storage = {
+        backend = "lvm-thin";
+        volume = "thin";
+      };
+    };
+    storage-alarm-comes-first = inn {
+      storage = {
+        backend = "lvm-thin";
+        alarmAt = 80;
+      };
+    };
+
+    caddy-domain-is-none = inn {
+      caddy = {
+        enable = true;
+        domain = "*.Example.org";
+        certificate.files = { };
+      };
+    };
+    caddy-has-no-certificate = inn {
+      caddy = {
+        enable = true;
+        domain = "preview.example.org";
+      };
+    };
+    caddy-has-two-certificates = inn {
+      caddy = {
+        enable = true;
+        domain = "preview.example.org";
+        certificate.files = { };
+        certificate.acme = {
+          email = "ops@example.org";
+          dnsProvider = "cloudflare";
+          environmentFile = "/var/secrets/acme.env";
+        };
+      };
+    };
+    caddy-key-is-in-the-store = inn {
+      caddy = {
+        enable = true;
+        domain = "preview.example.org";
+        certificate.files.key = store;
+      };
+    };
+    caddy-acme-secret-is-in-the-store = inn {
+      caddy = {
+        enable = true;
+        domain = "preview.example.org";
+        certificate.acme = {
+          email = "ops@example.org";
+          dnsProvider = "cloudflare";
+          environmentFile = store;
+        };
+      };
+    };
+
+    postgresql-is-open-to-everybody = {
+      imports = [ (inn { postgresql.enable = true; }) ];
+      networking.firewall.allowedTCPPorts = [ 5432 ];
+    };
+    postgresql-is-open-to-nobody = inn {
+      postgresql.enable = true;
+      firewall.enable = false;
+    };
+
+    secrets-name-is-none = inn { secrets.agentCredentials."../token" = "/var/secrets/token"; };
+    secrets-are-in-the-store = inn { secrets.agentCredentials.oauth_token = store; };
+    secrets-path-is-relative = inn { settings.credentials.directory = "secrets"; };
+
+    tailscale-key-is-in-the-store = inn {
+      tailscale = {
+        enable = true;
+        authKeyFile = store;
+      };
+    };
+    tailscale-tag-is-none = inn {
+      tailscale = {
+        enable = true;
+        tags = [ "innkeeper" ];
+      };
+    };
+  };
+
+  # Not refused although they should be, and the other way round: nothing when all is well.
+  notRefused =
+    let
+      wrong = {
+    misspelt-option = { services.innkeeper.enabel = true; };
+    misspelt-in-network = inn { network.externalInterfaces = "eth0"; };
+    misspelt-in-caddy = inn { caddy.domian = "x.example.org"; };
+    enable-is-text = { services.innkeeper.enable = "yes"; };
+    nameservers-is-text = inn { settings.network.nameservers = "9.9.9.9"; };
+    subnet-is-a-number = inn { settings.network.subnet = 10; };
+    backend-is-unknown = inn { storage.backend = "zfs"; };
+    threshold-is-out-of-range = inn { storage.autoextend.threshold = 120; };
+    state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
+    supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };
+    port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
+    credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };
+  };
+    in
+    builtins.filter (name: !refused wrong.${name}) (builtins.attrNames wrong)
+    # Were a right configuration refused as well, the rest would say nothing.
+    ++ builtins.filter (_: refused (inn { })) [ "a right configuration is refused" ];
+}

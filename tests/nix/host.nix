@@ -1,0 +1,185 @@
+# What the example host generates, as JSON for tests/nix/run: units, firewall rules, Caddyfile, settings, options page.
+{ nixpkgs }:
+let
+  lib = import (nixpkgs + "/lib");
+  evaluate =
+    module:
+    import (nixpkgs + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        ../../modules
+        module
+        (
+          { pkgs, ... }:
+          {
+            nixpkgs.hostPlatform = "x86_64-linux";
+            boot.isContainer = true;
+            system.stateVersion = "26.05";
+            services.innkeeper.package = lib.mkDefault pkgs.hello;
+          }
+        )
+      ];
+    };
+  full = {
+    services.innkeeper = {
+      enable = true;
+      settings.network.nameservers = [ "9.9.9.9" ];
+      settings.guest.memory = "8G";
+      network = {
+        externalInterface = "enp3s0";
+        addresses = [ "203.0.113.10/26" ];
+        gateways = [ "203.0.113.1" ];
+      };
+      storage.backend = "lvm-thin";
+      secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
+      caddy = {
+        enable = true;
+        domain = "preview.example.org";
+        certificate.files = { };
+      };
+      postgresql.enable = true;
+    };
+  };
+  withNftables = evaluate {
+    imports = [ full ];
+    networking.nftables.enable = true;
+    networking.firewall.filterForward = true;
+  };
+  withIptables = evaluate full;
+  inherit (withNftables) config;
+
+  # The same host with something changed that does not concern guests, and with something that concerns the daemon.
+  opened = evaluate {
+    imports = [ full ];
+    networking.firewall.allowedTCPPorts = [ 4444 ];
+  };
+  louder = evaluate {
+    imports = [ full ];
+    services.innkeeper.settings.log.level = "debug";
+  };
+  # The units that a switch acts on. Those of guests are transient, so NixOS does not know them.
+  unit = system: name: system.config.systemd.units.${name}.text;
+  # A repository's own preview-config.nix beside our base, as lib.mkGuest puts them together.
+  preview =
+    (import (nixpkgs + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        ../../guest-configs/base.nix
+        ./fixtures/preview-config.nix
+        { nixpkgs.hostPlatform = "x86_64-linux"; }
+      ];
+    }).config;
+  node =
+    (import (nixpkgs + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        ../../guest-configs/preview.nix
+        { nixpkgs.hostPlatform = "x86_64-linux"; }
+      ];
+    }).config;
+  failed = config: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) config.assertions);
+
+  unitsOfOurs = system: map (unit system) ours;
+
+  ours = builtins.filter (lib.hasPrefix "innkeeper") (builtins.attrNames config.systemd.units);
+  table = config.networking.nftables.tables.nixos-fw;
+in
+{
+  units = lib.genAttrs ours (name: config.systemd.units.${name}.text);
+  nftables = ''
+    table ${table.family} ${table.name} {
+    ${table.content}
+    }
+  '';
+  iptables = withIptables.config.networking.firewall.extraCommands;
+  caddyfile = config.services.caddy.globalConfig + "\n---\n" + config.services.caddy.extraConfig;
+  inherit (config.services.innkeeper) settings;
+  pgHba = config.services.postgresql.authentication;
+  previews = {
+    "a repository's own configuration is taken as it is" =
+      failed preview == [ ] && preview.system.build ? previewMeta && preview.system.build.toplevel.drvPath != "";
+    "and says what it said" =
+      builtins.fromJSON preview.environment.etc."preview-meta.json".text
+      == builtins.fromJSON (builtins.readFile ./fixtures/preview-meta.json);
+    "the default preview has all six fields of the contract" =
+      builtins.attrNames (builtins.fromJSON node.environment.etc."preview-meta.json".text) == [
+        "appServices"
+        "database"
+        "extraHosts"
+        "hostSecrets"
+        "routes"
+        "setupService"
+      ];
+    "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
+    "nothing of a guest asks for an address" = !(node.systemd.services ? dhcpcd);
+  };
+  # Each module without the others, at rest and at work.
+  alone =
+    let
+      settings = {
+        default.enable = true;
+        manager.enable = true;
+        network.network = {
+          enable = true;
+          externalInterface = "eth0";
+        };
+        firewall.firewall.enable = true;
+        storage.storage.backend = "lvm-thin";
+        caddy.caddy = {
+          enable = true;
+          domain = "preview.example.org";
+          certificate.acme = {
+            email = "ops@example.org";
+            dnsProvider = "cloudflare";
+            environmentFile = "/var/secrets/acme.env";
+          };
+        };
+        postgresql.postgresql.enable = true;
+        postgresql.firewall.enable = true;
+        secrets = { };
+        tailscale.tailscale = {
+          enable = true;
+          mode = "userspace";
+          tags = [ "tag:innkeeper" ];
+        };
+      };
+      works =
+        name: module:
+        let
+          system = import (nixpkgs + "/nixos/lib/eval-config.nix") {
+            system = null;
+            modules = [
+              module
+              (
+                { pkgs, ... }:
+                {
+                  nixpkgs.hostPlatform = "x86_64-linux";
+                  boot.isContainer = true;
+                  system.stateVersion = "26.05";
+                  services.innkeeper = settings.${name} // { package = pkgs.hello; };
+                }
+              )
+            ];
+          };
+        in
+        failed system.config == [ ] && system.config.system.build.toplevel.drvPath != "";
+    in
+    lib.mapAttrs' (name: module: {
+      name = "the module ${name} works without the others";
+      value = works name module;
+    }) (import ../../modules/list.nix);
+
+  # What must be true of a switch.
+  switch = {
+    "an opened port changes no unit of ours" = unitsOfOurs withIptables == unitsOfOurs opened;
+    "a changed setting restarts the daemon" =
+      unit withIptables "innkeeper.service" != unit louder "innkeeper.service";
+    "and does not touch the guests' slice" =
+      unit withIptables "innkeeper.slice" == unit louder "innkeeper.slice";
+  };
+  options =
+    (import ../../modules/docs.nix {
+      inherit lib;
+      pkgs = import nixpkgs { system = "x86_64-linux"; };
+    }).text;
+}
