@@ -84,9 +84,6 @@ rec {
     "240.0.0.0/4"
   ];
 
-  # Whether the rules keep guests from an address, IPv6 included: guests have none.
-  isRefused = text: address text == null || builtins.any (inside text) refused;
-
   # Whether a path is in the Nix store, where everybody can read it, guests included.
   inStore = path: builtins.substring 0 (builtins.stringLength builtins.storeDir) "${toString path}" == builtins.storeDir;
 

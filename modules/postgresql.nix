@@ -2,7 +2,7 @@
 #
 # A guest's gateway address appears and goes with the guest, so the server listens everywhere, and who is let in is
 # decided twice: by the firewall (5432 is open to guests' interfaces only) and by pg_hba.conf below.
-# Until previews are built, the daemon's table refuses 5432 to every guest.
+# The daemon's own table lets the port pass too, on each guest's own gateway address only.
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper.postgresql;
@@ -40,6 +40,9 @@ in
         host    all       all   all      reject
       '';
     };
-    services.innkeeper.firewall.guestTCPPorts = [ config.services.postgresql.settings.port ];
+    services.innkeeper = {
+      firewall.guestTCPPorts = [ config.services.postgresql.settings.port ];
+      settings.network.host_ports = [ "tcp/${toString config.services.postgresql.settings.port}" ];
+    };
   };
 }

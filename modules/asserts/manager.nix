@@ -17,7 +17,7 @@ let
   inSubnet = builtins.filter (entry: ours.inside entry.address network.subnet) allAddresses;
   trusted = builtins.filter (lib.hasPrefix "ve-") config.networking.firewall.trustedInterfaces;
   natted = builtins.filter (lib.hasPrefix "ve-") config.networking.nat.internalInterfaces;
-  badNameservers = builtins.filter ours.isRefused network.nameservers;
+  badNameservers = builtins.filter (text: ours.address text == null || lib.hasPrefix "127." text) network.nameservers;
 in
 {
   config = lib.mkIf cfg.enable {
@@ -38,7 +38,7 @@ in
       }
       {
         assertion = badNameservers == [ ];
-        message = "services.innkeeper.settings.network.nameservers has ${lib.concatStringsSep ", " badNameservers}, which guests cannot reach: they have IPv4 only, and private networks are refused to them. Name public resolvers, for example [ \"9.9.9.9\" \"1.1.1.1\" ].";
+        message = "services.innkeeper.settings.network.nameservers has ${lib.concatStringsSep ", " badNameservers}, which guests cannot reach: they have IPv4 only, and a loopback address is their own. Name resolvers by IPv4 address, for example [ \"9.9.9.9\" \"192.168.1.1\" ].";
       }
       {
         assertion = trusted == [ ];

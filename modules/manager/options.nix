@@ -71,8 +71,8 @@ in
               "1.1.1.1"
             ];
             description = ''
-              The resolvers that guests are told of. Empty: those of the host that guests can reach, which needs at
-              least one outside of private networks.
+              The resolvers that guests are told of and may ask, by IPv4 address. Empty: those of the host that are not
+              on its loopback interface.
             '';
           };
           network.allow_dns =

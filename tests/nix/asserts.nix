@@ -73,9 +73,9 @@ in
         }
       ];
     };
-    manager-nameserver-is-private = inn {
+    manager-nameserver-is-out-of-reach = inn {
       settings.network.nameservers = [
-        "192.168.1.1"
+        "127.0.0.53"
         "2620:fe::fe"
       ];
     };

@@ -23,10 +23,6 @@ let
     "neighbours do not overlap" = !ours.overlap "10.100.0.0/16" "10.101.0.0/16";
     "an address lies in its network" = ours.inside "10.100.7.1" "10.100.0.0/16";
     "an address lies in no other network" = !ours.inside "10.101.7.1" "10.100.0.0/16";
-    "private resolvers are refused to guests" = ours.isRefused "192.168.1.1";
-    "a tailnet's resolver is refused to guests" = ours.isRefused "100.100.100.100";
-    "IPv6 resolvers are of no use to guests" = ours.isRefused "2620:fe::fe";
-    "public resolvers are not refused" = !ours.isRefused "9.9.9.9";
     "15 bytes are an interface's name" = ours.isInterfaceName "abcdefghijklmno";
     "16 bytes are none" = !ours.isInterfaceName "abcdefghijklmnop";
     "a slash is in none" = !ours.isInterfaceName "eth/0";

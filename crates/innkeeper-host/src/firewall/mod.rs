@@ -18,9 +18,9 @@
 //! when it would be the guests' packets.
 
 mod listing;
+mod port;
 mod ruleset;
 
-use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -30,12 +30,12 @@ use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, chain};
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
 
 use crate::command::{self, CommandError};
 use crate::facilities::Firewall;
 use crate::{FileError, FileErrorExt, HostError};
 use listing::{DroppingChain, Fingerprint};
+pub use port::{HostPort, InvalidPort, Protocol};
 pub use ruleset::ruleset;
 
 const SUBJECT: &str = "firewall";
@@ -88,35 +88,6 @@ impl Explain for FirewallError {
             Self::Forwarding(_) => "Set `net.ipv4.ip_forward=1` in the host's own configuration (sysctl.d), where innkeeperd may not.".to_owned(),
         })
     }
-}
-
-/// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-/// A port of the host that guests may reach, on their own gateway address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HostPort {
-    /// The protocol.
-    pub proto: Protocol,
-    /// The port's number.
-    pub port: u16,
 }
 
 /// The settings of [`NftFirewall`].

@@ -67,8 +67,7 @@ pub struct Network {
     pub table: String,
     /// Networks that guests may not reach, besides those that are private everywhere.
     pub refuse: Vec<Ipv4Net>,
-    /// Ports of the host that guests may reach, on their own gateway's address:
-    /// `[{ proto = "tcp", port = 5432 }]`.
+    /// Ports of the host that guests may reach, on their own gateway's address, such as `tcp/5432`.
     pub host_ports: Vec<HostPort>,
     /// Whether guests may ask a name server on their gateway's address.
     pub allow_dns: bool,
