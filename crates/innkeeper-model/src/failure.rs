@@ -43,6 +43,10 @@ codes! {
     InvalidConfig => Invalid, "invalid_config";
     /// A closure has no `init` that can be executed, or is no store path.
     InvalidClosure => Invalid, "invalid_closure";
+    /// A preview's name is not a DNS label, or is reserved.
+    InvalidSlug => Invalid, "invalid_slug";
+    /// A preview's name is too long.
+    SlugTooLong => Invalid, "slug_too_long";
     /// No guest has this name.
     GuestNotFound => NotFound, "guest_not_found";
     /// No operation has this number.
@@ -51,6 +55,14 @@ codes! {
     ClosureNotFound => NotFound, "closure_not_found";
     /// The flake or its output does not exist.
     FlakeNotFound => NotFound, "flake_not_found";
+    /// No preview has this name.
+    PreviewNotFound => NotFound, "preview_not_found";
+    /// The repository does not exist, or Innkeeper may not read it.
+    RepoNotAccessible => NotFound, "repo_not_accessible";
+    /// The repository has no such branch.
+    BranchNotFound => NotFound, "branch_not_found";
+    /// The repository has no `preview-config.nix` at this commit.
+    ConfigMissing => NotFound, "config_missing";
     /// No flake is configured and none was given.
     FlakeUnset => Invalid, "flake_unset";
     /// A guest of this name exists.
@@ -63,12 +75,24 @@ codes! {
     InterfaceTaken => Conflict, "interface_taken";
     /// Another daemon works on the same state directory.
     StateLocked => Conflict, "state_locked";
+    /// A preview of something else has this name.
+    SlugConflict => Conflict, "slug_conflict";
+    /// The commit comes from a fork, and nobody with write access has approved it.
+    ApprovalNeeded => Conflict, "approval_needed";
+    /// The host's configuration does not allow previews of this repository.
+    RepoNotAllowed => Conflict, "repo_not_allowed";
     /// All slots of the subnet are taken.
     NoSlotLeft => Exhausted, "no_slot_left";
     /// The disk under the state directory is full or nearly so.
     DiskFull => Exhausted, "disk_full";
+    /// There are as many previews as the configuration allows.
+    TooManyPreviews => Exhausted, "too_many_previews";
+    /// GitHub takes no more requests for a while.
+    GithubRateLimited => Exhausted, "github_rate_limited";
     /// Nix could not build the closure.
     BuildFailed => Build, "build_failed";
+    /// `preview-config.nix` cannot be evaluated, or what it says about the preview is wrong.
+    PreviewConfigInvalid => Build, "preview_config_invalid";
     /// Nix is not installed or not where the configuration says.
     NixMissing => Host, "nix_missing";
     /// A program that Innkeeper calls is not installed.
@@ -93,6 +117,14 @@ codes! {
     GuestDied => Host, "guest_died";
     /// Something did not happen in time.
     TimedOut => Host, "timed_out";
+    /// A preview's database could not be made, reset or dropped.
+    DatabaseFailed => Host, "database_failed";
+    /// The web server did not take a preview's route.
+    RouteFailed => Host, "route_failed";
+    /// A preview's services do not run, or its app does not answer.
+    AppUnhealthy => Host, "app_unhealthy";
+    /// GitHub could not be asked or told something.
+    GithubFailed => Host, "github_failed";
     /// The daemon does not answer on its socket.
     DaemonUnreachable => Unavailable, "daemon_unreachable";
     /// The daemon is stopping and takes no new work.

@@ -13,6 +13,7 @@ mod installable;
 mod limits;
 mod name;
 mod operation;
+pub mod preview;
 mod slot;
 mod store_path;
 

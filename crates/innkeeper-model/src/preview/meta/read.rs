@@ -1,0 +1,393 @@
+//! Reading a [`Meta`] to its end, whatever is wrong on the way.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::problem::remedies;
+use super::{DatabaseMode, ExtraHost, Meta, MetaProblem, RoutePath, RouteRule, ServiceName, Wrong};
+use crate::GuestName;
+use crate::preview::EnvName;
+use crate::preview::checked::shown;
+
+const FIELDS: &[&str] = &[
+    "setupService",
+    "appServices",
+    "database",
+    "routes",
+    "hostSecrets",
+    "extraHosts",
+];
+const ROUTE_FIELDS: &[&str] = &["path", "port", "stripPrefix"];
+const HOST_FIELDS: &[&str] = &["prefix", "routes"];
+const DATABASES: &[&str] = &["host", "container"];
+
+/// The most problems that are listed. Nobody repairs more at once, and a pull request could make millions.
+const MAX_PROBLEMS: usize = 50;
+
+pub(super) fn meta(json: &str) -> Result<Meta, Vec<MetaProblem>> {
+    let whole = |wrong| {
+        Err(vec![MetaProblem {
+            place: String::new(),
+            wrong,
+        }])
+    };
+    if json.len() > Meta::MAX_BYTES {
+        return whole(Wrong::TooLarge { bytes: json.len() });
+    }
+    match serde_json::from_str(json) {
+        Ok(json) => value(&json),
+        Err(error) => whole(Wrong::NotJson {
+            said: error.to_string(),
+        }),
+    }
+}
+
+pub(super) fn value(value: &Value) -> Result<Meta, Vec<MetaProblem>> {
+    let mut reader = Reader::default();
+    match reader.meta(value) {
+        Some(meta) if reader.problems.is_empty() => Ok(meta),
+        _ => Err(reader.into_problems()),
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+struct At<'v> {
+    place: String,
+    value: &'v Value,
+}
+
+impl<'v> At<'v> {
+    fn entry(&self, index: usize, value: &'v Value) -> Self {
+        Self {
+            place: format!("{}/{index}", self.place),
+            value,
+        }
+    }
+}
+
+/// A JSON object with the place that it stands at.
+struct Object<'v> {
+    place: String,
+    fields: &'v Map<String, Value>,
+}
+
+impl<'v> Object<'v> {
+    fn place_of(&self, field: &str) -> String {
+        format!(
+            "{}/{}",
+            self.place,
+            field.replace('~', "~0").replace('/', "~1")
+        )
+    }
+
+    fn get(&self, field: &str) -> Option<At<'v>> {
+        let value = self.fields.get(field)?;
+        Some(At {
+            place: self.place_of(field),
+            value,
+        })
+    }
+
+    /// A field that may be left out; `null` is the same as leaving it out.
+    fn optional(&self, field: &str) -> Option<At<'v>> {
+        self.get(field).filter(|at| !at.value.is_null())
+    }
+}
+
+/// Collects problems. Every method reports what it finds and gives nothing when there is no value to give.
+#[derive(Default)]
+struct Reader {
+    problems: Vec<MetaProblem>,
+}
+
+impl Reader {
+    fn report(&mut self, place: &str, wrong: Wrong) {
+        self.problems.push(MetaProblem {
+            place: place.to_owned(),
+            wrong,
+        });
+    }
+
+    fn into_problems(mut self) -> Vec<MetaProblem> {
+        let count = self.problems.len().saturating_sub(MAX_PROBLEMS);
+        if count > 0 {
+            self.problems.truncate(MAX_PROBLEMS);
+            self.report("", Wrong::More { count });
+        }
+        self.problems
+    }
+
+    fn meta(&mut self, value: &Value) -> Option<Meta> {
+        let place = String::new();
+        let object = self.object(At { place, value }, FIELDS)?;
+        let setup_service = self
+            .required(&object, "setupService")
+            .and_then(|at| self.service(&at));
+        let app_services = self
+            .required(&object, "appServices")
+            .and_then(|at| self.services(&at));
+        let database = self
+            .required(&object, "database")
+            .and_then(|at| self.database(&at));
+        let routes = self
+            .required(&object, "routes")
+            .and_then(|at| self.routes(&at));
+        let host_secrets = object.optional("hostSecrets");
+        let host_secrets = host_secrets.map_or(Some(Vec::new()), |at| self.secrets(&at));
+        let extra_hosts = object.optional("extraHosts");
+        let extra_hosts = extra_hosts.map_or(Some(Vec::new()), |at| self.extra_hosts(&at));
+        let meta = Meta {
+            setup_service: setup_service?,
+            app_services: app_services?,
+            database: database?,
+            routes: routes?,
+            host_secrets: host_secrets?,
+            extra_hosts: extra_hosts?,
+        };
+        if let Some(index) = meta
+            .app_services
+            .iter()
+            .position(|s| *s == meta.setup_service)
+        {
+            self.report(
+                &format!("/appServices/{index}"),
+                Wrong::Duplicate {
+                    text: meta.setup_service.to_string(),
+                    first: "/setupService".to_owned(),
+                },
+            );
+        }
+        Some(meta)
+    }
+
+    fn database(&mut self, at: &At<'_>) -> Option<DatabaseMode> {
+        match self.text(at)? {
+            "host" => Some(DatabaseMode::Host),
+            "container" => Some(DatabaseMode::Container),
+            other => {
+                self.report(
+                    &at.place,
+                    Wrong::Word {
+                        found: other.to_owned(),
+                        nearest: nearest(other, DATABASES),
+                        known: DATABASES,
+                    },
+                );
+                None
+            }
+        }
+    }
+
+    fn service(&mut self, at: &At<'_>) -> Option<ServiceName> {
+        self.checked(at, ServiceName::parse, remedies::SERVICE)
+    }
+
+    fn services(&mut self, at: &At<'_>) -> Option<Vec<ServiceName>> {
+        let services = self.list(at, Meta::MAX_SERVICES, Self::service)?;
+        self.no_duplicates(at, services.iter().map(|service| vec![service.to_string()]));
+        Some(services)
+    }
+
+    fn secrets(&mut self, at: &At<'_>) -> Option<Vec<EnvName>> {
+        let secrets = self.list(at, Meta::MAX_SECRETS, |reader, at| {
+            reader.checked(at, EnvName::parse, remedies::SECRET)
+        })?;
+        self.no_duplicates(at, secrets.iter().map(|name| vec![name.to_string()]));
+        Some(secrets)
+    }
+
+    fn extra_hosts(&mut self, at: &At<'_>) -> Option<Vec<ExtraHost>> {
+        let hosts = self.list(at, Meta::MAX_EXTRA_HOSTS, Self::extra_host)?;
+        self.no_duplicates(at, hosts.iter().map(|host| vec![host.prefix.to_string()]));
+        Some(hosts)
+    }
+
+    fn extra_host(&mut self, at: &At<'_>) -> Option<ExtraHost> {
+        let object = self.object(at.clone(), HOST_FIELDS)?;
+        let prefix = self
+            .required(&object, "prefix")
+            .and_then(|at| self.prefix(&at));
+        let routes = self
+            .required(&object, "routes")
+            .and_then(|at| self.routes(&at));
+        Some(ExtraHost {
+            prefix: prefix?,
+            routes: routes?,
+        })
+    }
+
+    fn prefix(&mut self, at: &At<'_>) -> Option<GuestName> {
+        let text = self.text(at)?;
+        match GuestName::parse(text) {
+            Ok(prefix) if text.len() <= ExtraHost::MAX_PREFIX => Some(prefix),
+            _ => {
+                let said = format!(
+                    "'{}' is no DNS label of at most {} characters",
+                    shown(text),
+                    ExtraHost::MAX_PREFIX
+                );
+                let remedy = remedies::PREFIX;
+                self.report(&at.place, Wrong::Text { said, remedy });
+                None
+            }
+        }
+    }
+
+    /// At least one route, the most specific first.
+    fn routes(&mut self, at: &At<'_>) -> Option<Vec<RouteRule>> {
+        let mut routes = self.list(at, Meta::MAX_ROUTES, Self::route)?;
+        if routes.is_empty() {
+            self.report(&at.place, Wrong::Empty);
+            return None;
+        }
+        self.no_duplicates(at, routes.iter().map(RouteRule::claims));
+        routes.sort_by(RouteRule::specific_first);
+        Some(routes)
+    }
+
+    fn route(&mut self, at: &At<'_>) -> Option<RouteRule> {
+        let object = self.object(at.clone(), ROUTE_FIELDS)?;
+        let path = self
+            .required(&object, "path")
+            .and_then(|at| self.checked(&at, RoutePath::parse, remedies::PATH));
+        let port = self.required(&object, "port").and_then(|at| self.port(&at));
+        let strip_prefix = object.optional("stripPrefix");
+        let strip_prefix = strip_prefix.map_or(Some(false), |at| self.boolean(&at));
+        Some(RouteRule::new(path?, port?, strip_prefix?))
+    }
+
+    fn port(&mut self, at: &At<'_>) -> Option<u16> {
+        let Value::Number(number) = at.value else {
+            return self.wrong_type(at, "a number");
+        };
+        let port = number
+            .as_u64()
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0);
+        if port.is_none() {
+            let found = number.to_string();
+            self.report(&at.place, Wrong::Port { found });
+        }
+        port
+    }
+
+    fn boolean(&mut self, at: &At<'_>) -> Option<bool> {
+        at.value
+            .as_bool()
+            .or_else(|| self.wrong_type(at, "true or false"))
+    }
+
+    fn text<'v>(&mut self, at: &At<'v>) -> Option<&'v str> {
+        at.value
+            .as_str()
+            .or_else(|| self.wrong_type(at, "a string"))
+    }
+
+    /// A text that a type's own rules hold for.
+    fn checked<T>(
+        &mut self,
+        at: &At<'_>,
+        parse: fn(&str) -> Result<T, crate::preview::InvalidText>,
+        remedy: &'static str,
+    ) -> Option<T> {
+        parse(self.text(at)?)
+            .map_err(|error| {
+                let said = error.to_string();
+                self.report(&at.place, Wrong::Text { said, remedy });
+            })
+            .ok()
+    }
+
+    /// A list of which every entry is read, also when one of them is wrong; then there is no list to give.
+    fn list<'v, T>(
+        &mut self,
+        at: &At<'v>,
+        max: usize,
+        mut read: impl FnMut(&mut Self, &At<'v>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::Array(entries) = at.value else {
+            return self.wrong_type(at, "a list");
+        };
+        if entries.len() > max {
+            let found = entries.len();
+            self.report(&at.place, Wrong::TooMany { found, max });
+            return None;
+        }
+        let read: Vec<_> = entries
+            .iter()
+            .enumerate()
+            .map(|(index, value)| read(self, &at.entry(index, value)))
+            .collect();
+        read.into_iter().collect()
+    }
+
+    /// Reports each entry of a list that shares something with an earlier one.
+    fn no_duplicates(&mut self, at: &At<'_>, entries: impl Iterator<Item = Vec<String>>) {
+        let mut seen = BTreeMap::new();
+        for (index, claims) in entries.enumerate() {
+            let place = format!("{}/{index}", at.place);
+            let taken = claims
+                .iter()
+                .find_map(|claim| Some((claim.clone(), seen.get(claim).cloned()?)));
+            if let Some((text, first)) = taken {
+                self.report(&place, Wrong::Duplicate { text, first });
+            }
+            for claim in claims {
+                seen.entry(claim).or_insert_with(|| place.clone());
+            }
+        }
+    }
+
+    /// An object; fields that are not known are reported.
+    fn object<'v>(&mut self, at: At<'v>, known: &'static [&'static str]) -> Option<Object<'v>> {
+        let Value::Object(fields) = at.value else {
+            return self.wrong_type(&at, "an attribute set");
+        };
+        let object = Object {
+            place: at.place,
+            fields,
+        };
+        for field in fields
+            .keys()
+            .filter(|field| !known.contains(&field.as_str()))
+        {
+            let nearest = nearest(field, known);
+            self.report(&object.place_of(field), Wrong::Unknown { nearest, known });
+        }
+        Some(object)
+    }
+
+    fn required<'v>(&mut self, object: &Object<'v>, field: &str) -> Option<At<'v>> {
+        let found = object.get(field);
+        if found.is_none() {
+            self.report(&object.place_of(field), Wrong::Missing);
+        }
+        found
+    }
+
+    fn wrong_type<T>(&mut self, at: &At<'_>, expected: &'static str) -> Option<T> {
+        let found = match at.value {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an attribute set",
+        };
+        self.report(&at.place, Wrong::Type { expected, found });
+        None
+    }
+}
+
+/// The known word that a person may have meant.
+fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
+    let likeness = |known: &str| strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase());
+    known
+        .iter()
+        .map(|known| (likeness(known), *known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}

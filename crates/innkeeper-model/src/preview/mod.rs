@@ -1,0 +1,40 @@
+//! Previews: pull requests that run as web apps, each under a name of its own.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `repository` | what GitHub calls things: repositories, commits, branches, pull requests |
+//! | `event` | what a delivery says has happened to a pull request |
+//! | `slug` | names of previews, and how they are made from repositories, branches and pull requests |
+//! | `meta` | what a repository's `preview-config.nix` says about the app, read strictly |
+//! | `env` | environment files that bash and systemd read alike |
+//! | `state` | the record of a preview and its state in one word |
+//! | [`text`] | what is written into pull requests |
+//! | [`api`] | what programs ask the daemon about previews |
+//!
+//! A slug is a [`crate::GuestName`]: a preview is a guest, and the slug is the guest's name.
+
+pub mod api;
+mod checked;
+mod env;
+mod event;
+mod meta;
+mod repository;
+mod secret;
+mod slug;
+mod state;
+pub mod text;
+
+pub use checked::InvalidText;
+pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
+pub use event::{PrAction, PullRequestEvent};
+pub use meta::{
+    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblems, RoutePath, RouteRule, ServiceName,
+    Wrong,
+};
+pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
+pub use secret::Secret;
+pub use slug::{
+    InvalidSlug, MAX_SLUG, RESERVED_SLUGS, database_name, default_slug, parse_slug,
+    slug_candidates, webhook_slug,
+};
+pub use state::{PreviewRecord, PreviewState, PreviewView};

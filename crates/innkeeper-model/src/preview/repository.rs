@@ -1,0 +1,365 @@
+//! What GitHub calls things: repositories, commits, branches, pull requests.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+use super::InvalidText;
+use super::checked::checked_text;
+
+/// A repository on GitHub as `owner/name`.
+///
+/// The owner is 1 to 39 of `a-z`, `A-Z`, `0-9`, `-` and `_` and starts with a letter or digit (the
+/// underscore is in the names of managed users). The name is 1 to 100 of the same and `.`; it is not `.` or
+/// `..` and does not end with `.git`. GitHub keeps the case and compares without it, and so does this type:
+/// `Octo/Web` equals `octo/web`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RepoName(String);
+
+impl RepoName {
+    /// Parses `owner/name`.
+    ///
+    /// # Errors
+    /// [`InvalidText`] says which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        let refuse = |reason| {
+            Err(InvalidText {
+                what: "repository",
+                text: text.to_owned(),
+                reason,
+            })
+        };
+        let Some((owner, name)) = text.split_once('/') else {
+            return refuse("write it as owner/name");
+        };
+        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if !(1..=39).contains(&owner.len())
+            || !owner.bytes().all(word)
+            || !owner.as_bytes()[0].is_ascii_alphanumeric()
+        {
+            return refuse(
+                "the owner is 1 to 39 letters, digits, '-' or '_', a letter or digit first",
+            );
+        }
+        if !(1..=100).contains(&name.len()) || !name.bytes().all(|b| word(b) || b == b'.') {
+            return refuse("the name is 1 to 100 letters, digits, '-', '_' or '.'");
+        }
+        if matches!(name, "." | "..") {
+            return refuse("the name has only dots");
+        }
+        if name.to_ascii_lowercase().ends_with(".git") {
+            return refuse("leave out '.git'");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The user or organisation.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The name without the owner.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    /// The same for all ways to write it, for use as a key: in lower case.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or((&self.0, ""))
+    }
+
+    fn lower(&self) -> impl Iterator<Item = u8> {
+        self.0.bytes().map(|b| b.to_ascii_lowercase())
+    }
+}
+
+checked_text!(RepoName);
+
+impl PartialEq for RepoName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for RepoName {}
+
+impl Hash for RepoName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialOrd for RepoName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RepoName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.lower().cmp(other.lower())
+    }
+}
+
+/// The full name of a commit: 40 hexadecimal digits in lower case (SHA-1, as GitHub gives it).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CommitSha(String);
+
+impl CommitSha {
+    /// Parses a commit's name. An abbreviated one is refused: it could come to mean another commit.
+    ///
+    /// # Errors
+    /// [`InvalidText`] when it is not 40 hexadecimal digits in lower case.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        if text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidText {
+            what: "commit",
+            text: text.to_owned(),
+            reason: "a commit is 40 hexadecimal digits in lower case",
+        })
+    }
+
+    /// The first seven digits, as people read it. Not for looking the commit up.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0[..7]
+    }
+}
+
+checked_text!(CommitSha);
+
+/// The name of a branch without `refs/heads/`, of at most [`BranchName::MAX_LENGTH`] bytes, by the rules of
+/// `git check-ref-format --branch`.
+///
+/// Git allows quotes, `$`, backticks, `;` and most of Unicode in it. Never use it in a path or hand it to a
+/// shell; in an environment file it goes through [`super::quote`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BranchName(String);
+
+impl BranchName {
+    /// The most bytes it may have. GitHub allows no more for a whole reference.
+    pub const MAX_LENGTH: usize = 255;
+
+    /// Parses a branch's name.
+    ///
+    /// # Errors
+    /// [`InvalidText`] says which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        match Self::broken_rule(text) {
+            None => Ok(Self(text.to_owned())),
+            Some(reason) => Err(InvalidText {
+                what: "branch name",
+                text: text.to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    /// The rules of git-check-ref-format(1), and the two that hold for branches only.
+    fn broken_rule(text: &str) -> Option<&'static str> {
+        let special = |c: char| c.is_ascii_control() || " ~^:?*[\\".contains(c);
+        if text.is_empty() {
+            Some("it is empty")
+        } else if text.len() > Self::MAX_LENGTH {
+            Some("it has more than 255 bytes")
+        } else if text.contains(special) {
+            Some("it contains white space, a control character or one of ~ ^ : ? * [ \\")
+        } else if text.contains("..") || text.contains("@{") {
+            Some("it contains '..' or '@{'")
+        } else if text.split('/').any(str::is_empty) {
+            Some("it starts or ends with '/' or contains '//'")
+        } else if text.split('/').any(|part| part.starts_with('.')) {
+            Some("a part of it starts with '.'")
+        } else if text.split('/').any(|part| part.ends_with(".lock")) || text.ends_with('.') {
+            Some("it ends with '.', or a part of it with '.lock'")
+        } else if text.starts_with('-') || matches!(text, "@" | "HEAD") {
+            Some("it starts with '-' or means something else to git")
+        } else {
+            None
+        }
+    }
+}
+
+checked_text!(BranchName);
+
+/// A pull request: the repository that it wants to change, and its number there. Written `owner/name#12`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PullRequest {
+    /// The repository that it wants to change (GitHub's "base"), which is not where its commits are when it
+    /// comes from a fork.
+    pub repo: RepoName,
+    /// Its number in that repository.
+    pub number: u64,
+}
+
+impl fmt::Display for PullRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.repo, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn repositories_are_owner_and_name() {
+        let repo = RepoName::parse("Octo-Org/web.app_2").expect("valid");
+        assert_eq!((repo.owner(), repo.name()), ("Octo-Org", "web.app_2"));
+        let longest = format!("{}/{}", "o".repeat(39), "n".repeat(100));
+        for good in ["a/b", "octo_corp/x", "a/-", "a/.github", &longest] {
+            assert_eq!(RepoName::parse(good).expect(good).as_str(), good);
+        }
+        for bad in [
+            "",
+            "a",
+            "/",
+            "a/",
+            "/b",
+            "-a/b",
+            "a/b/c",
+            "a b/c",
+            "a/..",
+            "a/.",
+            "a/b.git",
+            "a/b.GIT",
+            "a.b/c",
+            "ä/b",
+            "a/b\n",
+            "a/b'",
+            &format!("{}/x", "o".repeat(40)),
+            &format!("x/{}", "n".repeat(101)),
+        ] {
+            assert!(RepoName::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn repositories_are_compared_without_case() {
+        let (upper, lower) = ("Octo/Web", "octo/web");
+        let [upper, lower] = [upper, lower].map(|text| RepoName::parse(text).expect("valid"));
+        assert_eq!(upper, lower);
+        assert_eq!(upper.cmp(&lower), Ordering::Equal);
+        assert_eq!(HashSet::from([upper.clone(), lower]).len(), 1);
+        assert_eq!(upper.as_str(), "Octo/Web", "the case is kept");
+    }
+
+    #[test]
+    fn commits_are_whole_names() {
+        let text = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(CommitSha::parse(text).expect("valid").short(), "0123456");
+        for bad in [
+            "",
+            "main",
+            "0123456",
+            &text.to_uppercase(),
+            &format!("{text}0"),
+            &"é".repeat(20),
+        ] {
+            assert!(CommitSha::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn messages_name_the_text_and_the_rule() {
+        insta::assert_snapshot!(RepoName::parse("web").unwrap_err(), @"'web' is no repository: write it as owner/name");
+        insta::assert_snapshot!(CommitSha::parse("main").unwrap_err(), @"'main' is no commit: a commit is 40 hexadecimal digits in lower case");
+        insta::assert_snapshot!(BranchName::parse("a\nb").unwrap_err(), @r"'a\nb' is no branch name: it contains white space, a control character or one of ~ ^ : ? * [ \");
+    }
+
+    /// What git itself says, and the two things that `refs/heads/…` does not ask.
+    #[expect(clippy::disallowed_methods, reason = "tests run programs")]
+    fn git_accepts(branch: &str) -> bool {
+        let status = std::process::Command::new("git")
+            .args(["check-ref-format", &format!("refs/heads/{branch}")])
+            .status()
+            .expect("git runs");
+        status.success() && !branch.starts_with('-') && branch != "@" && branch != "HEAD"
+    }
+
+    #[test]
+    fn branches_are_what_git_says() {
+        for branch in [
+            "main",
+            "feature/x",
+            "a'b",
+            "$(touch x)",
+            "a;b",
+            "a`b`",
+            "ä",
+            "日本",
+            "\u{a0}",
+            "a\u{85}b",
+            "x.locked",
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            ".a",
+            "a/.b",
+            "a.lock",
+            "a.lock/b",
+            "a..b",
+            "a.",
+            "a./b",
+            "@",
+            "a@",
+            "@a",
+            "a@{b",
+            "-a",
+            "a/-b",
+            "HEAD",
+            "a/HEAD",
+            "a b",
+            "a\tb",
+            "a\nb",
+            "a\u{7f}b",
+            "a~b",
+            "a^b",
+            "a:b",
+            "a?b",
+            "a*b",
+            "a[b",
+            "a]b",
+            "a\\b",
+            "\"",
+            "{",
+            "}",
+            "#",
+        ] {
+            assert_eq!(
+                BranchName::parse(branch).is_ok(),
+                git_accepts(branch),
+                "{branch:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn any_branch_is_what_git_says(branch in r"([a@.{}/\-]|\.lock|[^\x00]){1,8}") {
+            prop_assert_eq!(BranchName::parse(&branch).is_ok(), git_accepts(&branch));
+        }
+    }
+}

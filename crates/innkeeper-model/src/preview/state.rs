@@ -1,0 +1,188 @@
+//! The record of a preview, and its state in one word.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{BranchName, CommitSha, PullRequest, RepoName};
+use crate::{Failure, GuestName};
+
+/// How far a preview is. The order is that of a preview's life; `Failed` can follow on any but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreviewState {
+    /// It comes from a fork, and nobody with write access has approved the commit. Nothing of it was
+    /// evaluated.
+    WaitingForApproval,
+    /// The commit is known; its turn has not come.
+    Queued,
+    /// `preview-config.nix` is being evaluated.
+    Evaluating,
+    /// The closure is being built.
+    Building,
+    /// The guest is being made, or is switched to another closure.
+    Starting,
+    /// The setup service runs: the app is fetched and built in the guest.
+    SettingUp,
+    /// The app answered, and its URL leads to it.
+    Live,
+    /// The last commit could not be brought up. What was live before still is.
+    Failed,
+    /// It was live and is getting a newer commit.
+    Updating,
+    /// It is being removed, with everything that is its own.
+    Closing,
+}
+
+impl PreviewState {
+    /// Every state, in the order of a preview's life.
+    pub const ALL: [Self; 10] = [
+        Self::WaitingForApproval,
+        Self::Queued,
+        Self::Evaluating,
+        Self::Building,
+        Self::Starting,
+        Self::SettingUp,
+        Self::Live,
+        Self::Failed,
+        Self::Updating,
+        Self::Closing,
+    ];
+
+    /// The state as shown and stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WaitingForApproval => "waiting-for-approval",
+            Self::Queued => "queued",
+            Self::Evaluating => "evaluating",
+            Self::Building => "building",
+            Self::Starting => "starting",
+            Self::SettingUp => "setting-up",
+            Self::Live => "live",
+            Self::Failed => "failed",
+            Self::Updating => "updating",
+            Self::Closing => "closing",
+        }
+    }
+
+    /// Whether it stays like this until something happens outside: a push, an approval, a close.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::WaitingForApproval | Self::Live | Self::Failed)
+    }
+}
+
+impl fmt::Display for PreviewState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The record of a preview. It is there from the first delivery or request until everything of the preview has
+/// been seen gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewRecord {
+    /// Its name: that of the guest, and the first label of its URL.
+    pub slug: GuestName,
+    /// The repository that it was made for; for a pull request, the one that it wants to change.
+    pub repo: RepoName,
+    /// The pull request's number. `None` for a preview of a branch.
+    pub pull_request: Option<u64>,
+    /// The branch, in `head_repo`.
+    pub branch: BranchName,
+    /// The repository that the commits are in. `None` when that fork was deleted.
+    pub head_repo: Option<RepoName>,
+    /// The commit that should be live.
+    pub wanted_sha: CommitSha,
+    /// The commit that is live.
+    pub live_sha: Option<CommitSha>,
+    /// The commit of a fork that somebody with write access approved. No other commit of it is evaluated.
+    #[serde(default)]
+    pub approved_sha: Option<CommitSha>,
+    /// How far it is.
+    pub state: PreviewState,
+    /// Why the wanted commit is not live.
+    pub fault: Option<Failure>,
+    /// The last delivery that concerned it (`X-GitHub-Delivery`).
+    pub last_delivery: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When something was last asked of it: a delivery, a request through its URL, a command.
+    pub last_activity: Timestamp,
+}
+
+impl PreviewRecord {
+    /// The pull request that it is for.
+    #[must_use]
+    pub fn pull_request(&self) -> Option<PullRequest> {
+        self.pull_request.map(|number| PullRequest {
+            repo: self.repo.clone(),
+            number,
+        })
+    }
+
+    /// Whether its commits come from another repository, or one that is gone: then it never gets secrets.
+    #[must_use]
+    pub fn is_from_fork(&self) -> bool {
+        self.head_repo.as_ref() != Some(&self.repo)
+    }
+}
+
+/// A preview as lists show it: its record and where it can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewView {
+    /// The record.
+    #[serde(flatten)]
+    pub preview: PreviewRecord,
+    /// Where it can be reached, such as `https://web-7.preview.example.com`.
+    pub url: String,
+    /// Where its extra hosts can be reached.
+    #[serde(default)]
+    pub extra_urls: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_written_as_they_are_shown() {
+        for state in PreviewState::ALL {
+            let json = serde_json::to_string(&state).expect("serialises");
+            assert_eq!(json, format!("\"{state}\""));
+        }
+    }
+
+    #[test]
+    fn a_view_is_one_flat_object() {
+        let view = crate::preview::text::tests::view(PreviewState::Live);
+        insta::assert_json_snapshot!(view, @r#"
+        {
+          "slug": "web-7",
+          "repo": "octo/web",
+          "pull_request": 7,
+          "branch": "feature/x",
+          "head_repo": "octo/web",
+          "wanted_sha": "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a",
+          "live_sha": "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a",
+          "approved_sha": null,
+          "state": "live",
+          "fault": null,
+          "last_delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+          "created_at": "2026-11-20T10:00:00Z",
+          "last_activity": "2026-11-20T10:05:00Z",
+          "url": "https://web-7.preview.example.com",
+          "extra_urls": [
+            "https://landing-web-7.preview.example.com"
+          ]
+        }
+        "#);
+        let json = serde_json::to_string(&view).expect("serialises");
+        assert_eq!(
+            serde_json::from_str::<PreviewView>(&json).expect("reads back"),
+            view
+        );
+    }
+}

@@ -1,0 +1,547 @@
+//! What is written into pull requests: the links in the author's own text, and a comment of our own.
+//!
+//! The links are a block of whole lines that begins with a marker which GitHub does not show:
+//!
+//! ```text
+//! <!-- preview-link -->
+//! ---
+//! **Preview:** https://web-7.preview.example.com
+//! **URL:** https://landing-web-7.preview.example.com
+//! ```
+//!
+//! Only these lines are ours. What the author wrote before and after them is never touched, nor is a block
+//! that is shown as an example between code fences. The author may have edited the text with a browser, so
+//! lines may end in CR LF.
+
+use std::ops::Range;
+
+use super::{CommitSha, PreviewState, PreviewView};
+use crate::Failure;
+
+/// The line that our block in a pull request's text begins with.
+pub const LINK_MARKER: &str = "<!-- preview-link -->";
+
+/// The first line of our own comment, by which it is found again.
+pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
+
+const RULE: &str = "---";
+const PREVIEW: &str = "**Preview:** ";
+const EXTRA: &str = "**URL:** ";
+
+/// The most lines of a log in a comment.
+const LOG_LINES: usize = 40;
+
+/// The most characters of a text from outside in a comment. GitHub takes 65,536 for the whole.
+const MAX_TEXT: usize = 8_000;
+
+/// The text of a pull request with the links in it: in the place of those that are there, or at the end.
+/// Doing it again changes nothing. The URLs are ours and have no line breaks.
+#[must_use]
+pub fn with_links(body: &str, url: &str, extra_urls: &[String]) -> String {
+    let mut block = format!("{LINK_MARKER}\n{RULE}\n{PREVIEW}{url}");
+    for extra in extra_urls {
+        block.push_str(&format!("\n{EXTRA}{extra}"));
+    }
+    let mut blocks = blocks(body);
+    if blocks.is_empty() {
+        let gap = if body.is_empty() { "" } else { "\n\n" };
+        return format!("{body}{gap}{block}");
+    }
+    let first = blocks.remove(0);
+    let rest = cut(
+        &body[first.end..],
+        blocks
+            .iter()
+            .map(|b| b.start - first.end..b.end - first.end),
+    );
+    // A line of the author's that follows and looks like one of ours must not become one.
+    let gap = if lines(&rest)
+        .get(1)
+        .is_some_and(|line| line.text.starts_with(EXTRA))
+    {
+        "\n"
+    } else {
+        ""
+    };
+    format!("{}{block}{gap}{rest}", &body[..first.start])
+}
+
+/// The text of a pull request without our links. What was added with them goes too: the blank line before.
+#[must_use]
+pub fn without_links(body: &str) -> String {
+    cut(body, blocks(body).into_iter())
+}
+
+/// Whether our links are in the text.
+#[must_use]
+pub fn has_links(body: &str) -> bool {
+    !blocks(body).is_empty()
+}
+
+/// The text without these ranges, and without the blank line before each.
+fn cut(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut from = 0;
+    for range in ranges {
+        let before = &text[from..range.start];
+        let before = ["\r\n\r\n", "\n\n"]
+            .iter()
+            .find_map(|gap| before.strip_suffix(gap))
+            .unwrap_or(before);
+        kept.push_str(before);
+        from = range.end;
+    }
+    kept.push_str(&text[from..]);
+    kept
+}
+
+/// A line of a text: where it is, without its end.
+struct Line<'t> {
+    range: Range<usize>,
+    text: &'t str,
+}
+
+fn lines(text: &str) -> Vec<Line<'_>> {
+    let mut start = 0;
+    text.split_inclusive('\n')
+        .map(|whole| {
+            let line = whole.strip_suffix('\n').unwrap_or(whole);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            let range = start..start + line.len();
+            start += whole.len();
+            Line { range, text: line }
+        })
+        .collect()
+}
+
+/// Where our blocks are, without the end of their last lines.
+fn blocks(body: &str) -> Vec<Range<usize>> {
+    let lines = lines(body);
+    let fenced = fenced(&lines);
+    let mut blocks = Vec::new();
+    let mut index = 0;
+    while index < lines.len() {
+        if lines[index].text != LINK_MARKER || fenced[index] {
+            index += 1;
+            continue;
+        }
+        let length = block_length(&lines[index..]);
+        blocks.push(lines[index].range.start..lines[index + length - 1].range.end);
+        index += length;
+    }
+    blocks
+}
+
+/// How many of these lines are ours. The first is the marker; a rule of ours is followed by the link.
+fn block_length(lines: &[Line<'_>]) -> usize {
+    let is =
+        |index: usize, begins: &str| lines.get(index).is_some_and(|l| l.text.starts_with(begins));
+    let link = if lines.get(1).is_some_and(|l| l.text == RULE) {
+        2
+    } else {
+        1
+    };
+    if !is(link, PREVIEW) {
+        return 1;
+    }
+    let mut length = link + 1;
+    while is(length, EXTRA) {
+        length += 1;
+    }
+    length
+}
+
+/// For each line whether it is in a fenced code block (CommonMark, section 4.5) that has an end. A fence that
+/// nobody closed would hide our own block behind it, and another one would be added each time.
+fn fenced(lines: &[Line<'_>]) -> Vec<bool> {
+    let mut fenced = vec![false; lines.len()];
+    let mut open: Option<(usize, char, usize)> = None;
+    for (index, line) in lines.iter().enumerate() {
+        let Some((mark, length, rest)) = fence(line.text) else {
+            continue;
+        };
+        match open {
+            None => open = Some((index, mark, length)),
+            Some((start, opened, least)) => {
+                if mark == opened && length >= least && rest.trim().is_empty() {
+                    fenced[start..=index].fill(true);
+                    open = None;
+                }
+            }
+        }
+    }
+    fenced
+}
+
+/// The fence that a line is: its character, how long it is, and what follows.
+fn fence(line: &str) -> Option<(char, usize, &str)> {
+    let text = line.trim_start_matches(' ');
+    let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+    let rest = text.trim_start_matches(mark);
+    let length = text.len() - rest.len();
+    let is_fence =
+        line.len() - text.len() <= 3 && length >= 3 && !(mark == '`' && rest.contains('`'));
+    is_fence.then_some((mark, length, rest))
+}
+
+/// The whole text of our own comment on a pull request. `approve` says what somebody with write access does to
+/// approve a commit, such as ``add the label `preview-approved` ``.
+///
+/// What comes from the pull request's own configuration and log stands in code blocks that it cannot end, so
+/// that it neither formats nor mentions anything.
+#[must_use]
+pub fn comment(view: &PreviewView, approve: &str) -> String {
+    let preview = &view.preview;
+    let mut text = format!("{COMMENT_MARKER}\n{PREVIEW}{}\n", view.url);
+    for extra in &view.extra_urls {
+        text.push_str(&format!("{EXTRA}{extra}\n"));
+    }
+    text.push_str(&format!("\n{}\n", sentence(view, approve)));
+    if let Some(live) = preview
+        .live_sha
+        .as_ref()
+        .filter(|live| **live != preview.wanted_sha)
+    {
+        text.push_str(&format!("\nUntil then the URL shows {}.\n", commit(live)));
+    }
+    if let Some(fault) = &preview.fault {
+        text.push_str(&explained(fault));
+    }
+    text.push_str(&format!(
+        "\n<sub>`preview explain {}` on the host says more.</sub>\n",
+        preview.slug
+    ));
+    text
+}
+
+/// How far the preview is.
+fn sentence(view: &PreviewView, approve: &str) -> String {
+    let preview = &view.preview;
+    let sha = commit(&preview.wanted_sha);
+    match preview.state {
+        PreviewState::WaitingForApproval => format!(
+            "**Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at \
+             {sha} and then approves it: {approve}. Every new commit needs its own approval."
+        ),
+        PreviewState::Queued => format!("**Queued.** {sha} is next."),
+        PreviewState::Evaluating => format!("**Evaluating** `preview-config.nix` of {sha}."),
+        PreviewState::Building => format!("**Building** the system for {sha}."),
+        PreviewState::Starting => format!("**Starting** the guest for {sha}."),
+        PreviewState::SettingUp => format!("**Setting up** {sha}."),
+        PreviewState::Live => format!("**Live** with {sha}."),
+        PreviewState::Failed => format!("**Failed** with {sha}."),
+        PreviewState::Updating => format!("**Updating** to {sha}."),
+        PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
+    }
+}
+
+fn commit(sha: &CommitSha) -> String {
+    format!("`{}`", sha.short())
+}
+
+/// A failure as Markdown.
+fn explained(fault: &Failure) -> String {
+    let mut text = format!(
+        "\n**Cause** (`{}`)\n\n{}\n",
+        fault.code,
+        code_block(&fault.message)
+    );
+    if let Some(remedy) = &fault.remedy {
+        text.push_str(&format!("\n**What to do**\n\n{}\n", code_block(remedy)));
+    }
+    if !fault.log.is_empty() {
+        let skipped = fault.log.len().saturating_sub(LOG_LINES);
+        let log = fault.log[skipped..].join("\n");
+        text.push_str(&format!(
+            "\n<details><summary>The end of the log</summary>\n\n{}\n\n</details>\n",
+            code_block(&log)
+        ));
+    }
+    text
+}
+
+/// A text from outside in a code block with a fence that is longer than any in it, without terminal control
+/// sequences; of a long text, its end.
+fn code_block(text: &str) -> String {
+    let text: String = without_escapes(text)
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect();
+    let skipped = text.chars().count().saturating_sub(MAX_TEXT);
+    let text: String = text.chars().skip(skipped).collect();
+    let longest = text
+        .split(|c| c != '`')
+        .map(str::len)
+        .max()
+        .unwrap_or_default();
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}text\n{text}\n{fence}")
+}
+
+/// The text without sequences like `ESC [ 31 m` (ECMA-48, section 5.4).
+fn without_escapes(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut parts = text.split("\u{1b}[");
+    kept.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let end = part
+            .find(|c| matches!(c, '@'..='~'))
+            .map_or(part.len(), |at| at + 1);
+        kept.push_str(&part[end..]);
+    }
+    kept
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::preview::{BranchName, PreviewRecord, RepoName};
+    use crate::{Code, GuestName};
+
+    const URL: &str = "https://web-7.preview.example.com";
+
+    pub(crate) fn view(state: PreviewState) -> PreviewView {
+        let sha = |text: &str| CommitSha::parse(&text.repeat(20)).expect("valid");
+        let failed = state == PreviewState::Failed;
+        PreviewView {
+            preview: PreviewRecord {
+                slug: GuestName::parse("web-7").expect("valid"),
+                repo: RepoName::parse("octo/web").expect("valid"),
+                pull_request: Some(7),
+                branch: BranchName::parse("feature/x").expect("valid"),
+                head_repo: Some(RepoName::parse("octo/web").expect("valid")),
+                wanted_sha: sha("1a"),
+                live_sha: (state == PreviewState::Live)
+                    .then(|| sha("1a"))
+                    .or(failed.then(|| sha("2b"))),
+                approved_sha: None,
+                state,
+                fault: failed.then(|| Failure {
+                    code: Code::AppUnhealthy,
+                    message: "nothing answers on port 3000 @octo".into(),
+                    remedy: Some("look at the log".into()),
+                    log: vec![
+                        "\u{1b}[31mred\u{1b}[0m".into(),
+                        "````".into(),
+                        "</details> <!--".into(),
+                    ],
+                }),
+                last_delivery: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
+                created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
+                last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
+            },
+            url: URL.into(),
+            extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
+        }
+    }
+
+    fn linked(body: &str) -> String {
+        with_links(body, URL, &[])
+    }
+
+    #[test]
+    fn links_are_added_below_the_authors_text() {
+        let extra = ["https://landing-web-7.preview.example.com".to_owned()];
+        insta::assert_snapshot!(with_links("Adds a login.", URL, &extra), @r"
+        Adds a login.
+
+        <!-- preview-link -->
+        ---
+        **Preview:** https://web-7.preview.example.com
+        **URL:** https://landing-web-7.preview.example.com
+        ");
+        assert!(linked("").starts_with(LINK_MARKER));
+    }
+
+    #[test]
+    fn text_after_the_links_is_kept() {
+        let body = format!(
+            "{}\n\nFixes #3.\n",
+            with_links("Before.", "https://old", &["https://gone".into()])
+        );
+        assert_eq!(
+            linked(&body),
+            format!("{}\n\nFixes #3.\n", linked("Before."))
+        );
+        assert_eq!(without_links(&body), "Before.\n\nFixes #3.\n");
+    }
+
+    #[test]
+    fn a_text_that_a_browser_edited_is_understood() {
+        let body = linked("Before.").replace('\n', "\r\n") + "\r\nAfter.";
+        assert_eq!(without_links(&body), "Before.\r\nAfter.");
+        assert!(linked(&body).ends_with(&format!("{PREVIEW}{URL}\r\nAfter.")));
+    }
+
+    #[test]
+    fn of_several_blocks_one_remains() {
+        let twice = format!("{}\n\nText.\n\n{}\n\nEnd.", linked("A"), linked(""));
+        assert_eq!(linked(&twice), format!("{}\n\nText.\n\nEnd.", linked("A")));
+        assert_eq!(without_links(&twice), "A\n\nText.\n\nEnd.");
+    }
+
+    #[test]
+    fn lines_that_only_look_like_ours_stay() {
+        let rule = format!("{LINK_MARKER}\n---\nMy own text.\n**URL:** mine");
+        assert_eq!(without_links(&rule), "\n---\nMy own text.\n**URL:** mine");
+        for body in [
+            format!("> {}", linked("")),
+            format!("See `{LINK_MARKER}`."),
+            format!("```md\n{}\n```", linked("")),
+        ] {
+            assert!(!has_links(&body), "{body}");
+            assert!(linked(&body).starts_with(&body));
+        }
+    }
+
+    #[test]
+    fn a_fence_that_is_never_closed_does_not_hide_our_links() {
+        let once = linked("```\ncode");
+        assert_eq!(linked(&once), once);
+        assert_eq!(without_links(&once), "```\ncode");
+    }
+
+    #[test]
+    fn comments_say_how_far_it_is() {
+        let all: Vec<_> = PreviewState::ALL
+            .iter()
+            .map(|state| sentence(&view(*state), "run `preview approve web-7`"))
+            .collect();
+        insta::assert_snapshot!(all.join("\n"), @r"
+        **Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at `1a1a1a1` and then approves it: run `preview approve web-7`. Every new commit needs its own approval.
+        **Queued.** `1a1a1a1` is next.
+        **Evaluating** `preview-config.nix` of `1a1a1a1`.
+        **Building** the system for `1a1a1a1`.
+        **Starting** the guest for `1a1a1a1`.
+        **Setting up** `1a1a1a1`.
+        **Live** with `1a1a1a1`.
+        **Failed** with `1a1a1a1`.
+        **Updating** to `1a1a1a1`.
+        **Closing.** The preview is being removed.
+        ");
+    }
+
+    #[test]
+    fn a_comment_shows_the_cause_and_nothing_in_it_is_markdown() {
+        insta::assert_snapshot!(comment(&view(PreviewState::Failed), ""), @r"
+        <!-- innkeeper-preview -->
+        **Preview:** https://web-7.preview.example.com
+        **URL:** https://landing-web-7.preview.example.com
+
+        **Failed** with `1a1a1a1`.
+
+        Until then the URL shows `2b2b2b2`.
+
+        **Cause** (`app_unhealthy`)
+
+        ```text
+        nothing answers on port 3000 @octo
+        ```
+
+        **What to do**
+
+        ```text
+        look at the log
+        ```
+
+        <details><summary>The end of the log</summary>
+
+        `````text
+        red
+        ````
+        </details> <!--
+        `````
+
+        </details>
+
+        <sub>`preview explain web-7` on the host says more.</sub>
+        ");
+    }
+
+    #[test]
+    fn the_longest_comment_fits() {
+        let mut view = view(PreviewState::Failed);
+        view.preview.fault = Some(Failure {
+            code: Code::BuildFailed,
+            message: "`".repeat(100_000),
+            remedy: Some("ä".repeat(100_000)),
+            log: vec!["`".repeat(10_000); 100],
+        });
+        let comment = comment(&view, "");
+        assert!(
+            comment.chars().count() < 65_536,
+            "{}",
+            comment.chars().count()
+        );
+    }
+
+    /// Texts out of pieces that matter.
+    fn any_body() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just(linked("")),
+            Just(with_links("", "https://old", &["https://a".into()])),
+            prop::sample::select(vec![
+                LINK_MARKER,
+                RULE,
+                "**Preview:** x",
+                EXTRA,
+                "\n",
+                "\r\n",
+                "\n\n",
+                "```",
+                "~~~~",
+                " ",
+                "text",
+                "ä",
+            ])
+            .prop_map(str::to_owned),
+            ".{0,6}",
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// What is not ours: everything but white space in the lines of other text.
+    fn words(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn adding_links_again_changes_nothing(body in any_body()) {
+            let once = linked(&body);
+            prop_assert!(has_links(&once));
+            prop_assert_eq!(linked(&once), once);
+        }
+
+        #[test]
+        fn removing_links_again_changes_nothing(body in any_body()) {
+            let once = without_links(&body);
+            prop_assert_eq!(without_links(&once), once);
+        }
+
+        #[test]
+        fn the_authors_text_survives(body in any_body()) {
+            prop_assert_eq!(words(&without_links(&linked(&body))), words(&without_links(&body)));
+            if !has_links(&body) {
+                prop_assert_eq!(without_links(&linked(&body)), body);
+            }
+        }
+
+        #[test]
+        fn what_the_author_adds_behind_survives_an_update(before in "[a-z\n ]{0,20}", after in "[a-z\n ]{0,20}") {
+            let body = format!("{}\n{after}", with_links(&before, "https://old", &["https://a".into()]));
+            prop_assert_eq!(linked(&body), format!("{}\n{after}", linked(&before)));
+        }
+
+        #[test]
+        fn a_code_block_cannot_be_left(text in "[`a\n~]{0,40}") {
+            let block = code_block(&text);
+            let lines = lines(&block);
+            prop_assert_eq!(fenced(&lines), vec![true; lines.len()]);
+            let fence = lines[0].text.trim_end_matches("text");
+            prop_assert!(lines[1..lines.len() - 1].iter().all(|line| !line.text.contains(fence)));
+        }
+    }
+}
