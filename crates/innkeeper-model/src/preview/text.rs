@@ -202,7 +202,7 @@ pub fn comment(view: &PreviewView, approve: &str) -> String {
         .as_ref()
         .filter(|live| **live != preview.wanted_sha)
     {
-        text.push_str(&format!("\nUntil then the URL shows {}.\n", commit(live)));
+        text.push_str(&format!("\nThe URL still shows {}.\n", commit(live)));
     }
     if let Some(fault) = &preview.fault {
         text.push_str(&explained(fault));
@@ -432,7 +432,7 @@ pub(crate) mod tests {
 
         **Failed** with `1a1a1a1`.
 
-        Until then the URL shows `2b2b2b2`.
+        The URL still shows `2b2b2b2`.
 
         **Cause** (`app_unhealthy`)
 

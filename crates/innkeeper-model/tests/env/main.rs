@@ -1,0 +1,58 @@
+//! What `quote` writes is read back as the same bytes by bash and by systemd.
+
+mod bash;
+mod grammar;
+mod systemd;
+
+use innkeeper_model::preview::quote;
+use proptest::prelude::*;
+
+/// Values that `quote` takes, rich in what means something to one of the readers.
+pub(crate) fn value() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => prop::sample::select(vec![
+            "'", "\"", "\\", "$", "`", "\n", "\t", " ", "#", ";", "=", "!", "*", "~", "&", "|", "(", ")", "{", "}",
+            "\\\n", "\\'", "\\\"", "$HOME", "${HOME}", "$(id)", "`id`", "$'", "!!", "%n", "\u{85}", "\u{2028}", "\u{feff}",
+        ]).prop_map(str::to_owned),
+        1 => "[\\x01-\\x1f\\x7f]",
+        2 => "[a-z ]{1,6}",
+        1 => ".{1,4}",
+    ];
+    prop::collection::vec(piece, 0..8)
+        .prop_map(|pieces| pieces.concat())
+        .prop_filter("it cannot be in an environment file", |value| {
+            quote(value).is_ok()
+        })
+}
+
+/// An environment file in which the value of number n is called `V<n>`.
+pub(crate) fn file_of(values: &[String]) -> String {
+    let line = |(n, value): (usize, &String)| format!("V{n}={}\n", quote(value).expect("filtered"));
+    values.iter().enumerate().map(line).collect()
+}
+
+/// The values of `V0`, `V1`, … in the bytes of a process's environment.
+pub(crate) fn values_of(environment: &[u8], count: usize) -> Vec<String> {
+    let named = assignments(environment);
+    let value = |n| named.iter().find(|(name, _)| *name == format!("V{n}"));
+    (0..count)
+        .map(|n| {
+            value(n).map_or_else(
+                || format!("<V{n} is not there>"),
+                |(_, value)| value.clone(),
+            )
+        })
+        .collect()
+}
+
+/// The assignments in the bytes of a process's environment.
+pub(crate) fn assignments(environment: &[u8]) -> Vec<(String, String)> {
+    environment
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| String::from_utf8_lossy(entry).split_once('=').map(own))
+        .collect()
+}
+
+fn own((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}

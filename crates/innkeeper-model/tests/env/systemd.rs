@@ -1,0 +1,189 @@
+//! A real systemd as process 1 of a small container, and the environment that it gives to a service.
+//!
+//! The container has a file tree of its own with the machine's `/usr` in it, read-only, no network, and a
+//! cgroup of its own. It runs a few services and ends: a third of a second.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use innkeeper_model::preview::quote;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::grammar::read_by_systemds_grammar;
+use super::{assignments, file_of, value, values_of};
+
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// Runs the container in a mount namespace and a cgroup of its own, and leaves neither.
+const BOOT: &str = r#"
+set -eu
+tree=$1 name=$2
+mount -t tmpfs none /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+cgroup=/sys/fs/cgroup/$name
+mkdir "$cgroup" "$cgroup/caller"
+trap 'echo $$ > /sys/fs/cgroup/cgroup.procs; find "$cgroup" -depth -type d -exec rmdir {} +' EXIT
+echo $$ > "$cgroup/caller/cgroup.procs"
+timeout --kill-after=5 60 systemd-nspawn --quiet --settings=no --register=no --keep-unit --private-network \
+  --link-journal=no --console=pipe --resolv-conf=off --timezone=off --machine="$name" \
+  --directory="$tree" --bind-ro=/usr -- "$3" --unit=last.service --log-target=console < /dev/null
+"#;
+
+/// The environments that systemd gives to one service for each environment file. A service that systemd does
+/// not start has none. `Err` says what the machine lacks.
+fn read_by_systemd(files: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("it needs root".to_owned());
+    }
+    for needed in [SYSTEMD, "/usr/bin/systemd-nspawn", "/usr/bin/cat"] {
+        if !Path::new(needed).exists() {
+            return Err(format!("there is no {needed}"));
+        }
+    }
+    let tree = tempfile::Builder::new()
+        .prefix("innkeeper-env-")
+        .tempdir()
+        .expect("tempdir");
+    furnish(tree.path(), files);
+    boot(tree.path());
+    let environment = |n| {
+        fs::read(tree.path().join(format!("{n}.out")))
+            .ok()
+            .filter(|read| !read.is_empty())
+    };
+    Ok((0..files.len()).map(environment).collect())
+}
+
+/// A file tree with one service for each file, and one that comes last and ends the container.
+fn furnish(tree: &Path, files: &[String]) {
+    let units = tree.join("etc/systemd/system");
+    fs::create_dir_all(&units).expect("makes");
+    for directory in ["usr", "run", "tmp", "var"] {
+        fs::create_dir(tree.join(directory)).expect("makes");
+    }
+    for link in ["bin", "sbin", "lib", "lib64"] {
+        symlink(format!("usr/{link}"), tree.join(link)).expect("links");
+    }
+    fs::write(tree.join("etc/machine-id"), "").expect("writes");
+    fs::write(tree.join("etc/os-release"), "ID=test\n").expect("writes");
+    let mut names = Vec::new();
+    for (n, file) in files.iter().enumerate() {
+        fs::write(tree.join(format!("{n}.env")), file).expect("writes");
+        let unit = format!(
+            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nEnvironmentFile=/{n}.env\n\
+             ExecStart=/usr/bin/cat /proc/self/environ\nStandardOutput=file:/{n}.out\n"
+        );
+        fs::write(units.join(format!("read-{n}.service")), unit).expect("writes");
+        names.push(format!("read-{n}.service"));
+    }
+    let names = names.join(" ");
+    let last = format!(
+        "[Unit]\nDefaultDependencies=no\nWants={names}\nAfter={names}\nSuccessAction=exit-force\n\
+         [Service]\nType=oneshot\nExecStart=/usr/bin/true\n"
+    );
+    fs::write(units.join("last.service"), last).expect("writes");
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run programs")]
+fn boot(tree: &Path) {
+    let name = tree
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a name");
+    let name = name.to_ascii_lowercase();
+    let output = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "bash",
+            "-c",
+            BOOT,
+            "boot",
+        ])
+        .arg(tree)
+        .args([&name, SYSTEMD])
+        .output()
+        .expect("unshare runs");
+    assert!(
+        output.status.success(),
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The same values in each run.
+fn many<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
+    let mut runner = TestRunner::deterministic();
+    let mut next = || strategy.new_tree(&mut runner).expect("generates").current();
+    std::iter::repeat_with(&mut next).take(count).collect()
+}
+
+/// Files that nobody quoted, without anything that systemd refuses.
+fn raw_assignment() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "'", "\"", "\\", "$", "`", "\\\n", " ", "\t", "#", ";", "=", "a", "b c", "ä",
+    ]);
+    // The two quotes end what was left open, so that the next assignment is one.
+    prop::collection::vec(piece, 0..7).prop_map(|pieces| format!("{}\n'\n\"\n", pieces.concat()))
+}
+
+#[test]
+fn systemd_reads_every_value_as_it_was() {
+    let values = many(5_000, &value());
+    let raw: String = many(2_000, &raw_assignment())
+        .iter()
+        .enumerate()
+        .map(|(n, raw)| format!("R{n}={raw}"))
+        .collect();
+    let refused = [
+        '\u{fdd0}',
+        '\u{fdef}',
+        '\u{fffe}',
+        '\u{ffff}',
+        '\u{1fffe}',
+        '\u{10ffff}',
+    ];
+    let mut files = vec![file_of(&values), raw.clone()];
+    files.extend(refused.map(|character| format!("GOOD='x'\nBAD='a{character}b'\n")));
+
+    let read = match read_by_systemd(&files) {
+        Ok(read) => read,
+        Err(reason) => {
+            eprintln!("INNKEEPER-NOT-RUN: systemd_reads_every_value_as_it_was: {reason}");
+            return;
+        }
+    };
+
+    let environment = read[0].as_deref().expect("systemd takes the file");
+    let arrived = values_of(environment, values.len());
+    for (arrived, value) in arrived.iter().zip(&values) {
+        assert_eq!(arrived, value);
+    }
+
+    // The grammar that is written down beside this is systemd's own.
+    let environment = read[1].as_deref().expect("systemd takes the file");
+    let ours = |(name, _): &(String, String)| {
+        name.strip_prefix('R')
+            .is_some_and(|n| n.parse::<u32>().is_ok())
+    };
+    let arrived: BTreeMap<_, _> = assignments(environment).into_iter().filter(ours).collect();
+    let expected: BTreeMap<_, _> = read_by_systemds_grammar(&raw)
+        .into_iter()
+        .filter(ours)
+        .collect();
+    assert!(expected.len() > 500, "{}", expected.len());
+    assert_eq!(arrived, expected);
+
+    // What is refused would not have arrived, nor would anything else in the file.
+    for (character, environment) in refused.iter().zip(&read[2..]) {
+        assert_eq!(quote(&character.to_string()), Err(*character));
+        assert_eq!(*environment, None, "{character:?}");
+    }
+}
