@@ -1,10 +1,6 @@
 //! systemd's grammar of environment files, written down once more: systemd.exec(5), "EnvironmentFile=", and
 //! what its reader does (`src/basic/env-file.c` of systemd 252 and 257). `systemd.rs` holds it against the
-//! real one; here it is quick enough for thousands of files.
-
-use proptest::prelude::*;
-
-use super::{file_of, value, values_of};
+//! real one; here it is quick enough for thousands of files, and for fuzzing.
 
 /// The assignments that systemd finds in a file, in their order.
 pub(crate) fn read_by_systemds_grammar(file: &str) -> Vec<(String, String)> {
@@ -102,27 +98,4 @@ fn bare(first: char, rest: &mut Rest<'_>, value: &mut String) {
         next = rest.next();
     }
     value.truncate(kept);
-}
-
-#[test]
-fn what_a_shell_writes_for_a_quote_is_read_otherwise_by_systemd() {
-    let read = |text| read_by_systemds_grammar(text).remove(0).1;
-    assert_eq!(
-        read(r"A='it'\''s'"),
-        "it''s'",
-        "this is why there are double quotes"
-    );
-    assert_eq!(read(r#"A="it's""#), "it's");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    #[test]
-    fn systemds_grammar_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
-        let read = read_by_systemds_grammar(&file_of(&values));
-        let environment: String = read.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
-        prop_assert_eq!(read.len(), values.len());
-        prop_assert_eq!(values_of(environment.as_bytes(), values.len()), values);
-    }
 }

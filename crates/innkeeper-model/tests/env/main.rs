@@ -56,3 +56,26 @@ pub(crate) fn assignments(environment: &[u8]) -> Vec<(String, String)> {
 fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
+
+#[test]
+fn what_a_shell_writes_for_a_quote_is_read_otherwise_by_systemd() {
+    let read = |text| grammar::read_by_systemds_grammar(text).remove(0).1;
+    assert_eq!(
+        read(r"A='it'\''s'"),
+        "it''s'",
+        "this is why there are double quotes"
+    );
+    assert_eq!(read(r#"A="it's""#), "it's");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn systemds_grammar_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
+        let read = grammar::read_by_systemds_grammar(&file_of(&values));
+        let environment: String = read.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
+        prop_assert_eq!(read.len(), values.len());
+        prop_assert_eq!(values_of(environment.as_bytes(), values.len()), values);
+    }
+}

@@ -1,0 +1,3 @@
+//! What is done with each input. One module for each crate: that crate's tests include it and run the corpus.
+
+pub mod model;
