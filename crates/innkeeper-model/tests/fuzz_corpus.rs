@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[expect(unreachable_pub, reason = "there, it is the module of a library")]
 #[path = "../../../tests/fuzz/src/model.rs"]
 mod model;
 
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 4] = [
     ("env", model::env),
     ("meta", model::meta),
     ("slug", model::slug),
@@ -18,8 +21,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fuzz")
         .join(folder);
-    let entries =
-        fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries = fs::read_dir(&folder).expect("the folder is there");
     entries
         .map(|entry| entry.expect("an entry").path())
         .collect()

@@ -11,7 +11,9 @@ mod grammar;
 /// A repository, a branch and a number, one on each line: the slugs made of them can be used.
 pub fn slug(data: &[u8]) {
     let input = String::from_utf8_lossy(data);
-    let _ = parse_slug(&input);
+    if let Ok(chosen) = parse_slug(&input) {
+        assert_eq!(chosen.as_str(), input);
+    }
     let mut lines = input.split('\n');
     let mut line = || lines.next().unwrap_or_default();
     let (repo, branch, number) = (line(), line(), line());

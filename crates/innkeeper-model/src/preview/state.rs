@@ -144,8 +144,44 @@ pub struct PreviewView {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::Code;
+
+    pub(crate) fn view(state: PreviewState) -> PreviewView {
+        let sha = |text: &str| CommitSha::parse(&text.repeat(20)).expect("valid");
+        let failed = state == PreviewState::Failed;
+        PreviewView {
+            preview: PreviewRecord {
+                slug: GuestName::parse("web-7").expect("valid"),
+                repo: RepoName::parse("octo/web").expect("valid"),
+                pull_request: Some(7),
+                branch: BranchName::parse("feature/x").expect("valid"),
+                head_repo: Some(RepoName::parse("octo/web").expect("valid")),
+                wanted_sha: sha("1a"),
+                live_sha: (state == PreviewState::Live)
+                    .then(|| sha("1a"))
+                    .or(failed.then(|| sha("2b"))),
+                approved_sha: None,
+                state,
+                fault: failed.then(|| Failure {
+                    code: Code::AppUnhealthy,
+                    message: "nothing answers on port 3000 @octo".into(),
+                    remedy: Some("look at the log".into()),
+                    log: vec![
+                        "\u{1b}[31mred\u{1b}[0m".into(),
+                        "````".into(),
+                        "</details> <!--".into(),
+                    ],
+                }),
+                last_delivery: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
+                created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
+                last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
+            },
+            url: "https://web-7.preview.example.com".into(),
+            extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
+        }
+    }
 
     #[test]
     fn states_are_written_as_they_are_shown() {
@@ -157,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_view_is_one_flat_object() {
-        let view = crate::preview::text::tests::view(PreviewState::Live);
+        let view = view(PreviewState::Live);
         insta::assert_json_snapshot!(view, @r#"
         {
           "slug": "web-7",

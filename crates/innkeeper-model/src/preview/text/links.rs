@@ -1,6 +1,5 @@
-//! What is written into pull requests: the links in the author's own text, and a comment of our own.
-//!
-//! The links are a block of whole lines that begins with a marker which GitHub does not show:
+//! The links in a pull request's own text: a block of whole lines that begins with a marker which GitHub does
+//! not show.
 //!
 //! ```text
 //! <!-- preview-link -->
@@ -15,24 +14,12 @@
 
 use std::ops::Range;
 
-use super::{CommitSha, PreviewState, PreviewView};
-use crate::Failure;
-
 /// The line that our block in a pull request's text begins with.
 pub const LINK_MARKER: &str = "<!-- preview-link -->";
 
-/// The first line of our own comment, by which it is found again.
-pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
-
 const RULE: &str = "---";
-const PREVIEW: &str = "**Preview:** ";
-const EXTRA: &str = "**URL:** ";
-
-/// The most lines of a log in a comment.
-const LOG_LINES: usize = 40;
-
-/// The most characters of a text from outside in a comment. GitHub takes 65,536 for the whole.
-const MAX_TEXT: usize = 8_000;
+pub(super) const PREVIEW: &str = "**Preview:** ";
+pub(super) const EXTRA: &str = "**URL:** ";
 
 /// The text of a pull request with the links in it: in the place of those that are there, or at the end.
 /// Doing it again changes nothing. The URLs are ours and have no line breaks.
@@ -187,158 +174,13 @@ fn fence(line: &str) -> Option<(char, usize, &str)> {
     is_fence.then_some((mark, length, rest))
 }
 
-/// The whole text of our own comment on a pull request. `approve` says what somebody with write access does to
-/// approve a commit, such as ``add the label `preview-approved` ``.
-///
-/// What comes from the pull request's own configuration and log stands in code blocks that it cannot end, so
-/// that it neither formats nor mentions anything.
-#[must_use]
-pub fn comment(view: &PreviewView, approve: &str) -> String {
-    let preview = &view.preview;
-    let mut text = format!("{COMMENT_MARKER}\n{PREVIEW}{}\n", view.url);
-    for extra in &view.extra_urls {
-        text.push_str(&format!("{EXTRA}{extra}\n"));
-    }
-    text.push_str(&format!("\n{}\n", sentence(view, approve)));
-    if let Some(live) = preview
-        .live_sha
-        .as_ref()
-        .filter(|live| **live != preview.wanted_sha)
-    {
-        text.push_str(&format!("\nThe URL still shows {}.\n", commit(live)));
-    }
-    if let Some(fault) = &preview.fault {
-        text.push_str(&explained(fault));
-    }
-    text.push_str(&format!(
-        "\n<sub>`preview explain {}` on the host says more.</sub>\n",
-        preview.slug
-    ));
-    text
-}
-
-/// How far the preview is.
-fn sentence(view: &PreviewView, approve: &str) -> String {
-    let preview = &view.preview;
-    let sha = commit(&preview.wanted_sha);
-    match preview.state {
-        PreviewState::WaitingForApproval => format!(
-            "**Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at \
-             {sha} and then approves it: {approve}. Every new commit needs its own approval."
-        ),
-        PreviewState::Queued => format!("**Queued.** {sha} is next."),
-        PreviewState::Evaluating => format!("**Evaluating** `preview-config.nix` of {sha}."),
-        PreviewState::Building => format!("**Building** the system for {sha}."),
-        PreviewState::Starting => format!("**Starting** the guest for {sha}."),
-        PreviewState::SettingUp => format!("**Setting up** {sha}."),
-        PreviewState::Live => format!("**Live** with {sha}."),
-        PreviewState::Failed => format!("**Failed** with {sha}."),
-        PreviewState::Updating => format!("**Updating** to {sha}."),
-        PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
-    }
-}
-
-fn commit(sha: &CommitSha) -> String {
-    format!("`{}`", sha.short())
-}
-
-/// A failure as Markdown.
-fn explained(fault: &Failure) -> String {
-    let mut text = format!(
-        "\n**Cause** (`{}`)\n\n{}\n",
-        fault.code,
-        code_block(&fault.message)
-    );
-    if let Some(remedy) = &fault.remedy {
-        text.push_str(&format!("\n**What to do**\n\n{}\n", code_block(remedy)));
-    }
-    if !fault.log.is_empty() {
-        let skipped = fault.log.len().saturating_sub(LOG_LINES);
-        let log = fault.log[skipped..].join("\n");
-        text.push_str(&format!(
-            "\n<details><summary>The end of the log</summary>\n\n{}\n\n</details>\n",
-            code_block(&log)
-        ));
-    }
-    text
-}
-
-/// A text from outside in a code block with a fence that is longer than any in it, without terminal control
-/// sequences; of a long text, its end.
-fn code_block(text: &str) -> String {
-    let text: String = without_escapes(text)
-        .chars()
-        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-        .collect();
-    let skipped = text.chars().count().saturating_sub(MAX_TEXT);
-    let text: String = text.chars().skip(skipped).collect();
-    let longest = text
-        .split(|c| c != '`')
-        .map(str::len)
-        .max()
-        .unwrap_or_default();
-    let fence = "`".repeat(longest.max(2) + 1);
-    format!("{fence}text\n{text}\n{fence}")
-}
-
-/// The text without sequences like `ESC [ 31 m` (ECMA-48, section 5.4).
-fn without_escapes(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut parts = text.split("\u{1b}[");
-    kept.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let end = part
-            .find(|c| matches!(c, '@'..='~'))
-            .map_or(part.len(), |at| at + 1);
-        kept.push_str(&part[end..]);
-    }
-    kept
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::preview::{BranchName, PreviewRecord, RepoName};
-    use crate::{Code, GuestName};
 
     const URL: &str = "https://web-7.preview.example.com";
-
-    pub(crate) fn view(state: PreviewState) -> PreviewView {
-        let sha = |text: &str| CommitSha::parse(&text.repeat(20)).expect("valid");
-        let failed = state == PreviewState::Failed;
-        PreviewView {
-            preview: PreviewRecord {
-                slug: GuestName::parse("web-7").expect("valid"),
-                repo: RepoName::parse("octo/web").expect("valid"),
-                pull_request: Some(7),
-                branch: BranchName::parse("feature/x").expect("valid"),
-                head_repo: Some(RepoName::parse("octo/web").expect("valid")),
-                wanted_sha: sha("1a"),
-                live_sha: (state == PreviewState::Live)
-                    .then(|| sha("1a"))
-                    .or(failed.then(|| sha("2b"))),
-                approved_sha: None,
-                state,
-                fault: failed.then(|| Failure {
-                    code: Code::AppUnhealthy,
-                    message: "nothing answers on port 3000 @octo".into(),
-                    remedy: Some("look at the log".into()),
-                    log: vec![
-                        "\u{1b}[31mred\u{1b}[0m".into(),
-                        "````".into(),
-                        "</details> <!--".into(),
-                    ],
-                }),
-                last_delivery: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
-                created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
-                last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
-            },
-            url: URL.into(),
-            extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
-        }
-    }
 
     fn linked(body: &str) -> String {
         with_links(body, URL, &[])
@@ -404,80 +246,6 @@ pub(crate) mod tests {
         let once = linked("```\ncode");
         assert_eq!(linked(&once), once);
         assert_eq!(without_links(&once), "```\ncode");
-    }
-
-    #[test]
-    fn comments_say_how_far_it_is() {
-        let all: Vec<_> = PreviewState::ALL
-            .iter()
-            .map(|state| sentence(&view(*state), "run `preview approve web-7`"))
-            .collect();
-        insta::assert_snapshot!(all.join("\n"), @r"
-        **Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at `1a1a1a1` and then approves it: run `preview approve web-7`. Every new commit needs its own approval.
-        **Queued.** `1a1a1a1` is next.
-        **Evaluating** `preview-config.nix` of `1a1a1a1`.
-        **Building** the system for `1a1a1a1`.
-        **Starting** the guest for `1a1a1a1`.
-        **Setting up** `1a1a1a1`.
-        **Live** with `1a1a1a1`.
-        **Failed** with `1a1a1a1`.
-        **Updating** to `1a1a1a1`.
-        **Closing.** The preview is being removed.
-        ");
-    }
-
-    #[test]
-    fn a_comment_shows_the_cause_and_nothing_in_it_is_markdown() {
-        insta::assert_snapshot!(comment(&view(PreviewState::Failed), ""), @r"
-        <!-- innkeeper-preview -->
-        **Preview:** https://web-7.preview.example.com
-        **URL:** https://landing-web-7.preview.example.com
-
-        **Failed** with `1a1a1a1`.
-
-        The URL still shows `2b2b2b2`.
-
-        **Cause** (`app_unhealthy`)
-
-        ```text
-        nothing answers on port 3000 @octo
-        ```
-
-        **What to do**
-
-        ```text
-        look at the log
-        ```
-
-        <details><summary>The end of the log</summary>
-
-        `````text
-        red
-        ````
-        </details> <!--
-        `````
-
-        </details>
-
-        <sub>`preview explain web-7` on the host says more.</sub>
-        ");
-    }
-
-    #[test]
-    fn the_longest_comment_fits() {
-        let mut view = view(PreviewState::Failed);
-        view.preview.fault = Some(Failure {
-            code: Code::BuildFailed,
-            message: "`".repeat(100_000),
-            remedy: Some("ä".repeat(100_000)),
-            log: vec!["`".repeat(10_000); 100],
-        });
-        let comment = comment(&view, "");
-        assert!(
-            comment.chars().count() < 65_536,
-            "{}",
-            comment.chars().count()
-        );
     }
 
     /// Texts out of pieces that matter.
@@ -548,15 +316,6 @@ pub(crate) mod tests {
         fn what_the_author_adds_behind_survives_an_update(before in "[a-z\n ]{0,20}", after in "[a-z\n ]{0,20}") {
             let body = format!("{}\n{after}", with_links(&before, "https://old", &["https://a".into()]));
             prop_assert_eq!(linked(&body), format!("{}\n{after}", linked(&before)));
-        }
-
-        #[test]
-        fn a_code_block_cannot_be_left(text in "[`a\n~]{0,40}") {
-            let block = code_block(&text);
-            let lines = lines(&block);
-            prop_assert_eq!(fenced(&lines), vec![true; lines.len()]);
-            let fence = lines[0].text.trim_end_matches("text");
-            prop_assert!(lines[1..lines.len() - 1].iter().all(|line| !line.text.contains(fence)));
         }
     }
 }
