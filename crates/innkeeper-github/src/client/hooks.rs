@@ -1,0 +1,195 @@
+//! Webhook deliveries that failed: GitHub does not repeat them by itself, and keeps them for three days
+//! ("Handling failed webhook deliveries").
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use innkeeper_model::preview::RepoName;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::call::{Answer, Call, repo_path};
+use super::{Credentials, Github, GithubError, MAX_PAGES};
+
+/// Whose deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// The App's own webhook.
+    App,
+    /// A webhook of a repository.
+    Repo {
+        /// The repository.
+        repo: RepoName,
+        /// The webhook's number there.
+        id: u64,
+    },
+}
+
+/// A delivery that never arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedDelivery {
+    /// GitHub's number for the newest attempt: what is asked for again.
+    pub id: u64,
+    /// The delivery's id, as in `X-GitHub-Delivery`; the same for each attempt.
+    pub guid: String,
+    /// The event's name.
+    pub event: String,
+    /// What the newest attempt was answered with; 0 when with nothing.
+    pub status_code: u16,
+    /// When the newest attempt was.
+    pub delivered_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Attempt {
+    id: u64,
+    guid: String,
+    delivered_at: Timestamp,
+    #[serde(default)]
+    status_code: Option<u16>,
+    event: String,
+}
+
+#[derive(Deserialize)]
+struct HookView {
+    id: u64,
+    config: HookConfig,
+}
+
+#[derive(Deserialize)]
+struct HookConfig {
+    #[serde(default)]
+    url: String,
+}
+
+impl Attempt {
+    fn arrived(&self) -> bool {
+        self.status_code
+            .is_some_and(|code| (200..300).contains(&code))
+    }
+}
+
+impl Hook {
+    fn path(&self, rest: &str) -> String {
+        match self {
+            Self::App => format!("/app/hook/deliveries{rest}"),
+            Self::Repo { repo, id } => repo_path(repo, &format!("/hooks/{id}/deliveries{rest}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::App => f.write_str("the App's webhook"),
+            Self::Repo { repo, id } => write!(f, "webhook {id} of {repo}"),
+        }
+    }
+}
+
+impl Github {
+    /// The App's webhook; nothing when we are signed in with a token.
+    #[must_use]
+    pub fn app_hook(&self) -> Option<Hook> {
+        matches!(self.session().credentials(), Credentials::App(_)).then_some(Hook::App)
+    }
+
+    /// The webhooks of a repository that deliver to `url`. It takes the right to administer webhooks.
+    ///
+    /// # Errors
+    /// [`GithubError`].
+    pub async fn repo_hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
+        let call = Call::get(
+            format!("list the webhooks of {repo}"),
+            repo_path(repo, "/hooks?per_page=100"),
+        );
+        let ours = |page: Vec<HookView>| {
+            page.into_iter()
+                .filter(|hook| hook.config.url == url)
+                .map(|hook| Hook::Repo {
+                    repo: repo.clone(),
+                    id: hook.id,
+                })
+                .collect()
+        };
+        self.list(call, ours).await
+    }
+
+    /// The deliveries since `since` that no attempt brought through, the oldest first.
+    ///
+    /// # Errors
+    /// [`GithubError`].
+    pub async fn failed_deliveries(
+        &self,
+        hook: &Hook,
+        since: Timestamp,
+    ) -> Result<Vec<FailedDelivery>, GithubError> {
+        let mut call = Call::get(
+            format!("list the deliveries of {hook}"),
+            hook.path("?per_page=100"),
+        );
+        let mut attempts: Vec<Attempt> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let answer = self.hook_answer(hook, &call).await?.success(&call)?;
+            let page: Vec<Attempt> = answer.json(&call)?;
+            // The newest come first.
+            let past = page.iter().any(|attempt| attempt.delivered_at < since);
+            attempts.extend(page.into_iter().filter(|a| a.delivered_at >= since));
+            match self.next(&answer, &call)? {
+                Some(next) if !past => call.path = next,
+                _ => break,
+            }
+        }
+        Ok(never_arrived(attempts))
+    }
+
+    /// Asks GitHub to deliver something again.
+    ///
+    /// # Errors
+    /// [`GithubError`].
+    pub async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GithubError> {
+        let call = Call {
+            method: Method::POST,
+            // Deliveries are told apart by their id, so one more does no harm.
+            ..Call::get(
+                format!("ask for delivery {delivery} of {hook} again"),
+                hook.path(&format!("/{delivery}/attempts")),
+            )
+        };
+        self.hook_answer(hook, &call)
+            .await?
+            .success(&call)
+            .map(drop)
+    }
+
+    async fn hook_answer(&self, hook: &Hook, call: &Call) -> Result<Answer, GithubError> {
+        match (hook, self.session().credentials()) {
+            (Hook::App, Credentials::App(app)) => self.session().send_as_app(app, call).await,
+            _ => self.answer(call).await,
+        }
+    }
+}
+
+fn never_arrived(attempts: Vec<Attempt>) -> Vec<FailedDelivery> {
+    let mut by_guid: BTreeMap<String, Vec<Attempt>> = BTreeMap::new();
+    for attempt in attempts {
+        by_guid
+            .entry(attempt.guid.clone())
+            .or_default()
+            .push(attempt);
+    }
+    let mut failed: Vec<FailedDelivery> = by_guid
+        .into_values()
+        .filter(|attempts| !attempts.iter().any(Attempt::arrived))
+        .filter_map(|attempts| attempts.into_iter().max_by_key(|a| a.delivered_at))
+        .map(|newest| FailedDelivery {
+            id: newest.id,
+            guid: newest.guid,
+            event: newest.event,
+            status_code: newest.status_code.unwrap_or(0),
+            delivered_at: newest.delivered_at,
+        })
+        .collect();
+    failed.sort_by_key(|delivery| delivery.delivered_at);
+    failed
+}

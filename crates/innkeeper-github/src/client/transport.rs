@@ -1,0 +1,409 @@
+//! HTTP to one server: attempts, time limits, rate limits, redirects.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::RootCertStore;
+use tracing::debug;
+
+use super::call::{Answer, Call, Repeat};
+use super::limit::{Gate, Limit, limit};
+use super::{GithubError, Settings};
+use crate::Secret;
+
+/// The version of the API whose forms we know ("API versions").
+const API_VERSION: &str = "2022-11-28";
+const USER_AGENT: &str = concat!("innkeeper/", env!("CARGO_PKG_VERSION"));
+/// Renamed repositories redirect once; more is a loop.
+const MAX_REDIRECTS: usize = 3;
+
+/// Sends calls to one server and no other.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    base: Base,
+    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    gate: Gate,
+    settings: Settings,
+}
+
+/// The API's address, without a slash at the end.
+#[derive(Debug)]
+struct Base {
+    origin: String,
+    prefix: String,
+}
+
+/// What came of one attempt without an answer.
+enum Attempt {
+    /// The request was certainly not carried out.
+    NotSent(Box<dyn Error + Send + Sync>),
+    /// Nobody knows.
+    CutOff(Box<dyn Error + Send + Sync>),
+    TimedOut,
+    /// The answer is longer than it may be.
+    TooLong,
+}
+
+impl Transport {
+    pub(crate) fn new(settings: Settings) -> Result<Self, GithubError> {
+        let base = Base::parse(&settings.base_url)?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(&settings)?)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Ok(Self {
+            base,
+            http,
+            gate: Gate::default(),
+            settings,
+        })
+    }
+
+    /// Sends a call until there is an answer that is not the fault of the way there or of a limit.
+    pub(crate) async fn send(&self, call: &Call, token: &Secret) -> Result<Answer, GithubError> {
+        let mut attempt = 1;
+        loop {
+            self.pass_gate(call).await?;
+            let result = self.follow(call, token).await;
+            let again = attempt < self.settings.attempts;
+            match result {
+                Ok(answer) => match limit(&answer) {
+                    Limit::Reached(wait) => {
+                        self.gate.close(wait);
+                        if !again {
+                            return Err(rate_limited(call, wait));
+                        }
+                    }
+                    _ if answer.status.is_server_error()
+                        && again
+                        && call.repeat == Repeat::Safe =>
+                    {
+                        self.back_off(call, attempt, answer.status.as_str()).await;
+                    }
+                    Limit::Last(wait) => {
+                        self.gate.close(wait);
+                        return Ok(answer);
+                    }
+                    Limit::None => return Ok(answer),
+                },
+                Err(failed) => {
+                    if !again || !failed.may_repeat(call.repeat) {
+                        return Err(failed.into_error(call, self.settings.timeout));
+                    }
+                    self.back_off(call, attempt, failed.word()).await;
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The path and query below the API's address of a link that GitHub gave us. Nothing when it leads to
+    /// another server: our token is for this one only.
+    pub(crate) fn own_path(&self, link: &str) -> Option<String> {
+        let path = match link.strip_prefix(&self.base.origin) {
+            Some(path) => path,
+            None => link,
+        };
+        let path = path.strip_prefix(&self.base.prefix)?;
+        (path.starts_with('/') && !path.starts_with("//")).then(|| path.to_owned())
+    }
+
+    /// Waits while GitHub wants no requests, unless that takes longer than a caller has patience for.
+    async fn pass_gate(&self, call: &Call) -> Result<(), GithubError> {
+        while let Some(wait) = self.gate.closed_for() {
+            if wait > self.settings.patience {
+                return Err(rate_limited(call, wait));
+            }
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    async fn back_off(&self, call: &Call, attempt: u32, why: &str) {
+        let longest = self
+            .settings
+            .first_wait
+            .saturating_mul(1 << attempt.min(10));
+        // Half of it is left to chance, so that many clients do not come back at once.
+        let wait = longest / 2 + longest.mul_f64(random_fraction() / 2.0);
+        debug!(call = %call.name, attempt, why, ?wait, "GitHub is asked again");
+        tokio::time::sleep(wait).await;
+    }
+
+    /// One attempt, with the redirects that belong to it. A redirect too many is the answer itself.
+    async fn follow(&self, call: &Call, token: &Secret) -> Result<Answer, Attempt> {
+        let mut path = call.path.clone();
+        let mut redirects = 0;
+        loop {
+            let exchange = self.exchange(call, &path, token);
+            let answer = tokio::time::timeout(self.settings.timeout, exchange)
+                .await
+                .map_err(|_| Attempt::TimedOut)??;
+            match self.redirect(call, &answer) {
+                Some(target) if redirects < MAX_REDIRECTS => path = target,
+                _ => return Ok(answer),
+            }
+            redirects += 1;
+        }
+    }
+
+    /// Where an answer sends us, on this server. Only 307 and 308 keep another method than GET
+    /// (RFC 9110, section 15.4).
+    fn redirect(&self, call: &Call, answer: &Answer) -> Option<String> {
+        let keeps = matches!(
+            answer.status,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let follows = answer.status.is_redirection() && (keeps || call.method == Method::GET);
+        let target = answer.header(header::LOCATION).filter(|_| follows)?;
+        self.own_path(target)
+    }
+
+    async fn exchange(&self, call: &Call, path: &str, token: &Secret) -> Result<Answer, Attempt> {
+        let request = self.request(call, path, token)?;
+        let response = self.http.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                Attempt::NotSent(error.into())
+            } else {
+                Attempt::CutOff(error.into())
+            }
+        })?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, call.limit).collect().await;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Attempt::TooLong
+            } else {
+                Attempt::CutOff(error)
+            }
+        })?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
+    }
+
+    fn request(
+        &self,
+        call: &Call,
+        path: &str,
+        token: &Secret,
+    ) -> Result<Request<Full<Bytes>>, Attempt> {
+        let not_sent = |error: hyper::http::Error| Attempt::NotSent(error.into());
+        let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose()));
+        let mut bearer = HeaderValue::from_str(&bearer)
+            .map_err(|_| Attempt::NotSent("the token has a character that no token has".into()))?;
+        bearer.set_sensitive(true);
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}{path}", self.base.origin, self.base.prefix))
+            .header(header::ACCEPT, call.accept)
+            .header(header::AUTHORIZATION, bearer)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header("x-github-api-version", API_VERSION);
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(call.body.clone())).map_err(not_sent)
+    }
+}
+
+impl Attempt {
+    fn may_repeat(&self, repeat: Repeat) -> bool {
+        match self {
+            Self::NotSent(_) => true,
+            Self::CutOff(_) | Self::TimedOut => repeat == Repeat::Safe,
+            Self::TooLong => false,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::NotSent(_) => "not reached",
+            Self::CutOff(_) => "cut off",
+            Self::TimedOut => "timed out",
+            Self::TooLong => "too long",
+        }
+    }
+
+    fn into_error(self, call: &Call, timeout: Duration) -> GithubError {
+        let name = call.name.clone();
+        match self {
+            Self::NotSent(source) | Self::CutOff(source) => {
+                GithubError::Unreachable { call: name, source }
+            }
+            Self::TimedOut => GithubError::TimedOut {
+                call: name,
+                limit: timeout,
+            },
+            Self::TooLong => GithubError::TooLong {
+                call: name,
+                limit: call.limit,
+            },
+        }
+    }
+}
+
+impl Base {
+    fn parse(text: &str) -> Result<Self, GithubError> {
+        let refuse = |reason| {
+            // What stands before an `@` may be a password.
+            let shown = match text.rsplit_once('@') {
+                Some((_, rest)) => format!("…@{rest}"),
+                None => text.to_owned(),
+            };
+            Err(GithubError::Address { url: shown, reason })
+        };
+        let Ok(uri) = text.trim_end_matches('/').parse::<Uri>() else {
+            return refuse("it is no URL");
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return refuse("it does not start with https://");
+        };
+        if authority.as_str().contains('@') {
+            return refuse("it holds a user name");
+        }
+        if uri.query().is_some() {
+            return refuse("it has a query");
+        }
+        match scheme {
+            "https" => {}
+            // Tokens do not travel in the clear; on the loopback there is nobody to listen.
+            "http" if is_loopback(authority.host()) => {}
+            "http" => return refuse("http:// is for this machine only"),
+            _ => return refuse("it does not start with https://"),
+        }
+        Ok(Self {
+            origin: format!("{scheme}://{authority}"),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn rate_limited(call: &Call, wait: Duration) -> GithubError {
+    let now = Timestamp::now();
+    GithubError::RateLimited {
+        call: call.name.clone(),
+        retry_at: now.checked_add(wait).unwrap_or(now),
+    }
+}
+
+/// Some number from 0 to 1. When there is no randomness, the middle is as good.
+fn random_fraction() -> f64 {
+    let mut bytes = [0; 2];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX),
+        Err(_) => 0.5,
+    }
+}
+
+/// The system's certificate authorities, and those of the settings.
+fn tls(settings: &Settings) -> Result<rustls::ClientConfig, GithubError> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if let Some(path) = &settings.extra_certificates {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let failed = |error: rustls::pki_types::pem::Error| {
+            GithubError::Certificates(format!("{}: {error}", path.display()).into())
+        };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+            let certificate = certificate.map_err(failed)?;
+            roots
+                .add(certificate)
+                .map_err(|error| GithubError::Certificates(error.into()))?;
+        }
+    }
+    // Without TLS none are needed: the demo runs on machines that have none.
+    if roots.is_empty() && settings.base_url.starts_with("https") {
+        let error = found.errors.into_iter().next();
+        return Err(GithubError::Certificates(
+            error.map_or_else(|| "the system has none".into(), Into::into),
+        ));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| GithubError::Certificates(error.into()))?;
+    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_or_on_this_machine() {
+        for good in [
+            "https://api.github.com",
+            "https://ghe.example.org/api/v3/",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+            "http://localhost:1/",
+        ] {
+            assert!(Base::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "api.github.com",
+            "http://api.github.com",
+            "http://127.0.0.1.example.org",
+            "ftp://api.github.com",
+            "https://api.github.com?x=1",
+            "https://user:hunter2@api.github.com",
+        ] {
+            let error = Base::parse(bad).expect_err(bad).to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn links_to_other_servers_are_not_followed() {
+        let transport = |base: &str| {
+            let settings = Settings {
+                base_url: base.to_owned(),
+                ..Settings::default()
+            };
+            Transport::new(settings).expect("valid")
+        };
+        let local = transport("http://127.0.0.1:9/api/v3/");
+        for (link, path) in [
+            (
+                "http://127.0.0.1:9/api/v3/repos?page=2",
+                Some("/repos?page=2"),
+            ),
+            ("/api/v3/repos", Some("/repos")),
+            ("http://127.0.0.1:99/api/v3/repos", None),
+            ("http://127.0.0.1:9@evil.example/api/v3/repos", None),
+            ("https://127.0.0.1:9/api/v3/repos", None),
+            ("//evil.example/api/v3/repos", None),
+            ("/api/v3//evil.example", None),
+            ("/api/v3", None),
+            ("http://127.0.0.1:9/other", None),
+        ] {
+            assert_eq!(local.own_path(link).as_deref(), path, "{link}");
+        }
+    }
+}

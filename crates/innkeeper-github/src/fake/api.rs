@@ -1,0 +1,529 @@
+//! The calls of GitHub's API.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::{Json, Router};
+use innkeeper_model::preview::{CommitSha, RepoName};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::door::{Caller, Refusal, refusal};
+use super::world::{CommentRecord, DeploymentRecord, Repo, Rights, repo_json};
+use super::{Shared, World, git, hook, lock};
+
+/// An answer, or the refusal in its place.
+type Answer = Result<Response, Refusal>;
+type RepoPath = Path<(String, String)>;
+type NumberPath = Path<(String, String, u64)>;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default = "first")]
+    page: usize,
+    #[serde(default = "thirty")]
+    per_page: usize,
+    #[serde(default)]
+    environment: Option<String>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default, rename = "ref")]
+    reference: Option<String>,
+}
+
+fn first() -> usize {
+    1
+}
+
+fn thirty() -> usize {
+    30
+}
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/app", get(app))
+        .route(
+            "/app/installations/{id}/access_tokens",
+            post(installation_token),
+        )
+        .route("/app/hook/deliveries", get(deliveries))
+        .route("/app/hook/deliveries/{id}/attempts", post(redeliver))
+        .route("/user", get(user))
+        .route("/installation/repositories", get(installation_repositories))
+        .route("/repos/{owner}/{repo}", get(repository))
+        .route("/repos/{owner}/{repo}/contents/{*path}", get(contents))
+        .route("/repos/{owner}/{repo}/git/ref/heads/{*branch}", get(branch))
+        .route("/repos/{owner}/{repo}/git/commits/{sha}", get(commit))
+        .route("/repos/{owner}/{repo}/pulls", get(pulls))
+        .route(
+            "/repos/{owner}/{repo}/pulls/{number}",
+            get(pull).patch(edit_pull),
+        )
+        .route(
+            "/repos/{owner}/{repo}/collaborators/{login}/permission",
+            get(permission),
+        )
+        .route(
+            "/repos/{owner}/{repo}/issues/{number}/comments",
+            get(comments).post(comment),
+        )
+        .route(
+            "/repos/{owner}/{repo}/issues/comments/{id}",
+            patch(edit_comment).delete(delete_comment),
+        )
+        .route(
+            "/repos/{owner}/{repo}/deployments",
+            get(deployments).post(deploy),
+        )
+        .route(
+            "/repos/{owner}/{repo}/deployments/{id}/statuses",
+            get(statuses).post(set_status),
+        )
+        .route("/repos/{owner}/{repo}/hooks", get(repo_hooks))
+        .route(
+            "/repos/{owner}/{repo}/hooks/{id}/deliveries",
+            get(repo_deliveries),
+        )
+        .route(
+            "/repos/{owner}/{repo}/hooks/{id}/deliveries/{delivery}/attempts",
+            post(redeliver_of_repo),
+        )
+        .fallback(async || not_found())
+}
+
+async fn app(State(world): State<Shared>) -> Response {
+    let slug = lock(&world).app.as_ref().map(|app| app.slug.clone());
+    Json(json!({ "slug": slug })).into_response()
+}
+
+async fn user(Extension(caller): Extension<Caller>) -> Answer {
+    if caller.login().ends_with("[bot]") {
+        let message = "Resource not accessible by integration";
+        return Err(refusal(StatusCode::FORBIDDEN, message));
+    }
+    Ok(Json(json!({ "login": caller.login() })).into_response())
+}
+
+async fn installation_token(
+    State(world): State<Shared>,
+    Path(id): Path<u64>,
+    Json(wanted): Json<Value>,
+) -> Answer {
+    let mut world = lock(&world);
+    let serial = world.id();
+    let app = world.app.as_ref().filter(|app| app.installation == id);
+    let app = app.ok_or_else(not_found)?;
+    let expires_at = Timestamp::now() + app.token_lifetime;
+    let repos = match wanted["repositories"].as_array() {
+        None => None,
+        Some(names) => Some(narrowed(&world, names)?),
+    };
+    let token = format!("ghs_fake{serial}");
+    let rights = Rights {
+        login: format!("{}[bot]", app.slug),
+        expires_at: Some(expires_at),
+        read_only: wanted["permissions"] == json!({ "contents": "read" }),
+        repos,
+    };
+    world.tokens.insert(token.clone(), rights);
+    let body = json!({ "token": token, "expires_at": expires_at });
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+fn narrowed(world: &World, names: &[Value]) -> Result<BTreeSet<RepoName>, Refusal> {
+    let find = |name: &Value| {
+        let there = world.repos.keys().find(|repo| *name == repo.name());
+        there.cloned().ok_or_else(|| {
+            let message = "There is at least one repository that does not exist";
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, message)
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+async fn installation_repositories(
+    State(world): State<Shared>,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+) -> Response {
+    let world = lock(&world);
+    let all: Vec<Value> = world.repos.keys().map(repo_json).collect();
+    let total = all.len();
+    paged(
+        &world,
+        &page,
+        &headers,
+        "/installation/repositories?",
+        all,
+        |repositories| json!({ "total_count": total, "repositories": repositories }),
+    )
+}
+
+async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> Answer {
+    let name = name(&owner, &repo)?;
+    lock(&world).repos.get(&name).ok_or_else(not_found)?;
+    Ok(Json(repo_json(&name)).into_response())
+}
+
+async fn contents(
+    State(world): State<Shared>,
+    Path((owner, repo, path)): Path<(String, String, String)>,
+    Query(page): Query<Page>,
+) -> Answer {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = CommitSha::parse(&page.reference.unwrap_or_default()).map_err(|_| not_found())?;
+    let file = git::file(&git, &sha, &path).await.ok_or_else(not_found)?;
+    let kind = [(
+        header::CONTENT_TYPE,
+        "application/vnd.github.raw+json; charset=utf-8",
+    )];
+    Ok((kind, file).into_response())
+}
+
+async fn branch(
+    State(world): State<Shared>,
+    Path((owner, repo, branch)): Path<(String, String, String)>,
+) -> Answer {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = git::branch(&git, &branch).await.ok_or_else(not_found)?;
+    let body = json!({
+        "ref": format!("refs/heads/{branch}"),
+        "object": { "type": "commit", "sha": sha },
+    });
+    Ok(Json(body).into_response())
+}
+
+async fn commit(
+    State(world): State<Shared>,
+    Path((owner, repo, sha)): Path<(String, String, String)>,
+) -> Answer {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = CommitSha::parse(&sha).map_err(|_| not_found())?;
+    if !git::has_commit(&git, &sha).await {
+        return Err(not_found());
+    }
+    Ok(Json(json!({ "sha": sha })).into_response())
+}
+
+async fn pulls(
+    State(world): State<Shared>,
+    Path((owner, repo)): RepoPath,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+) -> Answer {
+    let name = name(&owner, &repo)?;
+    let world = lock(&world);
+    let there = world.repos.get(&name).ok_or_else(not_found)?;
+    let all = there
+        .pulls
+        .iter()
+        .rev()
+        .filter(|(_, pull)| pull.open || page.state.as_deref() == Some("all"))
+        .map(|(number, pull)| {
+            let mut json = pull.json(&name, *number);
+            // Lists do not say it.
+            if let Some(fields) = json.as_object_mut() {
+                fields.remove("merged");
+            }
+            json
+        })
+        .collect();
+    let path = format!("/repos/{name}/pulls?state=open&");
+    Ok(paged(&world, &page, &headers, &path, all, Value::from))
+}
+
+async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPath) -> Answer {
+    let name = name(&owner, &repo)?;
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let pull = repo.pulls.get(&number).ok_or_else(not_found)?;
+        Ok(Json(pull.json(&name, number)).into_response())
+    })?
+}
+
+async fn edit_pull(
+    State(world): State<Shared>,
+    Path((owner, repo, number)): NumberPath,
+    Json(edit): Json<Value>,
+) -> Answer {
+    let name = name(&owner, &repo)?;
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let pull = repo.pulls.get_mut(&number).ok_or_else(not_found)?;
+        if let Some(body) = edit["body"].as_str() {
+            body.clone_into(&mut pull.body);
+        }
+        Ok(Json(pull.json(&name, number)).into_response())
+    })?
+}
+
+async fn permission(
+    State(world): State<Shared>,
+    Path((owner, repo, login)): Path<(String, String, String)>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let permission = repo.permissions.get(&login).ok_or_else(not_found)?;
+        let body = json!({ "permission": permission, "user": { "login": login } });
+        Ok(Json(body).into_response())
+    })?
+}
+
+async fn comments(
+    State(world): State<Shared>,
+    Path((owner, repo, number)): NumberPath,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+) -> Answer {
+    let name = name(&owner, &repo)?;
+    let world = lock(&world);
+    let there = world.repos.get(&name).ok_or_else(not_found)?;
+    let of_issue = there.comments.iter().filter(|c| c.issue == number);
+    let all = of_issue.map(comment_json).collect();
+    let path = format!("/repos/{name}/issues/{number}/comments?");
+    Ok(paged(&world, &page, &headers, &path, all, Value::from))
+}
+
+fn comment_json(comment: &CommentRecord) -> Value {
+    json!({ "id": comment.id, "user": { "login": comment.author }, "body": comment.body })
+}
+
+async fn comment(
+    State(world): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path((owner, repo, number)): NumberPath,
+    Json(body): Json<Value>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, id| {
+        repo.pulls.get(&number).ok_or_else(not_found)?;
+        let comment = CommentRecord {
+            id,
+            issue: number,
+            author: caller.login().to_owned(),
+            body: body["body"].as_str().unwrap_or_default().to_owned(),
+        };
+        let json = comment_json(&comment);
+        repo.comments.push(comment);
+        Ok((StatusCode::CREATED, Json(json)).into_response())
+    })?
+}
+
+async fn edit_comment(
+    State(world): State<Shared>,
+    Path((owner, repo, id)): NumberPath,
+    Json(body): Json<Value>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let comment = repo.comments.iter_mut().find(|c| c.id == id);
+        let comment = comment.ok_or_else(not_found)?;
+        body["body"]
+            .as_str()
+            .unwrap_or_default()
+            .clone_into(&mut comment.body);
+        Ok(Json(comment_json(comment)).into_response())
+    })?
+}
+
+async fn delete_comment(
+    State(world): State<Shared>,
+    Path((owner, repo, id)): NumberPath,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let before = repo.comments.len();
+        repo.comments.retain(|comment| comment.id != id);
+        if repo.comments.len() == before {
+            return Err(not_found());
+        }
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })?
+}
+
+async fn deployments(
+    State(world): State<Shared>,
+    Path((owner, repo)): RepoPath,
+    Query(page): Query<Page>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let wanted = |d: &&DeploymentRecord| {
+            page.environment
+                .as_ref()
+                .is_none_or(|environment| *environment == d.environment)
+        };
+        let newest = repo.deployments.iter().rev().filter(wanted);
+        let all: Vec<Value> = newest.take(page.per_page).map(deployment_json).collect();
+        Json(all).into_response()
+    })
+}
+
+fn deployment_json(deployment: &DeploymentRecord) -> Value {
+    json!({
+        "id": deployment.id,
+        "sha": deployment.sha,
+        "environment": deployment.environment,
+    })
+}
+
+async fn deploy(
+    State(world): State<Shared>,
+    Path((owner, repo)): RepoPath,
+    Json(body): Json<Value>,
+) -> Answer {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = CommitSha::parse(body["ref"].as_str().unwrap_or_default());
+    let sha = sha.map_err(|_| unprocessable())?;
+    if !git::has_commit(&git, &sha).await {
+        return Err(unprocessable());
+    }
+    with_repo(&world, &owner, &repo, |repo, id| {
+        let deployment = DeploymentRecord {
+            id,
+            sha,
+            environment: body["environment"]
+                .as_str()
+                .unwrap_or("production")
+                .to_owned(),
+            statuses: Vec::new(),
+        };
+        let json = deployment_json(&deployment);
+        repo.deployments.push(deployment);
+        (StatusCode::CREATED, Json(json)).into_response()
+    })
+}
+
+async fn statuses(
+    State(world): State<Shared>,
+    Path((owner, repo, id)): NumberPath,
+    Query(page): Query<Page>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let deployment = repo.deployments.iter().find(|d| d.id == id);
+        let newest = deployment.ok_or_else(not_found)?.statuses.iter().rev();
+        let all: Vec<&Value> = newest.take(page.per_page).collect();
+        Ok(Json(all).into_response())
+    })?
+}
+
+async fn set_status(
+    State(world): State<Shared>,
+    Path((owner, repo, id)): NumberPath,
+    Json(status): Json<Value>,
+) -> Answer {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let deployment = repo.deployments.iter_mut().find(|d| d.id == id);
+        deployment
+            .ok_or_else(not_found)?
+            .statuses
+            .push(status.clone());
+        Ok((StatusCode::CREATED, Json(status)).into_response())
+    })?
+}
+
+async fn repo_hooks(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> Answer {
+    let name = name(&owner, &repo)?;
+    let world = lock(&world);
+    world.repos.get(&name).ok_or_else(not_found)?;
+    let hooks = world.hook.iter();
+    let hooks: Vec<Value> = hooks
+        .map(|hook| json!({ "id": 1, "config": { "url": hook.url } }))
+        .collect();
+    Ok(Json(hooks).into_response())
+}
+
+async fn deliveries(
+    State(world): State<Shared>,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+) -> Response {
+    let world = lock(&world);
+    let newest = world.attempts.iter().rev();
+    let all = newest.map(|attempt| json!(attempt)).collect();
+    paged(
+        &world,
+        &page,
+        &headers,
+        "/app/hook/deliveries?",
+        all,
+        Value::from,
+    )
+}
+
+async fn repo_deliveries(
+    State(world): State<Shared>,
+    Path((owner, repo, _)): NumberPath,
+) -> Answer {
+    let name = name(&owner, &repo)?;
+    let world = lock(&world);
+    world.repos.get(&name).ok_or_else(not_found)?;
+    let newest = world.attempts.iter().rev();
+    Ok(Json(newest.map(|attempt| json!(attempt)).collect::<Vec<_>>()).into_response())
+}
+
+async fn redeliver(State(world): State<Shared>, Path(id): Path<u64>) -> Answer {
+    hook::redeliver(&world, id).await.ok_or_else(not_found)?;
+    Ok((StatusCode::ACCEPTED, Json(json!({}))).into_response())
+}
+
+async fn redeliver_of_repo(
+    State(world): State<Shared>,
+    Path((_, _, _, id)): Path<(String, String, u64, u64)>,
+) -> Answer {
+    hook::redeliver(&world, id).await.ok_or_else(not_found)?;
+    Ok((StatusCode::ACCEPTED, Json(json!({}))).into_response())
+}
+
+/// One page of a list, with the link to the next.
+fn paged(
+    world: &World,
+    page: &Page,
+    headers: &HeaderMap,
+    path: &str,
+    all: Vec<Value>,
+    body: impl FnOnce(Vec<Value>) -> Value,
+) -> Response {
+    let size = page.per_page.clamp(1, 100);
+    let size = world.page_size.map_or(size, |most| size.min(most));
+    let start = page.page.saturating_sub(1) * size;
+    let more = all.len() > start + size;
+    let items = all.into_iter().skip(start).take(size).collect();
+    let mut answer = Json(body(items)).into_response();
+    if more {
+        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+        let link = format!(
+            "<http://{}{path}per_page={}&page={}>; rel=\"next\"",
+            host.unwrap_or_default(),
+            page.per_page,
+            page.page + 1
+        );
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            answer.headers_mut().insert(header::LINK, link);
+        }
+    }
+    answer
+}
+
+fn name(owner: &str, repo: &str) -> Result<RepoName, Refusal> {
+    RepoName::parse(&format!("{owner}/{repo}")).map_err(|_| not_found())
+}
+
+/// Works on a repository, with a fresh number for something new.
+fn with_repo<T>(
+    world: &Shared,
+    owner: &str,
+    repo: &str,
+    f: impl FnOnce(&mut Repo, u64) -> T,
+) -> Result<T, Refusal> {
+    let name = name(owner, repo)?;
+    let mut world = lock(world);
+    let id = world.id();
+    let repo = world.repos.get_mut(&name).ok_or_else(not_found)?;
+    Ok(f(repo, id))
+}
+
+fn not_found() -> Refusal {
+    refusal(StatusCode::NOT_FOUND, "Not Found")
+}
+
+fn unprocessable() -> Refusal {
+    refusal(StatusCode::UNPROCESSABLE_ENTITY, "No ref found for that")
+}

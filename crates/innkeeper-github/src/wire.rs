@@ -1,0 +1,67 @@
+//! The parts of GitHub's JSON that webhooks and the API share.
+
+use innkeeper_model::preview::{BranchName, CommitSha, RepoName};
+use serde::Deserialize;
+
+/// Who GitHub names when an account was deleted.
+const GHOST: &str = "ghost";
+
+/// A pull request ("Pulls" in GitHub's REST reference).
+#[derive(Deserialize)]
+pub(crate) struct PullRequest {
+    pub(crate) number: u64,
+    pub(crate) state: String,
+    pub(crate) user: Option<Account>,
+    pub(crate) head: Side,
+    pub(crate) base: Side,
+    #[serde(default)]
+    pub(crate) body: Option<String>,
+    #[serde(default)]
+    pub(crate) draft: Option<bool>,
+    /// Not there in lists.
+    #[serde(default)]
+    merged: Option<bool>,
+    #[serde(default)]
+    merged_at: Option<String>,
+}
+
+/// One side of a pull request.
+#[derive(Deserialize)]
+pub(crate) struct Side {
+    #[serde(rename = "ref")]
+    pub(crate) branch: BranchName,
+    pub(crate) sha: CommitSha,
+    /// Null when the repository was deleted.
+    #[serde(default)]
+    pub(crate) repo: Option<Repository>,
+}
+
+/// A repository.
+#[derive(Deserialize)]
+pub(crate) struct Repository {
+    pub(crate) full_name: RepoName,
+}
+
+/// A person, an organisation or an App's robot.
+#[derive(Deserialize)]
+pub(crate) struct Account {
+    pub(crate) login: String,
+}
+
+impl PullRequest {
+    pub(crate) fn author(&self) -> String {
+        self.user
+            .as_ref()
+            .map_or(GHOST, |user| &user.login)
+            .to_owned()
+    }
+
+    pub(crate) fn is_merged(&self) -> bool {
+        self.merged.unwrap_or(self.merged_at.is_some())
+    }
+
+    /// The repository with the commit.
+    pub(crate) fn head_repo(&self) -> Option<&RepoName> {
+        self.head.repo.as_ref().map(|repo| &repo.full_name)
+    }
+}

@@ -1,0 +1,230 @@
+//! Payloads that GitHub sent: see `tests/payloads/README.md`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use innkeeper_github::event::{Delivery, parse};
+use innkeeper_model::preview::{PrAction, PullRequestEvent};
+use serde_json::{Value, json};
+
+const DELIVERY: &str = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
+
+/// All recorded payloads: the event's name, the rest of the file's name, and the bytes.
+fn recorded() -> Vec<(String, String, Vec<u8>)> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/payloads");
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("the payloads") {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if let Some(name) = name.strip_suffix(".json") {
+            let (event, rest) = name.split_once('.').unwrap_or((name, ""));
+            let bytes = std::fs::read(&path).expect("readable");
+            all.push((event.to_owned(), rest.to_owned(), bytes));
+        }
+    }
+    all
+}
+
+fn pull_request(body: &[u8]) -> PullRequestEvent {
+    let event = match parse("pull_request", DELIVERY, body).expect("understood") {
+        Delivery::PullRequest(event) => Some(*event),
+        Delivery::Ping | Delivery::Ignored(_) => None,
+    };
+    event.expect("about a pull request")
+}
+
+fn opened() -> Value {
+    let (_, _, bytes) = recorded()
+        .into_iter()
+        .find(|(event, rest, _)| event == "pull_request" && rest == "opened")
+        .expect("recorded");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+fn event(payload: &Value) -> PullRequestEvent {
+    pull_request(payload.to_string().as_bytes())
+}
+
+#[test]
+fn every_recorded_action_of_a_pull_request_is_understood() {
+    let mut actions = BTreeSet::new();
+    for (event, rest, body) in recorded() {
+        if event != "pull_request" {
+            continue;
+        }
+        let event = pull_request(&body);
+        let written: Value = serde_json::from_slice(&body).expect("JSON");
+        let name = written["action"].as_str().expect("an action");
+        assert_eq!(event.action.to_string(), name, "{rest}");
+        assert_eq!(event.delivery, DELIVERY);
+        assert_eq!(event.pull_request.number, 2, "{rest}");
+        let text = |pointer: &str| {
+            written
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .expect(pointer)
+        };
+        assert_eq!(
+            event.pull_request.repo.as_str(),
+            text("/repository/full_name")
+        );
+        assert_eq!(event.head_sha.as_str(), text("/pull_request/head/sha"));
+        assert_eq!(event.head_branch.as_str(), text("/pull_request/head/ref"));
+        assert_eq!(event.base_branch.as_str(), text("/pull_request/base/ref"));
+        assert_eq!(event.author, text("/pull_request/user/login"));
+        assert_eq!(event.sender, text("/sender/login"));
+        assert!(!event.is_fork && !event.merged, "{rest}");
+        actions.insert(name.to_owned());
+    }
+    insta::assert_snapshot!(Vec::from_iter(actions).join(" "), @"assigned closed converted_to_draft labeled locked opened ready_for_review reopened review_request_removed review_requested synchronize unassigned unlabeled unlocked");
+}
+
+#[test]
+fn actions_that_previews_act_on_have_names_of_their_own() {
+    let action = |rest: &str| {
+        let all = recorded();
+        let found = all
+            .iter()
+            .find(|(e, r, _)| e == "pull_request" && r == rest);
+        pull_request(&found.expect(rest).2).action
+    };
+    assert_eq!(action("opened"), PrAction::Opened);
+    assert_eq!(action("opened.without-installation"), PrAction::Opened);
+    assert_eq!(action("opened.ghes-3.1"), PrAction::Opened);
+    assert_eq!(action("synchronize"), PrAction::Synchronize);
+    assert_eq!(action("reopened"), PrAction::Reopened);
+    assert_eq!(action("closed"), PrAction::Closed);
+    assert_eq!(action("labeled"), PrAction::Labeled("bug".to_owned()));
+    assert_eq!(action("unlabeled"), PrAction::Unlabeled);
+    assert_eq!(action("locked"), PrAction::Other("locked".to_owned()));
+}
+
+#[test]
+fn pings_are_pings_and_other_events_are_ignored_unread() {
+    let mut pings = 0;
+    for (event, rest, body) in recorded() {
+        let said = parse(&event, DELIVERY, &body).expect("understood");
+        match event.as_str() {
+            "pull_request" => continue,
+            "ping" => {
+                assert_eq!(said, Delivery::Ping, "{rest}");
+                pings += 1;
+            }
+            _ => assert_eq!(said, Delivery::Ignored(event)),
+        }
+    }
+    assert_eq!(pings, 4);
+    assert_eq!(
+        parse("star", DELIVERY, b"\xff not JSON").expect("ignored"),
+        Delivery::Ignored("star".to_owned())
+    );
+}
+
+#[test]
+fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
+    let mut payload = opened();
+    payload["pull_request"]["head"]["repo"]["full_name"] = json!("mallory/Hello-World");
+    let fork = event(&payload);
+    assert!(fork.is_fork);
+    assert_eq!(
+        fork.head_repo.expect("there").as_str(),
+        "mallory/Hello-World"
+    );
+
+    payload["pull_request"]["head"]["repo"] = Value::Null;
+    let gone = event(&payload);
+    assert!(gone.is_fork && gone.head_repo.is_none());
+
+    // The same repository in other letters is not a fork.
+    payload["pull_request"]["head"]["repo"] = json!({ "full_name": "codertocat/hello-world" });
+    assert!(!event(&payload).is_fork);
+    // That a repository is itself a fork of another says nothing about the pull request.
+    payload["pull_request"]["head"]["repo"]["fork"] = json!(true);
+    assert!(!event(&payload).is_fork);
+}
+
+/// The package has no recording of `edited`; these are GitHub's documented fields.
+#[test]
+fn an_edit_says_what_was_edited() {
+    let mut payload = opened();
+    payload["action"] = json!("edited");
+    payload["changes"] = json!({ "body": { "from": null } });
+    let edited = event(&payload);
+    assert_eq!(edited.action, PrAction::Edited);
+    assert!(!edited.title_changed && !edited.base_changed);
+    assert!(
+        edited.body_changed,
+        "a text that was empty before was changed, too"
+    );
+    payload["changes"] = json!({ "title": { "from": "x" }, "base": { "ref": { "from": "main" } } });
+    let edited = event(&payload);
+    assert!(edited.title_changed && edited.base_changed && !edited.body_changed);
+}
+
+#[test]
+fn what_is_not_needed_may_be_missing_and_new_fields_do_no_harm() {
+    let sha = "a".repeat(40);
+    let repository = json!({ "full_name": "octo/web" });
+    let least = json!({
+        "action": "opened",
+        "pull_request": {
+            "number": 7,
+            "state": "open",
+            "user": null,
+            "head": { "ref": "x", "sha": sha, "repo": null },
+            "base": { "ref": "main", "sha": sha },
+            "news": [1, { "2": 3 }],
+        },
+        "repository": repository,
+    });
+    let least = event(&least);
+    assert_eq!(
+        (least.author.as_str(), least.sender.as_str()),
+        ("ghost", "ghost")
+    );
+    let mut payload = opened();
+    payload["pull_request"]["merged_at"] = json!("2026-01-01T00:00:00Z");
+    payload["pull_request"]["merged"] = json!(true);
+    payload["action"] = json!("closed");
+    assert!(event(&payload).merged);
+    payload["action"] = json!("labeled");
+    assert_eq!(
+        event(&payload).action,
+        PrAction::Other("labeled".to_owned())
+    );
+}
+
+#[test]
+fn a_payload_without_what_is_needed_is_refused() {
+    for (pointer, value) in [
+        ("/pull_request/head/sha", json!("main")),
+        ("/pull_request/head/sha", Value::Null),
+        ("/pull_request/head/ref", json!("../../etc")),
+        ("/repository/full_name", json!("octo/../web")),
+        ("/pull_request/number", json!(-1)),
+        ("/pull_request/number", json!("7")),
+        ("/action", Value::Null),
+        ("/action", json!("")),
+        ("/sender/login", json!("x".repeat(300))),
+        ("/pull_request", json!([])),
+    ] {
+        let mut payload = opened();
+        *payload.pointer_mut(pointer).expect(pointer) = value.clone();
+        let said = parse("pull_request", DELIVERY, payload.to_string().as_bytes());
+        assert!(said.is_err(), "{pointer} = {value}");
+    }
+    let whole = opened().to_string();
+    assert!(parse("pull_request", "", whole.as_bytes()).is_err());
+    assert!(parse("pull_request", DELIVERY, b"").is_err());
+    let cut = &whole.as_bytes()[..whole.len() - 1];
+    assert!(parse("pull_request", DELIVERY, cut).is_err());
+    // The other content type that a webhook can have.
+    let form = parse("pull_request", DELIVERY, b"payload=%7B%7D").expect_err("refused");
+    assert!(
+        innkeeper_model::Explain::remedy(&form).is_some_and(|r| r.contains("application/json"))
+    );
+}

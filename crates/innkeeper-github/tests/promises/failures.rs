@@ -1,0 +1,198 @@
+use std::time::Duration;
+
+use innkeeper_github::Secret;
+use innkeeper_github::client::{Credentials, Github, GithubError, Settings};
+use innkeeper_github::fake::FailureKind;
+use innkeeper_model::preview::RepoName;
+use innkeeper_model::{Code, Explain, chain};
+
+use crate::support::{Stage, TOKEN, branch, repo};
+
+const REF: &str = "/repos/octo/web/git/ref/heads/main";
+const COMMENTS: &str = "/repos/octo/web/issues/7/comments";
+
+#[tokio::test]
+async fn what_fails_on_the_way_is_tried_again() {
+    for kind in [
+        FailureKind::Status(502),
+        FailureKind::Status(500),
+        FailureKind::CutOff,
+    ] {
+        let stage = Stage::new().await;
+        stage
+            .fake
+            .with(|world| world.fail("", "/git/ref", 2, kind.clone()));
+        let found = stage.github().branch(&repo(), &branch("main")).await;
+        assert!(found.is_ok(), "{kind:?}: {found:?}");
+        assert_eq!(stage.count("GET", REF), 3);
+    }
+}
+
+#[tokio::test]
+async fn attempts_end() {
+    let stage = Stage::new().await;
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 99, FailureKind::Status(502)));
+    let error = stage
+        .github()
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("down");
+    assert_eq!(stage.count("GET", REF), 3);
+    assert_eq!(error.code(), Code::GithubFailed);
+    assert!(error.is_passing());
+    insta::assert_snapshot!(chain(&error), @"cannot look up branch 'main' of octo/web: GitHub answered 502 (Failed on demand)");
+}
+
+#[tokio::test]
+async fn what_github_refuses_is_not_tried_again() {
+    for (status, passing) in [(400, false), (403, false), (410, false), (451, false)] {
+        let stage = Stage::new().await;
+        stage
+            .fake
+            .with(|world| world.fail("", "/git/ref", 99, FailureKind::Status(status)));
+        let error = stage
+            .github()
+            .branch(&repo(), &branch("main"))
+            .await
+            .expect_err("refused");
+        assert_eq!(error.is_passing(), passing, "{error}");
+        assert_eq!(stage.count("GET", REF), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_given_up() {
+    let stage = Stage::new().await;
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 99, FailureKind::Slow(60_000)));
+    let settings = Settings {
+        timeout: Duration::from_millis(50),
+        attempts: 2,
+        ..stage.settings()
+    };
+    let error = stage
+        .client(settings)
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("slow");
+    assert!(matches!(error, GithubError::TimedOut { .. }), "{error}");
+    assert!(error.is_passing());
+}
+
+/// A comment may have been written although nobody heard of it.
+#[tokio::test]
+async fn nothing_is_made_twice() {
+    let stage = Stage::new().await;
+    let (pull_request, _) = stage.open_pull();
+    let github = stage.github();
+    for kind in [FailureKind::CutOff, FailureKind::Status(502)] {
+        stage
+            .fake
+            .with(|world| world.fail("POST", "/comments", 1, kind));
+        let error = github
+            .create_comment(&pull_request, "x")
+            .await
+            .expect_err("unknown");
+        assert!(error.is_passing(), "{error}");
+    }
+    assert_eq!(stage.count("POST", COMMENTS), 2, "one for each");
+    // What was certainly not carried out is sent again.
+    stage
+        .fake
+        .with(|world| world.fail("POST", "/comments", 1, FailureKind::RetryAfter(0)));
+    github
+        .create_comment(&pull_request, "y")
+        .await
+        .expect("written");
+    assert_eq!(stage.count("POST", COMMENTS), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_secrets() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let settings = Settings {
+        base_url: format!("http://{}", listener.local_addr().expect("an address")),
+        first_wait: Duration::from_millis(1),
+        ..Settings::default()
+    };
+    drop(listener);
+    let credentials = Credentials::Token(Secret::new(TOKEN));
+    let github = Github::new(settings, credentials).expect("a client");
+    let error = github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("nobody there");
+    let said = format!("{} {error:?} {github:?}", chain(&error));
+    assert!(said.contains("branch 'main' of octo/web"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_refused_once_and_not_shown() {
+    let stage = Stage::new().await;
+    let credentials = Credentials::Token(Secret::new("ghp_hunter3"));
+    let github = Github::new(stage.settings(), credentials).expect("a client");
+    let error = github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("refused");
+    assert!(matches!(error, GithubError::Unauthorised { .. }), "{error}");
+    assert_eq!(stage.count("GET", REF), 1);
+    let said = format!("{} {error:?} {:?}", chain(&error), error.remedy());
+    assert!(!said.contains("hunter3"), "{said}");
+}
+
+#[tokio::test]
+async fn every_request_says_who_we_are() {
+    // The fake refuses requests without a User-Agent, as GitHub does; so this call would fail.
+    let stage = Stage::new().await;
+    assert_eq!(
+        stage.github().login().await.expect("known"),
+        "innkeeper-bot"
+    );
+}
+
+#[tokio::test]
+async fn a_renamed_repository_is_followed_and_another_server_is_not() {
+    let stage = Stage::new().await;
+    let elsewhere = Stage::new().await;
+    let redirect = |to: String| {
+        stage
+            .fake
+            .with(|world| world.fail("", "/repos/octo/old/", 1, FailureKind::Redirect(to)));
+    };
+    let old = RepoName::parse("octo/old").expect("a repository");
+    redirect(format!("{}{REF}", stage.fake.base_url()));
+    stage
+        .github()
+        .branch(&old, &branch("main"))
+        .await
+        .expect("followed");
+    assert_eq!(stage.count("GET", REF), 1);
+
+    redirect(format!("{}{REF}", elsewhere.fake.base_url()));
+    let error = stage
+        .github()
+        .branch(&old, &branch("main"))
+        .await
+        .expect_err("not followed");
+    assert!(
+        matches!(error, GithubError::Refused { status: 301, .. }),
+        "{error}"
+    );
+    assert_eq!(elsewhere.fake.with(|world| world.requests.len()), 0);
+
+    stage.fake.with(|world| {
+        let to = REF.replace("octo/web", "octo/old");
+        world.fail("", "/repos/octo/old/", 99, FailureKind::Redirect(to));
+    });
+    let error = stage
+        .github()
+        .branch(&old, &branch("main"))
+        .await
+        .expect_err("in circles");
+    assert!(!error.is_passing(), "{error}");
+}

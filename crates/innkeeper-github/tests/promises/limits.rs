@@ -1,0 +1,106 @@
+use std::time::{Duration, Instant};
+
+use innkeeper_github::client::{GithubError, Settings};
+use innkeeper_github::fake::FailureKind;
+use innkeeper_model::{Code, Explain};
+use jiff::Timestamp;
+
+use crate::support::{Stage, branch, repo};
+
+#[tokio::test]
+async fn a_client_that_was_told_to_wait_sends_nothing_before() {
+    let stage = Stage::new().await;
+    let github = stage.github();
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 1, FailureKind::RetryAfter(600)));
+
+    let error = github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("limited");
+    assert_eq!(error.code(), Code::GithubRateLimited);
+    assert!(error.is_passing());
+    let wait = error.retry_at().expect("known") - Timestamp::now();
+    assert!(
+        (500.0..=600.0).contains(&wait.total(jiff::Unit::Second).expect("a time")),
+        "{wait}"
+    );
+
+    // Any other call, of a clone too, is kept back.
+    let sent = stage.fake.with(|world| world.requests.len());
+    let clone = github.clone();
+    assert!(clone.open_pull_requests(&repo()).await.is_err());
+    assert_eq!(stage.fake.with(|world| world.requests.len()), sent);
+}
+
+#[tokio::test]
+async fn a_short_limit_is_waited_for() {
+    let stage = Stage::new().await;
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 1, FailureKind::RetryAfter(1)));
+    let start = Instant::now();
+    stage
+        .github()
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect("after the wait");
+    assert!(
+        start.elapsed() >= Duration::from_secs(1),
+        "it was asked too early"
+    );
+    assert_eq!(stage.count("GET", "/repos/octo/web/git/ref/heads/main"), 2);
+}
+
+#[tokio::test]
+async fn used_up_limits_are_known_from_the_reset() {
+    let stage = Stage::new().await;
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 1, FailureKind::UsedUp(900)));
+    let error = stage
+        .github()
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("limited");
+    let wait = error.retry_at().expect("known").as_second() - Timestamp::now().as_second();
+    assert!((890..=902).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn the_last_answer_before_a_limit_counts_and_closes_the_gate() {
+    let stage = Stage::new().await;
+    let github = stage.github();
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 1, FailureKind::Last(900)));
+    github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect("carried out");
+    let error = github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("limited");
+    assert!(matches!(error, GithubError::RateLimited { .. }), "{error}");
+    assert_eq!(stage.count("GET", "/repos/octo/web/git/ref/heads/main"), 1);
+}
+
+#[tokio::test]
+async fn a_limit_that_does_not_end_is_not_asked_for_ever() {
+    let stage = Stage::new().await;
+    let github = stage.client(Settings {
+        attempts: 2,
+        ..stage.settings()
+    });
+    stage
+        .fake
+        .with(|world| world.fail("", "/git/ref", 99, FailureKind::RetryAfter(0)));
+    let error = github
+        .branch(&repo(), &branch("main"))
+        .await
+        .expect_err("limited");
+    assert_eq!(error.code(), Code::GithubRateLimited);
+    assert_eq!(stage.count("GET", "/repos/octo/web/git/ref/heads/main"), 2);
+}

@@ -1,0 +1,12 @@
+//! The client, the events and the reports against a fake GitHub over real TCP.
+
+mod contents;
+mod deliveries;
+mod events;
+mod failures;
+mod limits;
+mod pulls;
+mod reports;
+mod signing_in;
+mod support;
+mod tls;

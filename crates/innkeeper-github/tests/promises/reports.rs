@@ -1,0 +1,359 @@
+use innkeeper_github::client::DeploymentState;
+use innkeeper_github::fake::FailureKind;
+use innkeeper_github::report::{Place, Report, Style};
+use innkeeper_model::preview::text::{COMMENT_MARKER, LINK_MARKER};
+use innkeeper_model::preview::{
+    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
+};
+use innkeeper_model::{Code, Explain, Failure, GuestName};
+
+use crate::support::{Stage, repo, unknown_sha};
+
+fn style(place: Place) -> Style {
+    Style {
+        place,
+        deployments: true,
+        approve: "add the label `preview`".to_owned(),
+    }
+}
+
+fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
+    PreviewView {
+        preview: PreviewRecord {
+            slug: GuestName::parse("web-7").expect("a name"),
+            repo: repo(),
+            pull_request: Some(7),
+            branch: BranchName::parse("change").expect("a branch"),
+            head_repo: Some(RepoName::parse("octo/web").expect("a repository")),
+            wanted_sha: sha.clone(),
+            live_sha: (state == PreviewState::Live).then(|| sha.clone()),
+            approved_sha: None,
+            state,
+            fault: (state == PreviewState::Failed).then(|| {
+                Failure::new(Code::BuildFailed, "attribute 'pkg' missing\n@everyone ```")
+                    .with_remedy("Correct preview-config.nix and push.")
+            }),
+            last_delivery: None,
+            created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
+            last_activity: "2026-11-20T10:00:00Z".parse().expect("a time"),
+        },
+        url: "https://web-7.preview.example.com".to_owned(),
+        extra_urls: vec!["https://api-web-7.preview.example.com".to_owned()],
+    }
+}
+
+async fn tell(stage: &Stage, view: &PreviewView, place: Place) {
+    let report = Report::of(view, &style(place)).expect("it has a pull request");
+    stage.github().tell(&report).await.expect("told");
+}
+
+/// What can be seen on GitHub: the text, the comments, and the deployments with their newest status.
+fn seen(stage: &Stage) -> String {
+    stage.fake.with(|world| {
+        let there = &world.repos[&repo()];
+        let mut text = format!("== text\n{}\n", there.pulls[&7].body);
+        for comment in &there.comments {
+            text.push_str(&format!(
+                "== comment by {}\n{}",
+                comment.author, comment.body
+            ));
+        }
+        for deployment in &there.deployments {
+            let last = deployment.statuses.last().expect("a status");
+            text.push_str(&format!(
+                "== {} {}: {} {}\n",
+                deployment.environment, last["state"], last["description"], last["environment_url"]
+            ));
+        }
+        text
+    })
+}
+
+fn writes(stage: &Stage) -> usize {
+    stage
+        .fake
+        .with(|world| world.requests.iter().filter(|r| r.method != "GET").count())
+}
+
+#[tokio::test]
+async fn one_comment_follows_a_preview_through_its_life() {
+    let stage = Stage::new().await;
+    let (_, sha) = stage.open_pull();
+    for state in [
+        PreviewState::Queued,
+        PreviewState::Building,
+        PreviewState::Live,
+    ] {
+        tell(&stage, &view(&sha, state), Place::Comment).await;
+        let before = writes(&stage);
+        tell(&stage, &view(&sha, state), Place::Comment).await;
+        assert_eq!(
+            writes(&stage),
+            before,
+            "{state}: saying it again writes nothing"
+        );
+    }
+    let live = seen(&stage)
+        .replace(sha.as_str(), "SHA")
+        .replace(sha.short(), "SHORT");
+    insta::assert_snapshot!(live, @r#"
+    == text
+    Adds a login.
+    == comment by innkeeper-bot
+    <!-- innkeeper-preview -->
+    **Preview:** https://web-7.preview.example.com
+    **URL:** https://api-web-7.preview.example.com
+
+    **Live** with `SHORT`.
+
+    <sub>`preview explain web-7` on the host says more.</sub>
+    == preview/web-7 "success": "SHORT is live" "https://web-7.preview.example.com"
+    "#);
+
+    let closing = view(&sha, PreviewState::Closing);
+    tell(&stage, &closing, Place::Comment).await;
+    let removed = Report::removed(&closing, &style(Place::Comment)).expect("a report");
+    stage.github().tell(&removed).await.expect("told");
+    insta::assert_snapshot!(seen(&stage), @r#"
+    == text
+    Adds a login.
+    == comment by innkeeper-bot
+    <!-- innkeeper-preview -->
+    The preview of this pull request was removed.
+    == preview/web-7 "inactive": "Replaced or removed" ""
+    "#);
+    let before = writes(&stage);
+    stage.github().tell(&removed).await.expect("told");
+    assert_eq!(writes(&stage), before);
+}
+
+#[tokio::test]
+async fn links_in_the_text_leave_the_authors_words_alone() {
+    let stage = Stage::new().await;
+    let (pull_request, sha) = stage.open_pull();
+    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    insta::assert_snapshot!(seen(&stage).replace(sha.short(), "SHORT"), @r#"
+    == text
+    Adds a login.
+
+    <!-- preview-link -->
+    ---
+    **Preview:** https://web-7.preview.example.com
+    **URL:** https://api-web-7.preview.example.com
+    == preview/web-7 "success": "SHORT is live" "https://web-7.preview.example.com"
+    "#);
+
+    // The author adds something behind, and takes our lines out of the middle.
+    let github = stage.github();
+    let body = github
+        .pull_request(&pull_request)
+        .await
+        .expect("an answer")
+        .expect("there")
+        .body;
+    github
+        .set_body(&pull_request, &format!("{body}\n\nFixes #3."))
+        .await
+        .expect("edited");
+    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    let after = github
+        .pull_request(&pull_request)
+        .await
+        .expect("an answer")
+        .expect("there")
+        .body;
+    assert!(
+        after.contains(LINK_MARKER) && after.ends_with("\n\nFixes #3."),
+        "{after}"
+    );
+    github
+        .set_body(&pull_request, "Another text.")
+        .await
+        .expect("edited");
+    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    let restored = github
+        .pull_request(&pull_request)
+        .await
+        .expect("an answer")
+        .expect("there");
+    assert!(
+        restored
+            .body
+            .starts_with("Another text.\n\n<!-- preview-link -->\n---\n**Preview:** ")
+    );
+
+    let removed = Report::removed(&view(&sha, PreviewState::Closing), &style(Place::Text));
+    github
+        .tell(&removed.expect("a report"))
+        .await
+        .expect("told");
+    let gone = github
+        .pull_request(&pull_request)
+        .await
+        .expect("an answer")
+        .expect("there");
+    assert_eq!(gone.body, "Another text.");
+}
+
+#[tokio::test]
+async fn with_links_a_comment_is_there_only_while_it_is_needed() {
+    let stage = Stage::new().await;
+    let (_, sha) = stage.open_pull();
+    tell(&stage, &view(&sha, PreviewState::Failed), Place::Text).await;
+    let failed = seen(&stage).replace(sha.short(), "SHORT");
+    insta::assert_snapshot!(failed, @r#"
+    == text
+    Adds a login.
+
+    <!-- preview-link -->
+    ---
+    **Preview:** https://web-7.preview.example.com
+    **URL:** https://api-web-7.preview.example.com
+    == comment by innkeeper-bot
+    <!-- innkeeper-preview -->
+    **Preview:** https://web-7.preview.example.com
+    **URL:** https://api-web-7.preview.example.com
+
+    **Failed** with `SHORT`.
+
+    **Cause** (`build_failed`)
+
+    ````text
+    attribute 'pkg' missing
+    @everyone ```
+    ````
+
+    **What to do**
+
+    ```text
+    Correct preview-config.nix and push.
+    ```
+
+    <sub>`preview explain web-7` on the host says more.</sub>
+    == preview/web-7 "failure": "SHORT failed: build_failed" ""
+    "#);
+    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    let comments = stage.fake.with(|world| world.repos[&repo()].comments.len());
+    assert_eq!(comments, 0);
+}
+
+#[tokio::test]
+async fn what_goes_on_serving_is_still_shown_as_deployed() {
+    let stage = Stage::new().await;
+    let (_, old) = stage.open_pull();
+    tell(&stage, &view(&old, PreviewState::Live), Place::Nowhere).await;
+    let new = stage.commit("change", &[("x", "2")]);
+    for state in [PreviewState::Building, PreviewState::Failed] {
+        let mut failed = view(&new, state);
+        failed.preview.live_sha = Some(old.clone());
+        tell(&stage, &failed, Place::Nowhere).await;
+        assert_eq!(states(&stage)[0], DeploymentState::Success, "{state}");
+    }
+    assert_eq!(
+        states(&stage),
+        [DeploymentState::Success, DeploymentState::Failure]
+    );
+    tell(&stage, &view(&new, PreviewState::Live), Place::Nowhere).await;
+    assert_eq!(
+        states(&stage),
+        [DeploymentState::Inactive, DeploymentState::Success]
+    );
+    assert!(
+        stage
+            .fake
+            .with(|world| world.repos[&repo()].comments.is_empty())
+    );
+}
+
+fn states(stage: &Stage) -> Vec<DeploymentState> {
+    stage.fake.with(|world| {
+        let last = world.repos[&repo()]
+            .deployments
+            .iter()
+            .map(|d| d.statuses.last());
+        last.map(|s| serde_json::from_value(s.expect("a status")["state"].clone()).expect("known"))
+            .collect()
+    })
+}
+
+#[tokio::test]
+async fn a_commit_that_waits_for_approval_is_not_deployed() {
+    let stage = Stage::new().await;
+    let (_, sha) = stage.open_pull();
+    tell(
+        &stage,
+        &view(&sha, PreviewState::WaitingForApproval),
+        Place::Comment,
+    )
+    .await;
+    assert_eq!(states(&stage), []);
+    let said = seen(&stage);
+    assert!(said.contains("add the label `preview`"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_comment_from_a_crash_is_removed() {
+    let stage = Stage::new().await;
+    let (pull_request, sha) = stage.open_pull();
+    let github = stage.github();
+    let body = format!("{COMMENT_MARKER}\nold");
+    let first = github
+        .create_comment(&pull_request, &body)
+        .await
+        .expect("written");
+    github
+        .create_comment(&pull_request, &body)
+        .await
+        .expect("written");
+    tell(&stage, &view(&sha, PreviewState::Live), Place::Comment).await;
+    let left = stage.fake.with(|world| {
+        world.repos[&repo()]
+            .comments
+            .iter()
+            .map(|c| (c.id, c.body.clone()))
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].0, first.id);
+    assert!(left[0].1.contains("**Live**"));
+}
+
+#[tokio::test]
+async fn one_failed_call_does_not_keep_the_others_from_being_made() {
+    let stage = Stage::new().await;
+    let (_, sha) = stage.open_pull();
+    stage
+        .fake
+        .with(|world| world.fail("GET", "/comments", 99, FailureKind::Status(502)));
+    let report = Report::of(&view(&sha, PreviewState::Live), &style(Place::Comment));
+    let report = report.expect("a report");
+    let error = stage.github().tell(&report).await.expect_err("one failed");
+    assert_eq!((error.0.len(), error.code()), (1, Code::GithubFailed));
+    assert_eq!(states(&stage), [DeploymentState::Success]);
+    // What could not be seen may be there: it was not written.
+    assert_eq!(stage.count("POST", "/repos/octo/web/issues/7/comments"), 0);
+    stage.fake.with(|world| world.failures.clear());
+    stage.github().tell(&report).await.expect("told");
+    assert!(seen(&stage).contains("**Live**"));
+}
+
+#[tokio::test]
+async fn a_commit_that_github_cannot_deploy_is_no_error() {
+    let stage = Stage::new().await;
+    stage.open_pull();
+    tell(
+        &stage,
+        &view(&unknown_sha(), PreviewState::Live),
+        Place::Comment,
+    )
+    .await;
+    assert_eq!(states(&stage), []);
+}
+
+#[test]
+fn a_preview_without_a_pull_request_is_not_reported() {
+    let mut view = view(&unknown_sha(), PreviewState::Live);
+    view.preview.pull_request = None;
+    assert_eq!(Report::of(&view, &style(Place::Comment)), None);
+    assert_eq!(Report::removed(&view, &style(Place::Comment)), None);
+}
