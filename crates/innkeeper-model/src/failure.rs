@@ -57,6 +57,8 @@ codes! {
     FlakeNotFound => NotFound, "flake_not_found";
     /// No preview has this name.
     PreviewNotFound => NotFound, "preview_not_found";
+    /// No delivery has this id.
+    DeliveryNotFound => NotFound, "delivery_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
     RepoNotAccessible => NotFound, "repo_not_accessible";
     /// The repository has no such branch.

@@ -46,6 +46,21 @@ impl<T: DeserializeOwned> FromSql for Json<T> {
     }
 }
 
+/// A number of GitHub's. SQLite's integers have a sign; what does not fit is no number that GitHub gives out.
+pub(crate) struct Number(pub(crate) u64);
+
+impl ToSql for Number {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(i64::try_from(self.0).map_err(unwritable)?.into())
+    }
+}
+
+impl FromSql for Number {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        u64::try_from(value.as_i64()?).map(Self).map_err(unreadable)
+    }
+}
+
 /// A point in time, stored as microseconds since 1970-01-01T00:00:00Z.
 pub(crate) struct Time(pub(crate) Timestamp);
 

@@ -1,5 +1,6 @@
 //! The one thread that owns the connection, and the handle to that thread.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -8,7 +9,11 @@ use innkeeper_model::SlotRange;
 use tokio::sync::oneshot;
 
 use crate::database::Database;
+use crate::deliveries::{self, Recording};
 use crate::error::{QueryError, StoreError};
+
+/// How many deliveries are recorded in one transaction at most, so that other work does not wait for long.
+const GROUP: usize = 512;
 
 /// A handle to the database. Clones are handles to the same one; it closes when the last one goes or
 /// with [`Self::close`], after which every method answers [`StoreError::Closed`].
@@ -21,6 +26,7 @@ type Job = Box<dyn FnOnce(&mut Database) + Send>;
 
 enum Message {
     Work(Job),
+    Record(Recording),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -74,13 +80,25 @@ impl Store {
             .map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
+
+    /// Has the thread record deliveries, together with those of other callers that wait for it.
+    pub(crate) fn send_recording(&self, recording: Recording) -> Result<(), StoreError> {
+        self.mailbox
+            .send(Message::Record(recording))
+            .map_err(|_| StoreError::Closed)
+    }
 }
 
 /// The thread: works until the last handle is gone or somebody asks it to close.
 fn serve(mut database: Database, messages: &mpsc::Receiver<Message>) {
-    for message in messages {
+    let mut passed_over = VecDeque::new();
+    while let Some(message) = passed_over.pop_front().or_else(|| messages.recv().ok()) {
         match message {
             Message::Work(job) => job(&mut database),
+            Message::Record(first) => {
+                let group = gather(first, messages, &mut passed_over);
+                deliveries::record_group(&mut database, group);
+            }
             Message::Close(answer) => {
                 drop(answer.send(database.close()));
                 return;
@@ -92,15 +110,40 @@ fn serve(mut database: Database, messages: &mpsc::Receiver<Message>) {
     }
 }
 
+/// Takes the deliveries that wait, so that they reach the disk together. What else waits is passed over and
+/// done next: nobody can tell, since whoever sent a delivery before it had its answer sent it in no order.
+fn gather(
+    first: Recording,
+    messages: &mpsc::Receiver<Message>,
+    passed_over: &mut VecDeque<Message>,
+) -> Vec<Recording> {
+    let mut deliveries = first.len();
+    let mut group = vec![first];
+    while deliveries < GROUP
+        && let Ok(message) = messages.try_recv()
+    {
+        match message {
+            Message::Record(recording) => {
+                deliveries += recording.len();
+                group.push(recording);
+            }
+            other => passed_over.push_back(other),
+        }
+    }
+    group
+}
+
 #[cfg(test)]
 mod tests {
     use innkeeper_model::{
         ClosureSource, Cpus, EventKind, GuestKind, GuestName, Limits, MemorySize, Verb, Want,
     };
 
+    use std::task::Poll;
+
     use super::*;
-    use crate::NewGuest;
     use crate::database::Durability;
+    use crate::{NewDelivery, NewGuest, NewPreview, PreviewFact, PreviewWant, Recorded};
 
     #[tokio::test]
     async fn intents_reach_the_disk_and_facts_may_wait() {
@@ -156,5 +199,126 @@ mod tests {
         fact().await;
         store.forget_guest(&web, None).await.expect("forget");
         assert_eq!(durability(&store).await, Durability::Now);
+        // The first one has old ones looked for, which is a fact.
+        store
+            .record_delivery(delivery("first"))
+            .await
+            .expect("delivery");
+        fact().await;
+        store
+            .record_delivery(delivery("d"))
+            .await
+            .expect("delivery");
+        assert_eq!(durability(&store).await, Durability::Now);
+        fact().await;
+        store.replay("d").await.expect("replay");
+        assert_eq!(durability(&store).await, Durability::Now);
+        fact().await;
+        let preview = NewPreview::of(&delivery("e").event);
+        store
+            .claim_preview(preview, vec![web.clone()])
+            .await
+            .expect("claim");
+        assert_eq!(durability(&store).await, Durability::Now);
+        fact().await;
+        let absent = vec![PreviewFact::Want(PreviewWant::Absent)];
+        store.set_preview(&web, absent).await.expect("want");
+        assert_eq!(durability(&store).await, Durability::Now);
+        fact().await;
+        let approved = delivery("e").event.head_sha;
+        store.approve(&web, &approved).await.expect("approve");
+        assert_eq!(durability(&store).await, Durability::Now);
+        fact().await;
+        store.forget_preview(&web).await.expect("forget");
+        assert_eq!(durability(&store).await, Durability::Now);
+    }
+
+    fn delivery(id: &str) -> NewDelivery {
+        let event = serde_json::json!({
+            "delivery": id,
+            "action": "opened",
+            "pull_request": { "repo": "octo/web", "number": 7 },
+            "head_repo": "octo/web",
+            "head_sha": "0123456789abcdef0123456789abcdef01234567",
+            "head_branch": "topic",
+            "base_branch": "main",
+            "is_fork": false,
+            "author": "alice",
+            "sender": "alice",
+        });
+        NewDelivery {
+            event: serde_json::from_value(event).expect("event"),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            slugs: Vec::new(),
+        }
+    }
+
+    /// How many transactions stand in a write-ahead log (SQLite, "WAL File Format"): a frame that ends one
+    /// has the database's size in its header.
+    fn transactions(wal: &Path) -> usize {
+        let bytes = std::fs::read(wal).expect("log");
+        let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let frame = 24 + usize::try_from(word(8)).expect("page size");
+        let mut frames = (32..bytes.len()).step_by(frame);
+        frames.by_ref().filter(|at| word(at + 4) != 0).count()
+    }
+
+    #[tokio::test]
+    async fn deliveries_that_wait_share_a_transaction_and_pass_over_other_work() {
+        const WAITING: usize = 100;
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("innkeeper.db");
+        let range = "10.100.0.0/16".parse().expect("range");
+        let store = Store::open(&path, range).expect("opens");
+        let wal = directory.path().join("innkeeper.db-wal");
+        // Old deliveries are looked for once, at the first one.
+        store
+            .record_delivery(delivery("first"))
+            .await
+            .expect("records");
+        let before = transactions(&wal);
+
+        // The thread is held up while callers line up, and somebody else among them.
+        let (release, held) = mpsc::channel::<()>();
+        let hold = store.run("wait", move |_| {
+            held.recv().expect("is released");
+            Ok(())
+        });
+        let record = |n: usize| store.record_delivery(delivery(&format!("d{n}")));
+        let release = async { release.send(()).expect("waits") };
+        let (held, one, seq, two, ()) = tokio::join!(
+            hold,
+            all((0..WAITING).map(record)),
+            store.last_event_seq(),
+            all((WAITING..2 * WAITING).map(record)),
+            release,
+        );
+        assert!(held.is_ok() && seq.is_ok());
+        assert_eq!(one + two, 2 * WAITING);
+        assert_eq!(transactions(&wal) - before, 1);
+    }
+
+    /// Polls all of them before the first has an answer, and counts those that were recorded.
+    async fn all<F>(futures: impl Iterator<Item = F>) -> usize
+    where
+        F: Future<Output = Result<Recorded, StoreError>>,
+    {
+        let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+        let mut recorded = 0;
+        std::future::poll_fn(|context| {
+            waiting.retain_mut(|future| match future.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(result) => {
+                    recorded += usize::from(matches!(result, Ok(Recorded::New { .. })));
+                    false
+                }
+            });
+            if waiting.is_empty() {
+                Poll::Ready(recorded)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 }

@@ -16,7 +16,7 @@ use crate::{schema, slots};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// More than there are statements in this crate, so that none is parsed twice.
-const CACHED_STATEMENTS: usize = 64;
+const CACHED_STATEMENTS: usize = 128;
 
 /// When a change must have reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(crate) struct Database {
     pub(crate) range: SlotRange,
     /// Events appended since the last time that old ones were deleted; nothing before the first time.
     pub(crate) since_prune: Option<u32>,
+    /// Deliveries recorded since the last time that old ones were deleted; nothing before the first time.
+    pub(crate) deliveries_since_prune: Option<u32>,
     /// The file.
     pub(crate) path: PathBuf,
     /// The level that the connection has now.
@@ -69,6 +71,7 @@ impl Database {
             connection,
             range,
             since_prune: None,
+            deliveries_since_prune: None,
             path: path.to_owned(),
             durability: Durability::Now,
         };

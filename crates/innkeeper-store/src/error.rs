@@ -44,6 +44,34 @@ pub enum StoreError {
         /// The guest.
         guest: GuestName,
     },
+    /// The name is a preview's.
+    #[error("the name '{name}' belongs to the preview of {owner}")]
+    NameOfPreview {
+        /// The name.
+        name: GuestName,
+        /// The pull request, or the repository and branch, of the preview.
+        owner: String,
+    },
+    /// No preview has this slug.
+    #[error("there is no preview '{slug}'")]
+    PreviewNotFound {
+        /// The slug.
+        slug: GuestName,
+    },
+    /// Every slug that the preview could have belongs to another preview or to a guest.
+    #[error("{owner} gets no preview: {}", taken(candidates))]
+    SlugsTaken {
+        /// The pull request, or the repository and branch, of the preview.
+        owner: String,
+        /// The slugs that were tried.
+        candidates: Vec<GuestName>,
+    },
+    /// No delivery has this id.
+    #[error("there is no delivery '{id}'")]
+    DeliveryNotFound {
+        /// The id.
+        id: String,
+    },
     /// Every slot is taken.
     #[error("all {capacity} slots of the subnet {} are taken", subnet.subnet())]
     NoSlotLeft {
@@ -210,12 +238,27 @@ impl StoreError {
     }
 }
 
+fn taken(candidates: &[GuestName]) -> String {
+    match candidates {
+        [] => "no slug was given for it".to_owned(),
+        [one] => format!("the slug '{one}' is taken"),
+        [first, rest @ ..] => format!(
+            "the slug '{first}' is taken, and so are {} others",
+            rest.len()
+        ),
+    }
+}
+
 impl Explain for StoreError {
     fn code(&self) -> Code {
         match self {
             Self::GuestExists { .. } => Code::GuestExists,
             Self::GuestNotFound { .. } => Code::GuestNotFound,
             Self::GuestBusy { .. } | Self::GuestLeaving { .. } => Code::GuestBusy,
+            Self::NameOfPreview { .. } => Code::GuestExists,
+            Self::PreviewNotFound { .. } => Code::PreviewNotFound,
+            Self::SlugsTaken { .. } => Code::SlugConflict,
+            Self::DeliveryNotFound { .. } => Code::DeliveryNotFound,
             Self::NoSlotLeft { .. } => Code::NoSlotLeft,
             Self::SubnetChanged { .. } | Self::Foreign { .. } => Code::InvalidConfig,
             Self::Damaged { .. } => Code::StoreDamaged,
@@ -245,6 +288,15 @@ impl Explain for StoreError {
             Self::GuestLeaving { guest } => format!(
                 "Wait until it is gone, or ask again for its removal to see what stands in the way: `agent destroy {guest}`."
             ),
+            Self::NameOfPreview { .. } => "Choose another name; `preview list` shows the previews there are.".to_owned(),
+            Self::PreviewNotFound { .. } => "`preview list` shows the previews there are.".to_owned(),
+            Self::SlugsTaken { candidates, .. } => match candidates.first() {
+                Some(slug) => format!(
+                    "Destroy what has the name (`preview destroy {slug}` or `agent destroy {slug}`), or choose a slug with `preview create --slug`."
+                ),
+                None => "Choose a slug with `preview create --slug`.".to_owned(),
+            },
+            Self::DeliveryNotFound { .. } => "`innkeeper deliveries` shows the deliveries that are kept.".to_owned(),
             Self::NoSlotLeft { .. } => "Destroy a guest that is not needed (`agent list`), or give Innkeeper a larger subnet (network.subnet); `innkeeper slots` shows who has which slot.".to_owned(),
             Self::SubnetChanged { was, .. } => format!(
                 "Set network.subnet back to \"{}\", or destroy those guests before it is changed.",

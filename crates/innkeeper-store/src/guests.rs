@@ -13,7 +13,7 @@ use crate::codec::{self, Json, Time, Word};
 use crate::connection::Store;
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
-use crate::{operations, slots};
+use crate::{operations, previews, slots};
 
 /// A guest to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ impl Store {
     /// nothing. Durable.
     ///
     /// # Errors
-    /// [`StoreError::GuestExists`] and [`StoreError::NoSlotLeft`].
+    /// [`StoreError::GuestExists`] and [`StoreError::NoSlotLeft`]; for an agent also
+    /// [`StoreError::NameOfPreview`], since a preview has its name before it has its guest.
     pub async fn create_guest(
         &self,
         new: NewGuest,
@@ -47,6 +48,9 @@ impl Store {
             database.write(Durability::Now, |transaction| {
                 if let Some(Guest { name, want, .. }) = find(transaction, &new.name)? {
                     return Err(StoreError::GuestExists { name, want }.into());
+                }
+                if new.kind == GuestKind::Agent {
+                    previews::refuse_name(transaction, &new.name)?;
                 }
                 let slot = slots::take(transaction, range)?;
                 let guest = insert(transaction, new, slot)?;

@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] is a handle to one OS thread that owns the only connection, so every change is made one
 //! after the other, and a slot or a name can be taken once only. Each method is one message to that
-//! thread and one transaction. Work that was sent is done even if nobody waits for the answer any more,
+//! thread and one transaction; deliveries that wait for the thread at the same time share one. Work that was sent is done even if nobody waits for the answer any more,
 //! so dropping a future of this crate never leaves half a change.
 //!
 //! | module | subject | durable when the method returns |
@@ -12,6 +12,9 @@
 //! | `operations` | what was asked for and how it ended | begin: yes; end: soon |
 //! | `events` | what happened | soon |
 //! | `closures` | what was built before | soon |
+//! | `deliveries` | events of pull requests, each acted on once | accepted: yes; how it ended: soon |
+//! | `previews` | what should be true of each preview | intents: yes; facts learnt on the way: soon |
+//! | `evaluations` | what configurations of previews were built to | soon |
 //! | `legacy` | slots of an older installation | yes |
 //!
 //! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is
@@ -22,15 +25,21 @@ mod closures;
 mod codec;
 mod connection;
 mod database;
+mod deliveries;
 mod error;
+mod evaluations;
 mod events;
 mod guests;
 mod legacy;
 mod operations;
+mod previews;
 mod schema;
 mod slots;
 
 pub use connection::Store;
+pub use deliveries::{Delivery, DeliveryFilter, NewDelivery, Next, Outcome, Recorded, retry_after};
 pub use error::{Cause, StoreError};
+pub use evaluations::Evaluation;
 pub use events::EventFilter;
 pub use guests::NewGuest;
+pub use previews::{NewPreview, Preview, PreviewFact, PreviewWant};

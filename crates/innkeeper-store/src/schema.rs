@@ -25,10 +25,16 @@ pub(crate) struct Migration {
 pub(crate) const APPLICATION_ID: i64 = 0x496e_6e6b;
 
 /// All migrations, the oldest first.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "guests, slots, operations, events, closures",
-    sql: include_str!("schema/1.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "guests, slots, operations, events, closures",
+        sql: include_str!("schema/1.sql"),
+    },
+    Migration {
+        name: "deliveries, previews, evaluations",
+        sql: include_str!("schema/2.sql"),
+    },
+];
 
 /// The version of a file that all of `migrations` were applied to.
 pub(crate) fn version_after(migrations: &[Migration]) -> i64 {

@@ -10,6 +10,7 @@
 //! | `state` | the record of a preview and its state in one word |
 //! | [`text`] | what is written into pull requests |
 //! | [`api`] | what programs ask the daemon about previews |
+//! | [`intake`] | how the webhook hands deliveries to the daemon |
 //!
 //! A slug is a [`crate::GuestName`]: a preview is a guest, and the slug is the guest's name.
 
@@ -17,6 +18,7 @@ pub mod api;
 mod checked;
 mod env;
 mod event;
+pub mod intake;
 mod meta;
 mod repository;
 mod secret;

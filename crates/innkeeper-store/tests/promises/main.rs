@@ -7,6 +7,7 @@
 )]
 
 mod concurrency;
+mod deliveries;
 mod durability;
 mod events;
 mod legacy;
@@ -14,4 +15,5 @@ mod migrations;
 mod numbering;
 mod opening;
 mod operations;
+mod previews;
 mod support;

@@ -1,16 +1,19 @@
 //! Files of older versions are read with all that they hold. Each version that was released has a dump
 //! here, made by `sqlite3 innkeeper.db .dump`, which is never changed again.
 
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::{Code, OperationState, Want};
-use innkeeper_store::{EventFilter, Store};
+use innkeeper_store::{DeliveryFilter, EventFilter, Store};
 use rusqlite::Connection;
 
 use crate::support::{closure, database, name, open};
 
 const VERSION_1: &str = include_str!("dumps/version-1.sql");
+const VERSION_2: &str = include_str!("dumps/version-2.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 1;
+const NEWEST: i64 = 2;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -70,6 +73,36 @@ async fn version_1_is_read_with_all_that_it_holds() {
     );
     let flake = innkeeper_model::Installable::parse("/srv/fleet", "agent").expect("installable");
     assert!(store.cached_closure(&flake).await.expect("reads").is_some());
+}
+
+#[tokio::test]
+async fn version_2_is_read_with_all_that_it_holds() {
+    let (_directory, store) = restore(VERSION_2);
+    assert_eq!(store.guests().await.expect("reads").len(), 2);
+    let kept = store.deliveries(DeliveryFilter::default()).await;
+    let states: Vec<_> = kept.expect("reads").iter().rev().map(|d| d.state).collect();
+    let (pending, failed) = (DeliveryState::Pending, DeliveryState::Failed);
+    let (done, superseded) = (DeliveryState::Done, DeliveryState::Superseded);
+    assert_eq!(states, [superseded, done, pending, failed, pending]);
+
+    let web = store
+        .preview(&name("web-7"))
+        .await
+        .expect("reads")
+        .expect("kept");
+    assert_eq!(web.record.state, PreviewState::Failed);
+    assert_eq!(
+        web.record.fault.map(|fault| fault.code),
+        Some(Code::GithubFailed)
+    );
+    assert_eq!((web.comment_id, web.deployment_id), (Some(5), Some(6)));
+    let key = web.evaluation.expect("was evaluated");
+    let evaluation = store.evaluation(&key).await.expect("reads").expect("kept");
+    assert_eq!(
+        (evaluation.closure, Some(evaluation.meta)),
+        (closure(), web.live_meta)
+    );
+    assert_eq!(store.previews().await.expect("reads").len(), 2);
 }
 
 #[test]

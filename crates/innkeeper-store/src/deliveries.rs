@@ -1,0 +1,704 @@
+//! Events of pull requests. GitHub is told that one was accepted when it is on disk here, and never sends
+//! it again of its own accord, so each is kept until it was acted on, and is acted on once.
+//!
+//! Of each pull request the order is that of arrival. An event that says what the preview should be (an
+//! *intent*) takes the place of all earlier ones that were not acted on to the end:
+//!
+//! | arrives | earlier intents that are pending | after `closed` |
+//! | --- | --- | --- |
+//! | `opened`, `synchronize` | superseded | ignored: it was overtaken on its way |
+//! | `reopened` | superseded | counts |
+//! | `closed` | superseded | superseded |
+//!
+//! Other events, labels among them, neither supersede nor are superseded: an approval and its withdrawal
+//! are two facts, and both are acted on in their order.
+
+use std::time::Duration;
+
+use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_model::preview::{PrAction, PullRequest, PullRequestEvent, RepoName};
+use innkeeper_model::{Failure, GuestName};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
+use tokio::sync::oneshot;
+
+use crate::codec::{self, Json, Number, Time, Word};
+use crate::connection::Store;
+use crate::database::{Database, Durability};
+use crate::error::{QueryError, StoreError};
+use crate::previews::{self, NewPreview};
+
+/// How many finished deliveries are kept.
+const KEPT: u32 = 50_000;
+
+/// How long finished deliveries are kept. GitHub itself sends deliveries again for three days at most.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// After how many deliveries old ones are deleted. Until then there may be as many more.
+const PRUNE_EVERY: u32 = 1_024;
+
+/// The record of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its place in the order of arrival. It only grows.
+    pub seq: i64,
+    /// What it says. Its `delivery` is GitHub's name of the delivery, by which it is known here too.
+    pub event: PullRequestEvent,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// How far it is. Never [`DeliveryState::Running`]: what is being done is not recorded, since a crash
+    /// would make it untrue.
+    pub state: DeliveryState,
+    /// How often acting on it came to an end, whichever.
+    pub attempts: u32,
+    /// When it may be tried again; nothing when at once.
+    pub not_before: Option<Timestamp>,
+    /// Why the last attempt failed, or why there was nothing to do.
+    pub failure: Option<Failure>,
+    /// When it was done with.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A delivery whose signature was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// What it says.
+    pub event: PullRequestEvent,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// The slugs that a preview of the pull request may have, the best one first. If the event wants a
+    /// preview and there is none yet, the first one that is free is taken together with the delivery.
+    /// Empty: no preview is recorded.
+    pub slugs: Vec<GuestName>,
+}
+
+/// What became of a delivery that was to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is on disk, and is to be acted on.
+    New {
+        /// The slug of the pull request's preview, if it has one.
+        slug: Option<GuestName>,
+    },
+    /// It is on disk since it arrived for the first time.
+    Duplicate {
+        /// The slug of the pull request's preview, if it has one.
+        slug: Option<GuestName>,
+    },
+    /// It is on disk as ignored: `closed` had arrived before, and only `reopened` counts after that.
+    Overtaken {
+        /// The slug of the pull request's preview, if it has one still.
+        slug: Option<GuestName>,
+    },
+    /// It was not recorded: every slug belongs to another preview or to a guest.
+    SlugsTaken,
+}
+
+/// What to do for a pull request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Act on this one.
+    Act(Box<Delivery>),
+    /// Nothing before this time, unless another delivery arrives.
+    Wait(Timestamp),
+    /// Nothing is left.
+    Nothing,
+}
+
+/// How acting on a delivery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was acted on.
+    Done,
+    /// There was nothing to do, for this reason if it is worth telling.
+    Ignored(Option<Failure>),
+    /// It failed, and would again.
+    Failed(Failure),
+    /// It failed for a cause outside, such as GitHub being down, and is to be tried again.
+    Retry {
+        /// Why.
+        failure: Failure,
+        /// After how long; see [`retry_after`].
+        after: Duration,
+    },
+}
+
+/// Which deliveries are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// Only those of this repository.
+    pub repo: Option<RepoName>,
+    /// Only those of pull requests with this number.
+    pub number: Option<u64>,
+    /// Only those in this state.
+    pub state: Option<DeliveryState>,
+    /// Only those that arrived before this one, by [`Delivery::seq`].
+    pub before: Option<i64>,
+    /// At most so many, the newest ones.
+    pub limit: usize,
+}
+
+impl Default for DeliveryFilter {
+    /// All deliveries.
+    fn default() -> Self {
+        Self {
+            repo: None,
+            number: None,
+            state: None,
+            before: None,
+            limit: usize::MAX,
+        }
+    }
+}
+
+/// How long to wait after so many attempts that failed: 5 s, then twice as long each time, at most 10
+/// minutes.
+#[must_use]
+pub fn retry_after(attempts: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(600);
+    let doublings = attempts.saturating_sub(1).min(10);
+    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+}
+
+impl Store {
+    /// Records one delivery. Durable, and cheap when many do it at the same time: what waits for the
+    /// thread is recorded in one transaction.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says; then it was not recorded.
+    pub async fn record_delivery(&self, new: NewDelivery) -> Result<Recorded, StoreError> {
+        let recorded = self.record_deliveries(vec![new]).await?;
+        recorded.into_iter().next().ok_or(StoreError::Closed)
+    }
+
+    /// Records deliveries, all or none, in their order. The answers are in the same order. Durable; see
+    /// [`Self::record_delivery`].
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says; then none was recorded.
+    pub async fn record_deliveries(
+        &self,
+        new: Vec<NewDelivery>,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.send_recording(Recording {
+            deliveries: new,
+            answer,
+        })?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// What to do next for a pull request. Earlier intents that are pending are recorded as superseded by
+    /// the newest one, which makes this the question to ask again whenever a delivery has arrived, also
+    /// while acting on one: another answer than before means that the work in hand is in vain.
+    ///
+    /// The order is kept, with one exception: an intent does not wait for an earlier other event that is
+    /// to be tried again later.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn next_for(&self, pull_request: &PullRequest) -> Result<Next, StoreError> {
+        let pull_request = pull_request.clone();
+        self.run("read the next delivery", move |database| {
+            // What is lost with the machine's power is found again by the same rule.
+            database.write(Durability::Soon, |transaction| {
+                supersede(transaction, &pull_request)?;
+                let pending = transaction
+                    .prepare_cached(
+                        "SELECT * FROM deliveries
+                         WHERE repo = ?1 AND number = ?2 AND state = 'pending' ORDER BY seq",
+                    )?
+                    .query_map(
+                        (Word(&pull_request.repo), Number(pull_request.number)),
+                        read,
+                    )?
+                    .collect::<Result<_, _>>()?;
+                Ok(choose(pending, Timestamp::now()))
+            })
+        })
+        .await
+    }
+
+    /// The pull requests with deliveries that are pending, those first that have waited the longest.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn pending_pull_requests(&self) -> Result<Vec<PullRequest>, StoreError> {
+        self.run("read the pending pull requests", |database| {
+            let pending = database
+                .connection
+                .prepare_cached(
+                    "SELECT repo, number FROM deliveries WHERE state = 'pending'
+                     GROUP BY repo, number ORDER BY min(seq)",
+                )?
+                .query_map((), read_pull_request)?
+                .collect::<Result<_, _>>()?;
+            Ok(pending)
+        })
+        .await
+    }
+
+    /// Records how acting on a delivery ended, if it was pending, and returns whether it was: one that was
+    /// superseded in the meantime stays so. Durable soon: what is lost with the machine's power is acted on
+    /// again, which must be harmless.
+    ///
+    /// # Errors
+    /// [`StoreError::DeliveryNotFound`].
+    pub async fn finish_delivery(&self, id: &str, outcome: Outcome) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.run("record how a delivery ended", move |database| {
+            database.write(Durability::Soon, |transaction| {
+                let delivery = expect(transaction, &id)?;
+                if delivery.state != DeliveryState::Pending {
+                    return Ok(false);
+                }
+                finish(transaction, &id, &outcome)?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// Has a delivery acted on again, at its old place in the order: if a newer intent of the same pull
+    /// request has arrived, it will be superseded at once. Returns it as it is now. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::DeliveryNotFound`].
+    pub async fn replay(&self, id: &str) -> Result<Delivery, StoreError> {
+        let id = id.to_owned();
+        self.run(
+            "record that a delivery is to be acted on again",
+            move |database| {
+                database.write(Durability::Now, |transaction| {
+                    transaction
+                    .prepare_cached(
+                        "UPDATE deliveries SET state = 'pending', attempts = 0, not_before = NULL,
+                         failure = NULL, finished_at = NULL WHERE id = ?1",
+                    )?
+                    .execute([&id])?;
+                    expect(transaction, &id)
+                })
+            },
+        )
+        .await
+    }
+
+    /// The record of a delivery by GitHub's name of it.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn delivery(&self, id: &str) -> Result<Option<Delivery>, StoreError> {
+        let id = id.to_owned();
+        self.run("read a delivery", move |database| {
+            find(&database.connection, &id)
+        })
+        .await
+    }
+
+    /// The deliveries that a filter lets through, the newest first. Finished ones are kept for 30 days, and
+    /// 50,000 of them.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
+        self.run("read the deliveries", move |database| {
+            let deliveries = database
+                .connection
+                .prepare_cached(
+                    "SELECT * FROM deliveries
+                     WHERE (:repo IS NULL OR repo = :repo)
+                       AND (:number IS NULL OR number = :number)
+                       AND (:state IS NULL OR state = :state)
+                       AND (:before IS NULL OR seq < :before)
+                     ORDER BY seq DESC LIMIT :limit",
+                )?
+                .query_map(
+                    named_params! {
+                        ":repo": filter.repo.map(Word),
+                        ":number": filter.number.map(Number),
+                        ":state": filter.state.map(Word),
+                        ":before": filter.before,
+                        ":limit": i64::try_from(filter.limit).unwrap_or(i64::MAX),
+                    },
+                    read,
+                )?
+                .collect::<Result<_, _>>()?;
+            Ok(deliveries)
+        })
+        .await
+    }
+}
+
+/// Deliveries on their way to the thread, with the one who waits for the answer.
+pub(crate) struct Recording {
+    deliveries: Vec<NewDelivery>,
+    answer: oneshot::Sender<Result<Vec<Recorded>, StoreError>>,
+}
+
+impl Recording {
+    /// How many deliveries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Records these alone.
+    fn record(self, database: &mut Database) {
+        let result = record_all(database, std::slice::from_ref(&self));
+        // Nobody waits any more when the caller was cancelled; the deliveries are on disk all the same.
+        drop(self.answer.send(result));
+    }
+}
+
+/// Records all that several callers have sent, in one transaction. If that fails, each gets one of its own,
+/// so that one caller's trouble is not the others'.
+pub(crate) fn record_group(database: &mut Database, group: Vec<Recording>) {
+    match record_all(database, &group) {
+        Ok(recorded) => {
+            let mut recorded = recorded.into_iter();
+            for recording in group {
+                let own = recorded.by_ref().take(recording.len()).collect();
+                drop(recording.answer.send(Ok(own)));
+            }
+        }
+        Err(_) => {
+            for recording in group {
+                recording.record(database);
+            }
+        }
+    }
+    // Nobody waits for this, and a failure of it is no failure of a delivery.
+    if let Err(error) = prune_when_due(database) {
+        let error = error.explain("delete old deliveries", &database.path);
+        tracing::warn!(%error, "old deliveries are kept");
+    }
+}
+
+fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Recorded>, StoreError> {
+    let deliveries = || group.iter().flat_map(|recording| &recording.deliveries);
+    let recorded: Result<Vec<_>, _> = database.write(Durability::Now, |transaction| {
+        deliveries().map(|new| record(transaction, new)).collect()
+    });
+    let recorded = recorded.map_err(|error| error.explain("record a delivery", &database.path))?;
+    if let Some(count) = &mut database.deliveries_since_prune {
+        *count = count.saturating_add(u32::try_from(recorded.len()).unwrap_or(u32::MAX));
+    }
+    Ok(recorded)
+}
+
+fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Recorded, QueryError> {
+    let event = &new.event;
+    let slug = previews::slug_of(transaction, &event.pull_request)?;
+    if is_recorded(transaction, &event.delivery)? {
+        return Ok(Recorded::Duplicate { slug });
+    }
+    if is_overtaken(transaction, event)? {
+        insert(transaction, new, DeliveryState::Ignored)?;
+        return Ok(Recorded::Overtaken { slug });
+    }
+    let slug = match slug {
+        None if intent(&event.action) == Some(Intent::Present) && !new.slugs.is_empty() => {
+            match previews::claim(transaction, &NewPreview::of(event), &new.slugs)? {
+                None => return Ok(Recorded::SlugsTaken),
+                taken => taken,
+            }
+        }
+        slug => slug,
+    };
+    insert(transaction, new, DeliveryState::Pending)?;
+    Ok(Recorded::New { slug })
+}
+
+/// What an event says of the preview as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    Present,
+    Absent,
+}
+
+impl Intent {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+fn intent(action: &PrAction) -> Option<Intent> {
+    match action {
+        PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => Some(Intent::Present),
+        PrAction::Closed => Some(Intent::Absent),
+        PrAction::Edited | PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => None,
+    }
+}
+
+fn is_recorded(connection: &Connection, id: &str) -> Result<bool, QueryError> {
+    let there = connection
+        .prepare_cached("SELECT 1 FROM deliveries WHERE id = ?1")?
+        .exists([id])?;
+    Ok(there)
+}
+
+/// Whether `closed` was there first. A pull request is opened once, and a closed one has no new commits, so
+/// such an event was sent before `closed` and must not bring back what was removed.
+fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<bool, QueryError> {
+    if !matches!(event.action, PrAction::Opened | PrAction::Synchronize) {
+        return Ok(false);
+    }
+    let newest: Option<String> = connection
+        .prepare_cached(
+            "SELECT intent FROM deliveries
+             WHERE repo = ?1 AND number = ?2 AND intent IS NOT NULL AND state <> 'ignored'
+             ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(
+            (
+                Word(&event.pull_request.repo),
+                Number(event.pull_request.number),
+            ),
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(newest.as_deref() == Some(Intent::Absent.as_str()))
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    new: &NewDelivery,
+    state: DeliveryState,
+) -> Result<(), QueryError> {
+    let event = &new.event;
+    let finished_at = (state != DeliveryState::Pending).then(Time::now);
+    transaction
+        .prepare_cached(
+            "INSERT INTO deliveries
+             (id, repo, number, intent, event, received_at, state, finished_at)
+             VALUES (:id, :repo, :number, :intent, :event, :received_at, :state, :finished_at)",
+        )?
+        .execute(named_params! {
+            ":id": event.delivery,
+            ":repo": Word(&event.pull_request.repo),
+            ":number": Number(event.pull_request.number),
+            ":intent": intent(&event.action).map(Intent::as_str),
+            ":event": Json(event),
+            ":received_at": Time(new.received_at),
+            ":state": Word(state),
+            ":finished_at": finished_at,
+        })?;
+    Ok(())
+}
+
+/// The newest intent of a pull request takes the place of earlier ones.
+fn supersede(transaction: &Transaction<'_>, pull_request: &PullRequest) -> Result<(), QueryError> {
+    transaction
+        .prepare_cached(
+            "UPDATE deliveries SET state = 'superseded', finished_at = ?3
+             WHERE repo = ?1 AND number = ?2 AND state = 'pending' AND intent IS NOT NULL
+               AND seq < (
+                   SELECT seq FROM deliveries
+                   WHERE repo = ?1 AND number = ?2 AND intent IS NOT NULL AND state <> 'ignored'
+                   ORDER BY seq DESC LIMIT 1)",
+        )?
+        .execute((
+            Word(&pull_request.repo),
+            Number(pull_request.number),
+            Time::now(),
+        ))?;
+    Ok(())
+}
+
+/// Which of the pending deliveries of a pull request, in their order, to act on.
+fn choose(pending: Vec<Delivery>, now: Timestamp) -> Next {
+    let due = |delivery: &Delivery| delivery.not_before.is_none_or(|time| time <= now);
+    let mut pending = pending.into_iter();
+    let Some(first) = pending.next() else {
+        return Next::Nothing;
+    };
+    if due(&first) {
+        return Next::Act(Box::new(first));
+    }
+    let waits_for = |delivery: &Delivery| delivery.not_before.unwrap_or(now);
+    let first_due = waits_for(&first);
+    if intent(&first.event.action).is_some() {
+        return Next::Wait(first_due);
+    }
+    match pending.find(|delivery| intent(&delivery.event.action).is_some()) {
+        Some(newer) if due(&newer) => Next::Act(Box::new(newer)),
+        Some(newer) => Next::Wait(first_due.min(waits_for(&newer))),
+        None => Next::Wait(first_due),
+    }
+}
+
+fn finish(transaction: &Transaction<'_>, id: &str, outcome: &Outcome) -> Result<(), QueryError> {
+    let (state, failure, wait) = match outcome {
+        Outcome::Done => (DeliveryState::Done, None, None),
+        Outcome::Ignored(reason) => (DeliveryState::Ignored, reason.as_ref(), None),
+        Outcome::Failed(failure) => (DeliveryState::Failed, Some(failure), None),
+        Outcome::Retry { failure, after } => (DeliveryState::Pending, Some(failure), Some(*after)),
+    };
+    let now = Time::now();
+    let not_before = wait.map(|wait| {
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        Time(now.0.saturating_add(wait).unwrap_or(Timestamp::MAX))
+    });
+    let finished_at = not_before.is_none().then_some(now);
+    transaction
+        .prepare_cached(
+            "UPDATE deliveries SET state = :state, failure = :failure,
+             attempts = attempts + 1, not_before = :not_before, finished_at = :finished_at
+             WHERE id = :id",
+        )?
+        .execute(named_params! {
+            ":id": id,
+            ":state": Word(state),
+            ":failure": failure.map(Json),
+            ":not_before": not_before,
+            ":finished_at": finished_at,
+        })?;
+    Ok(())
+}
+
+/// Deletes finished deliveries that are too old or too many, from time to time. What is pending stays.
+fn prune_when_due(database: &mut Database) -> Result<(), QueryError> {
+    if database
+        .deliveries_since_prune
+        .is_some_and(|count| count < PRUNE_EVERY)
+    {
+        return Ok(());
+    }
+    database.deliveries_since_prune = Some(0);
+    database.write(Durability::Soon, |transaction| {
+        prune(transaction, KEPT, Time::now().0 - KEPT_FOR)
+    })
+}
+
+fn prune(transaction: &Transaction<'_>, kept: u32, oldest: Timestamp) -> Result<(), QueryError> {
+    // In the order of arrival, up to the first one that is young enough or not finished: a long delivery
+    // that is pending holds up what came after it, and costs nothing but space.
+    transaction
+        .prepare_cached(
+            "DELETE FROM deliveries WHERE state <> 'pending' AND (
+                 seq <= (SELECT seq FROM deliveries WHERE state <> 'pending'
+                         ORDER BY seq DESC LIMIT 1 OFFSET ?1)
+                 OR seq < (SELECT seq FROM deliveries
+                           WHERE finished_at IS NULL OR finished_at >= ?2
+                           ORDER BY seq LIMIT 1))",
+        )?
+        .execute((kept, Time(oldest)))?;
+    Ok(())
+}
+
+fn find(connection: &Connection, id: &str) -> Result<Option<Delivery>, QueryError> {
+    let delivery = connection
+        .prepare_cached("SELECT * FROM deliveries WHERE id = ?1")?
+        .query_row([id], read)
+        .optional()?;
+    Ok(delivery)
+}
+
+fn expect(connection: &Connection, id: &str) -> Result<Delivery, QueryError> {
+    let id = || id.to_owned();
+    find(connection, &id())?.ok_or_else(|| StoreError::DeliveryNotFound { id: id() }.into())
+}
+
+fn read_pull_request(row: &Row<'_>) -> rusqlite::Result<PullRequest> {
+    Ok(PullRequest {
+        repo: row.get::<_, Word<_>>("repo")?.0,
+        number: row.get::<_, Number>("number")?.0,
+    })
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let not_before: Option<Time> = row.get("not_before")?;
+    let finished_at: Option<Time> = row.get("finished_at")?;
+    let failure: Option<String> = row.get("failure")?;
+    Ok(Delivery {
+        seq: row.get("seq")?,
+        event: row.get::<_, Json<_>>("event")?.0,
+        received_at: row.get::<_, Time>("received_at")?.0,
+        state: row.get::<_, Word<_>>("state")?.0,
+        attempts: row.get("attempts")?,
+        not_before: not_before.map(|time| time.0),
+        failure: failure.as_deref().map(codec::failure),
+        finished_at: finished_at.map(|time| time.0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(id: &str) -> NewDelivery {
+        let event = serde_json::json!({
+            "delivery": id,
+            "action": "edited",
+            "pull_request": { "repo": "octo/web", "number": 7 },
+            "head_repo": null,
+            "head_sha": "0123456789abcdef0123456789abcdef01234567",
+            "head_branch": "topic",
+            "base_branch": "main",
+            "is_fork": true,
+            "author": "alice",
+            "sender": "alice",
+        });
+        NewDelivery {
+            event: serde_json::from_value(event).expect("event"),
+            received_at: Timestamp::UNIX_EPOCH,
+            slugs: Vec::new(),
+        }
+    }
+
+    /// Which of `d0` to `d9` are left after a pruning; `d4` is pending, and all others are done.
+    fn left(kept: u32, oldest: impl Fn(&Database) -> Timestamp) -> Vec<String> {
+        let directory = tempfile::tempdir().expect("directory");
+        let range = "10.100.0.0/16".parse().expect("range");
+        let path = directory.path().join("innkeeper.db");
+        let mut database = Database::open(&path, range).expect("opens");
+        let work = |transaction: &Transaction<'_>| {
+            for n in 0..10 {
+                record(transaction, &new(&format!("d{n}")))?;
+                if n != 4 {
+                    finish(transaction, &format!("d{n}"), &Outcome::Done)?;
+                }
+            }
+            Ok(())
+        };
+        database.write(Durability::Soon, work).expect("records");
+        let oldest = oldest(&database);
+        let pruned = database.write(Durability::Soon, |t| prune(t, kept, oldest));
+        pruned.expect("prunes");
+        let mut ids = database
+            .connection
+            .prepare("SELECT id FROM deliveries ORDER BY seq")
+            .expect("prepares");
+        let ids = ids.query_map((), |row| row.get(0)).expect("reads");
+        ids.collect::<Result<_, _>>().expect("reads")
+    }
+
+    #[test]
+    fn finished_deliveries_go_when_they_are_too_many_or_too_old() {
+        let long_ago = |_: &Database| Timestamp::UNIX_EPOCH;
+        assert_eq!(left(10, long_ago).len(), 10);
+        assert_eq!(left(3, long_ago), ["d4", "d7", "d8", "d9"]);
+        assert_eq!(left(0, long_ago), ["d4"], "what is pending stays");
+
+        let time_of_d2 = |database: &Database| {
+            let sql = "SELECT finished_at FROM deliveries WHERE id = 'd2'";
+            let time: Time = database
+                .connection
+                .query_row(sql, (), |row| row.get(0))
+                .expect("reads");
+            time.0
+        };
+        assert_eq!(left(10, time_of_d2)[0], "d2");
+        assert_eq!(
+            left(10, |_| Timestamp::MAX),
+            ["d4", "d5", "d6", "d7", "d8", "d9"],
+            "what is pending holds up those behind it"
+        );
+    }
+}

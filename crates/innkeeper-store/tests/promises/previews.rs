@@ -1,0 +1,209 @@
+//! A preview has one slug, which nobody else has, and what is known of it is kept.
+
+use innkeeper_model::preview::{CommitSha, Meta, PrAction, PreviewState};
+use innkeeper_model::{Code, Explain, Failure, GuestKind};
+use innkeeper_store::{NewPreview, PreviewFact, PreviewWant, Store, StoreError};
+use jiff::Timestamp;
+
+use crate::deliveries::{event, pull_request, sha};
+use crate::support::{Fixture, closure, create, name, new_guest};
+
+const SUBNET: &str = "10.100.0.0/16";
+
+fn preview(number: u64) -> NewPreview {
+    NewPreview::of(&event("d", number, PrAction::Opened, 1))
+}
+
+fn meta() -> Meta {
+    serde_json::from_value(serde_json::json!({
+        "setupService": "setup",
+        "appServices": ["web"],
+        "database": "host",
+        "routes": [{"path": "/", "port": 3000}],
+        "hostSecrets": [],
+        "extraHosts": [],
+    }))
+    .expect("meta")
+}
+
+async fn claim(store: &Store, number: u64, slugs: &[&str]) -> Result<String, StoreError> {
+    let slugs = slugs.iter().copied().map(name).collect();
+    let preview = store.claim_preview(preview(number), slugs).await?;
+    Ok(preview.record.slug.to_string())
+}
+
+#[tokio::test]
+async fn a_slug_belongs_to_one_preview_until_it_is_forgotten() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    assert_eq!(claim(store, 1, &["web-1"]).await.expect("claims"), "web-1");
+    let other = claim(store, 2, &["web-1", "web-2"]).await;
+    assert_eq!(other.expect("claims"), "web-2");
+    let refused = claim(store, 3, &["web-1", "web-2"])
+        .await
+        .expect_err("taken");
+    assert_eq!(refused.code(), Code::SlugConflict);
+    assert_eq!(
+        refused.to_string(),
+        "octo/web#3 gets no preview: the slug 'web-1' is taken, and so are 1 others"
+    );
+    assert_eq!(claim(store, 1, &["new"]).await.expect("known"), "web-1");
+
+    let fixture = fixture.reopened().await;
+    let store = &fixture.store;
+    let known = store.preview_of(&pull_request(2)).await.expect("reads");
+    assert_eq!(known.expect("kept").record.slug, name("web-2"));
+    for _ in 0..2 {
+        store.forget_preview(&name("web-1")).await.expect("forgets");
+    }
+    assert_eq!(claim(store, 3, &["web-1"]).await.expect("claims"), "web-1");
+    let slugs: Vec<_> = store.previews().await.expect("reads");
+    assert_eq!(slugs.len(), 2);
+}
+
+#[tokio::test]
+async fn previews_and_agents_share_their_names() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    create(store, "web-1").await;
+    assert_eq!(claim(store, 1, &["web-1", "x"]).await.expect("claims"), "x");
+    let refused = store.create_guest(new_guest("x"), "uid:0").await;
+    assert!(
+        matches!(&refused, Err(StoreError::NameOfPreview { owner, .. }) if owner == "octo/web#1"),
+        "{refused:?}"
+    );
+    let mut own = new_guest("x");
+    own.kind = GuestKind::Preview;
+    store
+        .create_guest(own, "uid:0")
+        .await
+        .expect("its own guest");
+}
+
+#[tokio::test]
+async fn what_is_learnt_of_a_preview_is_kept() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let slug = name("web-1");
+    claim(store, 1, &["web-1"]).await.expect("claims");
+    let fault = Failure::new(Code::Internal, "no");
+    let active = Timestamp::from_microsecond(1_800_000_000_000_001).expect("time");
+    let facts = vec![
+        PreviewFact::Want(PreviewWant::Absent),
+        PreviewFact::Head {
+            repo: None,
+            branch: preview(1).branch,
+            sha: sha(7),
+        },
+        PreviewFact::State(PreviewState::Live),
+        PreviewFact::Evaluated {
+            key: "k".to_owned(),
+            closure: closure(),
+            meta: Box::new(meta()),
+        },
+        PreviewFact::Live {
+            sha: sha(7),
+            closure: closure(),
+            meta: Box::new(meta()),
+        },
+        PreviewFact::Comment(Some(5)),
+        PreviewFact::Deployment(Some(6)),
+        PreviewFact::Fault(Some(fault.clone())),
+        PreviewFact::LastDelivery("d9".to_owned()),
+        PreviewFact::Active(active),
+    ];
+    let told = store.set_preview(&slug, facts).await.expect("records");
+    store.approve(&slug, &sha(7)).await.expect("approves");
+    let fixture = fixture.reopened().await;
+    let store = &fixture.store;
+    let kept = store.preview(&slug).await.expect("reads").expect("kept");
+    assert_eq!(kept.record.approved_sha, Some(sha(7)));
+    assert_eq!(kept.want, PreviewWant::Absent);
+    assert_eq!(kept.record.wanted_sha, sha(7));
+    assert!(kept.record.is_from_fork(), "its repository is gone");
+    assert_eq!(kept.record.state, PreviewState::Live);
+    assert_eq!(kept.record.live_sha, Some(sha(7)));
+    assert_eq!(kept.record.fault, Some(fault));
+    assert_eq!(kept.record.last_delivery.as_deref(), Some("d9"));
+    assert_eq!(kept.record.last_activity, active);
+    assert_eq!(
+        (&kept.evaluation.as_deref(), &kept.meta),
+        (&Some("k"), &Some(meta()))
+    );
+    assert_eq!(
+        (&kept.live_closure, &kept.live_meta),
+        (&Some(closure()), &Some(meta()))
+    );
+    assert_eq!((kept.comment_id, kept.deployment_id), (Some(5), Some(6)));
+    let mut before = kept.clone();
+    before.record.approved_sha = None;
+    assert_eq!(told, before);
+
+    let gone = vec![PreviewFact::NotLive, PreviewFact::Comment(None)];
+    let gone = store.set_preview(&slug, gone).await.expect("records");
+    assert_eq!(
+        (gone.record.live_sha, gone.live_meta, gone.comment_id),
+        (None, None, None)
+    );
+    store.withdraw_approval(&slug).await.expect("withdraws");
+    let nobody = store.approve(&name("nobody"), &sha(1)).await;
+    assert!(matches!(nobody, Err(StoreError::PreviewNotFound { .. })));
+}
+
+#[tokio::test]
+async fn facts_are_recorded_all_or_none() {
+    let fixture = Fixture::new(SUBNET);
+    let nobody = name("nobody");
+    let facts = vec![PreviewFact::Want(PreviewWant::Absent)];
+    let refused = fixture.store.set_preview(&nobody, facts).await;
+    assert!(matches!(refused, Err(StoreError::PreviewNotFound { .. })));
+    assert!(CommitSha::parse("main").is_err());
+}
+
+#[tokio::test]
+async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    for key in ["held", "asked", "idle"] {
+        store
+            .remember_evaluation(key, &closure(), &meta())
+            .await
+            .expect("keeps");
+    }
+    claim(store, 1, &["web-1"]).await.expect("claims");
+    let held = PreviewFact::Evaluated {
+        key: "held".to_owned(),
+        closure: closure(),
+        meta: Box::new(meta()),
+    };
+    store
+        .set_preview(&name("web-1"), vec![held])
+        .await
+        .expect("records");
+    let idle = store
+        .evaluation("idle")
+        .await
+        .expect("reads")
+        .expect("kept");
+    let asked = loop {
+        let asked = store
+            .evaluation("asked")
+            .await
+            .expect("reads")
+            .expect("kept");
+        if asked.used_at > idle.used_at {
+            break asked;
+        }
+    };
+    let forgotten = store
+        .forget_unused_evaluations(asked.used_at)
+        .await
+        .expect("forgets");
+    let keys: Vec<_> = forgotten.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["idle"]);
+    store.forget_evaluation("asked").await.expect("forgets");
+    let left = store.evaluations().await.expect("reads");
+    assert_eq!(left.len(), 1);
+    assert_eq!((left[0].key.as_str(), &left[0].meta), ("held", &meta()));
+    assert!(store.evaluation("idle").await.expect("reads").is_none());
+}

@@ -1,0 +1,436 @@
+//! The settings: a part of innkeeperd's file, overridden by environment variables.
+//!
+//! `webhook.a` can be overridden by the variable `INNKEEPER_WEBHOOK_A`. Sections of the file that are
+//! innkeeperd's are not looked at. What neither says, the files of the contract may: `WEBHOOK_PORT` and
+//! `ALLOWED_REPOS` in `/var/secrets/preview.env`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use innkeeper_github::{EnvironmentFiles, SecretFileError, signature};
+use innkeeper_model::api::Setting;
+use innkeeper_model::preview::RepoName;
+use innkeeper_model::preview::intake::INTAKE_SOCKET;
+use innkeeper_model::{Code, Explain};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
+
+/// The port of the contract.
+const DEFAULT_PORT: u16 = 3100;
+
+/// What this program needs of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Where innkeeperd's sockets are.
+    pub runtime_dir: PathBuf,
+    /// This program's own section.
+    pub webhook: Webhook,
+    /// The log.
+    pub log: Log,
+}
+
+/// This program's own section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// The address to listen on, unless systemd gives a socket; empty means the port of `WEBHOOK_PORT`, or
+    /// 3100, of the loopback interface.
+    pub listen: String,
+    /// innkeeperd's intake socket; empty means `<runtime_dir>/intake.sock`.
+    pub intake: String,
+    /// Files with one webhook secret each, at most two: the new one and the one that it replaces. Empty means
+    /// systemd's credentials `webhook-secret` and `webhook-secret-previous`, or else `environment_files`.
+    pub secret_files: Vec<PathBuf>,
+    /// Files of variables as the contract has them.
+    pub environment_files: Vec<PathBuf>,
+    /// The repositories whose deliveries are taken; empty means all, and left out means `ALLOWED_REPOS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_repos: Option<Vec<RepoName>>,
+    /// How many connections there may be at the same time. More wait.
+    pub max_connections: usize,
+    /// How long a request's head, and then its body, may take to arrive, in seconds. A connection without a
+    /// request is closed after as long.
+    pub timeout_seconds: u64,
+}
+
+/// The log. The same settings as innkeeperd's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// What is logged: a level, or a filter such as `info,innkeeper_webhook=debug`.
+    pub level: String,
+    /// `auto`, `text`, `json` or `journald`.
+    pub format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// To the journal where systemd has given us one, and as text otherwise.
+    Auto,
+    /// Lines for people, on standard error.
+    Text,
+    /// One JSON object in each line, on standard error.
+    Json,
+    /// To the journal, with fields.
+    Journald,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            runtime_dir: "/run/innkeeper".into(),
+            webhook: Webhook::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            listen: String::new(),
+            intake: String::new(),
+            secret_files: Vec::new(),
+            environment_files: signature::ENVIRONMENT_FILES.map(PathBuf::from).to_vec(),
+            allowed_repos: None,
+            max_connections: 256,
+            timeout_seconds: 10,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a setting is misspelt or has the wrong type.
+    #[error("the configuration {origin} is wrong:\n{problem}")]
+    Wrong {
+        /// The file, or the environment variable.
+        origin: String,
+        /// What is wrong, with the place.
+        problem: String,
+    },
+    /// A setting's value makes no sense.
+    #[error("{setting}: {problem}")]
+    Value {
+        /// The setting, such as `webhook.listen`.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Explain for ConfigError {
+    fn code(&self) -> Code {
+        Code::InvalidConfig
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Read { .. } => format!(
+                "Make it readable for this program's user, or give another file with --config; without {DEFAULT_FILE} every setting has its default."
+            ),
+            Self::Wrong { .. } | Self::Value { .. } => {
+                "Correct it and try `innkeeper-webhook --check-config`.".to_owned()
+            }
+        })
+    }
+}
+
+/// A configuration with the origin of each value.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every setting and where it comes from.
+    pub settings: Vec<Setting>,
+    /// The file that was asked for.
+    file: Option<PathBuf>,
+    /// The directory of systemd's credentials (systemd.exec(5), "Credentials").
+    pub credentials: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// Reads the configuration. `file` must exist; without it, [`DEFAULT_FILE`] may.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a value is wrong.
+    pub fn read(
+        file: Option<&Path>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let (origin, text) = read(file)?;
+        let mut table = parse::<Table>(&origin, &text)?;
+        // Types are checked on the file alone first: only then does the message show the line.
+        parse::<Config>(&origin, &text)?;
+        let defaults = Table::try_from(Config::default()).map_err(|e| wrong("of defaults", &e))?;
+        let mut origins = Vec::new();
+        for (name, default) in names(&defaults) {
+            let overriding = format!("INNKEEPER_{}", name.to_uppercase().replace('.', "_"));
+            let origin = match variable(&overriding) {
+                Some(text) => {
+                    insert(&mut table, &name, value_like(default.as_ref(), &text));
+                    // Checked one by one, so that the message names the variable.
+                    config(&table, &overriding)?;
+                    overriding
+                }
+                None if lookup(&table, &name).is_some() => "file".to_owned(),
+                None => "default".to_owned(),
+            };
+            origins.push((name, origin));
+        }
+        let config = config(&table, "as a whole")?;
+        config.validate()?;
+        Ok(Self {
+            settings: settings(&config, origins)?,
+            config,
+            file: file.map(Path::to_owned),
+            credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        })
+    }
+
+    /// Reads the same configuration again.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn again(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Self::read(self.file.as_deref(), variable)
+    }
+}
+
+impl Config {
+    /// innkeeperd's intake socket.
+    #[must_use]
+    pub fn intake(&self) -> PathBuf {
+        match self.webhook.intake.as_str() {
+            "" => self.runtime_dir.join(INTAKE_SOCKET),
+            path => path.into(),
+        }
+    }
+
+    /// The address to listen on.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        // The file may be for others' eyes only; then the port is the one that everybody expects.
+        let port = || {
+            self.contract()
+                .ok()?
+                .get("WEBHOOK_PORT")?
+                .expose()
+                .parse()
+                .ok()
+        };
+        self.webhook.listen.parse().unwrap_or_else(|_| {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port().unwrap_or(DEFAULT_PORT)))
+        })
+    }
+
+    /// What the files of the contract say.
+    ///
+    /// # Errors
+    /// When one is there and cannot be read.
+    pub fn contract(&self) -> Result<EnvironmentFiles, SecretFileError> {
+        EnvironmentFiles::read(&self.webhook.environment_files)
+    }
+
+    /// What types alone do not say.
+    fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |setting, problem: &str| {
+            Err(ConfigError::Value {
+                setting,
+                problem: problem.to_owned(),
+            })
+        };
+        let webhook = &self.webhook;
+        if !webhook.listen.is_empty() && webhook.listen.parse::<SocketAddr>().is_err() {
+            return refuse("webhook.listen", "write it as <address>:<port>");
+        }
+        if !self.intake().is_absolute() {
+            return refuse("webhook.intake", "the path must start with '/'");
+        }
+        if webhook.max_connections == 0 || webhook.timeout_seconds == 0 {
+            return refuse(
+                "webhook.max_connections and webhook.timeout_seconds",
+                "must be at least 1",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(file: Option<&Path>) -> Result<(String, String), ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let origin = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((origin, text)),
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok((origin, String::new()))
+        }
+        Err(source) => Err(ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(origin: &str, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| wrong(origin, &error))
+}
+
+fn config(table: &Table, origin: &str) -> Result<Config, ConfigError> {
+    table
+        .clone()
+        .try_into()
+        .map_err(|error| wrong(origin, &error))
+}
+
+fn wrong(origin: &str, problem: &impl ToString) -> ConfigError {
+    ConfigError::Wrong {
+        origin: origin.to_owned(),
+        problem: problem.to_string().trim_end().to_owned(),
+    }
+}
+
+/// Every setting's name with dots, and its default if it has one.
+fn names(defaults: &Table) -> Vec<(String, Option<Value>)> {
+    let mut all = Vec::new();
+    for (key, value) in defaults {
+        match value {
+            Value::Table(section) => all.extend(
+                section
+                    .iter()
+                    .map(|(name, value)| (format!("{key}.{name}"), Some(value.clone()))),
+            ),
+            value => all.push((key.clone(), Some(value.clone()))),
+        }
+    }
+    all.push(("webhook.allowed_repos".to_owned(), None));
+    all
+}
+
+fn settings(config: &Config, origins: Vec<(String, String)>) -> Result<Vec<Setting>, ConfigError> {
+    let effective = Table::try_from(config).map_err(|error| wrong("as a whole", &error))?;
+    let settings = origins.into_iter().filter_map(|(name, origin)| {
+        let value = lookup(&effective, &name)?.to_string();
+        Some(Setting {
+            name,
+            value,
+            origin,
+        })
+    });
+    Ok(settings.collect())
+}
+
+fn lookup<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
+    match name.split_once('.') {
+        None => table.get(name),
+        Some((section, rest)) => lookup(table.get(section)?.as_table()?, rest),
+    }
+}
+
+fn insert(table: &mut Table, name: &str, value: Value) {
+    match name.split_once('.') {
+        None => drop(table.insert(name.to_owned(), value)),
+        Some((section, rest)) => {
+            let inner = table
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Reads a variable as the type that the setting has: text as it stands, everything else as TOML.
+fn value_like(default: Option<&Value>, text: &str) -> Value {
+    if default.is_some_and(Value::is_str) {
+        return Value::String(text.to_owned());
+    }
+    let parsed: Result<Table, _> = toml::from_str(&format!("value = {text}"));
+    let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let directory = tempfile::tempdir().expect("directory");
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, text).expect("written");
+        Loaded::read(Some(&file), |name| {
+            let found = variables.iter().find(|(n, _)| *n == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn complaint(text: &str, variables: &[(&str, &str)]) -> String {
+        let error = load(text, variables).expect_err("refused").to_string();
+        // The file's name differs from run to run.
+        let start = error.find("config.toml").unwrap_or(0);
+        error[start..].to_owned()
+    }
+
+    #[test]
+    fn sections_of_the_daemon_are_left_alone() {
+        let loaded = load(
+            "runtime_dir = '/run/x'\n[network]\nsubnet = '10.1.0.0/16'\n[webhook]\nallowed_repos = ['octo/web']",
+            &[("INNKEEPER_WEBHOOK_MAX_CONNECTIONS", "7"), ("INNKEEPER_WEBHOOK_LISTEN", "[::1]:1")],
+        )
+        .expect("valid");
+        assert_eq!(loaded.config.intake(), Path::new("/run/x/intake.sock"));
+        assert_eq!(loaded.config.listen().to_string(), "[::1]:1");
+        let lines: Vec<String> = loaded
+            .settings
+            .iter()
+            .map(|s| format!("{} = {} # {}", s.name, s.value, s.origin))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn the_port_is_the_contracts() {
+        let directory = tempfile::tempdir().expect("directory");
+        let file = directory.path().join("preview.env");
+        let text = format!("[webhook]\nenvironment_files = ['{}']", file.display());
+        let listen = || load(&text, &[]).expect("valid").config.listen().to_string();
+        assert_eq!(listen(), "127.0.0.1:3100");
+        std::fs::write(&file, "WEBHOOK_PORT=4100\n").expect("written");
+        assert_eq!(listen(), "127.0.0.1:4100");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        insta::assert_snapshot!(complaint("[webhook]\nlisten_on = 'x'", &[]));
+        insta::assert_snapshot!(complaint("[webhook]\nallowed_repos = ['web']", &[]));
+        insta::assert_snapshot!(complaint("", &[("INNKEEPER_WEBHOOK_LISTEN", "3100")]));
+        insta::assert_snapshot!(complaint("", &[("INNKEEPER_WEBHOOK_ALLOWED_REPOS", "web")]));
+        insta::assert_snapshot!(complaint("[webhook]\ntimeout_seconds = 0", &[]));
+    }
+}

@@ -1,0 +1,91 @@
+//! A client that keeps its connection, as GitHub's proxy in front of us does.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::payload::Sent;
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    /// Null if it was no JSON.
+    pub(crate) body: Value,
+}
+
+/// A connection, made when it is needed.
+pub(crate) struct Client {
+    address: SocketAddr,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            connection: None,
+        }
+    }
+
+    /// Sends a delivery. An error means that the connection broke, which ends it.
+    pub(crate) async fn deliver(&mut self, sent: &Sent) -> Result<Answered, hyper::Error> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri("/webhook/github")
+            .header("X-GitHub-Delivery", &sent.id)
+            .header("X-GitHub-Event", &sent.event);
+        if let Some(signature) = &sent.signature {
+            request = request.header("X-Hub-Signature-256", signature);
+        }
+        let body = Full::new(sent.body.clone());
+        self.send(request.body(body).expect("request")).await
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answered, hyper::Error> {
+        let request = Request::get(path).body(Full::default()).expect("request");
+        self.send(request).await
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Answered, hyper::Error> {
+        let host = hyper::header::HeaderValue::from_static("webhook.example.com");
+        request.headers_mut().insert(hyper::header::HOST, host);
+        let result = self.exchange(request).await;
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answered, hyper::Error> {
+        let sender = match self.connection.take() {
+            Some(sender) if !sender.is_closed() => self.connection.insert(sender),
+            _ => self.connection.insert(connect(self.address).await?),
+        };
+        sender.ready().await?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        Ok(Answered {
+            status,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        })
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, hyper::Error> {
+    let stream = TcpStream::connect(address).await.expect("connects");
+    stream.set_nodelay(true).expect("socket option");
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,155 @@
+//! The least that innkeeperd's side of the intake has to be: the real store behind the real socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::post;
+use axum::{Json, Router};
+use innkeeper_model::preview::intake::{INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BODY};
+use innkeeper_model::{Failure, GuestName};
+use innkeeper_store::{NewDelivery, Recorded, Store};
+use tokio::net::UnixListener;
+
+use super::command;
+
+/// Names the directory that a process of ours is to serve the intake of.
+const CHILD: &str = "INNKEEPER_WEBHOOK_TEST_INTAKE";
+
+/// Where the socket is in a directory.
+pub(crate) fn socket(directory: &Path) -> PathBuf {
+    directory.join("intake.sock")
+}
+
+pub(crate) fn open(directory: &Path) -> Store {
+    let subnet = "10.100.0.0/16".parse().expect("subnet");
+    Store::open(&directory.join("innkeeper.db"), subnet).expect("opens")
+}
+
+/// The intake as a part of this process.
+pub(crate) fn start(directory: &Path) -> (Store, tokio::task::JoinHandle<()>) {
+    let store = open(directory);
+    let serving = tokio::spawn(serve(bind(directory), store.clone()));
+    (store, serving)
+}
+
+/// Listens as innkeeperd does: a socket that a dead one has left goes.
+pub(crate) fn bind(directory: &Path) -> UnixListener {
+    let (path, aside) = (socket(directory), directory.join("intake.new"));
+    drop(std::fs::remove_file(&aside));
+    let listener = UnixListener::bind(&aside).expect("listens");
+    let everybody = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(&aside, everybody).expect("permissions");
+    std::fs::rename(&aside, &path).expect("renames");
+    listener
+}
+
+pub(crate) async fn serve(listener: UnixListener, store: Store) {
+    let app = Router::new()
+        .route(INTAKE_PATH, post(deliveries))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(store);
+    axum::serve(listener, app).await.expect("serves");
+}
+
+async fn deliveries(
+    State(store): State<Store>,
+    Json(requests): Json<Vec<IntakeRequest>>,
+) -> Json<Vec<IntakeAnswer>> {
+    let slugs: Vec<_> = requests.iter().map(slug).collect();
+    let new = requests
+        .into_iter()
+        .zip(&slugs)
+        .map(|(request, slug)| NewDelivery {
+            event: request.event,
+            received_at: request.received_at,
+            slugs: vec![slug.clone()],
+        });
+    let answers = match store.record_deliveries(new.collect()).await {
+        Ok(recorded) => recorded.into_iter().zip(slugs).map(answer).collect(),
+        Err(error) => {
+            let failure = Failure::from(&error);
+            let failed = IntakeAnswer::Failed { failure };
+            vec![failed; slugs.len()]
+        }
+    };
+    Json(answers)
+}
+
+fn slug(request: &IntakeRequest) -> GuestName {
+    let number = request.event.pull_request.number;
+    format!("web-{number}").parse().expect("name")
+}
+
+fn answer((recorded, would_be): (Recorded, GuestName)) -> IntakeAnswer {
+    match recorded {
+        Recorded::New { slug } | Recorded::Overtaken { slug } => IntakeAnswer::Accepted {
+            slug: slug.unwrap_or(would_be),
+        },
+        Recorded::Duplicate { slug } => IntakeAnswer::Duplicate {
+            slug: slug.unwrap_or(would_be),
+        },
+        Recorded::SlugsTaken => IntakeAnswer::SlugCollision,
+    }
+}
+
+/// The intake as a process of its own, which can be killed.
+pub(crate) struct IntakeProcess {
+    child: Child,
+    directory: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl IntakeProcess {
+    /// Starts this program again with these arguments, which must lead it to [`serve_if_child`].
+    pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            child: spawn(directory, &arguments),
+            directory: directory.to_owned(),
+            arguments,
+        }
+    }
+
+    /// Kills it with signal 9 and starts another one.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.directory, &self.arguments);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kills");
+        self.child.wait().expect("ends");
+    }
+}
+
+impl Drop for IntakeProcess {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn spawn(directory: &Path, arguments: &[String]) -> Child {
+    command(std::env::current_exe().expect("own path"))
+        .args(arguments)
+        .env(CHILD, directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts")
+}
+
+/// In a process that [`IntakeProcess`] has started, serves until it is killed.
+pub(crate) fn serve_if_child() {
+    let Some(directory) = std::env::var_os(CHILD).map(PathBuf::from) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async { serve(bind(&directory), open(&directory)).await });
+}

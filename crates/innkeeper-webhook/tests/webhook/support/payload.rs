@@ -1,0 +1,62 @@
+//! Deliveries as GitHub sends them.
+
+use hyper::body::Bytes;
+use innkeeper_github::Secret;
+use innkeeper_github::signature::SecretSet;
+use serde_json::{Value, json};
+
+/// The webhook's secret.
+pub(crate) const SECRET: &str = "it is no secret";
+
+/// A delivery to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) signature: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+impl Sent {
+    /// A signed `pull_request` event with the fields that matter.
+    pub(crate) fn pull_request(id: &str, action: &str, number: u64, commit: u64) -> Self {
+        let body = payload(action, number, commit).to_string();
+        Self::signed(id, "pull_request", body)
+    }
+
+    pub(crate) fn signed(id: &str, event: &str, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self {
+            id: id.to_owned(),
+            event: event.to_owned(),
+            signature: Some(sign(SECRET, &body)),
+            body,
+        }
+    }
+}
+
+pub(crate) fn sign(secret: &str, body: &[u8]) -> String {
+    let secrets = SecretSet::new([Secret::new(secret)]).expect("a secret");
+    secrets.sign(body)
+}
+
+pub(crate) fn payload(action: &str, number: u64, commit: u64) -> Value {
+    json!({
+        "action": action,
+        "number": number,
+        "pull_request": {
+            "number": number,
+            "state": "open",
+            "user": { "login": "alice" },
+            "head": {
+                "ref": "topic", "sha": format!("{commit:040x}"), "repo": { "full_name": "octo/web" }
+            },
+            "base": {
+                "ref": "main", "sha": format!("{commit:040x}"), "repo": { "full_name": "octo/web" }
+            },
+        },
+        "repository": { "full_name": "octo/web" },
+        "sender": { "login": "alice" },
+        "label": { "name": "preview" },
+    })
+}
