@@ -1,0 +1,69 @@
+"""A guest comes, works and goes as a unit of systemd, and nothing of it stays.
+
+Needs: nothing.
+"""
+
+boot()
+same(json.loads(machine.succeed("innkeeper status --json"))["supervisor"], "systemd", "the supervisor")
+doctor()
+# The first guest brings what stays with the daemon: the firewall's table and the slice.
+create("first")
+machine.succeed("agent destroy first")
+before = traces()
+
+for kind in (PLAIN, SYSTEMD):
+    with subtest(f"a guest of the kind {kind}"):
+        web = create("web", kind, "--memory 200M --cpus 0.5 --tasks 300")
+        same(web["state"], "running", "the state")
+        is_true("Hello from web." in page(web["guest_address"]), "its page")
+
+        with subtest("systemctl and machinectl show it"):
+            machine.require_unit_state(unit("web"))
+            machine.succeed("systemctl status --no-pager innkeeper.slice", f"systemctl status --no-pager {unit('web')}")
+            for name, value in {
+                "Slice": "innkeeper.slice",
+                "Transient": "yes",
+                "SubState": "running",
+                "Delegate": "yes",
+                "KillMode": "mixed",
+                "OOMPolicy": "continue",
+                "MemoryMax": str(200 << 20),
+                "MemorySwapMax": "0",
+                "TasksMax": "300",
+                "CPUQuotaPerSecUSec": "500ms",
+            }.items():
+                same(machine.get_unit_property(unit("web"), name), value, name)
+            machine.succeed("machinectl status --no-pager web")
+            same(machine.succeed("machinectl show --value --property=Unit web").strip(), unit("web"), "its unit")
+            is_true(leader("web") > 1, "it has a first process")
+
+        with subtest("exec and logs"):
+            same(machine.succeed("agent exec web -- hostname"), "web\n", "exec")
+            same(machine.execute("agent exec web -- sh -c 'exit 7'")[0], 7, "the status of a command")
+            init = machine.succeed("agent exec web -- cat /proc/1/comm").strip()
+            same(init, {PLAIN: "busybox", SYSTEMD: "systemd"}[kind], "process 1")
+            wanted = {PLAIN: "web is up.", SYSTEMD: "web server on port 80"}[kind]
+            machine.wait_until_succeeds(f"agent logs web | grep -F '{wanted}'")
+            # The same lines are in the host's journal, under the guest's unit.
+            machine.wait_until_succeeds(f"journalctl --unit={unit('web')} --output=cat | grep -F '{wanted}'")
+
+        with subtest("stop and start keep its files and its address"):
+            machine.succeed("agent exec web -- sh -c 'echo kept > /var/www/index.html'")
+            machine.succeed("agent stop web")
+            same(guest("web")["state"], "stopped", "the state")
+            machine.fail("machinectl show web")
+            machine.succeed("agent start web")
+            machine.wait_for_open_port(80, web["guest_address"])
+            same(page(web["guest_address"]), "kept\n", "its page")
+            same(guest("web")["guest_address"], web["guest_address"], "its address")
+
+        doctor()
+        machine.succeed("agent destroy web")
+        nothing_left(before)
+
+with subtest("a closure that is in the store already"):
+    closure = machine.succeed(f"nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --print-out-paths '{attribute(PLAIN)}'").strip()
+    machine.succeed(f"agent create stored --closure {closure} --wait --wait-port 80")
+    machine.succeed("agent destroy stored")
+nothing_left(before)
+doctor()
