@@ -41,7 +41,7 @@ for kind in (PLAIN, SYSTEMD):
             same(machine.succeed("agent exec web -- hostname"), "web\n", "exec")
             same(machine.execute("agent exec web -- sh -c 'exit 7'")[0], 7, "the status of a command")
             init = machine.succeed("agent exec web -- cat /proc/1/comm").strip()
-            same(init, {PLAIN: "busybox", SYSTEMD: "systemd"}[kind], "process 1")
+            same(init, {PLAIN: "init", SYSTEMD: "systemd"}[kind], "process 1")
             wanted = {PLAIN: "web is up.", SYSTEMD: "web server on port 80"}[kind]
             machine.wait_until_succeeds(f"agent logs web | grep -F '{wanted}'")
             # The same lines are in the host's journal, under the guest's unit.

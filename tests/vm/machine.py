@@ -241,7 +241,10 @@ class Machine:
     def execute(
         self, command: str, check_return: bool = True, timeout: float | None = 900, quiet: bool = False
     ) -> tuple[int, str]:
-        """Runs a command and returns its status and what it printed. Status 124 when it took too long."""
+        """Runs a command and returns its status and its standard output; standard error goes to the log.
+
+        The status is 124 when it took too long.
+        """
         del check_return  # The NixOS test driver has it.
         self.start()
         began = time.monotonic()
@@ -250,16 +253,21 @@ class Machine:
                 self._command(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE,
                 timeout=timeout,
                 check=False,
             )
-            status, output = done.returncode, done.stdout.decode(errors="replace")
+            status, output, errors = done.returncode, done.stdout, done.stderr
         except subprocess.TimeoutExpired as expired:
-            status, output = 124, (expired.stdout or b"").decode(errors="replace")
+            status, output, errors = 124, expired.stdout or b"", expired.stderr or b""
         if not quiet:
             self.log(f"$ {shortened(command)}  -> {status} ({time.monotonic() - began:.2f} s)")
-        return status, output
+            self._log_errors(errors)
+        return status, output.decode(errors="replace")
+
+    def _log_errors(self, errors: bytes) -> None:
+        for line in errors.decode(errors="replace").splitlines():
+            self.log(f"  | {line}")
 
     def succeed(self, *commands: str, timeout: float | None = PATIENCE) -> str:
         """Runs commands that must succeed, and returns what they printed."""

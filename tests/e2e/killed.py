@@ -1,0 +1,62 @@
+"""A daemon that is killed in the middle of creating or destroying a guest ends what it began.
+
+The points are those of crates/innkeeperd/tests/e2e/crash.rs, of which these are the ones where systemd has
+a part; a release has none of them.
+
+Needs: debug-build.
+"""
+
+CREATE = ("create:ensure-unit:before", "create:ensure-unit:after", "create:ensure-network:after", "create:release:after")
+DESTROY = ("destroy:stop-unit:before", "destroy:stop-unit:after", "destroy:remove-unit:after", "destroy:finish:before")
+DROP_IN = "/run/systemd/system/innkeeperd.service.d/crash.conf"
+
+
+def killed_at(point: str, command: str) -> None:
+    """Runs a command of which the daemon is killed at a point, and starts the daemon again."""
+    machine.succeed(
+        "mkdir -p $(dirname " + DROP_IN + ")",
+        f"printf '[Service]\\nRestart=no\\nEnvironment=INNKEEPER_CRASH_AT={point}\\n' > {DROP_IN}",
+        "systemctl daemon-reload",
+        "systemctl restart innkeeperd.service",
+    )
+    machine.execute(command)
+    machine.wait_until_succeeds("systemctl is-failed innkeeperd.service")
+    same(machine.get_unit_property("innkeeperd.service", "Result"), "signal", f"how the daemon ended at {point}")
+    machine.succeed(f"rm {DROP_IN}", "systemctl daemon-reload", "systemctl start innkeeperd.service")
+    wait_until_quiet()
+
+
+boot()
+create("web")
+machine.succeed("agent destroy web")
+before = traces()
+
+for kind in (PLAIN, SYSTEMD):
+    for point in CREATE:
+        with subtest(f"{kind}: {point}"):
+            killed_at(point, f"timeout 20 agent create web --flake '{attribute(kind)}'")
+            same(guest("web")["state"], "running", "the state")
+            machine.wait_for_open_port(80, guest("web")["guest_address"])
+            doctor()
+            machine.succeed("agent destroy web")
+            nothing_left(before)
+    for point in DESTROY:
+        with subtest(f"{kind}: {point}"):
+            create("web", kind)
+            killed_at(point, "timeout 20 agent destroy web")
+            same(guests(), {}, "the guests")
+            doctor()
+            nothing_left(before)
+
+with subtest("nspawn of a guest is killed"):
+    # Its processes would go on without it; nobody would be there to tell of their end.
+    web = create("web")
+    nspawn = machine.get_unit_property(unit("web"), "MainPID")
+    first = leader("web")
+    machine.succeed(f"kill -KILL {nspawn}")
+    machine.wait_until_succeeds(f"! test -d /proc/{first}")
+    wait_until_quiet()
+    wait_for_state("web", "running")
+    machine.wait_for_open_port(80, web["guest_address"])
+    machine.succeed("agent destroy web")
+    nothing_left(before)

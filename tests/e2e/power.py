@@ -1,0 +1,55 @@
+"""A guest has the power over itself: it powers itself off and stays off, and reboots and comes back.
+
+Needs: nothing.
+"""
+
+OFF = {PLAIN: "poweroff -f", SYSTEMD: "systemctl poweroff"}
+AGAIN = {PLAIN: "reboot -f", SYSTEMD: "systemctl reboot"}
+
+
+def comes_back(name: str, address: str, first: int) -> None:
+    """Waits until the guest has another first process and answers at the same address."""
+    machine.wait_until_succeeds(
+        f"pid=$(machinectl show --value --property=Leader {name}) && test $pid -ne {first}"
+    )
+    wait_for_state(name, "running")
+    machine.wait_for_open_port(80, address)
+    machine.require_unit_state(unit(name))
+
+
+boot()
+create("web")
+machine.succeed("agent destroy web")
+before = traces()
+
+for kind in (PLAIN, SYSTEMD):
+    web = create("web", kind)
+    address = web["guest_address"]
+
+    with subtest(f"{kind}: it reboots"):
+        first = leader("web")
+        # The command goes down with the guest.
+        machine.execute(f"timeout 20 agent exec web -- {AGAIN[kind]}")
+        comes_back("web", address, first)
+
+    with subtest(f"{kind}: it powers itself off"):
+        machine.execute(f"timeout 20 agent exec web -- {OFF[kind]}")
+        wait_for_state("web", "stopped")
+        machine.fail("machinectl show web")
+        machine.succeed("systemctl restart innkeeperd.service")
+        wait_until_quiet()
+        same(guest("web")["state"], "stopped", "after a restart of the daemon")
+        doctor()
+
+    with subtest(f"{kind}: it is started again"):
+        machine.succeed("agent start web")
+        machine.wait_for_open_port(80, address)
+
+    with subtest(f"{kind}: its first process dies, which is a fault"):
+        first = leader("web")
+        machine.succeed(f"kill -KILL {first}")
+        comes_back("web", address, first)
+
+    machine.succeed("agent destroy web")
+    nothing_left(before)
+doctor()

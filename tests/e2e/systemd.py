@@ -1,0 +1,59 @@
+"""What an administrator does to systemd and its bus does nothing to guests.
+
+Needs: nothing.
+"""
+
+
+def all_works(when: str) -> None:
+    """Fails unless the guests are the same, and the daemon can still do everything with them."""
+    machine.wait_for_unit("innkeeperd.service")
+    wait_until_quiet()
+    for name, view in running.items():
+        machine.require_unit_state(unit(name))
+        is_true(f"Hello from {name}." in page(view["guest_address"]), f"the page of {name} {when}")
+    create("later")
+    machine.succeed("agent stop later", "agent start later", "agent exec later -- true", "agent destroy later")
+    doctor()
+    nothing_left(before)
+
+
+boot()
+running = {"web": create("web"), "full": create("full", SYSTEMD)}
+pids = {name: leader(name) for name in running}
+create("later")
+machine.succeed("agent destroy later")
+before = traces()
+
+for command in (
+    "systemctl daemon-reload",
+    "systemctl daemon-reexec",
+    "systemctl restart dbus.service",
+    "systemctl restart systemd-machined.service",
+    "systemctl restart systemd-journald.service",
+    "systemctl restart dbus.service innkeeperd.service",
+):
+    with subtest(command):
+        machine.succeed(command)
+        all_works(f"after `{command}`")
+        for name, pid in pids.items():
+            machine.succeed(f"test -d /proc/{pid}")
+
+with subtest("the console is still in the journal"):
+    machine.succeed("agent exec web -- sh -c 'echo still heard > /proc/1/fd/1'")
+    machine.wait_until_succeeds("agent logs web | grep -qF 'still heard'")
+
+with subtest("the administrator stops a unit"):
+    # To the daemon this is a guest that was shut down from outside: like one that powers itself off.
+    machine.succeed(f"systemctl stop {unit('full')}")
+    wait_for_state("full", "stopped")
+    machine.succeed("agent start full")
+    machine.wait_for_open_port(80, running["full"]["guest_address"])
+
+with subtest("the bus is away for a while"):
+    machine.succeed("systemctl stop dbus.socket dbus.service")
+    is_true("Hello from web." in page(running["web"]["guest_address"]), "a guest goes on")
+    machine.succeed("systemctl start dbus.socket dbus.service")
+    all_works("after the bus was away")
+
+machine.succeed("agent destroy web full")
+doctor()
