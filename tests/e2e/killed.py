@@ -7,7 +7,8 @@ Needs: debug-build.
 """
 
 CREATE = ("create:ensure-unit:before", "create:ensure-unit:after", "create:ensure-network:after", "create:release:after")
-DESTROY = ("destroy:stop-unit:before", "destroy:stop-unit:after", "destroy:remove-unit:after", "destroy:finish:before")
+DESTROY = ("destroy:remove-unit:before", "destroy:remove-unit:after", "destroy:forget:before", "destroy:finish:before")
+STOP = ("stop:stop-unit:after", "stop:remove-unit:after")
 DROP_IN = "/run/systemd/system/innkeeperd.service.d/crash.conf"
 
 
@@ -19,8 +20,9 @@ def killed_at(point: str, command: str) -> None:
         "systemctl daemon-reload",
         "systemctl restart innkeeperd.service",
     )
-    machine.execute(command)
-    machine.wait_until_succeeds("systemctl is-failed innkeeperd.service")
+    # The caller waits until the daemon is back, and need not.
+    machine.succeed(f"systemd-run --quiet --collect {command}")
+    machine.wait_until_succeeds("systemctl is-failed --quiet innkeeperd.service")
     same(machine.get_unit_property("innkeeperd.service", "Result"), "signal", f"how the daemon ended at {point}")
     machine.succeed(f"rm {DROP_IN}", "systemctl daemon-reload", "systemctl start innkeeperd.service")
     wait_until_quiet()
@@ -34,7 +36,7 @@ before = traces()
 for kind in (PLAIN, SYSTEMD):
     for point in CREATE:
         with subtest(f"{kind}: {point}"):
-            killed_at(point, f"timeout 20 agent create web --flake '{attribute(kind)}'")
+            killed_at(point, f"agent create web --flake '{attribute(kind)}'")
             same(guest("web")["state"], "running", "the state")
             machine.wait_for_open_port(80, guest("web")["guest_address"])
             doctor()
@@ -43,9 +45,18 @@ for kind in (PLAIN, SYSTEMD):
     for point in DESTROY:
         with subtest(f"{kind}: {point}"):
             create("web", kind)
-            killed_at(point, "timeout 20 agent destroy web")
+            killed_at(point, "agent destroy web")
             same(guests(), {}, "the guests")
             doctor()
+            nothing_left(before)
+
+    for point in STOP:
+        with subtest(f"{kind}: {point}"):
+            create("web", kind)
+            killed_at(point, "agent stop web")
+            same(guest("web")["state"], "stopped", "the state")
+            doctor()
+            machine.succeed("agent destroy web")
             nothing_left(before)
 
 with subtest("nspawn of a guest is killed"):

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -15,6 +16,7 @@ use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName};
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
+use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, UnitProxy};
 
@@ -29,6 +31,9 @@ use crate::{FileErrorExt, command};
 /// How often systemd is asked again whether it has noticed an end, [`PAUSE`] apart.
 const ATTEMPTS: u32 = 1000;
 
+/// How long a bus may be away that is being restarted, and systemd until it has found it again.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a process ended, as `waitid(2)` and systemd's `ExecMainCode` say it.
 const CLD_EXITED: i32 = 1;
 
@@ -41,10 +46,44 @@ type Property = (String, OwnedVariant);
 /// Keeps guests with a transient unit each.
 pub(super) struct Systemd {
     config: UnitConfig,
-    bus: Connection,
-    manager: ManagerProxy<'static>,
+    /// Made anew when the bus was restarted.
+    link: Mutex<Link>,
     /// Where systemd's cgroups are mounted.
     mount: PathBuf,
+}
+
+/// A connection to systemd.
+#[derive(Clone)]
+struct Link {
+    bus: Connection,
+    manager: ManagerProxy<'static>,
+}
+
+impl Link {
+    async fn new() -> zbus::Result<Self> {
+        let bus = Connection::system().await?;
+        let manager = ManagerProxy::new(&bus).await?;
+        // Without this, systemd sends no signals.
+        manager.subscribe().await?;
+        Ok(Self { bus, manager })
+    }
+
+    /// Tries until the bus is there, and systemd on it.
+    async fn again() -> zbus::Result<Self> {
+        let mut last = zbus::Error::Failure("no answer".to_owned());
+        let attempts = async {
+            loop {
+                match Self::new().await {
+                    Ok(link) => return link,
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(BUS_PATIENCE, attempts)
+            .await
+            .map_err(|_| last)
+    }
 }
 
 impl Systemd {
@@ -52,20 +91,22 @@ impl Systemd {
         let mount = Cgroups::detect(&config.cgroup)?
             .systemd()
             .ok_or(UnitError::NoCgroups)?;
-        let connect = async {
-            let bus = Connection::system().await?;
-            let manager = ManagerProxy::new(&bus).await?;
-            // Without this, systemd sends no signals.
-            manager.subscribe().await?;
-            Ok((bus, manager))
-        };
-        let (bus, manager) = connect.await.map_err(on("reach systemd"))?;
+        let link = Link::new().await.map_err(on("reach systemd"))?;
         Ok(Self {
             config: config.clone(),
-            bus,
-            manager,
+            link: Mutex::new(link),
             mount,
         })
+    }
+
+    /// The connection, which is another one after the bus was restarted.
+    async fn link(&self) -> Result<Link, UnitError> {
+        let mut link = self.link.lock().await;
+        if link.bus.is_closed() {
+            *link = Link::again().await.map_err(on("reach systemd"))?;
+            tracing::info!("the bus was restarted; systemd is reached again");
+        }
+        Ok(link.clone())
     }
 
     fn unit(&self, guest: &GuestName) -> String {
@@ -87,22 +128,20 @@ impl Systemd {
 
     /// The unit's object on the bus, if the unit is loaded.
     async fn object(&self, guest: &GuestName) -> Result<Option<OwnedObjectPath>, UnitError> {
-        present(self.manager.get_unit(self.unit(guest)).await).map_err(on("look for a unit"))
+        let link = self.link().await?;
+        present(link.manager.get_unit(self.unit(guest)).await).map_err(on("look for a unit"))
     }
 
     /// Starts or stops a unit and waits for the job's end.
     async fn job(
-        &self,
+        link: &Link,
         action: &'static str,
         unit: &str,
         request: impl Future<Output = zbus::Result<OwnedObjectPath>>,
     ) -> Result<(), UnitError> {
         // Listening comes first: a short job has ended before its number is known here.
-        let mut endings = self
-            .manager
-            .receive_job_removed()
-            .await
-            .map_err(on(action))?;
+        let endings = link.manager.receive_job_removed().await;
+        let mut endings = endings.map_err(on(action))?;
         let job = request.await.map_err(on(action))?;
         while let Some(ending) = endings.next().await {
             let ending = ending.args().map_err(on(action))?;
@@ -123,18 +162,22 @@ impl Systemd {
         )))
     }
 
-    async fn status(&self, object: &OwnedObjectPath) -> zbus::Result<Ended> {
-        let unit = UnitProxy::new(&self.bus, object.clone()).await?;
-        let service = ServiceProxy::new(&self.bus, object.clone()).await?;
+    async fn status(link: &Link, object: &OwnedObjectPath) -> zbus::Result<Ended> {
+        let unit = UnitProxy::new(&link.bus, object.clone()).await?;
+        let service = ServiceProxy::new(&link.bus, object.clone()).await?;
+        let mut state = String::new();
         // The cgroup may be empty a moment before systemd has heard of the end.
         for _ in 0..ATTEMPTS {
-            if !matches!(
-                unit.sub_state().await?.as_str(),
-                "running" | "start" | "stop-sigterm"
-            ) {
+            state = unit.sub_state().await?;
+            if matches!(state.as_str(), "exited" | "failed" | "dead") {
                 break;
             }
             tokio::time::sleep(PAUSE).await;
+        }
+        // What ends by itself stays loaded. A unit that somebody stopped, or the host on its way down, is
+        // dead and goes: that the guest then ended in good order does not mean that it wanted to be off.
+        if !matches!(state.as_str(), "exited" | "failed") {
+            return Ok(Ended::Unknown);
         }
         let status = service.exec_main_status().await?;
         Ok(match service.exec_main_code().await? {
@@ -150,12 +193,13 @@ impl Systemd {
             if self.object(guest).await?.is_none() {
                 return Ok(());
             }
-            let stop = self.manager.stop_unit(unit.clone(), "replace".to_owned());
-            match self.job("stop a unit", &unit, stop).await {
+            let link = self.link().await?;
+            let stop = link.manager.stop_unit(unit.clone(), "replace".to_owned());
+            match Self::job(&link, "stop a unit", &unit, stop).await {
                 Err(UnitError::Bus { source, .. }) if is_no_such_unit(&source) => return Ok(()),
                 result => result?,
             }
-            present(self.manager.reset_failed_unit(unit.clone()).await)
+            present(link.manager.reset_failed_unit(unit.clone()).await)
                 .map_err(on("forget a unit"))?;
             tokio::time::sleep(PAUSE).await;
         }
@@ -265,7 +309,8 @@ impl Keeper for Systemd {
 
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
         let pattern = format!("{}*.service", self.config.unit_prefix);
-        let units = self
+        let link = self.link().await?;
+        let units = link
             .manager
             .list_units_by_patterns(Vec::new(), vec![pattern])
             .await;
@@ -288,13 +333,14 @@ impl Keeper for Systemd {
         let properties = self
             .properties(guest, &nspawn)
             .map_err(on("describe a unit"))?;
-        let start = self.manager.start_transient_unit(
+        let link = self.link().await?;
+        let start = link.manager.start_transient_unit(
             unit.clone(),
             "fail".to_owned(),
             properties,
             Vec::new(),
         );
-        match self.job("start a unit", &unit, start).await {
+        match Self::job(&link, "start a unit", &unit, start).await {
             Err(UnitError::Job { unit, result, .. }) => {
                 let log = super::supervised::tail(self, &guest.name).await;
                 Err(UnitError::Job { unit, result, log })
@@ -307,10 +353,10 @@ impl Keeper for Systemd {
         match self.object(guest).await? {
             None => Ok(Ended::Nothing),
             Some(object) => {
-                match present(self.status(&object).await).map_err(on("ask for a unit's end"))? {
-                    Some(ended) => Ok(ended),
-                    None => Ok(Ended::Nothing),
-                }
+                let link = self.link().await?;
+                let ended = present(Self::status(&link, &object).await);
+                let ended = ended.map_err(on("ask for a unit's end"))?;
+                Ok(ended.unwrap_or(Ended::Nothing))
             }
         }
     }
