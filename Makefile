@@ -10,7 +10,7 @@ SHELL := /usr/bin/env bash
 .PHONY: help install build demo check test test-host bench clean
 
 help: ## Explain these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing on this machine (Debian: with apt)
 	@.ci/install

@@ -106,7 +106,7 @@ def traces() -> set[str]:
             find /var/lib/innkeeper/guests /run/innkeeper/guests /run/systemd/nspawn /run/systemd/machines \
               -mindepth 1 2> /dev/null | grep -v '^/run/systemd/nspawn/\\(propagate\\|locks\\|unix-export\\)$' | sed 's/^/file /' || true
             find /nix/var/nix/gcroots/innkeeper -type l 2> /dev/null | sed 's/^/gc root /' || true
-            pgrep --list-full systemd-nspawn | sed 's/^/process /' || true
+            pgrep --list-full systemd-nspawn | cut -d ' ' -f 2- | sed 's/^/process /' || true
             """
         ).splitlines()
     )

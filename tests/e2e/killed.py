@@ -9,26 +9,26 @@ Needs: debug-build.
 CREATE = ("create:ensure-unit:before", "create:ensure-unit:after", "create:ensure-network:after", "create:release:after")
 DESTROY = ("destroy:remove-unit:before", "destroy:remove-unit:after", "destroy:forget:before", "destroy:finish:before")
 STOP = ("stop:stop-unit:after", "stop:remove-unit:after")
-DROP_IN = "/run/systemd/system/innkeeperd.service.d/crash.conf"
+POINT = "/run/crash-at"
 
 
 def killed_at(point: str, command: str) -> None:
     """Runs a command of which the daemon is killed at a point, and starts the daemon again."""
-    machine.succeed(
-        "mkdir -p $(dirname " + DROP_IN + ")",
-        f"printf '[Service]\\nRestart=no\\nEnvironment=INNKEEPER_CRASH_AT={point}\\n' > {DROP_IN}",
-        "systemctl daemon-reload",
-        "systemctl restart innkeeperd.service",
-    )
+    machine.succeed(f"echo INNKEEPER_CRASH_AT={point} > {POINT}; systemctl restart innkeeperd.service")
     # The caller waits until the daemon is back, and need not.
     machine.succeed(f"systemd-run --quiet --collect {command}")
     machine.wait_until_succeeds("systemctl is-failed --quiet innkeeperd.service")
     same(machine.get_unit_property("innkeeperd.service", "Result"), "signal", f"how the daemon ended at {point}")
-    machine.succeed(f"rm {DROP_IN}", "systemctl daemon-reload", "systemctl start innkeeperd.service")
+    machine.succeed(f"rm {POINT}; systemctl reset-failed innkeeperd.service; systemctl start innkeeperd.service")
     wait_until_quiet()
 
 
 boot()
+machine.succeed(
+    "mkdir -p /run/systemd/system/innkeeperd.service.d",
+    f"printf '[Service]\\nRestart=no\\nEnvironmentFile=-{POINT}\\n' > /run/systemd/system/innkeeperd.service.d/crash.conf",
+    "systemctl daemon-reload",
+)
 create("web")
 machine.succeed("agent destroy web")
 before = traces()

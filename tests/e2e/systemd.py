@@ -54,6 +54,20 @@ with subtest("whoever stops a unit does not say that the guest shall be off"):
             machine.wait_for_open_port(80, view["guest_address"])
             same(guest(name)["want"], "running", f"what {name} shall be")
 
+with subtest("the same, when systemd remembers the unit for longer"):
+    # A unit that names another one keeps it loaded after its end, with the status that its process had.
+    first = leader("web")
+    number = json.loads(machine.succeed("innkeeper events --json | tail -n 1"))["seq"]
+    machine.succeed(
+        f"systemd-run --quiet --unit=watcher --property=After={unit('web')} sleep infinity",
+        f"systemctl stop {unit('web')}",
+    )
+    machine.wait_until_succeeds(f"innkeeper events --json --guest web --after {number} | grep .")
+    same(guest("web")["want"], "running", "what web shall be")
+    machine.succeed("systemctl stop watcher.service")
+    machine.wait_until_succeeds(f"pid=$(machinectl show --value --property=Leader web) && test $pid -ne {first}")
+    machine.wait_for_open_port(80, running["web"]["guest_address"])
+
 with subtest("the bus is away for a while"):
     machine.succeed("systemctl stop dbus.socket dbus.service")
     is_true("Hello from web." in page(running["web"]["guest_address"]), "a guest goes on")
