@@ -183,7 +183,6 @@ class Machine:
         """Ends the host at once. What was written to files stays: this is no loss of power to the disk."""
         if self.process is None:
             return
-        self.log("gone")
         # All processes of the host, and commands that were run in it, go with their namespace's first one.
         for nspawn in children(self.process.pid):
             os.kill(nspawn, signal.SIGKILL)
@@ -193,24 +192,13 @@ class Machine:
         self.leader = 0
         if (self.cgroup / "cgroup.kill").exists():
             (self.cgroup / "cgroup.kill").write_text("1")
-        retry(self._cgroup_is_gone, PATIENCE, "the end of the host's processes")
-
-    def _cgroup_is_gone(self) -> bool:
-        for folder, _, _ in os.walk(self.cgroup, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                return False
-        return True
+        retry(lambda: remove_cgroup(self.cgroup), PATIENCE, "the end of the host's processes")
+        self.log("gone")
 
     def remove(self) -> None:
         """Removes the run's place. The host must be gone."""
         self.crash()
-        inside = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        inside = [mount for mount in inside if mount.startswith(f"{self.place}/")]
-        if inside:
-            raise RuntimeError(f"something is mounted below {self.place}, so it is not removed: {inside}")
-        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(self.place)], check=True)
+        remove_tree(self.place)
 
     def keep_logs(self, target: Path) -> None:
         """Copies the journal and the console to where they are looked for."""
@@ -392,6 +380,25 @@ def cgroup2_mount() -> Path:
         if words[2] == "cgroup2" and "rw" in words[3].split(","):
             return Path(words[1])
     raise CannotRun("no cgroup2 is mounted that can be written")
+
+
+def remove_cgroup(cgroup: Path) -> bool:
+    """Removes a cgroup with all that it has; `False` when there are still processes in it."""
+    for folder, _, _ in os.walk(cgroup, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return False
+    return True
+
+
+def remove_tree(tree: Path) -> None:
+    """Removes a folder, if nothing is mounted below it."""
+    mounts = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [mount for mount in mounts if mount == str(tree) or mount.startswith(f"{tree}/")]
+    if mounts:
+        raise RuntimeError(f"something is mounted below {tree}, so it is not removed: {mounts}")
+    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(tree)], check=True)
 
 
 def shortened(command: str) -> str:
