@@ -33,7 +33,7 @@ leaders = {name: leader(name) for name in ("web", "full")}
 
 with subtest("a connection into a guest"):
     # An echo in the guest, and a client of it that stays: what is written to talk.in comes back in talk.out.
-    machine.succeed("systemd-run --quiet --unit=echo agent exec web -- nc -ll -p 7 -e cat")
+    machine.succeed("agent exec web -- sh -c 'setsid nc -ll -p 7 -e cat < /dev/null > /dev/null 2>&1 &'")
     machine.wait_for_open_port(7, web["guest_address"])
     machine.succeed(
         "mkfifo /run/talk.in",
@@ -88,6 +88,6 @@ with subtest("a daemon that hangs is ended by the watchdog, and another one take
 
 with subtest("what came before is still the daemon's"):
     machine.succeed("agent exec full -- true")
-    machine.succeed("systemctl stop talk.service echo.service")
+    machine.succeed("systemctl stop talk.service")
     machine.succeed("agent stop full", "agent start full", "agent destroy web full")
     doctor()
