@@ -8,12 +8,22 @@ Needs: debug-build.
 
 # Where to kill it, for each kind of guest; those with systemd take longer, and differ only while they stop.
 CREATE = {
-    PLAIN: ("create:ensure-unit:before", "create:ensure-unit:after", "create:ensure-network:after", "create:release:after"),
+    PLAIN: (
+        "create:ensure-unit:before",
+        "create:ensure-unit:after",
+        "create:ensure-network:after",
+        "create:release:after",
+    ),
     SYSTEMD: ("create:ensure-unit:after",),
 }
 STOP = {PLAIN: ("stop:stop-unit:after", "stop:remove-unit:after"), SYSTEMD: ("stop:stop-unit:before",)}
 DESTROY = {
-    PLAIN: ("destroy:remove-unit:before", "destroy:remove-unit:after", "destroy:forget:before", "destroy:finish:before"),
+    PLAIN: (
+        "destroy:remove-unit:before",
+        "destroy:remove-unit:after",
+        "destroy:forget:before",
+        "destroy:finish:before",
+    ),
     SYSTEMD: ("destroy:remove-unit:before",),
 }
 POINT = "/run/crash-at"
@@ -33,7 +43,8 @@ def killed_at(point: str, command: str) -> None:
 boot()
 machine.succeed(
     "mkdir -p /run/systemd/system/innkeeperd.service.d",
-    f"printf '[Service]\\nRestart=no\\nEnvironmentFile=-{POINT}\\n' > /run/systemd/system/innkeeperd.service.d/crash.conf",
+    f"printf '[Service]\\nRestart=no\\nEnvironmentFile=-{POINT}\\n' "
+    "> /run/systemd/system/innkeeperd.service.d/crash.conf",
     "systemctl daemon-reload",
 )
 create("web")

@@ -62,7 +62,8 @@ for kind in (PLAIN, SYSTEMD):
         nothing_left(before)
 
 with subtest("a closure that is in the store already"):
-    closure = machine.succeed(f"nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --print-out-paths '{attribute(PLAIN)}'").strip()
+    nix = "nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --print-out-paths"
+    closure = machine.succeed(f"{nix} '{attribute(PLAIN)}'").strip()
     machine.succeed(f"agent create stored --closure {closure} --wait --wait-port 80")
     machine.succeed("agent destroy stored")
 nothing_left(before)

@@ -70,7 +70,8 @@ with subtest("kill -9"):
 with subtest("a daemon that hangs is ended by the watchdog, and another one takes over"):
     machine.succeed(
         "mkdir -p /run/systemd/system/innkeeperd.service.d",
-        "printf '[Service]\\nWatchdogSec=1s\\nWatchdogSignal=SIGKILL\\n' > /run/systemd/system/innkeeperd.service.d/hang.conf",
+        "printf '[Service]\\nWatchdogSec=1s\\nWatchdogSignal=SIGKILL\\n' "
+        "> /run/systemd/system/innkeeperd.service.d/hang.conf",
         "systemctl daemon-reload",
         "systemctl restart innkeeperd.service",
     )

@@ -345,20 +345,18 @@ class Machine:
     def copy_from_host(self, source: str, target: str) -> None:
         """Copies a file or a tree of this machine into the host, in the place of what was there."""
         self.start()
-        packer = subprocess.Popen(["tar", "-c", "-C", source, "."], stdout=subprocess.PIPE) if os.path.isdir(
-            source
-        ) else None
         quoted = shlex.quote(target)
         into = f"mkdir -p $(dirname {quoted}); rm -rf {quoted}; "
-        if packer is None:
-            with open(source, "rb") as content:
-                command = into + f"cat > {quoted}; chmod {os.stat(source).st_mode & 0o777:o} {quoted}"
-                subprocess.run(self._command(command), stdin=content, check=True)
-        else:
+        if os.path.isdir(source):
             command = into + f"mkdir {quoted}; tar -x -C {quoted}"
-            subprocess.run(self._command(command), stdin=packer.stdout, check=True)
-            if packer.wait() != 0:
+            with subprocess.Popen(["tar", "-c", "-C", source, "."], stdout=subprocess.PIPE) as packer:
+                subprocess.run(self._command(command), stdin=packer.stdout, check=True)
+            if packer.returncode != 0:
                 raise RequestedAssertionFailed(f"copying {source} failed")
+        else:
+            command = into + f"cat > {quoted}; chmod {os.stat(source).st_mode & 0o777:o} {quoted}"
+            with open(source, "rb") as content:
+                subprocess.run(self._command(command), stdin=content, check=True)
         self.log(f"copied {source} to {target}")
 
 
