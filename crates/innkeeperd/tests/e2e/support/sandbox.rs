@@ -178,6 +178,7 @@ impl Drop for Sandbox {
         }
         // A failed test must not leave guests behind.
         self.traces().kill_everything();
+        super::traces::remove_cgroups(Path::new("/sys/fs/cgroup"), &self.id, 2);
     }
 }
 

@@ -104,6 +104,17 @@ fn cgroups(directory: &Path, id: &str, depth: u32, all: &mut BTreeSet<String>) {
     }
 }
 
+/// Removes the sandbox's own cgroup from every hierarchy below `directory`, if nobody is in it any more.
+pub(crate) fn remove_cgroups(directory: &Path, id: &str, depth: u32) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name() == id {
+            drop(fs::remove_dir(entry.path()));
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path(), id, depth - 1);
+        }
+    }
+}
+
 /// Whether a path is strictly below the sandbox's own cgroup, which may stay.
 fn below(path: &Path, id: &str) -> bool {
     path.parent()
