@@ -11,12 +11,10 @@ use innkeeper_github::{EnvironmentFiles, SecretFileError, signature};
 use innkeeper_model::api::Setting;
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::intake::INTAKE_SOCKET;
-use innkeeper_model::{Code, Explain};
+pub use innkeeper_service::ConfigError;
+use innkeeper_service::{DEFAULT_FILE, Log};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
-
-/// Where the configuration is when nothing else is said.
-pub const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
 
 /// The port of the contract.
 const DEFAULT_PORT: u16 = 3100;
@@ -57,30 +55,6 @@ pub struct Webhook {
     pub timeout_seconds: u64,
 }
 
-/// The log. The same settings as innkeeperd's.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Log {
-    /// What is logged: a level, or a filter such as `info,innkeeper_webhook=debug`.
-    pub level: String,
-    /// `auto`, `text`, `json` or `journald`.
-    pub format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// To the journal where systemd has given us one, and as text otherwise.
-    Auto,
-    /// Lines for people, on standard error.
-    Text,
-    /// One JSON object in each line, on standard error.
-    Json,
-    /// To the journal, with fields.
-    Journald,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -102,62 +76,6 @@ impl Default for Webhook {
             max_connections: 256,
             timeout_seconds: 10,
         }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
-        }
-    }
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no TOML, or a setting is misspelt or has the wrong type.
-    #[error("the configuration {origin} is wrong:\n{problem}")]
-    Wrong {
-        /// The file, or the environment variable.
-        origin: String,
-        /// What is wrong, with the place.
-        problem: String,
-    },
-    /// A setting's value makes no sense.
-    #[error("{setting}: {problem}")]
-    Value {
-        /// The setting, such as `webhook.listen`.
-        setting: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl Explain for ConfigError {
-    fn code(&self) -> Code {
-        Code::InvalidConfig
-    }
-
-    fn remedy(&self) -> Option<String> {
-        Some(match self {
-            Self::Read { .. } => format!(
-                "Make it readable for this program's user, or give another file with --config; without {DEFAULT_FILE} every setting has its default."
-            ),
-            Self::Wrong { .. } | Self::Value { .. } => {
-                "Correct it and try `innkeeper-webhook --check-config`.".to_owned()
-            }
-        })
     }
 }
 

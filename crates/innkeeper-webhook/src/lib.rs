@@ -25,7 +25,6 @@ pub mod config;
 mod error;
 pub mod gate;
 pub mod intake;
-mod logging;
 pub mod receive;
 mod run;
 pub mod server;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use innkeeper_model::Failure;
+use innkeeper_service::refuse;
 use innkeeper_webhook::WebhookError;
 use innkeeper_webhook::config::Loaded;
 use innkeeper_webhook::gate::Gate;
@@ -47,17 +47,4 @@ fn check(loaded: &Loaded) -> Result<(), WebhookError> {
     }
     println!("# {gate}");
     Ok(())
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the log may not be there yet, and a person waits for the reason"
-)]
-fn refuse(error: &WebhookError) -> ExitCode {
-    let failure = Failure::from(error);
-    eprintln!("[ERROR] {failure} ({})", failure.code);
-    if let Some(remedy) = &failure.remedy {
-        eprintln!("        Hint: {remedy}");
-    }
-    ExitCode::from(failure.code.kind().exit_code())
 }

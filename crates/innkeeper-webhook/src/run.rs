@@ -12,7 +12,7 @@ use crate::gate::{Gate, SharedGate};
 use crate::intake::Intake;
 use crate::receive::{self, Context};
 use crate::server::{self, ServerLimits};
-use crate::{logging, service};
+use crate::service;
 
 /// How long requests under way may take when the program stops: as long as GitHub waits for an answer.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const GOODBYE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot start.
 pub fn run(loaded: Loaded) -> Result<(), WebhookError> {
-    logging::start(&loaded.config.log)?;
+    loaded.config.log.start()?;
     if rustix::process::geteuid().is_root() {
         warn!("this program needs no rights; give it a user of its own");
     }

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::api::{self, Context, Peer};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::lock::{LockError, StateLock};
-use crate::{logging, service, wiring};
+use crate::{service, wiring};
 
 /// How long operations under way may take to end when the daemon stops. What is not done by then goes on
 /// at the next start.
@@ -99,7 +99,7 @@ impl Explain for DaemonError {
 /// # Errors
 /// When it cannot start, or its server fails.
 pub fn run(loaded: Loaded) -> Result<(), DaemonError> {
-    logging::start(&loaded.config.log)?;
+    loaded.config.log.start()?;
     // Two threads are enough for what is mostly waiting, and keep the daemon small.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -5,7 +5,6 @@ pub mod config;
 mod crash;
 mod daemon;
 mod lock;
-mod logging;
 mod service;
 mod wiring;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use innkeeper_model::{Explain, Failure};
+use innkeeper_service::refuse;
 use innkeeperd::config::{self, Loaded};
 
 /// The daemon of Innkeeper. It keeps guests as the store says they should be.
@@ -43,17 +43,4 @@ fn show(loaded: &Loaded) {
     for setting in &loaded.report.settings {
         println!("{} = {} # {}", setting.name, setting.value, setting.origin);
     }
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the log may not be there yet, and a person waits for the reason"
-)]
-fn refuse(error: &impl Explain) -> ExitCode {
-    let failure = Failure::from(error);
-    eprintln!("[ERROR] {failure} ({})", failure.code);
-    if let Some(remedy) = &failure.remedy {
-        eprintln!("        Hint: {remedy}");
-    }
-    ExitCode::from(failure.code.kind().exit_code())
 }

@@ -10,58 +10,12 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::api::{ConfigReport, Setting};
-use innkeeper_model::{Code, Explain};
+pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
 pub use settings::{
-    Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Log, LogFormat, Network, Nix,
-    Ssh, Storage, StorageDriver, SupervisorSettings,
+    Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Network, Nix, Ssh, Storage,
+    StorageDriver, SupervisorSettings,
 };
 use toml::{Table, Value};
-
-/// Where the configuration is when nothing else is said.
-pub const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no TOML, or a setting is misspelt or has the wrong type.
-    #[error("the configuration {origin} is wrong:\n{problem}")]
-    Wrong {
-        /// The file, or the environment variable.
-        origin: String,
-        /// What is wrong, with the place.
-        problem: String,
-    },
-    /// A setting's value makes no sense.
-    #[error("{setting}: {problem}")]
-    Value {
-        /// The setting, such as `nix.flake`.
-        setting: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl Explain for ConfigError {
-    fn code(&self) -> Code {
-        Code::InvalidConfig
-    }
-
-    fn remedy(&self) -> Option<String> {
-        Some(match self {
-            Self::Read { .. } => format!("Give another file with --config, or none: without {DEFAULT_FILE} every setting has its default."),
-            Self::Wrong { .. } | Self::Value { .. } => "Correct it and try `innkeeperd --check-config`; `innkeeper config` shows every setting there is.".to_owned(),
-        })
-    }
-}
 
 /// A configuration with the origin of each value.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use innkeeper_service::{ConfigError, Log};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -187,31 +187,6 @@ pub struct Legacy {
     pub directories: Vec<PathBuf>,
 }
 
-/// The daemon's own log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
-    /// `info,innkeeper_engine=debug`.
-    pub level: String,
-    /// How it is written.
-    pub format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// To the journal where systemd has given us one, and as text otherwise.
-    Auto,
-    /// Lines for people, on standard error.
-    Text,
-    /// One JSON object in each line, on standard error.
-    Json,
-    /// To the journal, with fields.
-    Journald,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -338,15 +313,6 @@ impl Default for Legacy {
                 "/var/lib/claude-agents".into(),
                 "/var/lib/preview-deploys".into(),
             ],
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
         }
     }
 }
