@@ -87,7 +87,7 @@ impl Drive<'_> {
         if self.about.operation.is_none() && !self.announce().await? {
             return Ok(End::Superseded);
         }
-        self.carry_out(&guest, &stages).await
+        self.carry_out(guest.want, &stages).await
     }
 
     /// Records a restore as an operation of the daemon's own, unless somebody asked for something meanwhile.
@@ -109,12 +109,16 @@ impl Drive<'_> {
         Ok(true)
     }
 
-    async fn carry_out(&self, guest: &Guest, stages: &[Stage]) -> Result<End, EngineError> {
+    async fn carry_out(&self, want: Want, stages: &[Stage]) -> Result<End, EngineError> {
         let mut failures = Vec::new();
         // Taken when the guest begins to start, and kept until it has: this is what staggers a boot.
         let mut _permit = None;
         for stage in stages {
-            if self.superseded(guest.want).await? {
+            // Read anew for each stage: the closure is learnt on the way, and somebody may want something else.
+            let Some(guest) = self.inner.store.guest(self.name).await? else {
+                return Ok(End::Forgotten);
+            };
+            if guest.want != want {
                 return Ok(End::Superseded);
             }
             if stage.contains(&Step::EnsureUnit) {
@@ -123,22 +127,17 @@ impl Drive<'_> {
             if stage.contains(&Step::Forget) && !failures.is_empty() {
                 break;
             }
-            // The closure is learnt on the way.
-            let guest = self.inner.store.guest(self.name).await?;
-            let Some(guest) = guest else {
-                return Ok(End::Forgotten);
-            };
             let results = join_all(stage.iter().map(|step| self.step(&guest, *step))).await;
             for failed in results.into_iter().filter_map(Result::err) {
                 // Removal goes on after a failure, so that as much as possible is gone; nothing else does.
-                if guest.want == Want::Running {
+                if want == Want::Running {
                     return Err(failed);
                 }
                 failures.push(failed);
             }
         }
         match failures.len() {
-            0 if guest.want == Want::Absent => Ok(End::Forgotten),
+            0 if want == Want::Absent => Ok(End::Forgotten),
             0 => Ok(End::AsWanted),
             1 => Err(failures.remove(0)),
             _ => Err(EngineError::Several(
@@ -209,7 +208,7 @@ impl Drive<'_> {
             Step::RemoveNetwork => host.network.remove(name).await?,
             Step::RemoveRootfs => host.rootfs.remove(name).await?,
             Step::RemoveClosure => host.closures.remove(name).await?,
-            Step::Forget => self.forget().await?,
+            Step::Forget => self.forget(None).await?,
         }
         Ok(())
     }
@@ -256,8 +255,9 @@ impl Drive<'_> {
         Ok(self.inner.host.network.ensure(guest, leader).await?)
     }
 
-    /// Deletes the record, but only when nothing of the guest can be seen any more.
-    async fn forget(&self) -> Result<(), EngineError> {
+    /// Deletes the record, but only when nothing of the guest can be seen any more. Operations that were to
+    /// make something of the guest end with `failure`.
+    async fn forget(&self, failure: Option<&Failure>) -> Result<(), EngineError> {
         for resource in resources(&self.inner.host) {
             if has(resource, self.name).await? {
                 return Err(EngineError::Left {
@@ -267,7 +267,7 @@ impl Drive<'_> {
                 });
             }
         }
-        Ok(self.inner.store.forget_guest(self.name, None).await?)
+        Ok(self.inner.store.forget_guest(self.name, failure).await?)
     }
 
     /// Ends the operation as the result demands.
@@ -345,9 +345,9 @@ impl Drive<'_> {
             .into_iter()
             .filter(|s| !s.contains(&Step::Forget))
             .collect();
-        self.carry_out(&guest, &stages).await?;
+        self.carry_out(guest.want, &stages).await?;
         if want == Want::Absent {
-            store.forget_guest(self.name, Some(failure)).await?;
+            self.forget(Some(failure)).await?;
         }
         Ok(())
     }
