@@ -119,12 +119,6 @@ in
             example = [ "ssh-ed25519 AAAA… alice" ];
             description = "Public keys that may log in to guests as `agent`.";
           };
-          ssh.keygen = mkOption {
-            type = types.str;
-            default = "${pkgs.openssh}/bin/ssh-keygen";
-            defaultText = lib.literalExpression ''"''${pkgs.openssh}/bin/ssh-keygen"'';
-            description = "The program `ssh-keygen`.";
-          };
         };
       };
     };

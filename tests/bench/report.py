@@ -45,7 +45,7 @@ def machine(rounds, load):
             processor = line.partition(":")[2].strip()
     versions = [output(program, "--version").split("\n")[0] for program in PROGRAMS if shutil.which(program)]
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    disk = output("stat", "-f", "-c", "%T", "/var/tmp").strip()
+    disk = output("findmnt", "-n", "-o", "FSTYPE", "-T", "/var/tmp").strip()
     return (
         f"Measured on {datetime.date.today()}: {processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, "
         f"{disk}, Linux {platform.release()}, {', '.join(versions)}. "

@@ -62,7 +62,6 @@ async fn facilities(config: &Config, features: &Features) -> Result<Facilities, 
     let secrets = GuestSecrets::new(SecretsConfig {
         guests: guests.clone(),
         user_ids,
-        ssh_keygen: config.ssh.keygen.clone(),
         authorized_keys: config.ssh.authorized_keys.clone(),
         admin_key_files: config.ssh.admin_key_files.clone(),
         credentials: some_path(&config.credentials.directory),

@@ -14,10 +14,8 @@
 //! | `/etc/hostname`, `/etc/hosts` | if missing | root, 0644 |
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +24,8 @@ use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, Guest, GuestName, chain};
 
 use crate::features::UserIds;
-use crate::tree::{self, Owner, Tree, blocking};
-use crate::{CommandError, FileError, FileErrorExt, HostError, command, facilities};
+use crate::tree::{Owner, Tree, blocking};
+use crate::{FileError, HostError, facilities};
 
 mod openssh;
 mod sources;
@@ -39,8 +37,6 @@ pub struct SecretsConfig {
     pub guests: PathBuf,
     /// Who owns a guest's files on disk.
     pub user_ids: UserIds,
-    /// The program `ssh-keygen`: a path, or a name that is looked up in `PATH`.
-    pub ssh_keygen: PathBuf,
     /// Lines of OpenSSH's `authorized_keys` format.
     pub authorized_keys: Vec<String>,
     /// Environment files whose `ADMIN_SSH_KEY` is an authorised key too, such as
@@ -70,20 +66,12 @@ pub enum SecretsError {
     File(#[from] FileError),
     /// No host key could be made.
     #[error("cannot make an SSH host key for guest '{guest}'")]
-    Keygen {
+    HostKey {
         /// The guest.
         guest: GuestName,
-        /// How the program failed.
+        /// Why.
         #[source]
-        source: CommandError,
-    },
-    /// The program made something else than a key pair.
-    #[error("'{program}' made no usable SSH host key for guest '{guest}'")]
-    UnusableKey {
-        /// The guest.
-        guest: GuestName,
-        /// The program.
-        program: String,
+        source: openssh::NoRandomBytes,
     },
 }
 
@@ -91,18 +79,17 @@ impl Explain for SecretsError {
     fn code(&self) -> Code {
         match self {
             Self::File(error) => error.code_or(Code::RootfsFailed),
-            Self::Keygen { source, .. } => source.code_or(Code::RootfsFailed),
-            Self::UnusableKey { .. } => Code::RootfsFailed,
+            Self::HostKey { .. } => Code::RootfsFailed,
         }
     }
 
     fn remedy(&self) -> Option<String> {
         match self {
             Self::File(error) => error.remedy(),
-            Self::Keygen { source, .. } => source.remedy(),
-            Self::UnusableKey { program, .. } => Some(format!(
-                "Look what '{program}' is; it should be OpenSSH's ssh-keygen."
-            )),
+            Self::HostKey { .. } => Some(
+                "The kernel gave no random bytes: look at `journalctl -k`, then create the guest again."
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -156,95 +143,27 @@ impl GuestSecrets {
         let config = Arc::clone(&self.config);
         blocking(move || work(&config)).await
     }
-
-    /// Makes a key pair in a private directory of the host, beside the tree. What a crash leaves there
-    /// is replaced by the next attempt and removed with the guest.
-    async fn make_host_key(&self, guest: &GuestName) -> Result<HostKey, SecretsError> {
-        let directory = self.config.guests.join(guest.as_str()).join("host-key");
-        let made = self.generate(guest, directory.clone()).await;
-        let removed = blocking(move || tree::remove(&directory)).await;
-        let key = made?;
-        removed?;
-        Ok(key)
-    }
-
-    async fn generate(
-        &self,
-        guest: &GuestName,
-        directory: PathBuf,
-    ) -> Result<HostKey, SecretsError> {
-        let key = directory.join("key");
-        blocking(move || {
-            tree::remove(&directory)?;
-            let made = fs::DirBuilder::new().mode(0o700).create(&directory);
-            made.on("create", &directory)
-        })
-        .await?;
-        let program = self.config.ssh_keygen.as_path();
-        let mut arguments: Vec<_> = ["-q", "-t", "ed25519", "-N", "", "-C", guest.as_str(), "-f"]
-            .map(Into::into)
-            .into();
-        arguments.push(key.clone().into_os_string());
-        command::run(program, arguments, b"")
-            .await
-            .map_err(|source| SecretsError::Keygen {
-                guest: guest.clone(),
-                source,
-            })?;
-        let private = fs::read(&key).on("read", &key)?;
-        let public_file = key.with_extension("pub");
-        let public = fs::read(&public_file).on("read", &public_file)?;
-        HostKey::of(private, &public).ok_or_else(|| SecretsError::UnusableKey {
-            guest: guest.clone(),
-            program: program.display().to_string(),
-        })
-    }
 }
 
 #[async_trait]
 impl facilities::Secrets for GuestSecrets {
     async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
         let of = guest.clone();
-        let kept = self
-            .work(move |config| Inside::of(config, &of)?.furnish())
-            .await?;
-        if let Some(kept) = kept {
-            return Ok(kept.public);
-        }
-        let key = self.make_host_key(&guest.name).await?;
-        let of = guest.clone();
         Ok(self
-            .work(move |config| Inside::of(config, &of)?.write_host_key(key))
+            .work(move |config| Inside::of(config, &of)?.furnish())
             .await?)
     }
 
     async fn check(&self) -> Vec<Check> {
-        let mut checks = vec![self.check_keygen().await];
-        let files = self
-            .work(|config| {
-                Ok(vec![
-                    check_keys(config),
-                    check_credentials(config),
-                    check_nameservers(config),
-                ])
-            })
-            .await;
-        checks.extend(files.unwrap_or_default());
-        checks
-    }
-}
-
-/// A key pair that belongs together.
-struct HostKey {
-    private: Vec<u8>,
-    /// `ssh-ed25519 AAAA…`, without a comment.
-    public: String,
-}
-
-impl HostKey {
-    fn of(private: Vec<u8>, public: &[u8]) -> Option<Self> {
-        let public = openssh::public_key(public)?;
-        openssh::is_pair(&private, &public).then_some(Self { private, public })
+        self.work(|config| {
+            Ok(vec![
+                check_keys(config),
+                check_credentials(config),
+                check_nameservers(config),
+            ])
+        })
+        .await
+        .unwrap_or_default()
     }
 }
 
@@ -265,12 +184,19 @@ impl<'a> Inside<'a> {
         })
     }
 
-    /// Writes everything but the host key, and returns the host key if there is a good one.
-    fn furnish(&self) -> Result<Option<HostKey>, SecretsError> {
+    /// Writes everything, and returns the public half of the host key.
+    fn furnish(&self) -> Result<String, SecretsError> {
         self.authorized_keys()?;
         self.credentials()?;
         self.name_resolution()?;
-        self.host_key()
+        if let Some(kept) = self.host_key()? {
+            return Ok(kept);
+        }
+        let made = openssh::new_pair().map_err(|source| SecretsError::HostKey {
+            guest: self.guest.name.clone(),
+            source,
+        })?;
+        self.write_host_key(made)
     }
 
     fn owner(&self, uid: u32, gid: u32) -> Owner {
@@ -290,14 +216,15 @@ impl<'a> Inside<'a> {
         )
     }
 
-    /// The pair in the tree, if it is whole: after a crash or a power cut it may not be.
-    fn host_key(&self) -> Result<Option<HostKey>, SecretsError> {
+    /// The public half of the pair in the tree, if the pair is whole: after a crash or a power cut it may
+    /// not be.
+    fn host_key(&self) -> Result<Option<String>, SecretsError> {
         let (Some(private), Some(public)) =
             (self.key_file(HOST_KEY)?, self.key_file(HOST_KEY_PUBLIC)?)
         else {
             return Ok(None);
         };
-        Ok(HostKey::of(private, &public))
+        Ok(openssh::public_half(&private, &public))
     }
 
     /// A file of the pair; nothing when there is something else than a key in its place.
@@ -317,11 +244,15 @@ impl<'a> Inside<'a> {
     }
 
     /// The public half first: a pair with a missing half, or with halves of two pairs, is made anew.
-    fn write_host_key(&self, key: HostKey) -> Result<String, SecretsError> {
+    fn write_host_key(&self, key: openssh::Pair) -> Result<String, SecretsError> {
         let line = format!("{} {}\n", key.public, self.guest.name);
         self.write(HOST_KEY_PUBLIC, &line)?;
-        self.tree
-            .write(Path::new(HOST_KEY), &key.private, self.owner(0, 0), 0o600)?;
+        self.tree.write(
+            Path::new(HOST_KEY),
+            key.private.as_bytes(),
+            self.owner(0, 0),
+            0o600,
+        )?;
         Ok(key.public)
     }
 
@@ -425,29 +356,6 @@ impl SecretsConfig {
             sources::nameservers(&sources::RESOLV_CONFS)
         } else {
             Ok(self.nameservers.clone())
-        }
-    }
-}
-
-impl GuestSecrets {
-    /// Asks the program for something harmless: whatever it answers, it is there.
-    async fn check_keygen(&self) -> Check {
-        let program = &self.config.ssh_keygen;
-        let asked = command::run(program, ["-l", "-f", "/dev/null"], b"").await;
-        let missing = asked.err().filter(|error| {
-            matches!(
-                error,
-                CommandError::Missing { .. } | CommandError::Run { .. }
-            )
-        });
-        Check {
-            subject: "ssh-keygen".to_owned(),
-            verdict: missing.as_ref().map_or(Verdict::Ok, |_| Verdict::Broken),
-            finding: missing.as_ref().map_or_else(
-                || format!("'{}' is there", program.display()),
-                |error| chain(error),
-            ),
-            remedy: missing.and_then(|error| error.remedy()),
         }
     }
 }

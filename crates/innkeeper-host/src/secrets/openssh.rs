@@ -1,14 +1,102 @@
-//! Just enough of OpenSSH's file formats to know a good key pair from a damaged one.
+//! Just enough of OpenSSH's file formats to write a key pair, and to know a good one from a damaged one.
 //!
 //! Sources: RFC 4253, section 6.6, and RFC 8709 (the public key), OpenSSH's `PROTOCOL.key` (the private
 //! key), sshd(8), "AUTHORIZED_KEYS FILE FORMAT".
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use zeroize::Zeroizing;
+
 /// The type of the keys that we make.
 const ED25519: &str = "ssh-ed25519";
 
+const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+const END: &str = "-----END OPENSSH PRIVATE KEY-----";
+const MAGIC: &[u8; 15] = b"openssh-key-v1\0";
+
+/// A key pair that belongs together.
+pub(super) struct Pair {
+    /// The private key file, without a passphrase.
+    pub(super) private: Zeroizing<String>,
+    /// `ssh-ed25519 AAAA…`, without a comment.
+    pub(super) public: String,
+}
+
+/// Makes a key pair from the kernel's random bytes.
+///
+/// # Errors
+/// When the kernel gives none.
+pub(super) fn new_pair() -> Result<Pair, NoRandomBytes> {
+    let random = SystemRandom::new();
+    let (mut seed, mut check) = (Zeroizing::new([0; 32]), [0; 4]);
+    random.fill(&mut *seed).map_err(|_| NoRandomBytes)?;
+    random.fill(&mut check).map_err(|_| NoRandomBytes)?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_| NoRandomBytes)?;
+    let half = pair.public_key().as_ref();
+    let public = [field(ED25519.as_bytes()), field(half)].concat();
+    let secret = Zeroizing::new([&seed[..], half].concat());
+    // The same number twice shows a reader with a passphrase that it was the right one.
+    let mut private = Zeroizing::new(
+        [
+            &check[..],
+            &check,
+            &public,
+            &Zeroizing::new(field(&secret)),
+            &field(b""),
+        ]
+        .concat(),
+    );
+    let padding = (8 - private.len() % 8) % 8;
+    private.extend((1..=8).take(padding));
+    let whole = Zeroizing::new(
+        [
+            &MAGIC[..],
+            &field(b"none"),
+            &field(b"none"),
+            &field(b""),
+            &1_u32.to_be_bytes(),
+            &field(&public),
+            &Zeroizing::new(field(&private)),
+        ]
+        .concat(),
+    );
+    let mut file = Zeroizing::new(format!("{BEGIN}\n"));
+    let text = Zeroizing::new(STANDARD.encode(&*whole));
+    for line in text.as_bytes().chunks(70) {
+        file.extend(line.iter().copied().map(char::from));
+        file.push('\n');
+    }
+    file.push_str(END);
+    file.push('\n');
+    Ok(Pair {
+        private: file,
+        public: format!("{ED25519} {}", STANDARD.encode(public)),
+    })
+}
+
+/// The kernel gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel gives no random bytes")]
+pub struct NoRandomBytes;
+
+/// A field as SSH writes it; see [`Fields`].
+fn field(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes()[..], bytes].concat()
+}
+
+/// The public half of a pair of files, without its comment; nothing when one of them is damaged or they do
+/// not belong together.
+pub(super) fn public_half(private: &[u8], public: &[u8]) -> Option<String> {
+    let public = public_key(public)?;
+    is_pair(private, &public).then_some(public)
+}
+
 /// The public key in a line of OpenSSH's format, `ssh-ed25519 AAAA…`, without its comment; nothing when
 /// the text is no such line.
-pub(super) fn public_key(text: &[u8]) -> Option<String> {
+fn public_key(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = text.split_ascii_whitespace();
     let (kind, blob) = (words.next()?, words.next()?);
@@ -19,14 +107,12 @@ pub(super) fn public_key(text: &[u8]) -> Option<String> {
 }
 
 /// Whether an unencrypted private key is complete and belongs to this public key.
-pub(super) fn is_pair(private: &[u8], public: &str) -> bool {
+fn is_pair(private: &[u8], public: &str) -> bool {
     let belongs = || {
         let text = std::str::from_utf8(private).ok()?.trim_end();
-        let body = text
-            .strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----\n")?
-            .strip_suffix("\n-----END OPENSSH PRIVATE KEY-----")?;
+        let body = text.strip_prefix(BEGIN)?.strip_suffix(END)?;
         let decoded = base64(&body.replace('\n', ""))?;
-        let mut fields = Fields(decoded.strip_prefix(b"openssh-key-v1\0")?);
+        let mut fields = Fields(decoded.strip_prefix(MAGIC)?);
         let (cipher, kdf, options) = (fields.next()?, fields.next()?, fields.next()?);
         let one_key = fields.number()? == 1;
         let (public_half, private_half) = (fields.next()?, fields.next()?);
@@ -71,29 +157,7 @@ impl<'a> Fields<'a> {
 
 /// Decodes base 64 with padding (RFC 4648, section 4).
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut held, mut bits) = (0_u32, 0_u32);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        held = (held << 6 | u32::from(value)) & 0xfff;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push(held.wrapping_shr(bits).to_le_bytes()[0]);
-        }
-    }
-    Some(bytes)
+    STANDARD.decode(text).ok()
 }
 
 #[cfg(test)]
@@ -167,22 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn base64_decodes_the_test_vectors_of_the_rfc() {
-        let vectors = [
-            ("", ""),
-            ("Zg==", "f"),
-            ("Zm8=", "fo"),
-            ("Zm9v", "foo"),
-            ("Zm9vYg==", "foob"),
-            ("Zm9vYmE=", "fooba"),
-            ("Zm9vYmFy", "foobar"),
-        ];
-        for (text, decoded) in vectors {
-            assert_eq!(base64(text).as_deref(), Some(decoded.as_bytes()), "{text}");
-        }
-        for bad in ["Z", "Zg", "Zg=", "Zg======", "Z g=", "Zm9v\n"] {
-            assert_eq!(base64(bad), None, "{bad:?}");
-        }
+    fn a_new_pair_belongs_together_and_is_like_no_other() {
+        let [one, other] = [(); 2].map(|()| new_pair().expect("random bytes"));
+        let read = |private: &Pair, public: &Pair| {
+            public_half(private.private.as_bytes(), public.public.as_bytes())
+        };
+        assert_eq!(read(&one, &one).as_ref(), Some(&one.public));
+        assert_eq!(read(&one, &other), None);
     }
 
     proptest! {

@@ -1,10 +1,12 @@
-//! A real tree, real ssh-keygen.
+//! A real tree, real keys.
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
 use crate::facilities::{Rootfs, Secrets};
 use crate::rootfs::{DirConfig, DirRootfs, test_guest};
+use crate::{command, tree};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOex2CfxWX+uNNHSdY3u8arfZZ5fvdXmEppCaKrbqNvk test";
@@ -29,7 +31,6 @@ impl House {
         let config = SecretsConfig {
             guests,
             user_ids,
-            ssh_keygen: "ssh-keygen".into(),
             authorized_keys: vec![KEY.to_owned()],
             admin_key_files: vec![dir.path().join("preview.env")],
             credentials: Some(dir.path().join("claude")),
@@ -100,7 +101,7 @@ async fn a_guest_gets_everything_with_the_owners_it_will_see() {
             .expect("list")
             .map(|entry| entry.expect("entry").file_name())
             .collect();
-        assert_eq!(beside, ["rootfs"], "the private directory is gone");
+        assert_eq!(beside, ["rootfs"], "nothing is left beside the tree");
     }
 }
 
@@ -128,6 +129,21 @@ async fn the_token_is_exported_when_it_can_be_read() {
     assert_eq!(run().await, None);
     fs::write(&token, "a $(b) 'c'").expect("write");
     assert_eq!(run().await.as_deref(), Some("a $(b) 'c'"));
+}
+
+#[tokio::test]
+async fn ssh_keygen_reads_the_host_key_as_we_do() {
+    let house = House::new(UserIds::Mapped).await;
+    let public = house.ensure().await;
+    let key = house.inside(HOST_KEY);
+    let read = command::run(
+        "ssh-keygen",
+        ["-y", "-P", "", "-f", key.to_str().expect("text")],
+        b"",
+    )
+    .await
+    .expect("a key");
+    assert_eq!(String::from_utf8(read).expect("text").trim_end(), public);
 }
 
 #[tokio::test]
@@ -165,16 +181,6 @@ async fn the_host_key_is_made_once_and_a_damaged_one_is_replaced() {
         assert_eq!(house.ensure().await, replaced, "{damage}");
         former = replaced;
     }
-}
-
-#[tokio::test]
-async fn remains_of_a_crash_while_the_key_was_made_do_no_harm() {
-    let house = House::new(UserIds::Mapped).await;
-    let left = house.config.guests.join("web/host-key");
-    fs::create_dir_all(&left).expect("leftover");
-    fs::write(left.join("key"), "half").expect("leftover");
-    house.ensure().await;
-    assert!(!left.exists());
 }
 
 #[tokio::test]
@@ -282,24 +288,6 @@ async fn the_guests_names_are_not_overwritten() {
 }
 
 #[tokio::test]
-async fn without_ssh_keygen_the_error_says_what_to_install() {
-    let mut house = House::new(UserIds::Mapped).await;
-    house.config.ssh_keygen = "/nonexistent/ssh-keygen".into();
-    let secrets = GuestSecrets::new(house.config.clone());
-    let error = secrets.ensure(&house.guest).await.expect_err("no program");
-    assert_eq!(error.code(), Code::ProgramMissing);
-    assert!(error.remedy().expect("a remedy").contains("openssh-client"));
-    assert!(!house.config.guests.join("web/host-key").exists());
-    assert_eq!(secrets.check().await[0].verdict, Verdict::Broken);
-    house.config.ssh_keygen = "/bin/true".into();
-    GuestSecrets::new(house.config.clone())
-        .ensure(&house.guest)
-        .await
-        .expect_err("no key");
-    assert!(!house.config.guests.join("web/host-key").exists());
-}
-
-#[tokio::test]
 async fn checks_tell_what_does_not_reach_guests() {
     let house = House::new(UserIds::Mapped).await;
     let verdicts = async |config: &SecretsConfig| {
@@ -309,10 +297,10 @@ async fn checks_tell_what_does_not_reach_guests() {
             .map(|check| check.verdict)
             .collect::<Vec<_>>()
     };
-    assert_eq!(verdicts(&house.config).await, [Verdict::Ok; 4]);
+    assert_eq!(verdicts(&house.config).await, [Verdict::Ok; 3]);
     house.credential("oauth_token", "secret");
     symlink("oauth_token", house.dir.path().join("claude/link")).expect("link");
-    assert_eq!(verdicts(&house.config).await[2], Verdict::Warning);
+    assert_eq!(verdicts(&house.config).await[1], Verdict::Warning);
 }
 
 #[tokio::test]

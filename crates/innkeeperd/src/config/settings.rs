@@ -165,8 +165,6 @@ pub struct Ssh {
     pub authorized_keys: Vec<String>,
     /// Files of variables whose `ADMIN_SSH_KEY` may log in too.
     pub admin_key_files: Vec<PathBuf>,
-    /// The program `ssh-keygen`.
-    pub keygen: PathBuf,
 }
 
 /// How the daemon works.
@@ -292,7 +290,6 @@ impl Default for Ssh {
         Self {
             authorized_keys: Vec::new(),
             admin_key_files: vec!["/var/secrets/preview.env".into()],
-            keygen: "ssh-keygen".into(),
         }
     }
 }
