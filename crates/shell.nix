@@ -3,6 +3,7 @@
 craneLib.devShell {
   packages = with pkgs; [
     busybox
+    caddy
     cargo-deny
     cargo-nextest
     deadnix

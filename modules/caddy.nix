@@ -1,12 +1,15 @@
-# The web server in front of previews: a wildcard site, the certificate, the folder that sites are imported from.
+# The web server in front of previews: the certificate, the folder that sites are imported from.
 #
-# Nothing writes sites into the folder yet, because previews are not built yet. What is declared here is what the
-# contract of earlier installations says about Caddy, so that their site files keep working.
+# The sites come from Innkeeper, the wildcard site among them: the first route of a preview brings it. The snippet and
+# the folder are those that the contract of earlier installations says, so that their site files keep working.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.services.innkeeper.caddy;
   inherit (cfg) certificate;
+
+  # The directory of the tables that Caddy reads at each request.
+  table = "/var/lib/innkeeper-routes";
 
   tls =
     if certificate.files != null then
@@ -94,12 +97,6 @@ in
           ${tls}
         }
 
-        # A name without a preview.
-        *.${cfg.domain} {
-          import cloudflare_tls
-          respond "There is no such preview." 404
-        }
-
         import ${cfg.importDirectory}/*.caddy
       '';
     };
@@ -107,10 +104,19 @@ in
       RuntimeDirectory = "caddy";
       RuntimeDirectoryMode = "0700";
     };
-    systemd.tmpfiles.settings."10-innkeeper-caddy".${cfg.importDirectory}.d = {
-      user = "root";
-      group = "caddy";
-      mode = "0750";
+    # Only root writes there: whoever does says where requests go.
+    systemd.tmpfiles.settings."10-innkeeper-caddy" = lib.genAttrs [ cfg.importDirectory table ] (_: {
+      d = {
+        user = "root";
+        group = "caddy";
+        mode = "0750";
+      };
+    });
+    systemd.services.innkeeper.serviceConfig = lib.mkIf config.services.innkeeper.enable {
+      ReadWritePaths = [
+        cfg.importDirectory
+        table
+      ];
     };
 
     security.acme = lib.mkIf (certificate.acme != null) {

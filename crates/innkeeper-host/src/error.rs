@@ -9,6 +9,7 @@ use crate::closure::ClosureError;
 use crate::firewall::FirewallError;
 use crate::network::NetworkError;
 use crate::rootfs::RootfsError;
+use crate::route::RouteError;
 use crate::secrets::SecretsError;
 use crate::unit::UnitError;
 
@@ -33,6 +34,9 @@ pub enum HostError {
     /// A guest's processes.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// A preview's route.
+    #[error(transparent)]
+    Route(#[from] RouteError),
 }
 
 impl HostError {
@@ -44,6 +48,7 @@ impl HostError {
             Self::Network(error) => error,
             Self::Firewall(error) => error,
             Self::Unit(error) => error,
+            Self::Route(error) => error,
         }
     }
 }

@@ -14,6 +14,7 @@ use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, U
 use tokio::sync::broadcast;
 
 use crate::HostError;
+use crate::route::RouteSpec;
 use crate::unit::ExecSession;
 
 /// Something on the host that has our naming.
@@ -229,6 +230,24 @@ pub trait Units: Resource {
         guest: &GuestName,
         request: &ExecRequest,
     ) -> Result<ExecSession, HostError>;
+}
+
+/// Routes from a preview's hosts to its guest.
+#[async_trait]
+pub trait Routes: Resource {
+    /// Makes the route as the specification says and returns when requests take it. What the preview had
+    /// before is replaced at once: no request sees a half of each. Other previews' connections stay open.
+    ///
+    /// # Errors
+    /// When a host belongs to another preview, or the proxy does not take the route; then the former route
+    /// is still in force.
+    async fn ensure(&self, spec: &RouteSpec) -> Result<(), HostError>;
+
+    /// Whether the preview's route is in force as [`Self::ensure`] leaves it, without changing anything.
+    ///
+    /// # Errors
+    /// When that cannot be found out, or a host belongs to another preview.
+    async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError>;
 }
 
 /// All facilities of a host.

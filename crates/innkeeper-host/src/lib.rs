@@ -11,6 +11,7 @@
 //! | [`secrets`] | keys and credentials | files inside the file tree |
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
 //! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
+//! | [`route`] | previews' routes | Caddy: `/etc/caddy/previews/<slug>.caddy` |
 //! | [`mod@unit`] | the guest's processes | `innkeeper-guest-<guest>.service`, or a cgroup |
 
 pub mod closure;
@@ -21,6 +22,7 @@ pub mod features;
 pub mod firewall;
 pub mod network;
 pub mod rootfs;
+pub mod route;
 pub mod secrets;
 pub mod tree;
 pub mod unit;

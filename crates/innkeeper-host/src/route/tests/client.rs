@@ -1,0 +1,84 @@
+//! What browsers and programs do.
+
+use super::*;
+
+/// What a browser or a program gets.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+pub(super) async fn get(host: &str, path: &str) -> Answer {
+    request(host, &format!("GET {path}"), "", b"").await
+}
+
+pub(super) async fn request(host: &str, line: &str, headers: &str, body: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(FRONT).await.expect("connect");
+    let length = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: {host}:8080\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    let message = [head.as_bytes(), body].concat();
+    stream.write_all(&message).await.expect("write");
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).expect("UTF-8");
+    end.unwrap_or_else(|error| panic!("{line}: {error}: {answer}"));
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let status = head.split(' ').nth(1).expect("status");
+    Answer {
+        status: status.parse().expect("number"),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+/// An open connection after an upgrade, as a WebSocket is one.
+pub(super) struct Socket(TcpStream);
+
+impl Socket {
+    pub(super) async fn open(host: &str, path: &str) -> Self {
+        let mut stream = TcpStream::connect(FRONT).await.expect("connect");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}:8080\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("write");
+        let (head, _) = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        Self(stream)
+    }
+
+    /// Whether what is sent comes back.
+    pub(super) async fn echoes(&mut self) -> bool {
+        let mut echo = [0; 4];
+        self.0.write_all(b"ping").await.is_ok()
+            && self.0.read_exact(&mut echo).await.is_ok()
+            && &echo == b"ping"
+    }
+}
+
+/// The head of a message, and what came behind it.
+pub(super) async fn read_head(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut read = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).await.expect("read");
+        assert!(count > 0, "the head is cut off");
+        read.extend(&piece[..count]);
+        if let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") {
+            let body = read.split_off(end + 4);
+            return (String::from_utf8(read).expect("UTF-8"), body);
+        }
+    }
+}

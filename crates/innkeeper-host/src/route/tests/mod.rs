@@ -1,0 +1,274 @@
+//! With a real Caddy in a network namespace of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use innkeeper_model::Code;
+use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::command::command;
+use crate::network::testing::enter_own_namespace;
+
+mod app;
+mod changes;
+mod client;
+mod ownership;
+mod requests;
+
+use app::play_app;
+use client::{Socket, get, read_head, request};
+
+const FRONT: &str = "127.0.0.1:8080";
+const LOOKUP: &str = "127.0.0.1:3180";
+/// The address of the guest whose app the rig plays, and another's.
+const GUEST: [u8; 4] = [127, 0, 1, 3];
+const OTHER_GUEST: [u8; 4] = [127, 0, 1, 5];
+
+/// A Caddy, and two guests with apps on some ports.
+struct Rig {
+    dir: TempDir,
+    caddy: tokio::process::Child,
+    routes: CaddyRoutes,
+}
+
+impl Rig {
+    async fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, "").await
+    }
+
+    /// With a line in Caddy's main file.
+    async fn start_with(test: &str, line: &str) -> Option<Self> {
+        if command("caddy").arg("version").output().await.is_err() {
+            eprintln!("INNKEEPER-NOT-RUN: {test}: there is no caddy");
+            return None;
+        }
+        if !enter_own_namespace(test) {
+            return None;
+        }
+        let up = ["link", "set", "lo", "up"];
+        crate::command::run("ip", up, b"").await.expect("ip");
+        for guest in [GUEST, OTHER_GUEST] {
+            for port in [3000, 4000, 5000] {
+                play_app(SocketAddr::from((guest, port))).await;
+            }
+        }
+        let dir = tempfile::tempdir().expect("directory");
+        let root = dir.path();
+        let main = format!(
+            "{{\n\tadmin unix/{0}/admin.sock\n\tlog {{\n\t\toutput file {0}/log\n\t}}\n}}\n{line}\nimport {0}/previews/*.caddy\n",
+            root.display()
+        );
+        std::fs::write(root.join("Caddyfile"), main).expect("Caddyfile");
+        let routes = CaddyRoutes::new(config(root));
+        let caddy = run_caddy(root).await;
+        Some(Self { dir, caddy, routes })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn ensure(&self, spec: &RouteSpec) {
+        self.routes.ensure(spec).await.expect("ensure");
+    }
+
+    async fn is_complete(&self, spec: &RouteSpec) -> bool {
+        self.routes.is_complete(spec).await.expect("looks")
+    }
+
+    async fn refused(&self, spec: &RouteSpec) -> RouteError {
+        match self.routes.ensure(spec).await {
+            Err(HostError::Route(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn remove(&self, slug: &str) {
+        self.routes.remove(&name(slug)).await.expect("remove");
+    }
+
+    /// What an operator does: Caddy loads all files anew.
+    async fn reload(&self) {
+        self.routes.load_main_file().await.expect("load");
+    }
+
+    /// How often Caddy was given a configuration, by its own log.
+    fn loads(&self) -> usize {
+        let log = std::fs::read_to_string(self.path("log")).expect("log");
+        log.lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+            .filter(|entry| entry["uri"] == "/load")
+            .count()
+    }
+
+    async fn found(&self) -> Vec<(Option<String>, String)> {
+        let found = self.routes.observe().await.expect("observe");
+        let root = format!("{}/", self.dir.path().display());
+        found
+            .into_iter()
+            .map(|found| {
+                let object = found.object.strip_prefix(&root).expect("inside");
+                (found.guest.map(Into::into), object.to_owned())
+            })
+            .collect()
+    }
+
+    async fn stop(mut self) {
+        self.caddy.kill().await.expect("kill");
+    }
+}
+
+fn config(root: &Path) -> CaddyConfig {
+    CaddyConfig {
+        directory: root.join("previews"),
+        caddyfile: root.join("Caddyfile"),
+        table: root.join("table"),
+        lookup: LOOKUP.parse().expect("address"),
+        admin: Admin::Unix(root.join("admin.sock")),
+        domain: "localhost".to_owned(),
+        tls: Tls::None,
+        port: Some(8080),
+    }
+}
+
+async fn run_caddy(root: &Path) -> tokio::process::Child {
+    let child = command("caddy")
+        .args(["run", "--adapter", "caddyfile", "--config"])
+        .arg(root.join("Caddyfile"))
+        .env("HOME", root)
+        .env("XDG_DATA_HOME", root.join("data"))
+        .env("XDG_CONFIG_HOME", root.join("config"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("caddy");
+    // The API listens before the sites do.
+    let socket = root.join("admin.sock");
+    let has_routes = root.join("previews/_innkeeper.caddy").exists();
+    while has_routes && TcpStream::connect(FRONT).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    while tokio::net::UnixStream::connect(&socket).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    child
+}
+
+fn name(slug: &str) -> GuestName {
+    GuestName::parse(slug).expect("name")
+}
+
+fn rule(path: &str, port: u16, strip_prefix: bool) -> RouteRule {
+    RouteRule::new(RoutePath::parse(path).expect(path), port, strip_prefix)
+}
+
+/// A preview with one app that takes everything.
+fn simple(slug: &str) -> RouteSpec {
+    RouteSpec {
+        slug: name(slug),
+        guest_address: GUEST.into(),
+        routes: vec![rule("/", 3000, false)],
+        extra_hosts: Vec::new(),
+        state: RouteState::Live,
+    }
+}
+
+fn with_extra(slug: &str, prefix: &str) -> RouteSpec {
+    RouteSpec {
+        extra_hosts: vec![ExtraHost {
+            prefix: name(prefix),
+            routes: vec![rule("/", 5000, false)],
+        }],
+        ..simple(slug)
+    }
+}
+
+fn placeholder(slug: &str) -> RouteSpec {
+    RouteSpec {
+        state: RouteState::Placeholder {
+            state: "building".to_owned(),
+            log: vec!["<script>alert(1)</script> {{env \"HOME\"}} {env.HOME}".to_owned()],
+        },
+        ..simple(slug)
+    }
+}
+
+/// Apps on several paths and hosts.
+fn whole(slug: &str) -> RouteSpec {
+    RouteSpec {
+        routes: vec![
+            rule("/", 3000, false),
+            rule("/Api", 4000, true),
+            rule("/api/docs/*", 5000, false),
+            rule("/ws", 4000, false),
+        ],
+        ..with_extra(slug, "admin")
+    }
+}
+
+/// What the app behind `port` is asked, without the rest of what it says.
+fn asked(port: u16, line: &str) -> String {
+    format!("127.0.1.3:{port} {line} ")
+}
+
+async fn check_whole(stage: &str) {
+    for (path, port, seen) in [
+        ("/", 3000, "/"),
+        ("/x/y?q=1&r=%20", 3000, "/x/y?q=1&r=%20"),
+        ("/apix", 3000, "/apix"),
+        ("/api/", 4000, "/"),
+        ("/api/users/1?q=/api", 4000, "/users/1?q=/api"),
+        ("/API/a%2Fb", 4000, "/a%2Fb"),
+        ("/api/docs", 4000, "/docs"),
+        ("/api/docs/x", 5000, "/api/docs/x"),
+        ("/ws", 4000, "/ws"),
+        ("/ws/", 3000, "/ws/"),
+        ("/WS", 4000, "/WS"),
+    ] {
+        let answer = get("web.localhost", path).await;
+        let expected = asked(port, &format!("GET {seen}"));
+        assert!(
+            answer.body.starts_with(&expected),
+            "{stage}: {path}: {answer:?}"
+        );
+    }
+    let redirect = get("web.localhost", "/api").await;
+    assert_eq!(redirect.status, 302, "{stage}: {redirect:?}");
+    assert_eq!(redirect.header("location"), Some("/Api/"), "{stage}");
+    let extra = get("ADMIN-Web.LocalHost", "/x").await;
+    assert!(
+        extra.body.starts_with(&asked(5000, "GET /x")),
+        "{stage}: {extra:?}"
+    );
+    let body = vec![b'x'; 1 << 20];
+    let posted = request(
+        "web.localhost",
+        "POST /p",
+        "Range: bytes=0-1\r\nIf-None-Match: *\r\n",
+        &body,
+    )
+    .await;
+    assert!(
+        posted.body.starts_with(&asked(3000, "POST /p")),
+        "{stage}: {posted:?}"
+    );
+    assert!(
+        posted
+            .body
+            .ends_with("host=web.localhost:8080 for=127.0.0.1 proto=http body=1048576"),
+        "{stage}: {posted:?}"
+    );
+    assert!(
+        Socket::open("web.localhost", "/ws").await.echoes().await,
+        "{stage}"
+    );
+}

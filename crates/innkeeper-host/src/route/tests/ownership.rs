@@ -1,0 +1,182 @@
+//! What is ours, what is not, and what Caddy is not given.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_not_ours_stays_and_a_host_has_one_owner() {
+    let Some(rig) = Rig::start("foreign routes").await else {
+        return;
+    };
+    rig.ensure(&with_extra("web", "api")).await;
+    let foreign = rig.path("previews/dashboard.caddy");
+    std::fs::write(
+        &foreign,
+        "http://dashboard.localhost:8080 {\n\trespond hello\n}\n",
+    )
+    .expect("write");
+    std::fs::write(
+        rig.path("previews/webhook.caddy"),
+        "# Innkeeper: preview other\n",
+    )
+    .expect("write");
+    let error = rig.refused(&simple("dashboard")).await;
+    assert!(matches!(error, RouteError::ForeignFile { .. }), "{error}");
+    let error = rig.refused(&simple("api-web")).await;
+    assert!(matches!(error, RouteError::HostTaken { .. }), "{error}");
+    let error = rig.refused(&simple("webhook")).await;
+    assert!(matches!(error, RouteError::Reserved { .. }), "{error}");
+    for slug in ["dashboard", "api-web", "webhook"] {
+        rig.remove(slug).await;
+    }
+    assert!(foreign.exists() && rig.path("previews/webhook.caddy").exists());
+    assert!(
+        get("api-web.localhost", "/")
+            .await
+            .body
+            .starts_with(&asked(5000, "GET /"))
+    );
+    // Once nobody has the host, it can be had.
+    rig.ensure(&simple("web")).await;
+    rig.ensure(&simple("api-web")).await;
+    let error = rig.refused(&with_extra("web", "api")).await;
+    assert!(matches!(error, RouteError::HostTaken { .. }), "{error}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn orphans_are_found_and_swept_and_nothing_else() {
+    let Some(rig) = Rig::start("route orphans").await else {
+        return;
+    };
+    rig.ensure(&with_extra("web", "api")).await;
+    std::fs::write(rig.path("previews/dashboard.caddy"), "").expect("write");
+    std::fs::write(rig.path("previews/.web.caddy.new"), "half").expect("write");
+    std::fs::create_dir(rig.path("table/previews/.old.new")).expect("directory");
+    let web = || Some("web".to_owned());
+    let expected = [
+        (None, "previews/.web.caddy.new".to_owned()),
+        (None, "table/previews/.old.new".to_owned()),
+        (web(), "previews/web.caddy".to_owned()),
+        (web(), "table/hosts/api-web.localhost".to_owned()),
+        (web(), "table/hosts/web.localhost".to_owned()),
+        (web(), "table/previews/web".to_owned()),
+    ];
+    assert_eq!(rig.found().await, expected);
+    for found in rig.routes.observe().await.expect("observe") {
+        rig.routes.sweep(&found).await.expect("sweeps");
+        rig.routes.sweep(&found).await.expect("is gone");
+    }
+    assert_eq!(rig.found().await, []);
+    for object in [
+        "previews/dashboard.caddy",
+        "previews/_innkeeper.caddy",
+        "Caddyfile",
+        "table",
+        "../x",
+    ] {
+        let found = Found {
+            guest: None,
+            object: rig.path(object).display().to_string(),
+        };
+        rig.routes.sweep(&found).await.expect_err(object);
+    }
+    assert!(rig.path("previews/dashboard.caddy").exists() && rig.path("table").exists());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_would_break_caddy_is_not_left_in_place() {
+    let line = "http://*.localhost:8080 {\n\trespond mine\n}";
+    let Some(rig) = Rig::start_with("broken routes", line).await else {
+        return;
+    };
+    let error = rig.refused(&simple("web")).await;
+    assert!(matches!(error, RouteError::Refused { .. }), "{error}");
+    assert!(
+        error.to_string().contains("ambiguous site definition"),
+        "{error}"
+    );
+    assert_eq!(
+        std::fs::read_dir(rig.path("previews"))
+            .expect("list")
+            .count(),
+        0
+    );
+    assert_eq!(get("x.localhost", "/").await.body, "mine");
+    rig.reload().await;
+    // A file of the previews, too, is checked before it is in place.
+    std::fs::write(
+        rig.path("Caddyfile"),
+        format!(
+            "{{\n\tadmin unix/{0}/admin.sock\n}}\nimport {0}/previews/*.caddy\n",
+            rig.dir.path().display()
+        ),
+    )
+    .expect("write");
+    let mut config = config(rig.dir.path());
+    config.tls = Tls::Snippet("no_such_snippet".to_owned());
+    let error = CaddyRoutes::new(config)
+        .put(&simple("web"))
+        .await
+        .expect_err("refused");
+    assert!(error.to_string().contains("no_such_snippet"), "{error}");
+    assert_eq!(
+        std::fs::read_dir(rig.path("previews"))
+            .expect("list")
+            .count(),
+        0
+    );
+    rig.ensure(&simple("web")).await;
+    assert_eq!(get("web.localhost", "/").await.status, 200);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_main_file_that_does_not_import_us_is_said_so() {
+    let Some(rig) = Rig::start("route import").await else {
+        return;
+    };
+    let main = format!(
+        "{{\n\tadmin unix/{}/admin.sock\n}}\n",
+        rig.dir.path().display()
+    );
+    std::fs::write(rig.path("Caddyfile"), main).expect("write");
+    let error = rig.refused(&simple("web")).await;
+    assert!(matches!(error, RouteError::NotImported { .. }), "{error}");
+    assert!(error.remedy().expect("remedy").contains("previews/*.caddy"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_check_says_whether_caddy_would_start_again() {
+    let Some(rig) = Rig::start("route check").await else {
+        return;
+    };
+    let verdicts = async |routes: &CaddyRoutes| -> Vec<_> {
+        routes
+            .check()
+            .await
+            .into_iter()
+            .map(|check| (check.verdict, check.finding))
+            .collect()
+    };
+    let before = verdicts(&rig.routes).await;
+    assert!(before[0].0 == Verdict::Warning, "{before:?}");
+    rig.ensure(&simple("web")).await;
+    let after = verdicts(&rig.routes).await;
+    assert!(after[0].0 == Verdict::Ok, "{after:?}");
+    std::fs::write(rig.path("previews/mine.caddy"), "nonsense {\n").expect("write");
+    let broken = verdicts(&rig.routes).await;
+    assert!(
+        broken[0].0 == Verdict::Broken && broken[0].1.contains("Caddy does not take"),
+        "{broken:?}"
+    );
+    let mut elsewhere = config(rig.dir.path());
+    elsewhere.admin = Admin::Unix(rig.path("nowhere.sock"));
+    let unreachable = verdicts(&CaddyRoutes::new(elsewhere)).await;
+    assert!(
+        unreachable[0].0 == Verdict::Broken && unreachable[0].1.contains("does not answer"),
+        "{unreachable:?}"
+    );
+    rig.stop().await;
+}

@@ -1,0 +1,240 @@
+//! Where requests go, and what answers them where no app does.
+
+use super::*;
+
+#[tokio::test]
+async fn requests_go_where_the_longest_path_says_before_and_after_caddy_loads_the_files() {
+    let Some(rig) = Rig::start("route rules").await else {
+        return;
+    };
+    rig.ensure(&whole("web")).await;
+    check_whole("from the table").await;
+    rig.reload().await;
+    check_whole("from the file").await;
+    // It really is the file by which Caddy goes now.
+    let link = rig.path("table/hosts/web.localhost");
+    std::fs::remove_file(&link).expect("remove");
+    assert_eq!(get("web.localhost", "/").await.status, 200);
+    rig.ensure(&whole("web")).await;
+    assert!(link.exists());
+    rig.stop().await;
+}
+
+/// Without `.` and `..` between slashes, which browsers and programs take out themselves.
+#[tokio::test]
+async fn table_and_file_agree_on_all_kinds_of_paths() {
+    let Some(rig) = Rig::start("route paths").await else {
+        return;
+    };
+    let mut spec = whole("web");
+    spec.extra_hosts.push(ExtraHost {
+        prefix: name("bare"),
+        routes: vec![rule("/Api/docs", 5000, false), rule("/ws/*", 4000, true)],
+    });
+    rig.ensure(&spec).await;
+    let mut runner = TestRunner::deterministic();
+    let piece = proptest::sample::select(vec![
+        "/",
+        "//",
+        "api",
+        "Api",
+        "docs",
+        "ws",
+        "x",
+        "%2F",
+        "%41pi",
+        "%61pi",
+        "%20",
+        "%3F",
+        "/api",
+        "/api/docs",
+        "+",
+        "~",
+    ]);
+    let paths =
+        proptest::collection::vec(piece, 0..6).prop_map(|pieces| format!("/{}", pieces.concat()));
+    let paths: Vec<_> = (0..300)
+        .map(|_| paths.new_tree(&mut runner).expect("value").current())
+        .collect();
+    let ask = async |host: &str, path: &str| {
+        let answer = get(host, path).await;
+        let location = answer.header("location").map(str::to_owned);
+        (answer.status, location, answer.body)
+    };
+    let questions: Vec<_> = ["web.localhost", "bare-web.localhost"]
+        .iter()
+        .flat_map(|host| paths.iter().map(move |path| (host, path)))
+        .collect();
+    let mut from_table = Vec::new();
+    for (host, path) in &questions {
+        from_table.push(ask(host, path).await);
+    }
+    rig.reload().await;
+    for ((host, path), expected) in questions.into_iter().zip(from_table) {
+        assert_eq!(ask(host, path).await, expected, "{host} {path}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_caddy_has_loaded_never_outlives_its_truth() {
+    let Some(rig) = Rig::start("stale routes").await else {
+        return;
+    };
+    rig.ensure(&with_extra("web", "admin")).await;
+    rig.ensure(&simple("shop")).await;
+    rig.reload().await;
+    let loads = rig.loads();
+    // The guest has another address, and one host less.
+    let moved = RouteSpec {
+        guest_address: OTHER_GUEST.into(),
+        ..simple("web")
+    };
+    rig.ensure(&moved).await;
+    assert!(
+        get("web.localhost", "/")
+            .await
+            .body
+            .starts_with("127.0.1.5:3000")
+    );
+    assert_eq!(get("admin-web.localhost", "/").await.status, 404);
+    rig.remove("shop").await;
+    assert_eq!(get("shop.localhost", "/").await.status, 404);
+    // Back to what Caddy has in memory.
+    rig.ensure(&with_extra("web", "admin")).await;
+    assert!(
+        get("web.localhost", "/")
+            .await
+            .body
+            .starts_with("127.0.1.3:3000")
+    );
+    assert!(
+        get("admin-web.localhost", "/")
+            .await
+            .body
+            .starts_with("127.0.1.3:5000")
+    );
+    assert_eq!(rig.loads(), loads);
+    rig.stop().await;
+}
+
+/// Caddy 2.6 mixes up connections to the lookup and to apps when it keeps the former.
+#[tokio::test]
+async fn no_request_strays_however_many_there_are() {
+    let Some(rig) = Rig::start("route burst").await else {
+        return;
+    };
+    rig.ensure(&simple("web")).await;
+    let other = RouteSpec {
+        guest_address: OTHER_GUEST.into(),
+        ..simple("shop")
+    };
+    rig.ensure(&other).await;
+    for round in 0..15 {
+        let requests = (0..300).map(async |number| {
+            let (host, guest) = [
+                ("web.localhost", "127.0.1.3"),
+                ("shop.localhost", "127.0.1.5"),
+            ][number % 2];
+            let answer = get(host, &format!("/{number}")).await;
+            let expected = format!("{guest}:3000 GET /{number} host={host}:8080 ");
+            assert!(
+                answer.body.starts_with(&expected),
+                "round {round}: {host}: {answer:?}"
+            );
+        });
+        futures_util::future::join_all(requests).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn until_the_app_answers_people_see_a_page_and_programs_wait() {
+    let Some(rig) = Rig::start("route placeholder").await else {
+        return;
+    };
+    rig.ensure(&placeholder("web")).await;
+    for stage in ["from the table", "after a reload"] {
+        let html = "Accept: text/html,application/xhtml+xml\r\nIf-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\nRange: bytes=0-1\r\n";
+        let page = request("web.localhost", "GET /any/path?x", html, b"").await;
+        assert_eq!(
+            (page.status, page.header("retry-after")),
+            (503, Some("3")),
+            "{stage}: {page:?}"
+        );
+        assert_eq!(
+            page.header("content-type"),
+            Some("text/html; charset=utf-8"),
+            "{stage}"
+        );
+        assert!(
+            page.header("content-security-policy")
+                .is_some_and(|csp| csp.starts_with("default-src 'none'"))
+        );
+        assert_eq!(page.header("etag"), None);
+        assert!(
+            page.body.contains(
+                "&lt;script&gt;alert(1)&lt;/script&gt; {{env &quot;HOME&quot;}} {env.HOME}"
+            ),
+            "{page:?}"
+        );
+        let refresh = request("web.localhost", "HEAD /", html, b"").await;
+        assert_eq!(
+            (refresh.status, refresh.body.as_str()),
+            (503, ""),
+            "{stage}: {refresh:?}"
+        );
+        for line in [
+            "GET /",
+            "POST /hook",
+            "DELETE /page.txt",
+            "GET /previews/web/page.txt/",
+        ] {
+            let told = request("web.localhost", line, "Accept: */*\r\n", b"{}").await;
+            assert_eq!(
+                (told.status, told.header("retry-after")),
+                (503, Some("3")),
+                "{stage}: {line}: {told:?}"
+            );
+            assert_eq!(
+                told.body, "preview web is not ready: building\n",
+                "{stage}: {line}"
+            );
+        }
+        rig.reload().await;
+    }
+    rig.ensure(&simple("web")).await;
+    assert_eq!(get("web.localhost", "/").await.status, 200);
+    rig.ensure(&placeholder("web")).await;
+    assert_eq!(get("web.localhost", "/").await.status, 503);
+    assert_eq!(get("nobody.localhost", "/").await.status, 404);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_on_demand_are_for_hosts_of_previews_only() {
+    let Some(rig) = Rig::start("route certificates").await else {
+        return;
+    };
+    rig.ensure(&simple("web")).await;
+    let ask = async |domain: &str| {
+        let mut stream = TcpStream::connect(LOOKUP).await.expect("connect");
+        let head = format!(
+            "GET /?domain={domain} HTTP/1.1\r\nHost: {LOOKUP}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("write");
+        read_head(&mut stream).await.0[9..12].to_owned()
+    };
+    assert_eq!(ask("web.localhost").await, "200");
+    for domain in [
+        "shop.localhost",
+        "",
+        "*",
+        "web.localhos%3F",
+        "..",
+        "../hosts",
+    ] {
+        assert_eq!(ask(domain).await, "404", "{domain}");
+    }
+    rig.stop().await;
+}
