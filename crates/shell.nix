@@ -16,6 +16,7 @@ craneLib.devShell {
     nix
     nixfmt
     openssh
+    postgresql
     shellcheck
     statix
     systemd

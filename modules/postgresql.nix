@@ -3,6 +3,8 @@
 # A guest's gateway address appears and goes with the guest, so the server listens everywhere, and who is let in is
 # decided twice: by the firewall (5432 is open to guests' interfaces only) and by pg_hba.conf below.
 # The daemon's own table lets the port pass too, on each guest's own gateway address only.
+#
+# The daemon makes databases as the role postgres, over the socket. It is root, and the kernel says so (peer).
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper.postgresql;
@@ -35,9 +37,15 @@ in
       # The whole file: NixOS' own default lines would add to it.
       authentication = lib.mkForce ''
         # TYPE  DATABASE  USER  ADDRESS  METHOD
+        local   all       postgres       peer map=innkeeper
         local   all       all            peer
         host    sameuser  all   ${subnet}  scram-sha-256
         host    all       all   all      reject
+      '';
+      identMap = ''
+        # MAP       USER      ROLE
+        innkeeper   root      postgres
+        innkeeper   postgres  postgres
       '';
     };
     services.innkeeper = {

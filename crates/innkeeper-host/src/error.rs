@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::{Code, Explain};
 
 use crate::closure::ClosureError;
+use crate::database::DatabaseError;
 use crate::firewall::FirewallError;
 use crate::network::NetworkError;
 use crate::rootfs::RootfsError;
@@ -37,6 +38,9 @@ pub enum HostError {
     /// A preview's route.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A preview's database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }
 
 impl HostError {
@@ -49,6 +53,7 @@ impl HostError {
             Self::Firewall(error) => error,
             Self::Unit(error) => error,
             Self::Route(error) => error,
+            Self::Database(error) => error,
         }
     }
 }

@@ -14,6 +14,7 @@ use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, U
 use tokio::sync::broadcast;
 
 use crate::HostError;
+use crate::database::{DatabaseAccess, DatabaseSpec};
 use crate::route::RouteSpec;
 use crate::unit::ExecSession;
 
@@ -248,6 +249,24 @@ pub trait Routes: Resource {
     /// # Errors
     /// When that cannot be found out, or a host belongs to another preview.
     async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError>;
+}
+
+/// Databases of previews on the host's PostgreSQL.
+#[async_trait]
+pub trait Databases: Resource {
+    /// Gives the preview a database of its own and a role that can reach no other. What is in a database
+    /// that is there already stays, and so does its password.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached or refuses, or a name is taken by something that is not ours.
+    async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError>;
+
+    /// Drops the preview's database with all that is in it and makes it anew, with the same password.
+    /// Connections to it are ended.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError>;
 }
 
 /// All facilities of a host.

@@ -11,11 +11,13 @@
 //! | [`secrets`] | keys and credentials | files inside the file tree |
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
 //! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
+//! | [`database`] | previews' databases | role and database `preview_<slug>` on PostgreSQL |
 //! | [`route`] | previews' routes | Caddy: `/etc/caddy/previews/<slug>.caddy` |
 //! | [`mod@unit`] | the guest's processes | `innkeeper-guest-<guest>.service`, or a cgroup |
 
 pub mod closure;
 mod command;
+pub mod database;
 mod error;
 pub mod facilities;
 pub mod features;

@@ -1,0 +1,530 @@
+//! Databases of previews: a role and a database of its own for each, on the host's PostgreSQL (13 or newer).
+//!
+//! # Who reaches what
+//!
+//! The role `preview_<slug>` can log in and do nothing else on the server; the database of the same name
+//! belongs to it, and nobody else may connect to it. That a role reaches no other database is said twice:
+//! by the databases' own rights, and by one line of `pg_hba.conf`, which lets roles from the guests'
+//! addresses into the database of their own name only. The host's owner adds it once:
+//!
+//! ```text
+//! host  sameuser  all  10.100.0.0/16  scram-sha-256
+//! ```
+//!
+//! A guest reaches PostgreSQL's port on its own gateway address only, with a source address that is its own
+//! ([`crate::firewall`]); what makes a role a guest's own is the password, which only that guest is given.
+//!
+//! # Who we are
+//!
+//! We connect over the Unix socket as a superuser; PostgreSQL asks the kernel who we are (`peer`), so there is
+//! no password of ours. For a daemon that runs as root, and the role `postgres`:
+//!
+//! ```text
+//! pg_hba.conf:    local      all       postgres  peer map=innkeeper
+//! pg_ident.conf:  innkeeper  root      postgres
+//!                 innkeeper  postgres  postgres
+//! ```
+//!
+//! The last line lets PostgreSQL's own user be who it was before.
+//!
+//! # How a database comes and goes
+//!
+//! ```text
+//! password on disk → role, marked by its comment → database that lets nobody in → rights, ownership → open
+//! ```
+//!
+//! After a crash the next `ensure` goes on from what it finds. A role is ours by its comment, which is made in
+//! the same transaction and which the role itself cannot change; a database is ours if such a role owns it.
+//! What has the name and is not ours is left alone. Removal goes the other way, so that nothing of ours is
+//! ever without its mark.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use innkeeper_model::GuestName;
+use innkeeper_model::api::Check;
+use innkeeper_model::preview::Secret;
+use ipnet::Ipv4Net;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio_postgres::error::SqlState;
+
+use crate::HostError;
+use crate::facilities::{Databases, Found, Resource};
+use crate::tree::blocking;
+use password::Passwords;
+use session::Session;
+use sql::{identifier, literal};
+
+mod check;
+mod error;
+mod ownership;
+mod password;
+mod session;
+mod sql;
+
+pub use error::{DatabaseError, PostgresError};
+
+/// The database that every cluster has and that nobody's data is in.
+const MAINTENANCE: &str = "postgres";
+
+/// How many previews are worked on at the same time: each takes one or two of the server's connections.
+const AT_ONCE: usize = 4;
+
+/// The settings of [`PostgresDatabases`].
+#[derive(Clone, Debug)]
+pub struct PostgresConfig {
+    /// The directory of PostgreSQL's Unix socket, such as `/run/postgresql`.
+    pub socket_dir: PathBuf,
+    /// The port, which is a part of the socket's name too.
+    pub port: u16,
+    /// Our role, a superuser.
+    pub role: String,
+    /// The directory in which passwords are kept, readable by root only.
+    pub passwords: PathBuf,
+    /// The most connections of one preview.
+    pub connections: u16,
+    /// How long a statement of a preview may take, unless the preview itself says otherwise; no limit when
+    /// nothing is given.
+    pub statement_timeout: Option<Duration>,
+    /// How long a transaction of a preview may stay idle, in the same way.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// The guests' addresses, for the check.
+    pub subnet: Ipv4Net,
+}
+
+/// What a preview's database should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSpec {
+    /// The preview.
+    pub slug: GuestName,
+    /// The database that a new one is a copy of; an empty one when nothing is given. What is in the copy
+    /// belongs to the preview. Comes from the host's configuration and never from a repository, because a
+    /// preview reads everything in its copy.
+    pub template: Option<String>,
+}
+
+/// What a guest needs to use its database.
+#[derive(Clone, Debug)]
+pub struct DatabaseAccess {
+    /// The database's name.
+    pub name: String,
+    /// The role's name.
+    pub role: String,
+    /// The role's password: 24 letters and digits.
+    pub password: Secret,
+}
+
+impl DatabaseAccess {
+    /// The value of `DATABASE_URL`, `postgresql://<role>:<password>@<host>:<port>/<name>`. Nothing in it needs
+    /// to be escaped.
+    #[must_use]
+    pub fn url(&self, host: std::net::Ipv4Addr, port: u16) -> Secret {
+        let Self {
+            name,
+            role,
+            password,
+        } = self;
+        let password = password.expose();
+        Secret::new(format!(
+            "postgresql://{role}:{password}@{host}:{port}/{name}"
+        ))
+    }
+}
+
+/// The driver of [`Databases`]. Clones share the work.
+#[derive(Clone, Debug)]
+pub struct PostgresDatabases {
+    config: Arc<PostgresConfig>,
+    passwords: Passwords,
+    places: Arc<Semaphore>,
+    fuse: Fuse,
+}
+
+/// Lets a test end the work before a certain statement, as a crash would. Nothing otherwise.
+#[derive(Clone, Debug, Default)]
+struct Fuse {
+    #[cfg(test)]
+    left: Option<Arc<std::sync::atomic::AtomicUsize>>,
+}
+
+impl Fuse {
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "see above")
+    )]
+    fn burn(&self) -> Result<(), DatabaseError> {
+        #[cfg(test)]
+        if let Some(left) = &self.left {
+            use std::sync::atomic::Ordering::SeqCst;
+            let one_less = |left: usize| left.checked_sub(1);
+            if left.fetch_update(SeqCst, SeqCst, one_less).is_err() {
+                return Err(DatabaseError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What has a name on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    Us,
+    Stranger,
+}
+
+impl PostgresDatabases {
+    /// The driver. Nothing is touched before [`Databases::ensure`].
+    #[must_use]
+    pub fn new(config: PostgresConfig) -> Self {
+        Self {
+            passwords: Passwords::new(config.passwords.clone()),
+            config: Arc::new(config),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            fuse: Fuse::default(),
+        }
+    }
+
+    async fn make(&self, spec: &DatabaseSpec, anew: bool) -> Result<DatabaseAccess, DatabaseError> {
+        let _place = self.places.acquire().await;
+        let slug = &spec.slug;
+        let name = sql::name_of(slug);
+        let session = self.lock(&name).await?;
+        let (passwords, whose) = (self.passwords.clone(), slug.clone());
+        let password = blocking(move || Ok::<_, DatabaseError>(passwords.ensure(&whose)?)).await?;
+        self.make_role(&session, slug, &name, &password).await?;
+        if anew {
+            drop_database(&session, slug, &name).await?;
+        }
+        self.make_database(&session, spec, &name).await?;
+        Ok(DatabaseAccess {
+            role: name.clone(),
+            name,
+            password,
+        })
+    }
+
+    /// A session that has the preview to itself, among all daemons of the host.
+    async fn lock(&self, name: &str) -> Result<Session, DatabaseError> {
+        let session = self.session(MAINTENANCE).await?;
+        let hash = Sha256::digest(format!("innkeeper {name}"));
+        let mut key = [0; 8];
+        key.copy_from_slice(&hash[..8]);
+        let key = i64::from_be_bytes(key);
+        let lock = "SELECT pg_advisory_lock($1)";
+        session.row("lock", name, lock, &[&key]).await?;
+        Ok(session)
+    }
+
+    async fn session(&self, database: &str) -> Result<Session, DatabaseError> {
+        Session::open(&self.config, database, self.fuse.clone()).await
+    }
+
+    /// Makes the role, or gives the one that is there the rights and the password that it should have.
+    async fn make_role(
+        &self,
+        session: &Session,
+        slug: &GuestName,
+        name: &str,
+        password: &Secret,
+    ) -> Result<(), DatabaseError> {
+        let (verb, action) = match owner_of_role(session, slug, name).await? {
+            Owner::Nobody => ("CREATE", "create role"),
+            Owner::Us => ("ALTER", "change role"),
+            Owner::Stranger => return Err(foreign("role", name)),
+        };
+        let role = identifier(name);
+        let mark = literal(&sql::mark(slug));
+        let verifier = literal(&password::verifier(password));
+        let connections = self.config.connections;
+        let statement = limit(&role, "statement_timeout", self.config.statement_timeout);
+        let idle = limit(
+            &role,
+            "idle_in_transaction_session_timeout",
+            self.config.idle_in_transaction_timeout,
+        );
+        let sql = format!(
+            "BEGIN;
+             {verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS
+                 CONNECTION LIMIT {connections} PASSWORD {verifier};
+             COMMENT ON ROLE {role} IS {mark};
+             {statement};
+             {idle};
+             COMMIT"
+        );
+        session.run(action, name, &sql).await
+    }
+
+    /// Makes the database unless it is there and complete.
+    async fn make_database(
+        &self,
+        session: &Session,
+        spec: &DatabaseSpec,
+        name: &str,
+    ) -> Result<(), DatabaseError> {
+        let DatabaseSpec { slug, template } = spec;
+        match owner_of_database(session, name).await? {
+            Owner::Stranger => return Err(foreign("database", name)),
+            Owner::Us if is_complete(session, slug, name).await? => return Ok(()),
+            Owner::Us => {}
+            Owner::Nobody => create_database(session, name, template.as_deref()).await?,
+        }
+        let database = identifier(name);
+        let revoke = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
+        session.run("close database", name, &revoke).await?;
+        if template.is_some() {
+            ownership::take(&self.session(name).await?, name).await?;
+        }
+        let mark = literal(&sql::mark(slug));
+        let open = format!(
+            "BEGIN;
+             COMMENT ON DATABASE {database} IS {mark};
+             ALTER DATABASE {database} CONNECTION LIMIT -1;
+             COMMIT"
+        );
+        session.run("open database", name, &open).await
+    }
+
+    async fn unmake(&self, slug: &GuestName) -> Result<(), DatabaseError> {
+        let _place = self.places.acquire().await;
+        let name = sql::name_of(slug);
+        let session = self.lock(&name).await?;
+        if owner_of_role(&session, slug, &name).await? == Owner::Us {
+            if owner_of_database(&session, &name).await? == Owner::Us {
+                drop_database(&session, slug, &name).await?;
+            }
+            self.drop_role(&session, &name).await?;
+        }
+        let (passwords, slug) = (self.passwords.clone(), slug.clone());
+        blocking(move || Ok(passwords.remove(&slug)?)).await
+    }
+
+    /// Drops a role of ours. Another preview may have given it rights to what is its own, without its
+    /// knowledge, and a role that has rights anywhere cannot be dropped: they are taken away first.
+    async fn drop_role(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
+        let role = identifier(name);
+        let disown = format!("DROP OWNED BY {role}");
+        for database in databases_with_rights_of(session, name).await? {
+            let inside = self.session(&database).await?;
+            inside.run("take rights from role", name, &disown).await?;
+        }
+        let drop = format!("DROP ROLE {role}");
+        session.run("drop role", name, &drop).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, DatabaseError> {
+        let session = self.session(MAINTENANCE).await?;
+        let sql = "SELECT format('role %s', rolname), shobj_description(oid, 'pg_authid') FROM pg_roles \
+                   UNION ALL \
+                   SELECT format('database %s', datname), shobj_description(datdba, 'pg_authid') FROM pg_database";
+        let rows = session.rows("list", "roles and databases", sql, &[]);
+        let mut found = Vec::new();
+        for row in rows.await? {
+            let (object, comment): (String, Option<String>) = (row.get(0), row.get(1));
+            if let Some(guest) = comment.as_deref().and_then(sql::marked) {
+                found.push(Found {
+                    guest: Some(guest),
+                    object,
+                });
+            }
+        }
+        let passwords = self.passwords.clone();
+        found.extend(blocking(move || Ok::<_, DatabaseError>(passwords.observe()?)).await?);
+        found.sort();
+        Ok(found)
+    }
+
+    async fn sweep_one(&self, found: &Found) -> Result<(), DatabaseError> {
+        let (passwords, object) = (self.passwords.clone(), found.object.clone());
+        if blocking(move || Ok::<_, DatabaseError>(passwords.sweep(&object)?)).await? {
+            return Ok(());
+        }
+        let is_server_object = |slug: &GuestName| {
+            let name = sql::name_of(slug);
+            [format!("role {name}"), format!("database {name}")].contains(&found.object)
+        };
+        match &found.guest {
+            // A role cannot go without its database, nor be told from another's without it.
+            Some(slug) if is_server_object(slug) => self.unmake(slug).await,
+            _ => Err(DatabaseError::NotOurs {
+                object: found.object.clone(),
+            }),
+        }
+    }
+}
+
+/// The databases in which a role has rights. Rights to databases themselves can be taken away from anywhere.
+///
+/// Databases that are no preview's are left out when the role owns something in them: that was not given by
+/// a preview, and the server's owner is told of it when the role is dropped.
+async fn databases_with_rights_of(
+    session: &Session,
+    name: &str,
+) -> Result<Vec<String>, DatabaseError> {
+    let sql = "SELECT datname FROM pg_shdepend \
+               JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database ON pg_database.oid = dbid \
+               OR dbid = 0 AND datname = current_database() \
+               WHERE refclassid = 'pg_authid'::regclass AND rolname = $1 AND datallowconn \
+               GROUP BY datname, datdba \
+               HAVING starts_with(shobj_description(datdba, 'pg_authid'), $2) \
+               OR bool_and(dbid = 0 OR deptype <> 'o')";
+    let rows = session
+        .rows("look for rights of role", name, sql, &[&name, &sql::MARK])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whose role has this name, by the comment that it has.
+async fn owner_of_role(
+    session: &Session,
+    slug: &GuestName,
+    name: &str,
+) -> Result<Owner, DatabaseError> {
+    let sql = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
+    let row = session.row("look for role", name, sql, &[&name]).await?;
+    Ok(match row.map(|row| row.get::<_, Option<String>>(0)) {
+        None => Owner::Nobody,
+        Some(Some(comment)) if comment == sql::mark(slug) => Owner::Us,
+        Some(_) => Owner::Stranger,
+    })
+}
+
+/// Whose database has this name. The role of the same name was found to be ours before.
+async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, DatabaseError> {
+    let sql = "SELECT rolname = datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba \
+               WHERE datname = $1";
+    let row = session
+        .row("look for database", name, sql, &[&name])
+        .await?;
+    Ok(match row.map(|row| row.get(0)) {
+        None => Owner::Nobody,
+        Some(true) => Owner::Us,
+        Some(false) => Owner::Stranger,
+    })
+}
+
+/// Whether the last step of making the database was done. Its owner can take the mark away; then the last
+/// steps are done once more, which changes nothing.
+async fn is_complete(
+    session: &Session,
+    slug: &GuestName,
+    name: &str,
+) -> Result<bool, DatabaseError> {
+    let sql =
+        "SELECT shobj_description(oid, 'pg_database') = $2 FROM pg_database WHERE datname = $1";
+    let mark = sql::mark(slug);
+    let row = session
+        .row("look at database", name, sql, &[&name, &mark])
+        .await?;
+    let is_marked = row.and_then(|row| row.get::<_, Option<bool>>(0));
+    Ok(is_marked.unwrap_or(false))
+}
+
+/// Creates the database. Until it is complete it has room for no connection but a superuser's: everybody may
+/// connect to a new database, and a copy has something in it from the beginning.
+async fn create_database(
+    session: &Session,
+    name: &str,
+    template: Option<&str>,
+) -> Result<(), DatabaseError> {
+    let database = identifier(name);
+    let template = template.unwrap_or("template1");
+    let create = format!(
+        "CREATE DATABASE {database} OWNER {database} TEMPLATE {} CONNECTION LIMIT 0",
+        identifier(template)
+    );
+    let outcome = session.run("create database", name, &create).await;
+    outcome.map_err(|error| {
+        let template = template.to_owned();
+        match error.state() {
+            Some(&SqlState::OBJECT_IN_USE) => DatabaseError::TemplateInUse { template },
+            Some(&SqlState::UNDEFINED_DATABASE) => DatabaseError::NoTemplate { template },
+            _ => error,
+        }
+    })
+}
+
+/// Drops the database of a role of ours, whoever is connected to it.
+async fn drop_database(
+    session: &Session,
+    slug: &GuestName,
+    name: &str,
+) -> Result<(), DatabaseError> {
+    match owner_of_database(session, name).await? {
+        Owner::Nobody => return Ok(()),
+        Owner::Stranger => return Err(foreign("database", name)),
+        Owner::Us => {}
+    }
+    tracing::info!(
+        preview = slug.as_str(),
+        database = name,
+        "the database is dropped"
+    );
+    let database = identifier(name);
+    // Its owner may have made a template of it, and templates cannot be dropped.
+    let plain = format!("ALTER DATABASE {database} IS_TEMPLATE false");
+    session.run("change database", name, &plain).await?;
+    let drop = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
+    session.run("drop database", name, &drop).await
+}
+
+fn foreign(kind: &'static str, name: &str) -> DatabaseError {
+    DatabaseError::Foreign {
+        kind,
+        name: name.to_owned(),
+    }
+}
+
+/// Gives a role a limit, or takes it off.
+fn limit(role: &str, setting: &str, limit: Option<Duration>) -> String {
+    match limit {
+        Some(limit) => format!(
+            "ALTER ROLE {role} SET {setting} = '{}ms'",
+            limit.as_millis()
+        ),
+        None => format!("ALTER ROLE {role} RESET {setting}"),
+    }
+}
+
+#[async_trait]
+impl Resource for PostgresDatabases {
+    fn kind(&self) -> &'static str {
+        "database"
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+        Ok(self.list().await?)
+    }
+
+    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+        Ok(self.unmake(guest).await?)
+    }
+
+    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        Ok(self.sweep_one(found).await?)
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        match self.session(MAINTENANCE).await {
+            Ok(session) => check::findings(&session, &self.config).await,
+            Err(error) => vec![check::broken(&error)],
+        }
+    }
+}
+
+#[async_trait]
+impl Databases for PostgresDatabases {
+    async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError> {
+        Ok(self.make(spec, false).await?)
+    }
+
+    async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError> {
+        Ok(self.make(spec, true).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

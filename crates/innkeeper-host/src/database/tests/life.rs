@@ -1,0 +1,244 @@
+//! Databases come, are copied, are emptied and go, whatever interrupts that.
+
+use super::*;
+
+#[tokio::test]
+async fn whatever_a_crash_interrupts_the_next_try_finishes() {
+    let Some(cluster) = cluster("database crash").await else {
+        return;
+    };
+    let template = cluster.admin("postgres").await;
+    template
+        .batch_execute("CREATE DATABASE seed")
+        .await
+        .expect("create");
+    let (whole, web) = (&cluster.databases, copy_of(Some("seed"), "web"));
+    let mut counts = BTreeMap::new();
+    for verb in ["ensure", "reset", "remove"] {
+        for statement in 0.. {
+            if verb != "ensure" {
+                whole.ensure(&web).await.expect("ensure");
+            }
+            let broken = cluster.that_stops_before(statement);
+            let outcome = match verb {
+                "ensure" => broken.ensure(&web).await.map(drop),
+                "reset" => broken.reset(&web).await.map(drop),
+                _ => broken.remove(&web.slug).await,
+            };
+            let was_whole = outcome.is_ok();
+            // What is half done lets nobody in but us, and is known as ours.
+            for (guest, object) in cluster.found().await {
+                assert_eq!(
+                    guest.as_deref(),
+                    Some("web"),
+                    "{verb} {statement}: {object}"
+                );
+            }
+            if statement % 2 == 0 {
+                let access = whole.ensure(&web).await.expect("ensure");
+                let client = cluster.login(&access, &access.name).await.expect("whole");
+                client
+                    .batch_execute("CREATE TABLE t ()")
+                    .await
+                    .expect("whole");
+            }
+            whole.remove(&web.slug).await.expect("remove");
+            assert_eq!(cluster.found().await, [], "{verb} {statement}");
+            if was_whole {
+                counts.insert(verb, statement);
+                break;
+            }
+        }
+    }
+    assert_eq!(
+        counts,
+        BTreeMap::from([("ensure", 5), ("reset", 7), ("remove", 3)])
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_complete_lets_nobody_in() {
+    let Some(cluster) = cluster("half a database").await else {
+        return;
+    };
+    let whole = cluster.ensure("shop").await;
+    cluster
+        .that_stops_before(2)
+        .ensure(&empty("web"))
+        .await
+        .expect_err("interrupted");
+    assert_eq!(cluster.found().await.len(), 6);
+    let error = cluster
+        .login(&whole, "preview_web")
+        .await
+        .expect_err("another's");
+    assert!(
+        error.contains("too many connections for database"),
+        "{error}"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn twenty_at_once_and_the_same_one_twenty_times() {
+    let Some(cluster) = cluster("databases at once").await else {
+        return;
+    };
+    let names: Vec<_> = (0..20).map(|n| format!("web-{n}")).collect();
+    let twin = PostgresDatabases::new((*cluster.databases.config).clone());
+    let all = names.iter().map(|name| cluster.ensure(name));
+    let same = (0..20).map(async |n: usize| {
+        let databases = if n < 10 { &twin } else { &cluster.databases };
+        databases.ensure(&empty("same")).await.expect("ensure")
+    });
+    let (all, same) = tokio::join!(
+        futures_util::future::join_all(all),
+        futures_util::future::join_all(same)
+    );
+    for access in all.iter().chain(&same) {
+        cluster.login(access, &access.name).await.expect("usable");
+    }
+    let removals = names.iter().map(|name| cluster.remove(name));
+    futures_util::future::join_all(removals).await;
+    cluster.remove("same").await;
+    assert_eq!(cluster.found().await, []);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn reset_empties_the_database_and_keeps_the_password() {
+    let Some(cluster) = cluster("database reset").await else {
+        return;
+    };
+    let access = cluster.ensure("web").await;
+    let client = cluster.login(&access, &access.name).await.expect("login");
+    client
+        .batch_execute("CREATE TABLE notes ()")
+        .await
+        .expect("create");
+    let again = cluster.databases.reset(&empty("web")).await.expect("reset");
+    assert_eq!(again.password.expose(), access.password.expose());
+    client
+        .batch_execute("SELECT 1")
+        .await
+        .expect_err("the connection was ended");
+    let client = cluster.login(&access, &access.name).await.expect("login");
+    assert_eq!(
+        one::<i64>(
+            &client,
+            "SELECT count(*) FROM pg_tables WHERE tablename = 'notes'"
+        )
+        .await,
+        0
+    );
+    // Of a preview that has none, it makes one.
+    let fresh = cluster
+        .databases
+        .reset(&empty("shop"))
+        .await
+        .expect("reset");
+    cluster.login(&fresh, &fresh.name).await.expect("login");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn removal_ends_connections_and_leaves_nothing() {
+    let Some(cluster) = cluster("database removal").await else {
+        return;
+    };
+    let access = cluster.ensure("web").await;
+    let client = cluster.login(&access, &access.name).await.expect("login");
+    client
+        .batch_execute("BEGIN; CREATE TABLE t ()")
+        .await
+        .expect("busy");
+    let objects: Vec<_> = cluster
+        .found()
+        .await
+        .into_iter()
+        .map(|(_, object)| object)
+        .collect();
+    assert_eq!(
+        objects,
+        ["database preview_web", "passwords/web", "role preview_web"]
+    );
+    cluster.remove("web").await;
+    assert_eq!(cluster.found().await, []);
+    cluster.remove("web").await;
+    assert!(cluster.login(&access, "postgres").await.is_err());
+    // A new one has a new password.
+    let next = cluster.ensure("web").await;
+    assert_ne!(next.password.expose(), access.password.expose());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_template_belongs_to_the_preview() {
+    let Some(cluster) = cluster("template database").await else {
+        return;
+    };
+    let admin = cluster.admin("postgres").await;
+    admin
+        .batch_execute("CREATE ROLE author")
+        .await
+        .expect("role");
+    admin
+        .batch_execute("CREATE DATABASE seed")
+        .await
+        .expect("database");
+    let seed = cluster.admin("seed").await;
+    seed.batch_execute(
+        "CREATE SCHEMA \"My Shop\" AUTHORIZATION author;
+         CREATE TYPE mood AS ENUM ('good');
+         CREATE DOMAIN \"Price\" AS int;
+         CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE notes (id serial, n int GENERATED ALWAYS AS IDENTITY, mood mood, text text);
+         CREATE TABLE \"My Shop\".\"Things\" (id int);
+         CREATE SEQUENCE free;
+         CREATE VIEW seen AS SELECT * FROM notes;
+         CREATE MATERIALIZED VIEW kept AS SELECT 1;
+         CREATE FUNCTION f(int, text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+         CREATE PROCEDURE p() LANGUAGE sql AS '';
+         CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
+         CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+         CREATE TABLE parts_1 PARTITION OF parts DEFAULT;
+         INSERT INTO notes (text) VALUES ('from the template')",
+    )
+    .await
+    .expect("seed");
+    let (databases, spec) = (&cluster.databases, copy_of(Some("seed"), "web"));
+    // Somebody works in it: nobody is thrown out.
+    let error = database_error(databases.ensure(&spec).await);
+    assert!(
+        matches!(error, DatabaseError::TemplateInUse { .. }),
+        "{error}"
+    );
+    drop(seed);
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'seed'";
+    while one::<i64>(&admin, busy).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let access = databases.ensure(&spec).await.expect("ensure");
+    let client = cluster.login(&access, &access.name).await.expect("login");
+    assert_eq!(
+        one::<String>(&client, "SELECT text FROM notes").await,
+        "from the template"
+    );
+    client
+        .batch_execute(
+            "ALTER TABLE notes ADD more int; INSERT INTO notes (text) VALUES ('mine'); DROP SCHEMA \"My Shop\" CASCADE;
+             DROP VIEW seen; REFRESH MATERIALIZED VIEW kept; DROP FUNCTION f; DROP PROCEDURE p; DROP AGGREGATE total(int);
+             ALTER TYPE mood ADD VALUE 'bad'; DROP DOMAIN \"Price\"; DROP TYPE pair; DROP SEQUENCE free; DROP TABLE parts",
+        )
+        .await
+        .expect("everything is its own");
+    // A reset copies it once more.
+    databases.reset(&spec).await.expect("reset");
+    let client = cluster.login(&access, &access.name).await.expect("login");
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM notes").await, 1);
+    let nowhere = copy_of(Some("nowhere"), "shop");
+    let error = database_error(databases.ensure(&nowhere).await);
+    assert!(matches!(error, DatabaseError::NoTemplate { .. }), "{error}");
+    cluster.stop().await;
+}

@@ -1,0 +1,180 @@
+//! What is ours, what is not, and what the check says about the server.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone() {
+    let Some(cluster) = cluster("foreign database").await else {
+        return;
+    };
+    let admin = cluster.admin("postgres").await;
+    admin
+        .batch_execute("CREATE ROLE preview_web")
+        .await
+        .expect("role");
+    admin
+        .batch_execute("CREATE DATABASE preview_web OWNER preview_web")
+        .await
+        .expect("database");
+    admin
+        .batch_execute("CREATE DATABASE preview_shop")
+        .await
+        .expect("database");
+    let error = database_error(cluster.databases.ensure(&empty("web")).await);
+    assert!(
+        matches!(error, DatabaseError::Foreign { kind: "role", .. }),
+        "{error}"
+    );
+    assert_eq!(error.code(), Code::DatabaseFailed);
+    for outcome in [
+        cluster.databases.ensure(&empty("shop")).await,
+        cluster.databases.reset(&empty("shop")).await,
+    ] {
+        let error = database_error(outcome);
+        assert!(
+            matches!(
+                error,
+                DatabaseError::Foreign {
+                    kind: "database",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    // Of what is not ours, there is nothing to remove.
+    cluster.remove("web").await;
+    cluster.remove("shop").await;
+    assert_eq!(cluster.found().await, []);
+    let there: i64 = one(
+        &admin,
+        "SELECT count(*) FROM pg_database WHERE datname LIKE 'preview%'",
+    )
+    .await;
+    assert_eq!(there, 2);
+    for object in [
+        "role postgres",
+        "database postgres",
+        "role preview_web",
+        "/etc/passwd",
+    ] {
+        let found = Found {
+            guest: Some(slug("other")),
+            object: object.to_owned(),
+        };
+        cluster.databases.sweep(&found).await.expect_err(object);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn no_preview_keeps_itself_or_another_from_being_removed() {
+    let Some(cluster) = cluster("stubborn previews").await else {
+        return;
+    };
+    let (shop, web) = (cluster.ensure("shop").await, cluster.ensure("web").await);
+    let client = cluster.login(&shop, &shop.name).await.expect("login");
+    // All that an owner may do.
+    client
+        .batch_execute(
+            "CREATE TABLE t (); GRANT SELECT ON t TO preview_web; CREATE POLICY p ON t TO preview_web;
+             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO preview_web;
+             GRANT CONNECT, CREATE ON DATABASE preview_shop TO preview_web;
+             ALTER DATABASE preview_shop IS_TEMPLATE true",
+        )
+        .await
+        .expect("an owner may");
+    // And the server's owner, elsewhere.
+    let admin = cluster.admin("postgres").await;
+    admin
+        .batch_execute("CREATE TABLE shared (); GRANT SELECT ON shared TO preview_web")
+        .await
+        .expect("an administrator may");
+    cluster.remove("web").await;
+    cluster.remove("shop").await;
+    assert_eq!(cluster.found().await, []);
+    assert!(cluster.login(&web, "postgres").await.is_err());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_role_owns_in_a_database_of_others_is_not_dropped_with_it() {
+    let Some(cluster) = cluster("guests of others").await else {
+        return;
+    };
+    cluster.ensure("web").await;
+    let admin = cluster.admin("postgres").await;
+    admin
+        .batch_execute("CREATE TABLE lent (); ALTER TABLE lent OWNER TO preview_web")
+        .await
+        .expect("an administrator may");
+    let outcome = cluster.databases.remove(&slug("web")).await;
+    let error = match outcome {
+        Err(HostError::Database(error)) => innkeeper_model::chain(&error),
+        other => panic!("{other:?}"),
+    };
+    assert!(error.contains("owner of table public.lent"), "{error}");
+    admin
+        .batch_execute("DROP TABLE lent")
+        .await
+        .expect("still there");
+    cluster.remove("web").await;
+    assert_eq!(cluster.found().await, []);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn orphans_are_swept() {
+    let Some(cluster) = cluster("database orphans").await else {
+        return;
+    };
+    for name in ["web", "shop"] {
+        cluster.ensure(name).await;
+    }
+    std::fs::write(cluster.dir.path().join("passwords/.old.new"), "half").expect("write");
+    // The state directory is gone, the server's objects are not.
+    std::fs::remove_file(cluster.dir.path().join("passwords/shop")).expect("remove");
+    assert_eq!(cluster.found().await.len(), 6);
+    for found in cluster.databases.observe().await.expect("observe") {
+        cluster.databases.sweep(&found).await.expect("sweeps");
+        cluster.databases.sweep(&found).await.expect("is gone");
+    }
+    assert_eq!(cluster.found().await, []);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_check_says_what_is_missing() {
+    use innkeeper_model::api::Verdict;
+    let Some(cluster) = cluster("database check").await else {
+        return;
+    };
+    let told = async |databases: &PostgresDatabases| -> Vec<_> {
+        let checks = databases.check().await;
+        checks
+            .into_iter()
+            .map(|check| (check.verdict, check.finding))
+            .collect()
+    };
+    let good = told(&cluster.databases).await;
+    assert!(good.len() == 1 && good[0].0 == Verdict::Ok, "{good:?}");
+    let elsewhere = cluster.with(|config| config.subnet = "10.200.0.0/16".parse().expect("net"));
+    let seen = told(&elsewhere).await;
+    assert!(
+        seen[1].0 == Verdict::Broken && seen[1].1.contains("lets nobody in from 10.200.0.0/16"),
+        "{seen:?}"
+    );
+    let nowhere = cluster.with(|config| config.port = 1);
+    let seen = told(&nowhere).await;
+    assert!(
+        seen[0].0 == Verdict::Broken && seen[0].1.starts_with("cannot connect to PostgreSQL"),
+        "{seen:?}"
+    );
+    let stranger = cluster.with(|config| config.role = "somebody".to_owned());
+    let error = database_error(stranger.ensure(&empty("web")).await);
+    assert!(
+        error.remedy().expect("remedy").contains("pg_ident.conf"),
+        "{error}"
+    );
+    cluster.stop().await;
+}
