@@ -13,13 +13,7 @@ use crate::{EnvironmentFiles, Secret};
 /// The header that carries the signature.
 pub const SIGNATURE_HEADER: &str = "X-Hub-Signature-256";
 
-/// Where webhook secrets are on a host that followed the contract.
-pub const ENVIRONMENT_FILES: [&str; 2] = [
-    "/var/secrets/preview.env",
-    "/var/secrets/preview-webhook.env",
-];
-
-/// The variables in [`ENVIRONMENT_FILES`] that hold a webhook secret. The last one is for a rotation.
+/// The variables in the contract's files that hold a webhook secret. The last one is for a rotation.
 const VARIABLES: [&str; 3] = [
     "GITHUB_WEBHOOK_SECRET",
     "WEBHOOK_SECRET",
@@ -46,7 +40,7 @@ pub struct SecretSources {
     /// `$CREDENTIALS_DIRECTORY`, with `webhook-secret` and, during a rotation, `webhook-secret-previous`.
     pub credentials: Option<PathBuf>,
     /// Files with `GITHUB_WEBHOOK_SECRET`, `WEBHOOK_SECRET` or, during a rotation,
-    /// `GITHUB_WEBHOOK_SECRET_PREVIOUS`; normally [`ENVIRONMENT_FILES`].
+    /// `GITHUB_WEBHOOK_SECRET_PREVIOUS`; normally those of the contract.
     pub environment_files: Vec<PathBuf>,
 }
 

@@ -7,12 +7,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use innkeeper_github::{EnvironmentFiles, SecretFileError, signature};
+use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_model::api::Setting;
-use innkeeper_model::preview::RepoName;
-use innkeeper_model::preview::intake::INTAKE_SOCKET;
 pub use innkeeper_service::ConfigError;
-use innkeeper_service::{DEFAULT_FILE, Log};
+use innkeeper_service::{DEFAULT_FILE, Log, Webhook};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -25,34 +23,10 @@ const DEFAULT_PORT: u16 = 3100;
 pub struct Config {
     /// Where innkeeperd's sockets are.
     pub runtime_dir: PathBuf,
-    /// This program's own section.
+    /// This program's own section, which innkeeperd knows too.
     pub webhook: Webhook,
     /// The log.
     pub log: Log,
-}
-
-/// This program's own section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Webhook {
-    /// The address to listen on, unless systemd gives a socket; empty means the port of `WEBHOOK_PORT`, or
-    /// 3100, of the loopback interface.
-    pub listen: String,
-    /// innkeeperd's intake socket; empty means `<runtime_dir>/intake.sock`.
-    pub intake: String,
-    /// Files with one webhook secret each, at most two: the new one and the one that it replaces. Empty means
-    /// systemd's credentials `webhook-secret` and `webhook-secret-previous`, or else `environment_files`.
-    pub secret_files: Vec<PathBuf>,
-    /// Files of variables as the contract has them.
-    pub environment_files: Vec<PathBuf>,
-    /// The repositories whose deliveries are taken; empty means all, and left out means `ALLOWED_REPOS`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_repos: Option<Vec<RepoName>>,
-    /// How many connections there may be at the same time. More wait.
-    pub max_connections: usize,
-    /// How long a request's head, and then its body, may take to arrive, in seconds. A connection without a
-    /// request is closed after as long.
-    pub timeout_seconds: u64,
 }
 
 impl Default for Config {
@@ -61,20 +35,6 @@ impl Default for Config {
             runtime_dir: "/run/innkeeper".into(),
             webhook: Webhook::default(),
             log: Log::default(),
-        }
-    }
-}
-
-impl Default for Webhook {
-    fn default() -> Self {
-        Self {
-            listen: String::new(),
-            intake: String::new(),
-            secret_files: Vec::new(),
-            environment_files: signature::ENVIRONMENT_FILES.map(PathBuf::from).to_vec(),
-            allowed_repos: None,
-            max_connections: 256,
-            timeout_seconds: 10,
         }
     }
 }
@@ -122,7 +82,7 @@ impl Loaded {
             origins.push((name, origin));
         }
         let config = config(&table, "as a whole")?;
-        config.validate()?;
+        config.webhook.validate(&config.runtime_dir)?;
         Ok(Self {
             settings: settings(&config, origins)?,
             config,
@@ -144,10 +104,7 @@ impl Config {
     /// innkeeperd's intake socket.
     #[must_use]
     pub fn intake(&self) -> PathBuf {
-        match self.webhook.intake.as_str() {
-            "" => self.runtime_dir.join(INTAKE_SOCKET),
-            path => path.into(),
-        }
+        self.webhook.intake_socket(&self.runtime_dir)
     }
 
     /// The address to listen on.
@@ -173,30 +130,6 @@ impl Config {
     /// When one is there and cannot be read.
     pub fn contract(&self) -> Result<EnvironmentFiles, SecretFileError> {
         EnvironmentFiles::read(&self.webhook.environment_files)
-    }
-
-    /// What types alone do not say.
-    fn validate(&self) -> Result<(), ConfigError> {
-        let refuse = |setting, problem: &str| {
-            Err(ConfigError::Value {
-                setting,
-                problem: problem.to_owned(),
-            })
-        };
-        let webhook = &self.webhook;
-        if !webhook.listen.is_empty() && webhook.listen.parse::<SocketAddr>().is_err() {
-            return refuse("webhook.listen", "write it as <address>:<port>");
-        }
-        if !self.intake().is_absolute() {
-            return refuse("webhook.intake", "the path must start with '/'");
-        }
-        if webhook.max_connections == 0 || webhook.timeout_seconds == 0 {
-            return refuse(
-                "webhook.max_connections and webhook.timeout_seconds",
-                "must be at least 1",
-            );
-        }
-        Ok(())
     }
 }
 
@@ -246,7 +179,7 @@ fn names(defaults: &Table) -> Vec<(String, Option<Value>)> {
             value => all.push((key.clone(), Some(value.clone()))),
         }
     }
-    all.push(("webhook.allowed_repos".to_owned(), None));
+    all.extend(Webhook::WITHOUT_DEFAULT.map(|name| (name.to_owned(), None)));
     all
 }
 

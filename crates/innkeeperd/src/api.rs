@@ -18,6 +18,7 @@ use innkeeper_model::{Code, Failure};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use answer::Refusal;
 pub use listener::{Peer, bind};
 
 /// What every call can use.
@@ -54,7 +55,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
         .fallback(async || {
-            answer::Refusal(Failure::new(Code::InvalidRequest, "there is no such call")
+            Refusal(Failure::new(Code::InvalidRequest, "there is no such call")
                 .with_remedy("The program and innkeeperd may have different versions; `innkeeper status` shows the daemon's."))
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

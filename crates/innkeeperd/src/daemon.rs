@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::api::{self, Context, Peer};
 use crate::config::{Config, ConfigError, Loaded};
+use crate::intake::{self, Bell};
 use crate::lock::{LockError, StateLock};
 use crate::{service, wiring};
 
@@ -121,6 +122,15 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let engine = wiring::engine(&config).await?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
+    let bell = Bell::default();
+    // Before guests are restored: GitHub waits for ten seconds and no longer.
+    let intake = intake::Listener::bind(&config.intake_socket(), &config.webhook.group)?;
+    let intake = tokio::spawn(intake::serve(
+        intake,
+        engine.store().clone(),
+        bell.clone(),
+        stopping.clone(),
+    ));
     engine.restore().await?;
     let context = Context {
         engine: engine.clone(),
@@ -157,6 +167,8 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         warn!("operations are still under way; they go on at the next start");
     }
     watching.abort();
+    // Whoever waits to hear that a delivery is on disk hears it; what comes later waits for the next daemon.
+    drop(tokio::time::timeout(GOODBYE, intake).await);
     if let Ok(result) = tokio::time::timeout(GOODBYE, server).await {
         joined(result)?;
     }

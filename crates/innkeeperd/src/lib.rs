@@ -1,11 +1,13 @@
-//! The daemon: configuration, API server, wiring, shutdown.
+//! The daemon: configuration, API server, intake of deliveries, wiring, shutdown.
 
 pub mod api;
 pub mod config;
 mod crash;
 mod daemon;
+pub mod intake;
 mod lock;
 mod service;
+mod socket;
 mod wiring;
 
 pub use daemon::{DaemonError, run};

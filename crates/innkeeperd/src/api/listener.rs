@@ -1,16 +1,14 @@
-//! The Unix socket: who may connect, and who did.
+//! The API's socket: who may connect, and who did.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use innkeeper_host::{FileError, FileErrorExt};
-use nix::unistd::{Gid, Group, chown};
+use innkeeper_host::FileError;
 use tokio::net::UnixListener;
 use tracing::warn;
+
+use crate::socket;
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Clone, Copy, Debug)]
@@ -44,36 +42,9 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 /// # Errors
 /// When the socket cannot be made.
 pub fn bind(path: &Path, group: &str) -> Result<UnixListener, FileError> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).on("create", directory)?;
+    let id = socket::group_id(group);
+    if id.is_none() {
+        warn!(group, "there is no such group; only root can use the API");
     }
-    // Made aside and moved into place with its final permissions: at no time can a stranger connect.
-    let aside = path.with_extension("new");
-    remove_if_there(&aside).on("remove", &aside)?;
-    let listener = UnixListener::bind(&aside).on("listen on", &aside)?;
-    let mode = match group_id(group) {
-        Some(gid) => {
-            chown(&aside, None, Some(gid)).on("give to the group", &aside)?;
-            0o660
-        }
-        None => {
-            warn!(group, "there is no such group; only root can use the API");
-            0o600
-        }
-    };
-    fs::set_permissions(&aside, fs::Permissions::from_mode(mode))
-        .on("set permissions of", &aside)?;
-    fs::rename(&aside, path).on("rename", &aside)?;
-    Ok(listener)
-}
-
-fn group_id(name: &str) -> Option<Gid> {
-    Group::from_name(name).ok()?.map(|group| group.gid)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    socket::bind(path, id)
 }

@@ -10,6 +10,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::api::{ConfigReport, Setting};
+use innkeeper_service::Webhook;
 pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
 pub use settings::{
     Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Network, Nix, Ssh, Storage,
@@ -44,13 +45,14 @@ pub fn load(
     let mut merged = from_file.clone();
     let mut names = Vec::new();
     leaves("", &defaults, &mut names);
+    names.extend(Webhook::WITHOUT_DEFAULT.map(|name| (name.to_owned(), None)));
     let mut settings = Vec::new();
     for (name, default) in names {
         let variable = format!("INNKEEPER_{}", name.to_uppercase().replace('.', "_"));
         let in_file = lookup(&from_file, &name).is_some();
         let origin = match environment(&variable) {
             Some(text) => {
-                insert(&mut merged, &name, value_like(&default, &text));
+                insert(&mut merged, &name, value_like(default.as_ref(), &text));
                 // Checked one by one, so that the message names the variable.
                 let _: Config = merged
                     .clone()
@@ -121,8 +123,8 @@ fn wrong(origin: &str, problem: &impl ToString) -> ConfigError {
 /// Settings that are tables with names of the user's choice.
 const OPEN_TABLES: [&str; 1] = ["nix.options"];
 
-/// Adds every setting's name with dots, and its value.
-fn leaves(section: &str, table: &Table, all: &mut Vec<(String, Value)>) {
+/// Adds every setting's name with dots, and its default.
+fn leaves(section: &str, table: &Table, all: &mut Vec<(String, Option<Value>)>) {
     for (key, value) in table {
         let name = match section {
             "" => key.clone(),
@@ -132,7 +134,7 @@ fn leaves(section: &str, table: &Table, all: &mut Vec<(String, Value)>) {
             Value::Table(inner) if !OPEN_TABLES.contains(&name.as_str()) => {
                 leaves(&name, inner, all);
             }
-            value => all.push((name, value.clone())),
+            value => all.push((name, Some(value.clone()))),
         }
     }
 }
@@ -159,8 +161,8 @@ fn insert(table: &mut Table, name: &str, value: Value) {
 }
 
 /// Reads a variable as the type that the setting has: text as it stands, everything else as TOML.
-fn value_like(default: &Value, text: &str) -> Value {
-    if default.is_str() {
+fn value_like(default: Option<&Value>, text: &str) -> Value {
+    if default.is_some_and(Value::is_str) {
         return Value::String(text.to_owned());
     }
     let parsed: Result<Table, _> = toml::from_str(&format!("value = {text}"));

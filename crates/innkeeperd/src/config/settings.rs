@@ -11,7 +11,7 @@ use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use innkeeper_service::{ConfigError, Log};
+use innkeeper_service::{ConfigError, Log, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub engine: EngineSettings,
     /// Installations of predecessors on the same host.
     pub legacy: Legacy,
+    /// The program that takes GitHub's deliveries, and the socket on which it hands them over.
+    pub webhook: Webhook,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -200,6 +202,7 @@ impl Default for Config {
             ssh: Ssh::default(),
             engine: EngineSettings::default(),
             legacy: Legacy::default(),
+            webhook: Webhook::default(),
             log: Log::default(),
         }
     }
@@ -324,6 +327,12 @@ impl Config {
         }
     }
 
+    /// The intake socket's path.
+    #[must_use]
+    pub fn intake_socket(&self) -> PathBuf {
+        self.webhook.intake_socket(&self.runtime_dir)
+    }
+
     /// The directory with one directory for each guest.
     #[must_use]
     pub fn guests_dir(&self) -> PathBuf {
@@ -368,6 +377,13 @@ impl Config {
         // sockaddr_un has 108 bytes, one of them for the end.
         if self.socket().as_os_str().len() > 107 {
             return refuse("api.socket", "the path of a socket has 107 bytes at most");
+        }
+        self.webhook.validate(&self.runtime_dir)?;
+        if self.intake_socket() == self.socket() {
+            return refuse(
+                "webhook.intake",
+                "it must be another socket than api.socket",
+            );
         }
         if self.guest.tasks == 0 {
             return refuse("guest.tasks", "a guest needs at least 1 task");

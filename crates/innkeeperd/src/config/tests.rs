@@ -75,6 +75,38 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn the_webhooks_section_is_known_and_shown() {
+    let text =
+        "runtime_dir = '/run/x'\n[webhook]\nlisten = '127.0.0.1:1'\nallowed_repos = ['octo/web']";
+    let loaded = load_text(text, &[("INNKEEPER_WEBHOOK_GROUP", "www")]).expect("valid");
+    assert_eq!(
+        loaded.config.intake_socket(),
+        Path::new("/run/x/intake.sock")
+    );
+    let shown = loaded.report.settings.iter();
+    let shown = shown.filter(|s| s.name.starts_with("webhook.") && s.origin != "default");
+    let lines: Vec<_> = shown
+        .map(|s| format!("{} = {} # {}", s.name, s.value, s.origin))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    webhook.group = "www" # INNKEEPER_WEBHOOK_GROUP
+    webhook.listen = "127.0.0.1:1" # file
+    webhook.allowed_repos = ["octo/web"] # file
+    "#);
+    let refused = |text: &str, words: &str| {
+        let said = complaint(text, &[]);
+        assert!(said.contains(words), "{said}");
+    };
+    refused("[webhook]\ngroups = 'www'", "unknown field `groups`");
+    refused("[webhook]\nlisten = '3100'", "<address>:<port>");
+    refused("[webhook]\nintake = 'intake.sock'", "must start with '/'");
+    refused(
+        "[webhook]\nintake = '/run/innkeeper/api.sock'",
+        "another socket",
+    );
+}
+
+#[test]
 fn every_setting_is_documented_with_its_default() {
     let page = include_str!("../../../../docs/configuration.md");
     let rows = page

@@ -1,0 +1,145 @@
+//! The one call: have deliveries recorded.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router, body::Bytes};
+use innkeeper_model::preview::intake::{
+    INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BATCH, MAX_BODY,
+};
+use innkeeper_model::preview::{PullRequest, slug_candidates, webhook_slug};
+use innkeeper_model::{Code, Failure, GuestName, chain};
+use innkeeper_store::{NewDelivery, Recorded, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{Bell, Listener};
+use crate::api::Refusal;
+
+/// What the call needs.
+#[derive(Clone)]
+struct Intake {
+    store: Store,
+    bell: Bell,
+}
+
+/// Takes deliveries until `stopping`, then ends the calls under way. Each recorded delivery rings the bell.
+pub(crate) async fn serve(
+    listener: Listener,
+    store: Store,
+    bell: Bell,
+    stopping: CancellationToken,
+) {
+    let served = axum::serve(listener, router(Intake { store, bell }))
+        .with_graceful_shutdown(stopping.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        error!(%error, "no deliveries are taken any more");
+    }
+}
+
+fn router(intake: Intake) -> Router {
+    Router::new()
+        .route(INTAKE_PATH, post(deliveries))
+        .fallback(async || invalid("there is no such call; this socket only takes deliveries"))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(intake)
+}
+
+/// Records a list of deliveries and answers when all of them are on disk.
+async fn deliveries(
+    State(intake): State<Intake>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Vec<IntakeAnswer>>, Response> {
+    let body = body.map_err(IntoResponse::into_response)?;
+    let requests = read(&body).map_err(IntoResponse::into_response)?;
+    // The webhook may have no time left and be gone; what it handed over is recorded all the same, and the
+    // bell rings for it: this task does not end with the connection.
+    let recording = tokio::spawn(async move { intake.record(requests).await });
+    match recording.await {
+        Ok(answer) => answer.map(Json).map_err(IntoResponse::into_response),
+        Err(error) => {
+            error!(%error, "deliveries were not recorded");
+            Err(Refusal(Failure::new(Code::Internal, "the recording ended early")).into_response())
+        }
+    }
+}
+
+fn read(body: &Bytes) -> Result<Vec<IntakeRequest>, Refusal> {
+    let requests: Vec<IntakeRequest> = serde_json::from_slice(body)
+        .map_err(|error| invalid(format!("the deliveries cannot be read: {error}")))?;
+    if requests.len() > MAX_BATCH {
+        let count = requests.len();
+        return Err(invalid(format!(
+            "{count} deliveries in one call; at most {MAX_BATCH} are taken"
+        )));
+    }
+    Ok(requests)
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal(Failure::new(Code::InvalidRequest, message))
+}
+
+impl Intake {
+    /// What became of each, in their order.
+    async fn record(&self, requests: Vec<IntakeRequest>) -> Result<Vec<IntakeAnswer>, Refusal> {
+        let wanted: Vec<_> = requests
+            .iter()
+            .map(|request| slug_of(&request.event.pull_request))
+            .collect();
+        let new = requests.into_iter().zip(&wanted).map(|(request, wanted)| {
+            let pull_request = &request.event.pull_request;
+            NewDelivery {
+                slugs: slug_candidates(wanted, &identity(pull_request)).collect(),
+                received_at: request.received_at,
+                event: request.event,
+            }
+        });
+        match self.store.record_deliveries(new.collect()).await {
+            Ok(recorded) => {
+                if recorded
+                    .iter()
+                    .any(|one| matches!(one, Recorded::New { .. }))
+                {
+                    self.bell.ring();
+                }
+                debug!(count = recorded.len(), "deliveries are on disk");
+                Ok(recorded.into_iter().zip(wanted).map(answer).collect())
+            }
+            // The daemon that comes after this one will take them: the webhook tries again.
+            Err(StoreError::Closed) => Err(Refusal(Failure::new(
+                Code::ShuttingDown,
+                "the daemon is stopping",
+            ))),
+            Err(error) => {
+                warn!(error = chain(&error), "deliveries could not be recorded");
+                let failure = Failure::from(&error);
+                Ok(vec![IntakeAnswer::Failed { failure }; wanted.len()])
+            }
+        }
+    }
+}
+
+/// The name that a pull request's preview has unless it is taken.
+fn slug_of(pull_request: &PullRequest) -> GuestName {
+    webhook_slug(&pull_request.repo, pull_request.number)
+}
+
+/// Whose name it is, the same however the repository is written.
+fn identity(pull_request: &PullRequest) -> String {
+    format!("{}#{}", pull_request.repo.key(), pull_request.number)
+}
+
+fn answer((recorded, wanted): (Recorded, GuestName)) -> IntakeAnswer {
+    match recorded {
+        Recorded::New { slug } | Recorded::Overtaken { slug } => IntakeAnswer::Accepted {
+            slug: slug.unwrap_or(wanted),
+        },
+        Recorded::Duplicate { slug } => IntakeAnswer::Duplicate {
+            slug: slug.unwrap_or(wanted),
+        },
+        Recorded::SlugsTaken => IntakeAnswer::SlugCollision,
+    }
+}
