@@ -94,6 +94,30 @@ impl Variable {
     }
 }
 
+/// The id of a delivery (`X-GitHub-Delivery`). It goes into a path as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeliveryId(String);
+
+/// Why a text is not a [`DeliveryId`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{}' is no id of a delivery", .0.escape_debug())]
+pub(crate) struct InvalidDeliveryId(String);
+
+impl DeliveryId {
+    /// Reads an id as GitHub makes them: letters, digits, `-` and `_`.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidDeliveryId> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if text.is_empty() || !text.bytes().all(allowed) {
+            return Err(InvalidDeliveryId(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +160,14 @@ mod tests {
             Variable::parse("INNKEEPER_NO_SUCH"),
             Err(InvalidVariable::Unset(_))
         ));
+    }
+
+    #[test]
+    fn ids_of_deliveries_can_stand_in_a_path() {
+        let id = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
+        assert_eq!(DeliveryId::parse(id).expect("valid").as_str(), id);
+        for bad in ["", "a/b", "a b", "..", "a?b", "a#b", "a%20b"] {
+            assert!(DeliveryId::parse(bad).is_err(), "{bad:?} was accepted");
+        }
     }
 }

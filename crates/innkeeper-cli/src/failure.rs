@@ -4,11 +4,13 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use innkeeper_model::preview::InvalidText;
 use innkeeper_model::{
-    Code, Failure, GuestName, InvalidInstallable, InvalidLimit, InvalidName, InvalidStorePath,
+    Code, Explain, Failure, GuestName, InvalidInstallable, InvalidLimit, InvalidName,
+    InvalidStorePath,
 };
 
-use crate::arguments::InvalidVariable;
+use crate::arguments::{InvalidDeliveryId, InvalidVariable};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +116,13 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
         Some(Failure::new(Code::InvalidRequest, error.to_string()))
     } else if let Some(error) = source.downcast_ref::<InvalidInstallable>() {
         Some(Failure::new(Code::InvalidRequest, error.to_string()))
+    } else if let Some(error) = source.downcast_ref::<InvalidText>() {
+        Some(Failure::new(error.code(), error.to_string()))
+    } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
+        Some(
+            Failure::new(Code::InvalidRequest, error.to_string())
+                .with_remedy("`innkeeper deliveries` shows the ids."),
+        )
     } else {
         let error = source.downcast_ref::<InvalidVariable>()?;
         Some(Failure::new(Code::InvalidRequest, error.to_string()))

@@ -10,8 +10,8 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::status;
 use crate::commands::{
-    Build, Completions, Config, Context, Create, Destroy, Doctor, Events, Exec, Gc, List, Logs,
-    Man, Slots, Ssh, Start, Stop,
+    Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Gc,
+    List, Logs, Man, Slots, Ssh, Start, Stop,
 };
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
 use crate::output::Output;
@@ -91,6 +91,7 @@ enum InnkeeperCommand {
     Gc(Gc),
     Slots(Slots),
     Events(Events),
+    Deliveries(Deliveries),
     Config(Config),
     Completions(Completions),
     Man(Man),
@@ -142,6 +143,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Gc(command) => command.run(cx).await,
             InnkeeperCommand::Slots(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
+            InnkeeperCommand::Deliveries(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
             InnkeeperCommand::Completions(command) => command.run(cx),
             InnkeeperCommand::Man(command) => command.run(cx),

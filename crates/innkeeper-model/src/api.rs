@@ -18,6 +18,9 @@
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
+//! | `GET /v1/deliveries?pull_request=OWNER/NAME%23N&limit=N` | | list of [`crate::preview::api::DeliveryView`], the newest first |
+//! | `GET /v1/deliveries/{id}` | | [`crate::preview::api::DeliveryDetails`] |
+//! | `POST /v1/deliveries/{id}/replay` | | 202, [`crate::preview::api::DeliveryView`] |
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. Every failure is answered with a [`crate::Failure`] and the status of its kind.
@@ -31,6 +34,9 @@ use crate::{
     Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Slot,
     StorePath, UnitPhase,
 };
+
+/// How many deliveries are listed when no limit is given.
+pub const DEFAULT_DELIVERIES: usize = 50;
 
 /// Asks for a new guest. What is left out has the configured default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -299,6 +299,46 @@ impl Store {
         .await
     }
 
+    /// The delivery because of which one comes to nothing, if there is one: for an intent that has not been
+    /// done, the first newer intent of the same pull request, which takes its place; for one that was ignored
+    /// when it arrived, the `closed` that had arrived before.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn yields_to(&self, delivery: &Delivery) -> Result<Option<Delivery>, StoreError> {
+        let condition = match delivery.state {
+            _ if intent(&delivery.event.action).is_none() => return Ok(None),
+            DeliveryState::Pending | DeliveryState::Running | DeliveryState::Superseded => {
+                "seq > ?3 ORDER BY seq"
+            }
+            // What was ignored later was ignored for a reason of its own.
+            DeliveryState::Ignored if delivery.attempts == 0 => {
+                "seq < ?3 AND intent = 'absent' ORDER BY seq DESC"
+            }
+            DeliveryState::Ignored | DeliveryState::Done | DeliveryState::Failed => {
+                return Ok(None);
+            }
+        };
+        let sql = format!(
+            "SELECT * FROM deliveries
+             WHERE repo = ?1 AND number = ?2 AND intent IS NOT NULL AND state <> 'ignored'
+               AND {condition} LIMIT 1"
+        );
+        let (pull_request, seq) = (delivery.event.pull_request.clone(), delivery.seq);
+        self.run("read what took a delivery's place", move |database| {
+            let other = database
+                .connection
+                .prepare_cached(&sql)?
+                .query_row(
+                    (Word(&pull_request.repo), Number(pull_request.number), seq),
+                    read,
+                )
+                .optional()?;
+            Ok(other)
+        })
+        .await
+    }
+
     /// The deliveries that a filter lets through, the newest first. Finished ones are kept for 30 days, and
     /// 50,000 of them.
     ///

@@ -1,6 +1,7 @@
 //! The API on the Unix socket. `innkeeper_model::api` lists the calls.
 
 mod answer;
+mod deliveries;
 mod events;
 mod exec;
 mod guests;
@@ -18,6 +19,8 @@ use innkeeper_model::{Code, Failure};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::intake::Bell;
+
 pub(crate) use answer::Refusal;
 pub use listener::{Peer, bind};
 
@@ -26,6 +29,8 @@ pub use listener::{Peer, bind};
 pub struct Context {
     /// The engine.
     pub engine: Engine,
+    /// To be rung when a delivery is to be acted on again.
+    pub bell: Bell,
     /// What `innkeeper config` shows.
     pub config: Arc<ConfigReport>,
     /// When the daemon started.
@@ -54,6 +59,9 @@ pub fn router(context: Context) -> Router {
         .route("/v1/guests/{name}/stop", post(guests::stop))
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/replay", post(deliveries::replay))
         .fallback(async || {
             Refusal(Failure::new(Code::InvalidRequest, "there is no such call")
                 .with_remedy("The program and innkeeperd may have different versions; `innkeeper status` shows the daemon's."))

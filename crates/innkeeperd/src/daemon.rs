@@ -134,6 +134,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     engine.restore().await?;
     let context = Context {
         engine: engine.clone(),
+        bell,
         config: Arc::new(loaded.report),
         started_at,
         stopping: stopping.clone(),

@@ -6,6 +6,7 @@ mod build;
 mod completions;
 mod config;
 mod create;
+mod deliveries;
 mod destroy;
 mod doctor;
 mod errors;

@@ -45,17 +45,23 @@ fn page() -> String {
         let name = program.get_name().to_owned();
         write!(page, "\n## `{name}`\n").expect("a string");
         describe(&mut program.clone(), &name, &mut page);
-        for below in program
-            .get_subcommands_mut()
-            .filter(|below| below.get_name() != "help")
-        {
-            let path = format!("{name} {}", below.get_name());
-            write!(page, "\n### `{path}`\n").expect("a string");
-            describe(below, &path, &mut page);
-        }
+        commands(&mut program, &name, "###", &mut page);
     }
     page.push_str(&exit_codes());
     page
+}
+
+/// The commands below one, and those below them.
+fn commands(above: &mut Command, path: &str, heading: &str, page: &mut String) {
+    for below in above
+        .get_subcommands_mut()
+        .filter(|below| below.get_name() != "help")
+    {
+        let path = format!("{path} {}", below.get_name());
+        write!(page, "\n{heading} `{path}`\n").expect("a string");
+        describe(below, &path, page);
+        commands(below, &path, &format!("{heading}#"), page);
+    }
 }
 
 fn describe(command: &mut Command, path: &str, page: &mut String) {

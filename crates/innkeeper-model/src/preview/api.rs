@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BranchName, CommitSha, PullRequest, RepoName};
+use super::{BranchName, CommitSha, PreviewRecord, PullRequest, PullRequestEvent, RepoName};
 use crate::api::Verdict;
 use crate::{Failure, GuestName, OperationId};
 
@@ -202,9 +202,26 @@ pub struct DeliveryView {
     /// Why it is in this state, as a sentence.
     #[serde(default)]
     pub explanation: Option<String>,
+    /// The delivery for the same pull request because of which this one came to nothing: the newer one that
+    /// took its place, or the `closed` that had arrived before it.
+    #[serde(default)]
+    pub yields_to: Option<String>,
     /// Why it failed, the last time that it was tried.
     #[serde(default)]
     pub failure: Option<Failure>,
+}
+
+/// All that is known of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryDetails {
+    /// The delivery, and what became of it.
+    #[serde(flatten)]
+    pub delivery: DeliveryView,
+    /// What it says.
+    pub said: PullRequestEvent,
+    /// The preview that it concerns as it is now, if it is there.
+    #[serde(default)]
+    pub preview: Option<PreviewRecord>,
 }
 
 #[cfg(test)]

@@ -206,6 +206,37 @@ pub struct PullRequest {
     pub number: u64,
 }
 
+impl PullRequest {
+    /// Parses `owner/name#12`.
+    ///
+    /// # Errors
+    /// [`InvalidText`] says which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidText> {
+        let refuse = |reason| InvalidText {
+            what: "pull request",
+            text: text.to_owned(),
+            reason,
+        };
+        let (repo, number) = text
+            .split_once('#')
+            .ok_or_else(|| refuse("write it as owner/name#number"))?;
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        let number = number.parse().ok().filter(|number| digits && *number > 0);
+        Ok(Self {
+            repo: RepoName::parse(repo)?,
+            number: number.ok_or_else(|| refuse("its number is a whole one, from 1"))?,
+        })
+    }
+}
+
+impl std::str::FromStr for PullRequest {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for PullRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.repo, self.number)
@@ -276,6 +307,25 @@ mod tests {
         ] {
             assert!(CommitSha::parse(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn pull_requests_are_written_as_people_write_them() {
+        let parsed = PullRequest::parse("octo/web#7").expect("valid");
+        assert_eq!((parsed.repo.as_str(), parsed.number), ("octo/web", 7));
+        assert_eq!(parsed.to_string(), "octo/web#7");
+        for bad in [
+            "",
+            "octo/web",
+            "octo/web#",
+            "octo/web#0",
+            "web#7",
+            "octo/web#+7",
+            "#7",
+        ] {
+            assert!(PullRequest::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(PullRequest::parse("octo/web#18446744073709551616").is_err());
     }
 
     #[test]

@@ -106,6 +106,40 @@ async fn the_newest_commit_takes_the_place_of_older_ones_also_of_one_in_work() {
 }
 
 #[tokio::test]
+async fn one_can_see_because_of_which_delivery_another_came_to_nothing() {
+    async fn yields_to(store: &Store, id: &str) -> Option<String> {
+        let delivery = store.delivery(id).await.expect("reads").expect("is kept");
+        let other = store.yields_to(&delivery).await.expect("reads");
+        other.map(|other| other.event.delivery)
+    }
+
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    record(store, "a", PrAction::Opened, 1).await;
+    assert_eq!(yields_to(store, "a").await, None);
+    record(store, "b", PrAction::Labeled("x".to_owned()), 1).await;
+    record(store, "c", PrAction::Synchronize, 2).await;
+    record(store, "d", PrAction::Closed, 2).await;
+    assert_eq!(
+        yields_to(store, "a").await.as_deref(),
+        Some("c"),
+        "before it was noticed"
+    );
+    assert_eq!(next(store, 1).await.as_deref(), Some("b"));
+    for (id, newer) in [("a", Some("c")), ("b", None), ("c", Some("d")), ("d", None)] {
+        assert_eq!(yields_to(store, id).await.as_deref(), newer, "{id}");
+    }
+    record(store, "late", PrAction::Synchronize, 3).await;
+    assert_eq!(yields_to(store, "late").await.as_deref(), Some("d"));
+    for id in ["b", "d"] {
+        let done = store.finish_delivery(id, Outcome::Done).await;
+        assert!(done.expect("ends"), "{id}");
+    }
+    record(store, "again", PrAction::Reopened, 3).await;
+    assert_eq!(yields_to(store, "d").await, None, "what was done was done");
+}
+
+#[tokio::test]
 async fn after_closed_only_reopened_counts() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use innkeeper_engine::EngineError;
 use innkeeper_model::{Code, Failure, GuestName};
+use innkeeper_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +16,12 @@ pub(crate) struct Refusal(pub(crate) Failure);
 
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
+        Self(Failure::from(&error))
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
         Self(Failure::from(&error))
     }
 }

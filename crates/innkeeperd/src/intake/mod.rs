@@ -17,8 +17,10 @@
 //! | `listener` | who may connect |
 //! | `server` | the one call |
 //! | `bell` | waking whoever acts on deliveries |
+//! | `explain` | what a person is told of a delivery |
 
 mod bell;
+pub(crate) mod explain;
 mod listener;
 mod server;
 

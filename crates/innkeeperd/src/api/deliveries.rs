@@ -1,0 +1,87 @@
+//! Calls about GitHub's deliveries.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use innkeeper_model::api::DEFAULT_DELIVERIES;
+use innkeeper_model::preview::PullRequest;
+use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
+use innkeeper_model::{Explain, Failure};
+use innkeeper_store::{Delivery, DeliveryFilter, Preview, StoreError};
+use serde::Deserialize;
+
+use super::Context;
+use super::answer::{Answer, Refusal, accepted};
+use crate::intake::explain;
+
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    pull_request: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(context): State<Context>,
+    Query(filter): Query<Filter>,
+) -> Answer<Vec<DeliveryView>> {
+    let pull_request = filter
+        .pull_request
+        .map(|text| PullRequest::parse(&text))
+        .transpose()
+        .map_err(|error| Refusal(Failure::new(error.code(), error.to_string())))?;
+    let (repo, number) = pull_request.map(|one| (one.repo, one.number)).unzip();
+    let filter = DeliveryFilter {
+        repo,
+        number,
+        limit: filter.limit.unwrap_or(DEFAULT_DELIVERIES),
+        ..DeliveryFilter::default()
+    };
+    let mut views = Vec::new();
+    for delivery in context.engine.store().deliveries(filter).await? {
+        let preview = preview_of(&context, &delivery).await?;
+        views.push(view(&context, &delivery, preview.as_ref()).await?);
+    }
+    Ok(Json(views))
+}
+
+pub(super) async fn show(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Answer<DeliveryDetails> {
+    let delivery = context.engine.store().delivery(&id).await?;
+    let delivery = delivery.ok_or(StoreError::DeliveryNotFound { id })?;
+    let preview = preview_of(&context, &delivery).await?;
+    Ok(Json(DeliveryDetails {
+        delivery: view(&context, &delivery, preview.as_ref()).await?,
+        said: delivery.event,
+        preview: preview.map(|preview| preview.record),
+    }))
+}
+
+pub(super) async fn replay(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<DeliveryView>), Refusal> {
+    let delivery = context.engine.store().replay(&id).await?;
+    context.bell.ring();
+    let preview = preview_of(&context, &delivery).await?;
+    Ok(accepted(view(&context, &delivery, preview.as_ref()).await?))
+}
+
+async fn preview_of(context: &Context, delivery: &Delivery) -> Result<Option<Preview>, StoreError> {
+    let store = context.engine.store();
+    store.preview_of(&delivery.event.pull_request).await
+}
+
+async fn view(
+    context: &Context,
+    delivery: &Delivery,
+    preview: Option<&Preview>,
+) -> Result<DeliveryView, StoreError> {
+    let other = context.engine.store().yields_to(delivery).await?;
+    Ok(explain::view(
+        delivery,
+        preview.map(|preview| &preview.record.slug),
+        other.as_ref(),
+    ))
+}
