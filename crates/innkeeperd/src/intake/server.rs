@@ -1,10 +1,11 @@
 //! The one call: have deliveries recorded.
 
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router, body::Bytes};
+use axum::{Json, Router};
 use innkeeper_model::preview::intake::{
     INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BATCH, MAX_BODY,
 };
@@ -43,16 +44,15 @@ fn router(intake: Intake) -> Router {
     Router::new()
         .route(INTAKE_PATH, post(deliveries))
         .fallback(async || invalid("there is no such call; this socket only takes deliveries"))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(intake)
 }
 
 /// Records a list of deliveries and answers when all of them are on disk.
 async fn deliveries(
     State(intake): State<Intake>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<Vec<IntakeAnswer>>, Response> {
-    let body = body.map_err(IntoResponse::into_response)?;
+    let body = whole(request.into_body()).await?;
     let requests = read(&body).map_err(IntoResponse::into_response)?;
     // The webhook may have no time left and be gone; what it handed over is recorded all the same, and the
     // bell rings for it: this task does not end with the connection.
@@ -61,9 +61,26 @@ async fn deliveries(
         Ok(answer) => answer.map(Json).map_err(IntoResponse::into_response),
         Err(error) => {
             error!(%error, "deliveries were not recorded");
-            Err(Refusal(Failure::new(Code::Internal, "the recording ended early")).into_response())
+            let failure = Failure::new(Code::Internal, "the recording ended early");
+            Err(Refusal(failure).into_response())
         }
     }
+}
+
+/// Reads the body, unless it is too long. What is announced to be too long is not waited for.
+async fn whole(body: Body) -> Result<Bytes, Response> {
+    let too_long = || {
+        let failure = invalid(format!("the body is longer than {MAX_BODY} bytes"));
+        (StatusCode::PAYLOAD_TOO_LARGE, Json(failure.0)).into_response()
+    };
+    let longest = u64::try_from(MAX_BODY).unwrap_or(u64::MAX);
+    if body.size_hint().lower() > longest {
+        return Err(too_long());
+    }
+    // Nobody hears the answer when the connection broke.
+    axum::body::to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|_| too_long())
 }
 
 fn read(body: &Bytes) -> Result<Vec<IntakeRequest>, Refusal> {
