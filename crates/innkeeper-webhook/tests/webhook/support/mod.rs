@@ -1,4 +1,4 @@
-//! What the tests and the benchmark need.
+//! What the tests and the benchmark need. innkeeperd's tests of the intake use some of these files, too.
 
 pub(crate) mod client;
 pub(crate) mod intake;
@@ -16,6 +16,11 @@ pub(crate) fn directory() -> tempfile::TempDir {
     let passable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), passable).expect("permissions");
     directory
+}
+
+/// The program itself.
+pub(crate) fn program_file() -> std::path::PathBuf {
+    env!("CARGO_BIN_EXE_innkeeper-webhook").into()
 }
 
 #[expect(

@@ -22,11 +22,16 @@ pub(crate) struct Program {
     manager: UnixDatagram,
 }
 
-/// How to run the program without rights: as nobody, and unable to gain any.
+/// How to run the program without rights.
 pub(crate) fn without_rights(directory: &Path) -> Command {
+    built_without_rights(directory, &super::program_file())
+}
+
+/// How to run one that was built elsewhere without rights: as nobody, and unable to gain any.
+pub(crate) fn built_without_rights(directory: &Path, built: &Path) -> Command {
     // The build's directory may be closed to nobody.
     let program = directory.join("innkeeper-webhook");
-    std::fs::copy(env!("CARGO_BIN_EXE_innkeeper-webhook"), &program).expect("copies");
+    std::fs::copy(built, &program).expect("copies");
     let mut command = command("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
