@@ -18,6 +18,8 @@ let
     (root + "/.config")
     (craneLib.fileset.commonCargoSources ./.)
     # What the code includes, and what tests compare with.
+    ./innkeeper-host/src/evaluate/compose.nix
+    ./innkeeper-host/src/evaluate/sandbox.sh
     (fileset.fileFilter (file: file.hasExt "sql" || file.hasExt "snap" || file.hasExt "txt") ./.)
   ];
   src = fileset.toSource {

@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 
 use innkeeper_model::{Code, Explain};
 use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
 
 /// A program that could not be run or that ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +64,9 @@ impl Explain for CommandError {
             "systemd-nspawn" => "systemd-container",
             "nft" => "nftables",
             "ssh-keygen" => "openssh-client",
-            "nsenter" => "util-linux",
-            "nix" | "nix-store" => "nix-bin",
+            "nsenter" | "prlimit" | "setpriv" | "unshare" => "util-linux",
+            "umount" => "mount",
+            "nix" | "nix-instantiate" | "nix-store" => "nix-bin",
             other => other,
         };
         Some(format!(
@@ -106,25 +108,41 @@ where
     I: IntoIterator<Item = S>,
     S: Into<OsString>,
 {
-    let program = program.as_ref();
-    let failed = |source| start_error(program, source);
-    let mut child = command(program)
-        .args(arguments.into_iter().map(Into::into))
+    let mut command = command(program);
+    command.args(arguments.into_iter().map(Into::into));
+    run_command(command, input).await
+}
+
+/// Writes a program's input and ends it.
+async fn feed(stdin: Option<ChildStdin>, input: &[u8]) -> io::Result<()> {
+    let Some(mut stdin) = stdin else {
+        return Ok(());
+    };
+    match stdin.write_all(input).await {
+        // A program that does not read all of its input says why on its standard error.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// As [`run`], with a command that is set up in other ways too.
+pub(crate) async fn run_command(
+    mut command: tokio::process::Command,
+    input: &[u8],
+) -> Result<Vec<u8>, CommandError> {
+    let program = command.as_std().get_program().to_owned();
+    let failed = |source| start_error(&program, source);
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(input).await {
-            // A program that does not read all of its input says why on its standard error.
-            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(failed(source));
-            }
-            _ => {}
-        }
-    }
-    let output = child.wait_with_output().await.map_err(failed)?;
+    let stdin = child.stdin.take();
+    // At the same time: a program may print before it has read everything.
+    let (written, output) = tokio::join!(feed(stdin, input), child.wait_with_output());
+    written.map_err(failed)?;
+    let output = output.map_err(failed)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim();

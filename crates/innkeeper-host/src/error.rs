@@ -7,6 +7,7 @@ use innkeeper_model::{Code, Explain};
 
 use crate::closure::ClosureError;
 use crate::database::DatabaseError;
+use crate::evaluate::EvaluateError;
 use crate::firewall::FirewallError;
 use crate::network::NetworkError;
 use crate::rootfs::RootfsError;
@@ -20,6 +21,9 @@ pub enum HostError {
     /// A closure or its GC root.
     #[error(transparent)]
     Closure(#[from] ClosureError),
+    /// A preview's closure, from a repository's preview-config.nix.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
     /// A guest's file tree.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -47,6 +51,7 @@ impl HostError {
     fn inner(&self) -> &dyn Explain {
         match self {
             Self::Closure(error) => error,
+            Self::Evaluate(error) => error,
             Self::Rootfs(error) => error,
             Self::Secrets(error) => error,
             Self::Network(error) => error,

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::Stream;
 use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_model::preview::Meta;
 use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, UnitPhase};
 use tokio::sync::broadcast;
 
 use crate::HostError;
 use crate::database::{DatabaseAccess, DatabaseSpec};
+use crate::evaluate::EvaluationKey;
 use crate::route::RouteSpec;
 use crate::unit::ExecSession;
 
@@ -96,6 +98,58 @@ pub trait Closures: Resource {
     /// # Errors
     /// When the root cannot be written.
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), HostError>;
+}
+
+/// A preview's closure, and what the preview says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    /// What it was made of; equal keys give equal closures.
+    pub key: EvaluationKey,
+    /// The closure.
+    pub closure: StorePath,
+    /// `system.build.previewMeta`, of which every field is right.
+    pub meta: Meta,
+}
+
+/// Closures from `preview-config.nix`, which strangers wrote.
+#[async_trait]
+pub trait Evaluator: Send + Sync {
+    /// What a preview-config.nix will be evaluated as. Evaluates nothing.
+    ///
+    /// # Errors
+    /// When the host's nixpkgs or base module cannot be read.
+    async fn key(&self, config: &str) -> Result<EvaluationKey, HostError>;
+
+    /// Evaluates a preview-config.nix as untrusted code and builds it, unless `known` has the same key and is
+    /// still there. The closure is kept from Nix's garbage collection until [`Self::forget`]. Evaluations of the same
+    /// thing at the same time become one. When all who wait have dropped the future, everything that it
+    /// started ends.
+    ///
+    /// # Errors
+    /// When the file is wrong, takes more than its limits or does not build, or the host lacks something.
+    async fn evaluate(
+        &self,
+        config: &str,
+        known: Option<&Evaluated>,
+        progress: ProgressSink,
+    ) -> Result<Evaluated, HostError>;
+
+    /// Gives an evaluation's closure free for Nix's garbage collection. Guests that have it keep it by their own
+    /// roots.
+    ///
+    /// # Errors
+    /// When its GC root cannot be removed.
+    async fn forget(&self, key: &EvaluationKey) -> Result<(), HostError>;
+
+    /// The evaluations whose closures are kept, without those that go on. One that was given up is among them
+    /// and in no table: whoever collects garbage asks here first, then the table, and forgets the rest.
+    ///
+    /// # Errors
+    /// When the GC roots cannot be listed.
+    async fn kept(&self) -> Result<Vec<EvaluationKey>, HostError>;
+
+    /// Looks at what this needs of the host, without changing anything.
+    async fn check(&self) -> Vec<Check>;
 }
 
 /// File trees of guests.

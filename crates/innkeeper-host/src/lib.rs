@@ -7,6 +7,7 @@
 //! | module | resource | on the host |
 //! | --- | --- | --- |
 //! | [`closure`] | closures and their GC roots | `/nix/var/nix/gcroots/innkeeper/<guest>` |
+//! | [`evaluate`] | closures of previews | `/nix/var/nix/gcroots/innkeeper-evaluations/<key>` |
 //! | [`rootfs`] | file trees | `<state>/guests/<guest>/rootfs` |
 //! | [`secrets`] | keys and credentials | files inside the file tree |
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
@@ -19,6 +20,7 @@ pub mod closure;
 mod command;
 pub mod database;
 mod error;
+pub mod evaluate;
 pub mod facilities;
 pub mod features;
 pub mod firewall;

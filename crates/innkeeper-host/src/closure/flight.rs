@@ -1,39 +1,53 @@
-//! Builds of the same output at the same time are one.
+//! Work on the same thing at the same time is done once.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use innkeeper_model::{BuildProgress, Installable};
+use innkeeper_model::BuildProgress;
 use tokio::sync::watch;
 
-use super::ClosureError;
-use crate::facilities::{Built, ProgressSink};
+use crate::facilities::ProgressSink;
 
 /// A build and what comes of it, for all who wait.
-type Work = BoxFuture<'static, Result<Built, Arc<ClosureError>>>;
+pub(crate) type Work<T, E> = BoxFuture<'static, Result<T, Arc<E>>>;
 
-/// The builds that go on. A build lives as long as somebody waits for it: the map holds it weakly, so
-/// that it ends when the last one who waits is dropped.
-#[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<Installable, Flight>>);
+/// The builds that go on, each by what is built. A build lives as long as somebody waits for it: the map
+/// holds it weakly, so that it ends when the last one who waits is dropped.
+pub(crate) struct Flights<K, T, E>(Mutex<HashMap<K, Flight<T, E>>>);
 
-struct Flight {
-    outcome: WeakShared<Work>,
+struct Flight<T, E> {
+    outcome: WeakShared<Work<T, E>>,
     progress: watch::Receiver<BuildProgress>,
 }
 
-impl Flights {
-    /// Waits for the build of an output, which `start` begins unless it goes on already. `sink` hears of
-    /// each change, but not more often than it takes the news.
-    pub(super) async fn join(
+impl<T, E> Flight<T, E> {
+    /// Whether somebody waits and there is nothing yet.
+    fn goes_on(&self) -> bool {
+        self.outcome
+            .upgrade()
+            .is_some_and(|outcome| outcome.peek().is_none())
+    }
+}
+
+impl<K, T, E> Default for Flights<K, T, E> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
+    /// Waits for a build, which `start` begins unless it goes on already. `sink` hears of each change, but
+    /// not more often than it takes the news.
+    pub(crate) async fn join(
         &self,
-        installable: &Installable,
+        what: &K,
         sink: &ProgressSink,
-        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work,
-    ) -> Result<Built, Arc<ClosureError>> {
-        let (mut outcome, mut progress) = self.board(installable, start);
+        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work<T, E>,
+    ) -> Result<T, Arc<E>> {
+        let (mut outcome, mut progress) = self.board(what, start);
         let mut told = true;
         loop {
             tokio::select! {
@@ -47,20 +61,21 @@ impl Flights {
         }
     }
 
+    /// Whether a build goes on.
+    pub(crate) fn goes_on(&self, what: &K) -> bool {
+        let flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.get(what).is_some_and(Flight::goes_on)
+    }
+
     fn board(
         &self,
-        installable: &Installable,
-        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work,
-    ) -> (Shared<Work>, watch::Receiver<BuildProgress>) {
+        what: &K,
+        start: impl FnOnce(watch::Sender<BuildProgress>) -> Work<T, E>,
+    ) -> (Shared<Work<T, E>>, watch::Receiver<BuildProgress>) {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has ended belongs to the past, even if somebody has not looked at its outcome yet.
-        flights.retain(|_, flight| {
-            flight
-                .outcome
-                .upgrade()
-                .is_some_and(|outcome| outcome.peek().is_none())
-        });
-        if let Some(flight) = flights.get(installable)
+        flights.retain(|_, flight| flight.goes_on());
+        if let Some(flight) = flights.get(what)
             && let Some(outcome) = flight.outcome.upgrade()
         {
             let mut progress = flight.progress.clone();
@@ -75,7 +90,7 @@ impl Flights {
                 outcome: weak,
                 progress: progress.clone(),
             };
-            flights.insert(installable.clone(), flight);
+            flights.insert(what.clone(), flight);
         }
         (outcome, progress)
     }
@@ -85,10 +100,14 @@ impl Flights {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use innkeeper_model::StorePath;
+    use innkeeper_model::{Installable, StorePath};
     use tokio::sync::oneshot;
 
+    use super::super::ClosureError;
     use super::*;
+    use crate::facilities::Built;
+
+    type Work = super::Work<Built, ClosureError>;
 
     fn installable() -> Installable {
         Installable::parse("/flake#a", "x").expect("valid")
@@ -180,10 +199,10 @@ mod tests {
         assert!(futures_util::poll!(&mut first).is_pending());
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        assert!(!site.is_abandoned(0));
+        assert!(!site.is_abandoned(0) && flights.goes_on(&installable));
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(second);
-        assert!(site.is_abandoned(0));
+        assert!(site.is_abandoned(0) && !flights.goes_on(&installable));
         let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
         assert!(futures_util::poll!(&mut third).is_pending());
         assert_eq!(site.started.load(Ordering::SeqCst), 2);

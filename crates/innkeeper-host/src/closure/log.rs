@@ -74,7 +74,7 @@ enum Line {
 
 /// What was read of a log so far.
 #[derive(Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     activities: BTreeMap<u64, Activity>,
     finished: BTreeMap<u64, u64>,
     shown: Vec<(u64, String)>,
@@ -95,7 +95,7 @@ struct Activity {
 impl Log {
     /// Takes one line of Nix's standard error. What is not in the format is kept as it is: Nix complains
     /// in plain text about its own arguments.
-    pub(super) fn take(&mut self, line: &str) {
+    pub(crate) fn take(&mut self, line: &str) {
         let Some(json) = line.strip_prefix("@nix ") else {
             return self.keep(line);
         };
@@ -123,7 +123,8 @@ impl Log {
             Ok(Line::Msg { level, msg }) if level <= LEVEL_WARNING => {
                 let msg = plain(&msg);
                 msg.lines().for_each(|line| self.keep(line));
-                if level == LEVEL_ERROR {
+                // What `builtins.trace` prints and hints about options have the same level.
+                if level == LEVEL_ERROR && msg.trim_start().starts_with("error:") {
                     self.error = msg;
                 }
             }
@@ -132,7 +133,7 @@ impl Log {
     }
 
     /// How the build goes.
-    pub(super) fn progress(&self) -> BuildProgress {
+    pub(crate) fn progress(&self) -> BuildProgress {
         let (built, to_build) = self.count(activity::BUILDS);
         let transfers = self.count(activity::FILE_TRANSFER);
         // A cache that is a directory is copied from without transfers.
@@ -155,7 +156,7 @@ impl Log {
     }
 
     /// The last error in one line, and the last lines.
-    pub(super) fn into_failure(self) -> (String, Vec<String>) {
+    pub(crate) fn into_failure(self) -> (String, Vec<String>) {
         let summary = summary(&self.error)
             .or_else(|| self.lines.back().cloned())
             .unwrap_or_else(|| "Nix gave no reason".to_owned());

@@ -34,11 +34,11 @@ use crate::{FileErrorExt, HostError, command};
 
 mod error;
 mod flake;
-mod flight;
-mod log;
-mod nix;
+pub(crate) mod flight;
+pub(crate) mod log;
+pub(crate) mod nix;
 mod roots;
-mod store;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
@@ -52,7 +52,7 @@ use nix::NixError;
 /// Closures that Nix builds.
 pub struct NixClosures {
     config: Arc<NixConfig>,
-    flights: Flights,
+    flights: Flights<Installable, Built, ClosureError>,
 }
 
 impl NixClosures {
@@ -344,7 +344,7 @@ impl Link {
 }
 
 /// Shows Nix's version as Nix prints it.
-async fn check_nix(program: &Path) -> Check {
+pub(crate) async fn check_nix(program: &Path) -> Check {
     let (verdict, finding, remedy) = match command::run(program, ["--version"], b"").await {
         Ok(version) => (
             Verdict::Ok,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use innkeeper_model::BuildProgress;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
 use super::log::Log;
@@ -33,7 +33,7 @@ pub struct NixConfig {
 
 /// Nix did not do as asked.
 #[derive(Debug)]
-pub(super) enum NixError {
+pub(crate) enum NixError {
     /// It cannot be run.
     Run(CommandError),
     /// It ended with an error.
@@ -58,11 +58,21 @@ impl NixConfig {
         arguments: &[A],
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
-        let program = self.program.as_os_str();
-        let failed = |source| NixError::Run(start_error(program, source));
-        let mut command = command(program);
+        let mut command = command(&self.program);
+        command.args(arguments);
+        self.attend(command, report).await
+    }
+
+    /// Runs one of Nix's programs, adds our settings, and returns what it prints. Dropping the future ends
+    /// it and its builders.
+    pub(crate) async fn attend(
+        &self,
+        mut command: Command,
+        report: impl Fn(BuildProgress),
+    ) -> Result<Vec<u8>, NixError> {
+        let program = command.as_std().get_program().to_owned();
+        let failed = |source| NixError::Run(start_error(&program, source));
         command
-            .args(arguments)
             .args(self.settings())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -80,6 +90,7 @@ impl NixConfig {
         Err(NixError::Failed { summary, log })
     }
 
+    /// Our settings as arguments, which all of Nix's programs take.
     fn settings(&self) -> Vec<OsString> {
         let mut settings: Vec<OsString> = [
             "--extra-experimental-features",
@@ -154,6 +165,18 @@ async fn for_each_line(
     source: impl AsyncRead + Unpin,
     mut take: impl FnMut(&str),
 ) -> io::Result<()> {
+    while_lines(source, |line| {
+        take(line);
+        true
+    })
+    .await
+}
+
+/// Reads lines until one is not wanted or there are no more, whatever bytes are in them.
+pub(crate) async fn while_lines(
+    source: impl AsyncRead + Unpin,
+    mut take: impl FnMut(&str) -> bool,
+) -> io::Result<()> {
     let mut source = BufReader::new(source);
     let mut line = Vec::new();
     while (&mut source)
@@ -162,7 +185,9 @@ async fn for_each_line(
         .await?
         > 0
     {
-        take(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+        if !take(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
+            break;
+        }
         line.clear();
     }
     Ok(())

@@ -19,7 +19,7 @@ const MAX_LINKS: usize = 40;
 ///
 /// # Errors
 /// [`ClosureError::NotFound`], [`ClosureError::Invalid`], or a file that cannot be looked at.
-pub(super) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
+pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
     let store = Path::new(STORE_DIR);
     if fs::symlink_metadata(closure.as_path()).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return Err(ClosureError::NotFound(closure.clone()));
@@ -61,14 +61,18 @@ fn reason_against(store: &Path, closure: &Path) -> Result<Option<String>, FileEr
     })
 }
 
-enum Resolved {
+/// Where a path in the store leads.
+pub(crate) enum Resolved {
+    /// To this place in the store, which is there.
     Inside(PathBuf),
+    /// Out of the store.
     Outside(PathBuf),
+    /// To nothing.
     Nowhere,
 }
 
 /// Follows a path in the store with all links, as a guest will that has the store and nothing else.
-fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> {
+pub(crate) fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> {
     let Ok(below) = path.strip_prefix(store) else {
         return Ok(Resolved::Outside(path.to_owned()));
     };

@@ -1,0 +1,98 @@
+//! Hashes in the spellings that Nix has for them.
+
+use std::fmt::Write as _;
+
+/// As hexadecimal digits.
+pub(super) fn base16(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+/// In Nix's own base 32: its own digits, the last bits first (Nix manual, "Nix32 encoding").
+pub(super) fn base32(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let length = (bytes.len() * 8).div_ceil(5);
+    (0..length)
+        .rev()
+        .map(|digit| {
+            let (at, shift) = (digit * 5 / 8, digit * 5 % 8);
+            let low = u16::from(bytes[at]);
+            let high = bytes.get(at + 1).map_or(0, |byte| u16::from(*byte));
+            let value = ((high << 8 | low) >> shift) & 31;
+            char::from(DIGITS[usize::from(value)])
+        })
+        .collect()
+}
+
+/// The bytes of a hash as hexadecimal digits.
+pub(super) fn from_base16(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// The bytes of a hash as flakes' lock files have it: `sha256-` and base 64 (Subresource Integrity, section 3.1).
+pub(super) fn from_sri(text: &str) -> Option<[u8; 32]> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.strip_prefix("sha256-")?.strip_suffix('=')?;
+    if digits.len() != 43 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(33);
+    for group in digits.as_bytes().chunks(4) {
+        let mut bits = 0_u32;
+        for digit in group {
+            let value = DIGITS.iter().position(|known| known == digit)?;
+            bits = bits << 6 | u32::try_from(value).ok()?;
+        }
+        bits <<= 6 * (4 - group.len());
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
+    }
+    bytes.truncate(32);
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_spellings_of_a_known_hash() {
+        // As `nix-hash --to-base32` and `nix hash to-sri` spell the hash of nothing.
+        let hash: [u8; 32] = Sha256::digest(b"").into();
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(base16(&hash), hex);
+        assert_eq!(from_base16(hex), Some(hash));
+        assert_eq!(
+            base32(&hash),
+            "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73"
+        );
+        let sri = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        assert_eq!(from_sri(sri), Some(hash));
+    }
+
+    #[test]
+    fn what_is_no_hash_is_none() {
+        for bad in [
+            "",
+            "sha256-",
+            "sha512-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+            "sha256-é=",
+            "zz",
+        ] {
+            assert_eq!(from_sri(bad), None, "{bad}");
+            assert_eq!(from_base16(bad), None, "{bad}");
+        }
+        assert_eq!(from_base16(&"é".repeat(32)), None);
+        assert_eq!(from_base16(&"+1".repeat(32)), None);
+    }
+}

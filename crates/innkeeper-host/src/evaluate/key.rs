@@ -1,0 +1,173 @@
+//! What an evaluation depends on, as one hash.
+
+use std::fmt;
+
+use innkeeper_model::StorePath;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::hash::base16;
+
+/// The expression that puts a preview together.
+pub(super) const COMPOSE: &str = include_str!("compose.nix");
+
+/// What a preview is made of, in one hash: 64 hexadecimal digits. Equal keys give equal closures.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EvaluationKey(String);
+
+/// A text that is no [`EvaluationKey`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the key of an evaluation: 64 hexadecimal digits")]
+pub struct InvalidKey(String);
+
+impl EvaluationKey {
+    /// Reads a key as [`Self::as_str`] gives it.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn parse(text: &str) -> Result<Self, InvalidKey> {
+        let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        if text.len() == 64 && text.chars().all(digit) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidKey(text.to_owned()))
+        }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EvaluationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for EvaluationKey {
+    type Error = InvalidKey;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<EvaluationKey> for String {
+    fn from(key: EvaluationKey) -> Self {
+        key.0
+    }
+}
+
+/// A source in the host's store, at the path that follows from its contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// Its path, with the name `source`.
+    pub path: StorePath,
+    /// The SHA-256 of its archive, as hexadecimal digits.
+    pub nar_hash: String,
+}
+
+/// What the host gives to every preview.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// nixpkgs: a flake with `lib.nixosSystem`.
+    pub nixpkgs: Locked,
+    /// The folder of the base module.
+    pub module: Locked,
+    /// The base module's file in it, such as `base.nix`.
+    pub entry: String,
+    /// Nix's name of the machine, such as `x86_64-linux`.
+    pub system: String,
+}
+
+/// The key of a preview-config.nix on a base. The commit, the repository and the settings that do not change
+/// what is built have no part in it.
+#[must_use]
+pub fn key(config: &str, base: &Base) -> EvaluationKey {
+    let all = json!([
+        config,
+        base.nixpkgs.nar_hash,
+        base.module.nar_hash,
+        base.entry,
+        base.system,
+        COMPOSE,
+    ]);
+    EvaluationKey(base16(&Sha256::digest(all.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_with_each_thing_that_it_stands_for() {
+        let locked = |hash: &str| Locked {
+            path: StorePath::parse("/nix/store/00000000000000000000000000000000-source")
+                .expect("valid"),
+            nar_hash: hash.to_owned(),
+        };
+        let base = Base {
+            nixpkgs: locked("a"),
+            module: locked("b"),
+            entry: "base.nix".to_owned(),
+            system: "x86_64-linux".to_owned(),
+        };
+        let first = key("{ }", &base);
+        assert_eq!(key("{ }", &base), first);
+        assert_eq!(EvaluationKey::parse(first.as_str()), Ok(first.clone()));
+        let others = [
+            key("{  }", &base),
+            key(
+                "{ }",
+                &Base {
+                    nixpkgs: locked("c"),
+                    ..base.clone()
+                },
+            ),
+            key(
+                "{ }",
+                &Base {
+                    module: locked("c"),
+                    ..base.clone()
+                },
+            ),
+            key(
+                "{ }",
+                &Base {
+                    entry: "other.nix".to_owned(),
+                    ..base.clone()
+                },
+            ),
+            key(
+                "{ }",
+                &Base {
+                    system: "aarch64-linux".to_owned(),
+                    ..base.clone()
+                },
+            ),
+        ];
+        let mut distinct: Vec<_> = others.iter().chain([&first]).collect();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 6);
+    }
+
+    #[test]
+    fn a_key_cannot_lead_elsewhere() {
+        for bad in [
+            "",
+            "..",
+            "../../etc",
+            &"g".repeat(64),
+            &"A".repeat(64),
+            &"a".repeat(63),
+        ] {
+            EvaluationKey::parse(bad).expect_err(bad);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The host's own Nix, for what only the host may do: adding objects to its store, and building.
+//!
+//! It runs without the daemon's environment. A derivation with a fixed output may ask for environment variables of
+//! the Nix that builds it (`impureEnvVars`), and the daemon's may hold what is nobody else's business; the
+//! configuration and the passwords for downloads in root's home directory are not for strangers either.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use innkeeper_model::{BuildProgress, StorePath};
+use tokio::process::Command;
+
+use super::base::SOURCE;
+use super::{EvaluateError, text};
+use crate::CommandError;
+use crate::closure::NixConfig;
+use crate::closure::nix::NixError;
+use crate::command::{command, run_command};
+
+/// The variables that Nix gets from the daemon: where programs are, and how a certain installation of Nix wants
+/// its store to be reached.
+const PASSED_ON: [&str; 4] = ["PATH", "NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+
+/// As many paths are given to one call; the kernel takes 2 MiB of arguments.
+const PATHS_AT_ONCE: usize = 2000;
+
+/// The host's Nix.
+pub(super) struct Nix<'a> {
+    config: &'a NixConfig,
+    home: PathBuf,
+}
+
+impl<'a> Nix<'a> {
+    pub(super) fn new(config: &'a NixConfig, scratch: &Path) -> Self {
+        Self {
+            config,
+            home: scratch.join(".home"),
+        }
+    }
+
+    /// Copies a folder into the store, as a source.
+    pub(super) async fn add(&self, folder: &Path) -> Result<StorePath, EvaluateError> {
+        let mut command = self.command(&self.config.program);
+        command
+            .args(["--extra-experimental-features", "nix-command"])
+            .args(["store", "add-path", "--name", SOURCE])
+            .arg(folder)
+            .args(self.options());
+        let answer = run_command(command, b"").await?;
+        let answer = String::from_utf8_lossy(&answer);
+        StorePath::parse(answer.trim()).map_err(|error| EvaluateError::Base {
+            what: folder.display().to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// What the store knows of some paths. Fails when one is not valid.
+    pub(super) async fn dump_db(&self, paths: &[&StorePath]) -> Result<String, CommandError> {
+        let mut command = self.nix_store("--dump-db");
+        command.args(paths.iter().map(|path| path.as_str()));
+        lines_of(command).await
+    }
+
+    /// Paths and all that they need.
+    pub(super) async fn requisites(&self, paths: &[PathBuf]) -> Result<String, CommandError> {
+        let mut command = self.nix_store("--query");
+        command.arg("--requisites").args(paths);
+        lines_of(command).await
+    }
+
+    /// Those of the paths that the store does not have.
+    pub(super) async fn missing(
+        &self,
+        paths: &[&StorePath],
+    ) -> Result<Vec<StorePath>, CommandError> {
+        let mut missing = Vec::new();
+        for some in paths.chunks(PATHS_AT_ONCE) {
+            let mut command = self.nix_store("--check-validity");
+            command
+                .arg("--print-invalid")
+                .args(some.iter().map(|path| path.as_str()));
+            let answer = lines_of(command).await?;
+            missing.extend(
+                answer
+                    .lines()
+                    .filter_map(|line| StorePath::parse(line).ok()),
+            );
+        }
+        Ok(missing)
+    }
+
+    /// Takes objects from a stream (`nix-store --export`'s format). Whoever calls has checked them: as root, Nix
+    /// itself does not.
+    pub(super) async fn import(&self, stream: &[u8]) -> Result<(), CommandError> {
+        let mut command = self.nix_store("--import");
+        command.args(self.options());
+        run_command(command, stream).await.map(drop)
+    }
+
+    /// Builds derivations. Gives the outputs of all of them.
+    pub(super) async fn realise(
+        &self,
+        derivations: &[&StorePath],
+        limit: Duration,
+        report: impl Fn(BuildProgress),
+    ) -> Result<Vec<StorePath>, EvaluateError> {
+        let mut command = self.nix_store("--realise");
+        command.args(derivations.iter().map(|path| path.as_str()));
+        let config = NixConfig {
+            options: self.build_options(limit),
+            ..self.config.clone()
+        };
+        let answer = config
+            .attend(command, report)
+            .await
+            .map_err(|error| match error {
+                NixError::Run(source) => EvaluateError::Command(source),
+                NixError::Failed { summary, log } => {
+                    let (summary, log) = text::failure((summary, log));
+                    EvaluateError::Build { summary, log }
+                }
+            })?;
+        let answer = String::from_utf8_lossy(&answer);
+        Ok(answer
+            .lines()
+            .filter_map(|line| StorePath::parse(line).ok())
+            .collect())
+    }
+
+    /// The configured options, and those that strangers' builds do not go without.
+    fn build_options(&self, limit: Duration) -> BTreeMap<String, String> {
+        let mut options = self.config.options.clone();
+        let seconds = limit.as_secs().max(1).to_string();
+        for (name, value) in [
+            ("sandbox", "true"),
+            ("sandbox-fallback", "false"),
+            ("timeout", &seconds),
+        ] {
+            options.insert(name.to_owned(), value.to_owned());
+        }
+        options
+    }
+
+    fn nix_store(&self, operation: &str) -> Command {
+        let mut command = self.command(&sibling(&self.config.program, "nix-store"));
+        command.arg(operation);
+        command
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = command(program);
+        command.env_clear().env("HOME", &self.home);
+        for name in PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    fn options(&self) -> Vec<OsString> {
+        let options = self.config.options.iter();
+        options
+            .flat_map(|(name, value)| ["--option", name, value].map(OsString::from))
+            .collect()
+    }
+}
+
+async fn lines_of(command: Command) -> Result<String, CommandError> {
+    let answer = run_command(command, b"").await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Another of Nix's programs: they stand beside each other.
+pub(super) fn sibling(nix: &Path, name: &str) -> PathBuf {
+    match nix.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.join(name),
+        _ => name.into(),
+    }
+}

@@ -1,0 +1,169 @@
+//! Real evaluations and builds by the real Nix of this machine, with a stand-in for nixpkgs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use innkeeper_model::{Code, Failure, MemorySize};
+
+use super::*;
+use crate::closure::NixConfig;
+use crate::command;
+
+mod attacks;
+mod results;
+mod taken_over;
+
+/// A stand-in for nixpkgs, a secret, and a driver.
+pub(crate) struct Workshop {
+    dir: tempfile::TempDir,
+    config: EvaluatorConfig,
+    evaluator: NixEvaluator,
+}
+
+/// Meta data in which nothing is wrong.
+const META: &str = "system.build.previewMeta = { setupService = \"setup\"; appServices = [ \"app\" ]; \
+                    database = \"host\"; routes = [ { path = \"/\"; port = 3000; } ]; };";
+
+/// What must not be found anywhere. The file's owner lets everybody read it, so that nothing but the place keeps the
+/// evaluator from it.
+const SECRET: &str = "correct horse battery staple";
+
+/// A workshop, unless the machine cannot have one; then the test is listed as not run.
+pub(crate) fn workshop(test: &str) -> Option<Workshop> {
+    workshop_with(test, |_| {})
+}
+
+fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Option<Workshop> {
+    let not_run = |reason: &str| eprintln!("INNKEEPER-NOT-RUN: {test}: {reason}");
+    if !rustix::process::geteuid().is_root() {
+        not_run("it needs root");
+        return None;
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let Some((busybox, nix)) = busybox.zip(program("nix")) else {
+        not_run("it needs nix and busybox-static");
+        return None;
+    };
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    let at = |name: &str| dir.path().join(name);
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/nixpkgs-standin");
+    copy(&fixture, &at("nixpkgs"));
+    fs::create_dir(at("nixpkgs/bin")).expect("folder");
+    fs::copy(busybox, at("nixpkgs/bin/busybox")).expect("busybox");
+    fs::write(at("secret"), SECRET).expect("write");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let mut config = EvaluatorConfig {
+        nix: NixConfig {
+            program: nix,
+            gcroots: at("gcroots"),
+            links: at("links"),
+            options: [("substituters", ""), ("build-users-group", "")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        },
+        nixpkgs: at("nixpkgs"),
+        nixpkgs_hash: None,
+        base_module: at("nixpkgs/base/base.nix"),
+        system: format!("{}-linux", std::env::consts::ARCH),
+        // A number that nobody has: nothing of this machine's users is changed.
+        user: "64999".to_owned(),
+        scratch: at("evaluations"),
+        roots: at("roots"),
+        limits: EvaluationLimits::default(),
+        concurrent: 2,
+    };
+    change(&mut config);
+    Some(Workshop {
+        evaluator: NixEvaluator::new(config.clone()),
+        config,
+        dir,
+    })
+}
+
+/// A derivation that claims the place of somebody else's closure in the store. What it is called follows from its
+/// text, so the text alone gives nothing away.
+fn usurper(shop: &Workshop) -> (String, String) {
+    let victim = object::text_path("victim", shop.dir.path().as_os_str().as_encoded_bytes());
+    let text = format!(
+        r#"Derive([("out","{victim}","","")],[],[],"{}","/bin/sh",["-c","echo mine > $out"],[("out","{victim}")])"#,
+        shop.config.system
+    );
+    (victim, text)
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).expect("list") {
+        let entry = entry.expect("entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copy");
+        }
+    }
+}
+
+fn deaf() -> ProgressSink {
+    Arc::new(|_| {})
+}
+
+impl Workshop {
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A module of this test alone: the directory's name makes it another derivation in each run.
+    fn module(&self, body: &str) -> String {
+        format!(
+            "{{ config, pkgs, lib, ... }}: {{\n  environment.etc.tag.text = \"{}\";\n  {body}\n}}\n",
+            self.dir.path().display()
+        )
+    }
+
+    pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, HostError> {
+        self.evaluator.evaluate(config, None, deaf()).await
+    }
+
+    /// Evaluates what must not work, and gives all that is told of it.
+    async fn refused(&self, config: &str) -> Failure {
+        match self.evaluate(config).await {
+            Err(error) => {
+                let failure = Failure::from(&error);
+                let told = format!("{failure:?}");
+                assert!(!told.contains(SECRET), "{told}");
+                assert!(!told.contains("/nix/store/"), "{told}");
+                self.is_tidy();
+                failure
+            }
+            Ok(evaluated) => panic!("worked: {evaluated:?}\n{config}"),
+        }
+    }
+
+    /// Nothing of an evaluation is left but what is kept.
+    fn is_tidy(&self) {
+        let left: Vec<_> = fs::read_dir(self.at("evaluations"))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.expect("entry").file_name())
+            .filter(|name| name != ".home")
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let here = self.dir.path().to_str().expect("text");
+        assert!(!mounts.contains(here), "{mounts}");
+    }
+}

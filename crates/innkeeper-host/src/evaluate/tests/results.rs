@@ -1,0 +1,419 @@
+//! What comes of a preview-config.nix.
+
+use super::*;
+
+#[tokio::test]
+async fn a_config_becomes_a_closure_with_its_meta_data() {
+    let Some(shop) = workshop("a_config_becomes_a_closure_with_its_meta_data") else {
+        return;
+    };
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    let config = shop.module(&format!(
+        "{META} environment.etc.\"preview-meta.json\".text = builtins.toJSON config.system.build.previewMeta;"
+    ));
+    let made = shop
+        .evaluator
+        .evaluate(&config, None, progress)
+        .await
+        .expect("evaluates");
+    assert_eq!(made.key, shop.evaluator.key(&config).await.expect("key"));
+    assert_eq!(made.meta.setup_service.as_str(), "setup.service");
+    assert_eq!(made.meta.routes[0].port, 3000);
+    let etc = made.closure.as_path().join("etc");
+    let inside = fs::read_to_string(etc.join("preview-meta.json")).expect("meta in the guest");
+    assert_eq!(Meta::parse(&inside), Ok(made.meta));
+    // The base module is in it too.
+    assert_eq!(
+        fs::read_to_string(etc.join("innkeeper-guest")).expect("base"),
+        "yes\n"
+    );
+    let seen = seen.lock().expect("seen").clone();
+    let told = |what: &str| seen.iter().any(|news| news.activity == what);
+    assert!(told("evaluating preview-config.nix"), "{seen:?}");
+    assert!(told("building preview"), "{seen:?}");
+    shop.is_tidy();
+}
+
+#[tokio::test]
+async fn meta_data_may_be_a_file_that_is_built_or_brought() {
+    let Some(shop) = workshop("meta_data_may_be_a_file_that_is_built_or_brought") else {
+        return;
+    };
+    let json = "let json = builtins.toJSON { setupService = \"x\"; appServices = [ \"y\" ]; \
+                database = \"container\"; routes = [ { path = \"/\"; port = 1; } ]; }; in";
+    for meta in [
+        "pkgs.writeText \"meta.json\" json",
+        "\"${pkgs.writeText \"meta.json\" json}\"",
+        "builtins.toFile \"meta.json\" json",
+        "\"${pkgs.runCommand \"d\" { inherit json; } \"mkdir $out; printf %s \\\"$json\\\" > $out/m\"}/m\"",
+    ] {
+        let config = shop.module(&format!("system.build.previewMeta = {json} {meta};"));
+        let made = shop.evaluate(&config).await.expect(meta);
+        assert_eq!(made.meta.setup_service.as_str(), "x.service", "{meta}");
+    }
+    shop.is_tidy();
+}
+
+#[tokio::test]
+async fn meta_data_of_no_use_is_refused_and_leads_nowhere() {
+    let Some(shop) = workshop("meta_data_of_no_use_is_refused_and_leads_nowhere") else {
+        return;
+    };
+    let secret = shop.at("secret");
+    let link = format!(
+        "pkgs.runCommand \"m\" {{ }} \"ln -s {} $out\"",
+        secret.display()
+    );
+    for (meta, reason) in [
+        (link.as_str(), "it leads out of the store"),
+        (
+            "pkgs.runCommand \"m\" { } \"ln -s /nix/store/nothing $out\"",
+            "its file does not exist",
+        ),
+        ("pkgs.runCommand \"m\" { } \"mkdir $out\"", "it is no file"),
+        (
+            "pkgs.runCommand \"m\" { } \"busybox head -c 300000 /dev/zero > $out\"",
+            "more than 262144 bytes",
+        ),
+        (
+            "pkgs.runCommand \"m\" { } \"printf '\\\\377' > $out\"",
+            "it is no text",
+        ),
+        (
+            "pkgs.writeText \"m\" \"[ ]\"",
+            "it must be an attribute set and is a list",
+        ),
+        ("pkgs.writeText \"m\" \"{\"", "it is not JSON"),
+        ("\"/etc/passwd\"", "it names a file that it does not bring"),
+        ("5", "system.build.previewMeta is a int"),
+        (
+            "builtins.listToAttrs (builtins.genList (n: { name = toString n; value = n; }) 40000)",
+            "which is too much",
+        ),
+    ] {
+        let failure = shop
+            .refused(&shop.module(&format!("system.build.previewMeta = {meta};")))
+            .await;
+        assert_eq!(
+            failure.code,
+            Code::PreviewConfigInvalid,
+            "{meta}: {failure:?}"
+        );
+        assert!(failure.message.contains(reason), "{meta}: {failure:?}");
+    }
+    let failure = shop.refused(&shop.module("")).await;
+    assert!(
+        failure.message.contains("set system.build.previewMeta"),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_meta_data_is_told_at_once() {
+    let Some(shop) = workshop("all_that_is_wrong_with_meta_data_is_told_at_once") else {
+        return;
+    };
+    let wrong = META
+        .replace("3000", "0")
+        .replace("setupService", "setupServce");
+    let failure = shop.refused(&shop.module(&wrong)).await;
+    assert_eq!(failure.code, Code::PreviewConfigInvalid);
+    assert_eq!(failure.log.len(), 3, "{failure:?}");
+    insta::assert_snapshot!(failure.message, @"system.build.previewMeta in preview-config.nix is wrong in several places");
+    insta::assert_snapshot!(failure.log.join("\n"), @r#"
+    /setupServce: there is no such field; is 'setupService' meant? (write 'setupService', or remove it)
+    /setupService: this field is required and missing (add it)
+    /routes/0/port: 0 is no port (write the number of the port that the app listens on, 1 to 65535)
+    "#);
+    // Nothing was built for it.
+    assert!(shop.evaluator.kept().await.expect("lists").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_is_evaluated_once_however_often_it_is_asked_for() {
+    let Some(shop) = workshop("what_is_known_is_evaluated_once") else {
+        return;
+    };
+    let config = shop.module(META);
+    let (one, two) = tokio::join!(shop.evaluate(&config), shop.evaluate(&config));
+    let made = one.expect("evaluates");
+    assert_eq!(two.expect("evaluates"), made);
+    assert_eq!(shop.evaluator.evaluations(), 1);
+    let again = async |config: &str| {
+        shop.evaluator
+            .evaluate(config, Some(&made), deaf())
+            .await
+            .expect("evaluates")
+    };
+    // A push that leaves the configuration alone.
+    assert_eq!(again(&config).await, made);
+    assert_eq!(shop.evaluator.evaluations(), 1);
+    assert_eq!(
+        shop.evaluator.kept().await.expect("lists"),
+        std::slice::from_ref(&made.key)
+    );
+    // Another text is another thing, even if the closure is the same.
+    let other = again(&format!("{config}\n")).await;
+    assert_eq!(shop.evaluator.evaluations(), 2);
+    assert_eq!(other.closure, made.closure);
+    assert_ne!(other.key, made.key);
+    // A closure that is gone is built again.
+    for key in [&made.key, &other.key] {
+        shop.evaluator.forget(key).await.expect("forgets");
+        shop.evaluator.forget(key).await.expect("is forgotten");
+    }
+    assert!(shop.evaluator.kept().await.expect("lists").is_empty());
+    command::run("nix-store", ["--delete", made.closure.as_str()], b"")
+        .await
+        .expect("deletes");
+    assert_eq!(again(&config).await, made);
+    assert_eq!(shop.evaluator.evaluations(), 3);
+    assert!(made.closure.init().exists());
+}
+
+#[tokio::test]
+async fn who_has_to_wait_for_others_is_told_so() {
+    let one = |config: &mut EvaluatorConfig| config.concurrent = 1;
+    let Some(shop) = workshop_with("who_has_to_wait_for_others_is_told_so", one) else {
+        return;
+    };
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    let (first, second) = (shop.module(META), shop.module(&format!("{META} a = 1;")));
+    let (first, second) = tokio::join!(
+        shop.evaluate(&first),
+        shop.evaluator.evaluate(&second, None, progress)
+    );
+    assert_ne!(
+        first.expect("evaluates").key,
+        second.expect("evaluates").key
+    );
+    let seen = seen.lock().expect("seen").clone();
+    assert_eq!(seen[0].activity, "waiting for other evaluations");
+}
+
+#[tokio::test]
+async fn a_closure_is_kept_by_a_root_that_nix_knows() {
+    let roots = tempfile::Builder::new()
+        .prefix("innkeeper-test-")
+        .tempdir_in("/nix/var/nix/gcroots");
+    let Ok(roots) = roots else {
+        eprintln!("INNKEEPER-NOT-RUN: a_closure_is_kept_by_a_root: Nix's roots cannot be written");
+        return;
+    };
+    let set = |config: &mut EvaluatorConfig| config.roots = roots.path().to_owned();
+    let Some(shop) = workshop_with("a_closure_is_kept_by_a_root", set) else {
+        return;
+    };
+    let made = shop.evaluate(&shop.module(META)).await.expect("evaluates");
+    let query = ["--query", "--roots", made.closure.as_str()];
+    let known = command::run("nix-store", query, b"").await.expect("asks");
+    let known = String::from_utf8(known).expect("text");
+    assert!(
+        known.contains(roots.path().to_str().expect("text")),
+        "{known}"
+    );
+    let kept: Vec<_> = fs::read_dir(roots.path().join(made.key.as_str()))
+        .expect("list")
+        .map(|entry| entry.expect("entry").file_name())
+        .collect();
+    assert_eq!(kept, ["closure"]);
+}
+
+#[tokio::test]
+async fn the_second_preview_brings_only_what_is_new() {
+    let Some(shop) = workshop("the_second_preview_brings_only_what_is_new") else {
+        return;
+    };
+    let first = format!(
+        "{META} environment.etc.mark.text = \"first {}\";",
+        shop.dir.path().display()
+    );
+    shop.evaluate(&shop.module(&first))
+        .await
+        .expect("evaluates");
+    let config = shop.module(&first.replace("first", "second"));
+    let base = shop.evaluator.shared.base().await.expect("base");
+    let scratch = shop.config.scratch.join("second");
+    let place = Place::evaluate(&shop.config, base, scratch, &config, |_| {})
+        .await
+        .expect("evaluates");
+    let nix = Nix::new(&shop.config.nix, &shop.config.scratch);
+    let made = Made::of(&place).expect("made");
+    let count = async || {
+        import::import(&nix, &place.store(), &place.registry, &made.roots, 1 << 20)
+            .await
+            .expect("imports")
+    };
+    // The toplevel and the file that differs, and not busybox and its source.
+    assert_eq!(count().await, 2);
+    assert_eq!(count().await, 0);
+}
+
+#[tokio::test]
+async fn errors_name_the_place_in_the_file_and_nothing_of_the_host() {
+    let Some(shop) = workshop("errors_name_the_place_in_the_file") else {
+        return;
+    };
+    let failure = shop.refused("{ ... }: {\n  a = nope;\n}\n").await;
+    assert_eq!(failure.code, Code::PreviewConfigInvalid);
+    insta::assert_snapshot!(failure.message, @"preview-config.nix cannot be evaluated: undefined variable 'nope'");
+    let log = failure.log.join("\n");
+    assert!(log.contains("at preview-config.nix:2:7:"), "{log}");
+    assert!(failure.remedy.expect("a remedy").contains("purely"));
+
+    let failure = shop.refused("{ ... }: {").await;
+    assert!(
+        failure
+            .message
+            .contains("syntax error, unexpected end of file"),
+        "{failure:?}"
+    );
+
+    let noisy = "builtins.trace \"\\u001b[31m a ${toString 1}\" (throw \"on purpose\")";
+    let failure = shop
+        .refused(&shop.module(&format!("system.build.previewMeta = {noisy};")))
+        .await;
+    assert!(
+        failure.message.ends_with("cannot be evaluated: on purpose"),
+        "{failure:?}"
+    );
+    assert!(
+        failure.log.iter().any(|line| line.starts_with("trace:")),
+        "{failure:?}"
+    );
+
+    let failing =
+        "environment.etc.x.source = pkgs.runCommand \"failing\" { } \"echo some words; exit 3\";";
+    let failure = shop
+        .refused(&shop.module(&format!("{META} {failing}")))
+        .await;
+    assert_eq!(failure.code, Code::BuildFailed, "{failure:?}");
+    assert!(
+        failure.log.iter().any(|line| line == "some words"),
+        "{failure:?}"
+    );
+
+    let config = shop.module(META);
+    let toplevel =
+        "system.build.toplevel = lib.mkForce (pkgs.runCommand \"no-init\" { } \"mkdir $out\");";
+    let failure = shop
+        .refused(&config.replace("system.build", &format!("{toplevel} system.build")))
+        .await;
+    assert_eq!(failure.code, Code::InvalidClosure, "{failure:?}");
+    assert!(failure.message.ends_with("it has no 'init'"), "{failure:?}");
+}
+
+type Change = fn(&mut EvaluatorConfig);
+
+#[tokio::test]
+async fn a_base_that_is_wrong_is_the_hosts_fault() {
+    let name = "a_base_that_is_wrong_is_the_hosts_fault";
+    let hash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    let changes: [(Change, &str); 6] = [
+        (
+            |config| config.nixpkgs = "/nonexistent".into(),
+            "no flake.nix",
+        ),
+        (
+            |config| config.base_module = "/nonexistent".into(),
+            "no file",
+        ),
+        (
+            |config| config.nixpkgs_hash = Some("x".into()),
+            "not spelled",
+        ),
+        (
+            |config| config.nixpkgs_hash = Some("HASH".into()),
+            "not the hash",
+        ),
+        (|config| config.user = "root".into(), "no rights"),
+        (
+            |config| config.user = "innkeeper-nobody".into(),
+            "there is no such user",
+        ),
+    ];
+    for (change, reason) in changes {
+        let set = |config: &mut EvaluatorConfig| {
+            change(config);
+            if config.nixpkgs_hash.as_deref() == Some("HASH") {
+                config.nixpkgs_hash = Some(hash.to_owned());
+            }
+        };
+        let Some(shop) = workshop_with(name, set) else {
+            return;
+        };
+        let error = shop.evaluate(&shop.module(META)).await.expect_err(reason);
+        assert_eq!(error.code(), Code::InvalidConfig);
+        assert!(chain(&error).contains(reason), "{}", chain(&error));
+        let remedy = error.remedy().expect("a remedy");
+        if reason == "there is no such user" {
+            assert!(remedy.contains("useradd --system"), "{remedy}");
+        }
+    }
+    let Some(shop) = workshop(name) else { return };
+    for check in shop.evaluator.check().await {
+        assert_eq!(check.verdict, Verdict::Ok, "{check:?}");
+    }
+    let set = |config: &mut EvaluatorConfig| config.nix.program = "/nonexistent/nix".into();
+    let Some(shop) = workshop_with(name, set) else {
+        return;
+    };
+    let error = shop.evaluate(&shop.module(META)).await.expect_err("no nix");
+    assert_eq!(error.code(), Code::NixMissing);
+    assert!(
+        shop.evaluator
+            .check()
+            .await
+            .iter()
+            .any(|c| c.verdict == Verdict::Broken)
+    );
+}
+
+/// What a preview on the real nixpkgs takes. `INNKEEPER_BASE_MODULE` names a base module to try with it.
+#[tokio::test]
+async fn a_real_nixos_evaluates_within_the_limits() {
+    let name = "a_real_nixos_evaluates_within_the_limits";
+    let Some(nixpkgs) = std::env::var_os("INNKEEPER_NIXPKGS") else {
+        eprintln!("INNKEEPER-NOT-RUN: {name}: INNKEEPER_NIXPKGS does not name a nixpkgs");
+        return;
+    };
+    let set = |config: &mut EvaluatorConfig| {
+        config.nixpkgs = nixpkgs.into();
+        if let Some(module) = std::env::var_os("INNKEEPER_BASE_MODULE") {
+            config.base_module = module.into();
+        }
+    };
+    let Some(shop) = workshop_with(name, set) else {
+        return;
+    };
+    let base = shop.evaluator.shared.base().await.expect("base");
+    let nix = Nix::new(&shop.config.nix, &shop.config.scratch);
+    let bring = async |extra: &str| {
+        let config = shop.module(&format!(
+            "{META} boot.isContainer = true; system.stateVersion = \"24.11\"; {extra}"
+        ));
+        let key = key(&config, base);
+        let scratch = shop.config.scratch.join("nixos");
+        let place = Place::evaluate(&shop.config, base, scratch, &config, |_| {})
+            .await
+            .expect("evaluates");
+        let made = Made::of(&place).expect("made");
+        made.keep(&shop.config.roots.join(key.as_str()))
+            .expect("keeps");
+        let all = place.registry.closure(&made.roots).expect("whole").len();
+        let limit = shop.config.limits.disk.bytes();
+        let store = place.store();
+        let taken = import::import(&nix, &store, &place.registry, &made.roots, limit)
+            .await
+            .expect("imports");
+        (all, taken)
+    };
+    bring("").await;
+    let (all, taken) = bring("environment.etc.more.text = \"more\";").await;
+    assert!(all > 100 && taken > 0, "{all}, {taken}");
+    assert!(taken < all / 4, "{all}, {taken}");
+}
