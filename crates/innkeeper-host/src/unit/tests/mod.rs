@@ -3,6 +3,7 @@
 mod commands;
 mod confinement;
 mod lifecycle;
+mod preview;
 
 use std::collections::BTreeSet;
 use std::fs;
