@@ -10,17 +10,33 @@
 }:
 let
   cfg = config.services.innkeeper;
+
+  # Of what guests run from, and of what previews were evaluated to.
+  gcroots = [
+    "/nix/var/nix/gcroots/innkeeper"
+    "/nix/var/nix/gcroots/innkeeper-evaluations"
+  ];
 in
 {
   config = lib.mkIf cfg.enable {
     systemd.slices.innkeeper.description = "Innkeeper's guests";
 
     # Where Nix's garbage collector looks for what guests run from.
-    systemd.tmpfiles.settings."10-innkeeper"."/nix/var/nix/gcroots/innkeeper".d = {
-      user = "root";
-      group = "root";
-      mode = "0755";
+    systemd.tmpfiles.settings."10-innkeeper" = lib.genAttrs gcroots (_: {
+      d = {
+        user = "root";
+        group = "root";
+        mode = "0755";
+      };
+    });
+
+    # Evaluates what pull requests bring; owns nothing.
+    users.users.innkeeper-eval = {
+      isSystemUser = true;
+      group = "innkeeper-eval";
+      description = "Evaluation of previews";
     };
+    users.groups.innkeeper-eval = { };
 
     systemd.services.innkeeper = {
       description = "Innkeeper";
@@ -42,7 +58,7 @@ in
         pkgs.git # Nix fetches flakes with it.
         pkgs.nftables
         pkgs.systemd
-        pkgs.util-linux # nsenter, setpriv, setsid for `agent exec`.
+        pkgs.util-linux # nsenter, setpriv, setsid for `agent exec`; the place where previews are evaluated.
       ];
       environment = {
         # Builds go through the Nix daemon: this unit may not write to the store.
@@ -71,7 +87,7 @@ in
         RuntimeDirectoryMode = "0755";
         # Guests at their door wait on a socket in there while the daemon restarts.
         RuntimeDirectoryPreserve = true;
-        ReadWritePaths = [ "/nix/var/nix/gcroots/innkeeper" ];
+        ReadWritePaths = gcroots;
 
         # A guest's files, processes and namespaces belong to other users, so root alone is not enough.
         CapabilityBoundingSet = [
@@ -86,6 +102,7 @@ in
           "CAP_DAC_OVERRIDE"
           "CAP_SETUID" # `agent exec --user`
           "CAP_SETGID"
+          "CAP_SETPCAP" # taking all capabilities from whoever evaluates a preview, for good
         ];
 
         ProtectSystem = "strict";
