@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import report
+import routes
 from contenders import PEERS, Api, Cli, Nspawn, check_flags
 from daemon import Daemon
 from machine import Broken, await_answer, await_stamp, children, resident, settle, share_processor
@@ -52,6 +53,8 @@ class Results:
     memory: dict = field(default_factory=dict)
     # What the programs beside each guest take, in KiB, by their name.
     beside: dict = field(default_factory=dict)
+    # One more route, by how many there are: through us, and by a reload of Caddy.
+    routes: tuple = ()
 
 
 class Bench:
@@ -223,6 +226,10 @@ def main():
     compare_flags(bench, ours[1])
     results = bench.run()
     daemon.stop()
+    if why := routes.missing(given.bin):
+        print(f"INNKEEPER-NOT-RUN: bench: routes: {why}", file=sys.stderr)
+    else:
+        results.routes = routes.measure(given.place, given.bin, given.quick)
     text = report.table(results, contenders, missing, bench.rounds, load)
     print(text)
     if not given.quick:

@@ -9,6 +9,8 @@ import statistics
 import subprocess
 from pathlib import Path
 
+from routes import COUNTS, growth
+
 # Whose version matters.
 PROGRAMS = ["systemd-nspawn", "crun", "podman"]
 
@@ -34,6 +36,8 @@ def table(results, contenders, missing, rounds, load):
         memory(results),
         steps(results),
     ]
+    if results.routes:
+        parts.append(routes(*results.routes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,6 +108,16 @@ def memory(results):
     for name, size in sorted(results.beside.items()):
         rows.append([f"beside each guest: {name}", f"{size:.0f} KiB (PSS)"])
     return markdown(["memory", ""], rows)
+
+
+def routes(ours, by_reload):
+    """The table of one more preview in Caddy."""
+    rows = [
+        [title, *(spread(found[count]) for count in COUNTS), f"{growth(found):.2f}"]
+        for title, found in (("innkeeperd's driver", ours), ("a file for each site, and `caddy reload`", by_reload))
+    ]
+    head = ["one more route, until it answers", *(f"beside {count} others" for count in COUNTS), "grows by"]
+    return markdown(head, rows)
 
 
 def steps(results):

@@ -1,0 +1,118 @@
+//! How long one more route takes until a request finds it, with some and with many routes there. For
+//! `tests/bench/routes.py`, which starts the Caddy.
+//!
+//! `routes DIRECTORY PORT ROUNDS COUNT…`: Caddy's main file and its admin socket are in the directory, and its
+//! sites appear on the port of loopback. For each count, in rising order, prints one line of JSON:
+//! `{"routes": 10, "milliseconds": [5.1, …]}`.
+
+#![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Instant;
+
+use innkeeper_host::facilities::{Resource as _, Routes as _};
+use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, RouteSpec, RouteState, Tls};
+use innkeeper_model::GuestName;
+use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Where the app of all previews listens.
+const APP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+
+/// What it says.
+const HELLO: &str = "hello from the app";
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, port, rounds, counts @ ..] = arguments.as_slice() else {
+        return Err("usage: routes DIRECTORY PORT ROUNDS COUNT…".into());
+    };
+    let (port, rounds): (u16, usize) = (port.parse()?, rounds.parse()?);
+    let routes = CaddyRoutes::new(config(Path::new(directory), port));
+    let app = TcpListener::bind(APP).await?;
+    tokio::spawn(answer_all(app));
+    let mut there = 0;
+    for count in counts {
+        let count: usize = count.parse()?;
+        for number in there..count {
+            routes.ensure(&spec(&format!("web-{number}"))?).await?;
+        }
+        there = count;
+        let mut milliseconds = Vec::new();
+        for round in 0..rounds {
+            // Another name each time: nobody has asked for it before.
+            let one_more = spec(&format!("more-{count}-{round}"))?;
+            let begun = Instant::now();
+            routes.ensure(&one_more).await?;
+            ask(port, one_more.slug.as_str()).await?;
+            milliseconds.push(begun.elapsed().as_secs_f64() * 1000.0);
+            routes.remove(&one_more.slug).await?;
+        }
+        println!("{{\"routes\": {count}, \"milliseconds\": {milliseconds:?}}}");
+    }
+    Ok(())
+}
+
+fn config(directory: &Path, port: u16) -> CaddyConfig {
+    CaddyConfig {
+        directory: directory.join("previews"),
+        caddyfile: directory.join("Caddyfile"),
+        table: directory.join("table"),
+        lookup: SocketAddr::from((Ipv4Addr::LOCALHOST, 3180)),
+        admin: Admin::Unix(directory.join("admin.sock")),
+        domain: "localhost".to_owned(),
+        tls: Tls::None,
+        port: Some(port),
+    }
+}
+
+/// A preview with two apps and a host besides its own.
+fn spec(slug: &str) -> Outcome<RouteSpec> {
+    let rule = |path: &str| -> Outcome<RouteRule> {
+        Ok(RouteRule::new(RoutePath::parse(path)?, APP.port(), false))
+    };
+    Ok(RouteSpec {
+        slug: GuestName::parse(slug)?,
+        guest_address: Ipv4Addr::LOCALHOST,
+        routes: vec![rule("/")?, rule("/api/*")?],
+        extra_hosts: vec![ExtraHost {
+            prefix: GuestName::parse("admin")?,
+            routes: vec![rule("/")?],
+        }],
+        state: RouteState::Live,
+    })
+}
+
+/// Asks Caddy for a preview. When [`CaddyRoutes`] says that a route is there, it is: nothing else than the
+/// app's answer will do, and nobody asks twice.
+async fn ask(port: u16, slug: &str) -> Outcome<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if answer.ends_with(HELLO) {
+        Ok(())
+    } else {
+        Err(format!("{slug}: {answer}").into())
+    }
+}
+
+async fn answer_all(app: TcpListener) {
+    let length = HELLO.len();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{HELLO}");
+    while let Ok((mut stream, _)) = app.accept().await {
+        // A request without a body comes in one piece. Whoever is not answered says so.
+        if let Ok(1..) = stream.read(&mut [0; 4096]).await {
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    }
+}
