@@ -1,6 +1,7 @@
 """Runs all contenders in turn and writes the table. Started by `run`, inside namespaces of its own."""
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -30,10 +31,11 @@ class Rounds:
     warm_up: int
     measured: int
     crowds: int
+    storms: int
 
 
-FULL = Rounds(warm_up=3, measured=20, crowds=5)
-QUICK = Rounds(warm_up=1, measured=3, crowds=1)
+FULL = Rounds(warm_up=3, measured=20, crowds=5, storms=10)
+QUICK = Rounds(warm_up=1, measured=3, crowds=1, storms=2)
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Results:
     beside: dict = field(default_factory=dict)
     # One more route, by how many there are: through us, and by a reload of Caddy.
     routes: tuple = ()
+    # What each turn of a server of deliveries came to, as benches/webhook.rs prints it.
+    deliveries: list = field(default_factory=list)
 
 
 class Bench:
@@ -180,6 +184,15 @@ def beside(daemon, guests):
     return {name: size / guests for name, size in sums.items()}
 
 
+def storms(program, given, rounds):
+    """Sends GitHub's deliveries to our programs and to the least server, in turns."""
+    words = [program, "--bin", given.bin, "--id", f"{given.id}-webhook", "--rounds", str(rounds)]
+    # The database is to be on the disk, as on a host.
+    environment = {**os.environ, "TMPDIR": str(given.place)}
+    said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return [json.loads(line) for line in said.stdout.splitlines()]
+
+
 def compare_flags(bench, contender):
     """Boots a guest of ours and compares how its nspawn was started with how we start nspawn."""
     boot = contender.prepare(bench.next())
@@ -204,6 +217,7 @@ def arguments():
     parser.add_argument("--id", required=True)
     parser.add_argument("--bin", type=Path, required=True)
     parser.add_argument("--closure", required=True)
+    parser.add_argument("--deliveries", type=Path, required=True, help="the benchmark of innkeeper-webhook")
     parser.add_argument("--document", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
@@ -230,6 +244,9 @@ def main():
         print(f"INNKEEPER-NOT-RUN: bench: routes: {why}", file=sys.stderr)
     else:
         results.routes = routes.measure(given.place, given.bin, given.quick)
+    bench.show("deliveries")
+    results.deliveries = storms(given.deliveries, given, bench.rounds.storms)
+    bench.show("")
     text = report.table(results, contenders, missing, bench.rounds, load)
     print(text)
     if not given.quick:

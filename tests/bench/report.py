@@ -35,6 +35,7 @@ def table(results, contenders, missing, rounds, load):
         destroys(results, contenders),
         memory(results),
         steps(results),
+        deliveries(results),
     ]
     if results.routes:
         parts.append(routes(*results.routes))
@@ -138,6 +139,32 @@ def steps(results):
     return "\n\n".join(tables)
 
 
+# Who takes deliveries, by the name that the benchmark prints.
+SERVERS = {"innkeeper": "**innkeeper-webhook and innkeeperd**", "least": "verifies, answers, and forgets"}
+
+
+def deliveries(results):
+    """The table of deliveries: what it costs to keep them."""
+    rows = []
+    for connections in sorted({turn["connections"] for turn in results.deliveries}):
+        same = [turn for turn in results.deliveries if turn["connections"] == connections]
+        turns = {server: [turn for turn in same if turn["server"] == server] for server in SERVERS}
+        rates = {server: [turn["rate"] for turn in turns[server]] for server in SERVERS}
+        for server, title in SERVERS.items():
+            rows.append(
+                [
+                    str(connections),
+                    title,
+                    spread(rates[server], digits=0),
+                    ratio(rates, server, "least"),
+                    spread([turn["median"] for turn in turns[server]]),
+                    spread([turn["p99"] for turn in turns[server]]),
+                ]
+            )
+    head = ["connections", "deliveries", "accepted each second", "to the least", "answer, median", "99th percentile"]
+    return markdown(head, rows)
+
+
 def timeline(begun, events, ended, last):
     """The spans of one operation, in order: `(name, milliseconds)`. Steps of one stage run side by side."""
     times = [(nanoseconds(event["time"]), event) for event in events]
@@ -169,13 +196,13 @@ def nanoseconds(text):
     return int(whole.timestamp()) * 10**9 + int(re.sub(r"\D", "", fraction).ljust(9, "0")[:9] or 0)
 
 
-def spread(values):
+def spread(values, digits=1):
     """The median, with the tenth and the ninetieth percentile."""
     if not values:
         return "–"
     values = sorted(values)
     low, high = (percentile(values, share) for share in (0.1, 0.9))
-    return f"{statistics.median(values):.1f} ({low:.1f}–{high:.1f})"
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def percentile(values, share):

@@ -1,8 +1,8 @@
-//! The least that innkeeperd's side of the intake has to be: the real store behind the real socket.
+//! A stand-in for innkeeperd's side of the intake: the real store behind the real socket. How the two programs
+//! get on with each other is tested with innkeeperd.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
@@ -11,11 +11,6 @@ use innkeeper_model::preview::intake::{INTAKE_PATH, IntakeAnswer, IntakeRequest,
 use innkeeper_model::{Failure, GuestName};
 use innkeeper_store::{NewDelivery, Recorded, Store};
 use tokio::net::UnixListener;
-
-use super::command;
-
-/// Names the directory that a process of ours is to serve the intake of.
-const CHILD: &str = "INNKEEPER_WEBHOOK_TEST_INTAKE";
 
 /// Where the socket is in a directory.
 pub(crate) fn socket(directory: &Path) -> PathBuf {
@@ -92,64 +87,4 @@ fn answer((recorded, would_be): (Recorded, GuestName)) -> IntakeAnswer {
         },
         Recorded::SlugsTaken => IntakeAnswer::SlugCollision,
     }
-}
-
-/// The intake as a process of its own, which can be killed.
-pub(crate) struct IntakeProcess {
-    child: Child,
-    directory: PathBuf,
-    arguments: Vec<String>,
-}
-
-impl IntakeProcess {
-    /// Starts this program again with these arguments, which must lead it to [`serve_if_child`].
-    pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let arguments: Vec<_> = arguments.iter().map(|&word| word.to_owned()).collect();
-        Self {
-            child: spawn(directory, &arguments),
-            directory: directory.to_owned(),
-            arguments,
-        }
-    }
-
-    /// Kills it with signal 9 and starts another one.
-    pub(crate) fn kill_and_restart(&mut self) {
-        self.kill();
-        self.child = spawn(&self.directory, &self.arguments);
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("kills");
-        self.child.wait().expect("ends");
-    }
-}
-
-impl Drop for IntakeProcess {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn spawn(directory: &Path, arguments: &[String]) -> Child {
-    command(std::env::current_exe().expect("own path"))
-        .args(arguments)
-        .env(CHILD, directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("starts")
-}
-
-/// In a process that [`IntakeProcess`] has started, serves until it is killed.
-pub(crate) fn serve_if_child() {
-    let Some(directory) = std::env::var_os(CHILD).map(PathBuf::from) else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime");
-    runtime.block_on(async { serve(bind(&directory), open(&directory)).await });
 }

@@ -1,8 +1,8 @@
-//! What the tests and the benchmark need. innkeeperd's tests of the intake use some of these files, too.
+//! What the tests and the benchmark need. innkeeperd's tests of the intake use some of these files, too, and
+//! `load`, which no test here needs.
 
 pub(crate) mod client;
 pub(crate) mod intake;
-pub(crate) mod load;
 pub(crate) mod payload;
 pub(crate) mod program;
 
