@@ -125,11 +125,12 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let bell = Bell::default();
     // Before guests are restored: GitHub waits for ten seconds and no longer.
     let intake = intake::Listener::bind(&config.intake_socket(), &config.webhook.group)?;
+    let intake_end = CancellationToken::new();
     let intake = tokio::spawn(intake::serve(
         intake,
         engine.store().clone(),
         bell.clone(),
-        stopping.clone(),
+        intake_end.clone(),
     ));
     engine.restore().await?;
     let context = Context {
@@ -168,7 +169,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         warn!("operations are still under way; they go on at the next start");
     }
     watching.abort();
-    // Whoever waits to hear that a delivery is on disk hears it; what comes later waits for the next daemon.
+    // Deliveries are taken while operations end, which can take longer than GitHub waits. Whoever waits to hear
+    // that one is on disk hears it; what comes later waits for the next daemon.
+    intake_end.cancel();
     drop(tokio::time::timeout(GOODBYE, intake).await);
     if let Ok(result) = tokio::time::timeout(GOODBYE, server).await {
         joined(result)?;

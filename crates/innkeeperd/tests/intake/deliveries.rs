@@ -78,7 +78,7 @@ fn what_was_not_signed_with_our_secret_leaves_nothing() {
 }
 
 #[test]
-fn deliveries_that_arrive_while_the_daemon_is_killed_are_there_once_if_accepted() {
+fn deliveries_that_arrive_while_the_daemon_is_killed_or_stopped_are_there_once_if_accepted() {
     let house = House::new();
     let webhook = house.webhook();
     let all: Vec<_> = (0..200_u64)
@@ -91,7 +91,10 @@ fn deliveries_that_arrive_while_the_daemon_is_killed_are_there_once_if_accepted(
         let mut daemon = house.sandbox.spawn(&[]);
         for kill in 1..4 {
             storm.reaches(all.len() * kill / 4).await;
-            daemon.kill();
+            match kill {
+                2 => daemon.stop(),
+                _ => daemon.kill(),
+            }
             daemon = house.sandbox.spawn(&[]);
         }
         let (shots, _) = storm.passes().await;
