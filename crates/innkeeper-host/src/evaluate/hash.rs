@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// As hexadecimal digits.
 pub(super) fn base16(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -40,22 +43,7 @@ pub(super) fn from_base16(text: &str) -> Option<[u8; 32]> {
 
 /// The bytes of a hash as flakes' lock files have it: `sha256-` and base 64 (Subresource Integrity, section 3.1).
 pub(super) fn from_sri(text: &str) -> Option<[u8; 32]> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.strip_prefix("sha256-")?.strip_suffix('=')?;
-    if digits.len() != 43 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(33);
-    for group in digits.as_bytes().chunks(4) {
-        let mut bits = 0_u32;
-        for digit in group {
-            let value = DIGITS.iter().position(|known| known == digit)?;
-            bits = bits << 6 | u32::try_from(value).ok()?;
-        }
-        bits <<= 6 * (4 - group.len());
-        bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
-    }
-    bytes.truncate(32);
+    let bytes = STANDARD.decode(text.strip_prefix("sha256-")?).ok()?;
     bytes.try_into().ok()
 }
 

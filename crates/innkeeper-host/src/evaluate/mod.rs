@@ -42,7 +42,7 @@
 //! | GC roots of nixpkgs and the base module | `<roots>/.base/` |
 //! | while an evaluation runs | `<scratch>/<number>/` |
 //!
-//! Tried with Nix 2.8 (Debian 12). Only programs and formats are used that all versions since have:
+//! Tried with Nix 2.8 (Debian 12), alone and through its daemon, and with Nix 2.26. Only programs and formats are used that all versions since have:
 //! `nix-instantiate --eval --json`, `nix-store --load-db`, `--dump-db`, `--import`, `--realise`.
 
 use std::fs;

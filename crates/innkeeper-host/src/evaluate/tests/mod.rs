@@ -97,6 +97,12 @@ fn usurper(shop: &Workshop) -> (String, String) {
     (victim, text)
 }
 
+/// The preview-config.nix of a repository.
+pub(crate) fn app() -> String {
+    let file = "../../tests/fixtures/preview-app/preview-config.nix";
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the fixture")
+}
+
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

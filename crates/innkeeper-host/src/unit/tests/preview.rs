@@ -3,14 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::evaluate::tests::{Workshop, workshop};
+use crate::evaluate::tests::{Workshop, app, workshop};
 use crate::facilities::Evaluated;
-
-/// The configuration as a repository has it.
-fn config() -> String {
-    let file = "../../tests/fixtures/preview-app/preview-config.nix";
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the fixture")
-}
 
 /// A guest whose closure was evaluated.
 struct Preview {
@@ -23,7 +17,7 @@ struct Preview {
 impl Preview {
     async fn boot(test: &str) -> Option<Self> {
         let shop = workshop(test)?;
-        let made = evaluated(&shop, &config()).await;
+        let made = evaluated(&shop, &app()).await;
         let mut host = Host::new(test).await?;
         host.closure = made.closure;
         let units = host.units().await;
@@ -121,7 +115,7 @@ async fn a_preview_serves_its_page_and_an_update_keeps_its_data() {
     );
 
     // A push that changes the configuration: the guest goes on, with another app and its data.
-    let other = config().replace("serving on", "serving again on");
+    let other = app().replace("serving on", "serving again on");
     let other = evaluated(&preview.shop, &other).await.closure;
     let switch = other.as_path().join("bin/switch-to-configuration");
     preview.say(&format!("{} switch", switch.display())).await;
