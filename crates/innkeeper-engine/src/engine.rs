@@ -1,6 +1,7 @@
 //! The engine as the daemon sees it: intents in, views out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use innkeeper_host::facilities::{Console, Facilities};
 use innkeeper_host::features::Features;
@@ -8,7 +9,7 @@ use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
 use innkeeper_model::{
     ClosureSource, EventKind, Guest, GuestKind, GuestName, Installable, Limits, Operation,
-    OperationId, SlotRange, StorePath, Verb, Want,
+    OperationId, OperationState, SlotRange, StorePath, Verb, Want,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 use tokio::sync::{RwLock, Semaphore};
@@ -20,6 +21,9 @@ use crate::journal::{About, Journal};
 use crate::locks::{Driven, Locks};
 use crate::probe::{Edge, Point, Probe};
 use crate::{EngineError, drive};
+
+/// How often somebody who waits for an operation looks for its end without being told.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the engine needs to know besides the store and the host.
 #[derive(Clone, Debug)]
@@ -132,6 +136,46 @@ impl Engine {
         Ok(self.begin(&guest.name, &operation).await)
     }
 
+    /// Records the wish for a preview's guest and begins to make it. The closure must be there.
+    ///
+    /// # Errors
+    /// When the name is taken by a guest, no slot is left, or the closure cannot be booted. Nothing was
+    /// recorded then.
+    pub async fn create_preview(
+        &self,
+        name: &GuestName,
+        closure: &StorePath,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        self.inner.host.closures.verify(closure).await?;
+        let new = NewGuest {
+            name: name.clone(),
+            kind: GuestKind::Preview,
+            source: ClosureSource::Path(closure.clone()),
+            closure: Some(closure.clone()),
+            limits: self.inner.config.limits,
+        };
+        self.inner.probe(Verb::Create, "accept", Edge::Before);
+        let (guest, operation) = self.inner.store.create_guest(new, actor).await?;
+        self.inner.probe(Verb::Create, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Records that a guest which does not run boots from another closure next time. What it has on its disk
+    /// stays.
+    ///
+    /// # Errors
+    /// When there is no such guest, or the closure cannot be booted.
+    pub async fn set_closure(
+        &self,
+        name: &GuestName,
+        closure: &StorePath,
+    ) -> Result<(), EngineError> {
+        self.inner.host.closures.verify(closure).await?;
+        Ok(self.inner.store.set_closure(name, closure).await?)
+    }
+
     /// Records that a guest should run, and starts it.
     ///
     /// # Errors
@@ -196,6 +240,41 @@ impl Engine {
     pub async fn operation(&self, id: OperationId) -> Result<Operation, EngineError> {
         let operation = self.inner.store.operation(id).await?;
         operation.ok_or(EngineError::OperationNotFound(id))
+    }
+
+    /// Waits for an operation to end, and returns it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ended_operation(&self, id: OperationId) -> Result<Operation, EngineError> {
+        let mut news = self.inner.journal.listen();
+        loop {
+            let operation = self.operation(id).await?;
+            if operation.state != OperationState::Running {
+                return Ok(operation);
+            }
+            // Its end is recorded before it is told; a listener that fell behind looks again. So does one that
+            // waits for an operation which another one superseded: of that, nothing is told.
+            let told = async {
+                while let Ok(event) = news.recv().await {
+                    if event.operation == Some(id) && event.kind.is_final() {
+                        return;
+                    }
+                }
+            };
+            drop(tokio::time::timeout(LOOK_AGAIN, told).await);
+        }
+    }
+
+    /// The operation that works on a guest now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn operation_on(&self, name: &GuestName) -> Result<Option<Operation>, EngineError> {
+        let running = self.inner.store.running_operations().await?;
+        Ok(running
+            .into_iter()
+            .find(|operation| operation.guest.as_ref() == Some(name)))
     }
 
     /// A guest's console.

@@ -44,6 +44,25 @@ impl Journal {
         }
     }
 
+    /// Stores a line about a guest, or about a preview that has no guest yet, and tells it.
+    pub async fn note(&self, guest: &GuestName, text: impl Into<String>) {
+        let about = About {
+            operation: None,
+            guest: Some(guest.clone()),
+        };
+        let text = text.into();
+        self.record(&about, EventKind::Note { text }).await;
+    }
+
+    /// Tells how a preview's build goes, without storing it.
+    pub fn build_progress(&self, guest: &GuestName, progress: BuildProgress) {
+        let about = About {
+            operation: None,
+            guest: Some(guest.clone()),
+        };
+        self.progress(&about, progress);
+    }
+
     /// Tells how a build goes, without storing it.
     pub(crate) fn progress(&self, about: &About, progress: BuildProgress) {
         self.tell(Event {

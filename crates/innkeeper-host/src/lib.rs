@@ -23,6 +23,7 @@ mod error;
 pub mod evaluate;
 pub mod facilities;
 pub mod features;
+pub mod files;
 pub mod firewall;
 pub mod network;
 pub mod rootfs;

@@ -1,0 +1,342 @@
+//! From a commit to an app that answers at its URL, or back to the last good version.
+
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use innkeeper_host::database::DatabaseSpec;
+use innkeeper_host::evaluate::EvaluationKey;
+use innkeeper_host::facilities::Evaluated;
+use innkeeper_host::route::{RouteSpec, RouteState};
+use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName, Secret};
+use innkeeper_model::{BuildProgress, Code, Explain, Guest, GuestName, GuestState, StorePath};
+use innkeeper_store::{Preview, PreviewFact};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::PreviewError;
+use crate::previews::Inner;
+
+/// What can be served.
+#[derive(Clone)]
+struct Version {
+    sha: CommitSha,
+    closure: StorePath,
+    meta: Meta,
+}
+
+impl Version {
+    /// The version that is served, if one is.
+    fn live(preview: &Preview) -> Option<Self> {
+        Some(Self {
+            sha: preview.record.live_sha.clone()?,
+            closure: preview.live_closure.clone()?,
+            meta: preview.live_meta.clone()?,
+        })
+    }
+}
+
+/// How many lines of the log the page shows while the app does not answer yet.
+const PAGE_LINES: usize = 12;
+
+impl Inner {
+    /// Brings the wanted commit up. When that fails, the version that was served before is served again.
+    ///
+    /// # Errors
+    /// Why the wanted commit is not served.
+    pub(crate) async fn bring_up(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        let live = Version::live(preview);
+        self.enter(preview, PreviewState::Evaluating).await?;
+        let version = self.step("evaluate", self.evaluate(preview)).await?;
+        self.enter(preview, PreviewState::Starting).await?;
+        if let Err(error) = self.serve(preview, &version, true).await {
+            if let Some(live) = live {
+                let text = format!("Going back to {}.", live.sha.short());
+                self.note(slug, text).await;
+                if let Err(again) = self.serve(preview, &live, false).await {
+                    warn!(%slug, code = %again.code(), "the last good version does not come up: {again}");
+                }
+            }
+            return Err(error);
+        }
+        self.step("record-live", self.record_live(slug, &version))
+            .await?;
+        self.step("ensure-route", self.ensure_route(slug, &version.meta))
+            .await?;
+        self.note(
+            slug,
+            format!(
+                "{} is live at {}.",
+                version.sha.short(),
+                self.config.url(slug)
+            ),
+        )
+        .await;
+        self.report_soon(slug);
+        Ok(())
+    }
+
+    /// Sees that the version that is served still is, after a reboot above all. Without one, the page that says
+    /// so is all there is.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) async fn look_after(
+        self: &Arc<Self>,
+        preview: &Preview,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        let Some(live) = Version::live(preview) else {
+            return self.ensure_page(preview, preview.record.state).await;
+        };
+        let guest = self.guest_view(slug).await?;
+        let runs = guest.as_ref().is_some_and(|view| {
+            view.state == GuestState::Running && view.guest.closure.as_ref() == Some(&live.closure)
+        });
+        if !runs || !self.app_runs(slug, &live.meta).await {
+            self.note(slug, "Starting again.").await;
+            self.serve(preview, &live, false).await?;
+        }
+        self.ensure_route(slug, &live.meta).await
+    }
+
+    /// Says how far the preview is: in its record, on its page, on GitHub.
+    ///
+    /// # Errors
+    /// When the record or the page cannot be written.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        preview: &Preview,
+        state: PreviewState,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        let is_live = preview.record.live_sha.is_some();
+        let shown = match state {
+            PreviewState::Evaluating
+            | PreviewState::Building
+            | PreviewState::Starting
+            | PreviewState::SettingUp
+                if is_live =>
+            {
+                PreviewState::Updating
+            }
+            state => state,
+        };
+        self.store
+            .set_preview(slug, vec![PreviewFact::State(shown)])
+            .await?;
+        if state != PreviewState::Closing {
+            let sha = preview.record.wanted_sha.short();
+            self.note(
+                slug,
+                format!("{sha}: {}.", state.as_str().replace('-', " ")),
+            )
+            .await;
+        }
+        self.report_soon(slug);
+        if is_live || state == PreviewState::Closing {
+            return Ok(());
+        }
+        self.step("ensure-page", self.ensure_page(preview, state))
+            .await
+    }
+
+    /// Finds out what the wanted commit is to run: reads its configuration, evaluates it as the code of a
+    /// stranger, and builds it. The same text means the same result, and nothing is done for it again.
+    async fn evaluate(self: &Arc<Self>, preview: &Preview) -> Result<Version, PreviewError> {
+        let record = &preview.record;
+        let (slug, sha) = (&record.slug, &record.wanted_sha);
+        let (building, mut builds) = watch::channel(());
+        let mut making = pin!(self.evaluate_commit(slug, &record.repo, sha, building));
+        let (key, made) = loop {
+            tokio::select! {
+                made = &mut making => break made?,
+                Ok(()) = builds.changed() => self.enter(preview, PreviewState::Building).await?,
+            }
+        };
+        self.store
+            .set_preview(
+                slug,
+                vec![PreviewFact::Evaluated {
+                    key: key.as_str().to_owned(),
+                    closure: made.closure.clone(),
+                    meta: Box::new(made.meta.clone()),
+                }],
+            )
+            .await?;
+        Ok(Version {
+            sha: sha.clone(),
+            closure: made.closure,
+            meta: made.meta,
+        })
+    }
+
+    /// Evaluates and builds the configuration of a commit. How it goes is told to whoever follows `name`, and
+    /// `building` changes when there is something to build.
+    ///
+    /// # Errors
+    /// When there is none, or it is wrong.
+    pub(crate) async fn evaluate_commit(
+        &self,
+        name: &GuestName,
+        repo: &RepoName,
+        sha: &CommitSha,
+        building: watch::Sender<()>,
+    ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
+        let text = self.github()?.preview_config(repo, sha).await?;
+        let text = text.ok_or_else(|| PreviewError::ConfigMissing {
+            repo: repo.clone(),
+            sha: sha.clone(),
+        })?;
+        let text = String::from_utf8(text).map_err(|_| {
+            PreviewError::new(
+                Code::PreviewConfigInvalid,
+                "preview-config.nix is not UTF-8",
+                "Save it as UTF-8.",
+            )
+        })?;
+        let key = self.evaluator.key(&text).await?;
+        let known = self.store.evaluation(key.as_str()).await?;
+        let known = known.map(|known| Evaluated {
+            key: key.clone(),
+            closure: known.closure,
+            meta: known.meta,
+        });
+        let journal = self.engine.journal().clone();
+        let follower = name.clone();
+        let told = AtomicBool::new(false);
+        let progress = Arc::new(move |progress: BuildProgress| {
+            if progress.to_build > 0 && !told.swap(true, Ordering::Relaxed) {
+                building.send_replace(());
+            }
+            journal.build_progress(&follower, progress);
+        });
+        let made = self
+            .evaluator
+            .evaluate(&text, known.as_ref(), progress)
+            .await?;
+        self.store
+            .remember_evaluation(made.key.as_str(), &made.closure, &made.meta)
+            .await?;
+        Ok((key, made))
+    }
+
+    /// Makes the guest serve a version: database, guest, what it is told, setup, app. The app of the version
+    /// before goes on until the setup of this one has ended, unless the guest changes its closure. How far it is is told of a version
+    /// that `is_new`.
+    async fn serve(
+        self: &Arc<Self>,
+        preview: &Preview,
+        version: &Version,
+        is_new: bool,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        let meta = &version.meta;
+        let access = match meta.database {
+            DatabaseMode::Container => None,
+            DatabaseMode::Host => {
+                let spec = self.database_spec(slug);
+                let databases = self.databases()?;
+                Some(
+                    self.step("ensure-database", databases.ensure(&spec))
+                        .await?,
+                )
+            }
+        };
+        let guest = self
+            .step("ensure-guest", self.ensure_guest(slug, &version.closure))
+            .await?;
+        let url = access.map(|access| self.database_url(&guest, &access));
+        let furnish = self.furnish(&guest, &preview.record, &version.sha, meta, url);
+        self.step("furnish", furnish).await?;
+        self.step("await-services", self.await_services(slug, meta))
+            .await?;
+        if is_new {
+            self.enter(preview, PreviewState::SettingUp).await?;
+        }
+        self.step("set-up", self.set_up(slug, meta)).await?;
+        self.step("start-app", self.start_app(slug, meta)).await?;
+        self.step("await-answers", self.await_answers(&guest, meta))
+            .await
+    }
+
+    fn database_url(
+        &self,
+        guest: &Guest,
+        access: &innkeeper_host::database::DatabaseAccess,
+    ) -> Secret {
+        let addresses = self.config.range.addresses(guest.slot);
+        let gateway = addresses.map_or(Ipv4Addr::UNSPECIFIED, |addresses| addresses.host);
+        access.url(gateway, self.config.database_port)
+    }
+
+    pub(crate) fn database_spec(&self, slug: &GuestName) -> DatabaseSpec {
+        DatabaseSpec {
+            slug: slug.clone(),
+            template: self.config.database_template.clone(),
+        }
+    }
+
+    async fn record_live(
+        &self,
+        slug: &GuestName,
+        version: &Version,
+    ) -> Result<Preview, PreviewError> {
+        let facts = vec![
+            PreviewFact::Live {
+                sha: version.sha.clone(),
+                closure: version.closure.clone(),
+                meta: Box::new(version.meta.clone()),
+            },
+            PreviewFact::State(PreviewState::Live),
+            PreviewFact::Fault(None),
+        ];
+        Ok(self.store.set_preview(slug, facts).await?)
+    }
+
+    /// Leads the preview's URLs to its app.
+    async fn ensure_route(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
+        let view = self.guest_view(slug).await?;
+        let spec = RouteSpec {
+            slug: slug.clone(),
+            guest_address: view.map_or(Ipv4Addr::UNSPECIFIED, |view| self.address(&view.guest)),
+            routes: meta.routes.clone(),
+            extra_hosts: meta.extra_hosts.clone(),
+            state: RouteState::Live,
+        };
+        if !self.routes.is_complete(&spec).await? {
+            self.routes.ensure(&spec).await?;
+        }
+        Ok(())
+    }
+
+    /// Leads the preview's URLs to a page with its state and the end of its log.
+    pub(crate) async fn ensure_page(
+        &self,
+        preview: &Preview,
+        state: PreviewState,
+    ) -> Result<(), PreviewError> {
+        let record = &preview.record;
+        let meta = preview.meta.as_ref();
+        let mut log = self.last_notes(&record.slug, PAGE_LINES).await?;
+        if let Some(fault) = &record.fault {
+            log.push(fault.message.clone());
+            log.extend(fault.log.iter().cloned());
+        }
+        let spec = RouteSpec {
+            slug: record.slug.clone(),
+            guest_address: Ipv4Addr::UNSPECIFIED,
+            routes: Vec::new(),
+            extra_hosts: meta
+                .map(|meta| meta.extra_hosts.clone())
+                .unwrap_or_default(),
+            state: RouteState::Placeholder {
+                state: state.as_str().replace('-', " "),
+                log,
+            },
+        };
+        Ok(self.routes.ensure(&spec).await?)
+    }
+}

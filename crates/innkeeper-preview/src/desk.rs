@@ -1,0 +1,53 @@
+//! One worker for each preview, and how it is woken.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use innkeeper_model::GuestName;
+use tokio::sync::watch;
+
+/// What a worker hears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// How often it was woken.
+    woken: u64,
+    /// How often it was asked to look after a preview that is as wanted.
+    pub(crate) looks: u64,
+}
+
+/// The workers there are.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    workers: Mutex<HashMap<GuestName, watch::Sender<Call>>>,
+}
+
+impl Desk {
+    /// Wakes a preview's worker. There is none yet when something is returned: then the caller starts one, that
+    /// listens to it.
+    pub(crate) fn wake(&self, slug: &GuestName, look: bool) -> Option<watch::Receiver<Call>> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let call = |call: &mut Call| {
+            call.woken += 1;
+            call.looks += u64::from(look);
+        };
+        if let Some(worker) = workers.get(slug) {
+            worker.send_modify(call);
+            return None;
+        }
+        let (worker, mut calls) = watch::channel(Call::default());
+        worker.send_modify(call);
+        calls.mark_changed();
+        workers.insert(slug.clone(), worker);
+        Some(calls)
+    }
+
+    /// Lets a worker go that has nothing left to do, unless it was woken since it looked.
+    pub(crate) fn leave(&self, slug: &GuestName, calls: &watch::Receiver<Call>) -> bool {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = !calls.has_changed().unwrap_or(false);
+        if idle {
+            workers.remove(slug);
+        }
+        idle
+    }
+}

@@ -1,0 +1,264 @@
+//! The chain from a preview's URL to the delivery that asked for it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use innkeeper_host::route::{RouteSpec, RouteState};
+use innkeeper_model::api::{GuestView, Verdict};
+use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};
+use innkeeper_model::{GuestName, GuestState, chain};
+use innkeeper_store::Preview;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::PreviewError;
+use crate::previews::Inner;
+
+/// How long the web server may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+impl Inner {
+    /// Looks at every link of the chain.
+    ///
+    /// # Errors
+    /// When there is no such preview, or the store cannot be read.
+    pub(crate) async fn explain(
+        &self,
+        slug: &GuestName,
+    ) -> Result<PreviewExplanation, PreviewError> {
+        let preview = self.preview(slug).await?;
+        let guest = self.guest_view(slug).await?;
+        let chain = vec![
+            self.explain_url(&preview).await,
+            self.explain_route(&preview, guest.as_ref()).await,
+            self.explain_address(&preview, guest.as_ref()).await,
+            self.explain_unit(&preview, guest.as_ref()).await,
+            explain_closure(&preview, guest.as_ref()),
+            explain_commit(&preview),
+            self.explain_delivery(&preview).await?,
+        ];
+        Ok(PreviewExplanation {
+            slug: slug.clone(),
+            chain,
+        })
+    }
+
+    async fn explain_url(&self, preview: &Preview) -> Link {
+        let port = self.config.web_port();
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let connected = timeout(CONNECT, TcpStream::connect(server)).await;
+        let url = self.config.url(&preview.record.slug);
+        match connected {
+            Ok(Ok(_)) => good(
+                LinkKind::Url,
+                url,
+                format!("the web server listens on port {port}"),
+            ),
+            Ok(Err(error)) => broken(
+                LinkKind::Url,
+                url,
+                format!("the web server does not listen on port {port}: {error}"),
+                "Start Caddy: `systemctl status caddy` says why it does not run.",
+            ),
+            Err(_) => broken(
+                LinkKind::Url,
+                url,
+                format!("the web server takes no connection on port {port}"),
+                "`systemctl status caddy` says how it is.",
+            ),
+        }
+    }
+
+    async fn explain_route(&self, preview: &Preview, guest: Option<&GuestView>) -> Link {
+        let host = self.config.host(&preview.record.slug);
+        let (Some(meta), Some(guest)) = (&preview.live_meta, guest) else {
+            return warning(
+                LinkKind::Route,
+                host,
+                "it leads to a page with the preview's state".to_owned(),
+                "The app gets the route when it answers.",
+            );
+        };
+        let address = self.address(&guest.guest);
+        let spec = RouteSpec {
+            slug: preview.record.slug.clone(),
+            guest_address: address,
+            routes: meta.routes.clone(),
+            extra_hosts: meta.extra_hosts.clone(),
+            state: RouteState::Live,
+        };
+        let again = "innkeeperd makes it again by itself; `journalctl -u innkeeper` says what keeps it from it.";
+        match self.routes.is_complete(&spec).await {
+            Ok(true) => good(LinkKind::Route, host, format!("it leads to {address}")),
+            Ok(false) => broken(
+                LinkKind::Route,
+                host,
+                format!("it does not lead to {address}"),
+                again,
+            ),
+            Err(error) => broken(LinkKind::Route, host, chain(&error), again),
+        }
+    }
+
+    async fn explain_address(&self, preview: &Preview, guest: Option<&GuestView>) -> Link {
+        let kind = LinkKind::Address;
+        let slug = &preview.record.slug;
+        let Some(guest) = guest else {
+            return missing_guest(kind, slug);
+        };
+        let address = self.address(&guest.guest).to_string();
+        let Some(meta) = preview.live_meta.as_ref().or(preview.meta.as_ref()) else {
+            return warning(
+                kind,
+                address,
+                "it is not known which ports the app has".to_owned(),
+                "",
+            );
+        };
+        match self.silent_port(&guest.guest, meta).await {
+            None => good(kind, address, "the app answers".to_owned()),
+            Some(silent) => broken(
+                kind,
+                address,
+                silent,
+                &format!("`preview logs {slug}` shows what the app says."),
+            ),
+        }
+    }
+
+    async fn explain_unit(&self, preview: &Preview, guest: Option<&GuestView>) -> Link {
+        let kind = LinkKind::Unit;
+        let slug = &preview.record.slug;
+        let Some(guest) = guest else {
+            return missing_guest(kind, slug);
+        };
+        let remedy = format!("`agent logs {slug}` shows the guest's console.");
+        if guest.state != GuestState::Running {
+            return broken(
+                kind,
+                slug.to_string(),
+                format!("the guest is {}", guest.state),
+                &remedy,
+            );
+        }
+        let Some(meta) = preview.live_meta.as_ref().or(preview.meta.as_ref()) else {
+            return good(kind, slug.to_string(), "the guest runs".to_owned());
+        };
+        let services: Vec<_> = meta.app_services.iter().map(ToString::to_string).collect();
+        let services = services.join(", ");
+        if self.app_runs(slug, meta).await {
+            return good(
+                kind,
+                services,
+                "the guest and the app's services run".to_owned(),
+            );
+        }
+        let remedy =
+            format!("`preview logs {slug}` shows why; `preview update {slug}` starts them again.");
+        broken(
+            kind,
+            services,
+            "the guest runs, and not all of the app's services do".to_owned(),
+            &remedy,
+        )
+    }
+
+    async fn explain_delivery(&self, preview: &Preview) -> Result<Link, PreviewError> {
+        let kind = LinkKind::Delivery;
+        let Some(id) = &preview.record.last_delivery else {
+            return Ok(good(
+                kind,
+                String::new(),
+                "made by hand, or not delivered yet".to_owned(),
+            ));
+        };
+        let Some(delivery) = self.store.delivery(id).await? else {
+            return Ok(good(
+                kind,
+                id.clone(),
+                "it is too old to be kept".to_owned(),
+            ));
+        };
+        let show = format!("`innkeeper deliveries show {id}` tells more.");
+        let action = &delivery.event.action;
+        Ok(match delivery.state {
+            DeliveryState::Failed => broken(kind, id.clone(), format!("'{action}' failed"), &show),
+            DeliveryState::Pending | DeliveryState::Running => warning(
+                kind,
+                id.clone(),
+                format!("'{action}' is being acted on"),
+                &show,
+            ),
+            state => good(kind, id.clone(), format!("'{action}' is {state}")),
+        })
+    }
+}
+
+fn explain_closure(preview: &Preview, guest: Option<&GuestView>) -> Link {
+    let kind = LinkKind::Closure;
+    let live = preview.live_closure.as_ref();
+    let runs = guest.and_then(|guest| guest.guest.closure.as_ref());
+    match (live, runs) {
+        (Some(live), Some(runs)) if live == runs => good(
+            kind,
+            live.to_string(),
+            "it is what the guest runs".to_owned(),
+        ),
+        (Some(live), _) => broken(
+            kind,
+            live.to_string(),
+            "the guest does not run it".to_owned(),
+            &format!("`preview update {}` switches to it.", preview.record.slug),
+        ),
+        (None, _) => warning(kind, String::new(), "none is live yet".to_owned(), ""),
+    }
+}
+
+fn explain_commit(preview: &Preview) -> Link {
+    let kind = LinkKind::Commit;
+    let record = &preview.record;
+    let wanted = record.wanted_sha.to_string();
+    if record.live_sha.as_ref() == Some(&record.wanted_sha) {
+        return good(kind, wanted, "it is live".to_owned());
+    }
+    match &record.fault {
+        Some(fault) => broken(
+            kind,
+            wanted,
+            fault.message.clone(),
+            fault.remedy.as_deref().unwrap_or_default(),
+        ),
+        None => warning(kind, wanted, format!("it is {}", record.state), ""),
+    }
+}
+
+fn missing_guest(kind: LinkKind, slug: &GuestName) -> Link {
+    broken(
+        kind,
+        slug.to_string(),
+        "there is no guest".to_owned(),
+        &format!("`preview update {slug}` makes one."),
+    )
+}
+
+fn good(link: LinkKind, object: String, finding: String) -> Link {
+    said(link, object, Verdict::Ok, finding, "")
+}
+
+fn warning(link: LinkKind, object: String, finding: String, remedy: &str) -> Link {
+    said(link, object, Verdict::Warning, finding, remedy)
+}
+
+fn broken(link: LinkKind, object: String, finding: String, remedy: &str) -> Link {
+    said(link, object, Verdict::Broken, finding, remedy)
+}
+
+fn said(link: LinkKind, object: String, verdict: Verdict, finding: String, remedy: &str) -> Link {
+    Link {
+        link,
+        object,
+        verdict,
+        finding,
+        remedy: (!remedy.is_empty()).then(|| remedy.to_owned()),
+    }
+}

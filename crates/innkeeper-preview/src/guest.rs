@@ -1,0 +1,122 @@
+//! A preview's guest, running, with the closure of the version that is to be served.
+
+use innkeeper_model::api::GuestView;
+use innkeeper_model::{
+    Code, Explain, Guest, GuestKind, GuestName, GuestState, OperationState, StorePath, Want,
+};
+use std::net::Ipv4Addr;
+
+use innkeeper_engine::EngineError;
+use innkeeper_model::api::Accepted;
+
+use crate::PreviewError;
+use crate::previews::{ACTOR, Inner};
+
+/// How often the guest is looked at before its changes count as a fault. Each look may find it in another
+/// state: being restored after a reboot, ended by itself, stopped by somebody.
+const LOOKS: usize = 10;
+
+impl Inner {
+    /// Makes the guest run with this closure and returns its record. One that has another closure is stopped
+    /// and started with this one; what is on its disk stays.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn ensure_guest(
+        &self,
+        slug: &GuestName,
+        closure: &StorePath,
+    ) -> Result<Guest, PreviewError> {
+        for _ in 0..LOOKS {
+            // Whatever is done to it now ends first; how, is seen then.
+            if let Some(operation) = self.engine.operation_on(slug).await? {
+                self.engine.ended_operation(operation.id).await?;
+                continue;
+            }
+            let Some(view) = self.guest_view(slug).await? else {
+                let created = self.engine.create_preview(slug, closure, ACTOR).await;
+                self.done(created).await?;
+                continue;
+            };
+            let guest = view.guest;
+            if guest.kind != GuestKind::Preview {
+                return Err(PreviewError::new(
+                    Code::SlugConflict,
+                    format!("an agent is named '{slug}'"),
+                    format!("Destroy it: `agent destroy {slug}`."),
+                ));
+            }
+            match (guest.want, view.state) {
+                (Want::Absent, _) => self.done(self.engine.destroy(slug, ACTOR).await).await?,
+                (Want::Running, GuestState::Running) if guest.closure.as_ref() == Some(closure) => {
+                    return Ok(guest);
+                }
+                (Want::Running, _) if guest.closure.as_ref() != Some(closure) => {
+                    self.done(self.engine.stop(slug, ACTOR).await).await?;
+                }
+                (Want::Running | Want::Stopped, _) => {
+                    self.engine.set_closure(slug, closure).await?;
+                    self.done(self.engine.start(slug, ACTOR).await).await?;
+                }
+            }
+        }
+        Err(PreviewError::new(
+            Code::GuestBusy,
+            format!("guest '{slug}' changes all the time"),
+            format!("`innkeeper events --guest {slug}` shows what is done to it."),
+        ))
+    }
+
+    /// Removes the guest with everything of it.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    pub(crate) async fn remove_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        match self.engine.destroy(slug, ACTOR).await {
+            Err(error) if error.code() == Code::GuestNotFound => Ok(()),
+            accepted => self.done(accepted).await,
+        }
+    }
+
+    /// The guest as it is, if there is one.
+    pub(crate) async fn guest_view(
+        &self,
+        slug: &GuestName,
+    ) -> Result<Option<GuestView>, PreviewError> {
+        match self.engine.show(slug).await {
+            Ok(view) => Ok(Some(view)),
+            Err(error) if error.code() == Code::GuestNotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The address that the guest of a slot has.
+    pub(crate) fn address(&self, guest: &Guest) -> Ipv4Addr {
+        let addresses = self.config.range.addresses(guest.slot);
+        addresses.map_or(Ipv4Addr::UNSPECIFIED, |addresses| addresses.guest)
+    }
+
+    /// Waits until the engine has done what it accepted. That somebody else works on the guest meanwhile is no
+    /// failure: the next look shows what came of it.
+    async fn done(&self, accepted: Result<Accepted, EngineError>) -> Result<(), PreviewError> {
+        let busy = |code| {
+            matches!(
+                code,
+                Code::GuestBusy | Code::GuestExists | Code::GuestNotFound
+            )
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if busy(error.code()) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let operation = self.engine.ended_operation(accepted.operation).await?;
+        match (operation.state, operation.failure) {
+            (OperationState::Failed, Some(failure)) if !busy(failure.code) => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+}

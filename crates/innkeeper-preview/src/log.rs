@@ -1,0 +1,116 @@
+//! What `preview logs` shows: the manager's own lines, then the journal of the app's services.
+
+use futures_util::{StreamExt as _, stream};
+use innkeeper_host::facilities::Console;
+use innkeeper_model::api::ExecRequest;
+use innkeeper_model::{Event, EventKind, GuestName};
+use innkeeper_store::EventFilter;
+
+use crate::PreviewError;
+use crate::previews::Inner;
+
+/// How many lines of the manager's own are kept for the log.
+const NOTES: usize = 200;
+
+impl Inner {
+    /// Adds a line to the preview's log.
+    pub(crate) async fn note(&self, slug: &GuestName, text: impl Into<String>) {
+        self.engine.journal().note(slug, text).await;
+    }
+
+    /// The last lines of the manager's own.
+    pub(crate) async fn last_notes(
+        &self,
+        slug: &GuestName,
+        lines: usize,
+    ) -> Result<Vec<String>, PreviewError> {
+        let filter = EventFilter {
+            guest: Some(slug.clone()),
+            ..EventFilter::default()
+        };
+        let events = self.store.events(filter).await?;
+        let notes: Vec<_> = events.iter().filter_map(line).collect();
+        Ok(notes[notes.len().saturating_sub(lines)..].to_vec())
+    }
+
+    /// The log of a preview, and with `follow` what comes after it.
+    pub(crate) async fn console(
+        &self,
+        slug: &GuestName,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, PreviewError> {
+        let preview = self.preview(slug).await?;
+        // Listening before reading, so that nothing is missed in between.
+        let news = self.engine.journal().listen();
+        let notes = self.last_notes(slug, lines.min(NOTES)).await?;
+        let notes = stream::iter(notes.into_iter().map(|note| Ok(bytes(&note))));
+        let meta = preview.live_meta.or(preview.meta);
+        let journal = match meta {
+            None => None,
+            Some(meta) => {
+                let mut command = vec!["journalctl".to_owned(), "--no-pager".to_owned()];
+                command.extend(["-n".to_owned(), lines.to_string()]);
+                for service in std::iter::once(&meta.setup_service).chain(&meta.app_services) {
+                    command.extend(["-u".to_owned(), service.to_string()]);
+                }
+                command.extend(follow.then(|| "-f".to_owned()));
+                let request = ExecRequest {
+                    command,
+                    tty: false,
+                    size: None,
+                    environment: Vec::new(),
+                    user: None,
+                };
+                // A guest that does not run has no journal to show.
+                self.engine.exec(slug, &request).await.ok()
+            }
+        };
+        let journal: Console = match journal {
+            None => Box::pin(stream::empty()),
+            Some(session) => Box::pin(stream::unfold(
+                (session, [0; 8192]),
+                |(mut session, mut piece)| async move {
+                    use tokio::io::AsyncReadExt as _;
+                    let read = session.stdout.read(&mut piece).await;
+                    match read {
+                        Ok(0) => None,
+                        Ok(length) => Some((Ok(piece[..length].to_vec()), (session, piece))),
+                        Err(error) => Some((Err(error), (session, piece))),
+                    }
+                },
+            )),
+        };
+        if !follow {
+            return Ok(Box::pin(notes.chain(journal)));
+        }
+        let slug = slug.clone();
+        let later = stream::unfold((news, slug), |(mut news, slug)| async move {
+            loop {
+                match news.recv().await {
+                    Ok(event) if event.guest.as_ref() == Some(&slug) => {
+                        if let Some(note) = line(&event) {
+                            return Some((Ok(bytes(&note)), (news, slug)));
+                        }
+                    }
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(Box::pin(notes.chain(stream::select(journal, later))))
+    }
+}
+
+/// What an event says in the log.
+fn line(event: &Event) -> Option<String> {
+    match &event.kind {
+        EventKind::Note { text } => Some(text.clone()),
+        EventKind::Exited { status } => Some(format!("The guest ended with status {status}.")),
+        _ => None,
+    }
+}
+
+fn bytes(line: &str) -> Vec<u8> {
+    format!("{line}\n").into_bytes()
+}

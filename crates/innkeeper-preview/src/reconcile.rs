@@ -1,0 +1,183 @@
+//! What nobody tells: pull requests that were closed or pushed to unnoticed, previews that are too old or too many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use innkeeper_github::client::PullRequestView;
+use innkeeper_model::preview::{PreviewState, RepoName};
+use innkeeper_model::{Code, Explain, chain};
+use innkeeper_store::{Next, Preview, PreviewFact, PreviewWant};
+use jiff::{SignedDuration, Timestamp};
+use tracing::{info, warn};
+
+use crate::PreviewError;
+use crate::previews::Inner;
+
+impl Inner {
+    /// Looks after everything, from the start on and at every interval, until the daemon stops.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut timer = tokio::time::interval(self.config.interval);
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            for result in [
+                self.look_after_all().await,
+                self.compare_with_github().await,
+            ] {
+                if let Err(error) = result {
+                    warn!(code = %error.code(), "{}", chain(&error));
+                }
+            }
+        }
+    }
+
+    async fn look_after_all(self: &Arc<Self>) -> Result<(), PreviewError> {
+        let now = Timestamp::now();
+        for preview in self.store.previews().await? {
+            let slug = &preview.record.slug;
+            if preview.want == PreviewWant::Present && self.is_too_old(&preview, now) {
+                self.dismiss(&preview, "nobody used it for too long")
+                    .await?;
+            }
+            self.wake(slug, true);
+        }
+        Ok(())
+    }
+
+    fn is_too_old(&self, preview: &Preview, now: Timestamp) -> bool {
+        let idle = now.duration_since(preview.record.last_activity);
+        self.config
+            .ttl
+            .and_then(|ttl| SignedDuration::try_from(ttl).ok())
+            .is_some_and(|ttl| idle > ttl)
+    }
+
+    /// Removes previews whose pull requests are not open any more, and brings those up to date whose pull
+    /// requests have other commits than we were told. Previews are not made here: one that somebody removed
+    /// by hand stays away until the next push.
+    async fn compare_with_github(self: &Arc<Self>) -> Result<(), PreviewError> {
+        let Some(github) = &self.github else {
+            return Ok(());
+        };
+        let mut by_repo: BTreeMap<RepoName, Vec<Preview>> = BTreeMap::new();
+        for preview in self.store.previews().await? {
+            if preview.record.pull_request.is_some() && preview.want == PreviewWant::Present {
+                by_repo
+                    .entry(preview.record.repo.clone())
+                    .or_default()
+                    .push(preview);
+            }
+        }
+        for (repo, previews) in by_repo {
+            match github.open_pull_requests(&repo).await {
+                Ok(open) => {
+                    for preview in previews {
+                        self.compare(&preview, &open).await?;
+                    }
+                }
+                // A list that cannot be had says nothing about anybody.
+                Err(error) => warn!(%repo, code = %error.code(), "{}", chain(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        self: &Arc<Self>,
+        preview: &Preview,
+        open: &[PullRequestView],
+    ) -> Result<(), PreviewError> {
+        let record = &preview.record;
+        let Some(pull_request) = record.pull_request() else {
+            return Ok(());
+        };
+        // A delivery that is pending knows better than a list that was read before it arrived.
+        if self.store.next_for(&pull_request).await? != Next::Nothing {
+            return Ok(());
+        }
+        let Some(there) = open.iter().find(|view| view.pull_request == pull_request) else {
+            // The list is from before: what it does not have may have been opened since.
+            let now = self.github()?.pull_request(&pull_request).await?;
+            if now.is_none_or(|now| !now.open) {
+                self.dismiss(preview, "its pull request is closed").await?;
+            }
+            return Ok(());
+        };
+        if there.head_sha != record.wanted_sha {
+            info!(slug = %record.slug, sha = %there.head_sha, "a push was not delivered");
+            let facts = vec![
+                PreviewFact::Head {
+                    repo: there.head_repo.clone(),
+                    branch: there.head_branch.clone(),
+                    sha: there.head_sha.clone(),
+                },
+                PreviewFact::State(PreviewState::Queued),
+                PreviewFact::Fault(None),
+            ];
+            self.store.set_preview(&record.slug, facts).await?;
+            self.wake(&record.slug, false);
+        }
+        Ok(())
+    }
+
+    /// Makes room for a preview that has no guest yet: when there are too many, the one goes that was not used
+    /// for the longest time.
+    ///
+    /// # Errors
+    /// When there are too many and all of them are being worked on.
+    pub(crate) async fn make_room(
+        self: &Arc<Self>,
+        newcomer: &Preview,
+    ) -> Result<(), PreviewError> {
+        let limit = self.config.limit;
+        if limit == 0 || self.guest_view(&newcomer.record.slug).await?.is_some() {
+            return Ok(());
+        }
+        let mut others: Vec<_> = self.store.previews().await?;
+        others.retain(|other| other.record.slug != newcomer.record.slug);
+        let mut there = Vec::new();
+        for other in others {
+            if self.guest_view(&other.record.slug).await?.is_some() {
+                there.push(other);
+            }
+        }
+        let staying = there
+            .iter()
+            .filter(|other| other.want == PreviewWant::Present)
+            .count();
+        if staying < limit {
+            return Ok(());
+        }
+        let idle = |other: &&Preview| {
+            other.want == PreviewWant::Present && other.record.state.is_settled()
+        };
+        let oldest = there
+            .iter()
+            .filter(idle)
+            .min_by_key(|other| other.record.last_activity);
+        let Some(oldest) = oldest else {
+            return Err(PreviewError::new(
+                Code::TooManyPreviews,
+                format!(
+                    "there are {limit} previews, as many as this host allows, and none is idle"
+                ),
+                "It is tried again by itself; `preview destroy` makes room, and previews.limit allows more.",
+            ));
+        };
+        self.dismiss(oldest, "another one needed the room").await
+    }
+
+    /// Records that a preview should go, for a reason that its log tells.
+    async fn dismiss(self: &Arc<Self>, preview: &Preview, why: &str) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        info!(%slug, "the preview goes: {why}");
+        self.note(slug, format!("Removed: {why}.")).await;
+        self.store
+            .set_preview(slug, vec![PreviewFact::Want(PreviewWant::Absent)])
+            .await?;
+        self.wake(slug, false);
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! From a preview to nothing: first what strangers can reach, last the record.
+
+use std::sync::Arc;
+
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::{Explain, chain};
+use innkeeper_store::Preview;
+use tracing::warn;
+
+use crate::PreviewError;
+use crate::previews::Inner;
+
+impl Inner {
+    /// Removes everything of a preview, tells GitHub, and deletes the record. What is absent is no failure, so
+    /// it can be done again after a crash at any point.
+    ///
+    /// # Errors
+    /// When something of it is left; then the record is still there.
+    pub(crate) async fn remove(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        self.enter(preview, PreviewState::Closing).await?;
+        self.step("remove-route", self.routes.remove(slug)).await?;
+        self.step("remove-guest", self.remove_guest(slug)).await?;
+        if let Some(databases) = &self.databases {
+            self.step("remove-database", databases.remove(slug)).await?;
+        }
+        // GitHub is no reason to keep the record for ever, only to try again while it may pass.
+        match self
+            .step("report-removal", self.report_removal(preview))
+            .await
+        {
+            Err(error) if error.is_passing() => return Err(error),
+            Err(error) => warn!(%slug, code = %error.code(), "{}", chain(&error)),
+            Ok(()) => {}
+        }
+        self.step("forget", self.store.forget_preview(slug)).await?;
+        Ok(())
+    }
+}

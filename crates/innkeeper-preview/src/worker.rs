@@ -1,0 +1,424 @@
+//! The worker of one preview: its deliveries in their order, and what its record says is left to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper_model::preview::{PrAction, PreviewState, PullRequest};
+use innkeeper_model::{Code, Explain, Failure, GuestName, chain};
+use innkeeper_store::{Delivery, Next, Outcome, Preview, PreviewFact, PreviewWant, retry_after};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::PreviewError;
+use crate::aim::{Aim, aim};
+use crate::desk::Call;
+use crate::previews::Inner;
+
+/// How a turn of the worker ended.
+enum Turn {
+    /// There may be more to do at once.
+    Again,
+    /// Nothing to do until something is heard, or until then.
+    Rest(Option<Instant>),
+    /// The preview is gone.
+    Gone,
+}
+
+/// What a worker remembers between its turns. A restart of the daemon forgets it, and that does no harm.
+#[derive(Default)]
+struct Memory {
+    /// The looks that were done.
+    looks: u64,
+    /// How often in a row what is left to do failed for a cause that may pass.
+    attempts: u32,
+    /// When it is tried again.
+    retry: Option<Instant>,
+}
+
+impl Inner {
+    /// Wakes a preview's worker. With `look` it also looks after a preview that is as wanted.
+    pub(crate) fn wake(self: &Arc<Self>, slug: &GuestName, look: bool) {
+        if let Some(calls) = self.desk.wake(slug, look) {
+            let (inner, slug) = (Arc::clone(self), slug.clone());
+            self.tasks
+                .spawn(async move { inner.work(&slug, calls).await });
+        }
+    }
+
+    async fn work(self: &Arc<Self>, slug: &GuestName, mut calls: watch::Receiver<Call>) {
+        let mut memory = Memory::default();
+        while !self.stopping.is_cancelled() {
+            let call = *calls.borrow_and_update();
+            let turn = match self.turn(slug, &mut memory, call, &mut calls).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    warn!(%slug, code = %error.code(), "{}", chain(&error));
+                    Turn::Rest(Some(Instant::now() + Duration::from_secs(5)))
+                }
+            };
+            match turn {
+                Turn::Again => {}
+                Turn::Gone if self.desk.leave(slug, &calls) => {
+                    // What arrived while it was removed is for a preview of its own.
+                    if let Err(error) = self.hear().await {
+                        warn!(%slug, code = %error.code(), "{}", chain(&error));
+                    }
+                    return;
+                }
+                Turn::Gone => {}
+                Turn::Rest(until) => {
+                    let pause = async {
+                        match until {
+                            Some(until) => tokio::time::sleep_until(until).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        _ = calls.changed() => {}
+                        () = pause => {}
+                        () = self.stopping.cancelled() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Acts on the next delivery, or else on what the record leaves to do.
+    async fn turn(
+        self: &Arc<Self>,
+        slug: &GuestName,
+        memory: &mut Memory,
+        call: Call,
+        calls: &mut watch::Receiver<Call>,
+    ) -> Result<Turn, PreviewError> {
+        let Some(preview) = self.store.preview(slug).await? else {
+            return Ok(Turn::Gone);
+        };
+        let mut wait = None;
+        if let Some(pull_request) = preview.record.pull_request() {
+            match self.store.next_for(&pull_request).await? {
+                Next::Act(delivery) => {
+                    *memory = Memory {
+                        looks: memory.looks,
+                        ..Memory::default()
+                    };
+                    self.act(&pull_request, &delivery, &preview, calls).await?;
+                    return Ok(Turn::Again);
+                }
+                Next::Wait(until) => wait = Some(instant(until)),
+                Next::Nothing => {}
+            }
+        }
+        let aim = aim(&preview);
+        let settled = matches!(aim, Aim::LookAfter | Aim::Rest)
+            || aim == Aim::AwaitApproval
+                && preview.record.state == PreviewState::WaitingForApproval;
+        let later = memory.retry.filter(|retry| *retry > Instant::now());
+        if settled && call.looks == memory.looks || later.is_some() || wait.is_some() {
+            return Ok(Turn::Rest([later, wait].into_iter().flatten().min()));
+        }
+        let Some(result) = self
+            .unless_overtaken(&preview, None, calls, self.pursue(&preview))
+            .await
+        else {
+            return Ok(Turn::Again);
+        };
+        memory.looks = call.looks;
+        memory.retry = None;
+        match result {
+            Ok(()) => memory.attempts = 0,
+            Err(error) => {
+                self.record_fault(&preview, &error).await?;
+                if error.is_passing() {
+                    memory.attempts += 1;
+                    let pause = pause(&error, memory.attempts);
+                    memory.retry = Some(Instant::now() + pause);
+                }
+            }
+        }
+        Ok(if settled {
+            Turn::Rest(memory.retry)
+        } else {
+            Turn::Again
+        })
+    }
+
+    /// Does what is left to do for a preview.
+    async fn pursue(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
+        match aim(preview) {
+            Aim::Remove => self.remove(preview).await,
+            Aim::AwaitApproval => self.enter(preview, PreviewState::WaitingForApproval).await,
+            Aim::BringUp => {
+                self.make_room(preview).await?;
+                self.bring_up(preview).await
+            }
+            Aim::LookAfter | Aim::Rest => {
+                self.report_soon(&preview.record.slug);
+                self.look_after(preview).await
+            }
+        }
+    }
+
+    /// Acts on a delivery and records how that ended. If a newer one overtakes it, the work is dropped, and
+    /// the store has recorded it as superseded.
+    async fn act(
+        self: &Arc<Self>,
+        pull_request: &PullRequest,
+        delivery: &Delivery,
+        preview: &Preview,
+        calls: &mut watch::Receiver<Call>,
+    ) -> Result<(), PreviewError> {
+        let id = &delivery.event.delivery;
+        let outcome = match self.accept(delivery, preview).await {
+            Ok(Err(outcome)) => outcome,
+            Ok(Ok(preview)) => {
+                let overtaking = Some((pull_request, id.as_str()));
+                let work = self.pursue(&preview);
+                match self
+                    .unless_overtaken(&preview, overtaking, calls, work)
+                    .await
+                {
+                    None => return Ok(()),
+                    Some(Ok(())) => Outcome::Done,
+                    Some(Err(error)) => {
+                        self.record_fault(&preview, &error).await?;
+                        outcome(&error, delivery.attempts)
+                    }
+                }
+            }
+            Err(error) => outcome(&error, delivery.attempts),
+        };
+        self.step("finish-delivery", self.store.finish_delivery(id, outcome))
+            .await?;
+        Ok(())
+    }
+
+    /// Records what a delivery wants of the preview. Returns the record if there is something to do for it now,
+    /// and otherwise how the delivery ends.
+    async fn accept(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        preview: &Preview,
+    ) -> Result<Result<Preview, Outcome>, PreviewError> {
+        let event = &delivery.event;
+        let slug = &preview.record.slug;
+        let mut facts = vec![
+            PreviewFact::LastDelivery(event.delivery.clone()),
+            PreviewFact::Active(Timestamp::now()),
+        ];
+        match &event.action {
+            PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => {
+                facts.extend([
+                    PreviewFact::Want(PreviewWant::Present),
+                    PreviewFact::Head {
+                        repo: event.head_repo.clone(),
+                        branch: event.head_branch.clone(),
+                        sha: event.head_sha.clone(),
+                    },
+                    PreviewFact::State(PreviewState::Queued),
+                    PreviewFact::Fault(None),
+                ]);
+            }
+            PrAction::Closed => facts.push(PreviewFact::Want(PreviewWant::Absent)),
+            PrAction::Edited => {
+                self.store.set_preview(slug, facts).await?;
+                self.report_again(slug).await?;
+                return Ok(Err(Outcome::Done));
+            }
+            PrAction::Labeled(label) if *label == self.config.approval_label => {
+                self.store.set_preview(slug, facts).await?;
+                return self.approve_by_label(delivery, preview).await;
+            }
+            PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
+                return Ok(Err(Outcome::Ignored(None)));
+            }
+        }
+        let recorded = self.store.set_preview(slug, facts);
+        Ok(Ok(self.step("record-wish", recorded).await?))
+    }
+
+    /// Takes the label as the approval of the commit that the pull request had when it was given, if somebody
+    /// who may write gave it.
+    async fn approve_by_label(
+        &self,
+        delivery: &Delivery,
+        preview: &Preview,
+    ) -> Result<Result<Preview, Outcome>, PreviewError> {
+        let event = &delivery.event;
+        let record = &preview.record;
+        let refuse = |code, text: String| Ok(Err(Outcome::Ignored(Some(Failure::new(code, text)))));
+        if !record.is_from_fork() {
+            return refuse(
+                Code::InvalidRequest,
+                format!("{} needs no approval", record.slug),
+            );
+        }
+        if event.head_sha != record.wanted_sha {
+            let text = format!(
+                "{} is not the commit that is wanted",
+                event.head_sha.short()
+            );
+            return refuse(Code::ApprovalNeeded, text);
+        }
+        let permission = self
+            .github()?
+            .permission(&record.repo, &event.sender)
+            .await?;
+        if !permission.can_write() {
+            let text = format!("{} may not write to {}", event.sender, record.repo);
+            return refuse(Code::ApprovalNeeded, text);
+        }
+        self.store.approve(&record.slug, &event.head_sha).await?;
+        let text = format!("{} approved {}.", event.sender, event.head_sha.short());
+        self.note(&record.slug, text).await;
+        let state = vec![PreviewFact::State(PreviewState::Queued)];
+        Ok(Ok(self.store.set_preview(&record.slug, state).await?))
+    }
+
+    /// Does work until it ends, or until something else is wanted of the preview; then the work is dropped and
+    /// nothing is returned. `acting_on` is the delivery that the work is for.
+    async fn unless_overtaken<T>(
+        &self,
+        preview: &Preview,
+        acting_on: Option<(&PullRequest, &str)>,
+        calls: &mut watch::Receiver<Call>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let overtaken = async {
+            loop {
+                if calls.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                match self.is_overtaken(preview, acting_on).await {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(error) => warn!(code = %error.code(), "{}", chain(&error)),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = overtaken => None,
+            () = self.stopping.cancelled() => None,
+        }
+    }
+
+    async fn is_overtaken(
+        &self,
+        preview: &Preview,
+        acting_on: Option<(&PullRequest, &str)>,
+    ) -> Result<bool, PreviewError> {
+        let record = &preview.record;
+        let pull_request = record.pull_request();
+        let next = match acting_on
+            .map(|(pull_request, _)| pull_request)
+            .or(pull_request.as_ref())
+        {
+            Some(pull_request) => self.store.next_for(pull_request).await?,
+            None => Next::Nothing,
+        };
+        let newer = match (&next, acting_on) {
+            (Next::Act(delivery), Some((_, id))) => delivery.event.delivery != id,
+            (Next::Act(_), None) => true,
+            (Next::Wait(_) | Next::Nothing, acting_on) => acting_on.is_some(),
+        };
+        let now = self.store.preview(&record.slug).await?;
+        Ok(newer || now.is_none_or(|now| wish(&now) != wish(preview)))
+    }
+
+    /// Acts on the deliveries of a pull request that has no preview: one that wants a preview gets one, all
+    /// others have nothing to do.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub(crate) async fn act_without_preview(
+        self: &Arc<Self>,
+        pull_request: &PullRequest,
+    ) -> Result<(), PreviewError> {
+        while let Next::Act(delivery) = self.store.next_for(pull_request).await? {
+            let event = &delivery.event;
+            let wants_one = matches!(
+                event.action,
+                PrAction::Opened | PrAction::Synchronize | PrAction::Reopened
+            );
+            if wants_one {
+                // It arrived while its preview was being removed.
+                let preview = self.claim(event).await?;
+                self.wake(&preview.record.slug, false);
+                return Ok(());
+            }
+            let outcome = match event.action {
+                PrAction::Closed => Outcome::Done,
+                _ => Outcome::Ignored(None),
+            };
+            self.store.finish_delivery(&event.delivery, outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Records why a preview is not as wanted. A cause that may pass leaves it as far as it is; any other is
+    /// the end of this commit.
+    async fn record_fault(
+        self: &Arc<Self>,
+        preview: &Preview,
+        error: &PreviewError,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        let failure = Failure::from(error);
+        warn!(%slug, code = %failure.code, "{failure}");
+        let mut facts = vec![PreviewFact::Fault(Some(failure.clone()))];
+        let settled = matches!(aim(preview), Aim::LookAfter | Aim::Rest);
+        if !error.is_passing() && preview.want == PreviewWant::Present && !settled {
+            facts.push(PreviewFact::State(PreviewState::Failed));
+        }
+        let now = match self.store.set_preview(slug, facts).await {
+            Err(error) if error.code() == Code::PreviewNotFound => return Ok(()),
+            now => now?,
+        };
+        self.note(slug, format!("{failure}")).await;
+        self.report_soon(slug);
+        if now.record.live_sha.is_none() && now.want == PreviewWant::Present {
+            self.ensure_page(&now, now.record.state).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wanted of a preview: when it changes, work for it is in vain.
+fn wish(preview: &Preview) -> impl PartialEq {
+    let record = &preview.record;
+    (
+        preview.want,
+        record.wanted_sha.clone(),
+        record.approved_sha.clone(),
+    )
+}
+
+fn outcome(error: &PreviewError, attempts: u32) -> Outcome {
+    let failure = Failure::from(error);
+    if error.is_passing() {
+        Outcome::Retry {
+            failure,
+            after: pause(error, attempts + 1),
+        }
+    } else {
+        Outcome::Failed(failure)
+    }
+}
+
+/// How long to wait before the next attempt.
+fn pause(error: &PreviewError, attempts: u32) -> Duration {
+    let asked = error.retry_at().map(|time| {
+        let wait = time.duration_since(Timestamp::now());
+        Duration::try_from(wait).unwrap_or_default()
+    });
+    retry_after(attempts).max(asked.unwrap_or_default())
+}
+
+fn instant(time: Timestamp) -> Instant {
+    let wait = time.duration_since(Timestamp::now());
+    Instant::now() + Duration::try_from(wait).unwrap_or_default()
+}
