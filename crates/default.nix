@@ -47,7 +47,7 @@ let
     postInstall = lib.optionalString (pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform) ''
       $out/bin/innkeeper man --out man
       installManPage man/*
-      for program in agent innkeeper; do
+      for program in agent preview innkeeper; do
         for shell in bash fish zsh; do
           $out/bin/innkeeper completions "$shell" --program "$program" > "$program.$shell"
           installShellCompletion --name "$program" --"$shell" "$program.$shell"

@@ -19,7 +19,7 @@ in
 
     package = mkOption {
       type = types.package;
-      description = "The package with `innkeeperd`, `agent` and `innkeeper`.";
+      description = "The package with `innkeeperd`, `agent`, `preview` and `innkeeper`.";
       defaultText = lib.literalExpression "innkeeper.packages.\${system}.default";
     };
 
@@ -28,7 +28,7 @@ in
       default = [ ];
       example = [ "alice" ];
       description = ''
-        Users who may use `agent` and `innkeeper` without being root. They become members of the group
+        Users who may use `agent`, `preview` and `innkeeper` without being root. They become members of the group
         {option}`services.innkeeper.settings.api.group`. A member can make guests and read everything in them.
       '';
     };

@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Installable, InvalidInstallable};
+use innkeeper_model::preview::{InvalidSlug, parse_slug};
+use innkeeper_model::{Code, Explain, GuestName, Installable, InvalidInstallable};
 
 /// A flake output as given, with a relative path made absolute: the daemon has another working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,26 @@ fn lexical(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+/// A text that cannot be the slug of any preview.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct NoPreview(InvalidSlug);
+
+impl Explain for NoPreview {
+    fn code(&self) -> Code {
+        self.0.code()
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some("`preview list` shows the slugs of all previews.".to_owned())
+    }
+}
+
+/// Reads the slug of a preview that should be there. What helps to choose one is of no help here.
+pub(crate) fn existing_slug(text: &str) -> Result<GuestName, NoPreview> {
+    parse_slug(text).map_err(NoPreview)
 }
 
 /// An environment variable for a command in a guest.

@@ -32,6 +32,11 @@ pub(crate) fn guest_path(name: &GuestName, rest: &str) -> String {
     format!("/v1/guests/{name}{rest}")
 }
 
+/// The path of a preview in the API, with what follows its slug.
+pub(crate) fn preview_path(slug: &GuestName, rest: &str) -> String {
+    format!("/v1/previews/{slug}{rest}")
+}
+
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Self {
         Self { socket }

@@ -91,8 +91,24 @@ impl<'a> Events<'a> {
     ) -> Self {
         let filter = Filter {
             operation: Some(operation),
-            follow: true,
             ..Filter::default()
+        };
+        Self::of_something_accepted(client, filter, patience)
+    }
+
+    /// All events of a guest, without end. The daemon accepted something that concerns it.
+    pub(crate) fn of_guest(client: &'a Client, guest: &GuestName) -> Self {
+        let filter = Filter {
+            guest: Some(guest.clone()),
+            ..Filter::default()
+        };
+        Self::of_something_accepted(client, filter, Patience::default())
+    }
+
+    fn of_something_accepted(client: &'a Client, filter: Filter, patience: Patience) -> Self {
+        let filter = Filter {
+            follow: true,
+            ..filter
         };
         Self {
             patience,

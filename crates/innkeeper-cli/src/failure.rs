@@ -4,13 +4,12 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use innkeeper_model::preview::InvalidText;
+use innkeeper_model::preview::{InvalidSlug, InvalidText};
 use innkeeper_model::{
-    Code, Explain, Failure, GuestName, InvalidInstallable, InvalidLimit, InvalidName,
-    InvalidStorePath,
+    Code, Failure, GuestName, InvalidInstallable, InvalidLimit, InvalidName, InvalidStorePath,
 };
 
-use crate::arguments::{InvalidDeliveryId, InvalidVariable};
+use crate::arguments::{InvalidDeliveryId, InvalidVariable, NoPreview};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +20,8 @@ pub(crate) enum CommandError {
     /// Standard output does not take what is written. A closed pipe is no reason for words.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The caller pressed Ctrl-C while something was followed; the note says what becomes of that.
+    /// The caller pressed Ctrl-C while something was followed, or did not say yes; the note says what becomes of
+    /// that.
     #[error("interrupted")]
     Interrupted {
         /// Whole sentences.
@@ -117,7 +117,11 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
     } else if let Some(error) = source.downcast_ref::<InvalidInstallable>() {
         Some(Failure::new(Code::InvalidRequest, error.to_string()))
     } else if let Some(error) = source.downcast_ref::<InvalidText>() {
-        Some(Failure::new(error.code(), error.to_string()))
+        Some(Failure::from(error))
+    } else if let Some(error) = source.downcast_ref::<InvalidSlug>() {
+        Some(Failure::from(error))
+    } else if let Some(error) = source.downcast_ref::<NoPreview>() {
+        Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
         Some(
             Failure::new(Code::InvalidRequest, error.to_string())

@@ -136,6 +136,14 @@ impl Output {
         }
     }
 
+    /// A question, on standard error: standard output is for what is asked for. The answer comes on the same
+    /// line.
+    pub(crate) fn ask(&self, question: &str) {
+        let mut stderr = anstream::stderr().lock();
+        write!(stderr, "{question}").ok();
+        stderr.flush().ok();
+    }
+
     /// Something to know that is no failure, on standard error.
     pub(crate) fn note(&self, text: &str) {
         let mut stderr = anstream::stderr().lock();

@@ -1,22 +1,22 @@
-//! The words of the two programs.
+//! The words of the three programs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
-use crate::commands::status;
 use crate::commands::{
     Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Gc,
     List, Logs, Man, Slots, Ssh, Start, Stop,
 };
+use crate::commands::{preview, status};
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
 use crate::output::Output;
 
-/// What every command of both programs understands.
+/// What every command of all programs understands.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Print JSON, for programs
@@ -47,6 +47,12 @@ const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 the request makes no sense, 2 unknown words, 3 not found, 4 in conflict with what is there, \
 5 something is used up, 6 a closure does not build, 7 the host lacks or refuses something, 8 innkeeperd cannot be \
 reached, 70 a defect, 130 interrupted. `exec` and `ssh` pass on the status of what they run.";
+
+const PREVIEW_EXIT_STATUS: &str = "\
+Exit status: 0 done, 1 the request makes no sense (`explain`: a link is broken), 2 unknown words, 3 not found, 4 in \
+conflict with what is there (such as a commit of a fork that nobody has approved), 5 something is used up, 6 the \
+configuration or a closure does not build, 7 the host lacks or refuses something or the app does not answer, 8 \
+innkeeperd cannot be reached, 70 a defect, 130 interrupted or not confirmed.";
 
 /// Runs coding agents, each in a guest of its own
 ///
@@ -97,6 +103,39 @@ enum InnkeeperCommand {
     Man(Man),
 }
 
+/// Shows branches and pull requests as web apps, each at a URL of its own
+///
+/// A preview is a guest whose closure comes from the repository's `preview-config.nix`. Those of pull requests are made,
+/// updated and destroyed as GitHub's deliveries say; this program is for everything else.
+#[derive(Debug, Parser)]
+#[command(name = "preview", version, max_term_width = 100, after_long_help = PREVIEW_EXIT_STATUS)]
+pub struct Preview {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: PreviewCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PreviewCommand {
+    Create(preview::Create),
+    Destroy(preview::Destroy),
+    Update(preview::Update),
+    List(preview::List),
+    Logs(preview::Logs),
+    Build(preview::Build),
+    Approve(preview::Approve),
+    Open(preview::Open),
+    Explain(preview::Explain),
+    Db(preview::Db),
+}
+
+/// The words of all programs.
+#[must_use]
+pub fn commands() -> [Command; 3] {
+    [Agent::command(), Preview::command(), Innkeeper::command()]
+}
+
 /// A program: its words and what they do.
 pub trait Program: Parser {
     #[doc(hidden)]
@@ -127,6 +166,27 @@ impl Program for Agent {
             AgentCommand::Start(command) => command.run(cx).await,
             AgentCommand::Stop(command) => command.run(cx).await,
             AgentCommand::Build(command) => command.run(cx).await,
+        })
+    }
+}
+
+impl Program for Preview {
+    fn global(&self) -> &Global {
+        &self.global
+    }
+
+    async fn run(self, cx: &Context) -> Outcome {
+        Outcome(match self.command {
+            PreviewCommand::Create(command) => command.run(cx).await,
+            PreviewCommand::Destroy(command) => command.run(cx).await,
+            PreviewCommand::Update(command) => command.run(cx).await,
+            PreviewCommand::List(command) => command.run(cx).await,
+            PreviewCommand::Logs(command) => command.run(cx).await,
+            PreviewCommand::Build(command) => command.run(cx).await,
+            PreviewCommand::Approve(command) => command.run(cx).await,
+            PreviewCommand::Open(command) => command.run(cx).await,
+            PreviewCommand::Explain(command) => command.run(cx).await,
+            PreviewCommand::Db(command) => command.run(cx).await,
         })
     }
 }
@@ -233,13 +293,10 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
-    fn the_words_of_both_programs_are_consistent() {
-        Agent::command().debug_assert();
-        Innkeeper::command().debug_assert();
+    fn the_words_of_all_programs_are_consistent() {
+        commands().into_iter().for_each(Command::debug_assert);
     }
 }

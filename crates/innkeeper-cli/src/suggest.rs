@@ -1,12 +1,14 @@
-//! "Did you mean …?" for names of guests.
+//! "Did you mean …?" for names of guests and slugs of previews.
 
 use innkeeper_model::api::GuestView;
+use innkeeper_model::preview::PreviewView;
 use innkeeper_model::{Code, GuestName};
+use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::failure::CommandError;
 
-/// Adds the name that the caller may have meant to a failure that says that no guest has this one.
+/// Adds the name that the caller may have meant to a failure that says that nothing has this one.
 pub(crate) async fn suggest<T>(
     client: &Client,
     name: &GuestName,
@@ -15,15 +17,31 @@ pub(crate) async fn suggest<T>(
     let Err(CommandError::Failure(mut failure)) = result else {
         return result;
     };
-    if failure.code == Code::GuestNotFound {
-        // What went wrong here is not what the caller asked for, so it must not hide the failure.
-        let guests: Vec<GuestView> = client.get("/v1/guests").await.unwrap_or_default();
-        let names = guests.iter().map(|view| view.guest.name.as_str());
-        if let Some(close) = closest(name.as_str(), names) {
-            failure.remedy = Some(format!("Did you mean '{close}'?"));
+    let names = match failure.code {
+        Code::GuestNotFound => names(client, "/v1/guests", |view: GuestView| view.guest.name).await,
+        Code::PreviewNotFound => {
+            names(client, "/v1/previews", |view: PreviewView| {
+                view.preview.slug
+            })
+            .await
         }
+        _ => Vec::new(),
+    };
+    if let Some(close) = closest(name.as_str(), names.iter().map(GuestName::as_str)) {
+        failure.remedy = Some(format!("Did you mean '{close}'?"));
     }
     Err(failure.into())
+}
+
+/// The names that there are. What goes wrong here is not what the caller asked for, so it must not hide the
+/// failure.
+async fn names<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    name: impl Fn(T) -> GuestName,
+) -> Vec<GuestName> {
+    let views: Vec<T> = client.get(path).await.unwrap_or_default();
+    views.into_iter().map(name).collect()
 }
 
 /// The name that is most like the one that was typed, if one is like it.

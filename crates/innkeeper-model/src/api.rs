@@ -16,6 +16,16 @@
 //! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
 //! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
+//! | `GET /v1/previews` | | list of [`PreviewView`] |
+//! | `POST /v1/previews` | [`CreatePreview`] | 202, [`PreviewAccepted`] |
+//! | `GET /v1/previews/{slug}` | | [`PreviewView`] |
+//! | `DELETE /v1/previews/{slug}` | | 202, [`PreviewAccepted`] |
+//! | `POST /v1/previews/{slug}/update` | | 202, [`PreviewAccepted`] |
+//! | `POST /v1/previews/{slug}/approve` | [`ApprovePreview`] | 202, [`PreviewAccepted`] |
+//! | `POST /v1/previews/{slug}/database/reset` | | 202, [`PreviewAccepted`] |
+//! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL` | | the manager's lines, then the app's, `text/plain` |
+//! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
+//! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |
 //! | `GET /v1/deliveries?pull_request=OWNER/NAME%23N&limit=N` | | list of [`crate::preview::api::DeliveryView`], the newest first |
@@ -24,6 +34,18 @@
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. Every failure is answered with a [`crate::Failure`] and the status of its kind.
+//!
+//! Who was told [`PreviewAccepted`] looks at the preview until its state [is settled], or until it is not found
+//! any more. So what was accepted shows in the state before the answer is sent: a preview that is to be updated
+//! is not `live` by then.
+//!
+//! [`ApprovePreview`]: crate::preview::api::ApprovePreview
+//! [`BuildPreview`]: crate::preview::api::BuildPreview
+//! [`CreatePreview`]: crate::preview::api::CreatePreview
+//! [`PreviewAccepted`]: crate::preview::api::PreviewAccepted
+//! [`PreviewExplanation`]: crate::preview::api::PreviewExplanation
+//! [`PreviewView`]: crate::preview::PreviewView
+//! [is settled]: crate::preview::PreviewState::is_settled
 
 use std::net::Ipv4Addr;
 

@@ -9,7 +9,7 @@ use innkeeperd::config::{self, Loaded};
 
 /// The daemon of Innkeeper. It keeps guests as the store says they should be.
 ///
-/// `agent` and `innkeeper` speak to it on its API socket. It can be killed at any time: what it was doing
+/// `agent`, `preview` and `innkeeper` speak to it on its API socket. It can be killed at any time: what it was doing
 /// goes on at the next start.
 #[derive(Parser)]
 #[command(version)]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, BuildRequest};
+use serde::Serialize;
 
 use super::{Context, milliseconds_since};
 use crate::arguments::FlakeOutput;
@@ -27,14 +28,24 @@ impl Build {
             Some(installable) => format!("Building {installable}"),
             None => "Building the configured flake output".to_owned(),
         };
-        let start = Instant::now();
-        let accepted: Accepted = cx.client.post("/v1/builds", &request).await?;
-        let followed = follow(&cx.client, &cx.output, &accepted, &label);
-        attended(|| goes_on(&accepted), followed).await?;
-        let elapsed_ms = milliseconds_since(start);
-        cx.output
-            .ok(format_args!("The closure is built after {elapsed_ms} ms."))?;
-        cx.ended(accepted.operation, elapsed_ms, None)?;
-        Ok(0)
+        build(cx, "/v1/builds", &request, &label).await
     }
+}
+
+/// Asks for a closure to be built and returns when it is.
+pub(super) async fn build(
+    cx: &Context,
+    path: &str,
+    request: &impl Serialize,
+    label: &str,
+) -> Status {
+    let start = Instant::now();
+    let accepted: Accepted = cx.client.post(path, request).await?;
+    let followed = follow(&cx.client, &cx.output, &accepted, label);
+    attended(|| goes_on(&accepted), followed).await?;
+    let elapsed_ms = milliseconds_since(start);
+    cx.output
+        .ok(format_args!("The closure is built after {elapsed_ms} ms."))?;
+    cx.ended(Some(accepted.operation), elapsed_ms, None::<()>)?;
+    Ok(0)
 }

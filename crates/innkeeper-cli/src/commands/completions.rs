@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::Context;
 use crate::failure::Status;
-use crate::{Agent, Innkeeper};
+use crate::{Agent, Innkeeper, Preview};
 
 /// Print a shell's completions for one of the programs
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Completions {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ProgramName {
     Agent,
+    Preview,
     Innkeeper,
 }
 
@@ -31,6 +32,7 @@ impl Completions {
     pub(crate) fn run(self, cx: &Context) -> Status {
         let mut command = match self.program {
             ProgramName::Agent => Agent::command(),
+            ProgramName::Preview => Preview::command(),
             ProgramName::Innkeeper => Innkeeper::command(),
         };
         let name = command.get_name().to_owned();

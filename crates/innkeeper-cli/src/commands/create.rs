@@ -132,7 +132,7 @@ fn report(
     cx.output.ok(format_args!(
         "Agent {name} is up{at}{answers} after {elapsed_ms} ms."
     ))?;
-    cx.ended(operation, elapsed_ms, Some(view))
+    cx.ended(Some(operation), elapsed_ms, Some(view))
 }
 
 /// Waits until the guest answers on the port.

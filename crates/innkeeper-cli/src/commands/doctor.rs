@@ -2,12 +2,11 @@
 
 use clap::Args;
 use innkeeper_model::Kind;
-use innkeeper_model::api::{Check, DoctorReport, Verdict};
+use innkeeper_model::api::DoctorReport;
 
 use super::Context;
-use crate::describe::{count, plain};
-use crate::failure::{CommandError, Status};
-use crate::output::Finding;
+use crate::checks;
+use crate::failure::Status;
 
 /// Check every link from the configuration to a guest's first packet
 ///
@@ -21,7 +20,7 @@ impl Doctor {
         if cx.output.is_json() {
             cx.output.value(&report)?;
         } else {
-            print(cx, &report)?;
+            checks::print(cx, &report.checks)?;
         }
         Ok(if report.is_healthy() {
             0
@@ -29,39 +28,4 @@ impl Doctor {
             Kind::Host.exit_code()
         })
     }
-}
-
-fn print(cx: &Context, report: &DoctorReport) -> Result<(), CommandError> {
-    for check in &report.checks {
-        print_check(cx, check)?;
-    }
-    let number = |verdict| {
-        report
-            .checks
-            .iter()
-            .filter(|c| c.verdict == verdict)
-            .count()
-    };
-    let (broken, doubtful) = (number(Verdict::Broken), number(Verdict::Warning));
-    let doubtful = match doubtful {
-        0 => String::new(),
-        _ => format!(", {}", count(doubtful, "warning")),
-    };
-    let links = count(report.checks.len(), "link");
-    cx.output.text(match broken {
-        0 => format!("{links} checked: nothing is broken{doubtful}.\n"),
-        _ => format!("{links} checked: {broken} broken{doubtful}.\n"),
-    })
-}
-
-fn print_check(cx: &Context, check: &Check) -> Result<(), CommandError> {
-    let finding = match check.verdict {
-        // Whoever wants to see little wants to see what is not as it should be.
-        Verdict::Ok if cx.output.is_quiet() => return Ok(()),
-        Verdict::Ok => Finding::Good,
-        Verdict::Warning => Finding::Doubtful,
-        Verdict::Broken => Finding::Bad,
-    };
-    let text = plain(&format!("{}: {}", check.subject, check.finding));
-    cx.output.finding(finding, text, check.remedy.as_deref())
 }

@@ -3,14 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 use innkeeper_model::{Code, Failure};
 
 use super::Context;
 use crate::describe::count;
 use crate::failure::Status;
-use crate::{Agent, Innkeeper};
 
 /// Write the manual pages of all programs and commands
 #[derive(Args, Debug)]
@@ -48,7 +47,7 @@ impl Man {
 fn write_all(directory: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory)?;
     let mut pages = Vec::new();
-    for program in [Agent::command(), Innkeeper::command()] {
+    for program in crate::commands() {
         // `agent help create` is `man agent-create`: pages of its own would say nothing.
         let mut program = program.disable_help_subcommand(true);
         program.build();

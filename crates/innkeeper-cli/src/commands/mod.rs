@@ -13,6 +13,7 @@ mod gc;
 mod list;
 mod logs;
 mod man;
+pub(crate) mod preview;
 mod slots;
 mod ssh;
 mod start;
@@ -68,19 +69,20 @@ impl Context {
     }
 
     /// Tells programs how an operation ended: its number, the milliseconds from the request to its end (with
-    /// `--wait`, to the guest's answer), and the guest.
-    fn ended(
+    /// `--wait`, to the guest's answer), and the guest or the preview.
+    pub(crate) fn ended(
         &self,
-        operation: OperationId,
+        operation: Option<OperationId>,
         elapsed_ms: u64,
-        guest: Option<GuestView>,
+        object: Option<impl Serialize>,
     ) -> Result<(), CommandError> {
         #[derive(Serialize)]
-        struct Ended {
-            operation: OperationId,
+        struct Ended<T> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            operation: Option<OperationId>,
             elapsed_ms: u64,
             #[serde(flatten)]
-            guest: Option<GuestView>,
+            object: Option<T>,
         }
         if !self.output.is_json() {
             return Ok(());
@@ -88,13 +90,13 @@ impl Context {
         self.output.value(&Ended {
             operation,
             elapsed_ms,
-            guest,
+            object,
         })
     }
 }
 
 /// Whole milliseconds since `start`.
-fn milliseconds_since(start: Instant) -> u64 {
+pub(crate) fn milliseconds_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -110,10 +112,15 @@ mod tests {
     /// Every command has its promises written down: in a module of tests in `tests/cli`, named as the command.
     #[test]
     fn every_command_has_a_module_of_tests() {
+        tests_of_all_in("src/commands", "tests/cli/main.rs");
+        tests_of_all_in("src/commands/preview", "tests/cli/preview/mod.rs");
+    }
+
+    fn tests_of_all_in(folder: &str, tests: &str) {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
-        let main = std::fs::read_to_string(format!("{root}tests/cli/main.rs")).expect("the tests");
+        let modules = std::fs::read_to_string(format!("{root}{tests}")).expect("the tests");
         let mut commands = 0;
-        for entry in std::fs::read_dir(format!("{root}src/commands")).expect("the commands") {
+        for entry in std::fs::read_dir(format!("{root}{folder}")).expect("the commands") {
             let path = entry.expect("a file").path();
             let name = path
                 .file_stem()
@@ -123,8 +130,8 @@ mod tests {
             if name != "mod" {
                 commands += 1;
                 assert!(
-                    main.contains(&format!("mod {name};")),
-                    "tests/cli/{name}.rs is missing"
+                    modules.contains(&format!("mod {name};")),
+                    "{tests} has no tests of {name}"
                 );
             }
         }

@@ -36,7 +36,7 @@ impl Start {
         cx.output.ok(format_args!(
             "Agent {name} is up{at} after {elapsed_ms} ms."
         ))?;
-        cx.ended(accepted.operation, elapsed_ms, Some(view))?;
+        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }

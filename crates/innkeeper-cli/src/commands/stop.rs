@@ -36,7 +36,7 @@ impl Stop {
         cx.output.ok(format_args!(
             "Agent {name} has stopped after {elapsed_ms} ms."
         ))?;
-        cx.ended(accepted.operation, elapsed_ms, Some(view))?;
+        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }

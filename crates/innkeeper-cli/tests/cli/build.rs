@@ -5,13 +5,18 @@ use insta::assert_snapshot;
 use crate::fake::{Fake, Part, accept, events};
 use crate::samples::{accepted, event, finished};
 
-fn fake(end: EventKind) -> Fake {
+/// A daemon that accepts a build on a path.
+pub(crate) fn daemon(path: &str, end: EventKind) -> Fake {
     let parts = [Part::Ends(vec![accepted(1, Verb::Build), event(2, end)])];
     Fake::new(
         Router::new()
-            .route("/v1/builds", accept(7, None))
+            .route(path, accept(7, None))
             .route("/v1/events", events(parts)),
     )
+}
+
+fn fake(end: EventKind) -> Fake {
+    daemon("/v1/builds", end)
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use clap::Parser;
-use innkeeper_cli::{Agent, Innkeeper};
+use innkeeper_cli::{Agent, Innkeeper, Preview};
 
 use crate::fake::{command, run};
 
@@ -23,6 +23,11 @@ fn every_command_is_completed<P: Parser>(program: &str) {
 #[test]
 fn every_command_of_agent_is_completed() {
     every_command_is_completed::<Agent>("agent");
+}
+
+#[test]
+fn every_command_of_preview_is_completed() {
+    every_command_is_completed::<Preview>("preview");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -19,6 +19,8 @@ use axum::{Json, Router};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use innkeeper_model::api::Accepted;
+use innkeeper_model::preview::PreviewView;
+use innkeeper_model::preview::api::PreviewAccepted;
 use innkeeper_model::{Event, Failure, GuestName, OperationId};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde::Serialize;
@@ -88,6 +90,10 @@ impl Fake {
 
     pub(crate) fn agent(&self, arguments: &[&str]) -> Run {
         run(self.command("agent", arguments))
+    }
+
+    pub(crate) fn preview(&self, arguments: &[&str]) -> Run {
+        run(self.command("preview", arguments))
     }
 
     pub(crate) fn innkeeper(&self, arguments: &[&str]) -> Run {
@@ -194,6 +200,7 @@ fn without_times(text: &str) -> String {
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let path = match program {
         "agent" => env!("CARGO_BIN_EXE_agent"),
+        "preview" => env!("CARGO_BIN_EXE_preview"),
         "innkeeper" => env!("CARGO_BIN_EXE_innkeeper"),
         other => panic!("no program of ours is called {other}"),
     };
@@ -237,6 +244,24 @@ pub(crate) fn answer(value: &impl Serialize) -> MethodRouter {
     any(move || async move { Json(value) })
 }
 
+/// One answer after the other, and the last one for ever.
+pub(crate) fn answers(
+    answers: impl IntoIterator<Item = Result<PreviewView, Failure>>,
+) -> MethodRouter {
+    let left: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(answers.into_iter().collect()));
+    get(move || async move {
+        let mut left = left.lock().expect("unpoisoned");
+        let next = match left.len() {
+            1 => left.front().cloned(),
+            _ => left.pop_front(),
+        };
+        match next.expect("an answer") {
+            Ok(view) => Json(view).into_response(),
+            Err(failure) => refusal(&failure),
+        }
+    })
+}
+
 /// Always the same refusal.
 pub(crate) fn refuse(failure: Failure) -> MethodRouter {
     any(move || async move { refusal(&failure) })
@@ -252,6 +277,15 @@ pub(crate) fn accept(operation: i64, guest: Option<&str>) -> MethodRouter {
     let accepted = Accepted {
         operation: OperationId(operation),
         guest: guest.map(|name| GuestName::parse(name).expect("a name")),
+    };
+    any(move || async move { (StatusCode::ACCEPTED, Json(accepted)) })
+}
+
+/// What is asked of a preview is accepted.
+pub(crate) fn accept_preview(slug: &str) -> MethodRouter {
+    let accepted = PreviewAccepted {
+        slug: GuestName::parse(slug).expect("a slug"),
+        operation: None,
     };
     any(move || async move { (StatusCode::ACCEPTED, Json(accepted)) })
 }
@@ -283,6 +317,32 @@ pub(crate) fn events(parts: impl IntoIterator<Item = Part>) -> MethodRouter {
                 stream::iter([Ok::<_, io::Error>(Bytes::from(sse(&events)))])
                     .chain(stream::pending()),
             ),
+        };
+        ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+    })
+}
+
+/// A journal: who follows gets the first events and no end, who asks afterwards also the late ones.
+pub(crate) fn journal(
+    first: impl IntoIterator<Item = Event>,
+    late: impl IntoIterator<Item = Event>,
+) -> MethodRouter {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        after: i64,
+        follow: bool,
+    }
+    let (first, late) = (Vec::from_iter(first), Vec::from_iter(late));
+    get(move |Query(asked): Query<Asked>| async move {
+        let mut all = first;
+        if !asked.follow {
+            all.extend(late);
+        }
+        all.retain(|event| event.seq > asked.after || (asked.follow && event.seq == 0));
+        let body = stream::iter([Ok::<_, io::Error>(Bytes::from(sse(&all)))]);
+        let body = match asked.follow {
+            true => Body::from_stream(body.chain(stream::pending())),
+            false => Body::from_stream(body),
         };
         ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
     })

@@ -17,6 +17,7 @@ mod gc;
 mod list;
 mod logs;
 mod man;
+mod preview;
 mod reference;
 mod samples;
 mod slots;

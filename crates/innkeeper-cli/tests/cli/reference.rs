@@ -3,25 +3,26 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::{Command, CommandFactory as _};
-use innkeeper_cli::{Agent, Innkeeper};
+use clap::Command;
 use innkeeper_model::{Code, Kind};
 
 use crate::fake::{command, run};
 
 const HEAD: &str = "\
-# The programs `agent` and `innkeeper`
+# The programs `agent`, `preview` and `innkeeper`
 
 This page is made from the programs' own definitions; a test compares it. To renew it:
 `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`.
 
-Both programs speak to the daemon on its Unix socket. Lines for people begin with `[INFO]`, `[OK]` or `[WARN]` on
+They speak to the daemon on its Unix socket. Lines for people begin with `[INFO]`, `[OK]` or `[WARN]` on
 standard output and with `[ERROR]` on standard error, followed by a hint and the end of the log that shows the
-cause. With `--json`, standard output is one JSON value (`innkeeper events` and `agent logs`: one on each line), and a
+cause. With `--json`, standard output is one JSON value (`innkeeper events` and all `logs`: one on each line), and a
 failure is one JSON value on standard error with the fields `code`, `message`, and where there is something to say
 `remedy` and `log`. The values are those of the daemon's API (`crates/innkeeper-model/src/api.rs`); `create`, `start`
 and `stop` print the guest with the fields `operation` and `elapsed_ms` added, `build` those two alone, and `destroy` a
-list with one value for each name. The global options stand once with each program; all commands understand them.
+list with one value for each name. What `preview` waits for ends with the preview and `elapsed_ms`, a destroyed one with
+its `slug` alone; with `--no-wait` it is `slug` and `operation`, which is null for a preview that waits for its turn. The
+global options stand once with each program; all commands understand them.
 ";
 
 fn meaning(kind: Kind) -> &'static str {
@@ -39,7 +40,7 @@ fn meaning(kind: Kind) -> &'static str {
 
 fn page() -> String {
     let mut page = HEAD.to_owned();
-    for program in [Agent::command(), Innkeeper::command()] {
+    for program in innkeeper_cli::commands() {
         let mut program = program.term_width(100);
         program.build();
         let name = program.get_name().to_owned();
@@ -104,7 +105,11 @@ fn exit_codes() -> String {
         .collect();
     rows.push((0, "| it is done".to_owned()));
     rows.push((2, "| words that the program does not know".to_owned()));
-    rows.push((130, "| Ctrl-C; what was asked for goes on".to_owned()));
+    rows.push((
+        130,
+        "| Ctrl-C, and what was asked for goes on; or the answer to a question was not yes"
+            .to_owned(),
+    ));
     rows.push((141, "| nobody reads standard output any more".to_owned()));
     rows.sort();
     for (code, row) in rows {
@@ -116,7 +121,7 @@ fn exit_codes() -> String {
         let row = row.trim_start();
         writeln!(text, "| {code} | {row} |").expect("a string");
     }
-    text.push_str("\n`agent exec` and `agent ssh` end with the status of what they run.\n");
+    text.push_str("\n`agent exec` and `agent ssh` end with the status of what they run, `preview explain` with 1 when a link is broken.\n");
     text.push_str("\n## Error codes\n\nCodes are never renamed or reused.\n\n");
     text.push_str("| error code | kind | exit code |\n| --- | --- | --- |\n");
     for code in Code::ALL {

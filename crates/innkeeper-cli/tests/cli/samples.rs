@@ -3,9 +3,12 @@
 use std::net::Ipv4Addr;
 
 use innkeeper_model::api::GuestView;
+use innkeeper_model::preview::{
+    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
+};
 use innkeeper_model::{
-    Addresses, ClosureSource, Event, EventKind, Guest, GuestKind, GuestName, GuestState, Limits,
-    OperationId, Slot, SlotRange, StorePath, UnitPhase, Verb, Want,
+    Addresses, ClosureSource, Code, Event, EventKind, Failure, Guest, GuestKind, GuestName,
+    GuestState, Limits, OperationId, Slot, SlotRange, StorePath, UnitPhase, Verb, Want,
 };
 use jiff::Timestamp;
 
@@ -85,4 +88,73 @@ pub(crate) fn done(seq: i64, step: &str) -> Event {
 
 pub(crate) fn finished(seq: i64) -> Event {
     event(seq, EventKind::Finished)
+}
+
+/// The commit that previews should show.
+pub(crate) const WANTED: &str = "2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b";
+
+/// The commit that was live before.
+const BEFORE: &str = "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a";
+
+/// A preview of a pull request.
+pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
+    let sha = |text| CommitSha::parse(text).expect("a commit");
+    let repo = RepoName::parse("octo/web").expect("a repository");
+    let failure = Failure {
+        log: vec!["npm: \u{1b}[31mmissing script\u{1b}[0m".to_owned()],
+        ..Failure::new(Code::AppUnhealthy, "nothing answers on port 3000")
+    };
+    PreviewView {
+        preview: PreviewRecord {
+            slug: name(slug),
+            pull_request: Some(7),
+            branch: BranchName::parse("feature/x").expect("a branch"),
+            head_repo: Some(repo.clone()),
+            repo,
+            wanted_sha: sha(WANTED),
+            live_sha: match state {
+                PreviewState::Live => Some(sha(WANTED)),
+                PreviewState::Failed => Some(sha(BEFORE)),
+                _ => None,
+            },
+            approved_sha: None,
+            state,
+            fault: (state == PreviewState::Failed).then_some(failure),
+            last_delivery: None,
+            created_at: time("10:00:00"),
+            last_activity: time("10:00:00"),
+        },
+        url: format!("https://{slug}.preview.example.com"),
+        extra_urls: Vec::new(),
+    }
+}
+
+/// A preview that waits for somebody to look at a fork's commit.
+pub(crate) fn from_fork(slug: &str) -> PreviewView {
+    let mut view = preview(slug, PreviewState::WaitingForApproval);
+    view.preview.head_repo = Some(RepoName::parse("mallory/web").expect("a repository"));
+    view
+}
+
+/// An event of the preview `web-7`, after everything that a test does.
+pub(crate) fn later(seq: i64, kind: EventKind) -> Event {
+    Event {
+        time: "2126-11-20T10:00:00Z".parse().expect("a time"),
+        guest: Some(name("web-7")),
+        operation: None,
+        ..event(seq, kind)
+    }
+}
+
+pub(crate) fn note(seq: i64, text: &str) -> Event {
+    let text = text.to_owned();
+    later(seq, EventKind::Note { text })
+}
+
+/// The daemon's refusal when no preview has the slug.
+pub(crate) fn no_preview(slug: &str) -> Failure {
+    Failure::new(
+        Code::PreviewNotFound,
+        format!("no preview is named '{slug}'"),
+    )
 }

@@ -32,6 +32,16 @@ pub struct ApprovePreview {
     pub sha: CommitSha,
 }
 
+/// Asks for the closure of a branch's newest commit to be built, without a preview of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildPreview {
+    /// The repository.
+    pub repo: RepoName,
+    /// The branch.
+    pub branch: BranchName,
+}
+
 /// The intent is on disk and will be carried out, whatever happens to the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewAccepted {

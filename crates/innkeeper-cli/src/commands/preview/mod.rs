@@ -1,0 +1,72 @@
+//! The commands of `preview`, one file for each.
+
+mod approve;
+mod build;
+mod create;
+mod db;
+mod destroy;
+mod explain;
+mod list;
+mod logs;
+mod open;
+mod update;
+
+use clap::Args;
+use innkeeper_model::GuestName;
+use innkeeper_model::preview::{BranchName, PreviewView, RepoName};
+
+pub(crate) use self::approve::Approve;
+pub(crate) use self::build::Build;
+pub(crate) use self::create::Create;
+pub(crate) use self::db::Db;
+pub(crate) use self::destroy::Destroy;
+pub(crate) use self::explain::Explain;
+pub(crate) use self::list::List;
+pub(crate) use self::logs::Logs;
+pub(crate) use self::open::Open;
+pub(crate) use self::update::Update;
+use super::Context;
+use crate::arguments::existing_slug;
+use crate::client::preview_path;
+use crate::failure::CommandError;
+use crate::suggest::suggest;
+
+/// The preview that a command is about.
+#[derive(Args, Debug)]
+struct Which {
+    /// The preview's slug, as `preview list` shows it
+    #[arg(value_parser = existing_slug)]
+    slug: GuestName,
+}
+
+impl Which {
+    /// The path of one of the preview's calls.
+    fn path(&self, rest: &str) -> String {
+        preview_path(&self.slug, rest)
+    }
+
+    /// What the daemon knows about it.
+    async fn view(&self, cx: &Context) -> Result<PreviewView, CommandError> {
+        self.suggest(cx, cx.client.get(&self.path("")).await).await
+    }
+
+    /// The answer to a call about it; a slug that no preview has gets a suggestion.
+    async fn suggest<T>(
+        &self,
+        cx: &Context,
+        answer: Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        suggest(&cx.client, &self.slug, answer).await
+    }
+}
+
+/// A branch of a repository on GitHub.
+#[derive(Args, Debug)]
+struct Source {
+    /// The repository on GitHub
+    #[arg(value_name = "OWNER/REPO")]
+    repo: RepoName,
+
+    /// The branch
+    branch: BranchName,
+}

@@ -1,0 +1,38 @@
+use axum::Router;
+use innkeeper_model::preview::{BranchName, PreviewState, PreviewView};
+use insta::assert_snapshot;
+
+use crate::fake::{Fake, answer};
+use crate::samples::preview;
+
+fn with(previews: &[PreviewView]) -> Fake {
+    Fake::new(Router::new().route("/v1/previews", answer(&previews)))
+}
+
+#[test]
+fn previews_are_a_table() {
+    let mut of_branch = preview("web-main", PreviewState::SettingUp);
+    of_branch.preview.pull_request = None;
+    // Git takes it, and a terminal would act on it.
+    of_branch.preview.branch = BranchName::parse("ma\u{9b}in").expect("a branch");
+    let previews = [preview("web-7", PreviewState::Live), of_branch];
+    assert_snapshot!(with(&previews).preview(&["list"]).ok(), @r"
+    SLUG      STATUS      BRANCH     URL                                   COMMIT   REPOSITORY
+    web-7     live        feature/x  https://web-7.preview.example.com     2b2b2b2  octo/web#7
+    web-main  setting-up  main       https://web-main.preview.example.com  -        octo/web
+    ");
+}
+
+#[test]
+fn programs_get_the_views() {
+    let previews = [preview("web-7", PreviewState::Failed)];
+    let stdout = with(&previews).preview(&["list", "--json"]).ok();
+    let views: Vec<PreviewView> = serde_json::from_str(&stdout).expect("one value");
+    assert_eq!(views, previews);
+}
+
+#[test]
+fn no_previews_are_said_so() {
+    assert_eq!(with(&[]).preview(&["list"]).ok(), "(no previews)\n");
+    assert_eq!(with(&[]).preview(&["list", "--json"]).ok(), "[]\n");
+}

@@ -1,0 +1,13 @@
+//! The program `preview`.
+
+mod approve;
+mod build;
+mod create;
+mod db;
+mod destroy;
+mod explain;
+mod list;
+mod logs;
+mod open;
+mod refused;
+mod update;
