@@ -7,6 +7,7 @@ mod exec;
 mod guests;
 mod host;
 mod listener;
+mod previews;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use axum::routing::{get, post};
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ConfigReport;
 use innkeeper_model::{Code, Failure};
+use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,8 @@ pub use listener::{Peer, bind};
 pub struct Context {
     /// The engine.
     pub engine: Engine,
+    /// The previews, where the host is configured to have some.
+    pub previews: Option<Previews>,
     /// To be rung when a delivery is to be acted on again.
     pub bell: Bell,
     /// What `innkeeper config` shows.
@@ -59,6 +63,13 @@ pub fn router(context: Context) -> Router {
         .route("/v1/guests/{name}/stop", post(guests::stop))
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
+        .route("/v1/previews", get(previews::list).post(previews::create))
+        .route("/v1/previews/{slug}", get(previews::show).delete(previews::destroy))
+        .route("/v1/previews/{slug}/update", post(previews::update))
+        .route("/v1/previews/{slug}/approve", post(previews::approve))
+        .route("/v1/previews/{slug}/database/reset", post(previews::reset_database))
+        .route("/v1/previews/{slug}/logs", get(previews::logs))
+        .route("/v1/previews/{slug}/explain", get(previews::explain))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))

@@ -135,6 +135,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     engine.restore().await?;
     let context = Context {
         engine: engine.clone(),
+        previews: None,
         bell,
         config: Arc::new(loaded.report),
         started_at,

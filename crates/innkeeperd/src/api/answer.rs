@@ -1,14 +1,19 @@
 //! Answers: values as JSON, failures with the status of their kind.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::body::{Body, Bytes};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use innkeeper_engine::EngineError;
+use innkeeper_host::facilities::Console;
 use innkeeper_model::{Code, Failure, GuestName};
+use innkeeper_preview::PreviewError;
 use innkeeper_store::StoreError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
 
 /// A failure as an answer.
 #[derive(Debug)]
@@ -22,6 +27,12 @@ impl From<EngineError> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        Self(Failure::from(&error))
+    }
+}
+
+impl From<PreviewError> for Refusal {
+    fn from(error: PreviewError) -> Self {
         Self(Failure::from(&error))
     }
 }
@@ -54,6 +65,26 @@ pub(crate) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
             format!("the request cannot be read: {error}"),
         ))
     })
+}
+
+/// How much of a log is wanted.
+#[derive(Deserialize)]
+pub(crate) struct LogQuery {
+    #[serde(default = "default_lines")]
+    pub(crate) lines: usize,
+    #[serde(default)]
+    pub(crate) follow: bool,
+}
+
+fn default_lines() -> usize {
+    100
+}
+
+/// A log as text. One that goes on ends with the daemon.
+pub(crate) fn console(context: &Context, log: Console) -> Response {
+    let until_stop = log.take_until(context.stopping.clone().cancelled_owned());
+    let body = Body::from_stream(until_stop);
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
 }
 
 /// Reads a guest's name out of a path.

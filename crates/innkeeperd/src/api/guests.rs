@@ -1,15 +1,13 @@
 //! Calls about guests.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use axum::http::StatusCode;
+use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
-use serde::Deserialize;
 
-use super::answer::{Answer, Refusal, accepted, body, name};
+use super::answer::{Answer, LogQuery, Refusal, accepted, body, console, name};
 use super::{Context, Peer};
 
 type Started = Result<(StatusCode, Json<Accepted>), Refusal>;
@@ -71,28 +69,12 @@ pub(super) async fn stop(
     ))
 }
 
-#[derive(Deserialize)]
-pub(super) struct LogQuery {
-    #[serde(default = "default_lines")]
-    lines: usize,
-    #[serde(default)]
-    follow: bool,
-}
-
-fn default_lines() -> usize {
-    100
-}
-
 pub(super) async fn logs(
     State(context): State<Context>,
     Path(guest): Path<String>,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
-    let console = context
-        .engine
-        .console(&name(&guest)?, query.lines, query.follow)
-        .await?;
-    let until_stop = console.take_until(context.stopping.clone().cancelled_owned());
-    let body = Body::from_stream(until_stop);
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+    let guest = name(&guest)?;
+    let log = context.engine.console(&guest, query.lines, query.follow);
+    Ok(console(&context, log.await?))
 }

@@ -79,6 +79,33 @@ fn bad_requests_are_refused_before_anything_happens() {
 }
 
 #[test]
+fn a_host_without_a_domain_for_previews_says_so() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    for (method, path) in [
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", "/web-7"),
+        ("DELETE", "/web-7"),
+        ("POST", "/web-7/update"),
+        ("POST", "/web-7/approve"),
+        ("POST", "/web-7/database/reset"),
+        ("GET", "/web-7/logs"),
+        ("GET", "/web-7/explain"),
+    ] {
+        let path = format!("/v1/previews{path}");
+        let failure = client.call(method, &path, "").failure();
+        assert_says(&failure, "invalid_config", "previews");
+        let remedy = failure.remedy.expect("a remedy");
+        assert!(
+            remedy.contains("previews.domain"),
+            "{method} {path}: {remedy}"
+        );
+    }
+}
+
+#[test]
 fn closures_that_cannot_boot_are_refused() {
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
