@@ -221,7 +221,7 @@ impl Inner {
             environment: Vec::new(),
             user: user.map(str::to_owned),
         };
-        let mut session = self.engine.exec(slug, &request).await?;
+        let mut session = Box::pin(self.engine.exec(slug, &request)).await?;
         drop(session.stdin.take());
         let run = async {
             let stderr = session.stderr.as_mut();
@@ -250,7 +250,7 @@ async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let Some(mut from) = from else {
         return kept;
     };
-    let mut piece = [0; 4096];
+    let mut piece = vec![0; 4096];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         kept.extend_from_slice(&piece[..length]);
         if kept.len() > 2 * KEPT {

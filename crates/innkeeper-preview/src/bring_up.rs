@@ -61,9 +61,22 @@ impl Inner {
             }
             return Err(error);
         }
-        self.step("record-live", self.record_live(slug, &version))
+        // First what is to be served from now on, so that a crash in between brings back this version; then
+        // the route; and live is only what its URL leads to.
+        let live = PreviewFact::Live {
+            sha: version.sha.clone(),
+            closure: version.closure.clone(),
+            meta: Box::new(version.meta.clone()),
+        };
+        self.step("record-version", self.store.set_preview(slug, vec![live]))
             .await?;
         self.step("ensure-route", self.ensure_route(slug, &version.meta))
+            .await?;
+        let settled = vec![
+            PreviewFact::State(PreviewState::Live),
+            PreviewFact::Fault(None),
+        ];
+        self.step("record-live", self.store.set_preview(slug, settled))
             .await?;
         self.note(
             slug,
@@ -277,23 +290,6 @@ impl Inner {
             slug: slug.clone(),
             template: self.config.database_template.clone(),
         }
-    }
-
-    async fn record_live(
-        &self,
-        slug: &GuestName,
-        version: &Version,
-    ) -> Result<Preview, PreviewError> {
-        let facts = vec![
-            PreviewFact::Live {
-                sha: version.sha.clone(),
-                closure: version.closure.clone(),
-                meta: Box::new(version.meta.clone()),
-            },
-            PreviewFact::State(PreviewState::Live),
-            PreviewFact::Fault(None),
-        ];
-        Ok(self.store.set_preview(slug, facts).await?)
     }
 
     /// Leads the preview's URLs to its app.

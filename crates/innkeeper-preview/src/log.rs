@@ -69,7 +69,7 @@ impl Inner {
         let journal: Console = match journal {
             None => Box::pin(stream::empty()),
             Some(session) => Box::pin(stream::unfold(
-                (session, [0; 8192]),
+                (session, vec![0; 8192]),
                 |(mut session, mut piece)| async move {
                     use tokio::io::AsyncReadExt as _;
                     let read = session.stdout.read(&mut piece).await;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use innkeeper_github::client::GithubError;
 use innkeeper_github::report::Report;
 use innkeeper_model::{Failure, GuestName};
 use innkeeper_store::Preview;
@@ -110,7 +111,7 @@ impl Inner {
         let Err(mut error) = github.tell(report).await else {
             return Ok(());
         };
-        let at = error.0.iter().position(|error| error.is_passing());
+        let at = error.0.iter().position(GithubError::is_passing);
         match at.or((!error.0.is_empty()).then_some(0)) {
             Some(at) => Err(error.0.swap_remove(at).into()),
             None => Err(Failure::from(&error).into()),

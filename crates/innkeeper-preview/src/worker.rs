@@ -120,7 +120,7 @@ impl Inner {
             return Ok(Turn::Rest([later, wait].into_iter().flatten().min()));
         }
         let Some(result) = self
-            .unless_overtaken(&preview, None, calls, self.pursue(&preview))
+            .unless_overtaken(&preview, None, calls, Box::pin(self.pursue(&preview)))
             .await
         else {
             return Ok(Turn::Again);
@@ -175,7 +175,7 @@ impl Inner {
             Ok(Err(outcome)) => outcome,
             Ok(Ok(preview)) => {
                 let overtaking = Some((pull_request, id.as_str()));
-                let work = self.pursue(&preview);
+                let work = Box::pin(self.pursue(&preview));
                 match self
                     .unless_overtaken(&preview, overtaking, calls, work)
                     .await

@@ -1,11 +1,26 @@
 //! Dies on command, for the crash tests. Only in debug builds: a release has none of this.
 
+use std::sync::Arc;
+
 use innkeeper_engine::Probe;
 
-/// The probe that the environment asks for: `INNKEEPER_CRASH_LOG` names a file to which every point that
-/// is reached is appended, `INNKEEPER_CRASH_AT` names the point at which the daemon is killed.
-#[cfg(debug_assertions)]
+/// The engine's probe, if the environment asks for one; see [`point`].
 pub(crate) fn probe() -> Option<Probe> {
+    let point = point()?;
+    Some(Arc::new(move |reached: innkeeper_engine::Point| {
+        point(&reached.to_string());
+    }))
+}
+
+/// The previews' probe.
+pub(crate) fn preview_probe() -> Option<innkeeper_preview::Probe> {
+    point()
+}
+
+/// What the environment asks for: `INNKEEPER_CRASH_LOG` names a file to which every point that is reached is
+/// appended, `INNKEEPER_CRASH_AT` names the point at which the daemon is killed.
+#[cfg(debug_assertions)]
+fn point() -> Option<innkeeper_preview::Probe> {
     use std::io::Write;
 
     use nix::sys::signal::{Signal, kill};
@@ -23,25 +38,22 @@ pub(crate) fn probe() -> Option<Probe> {
             .open(path)
             .ok()
     });
-    Some(std::sync::Arc::new(
-        move |point: innkeeper_engine::Point| {
-            let point = point.to_string();
-            if let Some(mut file) = file.as_ref() {
-                // One write, so that lines of steps that run at the same time do not mix.
-                drop(file.write_all(format!("{point}\n").as_bytes()));
+    Some(Arc::new(move |point: &str| {
+        if let Some(mut file) = file.as_ref() {
+            // One write, so that lines of steps that run at the same time do not mix.
+            drop(file.write_all(format!("{point}\n").as_bytes()));
+        }
+        if fatal.as_deref() == Some(point) {
+            kill(Pid::this(), Signal::SIGKILL).ok();
+            // The signal is on its way; nothing more must happen.
+            loop {
+                std::thread::park();
             }
-            if fatal.as_ref() == Some(&point) {
-                kill(Pid::this(), Signal::SIGKILL).ok();
-                // The signal is on its way; nothing more must happen.
-                loop {
-                    std::thread::park();
-                }
-            }
-        },
-    ))
+        }
+    }))
 }
 
 #[cfg(not(debug_assertions))]
-pub(crate) fn probe() -> Option<Probe> {
+fn point() -> Option<innkeeper_preview::Probe> {
     None
 }

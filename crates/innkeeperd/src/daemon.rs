@@ -21,7 +21,7 @@ use crate::api::{self, Context, Peer};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::intake::{self, Bell};
 use crate::lock::{LockError, StateLock};
-use crate::{service, wiring};
+use crate::{previews, service, wiring};
 
 /// How long operations under way may take to end when the daemon stops. What is not done by then goes on
 /// at the next start.
@@ -54,6 +54,9 @@ pub enum DaemonError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What previews need: the files with credentials, GitHub's address.
+    #[error("{0}")]
+    Previews(innkeeper_model::Failure),
     /// The runtime, a signal handler, the server.
     #[error("cannot {action}")]
     System {
@@ -75,6 +78,7 @@ impl Explain for DaemonError {
             Self::Features(error) => error.code(),
             Self::Host(error) => error.code(),
             Self::Engine(error) => error.code(),
+            Self::Previews(failure) => failure.code,
             Self::System { .. } => Code::Internal,
         }
     }
@@ -90,6 +94,7 @@ impl Explain for DaemonError {
             Self::Features(error) => error.remedy(),
             Self::Host(error) => error.remedy(),
             Self::Engine(error) => error.remedy(),
+            Self::Previews(failure) => failure.remedy.clone(),
             Self::System { .. } => None,
         }
     }
@@ -119,7 +124,8 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let config = loaded.config;
     prepare_directories(&config)?;
     let _lock = StateLock::take(&config.state_dir)?;
-    let engine = wiring::engine(&config).await?;
+    let (engine, user_ids) = wiring::engine(&config).await?;
+    let previews = previews::open(&config, &engine, user_ids)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
     let bell = Bell::default();
@@ -133,9 +139,12 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         intake_end.clone(),
     ));
     engine.restore().await?;
+    if let Some(previews) = &previews {
+        previews.start(bell.listen());
+    }
     let context = Context {
         engine: engine.clone(),
-        previews: None,
+        previews: previews.clone(),
         bell,
         config: Arc::new(loaded.report),
         started_at,
@@ -163,6 +172,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     }
     service::stopping();
     info!("stopping; guests go on");
+    if let Some(previews) = &previews {
+        previews.stop().await;
+    }
     if tokio::time::timeout(PATIENCE, engine.stop_working())
         .await
         .is_err()

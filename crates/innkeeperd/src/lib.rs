@@ -6,6 +6,7 @@ mod crash;
 mod daemon;
 pub mod intake;
 mod lock;
+mod previews;
 mod service;
 mod socket;
 mod wiring;

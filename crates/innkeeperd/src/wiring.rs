@@ -8,7 +8,7 @@ use std::time::Duration;
 use innkeeper_engine::{Engine, EngineConfig};
 use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facilities::Facilities;
-use innkeeper_host::features::Features;
+use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{FirewallConfig, NftFirewall};
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::rootfs::{DirConfig, DirRootfs};
@@ -22,8 +22,8 @@ use crate::config::{Config, StorageDriver};
 use crate::crash;
 use crate::daemon::DaemonError;
 
-/// The engine of this host.
-pub(crate) async fn engine(config: &Config) -> Result<Engine, DaemonError> {
+/// The engine of this host, and who owns its guests' files.
+pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonError> {
     let store = Store::open(
         &config.state_dir.join("innkeeper.db"),
         config.network.subnet,
@@ -45,7 +45,9 @@ pub(crate) async fn engine(config: &Config) -> Result<Engine, DaemonError> {
         concurrent_starts: concurrent_starts(config),
         range: config.network.subnet,
     };
-    Ok(Engine::new(engine, store, host, features, crash::probe()))
+    let user_ids = features.user_ids;
+    let engine = Engine::new(engine, store, host, features, crash::probe());
+    Ok((engine, user_ids))
 }
 
 fn concurrent_starts(config: &Config) -> usize {
@@ -70,12 +72,7 @@ async fn facilities(config: &Config, features: &Features) -> Result<Facilities, 
         nameservers: config.network.nameservers.clone(),
     });
     Ok(Facilities {
-        closures: Arc::new(NixClosures::new(NixConfig {
-            program: config.nix.program.clone(),
-            gcroots: config.nix.gcroots_dir.clone(),
-            links: config.state_dir.join("closures"),
-            options: config.nix.options.clone(),
-        })),
+        closures: Arc::new(NixClosures::new(nix(config))),
         rootfs: Arc::new(DirRootfs::new(DirConfig {
             guests: guests.clone(),
             min_free: config.storage.min_free.bytes(),
@@ -102,6 +99,16 @@ async fn facilities(config: &Config, features: &Features) -> Result<Facilities, 
         )
         .await?,
     })
+}
+
+/// How Nix is called.
+pub(crate) fn nix(config: &Config) -> NixConfig {
+    NixConfig {
+        program: config.nix.program.clone(),
+        gcroots: config.nix.gcroots_dir.clone(),
+        links: config.state_dir.join("closures"),
+        options: config.nix.options.clone(),
+    }
 }
 
 fn firewall(config: &Config, secrets: &GuestSecrets) -> Result<NftFirewall, DaemonError> {

@@ -3,6 +3,7 @@
 //! Every setting `a.b` can be overridden by the variable `INNKEEPER_A_B`. A misspelt setting is refused,
 //! with the place in the file.
 
+mod previews;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::api::{ConfigReport, Setting};
 use innkeeper_service::Webhook;
 pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
+pub use previews::{
+    CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews, ReportPlace,
+};
 pub use settings::{
     Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Network, Nix, Ssh, Storage,
     StorageDriver, SupervisorSettings,

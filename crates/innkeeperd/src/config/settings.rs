@@ -11,6 +11,9 @@ use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::previews::{
+    CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
+};
 use innkeeper_service::{ConfigError, Log, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
@@ -37,6 +40,16 @@ pub struct Config {
     pub credentials: Credentials,
     /// How people reach guests.
     pub ssh: Ssh,
+    /// Previews of pull requests.
+    pub previews: Previews,
+    /// How GitHub is reached.
+    pub github: GithubSettings,
+    /// The web server.
+    pub caddy: CaddySettings,
+    /// PostgreSQL for previews.
+    pub database: DatabaseSettings,
+    /// How `preview-config.nix` is evaluated.
+    pub evaluation: EvaluationSettings,
     /// How the daemon works.
     pub engine: EngineSettings,
     /// Installations of predecessors on the same host.
@@ -200,6 +213,11 @@ impl Default for Config {
             storage: Storage::default(),
             credentials: Credentials::default(),
             ssh: Ssh::default(),
+            previews: Previews::default(),
+            github: GithubSettings::default(),
+            caddy: CaddySettings::default(),
+            database: DatabaseSettings::default(),
+            evaluation: EvaluationSettings::default(),
             engine: EngineSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),

@@ -1,0 +1,209 @@
+//! The settings of previews: what they may do, and the servers that they use.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use innkeeper_model::MemorySize;
+use serde::{Deserialize, Serialize};
+
+/// Previews of pull requests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Previews {
+    /// What previews' names are below, such as `preview.example.com`; empty means `PREVIEW_DOMAIN` of
+    /// `webhook.environment_files`. Without either there are no previews.
+    pub domain: String,
+    /// The port in previews' URLs; 0 means 443, or 80 without a certificate.
+    pub port: u16,
+    /// The label with which somebody who may write to a repository approves a commit of a fork.
+    pub approval_label: String,
+    /// Where people read how a preview is: `comment`, `text` (links in the pull request's own text) or `nowhere`.
+    pub report: ReportPlace,
+    /// Whether GitHub shows a deployment for each preview.
+    pub deployments: bool,
+    /// How many previews there may be; 0 means as many as come. The one that was not used for the longest time
+    /// makes room for a new one.
+    pub limit: usize,
+    /// After how many hours without a push or a command a preview goes; 0 means never.
+    pub ttl_hours: u64,
+    /// How long a guest may take until its services can be started, in seconds.
+    pub boot_timeout_seconds: u64,
+    /// How long the setup service may take, in seconds.
+    pub setup_timeout_seconds: u64,
+    /// How long the app may take to answer, in seconds.
+    pub health_timeout_seconds: u64,
+    /// Where secrets for previews are, as `<folder>/<owner>/<repository>.env` in lower case. A repository can
+    /// ask for what is in its own file, and for nothing else.
+    pub secrets_dir: PathBuf,
+    /// The group in a preview's guest that may read its environment and its token.
+    pub group_id: u32,
+    /// Whether a token that can do more than read the one repository is given to guests. Leave it off with a
+    /// token that can write.
+    pub share_token: bool,
+    /// How often previews are compared with the open pull requests, in seconds.
+    pub interval_seconds: u64,
+}
+
+/// Where people read how a preview is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportPlace {
+    /// In one comment of ours.
+    Comment,
+    /// As links in the pull request's own text.
+    Text,
+    /// Nowhere.
+    Nowhere,
+}
+
+/// How GitHub is reached. Credentials stand in `webhook.environment_files`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GithubSettings {
+    /// The API's address.
+    pub api_url: String,
+    /// Where guests clone from: `<clone_url>/<owner>/<repository>.git`.
+    pub clone_url: String,
+    /// A PEM file with certificate authorities to trust beside the system's; empty means none.
+    pub extra_certificates: String,
+}
+
+/// The web server. `docs/previews.md` says what its main file must have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaddySettings {
+    /// The folder of previews' files, which the main file imports.
+    pub directory: PathBuf,
+    /// The main file.
+    pub caddyfile: PathBuf,
+    /// The folder of the tables that Caddy reads at each request.
+    pub table: PathBuf,
+    /// A loopback address of ours alone, on which Caddy looks routes up.
+    pub lookup: SocketAddr,
+    /// Caddy's admin API: the path of a Unix socket, or `<address>:<port>`.
+    pub admin: String,
+    /// `none` (plain HTTP), `files`, `internal` (Caddy's own authority), `on-demand`, or the name of a snippet of
+    /// the main file, such as `cloudflare_tls`.
+    pub tls: String,
+    /// The certificate for `*.<domain>`, with `tls = "files"`.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// PostgreSQL for previews with `database = "host"`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// The folder of the server's Unix socket, such as `/run/postgresql`; empty means that there is no server.
+    pub socket_dir: String,
+    /// The server's port.
+    pub port: u16,
+    /// Our role, a superuser.
+    pub role: String,
+    /// How many connections a preview may have.
+    pub connections: u16,
+    /// The database that a preview's new database is a copy of; empty means an empty one.
+    pub template: String,
+}
+
+/// How `preview-config.nix` is evaluated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// The folder of nixpkgs, best in the store. Previews cannot be evaluated without.
+    pub nixpkgs: String,
+    /// The hash that it must have, `sha256-…`; empty means any.
+    pub nixpkgs_hash: String,
+    /// The module that comes before every preview-config.nix.
+    pub base_module: String,
+    /// Nix's name of the machine; empty means this one.
+    pub system: String,
+    /// The user that evaluates, and owns nothing: a name or a number.
+    pub user: String,
+    /// Where the GC roots of evaluations are.
+    pub gcroots_dir: PathBuf,
+    /// The memory that one evaluation may take.
+    pub memory: MemorySize,
+    /// How long one evaluation may take, in seconds.
+    pub timeout_seconds: u64,
+    /// How long the build of one derivation may take, in seconds.
+    pub build_timeout_seconds: u64,
+    /// How many evaluations run at the same time.
+    pub concurrent: usize,
+}
+
+impl Default for Previews {
+    fn default() -> Self {
+        Self {
+            domain: String::new(),
+            port: 0,
+            approval_label: "preview-approved".to_owned(),
+            report: ReportPlace::Comment,
+            deployments: true,
+            limit: 100,
+            ttl_hours: 0,
+            boot_timeout_seconds: 90,
+            setup_timeout_seconds: 1_200,
+            health_timeout_seconds: 60,
+            secrets_dir: "/var/secrets/previews".into(),
+            group_id: 100,
+            share_token: false,
+            interval_seconds: 300,
+        }
+    }
+}
+
+impl Default for GithubSettings {
+    fn default() -> Self {
+        Self {
+            api_url: "https://api.github.com".to_owned(),
+            clone_url: "https://github.com".to_owned(),
+            extra_certificates: String::new(),
+        }
+    }
+}
+
+impl Default for CaddySettings {
+    fn default() -> Self {
+        Self {
+            directory: "/etc/caddy/previews".into(),
+            caddyfile: "/etc/caddy/Caddyfile".into(),
+            table: "/var/lib/innkeeper-routes".into(),
+            lookup: SocketAddr::from(([127, 0, 0, 1], 3180)),
+            admin: "/run/caddy/admin.sock".to_owned(),
+            tls: "cloudflare_tls".to_owned(),
+            certificate: String::new(),
+            key: String::new(),
+        }
+    }
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            socket_dir: String::new(),
+            port: 5432,
+            role: "postgres".to_owned(),
+            connections: 40,
+            template: String::new(),
+        }
+    }
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self {
+            nixpkgs: String::new(),
+            nixpkgs_hash: String::new(),
+            base_module: String::new(),
+            system: String::new(),
+            user: innkeeper_host::evaluate::DEFAULT_USER.to_owned(),
+            gcroots_dir: "/nix/var/nix/gcroots/innkeeper-evaluations".into(),
+            memory: MemorySize::from_bytes(4 << 30),
+            timeout_seconds: 120,
+            build_timeout_seconds: 1_200,
+            concurrent: 2,
+        }
+    }
+}

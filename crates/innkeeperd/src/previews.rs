@@ -1,0 +1,228 @@
+//! Previews as configured.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper_engine::Engine;
+use innkeeper_github::EnvironmentFiles;
+use innkeeper_github::client::{Credentials, CredentialsError, Github, Settings};
+use innkeeper_github::report::{Place, Style};
+use innkeeper_host::database::{PostgresConfig, PostgresDatabases};
+use innkeeper_host::evaluate::{EvaluationLimits, EvaluatorConfig, NixEvaluator};
+use innkeeper_host::facilities::Databases;
+use innkeeper_host::features::UserIds;
+use innkeeper_host::files::GuestFiles;
+use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Tls};
+use innkeeper_model::preview::RepoName;
+use innkeeper_model::{Failure, chain};
+use innkeeper_preview::{Parts, Previews, PreviewsConfig};
+use tracing::{info, warn};
+
+use crate::config::{Config, ConfigError, ReportPlace};
+use crate::daemon::DaemonError;
+use crate::{crash, wiring};
+
+/// The previews of this host, if it has a domain for them.
+pub(crate) fn open(
+    config: &Config,
+    engine: &Engine,
+    user_ids: UserIds,
+) -> Result<Option<Previews>, DaemonError> {
+    let files = EnvironmentFiles::read(&config.webhook.environment_files)
+        .map_err(|error| DaemonError::Previews(Failure::from(&error)))?;
+    let variable = |name| files.get(name).map(|value| value.expose().to_owned());
+    let domain = match config.previews.domain.as_str() {
+        "" => variable("PREVIEW_DOMAIN").unwrap_or_default(),
+        domain => domain.to_owned(),
+    };
+    if domain.is_empty() {
+        info!("there are no previews: previews.domain is not set");
+        return Ok(None);
+    }
+    let tls = tls(config)?;
+    let repositories = match &config.webhook.allowed_repos {
+        Some(repositories) => repositories.clone(),
+        None => allowed_repos(&variable("ALLOWED_REPOS").unwrap_or_default())?,
+    };
+    let parts = Parts {
+        config: settings(config, &domain, &tls, repositories),
+        engine: engine.clone(),
+        github: github(config, &files)?,
+        evaluator: Arc::new(NixEvaluator::new(evaluator(config))),
+        routes: Arc::new(CaddyRoutes::new(caddy(config, domain, tls)?)),
+        databases: databases(config),
+        files: GuestFiles {
+            guests: config.guests_dir(),
+            user_ids,
+        },
+        probe: crash::preview_probe(),
+    };
+    Ok(Some(Previews::new(parts)))
+}
+
+fn settings(
+    config: &Config,
+    domain: &str,
+    tls: &Tls,
+    repositories: Vec<RepoName>,
+) -> PreviewsConfig {
+    let previews = &config.previews;
+    let label = &previews.approval_label;
+    PreviewsConfig {
+        domain: domain.to_owned(),
+        scheme: if *tls == Tls::None { "http" } else { "https" },
+        port: (previews.port != 0).then_some(previews.port),
+        clone_url: config.github.clone_url.trim_end_matches('/').to_owned(),
+        repositories,
+        approval_label: label.clone(),
+        style: Style {
+            place: match previews.report {
+                ReportPlace::Comment => Place::Comment,
+                ReportPlace::Text => Place::Text,
+                ReportPlace::Nowhere => Place::Nowhere,
+            },
+            deployments: previews.deployments,
+            approve: format!("add the label `{label}`"),
+        },
+        limit: previews.limit,
+        ttl: (previews.ttl_hours != 0).then(|| Duration::from_secs(3_600 * previews.ttl_hours)),
+        boot_timeout: Duration::from_secs(previews.boot_timeout_seconds),
+        setup_timeout: Duration::from_secs(previews.setup_timeout_seconds),
+        health_timeout: Duration::from_secs(previews.health_timeout_seconds),
+        secrets: previews.secrets_dir.clone(),
+        group: previews.group_id,
+        share_token: previews.share_token,
+        database_template: given(&config.database.template),
+        database_port: config.database.port,
+        interval: Duration::from_secs(previews.interval_seconds.max(1)),
+        range: config.network.subnet,
+    }
+}
+
+fn github(config: &Config, files: &EnvironmentFiles) -> Result<Option<Github>, DaemonError> {
+    let credentials = match Credentials::from_files(files) {
+        Ok(credentials) => credentials,
+        Err(error @ CredentialsError::None) => {
+            warn!("previews have to wait: {}", chain(&error));
+            return Ok(None);
+        }
+        Err(error) => return Err(DaemonError::Previews(Failure::from(&error))),
+    };
+    let settings = Settings {
+        base_url: config.github.api_url.clone(),
+        extra_certificates: given(&config.github.extra_certificates).map(PathBuf::from),
+        ..Settings::default()
+    };
+    let github = Github::new(settings, credentials);
+    github
+        .map(Some)
+        .map_err(|error| DaemonError::Previews(Failure::from(&error)))
+}
+
+fn evaluator(config: &Config) -> EvaluatorConfig {
+    let evaluation = &config.evaluation;
+    EvaluatorConfig {
+        nix: wiring::nix(config),
+        nixpkgs: evaluation.nixpkgs.clone().into(),
+        nixpkgs_hash: given(&evaluation.nixpkgs_hash),
+        base_module: evaluation.base_module.clone().into(),
+        system: given(&evaluation.system)
+            .unwrap_or_else(|| format!("{}-linux", std::env::consts::ARCH)),
+        user: evaluation.user.clone(),
+        scratch: config.state_dir.join("evaluations"),
+        roots: evaluation.gcroots_dir.clone(),
+        limits: EvaluationLimits {
+            time: Duration::from_secs(evaluation.timeout_seconds),
+            memory: evaluation.memory,
+            build: Duration::from_secs(evaluation.build_timeout_seconds),
+            ..EvaluationLimits::default()
+        },
+        concurrent: evaluation.concurrent.max(1),
+    }
+}
+
+fn caddy(config: &Config, domain: String, tls: Tls) -> Result<CaddyConfig, DaemonError> {
+    let caddy = &config.caddy;
+    let admin = if caddy.admin.starts_with('/') {
+        Admin::Unix(caddy.admin.clone().into())
+    } else {
+        let address = caddy.admin.parse();
+        Admin::Tcp(address.map_err(|_| {
+            wrong(
+                "caddy.admin",
+                "write the path of a Unix socket, or <address>:<port>",
+            )
+        })?)
+    };
+    Ok(CaddyConfig {
+        directory: caddy.directory.clone(),
+        caddyfile: caddy.caddyfile.clone(),
+        table: caddy.table.clone(),
+        lookup: caddy.lookup,
+        admin,
+        domain,
+        tls,
+        port: (config.previews.port != 0).then_some(config.previews.port),
+    })
+}
+
+fn tls(config: &Config) -> Result<Tls, DaemonError> {
+    let caddy = &config.caddy;
+    Ok(match caddy.tls.as_str() {
+        "none" => Tls::None,
+        "internal" => Tls::Internal,
+        "on-demand" => Tls::OnDemand,
+        "files" if caddy.certificate.is_empty() || caddy.key.is_empty() => {
+            return Err(wrong(
+                "caddy.tls",
+                "with \"files\", caddy.certificate and caddy.key must be set",
+            )
+            .into());
+        }
+        "files" => Tls::Files {
+            certificate: caddy.certificate.clone().into(),
+            key: caddy.key.clone().into(),
+        },
+        "" => return Err(wrong("caddy.tls", "it must not be empty").into()),
+        snippet => Tls::Snippet(snippet.to_owned()),
+    })
+}
+
+fn databases(config: &Config) -> Option<Arc<dyn Databases>> {
+    let database = &config.database;
+    let socket_dir = given(&database.socket_dir)?;
+    Some(Arc::new(PostgresDatabases::new(PostgresConfig {
+        socket_dir: socket_dir.into(),
+        port: database.port,
+        role: database.role.clone(),
+        passwords: config.state_dir.join("passwords"),
+        connections: database.connections,
+        statement_timeout: None,
+        idle_in_transaction_timeout: Some(Duration::from_secs(300)),
+        subnet: config.network.subnet.subnet(),
+    })))
+}
+
+fn allowed_repos(text: &str) -> Result<Vec<RepoName>, ConfigError> {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            RepoName::parse(name).map_err(|error| wrong("ALLOWED_REPOS", &error.to_string()))
+        })
+        .collect()
+}
+
+fn wrong(setting: &'static str, problem: &str) -> ConfigError {
+    ConfigError::Value {
+        setting,
+        problem: problem.to_owned(),
+    }
+}
+
+fn given(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}

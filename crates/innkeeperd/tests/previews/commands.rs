@@ -1,0 +1,106 @@
+//! Previews made by hand.
+
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::api::{LinkKind, PreviewAccepted, PreviewExplanation};
+
+use crate::support::wait_until;
+use crate::town::Town;
+
+#[test]
+fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
+    let town = Town::new();
+    let daemon = town.start();
+    let first = town.commit_app("topic");
+    let client = town.client();
+    let create = r#"{"repo":"octo/web","branch":"topic","slug":"mine"}"#;
+    let accepted = client.call("POST", "/v1/previews", create);
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    assert_eq!(accepted.read::<PreviewAccepted>().slug.as_str(), "mine");
+    let state = || {
+        let view: innkeeper_model::preview::PreviewView = client.get("/v1/previews/mine");
+        (view.preview.state, view.preview.live_sha)
+    };
+    wait_until("it is live", || {
+        state() == (PreviewState::Live, Some(first.clone()))
+    });
+    assert!(town.page("mine").contains(first.as_str()));
+
+    let explained: PreviewExplanation = client.get("/v1/previews/mine/explain");
+    assert_eq!(explained.first_broken(), None, "{explained:#?}");
+    town.inside("mine", &["systemctl", "stop", "preview-app"]);
+    let explained: PreviewExplanation = client.get("/v1/previews/mine/explain");
+    assert_eq!(
+        explained.first_broken().map(|link| link.link),
+        Some(LinkKind::Address)
+    );
+
+    let second = town.commit("topic", &[("x", "y")]);
+    let update = client.call("POST", "/v1/previews/mine/update", "");
+    assert_eq!(update.status, 202, "{update:?}");
+    wait_until("it is updated", || {
+        state() == (PreviewState::Live, Some(second.clone()))
+    });
+    let log = client
+        .call("GET", "/v1/previews/mine/logs?lines=50", "")
+        .body;
+    assert!(
+        log.contains("is live at") && log.contains("serving on port 3000"),
+        "{log}"
+    );
+
+    assert_eq!(client.call("DELETE", "/v1/previews/mine", "").status, 202);
+    wait_until("it is gone", || {
+        client.call("GET", "/v1/previews/mine", "").status == 404
+    });
+    daemon.stop();
+}
+
+#[test]
+fn what_cannot_be_is_refused_at_once() {
+    let town = Town::new();
+    let daemon = town.start();
+    town.commit_app("topic");
+    let client = town.client();
+    let refused = |body: &str| {
+        client
+            .call("POST", "/v1/previews", body)
+            .failure()
+            .code
+            .to_string()
+    };
+    let create = |repo: &str, branch: &str, slug: &str| {
+        format!(r#"{{"repo":"{repo}","branch":"{branch}","slug":"{slug}"}}"#)
+    };
+    assert_eq!(
+        refused(&create("octo/web", "nowhere", "a")),
+        "branch_not_found"
+    );
+    assert_eq!(
+        refused(&create("octo/other", "topic", "a")),
+        "repo_not_accessible"
+    );
+    assert_eq!(refused(&create("octo/web", "topic", "A_b")), "invalid_slug");
+    assert_eq!(
+        refused(&create("octo/web", "topic", &"a".repeat(41))),
+        "slug_too_long"
+    );
+    assert_eq!(
+        refused(&create("octo/web", "topic", "webhook")),
+        "invalid_slug"
+    );
+    assert_eq!(
+        client
+            .call("POST", "/v1/previews", &create("octo/web", "topic", "a"))
+            .status,
+        202
+    );
+    let taken = client.call("POST", "/v1/previews", &create("octo/web", "topic", "a"));
+    assert_eq!(taken.failure().code.to_string(), "slug_conflict");
+    let unknown = client.call("POST", "/v1/previews/b/update", "");
+    assert_eq!(unknown.failure().code.to_string(), "preview_not_found");
+    assert_eq!(client.call("DELETE", "/v1/previews/a", "").status, 202);
+    wait_until("it is gone", || {
+        client.call("GET", "/v1/previews/a", "").status == 404
+    });
+    daemon.stop();
+}

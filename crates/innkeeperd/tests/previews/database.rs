@@ -1,0 +1,223 @@
+//! A preview's database on the host's PostgreSQL.
+
+#![expect(clippy::disallowed_methods, reason = "tests run programs")]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use innkeeper_model::preview::PreviewState;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use crate::support::wait_until;
+use crate::town::{Town, app, other_app, run};
+
+/// A cluster of the test's own, in the test's own network.
+struct Cluster {
+    dir: tempfile::TempDir,
+    server: Child,
+}
+
+impl Cluster {
+    fn start(town: &Town) -> Self {
+        let bin = programs();
+        let user = User::from_name("postgres")
+            .expect("asked")
+            .expect("the package makes it");
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o711)).expect("set");
+        for name in ["data", "socket"] {
+            fs::create_dir(root.join(name)).expect("made");
+            chown(
+                root.join(name),
+                Some(user.uid.as_raw()),
+                Some(user.gid.as_raw()),
+            )
+            .expect("given");
+        }
+        let data = root.join("data");
+        let made = unprivileged(&bin.join("initdb"), &user)
+            .args([
+                "--username=postgres",
+                "--auth=reject",
+                "--no-sync",
+                "--locale=C",
+                "--pgdata",
+            ])
+            .arg(&data)
+            .status()
+            .expect("initdb runs");
+        assert!(made.success());
+        let rules = "local all postgres peer map=innkeeper\n\
+                     host sameuser all 10.100.0.0/16 scram-sha-256\n";
+        fs::write(data.join("pg_hba.conf"), rules).expect("written");
+        fs::write(data.join("pg_ident.conf"), "innkeeper root postgres\n").expect("written");
+        let server = unprivileged(&bin.join("postgres"), &user)
+            .arg("-D")
+            .arg(&data)
+            .args([
+                "-c",
+                "listen_addresses=*",
+                "-c",
+                "fsync=off",
+                "-c",
+                "shared_buffers=16MB",
+            ])
+            .arg("-c")
+            .arg(format!(
+                "unix_socket_directories={}",
+                root.join("socket").display()
+            ))
+            .spawn()
+            .expect("postgres runs");
+        let cluster = Self { dir, server };
+        wait_until("PostgreSQL answers", || {
+            cluster.sql("SELECT 1", town).is_some()
+        });
+        cluster
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    /// What an administrator is told.
+    fn sql(&self, sql: &str, _town: &Town) -> Option<String> {
+        let output = Command::new("psql")
+            .args([
+                "-X", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c", sql, "-h",
+            ])
+            .arg(self.socket())
+            .output()
+            .expect("psql runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        output.status.success().then(|| text.trim().to_owned())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.server.id()).expect("a pid");
+        kill(Pid::from_raw(id), Signal::SIGQUIT).ok();
+        drop(self.server.wait());
+    }
+}
+
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed");
+    let mut versions: Vec<_> = versions
+        .map(|entry| entry.expect("entry").path().join("bin"))
+        .collect();
+    versions.sort();
+    versions
+        .pop()
+        .expect("postgresql is installed: .ci/install does it")
+}
+
+fn unprivileged(program: &Path, user: &User) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={}", user.uid))
+        .arg(format!("--regid={}", user.gid))
+        .arg("--clear-groups")
+        .arg(program)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_database_stays_across_updates_and_goes_with_its_preview() {
+    let socket = tempfile::tempdir().expect("a directory");
+    let link = socket.path().join("postgresql");
+    let more = format!("[database]\nsocket_dir = '{}'", link.display());
+    let more = format!("[network]\nhost_ports = ['tcp/5432']\n{more}");
+    let mut town = Town::with(&more);
+    let cluster = Cluster::start(&town);
+    std::os::unix::fs::symlink(cluster.socket(), &link).expect("linked");
+    let daemon = town.start();
+    town.start_webhook();
+
+    let with = |text: String| text.replace("database = \"container\"", "database = \"host\"");
+    let sha = town.commit("topic", &[("preview-config.nix", &with(app()))]);
+    town.pull(7, "topic", &sha);
+    town.deliver(7, "opened");
+    town.settled(7, &sha, PreviewState::Live);
+    let url = || {
+        let environment = town.inside("web-7", &["cat", "/etc/preview.env"]);
+        let line = environment
+            .lines()
+            .find_map(|line| line.strip_prefix("DATABASE_URL="));
+        line.unwrap_or_else(|| panic!("{environment}"))
+            .trim_matches('\'')
+            .to_owned()
+    };
+    let first = url();
+    assert!(first.starts_with("postgresql://preview_web_7:"), "{first}");
+    let gateway = town
+        .client()
+        .guest("web-7")
+        .host_address
+        .expect("an address");
+    assert!(
+        first.ends_with(&format!("@{gateway}:5432/preview_web_7")),
+        "{first}"
+    );
+
+    // The guest reaches it, and the host does not see the password anywhere.
+    let connect = format!("echo hello, who are you | timeout 5 nc {gateway} 5432");
+    town.inside("web-7", &["sh", "-c", &connect]);
+    let password = first.split([':', '@']).nth(2).expect("there").to_owned();
+    assert!(!town.sandbox.log().contains(&password));
+
+    // As if the app had made a table: as its owner would.
+    let make = "SET ROLE preview_web_7; CREATE TABLE kept (n int)";
+    let in_database = |sql: &str| {
+        run(
+            Path::new("/"),
+            "psql",
+            &[
+                "-X",
+                "-A",
+                "-t",
+                "-U",
+                "postgres",
+                "-d",
+                "preview_web_7",
+                "-h",
+                &cluster.socket().display().to_string(),
+                "-c",
+                sql,
+            ],
+        )
+    };
+    in_database(make);
+    let pushed = town.push(
+        7,
+        "topic",
+        &[("preview-config.nix", &with(other_app("two")))],
+    );
+    town.settled(7, &pushed, PreviewState::Live);
+    assert_eq!(url(), first, "the password changed");
+    let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'kept'";
+    assert_eq!(in_database(tables).trim(), "1");
+
+    let reset = town
+        .client()
+        .call("POST", "/v1/previews/web-7/database/reset", "");
+    assert_eq!(reset.status, 202, "{reset:?}");
+    town.settled(7, &pushed, PreviewState::Live);
+    assert_eq!(in_database(tables).trim(), "0");
+    assert_eq!(url(), first, "the password changed");
+
+    town.close(7);
+    town.gone(7);
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'preview%'";
+    assert_eq!(cluster.sql(left, &town).as_deref(), Some("0"));
+    let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'preview%'";
+    assert_eq!(cluster.sql(left, &town).as_deref(), Some("0"));
+    daemon.stop();
+}

@@ -1,0 +1,421 @@
+//! A sandbox with everything that a preview needs: Caddy, the webhook, and a GitHub with one repository.
+
+#![expect(clippy::disallowed_methods, reason = "tests run programs")]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use innkeeper_github::fake::{FakeGithub, HookTarget, Pull};
+use innkeeper_model::preview::{BranchName, CommitSha, PreviewState, PreviewView, RepoName};
+use tokio::runtime::Runtime;
+
+use crate::github::NOBODYS_GROUP;
+use crate::github::payload::SECRET;
+use crate::github::program::{Program, without_rights, write_secret};
+use crate::support::{Client, Daemon, Sandbox, wait_until};
+
+/// The port on which Caddy serves previews.
+pub(crate) const WEB: u16 = 8080;
+
+pub(crate) const TOKEN: &str = "ghp_token_of_the_host";
+
+pub(crate) struct Town {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) github: FakeGithub,
+    pub(crate) repo: RepoName,
+    pub(crate) runtime: Runtime,
+    webhook: Option<Program>,
+    caddy: Child,
+}
+
+impl Town {
+    pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines of configuration; sections that are here must not be repeated.
+    pub(crate) fn with(more: &str) -> Self {
+        let mut sandbox = Sandbox::new();
+        let runtime = Runtime::new().expect("a runtime");
+        let root = sandbox.path().to_owned();
+        // The evaluator's user, Caddy's and the webhook's pass through here.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("set");
+        write_secret(&root.join("secret"), SECRET);
+        fs::write(root.join("preview.env"), format!("GITHUB_TOKEN={TOKEN}\n")).expect("written");
+        let github = runtime
+            .block_on(FakeGithub::start())
+            .expect("a fake GitHub");
+        let repo = RepoName::parse("octo/web").expect("a name");
+        let git = root.join("web.git");
+        run(
+            &root,
+            "git",
+            &["init", "--quiet", "--bare", "-b", "main", "web.git"],
+        );
+        github.with(|world| {
+            world.add_token(TOKEN, "innkeeper-bot");
+            world
+                .add_repo(repo.clone(), &git)
+                .permissions
+                .insert("maintainer".to_owned(), "write".to_owned());
+        });
+        let nixpkgs = prepared();
+        let setting = |name: &str| root.join(name).display().to_string();
+        sandbox.configure(&format!(
+            "[log]\nlevel = 'info'\n\
+             [webhook]\nlisten = '127.0.0.1:0'\nallowed_repos = []\ngroup = '{NOBODYS_GROUP}'\n\
+             secret_files = ['{secret}']\nenvironment_files = ['{env}']\n\
+             [github]\napi_url = '{api}'\n\
+             [caddy]\ndirectory = '{sites}'\ncaddyfile = '{caddyfile}'\ntable = '{table}'\nadmin = '{admin}'\n\
+             tls = 'none'\n\
+             [evaluation]\nnixpkgs = '{nixpkgs}'\nbase_module = '{nixpkgs}/base/base.nix'\nuser = '64999'\n\
+             gcroots_dir = '{roots}'\n\
+             {more}\n\
+             [previews]\ndomain = 'localhost'\nport = {WEB}\nsecrets_dir = '{secrets}'\n\
+             health_timeout_seconds = 5\nsetup_timeout_seconds = 60\ninterval_seconds = 3600\n",
+            secret = setting("secret"),
+            env = setting("preview.env"),
+            api = github.base_url(),
+            sites = setting("previews"),
+            caddyfile = setting("Caddyfile"),
+            table = setting("table"),
+            admin = setting("admin.sock"),
+            nixpkgs = nixpkgs.display(),
+            roots = setting("evaluation-roots"),
+            secrets = setting("secrets"),
+        ));
+        let caddy = run_caddy(&root);
+        Self {
+            sandbox,
+            github,
+            repo,
+            runtime,
+            webhook: None,
+            caddy,
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.sandbox.path()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.sandbox.client()
+    }
+
+    /// Starts the daemon.
+    pub(crate) fn start(&self) -> Daemon {
+        self.sandbox.start()
+    }
+
+    /// Starts the webhook in front of the daemon, and tells GitHub about it.
+    pub(crate) fn start_webhook(&mut self) {
+        let mut command = without_rights(self.root());
+        command
+            .arg("--config")
+            .arg(self.sandbox.config())
+            .env("INNKEEPER_LOG_LEVEL", "error");
+        let program = Program::run(self.root(), command);
+        let url = format!("http://{}/webhook/github", program.address);
+        self.github.with(|world| {
+            world.hook = Some(HookTarget {
+                url,
+                secret: SECRET.to_owned(),
+            });
+        });
+        self.webhook = Some(program);
+    }
+
+    /// A commit on a branch, with these files; returns its number.
+    pub(crate) fn commit(&self, branch: &str, files: &[(&str, &str)]) -> CommitSha {
+        let work = self.root().join("work");
+        if !work.exists() {
+            run(self.root(), "git", &["clone", "--quiet", "web.git", "work"]);
+        }
+        run(&work, "git", &["checkout", "--quiet", "-B", branch]);
+        for (name, text) in files {
+            fs::write(work.join(name), text).expect("written");
+        }
+        run(&work, "git", &["add", "--all"]);
+        let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
+        let commit = [
+            &identity[..],
+            &["commit", "--quiet", "--allow-empty", "-m", "x"],
+        ]
+        .concat();
+        run(&work, "git", &commit);
+        run(
+            &work,
+            "git",
+            &["push", "--quiet", "--force", "origin", branch],
+        );
+        let sha = run(&work, "git", &["rev-parse", "HEAD"]);
+        CommitSha::parse(sha.trim()).expect("a commit")
+    }
+
+    /// A commit with the fixtures' app.
+    pub(crate) fn commit_app(&self, branch: &str) -> CommitSha {
+        self.commit(branch, &[("preview-config.nix", &app())])
+    }
+
+    /// Opens a pull request of a branch; GitHub tells nobody of it.
+    pub(crate) fn pull(&self, number: u64, branch: &str, sha: &CommitSha) {
+        self.pull_from(number, branch, sha, &self.repo.clone());
+    }
+
+    pub(crate) fn pull_from(&self, number: u64, branch: &str, sha: &CommitSha, head: &RepoName) {
+        let pull = Pull {
+            title: format!("Change {number}"),
+            body: String::new(),
+            open: true,
+            merged: false,
+            author: "alice".to_owned(),
+            head_repo: Some(head.clone()),
+            head_branch: BranchName::parse(branch).expect("a branch"),
+            head_sha: sha.clone(),
+            base_branch: BranchName::parse("main").expect("a branch"),
+        };
+        self.github.with(|world| {
+            let repo = world.repos.get_mut(&self.repo).expect("there");
+            repo.pulls.insert(number, pull);
+        });
+    }
+
+    /// Changes a pull request.
+    pub(crate) fn change(&self, number: u64, change: impl FnOnce(&mut Pull)) {
+        self.github.with(|world| {
+            let repo = world.repos.get_mut(&self.repo).expect("there");
+            change(repo.pulls.get_mut(&number).expect("there"));
+        });
+    }
+
+    /// Has GitHub deliver an event of a pull request as it is now.
+    pub(crate) fn deliver(&self, number: u64, action: &str) {
+        self.deliver_of(number, action, "alice");
+    }
+
+    pub(crate) fn deliver_of(&self, number: u64, action: &str, sender: &str) {
+        let deliver = self.github.deliver(&self.repo, number, action, sender);
+        let attempt = self.runtime.block_on(deliver).expect("a webhook");
+        assert_eq!(attempt.status_code, 202, "{action}");
+    }
+
+    /// Everything of the host ends but the kernel, and what runs by itself at a boot is back.
+    pub(crate) fn reboot(&mut self) {
+        self.sandbox.traces().kill_everything();
+        self.caddy.wait().expect("waited");
+        self.caddy = run_caddy(self.root());
+    }
+
+    /// Sends something to the webhook and returns the answer's status.
+    pub(crate) fn send(&self, sent: &crate::github::payload::Sent) -> u16 {
+        let address = self.webhook.as_ref().expect("runs").address;
+        let mut client = crate::github::client::Client::new(address);
+        self.runtime
+            .block_on(client.deliver(sent))
+            .expect("an answer")
+            .status
+    }
+
+    /// Waits until a delivery was acted on.
+    pub(crate) fn finished(&self, id: &str) {
+        wait_until("the delivery was acted on", || {
+            let answer = self
+                .client()
+                .call("GET", &format!("/v1/deliveries/{id}"), "");
+            answer.status == 200 && answer.body.contains("\"finished_at\":\"")
+        });
+    }
+
+    pub(crate) fn webhook_address(&self) -> std::net::SocketAddr {
+        self.webhook.as_ref().expect("runs").address
+    }
+
+    /// As [`Self::deliver`], by a daemon that may die before it answers: then GitHub is asked to deliver again.
+    pub(crate) fn try_deliver(&self, number: u64, action: &str) {
+        let deliver = self.github.deliver(&self.repo, number, action, "alice");
+        self.runtime.block_on(deliver).expect("a webhook");
+    }
+
+    /// Opens a pull request with the fixtures' app and waits until it is live.
+    pub(crate) fn open(&self, number: u64, branch: &str) -> PreviewView {
+        let sha = self.commit_app(branch);
+        self.pull(number, branch, &sha);
+        self.deliver(number, "opened");
+        self.settled(number, &sha, PreviewState::Live)
+    }
+
+    /// A pull request's branch gets a commit, and GitHub says so.
+    pub(crate) fn push(&self, number: u64, branch: &str, files: &[(&str, &str)]) -> CommitSha {
+        let sha = self.commit(branch, files);
+        self.change(number, |pull| pull.head_sha = sha.clone());
+        self.deliver(number, "synchronize");
+        sha
+    }
+
+    pub(crate) fn close(&self, number: u64) {
+        self.change(number, |pull| pull.open = false);
+        self.deliver(number, "closed");
+    }
+
+    pub(crate) fn slug(number: u64) -> String {
+        format!("web-{number}")
+    }
+
+    /// The preview of a pull request, if there is one.
+    pub(crate) fn preview(&self, number: u64) -> Option<PreviewView> {
+        let path = format!("/v1/previews/{}", Self::slug(number));
+        let answer = self.client().call("GET", &path, "");
+        (answer.status == 200).then(|| answer.read())
+    }
+
+    /// Waits until a commit of a pull request has this state.
+    pub(crate) fn settled(&self, number: u64, sha: &CommitSha, state: PreviewState) -> PreviewView {
+        let mut last = None;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let now = self.preview(number);
+            if let Some(view) = &now
+                && view.preview.wanted_sha == *sha
+                && view.preview.state == state
+            {
+                return now.expect("just seen");
+            }
+            assert!(
+                Instant::now() < deadline,
+                "preview of {number} is not {state}: {now:#?}, before: {last:#?}"
+            );
+            last = now;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until nothing of a pull request's preview is left.
+    pub(crate) fn gone(&self, number: u64) {
+        wait_until("the preview is gone", || self.preview(number).is_none());
+        let guests = self
+            .client()
+            .call("GET", &format!("/v1/guests/{}", Self::slug(number)), "");
+        assert_eq!(guests.status, 404, "{guests:?}");
+        let site = self
+            .root()
+            .join(format!("previews/{}.caddy", Self::slug(number)));
+        assert!(!site.exists(), "{} is left", site.display());
+    }
+
+    /// What a browser gets from a preview's URL: the status and the whole answer.
+    pub(crate) fn browse(&self, slug: &str, path: &str, accept: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", WEB)).expect("Caddy listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("set");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {slug}.localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.get(9..12).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{answer}")), answer)
+    }
+
+    pub(crate) fn page(&self, slug: &str) -> String {
+        let (status, answer) = self.browse(slug, "/", "text/html");
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The texts of our comments on a pull request.
+    pub(crate) fn comments(&self, number: u64) -> Vec<String> {
+        self.github.with(|world| {
+            let comments = &world.repos[&self.repo].comments;
+            let on_it = comments.iter().filter(|comment| comment.issue == number);
+            on_it.map(|comment| comment.body.clone()).collect()
+        })
+    }
+
+    /// Runs a command in a preview's guest and returns what it prints.
+    pub(crate) fn inside(&self, slug: &str, command: &[&str]) -> String {
+        let arguments = [&["exec", slug, "--"], command].concat();
+        let output = self.sandbox.program("agent", &arguments, b"");
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+}
+
+impl Drop for Town {
+    fn drop(&mut self) {
+        drop(self.webhook.take());
+        drop(self.caddy.kill());
+        drop(self.caddy.wait());
+    }
+}
+
+/// The preview-config.nix of the fixtures' app.
+pub(crate) fn app() -> String {
+    let file = "../../tests/fixtures/preview-app/preview-config.nix";
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the fixture")
+}
+
+/// The fixtures' app with another closure.
+pub(crate) fn other_app(tag: &str) -> String {
+    app().replacen(
+        "{\n  system.build",
+        &format!("{{\n  environment.etc.tag.text = \"{tag}\";\n  system.build"),
+        1,
+    )
+}
+
+/// The stand-in for nixpkgs.
+fn prepared() -> PathBuf {
+    let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/prepare");
+    let printed = run(Path::new("/"), &prepare.display().to_string(), &["preview"]);
+    printed.trim().into()
+}
+
+fn run_caddy(root: &Path) -> Child {
+    let main = format!(
+        "{{\n\tadmin unix/{0}/admin.sock\n\tlog {{\n\t\toutput file {0}/caddy.log\n\t}}\n}}\nimport {0}/previews/*.caddy\n",
+        root.display()
+    );
+    fs::create_dir_all(root.join("previews")).expect("made");
+    fs::write(root.join("Caddyfile"), main).expect("written");
+    let child = Command::new("caddy")
+        .args(["run", "--adapter", "caddyfile", "--config"])
+        .arg(root.join("Caddyfile"))
+        .env("HOME", root)
+        .env("XDG_DATA_HOME", root.join("caddy-data"))
+        .env("XDG_CONFIG_HOME", root.join("caddy-config"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("caddy is installed: .ci/install does it");
+    let admin = root.join("admin.sock");
+    let has_sites = root.join("previews/_innkeeper.caddy").exists();
+    wait_until("Caddy listens", || {
+        std::os::unix::net::UnixStream::connect(&admin).is_ok()
+            && (!has_sites || TcpStream::connect(("127.0.0.1", WEB)).is_ok())
+    });
+    child
+}
+
+/// Runs a program to its end and returns what it prints.
+pub(crate) fn run(directory: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
