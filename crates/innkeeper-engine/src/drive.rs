@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use innkeeper_host::facilities::Built;
+use innkeeper_host::facilities::{Built, ProgressSink};
 use innkeeper_model::{
     ClosureSource, EventKind, Explain, Failure, Guest, GuestName, Installable, Operation,
     StorePath, Verb, Want,
@@ -41,17 +41,17 @@ pub(crate) async fn drive(engine: &Engine, name: &GuestName, operation: Option<O
 }
 
 /// Builds a closure for nobody in particular.
-pub(crate) async fn build(inner: &Arc<Inner>, about: &About, installable: &Installable) {
-    let (failure, kind) = match build_closure(inner, about, installable, true).await {
-        Ok(closure) => {
-            let text = format!("{installable} is {closure}.");
+pub(crate) async fn build(
+    inner: &Inner,
+    about: &About,
+    work: impl Future<Output = Result<String, Failure>>,
+) {
+    let (failure, kind) = match work.await {
+        Ok(text) => {
             inner.journal.record(about, EventKind::Note { text }).await;
             (None, EventKind::Finished)
         }
-        Err(error) => {
-            let failure = Failure::from(&error);
-            (Some(failure.clone()), EventKind::Failed { failure })
-        }
+        Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),
     };
     finish(inner, about, failure.as_ref(), kind).await;
 }
@@ -221,7 +221,12 @@ impl Drive<'_> {
             }
             ClosureSource::Flake(installable) => {
                 // A build takes minutes; whoever destroys the guest meanwhile does not wait for it.
-                let build = build_closure(self.inner, &self.about, installable, false);
+                let build = build_closure(
+                    self.inner,
+                    self.inner.journal.sink(&self.about),
+                    installable,
+                    false,
+                );
                 tokio::select! {
                     built = build => built?,
                     () = self.wait_until_superseded(guest.want) => {
@@ -372,9 +377,9 @@ fn known(guest: &Guest) -> Result<&StorePath, EngineError> {
 }
 
 /// Builds an output, or takes what was built before when `anew` is false or nothing has changed.
-async fn build_closure(
-    inner: &Arc<Inner>,
-    about: &About,
+pub(crate) async fn build_closure(
+    inner: &Inner,
+    progress: ProgressSink,
     installable: &Installable,
     anew: bool,
 ) -> Result<StorePath, EngineError> {
@@ -391,10 +396,6 @@ async fn build_closure(
     {
         return Ok(built.closure.clone());
     }
-    let progress = {
-        let (journal, about) = (inner.journal.clone(), about.clone());
-        Arc::new(move |progress| journal.progress(&about, progress))
-    };
     let built = inner
         .host
         .closures

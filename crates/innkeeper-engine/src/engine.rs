@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_host::facilities::{Console, Facilities};
+use innkeeper_host::facilities::{Console, Facilities, ProgressSink};
 use innkeeper_host::features::Features;
 use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
 use innkeeper_model::{
-    ClosureSource, EventKind, Guest, GuestKind, GuestName, Installable, Limits, Operation,
+    ClosureSource, EventKind, Failure, Guest, GuestKind, GuestName, Installable, Limits, Operation,
     OperationId, OperationState, SlotRange, StorePath, Verb, Want,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
@@ -207,6 +207,29 @@ impl Engine {
     pub async fn build(&self, request: BuildRequest, actor: &str) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         let installable = self.installable(request.installable.as_deref())?;
+        let inner = Arc::clone(&self.inner);
+        let work = async move |progress| {
+            let closure = drive::build_closure(&inner, progress, &installable, true).await;
+            let closure = closure.map_err(|error| Failure::from(&error))?;
+            Ok(format!("{installable} is {closure}."))
+        };
+        self.build_with(actor, work).await
+    }
+
+    /// Does a build as an operation that is followed like all others. `work` is given where its progress goes, and
+    /// returns what was built as a sentence.
+    ///
+    /// # Errors
+    /// When the engine is stopping, or the operation cannot be recorded.
+    pub async fn build_with<F>(
+        &self,
+        actor: &str,
+        work: impl FnOnce(ProgressSink) -> F + Send + 'static,
+    ) -> Result<Accepted, EngineError>
+    where
+        F: Future<Output = Result<String, Failure>> + Send + 'static,
+    {
+        self.refuse_when_stopping()?;
         let operation = self.inner.store.begin_operation(Verb::Build, actor).await?;
         let about = About {
             operation: Some(operation.id),
@@ -217,7 +240,8 @@ impl Engine {
             .record(&about, EventKind::Accepted { verb: Verb::Build })
             .await;
         let inner = Arc::clone(&self.inner);
-        self.spawn(async move { drive::build(&inner, &about, &installable).await });
+        let work = work(inner.journal.sink(&about));
+        self.spawn(async move { drive::build(&inner, &about, work).await });
         Ok(Accepted {
             operation: operation.id,
             guest: None,

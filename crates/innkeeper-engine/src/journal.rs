@@ -1,5 +1,8 @@
 //! Events: stored, and told to whoever listens.
 
+use std::sync::Arc;
+
+use innkeeper_host::facilities::ProgressSink;
 use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
 use innkeeper_store::Store;
 use jiff::Timestamp;
@@ -63,8 +66,14 @@ impl Journal {
         self.progress(&about, progress);
     }
 
+    /// Where the progress of a build goes.
+    pub(crate) fn sink(&self, about: &About) -> ProgressSink {
+        let (journal, about) = (self.clone(), about.clone());
+        Arc::new(move |progress| journal.progress(&about, progress))
+    }
+
     /// Tells how a build goes, without storing it.
-    pub(crate) fn progress(&self, about: &About, progress: BuildProgress) {
+    fn progress(&self, about: &About, progress: BuildProgress) {
         self.tell(Event {
             seq: 0,
             time: Timestamp::now(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use innkeeper_host::database::DatabaseSpec;
 use innkeeper_host::evaluate::EvaluationKey;
-use innkeeper_host::facilities::Evaluated;
+use innkeeper_host::facilities::{Evaluated, ProgressSink};
 use innkeeper_host::route::{RouteSpec, RouteState};
 use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName, Secret};
 use innkeeper_model::{BuildProgress, Code, Explain, Guest, GuestName, GuestState, StorePath};
@@ -162,7 +162,16 @@ impl Inner {
         let record = &preview.record;
         let (slug, sha) = (&record.slug, &record.wanted_sha);
         let (building, mut builds) = watch::channel(());
-        let mut making = pin!(self.evaluate_commit(slug, &record.repo, sha, building));
+        let journal = self.engine.journal().clone();
+        let follower = slug.clone();
+        let told = AtomicBool::new(false);
+        let progress = Arc::new(move |progress: BuildProgress| {
+            if progress.to_build > 0 && !told.swap(true, Ordering::Relaxed) {
+                building.send_replace(());
+            }
+            journal.build_progress(&follower, progress);
+        });
+        let mut making = pin!(self.evaluate_commit(&record.repo, sha, progress));
         let (key, made) = loop {
             tokio::select! {
                 made = &mut making => break made?,
@@ -186,17 +195,15 @@ impl Inner {
         })
     }
 
-    /// Evaluates and builds the configuration of a commit. How it goes is told to whoever follows `name`, and
-    /// `building` changes when there is something to build.
+    /// Evaluates and builds the configuration of a commit.
     ///
     /// # Errors
     /// When there is none, or it is wrong.
     pub(crate) async fn evaluate_commit(
         &self,
-        name: &GuestName,
         repo: &RepoName,
         sha: &CommitSha,
-        building: watch::Sender<()>,
+        progress: ProgressSink,
     ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
         let text = self.github()?.preview_config(repo, sha).await?;
         let text = text.ok_or_else(|| PreviewError::ConfigMissing {
@@ -216,15 +223,6 @@ impl Inner {
             key: key.clone(),
             closure: known.closure,
             meta: known.meta,
-        });
-        let journal = self.engine.journal().clone();
-        let follower = name.clone();
-        let told = AtomicBool::new(false);
-        let progress = Arc::new(move |progress: BuildProgress| {
-            if progress.to_build > 0 && !told.swap(true, Ordering::Relaxed) {
-                building.send_replace(());
-            }
-            journal.build_progress(&follower, progress);
         });
         let made = self
             .evaluator

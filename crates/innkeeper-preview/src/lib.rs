@@ -19,6 +19,7 @@
 //! | `worker` | the next delivery of a preview, and what becomes of it |
 //! | [`aim`] | what is left to do for a record: a pure function |
 //! | `bring_up` | from a commit to an app that answers, or back to the last good version |
+//! | `build` | a closure without a preview |
 //! | `guest` | the preview's guest with the right closure |
 //! | `furnish` | what the guest is told: environment, secrets, token |
 //! | `app` | the services in the guest, and whether they answer |
@@ -31,6 +32,7 @@
 pub mod aim;
 mod app;
 mod bring_up;
+mod build;
 mod config;
 mod desk;
 mod error;

@@ -52,7 +52,7 @@ pub struct Parts {
 /// The previews of this host. Clones are the same.
 #[derive(Clone)]
 pub struct Previews {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {

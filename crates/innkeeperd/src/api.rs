@@ -70,6 +70,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/previews/{slug}/database/reset", post(previews::reset_database))
         .route("/v1/previews/{slug}/logs", get(previews::logs))
         .route("/v1/previews/{slug}/explain", get(previews::explain))
+        .route("/v1/preview-builds", post(previews::build))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))

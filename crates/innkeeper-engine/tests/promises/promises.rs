@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_host::facilities::ProgressSink;
 use innkeeper_host::features::{Features, UserIdsChoice};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::{
-    Cpus, EventKind, GuestName, GuestState, Installable, Limits, MemorySize, Operation,
-    OperationState, SlotRange, UnitPhase, Want,
+    BuildProgress, Code, Cpus, EventKind, Failure, GuestName, GuestState, Installable, Limits,
+    MemorySize, Operation, OperationState, SlotRange, UnitPhase, Verb, Want,
 };
 use innkeeper_store::Store;
 
@@ -365,6 +366,40 @@ async fn a_build_is_remembered_for_the_next_guest() {
 }
 
 #[tokio::test]
+async fn a_build_that_somebody_else_does_is_followed_like_the_engines_own() {
+    let inn = inn();
+    let mut live = inn.engine.journal().listen();
+    let work = async |progress: ProgressSink| {
+        progress(BuildProgress::default());
+        Ok("It is built.".to_owned())
+    };
+    let accepted = inn.engine.build_with("test", work).await.expect("accepted");
+    let mut kinds = Vec::new();
+    while !kinds.last().is_some_and(EventKind::is_final) {
+        let event = live.recv().await.expect("an event");
+        assert_eq!(event.operation, Some(accepted.operation));
+        kinds.push(event.kind);
+    }
+    let verb = Verb::Build;
+    let text = "It is built.".to_owned();
+    let progress = BuildProgress::default();
+    let expected = [
+        EventKind::Accepted { verb },
+        EventKind::Progress { progress },
+        EventKind::Note { text },
+        EventKind::Finished,
+    ];
+    assert_eq!(kinds, expected);
+
+    let failure = Failure::new(Code::PreviewConfigInvalid, "'routes' is missing");
+    let fails = failure.clone();
+    let work = async move |_: ProgressSink| Err(fails);
+    let accepted = inn.engine.build_with("test", work).await.expect("accepted");
+    let ended = inn.engine.ended_operation(accepted.operation).await;
+    assert_eq!(ended.expect("there").failure, Some(failure));
+}
+
+#[tokio::test]
 async fn a_stopping_engine_takes_no_new_work() {
     let inn = inn();
     inn.engine.stop_working().await;
@@ -373,8 +408,5 @@ async fn a_stopping_engine_takes_no_new_work() {
         .create(Inn::request("web"), "test")
         .await
         .expect_err("refused");
-    assert_eq!(
-        innkeeper_model::Failure::from(&refused).code.as_str(),
-        "shutting_down"
-    );
+    assert_eq!(Failure::from(&refused).code.as_str(), "shutting_down");
 }

@@ -6,6 +6,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+use innkeeper_model::api::Accepted;
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
 use innkeeper_model::preview::{PreviewView, parse_slug};
 use innkeeper_model::{Code, Failure, GuestName};
@@ -58,6 +59,16 @@ pub(super) async fn create(
 ) -> Started {
     Ok(accepted(
         previews.create(body(&request)?, &peer.actor()).await?,
+    ))
+}
+
+pub(super) async fn build(
+    All(previews): All,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    Ok(accepted(
+        previews.build(body(&request)?, &peer.actor()).await?,
     ))
 }
 

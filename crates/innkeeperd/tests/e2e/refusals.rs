@@ -84,17 +84,18 @@ fn a_host_without_a_domain_for_previews_says_so() {
     let _daemon = sandbox.start();
     let client = sandbox.client();
     for (method, path) in [
-        ("GET", ""),
-        ("POST", ""),
-        ("GET", "/web-7"),
-        ("DELETE", "/web-7"),
-        ("POST", "/web-7/update"),
-        ("POST", "/web-7/approve"),
-        ("POST", "/web-7/database/reset"),
-        ("GET", "/web-7/logs"),
-        ("GET", "/web-7/explain"),
+        ("GET", "previews"),
+        ("POST", "previews"),
+        ("GET", "previews/web-7"),
+        ("DELETE", "previews/web-7"),
+        ("POST", "previews/web-7/update"),
+        ("POST", "previews/web-7/approve"),
+        ("POST", "previews/web-7/database/reset"),
+        ("GET", "previews/web-7/logs"),
+        ("GET", "previews/web-7/explain"),
+        ("POST", "preview-builds"),
     ] {
-        let path = format!("/v1/previews{path}");
+        let path = format!("/v1/{path}");
         let failure = client.call(method, &path, "").failure();
         assert_says(&failure, "invalid_config", "previews");
         let remedy = failure.remedy.expect("a remedy");
