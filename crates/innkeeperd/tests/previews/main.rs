@@ -27,3 +27,4 @@ mod town;
 #[path = "../intake/weather.rs"]
 #[expect(dead_code, reason = "the test of the intake uses more of it")]
 mod weather;
+mod words;
