@@ -86,8 +86,7 @@
             _: configuration: configuration.pkgs.stdenv.hostPlatform.system == system
           );
           toplevels = lib.mapAttrs' (
-            name: configuration:
-            lib.nameValuePair "system-${name}" configuration.config.system.build.toplevel
+            name: configuration: lib.nameValuePair "system-${name}" configuration.config.system.build.toplevel
           ) (ofThisSystem self.nixosConfigurations);
           scenarios = import ./tests/nixos { inherit self pkgs lib; };
         in
@@ -96,8 +95,7 @@
         // lib.mapAttrs' (name: lib.nameValuePair "nixos-${name}") scenarios
         // lib.optionalAttrs (system == "x86_64-linux") (
           lib.mapAttrs' (
-            name: configuration:
-            lib.nameValuePair "template-${name}" configuration.config.system.build.toplevel
+            name: configuration: lib.nameValuePair "template-${name}" configuration.config.system.build.toplevel
           ) template.nixosConfigurations
         )
         // {

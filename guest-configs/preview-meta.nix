@@ -30,7 +30,8 @@ let
   };
   # As earlier installations wrote it: the field only where it is set.
   plainRoute =
-    route: { inherit (route) path port; } // lib.optionalAttrs route.stripPrefix { stripPrefix = true; };
+    route:
+    { inherit (route) path port; } // lib.optionalAttrs route.stripPrefix { stripPrefix = true; };
   plain = {
     inherit (meta)
       setupService

@@ -85,7 +85,10 @@ rec {
   ];
 
   # Whether a path is in the Nix store, where everybody can read it, guests included.
-  inStore = path: builtins.substring 0 (builtins.stringLength builtins.storeDir) "${toString path}" == builtins.storeDir;
+  inStore =
+    path:
+    builtins.substring 0 (builtins.stringLength builtins.storeDir) "${toString path}"
+    == builtins.storeDir;
 
   # The kernel's limit for the name of an interface (IFNAMSIZ without the final zero).
   isInterfaceName = text: builtins.stringLength text <= 15 && match "[^/[:space:]:]+" text != null;

@@ -33,10 +33,11 @@ let
   entry =
     option:
     let
-      lines =
-        [ "- type: ${option.type}" ]
-        ++ optional (option ? default) (line "default" option.default)
-        ++ optional (option ? example) (line "example" option.example);
+      lines = [
+        "- type: ${option.type}"
+      ]
+      ++ optional (option ? default) (line "default" option.default)
+      ++ optional (option ? example) (line "example" option.example);
     in
     ''
       ## ${option.name}
@@ -45,9 +46,9 @@ let
 
       ${concatStringsSep "\n" lines}
     '';
-  visible = filter (option: option.visible && !option.internal && !lib.hasInfix "_module" option.name) (
-    lib.optionAttrSetToDocList options
-  );
+  visible = filter (
+    option: option.visible && !option.internal && !lib.hasInfix "_module" option.name
+  ) (lib.optionAttrSetToDocList options);
 in
 ''
   # Options of the NixOS modules

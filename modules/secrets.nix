@@ -14,7 +14,7 @@ in
     agentCredentials = lib.mkOption {
       type = lib.types.attrsOf lib.types.str;
       default = { };
-      example = lib.literalExpression ''{ oauth_token = config.sops.secrets.claude.path; }'';
+      example = lib.literalExpression "{ oauth_token = config.sops.secrets.claude.path; }";
       description = ''
         What each new agent gets in {file}`/mnt/claude-creds`: the file's name there, and its path on the host. systemd
         hands the files to the daemon (`LoadCredential`), so root alone needs to be able to read them. A new value

@@ -40,7 +40,9 @@ in
       inherit (cfg) authKeyFile;
       interfaceName = if cfg.mode == "userspace" then "userspace-networking" else "tailscale0";
       extraDaemonFlags = lib.optional (cfg.mode == "userspace") "--socks5-server=localhost:1055";
-      extraUpFlags = lib.optional (cfg.tags != [ ]) "--advertise-tags=${lib.concatStringsSep "," cfg.tags}";
+      extraUpFlags = lib.optional (
+        cfg.tags != [ ]
+      ) "--advertise-tags=${lib.concatStringsSep "," cfg.tags}";
       openFirewall = true;
     };
   };

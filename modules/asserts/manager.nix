@@ -17,7 +17,9 @@ let
   inSubnet = builtins.filter (entry: ours.inside entry.address network.subnet) allAddresses;
   trusted = builtins.filter (lib.hasPrefix "ve-") config.networking.firewall.trustedInterfaces;
   natted = builtins.filter (lib.hasPrefix "ve-") config.networking.nat.internalInterfaces;
-  badNameservers = builtins.filter (text: ours.address text == null || lib.hasPrefix "127." text) network.nameservers;
+  badNameservers = builtins.filter (
+    text: ours.address text == null || lib.hasPrefix "127." text
+  ) network.nameservers;
 in
 {
   config = lib.mkIf cfg.enable {

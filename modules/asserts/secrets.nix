@@ -20,7 +20,9 @@ in
     assertions = [
       {
         assertion = badNames == [ ];
-        message = "services.innkeeper.secrets.agentCredentials has ${lib.concatMapStringsSep ", " (name: "\"${name}\"") badNames}, which cannot be a file's name in a guest. Use letters, digits and '._-', 64 at most, for example \"oauth_token\".";
+        message = "services.innkeeper.secrets.agentCredentials has ${
+          lib.concatMapStringsSep ", " (name: "\"${name}\"") badNames
+        }, which cannot be a file's name in a guest. Use letters, digits and '._-', 64 at most, for example \"oauth_token\".";
       }
     ]
     ++ map (secret: {

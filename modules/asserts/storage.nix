@@ -2,12 +2,10 @@
 let
   cfg = config.services.innkeeper.storage;
   isName = text: builtins.match "[a-zA-Z0-9_.+][a-zA-Z0-9_.+-]*" text != null;
-  named =
-    option:
-    {
-      assertion = isName cfg.${option};
-      message = "services.innkeeper.storage.${option} is \"${cfg.${option}}\", which is no name for LVM: letters, digits and '_.+-' are allowed, and '-' not in front. Write for example \"innkeeper\".";
-    };
+  named = option: {
+    assertion = isName cfg.${option};
+    message = "services.innkeeper.storage.${option} is \"${cfg.${option}}\", which is no name for LVM: letters, digits and '_.+-' are allowed, and '-' not in front. Write for example \"innkeeper\".";
+  };
 in
 {
   config = lib.mkIf (cfg.backend == "lvm-thin") {

@@ -26,7 +26,8 @@ let
     }).config;
 
   messages =
-    module: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) (evaluate module).assertions);
+    module:
+    map (entry: entry.message) (builtins.filter (entry: !entry.assertion) (evaluate module).assertions);
 
   # Whether a configuration is refused altogether: a misspelt option, a wrong type.
   # The package is left out because a derivation is too deep to be forced whole.
@@ -44,7 +45,12 @@ let
     in
     !(builtins.tryEval (builtins.deepSeq (removeAttrs innkeeper [ "package" ]) true)).success;
 
-  inn = settings: { services.innkeeper = { enable = true; } // settings; };
+  inn = settings: {
+    services.innkeeper = {
+      enable = true;
+    }
+    // settings;
+  };
   store = "${builtins.storeDir}/00000000000000000000000000000000-secret";
 in
 {
@@ -221,19 +227,23 @@ in
   notRefused =
     let
       wrong = {
-    misspelt-option = { services.innkeeper.enabel = true; };
-    misspelt-in-network = inn { network.externalInterfaces = "eth0"; };
-    misspelt-in-caddy = inn { caddy.domian = "x.example.org"; };
-    enable-is-text = { services.innkeeper.enable = "yes"; };
-    nameservers-is-text = inn { settings.network.nameservers = "9.9.9.9"; };
-    subnet-is-a-number = inn { settings.network.subnet = 10; };
-    backend-is-unknown = inn { storage.backend = "zfs"; };
-    threshold-is-out-of-range = inn { storage.autoextend.threshold = 120; };
-    state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
-    supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };
-    port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
-    credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };
-  };
+        misspelt-option = {
+          services.innkeeper.enabel = true;
+        };
+        misspelt-in-network = inn { network.externalInterfaces = "eth0"; };
+        misspelt-in-caddy = inn { caddy.domian = "x.example.org"; };
+        enable-is-text = {
+          services.innkeeper.enable = "yes";
+        };
+        nameservers-is-text = inn { settings.network.nameservers = "9.9.9.9"; };
+        subnet-is-a-number = inn { settings.network.subnet = 10; };
+        backend-is-unknown = inn { storage.backend = "zfs"; };
+        threshold-is-out-of-range = inn { storage.autoextend.threshold = 120; };
+        state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
+        supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };
+        port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
+        credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };
+      };
     in
     builtins.filter (name: !refused wrong.${name}) (builtins.attrNames wrong)
     # Were a right configuration refused as well, the rest would say nothing.

@@ -77,7 +77,8 @@ let
         { nixpkgs.hostPlatform = "x86_64-linux"; }
       ];
     }).config;
-  failed = config: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) config.assertions);
+  failed =
+    config: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) config.assertions);
 
   unitsOfOurs = system: map (unit system) ours;
 
@@ -97,7 +98,9 @@ in
   pgHba = config.services.postgresql.authentication;
   previews = {
     "a repository's own configuration is taken as it is" =
-      failed preview == [ ] && preview.system.build ? previewMeta && preview.system.build.toplevel.drvPath != "";
+      failed preview == [ ]
+      && preview.system.build ? previewMeta
+      && preview.system.build.toplevel.drvPath != "";
     "and says what it said" =
       builtins.fromJSON preview.environment.etc."preview-meta.json".text
       == builtins.fromJSON (builtins.readFile ./fixtures/preview-meta.json);
@@ -156,7 +159,9 @@ in
                   nixpkgs.hostPlatform = "x86_64-linux";
                   boot.isContainer = true;
                   system.stateVersion = "26.05";
-                  services.innkeeper = settings.${name} // { package = pkgs.hello; };
+                  services.innkeeper = settings.${name} // {
+                    package = pkgs.hello;
+                  };
                 }
               )
             ];
