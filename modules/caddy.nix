@@ -1,12 +1,14 @@
 # The web server in front of previews: the certificate, the folder that sites are imported from.
 #
-# The sites come from Innkeeper, the wildcard site among them: the first route of a preview brings it. The snippet and
+# The sites come from Innkeeper, the wildcard site among them: the first route of a preview brings it, with
+# `stream_close_delay`, so that WebSockets outlive a reload. GitHub's way to the webhook is declared here. The snippet and
 # the folder are those that the contract of earlier installations says, so that their site files keep working.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.services.innkeeper.caddy;
   inherit (cfg) certificate;
+  inherit (config.services.innkeeper) webhook;
 
   # The directory of the tables that Caddy reads at each request.
   table = "/var/lib/innkeeper-routes";
@@ -20,6 +22,7 @@ in
 {
   imports = [
     ./manager/options.nix
+    ./webhook.nix
     ./asserts/caddy.nix
   ];
 
@@ -28,12 +31,18 @@ in
     domain = mkOption {
       type = types.str;
       example = "preview.example.org";
-      description = "The domain below which each preview has a name. `*.<domain>` must lead to this host.";
+      description = ''
+        The domain below which each preview has a name. `*.<domain>` must lead to this host. GitHub delivers to
+        `https://webhook.<domain>/webhook/github` ({option}`services.innkeeper.webhook`).
+      '';
     };
     importDirectory = mkOption {
       type = types.strMatching "/[^[:space:]*?\"{}]*";
       default = "/etc/caddy/previews";
-      description = "The folder whose files `*.caddy` are part of Caddy's configuration. Only root may write there.";
+      description = ''
+        The folder whose files `*.caddy` are part of Caddy's configuration. Only root may write there. A
+        {file}`webhook.caddy` of an earlier installation has to go: that site is declared here.
+      '';
     };
     certificate.files = mkOption {
       type = types.nullOr (
@@ -97,6 +106,18 @@ in
           ${tls}
         }
 
+        ${lib.optionalString webhook.enable ''
+          webhook.${cfg.domain} {
+            import cloudflare_tls
+            @public path /webhook/github /health
+            handle @public {
+              reverse_proxy ${webhook.listen}
+            }
+            handle {
+              respond 404
+            }
+          }
+        ''}
         import ${cfg.importDirectory}/*.caddy
       '';
     };

@@ -8,5 +8,6 @@
     ./postgresql.nix
     ./secrets.nix
     ./tailscale.nix
+    ./webhook.nix
   ];
 }

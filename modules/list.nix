@@ -9,4 +9,5 @@
   postgresql = ./postgresql.nix;
   secrets = ./secrets.nix;
   tailscale = ./tailscale.nix;
+  webhook = ./webhook.nix;
 }

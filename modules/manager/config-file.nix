@@ -1,5 +1,6 @@
-# The daemon's TOML, refused at build time when the daemon would refuse it.
+# The TOML of daemon and webhook, refused at build time when they would refuse it.
 {
+  lib,
   pkgs,
   package,
   settings,
@@ -11,6 +12,12 @@ in
 if runsHere then
   pkgs.runCommand "innkeeper-config-checked.toml" { } ''
     ${package}/bin/innkeeperd --check-config --config ${file} > /dev/null
+    ${lib.optionalString (settings ? webhook) ''
+      # It asks for the secrets too, and those are not here.
+      mkdir credentials
+      echo none > credentials/webhook-secret
+      CREDENTIALS_DIRECTORY=$PWD/credentials ${package}/bin/innkeeper-webhook --check-config --config ${file} > /dev/null
+    ''}
     cp ${file} $out
   ''
 else

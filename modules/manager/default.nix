@@ -9,7 +9,7 @@ let
   cfg = config.services.innkeeper;
 
   configFile = import ./config-file.nix {
-    inherit pkgs;
+    inherit lib pkgs;
     inherit (cfg) package settings;
   };
 in

@@ -49,6 +49,8 @@ in
         "nix-daemon.socket"
         "systemd-machined.service"
       ];
+      # What keeps it from starting, such as a full disk, may pass.
+      startLimitIntervalSec = 0;
       unitConfig.RequiresMountsFor = [ cfg.settings.state_dir ];
       restartTriggers = [ config.environment.etc."innkeeper/config.toml".source ];
       # One short gap instead of a stop before the switch and a start after it.
@@ -100,7 +102,7 @@ in
           "CAP_FOWNER"
           "CAP_FSETID"
           "CAP_DAC_OVERRIDE"
-          "CAP_SETUID" # `agent exec --user`
+          "CAP_SETUID" # `agent exec --user`, evaluations of previews
           "CAP_SETGID"
           "CAP_SETPCAP" # taking all capabilities from whoever evaluates a preview, for good
         ];

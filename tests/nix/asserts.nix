@@ -66,6 +66,10 @@ in
       };
       services.innkeeper.postgresql.enable = true;
       services.innkeeper.secrets.agentCredentials.oauth_token = "/run/secrets/claude";
+      services.innkeeper.webhook = {
+        enable = true;
+        secretFile = "/run/secrets/webhook";
+      };
     };
 
     manager-subnet-is-no-network = inn { settings.network.subnet = "10.100.0.1/16"; };
@@ -209,6 +213,32 @@ in
     secrets-are-in-the-store = inn { secrets.agentCredentials.oauth_token = store; };
     secrets-path-is-relative = inn { settings.credentials.directory = "secrets"; };
 
+    webhook-has-no-secret = inn { webhook.enable = true; };
+    webhook-has-two-sources-of-secrets = inn {
+      webhook = {
+        enable = true;
+        secretFile = "/var/secrets/webhook-secret";
+        environmentFile = "/var/secrets/preview.env";
+      };
+    };
+    webhook-previous-secret-is-alone = inn {
+      webhook = {
+        enable = true;
+        previousSecretFile = "/var/secrets/webhook-secret-old";
+        environmentFile = "/var/secrets/preview.env";
+      };
+    };
+    webhook-has-no-daemon.services.innkeeper.webhook = {
+      enable = true;
+      secretFile = "/var/secrets/webhook-secret";
+    };
+    webhook-secret-is-in-the-store = inn {
+      webhook = {
+        enable = true;
+        secretFile = store;
+      };
+    };
+
     tailscale-key-is-in-the-store = inn {
       tailscale = {
         enable = true;
@@ -242,6 +272,8 @@ in
         state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
         supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };
         port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
+        webhook-is-open-to-everybody = inn { webhook.listen = "0.0.0.0:3100"; };
+        repository-is-a-pattern = inn { webhook.allowedRepos = [ "octo/*" ]; };
         credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };
       };
     in
