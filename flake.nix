@@ -73,7 +73,7 @@
         {
           default = manager;
           inherit manager;
-          docs = import ./modules/docs.nix { inherit lib pkgs; };
+          docs = import ./modules/docs.nix { inherit lib pkgs manager; };
           nixos-anywhere = nixos-anywhere.packages.${systemOf pkgs}.default;
         }
       );

@@ -12,11 +12,14 @@ craneLib.devShell {
     gnumake
     iproute2
     jq
+    mypy
     nftables
     nix
     nixfmt
     openssh
+    openssl
     postgresql
+    python3
     shellcheck
     statix
     systemd

@@ -5,8 +5,8 @@
   committed,
 }:
 pkgs.runCommand "innkeeper-options-reference" { } ''
-  diff -u ${committed} ${generated}/options.md || {
-    echo "docs/options.md is out of date: nix build .#docs && cp result/options.md docs/options.md" >&2
+  diff -u ${committed} ${generated}/share/doc/innkeeper/options.md || {
+    echo "docs/options.md is out of date: nix build .#docs && cp result/share/doc/innkeeper/options.md docs/" >&2
     exit 1
   }
   touch $out

@@ -1,5 +1,11 @@
-# docs/options.md: every option of ours, from the modules themselves.
-{ lib, pkgs }:
+# Everything that there is to read, in one package: pages, the reference of options made from the modules themselves, man
+# pages and completions.
+{
+  lib,
+  pkgs,
+  # The package of our programs.
+  manager,
+}:
 let
   evaluated = lib.evalModules {
     modules = [
@@ -15,5 +21,20 @@ let
     inherit lib;
     options = evaluated.options.services.innkeeper;
   };
+  pages = lib.fileset.toSource {
+    root = ../docs;
+    fileset = lib.fileset.fileFilter (file: file.hasExt "md") ../docs;
+  };
 in
-pkgs.writeTextDir "options.md" text // { inherit text; }
+pkgs.runCommand "innkeeper-docs" { } ''
+  pages=$out/share/doc/innkeeper
+  mkdir -p $pages
+  cp ${pages}/*.md $pages
+  cp --remove-destination ${pkgs.writeText "options.md" text} $pages/options.md
+  for kind in man bash-completion fish zsh; do
+    [[ ! -e ${manager}/share/$kind ]] || cp -r ${manager}/share/$kind $out/share/
+  done
+''
+// {
+  inherit text;
+}

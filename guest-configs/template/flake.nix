@@ -1,7 +1,8 @@
 {
   description = "Our Innkeeper hosts";
 
-  inputs.innkeeper.url = "github:innkeeper-host/innkeeper";
+  # Where Innkeeper's repository is: your fork of it, or "git+file:///home/you/innkeeper" on each machine that builds.
+  inputs.innkeeper.url = "github:REPLACE/innkeeper";
 
   outputs =
     inputs@{ innkeeper, ... }:
