@@ -88,7 +88,10 @@
           toplevels = lib.mapAttrs' (
             name: configuration: lib.nameValuePair "system-${name}" configuration.config.system.build.toplevel
           ) (ofThisSystem self.nixosConfigurations);
-          scenarios = import ./tests/nixos { inherit self pkgs lib; };
+          scenarios = import ./tests/nixos {
+            inherit self pkgs lib;
+            inherit (built.${system}) debug;
+          };
         in
         built.${system}.checks
         // toplevels

@@ -44,7 +44,11 @@ let
   manager = craneLib.buildPackage (withArtifacts {
     # The tests are the check `tests`.
     doCheck = false;
-    postInstall = lib.optionalString (pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform) ''
+    postInstall = ''
+      # A stand-in for tests.
+      rm $out/bin/innkeeper-fake-github
+    ''
+    + lib.optionalString (pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform) ''
       $out/bin/innkeeper man --out man
       installManPage man/*
       for program in agent preview innkeeper; do
@@ -64,9 +68,19 @@ let
       ];
     };
   });
+
+  # For tests that kill it at a chosen point, which a release does not know: the same sources, as developers build them.
+  debug = craneLib.buildPackage (
+    commonArgs
+    // {
+      pname = "innkeeper-debug";
+      CARGO_PROFILE = "dev";
+      doCheck = false;
+    }
+  );
 in
 {
-  inherit manager;
+  inherit debug manager;
 
   checks = {
     package = manager;

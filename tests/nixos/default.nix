@@ -1,31 +1,35 @@
-# The scenarios in virtual machines: each file here is a test with the file's name.
+# The scenarios in virtual machines: each file here is a test with the file's name, and so is each scenario of tests/e2e,
+# which tests/vm runs on Debian (`e2e-` and its name).
 {
   self,
   pkgs,
   lib,
+  # Our programs as developers build them: with points at which they can be killed.
+  debug,
 }:
 let
-  files = lib.filterAttrs (
-    name: type: type == "regular" && lib.hasSuffix ".nix" name && name != "default.nix"
-  ) (builtins.readDir ./.);
+  # The names of the files in a folder that end in `suffix`, without it.
+  names =
+    suffix: folder:
+    map (lib.removeSuffix suffix) (
+      builtins.attrNames (
+        lib.filterAttrs (name: type: type == "regular" && lib.hasSuffix suffix name) (
+          builtins.readDir folder
+        )
+      )
+    );
 
-  # A guest that answers on port 8080, built beforehand: the machines have no network to build with.
+  # A guest that answers on port 80, built beforehand: the machines have no network to build with.
   guest = self.lib.mkGuest {
     inherit (pkgs.stdenv.hostPlatform) system;
     modules = [
-      (
-        { pkgs, ... }:
-        {
-          environment.systemPackages = [
-            pkgs.curl
-            pkgs.dnsutils
-          ];
-          systemd.services.web = {
-            wantedBy = [ "multi-user.target" ];
-            serviceConfig.ExecStart = "${lib.getExe pkgs.python3} -m http.server 8080 --directory /etc";
-          };
-        }
-      )
+      ./shared/guest.nix
+      {
+        environment.systemPackages = [
+          pkgs.curl
+          pkgs.dnsutils
+        ];
+      }
     ];
   };
   closure = guest.config.system.build.toplevel;
@@ -46,13 +50,13 @@ let
     };
   };
 
-  # What each script starts with.
+  # What each script of ours starts with.
   prelude = ''
     CLOSURE = "${closure}"
 
 
     def create(machine, name):
-        machine.succeed(f"agent create {name} --closure {CLOSURE} --wait --wait-port 8080")
+        machine.succeed(f"agent create {name} --closure {CLOSURE} --wait --wait-port 80")
 
 
     def address(machine, name):
@@ -61,14 +65,30 @@ let
         ).strip()
 
   '';
-in
-lib.mapAttrs' (
-  file: _:
-  lib.nameValuePair (lib.removeSuffix ".nix" file) (
+
+  test =
+    name: module:
     pkgs.testers.runNixOSTest {
-      name = "innkeeper-${lib.removeSuffix ".nix" file}";
+      name = "innkeeper-${name}";
       globalTimeout = 1800;
-      imports = [ (import (./. + "/${file}") { inherit host prelude pkgs; }) ];
-    }
-  )
-) files
+      imports = [ module ];
+    };
+  own = lib.genAttrs (lib.remove "default" (names ".nix" ./.)) (
+    name: import (./. + "/${name}.nix") { inherit host prelude pkgs; }
+  );
+  shared = lib.listToAttrs (
+    map (name: lib.nameValuePair "e2e-${name}" (e2e (../e2e + "/${name}.py"))) (
+      lib.remove "common" (names ".py" ../e2e)
+    )
+  );
+  e2e = import ./shared/e2e.nix {
+    inherit
+      pkgs
+      lib
+      host
+      closure
+      debug
+      ;
+  };
+in
+lib.mapAttrs test (own // shared)

@@ -58,9 +58,9 @@ in
         machine.succeed(f"{guest} ping -c 1 -W 5 {gateway}")
         machine.fail(f"{reach} http://{gateway}:9999/")
         machine.fail(f"{reach} http://192.168.1.1:9999/")
-        machine.fail(f"{reach} http://{address(machine, 'two')}:8080/")
+        machine.fail(f"{reach} http://{address(machine, 'two')}:80/")
         machine.fail(f"{reach} http://169.254.169.254/")
-        machine.succeed(f"curl --fail --max-time 5 http://{address(machine, 'one')}:8080/os-release")
+        machine.succeed(f"curl --fail --max-time 5 http://{address(machine, 'one')}:80/")
 
 
     start_all()

@@ -19,7 +19,7 @@
     with subtest("traffic goes on while the host is switched"):
         inn.succeed(
             "systemd-run --unit traffic sh -c "
-            f"'while :; do curl --fail --silent --max-time 2 --output /dev/null http://{address(inn, 'one')}:8080/os-release || exit 1; done'"
+            f"'while :; do curl --fail --silent --max-time 2 --output /dev/null http://{address(inn, 'one')}:80/ || exit 1; done'"
         )
         inn.succeed("/run/current-system/specialisation/changed/bin/switch-to-configuration test")
         inn.wait_for_unit("innkeeper.service")

@@ -5,7 +5,7 @@
   description = "The smallest guest that can tell when it started";
 
   outputs =
-    { self }:
+    _:
     let
       system = builtins.replaceStrings [ "\n" ] [ "" ] (builtins.readFile ./system);
     in
