@@ -38,6 +38,11 @@ let
         certificate.files = { };
       };
       postgresql.enable = true;
+      webhook = {
+        enable = true;
+        secretFile = "/var/secrets/webhook-secret";
+        allowedRepos = [ "octo/web" ];
+      };
     };
   };
   withNftables = evaluate {
@@ -77,6 +82,22 @@ let
         { nixpkgs.hostPlatform = "x86_64-linux"; }
       ];
     }).config;
+  guests = import ../../guest-configs { inherit lib; };
+  guest =
+    module:
+    (mkGuest {
+      system = "x86_64-linux";
+      modules = [ module ];
+    }).config;
+  mkGuest = import ../../guest-configs/mk-guest.nix {
+    nixpkgs.lib = lib // {
+      nixosSystem =
+        arguments: import (nixpkgs + "/nixos/lib/eval-config.nix") ({ system = null; } // arguments);
+    };
+  };
+  textsOf =
+    config:
+    lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (_: unit: unit.enable) config.systemd.units);
   failed =
     config: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) config.assertions);
 
@@ -86,7 +107,13 @@ let
   table = config.networking.nftables.tables.nixos-fw;
 in
 {
-  units = lib.genAttrs ours (name: config.systemd.units.${name}.text);
+  # Every unit of the host and of each guest that the flake builds, not only those of ours: a module of ours may have
+  # spoilt another one's.
+  units = {
+    host = textsOf config;
+    preview = textsOf preview;
+  }
+  // lib.mapAttrs (_: module: textsOf (guest module)) guests;
   nftables = ''
     table ${table.family} ${table.name} {
     ${table.content}
@@ -140,6 +167,14 @@ in
         postgresql.postgresql.enable = true;
         postgresql.firewall.enable = true;
         secrets = { };
+        # Without the daemon it has nobody to deliver to, and an assertion says so.
+        webhook = {
+          enable = true;
+          webhook = {
+            enable = true;
+            secretFile = "/var/secrets/webhook-secret";
+          };
+        };
         tailscale.tailscale = {
           enable = true;
           mode = "userspace";
@@ -186,5 +221,6 @@ in
     (import ../../modules/docs.nix {
       inherit lib;
       pkgs = import nixpkgs { system = "x86_64-linux"; };
+      manager = null;
     }).text;
 }
