@@ -48,7 +48,8 @@ class Contender:
     letter = ""
     title = ""
     # The Debian package that brings it.
-    program = package = None
+    program: str | None = None
+    package: str | None = None
     has_network = True
 
     def __init__(self, place, closure):
