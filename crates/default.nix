@@ -26,6 +26,20 @@ let
     inherit root;
     fileset = fileset.unions cargoSources;
   };
+  # Tests read pages, fixtures and recorded payloads as well.
+  srcOfTests = fileset.toSource {
+    inherit root;
+    fileset = fileset.unions (
+      cargoSources
+      ++ [
+        (root + "/docs")
+        (root + "/tests")
+        (fileset.fileFilter (
+          file: file.hasExt "json" || file.hasExt "log" || file.hasExt "md" || file.hasExt "stderr"
+        ) ./.)
+      ]
+    );
+  };
 
   inherit ((craneLib.crateNameFromCargoToml { cargoToml = ../Cargo.toml; })) version;
 
@@ -85,14 +99,18 @@ in
   checks = {
     package = manager;
     clippy = craneLib.cargoClippy (withArtifacts {
+      src = srcOfTests;
       cargoClippyExtraArgs = "--workspace --all-targets -- --deny warnings";
     });
     fmt = craneLib.cargoFmt { inherit (commonArgs) src pname version; };
     # Tests that need root, namespaces or guests say that they were not run; tests/nixos runs those parts.
     tests = craneLib.cargoNextest (withArtifacts {
+      src = srcOfTests;
       cargoNextestExtraArgs = "--workspace";
     });
-    doc-tests = craneLib.cargoDocTest (withArtifacts { });
+    doc-tests = craneLib.cargoDocTest (withArtifacts {
+      src = srcOfTests;
+    });
     doc = craneLib.cargoDoc (withArtifacts {
       env.RUSTDOCFLAGS = "--deny warnings";
     });

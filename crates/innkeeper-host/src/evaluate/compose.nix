@@ -26,7 +26,11 @@ let
     };
 
   # `lib.nixosSystem` is an output of nixpkgs' flake and is not in its `lib`.
-  flake = (import (locked nixpkgs + "/flake.nix")).outputs { self = flake // { outPath = locked nixpkgs; }; };
+  flake = (import (locked nixpkgs + "/flake.nix")).outputs {
+    self = flake // {
+      outPath = locked nixpkgs;
+    };
+  };
 
   inherit
     (flake.lib.nixosSystem {
