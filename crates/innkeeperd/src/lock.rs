@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use innkeeper_host::{FileError, FileErrorExt};
 use rustix::fs::{FlockOperation, flock};
@@ -40,7 +41,7 @@ impl StateLock {
             .truncate(false)
             .open(&path)
             .on("open", &path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match lock(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
@@ -63,4 +64,19 @@ impl StateLock {
         drop(writeln!(file, "{}", std::process::id()));
         Ok(Self(file))
     }
+}
+
+/// How often the lock is tried before somebody else counts as its holder, and the pause in between. A program that a
+/// killed daemon was just starting holds it until it runs.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(25);
+
+fn lock(file: &File) -> Result<(), Errno> {
+    for _ in 1..ATTEMPTS {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    flock(file, FlockOperation::NonBlockingLockExclusive)
 }

@@ -8,7 +8,7 @@ use std::fs;
 use innkeeper_model::api::{DoctorReport, Verdict};
 use innkeeper_model::preview::{CommitSha, PreviewState};
 
-use crate::support::wait_until;
+use crate::support::{Daemon, wait_until};
 use crate::town::{Town, app, other_app};
 
 /// What is done to a pull request, and the commit that is to be live in the end; none when nothing is to be left.
@@ -24,8 +24,8 @@ const CREATE: Case = Case {
     is_there: false,
     act: |town, _| {
         let sha = town.commit("topic", &[("preview-config.nix", &app())]);
-        town.pull(7, "topic", &sha);
-        town.try_deliver(7, "opened");
+        let action = town.pull(7, "topic", &sha);
+        town.try_deliver(7, action);
         Some(sha)
     },
 };
@@ -87,9 +87,11 @@ fn survives_a_crash_at_every_step(case: &Case) {
 fn points(town: &Town, case: &Case) -> Vec<String> {
     prepare(town, case);
     let log = town.root().join("points");
-    let daemon = town
-        .sandbox
-        .start_with(&[("INNKEEPER_CRASH_LOG", &log.display().to_string())]);
+    let daemon = start(
+        town,
+        case,
+        ("INNKEEPER_CRASH_LOG", &log.display().to_string()),
+    );
     reached(town, &(case.act)(town, 1));
     let passed = || fs::read_to_string(&log).unwrap_or_default();
     wait_until("the delivery was acted on", || {
@@ -117,9 +119,29 @@ fn prepare(town: &Town, case: &Case) {
     daemon.stop();
 }
 
+/// Starts a daemon and waits until it has compared its previews with GitHub: what happens to a pull request after that,
+/// it learns from the delivery.
+fn start(town: &Town, case: &Case, variable: (&str, &str)) -> Daemon {
+    let compared = || {
+        town.github.with(|world| {
+            let requests = &world.requests;
+            requests
+                .iter()
+                .filter(|request| request.path.contains("/pulls?state=open"))
+                .count()
+        })
+    };
+    let before = compared();
+    let daemon = town.sandbox.start_with(&[variable]);
+    if case.is_there {
+        wait_until("the daemon has asked GitHub", || compared() > before);
+    }
+    daemon
+}
+
 fn crash_at(town: &Town, case: &Case, turn: usize, point: &str) {
     prepare(town, case);
-    let doomed = town.sandbox.start_with(&[("INNKEEPER_CRASH_AT", point)]);
+    let doomed = start(town, case, ("INNKEEPER_CRASH_AT", point));
     let end = (case.act)(town, turn);
     let status = doomed.wait();
     assert!(!status.success(), "{point}: the daemon was not killed");

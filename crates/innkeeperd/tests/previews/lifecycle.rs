@@ -162,3 +162,27 @@ fn a_reboot_brings_back_the_page_with_its_data() {
     );
     daemon.stop();
 }
+
+#[test]
+fn restarts_of_the_daemon_do_not_disturb_the_app() {
+    let mut town = Town::new();
+    let mut daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    for turn in 0..12 {
+        if turn % 2 == 0 {
+            daemon.stop();
+        } else {
+            daemon.kill();
+        }
+        daemon = town.start();
+        let page = town.page("web-7");
+        assert!(page.contains("prepared 1 times"), "{turn}: {page}");
+    }
+    let log = town
+        .client()
+        .call("GET", "/v1/previews/web-7/logs?lines=100", "")
+        .body;
+    assert!(!log.contains("Starting again"), "{log}");
+    daemon.stop();
+}

@@ -163,12 +163,19 @@ impl Town {
         self.commit(branch, &[("preview-config.nix", &app())])
     }
 
-    /// Opens a pull request of a branch; GitHub tells nobody of it.
-    pub(crate) fn pull(&self, number: u64, branch: &str, sha: &CommitSha) {
-        self.pull_from(number, branch, sha, &self.repo.clone());
+    /// Opens a pull request of a branch, or opens it again. GitHub tells nobody of it; the action that it would
+    /// tell is returned.
+    pub(crate) fn pull(&self, number: u64, branch: &str, sha: &CommitSha) -> &'static str {
+        self.pull_from(number, branch, sha, &self.repo)
     }
 
-    pub(crate) fn pull_from(&self, number: u64, branch: &str, sha: &CommitSha, head: &RepoName) {
+    pub(crate) fn pull_from(
+        &self,
+        number: u64,
+        branch: &str,
+        sha: &CommitSha,
+        head: &RepoName,
+    ) -> &'static str {
         let pull = Pull {
             title: format!("Change {number}"),
             body: String::new(),
@@ -182,8 +189,11 @@ impl Town {
         };
         self.github.with(|world| {
             let repo = world.repos.get_mut(&self.repo).expect("there");
-            repo.pulls.insert(number, pull);
-        });
+            match repo.pulls.insert(number, pull) {
+                None => "opened",
+                Some(_) => "reopened",
+            }
+        })
     }
 
     /// Changes a pull request.
@@ -245,8 +255,8 @@ impl Town {
     /// Opens a pull request with the fixtures' app and waits until it is live.
     pub(crate) fn open(&self, number: u64, branch: &str) -> PreviewView {
         let sha = self.commit_app(branch);
-        self.pull(number, branch, &sha);
-        self.deliver(number, "opened");
+        let action = self.pull(number, branch, &sha);
+        self.deliver(number, action);
         self.settled(number, &sha, PreviewState::Live)
     }
 

@@ -208,7 +208,12 @@ impl Daemon {
 
     /// Waits for it to end by itself.
     pub(crate) fn wait(mut self) -> std::process::ExitStatus {
-        self.child.wait().expect("reaped")
+        let mut status = None;
+        wait_until("the daemon ends", || {
+            status = self.child.try_wait().expect("asked");
+            status.is_some()
+        });
+        status.expect("just seen")
     }
 }
 
