@@ -294,11 +294,14 @@ async fn answer(address: Ipv4Addr, port: u16, host: &str, path: &str) -> std::io
     let start = timeout(ANSWER, ask)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    std::str::from_utf8(&start)
-        .ok()
-        .filter(|start| start.starts_with("HTTP/1."))
-        .and_then(|start| start[9..].parse().ok())
-        .ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
+    status(&start).ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
+}
+
+/// The status in the start of an answer. The app can answer anything.
+fn status(start: &[u8]) -> Option<u16> {
+    let start = std::str::from_utf8(start).ok()?;
+    let (_, digits) = start.strip_prefix("HTTP/1.")?.split_once(' ')?;
+    digits.parse().ok()
 }
 
 fn unhealthy(message: String, log: &str) -> PreviewError {
@@ -312,6 +315,21 @@ fn unhealthy(message: String, log: &str) -> PreviewError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_app_can_answer_anything() {
+        assert_eq!(status(b"HTTP/1.1 200"), Some(200));
+        assert_eq!(status(b"HTTP/1.0 503"), Some(503));
+        for odd in [
+            "HTTP/1.1\u{e9}20",
+            "HTTP/1.\u{e9}200",
+            "HTTP/1.1 +\u{e9}",
+            "SSH-2.0-Open",
+        ] {
+            assert_eq!(status(odd.as_bytes()), None, "{odd:?}");
+        }
+        assert_eq!(status(&[0xff; 12]), None);
+    }
 
     #[test]
     fn every_port_is_asked_once() {

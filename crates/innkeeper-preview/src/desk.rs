@@ -30,7 +30,8 @@ impl Desk {
             call.woken += 1;
             call.looks += u64::from(look);
         };
-        if let Some(worker) = workers.get(slug) {
+        // One whose worker is gone without leaving, as in a panic, gets another: else nobody could remove it.
+        if let Some(worker) = workers.get(slug).filter(|worker| !worker.is_closed()) {
             worker.send_modify(call);
             return None;
         }
@@ -49,5 +50,20 @@ impl Desk {
             workers.remove(slug);
         }
         idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_without_its_worker_gets_another() {
+        let slug = GuestName::parse("web-7").expect("a name");
+        let desk = Desk::default();
+        let calls = desk.wake(&slug, false).expect("the first");
+        assert!(desk.wake(&slug, false).is_none());
+        drop(calls);
+        assert!(desk.wake(&slug, false).is_some());
     }
 }
