@@ -13,6 +13,19 @@ pub(crate) struct Call {
     woken: u64,
     /// How often it was asked to look after a preview that is as wanted.
     pub(crate) looks: u64,
+    /// How often somebody on the host asked for something.
+    pub(crate) orders: u64,
+}
+
+/// Why a worker is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// There may be something to do.
+    News,
+    /// From time to time: a preview that is as wanted is looked after.
+    Look,
+    /// Somebody on the host wants something. What is being done is dropped, and no pause holds it up.
+    Order,
 }
 
 /// The workers there are.
@@ -24,11 +37,12 @@ pub(crate) struct Desk {
 impl Desk {
     /// Wakes a preview's worker. There is none yet when something is returned: then the caller starts one, that
     /// listens to it.
-    pub(crate) fn wake(&self, slug: &GuestName, look: bool) -> Option<watch::Receiver<Call>> {
+    pub(crate) fn wake(&self, slug: &GuestName, why: Why) -> Option<watch::Receiver<Call>> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let call = |call: &mut Call| {
             call.woken += 1;
-            call.looks += u64::from(look);
+            call.looks += u64::from(why == Why::Look);
+            call.orders += u64::from(why == Why::Order);
         };
         // One whose worker is gone without leaving, as in a panic, gets another: else nobody could remove it.
         if let Some(worker) = workers.get(slug).filter(|worker| !worker.is_closed()) {
@@ -61,9 +75,9 @@ mod tests {
     fn a_preview_without_its_worker_gets_another() {
         let slug = GuestName::parse("web-7").expect("a name");
         let desk = Desk::default();
-        let calls = desk.wake(&slug, false).expect("the first");
-        assert!(desk.wake(&slug, false).is_none());
+        let calls = desk.wake(&slug, Why::News).expect("the first");
+        assert!(desk.wake(&slug, Why::News).is_none());
         drop(calls);
-        assert!(desk.wake(&slug, false).is_some());
+        assert!(desk.wake(&slug, Why::News).is_some());
     }
 }

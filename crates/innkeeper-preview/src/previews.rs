@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Why};
 use crate::report::Told;
 use crate::{PreviewError, PreviewsConfig, Probe};
 
@@ -174,7 +174,7 @@ impl Previews {
         let preview = inner.store.claim_preview(new, slugs).await?;
         let slug = preview.record.slug;
         info!(%slug, actor, "preview asked for");
-        inner.wake(&slug, false);
+        inner.wake(&slug, Why::News);
         Ok(accepted(slug))
     }
 
@@ -328,7 +328,7 @@ impl Inner {
     pub(crate) async fn hear(self: &Arc<Self>) -> Result<(), PreviewError> {
         for pull_request in self.store.pending_pull_requests().await? {
             match self.store.preview_of(&pull_request).await? {
-                Some(preview) => self.wake(&preview.record.slug, false),
+                Some(preview) => self.wake(&preview.record.slug, Why::News),
                 None => self.act_without_preview(&pull_request).await?,
             }
         }
@@ -357,7 +357,8 @@ impl Inner {
         self.config.view(preview.record, meta.as_ref())
     }
 
-    /// Records what somebody wants of a preview, and wakes its worker.
+    /// Records what somebody wants of a preview, and wakes its worker. With `Want` among the facts, deliveries
+    /// from before do not count any more.
     async fn change(
         self: &Arc<Self>,
         slug: &GuestName,
@@ -366,9 +367,18 @@ impl Inner {
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
         self.preview(slug).await?;
-        self.store.set_preview(slug, facts).await?;
+        // Before and after: work that is in vain must record nothing after what is recorded here.
+        self.wake(slug, Why::Order);
+        let overrules = facts
+            .iter()
+            .any(|fact| matches!(fact, PreviewFact::Want(_)));
+        if overrules {
+            self.store.overrule(slug, facts).await?;
+        } else {
+            self.store.set_preview(slug, facts).await?;
+        }
         info!(%slug, actor, "{what} asked for");
-        self.wake(slug, true);
+        self.wake(slug, Why::Order);
         Ok(accepted(slug.clone()))
     }
 

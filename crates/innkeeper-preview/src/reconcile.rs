@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use crate::PreviewError;
+use crate::desk::Why;
 use crate::previews::Inner;
 
 impl Inner {
@@ -41,7 +42,7 @@ impl Inner {
                 self.dismiss(&preview, "nobody used it for too long")
                     .await?;
             }
-            self.wake(slug, true);
+            self.wake(slug, Why::Look);
         }
         Ok(())
     }
@@ -117,7 +118,7 @@ impl Inner {
                 PreviewFact::Fault(None),
             ];
             self.store.set_preview(&record.slug, facts).await?;
-            self.wake(&record.slug, false);
+            self.wake(&record.slug, Why::News);
         }
         Ok(())
     }
@@ -177,7 +178,7 @@ impl Inner {
         self.store
             .set_preview(slug, vec![PreviewFact::Want(PreviewWant::Absent)])
             .await?;
-        self.wake(slug, false);
+        self.wake(slug, Why::News);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_model::preview::{PrAction, PreviewState, PullRequest};
+use innkeeper_model::preview::{CommitSha, PrAction, PreviewState, PullRequest};
 use innkeeper_model::{Code, Explain, Failure, GuestName, chain};
 use innkeeper_store::{Delivery, Next, Outcome, Preview, PreviewFact, PreviewWant, retry_after};
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::PreviewError;
 use crate::aim::{Aim, aim};
-use crate::desk::Call;
+use crate::desk::{Call, Why};
 use crate::previews::Inner;
 
 /// How a turn of the worker ended.
@@ -31,16 +31,18 @@ enum Turn {
 struct Memory {
     /// The looks that were done.
     looks: u64,
+    /// The orders that were begun.
+    orders: u64,
     /// How often in a row what is left to do failed for a cause that may pass.
     attempts: u32,
-    /// When it is tried again.
-    retry: Option<Instant>,
+    /// When it is tried again, if the same is wanted then.
+    retry: Option<(Wish, Instant)>,
 }
 
 impl Inner {
-    /// Wakes a preview's worker. With `look` it also looks after a preview that is as wanted.
-    pub(crate) fn wake(self: &Arc<Self>, slug: &GuestName, look: bool) {
-        if let Some(calls) = self.desk.wake(slug, look) {
+    /// Wakes a preview's worker.
+    pub(crate) fn wake(self: &Arc<Self>, slug: &GuestName, why: Why) {
+        if let Some(calls) = self.desk.wake(slug, why) {
             let (inner, slug) = (Arc::clone(self), slug.clone());
             self.tasks
                 .spawn(async move { inner.work(&slug, calls).await });
@@ -102,9 +104,11 @@ impl Inner {
                 Next::Act(delivery) => {
                     *memory = Memory {
                         looks: memory.looks,
+                        orders: memory.orders,
                         ..Memory::default()
                     };
-                    self.act(&pull_request, &delivery, &preview, calls).await?;
+                    self.act(&pull_request, &delivery, &preview, call, calls)
+                        .await?;
                     return Ok(Turn::Again);
                 }
                 Next::Wait(until) => wait = Some(instant(until)),
@@ -115,34 +119,44 @@ impl Inner {
         let settled = matches!(aim, Aim::LookAfter | Aim::Rest)
             || aim == Aim::AwaitApproval
                 && preview.record.state == PreviewState::WaitingForApproval;
-        let later = memory.retry.filter(|retry| *retry > Instant::now());
-        if settled && call.looks == memory.looks || later.is_some() || wait.is_some() {
+        let wish = Wish::of(&preview);
+        let later = memory
+            .retry
+            .as_ref()
+            .filter(|(of, retry)| *of == wish && *retry > Instant::now())
+            .map(|(_, retry)| *retry);
+        // What is as wanted is looked after whatever else waits; an order waits for nothing.
+        let is_ordered = call.orders != memory.orders;
+        let held_up = later.is_some() || wait.is_some() && !settled;
+        let nothing_asked = settled && call.looks == memory.looks;
+        if !is_ordered && (held_up || nothing_asked) {
             return Ok(Turn::Rest([later, wait].into_iter().flatten().min()));
         }
         let Some(result) = self
-            .unless_overtaken(&preview, None, calls, Box::pin(self.pursue(&preview)))
+            .unless_overtaken(&preview, None, call, calls, Box::pin(self.pursue(&preview)))
             .await
         else {
             return Ok(Turn::Again);
         };
-        memory.looks = call.looks;
+        memory.orders = call.orders;
         memory.retry = None;
         match result {
-            Ok(()) => memory.attempts = 0,
+            Ok(()) => {
+                memory.looks = call.looks;
+                memory.attempts = 0;
+            }
             Err(error) => {
                 self.record_fault(&preview, &error).await?;
                 if error.is_passing() {
                     memory.attempts += 1;
                     let pause = pause(&error, memory.attempts);
-                    memory.retry = Some(Instant::now() + pause);
+                    memory.retry = Some((wish, Instant::now() + pause));
+                } else {
+                    memory.looks = call.looks;
                 }
             }
         }
-        Ok(if settled {
-            Turn::Rest(memory.retry)
-        } else {
-            Turn::Again
-        })
+        Ok(Turn::Again)
     }
 
     /// Does what is left to do for a preview.
@@ -161,23 +175,25 @@ impl Inner {
         }
     }
 
-    /// Acts on a delivery and records how that ended. If a newer one overtakes it, the work is dropped, and
-    /// the store has recorded it as superseded.
+    /// Acts on a delivery and records how that ended. If a newer one overtakes it, or an order does, the work is
+    /// dropped; unless the store has recorded it as superseded, it is acted on once more.
     async fn act(
         self: &Arc<Self>,
         pull_request: &PullRequest,
         delivery: &Delivery,
         preview: &Preview,
+        call: Call,
         calls: &mut watch::Receiver<Call>,
     ) -> Result<(), PreviewError> {
         let id = &delivery.event.delivery;
         let outcome = match self.accept(delivery, preview).await {
-            Ok(Err(outcome)) => outcome,
-            Ok(Ok(preview)) => {
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(outcome))) => outcome,
+            Ok(Some(Ok(preview))) => {
                 let overtaking = Some((pull_request, id.as_str()));
                 let work = Box::pin(self.pursue(&preview));
                 match self
-                    .unless_overtaken(&preview, overtaking, calls, work)
+                    .unless_overtaken(&preview, overtaking, call, calls, work)
                     .await
                 {
                     None => return Ok(()),
@@ -196,12 +212,12 @@ impl Inner {
     }
 
     /// Records what a delivery wants of the preview. Returns the record if there is something to do for it now,
-    /// and otherwise how the delivery ends.
+    /// and otherwise how the delivery ends; nothing when it has ended meanwhile.
     async fn accept(
         self: &Arc<Self>,
         delivery: &Delivery,
         preview: &Preview,
-    ) -> Result<Result<Preview, Outcome>, PreviewError> {
+    ) -> Result<Option<Result<Preview, Outcome>>, PreviewError> {
         let event = &delivery.event;
         let slug = &preview.record.slug;
         let mut facts = vec![
@@ -225,18 +241,18 @@ impl Inner {
             PrAction::Edited => {
                 self.store.set_preview(slug, facts).await?;
                 self.report_again(slug).await?;
-                return Ok(Err(Outcome::Done));
+                return Ok(Some(Err(Outcome::Done)));
             }
             PrAction::Labeled(label) if *label == self.config.approval_label => {
                 self.store.set_preview(slug, facts).await?;
-                return self.approve_by_label(delivery, preview).await;
+                return self.approve_by_label(delivery, preview).await.map(Some);
             }
             PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
-                return Ok(Err(Outcome::Ignored(None)));
+                return Ok(Some(Err(Outcome::Ignored(None))));
             }
         }
-        let recorded = self.store.set_preview(slug, facts);
-        Ok(Ok(self.step("record-wish", recorded).await?))
+        let recorded = self.store.follow_delivery(&event.delivery, slug, facts);
+        Ok(self.step("record-wish", recorded).await?.map(Ok))
     }
 
     /// Takes the label as the approval of the commit that the pull request had when it was given, if somebody
@@ -278,11 +294,12 @@ impl Inner {
     }
 
     /// Does work until it ends, or until something else is wanted of the preview; then the work is dropped and
-    /// nothing is returned. `acting_on` is the delivery that the work is for.
+    /// nothing is returned. `acting_on` is the delivery that the work is for, `call` what was heard before.
     async fn unless_overtaken<T>(
         &self,
         preview: &Preview,
         acting_on: Option<(&PullRequest, &str)>,
+        call: Call,
         calls: &mut watch::Receiver<Call>,
         work: impl Future<Output = T>,
     ) -> Option<T> {
@@ -290,6 +307,9 @@ impl Inner {
             loop {
                 if calls.changed().await.is_err() {
                     std::future::pending::<()>().await;
+                }
+                if calls.borrow_and_update().orders != call.orders {
+                    return;
                 }
                 match self.is_overtaken(preview, acting_on).await {
                     Ok(false) => {}
@@ -300,7 +320,7 @@ impl Inner {
         };
         tokio::select! {
             biased;
-            done = work => Some(done),
+            done = work => (calls.borrow().orders == call.orders).then_some(done),
             () = overtaken => None,
             () = self.stopping.cancelled() => None,
         }
@@ -326,7 +346,7 @@ impl Inner {
             (Next::Wait(_) | Next::Nothing, acting_on) => acting_on.is_some(),
         };
         let now = self.store.preview(&record.slug).await?;
-        Ok(newer || now.is_none_or(|now| wish(&now) != wish(preview)))
+        Ok(newer || now.is_none_or(|now| Wish::of(&now) != Wish::of(preview)))
     }
 
     /// Acts on the deliveries of a pull request that has no preview: one that wants a preview gets one, all
@@ -347,7 +367,7 @@ impl Inner {
             if wants_one {
                 // It arrived while its preview was being removed.
                 let preview = self.claim(event).await?;
-                self.wake(&preview.record.slug, false);
+                self.wake(&preview.record.slug, Why::News);
                 return Ok(());
             }
             let outcome = match event.action {
@@ -388,13 +408,21 @@ impl Inner {
 }
 
 /// What is wanted of a preview: when it changes, work for it is in vain.
-fn wish(preview: &Preview) -> impl PartialEq {
-    let record = &preview.record;
-    (
-        preview.want,
-        record.wanted_sha.clone(),
-        record.approved_sha.clone(),
-    )
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wish {
+    want: PreviewWant,
+    sha: CommitSha,
+    approved: Option<CommitSha>,
+}
+
+impl Wish {
+    fn of(preview: &Preview) -> Self {
+        Self {
+            want: preview.want,
+            sha: preview.record.wanted_sha.clone(),
+            approved: preview.record.approved_sha.clone(),
+        }
+    }
 }
 
 fn outcome(error: &PreviewError, attempts: u32) -> Outcome {

@@ -551,6 +551,29 @@ fn supersede(transaction: &Transaction<'_>, pull_request: &PullRequest) -> Resul
     Ok(())
 }
 
+/// Whether a delivery is to be acted on still.
+pub(crate) fn is_pending(connection: &Connection, id: &str) -> Result<bool, QueryError> {
+    Ok(expect(connection, id)?.state == DeliveryState::Pending)
+}
+
+/// What somebody on the host wants takes the place of deliveries that want the preview to be there.
+pub(crate) fn overrule(
+    transaction: &Transaction<'_>,
+    pull_request: &PullRequest,
+) -> Result<(), QueryError> {
+    transaction
+        .prepare_cached(
+            "UPDATE deliveries SET state = 'superseded', not_before = NULL, finished_at = ?3
+             WHERE repo = ?1 AND number = ?2 AND state = 'pending' AND intent = 'present'",
+        )?
+        .execute((
+            Word(&pull_request.repo),
+            Number(pull_request.number),
+            Time::now(),
+        ))?;
+    Ok(())
+}
+
 /// Which of the pending deliveries of a pull request, in their order, to act on.
 fn choose(pending: Vec<Delivery>, now: Timestamp) -> Next {
     let due = |delivery: &Delivery| delivery.not_before.is_none_or(|time| time <= now);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Json, Number, Time, Word};
 use crate::connection::Store;
 use crate::database::Durability;
+use crate::deliveries;
 use crate::error::{QueryError, StoreError};
 
 /// Whether a preview should be there.
@@ -226,20 +227,58 @@ impl Store {
         facts: Vec<PreviewFact>,
     ) -> Result<Preview, StoreError> {
         let slug = slug.clone();
-        let is_intent = facts
-            .iter()
-            .any(|fact| fact.durability() == Durability::Now);
-        let durability = if is_intent {
-            Durability::Now
-        } else {
-            Durability::Soon
-        };
+        let durability = durability(&facts);
         self.run("record what changed of a preview", move |database| {
             database.write(durability, |transaction| {
-                for (column, value) in facts.iter().flat_map(PreviewFact::columns) {
-                    set(transaction, &slug, column, &*value)?;
+                set_all(transaction, &slug, &facts)
+            })
+        })
+        .await
+    }
+
+    /// Records what a delivery says of a preview, like [`Self::set_preview`], while the delivery is pending.
+    /// Afterwards nothing is recorded and nothing returned: somebody else had the last word.
+    ///
+    /// # Errors
+    /// [`StoreError::DeliveryNotFound`], [`StoreError::PreviewNotFound`].
+    pub async fn follow_delivery(
+        &self,
+        id: &str,
+        slug: &GuestName,
+        facts: Vec<PreviewFact>,
+    ) -> Result<Option<Preview>, StoreError> {
+        let (id, slug) = (id.to_owned(), slug.clone());
+        let durability = durability(&facts);
+        self.run("record what a delivery says", move |database| {
+            database.write(durability, |transaction| {
+                if !deliveries::is_pending(transaction, &id)? {
+                    return Ok(None);
                 }
-                expect(transaction, &slug)
+                set_all(transaction, &slug, &facts).map(Some)
+            })
+        })
+        .await
+    }
+
+    /// Records what somebody on the host wants of a preview. The deliveries of its pull request that want it
+    /// to be there, and were not acted on to the end, are superseded in the same transaction: they are from
+    /// before. One that says `closed` stays, since nobody can want a preview of what is closed. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::PreviewNotFound`].
+    pub async fn overrule(
+        &self,
+        slug: &GuestName,
+        facts: Vec<PreviewFact>,
+    ) -> Result<Preview, StoreError> {
+        let slug = slug.clone();
+        self.run("record what somebody wants of a preview", move |database| {
+            database.write(Durability::Now, |transaction| {
+                let preview = set_all(transaction, &slug, &facts)?;
+                if let Some(pull_request) = preview.record.pull_request() {
+                    deliveries::overrule(transaction, &pull_request)?;
+                }
+                Ok(preview)
             })
         })
         .await
@@ -425,6 +464,28 @@ fn insert(
             ":now": Time::now(),
         })?;
     Ok(())
+}
+
+fn durability(facts: &[PreviewFact]) -> Durability {
+    let is_intent = facts
+        .iter()
+        .any(|fact| fact.durability() == Durability::Now);
+    if is_intent {
+        Durability::Now
+    } else {
+        Durability::Soon
+    }
+}
+
+fn set_all(
+    connection: &Connection,
+    slug: &GuestName,
+    facts: &[PreviewFact],
+) -> Result<Preview, QueryError> {
+    for (column, value) in facts.iter().flat_map(PreviewFact::columns) {
+        set(connection, slug, column, &*value)?;
+    }
+    expect(connection, slug)
 }
 
 /// Sets one column. Which one is never a caller's text.

@@ -9,7 +9,8 @@ use innkeeper_model::preview::{
 };
 use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_store::{
-    DeliveryFilter, NewDelivery, Next, Outcome, Recorded, Store, StoreError, retry_after,
+    DeliveryFilter, NewDelivery, Next, Outcome, PreviewFact, PreviewWant, Recorded, Store,
+    StoreError, retry_after,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -103,6 +104,41 @@ async fn the_newest_commit_takes_the_place_of_older_ones_also_of_one_in_work() {
     );
     assert_eq!(next(store, 1).await, None);
     assert_eq!(store.pending_pull_requests().await.expect("reads"), []);
+}
+
+#[tokio::test]
+async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let (slug, want) = (name("web-1"), |want| vec![PreviewFact::Want(want)]);
+    record(store, "a", PrAction::Opened, 1).await;
+    let follow = |id| store.follow_delivery(id, &slug, want(PreviewWant::Present));
+    assert!(follow("a").await.expect("records").is_some());
+    // It fails, is to be tried again, and somebody loses patience.
+    let retry = Outcome::Retry {
+        failure: failure(),
+        after: Duration::ZERO,
+    };
+    store.finish_delivery("a", retry).await.expect("ends");
+    store
+        .overrule(&slug, want(PreviewWant::Absent))
+        .await
+        .expect("records");
+    assert_eq!(next(store, 1).await, None);
+    assert_eq!(state(store, "a").await, DeliveryState::Superseded);
+    assert_eq!(follow("a").await.expect("answers"), None);
+    let now = store.preview(&slug).await.expect("reads").expect("there");
+    assert_eq!(now.want, PreviewWant::Absent);
+
+    // What comes later counts, and `closed` is not overruled.
+    record(store, "b", PrAction::Synchronize, 2).await;
+    assert_eq!(next(store, 1).await.as_deref(), Some("b"));
+    record(store, "c", PrAction::Closed, 2).await;
+    store
+        .overrule(&slug, want(PreviewWant::Present))
+        .await
+        .expect("records");
+    assert_eq!(next(store, 1).await.as_deref(), Some("c"));
 }
 
 #[tokio::test]

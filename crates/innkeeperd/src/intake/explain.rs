@@ -53,7 +53,7 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
             named(newer)
         ),
         (DeliveryState::Superseded, None) => {
-            "a newer delivery for the same pull request took its place before it was done"
+            "a newer delivery for the same pull request, or somebody on this host, took its place before it was done"
                 .to_owned()
         }
         (DeliveryState::Ignored, Some(closed)) => format!(

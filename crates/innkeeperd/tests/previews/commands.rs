@@ -104,3 +104,20 @@ fn what_cannot_be_is_refused_at_once() {
     });
     daemon.stop();
 }
+
+#[test]
+fn a_preview_that_is_being_set_up_is_removed_by_hand() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let slow = crate::town::app().replace("mkdir -p ${app}", "sleep 50; mkdir -p ${app}");
+    let sha = town.commit("topic", &[("preview-config.nix", &slow)]);
+    town.pull(7, "topic", &sha);
+    town.deliver(7, "opened");
+    town.settled(7, &sha, PreviewState::SettingUp);
+    // The delivery has not been acted on to its end; it does not bring back what somebody removes.
+    let client = town.client();
+    assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
+    town.gone(7);
+    daemon.stop();
+}
