@@ -166,7 +166,10 @@ impl Inner {
 
     /// The first port that does not answer as it should, as a sentence.
     pub(crate) async fn silent_port(&self, guest: &Guest, meta: &Meta) -> Option<String> {
-        let address = self.address(guest);
+        let address = match self.address(guest) {
+            Ok(address) => address,
+            Err(error) => return Some(error.to_string()),
+        };
         let host = self.config.host(&guest.name);
         for (port, path) in ports(meta) {
             match answer(address, port, &host, &path).await {

@@ -9,8 +9,8 @@ use innkeeper_host::database::DatabaseSpec;
 use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Evaluated, ProgressSink};
 use innkeeper_host::route::{RouteSpec, RouteState};
-use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName, Secret};
-use innkeeper_model::{BuildProgress, Code, Explain, Guest, GuestName, GuestState, StorePath};
+use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName};
+use innkeeper_model::{BuildProgress, Code, Explain, GuestName, GuestState, StorePath};
 use innkeeper_store::{Preview, PreviewFact};
 use tokio::sync::watch;
 use tracing::warn;
@@ -259,7 +259,13 @@ impl Inner {
         let guest = self
             .step("ensure-guest", self.ensure_guest(slug, &version.closure))
             .await?;
-        let url = access.map(|access| self.database_url(&guest, &access));
+        let url = match access {
+            Some(access) => {
+                let gateway = self.addresses(&guest)?.host;
+                Some(access.url(gateway, self.config.database_port))
+            }
+            None => None,
+        };
         let furnish = self.furnish(&guest, &preview.record, &version.sha, meta, url);
         self.step("furnish", furnish).await?;
         self.step("await-services", self.await_services(slug, meta))
@@ -273,16 +279,6 @@ impl Inner {
             .await
     }
 
-    fn database_url(
-        &self,
-        guest: &Guest,
-        access: &innkeeper_host::database::DatabaseAccess,
-    ) -> Secret {
-        let addresses = self.config.range.addresses(guest.slot);
-        let gateway = addresses.map_or(Ipv4Addr::UNSPECIFIED, |addresses| addresses.host);
-        access.url(gateway, self.config.database_port)
-    }
-
     pub(crate) fn database_spec(&self, slug: &GuestName) -> DatabaseSpec {
         DatabaseSpec {
             slug: slug.clone(),
@@ -292,10 +288,10 @@ impl Inner {
 
     /// Leads the preview's URLs to its app.
     async fn ensure_route(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
-        let view = self.guest_view(slug).await?;
+        let guest = self.engine.guest(slug).await?;
         let spec = RouteSpec {
             slug: slug.clone(),
-            guest_address: view.map_or(Ipv4Addr::UNSPECIFIED, |view| self.address(&view.guest)),
+            guest_address: self.address(&guest)?,
             routes: meta.routes.clone(),
             extra_hosts: meta.extra_hosts.clone(),
             state: RouteState::Live,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use innkeeper_host::route::{RouteSpec, RouteState};
 use innkeeper_model::api::{GuestView, Verdict};
 use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};
-use innkeeper_model::{GuestName, GuestState, chain};
+use innkeeper_model::{Explain as _, GuestName, GuestState, chain};
 use innkeeper_store::Preview;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -79,7 +79,10 @@ impl Inner {
                 "The app gets the route when it answers.",
             );
         };
-        let address = self.address(&guest.guest);
+        let address = match self.address(&guest.guest) {
+            Ok(address) => address,
+            Err(error) => return without_address(LinkKind::Route, host, &error),
+        };
         let spec = RouteSpec {
             slug: preview.record.slug.clone(),
             guest_address: address,
@@ -106,7 +109,10 @@ impl Inner {
         let Some(guest) = guest else {
             return missing_guest(kind, slug);
         };
-        let address = self.address(&guest.guest).to_string();
+        let address = match self.address(&guest.guest) {
+            Ok(address) => address.to_string(),
+            Err(error) => return without_address(kind, slug.to_string(), &error),
+        };
         let Some(meta) = preview.live_meta.as_ref().or(preview.meta.as_ref()) else {
             return warning(
                 kind,
@@ -230,6 +236,11 @@ fn explain_commit(preview: &Preview) -> Link {
         ),
         None => warning(kind, wanted, format!("it is {}", record.state), ""),
     }
+}
+
+fn without_address(kind: LinkKind, object: String, error: &PreviewError) -> Link {
+    let remedy = error.remedy().unwrap_or_default();
+    broken(kind, object, error.to_string(), &remedy)
 }
 
 fn missing_guest(kind: LinkKind, slug: &GuestName) -> Link {

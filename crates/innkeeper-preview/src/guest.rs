@@ -2,7 +2,8 @@
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::{
-    Code, Explain, Guest, GuestKind, GuestName, GuestState, OperationState, StorePath, Want,
+    Addresses, Code, Explain, Guest, GuestKind, GuestName, GuestState, OperationState, StorePath,
+    Want,
 };
 use std::net::Ipv4Addr;
 
@@ -91,9 +92,29 @@ impl Inner {
     }
 
     /// The address that the guest of a slot has.
-    pub(crate) fn address(&self, guest: &Guest) -> Ipv4Addr {
-        let addresses = self.config.range.addresses(guest.slot);
-        addresses.map_or(Ipv4Addr::UNSPECIFIED, |addresses| addresses.guest)
+    ///
+    /// # Errors
+    /// When the slot is not in the host's range (any more). There is no address to stand in for it: 0.0.0.0 would be
+    /// the host itself, with all that listens on its loopback.
+    pub(crate) fn address(&self, guest: &Guest) -> Result<Ipv4Addr, PreviewError> {
+        self.addresses(guest).map(|addresses| addresses.guest)
+    }
+
+    /// The addresses of both ends.
+    ///
+    /// # Errors
+    /// As for [`Self::address`].
+    pub(crate) fn addresses(&self, guest: &Guest) -> Result<Addresses, PreviewError> {
+        self.config.range.addresses(guest.slot).ok_or_else(|| {
+            PreviewError::new(
+                Code::InvalidConfig,
+                format!(
+                    "guest '{}' has a slot that network.subnet does not have",
+                    guest.name
+                ),
+                "Give network.subnet its former value in innkeeperd's configuration.",
+            )
+        })
     }
 
     /// Waits until the engine has done what it accepted. That somebody else works on the guest meanwhile is no
