@@ -10,7 +10,7 @@ use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Evaluated, ProgressSink};
 use innkeeper_host::route::{RouteSpec, RouteState};
 use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName};
-use innkeeper_model::{BuildProgress, Code, Explain, GuestName, GuestState, StorePath};
+use innkeeper_model::{BuildProgress, Code, Explain, GuestName, GuestState, StorePath, chain};
 use innkeeper_store::{Preview, PreviewFact};
 use tokio::sync::watch;
 use tracing::warn;
@@ -49,15 +49,22 @@ impl Inner {
         let slug = &preview.record.slug;
         let live = Version::live(preview);
         self.enter(preview, PreviewState::Evaluating).await?;
-        let version = self.step("evaluate", self.evaluate(preview)).await?;
+        let version = match self.step("evaluate", self.evaluate(preview)).await {
+            Ok(version) => version,
+            Err(error) => {
+                // What is served goes on, also when the host has just come back and GitHub has not.
+                if live.is_some() {
+                    told(slug, self.look_after(preview).await);
+                }
+                return Err(error);
+            }
+        };
         self.enter(preview, PreviewState::Starting).await?;
         if let Err(error) = self.serve(preview, &version, true).await {
             if let Some(live) = live {
                 let text = format!("Going back to {}.", live.sha.short());
                 self.note(slug, text).await;
-                if let Err(again) = self.serve(preview, &live, false).await {
-                    warn!(%slug, code = %again.code(), "the last good version does not come up: {again}");
-                }
+                told(slug, self.go_back(preview, &live).await);
             }
             return Err(error);
         }
@@ -91,6 +98,15 @@ impl Inner {
         Ok(())
     }
 
+    async fn go_back(
+        self: &Arc<Self>,
+        preview: &Preview,
+        live: &Version,
+    ) -> Result<(), PreviewError> {
+        self.serve(preview, live, false).await?;
+        self.ensure_route(&preview.record.slug, &live.meta).await
+    }
+
     /// Sees that the version that is served still is, after a reboot above all. Without one, the page that says
     /// so is all there is.
     ///
@@ -110,7 +126,7 @@ impl Inner {
         });
         if !runs || !self.app_runs(slug, &live.meta).await {
             self.note(slug, "Starting again.").await;
-            self.serve(preview, &live, false).await?;
+            return self.go_back(preview, &live).await;
         }
         self.ensure_route(slug, &live.meta).await
     }
@@ -328,5 +344,12 @@ impl Inner {
             },
         };
         Ok(self.routes.ensure(&spec).await?)
+    }
+}
+
+/// Says that the last good version is not served, beside the error that is told to everybody.
+fn told(slug: &GuestName, result: Result<(), PreviewError>) {
+    if let Err(error) = result {
+        warn!(%slug, code = %error.code(), "the last good version does not come up: {}", chain(&error));
     }
 }

@@ -163,12 +163,15 @@ impl Inner {
     async fn pursue(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
         match aim(preview) {
             Aim::Remove => self.remove(preview).await,
-            Aim::AwaitApproval => self.enter(preview, PreviewState::WaitingForApproval).await,
+            Aim::AwaitApproval if preview.record.state != PreviewState::WaitingForApproval => {
+                self.enter(preview, PreviewState::WaitingForApproval).await
+            }
             Aim::BringUp => {
                 self.make_room(preview).await?;
                 self.bring_up(preview).await
             }
-            Aim::LookAfter | Aim::Rest => {
+            // What was approved before goes on.
+            Aim::LookAfter | Aim::Rest | Aim::AwaitApproval => {
                 self.report_soon(&preview.record.slug);
                 self.look_after(preview).await
             }
@@ -390,8 +393,7 @@ impl Inner {
         let failure = Failure::from(error);
         warn!(%slug, code = %failure.code, "{failure}");
         let mut facts = vec![PreviewFact::Fault(Some(failure.clone()))];
-        let settled = matches!(aim(preview), Aim::LookAfter | Aim::Rest);
-        if !error.is_passing() && preview.want == PreviewWant::Present && !settled {
+        if !error.is_passing() && aim(preview) == Aim::BringUp {
             facts.push(PreviewFact::State(PreviewState::Failed));
         }
         let now = match self.store.set_preview(slug, facts).await {

@@ -5,6 +5,7 @@ use std::fs;
 
 use innkeeper_model::preview::{CommitSha, PreviewState, RepoName};
 
+use crate::support::wait_until;
 use crate::town::{Town, app};
 
 fn fork() -> RepoName {
@@ -68,8 +69,16 @@ fn nothing_of_a_fork_is_read_until_somebody_who_may_write_approves_that_commit()
     // The next commit needs its own approval; what was approved goes on.
     let next = town.push(7, "theirs", &[("x", "y")]);
     let view = town.settled(7, &next, PreviewState::WaitingForApproval);
-    assert_eq!(view.preview.live_sha, Some(sha));
+    assert_eq!(view.preview.live_sha.as_ref(), Some(&sha));
     assert_eq!(read(&town), 1, "the configuration was read");
+    daemon.stop();
+    town.reboot();
+    let daemon = town.start();
+    wait_until("what was approved is back", || {
+        let (_, page) = town.browse("web-7", "/", "text/html");
+        page.contains(sha.as_str())
+    });
+    town.settled(7, &next, PreviewState::WaitingForApproval);
     daemon.stop();
 }
 

@@ -82,6 +82,12 @@ fn a_commit_that_fails_leaves_the_last_good_one_in_service() {
     assert_eq!(view.preview.live_sha, Some(good.clone()));
     assert!(town.page("web-7").contains(good.as_str()));
 
+    // Nor does the last good one stay away, if it was not there by then.
+    town.inside("web-7", &["systemctl", "stop", "preview-app"]);
+    let bad = town.push(7, "topic", &[("preview-config.nix", "{ nor is this")]);
+    town.settled(7, &bad, PreviewState::Failed);
+    assert!(town.page("web-7").contains(good.as_str()));
+
     // The app does not come up: the guest goes back.
     let silent = other_app("silent").replace("exec httpd -f -p 3000", "exec httpd -f -p 3001");
     let bad = town.push(7, "topic", &[("preview-config.nix", &silent)]);
@@ -130,8 +136,10 @@ fn a_close_during_the_work_removes_what_is_there_so_far() {
     town.deliver(7, "opened");
     town.settled(7, &sha, PreviewState::SettingUp);
     // Until the app answers, people see how far it is, and programs that it is not there.
-    let (status, page) = town.browse("web-7", "/", "text/html");
-    assert!(page.contains("setting up"), "{status} {page}");
+    wait_until("the page says how far it is", || {
+        let (_, page) = town.browse("web-7", "/", "text/html");
+        page.contains("setting up")
+    });
     assert_eq!(town.browse("web-7", "/", "application/json").0, 503);
     town.close(7);
     town.gone(7);
