@@ -53,7 +53,7 @@ impl Inner {
         let mut memory = Memory::default();
         while !self.stopping.is_cancelled() {
             let call = *calls.borrow_and_update();
-            let turn = match self.turn(slug, &mut memory, call, &mut calls).await {
+            let turn = match self.turn(slug, &mut memory, call, &calls).await {
                 Ok(turn) => turn,
                 Err(error) => {
                     warn!(%slug, code = %error.code(), "{}", chain(&error));
@@ -93,7 +93,7 @@ impl Inner {
         slug: &GuestName,
         memory: &mut Memory,
         call: Call,
-        calls: &mut watch::Receiver<Call>,
+        calls: &watch::Receiver<Call>,
     ) -> Result<Turn, PreviewError> {
         let Some(preview) = self.store.preview(slug).await? else {
             return Ok(Turn::Gone);
@@ -186,7 +186,7 @@ impl Inner {
         delivery: &Delivery,
         preview: &Preview,
         call: Call,
-        calls: &mut watch::Receiver<Call>,
+        calls: &watch::Receiver<Call>,
     ) -> Result<(), PreviewError> {
         let id = &delivery.event.delivery;
         let outcome = match self.accept(delivery, preview).await {
@@ -303,15 +303,18 @@ impl Inner {
         preview: &Preview,
         acting_on: Option<(&PullRequest, &str)>,
         call: Call,
-        calls: &mut watch::Receiver<Call>,
+        calls: &watch::Receiver<Call>,
         work: impl Future<Output = T>,
     ) -> Option<T> {
+        // Heard by a receiver of its own: the worker's own has not seen the call then, and takes another turn when
+        // the work ends before it is known what the call was about.
+        let mut heard = calls.clone();
         let overtaken = async {
             loop {
-                if calls.changed().await.is_err() {
+                if heard.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
-                if calls.borrow_and_update().orders != call.orders {
+                if heard.borrow_and_update().orders != call.orders {
                     return;
                 }
                 match self.is_overtaken(preview, acting_on).await {
