@@ -144,6 +144,12 @@ impl Inner {
             Ok(()) => {
                 memory.looks = call.looks;
                 memory.attempts = 0;
+                if settled && aim != Aim::Rest && preview.record.fault.is_some() {
+                    // What an earlier look met has passed.
+                    let passed = vec![PreviewFact::Fault(None)];
+                    self.store.set_preview(slug, passed).await?;
+                    self.report_soon(slug);
+                }
             }
             Err(error) => {
                 self.record_fault(&preview, &error).await?;
@@ -395,8 +401,13 @@ impl Inner {
         let slug = &preview.record.slug;
         let failure = Failure::from(error);
         warn!(%slug, code = %failure.code, "{failure}");
-        let mut facts = vec![PreviewFact::Fault(Some(failure.clone()))];
-        if !error.is_passing() && aim(preview) == Aim::BringUp {
+        let mut facts = Vec::new();
+        let aim = aim(preview);
+        // Why the commit failed is not forgotten for what is in the way of its predecessor now.
+        if aim != Aim::Rest {
+            facts.push(PreviewFact::Fault(Some(failure.clone())));
+        }
+        if !error.is_passing() && aim == Aim::BringUp {
             facts.push(PreviewFact::State(PreviewState::Failed));
         }
         let now = match self.store.set_preview(slug, facts).await {
@@ -405,8 +416,12 @@ impl Inner {
         };
         self.note(slug, format!("{failure}")).await;
         self.report_soon(slug);
-        if now.record.live_sha.is_none() && now.want == PreviewWant::Present {
-            self.ensure_page(&now, now.record.state).await?;
+        if now.record.live_sha.is_none()
+            && now.want == PreviewWant::Present
+            && let Err(error) = self.ensure_page(&now, now.record.state).await
+        {
+            // It may be what failed in the first place, and must not keep that from being recorded.
+            warn!(%slug, code = %error.code(), "{}", chain(&error));
         }
         Ok(())
     }
