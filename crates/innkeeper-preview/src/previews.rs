@@ -11,8 +11,8 @@ use innkeeper_model::preview::api::{
     ApprovePreview, CreatePreview, PreviewAccepted, PreviewExplanation,
 };
 use innkeeper_model::preview::{
-    PreviewState, PreviewView, PullRequestEvent, default_slug, parse_slug, slug_candidates,
-    webhook_slug,
+    PreviewState, PreviewView, PullRequest, PullRequestEvent, default_slug, parse_slug,
+    slug_candidates, webhook_slug,
 };
 use innkeeper_model::{Code, Failure};
 use innkeeper_store::{NewPreview, Preview, PreviewFact, PreviewWant, Store};
@@ -98,7 +98,11 @@ impl Previews {
     /// arrived.
     pub fn start(&self, mut rings: watch::Receiver<()>) {
         let inner = Arc::clone(&self.inner);
-        self.inner.tasks.spawn(Arc::clone(&self.inner).watch());
+        let watch = Arc::clone(&self.inner).watch();
+        let stopping = self.inner.stopping.clone();
+        self.inner.tasks.spawn(async move {
+            stopping.run_until_cancelled(watch).await;
+        });
         self.inner.tasks.spawn(async move {
             rings.mark_changed();
             loop {
@@ -326,13 +330,22 @@ impl Previews {
 impl Inner {
     /// Wakes whoever has deliveries to act on.
     pub(crate) async fn hear(self: &Arc<Self>) -> Result<(), PreviewError> {
+        let mut heard = Ok(());
         for pull_request in self.store.pending_pull_requests().await? {
-            match self.store.preview_of(&pull_request).await? {
-                Some(preview) => self.wake(&preview.record.slug, Why::News),
-                None => self.act_without_preview(&pull_request).await?,
-            }
+            // One that cannot be served does not keep the others waiting.
+            heard = heard.and(self.hear_of(&pull_request).await);
         }
-        Ok(())
+        heard
+    }
+
+    async fn hear_of(self: &Arc<Self>, pull_request: &PullRequest) -> Result<(), PreviewError> {
+        match self.store.preview_of(pull_request).await? {
+            Some(preview) => {
+                self.wake(&preview.record.slug, Why::News);
+                Ok(())
+            }
+            None => self.act_without_preview(pull_request).await,
+        }
     }
 
     /// The preview of a pull request that wants one.

@@ -15,15 +15,14 @@ use crate::desk::Why;
 use crate::previews::Inner;
 
 impl Inner {
-    /// Looks after everything, from the start on and at every interval, until the daemon stops.
+    /// Looks after everything, from the start on and at every interval, until it is dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut timer = tokio::time::interval(self.config.interval);
         loop {
-            tokio::select! {
-                () = self.stopping.cancelled() => return,
-                _ = timer.tick() => {}
-            }
+            timer.tick().await;
             for result in [
+                // What no bell rang for: a delivery whose pause has ended since its preview went.
+                self.hear().await,
                 self.look_after_all().await,
                 self.compare_with_github().await,
             ] {

@@ -53,7 +53,12 @@ impl Inner {
         let mut memory = Memory::default();
         while !self.stopping.is_cancelled() {
             let call = *calls.borrow_and_update();
-            let turn = match self.turn(slug, &mut memory, call, &calls).await {
+            // Dropped at any point: GitHub can take minutes to answer, and all of it can be done again.
+            let turn = self.turn(slug, &mut memory, call, &calls);
+            let Some(turn) = self.stopping.run_until_cancelled(turn).await else {
+                return;
+            };
+            let turn = match turn {
                 Ok(turn) => turn,
                 Err(error) => {
                     warn!(%slug, code = %error.code(), "{}", chain(&error));
@@ -334,7 +339,6 @@ impl Inner {
             biased;
             done = work => (calls.borrow().orders == call.orders).then_some(done),
             () = overtaken => None,
-            () = self.stopping.cancelled() => None,
         }
     }
 
