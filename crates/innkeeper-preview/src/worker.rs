@@ -259,7 +259,8 @@ impl Inner {
             }
             PrAction::Labeled(label) if *label == self.config.approval_label => {
                 self.store.set_preview(slug, facts).await?;
-                return self.approve_by_label(delivery, preview).await.map(Some);
+                let outcome = self.approve_by_label(delivery, preview).await?;
+                return Ok(Some(Err(outcome)));
             }
             PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
                 return Ok(Some(Err(Outcome::Ignored(None))));
@@ -275,10 +276,10 @@ impl Inner {
         &self,
         delivery: &Delivery,
         preview: &Preview,
-    ) -> Result<Result<Preview, Outcome>, PreviewError> {
+    ) -> Result<Outcome, PreviewError> {
         let event = &delivery.event;
         let record = &preview.record;
-        let refuse = |code, text: String| Ok(Err(Outcome::Ignored(Some(Failure::new(code, text)))));
+        let refuse = |code, text: String| Ok(Outcome::Ignored(Some(Failure::new(code, text))));
         if !record.is_from_fork() {
             return refuse(
                 Code::InvalidRequest,
@@ -304,7 +305,9 @@ impl Inner {
         let text = format!("{} approved {}.", event.sender, event.head_sha.short());
         self.note(&record.slug, text).await;
         let state = vec![PreviewFact::State(PreviewState::Queued)];
-        Ok(Ok(self.store.set_preview(&record.slug, state).await?))
+        self.store.set_preview(&record.slug, state).await?;
+        // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
+        Ok(Outcome::Done)
     }
 
     /// Does work until it ends, or until something else is wanted of the preview; then the work is dropped and

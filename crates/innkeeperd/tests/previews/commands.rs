@@ -1,5 +1,6 @@
 //! Previews made by hand.
 
+use innkeeper_github::fake::FailureKind;
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{LinkKind, PreviewAccepted, PreviewExplanation};
 
@@ -116,6 +117,25 @@ fn a_preview_that_is_being_set_up_is_removed_by_hand() {
     town.deliver(7, "opened");
     town.settled(7, &sha, PreviewState::SettingUp);
     // The delivery has not been acted on to its end; it does not bring back what somebody removes.
+    let client = town.client();
+    assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
+    town.gone(7);
+    daemon.stop();
+}
+
+#[test]
+fn a_preview_whose_delivery_waits_for_github_is_removed_by_hand() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let down = FailureKind::Status(502);
+    town.github
+        .with(|world| world.fail("GET", "/contents/", 1_000, down));
+    let sha = town.commit_app("topic");
+    town.pull(7, "topic", &sha);
+    town.deliver(7, "opened");
+    let fault = || town.preview(7).and_then(|view| view.preview.fault);
+    wait_until("GitHub was asked in vain", || fault().is_some());
     let client = town.client();
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
     town.gone(7);

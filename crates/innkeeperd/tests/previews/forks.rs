@@ -83,6 +83,24 @@ fn nothing_of_a_fork_is_read_until_somebody_who_may_write_approves_that_commit()
 }
 
 #[test]
+fn a_commit_that_was_approved_is_overtaken_like_any_other() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let slow = app().replace("mkdir -p ${app}", "sleep 50; mkdir -p ${app}");
+    let sha = town.commit("theirs", &[("preview-config.nix", &slow)]);
+    town.pull_from(7, "theirs", &sha, &fork());
+    town.deliver_of(7, "opened", "mallory");
+    town.settled(7, &sha, PreviewState::WaitingForApproval);
+    label(&town, "maintainer");
+    town.settled(7, &sha, PreviewState::SettingUp);
+    let next = town.push(7, "theirs", &[("x", "y")]);
+    let view = town.settled(7, &next, PreviewState::WaitingForApproval);
+    assert_eq!(view.preview.live_sha, None, "it was built to its end");
+    daemon.stop();
+}
+
+#[test]
 fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
     let mut town = Town::new();
     let secrets = town.root().join("secrets/octo");
