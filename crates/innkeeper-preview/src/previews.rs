@@ -216,7 +216,6 @@ impl Previews {
             PreviewFact::Head { repo, branch, sha },
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),
-            PreviewFact::Active(Timestamp::now()),
         ];
         inner.change(slug, facts, "update", actor).await
     }
@@ -375,11 +374,12 @@ impl Inner {
     async fn change(
         self: &Arc<Self>,
         slug: &GuestName,
-        facts: Vec<PreviewFact>,
+        mut facts: Vec<PreviewFact>,
         what: &str,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
         self.preview(slug).await?;
+        facts.push(PreviewFact::Active(Timestamp::now()));
         // Before and after: work that is in vain must record nothing after what is recorded here.
         self.wake(slug, Why::Order);
         let overrules = facts

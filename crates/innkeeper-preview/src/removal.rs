@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Explain, chain};
-use innkeeper_store::Preview;
+use innkeeper_store::{Preview, PreviewFact};
 use tracing::warn;
 
 use crate::PreviewError;
@@ -19,6 +19,9 @@ impl Inner {
     pub(crate) async fn remove(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         self.enter(preview, PreviewState::Closing).await?;
+        // Somebody may want it again in the middle of this; then nothing of it is taken for served.
+        let gone = self.store.set_preview(slug, vec![PreviewFact::NotLive]);
+        self.step("record-gone", gone).await?;
         self.step("remove-route", self.routes.remove(slug)).await?;
         self.step("remove-guest", self.remove_guest(slug)).await?;
         if let Some(databases) = &self.databases {

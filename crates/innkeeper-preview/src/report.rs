@@ -75,6 +75,8 @@ impl Inner {
         let told = self.told.of(slug);
         let mut told = told.lock().await;
         let Some(preview) = self.store.preview(slug).await? else {
+            // It was removed while this waited.
+            self.told.forget(slug);
             return Ok(());
         };
         let meta = preview.live_meta.as_ref().or(preview.meta.as_ref());
