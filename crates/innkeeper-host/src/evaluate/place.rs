@@ -84,7 +84,8 @@ pub(super) enum MetaText {
 /// afterwards, processes too.
 pub(super) struct Place {
     child: Child,
-    folder: PathBuf,
+    /// Goes after the child.
+    _folder: Folder,
     pub(super) answer: Answer,
     pub(super) registry: Registry,
 }
@@ -104,7 +105,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         // The kernel ends all processes of the place with the first one, which ends with the child.
         self.child.start_kill().ok();
-        drop(Folder(std::mem::take(&mut self.folder)));
     }
 }
 
@@ -139,7 +139,7 @@ impl Place {
         match judged {
             Ok((answer, registry)) => Ok(Self {
                 child,
-                folder: std::mem::take(&mut { folder }.0),
+                _folder: folder,
                 answer,
                 registry,
             }),
