@@ -18,7 +18,8 @@ install: ## Install what is missing on this machine (Debian: with apt)
 build: install ## Build all programs into target/debug
 	@cargo build --workspace --locked
 
-demo: build ## See a guest come and go; KEEP=1 leaves it running to play with
+demo: build ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
+	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
 
 check: install ## Format, lints, unit tests, documentation: what to run all day
