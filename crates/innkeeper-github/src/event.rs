@@ -40,8 +40,8 @@ pub enum EventError {
         #[source]
         source: serde_json::Error,
     },
-    /// A header or field is empty or longer than GitHub makes it.
-    #[error("the delivery's {0} is empty or too long")]
+    /// A header or field is empty, is longer than GitHub makes it, or cannot be shown on one line.
+    #[error("the delivery's {0} is empty, too long, or has control characters")]
     Text(&'static str),
 }
 
@@ -152,7 +152,8 @@ fn action(name: &str, label: Option<Label>) -> Result<PrAction, EventError> {
 }
 
 fn short(what: &'static str, text: String) -> Result<String, EventError> {
-    if text.is_empty() || text.chars().count() > MAX_TEXT {
+    let shown = !text.is_empty() && !text.chars().any(char::is_control);
+    if !shown || text.chars().count() > MAX_TEXT {
         return Err(EventError::Text(what));
     }
     Ok(text)
