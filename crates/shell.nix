@@ -6,6 +6,7 @@ craneLib.devShell {
     caddy
     cargo-deny
     cargo-nextest
+    curl
     deadnix
     git
     glibc.static
