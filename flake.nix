@@ -47,14 +47,22 @@
         }
       );
 
-      # A module of ours, with the package that this flake builds as its default.
+      # A module of ours, with the package that this flake builds and its nixpkgs as defaults.
       withPackage =
         module:
-        { pkgs, ... }:
+        { options, pkgs, ... }:
         {
           key = "innkeeper#${toString module}";
           imports = [ module ];
-          services.innkeeper.package = lib.mkDefault self.packages.${systemOf pkgs}.default;
+          services.innkeeper = {
+            package = lib.mkDefault self.packages.${systemOf pkgs}.default;
+          }
+          // lib.optionalAttrs (options.services.innkeeper ? previews) {
+            previews.nixpkgs = {
+              path = lib.mkDefault nixpkgs.outPath;
+              narHash = lib.mkDefault nixpkgs.narHash;
+            };
+          };
         };
       modulesOfOurs = import ./modules/list.nix;
 

@@ -12,9 +12,12 @@ let
 
   # The directory of the tables that Caddy reads at each request.
   table = "/var/lib/innkeeper-routes";
+  admin = "/run/caddy/admin.sock";
 
   tls =
-    if certificate.files != null then
+    if certificate.internal then
+      "tls internal"
+    else if certificate.files != null then
       "tls ${certificate.files.certificate} ${certificate.files.key}"
     else
       "tls /var/lib/acme/${cfg.domain}/cert.pem /var/lib/acme/${cfg.domain}/key.pem";
@@ -90,6 +93,11 @@ in
       default = null;
       description = "A wildcard certificate from Let's Encrypt.";
     };
+    certificate.internal = mkOption {
+      type = types.bool;
+      default = false;
+      description = "A certificate of Caddy's own authority, which no browser trusts: for trying things out. GitHub delivers to it only when told not to look at the certificate.";
+    };
   };
 
   config = lib.mkIf cfg.enable {
@@ -97,7 +105,7 @@ in
       enable = true;
       globalConfig = ''
         # Whoever reaches the admin endpoint controls every site: a socket in a folder that root and Caddy can enter.
-        admin unix//run/caddy/admin.sock
+        admin unix/${admin}
         # How long connections may take to end at a reload.
         grace_period 10s
       '';
@@ -138,6 +146,16 @@ in
         cfg.importDirectory
         table
       ];
+    };
+
+    # What the daemon has to know of all this.
+    services.innkeeper.settings.caddy = {
+      inherit admin table;
+      directory = cfg.importDirectory;
+      # What the unit of NixOS runs Caddy with.
+      caddyfile = "/etc/caddy/caddy_config";
+      # The snippet above, whatever certificate is in it.
+      tls = "cloudflare_tls";
     };
 
     security.acme = lib.mkIf (certificate.acme != null) {

@@ -6,6 +6,7 @@
     ./storage.nix
     ./caddy.nix
     ./postgresql.nix
+    ./previews.nix
     ./secrets.nix
     ./tailscale.nix
     ./webhook.nix

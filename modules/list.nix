@@ -7,6 +7,7 @@
   storage = ./storage.nix;
   caddy = ./caddy.nix;
   postgresql = ./postgresql.nix;
+  previews = ./previews.nix;
   secrets = ./secrets.nix;
   tailscale = ./tailscale.nix;
   webhook = ./webhook.nix;

@@ -51,6 +51,11 @@ in
     services.innkeeper = {
       firewall.guestTCPPorts = [ config.services.postgresql.settings.port ];
       settings.network.host_ports = [ "tcp/${toString config.services.postgresql.settings.port}" ];
+      settings.database = {
+        inherit (config.services.postgresql.settings) port;
+        # Where NixOS' server has its socket.
+        socket_dir = "/run/postgresql";
+      };
     };
   };
 }

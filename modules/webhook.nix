@@ -67,8 +67,8 @@ in
   config = lib.mkIf cfg.enable {
     services.innkeeper.settings.webhook = {
       inherit (cfg) listen;
-      # The files of the contract are root's; what this program may know comes as credentials.
-      environment_files = lib.optional (cfg.environmentFile != null) "${credentials}/environment";
+      # For the daemon, which takes the same repositories and reads the file as root.
+      environment_files = lib.optional (cfg.environmentFile != null) cfg.environmentFile;
     }
     // lib.optionalAttrs (cfg.allowedRepos != null || cfg.environmentFile == null) {
       allowed_repos = lib.defaultTo [ ] cfg.allowedRepos;
@@ -95,6 +95,10 @@ in
         "innkeeper-webhook.socket"
         "innkeeper.service"
       ];
+      # The daemon's files are root's; what this program may know comes as credentials.
+      environment.INNKEEPER_WEBHOOK_ENVIRONMENT_FILES = builtins.toJSON (
+        lib.optional (cfg.environmentFile != null) "${credentials}/environment"
+      );
       # What it reads of the file that it shares with the daemon.
       restartTriggers = [
         (builtins.toJSON {

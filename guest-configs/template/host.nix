@@ -17,5 +17,16 @@
       "9.9.9.9"
       "1.1.1.1"
     ];
+
+    # Previews of pull requests, once the secrets are on the host: "The first preview" in docs/install.md of Innkeeper.
+    #   previews = {
+    #     enable = true;
+    #     domain = "preview.example.org";
+    #   };
+    #   caddy.certificate.files = { };
+    #   webhook = {
+    #     secretFile = "/var/secrets/webhook-secret";
+    #     allowedRepos = [ "octo/web" ];
+    #   };
   };
 }

@@ -1,4 +1,4 @@
-# An example: a small cloud VM with DHCP, agents only.
+# An example: a small cloud VM with DHCP, and a certificate from Let's Encrypt. Its previews bring databases of their own.
 {
   imports = [
     ../../initial-install/configuration.nix
@@ -20,6 +20,22 @@
         memory = "1G";
         cpus = "1";
       };
+      previews.limit = 10;
+    };
+    # GitHub's token is in /var/secrets/preview.env.
+    previews = {
+      enable = true;
+      domain = "preview.example.org";
+      databases = false;
+    };
+    caddy.certificate.acme = {
+      email = "ops@example.org";
+      dnsProvider = "cloudflare";
+      environmentFile = "/var/secrets/acme.env";
+    };
+    webhook = {
+      secretFile = "/var/secrets/webhook-secret";
+      allowedRepos = [ "octo/web" ];
     };
     tailscale = {
       enable = true;

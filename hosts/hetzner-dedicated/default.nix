@@ -50,11 +50,15 @@
       ];
     };
     secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
-    caddy = {
+    # GitHub's token is in /var/secrets/preview.env.
+    previews = {
       enable = true;
       domain = "preview.example.org";
-      certificate.files = { };
     };
-    postgresql.enable = true;
+    caddy.certificate.files = { };
+    webhook = {
+      secretFile = "/var/secrets/webhook-secret";
+      allowedRepos = [ "octo/web" ];
+    };
   };
 }

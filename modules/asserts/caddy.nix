@@ -6,6 +6,7 @@ let
   given = lib.count (c: c != null) [
     certificate.files
     certificate.acme
+    (if certificate.internal then true else null)
   ];
   secrets =
     lib.optional (certificate.files != null) {
@@ -26,7 +27,7 @@ in
       }
       {
         assertion = given == 1;
-        message = "services.innkeeper.caddy.certificate needs exactly one of files and acme, and has ${toString given}. Write certificate.files = { }; for a certificate in /var/secrets, or certificate.acme = { email = …; dnsProvider = …; environmentFile = …; };.";
+        message = "services.innkeeper.caddy.certificate needs exactly one of files, acme and internal, and has ${toString given}. Write certificate.files = { }; for a certificate in /var/secrets, or certificate.acme = { email = …; dnsProvider = …; environmentFile = …; };.";
       }
     ]
     ++ map (secret: {

@@ -51,6 +51,22 @@ let
     }
     // settings;
   };
+  previews = {
+    enable = true;
+    domain = "preview.example.org";
+    nixpkgs.path = toString nixpkgs;
+  };
+  # All that previews need, and then what is wrong with it.
+  withPreviews = wrong: {
+    imports = [
+      (inn {
+        inherit previews;
+        caddy.certificate.files = { };
+        webhook.secretFile = "/var/secrets/webhook-secret";
+      })
+      { services.innkeeper = wrong; }
+    ];
+  };
   store = "${builtins.storeDir}/00000000000000000000000000000000-secret";
 in
 {
@@ -59,17 +75,10 @@ in
     nothing-is-wrong = {
       imports = [ (inn { settings.network.nameservers = [ "9.9.9.9" ]; }) ];
       networking.nftables.enable = true;
-      services.innkeeper.caddy = {
-        enable = true;
-        domain = "preview.example.org";
-        certificate.files = { };
-      };
-      services.innkeeper.postgresql.enable = true;
+      services.innkeeper.caddy.certificate.files = { };
+      services.innkeeper.previews = previews;
       services.innkeeper.secrets.agentCredentials.oauth_token = "/run/secrets/claude";
-      services.innkeeper.webhook = {
-        enable = true;
-        secretFile = "/run/secrets/webhook";
-      };
+      services.innkeeper.webhook.secretFile = "/run/secrets/webhook";
     };
 
     manager-subnet-is-no-network = inn { settings.network.subnet = "10.100.0.1/16"; };
@@ -209,6 +218,21 @@ in
       firewall.enable = false;
     };
 
+    previews-have-no-daemon = withPreviews {
+      enable = lib.mkForce false;
+      previews.databases = false;
+    };
+    previews-have-no-domain = withPreviews { previews.domain = lib.mkForce null; };
+    previews-have-no-caddy = withPreviews { caddy.enable = false; };
+    previews-have-no-certificate = withPreviews { caddy.certificate.files = lib.mkForce null; };
+    previews-have-no-webhook = withPreviews { webhook.enable = false; };
+    previews-have-no-webhook-secret = withPreviews { webhook.secretFile = lib.mkForce null; };
+    previews-have-no-postgresql = withPreviews { postgresql.enable = false; };
+    previews-have-no-nixpkgs = withPreviews { previews.nixpkgs.path = lib.mkForce null; };
+    previews-have-another-domain = withPreviews { caddy.domain = "preview.example.com"; };
+    previews-secrets-are-in-the-store = withPreviews { previews.environmentFile = store; };
+    previews-certificate-is-given-twice = withPreviews { caddy.certificate.internal = true; };
+
     secrets-name-is-none = inn { secrets.agentCredentials."../token" = "/var/secrets/token"; };
     secrets-are-in-the-store = inn { secrets.agentCredentials.oauth_token = store; };
     secrets-path-is-relative = inn { settings.credentials.directory = "secrets"; };
@@ -272,6 +296,8 @@ in
         state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
         supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };
         port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
+        misspelt-in-previews = inn { previews.domian = "x.example.org"; };
+        domain-is-a-list = inn { previews.domain = [ "x.example.org" ]; };
         webhook-is-open-to-everybody = inn { webhook.listen = "0.0.0.0:3100"; };
         repository-is-a-pattern = inn { webhook.allowedRepos = [ "octo/*" ]; };
         credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };

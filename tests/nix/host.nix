@@ -32,14 +32,13 @@ let
       };
       storage.backend = "lvm-thin";
       secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
-      caddy = {
+      previews = {
         enable = true;
         domain = "preview.example.org";
-        certificate.files = { };
+        nixpkgs.path = toString nixpkgs;
       };
-      postgresql.enable = true;
+      caddy.certificate.files = { };
       webhook = {
-        enable = true;
         secretFile = "/var/secrets/webhook-secret";
         allowedRepos = [ "octo/web" ];
       };
@@ -101,6 +100,14 @@ let
   failed =
     config: map (entry: entry.message) (builtins.filter (entry: !entry.assertion) config.assertions);
 
+  # As the module of NixOS puts it together.
+  caddyfile =
+    system:
+    let
+      inherit (system.config.services) caddy;
+    in
+    "{\n${caddy.globalConfig}\n}\n${caddy.extraConfig}";
+
   unitsOfOurs = system: map (unit system) ours;
 
   ours = builtins.filter (lib.hasPrefix "innkeeper") (builtins.attrNames config.systemd.units);
@@ -120,7 +127,27 @@ in
     }
   '';
   iptables = withIptables.config.networking.firewall.extraCommands;
-  caddyfile = config.services.caddy.globalConfig + "\n---\n" + config.services.caddy.extraConfig;
+  caddyfiles = lib.mapAttrs (_: caddyfile) {
+    files = withNftables;
+    acme = evaluate {
+      imports = [ full ];
+      services.innkeeper.caddy.certificate = {
+        files = lib.mkForce null;
+        acme = {
+          email = "ops@example.org";
+          dnsProvider = "cloudflare";
+          environmentFile = "/var/secrets/acme.env";
+        };
+      };
+    };
+    internal = evaluate {
+      imports = [ full ];
+      services.innkeeper.caddy.certificate = {
+        files = lib.mkForce null;
+        internal = true;
+      };
+    };
+  };
   inherit (config.services.innkeeper) settings;
   pgHba = config.services.postgresql.authentication;
   previews = {
@@ -167,6 +194,16 @@ in
         postgresql.postgresql.enable = true;
         postgresql.firewall.enable = true;
         secrets = { };
+        previews = {
+          enable = true;
+          previews = {
+            enable = true;
+            domain = "preview.example.org";
+            nixpkgs.path = toString nixpkgs;
+          };
+          caddy.certificate.internal = true;
+          webhook.environmentFile = "/var/secrets/preview.env";
+        };
         # Without the daemon it has nobody to deliver to, and an assertion says so.
         webhook = {
           enable = true;
