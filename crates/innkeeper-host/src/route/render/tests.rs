@@ -89,6 +89,14 @@ fn what_all_previews_share() {
     insta::assert_snapshot!(front.lookup);
 }
 
+// tests/nix/run puts these two beside the Caddyfile of the NixOS module and has Caddy check all of it.
+#[test]
+fn what_caddy_is_told_on_nixos() {
+    let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
+    insta::assert_snapshot!(front(&config, false).sites);
+    insta::assert_snapshot!(front(&config, false).lookup);
+}
+
 #[test]
 fn the_shared_part_has_another_version_when_it_says_something_else() {
     let version = |tls, close_delay| front(&config(tls, None), close_delay).version;
