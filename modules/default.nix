@@ -3,6 +3,7 @@
     ./manager
     ./network.nix
     ./firewall.nix
+    ./builds.nix
     ./storage.nix
     ./caddy.nix
     ./postgresql.nix

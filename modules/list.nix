@@ -4,6 +4,7 @@
   manager = ./manager;
   network = ./network.nix;
   firewall = ./firewall.nix;
+  builds = ./builds.nix;
   storage = ./storage.nix;
   caddy = ./caddy.nix;
   postgresql = ./postgresql.nix;

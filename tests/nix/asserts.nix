@@ -298,6 +298,7 @@ in
         port-is-no-port = inn { firewall.openPorts = [ 70000 ]; };
         misspelt-in-previews = inn { previews.domian = "x.example.org"; };
         domain-is-a-list = inn { previews.domain = [ "x.example.org" ]; };
+        builds-network-is-none = inn { builds.allowedNetworks = [ "mirror.example.org" ]; };
         webhook-is-open-to-everybody = inn { webhook.listen = "0.0.0.0:3100"; };
         repository-is-a-pattern = inn { webhook.allowedRepos = [ "octo/*" ]; };
         credentials-is-a-list = inn { secrets.agentCredentials = [ "/var/secrets/token" ]; };

@@ -126,6 +126,17 @@ in
     ${table.content}
     }
   '';
+  builds = config.services.innkeeper.builds.rules;
+  buildsWithMore =
+    (evaluate {
+      imports = [ full ];
+      nix.settings.auto-allocate-uids = true;
+      services.innkeeper.builds.allowedNetworks = [
+        "10.1.2.3"
+        "192.168.1.0/24"
+        "fd00:1::/64"
+      ];
+    }).config.services.innkeeper.builds.rules;
   iptables = withIptables.config.networking.firewall.extraCommands;
   caddyfiles = lib.mapAttrs (_: caddyfile) {
     files = withNftables;
@@ -191,6 +202,7 @@ in
             environmentFile = "/var/secrets/acme.env";
           };
         };
+        builds.builds.restrictNetwork = true;
         postgresql.postgresql.enable = true;
         postgresql.firewall.enable = true;
         secrets = { };
