@@ -98,7 +98,7 @@
           ) (ofThisSystem self.nixosConfigurations);
           scenarios = import ./tests/nixos {
             inherit self pkgs lib;
-            inherit (built.${system}) debug;
+            inherit (built.${system}) debug fakeGithub;
           };
         in
         built.${system}.checks

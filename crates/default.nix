@@ -58,9 +58,9 @@ let
   manager = craneLib.buildPackage (withArtifacts {
     # The tests are the check `tests`.
     doCheck = false;
+    # A stand-in for tests is none of it, should it be built.
     postInstall = ''
-      # A stand-in for tests.
-      rm $out/bin/innkeeper-fake-github
+      rm -f $out/bin/innkeeper-fake-github
     ''
     + lib.optionalString (pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform) ''
       $out/bin/innkeeper man --out man
@@ -92,9 +92,19 @@ let
       doCheck = false;
     }
   );
+  # GitHub, as far as tests need it.
+  fakeGithub = craneLib.buildPackage (
+    commonArgs
+    // {
+      pname = "innkeeper-fake-github";
+      CARGO_PROFILE = "dev";
+      cargoExtraArgs = "--locked --package innkeeper-github --features fake --bin innkeeper-fake-github";
+      doCheck = false;
+    }
+  );
 in
 {
-  inherit debug manager;
+  inherit debug fakeGithub manager;
 
   checks = {
     package = manager;

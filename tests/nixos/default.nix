@@ -6,6 +6,8 @@
   lib,
   # Our programs as developers build them: with points at which they can be killed.
   debug,
+  # The program that stands in for GitHub.
+  fakeGithub,
 }:
 let
   # The names of the files in a folder that end in `suffix`, without it.
@@ -74,7 +76,18 @@ let
       imports = [ module ];
     };
   own = lib.genAttrs (lib.remove "default" (names ".nix" ./.)) (
-    name: import (./. + "/${name}.nix") { inherit host prelude pkgs; }
+    name:
+    import (./. + "/${name}.nix") {
+      inherit
+        self
+        host
+        prelude
+        pkgs
+        closure
+        fakeGithub
+        ;
+      inherit (self.inputs) nixpkgs;
+    }
   );
   shared = lib.listToAttrs (
     map (name: lib.nameValuePair "e2e-${name}" (e2e (../e2e + "/${name}.py"))) (
