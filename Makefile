@@ -7,7 +7,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-.PHONY: help install build demo check test test-host bench clean
+.PHONY: help install build demo check test test-host test-vm bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: install ## Everything: check, all tests on real parts, the demo
 
 test-host: build ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run native $(SCENARIO)
+
+test-vm: build ## The same in virtual machines, which have LVM, limits and a plug to pull; slow
+	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
 
 bench: install ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
 	@tests/bench/run

@@ -1,28 +1,17 @@
 """A Debian host that a test drives, with the method names of the NixOS test driver.
 
-The native tier: the host is a systemd-nspawn container with a systemd of its own as process 1, a network
-of its own and nothing of this machine's. It boots in half a second. What it lacks: device-mapper, and the
-cgroup controllers of a machine that has them mounted elsewhere.
+What all tiers have in common. A tier says how a host is booted and how commands get into it: `native` in a
+container (native.py), `vm` in a virtual machine (virtual.py).
 
-What the host consists of lies in one folder, the place of a run:
-
-    upper/      what this run has changed of the tree that tests/vm/image made: it outlives a crash
-    lib/        /var/lib/innkeeper, which lies on the disk itself: file trees cannot be id-mapped on an overlay
-    console.log what process 1 printed, all boots
-
-Everything that runs in the host is in a process namespace that ends with its first process, and in a cgroup
-of its own; everything that is mounted is mounted in a mount namespace that ends with its last process. So
-there is nothing to unmount afterwards, and nothing of this machine below what is removed.
+What a host consists of lies in one folder, the place of a run, and goes with it.
 """
 
 from __future__ import annotations
 
+import abc
 import os
-import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,14 +19,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, ClassVar
 
-# How long anything may take that ought to take no time. Only a test that fails waits that long.
+# How long anything may take that ought to take no time. Only a test that fails waits that long. A tier that
+# is slower than this machine waits as many times longer.
 PATIENCE = 60.0
 
 # The pause between two looks at what does not announce itself.
 PAUSE = 0.05
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# What commands on a host have in their environment.
+ENVIRONMENT = ["HOME=/root", "USER=root", "LANG=C.UTF-8", f"PATH={PATH}", "SYSTEMD_COLORS=0", "PAGER="]
 
 
 class RequestedAssertionFailed(AssertionError):
@@ -57,21 +51,45 @@ def retry(look: Callable[[], bool], timeout: float, what: str) -> None:
         time.sleep(PAUSE)
 
 
-class Machine:
-    """A host in the native tier. `root` is the file tree under its own changes; `layer` is put on top."""
+class Machine(abc.ABC):
+    """A host in some tier."""
 
-    def __init__(self, name: str, root: Path, layer: Path, place: Path) -> None:
+    # How many times as long as on this machine things may take.
+    slowness: ClassVar[float] = 1
+
+    def __init__(self, name: str, place: Path) -> None:
         self.name = name
-        self.lower = [layer, root]
         self.place = place
         self.console = place / "console.log"
-        self.cgroup = cgroup2_mount() / f"innkeeper-test-{place.name}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.leader = 0
         self.began = time.monotonic()
         self.depth = 0
-        for folder in ("upper", "work", "merged", "lib"):
-            (place / folder).mkdir(parents=True)
+        place.mkdir(parents=True)
+
+    # What a tier says.
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Boots the host, and returns when its systemd says that it is up."""
+
+    @abc.abstractmethod
+    def shutdown(self) -> None:
+        """Shuts the host down in good order, as `systemctl poweroff` would."""
+
+    @abc.abstractmethod
+    def crash(self) -> None:
+        """Ends the host at once."""
+
+    @abc.abstractmethod
+    def keep_journal(self, target: Path) -> None:
+        """Copies the journal's files into a folder. The host may be ended for that."""
+
+    @abc.abstractmethod
+    def run(self, command: str, timeout: float | None, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
+        """Runs a command on the host, which is up, and returns its status and what it printed on either stream.
+
+        The status is 124 when it took longer than `timeout` seconds. What it reads is in a file of this machine.
+        """
 
     # The log.
 
@@ -91,140 +109,34 @@ class Machine:
             self.depth -= 1
             self.log(f"({time.monotonic() - began:.2f} s)")
 
-    # Its life.
-
-    def start(self) -> None:
-        """Boots the host, and returns when its systemd says that it is up."""
-        if self.process is not None:
-            return
-        began = time.monotonic()
-        # A socket's path has at most 107 bytes; the place's own may be longer.
-        with tempfile.TemporaryDirectory(prefix="innkeeper-") as short, socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM
-        ) as notify:
-            address = f"{short}/notify"
-            notify.bind(address)
-            notify.settimeout(0.1)
-            self.cgroup.mkdir(exist_ok=True)
-            with open(self.console, "ab") as console:
-                self.process = subprocess.Popen(
-                    # Whatever ends this program ends the host.
-                    ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
-                    + ["--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-euc", self._boot()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=console,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env={"PATH": PATH, "NOTIFY_SOCKET": address, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes"},
-                )
-            self._await_ready(notify)
-        self.leader = self._find_leader()
-        self.log(f"{self.name}: up ({time.monotonic() - began:.2f} s)")
-
-    def _boot(self) -> str:
-        place = shlex.quote(str(self.place))
-        # The guests have their file trees on a plain file system, as on any host.
-        binds = f"--bind={place}/lib:/var/lib/innkeeper"
-        for device in ("/dev/fuse", "/dev/net/tun"):
-            if os.path.exists(device):
-                binds += f" --bind={device}"
-        lower = shlex.quote(":".join(map(str, self.lower)))
-        return f"""
-            echo $$ > {shlex.quote(str(self.cgroup))}/cgroup.procs
-            mount -t overlay overlay -o lowerdir={lower},upperdir={place}/upper,workdir={place}/work {place}/merged
-            mount -t cgroup2 none /sys/fs/cgroup
-            exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --machine={self.name} \
-              --directory={place}/merged --private-network --resolv-conf=off --timezone=off --link-journal=no \
-              --capability=all --system-call-filter='@raw-io @module keyctl bpf perf_event_open' \
-              {binds} --console=read-only --notify-ready=yes --boot
-        """
-
-    def _await_ready(self, notify: socket.socket) -> None:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                if b"READY=1" in notify.recv(4096).splitlines():
-                    return
-            except TimeoutError:
-                pass
-            if self._process().poll() is not None or time.monotonic() > end:
-                self.crash()
-                raise RuntimeError(f"the host did not boot:\n{tail(self.console)}")
-
-    def _process(self) -> subprocess.Popen[bytes]:
-        if self.process is None:
-            raise RuntimeError("the host is not running")
-        return self.process
-
-    def _find_leader(self) -> int:
-        """The host's process 1, as this machine counts: the child of nspawn, which is the child of unshare."""
-        for nspawn in children(self._process().pid):
-            for candidate in children(nspawn):
-                status = Path(f"/proc/{candidate}/status").read_text()
-                if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE):
-                    return candidate
-        raise RuntimeError("the host has no process 1")
-
-    def shutdown(self) -> None:
-        """Shuts the host down in good order, as `systemctl poweroff` would."""
-        if self.process is None:
-            return
-        with self.nested("shutdown"):
-            # systemd(1), SIGRTMIN+4: powers off.
-            os.kill(self.leader, signal.SIGRTMIN + 4)
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.crash()
-                raise RequestedAssertionFailed("the host did not shut down") from None
-            self.crash()
-
-    def crash(self) -> None:
-        """Ends the host at once. What was written to files stays: this is no loss of power to the disk."""
-        if self.process is None:
-            return
-        # All processes of the host, and commands that were run in it, go with their namespace's first one.
-        for nspawn in children(self.process.pid):
-            os.kill(nspawn, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
-        self.process = None
-        self.leader = 0
-        if (self.cgroup / "cgroup.kill").exists():
-            (self.cgroup / "cgroup.kill").write_text("1")
-        retry(lambda: remove_cgroup(self.cgroup), PATIENCE, "the end of the host's processes")
-        self.log("gone")
+    # Its end.
 
     def remove(self) -> None:
-        """Removes the run's place. The host must be gone."""
+        """Ends the host and removes the run's place."""
         self.crash()
         remove_tree(self.place)
 
     def keep_logs(self, target: Path) -> None:
         """Copies the journal and the console to where they are looked for."""
         target.mkdir(parents=True, exist_ok=True)
-        if self.console.exists():
-            shutil.copy(self.console, target / "console.log")
-        journal = self.place / "upper/var/log/journal"
-        if self.process is not None:
-            self.execute("journalctl --sync", timeout=10)
-        with open(target / "journal.log", "wb") as log:
+        with tempfile.TemporaryDirectory(dir=self.place) as journal, open(target / "journal.log", "wb") as log:
+            self.keep_journal(Path(journal))
             subprocess.run(
                 ["journalctl", "--no-pager", "--output=short-precise", f"--directory={journal}"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
             )
+        if self.console.exists():
+            (target / "console.log").write_bytes(self.console.read_bytes())
+
+    def running(self) -> subprocess.Popen[bytes]:
+        """The process of this machine that is the host."""
+        if self.process is None:
+            raise RuntimeError("the host is not running")
+        return self.process
 
     # Commands.
-
-    def _command(self, command: str) -> list[str]:
-        """What runs a command as root in the host."""
-        environment = ["HOME=/root", "USER=root", "LANG=C.UTF-8", f"PATH={PATH}", "SYSTEMD_COLORS=0", "PAGER="]
-        return (
-            ["nsenter", "--target", str(self.leader), "--all", "--", "/usr/bin/env", "-i", *environment]
-            + ["bash", "-c", f"cd /root; set -euo pipefail; {command}"]
-        )
 
     def execute(
         self, command: str, check_return: bool = True, timeout: float | None = 900, quiet: bool = False
@@ -236,18 +148,7 @@ class Machine:
         del check_return  # The NixOS test driver has it.
         self.start()
         began = time.monotonic()
-        try:
-            done = subprocess.run(
-                self._command(command),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                timeout=timeout,
-                check=False,
-            )
-            status, output, errors = done.returncode, done.stdout, done.stderr
-        except subprocess.TimeoutExpired as expired:
-            status, output, errors = 124, expired.stdout or b"", expired.stderr or b""
+        status, output, errors = self.run(command, timeout and timeout * self.slowness)
         if not quiet:
             self.log(f"$ {shortened(command)}  -> {status} ({time.monotonic() - began:.2f} s)")
             self._log_errors(errors)
@@ -295,7 +196,7 @@ class Machine:
 
         with self.nested(f"until `{shortened(command)}` {word}"):
             try:
-                retry(look, timeout, f"`{command}` {word}")
+                retry(look, timeout * self.slowness, f"`{command}` {word}")
             except RequestedAssertionFailed as failure:
                 raise RequestedAssertionFailed(f"{failure}\n{output}") from None
         return output
@@ -330,7 +231,7 @@ class Machine:
             return state == "active"
 
         with self.nested(f"until {unit} is active"):
-            retry(look, timeout, f"{unit} is active")
+            retry(look, timeout * self.slowness, f"{unit} is active")
 
     def wait_for_open_port(self, port: int, addr: str = "localhost", timeout: float = PATIENCE) -> None:
         """Waits until something in the host, or a guest with that address, accepts connections."""
@@ -347,47 +248,18 @@ class Machine:
         self.start()
         quoted = shlex.quote(target)
         into = f"mkdir -p $(dirname {quoted}); rm -rf {quoted}; "
-        if os.path.isdir(source):
-            command = into + f"mkdir {quoted}; tar -x -C {quoted}"
-            with subprocess.Popen(["tar", "-c", "-C", source, "."], stdout=subprocess.PIPE) as packer:
-                subprocess.run(self._command(command), stdin=packer.stdout, check=True)
-            if packer.returncode != 0:
-                raise RequestedAssertionFailed(f"copying {source} failed")
-        else:
-            command = into + f"cat > {quoted}; chmod {os.stat(source).st_mode & 0o777:o} {quoted}"
-            with open(source, "rb") as content:
-                subprocess.run(self._command(command), stdin=content, check=True)
+        with tempfile.TemporaryFile(dir=self.place) as content:
+            if os.path.isdir(source):
+                into += f"mkdir {quoted}; tar -x -C {quoted}"
+                subprocess.run(["tar", "-c", "-C", source, "."], stdout=content, check=True)
+            else:
+                into += f"cat > {quoted}; chmod {os.stat(source).st_mode & 0o777:o} {quoted}"
+                content.write(Path(source).read_bytes())
+            content.seek(0)
+            status, _, errors = self.run(into, PATIENCE * self.slowness, content)
+        if status != 0:
+            raise RequestedAssertionFailed(f"copying {source} failed with status {status}:\n{errors.decode()}")
         self.log(f"copied {source} to {target}")
-
-
-def children(pid: int) -> list[int]:
-    """The child processes of a process that may have ended."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            found.extend(map(int, (task / "children").read_text().split()))
-        except OSError:
-            pass
-    return found
-
-
-def cgroup2_mount() -> Path:
-    """Where this machine has version 2 of cgroups mounted."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        words = line.split(" ")
-        if words[2] == "cgroup2" and "rw" in words[3].split(","):
-            return Path(words[1])
-    raise CannotRun("no cgroup2 is mounted that can be written")
-
-
-def remove_cgroup(cgroup: Path) -> bool:
-    """Removes a cgroup with all that it has; `False` when there are still processes in it."""
-    for folder, _, _ in os.walk(cgroup, topdown=False):
-        try:
-            os.rmdir(folder)
-        except OSError:
-            return False
-    return True
 
 
 def remove_tree(tree: Path) -> None:
@@ -410,26 +282,17 @@ def tail(path: Path, lines: int = 30) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def missing() -> list[str]:
-    """What this machine lacks for the native tier."""
-    lacks = [f"no {word} (run .ci/install)" for word in programs() if shutil.which(word, path=PATH) is None]
+def lacking(programs: list[str]) -> list[str]:
+    """What this machine lacks: some of these programs, root, overlays."""
+    lacks = [f"no {word} (run .ci/install)" for word in programs if shutil.which(word, path=PATH) is None]
     if os.geteuid() != 0:
         lacks.append("root")
-    try:
-        cgroup2_mount()
-    except CannotRun as reason:
-        lacks.append(str(reason))
-    filesystems = Path("/proc/filesystems").read_text()
-    if not lacks and "overlay" not in filesystems:
+    filesystems = Path("/proc/filesystems")
+    if not lacks and "overlay" not in filesystems.read_text():
         subprocess.run(["modprobe", "-q", "overlay"], check=False)
-        if "overlay" not in Path("/proc/filesystems").read_text():
+        if "overlay" not in filesystems.read_text():
             lacks.append("overlayfs in the kernel")
     return lacks
-
-
-def programs() -> list[str]:
-    """What the native tier runs on this machine."""
-    return ["systemd-nspawn", "mmdebstrap", "unshare", "nsenter", "setpriv", "journalctl", "flock"]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,213 @@
+"""The virtual tier: the host is a virtual machine under QEMU, with Debian's own kernel. It has everything that a
+server has: device-mapper, cgroups with all controllers, and a plug that can be pulled. The processor is emulated
+in software, so that this runs where there is no KVM, and is some twenty times slower than this machine.
+
+In the place of a run:
+
+    disk.img    the host's disk, with what this run has changed
+    data.img    a second disk, empty, for a volume group: /dev/nvme1n1
+    console.log what the kernel and process 1 printed, all boots
+
+Commands go through a virtual serial port to a program on the host, `commands`; what they read goes through a second
+one. Both ports are sockets that QEMU inherits from us, so that no file has to be found, and whatever ends this
+program ends the host.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from machine import PATIENCE, Machine, RequestedAssertionFailed, lacking, tail
+
+# The size of both disks. They are sparse files.
+DISK = 8 << 30
+
+KERNEL_ARGUMENTS = (
+    "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet loglevel=4 panic=-1 systemd.show_status=0 "
+    # What costs time under emulation and is no part of what is tested.
+    "mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 apparmor=0 selinux=0 nokaslr "
+    "init_on_alloc=0 rcupdate.rcu_expedited=1 cryptomgr.notests=1"
+)
+
+
+class VirtualMachine(Machine):
+    """A host in the virtual tier. `disk` is what its disk holds at first."""
+
+    slowness = 5
+
+    def __init__(self, name: str, kernel: Path, disk: Path, place: Path) -> None:
+        super().__init__(name, place)
+        self.kernel = kernel
+        self.commands: socket.socket | None = None
+        self.input: socket.socket | None = None
+        self.answers: IO[bytes] | None = None
+        copy_sparse(disk, place / "disk.img")
+        make_sparse(place / "data.img")
+
+    def start(self) -> None:
+        """Boots the host, and returns when its systemd says that it is up."""
+        if self.process is not None:
+            return
+        began = time.monotonic()
+        self.commands, commands = socket.socketpair()
+        self.input, stdin = socket.socketpair()
+        with commands, stdin, open(self.place / "qemu.log", "ab") as log:
+            self.process = subprocess.Popen(
+                # Whatever ends this program ends the host.
+                ["setpriv", "--pdeathsig", "KILL", *self._qemu(commands.fileno(), stdin.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(commands.fileno(), stdin.fileno()),
+            )
+        self.answers = self.commands.makefile("rb")
+        self.commands.settimeout(PATIENCE * self.slowness)
+        try:
+            line = self._line()
+        except OSError as error:
+            self.crash()
+            said = tail(self.place / "qemu.log") + tail(self.console)
+            raise RuntimeError(f"the host did not boot: {error}\n{said}") from None
+        if line != b"ready\n":
+            raise RuntimeError(f"the host says {line!r}")
+        # Some unit may have failed; that is for the scenario to find.
+        self.run("systemctl is-system-running --wait || true", PATIENCE * self.slowness)
+        self.log(f"{self.name}: up ({time.monotonic() - began:.2f} s)")
+
+    def _qemu(self, commands: int, stdin: int) -> list[str]:
+        arguments = ["qemu-system-x86_64", "-name", self.name, "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512"]
+        # QEMU 7.2 emulates cmpxchg16b in a way that makes Linux 6.12 panic now and then.
+        arguments += ["-cpu", "max,la57=off,cx16=off", "-smp", "2", "-m", "3072"]
+        arguments += ["-nodefaults", "-display", "none", "-no-reboot"]
+        arguments += ["-kernel", str(self.kernel), "-append", KERNEL_ARGUMENTS]
+        arguments += ["-chardev", f"file,id=console,path={self.place}/console.log,append=on", "-serial", "chardev:console"]
+        for disk in ("disk", "data"):
+            # What the host has given to its disk is there after a loss of power, whatever becomes of this machine.
+            file = f"if=none,id={disk},file={self.place}/{disk}.img,format=raw,cache=unsafe,discard=unmap"
+            arguments += ["-drive", file, "-device", f"nvme,drive={disk},serial={disk}"]
+        arguments += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
+        for port, descriptor in (("commands", commands), ("input", stdin)):
+            arguments += ["-chardev", f"socket,id={port},fd={descriptor}"]
+            arguments += ["-device", f"virtserialport,chardev={port},name={port}"]
+        return arguments
+
+    def shutdown(self) -> None:
+        """Shuts the host down in good order, as `systemctl poweroff` would."""
+        if self.process is None:
+            return
+        with self.nested("shutdown"):
+            self.run("systemctl poweroff --no-block", PATIENCE)
+            try:
+                self.process.wait(PATIENCE * self.slowness)
+            except subprocess.TimeoutExpired:
+                self.crash()
+                raise RequestedAssertionFailed("the host did not shut down") from None
+            self.crash()
+
+    def crash(self) -> None:
+        """Pulls the plug. What the host had not yet given to its disk is lost."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        for end in (self.answers, self.commands, self.input):
+            if end is not None:
+                end.close()
+        self.answers = self.commands = self.input = None
+        self.log("gone")
+
+    def keep_journal(self, target: Path) -> None:
+        """Copies the journal's files into a folder. Ends the host: its disk cannot be read by two."""
+        if self.process is not None:
+            self.execute("journalctl --sync && sync", timeout=10)
+            self.crash()
+        disk = str(self.place / "disk.img")
+        quietly = subprocess.DEVNULL
+        # Whatever was synced is at least in the file system's own journal.
+        subprocess.run(["e2fsck", "-y", "-E", "journal_only", disk], stdout=quietly, stderr=quietly, check=False)
+        command = f"rdump /var/log/journal {target}"
+        subprocess.run(["debugfs", "-R", command, disk], stdout=quietly, stderr=quietly, check=False)
+
+    def run(self, command: str, timeout: float | None, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
+        """Runs a command by the program at the other end of the port."""
+        if self.commands is None or self.input is None:
+            raise RuntimeError("the host is not running")
+        limit = f"{timeout:g}" if timeout else "infinity"
+        reads = f"head -c {os.fstat(stdin.fileno()).st_size} < $INPUT | " if stdin else ""
+        script = f"cd /root; set -euo pipefail; {reads}{{ {command}\n}}"
+        encoded = base64.b64encode(script.encode()).decode()
+        self.commands.settimeout(timeout + PATIENCE if timeout else None)
+        self.commands.sendall(f"{limit} {encoded}\n".encode())
+        if stdin:
+            # The command may end before it has read all.
+            threading.Thread(target=feed, args=(self.input, stdin.read()), daemon=True).start()
+        try:
+            status, output, errors = self._line().removesuffix(b"\n").split(b" ")
+        except TimeoutError:
+            raise RuntimeError(f"the host does not answer:\n{tail(self.console)}") from None
+        return int(status), base64.b64decode(output), base64.b64decode(errors)
+
+    def _line(self) -> bytes:
+        """The next line that the host sends."""
+        if self.answers is None:
+            raise RuntimeError("the host is not running")
+        line = self.answers.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError(f"the host is gone:\n{tail(self.console)}")
+        return line
+
+
+def feed(port: socket.socket, content: bytes) -> None:
+    """Sends what a command reads."""
+    try:
+        port.sendall(content)
+    except OSError:
+        pass
+
+
+def make_disk(root: Path, layer: Path, place: Path) -> Path:
+    """Makes a disk with an installed host: its tree, with a layer on top."""
+    disk = place / "disk.img"
+    make_sparse(disk)
+    with tempfile.TemporaryDirectory(dir=place) as work:
+        # Mounted where nobody else sees it, and gone with the last process.
+        subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "bash", "-euc", MAKE_DISK]
+            + ["make-disk", str(root), str(layer), work, str(disk)],
+            check=True,
+        )
+    return disk
+
+
+MAKE_DISK = """
+    mount -t overlay overlay -o "lowerdir=$2:$1" "$3"
+    mke2fs -q -F -t ext4 -L root -m 0 -O ^metadata_csum -E lazy_itable_init=1,nodiscard -d "$3" "$4"
+"""
+
+
+def make_sparse(file: Path) -> None:
+    """Makes an empty disk."""
+    with open(file, "wb") as disk:
+        disk.truncate(DISK)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copies a disk, without its holes."""
+    subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(source), str(target)], check=True)
+
+
+def missing() -> list[str]:
+    """What this machine lacks for the virtual tier."""
+    return lacking(
+        ["qemu-system-x86_64", "mmdebstrap", "mke2fs", "debugfs", "e2fsck", "unshare", "setpriv", "journalctl", "flock"]
+    )
