@@ -66,6 +66,8 @@ impl Explain for CommandError {
             "ssh-keygen" => "openssh-client",
             "nsenter" | "prlimit" | "setpriv" | "unshare" => "util-linux",
             "umount" => "mount",
+            "lvs" | "lvcreate" | "lvchange" | "lvremove" | "lvrename" => "lvm2",
+            "mke2fs" => "e2fsprogs",
             "nix" | "nix-instantiate" | "nix-store" => "nix-bin",
             other => other,
         };

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
 use innkeeper_host::closure::{NixClosures, NixConfig};
-use innkeeper_host::facilities::Facilities;
+use innkeeper_host::facilities::{Facilities, Rootfs};
 use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{FirewallConfig, NftFirewall};
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
-use innkeeper_host::rootfs::{DirConfig, DirRootfs};
+use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, SecretsConfig};
 use innkeeper_host::unit::{self, UnitConfig};
 use innkeeper_model::Limits;
@@ -60,9 +60,24 @@ fn concurrent_starts(config: &Config) -> usize {
 async fn facilities(config: &Config, features: &Features) -> Result<Facilities, DaemonError> {
     let user_ids = features.user_ids;
     let guests = config.guests_dir();
-    let StorageDriver::Dir = config.storage.driver;
+    let units = unit::open(
+        UnitConfig {
+            nspawn: config.supervisor.nspawn.clone(),
+            cgroup: config.supervisor.cgroup.clone(),
+            machine_prefix: config.supervisor.machine_prefix.clone(),
+            user_ids,
+            stop_timeout: Duration::from_secs(config.guest.stop_timeout_seconds),
+            door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
+            log_limit: config.guest.log_limit_bytes,
+            no_new_privileges: config.guest.no_new_privileges,
+            ..UnitConfig::new(guests.clone(), &config.runtime_dir)
+        },
+        config.supervisor.kind,
+    )
+    .await?;
+    let rootfs = rootfs(config, user_ids, units.supervisor() == "systemd");
     let secrets = GuestSecrets::new(SecretsConfig {
-        guests: guests.clone(),
+        guests,
         user_ids,
         authorized_keys: config.ssh.authorized_keys.clone(),
         admin_key_files: config.ssh.admin_key_files.clone(),
@@ -73,32 +88,35 @@ async fn facilities(config: &Config, features: &Features) -> Result<Facilities, 
     });
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config))),
-        rootfs: Arc::new(DirRootfs::new(DirConfig {
-            guests: guests.clone(),
-            min_free: config.storage.min_free.bytes(),
-            user_ids,
-        })),
+        rootfs,
         firewall: Arc::new(firewall(config, &secrets)?),
         secrets: Arc::new(secrets),
         network: Arc::new(VethNetwork::new(NetworkConfig {
             range: config.network.subnet,
         })),
-        units: unit::open(
-            UnitConfig {
-                nspawn: config.supervisor.nspawn.clone(),
-                cgroup: config.supervisor.cgroup.clone(),
-                machine_prefix: config.supervisor.machine_prefix.clone(),
-                user_ids,
-                stop_timeout: Duration::from_secs(config.guest.stop_timeout_seconds),
-                door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
-                log_limit: config.guest.log_limit_bytes,
-                no_new_privileges: config.guest.no_new_privileges,
-                ..UnitConfig::new(guests, &config.runtime_dir)
-            },
-            config.supervisor.kind,
-        )
-        .await?,
+        units,
     })
+}
+
+/// File trees. Where systemd starts the guests, it does so in its own mount namespace.
+fn rootfs(config: &Config, user_ids: UserIds, by_systemd: bool) -> Arc<dyn Rootfs> {
+    let storage = &config.storage;
+    let dir = DirConfig {
+        guests: config.guests_dir(),
+        min_free: storage.min_free.bytes(),
+        user_ids,
+    };
+    match storage.driver {
+        StorageDriver::Dir => Arc::new(DirRootfs::new(dir)),
+        StorageDriver::LvmThin => Arc::new(LvmRootfs::new(LvmConfig {
+            dir,
+            volume_group: storage.volume_group.clone(),
+            pool: storage.pool.clone(),
+            size: storage.size.bytes(),
+            limit: storage.pool_limit_percent,
+            mount_namespace: by_systemd.then(|| "/proc/1/ns/mnt".into()),
+        })),
+    }
 }
 
 /// How Nix is called.

@@ -1,7 +1,7 @@
 //! What this kernel and this host can do, asked once at the start.
 
 mod cgroup;
-mod mounts;
+pub(crate) mod mounts;
 mod probe;
 
 use std::io;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Where.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// The filesystem's type, such as `ext4`.
     pub(super) filesystem: String,
     /// The filesystem's own options; those of a cgroup v1 hierarchy name its controllers.
@@ -15,7 +15,7 @@ pub(super) struct Mount {
 }
 
 /// Reads all lines; what is not of the documented form is left out.
-pub(super) fn parse(text: &str) -> Vec<Mount> {
+pub(crate) fn parse(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
 

@@ -119,14 +119,14 @@ impl Rootfs for DirRootfs {
 }
 
 /// The paths of one guest.
-struct Place {
-    guest: PathBuf,
-    new: PathBuf,
+pub(super) struct Place {
+    pub(super) guest: PathBuf,
+    pub(super) new: PathBuf,
     gone: PathBuf,
 }
 
 impl Place {
-    fn of(config: &DirConfig, name: &GuestName) -> Self {
+    pub(super) fn of(config: &DirConfig, name: &GuestName) -> Self {
         let at = |name: String| config.guests.join(name);
         Self {
             guest: at(name.to_string()),
@@ -135,20 +135,20 @@ impl Place {
         }
     }
 
-    fn rootfs(&self) -> PathBuf {
+    pub(super) fn rootfs(&self) -> PathBuf {
         self.guest.join("rootfs")
     }
 }
 
 /// What an entry of the directory of trees is by its name.
-enum Entry {
+pub(super) enum Entry {
     Guest(GuestName),
     Leftover,
     Foreign,
 }
 
 impl Entry {
-    fn of(name: &OsStr) -> Self {
+    pub(super) fn of(name: &OsStr) -> Self {
         let Some(name) = name.to_str() else {
             return Self::Foreign;
         };
@@ -170,7 +170,7 @@ impl Entry {
     }
 }
 
-fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
+pub(super) fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
     let entries = match fs::read_dir(&config.guests) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.on("list", &config.guests)?,
@@ -192,7 +192,7 @@ fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
     Ok(found)
 }
 
-fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsError> {
+pub(super) fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsError> {
     let place = Place::of(config, name);
     tree::remove(&place.new)?;
     tree::remove(&place.gone)?;
@@ -203,7 +203,7 @@ fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsError> {
     Ok(tree::remove(&place.gone)?)
 }
 
-fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {
+pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {
     let path = Path::new(object);
     let entry = match path.file_name() {
         Some(name) if path == config.guests.join(name) => Entry::of(name),
@@ -219,7 +219,8 @@ fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {
     }
 }
 
-fn build(new: &Path, user_ids: UserIds, slot: Slot) -> Result<(), RootfsError> {
+/// Makes a furnished tree at `rootfs` in a new directory.
+pub(super) fn build(new: &Path, user_ids: UserIds, slot: Slot) -> Result<(), RootfsError> {
     let root = new.join("rootfs");
     let mut private = fs::DirBuilder::new();
     private.mode(0o700);
@@ -229,7 +230,7 @@ fn build(new: &Path, user_ids: UserIds, slot: Slot) -> Result<(), RootfsError> {
 }
 
 /// Makes the directory of the trees and closes it to others.
-fn make_guests(config: &DirConfig) -> Result<(), RootfsError> {
+pub(super) fn make_guests(config: &DirConfig) -> Result<(), RootfsError> {
     let guests = &config.guests;
     fs::DirBuilder::new()
         .recursive(true)
@@ -258,7 +259,7 @@ fn free(config: &DirConfig) -> Result<u64, RootfsError> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
+pub(super) fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
     let free = free(config)?;
     if free < config.min_free {
         let (path, needed) = (config.guests.clone(), config.min_free);
@@ -295,7 +296,7 @@ fn check_space(config: &DirConfig) -> Check {
     }
 }
 
-fn check_mode(config: &DirConfig) -> Check {
+pub(super) fn check_mode(config: &DirConfig) -> Check {
     let path = config.guests.display();
     let (verdict, finding, remedy) = match mode(&config.guests) {
         Ok(0o700) => (

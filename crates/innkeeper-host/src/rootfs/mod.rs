@@ -1,19 +1,22 @@
 //! File trees of guests.
 //!
 //! The store says which guest has a tree; a driver decides what a tree is made of. [`DirRootfs`] keeps
-//! plain directories. A driver for thin volumes has the same trait,
-//! [`Rootfs`](crate::facilities::Rootfs), and gives its tree the same skeleton.
+//! plain directories, [`LvmRootfs`] a thin volume of LVM's for each guest. Both give the tree the same
+//! skeleton, at the same place.
 
 use std::path::PathBuf;
 
 use innkeeper_model::{Code, Explain};
 
 use crate::FileError;
+use crate::command::CommandError;
 
 mod dir;
+mod lvm;
 mod skeleton;
 
 pub use dir::{DirConfig, DirRootfs};
+pub use lvm::{LvmConfig, LvmRootfs, PoolUse};
 
 /// A file tree that could not be made, listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +47,51 @@ pub enum RootfsError {
         /// The directory of the trees.
         path: PathBuf,
     },
+    /// LVM, or a program for file systems.
+    #[error("cannot {action} {object}")]
+    Volume {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On what.
+        object: String,
+        /// What the program said.
+        #[source]
+        source: CommandError,
+    },
+    /// LVM answered in a form that we do not know.
+    #[error("cannot understand what lvs reports about the volume group '{group}'")]
+    Report {
+        /// The volume group.
+        group: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The pool is not there, or is something else.
+    #[error("there is no thin pool '{pool}'")]
+    NoPool {
+        /// Volume group and pool.
+        pool: String,
+    },
+    /// The pool is so full that no further volume is made in it.
+    #[error("the thin pool '{pool}' is nearly full ({used}); no guest is added from {limit} % on")]
+    PoolFull {
+        /// Volume group and pool.
+        pool: String,
+        /// How full it is.
+        used: PoolUse,
+        /// From when on nothing is added, in percent.
+        limit: u8,
+    },
 }
 
 impl Explain for RootfsError {
     fn code(&self) -> Code {
         match self {
             Self::File(error) => error.code_or(Code::RootfsFailed),
-            Self::DiskFull { .. } => Code::DiskFull,
-            Self::Foreign { .. } => Code::RootfsFailed,
+            Self::DiskFull { .. } | Self::PoolFull { .. } => Code::DiskFull,
+            Self::Volume { source, .. } => source.code_or(Code::RootfsFailed),
+            Self::Foreign { .. } | Self::Report { .. } | Self::NoPool { .. } => Code::RootfsFailed,
         }
     }
 
@@ -69,7 +109,12 @@ impl Explain for RootfsError {
                 "Destroy guests that are no longer needed (`agent list`), or free space on the disk that holds {}.",
                 path.display()
             )),
-            Self::Foreign { .. } => None,
+            Self::PoolFull {
+                pool, used, limit, ..
+            } => Some(lvm::make_room(pool, *used, *limit)),
+            Self::NoPool { pool } => Some(lvm::make_pool(pool)),
+            Self::Volume { source, .. } => source.remedy(),
+            Self::Foreign { .. } | Self::Report { .. } => None,
         }
     }
 }

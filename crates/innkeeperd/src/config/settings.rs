@@ -148,8 +148,16 @@ pub struct SupervisorSettings {
 pub struct Storage {
     /// What kind of storage guests have.
     pub driver: StorageDriver,
-    /// How much space must be left for a guest to be created.
+    /// With the driver `dir`: how much space must be left for a guest to be created.
     pub min_free: MemorySize,
+    /// With the driver `lvm-thin`: the volume group.
+    pub volume_group: String,
+    /// With the driver `lvm-thin`: the thin pool in it.
+    pub pool: String,
+    /// With the driver `lvm-thin`: the size of a guest's volume, which is the most that it can take.
+    pub size: MemorySize,
+    /// With the driver `lvm-thin`: how full the pool may be for a guest to be created, in percent.
+    pub pool_limit_percent: u8,
 }
 
 /// A kind of storage.
@@ -158,6 +166,8 @@ pub struct Storage {
 pub enum StorageDriver {
     /// A directory in the state directory.
     Dir,
+    /// A thin volume of LVM's.
+    LvmThin,
 }
 
 /// What guests are given to do their work.
@@ -292,6 +302,10 @@ impl Default for Storage {
         Self {
             driver: StorageDriver::Dir,
             min_free: MemorySize::from_bytes(512 << 20),
+            volume_group: "pool".to_owned(),
+            pool: "thin".to_owned(),
+            size: MemorySize::from_bytes(10 << 30),
+            pool_limit_percent: 85,
         }
     }
 }
@@ -424,6 +438,46 @@ impl Config {
                 "supervisor.machine_prefix",
                 "only a-z, 0-9 and '-' are allowed",
             );
+        }
+        self.storage
+            .validate()
+            .map_err(|(setting, problem)| ConfigError::Value {
+                setting,
+                problem: problem.to_owned(),
+            })
+    }
+}
+
+impl Storage {
+    /// The setting that is wrong, and what is wrong with it.
+    fn validate(&self) -> Result<(), (&'static str, &'static str)> {
+        for (setting, name) in [
+            ("storage.volume_group", &self.volume_group),
+            ("storage.pool", &self.pool),
+        ] {
+            // lvm(8), "VALID NAMES".
+            let valid = |b: u8| b.is_ascii_alphanumeric() || b"_.+-".contains(&b);
+            let first = name.bytes().next();
+            if first.is_none_or(|b| b == b'-' || b == b'.') || !name.bytes().all(valid) {
+                return Err((
+                    setting,
+                    "LVM allows letters, digits and '_.+-', and neither '-' nor '.' in front",
+                ));
+            }
+        }
+        // What ext4 and its journal take comes to some MiB.
+        if self.size.bytes() < 64 << 20 {
+            return Err(("storage.size", "a guest's volume has at least 64M"));
+        }
+        // LVM counts in extents, which have 4 MiB unless somebody chose otherwise.
+        if !self.size.bytes().is_multiple_of(4 << 20) {
+            return Err((
+                "storage.size",
+                "a volume's size is a multiple of 4M, such as 10G",
+            ));
+        }
+        if !(1..=100).contains(&self.pool_limit_percent) {
+            return Err(("storage.pool_limit_percent", "it must be between 1 and 100"));
         }
         Ok(())
     }

@@ -131,3 +131,25 @@ fn every_setting_is_documented_with_its_default() {
         "a row names no setting"
     );
 }
+
+#[test]
+fn storage_that_lvm_would_refuse_is_refused_here() {
+    let refused = |text: &str, words: &str| {
+        let said = complaint(&format!("[storage]\n{text}"), &[]);
+        assert!(said.contains(words), "{said}");
+    };
+    refused("driver = 'lvm'", "`lvm-thin`");
+    for name in ["", "-f", ".", "a/b", "a b"] {
+        refused(&format!("pool = '{name}'"), "storage.pool");
+        refused(&format!("volume_group = '{name}'"), "storage.volume_group");
+    }
+    refused("size = '32M'", "at least 64M");
+    refused("size = '65M'", "a multiple of 4M");
+    refused("pool_limit_percent = 0", "between 1 and 100");
+    refused("pool_limit_percent = 101", "between 1 and 100");
+    let loaded = load_text("[storage]\ndriver = 'lvm-thin'\nsize = '64M'", &[]);
+    assert_eq!(
+        loaded.expect("valid").config.storage.driver,
+        StorageDriver::LvmThin
+    );
+}

@@ -1,0 +1,378 @@
+//! File trees on thin volumes of LVM's (lvmthin(7)), one for each guest.
+//!
+//! A guest's volume is `innkeeper-guest-<name>`, mounted at `<guests>/<name>/rootfs`, where the other driver
+//! has a directory. It starts as a snapshot of a template, an ext4 file system of the configured size that
+//! holds a guest's first files and nothing else, so all that a new guest takes is what it writes. The size
+//! is the most that it can take.
+//!
+//! One call of LVM's makes the volume with all that is in it, so under the guest's name there is always a
+//! whole tree or none. The template is made under another name first. Mounts go with a reboot, and `ensure`
+//! makes them again.
+//!
+//! A pool that is full breaks every file system in it, so no guest is added before it is. A guest whose tree
+//! is a plain directory, because the driver was another one when it was made, keeps that.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::{Explain, Guest, GuestName, Slot};
+use tokio::sync::Mutex;
+
+use super::dir::{self, DirConfig, Place};
+use super::{DirRootfs, RootfsError};
+use crate::facilities::{Found, Resource, Rootfs};
+use crate::features::UserIds;
+use crate::tree::{self, blocking};
+use crate::{FileError, FileErrorExt, HostError};
+
+mod report;
+mod tools;
+
+pub use report::PoolUse;
+use report::{NEW_TEMPLATE, Volume, Volumes, guest_volume, template_volume};
+use tools::Tools;
+
+/// Where volumes are made, and when no more are.
+#[derive(Clone, Debug)]
+pub struct LvmConfig {
+    /// Where they are mounted.
+    pub dir: DirConfig,
+    /// The volume group.
+    pub volume_group: String,
+    /// The thin pool in it.
+    pub pool: String,
+    /// The size of a guest's volume in bytes.
+    pub size: u64,
+    /// How full the pool's data or metadata may be for a volume to be added, in percent.
+    pub limit: u8,
+    /// The mount namespace in which guests are started, if it is not ours. What is mounted there must
+    /// appear in ours, which it does where systemd made ours for a unit of its own.
+    pub mount_namespace: Option<PathBuf>,
+}
+
+/// File trees on thin volumes.
+#[derive(Clone, Debug)]
+pub struct LvmRootfs {
+    config: Arc<LvmConfig>,
+    /// The directories in which volumes are mounted.
+    dir: DirRootfs,
+    /// Held while the template is looked for and made.
+    template: Arc<Mutex<()>>,
+}
+
+impl LvmRootfs {
+    /// The driver; nothing is touched yet.
+    #[must_use]
+    pub fn new(config: LvmConfig) -> Self {
+        Self {
+            dir: DirRootfs::new(config.dir.clone()),
+            config: Arc::new(config),
+            template: Arc::default(),
+        }
+    }
+
+    fn tools(&self) -> Tools<'_> {
+        Tools(&self.config)
+    }
+
+    fn pool(&self) -> String {
+        self.tools().name(&self.config.pool)
+    }
+
+    fn template_volume(&self) -> String {
+        template_volume(self.config.size)
+    }
+
+    /// Does file work on a thread that may wait for the disk.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DirConfig) -> Result<T, RootfsError> + Send + 'static,
+    ) -> Result<T, RootfsError> {
+        let config = Arc::clone(&self.config);
+        blocking(move || work(&config.dir)).await
+    }
+
+    async fn observe_volumes(&self) -> Result<Vec<Found>, RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        let template = self.template_volume();
+        let mut found = Vec::new();
+        for name in volumes.thin(&self.config.pool) {
+            let guest = match Volume::of(name, &template) {
+                Volume::Guest(guest) => Some(guest),
+                Volume::Leftover => None,
+                Volume::Template | Volume::Foreign => continue,
+            };
+            let object = self.tools().name(name);
+            found.push(Found { guest, object });
+        }
+        Ok(found)
+    }
+
+    async fn ensure_tree(&self, guest: &Guest) -> Result<(), RootfsError> {
+        let name = guest.name.clone();
+        let point = Place::of(&self.config.dir, &name).rootfs();
+        if self.tools().is_mounted(&point)? {
+            return Ok(());
+        }
+        let volume = guest_volume(&name);
+        let volumes = self.tools().volumes().await?;
+        let is_there = volumes.has(&self.config.pool, &volume);
+        if !is_there {
+            if holds_something(&point)? {
+                return Ok(());
+            }
+            self.require_room(&volumes)?;
+            let template = self.ensure_template().await?;
+            self.tools().snapshot(&template, &volume).await?;
+        }
+        let mounted = self.mount(&name, &volume, is_there).await;
+        if mounted.is_err()
+            && !is_there
+            && let Err(error) = self.remove_tree(&name).await
+        {
+            tracing::warn!("{}", innkeeper_model::chain(&error));
+        }
+        mounted
+    }
+
+    /// Mounts a guest's volume; a new one is active.
+    async fn mount(
+        &self,
+        name: &GuestName,
+        volume: &str,
+        activate: bool,
+    ) -> Result<(), RootfsError> {
+        let place = Place::of(&self.config.dir, name);
+        let point = place.rootfs();
+        self.work(move |config| {
+            dir::make_guests(config)?;
+            let mut private = fs::DirBuilder::new();
+            private.recursive(true).mode(0o700);
+            Ok(private
+                .create(place.rootfs())
+                .on("create", place.rootfs())?)
+        })
+        .await?;
+        if activate {
+            self.tools().activate(volume).await?;
+        }
+        self.tools().mount(volume, &point).await
+    }
+
+    /// Refuses another volume when the pool is nearly full.
+    fn require_room(&self, volumes: &Volumes) -> Result<(), RootfsError> {
+        let pool = self.pool();
+        let Some(used) = volumes.pool(&self.config.pool) else {
+            return Err(RootfsError::NoPool { pool });
+        };
+        let limit = self.config.limit;
+        if used.reaches(limit) {
+            return Err(RootfsError::PoolFull { pool, used, limit });
+        }
+        Ok(())
+    }
+
+    /// The name of the template, which is made when there is none of the configured size.
+    async fn ensure_template(&self) -> Result<String, RootfsError> {
+        let template = self.template_volume();
+        let _alone = self.template.lock().await;
+        let volumes = self.tools().volumes().await?;
+        if volumes.has(&self.config.pool, &template) {
+            return Ok(template);
+        }
+        let tools = self.tools();
+        if volumes.has(&self.config.pool, NEW_TEMPLATE) {
+            tools.remove(NEW_TEMPLATE).await?;
+        }
+        tools.create(NEW_TEMPLATE).await?;
+        let contents = self.config.dir.guests.join(".template");
+        let new = contents.clone();
+        self.work(move |config| {
+            dir::make_guests(config)?;
+            tree::remove(&new)?;
+            // Files belong to id 0. Where ids are not mapped, nspawn changes the owners at a guest's first start.
+            dir::build(&new, UserIds::Mapped, Slot::new(1))
+        })
+        .await?;
+        tools.format(NEW_TEMPLATE, &contents.join("rootfs")).await?;
+        self.work(move |_| Ok(tree::remove(&contents)?)).await?;
+        // Snapshots of a volume that is not active need no freezing.
+        tools.deactivate(NEW_TEMPLATE).await?;
+        tools.rename(NEW_TEMPLATE, &template).await?;
+        Ok(template)
+    }
+
+    async fn remove_tree(&self, name: &GuestName) -> Result<(), RootfsError> {
+        let point = Place::of(&self.config.dir, name).rootfs();
+        self.tools().unmount(&point).await?;
+        let volume = guest_volume(name);
+        let volumes = self.tools().volumes().await?;
+        if volumes.has(&self.config.pool, &volume) {
+            self.tools().remove(&volume).await?;
+        }
+        let name = name.clone();
+        self.work(move |config| dir::remove(config, &name)).await
+    }
+
+    async fn sweep_volume(&self, volume: &str) -> Result<(), RootfsError> {
+        match Volume::of(volume, &self.template_volume()) {
+            Volume::Guest(name) => self.remove_tree(&name).await,
+            Volume::Leftover => self.tools().remove(volume).await,
+            Volume::Template | Volume::Foreign => Err(RootfsError::Foreign {
+                object: self.tools().name(volume),
+                path: self.config.dir.guests.clone(),
+            }),
+        }
+    }
+
+    async fn check_pool(&self) -> Check {
+        let pool = self.pool();
+        let limit = self.config.limit;
+        let room = match self.tools().volumes().await {
+            Ok(volumes) => match volumes.pool(&self.config.pool) {
+                Some(used) => Ok(used),
+                None => Err(RootfsError::NoPool { pool: pool.clone() }),
+            },
+            Err(error) => Err(error),
+        };
+        let (verdict, finding, remedy) = match room {
+            Err(error) => (
+                Verdict::Broken,
+                innkeeper_model::chain(&error),
+                error.remedy(),
+            ),
+            Ok(used) => {
+                let verdict = match used {
+                    used if used.reaches(limit) => Verdict::Broken,
+                    used if used.reaches(limit - limit / 8) => Verdict::Warning,
+                    _ => Verdict::Ok,
+                };
+                let finding =
+                    format!("the thin pool {pool}: {used}; no guest is added from {limit} % on");
+                let remedy = (verdict != Verdict::Ok).then(|| make_room(&pool, used, limit));
+                (verdict, finding, remedy)
+            }
+        };
+        Check {
+            subject: "pool".to_owned(),
+            verdict,
+            finding,
+            remedy,
+        }
+    }
+}
+
+#[async_trait]
+impl Resource for LvmRootfs {
+    fn kind(&self) -> &'static str {
+        "rootfs"
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+        let mut found = self.dir.observe().await?;
+        found.extend(self.observe_volumes().await?);
+        Ok(found)
+    }
+
+    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+        Ok(self.remove_tree(guest).await?)
+    }
+
+    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        if let Some(guest) = &found.guest {
+            return Ok(self.remove_tree(guest).await?);
+        }
+        let group = &self.config.volume_group;
+        let volume = found.object.strip_prefix(group.as_str());
+        match volume.and_then(|rest| rest.strip_prefix('/')) {
+            Some(volume) => Ok(self.sweep_volume(volume).await?),
+            None => self.dir.sweep(found).await,
+        }
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let mode = self.work(|config| Ok(vec![dir::check_mode(config)]));
+        let mut checks = mode.await.unwrap_or_default();
+        checks.push(self.check_pool().await);
+        checks
+    }
+}
+
+#[async_trait]
+impl Rootfs for LvmRootfs {
+    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+        Ok(self.ensure_tree(guest).await?)
+    }
+}
+
+/// Whether there is a directory that is not empty.
+fn holds_something(path: &Path) -> Result<bool, RootfsError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError {
+            action: "list",
+            path: path.to_owned(),
+            source,
+        }
+        .into()),
+    }
+}
+
+/// What to do about a pool that is nearly full.
+pub(super) fn make_room(pool: &str, used: PoolUse, limit: u8) -> String {
+    let limit = f64::from(limit);
+    let mut commands = Vec::new();
+    if used.data >= limit || used.metadata < limit {
+        commands.push(format!("`lvextend --size +10G {pool}`"));
+    }
+    if used.metadata >= limit {
+        commands.push(format!("`lvextend --poolmetadatasize +256M {pool}`"));
+    }
+    format!(
+        "Destroy guests that are no longer needed (`agent list`), or extend the pool: {}; `vgs` shows what its volume \
+         group has left.",
+        commands.join(" and ")
+    )
+}
+
+/// What to do when there is no pool.
+pub(super) fn make_pool(pool: &str) -> String {
+    let (group, name) = pool.split_once('/').unwrap_or((pool, ""));
+    format!(
+        "Set storage.volume_group and storage.pool to a pool that `lvs` shows, or make this one: \
+         `lvcreate --type thin-pool --extents 90%FREE --name {name} {group}`."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_extends_what_is_full() {
+        let remedy = |data, metadata| make_room("vg/thin", PoolUse { data, metadata }, 85);
+        assert!(remedy(90.0, 5.0).contains("--size +10G vg/thin"));
+        assert!(!remedy(90.0, 5.0).contains("poolmetadata"));
+        assert!(remedy(5.0, 90.0).contains("--poolmetadatasize +256M vg/thin"));
+        assert!(!remedy(5.0, 90.0).contains("--size +10G"));
+        assert!(remedy(90.0, 90.0).contains(" and "));
+        assert!(make_pool("vg/thin").contains("--name thin vg`"));
+    }
+
+    #[test]
+    fn only_a_tree_that_somebody_furnished_counts_as_one() {
+        let place = tempfile::tempdir().expect("a directory for the test");
+        let rootfs = place.path().join("rootfs");
+        assert!(!holds_something(&rootfs).expect("looks"));
+        fs::create_dir(&rootfs).expect("creates");
+        assert!(!holds_something(&rootfs).expect("looks"));
+        fs::create_dir(rootfs.join("etc")).expect("creates");
+        assert!(holds_something(&rootfs).expect("looks"));
+    }
+}

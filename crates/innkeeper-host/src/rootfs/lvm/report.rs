@@ -1,0 +1,232 @@
+//! What is in a volume group, as `lvs` reports it in JSON (lvmreport(7)).
+
+use std::fmt;
+
+use innkeeper_model::GuestName;
+use serde::Deserialize;
+
+/// What is asked for: every column that [`Row`] has.
+pub(super) const COLUMNS: &str = "lv_name,lv_attr,pool_lv,data_percent,metadata_percent";
+
+/// What the names of guests' volumes begin with.
+const GUEST: &str = "innkeeper-guest-";
+
+/// What the names of templates begin with; their size in bytes follows.
+const TEMPLATE: &str = "innkeeper-template-";
+
+/// A template while it is made.
+pub(super) const NEW_TEMPLATE: &str = "innkeeper-new";
+
+/// The name of a guest's volume.
+pub(super) fn guest_volume(guest: &GuestName) -> String {
+    format!("{GUEST}{guest}")
+}
+
+/// The name of the template for volumes of so many bytes.
+pub(super) fn template_volume(size: u64) -> String {
+    format!("{TEMPLATE}{size}")
+}
+
+/// What a volume is by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Volume {
+    Guest(GuestName),
+    Template,
+    Leftover,
+    Foreign,
+}
+
+impl Volume {
+    /// `template` is the name of the template in use; those of other sizes are left over.
+    pub(super) fn of(name: &str, template: &str) -> Self {
+        if let Some(guest) = name.strip_prefix(GUEST) {
+            return GuestName::parse(guest).map_or(Self::Foreign, Self::Guest);
+        }
+        if name == template {
+            return Self::Template;
+        }
+        let size = name.strip_prefix(TEMPLATE);
+        let former =
+            size.is_some_and(|size| !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()));
+        if former || name == NEW_TEMPLATE {
+            Self::Leftover
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+/// How full a thin pool is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PoolUse {
+    /// Of its data, in percent.
+    pub data: f64,
+    /// Of what it keeps about them, in percent.
+    pub metadata: f64,
+}
+
+impl PoolUse {
+    /// Whether either has reached so many percent.
+    pub(super) fn reaches(self, percent: u8) -> bool {
+        let percent = f64::from(percent);
+        self.data >= percent || self.metadata >= percent
+    }
+}
+
+impl fmt::Display for PoolUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "data {:.1} %, metadata {:.1} %",
+            self.data, self.metadata
+        )
+    }
+}
+
+/// The visible volumes of a volume group.
+#[derive(Debug)]
+pub(super) struct Volumes(Vec<Row>);
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    report: Vec<Part>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    lv: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    lv_name: String,
+    lv_attr: String,
+    pool_lv: String,
+    data_percent: String,
+    metadata_percent: String,
+}
+
+impl Volumes {
+    /// Reads a report.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let report: Report = serde_json::from_slice(json)?;
+        Ok(Self(
+            report.report.into_iter().flat_map(|part| part.lv).collect(),
+        ))
+    }
+
+    /// How full a pool is; nothing when there is no thin pool of that name.
+    pub(super) fn pool(&self, name: &str) -> Option<PoolUse> {
+        // lvs(8): the first letter of the attributes is the type, `t` for a thin pool.
+        let row = self
+            .0
+            .iter()
+            .find(|row| row.lv_name == name && row.lv_attr.starts_with('t'))?;
+        Some(PoolUse {
+            data: row.data_percent.parse().ok()?,
+            metadata: row.metadata_percent.parse().ok()?,
+        })
+    }
+
+    /// The names of the thin volumes in a pool.
+    pub(super) fn thin<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |row| row.pool_lv == pool)
+            .map(|row| row.lv_name.as_str())
+    }
+
+    /// Whether a thin volume of that name is in the pool.
+    pub(super) fn has(&self, pool: &str, name: &str) -> bool {
+        self.thin(pool).any(|volume| volume == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lvs 2.03.31 printed in the virtual tier of tests/vm.
+    const REPORT: &[u8] = br#"  {
+      "report": [
+          {
+              "lv": [
+                  {"lv_name":"innkeeper-guest-web", "lv_attr":"Vwi-aotz--", "pool_lv":"thin", "data_percent":"3.60", "metadata_percent":""},
+                  {"lv_name":"innkeeper-template-1073741824", "lv_attr":"Vwi---tz--", "pool_lv":"thin", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"root", "lv_attr":"-wi-a-----", "pool_lv":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thin", "lv_attr":"twi-aotz--", "pool_lv":"", "data_percent":"84.99", "metadata_percent":"10.74"}
+              ]
+          }
+      ]
+      ,
+      "log": [
+      ]
+  }"#;
+
+    fn volumes() -> Volumes {
+        Volumes::parse(REPORT).expect("a report")
+    }
+
+    #[test]
+    fn a_report_says_what_is_in_the_pool_and_how_full_it_is() {
+        let volumes = volumes();
+        assert_eq!(
+            volumes.pool("thin"),
+            Some(PoolUse {
+                data: 84.99,
+                metadata: 10.74
+            })
+        );
+        assert!(volumes.has("thin", "innkeeper-guest-web"));
+        assert!(!volumes.has("thin", "root"));
+        assert_eq!(volumes.thin("thin").count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_pool_is_not_taken_for_one() {
+        for name in ["root", "innkeeper-guest-web", "other", ""] {
+            assert_eq!(volumes().pool(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_taken_for_a_report() {
+        for text in [
+            "",
+            "{}",
+            r#"{"report":[{}]}"#,
+            r#"{"report":[{"lv":[{"lv_name":"a"}]}]}"#,
+        ] {
+            assert!(Volumes::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn either_of_data_and_metadata_makes_a_pool_full() {
+        let used = |data, metadata| PoolUse { data, metadata };
+        assert!(!used(84.99, 84.99).reaches(85));
+        assert!(used(85.0, 0.0).reaches(85));
+        assert!(used(0.0, 85.0).reaches(85));
+        assert_eq!(used(85.0, 7.25).to_string(), "data 85.0 %, metadata 7.2 %");
+    }
+
+    #[test]
+    fn volumes_are_known_by_their_names() {
+        let of = |name: &str| Volume::of(name, &template_volume(4096));
+        let web = GuestName::parse("web").expect("valid");
+        assert_eq!(of(&guest_volume(&web)), Volume::Guest(web));
+        assert_eq!(of("innkeeper-template-4096"), Volume::Template);
+        assert_eq!(of("innkeeper-template-8192"), Volume::Leftover);
+        assert_eq!(of("innkeeper-new"), Volume::Leftover);
+        for foreign in [
+            "innkeeper",
+            "innkeeper-template-",
+            "innkeeper-template-old",
+            "innkeeper-guest-",
+            "innkeeper-guest-Web",
+            "root",
+        ] {
+            assert_eq!(of(foreign), Volume::Foreign, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The programs that make, mount and remove volumes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::LvmConfig;
+use super::report::{COLUMNS, Volumes};
+use crate::command::{self, CommandError};
+use crate::features::mounts;
+use crate::rootfs::RootfsError;
+use crate::{FileError, FileErrorExt};
+
+/// How guests' file systems are mounted. Their device nodes are nspawn's business. What is deleted goes back
+/// to the pool. The kernel does not zero inode tables in the background, which would allocate all of them in
+/// the pool: what was never written to a thin volume is read as zeroes.
+const MOUNT_OPTIONS: &str = "nodev,discard,noinit_itable";
+
+/// How often something that is mounted in one place is unmounted before we give up.
+const LAYERS: usize = 8;
+
+/// The programs for one volume group.
+#[derive(Debug)]
+pub(super) struct Tools<'a>(pub(super) &'a LvmConfig);
+
+impl Tools<'_> {
+    /// Everything that is in the volume group.
+    pub(super) async fn volumes(&self) -> Result<Volumes, RootfsError> {
+        let group = &self.0.volume_group;
+        let arguments = ["--reportformat", "json", "--options", COLUMNS, "--", group];
+        let json = self.run("lvs", &arguments).await;
+        let json = json.map_err(failed("list the volumes of", group))?;
+        Volumes::parse(&json).map_err(|source| RootfsError::Report {
+            group: group.clone(),
+            source,
+        })
+    }
+
+    /// Makes an empty thin volume of the configured size.
+    pub(super) async fn create(&self, volume: &str) -> Result<(), RootfsError> {
+        let size = format!("{}b", self.0.size);
+        let arguments = [
+            "--yes",
+            "--quiet",
+            "--type=thin",
+            "--virtualsize",
+            &size,
+            "--thinpool",
+            &self.0.pool,
+            "--name",
+            volume,
+            "--",
+            &self.0.volume_group,
+        ];
+        let created = self.run("lvcreate", &arguments).await;
+        done(created, "create", &self.name(volume))
+    }
+
+    /// Makes a thin volume that starts as a copy of another one.
+    pub(super) async fn snapshot(&self, origin: &str, volume: &str) -> Result<(), RootfsError> {
+        let origin = self.name(origin);
+        // Without -kn, LVM would refuse to activate it as it does with snapshots.
+        let arguments = [
+            "--yes",
+            "--quiet",
+            "--snapshot",
+            "--setactivationskip=n",
+            "--name",
+            volume,
+            "--",
+            &origin,
+        ];
+        let created = self.run("lvcreate", &arguments).await;
+        done(created, "create", &self.name(volume))
+    }
+
+    /// Makes an ext4 file system with the contents of a directory.
+    pub(super) async fn format(&self, volume: &str, contents: &Path) -> Result<(), RootfsError> {
+        let device = self.device(volume);
+        // Nothing is reserved for root: the guest's root is nobody on the host.
+        let mut arguments: Vec<OsString> = ["-q", "-F", "-t", "ext4", "-m", "0"]
+            .map(Into::into)
+            .to_vec();
+        arguments.extend(["-E", "lazy_itable_init=1,lazy_journal_init=1", "-d"].map(Into::into));
+        arguments.extend([contents.into(), device.into_os_string()]);
+        let formatted = self.run("mke2fs", &arguments).await;
+        done(formatted, "make a file system on", &self.name(volume))
+    }
+
+    /// Makes the device of a volume appear.
+    pub(super) async fn activate(&self, volume: &str) -> Result<(), RootfsError> {
+        let name = self.name(volume);
+        let arguments = ["--activate", "y", "--ignoreactivationskip", "--", &name];
+        done(self.run("lvchange", &arguments).await, "activate", &name)
+    }
+
+    /// Makes the device of a volume disappear.
+    pub(super) async fn deactivate(&self, volume: &str) -> Result<(), RootfsError> {
+        let name = self.name(volume);
+        let arguments = ["--activate", "n", "--", &name];
+        done(self.run("lvchange", &arguments).await, "deactivate", &name)
+    }
+
+    /// Renames a volume.
+    pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), RootfsError> {
+        let arguments = ["--quiet", "--", &self.0.volume_group, from, to];
+        let renamed = self.run("lvrename", &arguments).await;
+        done(renamed, "rename", &self.name(from))
+    }
+
+    /// Removes a volume that is there.
+    pub(super) async fn remove(&self, volume: &str) -> Result<(), RootfsError> {
+        let name = self.name(volume);
+        let arguments = ["--yes", "--quiet", "--", &name];
+        done(self.run("lvremove", &arguments).await, "remove", &name)
+    }
+
+    /// Mounts a volume that is active.
+    pub(super) async fn mount(&self, volume: &str, point: &Path) -> Result<(), RootfsError> {
+        let device = self.device(volume);
+        let arguments: [OsString; 7] = [
+            "--types".into(),
+            "ext4".into(),
+            "--options".into(),
+            MOUNT_OPTIONS.into(),
+            "--".into(),
+            device.into(),
+            point.into(),
+        ];
+        let mounted = self.run("mount", &arguments).await;
+        done(mounted, "mount", &self.name(volume))
+    }
+
+    /// Unmounts whatever is mounted at a place.
+    pub(super) async fn unmount(&self, point: &Path) -> Result<(), RootfsError> {
+        for _ in 0..LAYERS {
+            if !self.is_mounted(point)? {
+                break;
+            }
+            let arguments: [OsString; 2] = ["--".into(), point.into()];
+            let unmounted = self.run("umount", &arguments).await;
+            done(unmounted, "unmount", &point.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Whether something is mounted at a place, where guests are started.
+    pub(super) fn is_mounted(&self, point: &Path) -> Result<bool, FileError> {
+        let process = if self.0.mount_namespace.is_some() {
+            "1"
+        } else {
+            "self"
+        };
+        let file = PathBuf::from(format!("/proc/{process}/mountinfo"));
+        let text = fs::read_to_string(&file).on("read", &file)?;
+        let mounts = mounts::parse(&text);
+        Ok(mounts.iter().any(|mount| mount.point == point))
+    }
+
+    /// What LVM calls a volume.
+    pub(super) fn name(&self, volume: &str) -> String {
+        format!("{}/{volume}", self.0.volume_group)
+    }
+
+    fn device(&self, volume: &str) -> PathBuf {
+        Path::new("/dev").join(&self.0.volume_group).join(volume)
+    }
+
+    /// Runs a program to its end, in the mount namespace where guests are started. Nobody ends it halfway:
+    /// LVM that is killed can leave devices on which every access waits.
+    async fn run<S: Into<OsString> + Clone>(
+        &self,
+        program: &'static str,
+        arguments: &[S],
+    ) -> Result<Vec<u8>, CommandError> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(namespace) = &self.0.mount_namespace {
+            let mut option = OsString::from("--mount=");
+            option.push(namespace);
+            words.extend(["nsenter".into(), option, "--".into()]);
+        }
+        words.push(program.into());
+        words.extend(arguments.iter().cloned().map(Into::into));
+        let first = words.remove(0);
+        let ended = tokio::spawn(async move { command::run(first, words, b"").await }).await;
+        ended.unwrap_or_else(|error| {
+            Err(CommandError::Run {
+                program: program.to_owned(),
+                source: io::Error::other(error),
+            })
+        })
+    }
+}
+
+/// Says what was tried on what.
+fn failed(action: &'static str, object: &str) -> impl FnOnce(CommandError) -> RootfsError {
+    let object = object.to_owned();
+    move |source| RootfsError::Volume {
+        action,
+        object,
+        source,
+    }
+}
+
+/// [`failed`], for a program whose output does not matter.
+fn done(
+    result: Result<Vec<u8>, CommandError>,
+    action: &'static str,
+    object: &str,
+) -> Result<(), RootfsError> {
+    result.map(drop).map_err(failed(action, object))
+}
