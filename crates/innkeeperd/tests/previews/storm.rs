@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use innkeeper_github::fake::FailureKind;
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{CommitSha, PreviewView, PullRequest};
 use innkeeper_store::{Delivery, DeliveryFilter, Store};
@@ -28,6 +29,9 @@ fn after_a_storm_the_previews_are_those_that_the_accepted_deliveries_imply() {
     let mut town = Town::new();
     town.start().stop();
     town.start_webhook();
+    // The storm's pull requests are none that GitHub knows; what is compared with its list has its own tests.
+    town.github
+        .with(|world| world.fail("GET", "/pulls", u32::MAX, FailureKind::Status(403)));
     let weather = Weather::new(7, DELIVERIES, PULL_REQUESTS);
     let all = Arc::new(weather.sent.clone());
     let mut daemon = town.sandbox.spawn(QUIET);
