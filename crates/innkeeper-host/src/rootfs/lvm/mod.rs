@@ -34,7 +34,7 @@ mod report;
 mod tools;
 
 pub use report::PoolUse;
-use report::{NEW_TEMPLATE, Volume, Volumes, guest_volume, template_volume};
+use report::{NEW_TEMPLATE, Pool, Volume, Volumes, guest_volume, template_volume};
 use tools::Tools;
 
 /// Where volumes are made, and when no more are.
@@ -126,7 +126,7 @@ impl LvmRootfs {
             if holds_something(&point)? {
                 return Ok(());
             }
-            self.require_room(&volumes)?;
+            self.require_room(&volumes).await?;
             let template = self.ensure_template().await?;
             self.tools().snapshot(&template, &volume).await?;
         }
@@ -165,16 +165,28 @@ impl LvmRootfs {
     }
 
     /// Refuses another volume when the pool is nearly full.
-    fn require_room(&self, volumes: &Volumes) -> Result<(), RootfsError> {
-        let pool = self.pool();
-        let Some(used) = volumes.pool(&self.config.pool) else {
-            return Err(RootfsError::NoPool { pool });
-        };
-        let limit = self.config.limit;
-        if used.reaches(limit) {
-            return Err(RootfsError::PoolFull { pool, used, limit });
+    async fn require_room(&self, volumes: &Volumes) -> Result<(), RootfsError> {
+        let (pool, limit) = (self.pool(), self.config.limit);
+        match self.used(volumes).await? {
+            None => Err(RootfsError::NoPool { pool }),
+            Some(used) if used.reaches(limit) => Err(RootfsError::PoolFull { pool, used, limit }),
+            Some(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// How full the pool is; nothing when there is none. Activates it: a guest may be asked for before the host's
+    /// boot has come to that.
+    async fn used(&self, volumes: &Volumes) -> Result<Option<PoolUse>, RootfsError> {
+        let pool = &self.config.pool;
+        let mut seen = volumes.pool(pool);
+        if seen == Pool::Inactive {
+            self.tools().activate(pool).await?;
+            seen = self.tools().volumes().await?.pool(pool);
+        }
+        Ok(match seen {
+            Pool::Missing | Pool::Inactive => None,
+            Pool::Active(used) => Some(used),
+        })
     }
 
     /// The name of the template, which is made when there is none of the configured size.
@@ -233,20 +245,25 @@ impl LvmRootfs {
     async fn check_pool(&self) -> Check {
         let pool = self.pool();
         let limit = self.config.limit;
-        let room = match self.tools().volumes().await {
-            Ok(volumes) => match volumes.pool(&self.config.pool) {
-                Some(used) => Ok(used),
-                None => Err(RootfsError::NoPool { pool: pool.clone() }),
-            },
-            Err(error) => Err(error),
-        };
-        let (verdict, finding, remedy) = match room {
+        let seen = self.tools().volumes().await;
+        let seen = seen.map(|volumes| volumes.pool(&self.config.pool));
+        let (verdict, finding, remedy) = match seen {
             Err(error) => (
                 Verdict::Broken,
                 innkeeper_model::chain(&error),
                 error.remedy(),
             ),
-            Ok(used) => {
+            Ok(Pool::Missing) => (
+                Verdict::Broken,
+                format!("there is no thin pool {pool}"),
+                Some(make_pool(&pool)),
+            ),
+            Ok(Pool::Inactive) => (
+                Verdict::Ok,
+                format!("the thin pool {pool} will be activated with the first guest"),
+                None,
+            ),
+            Ok(Pool::Active(used)) => {
                 let verdict = match used {
                     used if used.reaches(limit) => Verdict::Broken,
                     used if used.reaches(limit - limit / 8) => Verdict::Warning,

@@ -83,6 +83,17 @@ impl fmt::Display for PoolUse {
     }
 }
 
+/// What there is to see of a pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pool {
+    /// There is no thin pool of that name.
+    Missing,
+    /// How full it is shows when it is active. After a boot that takes a while.
+    Inactive,
+    /// It is so full.
+    Active(PoolUse),
+}
+
 /// The visible volumes of a volume group.
 #[derive(Debug)]
 pub(super) struct Volumes(Vec<Row>);
@@ -115,17 +126,17 @@ impl Volumes {
         ))
     }
 
-    /// How full a pool is; nothing when there is no thin pool of that name.
-    pub(super) fn pool(&self, name: &str) -> Option<PoolUse> {
+    /// What there is to see of a pool.
+    pub(super) fn pool(&self, name: &str) -> Pool {
         // lvs(8): the first letter of the attributes is the type, `t` for a thin pool.
-        let row = self
-            .0
-            .iter()
-            .find(|row| row.lv_name == name && row.lv_attr.starts_with('t'))?;
-        Some(PoolUse {
-            data: row.data_percent.parse().ok()?,
-            metadata: row.metadata_percent.parse().ok()?,
-        })
+        let is_pool = |row: &&Row| row.lv_name == name && row.lv_attr.starts_with('t');
+        let Some(row) = self.0.iter().find(is_pool) else {
+            return Pool::Missing;
+        };
+        match (row.data_percent.parse(), row.metadata_percent.parse()) {
+            (Ok(data), Ok(metadata)) => Pool::Active(PoolUse { data, metadata }),
+            _ => Pool::Inactive,
+        }
     }
 
     /// The names of the thin volumes in a pool.
@@ -172,7 +183,7 @@ mod tests {
         let volumes = volumes();
         assert_eq!(
             volumes.pool("thin"),
-            Some(PoolUse {
+            Pool::Active(PoolUse {
                 data: 84.99,
                 metadata: 10.74
             })
@@ -185,8 +196,16 @@ mod tests {
     #[test]
     fn what_is_no_pool_is_not_taken_for_one() {
         for name in ["root", "innkeeper-guest-web", "other", ""] {
-            assert_eq!(volumes().pool(name), None, "{name}");
+            assert_eq!(volumes().pool(name), Pool::Missing, "{name}");
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_not_active_yet_is_not_missing() {
+        let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "pool_lv":"", "data_percent":"", "metadata_percent":""}"#;
+        let report = format!(r#"{{"report":[{{"lv":[{row}]}}]}}"#);
+        let volumes = Volumes::parse(report.as_bytes()).expect("a report");
+        assert_eq!(volumes.pool("thin"), Pool::Inactive);
     }
 
     #[test]
