@@ -30,10 +30,27 @@ let
     echo ${pkgs.stdenv.hostPlatform.system} > $out/fixture/system
   '';
   settings = builtins.fromTOML (builtins.readFile ../../vm/config.toml);
+  # A second disk, and a daemon that keeps guests' files on volumes of its own, which the module does not offer yet.
+  thin = {
+    virtualisation.emptyDiskImages = [ 4096 ];
+    services.lvm.boot.thin.enable = true;
+    services.innkeeper.settings.storage = {
+      driver = "lvm-thin";
+      size = "256M";
+    };
+    systemd.services.innkeeper = {
+      path = [
+        pkgs.lvm2
+        pkgs.e2fsprogs
+        pkgs.util-linux
+      ];
+      serviceConfig.DevicePolicy = lib.mkForce "auto";
+    };
+  };
 in
 {
   nodes.machine = {
-    imports = [ host ];
+    imports = [ host ] ++ lib.optional (builtins.elem "device-mapper" needs) thin;
     services.innkeeper = {
       package = lib.mkIf (builtins.elem "debug-build" needs) (lib.mkForce debug);
       settings = settings // {
