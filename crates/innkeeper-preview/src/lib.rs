@@ -27,6 +27,7 @@
 //! | `report` | what GitHub is told |
 //! | `reconcile` | pull requests that were closed unnoticed, previews that are too old or too many |
 //! | `log` | what `preview logs` shows |
+//! | `upkeep` | what `innkeeper doctor` and `gc` look at |
 //! | `explain` | the chain from the URL to the delivery |
 
 pub mod aim;
@@ -45,6 +46,7 @@ mod probe;
 mod reconcile;
 mod removal;
 mod report;
+mod upkeep;
 mod worker;
 
 pub use config::PreviewsConfig;

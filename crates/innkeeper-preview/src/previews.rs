@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) files: GuestFiles,
     pub(crate) desk: Desk,
     pub(crate) told: Told,
+    /// Held while room is made for a preview.
+    pub(crate) room: tokio::sync::Mutex<()>,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) probe: Option<Probe>,
@@ -87,6 +89,7 @@ impl Previews {
                 files: parts.files,
                 desk: Desk::default(),
                 told: Told::default(),
+                room: tokio::sync::Mutex::default(),
                 stopping: CancellationToken::new(),
                 tasks: TaskTracker::new(),
                 probe: parts.probe,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use innkeeper_github::client::PullRequestView;
 use innkeeper_model::preview::{PreviewState, RepoName};
-use innkeeper_model::{Code, Explain, chain};
+use innkeeper_model::{Code, Explain, GuestName, chain};
 use innkeeper_store::{Next, Preview, PreviewFact, PreviewWant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
@@ -43,7 +43,7 @@ impl Inner {
             }
             self.wake(slug, Why::Look);
         }
-        Ok(())
+        self.forget_old_evaluations().await
     }
 
     fn is_too_old(&self, preview: &Preview, now: Timestamp) -> bool {
@@ -74,7 +74,11 @@ impl Inner {
             match github.open_pull_requests(&repo).await {
                 Ok(open) => {
                     for preview in previews {
-                        self.compare(&preview, &open).await?;
+                        // One that cannot be compared does not keep the others from it.
+                        if let Err(error) = self.compare(&preview, &open).await {
+                            let slug = &preview.record.slug;
+                            warn!(%slug, code = %error.code(), "{}", chain(&error));
+                        }
                     }
                 }
                 // A list that cannot be had says nothing about anybody.
@@ -100,12 +104,13 @@ impl Inner {
         let Some(there) = open.iter().find(|view| view.pull_request == pull_request) else {
             // The list is from before: what it does not have may have been opened since.
             let now = self.github()?.pull_request(&pull_request).await?;
-            if now.is_none_or(|now| !now.open) {
+            let is_closed = now.is_none_or(|now| !now.open);
+            if is_closed && self.is_still(preview).await? {
                 self.dismiss(preview, "its pull request is closed").await?;
             }
             return Ok(());
         };
-        if there.head_sha != record.wanted_sha {
+        if there.head_sha != record.wanted_sha && self.is_still(preview).await? {
             info!(slug = %record.slug, sha = %there.head_sha, "a push was not delivered");
             let facts = vec![
                 PreviewFact::Head {
@@ -122,6 +127,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether nothing was asked of a preview since it was read: a delivery knows better than a list from before.
+    async fn is_still(&self, preview: &Preview) -> Result<bool, PreviewError> {
+        let then = &preview.record;
+        let now = self.store.preview(&then.slug).await?;
+        Ok(now.is_some_and(|now| {
+            now.want == preview.want
+                && now.record.wanted_sha == then.wanted_sha
+                && now.record.last_delivery == then.last_delivery
+        }))
+    }
+
     /// Makes room for a preview that has no guest yet: when there are too many, the one goes that was not used
     /// for the longest time.
     ///
@@ -132,14 +148,24 @@ impl Inner {
         newcomer: &Preview,
     ) -> Result<(), PreviewError> {
         let limit = self.config.limit;
-        if limit == 0 || self.guest_view(&newcomer.record.slug).await?.is_some() {
+        let slug = &newcomer.record.slug;
+        if limit == 0 || self.guest_view(slug).await?.is_some() {
             return Ok(());
         }
+        // One at a time: whoever has room counts from then on.
+        let _one = self.room.lock().await;
         let mut others: Vec<_> = self.store.previews().await?;
-        others.retain(|other| other.record.slug != newcomer.record.slug);
+        others.retain(|other| other.record.slug != *slug);
         let mut there = Vec::new();
         for other in others {
-            if self.guest_view(&other.record.slug).await?.is_some() {
+            let begins = matches!(
+                other.record.state,
+                PreviewState::Evaluating
+                    | PreviewState::Building
+                    | PreviewState::Starting
+                    | PreviewState::SettingUp
+            );
+            if begins || self.guest_view(&other.record.slug).await?.is_some() {
                 there.push(other);
             }
         }
@@ -148,7 +174,7 @@ impl Inner {
             .filter(|other| other.want == PreviewWant::Present)
             .count();
         if staying < limit {
-            return Ok(());
+            return self.begin(slug).await;
         }
         let idle = |other: &&Preview| {
             other.want == PreviewWant::Present && other.record.state.is_settled()
@@ -166,7 +192,14 @@ impl Inner {
                 "It is tried again by itself; `preview destroy` makes room, and previews.limit allows more.",
             ));
         };
-        self.dismiss(oldest, "another one needed the room").await
+        self.dismiss(oldest, "another one needed the room").await?;
+        self.begin(slug).await
+    }
+
+    async fn begin(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        let begun = vec![PreviewFact::State(PreviewState::Evaluating)];
+        self.store.set_preview(slug, begun).await?;
+        Ok(())
     }
 
     /// Records that a preview should go, for a reason that its log tells.

@@ -87,6 +87,9 @@ impl Explain for RouteError {
     fn code(&self) -> Code {
         match self {
             Self::File(error) => error.code_or(Code::RouteFailed),
+            // What only another name or another configuration mends is not tried again.
+            Self::HostTaken { .. } => Code::SlugConflict,
+            Self::Host { .. } => Code::PreviewConfigInvalid,
             _ => Code::RouteFailed,
         }
     }

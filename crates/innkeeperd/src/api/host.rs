@@ -19,12 +19,20 @@ pub(super) async fn config(State(context): State<Context>) -> Json<ConfigReport>
 }
 
 pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
-    Ok(Json(context.engine.doctor().await?))
+    let mut report = context.engine.doctor().await?;
+    if let Some(previews) = &context.previews {
+        report.checks.extend(previews.checks().await);
+    }
+    Ok(Json(report))
 }
 
 pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer<GcReport> {
     let request: innkeeper_model::api::GcRequest = body(&request)?;
-    Ok(Json(context.engine.gc(request.dry_run).await?))
+    let mut report = context.engine.gc(request.dry_run).await?;
+    if let Some(previews) = &context.previews {
+        report.orphans.extend(previews.gc(request.dry_run).await?);
+    }
+    Ok(Json(report))
 }
 
 pub(super) async fn slots(State(context): State<Context>) -> Answer<SlotReport> {

@@ -1,0 +1,142 @@
+//! What the host has for previews: whether it is in order, and what is left of previews that are gone.
+
+use std::collections::BTreeSet;
+
+use innkeeper_host::evaluate::EvaluationKey;
+use innkeeper_host::facilities::{Found, Resource};
+use innkeeper_model::api::{Check, Orphan, Verdict};
+use innkeeper_model::{Explain, Failure, GuestName, chain};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::PreviewError;
+use crate::previews::{Inner, Previews};
+
+/// After how long without use an evaluation is forgotten.
+const UNUSED: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+impl Previews {
+    /// Looks at what previews need of the host and of GitHub, without changing anything.
+    pub async fn checks(&self) -> Vec<Check> {
+        let inner = &self.inner;
+        let mut checks = inner.evaluator.check().await;
+        checks.extend(inner.routes.check().await);
+        if let Some(databases) = &inner.databases {
+            checks.extend(databases.check().await);
+        }
+        checks.push(inner.check_github().await);
+        checks
+    }
+
+    /// Finds what has previews' naming and belongs to none, and removes it unless `dry_run`. What anybody else
+    /// made is never touched.
+    ///
+    /// # Errors
+    /// When the host or the store cannot be asked. A failure to remove one orphan stands with it.
+    pub async fn gc(&self, dry_run: bool) -> Result<Vec<Orphan>, PreviewError> {
+        let inner = &self.inner;
+        let mut orphans = inner.sweep(&*inner.routes, dry_run).await?;
+        if let Some(databases) = &inner.databases {
+            orphans.extend(inner.sweep(&**databases, dry_run).await?);
+        }
+        orphans.extend(inner.sweep_evaluations(dry_run).await?);
+        Ok(orphans)
+    }
+}
+
+impl Inner {
+    /// Forgets evaluations that nobody has used for a month.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or a GC root cannot be removed.
+    pub(crate) async fn forget_old_evaluations(&self) -> Result<(), PreviewError> {
+        let since = Timestamp::now() - UNUSED;
+        for evaluation in self.store.forget_unused_evaluations(since).await? {
+            if let Ok(key) = EvaluationKey::parse(&evaluation.key) {
+                self.evaluator.forget(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep(
+        &self,
+        resource: &(impl Resource + ?Sized),
+        dry_run: bool,
+    ) -> Result<Vec<Orphan>, PreviewError> {
+        // The host is asked before the store: a record is there before anything of its preview is.
+        let found = resource.observe().await?;
+        let previews = self.store.previews().await?;
+        let known: BTreeSet<&GuestName> = previews.iter().map(|one| &one.record.slug).collect();
+        let mut orphans = Vec::new();
+        for found in found {
+            // What belongs to nobody by its name may be half made; its driver replaces it.
+            let is_orphan = matches!(&found.guest, Some(slug) if !known.contains(slug));
+            if is_orphan {
+                let removed = match dry_run {
+                    true => Ok(false),
+                    false => self.sweep_one(resource, &found).await,
+                };
+                orphans.push(orphan(resource.kind(), found.object, removed));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Removes an orphan, unless it belongs to a preview by now. Says whether it is gone.
+    async fn sweep_one(
+        &self,
+        resource: &(impl Resource + ?Sized),
+        found: &Found,
+    ) -> Result<bool, PreviewError> {
+        if let Some(slug) = &found.guest
+            && self.store.preview(slug).await?.is_some()
+        {
+            return Ok(false);
+        }
+        resource.sweep(found).await?;
+        Ok(true)
+    }
+
+    /// Removes the GC roots of evaluations that no table knows: somebody gave them up half way.
+    async fn sweep_evaluations(&self, dry_run: bool) -> Result<Vec<Orphan>, PreviewError> {
+        let kept = self.evaluator.kept().await?;
+        let known = self.store.evaluations().await?;
+        let known: BTreeSet<&str> = known.iter().map(|one| one.key.as_str()).collect();
+        let mut orphans = Vec::new();
+        for key in kept.iter().filter(|key| !known.contains(key.as_str())) {
+            let removed = match dry_run {
+                true => Ok(false),
+                false => self.evaluator.forget(key).await.map(|()| true),
+            };
+            let removed = removed.map_err(PreviewError::from);
+            orphans.push(orphan("evaluation", key.to_string(), removed));
+        }
+        Ok(orphans)
+    }
+
+    async fn check_github(&self) -> Check {
+        let asked = match self.github() {
+            Ok(github) => github.login().await.map_err(PreviewError::from),
+            Err(error) => Err(error),
+        };
+        let (verdict, finding, remedy) = match asked {
+            Ok(login) => (Verdict::Ok, format!("it answers {login}"), None),
+            Err(error) => (Verdict::Broken, chain(&error), error.remedy()),
+        };
+        Check {
+            subject: "github".to_owned(),
+            verdict,
+            finding,
+            remedy,
+        }
+    }
+}
+
+fn orphan(resource: &str, object: String, removed: Result<bool, PreviewError>) -> Orphan {
+    Orphan {
+        resource: resource.to_owned(),
+        object,
+        removed: matches!(removed, Ok(true)),
+        failure: removed.err().as_ref().map(Failure::from),
+    }
+}
