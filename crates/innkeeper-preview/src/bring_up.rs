@@ -121,14 +121,20 @@ impl Inner {
             return self.ensure_page(preview, preview.record.state).await;
         };
         let guest = self.guest_view(slug).await?;
-        let runs = guest.as_ref().is_some_and(|view| {
+        let running = guest.filter(|view| {
             view.state == GuestState::Running && view.guest.closure.as_ref() == Some(&live.closure)
         });
-        if !runs || !self.app_runs(slug, &live.meta).await {
-            self.note(slug, "Starting again.").await;
-            return self.go_back(preview, &live).await;
+        match running {
+            Some(view) if self.app_runs(slug, &live.meta).await => {
+                self.ensure_route(slug, &live.meta).await?;
+                self.renew_token(&view.guest, &preview.record).await;
+                Ok(())
+            }
+            _ => {
+                self.note(slug, "Starting again.").await;
+                self.go_back(preview, &live).await
+            }
         }
-        self.ensure_route(slug, &live.meta).await
     }
 
     /// Says how far the preview is: in its record, on its page, on GitHub.

@@ -1,17 +1,64 @@
 //! What a preview's guest is told: `/etc/preview.env` and `/etc/preview-token`.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use innkeeper_github::EnvironmentFiles;
 use innkeeper_host::files::GuestFile;
 use innkeeper_model::preview::{
     CommitSha, EnvName, Meta, PreviewEnv, PreviewRecord, RepoName, Secret,
 };
-use innkeeper_model::{Code, Failure, Guest};
+use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, chain};
+use jiff::Timestamp;
+use tracing::warn;
 
 use crate::PreviewError;
 use crate::previews::Inner;
 
 const ENVIRONMENT: &str = "/etc/preview.env";
 const TOKEN: &str = "/etc/preview-token";
+
+/// A guest's token is replaced when less is left of it: three looks, if GitHub is away at the first.
+const RENEWED_BEFORE: Duration = Duration::from_secs(15 * 60);
+
+/// After how long GitHub is asked again for a token that it refused.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
+
+/// What a guest is given to read its repository with.
+struct Given {
+    secret: Option<String>,
+    /// When it is of no use any more; nothing means never.
+    until: Option<Timestamp>,
+}
+
+/// Until when the guests' tokens are of use. A restart of the daemon forgets it; then each is given another.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    until: Mutex<HashMap<GuestName, Option<Timestamp>>>,
+}
+
+impl Tokens {
+    fn given(&self, slug: &GuestName, until: Option<Timestamp>) {
+        let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(slug.clone(), until);
+    }
+
+    /// Forgets the token of a guest that is gone.
+    pub(crate) fn forget(&self, slug: &GuestName) {
+        let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.remove(slug);
+    }
+
+    fn is_due(&self, slug: &GuestName) -> bool {
+        let tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokens.get(slug) {
+            None => true,
+            Some(None) => false,
+            Some(Some(until)) => Timestamp::now() + RENEWED_BEFORE >= *until,
+        }
+    }
+}
 
 impl Inner {
     /// Writes what the guest is told about a commit. `database_url` is there when it has a database on the
@@ -47,16 +94,41 @@ impl Inner {
             )
         })?;
         let token = self.token(record, head).await?;
-        let file = |path, contents: Option<String>| GuestFile {
+        let files = vec![
+            self.file(ENVIRONMENT, Some(text.expose().to_owned())),
+            self.file(TOKEN, token.secret),
+        ];
+        self.files.write(guest, files).await?;
+        self.tokens.given(&record.slug, token.until);
+        Ok(())
+    }
+
+    /// Gives the guest another token before the one that it has ends. A guest of a fork has none. That it cannot
+    /// be had now is no fault of the preview: the next look tries again.
+    pub(crate) async fn renew_token(&self, guest: &Guest, record: &PreviewRecord) {
+        let slug = &record.slug;
+        if record.is_from_fork() || !self.tokens.is_due(slug) {
+            return;
+        }
+        let head = record.head_repo.as_ref().unwrap_or(&record.repo);
+        let renew = async {
+            let token = self.token(record, head).await?;
+            let file = self.file(TOKEN, token.secret);
+            self.files.write(guest, vec![file]).await?;
+            self.tokens.given(slug, token.until);
+            Ok::<_, PreviewError>(())
+        };
+        if let Err(error) = renew.await {
+            warn!(%slug, code = %error.code(), "the guest gets no new token: {}", chain(&error));
+        }
+    }
+
+    fn file(&self, path: &'static str, contents: Option<String>) -> GuestFile {
+        GuestFile {
             path,
             contents: contents.map(String::into_bytes),
             group: self.config.group,
-        };
-        let files = vec![
-            file(ENVIRONMENT, Some(text.expose().to_owned())),
-            file(TOKEN, token),
-        ];
-        Ok(self.files.write(guest, files).await?)
+        }
     }
 
     /// The secrets that the configuration asks for, out of the file for its repository. One that is not there
@@ -98,13 +170,13 @@ impl Inner {
     }
 
     /// A token that reads the repository, if there is one that may be given away.
-    async fn token(
-        &self,
-        record: &PreviewRecord,
-        head: &RepoName,
-    ) -> Result<Option<String>, PreviewError> {
+    async fn token(&self, record: &PreviewRecord, head: &RepoName) -> Result<Given, PreviewError> {
+        let none = |until| Given {
+            secret: None,
+            until,
+        };
         let Some(github) = self.github.as_ref().filter(|_| !record.is_from_fork()) else {
-            return Ok(None);
+            return Ok(none(None));
         };
         let token = match github.guest_token(head).await {
             Ok(token) => token,
@@ -115,9 +187,13 @@ impl Inner {
                     Failure::from(&error)
                 );
                 self.note(&record.slug, text).await;
-                return Ok(None);
+                return Ok(none(Some(Timestamp::now() + REFUSED_FOR)));
             }
         };
-        Ok((token.narrowed || self.config.share_token).then(|| token.secret.expose().to_owned()))
+        let may_be_given = token.narrowed || self.config.share_token;
+        Ok(Given {
+            secret: may_be_given.then(|| token.secret.expose().to_owned()),
+            until: token.expires_at,
+        })
     }
 }

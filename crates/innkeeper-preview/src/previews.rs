@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::desk::{Desk, Why};
+use crate::furnish::Tokens;
 use crate::report::Told;
 use crate::{PreviewError, PreviewsConfig, Probe};
 
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) told: Told,
     /// Held while room is made for a preview.
     pub(crate) room: tokio::sync::Mutex<()>,
+    pub(crate) tokens: Tokens,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) probe: Option<Probe>,
@@ -90,6 +92,7 @@ impl Previews {
                 desk: Desk::default(),
                 told: Told::default(),
                 room: tokio::sync::Mutex::default(),
+                tokens: Tokens::default(),
                 stopping: CancellationToken::new(),
                 tasks: TaskTracker::new(),
                 probe: parts.probe,

@@ -24,6 +24,7 @@ impl Inner {
         self.step("record-gone", gone).await?;
         self.step("remove-route", self.routes.remove(slug)).await?;
         self.step("remove-guest", self.remove_guest(slug)).await?;
+        self.tokens.forget(slug);
         if let Some(databases) = &self.databases {
             self.step("remove-database", databases.remove(slug)).await?;
         }
