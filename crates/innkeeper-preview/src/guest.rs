@@ -79,6 +79,19 @@ impl Inner {
         }
     }
 
+    /// Stops the guest, if there is one that should run.
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub(crate) async fn stop_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        match self.guest_view(slug).await? {
+            Some(view) if view.guest.want == Want::Running => {
+                self.done(self.engine.stop(slug, ACTOR).await).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The guest as it is, if there is one.
     pub(crate) async fn guest_view(
         &self,

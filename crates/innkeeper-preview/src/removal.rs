@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Explain, chain};
+use innkeeper_model::{Explain, Failure, chain};
 use innkeeper_store::{Preview, PreviewFact};
 use tracing::warn;
 
@@ -12,7 +12,7 @@ use crate::previews::Inner;
 
 impl Inner {
     /// Removes everything of a preview, tells GitHub, and deletes the record. What is absent is no failure, so
-    /// it can be done again after a crash at any point.
+    /// it can be done again after a crash at any point. What cannot be removed does not keep the rest.
     ///
     /// # Errors
     /// When something of it is left; then the record is still there.
@@ -22,11 +22,31 @@ impl Inner {
         // Somebody may want it again in the middle of this; then nothing of it is taken for served.
         let gone = self.store.set_preview(slug, vec![PreviewFact::NotLive]);
         self.step("record-gone", gone).await?;
-        self.step("remove-route", self.routes.remove(slug)).await?;
-        self.step("remove-guest", self.remove_guest(slug)).await?;
+        let mut left = Vec::new();
+        let route = self.step("remove-route", self.routes.remove(slug)).await;
+        let guest = if let Err(error) = route {
+            left.push(error.into());
+            // The slot is not given away while a route may lead to its address: nothing runs there, and the
+            // guest's record stays.
+            self.step("stop-guest", self.stop_guest(slug)).await
+        } else {
+            self.step("remove-guest", self.remove_guest(slug)).await
+        };
+        left.extend(guest.err());
         self.tokens.forget(slug);
         if let Some(databases) = &self.databases {
-            self.step("remove-database", databases.remove(slug)).await?;
+            let database = self.step("remove-database", databases.remove(slug)).await;
+            left.extend(database.err().map(PreviewError::from));
+        }
+        // The others are in the log of the daemon and of the preview; they are tried again with the first.
+        let mut left = left.into_iter();
+        if let Some(first) = left.next() {
+            for error in left {
+                let failure = Failure::from(&error);
+                warn!(%slug, code = %failure.code, "{failure}");
+                self.note(slug, failure.to_string()).await;
+            }
+            return Err(first);
         }
         // GitHub is no reason to keep the record for ever, only to try again while it may pass.
         match self

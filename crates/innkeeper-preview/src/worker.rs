@@ -158,7 +158,8 @@ impl Inner {
             }
             Err(error) => {
                 self.record_fault(&preview, &error).await?;
-                if error.is_passing() {
+                // What is to go is never given up.
+                if error.is_passing() || aim == Aim::Remove {
                     memory.attempts += 1;
                     let pause = pause(&error, memory.attempts);
                     memory.retry = Some((wish, Instant::now() + pause));
