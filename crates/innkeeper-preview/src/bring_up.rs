@@ -49,7 +49,12 @@ impl Inner {
         let slug = &preview.record.slug;
         let live = Version::live(preview);
         self.enter(preview, PreviewState::Evaluating).await?;
-        let version = match self.step("evaluate", self.evaluate(preview)).await {
+        let evaluated = async {
+            let version = self.evaluate(preview).await?;
+            self.check_hosts(slug, &version.meta).await?;
+            Ok::<_, PreviewError>(version)
+        };
+        let version = match self.step("evaluate", evaluated).await {
             Ok(version) => version,
             Err(error) => {
                 // What is served goes on, also when the host has just come back and GitHub has not.
@@ -305,6 +310,24 @@ impl Inner {
         DatabaseSpec {
             slug: slug.clone(),
             template: self.config.database_template.clone(),
+        }
+    }
+
+    /// Makes sure that no host of a version belongs to another preview, before anything is done for it: what is
+    /// served now would be given up for one whose route is refused.
+    async fn check_hosts(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
+        let spec = RouteSpec {
+            slug: slug.clone(),
+            guest_address: Ipv4Addr::UNSPECIFIED,
+            routes: meta.routes.clone(),
+            extra_hosts: meta.extra_hosts.clone(),
+            state: RouteState::Live,
+        };
+        let refused = |code| matches!(code, Code::SlugConflict | Code::PreviewConfigInvalid);
+        match self.routes.is_complete(&spec).await {
+            Err(error) if refused(error.code()) => Err(error.into()),
+            // Another trouble is told by the step that it keeps from being done.
+            _ => Ok(()),
         }
     }
 
