@@ -15,6 +15,10 @@ mod forks;
 #[path = "../intake/github/mod.rs"]
 mod github;
 mod lifecycle;
+mod names;
+mod neighbours;
+mod recorded;
+mod rounds;
 mod storm;
 #[path = "../e2e/support/mod.rs"]
 #[expect(
@@ -24,6 +28,7 @@ mod storm;
 )]
 mod support;
 mod town;
+mod trouble;
 #[path = "../intake/weather.rs"]
 #[expect(dead_code, reason = "the test of the intake uses more of it")]
 mod weather;

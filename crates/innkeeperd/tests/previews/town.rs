@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use innkeeper_github::fake::{FakeGithub, HookTarget, Pull};
+use innkeeper_model::preview::api::DeliveryView;
 use innkeeper_model::preview::{BranchName, CommitSha, PreviewState, PreviewView, RepoName};
+use innkeeper_store::Store;
 use tokio::runtime::Runtime;
 
 use crate::github::NOBODYS_GROUP;
@@ -21,6 +23,9 @@ use crate::support::{Client, Daemon, Sandbox, wait_until};
 
 /// The port on which Caddy serves previews.
 pub(crate) const WEB: u16 = 8080;
+
+/// Where the webhook listens.
+const HOOK: &str = "127.0.0.1:3100";
 
 pub(crate) const TOKEN: &str = "ghp_token_of_the_host";
 
@@ -40,6 +45,15 @@ impl Town {
 
     /// With more lines of configuration; sections that are here must not be repeated.
     pub(crate) fn with(more: &str) -> Self {
+        Self::configured(more, "interval_seconds = 3600")
+    }
+
+    /// That looks after everything each second, with more settings of `[previews]`.
+    pub(crate) fn watchful(previews: &str) -> Self {
+        Self::configured("", &format!("interval_seconds = 1\n{previews}"))
+    }
+
+    fn configured(more: &str, previews: &str) -> Self {
         let mut sandbox = Sandbox::new();
         let runtime = Runtime::new().expect("a runtime");
         let root = sandbox.path().to_owned();
@@ -68,7 +82,7 @@ impl Town {
         let setting = |name: &str| root.join(name).display().to_string();
         sandbox.configure(&format!(
             "[log]\nlevel = 'info'\n\
-             [webhook]\nlisten = '127.0.0.1:0'\nallowed_repos = []\ngroup = '{NOBODYS_GROUP}'\n\
+             [webhook]\nlisten = '{HOOK}'\nallowed_repos = []\ngroup = '{NOBODYS_GROUP}'\n\
              secret_files = ['{secret}']\nenvironment_files = ['{env}']\n\
              [github]\napi_url = '{api}'\n\
              [caddy]\ndirectory = '{sites}'\ncaddyfile = '{caddyfile}'\ntable = '{table}'\nadmin = '{admin}'\n\
@@ -77,7 +91,7 @@ impl Town {
              gcroots_dir = '{roots}'\n\
              {more}\n\
              [previews]\ndomain = 'localhost'\nport = {WEB}\nsecrets_dir = '{secrets}'\n\
-             health_timeout_seconds = 5\nsetup_timeout_seconds = 60\ninterval_seconds = 3600\n",
+             health_timeout_seconds = 5\nsetup_timeout_seconds = 60\n{previews}\n",
             secret = setting("secret"),
             env = setting("preview.env"),
             api = github.base_url(),
@@ -120,15 +134,55 @@ impl Town {
             .arg("--config")
             .arg(self.sandbox.config())
             .env("INNKEEPER_LOG_LEVEL", "error");
-        let program = Program::run(self.root(), command);
-        let url = format!("http://{}/webhook/github", program.address);
+        self.webhook = Some(Program::run(self.root(), command));
+        self.announce_webhook();
+    }
+
+    /// Tells GitHub where the webhook is, or will be.
+    pub(crate) fn announce_webhook(&self) {
         self.github.with(|world| {
             world.hook = Some(HookTarget {
-                url,
+                url: format!("http://{HOOK}/webhook/github"),
                 secret: SECRET.to_owned(),
             });
         });
-        self.webhook = Some(program);
+    }
+
+    /// What is known of a delivery.
+    pub(crate) fn delivery(&self, id: &str) -> Option<DeliveryView> {
+        let answer = self
+            .client()
+            .call("GET", &format!("/v1/deliveries/{id}"), "");
+        (answer.status == 200).then(|| answer.read())
+    }
+
+    /// The id of the delivery that GitHub made last.
+    pub(crate) fn last_delivery(&self) -> String {
+        self.github.with(|world| {
+            let last = world.attempts.last().expect("there is one");
+            last.guid.clone()
+        })
+    }
+
+    /// Another repository with the same branches and commits.
+    pub(crate) fn add_repo(&self, name: &str) -> RepoName {
+        let repo = RepoName::parse(name).expect("a name");
+        let git = self.root().join("web.git");
+        self.github.with(|world| {
+            world.add_repo(repo.clone(), git);
+        });
+        repo
+    }
+
+    /// The store, while no daemon runs.
+    pub(crate) fn with_store<T>(&self, work: impl AsyncFnOnce(&Store) -> T) -> T {
+        let range = "10.100.0.0/16".parse().expect("a range");
+        let store = Store::open(&self.sandbox.state().join("innkeeper.db"), range).expect("opens");
+        self.runtime.block_on(async {
+            let done = work(&store).await;
+            store.close().await.expect("closes");
+            done
+        })
     }
 
     /// A commit on a branch, with these files; returns its number.
@@ -176,6 +230,17 @@ impl Town {
         sha: &CommitSha,
         head: &RepoName,
     ) -> &'static str {
+        self.pull_in(&self.repo, number, branch, sha, head)
+    }
+
+    pub(crate) fn pull_in(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        branch: &str,
+        sha: &CommitSha,
+        head: &RepoName,
+    ) -> &'static str {
         let pull = Pull {
             title: format!("Change {number}"),
             body: String::new(),
@@ -188,7 +253,7 @@ impl Town {
             base_branch: BranchName::parse("main").expect("a branch"),
         };
         self.github.with(|world| {
-            let repo = world.repos.get_mut(&self.repo).expect("there");
+            let repo = world.repos.get_mut(repo).expect("there");
             match repo.pulls.insert(number, pull) {
                 None => "opened",
                 Some(_) => "reopened",
@@ -279,17 +344,30 @@ impl Town {
 
     /// The preview of a pull request, if there is one.
     pub(crate) fn preview(&self, number: u64) -> Option<PreviewView> {
-        let path = format!("/v1/previews/{}", Self::slug(number));
+        self.preview_named(&Self::slug(number))
+    }
+
+    pub(crate) fn preview_named(&self, slug: &str) -> Option<PreviewView> {
+        let path = format!("/v1/previews/{slug}");
         let answer = self.client().call("GET", &path, "");
         (answer.status == 200).then(|| answer.read())
     }
 
     /// Waits until a commit of a pull request has this state.
     pub(crate) fn settled(&self, number: u64, sha: &CommitSha, state: PreviewState) -> PreviewView {
+        self.settled_named(&Self::slug(number), sha, state)
+    }
+
+    pub(crate) fn settled_named(
+        &self,
+        slug: &str,
+        sha: &CommitSha,
+        state: PreviewState,
+    ) -> PreviewView {
         let mut last = None;
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
-            let now = self.preview(number);
+            let now = self.preview_named(slug);
             if let Some(view) = &now
                 && view.preview.wanted_sha == *sha
                 && view.preview.state == state
@@ -298,7 +376,7 @@ impl Town {
             }
             assert!(
                 Instant::now() < deadline,
-                "preview of {number} is not {state}: {now:#?}, before: {last:#?}"
+                "preview {slug} is not {state}: {now:#?}, before: {last:#?}"
             );
             last = now;
             std::thread::sleep(Duration::from_millis(50));
@@ -344,8 +422,12 @@ impl Town {
 
     /// The texts of our comments on a pull request.
     pub(crate) fn comments(&self, number: u64) -> Vec<String> {
+        self.comments_in(&self.repo, number)
+    }
+
+    pub(crate) fn comments_in(&self, repo: &RepoName, number: u64) -> Vec<String> {
         self.github.with(|world| {
-            let comments = &world.repos[&self.repo].comments;
+            let comments = &world.repos[repo].comments;
             let on_it = comments.iter().filter(|comment| comment.issue == number);
             on_it.map(|comment| comment.body.clone()).collect()
         })

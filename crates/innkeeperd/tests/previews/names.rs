@@ -1,0 +1,117 @@
+//! Two pull requests whose previews would have the same name.
+
+use innkeeper_model::Code;
+use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView, RepoName};
+
+use crate::support::wait_until;
+use crate::town::{Town, app};
+
+/// Opens a pull request of another repository.
+fn open(town: &Town, repo: &RepoName, number: u64, branch: &str, sha: &CommitSha) -> String {
+    town.pull_in(repo, number, branch, sha, repo);
+    let deliver = town.github.deliver(repo, number, "opened", "alice");
+    let attempt = town.runtime.block_on(deliver).expect("a webhook");
+    assert_eq!(attempt.status_code, 202);
+    attempt.guid
+}
+
+fn of(town: &Town, repo: &RepoName) -> PreviewView {
+    let views: Vec<PreviewView> = town.client().get("/v1/previews");
+    let mut own = views.into_iter().filter(|view| view.preview.repo == *repo);
+    own.next().expect("it has a preview")
+}
+
+/// The app with one more host.
+fn with_admin() -> String {
+    app().replacen(
+        "database =",
+        "extraHosts = [ { prefix = \"admin\"; routes = [ { path = \"/\"; port = 3000; } ]; } ];\n    database =",
+        1,
+    )
+}
+
+#[test]
+fn long_names_that_begin_alike_are_told_apart() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let stem = "a-repository-whose-name-is-as-long-as-it-may-be";
+    let first = town.add_repo(&format!("octo/{stem}-one"));
+    let second = town.add_repo(&format!("octo/{stem}-two"));
+    let sha = town.commit_app("topic");
+    open(&town, &first, 7, "topic", &sha);
+    open(&town, &second, 7, "topic", &sha);
+    let slugs = [&first, &second].map(|repo| {
+        let slug = of(&town, repo).preview.slug;
+        town.settled_named(slug.as_str(), &sha, PreviewState::Live);
+        assert!(town.page(slug.as_str()).contains(sha.as_str()));
+        slug
+    });
+    assert_ne!(slugs[0], slugs[1]);
+    daemon.stop();
+}
+
+#[test]
+fn a_name_that_is_another_previews_extra_host_is_a_conflict() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = town.commit("topic", &[("preview-config.nix", &with_admin())]);
+    town.pull(7, "topic", &sha);
+    town.deliver(7, "opened");
+    town.settled(7, &sha, PreviewState::Live);
+    assert!(town.page("admin-web-7").contains(sha.as_str()));
+
+    let newcomer = town.add_repo("octo/admin-web");
+    let theirs = town.commit("theirs", &[("preview-config.nix", &app())]);
+    let id = open(&town, &newcomer, 7, "theirs", &theirs);
+    let view = town.settled_named("admin-web-7", &theirs, PreviewState::Failed);
+    assert_eq!(view.preview.fault.expect("why").code, Code::SlugConflict);
+    town.finished(&id);
+    let delivery = town.delivery(&id).expect("kept");
+    assert_eq!(delivery.state, DeliveryState::Failed);
+    assert_eq!(delivery.failure.expect("why").code, Code::SlugConflict);
+    wait_until("the pull request says why", || {
+        town.comments_in(&newcomer, 7)
+            .iter()
+            .any(|comment| comment.contains("web-7"))
+    });
+    for host in ["web-7", "admin-web-7"] {
+        assert!(town.page(host).contains(sha.as_str()), "{host}");
+    }
+    // It can go, and takes nothing with it.
+    assert_eq!(
+        town.client()
+            .call("DELETE", "/v1/previews/admin-web-7", "")
+            .status,
+        202
+    );
+    wait_until("it is gone", || town.preview_named("admin-web-7").is_none());
+    assert!(town.page("admin-web-7").contains(sha.as_str()));
+    daemon.stop();
+}
+
+#[test]
+fn an_extra_host_that_is_another_previews_name_is_a_conflict() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let first = town.add_repo("octo/admin-web");
+    let theirs = town.commit_app("theirs");
+    open(&town, &first, 7, "theirs", &theirs);
+    town.settled_named("admin-web-7", &theirs, PreviewState::Live);
+    let good = town.open(7, "topic").preview.live_sha.expect("live");
+
+    let greedy = town.push(7, "topic", &[("preview-config.nix", &with_admin())]);
+    let view = town.settled(7, &greedy, PreviewState::Failed);
+    assert_eq!(view.preview.fault.expect("why").code, Code::SlugConflict);
+    assert_eq!(view.preview.live_sha, Some(good.clone()));
+    assert!(town.page("web-7").contains(good.as_str()));
+    assert!(town.page("admin-web-7").contains(theirs.as_str()));
+
+    town.close(7);
+    town.gone(7);
+    assert!(town.page("admin-web-7").contains(theirs.as_str()));
+    daemon.stop();
+}

@@ -1,0 +1,117 @@
+//! What nobody tells is found out: pull requests that were closed or pushed to without a delivery, previews that nobody
+//! uses or that are too many.
+
+use innkeeper_github::fake::FailureKind;
+use innkeeper_model::preview::PreviewState;
+use innkeeper_store::PreviewFact;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::support::wait_until;
+use crate::town::Town;
+
+/// How often GitHub was asked for the open pull requests.
+fn lists(town: &Town) -> usize {
+    town.github
+        .with(|world| world.count("GET", "/repos/octo/web/pulls"))
+}
+
+#[test]
+fn a_close_that_was_not_delivered_leaves_no_preview_behind() {
+    let mut town = Town::watchful("");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    town.open(8, "other");
+    town.change(7, |pull| pull.open = false);
+    town.gone(7);
+    wait_until("the pull request says so", || {
+        town.comments(7)[0].contains("removed")
+    });
+    assert!(town.page("web-8").contains("<h1>other</h1>"));
+    daemon.stop();
+}
+
+#[test]
+fn a_push_that_was_not_delivered_is_live_soon() {
+    let mut town = Town::watchful("");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    let pushed = town.commit("topic", &[("README", "two")]);
+    town.change(7, |pull| pull.head_sha = pushed.clone());
+    town.settled(7, &pushed, PreviewState::Live);
+    assert!(town.page("web-7").contains(pushed.as_str()));
+    daemon.stop();
+}
+
+#[test]
+fn a_list_that_cannot_be_had_says_nothing_about_anybody() {
+    let mut town = Town::watchful("");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    for status in [404, 403, 502] {
+        town.github.with(|world| {
+            world.failures.clear();
+            world.fail("GET", "/pulls?", 1_000, FailureKind::Status(status));
+        });
+        let before = lists(&town);
+        // Once it is refused for certain, so that no list from before is being read.
+        wait_until("GitHub refused", || lists(&town) > before);
+        town.change(7, |pull| pull.open = false);
+        let before = lists(&town);
+        wait_until("GitHub refused again", || lists(&town) >= before + 3);
+        let view = town.preview(7).expect("it was removed");
+        assert_eq!(view.preview.state, PreviewState::Live);
+        town.change(7, |pull| pull.open = true);
+    }
+    town.change(7, |pull| pull.open = false);
+    town.github.with(|world| world.failures.clear());
+    town.gone(7);
+    daemon.stop();
+}
+
+#[test]
+fn the_one_that_was_not_used_for_the_longest_time_makes_room() {
+    let mut town = Town::watchful("limit = 1");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    town.open(8, "other");
+    town.gone(7);
+    wait_until("the pull request says so", || {
+        town.comments(7)[0].contains("removed")
+    });
+    assert!(town.page("web-8").contains("<h1>other</h1>"));
+    // It stays away until somebody pushes to it, although its pull request is open.
+    let before = lists(&town);
+    wait_until("GitHub was asked some times", || lists(&town) >= before + 3);
+    assert!(town.preview(7).is_none());
+    let pushed = town.push(7, "topic", &[("README", "two")]);
+    town.settled(7, &pushed, PreviewState::Live);
+    town.gone(8);
+    daemon.stop();
+}
+
+#[test]
+fn a_preview_that_nobody_used_for_too_long_goes() {
+    let mut town = Town::watchful("ttl_hours = 1");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    town.open(8, "other");
+    daemon.stop();
+    let long_ago = Timestamp::now() - SignedDuration::from_mins(61);
+    town.with_store(async |store| {
+        let slug = Town::slug(7).parse().expect("a slug");
+        let idle = vec![PreviewFact::Active(long_ago)];
+        store.set_preview(&slug, idle).await.expect("recorded");
+    });
+    let daemon = town.start();
+    town.gone(7);
+    wait_until("the pull request says so", || {
+        town.comments(7)[0].contains("removed")
+    });
+    assert!(town.preview(8).is_some());
+    daemon.stop();
+}
