@@ -1,6 +1,8 @@
 //! Every input that fuzzing has taught us something with, through the functions that are fuzzed: for the tests of the
 //! crates.
 
+#![expect(clippy::print_stderr, reason = "a test says which input it was")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -43,7 +43,7 @@ pub fn event(data: &[u8]) {
                 assert!(text.len() <= 1024, "{} bytes", text.len());
             }
         }
-        Ok(other) => panic!("not a pull request: {other:?}"),
+        Ok(other) => unreachable!("not a pull request: {other:?}"),
         Err(error) => {
             let shown = error.to_string();
             assert!(
