@@ -87,14 +87,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs the setup service to its end. The app's services go on meanwhile.
+    /// Runs the setup service to its end, `anew` with the contract's file that has it build all of it. The app's
+    /// services go on meanwhile.
     ///
     /// # Errors
     /// When it fails or does not end in time; with the end of its journal.
-    pub(crate) async fn set_up(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
-        // Not every setup service looks for it, and not every guest has the user.
-        let touched = self.run_in(slug, Some("preview"), &["touch", FORCE_REBUILD], ASKING);
-        drop(touched.await);
+    pub(crate) async fn set_up(
+        &self,
+        slug: &GuestName,
+        meta: &Meta,
+        anew: bool,
+    ) -> Result<(), PreviewError> {
+        if anew {
+            // Not every setup service looks for it, and not every guest has the user.
+            let touched = self.run_in(slug, Some("preview"), &["touch", FORCE_REBUILD], ASKING);
+            drop(touched.await);
+        }
         let setup = &meta.setup_service;
         let restart = ["systemctl", "restart", setup.as_str()];
         let limit = self.config.setup_timeout;

@@ -37,6 +37,17 @@ impl Version {
     }
 }
 
+/// Why a version is served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is wanted, and is set up and started whatever is there.
+    Wanted,
+    /// Another one that was wanted did not come up, and left what it left.
+    GoingBack,
+    /// It was there before, and something ended: the host, the guest, a service.
+    Restored,
+}
+
 /// How many lines of the log the page shows while the app does not answer yet.
 const PAGE_LINES: usize = 12;
 
@@ -65,11 +76,11 @@ impl Inner {
             }
         };
         self.enter(preview, PreviewState::Starting).await?;
-        if let Err(error) = self.serve(preview, &version, true).await {
+        if let Err(error) = self.serve(preview, &version, Why::Wanted).await {
             if let Some(live) = live {
                 let text = format!("Going back to {}.", live.sha.short());
                 self.note(slug, text).await;
-                told(slug, self.go_back(preview, &live).await);
+                told(slug, self.go_back(preview, &live, Why::GoingBack).await);
             }
             return Err(error);
         }
@@ -80,7 +91,8 @@ impl Inner {
             closure: version.closure.clone(),
             meta: Box::new(version.meta.clone()),
         };
-        self.step("record-version", self.store.set_preview(slug, vec![live]))
+        let served = vec![live, PreviewFact::Disturbed(false)];
+        self.step("record-version", self.store.set_preview(slug, served))
             .await?;
         self.step("ensure-route", self.ensure_route(slug, &version.meta))
             .await?;
@@ -107,9 +119,13 @@ impl Inner {
         self: &Arc<Self>,
         preview: &Preview,
         live: &Version,
+        why: Why,
     ) -> Result<(), PreviewError> {
-        self.serve(preview, live, false).await?;
-        self.ensure_route(&preview.record.slug, &live.meta).await
+        let slug = &preview.record.slug;
+        self.serve(preview, live, why).await?;
+        let calm = vec![PreviewFact::Disturbed(false)];
+        self.store.set_preview(slug, calm).await?;
+        self.ensure_route(slug, &live.meta).await
     }
 
     /// Sees that the version that is served still is, after a reboot above all. Without one, the page that says
@@ -129,6 +145,12 @@ impl Inner {
         let running = guest.filter(|view| {
             view.state == GuestState::Running && view.guest.closure.as_ref() == Some(&live.closure)
         });
+        if preview.disturbed {
+            // A newer version was being set up when it was overtaken by one that does not come so far.
+            let text = format!("Going back to {}.", live.sha.short());
+            self.note(slug, text).await;
+            return self.go_back(preview, &live, Why::GoingBack).await;
+        }
         match running {
             Some(view) if self.app_runs(slug, &live.meta).await => {
                 self.ensure_route(slug, &live.meta).await?;
@@ -137,7 +159,7 @@ impl Inner {
             }
             _ => {
                 self.note(slug, "Starting again.").await;
-                self.go_back(preview, &live).await
+                self.go_back(preview, &live, Why::Restored).await
             }
         }
     }
@@ -262,13 +284,13 @@ impl Inner {
     }
 
     /// Makes the guest serve a version: database, guest, what it is told, setup, app. The app of the version
-    /// before goes on until the setup of this one has ended, unless the guest changes its closure. How far it is is told of a version
-    /// that `is_new`.
+    /// before goes on until the setup of this one has ended, unless the guest changes its closure. How far it is
+    /// is told of a version that is wanted.
     async fn serve(
         self: &Arc<Self>,
         preview: &Preview,
         version: &Version,
-        is_new: bool,
+        why: Why,
     ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         let meta = &version.meta;
@@ -283,6 +305,10 @@ impl Inner {
                 )
             }
         };
+        if why == Why::Wanted && preview.record.live_sha.is_some() {
+            let disturbed = vec![PreviewFact::Disturbed(true)];
+            self.store.set_preview(slug, disturbed).await?;
+        }
         let guest = self
             .step("ensure-guest", self.ensure_guest(slug, &version.closure))
             .await?;
@@ -297,10 +323,11 @@ impl Inner {
         self.step("furnish", furnish).await?;
         self.step("await-services", self.await_services(slug, meta))
             .await?;
-        if is_new {
+        if why == Why::Wanted {
             self.enter(preview, PreviewState::SettingUp).await?;
         }
-        self.step("set-up", self.set_up(slug, meta)).await?;
+        self.step("set-up", self.set_up(slug, meta, why != Why::Restored))
+            .await?;
         self.step("start-app", self.start_app(slug, meta)).await?;
         self.step("await-answers", self.await_answers(&guest, meta))
             .await

@@ -46,6 +46,8 @@ pub struct Preview {
     pub live_closure: Option<StorePath>,
     /// The meta that is live.
     pub live_meta: Option<Meta>,
+    /// Whether another version than the live one may be in the guest.
+    pub disturbed: bool,
     /// GitHub's number of our comment on the pull request.
     pub comment_id: Option<u64>,
     /// GitHub's number of our deployment.
@@ -121,6 +123,9 @@ pub enum PreviewFact {
     },
     /// Nothing is served any more.
     NotLive,
+    /// Whether another version than the live one may be in the guest. An intent: recorded before that version's
+    /// setup begins, and taken back when one of the two has come up.
+    Disturbed(bool),
     /// GitHub's number of our comment, or that there is none. An intent: a comment that was forgotten would
     /// be written twice.
     Comment(Option<u64>),
@@ -140,6 +145,7 @@ impl PreviewFact {
             Self::Want(_)
             | Self::Head { .. }
             | Self::Live { .. }
+            | Self::Disturbed(_)
             | Self::Comment(_)
             | Self::Deployment(_) => Durability::Now,
             Self::State(_)
@@ -176,6 +182,7 @@ impl PreviewFact {
                 ("live_closure", Box::new(None::<String>)),
                 ("live_meta", Box::new(None::<String>)),
             ],
+            Self::Disturbed(is) => vec![("disturbed", Box::new(is))],
             Self::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
             Self::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
             Self::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
@@ -567,6 +574,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         meta: json(row, "meta")?,
         live_closure: word(row, "live_closure")?,
         live_meta: json(row, "live_meta")?,
+        disturbed: row.get("disturbed")?,
         comment_id: number("comment_id")?,
         deployment_id: number("deployment_id")?,
     })

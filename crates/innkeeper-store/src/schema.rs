@@ -34,6 +34,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "deliveries, previews, evaluations",
         sql: include_str!("schema/2.sql"),
     },
+    Migration {
+        name: "previews' guests between two versions",
+        sql: include_str!("schema/3.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

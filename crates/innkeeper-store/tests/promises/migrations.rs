@@ -11,9 +11,10 @@ use crate::support::{closure, database, name, open};
 
 const VERSION_1: &str = include_str!("dumps/version-1.sql");
 const VERSION_2: &str = include_str!("dumps/version-2.sql");
+const VERSION_3: &str = include_str!("dumps/version-3.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 2;
+const NEWEST: i64 = 3;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -103,6 +104,16 @@ async fn version_2_is_read_with_all_that_it_holds() {
         (closure(), web.live_meta)
     );
     assert_eq!(store.previews().await.expect("reads").len(), 2);
+}
+
+#[tokio::test]
+async fn version_3_is_read_with_all_that_it_holds() {
+    for (dump, disturbed) in [(VERSION_2, [false, false]), (VERSION_3, [true, false])] {
+        let (_directory, store) = restore(dump);
+        let previews = store.previews().await.expect("reads");
+        let read: Vec<_> = previews.iter().map(|preview| preview.disturbed).collect();
+        assert_eq!(read, disturbed);
+    }
 }
 
 #[test]

@@ -111,6 +111,31 @@ fn a_commit_that_fails_leaves_the_last_good_one_in_service() {
 }
 
 #[test]
+fn what_was_half_set_up_when_it_was_overtaken_does_not_stay_in_service() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let slow = "test ! -e ../slow || { rm ../slow; sleep 50; }; echo \"prepared";
+    let app = crate::town::app().replace("echo \"prepared", slow);
+    let good = town.commit("topic", &[("preview-config.nix", &app)]);
+    town.pull(7, "topic", &good);
+    town.deliver(7, "opened");
+    town.settled(7, &good, PreviewState::Live);
+
+    // The same closure, so the app goes on and serves what is in its directory.
+    town.inside("web-7", &["touch", "/home/preview/slow"]);
+    let half = town.push(7, "topic", &[("README", "two")]);
+    wait_until("half of it is there", || {
+        let (_, page) = town.browse("web-7", "/", "text/html");
+        page.contains(half.as_str())
+    });
+    let bad = town.push(7, "topic", &[("preview-config.nix", "{ this is not nix")]);
+    town.settled(7, &bad, PreviewState::Failed);
+    assert!(town.page("web-7").contains(good.as_str()));
+    daemon.stop();
+}
+
+#[test]
 fn the_newest_push_wins_over_one_that_is_being_set_up() {
     let mut town = Town::new();
     let daemon = town.start();
