@@ -8,6 +8,9 @@ use innkeeper_model::{Code, Explain, Failure, GuestName};
 use innkeeper_store::StoreError;
 use jiff::Timestamp;
 
+/// How often what GitHub denies is asked for again.
+const DENIALS: u32 = 3;
+
 /// Why something that was asked for is refused, or why a preview is not as wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
@@ -76,6 +79,21 @@ impl PreviewError {
                 | Code::PreviewNotFound
                 | Code::InvalidRequest
         )
+    }
+
+    /// Whether it is tried again after so many attempts that failed before this one. GitHub answers for a moment
+    /// as if it had never heard of what was just pushed, and refuses tokens that are too new: what it denies is
+    /// final when it denies it again.
+    pub(crate) fn may_pass(&self, failed_before: u32) -> bool {
+        let may_be_too_early = matches!(
+            self,
+            Self::Github(
+                GithubError::CommitNotFound { .. }
+                    | GithubError::Unauthorised { .. }
+                    | GithubError::Forbidden { .. }
+            )
+        );
+        self.is_passing() || may_be_too_early && failed_before < DENIALS
     }
 
     /// When to try again, if somebody said so.

@@ -144,7 +144,10 @@ impl Inner {
             return Ok(Turn::Again);
         };
         memory.orders = call.orders;
-        memory.retry = None;
+        let same = memory.retry.take().is_some_and(|(of, _)| of == wish);
+        if !same || is_ordered {
+            memory.attempts = 0;
+        }
         match result {
             Ok(()) => {
                 memory.looks = call.looks;
@@ -157,9 +160,10 @@ impl Inner {
                 }
             }
             Err(error) => {
-                self.record_fault(&preview, &error).await?;
                 // What is to go is never given up.
-                if error.is_passing() || aim == Aim::Remove {
+                let again = error.may_pass(memory.attempts) || aim == Aim::Remove;
+                self.record_fault(&preview, &error, again).await?;
+                if again {
                     memory.attempts += 1;
                     let pause = pause(&error, memory.attempts);
                     memory.retry = Some((wish, Instant::now() + pause));
@@ -214,7 +218,8 @@ impl Inner {
                     None => return Ok(()),
                     Some(Ok(())) => Outcome::Done,
                     Some(Err(error)) => {
-                        self.record_fault(&preview, &error).await?;
+                        let again = error.may_pass(delivery.attempts);
+                        self.record_fault(&preview, &error, again).await?;
                         outcome(&error, delivery.attempts)
                     }
                 }
@@ -399,12 +404,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Records why a preview is not as wanted. A cause that may pass leaves it as far as it is; any other is
-    /// the end of this commit.
+    /// Records why a preview is not as wanted. One that is tried `again` stays as far as it is; else it is the end
+    /// of this commit.
     async fn record_fault(
         self: &Arc<Self>,
         preview: &Preview,
         error: &PreviewError,
+        again: bool,
     ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         let failure = Failure::from(error);
@@ -415,7 +421,7 @@ impl Inner {
         if aim != Aim::Rest {
             facts.push(PreviewFact::Fault(Some(failure.clone())));
         }
-        if !error.is_passing() && aim == Aim::BringUp {
+        if !again && aim == Aim::BringUp {
             facts.push(PreviewFact::State(PreviewState::Failed));
         }
         let now = match self.store.set_preview(slug, facts).await {
@@ -455,7 +461,7 @@ impl Wish {
 
 fn outcome(error: &PreviewError, attempts: u32) -> Outcome {
     let failure = Failure::from(error);
-    if error.is_passing() {
+    if error.may_pass(attempts) {
         Outcome::Retry {
             failure,
             after: pause(error, attempts + 1),
