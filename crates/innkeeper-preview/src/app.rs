@@ -189,12 +189,24 @@ impl Inner {
         None
     }
 
-    /// Whether all of the app's services run, as the guest's service manager says.
+    /// Whether all of the app's services run, as the guest's service manager says. One of `Type=oneshot` may have
+    /// ended well.
     pub(crate) async fn app_runs(&self, slug: &GuestName, meta: &Meta) -> bool {
         for service in &meta.app_services {
             let ask = ["systemctl", "is-active", "--quiet", service.as_str()];
             let ran = self.run_in(slug, None, &ask, ASKING).await;
-            if !ran.is_ok_and(|ran| ran.status == 0) {
+            if ran.is_ok_and(|ran| ran.status == 0) {
+                continue;
+            }
+            let ask = [
+                "systemctl",
+                "show",
+                "-p",
+                "Type,ActiveState,Result",
+                service.as_str(),
+            ];
+            let ran = self.run_in(slug, None, &ask, ASKING).await;
+            if !ran.is_ok_and(|ran| ran.status == 0 && has_done_its_work(&ran.output)) {
                 return false;
             }
         }
@@ -253,6 +265,12 @@ impl Inner {
             )
         })
     }
+}
+
+/// Whether a service that does not run is one that need not, by what `systemctl show` says of it.
+fn has_done_its_work(shown: &str) -> bool {
+    let says = |property| shown.lines().any(|line| line.trim() == property);
+    says("Type=oneshot") && says("ActiveState=inactive") && says("Result=success")
 }
 
 /// The end of what is read.
@@ -340,6 +358,20 @@ mod tests {
             assert_eq!(status(odd.as_bytes()), None, "{odd:?}");
         }
         assert_eq!(status(&[0xff; 12]), None);
+    }
+
+    #[test]
+    fn a_service_that_does_one_thing_need_not_run() {
+        let shown = "Type=oneshot\nResult=success\nActiveState=inactive\n";
+        assert!(has_done_its_work(shown));
+        for (was, is) in [
+            ("oneshot", "simple"),
+            ("success", "exit-code"),
+            ("inactive", "failed"),
+            ("inactive", "activating"),
+        ] {
+            assert!(!has_done_its_work(&shown.replace(was, is)), "{is}");
+        }
     }
 
     #[test]

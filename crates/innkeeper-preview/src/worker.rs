@@ -169,6 +169,12 @@ impl Inner {
                     memory.retry = Some((wish, Instant::now() + pause));
                 } else {
                     memory.looks = call.looks;
+                    if settled {
+                        // Each look sets the app up anew; one that never comes up must not do that all the time.
+                        memory.attempts += 1;
+                        let pause = look_again_after(self.config.interval, memory.attempts);
+                        memory.retry = Some((wish, Instant::now() + pause));
+                    }
                 }
             }
         }
@@ -480,7 +486,33 @@ fn pause(error: &PreviewError, attempts: u32) -> Duration {
     retry_after(attempts).max(asked.unwrap_or_default())
 }
 
+/// How long a preview is not looked after that could not be brought back so many times: twice as long each time, at
+/// most an hour or the interval.
+fn look_again_after(interval: Duration, attempts: u32) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let doublings = attempts.saturating_sub(1).min(10);
+    interval
+        .saturating_mul(1 << doublings)
+        .min(LONGEST.max(interval))
+}
+
 fn instant(time: Timestamp) -> Instant {
     let wait = time.duration_since(Timestamp::now());
     Instant::now() + Duration::try_from(wait).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_never_comes_up_is_tried_less_and_less_often() {
+        let minutes =
+            |attempts| look_again_after(Duration::from_secs(300), attempts).as_secs() / 60;
+        let pauses: Vec<_> = (1..7).map(minutes).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(minutes(u32::MAX), 60);
+        let rarely = Duration::from_secs(7200);
+        assert_eq!(look_again_after(rarely, 3), rarely);
+    }
 }
