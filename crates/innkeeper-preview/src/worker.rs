@@ -298,13 +298,6 @@ impl Inner {
                 format!("{} needs no approval", record.slug),
             );
         }
-        if event.head_sha != record.wanted_sha {
-            let text = format!(
-                "{} is not the commit that is wanted",
-                event.head_sha.short()
-            );
-            return refuse(Code::ApprovalNeeded, text);
-        }
         let permission = self
             .github()?
             .permission(&record.repo, &event.sender)
@@ -316,8 +309,11 @@ impl Inner {
         self.store.approve(&record.slug, &event.head_sha).await?;
         let text = format!("{} approved {}.", event.sender, event.head_sha.short());
         self.note(&record.slug, text).await;
-        let state = vec![PreviewFact::State(PreviewState::Queued)];
-        self.store.set_preview(&record.slug, state).await?;
+        // GitHub may tell of the label before it tells of the push.
+        if event.head_sha == record.wanted_sha {
+            let state = vec![PreviewFact::State(PreviewState::Queued)];
+            self.store.set_preview(&record.slug, state).await?;
+        }
         // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
         Ok(Outcome::Done)
     }

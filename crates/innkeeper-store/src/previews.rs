@@ -291,12 +291,26 @@ impl Store {
         .await
     }
 
-    /// Records that somebody with write access approves this commit, and no other. Durable.
+    /// Records that somebody with write access approves this commit, and no other. It need not be the wanted one:
+    /// the delivery that wants it may be on its way. But the approval of the wanted one is not replaced by that of
+    /// another. Durable.
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
     pub async fn approve(&self, slug: &GuestName, sha: &CommitSha) -> Result<(), StoreError> {
-        self.set_approval(slug, Some(sha)).await
+        let (slug, sha) = (slug.clone(), sha.clone());
+        self.run("record an approval", move |database| {
+            database.write(Durability::Now, |transaction| {
+                transaction
+                    .prepare_cached(
+                        "UPDATE previews SET approved_sha = ?2
+                         WHERE slug = ?1 AND (wanted_sha = ?2 OR approved_sha IS NOT wanted_sha)",
+                    )?
+                    .execute((Word(&slug), Word(&sha)))?;
+                expect(transaction, &slug).map(drop)
+            })
+        })
+        .await
     }
 
     /// Records that no commit is approved any more. Durable.
@@ -304,18 +318,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
     pub async fn withdraw_approval(&self, slug: &GuestName) -> Result<(), StoreError> {
-        self.set_approval(slug, None).await
-    }
-
-    async fn set_approval(
-        &self,
-        slug: &GuestName,
-        sha: Option<&CommitSha>,
-    ) -> Result<(), StoreError> {
-        let (slug, sha) = (slug.clone(), sha.cloned());
-        self.run("record an approval", move |database| {
+        let slug = slug.clone();
+        self.run("record that nothing is approved", move |database| {
             database.write(Durability::Now, |transaction| {
-                set(transaction, &slug, "approved_sha", &sha.map(Word))?;
+                set(transaction, &slug, "approved_sha", &None::<String>)?;
                 expect(transaction, &slug).map(drop)
             })
         })

@@ -146,6 +146,15 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         (None, None, None)
     );
     store.withdraw_approval(&slug).await.expect("withdraws");
+    // One that is not wanted yet may be approved; it takes nothing from the one that is.
+    for (approved, then) in [(8, 8), (7, 7), (8, 7)] {
+        store
+            .approve(&slug, &sha(approved))
+            .await
+            .expect("approves");
+        let now = store.preview(&slug).await.expect("reads").expect("kept");
+        assert_eq!(now.record.approved_sha, Some(sha(then)));
+    }
     let nobody = store.approve(&name("nobody"), &sha(1)).await;
     assert!(matches!(nobody, Err(StoreError::PreviewNotFound { .. })));
 }

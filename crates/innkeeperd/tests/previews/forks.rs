@@ -83,6 +83,21 @@ fn nothing_of_a_fork_is_read_until_somebody_who_may_write_approves_that_commit()
 }
 
 #[test]
+fn an_approval_that_arrives_before_its_commit_is_kept() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    open(&town);
+    let next = town.commit("theirs", &[("x", "y")]);
+    town.change(7, |pull| pull.head_sha = next.clone());
+    label(&town, "maintainer");
+    town.finished("label-by-maintainer");
+    town.deliver_of(7, "synchronize", "mallory");
+    town.settled(7, &next, PreviewState::Live);
+    daemon.stop();
+}
+
+#[test]
 fn a_commit_that_was_approved_is_overtaken_like_any_other() {
     let mut town = Town::new();
     let daemon = town.start();
