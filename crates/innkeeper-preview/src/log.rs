@@ -12,6 +12,10 @@ use crate::previews::Inner;
 /// How many lines of the manager's own are kept for the log.
 const NOTES: usize = 200;
 
+/// How many events are read for each line that is wanted: the steps of the guest's operations are among them. If
+/// that is too few, the log is shorter.
+const EVENTS_FOR_A_NOTE: usize = 10;
+
 impl Inner {
     /// Adds a line to the preview's log.
     pub(crate) async fn note(&self, slug: &GuestName, text: impl Into<String>) {
@@ -26,6 +30,8 @@ impl Inner {
     ) -> Result<Vec<String>, PreviewError> {
         let filter = EventFilter {
             guest: Some(slug.clone()),
+            limit: lines.saturating_mul(EVENTS_FOR_A_NOTE),
+            newest: true,
             ..EventFilter::default()
         };
         let events = self.store.events(filter).await?;

@@ -28,6 +28,8 @@ pub struct EventFilter {
     pub guest: Option<GuestName>,
     /// At most so many, the oldest ones.
     pub limit: usize,
+    /// Whether the limit leaves the newest ones instead. They are given in the same order.
+    pub newest: bool,
 }
 
 impl Default for EventFilter {
@@ -38,6 +40,7 @@ impl Default for EventFilter {
             operation: None,
             guest: None,
             limit: usize::MAX,
+            newest: false,
         }
     }
 }
@@ -93,9 +96,10 @@ impl Store {
                 .operation
                 .map_or("", |_| "AND operation = :operation");
             let of_guest = filter.guest.as_ref().map_or("", |_| "AND guest = :guest");
+            let order = if filter.newest { "DESC" } else { "ASC" };
             let sql = format!(
                 "SELECT * FROM events WHERE seq > :after {of_operation} {of_guest}
-                 ORDER BY seq LIMIT :limit"
+                 ORDER BY seq {order} LIMIT :limit"
             );
             let (operation, guest) = (filter.operation.map(|id| id.0), filter.guest.map(Word));
             let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
@@ -107,11 +111,14 @@ impl Store {
             if guest.is_some() {
                 parameters.push((":guest", &guest));
             }
-            let events = database
+            let mut events = database
                 .connection
                 .prepare_cached(&sql)?
                 .query_map(parameters.as_slice(), read)?
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<Vec<_>, _>>()?;
+            if filter.newest {
+                events.reverse();
+            }
             Ok(events)
         })
         .await

@@ -323,6 +323,7 @@ async fn events(inn: &Inn, operation: innkeeper_model::OperationId) -> Vec<Strin
         operation: Some(operation),
         guest: None,
         limit: 100,
+        newest: false,
     };
     let events = inn.engine.store().events(filter).await.expect("read");
     let word = |kind: EventKind| match kind {

@@ -54,7 +54,7 @@ async fn events_are_replayed_in_order_and_filtered() {
     );
     let of_both = EventFilter {
         operation: Some(OperationId(1)),
-        ..of_guest
+        ..of_guest.clone()
     };
     assert_eq!(texts(store, of_both).await, ["a1", "a1 again"]);
     let of_operation = EventFilter {
@@ -68,6 +68,12 @@ async fn events_are_replayed_in_order_and_filtered() {
         ..all()
     };
     assert_eq!(texts(store, later).await, ["host"]);
+    let newest = EventFilter {
+        limit: 2,
+        newest: true,
+        ..of_guest
+    };
+    assert_eq!(texts(store, newest).await, ["a1 again", "a3"]);
 }
 
 #[tokio::test]

@@ -104,6 +104,7 @@ impl Telling {
                 operation: self.operation,
                 guest: self.guest.clone(),
                 limit: PAGE,
+                newest: false,
             };
             let page = self.engine.store().events(filter).await.map_err(|_| Over)?;
             for event in &page {
