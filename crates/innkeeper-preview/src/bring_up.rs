@@ -227,6 +227,7 @@ impl Inner {
                 Ok(()) = builds.changed() => self.enter(preview, PreviewState::Building).await?,
             }
         };
+        self.refuse_taken_hosts(slug, &made.meta).await?;
         self.store
             .set_preview(
                 slug,
@@ -242,6 +243,29 @@ impl Inner {
             closure: made.closure,
             meta: made.meta,
         })
+    }
+
+    /// Refuses extra hosts that are other previews' slugs: they would take their visitors. From then on the store
+    /// keeps new previews from such a slug.
+    async fn refuse_taken_hosts(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
+        for host in &meta.extra_hosts {
+            let Ok(label) = host.label(slug) else {
+                continue;
+            };
+            if let Some(other) = self.store.preview(&label).await? {
+                return Err(PreviewError::new(
+                    Code::SlugConflict,
+                    format!(
+                        "the extra host '{label}' of preview '{slug}' is the name of the preview of {}, branch '{}'",
+                        other.record.repo, other.record.branch
+                    ),
+                    format!(
+                        "Choose another prefix in extraHosts, or remove it: `preview destroy {label}`."
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Evaluates and builds the configuration of a commit.

@@ -193,8 +193,8 @@ impl PreviewFact {
 }
 
 impl Store {
-    /// Records a preview with the first of `slugs` that neither a preview nor a guest has, or returns the one
-    /// that the pull request has already, as it is. Durable.
+    /// Records a preview with the first of `slugs` that neither a preview nor a guest has, and that is no extra host
+    /// of a preview, or returns the one that the pull request has already, as it is. Durable.
     ///
     /// # Errors
     /// [`StoreError::SlugsTaken`].
@@ -450,7 +450,23 @@ fn is_free(connection: &Connection, slug: &GuestName) -> Result<bool, QueryError
             "SELECT 1 FROM previews WHERE slug = ?1 UNION ALL SELECT 1 FROM guests WHERE name = ?1",
         )?
         .exists([Word(slug)])?;
-    Ok(!taken)
+    Ok(!taken && !is_extra_host(connection, slug)?)
+}
+
+/// Whether a preview answers to this label besides its slug: the extra hosts of `web-7` end in `-web-7`.
+fn is_extra_host(connection: &Connection, label: &GuestName) -> Result<bool, QueryError> {
+    let previews = connection
+        .prepare_cached("SELECT * FROM previews WHERE ?1 LIKE '%-' || slug")?
+        .query_map([Word(label)], read)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let answers = |preview: &Preview, meta: &Meta| {
+        let mut hosts = meta.extra_hosts.iter();
+        hosts.any(|host| host.label(&preview.record.slug).as_ref() == Ok(label))
+    };
+    Ok(previews.iter().any(|preview| {
+        let mut metas = preview.meta.iter().chain(&preview.live_meta);
+        metas.any(|meta| answers(preview, meta))
+    }))
 }
 
 fn insert(

@@ -160,6 +160,30 @@ async fn what_is_learnt_of_a_preview_is_kept() {
 }
 
 #[tokio::test]
+async fn an_extra_host_of_a_preview_is_nobodys_slug() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    claim(store, 1, &["web-7"]).await.expect("claims");
+    let mut meta = serde_json::to_value(meta()).expect("json");
+    meta["extraHosts"] = serde_json::json!([
+        { "prefix": "admin", "routes": [{ "path": "/", "port": 3001 }] }
+    ]);
+    let evaluated = PreviewFact::Evaluated {
+        key: "k".to_owned(),
+        closure: closure(),
+        meta: Box::new(serde_json::from_value(meta).expect("meta")),
+    };
+    store
+        .set_preview(&name("web-7"), vec![evaluated])
+        .await
+        .expect("records");
+    let other = claim(store, 2, &["admin-web-7", "admin-web-7-x"]).await;
+    assert_eq!(other.expect("claims"), "admin-web-7-x");
+    let near = claim(store, 3, &["badmin-web-7"]).await;
+    assert_eq!(near.expect("claims"), "badmin-web-7");
+}
+
+#[tokio::test]
 async fn facts_are_recorded_all_or_none() {
     let fixture = Fixture::new(SUBNET);
     let nobody = name("nobody");
