@@ -22,7 +22,7 @@ const KILLS: usize = 4;
 /// What fails in this storm is no news.
 const QUIET: &[(&str, &str)] = &[("INNKEEPER_LOG_LEVEL", "error")];
 
-/// The commits of the storm are not in the repository, so each preview fails at its configuration at once. That
+/// GitHub refuses every configuration for good, so each preview fails at once, and no delivery is tried again. That
 /// it becomes one, and which commit it wants, is what this test is about; that it comes up has its own tests.
 #[test]
 fn after_a_storm_the_previews_are_those_that_the_accepted_deliveries_imply() {
@@ -30,8 +30,10 @@ fn after_a_storm_the_previews_are_those_that_the_accepted_deliveries_imply() {
     town.start().stop();
     town.start_webhook();
     // The storm's pull requests are none that GitHub knows; what is compared with its list has its own tests.
-    town.github
-        .with(|world| world.fail("GET", "/pulls", u32::MAX, FailureKind::Status(403)));
+    town.github.with(|world| {
+        world.fail("GET", "/pulls", u32::MAX, FailureKind::Status(403));
+        world.fail("GET", "/contents/", u32::MAX, FailureKind::Status(400));
+    });
     let weather = Weather::new(7, DELIVERIES, PULL_REQUESTS);
     let all = Arc::new(weather.sent.clone());
     let mut daemon = town.sandbox.spawn(QUIET);
