@@ -7,25 +7,25 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-.PHONY: help install build demo check test test-host test-vm bench clean
+.PHONY: help deps build demo check test test-host test-vm bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: ## Install what is missing on this machine (Debian: with apt)
-	@.ci/install
+deps: ## Install what building and testing lack on this machine (Debian: with apt)
+	@.ci/deps
 
-build: install ## Build all programs into target/debug
+build: deps ## Build all programs into target/debug
 	@cargo build --workspace --locked
 
 demo: build ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
 	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
 
-check: install ## Format, lints, unit tests, documentation: what to run all day
+check: deps ## Format, lints, unit tests, documentation: what to run all day
 	@.ci/verify check
 
-test: install ## Everything: check, all tests on real parts, the demo
+test: deps ## Everything: check, all tests on real parts, the demo
 	@.ci/verify test
 
 test-host: build ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
@@ -34,7 +34,7 @@ test-host: build ## The product on a Debian host with systemd; SCENARIO=name for
 test-vm: build ## The same in virtual machines, which have LVM, limits and a plug to pull; slow
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
 
-bench: install ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
+bench: deps ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
 	@tests/bench/run
 
 clean: ## Remove the staged fixtures and the logs of tests, and nothing else

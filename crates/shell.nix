@@ -1,4 +1,4 @@
-# Everything that `make check` and `make test` need (.ci/install, in Debian's words).
+# Everything that `make check` and `make test` need (.ci/deps, in Debian's words).
 { pkgs, craneLib }:
 craneLib.devShell {
   packages = with pkgs; [

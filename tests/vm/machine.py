@@ -284,7 +284,7 @@ def tail(path: Path, lines: int = 30) -> str:
 
 def lacking(programs: list[str]) -> list[str]:
     """What this machine lacks: some of these programs, root, overlays."""
-    lacks = [f"no {word} (run .ci/install)" for word in programs if shutil.which(word, path=PATH) is None]
+    lacks = [f"no {word} (run .ci/deps)" for word in programs if shutil.which(word, path=PATH) is None]
     if os.geteuid() != 0:
         lacks.append("root")
     filesystems = Path("/proc/filesystems")

@@ -114,7 +114,7 @@ fn programs() -> PathBuf {
     versions.sort();
     versions
         .pop()
-        .expect("postgresql is installed: .ci/install does it")
+        .expect("postgresql is installed: .ci/deps does it")
 }
 
 fn unprivileged(program: &Path, user: &User) -> Command {

@@ -488,7 +488,7 @@ fn run_caddy(root: &Path) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("caddy is installed: .ci/install does it");
+        .expect("caddy is installed: .ci/deps does it");
     let admin = root.join("admin.sock");
     let has_sites = root.join("previews/_innkeeper.caddy").exists();
     wait_until("Caddy listens", || {
