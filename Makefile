@@ -1,16 +1,24 @@
 # The words a developer types. `make` alone explains them.
 #
-# Guests need root: so do `demo`, `test` and `bench`.
+# Guests need root: so do `demo`, `test`, `bench` and `install`.
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-.PHONY: help deps build demo check test test-host test-vm bench clean
+.PHONY: help install uninstall deps build demo check test test-host test-vm bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# PREFIX and DESTDIR are as everywhere. With BIN, the programs come from that folder and nothing is built.
+install: ## Build a release and install it on this Debian server; docs/install.md says what it needs
+	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-cli
+	@BIN="$(BIN)" initial-install/debian/install
+
+uninstall: ## Remove what was installed; configuration and guests stay
+	@initial-install/debian/install --uninstall
 
 deps: ## Install what building and testing lack on this machine (Debian: with apt)
 	@.ci/deps

@@ -40,6 +40,8 @@ in
 
     systemd.services.innkeeper = {
       description = "Innkeeper";
+      # What people look for who know the program's name.
+      aliases = [ "innkeeperd.service" ];
       documentation = [ "man:innkeeper(1)" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];

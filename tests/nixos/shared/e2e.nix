@@ -60,8 +60,6 @@ in
         };
       };
     };
-    # What the unit is called where it was installed by hand.
-    systemd.services.innkeeper.aliases = [ "innkeeperd.service" ];
     systemd.tmpfiles.settings.guests = {
       "/opt/innkeeper".d.mode = "0755";
       "/opt/innkeeper/guests".C.argument = "${guests}";

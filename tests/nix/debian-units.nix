@@ -1,0 +1,129 @@
+# The units of modules/ as they are without the rest of NixOS, for tests/nix/debian-units: section, key, value. The paths
+# are those of Debian, so that nothing has to be left out of the comparison.
+#
+# The modules say what their units are in so few words of nixpkgs that those stand here.
+let
+  lib = {
+    mkIf = condition: content: if condition then content else { };
+    mkDefault = content: content;
+    genAttrs =
+      names: f:
+      builtins.listToAttrs (
+        map (name: {
+          inherit name;
+          value = f name;
+        }) names
+      );
+    getExe' = package: name: "${package}/bin/${name}";
+    defaultTo = default: value: if value == null then default else value;
+    optional = condition: value: if condition then [ value ] else [ ];
+    optionalAttrs = condition: set: if condition then set else { };
+    # Words of options, which nobody looks at here.
+    mkOption = null;
+    types = null;
+  };
+  pkgs = {
+    git = "git";
+    nftables = "nftables";
+    systemd = "systemd";
+    util-linux = "util-linux";
+  };
+  config = {
+    environment.etc."innkeeper/config.toml".source = "";
+    services.innkeeper = {
+      enable = true;
+      users = [ ];
+      package = "/usr/local";
+      settings = {
+        state_dir = "/var/lib/innkeeper";
+        runtime_dir = "/run/innkeeper";
+        api.group = "innkeeper";
+        webhook = { };
+      };
+      webhook = {
+        enable = true;
+        listen = "127.0.0.1:3100";
+        # In /etc/credstore.
+        secretFile = "innkeeper.webhook-secret";
+        previousSecretFile = "innkeeper.webhook-secret-previous";
+        environmentFile = null;
+        allowedRepos = null;
+      };
+      caddy = {
+        enable = true;
+        importDirectory = "/etc/caddy/previews";
+      };
+    };
+  };
+  load = file: (import file { inherit config lib pkgs; }).config;
+  manager = load ../../modules/manager/default.nix;
+  daemon = load ../../modules/manager/service.nix;
+  webhook = load ../../modules/webhook.nix;
+  caddy = load ../../modules/caddy.nix;
+
+  service = unit: {
+    Unit = {
+      Description = unit.description;
+      Documentation = unit.documentation or [ ];
+      Wants = unit.wants or [ ];
+      Requires = unit.requires or [ ];
+      After = unit.after;
+      StartLimitIntervalSec = unit.startLimitIntervalSec or [ ];
+    }
+    // unit.unitConfig or { };
+    Service = unit.serviceConfig // {
+      Environment = map (name: "${name}=${unit.environment.${name}}") (
+        builtins.attrNames unit.environment
+      );
+    };
+    Install = {
+      WantedBy = unit.wantedBy;
+      Alias = unit.aliases or [ ];
+    };
+  };
+  innkeeper = service daemon.systemd.services.innkeeper;
+
+  users =
+    module:
+    map (name: "u ${name} - \"${module.users.users.${name}.description}\"") (
+      builtins.attrNames module.users.users
+    );
+in
+{
+  units = {
+    "innkeeper.service" = innkeeper // {
+      Service = innkeeper.Service // {
+        ReadWritePaths =
+          innkeeper.Service.ReadWritePaths
+          ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
+      };
+    };
+    "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
+    "innkeeper-webhook.service" = service webhook.systemd.services.innkeeper-webhook;
+    "innkeeper-webhook.socket" = {
+      Unit.Description = webhook.systemd.sockets.innkeeper-webhook.description;
+      Socket.ListenStream = webhook.systemd.sockets.innkeeper-webhook.listenStreams;
+      Install.WantedBy = webhook.systemd.sockets.innkeeper-webhook.wantedBy;
+    };
+  };
+  # The lines of the files beside them.
+  files = {
+    "modules-load.conf" = manager.boot.kernelModules;
+    "sysctl.conf" = map (name: "${name} = 1") (
+      builtins.filter (name: manager.boot.kernel.sysctl.${name}) (
+        builtins.attrNames manager.boot.kernel.sysctl
+      )
+    );
+    "tmpfiles.conf" = map (
+      path:
+      let
+        inherit (daemon.systemd.tmpfiles.settings."10-innkeeper".${path}) d;
+      in
+      "d ${path} ${d.mode} ${d.user} ${d.group} -"
+    ) (builtins.attrNames daemon.systemd.tmpfiles.settings."10-innkeeper");
+    "sysusers.conf" =
+      map (name: "g ${name} -") (builtins.attrNames manager.users.groups)
+      ++ users daemon
+      ++ users webhook;
+  };
+}
