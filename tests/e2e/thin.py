@@ -55,6 +55,10 @@ with subtest("a pool, and a daemon that uses it"):
         "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
         # The last section of the file is the one on storage.
         f"grep -q lvm-thin {CONFIG} || {{ printf 'driver = \"lvm-thin\"\\nsize = \"256M\"\\n' >> {CONFIG} && sync; }}",
+        # What docs/storage.md says of the unit that `make install` brings.
+        "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
+        "/usr/local/share/innkeeper/lvm-thin.conf",
+        "systemctl daemon-reload",
         "systemctl restart innkeeperd.service",
     )
     wait_until_quiet()
