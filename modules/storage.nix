@@ -1,4 +1,4 @@
-# Where guests' file trees are: a folder of the root file system, or a thin volume of its own.
+# Where guests' file trees are: a folder of the root file system, or a thin volume for all of them, or one for each.
 {
   config,
   lib,
@@ -10,6 +10,8 @@ let
   cfg = config.services.innkeeper.storage;
   inherit (config.services.innkeeper.settings) state_dir;
   pool = "${cfg.volumeGroup}/${cfg.thinPool}";
+  hasVolume = cfg.backend == "lvm-thin";
+  hasPool = hasVolume || cfg.guestVolumes.enable;
 in
 {
   imports = [
@@ -53,6 +55,22 @@ in
       default = "ext4";
       description = "The file system on the volume.";
     };
+    guestVolumes = {
+      enable = lib.mkEnableOption ''
+        a thin volume for each guest, in the same pool: its size is the most that a guest can take, and snapshots take no
+        time. It goes well with either backend, which then only has the database and the volumes' mount points. Guests
+        that are there keep what they have'';
+      size = mkOption {
+        type = types.strMatching "[1-9][0-9]*[MGT]";
+        default = "20G";
+        description = "The size of the volumes of guests that are made from now on.";
+      };
+      limit = mkOption {
+        type = types.ints.between 50 100;
+        default = 85;
+        description = "No guest is added while the pool's data or its metadata are this full, in percent.";
+      };
+    };
     autoextend = {
       threshold = mkOption {
         type = types.ints.between 50 100;
@@ -75,7 +93,7 @@ in
     };
   };
 
-  config = lib.mkIf (cfg.backend == "lvm-thin") {
+  config = lib.mkIf hasPool {
     services.lvm = {
       enable = true;
       boot.thin.enable = true;
@@ -88,15 +106,40 @@ in
       activation/thin_pool_autoextend_percent = ${toString cfg.autoextend.percent}
     '';
 
-    fileSystems.${state_dir} = {
-      device = lib.mkDefault "/dev/${cfg.volumeGroup}/${cfg.volume}";
-      fsType = lib.mkDefault cfg.fsType;
-      # Space that a destroyed guest had goes back to the pool.
-      options = [
-        "noatime"
-        "discard"
-      ];
+    fileSystems = lib.mkIf hasVolume {
+      ${state_dir} = {
+        device = lib.mkDefault "/dev/${cfg.volumeGroup}/${cfg.volume}";
+        fsType = lib.mkDefault cfg.fsType;
+        # Space that a destroyed guest had goes back to the pool.
+        options = [
+          "noatime"
+          "discard"
+        ];
+      };
     };
+
+    services.innkeeper.settings.storage = lib.mkIf cfg.guestVolumes.enable {
+      driver = "lvm-thin";
+      volume_group = cfg.volumeGroup;
+      pool = cfg.thinPool;
+      inherit (cfg.guestVolumes) size;
+      pool_limit_percent = cfg.guestVolumes.limit;
+    };
+    # initial-install/debian/lvm-thin.conf says the same on Debian.
+    boot.kernelModules = lib.mkIf cfg.guestVolumes.enable [
+      "dm_thin_pool"
+      "dm_snapshot"
+    ];
+    systemd.services.innkeeper =
+      lib.mkIf (cfg.guestVolumes.enable && config.services.innkeeper.enable)
+        {
+          path = [
+            pkgs.lvm2
+            pkgs.thin-provisioning-tools
+            pkgs.e2fsprogs
+          ];
+          serviceConfig.DevicePolicy = lib.mkForce "auto";
+        };
 
     systemd.services.innkeeper-thin-pool = {
       description = "The thin pool ${pool} has room";

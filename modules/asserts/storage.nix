@@ -8,11 +8,18 @@ let
   };
 in
 {
-  config = lib.mkIf (cfg.backend == "lvm-thin") {
+  config = lib.mkIf (cfg.backend == "lvm-thin" || cfg.guestVolumes.enable) {
     assertions = [
       (named "volumeGroup")
       (named "thinPool")
       (named "volume")
+      {
+        assertion =
+          !cfg.guestVolumes.enable
+          || cfg.autoextend.threshold == 100
+          || cfg.autoextend.threshold < cfg.guestVolumes.limit;
+        message = "services.innkeeper.storage.autoextend.threshold is ${toString cfg.autoextend.threshold} and guestVolumes.limit is ${toString cfg.guestVolumes.limit}: guests would be refused before the pool has grown. Set the limit above the threshold.";
+      }
       {
         assertion = cfg.volume != cfg.thinPool;
         message = "services.innkeeper.storage.volume and thinPool are both \"${cfg.volume}\": a volume and its pool need different names. Write for example volume = \"innkeeper\".";

@@ -164,6 +164,12 @@ in
         alarmAt = 80;
       };
     };
+    storage-guests-are-refused-first = inn {
+      storage.guestVolumes = {
+        enable = true;
+        limit = 80;
+      };
+    };
 
     caddy-domain-is-none = inn {
       caddy = {
@@ -292,6 +298,7 @@ in
         nameservers-is-text = inn { settings.network.nameservers = "9.9.9.9"; };
         subnet-is-a-number = inn { settings.network.subnet = 10; };
         backend-is-unknown = inn { storage.backend = "zfs"; };
+        volume-without-a-unit = inn { storage.guestVolumes.size = "20"; };
         threshold-is-out-of-range = inn { storage.autoextend.threshold = 120; };
         state-is-elsewhere = inn { settings.state_dir = "/srv/innkeeper"; };
         supervisor-is-unknown = inn { settings.supervisor.kind = "docker"; };

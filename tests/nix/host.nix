@@ -31,6 +31,7 @@ let
         gateways = [ "203.0.113.1" ];
       };
       storage.backend = "lvm-thin";
+      storage.guestVolumes.enable = true;
       secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
       previews = {
         enable = true;

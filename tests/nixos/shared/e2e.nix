@@ -30,21 +30,12 @@ let
     echo ${pkgs.stdenv.hostPlatform.system} > $out/fixture/system
   '';
   settings = builtins.fromTOML (builtins.readFile ../../vm/config.toml);
-  # A second disk, and a daemon that keeps guests' files on volumes of its own, which the module does not offer yet.
+  # A second disk, and a daemon that keeps guests' files on volumes of its own. The scenario makes the pool.
   thin = {
     virtualisation.emptyDiskImages = [ 4096 ];
-    services.lvm.boot.thin.enable = true;
-    services.innkeeper.settings.storage = {
-      driver = "lvm-thin";
+    services.innkeeper.storage.guestVolumes = {
+      enable = true;
       size = "256M";
-    };
-    systemd.services.innkeeper = {
-      path = [
-        pkgs.lvm2
-        pkgs.e2fsprogs
-        pkgs.util-linux
-      ];
-      serviceConfig.DevicePolicy = lib.mkForce "auto";
     };
   };
 in
