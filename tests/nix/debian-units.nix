@@ -94,8 +94,7 @@ in
     "innkeeper.service" = innkeeper // {
       Service = innkeeper.Service // {
         ReadWritePaths =
-          innkeeper.Service.ReadWritePaths
-          ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
+          innkeeper.Service.ReadWritePaths ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
       };
     };
     "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
