@@ -27,6 +27,7 @@ mod litter;
 mod nspawn;
 mod process;
 mod shim;
+mod signals;
 mod supervised;
 mod systemd;
 #[cfg(test)]
@@ -43,8 +44,8 @@ use direct::Direct;
 use supervised::SupervisedUnits;
 use systemd::Systemd;
 
-use crate::HostError;
 use crate::facilities::Units;
+use crate::{FileErrorExt, HostError};
 
 /// There when systemd is PID 1 (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -54,6 +55,9 @@ const BOOTED: &str = "/run/systemd/system";
 /// # Errors
 /// When the runtime directory cannot be written, there are no cgroups, or systemd cannot be reached.
 pub async fn open(config: UnitConfig, supervisor: Supervisor) -> Result<Arc<dyn Units>, HostError> {
+    signals::hand_down_defaults()
+        .on("reset the signals of", "programs in guests")
+        .map_err(UnitError::from)?;
     let has_systemd = match supervisor {
         Supervisor::Auto => Path::new(BOOTED).is_dir(),
         Supervisor::Systemd => true,

@@ -112,6 +112,25 @@ fn the_hosts_owner_sees_everything() {
 }
 
 #[test]
+fn a_guests_programs_do_not_inherit_which_signals_the_daemon_ignores() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    // As a shell does with what it starts in the background, and nohup(1).
+    let daemon = sandbox.start_after("trap '' HUP INT QUIT USR1");
+    sandbox.client().create("web", &closure);
+    let look = ["exec", "web", "--", "cat", "/proc/self/status"];
+    let status = fine(&sandbox.program("agent", &look, b""));
+    let mask = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(mask.expect("there").trim(), 16).expect("a mask")
+    };
+    assert_eq!(mask("SigBlk:"), 0, "{status}");
+    // The C library's own two can be ignored where the test itself is run.
+    assert_eq!(mask("SigIgn:") & !0x1_8000_0000, 0, "{status}");
+    daemon.stop();
+}
+
+#[test]
 fn a_build_says_what_it_does_and_a_failed_one_why() {
     let (good, bad) = (
         flake(Fixture::Agent),

@@ -106,7 +106,19 @@ impl Sandbox {
     }
 
     pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
-        let mut daemon = self.spawn(variables);
+        self.answering(self.spawn(variables))
+    }
+
+    /// Starts a daemon as a shell does after these words, and waits until it answers.
+    pub(crate) fn start_after(&self, words: &str) -> Daemon {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{words}; exec \"$@\""), "sh"])
+            .arg(env!("CARGO_BIN_EXE_innkeeperd"));
+        self.answering(self.run_daemon(shell))
+    }
+
+    fn answering(&self, mut daemon: Daemon) -> Daemon {
         wait_until("the daemon answers", || {
             if let Some(status) = daemon.child.try_wait().expect("waited") {
                 panic!("the daemon ended with {status}:\n{}", self.log());
@@ -118,15 +130,20 @@ impl Sandbox {
 
     /// Starts a daemon and does not wait for it.
     pub(crate) fn spawn(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeperd"));
+        command.envs(variables.iter().copied());
+        self.run_daemon(command)
+    }
+
+    fn run_daemon(&self, mut command: Command) -> Daemon {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join("log"))
             .expect("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
+        let child = command
             .arg("--config")
             .arg(self.config())
-            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
