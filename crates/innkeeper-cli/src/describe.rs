@@ -11,6 +11,7 @@ pub(crate) fn event(kind: &EventKind) -> String {
         EventKind::StepDone { step, micros } => format!("{step} done in {}", duration(*micros)),
         EventKind::StepFailed { step, failure } => format!("{step} failed: {failure}"),
         EventKind::Progress { progress } => build(progress),
+        EventKind::Built { what, closure } => format!("{what} is {closure}"),
         EventKind::Finished => "finished".to_owned(),
         EventKind::Failed { failure } => format!("failed: {failure}"),
         EventKind::Exited { status } => format!("the guest ended by itself with status {status}"),

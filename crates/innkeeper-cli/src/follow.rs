@@ -1,7 +1,7 @@
 //! An operation, from its acceptance to its end.
 
 use innkeeper_model::api::Accepted;
-use innkeeper_model::{EventKind, Failure, Kind};
+use innkeeper_model::{EventKind, Failure, Kind, StorePath};
 
 use crate::client::Client;
 use crate::events::{Events, Patience};
@@ -23,13 +23,14 @@ pub(crate) async fn attended<T>(
     }
 }
 
-/// Shows what an operation does and returns when it has ended as asked. `label` says what it is for.
+/// Shows what an operation does and returns when it has ended as asked, with the closure if it built one. `label` says
+/// what it is for.
 pub(crate) async fn follow(
     client: &Client,
     output: &Output,
     accepted: &Accepted,
     label: &str,
-) -> Result<(), CommandError> {
+) -> Result<Option<StorePath>, CommandError> {
     follow_with(client, output, accepted, label, Patience::default()).await
 }
 
@@ -39,16 +40,22 @@ async fn follow_with(
     accepted: &Accepted,
     label: &str,
     patience: Patience,
-) -> Result<(), CommandError> {
+) -> Result<Option<StorePath>, CommandError> {
     let mut events = Events::of_operation(client, accepted.operation, patience);
     let mut progress = Progress::start(output, label)?;
+    let mut built = None;
     loop {
         let event = events.next().await.map_err(|error| lost(error, accepted))?;
         match event.map(|event| event.kind) {
             // A stream that follows ends with its last event only.
-            None | Some(EventKind::Finished) => return Ok(()),
+            None | Some(EventKind::Finished) => return Ok(built),
             Some(EventKind::Failed { failure }) => return Err(failure.into()),
-            Some(kind) => progress.show(&kind)?,
+            Some(kind) => {
+                progress.show(&kind)?;
+                if let EventKind::Built { closure, .. } = kind {
+                    built = Some(closure);
+                }
+            }
         }
     }
 }

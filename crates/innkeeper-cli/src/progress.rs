@@ -70,7 +70,7 @@ impl<'a> Progress<'a> {
                 _ => self.output.info(sentence(&describe::event(kind)))?,
             },
             Look::Spinner(spinner) => match kind {
-                EventKind::Note { .. } | EventKind::StepFailed { .. } => {
+                EventKind::Note { .. } | EventKind::Built { .. } | EventKind::StepFailed { .. } => {
                     let text = sentence(&describe::event(kind));
                     spinner.suspend(|| self.output.info(text))?;
                 }

@@ -44,11 +44,12 @@ pub(crate) async fn drive(engine: &Engine, name: &GuestName, operation: Option<O
 pub(crate) async fn build(
     inner: &Inner,
     about: &About,
-    work: impl Future<Output = Result<String, Failure>>,
+    work: impl Future<Output = Result<(String, StorePath), Failure>>,
 ) {
     let (failure, kind) = match work.await {
-        Ok(text) => {
-            inner.journal.record(about, EventKind::Note { text }).await;
+        Ok((what, closure)) => {
+            let built = EventKind::Built { what, closure };
+            inner.journal.record(about, built).await;
             (None, EventKind::Finished)
         }
         Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),

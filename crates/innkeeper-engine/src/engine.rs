@@ -211,13 +211,13 @@ impl Engine {
         let work = async move |progress| {
             let closure = drive::build_closure(&inner, progress, &installable, true).await;
             let closure = closure.map_err(|error| Failure::from(&error))?;
-            Ok(format!("{installable} is {closure}."))
+            Ok((installable.to_string(), closure))
         };
         self.build_with(actor, work).await
     }
 
     /// Does a build as an operation that is followed like all others. `work` is given where its progress goes, and
-    /// returns what was built as a sentence.
+    /// returns what was built, and the closure.
     ///
     /// # Errors
     /// When the engine is stopping, or the operation cannot be recorded.
@@ -227,7 +227,7 @@ impl Engine {
         work: impl FnOnce(ProgressSink) -> F + Send + 'static,
     ) -> Result<Accepted, EngineError>
     where
-        F: Future<Output = Result<String, Failure>> + Send + 'static,
+        F: Future<Output = Result<(String, StorePath), Failure>> + Send + 'static,
     {
         self.refuse_when_stopping()?;
         let operation = self.inner.store.begin_operation(Verb::Build, actor).await?;

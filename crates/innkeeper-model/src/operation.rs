@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, GuestName};
+use crate::{Failure, GuestName, StorePath};
 
 /// The number of an operation. It only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,6 +138,13 @@ pub enum EventKind {
     Progress {
         /// How it goes.
         progress: BuildProgress,
+    },
+    /// A build has come to this.
+    Built {
+        /// What was built, as somebody asked for it.
+        what: String,
+        /// The closure.
+        closure: StorePath,
     },
     /// An operation ended as asked.
     Finished,

@@ -29,10 +29,7 @@ impl Previews {
             let made = inner.evaluate_commit(&repo, &sha, progress).await;
             let (_, made) = made.map_err(|error| Failure::from(&error))?;
             let sha = sha.short();
-            Ok(format!(
-                "{branch} of {repo}, at {sha}, is {}.",
-                made.closure
-            ))
+            Ok((format!("{branch} of {repo} at {sha}"), made.closure))
         };
         Ok(engine.build_with(actor, work).await?)
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
+use innkeeper_model::StorePath;
 use innkeeper_model::api::{Accepted, BuildRequest};
 use serde::Serialize;
 
@@ -32,6 +33,12 @@ impl Build {
     }
 }
 
+/// What programs are told besides.
+#[derive(Serialize)]
+struct Built {
+    closure: Option<StorePath>,
+}
+
 /// Asks for a closure to be built and returns when it is.
 pub(super) async fn build(
     cx: &Context,
@@ -42,10 +49,11 @@ pub(super) async fn build(
     let start = Instant::now();
     let accepted: Accepted = cx.client.post(path, request).await?;
     let followed = follow(&cx.client, &cx.output, &accepted, label);
-    attended(|| goes_on(&accepted), followed).await?;
+    let closure = attended(|| goes_on(&accepted), followed).await?;
     let elapsed_ms = milliseconds_since(start);
     cx.output
         .ok(format_args!("The closure is built after {elapsed_ms} ms."))?;
-    cx.ended(Some(accepted.operation), elapsed_ms, None::<()>)?;
+    let built = Built { closure };
+    cx.ended(Some(accepted.operation), elapsed_ms, Some(built))?;
     Ok(0)
 }

@@ -77,7 +77,9 @@ async fn report(
         Ok(accepted) => {
             operation = Some(accepted.operation);
             let label = format!("Destroying agent {name}");
-            follow(&cx.client, &cx.output, &accepted, &label).await
+            follow(&cx.client, &cx.output, &accepted, &label)
+                .await
+                .map(drop)
         }
         Err(error) => Err(error),
     };

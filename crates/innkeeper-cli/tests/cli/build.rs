@@ -1,9 +1,9 @@
 use axum::Router;
-use innkeeper_model::{Code, EventKind, Failure, Verb};
+use innkeeper_model::{Code, EventKind, Failure, StorePath, Verb};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, Part, accept, events};
-use crate::samples::{accepted, event, finished};
+use crate::samples::{CLOSURE, accepted, event, finished};
 
 /// A daemon that accepts a build on a path.
 pub(crate) fn daemon(path: &str, end: EventKind) -> Fake {
@@ -36,7 +36,20 @@ fn the_configured_output_is_built_when_none_is_given() {
 fn a_relative_flake_means_the_callers_directory() {
     let directory = tempfile::tempdir().expect("a directory");
     let here = directory.path().canonicalize().expect("its path");
-    let fake = fake(EventKind::Finished);
+    let built = EventKind::Built {
+        what: format!("{}#guest", here.display()),
+        closure: StorePath::parse(CLOSURE).expect("a store path"),
+    };
+    let parts = [Part::Ends(vec![
+        accepted(1, Verb::Build),
+        event(2, built),
+        finished(3),
+    ])];
+    let fake = Fake::new(
+        Router::new()
+            .route("/v1/builds", accept(7, None))
+            .route("/v1/events", events(parts)),
+    );
     let mut command = fake.command("agent", &["build", ".#guest", "--json"]);
     let run = crate::fake::run({
         command.current_dir(&here);
@@ -45,7 +58,7 @@ fn a_relative_flake_means_the_callers_directory() {
     assert_snapshot!(run.whole(), @r#"
     status: 0
     --- stdout
-    {"operation":7,"elapsed_ms":0}
+    {"operation":7,"elapsed_ms":0,"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"}
     --- stderr
     "#);
     let request = format!(

@@ -370,9 +370,11 @@ async fn a_build_is_remembered_for_the_next_guest() {
 async fn a_build_that_somebody_else_does_is_followed_like_the_engines_own() {
     let inn = inn();
     let mut live = inn.engine.journal().listen();
-    let work = async |progress: ProgressSink| {
+    let closure = a_closure();
+    let built = closure.clone();
+    let work = async move |progress: ProgressSink| {
         progress(BuildProgress::default());
-        Ok("It is built.".to_owned())
+        Ok(("web".to_owned(), built))
     };
     let accepted = inn.engine.build_with("test", work).await.expect("accepted");
     let mut kinds = Vec::new();
@@ -382,12 +384,12 @@ async fn a_build_that_somebody_else_does_is_followed_like_the_engines_own() {
         kinds.push(event.kind);
     }
     let verb = Verb::Build;
-    let text = "It is built.".to_owned();
+    let what = "web".to_owned();
     let progress = BuildProgress::default();
     let expected = [
         EventKind::Accepted { verb },
         EventKind::Progress { progress },
-        EventKind::Note { text },
+        EventKind::Built { what, closure },
         EventKind::Finished,
     ];
     assert_eq!(kinds, expected);

@@ -136,10 +136,14 @@ fn a_build_says_what_it_does_and_a_failed_one_why() {
         flake(Fixture::Agent),
         flake(Fixture::Agent).replace("#agent", "#failing"),
     );
+    let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
     let built = fine(&sandbox.program("agent", &["build", &good], b""));
-    assert!(built.contains("/nix/store/"), "{built}");
+    assert!(built.contains(&closure), "{built}");
+    let built = fine(&sandbox.program("agent", &["build", &good, "--json"], b""));
+    let built: serde_json::Value = serde_json::from_str(&built).expect("JSON");
+    assert_eq!(built["closure"], closure);
     let failed = sandbox.program("agent", &["build", &bad], b"");
     assert_eq!(failed.status.code(), Some(6));
     assert!(

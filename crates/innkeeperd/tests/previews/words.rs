@@ -30,7 +30,7 @@ fn a_previews_life_in_words() {
     assert_eq!(fine(&["list"]), "(no previews)\n");
 
     let built = fine(&["build", "octo/web", "topic"]);
-    let what = format!("topic of octo/web, at {}, is /nix/store/", first.short());
+    let what = format!("topic of octo/web at {} is /nix/store/", first.short());
     assert!(built.contains(&what), "{built}");
 
     let created = fine(&["create", "octo/web", "topic", "--slug", "mine"]);
