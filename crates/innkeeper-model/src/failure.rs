@@ -77,7 +77,7 @@ codes! {
     InterfaceTaken => Conflict, "interface_taken";
     /// Another daemon works on the same state directory.
     StateLocked => Conflict, "state_locked";
-    /// A preview of something else has this name.
+    /// A preview of something else has this name, or the branch has a preview by another one.
     SlugConflict => Conflict, "slug_conflict";
     /// The commit comes from a fork, and nobody with write access has approved it.
     ApprovalNeeded => Conflict, "approval_needed";

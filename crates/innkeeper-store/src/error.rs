@@ -66,6 +66,14 @@ pub enum StoreError {
         /// The slugs that were tried.
         candidates: Vec<GuestName>,
     },
+    /// The branch has a preview, made by hand or of a pull request.
+    #[error("{owner} has a preview already: '{slug}'")]
+    BranchHasPreview {
+        /// The repository and branch.
+        owner: String,
+        /// The preview.
+        slug: GuestName,
+    },
     /// No delivery has this id.
     #[error("there is no delivery '{id}'")]
     DeliveryNotFound {
@@ -257,7 +265,7 @@ impl Explain for StoreError {
             Self::GuestBusy { .. } | Self::GuestLeaving { .. } => Code::GuestBusy,
             Self::NameOfPreview { .. } => Code::GuestExists,
             Self::PreviewNotFound { .. } => Code::PreviewNotFound,
-            Self::SlugsTaken { .. } => Code::SlugConflict,
+            Self::SlugsTaken { .. } | Self::BranchHasPreview { .. } => Code::SlugConflict,
             Self::DeliveryNotFound { .. } => Code::DeliveryNotFound,
             Self::NoSlotLeft { .. } => Code::NoSlotLeft,
             Self::SubnetChanged { .. } | Self::Foreign { .. } => Code::InvalidConfig,
@@ -296,6 +304,9 @@ impl Explain for StoreError {
                 ),
                 None => "Choose a slug with `preview create --slug`.".to_owned(),
             },
+            Self::BranchHasPreview { slug, .. } => format!(
+                "`preview update {slug}` brings it up to date, `preview destroy {slug}` removes it."
+            ),
             Self::DeliveryNotFound { .. } => "`innkeeper deliveries` shows the deliveries that are kept.".to_owned(),
             Self::NoSlotLeft { .. } => "Destroy a guest that is not needed (`agent list`), or give Innkeeper a larger subnet (network.subnet); `innkeeper slots` shows who has which slot.".to_owned(),
             Self::SubnetChanged { was, .. } => format!(

@@ -194,10 +194,11 @@ impl PreviewFact {
 
 impl Store {
     /// Records a preview with the first of `slugs` that neither a preview nor a guest has, and that is no extra host
-    /// of a preview, or returns the one that the pull request has already, as it is. Durable.
+    /// of a preview, or returns the one that the pull request has already, as it is; see also [`claim`]. A branch
+    /// that has a preview gets no other by hand. Durable.
     ///
     /// # Errors
-    /// [`StoreError::SlugsTaken`].
+    /// [`StoreError::SlugsTaken`], [`StoreError::BranchHasPreview`].
     pub async fn claim_preview(
         &self,
         new: NewPreview,
@@ -209,6 +210,12 @@ impl Store {
                     && let Some(known) = find_of(transaction, &new.repo, number)?
                 {
                     return Ok(known);
+                }
+                if new.number.is_none()
+                    && let Some(slug) = slug_of_branch(transaction, &new, "TRUE")?
+                {
+                    let owner = new.owner();
+                    return Err(StoreError::BranchHasPreview { owner, slug }.into());
                 }
                 match claim(transaction, &new, &slugs)? {
                     Some(slug) => expect(transaction, &slug),
@@ -391,12 +398,18 @@ impl Store {
 }
 
 /// Records a preview with the first slug that is free, and returns that slug; nothing if none is. The pull
-/// request must have no preview.
+/// request must have no preview. If somebody made one of its branch by hand, the pull request takes that.
 pub(crate) fn claim(
     transaction: &Transaction<'_>,
     new: &NewPreview,
     slugs: &[GuestName],
 ) -> Result<Option<GuestName>, QueryError> {
+    if let Some(number) = new.number
+        && let Some(slug) = slug_of_branch(transaction, new, "number IS NULL AND want = 'present'")?
+    {
+        set(transaction, &slug, "number", &Number(number))?;
+        return Ok(Some(slug));
+    }
     for slug in slugs {
         if is_free(transaction, slug)? {
             insert(transaction, new, slug)?;
@@ -417,6 +430,26 @@ pub(crate) fn slug_of(
             (Word(&pull_request.repo), Number(pull_request.number)),
             |row| row.get(0),
         )
+        .optional()?;
+    Ok(slug.map(|word| word.0))
+}
+
+/// The oldest preview of the same branch for which a condition holds. Branches of forks are not the repository's.
+fn slug_of_branch(
+    connection: &Connection,
+    new: &NewPreview,
+    condition: &'static str,
+) -> Result<Option<GuestName>, QueryError> {
+    if new.head_repo.as_ref() != Some(&new.repo) {
+        return Ok(None);
+    }
+    let slug: Option<Word<_>> = connection
+        .prepare_cached(&format!(
+            "SELECT slug FROM previews
+             WHERE repo = ?1 AND head_repo = ?1 COLLATE NOCASE AND branch = ?2 AND {condition}
+             ORDER BY created_at LIMIT 1"
+        ))?
+        .query_row((Word(&new.repo), Word(&new.branch)), |row| row.get(0))
         .optional()?;
     Ok(slug.map(|word| word.0))
 }

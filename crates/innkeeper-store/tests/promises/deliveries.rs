@@ -50,7 +50,7 @@ pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> Pull
     }
 }
 
-fn delivery(id: &str, number: u64, action: PrAction, commit: u8) -> NewDelivery {
+pub(crate) fn delivery(id: &str, number: u64, action: PrAction, commit: u8) -> NewDelivery {
     NewDelivery {
         event: event(id, number, action, commit),
         received_at: Timestamp::now(),

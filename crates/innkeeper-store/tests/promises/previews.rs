@@ -1,11 +1,11 @@
 //! A preview has one slug, which nobody else has, and what is known of it is kept.
 
-use innkeeper_model::preview::{CommitSha, Meta, PrAction, PreviewState};
+use innkeeper_model::preview::{BranchName, CommitSha, Meta, PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestKind};
-use innkeeper_store::{NewPreview, PreviewFact, PreviewWant, Store, StoreError};
+use innkeeper_store::{NewPreview, PreviewFact, PreviewWant, Recorded, Store, StoreError};
 use jiff::Timestamp;
 
-use crate::deliveries::{event, pull_request, sha};
+use crate::deliveries::{delivery, event, pull_request, sha};
 use crate::support::{Fixture, closure, create, name, new_guest};
 
 const SUBNET: &str = "10.100.0.0/16";
@@ -30,6 +30,63 @@ async fn claim(store: &Store, number: u64, slugs: &[&str]) -> Result<String, Sto
     let slugs = slugs.iter().copied().map(name).collect();
     let preview = store.claim_preview(preview(number), slugs).await?;
     Ok(preview.record.slug.to_string())
+}
+
+#[tokio::test]
+async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let by_hand = || NewPreview {
+        number: None,
+        ..preview(1)
+    };
+    let (one, other) = tokio::join!(
+        store.claim_preview(by_hand(), vec![name("one")]),
+        store.claim_preview(by_hand(), vec![name("other")]),
+    );
+    let refused = match (one, other) {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(refused.code(), Code::SlugConflict);
+    let there = store.previews().await.expect("reads").remove(0).record.slug;
+    let text = format!("{refused}; {}", refused.remedy().expect("one"));
+    assert!(
+        text.contains(&format!(
+            "has a preview already: '{there}'; `preview update {there}`"
+        )),
+        "{text}"
+    );
+    let elsewhere = NewPreview {
+        branch: BranchName::parse("another").expect("a branch"),
+        ..by_hand()
+    };
+    store
+        .claim_preview(elsewhere, vec![name("another")])
+        .await
+        .expect("another branch");
+
+    let opened = delivery("d", 1, PrAction::Opened, 1);
+    let recorded = store.record_delivery(opened).await.expect("records");
+    assert_eq!(
+        recorded,
+        Recorded::New {
+            slug: Some(there.clone())
+        }
+    );
+    let known = store.preview_of(&pull_request(1)).await.expect("reads");
+    assert_eq!(known.expect("taken").record.slug, there);
+    // A second pull request of the branch is another one.
+    let second = claim(store, 2, &["web-2"]).await;
+    assert_eq!(second.expect("claims"), "web-2");
+    // And a branch of that name in a fork is another branch.
+    let theirs = NewPreview {
+        head_repo: Some(RepoName::parse("mallory/web").expect("a repository")),
+        branch: BranchName::parse("another").expect("a branch"),
+        ..preview(3)
+    };
+    let theirs = store.claim_preview(theirs, vec![name("web-3")]).await;
+    assert_eq!(theirs.expect("claims").record.slug, name("web-3"));
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Previews made by hand.
 
 use innkeeper_github::fake::FailureKind;
-use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{LinkKind, PreviewAccepted, PreviewExplanation};
+use innkeeper_model::preview::{PreviewState, PreviewView};
 
 use crate::support::wait_until;
 use crate::town::Town;
@@ -18,7 +18,7 @@ fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
     assert_eq!(accepted.status, 202, "{accepted:?}");
     assert_eq!(accepted.read::<PreviewAccepted>().slug.as_str(), "mine");
     let state = || {
-        let view: innkeeper_model::preview::PreviewView = client.get("/v1/previews/mine");
+        let view: PreviewView = client.get("/v1/previews/mine");
         (view.preview.state, view.preview.live_sha)
     };
     wait_until("it is live", || {
@@ -53,6 +53,57 @@ fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
     wait_until("it is gone", || {
         client.call("GET", "/v1/previews/mine", "").status == 404
     });
+    daemon.stop();
+}
+
+#[test]
+fn a_branch_has_one_preview_and_its_pull_request_takes_it_over() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = town.commit_app("topic");
+    let create = r#"{"repo":"octo/web","branch":"topic"}"#;
+    let call = |body: &'static str| {
+        let client = town.client();
+        std::thread::spawn(move || client.call("POST", "/v1/previews", body))
+    };
+    let answers = [call(create), call(create)].map(|call| call.join().expect("an answer"));
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.status == 202);
+    assert_eq!((accepted.len(), refused.len()), (1, 1), "{answers:?}");
+    let slug = accepted[0].read::<PreviewAccepted>().slug;
+    let failure = refused[0].failure();
+    assert_eq!(failure.code.to_string(), "slug_conflict");
+    assert!(
+        failure.message.contains(&format!("'{slug}'")),
+        "{failure:?}"
+    );
+    let slug = slug.to_string();
+    town.settled_named(&slug, &sha, PreviewState::Live);
+    let other = r#"{"repo":"octo/web","branch":"topic","slug":"other"}"#;
+    let refused = call(other).join().expect("an answer").failure();
+    assert!(
+        refused.message.contains(&format!("'{slug}'")),
+        "{refused:?}"
+    );
+
+    town.pull(7, "topic", &sha);
+    town.deliver(7, "opened");
+    let list = || town.client().get::<Vec<PreviewView>>("/v1/previews");
+    wait_until("the pull request says where it is", || {
+        let comments = town.comments(7);
+        comments
+            .first()
+            .is_some_and(|text| text.contains(&format!("//{slug}.")))
+    });
+    let [view] = &list()[..] else {
+        panic!("{:#?}", list());
+    };
+    assert_eq!(view.preview.pull_request, Some(7));
+    let pushed = town.push(7, "topic", &[("x", "y")]);
+    town.settled_named(&slug, &pushed, PreviewState::Live);
+    town.close(7);
+    wait_until("it is gone", || list().is_empty());
     daemon.stop();
 }
 
