@@ -18,6 +18,8 @@ pub(crate) struct PullRequest {
     pub(crate) body: Option<String>,
     #[serde(default)]
     pub(crate) draft: Option<bool>,
+    #[serde(default)]
+    labels: serde_json::Value,
     /// Not there in lists.
     #[serde(default)]
     merged: Option<bool>,
@@ -58,6 +60,15 @@ impl PullRequest {
 
     pub(crate) fn is_merged(&self) -> bool {
         self.merged.unwrap_or(self.merged_at.is_some())
+    }
+
+    /// The names of its labels.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let labels = self.labels.as_array().into_iter().flatten();
+        labels
+            .filter_map(|label| label["name"].as_str())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The repository with the commit.

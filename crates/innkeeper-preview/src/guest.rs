@@ -29,11 +29,7 @@ impl Inner {
         closure: &StorePath,
     ) -> Result<Guest, PreviewError> {
         for _ in 0..LOOKS {
-            // Whatever is done to it now ends first; how, is seen then.
-            if let Some(operation) = self.engine.operation_on(slug).await? {
-                self.engine.ended_operation(operation.id).await?;
-                continue;
-            }
+            self.settled_guest(slug).await?;
             let Some(view) = self.guest_view(slug).await? else {
                 let created = self.engine.create_preview(slug, closure, ACTOR).await;
                 self.done(created).await?;
@@ -61,11 +57,15 @@ impl Inner {
                 }
             }
         }
-        Err(PreviewError::new(
-            Code::GuestBusy,
-            format!("guest '{slug}' changes all the time"),
-            format!("`innkeeper events --guest {slug}` shows what is done to it."),
-        ))
+        Err(changes_all_the_time(slug))
+    }
+
+    /// Waits for the end of whatever is done to the guest; how that was is seen then.
+    async fn settled_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        while let Some(operation) = self.engine.operation_on(slug).await? {
+            self.engine.ended_operation(operation.id).await?;
+        }
+        Ok(())
     }
 
     /// Removes the guest with everything of it.
@@ -84,12 +84,16 @@ impl Inner {
     /// # Errors
     /// When it does not stop.
     pub(crate) async fn stop_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
-        match self.guest_view(slug).await? {
-            Some(view) if view.guest.want == Want::Running => {
-                self.done(self.engine.stop(slug, ACTOR).await).await
+        for _ in 0..LOOKS {
+            self.settled_guest(slug).await?;
+            match self.guest_view(slug).await? {
+                Some(view) if view.guest.want == Want::Running => {
+                    self.done(self.engine.stop(slug, ACTOR).await).await?;
+                }
+                _ => return Ok(()),
             }
-            _ => Ok(()),
         }
+        Err(changes_all_the_time(slug))
     }
 
     /// The guest as it is, if there is one.
@@ -153,4 +157,12 @@ impl Inner {
             _ => Ok(()),
         }
     }
+}
+
+fn changes_all_the_time(slug: &GuestName) -> PreviewError {
+    PreviewError::new(
+        Code::GuestBusy,
+        format!("guest '{slug}' changes all the time"),
+        format!("`innkeeper events --guest {slug}` shows what is done to it."),
+    )
 }

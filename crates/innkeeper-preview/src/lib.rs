@@ -17,6 +17,7 @@
 //! | `previews` | what can be asked for: create, update, approve, destroy, lists |
 //! | `desk` | one worker for each preview, and how it is woken |
 //! | `worker` | the next delivery of a preview, and what becomes of it |
+//! | `approval` | labels that approve a commit of a fork, and that are taken away |
 //! | [`aim`] | what is left to do for a record: a pure function |
 //! | `bring_up` | from a commit to an app that answers, or back to the last good version |
 //! | `build` | a closure without a preview |
@@ -32,6 +33,7 @@
 
 pub mod aim;
 mod app;
+mod approval;
 mod bring_up;
 mod build;
 mod config;

@@ -15,7 +15,7 @@ use innkeeper_model::preview::{
     slug_candidates, webhook_slug,
 };
 use innkeeper_model::{Code, Failure};
-use innkeeper_store::{NewPreview, Preview, PreviewFact, PreviewWant, Store};
+use innkeeper_store::{Approval, NewPreview, Preview, PreviewFact, PreviewWant, Store};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -271,7 +271,10 @@ impl Previews {
                 ),
             ));
         }
-        inner.store.approve(slug, &request.sha).await?;
+        inner
+            .store
+            .approve(slug, &request.sha, Approval::Host)
+            .await?;
         let facts = vec![
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),

@@ -110,6 +110,7 @@ impl Inner {
             }
             return Ok(());
         };
+        self.compare_label(preview, there).await?;
         if there.head_sha != record.wanted_sha && self.is_still(preview).await? {
             info!(slug = %record.slug, sha = %there.head_sha, "a push was not delivered");
             let facts = vec![
@@ -128,7 +129,7 @@ impl Inner {
     }
 
     /// Whether nothing was asked of a preview since it was read: a delivery knows better than a list from before.
-    async fn is_still(&self, preview: &Preview) -> Result<bool, PreviewError> {
+    pub(crate) async fn is_still(&self, preview: &Preview) -> Result<bool, PreviewError> {
         let then = &preview.record;
         let now = self.store.preview(&then.slug).await?;
         Ok(now.is_some_and(|now| {

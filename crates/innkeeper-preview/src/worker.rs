@@ -152,7 +152,7 @@ impl Inner {
             Ok(()) => {
                 memory.looks = call.looks;
                 memory.attempts = 0;
-                if settled && aim != Aim::Rest && preview.record.fault.is_some() {
+                if settled && !is_lasting(aim, &preview) {
                     // What an earlier look met has passed.
                     let passed = vec![PreviewFact::Fault(None)];
                     self.store.set_preview(slug, passed).await?;
@@ -186,6 +186,11 @@ impl Inner {
         match aim(preview) {
             Aim::Remove => self.remove(preview).await,
             Aim::AwaitApproval if preview.record.state != PreviewState::WaitingForApproval => {
+                // What was approved before goes on, unless that was withdrawn.
+                if preview.record.approved_sha.is_none() {
+                    let slug = &preview.record.slug;
+                    self.step("stop-guest", self.stop_guest(slug)).await?;
+                }
                 self.enter(preview, PreviewState::WaitingForApproval).await
             }
             Aim::BringUp => {
@@ -274,48 +279,17 @@ impl Inner {
                 let outcome = self.approve_by_label(delivery, preview).await?;
                 return Ok(Some(Err(outcome)));
             }
+            PrAction::Unlabeled if preview.approved_by_label => {
+                self.store.set_preview(slug, facts).await?;
+                let outcome = self.withdraw_by_label(delivery, preview).await?;
+                return Ok(Some(Err(outcome)));
+            }
             PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
                 return Ok(Some(Err(Outcome::Ignored(None))));
             }
         }
         let recorded = self.store.follow_delivery(&event.delivery, slug, facts);
         Ok(self.step("record-wish", recorded).await?.map(Ok))
-    }
-
-    /// Takes the label as the approval of the commit that the pull request had when it was given, if somebody
-    /// who may write gave it.
-    async fn approve_by_label(
-        &self,
-        delivery: &Delivery,
-        preview: &Preview,
-    ) -> Result<Outcome, PreviewError> {
-        let event = &delivery.event;
-        let record = &preview.record;
-        let refuse = |code, text: String| Ok(Outcome::Ignored(Some(Failure::new(code, text))));
-        if !record.is_from_fork() {
-            return refuse(
-                Code::InvalidRequest,
-                format!("{} needs no approval", record.slug),
-            );
-        }
-        let permission = self
-            .github()?
-            .permission(&record.repo, &event.sender)
-            .await?;
-        if !permission.can_write() {
-            let text = format!("{} may not write to {}", event.sender, record.repo);
-            return refuse(Code::ApprovalNeeded, text);
-        }
-        self.store.approve(&record.slug, &event.head_sha).await?;
-        let text = format!("{} approved {}.", event.sender, event.head_sha.short());
-        self.note(&record.slug, text).await;
-        // GitHub may tell of the label before it tells of the push.
-        if event.head_sha == record.wanted_sha {
-            let state = vec![PreviewFact::State(PreviewState::Queued)];
-            self.store.set_preview(&record.slug, state).await?;
-        }
-        // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
-        Ok(Outcome::Done)
     }
 
     /// Does work until it ends, or until something else is wanted of the preview; then the work is dropped and
@@ -459,6 +433,14 @@ impl Wish {
             approved: preview.record.approved_sha.clone(),
         }
     }
+}
+
+/// Whether there is no fault, or one that does not pass by a look at which all is well.
+fn is_lasting(aim: Aim, preview: &Preview) -> bool {
+    let fault = preview.record.fault.as_ref();
+    fault.is_none_or(|fault| {
+        aim == Aim::Rest || aim == Aim::AwaitApproval && fault.code == Code::ApprovalNeeded
+    })
 }
 
 fn outcome(error: &PreviewError, attempts: u32) -> Outcome {

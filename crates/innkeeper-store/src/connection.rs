@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::database::Durability;
-    use crate::{NewDelivery, NewGuest, NewPreview, PreviewFact, PreviewWant, Recorded};
+    use crate::{Approval, NewDelivery, NewGuest, NewPreview, PreviewFact, PreviewWant, Recorded};
 
     #[tokio::test]
     async fn intents_reach_the_disk_and_facts_may_wait() {
@@ -226,7 +226,10 @@ mod tests {
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
         let approved = delivery("e").event.head_sha;
-        store.approve(&web, &approved).await.expect("approve");
+        store
+            .approve(&web, &approved, Approval::Label)
+            .await
+            .expect("approve");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
         store.forget_preview(&web).await.expect("forget");

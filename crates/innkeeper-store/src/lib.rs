@@ -42,4 +42,4 @@ pub use error::{Cause, StoreError};
 pub use evaluations::Evaluation;
 pub use events::EventFilter;
 pub use guests::NewGuest;
-pub use previews::{NewPreview, Preview, PreviewFact, PreviewWant};
+pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};

@@ -48,10 +48,21 @@ pub struct Preview {
     pub live_meta: Option<Meta>,
     /// Whether another version than the live one may be in the guest.
     pub disturbed: bool,
+    /// Whether a label approved the commit in `approved_sha`.
+    pub approved_by_label: bool,
     /// GitHub's number of our comment on the pull request.
     pub comment_id: Option<u64>,
     /// GitHub's number of our deployment.
     pub deployment_id: Option<u64>,
+}
+
+/// How a commit was approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// By a label, and for as long as it is there.
+    Label,
+    /// On the host.
+    Host,
 }
 
 /// A preview to be recorded.
@@ -300,36 +311,54 @@ impl Store {
 
     /// Records that somebody with write access approves this commit, and no other. It need not be the wanted one:
     /// the delivery that wants it may be on its way. But the approval of the wanted one is not replaced by that of
-    /// another. Durable.
+    /// another, and a label changes nothing of what the host approved. Durable.
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
-    pub async fn approve(&self, slug: &GuestName, sha: &CommitSha) -> Result<(), StoreError> {
+    pub async fn approve(
+        &self,
+        slug: &GuestName,
+        sha: &CommitSha,
+        by: Approval,
+    ) -> Result<(), StoreError> {
         let (slug, sha) = (slug.clone(), sha.clone());
         self.run("record an approval", move |database| {
             database.write(Durability::Now, |transaction| {
                 transaction
                     .prepare_cached(
-                        "UPDATE previews SET approved_sha = ?2
+                        "UPDATE previews SET approved_sha = ?2,
+                         approved_by_label = ?3 AND (approved_by_label OR approved_sha IS NOT ?2)
                          WHERE slug = ?1 AND (wanted_sha = ?2 OR approved_sha IS NOT wanted_sha)",
                     )?
-                    .execute((Word(&slug), Word(&sha)))?;
+                    .execute((Word(&slug), Word(&sha), by == Approval::Label))?;
                 expect(transaction, &slug).map(drop)
             })
         })
         .await
     }
 
-    /// Records that no commit is approved any more. Durable.
+    /// Records that no commit is approved any more and why, and that none is served: the preview waits for its turn
+    /// to be stopped. Durable.
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
-    pub async fn withdraw_approval(&self, slug: &GuestName) -> Result<(), StoreError> {
+    pub async fn withdraw_approval(
+        &self,
+        slug: &GuestName,
+        why: Failure,
+    ) -> Result<Preview, StoreError> {
         let slug = slug.clone();
+        let facts = [
+            PreviewFact::NotLive,
+            PreviewFact::Disturbed(false),
+            PreviewFact::State(PreviewState::Queued),
+            PreviewFact::Fault(Some(why)),
+        ];
         self.run("record that nothing is approved", move |database| {
             database.write(Durability::Now, |transaction| {
                 set(transaction, &slug, "approved_sha", &None::<String>)?;
-                expect(transaction, &slug).map(drop)
+                set(transaction, &slug, "approved_by_label", &false)?;
+                set_all(transaction, &slug, &facts)
             })
         })
         .await
@@ -630,6 +659,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         live_closure: word(row, "live_closure")?,
         live_meta: json(row, "live_meta")?,
         disturbed: row.get("disturbed")?,
+        approved_by_label: row.get("approved_by_label")?,
         comment_id: number("comment_id")?,
         deployment_id: number("deployment_id")?,
     })

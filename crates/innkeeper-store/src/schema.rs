@@ -38,6 +38,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "previews' guests between two versions",
         sql: include_str!("schema/3.sql"),
     },
+    Migration {
+        name: "approvals by label",
+        sql: include_str!("schema/4.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

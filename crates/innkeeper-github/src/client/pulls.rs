@@ -33,6 +33,8 @@ pub struct PullRequestView {
     pub author: String,
     /// Its text.
     pub body: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
 }
 
 impl PullRequestView {
@@ -47,6 +49,7 @@ impl PullRequestView {
             draft: wire.draft.unwrap_or(false),
             is_fork: PullRequestEvent::is_from_fork(repo, wire.head_repo()),
             author: wire.author(),
+            labels: wire.labels(),
             head_repo: wire.head.repo.map(|repo| repo.full_name),
             head_sha: wire.head.sha,
             head_branch: wire.head.branch,

@@ -117,8 +117,9 @@ async fn put_pull(
     let mut world = lock(&world);
     let there = world.repos.get_mut(&base);
     let there = there.ok_or_else(|| bad("there is no such repository"))?;
-    // An edit that says nothing of the text leaves it as it is.
-    let former = there.pulls.get(&number).map(|pull| pull.body.clone());
+    // An edit that says nothing of the text leaves it as it is, and none changes the labels.
+    let former = there.pulls.get(&number).cloned();
+    let (former, labels) = former.map(|pull| (pull.body, pull.labels)).unzip();
     let pull = Pull {
         title: wanted.title,
         body: wanted.body.or(former).unwrap_or_default(),
@@ -129,6 +130,7 @@ async fn put_pull(
         head_branch: wanted.head_branch,
         head_sha,
         base_branch,
+        labels: labels.unwrap_or_default(),
     };
     let json = pull.json(&base, number);
     there.pulls.insert(number, pull);

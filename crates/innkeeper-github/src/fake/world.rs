@@ -67,6 +67,8 @@ pub struct Pull {
     pub head_sha: CommitSha,
     /// The branch that it wants to change.
     pub base_branch: BranchName,
+    /// Its labels.
+    pub labels: Vec<String>,
 }
 
 /// A comment.
@@ -294,6 +296,7 @@ impl Pull {
             "title": self.title,
             "body": (!self.body.is_empty()).then_some(&self.body),
             "draft": false,
+            "labels": self.labels.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
             "merged": self.merged,
             "user": { "login": self.author },
             "head": {

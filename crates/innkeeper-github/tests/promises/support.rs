@@ -122,6 +122,7 @@ impl Stage {
             head_branch: branch("change"),
             head_sha: sha.clone(),
             base_branch: branch("main"),
+            labels: Vec::new(),
         };
         self.fake.with(|world| {
             let there = world.repos.get_mut(&repo()).expect("the repository");

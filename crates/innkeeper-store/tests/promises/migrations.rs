@@ -12,9 +12,10 @@ use crate::support::{closure, database, name, open};
 const VERSION_1: &str = include_str!("dumps/version-1.sql");
 const VERSION_2: &str = include_str!("dumps/version-2.sql");
 const VERSION_3: &str = include_str!("dumps/version-3.sql");
+const VERSION_4: &str = include_str!("dumps/version-4.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 3;
+const NEWEST: i64 = 4;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -113,6 +114,16 @@ async fn version_3_is_read_with_all_that_it_holds() {
         let previews = store.previews().await.expect("reads");
         let read: Vec<_> = previews.iter().map(|preview| preview.disturbed).collect();
         assert_eq!(read, disturbed);
+    }
+}
+
+#[tokio::test]
+async fn version_4_is_read_with_all_that_it_holds() {
+    for (dump, by_label) in [(VERSION_3, [false, false]), (VERSION_4, [true, false])] {
+        let (_directory, store) = restore(dump);
+        let previews = store.previews().await.expect("reads");
+        let read = previews.iter().map(|preview| preview.approved_by_label);
+        assert_eq!(read.collect::<Vec<_>>(), by_label);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use innkeeper_model::preview::{BranchName, CommitSha, Meta, PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestKind};
-use innkeeper_store::{NewPreview, PreviewFact, PreviewWant, Recorded, Store, StoreError};
+use innkeeper_store::{
+    Approval, NewPreview, PreviewFact, PreviewWant, Recorded, Store, StoreError,
+};
 use jiff::Timestamp;
 
 use crate::deliveries::{delivery, event, pull_request, sha};
@@ -170,11 +172,13 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         PreviewFact::Active(active),
     ];
     let told = store.set_preview(&slug, facts).await.expect("records");
-    store.approve(&slug, &sha(7)).await.expect("approves");
+    let by_label = store.approve(&slug, &sha(7), Approval::Label).await;
+    by_label.expect("approves");
     let fixture = fixture.reopened().await;
     let store = &fixture.store;
     let kept = store.preview(&slug).await.expect("reads").expect("kept");
     assert_eq!(kept.record.approved_sha, Some(sha(7)));
+    assert!(kept.approved_by_label);
     assert_eq!(kept.want, PreviewWant::Absent);
     assert_eq!(kept.record.wanted_sha, sha(7));
     assert!(kept.record.is_from_fork(), "its repository is gone");
@@ -194,6 +198,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     assert_eq!((kept.comment_id, kept.deployment_id), (Some(5), Some(6)));
     let mut before = kept.clone();
     before.record.approved_sha = None;
+    before.approved_by_label = false;
     assert_eq!(told, before);
 
     let gone = vec![PreviewFact::NotLive, PreviewFact::Comment(None)];
@@ -202,17 +207,35 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         (gone.record.live_sha, gone.live_meta, gone.comment_id),
         (None, None, None)
     );
-    store.withdraw_approval(&slug).await.expect("withdraws");
+    let why = Failure::new(Code::ApprovalNeeded, "the label is gone");
+    let withdrawn = store.withdraw_approval(&slug, why.clone()).await;
+    let withdrawn = withdrawn.expect("withdraws");
+    assert_eq!(withdrawn.record.approved_sha, None);
+    assert_eq!(withdrawn.record.fault, Some(why));
+    assert!(!withdrawn.approved_by_label);
     // One that is not wanted yet may be approved; it takes nothing from the one that is.
     for (approved, then) in [(8, 8), (7, 7), (8, 7)] {
         store
-            .approve(&slug, &sha(approved))
+            .approve(&slug, &sha(approved), Approval::Host)
             .await
             .expect("approves");
         let now = store.preview(&slug).await.expect("reads").expect("kept");
         assert_eq!(now.record.approved_sha, Some(sha(then)));
     }
-    let nobody = store.approve(&name("nobody"), &sha(1)).await;
+    // What the host approved does not hang on a label, and what a label approved may come to be the host's.
+    for (approved, by, by_label) in [
+        (7, Approval::Label, false),
+        (6, Approval::Label, false),
+        (7, Approval::Host, false),
+    ] {
+        let recorded = store.approve(&slug, &sha(approved), by).await;
+        recorded.expect("approves");
+        let now = store.preview(&slug).await.expect("reads").expect("kept");
+        assert_eq!(now.approved_by_label, by_label);
+    }
+    let nobody = store
+        .approve(&name("nobody"), &sha(1), Approval::Host)
+        .await;
     assert!(matches!(nobody, Err(StoreError::PreviewNotFound { .. })));
 }
 

@@ -3,10 +3,15 @@
 
 use std::fs;
 
+use innkeeper_model::GuestState;
+use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{CommitSha, PreviewState, RepoName};
 
 use crate::support::wait_until;
 use crate::town::{Town, app};
+
+/// The setting's default.
+const LABEL: &str = "preview-approved";
 
 fn fork() -> RepoName {
     RepoName::parse("mallory/web").expect("a name")
@@ -30,17 +35,53 @@ fn open(town: &Town) -> CommitSha {
 }
 
 fn label(town: &Town, sender: &str) {
-    let deliver = || {
-        let mut payload = town
-            .github
-            .with(|world| world.payload(&town.repo, 7, "labeled", sender))
-            .expect("there");
-        payload["label"] = serde_json::json!({ "name": "preview-approved" });
-        payload
-    };
-    let id = format!("label-by-{sender}");
-    let sent = crate::github::payload::Sent::signed(&id, "pull_request", deliver().to_string());
+    town.change(7, |pull| pull.labels = vec![LABEL.to_owned()]);
+    tell(town, "labeled", sender);
+}
+
+fn unlabel(town: &Town, sender: &str) {
+    town.change(7, |pull| pull.labels.clear());
+    tell(town, "unlabeled", sender);
+}
+
+fn tell(town: &Town, action: &str, sender: &str) {
+    tell_as(town, &format!("{action}-by-{sender}"), action, sender);
+}
+
+/// Has GitHub tell of the label, in a delivery with this id.
+fn tell_as(town: &Town, id: &str, action: &str, sender: &str) {
+    let payload = town
+        .github
+        .with(|world| world.payload(&town.repo, 7, action, sender));
+    let mut payload = payload.expect("there");
+    payload["label"] = serde_json::json!({ "name": LABEL });
+    let sent = crate::github::payload::Sent::signed(id, "pull_request", payload.to_string());
     assert_eq!(town.send(&sent), 202);
+}
+
+/// Waits until the preview waits for an approval, and nothing of it runs.
+fn stopped(town: &Town, sha: &CommitSha) {
+    wait_until("the guest is stopped", || {
+        let guest: GuestView = town.client().get("/v1/guests/web-7");
+        guest.state == GuestState::Stopped
+    });
+    let view = town.settled(7, sha, PreviewState::WaitingForApproval);
+    assert_eq!(
+        (view.preview.approved_sha, view.preview.live_sha),
+        (None, None)
+    );
+    wait_until("the app is not there any more", || {
+        !town
+            .browse("web-7", "/", "text/html")
+            .1
+            .contains(sha.as_str())
+    });
+    wait_until("the pull request says so", || {
+        let comments = town.comments(7);
+        comments
+            .first()
+            .is_some_and(|text| text.contains("its approval was withdrawn"))
+    });
 }
 
 #[test]
@@ -59,7 +100,7 @@ fn nothing_of_a_fork_is_read_until_somebody_who_may_write_approves_that_commit()
         })
     };
     label(&town, "mallory");
-    town.finished("label-by-mallory");
+    town.finished("labeled-by-mallory");
     assert_eq!(read(&town), 0, "the configuration was read");
     town.settled(7, &sha, PreviewState::WaitingForApproval);
 
@@ -91,9 +132,82 @@ fn an_approval_that_arrives_before_its_commit_is_kept() {
     let next = town.commit("theirs", &[("x", "y")]);
     town.change(7, |pull| pull.head_sha = next.clone());
     label(&town, "maintainer");
-    town.finished("label-by-maintainer");
+    town.finished("labeled-by-maintainer");
     town.deliver_of(7, "synchronize", "mallory");
     town.settled(7, &next, PreviewState::Live);
+    daemon.stop();
+}
+
+#[test]
+fn without_the_label_that_approved_it_a_commit_does_not_run() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = open(&town);
+    label(&town, "maintainer");
+    town.settled(7, &sha, PreviewState::Live);
+    unlabel(&town, "mallory");
+    stopped(&town, &sha);
+    // What GitHub tells again does not approve anything.
+    tell_as(&town, "late", "labeled", "maintainer");
+    wait_until("GitHub was asked", || {
+        town.delivery("late").is_some_and(|view| view.attempts > 0)
+    });
+    assert_eq!(town.preview(7).expect("there").preview.approved_sha, None);
+    daemon.stop();
+    let daemon = town.start();
+    stopped(&town, &sha);
+    town.github.with(|world| {
+        let repo = world.repos.get_mut(&town.repo).expect("there");
+        let may = &mut repo.permissions;
+        may.insert("owner".to_owned(), "admin".to_owned());
+    });
+    label(&town, "owner");
+    town.settled(7, &sha, PreviewState::Live);
+    assert!(town.page("web-7").contains(sha.as_str()));
+    assert!(!town.comments(7)[0].contains("withdrawn"));
+    daemon.stop();
+}
+
+#[test]
+fn an_approval_that_is_withdrawn_without_a_word_is_missed_soon() {
+    let mut town = Town::watchful("");
+    let daemon = town.start();
+    town.start_webhook();
+    let slow = app().replace("mkdir -p ${app}", "sleep 50; mkdir -p ${app}");
+    let sha = town.commit("theirs", &[("preview-config.nix", &slow)]);
+    town.pull_from(7, "theirs", &sha, &fork());
+    town.deliver_of(7, "opened", "mallory");
+    town.settled(7, &sha, PreviewState::WaitingForApproval);
+    label(&town, "maintainer");
+    town.settled(7, &sha, PreviewState::SettingUp);
+    town.change(7, |pull| pull.labels.clear());
+    stopped(&town, &sha);
+    daemon.stop();
+}
+
+#[test]
+fn what_the_host_approved_needs_no_label() {
+    let mut town = Town::watchful("");
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = open(&town);
+    label(&town, "maintainer");
+    town.settled(7, &sha, PreviewState::Live);
+    let approve = serde_json::json!({ "sha": sha }).to_string();
+    let client = town.client();
+    let answer = client.call("POST", "/v1/previews/web-7/approve", &approve);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    unlabel(&town, "maintainer");
+    town.finished("unlabeled-by-maintainer");
+    let lists = || {
+        town.github
+            .with(|world| world.count("GET", "/repos/octo/web/pulls"))
+    };
+    let before = lists();
+    wait_until("it was compared", || lists() >= before + 3);
+    let view = town.settled(7, &sha, PreviewState::Live);
+    assert_eq!(view.preview.approved_sha, Some(sha));
     daemon.stop();
 }
 

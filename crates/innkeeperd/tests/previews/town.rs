@@ -251,6 +251,7 @@ impl Town {
             head_branch: BranchName::parse(branch).expect("a branch"),
             head_sha: sha.clone(),
             base_branch: BranchName::parse("main").expect("a branch"),
+            labels: Vec::new(),
         };
         self.github.with(|world| {
             let repo = world.repos.get_mut(repo).expect("there");
