@@ -7,7 +7,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-.PHONY: help install uninstall deps build demo check test test-host test-vm bench clean
+.PHONY: help install uninstall deps build fake-github demo check test test-host test-vm bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,12 @@ deps: ## Install what building and testing lack on this machine (Debian: with ap
 build: deps ## Build all programs into target/debug
 	@cargo build --workspace --locked
 
-demo: build ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
-	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
+demo: build fake-github ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
+
+# GitHub, as far as the demo and tests need it.
+fake-github:
+	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
 
 check: deps ## Format, lints, unit tests, documentation: what to run all day
 	@.ci/verify check
@@ -36,10 +39,10 @@ check: deps ## Format, lints, unit tests, documentation: what to run all day
 test: deps ## Everything: check, all tests on real parts, the demo
 	@.ci/verify test
 
-test-host: build ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
+test-host: build fake-github ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run native $(SCENARIO)
 
-test-vm: build ## The same in virtual machines, which have LVM, limits and a plug to pull; slow
+test-vm: build fake-github ## The same in virtual machines, which have LVM, limits and a plug to pull; slow
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
 
 bench: deps ## Measure against bare systemd-nspawn; writes docs/benchmarks.md

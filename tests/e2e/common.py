@@ -1,10 +1,13 @@
 """Words that all scenarios share. It is executed before each of them, in the same namespace.
 
 What a scenario finds there besides: `machine`, a host with the method names of the NixOS test driver, on
-which innkeeperd is installed as a unit, and /opt/innkeeper/guests, the flake of tests/fixtures; `subtest`.
+which innkeeperd is installed as a unit, and /opt/innkeeper/guests, the flake of tests/fixtures; `subtest`. Where the scenario
+needs `previews`, there are Caddy, PostgreSQL and /opt/innkeeper/previews: the app and the stand-in for nixpkgs of
+tests/fixtures, and on Debian what makes the host ready for them.
 """
 
 import json
+import shlex
 from typing import Any
 
 # Two kinds of guests. Process 1 is a shell script in the one, and systemd in the other.
@@ -117,3 +120,147 @@ def nothing_left(before: set[str]) -> None:
     now = traces()
     same(sorted(now - before), [], "left over")
     same(sorted(before - now), [], "lost")
+
+
+# Previews. GitHub is played by innkeeper-fake-github, and the internet by one web server in a network of its own.
+
+DOMAIN = "preview.example.org"
+APP = "/opt/innkeeper/previews/app"
+FAKE = "http://127.0.0.1:8099/_fake"
+# The authority of Caddy's own, which `tls internal` means.
+AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
+DELIVERIES = f"""
+http://127.0.0.1:8098 {{
+	reverse_proxy https://127.0.0.1 {{
+		header_up Host webhook.{DOMAIN}
+		transport http {{
+			tls_server_name webhook.{DOMAIN}
+			tls_trusted_ca_certs {AUTHORITY}
+		}}
+	}}
+}}
+"""
+
+
+def boot_with_previews() -> None:
+    """Boots the host, and has it ready for previews: servers, GitHub, the internet."""
+    boot()
+    machine.succeed("! test -x /opt/innkeeper/previews/set-up || /opt/innkeeper/previews/set-up", timeout=180)
+    machine.wait_for_unit("caddy.service")
+    # The played GitHub delivers without TLS, so its deliveries take a way through Caddy to be encrypted.
+    machine.wait_until_succeeds(f"test -e {AUTHORITY}")
+    machine.succeed(f"printf %s {shlex.quote(DELIVERIES)} > /etc/caddy/previews/github.caddy", "systemctl reload caddy.service")
+    machine.succeed(
+        "git init --quiet --bare --initial-branch main /srv/git/web",
+        "git clone --quiet /srv/git/web /srv/work 2> /dev/null",
+        "git -C /srv/work config user.name octocat && git -C /srv/work config user.email octocat@example.org",
+        "cd /srv/work && git commit --quiet --allow-empty --message First && git push --quiet origin HEAD:main",
+        "mkdir -p /srv/www/octo /srv/www/mallory && ln -s ../octo/web /srv/www/mallory/web",
+        "echo token-of-a-test > /srv/token",
+    )
+    start_github()
+
+
+def start_github() -> None:
+    """Starts GitHub and the internet, of which nothing is left after a reboot."""
+    machine.succeed(
+        # Whoever has a network of their own in a unit has nothing in it but a loopback interface.
+        "systemd-run --quiet --unit=internet --property=PrivateNetwork=yes busybox httpd -f -p 80 -h /srv/www",
+        "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token",
+    )
+    machine.wait_for_open_port(8099, "127.0.0.1")
+    internet = machine.get_unit_property("internet.service", "MainPID")
+    inside = f"nsenter --target {internet} --net -- ip"
+    machine.succeed(
+        f"ip link add uplink type veth peer name eth0 netns {internet}",
+        "ip address add 198.51.100.1/30 dev uplink && ip link set uplink up",
+        f"{inside} address add 198.51.100.2/30 dev eth0 && {inside} link set eth0 up",
+    )
+    for owner in ("octo", "mallory"):
+        tell("PUT", f"/repos/{owner}/web", {"git": "/srv/git/web"})
+    tell("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": "secret-of-a-test"})
+
+
+def tell(method: str, path: str, body: object = None) -> str:
+    """Says something to the played GitHub: crates/innkeeper-github/src/fake/control.rs."""
+    data = "" if body is None else f"--header 'Content-Type: application/json' --data {shlex.quote(json.dumps(body))}"
+    return machine.succeed(f"curl --fail --silent --show-error --request {method} {data} {FAKE}{path}")
+
+
+def commit(branch: str, files: dict[str, str]) -> str:
+    """Pushes a commit with these files to a branch, and returns its name."""
+    write = "".join(f"printf %s {shlex.quote(text)} > {shlex.quote(name)}; " for name, text in files.items())
+    machine.succeed(
+        f"cd /srv/work; git switch --quiet {branch} 2> /dev/null || git switch --quiet --create {branch} origin/main; {write}"
+        f"git add --all; git commit --quiet --allow-empty --message 'A change'; git push --quiet --force origin {branch} 2> /dev/null"
+    )
+    sha = machine.succeed("git -C /srv/work rev-parse HEAD").strip()
+    # Where guests find the files of a commit: they have no Git.
+    raw = f"/srv/www/octo/web/raw/{sha}"
+    machine.succeed(f"mkdir -p {raw} && git -C /srv/work archive HEAD | tar -x -C {raw}")
+    return sha
+
+
+def app(page: str = "Branch @branch@, commit @commit@, prepared @count@ times.") -> dict[str, str]:
+    """The files of an app with a database. The page is filled in where it is prepared."""
+    configuration = machine.succeed(f"cat {APP}/preview-config.nix")
+    return {
+        "preview-config.nix": configuration.replace('database = "container"', 'database = "host"'),
+        "index.html": page,
+    }
+
+
+def pull(number: int, branch: str, action: str, owner: str = "octo") -> None:
+    """Has GitHub deliver what happened to a pull request."""
+    wanted = {"head_branch": branch, "head_repo": f"{owner}/web", "author": owner, "closed": action == "closed"}
+    tell("PUT", f"/repos/octo/web/pulls/{number}", wanted)
+    attempt = json.loads(tell("POST", f"/repos/octo/web/pulls/{number}/events/{action}"))
+    same(attempt["status_code"], 202, f"what the webhook answered to `{action}`")
+
+
+def previews() -> dict[str, dict[str, Any]]:
+    """All previews as the daemon sees them, by slug."""
+    return {view["slug"]: view for view in json.loads(machine.succeed("preview list --json"))}
+
+
+def guest_of(slug: str) -> dict[str, Any]:
+    """A preview's guest as the daemon sees it. `agent list` shows agents alone."""
+    view: dict[str, Any] = json.loads(
+        machine.succeed(f"curl --silent --fail --unix-socket /run/innkeeper/api.sock http://localhost/v1/guests/{slug}")
+    )
+    return view
+
+
+def wait_for_preview(slug: str, state: str, sha: str) -> None:
+    """Waits until a preview is in a state with a commit, which is the one that is live when the state says so."""
+    field = "live_sha" if state == "live" else "wanted_sha"
+    machine.wait_until_succeeds(
+        f"preview list --json | jq -e '.[] | select(.slug == \"{slug}\") | .state == \"{state}\" and .{field} == \"{sha}\"'"
+    )
+
+
+def browse(slug: str, options: str = "--fail") -> str:
+    """What a preview's URL answers to somebody who looks at the certificate."""
+    host = f"{slug}.{DOMAIN}"
+    command = f"curl --silent --max-time 10 {options} --cacert {AUTHORITY} --resolve {host}:443:127.0.0.1 https://{host}/"
+    return machine.succeed(command)
+
+
+def database_url(slug: str) -> str:
+    """What a preview's app is told of its database."""
+    return machine.succeed(f"agent exec {slug} -- sh -c '. /etc/preview.env; echo $DATABASE_URL'").strip()
+
+
+def sql(statement: str, database: str = "postgres") -> str:
+    """What PostgreSQL answers to its administrator."""
+    return machine.succeed(
+        f"psql --no-psqlrc --username=postgres --dbname={database} --tuples-only --no-align --quiet --command={shlex.quote(statement)}"
+    ).strip()
+
+
+def ask_as_app(slug: str, statement: str) -> str:
+    """What PostgreSQL answers to the app of a preview: over the guest's network, with the app's password."""
+    return machine.succeed(
+        f"nsenter --target {leader(slug)} --net -- psql --no-psqlrc --tuples-only --no-align --quiet "
+        f"--command={shlex.quote(statement)} {shlex.quote(database_url(slug))}"
+    ).strip()

@@ -101,6 +101,7 @@ let
       host
       closure
       debug
+      fakeGithub
       ;
   };
 in

@@ -6,6 +6,7 @@
   host,
   closure,
   debug,
+  fakeGithub,
 }:
 file:
 let
@@ -30,6 +31,47 @@ let
     echo ${pkgs.stdenv.hostPlatform.system} > $out/fixture/system
   '';
   settings = builtins.fromTOML (builtins.readFile ../../vm/config.toml);
+  previewSettings = builtins.fromTOML (builtins.readFile ../../vm/previews.toml);
+  previewFixtures = pkgs.runCommand "innkeeper-test-previews" { } ''
+    mkdir $out
+    cp -r ${../../fixtures/nixpkgs-standin} $out/nixpkgs
+    cp -r ${../../fixtures/preview-app} $out/app
+    chmod u+w $out/nixpkgs
+    mkdir $out/nixpkgs/bin
+    cp ${pkgs.pkgsStatic.busybox}/bin/busybox $out/nixpkgs/bin/busybox
+  '';
+  # What tests/vm/previews does on Debian. Secrets that everybody can read: it is a virtual machine.
+  previews = {
+    services.innkeeper = {
+      previews = {
+        enable = true;
+        inherit (previewSettings.previews) domain;
+        environmentFile = "/etc/secrets/preview.env";
+        nixpkgs = {
+          path = previewSettings.evaluation.nixpkgs;
+          narHash = null;
+        };
+        baseModule = previewSettings.evaluation.base_module;
+      };
+      caddy.certificate.internal = true;
+      webhook = {
+        secretFile = "/etc/secrets/webhook";
+        allowedRepos = previewSettings.webhook.allowed_repos;
+      };
+      settings = { inherit (previewSettings) github; };
+    };
+    environment.etc = {
+      "secrets/preview.env".text = "GITHUB_TOKEN=token-of-a-test";
+      "secrets/webhook".text = "secret-of-a-test";
+    };
+    environment.systemPackages = [
+      fakeGithub
+      pkgs.git
+      # The web server of busybox alone: its other programs would be in the way.
+      (pkgs.writeShellScriptBin "busybox" ''exec ${pkgs.busybox}/bin/busybox "$@"'')
+    ];
+    systemd.tmpfiles.settings.previews."/opt/innkeeper/previews".C.argument = "${previewFixtures}";
+  };
   # A second disk, and a daemon that keeps guests' files on volumes of its own. The scenario makes the pool.
   thin = {
     virtualisation.emptyDiskImages = [ 4096 ];
@@ -41,15 +83,14 @@ let
 in
 {
   nodes.machine = {
-    imports = [ host ] ++ lib.optional (builtins.elem "device-mapper" needs) thin;
+    imports = [
+      host
+    ]
+    ++ lib.optional (builtins.elem "device-mapper" needs) thin
+    ++ lib.optional (builtins.elem "previews" needs) previews;
     services.innkeeper = {
       package = lib.mkIf (builtins.elem "debug-build" needs) (lib.mkForce debug);
-      settings = settings // {
-        nix = {
-          inherit (settings.nix) flake;
-          options.substituters = "";
-        };
-      };
+      inherit settings;
     };
     systemd.tmpfiles.settings.guests = {
       "/opt/innkeeper".d.mode = "0755";
