@@ -46,6 +46,8 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [
+        # When the host goes down, what is under way may still ask systemd, which has the answer that it goes down.
+        "dbus.service"
         "dbus.socket"
         "network-online.target"
         "nix-daemon.socket"
