@@ -158,17 +158,17 @@ def boot_with_previews() -> None:
         "mkdir -p /srv/www/octo /srv/www/mallory && ln -s ../octo/web /srv/www/mallory/web",
         "echo token-of-a-test > /srv/token",
     )
+    start_internet()
     start_github()
 
 
-def start_github() -> None:
-    """Starts GitHub and the internet, of which nothing is left after a reboot."""
+def start_internet() -> None:
+    """Has the internet there, after a reboot too: what guests fetch the files of a commit from."""
+    # A unit with a network of its own, in which there is nothing but a loopback interface when the program runs.
     machine.succeed(
-        # Whoever has a network of their own in a unit has nothing in it but a loopback interface.
-        "systemd-run --quiet --unit=internet --property=PrivateNetwork=yes busybox httpd -f -p 80 -h /srv/www",
-        "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token",
+        "systemd-run --quiet --unit=internet --service-type=exec --property=PrivateNetwork=yes "
+        "busybox httpd -f -p 80 -h /srv/www"
     )
-    machine.wait_for_open_port(8099, "127.0.0.1")
     internet = machine.get_unit_property("internet.service", "MainPID")
     inside = f"nsenter --target {internet} --net -- ip"
     machine.succeed(
@@ -176,6 +176,14 @@ def start_github() -> None:
         "ip address add 198.51.100.1/30 dev uplink && ip link set uplink up",
         f"{inside} address add 198.51.100.2/30 dev eth0 && {inside} link set eth0 up",
     )
+
+
+def start_github() -> None:
+    """Has GitHub there. After a reboot it has forgotten all pull requests."""
+    machine.succeed(
+        "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token"
+    )
+    machine.wait_for_open_port(8099, "127.0.0.1")
     for owner in ("octo", "mallory"):
         tell("PUT", f"/repos/{owner}/web", {"git": "/srv/git/web"})
     tell("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": "secret-of-a-test"})
@@ -202,18 +210,27 @@ def commit(branch: str, files: dict[str, str]) -> str:
 
 
 def app(page: str = "Branch @branch@, commit @commit@, prepared @count@ times.") -> dict[str, str]:
-    """The files of an app with a database. The page is filled in where it is prepared."""
+    """The files of an app with a database, which waits for the internet. The page is filled in where it is prepared."""
     configuration = machine.succeed(f"cat {APP}/preview-config.nix")
-    return {
-        "preview-config.nix": configuration.replace('database = "container"', 'database = "host"'),
-        "index.html": page,
-    }
+    for was, shall_be in {
+        'database = "container"': 'database = "host"',
+        "mkdir -p ${app}\n": 'mkdir -p ${app}\nfetch() { until timeout 5 wget -q -O template "$1"; do sleep 1; done; }\n',
+        "timeout 10 wget -q -O template": "fetch",
+    }.items():
+        is_true(was in configuration, f"the app's configuration has {was!r}")
+        configuration = configuration.replace(was, shall_be)
+    return {"preview-config.nix": configuration, "index.html": page}
+
+
+def describe(number: int, branch: str, owner: str = "octo", closed: bool = False) -> None:
+    """Has GitHub know of a pull request."""
+    wanted = {"head_branch": branch, "head_repo": f"{owner}/web", "author": owner, "closed": closed}
+    tell("PUT", f"/repos/octo/web/pulls/{number}", wanted)
 
 
 def pull(number: int, branch: str, action: str, owner: str = "octo") -> None:
     """Has GitHub deliver what happened to a pull request."""
-    wanted = {"head_branch": branch, "head_repo": f"{owner}/web", "author": owner, "closed": action == "closed"}
-    tell("PUT", f"/repos/octo/web/pulls/{number}", wanted)
+    describe(number, branch, owner, action == "closed")
     attempt = json.loads(tell("POST", f"/repos/octo/web/pulls/{number}/events/{action}"))
     same(attempt["status_code"], 202, f"what the webhook answered to `{action}`")
 
