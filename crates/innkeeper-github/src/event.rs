@@ -129,6 +129,7 @@ impl Payload {
             body_changed: changes.body.is_some(),
             base_changed: changes.base.is_some(),
             merged: self.pull_request.is_merged(),
+            updated_at: self.pull_request.updated_at(),
             head_repo: self.pull_request.head.repo.map(|repo| repo.full_name),
             head_sha: self.pull_request.head.sha,
             head_branch: self.pull_request.head.branch,

@@ -1,6 +1,7 @@
 //! The parts of GitHub's JSON that webhooks and the API share.
 
 use innkeeper_model::preview::{BranchName, CommitSha, RepoName};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// Who GitHub names when an account was deleted.
@@ -20,6 +21,8 @@ pub(crate) struct PullRequest {
     pub(crate) draft: Option<bool>,
     #[serde(default)]
     labels: serde_json::Value,
+    #[serde(default)]
+    updated_at: serde_json::Value,
     /// Not there in lists.
     #[serde(default)]
     merged: Option<bool>,
@@ -60,6 +63,10 @@ impl PullRequest {
 
     pub(crate) fn is_merged(&self) -> bool {
         self.merged.unwrap_or(self.merged_at.is_some())
+    }
+
+    pub(crate) fn updated_at(&self) -> Option<Timestamp> {
+        self.updated_at.as_str()?.parse().ok()
     }
 
     /// The names of its labels.

@@ -10,6 +10,9 @@
 //! | `reopened` | superseded | counts |
 //! | `closed` | superseded | superseded |
 //!
+//! What GitHub said before it said the newest intent that is here, by its own time, is ignored in any case: such an
+//! event was lost and delivered again.
+//!
 //! Other events, labels among them, neither supersede nor are superseded: an approval and its withdrawal
 //! are two facts, and both are acted on in their order.
 
@@ -85,7 +88,7 @@ pub enum Recorded {
         /// The slug of the pull request's preview, if it has one.
         slug: Option<GuestName>,
     },
-    /// It is on disk as ignored: `closed` had arrived before, and only `reopened` counts after that.
+    /// It is on disk as ignored: something newer had arrived before. After `closed`, only `reopened` counts.
     Overtaken {
         /// The slug of the pull request's preview, if it has one still.
         slug: Option<GuestName>,
@@ -301,7 +304,7 @@ impl Store {
 
     /// The delivery because of which one comes to nothing, if there is one: for an intent that has not been
     /// done, the first newer intent of the same pull request, which takes its place; for one that was ignored
-    /// when it arrived, the `closed` that had arrived before.
+    /// when it arrived, the one that had arrived before.
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
@@ -312,9 +315,7 @@ impl Store {
                 "seq > ?3 ORDER BY seq"
             }
             // What was ignored later was ignored for a reason of its own.
-            DeliveryState::Ignored if delivery.attempts == 0 => {
-                "seq < ?3 AND intent = 'absent' ORDER BY seq DESC"
-            }
+            DeliveryState::Ignored if delivery.attempts == 0 => "seq < ?3 ORDER BY seq DESC",
             DeliveryState::Ignored | DeliveryState::Done | DeliveryState::Failed => {
                 return Ok(None);
             }
@@ -483,15 +484,16 @@ fn is_recorded(connection: &Connection, id: &str) -> Result<bool, QueryError> {
     Ok(there)
 }
 
-/// Whether `closed` was there first. A pull request is opened once, and a closed one has no new commits, so
-/// such an event was sent before `closed` and must not bring back what was removed.
+/// Whether what came to pass later was there first. A pull request is opened once, and a closed one has no new
+/// commits, so such an event was sent before a `closed` and must not bring back what was removed. Of others, GitHub's
+/// own time tells which was first, when one of them arrives very late.
 fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<bool, QueryError> {
-    if !matches!(event.action, PrAction::Opened | PrAction::Synchronize) {
+    if intent(&event.action).is_none() {
         return Ok(false);
     }
-    let newest: Option<String> = connection
+    let newest: Option<(String, Option<String>)> = connection
         .prepare_cached(
-            "SELECT intent FROM deliveries
+            "SELECT intent, json_extract(event, '$.updated_at') FROM deliveries
              WHERE repo = ?1 AND number = ?2 AND intent IS NOT NULL AND state <> 'ignored'
              ORDER BY seq DESC LIMIT 1",
         )?
@@ -500,10 +502,15 @@ fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<boo
                 Word(&event.pull_request.repo),
                 Number(event.pull_request.number),
             ),
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    Ok(newest.as_deref() == Some(Intent::Absent.as_str()))
+    let Some((newest, updated_at)) = newest else {
+        return Ok(false);
+    };
+    let needs_open = matches!(event.action, PrAction::Opened | PrAction::Synchronize);
+    let updated_at = updated_at.and_then(|time| time.parse().ok());
+    Ok(needs_open && newest == Intent::Absent.as_str() || event.is_older_than(updated_at))
 }
 
 fn insert(

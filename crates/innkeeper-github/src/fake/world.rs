@@ -296,6 +296,8 @@ impl Pull {
             "title": self.title,
             "body": (!self.body.is_empty()).then_some(&self.body),
             "draft": false,
+            // To the second, as GitHub has it.
+            "updated_at": Timestamp::from_second(Timestamp::now().as_second()).ok(),
             "labels": self.labels.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
             "merged": self.merged,
             "user": { "login": self.author },

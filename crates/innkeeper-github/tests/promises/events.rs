@@ -60,6 +60,13 @@ fn every_recorded_action_of_a_pull_request_is_understood() {
         let written: Value = serde_json::from_slice(&body).expect("JSON");
         let name = written["action"].as_str().expect("an action");
         assert_eq!(event.action.to_string(), name, "{rest}");
+        let updated_at = written["pull_request"]["updated_at"].as_str();
+        assert_eq!(
+            event.updated_at,
+            updated_at.and_then(|time| time.parse().ok()),
+            "{rest}"
+        );
+        assert!(event.updated_at.is_some(), "{rest}");
         assert_eq!(event.delivery, DELIVERY);
         assert_eq!(event.pull_request.number, 2, "{rest}");
         let text = |pointer: &str| {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{BranchName, CommitSha, PullRequest, RepoName};
@@ -80,9 +81,26 @@ pub struct PullRequestEvent {
     /// Whether it was merged.
     #[serde(default)]
     pub merged: bool,
+    /// When GitHub last saw the pull request change, by its own clock: about when it said this, however late it
+    /// arrives.
+    #[serde(default)]
+    pub updated_at: Option<Timestamp>,
 }
 
+/// Of what GitHub says within this time, the first is not told from the last: it writes down how a pull request is
+/// when it comes to it.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(10);
+
 impl PullRequestEvent {
+    /// Whether GitHub said this before it said what has this `updated_at`, for certain.
+    #[must_use]
+    pub fn is_older_than(&self, updated_at: Option<Timestamp>) -> bool {
+        match (self.updated_at, updated_at) {
+            (Some(this), Some(other)) => other.duration_since(this) > SAME_TIME,
+            _ => false,
+        }
+    }
+
     /// Whether commits of `head` are from a fork for a pull request to `base`. A repository that is gone
     /// counts as a fork: nothing says who could write to it.
     ///

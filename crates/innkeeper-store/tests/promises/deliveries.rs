@@ -47,6 +47,7 @@ pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> Pull
         body_changed: false,
         base_changed: false,
         merged: false,
+        updated_at: None,
     }
 }
 
@@ -173,6 +174,36 @@ async fn one_can_see_because_of_which_delivery_another_came_to_nothing() {
     }
     record(store, "again", PrAction::Reopened, 3).await;
     assert_eq!(yields_to(store, "d").await, None, "what was done was done");
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_newest_intent_does_not_count_when_it_arrives_late() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let record = async |id: &str, action, said: &str| {
+        let mut new = delivery(id, 1, action, 1);
+        new.event.updated_at = Some(format!("2026-11-20T{said}Z").parse().expect("a time"));
+        store.record_delivery(new).await.expect("records")
+    };
+    let slug = Some(name("web-1"));
+    let counts = Recorded::New { slug: slug.clone() };
+    let late = Recorded::Overtaken { slug };
+    for (id, action, said, expected) in [
+        ("d1", PrAction::Reopened, "10:00:30", &counts),
+        ("d2", PrAction::Closed, "10:00:00", &late),
+        ("d3", PrAction::Opened, "09:00:00", &late),
+        // At about the same time, the order of arrival is what there is.
+        ("d4", PrAction::Synchronize, "10:00:25", &counts),
+        ("d5", PrAction::Labeled("x".to_owned()), "09:00:00", &counts),
+        ("d6", PrAction::Closed, "10:01:00", &counts),
+        ("d7", PrAction::Reopened, "10:00:30", &late),
+        ("d8", PrAction::Reopened, "10:02:00", &counts),
+    ] {
+        assert_eq!(&record(id, action, said).await, expected, "{id}");
+    }
+    let ignored = store.delivery("d2").await.expect("reads").expect("kept");
+    let first = store.yields_to(&ignored).await.expect("reads");
+    assert_eq!(first.expect("one").event.delivery, "d1");
 }
 
 #[tokio::test]

@@ -56,13 +56,21 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
             "a newer delivery for the same pull request, or somebody on this host, took its place before it was done"
                 .to_owned()
         }
+        (DeliveryState::Ignored, Some(newer))
+            if delivery.event.is_older_than(newer.event.updated_at) =>
+        {
+            format!(
+                "it was late: delivery {}, of which GitHub had told later, was here when it arrived",
+                named(newer)
+            )
+        }
         (DeliveryState::Ignored, Some(closed)) => format!(
             "the pull request had been closed by delivery {} when it arrived; only 'reopened' counts after that",
             named(closed)
         ),
         // What was never tried was overtaken, by a delivery that is not kept any more.
         (DeliveryState::Ignored, None) if delivery.attempts == 0 => {
-            "the pull request had been closed when it arrived; only 'reopened' counts after that"
+            "something newer had happened to the pull request when it arrived; only 'reopened' counts after 'closed'"
                 .to_owned()
         }
         (DeliveryState::Ignored, None) => "it asks for nothing that previews do".to_owned(),
@@ -113,6 +121,19 @@ mod tests {
         insta::assert_snapshot!(
             explanation(&late, Some(&newer)),
             @"the pull request had been closed by delivery 'b' (closed) when it arrived; only 'reopened' counts after that"
+        );
+    }
+
+    #[test]
+    fn one_that_was_late_names_what_was_there_first() {
+        let at = |text: &str| Some(text.parse().expect("a time"));
+        let mut newer = delivery("b", "reopened", DeliveryState::Done);
+        newer.event.updated_at = at("2026-11-20T10:00:20Z");
+        let mut late = delivery("a", "closed", DeliveryState::Ignored);
+        late.event.updated_at = at("2026-11-20T10:00:00Z");
+        insta::assert_snapshot!(
+            explanation(&late, Some(&newer)),
+            @"it was late: delivery 'b' (reopened), of which GitHub had told later, was here when it arrived"
         );
     }
 
