@@ -20,6 +20,8 @@ pub struct PreviewsConfig {
     pub clone_url: String,
     /// The repositories that may have previews; all that the token can read when there are none.
     pub repositories: Vec<RepoName>,
+    /// Where GitHub delivers to.
+    pub webhook_url: String,
     /// The label with which somebody who may write approves a commit of a fork.
     pub approval_label: String,
     /// What is said on GitHub, and where.

@@ -27,6 +27,7 @@
 //! | `removal` | from a preview to nothing |
 //! | `report` | what GitHub is told |
 //! | `reconcile` | pull requests that were closed unnoticed, previews that are too old or too many |
+//! | `redeliver` | deliveries that did not arrive |
 //! | `log` | what `preview logs` shows |
 //! | `upkeep` | what `innkeeper doctor` and `gc` look at |
 //! | `explain` | the chain from the URL to the delivery |
@@ -46,6 +47,7 @@ mod log;
 mod previews;
 mod probe;
 mod reconcile;
+mod redeliver;
 mod removal;
 mod report;
 mod upkeep;

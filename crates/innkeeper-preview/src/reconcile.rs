@@ -13,17 +13,20 @@ use tracing::{info, warn};
 use crate::PreviewError;
 use crate::desk::Why;
 use crate::previews::Inner;
+use crate::redeliver::Webhooks;
 
 impl Inner {
     /// Looks after everything, from the start on and at every interval, until it is dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut timer = tokio::time::interval(self.config.interval);
+        let mut webhooks = Webhooks::default();
         loop {
             timer.tick().await;
             for result in [
                 // What no bell rang for: a delivery whose pause has ended since its preview went.
                 self.hear().await,
                 self.look_after_all().await,
+                self.ask_again(&mut webhooks).await,
                 self.compare_with_github().await,
             ] {
                 if let Err(error) = result {

@@ -75,6 +75,8 @@ fn settings(
         port: (previews.port != 0).then_some(previews.port),
         clone_url: config.github.clone_url.trim_end_matches('/').to_owned(),
         repositories,
+        webhook_url: given(&config.github.webhook_url)
+            .unwrap_or_else(|| format!("https://webhook.{domain}/webhook/github")),
         approval_label: label.clone(),
         style: Style {
             place: match previews.report {

@@ -12,7 +12,7 @@ use super::call::{Answer, Call, repo_path};
 use super::{Credentials, Github, GithubError, MAX_PAGES};
 
 /// Whose deliveries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// The App's own webhook.
     App,
@@ -38,6 +38,10 @@ pub struct FailedDelivery {
     pub status_code: u16,
     /// When the newest attempt was.
     pub delivered_at: Timestamp,
+    /// When the first attempt was that was looked at.
+    pub first_at: Timestamp,
+    /// How many attempts were looked at.
+    pub attempts: usize,
 }
 
 #[derive(Deserialize)]
@@ -88,17 +92,32 @@ impl std::fmt::Display for Hook {
 }
 
 impl Github {
-    /// The App's webhook; nothing when we are signed in with a token.
-    #[must_use]
-    pub fn app_hook(&self) -> Option<Hook> {
-        matches!(self.session().credentials(), Credentials::App(_)).then_some(Hook::App)
-    }
-
-    /// The webhooks of a repository that deliver to `url`. It takes the right to administer webhooks.
+    /// The webhooks that deliver what happens in a repository to `url`: the App's own if it does, and otherwise the
+    /// repository's, for which it takes the right to administer webhooks.
     ///
     /// # Errors
     /// [`GithubError`].
-    pub async fn repo_hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
+    pub async fn hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
+        if self.app_delivers_to(url).await? {
+            return Ok(vec![Hook::App]);
+        }
+        self.repo_hooks(repo, url).await
+    }
+
+    async fn app_delivers_to(&self, url: &str) -> Result<bool, GithubError> {
+        let Credentials::App(app) = self.session().credentials() else {
+            return Ok(false);
+        };
+        let call = Call::get("look up the App's webhook", "/app/hook/config");
+        let answer = self.session().send_as_app(app, &call).await?;
+        if answer.is_missing() {
+            return Ok(false);
+        }
+        let config: HookConfig = answer.success(&call)?.json(&call)?;
+        Ok(config.url == url)
+    }
+
+    async fn repo_hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
         let call = Call::get(
             format!("list the webhooks of {repo}"),
             repo_path(repo, "/hooks?per_page=100"),
@@ -181,13 +200,21 @@ fn never_arrived(attempts: Vec<Attempt>) -> Vec<FailedDelivery> {
     let mut failed: Vec<FailedDelivery> = by_guid
         .into_values()
         .filter(|attempts| !attempts.iter().any(Attempt::arrived))
-        .filter_map(|attempts| attempts.into_iter().max_by_key(|a| a.delivered_at))
-        .map(|newest| FailedDelivery {
-            id: newest.id,
-            guid: newest.guid,
-            event: newest.event,
-            status_code: newest.status_code.unwrap_or(0),
-            delivered_at: newest.delivered_at,
+        .filter_map(|attempts| {
+            let (count, first) = (
+                attempts.len(),
+                attempts.iter().map(|a| a.delivered_at).min()?,
+            );
+            let newest = attempts.into_iter().max_by_key(|a| a.delivered_at)?;
+            Some(FailedDelivery {
+                id: newest.id,
+                guid: newest.guid,
+                event: newest.event,
+                status_code: newest.status_code.unwrap_or(0),
+                delivered_at: newest.delivered_at,
+                first_at: first,
+                attempts: count,
+            })
         })
         .collect();
     failed.sort_by_key(|delivery| delivery.delivered_at);

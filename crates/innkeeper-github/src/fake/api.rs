@@ -50,6 +50,7 @@ pub(super) fn routes() -> Router<Shared> {
             "/app/installations/{id}/access_tokens",
             post(installation_token),
         )
+        .route("/app/hook/config", get(app_hook))
         .route("/app/hook/deliveries", get(deliveries))
         .route("/app/hook/deliveries/{id}/attempts", post(redeliver))
         .route("/user", get(user))
@@ -428,6 +429,11 @@ async fn repo_hooks(State(world): State<Shared>, Path((owner, repo)): RepoPath) 
         .map(|hook| json!({ "id": 1, "config": { "url": hook.url } }))
         .collect();
     Ok(Json(hooks).into_response())
+}
+
+async fn app_hook(State(world): State<Shared>) -> Response {
+    let url = lock(&world).hook.as_ref().map(|hook| hook.url.clone());
+    Json(json!({ "url": url.unwrap_or_default(), "content_type": "json" })).into_response()
 }
 
 async fn deliveries(

@@ -86,7 +86,11 @@ async fn what_never_arrived_is_asked_for_again() {
         .expect("sent");
     stage.fake.with(|world| world.page_size = Some(1));
 
-    let hook = github.app_hook().expect("the App's");
+    let elsewhere = github.hooks(&repo(), "https://other").await;
+    assert_eq!(elsewhere.expect("listed"), []);
+    let hooks = github.hooks(&repo(), &url).await.expect("listed");
+    assert_eq!(hooks, [Hook::App]);
+    let [hook] = hooks.try_into().expect("one");
     let since = Timestamp::now() - 1.hour();
     let failed = github
         .failed_deliveries(&hook, since)
@@ -132,8 +136,7 @@ async fn a_repositorys_webhook_is_found_by_its_address() {
     let (url, _arrived) = webhook(up).await;
     app(&stage, &url).await;
     let github = stage.github();
-    assert_eq!(github.app_hook(), None);
-    let hooks = github.repo_hooks(&repo(), &url).await.expect("listed");
+    let hooks = github.hooks(&repo(), &url).await.expect("listed");
     assert_eq!(
         hooks,
         [Hook::Repo {
@@ -143,7 +146,7 @@ async fn a_repositorys_webhook_is_found_by_its_address() {
     );
     assert_eq!(
         github
-            .repo_hooks(&repo(), "https://other")
+            .hooks(&repo(), "https://other")
             .await
             .expect("listed"),
         []
@@ -161,8 +164,13 @@ async fn a_repositorys_webhook_is_found_by_its_address() {
         .expect("listed");
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].guid, lost.guid);
+    assert_eq!(failed[0].attempts, 1);
     github
         .redeliver(&hooks[0], failed[0].id)
         .await
         .expect("asked");
+    let again = github.failed_deliveries(&hooks[0], since).await;
+    let [again] = again.expect("listed").try_into().expect("one");
+    assert_eq!((again.attempts, again.first_at), (2, failed[0].first_at));
+    assert_ne!(again.id, failed[0].id);
 }

@@ -66,6 +66,9 @@ pub struct GithubSettings {
     pub clone_url: String,
     /// A PEM file with certificate authorities to trust beside the system's; empty means none.
     pub extra_certificates: String,
+    /// Where GitHub delivers to, as the webhook's settings there say; what did not arrive is asked for again. Empty
+    /// means `https://webhook.<domain>/webhook/github`.
+    pub webhook_url: String,
 }
 
 /// The web server. `docs/previews.md` says what its main file must have.
@@ -160,6 +163,7 @@ impl Default for GithubSettings {
             api_url: "https://api.github.com".to_owned(),
             clone_url: "https://github.com".to_owned(),
             extra_certificates: String::new(),
+            webhook_url: String::new(),
         }
     }
 }

@@ -15,8 +15,19 @@ fn lose(town: &Town, number: u64, action: &str) -> String {
     town.github.with(|world| {
         let attempt = world.attempts.last_mut().expect("there");
         attempt.delivered_at -= SignedDuration::from_mins(30);
+        let mut payload: serde_json::Value = serde_json::from_str(&attempt.payload).expect("JSON");
+        payload["pull_request"]["updated_at"] = serde_json::json!(attempt.delivered_at);
+        attempt.payload = payload.to_string();
     });
     attempt.guid
+}
+
+/// How often GitHub has tried a delivery.
+fn attempts(town: &Town, guid: &str) -> usize {
+    town.github.with(|world| {
+        let attempts = world.attempts.iter();
+        attempts.filter(|attempt| attempt.guid == guid).count()
+    })
 }
 
 #[test]
@@ -34,11 +45,7 @@ fn a_pull_request_that_was_opened_while_the_webhook_was_down_gets_its_preview() 
     town.settled(6, &sha, PreviewState::Live);
     town.settled(7, &sha, PreviewState::Live);
     town.finished(&lost);
-    let asked = town.github.with(|world| {
-        let attempts = world.attempts.iter();
-        attempts.filter(|attempt| attempt.guid == lost).count()
-    });
-    assert_eq!(asked, 2);
+    assert_eq!(attempts(&town, &lost), 2);
     assert!(town.sandbox.log().contains(&lost), "nobody is told of it");
     daemon.stop();
 }
@@ -91,5 +98,29 @@ fn nobody_is_asked_about_webhooks_that_we_may_not_see() {
     let rounds = || count("/repos/octo/web/pulls");
     wait_until("some rounds have passed", || rounds() >= 4);
     assert_eq!(count("/repos/octo/web/hooks"), 1);
+    daemon.stop();
+}
+
+#[test]
+fn what_fails_again_is_asked_for_once_and_again_after_a_restart() {
+    let town = Town::watchful("");
+    town.announce_webhook();
+    let sha = town.commit("topic", &[("README", "no preview")]);
+    town.pull(7, "topic", &sha);
+    let lost = lose(&town, 7, "opened");
+    let daemon = town.start();
+    // A preview by which the repository is known; the webhook stays away.
+    let create = r#"{"repo":"octo/web","branch":"topic"}"#;
+    let client = town.client();
+    assert_eq!(client.call("POST", "/v1/previews", create).status, 202);
+    let path = "/repos/octo/web/hooks/1/deliveries";
+    let looks = || town.github.with(|world| world.count("GET", path));
+    wait_until("GitHub was asked", || looks() >= 4);
+    assert_eq!(attempts(&town, &lost), 2);
+    daemon.stop();
+    let before = looks();
+    let daemon = town.start();
+    wait_until("GitHub was asked", || looks() >= before + 4);
+    assert_eq!(attempts(&town, &lost), 3);
     daemon.stop();
 }

@@ -14,6 +14,7 @@ mod database;
 mod forks;
 #[path = "../intake/github/mod.rs"]
 mod github;
+mod late;
 mod lifecycle;
 mod names;
 mod neighbours;

@@ -84,7 +84,7 @@ impl Town {
             "[log]\nlevel = 'info'\n\
              [webhook]\nlisten = '{HOOK}'\nallowed_repos = []\ngroup = '{NOBODYS_GROUP}'\n\
              secret_files = ['{secret}']\nenvironment_files = ['{env}']\n\
-             [github]\napi_url = '{api}'\n\
+             [github]\napi_url = '{api}'\nwebhook_url = 'http://{HOOK}/webhook/github'\n\
              [caddy]\ndirectory = '{sites}'\ncaddyfile = '{caddyfile}'\ntable = '{table}'\nadmin = '{admin}'\n\
              tls = 'none'\n\
              [evaluation]\nnixpkgs = '{nixpkgs}'\nbase_module = '{nixpkgs}/base/base.nix'\nuser = '64999'\n\
