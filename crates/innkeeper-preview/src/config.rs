@@ -83,6 +83,7 @@ impl PreviewsConfig {
             url: self.url(&record.slug),
             extra_urls: extra.iter().skip(1).map(|label| self.url(label)).collect(),
             preview: record,
+            repo_trouble: None,
         }
     }
 }

@@ -171,6 +171,17 @@ impl Inner {
 
     async fn explain_delivery(&self, preview: &Preview) -> Result<Link, PreviewError> {
         let kind = LinkKind::Delivery;
+        if let Some(absence) = self.absences.of(&preview.record.repo) {
+            let slug = &preview.record.slug;
+            let remedy = format!("`preview destroy {slug}` removes the preview.");
+            let repo = preview.record.repo.to_string();
+            return Ok(warning(
+                kind,
+                repo,
+                format!("none is expected: {absence}"),
+                &remedy,
+            ));
+        }
         let Some(id) = &preview.record.last_delivery else {
             return Ok(good(
                 kind,

@@ -27,11 +27,13 @@
 //! | `removal` | from a preview to nothing |
 //! | `report` | what GitHub is told |
 //! | `reconcile` | pull requests that were closed unnoticed, previews that are too old or too many |
+//! | `absence` | repositories that GitHub does not show (any more) |
 //! | `redeliver` | deliveries that did not arrive |
 //! | `log` | what `preview logs` shows |
 //! | `upkeep` | what `innkeeper doctor` and `gc` look at |
 //! | `explain` | the chain from the URL to the delivery |
 
+mod absence;
 pub mod aim;
 mod app;
 mod approval;

@@ -1,6 +1,7 @@
 //! What can be asked for.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use innkeeper_engine::Engine;
 use innkeeper_github::client::Github;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::absence::Absences;
 use crate::desk::{Desk, Why};
 use crate::furnish::Tokens;
 use crate::report::Told;
@@ -67,6 +69,10 @@ pub(crate) struct Inner {
     pub(crate) files: GuestFiles,
     pub(crate) desk: Desk,
     pub(crate) told: Told,
+    /// Repositories that GitHub does not show.
+    pub(crate) absences: Absences,
+    /// Previews that somebody on the host destroyed: GitHub need not hear of it.
+    pub(crate) given_up: Mutex<HashSet<GuestName>>,
     /// Held while room is made for a preview.
     pub(crate) room: tokio::sync::Mutex<()>,
     pub(crate) tokens: Tokens,
@@ -91,6 +97,8 @@ impl Previews {
                 files: parts.files,
                 desk: Desk::default(),
                 told: Told::default(),
+                absences: Absences::default(),
+                given_up: Mutex::default(),
                 room: tokio::sync::Mutex::default(),
                 tokens: Tokens::default(),
                 stopping: CancellationToken::new(),
@@ -236,7 +244,12 @@ impl Previews {
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
         let facts = vec![PreviewFact::Want(PreviewWant::Absent)];
-        self.inner.change(slug, facts, "destroy", actor).await
+        self.inner.given_up().insert(slug.clone());
+        let destroyed = self.inner.change(slug, facts, "destroy", actor).await;
+        if destroyed.is_err() {
+            self.inner.given_up().remove(slug);
+        }
+        destroyed
     }
 
     /// Records that somebody on the host trusts this commit of a fork, and no other.
@@ -375,7 +388,11 @@ impl Inner {
 
     fn view(&self, preview: Preview) -> PreviewView {
         let meta = preview.live_meta.or(preview.meta);
-        self.config.view(preview.record, meta.as_ref())
+        let trouble = self.absences.of(&preview.record.repo);
+        PreviewView {
+            repo_trouble: trouble.map(|absence| absence.to_string()),
+            ..self.config.view(preview.record, meta.as_ref())
+        }
     }
 
     /// Records what somebody wants of a preview, and wakes its worker. With `Want` among the facts, deliveries
@@ -402,6 +419,10 @@ impl Inner {
         info!(%slug, actor, "{what} asked for");
         self.wake(slug, Why::Order);
         Ok(accepted(slug.clone()))
+    }
+
+    pub(crate) fn given_up(&self) -> MutexGuard<'_, HashSet<GuestName>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn github(&self) -> Result<&Github, PreviewError> {

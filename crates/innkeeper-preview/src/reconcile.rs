@@ -26,6 +26,7 @@ impl Inner {
                 // What no bell rang for: a delivery whose pause has ended since its preview went.
                 self.hear().await,
                 self.look_after_all().await,
+                self.look_for_repositories().await,
                 self.ask_again(&mut webhooks).await,
                 self.compare_with_github().await,
             ] {
@@ -114,7 +115,9 @@ impl Inner {
             return Ok(());
         };
         self.compare_label(preview, there).await?;
-        if there.head_sha != record.wanted_sha && self.is_still(preview).await? {
+        // Under another name, its own branches would look like those of a fork.
+        let is_itself = self.absences.of(&record.repo).is_none();
+        if is_itself && there.head_sha != record.wanted_sha && self.is_still(preview).await? {
             info!(slug = %record.slug, sha = %there.head_sha, "a push was not delivered");
             let facts = vec![
                 PreviewFact::Head {

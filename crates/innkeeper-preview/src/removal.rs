@@ -48,16 +48,20 @@ impl Inner {
             }
             return Err(first);
         }
-        // GitHub is no reason to keep the record for ever, only to try again while it may pass.
+        // GitHub is no reason to keep the record for ever, only to try again while it may pass; and none at all for
+        // somebody on the host.
         match self
             .step("report-removal", self.report_removal(preview))
             .await
         {
-            Err(error) if error.is_passing() => return Err(error),
+            Err(error) if error.is_passing() && !self.given_up().contains(slug) => {
+                return Err(error);
+            }
             Err(error) => warn!(%slug, code = %error.code(), "{}", chain(&error)),
             Ok(()) => {}
         }
         self.step("forget", self.store.forget_preview(slug)).await?;
+        self.given_up().remove(slug);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ impl Previews {
             checks.extend(databases.check().await);
         }
         checks.push(inner.check_github().await);
+        checks.extend(inner.check_repositories().await);
         checks
     }
 

@@ -187,8 +187,9 @@ impl Inner {
             Aim::Remove => self.remove(preview).await,
             Aim::AwaitApproval if preview.record.state != PreviewState::WaitingForApproval => {
                 // What was approved before goes on, unless that was withdrawn.
-                if preview.record.approved_sha.is_none() {
-                    let slug = &preview.record.slug;
+                let record = &preview.record;
+                if record.approved_sha.is_none() && record.live_sha.is_none() {
+                    let slug = &record.slug;
                     self.step("stop-guest", self.stop_guest(slug)).await?;
                 }
                 self.enter(preview, PreviewState::WaitingForApproval).await

@@ -126,6 +126,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
         },
         url: format!("https://{slug}.preview.example.com"),
         extra_urls: Vec::new(),
+        repo_trouble: None,
     }
 }
 

@@ -118,16 +118,25 @@ impl Github {
         }
     }
 
-    /// Makes sure that a repository is there and that we can see it.
+    /// The name that a repository has now. GitHub knows it by its former names too, until somebody else takes them.
     ///
     /// # Errors
-    /// [`GithubError::RepoNotAccessible`] when it is not.
-    pub async fn repo_is_there(&self, repo: &RepoName) -> Result<(), GithubError> {
+    /// [`GithubError::RepoNotAccessible`] when it is not there or we cannot see it.
+    pub async fn repo_name(&self, repo: &RepoName) -> Result<RepoName, GithubError> {
         let call = Call::get(format!("look up repository {repo}"), repo_path(repo, ""));
         let answer = self.answer(&call).await?;
         if answer.status == hyper::StatusCode::NOT_FOUND {
             return Err(GithubError::RepoNotAccessible(repo.clone()));
         }
-        answer.success(&call).map(drop)
+        let there: wire::Repository = answer.success(&call)?.json(&call)?;
+        Ok(there.full_name)
+    }
+
+    /// Makes sure that a repository is there and that we can see it.
+    ///
+    /// # Errors
+    /// [`GithubError::RepoNotAccessible`] when it is not.
+    pub async fn repo_is_there(&self, repo: &RepoName) -> Result<(), GithubError> {
+        self.repo_name(repo).await.map(drop)
     }
 }

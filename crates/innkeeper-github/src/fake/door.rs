@@ -47,6 +47,8 @@ pub(super) async fn enter(State(world): State<Shared>, request: Request, next: N
     let caller = caller(&world, &head.headers);
     let by = caller.as_ref().map(|caller| caller.login().to_owned());
     let failure = lock(&world).take_failure(&method, &path);
+    let moved = || lock(&world).moved(&path).map(FailureKind::Redirect);
+    let failure = failure.or_else(moved);
 
     let answer = match (failure.as_ref().and_then(instead), caller) {
         (Some(answer), _) => answer,

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 pub struct World {
     /// Repositories by their name.
     pub repos: BTreeMap<RepoName, Repo>,
+    /// Former names of repositories, and the names that they have now.
+    pub renamed: BTreeMap<RepoName, RepoName>,
     /// Tokens and what they may do.
     pub tokens: BTreeMap<String, Rights>,
     /// The App, when there is one.
@@ -223,6 +225,30 @@ impl World {
         let there = self.repos.entry(repo).or_default();
         there.git = git.into();
         there
+    }
+
+    /// Gives a repository another name. The former one redirects.
+    pub fn rename_repo(&mut self, former: &RepoName, now: RepoName) {
+        if let Some(repo) = self.repos.remove(former) {
+            self.repos.insert(now.clone(), repo);
+        }
+        for repo in self.repos.values_mut() {
+            for pull in repo.pulls.values_mut() {
+                if pull.head_repo.as_ref() == Some(former) {
+                    pull.head_repo = Some(now.clone());
+                }
+            }
+        }
+        self.renamed.insert(former.clone(), now);
+    }
+
+    /// Where a path of a former name leads now.
+    pub(super) fn moved(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix("/repos/")?;
+        let end = rest.match_indices(['/', '?']).map(|(at, _)| at).nth(1);
+        let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        let now = self.renamed.get(&RepoName::parse(name).ok()?)?;
+        Some(format!("/repos/{now}{rest}"))
     }
 
     /// Accepts a token as the one of `login`, with all rights.

@@ -141,6 +141,9 @@ pub struct PreviewView {
     /// Where its extra hosts can be reached.
     #[serde(default)]
     pub extra_urls: Vec<String>,
+    /// Why nothing is heard of its repository, as half a sentence, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_trouble: Option<String>,
 }
 
 #[cfg(test)]
@@ -180,6 +183,7 @@ pub(super) mod tests {
             },
             url: "https://web-7.preview.example.com".into(),
             extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
+            repo_trouble: None,
         }
     }
 

@@ -320,3 +320,43 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
     assert_eq!((left[0].key.as_str(), &left[0].meta), ("held", &meta()));
     assert!(store.evaluation("idle").await.expect("reads").is_none());
 }
+
+#[tokio::test]
+async fn previews_follow_a_repository_unless_there_is_another_or_a_delivery_waits() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let former = preview(1).repo;
+    let now = RepoName::parse("octo/new").expect("a repository");
+    let slugs = ["web-1", "web-2", "web-3", "fork"];
+    for (number, slug) in (1..).zip(slugs) {
+        claim(store, number, &[slug]).await.expect("claims");
+    }
+    let theirs = vec![PreviewFact::Head {
+        repo: Some(RepoName::parse("mallory/web").expect("a repository")),
+        branch: BranchName::parse("topic").expect("a branch"),
+        sha: sha(1),
+    }];
+    store.set_preview(&name("fork"), theirs).await.expect("set");
+    let there = NewPreview {
+        repo: now.clone(),
+        head_repo: Some(now.clone()),
+        ..preview(2)
+    };
+    let there = store.claim_preview(there, vec![name("new-2")]).await;
+    there.expect("claims");
+    let waits = delivery("d", 3, PrAction::Synchronize, 1);
+    store.record_delivery(waits).await.expect("records");
+
+    assert_eq!(store.rename_repo(&former, &now).await.expect("renames"), 2);
+    let repos = async |slug: &str| {
+        let record = store.preview(&name(slug)).await.expect("reads");
+        let record = record.expect("kept").record;
+        (record.repo.clone(), record.is_from_fork())
+    };
+    assert_eq!(repos("web-1").await, (now.clone(), false));
+    assert_eq!(repos("fork").await, (now.clone(), true));
+    for behind in ["web-2", "web-3"] {
+        assert_eq!(repos(behind).await, (former.clone(), false));
+    }
+    assert_eq!(store.rename_repo(&former, &now).await.expect("again"), 0);
+}

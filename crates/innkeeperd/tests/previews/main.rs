@@ -19,6 +19,7 @@ mod lifecycle;
 mod names;
 mod neighbours;
 mod recorded;
+mod repositories;
 mod rounds;
 mod storm;
 #[path = "../e2e/support/mod.rs"]

@@ -29,8 +29,11 @@ fn words(previews: &[PreviewView]) -> String {
     }
     let row = |view: &PreviewView| {
         let preview = &view.preview;
-        let repository = (preview.pull_request())
+        let mut repository = (preview.pull_request())
             .map_or_else(|| preview.repo.to_string(), |pull| pull.to_string());
+        if let Some(trouble) = &view.repo_trouble {
+            repository.push_str(&format!(" ({})", plain(trouble)));
+        }
         [
             preview.slug.to_string(),
             preview.state.to_string(),

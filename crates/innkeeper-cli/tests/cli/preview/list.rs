@@ -15,11 +15,14 @@ fn previews_are_a_table() {
     of_branch.preview.pull_request = None;
     // Git takes it, and a terminal would act on it.
     of_branch.preview.branch = BranchName::parse("ma\u{9b}in").expect("a branch");
-    let previews = [preview("web-7", PreviewState::Live), of_branch];
+    let mut lost = preview("web-8", PreviewState::Live);
+    lost.repo_trouble = Some("the repository is octo/new now".to_owned());
+    let previews = [preview("web-7", PreviewState::Live), of_branch, lost];
     assert_snapshot!(with(&previews).preview(&["list"]).ok(), @r"
     SLUG      STATUS      BRANCH     URL                                   COMMIT   REPOSITORY
     web-7     live        feature/x  https://web-7.preview.example.com     2b2b2b2  octo/web#7
     web-main  setting-up  main       https://web-main.preview.example.com  -        octo/web
+    web-8     live        feature/x  https://web-8.preview.example.com     2b2b2b2  octo/web#7 (the repository is octo/new now)
     ");
 }
 
