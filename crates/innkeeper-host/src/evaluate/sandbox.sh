@@ -59,11 +59,12 @@ export HOME=/nix/home TMPDIR=/nix/home USER=evaluator PATH=/nonexistent LC_ALL=C
   NIX_REMOTE=local NIX_CONF_DIR=/in NIX_USER_CONF_FILES=/nonexistent NIX_PATH= NIX_STATE_DIR=/nix/var \
   GC_NPROCS=1 GC_INITIAL_HEAP_SIZE=64m
 
-# The manager may end at any time; then the evaluator has nobody to work for.
+# The manager may end at any time; then the evaluator has nobody to work for, also if it has yet to start: whatever is
+# started is killed until process 1 has nothing left to do.
 exec 3<&0
 {
   read -r _ <&3 || :
-  kill -9 -1
+  while :; do kill -9 -1 || :; done
 } < /dev/null > /dev/null 2>&1 &
 
 evaluator nix-store --load-db < /in/registration
