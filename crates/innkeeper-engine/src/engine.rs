@@ -126,6 +126,7 @@ impl Engine {
             source: source.clone(),
             closure: closure.clone(),
             limits,
+            origin: None,
         };
         inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = match request.name {
@@ -155,6 +156,7 @@ impl Engine {
             source: ClosureSource::Path(closure.clone()),
             closure: Some(closure.clone()),
             limits: self.inner.config.limits,
+            origin: None,
         };
         self.inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = self.inner.store.create_guest(new, actor).await?;
@@ -370,7 +372,7 @@ impl Engine {
     }
 
     /// Announces an operation whose intent is on disk, and drives it.
-    async fn begin(&self, name: &GuestName, operation: &Operation) -> Accepted {
+    pub(crate) async fn begin(&self, name: &GuestName, operation: &Operation) -> Accepted {
         let about = About {
             operation: Some(operation.id),
             guest: Some(name.clone()),
@@ -460,7 +462,7 @@ impl Engine {
         }
     }
 
-    fn refuse_when_stopping(&self) -> Result<(), EngineError> {
+    pub(crate) fn refuse_when_stopping(&self) -> Result<(), EngineError> {
         if self.inner.stopping.is_cancelled() {
             return Err(EngineError::ShuttingDown);
         }

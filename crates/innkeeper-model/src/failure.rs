@@ -59,6 +59,8 @@ codes! {
     PreviewNotFound => NotFound, "preview_not_found";
     /// No delivery has this id.
     DeliveryNotFound => NotFound, "delivery_not_found";
+    /// The guest has no snapshot of this label.
+    SnapshotNotFound => NotFound, "snapshot_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
     RepoNotAccessible => NotFound, "repo_not_accessible";
     /// The repository has no such branch.
@@ -73,6 +75,10 @@ codes! {
     GuestBusy => Conflict, "guest_busy";
     /// The guest does not run, and what was asked needs it to.
     GuestNotRunning => Conflict, "guest_not_running";
+    /// The guest runs, and what was asked needs it not to.
+    GuestRunning => Conflict, "guest_running";
+    /// The guest has a snapshot of this label.
+    SnapshotExists => Conflict, "snapshot_exists";
     /// Something that is not ours has an interface that we need.
     InterfaceTaken => Conflict, "interface_taken";
     /// Another daemon works on the same state directory.

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, GuestName, Installable, Limits, Slot, StorePath};
+use crate::{Failure, FileWork, GuestName, Installable, Limits, Slot, StorePath};
 
 /// What a guest is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct Guest {
     pub ssh_host_key: Option<String>,
     /// Why it is not as wanted, if the last attempt failed.
     pub fault: Option<Failure>,
+    /// What is to be done with its files first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_work: Option<FileWork>,
     /// When the intent was recorded.
     pub created_at: Timestamp,
 }

@@ -15,6 +15,7 @@ mod name;
 mod operation;
 pub mod preview;
 mod slot;
+mod snapshot;
 mod store_path;
 
 pub use failure::{Code, Explain, Failure, Kind, chain};
@@ -26,4 +27,5 @@ pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
 pub use slot::{Addresses, InvalidSubnet, MAX_SLOT, Slot, SlotRange, SlotUse};
+pub use snapshot::{FileWork, InvalidLabel, Origin, Snapshot, SnapshotLabel};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

@@ -24,6 +24,8 @@ impl fmt::Display for OperationId {
 pub enum Verb {
     /// Make a guest and start it.
     Create,
+    /// Make a guest that begins as a copy of another one, and start it.
+    Fork,
     /// Start a guest that was stopped.
     Start,
     /// Stop a guest and keep it.
@@ -34,6 +36,12 @@ pub enum Verb {
     Build,
     /// Bring back a guest that ended by itself, or that a reboot of the host took down.
     Restore,
+    /// Take a snapshot of a guest's files.
+    Snapshot,
+    /// Delete a snapshot.
+    DeleteSnapshot,
+    /// Make a guest's files be as in a snapshot.
+    RestoreSnapshot,
 }
 
 impl Verb {
@@ -42,11 +50,15 @@ impl Verb {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Fork => "fork",
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Destroy => "destroy",
             Self::Build => "build",
             Self::Restore => "restore",
+            Self::Snapshot => "snapshot",
+            Self::DeleteSnapshot => "delete_snapshot",
+            Self::RestoreSnapshot => "restore_snapshot",
         }
     }
 }

@@ -166,6 +166,7 @@ mod tests {
                 cpus: Cpus::from_percent(100),
                 tasks: 10,
             },
+            origin: None,
         };
 
         // Each intent comes after a fact, so that the level is not left over from the intent before.

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Code, Explain, GuestName, OperationId, SlotRange, Verb, Want};
+use innkeeper_model::{
+    Code, Explain, FileWork, GuestName, OperationId, SlotRange, SnapshotLabel, Verb, Want,
+};
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
@@ -43,6 +45,30 @@ pub enum StoreError {
     GuestLeaving {
         /// The guest.
         guest: GuestName,
+    },
+    /// What was to be done with the guest's files before could not be done yet.
+    #[error("guest '{guest}' is busy: {work} has not succeeded yet")]
+    FilesBusy {
+        /// The guest.
+        guest: GuestName,
+        /// What is to be done.
+        work: FileWork,
+    },
+    /// The guest has a snapshot of this label.
+    #[error("guest '{guest}' has a snapshot '{label}' already")]
+    SnapshotExists {
+        /// The guest.
+        guest: GuestName,
+        /// The label.
+        label: SnapshotLabel,
+    },
+    /// The guest has no snapshot of this label.
+    #[error("guest '{guest}' has no snapshot '{label}'")]
+    SnapshotNotFound {
+        /// The guest.
+        guest: GuestName,
+        /// The label.
+        label: SnapshotLabel,
     },
     /// The name is a preview's.
     #[error("the name '{name}' belongs to the preview of {owner}")]
@@ -262,7 +288,11 @@ impl Explain for StoreError {
         match self {
             Self::GuestExists { .. } => Code::GuestExists,
             Self::GuestNotFound { .. } => Code::GuestNotFound,
-            Self::GuestBusy { .. } | Self::GuestLeaving { .. } => Code::GuestBusy,
+            Self::GuestBusy { .. } | Self::GuestLeaving { .. } | Self::FilesBusy { .. } => {
+                Code::GuestBusy
+            }
+            Self::SnapshotExists { .. } => Code::SnapshotExists,
+            Self::SnapshotNotFound { .. } => Code::SnapshotNotFound,
             Self::NameOfPreview { .. } => Code::GuestExists,
             Self::PreviewNotFound { .. } => Code::PreviewNotFound,
             Self::SlugsTaken { .. } | Self::BranchHasPreview { .. } => Code::SlugConflict,
@@ -296,6 +326,15 @@ impl Explain for StoreError {
             Self::GuestLeaving { guest } => format!(
                 "Wait until it is gone, or ask again for its removal to see what stands in the way: `agent destroy {guest}`."
             ),
+            Self::FilesBusy { guest, .. } => format!(
+                "innkeeperd tries it again by itself; `innkeeper events --guest {guest}` shows what stands in the way."
+            ),
+            Self::SnapshotExists { guest, label } => format!(
+                "Choose another label, or delete that one first: `agent snapshot {guest} --delete {label}`."
+            ),
+            Self::SnapshotNotFound { guest, .. } => {
+                format!("`agent snapshots {guest}` shows the snapshots there are.")
+            }
             Self::NameOfPreview { .. } => "Choose another name; `preview list` shows the previews there are.".to_owned(),
             Self::PreviewNotFound { .. } => "`preview list` shows the previews there are.".to_owned(),
             Self::SlugsTaken { candidates, .. } => match candidates.first() {

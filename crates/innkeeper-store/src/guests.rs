@@ -4,8 +4,8 @@
 //! way are durable soon after, since a reconcile can learn it again.
 
 use innkeeper_model::{
-    ClosureSource, Code, Failure, Guest, GuestKind, GuestName, Limits, Operation, Slot, StorePath,
-    Verb, Want,
+    ClosureSource, Code, Failure, FileWork, Guest, GuestKind, GuestName, Limits, Operation, Origin,
+    Slot, StorePath, Verb, Want,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params};
 
@@ -13,7 +13,7 @@ use crate::codec::{self, Json, Time, Word};
 use crate::connection::Store;
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
-use crate::{operations, previews, slots};
+use crate::{operations, previews, slots, snapshots};
 
 /// A guest to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct NewGuest {
     pub closure: Option<StorePath>,
     /// What it may use.
     pub limits: Limits,
+    /// Whose files it begins with, if it does not begin with none.
+    pub origin: Option<Origin>,
 }
 
 impl Store {
@@ -36,7 +38,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestExists`] and [`StoreError::NoSlotLeft`]; for an agent also
-    /// [`StoreError::NameOfPreview`], since a preview has its name before it has its guest.
+    /// [`StoreError::NameOfPreview`], since a preview has its name before it has its guest. For a copy also what
+    /// keeps it from being made: [`StoreError::GuestNotFound`], [`StoreError::GuestBusy`] and
+    /// [`StoreError::GuestLeaving`] about its origin, and [`StoreError::SnapshotNotFound`].
     pub async fn create_guest(
         &self,
         new: NewGuest,
@@ -52,10 +56,19 @@ impl Store {
                 if new.kind == GuestKind::Agent {
                     previews::refuse_name(transaction, &new.name)?;
                 }
+                let verb = match &new.origin {
+                    None => Verb::Create,
+                    Some(origin) => {
+                        idle(transaction, &origin.guest)?;
+                        if let Some(label) = &origin.snapshot {
+                            snapshots::require(transaction, &origin.guest, label)?;
+                        }
+                        Verb::Fork
+                    }
+                };
                 let slot = slots::take(transaction, range)?;
                 let guest = insert(transaction, new, slot)?;
-                let operation =
-                    operations::begin(transaction, Some(&guest.name), Verb::Create, &actor)?;
+                let operation = operations::begin(transaction, Some(&guest.name), verb, &actor)?;
                 Ok((guest, operation))
             })
         })
@@ -82,29 +95,14 @@ impl Store {
         let (name, actor) = (name.clone(), actor.to_owned());
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
-                let guest = find(transaction, &name)?
-                    .ok_or_else(|| StoreError::GuestNotFound { name: name.clone() })?;
-                let running = operations::running_on(transaction, &name)?;
-                let operation = match (running, verb) {
-                    (Some(running), Verb::Destroy) if running.verb == Verb::Destroy => running,
-                    (Some(running), Verb::Destroy) => {
-                        operations::supersede(transaction, &running, verb, &actor)?
-                    }
-                    (Some(running), _) => {
-                        return Err(StoreError::GuestBusy {
-                            guest: name.clone(),
-                            operation: running.id,
-                            verb: running.verb,
-                        }
-                        .into());
-                    }
-                    (None, verb) if verb != Verb::Destroy && guest.want == Want::Absent => {
-                        return Err(StoreError::GuestLeaving {
-                            guest: name.clone(),
-                        }
-                        .into());
-                    }
-                    (None, _) => operations::begin(transaction, Some(&name), verb, &actor)?,
+                let guest = match verb {
+                    Verb::Destroy => there(transaction, &name)?,
+                    _ => idle(transaction, &name)?,
+                };
+                let operation = match operations::running_on(transaction, &name)? {
+                    Some(running) if running.verb == Verb::Destroy => running,
+                    Some(running) => operations::supersede(transaction, &running, verb, &actor)?,
+                    None => operations::begin(transaction, Some(&name), verb, &actor)?,
                 };
                 set(transaction, &name, "want", &Word(want))?;
                 set(transaction, &name, "fault", &None::<String>)?;
@@ -129,8 +127,7 @@ impl Store {
         let name = name.clone();
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
-                let guest = find(transaction, &name)?
-                    .ok_or_else(|| StoreError::GuestNotFound { name: name.clone() })?;
+                let guest = there(transaction, &name)?;
                 if guest.want != Want::Absent {
                     set(transaction, &name, "want", &Word(want))?;
                 }
@@ -262,11 +259,36 @@ pub(crate) fn find(connection: &Connection, name: &GuestName) -> Result<Option<G
     Ok(guest)
 }
 
+/// The record of a guest that must be there.
+pub(crate) fn there(connection: &Connection, name: &GuestName) -> Result<Guest, QueryError> {
+    let guest = find(connection, name)?;
+    Ok(guest.ok_or_else(|| StoreError::GuestNotFound { name: name.clone() })?)
+}
+
+/// The record of a guest that no operation works on and that is to stay.
+pub(crate) fn idle(connection: &Connection, name: &GuestName) -> Result<Guest, QueryError> {
+    let found = there(connection, name)?;
+    let guest = name.clone();
+    if let Some(running) = operations::running_on(connection, name)? {
+        let (operation, verb) = (running.id, running.verb);
+        return Err(StoreError::GuestBusy {
+            guest,
+            operation,
+            verb,
+        }
+        .into());
+    }
+    match found.want {
+        Want::Absent => Err(StoreError::GuestLeaving { guest }.into()),
+        Want::Running | Want::Stopped => Ok(found),
+    }
+}
+
 fn insert(connection: &Connection, new: NewGuest, slot: Slot) -> Result<Guest, QueryError> {
     let guest = connection
         .prepare_cached(
-            "INSERT INTO guests (name, kind, slot, want, source, closure, limits, created_at)
-             VALUES (:name, :kind, :slot, :want, :source, :closure, :limits, :created_at)
+            "INSERT INTO guests (name, kind, slot, want, source, closure, limits, file_work, created_at)
+             VALUES (:name, :kind, :slot, :want, :source, :closure, :limits, :file_work, :created_at)
              RETURNING *",
         )?
         .query_row(
@@ -278,6 +300,7 @@ fn insert(connection: &Connection, new: NewGuest, slot: Slot) -> Result<Guest, Q
                 ":source": Json(new.source),
                 ":closure": new.closure.map(Word),
                 ":limits": Json(new.limits),
+                ":file_work": new.origin.map(FileWork::CopyOf).map(Json),
                 ":created_at": Time::now(),
             },
             read,
@@ -286,7 +309,7 @@ fn insert(connection: &Connection, new: NewGuest, slot: Slot) -> Result<Guest, Q
 }
 
 /// Sets one column. Which one is never a caller's text.
-fn set(
+pub(crate) fn set(
     connection: &Connection,
     name: &GuestName,
     column: &'static str,
@@ -304,6 +327,7 @@ fn set(
 fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
     let fault: Option<String> = row.get("fault")?;
     let closure: Option<Word<_>> = row.get("closure")?;
+    let file_work: Option<Json<_>> = row.get("file_work")?;
     Ok(Guest {
         name: row.get::<_, Word<_>>("name")?.0,
         kind: row.get::<_, Word<_>>("kind")?.0,
@@ -314,6 +338,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         limits: row.get::<_, Json<_>>("limits")?.0,
         ssh_host_key: row.get("ssh_host_key")?,
         fault: fault.as_deref().map(codec::failure),
+        file_work: file_work.map(|json| json.0),
         created_at: row.get::<_, Time>("created_at")?.0,
     })
 }

@@ -1,4 +1,4 @@
-//! What should exist: guests, slots, operations and events, in one SQLite file.
+//! What should exist: guests, their snapshots, slots, operations and events, in one SQLite file.
 //!
 //! A [`Store`] is a handle to one OS thread that owns the only connection, so every change is made one
 //! after the other, and a slot or a name can be taken once only. Each method is one message to that
@@ -8,6 +8,7 @@
 //! | module | subject | durable when the method returns |
 //! | --- | --- | --- |
 //! | `guests` | what should be true of each guest | intents: yes; facts learnt on the way: soon |
+//! | `snapshots` | guests' snapshots, and what is to be done with guests' files | yes |
 //! | `slots` | which slot the next guest gets | yes, with the guest |
 //! | `operations` | what was asked for and how it ended | begin: yes; end: soon |
 //! | `events` | what happened | soon |
@@ -35,6 +36,7 @@ mod operations;
 mod previews;
 mod schema;
 mod slots;
+mod snapshots;
 
 pub use connection::Store;
 pub use deliveries::{Delivery, DeliveryFilter, NewDelivery, Next, Outcome, Recorded, retry_after};

@@ -42,6 +42,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "approvals by label",
         sql: include_str!("schema/4.sql"),
     },
+    Migration {
+        name: "snapshots",
+        sql: include_str!("schema/5.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

@@ -44,6 +44,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             },
             ssh_host_key: Some(HOST_KEY.to_owned()),
             fault: None,
+            file_work: None,
             created_at: time("10:00:00.25"),
         },
         state: GuestState::Running,

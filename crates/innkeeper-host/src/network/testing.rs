@@ -139,6 +139,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         },
         ssh_host_key: None,
         fault: None,
+        file_work: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -140,6 +140,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         },
         ssh_host_key: None,
         fault: None,
+        file_work: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -164,6 +164,7 @@ mod tests {
             },
             ssh_host_key: None,
             fault: None,
+            file_work: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

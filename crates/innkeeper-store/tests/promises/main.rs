@@ -16,4 +16,5 @@ mod numbering;
 mod opening;
 mod operations;
 mod previews;
+mod snapshots;
 mod support;

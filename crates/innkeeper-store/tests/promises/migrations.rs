@@ -3,7 +3,7 @@
 
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::{Code, OperationState, Want};
+use innkeeper_model::{Code, FileWork, OperationState, Want};
 use innkeeper_store::{DeliveryFilter, EventFilter, Store};
 use rusqlite::Connection;
 
@@ -13,9 +13,10 @@ const VERSION_1: &str = include_str!("dumps/version-1.sql");
 const VERSION_2: &str = include_str!("dumps/version-2.sql");
 const VERSION_3: &str = include_str!("dumps/version-3.sql");
 const VERSION_4: &str = include_str!("dumps/version-4.sql");
+const VERSION_5: &str = include_str!("dumps/version-5.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 4;
+const NEWEST: i64 = 5;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -125,6 +126,22 @@ async fn version_4_is_read_with_all_that_it_holds() {
         let read = previews.iter().map(|preview| preview.approved_by_label);
         assert_eq!(read.collect::<Vec<_>>(), by_label);
     }
+}
+
+#[tokio::test]
+async fn version_5_is_read_with_all_that_it_holds() {
+    let (_directory, store) = restore(VERSION_4);
+    assert_eq!(store.snapshots().await.expect("reads"), []);
+    let (_directory, store) = restore(VERSION_5);
+    let snapshots = store.snapshots().await.expect("reads");
+    let labels: Vec<_> = snapshots.iter().map(|one| one.label.as_str()).collect();
+    assert_eq!(labels, ["before-upgrade", "20261120-100200"]);
+    let web = store.guest(&name("web")).await.expect("reads");
+    let label = snapshots[0].label.clone();
+    assert_eq!(
+        web.and_then(|web| web.file_work),
+        Some(FileWork::Restore(label))
+    );
 }
 
 #[test]

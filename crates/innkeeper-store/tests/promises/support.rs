@@ -64,6 +64,7 @@ pub(crate) fn new_guest(guest: &str) -> NewGuest {
             cpus: Cpus::from_percent(150),
             tasks: 512,
         },
+        origin: None,
     }
 }
 

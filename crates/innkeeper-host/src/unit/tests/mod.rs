@@ -167,6 +167,7 @@ impl Host {
             },
             ssh_host_key: None,
             fault: None,
+            file_work: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

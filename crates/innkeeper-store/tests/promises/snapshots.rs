@@ -1,0 +1,161 @@
+//! Guests' snapshots, and what is to be done with guests' files.
+
+use innkeeper_model::{
+    Code, Explain, FileWork, GuestName, OperationId, Origin, SnapshotLabel, Verb, Want,
+};
+use innkeeper_store::{NewGuest, Store, StoreError};
+
+use crate::support::{Fixture, create, name, new_guest};
+
+const ACTOR: &str = "uid:1000";
+
+fn label(text: &str) -> SnapshotLabel {
+    SnapshotLabel::parse(text).expect("label")
+}
+
+async fn end(store: &Store, operation: OperationId) {
+    store
+        .finish_operation(operation, None)
+        .await
+        .expect("finishes");
+}
+
+/// A guest that no operation works on.
+async fn idle(store: &Store, guest: &str) {
+    let (_, operation) = create(store, guest).await;
+    end(store, operation.id).await;
+}
+
+/// A snapshot from the intent to its record.
+async fn take(store: &Store, guest: &GuestName, text: &str) {
+    let begun = store.begin_snapshot(guest, &label(text), ACTOR).await;
+    let (_, operation) = begun.expect("begins");
+    store.file_work_done(guest).await.expect("done");
+    end(store, operation.id).await;
+}
+
+async fn labels(store: &Store) -> Vec<String> {
+    let all = store.snapshots().await.expect("reads");
+    let line = |one: innkeeper_model::Snapshot| format!("{}.{}", one.guest, one.label);
+    all.into_iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn a_snapshot_is_there_when_it_was_taken_and_an_intent_survives() {
+    let fixture = Fixture::new("10.100.0.0/16");
+    let web = name("web");
+    idle(&fixture.store, "web").await;
+    let begun = fixture
+        .store
+        .begin_snapshot(&web, &label("one"), ACTOR)
+        .await;
+    let (guest, operation) = begun.expect("begins");
+    assert_eq!(operation.verb, Verb::Snapshot);
+    assert_eq!(labels(&fixture.store).await, [""; 0], "not taken yet");
+
+    let fixture = fixture.reopened().await;
+    let store = &fixture.store;
+    assert_eq!(store.guest(&web).await.expect("reads"), Some(guest.clone()));
+    assert_eq!(guest.file_work, Some(FileWork::TakeSnapshot(label("one"))));
+    store.file_work_done(&web).await.expect("done");
+    end(store, operation.id).await;
+    assert_eq!(labels(store).await, ["web.one"]);
+    let after = store.guest(&web).await.expect("reads").expect("there");
+    assert_eq!(after.file_work, None);
+
+    let again = store.begin_snapshot(&web, &label("one"), ACTOR).await;
+    assert_eq!(again.expect_err("refused").code(), Code::SnapshotExists);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_to_be_deleted_is_not_one_any_more() {
+    let fixture = Fixture::new("10.100.0.0/16");
+    let (store, web) = (&fixture.store, name("web"));
+    idle(store, "web").await;
+    take(store, &web, "one").await;
+    let begun = store
+        .begin_snapshot_removal(&web, &label("one"), ACTOR)
+        .await;
+    let (guest, operation) = begun.expect("begins");
+    assert_eq!(
+        (operation.verb, guest.file_work),
+        (
+            Verb::DeleteSnapshot,
+            Some(FileWork::DeleteSnapshot(label("one")))
+        )
+    );
+    assert_eq!(labels(store).await, [""; 0]);
+    end(store, operation.id).await;
+    // Its removal failed: until it succeeds, nothing else is done with these files.
+    let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
+    let refused = refused.expect_err("refused");
+    assert!(matches!(refused, StoreError::FilesBusy { .. }), "{refused}");
+    store.file_work_done(&web).await.expect("done");
+    take(store, &web, "two").await;
+    let missing = store
+        .begin_snapshot_restore(&web, &label("one"), ACTOR)
+        .await;
+    assert_eq!(missing.expect_err("refused").code(), Code::SnapshotNotFound);
+}
+
+#[tokio::test]
+async fn a_guests_snapshots_go_with_it() {
+    let fixture = Fixture::new("10.100.0.0/16");
+    let (store, web) = (&fixture.store, name("web"));
+    idle(store, "web").await;
+    idle(store, "db").await;
+    take(store, &web, "one").await;
+    take(store, &name("db"), "one").await;
+    let destroyed = store
+        .set_want(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .await;
+    destroyed.expect("is to go");
+    let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
+    assert_eq!(refused.expect_err("refused").code(), Code::GuestBusy);
+    store.forget_guest(&web, None).await.expect("forgets");
+    assert_eq!(labels(store).await, ["db.one"]);
+}
+
+#[tokio::test]
+async fn a_copy_is_a_guest_of_its_own_and_needs_an_origin_that_stays() {
+    let fixture = Fixture::new("10.100.0.0/16");
+    let (store, web) = (&fixture.store, name("web"));
+    let copy = |snapshot: Option<&str>| NewGuest {
+        origin: Some(Origin {
+            guest: name("web"),
+            snapshot: snapshot.map(label),
+        }),
+        ..new_guest("copy")
+    };
+    let refusal = async |new: NewGuest| {
+        let refused = store.create_guest(new, ACTOR).await;
+        refused.expect_err("refused").code()
+    };
+    assert_eq!(refusal(copy(None)).await, Code::GuestNotFound);
+    let (_, creating) = create(store, "web").await;
+    assert_eq!(refusal(copy(None)).await, Code::GuestBusy);
+    end(store, creating.id).await;
+    assert_eq!(refusal(copy(Some("one"))).await, Code::SnapshotNotFound);
+    take(store, &web, "one").await;
+
+    let (guest, operation) = store
+        .create_guest(copy(Some("one")), ACTOR)
+        .await
+        .expect("creates");
+    assert_eq!((operation.verb, guest.slot.number()), (Verb::Fork, 2));
+    let origin = copy(Some("one")).origin.map(FileWork::CopyOf);
+    assert_eq!(guest.file_work, origin);
+    assert_eq!(refusal(copy(None)).await, Code::GuestExists);
+    store.file_work_done(&guest.name).await.expect("done");
+    assert_eq!(labels(store).await, ["web.one"], "it has none of its own");
+
+    store
+        .set_want(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .await
+        .expect("is to go");
+    let third = NewGuest {
+        name: name("third"),
+        ..copy(None)
+    };
+    assert_eq!(refusal(third).await, Code::GuestBusy);
+}
