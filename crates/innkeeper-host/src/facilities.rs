@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::Stream;
-use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::preview::Meta;
-use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, UnitPhase};
+use innkeeper_model::{
+    BuildProgress, Guest, GuestName, Installable, SnapshotLabel, StorePath, UnitPhase,
+};
 use tokio::sync::broadcast;
 
 use crate::HostError;
@@ -152,14 +154,76 @@ pub trait Evaluator: Send + Sync {
     async fn check(&self) -> Vec<Check>;
 }
 
-/// File trees of guests.
+/// A snapshot on the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundSnapshot {
+    /// Whose files.
+    pub guest: GuestName,
+    /// What it is called.
+    pub label: SnapshotLabel,
+    /// What it is called on the host, for [`Resource::sweep`].
+    pub object: String,
+}
+
+/// File trees of guests, and snapshots of them. A guest's snapshots are part of what it has of this resource.
 #[async_trait]
 pub trait Rootfs: Resource {
-    /// Makes the guest's file tree if there is none. A tree is there whole or not at all.
+    /// Makes the guest's file tree if there is none: as a copy, if that is its [file work], and empty otherwise. A
+    /// tree is there whole or not at all.
+    ///
+    /// [file work]: innkeeper_model::FileWork::CopyOf
     ///
     /// # Errors
     /// When it cannot be made, for lack of space above all; then nothing of it is left.
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError>;
+
+    /// Refuses while there is no room for another tree or snapshot.
+    ///
+    /// # Errors
+    /// When there is none, or that cannot be found out.
+    async fn require_room(&self) -> Result<(), HostError>;
+
+    /// Whether a guest's files can be copied while it runs, as they are at one moment.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn copies_while_running(&self, guest: &GuestName) -> Result<bool, HostError>;
+
+    /// Takes a snapshot of the guest's files, in place of one of that label: nobody knows of it, or this was begun
+    /// before.
+    ///
+    /// # Errors
+    /// When it cannot be taken; then nothing of it is left.
+    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError>;
+
+    /// The snapshots of all guests.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError>;
+
+    /// Makes the guest's files be as in a snapshot, which stays. The guest must not run. However it ends, there is
+    /// one whole tree.
+    ///
+    /// # Errors
+    /// When there is no such snapshot, or it cannot be done; then [`Self::ensure`] has the former files.
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError>;
+
+    /// Deletes a snapshot, or what is left of one.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    async fn delete_snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError>;
+
+    /// Where the files are and how full that is.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn pool(&self) -> Result<PoolReport, HostError>;
 }
 
 /// Keys and credentials in the guest's file tree.
@@ -172,6 +236,13 @@ pub trait Secrets: Send + Sync {
     /// # Errors
     /// When a file cannot be read or written.
     async fn ensure(&self, guest: &Guest) -> Result<String, HostError>;
+
+    /// Removes from a file tree that was copied what made it `former`: host keys, machine id, host name. The guest
+    /// must not run.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    async fn forget_identity(&self, guest: &Guest, former: &GuestName) -> Result<(), HostError>;
 
     /// Looks at what this needs of the host, without changing anything.
     async fn check(&self) -> Vec<Check>;

@@ -7,12 +7,19 @@
 //! | `GET /v1/doctor` | | [`DoctorReport`] |
 //! | `POST /v1/gc` | [`GcRequest`] | [`GcReport`] |
 //! | `GET /v1/slots` | | [`SlotReport`] |
+//! | `GET /v1/pool` | | [`PoolReport`] |
 //! | `GET /v1/guests` | | list of [`GuestView`] |
 //! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}` | | [`GuestView`] |
 //! | `DELETE /v1/guests/{name}` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/stop` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/fork` | [`ForkRequest`] | 202, [`Accepted`] |
+//! | `GET /v1/guests/{name}/snapshots` | | list of [`Snapshot`], the oldest first |
+//! | `POST /v1/guests/{name}/snapshots` | [`SnapshotRequest`] | 202, [`SnapshotAccepted`] |
+//! | `DELETE /v1/guests/{name}/snapshots/{label}` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/snapshots/{label}/restore` | | 202, [`Accepted`] |
+//! | `GET /v1/snapshots` | | list of [`Snapshot`], by guest |
 //! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
 //! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
@@ -45,6 +52,7 @@
 //! [`PreviewAccepted`]: crate::preview::api::PreviewAccepted
 //! [`PreviewExplanation`]: crate::preview::api::PreviewExplanation
 //! [`PreviewView`]: crate::preview::PreviewView
+//! [`Snapshot`]: crate::Snapshot
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 use std::net::Ipv4Addr;
@@ -54,7 +62,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Slot,
-    StorePath, UnitPhase,
+    SnapshotLabel, StorePath, UnitPhase,
 };
 
 /// How many deliveries are listed when no limit is given.
@@ -100,6 +108,37 @@ pub struct Accepted {
     pub operation: OperationId,
     /// The guest it concerns.
     pub guest: Option<GuestName>,
+}
+
+/// Asks for a snapshot of a guest's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRequest {
+    /// What to call it; a label is made up from the time when none is given.
+    #[serde(default)]
+    pub label: Option<SnapshotLabel>,
+}
+
+/// A snapshot will be taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotAccepted {
+    /// What is to be followed.
+    #[serde(flatten)]
+    pub accepted: Accepted,
+    /// What it will be called.
+    pub label: SnapshotLabel,
+}
+
+/// Asks for a guest that begins as a copy of this one: same closure, same limits, same files; another slot, host
+/// key and machine id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRequest {
+    /// The new guest's name.
+    pub name: GuestName,
+    /// The snapshot to begin from; the files as they are now when left out.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotLabel>,
 }
 
 /// A guest as lists show it: its record and what can be seen of it.
@@ -262,6 +301,49 @@ pub struct TakenSlot {
     pub kind: Option<GuestKind>,
     /// The guest's address.
     pub guest_address: Option<Ipv4Addr>,
+}
+
+/// Where guests keep their files, and how full it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// `dir` or `lvm-thin`.
+    pub driver: String,
+    /// The directory of the trees, or volume group and thin pool.
+    pub place: String,
+    /// How many bytes of files there is room for, those that are there included.
+    pub size_bytes: u64,
+    /// How much of that is in use, in percent.
+    pub data_percent: f64,
+    /// How much of a pool's room for its own tables is in use, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_percent: Option<f64>,
+    /// From how many percent on, of data or metadata, nothing is added to a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_percent: Option<u8>,
+    /// How many bytes must be free for something to be added to a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_free_bytes: Option<u64>,
+    /// What to do, when nothing is added any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The volumes in a pool.
+    pub volumes: Vec<PoolVolume>,
+}
+
+/// A volume in a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolVolume {
+    /// Its name.
+    pub name: String,
+    /// The guest that it belongs to.
+    pub guest: Option<GuestName>,
+    /// The snapshot that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotLabel>,
+    /// The most that it can hold.
+    pub size_bytes: u64,
+    /// How much of that it holds, shared or not, in percent; nothing while it is not active.
+    pub data_percent: Option<f64>,
 }
 
 /// A closure that `agent build` made, as kept for the next guest.

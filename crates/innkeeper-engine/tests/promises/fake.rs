@@ -5,21 +5,28 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use innkeeper_host::facilities::{
-    Built, Closures, Console, Facilities, Firewall, Found, Network, ProgressSink, Resource, Rootfs,
-    Secrets, UnitSeen, Units,
+    Built, Closures, Console, Facilities, Firewall, Found, FoundSnapshot, Network, ProgressSink,
+    Resource, Rootfs, Secrets, UnitSeen, Units,
 };
 use innkeeper_host::rootfs::RootfsError;
 use innkeeper_host::unit::ExecSession;
 use innkeeper_host::{FileError, HostError};
-use innkeeper_model::api::{Check, ExecRequest};
-use innkeeper_model::{Guest, GuestName, Installable, StorePath, UnitPhase};
+use innkeeper_model::api::{Check, ExecRequest, PoolReport};
+use innkeeper_model::{
+    FileWork, Guest, GuestName, Installable, Origin, SnapshotLabel, StorePath, UnitPhase,
+};
 use tokio::sync::{Notify, broadcast};
 
 /// What there is on the fake host, and what is to fail.
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) roots: BTreeSet<GuestName>,
-    pub(crate) trees: BTreeSet<GuestName>,
+    pub(crate) trees: BTreeMap<GuestName, String>,
+    pub(crate) snapshots: BTreeMap<(GuestName, SnapshotLabel), String>,
+    /// Whether trees are such that they can be copied only while the guest does not run.
+    pub(crate) plain: bool,
+    /// Whether there is no room for more.
+    pub(crate) full: bool,
     pub(crate) links: BTreeSet<GuestName>,
     pub(crate) units: BTreeMap<GuestName, UnitPhase>,
     /// Calls, such as `rootfs.ensure`, with how often they fail.
@@ -29,9 +36,17 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Whoever has a tree or a snapshot.
+    fn owners_of_files(&self) -> Vec<GuestName> {
+        let snapshots = self.snapshots.keys().map(|(guest, _)| guest);
+        let all: BTreeSet<_> = self.trees.keys().chain(snapshots).cloned().collect();
+        all.into_iter().collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.roots.is_empty()
             && self.trees.is_empty()
+            && self.snapshots.is_empty()
             && self.links.is_empty()
             && self.units.is_empty()
     }
@@ -129,7 +144,7 @@ impl Resource for Part {
         let world = self.host.world();
         let names: Vec<GuestName> = match self.kind {
             "closure" => world.roots.iter().cloned().collect(),
-            "rootfs" => world.trees.iter().cloned().collect(),
+            "rootfs" => world.owners_of_files(),
             "network" => world.links.iter().cloned().collect(),
             _ => world.units.keys().cloned().collect(),
         };
@@ -150,7 +165,9 @@ impl Resource for Part {
             }
             "rootfs" => {
                 self.call("rootfs.remove", Some(guest))?;
-                self.host.world().trees.remove(guest);
+                let mut world = self.host.world();
+                world.trees.remove(guest);
+                world.snapshots.retain(|(of, _), _| of != guest);
             }
             "network" => {
                 self.call("network.remove", Some(guest))?;
@@ -167,7 +184,13 @@ impl Resource for Part {
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
         match &found.guest {
             Some(guest) => self.remove(guest).await,
-            None => Ok(()),
+            None => {
+                let mut world = self.host.world();
+                world
+                    .snapshots
+                    .retain(|(guest, label), _| format!("{guest}.{label}") != found.object);
+                Ok(())
+            }
         }
     }
 
@@ -207,8 +230,76 @@ impl Closures for Part {
 impl Rootfs for Part {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
         self.call("rootfs.ensure", Some(&guest.name))?;
-        self.host.world().trees.insert(guest.name.clone());
+        let mut world = self.host.world();
+        let files = match &guest.file_work {
+            Some(FileWork::CopyOf(Origin { guest, snapshot })) => match snapshot {
+                None => world.trees.get(guest).cloned(),
+                Some(label) => world
+                    .snapshots
+                    .get(&(guest.clone(), label.clone()))
+                    .cloned(),
+            },
+            _ => Some(String::new()),
+        };
+        let files = files.ok_or_else(|| injected("rootfs.ensure of nothing"))?;
+        world.trees.entry(guest.name.clone()).or_insert(files);
         Ok(())
+    }
+
+    async fn require_room(&self) -> Result<(), HostError> {
+        match self.host.world().full {
+            true => Err(injected("rootfs.require_room")),
+            false => Ok(()),
+        }
+    }
+
+    async fn copies_while_running(&self, _: &GuestName) -> Result<bool, HostError> {
+        Ok(!self.host.world().plain)
+    }
+
+    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        self.call("rootfs.snapshot", Some(guest))?;
+        let mut world = self.host.world();
+        let files = world.trees.get(guest).cloned().unwrap_or_default();
+        world
+            .snapshots
+            .insert((guest.clone(), label.clone()), files);
+        Ok(())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+        let world = self.host.world();
+        let found = world.snapshots.keys().map(|(guest, label)| FoundSnapshot {
+            guest: guest.clone(),
+            label: label.clone(),
+            object: format!("{guest}.{label}"),
+        });
+        Ok(found.collect())
+    }
+
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        self.call("rootfs.restore", Some(guest))?;
+        let mut world = self.host.world();
+        let key = (guest.clone(), label.clone());
+        let files = world.snapshots.get(&key).cloned();
+        let files = files.ok_or_else(|| injected("rootfs.restore of nothing"))?;
+        world.trees.insert(guest.clone(), files);
+        Ok(())
+    }
+
+    async fn delete_snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        self.call("rootfs.delete_snapshot", Some(guest))?;
+        let key = (guest.clone(), label.clone());
+        self.host.world().snapshots.remove(&key);
+        Ok(())
+    }
+
+    async fn pool(&self) -> Result<PoolReport, HostError> {
+        Err(injected("rootfs.pool"))
     }
 }
 
@@ -217,6 +308,10 @@ impl Secrets for Part {
     async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
         self.call("secrets.ensure", Some(&guest.name))?;
         Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    async fn forget_identity(&self, guest: &Guest, _: &GuestName) -> Result<(), HostError> {
+        self.call("secrets.forget_identity", Some(&guest.name))
     }
 
     async fn check(&self) -> Vec<Check> {

@@ -15,10 +15,10 @@ use innkeeper_store::Store;
 
 use crate::fake::{FakeHost, a_closure};
 
-struct Inn {
+pub(crate) struct Inn {
     _directory: tempfile::TempDir,
-    host: FakeHost,
-    engine: Engine,
+    pub(crate) host: FakeHost,
+    pub(crate) engine: Engine,
 }
 
 fn engine(host: &FakeHost, directory: &Path) -> Engine {
@@ -38,7 +38,7 @@ fn engine(host: &FakeHost, directory: &Path) -> Engine {
     Engine::new(config, store, host.facilities(), features, None)
 }
 
-fn inn() -> Inn {
+pub(crate) fn inn() -> Inn {
     let directory = tempfile::tempdir().expect("tempdir");
     let host = FakeHost::new();
     let engine = engine(&host, directory.path());
@@ -50,7 +50,7 @@ fn inn() -> Inn {
 }
 
 impl Inn {
-    fn request(name: &str) -> CreateRequest {
+    pub(crate) fn request(name: &str) -> CreateRequest {
         CreateRequest {
             name: Some(self::name(name)),
             closure: Some(a_closure()),
@@ -58,7 +58,7 @@ impl Inn {
         }
     }
 
-    async fn end_of(&self, accepted: Accepted) -> Operation {
+    pub(crate) async fn end_of(&self, accepted: Accepted) -> Operation {
         let mut news = self.engine.journal().listen();
         loop {
             let operation = self
@@ -77,7 +77,7 @@ impl Inn {
         }
     }
 
-    async fn create(&self, name: &str) -> Operation {
+    pub(crate) async fn create(&self, name: &str) -> Operation {
         let accepted = self
             .engine
             .create(Self::request(name), "test")
@@ -86,7 +86,7 @@ impl Inn {
         self.end_of(accepted).await
     }
 
-    async fn destroy(&self, name: &str) -> Operation {
+    pub(crate) async fn destroy(&self, name: &str) -> Operation {
         let accepted = self
             .engine
             .destroy(&self::name(name), "test")
@@ -95,7 +95,7 @@ impl Inn {
         self.end_of(accepted).await
     }
 
-    async fn state(&self, name: &str) -> Option<GuestState> {
+    pub(crate) async fn state(&self, name: &str) -> Option<GuestState> {
         let guests = self.engine.list().await.expect("listed");
         guests
             .iter()
@@ -104,7 +104,7 @@ impl Inn {
     }
 
     #[expect(clippy::panic, reason = "a test fails with a panic")]
-    async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
         for _ in 0..1000 {
             if condition().await {
                 return;
@@ -115,7 +115,7 @@ impl Inn {
     }
 }
 
-fn name(text: &str) -> GuestName {
+pub(crate) fn name(text: &str) -> GuestName {
     GuestName::parse(text).expect("valid")
 }
 
@@ -181,7 +181,7 @@ async fn a_rollback_that_fails_keeps_the_record_until_all_is_gone() {
     inn.host.fail("unit.release", 1);
     inn.host.fail("rootfs.remove", 2);
     assert!(inn.create("web").await.failure.is_some());
-    assert!(inn.host.world().trees.contains(&name("web")));
+    assert!(inn.host.world().trees.contains_key(&name("web")));
     assert_eq!(
         inn.state("web").await,
         Some(GuestState::Failed),
@@ -270,13 +270,13 @@ async fn gc_removes_orphans_and_spares_guests() {
     inn.create("web").await;
     {
         let mut world = inn.host.world();
-        world.trees.insert(name("lost"));
+        world.trees.insert(name("lost"), String::new());
         world.links.insert(name("lost"));
     }
     let looked = inn.engine.gc(true).await.expect("looked");
     assert_eq!(looked.orphans.len(), 2);
     assert!(
-        inn.host.world().trees.contains(&name("lost")),
+        inn.host.world().trees.contains_key(&name("lost")),
         "a dry run removes nothing"
     );
     let swept = inn.engine.gc(false).await.expect("swept");
@@ -284,7 +284,7 @@ async fn gc_removes_orphans_and_spares_guests() {
         swept.orphans.iter().all(|orphan| orphan.removed),
         "{swept:?}"
     );
-    assert!(!inn.host.world().trees.contains(&name("lost")));
+    assert!(!inn.host.world().trees.contains_key(&name("lost")));
     assert_eq!(inn.state("web").await, Some(GuestState::Running));
     assert!(
         inn.engine

@@ -3,6 +3,7 @@
 //! A guest's tree is `<guests>/<name>/rootfs`. It is made aside as `<guests>/.<name>.new` and renamed
 //! into place, and renamed to `<guests>/.<name>.gone` before it is removed, so under the guest's name
 //! there is always a whole tree or none. A guest's name is a DNS label and never starts with a dot.
+//! Snapshots lie beside the tree: [`snapshots`].
 //!
 //! Nothing is synced to the disk, and correctness does not need it: a guest's record is written before
 //! its tree is made and deleted after its tree was removed. When the power goes, a tree may be missing
@@ -17,14 +18,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Guest, GuestName, Slot};
+use innkeeper_model::api::{Check, PoolReport, Verdict};
+use innkeeper_model::{Explain, FileWork, Guest, GuestName, Slot, SnapshotLabel};
 
 use super::{RootfsError, skeleton};
-use crate::facilities::{Found, Resource, Rootfs};
+use crate::facilities::{Found, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError};
+
+pub(super) mod snapshots;
 
 /// Where trees are, and when no more are made.
 #[derive(Clone, Debug)]
@@ -57,9 +60,9 @@ impl DirRootfs {
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DirConfig) -> Result<T, RootfsError> + Send + 'static,
-    ) -> Result<T, HostError> {
+    ) -> Result<T, RootfsError> {
         let config = Arc::clone(&self.config);
-        Ok(blocking(move || work(&config)).await?)
+        blocking(move || work(&config)).await
     }
 }
 
@@ -70,17 +73,17 @@ impl Resource for DirRootfs {
     }
 
     async fn observe(&self) -> Result<Vec<Found>, HostError> {
-        self.work(observe).await
+        Ok(self.work(observe).await?)
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
         let guest = guest.clone();
-        self.work(move |config| remove(config, &guest)).await
+        Ok(self.work(move |config| remove(config, &guest)).await?)
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
         let object = found.object.clone();
-        self.work(move |config| sweep(config, &object)).await
+        Ok(self.work(move |config| sweep(config, &object)).await?)
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -94,8 +97,11 @@ impl Resource for DirRootfs {
 #[async_trait]
 impl Rootfs for DirRootfs {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+        if let Some(FileWork::CopyOf(origin)) = &guest.file_work {
+            return Ok(self.copy_guest(guest, origin).await?);
+        }
         let (name, slot) = (guest.name.clone(), guest.slot);
-        self.work(move |config| {
+        let made = self.work(move |config| {
             let place = Place::of(config, &name);
             if place.rootfs().is_dir() {
                 return Ok(());
@@ -103,18 +109,55 @@ impl Rootfs for DirRootfs {
             make_guests(config)?;
             require_space(config)?;
             // A directory without a tree is what somebody left who removed the tree by hand.
-            remove(config, &name)?;
-            let made = build(&place.new, config.user_ids, slot).and_then(|()| {
-                Ok(fs::rename(&place.new, &place.guest).on("create", &place.guest)?)
-            });
+            if place.snapshots().is_dir() {
+                tree::remove(&place.new)?;
+            } else {
+                remove(config, &name)?;
+            }
+            let made = build(&place.new, config.user_ids, slot).and_then(|()| place.occupy());
             if made.is_err()
                 && let Err(error) = tree::remove(&place.new)
             {
                 tracing::warn!("{}", innkeeper_model::chain(&error));
             }
             made
-        })
-        .await
+        });
+        Ok(made.await?)
+    }
+
+    async fn require_room(&self) -> Result<(), HostError> {
+        Ok(self.work(require_space).await?)
+    }
+
+    /// A copy takes its time, and a guest that writes meanwhile would tear it.
+    async fn copies_while_running(&self, _guest: &GuestName) -> Result<bool, HostError> {
+        Ok(false)
+    }
+
+    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        Ok(self.take(guest, label).await?)
+    }
+
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+        Ok(self.work(snapshots::list).await?)
+    }
+
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        Ok(self.bring_back(guest, label).await?)
+    }
+
+    async fn delete_snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        let (guest, label) = (guest.clone(), label.clone());
+        let deleted = self.work(move |config| snapshots::delete(config, &guest, &label));
+        Ok(deleted.await?)
+    }
+
+    async fn pool(&self) -> Result<PoolReport, HostError> {
+        Ok(self.work(pool).await?)
     }
 }
 
@@ -133,6 +176,15 @@ impl Place {
             new: at(format!(".{name}.new")),
             gone: at(format!(".{name}.gone")),
         }
+    }
+
+    /// Makes what was made aside the guest's. Snapshots that are there already stay.
+    fn occupy(&self) -> Result<(), RootfsError> {
+        if self.guest.is_dir() {
+            fs::rename(self.new.join("rootfs"), self.rootfs()).on("create", self.rootfs())?;
+            return Ok(tree::remove(&self.new)?);
+        }
+        Ok(fs::rename(&self.new, &self.guest).on("create", &self.guest)?)
     }
 
     pub(super) fn rootfs(&self) -> PathBuf {
@@ -205,6 +257,9 @@ pub(super) fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsE
 
 pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError> {
     let path = Path::new(object);
+    if let Some((guest, label)) = snapshots::at(config, path) {
+        return snapshots::delete(config, &guest, &label);
+    }
     let entry = match path.file_name() {
         Some(name) if path == config.guests.join(name) => Entry::of(name),
         _ => Entry::Foreign,
@@ -248,15 +303,37 @@ fn mode(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
 }
 
-/// Bytes that are free where the trees are, or would be.
-fn free(config: &DirConfig) -> Result<u64, RootfsError> {
+/// The file system on which the trees are, or would be.
+fn disk(config: &DirConfig) -> Result<rustix::fs::StatVfs, RootfsError> {
     let there = config
         .guests
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
-    let disk = rustix::fs::statvfs(there).on("look at", there)?;
+    Ok(rustix::fs::statvfs(there).on("look at", there)?)
+}
+
+/// Bytes that are free there.
+fn free(config: &DirConfig) -> Result<u64, RootfsError> {
+    let disk = disk(config)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn pool(config: &DirConfig) -> Result<PoolReport, RootfsError> {
+    let disk = disk(config)?;
+    let permille = 1000 - disk.f_bavail.saturating_mul(1000) / disk.f_blocks.max(1);
+    let full = require_space(config).err();
+    Ok(PoolReport {
+        driver: "dir".to_owned(),
+        place: config.guests.display().to_string(),
+        size_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+        data_percent: f64::from(u32::try_from(permille).unwrap_or(0)) / 10.0,
+        metadata_percent: None,
+        limit_percent: None,
+        min_free_bytes: Some(config.min_free),
+        remedy: full.and_then(|full| full.remedy()),
+        volumes: Vec::new(),
+    })
 }
 
 pub(super) fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
@@ -279,7 +356,7 @@ fn check_space(config: &DirConfig) -> Check {
                 _ => Verdict::Ok,
             };
             let finding = format!(
-                "{path} has {} MiB left; a new guest needs {} MiB",
+                "{path} has {} MiB left; a new guest or snapshot needs {} MiB",
                 free >> 20,
                 config.min_free.div_ceil(1 << 20)
             );
@@ -291,7 +368,7 @@ fn check_space(config: &DirConfig) -> Check {
         verdict,
         finding,
         remedy: (verdict != Verdict::Ok).then(|| {
-            format!("Destroy guests that are no longer needed, or free space on the disk that holds {path}.")
+            format!("Destroy guests and delete snapshots that are no longer needed, or free space on the disk that holds {path}.")
         }),
     }
 }

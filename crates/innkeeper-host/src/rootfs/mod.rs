@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, GuestName, SnapshotLabel};
 
 use crate::FileError;
 use crate::command::CommandError;
@@ -26,7 +26,7 @@ pub enum RootfsError {
     File(#[from] FileError),
     /// So little space is left that no further tree is made.
     #[error(
-        "{} has {free_mib} MiB left; a new guest needs {needed_mib} MiB",
+        "{} has {free_mib} MiB left; a new guest or snapshot needs {needed_mib} MiB",
         path.display(),
         free_mib = free >> 20,
         needed_mib = needed.div_ceil(1 << 20)
@@ -58,6 +58,29 @@ pub enum RootfsError {
         #[source]
         source: CommandError,
     },
+    /// `cp` did not copy a tree.
+    #[error("cannot copy {}", path.display())]
+    Copy {
+        /// What was to be copied.
+        path: PathBuf,
+        /// What the program said.
+        #[source]
+        source: CommandError,
+    },
+    /// There is nothing to copy.
+    #[error("guest '{guest}' has no file tree")]
+    NoTree {
+        /// Whose files were to be copied.
+        guest: GuestName,
+    },
+    /// There is no such snapshot on the host.
+    #[error("guest '{guest}' has no snapshot '{label}'")]
+    NoSnapshot {
+        /// The guest.
+        guest: GuestName,
+        /// The label.
+        label: SnapshotLabel,
+    },
     /// LVM answered in a form that we do not know.
     #[error("cannot understand what lvs reports about the volume group '{group}'")]
     Report {
@@ -74,7 +97,9 @@ pub enum RootfsError {
         pool: String,
     },
     /// The pool is so full that no further volume is made in it.
-    #[error("the thin pool '{pool}' is nearly full ({used}); no guest is added from {limit} % on")]
+    #[error(
+        "the thin pool '{pool}' is nearly full ({used}); no guest or snapshot is added from {limit} % on"
+    )]
     PoolFull {
         /// Volume group and pool.
         pool: String,
@@ -90,8 +115,14 @@ impl Explain for RootfsError {
         match self {
             Self::File(error) => error.code_or(Code::RootfsFailed),
             Self::DiskFull { .. } | Self::PoolFull { .. } => Code::DiskFull,
-            Self::Volume { source, .. } => source.code_or(Code::RootfsFailed),
-            Self::Foreign { .. } | Self::Report { .. } | Self::NoPool { .. } => Code::RootfsFailed,
+            Self::Volume { source, .. } | Self::Copy { source, .. } => {
+                source.code_or(Code::RootfsFailed)
+            }
+            Self::NoSnapshot { .. } => Code::SnapshotNotFound,
+            Self::Foreign { .. }
+            | Self::Report { .. }
+            | Self::NoPool { .. }
+            | Self::NoTree { .. } => Code::RootfsFailed,
         }
     }
 
@@ -106,14 +137,20 @@ impl Explain for RootfsError {
                 })
             }),
             Self::DiskFull { path, .. } => Some(format!(
-                "Destroy guests that are no longer needed (`agent list`), or free space on the disk that holds {}.",
+                "Destroy guests (`agent list`) and delete snapshots (`agent snapshots`) that are no longer needed, or free space on the disk that holds {}.",
                 path.display()
             )),
             Self::PoolFull {
                 pool, used, limit, ..
             } => Some(lvm::make_room(pool, *used, *limit)),
             Self::NoPool { pool } => Some(lvm::make_pool(pool)),
-            Self::Volume { source, .. } => source.remedy(),
+            Self::Volume { source, .. } | Self::Copy { source, .. } => source.remedy(),
+            Self::NoTree { guest } => Some(format!(
+                "`agent start {guest}` makes one; a guest that never ran has nothing to copy."
+            )),
+            Self::NoSnapshot { guest, .. } => Some(format!(
+                "`agent snapshots {guest}` shows the snapshots there are."
+            )),
             Self::Foreign { .. } | Self::Report { .. } => None,
         }
     }

@@ -94,6 +94,13 @@ impl Explain for SecretsError {
     }
 }
 
+const SSH: &str = "etc/ssh";
+const MACHINE_ID: &str = "etc/machine-id";
+
+/// What else must not be the same in two guests: D-Bus's copy of the machine id, and what systemd seeds random
+/// numbers with.
+const IDENTITY: [&str; 2] = ["var/lib/dbus/machine-id", "var/lib/systemd/random-seed"];
+
 const HOST_KEY: &str = "etc/ssh/ssh_host_ed25519_key";
 const HOST_KEY_PUBLIC: &str = "etc/ssh/ssh_host_ed25519_key.pub";
 const AUTHORIZED_KEYS: &str = "etc/ssh/authorized_keys.d/agent";
@@ -154,6 +161,13 @@ impl facilities::Secrets for GuestSecrets {
             .await?)
     }
 
+    async fn forget_identity(&self, guest: &Guest, former: &GuestName) -> Result<(), HostError> {
+        let (of, former) = (guest.clone(), former.clone());
+        Ok(self
+            .work(move |config| Inside::of(config, &of)?.forget_identity(&former))
+            .await?)
+    }
+
     async fn check(&self) -> Vec<Check> {
         self.work(|config| {
             Ok(vec![
@@ -197,6 +211,29 @@ impl<'a> Inside<'a> {
             source,
         })?;
         self.write_host_key(made)
+    }
+
+    /// Removes what made a copied tree another guest. An empty `machine-id` is filled in at the next boot
+    /// (machine-id(5)); what is removed is made anew, by us or by the guest.
+    fn forget_identity(&self, former: &GuestName) -> Result<(), SecretsError> {
+        let directory = Path::new(SSH);
+        for name in self.tree.list(directory)? {
+            if name.as_encoded_bytes().starts_with(b"ssh_host_") {
+                self.tree.remove(&directory.join(name))?;
+            }
+        }
+        for path in IDENTITY {
+            self.tree.remove(Path::new(path))?;
+        }
+        self.tree
+            .write(Path::new(MACHINE_ID), b"", self.owner(0, 0), 0o444)?;
+        for (path, text) in names(former) {
+            let found = self.tree.read(Path::new(path), text.len());
+            if found.is_ok_and(|found| found == text.as_bytes()) {
+                self.tree.remove(Path::new(path))?;
+            }
+        }
+        Ok(())
     }
 
     fn owner(&self, uid: u32, gid: u32) -> Owner {
@@ -306,15 +343,19 @@ impl<'a> Inside<'a> {
             }
             self.write("etc/resolv.conf", &text)?;
         }
-        let name = &self.guest.name;
-        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {name}\n");
-        for (path, text) in [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)] {
+        for (path, text) in names(&self.guest.name) {
             if !self.tree.exists(Path::new(path))? {
                 self.write(path, &text)?;
             }
         }
         Ok(())
     }
+}
+
+/// The files that tell a guest its name.
+fn names(name: &GuestName) -> [(&'static str, String); 2] {
+    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {name}\n");
+    [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)]
 }
 
 /// How many name servers the C library looks at (resolv.conf(5), `MAXNS`).

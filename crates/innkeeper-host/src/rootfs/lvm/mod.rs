@@ -19,18 +19,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Explain, Guest, GuestName, Slot};
+use innkeeper_model::api::{Check, PoolReport, Verdict};
+use innkeeper_model::{Explain, FileWork, Guest, GuestName, Slot, SnapshotLabel};
 use tokio::sync::Mutex;
 
 use super::dir::{self, DirConfig, Place};
 use super::{DirRootfs, RootfsError};
-use crate::facilities::{Found, Resource, Rootfs};
+use crate::facilities::{Found, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
 use crate::{FileError, FileErrorExt, HostError};
 
 mod report;
+mod snapshots;
 mod tools;
 
 pub use report::PoolUse;
@@ -88,6 +89,10 @@ impl LvmRootfs {
         template_volume(self.config.size)
     }
 
+    fn volume(&self, name: &str) -> Volume {
+        Volume::of(name, &self.template_volume())
+    }
+
     /// Does file work on a thread that may wait for the disk.
     async fn work<T: Send + 'static>(
         &self,
@@ -99,45 +104,56 @@ impl LvmRootfs {
 
     async fn observe_volumes(&self) -> Result<Vec<Found>, RootfsError> {
         let volumes = self.tools().volumes().await?;
-        let template = self.template_volume();
         let mut found = Vec::new();
         for name in volumes.thin(&self.config.pool) {
-            let guest = match Volume::of(name, &template) {
-                Volume::Guest(guest) => Some(guest),
-                Volume::Leftover => None,
-                Volume::Template | Volume::Foreign => continue,
-            };
+            let volume = self.volume(name);
+            if matches!(volume, Volume::Template | Volume::Foreign) {
+                continue;
+            }
+            let guest = volume.guest().cloned();
             let object = self.tools().name(name);
             found.push(Found { guest, object });
         }
         Ok(found)
     }
 
-    async fn ensure_tree(&self, guest: &Guest) -> Result<(), RootfsError> {
+    async fn ensure_tree(&self, guest: &Guest) -> Result<(), HostError> {
         let name = guest.name.clone();
         let point = Place::of(&self.config.dir, &name).rootfs();
-        if self.tools().is_mounted(&point)? {
+        if self.tools().is_mounted(&point).map_err(RootfsError::from)? {
             return Ok(());
         }
         let volume = guest_volume(&name);
         let volumes = self.tools().volumes().await?;
-        let is_there = volumes.has(&self.config.pool, &volume);
+        let is_there = self.settle(&name, &volumes).await?;
         if !is_there {
             if holds_something(&point)? {
                 return Ok(());
             }
-            self.require_room(&volumes).await?;
-            let template = self.ensure_template().await?;
-            self.tools().snapshot(&template, &volume).await?;
+            match &guest.file_work {
+                Some(FileWork::CopyOf(origin)) => self.copy_volume(guest, origin, &volumes).await?,
+                _ => self.make_volume(&volume, &volumes).await?,
+            }
+            // What was copied may be a directory.
+            if holds_something(&point)? {
+                return Ok(());
+            }
         }
         let mounted = self.mount(&name, &volume, is_there).await;
         if mounted.is_err()
             && !is_there
-            && let Err(error) = self.remove_tree(&name).await
+            && let Err(error) = self.tools().remove(&volume).await
         {
             tracing::warn!("{}", innkeeper_model::chain(&error));
         }
-        mounted
+        Ok(mounted?)
+    }
+
+    /// Makes the volume of a new guest.
+    async fn make_volume(&self, volume: &str, volumes: &Volumes) -> Result<(), RootfsError> {
+        self.require_pool(volumes).await?;
+        let template = self.ensure_template().await?;
+        self.tools().snapshot(&template, volume).await
     }
 
     /// Mounts a guest's volume; a new one is active.
@@ -165,7 +181,7 @@ impl LvmRootfs {
     }
 
     /// Refuses another volume when the pool is nearly full.
-    async fn require_room(&self, volumes: &Volumes) -> Result<(), RootfsError> {
+    async fn require_pool(&self, volumes: &Volumes) -> Result<(), RootfsError> {
         let (pool, limit) = (self.pool(), self.config.limit);
         match self.used(volumes).await? {
             None => Err(RootfsError::NoPool { pool }),
@@ -222,19 +238,20 @@ impl LvmRootfs {
     async fn remove_tree(&self, name: &GuestName) -> Result<(), RootfsError> {
         let point = Place::of(&self.config.dir, name).rootfs();
         self.tools().unmount(&point).await?;
-        let volume = guest_volume(name);
         let volumes = self.tools().volumes().await?;
-        if volumes.has(&self.config.pool, &volume) {
-            self.tools().remove(&volume).await?;
+        for volume in volumes.thin(&self.config.pool) {
+            if self.volume(volume).guest() == Some(name) {
+                self.tools().remove(volume).await?;
+            }
         }
         let name = name.clone();
         self.work(move |config| dir::remove(config, &name)).await
     }
 
     async fn sweep_volume(&self, volume: &str) -> Result<(), RootfsError> {
-        match Volume::of(volume, &self.template_volume()) {
-            Volume::Guest(name) => self.remove_tree(&name).await,
-            Volume::Leftover => self.tools().remove(volume).await,
+        match self.volume(volume) {
+            Volume::Guest(name) | Volume::Part(name) => self.remove_tree(&name).await,
+            Volume::Leftover | Volume::Snapshot(..) => self.tools().remove(volume).await,
             Volume::Template | Volume::Foreign => Err(RootfsError::Foreign {
                 object: self.tools().name(volume),
                 path: self.config.dir.guests.clone(),
@@ -269,8 +286,9 @@ impl LvmRootfs {
                     used if used.reaches(limit - limit / 8) => Verdict::Warning,
                     _ => Verdict::Ok,
                 };
-                let finding =
-                    format!("the thin pool {pool}: {used}; no guest is added from {limit} % on");
+                let finding = format!(
+                    "the thin pool {pool}: {used}; no guest or snapshot is added from {limit} % on"
+                );
                 let remedy = (verdict != Verdict::Ok).then(|| make_room(&pool, used, limit));
                 (verdict, finding, remedy)
             }
@@ -323,7 +341,39 @@ impl Resource for LvmRootfs {
 #[async_trait]
 impl Rootfs for LvmRootfs {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
-        Ok(self.ensure_tree(guest).await?)
+        self.ensure_tree(guest).await
+    }
+
+    async fn require_room(&self) -> Result<(), HostError> {
+        Ok(self.require_pool(&self.tools().volumes().await?).await?)
+    }
+
+    async fn copies_while_running(&self, guest: &GuestName) -> Result<bool, HostError> {
+        Ok(self.has_volume(guest).await?)
+    }
+
+    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        self.take(guest, label).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+        Ok(self.list().await?)
+    }
+
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+        self.bring_back(guest, label).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        self.delete(guest, label).await
+    }
+
+    async fn pool(&self) -> Result<PoolReport, HostError> {
+        Ok(self.report().await?)
     }
 }
 
@@ -352,7 +402,7 @@ pub(super) fn make_room(pool: &str, used: PoolUse, limit: u8) -> String {
         commands.push(format!("`lvextend --poolmetadatasize +256M {pool}`"));
     }
     format!(
-        "Destroy guests that are no longer needed (`agent list`), or extend the pool: {}; `vgs` shows what its volume \
+        "Destroy guests (`agent list`) and delete snapshots (`agent snapshots`) that are no longer needed, or extend the pool: {}; `vgs` shows what its volume \
          group has left.",
         commands.join(" and ")
     )

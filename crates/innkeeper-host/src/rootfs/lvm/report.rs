@@ -2,14 +2,21 @@
 
 use std::fmt;
 
-use innkeeper_model::GuestName;
+use innkeeper_model::{GuestName, SnapshotLabel};
 use serde::Deserialize;
 
 /// What is asked for: every column that [`Row`] has.
-pub(super) const COLUMNS: &str = "lv_name,lv_attr,pool_lv,data_percent,metadata_percent";
+pub(super) const COLUMNS: &str = "lv_name,lv_attr,lv_size,pool_lv,data_percent,metadata_percent";
 
 /// What the names of guests' volumes begin with.
 const GUEST: &str = "innkeeper-guest-";
+
+/// What the names of snapshots begin with; the guest, a dot and the label follow. Neither has dots in it.
+const SNAPSHOT: &str = "innkeeper-snap-";
+
+/// What a volume is called that is to take the place of a guest's, and what it is called then.
+const NEW: &str = "innkeeper-restore-";
+const GONE: &str = "innkeeper-gone-";
 
 /// What the names of templates begin with; their size in bytes follows.
 const TEMPLATE: &str = "innkeeper-template-";
@@ -22,6 +29,21 @@ pub(super) fn guest_volume(guest: &GuestName) -> String {
     format!("{GUEST}{guest}")
 }
 
+/// The name of a snapshot's volume.
+pub(super) fn snapshot_volume(guest: &GuestName, label: &SnapshotLabel) -> String {
+    format!("{SNAPSHOT}{guest}.{label}")
+}
+
+/// The name of the volume that is to take the place of a guest's.
+pub(super) fn new_volume(guest: &GuestName) -> String {
+    format!("{NEW}{guest}")
+}
+
+/// The name of a guest's volume of which another one takes the place.
+pub(super) fn gone_volume(guest: &GuestName) -> String {
+    format!("{GONE}{guest}")
+}
+
 /// The name of the template for volumes of so many bytes.
 pub(super) fn template_volume(size: u64) -> String {
     format!("{TEMPLATE}{size}")
@@ -31,6 +53,9 @@ pub(super) fn template_volume(size: u64) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
     Guest(GuestName),
+    Snapshot(GuestName, SnapshotLabel),
+    /// Something that is there while a guest's volume is replaced.
+    Part(GuestName),
     Template,
     Leftover,
     Foreign,
@@ -39,8 +64,16 @@ pub(super) enum Volume {
 impl Volume {
     /// `template` is the name of the template in use; those of other sizes are left over.
     pub(super) fn of(name: &str, template: &str) -> Self {
-        if let Some(guest) = name.strip_prefix(GUEST) {
-            return GuestName::parse(guest).map_or(Self::Foreign, Self::Guest);
+        let guest = |name| GuestName::parse(name).ok();
+        if let Some(rest) = name.strip_prefix(GUEST) {
+            return guest(rest).map_or(Self::Foreign, Self::Guest);
+        }
+        if let Some(rest) = name.strip_prefix(NEW).or(name.strip_prefix(GONE)) {
+            return guest(rest).map_or(Self::Foreign, Self::Part);
+        }
+        if let Some((rest, label)) = (name.strip_prefix(SNAPSHOT)).and_then(|r| r.split_once('.')) {
+            let snapshot = guest(rest).zip(SnapshotLabel::parse(label).ok());
+            return snapshot.map_or(Self::Foreign, |(guest, label)| Self::Snapshot(guest, label));
         }
         if name == template {
             return Self::Template;
@@ -52,6 +85,16 @@ impl Volume {
             Self::Leftover
         } else {
             Self::Foreign
+        }
+    }
+}
+
+impl Volume {
+    /// The guest that it belongs to.
+    pub(super) fn guest(&self) -> Option<&GuestName> {
+        match self {
+            Self::Guest(guest) | Self::Snapshot(guest, _) | Self::Part(guest) => Some(guest),
+            Self::Template | Self::Leftover | Self::Foreign => None,
         }
     }
 }
@@ -108,13 +151,22 @@ struct Part {
     lv: Vec<Row>,
 }
 
+/// One volume, in the report's words.
 #[derive(Debug, Deserialize)]
-struct Row {
-    lv_name: String,
+pub(super) struct Row {
+    pub(super) lv_name: String,
     lv_attr: String,
+    lv_size: String,
     pool_lv: String,
-    data_percent: String,
+    pub(super) data_percent: String,
     metadata_percent: String,
+}
+
+impl Row {
+    /// Its size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.lv_size.parse().unwrap_or(0)
+    }
 }
 
 impl Volumes {
@@ -139,12 +191,20 @@ impl Volumes {
         }
     }
 
+    /// The size of a volume in bytes; 0 when there is none of that name.
+    pub(super) fn size(&self, name: &str) -> u64 {
+        let row = self.0.iter().find(|row| row.lv_name == name);
+        row.map_or(0, Row::size)
+    }
+
+    /// The thin volumes in a pool.
+    pub(super) fn rows<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Row> {
+        self.0.iter().filter(move |row| row.pool_lv == pool)
+    }
+
     /// The names of the thin volumes in a pool.
     pub(super) fn thin<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |row| row.pool_lv == pool)
-            .map(|row| row.lv_name.as_str())
+        self.rows(pool).map(|row| row.lv_name.as_str())
     }
 
     /// Whether a thin volume of that name is in the pool.
@@ -162,10 +222,10 @@ mod tests {
       "report": [
           {
               "lv": [
-                  {"lv_name":"innkeeper-guest-web", "lv_attr":"Vwi-aotz--", "pool_lv":"thin", "data_percent":"3.60", "metadata_percent":""},
-                  {"lv_name":"innkeeper-template-1073741824", "lv_attr":"Vwi---tz--", "pool_lv":"thin", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"root", "lv_attr":"-wi-a-----", "pool_lv":"", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"thin", "lv_attr":"twi-aotz--", "pool_lv":"", "data_percent":"84.99", "metadata_percent":"10.74"}
+                  {"lv_name":"innkeeper-guest-web", "lv_attr":"Vwi-aotz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"3.60", "metadata_percent":""},
+                  {"lv_name":"innkeeper-template-1073741824", "lv_attr":"Vwi---tz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"root", "lv_attr":"-wi-a-----", "lv_size":"8589934592", "pool_lv":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thin", "lv_attr":"twi-aotz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"84.99", "metadata_percent":"10.74"}
               ]
           }
       ]
@@ -191,6 +251,7 @@ mod tests {
         assert!(volumes.has("thin", "innkeeper-guest-web"));
         assert!(!volumes.has("thin", "root"));
         assert_eq!(volumes.thin("thin").count(), 2);
+        assert_eq!(volumes.size("thin"), 2 << 30);
     }
 
     #[test]
@@ -202,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_not_active_yet_is_not_missing() {
-        let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "pool_lv":"", "data_percent":"", "metadata_percent":""}"#;
+        let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"", "metadata_percent":""}"#;
         let report = format!(r#"{{"report":[{{"lv":[{row}]}}]}}"#);
         let volumes = Volumes::parse(report.as_bytes()).expect("a report");
         assert_eq!(volumes.pool("thin"), Pool::Inactive);
@@ -233,7 +294,14 @@ mod tests {
     fn volumes_are_known_by_their_names() {
         let of = |name: &str| Volume::of(name, &template_volume(4096));
         let web = GuestName::parse("web").expect("valid");
-        assert_eq!(of(&guest_volume(&web)), Volume::Guest(web));
+        assert_eq!(of(&guest_volume(&web)), Volume::Guest(web.clone()));
+        for part in [new_volume(&web), gone_volume(&web)] {
+            assert_eq!(of(&part), Volume::Part(web.clone()));
+        }
+        let label = SnapshotLabel::parse("before-upgrade").expect("valid");
+        let snapshot = snapshot_volume(&web, &label);
+        assert_eq!(snapshot, "innkeeper-snap-web.before-upgrade");
+        assert_eq!(of(&snapshot), Volume::Snapshot(web, label));
         assert_eq!(of("innkeeper-template-4096"), Volume::Template);
         assert_eq!(of("innkeeper-template-8192"), Volume::Leftover);
         assert_eq!(of("innkeeper-new"), Volume::Leftover);
@@ -243,6 +311,10 @@ mod tests {
             "innkeeper-template-old",
             "innkeeper-guest-",
             "innkeeper-guest-Web",
+            "innkeeper-snap-web",
+            "innkeeper-snap-web.",
+            "innkeeper-snap-web.a.b",
+            "innkeeper-gone-",
             "root",
         ] {
             assert_eq!(of(foreign), Volume::Foreign, "{foreign}");

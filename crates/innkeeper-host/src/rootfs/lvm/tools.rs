@@ -28,7 +28,16 @@ impl Tools<'_> {
     /// Everything that is in the volume group.
     pub(super) async fn volumes(&self) -> Result<Volumes, RootfsError> {
         let group = &self.0.volume_group;
-        let arguments = ["--reportformat", "json", "--options", COLUMNS, "--", group];
+        let arguments = [
+            "--reportformat",
+            "json",
+            "--units=b",
+            "--nosuffix",
+            "--options",
+            COLUMNS,
+            "--",
+            group,
+        ];
         let json = self.run("lvs", &arguments).await;
         let json = json.map_err(failed("list the volumes of", group))?;
         Volumes::parse(&json).map_err(|source| RootfsError::Report {
@@ -57,15 +66,27 @@ impl Tools<'_> {
         done(created, "create", &self.name(volume))
     }
 
-    /// Makes a thin volume that starts as a copy of another one.
+    /// Makes a thin volume that starts as a copy of another one, and activates it.
     pub(super) async fn snapshot(&self, origin: &str, volume: &str) -> Result<(), RootfsError> {
+        self.copy(origin, volume, "--setactivationskip=n").await
+    }
+
+    /// Makes a thin volume that starts as a copy of another one, and that LVM refuses to activate.
+    pub(super) async fn inactive_snapshot(
+        &self,
+        origin: &str,
+        volume: &str,
+    ) -> Result<(), RootfsError> {
+        self.copy(origin, volume, "--setactivationskip=y").await
+    }
+
+    async fn copy(&self, origin: &str, volume: &str, skip: &str) -> Result<(), RootfsError> {
         let origin = self.name(origin);
-        // Without -kn, LVM would refuse to activate it as it does with snapshots.
         let arguments = [
             "--yes",
             "--quiet",
             "--snapshot",
-            "--setactivationskip=n",
+            skip,
             "--name",
             volume,
             "--",

@@ -1,0 +1,503 @@
+//! Copies of trees: snapshots, what they are restored to, and trees of new guests.
+//!
+//! A snapshot is `<guests>/<name>/snapshots/<label>`, a whole tree, and goes with the guest's directory. `cp` makes
+//! it, with owners, extended attributes, hard links and holes, sharing blocks where the file system can. A copy is
+//! made aside and renamed, or exchanged with the tree that it replaces.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use innkeeper_model::{Guest, GuestName, Origin, SnapshotLabel};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::{DirConfig, DirRootfs, Place, make_guests, remove, require_space};
+use crate::command;
+use crate::facilities::FoundSnapshot;
+use crate::rootfs::RootfsError;
+use crate::{FileErrorExt, tree};
+
+impl Place {
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.guest.join("snapshots")
+    }
+
+    pub(in crate::rootfs) fn snapshot(&self, label: &SnapshotLabel) -> PathBuf {
+        self.snapshots().join(label.as_str())
+    }
+
+    /// A snapshot while it is made. No label begins with a dot.
+    fn new_snapshot(&self, label: &SnapshotLabel) -> PathBuf {
+        self.snapshots().join(format!(".{label}.new"))
+    }
+
+    /// What a tree is replaced by while that is made, and then what it was.
+    fn other_rootfs(&self) -> PathBuf {
+        self.guest.join(".rootfs.new")
+    }
+}
+
+impl DirRootfs {
+    /// Makes the tree of a guest that begins as a copy, if it has none.
+    pub(in crate::rootfs) async fn copy_guest(
+        &self,
+        guest: &Guest,
+        origin: &Origin,
+    ) -> Result<(), RootfsError> {
+        let place = Place::of(&self.config, &guest.name);
+        if place.rootfs().is_dir() {
+            return Ok(());
+        }
+        let from = source(&self.config, &origin.guest, origin.snapshot.as_ref())?;
+        let (name, new) = (guest.name.clone(), place.new.clone());
+        self.work(move |config| {
+            make_guests(config)?;
+            require_space(config)?;
+            remove(config, &name)?;
+            Ok(private().create(&new).on("create", &new)?)
+        })
+        .await?;
+        self.copy(from, place.new.join("rootfs"), place.new, place.guest)
+            .await
+    }
+
+    pub(in crate::rootfs) async fn take(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), RootfsError> {
+        let place = Place::of(&self.config, guest);
+        let from = source(&self.config, guest, None)?;
+        let (snapshots, new) = (place.snapshots(), place.new_snapshot(label));
+        let (name, its_label) = (guest.clone(), label.clone());
+        self.work(move |config| {
+            require_space(config)?;
+            delete(config, &name, &its_label)?;
+            Ok(private()
+                .recursive(true)
+                .create(&snapshots)
+                .on("create", &snapshots)?)
+        })
+        .await?;
+        self.copy(from, new.clone(), new, place.snapshot(label))
+            .await
+    }
+
+    pub(in crate::rootfs) async fn bring_back(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), RootfsError> {
+        let place = Place::of(&self.config, guest);
+        let from = source(&self.config, guest, Some(label))?;
+        let other = place.other_rootfs();
+        let aside = other.clone();
+        self.work(move |config| {
+            require_space(config)?;
+            Ok(tree::remove(&aside)?)
+        })
+        .await?;
+        self.copy(from, other.clone(), other, place.rootfs()).await
+    }
+
+    /// Copies a tree, then renames what it is `part` of into its place. What was there is exchanged with it and
+    /// removed. When that fails, `part` is removed.
+    async fn copy(
+        &self,
+        from: PathBuf,
+        to: PathBuf,
+        part: PathBuf,
+        place: PathBuf,
+    ) -> Result<(), RootfsError> {
+        let copied = run_cp(&from, &to).await;
+        self.work(move |config| {
+            let made = copied.and_then(|()| put_in_place(&part, &place));
+            let Err(error) = made else {
+                return Ok(());
+            };
+            // It may be the copy that filled the disk.
+            let full = require_space(config);
+            if let Err(error) = tree::remove(&part) {
+                tracing::warn!("{}", innkeeper_model::chain(&error));
+            }
+            full.and(Err(error))
+        })
+        .await
+    }
+}
+
+async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
+    let options = [
+        "--archive",
+        "--one-file-system",
+        "--reflink=auto",
+        "--no-target-directory",
+        "--",
+    ];
+    let arguments = options.iter().map(AsRef::as_ref);
+    let arguments = arguments.chain([from.as_os_str(), to.as_os_str()]);
+    let copied = command::run("cp", arguments, b"").await;
+    copied.map(drop).map_err(|source| RootfsError::Copy {
+        path: from.to_owned(),
+        source,
+    })
+}
+
+fn put_in_place(part: &Path, place: &Path) -> Result<(), RootfsError> {
+    if place.is_dir() {
+        renameat_with(CWD, part, CWD, place, RenameFlags::EXCHANGE).on("replace", place)?;
+        return Ok(tree::remove(part)?);
+    }
+    Ok(fs::rename(part, place).on("create", place)?)
+}
+
+/// The tree that is to be copied.
+fn source(
+    config: &DirConfig,
+    guest: &GuestName,
+    snapshot: Option<&SnapshotLabel>,
+) -> Result<PathBuf, RootfsError> {
+    let place = Place::of(config, guest);
+    let guest = guest.clone();
+    let (path, missing) = match snapshot {
+        None => (place.rootfs(), RootfsError::NoTree { guest }),
+        Some(label) => {
+            let label = label.clone();
+            let path = place.snapshot(&label);
+            (path, RootfsError::NoSnapshot { guest, label })
+        }
+    };
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(missing)
+    }
+}
+
+fn private() -> fs::DirBuilder {
+    let mut private = fs::DirBuilder::new();
+    private.mode(0o700);
+    private
+}
+
+pub(in crate::rootfs) fn list(config: &DirConfig) -> Result<Vec<FoundSnapshot>, RootfsError> {
+    let mut found = Vec::new();
+    for guest in super::observe(config)?
+        .into_iter()
+        .filter_map(|found| found.guest)
+    {
+        let directory = Place::of(config, &guest).snapshots();
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.on("list", &directory)?,
+        };
+        for entry in entries {
+            let entry = entry.on("list", &directory)?;
+            let name = entry.file_name();
+            if let Some(label) = name.to_str().and_then(|name| name.parse().ok()) {
+                let (guest, object) = (guest.clone(), entry.path().display().to_string());
+                found.push(FoundSnapshot {
+                    guest,
+                    label,
+                    object,
+                });
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(in crate::rootfs) fn delete(
+    config: &DirConfig,
+    guest: &GuestName,
+    label: &SnapshotLabel,
+) -> Result<(), RootfsError> {
+    let place = Place::of(config, guest);
+    tree::remove(&place.new_snapshot(label))?;
+    Ok(tree::remove(&place.snapshot(label))?)
+}
+
+/// The snapshot at a path, as [`list`] shows it.
+pub(super) fn at(config: &DirConfig, path: &Path) -> Option<(GuestName, SnapshotLabel)> {
+    let mut names = path.strip_prefix(&config.guests).ok()?.iter();
+    let mut next = || names.next()?.to_str();
+    let guest = GuestName::parse(next()?).ok()?;
+    let label = next().filter(|name| *name == "snapshots").and(next())?;
+    let label = SnapshotLabel::parse(label).ok()?;
+    next().is_none().then_some((guest, label))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+    use std::sync::Arc;
+
+    use innkeeper_model::{Code, Explain, FileWork};
+
+    use super::super::super::test_guest;
+    use super::*;
+    use crate::facilities::{Resource, Rootfs};
+    use crate::features::UserIds;
+
+    struct House {
+        dir: tempfile::TempDir,
+        rootfs: DirRootfs,
+    }
+
+    impl House {
+        /// With a guest `web` that has a file `home/work`.
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory for the test");
+            let rootfs = DirRootfs::new(DirConfig {
+                guests: dir.path().join("guests"),
+                min_free: 0,
+                user_ids: UserIds::Mapped,
+            });
+            let house = Self { dir, rootfs };
+            house
+                .rootfs
+                .ensure(&test_guest("web"))
+                .await
+                .expect("makes");
+            house.write("before");
+            house
+        }
+
+        /// The same directory when it is nearly full.
+        fn full(&self) -> DirRootfs {
+            let mut config = DirConfig::clone(&self.rootfs.config);
+            config.min_free = u64::MAX;
+            DirRootfs {
+                config: Arc::new(config),
+            }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.dir.path().join("guests").join(path)
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(self.at("web/rootfs/home/work"), text).expect("writes");
+        }
+
+        fn read(&self, tree: &str) -> String {
+            fs::read_to_string(self.at(tree).join("home/work")).expect("reads")
+        }
+
+        /// What is in the directory of the guest `web`, and of its snapshots.
+        fn entries(&self) -> Vec<String> {
+            let mut names = Vec::new();
+            for directory in ["web", "web/snapshots"] {
+                let entries = fs::read_dir(self.at(directory)).into_iter().flatten();
+                let name = |entry: io::Result<fs::DirEntry>| {
+                    let name = entry.expect("an entry").file_name();
+                    name.into_string().expect("text")
+                };
+                names.extend(entries.map(name));
+            }
+            names.sort();
+            names
+        }
+
+        async fn labels(&self) -> Vec<String> {
+            let found = self.rootfs.snapshots().await.expect("lists");
+            found.iter().map(|one| one.label.to_string()).collect()
+        }
+    }
+
+    fn web() -> GuestName {
+        test_guest("web").name
+    }
+
+    fn label(text: &str) -> SnapshotLabel {
+        SnapshotLabel::parse(text).expect("valid")
+    }
+
+    fn copy(snapshot: Option<&str>) -> Guest {
+        let snapshot = snapshot.map(label);
+        Guest {
+            file_work: Some(FileWork::CopyOf(Origin {
+                guest: web(),
+                snapshot,
+            })),
+            ..test_guest("copy")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_returns_to_what_it_was_as_often_as_asked() {
+        let house = House::new().await;
+        let (web, one) = (web(), label("one"));
+        house.rootfs.snapshot(&web, &one).await.expect("takes");
+        for _ in 0..2 {
+            house.write("after");
+            house.rootfs.restore(&web, &one).await.expect("restores");
+            assert_eq!(house.read("web/rootfs"), "before");
+        }
+        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
+        house
+            .rootfs
+            .delete_snapshot(&web, &one)
+            .await
+            .expect("deletes");
+        house
+            .rootfs
+            .delete_snapshot(&web, &one)
+            .await
+            .expect("is gone");
+        assert_eq!(house.entries(), ["rootfs", "snapshots"]);
+        let gone = house.rootfs.restore(&web, &one).await;
+        assert_eq!(gone.expect_err("refused").code(), Code::SnapshotNotFound);
+        house.rootfs.remove(&web).await.expect("removes");
+        assert_eq!(fs::read_dir(house.at("")).expect("lists").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_like_the_tree_in_all_that_a_guest_can_see() {
+        let house = House::new().await;
+        let at = |path: &str| house.at("web/rootfs/home").join(path);
+        fs::hard_link(at("work"), at("same")).expect("link");
+        symlink("/etc/shadow", at("link")).expect("link");
+        let file = fs::File::create(at("holes")).expect("creates");
+        file.set_len(1 << 30).expect("grows");
+        std::os::unix::fs::chown(at("holes"), Some(1000), Some(100)).expect("chown");
+        rustix::fs::mkfifoat(CWD, at("fifo"), 0o640.into()).expect("FIFO");
+        let flags = rustix::fs::XattrFlags::empty();
+        let attribute = rustix::fs::setxattr(at("work"), "user.mark", b"kept", flags);
+
+        house
+            .rootfs
+            .snapshot(&web(), &label("one"))
+            .await
+            .expect("takes");
+        let copied = |path: &str| {
+            let place = house.at("web/snapshots/one/home").join(path);
+            (fs::symlink_metadata(&place).expect(path), place)
+        };
+        assert_eq!(copied("work").0.ino(), copied("same").0.ino());
+        let target = fs::read_link(copied("link").1).expect("a link");
+        assert_eq!(target, Path::new("/etc/shadow"));
+        let (holes, _) = copied("holes");
+        assert_eq!(
+            (holes.len(), holes.uid(), holes.gid()),
+            (1 << 30, 1000, 100)
+        );
+        assert!(holes.blocks() < 1024, "{} blocks", holes.blocks());
+        assert!(copied("fifo").0.file_type().is_fifo());
+        if attribute.is_ok() {
+            let mut value = [0; 16];
+            let length = rustix::fs::getxattr(copied("work").1, "user.mark", &mut value);
+            assert_eq!(&value[..length.expect("kept")], b"kept");
+        } else {
+            eprintln!(
+                "INNKEEPER-NOT-RUN: extended attributes of copies: this file system has none"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_begins_with_the_files_of_another_one() {
+        let house = House::new().await;
+        house
+            .rootfs
+            .snapshot(&web(), &label("one"))
+            .await
+            .expect("takes");
+        house.write("after");
+        for (snapshot, files) in [(None, "after"), (Some("one"), "before")] {
+            fs::create_dir_all(house.at(".copy.new/rootfs/half")).expect("left by a crash");
+            house.rootfs.ensure(&copy(snapshot)).await.expect("copies");
+            assert_eq!(house.read("copy/rootfs"), files);
+            assert!(!house.at("copy/rootfs/half").exists());
+            assert!(!house.at("copy/snapshots").exists());
+            fs::write(house.at("copy/rootfs/home/work"), "its own").expect("writes");
+            house
+                .rootfs
+                .ensure(&copy(snapshot))
+                .await
+                .expect("is there");
+            assert_eq!(house.read("copy/rootfs"), "its own");
+            house
+                .rootfs
+                .remove(&copy(None).name)
+                .await
+                .expect("removes");
+        }
+        let gone = house.rootfs.ensure(&copy(Some("two"))).await;
+        assert_eq!(gone.expect_err("refused").code(), Code::SnapshotNotFound);
+        assert!(!house.at("copy").exists() && !house.at(".copy.new").exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_replaced() {
+        let house = House::new().await;
+        let (web, one) = (web(), label("one"));
+        fs::create_dir_all(house.at("web/snapshots/.one.new/half")).expect("left");
+        fs::create_dir_all(house.at("web/snapshots/one/half")).expect("left");
+        assert_eq!(house.labels().await, ["one"]);
+        house.rootfs.snapshot(&web, &one).await.expect("takes");
+        assert!(!house.at("web/snapshots/one/half").exists());
+        fs::create_dir_all(house.at("web/.rootfs.new/half")).expect("left");
+        house.rootfs.restore(&web, &one).await.expect("restores");
+        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
+        assert!(!house.at("web/rootfs/half").exists());
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_fails_leaves_nothing_and_the_tree_stays() {
+        let house = House::new().await;
+        let (web, one) = (web(), label("one"));
+        house.rootfs.snapshot(&web, &one).await.expect("takes");
+        house.write("after");
+        let full = house.full();
+        let refusals = [
+            full.require_room().await,
+            full.snapshot(&web, &label("two")).await,
+            full.restore(&web, &one).await,
+            full.ensure(&copy(None)).await,
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.expect_err("no room").code(), Code::DiskFull);
+        }
+        assert!(full.pool().await.expect("reports").remedy.is_some());
+        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
+        assert_eq!(house.read("web/rootfs"), "after");
+        let (from, place) = (house.at("web/missing"), house.at("web/other"));
+        let torn = house.rootfs.copy(from, place.clone(), place.clone(), place);
+        assert_eq!(torn.await.expect_err("fails").code(), Code::RootfsFailed);
+        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
+    }
+
+    #[tokio::test]
+    async fn snapshots_are_swept_one_by_one_and_outlive_a_tree_that_somebody_removed() {
+        let house = House::new().await;
+        let web = web();
+        for text in ["one", "two"] {
+            house
+                .rootfs
+                .snapshot(&web, &label(text))
+                .await
+                .expect("takes");
+        }
+        fs::create_dir_all(house.at("web/snapshots/Foreign")).expect("foreign");
+        let found = house.rootfs.snapshots().await.expect("lists");
+        let orphan = crate::facilities::Found {
+            guest: None,
+            object: found[0].object.clone(),
+        };
+        house.rootfs.sweep(&orphan).await.expect("sweeps");
+        assert_eq!(house.labels().await, ["two"]);
+        assert_eq!(house.read("web/rootfs"), "before");
+
+        tree::remove(&house.at("web/rootfs")).expect("removes");
+        house
+            .rootfs
+            .ensure(&test_guest("web"))
+            .await
+            .expect("makes");
+        assert_eq!(house.labels().await, ["two"]);
+        assert!(house.at("web/rootfs/usr").is_dir() && !house.at(".web.new").exists());
+    }
+}

@@ -1,0 +1,181 @@
+//! Snapshots of volumes, and guests that begin as a copy.
+//!
+//! A snapshot is the volume `innkeeper-snap-<guest>.<label>`, which is never active: LVM makes it at once, and
+//! freezes the file system of a guest that runs while it does. What is made of it is a snapshot of the snapshot.
+
+use innkeeper_model::api::{PoolReport, PoolVolume};
+use innkeeper_model::{Guest, GuestName, Origin, SnapshotLabel};
+
+use super::report::{
+    Pool, Volume, Volumes, gone_volume, guest_volume, new_volume, snapshot_volume,
+};
+use super::{LvmRootfs, make_room};
+use crate::HostError;
+use crate::facilities::{FoundSnapshot, Rootfs};
+use crate::rootfs::RootfsError;
+use crate::rootfs::dir::{Place, snapshots};
+
+impl LvmRootfs {
+    /// Makes the volume of a guest that begins as a copy. It is as large as what it is copied from.
+    pub(super) async fn copy_volume(
+        &self,
+        guest: &Guest,
+        origin: &Origin,
+        volumes: &Volumes,
+    ) -> Result<(), HostError> {
+        let from = match &origin.snapshot {
+            None => guest_volume(&origin.guest),
+            Some(label) => snapshot_volume(&origin.guest, label),
+        };
+        if !volumes.has(&self.config.pool, &from) {
+            // The origin's tree is a directory; the copy's will be one.
+            return self.dir.ensure(guest).await;
+        }
+        self.require_pool(volumes).await?;
+        let volume = guest_volume(&guest.name);
+        Ok(self.tools().snapshot(&from, &volume).await?)
+    }
+
+    pub(super) async fn take(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        let (pool, volume) = (&self.config.pool, snapshot_volume(guest, label));
+        let volumes = self.tools().volumes().await?;
+        let tree = guest_volume(guest);
+        if !volumes.has(pool, &tree) {
+            return self.dir.snapshot(guest, label).await;
+        }
+        self.require_pool(&volumes).await?;
+        if volumes.has(pool, &volume) {
+            self.tools().remove(&volume).await?;
+        }
+        Ok(self.tools().inactive_snapshot(&tree, &volume).await?)
+    }
+
+    /// Replaces a guest's volume. The new one is made first; between the two renames the former one has a name of its
+    /// own, by which [`Self::settle`] finds it.
+    pub(super) async fn bring_back(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        let (tools, pool) = (self.tools(), &self.config.pool);
+        let snapshot = snapshot_volume(guest, label);
+        let volumes = tools.volumes().await?;
+        if !volumes.has(pool, &snapshot) {
+            return self.dir.restore(guest, label).await;
+        }
+        self.require_pool(&volumes).await?;
+        let (tree, new, gone) = (guest_volume(guest), new_volume(guest), gone_volume(guest));
+        if volumes.has(pool, &new) {
+            tools.remove(&new).await?;
+        }
+        tools.snapshot(&snapshot, &new).await?;
+        tools
+            .unmount(&Place::of(&self.config.dir, guest).rootfs())
+            .await?;
+        if volumes.has(pool, &tree) {
+            if volumes.has(pool, &gone) {
+                tools.remove(&gone).await?;
+            }
+            tools.rename(&tree, &gone).await?;
+        }
+        tools.rename(&new, &tree).await?;
+        if volumes.has(pool, &tree) || volumes.has(pool, &gone) {
+            tools.remove(&gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a guest the volume back that it had before something was to take its place and did not. Says whether it
+    /// has one.
+    pub(super) async fn settle(
+        &self,
+        guest: &GuestName,
+        volumes: &Volumes,
+    ) -> Result<bool, RootfsError> {
+        let (pool, tree, gone) = (&self.config.pool, guest_volume(guest), gone_volume(guest));
+        if volumes.has(pool, &tree) {
+            return Ok(true);
+        }
+        if !volumes.has(pool, &gone) {
+            return Ok(false);
+        }
+        self.tools().rename(&gone, &tree).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn delete(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), HostError> {
+        let volume = snapshot_volume(guest, label);
+        let volumes = self.tools().volumes().await?;
+        if volumes.has(&self.config.pool, &volume) {
+            self.tools().remove(&volume).await?;
+        }
+        self.dir.delete_snapshot(guest, label).await
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<FoundSnapshot>, RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        let mut found = self.work(snapshots::list).await?;
+        for name in volumes.thin(&self.config.pool) {
+            if let Volume::Snapshot(guest, label) = Volume::of(name, "") {
+                let object = self.tools().name(name);
+                found.push(FoundSnapshot {
+                    guest,
+                    label,
+                    object,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the guest's files are on a volume; otherwise they are in a directory.
+    pub(super) async fn has_volume(&self, guest: &GuestName) -> Result<bool, RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        Ok(volumes.has(&self.config.pool, &guest_volume(guest)))
+    }
+
+    pub(super) async fn report(&self) -> Result<PoolReport, RootfsError> {
+        let pool = self.pool();
+        let volumes = self.tools().volumes().await?;
+        let used = match volumes.pool(&self.config.pool) {
+            Pool::Missing => return Err(RootfsError::NoPool { pool }),
+            Pool::Inactive => None,
+            Pool::Active(used) => Some(used),
+        };
+        let limit = self.config.limit;
+        let full = used.filter(|used| used.reaches(limit));
+        Ok(PoolReport {
+            driver: "lvm-thin".to_owned(),
+            size_bytes: volumes.size(&self.config.pool),
+            data_percent: used.map_or(0.0, |used| used.data),
+            metadata_percent: used.map(|used| used.metadata),
+            limit_percent: Some(limit),
+            min_free_bytes: None,
+            remedy: full.map(|used| make_room(&pool, used, limit)),
+            volumes: volumes.rows(&self.config.pool).map(described).collect(),
+            place: pool,
+        })
+    }
+}
+
+fn described(row: &super::report::Row) -> PoolVolume {
+    let volume = Volume::of(&row.lv_name, "");
+    PoolVolume {
+        name: row.lv_name.clone(),
+        guest: volume.guest().cloned(),
+        snapshot: match volume {
+            Volume::Snapshot(_, label) => Some(label),
+            _ => None,
+        },
+        size_bytes: row.size(),
+        data_percent: row.data_percent.parse().ok(),
+    }
+}
