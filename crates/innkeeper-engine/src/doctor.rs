@@ -1,7 +1,7 @@
 //! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
-use innkeeper_model::{Guest, GuestState, UnitPhase, Want};
+use innkeeper_model::{Guest, GuestState, Snapshot, UnitPhase, Want};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -25,6 +25,7 @@ impl Engine {
         for guest in self.inner.store.guests().await? {
             checks.push(self.check_guest(&guest).await);
         }
+        checks.extend(self.check_snapshots().await?);
         checks.extend(self.check_orphans().await);
         Ok(DoctorReport { checks })
     }
@@ -35,7 +36,7 @@ impl Engine {
             Ok(seen) => seen,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };
-        let missing: Vec<&str> = plan(guest.want, &seen)
+        let missing: Vec<&str> = plan(guest.want, guest.file_work.as_ref(), &seen)
             .concat()
             .iter()
             .map(|step| step.as_str())
@@ -64,6 +65,36 @@ impl Engine {
             remedy: (!busy).then(|| "innkeeperd repairs it at its next round; `innkeeper events` shows how that goes.".to_owned()),
             subject,
         }
+    }
+
+    /// Whether every snapshot that is recorded is there.
+    async fn check_snapshots(&self) -> Result<Vec<Check>, EngineError> {
+        let recorded = self.inner.store.snapshots().await?;
+        if recorded.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = match self.inner.host.rootfs.snapshots().await {
+            Ok(found) => found,
+            Err(error) => {
+                let finding = innkeeper_model::chain(&error);
+                return Ok(vec![broken("snapshots".to_owned(), finding, None)]);
+            }
+        };
+        let is_there = |one: &Snapshot| {
+            found
+                .iter()
+                .any(|found| (&found.guest, &found.label) == (&one.guest, &one.label))
+        };
+        let missing = recorded.into_iter().filter(|one| !is_there(one));
+        let check = |Snapshot { guest, label, .. }| {
+            let remedy = format!("`agent snapshot {guest} --delete {label}` forgets it.");
+            broken(
+                format!("guest {guest}"),
+                format!("its snapshot '{label}' is gone from the host"),
+                Some(remedy),
+            )
+        };
+        Ok(missing.map(check).collect())
     }
 
     async fn operation_runs(&self, guest: &Guest) -> bool {

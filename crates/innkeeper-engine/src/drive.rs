@@ -81,7 +81,7 @@ impl Drive<'_> {
             return Ok(End::Forgotten);
         };
         let seen = observe(&self.inner.host, &guest).await?;
-        let stages = plan(guest.want, &seen);
+        let stages = plan(guest.want, guest.file_work.as_ref(), &seen);
         if stages.is_empty() {
             return Ok(End::AsWanted);
         }
@@ -125,7 +125,9 @@ impl Drive<'_> {
             if stage.contains(&Step::EnsureUnit) {
                 _permit = self.inner.starts.acquire().await.ok();
             }
-            if stage.contains(&Step::Forget) && !failures.is_empty() {
+            // Neither may happen while something of the guest is left.
+            let last = stage.contains(&Step::Forget) || stage.contains(&Step::RestoreRootfs);
+            if last && !failures.is_empty() {
                 break;
             }
             let results = join_all(stage.iter().map(|step| self.step(&guest, *step))).await;
@@ -194,7 +196,11 @@ impl Drive<'_> {
                 // Only what is pinned is sure to stay; before, Nix may have collected it.
                 host.closures.verify(closure).await?;
             }
-            Step::EnsureRootfs => host.rootfs.ensure(guest).await?,
+            Step::EnsureRootfs => self.inner.ensure_rootfs(guest).await?,
+            Step::ForgetIdentity => self.inner.forget_identity(guest).await?,
+            Step::TakeSnapshot => self.inner.take_snapshot(guest).await?,
+            Step::DeleteSnapshot => self.inner.remove_snapshot(guest).await?,
+            Step::RestoreRootfs => self.inner.restore_rootfs(guest).await?,
             Step::EnsureSecrets => {
                 let key = host.secrets.ensure(guest).await?;
                 if guest.ssh_host_key.as_ref() != Some(&key) {
@@ -316,18 +322,19 @@ impl Drive<'_> {
         }
     }
 
-    /// A create goes back to nothing, a start goes back to stopped; everything else stays as wanted, and is
-    /// tried again later.
+    /// A create goes back to nothing, a start goes back to stopped, and what was to be done with the files is given
+    /// up; everything else stays as wanted, and is tried again later.
     async fn fail(&self, failure: &Failure, engine: &Engine) {
         warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
         let back = match self.verb {
-            Verb::Create => Some(Want::Absent),
+            Verb::Create | Verb::Fork => Some(Want::Absent),
             Verb::Start => Some(Want::Stopped),
             _ => None,
         };
-        let settled = match back {
-            Some(want) => self.undo(want, failure).await.is_ok(),
-            None => false,
+        let settled = match (back, self.verb) {
+            (Some(want), _) => self.undo(want, failure).await.is_ok(),
+            (None, Verb::Snapshot | Verb::RestoreSnapshot) => self.go_back(engine).await,
+            (None, _) => false,
         };
         if !settled {
             self.keep_fault(failure, engine).await;
@@ -347,7 +354,7 @@ impl Drive<'_> {
         let seen = observe(&self.inner.host, &guest).await?;
         // The last stage of a removal deletes the record; the reason goes with the operation, so it is
         // written in the same transaction.
-        let stages: Vec<Stage> = plan(want, &seen)
+        let stages: Vec<Stage> = plan(want, None, &seen)
             .into_iter()
             .filter(|s| !s.contains(&Step::Forget))
             .collect();
@@ -356,6 +363,15 @@ impl Drive<'_> {
             self.forget(Some(failure)).await?;
         }
         Ok(())
+    }
+
+    /// Gives up what was to be done with the files, if it was that which failed, and lets the guest be as before.
+    async fn go_back(&self, engine: &Engine) -> bool {
+        let given_up = self.inner.give_up_file_work(self.name).await;
+        if matches!(given_up, Ok(true)) {
+            engine.spawn_drive(self.name.clone(), None);
+        }
+        matches!(given_up, Ok(true))
     }
 
     /// Shows the failure with the guest and arranges for another attempt.

@@ -28,6 +28,12 @@ pub enum EngineError {
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The guest is a preview's, and only agents have this.
+    #[error("there is no agent named '{0}'; it is a preview")]
+    Preview(GuestName),
+    /// The guest's files cannot be copied while it runs.
+    #[error("guest '{0}' runs, and its files cannot be copied meanwhile")]
+    MustNotRun(GuestName),
     /// Something of the guest is left after all of it was removed.
     #[error("guest '{guest}' is not gone: {what} {object} is still there")]
     Left {
@@ -54,7 +60,8 @@ impl Explain for EngineError {
         match self {
             Self::Store(error) => error.code(),
             Self::Host(error) => error.code(),
-            Self::GuestNotFound(_) => Code::GuestNotFound,
+            Self::GuestNotFound(_) | Self::Preview(_) => Code::GuestNotFound,
+            Self::MustNotRun(_) => Code::GuestRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
@@ -72,6 +79,10 @@ impl Explain for EngineError {
             Self::Several(failures) => return failures.iter().find_map(|f| f.remedy.clone()),
             Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
             Self::GuestNotFound(_) => "`agent list` shows the guests there are.".to_owned(),
+            Self::Preview(_) => "`agent list` shows the agents; a preview is made anew from its repository.".to_owned(),
+            Self::MustNotRun(guest) => format!(
+                "`agent stop {guest}` first. Where guests are on thin volumes (storage.driver = \"lvm-thin\"), they can go on."
+            ),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
             Self::FlakeUnset => "Give one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
             Self::Left { guest, .. } => format!("innkeeperd tries again by itself; `agent destroy {guest}` tries at once."),

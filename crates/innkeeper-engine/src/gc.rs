@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use innkeeper_host::facilities::Found;
+use innkeeper_host::facilities::{Found, FoundSnapshot};
 use innkeeper_model::api::{GcReport, Orphan};
-use innkeeper_model::{Failure, GuestName};
+use innkeeper_model::{Failure, Guest, GuestName, Snapshot};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -46,7 +46,39 @@ impl Engine {
             Some(guest) => !known.contains(guest),
             None => quiet,
         });
+        if quiet {
+            let rootfs: ResourceRef<'_> = &*self.inner.host.rootfs;
+            let snapshots = self.unknown_snapshots(&guests).await?;
+            all.extend(snapshots.into_iter().map(|found| (rootfs, found)));
+        }
         Ok(all)
+    }
+
+    /// Snapshots of guests that there are, of which nobody knows. Of other guests all goes together.
+    async fn unknown_snapshots(&self, guests: &[Guest]) -> Result<Vec<Found>, EngineError> {
+        let all = self.inner.host.rootfs.snapshots().await?;
+        let recorded = self.inner.store.snapshots().await?;
+        let of_idle_guest = |found: &FoundSnapshot| {
+            let guest = guests.iter().find(|guest| guest.name == found.guest);
+            // What is still to be taken, or to be deleted, is not left over.
+            guest.is_some_and(|guest| guest.file_work.is_none())
+        };
+        Ok(all
+            .into_iter()
+            .filter(|found| of_idle_guest(found) && !is_recorded(found, &recorded))
+            .map(|found| Found {
+                guest: None,
+                object: found.object,
+            })
+            .collect())
+    }
+
+    /// Whether somebody has taken a snapshot in the place of one that was left over.
+    async fn is_recorded_snapshot(&self, found: &Found) -> Result<bool, EngineError> {
+        let all = self.inner.host.rootfs.snapshots().await?;
+        let recorded = self.inner.store.snapshots().await?;
+        let snapshot = all.iter().find(|one| one.object == found.object);
+        Ok(snapshot.is_some_and(|snapshot| is_recorded(snapshot, &recorded)))
     }
 
     /// Removes an orphan, unless it belongs to somebody by now. Says whether it is gone.
@@ -63,9 +95,18 @@ impl Engine {
                 let Ok(_nobody_works) = self.inner.at_work.try_write() else {
                     return Ok(false);
                 };
+                if self.is_recorded_snapshot(found).await? {
+                    return Ok(false);
+                }
                 resource.sweep(found).await?;
             }
         }
         Ok(true)
     }
+}
+
+fn is_recorded(found: &FoundSnapshot, recorded: &[Snapshot]) -> bool {
+    recorded
+        .iter()
+        .any(|one| (&one.guest, &one.label) == (&found.guest, &found.label))
 }

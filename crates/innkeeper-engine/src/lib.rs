@@ -6,7 +6,7 @@
 //! again.
 //!
 //! ```text
-//!  create / start / stop / destroy          endings of guests, timer, boot
+//!  create / start / stop / destroy / …      endings of guests, timer, boot
 //!        │ intent, one transaction                    │
 //!        ▼                                            ▼
 //!      store ───────────────► drive(guest) ◄──────────┘      one at a time for each guest
@@ -26,6 +26,7 @@ pub mod observe;
 pub mod plan;
 mod probe;
 mod restore;
+mod snapshots;
 mod views;
 
 pub use engine::{Engine, EngineConfig};

@@ -1,6 +1,6 @@
 //! What has to be done so that a guest is as wanted: a pure function.
 
-use innkeeper_model::{UnitPhase, Want};
+use innkeeper_model::{FileWork, UnitPhase, Want};
 
 use crate::observe::Seen;
 
@@ -13,6 +13,14 @@ pub enum Step {
     EnsureClosure,
     /// Make the file tree.
     EnsureRootfs,
+    /// Remove from a copied file tree what made it another guest.
+    ForgetIdentity,
+    /// Take a snapshot of the file tree.
+    TakeSnapshot,
+    /// Delete a snapshot.
+    DeleteSnapshot,
+    /// Make the file tree be as in a snapshot.
+    RestoreRootfs,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
     /// Start the unit, up to the door.
@@ -43,6 +51,10 @@ impl Step {
             Self::ResolveClosure => "resolve-closure",
             Self::EnsureClosure => "ensure-closure",
             Self::EnsureRootfs => "ensure-rootfs",
+            Self::ForgetIdentity => "forget-identity",
+            Self::TakeSnapshot => "take-snapshot",
+            Self::DeleteSnapshot => "delete-snapshot",
+            Self::RestoreRootfs => "restore-rootfs",
             Self::EnsureSecrets => "ensure-secrets",
             Self::EnsureUnit => "ensure-unit",
             Self::EnsureNetwork => "ensure-network",
@@ -61,16 +73,39 @@ impl Step {
 pub type Stage = Vec<Step>;
 
 /// The stages that lead from what is seen to what is wanted, in order. Empty when nothing has to be done.
+///
+/// What is to be done with the files comes first: no snapshot waits for a guest that does not start, and no guest
+/// starts with files that are to be replaced. The tree of a copy is made as every other.
 #[must_use]
-pub fn plan(want: Want, seen: &Seen) -> Vec<Stage> {
-    match want {
-        Want::Running => run(seen),
-        Want::Stopped => stop(seen),
-        Want::Absent => remove(),
+pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
+    let copied = matches!(work, Some(FileWork::CopyOf(_)));
+    match (want, work) {
+        (Want::Absent, _) => remove(),
+        (_, Some(FileWork::Restore(_))) => {
+            let mut stages = stop(seen);
+            stages.push(vec![Step::RestoreRootfs]);
+            let stopped = Seen {
+                unit: None,
+                network_present: false,
+                ..*seen
+            };
+            stages.extend(plan(want, None, &stopped));
+            stages
+        }
+        (_, Some(FileWork::TakeSnapshot(_))) => first(Step::TakeSnapshot, want, seen),
+        (_, Some(FileWork::DeleteSnapshot(_))) => first(Step::DeleteSnapshot, want, seen),
+        (Want::Running, _) => run(seen, copied),
+        (Want::Stopped, _) => stop(seen),
     }
 }
 
-fn run(seen: &Seen) -> Vec<Stage> {
+fn first(step: Step, want: Want, seen: &Seen) -> Vec<Stage> {
+    let mut stages = vec![vec![step]];
+    stages.extend(plan(want, None, seen));
+    stages
+}
+
+fn run(seen: &Seen, copied: bool) -> Vec<Stage> {
     let mut stages = Vec::new();
     match seen.unit {
         Some(UnitPhase::Running) => {
@@ -92,6 +127,9 @@ fn run(seen: &Seen) -> Vec<Stage> {
         stages.push(vec![Step::ResolveClosure]);
     }
     stages.push(vec![Step::EnsureClosure, Step::EnsureRootfs]);
+    if copied {
+        stages.push(vec![Step::ForgetIdentity]);
+    }
     // While nspawn prepares the namespaces, the keys are made. Nothing of the guest's own runs before the
     // release, so the host still has the tree to itself.
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
@@ -127,6 +165,7 @@ fn remove() -> Vec<Stage> {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::UnitPhase::{AtDoor, Exited, Running};
+    use innkeeper_model::{GuestName, Origin, SnapshotLabel};
     use proptest::prelude::*;
 
     use super::*;
@@ -156,7 +195,32 @@ mod tests {
             )
     }
 
+    fn label() -> SnapshotLabel {
+        SnapshotLabel::parse("before").expect("valid")
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            guest: GuestName::parse("web").expect("valid"),
+            snapshot: None,
+        }
+    }
+
+    fn any_work() -> impl Strategy<Value = Option<FileWork>> {
+        prop_oneof![
+            Just(None),
+            Just(Some(FileWork::CopyOf(origin()))),
+            Just(Some(FileWork::TakeSnapshot(label()))),
+            Just(Some(FileWork::DeleteSnapshot(label()))),
+            Just(Some(FileWork::Restore(label()))),
+        ]
+    }
+
     fn show(want: Want, seen: &Seen) -> String {
+        show_with(want, None, seen)
+    }
+
+    fn show_with(want: Want, work: Option<&FileWork>, seen: &Seen) -> String {
         let stage = |stage: &Stage| {
             stage
                 .iter()
@@ -164,7 +228,7 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" + ")
         };
-        plan(want, seen)
+        plan(want, work, seen)
             .iter()
             .map(stage)
             .collect::<Vec<_>>()
@@ -187,27 +251,34 @@ mod tests {
         insta::assert_snapshot!(show(Want::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(Want::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(Want::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
+        let work = |work: FileWork| show_with(Want::Running, Some(&work), &seen(Some(Running)));
+        insta::assert_snapshot!(work(FileWork::TakeSnapshot(label())), @"take-snapshot");
+        insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
+        insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(Want::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
     }
 
     #[test]
     fn what_is_as_wanted_needs_nothing() {
-        assert!(plan(Want::Running, &seen(Some(Running))).is_empty());
-        assert!(plan(Want::Stopped, &seen(None)).is_empty());
+        assert!(plan(Want::Running, None, &seen(Some(Running))).is_empty());
+        assert!(plan(Want::Stopped, None, &seen(None)).is_empty());
     }
 
     proptest! {
         #[test]
-        fn a_running_guest_is_never_disturbed(mut seen in any_seen()) {
+        fn a_running_guest_is_never_disturbed(work in any_work(), mut seen in any_seen()) {
             seen.unit = Some(Running);
-            for step in plan(Want::Running, &seen).concat() {
-                prop_assert!(matches!(step, Step::EnsureClosure | Step::EnsureNetwork), "{step:?}");
+            prop_assume!(!matches!(work, Some(FileWork::Restore(_))));
+            for step in plan(Want::Running, work.as_ref(), &seen).concat() {
+                let quiet = [Step::EnsureClosure, Step::EnsureNetwork, Step::TakeSnapshot, Step::DeleteSnapshot];
+                prop_assert!(quiet.contains(&step), "{step:?}");
             }
         }
 
         #[test]
-        fn the_door_opens_last_and_only_for_a_furnished_guest(seen in any_seen()) {
-            let stages = plan(Want::Running, &seen);
+        fn the_door_opens_last_and_only_for_a_furnished_guest(work in any_work(), seen in any_seen()) {
+            let stages = plan(Want::Running, work.as_ref(), &seen);
             if let Some(at) = stages.iter().position(|s| s.contains(&Step::Release)) {
                 prop_assert_eq!(at, stages.len() - 1);
                 let before = stages[..at].concat();
@@ -218,8 +289,8 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_removed_under_living_processes(want in prop_oneof![Just(Want::Stopped), Just(Want::Absent)], seen in any_seen()) {
-            let steps = plan(want, &seen).concat();
+        fn nothing_is_removed_under_living_processes(want in prop_oneof![Just(Want::Stopped), Just(Want::Absent)], work in any_work(), seen in any_seen()) {
+            let steps = plan(want, work.as_ref(), &seen).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             if let Some(network) = at(Step::RemoveNetwork) {
                 prop_assert!(seen.unit.is_none() && want == Want::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
@@ -227,8 +298,18 @@ mod tests {
         }
 
         #[test]
-        fn only_an_unwanted_guest_loses_its_files(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], seen in any_seen()) {
-            let steps = plan(want, &seen).concat();
+        fn files_are_replaced_when_no_process_is_left_and_before_one_starts(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], seen in any_seen()) {
+            let steps = plan(want, Some(&FileWork::Restore(label())), &seen).concat();
+            let at = |step| steps.iter().position(|s| *s == step);
+            let replaced = at(Step::RestoreRootfs).expect("is planned");
+            prop_assert!(seen.unit.is_none() || at(Step::RemoveUnit).is_some_and(|removed| removed < replaced));
+            prop_assert!(!seen.unit.is_some_and(UnitPhase::is_alive) || at(Step::StopUnit).is_some_and(|stopped| stopped < replaced));
+            prop_assert_eq!(want == Want::Running, at(Step::EnsureUnit).is_some_and(|started| replaced < started));
+        }
+
+        #[test]
+        fn only_an_unwanted_guest_loses_its_files(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], work in any_work(), seen in any_seen()) {
+            let steps = plan(want, work.as_ref(), &seen).concat();
             prop_assert!(!steps.contains(&Step::RemoveRootfs) && !steps.contains(&Step::Forget));
         }
     }
