@@ -7,7 +7,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use innkeeper_model::{Code, Failure, GuestName};
+use innkeeper_model::{Code, Failure, GuestName, SnapshotLabel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
@@ -30,6 +30,11 @@ pub(crate) struct Client {
 /// The path of a guest in the API, with what follows its name.
 pub(crate) fn guest_path(name: &GuestName, rest: &str) -> String {
     format!("/v1/guests/{name}{rest}")
+}
+
+/// The path of a guest's snapshot in the API, with what follows its label.
+pub(crate) fn snapshot_path(name: &GuestName, label: &SnapshotLabel, rest: &str) -> String {
+    guest_path(name, &format!("/snapshots/{label}{rest}"))
 }
 
 /// The path of a preview in the API, with what follows its slug.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use innkeeper_model::preview::{InvalidSlug, InvalidText};
 use innkeeper_model::{
-    Code, Failure, GuestName, InvalidInstallable, InvalidLimit, InvalidName, InvalidStorePath,
+    Code, Failure, GuestName, InvalidInstallable, InvalidLabel, InvalidLimit, InvalidName,
+    InvalidStorePath,
 };
 
 use crate::arguments::{InvalidDeliveryId, InvalidVariable, NoPreview};
@@ -116,6 +117,8 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
         Some(Failure::new(Code::InvalidRequest, error.to_string()))
     } else if let Some(error) = source.downcast_ref::<InvalidInstallable>() {
         Some(Failure::new(Code::InvalidRequest, error.to_string()))
+    } else if let Some(error) = source.downcast_ref::<InvalidLabel>() {
+        Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidText>() {
         Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidSlug>() {

@@ -9,8 +9,8 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Gc,
-    List, Logs, Man, Slots, Ssh, Start, Stop,
+    Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
+    Gc, List, Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop,
 };
 use crate::commands::{preview, status};
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
@@ -77,6 +77,10 @@ enum AgentCommand {
     Logs(Logs),
     Start(Start),
     Stop(Stop),
+    Snapshot(Snapshot),
+    Snapshots(Snapshots),
+    Restore(Restore),
+    Fork(Fork),
     Build(Build),
 }
 
@@ -96,6 +100,7 @@ enum InnkeeperCommand {
     Doctor(Doctor),
     Gc(Gc),
     Slots(Slots),
+    Pool(Pool),
     Events(Events),
     Deliveries(Deliveries),
     Config(Config),
@@ -165,6 +170,10 @@ impl Program for Agent {
             AgentCommand::Logs(command) => command.run(cx).await,
             AgentCommand::Start(command) => command.run(cx).await,
             AgentCommand::Stop(command) => command.run(cx).await,
+            AgentCommand::Snapshot(command) => command.run(cx).await,
+            AgentCommand::Snapshots(command) => command.run(cx).await,
+            AgentCommand::Restore(command) => command.run(cx).await,
+            AgentCommand::Fork(command) => command.run(cx).await,
             AgentCommand::Build(command) => command.run(cx).await,
         })
     }
@@ -202,6 +211,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Doctor(command) => command.run(cx).await,
             InnkeeperCommand::Gc(command) => command.run(cx).await,
             InnkeeperCommand::Slots(command) => command.run(cx).await,
+            InnkeeperCommand::Pool(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,

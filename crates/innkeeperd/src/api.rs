@@ -8,12 +8,13 @@ mod guests;
 mod host;
 mod listener;
 mod previews;
+mod snapshots;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ConfigReport;
 use innkeeper_model::{Code, Failure};
@@ -54,6 +55,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/doctor", get(host::doctor))
         .route("/v1/gc", post(host::gc))
         .route("/v1/slots", get(host::slots))
+        .route("/v1/pool", get(host::pool))
         .route("/v1/builds", post(host::build))
         .route("/v1/operations/{id}", get(host::operation))
         .route("/v1/events", get(events::events))
@@ -61,6 +63,11 @@ pub fn router(context: Context) -> Router {
         .route("/v1/guests/{name}", get(guests::show).delete(guests::destroy))
         .route("/v1/guests/{name}/start", post(guests::start))
         .route("/v1/guests/{name}/stop", post(guests::stop))
+        .route("/v1/guests/{name}/fork", post(snapshots::fork))
+        .route("/v1/guests/{name}/snapshots", get(snapshots::list).post(snapshots::take))
+        .route("/v1/guests/{name}/snapshots/{label}", delete(snapshots::delete))
+        .route("/v1/guests/{name}/snapshots/{label}/restore", post(snapshots::restore))
+        .route("/v1/snapshots", get(snapshots::all))
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
         .route("/v1/previews", get(previews::list).post(previews::create))

@@ -98,7 +98,7 @@ fn unknown_words_are_claps_to_explain() {
     --- stderr
     error: unrecognized subcommand 'destory'
 
-      tip: some similar subcommands exist: 'stop', 'destroy'
+      tip: some similar subcommands exist: 'stop', 'restore', 'destroy'
 
     Usage: agent [OPTIONS] <COMMAND>
 

@@ -18,11 +18,12 @@ They speak to the daemon on its Unix socket. Lines for people begin with `[INFO]
 standard output and with `[ERROR]` on standard error, followed by a hint and the end of the log that shows the
 cause. With `--json`, standard output is one JSON value (`innkeeper events` and all `logs`: one on each line), and a
 failure is one JSON value on standard error with the fields `code`, `message`, and where there is something to say
-`remedy` and `log`. The values are those of the daemon's API (`crates/innkeeper-model/src/api.rs`); `create`, `start`
-and `stop` print the guest with the fields `operation` and `elapsed_ms` added, `build` those two and the `closure`, and
-`destroy` a list with one value for each name. What `preview` waits for ends with the preview and `elapsed_ms`, a
-destroyed one with its `slug` alone; with `--no-wait` it is `slug` and `operation`, which is null for a preview that waits
-for its turn. The global options stand once with each program; all commands understand them.
+`remedy` and `log`. The values are those of the daemon's API (`crates/innkeeper-model/src/api.rs`); `create`, `start`,
+`stop`, `restore` and `fork` print the guest with the fields `operation` and `elapsed_ms` added, `snapshot` its `guest`
+and `label` with them, `build` those two and the `closure`, and `destroy` a list with one value for each name. What
+`preview` waits for ends with the preview and `elapsed_ms`, a destroyed one with its `slug` alone; with `--no-wait` it is
+`slug` and `operation`, which is null for a preview that waits for its turn. The global options stand once with each
+program; all commands understand them.
 ";
 
 fn meaning(kind: Kind) -> &'static str {

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
-use innkeeper_model::api::{Accepted, ConfigReport, DoctorReport, GcReport, SlotReport, Status};
+use innkeeper_model::api::{
+    Accepted, ConfigReport, DoctorReport, GcReport, PoolReport, SlotReport, Status,
+};
 use innkeeper_model::{Operation, OperationId};
 
 use super::answer::{Answer, Refusal, accepted, body};
@@ -37,6 +39,10 @@ pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer
 
 pub(super) async fn slots(State(context): State<Context>) -> Answer<SlotReport> {
     Ok(Json(context.engine.slots().await?))
+}
+
+pub(super) async fn pool(State(context): State<Context>) -> Answer<PoolReport> {
+    Ok(Json(context.engine.pool().await?))
 }
 
 pub(super) async fn build(

@@ -6,18 +6,20 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use innkeeper_model::GuestState;
 use innkeeper_model::api::{DoctorReport, GuestView, Status, Verdict};
+use innkeeper_model::{GuestState, Snapshot};
 
 use crate::support::{Client, Daemon, Fixture, Sandbox, Traces, closure, wait_until};
 
 /// An operation, what it needs beforehand, and what is true when it has ended.
 struct Case {
     verb: &'static str,
-    prepare: fn(&Client, &str),
+    prepare: fn(&Sandbox, &str),
     request: fn(&Client, &str) -> std::io::Result<()>,
     before: Option<GuestState>,
     after: Option<GuestState>,
+    /// Looks at what else must be true, when it was accepted and when it was not.
+    also: fn(&Sandbox, bool),
 }
 
 const CREATE: Case = Case {
@@ -29,21 +31,23 @@ const CREATE: Case = Case {
     },
     before: None,
     after: Some(GuestState::Running),
+    also: |_, _| {},
 };
 
 const STOP: Case = Case {
     verb: "stop",
-    prepare: |client, closure| drop(client.create("web", closure)),
+    prepare: |sandbox, closure| drop(sandbox.client().create("web", closure)),
     request: |client, _| client.try_call("POST", "/v1/guests/web/stop", "").map(drop),
     before: Some(GuestState::Running),
     after: Some(GuestState::Stopped),
+    also: |_, _| {},
 };
 
 const START: Case = Case {
     verb: "start",
-    prepare: |client, closure| {
-        client.create("web", closure);
-        client.change("web", "stop");
+    prepare: |sandbox, closure| {
+        sandbox.client().create("web", closure);
+        sandbox.client().change("web", "stop");
     },
     request: |client, _| {
         client
@@ -52,15 +56,116 @@ const START: Case = Case {
     },
     before: Some(GuestState::Stopped),
     after: Some(GuestState::Running),
+    also: |_, _| {},
 };
 
 const DESTROY: Case = Case {
     verb: "destroy",
-    prepare: |client, closure| drop(client.create("web", closure)),
+    prepare: |sandbox, closure| drop(sandbox.client().create("web", closure)),
     request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
     before: Some(GuestState::Running),
     after: None,
+    also: |_, _| {},
 };
+
+const SNAPSHOT: Case = Case {
+    verb: "snapshot",
+    prepare: stopped_with_a_file,
+    request: |client, _| {
+        let (path, body) = ("/v1/guests/web/snapshots", r#"{"label":"one"}"#);
+        client.try_call("POST", path, body).map(drop)
+    },
+    before: Some(GuestState::Stopped),
+    after: Some(GuestState::Stopped),
+    also: |sandbox, accepted| {
+        let taken = accepted.then(|| "before".to_owned());
+        assert_eq!(content(sandbox, "web/snapshots/one"), taken);
+        assert_eq!(labels(sandbox).len(), usize::from(accepted));
+    },
+};
+
+const DELETE_SNAPSHOT: Case = Case {
+    verb: "delete_snapshot",
+    prepare: stopped_with_a_snapshot,
+    request: |client, _| {
+        let path = "/v1/guests/web/snapshots/one";
+        client.try_call("DELETE", path, "").map(drop)
+    },
+    before: Some(GuestState::Stopped),
+    after: Some(GuestState::Stopped),
+    also: |sandbox, accepted| {
+        let kept = (!accepted).then(|| "before".to_owned());
+        assert_eq!(content(sandbox, "web/snapshots/one"), kept);
+        assert_eq!(labels(sandbox).len(), usize::from(!accepted));
+    },
+};
+
+const RESTORE_SNAPSHOT: Case = Case {
+    verb: "restore_snapshot",
+    prepare: |sandbox, closure| {
+        stopped_with_a_snapshot(sandbox, closure);
+        sandbox.client().change("web", "start");
+    },
+    request: |client, _| {
+        let path = "/v1/guests/web/snapshots/one/restore";
+        client.try_call("POST", path, "").map(drop)
+    },
+    before: Some(GuestState::Running),
+    after: Some(GuestState::Running),
+    also: |sandbox, accepted| {
+        let files = if accepted { "before" } else { "after" };
+        assert_eq!(content(sandbox, "web/rootfs").as_deref(), Some(files));
+        assert_eq!(labels(sandbox), ["one"]);
+    },
+};
+
+/// The copy is the first of the guests by name.
+const FORK: Case = Case {
+    verb: "fork",
+    prepare: stopped_with_a_file,
+    request: |client, _| {
+        let (path, body) = ("/v1/guests/web/fork", r#"{"name":"copy"}"#);
+        client.try_call("POST", path, body).map(drop)
+    },
+    before: Some(GuestState::Stopped),
+    after: Some(GuestState::Running),
+    also: |sandbox, accepted| {
+        let copied = accepted.then(|| "before".to_owned());
+        assert_eq!(content(sandbox, "copy/rootfs"), copied);
+        let guests: Vec<GuestView> = sandbox.client().get("/v1/guests");
+        let keys: BTreeSet<_> = guests.iter().map(|view| &view.guest.ssh_host_key).collect();
+        assert_eq!(keys.len(), guests.len(), "each has a host key of its own");
+    },
+};
+
+fn stopped_with_a_file(sandbox: &Sandbox, closure: &str) {
+    sandbox.client().create("web", closure);
+    sandbox.client().change("web", "stop");
+    write(sandbox, "before");
+}
+
+fn stopped_with_a_snapshot(sandbox: &Sandbox, closure: &str) {
+    stopped_with_a_file(sandbox, closure);
+    sandbox.client().take("web", "one");
+    write(sandbox, "after");
+}
+
+fn write(sandbox: &Sandbox, text: &str) {
+    let file = sandbox.state().join("guests/web/rootfs/root/mark");
+    fs::write(file, text).expect("written");
+}
+
+/// What the file says in a tree below the directory of guests, if it is there.
+fn content(sandbox: &Sandbox, tree: &str) -> Option<String> {
+    let file = sandbox.state().join("guests").join(tree).join("root/mark");
+    fs::read_to_string(file).ok()
+}
+
+fn labels(sandbox: &Sandbox) -> Vec<String> {
+    let snapshots: Vec<Snapshot> = sandbox.client().get("/v1/snapshots");
+    let label = |one: Snapshot| one.label.to_string();
+    snapshots.into_iter().map(label).collect()
+}
 
 #[test]
 fn a_create_survives_a_crash_at_every_step() {
@@ -82,6 +187,26 @@ fn a_destroy_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&DESTROY);
 }
 
+#[test]
+fn a_snapshot_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&SNAPSHOT);
+}
+
+#[test]
+fn the_end_of_a_snapshot_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&DELETE_SNAPSHOT);
+}
+
+#[test]
+fn a_return_to_a_snapshot_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&RESTORE_SNAPSHOT);
+}
+
+#[test]
+fn a_copy_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&FORK);
+}
+
 fn survives_a_crash_at_every_step(case: &Case) {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
@@ -92,7 +217,7 @@ fn survives_a_crash_at_every_step(case: &Case) {
         clean
     };
     let points = points(&sandbox, case, &closure);
-    assert!(points.len() >= 8, "too few points to be true: {points:?}");
+    assert!(points.len() >= 6, "too few points to be true: {points:?}");
     for point in &points {
         crash_at(&sandbox, case, &closure, point, &clean);
     }
@@ -104,7 +229,7 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
     let log = sandbox.path().join("points");
     let daemon = sandbox.start_with(&[("INNKEEPER_CRASH_LOG", &log.display().to_string())]);
     let client = sandbox.client();
-    (case.prepare)(&client, closure);
+    (case.prepare)(sandbox, closure);
     (case.request)(&client, closure).expect("accepted");
     // The last point is passed just after the guest is as wanted.
     let last = format!("{}:finish:after", case.verb);
@@ -115,7 +240,7 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
     daemon.stop();
     let log = fs::read_to_string(&log).expect("written");
     log.lines()
-        .filter(|point| point.starts_with(case.verb))
+        .filter(|point| point.split(':').next() == Some(case.verb))
         .map(str::to_owned)
         .collect()
 }
@@ -123,7 +248,7 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
 fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &Traces) {
     let client = sandbox.client();
     let doomed = sandbox.start_with(&[("INNKEEPER_CRASH_AT", point)]);
-    (case.prepare)(&client, closure);
+    (case.prepare)(sandbox, closure);
     // The daemon may die before or after it answers.
     drop((case.request)(&client, closure));
     let status = doomed.wait();
@@ -134,6 +259,7 @@ fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &
     let accepted = point != format!("{}:accept:before", case.verb);
     let expected = if accepted { case.after } else { case.before };
     assert_eq!(state(&client), expected, "{point}");
+    (case.also)(sandbox, accepted);
     assert_healthy(&client, point);
     clean_up(&client);
     clean.assert_same(&sandbox.traces(), point);
@@ -221,7 +347,7 @@ fn assert_healthy(client: &Client, when: &str) {
 }
 
 fn clean_up(client: &Client) {
-    if state(client).is_some() {
-        client.destroy("web");
+    for view in client.get::<Vec<GuestView>>("/v1/guests") {
+        client.destroy(view.guest.name.as_str());
     }
 }

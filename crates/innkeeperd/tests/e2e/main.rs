@@ -17,5 +17,6 @@ mod lifecycle;
 mod programs;
 mod refusals;
 mod service;
+mod snapshots;
 mod support;
 mod survival;

@@ -112,6 +112,14 @@ impl Client {
         assert_eq!(operation.failure, None, "{operation:?}");
     }
 
+    /// Takes a snapshot of a guest that does not run.
+    pub(crate) fn take(&self, name: &str, label: &str) {
+        let path = format!("/v1/guests/{name}/snapshots");
+        let body = format!(r#"{{"label":"{label}"}}"#);
+        let operation = self.finish(&self.call("POST", &path, &body));
+        assert_eq!(operation.failure, None, "{operation:?}");
+    }
+
     pub(crate) fn guest(&self, name: &str) -> GuestView {
         self.get(&format!("/v1/guests/{name}"))
     }

@@ -1,0 +1,75 @@
+//! Calls about agents' snapshots and copies.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::StatusCode;
+use innkeeper_model::api::{Accepted, SnapshotAccepted};
+use innkeeper_model::{Failure, Snapshot, SnapshotLabel};
+
+use super::answer::{Answer, Refusal, accepted, body, name};
+use super::{Context, Peer};
+
+type Started<T> = Result<(StatusCode, Json<T>), Refusal>;
+
+pub(super) async fn all(State(context): State<Context>) -> Answer<Vec<Snapshot>> {
+    Ok(Json(context.engine.snapshots().await?))
+}
+
+pub(super) async fn list(
+    State(context): State<Context>,
+    Path(guest): Path<String>,
+) -> Answer<Vec<Snapshot>> {
+    Ok(Json(context.engine.snapshots_of(&name(&guest)?).await?))
+}
+
+pub(super) async fn take(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(guest): Path<String>,
+    request: Bytes,
+) -> Started<SnapshotAccepted> {
+    let (guest, request) = (name(&guest)?, body(&request)?);
+    let actor = peer.actor();
+    let taken = context.engine.snapshot(&guest, request, &actor);
+    Ok(accepted(taken.await?))
+}
+
+pub(super) async fn delete(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((guest, snapshot)): Path<(String, String)>,
+) -> Started<Accepted> {
+    let (guest, label) = (name(&guest)?, label(&snapshot)?);
+    let actor = peer.actor();
+    let deleted = context.engine.delete_snapshot(&guest, &label, &actor);
+    Ok(accepted(deleted.await?))
+}
+
+pub(super) async fn restore(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((guest, snapshot)): Path<(String, String)>,
+) -> Started<Accepted> {
+    let (guest, label) = (name(&guest)?, label(&snapshot)?);
+    let actor = peer.actor();
+    let restored = context.engine.restore_snapshot(&guest, &label, &actor);
+    Ok(accepted(restored.await?))
+}
+
+pub(super) async fn fork(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(guest): Path<String>,
+    request: Bytes,
+) -> Started<Accepted> {
+    let (guest, request) = (name(&guest)?, body(&request)?);
+    let actor = peer.actor();
+    let made = context.engine.fork(&guest, request, &actor);
+    Ok(accepted(made.await?))
+}
+
+/// Reads a label out of a path.
+fn label(text: &str) -> Result<SnapshotLabel, Refusal> {
+    SnapshotLabel::parse(text).map_err(|error| Refusal(Failure::from(&error)))
+}

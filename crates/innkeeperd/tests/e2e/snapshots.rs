@@ -1,0 +1,172 @@
+//! Snapshots and copies of agents, with trees that are directories.
+
+use std::fs;
+use std::process::Output;
+use std::thread;
+
+use innkeeper_model::api::{PoolReport, Verdict};
+use innkeeper_model::{GuestState, Snapshot};
+
+use crate::support::{Answer, Client, Fixture, Sandbox, closure, wait_until};
+
+/// Fails the test unless the program ended well, and returns what it said.
+fn fine(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn healthy(client: &Client) {
+    let report: innkeeper_model::api::DoctorReport = client.get("/v1/doctor");
+    let broken = |check: &&innkeeper_model::api::Check| check.verdict == Verdict::Broken;
+    let broken: Vec<_> = report.checks.iter().filter(broken).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn an_agent_goes_back_and_is_copied_in_words() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    let agent = |arguments: &[&str]| sandbox.program("agent", arguments, b"");
+    let mark = |guest: &str| {
+        sandbox
+            .state()
+            .join(format!("guests/{guest}/rootfs/root/mark"))
+    };
+    let read = |guest: &str, path: &str| {
+        let file = sandbox
+            .state()
+            .join(format!("guests/{guest}/rootfs/{path}"));
+        fs::read_to_string(file).expect(path)
+    };
+    let web = client.create("web", &closure);
+    fs::write(mark("web"), "before").expect("written");
+
+    let refused = agent(&["snapshot", "web", "--label", "one"]);
+    assert_eq!(refused.status.code(), Some(4), "it runs: {refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("agent stop web"), "{said}");
+
+    fine(&agent(&["stop", "web"]));
+    fine(&agent(&["snapshot", "web", "--label", "one"]));
+    let made_up = fine(&agent(&["snapshot", "web", "--quiet"]));
+    let listed = fine(&agent(&["snapshots", "web", "--json"]));
+    let listed: Vec<Snapshot> = serde_json::from_str(&listed).expect("JSON");
+    let labels: Vec<_> = listed.iter().map(|one| one.label.as_str()).collect();
+    assert_eq!(labels, ["one", made_up.trim()]);
+    fine(&agent(&["snapshot", "web", "--delete", made_up.trim()]));
+    fine(&agent(&["start", "web"]));
+    fs::write(mark("web"), "after").expect("written");
+
+    let restored = fine(&agent(&["restore", "web", "one"]));
+    assert!(
+        restored.contains("as in snapshot one and up at 10.100.0.3"),
+        "{restored}"
+    );
+    assert_eq!(read("web", "root/mark"), "before");
+    let again = client.guest("web");
+    assert_eq!(again.guest.ssh_host_key, web.guest.ssh_host_key);
+
+    fine(&agent(&["fork", "web", "copy", "--from", "one"]));
+    assert_eq!(read("copy", "root/mark"), "before");
+    let copy = client.guest("copy");
+    assert_eq!(copy.state, GuestState::Running);
+    assert_eq!(copy.guest.limits, web.guest.limits);
+    assert_ne!(copy.guest_address, web.guest_address);
+    assert_ne!(copy.guest.ssh_host_key, web.guest.ssh_host_key);
+    for (file, own) in [("etc/hostname", "copy\n"), ("etc/machine-id", "")] {
+        assert_eq!(read("copy", file), own, "{file}");
+    }
+    let hello = || fine(&agent(&["exec", "copy", "--", "hostname"]));
+    wait_until("the copy knows its name", || hello().trim() == "copy");
+    healthy(&client);
+    fine(&agent(&["destroy", "web"]));
+    fine(&agent(&["stop", "copy"]));
+    fine(&agent(&["start", "copy"]));
+    assert_eq!(read("copy", "root/mark"), "before");
+    fine(&agent(&["destroy", "copy"]));
+    before.assert_same(&sandbox.traces(), "after both were destroyed");
+}
+
+#[test]
+fn of_two_copies_of_one_name_one_is_refused() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    client.change("web", "stop");
+    let fork = || client.call("POST", "/v1/guests/web/fork", r#"{"name":"copy"}"#);
+    let answers: Vec<Answer> = thread::scope(|scope| {
+        let both = [scope.spawn(fork), scope.spawn(fork)];
+        both.map(|thread| thread.join().expect("joined")).into()
+    });
+    let (won, lost): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 202);
+    assert_eq!((won.len(), lost.len()), (1, 1), "{lost:?}");
+    assert_eq!(lost[0].failure().code.as_str(), "guest_exists");
+    assert_eq!(client.finish(&won[0]).failure, None);
+    client.destroy("web");
+    client.destroy("copy");
+}
+
+#[test]
+fn a_destroy_takes_the_snapshots_and_ends_a_copy_of_them() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    client.create("web", &closure);
+    client.change("web", "stop");
+    client.take("web", "one");
+    let fork = client.call(
+        "POST",
+        "/v1/guests/web/fork",
+        r#"{"name":"copy","snapshot":"one"}"#,
+    );
+    client.destroy("web");
+    // It was copied before, or there is nothing of it.
+    let copied = client.finish(&fork).failure.is_none();
+    if copied {
+        client.destroy("copy");
+    }
+    before.assert_same(&sandbox.traces(), "after the destroy");
+}
+
+#[test]
+fn snapshots_that_nobody_knows_of_are_found_and_go() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    client.change("web", "stop");
+    client.take("web", "one");
+    let snapshots = sandbox.state().join("guests/web/snapshots");
+    fs::create_dir_all(snapshots.join("lost/etc")).expect("made");
+    let report = sandbox.program("innkeeper", &["doctor"], b"");
+    assert_eq!(report.status.code(), Some(7), "{report:?}");
+    let swept = fine(&sandbox.program("innkeeper", &["gc"], b""));
+    assert!(swept.contains("snapshots/lost"), "{swept}");
+    assert!(!snapshots.join("lost").exists() && snapshots.join("one").exists());
+    healthy(&client);
+    client.destroy("web");
+}
+
+#[test]
+fn the_pool_of_directories_is_the_disk() {
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[storage]\nmin_free = '1024T'");
+    let _daemon = sandbox.start();
+    let report: PoolReport = sandbox.client().get("/v1/pool");
+    assert_eq!(report.driver, "dir");
+    assert!(
+        report.remedy.is_some() && report.size_bytes > 0,
+        "{report:?}"
+    );
+    let said = fine(&sandbox.program("innkeeper", &["pool"], b""));
+    assert!(said.contains("It is full."), "{said}");
+}
