@@ -108,6 +108,7 @@ in
           "CAP_DAC_OVERRIDE"
           "CAP_SETUID" # `agent exec --user`, evaluations of previews
           "CAP_SETGID"
+          "CAP_SETFCAP" # what files of guests may do, in copies of them
           "CAP_SETPCAP" # taking all capabilities from whoever evaluates a preview, for good
         ];
 

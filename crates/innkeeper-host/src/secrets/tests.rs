@@ -106,6 +106,41 @@ async fn a_guest_gets_everything_with_the_owners_it_will_see() {
 }
 
 #[tokio::test]
+async fn a_copy_loses_what_made_it_another_guest_and_gets_its_own() {
+    let house = House::new(UserIds::Mapped).await;
+    let former = house.ensure().await;
+    let rsa = "etc/ssh/ssh_host_rsa_key";
+    let dbus = "var/lib/dbus/machine-id";
+    fs::create_dir_all(house.inside("var/lib/dbus")).expect("directory");
+    for path in [rsa, dbus] {
+        fs::write(house.inside(path), "made by the guest").expect("write");
+    }
+    fs::remove_file(house.inside(MACHINE_ID)).expect("remove");
+    let outside = house.dir.path().join("outside");
+    fs::write(&outside, "the host's").expect("write");
+    symlink(&outside, house.inside(MACHINE_ID)).expect("link");
+    fs::write(house.inside("etc/hosts"), "10.0.0.1 mine\n").expect("write");
+
+    let forget = async || {
+        let secrets = GuestSecrets::new(house.config.clone());
+        let forgotten = secrets.forget_identity(&house.guest, &house.guest.name);
+        forgotten.await.expect("forgets");
+    };
+    forget().await;
+    forget().await;
+    for path in [HOST_KEY, HOST_KEY_PUBLIC, rsa, dbus, "etc/hostname"] {
+        assert!(!house.inside(path).exists(), "{path}");
+    }
+    assert_eq!(house.text(MACHINE_ID), "");
+    assert_eq!(house.stat(MACHINE_ID), (0, 0, 0o444));
+    assert_eq!(fs::read_to_string(outside).expect("read"), "the host's");
+    assert_eq!(house.text("etc/hosts"), "10.0.0.1 mine\n");
+    assert!(house.text(AUTHORIZED_KEYS).contains(KEY));
+    assert_ne!(house.ensure().await, former);
+    assert_eq!(house.text("etc/hostname"), "web\n");
+}
+
+#[tokio::test]
 async fn the_token_is_exported_when_it_can_be_read() {
     let house = House::new(UserIds::Mapped).await;
     house.ensure().await;
