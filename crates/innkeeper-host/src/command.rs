@@ -67,7 +67,6 @@ impl Explain for CommandError {
             "nsenter" | "prlimit" | "setpriv" | "unshare" => "util-linux",
             "umount" => "mount",
             "lvs" | "lvcreate" | "lvchange" | "lvremove" | "lvrename" => "lvm2",
-            "cp" => "coreutils",
             "mke2fs" => "e2fsprogs",
             "nix" | "nix-instantiate" | "nix-store" => "nix-bin",
             other => other,

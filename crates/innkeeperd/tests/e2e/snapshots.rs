@@ -91,6 +91,44 @@ fn an_agent_goes_back_and_is_copied_in_words() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_while_it_copies_begins_anew() {
+    const FILES: usize = 4_000;
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    client.change("web", "stop");
+    let guest = sandbox.state().join("guests/web");
+    let many = guest.join("rootfs/many");
+    fs::create_dir(&many).expect("made");
+    for number in 0..FILES {
+        fs::write(many.join(number.to_string()), "x").expect("written");
+    }
+    let count = |tree: &str| fs::read_dir(guest.join(tree).join("many")).map_or(0, Iterator::count);
+
+    let body = r#"{"label":"one"}"#;
+    let taking = client.call("POST", "/v1/guests/web/snapshots", body);
+    wait_until("it is being copied", || count("snapshots/.one.new") > 0);
+    daemon.kill();
+    let whole = guest.join("snapshots/one").exists();
+    assert!(!whole, "it was over before the daemon was killed");
+    let daemon = sandbox.start();
+    assert_eq!(client.finish(&taking).failure, None);
+    assert_eq!(count("snapshots/one"), FILES);
+
+    let restoring = client.call("POST", "/v1/guests/web/snapshots/one/restore", "");
+    wait_until("it is being copied", || count(".rootfs.new") > 0);
+    daemon.kill();
+    let _daemon = sandbox.start();
+    assert_eq!(client.finish(&restoring).failure, None);
+    assert_eq!(count("rootfs"), FILES);
+    assert!(!guest.join(".rootfs.new").exists());
+    healthy(&client);
+    client.destroy("web");
+}
+
+#[test]
 fn of_two_copies_of_one_name_one_is_refused() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();

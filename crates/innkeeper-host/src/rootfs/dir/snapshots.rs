@@ -127,8 +127,12 @@ impl DirRootfs {
     }
 }
 
+/// Copies a tree. When the daemon is killed, `cp` is too: the next daemon begins anew in the same place.
 async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
     let options = [
+        "--pdeathsig",
+        "KILL",
+        "cp",
         "--archive",
         "--one-file-system",
         "--reflink=auto",
@@ -137,7 +141,7 @@ async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
     ];
     let arguments = options.iter().map(AsRef::as_ref);
     let arguments = arguments.chain([from.as_os_str(), to.as_os_str()]);
-    let copied = command::run("cp", arguments, b"").await;
+    let copied = command::run("setpriv", arguments, b"").await;
     copied.map(drop).map_err(|source| RootfsError::Copy {
         path: from.to_owned(),
         source,
