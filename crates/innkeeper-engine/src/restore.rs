@@ -1,6 +1,7 @@
 //! What the engine does of its own accord: after a start, when a guest ends, and from time to time.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use innkeeper_model::{
@@ -53,6 +54,9 @@ impl Engine {
         let mut endings = self.inner.host.units.endings();
         let mut timer = tokio::time::interval(interval);
         timer.reset();
+        let firewall = &self.inner.host.firewall;
+        // It looks at what it has heard, so it must not be dropped for other news.
+        let mut disturbed = pin!(firewall.disturbed());
         loop {
             tokio::select! {
                 () = self.inner.stopping.cancelled() => return,
@@ -61,6 +65,11 @@ impl Engine {
                     Err(RecvError::Lagged(_)) => self.look_after_all().await,
                     Err(RecvError::Closed) => return,
                 },
+                () = &mut disturbed => {
+                    warn!("somebody removed the firewall's table; it is written again");
+                    self.ensure_firewall().await;
+                    disturbed.set(firewall.disturbed());
+                }
                 _ = timer.tick() => self.look_after_all().await,
             }
         }
@@ -78,10 +87,14 @@ impl Engine {
         });
     }
 
-    async fn look_after_all(&self) {
+    async fn ensure_firewall(&self) {
         if let Err(error) = self.inner.host.firewall.ensure().await {
             warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
         }
+    }
+
+    async fn look_after_all(&self) {
+        self.ensure_firewall().await;
         match self.inner.store.guests().await {
             // A guest with a fault has its own appointment.
             Ok(guests) => guests

@@ -275,6 +275,12 @@ pub trait Firewall: Send + Sync {
     /// When the kernel refuses the rules; then the former ones are still in force.
     async fn ensure(&self) -> Result<(), HostError>;
 
+    /// Waits until somebody else has removed our table, as a firewall that is restarted does. A driver that is not told
+    /// waits for ever.
+    async fn disturbed(&self) {
+        std::future::pending::<()>().await;
+    }
+
     /// Looks whether the rules in force are ours, without changing anything.
     async fn check(&self) -> Vec<Check>;
 }

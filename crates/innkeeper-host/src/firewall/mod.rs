@@ -19,6 +19,7 @@
 
 mod listing;
 mod port;
+mod removals;
 mod ruleset;
 
 use std::io;
@@ -36,7 +37,10 @@ use crate::facilities::Firewall;
 use crate::{FileError, FileErrorExt, HostError};
 use listing::{DroppingChain, Fingerprint};
 pub use port::{HostPort, InvalidPort, Protocol};
+use removals::Removals;
 pub use ruleset::ruleset;
+use tokio::sync::OnceCell;
+use tracing::warn;
 
 const SUBJECT: &str = "firewall";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -116,6 +120,8 @@ pub struct NftFirewall {
     /// What the kernel showed after the rules were written. Asked and not computed: how a rule reads back
     /// depends on the versions of nft and of the kernel.
     in_force: Mutex<Option<Fingerprint>>,
+    /// There as soon as somebody has asked for it, if the kernel tells us.
+    removals: OnceCell<Option<Removals>>,
 }
 
 impl NftFirewall {
@@ -125,6 +131,7 @@ impl NftFirewall {
         Self {
             config,
             in_force: Mutex::new(None),
+            removals: OnceCell::new(),
         }
     }
 
@@ -221,6 +228,24 @@ impl NftFirewall {
 impl Firewall for NftFirewall {
     async fn ensure(&self) -> Result<(), HostError> {
         Ok(self.write().await?)
+    }
+
+    async fn disturbed(&self) {
+        let subscribe = || async {
+            Removals::subscribe()
+                .inspect_err(|error| warn!(%error, "removals of firewall tables are noticed late"))
+                .ok()
+        };
+        let Some(removals) = self.removals.get_or_init(subscribe).await else {
+            return std::future::pending::<()>().await;
+        };
+        while removals.next().await.is_ok() {
+            // Our own writing replaces the table, and others have tables too.
+            if !matches!(self.difference().await, Ok(None)) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     async fn check(&self) -> Vec<Check> {

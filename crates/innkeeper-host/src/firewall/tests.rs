@@ -422,6 +422,40 @@ async fn doctor_sees_rules_that_are_missing_changed_or_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_table_that_somebody_removes_is_noticed_and_what_we_write_is_not() {
+    if !enter_own_namespace("a_table_that_somebody_removes_is_noticed_and_what_we_write_is_not") {
+        return;
+    }
+    let firewall = NftFirewall::new(config());
+    firewall.ensure().await.expect("ensure");
+    for removal in ["flush ruleset", "delete table inet innkeeper"] {
+        let ours_and_others = async {
+            firewall.ensure().await.expect("ensure");
+            run_nft(&["add table ip other; delete table ip other"]).await;
+            firewall.ensure().await.expect("ensure");
+        };
+        tokio::select! {
+            biased;
+            () = firewall.disturbed() => panic!("nobody removed our table"),
+            () = ours_and_others => {}
+        }
+        let somebody = async {
+            run_nft(&[removal]).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = firewall.disturbed() => {}
+            () = somebody => {}
+        }
+        assert_eq!(
+            firewall.difference().await.expect("nft"),
+            Some("is missing")
+        );
+        firewall.ensure().await.expect("ensure");
+    }
+}
+
+#[tokio::test]
 async fn refused_rules_leave_the_former_ones_in_force() {
     if !enter_own_namespace("refused_rules_leave_the_former_ones_in_force") {
         return;

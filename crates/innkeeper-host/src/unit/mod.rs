@@ -25,7 +25,7 @@ mod keeper;
 mod leader;
 mod litter;
 mod nspawn;
-mod process;
+pub(crate) mod process;
 mod shim;
 mod signals;
 mod supervised;

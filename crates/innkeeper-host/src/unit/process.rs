@@ -66,7 +66,7 @@ impl Process {
 /// The deprecated constructor is unsound for types that hand out descriptors they do not own; an
 /// [`OwnedFd`] owns its descriptor for as long as it lives, and the one in its place needs `unsafe`.
 #[expect(deprecated, reason = "sound for an OwnedFd")]
-pub(super) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, interest)
 }
 

@@ -1,0 +1,75 @@
+//! News from the kernel that a table of nftables was removed: firewalls that are restarted remove those of others too
+//! (Debian's `nftables.service` begins with `flush ruleset`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::unit::process::watched;
+
+/// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h as a bit: the groups count from 1.
+const GROUP: u32 = 1 << (7 - 1);
+/// A message's type: `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_DELTABLE` of linux/netfilter/nf_tables.h.
+const TABLE_REMOVED: u16 = 10 << 8 | 2;
+/// The length of `struct nlmsghdr` (netlink(7)), and what messages are aligned to.
+const HEADER: usize = 16;
+const ALIGNMENT: usize = 4;
+
+/// A subscription to the removals of tables in our network namespace.
+#[derive(Debug)]
+pub(super) struct Removals(AsyncFd<OwnedFd>);
+
+impl Removals {
+    /// Subscribes. What happened before is not told.
+    pub(super) fn subscribe() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            flags,
+            Some(NETFILTER),
+        )?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
+        Ok(Self(watched(socket, Interest::READABLE)?))
+    }
+
+    /// Waits until some table was removed, by whomever.
+    pub(super) async fn next(&self) -> io::Result<()> {
+        let mut news = vec![0; 1 << 16];
+        loop {
+            let mut ready = self.0.readable().await?;
+            let received =
+                ready.try_io(|socket| Ok(recv(socket, &mut news[..], RecvFlags::empty())?.0));
+            match received {
+                Ok(Ok(length)) if removes_a_table(news.get(..length).unwrap_or_default()) => {
+                    return Ok(());
+                }
+                Ok(Ok(_)) | Err(_) => {}
+                // There was more news than the socket holds, and this may be among what is lost.
+                Ok(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                    return Ok(());
+                }
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Whether one of the messages tells of a table that was removed.
+fn removes_a_table(mut messages: &[u8]) -> bool {
+    while let Some((header, _)) = messages.split_first_chunk::<HEADER>() {
+        let [a, b, c, d, e, f, ..] = *header;
+        if u16::from_ne_bytes([e, f]) == TABLE_REMOVED {
+            return true;
+        }
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let next = length.max(HEADER).next_multiple_of(ALIGNMENT);
+        messages = messages.get(next..).unwrap_or_default();
+    }
+    false
+}
