@@ -67,8 +67,6 @@ let
     environment.systemPackages = [
       fakeGithub
       pkgs.git
-      # The web server of busybox alone: its other programs would be in the way.
-      (pkgs.writeShellScriptBin "busybox" ''exec ${pkgs.busybox}/bin/busybox "$@"'')
     ];
     systemd.tmpfiles.settings.previews."/opt/innkeeper/previews".C.argument = "${previewFixtures}";
   };
@@ -100,6 +98,8 @@ in
       pkgs.iproute2
       pkgs.nftables
       pkgs.procps
+      # Under this name alone: its programs would be in the way of others.
+      (pkgs.writeShellScriptBin "busybox" ''exec ${pkgs.busybox}/bin/busybox "$@"'')
     ];
   };
   testScript = builtins.readFile ../../e2e/common.py + scenario;

@@ -1,0 +1,112 @@
+"""A guest reaches the internet and nothing that it must not, and stays so with its connections when firewalls are restarted.
+
+Needs: nothing.
+"""
+
+# Addresses of the internet and of what is beside the host: docs/security.md.
+INTERNET = "198.51.100.2"
+PRIVATE = ("10.9.9.9", "100.64.9.9", "172.16.9.9", "192.168.77.1", "169.254.169.254")
+
+
+def reaches(name: str, address: str, port: int = 80) -> bool:
+    """Whether a guest gets a page from there."""
+    command = f"agent exec {name} -- timeout 5 wget -q -O /dev/null http://{address}:{port}/"
+    return machine.execute(command)[0] == 0
+
+
+def as_documented() -> None:
+    """Fails unless the rows of docs/security.md hold."""
+    is_true(reaches("web", INTERNET), "it reaches the internet")
+    machine.succeed(f"agent exec web -- ping -c 1 -W 5 {web['host_address']}")
+    page(web["guest_address"])
+    for what, address, port in (
+        ("its gateway", web["host_address"], 9999),
+        ("its neighbour's gateway", shop["host_address"], 9999),
+        ("the host's public address", "198.51.100.1", 9999),
+        ("its neighbour", shop["guest_address"], 80),
+        *(("what is beside the host", address, 80) for address in PRIVATE),
+    ):
+        is_true(not reaches("web", address, port), f"it does not reach {what} ({address}:{port})")
+
+
+def said(word: str) -> None:
+    """Says a word on the two connections, and waits until it comes back on both."""
+    machine.succeed(f"agent exec web -- sh -c 'echo {word} > /talk.in'", f"echo {word} > /run/talk.in")
+    machine.wait_until_succeeds(f"agent exec web -- grep -qx {word} /talk.out")
+    machine.wait_until_succeeds(f"grep -qx {word} /run/talk.out")
+    machine.require_unit_state("talk.service")
+
+
+boot()
+machine.succeed("mkdir -p /srv/www && echo A page. > /srv/www/index.html")
+start_internet()
+internet = machine.get_unit_property("internet.service", "MainPID")
+for address in PRIVATE:
+    machine.succeed(
+        f"nsenter --target {internet} --net -- ip address add {address}/32 dev lo", f"ip route add {address}/32 via {INTERNET}"
+    )
+machine.succeed("systemd-run --quiet --unit=secret busybox httpd -f -p 9999 -h /srv/www")
+machine.wait_for_open_port(9999)
+web, shop = create("web"), create("shop")
+
+with subtest("everything is there to be reached"):
+    for address in PRIVATE:
+        machine.succeed(f"curl --silent --fail --max-time 5 --output /dev/null http://{address}/")
+    for address in ("198.51.100.1", web["host_address"], shop["host_address"]):
+        machine.succeed(f"curl --silent --fail --max-time 5 --output /dev/null http://{address}:9999/")
+    page(shop["guest_address"])
+
+with subtest("a guest reaches what it may"):
+    as_documented()
+    doctor()
+
+with subtest("sockets of the host, its files and its store are not there or not for it"):
+    for path in ("/nix/var", "/run/innkeeper/api.sock", "/run/innkeeper/intake.sock", "/run/dbus", "/var/lib/innkeeper"):
+        machine.succeed(f"agent exec web -- test ! -e {path}")
+    machine.fail("agent exec web -- touch /nix/store/mine")
+    machine.fail("agent exec web -- sh -c 'echo 1 > /proc/sys/kernel/sysrq'")
+    machine.fail("agent exec web -- sh -c 'echo b > /proc/sysrq-trigger'")
+
+with subtest("two connections: out of a guest through the host's NAT, and into it"):
+    # Whoever listens says the same again.
+    echo = "nc -ll -p 7 -e cat"
+    machine.succeed(
+        f"systemd-run --quiet --unit=echo nsenter --target {internet} --net -- busybox {echo}",
+        f"agent exec web -- sh -c 'setsid {echo} < /dev/null > /dev/null 2>&1 &'",
+    )
+    machine.wait_for_open_port(7, web["guest_address"])
+    machine.wait_for_open_port(7, INTERNET)
+    machine.succeed(
+        f"agent exec web -- sh -c 'mkfifo /talk.in; setsid sh -c \"exec 4<> /talk.in; nc {INTERNET} 7 <&4 > /talk.out\" "
+        "< /dev/null > /dev/null 2>&1 &'",
+        "mkfifo /run/talk.in",
+        f"systemd-run --quiet --unit=talk bash -c 'exec 3<> /dev/tcp/{web['guest_address']}/7 4<> /run/talk.in; "
+        "cat <&4 >&3 & exec cat <&3 > /run/talk.out'",
+    )
+    said("first")
+
+with subtest("a firewall of the host's own is loaded and loaded again"):
+    rules = "table inet host { chain input { type filter hook input priority 0; policy accept; }; }"
+    for word in ("loaded", "again"):
+        machine.succeed(f"printf '%s\\n' 'table inet host' 'delete table inet host' '{rules}' | nft --file -")
+        said(word)
+    as_documented()
+    doctor()
+
+with subtest("a firewall that is restarted removes everybody's rules, and ours are back at once"):
+    # So begins the restart of Debian's nftables.service.
+    for word in ("flushed", "twice"):
+        machine.succeed("nft flush ruleset")
+        machine.wait_until_succeeds("nft list table inet innkeeper", timeout=10)
+        said(word)
+    as_documented()
+    doctor()
+
+with subtest("the daemon is restarted, and nobody notices"):
+    machine.succeed("systemctl restart innkeeperd.service")
+    wait_until_quiet()
+    said("restarted")
+    as_documented()
+
+machine.succeed("systemctl stop talk.service echo.service", "agent destroy web shop")
+doctor()
