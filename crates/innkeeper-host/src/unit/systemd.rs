@@ -40,6 +40,10 @@ const CLD_EXITED: i32 = 1;
 /// How much of the journal is read at a time.
 const PIECE: usize = 32 * 1024;
 
+/// How many lines of a guest's console the journal takes in which time: journald's own defaults.
+const LOG_BURST: u32 = 10_000;
+const LOG_INTERVAL_USEC: u64 = 30_000_000;
+
 /// A setting of a unit.
 type Property = (String, OwnedVariant);
 
@@ -250,6 +254,12 @@ impl Systemd {
             ),
             // A process of the guest that needs too much memory does not take the whole guest with it.
             property("OOMPolicy", "continue".into()),
+            // Where systemd-oomd runs, it ends what is the worst in a guest that does nothing but wait for memory.
+            property("ManagedOOMMemoryPressure", "kill".into()),
+            // A guest that floods its console takes no more of the host's journal than this, whatever journald's
+            // own limit is.
+            property("LogRateLimitIntervalUSec", LOG_INTERVAL_USEC.into()),
+            property("LogRateLimitBurst", LOG_BURST.into()),
         ]
         .into_iter()
         .collect()
