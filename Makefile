@@ -42,7 +42,7 @@ test: deps ## Everything: check, all tests on real parts, the demo
 test-host: build fake-github ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run native $(SCENARIO)
 
-test-vm: build fake-github ## The same in virtual machines, which have LVM, limits and a plug to pull; slow
+test-vm: build fake-github ## In virtual machines, what needs LVM, limits or a plug to pull; slow
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
 
 bench: deps ## Measure against bare systemd-nspawn; writes docs/benchmarks.md

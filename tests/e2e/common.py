@@ -52,6 +52,25 @@ def guest(name: str) -> dict[str, Any]:
     return guests()[name]
 
 
+def use_thin_volumes() -> None:
+    """Has the daemon make guests of 256 MiB each, in a thin pool on the host's second disk."""
+    config = "/etc/innkeeper/config.toml"
+    # The second disk, where there are two of this kind.
+    disk = machine.succeed("ls --reverse /dev/vd[ab] | head -n 1").strip()
+    machine.succeed(
+        f"vgcreate --quiet pool {disk}",
+        "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
+        # The last section of the file is the one on storage.
+        f"grep -q lvm-thin {config} || {{ printf 'driver = \"lvm-thin\"\nsize = \"256M\"\n' >> {config} && sync; }}",
+        # What docs/storage.md says of the unit that `make install` brings.
+        "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
+        "/usr/local/share/innkeeper/lvm-thin.conf",
+        "systemctl daemon-reload",
+        "systemctl restart innkeeperd.service",
+    )
+    wait_until_quiet()
+
+
 def unit(name: str) -> str:
     """The unit that is a guest."""
     return f"innkeeper-guest-{name}.service"

@@ -1,6 +1,7 @@
 """After a reboot of the host, and after a crash of it, guests are as they were.
 
 Needs: nothing.
+Better with: power-loss.
 """
 
 

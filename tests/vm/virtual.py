@@ -223,7 +223,8 @@ MAKE_DISK = """
     mount -t devpts -o newinstance,ptmxmode=666 devpts "$work/tree/dev/pts"
     ln -s pts/ptmx "$work/tree/dev/ptmx"
     guests=path:/opt/innkeeper/guests
-    env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/tree" \\
+    # With the daemon's cache: it remembers what it has seen of a flake.
+    env -i HOME=/root XDG_CACHE_HOME=/var/cache/innkeeper PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/tree" \\
       nix --extra-experimental-features 'nix-command flakes' --option build-users-group '' --option sandbox false \\
       --option substituters '' build --quiet --no-link "$guests#agent" "$guests#systemd" < /dev/null
     umount --recursive "$work/tree/dev" "$work/tree/proc"
