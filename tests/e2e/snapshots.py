@@ -5,8 +5,6 @@ Needs: device-mapper, power-loss.
 
 import statistics
 
-CONFIG = "/etc/innkeeper/config.toml"
-
 
 def volumes() -> dict[str, dict[str, str]]:
     """The volumes in the group, by name."""
@@ -52,17 +50,7 @@ def limit(percent: int) -> None:
 
 boot()
 with subtest("a pool, and a daemon that uses it"):
-    # The second disk, where there are two of this kind.
-    disk = machine.succeed("ls --reverse /dev/vd[ab] | head -n 1").strip()
-    machine.succeed(
-        f"vgcreate --quiet pool {disk}",
-        "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
-        f"grep -q lvm-thin {CONFIG} || printf 'driver = \"lvm-thin\"\\nsize = \"256M\"\\n' >> {CONFIG}",
-        # What docs/storage.md says of the unit that `make install` brings.
-        "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
-        "/usr/local/share/innkeeper/lvm-thin.conf",
-        "sync",
-    )
+    use_thin_volumes()
     limit(85)
     create("web")
     machine.succeed("agent destroy web")

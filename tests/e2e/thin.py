@@ -4,7 +4,6 @@ Needs: device-mapper, power-loss.
 """
 
 VOLUME_SIZE = 256 << 20
-CONFIG = "/etc/innkeeper/config.toml"
 
 
 def volumes() -> dict[str, dict[str, str]]:
@@ -48,20 +47,7 @@ def up_again() -> None:
 
 boot()
 with subtest("a pool, and a daemon that uses it"):
-    # The second disk, where there are two of this kind.
-    disk = machine.succeed("ls --reverse /dev/vd[ab] | head -n 1").strip()
-    machine.succeed(
-        f"vgcreate --quiet pool {disk}",
-        "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
-        # The last section of the file is the one on storage.
-        f"grep -q lvm-thin {CONFIG} || {{ printf 'driver = \"lvm-thin\"\\nsize = \"256M\"\\n' >> {CONFIG} && sync; }}",
-        # What docs/storage.md says of the unit that `make install` brings.
-        "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
-        "/usr/local/share/innkeeper/lvm-thin.conf",
-        "systemctl daemon-reload",
-        "systemctl restart innkeeperd.service",
-    )
-    wait_until_quiet()
+    use_thin_volumes()
     doctor()
     create("web")
     machine.succeed("agent destroy web")
