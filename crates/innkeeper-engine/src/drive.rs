@@ -49,7 +49,7 @@ pub(crate) async fn build(
     let (failure, kind) = match work.await {
         Ok((what, closure)) => {
             let built = EventKind::Built { what, closure };
-            inner.journal.record(about, built).await;
+            inner.journal.record(about, built);
             (None, EventKind::Finished)
         }
         Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),
@@ -105,8 +105,7 @@ impl Drive<'_> {
         let verb = self.verb;
         self.inner
             .journal
-            .record(&self.about, EventKind::Accepted { verb })
-            .await;
+            .record(&self.about, EventKind::Accepted { verb });
         Ok(true)
     }
 
@@ -158,14 +157,12 @@ impl Drive<'_> {
     async fn step(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
         let name = step.as_str();
         let journal = &self.inner.journal;
-        journal
-            .record(
-                &self.about,
-                EventKind::StepStarted {
-                    step: name.to_owned(),
-                },
-            )
-            .await;
+        journal.record(
+            &self.about,
+            EventKind::StepStarted {
+                step: name.to_owned(),
+            },
+        );
         self.inner.probe(self.verb, name, Edge::Before);
         let started = Instant::now();
         let result = self.apply(guest, step).await;
@@ -181,7 +178,7 @@ impl Drive<'_> {
                 failure: error.into(),
             },
         };
-        journal.record(&self.about, kind).await;
+        journal.record(&self.about, kind);
         result
     }
 
@@ -303,8 +300,7 @@ impl Drive<'_> {
         let failure = Failure::from(&EngineError::Superseded(self.name.clone()));
         self.inner
             .journal
-            .record(&self.about, EventKind::Failed { failure })
-            .await;
+            .record(&self.about, EventKind::Failed { failure });
     }
 
     async fn clear_fault(&self) {
@@ -431,5 +427,5 @@ async fn finish(inner: &Inner, about: &About, failure: Option<&Failure>, kind: E
     {
         warn!(operation = %id, code = %error.code(), %error, "the end of an operation was not recorded");
     }
-    inner.journal.record(about, kind).await;
+    inner.journal.record(about, kind);
 }

@@ -239,8 +239,7 @@ impl Engine {
         };
         self.inner
             .journal
-            .record(&about, EventKind::Accepted { verb: Verb::Build })
-            .await;
+            .record(&about, EventKind::Accepted { verb: Verb::Build });
         let inner = Arc::clone(&self.inner);
         let work = work(inner.journal.sink(&about));
         self.spawn(async move { drive::build(&inner, &about, work).await });
@@ -382,8 +381,7 @@ impl Engine {
             let verb = operation.verb;
             self.inner
                 .journal
-                .record(&about, EventKind::Accepted { verb })
-                .await;
+                .record(&about, EventKind::Accepted { verb });
             self.spawn_drive(name.clone(), Some(operation.clone()));
         }
         Accepted {

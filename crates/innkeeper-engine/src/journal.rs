@@ -5,7 +5,6 @@ use std::sync::Arc;
 use innkeeper_host::facilities::ProgressSink;
 use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
 use innkeeper_store::Store;
-use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tracing::{debug, warn};
 
@@ -33,28 +32,27 @@ impl Journal {
         self.live.subscribe()
     }
 
-    /// Stores an event and tells it. A full disk must not keep a guest from being removed, so a failure to
-    /// store is logged and no more.
-    pub(crate) async fn record(&self, about: &About, kind: EventKind) {
+    /// Stores an event and tells it. Nobody waits for that: the store keeps the order. A full disk must not keep a
+    /// guest from being removed, so a failure to store is logged and no more.
+    pub(crate) fn record(&self, about: &About, kind: EventKind) {
         debug!(operation = ?about.operation, guest = ?about.guest, event = ?kind);
-        match self
-            .store
-            .append_event(about.operation, about.guest.as_ref(), kind)
-            .await
-        {
-            Ok(event) => self.tell(event),
+        let journal = self.clone();
+        let told = move |event| match event {
+            Ok(event) => journal.tell(event),
             Err(error) => warn!(%error, "an event was not recorded"),
-        }
+        };
+        self.store
+            .append_event(about.operation, about.guest.as_ref(), kind, told);
     }
 
     /// Stores a line about a guest, or about a preview that has no guest yet, and tells it.
-    pub async fn note(&self, guest: &GuestName, text: impl Into<String>) {
+    pub fn note(&self, guest: &GuestName, text: impl Into<String>) {
         let about = About {
             operation: None,
             guest: Some(guest.clone()),
         };
         let text = text.into();
-        self.record(&about, EventKind::Note { text }).await;
+        self.record(&about, EventKind::Note { text });
     }
 
     /// Tells how a preview's build goes, without storing it.
@@ -72,15 +70,9 @@ impl Journal {
         Arc::new(move |progress| journal.progress(&about, progress))
     }
 
-    /// Tells how a build goes, without storing it.
+    /// Tells how a build goes. The store passes that on, in its turn, and does not keep it.
     fn progress(&self, about: &About, progress: BuildProgress) {
-        self.tell(Event {
-            seq: 0,
-            time: Timestamp::now(),
-            operation: about.operation,
-            guest: about.guest.clone(),
-            kind: EventKind::Progress { progress },
-        });
+        self.record(about, EventKind::Progress { progress });
     }
 
     fn tell(&self, event: Event) {

@@ -129,8 +129,7 @@ impl Engine {
             };
             self.inner
                 .journal
-                .record(&about, EventKind::Exited { status })
-                .await;
+                .record(&about, EventKind::Exited { status });
             match status {
                 0 => self.inner.store.change_want(name, Want::Stopped).await?,
                 UnitPhase::REBOOT => {}
@@ -192,8 +191,7 @@ impl Engine {
         };
         self.inner
             .journal
-            .record(&about, EventKind::Failed { failure })
-            .await;
+            .record(&about, EventKind::Failed { failure });
         Ok(())
     }
 }

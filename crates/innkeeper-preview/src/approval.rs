@@ -53,7 +53,7 @@ impl Inner {
             .approve(&record.slug, &event.head_sha, Approval::Label)
             .await?;
         let text = format!("{} approved {}.", event.sender, event.head_sha.short());
-        self.note(&record.slug, text).await;
+        self.note(&record.slug, text);
         // GitHub may tell of the label before it tells of the push.
         if event.head_sha == record.wanted_sha {
             let facts = vec![
@@ -123,7 +123,7 @@ impl Inner {
             "The preview is stopped, and keeps its data. The label '{label}', given again by somebody who may write, approves the newest commit."
         ));
         info!(%slug, "{text}");
-        self.note(slug, format!("Stopped: {text}.")).await;
+        self.note(slug, format!("Stopped: {text}."));
         self.store.withdraw_approval(slug, failure).await?;
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Inner {
         if let Err(error) = self.serve(preview, &version, Why::Wanted).await {
             if let Some(live) = live {
                 let text = format!("Going back to {}.", live.sha.short());
-                self.note(slug, text).await;
+                self.note(slug, text);
                 told(slug, self.go_back(preview, &live, Why::GoingBack).await);
             }
             return Err(error);
@@ -109,8 +109,7 @@ impl Inner {
                 version.sha.short(),
                 self.config.url(slug)
             ),
-        )
-        .await;
+        );
         self.report_soon(slug);
         Ok(())
     }
@@ -148,7 +147,7 @@ impl Inner {
         if preview.disturbed {
             // A newer version was being set up when it was overtaken by one that does not come so far.
             let text = format!("Going back to {}.", live.sha.short());
-            self.note(slug, text).await;
+            self.note(slug, text);
             return self.go_back(preview, &live, Why::GoingBack).await;
         }
         match running {
@@ -158,7 +157,7 @@ impl Inner {
                 Ok(())
             }
             _ => {
-                self.note(slug, "Starting again.").await;
+                self.note(slug, "Starting again.");
                 self.go_back(preview, &live, Why::Restored).await
             }
         }
@@ -194,8 +193,7 @@ impl Inner {
             self.note(
                 slug,
                 format!("{sha}: {}.", state.as_str().replace('-', " ")),
-            )
-            .await;
+            );
         }
         self.report_soon(slug);
         if is_live || state == PreviewState::Closing {

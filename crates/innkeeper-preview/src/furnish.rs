@@ -146,7 +146,7 @@ impl Inner {
         if record.is_from_fork() {
             let names: Vec<_> = names().collect();
             let text = format!("Forks get no secrets: {} are left out.", names.join(", "));
-            self.note(slug, text).await;
+            self.note(slug, text);
             return Ok(Vec::new());
         }
         let file = self.secrets_file(&record.repo);
@@ -156,7 +156,7 @@ impl Inner {
             let value = allowed.get(name.as_str());
             if value.is_none() {
                 let text = format!("{name} is not in {} and is empty.", file.display());
-                self.note(slug, text).await;
+                self.note(slug, text);
             }
             let value = value.map_or("", |value| value.expose());
             given.push((name.clone(), Secret::new(value)));
@@ -186,7 +186,7 @@ impl Inner {
                     "The guest gets no token for {head}: {}.",
                     Failure::from(&error)
                 );
-                self.note(&record.slug, text).await;
+                self.note(&record.slug, text);
                 return Ok(none(Some(Timestamp::now() + REFUSED_FOR)));
             }
         };

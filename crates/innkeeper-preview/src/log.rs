@@ -18,8 +18,8 @@ const EVENTS_FOR_A_NOTE: usize = 10;
 
 impl Inner {
     /// Adds a line to the preview's log.
-    pub(crate) async fn note(&self, slug: &GuestName, text: impl Into<String>) {
-        self.engine.journal().note(slug, text).await;
+    pub(crate) fn note(&self, slug: &GuestName, text: impl Into<String>) {
+        self.engine.journal().note(slug, text);
     }
 
     /// The last lines of the manager's own.

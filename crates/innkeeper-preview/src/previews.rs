@@ -318,7 +318,7 @@ impl Previews {
             ));
         }
         inner.databases()?.reset(&inner.database_spec(slug)).await?;
-        inner.note(slug, "The database was reset.").await;
+        inner.note(slug, "The database was reset.");
         let facts = vec![
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),

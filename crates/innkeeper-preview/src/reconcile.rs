@@ -213,7 +213,7 @@ impl Inner {
     async fn dismiss(self: &Arc<Self>, preview: &Preview, why: &str) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         info!(%slug, "the preview goes: {why}");
-        self.note(slug, format!("Removed: {why}.")).await;
+        self.note(slug, format!("Removed: {why}."));
         self.store
             .set_preview(slug, vec![PreviewFact::Want(PreviewWant::Absent)])
             .await?;

@@ -44,7 +44,7 @@ impl Inner {
             for error in left {
                 let failure = Failure::from(&error);
                 warn!(%slug, code = %failure.code, "{failure}");
-                self.note(slug, failure.to_string()).await;
+                self.note(slug, failure.to_string());
             }
             return Err(first);
         }

@@ -405,7 +405,7 @@ impl Inner {
             Err(error) if error.code() == Code::PreviewNotFound => return Ok(()),
             now => now?,
         };
-        self.note(slug, format!("{failure}")).await;
+        self.note(slug, format!("{failure}"));
         self.report_soon(slug);
         if now.record.live_sha.is_none()
             && now.want == PreviewWant::Present

@@ -70,15 +70,25 @@ impl Store {
         work: impl FnOnce(&mut Database) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |database| {
-            let result = work(database).map_err(|error| error.explain(action, &database.path));
+        self.send(action, work, |result| {
             // Nobody waits any more when the caller was cancelled; the work stands all the same.
             drop(answer.send(result));
         });
-        self.mailbox
-            .send(Message::Work(job))
-            .map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same without waiting: the thread tells the result, unless it has ended.
+    pub(crate) fn send<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Database) -> Result<T, QueryError> + Send + 'static,
+        told: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) {
+        let job: Job = Box::new(move |database| {
+            told(work(database).map_err(|error| error.explain(action, &database.path)));
+        });
+        // Without a thread, the job goes, and with it whatever waits for its answer.
+        drop(self.mailbox.send(Message::Work(job)));
     }
 
     /// Has the thread record deliveries, together with those of other callers that wait for it.
@@ -172,7 +182,7 @@ mod tests {
         // Each intent comes after a fact, so that the level is not left over from the intent before.
         let fact = || async {
             let kind = EventKind::Finished;
-            store.append_event(None, None, kind).await.expect("event");
+            store.append_event(None, None, kind, |event| drop(event.expect("event")));
             assert_eq!(durability(&store).await, Durability::Soon);
         };
         fact().await;

@@ -5,7 +5,7 @@ use rusqlite::{Row, Transaction, named_params};
 
 use crate::codec::{self, Json, Time, Word};
 use crate::connection::Store;
-use crate::database::Durability;
+use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
 
 /// How many events are kept.
@@ -46,18 +46,20 @@ impl Default for EventFilter {
 }
 
 impl Store {
-    /// Records that something happened and returns it with its number, which is higher than all before.
+    /// Records that something happened, and does not wait for it: whatever is asked of this store from now on comes
+    /// after it. `told` is called with the event and its number, which is higher than all before, or with what the
+    /// disk or SQLite said; it is called for one event after the other, in the order of their numbers, by the
+    /// thread that everybody waits for.
+    ///
     /// [`EventKind::Progress`] is not stored and has the number 0. From time to time the oldest events and
     /// the oldest operations that ended are deleted; 10,000 and 1,000 are kept.
-    ///
-    /// # Errors
-    /// Only what the disk or SQLite says.
-    pub async fn append_event(
+    pub fn append_event(
         &self,
         operation: Option<OperationId>,
         guest: Option<&GuestName>,
         kind: EventKind,
-    ) -> Result<Event, StoreError> {
+        told: impl FnOnce(Result<Event, StoreError>) + Send + 'static,
+    ) {
         let mut event = Event {
             seq: 0,
             time: Time::now().0,
@@ -65,10 +67,10 @@ impl Store {
             guest: guest.cloned(),
             kind,
         };
-        if matches!(event.kind, EventKind::Progress { .. }) {
-            return Ok(event);
-        }
-        self.run("record an event", move |database| {
+        let work = move |database: &mut Database| {
+            if matches!(event.kind, EventKind::Progress { .. }) {
+                return Ok(event);
+            }
             let due = database
                 .since_prune
                 .is_none_or(|count| count >= PRUNE_EVERY);
@@ -81,8 +83,8 @@ impl Store {
             let before = database.since_prune.filter(|_| !due).unwrap_or(0);
             database.since_prune = Some(before + 1);
             Ok(event)
-        })
-        .await
+        };
+        self.send("record an event", work, told);
     }
 
     /// The events that a filter lets through, the oldest first.

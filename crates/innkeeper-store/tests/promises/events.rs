@@ -1,24 +1,33 @@
 //! What happened is told in order, to those whom it concerns.
 
-use innkeeper_model::{BuildProgress, EventKind, GuestName, OperationId, Verb};
+use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId, Verb};
 use innkeeper_store::{EventFilter, Store};
+use tokio::sync::oneshot;
 
 use crate::support::{Fixture, create, name};
+
+async fn append(
+    store: &Store,
+    operation: Option<i64>,
+    guest: Option<&GuestName>,
+    kind: EventKind,
+) -> Event {
+    let (answer, answered) = oneshot::channel();
+    let told = |event: Result<Event, _>| answer.send(event.expect("appends")).expect("heard");
+    store.append_event(operation.map(OperationId), guest, kind, told);
+    answered.await.expect("told")
+}
 
 async fn note(store: &Store, operation: Option<i64>, guest: Option<&GuestName>, text: &str) -> i64 {
     let kind = EventKind::Note {
         text: text.to_owned(),
     };
-    let event = store
-        .append_event(operation.map(OperationId), guest, kind)
-        .await
-        .expect("appends");
-    event.seq
+    append(store, operation, guest, kind).await.seq
 }
 
 async fn texts(store: &Store, filter: EventFilter) -> Vec<String> {
     let events = store.events(filter).await.expect("reads");
-    let text = |event: innkeeper_model::Event| match event.kind {
+    let text = |event: Event| match event.kind {
         EventKind::Note { text } => text,
         other => panic!("{other:?}"),
     };
@@ -98,11 +107,7 @@ async fn every_kind_of_event_is_read_back_as_it_was() {
     ];
     let mut appended = Vec::new();
     for kind in kinds {
-        let event = fixture
-            .store
-            .append_event(Some(OperationId(1)), None, kind)
-            .await;
-        appended.push(event.expect("appends"));
+        appended.push(append(&fixture.store, Some(1), None, kind).await);
     }
     let read = fixture
         .store
@@ -118,11 +123,7 @@ async fn progress_is_not_stored() {
     let kind = EventKind::Progress {
         progress: BuildProgress::default(),
     };
-    let event = fixture
-        .store
-        .append_event(None, None, kind)
-        .await
-        .expect("answers");
+    let event = append(&fixture.store, None, None, kind).await;
     assert_eq!(event.seq, 0);
     assert_eq!(fixture.store.last_event_seq().await.expect("reads"), 0);
 }
