@@ -349,9 +349,19 @@ pub(super) fn make(dir: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Lets the cgroups below have limits. What cannot be passed on has no effect, and `missing` says so.
+/// Lets the cgroups below have limits. What cannot be passed on has no effect, and `missing` says so. The kernel takes its
+/// time for each attempt, so what is not there or done already is not tried.
 fn pass_on(dir: &Path) {
+    let listed = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+    let (offered, passed) = (
+        listed("cgroup.controllers"),
+        listed("cgroup.subtree_control"),
+    );
+    let has = |list: &str, controller| list.split_ascii_whitespace().any(|name| name == controller);
     for controller in LIMITING {
+        if !has(&offered, controller) || has(&passed, controller) {
+            continue;
+        }
         let written = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
         if let Err(error) = written {
             tracing::trace!(cgroup = %dir.display(), controller, %error, "controller is not passed on");
