@@ -114,6 +114,14 @@ class Nspawn(Contender):
         return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **NSPAWN_ENVIRONMENT}
 
 
+class NspawnVeth(Nspawn):
+    letter = "i"
+    title = "systemd-nspawn, user namespace, veth pair without addresses"
+
+    def isolation(self, boot):
+        return ["--network-veth", *super().isolation(boot)[1:]]
+
+
 class NspawnPrepared(Nspawn):
     letter = "d"
     title = "systemd-nspawn, prepared network namespace"
@@ -319,4 +327,4 @@ def check_flags(words):
     return sorted(ours ^ shared)
 
 
-PEERS = [Nspawn, NspawnPrepared, NspawnScript, Unshare, Crun, Podman]
+PEERS = [Nspawn, NspawnVeth, NspawnPrepared, NspawnScript, Unshare, Crun, Podman]
