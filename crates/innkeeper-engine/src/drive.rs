@@ -1,10 +1,11 @@
 //! Carries plans out, one guest at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::join_all;
 use innkeeper_host::facilities::{Built, ProgressSink};
+use innkeeper_host::unit::Prepared;
 use innkeeper_model::{
     ClosureSource, EventKind, Explain, Failure, Guest, GuestName, Installable, Operation,
     StorePath, Verb, Want,
@@ -32,8 +33,11 @@ pub(crate) async fn drive(engine: &Engine, name: &GuestName, operation: Option<O
             operation: operation.as_ref().map(|o| o.id),
             guest: Some(name.clone()),
         },
+        prepared: Mutex::default(),
     };
     let result = drive.converge().await;
+    // A unit that was not started is none, before anybody looks at how this ended.
+    drop(drive.prepared().take());
     drive.conclude(result, engine).await;
     if let Some(id) = drive.about.operation {
         inner.driven.end(id);
@@ -62,6 +66,8 @@ struct Drive<'a> {
     name: &'a GuestName,
     verb: Verb,
     about: About,
+    /// The unit, between its preparation and its start.
+    prepared: Mutex<Option<Prepared>>,
 }
 
 /// How a drive ended.
@@ -121,7 +127,7 @@ impl Drive<'_> {
             if guest.want != want {
                 return Ok(End::Superseded);
             }
-            if stage.contains(&Step::EnsureUnit) {
+            if stage.contains(&Step::PrepareUnit) {
                 _permit = self.inner.starts.acquire().await.ok();
             }
             // Neither may happen while something of the guest is left.
@@ -204,7 +210,11 @@ impl Drive<'_> {
                     self.inner.store.set_ssh_host_key(name, &key).await?;
                 }
             }
-            Step::EnsureUnit => drop(host.units.ensure(guest).await?),
+            Step::PrepareUnit => *self.prepared() = host.units.prepare(guest).await?,
+            Step::EnsureUnit => {
+                let prepared = self.prepared().take();
+                drop(host.units.ensure(guest, prepared).await?);
+            }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
             Step::Release => host.units.release(name).await?,
             Step::StopUnit => host.units.stop(name).await?,
@@ -215,6 +225,11 @@ impl Drive<'_> {
             Step::Forget => self.forget(None).await?,
         }
         Ok(())
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
+        // Nothing panics while it is held.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn resolve(&self, guest: &Guest) -> Result<(), EngineError> {

@@ -23,6 +23,8 @@ pub enum Step {
     RestoreRootfs,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
+    /// Do what takes its time before the unit can start.
+    PrepareUnit,
     /// Start the unit, up to the door.
     EnsureUnit,
     /// Give the guest that waits at the door its network.
@@ -56,6 +58,7 @@ impl Step {
             Self::DeleteSnapshot => "delete-snapshot",
             Self::RestoreRootfs => "restore-rootfs",
             Self::EnsureSecrets => "ensure-secrets",
+            Self::PrepareUnit => "prepare-unit",
             Self::EnsureUnit => "ensure-unit",
             Self::EnsureNetwork => "ensure-network",
             Self::Release => "release",
@@ -126,7 +129,11 @@ fn run(seen: &Seen, copied: bool) -> Vec<Stage> {
     if !seen.closure_known {
         stages.push(vec![Step::ResolveClosure]);
     }
-    stages.push(vec![Step::EnsureClosure, Step::EnsureRootfs]);
+    stages.push(vec![
+        Step::EnsureClosure,
+        Step::EnsureRootfs,
+        Step::PrepareUnit,
+    ]);
     if copied {
         stages.push(vec![Step::ForgetIdentity]);
     }
@@ -247,15 +254,15 @@ mod tests {
 
     #[test]
     fn plans_in_words() {
-        insta::assert_snapshot!(show(Want::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(Want::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
         let work = |work: FileWork| show_with(Want::Running, Some(&work), &seen(Some(Running)));
         insta::assert_snapshot!(work(FileWork::TakeSnapshot(label())), @"take-snapshot");
         insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
-        insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(Want::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
     }
 

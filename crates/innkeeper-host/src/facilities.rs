@@ -20,7 +20,7 @@ use crate::HostError;
 use crate::database::{DatabaseAccess, DatabaseSpec};
 use crate::evaluate::EvaluationKey;
 use crate::route::RouteSpec;
-use crate::unit::ExecSession;
+use crate::unit::{ExecSession, Prepared};
 
 /// Something on the host that has our naming.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -317,14 +317,25 @@ pub trait Units: Resource {
     /// As [`Self::phases`].
     async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError>;
 
+    /// Does what takes its time before the guest's unit can start, while the guest's file tree is still being made.
+    /// `None` when there is something of the unit already.
+    ///
+    /// # Errors
+    /// When something of the host that the unit needs is missing.
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError>;
+
     /// Starts the guest's unit, if it is not alive, and returns when its first process waits at the door.
     /// For a guest that waits there already, it takes up the connection again. For a guest that runs, it
-    /// does nothing.
+    /// does nothing. What was prepared is used up.
     ///
     /// # Errors
     /// When the unit does not start, or ends before it reaches the door; the error holds the end of the
     /// guest's log.
-    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, HostError>;
+    async fn ensure(
+        &self,
+        guest: &Guest,
+        prepared: Option<Prepared>,
+    ) -> Result<UnitSeen, HostError>;
 
     /// Opens the door: the closure's init takes over.
     ///

@@ -24,7 +24,7 @@ pub(crate) enum Verb {
     },
 }
 
-/// What `supervise` needs.
+/// What `supervise` needs, besides the byte on its standard input that lets the program start.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Supervision {
     /// Takes what the program writes; `.1` beside it has what was there before.

@@ -1,7 +1,7 @@
 //! Keeps a guest's log and exit status, so that the daemon may be restarted at any time.
 
 use std::fs;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -12,6 +12,9 @@ use crate::log::Log;
 use crate::{USAGE, join, say};
 
 /// Runs the program to its end and exits as it does.
+///
+/// The program starts when a byte comes on standard input: until then, the manager still makes the cgroups that the
+/// program is to enter. When the manager ends before that, nothing is started.
 pub(crate) fn run(plan: &Supervision) -> ExitCode {
     let mut log = Log::new(&plan.log, plan.log_limit);
     let status = match start(plan) {
@@ -40,6 +43,10 @@ struct Failure {
 fn start(plan: &Supervision) -> Result<(Child, PipeReader), Failure> {
     join::enter(&plan.cgroups).map_err(|complaint| Failure {
         complaint,
+        status: USAGE,
+    })?;
+    io::stdin().read_exact(&mut [0]).map_err(|_| Failure {
+        complaint: "the manager ended before it let the guest start".to_owned(),
         status: USAGE,
     })?;
     let spawn = || {

@@ -24,7 +24,8 @@ impl Scratch {
         fs::read_to_string(self.0.join(name)).expect(name)
     }
 
-    fn supervise(&self, program: &[&str]) -> Output {
+    /// Has a program supervised to its end, as a manager that says `word` and goes.
+    fn supervise(&self, word: &[u8], program: &[&str]) -> Output {
         let (log, exit) = (self.path("log"), self.path("exit"));
         let options = [
             "supervise",
@@ -36,11 +37,16 @@ impl Scratch {
             &exit,
             "--",
         ];
-        shim()
-            .args(options)
+        let mut shim = shim();
+        shim.args(options)
             .args(program)
-            .output()
-            .expect("it runs")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut shim = shim.spawn().expect("it runs");
+        let mut stdin = shim.stdin.take().expect("an input");
+        stdin.write_all(word).expect("sent");
+        drop(stdin);
+        shim.wait_with_output().expect("it ended")
     }
 }
 
@@ -58,24 +64,38 @@ fn shim() -> Command {
     shim
 }
 
+/// What lets the program start.
+const GO: &[u8] = &[1];
+
+#[test]
+fn nothing_starts_when_the_manager_ends_before_it_says_so() {
+    let scratch = Scratch::new("unsaid");
+    let witness = scratch.path("witness");
+    let output = scratch.supervise(b"", &["touch", &witness]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(scratch.read("exit"), "125\n");
+    assert!(scratch.read("log").contains("the manager ended"));
+    assert!(!scratch.0.join("witness").exists());
+}
+
 #[test]
 fn a_programs_output_and_end_are_kept() {
     let scratch = Scratch::new("kept");
-    let output = scratch.supervise(&["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let output = scratch.supervise(GO, &["sh", "-c", "echo out; echo err >&2; exit 3"]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(scratch.read("exit"), "3\n");
     assert_eq!(scratch.read("log"), "out\nerr\n");
-    scratch.supervise(&["sh", "-c", "kill -9 $$"]);
+    scratch.supervise(GO, &["sh", "-c", "kill -9 $$"]);
     assert_eq!(scratch.read("exit"), "137\n");
 }
 
 #[test]
 fn a_program_that_cannot_run_is_complained_about_in_the_log() {
     let scratch = Scratch::new("missing");
-    scratch.supervise(&["/no/such/program"]);
+    scratch.supervise(GO, &["/no/such/program"]);
     assert_eq!(scratch.read("exit"), "127\n");
     assert!(scratch.read("log").contains("/no/such/program"));
-    scratch.supervise(&["/"]);
+    scratch.supervise(GO, &["/"]);
     assert_eq!(scratch.read("exit"), "126\n");
 }
 

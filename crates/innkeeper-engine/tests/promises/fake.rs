@@ -9,7 +9,7 @@ use innkeeper_host::facilities::{
     Resource, Rootfs, Secrets, UnitSeen, Units,
 };
 use innkeeper_host::rootfs::RootfsError;
-use innkeeper_host::unit::ExecSession;
+use innkeeper_host::unit::{ExecSession, Prepared};
 use innkeeper_host::{FileError, HostError};
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::{
@@ -367,7 +367,12 @@ impl Units for Part {
             .find(|seen| seen.guest == *guest))
     }
 
-    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, HostError> {
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError> {
+        self.call("unit.prepare", Some(&guest.name))?;
+        Ok(None)
+    }
+
+    async fn ensure(&self, guest: &Guest, _: Option<Prepared>) -> Result<UnitSeen, HostError> {
         self.call("unit.ensure", Some(&guest.name))?;
         self.host
             .world()

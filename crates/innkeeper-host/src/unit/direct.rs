@@ -9,12 +9,14 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
 use super::cgroup::{Cgroups, MachineCgroups};
@@ -24,6 +26,7 @@ use super::keeper::{Ended, Groups, Keeper};
 use super::shim::Shim;
 use super::{checks, console, nspawn};
 use crate::facilities::{Console, Found};
+use crate::tree::blocking;
 use crate::{FileErrorExt, command};
 
 /// Keeps guests with a shim each.
@@ -50,12 +53,12 @@ impl Direct {
         self.cgroups.machine(&self.config.machine(guest))
     }
 
-    /// Starts the shim so that it outlives us.
+    /// Starts the shim so that it outlives us. It waits for a byte on its standard input, and ends without one.
     fn spawn(
         &self,
         guest: &GuestName,
         groups: &MachineCgroups,
-        nspawn: Vec<OsString>,
+        nspawn: &[OsString],
     ) -> Result<Child, UnitError> {
         let run = self.config.run_dir(guest);
         let shim = &self.shim;
@@ -84,6 +87,7 @@ impl Direct {
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(nspawn::ENVIRONMENT)
             .current_dir("/")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // An interrupt from the terminal is for the daemon, and the daemon's end is not the guest's.
@@ -125,14 +129,35 @@ impl Keeper for Direct {
         Ok(ours.collect())
     }
 
-    async fn start(
+    /// The kernel lets the shim wait for some 10 ms before it is in its cgroup.
+    async fn prepare(
         &self,
         guest: &Guest,
-        nspawn: Vec<OsString>,
+        nspawn: &[OsString],
     ) -> Result<Option<Child>, UnitError> {
         let groups = self.cgroups_of(&guest.name);
-        groups.ensure(&guest.limits)?;
+        let (made, limits) = (groups.clone(), guest.limits);
+        blocking(move || Ok::<_, UnitError>(made.ensure(&limits)?)).await?;
         self.spawn(&guest.name, &groups, nspawn).map(Some)
+    }
+
+    async fn start(
+        &self,
+        _: &Guest,
+        _: &[OsString],
+        shim: Option<Child>,
+    ) -> Result<Option<Child>, UnitError> {
+        let Some(mut shim) = shim else {
+            return Ok(None);
+        };
+        if let Some(mut stdin) = shim.stdin.take()
+            && let Err(error) = stdin.write_all(&[1]).await
+            // It could not enter its cgroup; its exit status and its log say why.
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(command::start_error(self.shim.as_os_str(), error).into());
+        }
+        Ok(Some(shim))
     }
 
     async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError> {
@@ -156,7 +181,7 @@ impl Keeper for Direct {
     ) -> Result<Console, UnitError> {
         let path = self.config.console_log(guest);
         match console::read(&path, lines, follow).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(UnitError::NoLog {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UnitError::NoLog {
                 guest: guest.clone(),
             }),
             result => Ok(result.on("read", path)?),

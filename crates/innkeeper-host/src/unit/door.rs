@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::config::RunDir;
+use super::leader::Leader;
 use crate::{FileError, FileErrorExt};
 
 /// The most of the shim's complaint that is read.
@@ -35,16 +36,18 @@ pub(super) fn listen(run: &RunDir) -> Result<UnixListener, FileError> {
     Ok(listener)
 }
 
-/// Takes the first connection that comes from the process that `is_leader` accepts.
+/// Takes the first connection that comes from the process that `leader` finds.
 pub(super) async fn accept(
     listener: &UnixListener,
-    is_leader: impl Fn(u32) -> bool + Send + Sync,
-) -> io::Result<UnixStream> {
+    leader: impl Fn() -> Option<Leader> + Send + Sync,
+) -> io::Result<(UnixStream, Leader)> {
     loop {
         let (connection, _) = listener.accept().await?;
         let pid = connection.peer_cred()?.pid();
-        match pid.and_then(|pid| u32::try_from(pid).ok()) {
-            Some(pid) if is_leader(pid) => return Ok(connection),
+        match leader() {
+            Some(leader) if pid == i32::try_from(leader.pid).ok() => {
+                return Ok((connection, leader));
+            }
             _ => tracing::warn!(?pid, "a stranger knocked at a guest's door"),
         }
     }

@@ -132,13 +132,10 @@ impl Guests {
         ended: impl Future<Output = Result<(), UnitError>> + Send,
     ) -> Result<Arrival, UnitError> {
         let leader = || leader::find(cgroup).ok().flatten();
-        let is_leader = |pid| leader().is_some_and(|leader| leader.pid == pid);
         tokio::select! {
-            accepted = door::accept(listener, is_leader) => {
-                let connection = accepted.on("accept a connection of", self.config.run_dir(guest).socket())?;
-                let Some(leader) = self.leader(cgroup)? else {
-                    return Ok(Arrival::Ended);
-                };
+            accepted = door::accept(listener, leader) => {
+                let (connection, leader) =
+                    accepted.on("accept a connection of", self.config.run_dir(guest).socket())?;
                 self.waiting.put(guest, leader.pid, connection);
                 Ok(Arrival::AtDoor(self.seen(guest, Some(leader))))
             }

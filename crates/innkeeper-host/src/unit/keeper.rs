@@ -37,10 +37,19 @@ pub(super) trait Keeper: Send + Sync + 'static {
     /// What there is of guests beside their run directories.
     async fn found(&self) -> Result<Vec<Found>, UnitError>;
 
-    /// Starts nspawn in the guest's cgroups and with the guest's limits. Nothing of an earlier boot is
-    /// there. Returns the process to wait for before the guest's cgroups can be believed to be empty.
-    async fn start(&self, guest: &Guest, nspawn: Vec<OsString>)
+    /// Does what takes its time before nspawn starts. Nothing of an earlier boot is there. Returns the process that
+    /// waits for [`Self::start`], if there is one; it ends when its standard input does.
+    async fn prepare(&self, guest: &Guest, nspawn: &[OsString])
     -> Result<Option<Child>, UnitError>;
+
+    /// Starts nspawn in the guest's cgroups and with the guest's limits. Returns the process to wait for before the
+    /// guest's cgroups can be believed to be empty.
+    async fn start(
+        &self,
+        guest: &Guest,
+        nspawn: &[OsString],
+        waiting: Option<Child>,
+    ) -> Result<Option<Child>, UnitError>;
 
     /// How the processes of a guest ended that has none any more.
     async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError>;

@@ -39,6 +39,7 @@ use std::sync::Arc;
 pub use config::{Supervisor, UnitConfig};
 pub use error::UnitError;
 pub use exec::ExecSession;
+pub use supervised::Prepared;
 
 use direct::Direct;
 use supervised::SupervisedUnits;

@@ -4,14 +4,16 @@
 //! last boot ended. That is why a daemon that was killed at any line finds its way.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use innkeeper_model::api::{Check, ExecRequest};
-use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
+use innkeeper_model::{Guest, GuestName, UnitPhase};
 use rustix::process::Signal;
+use tokio::net::UnixListener;
 use tokio::process::Child;
 use tokio::sync::{broadcast, oneshot};
 
@@ -44,8 +46,16 @@ const UNKNOWN_STATUS: i32 = 137;
 pub(super) struct SupervisedUnits<K> {
     guests: Guests,
     keeper: K,
-    /// Guests that are being started and may have no process yet.
-    starting: Mutex<HashSet<GuestName>>,
+    starting: Arc<Starting>,
+}
+
+/// A unit that only has to be let go. Whatever waits for that ends when this is dropped.
+#[derive(Debug)]
+pub struct Prepared {
+    listener: UnixListener,
+    nspawn: Vec<OsString>,
+    waiting: Option<Child>,
+    _starting: Mark,
 }
 
 impl<K: Keeper> SupervisedUnits<K> {
@@ -54,7 +64,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         let units = Self {
             guests: Guests::new(config)?,
             keeper,
-            starting: Mutex::default(),
+            starting: Arc::default(),
         };
         for guest in units.all().await? {
             if units.is_alive(&guest)? {
@@ -93,7 +103,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
         // The status is there before the last process goes, so this comes after the look for processes.
         let status = match self.keeper.ended(guest).await? {
-            _ if lock(&self.starting).contains(guest) => {
+            _ if self.starting.has(guest) => {
                 return Ok(Some(self.guests.seen(guest, None)));
             }
             Ended::With(status) => status,
@@ -156,10 +166,15 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
     }
 
-    async fn start(&self, guest: &Guest, closure: &StorePath) -> Result<UnitSeen, UnitError> {
+    /// Gets a guest ready of which there is nothing.
+    async fn make_ready(&self, guest: &Guest) -> Result<Prepared, UnitError> {
         let name = &guest.name;
+        let no_closure = || UnitError::NoClosure {
+            guest: name.clone(),
+        };
+        let closure = guest.closure.as_ref().ok_or_else(no_closure)?;
         let nspawn = find_program(&self.config().nspawn)?;
-        let _starting = Starting::new(&self.starting, name);
+        let starting = Starting::mark(&self.starting, name);
         let listener = self.guests.prepare(guest, closure)?;
         let nspawn = nspawn::command(&Boot {
             config: self.config(),
@@ -170,7 +185,23 @@ impl<K: Keeper> SupervisedUnits<K> {
             door: &self.config().run_dir(name).door(),
             register: self.keeper.registers(),
         });
-        let supervisor = self.keeper.start(guest, nspawn).await?;
+        Ok(Prepared {
+            listener,
+            waiting: self.keeper.prepare(guest, &nspawn).await?,
+            nspawn,
+            _starting: starting,
+        })
+    }
+
+    async fn start(&self, guest: &Guest, prepared: Prepared) -> Result<UnitSeen, UnitError> {
+        let name = &guest.name;
+        let Prepared {
+            listener,
+            nspawn,
+            waiting,
+            _starting,
+        } = prepared;
+        let supervisor = self.keeper.start(guest, &nspawn, waiting).await?;
         let ended = self.watch(name, supervisor);
         let ended = async {
             // The sender cannot go before it sends, unless the whole daemon stops.
@@ -283,13 +314,25 @@ impl<K: Keeper> SupervisedUnits<K> {
         UnitError::all(errors)
     }
 
-    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, UnitError> {
+    /// What stands in the way is [`Self::ensure`]'s business.
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, UnitError> {
+        let _turn = self.guests.turn(&guest.name).await;
+        if self.is_alive(&guest.name)? || self.clear(&guest.name).await.is_err() {
+            return Ok(None);
+        }
+        self.make_ready(guest).await.map(Some)
+    }
+
+    async fn ensure(
+        &self,
+        guest: &Guest,
+        prepared: Option<Prepared>,
+    ) -> Result<UnitSeen, UnitError> {
         let name = &guest.name;
-        let no_closure = || UnitError::NoClosure {
-            guest: name.clone(),
-        };
-        let closure = guest.closure.as_ref().ok_or_else(no_closure)?;
         let _turn = self.guests.turn(name).await;
+        if let Some(prepared) = prepared {
+            return self.start(guest, prepared).await;
+        }
         let mut attempts = ATTEMPTS;
         loop {
             if self.is_alive(name)?
@@ -298,7 +341,7 @@ impl<K: Keeper> SupervisedUnits<K> {
                 return Ok(seen);
             }
             match self.clear(name).await {
-                Ok(()) => return self.start(guest, closure).await,
+                Ok(()) => return self.start(guest, self.make_ready(guest).await?).await,
                 Err(error) if attempts == 0 => return Err(error),
                 Err(_) => attempts -= 1,
             }
@@ -387,28 +430,40 @@ async fn within(
     }
 }
 
+/// Guests that are being started and may have no process yet.
+#[derive(Debug, Default)]
+struct Starting(Mutex<HashSet<GuestName>>);
+
+impl Starting {
+    /// Nothing panics while it is held.
+    fn guests(&self) -> MutexGuard<'_, HashSet<GuestName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, guest: &GuestName) -> bool {
+        self.guests().contains(guest)
+    }
+
+    fn mark(self: &Arc<Self>, guest: &GuestName) -> Mark {
+        self.guests().insert(guest.clone());
+        Mark {
+            starting: Arc::clone(self),
+            guest: guest.clone(),
+        }
+    }
+}
+
 /// Says that a guest is being started, for as long as it lives.
-struct Starting<'a> {
-    starting: &'a Mutex<HashSet<GuestName>>,
-    guest: &'a GuestName,
+#[derive(Debug)]
+struct Mark {
+    starting: Arc<Starting>,
+    guest: GuestName,
 }
 
-impl<'a> Starting<'a> {
-    fn new(starting: &'a Mutex<HashSet<GuestName>>, guest: &'a GuestName) -> Self {
-        lock(starting).insert(guest.clone());
-        Self { starting, guest }
-    }
-}
-
-impl Drop for Starting<'_> {
+impl Drop for Mark {
     fn drop(&mut self) {
-        lock(self.starting).remove(self.guest);
+        self.starting.guests().remove(&self.guest);
     }
-}
-
-/// Nothing panics while it is held.
-fn lock(starting: &Mutex<HashSet<GuestName>>) -> MutexGuard<'_, HashSet<GuestName>> {
-    starting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -460,8 +515,16 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         Ok(self.look(guest).await?)
     }
 
-    async fn ensure(&self, guest: &Guest) -> Result<UnitSeen, HostError> {
-        Ok(Self::ensure(self, guest).await?)
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError> {
+        Ok(Self::prepare(self, guest).await?)
+    }
+
+    async fn ensure(
+        &self,
+        guest: &Guest,
+        prepared: Option<Prepared>,
+    ) -> Result<UnitSeen, HostError> {
+        Ok(Self::ensure(self, guest, prepared).await?)
     }
 
     async fn release(&self, guest: &GuestName) -> Result<(), HostError> {

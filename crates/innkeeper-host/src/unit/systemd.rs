@@ -334,14 +334,19 @@ impl Keeper for Systemd {
         Ok(ours.collect())
     }
 
+    async fn prepare(&self, _: &Guest, _: &[OsString]) -> Result<Option<Child>, UnitError> {
+        Ok(None)
+    }
+
     async fn start(
         &self,
         guest: &Guest,
-        nspawn: Vec<OsString>,
+        nspawn: &[OsString],
+        _: Option<Child>,
     ) -> Result<Option<Child>, UnitError> {
         let unit = self.unit(&guest.name);
         let properties = self
-            .properties(guest, &nspawn)
+            .properties(guest, nspawn)
             .map_err(on("describe a unit"))?;
         let link = self.link().await?;
         let start = link.manager.start_transient_unit(

@@ -13,10 +13,10 @@ async fn a_guest_waits_at_the_door_runs_and_goes_without_a_trace() {
     let before = host.traces();
     assert_eq!(phase(&units, &guest).await, None);
 
-    let seen = units.ensure(&guest).await.expect("at the door");
+    let seen = units.ensure(&guest, None).await.expect("at the door");
     let leader = seen.leader.expect("a first process");
     assert_eq!(seen.phase, UnitPhase::AtDoor);
-    assert_eq!(units.ensure(&guest).await.expect("the same"), seen);
+    assert_eq!(units.ensure(&guest, None).await.expect("the same"), seen);
     assert!(
         !console(&units, &guest).await.contains("hello"),
         "init ran before the door was opened"
@@ -42,7 +42,10 @@ async fn a_guest_waits_at_the_door_runs_and_goes_without_a_trace() {
         "the socket is still there"
     );
     units.release(&guest.name).await.expect("released again");
-    assert_eq!(units.ensure(&guest).await.expect("nothing to do"), running);
+    assert_eq!(
+        units.ensure(&guest, None).await.expect("nothing to do"),
+        running
+    );
     said(&units, &guest, "hello from init").await;
     assert_eq!(units.phases().await.expect("a look"), [running]);
     let observed = units.observe().await.expect("a look");
@@ -95,7 +98,7 @@ async fn a_guest_at_the_door_survives_the_daemon() {
     };
     let guest = host.guest("web", "echo released");
     let units = host.units().await;
-    let seen = units.ensure(&guest).await.expect("at the door");
+    let seen = units.ensure(&guest, None).await.expect("at the door");
     drop(units);
 
     let units = host.units().await;
@@ -105,7 +108,10 @@ async fn a_guest_at_the_door_survives_the_daemon() {
         .await
         .expect_err("nobody is connected");
     assert_eq!(error.code(), Code::GuestNotRunning);
-    assert_eq!(units.ensure(&guest).await.expect("connected again"), seen);
+    assert_eq!(
+        units.ensure(&guest, None).await.expect("connected again"),
+        seen
+    );
     units.release(&guest.name).await.expect("released");
     said(&units, &guest, "released").await;
     drop(units);
@@ -113,7 +119,7 @@ async fn a_guest_at_the_door_survives_the_daemon() {
     // Running, it is found, left alone, and its end is noticed.
     let units = host.units().await;
     let mut endings = units.endings();
-    let again = units.ensure(&guest).await.expect("left alone");
+    let again = units.ensure(&guest, None).await.expect("left alone");
     assert_eq!(
         (again.phase, again.leader),
         (UnitPhase::Running, seen.leader)
@@ -183,7 +189,7 @@ async fn a_guest_that_does_not_start_says_why() {
         host.config.root(&guest.name).with_extension("away"),
     )
     .expect("moved");
-    let error = units.ensure(&guest).await.expect_err("no file tree");
+    let error = units.ensure(&guest, None).await.expect_err("no file tree");
     assert_eq!(error.code(), Code::GuestDied);
     assert!(
         error.log().iter().any(|line| line.contains("rootfs")),
@@ -198,13 +204,14 @@ async fn a_guest_that_does_not_start_says_why() {
     guest.name = host.guest("no-init", "").name;
     guest.closure =
         Some(StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-none").expect("a path"));
-    units.ensure(&guest).await.expect("at the door");
+    units.ensure(&guest, None).await.expect("at the door");
     let error = units.release(&guest.name).await.expect_err("no init");
     assert_eq!(error.code(), Code::GuestDied);
     assert!(error.to_string().contains("/init: No such file"), "{error}");
 
+    guest.name = host.guest("no-closure", "").name;
     guest.closure = None;
-    let error = units.ensure(&guest).await.expect_err("no closure");
+    let error = units.ensure(&guest, None).await.expect_err("no closure");
     assert_eq!(error.code(), Code::InvalidClosure);
 
     let config = UnitConfig {
@@ -213,7 +220,7 @@ async fn a_guest_that_does_not_start_says_why() {
     };
     let broken = host.units_with(config).await;
     let error = broken
-        .ensure(&host.guest("no-nspawn", ""))
+        .ensure(&host.guest("no-nspawn", ""), None)
         .await
         .expect_err("no nspawn");
     assert_eq!(error.code(), Code::ProgramMissing);
@@ -291,7 +298,8 @@ async fn guests_start_and_go_at_the_same_time() {
             let units = Arc::clone(&units);
             tokio::spawn(async move {
                 // Two at once for each guest: one of them finds the work done.
-                let (one, two) = tokio::join!(units.ensure(&guest), units.ensure(&guest));
+                let (one, two) =
+                    tokio::join!(units.ensure(&guest, None), units.ensure(&guest, None));
                 assert_eq!(one.expect("at the door"), two.expect("at the door"));
                 units.release(&guest.name).await.expect("released");
                 units.remove(&guest.name).await.expect("removed");
@@ -301,6 +309,30 @@ async fn guests_start_and_go_at_the_same_time() {
     for task in tasks {
         task.await.expect("done");
     }
+    assert_eq!(host.traces(), before);
+}
+
+#[tokio::test]
+async fn what_is_prepared_runs_nothing_and_goes_with_its_owner() {
+    let Some(host) = Host::new("what_is_prepared_runs_nothing_and_goes_with_its_owner").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    let before = host.traces();
+    let prepared = units.prepare(&guest).await.expect("prepared");
+    assert!(prepared.is_some(), "there was nothing of it");
+    let seen = units.phase(&guest.name).await.expect("a look");
+    let seen = seen.expect("on its way");
+    assert_eq!((seen.phase, seen.leader), (UnitPhase::AtDoor, None));
+    drop(prepared);
+    while phase(&units, &guest).await != Some(UnitPhase::Exited(125)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    said(&units, &guest, "the manager ended before").await;
+    boot(&units, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces(), before);
 }
 
@@ -315,7 +347,7 @@ async fn an_interrupted_start_is_taken_up_or_done_again() {
     for moment in [0, 1, 5, 20, 60] {
         let units = host.units().await;
         let started =
-            tokio::time::timeout(Duration::from_millis(moment), units.ensure(&guest)).await;
+            tokio::time::timeout(Duration::from_millis(moment), units.ensure(&guest, None)).await;
         drop(started);
         drop(units);
         let units = host.units().await;

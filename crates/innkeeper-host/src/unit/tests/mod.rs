@@ -298,7 +298,8 @@ async fn build(dir: &Path) -> Result<StorePath, String> {
 }
 
 async fn boot(units: &Arc<dyn Units>, guest: &Guest) -> UnitSeen {
-    let seen = units.ensure(guest).await.expect("at the door");
+    let prepared = units.prepare(guest).await.expect("prepared");
+    let seen = units.ensure(guest, prepared).await.expect("at the door");
     assert_eq!(seen.phase, UnitPhase::AtDoor);
     units.release(&guest.name).await.expect("released");
     seen
