@@ -101,6 +101,8 @@ in
       dmeventd.enable = true;
     };
     environment.etc."lvm/lvm.conf".text = ''
+      # A loss of power can leave blocks that belong to no volume, and no volume would be activated: docs/storage.md.
+      global/thin_check_options = [ "-q", "--auto-repair", "--clear-needs-check-flag" ]
       activation/monitoring = 1
       activation/thin_pool_autoextend_threshold = ${toString cfg.autoextend.threshold}
       activation/thin_pool_autoextend_percent = ${toString cfg.autoextend.percent}

@@ -144,7 +144,10 @@ impl Explain for RootfsError {
                 pool, used, limit, ..
             } => Some(lvm::make_room(pool, *used, *limit)),
             Self::NoPool { pool } => Some(lvm::make_pool(pool)),
-            Self::Volume { source, .. } | Self::Copy { source, .. } => source.remedy(),
+            Self::Volume { source, .. } => lvm::damaged_pool(source)
+                .map(lvm::repair_pool)
+                .or_else(|| source.remedy()),
+            Self::Copy { source, .. } => source.remedy(),
             Self::NoTree { guest } => Some(format!(
                 "`agent start {guest}` makes one; a guest that never ran has nothing to copy."
             )),

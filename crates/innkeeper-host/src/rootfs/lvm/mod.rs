@@ -25,6 +25,7 @@ use tokio::sync::Mutex;
 
 use super::dir::{self, DirConfig, Place};
 use super::{DirRootfs, RootfsError};
+use crate::command::CommandError;
 use crate::facilities::{Found, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
@@ -277,7 +278,9 @@ impl LvmRootfs {
             ),
             Ok(Pool::Inactive) => (
                 Verdict::Ok,
-                format!("the thin pool {pool} will be activated with the first guest"),
+                format!(
+                    "the thin pool {pool} is not active; the next guest that starts activates it"
+                ),
                 None,
             ),
             Ok(Pool::Active(used)) => {
@@ -408,6 +411,24 @@ pub(super) fn make_room(pool: &str, used: PoolUse, limit: u8) -> String {
     )
 }
 
+/// The pool that LVM does not activate because its metadata is damaged, when an error is about that.
+pub(super) fn damaged_pool(error: &CommandError) -> Option<&str> {
+    let CommandError::Failed { stderr, .. } = error else {
+        return None;
+    };
+    let (_, rest) = stderr.split_once("Check of pool ")?;
+    let pool = rest.split_ascii_whitespace().next()?;
+    rest.contains("Manual repair required").then_some(pool)
+}
+
+/// What to do when a pool is damaged.
+pub(super) fn repair_pool(pool: &str) -> String {
+    format!(
+        "Its metadata has more damage than is repaired without being asked. `lvconvert --repair {pool}` makes a repaired copy and keeps the \
+         damaged one (lvmthin(7)); then start the guests again."
+    )
+}
+
 /// What to do when there is no pool.
 pub(super) fn make_pool(pool: &str) -> String {
     let (group, name) = pool.split_once('/').unwrap_or((pool, ""));
@@ -430,6 +451,22 @@ mod tests {
         assert!(!remedy(5.0, 90.0).contains("--size +10G"));
         assert!(remedy(90.0, 90.0).contains(" and "));
         assert!(make_pool("vg/thin").contains("--name thin vg`"));
+    }
+
+    #[test]
+    fn a_damaged_pool_is_named_as_lvm_names_it() {
+        let said = |stderr: &str| CommandError::Failed {
+            program: "lvchange".to_owned(),
+            status: std::process::ExitStatus::default(),
+            stderr: stderr.to_owned(),
+        };
+        let damaged = said(
+            "WARNING: setpriority -18 failed: Permission denied.\n  \
+             Check of pool vg/thin failed (status:64). Manual repair required!\n",
+        );
+        assert_eq!(damaged_pool(&damaged), Some("vg/thin"));
+        assert!(repair_pool("vg/thin").contains("`lvconvert --repair vg/thin`"));
+        assert_eq!(damaged_pool(&said("Insufficient free space")), None);
     }
 
     #[test]

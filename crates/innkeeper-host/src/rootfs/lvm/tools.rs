@@ -17,6 +17,12 @@ use crate::{FileError, FileErrorExt};
 /// the pool: what was never written to a thin volume is read as zeroes.
 const MOUNT_OPTIONS: &str = "nodev,discard,noinit_itable";
 
+/// Lets thin_check(8), which LVM runs before it activates a pool, repair what needs no decision. A loss of power can leave
+/// blocks in a pool that belong to no volume. That is harmless, but LVM leaves such a pool alone unless somebody repairs
+/// it, and with it all guests: its own default, as Debian builds it, only looks.
+const REPAIR: &str =
+    r#"global/thin_check_options=["-q","--auto-repair","--clear-needs-check-flag"]"#;
+
 /// How often something that is mounted in one place is unmounted before we give up.
 const LAYERS: usize = 8;
 
@@ -202,6 +208,9 @@ impl Tools<'_> {
             words.extend(["nsenter".into(), option, "--".into()]);
         }
         words.push(program.into());
+        if program.starts_with("lv") {
+            words.extend(["--config".into(), REPAIR.into()]);
+        }
         words.extend(arguments.iter().cloned().map(Into::into));
         let first = words.remove(0);
         let ended = tokio::spawn(async move { command::run(first, words, b"").await }).await;
