@@ -275,11 +275,15 @@ def wait_for_preview(slug: str, state: str, sha: str) -> None:
     )
 
 
-def browse(slug: str, options: str = "--fail") -> str:
-    """What a preview's URL answers to somebody who looks at the certificate."""
+def look(slug: str, options: str = "--fail") -> str:
+    """The command that looks at a preview's URL, and at the certificate."""
     host = f"{slug}.{DOMAIN}"
-    command = f"curl --silent --max-time 10 {options} --cacert {AUTHORITY} --resolve {host}:443:127.0.0.1 https://{host}/"
-    return machine.succeed(command)
+    return f"curl --silent --max-time 10 {options} --cacert {AUTHORITY} --resolve {host}:443:127.0.0.1 https://{host}/"
+
+
+def browse(slug: str, options: str = "--fail") -> str:
+    """What a preview's URL answers."""
+    return machine.succeed(look(slug, options))
 
 
 def database_url(slug: str) -> str:

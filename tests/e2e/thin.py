@@ -154,6 +154,13 @@ with subtest("what belongs to no guest is found and goes"):
     machine.succeed("innkeeper gc")
     as_wanted()
 
+with subtest("after all that, the guest's file system is whole"):
+    machine.succeed(
+        "agent stop web",
+        "lvchange --activate y pool/innkeeper-guest-web",
+        "e2fsck -fn /dev/pool/innkeeper-guest-web",
+    )
+
 machine.succeed("agent destroy web new")
 as_wanted()
 nothing_left(before)

@@ -69,10 +69,7 @@ with subtest("a reboot, after which GitHub is not there"):
     same(known(), before, "the guests")
     same(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
     for slug, sha in shas.items():
-        host = f"https://{slug}.{DOMAIN}/"
-        machine.wait_until_succeeds(
-            f"curl --silent --fail --cacert {AUTHORITY} --resolve {slug}.{DOMAIN}:443:127.0.0.1 {host} | grep -F {sha}"
-        )
+        machine.wait_until_succeeds(f"{look(slug)} | grep -F {sha}")
         same(ask_as_app(slug, "select name from kept"), slug, "what the app has kept")
 
 with subtest("they were started a few at a time"):

@@ -25,7 +25,9 @@ pub(super) async fn deliver(
         (world.hook.clone()?, world.id())
     };
     let redelivery = again.is_some();
-    let guid = again.unwrap_or_else(|| format!("00000000-0000-4000-8000-{id:012x}"));
+    // It is new also when this program was started anew and counts from 1 again.
+    let seconds = Timestamp::now().as_second();
+    let guid = again.unwrap_or_else(|| format!("{seconds:08x}-0000-4000-8000-{id:012x}"));
     let status_code = post(&target, event, &guid, payload.clone()).await;
     let attempt = DeliveryAttempt {
         id,

@@ -20,6 +20,9 @@ pub enum ClosureError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Its `init` has no contents: a loss of power came before they were on the disk.
+    #[error("the closure {0} is damaged: its 'init' is empty, as a loss of power can leave it")]
+    Emptied(StorePath),
     /// It was built and has no output `out`.
     #[error("'{0}' builds nothing that a guest can boot from: it has no output 'out'")]
     NoOutput(Installable),
@@ -78,7 +81,7 @@ impl Explain for ClosureError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound(_) => Code::ClosureNotFound,
-            Self::Invalid { .. } | Self::NoOutput(_) => Code::InvalidClosure,
+            Self::Invalid { .. } | Self::Emptied(_) | Self::NoOutput(_) => Code::InvalidClosure,
             Self::Nix { source, .. } => match source {
                 CommandError::Missing { .. } => Code::NixMissing,
                 _ => Code::BuildFailed,
@@ -98,6 +101,9 @@ impl Explain for ClosureError {
             ),
             Self::Invalid { .. } | Self::NoOutput(_) => {
                 "Give an output like `nixosConfigurations.<name>.config.system.build.toplevel`: a directory in the store with an executable `init`.".to_owned()
+            }
+            Self::Emptied(_) => {
+                "`nix-store --verify --check-contents --repair` finds what else is damaged, and makes it again where it can; what it cannot, `nix-store --delete` removes.".to_owned()
             }
             Self::FlakeNotFound { .. } => {
                 "Give the directory that holds flake.nix, or a reference such as github:owner/repo.".to_owned()

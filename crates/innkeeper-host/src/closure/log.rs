@@ -212,6 +212,10 @@ impl Log {
     }
 
     fn keep(&mut self, line: &str) {
+        // An old Nix says so each time, and nobody but us can do anything about it.
+        if line.contains(UNKNOWN_SETTING) {
+            return;
+        }
         if self.lines.len() == KEPT_LINES {
             self.lines.pop_front();
         }
@@ -219,6 +223,9 @@ impl Log {
             .push_back(plain(line).trim_end().chars().take(LINE_LENGTH).collect());
     }
 }
+
+/// What a Nix says that does not know [`DURABLE`](super::nix::DURABLE) yet.
+const UNKNOWN_SETTING: &str = "unknown setting 'fsync-store-paths'";
 
 /// An activity in words; nothing for those that nobody wants to see.
 fn describe(kind: u64, level: u64, text: &str, fields: &[Value]) -> Option<String> {

@@ -198,6 +198,7 @@ impl Build {
             self.link().remove()?;
         }
         let closure = checked?;
+        store::settle().await?;
         // When the flake was changed during the build, nobody knows which state of it was built.
         let still = self
             .metadata()

@@ -45,6 +45,10 @@ pub(crate) enum NixError {
     },
 }
 
+/// Has Nix (from 2.25 on) write what it adds to the store to the disk before it enters it in its database. Otherwise a loss of
+/// power can leave paths that Nix believes in and that are empty, and no build would make them again.
+pub(crate) const DURABLE: [&str; 3] = ["--option", "fsync-store-paths", "true"];
+
 /// The longest line that is read at once, in bytes; the rest of a longer one is taken as another line.
 const LINE_LIMIT: u64 = 1 << 20;
 
@@ -100,6 +104,7 @@ impl NixConfig {
         ]
         .map(Into::into)
         .into();
+        settings.extend(DURABLE.map(Into::into));
         for (name, value) in &self.options {
             settings.extend(["--option", name, value].map(Into::into));
         }

@@ -1,7 +1,7 @@
 //! Whether a guest can boot from a store path.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::{STORE_DIR, StorePath};
 
 use super::ClosureError;
+use crate::tree::blocking;
 use crate::{FileError, FileErrorExt};
 
 /// As many links are followed as the kernel follows (path_resolution(7)).
@@ -18,19 +19,34 @@ const MAX_LINKS: usize = 40;
 /// the host but the store, so everything must be found without leaving it.
 ///
 /// # Errors
-/// [`ClosureError::NotFound`], [`ClosureError::Invalid`], or a file that cannot be looked at.
+/// [`ClosureError::NotFound`], [`ClosureError::Invalid`], [`ClosureError::Emptied`], or a file that cannot be looked at.
 pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
     let store = Path::new(STORE_DIR);
     if fs::symlink_metadata(closure.as_path()).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return Err(ClosureError::NotFound(closure.clone()));
     }
     match reason_against(store, closure.as_path())? {
+        None if is_empty(&closure.as_path().join("init"))? => {
+            Err(ClosureError::Emptied(closure.clone()))
+        }
         None => Ok(()),
         Some(reason) => Err(ClosureError::Invalid {
             closure: closure.clone(),
             reason,
         }),
     }
+}
+
+/// Returns when all that was built is on the disk, so that no record of it outlives it: versions of Nix without
+/// [`DURABLE`](super::nix::DURABLE) leave that to the kernel.
+pub(crate) async fn settle() -> Result<(), FileError> {
+    blocking(|| {
+        let store = File::open(STORE_DIR).on("open", STORE_DIR)?;
+        rustix::fs::syncfs(store)
+            .map_err(io::Error::from)
+            .on("write to the disk", STORE_DIR)
+    })
+    .await
 }
 
 /// Why no guest can boot from a directory in the store.
@@ -59,6 +75,10 @@ fn reason_against(store: &Path, closure: &Path) -> Result<Option<String>, FileEr
             (!executable).then(|| "its 'init' is no executable file".to_owned())
         }
     })
+}
+
+fn is_empty(file: &Path) -> Result<bool, FileError> {
+    Ok(fs::metadata(file).on("look at", file)?.len() == 0)
 }
 
 /// Where a path in the store leads.

@@ -237,6 +237,20 @@ async fn a_derivation_without_the_usual_output_is_refused_and_not_kept() {
 }
 
 #[tokio::test]
+async fn a_closure_that_a_loss_of_power_has_emptied_is_told_from_a_wrong_one() {
+    let Some(shop) = workshop("a_closure_that_a_loss_of_power_has_emptied") else {
+        return;
+    };
+    let script = "$bb mkdir $out; : > $out/init; $bb chmod 555 $out/init";
+    shop.flake(&shop.derivation("guest", script));
+    let error = shop.build("guest", None).await.expect_err("empty");
+    assert_eq!(error.code(), Code::InvalidClosure, "{}", chain(&error));
+    let remedy = error.remedy().expect("a remedy");
+    assert!(remedy.contains("--check-contents --repair"), "{remedy}");
+    assert!(shop.links().is_empty());
+}
+
+#[tokio::test]
 async fn what_is_known_but_gone_is_built_again_and_what_is_known_but_loose_is_kept() {
     let Some(shop) = workshop("what_is_known_but_gone_is_built_again") else {
         return;

@@ -16,7 +16,8 @@ use super::base::SOURCE;
 use super::{EvaluateError, text};
 use crate::CommandError;
 use crate::closure::NixConfig;
-use crate::closure::nix::NixError;
+use crate::closure::nix::{DURABLE, NixError};
+use crate::closure::store;
 use crate::command::{command, run_command};
 
 /// The variables that Nix gets from the daemon: where programs are, and how a certain installation of Nix wants
@@ -122,6 +123,7 @@ impl<'a> Nix<'a> {
                     EvaluateError::Build { summary, log }
                 }
             })?;
+        store::settle().await?;
         let answer = String::from_utf8_lossy(&answer);
         Ok(answer
             .lines()
@@ -162,8 +164,11 @@ impl<'a> Nix<'a> {
 
     fn options(&self) -> Vec<OsString> {
         let options = self.config.options.iter();
-        options
-            .flat_map(|(name, value)| ["--option", name, value].map(OsString::from))
+        let options = options.flat_map(|(name, value)| ["--option", name, value]);
+        DURABLE
+            .into_iter()
+            .chain(options)
+            .map(OsString::from)
             .collect()
     }
 }
