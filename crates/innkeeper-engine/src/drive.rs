@@ -127,7 +127,7 @@ impl Drive<'_> {
             if guest.want != want {
                 return Ok(End::Superseded);
             }
-            if stage.contains(&Step::PrepareUnit) {
+            if stage.contains(&Step::EnsureUnit) {
                 _permit = self.inner.starts.acquire().await.ok();
             }
             // Neither may happen while something of the guest is left.

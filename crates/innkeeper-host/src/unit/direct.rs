@@ -147,6 +147,7 @@ impl Keeper for Direct {
         _: &[OsString],
         shim: Option<Child>,
     ) -> Result<Option<Child>, UnitError> {
+        // `prepare` always has one.
         let Some(mut shim) = shim else {
             return Ok(None);
         };
