@@ -13,8 +13,8 @@ use crate::{USAGE, join, say};
 
 /// Runs the program to its end and exits as it does.
 ///
-/// The program starts when a byte comes on standard input: until then, the manager still makes the cgroups that the
-/// program is to enter. When the manager ends before that, nothing is started.
+/// The program starts when a byte comes on standard input: until then, the manager still makes the guest's file
+/// tree. When the manager ends before that, nothing is started.
 pub(crate) fn run(plan: &Supervision) -> ExitCode {
     let mut log = Log::new(&plan.log, plan.log_limit);
     let status = match start(plan) {

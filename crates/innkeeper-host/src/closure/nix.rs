@@ -45,8 +45,9 @@ pub(crate) enum NixError {
     },
 }
 
-/// Has a Nix that knows this (2.26 does, 2.8 does not) write what it adds to the store to the disk before it enters it in its database. Otherwise a loss of
-/// power can leave paths that Nix believes in and that are empty, and no build would make them again.
+/// Has a Nix that knows this (2.26 does, 2.8 does not) write what it adds to the store to the disk before it enters it in
+/// its database. Otherwise a loss of power can leave paths that Nix believes in and that are empty, and no build would make
+/// them again.
 pub(crate) const DURABLE: [&str; 3] = ["--option", "fsync-store-paths", "true"];
 
 /// The longest line that is read at once, in bytes; the rest of a longer one is taken as another line.
