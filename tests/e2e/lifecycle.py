@@ -65,8 +65,9 @@ for kind in (PLAIN, SYSTEMD):
         nothing_left(before)
 
 with subtest("a closure that is in the store already"):
-    nix = "nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --print-out-paths"
-    closure = machine.succeed(f"{nix} '{attribute(PLAIN)}'").strip()
+    # --print-out-paths came after the Nix of Debian 12.
+    nix = "nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --json"
+    closure = machine.succeed(f"{nix} '{attribute(PLAIN)}' | jq --raw-output '.[0].outputs.out'").strip()
     machine.succeed(f"agent create stored --closure {closure} --wait --wait-port 80")
     machine.succeed("agent destroy stored")
 nothing_left(before)

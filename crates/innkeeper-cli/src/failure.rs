@@ -110,7 +110,7 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
     } else if let Some(error) = source.downcast_ref::<InvalidStorePath>() {
         Some(
             Failure::new(Code::InvalidClosure, error.to_string()).with_remedy(
-                "`nix build --print-out-paths` prints store paths such as /nix/store/<hash>-<name>.",
+                "`nix path-info` prints the store path of what `nix build` has built, such as /nix/store/<hash>-<name>.",
             ),
         )
     } else if let Some(error) = source.downcast_ref::<InvalidLimit>() {
