@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Code, Explain, Guest, GuestName, chain};
+use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, chain};
 
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking};
@@ -201,7 +201,10 @@ impl<'a> Inside<'a> {
     /// Writes everything, and returns the public half of the host key.
     fn furnish(&self) -> Result<String, SecretsError> {
         self.authorized_keys()?;
-        self.credentials()?;
+        match self.guest.kind {
+            GuestKind::Agent => self.credentials()?,
+            GuestKind::Preview => self.no_credentials()?,
+        }
         self.name_resolution()?;
         if let Some(kept) = self.host_key()? {
             return Ok(kept);
@@ -328,6 +331,19 @@ impl<'a> Inside<'a> {
         for (name, contents) in &credentials.files {
             self.tree
                 .write(&directory.join(name), contents, agent, 0o400)?;
+        }
+        Ok(())
+    }
+
+    /// A preview runs what a pull request says, and the credentials are the host's own. Earlier versions gave them to
+    /// previews too.
+    fn no_credentials(&self) -> Result<(), SecretsError> {
+        self.tree.remove(Path::new(CREDENTIALS))?;
+        let profile = self
+            .tree
+            .read(Path::new(TOKEN_PROFILE), TOKEN_PROFILE_TEXT.len());
+        if profile.is_ok_and(|text| text == TOKEN_PROFILE_TEXT.as_bytes()) {
+            self.tree.remove(Path::new(TOKEN_PROFILE))?;
         }
         Ok(())
     }

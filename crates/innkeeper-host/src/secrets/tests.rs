@@ -106,6 +106,21 @@ async fn a_guest_gets_everything_with_the_owners_it_will_see() {
 }
 
 #[tokio::test]
+async fn a_preview_gets_no_credentials_and_loses_those_of_an_earlier_version() {
+    let mut house = House::new(UserIds::Mapped).await;
+    house.credential("oauth_token", "secret");
+    house.ensure().await;
+    assert_eq!(house.text("mnt/claude-creds/oauth_token"), "secret");
+    house.guest.kind = GuestKind::Preview;
+    house.ensure().await;
+    assert!(!house.inside(CREDENTIALS).exists());
+    assert!(!house.inside(TOKEN_PROFILE).exists());
+    fs::write(house.inside(TOKEN_PROFILE), "the preview's own").expect("write");
+    house.ensure().await;
+    assert_eq!(house.text(TOKEN_PROFILE), "the preview's own");
+}
+
+#[tokio::test]
 async fn a_copy_loses_what_made_it_another_guest_and_gets_its_own() {
     let house = House::new(UserIds::Mapped).await;
     let former = house.ensure().await;

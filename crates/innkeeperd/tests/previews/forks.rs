@@ -235,6 +235,10 @@ fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
     let secrets = town.root().join("secrets/octo");
     fs::create_dir_all(&secrets).expect("made");
     fs::write(secrets.join("web.env"), "STRIPE_KEY=sk_live\n").expect("written");
+    // Those of agents are for no preview at all.
+    let credentials = town.root().join("credentials");
+    fs::create_dir_all(&credentials).expect("made");
+    fs::write(credentials.join("oauth_token"), "sesame").expect("written");
     let daemon = town.start();
     town.start_webhook();
     let sha = open(&town);
@@ -272,6 +276,10 @@ fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
             .contains("preview-token"),
         "a token that can write"
     );
+    for slug in ["web-7", "web-8"] {
+        let mnt = town.inside(slug, &["sh", "-c", "ls -a /mnt 2>&1 || true"]);
+        assert!(!mnt.contains("claude-creds"), "{mnt}");
+    }
     let ls = town.inside("web-8", &["ls", "-ln", "/etc/preview.env"]);
     assert!(
         ls.starts_with("-rw-r----- ") && ls.contains(" 0 ") && ls.contains(" 100 "),
