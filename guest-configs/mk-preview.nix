@@ -72,12 +72,17 @@ in
       cd "$HOME"
       # The token is read by git when it asks, so that it is in no argument and in no file of the checkout.
       git config --global credential.helper '!f() { echo username=x-access-token; echo "password=$(cat /etc/preview-token)"; }; f'
-      if [ ! -d app/.git ]; then
-        git clone --branch "$PREVIEW_BRANCH" --single-branch -- "$PREVIEW_REPO_URL" app
-      fi
+      [ -d app/.git ] || git init --quiet app
       cd app
-      git fetch --quiet origin "$PREVIEW_BRANCH"
-      git reset --quiet --hard FETCH_HEAD
+      git config remote.origin.url "$PREVIEW_REPO_URL"
+      # That commit and no other: the branch may have moved since, and a fork's commits are approved one by one. It is here
+      # already after a restart. A server that gives no commit by its hash gives it with the branch.
+      wanted=''${PREVIEW_COMMIT:-}
+      if [ -z "$wanted" ] ||
+        ! { git cat-file -e "$wanted^{commit}" 2> /dev/null || git fetch --quiet origin "$wanted"; }; then
+        git fetch --quiet origin "$PREVIEW_BRANCH"
+      fi
+      git reset --quiet --hard "''${wanted:-FETCH_HEAD}"
       ${setup}
     '';
   };

@@ -35,10 +35,14 @@ in
       RemainAfterExit = true;
     };
     script = ''
-      [ -d ${app} ] || git clone --branch "$PREVIEW_BRANCH" -- "$PREVIEW_REPO_URL" ${app}
+      [ -d ${app} ] || git init ${app}
       cd ${app}
-      git fetch origin "$PREVIEW_BRANCH"
-      git reset --hard FETCH_HEAD
+      # That commit and no other: the branch may have moved since. A server that gives no commit by its hash gives it
+      # with the branch.
+      git cat-file -e "$PREVIEW_COMMIT^{commit}" ||
+        git fetch "$PREVIEW_REPO_URL" "$PREVIEW_COMMIT" ||
+        git fetch "$PREVIEW_REPO_URL" "$PREVIEW_BRANCH"
+      git reset --hard "$PREVIEW_COMMIT"
       psql "$DATABASE_URL" --command 'create table if not exists visits (at timestamptz default now()); insert into visits default values'
     '';
   };
