@@ -268,6 +268,7 @@ impl Drive<'_> {
     }
 
     async fn ensure_network(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.inner.require_firewall().await?;
         let unit = self.inner.host.units.phase(self.name).await?;
         let leader = unit.and_then(|unit| unit.leader);
         let leader = leader.ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! The engine as the daemon sees it: intents in, views out.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use innkeeper_host::facilities::{Console, Facilities, ProgressSink};
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     /// no guest: a half-made file tree must not be taken for a left-over.
     pub(crate) at_work: RwLock<()>,
     pub(crate) starts: Semaphore,
+    /// Whether the firewall could be asserted when that was tried last. No guest gets a network without it.
+    pub(crate) filtered: AtomicBool,
     pub(crate) backoff: Backoff,
     pub(crate) stopping: CancellationToken,
     probe: Option<Probe>,
@@ -84,6 +87,7 @@ impl Engine {
             locks: Locks::default(),
             driven: Driven::default(),
             at_work: RwLock::default(),
+            filtered: AtomicBool::new(false),
             backoff: Backoff::default(),
             stopping: CancellationToken::new(),
             probe,

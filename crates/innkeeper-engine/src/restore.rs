@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use innkeeper_model::{
@@ -11,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use crate::EngineError;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::journal::About;
 
 impl Engine {
@@ -22,7 +23,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read, or the firewall cannot be asserted: guests must not run without it.
     pub async fn restore(&self) -> Result<(), EngineError> {
-        self.inner.host.firewall.ensure().await?;
+        self.inner.ensure_firewall().await?;
         let mut unfinished = HashMap::new();
         for operation in self.inner.store.running_operations().await? {
             match operation.guest.clone() {
@@ -67,7 +68,7 @@ impl Engine {
                 },
                 () = &mut disturbed => {
                     warn!("somebody removed the firewall's table; it is written again");
-                    self.ensure_firewall().await;
+                    self.look_after_firewall().await;
                     disturbed.set(firewall.disturbed());
                 }
                 _ = timer.tick() => self.look_after_all().await,
@@ -87,14 +88,14 @@ impl Engine {
         });
     }
 
-    async fn ensure_firewall(&self) {
-        if let Err(error) = self.inner.host.firewall.ensure().await {
-            warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+    async fn look_after_firewall(&self) {
+        if let Err(error) = self.inner.ensure_firewall().await {
+            warn!(code = %error.code(), "no guest starts meanwhile: {}", innkeeper_model::chain(&error));
         }
     }
 
     async fn look_after_all(&self) {
-        self.ensure_firewall().await;
+        self.look_after_firewall().await;
         match self.inner.store.guests().await {
             // A guest with a fault has its own appointment.
             Ok(guests) => guests
@@ -193,5 +194,25 @@ impl Engine {
             .journal
             .record(&about, EventKind::Failed { failure });
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Asserts the firewall, and remembers whether it is there.
+    async fn ensure_firewall(&self) -> Result<(), EngineError> {
+        let result = self.host.firewall.ensure().await;
+        self.filtered.store(result.is_ok(), Ordering::Relaxed);
+        Ok(result?)
+    }
+
+    /// Makes sure that what a guest sends will be filtered, without a look at what was well the last time.
+    ///
+    /// # Errors
+    /// When the firewall could not be asserted then, and cannot be now.
+    pub(crate) async fn require_firewall(&self) -> Result<(), EngineError> {
+        if self.filtered.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.ensure_firewall().await
     }
 }

@@ -265,6 +265,33 @@ async fn guests_that_end_are_restarted_or_left_alone_as_they_ended() {
 }
 
 #[tokio::test]
+async fn no_guest_starts_without_the_firewall() {
+    let inn = inn();
+    inn.engine.restore().await.expect("restored");
+    assert_eq!(inn.create("before").await.failure, None);
+    inn.host.fail("firewall.ensure", u32::MAX);
+    let watcher = inn.engine.clone();
+    tokio::spawn(async move { watcher.watch(Duration::from_millis(10)).await });
+    inn.until("the loss is found", async || {
+        let world = inn.host.world();
+        world.failures["firewall.ensure"] < u32::MAX
+    })
+    .await;
+
+    let refused = inn.create("meanwhile").await.failure.expect("fails");
+    assert_eq!(
+        refused.message,
+        "cannot carry out firewall.ensure: told to fail"
+    );
+    assert_eq!(inn.state("meanwhile").await, None);
+    assert_eq!(inn.state("before").await, Some(GuestState::Running));
+
+    inn.host.fail("firewall.ensure", 0);
+    assert_eq!(inn.create("after").await.failure, None);
+    inn.engine.stop_working().await;
+}
+
+#[tokio::test]
 async fn gc_removes_orphans_and_spares_guests() {
     let inn = inn();
     inn.create("web").await;
