@@ -42,8 +42,11 @@ impl Inner {
         for preview in self.store.previews().await? {
             let slug = &preview.record.slug;
             if preview.want == PreviewWant::Present && self.is_too_old(&preview, now) {
-                self.dismiss(&preview, "nobody used it for too long")
-                    .await?;
+                self.dismiss(
+                    &preview,
+                    "there was no push, command or delivery for it for too long",
+                )
+                .await?;
             }
             self.wake(slug, Why::Look);
         }

@@ -167,14 +167,14 @@ impl Inner {
                     memory.attempts += 1;
                     let pause = pause(&error, memory.attempts);
                     memory.retry = Some((wish, Instant::now() + pause));
+                } else if settled {
+                    // Each look sets the app up anew; one that never comes up must not do that all the time. It is
+                    // asked for still.
+                    memory.attempts += 1;
+                    let pause = look_again_after(self.config.interval, memory.attempts);
+                    memory.retry = Some((wish, Instant::now() + pause));
                 } else {
                     memory.looks = call.looks;
-                    if settled {
-                        // Each look sets the app up anew; one that never comes up must not do that all the time.
-                        memory.attempts += 1;
-                        let pause = look_again_after(self.config.interval, memory.attempts);
-                        memory.retry = Some((wish, Instant::now() + pause));
-                    }
                 }
             }
         }
@@ -465,14 +465,17 @@ fn pause(error: &PreviewError, attempts: u32) -> Duration {
     retry_after(attempts).max(asked.unwrap_or_default())
 }
 
-/// How long a preview is not looked after that could not be brought back so many times: twice as long each time, at
-/// most an hour or the interval.
+/// How long a preview is not looked after that could not be brought back so many times: at first a quarter of a
+/// minute, as what it needs may come up with the host after it, or `interval` if that is less; then twice as long each
+/// time, at most an hour.
 fn look_again_after(interval: Duration, attempts: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(15);
     const LONGEST: Duration = Duration::from_secs(3600);
-    let doublings = attempts.saturating_sub(1).min(10);
+    let doublings = attempts.saturating_sub(1).min(20);
     interval
+        .min(FIRST)
         .saturating_mul(1 << doublings)
-        .min(LONGEST.max(interval))
+        .min(LONGEST)
 }
 
 fn instant(time: Timestamp) -> Instant {
@@ -486,12 +489,11 @@ mod tests {
 
     #[test]
     fn an_app_that_never_comes_up_is_tried_less_and_less_often() {
-        let minutes =
-            |attempts| look_again_after(Duration::from_secs(300), attempts).as_secs() / 60;
-        let pauses: Vec<_> = (1..7).map(minutes).collect();
-        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        assert_eq!(minutes(u32::MAX), 60);
-        let rarely = Duration::from_secs(7200);
-        assert_eq!(look_again_after(rarely, 3), rarely);
+        let seconds = |attempts| look_again_after(Duration::from_secs(300), attempts).as_secs();
+        let pauses: Vec<_> = (1..11).map(seconds).collect();
+        assert_eq!(pauses, [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert_eq!(seconds(u32::MAX), 3600);
+        let often = Duration::from_secs(1);
+        assert_eq!(look_again_after(often, 2), 2 * often);
     }
 }
