@@ -42,7 +42,7 @@ pub(crate) struct Side {
 }
 
 /// A repository.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Repository {
     pub(crate) full_name: RepoName,
 }

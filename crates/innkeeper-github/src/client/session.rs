@@ -14,6 +14,7 @@ use super::clock::Skew;
 use super::credentials::{App, Credentials};
 use super::transport::Transport;
 use crate::Secret;
+use crate::wire::Repository;
 
 /// A token of an installation is valid for an hour and renewed this long before its end.
 const RENEWED_BEFORE: Duration = Duration::from_secs(5 * 60);
@@ -46,6 +47,9 @@ struct InstallationToken {
     #[serde(deserialize_with = "secret")]
     token: Secret,
     expires_at: Timestamp,
+    /// What it is for, if it was asked for repositories by name.
+    #[serde(default)]
+    repositories: Vec<Repository>,
 }
 
 fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
@@ -120,6 +124,10 @@ impl Session {
                     }
                     error => error,
                 })?;
+                // GitHub looks for the name at the account that the App is installed at, whoever we mean.
+                if !fresh.repositories.iter().map(|is| &is.full_name).eq([repo]) {
+                    return Err(GithubError::RepoNotAccessible(repo.clone()));
+                }
                 Ok(GuestToken {
                     secret: fresh.token,
                     expires_at: Some(fresh.expires_at),

@@ -123,6 +123,9 @@ async fn installation_token(
         None => None,
         Some(names) => Some(narrowed(&world, names)?),
     };
+    let told: Option<Vec<_>> = repos
+        .as_ref()
+        .map(|repos| repos.iter().map(repo_json).collect());
     let token = format!("ghs_fake{serial}");
     let rights = Rights {
         login: format!("{}[bot]", app.slug),
@@ -131,7 +134,10 @@ async fn installation_token(
         repos,
     };
     world.tokens.insert(token.clone(), rights);
-    let body = json!({ "token": token, "expires_at": expires_at });
+    let mut body = json!({ "token": token, "expires_at": expires_at });
+    if let Some(repositories) = told {
+        body["repositories"] = repositories.into();
+    }
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 

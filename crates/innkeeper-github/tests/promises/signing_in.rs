@@ -136,12 +136,15 @@ async fn a_guests_token_reads_one_repository_and_does_nothing_else() {
     assert!(guest.create_comment(&pull_request, "hello").await.is_err());
     assert!(guest.set_body(&pull_request, "hello").await.is_err());
 
-    let missing = RepoName::parse("octo/none").expect("a repository");
-    let error = host.guest_token(&missing).await.expect_err("refused");
-    assert!(
-        matches!(error, GithubError::RepoNotAccessible(_)),
-        "{error}"
-    );
+    // The second has the name of one that the App may read.
+    for name in ["octo/none", "stranger/secret"] {
+        let missing = RepoName::parse(name).expect("a repository");
+        let error = host.guest_token(&missing).await.expect_err("refused");
+        assert!(
+            matches!(error, GithubError::RepoNotAccessible(_)),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]
