@@ -104,47 +104,64 @@ impl Inner {
             drop(touched.await);
         }
         let setup = &meta.setup_service;
-        let restart = ["systemctl", "restart", setup.as_str()];
-        let limit = self.config.setup_timeout;
-        let ran = timeout(limit, self.run_in(slug, None, &restart, limit * 2)).await;
-        let failed = match ran {
-            Ok(ran) if ran.as_ref().is_ok_and(|ran| ran.status == 0) => return Ok(()),
-            Ok(ran) => {
-                ran?;
-                format!("the setup service '{setup}' failed")
-            }
-            Err(_) => {
-                let stop = ["systemctl", "stop", "--no-block", setup.as_str()];
-                drop(self.run_in(slug, None, &stop, ASKING).await);
-                format!(
-                    "the setup service '{setup}' did not end within {} s",
-                    limit.as_secs()
-                )
-            }
-        };
-        Err(unhealthy(failed, &self.journal_of(slug, setup).await))
+        let said = |what| format!("the setup service '{setup}' {what}");
+        self.restart(
+            slug,
+            setup,
+            self.config.setup_timeout,
+            said("failed"),
+            said("did not end"),
+        )
+        .await
     }
 
     /// Starts the app's services, or starts them again.
     ///
     /// # Errors
-    /// When one does not start; with the end of its journal.
+    /// When one does not start, or not in time; with the end of its journal.
     pub(crate) async fn start_app(
         &self,
         slug: &GuestName,
         meta: &Meta,
     ) -> Result<(), PreviewError> {
         for service in &meta.app_services {
-            let restart = ["systemctl", "restart", service.as_str()];
-            let ran = self
-                .run_in(slug, None, &restart, self.config.health_timeout)
-                .await?;
-            if ran.status != 0 {
-                let said = format!("the app service '{service}' did not start");
-                return Err(unhealthy(said, &self.journal_of(slug, service).await));
-            }
+            let said = format!("the app service '{service}' did not start");
+            self.restart(
+                slug,
+                service,
+                self.config.health_timeout,
+                said.clone(),
+                said,
+            )
+            .await?;
         }
         Ok(())
+    }
+
+    /// Restarts a service, or says what it did: `failed`, or `slow` when it took longer than `limit`.
+    async fn restart(
+        &self,
+        slug: &GuestName,
+        service: &ServiceName,
+        limit: Duration,
+        failed: String,
+        slow: String,
+    ) -> Result<(), PreviewError> {
+        let restart = ["systemctl", "restart", service.as_str()];
+        let ran = timeout(limit, self.run_in(slug, None, &restart, limit * 2)).await;
+        let said = match ran {
+            Ok(ran) if ran.as_ref().is_ok_and(|ran| ran.status == 0) => return Ok(()),
+            Ok(ran) => {
+                ran?;
+                failed
+            }
+            Err(_) => {
+                let stop = ["systemctl", "stop", "--no-block", service.as_str()];
+                drop(self.run_in(slug, None, &stop, ASKING).await);
+                format!("{slow} within {} s", limit.as_secs())
+            }
+        };
+        Err(unhealthy(said, &self.journal_of(slug, service).await))
     }
 
     /// Waits until every port of the app answers a request, with anything but a fault of its own (5xx).

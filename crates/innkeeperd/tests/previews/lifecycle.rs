@@ -104,6 +104,19 @@ fn a_commit_that_fails_leaves_the_last_good_one_in_service() {
         town.comments(7)[0].contains("3000")
     });
 
+    // Nor does a service that takes too long to start, and that is no fault of the host's.
+    let slow = other_app("slow")
+        .replace("Restart = \"always\";", "Type = \"oneshot\";")
+        .replace("exec httpd -f -p 3000", "sleep 50 #");
+    let bad = town.push(7, "topic", &[("preview-config.nix", &slow)]);
+    let view = town.settled(7, &bad, PreviewState::Failed);
+    let fault = view.preview.fault.expect("why");
+    assert_eq!(
+        fault.message,
+        "the app service 'preview-app.service' did not start within 5 s"
+    );
+    assert!(town.page("web-7").contains(good.as_str()));
+
     let mended = town.push(7, "topic", &[("preview-config.nix", &crate::town::app())]);
     town.settled(7, &mended, PreviewState::Live);
     assert!(town.page("web-7").contains(mended.as_str()));
