@@ -317,13 +317,29 @@ impl Previews {
                 "Its preview-config.nix says `database = \"host\"` when it should have one.",
             ));
         }
-        inner.databases()?.reset(&inner.database_spec(slug)).await?;
-        inner.note(slug, "The database was reset.");
-        let facts = vec![
-            PreviewFact::State(PreviewState::Queued),
-            PreviewFact::Fault(None),
-        ];
-        inner.change(slug, facts, "database reset", actor).await
+        if preview.want == PreviewWant::Absent {
+            return Err(PreviewError::new(
+                Code::PreviewNotFound,
+                format!("preview '{slug}' is being removed, its database too"),
+                format!("`preview explain {slug}` says what is left of it."),
+            ));
+        }
+        let databases = inner.databases()?;
+        let anew = || {
+            vec![
+                PreviewFact::State(PreviewState::Queued),
+                PreviewFact::Fault(None),
+            ]
+        };
+        // Before and after: what is dropped and not made again, because of a crash for one, is made by the next look.
+        inner.store.set_preview(slug, anew()).await?;
+        let reset = databases.reset(&inner.database_spec(slug)).await;
+        if reset.is_ok() {
+            inner.note(slug, "The database was reset.");
+        }
+        let accepted = inner.change(slug, anew(), "database reset", actor).await;
+        reset?;
+        accepted
     }
 
     /// The log: the manager's lines, then the journal of the app's services.
