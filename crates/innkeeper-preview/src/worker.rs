@@ -187,10 +187,13 @@ impl Inner {
             Aim::Remove => self.remove(preview).await,
             Aim::AwaitApproval if preview.record.state != PreviewState::WaitingForApproval => {
                 // What was approved before goes on, unless that was withdrawn.
-                let record = &preview.record;
-                if record.approved_sha.is_none() && record.live_sha.is_none() {
-                    let slug = &record.slug;
+                if preview.record.approved_sha.is_none() {
+                    let slug = &preview.record.slug;
                     self.step("stop-guest", self.stop_guest(slug)).await?;
+                    // It may have come up at the moment at which that was recorded.
+                    let facts = vec![PreviewFact::NotLive, PreviewFact::Disturbed(false)];
+                    let preview = self.store.set_preview(slug, facts).await?;
+                    return self.enter(&preview, PreviewState::WaitingForApproval).await;
                 }
                 self.enter(preview, PreviewState::WaitingForApproval).await
             }

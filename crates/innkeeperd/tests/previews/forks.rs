@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{CommitSha, PreviewState, RepoName};
+use innkeeper_model::{GuestName, GuestState, Want};
+use innkeeper_store::PreviewFact;
 
 use crate::support::wait_until;
 use crate::town::{Town, app};
@@ -166,6 +167,36 @@ fn without_the_label_that_approved_it_a_commit_does_not_run() {
     town.settled(7, &sha, PreviewState::Live);
     assert!(town.page("web-7").contains(sha.as_str()));
     assert!(!town.comments(7)[0].contains("withdrawn"));
+    daemon.stop();
+}
+
+#[test]
+fn what_came_up_at_the_moment_of_a_withdrawal_is_stopped() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = open(&town);
+    label(&town, "maintainer");
+    town.settled(7, &sha, PreviewState::Live);
+    unlabel(&town, "mallory");
+    stopped(&town, &sha);
+    daemon.stop();
+    // What the worker had recorded if it had been slower by a hair.
+    let slug = GuestName::parse("web-7").expect("a name");
+    town.with_store(async |store| {
+        let preview = store.preview(&slug).await.expect("read").expect("there");
+        let live = PreviewFact::Live {
+            sha: sha.clone(),
+            closure: preview.closure.expect("evaluated"),
+            meta: Box::new(preview.meta.expect("evaluated")),
+        };
+        let facts = vec![live, PreviewFact::State(PreviewState::Live)];
+        store.set_preview(&slug, facts).await.expect("recorded");
+        let running = store.change_want(&slug, Want::Running).await;
+        running.expect("recorded");
+    });
+    let daemon = town.start();
+    stopped(&town, &sha);
     daemon.stop();
 }
 
