@@ -48,15 +48,18 @@ impl Inner {
     /// Forgets evaluations that nobody has used for a month.
     ///
     /// # Errors
-    /// When the store cannot be written, or a GC root cannot be removed.
+    /// When the store cannot be written, or a GC root cannot be removed; those of the others are.
     pub(crate) async fn forget_old_evaluations(&self) -> Result<(), PreviewError> {
         let since = Timestamp::now() - UNUSED;
+        let mut result = Ok(());
         for evaluation in self.store.forget_unused_evaluations(since).await? {
-            if let Ok(key) = EvaluationKey::parse(&evaluation.key) {
-                self.evaluator.forget(&key).await?;
+            if let Ok(key) = EvaluationKey::parse(&evaluation.key)
+                && let Err(error) = self.evaluator.forget(&key).await
+            {
+                result = Err(error.into());
             }
         }
-        Ok(())
+        result
     }
 
     async fn sweep(

@@ -94,8 +94,8 @@ impl Store {
         .await
     }
 
-    /// Forgets evaluations that no preview has and nobody asked for since `unused_since`, and returns them:
-    /// their closures may lose their GC roots if no preview serves them.
+    /// Forgets evaluations that no preview wants or serves and nobody asked for since `unused_since`, and returns
+    /// them: their closures may lose their GC roots.
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
@@ -109,7 +109,8 @@ impl Store {
                     .prepare_cached(
                         "DELETE FROM evaluations
                          WHERE used_at < ?1 AND NOT EXISTS (
-                             SELECT 1 FROM previews WHERE evaluation = evaluations.key)
+                             SELECT 1 FROM previews
+                             WHERE evaluation = evaluations.key OR live_closure = evaluations.closure)
                          RETURNING *",
                     )?
                     .query_map([Time(unused_since)], read)?

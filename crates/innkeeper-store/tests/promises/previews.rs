@@ -1,7 +1,7 @@
 //! A preview has one slug, which nobody else has, and what is known of it is kept.
 
 use innkeeper_model::preview::{BranchName, CommitSha, Meta, PrAction, PreviewState, RepoName};
-use innkeeper_model::{Code, Explain, Failure, GuestKind};
+use innkeeper_model::{Code, Explain, Failure, GuestKind, StorePath};
 use innkeeper_store::{
     Approval, NewPreview, PreviewFact, PreviewWant, Recorded, Store, StoreError,
 };
@@ -293,6 +293,22 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
         .set_preview(&name("web-1"), vec![held])
         .await
         .expect("records");
+    // Another is wanted by now, and this one is served still.
+    let served =
+        StorePath::parse(&format!("/nix/store/{}-served", "1".repeat(32))).expect("a path");
+    let live = PreviewFact::Live {
+        sha: preview(1).wanted_sha,
+        closure: served.clone(),
+        meta: Box::new(meta()),
+    };
+    store
+        .remember_evaluation("in-service", &served, &meta())
+        .await
+        .expect("records");
+    store
+        .set_preview(&name("web-1"), vec![live])
+        .await
+        .expect("records");
     let idle = store
         .evaluation("idle")
         .await
@@ -316,8 +332,9 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
     assert_eq!(keys, ["idle"]);
     store.forget_evaluation("asked").await.expect("forgets");
     let left = store.evaluations().await.expect("reads");
-    assert_eq!(left.len(), 1);
-    assert_eq!((left[0].key.as_str(), &left[0].meta), ("held", &meta()));
+    let keys: Vec<_> = left.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["held", "in-service"]);
+    assert_eq!(left[0].meta, meta());
     assert!(store.evaluation("idle").await.expect("reads").is_none());
 }
 
