@@ -485,8 +485,9 @@ fn is_recorded(connection: &Connection, id: &str) -> Result<bool, QueryError> {
 }
 
 /// Whether what came to pass later was there first. A pull request is opened once, and a closed one has no new
-/// commits, so such an event was sent before a `closed` and must not bring back what was removed. Of others, GitHub's
-/// own time tells which was first, when one of them arrives very late.
+/// commits, so such an event was sent before a `closed` and must not bring back what was removed, unless GitHub's own
+/// time says that it came after: then a `reopened` was lost in between. Of others, that time tells which was first, when
+/// one of them arrives very late.
 fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<bool, QueryError> {
     if intent(&event.action).is_none() {
         return Ok(false);
@@ -510,7 +511,8 @@ fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<boo
     };
     let needs_open = matches!(event.action, PrAction::Opened | PrAction::Synchronize);
     let updated_at = updated_at.and_then(|time| time.parse().ok());
-    Ok(needs_open && newest == Intent::Absent.as_str() || event.is_older_than(updated_at))
+    let was_open = newest != Intent::Absent.as_str() || event.is_newer_than(updated_at);
+    Ok(needs_open && !was_open || event.is_older_than(updated_at))
 }
 
 fn insert(

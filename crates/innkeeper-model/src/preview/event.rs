@@ -101,6 +101,15 @@ impl PullRequestEvent {
         }
     }
 
+    /// Whether GitHub said this after it said what has this `updated_at`, for certain.
+    #[must_use]
+    pub fn is_newer_than(&self, updated_at: Option<Timestamp>) -> bool {
+        match (self.updated_at, updated_at) {
+            (Some(this), Some(other)) => this.duration_since(other) > SAME_TIME,
+            _ => false,
+        }
+    }
+
     /// Whether commits of `head` are from a fork for a pull request to `base`. A repository that is gone
     /// counts as a fork: nothing says who could write to it.
     ///

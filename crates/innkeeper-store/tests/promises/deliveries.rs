@@ -198,6 +198,10 @@ async fn what_was_said_before_the_newest_intent_does_not_count_when_it_arrives_l
         ("d6", PrAction::Closed, "10:01:00", &counts),
         ("d7", PrAction::Reopened, "10:00:30", &late),
         ("d8", PrAction::Reopened, "10:02:00", &counts),
+        // Of what is closed, no commits are told: it was opened again, and that was lost.
+        ("d9", PrAction::Closed, "10:03:00", &counts),
+        ("d10", PrAction::Synchronize, "10:03:01", &late),
+        ("d11", PrAction::Synchronize, "10:04:00", &counts),
     ] {
         assert_eq!(&record(id, action, said).await, expected, "{id}");
     }
