@@ -60,12 +60,7 @@ impl Inner {
         let slug = &preview.record.slug;
         let live = Version::live(preview);
         self.enter(preview, PreviewState::Evaluating).await?;
-        let evaluated = async {
-            let version = self.evaluate(preview).await?;
-            self.check_hosts(slug, &version.meta).await?;
-            Ok::<_, PreviewError>(version)
-        };
-        let version = match self.step("evaluate", evaluated).await {
+        let version = match self.step("evaluate", self.evaluate(preview)).await {
             Ok(version) => version,
             Err(error) => {
                 // What is served goes on, also when the host has just come back and GitHub has not.
@@ -225,7 +220,9 @@ impl Inner {
                 Ok(()) = builds.changed() => self.enter(preview, PreviewState::Building).await?,
             }
         };
+        // Before it is recorded: what is recorded has its hosts, also for the page of the next commit.
         self.refuse_taken_hosts(slug, &made.meta).await?;
+        self.check_hosts(slug, &made.meta).await?;
         self.store
             .set_preview(
                 slug,

@@ -23,11 +23,14 @@ fn of(town: &Town, repo: &RepoName) -> PreviewView {
 
 /// The app with one more host.
 fn with_admin() -> String {
-    app().replacen(
-        "database =",
-        "extraHosts = [ { prefix = \"admin\"; routes = [ { path = \"/\"; port = 3000; } ]; } ];\n    database =",
-        1,
-    )
+    with_host("admin")
+}
+
+fn with_host(prefix: &str) -> String {
+    let hosts = format!(
+        "extraHosts = [ {{ prefix = \"{prefix}\"; routes = [ {{ path = \"/\"; port = 3000; }} ]; }} ];"
+    );
+    app().replacen("database =", &format!("{hosts}\n    database ="), 1)
 }
 
 #[test]
@@ -101,5 +104,27 @@ fn an_extra_host_that_is_another_previews_name_is_a_conflict() {
     town.close(7);
     town.gone(7);
     assert!(town.page("admin-web-7").contains(theirs.as_str()));
+    daemon.stop();
+}
+
+#[test]
+fn an_extra_host_that_is_taken_can_be_given_up_by_the_next_commit() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let first = town.add_repo("octo/my-web");
+    let theirs = town.commit("theirs", &[("preview-config.nix", &with_admin())]);
+    open(&town, &first, 7, "theirs", &theirs);
+    town.settled_named("my-web-7", &theirs, PreviewState::Live);
+
+    // admin-my-web-7 as well, in another way.
+    let greedy = town.commit("topic", &[("preview-config.nix", &with_host("admin-my"))]);
+    town.pull(7, "topic", &greedy);
+    town.deliver(7, "opened");
+    let view = town.settled(7, &greedy, PreviewState::Failed);
+    assert_eq!(view.preview.fault.expect("why").code, Code::SlugConflict);
+    let modest = town.push(7, "topic", &[("preview-config.nix", &app())]);
+    town.settled(7, &modest, PreviewState::Live);
+    assert!(town.page("admin-my-web-7").contains(theirs.as_str()));
     daemon.stop();
 }
