@@ -20,10 +20,10 @@ use crate::previews::Inner;
 
 /// What can be served.
 #[derive(Clone)]
-struct Version {
-    sha: CommitSha,
-    closure: StorePath,
-    meta: Meta,
+pub(crate) struct Version {
+    pub(crate) sha: CommitSha,
+    pub(crate) closure: StorePath,
+    pub(crate) meta: Meta,
 }
 
 impl Version {
@@ -338,7 +338,8 @@ impl Inner {
             }
             None => None,
         };
-        let furnish = self.furnish(&guest, &preview.record, &version.sha, meta, url);
+        let must_have_token = why == Why::Wanted;
+        let furnish = self.furnish(&guest, &preview.record, version, url, must_have_token);
         self.step("furnish", furnish).await?;
         self.step("await-services", self.await_services(slug, meta))
             .await?;

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use innkeeper_github::EnvironmentFiles;
 use innkeeper_host::files::GuestFile;
-use innkeeper_model::preview::{
-    CommitSha, EnvName, Meta, PreviewEnv, PreviewRecord, RepoName, Secret,
-};
+use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName, Secret};
 use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, chain};
 use jiff::Timestamp;
 use tracing::warn;
 
 use crate::PreviewError;
+use crate::bring_up::Version;
 use crate::previews::Inner;
 
 const ENVIRONMENT: &str = "/etc/preview.env";
@@ -44,7 +43,7 @@ impl Tokens {
         tokens.insert(slug.clone(), until);
     }
 
-    /// Forgets the token of a guest that is gone.
+    /// Forgets the token of a guest that is gone, or that is to get another at the next look.
     pub(crate) fn forget(&self, slug: &GuestName) {
         let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.remove(slug);
@@ -61,15 +60,16 @@ impl Tokens {
 }
 
 impl Inner {
-    /// Writes what the guest is told about a commit. `database_url` is there when it has a database on the
-    /// host. A fork gets no secret and no token.
+    /// Writes what the guest is told about a version. `database_url` is there when it has a database on the
+    /// host. A fork gets no secret and no token. Unless it must have a token, it keeps the one that it has while GitHub
+    /// gives none, and a later look brings the next.
     pub(crate) async fn furnish(
         &self,
         guest: &Guest,
         record: &PreviewRecord,
-        sha: &CommitSha,
-        meta: &Meta,
+        version: &Version,
         database_url: Option<Secret>,
+        must_have_token: bool,
     ) -> Result<(), PreviewError> {
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
         let environment = PreviewEnv {
@@ -77,9 +77,9 @@ impl Inner {
             branch: record.branch.clone(),
             host: self.config.host(&record.slug),
             url: self.config.url(&record.slug),
-            commit: Some(sha.clone()),
+            commit: Some(version.sha.clone()),
             database_url,
-            host_secrets: self.host_secrets(record, meta).await?,
+            host_secrets: self.host_secrets(record, &version.meta).await?,
             dashboard_secrets: Vec::new(),
         };
         let text = environment.render().map_err(|problems| {
@@ -93,13 +93,24 @@ impl Inner {
                 "Rename the branch, or correct the secret.",
             )
         })?;
-        let token = self.token(record, head).await?;
-        let files = vec![
-            self.file(ENVIRONMENT, Some(text.expose().to_owned())),
-            self.file(TOKEN, token.secret),
-        ];
+        let mut files = vec![self.file(ENVIRONMENT, Some(text.expose().to_owned()))];
+        let slug = &record.slug;
+        let until = match self.token(record, head).await {
+            Ok(token) => {
+                files.push(self.file(TOKEN, token.secret));
+                Some(token.until)
+            }
+            Err(error) if must_have_token => return Err(error),
+            Err(error) => {
+                warn!(%slug, code = %error.code(), "the guest keeps the token that it has: {}", chain(&error));
+                None
+            }
+        };
         self.files.write(guest, files).await?;
-        self.tokens.given(&record.slug, token.until);
+        match until {
+            Some(until) => self.tokens.given(slug, until),
+            None => self.tokens.forget(slug),
+        }
         Ok(())
     }
 

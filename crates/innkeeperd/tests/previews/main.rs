@@ -29,6 +29,7 @@ mod storm;
     reason = "the tests of guests use more of it"
 )]
 mod support;
+mod tokens;
 mod town;
 mod trouble;
 #[path = "../intake/weather.rs"]
