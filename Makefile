@@ -13,7 +13,7 @@ help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # PREFIX and DESTDIR are as everywhere. With BIN, the programs come from that folder and nothing is built.
-install: ## Build a release and install it on this Debian server; docs/install.md says what it needs
+install: ## Build a release and install it on this Debian server; docs/debian.md says what it needs
 	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-cli
 	@BIN="$(BIN)" initial-install/debian/install
 

@@ -1,32 +1,5 @@
-# What the installation wrote to the disk. Other layouts: initial-install of Innkeeper.
+# What the installation writes to the disk: everything that is on it goes. Other layouts: initial-install of Innkeeper.
+{ inputs, ... }:
 {
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
-  disko.devices.disk.main = {
-    type = "disk";
-    device = "/dev/vda";
-    content = {
-      type = "gpt";
-      partitions = {
-        esp = {
-          size = "512M";
-          type = "EF00";
-          content = {
-            type = "filesystem";
-            format = "vfat";
-            mountpoint = "/boot";
-            mountOptions = [ "umask=0077" ];
-          };
-        };
-        root = {
-          size = "100%";
-          content = {
-            type = "filesystem";
-            format = "ext4";
-            mountpoint = "/";
-          };
-        };
-      };
-    };
-  };
+  imports = [ (import "${inputs.innkeeper}/initial-install/cloud.nix" { device = "/dev/vda"; }) ];
 }

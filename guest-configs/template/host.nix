@@ -1,13 +1,17 @@
 # One host. Every option: docs/options.md of Innkeeper. Replace each REPLACE.
+{ inputs, ... }:
 {
-  imports = [ ./disks.nix ];
+  # The second has what a server needs to boot: drivers, and SSH with keys only.
+  imports = [
+    ./disks.nix
+    "${inputs.innkeeper}/initial-install/configuration.nix"
+  ];
 
   nixpkgs.hostPlatform = "x86_64-linux";
   networking.hostName = "inn";
   system.stateVersion = "26.05";
 
   users.users.root.openssh.authorizedKeys.keys = [ "REPLACE" ];
-  services.openssh.enable = true;
 
   services.innkeeper = {
     enable = true;

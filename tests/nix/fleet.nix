@@ -6,6 +6,7 @@ let
   nixosSystem =
     arguments: import (nixpkgs + "/nixos/lib/eval-config.nix") ({ system = null; } // arguments);
   innkeeper = {
+    outPath = toString ../..;
     inputs = {
       nixpkgs.lib = lib // {
         inherit nixosSystem;
@@ -17,6 +18,8 @@ let
           options.disko.devices = lib.mkOption { type = lib.types.anything; };
           config = {
             boot.isContainer = true;
+            boot.loader.grub.devices = [ "nodev" ];
+            fileSystems."/".device = "/dev/vda3";
             services.innkeeper.package = pkgs.hello;
           };
         };
