@@ -38,6 +38,15 @@ for command in (
         for name, pid in pids.items():
             machine.succeed(f"test -d /proc/{pid}")
 
+with subtest("a guest makes cgroups of its own only as deep as we can follow"):
+    # A path of more than 4096 bytes is one that nobody can open, and each name can have 255.
+    nest = 'while mkdir $(printf %0250d $n) && cd $(printf %0250d $n); do n=$((n + 1)); done 2> /dev/null'
+    create("deep", SYSTEMD)
+    depth = int(machine.succeed(f"agent exec deep -- sh -c 'cd /sys/fs/cgroup && n=0 && {nest}; echo $n'"))
+    is_true(0 < depth < 16, f"{depth} below each other")
+    machine.succeed("systemctl restart innkeeperd.service", "agent destroy deep")
+    all_works("after these")
+
 with subtest("the console is still in the journal"):
     machine.succeed("agent exec web -- sh -c 'echo still heard > /proc/1/fd/1'")
     machine.wait_until_succeeds("agent logs web | grep -qF 'still heard'")

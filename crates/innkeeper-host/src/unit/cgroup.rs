@@ -32,7 +32,8 @@ const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
 /// systemd's, and would otherwise put its cgroups into whichever one we are in.
 const OTHERS: [&str; 2] = ["name=systemd", "freezer"];
 
-/// How far down and how many cgroups a guest can make of its own; each costs kernel memory.
+/// How far down and how many cgroups a guest can make of its own. Each costs kernel memory, and the path of each must be
+/// one that we can walk: names have at most 255 bytes, and paths 4096.
 const GUEST_CGROUPS: [(&str, &str); 2] = [
     ("cgroup.max.depth", "16"),
     ("cgroup.max.descendants", "4096"),
@@ -249,6 +250,19 @@ impl Hierarchy {
         }
         files
     }
+}
+
+/// Limits what a guest can make of cgroups of its own, in a cgroup of version 2.
+pub(super) fn confine(cgroup: &Path) -> Result<(), FileError> {
+    for (file, content) in GUEST_CGROUPS {
+        let path = cgroup.join(file);
+        match fs::write(&path, content) {
+            // Version 1 has no such limit.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && cgroup.exists() => {}
+            result => result.on("write", &path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether a limit's file is missing on some kernels that have its controller: those without swap accounting.

@@ -51,6 +51,9 @@ pub(super) trait Keeper: Send + Sync + 'static {
         waiting: Option<Child>,
     ) -> Result<Option<Child>, UnitError>;
 
+    /// Limits what the guest can make of cgroups of its own, before anything of it runs.
+    fn confine(&self, guest: &GuestName) -> Result<(), UnitError>;
+
     /// How the processes of a guest ended that has none any more.
     async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError>;
 

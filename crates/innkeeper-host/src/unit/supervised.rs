@@ -67,8 +67,11 @@ impl<K: Keeper> SupervisedUnits<K> {
             starting: Arc::default(),
         };
         for guest in units.all().await? {
-            if units.is_alive(&guest)? {
-                units.watch(&guest, None);
+            match units.is_alive(&guest) {
+                Ok(true) => drop(units.watch(&guest, None)),
+                Ok(false) => {}
+                // One guest does not keep us from looking after the others.
+                Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),
             }
         }
         Ok(units)
@@ -506,7 +509,11 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
     async fn phases(&self) -> Result<Vec<UnitSeen>, HostError> {
         let mut seen = Vec::new();
         for guest in self.all().await? {
-            seen.extend(self.look(&guest).await?);
+            match self.look(&guest).await {
+                Ok(unit) => seen.extend(unit),
+                // One guest does not keep us from telling of the others.
+                Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),
+            }
         }
         Ok(seen)
     }
@@ -529,6 +536,7 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
 
     async fn release(&self, guest: &GuestName) -> Result<(), HostError> {
         let cgroup = self.keeper.groups(guest).guest;
+        self.keeper.confine(guest)?;
         Ok(self.guests.release(guest, &cgroup).await?)
     }
 

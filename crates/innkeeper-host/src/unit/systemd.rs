@@ -364,6 +364,11 @@ impl Keeper for Systemd {
         }
     }
 
+    fn confine(&self, guest: &GuestName) -> Result<(), UnitError> {
+        // systemd has no property for that.
+        Ok(super::cgroup::confine(&self.cgroup(guest))?)
+    }
+
     async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError> {
         match self.object(guest).await? {
             None => Ok(Ended::Nothing),
