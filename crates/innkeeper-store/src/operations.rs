@@ -48,7 +48,9 @@ impl Store {
     }
 
     /// Records that an operation ended: as asked, or with a failure. One that ended before stays as it is.
-    /// Durable soon: what is lost with the machine's power is carried out again, which is harmless.
+    /// Durable soon: what is lost with the machine's power is carried out again, which is harmless. Durable at once
+    /// when it made a guest run: what is carried out again and fails then is taken back, with what the guest has become
+    /// since.
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
@@ -59,7 +61,18 @@ impl Store {
     ) -> Result<(), StoreError> {
         let failure = failure.cloned();
         self.run("record how an operation ended", move |database| {
-            database.write(Durability::Soon, |transaction| {
+            let started = database
+                .connection
+                .prepare_cached(
+                    "SELECT 1 FROM operations WHERE id = ?1 AND verb IN ('create', 'fork', 'start')",
+                )?
+                .exists([id.0])?;
+            let durability = if started && failure.is_none() {
+                Durability::Now
+            } else {
+                Durability::Soon
+            };
+            database.write(durability, |transaction| {
                 end(transaction, id, failure.as_ref())
             })
         })
