@@ -45,6 +45,17 @@ for kind in (PLAIN, SYSTEMD):
         machine.succeed("agent start web")
         machine.wait_for_open_port(80, address)
 
+    if kind == SYSTEMD:
+        with subtest("it is powered off while nobody listens"):
+            machine.succeed("systemctl stop innkeeperd.service", "machinectl poweroff web")
+            machine.wait_until_fails("machinectl show web")
+            machine.succeed("systemctl start innkeeperd.service")
+            wait_for_state("web", "stopped")
+            wait_until_quiet()
+            same(guest("web")["want"], "stopped", "what it shall be")
+            machine.succeed("agent start web")
+            machine.wait_for_open_port(80, address)
+
     with subtest(f"{kind}: its first process dies, which is a fault"):
         first = leader("web")
         machine.succeed(f"kill -KILL {first}")

@@ -38,11 +38,12 @@ impl Engine {
             "restoring"
         );
         for guest in guests {
-            let operation = unfinished.remove(&guest.name);
-            if let Some(operation) = &operation {
-                self.inner.driven.begin(operation.id);
-            }
-            self.spawn_drive(guest.name, operation);
+            let Some(operation) = unfinished.remove(&guest.name) else {
+                self.spawn_restore(guest.name);
+                continue;
+            };
+            self.inner.driven.begin(operation.id);
+            self.spawn_drive(guest.name, Some(operation));
         }
         for orphaned in unfinished.into_values() {
             self.give_up(&orphaned).await?;
@@ -106,6 +107,37 @@ impl Engine {
         }
     }
 
+    /// Makes a guest as wanted that nobody looked after for a while.
+    fn spawn_restore(&self, name: GuestName) {
+        let engine = self.clone();
+        self.spawn(async move {
+            if let Err(error) = engine.hear_of_power_off(&name).await {
+                warn!(guest = %name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+            }
+            engine.spawn_drive(name, None);
+        });
+    }
+
+    /// Takes note of a guest that powered itself off while no daemon was there to hear of it.
+    async fn hear_of_power_off(&self, name: &GuestName) -> Result<(), EngineError> {
+        let _guest = self.inner.locks.lock(name).await;
+        if let Some((_, 0)) = self.ended_by_itself(name).await? {
+            self.record_exit(name, 0);
+            self.inner.store.change_want(name, Want::Stopped).await?;
+        }
+        Ok(())
+    }
+
+    fn record_exit(&self, name: &GuestName, status: i32) {
+        let about = About {
+            operation: None,
+            guest: Some(name.clone()),
+        };
+        self.inner
+            .journal
+            .record(&about, EventKind::Exited { status });
+    }
+
     fn spawn_ended(&self, name: GuestName) {
         let engine = self.clone();
         self.spawn(async move {
@@ -124,13 +156,7 @@ impl Engine {
             let Some((guest, status)) = self.ended_by_itself(name).await? else {
                 return Ok(());
             };
-            let about = About {
-                operation: None,
-                guest: Some(name.clone()),
-            };
-            self.inner
-                .journal
-                .record(&about, EventKind::Exited { status });
+            self.record_exit(name, status);
             match status {
                 0 => self.inner.store.change_want(name, Want::Stopped).await?,
                 UnitPhase::REBOOT => {}

@@ -265,6 +265,32 @@ async fn guests_that_end_are_restarted_or_left_alone_as_they_ended() {
 }
 
 #[tokio::test]
+async fn a_guest_that_was_powered_off_while_nobody_listened_stays_off() {
+    let inn = inn();
+    inn.create("halts").await;
+    inn.create("crashes").await;
+    let end = |name: &str, status| {
+        let mut world = inn.host.world();
+        world
+            .units
+            .insert(self::name(name), UnitPhase::Exited(status));
+    };
+    end("halts", 0);
+    end("crashes", 1);
+    inn.engine.restore().await.expect("restored");
+    inn.until("it rests", async || {
+        inn.state("halts").await == Some(GuestState::Stopped)
+    })
+    .await;
+    inn.until("it runs again", async || {
+        inn.state("crashes").await == Some(GuestState::Running)
+    })
+    .await;
+    let guest = inn.engine.guest(&name("halts")).await.expect("there");
+    assert_eq!(guest.want, Want::Stopped);
+}
+
+#[tokio::test]
 async fn no_guest_starts_without_the_firewall() {
     let inn = inn();
     inn.engine.restore().await.expect("restored");
