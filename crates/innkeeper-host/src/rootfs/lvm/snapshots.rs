@@ -23,11 +23,18 @@ impl LvmRootfs {
         origin: &Origin,
         volumes: &Volumes,
     ) -> Result<(), HostError> {
-        let from = match &origin.snapshot {
-            None => guest_volume(&origin.guest),
-            Some(label) => snapshot_volume(&origin.guest, label),
+        let (from, is_there) = match &origin.snapshot {
+            None => (
+                guest_volume(&origin.guest),
+                self.settle(&origin.guest, volumes).await?,
+            ),
+            Some(label) => {
+                let snapshot = snapshot_volume(&origin.guest, label);
+                let is_there = volumes.has(&self.config.pool, &snapshot);
+                (snapshot, is_there)
+            }
         };
-        if !volumes.has(&self.config.pool, &from) {
+        if !is_there {
             // The origin's tree is a directory; the copy's will be one.
             return self.dir.ensure(guest).await;
         }
@@ -44,7 +51,7 @@ impl LvmRootfs {
         let (pool, volume) = (&self.config.pool, snapshot_volume(guest, label));
         let volumes = self.tools().volumes().await?;
         let tree = guest_volume(guest);
-        if !volumes.has(pool, &tree) {
+        if !self.settle(guest, &volumes).await? {
             return self.dir.snapshot(guest, label).await;
         }
         self.require_pool(&volumes).await?;
@@ -55,7 +62,7 @@ impl LvmRootfs {
     }
 
     /// Replaces a guest's volume. The new one is made first; between the two renames the former one has a name of its
-    /// own, by which [`Self::settle`] finds it.
+    /// own, by which [`Self::settle`] finds it. After them it is done, whatever keeps the former one from going.
     pub(super) async fn bring_back(
         &self,
         guest: &GuestName,
@@ -63,10 +70,12 @@ impl LvmRootfs {
     ) -> Result<(), HostError> {
         let (tools, pool) = (self.tools(), &self.config.pool);
         let snapshot = snapshot_volume(guest, label);
-        let volumes = tools.volumes().await?;
+        let mut volumes = tools.volumes().await?;
         if !volumes.has(pool, &snapshot) {
             return self.dir.restore(guest, label).await;
         }
+        self.settle(guest, &volumes).await?;
+        volumes = tools.volumes().await?;
         self.require_pool(&volumes).await?;
         let (tree, new, gone) = (guest_volume(guest), new_volume(guest), gone_volume(guest));
         if volumes.has(pool, &new) {
@@ -83,14 +92,21 @@ impl LvmRootfs {
             tools.rename(&tree, &gone).await?;
         }
         tools.rename(&new, &tree).await?;
-        if volumes.has(pool, &tree) || volumes.has(pool, &gone) {
-            tools.remove(&gone).await?;
+        if volumes.has(pool, &tree) {
+            self.let_go(&gone).await;
         }
         Ok(())
     }
 
-    /// Gives a guest the volume back that it had before something was to take its place and did not. Says whether it
-    /// has one.
+    /// Removes a volume that nobody needs; if that fails, [`Self::settle`] does it later.
+    async fn let_go(&self, volume: &str) {
+        if let Err(error) = self.tools().remove(volume).await {
+            tracing::warn!("{}", innkeeper_model::chain(&error));
+        }
+    }
+
+    /// Gives a guest the volume back that it had before something was to take its place and did not, or removes it when
+    /// something did. Says whether the guest has one.
     pub(super) async fn settle(
         &self,
         guest: &GuestName,
@@ -98,6 +114,9 @@ impl LvmRootfs {
     ) -> Result<bool, RootfsError> {
         let (pool, tree, gone) = (&self.config.pool, guest_volume(guest), gone_volume(guest));
         if volumes.has(pool, &tree) {
+            if volumes.has(pool, &gone) {
+                self.let_go(&gone).await;
+            }
             return Ok(true);
         }
         if !volumes.has(pool, &gone) {

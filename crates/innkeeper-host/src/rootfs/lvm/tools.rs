@@ -180,9 +180,12 @@ impl Tools<'_> {
             "self"
         };
         let file = PathBuf::from(format!("/proc/{process}/mountinfo"));
-        let text = fs::read_to_string(&file).on("read", &file)?;
-        let mounts = mounts::parse(&text);
-        Ok(mounts.iter().any(|mount| mount.point == point))
+        // Whoever may mount gives names as he likes.
+        let text = fs::read(&file).on("read", &file)?;
+        let mounts = mounts::parse(&String::from_utf8_lossy(&text));
+        // The kernel knows places by their paths without links.
+        let place = fs::canonicalize(point).unwrap_or_else(|_| point.to_owned());
+        Ok(mounts.iter().any(|mount| mount.point == place))
     }
 
     /// What LVM calls a volume.
