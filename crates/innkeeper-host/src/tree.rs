@@ -416,6 +416,17 @@ fn joined(names: &[&OsStr]) -> PathBuf {
     names.iter().collect()
 }
 
+/// Returns when all that was written to the file system of a path is on the disk.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn write_to_disk(path: &Path) -> Result<(), FileError> {
+    let file = File::open(path).on("open", path)?;
+    rustix::fs::syncfs(file)
+        .map_err(io::Error::from)
+        .on("write to the disk", path)
+}
+
 /// Runs file work on a thread that may wait for the disk.
 ///
 /// # Errors

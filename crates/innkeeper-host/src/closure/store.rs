@@ -1,7 +1,7 @@
 //! Whether a guest can boot from a store path.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::{STORE_DIR, StorePath};
 
 use super::ClosureError;
-use crate::tree::blocking;
+use crate::tree::{blocking, write_to_disk};
 use crate::{FileError, FileErrorExt};
 
 /// As many links are followed as the kernel follows (path_resolution(7)).
@@ -40,13 +40,7 @@ pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
 /// Returns when all that was built is on the disk, so that no record of it outlives it: versions of Nix without
 /// [`DURABLE`](super::nix::DURABLE) leave that to the kernel.
 pub(crate) async fn settle() -> Result<(), FileError> {
-    blocking(|| {
-        let store = File::open(STORE_DIR).on("open", STORE_DIR)?;
-        rustix::fs::syncfs(store)
-            .map_err(io::Error::from)
-            .on("write to the disk", STORE_DIR)
-    })
-    .await
+    blocking(|| write_to_disk(Path::new(STORE_DIR))).await
 }
 
 /// Why no guest can boot from a directory in the store.

@@ -5,10 +5,10 @@
 //! there is always a whole tree or none. A guest's name is a DNS label and never starts with a dot.
 //! Snapshots lie beside the tree: [`snapshots`].
 //!
-//! Nothing is synced to the disk, and correctness does not need it: a guest's record is written before
+//! An empty tree is not synced to the disk, and correctness does not need it: a guest's record is written before
 //! its tree is made and deleted after its tree was removed. When the power goes, a tree may be missing
 //! whose record is there (the next `ensure` makes it again) or be back when its record has gone
-//! (`observe` shows it as an orphan).
+//! (`observe` shows it as an orphan). Copies are synced.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -24,7 +24,7 @@ use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, chain};
 
 use crate::features::UserIds;
-use crate::tree::{Owner, Tree, blocking};
+use crate::tree::{Owner, Tree, blocking, write_to_disk};
 use crate::{FileError, HostError, facilities};
 
 mod openssh;
@@ -216,8 +216,8 @@ impl<'a> Inside<'a> {
         self.write_host_key(made)
     }
 
-    /// Removes what made a copied tree another guest. An empty `machine-id` is filled in at the next boot
-    /// (machine-id(5)); what is removed is made anew, by us or by the guest.
+    /// Removes what made a copied tree another guest, from the disk too: nobody looks for it again. An empty
+    /// `machine-id` is filled in at the next boot (machine-id(5)); what is removed is made anew, by us or by the guest.
     fn forget_identity(&self, former: &GuestName) -> Result<(), SecretsError> {
         let directory = Path::new(SSH);
         for name in self.tree.list(directory)? {
@@ -236,7 +236,12 @@ impl<'a> Inside<'a> {
                 self.tree.remove(Path::new(path))?;
             }
         }
-        Ok(())
+        let root = self
+            .config
+            .guests
+            .join(self.guest.name.as_str())
+            .join("rootfs");
+        Ok(write_to_disk(&root)?)
     }
 
     fn owner(&self, uid: u32, gid: u32) -> Owner {

@@ -2,7 +2,8 @@
 //!
 //! A snapshot is `<guests>/<name>/snapshots/<label>`, a whole tree, and goes with the guest's directory. `cp` makes
 //! it, with owners, extended attributes, hard links and holes, sharing blocks where the file system can. A copy is
-//! made aside and renamed, or exchanged with the tree that it replaces.
+//! made aside and renamed, or exchanged with the tree that it replaces. It is on the disk before it has its name, and its
+//! name is before anybody records that it is made: a record must not outlive the files in a loss of power.
 
 use std::fs;
 use std::io;
@@ -102,7 +103,7 @@ impl DirRootfs {
     }
 
     /// Copies a tree, then renames what it is `part` of into its place. What was there is exchanged with it and
-    /// removed. When that fails, `part` is removed.
+    /// removed. When one of the first two fails, `part` is removed.
     async fn copy(
         &self,
         from: PathBuf,
@@ -112,7 +113,8 @@ impl DirRootfs {
     ) -> Result<(), RootfsError> {
         let copied = run_cp(&from, &to).await;
         self.work(move |config| {
-            let made = copied.and_then(|()| put_in_place(&part, &place));
+            let written = copied.and_then(|()| Ok(tree::write_to_disk(&to)?));
+            let made = written.and_then(|()| put_in_place(&part, &place));
             let Err(error) = made else {
                 return Ok(());
             };
@@ -151,9 +153,15 @@ async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
 fn put_in_place(part: &Path, place: &Path) -> Result<(), RootfsError> {
     if place.is_dir() {
         renameat_with(CWD, part, CWD, place, RenameFlags::EXCHANGE).on("replace", place)?;
-        return Ok(tree::remove(part)?);
+        tree::write_to_disk(place)?;
+        // What is left of it goes before the next copy, or with the guest.
+        if let Err(error) = tree::remove(part) {
+            tracing::warn!("{}", innkeeper_model::chain(&error));
+        }
+        return Ok(());
     }
-    Ok(fs::rename(part, place).on("create", place)?)
+    fs::rename(part, place).on("create", place)?;
+    Ok(tree::write_to_disk(place)?)
 }
 
 /// The tree that is to be copied.
