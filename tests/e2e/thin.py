@@ -131,6 +131,23 @@ with subtest("losses of power in the middle of creating and destroying"):
         same(sorted(guests()), ["web"], "the guests")
         as_wanted()
 
+with subtest("a daemon that is killed takes no LVM command with it"):
+    # What was changing the pool could leave it in between.
+    restarts = "systemctl show --value --property=NRestarts innkeeperd.service"
+    earlier = machine.succeed(restarts).strip()
+    machine.succeed(
+        f"systemd-run --quiet agent create new --flake '{attribute(PLAIN)}'",
+        "until pkill -STOP -x lvcreate; do :; done",
+        "systemctl kill --kill-whom=main --signal=KILL innkeeperd.service",
+    )
+    machine.wait_until_succeeds(f"test $({restarts}) -gt {earlier}")
+    machine.succeed("pkill -CONT -x lvcreate")
+    machine.wait_for_unit("innkeeperd.service")
+    wait_until_quiet()
+    machine.wait_for_open_port(80, guest("new")["guest_address"])
+    as_wanted()
+    machine.succeed("agent destroy new")
+
 with subtest("no guest is added to a pool that is nearly full, and the others go on"):
     machine.succeed(
         "lvcreate --quiet --yes --type thin --virtualsize 1G --thinpool thin --name ballast pool",

@@ -198,7 +198,8 @@ impl Tools<'_> {
     }
 
     /// Runs a program to its end, in the mount namespace where guests are started. Nobody ends it halfway:
-    /// LVM that is killed can leave devices on which every access waits.
+    /// LVM that is killed can leave devices on which every access waits. When the daemon dies, systemd kills what it has
+    /// started; what changes volumes is therefore a unit of its own.
     async fn run<S: Into<OsString> + Clone>(
         &self,
         program: &'static str,
@@ -209,6 +210,9 @@ impl Tools<'_> {
             let mut option = OsString::from("--mount=");
             option.push(namespace);
             words.extend(["nsenter".into(), option, "--".into()]);
+        }
+        if changes_volumes(program) && self.0.mount_namespace.is_some() {
+            words.extend(["systemd-run", "--scope", "--collect", "--quiet", "--"].map(Into::into));
         }
         words.push(program.into());
         if program.starts_with("lv") {
@@ -224,6 +228,10 @@ impl Tools<'_> {
             })
         })
     }
+}
+
+fn changes_volumes(program: &str) -> bool {
+    program.starts_with("lv") && program != "lvs"
 }
 
 /// Says what was tried on what.
