@@ -8,6 +8,19 @@ INTERNET = "198.51.100.2"
 PRIVATE = ("10.9.9.9", "100.64.9.9", "172.16.9.9", "192.168.77.1", "169.254.169.254")
 
 
+# Answers every question for an address with the internet's: RFC 1035, section 4.1.
+RESOLVER = r'''
+socket(my $server, PF_INET, SOCK_DGRAM, 0) or die $!;
+bind($server, sockaddr_in(53, INADDR_ANY)) or die $!;
+while (defined(my $client = recv($server, my $query, 512, 0))) {
+    my ($question) = substr($query, 12) =~ /^(.*?\0.{4})/s or next;
+    my $header = substr($query, 0, 2) . pack("n5", 0x8180, 1, 1, 0, 0);
+    my $answer = pack("n3Nn", 0xc00c, 1, 1, 60, 4) . inet_aton("198.51.100.2");
+    send($server, $header . $question . $answer, 0, $client);
+}
+'''
+
+
 def reaches(name: str, address: str, port: int = 80) -> bool:
     """Whether a guest gets a page from there."""
     command = f"agent exec {name} -- timeout 5 wget -q -O /dev/null http://{address}:{port}/"
@@ -47,6 +60,12 @@ for address in PRIVATE:
     )
 machine.succeed("systemd-run --quiet --unit=secret busybox httpd -f -p 9999 -h /srv/www")
 machine.wait_for_open_port(9999)
+# What the host asks for names, guests ask too.
+machine.succeed(
+    f"printf %s {shlex.quote(RESOLVER)} > /run/resolver.pl",
+    f"systemd-run --quiet --unit=resolver nsenter --target {internet} --net -- perl -MSocket /run/resolver.pl",
+    f"echo 'nameserver {INTERNET}' > /etc/resolv.conf",
+)
 web, shop = create("web"), create("shop")
 
 with subtest("everything is there to be reached"):
@@ -59,6 +78,10 @@ with subtest("everything is there to be reached"):
 with subtest("a guest reaches what it may"):
     as_documented()
     doctor()
+
+with subtest("a guest finds names"):
+    found = machine.succeed("agent exec web -- nslookup page.example.org")
+    is_true(f"Address: {INTERNET}" in found, f"what is found: {found}")
 
 with subtest("sockets of the host, its files and its store are not there or not for it"):
     for path in ("/nix/var", "/run/innkeeper/api.sock", "/run/innkeeper/intake.sock", "/run/dbus", "/var/lib/innkeeper"):

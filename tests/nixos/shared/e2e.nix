@@ -97,6 +97,7 @@ in
     environment.systemPackages = [
       pkgs.iproute2
       pkgs.nftables
+      pkgs.perl # Answers questions for names.
       pkgs.procps
       # Under this name alone: its programs would be in the way of others.
       (pkgs.writeShellScriptBin "busybox" ''exec ${pkgs.busybox}/bin/busybox "$@"'')
