@@ -14,6 +14,9 @@ help: ## Explain these commands
 
 # PREFIX and DESTDIR are as everywhere. With BIN, the programs come from that folder and nothing is built.
 install: ## Build a release and install it on this Debian server; docs/debian.md says what it needs
+	@[[ -n "$(BIN)" ]] || command -v cargo > /dev/null || { \
+	  echo "make install: cargo is not in the PATH of $$(id -un). Build as the user who has Rust, with 'cargo build --release --locked'," >&2; \
+	  echo "then install as root with: make install BIN=target/release" >&2; exit 1; }
 	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-cli
 	@BIN="$(BIN)" initial-install/debian/install
 

@@ -127,7 +127,7 @@ fn report(
     }
     let at = at_address(&view);
     let answers = port
-        .map(|port| format!(" and answers on port {port}"))
+        .map(|port| format!(" and accepts connections on port {port}"))
         .unwrap_or_default();
     cx.output.ok(format_args!(
         "Agent {name} is up{at}{answers} after {elapsed_ms} ms."

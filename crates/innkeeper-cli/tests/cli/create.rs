@@ -280,7 +280,8 @@ fn wait_ends_when_the_port_answers() {
     let stdout = fake
         .agent(&["create", "web", "--wait", "--wait-port", &port])
         .ok();
-    let end = format!("[OK] Agent web is up at 127.0.0.1 and answers on port {port} after ");
+    let end =
+        format!("[OK] Agent web is up at 127.0.0.1 and accepts connections on port {port} after ");
     assert!(stdout.contains(&end), "{stdout}");
 }
 

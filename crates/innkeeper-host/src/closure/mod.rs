@@ -111,7 +111,7 @@ impl Resource for NixClosures {
     async fn check(&self) -> Vec<Check> {
         vec![
             check_nix(&self.config.program).await,
-            check_store(),
+            check_store(Path::new(STORE_DIR)),
             check_writable("GC roots", &self.config.gcroots),
         ]
     }
@@ -362,16 +362,28 @@ pub(crate) async fn check_nix(program: &Path) -> Check {
     }
 }
 
-fn check_store() -> Check {
-    let there = Path::new(STORE_DIR).is_dir();
+/// Checks the store directory. A missing one is a warning: distributions package Nix without it, and the first build
+/// creates it.
+fn check_store(directory: &Path) -> Check {
+    let exists = directory.is_dir();
+    let path = directory.display();
     Check {
         subject: "Nix store".to_owned(),
-        verdict: if there { Verdict::Ok } else { Verdict::Broken },
-        finding: format!(
-            "{STORE_DIR} {}",
-            if there { "is there" } else { "does not exist" }
-        ),
-        remedy: (!there).then(|| "Install Nix, or mount the store.".to_owned()),
+        verdict: if exists {
+            Verdict::Ok
+        } else {
+            Verdict::Warning
+        },
+        finding: if exists {
+            format!("{path} exists")
+        } else {
+            format!("{path} does not exist yet; Nix creates it with the first build")
+        },
+        remedy: (!exists).then(|| {
+            format!(
+                "If the store is on a disk of its own, mount it at {path} before the first build."
+            )
+        }),
     }
 }
 

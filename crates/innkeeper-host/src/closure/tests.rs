@@ -534,3 +534,12 @@ async fn checks_show_nixs_version_and_what_cannot_be_written() {
         check.finding
     );
 }
+
+#[test]
+fn a_store_that_no_build_has_made_yet_is_not_broken() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let check = check_store(&directory.path().join("store"));
+    assert_eq!(check.verdict, Verdict::Warning);
+    assert!(check.finding.contains("first build"), "{}", check.finding);
+    assert_eq!(check_store(directory.path()).verdict, Verdict::Ok);
+}
