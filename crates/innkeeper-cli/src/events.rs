@@ -180,7 +180,7 @@ fn ended() -> Failure {
         Code::DaemonUnreachable,
         "innkeeperd ended the stream of events",
     )
-    .with_remedy("`systemctl status innkeeperd` tells whether it runs.")
+    .with_remedy("`systemctl status innkeeper` tells whether it runs.")
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(crate) fn unreachable(socket: &Path, error: &io::Error) -> Failure {
             "Join the group that may use it (`sudo usermod -aG innkeeper $USER`), then log in again."
                 .to_owned()
         }
-        _ => "Is innkeeperd running? `systemctl status innkeeperd` tells. \
+        _ => "Is innkeeperd running? `systemctl status innkeeper` tells. \
               Another socket is named with --socket or INNKEEPER_SOCKET."
             .to_owned(),
     };
@@ -73,7 +73,7 @@ pub(crate) fn cut_off(socket: &Path, error: &dyn Error) -> Failure {
             innkeeper_model::chain(error)
         ),
     )
-    .with_remedy("`systemctl status innkeeperd` tells whether it runs; then try again.")
+    .with_remedy("`systemctl status innkeeper` tells whether it runs; then try again.")
 }
 
 /// The daemon says something that this version of the programs does not understand.

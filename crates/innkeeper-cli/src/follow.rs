@@ -87,7 +87,7 @@ fn lost(error: CommandError, accepted: &Accepted) -> CommandError {
             );
             Failure::new(failure.code, message)
                 .with_remedy(format!(
-                    "It goes on as soon as innkeeperd runs (`systemctl status innkeeperd`); {} shows it.",
+                    "It goes on as soon as innkeeperd runs (`systemctl status innkeeper`); {} shows it.",
                     look(accepted)
                 ))
                 .into()

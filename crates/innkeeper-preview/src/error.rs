@@ -139,10 +139,10 @@ impl Explain for PreviewError {
             Self::Failed(failure) => return failure.remedy.clone(),
             Self::NotFound(_) => "`preview list` shows the previews there are.".to_owned(),
             Self::NotAllowed(repo) => format!(
-                "Add {repo} to previews.repositories in innkeeperd's configuration, or to ALLOWED_REPOS."
+                "Add {repo} to webhook.allowed_repos in innkeeperd's configuration, or to ALLOWED_REPOS."
             ),
             Self::NoCredentials => "Put GITHUB_TOKEN, or the three settings of a GitHub App, into /var/secrets/preview.env and restart innkeeperd.".to_owned(),
-            Self::ConfigMissing { .. } => "Add a preview-config.nix to the root of the repository; docs/guests.md shows one.".to_owned(),
+            Self::ConfigMissing { .. } => "Add a preview-config.nix to the root of the repository; docs/previews.md of Innkeeper describes it.".to_owned(),
         })
     }
 

@@ -169,7 +169,7 @@ fn cut_off(error: &io::Error) -> Failure {
         Code::DaemonUnreachable,
         format!("innkeeperd ended the connection before the command ended: {error}"),
     )
-    .with_remedy("`systemctl status innkeeperd` tells whether it runs; the command may still run in the agent.")
+    .with_remedy("`systemctl status innkeeper` tells whether it runs; the command may still run in the agent.")
 }
 
 fn terminal_error(error: &io::Error) -> CommandError {

@@ -32,7 +32,7 @@ fn a_daemon_that_is_not_there_is_explained() {
     --- stdout
     --- stderr
     [ERROR] cannot reach innkeeperd on /nonexistent/api.sock: No such file or directory (os error 2)
-            Hint: Is innkeeperd running? `systemctl status innkeeperd` tells. Another socket is named with --socket or INNKEEPER_SOCKET.
+            Hint: Is innkeeperd running? `systemctl status innkeeper` tells. Another socket is named with --socket or INNKEEPER_SOCKET.
     ");
     let json = run(command("agent", &["list", "--json"]));
     assert_eq!(

@@ -192,7 +192,7 @@ fn a_connection_that_ends_before_the_command_is_a_failure() {
     half
     --- stderr
     [ERROR] innkeeperd ended the connection before the command ended: early eof
-            Hint: `systemctl status innkeeperd` tells whether it runs; the command may still run in the agent.
+            Hint: `systemctl status innkeeper` tells whether it runs; the command may still run in the agent.
     ");
 }
 

@@ -21,6 +21,7 @@ mod man;
 mod pool;
 mod preview;
 mod reference;
+mod remedies;
 mod restore;
 mod samples;
 mod slots;

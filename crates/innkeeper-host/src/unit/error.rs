@@ -171,7 +171,7 @@ impl Explain for UnitError {
                 format!("They wait for the kernel, mostly for a disk; look at `dmesg`, then `agent destroy {guest}` again.")
             }
             Self::Bus { .. } => {
-                "Look at `systemctl status dbus`, or set `supervisor = \"direct\"`.".to_owned()
+                "Look at `systemctl status dbus`, or set `supervisor.kind = \"direct\"`.".to_owned()
             }
             Self::Job { unit, .. } => format!("Look at `journalctl -u {unit}`."),
             Self::Several(errors) => return errors.iter().find_map(Self::remedy),
