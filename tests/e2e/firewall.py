@@ -95,13 +95,13 @@ with subtest("two connections: out of a guest through the host's NAT, and into i
     echo = "nc -ll -p 7 -e cat"
     machine.succeed(
         f"systemd-run --quiet --unit=echo nsenter --target {internet} --net -- busybox {echo}",
-        f"agent exec web -- sh -c 'setsid {echo} < /dev/null > /dev/null 2>&1 &'",
+        f"agent exec --detach web -- {echo}",
     )
     machine.wait_for_open_port(7, web["guest_address"])
     machine.wait_for_open_port(7, INTERNET)
     machine.succeed(
-        f"agent exec web -- sh -c 'mkfifo /talk.in; setsid sh -c \"exec 4<> /talk.in; nc {INTERNET} 7 <&4 > /talk.out\" "
-        "< /dev/null > /dev/null 2>&1 &'",
+        "agent exec web -- mkfifo /talk.in",
+        f"agent exec --detach web -- sh -c 'exec 4<> /talk.in; nc {INTERNET} 7 <&4 > /talk.out'",
         "mkfifo /run/talk.in",
         f"systemd-run --quiet --unit=talk bash -c 'exec 3<> /dev/tcp/{web['guest_address']}/7 4<> /run/talk.in; "
         "cat <&4 >&3 & exec cat <&3 > /run/talk.out'",

@@ -33,7 +33,7 @@ leaders = {name: leader(name) for name in ("web", "full")}
 
 with subtest("a connection into a guest"):
     # An echo in the guest, and a client of it that stays: what is written to talk.in comes back in talk.out.
-    machine.succeed("agent exec web -- sh -c 'setsid nc -ll -p 7 -e cat < /dev/null > /dev/null 2>&1 &'")
+    machine.succeed("agent exec --detach web -- nc -ll -p 7 -e cat")
     machine.wait_for_open_port(7, web["guest_address"])
     machine.succeed(
         "mkfifo /run/talk.in",

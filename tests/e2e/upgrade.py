@@ -17,7 +17,7 @@ running = machine.get_unit_property("innkeeperd.service", "MainPID")
 program = machine.succeed(f"readlink /proc/{running}/exe").strip()
 
 with subtest("a connection into a guest"):
-    machine.succeed("agent exec web -- sh -c 'setsid nc -ll -p 7 -e cat < /dev/null > /dev/null 2>&1 &'")
+    machine.succeed("agent exec --detach web -- nc -ll -p 7 -e cat")
     machine.wait_for_open_port(7, web["guest_address"])
     machine.succeed(
         "mkfifo /run/talk.in",

@@ -377,6 +377,10 @@ pub struct ExecRequest {
     /// The guest's user to run it as, by name or number; root when left out.
     #[serde(default)]
     pub user: Option<String>,
+    /// Whether it goes on after the connection's end, without input and with its output discarded. The exit
+    /// status of the connection is 0 once the command runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
 }
 
 /// The frames of an upgraded `exec` connection: one byte for the kind, four bytes for the length of the

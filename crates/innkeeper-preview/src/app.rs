@@ -260,6 +260,7 @@ impl Inner {
             size: None,
             environment: Vec::new(),
             user: user.map(str::to_owned),
+            detached: false,
         };
         let mut session = Box::pin(self.engine.exec(slug, &request)).await?;
         drop(session.stdin.take());

@@ -67,6 +67,7 @@ impl Inner {
                     size: None,
                     environment: Vec::new(),
                     user: None,
+                    detached: false,
                 };
                 // A guest that does not run has no journal to show.
                 self.engine.exec(slug, &request).await.ok()

@@ -19,11 +19,18 @@ use crate::terminal::{self, Endings, RawMode};
 /// Run a command in an agent, without SSH
 ///
 /// Standard input, output and error are passed on, and the exit status is the command's (128 + n for signal n).
+///
+/// It ends when the command exits. Processes that the command has left in the background are killed then, and also when
+/// this program is interrupted. Use `--detach` for work that goes on until it is done or the agent stops.
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
     /// Give the command a terminal
     #[arg(long, short)]
     tty: bool,
+
+    /// Return once the command runs; it goes on without input, its output is discarded
+    #[arg(long, short, conflicts_with = "tty")]
+    detach: bool,
 
     /// The agent's user to run it as, by name or number; root when left out
     #[arg(long, short)]
@@ -81,6 +88,7 @@ impl Exec {
             size: self.tty.then(terminal::size).flatten(),
             environment,
             user: self.user,
+            detached: self.detach,
         }
     }
 }

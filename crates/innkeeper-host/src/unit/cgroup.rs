@@ -3,7 +3,7 @@
 //! ```text
 //! <hierarchy>/<parent>/<machine>/shim         the shim that supervises; only where guests are tracked
 //! <hierarchy>/<parent>/<machine>/guest        nspawn and all processes of the guest, with the limits
-//! <hierarchy>/<parent>/<machine>/guest/exec   commands run in the guest from outside
+//! <hierarchy>/<parent>/<machine>/guest/exec/* commands run in the guest from outside, one cgroup each
 //! ```
 //!
 //! One hierarchy tells which processes are a guest's (version 2 where there is one, because it can kill a
@@ -301,8 +301,8 @@ impl MachineCgroups {
         self.all.iter().map(|(_, dir)| dir.join("guest")).collect()
     }
 
-    /// What a command in the guest has to enter. `guest` itself is closed where nspawn has made leaves below
-    /// it.
+    /// Where the cgroups of commands in the guest are made. `guest` itself is closed where nspawn has made
+    /// leaves below it.
     pub(super) fn exec(&self) -> Vec<PathBuf> {
         self.all
             .iter()
@@ -430,7 +430,8 @@ fn tree(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// The cgroups directly below a cgroup; none when it is not there.
+pub(super) fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if is_gone(&error) => return Ok(Vec::new()),
         entries => entries?,
@@ -491,7 +492,7 @@ pub(super) async fn emptied(cgroup: &Path) -> Result<(), FileError> {
 }
 
 /// Removes a cgroup and all below it.
-async fn remove(cgroup: &Path) -> Result<(), FileError> {
+pub(super) async fn remove(cgroup: &Path) -> Result<(), FileError> {
     for dir in tree(cgroup).on("list", cgroup)?.into_iter().rev() {
         let mut patience = RMDIR_PATIENCE;
         loop {

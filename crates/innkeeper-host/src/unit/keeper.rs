@@ -18,7 +18,7 @@ pub(super) struct Groups {
     pub(super) all: PathBuf,
     /// nspawn and what it has started.
     pub(super) guest: PathBuf,
-    /// What a command in the guest has to enter, the one that tells its processes first.
+    /// Where the cgroup of each command in the guest is made, in the hierarchy that lists processes first.
     pub(super) exec: Vec<PathBuf>,
 }
 

@@ -68,7 +68,12 @@ impl<K: Keeper> SupervisedUnits<K> {
         };
         for guest in units.all().await? {
             match units.is_alive(&guest) {
-                Ok(true) => drop(units.watch(&guest, None)),
+                Ok(true) => {
+                    drop(units.watch(&guest, None));
+                    if let Err(error) = exec::sweep(&units.keeper.groups(&guest).exec) {
+                        tracing::warn!(%guest, "{}", innkeeper_model::chain(&error));
+                    }
+                }
                 Ok(false) => {}
                 // One guest does not keep us from looking after the others.
                 Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),

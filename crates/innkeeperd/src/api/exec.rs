@@ -1,10 +1,12 @@
 //! Commands in guests: an upgraded connection that carries frames both ways.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join;
+use futures_util::future::{join, try_join};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use innkeeper_host::unit::ExecSession;
@@ -66,8 +68,8 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
         })
 }
 
-/// Carries frames until the command has ended and all it said is through, or the caller is gone; then the
-/// command is killed with the session.
+/// Carries frames until the command has ended and its output is sent, or the caller is gone. In either case,
+/// dropping the session kills what is left of the command.
 async fn converse(connection: Upgraded, mut session: ExecSession) {
     let (from_caller, to_caller) = tokio::io::split(TokioIo::new(connection));
     let stdin = session.stdin.take();
@@ -75,22 +77,25 @@ async fn converse(connection: Upgraded, mut session: ExecSession) {
     let stderr = session.stderr.take();
     let (frames, outgoing) = mpsc::channel(16);
 
-    let output = async {
+    let command = async {
         let error = async {
-            if let Some(stderr) = stderr {
-                pump(frame::STDERR, stderr, &frames).await;
+            match stderr {
+                Some(stderr) => pump(frame::STDERR, stderr, &frames).await,
+                None => Ok(()),
             }
         };
-        join(pump(frame::STDOUT, stdout, &frames), error).await;
+        let output = pump(frame::STDOUT, stdout, &frames);
+        // A command may close its outputs and go on.
+        let (output, status) = join(try_join(output, error), session.wait()).await;
+        output.map(|_| status.unwrap_or(255))
     };
-    let input = receive(from_caller, stdin, &session);
+    let input = receive(from_caller, stdin, &session, &frames);
     let sending = tokio::spawn(send(to_caller, outgoing));
-    tokio::select! {
-        () = output => {}
-        // The caller is gone: dropping the session ends the command.
-        () = input => return,
-    }
-    let status = session.wait().await.unwrap_or(255);
+    let status = tokio::select! {
+        Ok(status) = command => status,
+        Gone = input => return,
+        else => return,
+    };
     drop(
         frames
             .send((frame::EXIT, status.to_be_bytes().to_vec()))
@@ -103,18 +108,22 @@ async fn converse(connection: Upgraded, mut session: ExecSession) {
 /// One frame: its kind and its body.
 type Frame = (u8, Vec<u8>);
 
-async fn pump(kind: u8, mut from: impl AsyncRead + Unpin, frames: &mpsc::Sender<Frame>) {
+/// The caller has closed the connection.
+struct Gone;
+
+async fn pump(
+    kind: u8,
+    mut from: impl AsyncRead + Unpin,
+    frames: &mpsc::Sender<Frame>,
+) -> Result<(), Gone> {
     let mut buffer = vec![0; frame::MAX_BODY / 4];
-    // A terminal whose last user is gone answers with EIO where a pipe answers with its end.
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if frames
+        frames
             .send((kind, buffer[..length].to_vec()))
             .await
-            .is_err()
-        {
-            return;
-        }
+            .map_err(|_| Gone)?;
     }
+    Ok(())
 }
 
 async fn send(
@@ -139,16 +148,26 @@ async fn receive(
     mut from: impl AsyncRead + Unpin,
     mut stdin: Option<impl AsyncWrite + Unpin>,
     session: &ExecSession,
-) {
+    frames: &mpsc::Sender<Frame>,
+) -> Gone {
     while let Ok((kind, body)) = read_frame(&mut from).await {
         match (kind, body.as_slice()) {
             (frame::STDIN, []) => stdin = None,
             (frame::STDIN, bytes) => {
-                if let Some(writer) = &mut stdin {
-                    // The command has closed its input, and may go on without.
-                    if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
-                        stdin = None;
-                    }
+                let Some(writer) = &mut stdin else {
+                    continue;
+                };
+                let written = async {
+                    writer.write_all(bytes).await?;
+                    writer.flush().await
+                };
+                let written: std::io::Result<()> = tokio::select! {
+                    written = written => written,
+                    Gone = probe(frames) => return Gone,
+                };
+                // The command has closed its input, and may go on without.
+                if written.is_err() {
+                    stdin = None;
                 }
             }
             (frame::RESIZE, [r1, r0, c1, c0]) => {
@@ -157,7 +176,22 @@ async fn receive(
                     u16::from_be_bytes([*c1, *c0]),
                 );
             }
-            _ => return,
+            _ => return Gone,
+        }
+    }
+    Gone
+}
+
+/// How often a caller is looked for whose input the command does not read.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Returns when the caller is gone. While the command does not read its input, the caller's end cannot be
+/// read either, because it comes after the input. Sending shows it: an empty piece of output.
+async fn probe(frames: &mpsc::Sender<Frame>) -> Gone {
+    loop {
+        tokio::time::sleep(PROBE).await;
+        if frames.send((frame::STDOUT, Vec::new())).await.is_err() {
+            return Gone;
         }
     }
 }

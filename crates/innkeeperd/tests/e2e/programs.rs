@@ -1,6 +1,7 @@
 //! What people type, against a real daemon and real guests.
 
 use std::fs;
+use std::io::Write as _;
 use std::process::Output;
 
 use innkeeper_model::api::GuestView;
@@ -80,6 +81,46 @@ fn an_agents_life_in_words() {
         Some(3),
         "it is gone"
     );
+}
+
+#[test]
+fn an_exec_whose_client_is_killed_ends_with_all_that_it_started() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    sandbox.client().create("web", &closure);
+    let sleepers = || {
+        let look = ["exec", "web", "--", "sh", "-c", "ps | grep -c '[s]leep 43'"];
+        said(&sandbox.program("agent", &look, b""))
+            .trim()
+            .parse::<u32>()
+            .expect("a number")
+    };
+    // Neither reads its input: one has a short one, the other more than all buffers hold.
+    let script = "setsid sleep 4321 & sleep 4322 & exec sleep 4323";
+    for size in [10, 4 << 20] {
+        let mut client = sandbox.spawn_program("agent", &["exec", "web", "--", "sh", "-c", script]);
+        let mut stdin = client.stdin.take().expect("piped");
+        let input = vec![b'x'; size];
+        // It fails when the client is killed.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        wait_until("the command runs", || sleepers() == 3);
+        client.kill().expect("killed");
+        client.wait().expect("reaped");
+        writer.join().expect("no panic");
+        wait_until("the command has ended", || sleepers() == 0);
+    }
+
+    let detached = ["exec", "--detach", "web", "--", "sleep", "4324"];
+    assert_eq!(fine(&sandbox.program("agent", &detached, b"")), "");
+    assert_eq!(sleepers(), 1);
+    let mut client = sandbox.spawn_program("agent", &["exec", "web", "--", "sh", "-c", script]);
+    wait_until("the command runs", || sleepers() == 4);
+    daemon.kill();
+    client.wait().expect("it ends without its daemon");
+    let _next = sandbox.start();
+    wait_until("only the detached one goes on", || sleepers() == 1);
+    sandbox.client().destroy("web");
 }
 
 #[test]

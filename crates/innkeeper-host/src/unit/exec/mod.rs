@@ -4,38 +4,46 @@
 //! as descriptors of ours and not as a process id: by the time nsenter looks, the id could belong to
 //! somebody else, and the command would run on the host.
 //!
+//! Each command has a cgroup of its own. It ends with its first process, or when its session is dropped;
+//! then every other process in the cgroup is killed. The exception is a detached command, which ends with
+//! its guest.
+//!
 //! Entering a user namespace gives all capabilities in it (user_namespaces(7)), also those that the guest's
 //! own processes were denied; they reach no further than the guest's namespaces. Where guests have no user
 //! namespace, the command gets those of the guest's first process and no others.
 
 mod namespaces;
+mod output;
+mod running;
 mod terminal;
 mod tree;
 mod user;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
 use innkeeper_model::GuestName;
 use innkeeper_model::api::ExecRequest;
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
+use tokio::sync::{oneshot, watch};
 
 use namespaces::Namespaces;
+use output::Output;
+pub(super) use running::sweep;
+use running::{Group, Running};
 use terminal::Terminal;
 use user::User;
 
-use super::cgroup;
 use super::error::UnitError;
 use super::guests::Guests;
 use super::keeper::Groups;
-use super::leader;
 use super::process::{Process, find_program};
 use crate::features::UserIds;
 use crate::{FileErrorExt, command};
@@ -43,34 +51,38 @@ use crate::{FileErrorExt, command};
 /// Where programs are in a NixOS guest, and in others; the closure's own programs come last.
 const PATH: &str = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin:/bin:/sbin";
 
-/// A command that runs in a guest. It is killed when this is dropped before it ended.
+/// A command that runs in a guest. Dropping this kills every process that the command has started, unless
+/// the command is detached.
 pub struct ExecSession {
     /// The command's standard input; with a terminal, what is typed. Dropping it ends the input, except
-    /// with a terminal.
+    /// with a terminal. `None` for a detached command.
     pub stdin: Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>,
-    /// The command's standard output; with a terminal, all that it shows.
+    /// The command's standard output; with a terminal, all that it shows. Ends with the command, even if
+    /// another process keeps it open.
     pub stdout: Pin<Box<dyn AsyncRead + Send + Sync>>,
-    /// The command's standard error; nothing with a terminal.
+    /// The command's standard error; `None` with a terminal.
     pub stderr: Option<Pin<Box<dyn AsyncRead + Send + Sync>>>,
-    child: Child,
+    pid: Option<u32>,
     terminal: Option<Terminal>,
-    /// The cgroup with nsenter and the command.
-    cgroup: PathBuf,
-    /// nsenter opens these through us.
-    _namespaces: Namespaces,
+    end: End,
+    /// Dropping this ends the task that waits for the command, and with it the command.
+    _alive: Option<oneshot::Sender<Infallible>>,
 }
+
+/// The exit status, once the command has ended.
+type End = watch::Receiver<Option<i32>>;
 
 impl std::fmt::Debug for ExecSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ExecSession")
-            .field("pid", &self.child.id())
+            .field("pid", &self.pid)
             .field("terminal", &self.terminal.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl ExecSession {
-    /// Tells the terminal its new size. Without a terminal, nothing happens.
+    /// Changes the terminal's size. Has no effect without a terminal.
     pub fn resize(&self, rows: u16, cols: u16) {
         if let Some(terminal) = &self.terminal {
             terminal.resize(rows, cols);
@@ -78,47 +90,36 @@ impl ExecSession {
     }
 
     /// Waits for the command's end and returns its exit status, 128 + n for signal n; 127 when the guest
-    /// has no such program.
+    /// has no such program. For a detached command, 0 once it runs.
     ///
     /// # Errors
-    /// When the kernel refuses to say.
-    pub async fn wait(&mut self) -> io::Result<i32> {
-        Ok(status(self.child.wait().await?))
+    /// When the kernel cannot be asked for the status.
+    pub async fn wait(&self) -> io::Result<i32> {
+        let mut end = self.end.clone();
+        let status = end.wait_for(Option::is_some).await;
+        status
+            .ok()
+            .and_then(|status| *status)
+            .ok_or_else(|| io::Error::other("nobody waits for the command any more"))
     }
-}
 
-impl Drop for ExecSession {
-    fn drop(&mut self) {
-        // It is there until it has been waited for, so the number is still its own.
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        let Some(pid) = pid else {
-            return;
-        };
-        // nsenter only waits for the command, which would outlive it. Stopped, it can make no new one.
-        let killed = kill_process(pid, Signal::STOP)
-            .map_err(io::Error::from)
-            .and_then(|()| kill_children(pid, &self.cgroup))
-            .and_then(|()| self.child.start_kill());
-        if let Err(error) = killed {
-            tracing::warn!(%error, "cannot kill a command in a guest");
+    /// A detached command, which is not waited for.
+    fn detached(pid: Option<u32>, ended: Option<ExitStatus>) -> Self {
+        let failed = ended.map(status).filter(|status| *status != 0);
+        let complaint = failed.map(|status| {
+            let text = format!("The detached command ended at once with status {status}.\n");
+            Box::pin(io::Cursor::new(text.into_bytes())) as Pin<Box<dyn AsyncRead + Send + Sync>>
+        });
+        Self {
+            stdin: None,
+            stdout: Box::pin(tokio::io::empty()),
+            stderr: complaint,
+            pid,
+            terminal: None,
+            end: watch::channel(Some(failed.unwrap_or_default())).1,
+            _alive: None,
         }
     }
-}
-
-fn kill_children(parent: Pid, cgroup: &Path) -> io::Result<()> {
-    let parent = u32::try_from(parent.as_raw_nonzero().get()).map_err(io::Error::other)?;
-    for pid in cgroup::pids(cgroup)? {
-        if leader::parent(pid) == Some(parent)
-            && let Some(process) = Process::in_cgroup(pid, cgroup)?
-        {
-            process.signal(Signal::KILL)?;
-        }
-    }
-    Ok(())
 }
 
 fn status(status: ExitStatus) -> i32 {
@@ -156,10 +157,8 @@ pub(super) async fn start(
     }
     let (user, terminal) = ask_guest(guest, &namespaces, request).await?;
     let environment = environment(guests, guest, &user, request)?;
-    for dir in &groups.exec {
-        cgroup::make(dir)?;
-    }
-    let words = words(&namespaces, &groups.exec, &user, request)?;
+    let group = Group::make(&groups.exec, request.detached)?;
+    let words = words(&namespaces, group.dirs(), &user, request)?;
 
     let mut command = command::command(guests.shim.path());
     command
@@ -167,7 +166,7 @@ pub(super) async fn start(
         .env_clear()
         .envs(environment)
         .current_dir("/")
-        .kill_on_drop(true);
+        .kill_on_drop(!request.detached);
     match &terminal {
         Some((_, slave)) => {
             let slave = || {
@@ -177,6 +176,14 @@ pub(super) async fn start(
             };
             command.stdin(slave()?).stdout(slave()?).stderr(slave()?);
         }
+        None if request.detached => {
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // An interrupt from the daemon's terminal is not for it.
+                .process_group(0);
+        }
         None => {
             command
                 .stdin(Stdio::piped())
@@ -184,45 +191,88 @@ pub(super) async fn start(
                 .stderr(Stdio::piped());
         }
     }
-    let mut child = command
+    let child = command
         .spawn()
         .map_err(|source| command::start_error(guests.shim.path().as_os_str(), source))?;
     // The command holds the terminal's other end; as long as it is open here, no end can come.
     drop(command);
+    let mut running = Running {
+        child,
+        group,
+        detached: request.detached,
+        _namespaces: namespaces,
+    };
+    let pid = running.child.id();
+    if request.detached {
+        let ended = running.started().await.on("start", guest.as_str())?;
+        return Ok(ExecSession::detached(pid, ended));
+    }
     let terminal = terminal.map(|(terminal, _)| terminal);
-    let (stdin, stdout, stderr) = streams(&mut child, terminal.as_ref());
+    let (sender, end) = watch::channel(None);
+    let (stdin, stdout, stderr) = streams(&mut running.child, terminal.as_ref(), &end)
+        .on("read the output of a command in", guest.as_str())?;
+    let (alive, dropped) = oneshot::channel();
+    tokio::spawn(wait(running, sender, dropped));
     Ok(ExecSession {
         stdin,
         stdout,
         stderr,
-        child,
+        pid,
         terminal,
-        cgroup: groups.exec.first().cloned().unwrap_or_default(),
-        _namespaces: namespaces,
+        end,
+        _alive: Some(alive),
     })
 }
 
+/// Waits for the command's end or its session's, then kills all that is left of the command.
+async fn wait(
+    mut running: Running,
+    end: watch::Sender<Option<i32>>,
+    dropped: oneshot::Receiver<Infallible>,
+) {
+    let status = tokio::select! {
+        status = running.child.wait() => status,
+        _ = dropped => return,
+    };
+    drop(running);
+    match status {
+        Ok(ended) => drop(end.send(Some(self::status(ended)))),
+        // Dropping the sender is the end too.
+        Err(error) => tracing::warn!(%error, "cannot wait for a command in a guest"),
+    }
+}
+
+/// Completes when the command has ended.
+async fn ended(mut end: End) {
+    drop(end.wait_for(Option::is_some).await);
+}
+
 type Input = Pin<Box<dyn AsyncWrite + Send + Sync>>;
-type Output = Pin<Box<dyn AsyncRead + Send + Sync>>;
+type Outgoing = Pin<Box<dyn AsyncRead + Send + Sync>>;
 
 fn streams(
     child: &mut Child,
     terminal: Option<&Terminal>,
-) -> (Option<Input>, Output, Option<Output>) {
+    end: &End,
+) -> io::Result<(Option<Input>, Outgoing, Option<Outgoing>)> {
     if let Some(terminal) = terminal {
-        return (
-            Some(Box::pin(terminal.clone())),
-            Box::pin(terminal.clone()),
-            None,
-        );
+        let output = Output::new(terminal.descriptor(), ended(end.clone()));
+        return Ok((Some(Box::pin(terminal.clone())), Box::pin(output), None));
     }
+    let pipe = |pipe: OwnedFd| {
+        Output::pipe(pipe, ended(end.clone())).map(|output| Box::pin(output) as Outgoing)
+    };
     let stdin = child.stdin.take().map(|stdin| Box::pin(stdin) as Input);
-    let stdout = child.stdout.take().map_or_else(
-        || Box::pin(tokio::io::empty()) as Output,
-        |stdout| Box::pin(stdout),
-    );
-    let stderr = child.stderr.take().map(|stderr| Box::pin(stderr) as Output);
-    (stdin, stdout, stderr)
+    let stdout = match child.stdout.take() {
+        Some(stdout) => pipe(stdout.into_owned_fd()?)?,
+        None => Box::pin(tokio::io::empty()),
+    };
+    let stderr = child
+        .stderr
+        .take()
+        .map(|stderr| pipe(stderr.into_owned_fd()?))
+        .transpose()?;
+    Ok((stdin, stdout, stderr))
 }
 
 /// What is asked of the guest's file tree. A guest that makes its own file system slow must not stop us.

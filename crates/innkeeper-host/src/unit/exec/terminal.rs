@@ -11,7 +11,7 @@ use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 
 use super::super::process::watched;
 use super::tree;
@@ -54,6 +54,11 @@ impl Terminal {
         watched(end, Interest::READABLE | Interest::WRITABLE).map(|end| Self(Arc::new(end)))
     }
 
+    /// The descriptor, for [`super::output::Output`].
+    pub(super) fn descriptor(&self) -> Arc<AsyncFd<OwnedFd>> {
+        Arc::clone(&self.0)
+    }
+
     pub(super) fn resize(&self, rows: u16, cols: u16) {
         let size = Winsize {
             ws_row: rows,
@@ -64,33 +69,6 @@ impl Terminal {
         // Only the command could care, and it may have ended.
         if let Err(error) = rustix::termios::tcsetwinsize(self.0.as_fd(), size) {
             tracing::debug!(%error, "a terminal has no size");
-        }
-    }
-}
-
-impl AsyncRead for Terminal {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(context))?;
-            let space = buffer.initialize_unfilled();
-            match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut *space)?)) {
-                Ok(Ok(length)) => {
-                    buffer.advance(length);
-                    return Poll::Ready(Ok(()));
-                }
-                // Nobody has the other end any more (pts(4) knows no end of file).
-                Ok(Err(error))
-                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
-                {
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_block) => {}
-            }
         }
     }
 }

@@ -168,14 +168,132 @@ async fn a_command_can_have_a_terminal_of_the_guest() {
     units.remove(&guest.name).await.expect("removed");
 }
 
+/// How many processes the commands in a guest have.
+async fn count(host: &Host, guest: &Guest) -> usize {
+    let cgroup = host.groups(guest).await.exec.remove(0);
+    cgroup::pids(&cgroup).expect("listed").len()
+}
+
+/// Waits until no command is left in a guest, and nothing of its cgroup.
+async fn commands_are_gone(host: &Host, guest: &Guest) {
+    for cgroup in host.groups(guest).await.exec {
+        cgroup::emptied(&cgroup).await.expect("ended");
+        while !cgroup::children(&cgroup).expect("listed").is_empty() {
+            tokio::time::sleep(cgroup::PAUSE).await;
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_dropped_session_ends_its_command() {
-    let Some(host) = Host::new("a_dropped_session_ends_its_command").await else {
+async fn a_dropped_session_ends_all_that_its_command_started() {
+    let Some(host) = Host::new("a_dropped_session_ends_all_that_its_command_started").await else {
         return;
     };
     let units = host.units().await;
     let guest = host.guest("web", "");
     boot(&units, &guest).await;
+    // A grandchild in a session of its own, which no signal to the command reaches.
+    let script = "setsid sh -c 'sleep 4321 & echo up; exec sleep 4322' & wait; sleep 4323";
+    let mut session = units
+        .exec(&guest.name, &request(&["sh", "-c", script]))
+        .await
+        .expect("started");
+    read_until(&mut session, "up").await;
+    assert!(count(&host, &guest).await >= 3);
+    drop(session);
+    commands_are_gone(&host, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open() {
+    let Some(host) =
+        Host::new("an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let script = "sleep 4321 & (setsid sleep 4322 &); echo x; exit 3";
+    let mut with_terminal = request(&["sh", "-c", script]);
+    assert_eq!(run(&units, &guest, &with_terminal).await.0, 3);
+    assert_eq!(run(&units, &guest, &with_terminal).await.1, "x\n");
+    with_terminal.tty = true;
+    assert_eq!(run(&units, &guest, &with_terminal).await.1, "x\r\n");
+    // All of a long output comes, also when the command ends before it is read.
+    let long = "yes | head -c 60000; sleep 4321 & exit 0";
+    let (_, out, _) = run(&units, &guest, &request(&["sh", "-c", long])).await;
+    assert_eq!(out.len(), 60_000);
+    commands_are_gone(&host, &guest).await;
+    units.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_detached_command_outlives_its_session_and_the_daemon() {
+    let Some(host) = Host::new("a_detached_command_outlives_its_session_and_the_daemon").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "mkfifo /fifo");
+    boot(&units, &guest).await;
+    let detached = |script: &str| {
+        let mut detached = request(&["sh", "-c", script]);
+        detached.detached = true;
+        detached
+    };
+    let script = "read word < /fifo; echo $word > /word";
+    assert_eq!(run(&units, &guest, &detached(script)).await.0, 0);
+    let mut missing = detached("");
+    missing.command = vec!["no-such-program".to_owned()];
+    let (status, _, complaint) = run(&units, &guest, &missing).await;
+    assert_eq!(status, 127);
+    assert!(complaint.contains("127"), "{complaint}");
+
+    // A session whose daemon was killed before it could end its command.
+    let mut session = units
+        .exec(
+            &guest.name,
+            &request(&["sh", "-c", "sleep 4321 & echo up; wait"]),
+        )
+        .await
+        .expect("started");
+    read_until(&mut session, "up").await;
+    std::mem::forget(session);
+    assert!(count(&host, &guest).await >= 5);
+    let next = host.units().await;
+    // nsenter and the detached shell stay.
+    while count(&host, &guest).await > 2 {
+        tokio::time::sleep(cgroup::PAUSE).await;
+    }
+    let script = "echo done > /fifo; until [ -s /word ]; do sleep 0.01; done; cat /word";
+    assert_eq!(say(&next, &guest, script).await, "done");
+    commands_are_gone(&host, &guest).await;
+    run(&next, &guest, &detached("sleep 4321")).await;
+    next.remove(&guest.name).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_guest_that_used_up_its_cgroups_can_still_be_entered() {
+    let Some(host) = Host::new("a_guest_that_used_up_its_cgroups_can_still_be_entered").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    assert_eq!(say(&units, &guest, "echo first").await, "first");
+    commands_are_gone(&host, &guest).await;
+    let limit = host.groups(&guest).await.exec.remove(0);
+    let limit = limit.join("cgroup.max.descendants");
+    if !limit.exists() {
+        eprintln!(
+            "INNKEEPER-NOT-RUN: a_guest_that_used_up_its_cgroups_can_still_be_entered: cgroups have no limit here"
+        );
+        return;
+    }
+    fs::write(limit, "0").expect("a limit");
     let mut session = units
         .exec(
             &guest.name,
@@ -184,9 +302,7 @@ async fn a_dropped_session_ends_its_command() {
         .await
         .expect("started");
     read_until(&mut session, "up").await;
-    let cgroup = host.groups(&guest).await.exec.remove(0);
-    assert!(!cgroup::pids(&cgroup).expect("listed").is_empty());
     drop(session);
-    cgroup::emptied(&cgroup).await.expect("ended");
+    commands_are_gone(&host, &guest).await;
     units.remove(&guest.name).await.expect("removed");
 }

@@ -324,6 +324,7 @@ fn request(command: &[&str]) -> ExecRequest {
         size: None,
         environment: Vec::new(),
         user: None,
+        detached: false,
     }
 }
 

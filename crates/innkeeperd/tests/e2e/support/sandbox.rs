@@ -157,22 +157,27 @@ impl Sandbox {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
-    /// Runs one of our own programs to its end, with the sandbox's daemon.
-    pub(crate) fn program(&self, name: &str, arguments: &[&str], input: &[u8]) -> Output {
+    /// Starts one of our own programs, with the sandbox's daemon and pipes.
+    pub(crate) fn spawn_program(&self, name: &str, arguments: &[&str]) -> Child {
         let program = Path::new(env!("CARGO_BIN_EXE_innkeeperd")).with_file_name(name);
         assert!(
             program.exists(),
             "{} is not built: cargo build --workspace",
             program.display()
         );
-        let mut child = Command::new(program)
+        Command::new(program)
             .args(arguments)
             .env("INNKEEPER_SOCKET", self.path().join("run/api.sock"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("starts");
+            .expect("starts")
+    }
+
+    /// Runs one of our own programs to its end, with the sandbox's daemon.
+    pub(crate) fn program(&self, name: &str, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self.spawn_program(name, arguments);
         child
             .stdin
             .take()
