@@ -8,7 +8,7 @@ use innkeeper_host::facilities::{Built, ProgressSink};
 use innkeeper_host::unit::Prepared;
 use innkeeper_model::{
     ClosureSource, EventKind, Explain, Failure, Guest, GuestName, Installable, Operation,
-    StorePath, Verb, Want,
+    StorePath, Trust, Verb, Want,
 };
 use tracing::warn;
 
@@ -238,12 +238,17 @@ impl Drive<'_> {
                 self.inner.host.closures.verify(path).await?;
                 path.clone()
             }
-            ClosureSource::Flake(installable) => {
+            ClosureSource::Flake(installable) | ClosureSource::MemberFlake(installable) => {
+                let trust = match &guest.source {
+                    ClosureSource::MemberFlake(_) => Trust::Member,
+                    _ => Trust::Host,
+                };
                 // A build takes minutes; whoever destroys the guest meanwhile does not wait for it.
                 let build = build_closure(
                     self.inner,
                     self.inner.journal.sink(&self.about),
                     installable,
+                    trust,
                     false,
                 );
                 tokio::select! {
@@ -405,13 +410,20 @@ fn known(guest: &Guest) -> Result<&StorePath, EngineError> {
     guest.closure.as_ref().ok_or_else(missing)
 }
 
-/// Builds an output, or takes what was built before when `anew` is false or nothing has changed.
+/// Builds an output, or takes what was built before when `anew` is false or nothing has changed. A member's build neither
+/// reads nor changes what is remembered for the host.
 pub(crate) async fn build_closure(
     inner: &Inner,
     progress: ProgressSink,
     installable: &Installable,
+    trust: Trust,
     anew: bool,
 ) -> Result<StorePath, EngineError> {
+    let closures = &inner.host.closures;
+    if trust == Trust::Member {
+        let built = closures.build(installable, trust, None, progress).await?;
+        return Ok(built.closure);
+    }
     let known = inner
         .store
         .cached_closure(installable)
@@ -421,14 +433,12 @@ pub(crate) async fn build_closure(
             fingerprint: cached.fingerprint,
         });
     if let (false, Some(built)) = (anew, &known)
-        && inner.host.closures.verify(&built.closure).await.is_ok()
+        && closures.verify(&built.closure).await.is_ok()
     {
         return Ok(built.closure.clone());
     }
-    let built = inner
-        .host
-        .closures
-        .build(installable, known.as_ref(), progress)
+    let built = closures
+        .build(installable, trust, known.as_ref(), progress)
         .await?;
     inner
         .store

@@ -10,7 +10,7 @@ use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
 use innkeeper_model::{
     ClosureSource, EventKind, Failure, Guest, GuestKind, GuestName, Installable, Limits, Operation,
-    OperationId, OperationState, SlotRange, StorePath, Verb, Want,
+    OperationId, OperationState, SlotRange, StorePath, Trust, Verb, Want,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 use tokio::sync::{RwLock, Semaphore};
@@ -102,16 +102,17 @@ impl Engine {
     /// anything else happens.
     ///
     /// # Errors
-    /// When the request makes no sense, the name is taken, no slot is left, or the closure cannot be
-    /// booted. Nothing was recorded then.
+    /// When the request makes no sense, the name is taken, no slot is left, the closure cannot be
+    /// booted, or the caller may not build from the flake. Nothing was recorded then.
     pub async fn create(
         &self,
         request: CreateRequest,
         actor: &str,
+        trust: Trust,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         let inner = &self.inner;
-        let source = self.source(request.flake.as_deref(), request.closure)?;
+        let source = self.source(request.flake.as_deref(), request.closure, trust)?;
         let closure = self.known_closure(&source).await?;
         let defaults = inner.config.limits;
         let limits = Limits {
@@ -209,13 +210,19 @@ impl Engine {
     /// Builds a closure, so that the next guest need not wait for it.
     ///
     /// # Errors
-    /// When the request makes no sense.
-    pub async fn build(&self, request: BuildRequest, actor: &str) -> Result<Accepted, EngineError> {
+    /// When the request makes no sense, or the caller may not build from the flake.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        actor: &str,
+        trust: Trust,
+    ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         let installable = self.installable(request.installable.as_deref())?;
+        let trust = self.trust_in(&installable, trust)?;
         let inner = Arc::clone(&self.inner);
         let work = async move |progress| {
-            let closure = drive::build_closure(&inner, progress, &installable, true).await;
+            let closure = drive::build_closure(&inner, progress, &installable, trust, true).await;
             let closure = closure.map_err(|error| Failure::from(&error))?;
             Ok((installable.to_string(), closure))
         };
@@ -424,13 +431,35 @@ impl Engine {
         &self,
         flake: Option<&str>,
         closure: Option<StorePath>,
+        trust: Trust,
     ) -> Result<ClosureSource, EngineError> {
         match (flake, closure) {
             (Some(_), Some(_)) => Err(EngineError::Invalid(
                 "a guest boots from a flake or from a store path, not from both".to_owned(),
             )),
             (None, Some(path)) => Ok(ClosureSource::Path(path)),
-            (flake, None) => Ok(ClosureSource::Flake(self.installable(flake)?)),
+            (flake, None) => {
+                let installable = self.installable(flake)?;
+                Ok(match self.trust_in(&installable, trust)? {
+                    Trust::Host => ClosureSource::Flake(installable),
+                    Trust::Member => ClosureSource::MemberFlake(installable),
+                })
+            }
+        }
+    }
+
+    /// How much a build of the output is trusted when `caller` asks for it. The configured flake is the host's own,
+    /// whoever asks.
+    fn trust_in(&self, installable: &Installable, caller: Trust) -> Result<Trust, EngineError> {
+        let own = self.inner.config.installable.as_ref();
+        if own.is_some_and(|own| own.flake() == installable.flake()) {
+            return Ok(Trust::Host);
+        }
+        match caller {
+            Trust::Member if !installable.is_remote() => {
+                Err(EngineError::LocalFlake(installable.clone()))
+            }
+            caller => Ok(caller),
         }
     }
 
@@ -452,8 +481,10 @@ impl Engine {
         match source {
             ClosureSource::Path(path) => {
                 inner.host.closures.verify(path).await?;
+                inner.host.closures.require_registered(path).await?;
                 Ok(Some(path.clone()))
             }
+            ClosureSource::MemberFlake(_) => Ok(None),
             ClosureSource::Flake(installable) => {
                 let Some(cached) = inner.store.cached_closure(installable).await? else {
                     return Ok(None);

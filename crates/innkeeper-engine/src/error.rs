@@ -1,7 +1,9 @@
 //! The errors of the engine.
 
 use innkeeper_host::HostError;
-use innkeeper_model::{Code, Explain, Failure, GuestName, InvalidInstallable, OperationId};
+use innkeeper_model::{
+    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId,
+};
 use innkeeper_store::StoreError;
 
 /// Why something that was asked for is refused, or could not be done.
@@ -25,6 +27,9 @@ pub enum EngineError {
     /// A flake output that is none.
     #[error(transparent)]
     Installable(#[from] InvalidInstallable),
+    /// A flake on the host, asked for by somebody who is not root.
+    #[error("only root may build from '{}', which is not a remote flake", .0.flake())]
+    LocalFlake(Installable),
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -64,6 +69,7 @@ impl Explain for EngineError {
             Self::MustNotRun(_) => Code::GuestRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
+            Self::LocalFlake(_) => Code::FlakeRefused,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
             Self::Left { .. } => Code::Internal,
             Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
@@ -85,6 +91,9 @@ impl Explain for EngineError {
             ),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
             Self::FlakeUnset => "Give one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
+            Self::LocalFlake(installable) => format!(
+                "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or push the flake and give its remote reference, such as github:owner/repo or git+https://host/repo."
+            ),
             Self::Left { guest, .. } => format!("innkeeperd tries again by itself; `agent destroy {guest}` tries at once."),
             Self::ShuttingDown => "Try again when it has started.".to_owned(),
         })

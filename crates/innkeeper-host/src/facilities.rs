@@ -12,7 +12,7 @@ use futures_util::Stream;
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::preview::Meta;
 use innkeeper_model::{
-    BuildProgress, Guest, GuestName, Installable, SnapshotLabel, StorePath, UnitPhase,
+    BuildProgress, Guest, GuestName, Installable, SnapshotLabel, StorePath, Trust, UnitPhase,
 };
 use tokio::sync::broadcast;
 
@@ -80,11 +80,14 @@ pub trait Closures: Resource {
     /// still there; the result is kept from Nix's garbage collection until the same output is built
     /// again. Builds of the same output at the same time become one.
     ///
+    /// For a [`Trust::Member`], Nix fetches and evaluates as a user that owns nothing, and local references are refused.
+    ///
     /// # Errors
-    /// When Nix is missing, the flake does not exist, the build fails or the result has no `init`.
+    /// When Nix is missing, the flake does not exist or is refused, the build fails or the result has no `init`.
     async fn build(
         &self,
         installable: &Installable,
+        trust: Trust,
         known: Option<&Built>,
         progress: ProgressSink,
     ) -> Result<Built, HostError>;
@@ -94,6 +97,13 @@ pub trait Closures: Resource {
     /// # Errors
     /// When it is missing or has no `init` that can be executed.
     async fn verify(&self, closure: &StorePath) -> Result<(), HostError>;
+
+    /// Checks that Nix's database lists a store path as valid: a path that is only being built, or that was left in the
+    /// store directory by something else, is not.
+    ///
+    /// # Errors
+    /// When it is not valid, or Nix cannot be run.
+    async fn require_registered(&self, closure: &StorePath) -> Result<(), HostError>;
 
     /// Gives the guest a GC root for its closure, in place of any other that it has.
     ///

@@ -67,6 +67,8 @@ codes! {
     BranchNotFound => NotFound, "branch_not_found";
     /// The repository has no `preview-config.nix` at this commit.
     ConfigMissing => NotFound, "config_missing";
+    /// The flake, or one of its inputs, is on the host, and only root may build from it.
+    FlakeRefused => Invalid, "flake_refused";
     /// No flake is configured and none was given.
     FlakeUnset => Invalid, "flake_unset";
     /// A guest of this name exists.

@@ -35,6 +35,8 @@ pub enum Want {
 pub enum ClosureSource {
     /// A flake output, built when it was not built before.
     Flake(Installable),
+    /// The same, asked for by a caller whose flakes are fetched and evaluated without the daemon's rights.
+    MemberFlake(Installable),
     /// A store path that is already there.
     Path(StorePath),
 }
@@ -157,7 +159,7 @@ impl fmt::Display for GuestKind {
 impl fmt::Display for ClosureSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flake(installable) => installable.fmt(f),
+            Self::Flake(installable) | Self::MemberFlake(installable) => installable.fmt(f),
             Self::Path(path) => path.fmt(f),
         }
     }

@@ -13,6 +13,30 @@ pub struct Installable {
     attribute: String,
 }
 
+/// On whose authority a flake is fetched and evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// The host's administrator: any flake reference, with the daemon's rights.
+    Host,
+    /// Any other caller: remote flake references only, as a user that owns nothing.
+    Member,
+}
+
+/// The flake references that a [`Trust::Member`] may use. They name something on the network; every other kind can name
+/// a file of the host (`path:`, `git+file:`, an absolute path), a key of the daemon's user (`git+ssh:`), or an entry of the
+/// host's registry that does.
+const REMOTE: [&str; 9] = [
+    "github:",
+    "gitlab:",
+    "sourcehut:",
+    "git+https://",
+    "git+http://",
+    "tarball+https://",
+    "tarball+http://",
+    "https://",
+    "http://",
+];
+
 /// Why a text is not an [`Installable`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a flake output: {reason}")]
@@ -64,6 +88,12 @@ impl Installable {
         &self.flake
     }
 
+    /// Whether the flake reference is of a kind that a [`Trust::Member`] may use.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        REMOTE.iter().any(|scheme| self.flake.starts_with(scheme))
+    }
+
     /// The attribute path, such as `packages.x86_64-linux.guest`.
     #[must_use]
     pub fn attribute(&self) -> &str {
@@ -101,6 +131,44 @@ mod tests {
         assert_eq!((given.flake(), given.attribute()), ("/srv/fleet", "guest"));
         let defaulted = Installable::parse("/srv/fleet", "x.y").expect("valid");
         assert_eq!(defaulted.to_string(), "/srv/fleet#x.y");
+    }
+
+    #[test]
+    fn only_references_to_the_network_are_remote() {
+        let remote = |flake: &str| Installable::parse(flake, "x").expect(flake).is_remote();
+        for flake in [
+            "github:o/r",
+            "gitlab:o/r/main",
+            "sourcehut:~o/r",
+            "git+https://host/o/r?dir=a",
+            "git+http://host/o/r",
+            "https://host/flake.tar.gz",
+            "tarball+http://host/flake.tar.gz",
+        ] {
+            assert!(remote(flake), "{flake} is refused");
+        }
+        for flake in [
+            "/root/secret",
+            ".",
+            "./flake",
+            "../flake",
+            "path:/root/secret",
+            "path:secret",
+            "git+file:///root/secret",
+            "git+file:/root/secret",
+            "file:///root/secret.tar.gz",
+            "tarball+file:///root/secret.tar.gz",
+            "file+file:///root/secret",
+            "git:///root/secret",
+            "git+ssh://git@host/o/r",
+            "hg+file:///root/secret",
+            "GITHUB:o/r",
+            "nixpkgs",
+            "flake:nixpkgs",
+            "https:/root/secret",
+        ] {
+            assert!(!remote(flake), "{flake} is accepted");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod store_path;
 
 pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{ClosureSource, Guest, GuestKind, GuestState, UnitPhase, Want};
-pub use installable::{Installable, InvalidInstallable};
+pub use installable::{Installable, InvalidInstallable, Trust};
 pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};
 pub use name::{GuestName, InvalidName};
 pub use operation::{

@@ -126,6 +126,8 @@ pub(crate) fn nix(config: &Config) -> NixConfig {
         gcroots: config.nix.gcroots_dir.clone(),
         links: config.state_dir.join("closures"),
         options: config.nix.options.clone(),
+        user: config.evaluation.user.clone(),
+        daemon_socket: NixConfig::default_daemon_socket(),
     }
 }
 

@@ -16,6 +16,8 @@ use crate::follow::{attended, follow, goes_on};
 #[derive(Args, Debug)]
 pub(crate) struct Build {
     /// The flake output; the one configured in innkeeperd when left out
+    ///
+    /// Callers other than root give a remote reference, such as github:owner/repo.
     #[arg(value_name = "FLAKE[#ATTR]", value_parser = FlakeOutput::parse)]
     flake: Option<FlakeOutput>,
 }

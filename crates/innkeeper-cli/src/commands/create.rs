@@ -27,6 +27,8 @@ pub(crate) struct Create {
     name: Option<GuestName>,
 
     /// The flake output to boot from, built when it was not built before
+    ///
+    /// Callers other than root give a remote reference, such as github:owner/repo.
     #[arg(long, value_name = "FLAKE[#ATTR]", value_parser = FlakeOutput::parse)]
     flake: Option<FlakeOutput>,
 

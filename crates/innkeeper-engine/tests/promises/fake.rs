@@ -13,7 +13,7 @@ use innkeeper_host::unit::{ExecSession, Prepared};
 use innkeeper_host::{FileError, HostError};
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::{
-    FileWork, Guest, GuestName, Installable, Origin, SnapshotLabel, StorePath, UnitPhase,
+    FileWork, Guest, GuestName, Installable, Origin, SnapshotLabel, StorePath, Trust, UnitPhase,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) units: BTreeMap<GuestName, UnitPhase>,
     /// Calls, such as `rootfs.ensure`, with how often they fail.
     pub(crate) failures: BTreeMap<&'static str, u32>,
+    /// On whose authority each closure was built.
+    pub(crate) builds: Vec<Trust>,
     /// Every call, in order.
     pub(crate) calls: Vec<String>,
 }
@@ -204,11 +206,13 @@ impl Closures for Part {
     async fn build(
         &self,
         _installable: &Installable,
+        trust: Trust,
         _known: Option<&Built>,
         _progress: ProgressSink,
     ) -> Result<Built, HostError> {
         self.host.builds.notified().await;
         self.call("closure.build", None)?;
+        self.host.world().builds.push(trust);
         Ok(Built {
             closure: a_closure(),
             fingerprint: "f".to_owned(),
@@ -217,6 +221,10 @@ impl Closures for Part {
 
     async fn verify(&self, _closure: &StorePath) -> Result<(), HostError> {
         self.call("closure.verify", None)
+    }
+
+    async fn require_registered(&self, _closure: &StorePath) -> Result<(), HostError> {
+        self.call("closure.require_registered", None)
     }
 
     async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), HostError> {

@@ -8,8 +8,8 @@ use innkeeper_host::facilities::ProgressSink;
 use innkeeper_host::features::{Features, UserIdsChoice};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::{
-    BuildProgress, Code, Cpus, EventKind, Failure, GuestName, GuestState, Installable, Limits,
-    MemorySize, Operation, OperationState, SlotRange, UnitPhase, Verb, Want,
+    BuildProgress, Code, Cpus, EventKind, Explain, Failure, GuestName, GuestState, Installable,
+    Limits, MemorySize, Operation, OperationState, SlotRange, Trust, UnitPhase, Verb, Want,
 };
 use innkeeper_store::Store;
 
@@ -80,7 +80,7 @@ impl Inn {
     pub(crate) async fn create(&self, name: &str) -> Operation {
         let accepted = self
             .engine
-            .create(Self::request(name), "test")
+            .create(Self::request(name), "test", Trust::Host)
             .await
             .expect("accepted");
         self.end_of(accepted).await
@@ -199,7 +199,11 @@ async fn a_destroy_takes_over_from_a_create_that_builds() {
         name: Some(name("web")),
         ..CreateRequest::default()
     };
-    let create = inn.engine.create(building, "test").await.expect("accepted");
+    let create = inn
+        .engine
+        .create(building, "test", Trust::Host)
+        .await
+        .expect("accepted");
     assert_eq!(inn.destroy("web").await.failure, None);
     let superseded = inn
         .end_of(create)
@@ -221,7 +225,10 @@ async fn an_unfinished_operation_goes_on_with_the_next_engine() {
             ..CreateRequest::default()
         };
         // It waits for a build that never ends, until the runtime drops it: as good as a crash.
-        let accepted = first.create(request, "test").await.expect("accepted");
+        let accepted = first
+            .create(request, "test", Trust::Host)
+            .await
+            .expect("accepted");
         first.store().clone().close().await.expect("closed");
         accepted
     };
@@ -394,7 +401,7 @@ async fn a_build_is_remembered_for_the_next_guest() {
     let inn = inn();
     let accepted = inn
         .engine
-        .build(BuildRequest::default(), "test")
+        .build(BuildRequest::default(), "test", Trust::Host)
         .await
         .expect("accepted");
     inn.until("the build has ended", async || {
@@ -411,12 +418,115 @@ async fn a_build_is_remembered_for_the_next_guest() {
         name: Some(name("web")),
         ..CreateRequest::default()
     };
-    let created = inn.engine.create(request, "test").await.expect("accepted");
+    let created = inn
+        .engine
+        .create(request, "test", Trust::Host)
+        .await
+        .expect("accepted");
     assert_eq!(
         inn.end_of(created).await.failure,
         None,
         "it needs no build that nobody lets through"
     );
+}
+
+/// Lets a build through and waits for the end of its operation.
+async fn built(inn: &Inn, accepted: Accepted) {
+    inn.until("the operation has ended", async || {
+        inn.host.builds.notify_waiters();
+        let operation = inn.engine.operation(accepted.operation).await;
+        operation.expect("there").state == OperationState::Done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_member_cannot_have_the_host_read_a_local_flake() {
+    let inn = inn();
+    for flake in [
+        "/srv/mine#agent",
+        "path:/root/secret",
+        "git+file:///root/secret",
+        "nixpkgs",
+    ] {
+        let create = CreateRequest {
+            name: Some(name("web")),
+            flake: Some(flake.to_owned()),
+            ..CreateRequest::default()
+        };
+        let build = BuildRequest {
+            installable: Some(flake.to_owned()),
+        };
+        for refused in [
+            inn.engine.create(create, "uid:1000", Trust::Member).await,
+            inn.engine.build(build, "uid:1000", Trust::Member).await,
+        ] {
+            let error = refused.expect_err(flake);
+            assert_eq!(error.code(), Code::FlakeRefused, "{flake}");
+            assert!(error.remedy().expect("a remedy").contains("--closure"));
+        }
+    }
+    assert_eq!(inn.engine.list().await.expect("listed").len(), 0);
+    assert!(inn.host.world().calls.is_empty(), "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_members_flake_is_built_as_a_members_also_when_the_daemon_was_killed_meanwhile() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let host = FakeHost::new();
+    let accepted = {
+        let killed = engine(&host, directory.path());
+        let request = CreateRequest {
+            name: Some(name("web")),
+            flake: Some("github:o/r#agent".to_owned()),
+            ..CreateRequest::default()
+        };
+        let accepted = killed.create(request, "uid:1000", Trust::Member).await;
+        killed.store().clone().close().await.expect("closed");
+        accepted.expect("accepted")
+    };
+    let inn = Inn {
+        engine: engine(&host, directory.path()),
+        _directory: directory,
+        host,
+    };
+    inn.engine.restore().await.expect("restored");
+    built(&inn, accepted).await;
+    assert_eq!(inn.host.world().builds, [Trust::Member]);
+}
+
+#[tokio::test]
+async fn a_members_build_is_not_remembered_for_the_host_and_the_hosts_flake_is_the_hosts() {
+    let inn = inn();
+    for (flake, caller) in [
+        (Some("github:o/r#agent"), Trust::Member),
+        (Some("github:o/r#agent"), Trust::Host),
+        (Some("/fleet#other"), Trust::Member),
+        (None, Trust::Member),
+    ] {
+        let request = CreateRequest {
+            flake: flake.map(str::to_owned),
+            ..CreateRequest::default()
+        };
+        let accepted = inn.engine.create(request, "test", caller).await;
+        built(&inn, accepted.expect("accepted")).await;
+    }
+    assert_eq!(
+        inn.host.world().builds,
+        [Trust::Member, Trust::Host, Trust::Host, Trust::Host],
+    );
+}
+
+#[tokio::test]
+async fn a_closure_that_nix_does_not_know_is_refused() {
+    let inn = inn();
+    inn.host.fail("closure.require_registered", 1);
+    let refused = inn
+        .engine
+        .create(Inn::request("web"), "test", Trust::Host)
+        .await;
+    refused.expect_err("not registered");
+    assert_eq!(inn.engine.list().await.expect("listed").len(), 0);
 }
 
 #[tokio::test]
@@ -461,7 +571,7 @@ async fn a_stopping_engine_takes_no_new_work() {
     inn.engine.stop_working().await;
     let refused = inn
         .engine
-        .create(Inn::request("web"), "test")
+        .create(Inn::request("web"), "test", Trust::Host)
         .await
         .expect_err("refused");
     assert_eq!(Failure::from(&refused).code.as_str(), "shutting_down");

@@ -1,5 +1,7 @@
 //! What can go wrong with a closure.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use innkeeper_model::{Code, Explain, Installable, StorePath};
@@ -66,6 +68,50 @@ pub enum ClosureError {
         #[source]
         source: serde_json::Error,
     },
+    /// A flake on the host, asked for by a caller who is not root.
+    #[error("only root may build from '{}', which is not a remote flake", .0.flake())]
+    LocalFlake(Installable),
+    /// A flake with an input on the host, asked for by a caller who is not root.
+    #[error("only root may build from '{}': its input '{input}' is {reference}, which is not remote", .installable.flake())]
+    LocalInput {
+        /// What was to be built.
+        installable: Installable,
+        /// The input's name in the lock file.
+        input: String,
+        /// Its reference.
+        reference: String,
+    },
+    /// The user that evaluates for callers who are not root cannot be used.
+    #[error("the user '{user}' cannot evaluate flakes: {reason}")]
+    User {
+        /// The user as configured.
+        user: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The Nix daemon does not answer, and a caller who is not root needs it.
+    #[error("cannot build '{installable}' for a caller who is not root: no Nix daemon answers on {}", .socket.display())]
+    NoNixDaemon {
+        /// What was to be built.
+        installable: Installable,
+        /// The socket.
+        socket: PathBuf,
+        /// Why nothing answers.
+        #[source]
+        source: io::Error,
+    },
+    /// Nix's database does not list the path.
+    #[error("{0} is not a valid store path: it is not registered in Nix's database")]
+    Unregistered(StorePath),
+    /// Nix's database cannot be read.
+    #[error("cannot check that Nix's database lists {closure}")]
+    Query {
+        /// The store path.
+        closure: StorePath,
+        /// Why not.
+        #[source]
+        source: CommandError,
+    },
     /// A GC root or another file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -82,7 +128,11 @@ impl Explain for ClosureError {
         match self {
             Self::NotFound(_) => Code::ClosureNotFound,
             Self::Invalid { .. } | Self::Emptied(_) | Self::NoOutput(_) => Code::InvalidClosure,
-            Self::Nix { source, .. } => match source {
+            Self::Unregistered(_) => Code::InvalidClosure,
+            Self::LocalFlake(_) | Self::LocalInput { .. } => Code::FlakeRefused,
+            Self::User { .. } => Code::InvalidConfig,
+            Self::NoNixDaemon { .. } => Code::NixMissing,
+            Self::Nix { source, .. } | Self::Query { source, .. } => match source {
                 CommandError::Missing { .. } => Code::NixMissing,
                 _ => Code::BuildFailed,
             },
@@ -117,7 +167,19 @@ impl Explain for ClosureError {
             Self::Answer { .. } => {
                 "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
             }
-            Self::Nix { source, .. } => return source.remedy(),
+            Self::LocalFlake(installable) | Self::LocalInput { installable, .. } => format!(
+                "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or use remote references only, such as github:owner/repo or git+https://host/repo."
+            ),
+            Self::User { .. } => {
+                "Create the user without a login and without other groups, or name another one in evaluation.user of innkeeperd's configuration.".to_owned()
+            }
+            Self::NoNixDaemon { .. } => {
+                "Start it (`systemctl start nix-daemon.socket`), or have root build the flake.".to_owned()
+            }
+            Self::Unregistered(closure) => format!(
+                "Build it with Nix, or copy it here with `nix copy --from <store> {closure}`. A path that is still being built becomes valid when its build ends."
+            ),
+            Self::Nix { source, .. } | Self::Query { source, .. } => return source.remedy(),
             Self::File(error) => return error.remedy(),
             Self::Foreign(_) => return None,
             Self::Shared(error) => return error.remedy(),

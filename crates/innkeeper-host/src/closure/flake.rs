@@ -23,6 +23,9 @@ pub(super) struct Metadata {
     /// The flake's source in the store.
     #[serde(default)]
     path: Option<String>,
+    /// The locked reference.
+    #[serde(default)]
+    url: Option<String>,
 }
 
 impl Metadata {
@@ -50,6 +53,34 @@ impl Metadata {
             options
         ]);
         Some(hex(&Sha256::digest(all.to_string())))
+    }
+
+    /// The output of the flake as it is locked, so that what was checked is what is built.
+    pub(super) fn pinned(&self, installable: &Installable) -> String {
+        let flake = self.url.as_deref().unwrap_or(installable.flake());
+        format!("{flake}#{}", installable.attribute())
+    }
+
+    /// Refuses a flake that is on the host, or has an input there: a member must not have the host read files. Relative
+    /// paths are allowed: Nix refuses those that lead out of the tree that they are in.
+    pub(super) fn require_remote(&self, installable: &Installable) -> Result<(), ClosureError> {
+        if local_reference(&self.locked).is_some() {
+            return Err(ClosureError::LocalFlake(installable.clone()));
+        }
+        let nodes = self.locks.get("nodes").and_then(Value::as_object);
+        for (input, node) in nodes.into_iter().flatten() {
+            for kind in ["locked", "original"] {
+                let reference = node.get(kind).and_then(Value::as_object);
+                if let Some(reference) = reference.and_then(local_reference) {
+                    return Err(ClosureError::LocalInput {
+                        installable: installable.clone(),
+                        input: input.clone(),
+                        reference,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A Nix expression that says whether the flake has the output: in any of the places where
@@ -86,6 +117,23 @@ impl Metadata {
             quoted(&reference)
         ))
     }
+}
+
+/// Describes a flake reference, given as attributes, unless it is known to be remote or relative (Nix manual, "Flake
+/// references", "Types").
+fn local_reference(attributes: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| attributes.get(name).and_then(Value::as_str);
+    let (kind, url) = (text("type").unwrap_or_default(), text("url"));
+    let fine = match kind {
+        "github" | "gitlab" | "sourcehut" | "indirect" => true,
+        "git" | "tarball" | "file" => {
+            url.is_some_and(|url| url.starts_with("https://") || url.starts_with("http://"))
+        }
+        "path" => text("path").is_some_and(|path| !path.starts_with('/')),
+        _ => false,
+    };
+    let place = url.or(text("path")).unwrap_or("unknown");
+    (!fine).then(|| format!("'{place}' of type '{kind}'"))
 }
 
 /// Checks that the directory of a local flake is there and holds a flake. Other references are Nix's to
@@ -180,6 +228,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use innkeeper_model::{Code, Explain};
+
     use super::*;
 
     fn installable(text: &str) -> Installable {
@@ -230,6 +280,48 @@ mod tests {
         );
         assert!(of(json!({"locked": {"rev": "x"}})).is_some());
         assert!(of(json!({"path": "/nix/store/x-source"})).is_some());
+    }
+
+    #[test]
+    fn a_flake_with_an_input_on_the_host_is_refused() {
+        let github = json!({"type": "github", "owner": "o", "repo": "r"});
+        let remote = |locked: &Value, original: &Value| {
+            let nodes = json!({
+                "root": {"inputs": {"a": "a"}},
+                "a": {"locked": locked, "original": original}
+            });
+            let of = json!({"locked": github, "locks": {"nodes": nodes}});
+            metadata(of).require_remote(&installable("github:o/r#a"))
+        };
+        for fine in [
+            json!({"type": "gitlab", "owner": "o", "repo": "r"}),
+            json!({"type": "git", "url": "https://host/o/r"}),
+            json!({"type": "tarball", "url": "https://host/x.tar.gz"}),
+            json!({"type": "path", "path": "./sub"}),
+            json!({"type": "path", "path": "../sub"}),
+        ] {
+            remote(&fine, &fine).expect("remote");
+        }
+        for local in [
+            json!({"type": "path", "path": "/root/secret"}),
+            json!({"type": "path"}),
+            json!({"type": "git", "url": "file:///root/secret"}),
+            json!({"type": "git", "url": "/root/secret"}),
+            json!({"type": "git", "url": "ssh://git@host/o/r"}),
+            json!({"type": "tarball", "url": "file:///root/secret.tar.gz"}),
+            json!({"type": "file", "url": "file:///root/secret"}),
+            json!({"type": "hg", "url": "file:///root/secret"}),
+            json!({"type": "new-kind", "url": "https://host"}),
+        ] {
+            for (locked, original) in [(&local, &github), (&github, &local)] {
+                let error = remote(locked, original).expect_err("local");
+                assert_eq!(error.code(), Code::FlakeRefused, "{local}");
+            }
+            let itself = metadata(json!({"locked": local, "locks": {}}));
+            itself
+                .require_remote(&installable("github:o/r#a"))
+                .expect_err("local");
+        }
     }
 
     #[test]

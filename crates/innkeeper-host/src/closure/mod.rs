@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{
-    BuildProgress, Explain, GuestName, Installable, STORE_DIR, StorePath, chain,
+    BuildProgress, Explain, GuestName, Installable, STORE_DIR, StorePath, Trust, chain,
 };
 use rustix::fs::{Access, access};
 use serde::Deserialize;
@@ -36,6 +36,7 @@ mod error;
 mod flake;
 pub(crate) mod flight;
 pub(crate) mod log;
+pub(crate) mod member;
 pub(crate) mod nix;
 mod roots;
 pub(crate) mod store;
@@ -47,12 +48,13 @@ pub use nix::NixConfig;
 
 use flake::Metadata;
 use flight::Flights;
+use member::MemberNix;
 use nix::NixError;
 
 /// Closures that Nix builds.
 pub struct NixClosures {
     config: Arc<NixConfig>,
-    flights: Flights<Installable, Built, ClosureError>,
+    flights: Flights<(Trust, Installable), Built, ClosureError>,
 }
 
 impl NixClosures {
@@ -72,8 +74,11 @@ impl NixClosures {
     /// When the link cannot be removed.
     pub async fn forget_link(&self, installable: &Installable) -> Result<(), HostError> {
         let installable = installable.clone();
-        self.work(move |config| Link::of(config, &installable).remove())
-            .await
+        self.work(move |config| {
+            Link::of(config, Trust::Host, &installable).remove()?;
+            Link::of(config, Trust::Member, &installable).remove()
+        })
+        .await
     }
 
     /// Does file work on a thread that may wait for the disk.
@@ -122,6 +127,7 @@ impl Closures for NixClosures {
     async fn build(
         &self,
         installable: &Installable,
+        trust: Trust,
         known: Option<&Built>,
         progress: ProgressSink,
     ) -> Result<Built, HostError> {
@@ -129,18 +135,32 @@ impl Closures for NixClosures {
             let build = Build {
                 config: Arc::clone(&self.config),
                 installable: installable.clone(),
+                trust,
                 progress: sender,
             };
             let known = known.cloned();
             async move { build.run(known).await.map_err(Arc::new) }.boxed()
         };
-        let outcome = self.flights.join(installable, &progress, start).await;
+        let key = (trust, installable.clone());
+        let outcome = self.flights.join(&key, &progress, start).await;
         Ok(outcome.map_err(ClosureError::Shared)?)
     }
 
     async fn verify(&self, closure: &StorePath) -> Result<(), HostError> {
         let closure = closure.clone();
         self.work(move |_| store::verify(&closure)).await
+    }
+
+    async fn require_registered(&self, closure: &StorePath) -> Result<(), HostError> {
+        let path = closure.clone();
+        let kept = self
+            .work(move |config| roots::keep(&config.gcroots, &path))
+            .await?;
+        // The roots are only of paths that were valid, and keep them so.
+        if kept {
+            return Ok(());
+        }
+        Ok(self.config.require_valid(closure).await?)
     }
 
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), HostError> {
@@ -154,6 +174,7 @@ impl Closures for NixClosures {
 struct Build {
     config: Arc<NixConfig>,
     installable: Installable,
+    trust: Trust,
     progress: watch::Sender<BuildProgress>,
 }
 
@@ -171,10 +192,13 @@ struct Outputs {
 impl Build {
     /// Builds the output, unless `known` was built from the same and is still there.
     async fn run(self, known: Option<Built>) -> Result<Built, ClosureError> {
+        if self.trust == Trust::Member {
+            return self.run_for_member().await;
+        }
         flake::require_local(&self.installable)?;
         let links = &self.config.links;
         fs::create_dir_all(links).on("create", links)?;
-        let metadata = self.metadata().await?;
+        let metadata = self.metadata(None).await?;
         let fingerprint = metadata.fingerprint(&self.installable, &self.config.options);
         if let Some(known) = known
             && fingerprint.as_ref() == Some(&known.fingerprint)
@@ -184,7 +208,7 @@ impl Build {
             return Ok(known);
         }
         let answer = match self.nix_build(&self.installable.to_string()).await {
-            Err(NixError::Failed { .. }) if self.has_no_output(&metadata).await => {
+            Err(NixError::Failed { .. }) if self.has_no_output(None, &metadata).await => {
                 return Err(ClosureError::OutputNotFound(self.installable));
             }
             built => built.map_err(|error| self.explain(error))?,
@@ -201,7 +225,7 @@ impl Build {
         store::settle().await?;
         // When the flake was changed during the build, nobody knows which state of it was built.
         let still = self
-            .metadata()
+            .metadata(None)
             .await?
             .fingerprint(&self.installable, &self.config.options);
         let fingerprint = fingerprint.filter(|was| still.as_ref() == Some(was));
@@ -212,8 +236,50 @@ impl Build {
         })
     }
 
+    /// Builds the output for a caller who is not root. The daemon's own Nix only keeps the result.
+    async fn run_for_member(self) -> Result<Built, ClosureError> {
+        if !self.installable.is_remote() {
+            return Err(ClosureError::LocalFlake(self.installable));
+        }
+        let member = MemberNix::new(&self.config, &self.installable)?;
+        let links = &self.config.links;
+        fs::create_dir_all(links).on("create", links)?;
+        let metadata = self.metadata(Some(&member)).await?;
+        metadata.require_remote(&self.installable)?;
+        let output = metadata.pinned(&self.installable);
+        let arguments = [
+            "build",
+            "--json",
+            "-v",
+            "--no-write-lock-file",
+            "--no-link",
+            &output,
+        ];
+        let answer = match self.nix(Some(&member), &arguments).await {
+            Err(NixError::Failed { .. }) if self.has_no_output(Some(&member), &metadata).await => {
+                return Err(ClosureError::OutputNotFound(self.installable));
+            }
+            built => built.map_err(|error| self.explain(error))?,
+        };
+        let closure = self.read(&answer)?;
+        self.config.require_valid(&closure).await?;
+        store::verify(&closure)?;
+        // Fails when Nix's garbage collector took the path meanwhile.
+        if !self.link().leads_to(&closure) {
+            self.nix_build(closure.as_str())
+                .await
+                .map_err(|error| self.explain(error))?;
+        }
+        store::settle().await?;
+        // Nothing is remembered of it.
+        Ok(Built {
+            closure,
+            fingerprint: String::new(),
+        })
+    }
+
     /// What the flake is made of. Nix reads `flake.nix` for that, but none of its outputs.
-    async fn metadata(&self) -> Result<Metadata, ClosureError> {
+    async fn metadata(&self, member: Option<&MemberNix>) -> Result<Metadata, ClosureError> {
         let arguments = [
             "flake",
             "metadata",
@@ -222,7 +288,7 @@ impl Build {
             self.installable.flake(),
         ];
         let answer = self
-            .nix(&arguments)
+            .nix(member, &arguments)
             .await
             .map_err(|error| self.explain(error))?;
         serde_json::from_slice(&answer).map_err(|source| self.unreadable(source))
@@ -246,21 +312,26 @@ impl Build {
         .map(Into::into)
         .into();
         arguments.extend([link.into_os_string(), what.into()]);
-        self.nix(&arguments).await
+        self.nix(None, &arguments).await
     }
 
     /// Whether it is certain that the flake does not have the output. Asked after a failure only, of the
     /// evaluator itself, because the error is a sentence for people. When evaluation fails on the way
     /// there, the output exists and is broken, which is a failed build.
-    async fn has_no_output(&self, metadata: &Metadata) -> bool {
+    async fn has_no_output(&self, member: Option<&MemberNix>, metadata: &Metadata) -> bool {
         let Some(expression) = metadata.has_output(&self.installable) else {
             return false;
         };
-        let answer = self.nix(&["eval", "--json", "--expr", &expression]).await;
+        let arguments = ["eval", "--json", "--expr", &expression];
+        let answer = self.nix(member, &arguments).await;
         answer.is_ok_and(|answer| serde_json::from_slice(&answer).is_ok_and(|has: bool| !has))
     }
 
-    async fn nix<A: AsRef<std::ffi::OsStr>>(&self, arguments: &[A]) -> Result<Vec<u8>, NixError> {
+    async fn nix<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        member: Option<&MemberNix>,
+        arguments: &[A],
+    ) -> Result<Vec<u8>, NixError> {
         let report = |news: BuildProgress| {
             self.progress.send_if_modified(|now| {
                 let changed = *now != news;
@@ -268,7 +339,10 @@ impl Build {
                 changed
             });
         };
-        self.config.run(arguments, report).await
+        match member {
+            Some(member) => member.run(&self.config, arguments, report).await,
+            None => self.config.run(arguments, report).await,
+        }
     }
 
     fn read(&self, answer: &[u8]) -> Result<StorePath, ClosureError> {
@@ -279,7 +353,7 @@ impl Build {
     }
 
     fn link(&self) -> Link {
-        Link::of(&self.config, &self.installable)
+        Link::of(&self.config, self.trust, &self.installable)
     }
 
     fn explain(&self, error: NixError) -> ClosureError {
@@ -311,8 +385,14 @@ struct Link {
 }
 
 impl Link {
-    fn of(config: &NixConfig, installable: &Installable) -> Self {
-        let hash = flake::hex(&Sha256::digest(installable.to_string()));
+    /// A member's build never replaces the link of the host's.
+    fn of(config: &NixConfig, trust: Trust, installable: &Installable) -> Self {
+        let name = match trust {
+            Trust::Host => installable.to_string(),
+            // No installable holds a space.
+            Trust::Member => format!("member {installable}"),
+        };
+        let hash = flake::hex(&Sha256::digest(name));
         Self {
             path: config.links.join(&hash[..32]),
         }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use innkeeper_model::BuildProgress;
+use innkeeper_model::{BuildProgress, StorePath};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
+use super::ClosureError;
 use super::log::Log;
 use crate::CommandError;
 use crate::command::{command, start_error};
@@ -29,6 +30,19 @@ pub struct NixConfig {
     /// Nix settings for every call, as `--option <name> <value>`. Visible to all users of the host, so
     /// access tokens do not belong here but into Nix's own configuration.
     pub options: BTreeMap<String, String>,
+    /// The user that fetches and evaluates flakes for callers who are not root: a name or a number. It owns nothing.
+    pub user: String,
+    /// The socket of the Nix daemon, through which that user reaches the store.
+    pub daemon_socket: PathBuf,
+}
+
+impl NixConfig {
+    /// The socket of the host's Nix daemon.
+    #[must_use]
+    pub fn default_daemon_socket() -> PathBuf {
+        std::env::var_os("NIX_DAEMON_SOCKET_PATH")
+            .map_or_else(|| "/nix/var/nix/daemon-socket/socket".into(), PathBuf::from)
+    }
 }
 
 /// Nix did not do as asked.
@@ -57,6 +71,20 @@ const LINE_LIMIT: u64 = 1 << 20;
 const GRACE: Duration = Duration::from_secs(5);
 
 impl NixConfig {
+    /// Checks that Nix's database lists a store path.
+    pub(super) async fn require_valid(&self, closure: &StorePath) -> Result<(), ClosureError> {
+        let program = sibling(&self.program, "nix-store");
+        let arguments = ["--check-validity", "--print-invalid", closure.as_str()];
+        match crate::command::run(program, arguments, b"").await {
+            Ok(invalid) if invalid.is_empty() => Ok(()),
+            Ok(_) => Err(ClosureError::Unregistered(closure.clone())),
+            Err(source) => Err(ClosureError::Query {
+                closure: closure.clone(),
+                source,
+            }),
+        }
+    }
+
     /// Runs `nix <arguments>` and returns what it prints. Dropping the future ends Nix and its builders.
     pub(super) async fn run<A: AsRef<OsStr>>(
         &self,
@@ -75,24 +103,12 @@ impl NixConfig {
         mut command: Command,
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
-        let program = command.as_std().get_program().to_owned();
-        let failed = |source| NixError::Run(start_error(&program, source));
-        command
-            .args(self.settings())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(self.settings());
         if std::env::var_os("HOME").is_none_or(|home| home.is_empty()) {
             // Nix keeps caches there and refuses to run without.
             command.env("HOME", self.links.with_file_name("nix-home"));
         }
-        let mut nix = Running(Some(command.spawn().map_err(failed)?));
-        let mut log = Log::default();
-        let (stdout, status) = nix.attend(&mut log, report).await.map_err(failed)?;
-        if status.success() {
-            return Ok(stdout);
-        }
-        let (summary, log) = log.into_failure();
-        Err(NixError::Failed { summary, log })
+        follow(command, report).await
     }
 
     /// Our settings as arguments, which all of Nix's programs take.
@@ -110,6 +126,32 @@ impl NixConfig {
             settings.extend(["--option", name, value].map(Into::into));
         }
         settings
+    }
+}
+
+/// Runs one of Nix's programs, whose log is JSON, and returns its output. Dropping the future ends it and its builders.
+pub(crate) async fn follow(
+    mut command: Command,
+    report: impl Fn(BuildProgress),
+) -> Result<Vec<u8>, NixError> {
+    let program = command.as_std().get_program().to_owned();
+    let failed = |source| NixError::Run(start_error(&program, source));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut nix = Running(Some(command.spawn().map_err(failed)?));
+    let mut log = Log::default();
+    let (stdout, status) = nix.attend(&mut log, report).await.map_err(failed)?;
+    if status.success() {
+        return Ok(stdout);
+    }
+    let (summary, log) = log.into_failure();
+    Err(NixError::Failed { summary, log })
+}
+
+/// Another of Nix's programs: they are in the same folder.
+pub(crate) fn sibling(nix: &Path, name: &str) -> PathBuf {
+    match nix.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.join(name),
+        _ => name.into(),
     }
 }
 

@@ -32,6 +32,15 @@ pub(super) fn ensure(
     Ok(fs::rename(&aside, &root).on("create", &root)?)
 }
 
+/// Whether a guest's root leads to the closure.
+pub(super) fn keep(gcroots: &Path, closure: &StorePath) -> Result<bool, ClosureError> {
+    let roots = observe(gcroots)?;
+    Ok(roots.iter().any(|root| {
+        root.guest.is_some()
+            && fs::read_link(&root.object).is_ok_and(|target| target == closure.as_path())
+    }))
+}
+
 /// Takes a guest's root away.
 pub(super) fn remove(gcroots: &Path, guest: &GuestName) -> Result<(), ClosureError> {
     tree::remove(&gcroots.join(aside(guest)))?;

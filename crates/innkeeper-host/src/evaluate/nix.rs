@@ -16,7 +16,7 @@ use super::base::SOURCE;
 use super::{EvaluateError, text};
 use crate::CommandError;
 use crate::closure::NixConfig;
-use crate::closure::nix::{DURABLE, NixError};
+use crate::closure::nix::{DURABLE, NixError, sibling};
 use crate::closure::store;
 use crate::command::{command, run_command};
 
@@ -176,12 +176,4 @@ impl<'a> Nix<'a> {
 async fn lines_of(command: Command) -> Result<String, CommandError> {
     let answer = run_command(command, b"").await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// Another of Nix's programs: they stand beside each other.
-pub(super) fn sibling(nix: &Path, name: &str) -> PathBuf {
-    match nix.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.join(name),
-        _ => name.into(),
-    }
 }

@@ -14,12 +14,13 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout};
 
 use super::key::{Base, COMPOSE, Locked};
-use super::nix::{Nix, sibling};
+use super::nix::Nix;
 use super::object::{Object, source_path};
 use super::registry::{Registry, registration};
 use super::{EvaluateError, EvaluatorConfig, text};
 use crate::closure::log::Log;
-use crate::closure::nix::while_lines;
+use crate::closure::member::Unprivileged;
+use crate::closure::nix::{sibling, while_lines};
 use crate::command::{command, start_error};
 use crate::{FileErrorExt, tree};
 
@@ -292,23 +293,11 @@ pub(super) fn check(config: &EvaluatorConfig) -> Result<(), EvaluateError> {
 
 /// The number of a user without rights.
 fn user_id(user: &str) -> Result<u32, EvaluateError> {
-    let wrong = |reason| EvaluateError::User {
+    let found = Unprivileged::find(user).map_err(|reason| EvaluateError::User {
         user: user.to_owned(),
         reason,
-    };
-    let id = match user.parse() {
-        Ok(id) => id,
-        Err(_) => nix::unistd::User::from_name(user)
-            .ok()
-            .flatten()
-            .ok_or_else(|| wrong("there is no such user"))?
-            .uid
-            .as_raw(),
-    };
-    if id == 0 || id == u32::MAX {
-        return Err(wrong("it must have no rights"));
-    }
-    Ok(id)
+    })?;
+    Ok(found.uid)
 }
 
 /// The programs that run after the host's file tree is out of sight, where they really are.

@@ -31,7 +31,7 @@ pub(super) async fn create(
     Ok(accepted(
         context
             .engine
-            .create(body(&request)?, &peer.actor())
+            .create(body(&request)?, &peer.actor(), peer.trust())
             .await?,
     ))
 }

@@ -51,7 +51,10 @@ pub(super) async fn build(
     request: Bytes,
 ) -> Result<(StatusCode, Json<Accepted>), Refusal> {
     Ok(accepted(
-        context.engine.build(body(&request)?, &peer.actor()).await?,
+        context
+            .engine
+            .build(body(&request)?, &peer.actor(), peer.trust())
+            .await?,
     ))
 }
 

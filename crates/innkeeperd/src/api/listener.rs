@@ -5,6 +5,7 @@ use std::path::Path;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use innkeeper_host::FileError;
+use innkeeper_model::Trust;
 use tokio::net::UnixListener;
 use tracing::warn;
 
@@ -23,6 +24,16 @@ impl Peer {
         match self.uid {
             Some(uid) => format!("uid:{uid}"),
             None => "unknown".to_owned(),
+        }
+    }
+
+    /// How much the caller's flakes are trusted: root and the daemon's own user may use any, all others remote ones.
+    #[must_use]
+    pub fn trust(self) -> Trust {
+        let own = nix::unistd::geteuid().as_raw();
+        match self.uid {
+            Some(uid) if uid == 0 || uid == own => Trust::Host,
+            _ => Trust::Member,
         }
     }
 }
@@ -47,4 +58,19 @@ pub fn bind(path: &Path, group: &str) -> Result<UnixListener, FileError> {
         warn!(group, "there is no such group; only root can use the API");
     }
     socket::bind(path, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_daemons_own_user_are_trusted() {
+        let own = nix::unistd::geteuid().as_raw();
+        let trust = |uid| Peer { uid }.trust();
+        assert_eq!(trust(Some(0)), Trust::Host);
+        assert_eq!(trust(Some(own)), Trust::Host);
+        assert_eq!(trust(Some(own + 1)), Trust::Member);
+        assert_eq!(trust(None), Trust::Member);
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -158,9 +159,56 @@ fn without_nix_a_build_says_so_and_a_ready_closure_still_boots() {
     let before = sandbox.traces();
     let body = format!(r#"{{"name":"web","flake":"{}"}}"#, flake(Fixture::Agent));
     assert_says(&fails(&client, &body), "nix_missing", "/nowhere/nix");
+    // Nobody can say whether the path is valid, unless a guest boots from it already.
+    let body = format!(r#"{{"name":"web","closure":"{closure}"}}"#);
+    assert_says(
+        &refused(&client, &body),
+        "nix_missing",
+        "/nowhere/nix-store",
+    );
+    let root = sandbox.path().join("gcroots/other");
+    fs::create_dir_all(sandbox.path().join("gcroots")).expect("made");
+    std::os::unix::fs::symlink(&closure, &root).expect("a root");
     client.create("web", &closure);
     client.destroy("web");
+    fs::remove_file(root).expect("removed");
     before.assert_same(&sandbox.traces(), "afterwards");
+}
+
+#[test]
+fn a_caller_who_is_not_root_cannot_have_a_local_flake_read() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let socket = sandbox.path().join("run/api.sock");
+    // As for the members of the group.
+    for path in [sandbox.path(), &sandbox.path().join("run"), &socket] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
+    }
+    let before = sandbox.traces();
+    let refused = |path: &str, body: &str| -> Failure {
+        let answer = Command::new("setpriv")
+            .args(["--reuid=64999", "--regid=64999", "--clear-groups"])
+            .args(["curl", "--silent", "--unix-socket"])
+            .arg(&socket)
+            .args(["--data", body, &format!("http://innkeeper{path}")])
+            .output()
+            .expect("curl");
+        serde_json::from_slice(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    };
+    let local = flake(Fixture::Agent);
+    let calls = [
+        (
+            "/v1/guests",
+            format!(r#"{{"name":"web","flake":"{local}"}}"#),
+        ),
+        ("/v1/builds", format!(r#"{{"installable":"{local}"}}"#)),
+    ];
+    for (path, body) in calls {
+        let failure = refused(path, &body);
+        let reference = local.split('#').next().expect("a reference");
+        assert_says(&failure, "flake_refused", reference);
+    }
+    before.assert_same(&sandbox.traces(), "after refusals");
 }
 
 #[test]

@@ -66,6 +66,8 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
             options: [("substituters", ""), ("build-users-group", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+            user: "64999".to_owned(),
+            daemon_socket: at("socket"),
         },
         nixpkgs: at("nixpkgs"),
         nixpkgs_hash: None,
