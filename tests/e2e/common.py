@@ -288,7 +288,7 @@ def browse(slug: str, options: str = "--fail") -> str:
 
 def database_url(slug: str) -> str:
     """What a preview's app is told of its database."""
-    return machine.succeed(f"agent exec {slug} -- sh -c '. /etc/preview.env; echo $DATABASE_URL'").strip()
+    return machine.succeed(f"preview exec {slug} -- sh -c '. /etc/preview.env; echo $DATABASE_URL'").strip()
 
 
 def sql(statement: str, database: str = "postgres") -> str:

@@ -218,7 +218,7 @@ in
         assert github.succeed(post) == "401"
 
     with subtest("GitHub's token is the daemon's alone"):
-        inn.fail("agent exec web-7 -- grep -r '${token}' /etc /run /home")
+        inn.fail("preview exec web-7 -- grep -r '${token}' /etc /run /home")
 
     with subtest("closed, nothing of it is left"):
         pull("closed", closed=True)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use innkeeper_model::preview::{InvalidSlug, InvalidText};
 use innkeeper_model::{
-    Code, Failure, GuestName, InvalidInstallable, InvalidLabel, InvalidLimit, InvalidName,
+    Code, Failure, Guest, GuestKind, InvalidInstallable, InvalidLabel, InvalidLimit, InvalidName,
     InvalidStorePath,
 };
 
@@ -88,13 +88,18 @@ pub(crate) fn not_understood(what: &str) -> Failure {
 }
 
 /// A guest is needed to run and to be reachable, and is not.
-pub(crate) fn not_running(name: &GuestName, why: &str) -> Failure {
+pub(crate) fn not_running(guest: &Guest, why: &str) -> Failure {
+    let Guest { name, kind, .. } = guest;
+    let program = match kind {
+        GuestKind::Agent => "agent",
+        GuestKind::Preview => "preview",
+    };
     Failure::new(
         Code::GuestNotRunning,
-        format!("agent '{name}' cannot be reached: {why}"),
+        format!("{program} '{name}' cannot be reached: {why}"),
     )
     .with_remedy(format!(
-        "`agent list` shows its state; `agent start {name}` starts it."
+        "`{program} list` shows its state; `{program} start {name}` starts it."
     ))
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use innkeeper_model::{Code, Failure};
 
@@ -128,6 +128,10 @@ enum PreviewCommand {
     Update(preview::Update),
     List(preview::List),
     Logs(preview::Logs),
+    Ssh(preview::Ssh),
+    Exec(preview::Exec),
+    Start(preview::Start),
+    Stop(preview::Stop),
     Build(preview::Build),
     Approve(preview::Approve),
     Open(preview::Open),
@@ -191,6 +195,10 @@ impl Program for Preview {
             PreviewCommand::Update(command) => command.run(cx).await,
             PreviewCommand::List(command) => command.run(cx).await,
             PreviewCommand::Logs(command) => command.run(cx).await,
+            PreviewCommand::Ssh(command) => command.run(cx).await,
+            PreviewCommand::Exec(command) => command.run(cx).await,
+            PreviewCommand::Start(command) => command.run(cx).await,
+            PreviewCommand::Stop(command) => command.run(cx).await,
             PreviewCommand::Build(command) => command.run(cx).await,
             PreviewCommand::Approve(command) => command.run(cx).await,
             PreviewCommand::Open(command) => command.run(cx).await,
@@ -226,7 +234,7 @@ impl Program for Innkeeper {
 pub fn start<P: Program>() -> ExitCode {
     let program = match P::try_parse() {
         Ok(program) => program,
-        Err(error) => return not_parsed(&error),
+        Err(error) => return not_parsed(&without_destructive_tips(error)),
     };
     let global = program.global();
     let cx = Context {
@@ -272,6 +280,27 @@ fn conclude(outcome: Status, output: &Output) -> u8 {
             INTERRUPTED
         }
     }
+}
+
+/// The commands that remove or overwrite something, or take it out of service.
+const DESTRUCTIVE: [&str; 5] = ["destroy", "restore", "stop", "reset", "gc"];
+
+/// Removes destructive commands from what clap suggests for an unknown word: nobody follows a tip into data loss.
+fn without_destructive_tips(mut error: clap::Error) -> clap::Error {
+    let kind = ContextKind::SuggestedSubcommand;
+    let harmless = |tip: &String| !DESTRUCTIVE.contains(&tip.as_str());
+    let tips: Vec<String> = match error.get(kind) {
+        Some(ContextValue::Strings(tips)) => {
+            tips.iter().filter(|tip| harmless(tip)).cloned().collect()
+        }
+        Some(ContextValue::String(tip)) if !harmless(tip) => Vec::new(),
+        _ => return error,
+    };
+    match tips.is_empty() {
+        true => error.remove(kind),
+        false => error.insert(kind, ContextValue::Strings(tips)),
+    };
+    error
 }
 
 /// Explains words that make no sense: our own types' refusals like every other failure, unknown words as

@@ -2,7 +2,7 @@
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::PreviewView;
-use innkeeper_model::{Code, GuestName};
+use innkeeper_model::{Code, GuestKind, GuestName};
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
@@ -18,7 +18,7 @@ pub(crate) async fn suggest<T>(
         return result;
     };
     let names = match failure.code {
-        Code::GuestNotFound => names(client, "/v1/guests", |view: GuestView| view.guest.name).await,
+        Code::GuestNotFound => agents(client).await,
         Code::PreviewNotFound => {
             names(client, "/v1/previews", |view: PreviewView| {
                 view.preview.slug
@@ -31,6 +31,13 @@ pub(crate) async fn suggest<T>(
         failure.remedy = Some(format!("Did you mean '{close}'?"));
     }
     Err(failure.into())
+}
+
+/// The names of the agents: what is asked of an agent is never suggested for a preview.
+async fn agents(client: &Client) -> Vec<GuestName> {
+    let views: Vec<GuestView> = client.get("/v1/guests").await.unwrap_or_default();
+    let agents = (views.into_iter()).filter(|view| view.guest.kind == GuestKind::Agent);
+    agents.map(|view| view.guest.name).collect()
 }
 
 /// The names that there are. What goes wrong here is not what the caller asked for, so it must not hide the
@@ -55,6 +62,7 @@ fn closest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
         None => strsim::damerau_levenshtein(typed, name),
     };
     names
+        .filter(|name| *name != typed)
         .map(|name| (edits(name), name))
         .filter(|(edits, _)| *edits <= limit)
         .min()
@@ -71,6 +79,13 @@ mod tests {
         assert_eq!(closest("wbe-1", names()), Some("web-1"));
         assert_eq!(closest("web", names()), Some("web-1"));
         assert_eq!(closest("a-xkdc24", names()), Some("a-xkcd42"));
+    }
+
+    #[test]
+    fn the_typed_name_is_not_suggested() {
+        let names = || ["web-1", "web-2"].into_iter();
+        assert_eq!(closest("web-1", names()), Some("web-2"));
+        assert_eq!(closest("db", ["db"].into_iter()), None);
     }
 
     #[test]

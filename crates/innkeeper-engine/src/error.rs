@@ -33,8 +33,8 @@ pub enum EngineError {
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// The guest is a preview's, and only agents have this.
-    #[error("there is no agent named '{0}'; it is a preview")]
+    /// The guest is a preview's, and the request is for agents only.
+    #[error("'{0}' is a preview, not an agent")]
     Preview(GuestName),
     /// The guest's files cannot be copied while it runs.
     #[error("guest '{0}' runs, and its files cannot be copied meanwhile")]
@@ -65,7 +65,8 @@ impl Explain for EngineError {
         match self {
             Self::Store(error) => error.code(),
             Self::Host(error) => error.code(),
-            Self::GuestNotFound(_) | Self::Preview(_) => Code::GuestNotFound,
+            Self::GuestNotFound(_) => Code::GuestNotFound,
+            Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
@@ -85,7 +86,7 @@ impl Explain for EngineError {
             Self::Several(failures) => return failures.iter().find_map(|f| f.remedy.clone()),
             Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
             Self::GuestNotFound(_) => "`agent list` shows the guests there are.".to_owned(),
-            Self::Preview(_) => "`agent list` shows the agents; a preview is made anew from its repository.".to_owned(),
+            Self::Preview(_) => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
             Self::MustNotRun(guest) => format!(
                 "`agent stop {guest}` first. Where guests are on thin volumes (storage.driver = \"lvm-thin\"), they can go on."
             ),
@@ -94,7 +95,7 @@ impl Explain for EngineError {
             Self::LocalFlake(installable) => format!(
                 "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or push the flake and give its remote reference, such as github:owner/repo or git+https://host/repo."
             ),
-            Self::Left { guest, .. } => format!("innkeeperd tries again by itself; `agent destroy {guest}` tries at once."),
+            Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
             Self::ShuttingDown => "Try again when it has started.".to_owned(),
         })
     }

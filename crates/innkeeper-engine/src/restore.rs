@@ -185,7 +185,7 @@ impl Engine {
     async fn record_death(&self, guest: &Guest, status: i32) -> Result<(), EngineError> {
         let message = format!("guest '{}' ended with status {status}", guest.name);
         let failure = Failure::new(Code::GuestDied, message).with_remedy(format!(
-            "`agent logs {}` shows its last words; it is started again by itself.",
+            "It is started again by itself; `innkeeper events --guest {}` shows the attempts.",
             guest.name
         ));
         Ok(self

@@ -30,6 +30,10 @@
 //! | `POST /v1/previews/{slug}/update` | | 202, [`PreviewAccepted`] |
 //! | `POST /v1/previews/{slug}/approve` | [`ApprovePreview`] | 202, [`PreviewAccepted`] |
 //! | `POST /v1/previews/{slug}/database/reset` | | 202, [`PreviewAccepted`] |
+//! | `GET /v1/previews/{slug}/guest` | | [`GuestView`] |
+//! | `POST /v1/previews/{slug}/start` | | 202, [`Accepted`] |
+//! | `POST /v1/previews/{slug}/stop` | | 202, [`Accepted`] |
+//! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL` | | the manager's lines, then the app's, `text/plain` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
 //! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
@@ -41,6 +45,9 @@
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. Every failure is answered with a [`crate::Failure`] and the status of its kind.
+//!
+//! All calls below `/v1/guests/{name}` but `GET /v1/guests/{name}` itself are for agents: for a preview's guest they are
+//! refused with `guest_is_preview`, and the remedy names the call's counterpart for previews.
 //!
 //! Who was told [`PreviewAccepted`] looks at the preview until its state [is settled], or until it is not found
 //! any more. So what was accepted shows in the state before the answer is sent: a preview that is to be updated

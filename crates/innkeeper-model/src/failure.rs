@@ -71,6 +71,8 @@ codes! {
     FlakeRefused => Invalid, "flake_refused";
     /// No flake is configured and none was given.
     FlakeUnset => Invalid, "flake_unset";
+    /// The guest is a preview's, and the request is for agents only.
+    GuestIsPreview => Conflict, "guest_is_preview";
     /// A guest of this name exists.
     GuestExists => Conflict, "guest_exists";
     /// Another operation on the guest has not ended.

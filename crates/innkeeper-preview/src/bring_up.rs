@@ -145,6 +145,18 @@ impl Inner {
             self.note(slug, text);
             return self.go_back(preview, &live, Why::GoingBack).await;
         }
+        if self.is_stopped_by_request(slug).await? {
+            let text = format!("The guest is stopped; `preview start {slug}` starts it.");
+            if self
+                .last_notes(slug, 1)
+                .await?
+                .iter()
+                .all(|last| !last.ends_with(&text))
+            {
+                self.note(slug, text);
+            }
+            return Ok(());
+        }
         match running {
             Some(view) if self.app_runs(slug, &live.meta).await => {
                 self.ensure_route(slug, &live.meta).await?;

@@ -138,7 +138,10 @@ impl Inner {
         let Some(guest) = guest else {
             return missing_guest(kind, slug);
         };
-        let remedy = format!("`agent logs {slug}` shows the guest's console.");
+        let remedy = match guest.state {
+            GuestState::Stopped => format!("`preview start {slug}` starts it."),
+            _ => format!("`innkeeper events --guest {slug}` shows what led to it."),
+        };
         if guest.state != GuestState::Running {
             return broken(
                 kind,

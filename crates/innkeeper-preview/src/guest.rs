@@ -3,7 +3,7 @@
 use innkeeper_model::api::GuestView;
 use innkeeper_model::{
     Addresses, Code, Explain, Guest, GuestKind, GuestName, GuestState, OperationState, StorePath,
-    Want,
+    Verb, Want,
 };
 use std::net::Ipv4Addr;
 
@@ -40,7 +40,7 @@ impl Inner {
                 return Err(PreviewError::new(
                     Code::SlugConflict,
                     format!("an agent is named '{slug}'"),
-                    format!("Destroy it: `agent destroy {slug}`."),
+                    "Choose another slug with `preview create --slug`; `agent list` shows the agents.",
                 ));
             }
             match (guest.want, view.state) {
@@ -77,6 +77,23 @@ impl Inner {
             Err(error) if error.code() == Code::GuestNotFound => Ok(()),
             accepted => self.done(accepted).await,
         }
+    }
+
+    /// Whether somebody stopped the guest (`preview stop`) and nothing has started it since. A guest that ended by
+    /// itself, did not start or was stopped by a worker is not meant to stay down.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn is_stopped_by_request(
+        &self,
+        slug: &GuestName,
+    ) -> Result<bool, PreviewError> {
+        let guest = self.store.guest(slug).await?;
+        if guest.is_none_or(|guest| guest.want != Want::Stopped) {
+            return Ok(false);
+        }
+        let last = self.store.last_operation_on(slug).await?;
+        Ok(last.is_some_and(|last| last.verb == Verb::Stop && last.actor != ACTOR))
     }
 
     /// Stops the guest, if there is one that should run.

@@ -69,12 +69,15 @@ impl Inner {
                     user: None,
                     detached: false,
                 };
-                // A guest that does not run has no journal to show.
                 self.engine.exec(slug, &request).await.ok()
             }
         };
         let journal: Console = match journal {
-            None => Box::pin(stream::empty()),
+            // A guest that does not run has no journal, but its console shows why it ended.
+            None => match self.engine.console(slug, lines, false).await {
+                Ok(console) => console,
+                Err(_) => Box::pin(stream::empty()),
+            },
             Some(session) => Box::pin(stream::unfold(
                 (session, vec![0; 8192]),
                 |(mut session, mut piece)| async move {

@@ -7,7 +7,7 @@ use innkeeper_engine::Engine;
 use innkeeper_github::client::Github;
 use innkeeper_host::facilities::{Console, Databases, Evaluator, Routes};
 use innkeeper_host::files::GuestFiles;
-use innkeeper_model::GuestName;
+use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{
     ApprovePreview, CreatePreview, PreviewAccepted, PreviewExplanation,
 };
@@ -15,7 +15,7 @@ use innkeeper_model::preview::{
     PreviewState, PreviewView, PullRequest, PullRequestEvent, default_slug, parse_slug,
     slug_candidates, webhook_slug,
 };
-use innkeeper_model::{Code, Failure};
+use innkeeper_model::{Code, Failure, GuestKind, GuestName};
 use innkeeper_store::{Approval, NewPreview, Preview, PreviewFact, PreviewWant, Store};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -250,6 +250,74 @@ impl Previews {
             self.inner.given_up().remove(slug);
         }
         destroyed
+    }
+
+    /// Stops a preview's guest. Its files, its database and its URL stay, and it stays stopped until it is started,
+    /// a commit is pushed or it is updated.
+    ///
+    /// # Errors
+    /// When there is no such preview or no guest of it, or the preview is being changed.
+    pub async fn stop_guest(
+        &self,
+        slug: &GuestName,
+        actor: &str,
+    ) -> Result<Accepted, PreviewError> {
+        let record = self.inner.preview(slug).await?.record;
+        if !record.state.is_settled() {
+            return Err(PreviewError::new(
+                Code::GuestBusy,
+                format!("preview '{slug}' is {} and cannot be stopped", record.state),
+                format!(
+                    "Wait until it is live or failed: `preview logs {slug} --follow` shows its progress."
+                ),
+            ));
+        }
+        self.require_guest(slug).await?;
+        Ok(self.inner.engine.stop(slug, actor).await?)
+    }
+
+    /// Starts a preview's guest that was stopped; the preview's worker starts the app in it.
+    ///
+    /// # Errors
+    /// When there is no such preview or no guest of it, or another operation works on it.
+    pub async fn start_guest(
+        &self,
+        slug: &GuestName,
+        actor: &str,
+    ) -> Result<Accepted, PreviewError> {
+        let record = self.inner.preview(slug).await?.record;
+        if record.state == PreviewState::WaitingForApproval && record.approved_sha.is_none() {
+            return Err(PreviewError::new(
+                Code::ApprovalNeeded,
+                format!("preview '{slug}' waits for an approval and cannot be started"),
+                format!("`preview approve {slug}` shows the commit and prompts for the approval."),
+            ));
+        }
+        self.require_guest(slug).await?;
+        let started = self.inner.engine.start(slug, actor).await?;
+        self.inner.wake(slug, Why::Order);
+        Ok(started)
+    }
+
+    /// The guest of a preview.
+    ///
+    /// # Errors
+    /// When there is no such preview, or it has no guest yet.
+    pub async fn guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
+        self.inner.preview(slug).await?;
+        self.require_guest(slug).await
+    }
+
+    async fn require_guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
+        let view = self.inner.guest_view(slug).await?;
+        view.filter(|view| view.guest.kind == GuestKind::Preview)
+            .ok_or_else(|| {
+                PreviewError::new(
+                    Code::GuestNotRunning,
+                    format!("preview '{slug}' has no guest yet"),
+                    format!("`preview explain {slug}` shows how far it is."),
+                )
+            })
     }
 
     /// Records that somebody on the host trusts this commit of a fork, and no other.

@@ -316,15 +316,15 @@ impl Explain for StoreError {
                     "Wait until it is gone (`agent list`), or choose another name than '{name}'."
                 ),
                 _ => format!(
-                    "Choose another name, or remove that guest first: `agent destroy {name}`."
+                    "Choose another name than '{name}'; `agent list` and `preview list` show the names in use."
                 ),
             },
             Self::GuestNotFound { .. } => "`agent list` shows the guests there are.".to_owned(),
             Self::GuestBusy { guest, .. } => format!(
-                "Wait until it has ended (`innkeeper status` shows it), or remove the guest, which is always possible: `agent destroy {guest}`."
+                "Wait until it has ended; `innkeeper events --guest {guest}` shows its progress."
             ),
             Self::GuestLeaving { guest } => format!(
-                "Wait until it is gone, or ask again for its removal to see what stands in the way: `agent destroy {guest}`."
+                "Wait until it is gone; `innkeeper events --guest {guest}` shows what stands in the way."
             ),
             Self::FilesBusy { guest, .. } => format!(
                 "innkeeperd tries it again by itself; `innkeeper events --guest {guest}` shows what stands in the way."
@@ -339,7 +339,7 @@ impl Explain for StoreError {
             Self::PreviewNotFound { .. } => "`preview list` shows the previews there are.".to_owned(),
             Self::SlugsTaken { candidates, .. } => match candidates.first() {
                 Some(slug) => format!(
-                    "Destroy what has the name (`preview destroy {slug}` or `agent destroy {slug}`), or choose a slug with `preview create --slug`."
+                    "Choose a slug with `preview create --slug`; `preview list` and `agent list` show who has '{slug}'."
                 ),
                 None => "Choose a slug with `preview create --slug`.".to_owned(),
             },

@@ -95,6 +95,28 @@ impl Store {
         .await
     }
 
+    /// The newest operation on a guest, whether it has ended or not.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn last_operation_on(
+        &self,
+        guest: &GuestName,
+    ) -> Result<Option<Operation>, StoreError> {
+        let guest = guest.clone();
+        self.run("read the operations", move |database| {
+            let operation = database
+                .connection
+                .prepare_cached(
+                    "SELECT * FROM operations WHERE guest = ?1 ORDER BY id DESC LIMIT 1",
+                )?
+                .query_row([Word(&guest)], read)
+                .optional()?;
+            Ok(operation)
+        })
+        .await
+    }
+
     /// The operations that have not ended, the oldest first.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The API on the Unix socket. `innkeeper_model::api` lists the calls.
 
+mod agent;
 mod answer;
 mod deliveries;
 mod events;
@@ -75,6 +76,10 @@ pub fn router(context: Context) -> Router {
         .route("/v1/previews/{slug}/update", post(previews::update))
         .route("/v1/previews/{slug}/approve", post(previews::approve))
         .route("/v1/previews/{slug}/database/reset", post(previews::reset_database))
+        .route("/v1/previews/{slug}/guest", get(previews::guest))
+        .route("/v1/previews/{slug}/start", post(previews::start))
+        .route("/v1/previews/{slug}/stop", post(previews::stop))
+        .route("/v1/previews/{slug}/exec", post(exec::exec_in_preview))
         .route("/v1/previews/{slug}/logs", get(previews::logs))
         .route("/v1/previews/{slug}/explain", get(previews::explain))
         .route("/v1/preview-builds", post(previews::build))

@@ -142,7 +142,7 @@ async fn wait_for(view: &GuestView, port: u16) -> Result<(), CommandError> {
     let name = &view.guest.name;
     let address = view
         .guest_address
-        .ok_or_else(|| not_running(name, "it has no address"))?;
+        .ok_or_else(|| not_running(&view.guest, "it has no address"))?;
     let address = SocketAddr::from((address, port));
     if answers(address, WAIT_LIMIT).await {
         return Ok(());

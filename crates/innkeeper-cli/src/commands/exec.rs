@@ -24,21 +24,8 @@ use crate::terminal::{self, Endings, RawMode};
 /// this program is interrupted. Use `--detach` for work that goes on until it is done or the agent stops.
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
-    /// Give the command a terminal
-    #[arg(long, short)]
-    tty: bool,
-
-    /// Return once the command runs; it goes on without input, its output is discarded
-    #[arg(long, short, conflicts_with = "tty")]
-    detach: bool,
-
-    /// The agent's user to run it as, by name or number; root when left out
-    #[arg(long, short)]
-    user: Option<String>,
-
-    /// An additional environment variable; NAME alone passes on the caller's own
-    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = Variable::parse)]
-    env: Vec<Variable>,
+    #[command(flatten)]
+    options: ExecOptions,
 
     /// The agent
     name: GuestName,
@@ -48,18 +35,53 @@ pub(crate) struct Exec {
     command: Vec<String>,
 }
 
+/// How a command runs in a guest.
+#[derive(Args, Debug)]
+pub(crate) struct ExecOptions {
+    /// Give the command a terminal
+    #[arg(long, short)]
+    tty: bool,
+
+    /// Return once the command runs; it goes on without input, its output is discarded
+    #[arg(long, short, conflicts_with = "tty")]
+    detach: bool,
+
+    /// Pass on standard input, which is always done: accepted so that `-it` works
+    #[arg(long, short)]
+    interactive: bool,
+
+    /// The guest's user to run it as, by name or number; root when left out
+    #[arg(long, short)]
+    user: Option<String>,
+
+    /// An additional environment variable; NAME alone passes on the caller's own
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = Variable::parse)]
+    env: Vec<Variable>,
+}
+
 /// The longest piece of standard input that is sent at once.
 const PIECE: usize = 32 * 1024;
 
 impl Exec {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let (name, tty) = (self.name.clone(), self.tty);
-        let path = guest_path(&name, "/exec");
-        let answer = cx
-            .client
-            .upgrade(&path, exec::PROTOCOL, &self.request())
-            .await;
-        let connection = suggest(&cx.client, &name, answer).await?;
+        let path = guest_path(&self.name, "/exec");
+        self.options.run(cx, &self.name, &path, self.command).await
+    }
+}
+
+impl ExecOptions {
+    /// Runs a command through the `exec` call at `path`, in the guest called `name`.
+    pub(crate) async fn run(
+        self,
+        cx: &Context,
+        name: &GuestName,
+        path: &str,
+        command: Vec<String>,
+    ) -> Status {
+        let tty = self.tty;
+        let request = self.request(command);
+        let answer = cx.client.upgrade(path, exec::PROTOCOL, &request).await;
+        let connection = suggest(&cx.client, name, answer).await?;
         let (reader, writer) = tokio::io::split(connection);
         if !tty {
             return session(reader, writer, false).await;
@@ -73,7 +95,7 @@ impl Exec {
         }
     }
 
-    fn request(self) -> ExecRequest {
+    fn request(self, command: Vec<String>) -> ExecRequest {
         let mut environment: Vec<_> = self.env.into_iter().map(|Variable(n, v)| (n, v)).collect();
         // Programs in the guest need to know which terminal they draw on.
         if self.tty
@@ -83,7 +105,7 @@ impl Exec {
             environment.push(("TERM".to_owned(), term));
         }
         ExecRequest {
-            command: self.command,
+            command,
             tty: self.tty,
             size: self.tty.then(terminal::size).flatten(),
             environment,

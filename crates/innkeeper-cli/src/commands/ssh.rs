@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use clap::Args;
 use innkeeper_model::api::GuestView;
-use innkeeper_model::{Code, Failure, GuestName, GuestState};
+use innkeeper_model::{Code, Failure, GuestKind, GuestName, GuestState};
 use rustix::fs::MemfdFlags;
 
 use super::Context;
@@ -27,36 +27,49 @@ pub(crate) struct Ssh {
     #[arg(long, short, default_value = "agent")]
     user: String,
 
-    /// What else ssh is told: options, or a command to run
-    #[arg(last = true, value_name = "SSH ARGS")]
+    /// A command to run, or after `--` further options of ssh
+    #[arg(trailing_var_arg = true, value_name = "SSH ARGS")]
     arguments: Vec<OsString>,
 }
 
 impl Ssh {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let view = cx.guest(&self.name).await?;
-        let (address, key) = way_in(&view)?;
-        let failed = |error| cannot_run(&error);
-        let known_hosts = KnownHosts::new(&host_alias(&self.name), key).map_err(failed)?;
-        let status = run_ssh(&self, address, &known_hosts).map_err(failed)?;
-        Ok(status_code(status))
+        let name = &self.name;
+        if view.guest.kind == GuestKind::Preview {
+            let message = format!("'{name}' is a preview, not an agent");
+            return Err(Failure::new(Code::GuestIsPreview, message)
+                .with_remedy(format!("Use `preview ssh {name}`."))
+                .into());
+        }
+        log_in(&view, &self.user, &self.arguments)
     }
+}
+
+/// Opens an SSH session in a guest and returns ssh's exit status.
+pub(crate) fn log_in(view: &GuestView, user: &str, arguments: &[OsString]) -> Status {
+    let (address, key) = way_in(view)?;
+    let failed = |error| cannot_run(&error);
+    let host = host_alias(&view.guest.name);
+    let known_hosts = KnownHosts::new(&host, key).map_err(failed)?;
+    let status = run_ssh(&host, user, arguments, address, &known_hosts).map_err(failed)?;
+    Ok(status_code(status))
 }
 
 /// The address and the host key of a guest that runs.
 fn way_in(view: &GuestView) -> Result<(Ipv4Addr, &str), Failure> {
     let name = &view.guest.name;
     if view.state != GuestState::Running {
-        return Err(not_running(name, &format!("it is {}", view.state)));
+        return Err(not_running(&view.guest, &format!("it is {}", view.state)));
     }
     let address = view
         .guest_address
-        .ok_or_else(|| not_running(name, "it has no address"))?;
+        .ok_or_else(|| not_running(&view.guest, "it has no address"))?;
     let key = view.guest.ssh_host_key.as_deref();
-    let key = key.ok_or_else(|| not_running(name, "it has no SSH host key yet"))?;
+    let key = key.ok_or_else(|| not_running(&view.guest, "it has no SSH host key yet"))?;
     // A second line would be a second key that ssh believes.
     if key.is_empty() || key.chars().any(char::is_control) {
-        let message = format!("the SSH host key that innkeeperd has for agent '{name}' is not one");
+        let message = format!("the SSH host key that innkeeperd has for guest '{name}' is not one");
         return Err(Failure::new(Code::Internal, message));
     }
     Ok((address, key))
@@ -91,19 +104,25 @@ impl KnownHosts {
     clippy::disallowed_methods,
     reason = "the only program that these programs run; it takes over the terminal, and no secret is in its arguments"
 )]
-fn run_ssh(ssh: &Ssh, address: Ipv4Addr, known_hosts: &KnownHosts) -> io::Result<ExitStatus> {
+fn run_ssh(
+    host: &str,
+    user: &str,
+    arguments: &[OsString],
+    address: Ipv4Addr,
+    known_hosts: &KnownHosts,
+) -> io::Result<ExitStatus> {
     let option = |name: &str, value: &str| ["-o".to_owned(), format!("{name}={value}")];
     std::process::Command::new("ssh")
-        .args(option("HostKeyAlias", &host_alias(&ssh.name)))
+        .args(option("HostKeyAlias", host))
         .args(option("UserKnownHostsFile", &known_hosts.path()))
         .args(option("GlobalKnownHostsFile", "/dev/null"))
         .args(option("StrictHostKeyChecking", "yes"))
-        // The guest is one hop away; who does not get through by then never will.
+        // The guest is one hop away.
         .args(option("ConnectTimeout", "10"))
         // The user may hold options, so it must not stand where ssh looks for them.
-        .args(option("User", &ssh.user))
+        .args(option("User", user))
         .arg(address.to_string())
-        .args(&ssh.arguments)
+        .args(arguments)
         .status()
 }
 

@@ -98,7 +98,6 @@ fn unknown_words_are_claps_to_explain() {
     --- stderr
     error: unrecognized subcommand 'destory'
 
-      tip: some similar subcommands exist: 'stop', 'restore', 'destroy'
 
     Usage: agent [OPTIONS] <COMMAND>
 
@@ -111,6 +110,25 @@ fn unknown_words_are_claps_to_explain() {
     --- stderr
     {"code":"invalid_request","message":"the argument '--flake <FLAKE[#ATTR]>' cannot be used with '--closure <STORE_PATH>'\n\nUsage: agent create --flake <FLAKE[#ATTR]> --json --socket <PATH> [NAME]\n\nFor more information, try '--help'."}
     "#);
+}
+
+#[test]
+fn an_unknown_word_never_leads_to_a_destructive_command() {
+    for (program, word) in [
+        ("agent", "destory"),
+        ("agent", "restor"),
+        ("agent", "stopp"),
+        ("preview", "destro"),
+        ("innkeeper", "g"),
+    ] {
+        let run = run(command(program, &[word, "web"]));
+        assert_eq!(run.status, 2);
+        for destructive in ["'destroy'", "'restore'", "'stop'", "'gc'", "'reset'"] {
+            assert!(!run.stderr.contains(destructive), "{word}: {}", run.stderr);
+        }
+    }
+    let run = run(command("agent", &["lst"]));
+    assert!(run.stderr.contains("'list'"), "{}", run.stderr);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use axum::Router;
 use innkeeper_model::api::GuestView;
-use innkeeper_model::{Code, GuestState};
+use innkeeper_model::{Code, GuestKind, GuestState};
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
@@ -67,6 +67,29 @@ fn ssh_believes_the_guests_own_key_and_no_other() {
     8080:localhost:80
     uname
     --- stderr
+    ");
+}
+
+#[test]
+fn a_command_needs_no_dashes_before_it() {
+    let fake = fake(&guest("web", 1));
+    let run = ssh(&fake, TELL, &["ssh", "web", "cat", "-u", "x"]);
+    assert!(
+        run.stdout.ends_with("User=agent\n10.100.0.3\ncat\n-u\nx\n"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_previews_guest_is_refused() {
+    let mut view = guest("web", 1);
+    view.guest.kind = GuestKind::Preview;
+    assert_snapshot!(fake(&view).agent(&["ssh", "web"]).whole(), @r"
+    status: 4
+    --- stdout
+    --- stderr
+    [ERROR] 'web' is a preview, not an agent
+            Hint: Use `preview ssh web`.
     ");
 }
 

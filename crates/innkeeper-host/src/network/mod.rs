@@ -139,7 +139,7 @@ impl Explain for NetworkError {
     fn remedy(&self) -> Option<String> {
         Some(match (self, self.code()) {
             (Self::InterfaceTaken { interface }, _) => format!(
-                "See whose it is with `ip -d link show {interface}`, then remove or rename it; `agent start` tries again."
+                "See whose it is with `ip -d link show {interface}`, then remove or rename it, and start the guest again."
             ),
             (Self::NoAddress { .. }, _) => {
                 "Give `network.subnet` back the value that it had when the guest was created, or destroy the guest.".to_owned()

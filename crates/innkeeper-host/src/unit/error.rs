@@ -159,16 +159,16 @@ impl Explain for UnitError {
                 "Mount one (`mount -t cgroup2 none /sys/fs/cgroup`), or run innkeeperd where it may write below /sys/fs/cgroup.".to_owned()
             }
             Self::Died { guest, .. } | Self::Late { guest, .. } => {
-                format!("Read the whole console with `agent logs {guest}`.")
+                format!("`innkeeper events --guest {guest}` shows what led to it; `agent logs` or `preview logs` shows its console.")
             }
             Self::Init { .. } => {
                 "Build the closure for this machine's architecture, with an executable `init`.".to_owned()
             }
             Self::NotAtDoor { guest } | Self::NotRunning { guest } | Self::NoLog { guest } => {
-                format!("Start it with `agent start {guest}`.")
+                format!("Start it: `agent start {guest}`, or `preview start {guest}` if it is a preview.")
             }
             Self::Left { guest, .. } => {
-                format!("They wait for the kernel, mostly for a disk; look at `dmesg`, then `agent destroy {guest}` again.")
+                format!("They wait for the kernel, mostly for a disk; look at `dmesg`. innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress.")
             }
             Self::Bus { .. } => {
                 "Look at `systemctl status dbus`, or set `supervisor.kind = \"direct\"`.".to_owned()

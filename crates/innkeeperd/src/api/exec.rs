@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{join, try_join};
@@ -11,24 +11,42 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{ExecRequest, exec as frame};
-use innkeeper_model::{Code, Failure};
+use innkeeper_model::{Code, Failure, GuestName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::Context;
-use super::answer::{Refusal, body, name};
+use super::agent::Agent;
+use super::answer::{Refusal, body};
+use super::previews::One;
 
 pub(super) async fn exec(
     State(context): State<Context>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
+    request: Request,
+) -> Result<Response, Refusal> {
+    begin(&context, &guest, request).await
+}
+
+pub(super) async fn exec_in_preview(
+    State(context): State<Context>,
+    One(previews, slug): One,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let guest = previews.guest(&slug).await?.guest.name;
+    begin(&context, &guest, request).await
+}
+
+async fn begin(
+    context: &Context,
+    guest: &GuestName,
     mut request: Request,
 ) -> Result<Response, Refusal> {
-    let guest = name(&guest)?;
     let upgrade = wanted_upgrade(&mut request)?;
     let bytes = read_body(request.into_body()).await?;
     let order: ExecRequest = body(&bytes)?;
-    let session = context.engine.exec(&guest, &order).await?;
+    let session = context.engine.exec(guest, &order).await?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(connection) => converse(connection, session).await,

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
 
+use super::agent::Agent;
 use super::answer::{Answer, LogQuery, Refusal, accepted, body, console, name};
 use super::{Context, Peer};
 
@@ -39,42 +40,34 @@ pub(super) async fn create(
 pub(super) async fn destroy(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
 ) -> Started {
     Ok(accepted(
-        context
-            .engine
-            .destroy(&name(&guest)?, &peer.actor())
-            .await?,
+        context.engine.destroy(&guest, &peer.actor()).await?,
     ))
 }
 
 pub(super) async fn start(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(
-        context.engine.start(&name(&guest)?, &peer.actor()).await?,
-    ))
+    Ok(accepted(context.engine.start(&guest, &peer.actor()).await?))
 }
 
 pub(super) async fn stop(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
 ) -> Started {
-    Ok(accepted(
-        context.engine.stop(&name(&guest)?, &peer.actor()).await?,
-    ))
+    Ok(accepted(context.engine.stop(&guest, &peer.actor()).await?))
 }
 
 pub(super) async fn logs(
     State(context): State<Context>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
-    let guest = name(&guest)?;
     let log = context.engine.console(&guest, query.lines, query.follow);
     Ok(console(&context, log.await?))
 }

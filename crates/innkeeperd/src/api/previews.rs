@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use innkeeper_model::api::Accepted;
+use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
 use innkeeper_model::preview::{PreviewView, parse_slug};
 use innkeeper_model::{Code, Failure, GuestName};
@@ -33,7 +33,7 @@ impl FromRequestParts<Context> for All {
 }
 
 /// The preview that a call is about: the previews of this host, and its slug. Whether there is one is not known.
-pub(super) struct One(Previews, GuestName);
+pub(super) struct One(pub(super) Previews, pub(super) GuestName);
 
 impl FromRequestParts<Context> for One {
     type Rejection = Refusal;
@@ -88,6 +88,24 @@ pub(super) async fn update(
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Started {
     Ok(accepted(previews.update(&slug, &peer.actor()).await?))
+}
+
+pub(super) async fn guest(One(previews, slug): One) -> Answer<GuestView> {
+    Ok(Json(previews.guest(&slug).await?))
+}
+
+pub(super) async fn start(
+    One(previews, slug): One,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    Ok(accepted(previews.start_guest(&slug, &peer.actor()).await?))
+}
+
+pub(super) async fn stop(
+    One(previews, slug): One,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    Ok(accepted(previews.stop_guest(&slug, &peer.actor()).await?))
 }
 
 pub(super) async fn approve(

@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Failure, Snapshot, SnapshotLabel};
 
-use super::answer::{Answer, Refusal, accepted, body, name};
+use super::agent::Agent;
+use super::answer::{Answer, Refusal, accepted, body};
 use super::{Context, Peer};
 
 type Started<T> = Result<(StatusCode, Json<T>), Refusal>;
@@ -18,18 +19,18 @@ pub(super) async fn all(State(context): State<Context>) -> Answer<Vec<Snapshot>>
 
 pub(super) async fn list(
     State(context): State<Context>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
 ) -> Answer<Vec<Snapshot>> {
-    Ok(Json(context.engine.snapshots_of(&name(&guest)?).await?))
+    Ok(Json(context.engine.snapshots_of(&guest).await?))
 }
 
 pub(super) async fn take(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
     request: Bytes,
 ) -> Started<SnapshotAccepted> {
-    let (guest, request) = (name(&guest)?, body(&request)?);
+    let request = body(&request)?;
     let actor = peer.actor();
     let taken = context.engine.snapshot(&guest, request, &actor);
     Ok(accepted(taken.await?))
@@ -38,9 +39,10 @@ pub(super) async fn take(
 pub(super) async fn delete(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((guest, snapshot)): Path<(String, String)>,
+    Agent(guest): Agent,
+    Path((_, snapshot)): Path<(String, String)>,
 ) -> Started<Accepted> {
-    let (guest, label) = (name(&guest)?, label(&snapshot)?);
+    let label = label(&snapshot)?;
     let actor = peer.actor();
     let deleted = context.engine.delete_snapshot(&guest, &label, &actor);
     Ok(accepted(deleted.await?))
@@ -49,9 +51,10 @@ pub(super) async fn delete(
 pub(super) async fn restore(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((guest, snapshot)): Path<(String, String)>,
+    Agent(guest): Agent,
+    Path((_, snapshot)): Path<(String, String)>,
 ) -> Started<Accepted> {
-    let (guest, label) = (name(&guest)?, label(&snapshot)?);
+    let label = label(&snapshot)?;
     let actor = peer.actor();
     let restored = context.engine.restore_snapshot(&guest, &label, &actor);
     Ok(accepted(restored.await?))
@@ -60,10 +63,10 @@ pub(super) async fn restore(
 pub(super) async fn fork(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(guest): Path<String>,
+    Agent(guest): Agent,
     request: Bytes,
 ) -> Started<Accepted> {
-    let (guest, request) = (name(&guest)?, body(&request)?);
+    let request = body(&request)?;
     let actor = peer.actor();
     let made = context.engine.fork(&guest, request, &actor);
     Ok(accepted(made.await?))

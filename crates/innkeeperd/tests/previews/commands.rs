@@ -1,8 +1,10 @@
 //! Previews made by hand.
 
 use innkeeper_github::fake::FailureKind;
+use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::api::{LinkKind, PreviewAccepted, PreviewExplanation};
 use innkeeper_model::preview::{PreviewState, PreviewView};
+use innkeeper_model::{Code, GuestState};
 
 use crate::support::wait_until;
 use crate::town::Town;
@@ -190,5 +192,80 @@ fn a_preview_whose_delivery_waits_for_github_is_removed_by_hand() {
     let client = town.client();
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
     town.gone(7);
+    daemon.stop();
+}
+
+#[test]
+fn a_previews_guest_is_no_agent() {
+    let town = Town::new();
+    let daemon = town.start();
+    let sha = town.commit_app("topic");
+    let client = town.client();
+    let create = r#"{"repo":"octo/web","branch":"topic","slug":"mine"}"#;
+    assert_eq!(client.call("POST", "/v1/previews", create).status, 202);
+    town.settled_named("mine", &sha, PreviewState::Live);
+
+    let calls = [
+        ("DELETE", "", "Use `preview destroy mine`."),
+        ("POST", "/start", "Use `preview start mine`."),
+        ("POST", "/stop", "Use `preview stop mine`."),
+        ("GET", "/logs", "Use `preview logs mine`."),
+        ("POST", "/exec", "Use `preview exec mine`."),
+        ("POST", "/fork", "Previews have no snapshots or copies"),
+        ("GET", "/snapshots", "Previews have no snapshots or copies"),
+        ("POST", "/snapshots", "Previews have no snapshots or copies"),
+        (
+            "DELETE",
+            "/snapshots/a",
+            "Previews have no snapshots or copies",
+        ),
+        (
+            "POST",
+            "/snapshots/a/restore",
+            "Previews have no snapshots or copies",
+        ),
+    ];
+    for (method, call, remedy) in calls {
+        let failure = client
+            .call(method, &format!("/v1/guests/mine{call}"), "")
+            .failure();
+        assert_eq!(failure.code, Code::GuestIsPreview, "{method} {call}");
+        assert_eq!(failure.message, "'mine' is a preview, not an agent");
+        let hint = failure.remedy.unwrap_or_default();
+        assert!(hint.starts_with(remedy), "{method} {call}: {hint}");
+    }
+    let taken = client.call(
+        "POST",
+        "/v1/guests",
+        r#"{"name":"mine","closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"}"#,
+    );
+    let hint = taken.failure().remedy.unwrap_or_default();
+    assert!(!hint.contains("destroy"), "{hint}");
+    assert!(town.page("mine").contains(sha.as_str()));
+
+    // Stopped on request it stays down, also when its worker looks after it; then it comes back.
+    let run = |words: &[&str]| {
+        let output = town.sandbox.program("preview", words, b"");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    };
+    run(&["stop", "mine"]);
+    let guest = || client.get::<GuestView>("/v1/previews/mine/guest").state;
+    assert_eq!(guest(), GuestState::Stopped);
+    daemon.stop();
+    let daemon = town.start();
+    let reported = || {
+        client
+            .call("GET", "/v1/previews/mine/logs?lines=50", "")
+            .body
+    };
+    wait_until("its worker has looked after it", || {
+        reported().contains("is stopped; `preview start mine` starts it")
+    });
+    assert_eq!(guest(), GuestState::Stopped);
+    run(&["start", "mine"]);
+    assert_eq!(guest(), GuestState::Running);
+    wait_until("the app answers", || {
+        town.browse("mine", "/", "text/html").0 == 200
+    });
     daemon.stop();
 }

@@ -437,7 +437,7 @@ impl Town {
     /// Runs a command in a preview's guest and returns what it prints.
     pub(crate) fn inside(&self, slug: &str, command: &[&str]) -> String {
         let arguments = [&["exec", slug, "--"], command].concat();
-        let output = self.sandbox.program("agent", &arguments, b"");
+        let output = self.sandbox.program("preview", &arguments, b"");
         assert!(output.status.success(), "{command:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }

@@ -1,7 +1,9 @@
 //! `preview list`.
 
 use clap::Args;
-use innkeeper_model::preview::{CommitSha, PreviewView};
+use innkeeper_model::GuestState;
+use innkeeper_model::api::GuestView;
+use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState, PreviewView};
 
 use super::Context;
 use crate::describe::plain;
@@ -18,12 +20,29 @@ pub(crate) struct List {}
 impl List {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let previews: Vec<PreviewView> = cx.client.get("/v1/previews").await?;
-        cx.output.show(&previews, |previews| words(previews))?;
+        if cx.output.is_json() {
+            cx.output.value(&previews)?;
+            return Ok(0);
+        }
+        // The list is shown all the same when the guests' states cannot be had.
+        let guests: Vec<GuestView> = cx.client.get("/v1/guests").await.unwrap_or_default();
+        cx.output.text(words(&previews, &guests))?;
         Ok(0)
     }
 }
 
-fn words(previews: &[PreviewView]) -> String {
+/// The preview's state; `stopped` for one that is live but whose guest is stopped.
+fn state(preview: &PreviewRecord, guests: &[GuestView]) -> String {
+    let guest = (guests.iter()).find(|view| view.guest.name == preview.slug);
+    match guest.map(|view| view.state) {
+        Some(state @ GuestState::Stopped) if preview.state == PreviewState::Live => {
+            state.to_string()
+        }
+        _ => preview.state.to_string(),
+    }
+}
+
+fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
     if previews.is_empty() {
         return "(no previews)\n".to_owned();
     }
@@ -36,7 +55,7 @@ fn words(previews: &[PreviewView]) -> String {
         }
         [
             preview.slug.to_string(),
-            preview.state.to_string(),
+            state(preview, guests),
             plain(preview.branch.as_str()),
             view.url.clone(),
             or_dash(preview.live_sha.as_ref().map(CommitSha::short)),

@@ -1,9 +1,10 @@
 use axum::Router;
+use innkeeper_model::GuestState;
 use innkeeper_model::preview::{BranchName, PreviewState, PreviewView};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, answer};
-use crate::samples::preview;
+use crate::samples::{guest, preview};
 
 fn with(previews: &[PreviewView]) -> Fake {
     Fake::new(Router::new().route("/v1/previews", answer(&previews)))
@@ -24,6 +25,18 @@ fn previews_are_a_table() {
     web-main  setting-up  main       https://web-main.preview.example.com  -        octo/web
     web-8     live        feature/x  https://web-8.preview.example.com     2b2b2b2  octo/web#7 (the repository is octo/new now)
     ");
+}
+
+#[test]
+fn a_preview_whose_guest_is_stopped_is_not_shown_as_live() {
+    let mut guest = guest("web-7", 1);
+    guest.state = GuestState::Stopped;
+    let previews = [preview("web-7", PreviewState::Live)];
+    let router = Router::new()
+        .route("/v1/previews", answer(&previews))
+        .route("/v1/guests", answer(&[guest]));
+    let list = Fake::new(router).preview(&["list"]).ok();
+    assert!(list.contains("web-7  stopped"), "{list}");
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! The agent that a call below `/v1/guests/{name}` is about.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::Method;
+use axum::http::request::Parts;
+use innkeeper_model::{Code, Failure, GuestKind, GuestName};
+
+use super::Context;
+use super::answer::{Refusal, name};
+
+/// The name of a guest that exists and is an agent. A preview's guest is refused: its worker would undo the change, or
+/// the preview would lose files that its database and its route still refer to.
+pub(super) struct Agent(pub(super) GuestName);
+
+impl FromRequestParts<Context> for Agent {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+        let Path(parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, context)
+            .await
+            .map_err(|error| Refusal(Failure::new(Code::InvalidRequest, error.to_string())))?;
+        let name = name(parameters.get("name").map_or("", String::as_str))?;
+        let guest = context.engine.guest(&name).await?;
+        match guest.kind {
+            GuestKind::Agent => Ok(Self(name)),
+            GuestKind::Preview => {
+                let path = parts.uri.path();
+                Err(Refusal(is_a_preview(&name, &parts.method, path)))
+            }
+        }
+    }
+}
+
+/// The refusal of a call for agents, with the command of `preview` that does the same.
+fn is_a_preview(name: &GuestName, method: &Method, path: &str) -> Failure {
+    let own = format!("/v1/guests/{name}");
+    let remedy = match path.strip_prefix(&own).unwrap_or(path) {
+        "" if method == Method::DELETE => format!("Use `preview destroy {name}`."),
+        "/start" => format!("Use `preview start {name}`."),
+        "/stop" => format!("Use `preview stop {name}`."),
+        "/logs" => format!("Use `preview logs {name}`."),
+        "/exec" => format!("Use `preview exec {name}`."),
+        _ => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
+    };
+    let message = format!("'{name}' is a preview, not an agent");
+    Failure::new(Code::GuestIsPreview, message).with_remedy(remedy)
+}
