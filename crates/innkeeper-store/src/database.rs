@@ -10,7 +10,7 @@ use innkeeper_model::SlotRange;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{QueryError, StoreError};
-use crate::{schema, slots};
+use crate::{reserve, schema, slots};
 
 /// How long to wait for another program's lock, such as somebody's `sqlite3` prompt.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +56,7 @@ pub(crate) struct Database {
 impl Database {
     /// Opens or creates the file; see [`Store::open`](crate::Store::open).
     pub(crate) fn open(path: &Path, range: SlotRange) -> Result<Self, StoreError> {
+        reserve::release_file(path);
         ensure_file(path)
             .map_err(|error| StoreError::from_io("create or open the file", path, error))?;
         let explain = |action| move |error: QueryError| error.explain(action, path);
@@ -67,6 +68,7 @@ impl Database {
         .map_err(|error| StoreError::from_sqlite("open it", path, error))?;
         inspect(&connection, path).map_err(explain("look for damage"))?;
         set_up(&connection).map_err(|error| explain("set up the connection")(error.into()))?;
+        reserve::restart_log(&connection);
         let mut database = Self {
             connection,
             range,
@@ -82,15 +84,34 @@ impl Database {
                 slots::settle(transaction, range)
             })
             .map_err(explain("compare the subnets"))?;
+        reserve::restore(&database.connection, path);
         Ok(database)
     }
 
-    /// Runs `work` in a transaction, all or nothing. No reader or writer comes in between.
+    /// Refuses with [`StoreError::DiskFull`] while the disk has no space but the reserve, which belongs to removals.
+    /// For callers that add records; restores the reserve where it was used and space is there again.
+    pub(crate) fn require_space(&self) -> Result<(), QueryError> {
+        if reserve::is_low(&self.path) {
+            return Err(StoreError::DiskFull {
+                path: self.path.clone(),
+                source: io::Error::from(io::ErrorKind::StorageFull).into(),
+            }
+            .into());
+        }
+        reserve::restore(&self.connection, &self.path);
+        Ok(())
+    }
+
+    /// Runs `work` in a transaction, all or nothing. No reader or writer comes in between. On a full disk it takes the
+    /// space of the [`reserve`].
     pub(crate) fn write<T>(
         &mut self,
         durability: Durability,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
+        if reserve::is_low(&self.path) {
+            reserve::restart_log(&self.connection);
+        }
         // Has no effect inside a transaction, so it is set before.
         if self.durability != durability {
             self.connection
@@ -181,6 +202,8 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
         }
     })?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // Otherwise a large statement may need a temporary file.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "synchronous", Durability::Now.level())
 }
 

@@ -420,8 +420,10 @@ pub(crate) fn record_group(database: &mut Database, group: Vec<Recording>) {
 
 fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Recorded>, StoreError> {
     let deliveries = || group.iter().flat_map(|recording| &recording.deliveries);
-    let recorded: Result<Vec<_>, _> = database.write(Durability::Now, |transaction| {
-        deliveries().map(|new| record(transaction, new)).collect()
+    let recorded: Result<Vec<_>, _> = database.require_space().and_then(|()| {
+        database.write(Durability::Now, |transaction| {
+            deliveries().map(|new| record(transaction, new)).collect()
+        })
     });
     let recorded = recorded.map_err(|error| error.explain("record a delivery", &database.path))?;
     if let Some(count) = &mut database.deliveries_since_prune {

@@ -49,6 +49,7 @@ impl Store {
         let actor = actor.to_owned();
         self.run("record a guest", move |database| {
             let range = database.range;
+            database.require_space()?;
             database.write(Durability::Now, |transaction| {
                 if let Some(Guest { name, want, .. }) = find(transaction, &new.name)? {
                     return Err(StoreError::GuestExists { name, want }.into());

@@ -34,6 +34,7 @@ mod guests;
 mod legacy;
 mod operations;
 mod previews;
+mod reserve;
 mod schema;
 mod slots;
 mod snapshots;

@@ -17,6 +17,9 @@ impl Store {
     pub async fn begin_operation(&self, verb: Verb, actor: &str) -> Result<Operation, StoreError> {
         let actor = actor.to_owned();
         self.run("record an operation", move |database| {
+            if verb == Verb::Build {
+                database.require_space()?;
+            }
             database.write(Durability::Now, |transaction| {
                 begin(transaction, None, verb, &actor)
             })

@@ -216,6 +216,7 @@ impl Store {
         slugs: Vec<GuestName>,
     ) -> Result<Preview, StoreError> {
         self.run("record a preview", move |database| {
+            database.require_space()?;
             database.write(Durability::Now, |transaction| {
                 if let Some(number) = new.number
                     && let Some(known) = find_of(transaction, &new.repo, number)?

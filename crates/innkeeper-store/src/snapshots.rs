@@ -96,6 +96,9 @@ impl Store {
     ) -> Result<(Guest, Operation), StoreError> {
         let (name, actor) = (guest.clone(), actor.to_owned());
         self.run("record what is to be done with files", move |database| {
+            if verb == Verb::Snapshot {
+                database.require_space()?;
+            }
             database.write(Durability::Now, |transaction| {
                 let guest = guests::idle(transaction, &name)?;
                 if let Some(work) = guest.file_work {

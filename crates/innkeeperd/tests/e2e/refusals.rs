@@ -272,17 +272,35 @@ fn a_destroy_works_on_a_disk_without_a_free_byte() {
     let hog = sandbox.state().join("guests/web/rootfs/hog");
     let mut file = fs::File::create(&hog).expect("made");
     while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
-    let answer = client.call("DELETE", "/v1/guests/web", "");
-    // The intent itself needs a page: either it is recorded, or the refusal says what to do.
-    if answer.status == 202 {
-        assert_eq!(client.finish(&answer).failure, None);
-        before.assert_same(&sandbox.traces(), "afterwards");
-    } else {
-        assert_says(&answer.failure(), "disk_full", "innkeeper.db");
-        drop(file);
-        fs::remove_file(&hog).expect("removed");
-        client.destroy("web");
+    let failure = fails(
+        &client,
+        &format!(r#"{{"name":"other","closure":"{closure}"}}"#),
+    );
+    assert_says(&failure, "disk_full", "state");
+    client.change("web", "stop");
+    client.destroy("web");
+    before.assert_same(&sandbox.traces(), "afterwards");
+}
+
+#[test]
+fn a_destroy_works_on_a_disk_without_a_free_inode() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    small_disk(&sandbox.state(), "48m,nr_inodes=2000");
+    sandbox.configure("[storage]\nmin_free = '16M'");
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let before = sandbox.traces();
+    client.create("web", &closure);
+    let folder = sandbox.state().join("guests/web/rootfs/many");
+    fs::create_dir(&folder).expect("made");
+    let mut number = 0;
+    while fs::write(folder.join(number.to_string()), "").is_ok() {
+        number += 1;
     }
+    client.change("web", "stop");
+    client.destroy("web");
+    before.assert_same(&sandbox.traces(), "afterwards");
 }
 
 fn small_disk(path: &Path, size: &str) {
