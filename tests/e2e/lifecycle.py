@@ -41,6 +41,7 @@ for kind in (PLAIN, SYSTEMD):
             is_true(leader("web") > 1, "it has a first process")
 
         with subtest("exec and logs"):
+            is_true("the old one" not in machine.succeed("agent logs web"), "nothing of who had the name before")
             same(machine.succeed("agent exec web -- hostname"), "web\n", "exec")
             same(machine.execute("agent exec web -- sh -c 'exit 7'")[0], 7, "the status of a command")
             init = machine.succeed("agent exec web -- cat /proc/1/comm").strip()
@@ -49,6 +50,18 @@ for kind in (PLAIN, SYSTEMD):
             machine.wait_until_succeeds(f"agent logs web | grep -F '{wanted}'")
             # The same lines are in the host's journal, under the guest's unit.
             machine.wait_until_succeeds(f"journalctl --unit={unit('web')} --output=cat | grep -F '{wanted}'")
+
+        with subtest("a log that is followed ends with its guest"):
+            machine.succeed(
+                "systemd-run --quiet --unit=follower --property=RemainAfterExit=yes agent logs --follow web",
+                "agent exec web -- sh -c 'echo the old one > /dev/console'",
+                "agent stop web",
+            )
+            machine.wait_until_succeeds("systemctl show --property=SubState follower | grep -qx SubState=exited")
+            is_true("the old one" in machine.succeed("journalctl --unit=follower --output=cat"), "its last words")
+            machine.succeed("systemctl stop follower", "agent start web")
+            machine.wait_for_open_port(80, web["guest_address"])
+            is_true("the old one" in machine.succeed("agent logs web"), "the log of before it was stopped")
 
         with subtest("stop and start keep its files and its address"):
             machine.succeed("agent exec web -- sh -c 'echo kept > /var/www/index.html'")

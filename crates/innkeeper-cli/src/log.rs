@@ -15,7 +15,7 @@ pub(crate) struct Excerpt {
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 100)]
     lines: u32,
 
-    /// Go on with what it writes from now on
+    /// Go on with what it writes from now on, until it stops
     #[arg(long, short)]
     follow: bool,
 }

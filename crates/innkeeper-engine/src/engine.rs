@@ -313,7 +313,7 @@ impl Engine {
             .find(|operation| operation.guest.as_ref() == Some(name)))
     }
 
-    /// A guest's console.
+    /// A guest's console. With `follow`, it ends when the guest stops.
     ///
     /// # Errors
     /// When there is no such guest, or no log of it.
@@ -323,8 +323,9 @@ impl Engine {
         lines: usize,
         follow: bool,
     ) -> Result<Console, EngineError> {
-        self.guest(name).await?;
-        Ok(self.inner.host.units.console(name, lines, follow).await?)
+        let guest = self.guest(name).await?;
+        let console = self.inner.host.units.console(&guest, lines, follow);
+        Ok(console.await?)
     }
 
     /// Runs a command in a guest.

@@ -363,13 +363,14 @@ pub trait Units: Resource {
     /// The names of guests whose processes ended, as it happens.
     fn endings(&self) -> broadcast::Receiver<GuestName>;
 
-    /// The last `lines` lines of the guest's console, and with `follow` what comes after them.
+    /// The last `lines` lines of the guest's console, of no other guest that had its name, and with `follow`
+    /// what comes after them. A followed console ends when the guest stops.
     ///
     /// # Errors
     /// When there is no log.
     async fn console(
         &self,
-        guest: &GuestName,
+        guest: &Guest,
         lines: usize,
         follow: bool,
     ) -> Result<Console, HostError>;

@@ -1,16 +1,24 @@
 //! What `preview logs` shows: the manager's own lines, then the journal of the app's services.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, stream};
 use innkeeper_host::facilities::Console;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Event, EventKind, GuestName};
-use innkeeper_store::EventFilter;
+use innkeeper_model::{Event, EventKind, GuestName, Want};
+use innkeeper_store::{EventFilter, Store};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Interval;
 
 use crate::PreviewError;
 use crate::previews::Inner;
 
 /// How many lines of the manager's own are kept for the log.
 const NOTES: usize = 200;
+
+/// How often a log that is followed looks whether its preview is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How many events are read for each line that is wanted: the steps of the guest's operations are among them. If
 /// that is too few, the log is shorter.
@@ -94,21 +102,52 @@ impl Inner {
         if !follow {
             return Ok(Box::pin(notes.chain(journal)));
         }
-        let slug = slug.clone();
-        let later = stream::unfold((news, slug), |(mut news, slug)| async move {
-            loop {
-                match news.recv().await {
-                    Ok(event) if event.guest.as_ref() == Some(&slug) => {
-                        if let Some(note) = line(&event) {
-                            return Some((Ok(bytes(&note)), (news, slug)));
-                        }
-                    }
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
-                }
-            }
+        let later = Later {
+            store: self.store.clone(),
+            slug: slug.clone(),
+            news,
+            look: tokio::time::interval(LOOK),
+        };
+        let later = stream::unfold(later, |mut later| async move {
+            later.next().await.map(|line| (Ok(bytes(&line)), later))
         });
         Ok(Box::pin(notes.chain(stream::select(journal, later))))
+    }
+}
+
+/// The manager's lines from now on, until the preview is removed or its guest is to be stopped.
+struct Later {
+    store: Store,
+    slug: GuestName,
+    news: Receiver<Event>,
+    look: Interval,
+}
+
+impl Later {
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            tokio::select! {
+                event = self.news.recv() => match event {
+                    Ok(event) if event.guest.as_ref() == Some(&self.slug) => {
+                        if let Some(line) = line(&event) {
+                            return Some(line);
+                        }
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                // A preview's last event comes before its record goes.
+                _ = self.look.tick() => if self.is_over().await {
+                    return None;
+                },
+            }
+        }
+    }
+
+    async fn is_over(&self) -> bool {
+        let guest = self.store.guest(&self.slug).await;
+        matches!(self.store.preview(&self.slug).await, Ok(None))
+            || guest.is_ok_and(|guest| guest.is_some_and(|guest| guest.want == Want::Stopped))
     }
 }
 

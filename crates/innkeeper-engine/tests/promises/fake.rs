@@ -415,7 +415,7 @@ impl Units for Part {
         self.host.endings.subscribe()
     }
 
-    async fn console(&self, _: &GuestName, _: usize, _: bool) -> Result<Console, HostError> {
+    async fn console(&self, _: &Guest, _: usize, _: bool) -> Result<Console, HostError> {
         Err(injected("console"))
     }
 

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
+use super::keeper::End;
 use crate::facilities::Console;
 
 /// How often a followed log is looked at.
@@ -21,9 +22,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time.
 const PIECE: usize = 32 * 1024;
 
-/// The last lines of a log, then what is written after them. The stream of a log that is not followed ends
-/// with the log; that of a followed one ends when the log is removed.
-pub(super) async fn read(path: &Path, lines: usize, follow: bool) -> io::Result<Console> {
+/// The last lines of a log; with `end`, also what is written until that completes or the log is removed.
+pub(super) async fn read(path: &Path, lines: usize, end: Option<End>) -> io::Result<Console> {
     let mut current = File::open(path).await?;
     let (start, found) = last_lines(&mut current, lines).await?;
     current.seek(SeekFrom::Start(start)).await?;
@@ -42,7 +42,8 @@ pub(super) async fn read(path: &Path, lines: usize, follow: bool) -> io::Result<
     let reader = Reader {
         path: path.to_owned(),
         files,
-        follow,
+        end,
+        has_ended: false,
     };
     Ok(stream::try_unfold(reader, Reader::next).boxed())
 }
@@ -51,7 +52,9 @@ struct Reader {
     path: PathBuf,
     /// What is still to be read, the next one last.
     files: Vec<File>,
-    follow: bool,
+    /// Completes when nothing more will be written. `None` for a log that is not followed.
+    end: Option<End>,
+    has_ended: bool,
 }
 
 impl Reader {
@@ -68,7 +71,7 @@ impl Reader {
             }
             if self.files.len() > 1 {
                 self.files.pop();
-            } else if !self.follow || !self.wait().await? {
+            } else if !self.wait().await? {
                 return Ok(None);
             }
         }
@@ -76,20 +79,34 @@ impl Reader {
 
     /// Waits for more; `false` when none will come.
     async fn wait(&mut self) -> io::Result<bool> {
-        tokio::time::sleep(INTERVAL).await;
+        let Some(end) = &mut self.end else {
+            return Ok(false);
+        };
+        // The log was read to its end after the guest's: only a new log can have more.
+        let may_grow = !self.has_ended;
+        if may_grow {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = end => self.has_ended = true,
+            }
+        }
         let Some(open) = self.files.last_mut() else {
             return Ok(false);
         };
         let open = open.metadata().await?;
         match tokio::fs::metadata(&self.path).await {
-            Ok(present) if (present.dev(), present.ino()) == (open.dev(), open.ino()) => Ok(true),
+            Ok(present) if (present.dev(), present.ino()) == (open.dev(), open.ino()) => {
+                Ok(may_grow)
+            }
             // It was renamed. It may have grown before that, so the new one comes after it.
             Ok(_) => {
                 self.files.insert(0, File::open(&self.path).await?);
                 Ok(true)
             }
             // Between renaming and beginning anew, the shim waits for the guest to write something.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(open.nlink() > 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(may_grow && open.nlink() > 0)
+            }
             Err(error) => Err(error),
         }
     }
@@ -140,7 +157,7 @@ mod tests {
     use super::*;
 
     async fn text(path: &Path, lines: usize) -> String {
-        let mut pieces = read(path, lines, false).await.expect("a log");
+        let mut pieces = read(path, lines, None).await.expect("a log");
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.next().await {
             bytes.extend(piece.expect("a piece"));
@@ -161,7 +178,7 @@ mod tests {
         assert_eq!(text(&path, 9).await, "one\ntwo\nthree\nfour\nfi");
         fs::write(&path, "").expect("written");
         assert_eq!(text(&path, 1).await, "two\n");
-        assert!(read(&dir.path().join("none"), 1, false).await.is_err());
+        assert!(read(&dir.path().join("none"), 1, None).await.is_err());
     }
 
     #[tokio::test]
@@ -178,7 +195,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         fs::write(&path, "one\n").expect("written");
-        let mut pieces = read(&path, 10, true).await.expect("a log");
+        let mut pieces = read(&path, 10, Some(Box::pin(std::future::pending())))
+            .await
+            .expect("a log");
         let mut next = async || pieces.next().await.map(|piece| piece.expect("a piece"));
         assert_eq!(next().await.as_deref(), Some(b"one\n".as_slice()));
         fs::write(&path, "one\ntwo\n").expect("written");
@@ -189,6 +208,26 @@ mod tests {
         assert_eq!(next().await.as_deref(), Some(b"three\n".as_slice()));
         assert_eq!(next().await.as_deref(), Some(b"four\n".as_slice()));
         fs::remove_file(&path).expect("removed");
+        assert_eq!(next().await, None);
+    }
+
+    #[tokio::test]
+    async fn following_ends_with_the_guest_and_reads_all_that_it_wrote() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("console.log");
+        fs::write(&path, "one\n").expect("written");
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let end_of_guest: End = Box::pin(async move { drop(ended.await) });
+        let mut pieces = read(&path, 10, Some(end_of_guest)).await.expect("a log");
+        let mut next = async || pieces.next().await.map(|piece| piece.expect("a piece"));
+        assert_eq!(next().await.as_deref(), Some(b"one\n".as_slice()));
+        // The last words are in a log that was begun just before the end.
+        fs::write(&path, "one\ntwo\n").expect("written");
+        fs::rename(&path, former(&path)).expect("renamed");
+        fs::write(&path, "three\n").expect("written");
+        end.send(()).expect("a reader");
+        assert_eq!(next().await.as_deref(), Some(b"two\n".as_slice()));
+        assert_eq!(next().await.as_deref(), Some(b"three\n".as_slice()));
         assert_eq!(next().await, None);
     }
 }

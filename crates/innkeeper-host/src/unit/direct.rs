@@ -22,7 +22,7 @@ use tokio::process::Child;
 use super::cgroup::{Cgroups, MachineCgroups};
 use super::config::UnitConfig;
 use super::error::UnitError;
-use super::keeper::{Ended, Groups, Keeper};
+use super::keeper::{End, Ended, Groups, Keeper};
 use super::shim::Shim;
 use super::{checks, console, nspawn};
 use crate::facilities::{Console, Found};
@@ -182,11 +182,13 @@ impl Keeper for Direct {
     async fn console(
         &self,
         guest: &GuestName,
+        _: Option<&str>,
         lines: usize,
-        follow: bool,
+        end: Option<End>,
     ) -> Result<Console, UnitError> {
+        // It lies beside the guest's file tree, so it is this guest's own.
         let path = self.config.console_log(guest);
-        match console::read(&path, lines, follow).await {
+        match console::read(&path, lines, end).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UnitError::NoLog {
                 guest: guest.clone(),
             }),

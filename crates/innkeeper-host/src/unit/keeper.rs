@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
@@ -21,6 +22,9 @@ pub(super) struct Groups {
     /// Where the cgroup of each command in the guest is made, in the hierarchy that lists processes first.
     pub(super) exec: Vec<PathBuf>,
 }
+
+/// Completes when a guest has ended.
+pub(super) type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Keeps the processes of guests while the daemon may be away.
 #[async_trait]
@@ -60,12 +64,14 @@ pub(super) trait Keeper: Send + Sync + 'static {
     /// Removes what a guest without processes has left, except its run directory.
     async fn clear(&self, guest: &GuestName) -> Vec<UnitError>;
 
-    /// The last lines of the guest's console, and what comes after them.
+    /// The last lines of a console; with `end`, also what follows until that completes. With `None` for
+    /// `lifetime`, no more than the guest's last start has to be shown.
     async fn console(
         &self,
         guest: &GuestName,
+        lifetime: Option<&str>,
         lines: usize,
-        follow: bool,
+        end: Option<End>,
     ) -> Result<Console, UnitError>;
 
     /// What this supervisor needs of the host.

@@ -21,6 +21,7 @@ mod door;
 mod error;
 mod exec;
 mod guests;
+mod journal;
 mod keeper;
 mod leader;
 mod litter;

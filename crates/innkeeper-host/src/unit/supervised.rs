@@ -21,11 +21,11 @@ use super::config::UnitConfig;
 use super::error::UnitError;
 use super::exec::{self, ExecSession};
 use super::guests::{Arrival, Guests, remove_run_dir};
-use super::keeper::{Ended, Keeper};
+use super::keeper::{End, Ended, Keeper};
 use super::leader::Leader;
 use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
-use super::{cgroup, checks, door, litter};
+use super::{cgroup, checks, door, journal, litter};
 use crate::facilities::{Console, Found, Resource, UnitSeen, Units};
 use crate::{FileErrorExt, HostError};
 
@@ -144,6 +144,20 @@ impl<K: Keeper> SupervisedUnits<K> {
             let (_told, _announced) = (ended.send(()), endings.send(guest));
         });
         receiver
+    }
+
+    /// Completes when the guest has no process, and none is about to be started.
+    fn end(&self, guest: &GuestName) -> End {
+        let (guest, starting) = (guest.clone(), Arc::clone(&self.starting));
+        let all = self.keeper.groups(&guest).all;
+        Box::pin(async move {
+            while starting.has(&guest) {
+                tokio::time::sleep(cgroup::PAUSE).await;
+            }
+            if let Err(error) = cgroup::emptied(&all).await {
+                tracing::warn!(%guest, %error, "cannot watch the guest's processes");
+            }
+        })
     }
 
     /// Takes up the connection of a guest that has processes. `None` when they end instead.
@@ -414,7 +428,7 @@ impl<K: Keeper> SupervisedUnits<K> {
 
 /// The end of a guest's console, as far as it can be had.
 pub(super) async fn tail(keeper: &impl Keeper, guest: &GuestName) -> Vec<String> {
-    let Ok(mut pieces) = keeper.console(guest, ERROR_LINES, false).await else {
+    let Ok(mut pieces) = keeper.console(guest, None, ERROR_LINES, None).await else {
         return Vec::new();
     };
     let mut bytes = Vec::new();
@@ -555,11 +569,16 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
 
     async fn console(
         &self,
-        guest: &GuestName,
+        guest: &Guest,
         lines: usize,
         follow: bool,
     ) -> Result<Console, HostError> {
-        Ok(self.keeper.console(guest, lines, follow).await?)
+        let end = follow.then(|| self.end(&guest.name));
+        let lifetime = journal::lifetime(guest);
+        let console = self
+            .keeper
+            .console(&guest.name, Some(&lifetime), lines, end);
+        Ok(console.await?)
     }
 
     async fn exec(

@@ -6,15 +6,13 @@
 //! when somebody stops it with `systemctl`, or the host shuts down.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName};
-use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -23,10 +21,10 @@ use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, UnitProxy};
 use super::cgroup::{Cgroups, PAUSE};
 use super::config::UnitConfig;
 use super::error::UnitError;
-use super::keeper::{Ended, Groups, Keeper};
+use super::journal::{self, Journal};
+use super::keeper::{End, Ended, Groups, Keeper};
 use super::{checks, nspawn};
 use crate::facilities::{Console, Found};
-use crate::{FileErrorExt, command};
 
 /// How often systemd is asked again whether it has noticed an end, [`PAUSE`] apart.
 const ATTEMPTS: u32 = 1000;
@@ -36,9 +34,6 @@ const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a process ended, as `waitid(2)` and systemd's `ExecMainCode` say it.
 const CLD_EXITED: i32 = 1;
-
-/// How much of the journal is read at a time.
-const PIECE: usize = 32 * 1024;
 
 /// How many lines of a guest's console the journal takes in which time: journald's own defaults.
 const LOG_BURST: u32 = 10_000;
@@ -166,6 +161,25 @@ impl Systemd {
         )))
     }
 
+    /// The id that systemd gave the unit's last start, while the unit is loaded.
+    async fn invocation(&self, guest: &GuestName) -> Result<Option<String>, UnitError> {
+        let Some(object) = self.object(guest).await? else {
+            return Ok(None);
+        };
+        let link = self.link().await?;
+        let id = async {
+            let unit = UnitProxy::new(&link.bus, object).await?;
+            unit.invocation_id().await
+        };
+        let id = present(id.await).map_err(on("look at a unit"))?;
+        let hex = |id: Vec<u8>| {
+            id.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        Ok(id.filter(|id| !id.is_empty()).map(hex))
+    }
+
     async fn status(link: &Link, object: &OwnedObjectPath) -> zbus::Result<Ended> {
         let unit = UnitProxy::new(&link.bus, object.clone()).await?;
         let service = ServiceProxy::new(&link.bus, object.clone()).await?;
@@ -260,6 +274,11 @@ impl Systemd {
             // own limit is.
             property("LogRateLimitIntervalUSec", LOG_INTERVAL_USEC.into()),
             property("LogRateLimitBurst", LOG_BURST.into()),
+            // The journal outlives the guest, and the unit's name is used again.
+            property(
+                "LogExtraFields",
+                vec![journal::extra_field(guest).into_bytes()].into(),
+            ),
         ]
         .into_iter()
         .collect()
@@ -388,34 +407,13 @@ impl Keeper for Systemd {
     async fn console(
         &self,
         guest: &GuestName,
+        lifetime: Option<&str>,
         lines: usize,
-        follow: bool,
+        end: Option<End>,
     ) -> Result<Console, UnitError> {
-        let mut journal = command::command("journalctl");
-        journal
-            .args(["--quiet", "--output=cat", "--no-pager", "--all"])
-            .arg(format!("--unit={}", self.unit(guest)))
-            .arg(format!("--lines={lines}"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        if follow {
-            journal.arg("--follow");
-        }
-        let mut child = journal
-            .spawn()
-            .map_err(|source| command::start_error("journalctl".as_ref(), source))?;
-        let output = child.stdout.take();
-        let output = output
-            .ok_or(std::io::ErrorKind::BrokenPipe)
-            .on("read", Path::new("journal"))?;
-        // The child is killed when nobody reads any more.
-        let pieces = stream::try_unfold((child, output), async |(child, mut output)| {
-            let mut piece = vec![0; PIECE];
-            let length = output.read(&mut piece).await?;
-            piece.truncate(length);
-            Ok((length > 0).then_some((piece, (child, output))))
-        });
-        Ok(pieces.boxed())
+        let invocation = self.invocation(guest).await?;
+        let journal = Journal::of(&self.unit(guest), lifetime, invocation.as_deref());
+        Ok(journal.read(lines, end))
     }
 
     fn check(&self) -> Vec<Check> {
@@ -434,6 +432,8 @@ impl Keeper for Systemd {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -1,7 +1,7 @@
 //! What people type, against a real daemon and real guests.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Output;
 
 use innkeeper_model::api::GuestView;
@@ -121,6 +121,40 @@ fn an_exec_whose_client_is_killed_ends_with_all_that_it_started() {
     let _next = sandbox.start();
     wait_until("only the detached one goes on", || sleepers() == 1);
     sandbox.client().destroy("web");
+}
+
+#[test]
+fn a_log_that_is_followed_ends_well_when_its_guest_stops_or_is_removed() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    client.create("web", &closure);
+    for end in ["stop", "destroy"] {
+        let mut follower = sandbox.spawn_program("agent", &["logs", "--follow", "web"]);
+        let mut followed = BufReader::new(follower.stdout.take().expect("piped"));
+        let mut first = String::new();
+        followed.read_line(&mut first).expect("a line");
+        let words = ["exec", "web", "--", "sh", "-c"];
+        let last = format!("echo {end} follows > /proc/1/fd/1");
+        fine(&sandbox.program("agent", &[words.as_slice(), &[last.as_str()]].concat(), b""));
+        fine(&sandbox.program("agent", &[end, "web"], b""));
+        let mut rest = String::new();
+        followed.read_to_string(&mut rest).expect("text");
+        assert!(rest.contains(&format!("{end} follows")), "{first}{rest}");
+        fine(&follower.wait_with_output().expect("it ends"));
+        if end == "stop" {
+            // A log of a guest that does not run has nothing to come.
+            let logs = sandbox.program("agent", &["logs", "--follow", "web"], b"");
+            assert!(fine(&logs).contains("stop follows"));
+            client.change("web", "start");
+        }
+    }
+    // The name has another guest now.
+    client.create("web", &closure);
+    let logs = fine(&sandbox.program("agent", &["logs", "web"], b""));
+    assert!(!logs.contains("destroy follows"), "{logs}");
+    client.destroy("web");
 }
 
 #[test]

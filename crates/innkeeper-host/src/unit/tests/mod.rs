@@ -368,10 +368,7 @@ async fn say(units: &Arc<dyn Units>, guest: &Guest, script: &str) -> String {
 }
 
 async fn console(units: &Arc<dyn Units>, guest: &Guest) -> String {
-    let mut pieces = units
-        .console(&guest.name, 1000, false)
-        .await
-        .expect("a log");
+    let mut pieces = units.console(guest, 1000, false).await.expect("a log");
     let mut text = Vec::new();
     while let Some(piece) = pieces.next().await {
         text.extend(piece.expect("a piece"));
@@ -381,7 +378,7 @@ async fn console(units: &Arc<dyn Units>, guest: &Guest) -> String {
 
 /// Waits for a line of the console, however long the machine takes.
 async fn said(units: &Arc<dyn Units>, guest: &Guest, line: &str) {
-    let mut pieces = units.console(&guest.name, 1000, true).await.expect("a log");
+    let mut pieces = units.console(guest, 1000, true).await.expect("a log");
     let mut text = String::new();
     while !text.contains(line) {
         let piece = pieces.next().await.expect("more").expect("a piece");
