@@ -28,8 +28,10 @@ use crate::{FileError, FileErrorExt};
 mod remove;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use remove::remove;
+pub use usage::{Usage, usage};
 
 /// Who owns a file on disk. The ids are the host's; [`crate::features::UserIds::on_disk`] translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

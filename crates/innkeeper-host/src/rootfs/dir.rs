@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, PoolReport, Verdict};
@@ -345,18 +346,30 @@ pub(super) fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
     Ok(())
 }
 
+/// Free inodes below which a new guest would soon have none. Its tree takes some hundred by itself.
+const MIN_FREE_INODES: u64 = 10_000;
+
+/// How long the trees are looked at to name the largest ones.
+const USAGE_TIME: Duration = Duration::from_secs(2);
+
+/// Checks bytes and inodes, and names the guests that use the most when they run short.
 fn check_space(config: &DirConfig) -> Check {
     let path = config.guests.display();
-    let (verdict, finding) = match free(config) {
+    let (verdict, finding) = match disk(config) {
         Err(error) => (Verdict::Broken, innkeeper_model::chain(&error)),
-        Ok(free) => {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            // Some file systems, such as btrfs, have no fixed number of inodes, and report none.
+            let inodes = (disk.f_files > 0).then_some(disk.f_favail);
             let verdict = match free {
-                free if free < config.min_free => Verdict::Broken,
+                free if free < config.min_free || inodes == Some(0) => Verdict::Broken,
                 free if free / 2 < config.min_free => Verdict::Warning,
+                _ if inodes.is_some_and(|free| free < MIN_FREE_INODES) => Verdict::Warning,
                 _ => Verdict::Ok,
             };
+            let inodes = inodes.map_or_else(String::new, |free| format!(" and {free} inodes"));
             let finding = format!(
-                "{path} has {} MiB left; a new guest or snapshot needs {} MiB",
+                "{path} has {} MiB{inodes} left; a new guest or snapshot needs {} MiB",
                 free >> 20,
                 config.min_free.div_ceil(1 << 20)
             );
@@ -368,8 +381,36 @@ fn check_space(config: &DirConfig) -> Check {
         verdict,
         finding,
         remedy: (verdict != Verdict::Ok).then(|| {
-            format!("Destroy guests and delete snapshots that are no longer needed, or free space on the disk that holds {path}.")
+            let largest = largest(config);
+            format!("Destroy guests and delete snapshots that are no longer needed, or free space on the disk that holds {path}.{largest}")
         }),
+    }
+}
+
+/// A sentence about the three guests that use the most, or nothing.
+fn largest(config: &DirConfig) -> String {
+    let deadline = Instant::now() + USAGE_TIME;
+    let guests = fs::read_dir(&config.guests).into_iter().flatten().flatten();
+    let mut found: Vec<_> = guests
+        .filter_map(|entry| {
+            let name: GuestName = entry.file_name().to_str()?.parse().ok()?;
+            Some((tree::usage(&entry.path(), deadline).ok()?, name))
+        })
+        .collect();
+    found.sort_by_key(|(usage, _)| std::cmp::Reverse((usage.bytes, usage.inodes)));
+    let shown: Vec<_> = found
+        .iter()
+        .take(3)
+        .map(|(usage, name)| {
+            let least = if usage.complete { "" } else { "at least " };
+            let (mebibytes, inodes) = (usage.bytes >> 20, usage.inodes);
+            format!("{name} ({least}{mebibytes} MiB in {inodes} files)")
+        })
+        .collect();
+    if shown.is_empty() {
+        String::new()
+    } else {
+        format!(" The largest guests: {}.", shown.join(", "))
     }
 }
 
@@ -622,7 +663,9 @@ mod tests {
         assert!(failure.message.contains("state/guests has "), "{failure}");
         assert!(failure.remedy.expect("a remedy").contains("agent list"));
         assert!(house.objects().await.is_empty());
-        assert_eq!(house.rootfs.check().await[0].verdict, Verdict::Broken);
+        let check = &house.rootfs.check().await[0];
+        assert_eq!(check.verdict, Verdict::Broken);
+        assert!(check.finding.contains(" inodes left"), "{check:?}");
         // A guest that is there starts all the same.
         let enough = House::new(UserIds::Mapped);
         enough.rootfs.ensure(&guest("web")).await.expect("makes");
@@ -630,10 +673,16 @@ mod tests {
             min_free: u64::MAX,
             ..(*enough.rootfs.config).clone()
         };
-        DirRootfs::new(config)
-            .ensure(&guest("web"))
-            .await
-            .expect("is there");
+        let nearly_full = DirRootfs::new(config);
+        nearly_full.ensure(&guest("web")).await.expect("is there");
+        let hog = enough.at("web/rootfs/hog");
+        fs::write(hog, vec![1; 3 << 20]).expect("written");
+        let remedy = nearly_full.check().await[0].remedy.clone();
+        let remedy = remedy.expect("a remedy");
+        assert!(
+            remedy.contains("The largest guests: web (3 MiB in "),
+            "{remedy}"
+        );
     }
 
     #[tokio::test]

@@ -231,7 +231,7 @@ fn unlock(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
 }
 
 /// Says which entry is left, and why.
-fn failed(path: &Path) -> impl Fn(Errno) -> FileError {
+pub(super) fn failed(path: &Path) -> impl Fn(Errno) -> FileError {
     move |errno| FileError {
         action: "remove",
         path: path.to_owned(),
