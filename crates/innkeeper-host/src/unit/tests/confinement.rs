@@ -123,6 +123,66 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
     units.remove(&guest.name).await.expect("removed");
 }
 
+/// The table in docs/security.md, "Commands from outside", row by row.
+#[tokio::test]
+async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_reaches_no_further() {
+    let Some(host) = Host::new(
+        "a_command_from_outside_differs_from_the_guests_own_as_documented_and_reaches_no_further",
+    )
+    .await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    let leader = boot(&units, &guest).await.leader.expect("alive");
+
+    // The same: every namespace, user and limit.
+    for kind in ["user", "mnt", "uts", "ipc", "net", "cgroup", "pid"] {
+        let own = fs::read_link(format!("/proc/{leader}/ns/{kind}")).expect("a namespace");
+        let of_command = say(&units, &guest, &format!("readlink /proc/self/ns/{kind}")).await;
+        assert_eq!(of_command, own.to_string_lossy(), "{kind}");
+        let ours = fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
+        assert_ne!(own, ours, "{kind}");
+    }
+    let map = fs::read_to_string(format!("/proc/{leader}/uid_map")).expect("a map");
+    assert_eq!(
+        say(&units, &guest, "cat /proc/self/uid_map").await,
+        map.trim()
+    );
+    let status = say(&units, &guest, "cat /proc/self/status").await;
+    let field = |name: &str| {
+        let value = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.expect("a field").trim().to_owned()
+    };
+    assert_eq!(field("NoNewPrivs"), proc_status(leader, "NoNewPrivs"));
+
+    // Different: capabilities over the guest's user namespace, and the filter of system calls.
+    let set = |text: String| u64::from_str_radix(&text, 16).expect("a mask");
+    let (own, of_command) = (set(proc_status(leader, "CapBnd")), set(field("CapBnd")));
+    assert_eq!(of_command & own, own, "it has what the guest's root has");
+    assert_ne!(of_command, own);
+    assert_eq!(proc_status(leader, "Seccomp"), "2");
+    assert_eq!(field("Seccomp"), proc_status(std::process::id(), "Seccomp"));
+
+    // What the additional capabilities would allow to the host's root is refused.
+    for forbidden in [
+        "mknod /device c 1 1",
+        "mknod /device b 7 0",
+        // busybox complains and returns 0.
+        "! date -s @$(date +%s) 2>&1 | grep -q 'not permitted'",
+        "echo 1 > /proc/sys/kernel/panic",
+        "echo h > /proc/sysrq-trigger",
+        "cat /proc/kcore",
+    ] {
+        let (status, out, _) = run(&units, &guest, &request(&["sh", "-c", forbidden])).await;
+        assert_ne!(status, 0, "{forbidden}: {out}");
+    }
+    units.remove(&guest.name).await.expect("removed");
+}
+
 #[tokio::test]
 async fn cgroups_of_version_one_are_enough() {
     let Some(mut host) = Host::new("cgroups_of_version_one_are_enough").await else {
