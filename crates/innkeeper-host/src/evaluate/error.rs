@@ -111,6 +111,9 @@ pub enum EvaluateError {
     /// A program that is needed does not run.
     #[error("cannot evaluate preview-config.nix")]
     Command(#[from] CommandError),
+    /// Nix's settings cannot be read.
+    #[error("cannot read the settings that Nix prints")]
+    Settings(#[source] serde_json::Error),
     /// A GC root or another file of ours.
     #[error(transparent)]
     File(#[from] FileError),
@@ -169,7 +172,7 @@ impl Explain for EvaluateError {
                 // Not a failed build: what Nix says has paths of the host.
                 other => other.code_or(Code::Internal),
             },
-            Self::Read { .. } => Code::Internal,
+            Self::Read { .. } | Self::Settings(_) => Code::Internal,
             Self::File(error) => error.code_or(Code::Internal),
             Self::Shared(error) => error.code(),
         }
@@ -204,6 +207,9 @@ impl Explain for EvaluateError {
                 "innkeeperd must be root and allowed to make namespaces and mounts.".to_owned()
             }
             Self::Import { source, .. } | Self::Command(source) => return source.remedy(),
+            Self::Settings(_) => {
+                "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
+            }
             Self::Read { .. } => return None,
             Self::File(error) => return error.remedy(),
             Self::Shared(error) => return error.remedy(),

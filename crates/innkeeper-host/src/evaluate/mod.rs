@@ -75,6 +75,7 @@ mod object;
 mod place;
 mod registry;
 mod roots;
+mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;

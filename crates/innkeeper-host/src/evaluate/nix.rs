@@ -2,7 +2,8 @@
 //!
 //! It runs without the daemon's environment. A derivation with a fixed output may ask for environment variables of
 //! the Nix that builds it (`impureEnvVars`), and the daemon's may hold what is nobody else's business; the
-//! configuration and the passwords for downloads in root's home directory are not for strangers either.
+//! configuration and the passwords for downloads in root's home directory are not for strangers either. Builds have a
+//! fixed list of settings: [`settings`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +14,8 @@ use innkeeper_model::{BuildProgress, StorePath};
 use tokio::process::Command;
 
 use super::base::SOURCE;
+use super::place::locate;
+use super::settings::{self, Settings};
 use super::{EvaluateError, text};
 use crate::CommandError;
 use crate::closure::NixConfig;
@@ -20,9 +23,12 @@ use crate::closure::nix::{DURABLE, NixError, sibling};
 use crate::closure::store;
 use crate::command::{command, run_command};
 
-/// The variables that Nix gets from the daemon: where programs are, and how a certain installation of Nix wants
-/// its store to be reached.
-const PASSED_ON: [&str; 4] = ["PATH", "NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+/// The variables that Nix gets from the daemon: how a certain installation of Nix wants its store to be reached.
+const PASSED_ON: [&str; 3] = ["NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+
+/// Where programs are, on NixOS and elsewhere. Nix itself is found in the daemon's own `PATH`.
+const PATH: &str =
+    "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// As many paths are given to one call; the kernel takes 2 MiB of arguments.
 const PATHS_AT_ONCE: usize = 2000;
@@ -110,7 +116,7 @@ impl<'a> Nix<'a> {
         let mut command = self.nix_store("--realise");
         command.args(derivations.iter().map(|path| path.as_str()));
         let config = NixConfig {
-            options: self.build_options(limit),
+            options: self.build_options(limit).await?,
             ..self.config.clone()
         };
         let answer = config
@@ -131,18 +137,27 @@ impl<'a> Nix<'a> {
             .collect())
     }
 
-    /// The configured options, and those that strangers' builds do not go without.
-    fn build_options(&self, limit: Duration) -> BTreeMap<String, String> {
-        let mut options = self.config.options.clone();
-        let seconds = limit.as_secs().max(1).to_string();
-        for (name, value) in [
-            ("sandbox", "true"),
-            ("sandbox-fallback", "false"),
-            ("timeout", &seconds),
-        ] {
-            options.insert(name.to_owned(), value.to_owned());
-        }
-        options
+    /// The settings of a build by strangers.
+    async fn build_options(
+        &self,
+        limit: Duration,
+    ) -> Result<BTreeMap<String, String>, EvaluateError> {
+        let mut options =
+            settings::for_previews(&self.host_settings().await?, &self.config.options);
+        options.insert("timeout".to_owned(), limit.as_secs().max(1).to_string());
+        Ok(options)
+    }
+
+    /// The settings of the host's Nix, with the configured options.
+    async fn host_settings(&self) -> Result<Settings, EvaluateError> {
+        let mut command = self.command(&self.config.program);
+        command
+            .args(["--extra-experimental-features", "nix-command"])
+            // Newer versions know it by this name too.
+            .args(["show-config", "--json"])
+            .args(self.options());
+        let answer = run_command(command, b"").await?;
+        serde_json::from_slice(&answer).map_err(EvaluateError::Settings)
     }
 
     fn nix_store(&self, operation: &str) -> Command {
@@ -152,8 +167,13 @@ impl<'a> Nix<'a> {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let mut command = command(program);
-        command.env_clear().env("HOME", &self.home);
+        // Looked up here, because the command has another PATH.
+        let found = locate(program);
+        let mut command = command(found.as_deref().unwrap_or(program));
+        command
+            .env_clear()
+            .env("HOME", &self.home)
+            .env("PATH", PATH);
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);

@@ -346,7 +346,7 @@ fn object_of(path: &Path) -> Option<PathBuf> {
 
 /// Where a program really is. Links to other folders are followed, since only the last of them will be there; a link
 /// beside its target is kept, since many programs are one that looks at its name.
-fn locate(program: &Path) -> Result<PathBuf, EvaluateError> {
+pub(super) fn locate(program: &Path) -> Result<PathBuf, EvaluateError> {
     let missing = || {
         let error = io::Error::from(io::ErrorKind::NotFound);
         start_error(program.as_os_str(), error)

@@ -14,6 +14,7 @@ use crate::command;
 
 mod attacks;
 mod results;
+mod settings;
 mod taken_over;
 
 /// A stand-in for nixpkgs, a secret, and a driver.

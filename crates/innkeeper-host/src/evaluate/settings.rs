@@ -1,0 +1,218 @@
+//! Nix's settings for builds of previews: a fixed list.
+//!
+//! Of the host's settings only those in [`KEPT`] apply. All others have Nix's own default, also those of versions that are
+//! newer than this list, except for what [`FIXED`] demands.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One setting, as `nix show-config --json` prints it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Setting {
+    value: Value,
+    #[serde(rename = "defaultValue", default)]
+    default: Value,
+}
+
+/// The settings of the host's Nix, by name.
+pub(super) type Settings = BTreeMap<String, Setting>;
+
+/// Settings of the host that apply: where substitutes come from and who must have signed them, the build users, and
+/// how many resources there are. None of them gives a build access to anything.
+const KEPT: [&str; 45] = [
+    "auto-allocate-uids",
+    "auto-optimise-store",
+    "build-dir",
+    "build-poll-interval",
+    "build-users-group",
+    "compress-build-log",
+    "connect-timeout",
+    "cores",
+    "download-attempts",
+    "download-buffer-size",
+    "download-speed",
+    "extra-platforms",
+    "fsync-metadata",
+    "fsync-store-paths",
+    "gc-reserved-space",
+    "http-connections",
+    "http2",
+    "id-count",
+    "keep-build-log",
+    "keep-derivations",
+    "keep-outputs",
+    "log-lines",
+    "max-build-log-size",
+    "max-free",
+    "max-jobs",
+    "max-silent-time",
+    "max-substitution-jobs",
+    "min-free",
+    "min-free-check-interval",
+    "narinfo-cache-negative-ttl",
+    "narinfo-cache-positive-ttl",
+    "preallocate-contents",
+    "sandbox-build-dir",
+    "sandbox-dev-shm-size",
+    "ssl-cert-file",
+    "stalled-download-timeout",
+    "start-id",
+    "store",
+    "substitute",
+    "substituters",
+    "system",
+    "system-features",
+    "trusted-public-keys",
+    "trusted-substituters",
+    "use-cgroups",
+];
+
+/// What builds of previews do not go without. Sent even where the client's value is the same, because a running Nix daemon
+/// may have read another one.
+const FIXED: [(&str, &str); 16] = [
+    ("access-tokens", ""),
+    ("allow-new-privileges", "false"),
+    // A remote machine may build without a sandbox.
+    ("builders", ""),
+    ("diff-hook", ""),
+    ("filter-syscalls", "true"),
+    ("impure-env", ""),
+    ("keep-failed", "false"),
+    ("netrc-file", "/dev/null"),
+    ("plugin-files", ""),
+    ("post-build-hook", ""),
+    ("pre-build-hook", ""),
+    ("require-sigs", "true"),
+    ("run-diff-hook", "false"),
+    ("sandbox", "true"),
+    ("sandbox-fallback", "false"),
+    ("secret-key-files", ""),
+];
+
+/// Experimental features that [`KEPT`] settings need.
+const FEATURES: [&str; 2] = ["auto-allocate-uids", "cgroups"];
+
+/// The options to give to Nix. `host` are its settings with the `configured` options.
+pub(super) fn for_previews(
+    host: &Settings,
+    configured: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut options: BTreeMap<_, _> = configured
+        .iter()
+        .filter(|(name, _)| KEPT.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    for (name, setting) in host {
+        let kept = KEPT.contains(&name.as_str());
+        if !kept && setting.value != setting.default {
+            options.insert(name.clone(), text(&setting.default));
+        }
+    }
+    for (name, value) in FIXED {
+        if host.contains_key(name) {
+            options.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    // Parts of what the host has.
+    let parts = |name: &str, keep: &dyn Fn(&str) -> bool| {
+        let all = host
+            .get(name)
+            .map_or(&[][..], |setting| words(&setting.value));
+        let all = all.iter().filter_map(Value::as_str);
+        all.filter(|word| keep(word)).collect::<Vec<_>>().join(" ")
+    };
+    let shell = |path: &str| path.split('=').next() == Some("/bin/sh");
+    for (name, value) in [
+        ("sandbox-paths", parts("sandbox-paths", &shell)),
+        // It would give builds a connection to the store.
+        (
+            "system-features",
+            parts("system-features", &|word| word != "recursive-nix"),
+        ),
+        (
+            "experimental-features",
+            parts("experimental-features", &|word| FEATURES.contains(&word)),
+        ),
+    ] {
+        if host.contains_key(name) {
+            options.insert(name.to_owned(), value);
+        }
+    }
+    options
+}
+
+fn words(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A value as Nix reads it in a configuration file.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(name, value)| format!("{name}={}", text(value)))
+            .collect::<Vec<_>>()
+            .join(" "),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_listed_settings_of_the_host_reach_a_build() {
+        let setting =
+            |value: Value, default: Value| json!({"value": value, "defaultValue": default});
+        let host = json!({
+            "access-tokens": setting(json!({"github.com": "secret"}), json!({})),
+            "cores": setting(json!(4), json!(0)),
+            "experimental-features": setting(json!(["cgroups", "recursive-nix"]), json!([])),
+            "netrc-file": setting(json!("/etc/nix/netrc"), json!("/etc/nix/netrc")),
+            "post-build-hook": setting(json!("/root/upload"), json!("")),
+            "sandbox": setting(json!(false), json!(true)),
+            "sandbox-paths": setting(json!(["/bin/sh=/nix/store/x/bin/sh", "/root/keys"]), json!([])),
+            "secret-key-files": setting(json!(["/root/key"]), json!([])),
+            "substituters": setting(json!(["https://cache"]), json!([])),
+            "system-features": setting(json!(["kvm", "recursive-nix"]), json!([])),
+            "a-setting-of-tomorrow": setting(json!(["/root/secret"]), json!(["a", "b"])),
+            "another": setting(json!(true), json!(false)),
+            "as-usual": setting(json!(1), json!(1)),
+        });
+        let host = serde_json::from_value(host).expect("settings");
+        let configured = [
+            ("netrc-file", "/root/netrc"),
+            ("substituters", "https://cache"),
+        ];
+        let configured = configured.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let options = for_previews(&host, &configured.into());
+        let options: Vec<_> = options
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            options,
+            [
+                ("a-setting-of-tomorrow", "a b"),
+                ("access-tokens", ""),
+                ("another", "false"),
+                ("experimental-features", "cgroups"),
+                ("netrc-file", "/dev/null"),
+                ("post-build-hook", ""),
+                ("sandbox", "true"),
+                ("sandbox-paths", "/bin/sh=/nix/store/x/bin/sh"),
+                ("secret-key-files", ""),
+                ("substituters", "https://cache"),
+                ("system-features", "kvm"),
+            ]
+        );
+    }
+}
