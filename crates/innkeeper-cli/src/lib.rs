@@ -11,6 +11,7 @@
 //! | `follow`, `progress` | an operation from its acceptance to its end |
 //! | `settle` | a preview from what was asked of it until it stays as it is |
 //! | `output`, `describe`, `table`, `checks`, `log` | everything that is printed |
+//! | `escape` | what a terminal must not execute |
 //! | `failure`, `suggest` | errors, exit codes, hints |
 //! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | what single commands need |
 //!
@@ -24,6 +25,7 @@ mod client;
 mod commands;
 mod confirm;
 mod describe;
+mod escape;
 mod events;
 mod failure;
 mod follow;

@@ -30,14 +30,16 @@ impl Excerpt {
 /// Prints a log as it comes: its bytes for people, a value for each line for programs.
 pub(crate) async fn print(cx: &Context, mut body: Incoming) -> Status {
     let mut unfinished = Vec::new();
+    let mut escaper = cx.output.escaper();
     while let Some(piece) = next_piece(&cx.client, &mut body).await? {
         if cx.output.is_json() {
             unfinished.extend_from_slice(&piece);
             print_lines(cx, &mut unfinished)?;
         } else {
-            cx.output.bytes(&piece)?;
+            cx.output.piece(&mut escaper, Some(&piece))?;
         }
     }
+    cx.output.piece(&mut escaper, None)?;
     if !unfinished.is_empty() {
         print_line(cx, &unfinished)?;
     }

@@ -5,13 +5,14 @@
 //! on standard error. Colours appear on terminals only, and never with `NO_COLOR` (anstream sees to it).
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::builder::styling::{AnsiColor, Style};
 use innkeeper_model::Failure;
 use serde::Serialize;
 
 use crate::describe::plain;
+use crate::escape::{Escaper, for_terminal};
 use crate::failure::CommandError;
 
 /// Where a command prints.
@@ -66,7 +67,8 @@ impl Output {
         if self.is_silent() {
             return Ok(());
         }
-        self.text(format_args!("{style}{label}{style:#} {text}\n"))
+        let text = on_stdout(text);
+        self.styled(format_args!("{style}{label}{style:#} {text}\n"))
     }
 
     /// One finding of a report for people: its label, its text, its hint.
@@ -81,22 +83,44 @@ impl Output {
             Finding::Doubtful => (YELLOW, "[WARN]"),
             Finding::Bad => (RED, "[BROKEN]"),
         };
-        self.text(format_args!("{style}{label}{style:#} {text}\n"))?;
+        let text = on_stdout(text);
+        self.styled(format_args!("{style}{label}{style:#} {text}\n"))?;
         hint.map_or(Ok(()), |hint| {
             self.text(format_args!("{INDENT}Hint: {}\n", indented(hint)))
         })
     }
 
-    /// Text for people as it stands.
+    /// Text for people.
     pub(crate) fn text(&self, text: impl Display) -> Result<(), CommandError> {
+        self.raw(on_stdout(text).as_bytes())
+    }
+
+    /// Text with our own colours, in which everything else is escaped already.
+    fn styled(&self, text: impl Display) -> Result<(), CommandError> {
         let mut stdout = anstream::stdout().lock();
         write!(stdout, "{text}")
             .and_then(|()| stdout.flush())
             .map_err(CommandError::Output)
     }
 
-    /// Bytes as they are.
-    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
+    /// An escaper for standard output.
+    pub(crate) fn escaper(&self) -> Escaper {
+        Escaper::new(io::stdout().is_terminal())
+    }
+
+    /// A piece of a guest's output; its end when there is none.
+    pub(crate) fn piece(
+        &self,
+        escaper: &mut Escaper,
+        piece: Option<&[u8]>,
+    ) -> Result<(), CommandError> {
+        self.raw(&match piece {
+            Some(piece) => escaper.piece(piece),
+            None => escaper.end(),
+        })
+    }
+
+    fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut stdout = io::stdout().lock();
         stdout
             .write_all(bytes)
@@ -106,10 +130,9 @@ impl Output {
 
     /// A value on one line.
     pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CommandError> {
-        let mut line = serde_json::to_vec(value)
+        let line = serde_json::to_string(value)
             .map_err(|error| CommandError::Output(io::Error::from(error)))?;
-        line.push(b'\n');
-        self.bytes(&line)
+        self.text(format_args!("{line}\n"))
     }
 
     /// What was asked for: the value for programs, the words for people.
@@ -130,9 +153,14 @@ impl Output {
         let mut stderr = anstream::stderr().lock();
         if self.json {
             let json = serde_json::to_string(failure).unwrap_or_else(|_| failure.message.clone());
-            writeln!(stderr, "{json}").ok();
+            writeln!(stderr, "{}", on_stderr(json)).ok();
         } else {
-            write!(stderr, "{}", for_people(failure)).ok();
+            write!(
+                stderr,
+                "{}",
+                for_people(failure, io::stderr().is_terminal())
+            )
+            .ok();
         }
     }
 
@@ -140,7 +168,7 @@ impl Output {
     /// line.
     pub(crate) fn ask(&self, question: &str) {
         let mut stderr = anstream::stderr().lock();
-        write!(stderr, "{question}").ok();
+        write!(stderr, "{}", on_stderr(question)).ok();
         stderr.flush().ok();
     }
 
@@ -148,8 +176,10 @@ impl Output {
     pub(crate) fn note(&self, text: &str) {
         let mut stderr = anstream::stderr().lock();
         if self.json {
-            writeln!(stderr, "{}", serde_json::json!({ "note": text })).ok();
+            let json = serde_json::json!({ "note": text });
+            writeln!(stderr, "{}", on_stderr(json)).ok();
         } else {
+            let text = on_stderr(text);
             writeln!(stderr, "{CYAN}[INFO]{CYAN:#} {text}").ok();
         }
     }
@@ -163,8 +193,26 @@ pub(crate) enum Finding {
     Bad,
 }
 
+/// The text as standard output may show it.
+fn on_stdout(text: impl Display) -> String {
+    shown(&text.to_string(), io::stdout().is_terminal())
+}
+
+/// The text as standard error may show it.
+fn on_stderr(text: impl Display) -> String {
+    shown(&text.to_string(), io::stderr().is_terminal())
+}
+
+fn shown(text: &str, terminal: bool) -> String {
+    match terminal {
+        true => for_terminal(text),
+        false => text.to_owned(),
+    }
+}
+
 /// The lines of a failure: what, what to do, and the end of the log that shows the cause.
-fn for_people(failure: &Failure) -> String {
+fn for_people(failure: &Failure, terminal: bool) -> String {
+    let plain = |text: &str| shown(&plain(text), terminal);
     let message = plain(&failure.message);
     let mut text = format!("{RED}[ERROR]{RED:#} {}\n", indented(&message));
     if let Some(remedy) = &failure.remedy {
@@ -193,7 +241,7 @@ mod tests {
         let mut failure =
             Failure::new(Code::BuildFailed, "cannot build x\nat all").with_remedy("Repair x.");
         failure.log = (1..=30).map(|n| format!("line {n}\r")).collect();
-        let text = plain(&for_people(&failure));
+        let text = plain(&for_people(&failure, true));
         assert!(
             text.starts_with(
                 "[ERROR] cannot build x\n        at all\n        Hint: Repair x.\n        | line 6\n"

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use innkeeper_model::EventKind;
 
 use crate::describe::{self, sentence};
+use crate::escape::for_terminal;
 use crate::failure::CommandError;
 use crate::output::Output;
 
@@ -74,7 +75,10 @@ impl<'a> Progress<'a> {
                     let text = sentence(&describe::event(kind));
                     spinner.suspend(|| self.output.info(text))?;
                 }
-                _ => spinner.set_message(format!("{}: {}", self.label, describe::event(kind))),
+                _ => {
+                    let text = format!("{}: {}", self.label, describe::event(kind));
+                    spinner.set_message(for_terminal(&text));
+                }
             },
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use innkeeper_host::facilities::Console;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{Event, EventKind, GuestName, Want};
@@ -23,6 +23,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How many events are read for each line that is wanted: the steps of the guest's operations are among them. If
 /// that is too few, the log is shorter.
 const EVENTS_FOR_A_NOTE: usize = 10;
+
+/// How long the guest may take to print the end of its journal.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many bytes of output count as a line when it does not end: journald splits longer ones (LineMax).
+const LONGEST_LINE: usize = 48 * 1024;
 
 impl Inner {
     /// Adds a line to the preview's log.
@@ -100,6 +106,9 @@ impl Inner {
             )),
         };
         if !follow {
+            // The guest's own journalctl wrote this: it may be anything, and need not end.
+            let journal =
+                first_lines(journal, lines).take_until(tokio::time::sleep(JOURNAL_TIMEOUT));
             return Ok(Box::pin(notes.chain(journal)));
         }
         let later = Later {
@@ -151,6 +160,35 @@ impl Later {
     }
 }
 
+/// The first lines of a stream, which is dropped after them.
+fn first_lines(log: Console, lines: usize) -> impl Stream<Item = <Console as Stream>::Item> {
+    let bytes = lines.saturating_mul(LONGEST_LINE);
+    stream::unfold((log, lines, bytes), |(mut log, lines, bytes)| async move {
+        if lines == 0 || bytes == 0 {
+            return None;
+        }
+        let mut piece = match log.next().await? {
+            Ok(piece) => piece,
+            Err(error) => return Some((Err(error), (log, 0, 0))),
+        };
+        piece.truncate(bytes);
+        let mut ends = (1..)
+            .zip(&piece)
+            .filter(|(_, byte)| **byte == b'\n')
+            .map(|(end, _)| end);
+        let last = ends.nth(lines - 1);
+        let lines = match last {
+            Some(end) => {
+                piece.truncate(end);
+                0
+            }
+            None => lines - piece.iter().filter(|byte| **byte == b'\n').count(),
+        };
+        let bytes = bytes - piece.len();
+        Some((Ok(piece), (log, lines, bytes)))
+    })
+}
+
 /// What an event says in the log.
 fn line(event: &Event) -> Option<String> {
     match &event.kind {
@@ -162,4 +200,24 @@ fn line(event: &Event) -> Option<String> {
 
 fn bytes(line: &str) -> Vec<u8> {
     format!("{line}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shown(lines: usize, piece: &'static [u8]) -> Vec<u8> {
+        let endless = stream::repeat_with(move || Ok(piece.to_vec()));
+        let pieces = first_lines(Box::pin(endless), lines);
+        let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
+        pieces.concat()
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_writes_for_ever_is_cut_off() {
+        assert_eq!(shown(3, b"one\ntwo\nthr").await, b"one\ntwo\nthrone\n");
+        assert_eq!(shown(2, b"y\n").await, b"y\ny\n");
+        assert_eq!(shown(2, &[b'x'; 1000]).await.len(), 2 * LONGEST_LINE);
+        assert_eq!(shown(0, b"y\n").await, b"");
+    }
 }

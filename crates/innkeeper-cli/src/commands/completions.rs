@@ -38,7 +38,7 @@ impl Completions {
         let name = command.get_name().to_owned();
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, name, &mut script);
-        cx.output.bytes(&script)?;
+        cx.output.text(String::from_utf8_lossy(&script))?;
         Ok(0)
     }
 }

@@ -1,6 +1,6 @@
 //! `agent exec`.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use clap::Args;
 use innkeeper_model::api::{ExecRequest, exec};
@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Context;
 use crate::arguments::Variable;
 use crate::client::{Upgraded, guest_path};
+use crate::escape::Escaper;
 use crate::failure::{CommandError, Status, not_understood};
 use crate::frames;
 use crate::suggest::suggest;
@@ -118,15 +119,19 @@ impl ExecOptions {
 /// Passes everything on in both directions until the command ends.
 async fn session(reader: ReadHalf<Upgraded>, writer: WriteHalf<Upgraded>, tty: bool) -> Status {
     tokio::select! {
-        status = receive(reader) => status,
+        status = receive(reader, tty) => status,
         never = send(writer, tty) => match never {},
     }
 }
 
 /// Passes on the command's output and returns its exit status.
-async fn receive(mut reader: ReadHalf<Upgraded>) -> Status {
+///
+/// A command that was given the caller's terminal draws on it; the output of any other is escaped on a terminal.
+async fn receive(mut reader: ReadHalf<Upgraded>, tty: bool) -> Status {
     let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
+    let mut escape_output = Escaper::new(!tty && io::stdout().is_terminal());
+    let mut escape_errors = Escaper::new(!tty && io::stderr().is_terminal());
     let mut body = Vec::new();
     loop {
         match frames::read(&mut reader, &mut body)
@@ -134,13 +139,16 @@ async fn receive(mut reader: ReadHalf<Upgraded>) -> Status {
             .map_err(|error| cut_off(&error))?
         {
             exec::STDOUT => {
-                write_all(&mut stdout, &body)
+                write_all(&mut stdout, &escape_output.piece(&body))
                     .await
                     .map_err(CommandError::Output)?;
             }
             // Nobody may read it; the command goes on.
-            exec::STDERR => drop(write_all(&mut stderr, &body).await),
+            exec::STDERR => drop(write_all(&mut stderr, &escape_errors.piece(&body)).await),
             exec::EXIT => {
+                let rest = write_all(&mut stdout, &escape_output.end()).await;
+                rest.map_err(CommandError::Output)?;
+                drop(write_all(&mut stderr, &escape_errors.end()).await);
                 let status = <[u8; 4]>::try_from(body.as_slice()).map(i32::from_be_bytes);
                 let status =
                     status.map_err(|_| not_understood("an exit status of another size"))?;

@@ -10,6 +10,7 @@ mod deliveries;
 mod destroy;
 mod doctor;
 mod errors;
+mod escape;
 mod events;
 mod exec;
 mod fake;

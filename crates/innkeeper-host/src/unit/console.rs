@@ -27,6 +27,11 @@ pub(super) async fn read(path: &Path, lines: usize, end: Option<End>) -> io::Res
     let mut current = File::open(path).await?;
     let (start, found) = last_lines(&mut current, lines).await?;
     current.seek(SeekFrom::Start(start)).await?;
+    // A guest that goes on writing must not keep a log that is not followed from ending.
+    let left = match end.is_some() {
+        true => u64::MAX,
+        false => current.metadata().await?.len().saturating_sub(start),
+    };
     let mut files = vec![current];
     if found < lines {
         match File::open(former(path)).await {
@@ -44,6 +49,7 @@ pub(super) async fn read(path: &Path, lines: usize, end: Option<End>) -> io::Res
         files,
         end,
         has_ended: false,
+        left,
     };
     Ok(stream::try_unfold(reader, Reader::next).boxed())
 }
@@ -55,17 +61,26 @@ struct Reader {
     /// Completes when nothing more will be written. `None` for a log that is not followed.
     end: Option<End>,
     has_ended: bool,
+    /// How much of the current file is still to be read.
+    left: u64,
 }
 
 impl Reader {
     async fn next(mut self) -> io::Result<Option<(Vec<u8>, Self)>> {
         let mut piece = vec![0; PIECE];
         loop {
+            let limit = match self.files.len() {
+                1 => PIECE.min(usize::try_from(self.left).unwrap_or(PIECE)),
+                _ => PIECE,
+            };
             let Some(file) = self.files.last_mut() else {
                 return Ok(None);
             };
-            let length = file.read(&mut piece).await?;
+            let length = file.read(&mut piece[..limit]).await?;
             if length > 0 {
+                if self.files.len() == 1 && self.end.is_none() {
+                    self.left -= u64::try_from(length).unwrap_or(self.left);
+                }
                 piece.truncate(length);
                 return Ok(Some((piece, self)));
             }
@@ -179,6 +194,17 @@ mod tests {
         fs::write(&path, "").expect("written");
         assert_eq!(text(&path, 1).await, "two\n");
         assert!(read(&dir.path().join("none"), 1, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_goes_on_writing_adds_no_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("console.log");
+        fs::write(&path, "one\ntwo\n").expect("written");
+        let pieces = read(&path, 1, None).await.expect("a log");
+        fs::write(&path, "one\ntwo\nthree\n").expect("written");
+        let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
+        assert_eq!(pieces.concat(), b"two\n");
     }
 
     #[tokio::test]
