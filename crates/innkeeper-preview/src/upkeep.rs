@@ -6,6 +6,7 @@ use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Found, Resource};
 use innkeeper_model::api::{Check, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, chain};
+use innkeeper_store::PreviewWant;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::PreviewError;
@@ -25,6 +26,7 @@ impl Previews {
         }
         checks.push(inner.check_github().await);
         checks.extend(inner.check_repositories().await);
+        checks.extend(inner.check_removals().await);
         checks
     }
 
@@ -116,6 +118,31 @@ impl Inner {
             orphans.push(orphan("evaluation", key.to_string(), removed));
         }
         Ok(orphans)
+    }
+
+    /// Removals that failed and are retried, each with its cause.
+    async fn check_removals(&self) -> Vec<Check> {
+        let broken = |subject: String, finding: String, remedy: Option<String>| Check {
+            subject,
+            verdict: Verdict::Broken,
+            finding,
+            remedy,
+        };
+        let previews = match self.store.previews().await {
+            Ok(previews) => previews,
+            Err(error) => {
+                return vec![broken("previews".to_owned(), chain(&error), error.remedy())];
+            }
+        };
+        let failed = previews
+            .into_iter()
+            .filter(|preview| preview.want == PreviewWant::Absent)
+            .filter_map(|preview| Some((preview.record.slug, preview.record.fault?)));
+        let check = |(slug, fault): (GuestName, Failure)| {
+            let finding = format!("not removed yet, retrying: {fault}");
+            broken(format!("preview {slug}"), finding, fault.remedy)
+        };
+        failed.map(check).collect()
     }
 
     async fn check_github(&self) -> Check {

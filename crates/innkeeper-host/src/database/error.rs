@@ -83,6 +83,20 @@ pub struct PostgresError {
     pub(super) code: Option<SqlState>,
     /// Whether it was the kernel that refused.
     is_io: bool,
+    /// Whether there was no answer in time.
+    is_timeout: bool,
+}
+
+impl PostgresError {
+    /// No answer within `limit`.
+    pub(super) fn timeout(limit: std::time::Duration) -> Self {
+        Self {
+            said: format!("PostgreSQL does not respond: no answer within {limit:?}"),
+            code: None,
+            is_io: false,
+            is_timeout: true,
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for PostgresError {
@@ -100,6 +114,7 @@ impl From<tokio_postgres::Error> for PostgresError {
             said,
             code: error.code().cloned(),
             is_io,
+            is_timeout: false,
         }
     }
 }
@@ -118,6 +133,9 @@ impl Explain for DatabaseError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::File(error) => return error.remedy(),
+            Self::Connect { source, .. } | Self::Statement { source, .. } if source.is_timeout => {
+                "See what PostgreSQL is doing (`systemctl status postgresql`, `journalctl -u postgresql`), then restart it (`systemctl restart postgresql`).".to_owned()
+            }
             Self::Connect { role, source, .. } => {
                 if source.is_io {
                     "Start PostgreSQL (`systemctl start postgresql`) and see that its socket is where Innkeeper's configuration says.".to_owned()

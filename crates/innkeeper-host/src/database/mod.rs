@@ -62,6 +62,7 @@ mod check;
 mod error;
 mod ownership;
 mod password;
+mod removal;
 mod session;
 mod sql;
 
@@ -197,7 +198,7 @@ impl PostgresDatabases {
         let password = blocking(move || Ok::<_, DatabaseError>(passwords.ensure(&whose)?)).await?;
         self.make_role(&session, slug, &name, &password).await?;
         if anew {
-            drop_database(&session, slug, &name).await?;
+            self.drop_database(&session, slug, &name).await?;
         }
         self.make_database(&session, spec, &name).await?;
         Ok(DatabaseAccess {
@@ -214,8 +215,7 @@ impl PostgresDatabases {
         let mut key = [0; 8];
         key.copy_from_slice(&hash[..8]);
         let key = i64::from_be_bytes(key);
-        let lock = "SELECT pg_advisory_lock($1)";
-        session.row("lock", name, lock, &[&key]).await?;
+        session.lock(name, key).await?;
         Ok(session)
     }
 
@@ -266,6 +266,9 @@ impl PostgresDatabases {
         name: &str,
     ) -> Result<(), DatabaseError> {
         let DatabaseSpec { slug, template } = spec;
+        if removal::is_invalid(session, name).await? {
+            self.drop_database(session, slug, name).await?;
+        }
         match owner_of_database(session, name).await? {
             Owner::Stranger => return Err(foreign("database", name)),
             Owner::Us if is_complete(session, slug, name).await? => return Ok(()),
@@ -273,8 +276,12 @@ impl PostgresDatabases {
             Owner::Nobody => create_database(session, name, template.as_deref()).await?,
         }
         let database = identifier(name);
-        let revoke = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
-        session.run("close database", name, &revoke).await?;
+        // An interrupted removal leaves the database closed to every connection.
+        let close = format!(
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+             ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT 0"
+        );
+        session.run("close database", name, &close).await?;
         if template.is_some() {
             ownership::take(&self.session(name).await?, name).await?;
         }
@@ -286,33 +293,6 @@ impl PostgresDatabases {
              COMMIT"
         );
         session.run("open database", name, &open).await
-    }
-
-    async fn unmake(&self, slug: &GuestName) -> Result<(), DatabaseError> {
-        let _place = self.places.acquire().await;
-        let name = sql::name_of(slug);
-        let session = self.lock(&name).await?;
-        if owner_of_role(&session, slug, &name).await? == Owner::Us {
-            if owner_of_database(&session, &name).await? == Owner::Us {
-                drop_database(&session, slug, &name).await?;
-            }
-            self.drop_role(&session, &name).await?;
-        }
-        let (passwords, slug) = (self.passwords.clone(), slug.clone());
-        blocking(move || Ok(passwords.remove(&slug)?)).await
-    }
-
-    /// Drops a role of ours. Another preview may have given it rights to what is its own, without its
-    /// knowledge, and a role that has rights anywhere cannot be dropped: they are taken away first.
-    async fn drop_role(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
-        let role = identifier(name);
-        let disown = format!("DROP OWNED BY {role}");
-        for database in databases_with_rights_of(session, name).await? {
-            let inside = self.session(&database).await?;
-            inside.run("take rights from role", name, &disown).await?;
-        }
-        let drop = format!("DROP ROLE {role}");
-        session.run("drop role", name, &drop).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, DatabaseError> {
@@ -356,27 +336,6 @@ impl PostgresDatabases {
     }
 }
 
-/// The databases in which a role has rights. Rights to databases themselves can be taken away from anywhere.
-///
-/// Databases that are no preview's are left out when the role owns something in them: that was not given by
-/// a preview, and the server's owner is told of it when the role is dropped.
-async fn databases_with_rights_of(
-    session: &Session,
-    name: &str,
-) -> Result<Vec<String>, DatabaseError> {
-    let sql = "SELECT datname FROM pg_shdepend \
-               JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database ON pg_database.oid = dbid \
-               OR dbid = 0 AND datname = current_database() \
-               WHERE refclassid = 'pg_authid'::regclass AND rolname = $1 AND datallowconn \
-               GROUP BY datname, datdba \
-               HAVING starts_with(shobj_description(datdba, 'pg_authid'), $2) \
-               OR bool_and(dbid = 0 OR deptype <> 'o')";
-    let rows = session
-        .rows("look for rights of role", name, sql, &[&name, &sql::MARK])
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
 /// Whose role has this name, by the comment that it has.
 async fn owner_of_role(
     session: &Session,
@@ -413,8 +372,8 @@ async fn is_complete(
     slug: &GuestName,
     name: &str,
 ) -> Result<bool, DatabaseError> {
-    let sql =
-        "SELECT shobj_description(oid, 'pg_database') = $2 FROM pg_database WHERE datname = $1";
+    let sql = "SELECT shobj_description(oid, 'pg_database') = $2 AND datallowconn \
+               FROM pg_database WHERE datname = $1";
     let mark = sql::mark(slug);
     let row = session
         .row("look at database", name, sql, &[&name, &mark])
@@ -445,30 +404,6 @@ async fn create_database(
             _ => error,
         }
     })
-}
-
-/// Drops the database of a role of ours, whoever is connected to it.
-async fn drop_database(
-    session: &Session,
-    slug: &GuestName,
-    name: &str,
-) -> Result<(), DatabaseError> {
-    match owner_of_database(session, name).await? {
-        Owner::Nobody => return Ok(()),
-        Owner::Stranger => return Err(foreign("database", name)),
-        Owner::Us => {}
-    }
-    tracing::info!(
-        preview = slug.as_str(),
-        database = name,
-        "the database is dropped"
-    );
-    let database = identifier(name);
-    // Its owner may have made a template of it, and templates cannot be dropped.
-    let plain = format!("ALTER DATABASE {database} IS_TEMPLATE false");
-    session.run("change database", name, &plain).await?;
-    let drop = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
-    session.run("drop database", name, &drop).await
 }
 
 fn foreign(kind: &'static str, name: &str) -> DatabaseError {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
@@ -9,14 +10,20 @@ use tokio_postgres::{Client, NoTls, Row};
 use super::error::{DatabaseError, PostgresError};
 use super::{Fuse, PostgresConfig};
 
-/// How long PostgreSQL may take to let us in.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long connecting may take, including PostgreSQL's answer: a stopped server still accepts connections.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a query of catalogues may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a statement may take; copies of large templates are the slowest. Also bounds the wait for a lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// What holds for each connection, whatever a database says: its owner may have set anything for it, and
 /// whatever is in it must not be found before the system's own. Nothing of ours goes into the server's log,
-/// and nothing of ours is cut off by a limit that is meant for others.
+/// and nothing of ours is cut off by a limit that is meant for others. Waiting for a lock has a limit of its own.
 const OPTIONS: &str = "-c search_path=pg_catalog -c log_statement=none -c log_min_error_statement=panic \
-     -c log_min_duration_statement=-1 -c statement_timeout=0 -c lock_timeout=0 \
+     -c log_min_duration_statement=-1 -c statement_timeout=0 -c lock_timeout=60s -c role=none \
      -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c client_min_messages=warning";
 
 /// A connection. It ends when this is dropped, and with it the locks that it holds.
@@ -32,22 +39,24 @@ impl Session {
         database: &str,
         fuse: Fuse,
     ) -> Result<Self, DatabaseError> {
-        let (client, connection) = tokio_postgres::Config::new()
+        let failed = |source| DatabaseError::Connect {
+            socket_dir: config.socket_dir.clone(),
+            port: config.port,
+            role: config.role.clone(),
+            source,
+        };
+        let mut settings = tokio_postgres::Config::new();
+        settings
             .host_path(&config.socket_dir)
             .port(config.port)
             .user(&config.role)
             .dbname(database)
             .application_name("innkeeperd")
-            .options(OPTIONS)
-            .connect_timeout(PATIENCE)
-            .connect(NoTls)
+            .options(OPTIONS);
+        let (client, connection) = timeout(CONNECT_TIMEOUT, settings.connect(NoTls))
             .await
-            .map_err(|error| DatabaseError::Connect {
-                socket_dir: config.socket_dir.clone(),
-                port: config.port,
-                role: config.role.clone(),
-                source: error.into(),
-            })?;
+            .map_err(|_| failed(PostgresError::timeout(CONNECT_TIMEOUT)))?
+            .map_err(|error| failed(error.into()))?;
         // Its failures show in the statements; it ends with the client.
         tokio::spawn(connection);
         Ok(Self { client, fuse })
@@ -61,8 +70,14 @@ impl Session {
         sql: &str,
     ) -> Result<(), DatabaseError> {
         self.fuse.burn()?;
-        let outcome = self.client.batch_execute(sql).await;
-        outcome.map_err(|error| failed(action, name, error))
+        let run = self.client.batch_execute(sql);
+        within(STATEMENT_TIMEOUT, action, name, run).await
+    }
+
+    /// The process id of this session on the server.
+    pub(super) async fn backend(&self, name: &str) -> Result<i32, DatabaseError> {
+        let row = self.row("identify session for", name, "SELECT pg_backend_pid()", &[]);
+        Ok(row.await?.map_or(0, |row| row.get(0)))
     }
 
     /// Asks for rows.
@@ -73,8 +88,8 @@ impl Session {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, DatabaseError> {
-        let rows = self.client.query(sql, parameters).await;
-        rows.map_err(|error| failed(action, name, error))
+        let rows = self.client.query(sql, parameters);
+        within(QUERY_TIMEOUT, action, name, rows).await
     }
 
     /// Asks for at most one row.
@@ -85,17 +100,34 @@ impl Session {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, DatabaseError> {
-        let row = self.client.query_opt(sql, parameters).await;
-        row.map_err(|error| failed(action, name, error))
+        let row = self.client.query_opt(sql, parameters);
+        within(QUERY_TIMEOUT, action, name, row).await
+    }
+
+    /// Waits for an advisory lock, which ends with the session.
+    pub(super) async fn lock(&self, name: &str, key: i64) -> Result<(), DatabaseError> {
+        let sql = "SELECT pg_advisory_lock($1)";
+        let lock = async { self.client.query_opt(sql, &[&key]).await };
+        within(STATEMENT_TIMEOUT, "lock", name, lock).await?;
+        Ok(())
     }
 }
 
-fn failed(action: &'static str, name: &str, error: tokio_postgres::Error) -> DatabaseError {
-    DatabaseError::Statement {
+async fn within<T>(
+    limit: Duration,
+    action: &'static str,
+    name: &str,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DatabaseError> {
+    let outcome = match timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(PostgresError::from),
+        Err(_) => Err(PostgresError::timeout(limit)),
+    };
+    outcome.map_err(|source| DatabaseError::Statement {
         action,
         name: name.to_owned(),
-        source: PostgresError::from(error),
-    }
+        source,
+    })
 }
 
 impl DatabaseError {

@@ -63,5 +63,14 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
         ]
     };
     let header = ["SLUG", "STATUS", "BRANCH", "URL", "COMMIT", "REPOSITORY"];
-    table(header, previews.iter().map(row).collect())
+    let mut text = table(header, previews.iter().map(row).collect());
+    // A removal is retried until it succeeds; its cause would otherwise stay unseen.
+    for view in previews {
+        let preview = &view.preview;
+        if let (PreviewState::Closing, Some(fault)) = (preview.state, &preview.fault) {
+            let (slug, fault) = (&preview.slug, plain(&fault.to_string()));
+            text.push_str(&format!("{slug} is not removed yet: {fault}\n"));
+        }
+    }
+    text
 }

@@ -1,6 +1,7 @@
 use axum::Router;
 use innkeeper_model::GuestState;
 use innkeeper_model::preview::{BranchName, PreviewState, PreviewView};
+use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, answer};
@@ -51,4 +52,17 @@ fn programs_get_the_views() {
 fn no_previews_are_said_so() {
     assert_eq!(with(&[]).preview(&["list"]).ok(), "(no previews)\n");
     assert_eq!(with(&[]).preview(&["list", "--json"]).ok(), "[]\n");
+}
+
+#[test]
+fn a_removal_that_fails_is_listed_with_its_cause() {
+    let mut closing = preview("web-7", PreviewState::Closing);
+    let cause = "cannot drop database 'preview_web_7'";
+    closing.preview.fault = Some(Failure::new(Code::DatabaseFailed, cause));
+    let stdout = with(&[closing]).preview(&["list"]).ok();
+    let last = stdout.lines().last();
+    assert_eq!(
+        last,
+        Some("web-7 is not removed yet: cannot drop database 'preview_web_7'")
+    );
 }

@@ -52,7 +52,7 @@ async fn whatever_a_crash_interrupts_the_next_try_finishes() {
     }
     assert_eq!(
         counts,
-        BTreeMap::from([("ensure", 5), ("reset", 7), ("remove", 3)])
+        BTreeMap::from([("ensure", 5), ("reset", 8), ("remove", 4)])
     );
     cluster.stop().await;
 }
@@ -240,5 +240,129 @@ async fn a_copy_of_a_template_belongs_to_the_preview() {
     let nowhere = copy_of(Some("nowhere"), "shop");
     let error = database_error(databases.ensure(&nowhere).await);
     assert!(matches!(error, DatabaseError::NoTemplate { .. }), "{error}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_inside_a_database_prevents_its_removal() {
+    let Some(cluster) = cluster("database blockers").await else {
+        return;
+    };
+    let access = cluster.ensure("web").await;
+    let admin = cluster.admin("preview_web").await;
+    let maintenance = cluster.admin("postgres").await;
+    let owner = cluster.login(&access, &access.name).await.expect("login");
+    // Before the prepared transaction, which a new slot would wait for.
+    let slot = "SELECT pg_create_logical_replication_slot('used', 'test_decoding')::text";
+    one::<String>(&admin, slot).await;
+    let reader = cluster.start_slot_reader("preview_web", "used").await;
+    let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    while one::<i64>(&maintenance, active).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for sql in [
+        "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'it''s left'",
+        "ALTER DATABASE preview_web SET local_preload_libraries = 'missing'",
+        "ALTER DATABASE preview_web SET role = 'preview_web'",
+    ] {
+        owner.batch_execute(sql).await.expect(sql);
+    }
+    admin
+        .batch_execute(
+            "CREATE SUBSCRIPTION \"My Feed\" CONNECTION 'host=/nowhere dbname=x' PUBLICATION p \
+             WITH (connect = false); ALTER DATABASE preview_web IS_TEMPLATE true",
+        )
+        .await
+        .expect("subscription");
+    maintenance
+        .batch_execute("ALTER DATABASE preview_web ALLOW_CONNECTIONS false")
+        .await
+        .expect("closed");
+    // An open transaction on the database object itself makes ALTER DATABASE wait.
+    owner
+        .batch_execute("BEGIN; COMMENT ON DATABASE preview_web IS 'mine'")
+        .await
+        .expect("lock");
+    cluster.remove("web").await;
+    assert_eq!(cluster.found().await, []);
+    drop(reader);
+    for left in [
+        "SELECT count(*) FROM pg_prepared_xacts",
+        "SELECT count(*) FROM pg_replication_slots",
+        "SELECT count(*) FROM pg_subscription",
+    ] {
+        assert_eq!(one::<i64>(&maintenance, left).await, 0, "{left}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn another_preview_cannot_prevent_the_removal_of_a_role() {
+    let Some(cluster) = cluster("role blockers").await else {
+        return;
+    };
+    let (web, shop) = (cluster.ensure("web").await, cluster.ensure("shop").await);
+    let shop = cluster.login(&shop, &shop.name).await.expect("login");
+    shop.batch_execute(
+        "CREATE TABLE notes (); GRANT SELECT ON notes TO preview_web;
+         ALTER DATABASE preview_shop SET local_preload_libraries = 'missing'",
+    )
+    .await
+    .expect("grant");
+    let admin = cluster.admin("postgres").await;
+    admin
+        .batch_execute("ALTER DATABASE preview_shop ALLOW_CONNECTIONS false")
+        .await
+        .expect("closed");
+    shop.batch_execute("BEGIN; CREATE TABLE more (); GRANT SELECT ON more TO preview_web")
+        .await
+        .expect("open transaction");
+    cluster.remove("web").await;
+    assert!(cluster.login(&web, &web.name).await.is_err());
+    let names: Vec<_> = cluster.found().await.into_iter().map(|one| one.1).collect();
+    assert_eq!(
+        names,
+        [
+            "database preview_shop",
+            "passwords/shop",
+            "role preview_shop"
+        ]
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_postgresql_dropped_by_half_is_removed_or_made_anew() {
+    let Some(cluster) = cluster("invalid database").await else {
+        return;
+    };
+    let admin = cluster.admin("postgres").await;
+    let invalid = "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'preview_web'";
+    cluster.ensure("web").await;
+    admin.batch_execute(invalid).await.expect("invalid");
+    let access = cluster.ensure("web").await;
+    cluster.login(&access, &access.name).await.expect("anew");
+    admin.batch_execute(invalid).await.expect("invalid");
+    cluster.remove("web").await;
+    assert_eq!(cluster.found().await, []);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_respond_is_named_in_time() {
+    let Some(cluster) = cluster("stopped server").await else {
+        return;
+    };
+    let id = Pid::from_raw(i32::try_from(cluster.server.id().expect("runs")).expect("pid"));
+    let id = id.expect("pid");
+    kill_process(id, Signal::STOP).expect("stop");
+    let (checks, found) = tokio::join!(cluster.databases.check(), cluster.databases.observe());
+    kill_process(id, Signal::CONT).expect("continue");
+    let finding = &checks.first().expect("a finding").finding;
+    assert!(finding.contains("PostgreSQL does not respond"), "{finding}");
+    let Err(HostError::Database(error)) = found else {
+        panic!("{found:?}");
+    };
+    assert!(matches!(error, DatabaseError::Connect { .. }), "{error}");
     cluster.stop().await;
 }

@@ -174,6 +174,20 @@ impl Cluster {
         connect(&config).await
     }
 
+    /// A replication client that holds a logical slot, as long as it lives.
+    async fn start_slot_reader(&self, database: &str, slot: &str) -> tokio::process::Child {
+        let mut reader = command("pg_recvlogical");
+        reader
+            .arg("--start")
+            .args(["--file=-", "--dbname", database, "--slot", slot])
+            .arg("--host")
+            .arg(self.dir.path().join("socket"))
+            .args(["--port", &PORT.to_string(), "--username=postgres"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        reader.spawn().expect("pg_recvlogical")
+    }
+
     async fn found(&self) -> Vec<(Option<String>, String)> {
         let root = format!("{}/", self.dir.path().display());
         let told = |found: Found| (found.guest.map(Into::into), found.object.replace(&root, ""));
@@ -207,6 +221,9 @@ async fn run_server(bin: &Path, root: &Path, uid: u32) -> tokio::process::Child 
         "fsync=off".to_owned(),
         "shared_buffers=16MB".to_owned(),
         "max_connections=60".to_owned(),
+        // Off by default; a server that has them must be able to drop databases too.
+        "wal_level=logical".to_owned(),
+        "max_prepared_transactions=5".to_owned(),
         // All that can be logged.
         "log_statement=all".to_owned(),
         "log_min_messages=debug1".to_owned(),
