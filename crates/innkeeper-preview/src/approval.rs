@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use innkeeper_github::client::PullRequestView;
-use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Code, Failure};
+use innkeeper_model::preview::{CommitSha, PreviewState};
+use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_store::{Approval, Delivery, Outcome, Preview, PreviewFact, retry_after};
 use tracing::info;
 
 use crate::PreviewError;
+use crate::aim::{Aim, aim};
 use crate::desk::Why;
 use crate::previews::Inner;
 
@@ -17,13 +18,13 @@ use crate::previews::Inner;
 const LOOKS: u32 = 3;
 
 impl Inner {
-    /// Takes the label as the approval of the commit that the pull request had when it was given, if somebody
-    /// who may write gave it, and it is still there.
+    /// Takes the label as the approval of the commit that the pull request had when it was given, if that commit had
+    /// been announced as waiting by then, somebody who may write gave the label, and it is still there.
     ///
     /// # Errors
     /// When GitHub does not say who may write, or the store cannot be written.
     pub(crate) async fn approve_by_label(
-        &self,
+        self: &Arc<Self>,
         delivery: &Delivery,
         preview: &Preview,
     ) -> Result<Outcome, PreviewError> {
@@ -49,12 +50,19 @@ impl Inner {
             let gone = Failure::new(Code::ApprovalNeeded, text);
             return Ok(look_again(delivery, &gone).unwrap_or(Outcome::Ignored(Some(gone))));
         }
+        let Some(preview) = self.after_report(&record.slug).await? else {
+            return Ok(Outcome::Ignored(None));
+        };
+        if !was_announced(&preview, delivery) {
+            let refused = self.refuse_label(&preview, &event.head_sha).await?;
+            return Ok(Outcome::Ignored(Some(refused)));
+        }
+        let record = &preview.record;
         self.store
             .approve(&record.slug, &event.head_sha, Approval::Label)
             .await?;
         let text = format!("{} approved {}.", event.sender, event.head_sha.short());
         self.note(&record.slug, text);
-        // GitHub may tell of the label before it tells of the push.
         if event.head_sha == record.wanted_sha {
             let facts = vec![
                 PreviewFact::State(PreviewState::Queued),
@@ -64,6 +72,26 @@ impl Inner {
         }
         // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
         Ok(Outcome::Done)
+    }
+
+    /// Records, for the comment on the pull request, that a label approved nothing, as the commit was pushed after what
+    /// the comment showed.
+    async fn refuse_label(
+        self: &Arc<Self>,
+        preview: &Preview,
+        sha: &CommitSha,
+    ) -> Result<Failure, PreviewError> {
+        let slug = &preview.record.slug;
+        let refused = not_announced(&self.config.approval_label, slug, sha);
+        info!(%slug, "{}", refused.message);
+        self.note(slug, format!("{}.", refused.message));
+        // What runs or has failed keeps its own cause.
+        if aim(preview) == Aim::AwaitApproval {
+            let fault = vec![PreviewFact::Fault(Some(refused.clone()))];
+            self.store.set_preview(slug, fault).await?;
+            self.report_soon(slug);
+        }
+        Ok(refused)
     }
 
     /// Withdraws what a label approved, unless the label that was taken was another one, or it is there again.
@@ -127,6 +155,33 @@ impl Inner {
         self.store.withdraw_approval(slug, failure).await?;
         Ok(())
     }
+}
+
+/// Whether the commit that a label is for had been announced on GitHub as waiting for approval before the label's
+/// delivery arrived. The order of arrival decides, since clocks may be wrong.
+fn was_announced(preview: &Preview, delivery: &Delivery) -> bool {
+    preview.announced_sha.as_ref() == Some(&delivery.event.head_sha)
+        && delivery.seq > preview.announced_after
+}
+
+fn not_announced(label: &str, slug: &GuestName, sha: &CommitSha) -> Failure {
+    let text = format!(
+        "the label '{label}' approved nothing: {sha} was not yet shown here as waiting for approval when it was given"
+    );
+    Failure::new(Code::ApprovalNeeded, text).with_remedy(format!(
+        "Look at {sha}, then label again for {sha}: take the label off and put it on. Or run `preview approve {slug} --sha {sha}` on the host."
+    ))
+}
+
+/// The refusal of a label that concerns this commit, if that is the preview's fault. It outlives the delivery that
+/// the commit arrives with, since that may come after the label.
+pub(crate) fn refusal_of(preview: &Preview, label: &str, sha: &CommitSha) -> Option<Failure> {
+    let refused = not_announced(label, &preview.record.slug, sha);
+    preview
+        .record
+        .fault
+        .clone()
+        .filter(|fault| *fault == refused)
 }
 
 /// Another look later, unless there were enough.

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use crate::PreviewError;
+use crate::approval::refusal_of;
 use crate::desk::Why;
 use crate::previews::Inner;
 use crate::redeliver::Webhooks;
@@ -129,7 +130,11 @@ impl Inner {
                     sha: there.head_sha.clone(),
                 },
                 PreviewFact::State(PreviewState::Queued),
-                PreviewFact::Fault(None),
+                PreviewFact::Fault(refusal_of(
+                    preview,
+                    &self.config.approval_label,
+                    &there.head_sha,
+                )),
             ];
             self.store.set_preview(&record.slug, facts).await?;
             self.wake(&record.slug, Why::News);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use innkeeper_github::client::GithubError;
 use innkeeper_github::report::Report;
+use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Failure, GuestName};
 use innkeeper_store::Preview;
 use tokio::sync::Mutex as AsyncMutex;
@@ -74,6 +75,7 @@ impl Inner {
         // Whoever comes second reads the record after the first has told its news, so the newest comes last.
         let told = self.told.of(slug);
         let mut told = told.lock().await;
+        let arrived = self.store.last_delivery_seq().await?;
         let Some(preview) = self.store.preview(slug).await? else {
             // It was removed while this waited.
             self.told.forget(slug);
@@ -86,7 +88,27 @@ impl Inner {
             self.tell(report.as_ref()).await?;
             *told = report;
         }
+        let record = &preview.record;
+        if record.state == PreviewState::WaitingForApproval {
+            // A label approves only what people could read before it was given.
+            self.store
+                .announce(slug, &record.wanted_sha, arrived)
+                .await?;
+        }
         Ok(())
+    }
+
+    /// Reads a preview's record after a report that is being sent has ended.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn after_report(
+        &self,
+        slug: &GuestName,
+    ) -> Result<Option<Preview>, PreviewError> {
+        let told = self.told.of(slug);
+        let _told = told.lock().await;
+        Ok(self.store.preview(slug).await?)
     }
 
     /// Tells GitHub that the preview was removed.

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::PreviewError;
 use crate::aim::{Aim, aim};
+use crate::approval::refusal_of;
 use crate::desk::{Call, Why};
 use crate::previews::Inner;
 
@@ -269,7 +270,11 @@ impl Inner {
                         sha: event.head_sha.clone(),
                     },
                     PreviewFact::State(PreviewState::Queued),
-                    PreviewFact::Fault(None),
+                    PreviewFact::Fault(refusal_of(
+                        preview,
+                        &self.config.approval_label,
+                        &event.head_sha,
+                    )),
                 ]);
             }
             PrAction::Closed => facts.push(PreviewFact::Want(PreviewWant::Absent)),

@@ -50,6 +50,10 @@ pub struct Preview {
     pub disturbed: bool,
     /// Whether a label approved the commit in `approved_sha`.
     pub approved_by_label: bool,
+    /// The commit that was announced on GitHub as waiting for approval, if any.
+    pub announced_sha: Option<CommitSha>,
+    /// The last delivery that had arrived before the announcement, by its [`Delivery::seq`](crate::Delivery::seq).
+    pub announced_after: i64,
     /// GitHub's number of our comment on the pull request.
     pub comment_id: Option<u64>,
     /// GitHub's number of our deployment.
@@ -332,6 +336,48 @@ impl Store {
                          WHERE slug = ?1 AND (wanted_sha = ?2 OR approved_sha IS NOT wanted_sha)",
                     )?
                     .execute((Word(&slug), Word(&sha), by == Approval::Label))?;
+                expect(transaction, &slug).map(drop)
+            })
+        })
+        .await
+    }
+
+    /// The number of the last delivery that arrived; 0 when there was none.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn last_delivery_seq(&self) -> Result<i64, StoreError> {
+        self.run("read the last delivery", |database| {
+            let last = database.connection.query_row(
+                "SELECT coalesce(max(seq), 0) FROM deliveries",
+                (),
+                |row| row.get(0),
+            );
+            last.map_err(QueryError::from)
+        })
+        .await
+    }
+
+    /// Records that GitHub shows this commit as waiting for approval, and that deliveries up to `after` had arrived
+    /// before. A commit that was announced already keeps its first announcement.
+    ///
+    /// # Errors
+    /// [`StoreError::PreviewNotFound`].
+    pub async fn announce(
+        &self,
+        slug: &GuestName,
+        sha: &CommitSha,
+        after: i64,
+    ) -> Result<(), StoreError> {
+        let (slug, sha) = (slug.clone(), sha.clone());
+        self.run("record what was announced", move |database| {
+            database.write(Durability::Soon, |transaction| {
+                transaction
+                    .prepare_cached(
+                        "UPDATE previews SET announced_sha = ?2, announced_after = ?3
+                         WHERE slug = ?1 AND announced_sha IS NOT ?2",
+                    )?
+                    .execute((Word(&slug), Word(&sha), after))?;
                 expect(transaction, &slug).map(drop)
             })
         })
@@ -695,6 +741,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         live_meta: json(row, "live_meta")?,
         disturbed: row.get("disturbed")?,
         approved_by_label: row.get("approved_by_label")?,
+        announced_sha: word(row, "announced_sha")?,
+        announced_after: row.get("announced_after")?,
         comment_id: number("comment_id")?,
         deployment_id: number("deployment_id")?,
     })

@@ -46,6 +46,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "snapshots",
         sql: include_str!("schema/5.sql"),
     },
+    Migration {
+        name: "commits announced as waiting for approval",
+        sql: include_str!("schema/6.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

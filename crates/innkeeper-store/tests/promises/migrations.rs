@@ -14,9 +14,10 @@ const VERSION_2: &str = include_str!("dumps/version-2.sql");
 const VERSION_3: &str = include_str!("dumps/version-3.sql");
 const VERSION_4: &str = include_str!("dumps/version-4.sql");
 const VERSION_5: &str = include_str!("dumps/version-5.sql");
+const VERSION_6: &str = include_str!("dumps/version-6.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 5;
+const NEWEST: i64 = 6;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -142,6 +143,22 @@ async fn version_5_is_read_with_all_that_it_holds() {
         web.and_then(|web| web.file_work),
         Some(FileWork::Restore(label))
     );
+}
+
+#[tokio::test]
+async fn version_6_is_read_with_all_that_it_holds() {
+    for (dump, announced) in [
+        (VERSION_5, [(false, 0), (false, 0)]),
+        (VERSION_6, [(true, 3), (false, 0)]),
+    ] {
+        let (_directory, store) = restore(dump);
+        let previews = store.previews().await.expect("reads");
+        let read = previews.iter().map(|preview| {
+            let is_wanted = preview.announced_sha.as_ref() == Some(&preview.record.wanted_sha);
+            (is_wanted, preview.announced_after)
+        });
+        assert_eq!(read.collect::<Vec<_>>(), announced);
+    }
 }
 
 #[test]

@@ -174,9 +174,18 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     let told = store.set_preview(&slug, facts).await.expect("records");
     let by_label = store.approve(&slug, &sha(7), Approval::Label).await;
     by_label.expect("approves");
+    for (sha, after) in [(sha(6), 1), (sha(7), 2), (sha(7), 3)] {
+        let announced = store.announce(&slug, &sha, after).await;
+        announced.expect("records");
+    }
     let fixture = fixture.reopened().await;
     let store = &fixture.store;
     let kept = store.preview(&slug).await.expect("reads").expect("kept");
+    assert_eq!(
+        (&kept.announced_sha, kept.announced_after),
+        (&Some(sha(7)), 2),
+        "the first announcement of the commit"
+    );
     assert_eq!(kept.record.approved_sha, Some(sha(7)));
     assert!(kept.approved_by_label);
     assert_eq!(kept.want, PreviewWant::Absent);
@@ -199,6 +208,8 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     let mut before = kept.clone();
     before.record.approved_sha = None;
     before.approved_by_label = false;
+    before.announced_sha = None;
+    before.announced_after = 0;
     assert_eq!(told, before);
 
     let gone = vec![PreviewFact::NotLive, PreviewFact::Comment(None)];

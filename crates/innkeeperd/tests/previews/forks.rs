@@ -31,8 +31,19 @@ fn open(town: &Town) -> CommitSha {
     let sha = town.commit("theirs", &[("preview-config.nix", &greedy())]);
     town.pull_from(7, "theirs", &sha, &fork());
     town.deliver_of(7, "opened", "mallory");
-    town.settled(7, &sha, PreviewState::WaitingForApproval);
+    announced(town, &sha);
     sha
+}
+
+/// Waits until the pull request shows the commit as waiting for approval.
+fn announced(town: &Town, sha: &CommitSha) {
+    town.settled(7, sha, PreviewState::WaitingForApproval);
+    wait_until("the comment shows the commit", || {
+        let comments = town.comments(7);
+        comments
+            .first()
+            .is_some_and(|text| text.contains("Waiting for approval") && text.contains(sha.short()))
+    });
 }
 
 fn label(town: &Town, sender: &str) {
@@ -125,17 +136,32 @@ fn nothing_of_a_fork_is_read_until_somebody_who_may_write_approves_that_commit()
 }
 
 #[test]
-fn an_approval_that_arrives_before_its_commit_is_kept() {
+fn a_label_approves_only_the_commit_that_was_shown_before_it() {
     let mut town = Town::new();
     let daemon = town.start();
     town.start_webhook();
     open(&town);
+    // The author pushes while somebody looks at the first commit: the label's event carries the second.
     let next = town.commit("theirs", &[("x", "y")]);
     town.change(7, |pull| pull.head_sha = next.clone());
     label(&town, "maintainer");
     town.finished("labeled-by-maintainer");
+    assert_eq!(town.preview(7).expect("there").preview.approved_sha, None);
+    let again = format!("label again for {next}");
+    let is_refused = || town.comments(7)[0].contains(&again);
+    wait_until("the comment replies", is_refused);
+    // The push is reported after the label, and changes nothing.
     town.deliver_of(7, "synchronize", "mallory");
-    town.settled(7, &next, PreviewState::Live);
+    announced(&town, &next);
+    wait_until("the comment still replies", is_refused);
+    assert_eq!(town.preview(7).expect("there").preview.approved_sha, None);
+    // Given again, now that the commit is shown, the label approves it.
+    unlabel(&town, "maintainer");
+    town.finished("unlabeled-by-maintainer");
+    town.change(7, |pull| pull.labels = vec![LABEL.to_owned()]);
+    tell_as(&town, "again", "labeled", "maintainer");
+    let view = town.settled(7, &next, PreviewState::Live);
+    assert_eq!(view.preview.fault, None);
     daemon.stop();
 }
 
@@ -209,7 +235,7 @@ fn an_approval_that_is_withdrawn_without_a_word_is_missed_soon() {
     let sha = town.commit("theirs", &[("preview-config.nix", &slow)]);
     town.pull_from(7, "theirs", &sha, &fork());
     town.deliver_of(7, "opened", "mallory");
-    town.settled(7, &sha, PreviewState::WaitingForApproval);
+    announced(&town, &sha);
     label(&town, "maintainer");
     town.settled(7, &sha, PreviewState::SettingUp);
     town.change(7, |pull| pull.labels.clear());
@@ -251,7 +277,7 @@ fn a_commit_that_was_approved_is_overtaken_like_any_other() {
     let sha = town.commit("theirs", &[("preview-config.nix", &slow)]);
     town.pull_from(7, "theirs", &sha, &fork());
     town.deliver_of(7, "opened", "mallory");
-    town.settled(7, &sha, PreviewState::WaitingForApproval);
+    announced(&town, &sha);
     label(&town, "maintainer");
     town.settled(7, &sha, PreviewState::SettingUp);
     let next = town.push(7, "theirs", &[("x", "y")]);
