@@ -12,7 +12,14 @@ use clap::Command;
 use proc_macro2::{TokenStream, TokenTree};
 
 /// Units that Debian's and NixOS' packages bring, and that remedies may name.
-const FOREIGN_UNITS: [&str; 5] = ["caddy", "dbus", "nix-daemon", "postgresql", "systemd-oomd"];
+const FOREIGN_UNITS: [&str; 6] = [
+    "caddy",
+    "dbus",
+    "nix-daemon",
+    "nix-daemon.socket",
+    "postgresql",
+    "systemd-oomd",
+];
 
 /// Keys of other programs' files that a text may show as `key = value`.
 const FOREIGN_KEYS: [&str; 5] = [
