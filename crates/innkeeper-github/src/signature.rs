@@ -182,6 +182,14 @@ fn keyed(secret: &Secret) -> Result<Hmac<Sha256>, SignatureError> {
     Hmac::new_from_slice(secret.expose().as_bytes()).map_err(|_| SignatureError::Mismatch)
 }
 
+/// Checks a delivery's [`SIGNATURE_HEADER`] before its body is read.
+///
+/// # Errors
+/// [`SignatureError::Missing`] or [`SignatureError::Malformed`]: no body can match.
+pub fn check_header(header: Option<&str>) -> Result<(), SignatureError> {
+    parse_header(header.ok_or(SignatureError::Missing)?).map(drop)
+}
+
 fn parse_header(header: &str) -> Result<[u8; SUM_LENGTH], SignatureError> {
     let digits = header
         .strip_prefix("sha256=")

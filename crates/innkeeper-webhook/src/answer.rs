@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     InvalidEvent,
     /// A `pull_request` event that is not understood.
     InvalidPayload,
+    /// The client already sends as many bodies as one client may.
+    TooMany,
     /// The body did not arrive in time.
     TooSlow,
     /// The body is longer than is taken.
@@ -56,6 +58,7 @@ impl IntoResponse for Answer {
             Self::InvalidDelivery => error(StatusCode::BAD_REQUEST, "Invalid delivery id"),
             Self::InvalidEvent => error(StatusCode::BAD_REQUEST, "Invalid event"),
             Self::InvalidPayload => error(StatusCode::BAD_REQUEST, "Invalid pull_request payload"),
+            Self::TooMany => error(StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::TooSlow => error(StatusCode::REQUEST_TIMEOUT, "Request timeout"),
             Self::TooLong => error(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
             Self::SlugCollision => error(StatusCode::INTERNAL_SERVER_ERROR, "slug_collision"),

@@ -25,6 +25,7 @@ pub mod config;
 mod error;
 pub mod gate;
 pub mod intake;
+mod peers;
 pub mod receive;
 mod run;
 pub mod server;

@@ -1,6 +1,7 @@
 //! From a request to its answer.
 //!
-//! The order is that of trust: nothing of a body is looked at before its signature was found good, and
+//! The order is that of trust: no body is read without a well-formed signature header, nothing of a body is
+//! looked at before its signature was found good, and
 //! nothing is remembered before innkeeperd has it.
 
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::BodyExt;
 use innkeeper_github::event::{self, DELIVERY_HEADER, Delivery, EVENT_HEADER};
-use innkeeper_github::signature::SIGNATURE_HEADER;
+use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeRequest};
 use innkeeper_model::preview::{PrAction, PullRequestEvent};
@@ -25,6 +26,7 @@ use tracing::{debug, error, warn};
 use crate::answer::Answer;
 use crate::gate::{Gate, SharedGate};
 use crate::intake::Intake;
+use crate::peers::{Peer, Peers};
 use crate::throttle::Throttle;
 
 /// The longest body that is taken, in bytes (contract).
@@ -48,18 +50,36 @@ pub struct Context {
     started: Instant,
     body_timeout: Duration,
     refused: Arc<Throttle>,
+    bodies: Peers,
 }
 
 impl Context {
-    /// A context that starts to count its uptime now.
+    /// A context that starts to count its uptime now. One client may send bodies on half of the
+    /// `connections`.
     #[must_use]
-    pub fn new(gate: SharedGate, intake: Intake, body_timeout: Duration) -> Self {
+    pub fn new(
+        gate: SharedGate,
+        intake: Intake,
+        body_timeout: Duration,
+        connections: usize,
+    ) -> Self {
         Self {
             gate,
             intake,
             started: Instant::now(),
             body_timeout,
             refused: Arc::default(),
+            bodies: Peers::sharing(connections),
+        }
+    }
+
+    /// Logs refused signatures, throttled.
+    fn refuse_signature(&self) {
+        if let Some(count) = self.refused.count(Instant::now()) {
+            warn!(
+                count,
+                "requests without a valid signature were refused; if they are GitHub's, its secret is not ours"
+            );
         }
     }
 }
@@ -77,9 +97,26 @@ async fn health(State(context): State<Context>) -> Json<Value> {
     Json(json!({ "status": "ok", "uptime": context.started.elapsed().as_secs_f64() }))
 }
 
-async fn github(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
+async fn github(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let received_at = Timestamp::now();
     let deadline = Deadline::now() + PATIENCE;
+    if let Err(reason) = signature::check_header(text(&headers, SIGNATURE_HEADER)) {
+        debug!(%reason, "refused");
+        context.refuse_signature();
+        return Answer::InvalidSignature;
+    }
+    let share = match peer
+        .client(&headers)
+        .map(|client| context.bodies.enter(client))
+    {
+        Some(None) => return Answer::TooMany,
+        share => share,
+    };
     let read = read_body(&headers, body);
     let body = match tokio::time::timeout(context.body_timeout, read).await {
         Ok(Ok(body)) => body,
@@ -90,18 +127,13 @@ async fn github(State(context): State<Context>, headers: HeaderMap, body: Body) 
     let event = match admit(&gate, &headers, &body) {
         Ok(event) => event,
         Err(answer) => {
-            if answer == Answer::InvalidSignature
-                && let Some(count) = context.refused.count(Instant::now())
-            {
-                warn!(
-                    count,
-                    "requests without a valid signature were refused; if they are GitHub's, its secret is not ours"
-                );
+            if answer == Answer::InvalidSignature {
+                context.refuse_signature();
             }
             return answer;
         }
     };
-    drop(body);
+    drop((body, share));
     hand_over(&context.intake, event, received_at, deadline).await
 }
 
@@ -138,7 +170,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Answer>
 
 /// The event that is to be handed over, or the answer if there is none.
 fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<Box<PullRequestEvent>, Answer> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name| text(headers, name);
     if let Err(reason) = gate.secrets.verify(body, text(SIGNATURE_HEADER)) {
         debug!(%reason, "refused");
         return Err(Answer::InvalidSignature);
@@ -168,6 +200,11 @@ fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<Box<PullReques
         return Err(Answer::IgnoredEvent(name.to_owned()));
     }
     Ok(event)
+}
+
+/// A header's value, if it is text.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// Whether a text from a header can be an id or a name of GitHub's.

@@ -46,7 +46,12 @@ async fn serve(loaded: Loaded) -> Result<(), WebhookError> {
         head: timeout,
     };
     let intake = Intake::start(config.intake());
-    let app = receive::router(Context::new(gate.clone(), intake, timeout));
+    let app = receive::router(Context::new(
+        gate.clone(),
+        intake,
+        timeout,
+        limits.connections,
+    ));
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
     let mut hang_up = handle(SignalKind::hangup())?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::error::WebhookError;
+use crate::peers::{Peer, Peers};
 
 /// The longest head of a request, in bytes. Those of GitHub and of proxies have about 1,000.
 const MAX_HEAD: usize = 16 * 1024;
@@ -82,6 +83,7 @@ async fn accept(
     graceful: &GracefulShutdown,
 ) -> std::convert::Infallible {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let peers = Peers::sharing(limits.connections);
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())
@@ -90,22 +92,32 @@ async fn accept(
     loop {
         // It is never closed, so there is a place sooner or later.
         let place = Arc::clone(&places).acquire_owned().await;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, address)) => (stream, address.ip().to_canonical()),
             Err(error) => {
                 debug!(%error, "a connection was not accepted");
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(app.clone());
+        // A proxy on this host carries the requests of all clients; `receive` limits each of those.
+        let share = if peer.is_loopback() {
+            None
+        } else if let Some(share) = peers.enter(peer) {
+            Some(share)
+        } else {
+            debug!(%peer, "a connection was closed: its peer has too many");
+            continue;
+        };
+        let app = app.clone().layer(Extension(Peer(peer)));
+        let service = TowerToHyperService::new(app);
         let connection = protocol.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
-            drop(place);
+            drop((place, share));
         });
     }
 }

@@ -59,7 +59,8 @@ fn whoever_is_slow_is_shown_the_door_and_others_have_their_turn() {
     head.write_all(b"POST /webhook/github HTTP/1.1\r\nHost: x\r\nX-A: ")
         .expect("writes");
     let mut body = connect();
-    body.write_all(b"POST /webhook/github HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    let signature = sign(SECRET, b"another body");
+    write!(body, "POST /webhook/github HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: {signature}\r\nContent-Length: 9\r\n\r\n{{")
         .expect("writes");
     let mut idle = connect();
 
@@ -70,6 +71,63 @@ fn whoever_is_slow_is_shown_the_door_and_others_have_their_turn() {
     read_to_end(&mut head);
     let said = read_to_end(&mut body);
     assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+}
+
+/// The status line of the next answer, which must come while the request's body is incomplete.
+fn status(stream: &mut TcpStream) -> String {
+    let patience = Duration::from_secs(60);
+    stream
+        .set_read_timeout(Some(patience))
+        .expect("socket option");
+    let mut said = [0; 12];
+    stream.read_exact(&mut said).expect("is answered");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn a_request_without_a_well_formed_signature_is_refused_before_its_body() {
+    let directory = directory();
+    let program = Program::start_with(directory.path(), "timeout_seconds = 60");
+    let good = sign(SECRET, b"x");
+    for header in [
+        String::new(),
+        "X-Hub-Signature-256: \r\n".to_owned(),
+        "X-Hub-Signature-256: sha256=abc\r\n".to_owned(),
+        format!("X-Hub-Signature-256: {}\r\n", good.to_uppercase()),
+    ] {
+        let mut stream = TcpStream::connect(program.address).expect("connects");
+        write!(
+            stream,
+            "POST /webhook/github HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 99\r\n\r\n"
+        )
+        .expect("writes");
+        assert_eq!(status(&mut stream), "HTTP/1.1 401", "{header:?}");
+    }
+}
+
+#[test]
+fn one_client_cannot_hold_all_connections() {
+    let directory = directory();
+    let limits = "timeout_seconds = 60\nmax_connections = 4";
+    let program = Program::start_with(directory.path(), limits);
+    let signature = sign(SECRET, b"x");
+    // A body that is never sent. `Expect` has the program confirm that it waits for it.
+    let post = |client: &str| {
+        let mut stream = TcpStream::connect(program.address).expect("connects");
+        write!(
+            stream,
+            "POST /webhook/github HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\n\
+             X-Hub-Signature-256: {signature}\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n"
+        )
+        .expect("writes");
+        let said = status(&mut stream);
+        (stream, said)
+    };
+    let (_first, first) = post("192.0.2.1");
+    let (_second, second) = post("198.51.100.9, 192.0.2.1");
+    assert_eq!([first, second], ["HTTP/1.1 100"; 2]);
+    assert_eq!(post("192.0.2.1").1, "HTTP/1.1 429");
+    assert_eq!(post("192.0.2.2").1, "HTTP/1.1 100");
 }
 
 #[test]
