@@ -102,9 +102,32 @@ impl Engine {
             Ok(guests) => guests
                 .into_iter()
                 .filter(|guest| guest.fault.is_none())
-                .for_each(|guest| self.spawn_drive(guest.name, None)),
+                .for_each(|guest| {
+                    self.spawn_follow_uplink(guest.clone());
+                    self.spawn_drive(guest.name, None);
+                }),
             Err(error) => warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
         }
+    }
+
+    /// Updates the MTU of a running guest.
+    fn spawn_follow_uplink(&self, guest: innkeeper_model::Guest) {
+        let engine = self.clone();
+        self.spawn(async move {
+            let _guest = engine.inner.locks.lock(&guest.name).await;
+            let host = &engine.inner.host;
+            let followed = match host.units.phase(&guest.name).await {
+                Ok(Some(unit)) => match unit.leader {
+                    Some(leader) => host.network.follow_uplink(&guest, leader).await,
+                    None => Ok(()),
+                },
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = followed {
+                warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+            }
+        });
     }
 
     /// Makes a guest as wanted that nobody looked after for a while.

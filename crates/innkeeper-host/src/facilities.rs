@@ -268,6 +268,14 @@ pub trait Network: Resource {
     /// When the kernel refuses, or something that is not ours has the interface's name.
     async fn ensure(&self, guest: &Guest, leader: u32) -> Result<(), HostError>;
 
+    /// Gives a running guest the MTU of the host's route to the internet, without interrupting its network.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The next call tries again.
+    async fn follow_uplink(&self, _guest: &Guest, _leader: u32) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// Whether the guest's network is as [`Self::ensure`] leaves it, as far as the host's side shows: link,
     /// address, route.
     ///

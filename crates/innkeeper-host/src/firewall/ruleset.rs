@@ -70,8 +70,11 @@ table inet {table} {{
 		goto refuse
 	}}
 
+	# MSS at most what fits the routes of both directions, so that TCP does not depend on ICMP.
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		iifgroup {group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+		oifgroup {group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 		iifgroup {group} jump guest_to_world
 		oifgroup {group} jump world_to_guest
 	}}

@@ -14,7 +14,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::{self, Link, Owner};
 use super::netlink::Netlink;
-use super::{NetworkError, links};
+use super::{NetworkError, links, uplink_mtu};
 
 const SUBJECT: &str = "network";
 
@@ -33,6 +33,7 @@ pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net) -> Vec<Check> {
     match Seen::look(netlink).await {
         Ok(seen) => {
             let mut checks = seen.findings(subnet);
+            checks.extend(seen.mtu_findings());
             if checks.is_empty() {
                 checks.push(Check {
                     subject: SUBJECT.to_owned(),
@@ -51,6 +52,8 @@ pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net) -> Vec<Check> {
 #[derive(Debug, Default)]
 struct Seen {
     links: Vec<Link>,
+    /// The MTU of the route to the internet, if there is one.
+    uplink_mtu: Option<u32>,
     /// Index of the interface, and address.
     addresses: Vec<(u32, Ipv4Addr)>,
     /// Index of the interface, and destination; without the default routes.
@@ -72,11 +75,25 @@ impl Seen {
             .list(RouteNetlinkMessage::GetRoute(get_routes))
             .await
             .map_err(|error| NetworkError::kernel("list the routes", error))?;
+        let home = netlink.home().map_err(NetworkError::Netlink)?;
         Ok(Self {
             links,
+            uplink_mtu: uplink_mtu(&home).await?,
             addresses: addresses.iter().filter_map(address).collect(),
             routes: routes.iter().filter_map(route).collect(),
         })
+    }
+
+    /// Guests' interfaces whose MTU is not that of the route to the internet.
+    fn mtu_findings(&self) -> Vec<Check> {
+        let Some(uplink) = self.uplink_mtu else {
+            return Vec::new();
+        };
+        let guests = self
+            .links
+            .iter()
+            .filter(|link| matches!(link.owner, Owner::Guest(_)) && link.mtu != uplink);
+        guests.map(|link| mtu_differs(link, uplink)).collect()
     }
 
     fn findings(&self, subnet: Ipv4Net) -> Vec<Check> {
@@ -151,6 +168,21 @@ fn route(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Net)> {
     Some((index?, destination?))
 }
 
+fn mtu_differs(link: &Link, uplink: u32) -> Check {
+    Check {
+        subject: SUBJECT.to_owned(),
+        verdict: Verdict::Warning,
+        finding: format!(
+            "the interface {} has an MTU of {}, and the host's default route one of {uplink}",
+            link.name, link.mtu
+        ),
+        remedy: Some(
+            "innkeeperd corrects it within `engine.interval_seconds`; if it does not, restart the guest."
+                .to_owned(),
+        ),
+    }
+}
+
 fn address_inside(name: &str, address: Ipv4Addr, subnet: Ipv4Net) -> Check {
     Check {
         subject: SUBJECT.to_owned(),
@@ -199,6 +231,7 @@ mod tests {
             index,
             name: name.to_owned(),
             peer: None,
+            mtu: 1500,
             is_up: true,
             is_running: true,
             is_grouped: false,
@@ -209,6 +242,7 @@ mod tests {
     #[test]
     fn what_others_have_in_the_subnet_is_reported_once_and_ours_is_not() {
         let seen = Seen {
+            uplink_mtu: None,
             links: vec![
                 link(2, "eth0", Owner::Stranger),
                 link(3, "wg0", Owner::Stranger),

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
     LinkExtentMask, LinkFlags, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -40,16 +40,18 @@ fn hardware_address(slot: Slot, end: End) -> Vec<u8> {
     vec![0x02, 0x69, end as u8, high, middle, low]
 }
 
-/// Makes the pair in one step, the guest's end in the namespace behind the descriptor.
-pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd) -> Request {
+/// Makes the pair in one step, the guest's end in the namespace behind the descriptor, both with `mtu`.
+pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd, mtu: u32) -> Request {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(GUEST_INTERFACE)
         .address(hardware_address(slot, End::Guest))
+        .mtu(mtu)
         .setns_by_fd(namespace)
         .build();
     let pair = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
         .name(slot.interface())
         .address(hardware_address(slot, End::Host))
+        .mtu(mtu)
         .link_group(INTERFACE_GROUP)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
@@ -165,6 +167,39 @@ pub(super) fn route_to(destination: Ipv4Addr) -> Request {
     Request::new(RouteNetlinkMessage::GetRoute(message))
 }
 
+/// Requests the route that a packet to this address would take, after policy rules and multipath.
+pub(super) fn resolve_route(destination: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination, 32)
+        .build();
+    Request::new(RouteNetlinkMessage::GetRoute(message))
+}
+
+/// The interface of an answer to [`resolve_route`], and the route's own MTU if it has one.
+pub(super) fn egress(answer: &RouteMessage) -> Option<(u32, Option<u32>)> {
+    let (mut index, mut mtu) = (None, None);
+    for attribute in &answer.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some((index?, mtu))
+}
+
+/// Sets the MTU of an interface.
+pub(super) fn set_mtu(index: u32, mtu: u32) -> Request {
+    Request::new(RouteNetlinkMessage::SetLink(
+        LinkUnspec::new_with_index(index).mtu(mtu).build(),
+    ))
+}
+
 /// Whether an answer to [`route_to`] is an entry for just this address that leads to the interface.
 pub(super) fn leads_to(answer: &RouteMessage, kind: RouteType, index: u32) -> bool {
     answer.header.kind == kind
@@ -181,6 +216,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// The number of its peer, in the peer's namespace.
     pub(super) peer: Option<u32>,
+    /// The largest packet that it takes, in bytes; 0 when the kernel reports none.
+    pub(super) mtu: u32,
     /// Whether it is switched on.
     pub(super) is_up: bool,
     /// Whether packets go through.
@@ -223,12 +260,14 @@ impl Link {
             return None;
         };
         let (mut name, mut alias, mut group, mut peer) = (None, None, None, None);
+        let mut mtu = 0;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = Some(text),
                 LinkAttribute::IfAlias(text) => alias = Some(text),
                 LinkAttribute::Group(number) => group = Some(number),
                 LinkAttribute::Link(index) => peer = Some(index),
+                LinkAttribute::Mtu(bytes) => mtu = bytes,
                 _ => {}
             }
         }
@@ -239,6 +278,7 @@ impl Link {
             index: message.header.index,
             name,
             peer,
+            mtu,
             is_up: message.header.flags.contains(LinkFlags::Up),
             is_running: message.header.flags.contains(LinkFlags::Running),
             is_grouped,

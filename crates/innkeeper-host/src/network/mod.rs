@@ -17,6 +17,7 @@ mod namespace;
 mod netlink;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -38,6 +39,12 @@ use netlink::{Answer, Connection, Netlink, Request};
 /// them: the letters "ik". Interfaces of other people's containers are called `ve-…` too, and must be
 /// neither filtered nor trusted by our rules.
 pub const INTERFACE_GROUP: u32 = 0x696b;
+
+/// The MTU of guests on a host without a route to the internet: Ethernet's.
+const DEFAULT_MTU: u32 = 1500;
+
+/// An address on the internet (RFC 5737), to look up the default route with. No packet is sent to it.
+const INTERNET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// How often a pair is tried to be made when something of an earlier one is in the way.
 const ATTEMPTS: usize = 3;
@@ -199,12 +206,47 @@ impl VethNetwork {
         let namespace = Namespace::of(leader)?;
         let runtime = self.netlink.runtime().map_err(NetworkError::Netlink)?;
         let inside = namespace.connect(runtime).await?;
-        let (index, peer) = make_pair(guest.slot, &home, &inside, &namespace).await?;
+        let mtu = uplink_mtu(&home).await?.unwrap_or(DEFAULT_MTU);
+        let (index, peer) = make_pair(guest.slot, mtu, &home, &inside, &namespace).await?;
         // The host's end first: until it is marked, nobody knows whose it is.
         furnish_host(&home, index, guest, addresses).await?;
         furnish_guest(&inside, peer, addresses).await?;
         wait_for_carrier(&home, index).await?;
         wait_for_carrier(&inside, peer).await
+    }
+
+    /// Gives both ends of a running guest's pair the uplink's MTU, if the uplink's has changed.
+    async fn follow(&self, guest: &Guest, leader: u32) -> Result<(), NetworkError> {
+        let home = self.home()?;
+        let Some(mtu) = uplink_mtu(&home).await? else {
+            return Ok(());
+        };
+        let Some(outer) = look_at(&home, link::get(&guest.slot.interface())).await? else {
+            return Ok(());
+        };
+        if outer.mtu == mtu || outer.owner != Owner::Guest(guest.name.clone()) {
+            return Ok(());
+        }
+        let namespace = Namespace::of(leader)?;
+        let runtime = self.netlink.runtime().map_err(NetworkError::Netlink)?;
+        let inside = namespace.connect(runtime).await?;
+        // A guest may have replaced its eth0, so the peer is found by number and must point back.
+        if let Some(peer) = outer.peer
+            && let Some(inner) = look_at(&inside, link::get_by_index(peer)).await?
+            && inner.peer == Some(outer.index)
+        {
+            apply(
+                &inside,
+                [("set the MTU of the guest's eth0", link::set_mtu(peer, mtu))],
+            )
+            .await?;
+        }
+        // Last: a failure above leaves the difference, and the next call tries again.
+        let step = (
+            "set the MTU of the guest's interface",
+            link::set_mtu(outer.index, mtu),
+        );
+        apply(&home, [step]).await
     }
 
     /// All interfaces of ours.
@@ -307,6 +349,10 @@ impl Network for VethNetwork {
         Ok(self.furnish(guest, leader).await?)
     }
 
+    async fn follow_uplink(&self, guest: &Guest, leader: u32) -> Result<(), HostError> {
+        Ok(self.follow(guest, leader).await?)
+    }
+
     async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {
         Ok(self.looks_complete(guest).await?)
     }
@@ -317,13 +363,37 @@ pub(crate) async fn probe() -> Result<(), NetworkError> {
     let here = std::fs::File::open("/proc/thread-self/ns/net").map_err(NetworkError::Netlink)?;
     let connection =
         Connection::open(&tokio::runtime::Handle::current()).map_err(NetworkError::Netlink)?;
-    let pair = link::create_pair(Slot::new(1), here.as_raw_fd());
+    let pair = link::create_pair(Slot::new(1), here.as_raw_fd(), DEFAULT_MTU);
     apply(&connection, [("make a veth pair", pair)]).await
+}
+
+/// The MTU of the host's route to the internet; `None` without such a route.
+///
+/// # Errors
+/// When the kernel does not answer.
+async fn uplink_mtu(home: &Connection) -> Result<Option<u32>, NetworkError> {
+    let [route] = home
+        .batch([link::resolve_route(INTERNET)])
+        .await
+        .map_err(NetworkError::Netlink)?;
+    let Ok(Some(RouteNetlinkMessage::NewRoute(route))) = route else {
+        return Ok(None);
+    };
+    let Some((index, of_route)) = link::egress(&route) else {
+        return Ok(None);
+    };
+    let Some(uplink) = look_at(home, link::get_by_index(index)).await? else {
+        return Ok(None);
+    };
+    let mtu = of_route.map_or(uplink.mtu, |mtu| mtu.min(uplink.mtu));
+    // The limits of a veth interface.
+    Ok((mtu >= 68).then_some(mtu.min(65535)))
 }
 
 /// Makes the pair, in place of one that is there, and returns the numbers of both ends.
 async fn make_pair(
     slot: Slot,
+    mtu: u32,
     home: &Connection,
     inside: &Connection,
     namespace: &Namespace,
@@ -333,7 +403,7 @@ async fn make_pair(
     let mut refusal = None;
     for _ in 0..ATTEMPTS {
         let asked = [
-            link::create_pair(slot, namespace.descriptor()),
+            link::create_pair(slot, namespace.descriptor(), mtu),
             link::get(&interface),
         ];
         let [made, found] = home.batch(asked).await.map_err(NetworkError::Netlink)?;

@@ -408,6 +408,52 @@ async fn a_broken_connection_is_opened_again() {
     assert_eq!(network.observe().await.expect("observe"), []);
 }
 
+/// The MTU of an interface in the answer of `ip link show`.
+fn mtu_of(shown: &serde_json::Value) -> u64 {
+    shown[0]["mtu"].as_u64().expect("mtu")
+}
+
+#[tokio::test]
+async fn guests_have_the_mtu_of_the_default_route_also_after_it_changed() {
+    if !enter_own_namespace("guests_have_the_mtu_of_the_default_route_also_after_it_changed") {
+        return;
+    }
+    let (network, guest) = (network(), guest("web", 3));
+    let leader = Leader::start_in_user_namespace().await;
+    let both = async || {
+        let outer = mtu_of(&ip(&["link", "show", "ve-3"]).await);
+        (outer, mtu_of(&leader.ip(&["link", "show", "eth0"]).await))
+    };
+    ip(&["link", "add", "wan", "type", "veth", "peer", "name", "far"]).await;
+    ip(&["link", "set", "wan", "mtu", "1280", "up"]).await;
+    ip(&["link", "set", "far", "up"]).await;
+    ip(&["addr", "add", "198.51.100.1/24", "dev", "wan"]).await;
+    let via = ["default", "via", "198.51.100.2"];
+    ip(&[&["route", "add"][..], &via].concat()).await;
+    network.ensure(&guest, leader.pid).await.expect("ensure");
+    assert_eq!(both().await, (1280, 1280));
+
+    // The interface's MTU changes, and then that of the route alone.
+    for (change, mtu) in [
+        (&["link", "set", "wan", "mtu", "1400"][..], 1400),
+        (
+            &[&["route", "replace"], &via[..], &["mtu", "1300"]].concat(),
+            1300,
+        ),
+    ] {
+        ip(change).await;
+        let checks = network.check().await;
+        let reported = |check: &Check| check.finding.contains(&format!("one of {mtu}"));
+        assert!(checks.iter().any(reported), "{checks:?}");
+        network
+            .follow_uplink(&guest, leader.pid)
+            .await
+            .expect("follow");
+        assert_eq!(both().await, (mtu, mtu));
+        assert_eq!(network.check().await[0].verdict, Verdict::Ok);
+    }
+}
+
 #[tokio::test]
 async fn addresses_that_others_use_are_reported() {
     if !enter_own_namespace("addresses_that_others_use_are_reported") {
