@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// Updates the MTU of a running guest.
-    fn spawn_follow_uplink(&self, guest: innkeeper_model::Guest) {
+    fn spawn_follow_uplink(&self, guest: Guest) {
         let engine = self.clone();
         self.spawn(async move {
             let _guest = engine.inner.locks.lock(&guest.name).await;

@@ -191,7 +191,7 @@ impl PostgresDatabases {
             done = &mut run => done,
             // Without a second session the statement waits as long as its lock timeout allows.
             failed = unblock => {
-                let _: Result<std::convert::Infallible, DatabaseError> = failed;
+                drop::<Result<std::convert::Infallible, DatabaseError>>(failed);
                 run.await
             }
         }
