@@ -303,7 +303,7 @@ async fn nothing_is_begun_without_room_or_on_a_preview() {
         for error in refused {
             let expected = match guest.as_str() {
                 "web" => Code::RootfsFailed,
-                _ => Code::GuestNotFound,
+                _ => Code::GuestIsPreview,
             };
             assert_eq!(error.expect("refused").code(), expected, "{guest}");
         }

@@ -30,7 +30,8 @@
 //!
 //! A derivation is a program that the host runs. Nix's sandbox is always on for previews and never falls back:
 //! the builder sees its inputs and nothing of the host's files, as a build user where there are any (NixOS: `nixbld`).
-//! Without build users, as on a plain Debian, it is root in a user namespace that has nothing. A build with a
+//! Without build users, as on a plain Debian without a Nix daemon, the builder owns the store's files: it can change its
+//! inputs on the host (`docs/security.md`, "What does not hold yet"). A build with a
 //! fixed output has the host's network, as everywhere in Nix: what must not be reached from there needs a
 //! password or a rule for the build users. It does not get the daemon's environment (see `nix.rs`).
 //!
