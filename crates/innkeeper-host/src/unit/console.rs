@@ -23,8 +23,19 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const PIECE: usize = 32 * 1024;
 
 /// The last lines of a log; with `end`, also what is written until that completes or the log is removed.
-pub(super) async fn read(path: &Path, lines: usize, end: Option<End>) -> io::Result<Console> {
-    let mut current = File::open(path).await?;
+/// A log that is followed and not there yet is waited for: the shim creates it with the guest's first output.
+pub(super) async fn read(path: &Path, lines: usize, mut end: Option<End>) -> io::Result<Console> {
+    let mut current = loop {
+        match (File::open(path).await, &mut end) {
+            (Err(error), Some(ended)) if error.kind() == io::ErrorKind::NotFound => {
+                tokio::select! {
+                    () = tokio::time::sleep(INTERVAL) => {}
+                    () = ended => end = None,
+                }
+            }
+            (opened, _) => break opened?,
+        }
+    };
     let (start, found) = last_lines(&mut current, lines).await?;
     current.seek(SeekFrom::Start(start)).await?;
     // A guest that goes on writing must not keep a log that is not followed from ending.
@@ -120,7 +131,9 @@ impl Reader {
             }
             // Between renaming and beginning anew, the shim waits for the guest to write something.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(may_grow && open.nlink() > 0)
+                // A removed log is complete, and may have grown since it was read.
+                self.has_ended |= open.nlink() == 0;
+                Ok(may_grow)
             }
             Err(error) => Err(error),
         }
@@ -205,6 +218,20 @@ mod tests {
         fs::write(&path, "one\ntwo\nthree\n").expect("written");
         let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
         assert_eq!(pieces.concat(), b"two\n");
+    }
+
+    #[tokio::test]
+    async fn following_waits_for_a_log_that_is_not_there_yet() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("console.log");
+        let never: End = Box::pin(std::future::pending());
+        let write = async { fs::write(&path, "one\n").expect("written") };
+        let (pieces, ()) = tokio::join!(read(&path, 1, Some(never)), write);
+        let first = pieces.expect("a log").next().await.expect("a piece");
+        assert_eq!(first.expect("read"), b"one\n");
+        let at_once: End = Box::pin(std::future::ready(()));
+        let none = dir.path().join("none");
+        assert!(read(&none, 1, Some(at_once)).await.is_err());
     }
 
     #[tokio::test]

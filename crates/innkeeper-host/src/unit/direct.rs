@@ -189,6 +189,12 @@ impl Keeper for Direct {
         // It lies beside the guest's file tree, so it is this guest's own.
         let path = self.config.console_log(guest);
         match console::read(&path, lines, end).await {
+            // The shim creates the log with the guest's first output.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.cgroups_of(guest).exists() =>
+            {
+                Ok(Box::pin(futures_util::stream::empty()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UnitError::NoLog {
                 guest: guest.clone(),
             }),
