@@ -19,6 +19,7 @@ let
     (craneLib.fileset.commonCargoSources ./.)
     # What the code includes, and what tests compare with.
     ./innkeeper-host/src/evaluate/compose.nix
+    ./innkeeper-host/src/closure/supervise.sh
     ./innkeeper-host/src/evaluate/sandbox.sh
     (fileset.fileFilter (file: file.hasExt "sql" || file.hasExt "snap" || file.hasExt "txt") ./.)
   ];

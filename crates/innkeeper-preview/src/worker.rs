@@ -329,11 +329,8 @@ impl Inner {
                 }
             }
         };
-        tokio::select! {
-            biased;
-            done = work => (calls.borrow().orders == call.orders).then_some(done),
-            () = overtaken => None,
-        }
+        let done = unless(overtaken, work).await?;
+        (calls.borrow().orders == call.orders).then_some(done)
     }
 
     async fn is_overtaken(
@@ -444,6 +441,17 @@ impl Wish {
     }
 }
 
+/// Does work until it ends or a command arrives. The command is polled first: work that always has more to do, such as
+/// reading a builder's output, uses up the task's budget (`tokio::task::coop`), and a command polled after it would never
+/// be seen.
+async fn unless<T>(command: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = command => None,
+        done = work => Some(done),
+    }
+}
+
 /// Whether there is no fault, or one that does not pass by a look at which all is well.
 fn is_lasting(aim: Aim, preview: &Preview) -> bool {
     let fault = preview.record.fault.as_ref();
@@ -503,5 +511,24 @@ mod tests {
         assert_eq!(seconds(u32::MAX), 3600);
         let often = Duration::from_secs(1);
         assert_eq!(look_again_after(often, 2), 2 * often);
+    }
+
+    #[tokio::test]
+    async fn a_command_is_seen_while_work_uses_up_every_turn() {
+        let (order, mut orders) = watch::channel(0);
+        let command = async move { orders.changed().await.expect("an order") };
+        let work = async {
+            // Each turn ends with the budget used up, as with a pipe that is never empty.
+            for turn in 0..1000 {
+                tokio::task::yield_now().await;
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                if turn == 10 {
+                    order.send(1).expect("somebody listens");
+                }
+            }
+        };
+        assert_eq!(unless(command, work).await, None);
     }
 }

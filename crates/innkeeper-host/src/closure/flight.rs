@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use innkeeper_model::BuildProgress;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::facilities::ProgressSink;
+
+/// The pause between two reports of a build's progress.
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A build and what comes of it, for all who wait.
 pub(crate) type Work<T, E> = BoxFuture<'static, Result<T, Arc<E>>>;
@@ -39,8 +44,8 @@ impl<K, T, E> Default for Flights<K, T, E> {
 }
 
 impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
-    /// Waits for a build, which `start` begins unless it goes on already. `sink` hears of each change, but
-    /// not more often than it takes the news.
+    /// Waits for a build, which `start` begins unless it goes on already. Reports its progress to `sink` at most once per
+    /// [`REPORT_INTERVAL`], and the last one always.
     pub(crate) async fn join(
         &self,
         what: &K,
@@ -48,15 +53,34 @@ impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
         start: impl FnOnce(watch::Sender<BuildProgress>) -> Work<T, E>,
     ) -> Result<T, Arc<E>> {
         let (mut outcome, mut progress) = self.board(what, start);
-        let mut told = true;
+        let mut is_open = true;
+        let mut reported = progress.borrow().clone();
+        let mut pause: Option<Instant> = None;
         loop {
+            let news = async {
+                if let Some(end) = pause {
+                    sleep_until(end).await;
+                }
+                progress.changed().await.is_ok()
+            };
             tokio::select! {
+                // A builder decides how often there is progress: that must not delay the outcome.
                 biased;
-                news = progress.changed(), if told => match news {
-                    Ok(()) => sink(progress.borrow_and_update().clone()),
-                    Err(_) => told = false,
-                },
-                outcome = &mut outcome => return outcome,
+                outcome = &mut outcome => {
+                    let last = progress.borrow().clone();
+                    if last != reported {
+                        sink(last);
+                    }
+                    return outcome;
+                }
+                is_news = news, if is_open => {
+                    is_open = is_news;
+                    if is_news {
+                        reported.clone_from(&progress.borrow_and_update());
+                        sink(reported.clone());
+                        pause = Some(Instant::now() + REPORT_INTERVAL);
+                    }
+                }
             }
         }
     }
@@ -206,5 +230,34 @@ mod tests {
         let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
         assert!(futures_util::poll!(&mut third).is_pending());
         assert_eq!(site.started.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn progress_is_reported_ten_times_a_second_and_never_delays_the_outcome() {
+        let flights = Flights::<_, _, ClosureError>::default();
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let sink: ProgressSink = {
+            let reports = Arc::clone(&reports);
+            Arc::new(move |news| reports.lock().expect("reports").push(news.built))
+        };
+        let start = |progress: watch::Sender<BuildProgress>| {
+            async move {
+                for built in 1..=300 {
+                    progress.send_modify(|now| now.built = built);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                progress.send_modify(|now| now.built = 5000);
+                Ok(built("done"))
+            }
+            .boxed()
+        };
+        let started = Instant::now();
+        let outcome = flights.join(&installable(), &sink, start).await;
+        outcome.expect("built");
+        let most = started.elapsed().as_millis() / REPORT_INTERVAL.as_millis() + 2;
+        let reports = reports.lock().expect("reports");
+        assert!(reports.len() >= 2, "{reports:?}");
+        assert!(reports.len() as u128 <= most, "{reports:?}, not {most}");
+        assert_eq!(reports.last(), Some(&5000));
     }
 }

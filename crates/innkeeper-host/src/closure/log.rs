@@ -16,6 +16,10 @@ const KEPT_LINES: usize = 40;
 /// The longest line that is kept, in characters.
 const LINE_LENGTH: usize = 1000;
 
+/// How many activities and expectations are tracked at once; further ones are not counted. Nix itself has a few for each
+/// job and download.
+const TRACKED: usize = 4096;
+
 /// Kinds of activities (`ActivityType` in src/libutil/logging.hh).
 mod activity {
     pub(super) const UNKNOWN: u64 = 0;
@@ -48,6 +52,8 @@ enum Line {
         #[serde(rename = "type")]
         kind: u64,
         #[serde(default)]
+        parent: u64,
+        #[serde(default)]
         level: u64,
         #[serde(default)]
         text: String,
@@ -76,7 +82,9 @@ enum Line {
 #[derive(Default)]
 pub(crate) struct Log {
     activities: BTreeMap<u64, Activity>,
-    finished: BTreeMap<u64, u64>,
+    totals: BTreeMap<u64, Total>,
+    /// How many entries all activities' `expects` have.
+    expectations: usize,
     shown: Vec<(u64, String)>,
     lines: VecDeque<String>,
     error: String,
@@ -92,6 +100,19 @@ struct Activity {
     expects: BTreeMap<u64, u64>,
 }
 
+/// Sums over all activities of a kind, updated with each change: the log of a hostile builder must not make reading the
+/// progress expensive.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    /// Done by activities that have stopped.
+    finished: u64,
+    /// Done and expected by those that go on.
+    done: u64,
+    expected: u64,
+    /// Expected according to other activities.
+    foretold: u64,
+}
+
 impl Log {
     /// Takes one line of Nix's standard error. What is not in the format is kept as it is: Nix complains
     /// in plain text about its own arguments.
@@ -103,10 +124,17 @@ impl Log {
             Ok(Line::Start {
                 id,
                 kind,
+                parent,
                 level,
                 text,
                 fields,
             }) => {
+                if self.activities.len() >= TRACKED
+                    || self.activities.contains_key(&id)
+                    || self.is_build(parent)
+                {
+                    return;
+                }
                 if let Some(text) = describe(kind, level, &text, &fields) {
                     self.shown.push((id, text));
                 }
@@ -164,10 +192,26 @@ impl Log {
     }
 
     fn stop(&mut self, id: u64) {
+        let Some(activity) = self.activities.remove(&id) else {
+            return;
+        };
         self.shown.retain(|(shown, _)| *shown != id);
-        if let Some(activity) = self.activities.remove(&id) {
-            *self.finished.entry(activity.kind).or_default() += activity.done;
+        let total = self.totals.entry(activity.kind).or_default();
+        total.finished = total.finished.saturating_add(activity.done);
+        total.replace((activity.done, activity.expected), (0, 0));
+        self.expectations -= activity.expects.len();
+        for (kind, expected) in activity.expects {
+            let total = self.totals.entry(kind).or_default();
+            total.foretold = total.foretold.saturating_sub(expected);
         }
+    }
+
+    /// Is true of the activity of a derivation's builder. Nix passes on as its children whatever activities the
+    /// builder prints, and those count for nothing.
+    fn is_build(&self, id: u64) -> bool {
+        self.activities
+            .get(&id)
+            .is_some_and(|activity| activity.kind == activity::BUILD)
     }
 
     fn result(&mut self, id: u64, kind: u64, fields: &[Value]) {
@@ -182,14 +226,25 @@ impl Log {
                 if let (Some(activity), Some(done), Some(expected)) =
                     (self.activities.get_mut(&id), number(0), number(1))
                 {
+                    let before = (activity.done, activity.expected);
                     (activity.done, activity.expected) = (done, expected);
+                    let total = self.totals.entry(activity.kind).or_default();
+                    total.replace(before, (done, expected));
                 }
             }
             result::SET_EXPECTED => {
                 if let (Some(activity), Some(kind), Some(expected)) =
                     (self.activities.get_mut(&id), number(0), number(1))
                 {
-                    activity.expects.insert(kind, expected);
+                    let is_known = activity.expects.contains_key(&kind);
+                    if !is_known && self.expectations >= TRACKED {
+                        return;
+                    }
+                    let before = activity.expects.insert(kind, expected);
+                    self.expectations += usize::from(!is_known);
+                    let total = self.totals.entry(kind).or_default();
+                    let others = total.foretold.saturating_sub(before.unwrap_or_default());
+                    total.foretold = others.saturating_add(expected);
                 }
             }
             _ => {}
@@ -198,17 +253,10 @@ impl Log {
 
     /// What is done and what is expected of all activities of a kind.
     fn count(&self, kind: u64) -> (u64, u64) {
-        let finished = self.finished.get(&kind).copied().unwrap_or_default();
-        let (mut done, mut expected, mut foretold) = (finished, finished, 0_u64);
-        for activity in self.activities.values() {
-            if activity.kind == kind {
-                done = done.saturating_add(activity.done);
-                expected = expected.saturating_add(activity.expected);
-            }
-            foretold =
-                foretold.saturating_add(activity.expects.get(&kind).copied().unwrap_or_default());
-        }
-        (done, expected.max(foretold))
+        let total = self.totals.get(&kind).copied().unwrap_or_default();
+        let done = total.finished.saturating_add(total.done);
+        let expected = total.finished.saturating_add(total.expected);
+        (done, expected.max(total.foretold))
     }
 
     fn keep(&mut self, line: &str) {
@@ -221,6 +269,14 @@ impl Log {
         }
         self.lines
             .push_back(plain(line).trim_end().chars().take(LINE_LENGTH).collect());
+    }
+}
+
+impl Total {
+    /// Replaces what a running activity has done and expects.
+    fn replace(&mut self, before: (u64, u64), now: (u64, u64)) {
+        self.done = self.done.saturating_sub(before.0).saturating_add(now.0);
+        self.expected = self.expected.saturating_sub(before.1).saturating_add(now.1);
     }
 }
 
@@ -383,6 +439,41 @@ mod tests {
             (1_500, 5_000)
         );
         assert_eq!(progress.activity, "downloading abc.nar.xz");
+    }
+
+    /// Nix passes on what a builder prints as `@nix` lines, with the build as the parent.
+    #[test]
+    fn a_builders_own_activities_do_not_count() {
+        let mut log = Log::default();
+        log.take(r#"@nix {"action":"start","fields":["/nix/store/0-guest.drv"],"id":1,"level":3,"parent":0,"text":"","type":105}"#);
+        log.take(r#"@nix {"action":"start","fields":["https://a/b"],"id":2,"level":3,"parent":1,"text":"","type":101}"#);
+        log.take(r#"@nix {"action":"result","fields":[1000,2000],"id":2,"type":105}"#);
+        let progress = log.progress();
+        assert_eq!(progress.activity, "building guest");
+        assert_eq!((progress.fetched_bytes, progress.to_fetch_bytes), (0, 0));
+        assert_eq!(log.activities.len(), 1);
+    }
+
+    #[test]
+    fn activities_and_expectations_are_bounded() {
+        let mut log = Log::default();
+        for id in 0..2 * TRACKED {
+            log.take(&format!(
+                r#"@nix {{"action":"start","fields":["https://a/b"],"id":{id},"level":3,"text":"","type":101}}"#
+            ));
+            log.take(&format!(
+                r#"@nix {{"action":"result","fields":[{id},1],"id":0,"type":106}}"#
+            ));
+        }
+        assert_eq!(log.activities.len(), TRACKED);
+        assert_eq!(log.shown.len(), TRACKED);
+        assert_eq!(log.expectations, TRACKED);
+        assert!(log.totals.len() <= TRACKED + 1);
+        for id in 0..2 * TRACKED {
+            log.take(&format!(r#"@nix {{"action":"stop","id":{id}}}"#));
+        }
+        assert!(log.activities.is_empty() && log.shown.is_empty());
+        assert_eq!(log.expectations, 0);
     }
 
     #[test]

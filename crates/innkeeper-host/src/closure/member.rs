@@ -14,9 +14,8 @@ use std::path::PathBuf;
 use innkeeper_model::BuildProgress;
 use nix::unistd::{Uid, User};
 
-use super::nix::{NixConfig, NixError, follow};
+use super::nix::{NixConfig, NixError, follow, supervised};
 use super::{ClosureError, Installable};
-use crate::command::command;
 use crate::{FileErrorExt, tree};
 
 /// The variables that Nix gets from the daemon: where programs and certificates are.
@@ -113,7 +112,7 @@ impl MemberNix {
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
         let Unprivileged { uid, gid } = self.user;
-        let mut command = command("setpriv");
+        let mut command = supervised("setpriv");
         command
             .args([format!("--reuid={uid}"), format!("--regid={gid}")])
             .args(["--clear-groups", "--no-new-privs"])

@@ -5,15 +5,18 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use innkeeper_model::{BuildProgress, StorePath};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::ClosureError;
+use super::flight::REPORT_INTERVAL;
 use super::log::Log;
 use crate::CommandError;
 use crate::command::{command, start_error};
@@ -67,6 +70,15 @@ pub(crate) const DURABLE: [&str; 3] = ["--option", "fsync-store-paths", "true"];
 /// The longest line that is read at once, in bytes; the rest of a longer one is taken as another line.
 const LINE_LIMIT: u64 = 1 << 20;
 
+/// How many lines are read before other tasks get their turn.
+const LINES_AT_ONCE: u32 = 64;
+
+/// Runs Nix and ends it; its head documents the arguments.
+const SUPERVISOR: &str = include_str!("supervise.sh");
+
+/// The place of the program among the supervisor's arguments.
+const PROGRAM_ARGUMENT: usize = 5;
+
 /// How long Nix has to end its builders before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -91,12 +103,12 @@ impl NixConfig {
         arguments: &[A],
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
-        let mut command = command(&self.program);
+        let mut command = supervised(&self.program);
         command.args(arguments);
         self.attend(command, report).await
     }
 
-    /// Runs one of Nix's programs, adds our settings, and returns what it prints. Dropping the future ends
+    /// Runs one of Nix's programs, a [`supervised`] command, adds our settings, and returns what it prints. Dropping the future ends
     /// it and its builders.
     pub(crate) async fn attend(
         &self,
@@ -129,17 +141,76 @@ impl NixConfig {
     }
 }
 
-/// Runs one of Nix's programs, whose log is JSON, and returns its output. Dropping the future ends it and its builders.
+/// A command that runs a program and ends everything that the program started: when it ends, when the handle is dropped,
+/// and when the daemon is killed. Where version 2 of cgroups is mounted, the program has a cgroup, and no process can
+/// escape that; elsewhere the program itself is ended. For [`follow`] only.
+pub(crate) fn supervised(program: impl AsRef<OsStr>) -> Command {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let cgroup = own_cgroup()
+        .map(|own| own.join(format!("innkeeper-build-{}-{number}", std::process::id())))
+        .unwrap_or_default();
+    let mut command = command("/bin/sh");
+    command
+        .args(["-c", SUPERVISOR, "innkeeper-build"])
+        .arg(cgroup)
+        .arg(GRACE.as_secs().to_string())
+        .arg(program);
+    command
+}
+
+/// This process' cgroup of version 2, if the hierarchy is mounted.
+fn own_cgroup() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let mount = words.next()?;
+        (words.next()? == "cgroup2").then_some(mount)
+    })?;
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new(mount).join(own))
+}
+
+/// Finds out before the shell does that a program is not installed.
+fn require_program(command: &Command) -> Result<(), CommandError> {
+    let Some(program) = command.as_std().get_args().nth(PROGRAM_ARGUMENT) else {
+        return Ok(());
+    };
+    let path = Path::new(program);
+    let exists = if path.components().count() > 1 {
+        path.exists()
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).any(|folder| folder.join(path).exists())
+    };
+    if exists {
+        return Ok(());
+    }
+    Err(CommandError::Missing {
+        program: program.to_string_lossy().into_owned(),
+    })
+}
+
+/// Runs a [`supervised`] program of Nix, whose log is JSON, and returns its output. Dropping the future ends it and all
+/// that it started.
 pub(crate) async fn follow(
     mut command: Command,
     report: impl Fn(BuildProgress),
 ) -> Result<Vec<u8>, NixError> {
+    require_program(&command).map_err(NixError::Run)?;
     let program = command.as_std().get_program().to_owned();
     let failed = |source| NixError::Run(start_error(&program, source));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut nix = Running(Some(command.spawn().map_err(failed)?));
-    let mut log = Log::default();
-    let (stdout, status) = nix.attend(&mut log, report).await.map_err(failed)?;
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let mut nix = Running {
+        alive: child.stdin.take(),
+        child: Some(child),
+    };
+    let (log, stdout, status) = nix.attend(report).await.map_err(failed)?;
     if status.success() {
         return Ok(stdout);
     }
@@ -156,54 +227,72 @@ pub(crate) fn sibling(nix: &Path, name: &str) -> PathBuf {
 }
 
 /// A Nix that may still run.
-struct Running(Option<Child>);
+struct Running {
+    child: Option<Child>,
+    /// Its supervisor ends Nix when this is closed.
+    alive: Option<ChildStdin>,
+}
 
 impl Running {
-    /// Reads all that Nix says and waits for its end.
+    /// Reads all of Nix's output and waits for its end. Reports the progress at most once per [`REPORT_INTERVAL`].
     async fn attend(
         &mut self,
-        log: &mut Log,
         report: impl Fn(BuildProgress),
-    ) -> io::Result<(Vec<u8>, ExitStatus)> {
+    ) -> io::Result<(Log, Vec<u8>, ExitStatus)> {
         let gone = || io::Error::other("its output is not there");
-        let child = self.0.as_mut().ok_or_else(gone)?;
+        let child = self.child.as_mut().ok_or_else(gone)?;
         let mut stdout = child.stdout.take().ok_or_else(gone)?;
         let stderr = child.stderr.take().ok_or_else(gone)?;
         let mut answer = Vec::new();
-        let (read, told) = tokio::join!(
-            stdout.read_to_end(&mut answer),
-            for_each_line(stderr, |line| {
-                log.take(line);
-                report(log.progress());
-            })
-        );
-        read?;
-        told?;
+        let (log, news) = (Mutex::new(Log::default()), Notify::new());
+        let progress = || {
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .progress()
+        };
+        let output = async {
+            tokio::try_join!(
+                stdout.read_to_end(&mut answer),
+                for_each_line(stderr, |line| {
+                    log.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .take(line);
+                    news.notify_one();
+                })
+            )
+        };
+        let reports = async {
+            loop {
+                news.notified().await;
+                report(progress());
+                tokio::time::sleep(REPORT_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            // A builder decides how much output there is: that must not delay reports.
+            biased;
+            () = reports => {}
+            read = output => drop(read?),
+        }
+        report(progress());
         let status = child.wait().await?;
-        self.0 = None;
-        Ok((answer, status))
+        self.child = None;
+        let log = log.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((log, answer, status))
     }
 }
 
 impl Drop for Running {
-    /// Asks Nix to end. Killed at once, it would leave behind what its builders have started; asked, it
-    /// ends their process groups. When there is no time left for that (the daemon itself ends), or Nix
-    /// does not answer, it is killed.
+    /// Has the supervisor end Nix and all that it started. Nix is asked first, so that it removes its temporary files.
     fn drop(&mut self) {
-        let Some(mut child) = self.0.take() else {
+        // Also when the daemon itself ends.
+        self.alive = None;
+        let (Some(mut child), Ok(runtime)) = (self.child.take(), Handle::try_current()) else {
             return;
         };
-        let pid = child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let (Some(pid), Ok(runtime)) = (pid, Handle::try_current()) else {
-            return;
-        };
-        // The child was not waited for, so the number is still its own.
-        kill_process(pid, Signal::TERM).ok();
         runtime.spawn(async move {
-            // After the time is over the child is dropped, and killed by that.
-            tokio::time::timeout(GRACE, child.wait()).await.ok();
+            // Dropping the child afterwards kills the supervisor; its watcher still ends Nix.
+            tokio::time::timeout(2 * GRACE, child.wait()).await.ok();
         });
     }
 }
@@ -227,6 +316,7 @@ pub(crate) async fn while_lines(
 ) -> io::Result<()> {
     let mut source = BufReader::new(source);
     let mut line = Vec::new();
+    let mut until_yield = LINES_AT_ONCE;
     while (&mut source)
         .take(LINE_LIMIT)
         .read_until(b'\n', &mut line)
@@ -237,6 +327,12 @@ pub(crate) async fn while_lines(
             break;
         }
         line.clear();
+        until_yield -= 1;
+        if until_yield == 0 {
+            // Output that never pauses must not keep the thread from other work.
+            tokio::task::yield_now().await;
+            until_yield = LINES_AT_ONCE;
+        }
     }
     Ok(())
 }
@@ -256,5 +352,106 @@ mod tests {
         assert_eq!(lines[..3], ["one", "\u{fffd}", ""]);
         assert_eq!(lines[3].len() + lines[4].len(), long.len());
         assert_eq!(lines[5..], ["end"]);
+    }
+
+    /// A program that starts another in a session of its own, which holds the output open, and notes its pid.
+    fn escaping(dir: &Path, then: &str) -> Command {
+        let pid = dir.join("pid");
+        let mut command = supervised("/bin/sh");
+        command.arg("-c").arg(format!(
+            "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & \
+             while [ ! -e {0} ]; do sleep 0.01; done; {then}",
+            pid.display()
+        ));
+        command
+    }
+
+    async fn until_gone(dir: &Path) {
+        let pid = std::fs::read_to_string(dir.join("pid")).expect("pid");
+        let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
+        let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        while runs() {
+            assert!(std::time::Instant::now() < end, "it still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn no_cgroups(test: &str) -> bool {
+        let own = own_cgroup().filter(|own| {
+            let probe = own.join(format!("innkeeper-{test}-{}", std::process::id()));
+            std::fs::create_dir(&probe).is_ok() && std::fs::remove_dir(&probe).is_ok()
+        });
+        if own.is_none() {
+            eprintln!("INNKEEPER-NOT-RUN: {test}: it needs cgroups of version 2 and root");
+        }
+        own.is_none()
+    }
+
+    #[tokio::test]
+    async fn what_a_build_leaves_behind_ends_with_it() {
+        if no_cgroups("what_a_build_leaves_behind_ends_with_it") {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let answer = follow(escaping(dir.path(), "echo done"), |_| {}).await;
+        assert_eq!(answer.expect("ends"), b"done\n");
+        until_gone(dir.path()).await;
+    }
+
+    #[tokio::test]
+    async fn all_of_a_build_ends_when_nobody_waits_for_it() {
+        if no_cgroups("all_of_a_build_ends_when_nobody_waits_for_it") {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let then = "trap '' TERM; while :; do sleep 1; done";
+        let there = async {
+            while !dir.path().join("pid").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = follow(escaping(dir.path(), then), |_| {}) => panic!("{answer:?}"),
+            () = there => {}
+        }
+        until_gone(dir.path()).await;
+    }
+
+    /// The kernel closes the pipe of a daemon that is killed.
+    #[tokio::test]
+    async fn all_of_a_build_ends_with_a_daemon_that_is_killed() {
+        if no_cgroups("all_of_a_build_ends_with_a_daemon_that_is_killed") {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut child = escaping(dir.path(), "sleep 1000")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        while !dir.path().join("pid").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(child.stdin.take());
+        until_gone(dir.path()).await;
+        child.wait().await.expect("ends");
+    }
+
+    #[tokio::test]
+    async fn endless_output_leaves_time_for_others_and_is_reported_ten_times_a_second() {
+        let line = r#"@nix {"action":"start","fields":["https://a/b"],"id":2,"level":3,"parent":1,"text":"","type":101}"#;
+        let mut command = supervised("/bin/sh");
+        command.args(["-c", &format!("exec yes '{line}' >&2")]);
+        let reports = AtomicU64::new(0);
+        let started = std::time::Instant::now();
+        tokio::select! {
+            // As a worker that looks for commands after its work.
+            biased;
+            answer = follow(command, |_| { reports.fetch_add(1, Ordering::Relaxed); }) => panic!("{answer:?}"),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+        let most = u64::try_from(started.elapsed().as_millis() / 100 + 2).expect("small");
+        let reports = reports.into_inner();
+        assert!((1..=most).contains(&reports), "{reports} of {most}");
     }
 }

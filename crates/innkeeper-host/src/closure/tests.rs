@@ -151,7 +151,7 @@ async fn a_closure_is_built_shown_verified_and_kept() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
-    shop.flake(&shop.derivation("guest", &format!("{MAKE_INIT}; sleep 0.2")));
+    shop.flake(&shop.derivation("guest", &format!("{MAKE_INIT}; sleep 0.5")));
     let built = shop
         .closures
         .build(&shop.installable("guest"), Trust::Host, None, progress)

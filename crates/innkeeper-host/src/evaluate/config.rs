@@ -52,7 +52,7 @@ pub struct EvaluationLimits {
     pub processes: u32,
     /// What is printed, in bytes: the answer and the list of what it refers to.
     pub output: u64,
-    /// The build of one derivation.
+    /// The build of all derivations together, and so of each one.
     pub build: Duration,
 }
 

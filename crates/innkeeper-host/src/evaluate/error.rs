@@ -54,6 +54,9 @@ pub enum EvaluateError {
         /// The last lines of the build's log and of Nix's errors.
         log: Vec<String>,
     },
+    /// The build of all derivations together took too long.
+    #[error("building preview-config.nix was stopped after {} s", .0.as_secs())]
+    BuildTooSlow(Duration),
     /// The meta data cannot be read.
     #[error("system.build.previewMeta in preview-config.nix is of no use: {0}")]
     Meta(String),
@@ -162,7 +165,7 @@ impl Explain for EvaluateError {
             | Self::Refused(_)
             | Self::Meta(_)
             | Self::WrongMeta { .. } => Code::PreviewConfigInvalid,
-            Self::Build { .. } => Code::BuildFailed,
+            Self::Build { .. } | Self::BuildTooSlow(_) => Code::BuildFailed,
             Self::NotBootable(_) => Code::InvalidClosure,
             Self::Closure(error) => error.code(),
             Self::Base { .. } | Self::User { .. } => Code::InvalidConfig,
@@ -188,6 +191,9 @@ impl Explain for EvaluateError {
                 "Look for a recursion that does not end. Whoever runs this host can raise the limit.".to_owned()
             }
             Self::Refused(_) => "Look at what this pull request tries to do.".to_owned(),
+            Self::BuildTooSlow(_) => {
+                "Build less in preview-config.nix, or look for a builder that does not end.".to_owned()
+            }
             Self::Build { .. } => "Correct preview-config.nix and push again.".to_owned(),
             Self::Meta(_) => {
                 "Set it to an attribute set, or to a file with JSON made by pkgs.writeText.".to_owned()

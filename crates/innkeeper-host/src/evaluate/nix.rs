@@ -19,7 +19,7 @@ use super::settings::{self, Settings};
 use super::{EvaluateError, text};
 use crate::CommandError;
 use crate::closure::NixConfig;
-use crate::closure::nix::{DURABLE, NixError, sibling};
+use crate::closure::nix::{DURABLE, NixError, sibling, supervised};
 use crate::closure::store;
 use crate::command::{command, run_command};
 
@@ -106,22 +106,28 @@ impl<'a> Nix<'a> {
         run_command(command, stream).await.map(drop)
     }
 
-    /// Builds derivations. Gives the outputs of all of them.
+    /// Builds derivations and returns the outputs of all of them. After `limit`, everything that the build started is
+    /// ended: Nix's own `timeout` counts anew for each derivation.
     pub(super) async fn realise(
         &self,
         derivations: &[&StorePath],
         limit: Duration,
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<StorePath>, EvaluateError> {
-        let mut command = self.nix_store("--realise");
-        command.args(derivations.iter().map(|path| path.as_str()));
+        let program = sibling(&self.config.program, "nix-store");
+        let program = locate(&program).unwrap_or(program);
+        let mut command = self.outfit(supervised(program));
+        command
+            .arg("--realise")
+            .args(derivations.iter().map(|path| path.as_str()));
         let config = NixConfig {
             options: self.build_options(limit).await?,
             ..self.config.clone()
         };
-        let answer = config
-            .attend(command, report)
+        let build = tokio::time::timeout(limit, config.attend(command, report));
+        let answer = build
             .await
+            .map_err(|_| EvaluateError::BuildTooSlow(limit))?
             .map_err(|error| match error {
                 NixError::Run(source) => EvaluateError::Command(source),
                 NixError::Failed { summary, log } => {
@@ -169,7 +175,11 @@ impl<'a> Nix<'a> {
     fn command(&self, program: &Path) -> Command {
         // Looked up here, because the command has another PATH.
         let found = locate(program);
-        let mut command = command(found.as_deref().unwrap_or(program));
+        self.outfit(command(found.as_deref().unwrap_or(program)))
+    }
+
+    /// Replaces the environment of a command.
+    fn outfit(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("HOME", &self.home)

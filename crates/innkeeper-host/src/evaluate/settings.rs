@@ -21,7 +21,7 @@ pub(super) type Settings = BTreeMap<String, Setting>;
 
 /// Settings of the host that apply: where substitutes come from and who must have signed them, the build users, and
 /// how many resources there are. None of them gives a build access to anything.
-const KEPT: [&str; 45] = [
+const KEPT: [&str; 44] = [
     "auto-allocate-uids",
     "auto-optimise-store",
     "build-dir",
@@ -44,7 +44,6 @@ const KEPT: [&str; 45] = [
     "keep-derivations",
     "keep-outputs",
     "log-lines",
-    "max-build-log-size",
     "max-free",
     "max-jobs",
     "max-silent-time",
@@ -91,6 +90,13 @@ const FIXED: [(&str, &str); 16] = [
     ("secret-key-files", ""),
 ];
 
+/// How much a builder may print, in bytes; a lower limit of the host applies. Nix counts all output, also what it takes for its
+/// own log, and ends the builder.
+const LOG_LIMIT: u64 = 16 << 20;
+
+/// The name of the setting with [`LOG_LIMIT`].
+const LOG_SIZE: &str = "max-build-log-size";
+
 /// Experimental features that [`KEPT`] settings need.
 const FEATURES: [&str; 2] = ["auto-allocate-uids", "cgroups"];
 
@@ -114,6 +120,12 @@ pub(super) fn for_previews(
         if host.contains_key(name) {
             options.insert(name.to_owned(), value.to_owned());
         }
+    }
+    if let Some(setting) = host.get(LOG_SIZE) {
+        // Nix takes 0 for no limit.
+        let lower = setting.value.as_u64().filter(|own| *own > 0);
+        let limit = lower.unwrap_or(LOG_LIMIT).min(LOG_LIMIT);
+        options.insert(LOG_SIZE.to_owned(), limit.to_string());
     }
     // Parts of what the host has.
     let parts = |name: &str, keep: &dyn Fn(&str) -> bool| {
@@ -176,6 +188,7 @@ mod tests {
             "access-tokens": setting(json!({"github.com": "secret"}), json!({})),
             "cores": setting(json!(4), json!(0)),
             "experimental-features": setting(json!(["cgroups", "recursive-nix"]), json!([])),
+            "max-build-log-size": setting(json!(0), json!(0)),
             "netrc-file": setting(json!("/etc/nix/netrc"), json!("/etc/nix/netrc")),
             "post-build-hook": setting(json!("/root/upload"), json!("")),
             "sandbox": setting(json!(false), json!(true)),
@@ -205,6 +218,7 @@ mod tests {
                 ("access-tokens", ""),
                 ("another", "false"),
                 ("experimental-features", "cgroups"),
+                ("max-build-log-size", "16777216"),
                 ("netrc-file", "/dev/null"),
                 ("post-build-hook", ""),
                 ("sandbox", "true"),
@@ -214,5 +228,16 @@ mod tests {
                 ("system-features", "kvm"),
             ]
         );
+    }
+
+    #[test]
+    fn the_log_limit_is_the_lower_of_the_hosts_and_ours() {
+        for (own, limit) in [(0, "16777216"), (65_536, "65536"), (u64::MAX, "16777216")] {
+            let host = json!({LOG_SIZE: {"value": own, "defaultValue": 0}});
+            let host = serde_json::from_value(host).expect("settings");
+            let configured = [(LOG_SIZE.to_owned(), own.to_string())];
+            let options = for_previews(&host, &configured.into());
+            assert_eq!(options[LOG_SIZE], limit);
+        }
     }
 }

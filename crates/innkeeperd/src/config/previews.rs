@@ -130,7 +130,7 @@ pub struct EvaluationSettings {
     pub memory: MemorySize,
     /// How long one evaluation may take, in seconds.
     pub timeout_seconds: u64,
-    /// How long the build of one derivation may take, in seconds.
+    /// How long the build of a preview may take, all its derivations together, in seconds.
     pub build_timeout_seconds: u64,
     /// How many evaluations run at the same time.
     pub concurrent: usize,

@@ -493,3 +493,37 @@ async fn a_builder_sees_neither_secrets_nor_the_daemons_environment() {
     assert_eq!(failure.code, Code::BuildFailed);
     assert!(failure.message.contains("__noChroot"), "{failure:?}");
 }
+
+#[tokio::test]
+async fn a_builder_that_floods_or_never_ends_is_stopped() {
+    let set = |config: &mut EvaluatorConfig| {
+        config.limits.build = Duration::from_secs(60);
+        let name = "max-build-log-size".to_owned();
+        config.nix.options.insert(name, "65536".to_owned());
+    };
+    let Some(shop) = workshop_with("a_builder_that_floods_or_never_ends_is_stopped", set) else {
+        return;
+    };
+    let flood = format!(
+        "{META} environment.etc.made.source = pkgs.runCommand \"flood\" {{ }} ''exec busybox yes '@nix {{\"action\":\"start\",\"id\":1,\"level\":3,\"type\":101,\"fields\":[\"https://a/b\"],\"text\":\"\"}}' >&2'';"
+    );
+    let failure = shop.refused(&shop.module(&flood)).await;
+    assert_eq!(failure.code, Code::BuildFailed);
+    let limited = |line: &String| line.contains("more than 65536 bytes");
+    assert!(failure.log.iter().any(limited), "{failure:?}");
+
+    let set = |config: &mut EvaluatorConfig| config.limits.build = Duration::from_secs(1);
+    let shop =
+        workshop_with("a_builder_that_floods_or_never_ends_is_stopped", set).expect("as above");
+    // Two derivations, each within Nix's own limit. The tag keeps the store from having them already.
+    let slow = format!(
+        "{META} environment.etc.made.source = let first = pkgs.runCommand \"first\" {{ }} \"busybox sleep 0.8; echo ${{config.environment.etc.tag.text}} > $out\"; \
+         in pkgs.runCommand \"second\" {{ }} \"busybox sleep 0.8; cat ${{first}} > $out\";"
+    );
+    let failure = shop.refused(&shop.module(&slow)).await;
+    assert_eq!(failure.code, Code::BuildFailed);
+    assert!(
+        failure.message.ends_with("was stopped after 1 s"),
+        "{failure:?}"
+    );
+}

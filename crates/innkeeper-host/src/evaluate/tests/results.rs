@@ -10,8 +10,11 @@ async fn a_config_becomes_a_closure_with_its_meta_data() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    // Progress is sampled ten times a second, so a shorter build may not be reported.
     let config = shop.module(&format!(
-        "{META} environment.etc.\"preview-meta.json\".text = builtins.toJSON config.system.build.previewMeta;"
+        "{META} environment.etc.\"preview-meta.json\".text = builtins.toJSON config.system.build.previewMeta; \
+         environment.etc.slow.source = pkgs.runCommand \"slow\" {{ }} \
+         \"busybox sleep 1; echo ${{config.environment.etc.tag.text}} > $out\";"
     ));
     let made = shop
         .evaluator
@@ -32,7 +35,7 @@ async fn a_config_becomes_a_closure_with_its_meta_data() {
     let seen = seen.lock().expect("seen").clone();
     let told = |what: &str| seen.iter().any(|news| news.activity == what);
     assert!(told("evaluating preview-config.nix"), "{seen:?}");
-    assert!(told("building preview"), "{seen:?}");
+    assert!(told("building slow"), "{seen:?}");
     shop.is_tidy();
 }
 

@@ -1,0 +1,56 @@
+# Runs a program of Nix and ends everything that it started.
+#
+#   supervise CGROUP GRACE PROGRAM [ARGUMENT]...
+#
+# Standard input is a pipe that the manager holds open and never writes to. When it is closed, because the manager gave
+# the build up or was killed, the program is terminated, and killed with all its processes after GRACE seconds. The
+# program runs in CGROUP, which is made for it; with an empty CGROUP, or where it cannot be made, only the program
+# itself can be ended.
+set -u
+cgroup=$1 grace=$2
+shift 2
+exec 3<&0 < /dev/null
+[ -z "$cgroup" ] || mkdir "$cgroup" 2> /dev/null || cgroup=
+
+# Kills all processes of the cgroup and removes it with those below it.
+clear_cgroup() {
+  [ -n "$cgroup" ] || return 0
+  turns=0
+  # Older kernels have no cgroup.kill.
+  while ! rmdir "$cgroup" 2> /dev/null && [ -d "$cgroup" ] && [ "$turns" -lt 500 ]; do
+    { echo 1 > "$cgroup/cgroup.kill"; } 2> /dev/null || while read -r pid; do
+      kill -KILL "$pid" 2> /dev/null
+    done < "$cgroup/cgroup.procs"
+    # With use-cgroups, Nix makes one for each build.
+    rmdir "$cgroup"/*/*/ "$cgroup"/*/ 2> /dev/null
+    turns=$((turns + 1))
+    sleep 0.01
+  done
+}
+
+(
+  exec 3<&-
+  [ -z "$cgroup" ] || echo 0 > "$cgroup/cgroup.procs" || exit 125
+  exec "$@"
+) &
+program=$!
+
+(
+  read -r _ <&3
+  kill -TERM "$program" 2> /dev/null
+  turns=$((grace * 20))
+  while [ "$turns" -gt 0 ] && kill -0 "$program" 2> /dev/null; do
+    sleep 0.05
+    turns=$((turns - 1))
+  done
+  kill -KILL "$program" 2> /dev/null
+  clear_cgroup
+) > /dev/null 2>&1 &
+watcher=$!
+
+exec 3<&-
+status=0
+wait "$program" || status=$?
+clear_cgroup
+kill -KILL "$watcher" 2> /dev/null
+exit "$status"
