@@ -34,7 +34,7 @@ with subtest("a preview that has kept something"):
     wait_for_preview(SLUG, "live", sha)
     same(browse(SLUG), f"Version 0 of {sha}.", "the page")
     ask_as_app(SLUG, "create table kept (number int); insert into kept values (42)")
-    machine.succeed(f"agent exec {SLUG} -- sh -c 'echo kept > /home/kept; sync'")
+    machine.succeed(f"preview exec {SLUG} -- sh -c 'echo kept > /home/kept; sync'")
     address, slot = guest_of(SLUG)["guest_address"], guest_of(SLUG)["slot"]
     doctor()
 
@@ -58,8 +58,8 @@ for number, (when, moment) in enumerate(MOMENTS.items(), 1):
         wait_for_preview(SLUG, "live", sha)
         # A version that was live before may still be starting.
         machine.wait_until_succeeds(f"{look(SLUG)} | grep -Fx 'Version {number} of {sha}.'")
-        same(machine.succeed(f"agent exec {SLUG} -- cat /etc/version"), str(number), "the system")
-        same(machine.succeed(f"agent exec {SLUG} -- cat /home/kept"), "kept\n", "a file of the guest")
+        same(machine.succeed(f"preview exec {SLUG} -- cat /etc/version"), str(number), "the system")
+        same(machine.succeed(f"preview exec {SLUG} -- cat /home/kept"), "kept\n", "a file of the guest")
         same(ask_as_app(SLUG, "select number from kept"), "42", "what the app has kept")
         same((guest_of(SLUG)["guest_address"], guest_of(SLUG)["slot"]), (address, slot), "the address, the slot")
         wait_until_quiet()
