@@ -100,7 +100,7 @@ with subtest("blocks that a loss of power leaves to nobody are no reason not to 
         "dmsetup resume pool-thin_tdata",
         # Blocks are taken for what the guest writes, but do not get to belong to its volume.
         "systemd-run --quiet agent exec web -- dd if=/dev/zero of=/lost bs=1M count=8 oflag=direct",
-        "until grep -qsx dd /proc/[0-9]*/comm; do sleep 0.2; done",
+        "for _ in $(seq 50); do ! grep -qsx dd /proc/[0-9]*/comm || break; sleep 0.2; done",
         # Nothing shows that its writes have reached the pool without having the metadata committed.
         "sleep 5",
         # Metadata are committed when somebody asks for the state.
