@@ -164,9 +164,13 @@ impl Output {
         }
     }
 
-    /// A question, on standard error: standard output is for what is asked for. The answer comes on the same
-    /// line.
+    /// A question, to be answered on the same line. It goes to standard error, since standard output is for what
+    /// was requested, unless only standard output is a terminal.
     pub(crate) fn ask(&self, question: &str) {
+        if !io::stderr().is_terminal() && io::stdout().is_terminal() {
+            self.text(question).ok();
+            return;
+        }
         let mut stderr = anstream::stderr().lock();
         write!(stderr, "{}", on_stderr(question)).ok();
         stderr.flush().ok();

@@ -6,8 +6,11 @@ use clap::Args;
 use innkeeper_model::api::Accepted;
 use innkeeper_model::{GuestName, GuestState, SnapshotLabel};
 
+use super::snapshots::snapshot;
 use super::{Context, at_address, milliseconds_since};
 use crate::client::snapshot_path;
+use crate::confirm::Prompt;
+use crate::describe::time;
 use crate::failure::Status;
 use crate::follow::{attended, follow, goes_on};
 use crate::suggest::suggest;
@@ -15,7 +18,7 @@ use crate::suggest::suggest;
 /// Make an agent's files be as they were in a snapshot
 ///
 /// What was written since is lost, unless another snapshot is taken before. An agent that runs is stopped for it and
-/// started again; one that is stopped stays so. The snapshot stays, too.
+/// started again; one that is stopped stays so. The snapshot stays, too. Prompts on a terminal, unless --yes is given.
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
     /// The agent
@@ -23,11 +26,26 @@ pub(crate) struct Restore {
 
     /// The snapshot
     label: SnapshotLabel,
+
+    #[command(flatten)]
+    prompt: Prompt,
 }
 
 impl Restore {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let Self { name, label } = self;
+        let Self {
+            name,
+            label,
+            prompt,
+        } = self;
+        if prompt.is_needed() {
+            let snapshot = snapshot(cx, &name, &label).await?;
+            let question = format!(
+                "Agent {name}: what was written to its files since snapshot {label} ({}) will be lost.\nRestore the snapshot?",
+                time(snapshot.created_at)
+            );
+            prompt.confirm(cx, &question, format!("Agent {name} stays as it is."))?;
+        }
         let start = Instant::now();
         let path = snapshot_path(&name, &label, "/restore");
         let answer: Result<Accepted, _> = cx.client.post_nothing(&path).await;

@@ -7,8 +7,11 @@ use innkeeper_model::api::{Accepted, SnapshotAccepted, SnapshotRequest};
 use innkeeper_model::{GuestName, OperationId, SnapshotLabel};
 use serde::Serialize;
 
+use super::snapshots::snapshot;
 use super::{Context, milliseconds_since};
 use crate::client::{guest_path, snapshot_path};
+use crate::confirm::Prompt;
+use crate::describe::time;
 use crate::failure::Status;
 use crate::follow::{attended, follow, goes_on};
 use crate::suggest::suggest;
@@ -29,6 +32,9 @@ pub(crate) struct Snapshot {
     /// Delete the snapshot with this label instead
     #[arg(long, value_name = "LABEL", conflicts_with = "label")]
     delete: Option<SnapshotLabel>,
+
+    #[command(flatten)]
+    prompt: Prompt,
 }
 
 /// Which snapshot it was, for programs.
@@ -42,7 +48,15 @@ impl Snapshot {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let name = &self.name;
         match self.delete {
-            Some(label) => delete(cx, name, &label).await,
+            Some(label) => {
+                if self.prompt.is_needed() {
+                    let taken = time(snapshot(cx, name, &label).await?.created_at);
+                    let question = format!("Delete snapshot {label} of agent {name} ({taken})?");
+                    let declined = format!("Snapshot {label} of agent {name} stays.");
+                    self.prompt.confirm(cx, &question, declined)?;
+                }
+                delete(cx, name, &label).await
+            }
             None => take(cx, name, self.label).await,
         }
     }

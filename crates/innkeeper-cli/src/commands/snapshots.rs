@@ -1,12 +1,12 @@
 //! `agent snapshots`.
 
 use clap::Args;
-use innkeeper_model::{GuestName, Snapshot};
+use innkeeper_model::{Code, Failure, GuestName, Snapshot, SnapshotLabel};
 
 use super::Context;
 use crate::client::guest_path;
 use crate::describe::time;
-use crate::failure::Status;
+use crate::failure::{CommandError, Status};
 use crate::suggest::suggest;
 use crate::table::table;
 
@@ -21,14 +21,38 @@ impl Snapshots {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let snapshots: Vec<Snapshot> = match &self.name {
             None => cx.client.get("/v1/snapshots").await?,
-            Some(name) => {
-                let answer = cx.client.get(&guest_path(name, "/snapshots")).await;
-                suggest(&cx.client, name, answer).await?
-            }
+            Some(name) => of_agent(cx, name).await?,
         };
         cx.output.show(&snapshots, |snapshots| words(snapshots))?;
         Ok(0)
     }
+}
+
+/// The snapshots of one agent.
+pub(super) async fn of_agent(
+    cx: &Context,
+    name: &GuestName,
+) -> Result<Vec<Snapshot>, CommandError> {
+    let answer = cx.client.get(&guest_path(name, "/snapshots")).await;
+    suggest(&cx.client, name, answer).await
+}
+
+/// One snapshot of an agent, to be shown before something is lost.
+pub(super) async fn snapshot(
+    cx: &Context,
+    name: &GuestName,
+    label: &SnapshotLabel,
+) -> Result<Snapshot, CommandError> {
+    let all = of_agent(cx, name).await?;
+    let found = all.into_iter().find(|snapshot| snapshot.label == *label);
+    found.ok_or_else(|| {
+        let message = format!("guest '{name}' has no snapshot '{label}'");
+        Failure::new(Code::SnapshotNotFound, message)
+            .with_remedy(format!(
+                "`agent snapshots {name}` shows the snapshots there are."
+            ))
+            .into()
+    })
 }
 
 fn words(snapshots: &[Snapshot]) -> String {

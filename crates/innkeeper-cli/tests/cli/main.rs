@@ -21,6 +21,7 @@ mod logs;
 mod man;
 mod pool;
 mod preview;
+mod prompts;
 mod reference;
 mod remedies;
 mod restore;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Context, Which};
-use crate::confirm::{NoAnswer, confirm};
+use crate::confirm::Prompt;
 use crate::failure::Status;
 use crate::settle::{Asked, Task, Waiting};
 
@@ -22,15 +22,14 @@ enum DbCommand {
 
 /// Replace a preview's database by a new one
 ///
-/// Everything in it is lost. Asks before, unless --yes is given. Returns when the app answers again.
+/// Everything in it is lost. Prompts on a terminal, unless --yes is given. Returns when the app answers again.
 #[derive(Args, Debug)]
 struct Reset {
     #[command(flatten)]
     which: Which,
 
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    prompt: Prompt,
 
     #[command(flatten)]
     waiting: Waiting,
@@ -47,16 +46,12 @@ impl Db {
 impl Reset {
     async fn run(self, cx: &Context) -> Status {
         let slug = &self.which.slug;
-        if !self.yes {
-            // A slip of the finger is told before anything is asked.
+        if self.prompt.is_needed() {
+            // A mistyped slug fails before the prompt.
             self.which.view(cx).await?;
-            let without = NoAnswer {
-                needs: format!("resetting the database of preview '{slug}'"),
-                remedy: format!("`preview db reset {slug} --yes` does it without asking."),
-                declined: format!("The database of preview {slug} stays as it is."),
-            };
             let question = format!("Delete everything in the database of preview {slug}?");
-            confirm(cx, &question, without)?;
+            let declined = format!("The database of preview {slug} stays as it is.");
+            self.prompt.confirm(cx, &question, declined)?;
         }
         let asked = Asked::now();
         let answer = (cx.client)

@@ -1,0 +1,280 @@
+//! Commands that lose data prompt on a terminal and only there.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use axum::Json;
+use axum::Router;
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodRouter, get};
+use innkeeper_model::api::{GcReport, GuestView, Orphan};
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::{Code, Failure, GuestKind, Snapshot, SnapshotLabel};
+use serde::Serialize;
+
+use crate::fake::{Fake, answer, attach, read_until, refusal, refuse, terminal};
+use crate::samples::{guest, name, no_preview, preview, time};
+
+/// A command, the request that loses data, and the prompt.
+struct Case {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    request: &'static str,
+    prompt: &'static str,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        program: "agent",
+        arguments: &["destroy", "web", "db"],
+        request: "DELETE /v1/guests/web",
+        prompt: "Agent web (running): its files and 1 snapshot (old) will be deleted.\r\n\
+                 Agent db (running): its files will be deleted.\r\n\
+                 Destroy 2 agents? [y/N] ",
+    },
+    Case {
+        program: "agent",
+        arguments: &["destroy", "web", "--json"],
+        request: "DELETE /v1/guests/web",
+        prompt: "Agent web (running): its files and 1 snapshot (old) will be deleted.\r\n\
+                 Destroy 1 agent? [y/N] ",
+    },
+    Case {
+        program: "agent",
+        arguments: &["restore", "web", "old"],
+        request: "POST /v1/guests/web/snapshots/old/restore",
+        prompt: "Agent web: what was written to its files since snapshot old \
+                 (2026-11-20T09:00:00Z) will be lost.\r\nRestore the snapshot? [y/N] ",
+    },
+    Case {
+        program: "agent",
+        arguments: &["snapshot", "web", "--delete", "old"],
+        request: "DELETE /v1/guests/web/snapshots/old",
+        prompt: "Delete snapshot old of agent web (2026-11-20T09:00:00Z)? [y/N] ",
+    },
+    Case {
+        program: "preview",
+        arguments: &["destroy", "web-7"],
+        request: "DELETE /v1/previews/web-7",
+        prompt: "Preview web-7 (octo/web#7): its database and its files will be deleted.\r\n\
+                 Destroy it? [y/N] ",
+    },
+    Case {
+        program: "preview",
+        arguments: &["db", "reset", "web-7"],
+        request: "POST /v1/previews/web-7/database/reset",
+        prompt: "Delete everything in the database of preview web-7? [y/N] ",
+    },
+    Case {
+        program: "innkeeper",
+        arguments: &["gc"],
+        request: r#"POST /v1/gc {"dry_run":false}"#,
+        prompt: "rootfs /var/lib/innkeeper/guests/gone\r\nRemove 1 orphan? [y/N] ",
+    },
+];
+
+/// `GET` has the answer; everything else ends the command with a refusal.
+fn looked_at(view: &impl Serialize) -> MethodRouter {
+    let view = serde_json::to_value(view).expect("JSON");
+    get(async move || Json(view)).fallback(async || refusal(&busy()).into_response())
+}
+
+fn busy() -> Failure {
+    Failure::new(Code::GuestBusy, "another operation runs")
+}
+
+fn fake() -> Fake {
+    let snapshot = Snapshot {
+        guest: name("web"),
+        label: SnapshotLabel::parse("old").expect("a label"),
+        created_at: time("09:00:00"),
+    };
+    let orphans = GcReport {
+        dry_run: true,
+        orphans: vec![Orphan {
+            resource: "rootfs".to_owned(),
+            object: "/var/lib/innkeeper/guests/gone".to_owned(),
+            removed: false,
+            failure: None,
+        }],
+    };
+    let mut of_preview: GuestView = guest("web-7", 3);
+    of_preview.guest.kind = GuestKind::Preview;
+    let live = preview("web-7", PreviewState::Live);
+    let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
+    Fake::new(
+        Router::new()
+            .route("/v1/guests", answer(&[guest("web", 1), guest("db", 2)]))
+            .route("/v1/guests/web", looked_at(&guest("web", 1)))
+            .route("/v1/guests/db", looked_at(&guest("db", 2)))
+            .route("/v1/guests/wbe", refuse(missing))
+            .route("/v1/guests/web-7", looked_at(&of_preview))
+            .route("/v1/guests/web/snapshots", answer(&[snapshot]))
+            .route("/v1/guests/db/snapshots", answer(&[(); 0]))
+            .route("/v1/guests/web/snapshots/old", refuse(busy()))
+            .route("/v1/guests/web/snapshots/old/restore", refuse(busy()))
+            .route("/v1/previews", answer(&[&live]))
+            .route("/v1/previews/web-7", looked_at(&live))
+            .route("/v1/previews/wbe-7", refuse(no_preview("wbe-7")))
+            .route("/v1/previews/web-7/database/reset", refuse(busy()))
+            .route("/v1/gc", answer(&orphans)),
+    )
+}
+
+/// Which of the three ends of a command are not the terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Redirected {
+    None,
+    Stderr,
+}
+
+/// Everything that a person sees and the exit status. The answer is given once the prompt is there.
+fn on_terminal(
+    fake: &Fake,
+    program: &str,
+    arguments: &[&str],
+    redirected: Redirected,
+    answer: Option<&str>,
+) -> (String, i32) {
+    let (mut ours, theirs) = terminal();
+    let mut command = fake.command(program, arguments);
+    attach(&mut command, &theirs);
+    if redirected == Redirected::Stderr {
+        command.stderr(Stdio::null());
+    }
+    let mut child = command.env("NO_COLOR", "1").spawn().expect("it starts");
+    let mut seen = String::new();
+    if let Some(answer) = answer {
+        seen = read_until(&mut ours, "[y/N] ");
+        ours.write_all(answer.as_bytes()).expect("an answer");
+    }
+    // Once nobody has the other end any more, reading fails.
+    drop((command, OwnedFd::from(theirs)));
+    let status = child.wait().expect("it ends").code().expect("no signal");
+    seen.push_str(&rest(&mut ours));
+    (seen, status)
+}
+
+fn rest(terminal: &mut File) -> String {
+    let mut bytes = Vec::new();
+    terminal.read_to_end(&mut bytes).ok();
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn requested(fake: &Fake, request: &str) -> bool {
+    fake.seen().iter().any(|line| line == request)
+}
+
+#[test]
+fn a_terminal_prompts_before_anything_is_lost() {
+    for case in CASES {
+        for (answer, agreed) in [
+            ("y\n", true),
+            ("n\n", false),
+            ("\n", false),
+            ("\u{4}", false),
+        ] {
+            let fake = fake();
+            let (seen, status) = on_terminal(
+                &fake,
+                case.program,
+                case.arguments,
+                Redirected::None,
+                Some(answer),
+            );
+            assert!(seen.starts_with(case.prompt), "{seen:?}");
+            assert_eq!(requested(&fake, case.request), agreed, "{answer:?} {seen}");
+            assert_eq!(status == 130, !agreed, "{answer:?} {seen}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_shown_where_only_standard_error_is_redirected() {
+    for case in CASES {
+        let fake = fake();
+        let (seen, status) = on_terminal(
+            &fake,
+            case.program,
+            case.arguments,
+            Redirected::Stderr,
+            Some("n\n"),
+        );
+        assert!(seen.starts_with(case.prompt), "{seen:?}");
+        assert_eq!((status, requested(&fake, case.request)), (130, false));
+    }
+}
+
+#[test]
+fn yes_and_scripts_need_no_prompt() {
+    for case in CASES {
+        for yes in ["--yes", "-y"] {
+            let fake = fake();
+            let arguments = [case.arguments, &[yes]].concat();
+            let (seen, _) = on_terminal(&fake, case.program, &arguments, Redirected::None, None);
+            assert!(!seen.contains("[y/N]"), "{seen}");
+            assert!(requested(&fake, case.request), "{:?}", fake.seen());
+        }
+        let fake = fake();
+        let run = crate::fake::run(fake.command(case.program, case.arguments));
+        assert!(!run.whole().contains("[y/N]"), "{}", run.whole());
+        assert!(requested(&fake, case.request), "{:?}", fake.seen());
+        assert_eq!(
+            fake.seen()[0],
+            case.request,
+            "looks up nothing for a prompt"
+        );
+    }
+}
+
+#[test]
+fn a_mistyped_name_fails_without_a_prompt() {
+    for (program, arguments) in [
+        ("agent", &["destroy", "wbe"][..]),
+        ("preview", &["destroy", "wbe-7"]),
+        ("preview", &["db", "reset", "wbe-7"]),
+    ] {
+        let fake = fake();
+        let (seen, status) = on_terminal(&fake, program, arguments, Redirected::None, None);
+        assert_eq!(status, 3, "{seen}");
+        assert!(seen.contains("Did you mean 'web"), "{seen}");
+        assert!(!seen.contains("[y/N]"), "{seen}");
+    }
+}
+
+#[test]
+fn an_agent_that_the_prompt_did_not_show_is_not_destroyed() {
+    let fake = fake();
+    let (seen, _) = on_terminal(
+        &fake,
+        "agent",
+        &["destroy", "wbe", "web", "web-7"],
+        Redirected::None,
+        Some("y\n"),
+    );
+    assert!(seen.contains("Destroy 1 agent?"), "{seen}");
+    assert!(requested(&fake, "DELETE /v1/guests/web"));
+    assert!(!requested(&fake, "DELETE /v1/guests/wbe"));
+}
+
+#[test]
+fn gc_without_orphans_and_a_dry_run_do_not_prompt() {
+    let none = GcReport {
+        dry_run: false,
+        orphans: Vec::new(),
+    };
+    let empty = Fake::new(Router::new().route("/v1/gc", answer(&none)));
+    let (seen, status) = on_terminal(&empty, "innkeeper", &["gc"], Redirected::None, None);
+    assert_eq!((seen.as_str(), status), ("(no orphans)\r\n", 0));
+    let dry = fake();
+    on_terminal(
+        &dry,
+        "innkeeper",
+        &["gc", "--dry-run"],
+        Redirected::None,
+        None,
+    );
+    assert_eq!(dry.seen(), [r#"POST /v1/gc {"dry_run":true}"#]);
+}
