@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
 use innkeeper_model::SlotRange;
@@ -102,7 +102,19 @@ impl Store {
 /// The thread: works until the last handle is gone or somebody asks it to close.
 fn serve(mut database: Database, messages: &mpsc::Receiver<Message>) {
     let mut passed_over = VecDeque::new();
-    while let Some(message) = passed_over.pop_front().or_else(|| messages.recv().ok()) {
+    loop {
+        let due_in = database.clock.due_in();
+        if due_in.is_zero() {
+            database.record_running_time();
+        }
+        let message = match passed_over.pop_front() {
+            Some(message) => message,
+            None => match messages.recv_timeout(due_in) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            },
+        };
         match message {
             Message::Work(job) => job(&mut database),
             Message::Record(first) => {

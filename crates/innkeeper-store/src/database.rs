@@ -10,6 +10,7 @@ use innkeeper_model::SlotRange;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{QueryError, StoreError};
+use crate::running_time::{self, Clock};
 use crate::{reserve, schema, slots};
 
 /// How long to wait for another program's lock, such as somebody's `sqlite3` prompt.
@@ -51,6 +52,8 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     /// The level that the connection has now.
     pub(crate) durability: Durability,
+    /// The running time.
+    pub(crate) clock: Clock,
 }
 
 impl Database {
@@ -61,7 +64,7 @@ impl Database {
             .map_err(|error| StoreError::from_io("create or open the file", path, error))?;
         let explain = |action| move |error: QueryError| error.explain(action, path);
 
-        let connection = Connection::open_with_flags(
+        let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )
@@ -69,7 +72,11 @@ impl Database {
         inspect(&connection, path).map_err(explain("look for damage"))?;
         set_up(&connection).map_err(|error| explain("set up the connection")(error.into()))?;
         reserve::restart_log(&connection);
+        schema::migrate(&mut connection, schema::MIGRATIONS)
+            .map_err(|error| explain("bring its tables to this version")(error.into()))?;
+        let clock = Clock::read(&connection).map_err(explain("read the running time"))?;
         let mut database = Self {
+            clock,
             connection,
             range,
             since_prune: None,
@@ -77,8 +84,6 @@ impl Database {
             path: path.to_owned(),
             durability: Durability::Now,
         };
-        schema::migrate(&mut database.connection, schema::MIGRATIONS)
-            .map_err(|error| explain("bring its tables to this version")(error.into()))?;
         database
             .write(Durability::Now, |transaction| {
                 slots::settle(transaction, range)
@@ -126,8 +131,22 @@ impl Database {
         Ok(result)
     }
 
-    /// Writes the log back into the file and closes it.
-    pub(crate) fn close(self) -> Result<(), StoreError> {
+    /// Records the running time. Without success, the next attempt records it.
+    pub(crate) fn record_running_time(&mut self) {
+        self.clock.begin_recording();
+        // The reserve belongs to removals.
+        if reserve::is_low(&self.path) {
+            return;
+        }
+        if let Err(error) = running_time::record(self) {
+            let error = error.explain("record the running time", &self.path);
+            tracing::debug!(%error, "the running time was not recorded");
+        }
+    }
+
+    /// Records the running time, writes the log back into the file and closes it.
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
+        self.record_running_time();
         let Self {
             connection, path, ..
         } = self;

@@ -16,6 +16,7 @@
 //! | `deliveries` | events of pull requests, each acted on once | accepted: yes; how it ended: soon |
 //! | `previews` | what should be true of each preview | intents: yes; facts learnt on the way: soon |
 //! | `evaluations` | what configurations of previews were built to | soon |
+//! | `running_time` | how long daemons have run: the clock for what expires by age | soon |
 //! | `legacy` | slots of an older installation | yes |
 //!
 //! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is
@@ -35,6 +36,7 @@ mod legacy;
 mod operations;
 mod previews;
 mod reserve;
+mod running_time;
 mod schema;
 mod slots;
 mod snapshots;
@@ -46,3 +48,4 @@ pub use evaluations::Evaluation;
 pub use events::EventFilter;
 pub use guests::NewGuest;
 pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};
+pub use running_time::{ExpiryClock, RunningTime};

@@ -4,7 +4,8 @@
 //! migration that was released is never changed again; a change of the tables is a new one at the end.
 //!
 //! Conventions of all tables:
-//! - Times are microseconds since 1970-01-01T00:00:00Z.
+//! - Times are microseconds since 1970-01-01T00:00:00Z. They are for people: what expires by age has a column with the
+//!   running time (`crate::running_time`) when it began, whose name ends in `_running`.
 //! - Names, paths and enums are stored as the API shows them; compound values as the API's JSON.
 //!   Of these, only failures and events may gain words without a new migration: an older version reads
 //!   what it does not know in them as text.
@@ -49,6 +50,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         name: "commits announced as waiting for approval",
         sql: include_str!("schema/6.sql"),
+    },
+    Migration {
+        name: "running time",
+        sql: include_str!("schema/7.sql"),
     },
 ];
 

@@ -28,6 +28,9 @@ pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonE
         &config.state_dir.join("innkeeper.db"),
         config.network.subnet,
     )?;
+    store
+        .set_expiry_grace(Duration::from_secs(config.engine.expiry_grace_seconds))
+        .await?;
     for note in store.import_legacy(&config.legacy.directories).await? {
         warn!("{note}");
     }

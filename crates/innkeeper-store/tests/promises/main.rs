@@ -16,5 +16,6 @@ mod numbering;
 mod opening;
 mod operations;
 mod previews;
+mod running_time;
 mod snapshots;
 mod support;

@@ -4,7 +4,7 @@
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::{Code, FileWork, OperationState, Want};
-use innkeeper_store::{DeliveryFilter, EventFilter, Store};
+use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
 use rusqlite::Connection;
 
 use crate::support::{closure, database, name, open};
@@ -15,9 +15,10 @@ const VERSION_3: &str = include_str!("dumps/version-3.sql");
 const VERSION_4: &str = include_str!("dumps/version-4.sql");
 const VERSION_5: &str = include_str!("dumps/version-5.sql");
 const VERSION_6: &str = include_str!("dumps/version-6.sql");
+const VERSION_7: &str = include_str!("dumps/version-7.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 6;
+const NEWEST: i64 = 7;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -158,6 +159,16 @@ async fn version_6_is_read_with_all_that_it_holds() {
             (is_wanted, preview.announced_after)
         });
         assert_eq!(read.collect::<Vec<_>>(), announced);
+    }
+}
+
+#[tokio::test]
+async fn version_7_is_read_with_all_that_it_holds() {
+    for (dump, seconds) in [(VERSION_6, 0), (VERSION_7, 93_784)] {
+        let (_directory, store) = restore(dump);
+        let running = store.running_time().await.expect("reads");
+        let since_then = running.since(RunningTime::default()).as_secs();
+        assert!((seconds..seconds + 60).contains(&since_then));
     }
 }
 

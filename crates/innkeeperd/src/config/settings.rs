@@ -200,6 +200,8 @@ pub struct EngineSettings {
     pub concurrent_starts: usize,
     /// How often everything is looked after, in seconds.
     pub interval_seconds: u64,
+    /// How long after its start the daemon removes nothing because of its age, in seconds.
+    pub expiry_grace_seconds: u64,
 }
 
 /// Installations of predecessors on the same host.
@@ -334,6 +336,7 @@ impl Default for EngineSettings {
         Self {
             concurrent_starts: 0,
             interval_seconds: 60,
+            expiry_grace_seconds: 600,
         }
     }
 }

@@ -1,0 +1,252 @@
+//! The clock for everything that expires by age: how long daemons have run with this database.
+//!
+//! The wall clock can jump, and goes on while the host is off. A TTL that compares wall-clock times then removes
+//! everything at once. Running time advances only while the daemon runs: it is measured with the monotonic clock, which
+//! stops while the host is suspended, and a process that was stopped or starved counts at most [`MAX_STEP`] for that.
+//!
+//! The thread of the store records it every [`RECORD_EVERY`] and when it closes. A crash loses what was not recorded, so
+//! a time that was read before can be ahead of the clock afterwards; [`RunningTime::since`] is zero then. Expiry can only
+//! come late by that.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql};
+
+use crate::connection::Store;
+use crate::database::{Database, Durability};
+use crate::error::{QueryError, StoreError};
+
+/// How often running time is recorded.
+pub(crate) const RECORD_EVERY: Duration = Duration::from_secs(60);
+
+/// The most that one step of the clock counts. The thread measures at least every [`RECORD_EVERY`]; a longer step means
+/// that the process did not run.
+const MAX_STEP: Duration = Duration::from_secs(120);
+
+/// The grace period unless [`Store::set_expiry_grace`] sets another.
+const DEFAULT_GRACE: Duration = Duration::from_secs(600);
+
+/// A point in running time, from [`Store::running_time`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunningTime(Duration);
+
+impl RunningTime {
+    /// How long the daemon has run since `earlier`; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl ToSql for RunningTime {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        // 292,000 years fit.
+        Ok(i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX).into())
+    }
+}
+
+impl FromSql for RunningTime {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let micros = u64::try_from(value.as_i64()?).map_err(FromSqlError::other)?;
+        Ok(Self(Duration::from_micros(micros)))
+    }
+}
+
+/// Decides what has expired. From [`Store::expiry_clock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryClock {
+    now: RunningTime,
+    is_in_grace: bool,
+}
+
+impl ExpiryClock {
+    /// Whether something that began at `began` is older than `lifetime`. Always false for some minutes after the daemon
+    /// started: see [`Store::set_expiry_grace`].
+    #[must_use]
+    pub fn has_expired(&self, began: RunningTime, lifetime: Duration) -> bool {
+        !self.is_in_grace && self.now.since(began) > lifetime
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> RunningTime {
+        self.now
+    }
+}
+
+impl Store {
+    /// The running time: what expires by age records this when it begins, and compares with [`Self::expiry_clock`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn running_time(&self) -> Result<RunningTime, StoreError> {
+        self.run("read the running time", |database| Ok(database.clock.now()))
+            .await
+    }
+
+    /// What decides whether something has expired.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn expiry_clock(&self) -> Result<ExpiryClock, StoreError> {
+        self.run("read the running time", |database| {
+            Ok(database.clock.expiry())
+        })
+        .await
+    }
+
+    /// Sets how long after the start of the daemon nothing expires, so that people and GitHub can reach the host before
+    /// it removes anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn set_expiry_grace(&self, grace: Duration) -> Result<(), StoreError> {
+        self.run("set the grace period", move |database| {
+            database.clock.grace = grace;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Moves the running time forward, as if the daemon had run for this long. For tests.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn advance_running_time(&self, by: Duration) -> Result<(), StoreError> {
+        self.run("move the running time", move |database| {
+            database.clock.total = RunningTime(database.clock.now().0.saturating_add(by));
+            record(database)
+        })
+        .await
+    }
+}
+
+/// The clock, as the thread of the store keeps it.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// The running time when it was measured last.
+    total: RunningTime,
+    measured: Instant,
+    recorded: Instant,
+    /// How long this process has run, counted the same way.
+    uptime: Duration,
+    grace: Duration,
+}
+
+impl Clock {
+    /// Continues from what is recorded.
+    pub(crate) fn read(connection: &Connection) -> Result<Self, QueryError> {
+        let total =
+            connection.query_row("SELECT micros FROM running_time", (), |row| row.get(0))?;
+        let now = Instant::now();
+        Ok(Self {
+            total,
+            measured: now,
+            recorded: now,
+            uptime: Duration::ZERO,
+            grace: DEFAULT_GRACE,
+        })
+    }
+
+    /// The present.
+    pub(crate) fn now(&mut self) -> RunningTime {
+        self.now_at(Instant::now())
+    }
+
+    fn now_at(&mut self, instant: Instant) -> RunningTime {
+        let step = instant
+            .saturating_duration_since(self.measured)
+            .min(MAX_STEP);
+        self.measured = instant;
+        self.uptime += step;
+        self.total = RunningTime(self.total.0.saturating_add(step));
+        self.total
+    }
+
+    fn expiry(&mut self) -> ExpiryClock {
+        let now = self.now();
+        ExpiryClock {
+            now,
+            is_in_grace: self.uptime < self.grace,
+        }
+    }
+
+    /// How long until it should be recorded.
+    pub(crate) fn due_in(&self) -> Duration {
+        RECORD_EVERY.saturating_sub(self.recorded.elapsed())
+    }
+
+    /// Puts the next recording off, also when this one fails: a full disk is no reason to try at each message.
+    pub(crate) fn begin_recording(&mut self) {
+        self.recorded = Instant::now();
+    }
+}
+
+/// Writes the running time into the file.
+pub(crate) fn record(database: &mut Database) -> Result<(), QueryError> {
+    let now = database.clock.now();
+    database.write(Durability::Soon, |transaction| {
+        transaction
+            .prepare_cached("UPDATE running_time SET micros = ?1")?
+            .execute([now])?;
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(start: Instant) -> Clock {
+        Clock {
+            total: RunningTime(Duration::from_secs(1_000)),
+            measured: start,
+            recorded: start,
+            uptime: Duration::ZERO,
+            grace: DEFAULT_GRACE,
+        }
+    }
+
+    #[test]
+    fn a_step_during_which_the_process_was_stopped_counts_little() {
+        let start = Instant::now();
+        let mut clock = clock(start);
+        let began = clock.total;
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(clock.now_at(after(60)).since(began).as_secs(), 60);
+        assert_eq!(clock.now_at(after(120)).since(began).as_secs(), 120);
+        let two_days = 2 * 86_400;
+        assert_eq!(clock.now_at(after(two_days)).since(began).as_secs(), 240);
+        assert_eq!(clock.uptime.as_secs(), 240);
+        // Neither clock nor uptime goes back.
+        assert_eq!(clock.now_at(start).since(began).as_secs(), 240);
+    }
+
+    #[test]
+    fn nothing_expires_in_the_grace_period() {
+        let began = RunningTime(Duration::from_secs(10));
+        let mut expiry = ExpiryClock {
+            now: RunningTime(Duration::from_secs(100)),
+            is_in_grace: true,
+        };
+        assert!(!expiry.has_expired(began, Duration::from_secs(89)));
+        expiry.is_in_grace = false;
+        assert!(expiry.has_expired(began, Duration::from_secs(89)));
+        assert!(!expiry.has_expired(began, Duration::from_secs(90)));
+        // As after a crash, which lost what was not recorded.
+        let later = RunningTime(Duration::from_secs(130));
+        assert!(!expiry.has_expired(later, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_grace_period_ends_while_the_daemon_runs() {
+        let start = Instant::now();
+        let mut clock = clock(start);
+        for minute in 1..=10 {
+            assert!(clock.uptime < clock.grace, "minute {minute}");
+            clock.now_at(start + Duration::from_secs(60 * minute));
+        }
+        assert!(clock.uptime >= clock.grace);
+    }
+}
