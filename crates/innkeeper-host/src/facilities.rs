@@ -14,6 +14,7 @@ use innkeeper_model::preview::Meta;
 use innkeeper_model::{
     BuildProgress, Guest, GuestName, Installable, SnapshotLabel, StorePath, Trust, UnitPhase,
 };
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::HostError;
@@ -410,6 +411,13 @@ pub trait Routes: Resource {
     /// # Errors
     /// When that cannot be found out, or a host belongs to another preview.
     async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError>;
+
+    /// The previews that were requested through their URLs since the last call, each with the time of one of these
+    /// requests. Empty where the file system records no access times (`noatime`).
+    ///
+    /// # Errors
+    /// When the files of the routes cannot be read.
+    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, HostError>;
 }
 
 /// Databases of previews on the host's PostgreSQL.

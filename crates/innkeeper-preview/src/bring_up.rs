@@ -59,6 +59,10 @@ impl Inner {
     pub(crate) async fn bring_up(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         let live = Version::live(preview);
+        if self.needs_room(slug).await? {
+            // What was visited until now is told from what is visited during the evaluation.
+            self.note_visits().await?;
+        }
         self.enter(preview, PreviewState::Evaluating).await?;
         let version = match self.step("evaluate", self.evaluate(preview)).await {
             Ok(version) => version,
@@ -70,6 +74,7 @@ impl Inner {
                 return Err(error);
             }
         };
+        self.make_room(preview).await?;
         self.enter(preview, PreviewState::Starting).await?;
         if let Err(error) = self.serve(preview, &version, Why::Wanted).await {
             if let Some(live) = live {

@@ -26,6 +26,7 @@ impl Inner {
             for result in [
                 // What no bell rang for: a delivery whose pause has ended since its preview went.
                 self.hear().await,
+                self.note_visits().await,
                 self.look_after_all().await,
                 self.look_for_repositories().await,
                 self.ask_again(&mut webhooks).await,
@@ -153,32 +154,31 @@ impl Inner {
         }))
     }
 
-    /// Makes room for a preview that has no guest yet: when there are too many, the one goes that was not used
-    /// for the longest time.
+    /// Makes room for a preview that has no guest yet, once its configuration has been evaluated: when there are too
+    /// many, the one goes that was used least recently. Previews of newer pull requests stay, and those that were used
+    /// since this one was last asked for.
     ///
     /// # Errors
-    /// When there are too many and all of them are being worked on.
+    /// When there are too many and none of them may go.
     pub(crate) async fn make_room(
         self: &Arc<Self>,
         newcomer: &Preview,
     ) -> Result<(), PreviewError> {
         let limit = self.config.limit;
         let slug = &newcomer.record.slug;
-        if limit == 0 || self.guest_view(slug).await?.is_some() {
+        if !self.needs_room(slug).await? {
             return Ok(());
         }
-        // One at a time: whoever has room counts from then on.
+        // One at a time: a preview with room counts from then on.
         let _one = self.room.lock().await;
+        self.note_visits().await?;
         let mut others: Vec<_> = self.store.previews().await?;
         others.retain(|other| other.record.slug != *slug);
         let mut there = Vec::new();
         for other in others {
             let begins = matches!(
                 other.record.state,
-                PreviewState::Evaluating
-                    | PreviewState::Building
-                    | PreviewState::Starting
-                    | PreviewState::SettingUp
+                PreviewState::Starting | PreviewState::SettingUp
             );
             if begins || self.guest_view(&other.record.slug).await?.is_some() {
                 there.push(other);
@@ -191,18 +191,15 @@ impl Inner {
         if staying < limit {
             return self.begin(slug).await;
         }
-        let idle = |other: &&Preview| {
-            other.want == PreviewWant::Present && other.record.state.is_settled()
-        };
         let oldest = there
             .iter()
-            .filter(idle)
+            .filter(|other| may_yield(other, newcomer))
             .min_by_key(|other| other.record.last_activity);
         let Some(oldest) = oldest else {
             return Err(PreviewError::new(
                 Code::TooManyPreviews,
                 format!(
-                    "there are {limit} previews, as many as this host allows, and none is idle"
+                    "there are {limit} previews, as many as this host allows, and each is being changed, belongs to a newer pull request or was used since this one was asked for"
                 ),
                 "It is tried again by itself; `preview destroy` makes room, and previews.limit allows more.",
             ));
@@ -211,8 +208,27 @@ impl Inner {
         self.begin(slug).await
     }
 
+    /// Whether a preview takes one of a limited number of places that it does not have yet.
+    pub(crate) async fn needs_room(&self, slug: &GuestName) -> Result<bool, PreviewError> {
+        Ok(self.config.limit > 0 && self.guest_view(slug).await?.is_none())
+    }
+
+    /// Records when previews were visited since the last time.
+    pub(crate) async fn note_visits(&self) -> Result<(), PreviewError> {
+        for (slug, visited) in self.routes.visits().await? {
+            let Some(preview) = self.store.preview(&slug).await? else {
+                continue;
+            };
+            if visited > preview.record.last_activity {
+                let active = vec![PreviewFact::Active(visited)];
+                self.store.set_preview(&slug, active).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn begin(&self, slug: &GuestName) -> Result<(), PreviewError> {
-        let begun = vec![PreviewFact::State(PreviewState::Evaluating)];
+        let begun = vec![PreviewFact::State(PreviewState::Starting)];
         self.store.set_preview(slug, begun).await?;
         Ok(())
     }
@@ -227,5 +243,23 @@ impl Inner {
             .await?;
         self.wake(slug, Why::News);
         Ok(())
+    }
+}
+
+/// Whether a preview may go to make room for another one.
+fn may_yield(preview: &Preview, newcomer: &Preview) -> bool {
+    preview.want == PreviewWant::Present
+        && preview.record.state.is_settled()
+        && preview.record.last_activity <= newcomer.record.last_activity
+        && !is_newer(preview, newcomer)
+}
+
+/// Whether a preview is of a newer pull request than another. A pull request keeps its age when its preview is made
+/// anew; for branches, and across repositories, the age of the preview decides.
+fn is_newer(preview: &Preview, other: &Preview) -> bool {
+    let (this, other) = (&preview.record, &other.record);
+    match (this.pull_request, other.pull_request) {
+        (Some(number), Some(than)) if this.repo == other.repo => number > than,
+        _ => this.created_at > other.created_at,
     }
 }

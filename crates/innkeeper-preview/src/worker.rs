@@ -198,10 +198,7 @@ impl Inner {
                 }
                 self.enter(preview, PreviewState::WaitingForApproval).await
             }
-            Aim::BringUp => {
-                self.make_room(preview).await?;
-                self.bring_up(preview).await
-            }
+            Aim::BringUp => self.bring_up(preview).await,
             // What was approved before goes on.
             Aim::LookAfter | Aim::Rest | Aim::AwaitApproval => {
                 self.report_soon(&preview.record.slug);

@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Explain, GuestName, chain};
+use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::facilities::{Found, Resource, Routes};
@@ -58,6 +59,7 @@ mod page;
 mod render;
 mod spec;
 mod table;
+mod visits;
 
 pub use error::RouteError;
 pub use spec::{Admin, CaddyConfig, RouteSpec, RouteState, Tls};
@@ -304,6 +306,10 @@ impl Routes for CaddyRoutes {
 
     async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError> {
         Ok(self.is_right(spec).await?)
+    }
+
+    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, HostError> {
+        Ok(self.write(|table| Ok(visits::collect(table)?)).await?)
     }
 }
 

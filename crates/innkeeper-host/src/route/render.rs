@@ -21,6 +21,9 @@ pub(super) const CONFIG_HEADER: &str = "x-innkeeper-config";
 /// The first line of a preview's file, up to the slug. Only files that have it are ours.
 pub(super) const MARK: &str = "# Innkeeper: preview ";
 
+/// The file that a live route's mark links to. The mark is a link because the kernel records when one is followed.
+pub(super) const MARKED: &str = "live";
+
 /// The file that each preview's host and all others' hosts import.
 pub(super) const LOOKUP_FILE: &str = "innkeeper.lookup";
 
@@ -60,6 +63,8 @@ pub(super) struct Rendered {
     pub(super) hosts: BTreeMap<String, String>,
     /// Further files beside the templates.
     pub(super) files: BTreeMap<String, String>,
+    /// The name of the link that marks the version which is in force.
+    pub(super) mark: Option<String>,
 }
 
 /// What all previews share.
@@ -99,6 +104,7 @@ pub(super) fn preview(
         ),
         hosts: BTreeMap::new(),
         files: BTreeMap::new(),
+        mark: None,
     };
     match &spec.state {
         RouteState::Live => {
@@ -116,7 +122,8 @@ pub(super) fn preview(
                 .iter()
                 .map(|(host, rules)| (host.clone(), live_template(rules)))
                 .collect();
-            rendered.files.insert(generation, String::new());
+            rendered.files.insert(MARKED.to_owned(), String::new());
+            rendered.mark = Some(generation);
         }
         RouteState::Placeholder { state, log } => {
             let template = format!("{{{{- .RespHeader.Set \"X-Innkeeper-Page\" \"{slug}\" -}}}}\n");

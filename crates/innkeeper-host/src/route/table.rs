@@ -22,8 +22,9 @@ use innkeeper_model::preview::RESERVED_SLUGS;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::RouteError;
-use super::render::{FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARK, Rendered};
+use super::render::{FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARK, MARKED, Rendered};
 use super::spec::CaddyConfig;
+use super::visits;
 use crate::facilities::Found;
 use crate::{FileError, FileErrorExt, tree};
 
@@ -32,7 +33,7 @@ use crate::{FileError, FileErrorExt, tree};
 pub(super) struct Table {
     directory: PathBuf,
     hosts: PathBuf,
-    previews: PathBuf,
+    pub(super) previews: PathBuf,
     root: PathBuf,
 }
 
@@ -247,12 +248,17 @@ impl Table {
         let place = self.previews.join(rendered.slug.as_str());
         let hosts = place.join("hosts");
         let is_complete = names(&hosts)?.len() == rendered.hosts.len()
-            && names(&place)?.len() == rendered.files.len() + 1;
-        if !is_complete {
+            && names(&place)?.len() == rendered.files.len() + rendered.mark.iter().len() + 1;
+        // Looked at and not followed, which would be a visit.
+        let is_marked = rendered.mark.as_ref().is_none_or(|mark| {
+            fs::symlink_metadata(place.join(mark)).is_ok_and(|mark| mark.is_symlink())
+        });
+        if !is_complete || !is_marked {
             return Ok(false);
         }
         for (host, contents) in &rendered.hosts {
-            let is_same = read(&hosts.join(host))?.as_deref() == Some(contents.as_bytes());
+            let is_same =
+                visits::read_unnoticed(&hosts.join(host))?.as_deref() == Some(contents.as_bytes());
             let is_linked =
                 owner(&self.hosts.join(host))?.as_deref() == Some(rendered.slug.as_str());
             if !is_same || !is_linked {
@@ -345,7 +351,11 @@ fn fill(aside: &Path, rendered: &Rendered) -> Result<(), FileError> {
             create(&dir.join(name), contents.as_bytes())?;
         }
     }
-    Ok(())
+    if let Some(mark) = &rendered.mark {
+        let mark = aside.join(mark);
+        symlink(MARKED, &mark).on("create", &mark)?;
+    }
+    visits::begin(aside)
 }
 
 /// Puts `aside` into its place; what stands there changes places with it.
@@ -361,7 +371,7 @@ fn aside_name(name: &str) -> String {
 }
 
 /// The names in a directory, in order; none when it is not there. Names that are not UTF-8 are not ours.
-fn names(dir: &Path) -> Result<Vec<String>, FileError> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.on("list", dir)?,

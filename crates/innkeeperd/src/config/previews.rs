@@ -21,10 +21,10 @@ pub struct Previews {
     pub report: ReportPlace,
     /// Whether GitHub shows a deployment for each preview.
     pub deployments: bool,
-    /// How many previews there may be; 0 means as many as come. The one that was not used for the longest time
-    /// makes room for a new one.
+    /// How many previews there may be; 0 means as many as come. When a new one has been evaluated, the one that was
+    /// used least recently makes room for it.
     pub limit: usize,
-    /// After how many hours without a push or a command a preview goes; 0 means never.
+    /// After how many hours without a push, a command or a visit a preview goes; 0 means never.
     pub ttl_hours: u64,
     /// How long a guest may take until its services can be started, in seconds.
     pub boot_timeout_seconds: u64,

@@ -2,6 +2,7 @@
 //! uses or that are too many.
 
 use innkeeper_github::fake::FailureKind;
+use innkeeper_model::Code;
 use innkeeper_model::preview::PreviewState;
 use innkeeper_store::PreviewFact;
 use jiff::{SignedDuration, Timestamp};
@@ -72,12 +73,19 @@ fn a_list_that_cannot_be_had_says_nothing_about_anybody() {
 }
 
 #[test]
-fn the_one_that_was_not_used_for_the_longest_time_makes_room() {
+fn the_least_recently_used_makes_room_once_the_new_one_is_evaluated() {
     let mut town = Town::watchful("limit = 1");
     let daemon = town.start();
     town.start_webhook();
     town.open(7, "topic");
-    town.open(8, "other");
+    // One that cannot be evaluated takes nothing away.
+    let bad = town.commit("other", &[("preview-config.nix", "{ this is not nix")]);
+    let action = town.pull(8, "other", &bad);
+    town.deliver(8, action);
+    town.settled(8, &bad, PreviewState::Failed);
+    assert!(town.page("web-7").contains("<h1>topic</h1>"));
+    let good = town.push(8, "other", &[("preview-config.nix", &crate::town::app())]);
+    town.settled(8, &good, PreviewState::Live);
     town.gone(7);
     wait_until("the pull request says so", || {
         town.comments(7)[0].contains("removed")
@@ -87,10 +95,44 @@ fn the_one_that_was_not_used_for_the_longest_time_makes_room() {
     let before = lists(&town);
     wait_until("GitHub was asked some times", || lists(&town) >= before + 3);
     assert!(town.preview(7).is_none());
+    // A newer pull request's preview does not make room.
     let pushed = town.push(7, "topic", &[("README", "two")]);
-    town.settled(7, &pushed, PreviewState::Live);
+    waits_for_room(&town, 7);
+    assert!(town.page("web-8").contains("<h1>other</h1>"));
+    town.close(8);
     town.gone(8);
+    town.settled(7, &pushed, PreviewState::Live);
     daemon.stop();
+}
+
+#[test]
+fn a_preview_that_is_visited_while_another_one_is_evaluated_stays() {
+    let mut town = Town::watchful("limit = 1");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    let sha = town.commit_app("other");
+    let action = town.pull(8, "other", &sha);
+    town.github
+        .with(|world| world.fail("GET", "/contents/", 1, FailureKind::Slow(3_000)));
+    town.deliver(8, action);
+    town.settled(8, &sha, PreviewState::Evaluating);
+    assert!(town.page("web-7").contains("<h1>topic</h1>"));
+    waits_for_room(&town, 8);
+    assert!(town.page("web-7").contains("<h1>topic</h1>"));
+    // What was used after that visit is the newer use.
+    let pushed = town.push(8, "other", &[("README", "two")]);
+    town.settled(8, &pushed, PreviewState::Live);
+    town.gone(7);
+    daemon.stop();
+}
+
+/// Waits until a preview is evaluated and there is no room for it.
+fn waits_for_room(town: &Town, number: u64) {
+    wait_until("it waits for room", || {
+        let fault = town.preview(number).and_then(|view| view.preview.fault);
+        fault.is_some_and(|fault| fault.code == Code::TooManyPreviews)
+    });
 }
 
 #[test]

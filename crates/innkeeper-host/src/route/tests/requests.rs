@@ -238,3 +238,40 @@ async fn certificates_on_demand_are_for_hosts_of_previews_only() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn visits_are_seen_once_each_and_only_those_of_visitors() {
+    let Some(mut rig) = Rig::start("route visits").await else {
+        return;
+    };
+    let visited = async |rig: &Rig| {
+        let visits = rig.routes.visits().await.expect("visits");
+        let slugs = visits.into_iter().map(|(slug, _)| slug.to_string());
+        slugs.collect::<Vec<_>>()
+    };
+    assert_eq!(visited(&rig).await, [""; 0]);
+    rig.ensure(&with_extra("web", "admin")).await;
+    rig.ensure(&placeholder("other")).await;
+    assert!(rig.is_complete(&with_extra("web", "admin")).await);
+    assert_eq!(visited(&rig).await, [""; 0], "nobody was there");
+    for round in ["asked", "loaded", "restarted"] {
+        for host in ["web", "admin-web"] {
+            assert_eq!(get(&format!("{host}.localhost"), "/").await.status, 200);
+            assert_eq!(visited(&rig).await, ["web"], "{round}: {host}");
+            assert!(rig.is_complete(&with_extra("web", "admin")).await);
+            assert_eq!(visited(&rig).await, [""; 0], "{round}: {host}");
+        }
+        match round {
+            // From now on, Caddy takes the route from its own file.
+            "asked" => rig.reload().await,
+            _ => {
+                rig.caddy.kill().await.expect("kill");
+                rig.caddy = run_caddy(rig.dir.path()).await;
+            }
+        }
+        assert_eq!(visited(&rig).await, [""; 0], "{round}: loading is no visit");
+    }
+    get("other.localhost", "/").await;
+    assert_eq!(visited(&rig).await, ["other"]);
+    rig.stop().await;
+}
