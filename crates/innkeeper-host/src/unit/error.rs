@@ -88,6 +88,12 @@ pub enum UnitError {
         /// Its name.
         name: String,
     },
+    /// An environment variable that the host's own programs would act on before the guest's command runs.
+    #[error("the variable '{name}' is not passed on: programs of the host would act on it")]
+    HostVariable {
+        /// Its name.
+        name: String,
+    },
     /// A user that the guest does not have.
     #[error("guest '{guest}' has no user '{user}'")]
     NoUser {
@@ -143,9 +149,10 @@ impl Explain for UnitError {
             Self::NotAtDoor { .. } | Self::NotRunning { .. } | Self::NoLog { .. } => {
                 Code::GuestNotRunning
             }
-            Self::NoCommand { .. } | Self::BadVariable { .. } | Self::NoUser { .. } => {
-                Code::InvalidRequest
-            }
+            Self::NoCommand { .. }
+            | Self::BadVariable { .. }
+            | Self::HostVariable { .. }
+            | Self::NoUser { .. } => Code::InvalidRequest,
             Self::Left { .. } | Self::Bus { .. } | Self::Job { .. } => Code::UnitFailed,
             Self::Several(errors) => errors.first().map_or(Code::UnitFailed, Self::code),
         }
@@ -174,6 +181,9 @@ impl Explain for UnitError {
                 "Look at `systemctl status dbus`, or set `supervisor.kind = \"direct\"`.".to_owned()
             }
             Self::Job { unit, .. } => format!("Look at `journalctl -u {unit}`."),
+            Self::HostVariable { .. } => {
+                "Set it inside the guest: put `env NAME=VALUE` before the command.".to_owned()
+            }
             Self::Several(errors) => return errors.iter().find_map(Self::remedy),
             Self::NoClosure { .. }
             | Self::NoCommand { .. }

@@ -358,7 +358,42 @@ fn environment(
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(UnitError::BadVariable { name: name.clone() });
         }
+        if acts_on_host(name) {
+            return Err(UnitError::HostVariable { name: name.clone() });
+        }
         variables.push((name.into(), value.into()));
     }
     Ok(variables)
+}
+
+/// Whether the C library or the dynamic loader would act on a variable in nsenter and the other programs of the
+/// host that enter the guest. They run as the host's root: `LD_PRELOAD` alone would give the caller that user.
+///
+/// The names are those that glibc ignores in set-user-id programs (its `unsecvars.h`), and NixOS' for locales.
+fn acts_on_host(name: &str) -> bool {
+    const PREFIXES: [&str; 6] = [
+        "LD_",
+        "LIBMOUNT_",
+        "LIBSMARTCOLS_",
+        "LOCALE_ARCHIVE",
+        "MALLOC_",
+        "SEGFAULT_",
+    ];
+    const NAMES: [&str; 14] = [
+        "GCONV_PATH",
+        "GETCONF_DIR",
+        "GLIBC_TUNABLES",
+        "HOSTALIASES",
+        "LOCALDOMAIN",
+        "LOCPATH",
+        "NIS_PATH",
+        "NLSPATH",
+        "RESOLV_ADD_TRIM_DOMAINS",
+        "RESOLV_HOST_CONF",
+        "RESOLV_MULTI",
+        "RESOLV_OVERRIDE_TRIM_DOMAINS",
+        "RESOLV_SPOOF_CHECK",
+        "RES_OPTIONS",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }

@@ -81,6 +81,46 @@ async fn commands_run_in_the_guest() {
     units.remove(&guest.name).await.expect("removed");
 }
 
+/// The caller is a member of the API's group and the programs that enter the guest are root's: a library in the
+/// guest's tree, which the caller can write, must not be loaded into them.
+#[tokio::test]
+async fn no_variable_of_a_caller_acts_on_programs_of_the_host() {
+    let test = "no_variable_of_a_caller_acts_on_programs_of_the_host";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    // The host's loader writes here when it sees LD_DEBUG_OUTPUT.
+    let trace = host.config.root(&guest.name).join("tmp/trace");
+    for variables in [
+        vec![
+            ("LD_DEBUG".to_owned(), "libs".to_owned()),
+            ("LD_DEBUG_OUTPUT".to_owned(), trace.display().to_string()),
+        ],
+        vec![("LD_PRELOAD".to_owned(), "/tmp/library.so".to_owned())],
+        vec![("GLIBC_TUNABLES".to_owned(), String::new())],
+        vec![("GCONV_PATH".to_owned(), "/tmp".to_owned())],
+        vec![("LOCALE_ARCHIVE_2_27".to_owned(), "/tmp/x".to_owned())],
+    ] {
+        let mut request = request(&["true"]);
+        request.environment = variables;
+        let error = units.exec(&guest.name, &request).await;
+        let error = error.expect_err("a variable of the loader");
+        assert_eq!(error.code(), Code::InvalidRequest);
+        assert!(error.remedy().is_some(), "{error}");
+    }
+    let dir = fs::read_dir(trace.parent().expect("a directory")).expect("listed");
+    assert_eq!(dir.count(), 0, "a program of the host wrote a trace");
+    // Inside the guest, every variable can be set.
+    assert_eq!(
+        say(&units, &guest, "env LD_DEBUG=x sh -c 'echo $LD_DEBUG'").await,
+        "x"
+    );
+    units.remove(&guest.name).await.expect("removed");
+}
+
 #[tokio::test]
 async fn a_mebibyte_passes_through_a_command() {
     let Some(host) = Host::new("a_mebibyte_passes_through_a_command").await else {
