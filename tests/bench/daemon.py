@@ -53,7 +53,7 @@ socket = "{self.socket}"
 
 [nix]
 gcroots_dir = "/nix/var/nix/gcroots/{identity}/guests"
-options = {{ substituters = "", build-users-group = "", sandbox = "false" }}
+options = {{ substituters = "", sandbox = "false" }}
 
 [supervisor]
 kind = "direct"

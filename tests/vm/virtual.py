@@ -225,7 +225,7 @@ MAKE_DISK = """
     guests=path:/opt/innkeeper/guests
     # With the daemon's cache: it remembers what it has seen of a flake.
     env -i HOME=/root XDG_CACHE_HOME=/var/cache/innkeeper PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/tree" \\
-      nix --extra-experimental-features 'nix-command flakes' --option build-users-group '' --option sandbox false \\
+      nix --extra-experimental-features 'nix-command flakes' --option sandbox false \\
       --option substituters '' build --quiet --no-link "$guests#agent" "$guests#systemd" < /dev/null
     umount --recursive "$work/tree/dev" "$work/tree/proc"
     mke2fs -q -F -t ext4 -L root -m 0 -O ^metadata_csum -E lazy_itable_init=1,nodiscard -d "$work/tree" "$disk"

@@ -107,6 +107,8 @@ codes! {
     PreviewConfigInvalid => Build, "preview_config_invalid";
     /// Nix is not installed or not where the configuration says.
     NixMissing => Host, "nix_missing";
+    /// Nix has no users to build as, so builders of previews would own the store.
+    BuildUsersMissing => Host, "build_users_missing";
     /// A program that Innkeeper calls is not installed.
     ProgramMissing => Host, "program_missing";
     /// The kernel lacks something that guests need.

@@ -30,6 +30,8 @@ fn workshop(test: &str) -> Option<Workshop> {
     };
     let dir = tempfile::tempdir().expect("a directory for the test");
     let at = |name: &str| dir.path().join(name);
+    // Builders, which are users of their own, write there.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
     fs::create_dir_all(at("flake/bb")).expect("flake");
     // From a folder, so that the program is still called `busybox` in the store.
     fs::copy(busybox, at("flake/bb/busybox")).expect("busybox");
@@ -46,12 +48,8 @@ fn workshop(test: &str) -> Option<Workshop> {
         gcroots: at("gcroots"),
         links: at("state/closures"),
         options: BTreeMap::from(
-            [
-                ("substituters", ""),
-                ("build-users-group", ""),
-                ("sandbox", "false"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            [("substituters", ""), ("sandbox", "false")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
         ),
         // A number that nobody has.
         user: "64999".to_owned(),
@@ -217,6 +215,7 @@ async fn a_flake_that_changes_during_its_build_is_not_known() {
         return;
     };
     let flake = shop.at("flake/flake.nix");
+    fs::set_permissions(&flake, fs::Permissions::from_mode(0o666)).expect("chmod");
     let script = format!("{MAKE_INIT}; echo >> {}", flake.display());
     shop.flake(&shop.derivation("guest", &script));
     let built = shop.build("guest", None).await.expect("builds");
@@ -575,7 +574,7 @@ impl Outside {
             .env("NIX_DAEMON_SOCKET_PATH", shop.at("daemon/socket"))
             .env(
                 "NIX_CONFIG",
-                "experimental-features = nix-command flakes\nsubstituters =\nbuild-users-group =\nsandbox = false",
+                "experimental-features = nix-command flakes\nsubstituters =\nsandbox = false",
             )
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

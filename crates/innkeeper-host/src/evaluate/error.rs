@@ -90,6 +90,9 @@ pub enum EvaluateError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Builders would own the store's files, and could change them.
+    #[error("previews cannot be built without users for Nix's builders: {0}")]
+    NoBuildUsers(String),
     /// The place for the evaluator cannot be made.
     #[error("cannot make a closed place to evaluate preview-config.nix: {0}")]
     Place(String),
@@ -169,6 +172,7 @@ impl Explain for EvaluateError {
             Self::NotBootable(_) => Code::InvalidClosure,
             Self::Closure(error) => error.code(),
             Self::Base { .. } | Self::User { .. } => Code::InvalidConfig,
+            Self::NoBuildUsers(_) => Code::BuildUsersMissing,
             Self::Place(_) => Code::PermissionDenied,
             Self::Import { source, .. } | Self::Command(source) => match source {
                 CommandError::Missing { program } if program.contains("nix") => Code::NixMissing,
@@ -209,6 +213,9 @@ impl Explain for EvaluateError {
             Self::User { user, .. } => format!(
                 "Make one: `useradd --system --no-create-home --shell /usr/sbin/nologin {user}`, or name one that owns nothing in innkeeperd's configuration; a number that nobody has will do, such as 64999."
             ),
+            Self::NoBuildUsers(_) => {
+                "On Debian, install the package nix-setup-systemd. Elsewhere make the group nixbld and users that are its members (`groupadd --system nixbld`, then `useradd --system --gid nixbld --groups nixbld nixbld1` and so on). Leave build-users-group out of nix.conf and of `nix.options`.".to_owned()
+            }
             Self::Place(_) => {
                 "innkeeperd must be root and allowed to make namespaces and mounts.".to_owned()
             }

@@ -29,10 +29,9 @@
 //! # What protects the host from the build
 //!
 //! A derivation is a program that the host runs. Nix's sandbox is always on for previews and never falls back:
-//! the builder sees its inputs and nothing of the host's files, as a build user where there are any (NixOS: `nixbld`).
-//! Without build users, as on a plain Debian without a Nix daemon, the builder owns the store's files: it can change its
-//! inputs on the host (`docs/security.md`, "What does not hold yet"). A build with a
-//! fixed output has the host's network, as everywhere in Nix: what must not be reached from there needs a
+//! the builder sees its inputs and nothing of the host's files, as a build user (NixOS: `nixbld`). Without build users it
+//! would own the store's files and could change its inputs on the host, so nothing is built then (`users.rs`). A build
+//! with a fixed output has the host's network, as everywhere in Nix: what must not be reached from there needs a
 //! password or a rule for the build users. It does not get the daemon's environment (see `nix.rs`).
 //!
 //! # On the host
@@ -80,6 +79,7 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
+mod users;
 
 pub use config::{DEFAULT_USER, EvaluationLimits, EvaluatorConfig};
 pub use error::EvaluateError;
@@ -180,6 +180,13 @@ impl Evaluator for NixEvaluator {
                 base::check(config),
                 "it and the base module are there",
             ),
+            check(
+                "build users",
+                Nix::new(&config.nix, &config.scratch)
+                    .require_build_users()
+                    .await,
+                "builds of previews cannot change the Nix store",
+            ),
         ]
     }
 }
@@ -245,6 +252,8 @@ impl Work {
     async fn evaluate(&self, config: &str, folder: &Path) -> Result<Evaluated, EvaluateError> {
         let shared = &self.shared;
         let room = self.room().await;
+        // Before the evaluation, which takes longer.
+        self.nix().require_build_users().await?;
         let number = shared.evaluations.fetch_add(1, Ordering::Relaxed);
         let base = shared.base().await?;
         // Not by the key: one that was given up may still be clearing its folder away.

@@ -16,7 +16,7 @@ use tokio::process::Command;
 use super::base::SOURCE;
 use super::place::locate;
 use super::settings::{self, Settings};
-use super::{EvaluateError, text};
+use super::{EvaluateError, text, users};
 use crate::CommandError;
 use crate::closure::NixConfig;
 use crate::closure::nix::{DURABLE, NixError, sibling, supervised};
@@ -143,13 +143,19 @@ impl<'a> Nix<'a> {
             .collect())
     }
 
+    /// Checks that the host's Nix builds as users without rights.
+    pub(super) async fn require_build_users(&self) -> Result<(), EvaluateError> {
+        users::require(&self.host_settings().await?)
+    }
+
     /// The settings of a build by strangers.
     async fn build_options(
         &self,
         limit: Duration,
     ) -> Result<BTreeMap<String, String>, EvaluateError> {
-        let mut options =
-            settings::for_previews(&self.host_settings().await?, &self.config.options);
+        let host = self.host_settings().await?;
+        users::require(&host)?;
+        let mut options = settings::for_previews(&host, &self.config.options);
         options.insert("timeout".to_owned(), limit.as_secs().max(1).to_string());
         Ok(options)
     }

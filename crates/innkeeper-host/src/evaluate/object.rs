@@ -291,7 +291,7 @@ mod tests {
             return;
         };
         assert_eq!(object.nar, dumped);
-        let added = nix_store(&["--option", "build-users-group", "", "--add", path]).await;
+        let added = nix_store(&["--add", path]).await;
         let added = parsed(&added.expect("adds"));
         assert!(object.is_at(&added, &[]));
         assert!(!object.is_at(&added, std::slice::from_ref(&added)));

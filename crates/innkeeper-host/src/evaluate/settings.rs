@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::users;
+
 /// One setting, as `nix show-config --json` prints it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Setting {
-    value: Value,
+    pub(super) value: Value,
     #[serde(rename = "defaultValue", default)]
     default: Value,
 }
@@ -97,8 +99,12 @@ const LOG_LIMIT: u64 = 16 << 20;
 /// The name of the setting with [`LOG_LIMIT`].
 const LOG_SIZE: &str = "max-build-log-size";
 
+/// The settings that decide which users build. Sent even where the client's value is the host's, as with [`FIXED`]:
+/// what was checked applies.
+const USERS: [&str; 2] = [users::GROUP, users::ALLOCATE];
+
 /// Experimental features that [`KEPT`] settings need.
-const FEATURES: [&str; 2] = ["auto-allocate-uids", "cgroups"];
+const FEATURES: [&str; 2] = [users::ALLOCATE, "cgroups"];
 
 /// The options to give to Nix. `host` are its settings with the `configured` options.
 pub(super) fn for_previews(
@@ -119,6 +125,11 @@ pub(super) fn for_previews(
     for (name, value) in FIXED {
         if host.contains_key(name) {
             options.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    for name in USERS {
+        if let Some(setting) = host.get(name) {
+            options.insert(name.to_owned(), text(&setting.value));
         }
     }
     if let Some(setting) = host.get(LOG_SIZE) {
@@ -155,7 +166,7 @@ pub(super) fn for_previews(
     options
 }
 
-fn words(value: &Value) -> &[Value] {
+pub(super) fn words(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -186,6 +197,8 @@ mod tests {
             |value: Value, default: Value| json!({"value": value, "defaultValue": default});
         let host = json!({
             "access-tokens": setting(json!({"github.com": "secret"}), json!({})),
+            "auto-allocate-uids": setting(json!(false), json!(false)),
+            "build-users-group": setting(json!("nixbld"), json!("nixbld")),
             "cores": setting(json!(4), json!(0)),
             "experimental-features": setting(json!(["cgroups", "recursive-nix"]), json!([])),
             "max-build-log-size": setting(json!(0), json!(0)),
@@ -217,6 +230,8 @@ mod tests {
                 ("a-setting-of-tomorrow", "a b"),
                 ("access-tokens", ""),
                 ("another", "false"),
+                ("auto-allocate-uids", "false"),
+                ("build-users-group", "nixbld"),
                 ("experimental-features", "cgroups"),
                 ("max-build-log-size", "16777216"),
                 ("netrc-file", "/dev/null"),

@@ -527,3 +527,44 @@ async fn a_builder_that_floods_or_never_ends_is_stopped() {
         "{failure:?}"
     );
 }
+
+#[tokio::test]
+async fn a_builder_cannot_change_its_inputs() {
+    let Some(shop) = workshop("a_builder_cannot_change_its_inputs") else {
+        return;
+    };
+    let changing = format!(
+        "{META} environment.etc.made.source = \
+         let input = pkgs.runCommand \"input\" {{ }} \"echo ${{config.environment.etc.tag.text}} > $out\"; \
+         in pkgs.runCommand \"changing\" {{ }} \"busybox chmod 666 ${{input}} || true; \
+         (echo changed > ${{input}}) || true; echo ${{input}} > $out\";"
+    );
+    let made = shop.evaluate(&shop.module(&changing)).await;
+    let made = made.expect("harmless").closure;
+    let input = fs::read_to_string(made.as_path().join("etc/made")).expect("made");
+    let contents = fs::read_to_string(input.trim()).expect("the input");
+    assert_eq!(contents.trim(), shop.dir.path().to_str().expect("text"));
+}
+
+#[tokio::test]
+async fn nothing_is_built_without_build_users() {
+    let test = "nothing_is_built_without_build_users";
+    for (group, reason) in [("", "is empty"), ("nogroup", "has no members")] {
+        let set = |config: &mut EvaluatorConfig| {
+            let name = "build-users-group".to_owned();
+            config.nix.options.insert(name, group.to_owned());
+        };
+        let Some(shop) = workshop_with(test, set) else {
+            return;
+        };
+        let failure = shop.refused(&shop.module(META)).await;
+        assert_eq!(failure.code, Code::BuildUsersMissing, "{failure:?}");
+        assert!(failure.message.contains(reason), "{failure:?}");
+        let checks = shop.evaluator.check().await;
+        let check = checks.iter().find(|check| check.subject == "build users");
+        let check = check.expect("doctor looks at it");
+        assert_eq!(check.verdict, Verdict::Broken);
+        let remedy = check.remedy.as_deref().expect("a remedy");
+        assert!(remedy.contains("nix-setup-systemd"), "{remedy}");
+    }
+}

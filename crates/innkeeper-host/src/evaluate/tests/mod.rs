@@ -64,7 +64,7 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
             program: nix,
             gcroots: at("gcroots"),
             links: at("links"),
-            options: [("substituters", ""), ("build-users-group", "")]
+            options: [("substituters", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             user: "64999".to_owned(),

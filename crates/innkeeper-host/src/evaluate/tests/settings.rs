@@ -79,7 +79,7 @@ async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
     let host = host_nix(
         &shop,
         &format!(
-            "substituters =\nbuild-users-group =\nnetrc-file = {}\nsecret-key-files = {}\n\
+            "substituters =\nnetrc-file = {}\nsecret-key-files = {}\n\
              post-build-hook = {}\nsandbox-paths = {}\naccess-tokens = 127.0.0.1=horse\n",
             shop.at("netrc").display(),
             key.display(),

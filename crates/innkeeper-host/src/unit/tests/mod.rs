@@ -59,7 +59,8 @@ derivation {
 "#;
 
 /// What nix needs to hear to build offline and as root.
-const NIX_CONFIG: &str = "experimental-features = nix-command flakes\nsubstituters =\nbuild-users-group =\nsandbox = false";
+const NIX_CONFIG: &str =
+    "experimental-features = nix-command flakes\nsubstituters =\nsandbox = false";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 

@@ -19,13 +19,9 @@ pub(crate) enum Fixture {
     NoInit,
 }
 
-/// What Nix needs to know to build without a network, without build users and without a sandbox.
-pub(crate) fn nix_options() -> [(&'static str, &'static str); 3] {
-    [
-        ("substituters", ""),
-        ("build-users-group", ""),
-        ("sandbox", "false"),
-    ]
+/// Nix settings to build without a network and without a sandbox.
+pub(crate) fn nix_options() -> [(&'static str, &'static str); 2] {
+    [("substituters", ""), ("sandbox", "false")]
 }
 
 /// The staged flake, with the attribute of a fixture.
