@@ -303,6 +303,43 @@ fn a_destroy_works_on_a_disk_without_a_free_inode() {
     before.assert_same(&sandbox.traces(), "afterwards");
 }
 
+#[test]
+fn an_undo_and_gc_work_on_a_disk_without_a_free_byte() {
+    let closure = closure(Fixture::Agent);
+    let mut sandbox = Sandbox::new();
+    small_disk(&sandbox.state(), "48m");
+    sandbox.configure("[storage]\nmin_free = '16M'");
+    // In nspawn's place: fills the disk, and fails.
+    let (filler, nspawn) = (
+        sandbox.state().join("filler"),
+        sandbox.path().join("nspawn"),
+    );
+    let script = format!("#!/bin/sh\ncat /dev/zero > {}\nexit 1\n", filler.display());
+    fs::write(&nspawn, script).expect("written");
+    fs::set_permissions(&nspawn, fs::Permissions::from_mode(0o755)).expect("set");
+    let _daemon = sandbox.start_with(&[(
+        "INNKEEPER_SUPERVISOR_NSPAWN",
+        nspawn.to_str().expect("text"),
+    )]);
+    let before = sandbox.traces();
+    let orphan = sandbox.state().join("guests/ghost/rootfs/etc");
+    fs::create_dir_all(&orphan).expect("made");
+    let failure = fails(
+        &sandbox.client(),
+        &format!(r#"{{"name":"web","closure":"{closure}"}}"#),
+    );
+    assert!(
+        fs::metadata(&filler).expect("made").len() > 0,
+        "{failure:?}"
+    );
+    assert!(!sandbox.state().join("guests/web").exists(), "{failure:?}");
+    let swept = sandbox.program("innkeeper", &["gc"], b"");
+    assert!(swept.status.success(), "{swept:?}");
+    assert!(!orphan.exists(), "{swept:?}");
+    fs::remove_file(&filler).expect("removed");
+    before.assert_same(&sandbox.traces(), "afterwards");
+}
+
 fn small_disk(path: &Path, size: &str) {
     fs::create_dir_all(path).expect("made");
     let options = format!("size={size},mode=0700");

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use innkeeper_model::api::{DoctorReport, Verdict};
 use innkeeper_model::preview::PreviewState;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
@@ -23,9 +24,7 @@ struct Cluster {
 impl Cluster {
     fn start(town: &Town) -> Self {
         let bin = programs();
-        let user = User::from_name("postgres")
-            .expect("asked")
-            .expect("the package makes it");
+        let user = user();
         let dir = tempfile::tempdir().expect("a directory");
         let root = dir.path();
         fs::set_permissions(root, fs::Permissions::from_mode(0o711)).expect("set");
@@ -55,29 +54,29 @@ impl Cluster {
                      host sameuser all 10.100.0.0/16 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("written");
         fs::write(data.join("pg_ident.conf"), "innkeeper root postgres\n").expect("written");
-        let server = unprivileged(&bin.join("postgres"), &user)
-            .arg("-D")
-            .arg(&data)
-            .args([
-                "-c",
-                "listen_addresses=*",
-                "-c",
-                "fsync=off",
-                "-c",
-                "shared_buffers=16MB",
-            ])
-            .arg("-c")
-            .arg(format!(
-                "unix_socket_directories={}",
-                root.join("socket").display()
-            ))
-            .spawn()
-            .expect("postgres runs");
+        let server = serve(root);
         let cluster = Self { dir, server };
-        wait_until("PostgreSQL answers", || {
-            cluster.sql("SELECT 1", town).is_some()
-        });
+        cluster.wait(town);
         cluster
+    }
+
+    fn wait(&self, town: &Town) {
+        wait_until("PostgreSQL answers", || {
+            self.sql("SELECT 1", town).is_some()
+        });
+    }
+
+    /// Ends the server at once.
+    fn stop(&mut self) {
+        let id = i32::try_from(self.server.id()).expect("a pid");
+        kill(Pid::from_raw(id), Signal::SIGQUIT).expect("sent");
+        self.server.wait().expect("waited");
+    }
+
+    /// Starts the server that was stopped.
+    fn start_again(&mut self, town: &Town) {
+        self.server = serve(self.dir.path());
+        self.wait(town);
     }
 
     fn socket(&self) -> PathBuf {
@@ -100,10 +99,38 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let id = i32::try_from(self.server.id()).expect("a pid");
-        kill(Pid::from_raw(id), Signal::SIGQUIT).ok();
-        drop(self.server.wait());
+        if let Ok(None) = self.server.try_wait() {
+            self.stop();
+        }
     }
+}
+
+/// Runs the server of the cluster in a folder.
+fn serve(root: &Path) -> Child {
+    unprivileged(&programs().join("postgres"), &user())
+        .arg("-D")
+        .arg(root.join("data"))
+        .args([
+            "-c",
+            "listen_addresses=*",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=16MB",
+        ])
+        .arg("-c")
+        .arg(format!(
+            "unix_socket_directories={}",
+            root.join("socket").display()
+        ))
+        .spawn()
+        .expect("postgres runs")
+}
+
+fn user() -> User {
+    User::from_name("postgres")
+        .expect("asked")
+        .expect("the package makes it")
 }
 
 fn programs() -> PathBuf {
@@ -136,7 +163,7 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
     let more = format!("[database]\nsocket_dir = '{}'", link.display());
     let more = format!("[network]\nhost_ports = ['tcp/5432']\n{more}");
     let mut town = Town::with(&more);
-    let cluster = Cluster::start(&town);
+    let mut cluster = Cluster::start(&town);
     std::os::unix::fs::symlink(cluster.socket(), &link).expect("linked");
     let daemon = town.start();
     town.start_webhook();
@@ -213,8 +240,22 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
     assert_eq!(in_database(tables).trim(), "0");
     assert_eq!(url(), first, "the password changed");
 
+    // A removal that fails is shown with its cause until it succeeds.
+    cluster.stop();
     town.close(7);
+    wait_until("doctor shows the removal that failed", || {
+        let report: DoctorReport = town.client().get("/v1/doctor");
+        report.checks.iter().any(|check| {
+            check.subject == "preview web-7"
+                && check.verdict == Verdict::Broken
+                && check.finding.starts_with("not removed yet, retrying: ")
+        })
+    });
+    cluster.start_again(&town);
     town.gone(7);
+    let report: DoctorReport = town.client().get("/v1/doctor");
+    let mut subjects = report.checks.iter().map(|check| &check.subject);
+    assert!(subjects.all(|subject| subject != "preview web-7"));
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'preview%'";
     assert_eq!(cluster.sql(left, &town).as_deref(), Some("0"));
     let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'preview%'";
