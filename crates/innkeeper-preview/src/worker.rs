@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_model::preview::{CommitSha, PrAction, PreviewState, PullRequest};
+use innkeeper_model::preview::{
+    BranchName, CommitSha, PrAction, PreviewState, PullRequest, RepoName,
+};
 use innkeeper_model::{Code, Explain, Failure, GuestName, chain};
 use innkeeper_store::{Delivery, Next, Outcome, Preview, PreviewFact, PreviewWant, retry_after};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::PreviewError;
 use crate::aim::{Aim, aim};
@@ -25,6 +27,14 @@ enum Turn {
     Rest(Option<Instant>),
     /// The preview is gone.
     Gone,
+}
+
+/// The commit that a preview should show.
+struct Head {
+    /// Nothing when that repository is gone.
+    repo: Option<RepoName>,
+    branch: BranchName,
+    sha: CommitSha,
 }
 
 /// What a worker remembers between its turns. A restart of the daemon forgets it, and that does no harm.
@@ -258,23 +268,25 @@ impl Inner {
             PreviewFact::Active(Timestamp::now()),
         ];
         match &event.action {
-            PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => {
-                facts.extend([
-                    PreviewFact::Want(PreviewWant::Present),
-                    PreviewFact::Head {
-                        repo: event.head_repo.clone(),
-                        branch: event.head_branch.clone(),
-                        sha: event.head_sha.clone(),
-                    },
-                    PreviewFact::State(PreviewState::Queued),
-                    PreviewFact::Fault(refusal_of(
-                        preview,
-                        &self.config.approval_label,
-                        &event.head_sha,
-                    )),
-                ]);
+            PrAction::Opened | PrAction::Synchronize | PrAction::Reopened | PrAction::Closed => {
+                facts.extend(match self.head_wanted_by(delivery).await? {
+                    Some(head) => vec![
+                        PreviewFact::Want(PreviewWant::Present),
+                        PreviewFact::State(PreviewState::Queued),
+                        PreviewFact::Fault(refusal_of(
+                            preview,
+                            &self.config.approval_label,
+                            &head.sha,
+                        )),
+                        PreviewFact::Head {
+                            repo: head.repo,
+                            branch: head.branch,
+                            sha: head.sha,
+                        },
+                    ],
+                    None => vec![PreviewFact::Want(PreviewWant::Absent)],
+                });
             }
-            PrAction::Closed => facts.push(PreviewFact::Want(PreviewWant::Absent)),
             PrAction::Edited => {
                 self.store.set_preview(slug, facts).await?;
                 self.report_again(slug).await?;
@@ -296,6 +308,49 @@ impl Inner {
         }
         let recorded = self.store.follow_delivery(&event.delivery, slug, facts);
         Ok(self.step("record-wish", recorded).await?.map(Ok))
+    }
+
+    /// The commit that a pull request's preview should show after it was opened, pushed to, closed or opened again;
+    /// nothing when the preview should go. Where the order of such events is unknown, because GitHub gave them about the
+    /// same time, GitHub is queried for the pull request's state.
+    async fn head_wanted_by(&self, delivery: &Delivery) -> Result<Option<Head>, PreviewError> {
+        let event = &delivery.event;
+        let head = Head {
+            repo: event.head_repo.clone(),
+            branch: event.head_branch.clone(),
+            sha: event.head_sha.clone(),
+        };
+        let by_arrival = (event.action != PrAction::Closed).then_some(head);
+        let Some(github) = &self.github else {
+            return Ok(by_arrival);
+        };
+        let Some(tied_at) = self.store.tie(delivery).await? else {
+            return Ok(by_arrival);
+        };
+        let pull_request = &event.pull_request;
+        match github.pull_request(pull_request).await {
+            Ok(Some(view)) if view.updated_at.is_some_and(|time| time < tied_at) => {
+                Err(PreviewError::new(
+                    Code::GithubFailed,
+                    format!("GitHub shows pull request {pull_request} as it was before"),
+                    "Nothing is lost: it is tried again by itself.",
+                ))
+            }
+            Ok(Some(view)) => {
+                info!(%pull_request, open = view.open, "GitHub's state decides between events of the same time");
+                Ok(view.open.then_some(Head {
+                    repo: view.head_repo,
+                    branch: view.head_branch,
+                    sha: view.head_sha,
+                }))
+            }
+            Ok(None) => Ok(by_arrival),
+            Err(error) if error.is_passing() => Err(error.into()),
+            Err(error) => {
+                warn!(%pull_request, "the order of arrival decides: {}", chain(&error));
+                Ok(by_arrival)
+            }
+        }
     }
 
     /// Does work until it ends, or until something else is wanted of the preview; then the work is dropped and
@@ -364,10 +419,19 @@ impl Inner {
     ) -> Result<(), PreviewError> {
         while let Next::Act(delivery) = self.store.next_for(pull_request).await? {
             let event = &delivery.event;
-            let wants_one = matches!(
-                event.action,
-                PrAction::Opened | PrAction::Synchronize | PrAction::Reopened
-            );
+            let wants_one = match event.action {
+                PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => true,
+                // It may have been reopened in the same second.
+                PrAction::Closed => match self.head_wanted_by(&delivery).await {
+                    Ok(head) => head.is_some(),
+                    Err(error) => {
+                        let outcome = outcome(&error, delivery.attempts);
+                        self.store.finish_delivery(&event.delivery, outcome).await?;
+                        continue;
+                    }
+                },
+                _ => false,
+            };
             if wants_one {
                 // It arrived while its preview was being removed.
                 let preview = self.claim(event).await?;

@@ -40,6 +40,9 @@ const KEPT_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// After how many deliveries old ones are deleted. Until then there may be as many more.
 const PRUNE_EVERY: u32 = 1_024;
 
+/// With how many of a pull request's last intents one is compared to find those of the same time.
+const COMPARED: u32 = 32;
+
 /// The record of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -298,6 +301,34 @@ impl Store {
         let id = id.to_owned();
         self.run("read a delivery", move |database| {
             find(&database.connection, &id)
+        })
+        .await
+    }
+
+    /// The newest of GitHub's times among an intent and those with which it is tied
+    /// ([`PullRequestEvent::is_tied_with`]); nothing when it is tied with none. The order of arrival is then not that of
+    /// the events: the pull request's state on GitHub decides.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn tie(&self, delivery: &Delivery) -> Result<Option<Timestamp>, StoreError> {
+        let delivery = delivery.clone();
+        self.run("compare a delivery with others", move |database| {
+            let PullRequest { repo, number } = &delivery.event.pull_request;
+            let others = database
+                .connection
+                .prepare_cached(
+                    "SELECT * FROM deliveries
+                     WHERE repo = ?1 AND number = ?2 AND intent IS NOT NULL AND seq <> ?3
+                     ORDER BY seq DESC LIMIT ?4",
+                )?
+                .query_map((Word(repo), Number(*number), delivery.seq, COMPARED), read)?
+                .collect::<Result<Vec<_>, _>>()?;
+            let tied = others
+                .iter()
+                .filter(|other| delivery.event.is_tied_with(&other.event));
+            let newest = tied.filter_map(|other| other.event.updated_at).max();
+            Ok(newest.max(newest.and(delivery.event.updated_at)))
         })
         .await
     }

@@ -55,6 +55,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "running time",
         sql: include_str!("schema/7.sql"),
     },
+    Migration {
+        name: "an index for intents of the same time",
+        sql: include_str!("schema/8.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

@@ -2,6 +2,7 @@
 
 use hyper::Method;
 use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, PullRequestEvent, RepoName};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::call::{Call, repo_path};
@@ -35,6 +36,8 @@ pub struct PullRequestView {
     pub body: String,
     /// The names of its labels.
     pub labels: Vec<String>,
+    /// When it last changed.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl PullRequestView {
@@ -50,6 +53,7 @@ impl PullRequestView {
             is_fork: PullRequestEvent::is_from_fork(repo, wire.head_repo()),
             author: wire.author(),
             labels: wire.labels(),
+            updated_at: wire.updated_at(),
             head_repo: wire.head.repo.map(|repo| repo.full_name),
             head_sha: wire.head.sha,
             head_branch: wire.head.branch,

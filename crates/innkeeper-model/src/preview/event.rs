@@ -110,6 +110,26 @@ impl PullRequestEvent {
         }
     }
 
+    /// Whether GitHub's times leave open if this happened before or after another event of the pull request, and it
+    /// makes a difference: one reopens what the other closes, or they show different commits.
+    ///
+    /// A closed pull request is neither opened nor pushed to, so `closed` comes after these.
+    #[must_use]
+    pub fn is_tied_with(&self, other: &Self) -> bool {
+        use PrAction::{Closed, Opened, Reopened, Synchronize};
+        let (Some(this), Some(that)) = (self.updated_at, other.updated_at) else {
+            return false;
+        };
+        let differ = match (&self.action, &other.action) {
+            (Closed, Reopened) | (Reopened, Closed) => true,
+            (Opened | Reopened | Synchronize, Opened | Reopened | Synchronize) => {
+                self.head_sha != other.head_sha
+            }
+            _ => false,
+        };
+        differ && this.duration_since(that).abs() <= SAME_TIME
+    }
+
     /// Whether commits of `head` are from a fork for a pull request to `base`. A repository that is gone
     /// counts as a fork: nothing says who could write to it.
     ///

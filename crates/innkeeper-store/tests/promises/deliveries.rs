@@ -634,3 +634,32 @@ async fn concurrent_deliveries_share_transactions() {
         .expect("reads");
     assert_eq!(kept.len() as u64, CALLERS * EACH);
 }
+
+#[tokio::test]
+async fn intents_of_the_same_time_are_tied_when_their_order_makes_a_difference() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let arrive = async |id: &str, action: PrAction, commit: u8, at: &str| {
+        let mut new = delivery(id, 1, action, commit);
+        new.event.updated_at = Some(format!("2026-11-20T{at}Z").parse().expect("a time"));
+        store.record_delivery(new).await.expect("records");
+    };
+    let tie = async |id: &str| {
+        let delivery = store.delivery(id).await.expect("reads").expect("kept");
+        let tie = store.tie(&delivery).await.expect("reads");
+        tie.map(|time| time.strftime("%T").to_string())
+    };
+    arrive("opened", PrAction::Opened, 1, "10:00:00").await;
+    arrive("push", PrAction::Synchronize, 2, "10:01:00").await;
+    assert_eq!(tie("push").await, None, "the times tell them apart");
+    arrive("closed", PrAction::Closed, 2, "10:01:02").await;
+    assert_eq!(tie("closed").await, None, "nobody pushes to what is closed");
+    arrive("edited", PrAction::Edited, 2, "10:01:02").await;
+    arrive("reopened", PrAction::Reopened, 2, "10:01:01").await;
+    assert_eq!(tie("reopened").await.as_deref(), Some("10:01:02"));
+    assert_eq!(tie("closed").await.as_deref(), Some("10:01:02"));
+    assert_eq!(tie("push").await, None, "it shows the same commit");
+    arrive("other", PrAction::Synchronize, 3, "10:01:03").await;
+    assert_eq!(tie("push").await.as_deref(), Some("10:01:03"));
+    assert_eq!(tie("opened").await, None);
+}

@@ -185,6 +185,45 @@ fn a_close_during_the_work_removes_what_is_there_so_far() {
 }
 
 #[test]
+fn events_of_the_same_second_are_ordered_by_githubs_state() {
+    let mut town = Town::new();
+    let daemon = town.start();
+    town.start_webhook();
+    let sha = town.open(7, "topic").preview.wanted_sha;
+    // Closed and reopened; what happened last arrives first.
+    town.deliver(7, "reopened");
+    town.deliver(7, "closed");
+    town.finished(&town.last_delivery());
+    town.settled(7, &sha, PreviewState::Live);
+    assert!(town.page("web-7").contains(sha.as_str()));
+
+    // The other way round: reopened and closed. Nothing comes back.
+    town.close(7);
+    town.gone(7);
+    town.deliver(7, "reopened");
+    town.finished(&town.last_delivery());
+    town.gone(7);
+
+    // Two pushes, of which the first arrives last.
+    let first = town.commit("topic", &[("README", "first")]);
+    town.pull(7, "topic", &first);
+    town.deliver(7, "reopened");
+    let newest = town.push(7, "topic", &[("README", "second")]);
+    town.change(7, |pull| pull.head_sha = first.clone());
+    let late = town
+        .github
+        .with(|world| world.payload(&town.repo, 7, "synchronize", "alice"));
+    town.change(7, |pull| pull.head_sha = newest.clone());
+    let late = late.expect("there").to_string();
+    let sent = crate::github::payload::Sent::signed("late-push", "pull_request", late);
+    assert_eq!(town.send(&sent), 202);
+    town.finished("late-push");
+    let view = town.settled(7, &newest, PreviewState::Live);
+    assert_eq!(view.preview.live_sha, Some(newest));
+    daemon.stop();
+}
+
+#[test]
 fn a_reboot_brings_back_the_page_with_its_data() {
     let mut town = Town::new();
     let daemon = town.start();
