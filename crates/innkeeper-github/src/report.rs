@@ -8,7 +8,7 @@ use std::fmt;
 
 use innkeeper_model::preview::text::{self, COMMENT_MARKER};
 use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView, PullRequest};
-use innkeeper_model::{Failure, Kind};
+use innkeeper_model::{Code, Failure, Kind};
 use tracing::debug;
 
 use crate::client::{Comment, Deployment, DeploymentState, DeploymentStatus, Github, GithubError};
@@ -123,9 +123,9 @@ impl fmt::Display for ReportError {
 impl std::error::Error for ReportError {}
 
 impl innkeeper_model::Explain for ReportError {
-    fn code(&self) -> innkeeper_model::Code {
+    fn code(&self) -> Code {
         let first = self.0.first().map(innkeeper_model::Explain::code);
-        first.unwrap_or(innkeeper_model::Code::GithubFailed)
+        first.unwrap_or(Code::GithubFailed)
     }
 
     fn remedy(&self) -> Option<String> {
@@ -242,8 +242,9 @@ fn failed_words(sha: &str, fault: Option<&Failure>) -> String {
 /// Who is at fault: `Failure` is the repository, `Error` the host.
 fn blame(fault: &Failure) -> DeploymentState {
     match fault.code.kind() {
+        _ if fault.code == Code::InvalidConfig => DeploymentState::Error,
         Kind::Build | Kind::Invalid | Kind::NotFound => DeploymentState::Failure,
-        _ if fault.code == innkeeper_model::Code::AppUnhealthy => DeploymentState::Failure,
+        _ if fault.code == Code::AppUnhealthy => DeploymentState::Failure,
         _ => DeploymentState::Error,
     }
 }

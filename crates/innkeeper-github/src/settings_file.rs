@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use innkeeper_model::preview::{BadLine, EnvFile};
 use innkeeper_model::{Code, Explain};
 use zeroize::Zeroizing;
 
@@ -13,13 +14,16 @@ use crate::Secret;
 /// The most a file with secrets may hold, in bytes.
 const MAX_LENGTH: u64 = 64 * 1024;
 
-/// The assignments of one or several files in the form of systemd's `EnvironmentFile=`
-/// (systemd.exec(5)): `KEY=value` lines, comments with `#` or `;`, values in single or double quotes or
-/// none. A later file wins. Values that go over several lines are not supported.
+/// The variables of one or several files in the form of systemd's `EnvironmentFile=`, parsed by [`EnvFile`]. A
+/// later file wins. A line that is not valid concerns its variable only.
 #[derive(Clone, Default)]
 pub struct EnvironmentFiles {
-    values: BTreeMap<String, Secret>,
+    variables: BTreeMap<String, Result<Secret, Misread>>,
+    ignored: Vec<Misread>,
 }
+
+/// A line that is not valid, and its file.
+type Misread = (PathBuf, BadLine);
 
 /// A file with secrets that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +45,13 @@ pub enum SecretFileError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A line that is no assignment. The line itself is not shown: it may be a secret.
-    #[error("line {line} of {} is not of the form KEY=value", path.display())]
+    /// The line that assigns a variable is not valid. The line itself is not shown: it may be a secret.
+    #[error("line {} of {} {}", bad.line, path.display(), bad.fault)]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line's number, from 1.
-        line: usize,
+        /// The line.
+        bad: BadLine,
     },
 }
 
@@ -70,10 +74,22 @@ impl Explain for SecretFileError {
             Self::Content { path, .. } => {
                 format!("Put the secret into {} as one line.", path.display())
             }
-            Self::Line { path, line } => {
-                format!("Correct line {line} of {}.", path.display())
+            Self::Line { path, bad } => {
+                format!("Correct line {} of {}.", bad.line, path.display())
             }
         })
+    }
+}
+
+impl SecretFileError {
+    /// The cause without the file's path, for readers who are not to see the host's paths.
+    #[must_use]
+    pub fn without_path(&self) -> String {
+        match self {
+            Self::Read { source, .. } => format!("it cannot be read: {source}"),
+            Self::Content { reason, .. } => format!("it {reason}"),
+            Self::Line { bad, .. } => bad.to_string(),
+        }
     }
 }
 
@@ -87,80 +103,60 @@ impl EnvironmentFiles {
     ) -> Result<Self, SecretFileError> {
         let mut files = Self::default();
         for path in paths {
-            if let Some(text) = read_if_there(path.as_ref())? {
-                files.add(path.as_ref(), &text)?;
+            if let Some(contents) = read_if_there(path.as_ref())? {
+                files.add(path.as_ref(), EnvFile::parse(&contents));
             }
         }
         Ok(files)
     }
 
-    /// The value of a key; an empty one counts as none.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Secret> {
-        self.values.get(key).filter(|value| !value.is_empty())
+    /// The value of a variable; an empty one counts as none.
+    ///
+    /// # Errors
+    /// The line that assigns it, or was probably meant to, when that is not valid.
+    pub fn get(&self, variable: &str) -> Result<Option<&Secret>, SecretFileError> {
+        let error = |(path, bad): &Misread| SecretFileError::Line {
+            path: path.clone(),
+            bad: bad.clone(),
+        };
+        match self.variables.get(variable) {
+            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Some(Err(misread)) => Err(error(misread)),
+            None => match self.ignored.iter().find(|(_, bad)| bad.is_about(variable)) {
+                Some(misread) => Err(error(misread)),
+                None => Ok(None),
+            },
+        }
     }
 
-    fn add(&mut self, path: &Path, text: &str) -> Result<(), SecretFileError> {
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
-            }
-            let (key, value) = assignment(line).ok_or_else(|| SecretFileError::Line {
-                path: path.to_owned(),
-                line: number + 1,
-            })?;
-            self.values.insert(key.to_owned(), value);
+    /// Every line that is not valid, for the log.
+    pub fn bad_lines(&self) -> impl Iterator<Item = SecretFileError> {
+        let invalid = self.variables.values();
+        let invalid = invalid.filter_map(|value| value.as_ref().err());
+        invalid
+            .chain(&self.ignored)
+            .map(|(path, bad)| SecretFileError::Line {
+                path: path.clone(),
+                bad: bad.clone(),
+            })
+    }
+
+    fn add(&mut self, path: &Path, file: EnvFile) {
+        let misread = |bad| (path.to_owned(), bad);
+        for (name, value) in file.variables {
+            let value = value
+                .map(|value| Secret::new(value.into_inner()))
+                .map_err(misread);
+            self.variables.insert(name, value);
         }
-        Ok(())
+        self.ignored.extend(file.ignored.into_iter().map(misread));
     }
 }
 
 impl fmt::Debug for EnvironmentFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.values.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
-}
-
-fn assignment(line: &str) -> Option<(&str, Secret)> {
-    let (key, value) = line.split_once('=')?;
-    // Files that are also read by a shell have it.
-    let key = key.strip_prefix("export ").unwrap_or(key).trim();
-    let valid = !key.is_empty()
-        && !key.starts_with(|c: char| c.is_ascii_digit())
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    valid
-        .then(|| unquote(value.trim()))
-        .flatten()
-        .map(|value| (key, value))
-}
-
-/// The value without its quotes and escapes; nothing when a quote is not closed.
-fn unquote(value: &str) -> Option<Secret> {
-    if let Some(inner) = value.strip_prefix('\'') {
-        return inner.strip_suffix('\'').map(Secret::new);
-    }
-    let (inner, quoted) = match value.strip_prefix('"') {
-        Some(rest) => (rest.strip_suffix('"')?, true),
-        None => (value, false),
-    };
-    let mut text = String::with_capacity(inner.len());
-    let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => {
-                let next = characters.next()?;
-                // Inside double quotes a backslash is one unless it protects something (systemd.exec(5)).
-                if quoted && !"\"\\`$".contains(next) {
-                    text.push('\\');
-                }
-                text.push(next);
-            }
-            '"' if quoted => return None,
-            other => text.push(other),
-        }
-    }
-    Some(Secret::new(text))
 }
 
 /// A file that holds one secret. White space around it is not part of it: editors add a line's end.
@@ -185,8 +181,8 @@ pub(crate) fn read_secret_if_there(path: &Path) -> Result<Option<Secret>, Secret
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Zeroizing<String>>, SecretFileError> {
-    match read_text(path) {
+fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretFileError> {
+    match read_bytes(path) {
         Err(SecretFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(None)
         }
@@ -195,58 +191,73 @@ fn read_if_there(path: &Path) -> Result<Option<Zeroizing<String>>, SecretFileErr
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
-    let content = |reason| SecretFileError::Content {
+    let bytes = read_bytes(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretFileError::Content {
         path: path.to_owned(),
-        reason,
-    };
+        reason: "is not UTF-8",
+    })?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let read = |source| SecretFileError::Read {
         path: path.to_owned(),
         source,
     };
     let length = std::fs::metadata(path).map_err(read)?.len();
     if length > MAX_LENGTH {
-        return Err(content("is longer than 64 KiB"));
+        return Err(SecretFileError::Content {
+            path: path.to_owned(),
+            reason: "is longer than 64 KiB",
+        });
     }
-    let bytes = Zeroizing::new(std::fs::read(path).map_err(read)?);
-    let text = std::str::from_utf8(&bytes).map_err(|_| content("is not UTF-8"))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(Zeroizing::new(std::fs::read(path).map_err(read)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<EnvironmentFiles, SecretFileError> {
+    fn parse(text: &str) -> EnvironmentFiles {
         let mut files = EnvironmentFiles::default();
-        files.add(Path::new("/var/secrets/preview.env"), text)?;
-        Ok(files)
+        let path = Path::new("/var/secrets/preview.env");
+        files.add(path, EnvFile::parse(text.as_bytes()));
+        files
+    }
+
+    fn value<'f>(files: &'f EnvironmentFiles, variable: &str) -> Option<&'f str> {
+        let value = files.get(variable).expect("valid");
+        value.map(Secret::expose)
     }
 
     #[test]
-    fn assignments_are_read_as_systemd_reads_them() {
-        let files = parse(
-            "# comment\n; another\n\nGITHUB_TOKEN=plain\nexport A=b\nQ='single $x \\n'\nD=\"a\\\"b\\\\c\\$d\\q\"\nE=\n  SPACE = padded \nURL=a=b=c\n",
-        )
-        .expect("valid");
-        let get = |key| files.get(key).map(Secret::expose);
-        assert_eq!(get("GITHUB_TOKEN"), Some("plain"));
-        assert_eq!(get("A"), Some("b"));
-        assert_eq!(get("Q"), Some("single $x \\n"));
-        assert_eq!(get("D"), Some("a\"b\\c$d\\q"));
-        assert_eq!(get("E"), None);
-        assert_eq!(get("SPACE"), Some("padded"));
-        assert_eq!(get("URL"), Some("a=b=c"));
-    }
-
-    #[test]
-    fn a_wrong_line_is_named_by_its_number_and_not_shown() {
-        for bad in ["ghp_secret", "K=\"open", "1K=v", "K='open", "a b=c"] {
-            let error = parse(&format!("OK=1\n{bad}\n")).expect_err(bad);
-            assert_eq!(
-                error.to_string(),
-                "line 2 of /var/secrets/preview.env is not of the form KEY=value"
-            );
-        }
+    fn a_bad_line_is_an_error_of_its_variable_only_and_is_not_shown() {
+        let files =
+            parse("OK=1\nghp_secret\nEMPTY=\nREPOS octo/web\nTOKEN='hunter2\nKEY=\"a\nb\"\n");
+        assert_eq!(value(&files, "OK"), Some("1"));
+        assert_eq!(value(&files, "EMPTY"), None);
+        assert_eq!(value(&files, "KEY"), Some("a\nb"));
+        assert_eq!(value(&files, "ABSENT"), None);
+        let error = |variable| files.get(variable).expect_err(variable).to_string();
+        assert_eq!(
+            error("TOKEN"),
+            "line 5 of /var/secrets/preview.env has a quote that is not closed"
+        );
+        // A list of allowed repositories that is not valid is not an empty one, which would allow all.
+        assert_eq!(
+            error("REPOS"),
+            "line 4 of /var/secrets/preview.env is not of the form NAME=value"
+        );
+        assert_eq!(files.bad_lines().count(), 3);
+        let shown: Vec<_> = files
+            .bad_lines()
+            .map(|bad| format!("{bad} {bad:?}"))
+            .collect();
+        let shown = format!("{shown:?} {files:?}");
+        assert!(
+            !shown.contains("ghp_secret") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -257,8 +268,8 @@ mod tests {
         std::fs::write(&second, "B=2\n").expect("write");
         let files =
             EnvironmentFiles::read([first, dir.path().join("none"), second]).expect("reads");
-        assert_eq!(files.get("A").map(Secret::expose), Some("1"));
-        assert_eq!(files.get("B").map(Secret::expose), Some("2"));
+        assert_eq!(value(&files, "A"), Some("1"));
+        assert_eq!(value(&files, "B"), Some("2"));
         assert!(!format!("{files:?}").contains('2'));
     }
 }

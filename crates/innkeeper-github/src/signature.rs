@@ -133,7 +133,9 @@ impl SecretSet {
             // Each file on its own: a rotation may have another secret under the same name in the second.
             for path in &sources.environment_files {
                 let file = EnvironmentFiles::read([path])?;
-                secrets.extend(VARIABLES.iter().filter_map(|key| file.get(key)).cloned());
+                for variable in VARIABLES {
+                    secrets.extend(file.get(variable)?.cloned());
+                }
             }
         }
         Self::new(secrets)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use innkeeper_github::EnvironmentFiles;
+use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_host::files::GuestFile;
 use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName, Secret};
 use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, chain};
@@ -160,13 +160,25 @@ impl Inner {
             self.note(slug, text);
             return Ok(Vec::new());
         }
-        let file = self.secrets_file(&record.repo);
-        let allowed = EnvironmentFiles::read([&file]).map_err(|error| Failure::from(&error))?;
+        let repo = &record.repo;
+        // The path is in the log only: the failure is shown on the pull request.
+        let refuse = |subject: String, error: &SecretFileError| {
+            warn!(%slug, "{subject} cannot be used: {}", chain(error));
+            PreviewError::new(
+                Code::InvalidConfig,
+                format!("{subject} cannot be used: {}", error.without_path()),
+                format!("On the host, correct the file of {repo} below `previews.secrets_dir`."),
+            )
+        };
+        let allowed = EnvironmentFiles::read([self.secrets_file(repo)])
+            .map_err(|error| refuse(format!("the file of secrets for {repo}"), &error))?;
         let mut given = Vec::new();
         for name in &meta.host_secrets {
-            let value = allowed.get(name.as_str());
+            let value = allowed
+                .get(name.as_str())
+                .map_err(|error| refuse(format!("the secret {name} of {repo}"), &error))?;
             if value.is_none() {
-                let text = format!("{name} is not in {} and is empty.", file.display());
+                let text = format!("This host has no secret {name} for {repo}: it is empty.");
                 self.note(slug, text);
             }
             let value = value.map_or("", |value| value.expose());

@@ -114,7 +114,8 @@ impl Config {
         let port = || {
             self.contract()
                 .ok()?
-                .get("WEBHOOK_PORT")?
+                .get("WEBHOOK_PORT")
+                .ok()??
                 .expose()
                 .parse()
                 .ok()

@@ -38,7 +38,10 @@ impl Gate {
                     .config
                     .contract()
                     .map_err(WebhookError::Repositories)?;
-                parse_list(files.get("ALLOWED_REPOS").map_or("", |list| list.expose()))?
+                let listed = files
+                    .get("ALLOWED_REPOS")
+                    .map_err(WebhookError::Repositories)?;
+                parse_list(listed.map_or("", |list| list.expose()))?
             }
         };
         Ok(Self {

@@ -31,9 +31,17 @@ pub(crate) fn open(
 ) -> Result<Option<Previews>, DaemonError> {
     let files = EnvironmentFiles::read(&config.webhook.environment_files)
         .map_err(|error| DaemonError::Previews(Failure::from(&error)))?;
-    let variable = |name| files.get(name).map(|value| value.expose().to_owned());
+    for bad in files.bad_lines() {
+        warn!("{bad}: it is ignored, unless its variable is needed");
+    }
+    let variable = |name| {
+        let value = files.get(name);
+        value
+            .map(|value| value.map(|value| value.expose().to_owned()))
+            .map_err(|error| DaemonError::Previews(Failure::from(&error)))
+    };
     let domain = match config.previews.domain.as_str() {
-        "" => variable("PREVIEW_DOMAIN").unwrap_or_default(),
+        "" => variable("PREVIEW_DOMAIN")?.unwrap_or_default(),
         domain => domain.to_owned(),
     };
     if domain.is_empty() {
@@ -43,7 +51,7 @@ pub(crate) fn open(
     let tls = tls(config)?;
     let repositories = match &config.webhook.allowed_repos {
         Some(repositories) => repositories.clone(),
-        None => allowed_repos(&variable("ALLOWED_REPOS").unwrap_or_default())?,
+        None => allowed_repos(&variable("ALLOWED_REPOS")?.unwrap_or_default())?,
     };
     let parts = Parts {
         config: settings(config, &domain, &tls, repositories),

@@ -1,12 +1,9 @@
 //! What must hold for every input of `innkeeper_model::preview`. A function panics when it does not hold.
 
 use innkeeper_model::preview::{
-    BranchName, Meta, RepoName, default_slug, parse_slug, quote, slug_candidates, text,
-    webhook_slug,
+    BranchName, EnvFile, Meta, RepoName, Secret, default_slug, parse_slug, quote, slug_candidates,
+    text, webhook_slug,
 };
-
-#[path = "../../../crates/innkeeper-model/tests/env/grammar.rs"]
-mod grammar;
 
 /// A repository, a branch and a number, one on each line: the slugs made of them can be used.
 pub fn slug(data: &[u8]) {
@@ -49,15 +46,26 @@ pub fn meta(data: &[u8]) {
 }
 
 /// A value: by systemd's grammar it is read back as it was, and nothing follows from it. (bash is asked in the
-/// crate's own tests: a process for each input would be slow here.)
+/// crate's own tests: a process for each input would be slow here.) A file: its lines are in it.
 pub fn env(data: &[u8]) {
     let value = String::from_utf8_lossy(data);
     if let Ok(quoted) = quote(&value) {
-        let read = grammar::read_by_systemds_grammar(&format!("A={quoted}\nB='b'\n"));
-        let expected =
-            [("A", &*value), ("B", "b")].map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(read, expected);
+        let read = EnvFile::parse(format!("A={quoted}\nB='b'\n").as_bytes());
+        for (name, expected) in [("A", &*value), ("B", "b")] {
+            assert_eq!(
+                read.get(name).expect("valid").map(Secret::expose),
+                Some(expected)
+            );
+        }
+        assert_eq!(read.variables.len(), 2);
+        assert!(read.ignored.is_empty());
     }
+    let lines = 1 + data.iter().filter(|byte| **byte == b'\n').count();
+    assert!(
+        EnvFile::parse(data)
+            .bad_lines()
+            .all(|bad| (1..=lines).contains(&bad.line))
+    );
 }
 
 /// The text of a pull request: links are added, replaced and removed, and what the author wrote stays.

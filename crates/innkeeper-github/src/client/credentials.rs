@@ -93,10 +93,10 @@ impl Credentials {
     /// [`CredentialsError`], also when the App is configured by halves: falling back to the token then
     /// would hide the mistake.
     pub fn from_files(files: &EnvironmentFiles) -> Result<Self, CredentialsError> {
-        let [id, installation, key] =
-            [APP_ID, INSTALLATION, KEY_PATH].map(|variable| files.get(variable));
+        let (id, installation) = (files.get(APP_ID)?, files.get(INSTALLATION)?);
+        let key = files.get(KEY_PATH)?;
         if id.is_none() && installation.is_none() && key.is_none() {
-            let token = files.get("GITHUB_TOKEN").ok_or(CredentialsError::None)?;
+            let token = files.get("GITHUB_TOKEN")?.ok_or(CredentialsError::None)?;
             return Ok(Self::Token(token.clone()));
         }
         let id = id.ok_or(CredentialsError::Incomplete(APP_ID))?;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, chain};
+use tracing::warn;
 
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking, write_to_disk};
@@ -391,10 +392,25 @@ struct AuthorizedKeys {
 impl SecretsConfig {
     fn authorized_keys(&self) -> Result<AuthorizedKeys, FileError> {
         let mut keys = self.authorized_keys.clone();
+        let mut bad_lines = 0;
         for file in &self.admin_key_files {
-            keys.extend(sources::variable(file, "ADMIN_SSH_KEY")?);
+            match sources::variable(file, "ADMIN_SSH_KEY")? {
+                // A value of several lines has a key on each.
+                Ok(value) => {
+                    let lines = value.iter().flat_map(|value| value.lines());
+                    keys.extend(
+                        lines
+                            .filter(|key| !key.trim().is_empty())
+                            .map(str::to_owned),
+                    );
+                }
+                Err(bad) => {
+                    warn!("ADMIN_SSH_KEY of {} is ignored: {bad}", file.display());
+                    bad_lines += 1;
+                }
+            }
         }
-        let all = keys.len();
+        let all = keys.len() + bad_lines;
         let mut good: Vec<String> = Vec::new();
         keys.retain(|key| openssh::is_authorized_key(key.trim()));
         let bad = all - keys.len();

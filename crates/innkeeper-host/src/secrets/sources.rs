@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use innkeeper_model::preview::{BadLine, EnvFile};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
@@ -90,32 +91,19 @@ fn is_safe(name: &OsString) -> bool {
     })
 }
 
-/// The value of a variable in a file that systemd and shells read as an environment, such as
-/// `/var/secrets/preview.env`. Nothing when the file or the variable is missing or the value is empty.
-pub(super) fn variable(path: &Path, name: &str) -> Result<Option<String>, FileError> {
-    Ok(text(path)?.and_then(|text| value_of(&text, name)))
-}
-
-/// The last assignment counts, as for systemd. A value may stand in quotes of either kind. Nothing is
-/// expanded.
-fn value_of(text: &str, name: &str) -> Option<String> {
-    let assigned = |line: &str| {
-        let line = line.trim();
-        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        let (key, value) = line.split_once('=')?;
-        (key == name).then(|| unquoted(value.trim()).to_owned())
-    };
-    text.lines()
-        .filter_map(assigned)
-        .next_back()
-        .filter(|value| !value.is_empty())
-}
-
-fn unquoted(value: &str) -> &str {
-    ['"', '\'']
-        .into_iter()
-        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
-        .unwrap_or(value)
+/// The value of a variable in an environment file such as `/var/secrets/preview.env`; `Ok(None)` when the file or the
+/// variable is missing or the value is empty. The inner error is the line that should assign it and is not valid.
+pub(super) fn variable(
+    path: &Path,
+    name: &str,
+) -> Result<Result<Option<String>, BadLine>, FileError> {
+    let file = EnvFile::parse(&contents(path)?.unwrap_or_default());
+    let value = file.get(name).map_err(Clone::clone);
+    Ok(value.map(|value| {
+        value
+            .map(|value| value.expose().to_owned())
+            .filter(|value| !value.is_empty())
+    }))
 }
 
 /// The name servers in these files that a guest can reach: guests have IPv4 only, and a loopback
@@ -123,7 +111,8 @@ fn unquoted(value: &str) -> &str {
 pub(super) fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, FileError> {
     let mut found = Vec::new();
     for file in files {
-        for line in text(file.as_ref())?.unwrap_or_default().lines() {
+        let contents = contents(file.as_ref())?.unwrap_or_default();
+        for line in String::from_utf8_lossy(&contents).lines() {
             let mut words = line.split_ascii_whitespace();
             if words.next() != Some("nameserver") {
                 continue;
@@ -141,12 +130,12 @@ pub(super) fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, Fil
 }
 
 /// A configuration file of the host, if it is there.
-fn text(path: &Path) -> Result<Option<String>, FileError> {
+fn contents(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => {
             let contents = read_at_most(opened.on("open", path)?, MAX_CONFIG).on("read", path)?;
-            Ok(Some(String::from_utf8_lossy(&contents).into_owned()))
+            Ok(Some(contents))
         }
     }
 }
@@ -189,23 +178,29 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_is_read_as_it_stands() {
+    fn a_variable_is_read_as_systemd_reads_it() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("preview.env");
+        let read = |text: &str| {
+            fs::write(&path, text).expect("write");
+            let value = variable(&path, "ADMIN_SSH_KEY").expect("reads");
+            value.map_err(|bad| bad.to_string())
+        };
         let text = "# ADMIN_SSH_KEY=comment\nOTHER=x\nADMIN_SSH_KEY='first'\n\
-                    export ADMIN_SSH_KEY=\"ssh-ed25519 AAAA $(id) `id` me@host\"\nADMIN_SSH_KEYS=no\n";
+                    export ADMIN_SSH_KEY=\"ssh-ed25519 AAAA $(id) \\`id\\` me@host\"\nADMIN_SSH_KEYS=no\n";
+        let expected = "ssh-ed25519 AAAA $(id) `id` me@host";
+        assert_eq!(read(text), Ok(Some(expected.to_owned())));
+        assert_eq!(read("OTHER='open\nADMIN_SSH_KEY='one\ntwo'\n"), Ok(None));
         assert_eq!(
-            value_of(text, "ADMIN_SSH_KEY").as_deref(),
-            Some("ssh-ed25519 AAAA $(id) `id` me@host")
+            read("ADMIN_SSH_KEY='one\ntwo'\n"),
+            Ok(Some("one\ntwo".to_owned()))
         );
-        assert_eq!(value_of("ADMIN_SSH_KEY=\n", "ADMIN_SSH_KEY"), None);
-        assert_eq!(
-            value_of("ADMIN_SSH_KEY='a\n", "ADMIN_SSH_KEY").as_deref(),
-            Some("'a")
-        );
-        assert_eq!(value_of("", "ADMIN_SSH_KEY"), None);
-        assert_eq!(
-            variable(Path::new("/nonexistent/env"), "A").expect("fine"),
-            None
-        );
+        assert_eq!(read("ADMIN_SSH_KEY=\n"), Ok(None));
+        assert_eq!(read(""), Ok(None));
+        let bad = read("OTHER=x\nADMIN_SSH_KEY='a\n");
+        assert_eq!(bad, Err("line 2 has a quote that is not closed".to_owned()));
+        let absent = variable(Path::new("/nonexistent/env"), "A").expect("fine");
+        assert_eq!(absent, Ok(None));
     }
 
     #[test]

@@ -173,7 +173,8 @@ pub fn quote(value: &str) -> Result<String, char> {
     Ok(quoted)
 }
 
-fn cannot_arrive(character: char) -> bool {
+/// Whether no process gets this character in its environment from systemd; see the module's table.
+pub(super) fn cannot_arrive(character: char) -> bool {
     let code = u32::from(character);
     let noncharacter = matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE;
     character == '\0' || noncharacter

@@ -6,7 +6,8 @@
 //! | `event` | what a delivery says has happened to a pull request |
 //! | `slug` | names of previews, and how they are made from repositories, branches and pull requests |
 //! | `meta` | what a repository's `preview-config.nix` says about the app, read strictly |
-//! | `env` | environment files that bash and systemd read alike |
+//! | `env` | writes environment files that bash and systemd read alike |
+//! | `env_file` | reads environment files as systemd does |
 //! | `state` | the record of a preview and its state in one word |
 //! | [`text`] | what is written into pull requests |
 //! | [`api`] | what programs ask the daemon about previews |
@@ -17,6 +18,7 @@
 pub mod api;
 mod checked;
 mod env;
+mod env_file;
 mod event;
 pub mod intake;
 mod meta;
@@ -28,6 +30,7 @@ pub mod text;
 
 pub use checked::InvalidText;
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
+pub use env_file::{BadLine, EnvFile, LineFault};
 pub use event::{PrAction, PullRequestEvent};
 pub use meta::{
     DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblems, RoutePath, RouteRule, ServiceName,

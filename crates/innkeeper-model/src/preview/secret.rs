@@ -19,6 +19,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Moves the value out, for callers that overwrite its memory when they drop it.
+    #[must_use]
+    pub fn into_inner(self) -> String {
+        self.0
+    }
 }
 
 impl From<String> for Secret {

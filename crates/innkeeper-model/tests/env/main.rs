@@ -1,10 +1,9 @@
-//! What `quote` writes is read back as the same bytes by bash and by systemd.
+//! `quote` writes values that bash and systemd read back as the same bytes, and `EnvFile` reads files as systemd does.
 
 mod bash;
-mod grammar;
 mod systemd;
 
-use innkeeper_model::preview::quote;
+use innkeeper_model::preview::{EnvFile, quote};
 use proptest::prelude::*;
 
 /// Values that `quote` takes, rich in what means something to one of the readers.
@@ -57,25 +56,30 @@ fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-#[test]
-fn what_a_shell_writes_for_a_quote_is_read_otherwise_by_systemd() {
-    let read = |text| grammar::read_by_systemds_grammar(text).remove(0).1;
-    assert_eq!(
-        read(r"A='it'\''s'"),
-        "it''s'",
-        "this is why there are double quotes"
-    );
-    assert_eq!(read(r#"A="it's""#), "it's");
+/// The variables of a file, by our own parser.
+pub(crate) fn parsed(file: &str) -> Vec<(String, String)> {
+    let value = |(name, value): (String, Result<innkeeper_model::preview::Secret, _>)| {
+        Some((name, value.ok()?.expose().to_owned()))
+    };
+    let variables = EnvFile::parse(file.as_bytes()).variables;
+    variables.into_iter().filter_map(value).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn systemds_grammar_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
-        let read = grammar::read_by_systemds_grammar(&file_of(&values));
+    fn our_parser_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
+        let read = parsed(&file_of(&values));
         let environment: String = read.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
         prop_assert_eq!(read.len(), values.len());
         prop_assert_eq!(values_of(environment.as_bytes(), values.len()), values);
+    }
+
+    #[test]
+    fn our_parser_takes_any_bytes(contents in prop::collection::vec(any::<u8>(), 0..200)) {
+        let lines = 1 + contents.iter().filter(|byte| **byte == b'\n').count();
+        let file = EnvFile::parse(&contents);
+        prop_assert!(file.bad_lines().all(|bad| (1..=lines).contains(&bad.line)));
     }
 }

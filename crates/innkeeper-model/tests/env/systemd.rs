@@ -13,8 +13,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::grammar::read_by_systemds_grammar;
-use super::{assignments, file_of, value, values_of};
+use super::{assignments, file_of, parsed, value, values_of};
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
@@ -125,13 +124,21 @@ fn many<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
     std::iter::repeat_with(&mut next).take(count).collect()
 }
 
-/// Files that nobody quoted, without anything that systemd refuses.
+/// Files that nobody quoted, without anything that systemd refuses. Comments are left out: before version 254, one
+/// that ends in `\` went on in the next line.
 fn raw_assignment() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "'", "\"", "\\", "$", "`", "\\\n", " ", "\t", "#", ";", "=", "a", "b c", "ä",
+        "'", "\"", "\\", "$", "`", "\\\n", "\n", " ", "\t", "#", ";", "=", "a", "b c", "ä",
     ]);
     // The two quotes end what was left open, so that the next assignment is one.
-    prop::collection::vec(piece, 0..7).prop_map(|pieces| format!("{}\n'\n\"\n", pieces.concat()))
+    prop::collection::vec(piece, 0..7)
+        .prop_map(|pieces| format!("{}\n'\n\"\n", pieces.concat()))
+        .prop_filter("it has a comment", |text| {
+            !text
+                .lines()
+                .skip(1)
+                .any(|line| line.trim_start().starts_with(['#', ';']))
+        })
 }
 
 #[test]
@@ -167,17 +174,14 @@ fn systemd_reads_every_value_as_it_was() {
         assert_eq!(arrived, value);
     }
 
-    // The grammar that is written down beside this is systemd's own.
+    // Our parser reads the same.
     let environment = read[1].as_deref().expect("systemd takes the file");
     let ours = |(name, _): &(String, String)| {
         name.strip_prefix('R')
             .is_some_and(|n| n.parse::<u32>().is_ok())
     };
     let arrived: BTreeMap<_, _> = assignments(environment).into_iter().filter(ours).collect();
-    let expected: BTreeMap<_, _> = read_by_systemds_grammar(&raw)
-        .into_iter()
-        .filter(ours)
-        .collect();
+    let expected: BTreeMap<_, _> = parsed(&raw).into_iter().filter(ours).collect();
     assert!(expected.len() > 500, "{}", expected.len());
     assert_eq!(arrived, expected);
 

@@ -291,7 +291,9 @@ fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
     let mut town = Town::new();
     let secrets = town.root().join("secrets/octo");
     fs::create_dir_all(&secrets).expect("made");
-    fs::write(secrets.join("web.env"), "STRIPE_KEY=sk_live\n").expect("written");
+    // A mistake in one line concerns nobody who does not ask for that variable.
+    let file = "OTHER='open\nno assignment\nSTRIPE_KEY=\"sk_live\nsecond line\"\n";
+    fs::write(secrets.join("web.env"), file).expect("written");
     // Those of agents are for no preview at all.
     let credentials = town.root().join("credentials");
     fs::create_dir_all(&credentials).expect("made");
@@ -322,7 +324,7 @@ fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
     town.settled(8, &own, PreviewState::Live);
     let environment = town.inside("web-8", &["cat", "/etc/preview.env"]);
     assert!(
-        environment.contains("STRIPE_KEY='sk_live'"),
+        environment.contains("STRIPE_KEY='sk_live\nsecond line'"),
         "{environment}"
     );
     // The host's own token was asked for as well, and is in another file.
@@ -342,5 +344,24 @@ fn a_fork_gets_no_secret_and_a_repository_only_its_own() {
         ls.starts_with("-rw-r----- ") && ls.contains(" 0 ") && ls.contains(" 100 "),
         "{ls}"
     );
+
+    // Whoever asks for the variable of the bad line reads which line it is, and not where on the host.
+    let text = greedy().replace("GITHUB_TOKEN", "OTHER");
+    let other = town.commit("other", &[("preview-config.nix", &text)]);
+    town.pull(9, "other", &other);
+    town.deliver(9, "opened");
+    wait_until("the pull request says so", || {
+        town.comments(9).iter().any(|comment| {
+            let cause = "the secret OTHER of octo/web cannot be used: line 1 has a quote that is not closed";
+            assert!(!comment.contains("/secrets/"), "{comment}");
+            comment.contains(cause)
+        })
+    });
+    fs::write(secrets.join("web.env"), "OTHER='closed'\n").expect("written");
+    let answer = town.client().call("POST", "/v1/previews/web-9/update", "");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    town.settled(9, &other, PreviewState::Live);
+    let environment = town.inside("web-9", &["cat", "/etc/preview.env"]);
+    assert!(environment.contains("OTHER='closed'"), "{environment}");
     daemon.stop();
 }

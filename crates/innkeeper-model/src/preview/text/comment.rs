@@ -1,8 +1,8 @@
 //! A comment of our own on a pull request, which is written again as the preview goes on.
 
 use super::links::{EXTRA, PREVIEW};
-use crate::Failure;
 use crate::preview::{CommitSha, PreviewState, PreviewView};
+use crate::{Code, Failure, Kind};
 
 /// The first line of our own comment, by which it is found again.
 pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
@@ -68,25 +68,72 @@ fn commit(sha: &CommitSha) -> String {
     format!("`{}`", sha.short())
 }
 
-/// A failure as Markdown.
+/// A failure as Markdown. Pull requests may be public, so a failure of the host is shown without the host's paths.
 fn explained(fault: &Failure) -> String {
+    // Evaluator, builder and app know no path of the host, and their own paths help.
+    let concerns_app = fault.code.kind() == Kind::Build
+        || matches!(fault.code, Code::InvalidClosure | Code::AppUnhealthy);
+    let shown = |text: &str| match concerns_app {
+        true => text.to_owned(),
+        false => without_host_paths(text),
+    };
     let mut text = format!(
         "\n**Cause** (`{}`)\n\n{}\n",
         fault.code,
-        code_block(&fault.message)
+        code_block(&shown(&fault.message))
     );
     if let Some(remedy) = &fault.remedy {
-        text.push_str(&format!("\n**What to do**\n\n{}\n", code_block(remedy)));
+        text.push_str(&format!(
+            "\n**What to do**\n\n{}\n",
+            code_block(&shown(remedy))
+        ));
     }
     if !fault.log.is_empty() {
         let skipped = fault.log.len().saturating_sub(LOG_LINES);
         let log = fault.log[skipped..].join("\n");
+        // The console of a guest that ended is the guest's own.
+        let log = match fault.code {
+            Code::GuestDied => log,
+            _ => shown(&log),
+        };
         text.push_str(&format!(
             "\n<details><summary>The end of the log</summary>\n\n{}\n\n</details>\n",
             code_block(&log)
         ));
     }
     text
+}
+
+/// Paths that are the same on every host, or that the app knows.
+const PUBLIC_PATHS: [&str; 3] = ["/nix/store/", "/etc/preview.env", "/etc/preview-token"];
+
+/// The text with each absolute path replaced, except for [`PUBLIC_PATHS`].
+fn without_host_paths(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = None;
+    while let Some(character) = rest.chars().next() {
+        let begins = character == '/'
+            && before.is_none_or(|c: char| c.is_whitespace() || "\"'`(<=[{,;:".contains(c))
+            && !rest.starts_with("//");
+        let end = match begins {
+            true => rest
+                .find(|c: char| c.is_whitespace() || "\"'`()<>[]{},;:".contains(c))
+                .unwrap_or(rest.len()),
+            false => character.len_utf8(),
+        };
+        let (part, after) = rest.split_at(end);
+        let path = part.trim_end_matches('.');
+        if begins && path.len() > 1 && !PUBLIC_PATHS.iter().any(|known| path.starts_with(known)) {
+            kept.push_str("(path on the host)");
+            kept.push_str(&part[path.len()..]);
+        } else {
+            kept.push_str(part);
+        }
+        before = part.chars().next_back();
+        rest = after;
+    }
+    kept
 }
 
 /// A text from outside in a code block with a fence that is longer than any in it, without terminal control
@@ -184,6 +231,33 @@ mod tests {
 
         <sub>`preview explain web-7` on the host says more.</sub>
         ");
+    }
+
+    #[test]
+    fn a_comment_has_no_path_of_the_host() {
+        let mut view = view(PreviewState::Failed);
+        let mut shown = |code| {
+            view.preview.fault = Some(Failure {
+                code,
+                message: "cannot open /var/lib/innkeeper/guests/web-7: see '/etc/caddy/x.caddy', a/b, https://x/y and \
+                          path=/srv. /nix/store/abc-x is no use; / is full"
+                    .into(),
+                remedy: Some("Correct (/var/secrets/a.env).".into()),
+                log: vec!["at /root/x:1".into()],
+            });
+            comment(&view, "")
+        };
+        let host = shown(Code::RootfsFailed);
+        for text in [
+            "cannot open (path on the host): see '(path on the host)', a/b, https://x/y and path=(path on the host). \
+             /nix/store/abc-x is no use; / is full\n",
+            "Correct ((path on the host)).\n",
+            "at (path on the host):1\n",
+        ] {
+            assert!(host.contains(text), "{host}");
+        }
+        let repository = shown(Code::PreviewConfigInvalid);
+        assert!(repository.contains("at /root/x:1"), "{repository}");
     }
 
     #[test]
