@@ -1,7 +1,7 @@
 //! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
-use innkeeper_model::{Guest, GuestState, Snapshot, UnitPhase, Want};
+use innkeeper_model::{Guest, GuestState, Ownership, Snapshot, UnitPhase, Want};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -111,7 +111,11 @@ impl Engine {
 
     async fn check_orphans(&self) -> Vec<Check> {
         let subject = "orphans".to_owned();
-        match self.orphans().await {
+        let mut orphans = self.orphans().await;
+        if let Ok(orphans) = &mut orphans {
+            orphans.retain(|(_, found)| found.ownership != Ownership::Other);
+        }
+        match orphans {
             Err(error) => vec![broken(subject, innkeeper_model::chain(&error), None)],
             Ok(orphans) if orphans.is_empty() => vec![Check {
                 subject,
@@ -122,11 +126,20 @@ impl Engine {
             Ok(orphans) => orphans
                 .into_iter()
                 .map(|(resource, found)| {
-                    let finding =
-                        format!("{} {} belongs to no guest", resource.kind(), found.object);
+                    let object = format!("{} {}", resource.kind(), found.object);
+                    if found.ownership == Ownership::Unmarked {
+                        return Check {
+                            verdict: Verdict::Warning,
+                            ..broken(
+                                subject.clone(),
+                                format!("{object} has Innkeeper's naming and no daemon's mark"),
+                                Some("`innkeeper gc --unmarked` removes it. Make sure first that no other Innkeeper on this host made it.".to_owned()),
+                            )
+                        };
+                    }
                     broken(
                         subject.clone(),
-                        finding,
+                        format!("{object} belongs to no guest"),
                         Some("`innkeeper gc` removes it.".to_owned()),
                     )
                 })

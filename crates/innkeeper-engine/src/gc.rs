@@ -3,38 +3,42 @@
 use std::collections::BTreeSet;
 
 use innkeeper_host::facilities::{Found, FoundSnapshot};
-use innkeeper_model::api::{GcReport, Orphan};
-use innkeeper_model::{Failure, Guest, GuestName, Snapshot};
+use innkeeper_model::api::{GcReport, GcRequest, Orphan};
+use innkeeper_model::{Failure, Guest, GuestName, Ownership, Snapshot};
 
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::observe::{ResourceRef, everything};
 
 impl Engine {
-    /// Finds orphans, and removes them unless `dry_run`. What anybody else made is never touched: an orphan
-    /// has our naming.
+    /// Finds orphans, and removes them unless the request is a dry run. Objects of other daemons are listed and never
+    /// removed; those without any daemon's mark, only on request.
     ///
     /// # Errors
     /// When the host or the store cannot be asked. A failure to remove one orphan stands in the report.
-    pub async fn gc(&self, dry_run: bool) -> Result<GcReport, EngineError> {
+    pub async fn gc(&self, request: GcRequest) -> Result<GcReport, EngineError> {
         let mut orphans = Vec::new();
         for (resource, found) in self.orphans().await? {
-            let result = if dry_run {
-                Ok(false)
-            } else {
+            let result = if removes(request, found.ownership) {
                 self.sweep(resource, &found).await
+            } else {
+                Ok(false)
             };
             orphans.push(Orphan {
                 resource: resource.kind().to_owned(),
                 object: found.object,
                 removed: matches!(result, Ok(true)),
+                ownership: found.ownership,
                 failure: result.err().as_ref().map(Failure::from),
             });
         }
-        Ok(GcReport { dry_run, orphans })
+        Ok(GcReport {
+            dry_run: request.dry_run,
+            orphans,
+        })
     }
 
-    /// What has our naming and belongs to no guest.
+    /// What has our naming and belongs to no guest of ours, and what belongs to other daemons.
     pub(crate) async fn orphans(&self) -> Result<Vec<(ResourceRef<'_>, Found)>, EngineError> {
         // While an operation is at work, what it has half made looks like a left-over.
         let quiet = self.inner.at_work.try_write().is_ok();
@@ -43,6 +47,7 @@ impl Engine {
         let guests = self.inner.store.guests().await?;
         let known: BTreeSet<&GuestName> = guests.iter().map(|guest| &guest.name).collect();
         all.retain(|(_, found)| match &found.guest {
+            _ if found.ownership == Ownership::Other => true,
             Some(guest) => !known.contains(guest),
             None => quiet,
         });
@@ -66,10 +71,7 @@ impl Engine {
         Ok(all
             .into_iter()
             .filter(|found| of_idle_guest(found) && !is_recorded(found, &recorded))
-            .map(|found| Found {
-                guest: None,
-                object: found.object,
-            })
+            .map(|found| Found::ours(None, found.object))
             .collect())
     }
 
@@ -103,6 +105,17 @@ impl Engine {
         }
         Ok(true)
     }
+}
+
+/// Whether a request for garbage collection removes an orphan. Another daemon's objects are not even asked for.
+#[must_use]
+pub fn removes(request: GcRequest, ownership: Ownership) -> bool {
+    let may = match ownership {
+        Ownership::Ours => true,
+        Ownership::Unmarked => request.unmarked,
+        Ownership::Other => false,
+    };
+    may && !request.dry_run
 }
 
 fn is_recorded(found: &FoundSnapshot, recorded: &[Snapshot]) -> bool {

@@ -14,6 +14,7 @@
 //!              observe → plan → stage → stage → …  → finish
 //! ```
 
+mod adopt;
 mod backoff;
 mod doctor;
 mod drive;
@@ -31,5 +32,6 @@ mod views;
 
 pub use engine::{Engine, EngineConfig};
 pub use error::EngineError;
+pub use gc::removes;
 pub use journal::Journal;
 pub use probe::{Edge, Point, Probe};

@@ -45,7 +45,7 @@ pub async fn observe(host: &Facilities, guest: &Guest) -> Result<Seen, HostError
     Ok(seen)
 }
 
-/// Whether a guest has anything of a resource.
+/// Whether a guest has anything of a resource. Another daemon's guest of the same name does not count.
 pub(crate) async fn has(
     resource: &(impl Resource + ?Sized),
     guest: &GuestName,
@@ -53,7 +53,7 @@ pub(crate) async fn has(
     let found = resource.observe().await?;
     Ok(found
         .iter()
-        .any(|found| found.guest.as_ref() == Some(guest)))
+        .any(|found| found.guest.as_ref() == Some(guest) && found.ownership.is_ours()))
 }
 
 /// Everything on the host that has our naming, with the resource it is of.

@@ -12,7 +12,8 @@ use futures_util::Stream;
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::preview::Meta;
 use innkeeper_model::{
-    BuildProgress, Guest, GuestName, Installable, SnapshotLabel, StorePath, Trust, UnitPhase,
+    BuildProgress, Guest, GuestName, Installable, Ownership, SnapshotLabel, StorePath, Trust,
+    UnitPhase,
 };
 use jiff::Timestamp;
 use tokio::sync::broadcast;
@@ -31,6 +32,20 @@ pub struct Found {
     pub guest: Option<GuestName>,
     /// What it is called on the host: a path, an interface, a unit. [`Resource::sweep`] takes it back.
     pub object: String,
+    /// Whose it is.
+    pub ownership: Ownership,
+}
+
+impl Found {
+    /// Something of this daemon's.
+    #[must_use]
+    pub fn ours(guest: Option<GuestName>, object: String) -> Self {
+        Self {
+            guest,
+            object,
+            ownership: Ownership::Ours,
+        }
+    }
 }
 
 /// What all resources have in common: what is there can be listed, and what is not wanted can go.
@@ -39,20 +54,22 @@ pub trait Resource: Send + Sync {
     /// The resource's name, such as `rootfs`.
     fn kind(&self) -> &'static str;
 
-    /// Everything on the host that has our naming, whether or not the store knows it.
+    /// Everything on the host that has our naming, whether or not the store knows it, and whosever it is.
     ///
     /// # Errors
     /// When the host cannot be asked. An answer that cannot be had is never an empty list: orphans would
     /// be overlooked and records deleted too early.
     async fn observe(&self) -> Result<Vec<Found>, HostError>;
 
-    /// Removes all that a guest has of this resource and returns when it is gone.
+    /// Removes all that a guest has of this resource and returns when it is gone. Another daemon's objects of the same
+    /// name stay.
     ///
     /// # Errors
     /// When something of it is left.
     async fn remove(&self, guest: &GuestName) -> Result<(), HostError>;
 
-    /// Removes one thing that [`Self::observe`] found and that belongs to nobody.
+    /// Removes one thing that [`Self::observe`] found and that belongs to no guest. Does nothing when it is somebody
+    /// else's by now.
     ///
     /// # Errors
     /// When it is left.
@@ -274,6 +291,14 @@ pub trait Network: Resource {
     /// # Errors
     /// When the kernel refuses. The next call tries again.
     async fn follow_uplink(&self, _guest: &Guest, _leader: u32) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    /// Marks the guest's interface if a former release made it without a mark.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn adopt(&self, _guest: &Guest) -> Result<(), HostError> {
         Ok(())
     }
 

@@ -25,6 +25,7 @@ pub mod facilities;
 pub mod features;
 pub mod files;
 pub mod firewall;
+pub mod identity;
 pub mod network;
 pub mod rootfs;
 pub mod route;

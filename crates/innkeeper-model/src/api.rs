@@ -68,8 +68,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Slot,
-    SnapshotLabel, StorePath, UnitPhase,
+    Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Ownership,
+    Slot, SnapshotLabel, StorePath, UnitPhase,
 };
 
 /// How many deliveries are listed when no limit is given.
@@ -259,6 +259,9 @@ pub struct GcRequest {
     /// Only say what would be removed.
     #[serde(default)]
     pub dry_run: bool,
+    /// Also remove orphans that no daemon has marked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmarked: bool,
 }
 
 /// What `gc` removed, or would remove.
@@ -279,6 +282,9 @@ pub struct Orphan {
     pub object: String,
     /// Whether it is gone now.
     pub removed: bool,
+    /// Whose it is. What belongs to another daemon is never removed.
+    #[serde(default, skip_serializing_if = "Ownership::is_ours")]
+    pub ownership: Ownership,
     /// Why it could not be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<crate::Failure>,

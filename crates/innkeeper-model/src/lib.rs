@@ -9,6 +9,7 @@
 pub mod api;
 mod failure;
 mod guest;
+mod identity;
 mod installable;
 mod limits;
 mod name;
@@ -20,6 +21,7 @@ mod store_path;
 
 pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{ClosureSource, Guest, GuestKind, GuestState, UnitPhase, Want};
+pub use identity::{DaemonId, InvalidDaemonId, Ownership};
 pub use installable::{Installable, InvalidInstallable, Trust};
 pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};
 pub use name::{GuestName, InvalidName};

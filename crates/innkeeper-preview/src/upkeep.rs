@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use innkeeper_engine::removes;
 use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Found, Resource};
-use innkeeper_model::api::{Check, Orphan, Verdict};
-use innkeeper_model::{Explain, Failure, GuestName, chain};
+use innkeeper_model::api::{Check, GcRequest, Orphan, Verdict};
+use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::PreviewWant;
 use jiff::{SignedDuration, Timestamp};
 
@@ -30,18 +31,18 @@ impl Previews {
         checks
     }
 
-    /// Finds what has previews' naming and belongs to none, and removes it unless `dry_run`. What anybody else
-    /// made is never touched.
+    /// Finds what has previews' naming and belongs to none, and removes it as the request says. What other daemons made
+    /// is never touched.
     ///
     /// # Errors
     /// When the host or the store cannot be asked. A failure to remove one orphan stands with it.
-    pub async fn gc(&self, dry_run: bool) -> Result<Vec<Orphan>, PreviewError> {
+    pub async fn gc(&self, request: GcRequest) -> Result<Vec<Orphan>, PreviewError> {
         let inner = &self.inner;
-        let mut orphans = inner.sweep(&*inner.routes, dry_run).await?;
+        let mut orphans = inner.sweep(&*inner.routes, request).await?;
         if let Some(databases) = &inner.databases {
-            orphans.extend(inner.sweep(&**databases, dry_run).await?);
+            orphans.extend(inner.sweep(&**databases, request).await?);
         }
-        orphans.extend(inner.sweep_evaluations(dry_run).await?);
+        orphans.extend(inner.sweep_evaluations(request.dry_run).await?);
         Ok(orphans)
     }
 }
@@ -67,7 +68,7 @@ impl Inner {
     async fn sweep(
         &self,
         resource: &(impl Resource + ?Sized),
-        dry_run: bool,
+        request: GcRequest,
     ) -> Result<Vec<Orphan>, PreviewError> {
         // The host is asked before the store: a record is there before anything of its preview is.
         let found = resource.observe().await?;
@@ -77,12 +78,12 @@ impl Inner {
         for found in found {
             // What belongs to nobody by its name may be half made; its driver replaces it.
             let is_orphan = matches!(&found.guest, Some(slug) if !known.contains(slug));
-            if is_orphan {
-                let removed = match dry_run {
-                    true => Ok(false),
-                    false => self.sweep_one(resource, &found).await,
+            if is_orphan || found.ownership == Ownership::Other {
+                let removed = match removes(request, found.ownership) {
+                    true => self.sweep_one(resource, &found).await,
+                    false => Ok(false),
                 };
-                orphans.push(orphan(resource.kind(), found.object, removed));
+                orphans.push(orphan(resource.kind(), found, removed));
             }
         }
         Ok(orphans)
@@ -115,7 +116,8 @@ impl Inner {
                 false => self.evaluator.forget(key).await.map(|()| true),
             };
             let removed = removed.map_err(PreviewError::from);
-            orphans.push(orphan("evaluation", key.to_string(), removed));
+            let found = Found::ours(None, key.to_string());
+            orphans.push(orphan("evaluation", found, removed));
         }
         Ok(orphans)
     }
@@ -163,10 +165,11 @@ impl Inner {
     }
 }
 
-fn orphan(resource: &str, object: String, removed: Result<bool, PreviewError>) -> Orphan {
+fn orphan(resource: &str, found: Found, removed: Result<bool, PreviewError>) -> Orphan {
     Orphan {
         resource: resource.to_owned(),
-        object,
+        object: found.object,
+        ownership: found.ownership,
         removed: matches!(removed, Ok(true)),
         failure: removed.err().as_ref().map(Failure::from),
     }

@@ -17,6 +17,7 @@
 //! | `previews` | what should be true of each preview | intents: yes; facts learnt on the way: soon |
 //! | `evaluations` | what configurations of previews were built to | soon |
 //! | `running_time` | how long daemons have run: the clock for what expires by age | soon |
+//! | `identity` | who the daemon is, and whether objects without a mark were adopted | yes |
 //! | `legacy` | slots of an older installation | yes |
 //!
 //! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is
@@ -32,6 +33,7 @@ mod error;
 mod evaluations;
 mod events;
 mod guests;
+mod identity;
 mod legacy;
 mod operations;
 mod previews;
@@ -47,5 +49,6 @@ pub use error::{Cause, StoreError};
 pub use evaluations::Evaluation;
 pub use events::EventFilter;
 pub use guests::NewGuest;
+pub use identity::Identity;
 pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};
 pub use running_time::{ExpiryClock, RunningTime};

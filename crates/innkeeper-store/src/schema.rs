@@ -59,6 +59,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "an index for intents of the same time",
         sql: include_str!("schema/8.sql"),
     },
+    Migration {
+        name: "the daemon's identity",
+        sql: include_str!("schema/9.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

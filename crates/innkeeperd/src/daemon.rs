@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_engine::EngineError;
+use innkeeper_engine::{Engine, EngineError};
 use innkeeper_host::features::FeatureError;
 use innkeeper_host::{FileError, FileErrorExt, HostError};
 use innkeeper_model::{Code, Explain};
@@ -138,6 +138,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         bell.clone(),
         intake_end.clone(),
     ));
+    adopt(&engine).await?;
     engine.restore().await?;
     if let Some(previews) = &previews {
         previews.start(bell.listen());
@@ -191,6 +192,22 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     }
     if let Err(error) = engine.store().clone().close().await {
         warn!(%error, "the database was not closed properly; it is consistent all the same");
+    }
+    Ok(())
+}
+
+/// Marks what a former release made for our records, once. Without success, it is tried again at the next start.
+async fn adopt(engine: &Engine) -> Result<(), DaemonError> {
+    let store = engine.store();
+    if store.identity().await?.adopted {
+        return Ok(());
+    }
+    match engine.adopt().await {
+        Ok(()) => store.finish_adoption().await?,
+        Err(error) => warn!(
+            "objects of a former release were not all marked: {}",
+            innkeeper_model::chain(&error)
+        ),
     }
     Ok(())
 }

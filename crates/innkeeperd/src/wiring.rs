@@ -10,6 +10,7 @@ use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facilities::{Facilities, Rootfs};
 use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{FirewallConfig, NftFirewall};
+use innkeeper_host::identity::Identity;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, SecretsConfig};
@@ -34,9 +35,11 @@ pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonE
     for note in store.import_legacy(&config.legacy.directories).await? {
         warn!("{note}");
     }
+    let identity = store.identity().await?;
+    let identity = Identity::new(identity.daemon, !identity.adopted);
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
-    let host = facilities(config, &features).await?;
+    let host = facilities(config, &features, &identity).await?;
     let engine = EngineConfig {
         installable: config.installable()?,
         attribute: config.nix.attribute.clone(),
@@ -60,7 +63,11 @@ fn concurrent_starts(config: &Config) -> usize {
     }
 }
 
-async fn facilities(config: &Config, features: &Features) -> Result<Facilities, DaemonError> {
+async fn facilities(
+    config: &Config,
+    features: &Features,
+    identity: &Identity,
+) -> Result<Facilities, DaemonError> {
     let user_ids = features.user_ids;
     let guests = config.guests_dir();
     let units = unit::open(
@@ -96,6 +103,7 @@ async fn facilities(config: &Config, features: &Features) -> Result<Facilities, 
         secrets: Arc::new(secrets),
         network: Arc::new(VethNetwork::new(NetworkConfig {
             range: config.network.subnet,
+            identity: identity.clone(),
         })),
         units,
     })

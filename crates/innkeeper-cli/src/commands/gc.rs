@@ -1,6 +1,7 @@
 //! `innkeeper gc`.
 
 use clap::Args;
+use innkeeper_model::Ownership;
 use innkeeper_model::api::{GcReport, GcRequest, Orphan};
 
 use super::Context;
@@ -8,7 +9,7 @@ use crate::confirm::Prompt;
 use crate::describe::count;
 use crate::failure::{CommandError, Status, exit_code};
 
-/// Remove what has our naming and belongs to no guest
+/// Remove what belongs to this daemon and to no guest
 ///
 /// On a terminal it lists what it found and prompts, unless --yes is given.
 #[derive(Args, Debug)]
@@ -16,6 +17,9 @@ pub(crate) struct Gc {
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Also remove what has our naming and no daemon's mark
+    #[arg(long)]
+    unmarked: bool,
 
     #[command(flatten)]
     prompt: Prompt,
@@ -24,23 +28,20 @@ pub(crate) struct Gc {
 impl Gc {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         if self.prompt.is_needed() && !self.dry_run {
-            let found: GcReport = cx
-                .client
-                .post("/v1/gc", &GcRequest { dry_run: true })
-                .await?;
-            if !found.orphans.is_empty() {
+            let found: GcReport = cx.client.post("/v1/gc", &self.request(true)).await?;
+            let mut orphans = found.orphans;
+            orphans.retain(|orphan| self.removes(orphan));
+            if !orphans.is_empty() {
                 let declined = "Nothing was removed.".to_owned();
-                self.prompt.confirm(cx, &question(&found), declined)?;
+                self.prompt.confirm(cx, &question(&orphans), declined)?;
             }
         }
-        let request = GcRequest {
-            dry_run: self.dry_run,
-        };
+        let request = self.request(self.dry_run);
         let report: GcReport = cx.client.post("/v1/gc", &request).await?;
         if cx.output.is_json() {
             cx.output.value(&report)?;
         } else {
-            print(cx, &report)?;
+            print(cx, request, &report)?;
         }
         let failures = report
             .orphans
@@ -48,29 +49,47 @@ impl Gc {
             .filter_map(|orphan| orphan.failure.as_ref());
         Ok(failures.map(exit_code).max().unwrap_or(0))
     }
+
+    fn request(&self, dry_run: bool) -> GcRequest {
+        GcRequest {
+            dry_run,
+            unmarked: self.unmarked,
+        }
+    }
+
+    /// Whether this command would remove an orphan.
+    fn removes(&self, orphan: &Orphan) -> bool {
+        match orphan.ownership {
+            Ownership::Ours => true,
+            Ownership::Unmarked => self.unmarked,
+            Ownership::Other => false,
+        }
+    }
 }
 
-fn question(found: &GcReport) -> String {
+fn question(orphans: &[Orphan]) -> String {
     let line = |Orphan {
                     resource, object, ..
                 }: &Orphan| format!("{resource} {object}\n");
-    let lines: String = found.orphans.iter().map(line).collect();
-    format!("{lines}Remove {}?", count(found.orphans.len(), "orphan"))
+    let lines: String = orphans.iter().map(line).collect();
+    format!("{lines}Remove {}?", count(orphans.len(), "orphan"))
 }
 
-fn print(cx: &Context, report: &GcReport) -> Result<(), CommandError> {
+fn print(cx: &Context, request: GcRequest, report: &GcReport) -> Result<(), CommandError> {
     if report.orphans.is_empty() {
         return cx.output.text("(no orphans)\n");
     }
     for orphan in &report.orphans {
-        print_orphan(cx, report, orphan)?;
+        print_orphan(cx, request, orphan)?;
     }
     let removed = report
         .orphans
         .iter()
         .filter(|orphan| orphan.removed)
         .count();
-    let found = count(report.orphans.len(), "orphan");
+    let others = |orphan: &&Orphan| orphan.ownership != Ownership::Other;
+    let found = report.orphans.iter().filter(others).count();
+    let found = count(found, "orphan");
     match report.dry_run {
         true => cx
             .output
@@ -79,13 +98,24 @@ fn print(cx: &Context, report: &GcReport) -> Result<(), CommandError> {
     }
 }
 
-fn print_orphan(cx: &Context, report: &GcReport, orphan: &Orphan) -> Result<(), CommandError> {
+fn print_orphan(cx: &Context, request: GcRequest, orphan: &Orphan) -> Result<(), CommandError> {
     let (resource, object) = (&orphan.resource, &orphan.object);
     if let Some(failure) = &orphan.failure {
         cx.output.failure(failure);
         return Ok(());
     }
-    let what = match (report.dry_run, orphan.removed) {
+    let reason = match orphan.ownership {
+        Ownership::Other => Some("it belongs to another daemon on this host"),
+        Ownership::Unmarked if !request.unmarked => {
+            Some("it has no daemon's mark; --unmarked removes it too")
+        }
+        Ownership::Ours | Ownership::Unmarked => None,
+    };
+    if let Some(reason) = reason {
+        let line = format_args!("Left {resource} {object}: {reason}\n");
+        return cx.output.text(line);
+    }
+    let what = match (request.dry_run, orphan.removed) {
         (true, _) => "Would remove",
         (false, true) => "Removed",
         (false, false) => "Left",

@@ -1,6 +1,6 @@
 use axum::Router;
 use innkeeper_model::api::{GcReport, Orphan};
-use innkeeper_model::{Code, Failure};
+use innkeeper_model::{Code, Failure, Ownership};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, answer};
@@ -10,6 +10,7 @@ fn orphan(resource: &str, object: &str, removed: bool) -> Orphan {
         resource: resource.to_owned(),
         object: object.to_owned(),
         removed,
+        ownership: Ownership::Ours,
         failure: None,
     }
 }
@@ -64,6 +65,43 @@ fn a_dry_run_says_that_it_is_one() {
     --- stderr
     ");
     assert_eq!(fake.seen(), [r#"POST /v1/gc {"dry_run":true}"#]);
+}
+
+#[test]
+fn objects_of_other_daemons_and_without_a_mark_are_left_with_the_reason() {
+    let owned = |object, removed, ownership| Orphan {
+        ownership,
+        ..orphan("network", object, removed)
+    };
+    let report = |removed| GcReport {
+        dry_run: false,
+        orphans: vec![
+            owned("ve-3", false, Ownership::Other),
+            owned("ve-4", removed, Ownership::Unmarked),
+        ],
+    };
+    let cautious = fake(&report(false));
+    assert_snapshot!(cautious.innkeeper(&["gc"]).whole(), @r"
+    status: 0
+    --- stdout
+    Left network ve-3: it belongs to another daemon on this host
+    Left network ve-4: it has no daemon's mark; --unmarked removes it too
+    [OK] 0 of 1 orphan removed.
+    --- stderr
+    ");
+    let asked = fake(&report(true));
+    assert_snapshot!(asked.innkeeper(&["gc", "--unmarked"]).whole(), @r"
+    status: 0
+    --- stdout
+    Left network ve-3: it belongs to another daemon on this host
+    Removed network ve-4
+    [OK] 1 of 1 orphan removed.
+    --- stderr
+    ");
+    assert_eq!(
+        asked.seen(),
+        [r#"POST /v1/gc {"dry_run":false,"unmarked":true}"#]
+    );
 }
 
 #[test]

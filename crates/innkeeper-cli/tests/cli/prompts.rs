@@ -97,6 +97,7 @@ fn fake() -> Fake {
             resource: "rootfs".to_owned(),
             object: "/var/lib/innkeeper/guests/gone".to_owned(),
             removed: false,
+            ownership: innkeeper_model::Ownership::Ours,
             failure: None,
         }],
     };

@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// Whether there is no room for more.
     pub(crate) full: bool,
     pub(crate) links: BTreeSet<GuestName>,
+    /// Interfaces that are not marked as ours.
+    pub(crate) foreign: Vec<Found>,
     pub(crate) units: BTreeMap<GuestName, UnitPhase>,
     /// Calls, such as `rootfs.ensure`, with how often they fail.
     pub(crate) failures: BTreeMap<&'static str, u32>,
@@ -152,10 +154,14 @@ impl Resource for Part {
         };
         Ok(names
             .into_iter()
-            .map(|name| Found {
-                object: name.to_string(),
-                guest: Some(name),
-            })
+            .map(|name| Found::ours(Some(name.clone()), name.to_string()))
+            .chain(
+                world
+                    .foreign
+                    .iter()
+                    .filter(|_| self.kind == "network")
+                    .cloned(),
+            )
             .collect())
     }
 
@@ -184,6 +190,7 @@ impl Resource for Part {
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        self.host.world().foreign.retain(|foreign| foreign != found);
         match &found.guest {
             Some(guest) => self.remove(guest).await,
             None => {

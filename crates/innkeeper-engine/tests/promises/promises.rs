@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
-use innkeeper_host::facilities::ProgressSink;
+use innkeeper_host::facilities::{Found, ProgressSink};
 use innkeeper_host::features::{Features, UserIdsChoice};
-use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
+use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, GcRequest, Verdict};
 use innkeeper_model::{
     BuildProgress, Code, Cpus, EventKind, Explain, Failure, GuestName, GuestState, Installable,
-    Limits, MemorySize, Operation, OperationState, SlotRange, Trust, UnitPhase, Verb, Want,
+    Limits, MemorySize, Operation, OperationState, Ownership, SlotRange, Trust, UnitPhase, Verb,
+    Want,
 };
 use innkeeper_store::Store;
 
@@ -333,13 +334,20 @@ async fn gc_removes_orphans_and_spares_guests() {
         world.trees.insert(name("lost"), String::new());
         world.links.insert(name("lost"));
     }
-    let looked = inn.engine.gc(true).await.expect("looked");
+    let looked = inn
+        .engine
+        .gc(GcRequest {
+            dry_run: true,
+            unmarked: false,
+        })
+        .await
+        .expect("looked");
     assert_eq!(looked.orphans.len(), 2);
     assert!(
         inn.host.world().trees.contains_key(&name("lost")),
         "a dry run removes nothing"
     );
-    let swept = inn.engine.gc(false).await.expect("swept");
+    let swept = inn.engine.gc(GcRequest::default()).await.expect("swept");
     assert!(
         swept.orphans.iter().all(|orphan| orphan.removed),
         "{swept:?}"
@@ -348,12 +356,58 @@ async fn gc_removes_orphans_and_spares_guests() {
     assert_eq!(inn.state("web").await, Some(GuestState::Running));
     assert!(
         inn.engine
-            .gc(false)
+            .gc(GcRequest::default())
             .await
             .expect("swept")
             .orphans
             .is_empty()
     );
+}
+
+/// Another daemon has a guest of the same name: nothing of it is removed, and it does not keep ours from going.
+#[tokio::test]
+async fn objects_of_other_daemons_and_without_a_mark_stay() {
+    let inn = inn();
+    inn.create("web").await;
+    let foreign = |guest, object: &str, ownership| Found {
+        guest: Some(name(guest)),
+        object: object.to_owned(),
+        ownership,
+    };
+    let theirs = foreign("web", "ve-7", Ownership::Other);
+    let unmarked = foreign("lost", "ve-8", Ownership::Unmarked);
+    inn.host.world().foreign = vec![theirs.clone(), unmarked.clone()];
+    let swept = inn.engine.gc(GcRequest::default()).await.expect("swept");
+    let listed: Vec<_> = swept
+        .orphans
+        .iter()
+        .map(|one| (&*one.object, one.ownership, one.removed))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("ve-7", Ownership::Other, false),
+            ("ve-8", Ownership::Unmarked, false)
+        ]
+    );
+    assert_eq!(inn.host.world().foreign, [theirs.clone(), unmarked]);
+    let checks = inn.engine.doctor().await.expect("looked").checks;
+    let about = |object| checks.iter().find(|check| check.finding.contains(object));
+    assert_eq!(about("ve-7"), None);
+    assert_eq!(
+        about("ve-8").map(|check| check.verdict),
+        Some(Verdict::Warning)
+    );
+
+    let all = GcRequest {
+        dry_run: false,
+        unmarked: true,
+    };
+    inn.engine.gc(all).await.expect("swept");
+    assert_eq!(inn.host.world().foreign, [theirs]);
+    let destroyed = inn.destroy("web").await;
+    assert_eq!(destroyed.failure, None);
+    assert_eq!(inn.state("web").await, None);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Snapshots, returning to them, and guests that begin as a copy.
 
-use innkeeper_model::api::{Accepted, ForkRequest, SnapshotRequest};
+use innkeeper_model::api::{Accepted, ForkRequest, GcRequest, SnapshotRequest};
 use innkeeper_model::{Code, Explain, GuestName, GuestState, Operation, SnapshotLabel, Verb};
 
 use crate::fake::a_closure;
@@ -321,7 +321,7 @@ async fn gc_and_doctor_find_snapshots_that_nobody_knows_of_and_that_are_not_ther
         .world()
         .snapshots
         .insert(lost.clone(), String::new());
-    let swept = inn.engine.gc(false).await.expect("swept");
+    let swept = inn.engine.gc(GcRequest::default()).await.expect("swept");
     let objects: Vec<_> = swept
         .orphans
         .iter()

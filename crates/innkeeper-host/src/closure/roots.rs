@@ -61,10 +61,7 @@ pub(super) fn observe(gcroots: &Path) -> Result<Vec<Found>, ClosureError> {
             Some(Ours::Aside) => None,
             None => continue,
         };
-        found.push(Found {
-            guest,
-            object: path.display().to_string(),
-        });
+        found.push(Found::ours(guest, path.display().to_string()));
     }
     found.sort();
     Ok(found)

@@ -305,10 +305,7 @@ impl PostgresDatabases {
         for row in rows.await? {
             let (object, comment): (String, Option<String>) = (row.get(0), row.get(1));
             if let Some(guest) = comment.as_deref().and_then(sql::marked) {
-                found.push(Found {
-                    guest: Some(guest),
-                    object,
-                });
+                found.push(Found::ours(Some(guest), object));
             }
         }
         let passwords = self.passwords.clone();

@@ -75,10 +75,7 @@ impl Passwords {
         for entry in entries {
             let path = entry.on("list", &self.dir)?.path();
             if let Some(guest) = self.belongs_to(&path) {
-                found.push(Found {
-                    guest,
-                    object: path.display().to_string(),
-                });
+                found.push(Found::ours(guest, path.display().to_string()));
             }
         }
         Ok(found)

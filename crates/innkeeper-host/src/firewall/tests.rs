@@ -75,6 +75,7 @@ impl Scene {
     async fn build() -> Self {
         let network = VethNetwork::new(NetworkConfig {
             range: "10.100.0.0/16".parse().expect("range"),
+            identity: crate::identity::Identity::of('a'),
         });
         let places = [
             Leader::start().await,

@@ -15,6 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::link::{self, Link, Owner};
 use super::netlink::Netlink;
 use super::{NetworkError, links, uplink_mtu};
+use crate::identity::Identity;
 
 const SUBJECT: &str = "network";
 
@@ -29,8 +30,8 @@ fn unreachable(error: &NetworkError) -> Check {
 }
 
 /// Looks whether anything on the host is in the way of guests' interfaces and addresses.
-pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net) -> Vec<Check> {
-    match Seen::look(netlink).await {
+pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, us: &Identity) -> Vec<Check> {
+    match Seen::look(netlink, us).await {
         Ok(seen) => {
             let mut checks = seen.findings(subnet);
             checks.extend(seen.mtu_findings());
@@ -61,8 +62,16 @@ struct Seen {
 }
 
 impl Seen {
-    async fn look(netlink: &Netlink) -> Result<Self, NetworkError> {
-        let links = links(netlink, link::list()).await?;
+    async fn look(netlink: &Netlink, us: &Identity) -> Result<Self, NetworkError> {
+        let mut links = links(netlink, link::list()).await?;
+        for link in &mut links {
+            // Another daemon's guest is a stranger in our subnet.
+            if let Owner::Guest(_, Some(daemon)) = &link.owner
+                && daemon != us.daemon()
+            {
+                link.owner = Owner::Stranger;
+            }
+        }
         let mut get_addresses = AddressMessage::default();
         get_addresses.header.family = AddressFamily::Inet;
         let addresses = netlink
@@ -92,7 +101,7 @@ impl Seen {
         let guests = self
             .links
             .iter()
-            .filter(|link| matches!(link.owner, Owner::Guest(_)) && link.mtu != uplink);
+            .filter(|link| matches!(link.owner, Owner::Guest(..)) && link.mtu != uplink);
         guests.map(|link| mtu_differs(link, uplink)).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use innkeeper_model::{GuestName, Slot};
+use innkeeper_model::{DaemonId, GuestName, Slot};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
@@ -16,8 +16,11 @@ use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, RouteMess
 use super::INTERFACE_GROUP;
 use super::netlink::Request;
 
-/// What an interface of ours has as its alias (`ip link` shows it), before the guest's name.
+/// What the alias of a guest's interface (`ip link` shows it) begins with. The guest's name and the daemon follow.
 const ALIAS_PREFIX: &str = "innkeeper:";
+
+/// What stands between the guest's name and the daemon. Former releases wrote neither.
+const ALIAS_SEPARATOR: char = '@';
 
 /// What the guest's end is called inside the guest.
 pub(super) const GUEST_INTERFACE: &str = "eth0";
@@ -58,9 +61,10 @@ pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd, mtu: u32) -
     Request::create(RouteNetlinkMessage::NewLink(pair))
 }
 
-/// Writes down whose interface it is.
-pub(super) fn mark(index: u32, guest: &GuestName) -> Request {
-    let link = LinkUnspec::new_with_index(index).alias(format!("{ALIAS_PREFIX}{guest}"));
+/// Marks an interface as a guest's of this daemon.
+pub(super) fn mark(index: u32, guest: &GuestName, daemon: &DaemonId) -> Request {
+    let alias = format!("{ALIAS_PREFIX}{guest}{ALIAS_SEPARATOR}{daemon}");
+    let link = LinkUnspec::new_with_index(index).alias(alias);
     Request::new(RouteNetlinkMessage::SetLink(link.build()))
 }
 
@@ -231,11 +235,11 @@ pub(super) struct Link {
 /// Whose an interface is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A guest's.
-    Guest(GuestName),
-    /// Ours, but no guest's: made and not marked when a crash came.
+    /// A guest's, of the daemon that is named. Former releases named none.
+    Guest(GuestName, Option<DaemonId>),
+    /// No guest's: made by Innkeeper and not marked when a crash came.
     Nobody,
-    /// Not ours.
+    /// Not Innkeeper's.
     Stranger,
 }
 
@@ -245,11 +249,17 @@ impl Owner {
         match alias.filter(|alias| !alias.is_empty()) {
             None if is_ours => Self::Nobody,
             None => Self::Stranger,
-            Some(alias) => alias
-                .strip_prefix(ALIAS_PREFIX)
-                .and_then(|guest| GuestName::parse(guest).ok())
-                .map_or(Self::Stranger, Self::Guest),
+            Some(alias) => Self::marked(alias).unwrap_or(Self::Stranger),
         }
+    }
+
+    fn marked(alias: &str) -> Option<Self> {
+        let mark = alias.strip_prefix(ALIAS_PREFIX)?;
+        let (guest, daemon) = match mark.split_once(ALIAS_SEPARATOR) {
+            None => (mark, None),
+            Some((guest, daemon)) => (guest, Some(DaemonId::parse(daemon).ok()?)),
+        };
+        Some(Self::Guest(GuestName::parse(guest).ok()?, daemon))
     }
 }
 
@@ -294,19 +304,17 @@ mod tests {
     #[test]
     fn an_interface_is_ours_by_its_alias_or_by_its_name_and_group_together() {
         let guest = GuestName::parse("web-1").expect("name");
+        let daemon = "0123456789abcdef".repeat(2);
+        let of_daemon = format!("innkeeper:web-1@{daemon}");
+        let daemon = DaemonId::parse(&daemon).expect("identity");
+        let marked = Owner::Guest(guest.clone(), Some(daemon));
+        let of_former_release = Owner::Guest(guest, None);
         for (name, alias, is_grouped, owner) in [
-            (
-                "ve-7",
-                Some("innkeeper:web-1"),
-                true,
-                Owner::Guest(guest.clone()),
-            ),
-            (
-                "renamed",
-                Some("innkeeper:web-1"),
-                false,
-                Owner::Guest(guest),
-            ),
+            ("ve-7", Some(&*of_daemon), true, marked.clone()),
+            ("renamed", Some(&*of_daemon), false, marked),
+            ("ve-7", Some("innkeeper:web-1"), true, of_former_release),
+            ("ve-7", Some("innkeeper:web-1@"), true, Owner::Stranger),
+            ("ve-7", Some("innkeeper:web-1@0123"), true, Owner::Stranger),
             ("ve-7", None, true, Owner::Nobody),
             ("ve-7", Some(""), true, Owner::Nobody),
             ("ve-7", None, false, Owner::Stranger),

@@ -7,7 +7,7 @@
 //!                                                       default via host
 //! ```
 //!
-//! Whose an interface is stands in the interface: its alias is `innkeeper:<guest>`. The name is not
+//! Whose an interface is stands in the interface: its alias is `innkeeper:<guest>@<identity of the daemon>`. The name is not
 //! enough, because others call theirs `ve-…` too, and the record may be gone when the interface is not.
 //! All interfaces of ours are in the group [`INTERFACE_GROUP`], from the moment at which they are made.
 
@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
-use innkeeper_model::{Addresses, Code, Explain, Guest, GuestName, Slot, SlotRange};
+use innkeeper_model::{
+    Addresses, Code, DaemonId, Explain, Guest, GuestName, Ownership, Slot, SlotRange,
+};
 use ipnet::Ipv4Net;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteType;
@@ -31,6 +33,7 @@ use rustix::io::Errno;
 
 use crate::HostError;
 use crate::facilities::{Found, Network, Resource};
+use crate::identity::Identity;
 use link::{GUEST_INTERFACE, LOOPBACK, Link, Owner};
 use namespace::Namespace;
 use netlink::{Answer, Connection, Netlink, Request};
@@ -61,6 +64,18 @@ pub enum NetworkError {
     InterfaceTaken {
         /// The name.
         interface: String,
+    },
+    /// Another daemon has the interface's name.
+    #[error(
+        "the interface {interface} belongs to guest '{guest}' of another Innkeeper daemon ({daemon})"
+    )]
+    OtherDaemon {
+        /// The name.
+        interface: String,
+        /// That daemon's guest.
+        guest: GuestName,
+        /// That daemon.
+        daemon: DaemonId,
     },
     /// The subnet was changed, or the slot is not one of its.
     #[error("the subnet {subnet} has no addresses for slot {slot}")]
@@ -134,7 +149,7 @@ impl Explain for NetworkError {
     fn code(&self) -> Code {
         match (self, self.errno()) {
             (_, Some(Errno::PERM | Errno::ACCESS)) => Code::PermissionDenied,
-            (Self::InterfaceTaken { .. }, _) => Code::InterfaceTaken,
+            (Self::InterfaceTaken { .. } | Self::OtherDaemon { .. }, _) => Code::InterfaceTaken,
             (Self::NoAddress { .. }, _) => Code::InvalidConfig,
             (Self::Leader { .. }, Some(Errno::NOENT | Errno::SRCH)) => Code::GuestDied,
             // What the kernel says to a kind of interface that it does not know.
@@ -147,6 +162,9 @@ impl Explain for NetworkError {
         Some(match (self, self.code()) {
             (Self::InterfaceTaken { interface }, _) => format!(
                 "See whose it is with `ip -d link show {interface}`, then remove or rename it, and start the guest again."
+            ),
+            (Self::OtherDaemon { interface, guest, .. }, _) => format!(
+                "Destroy '{guest}' with that daemon, or remove the interface with `ip link delete {interface}` if that daemon is gone; then start this guest again."
             ),
             (Self::NoAddress { .. }, _) => {
                 "Give `network.subnet` back the value that it had when the guest was created, or destroy the guest.".to_owned()
@@ -166,16 +184,19 @@ impl Explain for NetworkError {
 }
 
 /// The settings of [`VethNetwork`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// The slots and their addresses.
     pub range: SlotRange,
+    /// Marks our interfaces.
+    pub identity: Identity,
 }
 
 /// The driver of [`Network`]: veth pairs by rtnetlink, in whatever network namespace the daemon runs in.
 #[derive(Debug)]
 pub struct VethNetwork {
     range: SlotRange,
+    identity: Identity,
     netlink: Netlink,
 }
 
@@ -185,6 +206,7 @@ impl VethNetwork {
     pub fn new(config: NetworkConfig) -> Self {
         Self {
             range: config.range,
+            identity: config.identity,
             netlink: Netlink::default(),
         }
     }
@@ -207,9 +229,12 @@ impl VethNetwork {
         let runtime = self.netlink.runtime().map_err(NetworkError::Netlink)?;
         let inside = namespace.connect(runtime).await?;
         let mtu = uplink_mtu(&home).await?.unwrap_or(DEFAULT_MTU);
-        let (index, peer) = make_pair(guest.slot, mtu, &home, &inside, &namespace).await?;
+        let (index, peer) = self
+            .make_pair(guest, mtu, &home, &inside, &namespace)
+            .await?;
         // The host's end first: until it is marked, nobody knows whose it is.
-        furnish_host(&home, index, guest, addresses).await?;
+        let daemon = self.identity.daemon();
+        furnish_host(&home, index, guest, daemon, addresses).await?;
         furnish_guest(&inside, peer, addresses).await?;
         wait_for_carrier(&home, index).await?;
         wait_for_carrier(&inside, peer).await
@@ -224,7 +249,7 @@ impl VethNetwork {
         let Some(outer) = look_at(&home, link::get(&guest.slot.interface())).await? else {
             return Ok(());
         };
-        if outer.mtu == mtu || outer.owner != Owner::Guest(guest.name.clone()) {
+        if outer.mtu == mtu || !self.is_ours(&outer, &guest.name) {
             return Ok(());
         }
         let namespace = Namespace::of(leader)?;
@@ -249,11 +274,103 @@ impl VethNetwork {
         apply(&home, [step]).await
     }
 
-    /// All interfaces of ours.
-    async fn ours(&self) -> Result<Vec<Link>, NetworkError> {
-        let mut links = links(&self.netlink, link::list_veth()).await?;
-        links.retain(|link| link.owner != Owner::Stranger);
-        Ok(links)
+    /// Whose an interface is; `None` when it is not Innkeeper's.
+    fn ownership(&self, link: &Link) -> Option<Ownership> {
+        match &link.owner {
+            Owner::Guest(_, daemon) => Some(self.identity.ownership(daemon.as_ref())),
+            Owner::Nobody => Some(Ownership::Unmarked),
+            Owner::Stranger => None,
+        }
+    }
+
+    /// Whether an interface is marked as a guest's of this daemon.
+    fn is_ours(&self, link: &Link, guest: &GuestName) -> bool {
+        matches!(&link.owner, Owner::Guest(name, _) if name == guest)
+            && self.ownership(link) == Some(Ownership::Ours)
+    }
+
+    /// Refuses an interface that is in the way of a new one and may not be removed.
+    fn require_stale(&self, link: &Link) -> Result<(), NetworkError> {
+        let interface = link.name.clone();
+        match &link.owner {
+            // A crash came between the creation of the interface and its mark. The slot is ours.
+            Owner::Nobody => Ok(()),
+            Owner::Guest(guest, daemon) => {
+                let ownership = self.identity.ownership(daemon.as_ref());
+                if self.identity.may_change(ownership) {
+                    return Ok(());
+                }
+                Err(match daemon {
+                    Some(daemon) => NetworkError::OtherDaemon {
+                        interface,
+                        guest: guest.clone(),
+                        daemon: daemon.clone(),
+                    },
+                    None => NetworkError::InterfaceTaken { interface },
+                })
+            }
+            Owner::Stranger => Err(NetworkError::InterfaceTaken { interface }),
+        }
+    }
+
+    /// Makes the pair, in place of one that is there, and returns the numbers of both ends.
+    async fn make_pair(
+        &self,
+        guest: &Guest,
+        mtu: u32,
+        home: &Connection,
+        inside: &Connection,
+        namespace: &Namespace,
+    ) -> Result<(u32, u32), NetworkError> {
+        let slot = guest.slot;
+        let interface = slot.interface();
+        let action = || format!("create the interface {interface}");
+        let mut refusal = None;
+        for _ in 0..ATTEMPTS {
+            let asked = [
+                link::create_pair(slot, namespace.descriptor(), mtu),
+                link::get(&interface),
+            ];
+            let [made, found] = home.batch(asked).await.map_err(NetworkError::Netlink)?;
+            let found = existing(found)?;
+            match (made, found) {
+                (Ok(_), found) => {
+                    return found
+                        .and_then(|link| Some((link.index, link.peer?)))
+                        .ok_or_else(vanished);
+                }
+                (Err(error), _) if Errno::from_io_error(&error) != Some(Errno::EXIST) => {
+                    return Err(NetworkError::kernel(action(), error));
+                }
+                (Err(error), Some(stale)) => {
+                    self.require_stale(&stale)?;
+                    delete(home, &stale).await?;
+                    refusal = Some(error);
+                }
+                // Nothing is in the way on the host, so it is inside the guest.
+                (Err(error), None) => {
+                    delete_inside(inside).await?;
+                    refusal = Some(error);
+                }
+            }
+        }
+        Err(NetworkError::kernel(
+            action(),
+            refusal.unwrap_or_else(|| Errno::EXIST.into()),
+        ))
+    }
+
+    /// Marks the interface of a guest that a former release made.
+    async fn mark_former(&self, guest: &Guest) -> Result<(), NetworkError> {
+        let home = self.home()?;
+        let Some(link) = look_at(&home, link::get(&guest.slot.interface())).await? else {
+            return Ok(());
+        };
+        if link.owner != Owner::Guest(guest.name.clone(), None) {
+            return Ok(());
+        }
+        let mark = link::mark(link.index, &guest.name, self.identity.daemon());
+        apply(&home, [("mark the guest's interface", mark)]).await
     }
 
     async fn looks_complete(&self, guest: &Guest) -> Result<bool, NetworkError> {
@@ -285,8 +402,11 @@ impl VethNetwork {
         };
         let has_address = leads(to_host, RouteType::Local)?;
         let has_route = leads(to_guest, RouteType::Unicast)?;
-        let is_ours = found.owner == Owner::Guest(guest.name.clone());
-        Ok(is_ours && found.is_grouped && found.is_up && has_address && has_route)
+        Ok(self.is_ours(&found, &guest.name)
+            && found.is_grouped
+            && found.is_up
+            && has_address
+            && has_route)
     }
 }
 
@@ -297,19 +417,28 @@ impl Resource for VethNetwork {
     }
 
     async fn observe(&self) -> Result<Vec<Found>, HostError> {
-        let found = |link: Link| Found {
-            guest: match link.owner {
-                Owner::Guest(guest) => Some(guest),
-                Owner::Nobody | Owner::Stranger => None,
-            },
-            object: link.name,
+        let links = links(&self.netlink, link::list_veth()).await?;
+        let found = |link: Link| {
+            let ownership = self.ownership(&link)?;
+            Some(Found {
+                guest: match link.owner {
+                    Owner::Guest(guest, _) => Some(guest),
+                    Owner::Nobody | Owner::Stranger => None,
+                },
+                object: link.name,
+                ownership,
+            })
         };
-        Ok(self.ours().await?.into_iter().map(found).collect())
+        Ok(links.into_iter().filter_map(found).collect())
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
-        let mut links = self.ours().await?;
-        links.retain(|link| link.owner == Owner::Guest(guest.clone()));
+        let mut links = links(&self.netlink, link::list_veth()).await?;
+        links.retain(|link| {
+            let is_guests = matches!(&link.owner, Owner::Guest(name, _) if name == guest);
+            let ownership = self.ownership(link);
+            is_guests && ownership.is_some_and(|one| self.identity.may_change(one))
+        });
         let home = self.home()?;
         let mut errors = Vec::new();
         for link in links {
@@ -326,20 +455,25 @@ impl Resource for VethNetwork {
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
-        let expected = found.guest.clone().map_or(Owner::Nobody, Owner::Guest);
         let home = self.home()?;
         let Some(link) = look_at(&home, link::get(&found.object)).await? else {
             return Ok(());
         };
-        // By now the name may be another guest's, or a stranger's.
-        if link.owner == expected {
+        // By now the name may be another guest's, another daemon's or a stranger's.
+        let guest = match &link.owner {
+            Owner::Guest(guest, _) => Some(guest),
+            Owner::Nobody | Owner::Stranger => None,
+        };
+        let is_same =
+            guest == found.guest.as_ref() && self.ownership(&link) == Some(found.ownership);
+        if is_same && found.ownership != Ownership::Other {
             delete(&home, &link).await?;
         }
         Ok(())
     }
 
     async fn check(&self) -> Vec<Check> {
-        check::check(&self.netlink, self.range.subnet()).await
+        check::check(&self.netlink, self.range.subnet(), &self.identity).await
     }
 }
 
@@ -351,6 +485,10 @@ impl Network for VethNetwork {
 
     async fn follow_uplink(&self, guest: &Guest, leader: u32) -> Result<(), HostError> {
         Ok(self.follow(guest, leader).await?)
+    }
+
+    async fn adopt(&self, guest: &Guest) -> Result<(), HostError> {
+        Ok(self.mark_former(guest).await?)
     }
 
     async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {
@@ -390,53 +528,6 @@ async fn uplink_mtu(home: &Connection) -> Result<Option<u32>, NetworkError> {
     Ok((mtu >= 68).then_some(mtu.min(65535)))
 }
 
-/// Makes the pair, in place of one that is there, and returns the numbers of both ends.
-async fn make_pair(
-    slot: Slot,
-    mtu: u32,
-    home: &Connection,
-    inside: &Connection,
-    namespace: &Namespace,
-) -> Result<(u32, u32), NetworkError> {
-    let interface = slot.interface();
-    let action = || format!("create the interface {interface}");
-    let mut refusal = None;
-    for _ in 0..ATTEMPTS {
-        let asked = [
-            link::create_pair(slot, namespace.descriptor(), mtu),
-            link::get(&interface),
-        ];
-        let [made, found] = home.batch(asked).await.map_err(NetworkError::Netlink)?;
-        let found = existing(found)?;
-        match (made, found) {
-            (Ok(_), found) => {
-                return found
-                    .and_then(|link| Some((link.index, link.peer?)))
-                    .ok_or_else(vanished);
-            }
-            (Err(error), _) if Errno::from_io_error(&error) != Some(Errno::EXIST) => {
-                return Err(NetworkError::kernel(action(), error));
-            }
-            (Err(_), Some(link)) if link.owner == Owner::Stranger => {
-                return Err(NetworkError::InterfaceTaken { interface });
-            }
-            (Err(error), Some(stale)) => {
-                delete(home, &stale).await?;
-                refusal = Some(error);
-            }
-            // Nothing is in the way on the host, so it is inside the guest.
-            (Err(error), None) => {
-                delete_inside(inside).await?;
-                refusal = Some(error);
-            }
-        }
-    }
-    Err(NetworkError::kernel(
-        action(),
-        refusal.unwrap_or_else(|| Errno::EXIST.into()),
-    ))
-}
-
 async fn furnish_guest(
     inside: &Connection,
     index: u32,
@@ -470,12 +561,16 @@ async fn furnish_host(
     home: &Connection,
     index: u32,
     guest: &Guest,
+    daemon: &DaemonId,
     addresses: Addresses,
 ) -> Result<(), NetworkError> {
     apply(
         home,
         [
-            ("mark the guest's interface", link::mark(index, &guest.name)),
+            (
+                "mark the guest's interface",
+                link::mark(index, &guest.name, daemon),
+            ),
             (
                 "keep IPv6 off the guest's interface",
                 link::without_ipv6(index),

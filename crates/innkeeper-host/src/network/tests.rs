@@ -9,10 +9,16 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 
 use super::testing::{Leader, enter_own_namespace, guest, ip};
 use super::*;
+use crate::identity::Identity;
 
 fn network() -> VethNetwork {
+    network_of(Identity::of('a'))
+}
+
+fn network_of(identity: Identity) -> VethNetwork {
     VethNetwork::new(NetworkConfig {
         range: "10.100.0.0/16".parse().expect("range"),
+        identity,
     })
 }
 
@@ -164,13 +170,7 @@ async fn a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused() {
         .expect("ensure over a stale one");
     let found = network.observe().await.expect("observe");
     let name = GuestName::parse("new").expect("name");
-    assert_eq!(
-        found,
-        [Found {
-            guest: Some(name),
-            object: "ve-1".to_owned()
-        }]
-    );
+    assert_eq!(found, [Found::ours(Some(name), "ve-1".to_owned())]);
 
     // Half made: a crash came before the alias.
     ip(&["link", "set", "ve-1", "alias", ""]).await;
@@ -207,6 +207,78 @@ async fn a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused() {
             .any(|c| c.verdict == Verdict::Warning && c.finding.contains("ve-2")),
         "{checks:?}"
     );
+}
+
+#[tokio::test]
+async fn another_daemons_interface_is_listed_as_such_and_never_touched() {
+    if !enter_own_namespace("another_daemons_interface_is_listed_as_such_and_never_touched") {
+        return;
+    }
+    let (ours, theirs) = (network(), network_of(Identity::of('b')));
+    let (guest, leader) = (guest("web", 1), Leader::start().await);
+    theirs.ensure(&guest, leader.pid).await.expect("ensure");
+    let before = ip(&["addr", "show", "ve-1"]).await;
+
+    let found = ours.observe().await.expect("observe");
+    let expected = Found {
+        guest: Some(guest.name.clone()),
+        object: "ve-1".to_owned(),
+        ownership: Ownership::Other,
+    };
+    assert_eq!(found, [expected]);
+    assert!(!ours.is_complete(&guest).await.expect("is_complete"));
+    for ours in [network(), network_of(Identity::of('a').adopting())] {
+        ours.adopt(&guest).await.expect("adopt");
+        ours.remove(&guest.name).await.expect("remove");
+        ours.sweep(&found[0]).await.expect("sweep");
+        let mistaken = Found::ours(Some(guest.name.clone()), "ve-1".to_owned());
+        ours.sweep(&mistaken).await.expect("sweep");
+        let other = Leader::start().await;
+        let refused = ours.ensure(&guest, other.pid).await.expect_err("taken");
+        assert_eq!(code(&refused), Code::InterfaceTaken);
+        assert!(chain_of(&refused).contains("another Innkeeper daemon"));
+    }
+    assert_eq!(ip(&["addr", "show", "ve-1"]).await, before);
+    assert!(theirs.is_complete(&guest).await.expect("is_complete"));
+}
+
+fn chain_of(error: &HostError) -> String {
+    innkeeper_model::chain(error)
+}
+
+#[tokio::test]
+async fn a_former_releases_interface_is_adopted_only_for_its_recorded_guest() {
+    if !enter_own_namespace("a_former_releases_interface_is_adopted_only_for_its_recorded_guest") {
+        return;
+    }
+    let network = network();
+    let (web, leader) = (guest("web", 1), Leader::start().await);
+    network.ensure(&web, leader.pid).await.expect("ensure");
+    let alias = async || ip(&["link", "show", "ve-1"]).await[0]["ifalias"].clone();
+    let marked = alias().await;
+    let former = "innkeeper:web";
+    ip(&["link", "set", "ve-1", "alias", former]).await;
+    let found = network.observe().await.expect("observe");
+    assert_eq!(found[0].ownership, Ownership::Unmarked);
+
+    // Not its name, not its slot, not recorded.
+    for other in [guest("db", 1), guest("web", 2)] {
+        network.adopt(&other).await.expect("adopt");
+    }
+    network.remove(&web.name).await.expect("remove");
+    assert_eq!(alias().await, former);
+    let other = Leader::start().await;
+    let refused = network.ensure(&web, other.pid).await.expect_err("taken");
+    assert_eq!(code(&refused), Code::InterfaceTaken);
+
+    network.adopt(&web).await.expect("adopt");
+    assert_eq!(alias().await, marked);
+    assert!(network.is_complete(&web).await.expect("is_complete"));
+
+    ip(&["link", "set", "ve-1", "alias", former]).await;
+    let adopting = network_of(Identity::of('a').adopting());
+    adopting.remove(&web.name).await.expect("remove");
+    assert_eq!(interfaces().await, only_lo());
 }
 
 #[tokio::test]
@@ -288,10 +360,7 @@ async fn nothing_is_left_after_remove_and_absence_is_success() {
 
     // A stranger's of our name, and one that changed hands, are left alone.
     let [found] = <[_; 1]>::try_from(network.observe().await.expect("observe")).expect("one");
-    let mistaken = Found {
-        guest: Some(one.name),
-        object: "ve-2".to_owned(),
-    };
+    let mistaken = Found::ours(Some(one.name), "ve-2".to_owned());
     network.sweep(&mistaken).await.expect("sweep");
     assert!(interfaces().await.contains("ve-2"));
     network.sweep(&found).await.expect("sweep");

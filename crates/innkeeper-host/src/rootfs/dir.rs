@@ -236,10 +236,7 @@ pub(super) fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
             Entry::Leftover => None,
             Entry::Foreign => continue,
         };
-        found.push(Found {
-            guest,
-            object: entry.path().display().to_string(),
-        });
+        found.push(Found::ours(guest, entry.path().display().to_string()));
     }
     found.sort();
     Ok(found)
@@ -635,13 +632,7 @@ mod tests {
         assert!(house.objects().await.is_empty());
         for object in ["Foreign", "../../state", "", ".."] {
             let object = house.at(object).display().to_string();
-            let refused = house
-                .rootfs
-                .sweep(&Found {
-                    guest: None,
-                    object,
-                })
-                .await;
+            let refused = house.rootfs.sweep(&Found::ours(None, object)).await;
             assert!(matches!(
                 refused,
                 Err(HostError::Rootfs(RootfsError::Foreign { .. }))

@@ -178,10 +178,7 @@ impl Table {
             for name in names(dir)? {
                 let path = dir.join(name);
                 if let Some(guest) = self.belongs_to(&path)? {
-                    found.push(Found {
-                        guest,
-                        object: path.display().to_string(),
-                    });
+                    found.push(Found::ours(guest, path.display().to_string()));
                 }
             }
         }

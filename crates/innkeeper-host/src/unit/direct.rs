@@ -121,10 +121,10 @@ impl Keeper for Direct {
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
         let machines = self.cgroups.machines()?;
         let ours = machines.into_iter().filter_map(|(machine, dir)| {
-            Some(Found {
-                guest: Some(self.config.guest_of(&machine)?),
-                object: dir.display().to_string(),
-            })
+            Some(Found::ours(
+                Some(self.config.guest_of(&machine)?),
+                dir.display().to_string(),
+            ))
         });
         Ok(ours.collect())
     }

@@ -394,10 +394,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         let mut found = self.keeper.found().await?;
         for guest in self.guests.with_run_dir()? {
             let object = self.config().run_dir(&guest).path().display().to_string();
-            found.push(Found {
-                guest: Some(guest),
-                object,
-            });
+            found.push(Found::ours(Some(guest), object));
         }
         Ok(found)
     }

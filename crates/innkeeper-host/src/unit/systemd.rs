@@ -344,12 +344,9 @@ impl Keeper for Systemd {
             .list_units_by_patterns(Vec::new(), vec![pattern])
             .await;
         let units = units.map_err(on("list the units"))?;
-        let ours = units.into_iter().filter_map(|(object, ..)| {
-            Some(Found {
-                guest: Some(self.guest_of(&object)?),
-                object,
-            })
-        });
+        let ours = units
+            .into_iter()
+            .filter_map(|(object, ..)| Some(Found::ours(Some(self.guest_of(&object)?), object)));
         Ok(ours.collect())
     }
 

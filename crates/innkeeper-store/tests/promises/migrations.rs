@@ -16,9 +16,10 @@ const VERSION_4: &str = include_str!("dumps/version-4.sql");
 const VERSION_5: &str = include_str!("dumps/version-5.sql");
 const VERSION_6: &str = include_str!("dumps/version-6.sql");
 const VERSION_7: &str = include_str!("dumps/version-7.sql");
+const VERSION_9: &str = include_str!("dumps/version-9.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 7;
+const NEWEST: i64 = 9;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -170,6 +171,36 @@ async fn version_7_is_read_with_all_that_it_holds() {
         let since_then = running.since(RunningTime::default()).as_secs();
         assert!((seconds..seconds + 60).contains(&since_then));
     }
+}
+
+#[tokio::test]
+async fn version_9_is_read_with_all_that_it_holds() {
+    let (_directory, store) = restore(VERSION_9);
+    let identity = store.identity().await.expect("reads");
+    assert_eq!(identity.daemon.as_str(), "5f0c1d2e3b4a59687786a5b4c3d2e1f0");
+    assert!(identity.adopted);
+}
+
+/// A database of a release without identities has objects to adopt, once, and keeps the identity that it is given.
+#[tokio::test]
+async fn an_identity_is_made_once_and_only_an_older_database_adopts() {
+    let (directory, old) = restore(VERSION_7);
+    let first = old.identity().await.expect("reads");
+    assert!(!first.adopted);
+    old.finish_adoption().await.expect("records");
+    old.close().await.expect("closes");
+    let again = open(&database(directory.path()), "10.100.0.0/16").expect("opens");
+    let second = again.identity().await.expect("reads");
+    assert_eq!(
+        (second.daemon, second.adopted),
+        (first.daemon.clone(), true)
+    );
+
+    let fresh = tempfile::tempdir().expect("directory");
+    let fresh = open(&database(fresh.path()), "10.100.0.0/16").expect("opens");
+    let fresh = fresh.identity().await.expect("reads");
+    assert!(fresh.adopted, "nothing was there before it");
+    assert_ne!(fresh.daemon, first.daemon);
 }
 
 #[test]

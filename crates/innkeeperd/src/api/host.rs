@@ -30,9 +30,9 @@ pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorRepor
 
 pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer<GcReport> {
     let request: innkeeper_model::api::GcRequest = body(&request)?;
-    let mut report = context.engine.gc(request.dry_run).await?;
+    let mut report = context.engine.gc(request).await?;
     if let Some(previews) = &context.previews {
-        report.orphans.extend(previews.gc(request.dry_run).await?);
+        report.orphans.extend(previews.gc(request).await?);
     }
     Ok(Json(report))
 }

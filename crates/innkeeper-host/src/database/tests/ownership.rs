@@ -58,10 +58,7 @@ async fn what_is_not_ours_is_left_alone() {
         "role preview_web",
         "/etc/passwd",
     ] {
-        let found = Found {
-            guest: Some(slug("other")),
-            object: object.to_owned(),
-        };
+        let found = Found::ours(Some(slug("other")), object.to_owned());
         cluster.databases.sweep(&found).await.expect_err(object);
     }
     cluster.stop().await;

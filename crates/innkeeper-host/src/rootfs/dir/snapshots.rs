@@ -504,10 +504,7 @@ mod tests {
         }
         fs::create_dir_all(house.at("web/snapshots/Foreign")).expect("foreign");
         let found = house.rootfs.snapshots().await.expect("lists");
-        let orphan = crate::facilities::Found {
-            guest: None,
-            object: found[0].object.clone(),
-        };
+        let orphan = crate::facilities::Found::ours(None, found[0].object.clone());
         house.rootfs.sweep(&orphan).await.expect("sweeps");
         assert_eq!(house.labels().await, ["two"]);
         assert_eq!(house.read("web/rootfs"), "before");

@@ -113,7 +113,7 @@ impl LvmRootfs {
             }
             let guest = volume.guest().cloned();
             let object = self.tools().name(name);
-            found.push(Found { guest, object });
+            found.push(Found::ours(guest, object));
         }
         Ok(found)
     }

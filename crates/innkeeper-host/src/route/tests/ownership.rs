@@ -74,10 +74,7 @@ async fn orphans_are_found_and_swept_and_nothing_else() {
         "table",
         "../x",
     ] {
-        let found = Found {
-            guest: None,
-            object: rig.path(object).display().to_string(),
-        };
+        let found = Found::ours(None, rig.path(object).display().to_string());
         rig.routes.sweep(&found).await.expect_err(object);
     }
     assert!(rig.path("previews/dashboard.caddy").exists() && rig.path("table").exists());
