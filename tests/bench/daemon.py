@@ -96,7 +96,8 @@ directories = []
         return self.process.pid
 
     def environment(self):
-        return {**os.environ, "INNKEEPER_SOCKET": self.socket}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("INNKEEPER_")}
+        return {**inherited, "INNKEEPER_SOCKET": self.socket}
 
     def call(self, method, path, body=None):
         """Makes a call on a connection of its own, as a caller would; returns what was answered."""

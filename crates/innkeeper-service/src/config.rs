@@ -27,6 +27,14 @@ pub enum ConfigError {
         /// What is wrong, with the place.
         problem: String,
     },
+    /// A variable that looks like an override and is none.
+    #[error("the environment variable {variable} overrides no setting{}", suggestion(closest.as_deref()))]
+    Variable {
+        /// The variable.
+        variable: String,
+        /// The variable that was probably meant.
+        closest: Option<String>,
+    },
     /// A setting's value makes no sense.
     #[error("{setting}: {problem}")]
     Value {
@@ -35,6 +43,10 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+fn suggestion(closest: Option<&str>) -> String {
+    closest.map_or_else(String::new, |closest| format!(": did you mean {closest}?"))
 }
 
 impl Explain for ConfigError {
@@ -46,6 +58,9 @@ impl Explain for ConfigError {
         Some(match self {
             Self::Read { .. } => format!(
                 "Make it readable, or give another file with --config; without {DEFAULT_FILE} every setting has its default."
+            ),
+            Self::Variable { variable, .. } => format!(
+                "Correct or remove {variable}; docs/configuration.md lists the settings, and `a.b` is INNKEEPER_A_B."
             ),
             Self::Wrong { .. } | Self::Value { .. } => {
                 "Correct it and look at it with --check-config.".to_owned()

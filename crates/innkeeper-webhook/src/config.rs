@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_model::api::Setting;
 pub use innkeeper_service::ConfigError;
-use innkeeper_service::{DEFAULT_FILE, Log, Webhook};
+use innkeeper_service::{DEFAULT_FILE, Log, Webhook, refuse_unknown_variables, variable_of};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -65,10 +65,10 @@ impl Loaded {
         let mut table = parse::<Table>(&origin, &text)?;
         // Types are checked on the file alone first: only then does the message show the line.
         parse::<Config>(&origin, &text)?;
-        let defaults = Table::try_from(Config::default()).map_err(|e| wrong("of defaults", &e))?;
+        let defaults = defaults()?;
         let mut origins = Vec::new();
         for (name, default) in names(&defaults) {
-            let overriding = format!("INNKEEPER_{}", name.to_uppercase().replace('.', "_"));
+            let overriding = variable_of(&name);
             let origin = match variable(&overriding) {
                 Some(text) => {
                     insert(&mut table, &name, value_like(default.as_ref(), &text));
@@ -89,6 +89,19 @@ impl Loaded {
             file: file.map(Path::to_owned),
             credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         })
+    }
+
+    /// Refuses environment variables that look like settings of this program and are none.
+    ///
+    /// # Errors
+    /// [`ConfigError::Variable`] for the first one.
+    pub fn refuse_unknown_variables(
+        &self,
+        variables: impl IntoIterator<Item = String>,
+    ) -> Result<(), ConfigError> {
+        let settings = names(&defaults()?);
+        let settings = settings.iter().map(|(name, _)| name.as_str());
+        refuse_unknown_variables(variables, settings, &["webhook.", "log."])
     }
 
     /// Reads the same configuration again.
@@ -132,6 +145,10 @@ impl Config {
     pub fn contract(&self) -> Result<EnvironmentFiles, SecretFileError> {
         EnvironmentFiles::read(&self.webhook.environment_files)
     }
+}
+
+fn defaults() -> Result<Table, ConfigError> {
+    Table::try_from(Config::default()).map_err(|error| wrong("of defaults", &error))
 }
 
 fn read(file: Option<&Path>) -> Result<(String, String), ConfigError> {

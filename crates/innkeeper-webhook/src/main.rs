@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use innkeeper_service::refuse;
+use innkeeper_service::{print, refuse};
 use innkeeper_webhook::WebhookError;
 use innkeeper_webhook::config::Loaded;
 use innkeeper_webhook::gate::Gate;
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let variable = |name: &str| std::env::var(name).ok();
     let result = Loaded::read(arguments.config.as_deref(), variable)
+        .and_then(|loaded| {
+            let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+            loaded.refuse_unknown_variables(variables).map(|()| loaded)
+        })
         .map_err(WebhookError::from)
         .and_then(|loaded| match arguments.check_config {
             true => check(&loaded),
@@ -39,12 +43,20 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is what --check-config is for")]
 fn check(loaded: &Loaded) -> Result<(), WebhookError> {
     let gate = Gate::load(loaded)?;
-    for setting in &loaded.settings {
-        println!("{} = {} # {}", setting.name, setting.value, setting.origin);
-    }
-    println!("# {gate}");
-    Ok(())
+    let settings: String = loaded
+        .settings
+        .iter()
+        .map(|setting| {
+            format!(
+                "{} = {} # {}\n",
+                setting.name, setting.value, setting.origin
+            )
+        })
+        .collect();
+    print(format_args!("{settings}# {gate}\n")).map_err(|source| WebhookError::System {
+        action: "print the settings",
+        source,
+    })
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use innkeeper_service::refuse;
+use innkeeper_service::{print, refuse};
+use innkeeperd::DaemonError;
 use innkeeperd::config::{self, Loaded};
 
 /// The daemon of Innkeeper. It keeps guests as the store says they should be.
@@ -24,23 +25,38 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let loaded = match config::load(arguments.config.as_deref(), |name| std::env::var(name).ok()) {
-        Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
-    };
-    if arguments.check_config {
-        show(&loaded);
-        return ExitCode::SUCCESS;
-    }
-    match innkeeperd::run(loaded) {
+    let result = load(&arguments).and_then(|loaded| match arguments.check_config {
+        true => show(&loaded),
+        false => innkeeperd::run(loaded),
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is what --check-config is for")]
-fn show(loaded: &Loaded) {
-    for setting in &loaded.report.settings {
-        println!("{} = {} # {}", setting.name, setting.value, setting.origin);
-    }
+fn load(arguments: &Arguments) -> Result<Loaded, DaemonError> {
+    let file = arguments.config.as_deref();
+    let loaded = config::load(file, |name| std::env::var(name).ok())?;
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    loaded.refuse_unknown_variables(variables)?;
+    Ok(loaded)
+}
+
+fn show(loaded: &Loaded) -> Result<(), DaemonError> {
+    let lines: String = loaded
+        .report
+        .settings
+        .iter()
+        .map(|setting| {
+            format!(
+                "{} = {} # {}\n",
+                setting.name, setting.value, setting.origin
+            )
+        })
+        .collect();
+    print(lines).map_err(|source| DaemonError::System {
+        action: "print the settings",
+        source,
+    })
 }

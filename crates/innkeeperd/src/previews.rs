@@ -13,13 +13,13 @@ use innkeeper_host::evaluate::{EvaluationLimits, EvaluatorConfig, NixEvaluator};
 use innkeeper_host::facilities::Databases;
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
-use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Tls};
+use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Failure, chain};
 use innkeeper_preview::{Parts, Previews, PreviewsConfig};
 use tracing::{info, warn};
 
-use crate::config::{Config, ConfigError, ReportPlace};
+use crate::config::{Config, ConfigError, ReportPlace, check_domain};
 use crate::daemon::DaemonError;
 use crate::{crash, wiring};
 
@@ -48,7 +48,8 @@ pub(crate) fn open(
         info!("there are no previews: previews.domain is not set");
         return Ok(None);
     }
-    let tls = tls(config)?;
+    check_domain("PREVIEW_DOMAIN", &domain)?;
+    let tls = config.caddy.tls()?;
     let repositories = match &config.webhook.allowed_repos {
         Some(repositories) => repositories.clone(),
         None => allowed_repos(&variable("ALLOWED_REPOS")?.unwrap_or_default())?,
@@ -154,48 +155,15 @@ fn evaluator(config: &Config) -> EvaluatorConfig {
 
 fn caddy(config: &Config, domain: String, tls: Tls) -> Result<CaddyConfig, DaemonError> {
     let caddy = &config.caddy;
-    let admin = if caddy.admin.starts_with('/') {
-        Admin::Unix(caddy.admin.clone().into())
-    } else {
-        let address = caddy.admin.parse();
-        Admin::Tcp(address.map_err(|_| {
-            wrong(
-                "caddy.admin",
-                "write the path of a Unix socket, or <address>:<port>",
-            )
-        })?)
-    };
     Ok(CaddyConfig {
         directory: caddy.directory.clone(),
         caddyfile: caddy.caddyfile.clone(),
         table: caddy.table.clone(),
         lookup: caddy.lookup,
-        admin,
+        admin: caddy.admin()?,
         domain,
         tls,
         port: (config.previews.port != 0).then_some(config.previews.port),
-    })
-}
-
-fn tls(config: &Config) -> Result<Tls, DaemonError> {
-    let caddy = &config.caddy;
-    Ok(match caddy.tls.as_str() {
-        "none" => Tls::None,
-        "internal" => Tls::Internal,
-        "on-demand" => Tls::OnDemand,
-        "files" if caddy.certificate.is_empty() || caddy.key.is_empty() => {
-            return Err(wrong(
-                "caddy.tls",
-                "with \"files\", caddy.certificate and caddy.key must be set",
-            )
-            .into());
-        }
-        "files" => Tls::Files {
-            certificate: caddy.certificate.clone().into(),
-            key: caddy.key.clone().into(),
-        },
-        "" => return Err(wrong("caddy.tls", "it must not be empty").into()),
-        snippet => Tls::Snippet(snippet.to_owned()),
     })
 }
 

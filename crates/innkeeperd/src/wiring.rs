@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_host::HostError;
 use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facilities::{Facilities, Rootfs};
 use innkeeper_host::features::{Features, UserIds};
@@ -19,7 +20,7 @@ use innkeeper_model::Limits;
 use innkeeper_store::Store;
 use tracing::{info, warn};
 
-use crate::config::{Config, StorageDriver};
+use crate::config::{Config, ConfigError, StorageDriver};
 use crate::crash;
 use crate::daemon::DaemonError;
 
@@ -37,6 +38,7 @@ pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonE
     }
     let identity = store.identity().await?;
     let identity = Identity::new(identity.daemon, !identity.adopted);
+    refuse_taken_subnet(config, &store, &identity).await?;
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
     let host = facilities(config, &features, &identity).await?;
@@ -54,6 +56,33 @@ pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonE
     let user_ids = features.user_ids;
     let engine = Engine::new(engine, store, host, features, crash::probe());
     Ok((engine, user_ids))
+}
+
+/// Refuses a subnet that the host has already, before the first guest gets an address in it. A daemon that has guests
+/// starts: the conflict may have come later, and without a daemon nobody could act on it.
+async fn refuse_taken_subnet(
+    config: &Config,
+    store: &Store,
+    identity: &Identity,
+) -> Result<(), DaemonError> {
+    let network = VethNetwork::new(NetworkConfig {
+        range: config.network.subnet,
+        identity: identity.clone(),
+    });
+    let Some(conflict) = network.conflict().await.map_err(HostError::from)? else {
+        return Ok(());
+    };
+    if !store.guests().await?.is_empty() {
+        warn!("{conflict}: `innkeeper doctor` shows what to do");
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        setting: "network.subnet",
+        problem: format!(
+            "{conflict}; choose a network that this host has no address in and no route to"
+        ),
+    }
+    .into())
 }
 
 fn concurrent_starts(config: &Config) -> usize {

@@ -49,14 +49,27 @@ pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, us: &Identity) -> 
     }
 }
 
+/// A network of the host that has addresses in common with the guests' subnet, as a sentence.
+///
+/// Single addresses and routes to single addresses do not count: guests of a predecessor have them, and the slots' import
+/// keeps theirs free. Nor do routes to larger networks, since those to guests are more specific.
+pub(super) async fn conflict(
+    netlink: &Netlink,
+    us: &Identity,
+    subnet: Ipv4Net,
+) -> Result<Option<String>, NetworkError> {
+    let seen = Seen::look(netlink, us).await?;
+    Ok(seen.conflict(subnet))
+}
+
 /// What of the host's network matters to us.
 #[derive(Debug, Default)]
 struct Seen {
     links: Vec<Link>,
     /// The MTU of the route to the internet, if there is one.
     uplink_mtu: Option<u32>,
-    /// Index of the interface, and address.
-    addresses: Vec<(u32, Ipv4Addr)>,
+    /// Index of the interface, and address with its network's prefix.
+    addresses: Vec<(u32, Ipv4Net)>,
     /// Index of the interface, and destination; without the default routes.
     routes: Vec<(u32, Ipv4Net)>,
 }
@@ -93,6 +106,36 @@ impl Seen {
         })
     }
 
+    fn conflict(&self, subnet: Ipv4Net) -> Option<String> {
+        let strangers = || {
+            let links = self.links.iter();
+            links.filter(|link| link.owner == Owner::Stranger)
+        };
+        let of =
+            |link: &Link, networks: &[(u32, Ipv4Net)], conflicts: &dyn Fn(&Ipv4Net) -> bool| {
+                let mut own = networks.iter().filter(|(index, _)| *index == link.index);
+                own.find(|(_, network)| network.prefix_len() < 32 && conflicts(network))
+                    .map(|(_, network)| *network)
+            };
+        strangers().find_map(|link| {
+            let address = of(link, &self.addresses, &|network| {
+                network.contains(&subnet) || subnet.contains(&network.trunc())
+            });
+            let route = || of(link, &self.routes, &|network| subnet.contains(network));
+            match (address, address.is_none().then(route).flatten()) {
+                (Some(address), _) => Some(format!(
+                    "the interface {} has the address {address}, whose network overlaps with the guests' subnet {subnet}",
+                    link.name
+                )),
+                (None, Some(route)) => Some(format!(
+                    "the route to {route} through {} lies in the guests' subnet {subnet}",
+                    link.name
+                )),
+                (None, None) => None,
+            }
+        })
+    }
+
     /// Guests' interfaces whose MTU is not that of the route to the internet.
     fn mtu_findings(&self) -> Vec<Check> {
         let Some(uplink) = self.uplink_mtu else {
@@ -116,8 +159,9 @@ impl Seen {
         let mut checks = Vec::new();
         let mut reported = Vec::new();
         for (index, address) in &self.addresses {
-            if let Some(name) = stranger(index).filter(|_| subnet.contains(address)) {
-                checks.push(address_inside(name, *address, subnet));
+            let address = address.addr();
+            if let Some(name) = stranger(index).filter(|_| subnet.contains(&address)) {
+                checks.push(address_inside(name, address, subnet));
                 reported.push(index);
             }
         }
@@ -142,7 +186,7 @@ impl Seen {
     }
 }
 
-fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr)> {
+fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Net)> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };
@@ -153,7 +197,8 @@ fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr)> {
             AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
             _ => None,
         })?;
-    Some((message.header.index, local))
+    let address = Ipv4Net::new(local, message.header.prefix_len).ok()?;
+    Some((message.header.index, address))
 }
 
 fn route(message: &RouteNetlinkMessage) -> Option<(u32, Ipv4Net)> {
@@ -259,9 +304,9 @@ mod tests {
                 link(5, "ve-9", Owner::Stranger),
             ],
             addresses: vec![
-                (2, Ipv4Addr::new(10, 100, 7, 1)),
-                (3, Ipv4Addr::new(192, 168, 0, 1)),
-                (4, Ipv4Addr::new(10, 100, 0, 2)),
+                (2, "10.100.7.1/24".parse().expect("net")),
+                (3, "192.168.0.1/24".parse().expect("net")),
+                (4, "10.100.0.2/32".parse().expect("net")),
             ],
             routes: vec![
                 (2, "10.100.7.0/24".parse().expect("net")),
@@ -276,5 +321,59 @@ mod tests {
             .map(|check| (check.verdict, check.finding.as_str()))
             .collect();
         insta::assert_debug_snapshot!(told);
+    }
+
+    #[test]
+    fn a_network_of_the_host_conflicts_with_the_subnet_and_guests_do_not() {
+        let conflict = |addresses: &[(u32, &str)], routes: &[(u32, &str)]| {
+            let parsed = |networks: &[(u32, &str)]| {
+                let networks = networks.iter();
+                let parsed = networks.map(|(index, net)| (*index, net.parse().expect("a network")));
+                parsed.collect()
+            };
+            let seen = Seen {
+                links: vec![
+                    link(2, "eth0", Owner::Stranger),
+                    link(4, "ve-1", Owner::Nobody),
+                ],
+                addresses: parsed(addresses),
+                routes: parsed(routes),
+                uplink_mtu: None,
+            };
+            seen.conflict("10.100.0.0/16".parse().expect("a network"))
+        };
+        for (addresses, routes, expected) in [
+            (
+                &[(2, "10.100.7.1/24")][..],
+                &[(2, "10.100.7.0/24")][..],
+                "the interface eth0 has the address 10.100.7.1/24, whose network overlaps with the guests' subnet 10.100.0.0/16",
+            ),
+            (
+                &[(2, "10.1.2.3/8")],
+                &[],
+                "the interface eth0 has the address 10.1.2.3/8, whose network overlaps with the guests' subnet 10.100.0.0/16",
+            ),
+            (
+                &[],
+                &[(2, "10.100.0.0/16")],
+                "the route to 10.100.0.0/16 through eth0 lies in the guests' subnet 10.100.0.0/16",
+            ),
+        ] {
+            assert_eq!(conflict(addresses, routes).as_deref(), Some(expected));
+        }
+        // Guests of our own and of a predecessor, another network, and a route to a larger one.
+        let none = conflict(
+            &[
+                (4, "10.100.0.2/32"),
+                (2, "10.100.0.4/32"),
+                (2, "10.101.0.1/16"),
+            ],
+            &[
+                (4, "10.100.0.3/32"),
+                (2, "10.100.0.5/32"),
+                (2, "10.0.0.0/8"),
+            ],
+        );
+        assert_eq!(none, None);
     }
 }

@@ -211,6 +211,14 @@ impl VethNetwork {
         }
     }
 
+    /// A network that the host has beside guests and that overlaps with the guests' subnet, as a sentence.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn conflict(&self) -> Result<Option<String>, NetworkError> {
+        check::conflict(&self.netlink, &self.identity, self.range.subnet()).await
+    }
+
     fn home(&self) -> Result<Connection, NetworkError> {
         self.netlink.home().map_err(NetworkError::Netlink)
     }

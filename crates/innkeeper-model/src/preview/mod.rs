@@ -6,6 +6,7 @@
 //! | `event` | what a delivery says has happened to a pull request |
 //! | `slug` | names of previews, and how they are made from repositories, branches and pull requests |
 //! | `meta` | what a repository's `preview-config.nix` says about the app, read strictly |
+//! | `domain` | the domain below which previews have their names |
 //! | `env` | writes environment files that bash and systemd read alike |
 //! | `env_file` | reads environment files as systemd does |
 //! | `state` | the record of a preview and its state in one word |
@@ -17,6 +18,7 @@
 
 pub mod api;
 mod checked;
+mod domain;
 mod env;
 mod env_file;
 mod event;
@@ -29,6 +31,7 @@ mod state;
 pub mod text;
 
 pub use checked::InvalidText;
+pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{BadLine, EnvFile, LineFault};
 pub use event::{PrAction, PullRequestEvent};

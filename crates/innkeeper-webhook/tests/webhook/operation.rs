@@ -169,6 +169,29 @@ fn a_configuration_can_be_checked_without_starting() {
     );
     assert!(!said.contains(SECRET), "{said}");
 
+    // As in `innkeeper-webhook --check-config | head -1`, when `head` has ended.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = without_rights(directory.path())
+        .args([
+            "--check-config".as_ref(),
+            "--config".as_ref(),
+            good.as_os_str(),
+        ])
+        .stdout(writer)
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    let typo = ("INNKEEPER_WEBHOOK_LISTENS", directory.path());
+    let (code, said) = check_with(directory.path(), "", typo);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("did you mean INNKEEPER_WEBHOOK_LISTEN?"),
+        "{said}"
+    );
+
     let bad = directory.path().join("bad.toml");
     std::fs::write(&bad, "[webhook]\nsecret_files = ['/nowhere']\n").expect("writes");
     let (code, _, said) = check(&bad);

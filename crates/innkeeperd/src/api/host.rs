@@ -25,6 +25,9 @@ pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorRepor
     if let Some(previews) = &context.previews {
         report.checks.extend(previews.checks().await);
     }
+    report
+        .checks
+        .extend(crate::config::next_start(&context.config));
     Ok(Json(report))
 }
 

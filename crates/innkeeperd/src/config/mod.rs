@@ -4,18 +4,21 @@
 //! with the place in the file.
 
 mod previews;
+mod semantics;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::api::{ConfigReport, Setting};
-use innkeeper_service::Webhook;
+use innkeeper_model::api::{Check, ConfigReport, Setting, Verdict};
+use innkeeper_model::chain;
 pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
+use innkeeper_service::{Webhook, refuse_unknown_variables, variable_of};
 pub use previews::{
     CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews, ReportPlace,
 };
+pub(crate) use semantics::domain as check_domain;
 pub use settings::{
     Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Network, Nix, Ssh, Storage,
     StorageDriver, SupervisorSettings,
@@ -29,6 +32,22 @@ pub struct Loaded {
     pub config: Config,
     /// What `innkeeper config` shows.
     pub report: ConfigReport,
+}
+
+impl Loaded {
+    /// Refuses environment variables that look like overrides and override no setting.
+    ///
+    /// # Errors
+    /// [`ConfigError::Variable`] for the first one.
+    pub fn refuse_unknown_variables(
+        &self,
+        variables: impl IntoIterator<Item = String>,
+    ) -> Result<(), ConfigError> {
+        let settings = self.report.settings.iter();
+        let names = settings.map(|setting| setting.name.as_str());
+        let names = names.chain(Webhook::WITHOUT_DEFAULT);
+        refuse_unknown_variables(variables, names, &[""])
+    }
 }
 
 /// Reads the configuration. `file` must exist; without it, [`DEFAULT_FILE`] may.
@@ -52,7 +71,7 @@ pub fn load(
     names.extend(Webhook::WITHOUT_DEFAULT.map(|name| (name.to_owned(), None)));
     let mut settings = Vec::new();
     for (name, default) in names {
-        let variable = format!("INNKEEPER_{}", name.to_uppercase().replace('.', "_"));
+        let variable = variable_of(&name);
         let in_file = lookup(&from_file, &name).is_some();
         let origin = match environment(&variable) {
             Some(text) => {
@@ -73,6 +92,7 @@ pub fn load(
         .try_into()
         .map_err(|error| wrong("as a whole", &error))?;
     config.validate()?;
+    semantics::check(&config)?;
     let effective = Table::try_from(config.clone()).map_err(|error| wrong("as a whole", &error))?;
     let settings = settings
         .into_iter()
@@ -90,6 +110,22 @@ pub fn load(
         settings,
     };
     Ok(Loaded { config, report })
+}
+
+/// For `doctor`: the configuration as the next start would find it, when that would fail. systemd stops the running daemon
+/// before it starts the new one.
+pub(crate) fn next_start(report: &ConfigReport) -> Option<Check> {
+    let file = report.file.as_ref().map(Path::new);
+    let error = load(file, |name| std::env::var(name).ok()).err()?;
+    Some(Check {
+        subject: "configuration".to_owned(),
+        verdict: Verdict::Broken,
+        finding: format!("the daemon would not start again: {}", chain(&error)),
+        remedy: Some(
+            "Correct it before `systemctl restart innkeeper`; until then the daemon keeps the configuration it has."
+                .to_owned(),
+        ),
+    })
 }
 
 fn read(file: Option<&Path>) -> Result<(Option<PathBuf>, String), ConfigError> {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use innkeeper_host::route::{Admin, Tls};
 use innkeeper_model::MemorySize;
+use innkeeper_service::ConfigError;
 use serde::{Deserialize, Serialize};
 
 /// Previews of pull requests.
@@ -92,6 +94,56 @@ pub struct CaddySettings {
     pub certificate: String,
     /// Its key.
     pub key: String,
+}
+
+impl CaddySettings {
+    /// The admin API's address.
+    ///
+    /// # Errors
+    /// When it is neither a path nor an address.
+    pub fn admin(&self) -> Result<Admin, ConfigError> {
+        if self.admin.starts_with('/') {
+            return Ok(Admin::Unix(self.admin.clone().into()));
+        }
+        let address = self.admin.parse();
+        address.map(Admin::Tcp).map_err(|_| {
+            wrong(
+                "caddy.admin",
+                "write the path of a Unix socket, or <address>:<port>",
+            )
+        })
+    }
+
+    /// Where certificates come from.
+    ///
+    /// # Errors
+    /// When it says nothing, or `files` without files.
+    pub fn tls(&self) -> Result<Tls, ConfigError> {
+        Ok(match self.tls.as_str() {
+            "none" => Tls::None,
+            "internal" => Tls::Internal,
+            "on-demand" => Tls::OnDemand,
+            "files" if self.certificate.is_empty() || self.key.is_empty() => {
+                return Err(wrong(
+                    "caddy.tls",
+                    "with \"files\", caddy.certificate and caddy.key must be set",
+                ));
+            }
+            "files" => Tls::Files {
+                certificate: self.certificate.clone().into(),
+                key: self.key.clone().into(),
+            },
+            "" => return Err(wrong("caddy.tls", "it must not be empty")),
+            snippet => Tls::Snippet(snippet.to_owned()),
+        })
+    }
+}
+
+fn wrong(setting: &'static str, problem: &str) -> ConfigError {
+    ConfigError::Value {
+        setting,
+        problem: problem.to_owned(),
+    }
 }
 
 /// PostgreSQL for previews with `database = "host"`.

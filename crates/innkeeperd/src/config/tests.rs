@@ -133,6 +133,88 @@ fn every_setting_is_documented_with_its_default() {
 }
 
 #[test]
+fn values_that_make_no_sense_are_refused_with_what_was_meant() {
+    for (text, words) in [
+        (
+            "[previews]\ndomain = 'https://preview.example.com'",
+            "previews.domain: 'https://preview.example.com' is a URL, and only a domain is needed; write preview.example.com",
+        ),
+        ("[previews]\ndomain = '*.example.com'", "is a wildcard"),
+        (
+            "[previews]\ndomain = 'example.com.'",
+            "has a dot at its end; write example.com",
+        ),
+        (
+            "[previews]\ndomain = 'bücher.example'",
+            "write xn--bcher-kva.example",
+        ),
+        (
+            "[previews]\napproval_label = ''",
+            "previews.approval_label: must be",
+        ),
+        (
+            "[previews]\nsecrets_dir = 'secrets'",
+            "previews.secrets_dir: the path 'secrets' must start with '/'",
+        ),
+        (
+            "[webhook]\nenvironment_files = ['/a', 'b']",
+            "webhook.environment_files: the path 'b'",
+        ),
+        (
+            "[github]\napi_url = 'api.github.com'",
+            "github.api_url: 'api.github.com' is no URL",
+        ),
+        ("[github]\nclone_url = ''", "github.clone_url"),
+        ("[github]\nwebhook_url = 'https:///x'", "github.webhook_url"),
+        (
+            "[caddy]\nadmin = 'localhost'",
+            "caddy.admin: write the path",
+        ),
+        ("[caddy]\ntls = ''", "caddy.tls"),
+        (
+            "[caddy]\ntls = 'files'",
+            "caddy.certificate and caddy.key must be set",
+        ),
+        (
+            "[caddy]\nlookup = '0.0.0.0:3180'",
+            "caddy.lookup: must be a loopback address",
+        ),
+        (
+            "[network]\nnameservers = ['9.9.9.9', '127.0.0.53']",
+            "guests cannot reach 127.0.0.53",
+        ),
+        ("[network]\ntable = 'a b'", "network.table"),
+    ] {
+        let said = complaint(text, &[]);
+        assert!(said.contains(words), "{said}");
+    }
+    let good = "[previews]\ndomain = 'xn--bcher-kva.example'\n[caddy]\nadmin = '127.0.0.1:2019'\n\
+                [github]\nwebhook_url = 'https://hook.example/x'\n[database]\nsocket_dir = ''";
+    load_text(good, &[]).expect("valid");
+}
+
+#[test]
+fn a_variable_that_overrides_nothing_is_refused() {
+    let loaded = load_text("", &[]).expect("valid");
+    let check = |name: &str| loaded.refuse_unknown_variables([name.to_owned()]);
+    for good in [
+        "PATH",
+        "INNKEEPER_NIX_OPTIONS",
+        "INNKEEPER_WEBHOOK_ALLOWED_REPOS",
+        "INNKEEPER_STATE_DIR",
+    ] {
+        assert!(check(good).is_ok(), "{good}");
+    }
+    let error = check("INNKEEPER_PREVIEW_DOMAIN").expect_err("refused");
+    assert!(
+        error
+            .to_string()
+            .ends_with("did you mean INNKEEPER_PREVIEWS_DOMAIN?"),
+        "{error}"
+    );
+}
+
+#[test]
 fn storage_that_lvm_would_refuse_is_refused_here() {
     let refused = |text: &str, words: &str| {
         let said = complaint(&format!("[storage]\n{text}"), &[]);

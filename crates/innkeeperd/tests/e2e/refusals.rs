@@ -5,8 +5,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use innkeeper_model::api::DoctorReport;
 use innkeeper_model::{Failure, Operation};
 use nix::mount::{MsFlags, mount};
 
@@ -77,6 +78,113 @@ fn bad_requests_are_refused_before_anything_happens() {
         );
     }
     before.assert_same(&sandbox.traces(), "after refusals");
+}
+
+/// Runs the daemon until it ends by itself, with variables and its standard output.
+fn run(
+    sandbox: &Sandbox,
+    variables: &[(&str, &str)],
+    check: bool,
+    output: Stdio,
+) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeperd"));
+    command.arg("--config").arg(sandbox.config());
+    if check {
+        command.arg("--check-config");
+    }
+    let child = command
+        .envs(variables.iter().copied())
+        .stdout(output)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let output = child.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_of_the_settings_is_no_error() {
+    let sandbox = Sandbox::new();
+    // As in `innkeeperd --check-config | head -1`, when `head` has ended.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, said) = run(&sandbox, &[], true, writer.into());
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_misspelt_variable_is_refused_with_the_one_that_was_meant() {
+    let sandbox = Sandbox::new();
+    for check in [true, false] {
+        let variables = [("INNKEEPER_NETWORK_SUBNETT", "10.9.0.0/16")];
+        let (code, said) = run(&sandbox, &variables, check, Stdio::null());
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("did you mean INNKEEPER_NETWORK_SUBNET?"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn doctor_finds_a_configuration_that_the_daemon_would_not_start_with() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let found = || -> Vec<String> {
+        let report: DoctorReport = sandbox.client().call("GET", "/v1/doctor", "").read();
+        let checks = report.checks.into_iter();
+        checks
+            .filter(|check| check.subject == "configuration")
+            .map(|check| check.finding)
+            .collect()
+    };
+    assert_eq!(found(), Vec::<String>::new());
+    let good = fs::read_to_string(sandbox.config()).expect("read");
+    let bad = format!("{good}[previews]\ndomain = '*.example.com'\n");
+    fs::write(sandbox.path().join("config.toml"), bad).expect("written");
+    let finding = found().concat();
+    assert!(
+        finding.contains("would not start again: previews.domain: '*.example.com' is a wildcard"),
+        "{finding}"
+    );
+    daemon.stop();
+}
+
+#[test]
+fn a_subnet_that_the_host_has_is_refused_before_the_first_guest() {
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("[network]\nsubnet = '10.111.0.0/16'");
+    let ip = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        let status = Command::new("ip").args(words).status().expect("ip");
+        assert!(status.success());
+    };
+    ip("link add lan type veth peer name lan-peer");
+    ip("address add 10.111.3.1/24 dev lan");
+    let (code, said) = run(&sandbox, &[], false, Stdio::null());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("network.subnet: the interface lan has the address 10.111.3.1/24"),
+        "{said}"
+    );
+    // The text alone is good on another machine.
+    let (code, said) = run(&sandbox, &[], true, Stdio::null());
+    assert_eq!(code, Some(0), "{said}");
+    ip("address del 10.111.3.1/24 dev lan");
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let body = format!(
+        r#"{{"name":"web","closure":"{}"}}"#,
+        closure(Fixture::Agent)
+    );
+    client.finish(&client.call("POST", "/v1/guests", &body));
+    daemon.stop();
+    // A daemon that has guests starts: they could not be looked after otherwise.
+    ip("address add 10.111.3.1/24 dev lan");
+    let daemon = sandbox.start();
+    client.finish(&client.call("DELETE", "/v1/guests/web", ""));
+    daemon.stop();
 }
 
 #[test]

@@ -131,6 +131,12 @@ impl Sandbox {
     /// Starts a daemon and does not wait for it.
     pub(crate) fn spawn(&self, variables: &[(&str, &str)]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeperd"));
+        // Those of the test run itself override no setting.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"INNKEEPER_") {
+                command.env_remove(name);
+            }
+        }
         command.envs(variables.iter().copied());
         self.run_daemon(command)
     }

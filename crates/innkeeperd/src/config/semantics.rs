@@ -1,0 +1,145 @@
+//! Checks of settings' meaning, beyond their types. They look at the text only, so that `--check-config` accepts the same
+//! on any machine; the daemon compares the subnet with the host's networks when it starts.
+
+use std::path::Path;
+
+use innkeeper_model::preview::check_domain;
+use innkeeper_service::ConfigError;
+
+use super::Config;
+
+/// Checks all of it.
+///
+/// # Errors
+/// [`ConfigError::Value`] for the first setting that makes no sense.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    domain("previews.domain", &config.previews.domain)?;
+    paths(config)?;
+    urls(config)?;
+    config.caddy.admin()?;
+    config.caddy.tls()?;
+    if !config.caddy.lookup.ip().is_loopback() {
+        return refuse(
+            "caddy.lookup",
+            "must be a loopback address, such as 127.0.0.1:3180: it answers whoever asks",
+        );
+    }
+    let label = config.previews.approval_label.trim();
+    if label.is_empty() || label != config.previews.approval_label {
+        return refuse(
+            "previews.approval_label",
+            "must be a label of GitHub, without spaces around it",
+        );
+    }
+    let unreachable =
+        |address: &std::net::IpAddr| address.is_loopback() || address.is_unspecified();
+    if let Some(address) = config.network.nameservers.iter().copied().find(unreachable) {
+        return refuse(
+            "network.nameservers",
+            &format!("guests cannot reach {address}: in a guest it is the guest itself"),
+        );
+    }
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let table = config.network.table.as_bytes();
+    if !table.first().is_some_and(u8::is_ascii_alphabetic) || !table.iter().copied().all(valid) {
+        return refuse(
+            "network.table",
+            "the name of an nftables table begins with a letter, and has letters, digits, '_' and '-' only",
+        );
+    }
+    Ok(())
+}
+
+/// Checks the domain of previews; empty means that there is none.
+///
+/// # Errors
+/// When it is no plain domain.
+pub(crate) fn domain(setting: &'static str, domain: &str) -> Result<(), ConfigError> {
+    if domain.is_empty() {
+        return Ok(());
+    }
+    check_domain(domain).map_err(|error| ConfigError::Value {
+        setting,
+        problem: error.to_string(),
+    })
+}
+
+/// Paths are absolute: others would depend on the directory that the daemon was started in.
+fn paths(config: &Config) -> Result<(), ConfigError> {
+    let optional = |text: &'static str, path| (text, Path::new(path), true);
+    let required = |text: &'static str, path| (text, path, false);
+    let lists = [
+        ("ssh.admin_key_files", &config.ssh.admin_key_files),
+        ("legacy.directories", &config.legacy.directories),
+        ("webhook.secret_files", &config.webhook.secret_files),
+        (
+            "webhook.environment_files",
+            &config.webhook.environment_files,
+        ),
+    ];
+    let lists = lists.into_iter().flat_map(|(setting, paths)| {
+        paths
+            .iter()
+            .map(move |path| (setting, path.as_path(), false))
+    });
+    let single = [
+        required(
+            "previews.secrets_dir",
+            config.previews.secrets_dir.as_path(),
+        ),
+        required("caddy.directory", &config.caddy.directory),
+        required("caddy.caddyfile", &config.caddy.caddyfile),
+        required("caddy.table", &config.caddy.table),
+        required("evaluation.gcroots_dir", &config.evaluation.gcroots_dir),
+        optional("caddy.certificate", &config.caddy.certificate),
+        optional("caddy.key", &config.caddy.key),
+        optional(
+            "github.extra_certificates",
+            &config.github.extra_certificates,
+        ),
+        optional("database.socket_dir", &config.database.socket_dir),
+        optional("credentials.directory", &config.credentials.directory),
+        optional("evaluation.nixpkgs", &config.evaluation.nixpkgs),
+        optional("evaluation.base_module", &config.evaluation.base_module),
+    ];
+    for (setting, path, may_be_empty) in single.into_iter().chain(lists) {
+        let is_left_out = may_be_empty && path.as_os_str().is_empty();
+        if !is_left_out && !path.is_absolute() {
+            return refuse(
+                setting,
+                &format!("the path '{}' must start with '/'", path.display()),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn urls(config: &Config) -> Result<(), ConfigError> {
+    let github = &config.github;
+    for (setting, url, may_be_empty) in [
+        ("github.api_url", &github.api_url, false),
+        ("github.clone_url", &github.clone_url, false),
+        ("github.webhook_url", &github.webhook_url, true),
+    ] {
+        let host = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        let is_url = host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
+            && !url.contains(char::is_whitespace);
+        let is_left_out = may_be_empty && url.is_empty();
+        if !is_url && !is_left_out {
+            return refuse(
+                setting,
+                &format!("'{url}' is no URL; write it like https://host.example"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn refuse(setting: &'static str, problem: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Value {
+        setting,
+        problem: problem.to_owned(),
+    })
+}
