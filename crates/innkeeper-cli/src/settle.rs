@@ -223,6 +223,7 @@ fn live(cx: &Context, view: &PreviewView) -> Result<(), CommandError> {
     match preview.state {
         PreviewState::Live => Ok(()),
         PreviewState::WaitingForApproval => Err(approval_needed(preview).into()),
+        PreviewState::Expired => Err(expired(preview).into()),
         _ => {
             if let Some(live) = &preview.live_sha {
                 cx.output.info(format_args!(
@@ -248,6 +249,15 @@ fn fault(preview: &PreviewRecord) -> Failure {
         .remedy
         .get_or_insert_with(|| format!("`preview logs {slug}` shows what led to it."));
     failure
+}
+
+fn expired(preview: &PreviewRecord) -> Failure {
+    let slug = &preview.slug;
+    Failure::new(
+        Code::GuestNotRunning,
+        format!("preview '{slug}' has expired: nobody used it for too long, and it is stopped"),
+    )
+    .with_remedy(format!("`preview update {slug}` starts it again."))
 }
 
 fn approval_needed(preview: &PreviewRecord) -> Failure {

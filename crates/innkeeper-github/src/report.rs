@@ -145,8 +145,11 @@ impl Report {
             }
             return Some(report);
         }
-        let needs_words =
-            preview.fault.is_some() || preview.state == PreviewState::WaitingForApproval;
+        let needs_words = preview.fault.is_some()
+            || matches!(
+                preview.state,
+                PreviewState::WaitingForApproval | PreviewState::Expired
+            );
         let comment = match style.place {
             Place::Comment => Said::Yes(text::comment(view, &style.approve)),
             Place::Text if needs_words => Said::Yes(text::comment(view, &style.approve)),
@@ -207,7 +210,9 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
     let preview = &view.preview;
     let sha = preview.wanted_sha.short();
     let (state, words) = match preview.state {
-        PreviewState::WaitingForApproval | PreviewState::Closing => return None,
+        PreviewState::WaitingForApproval | PreviewState::Expired | PreviewState::Closing => {
+            return None;
+        }
         PreviewState::Queued => (DeploymentState::Queued, "Queued".to_owned()),
         PreviewState::Evaluating
         | PreviewState::Building

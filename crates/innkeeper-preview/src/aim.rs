@@ -8,6 +8,8 @@ use innkeeper_store::{Preview, PreviewWant};
 pub enum Aim {
     /// Remove everything of it.
     Remove,
+    /// Keep it stopped: nobody used it for too long.
+    KeepStopped,
     /// Say that its commit waits for an approval. Nothing of the commit is read before.
     AwaitApproval,
     /// Bring its wanted commit up.
@@ -24,6 +26,8 @@ pub enum Aim {
 /// ```text
 ///  wanted?  no ─────────────────────────────► Remove
 ///     │ yes
+///  expired? yes ────────────────────────────► KeepStopped
+///     │ no
 ///  fork without approval of this commit? yes ► AwaitApproval
 ///     │ no
 ///  live, or failed for good? ────────────────► LookAfter, Rest
@@ -35,6 +39,9 @@ pub fn aim(preview: &Preview) -> Aim {
     let record = &preview.record;
     if preview.want == PreviewWant::Absent {
         return Aim::Remove;
+    }
+    if record.state == PreviewState::Expired {
+        return Aim::KeepStopped;
     }
     if record.is_from_fork() && record.approved_sha.as_ref() != Some(&record.wanted_sha) {
         return Aim::AwaitApproval;

@@ -28,7 +28,8 @@ pub struct PreviewsConfig {
     pub style: Style,
     /// How many previews there may be; 0 means as many as come.
     pub limit: usize,
-    /// After how long without a push, a command or a visit a preview goes; nothing means never.
+    /// After how long without a push, a command or a visit a preview is stopped, and after the same time again removed, in running
+    /// time; nothing means never.
     pub ttl: Option<Duration>,
     /// How long a guest may take until its services can be started.
     pub boot_timeout: Duration,

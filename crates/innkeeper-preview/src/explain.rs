@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use innkeeper_host::route::{RouteSpec, RouteState};
 use innkeeper_model::api::{GuestView, Verdict};
+use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};
 use innkeeper_model::{Explain as _, GuestName, GuestState, chain};
 use innkeeper_store::Preview;
@@ -247,6 +248,12 @@ fn explain_commit(preview: &Preview) -> Link {
             wanted,
             fault.message.clone(),
             fault.remedy.as_deref().unwrap_or_default(),
+        ),
+        None if record.state == PreviewState::Expired => warning(
+            kind,
+            wanted,
+            "nobody used the preview for too long: its guest is stopped".to_owned(),
+            &format!("`preview start {}` starts it again.", record.slug),
         ),
         None => warning(kind, wanted, format!("it is {}", record.state), ""),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_host::files::GuestFile;
@@ -31,16 +31,46 @@ struct Given {
     until: Option<Timestamp>,
 }
 
+/// The longest that a token is taken to be of use. GitHub's are for one hour.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// When a guest is to get another token.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    /// By the wall clock, which counts the time for which the host was suspended.
+    at: Timestamp,
+    /// By the monotonic clock, which does not jump. Whichever comes first counts: a token is renewed too early rather
+    /// than too late.
+    or_at: Instant,
+}
+
+impl Renewal {
+    /// Some time before the token ends.
+    fn before(until: Timestamp, now: Timestamp, instant: Instant) -> Self {
+        let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let wait = left.min(LONGEST_LIFETIME).saturating_sub(RENEWED_BEFORE);
+        Self {
+            at: until - RENEWED_BEFORE,
+            or_at: instant + wait,
+        }
+    }
+
+    fn is_due(&self, now: Timestamp, instant: Instant) -> bool {
+        now >= self.at || instant >= self.or_at
+    }
+}
+
 /// Until when the guests' tokens are of use. A restart of the daemon forgets it; then each is given another.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    until: Mutex<HashMap<GuestName, Option<Timestamp>>>,
+    until: Mutex<HashMap<GuestName, Option<Renewal>>>,
 }
 
 impl Tokens {
     fn given(&self, slug: &GuestName, until: Option<Timestamp>) {
         let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(slug.clone(), until);
+        let renewal = until.map(|until| Renewal::before(until, Timestamp::now(), Instant::now()));
+        tokens.insert(slug.clone(), renewal);
     }
 
     /// Forgets the token of a guest that is gone, or that is to get another at the next look.
@@ -54,7 +84,7 @@ impl Tokens {
         match tokens.get(slug) {
             None => true,
             Some(None) => false,
-            Some(Some(until)) => Timestamp::now() + RENEWED_BEFORE >= *until,
+            Some(Some(renewal)) => renewal.is_due(Timestamp::now(), Instant::now()),
         }
     }
 }
@@ -218,5 +248,28 @@ impl Inner {
             secret: may_be_given.then(|| token.secret.expose().to_owned()),
             until: token.expires_at,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_in_time_whichever_way_the_clock_jumps() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let instant = Instant::now();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let renewal = Renewal::before(now + minutes(60), now, instant);
+        let is_due = |wall: Timestamp, passed| renewal.is_due(wall, instant + minutes(passed));
+        assert!(!is_due(now + minutes(44), 44));
+        assert!(is_due(now + minutes(46), 46));
+        let days = minutes(2 * 24 * 60);
+        // The clock went back, or was behind when the token came.
+        assert!(is_due(now - days, 46));
+        let behind = Renewal::before(now + minutes(60), now - days, instant);
+        assert!(behind.is_due(now - days, instant + minutes(46)));
+        // The host was suspended, or the clock is ahead.
+        assert!(is_due(now + days, 1));
     }
 }

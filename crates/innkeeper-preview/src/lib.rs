@@ -26,7 +26,8 @@
 //! | `app` | the services in the guest, and whether they answer |
 //! | `removal` | from a preview to nothing |
 //! | `report` | what GitHub is told |
-//! | `reconcile` | pull requests that were closed unnoticed, previews that are too old or too many |
+//! | `reconcile` | pull requests that were closed unnoticed, previews that are too many |
+//! | `expiry` | previews that nobody uses: stopped first, removed later |
 //! | `absence` | repositories that GitHub does not show (any more) |
 //! | `redeliver` | deliveries that did not arrive |
 //! | `log` | what `preview logs` shows |
@@ -42,6 +43,7 @@ mod build;
 mod config;
 mod desk;
 mod error;
+mod expiry;
 mod explain;
 mod furnish;
 mod guest;

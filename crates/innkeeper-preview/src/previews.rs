@@ -286,7 +286,10 @@ impl Previews {
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
         let record = self.inner.preview(slug).await?.record;
-        if record.state == PreviewState::WaitingForApproval && record.approved_sha.is_none() {
+        let has_expired = record.state == PreviewState::Expired;
+        let needs_approval = record.state == PreviewState::WaitingForApproval
+            || has_expired && record.is_from_fork();
+        if needs_approval && record.approved_sha.is_none() {
             return Err(PreviewError::new(
                 Code::ApprovalNeeded,
                 format!("preview '{slug}' waits for an approval and cannot be started"),
@@ -295,6 +298,14 @@ impl Previews {
         }
         self.require_guest(slug).await?;
         let started = self.inner.engine.start(slug, actor).await?;
+        if has_expired {
+            // Until this is recorded, the worker may stop the guest again; then it starts it.
+            let again = vec![
+                PreviewFact::State(PreviewState::Queued),
+                PreviewFact::Active(Timestamp::now()),
+            ];
+            self.inner.store.set_preview(slug, again).await?;
+        }
         self.inner.wake(slug, Why::Order);
         Ok(started)
     }

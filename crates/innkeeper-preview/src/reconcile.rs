@@ -7,7 +7,6 @@ use innkeeper_github::client::PullRequestView;
 use innkeeper_model::preview::{PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, GuestName, chain};
 use innkeeper_store::{Next, Preview, PreviewFact, PreviewWant};
-use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use crate::PreviewError;
@@ -40,27 +39,11 @@ impl Inner {
     }
 
     async fn look_after_all(self: &Arc<Self>) -> Result<(), PreviewError> {
-        let now = Timestamp::now();
         for preview in self.store.previews().await? {
-            let slug = &preview.record.slug;
-            if preview.want == PreviewWant::Present && self.is_too_old(&preview, now) {
-                self.dismiss(
-                    &preview,
-                    "there was no push, command or delivery for it for too long",
-                )
-                .await?;
-            }
-            self.wake(slug, Why::Look);
+            self.expire_when_due(&preview).await?;
+            self.wake(&preview.record.slug, Why::Look);
         }
         self.forget_old_evaluations().await
-    }
-
-    fn is_too_old(&self, preview: &Preview, now: Timestamp) -> bool {
-        let idle = now.duration_since(preview.record.last_activity);
-        self.config
-            .ttl
-            .and_then(|ttl| SignedDuration::try_from(ttl).ok())
-            .is_some_and(|ttl| idle > ttl)
     }
 
     /// Removes previews whose pull requests are not open any more, and brings those up to date whose pull
@@ -194,7 +177,11 @@ impl Inner {
         let oldest = there
             .iter()
             .filter(|other| may_yield(other, newcomer))
-            .min_by_key(|other| other.record.last_activity);
+            .min_by_key(|other| {
+                let has_expired = other.record.state == PreviewState::Expired;
+                let record = &other.record;
+                (!has_expired, other.active_running, record.last_activity)
+            });
         let Some(oldest) = oldest else {
             return Err(PreviewError::new(
                 Code::TooManyPreviews,
@@ -213,15 +200,20 @@ impl Inner {
         Ok(self.config.limit > 0 && self.guest_view(slug).await?.is_none())
     }
 
-    /// Records when previews were visited since the last time.
-    pub(crate) async fn note_visits(&self) -> Result<(), PreviewError> {
+    /// Records when previews were visited since the last time. One that had expired is started again.
+    pub(crate) async fn note_visits(self: &Arc<Self>) -> Result<(), PreviewError> {
         for (slug, visited) in self.routes.visits().await? {
             let Some(preview) = self.store.preview(&slug).await? else {
                 continue;
             };
-            if visited > preview.record.last_activity {
-                let active = vec![PreviewFact::Active(visited)];
-                self.store.set_preview(&slug, active).await?;
+            // Each visit is a use, also one whose time is before the last use because the clock was changed.
+            let used = PreviewFact::Active(visited.max(preview.record.last_activity));
+            if preview.record.state == PreviewState::Expired {
+                let queued = PreviewFact::State(PreviewState::Queued);
+                self.store.set_preview(&slug, vec![used, queued]).await?;
+                self.wake(&slug, Why::Order);
+            } else {
+                self.store.set_preview(&slug, vec![used]).await?;
             }
         }
         Ok(())

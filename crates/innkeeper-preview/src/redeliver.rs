@@ -112,6 +112,7 @@ impl Inner {
     ) -> Result<(), PreviewError> {
         let now = Timestamp::now();
         let mut since = now - OVERLAP;
+        seen.since = since_then(seen.since, now);
         let failed = match github.failed_deliveries(hook, seen.since).await {
             Err(error) if !error.is_passing() => {
                 info!(%hook, "deliveries that do not arrive are lost: {}", chain(&error));
@@ -144,6 +145,12 @@ impl Inner {
     }
 }
 
+/// Since when a webhook's deliveries are looked through. A time in the future was recorded while the clock was ahead: all
+/// that GitHub keeps is looked through again.
+fn since_then(since: Timestamp, now: Timestamp) -> Timestamp {
+    if since > now { now - KEPT } else { since }
+}
+
 /// Asks for one delivery. That GitHub does not want to repeat it is no failure of the others.
 async fn ask(github: &Github, hook: &Hook, delivery: &FailedDelivery) -> Result<(), GithubError> {
     let (guid, status) = (&delivery.guid, delivery.status_code);
@@ -170,6 +177,14 @@ fn due(delivery: &FailedDelivery) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_delivery_is_passed_over_after_the_clock_was_ahead() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let ahead = now + SignedDuration::from_hours(48) - OVERLAP;
+        assert_eq!(since_then(ahead, now), now - KEPT);
+        assert_eq!(since_then(now - OVERLAP, now), now - OVERLAP);
+    }
 
     #[test]
     fn a_delivery_that_fails_again_is_tried_less_and_less_often() {

@@ -1,6 +1,7 @@
 //! What the host has for previews: whether it is in order, and what is left of previews that are gone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use innkeeper_engine::removes;
 use innkeeper_host::evaluate::EvaluationKey;
@@ -8,13 +9,12 @@ use innkeeper_host::facilities::{Found, Resource};
 use innkeeper_model::api::{Check, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::PreviewWant;
-use jiff::{SignedDuration, Timestamp};
 
 use crate::PreviewError;
 use crate::previews::{Inner, Previews};
 
-/// After how long without use an evaluation is forgotten.
-const UNUSED: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// After how long without use an evaluation is forgotten, in running time.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl Previews {
     /// Looks at what previews need of the host and of GitHub, without changing anything.
@@ -48,14 +48,13 @@ impl Previews {
 }
 
 impl Inner {
-    /// Forgets evaluations that nobody has used for a month.
+    /// Forgets evaluations that nobody has used for a month in which the daemon ran.
     ///
     /// # Errors
     /// When the store cannot be written, or a GC root cannot be removed; those of the others are.
     pub(crate) async fn forget_old_evaluations(&self) -> Result<(), PreviewError> {
-        let since = Timestamp::now() - UNUSED;
         let mut result = Ok(());
-        for evaluation in self.store.forget_unused_evaluations(since).await? {
+        for evaluation in self.store.forget_unused_evaluations(UNUSED).await? {
             if let Ok(key) = EvaluationKey::parse(&evaluation.key)
                 && let Err(error) = self.evaluator.forget(&key).await
             {

@@ -132,7 +132,7 @@ impl Inner {
             }
         }
         let aim = aim(&preview);
-        let settled = matches!(aim, Aim::LookAfter | Aim::Rest)
+        let settled = matches!(aim, Aim::LookAfter | Aim::Rest | Aim::KeepStopped)
             || aim == Aim::AwaitApproval
                 && preview.record.state == PreviewState::WaitingForApproval;
         let wish = Wish::of(&preview);
@@ -196,6 +196,7 @@ impl Inner {
     async fn pursue(self: &Arc<Self>, preview: &Preview) -> Result<(), PreviewError> {
         match aim(preview) {
             Aim::Remove => self.remove(preview).await,
+            Aim::KeepStopped => self.keep_stopped(preview).await,
             Aim::AwaitApproval if preview.record.state != PreviewState::WaitingForApproval => {
                 // What was approved before goes on, unless that was withdrawn.
                 if preview.record.approved_sha.is_none() {

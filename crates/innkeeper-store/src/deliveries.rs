@@ -30,12 +30,16 @@ use crate::connection::Store;
 use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
 use crate::previews::{self, NewPreview};
+use crate::running_time::RunningTime;
 
 /// How many finished deliveries are kept.
 const KEPT: u32 = 50_000;
 
-/// How long finished deliveries are kept. GitHub itself sends deliveries again for three days at most.
-const KEPT_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How long finished deliveries are kept, in running time. GitHub itself sends deliveries again for three days at most.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// The longest that a delivery waits for its next attempt. GitHub's rate limits are by the hour.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(3);
 
 /// After how many deliveries old ones are deleted. Until then there may be as many more.
 const PRUNE_EVERY: u32 = 1_024;
@@ -283,7 +287,7 @@ impl Store {
                     transaction
                     .prepare_cached(
                         "UPDATE deliveries SET state = 'pending', attempts = 0, not_before = NULL,
-                         failure = NULL, finished_at = NULL WHERE id = ?1",
+                         failure = NULL, finished_at = NULL, finished_running = NULL WHERE id = ?1",
                     )?
                     .execute([&id])?;
                     expect(transaction, &id)
@@ -558,8 +562,9 @@ fn insert(
     transaction
         .prepare_cached(
             "INSERT INTO deliveries
-             (id, repo, number, intent, event, received_at, state, finished_at)
-             VALUES (:id, :repo, :number, :intent, :event, :received_at, :state, :finished_at)",
+             (id, repo, number, intent, event, received_at, state, finished_at, finished_running)
+             VALUES (:id, :repo, :number, :intent, :event, :received_at, :state, :finished_at,
+                     iif(:finished_at IS NULL, NULL, (SELECT micros FROM running_time)))",
         )?
         .execute(named_params! {
             ":id": event.delivery,
@@ -578,7 +583,8 @@ fn insert(
 fn supersede(transaction: &Transaction<'_>, pull_request: &PullRequest) -> Result<(), QueryError> {
     transaction
         .prepare_cached(
-            "UPDATE deliveries SET state = 'superseded', finished_at = ?3
+            "UPDATE deliveries SET state = 'superseded', finished_at = ?3,
+             finished_running = (SELECT micros FROM running_time)
              WHERE repo = ?1 AND number = ?2 AND state = 'pending' AND intent IS NOT NULL
                AND seq < (
                    SELECT seq FROM deliveries
@@ -598,6 +604,19 @@ pub(crate) fn is_pending(connection: &Connection, id: &str) -> Result<bool, Quer
     Ok(expect(connection, id)?.state == DeliveryState::Pending)
 }
 
+/// Whether a delivery of a pull request is to be acted on still.
+pub(crate) fn has_pending(
+    connection: &Connection,
+    pull_request: &PullRequest,
+) -> Result<bool, QueryError> {
+    let pending = connection
+        .prepare_cached(
+            "SELECT 1 FROM deliveries WHERE repo = ?1 AND number = ?2 AND state = 'pending'",
+        )?
+        .exists((Word(&pull_request.repo), Number(pull_request.number)))?;
+    Ok(pending)
+}
+
 /// What somebody on the host wants takes the place of deliveries that want the preview to be there.
 pub(crate) fn overrule(
     transaction: &Transaction<'_>,
@@ -605,7 +624,8 @@ pub(crate) fn overrule(
 ) -> Result<(), QueryError> {
     transaction
         .prepare_cached(
-            "UPDATE deliveries SET state = 'superseded', not_before = NULL, finished_at = ?3
+            "UPDATE deliveries SET state = 'superseded', not_before = NULL, finished_at = ?3,
+             finished_running = (SELECT micros FROM running_time)
              WHERE repo = ?1 AND number = ?2 AND state = 'pending' AND intent = 'present'",
         )?
         .execute((
@@ -616,9 +636,18 @@ pub(crate) fn overrule(
     Ok(())
 }
 
+/// Whether a delivery may be acted on now. A time that is further away than any retry means that the clock has changed
+/// since it was recorded.
+fn is_due(delivery: &Delivery, now: Timestamp) -> bool {
+    delivery.not_before.is_none_or(|time| {
+        let wait = time.duration_since(now);
+        wait <= SignedDuration::ZERO || wait > LONGEST_WAIT
+    })
+}
+
 /// Which of the pending deliveries of a pull request, in their order, to act on.
 fn choose(pending: Vec<Delivery>, now: Timestamp) -> Next {
-    let due = |delivery: &Delivery| delivery.not_before.is_none_or(|time| time <= now);
+    let due = |delivery: &Delivery| is_due(delivery, now);
     let mut pending = pending.into_iter();
     let Some(first) = pending.next() else {
         return Next::Nothing;
@@ -647,14 +676,16 @@ fn finish(transaction: &Transaction<'_>, id: &str, outcome: &Outcome) -> Result<
     };
     let now = Time::now();
     let not_before = wait.map(|wait| {
-        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        let wait = SignedDuration::try_from(wait).unwrap_or(LONGEST_WAIT);
+        let wait = wait.min(LONGEST_WAIT);
         Time(now.0.saturating_add(wait).unwrap_or(Timestamp::MAX))
     });
     let finished_at = not_before.is_none().then_some(now);
     transaction
         .prepare_cached(
             "UPDATE deliveries SET state = :state, failure = :failure,
-             attempts = attempts + 1, not_before = :not_before, finished_at = :finished_at
+             attempts = attempts + 1, not_before = :not_before, finished_at = :finished_at,
+             finished_running = iif(:finished_at IS NULL, NULL, (SELECT micros FROM running_time))
              WHERE id = :id",
         )?
         .execute(named_params! {
@@ -676,12 +707,17 @@ fn prune_when_due(database: &mut Database) -> Result<(), QueryError> {
         return Ok(());
     }
     database.deliveries_since_prune = Some(0);
+    let expired_before = database.clock.expiry().expired_before(KEPT_FOR);
     database.write(Durability::Soon, |transaction| {
-        prune(transaction, KEPT, Time::now().0 - KEPT_FOR)
+        prune(transaction, KEPT, expired_before.unwrap_or_default())
     })
 }
 
-fn prune(transaction: &Transaction<'_>, kept: u32, oldest: Timestamp) -> Result<(), QueryError> {
+fn prune(
+    transaction: &Transaction<'_>,
+    kept: u32,
+    expired_before: RunningTime,
+) -> Result<(), QueryError> {
     // In the order of arrival, up to the first one that is young enough or not finished: a long delivery
     // that is pending holds up what came after it, and costs nothing but space.
     transaction
@@ -690,10 +726,10 @@ fn prune(transaction: &Transaction<'_>, kept: u32, oldest: Timestamp) -> Result<
                  seq <= (SELECT seq FROM deliveries WHERE state <> 'pending'
                          ORDER BY seq DESC LIMIT 1 OFFSET ?1)
                  OR seq < (SELECT seq FROM deliveries
-                           WHERE finished_at IS NULL OR finished_at >= ?2
+                           WHERE finished_running IS NULL OR finished_running >= ?2
                            ORDER BY seq LIMIT 1))",
         )?
-        .execute((kept, Time(oldest)))?;
+        .execute((kept, expired_before))?;
     Ok(())
 }
 
@@ -758,13 +794,15 @@ mod tests {
     }
 
     /// Which of `d0` to `d9` are left after a pruning; `d4` is pending, and all others are done.
-    fn left(kept: u32, oldest: impl Fn(&Database) -> Timestamp) -> Vec<String> {
+    fn left(kept: u32, expired_before: impl Fn(&Database) -> RunningTime) -> Vec<String> {
         let directory = tempfile::tempdir().expect("directory");
         let range = "10.100.0.0/16".parse().expect("range");
         let path = directory.path().join("innkeeper.db");
         let mut database = Database::open(&path, range).expect("opens");
         let work = |transaction: &Transaction<'_>| {
-            for n in 0..10 {
+            for n in 0..10_i64 {
+                // Ten minutes of running time pass; the wall clock stands still.
+                transaction.execute("UPDATE running_time SET micros = ?1", [n * 600_000_000])?;
                 record(transaction, &new(&format!("d{n}")))?;
                 if n != 4 {
                     finish(transaction, &format!("d{n}"), &Outcome::Done)?;
@@ -773,8 +811,8 @@ mod tests {
             Ok(())
         };
         database.write(Durability::Soon, work).expect("records");
-        let oldest = oldest(&database);
-        let pruned = database.write(Durability::Soon, |t| prune(t, kept, oldest));
+        let expired_before = expired_before(&database);
+        let pruned = database.write(Durability::Soon, |t| prune(t, kept, expired_before));
         pruned.expect("prunes");
         let mut ids = database
             .connection
@@ -785,23 +823,51 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_waits_neither_longer_nor_for_ever_when_the_clock_changes() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let directory = tempfile::tempdir().expect("directory");
+        let range = "10.100.0.0/16".parse().expect("range");
+        let path = directory.path().join("innkeeper.db");
+        let mut database = Database::open(&path, range).expect("opens");
+        let recorded = database.write(Durability::Soon, |t| {
+            record(t, &new("d"))?;
+            expect(t, "d")
+        });
+        let mut delivery = recorded.expect("records");
+        let days = SignedDuration::from_hours(48);
+        for (not_before, due) in [
+            (now, true),
+            (now + SignedDuration::from_secs(5), false),
+            // Recorded while the clock was two days ahead.
+            (now + days + SignedDuration::from_secs(5), true),
+            (now - days, true),
+        ] {
+            delivery.not_before = Some(not_before);
+            let next = choose(vec![delivery.clone()], now);
+            assert_eq!(matches!(next, Next::Act(_)), due, "{not_before}");
+        }
+    }
+
+    #[test]
     fn finished_deliveries_go_when_they_are_too_many_or_too_old() {
-        let long_ago = |_: &Database| Timestamp::UNIX_EPOCH;
+        let long_ago = |_: &Database| RunningTime::default();
         assert_eq!(left(10, long_ago).len(), 10);
         assert_eq!(left(3, long_ago), ["d4", "d7", "d8", "d9"]);
         assert_eq!(left(0, long_ago), ["d4"], "what is pending stays");
 
         let time_of_d2 = |database: &Database| {
-            let sql = "SELECT finished_at FROM deliveries WHERE id = 'd2'";
-            let time: Time = database
-                .connection
-                .query_row(sql, (), |row| row.get(0))
-                .expect("reads");
-            time.0
+            let sql = "SELECT finished_running FROM deliveries WHERE id = 'd2'";
+            let found = database.connection.query_row(sql, (), |row| row.get(0));
+            found.expect("reads")
+        };
+        let end = |database: &Database| {
+            let sql = "SELECT max(finished_running) + 1 FROM deliveries";
+            let found = database.connection.query_row(sql, (), |row| row.get(0));
+            found.expect("reads")
         };
         assert_eq!(left(10, time_of_d2)[0], "d2");
         assert_eq!(
-            left(10, |_| Timestamp::MAX),
+            left(10, end),
             ["d4", "d5", "d6", "d7", "d8", "d9"],
             "what is pending holds up those behind it"
         );

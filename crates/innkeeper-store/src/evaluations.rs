@@ -1,6 +1,8 @@
 //! What configurations of previews were evaluated and built to, so that the next commit with the same
 //! configuration evaluates nothing.
 
+use std::time::Duration;
+
 use innkeeper_model::StorePath;
 use innkeeper_model::preview::Meta;
 use jiff::Timestamp;
@@ -37,7 +39,9 @@ impl Store {
             database.write(Durability::Soon, |transaction| {
                 let evaluation = transaction
                     .prepare_cached(
-                        "UPDATE evaluations SET used_at = ?2 WHERE key = ?1 RETURNING *",
+                        "UPDATE evaluations
+                         SET used_at = ?2, used_running = (SELECT micros FROM running_time)
+                         WHERE key = ?1 RETURNING *",
                     )?
                     .query_row((key, Time::now()), read)
                     .optional()?;
@@ -67,8 +71,9 @@ impl Store {
             database.write(Durability::Soon, |transaction| {
                 transaction
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO evaluations (key, closure, meta, built_at, used_at)
-                         VALUES (?1, ?2, ?3, ?4, ?4)",
+                        "INSERT OR REPLACE INTO evaluations
+                         (key, closure, meta, built_at, used_at, used_running)
+                         VALUES (?1, ?2, ?3, ?4, ?4, (SELECT micros FROM running_time))",
                     )?
                     .execute(row)?;
                 Ok(())
@@ -94,26 +99,29 @@ impl Store {
         .await
     }
 
-    /// Forgets evaluations that no preview wants or serves and nobody asked for since `unused_since`, and returns
-    /// them: their closures may lose their GC roots.
+    /// Forgets evaluations that no preview wants or serves and that were not used for `lifetime`, in running time, and
+    /// returns them: their closures may lose their GC roots.
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
     pub async fn forget_unused_evaluations(
         &self,
-        unused_since: Timestamp,
+        lifetime: Duration,
     ) -> Result<Vec<Evaluation>, StoreError> {
         self.run("forget unused evaluations", move |database| {
+            let Some(expired_before) = database.clock.expiry().expired_before(lifetime) else {
+                return Ok(Vec::new());
+            };
             database.write(Durability::Soon, |transaction| {
                 let forgotten = transaction
                     .prepare_cached(
                         "DELETE FROM evaluations
-                         WHERE used_at < ?1 AND NOT EXISTS (
+                         WHERE used_running < ?1 AND NOT EXISTS (
                              SELECT 1 FROM previews
                              WHERE evaluation = evaluations.key OR live_closure = evaluations.closure)
                          RETURNING *",
                     )?
-                    .query_map([Time(unused_since)], read)?
+                    .query_map([expired_before], read)?
                     .collect::<Result<_, _>>()?;
                 Ok(forgotten)
             })

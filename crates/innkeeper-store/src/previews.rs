@@ -17,6 +17,7 @@ use crate::connection::Store;
 use crate::database::Durability;
 use crate::deliveries;
 use crate::error::{QueryError, StoreError};
+use crate::running_time::RunningTime;
 
 /// Whether a preview should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,8 @@ pub struct Preview {
     pub announced_sha: Option<CommitSha>,
     /// The last delivery that had arrived before the announcement, by its [`Delivery::seq`](crate::Delivery::seq).
     pub announced_after: i64,
+    /// The running time from which its age counts: when it was last used, or when it expired.
+    pub active_running: RunningTime,
     /// GitHub's number of our comment on the pull request.
     pub comment_id: Option<u64>,
     /// GitHub's number of our deployment.
@@ -150,8 +153,11 @@ pub enum PreviewFact {
     Fault(Option<Failure>),
     /// The delivery that was acted on last, by its id.
     LastDelivery(String),
-    /// It was used at this time.
+    /// It was used at this time. Its age counts from now on.
     Active(Timestamp),
+    /// It was not used for too long and is stopped; its files and database stay. An intent. Its age counts from now on,
+    /// until it is removed.
+    Expired,
 }
 
 impl PreviewFact {
@@ -162,7 +168,8 @@ impl PreviewFact {
             | Self::Live { .. }
             | Self::Disturbed(_)
             | Self::Comment(_)
-            | Self::Deployment(_) => Durability::Now,
+            | Self::Deployment(_)
+            | Self::Expired => Durability::Now,
             Self::State(_)
             | Self::Evaluated { .. }
             | Self::NotLive
@@ -203,7 +210,21 @@ impl PreviewFact {
             Self::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
             Self::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
             Self::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
+            Self::Expired => [
+                Self::State(PreviewState::Expired),
+                Self::NotLive,
+                Self::Disturbed(false),
+                Self::Fault(None),
+            ]
+            .iter()
+            .flat_map(Self::columns)
+            .collect(),
         }
+    }
+
+    /// Whether the preview's age counts from this fact on.
+    fn restarts_age(&self) -> bool {
+        matches!(self, Self::Active(_) | Self::Expired)
     }
 }
 
@@ -261,6 +282,36 @@ impl Store {
         self.run("record what changed of a preview", move |database| {
             database.write(durability, |transaction| {
                 set_all(transaction, &slug, &facts)
+            })
+        })
+        .await
+    }
+
+    /// Records what changed of a preview because nobody used it, like [`Self::set_preview`], unless it was used, changed
+    /// or removed since it was read as `seen`, or a delivery of its pull request is pending. Then nothing is recorded and
+    /// nothing returned.
+    ///
+    /// # Errors
+    /// Only what the disk or SQLite says.
+    pub async fn set_unused_preview(
+        &self,
+        seen: &Preview,
+        facts: Vec<PreviewFact>,
+    ) -> Result<Option<Preview>, StoreError> {
+        let seen = seen.clone();
+        let durability = durability(&facts);
+        self.run("record what changed of a preview", move |database| {
+            database.write(durability, |transaction| {
+                let slug = &seen.record.slug;
+                if find(transaction, slug)?.as_ref() != Some(&seen) {
+                    return Ok(None);
+                }
+                if let Some(pull_request) = seen.record.pull_request()
+                    && deliveries::has_pending(transaction, &pull_request)?
+                {
+                    return Ok(None);
+                }
+                set_all(transaction, slug, &facts).map(Some)
             })
         })
         .await
@@ -620,9 +671,9 @@ fn insert(
     transaction
         .prepare_cached(
             "INSERT INTO previews (slug, repo, number, branch, head_repo, wanted_sha,
-                                   state, want, last_activity, created_at)
+                                   state, want, last_activity, created_at, active_running)
              VALUES (:slug, :repo, :number, :branch, :head_repo, :wanted_sha,
-                     :state, :want, :now, :now)",
+                     :state, :want, :now, :now, (SELECT micros FROM running_time))",
         )?
         .execute(named_params! {
             ":slug": Word(slug),
@@ -656,6 +707,13 @@ fn set_all(
 ) -> Result<Preview, QueryError> {
     for (column, value) in facts.iter().flat_map(PreviewFact::columns) {
         set(connection, slug, column, &*value)?;
+    }
+    if facts.iter().any(PreviewFact::restarts_age) {
+        connection
+            .prepare_cached(
+                "UPDATE previews SET active_running = (SELECT micros FROM running_time) WHERE slug = ?1",
+            )?
+            .execute([Word(slug)])?;
     }
     expect(connection, slug)
 }
@@ -743,6 +801,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         approved_by_label: row.get("approved_by_label")?,
         announced_sha: word(row, "announced_sha")?,
         announced_after: row.get("announced_after")?,
+        active_running: row.get("active_running")?,
         comment_id: number("comment_id")?,
         deployment_id: number("deployment_id")?,
     })

@@ -68,6 +68,12 @@ impl ExpiryClock {
         !self.is_in_grace && self.now.since(began) > lifetime
     }
 
+    /// The time before which everything with this lifetime has expired; nothing while nothing can have expired.
+    pub(crate) fn expired_before(&self, lifetime: Duration) -> Option<RunningTime> {
+        let before = self.now.0.checked_sub(lifetime).map(RunningTime);
+        before.filter(|_| !self.is_in_grace)
+    }
+
     /// The present.
     #[must_use]
     pub fn now(&self) -> RunningTime {
@@ -164,7 +170,7 @@ impl Clock {
         self.total
     }
 
-    fn expiry(&mut self) -> ExpiryClock {
+    pub(crate) fn expiry(&mut self) -> ExpiryClock {
         let now = self.now();
         ExpiryClock {
             now,
@@ -231,7 +237,11 @@ mod tests {
             is_in_grace: true,
         };
         assert!(!expiry.has_expired(began, Duration::from_secs(89)));
+        assert_eq!(expiry.expired_before(Duration::from_secs(89)), None);
         expiry.is_in_grace = false;
+        let before = RunningTime(Duration::from_secs(11));
+        assert_eq!(expiry.expired_before(Duration::from_secs(89)), Some(before));
+        assert_eq!(expiry.expired_before(Duration::from_secs(101)), None);
         assert!(expiry.has_expired(began, Duration::from_secs(89)));
         assert!(!expiry.has_expired(began, Duration::from_secs(90)));
         // As after a crash, which lost what was not recorded.

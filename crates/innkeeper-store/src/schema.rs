@@ -63,6 +63,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "the daemon's identity",
         sql: include_str!("schema/9.sql"),
     },
+    Migration {
+        name: "the running time when previews, evaluations and deliveries begin to age",
+        sql: include_str!("schema/10.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

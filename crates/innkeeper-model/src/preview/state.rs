@@ -31,13 +31,15 @@ pub enum PreviewState {
     Failed,
     /// It was live and is getting a newer commit.
     Updating,
+    /// Nobody used it for too long: its guest is stopped, and its files and database are kept for some time.
+    Expired,
     /// It is being removed, with everything that is its own.
     Closing,
 }
 
 impl PreviewState {
     /// Every state, in the order of a preview's life.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::WaitingForApproval,
         Self::Queued,
         Self::Evaluating,
@@ -47,6 +49,7 @@ impl PreviewState {
         Self::Live,
         Self::Failed,
         Self::Updating,
+        Self::Expired,
         Self::Closing,
     ];
 
@@ -63,6 +66,7 @@ impl PreviewState {
             Self::Live => "live",
             Self::Failed => "failed",
             Self::Updating => "updating",
+            Self::Expired => "expired",
             Self::Closing => "closing",
         }
     }
@@ -70,7 +74,10 @@ impl PreviewState {
     /// Whether it stays like this until something happens outside: a push, an approval, a close.
     #[must_use]
     pub fn is_settled(self) -> bool {
-        matches!(self, Self::WaitingForApproval | Self::Live | Self::Failed)
+        matches!(
+            self,
+            Self::WaitingForApproval | Self::Live | Self::Failed | Self::Expired
+        )
     }
 }
 

@@ -17,9 +17,10 @@ const VERSION_5: &str = include_str!("dumps/version-5.sql");
 const VERSION_6: &str = include_str!("dumps/version-6.sql");
 const VERSION_7: &str = include_str!("dumps/version-7.sql");
 const VERSION_9: &str = include_str!("dumps/version-9.sql");
+const VERSION_10: &str = include_str!("dumps/version-10.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 9;
+const NEWEST: i64 = 10;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -201,6 +202,19 @@ async fn an_identity_is_made_once_and_only_an_older_database_adopts() {
     let fresh = fresh.identity().await.expect("reads");
     assert!(fresh.adopted, "nothing was there before it");
     assert_ne!(fresh.daemon, first.daemon);
+}
+
+#[tokio::test]
+async fn version_10_is_read_with_all_that_it_holds() {
+    for (dump, seconds) in [(VERSION_9, [93_784; 2]), (VERSION_10, [93_000, 0])] {
+        let (_directory, store) = restore(dump);
+        let previews = store.previews().await.expect("reads");
+        let began = RunningTime::default();
+        let read = previews
+            .iter()
+            .map(|preview| preview.active_running.since(began).as_secs());
+        assert_eq!(read.collect::<Vec<_>>(), seconds);
+    }
 }
 
 #[test]

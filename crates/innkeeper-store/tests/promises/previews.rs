@@ -1,9 +1,12 @@
 //! A preview has one slug, which nobody else has, and what is known of it is kept.
 
+use std::time::Duration;
+
 use innkeeper_model::preview::{BranchName, CommitSha, Meta, PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestKind, StorePath};
 use innkeeper_store::{
-    Approval, NewPreview, PreviewFact, PreviewWant, Recorded, Store, StoreError,
+    Approval, NewPreview, Outcome, PreviewFact, PreviewWant, Recorded, RunningTime, Store,
+    StoreError,
 };
 use jiff::Timestamp;
 
@@ -320,25 +323,17 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
         .set_preview(&name("web-1"), vec![live])
         .await
         .expect("records");
-    let idle = store
-        .evaluation("idle")
-        .await
-        .expect("reads")
-        .expect("kept");
-    let asked = loop {
-        let asked = store
-            .evaluation("asked")
-            .await
-            .expect("reads")
-            .expect("kept");
-        if asked.used_at > idle.used_at {
-            break asked;
-        }
-    };
-    let forgotten = store
-        .forget_unused_evaluations(asked.used_at)
-        .await
-        .expect("forgets");
+    let set = store.set_expiry_grace(Duration::ZERO).await;
+    set.expect("sets");
+    let hour = Duration::from_secs(3_600);
+    let moved = store.advance_running_time(2 * hour).await;
+    moved.expect("moves");
+    let asked = store.evaluation("asked").await.expect("reads");
+    assert!(asked.is_some());
+    let young = store.forget_unused_evaluations(3 * hour).await;
+    assert_eq!(young.expect("forgets"), []);
+    let forgotten = store.forget_unused_evaluations(hour).await;
+    let forgotten = forgotten.expect("forgets");
     let keys: Vec<_> = forgotten.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["idle"]);
     store.forget_evaluation("asked").await.expect("forgets");
@@ -387,4 +382,41 @@ async fn previews_follow_a_repository_unless_there_is_another_or_a_delivery_wait
         assert_eq!(repos(behind).await, (former.clone(), false));
     }
     assert_eq!(store.rename_repo(&former, &now).await.expect("again"), 0);
+}
+
+#[tokio::test]
+async fn a_preview_expires_unless_it_was_used_meanwhile() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let slug = name("web-1");
+    claim(store, 1, &["web-1"]).await.expect("claims");
+    let read = || async { store.preview(&slug).await.expect("reads").expect("kept") };
+    let expire = |seen| async move {
+        let expired = store.set_unused_preview(&seen, vec![PreviewFact::Expired]);
+        expired.await.expect("records")
+    };
+
+    let seen = read().await;
+    let used = PreviewFact::Active(Timestamp::now());
+    store.set_preview(&slug, vec![used]).await.expect("records");
+    assert_eq!(expire(seen).await, None, "it was used");
+
+    let seen = read().await;
+    let pushed = delivery("d", 1, PrAction::Synchronize, 2);
+    store.record_delivery(pushed).await.expect("records");
+    assert_eq!(expire(seen).await, None, "a push is pending");
+
+    let finished = store.finish_delivery("d", Outcome::Done).await;
+    assert!(finished.expect("finishes"));
+    let hour = Duration::from_secs(3_600);
+    let moved = store.advance_running_time(hour).await;
+    moved.expect("moves");
+    let expired = expire(read().await).await.expect("it was not used");
+    assert_eq!(expired.record.state, PreviewState::Expired);
+    assert_eq!(expired.want, PreviewWant::Present);
+    let since = expired.active_running.since(RunningTime::default());
+    assert!(since >= hour, "its age counts from now on");
+
+    store.forget_preview(&slug).await.expect("forgets");
+    assert_eq!(expire(expired).await, None, "it is gone");
 }

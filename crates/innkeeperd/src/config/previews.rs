@@ -26,7 +26,8 @@ pub struct Previews {
     /// How many previews there may be; 0 means as many as come. When a new one has been evaluated, the one that was
     /// used least recently makes room for it.
     pub limit: usize,
-    /// After how many hours without a push, a command or a visit a preview goes; 0 means never.
+    /// After how many hours without a push, a command or a visit a preview is stopped, and after as many again removed.
+    /// Hours in which the daemon does not run are not counted. 0 means never.
     pub ttl_hours: u64,
     /// How long a guest may take until its services can be started, in seconds.
     pub boot_timeout_seconds: u64,

@@ -1,10 +1,11 @@
 //! What nobody tells is found out: pull requests that were closed or pushed to without a delivery, previews that nobody
 //! uses or that are too many.
 
+use std::time::Duration;
+
 use innkeeper_github::fake::FailureKind;
 use innkeeper_model::Code;
 use innkeeper_model::preview::PreviewState;
-use innkeeper_store::PreviewFact;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::support::wait_until;
@@ -136,24 +137,105 @@ fn waits_for_room(town: &Town, number: u64) {
 }
 
 #[test]
-fn a_preview_that_nobody_used_for_too_long_goes() {
-    let mut town = Town::watchful("ttl_hours = 1");
+fn a_preview_that_nobody_used_for_too_long_is_stopped_and_goes_after_the_same_time_again() {
+    let too_long = Duration::from_secs(61 * 60);
+    let mut town = Town::expiring();
     let daemon = town.start();
     town.start_webhook();
     town.open(7, "topic");
     town.open(8, "other");
+    town.inside("web-7", &["sh", "-c", "echo kept > /root/kept"]);
     daemon.stop();
-    let long_ago = Timestamp::now() - SignedDuration::from_mins(61);
-    town.with_store(async |store| {
-        let slug = Town::slug(7).parse().expect("a slug");
-        let idle = vec![PreviewFact::Active(long_ago)];
-        store.set_preview(&slug, idle).await.expect("recorded");
+    town.pass(too_long);
+    town.visit(8);
+    let daemon = town.start();
+    let expired = |number| {
+        wait_until("the preview expired and its guest is stopped", || {
+            let view = town.preview(number).expect("it stays");
+            let path = format!("/v1/guests/{}", Town::slug(number));
+            let guest = town.client().call("GET", &path, "");
+            view.preview.state == PreviewState::Expired
+                && guest.status == 200
+                && guest.body.contains("\"state\":\"stopped\"")
+        });
+    };
+    expired(7);
+    wait_until("the pull request says so", || {
+        town.comments(7)[0].contains("**Expired.**")
     });
+    let (status, page) = town.browse("web-7", "/", "text/html");
+    assert_eq!(status, 503, "{page}");
+    assert!(page.contains("expired"), "{page}");
+    assert_eq!(
+        town.preview(8).expect("it stays").preview.state,
+        PreviewState::Live
+    );
+    // That was a visit, which brings it back with its files.
+    let topic = town.preview(7).expect("it stays").preview.wanted_sha;
+    town.settled(7, &topic, PreviewState::Live);
+    assert_eq!(town.inside("web-7", &["cat", "/root/kept"]), "kept\n");
+    daemon.stop();
+
+    town.pass(too_long);
+    let daemon = town.start();
+    expired(7);
+    expired(8);
+    let pushed = town.push(7, "topic", &[("README", "two")]);
+    town.settled(7, &pushed, PreviewState::Live);
+    assert_eq!(town.inside("web-7", &["cat", "/root/kept"]), "kept\n");
+    wait_until("the stop has ended, and the guest starts", || {
+        let started = town.sandbox.program("preview", &["start", "web-8"], b"");
+        started.status.success()
+    });
+    let live = town.preview(8).expect("it stays").preview.wanted_sha;
+    town.settled(8, &live, PreviewState::Live);
+    daemon.stop();
+
+    town.pass(too_long);
+    town.visit(8);
+    let daemon = town.start();
+    expired(7);
+    daemon.stop();
+    town.pass(too_long);
+    town.visit(8);
     let daemon = town.start();
     town.gone(7);
     wait_until("the pull request says so", || {
         town.comments(7)[0].contains("removed")
     });
     assert!(town.preview(8).is_some());
+    daemon.stop();
+}
+
+#[test]
+fn a_clock_that_jumps_or_a_host_that_was_off_removes_nothing() {
+    let mut town = Town::expiring();
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    daemon.stop();
+    // As the daemon finds it when its clock is two days ahead, and after two days without it.
+    town.mark_active(7, Timestamp::now() - SignedDuration::from_hours(48));
+    let before = lists(&town);
+    let daemon = town.start();
+    wait_until("GitHub was asked some times", || lists(&town) >= before + 3);
+    let view = town.preview(7).expect("it was removed");
+    assert_eq!(view.preview.state, PreviewState::Live);
+    daemon.stop();
+}
+
+#[test]
+fn nothing_expires_within_the_grace_period_after_a_start() {
+    let mut town = Town::watchful("ttl_hours = 1");
+    let daemon = town.start();
+    town.start_webhook();
+    town.open(7, "topic");
+    daemon.stop();
+    town.pass(Duration::from_secs(61 * 60));
+    let before = lists(&town);
+    let daemon = town.start();
+    wait_until("GitHub was asked some times", || lists(&town) >= before + 3);
+    let view = town.preview(7).expect("it was removed");
+    assert_eq!(view.preview.state, PreviewState::Live);
     daemon.stop();
 }

@@ -53,6 +53,12 @@ impl Town {
         Self::configured("", &format!("interval_seconds = 1\n{previews}"))
     }
 
+    /// That has previews expire after an hour, from its start on.
+    pub(crate) fn expiring() -> Self {
+        let engine = "[engine]\nexpiry_grace_seconds = 0";
+        Self::configured(engine, "interval_seconds = 1\nttl_hours = 1")
+    }
+
     fn configured(more: &str, previews: &str) -> Self {
         let mut sandbox = Sandbox::new();
         let runtime = Runtime::new().expect("a runtime");
@@ -172,6 +178,28 @@ impl Town {
             world.add_repo(repo.clone(), git);
         });
         repo
+    }
+
+    /// As if the daemon had run for so long, while it does not run.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.with_store(async |store| {
+            let moved = store.advance_running_time(time).await;
+            moved.expect("recorded");
+        });
+    }
+
+    /// As if a preview had been used now, while no daemon runs.
+    pub(crate) fn visit(&self, number: u64) {
+        self.mark_active(number, jiff::Timestamp::now());
+    }
+
+    /// Sets when a preview was last used, by the wall clock, while no daemon runs.
+    pub(crate) fn mark_active(&self, number: u64, time: jiff::Timestamp) {
+        self.with_store(async |store| {
+            let slug = Self::slug(number).parse().expect("a slug");
+            let active = vec![innkeeper_store::PreviewFact::Active(time)];
+            store.set_preview(&slug, active).await.expect("recorded");
+        });
     }
 
     /// The store, while no daemon runs.

@@ -60,6 +60,10 @@ fn sentence(view: &PreviewView, approve: &str) -> String {
         PreviewState::Live => format!("**Live** with {sha}."),
         PreviewState::Failed => format!("**Failed** with {sha}."),
         PreviewState::Updating => format!("**Updating** to {sha}."),
+        PreviewState::Expired => format!(
+            "**Expired.** Nobody used the preview for too long, and it is stopped. A push or a visit starts it again with its \
+             files and database, which are removed after the same time again. The commit is {sha}."
+        ),
         PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
     }
 }
@@ -192,6 +196,7 @@ mod tests {
         **Live** with `1a1a1a1`.
         **Failed** with `1a1a1a1`.
         **Updating** to `1a1a1a1`.
+        **Expired.** Nobody used the preview for too long, and it is stopped. A push or a visit starts it again with its files and database, which are removed after the same time again. The commit is `1a1a1a1`.
         **Closing.** The preview is being removed.
         ");
     }
