@@ -127,17 +127,21 @@ in
     ${table.content}
     }
   '';
-  builds = config.services.innkeeper.builds.rules;
-  buildsWithMore =
+  allowedNetworks =
     (evaluate {
       imports = [ full ];
-      nix.settings.auto-allocate-uids = true;
       services.innkeeper.builds.allowedNetworks = [
         "10.1.2.3"
         "192.168.1.0/24"
         "fd00:1::/64"
+        "fd00::1"
       ];
-    }).config.services.innkeeper.builds.rules;
+    }).config.services.innkeeper.settings.builds.allowed_networks == [
+      "10.1.2.3/32"
+      "192.168.1.0/24"
+      "fd00:1::/64"
+      "fd00::1/128"
+    ];
   iptables = withIptables.config.networking.firewall.extraCommands;
   caddyfiles = lib.mapAttrs (_: caddyfile) {
     files = withNftables;
@@ -203,7 +207,7 @@ in
             environmentFile = "/var/secrets/acme.env";
           };
         };
-        builds.builds.restrictNetwork = true;
+        builds.builds.allowedNetworks = [ "10.1.2.3" ];
         postgresql.postgresql.enable = true;
         postgresql.firewall.enable = true;
         secrets = { };

@@ -329,6 +329,25 @@ pub trait Firewall: Send + Sync {
     async fn check(&self) -> Vec<Check>;
 }
 
+/// The users that Nix builds as, as the kernel knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Builders {
+    /// Members of a group, by its number.
+    Group(u32),
+    /// Users of a range from which Nix allocates them.
+    Allocated(std::ops::RangeInclusive<u32>),
+}
+
+/// Keeps builds from the host's own services and from private networks.
+#[async_trait]
+pub trait BuildNetwork: Send + Sync {
+    /// Makes sure that builds of these users are filtered.
+    ///
+    /// # Errors
+    /// When the kernel refuses the rules; then nothing may be built.
+    async fn ensure(&self, builders: &Builders) -> Result<(), HostError>;
+}
+
 /// What the supervisor sees of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitSeen {

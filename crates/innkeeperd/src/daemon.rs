@@ -124,8 +124,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let config = loaded.config;
     prepare_directories(&config)?;
     let _lock = StateLock::take(&config.state_dir)?;
-    let (engine, user_ids) = wiring::engine(&config).await?;
-    let previews = previews::open(&config, &engine, user_ids)?;
+    let builds = wiring::build_filter(&config);
+    let (engine, user_ids) = wiring::engine(&config, Arc::clone(&builds)).await?;
+    let previews = previews::open(&config, &engine, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
     let bell = Bell::default();

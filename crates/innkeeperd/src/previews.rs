@@ -13,6 +13,7 @@ use innkeeper_host::evaluate::{EvaluationLimits, EvaluatorConfig, NixEvaluator};
 use innkeeper_host::facilities::Databases;
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
+use innkeeper_host::firewall::BuildFilter;
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Failure, chain};
@@ -28,6 +29,7 @@ pub(crate) fn open(
     config: &Config,
     engine: &Engine,
     user_ids: UserIds,
+    builds: Arc<BuildFilter>,
 ) -> Result<Option<Previews>, DaemonError> {
     let files = EnvironmentFiles::read(&config.webhook.environment_files)
         .map_err(|error| DaemonError::Previews(Failure::from(&error)))?;
@@ -58,7 +60,7 @@ pub(crate) fn open(
         config: settings(config, &domain, &tls, repositories),
         engine: engine.clone(),
         github: github(config, &files)?,
-        evaluator: Arc::new(NixEvaluator::new(evaluator(config))),
+        evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
         routes: Arc::new(CaddyRoutes::new(caddy(config, domain, tls)?)),
         databases: databases(config),
         files: GuestFiles {

@@ -10,7 +10,7 @@ use innkeeper_host::HostError;
 use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facilities::{Facilities, Rootfs};
 use innkeeper_host::features::{Features, UserIds};
-use innkeeper_host::firewall::{FirewallConfig, NftFirewall};
+use innkeeper_host::firewall::{BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall};
 use innkeeper_host::identity::Identity;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
@@ -25,7 +25,10 @@ use crate::crash;
 use crate::daemon::DaemonError;
 
 /// The engine of this host, and who owns its guests' files.
-pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonError> {
+pub(crate) async fn engine(
+    config: &Config,
+    builds: Arc<BuildFilter>,
+) -> Result<(Engine, UserIds), DaemonError> {
     let store = Store::open(
         &config.state_dir.join("innkeeper.db"),
         config.network.subnet,
@@ -41,7 +44,7 @@ pub(crate) async fn engine(config: &Config) -> Result<(Engine, UserIds), DaemonE
     refuse_taken_subnet(config, &store, &identity).await?;
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
-    let host = facilities(config, &features, &identity).await?;
+    let host = facilities(config, &features, &identity, builds).await?;
     let engine = EngineConfig {
         installable: config.installable()?,
         attribute: config.nix.attribute.clone(),
@@ -96,6 +99,7 @@ async fn facilities(
     config: &Config,
     features: &Features,
     identity: &Identity,
+    builds: Arc<BuildFilter>,
 ) -> Result<Facilities, DaemonError> {
     let user_ids = features.user_ids;
     let guests = config.guests_dir();
@@ -128,7 +132,7 @@ async fn facilities(
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config))),
         rootfs,
-        firewall: Arc::new(firewall(config, &secrets)?),
+        firewall: Arc::new(firewall(config, &secrets, builds)?),
         secrets: Arc::new(secrets),
         network: Arc::new(VethNetwork::new(NetworkConfig {
             range: config.network.subnet,
@@ -171,9 +175,23 @@ pub(crate) fn nix(config: &Config) -> NixConfig {
     }
 }
 
-fn firewall(config: &Config, secrets: &GuestSecrets) -> Result<NftFirewall, DaemonError> {
+/// What keeps builds from the host's own network.
+pub(crate) fn build_filter(config: &Config) -> Arc<BuildFilter> {
+    Arc::new(BuildFilter::new(BuildFilterConfig {
+        table: config.network.table.clone(),
+        subnet: config.network.subnet.subnet(),
+        extra_private: config.network.refuse.clone(),
+        allowed: config.builds.allowed_networks.clone(),
+    }))
+}
+
+fn firewall(
+    config: &Config,
+    secrets: &GuestSecrets,
+    builds: Arc<BuildFilter>,
+) -> Result<NftFirewall, DaemonError> {
     let name_servers = secrets.nameservers()?.into_iter();
-    Ok(NftFirewall::new(FirewallConfig {
+    let firewall = FirewallConfig {
         subnet: config.network.subnet.subnet(),
         table: config.network.table.clone(),
         allow_dns: config.network.allow_dns,
@@ -187,7 +205,8 @@ fn firewall(config: &Config, secrets: &GuestSecrets) -> Result<NftFirewall, Daem
             .collect(),
         allowed_host_ports: config.network.host_ports.clone(),
         extra_private: config.network.refuse.clone(),
-    }))
+    };
+    Ok(NftFirewall::new(firewall, builds))
 }
 
 fn some_path(text: &str) -> Option<PathBuf> {

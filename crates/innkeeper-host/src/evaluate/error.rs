@@ -7,7 +7,7 @@ use innkeeper_model::preview::{MetaProblem, MetaProblems};
 use innkeeper_model::{Code, Explain, MemorySize, StorePath};
 
 use crate::closure::ClosureError;
-use crate::{CommandError, FileError};
+use crate::{CommandError, FileError, HostError};
 
 /// A preview-config.nix that does not become a closure, or a host that cannot evaluate one.
 ///
@@ -93,6 +93,9 @@ pub enum EvaluateError {
     /// Builders would own the store's files, and could change them.
     #[error("previews cannot be built without users for Nix's builders: {0}")]
     NoBuildUsers(String),
+    /// Builds cannot be kept from the host's own network.
+    #[error("previews cannot be built without firewall rules for builds")]
+    BuildNetwork(#[source] Box<HostError>),
     /// The place for the evaluator cannot be made.
     #[error("cannot make a closed place to evaluate preview-config.nix: {0}")]
     Place(String),
@@ -173,6 +176,7 @@ impl Explain for EvaluateError {
             Self::Closure(error) => error.code(),
             Self::Base { .. } | Self::User { .. } => Code::InvalidConfig,
             Self::NoBuildUsers(_) => Code::BuildUsersMissing,
+            Self::BuildNetwork(source) => source.code(),
             Self::Place(_) => Code::PermissionDenied,
             Self::Import { source, .. } | Self::Command(source) => match source {
                 CommandError::Missing { program } if program.contains("nix") => Code::NixMissing,
@@ -213,6 +217,7 @@ impl Explain for EvaluateError {
             Self::User { user, .. } => format!(
                 "Make one: `useradd --system --no-create-home --shell /usr/sbin/nologin {user}`, or name one that owns nothing in innkeeperd's configuration; a number that nobody has will do, such as 64999."
             ),
+            Self::BuildNetwork(source) => return source.remedy(),
             Self::NoBuildUsers(_) => {
                 "On Debian, install the package nix-setup-systemd. Elsewhere make the group nixbld and users that are its members (`groupadd --system nixbld`, then `useradd --system --gid nixbld --groups nixbld nixbld1` and so on). Leave build-users-group out of nix.conf and of `nix.options`.".to_owned()
             }

@@ -31,8 +31,8 @@
 //! A derivation is a program that the host runs. Nix's sandbox is always on for previews and never falls back:
 //! the builder sees its inputs and nothing of the host's files, as a build user (NixOS: `nixbld`). Without build users it
 //! would own the store's files and could change its inputs on the host, so nothing is built then (`users.rs`). A build
-//! with a fixed output has the host's network, as everywhere in Nix: what must not be reached from there needs a
-//! password or a rule for the build users. It does not get the daemon's environment (see `nix.rs`).
+//! with a fixed output has the host's network, as everywhere in Nix: a [`BuildNetwork`] keeps it from the host itself and
+//! from private networks, and nothing is built without it. It does not get the daemon's environment (see `nix.rs`).
 //!
 //! # On the host
 //!
@@ -60,7 +60,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 use crate::closure::check_nix;
 use crate::closure::flight::Flights;
 use crate::closure::store::{self, Resolved};
-use crate::facilities::{Evaluated, Evaluator, ProgressSink};
+use crate::facilities::{BuildNetwork, Evaluated, Evaluator, ProgressSink};
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError};
 
@@ -96,6 +96,7 @@ pub struct NixEvaluator {
 
 struct Shared {
     config: EvaluatorConfig,
+    network: Arc<dyn BuildNetwork>,
     base: OnceCell<Base>,
     room: Semaphore,
     evaluations: AtomicU64,
@@ -104,11 +105,12 @@ struct Shared {
 impl NixEvaluator {
     /// The driver; nothing is touched yet.
     #[must_use]
-    pub fn new(config: EvaluatorConfig) -> Self {
+    pub fn new(config: EvaluatorConfig, network: Arc<dyn BuildNetwork>) -> Self {
         let room = Semaphore::new(config.concurrent.max(1));
         Self {
             shared: Arc::new(Shared {
                 config,
+                network,
                 base: OnceCell::new(),
                 room,
                 evaluations: AtomicU64::new(0),
@@ -183,8 +185,9 @@ impl Evaluator for NixEvaluator {
             check(
                 "build users",
                 Nix::new(&config.nix, &config.scratch)
-                    .require_build_users()
-                    .await,
+                    .builders()
+                    .await
+                    .map(drop),
                 "builds of previews cannot change the Nix store",
             ),
         ]
@@ -253,7 +256,7 @@ impl Work {
         let shared = &self.shared;
         let room = self.room().await;
         // Before the evaluation, which takes longer.
-        self.nix().require_build_users().await?;
+        self.require_safe_builds().await?;
         let number = shared.evaluations.fetch_add(1, Ordering::Relaxed);
         let base = shared.base().await?;
         // Not by the key: one that was given up may still be clearing its folder away.
@@ -291,7 +294,15 @@ impl Work {
         room.acquire().await.ok()
     }
 
+    /// Makes sure that builders can neither change the store nor reach the host's own network.
+    async fn require_safe_builds(&self) -> Result<(), EvaluateError> {
+        let builders = self.nix().builders().await?;
+        let filtered = self.shared.network.ensure(&builders).await;
+        filtered.map_err(|source| EvaluateError::BuildNetwork(Box::new(source)))
+    }
+
     async fn build(&self, made: Made, folder: &Path) -> Result<Evaluated, EvaluateError> {
+        self.require_safe_builds().await?;
         let limit = self.shared.config.limits.build;
         let derivations: Vec<&StorePath> = made.roots.iter().collect();
         let nix = self.nix();

@@ -22,6 +22,7 @@ use crate::closure::NixConfig;
 use crate::closure::nix::{DURABLE, NixError, sibling, supervised};
 use crate::closure::store;
 use crate::command::{command, run_command};
+use crate::facilities::Builders;
 
 /// The variables that Nix gets from the daemon: how a certain installation of Nix wants its store to be reached.
 const PASSED_ON: [&str; 3] = ["NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
@@ -143,8 +144,8 @@ impl<'a> Nix<'a> {
             .collect())
     }
 
-    /// Checks that the host's Nix builds as users without rights.
-    pub(super) async fn require_build_users(&self) -> Result<(), EvaluateError> {
+    /// The users without rights that the host's Nix builds as.
+    pub(super) async fn builders(&self) -> Result<Builders, EvaluateError> {
         users::require(&self.host_settings().await?)
     }
 

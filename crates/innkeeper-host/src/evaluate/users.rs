@@ -8,6 +8,7 @@ use nix::unistd::{Group, User};
 
 use super::EvaluateError;
 use super::settings::{Settings, words};
+use crate::facilities::Builders;
 
 /// The setting with the group's name.
 pub(super) const GROUP: &str = "build-users-group";
@@ -15,22 +16,37 @@ pub(super) const GROUP: &str = "build-users-group";
 /// The setting, and the experimental feature, with which Nix takes users from a range instead.
 pub(super) const ALLOCATE: &str = "auto-allocate-uids";
 
-/// Checks that Nix, with these settings, builds as users without rights.
-pub(super) fn require(settings: &Settings) -> Result<(), EvaluateError> {
-    require_with(settings, members, is_unprivileged).map_err(EvaluateError::NoBuildUsers)
+/// Nix's own defaults for the range of users that it allocates.
+const FIRST: u32 = 872_415_232;
+const COUNT: u32 = 8_388_608;
+
+/// The users without rights that Nix, with these settings, builds as.
+///
+/// # Errors
+/// When builders would run as the owner of the store.
+pub(super) fn require(settings: &Settings) -> Result<Builders, EvaluateError> {
+    require_with(settings, entry, is_unprivileged).map_err(EvaluateError::NoBuildUsers)
 }
 
 fn require_with(
     settings: &Settings,
-    members: impl Fn(&str) -> Option<Vec<String>>,
+    entry: impl Fn(&str) -> Option<(u32, Vec<String>)>,
     is_unprivileged: impl Fn(&str) -> bool,
-) -> Result<(), String> {
+) -> Result<Builders, String> {
     let value = |name: &str| settings.get(name).map(|setting| &setting.value);
     let allocates = value(ALLOCATE).and_then(serde_json::Value::as_bool) == Some(true);
     let has_feature = value("experimental-features")
         .is_some_and(|features| words(features).iter().any(|word| word == ALLOCATE));
     if allocates && has_feature {
-        return Ok(());
+        let number = |name, default| {
+            let number = value(name).and_then(serde_json::Value::as_u64);
+            number
+                .and_then(|number| u32::try_from(number).ok())
+                .unwrap_or(default)
+        };
+        let (first, count) = (number("start-id", FIRST), number("id-count", COUNT));
+        let last = first.saturating_add(count.saturating_sub(1));
+        return Ok(Builders::Allocated(first..=last));
     }
     let group = value(GROUP)
         .and_then(serde_json::Value::as_str)
@@ -38,23 +54,24 @@ fn require_with(
     if group.is_empty() {
         return Err("Nix's setting 'build-users-group' is empty".to_owned());
     }
-    let Some(members) = members(group) else {
+    let Some((number, members)) = entry(group) else {
         return Err(format!("the group '{group}' does not exist"));
     };
     if members.is_empty() {
         return Err(format!("the group '{group}' has no members"));
     }
     match members.iter().find(|member| !is_unprivileged(member)) {
-        None => Ok(()),
+        None => Ok(Builders::Group(number)),
         Some(member) => Err(format!(
             "'{member}' in the group '{group}' is root or does not exist"
         )),
     }
 }
 
-/// The members that the group's own entry lists, which are those that Nix takes.
-fn members(group: &str) -> Option<Vec<String>> {
-    Some(Group::from_name(group).ok()??.mem)
+/// A group's number and the members that its own entry lists, which are those that Nix takes.
+fn entry(group: &str) -> Option<(u32, Vec<String>)> {
+    let group = Group::from_name(group).ok()??;
+    Some((group.gid.as_raw(), group.mem))
 }
 
 fn is_unprivileged(user: &str) -> bool {
@@ -68,14 +85,14 @@ mod tests {
 
     use super::*;
 
-    fn check(group: &str, allocate: bool, features: &[&str]) -> Result<(), String> {
+    fn check(group: &str, allocate: bool, features: &[&str]) -> Result<Builders, String> {
         let settings = json!({
             GROUP: {"value": group},
             ALLOCATE: {"value": allocate},
             "experimental-features": {"value": features},
         });
         let settings = serde_json::from_value(settings).expect("settings");
-        let members = |group: &str| {
+        let entry = |group: &str| {
             let members: &[&str] = match group {
                 "nixbld" => &["nixbld1", "nixbld2"],
                 "empty" => &[],
@@ -83,15 +100,18 @@ mod tests {
                 "dangling" => &["gone"],
                 _ => return None,
             };
-            Some(members.iter().map(|name| (*name).to_owned()).collect())
+            let members = members.iter().map(|name| (*name).to_owned());
+            Some((30_000, members.collect()))
         };
-        require_with(&settings, members, |user| user.starts_with("nixbld"))
+        require_with(&settings, entry, |user| user.starts_with("nixbld"))
     }
 
     #[test]
     fn builders_have_users_that_own_nothing() {
-        check("nixbld", false, &[]).expect("members");
-        check("", true, &["auto-allocate-uids"]).expect("allocated");
+        assert_eq!(check("nixbld", false, &[]), Ok(Builders::Group(30_000)));
+        let allocated = check("", true, &["auto-allocate-uids"]);
+        let range = 872_415_232..=880_803_839;
+        assert_eq!(allocated, Ok(Builders::Allocated(range)));
         for (group, reason) in [
             ("", "is empty"),
             ("other", "'other' does not exist"),
@@ -104,6 +124,6 @@ mod tests {
         }
         // Nix ignores the setting without the feature.
         check("", true, &["flakes"]).expect_err("ignored");
-        require_with(&Settings::new(), members, is_unprivileged).expect_err("unknown");
+        require_with(&Settings::new(), entry, is_unprivileged).expect_err("unknown");
     }
 }

@@ -13,19 +13,23 @@
 //! | the host | guest | passes |
 //! | anybody else | guest | dropped |
 //!
+//! Builds with a network have a table of their own ([`BuildFilter`]).
+//!
 //! A guest's own interface is known by its [group](crate::network::INTERFACE_GROUP). Other tables are
 //! neither read for decisions nor changed; what they drop stays dropped, and [`Firewall::check`] says so
 //! when it would be the guests' packets.
 
+mod builds;
 mod listing;
 mod port;
 mod removals;
 mod ruleset;
+mod table;
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
@@ -35,10 +39,12 @@ use ipnet::Ipv4Net;
 use crate::command::{self, CommandError};
 use crate::facilities::Firewall;
 use crate::{FileError, FileErrorExt, HostError};
-use listing::{DroppingChain, Fingerprint};
+pub use builds::{BuildFilter, BuildFilterConfig};
+use listing::DroppingChain;
 pub use port::{HostPort, InvalidPort, Protocol};
 use removals::Removals;
 pub use ruleset::ruleset;
+use table::Table;
 use tokio::sync::OnceCell;
 use tracing::warn;
 
@@ -117,9 +123,9 @@ pub struct FirewallConfig {
 #[derive(Debug)]
 pub struct NftFirewall {
     config: FirewallConfig,
-    /// What the kernel showed after the rules were written. Asked and not computed: how a rule reads back
-    /// depends on the versions of nft and of the kernel.
-    in_force: Mutex<Option<Fingerprint>>,
+    table: Table,
+    /// The table that filters builds, which is kept in the same way.
+    builds: Arc<BuildFilter>,
     /// There as soon as somebody has asked for it, if the kernel tells us.
     removals: OnceCell<Option<Removals>>,
 }
@@ -127,86 +133,34 @@ pub struct NftFirewall {
 impl NftFirewall {
     /// The driver. Nothing is changed before [`Firewall::ensure`].
     #[must_use]
-    pub fn new(config: FirewallConfig) -> Self {
+    pub fn new(config: FirewallConfig, builds: Arc<BuildFilter>) -> Self {
         Self {
+            table: Table::new(config.table.clone()),
             config,
-            in_force: Mutex::new(None),
+            builds,
             removals: OnceCell::new(),
         }
     }
 
-    /// Removes our table, as if Innkeeper had never been there. IP forwarding stays as it is, because
+    /// Removes our tables, as if Innkeeper had never been there. IP forwarding stays as it is, because
     /// others may have come to rely on it.
     ///
     /// # Errors
     /// When the kernel refuses; the absence of the table is success.
     pub async fn remove(&self) -> Result<(), FirewallError> {
-        let text = ruleset::without_rules(self.table()?);
-        self.remember(None);
-        nft("remove the firewall's rules", &["--file", "-"], &text).await?;
-        Ok(())
-    }
-
-    /// The table's name, which becomes a part of what `nft` executes.
-    fn table(&self) -> Result<&str, FirewallError> {
-        let table = &self.config.table;
-        let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-        let is_name = table.len() <= 32
-            && table.starts_with(|c: char| c.is_ascii_alphabetic())
-            && table.bytes().all(word);
-        if is_name {
-            Ok(table)
-        } else {
-            Err(FirewallError::InvalidTable(table.clone()))
-        }
+        self.builds.remove().await?;
+        self.table.remove().await
     }
 
     async fn write(&self) -> Result<(), FirewallError> {
-        self.table()?;
-        nft(
-            "write the firewall's rules",
-            &["--file", "-"],
-            &ruleset(&self.config),
-        )
-        .await?;
-        let fingerprint = self.fingerprint().await?;
-        self.remember(Some(fingerprint));
+        self.table.name()?;
+        self.table.write(&ruleset(&self.config)).await?;
         forward().map_err(FirewallError::Forwarding)
     }
 
-    async fn fingerprint(&self) -> Result<Fingerprint, FirewallError> {
-        let asked = ["--json", "list", "table", "inet", self.table()?];
-        let answer = nft("list the firewall's rules", &asked, "").await?;
-        listing::fingerprint(&answer).ok_or(FirewallError::Unreadable)
-    }
-
-    fn remember(&self, fingerprint: Option<Fingerprint>) {
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
-    }
-
-    fn remembered(&self) -> Option<Fingerprint> {
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the rules in force are not ours, or nothing.
-    async fn difference(&self) -> Result<Option<&'static str>, FirewallError> {
-        let tables = nft("list the tables", &["--json", "list", "tables"], "").await?;
-        let is_there =
-            listing::has_table(&tables, self.table()?).ok_or(FirewallError::Unreadable)?;
-        if !is_there {
-            return Ok(Some("is missing"));
-        }
-        let in_force = self.fingerprint().await?;
-        Ok(match self.remembered() {
-            Some(ours) if ours == in_force => None,
-            Some(_) => Some("was changed"),
-            None => Some("was not written by this daemon"),
-        })
-    }
-
     async fn check_rules(&self) -> Result<Check, FirewallError> {
-        let table = self.table()?;
-        Ok(match self.difference().await? {
+        let table = self.table.name()?;
+        Ok(match self.table.difference().await? {
             None => check(Verdict::Ok, format!("the table inet {table} is in force"), None),
             Some(difference) => check(
                 Verdict::Broken,
@@ -218,7 +172,7 @@ impl NftFirewall {
 
     async fn check_others(&self) -> Result<Vec<Check>, FirewallError> {
         let chains = nft("list the chains", &["--json", "list", "chains"], "").await?;
-        let dropping = listing::dropping_forward_chains(&chains, self.table()?);
+        let dropping = listing::dropping_forward_chains(&chains, self.table.name()?);
         let dropping = dropping.ok_or(FirewallError::Unreadable)?;
         Ok(dropping.iter().map(blocked_by).collect())
     }
@@ -227,6 +181,10 @@ impl NftFirewall {
 #[async_trait]
 impl Firewall for NftFirewall {
     async fn ensure(&self) -> Result<(), HostError> {
+        // Guests do not depend on it, and builds of previews require it themselves.
+        if let Err(error) = self.builds.keep().await {
+            warn!("previews are not built meanwhile: {}", chain(&error));
+        }
         Ok(self.write().await?)
     }
 
@@ -241,7 +199,7 @@ impl Firewall for NftFirewall {
         };
         while removals.next().await.is_ok() {
             // Our own writing replaces the table, and others have tables too.
-            if !matches!(self.difference().await, Ok(None)) {
+            if !matches!(self.table.difference().await, Ok(None)) || self.builds.is_gone().await {
                 return;
             }
         }
@@ -262,6 +220,7 @@ impl Firewall for NftFirewall {
             Err(error) => checks.push(broken(&error)),
         }
         checks.extend(check_forwarding());
+        checks.extend(self.builds.check().await);
         checks
     }
 }

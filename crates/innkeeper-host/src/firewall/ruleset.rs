@@ -1,7 +1,5 @@
 //! Our rules, as text for `nft -f`.
 
-use std::net::Ipv4Addr;
-
 use ipnet::Ipv4Net;
 
 use super::{FirewallConfig, Protocol};
@@ -31,7 +29,7 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let table = &config.table;
     let group = INTERFACE_GROUP;
     let subnet = config.subnet;
-    let refused = list(refused(config).iter().map(Ipv4Net::to_string));
+    let refused = list(refused(config.subnet, &config.extra_private).iter());
     let open_udp = open_ports(config, Protocol::Udp);
     let open_tcp = open_ports(config, Protocol::Tcp);
     let name_servers = name_servers(config);
@@ -115,19 +113,14 @@ table inet {table} {{
     )
 }
 
-/// The text that leaves nothing of ours, whether or not there was something.
-pub(super) fn without_rules(table: &str) -> String {
-    format!("table inet {table}\ndelete table inet {table}\n")
-}
-
 /// The refused networks, each address in one of them only: nft takes no overlaps.
-fn refused(config: &FirewallConfig) -> Vec<Ipv4Net> {
+pub(super) fn refused(subnet: Ipv4Net, extra: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut refused: Vec<Ipv4Net> = REFUSED
         .iter()
         .filter_map(|network| network.parse().ok())
         .collect();
-    refused.extend(config.extra_private.iter().map(Ipv4Net::trunc));
-    refused.push(config.subnet);
+    refused.extend(extra.iter().map(Ipv4Net::trunc));
+    refused.push(subnet);
     Ipv4Net::aggregate(&refused)
 }
 
@@ -140,7 +133,7 @@ fn name_servers(config: &FirewallConfig) -> String {
     }
     format!(
         "\n\t\tip daddr {} meta l4proto {{ tcp, udp }} th dport 53 accept",
-        list(servers.iter().map(Ipv4Addr::to_string))
+        list(servers.iter())
     )
 }
 
@@ -159,12 +152,11 @@ fn open_ports(config: &FirewallConfig, protocol: Protocol) -> String {
     if ports.is_empty() {
         return String::new();
     }
-    format!(
-        "\n\t\t{protocol} dport {} accept",
-        list(ports.iter().map(u16::to_string))
-    )
+    format!("\n\t\t{protocol} dport {} accept", list(ports.iter()))
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
-    format!("{{ {} }}", items.collect::<Vec<_>>().join(", "))
+/// A set in nft's notation.
+pub(super) fn list(items: impl Iterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    format!("{{ {} }}", items.join(", "))
 }

@@ -32,6 +32,17 @@ fn config() -> FirewallConfig {
     }
 }
 
+/// With a table for builds, where this machine has users for them.
+fn driver(config: FirewallConfig) -> NftFirewall {
+    let builds = BuildFilter::new(BuildFilterConfig {
+        table: config.table.clone(),
+        subnet: config.subnet,
+        extra_private: Vec::new(),
+        allowed: Vec::new(),
+    });
+    NftFirewall::new(config, Arc::new(builds))
+}
+
 async fn run_nft(arguments: &[&str]) -> Vec<u8> {
     command::run("nft", arguments.iter().copied(), b"")
         .await
@@ -105,7 +116,7 @@ impl Scene {
         }
         forward().expect("forwarding");
         Self {
-            firewall: NftFirewall::new(config()),
+            firewall: driver(config()),
             places,
             _network: network,
             _guests: guests,
@@ -333,7 +344,12 @@ async fn open_connections_survive_new_rules_and_other_tables_are_left_alone() {
     run_nft(&["add table ip neighbour; add chain ip neighbour c { type filter hook forward priority 5; }; add rule ip neighbour c ip ttl 1 drop"]).await;
     let foreign = run_nft(&["list", "table", "ip", "neighbour"]).await;
     scene.ensure().await;
-    let ours = scene.firewall.fingerprint().await.expect("fingerprint");
+    let ours = scene
+        .firewall
+        .table
+        .fingerprint()
+        .await
+        .expect("fingerprint");
 
     let listener = scene.at(World, || {
         TcpListener::bind("198.51.100.2:80").expect("listen")
@@ -352,7 +368,12 @@ async fn open_connections_survive_new_rules_and_other_tables_are_left_alone() {
         assert_eq!(byte, [round]);
     }
     assert_eq!(
-        scene.firewall.fingerprint().await.expect("fingerprint"),
+        scene
+            .firewall
+            .table
+            .fingerprint()
+            .await
+            .expect("fingerprint"),
         ours
     );
     assert_eq!(
@@ -375,11 +396,12 @@ async fn doctor_sees_rules_that_are_missing_changed_or_in_the_way() {
     if !enter_own_namespace("doctor_sees_rules_that_are_missing_changed_or_in_the_way") {
         return;
     }
-    let firewall = NftFirewall::new(config());
+    let firewall = driver(config());
     let verdicts = async || {
         let checks = firewall.check().await;
         checks
             .into_iter()
+            .filter(|check| check.subject == SUBJECT)
             .map(|c| (c.verdict, c.finding))
             .collect::<Vec<_>>()
     };
@@ -414,7 +436,7 @@ async fn doctor_sees_rules_that_are_missing_changed_or_in_the_way() {
         "{seen:?}"
     );
 
-    let restarted = NftFirewall::new(config());
+    let restarted = driver(config());
     let seen = restarted.check().await;
     assert!(
         seen[0].finding.contains("not written by this daemon"),
@@ -427,7 +449,7 @@ async fn a_table_that_somebody_removes_is_noticed_and_what_we_write_is_not() {
     if !enter_own_namespace("a_table_that_somebody_removes_is_noticed_and_what_we_write_is_not") {
         return;
     }
-    let firewall = NftFirewall::new(config());
+    let firewall = driver(config());
     firewall.ensure().await.expect("ensure");
     for removal in ["flush ruleset", "delete table inet innkeeper"] {
         let ours_and_others = async {
@@ -449,7 +471,7 @@ async fn a_table_that_somebody_removes_is_noticed_and_what_we_write_is_not() {
             () = somebody => {}
         }
         assert_eq!(
-            firewall.difference().await.expect("nft"),
+            firewall.table.difference().await.expect("nft"),
             Some("is missing")
         );
         firewall.ensure().await.expect("ensure");
@@ -461,7 +483,7 @@ async fn refused_rules_leave_the_former_ones_in_force() {
     if !enter_own_namespace("refused_rules_leave_the_former_ones_in_force") {
         return;
     }
-    let firewall = NftFirewall::new(config());
+    let firewall = driver(config());
     firewall.ensure().await.expect("ensure");
     let before = run_nft(&["list", "ruleset"]).await;
     let bad = ruleset(&config()).replace("accept\n\t}", "accept\n\t\tjump nowhere\n\t}");
@@ -479,7 +501,7 @@ async fn a_table_name_cannot_smuggle_in_commands() {
             table: table.to_owned(),
             ..config()
         };
-        let error = NftFirewall::new(config).ensure().await.expect_err(table);
+        let error = driver(config).ensure().await.expect_err(table);
         assert_eq!(error.code(), Code::InvalidConfig, "{table:?}");
     }
 }

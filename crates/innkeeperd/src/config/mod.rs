@@ -16,7 +16,8 @@ use innkeeper_model::chain;
 pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
 use innkeeper_service::{Webhook, refuse_unknown_variables, variable_of};
 pub use previews::{
-    CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews, ReportPlace,
+    BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
+    ReportPlace,
 };
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{

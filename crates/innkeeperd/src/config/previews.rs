@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use innkeeper_host::route::{Admin, Tls};
 use innkeeper_model::MemorySize;
 use innkeeper_service::ConfigError;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Previews of pull requests.
@@ -187,6 +188,15 @@ pub struct EvaluationSettings {
     pub build_timeout_seconds: u64,
     /// How many evaluations run at the same time.
     pub concurrent: usize,
+}
+
+/// How previews are built, after their evaluation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuildSettings {
+    /// Networks that builds may reach, though they are private or the host's own, such as `10.1.2.3/32`. All builds
+    /// of the host are kept from the others.
+    pub allowed_networks: Vec<IpNet>,
 }
 
 impl Default for Previews {

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::previews::{
-    CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
+    BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
 use innkeeper_service::{ConfigError, Log, Webhook};
 
@@ -50,6 +50,8 @@ pub struct Config {
     pub database: DatabaseSettings,
     /// How `preview-config.nix` is evaluated.
     pub evaluation: EvaluationSettings,
+    /// How previews are built.
+    pub builds: BuildSettings,
     /// How the daemon works.
     pub engine: EngineSettings,
     /// Installations of predecessors on the same host.
@@ -230,6 +232,7 @@ impl Default for Config {
             caddy: CaddySettings::default(),
             database: DatabaseSettings::default(),
             evaluation: EvaluationSettings::default(),
+            builds: BuildSettings::default(),
             engine: EngineSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),

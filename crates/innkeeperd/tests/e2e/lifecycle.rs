@@ -170,12 +170,15 @@ fn what_is_taken_away_under_a_guest_is_found_and_put_back() {
         .expect("an address");
     wait_until("it answers", || page(address).is_some());
     sandbox.run("ip", &["link", "del", "ve-1"]);
-    sandbox.run("nft", &["delete", "table", "inet", "innkeeper"]);
+    let tables = || {
+        let tables = sandbox.run("nft", &["list", "tables"]);
+        ["table inet innkeeper", "table inet innkeeper_builds"]
+            .iter()
+            .all(|ours| tables.lines().any(|table| table == *ours))
+    };
+    assert!(tables(), "rules for guests and for builds");
+    sandbox.run("nft", &["flush", "ruleset"]);
     wait_until("it answers again", || page(address).is_some());
-    wait_until("the rules are back", || {
-        sandbox
-            .run("nft", &["list", "tables"])
-            .contains("innkeeper")
-    });
+    wait_until("the rules are back", tables);
     client.destroy("web");
 }

@@ -568,3 +568,15 @@ async fn nothing_is_built_without_build_users() {
         assert!(remedy.contains("nix-setup-systemd"), "{remedy}");
     }
 }
+
+#[tokio::test]
+async fn nothing_is_built_while_builds_are_not_filtered() {
+    let test = "nothing_is_built_while_builds_are_not_filtered";
+    let Some(mut shop) = workshop(test) else {
+        return;
+    };
+    let unfiltered = Arc::new(Unfiltered(Err(())));
+    shop.evaluator = NixEvaluator::new(shop.config.clone(), unfiltered);
+    let failure = shop.refused(&shop.module(META)).await;
+    assert_eq!(failure.code, Code::NetworkFailed, "{failure:?}");
+}

@@ -1,0 +1,93 @@
+//! A table of ours in the family `inet`: written as a whole, and compared with what is in force.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::listing::{self, Fingerprint};
+use super::{FirewallError, nft};
+
+/// The end of the name of the table for builds; what comes before is configured.
+pub(super) const BUILDS: &str = "_builds";
+
+/// A table's name, and what the kernel showed of it after it was written.
+#[derive(Debug)]
+pub(super) struct Table {
+    name: String,
+    /// Asked and not computed: how a rule reads back depends on the versions of nft and of the kernel.
+    in_force: Mutex<Option<Fingerprint>>,
+}
+
+impl Table {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            in_force: Mutex::new(None),
+        }
+    }
+
+    /// The table's name, which becomes a part of what `nft` executes.
+    pub(super) fn name(&self) -> Result<&str, FirewallError> {
+        let table = &self.name;
+        let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        let configured = table.strip_suffix(BUILDS).unwrap_or(table);
+        let is_name = configured.len() <= 32
+            && table.starts_with(|c: char| c.is_ascii_alphabetic())
+            && table.bytes().all(word);
+        if is_name {
+            Ok(table)
+        } else {
+            Err(FirewallError::InvalidTable(table.clone()))
+        }
+    }
+
+    /// Replaces the table by `rules`, which begin with its removal.
+    pub(super) async fn write(&self, rules: &str) -> Result<(), FirewallError> {
+        self.name()?;
+        nft("write the firewall's rules", &["--file", "-"], rules).await?;
+        let fingerprint = self.fingerprint().await?;
+        self.remember(Some(fingerprint));
+        Ok(())
+    }
+
+    /// Removes the table; its absence is success.
+    pub(super) async fn remove(&self) -> Result<(), FirewallError> {
+        let text = without_rules(self.name()?);
+        self.remember(None);
+        nft("remove the firewall's rules", &["--file", "-"], &text).await?;
+        Ok(())
+    }
+
+    pub(super) async fn fingerprint(&self) -> Result<Fingerprint, FirewallError> {
+        let asked = ["--json", "list", "table", "inet", self.name()?];
+        let answer = nft("list the firewall's rules", &asked, "").await?;
+        listing::fingerprint(&answer).ok_or(FirewallError::Unreadable)
+    }
+
+    /// Why the rules in force are not ours, or nothing.
+    pub(super) async fn difference(&self) -> Result<Option<&'static str>, FirewallError> {
+        let tables = nft("list the tables", &["--json", "list", "tables"], "").await?;
+        let is_there =
+            listing::has_table(&tables, self.name()?).ok_or(FirewallError::Unreadable)?;
+        if !is_there {
+            return Ok(Some("is missing"));
+        }
+        let in_force = self.fingerprint().await?;
+        Ok(match self.remembered() {
+            Some(ours) if ours == in_force => None,
+            Some(_) => Some("was changed"),
+            None => Some("was not written by this daemon"),
+        })
+    }
+
+    fn remember(&self, fingerprint: Option<Fingerprint>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
+    }
+
+    fn remembered(&self) -> Option<Fingerprint> {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The text that leaves nothing of a table, whether or not there was something.
+pub(super) fn without_rules(table: &str) -> String {
+    format!("table inet {table}\ndelete table inet {table}\n")
+}
