@@ -85,7 +85,8 @@ in
         TimeoutStopSec = 45;
         OOMScoreAdjust = -500;
 
-        StateDirectory = "innkeeper";
+        # The second one says what each daemon of this host has for itself.
+        StateDirectory = "innkeeper innkeeper-daemons";
         StateDirectoryMode = "0700";
         CacheDirectory = "innkeeper";
         CacheDirectoryMode = "0700";

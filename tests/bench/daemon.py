@@ -47,6 +47,7 @@ class Daemon:
         (self.place / "innkeeper.toml").write_text(
             f"""state_dir = "{self.place}/state"
 runtime_dir = "{self.run}"
+daemons_dir = "{self.place}/daemons"
 
 [api]
 socket = "{self.socket}"

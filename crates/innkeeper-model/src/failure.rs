@@ -87,6 +87,8 @@ codes! {
     InterfaceTaken => Conflict, "interface_taken";
     /// Another daemon works on the same state directory.
     StateLocked => Conflict, "state_locked";
+    /// Another daemon of the host has what this one is configured to use.
+    DaemonConflict => Conflict, "daemon_conflict";
     /// A preview of something else has this name, or the branch has a preview by another one.
     SlugConflict => Conflict, "slug_conflict";
     /// The commit comes from a fork, and nobody with write access has approved it.

@@ -28,6 +28,8 @@ pub use name::{GuestName, InvalidName};
 pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
-pub use slot::{Addresses, InvalidSubnet, MAX_SLOT, Slot, SlotRange, SlotUse};
+pub use slot::{
+    Addresses, InvalidSlotBounds, InvalidSubnet, MAX_SLOT, Slot, SlotBounds, SlotRange, SlotUse,
+};
 pub use snapshot::{FileWork, InvalidLabel, Origin, Snapshot, SnapshotLabel};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

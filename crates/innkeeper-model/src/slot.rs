@@ -72,6 +72,93 @@ pub struct Addresses {
     pub guest: Ipv4Addr,
 }
 
+/// Which slots a daemon gives out, such as `1-1000`: the first and the last one. Interfaces and user ids follow from
+/// slots, so daemons of one host must not share any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SlotBounds {
+    first: u32,
+    last: u32,
+}
+
+/// A text that is no range of slots.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a range of slots such as 1-{MAX_SLOT}")]
+pub struct InvalidSlotBounds(String);
+
+impl SlotBounds {
+    /// The slots from `first` to `last`, if there are any.
+    #[must_use]
+    pub fn new(first: u32, last: u32) -> Option<Self> {
+        (1 <= first && first <= last && last <= MAX_SLOT).then_some(Self { first, last })
+    }
+
+    /// The lowest slot.
+    #[must_use]
+    pub fn first(self) -> u32 {
+        self.first
+    }
+
+    /// The highest slot.
+    #[must_use]
+    pub fn last(self) -> u32 {
+        self.last
+    }
+
+    /// Whether a slot is one of them.
+    #[must_use]
+    pub fn contains(self, slot: Slot) -> bool {
+        (self.first..=self.last).contains(&slot.0)
+    }
+
+    /// Whether any slot is in both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl Default for SlotBounds {
+    /// All slots.
+    fn default() -> Self {
+        Self {
+            first: 1,
+            last: MAX_SLOT,
+        }
+    }
+}
+
+impl fmt::Display for SlotBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl std::str::FromStr for SlotBounds {
+    type Err = InvalidSlotBounds;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bounds = text
+            .split_once('-')
+            .and_then(|(first, last)| Self::new(first.parse().ok()?, last.parse().ok()?));
+        bounds.ok_or_else(|| InvalidSlotBounds(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for SlotBounds {
+    type Error = InvalidSlotBounds;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SlotBounds> for String {
+    fn from(bounds: SlotBounds) -> Self {
+        bounds.to_string()
+    }
+}
+
 /// Why a subnet cannot hold slots.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSubnet {
@@ -98,6 +185,8 @@ pub enum InvalidSubnet {
 #[serde(try_from = "String", into = "String")]
 pub struct SlotRange {
     subnet: Ipv4Net,
+    /// Which of the subnet's slots are given out. Not a part of the text.
+    bounds: SlotBounds,
 }
 
 /// What is known of a slot that was used before: the input of [`SlotRange::pick`].
@@ -121,7 +210,10 @@ impl SlotRange {
                 meant: subnet.trunc(),
             });
         }
-        let range = Self { subnet };
+        let range = Self {
+            subnet,
+            bounds: SlotBounds::default(),
+        };
         if range.slots().next().is_none() {
             return Err(InvalidSubnet::TooSmall(subnet));
         }
@@ -132,6 +224,19 @@ impl SlotRange {
     #[must_use]
     pub fn subnet(self) -> Ipv4Net {
         self.subnet
+    }
+
+    /// The same subnet, of which only these slots are given out.
+    #[must_use]
+    pub fn within(self, bounds: SlotBounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// The slots that are given out: the lowest and the highest that the subnet and the bounds allow. `None` when there
+    /// is none.
+    #[must_use]
+    pub fn bounds(self) -> Option<SlotBounds> {
+        SlotBounds::new(self.bounds.first, self.bounds.last.min(self.highest()))
     }
 
     /// The addresses of a slot, or `None` if the subnet has none for it.
@@ -148,7 +253,7 @@ impl SlotRange {
         })
     }
 
-    /// All slots that have addresses, in order.
+    /// All slots that are given out, in order.
     pub fn slots(self) -> impl Iterator<Item = Slot> {
         self.slots_after(0)
     }
@@ -180,7 +285,8 @@ impl SlotRange {
     }
 
     fn slots_after(self, counter: u32) -> impl Iterator<Item = Slot> {
-        (counter.saturating_add(1)..=self.highest())
+        let first = counter.saturating_add(1).max(self.bounds.first);
+        (first..=self.highest().min(self.bounds.last))
             .map(Slot)
             .filter(move |slot| self.addresses(*slot).is_some())
     }
@@ -199,6 +305,7 @@ impl Default for SlotRange {
     fn default() -> Self {
         Self {
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 100, 0, 0), 16),
+            bounds: SlotBounds::default(),
         }
     }
 }
@@ -290,6 +397,25 @@ mod tests {
         assert_eq!(Slot::from_interface("ve-7"), Some(Slot(7)));
         for foreign in ["ve-", "ve-07", "ve-web", "ve-0", "eth0", "ve-+1"] {
             assert_eq!(Slot::from_interface(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn only_slots_within_the_bounds_are_given_out_and_addresses_do_not_depend_on_them() {
+        let whole = range("10.100.0.0/24");
+        let bounds: SlotBounds = "100-300".parse().expect("bounds");
+        let part = whole.within(bounds);
+        assert_eq!(part.slots().next(), Some(Slot(100)));
+        assert_eq!(part.slots().last(), Some(Slot(126)));
+        assert_eq!(part.bounds(), SlotBounds::new(100, 127));
+        assert_eq!(part.pick(0, &BTreeMap::new()), Some(Slot(100)));
+        let taken = (100..=126).map(|n| (Slot(n), SlotUse::Taken)).collect();
+        assert_eq!(part.pick(110, &taken), None);
+        assert_eq!(part.addresses(Slot(1)), whole.addresses(Slot(1)));
+        let none = whole.within("127-300".parse().expect("bounds"));
+        assert_eq!((none.slots().next(), none.bounds()), (None, None));
+        for wrong in ["", "1", "0-5", "5-4", "1-99999", "a-b", "1-2-3"] {
+            wrong.parse::<SlotBounds>().expect_err(wrong);
         }
     }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineError};
 use innkeeper_host::features::FeatureError;
+use innkeeper_host::identity::Identity;
 use innkeeper_host::{FileError, FileErrorExt, HostError};
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, SlotBounds};
 use innkeeper_store::StoreError;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{self, Context, Peer};
+use crate::claims::{self, Claim};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::intake::{self, Bell};
 use crate::lock::{LockError, StateLock};
+use crate::registry::{self, Entry, RegistryError};
 use crate::{previews, service, wiring};
 
 /// How long operations under way may take to end when the daemon stops. What is not done by then goes on
@@ -36,9 +39,30 @@ pub enum DaemonError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Another daemon.
+    /// Another daemon in the same state directory.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The same, with the settings that both have.
+    #[error("{held}; both are configured to use {shared}")]
+    Held {
+        /// Who has the state directory.
+        held: LockError,
+        /// The settings in conflict, with their values.
+        shared: String,
+        /// What to write for each of them.
+        remedy: String,
+    },
+    /// Another daemon of the host has what this one is configured to use.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Guests have slots that the configuration leaves to other daemons.
+    #[error("network.slots is \"{bounds}\", and guests have slots outside of it: {slots}")]
+    Slots {
+        /// The configured slots.
+        bounds: SlotBounds,
+        /// The guests' other slots.
+        slots: String,
+    },
     /// A file or a socket.
     #[error(transparent)]
     File(#[from] FileError),
@@ -72,7 +96,10 @@ impl Explain for DaemonError {
     fn code(&self) -> Code {
         match self {
             Self::Config(error) => error.code(),
-            Self::Lock(LockError::Held { .. }) => Code::StateLocked,
+            Self::Lock(LockError::Held { .. }) | Self::Held { .. } => Code::StateLocked,
+            Self::Registry(RegistryError::File(error)) => error.code_or(Code::Internal),
+            Self::Registry(_) => Code::DaemonConflict,
+            Self::Slots { .. } => Code::InvalidConfig,
             Self::Lock(LockError::File(error)) | Self::File(error) => error.code_or(Code::Internal),
             Self::Store(error) => error.code(),
             Self::Features(error) => error.code(),
@@ -87,8 +114,13 @@ impl Explain for DaemonError {
         match self {
             Self::Config(error) => error.remedy(),
             Self::Lock(LockError::Held { .. }) => Some(
-                "Stop it first, or give this one another state_dir, runtime_dir, network.subnet and supervisor.cgroup.".to_owned(),
+                "Stop it first. A second daemon needs a state_dir of its own, and further settings: docs/configuration.md, \"Several daemons on one host\".".to_owned(),
             ),
+            Self::Held { remedy, .. } => Some(format!("Stop it first. To run a second daemon instead: {remedy}")),
+            Self::Registry(error) => error.remedy(),
+            Self::Slots { slots, .. } => Some(format!(
+                "Set network.slots so that it contains {slots}, or set it back, destroy these guests (`agent list` shows their slots' addresses), and then change it."
+            )),
             Self::Lock(LockError::File(error)) | Self::File(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
             Self::Features(error) => error.remedy(),
@@ -123,9 +155,28 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let started_at = Timestamp::now();
     let config = loaded.config;
     prepare_directories(&config)?;
-    let _lock = StateLock::take(&config.state_dir)?;
+    let domain = previews::domain(&config)?;
+    let claims = claims::of(
+        &config,
+        config.supervisor.kind.is_systemd(),
+        domain.as_deref(),
+    );
+    let _lock = StateLock::take(&config.state_dir)
+        .map_err(|error| with_settings(error, &config, &claims))?;
+    let store = wiring::store(&config).await?;
+    let identity = store.identity().await?;
+    // Before anything of the host is touched.
+    let _registration = registry::join(
+        &config.daemons_dir,
+        &Entry {
+            daemon: identity.daemon.clone(),
+            state_dir: config.state_dir.clone(),
+            claims,
+        },
+    )?;
+    let identity = Identity::new(identity.daemon, !identity.adopted);
     let builds = wiring::build_filter(&config);
-    let (engine, user_ids) = wiring::engine(&config, Arc::clone(&builds)).await?;
+    let (engine, user_ids) = wiring::engine(&config, store, &identity, Arc::clone(&builds)).await?;
     let previews = previews::open(&config, &engine, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
@@ -217,6 +268,18 @@ fn joined(result: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), 
     result
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(|source| system("serve the API", source))
+}
+
+/// Adds the settings that the daemon which has the state directory uses as well.
+fn with_settings(error: LockError, config: &Config, claims: &[Claim]) -> DaemonError {
+    match (error, registry::shared(&config.daemons_dir, claims)) {
+        (held @ LockError::Held { .. }, Some((shared, remedy))) => DaemonError::Held {
+            held,
+            shared,
+            remedy,
+        },
+        (error, _) => error.into(),
+    }
 }
 
 fn prepare_directories(config: &Config) -> Result<(), FileError> {

@@ -41,7 +41,7 @@ impl StateLock {
             .truncate(false)
             .open(&path)
             .on("open", &path)?;
-        match lock(&file) {
+        match exclusive(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
@@ -71,7 +71,8 @@ impl StateLock {
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(25);
 
-fn lock(file: &File) -> Result<(), Errno> {
+/// Locks a file, or fails with [`Errno::WOULDBLOCK`].
+pub(crate) fn exclusive(file: &File) -> Result<(), Errno> {
     for _ in 1..ATTEMPTS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),

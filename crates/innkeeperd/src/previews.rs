@@ -24,6 +24,28 @@ use crate::config::{Config, ConfigError, ReportPlace, check_domain};
 use crate::daemon::DaemonError;
 use crate::{crash, wiring};
 
+/// What previews' names are below, if there are any.
+///
+/// # Errors
+/// When a file of variables cannot be read.
+pub(crate) fn domain(config: &Config) -> Result<Option<String>, DaemonError> {
+    if let Some(domain) = given(&config.previews.domain) {
+        return Ok(Some(domain));
+    }
+    let files = environment_files(config)?;
+    let value = files
+        .get("PREVIEW_DOMAIN")
+        .map_err(|error| DaemonError::Previews(Failure::from(&error)))?;
+    Ok(value
+        .map(|value| value.expose().to_owned())
+        .filter(|domain| !domain.is_empty()))
+}
+
+fn environment_files(config: &Config) -> Result<EnvironmentFiles, DaemonError> {
+    EnvironmentFiles::read(&config.webhook.environment_files)
+        .map_err(|error| DaemonError::Previews(Failure::from(&error)))
+}
+
 /// The previews of this host, if it has a domain for them.
 pub(crate) fn open(
     config: &Config,
@@ -31,8 +53,7 @@ pub(crate) fn open(
     user_ids: UserIds,
     builds: Arc<BuildFilter>,
 ) -> Result<Option<Previews>, DaemonError> {
-    let files = EnvironmentFiles::read(&config.webhook.environment_files)
-        .map_err(|error| DaemonError::Previews(Failure::from(&error)))?;
+    let files = environment_files(config)?;
     for bad in files.bad_lines() {
         warn!("{bad}: it is ignored, unless its variable is needed");
     }
@@ -42,14 +63,10 @@ pub(crate) fn open(
             .map(|value| value.map(|value| value.expose().to_owned()))
             .map_err(|error| DaemonError::Previews(Failure::from(&error)))
     };
-    let domain = match config.previews.domain.as_str() {
-        "" => variable("PREVIEW_DOMAIN")?.unwrap_or_default(),
-        domain => domain.to_owned(),
-    };
-    if domain.is_empty() {
+    let Some(domain) = domain(config)? else {
         info!("there are no previews: previews.domain is not set");
         return Ok(None);
-    }
+    };
     check_domain("PREVIEW_DOMAIN", &domain)?;
     let tls = config.caddy.tls()?;
     let repositories = match &config.webhook.allowed_repos {
@@ -109,7 +126,7 @@ fn settings(
         database_template: given(&config.database.template),
         database_port: config.database.port,
         interval: Duration::from_secs(previews.interval_seconds.max(1)),
-        range: config.network.subnet,
+        range: config.network.range(),
     }
 }
 

@@ -24,27 +24,39 @@ use crate::config::{Config, ConfigError, StorageDriver};
 use crate::crash;
 use crate::daemon::DaemonError;
 
+/// The database, whose guests all have slots that are this daemon's.
+pub(crate) async fn store(config: &Config) -> Result<Store, DaemonError> {
+    let range = config.network.range();
+    let store = Store::open(&config.state_dir.join("innkeeper.db"), range)?;
+    let bounds = config.network.slots;
+    let mut guests = store.guests().await?;
+    guests.retain(|guest| !bounds.contains(guest.slot));
+    let slots: Vec<_> = guests.iter().map(|guest| guest.slot.to_string()).collect();
+    if slots.is_empty() {
+        Ok(store)
+    } else {
+        let slots = slots.join(", ");
+        Err(DaemonError::Slots { bounds, slots })
+    }
+}
+
 /// The engine of this host, and who owns its guests' files.
 pub(crate) async fn engine(
     config: &Config,
+    store: Store,
+    identity: &Identity,
     builds: Arc<BuildFilter>,
 ) -> Result<(Engine, UserIds), DaemonError> {
-    let store = Store::open(
-        &config.state_dir.join("innkeeper.db"),
-        config.network.subnet,
-    )?;
     store
         .set_expiry_grace(Duration::from_secs(config.engine.expiry_grace_seconds))
         .await?;
     for note in store.import_legacy(&config.legacy.directories).await? {
         warn!("{note}");
     }
-    let identity = store.identity().await?;
-    let identity = Identity::new(identity.daemon, !identity.adopted);
-    refuse_taken_subnet(config, &store, &identity).await?;
+    refuse_taken_subnet(config, &store, identity).await?;
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
-    let host = facilities(config, &features, &identity, builds).await?;
+    let host = facilities(config, &features, identity, builds).await?;
     let engine = EngineConfig {
         installable: config.installable()?,
         attribute: config.nix.attribute.clone(),
@@ -54,7 +66,7 @@ pub(crate) async fn engine(
             tasks: config.guest.tasks,
         },
         concurrent_starts: concurrent_starts(config),
-        range: config.network.subnet,
+        range: config.network.range(),
     };
     let user_ids = features.user_ids;
     let engine = Engine::new(engine, store, host, features, crash::probe());
@@ -108,6 +120,7 @@ async fn facilities(
             nspawn: config.supervisor.nspawn.clone(),
             cgroup: config.supervisor.cgroup.clone(),
             machine_prefix: config.supervisor.machine_prefix.clone(),
+            unit_prefix: config.supervisor.unit_prefix.clone(),
             user_ids,
             stop_timeout: Duration::from_secs(config.guest.stop_timeout_seconds),
             door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
@@ -135,7 +148,7 @@ async fn facilities(
         firewall: Arc::new(firewall(config, &secrets, builds)?),
         secrets: Arc::new(secrets),
         network: Arc::new(VethNetwork::new(NetworkConfig {
-            range: config.network.subnet,
+            range: config.network.range(),
             identity: identity.clone(),
         })),
         units,

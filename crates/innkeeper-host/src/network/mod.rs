@@ -164,7 +164,7 @@ impl Explain for NetworkError {
                 "See whose it is with `ip -d link show {interface}`, then remove or rename it, and start the guest again."
             ),
             (Self::OtherDaemon { interface, guest, .. }, _) => format!(
-                "Destroy '{guest}' with that daemon, or remove the interface with `ip link delete {interface}` if that daemon is gone; then start this guest again."
+                "Give the two daemons slots of their own (`network.slots`) and destroy '{guest}' with that daemon, or remove the interface with `ip link delete {interface}` if that daemon is gone; then start this guest again."
             ),
             (Self::NoAddress { .. }, _) => {
                 "Give `network.subnet` back the value that it had when the guest was created, or destroy the guest.".to_owned()

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::UserIds;
 
+/// There when systemd is PID 1 (`sd_booted(3)`).
+pub(super) const BOOTED: &str = "/run/systemd/system";
+
 /// Who keeps the guests' processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,6 +22,18 @@ pub enum Supervisor {
     Systemd,
     /// A small process of ours for each guest.
     Direct,
+}
+
+impl Supervisor {
+    /// Whether systemd keeps the guests.
+    #[must_use]
+    pub fn is_systemd(self) -> bool {
+        match self {
+            Self::Auto => Path::new(BOOTED).is_dir(),
+            Self::Systemd => true,
+            Self::Direct => false,
+        }
+    }
 }
 
 /// How guests are run, as far as the host decides it.

@@ -34,7 +34,6 @@ mod systemd;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::sync::Arc;
 
 pub use config::{Supervisor, UnitConfig};
@@ -49,9 +48,6 @@ use systemd::Systemd;
 use crate::facilities::Units;
 use crate::{FileErrorExt, HostError};
 
-/// There when systemd is PID 1 (`sd_booted(3)`).
-const BOOTED: &str = "/run/systemd/system";
-
 /// Finds the guests that run already, and takes care of them and of new ones.
 ///
 /// # Errors
@@ -60,12 +56,7 @@ pub async fn open(config: UnitConfig, supervisor: Supervisor) -> Result<Arc<dyn 
     signals::hand_down_defaults()
         .on("reset the signals of", "programs in guests")
         .map_err(UnitError::from)?;
-    let has_systemd = match supervisor {
-        Supervisor::Auto => Path::new(BOOTED).is_dir(),
-        Supervisor::Systemd => true,
-        Supervisor::Direct => false,
-    };
-    Ok(if has_systemd {
+    Ok(if supervisor.is_systemd() {
         let keeper = Systemd::connect(&config).await?;
         Arc::new(SupervisedUnits::open(config, keeper).await?)
     } else {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use innkeeper_host::features::UserIdsChoice;
 use innkeeper_host::firewall::HostPort;
 use innkeeper_host::unit::Supervisor;
-use innkeeper_model::{Cpus, Installable, MemorySize, SlotRange};
+use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where sockets and other things are that a reboot may take.
     pub runtime_dir: PathBuf,
+    /// Where the daemons of this host record what each of them has for itself; the same for all of them.
+    pub daemons_dir: PathBuf,
     /// The API socket.
     pub api: Api,
     /// Addresses and the firewall.
@@ -78,6 +80,8 @@ pub struct Api {
 pub struct Network {
     /// The guests' subnet.
     pub subnet: SlotRange,
+    /// Which slots of the subnet are given out. Daemons of one host must not share any.
+    pub slots: SlotBounds,
     /// The guests' name servers; empty means those of the host that guests can reach.
     pub nameservers: Vec<IpAddr>,
     /// The name of our nftables table, in the family `inet`.
@@ -142,6 +146,8 @@ pub struct SupervisorSettings {
     pub cgroup: String,
     /// What machine names begin with.
     pub machine_prefix: String,
+    /// What the names of guests' units begin with (systemd).
+    pub unit_prefix: String,
 }
 
 /// Where file trees are.
@@ -219,6 +225,7 @@ impl Default for Config {
         Self {
             state_dir: "/var/lib/innkeeper".into(),
             runtime_dir: "/run/innkeeper".into(),
+            daemons_dir: "/var/lib/innkeeper-daemons".into(),
             api: Api::default(),
             network: Network::default(),
             nix: Nix::default(),
@@ -254,6 +261,7 @@ impl Default for Network {
     fn default() -> Self {
         Self {
             subnet: SlotRange::default(),
+            slots: SlotBounds::default(),
             nameservers: Vec::new(),
             table: "innkeeper".to_owned(),
             refuse: Vec::new(),
@@ -298,6 +306,7 @@ impl Default for SupervisorSettings {
             nspawn: "systemd-nspawn".into(),
             cgroup: "innkeeper".to_owned(),
             machine_prefix: String::new(),
+            unit_prefix: "innkeeper-guest-".to_owned(),
         }
     }
 }
@@ -355,6 +364,14 @@ impl Default for Legacy {
     }
 }
 
+impl Network {
+    /// The slots that guests get, and their addresses.
+    #[must_use]
+    pub fn range(&self) -> SlotRange {
+        self.subnet.within(self.slots)
+    }
+}
+
 impl Config {
     /// The API socket's path.
     #[must_use]
@@ -405,6 +422,7 @@ impl Config {
         for (setting, path) in [
             ("state_dir", self.state_dir.as_path()),
             ("runtime_dir", self.runtime_dir.as_path()),
+            ("daemons_dir", self.daemons_dir.as_path()),
             ("api.socket", &self.socket()),
             ("nix.gcroots_dir", &self.nix.gcroots_dir),
         ] {
@@ -437,6 +455,19 @@ impl Config {
             return refuse(
                 "supervisor.cgroup",
                 "only a-z, 0-9 and '-' are allowed, and at least one of them",
+            );
+        }
+        let prefix = &self.supervisor.unit_prefix;
+        if !plain(prefix) || !prefix.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return refuse(
+                "supervisor.unit_prefix",
+                "only letters, digits and '-' are allowed, and no '-' in front",
+            );
+        }
+        if self.network.range().slots().next().is_none() {
+            return refuse(
+                "network.slots",
+                "network.subnet has none of these slots: slot N has the addresses 2N and 2N+1 of it",
             );
         }
         if !plain(&self.supervisor.machine_prefix) {

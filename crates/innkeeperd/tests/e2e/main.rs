@@ -20,3 +20,4 @@ mod service;
 mod snapshots;
 mod support;
 mod survival;
+mod two_daemons;

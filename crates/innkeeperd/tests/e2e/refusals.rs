@@ -462,7 +462,7 @@ fn small_disk(path: &Path, size: &str) {
 }
 
 /// Runs a daemon that must not start, and returns its exit code and what it said.
-fn refuses_to_start(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (i32, String) {
+pub(crate) fn refuses_to_start(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
         .arg("--config")
         .arg(sandbox.config())
@@ -484,6 +484,9 @@ fn a_second_daemon_on_the_same_state_is_refused() {
         said.contains("state_locked") && said.contains(&daemon.pid().to_string()),
         "{said}"
     );
+    let state = format!("state_dir = \"{}\"", sandbox.state().display());
+    let shared = [&state, "network.table = \"innkeeper\"", "network.slots = "];
+    assert!(shared.iter().all(|one| said.contains(one)), "{said}");
     assert_eq!(
         sandbox.client().call("GET", "/v1/status", "").status,
         200,

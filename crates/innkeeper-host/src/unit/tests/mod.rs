@@ -244,7 +244,7 @@ impl Host {
 
 /// Whether guests are units of systemd here.
 fn has_systemd() -> bool {
-    Path::new(super::BOOTED).is_dir()
+    Path::new(super::config::BOOTED).is_dir()
 }
 
 impl Drop for Host {

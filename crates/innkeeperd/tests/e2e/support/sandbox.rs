@@ -22,6 +22,8 @@ use super::traces::Traces;
 /// A place of its own for one test. What the test's thread starts, starts in there.
 pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
+    /// Where daemons tell each other what they use.
+    daemons: PathBuf,
     /// Unique on the machine: names the cgroup and begins every machine name.
     pub(crate) id: String,
     extra_config: String,
@@ -29,7 +31,6 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("needs root");
         // What is mounted in here stays in here.
         mount(
@@ -41,17 +42,21 @@ impl Sandbox {
         )
         .expect("private");
         run("ip", &["link", "set", "lo", "up"]);
-        let id = format!(
-            "t{}x{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let dir = temporary();
         Self {
-            dir: tempfile::Builder::new()
-                .prefix("innkeeper-")
-                .tempdir()
-                .expect("tempdir"),
-            id,
+            daemons: dir.path().join("daemons"),
+            dir,
+            id: unique_id(),
+            extra_config: String::new(),
+        }
+    }
+
+    /// A second one in the same network, as on one host: its daemon knows of the first one's.
+    pub(crate) fn beside(first: &Self) -> Self {
+        Self {
+            dir: temporary(),
+            daemons: first.daemons.clone(),
+            id: unique_id(),
             extra_config: String::new(),
         }
     }
@@ -81,12 +86,13 @@ impl Sandbox {
 
     pub(crate) fn config(&self) -> PathBuf {
         let mut text = format!(
-            "state_dir = '{root}/state'\nruntime_dir = '{root}/run'\n\
+            "state_dir = '{root}/state'\nruntime_dir = '{root}/run'\ndaemons_dir = '{daemons}'\n\
              [supervisor]\nkind = 'direct'\ncgroup = '{id}'\nmachine_prefix = '{id}-'\n\
              [credentials]\ndirectory = '{root}/credentials'\n\
              [legacy]\ndirectories = ['{root}/legacy']\n\
              [nix]\ngcroots_dir = '{root}/gcroots'\n",
             root = self.path().display(),
+            daemons = self.daemons.display(),
             id = self.id,
         );
         let options: Vec<_> = nix_options()
@@ -197,6 +203,17 @@ impl Sandbox {
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
         run(program, arguments)
     }
+}
+
+fn temporary() -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("innkeeper-").tempdir().expect("tempdir")
+}
+
+fn unique_id() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("t{}x{count}", std::process::id())
 }
 
 impl Drop for Sandbox {

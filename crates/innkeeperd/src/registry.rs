@@ -1,0 +1,396 @@
+//! The daemons of this host, and what each of them has for itself.
+//!
+//! `<daemons_dir>/<identity>.json` says what a daemon claims. It is written before the daemon touches anything of the
+//! host, and stays while the daemon does not run: its guests run on, and what it made is there. It is void when the
+//! daemon's database is gone. A daemon that runs holds a lock on its file, so that a copy of its state directory, which
+//! has the same identity, does not run beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use innkeeper_host::{FileError, FileErrorExt};
+use innkeeper_model::DaemonId;
+use serde::{Deserialize, Serialize};
+
+use crate::claims::{self, Claim, Conflict};
+use crate::lock;
+
+/// A daemon's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// Who it is.
+    pub(crate) daemon: DaemonId,
+    /// Where its database is.
+    pub(crate) state_dir: PathBuf,
+    /// What it has for itself.
+    pub(crate) claims: Vec<Claim>,
+}
+
+/// The daemon's place among the others. It ends with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Registration(#[expect(dead_code, reason = "held, never read")] File);
+
+/// Why a daemon may not run beside the others of the host.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Another daemon has what this one is configured to use.
+    #[error(
+        "another daemon of this host, with its state in {others}, has what this one is configured to use: {shared}"
+    )]
+    Shared {
+        /// The state directories of the other daemons.
+        others: String,
+        /// The settings, with both values where they differ.
+        shared: String,
+        /// What to write instead.
+        remedy: String,
+    },
+    /// The state directory is a copy.
+    #[error("{} is a copy of {}: both are the same daemon ({daemon})", copy.display(), origin.display())]
+    Copied {
+        /// This daemon's state directory.
+        copy: PathBuf,
+        /// The other one.
+        origin: PathBuf,
+        /// The identity that both have.
+        daemon: DaemonId,
+    },
+    /// A file of the registry is not one that was written by a daemon.
+    #[error("cannot read what another daemon of this host uses from {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl RegistryError {
+    pub(crate) fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Shared { remedy, others, .. } => Some(format!(
+                "{remedy} If the other daemon is no longer used, destroy its guests with it, and then remove {others}."
+            )),
+            Self::Copied { copy, origin, .. } => Some(format!(
+                "Keep one of them: remove {} if the directory was moved, or else remove {}; a second daemon begins with an empty state_dir.",
+                origin.display(),
+                copy.display()
+            )),
+            Self::Unreadable { path, .. } => Some(format!(
+                "Remove {}, and start the daemon that it belongs to first: it is written again.",
+                path.display()
+            )),
+            Self::File(error) => error.remedy(),
+        }
+    }
+}
+
+/// Takes the daemon's place, unless another daemon has something of what it claims.
+pub(crate) fn join(dir: &Path, entry: &Entry) -> Result<Registration, RegistryError> {
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private.create(dir).on("create", dir)?;
+    let _alone = lock_directory(dir)?;
+    let mut others = Vec::new();
+    for (path, found) in entries(dir)? {
+        if found.daemon == entry.daemon {
+            require_original(&path, &found, entry)?;
+        } else if is_void(&found) || same_directory(&found.state_dir, &entry.state_dir) {
+            fs::remove_file(&path).on("remove", &path)?;
+        } else {
+            others.push(found);
+        }
+    }
+    refuse_shared(&others, &entry.claims)?;
+    let path = dir.join(format!("{}.json", entry.daemon));
+    write(&path, entry)?;
+    let file = File::open(&path).on("open", &path)?;
+    match lock::exclusive(&file) {
+        // Somebody opened it by hand; the identity is ours all the same.
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => Ok(Registration(file)),
+        Err(error) => Err(error).on("lock", &path).map_err(Into::into),
+    }
+}
+
+/// What claims share with those of all daemons of the host, and what to write instead: for the refusal of a second daemon
+/// in one state directory. Nothing when that cannot be read.
+pub(crate) fn shared(dir: &Path, claims: &[Claim]) -> Option<(String, String)> {
+    let others: Vec<_> = entries(dir)
+        .ok()?
+        .into_iter()
+        .map(|(_, entry)| entry)
+        .collect();
+    let conflicts = conflicts(&others, claims);
+    (!conflicts.is_empty()).then(|| {
+        (
+            listed(&conflicts),
+            claims::remedy(&conflicts, &all(&others)),
+        )
+    })
+}
+
+fn listed(conflicts: &[Conflict]) -> String {
+    let mut listed: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
+    listed.dedup();
+    listed.join(", ")
+}
+
+fn refuse_shared(others: &[Entry], claims: &[Claim]) -> Result<(), RegistryError> {
+    let conflicts = conflicts(others, claims);
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    let with: Vec<_> = others
+        .iter()
+        .filter(|other| {
+            conflicts
+                .iter()
+                .any(|one| other.claims.contains(&one.theirs))
+        })
+        .map(|other| other.state_dir.display().to_string())
+        .collect();
+    Err(RegistryError::Shared {
+        others: with.join(" and "),
+        shared: listed(&conflicts),
+        remedy: claims::remedy(&conflicts, &all(others)),
+    })
+}
+
+fn all(others: &[Entry]) -> Vec<Claim> {
+    others
+        .iter()
+        .flat_map(|other| other.claims.clone())
+        .collect()
+}
+
+fn conflicts(others: &[Entry], claims: &[Claim]) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    for ours in claims {
+        let theirs = others.iter().flat_map(|other| &other.claims);
+        conflicts.extend(
+            theirs
+                .filter(|theirs| ours.excludes(theirs))
+                .map(|theirs| Conflict {
+                    ours: ours.clone(),
+                    theirs: theirs.clone(),
+                }),
+        );
+    }
+    conflicts
+}
+
+/// Refuses a copy of a state directory, whether or not the original's daemon runs.
+fn require_original(path: &Path, found: &Entry, entry: &Entry) -> Result<(), RegistryError> {
+    let file = File::open(path).on("open", path)?;
+    // Its own state directory is locked by us, so nobody else can run there.
+    let runs = matches!(lock::exclusive(&file), Err(rustix::io::Errno::WOULDBLOCK));
+    let is_elsewhere = !same_directory(&found.state_dir, &entry.state_dir);
+    if is_elsewhere && (runs || !is_void(found)) {
+        return Err(RegistryError::Copied {
+            copy: entry.state_dir.clone(),
+            origin: found.state_dir.clone(),
+            daemon: entry.daemon.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether the daemon's database is gone, and the daemon with it.
+fn is_void(entry: &Entry) -> bool {
+    let database = entry.state_dir.join("innkeeper.db");
+    // Whatever else keeps it from being looked at, it may be there.
+    matches!(fs::symlink_metadata(database), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn same_directory(one: &Path, two: &Path) -> bool {
+    let id = |path: &Path| {
+        fs::metadata(path)
+            .map(|found| (found.dev(), found.ino()))
+            .ok()
+    };
+    one == two || id(one).is_some_and(|one| Some(one) == id(two))
+}
+
+fn lock_directory(dir: &Path) -> Result<File, RegistryError> {
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).on("open", &path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).on("lock", &path)?;
+    Ok(file)
+}
+
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, Entry)>, RegistryError> {
+    let mut entries = Vec::new();
+    let listed = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(entries),
+        listed => listed.on("list", dir)?,
+    };
+    for found in listed {
+        let path = found.on("list", dir)?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            text => text.on("read", &path)?,
+        };
+        let entry = serde_json::from_slice(&text).map_err(|source| RegistryError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        entries.push((path, entry));
+    }
+    entries.sort_by(|(one, _), (two, _)| one.cmp(two));
+    Ok(entries)
+}
+
+/// Writes a daemon's file in one step. Writes nothing when it is there already, so that a full disk keeps nobody from
+/// starting.
+fn write(path: &Path, entry: &Entry) -> Result<(), RegistryError> {
+    let text = serde_json::to_vec_pretty(entry).map_err(|source| RegistryError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    if fs::read(path).is_ok_and(|now| now == text) {
+        return Ok(());
+    }
+    let aside = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&aside).on("create", &aside)?;
+    file.write_all(&text)
+        .and_then(|()| file.sync_all())
+        .on("write", &aside)?;
+    fs::rename(&aside, path).on("create", path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("directory"))
+        }
+
+        /// A daemon that was started once, with its state in a directory of this name.
+        fn daemon(&self, digit: char, name: &str, table: &str) -> Entry {
+            let state_dir = self.0.path().join(name);
+            fs::create_dir_all(&state_dir).expect("directory");
+            fs::write(state_dir.join("innkeeper.db"), "").expect("database");
+            let claim = |setting: &str, value: String| Claim {
+                setting: setting.to_owned(),
+                value,
+            };
+            Entry {
+                daemon: DaemonId::parse(&digit.to_string().repeat(32)).expect("identity"),
+                claims: vec![
+                    claim("state_dir", state_dir.display().to_string()),
+                    claim("network.table", table.to_owned()),
+                ],
+                state_dir,
+            }
+        }
+
+        fn join(&self, entry: &Entry) -> Result<Registration, RegistryError> {
+            join(&self.0.path().join("daemons"), entry)
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_runs_or_is_stopped_keeps_what_it_has() {
+        let host = Host::new();
+        let (first, second) = (
+            host.daemon('a', "one", "innkeeper"),
+            host.daemon('b', "two", "innkeeper"),
+        );
+        let running = host.join(&first).expect("alone");
+        let refusals = [host.join(&second), {
+            drop(running);
+            host.join(&second)
+        }];
+        for refused in refusals {
+            let error = refused.expect_err("shared");
+            let text = error.to_string();
+            assert!(text.contains("network.table = \"innkeeper\""), "{text}");
+            assert!(!text.contains("state_dir ="), "{text}");
+            let remedy = error.remedy().expect("one");
+            assert!(
+                remedy.contains("network.table = \"innkeeper_2\""),
+                "{remedy}"
+            );
+        }
+        let third = host.daemon('b', "two", "innkeeper_2");
+        let _beside = host.join(&third).expect("nothing is shared");
+        host.join(&first).expect("as before");
+    }
+
+    #[test]
+    fn what_a_removed_daemon_had_is_free() {
+        let host = Host::new();
+        let first = host.daemon('a', "one", "innkeeper");
+        drop(host.join(&first).expect("alone"));
+        fs::remove_dir_all(&first.state_dir).expect("removed");
+        host.join(&host.daemon('b', "two", "innkeeper"))
+            .expect("the other is gone");
+        assert!(
+            !host
+                .0
+                .path()
+                .join("daemons")
+                .join(format!("{}.json", first.daemon))
+                .exists()
+        );
+    }
+
+    #[test]
+    fn a_state_directory_that_was_begun_anew_is_not_refused_for_its_predecessor() {
+        let host = Host::new();
+        drop(
+            host.join(&host.daemon('a', "one", "innkeeper"))
+                .expect("alone"),
+        );
+        host.join(&host.daemon('b', "one", "innkeeper"))
+            .expect("in its place");
+    }
+
+    #[test]
+    fn a_copied_state_directory_is_refused_and_a_moved_one_is_not() {
+        let host = Host::new();
+        let original = host.daemon('a', "one", "innkeeper");
+        let copy = host.daemon('a', "two", "innkeeper_2");
+        let running = host.join(&original).expect("alone");
+        let refused = host.join(&copy).expect_err("copied");
+        assert!(matches!(refused, RegistryError::Copied { .. }), "{refused}");
+        drop(running);
+        host.join(&copy).expect_err("the original is only stopped");
+        fs::remove_dir_all(&original.state_dir).expect("removed");
+        host.join(&copy).expect("it was moved");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_refuses() {
+        let host = Host::new();
+        drop(
+            host.join(&host.daemon('a', "one", "innkeeper"))
+                .expect("alone"),
+        );
+        let file = host.0.path().join("daemons/odd.json");
+        fs::write(&file, "{").expect("written");
+        let error = host
+            .join(&host.daemon('b', "two", "other"))
+            .expect_err("unreadable");
+        assert!(matches!(error, RegistryError::Unreadable { .. }), "{error}");
+        assert!(error.remedy().expect("one").contains("odd.json"));
+    }
+}

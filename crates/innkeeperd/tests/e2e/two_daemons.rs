@@ -1,0 +1,162 @@
+//! Two daemons on one host do not touch each other's objects, and none starts with what another one has.
+
+use std::collections::BTreeMap;
+
+use innkeeper_model::GuestState;
+use innkeeper_model::api::GcReport;
+
+use crate::refusals::refuses_to_start;
+use crate::support::{Fixture, Sandbox, closure, wait_until};
+
+/// The settings that a second daemon needs besides the directories, cgroup and machine names that each sandbox has.
+const SECOND: &str =
+    "[network]\nsubnet = '10.101.0.0/16'\nslots = '1001-2000'\ntable = 'innkeeper_2'";
+
+fn first() -> Sandbox {
+    let mut first = Sandbox::new();
+    first.configure("[network]\nslots = '1-1000'");
+    first
+}
+
+fn second_of(first: &Sandbox) -> Sandbox {
+    let mut second = Sandbox::beside(first);
+    second.configure(SECOND);
+    second
+}
+
+/// The kernel gives a table another number whenever it is written.
+fn tables(sandbox: &Sandbox) -> String {
+    sandbox.run("nft", &["--json", "list", "tables"])
+}
+
+#[test]
+fn gc_and_destroy_of_one_daemon_leave_the_guests_of_the_other() {
+    let closure = closure(Fixture::Agent);
+    let first = first();
+    let second = second_of(&first);
+    let (_one, _two) = (first.start(), second.start());
+    let daemons = [first.client(), second.client()];
+    for daemon in &daemons {
+        daemon.create("web", &closure);
+    }
+    let (before, rules) = (first.traces(), tables(&first));
+    for daemon in &daemons {
+        let report: GcReport = daemon.call("POST", "/v1/gc", r#"{"unmarked":true}"#).read();
+        assert!(report.orphans.iter().all(|one| !one.removed), "{report:?}");
+        let others = report.orphans.iter().filter(|one| !one.ownership.is_ours());
+        assert!(
+            others.count() > 0,
+            "the other's interface is shown: {report:?}"
+        );
+    }
+    before.assert_same(&first.traces(), "after gc");
+    daemons[0].destroy("web");
+    let state = daemons[1].guest("web").state;
+    assert_eq!(state, GuestState::Running);
+    assert_eq!(tables(&first), rules, "a daemon wrote its rules again");
+}
+
+/// What `setting = "value"` the text has, as variables of the environment.
+fn settings(text: &str) -> BTreeMap<String, String> {
+    let words: Vec<&str> = text.split('"').collect();
+    let pairs = words.windows(2).step_by(2).filter_map(|pair| {
+        let name = pair[0]
+            .strip_suffix(" = ")?
+            .rsplit([' ', ':', ';'])
+            .next()?;
+        let variable = format!("INNKEEPER_{}", name.to_uppercase().replace('.', "_"));
+        Some((variable, pair[1].to_owned()))
+    });
+    pairs.collect()
+}
+
+#[test]
+fn a_second_daemon_is_told_of_every_setting_that_must_differ_and_runs_with_what_it_is_told() {
+    let first = first();
+    let second = Sandbox::beside(&first);
+    let root = first.path().display().to_string();
+    let prefix = format!("{}-", first.id);
+    let (run, roots) = (format!("{root}/run"), format!("{root}/gcroots"));
+    let shared = [
+        ("INNKEEPER_RUNTIME_DIR", run.as_str()),
+        ("INNKEEPER_NIX_GCROOTS_DIR", &roots),
+        ("INNKEEPER_SUPERVISOR_CGROUP", &first.id),
+        ("INNKEEPER_SUPERVISOR_MACHINE_PREFIX", &prefix),
+        ("INNKEEPER_NETWORK_SUBNET", "10.100.0.0/20"),
+        ("INNKEEPER_NETWORK_SLOTS", "1-50"),
+    ];
+    let mut daemon = Some(first.start());
+    let before = first.traces();
+    let mut told = BTreeMap::new();
+    // What a daemon has stays its own while it does not run.
+    for runs in [true, false] {
+        let (code, said) = refuses_to_start(&second, &shared);
+        assert_eq!(code, 4, "{said}");
+        let (problem, hint) = said.split_once("Hint: ").expect("a remedy");
+        assert!(problem.contains("daemon_conflict"), "{said}");
+        let state = first.state().display().to_string();
+        assert!(problem.contains(&state), "{said}");
+        let names = |text| settings(text).into_keys().collect::<Vec<_>>();
+        let expected = [
+            "INNKEEPER_NETWORK_SLOTS",
+            "INNKEEPER_NETWORK_SUBNET",
+            "INNKEEPER_NETWORK_TABLE",
+            "INNKEEPER_NIX_GCROOTS_DIR",
+            "INNKEEPER_RUNTIME_DIR",
+            "INNKEEPER_SUPERVISOR_CGROUP",
+            "INNKEEPER_SUPERVISOR_MACHINE_PREFIX",
+        ];
+        assert_eq!(names(problem), expected, "{said}");
+        assert_eq!(names(hint), expected, "{said}");
+        told = settings(hint);
+        if runs {
+            before.assert_same(&first.traces(), "after the refusal");
+            daemon.take().expect("runs").stop();
+        }
+    }
+    let told: Vec<_> = told
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let _first = first.start();
+    let _second = second.spawn(&told);
+    wait_until("the second daemon runs", || {
+        second.log().contains("ready") || second.log().contains("[ERROR]")
+    });
+    assert!(!second.log().contains("[ERROR]"), "{}", second.log());
+}
+
+#[test]
+fn a_copy_of_a_state_directory_is_refused_also_while_the_original_is_stopped() {
+    let first = first();
+    let second = second_of(&first);
+    let daemon = first.start();
+    daemon.stop();
+    let (from, to) = (first.state(), second.state());
+    first.run(
+        "cp",
+        &["-a", &from.display().to_string(), &to.display().to_string()],
+    );
+    // The subnet is the guests' and moves with them; here are none.
+    let (code, said) = refuses_to_start(&second, &[]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("is a copy of"), "{said}");
+    std::fs::remove_dir_all(from).expect("removed");
+    let _moved = second.start();
+}
+
+#[test]
+fn slots_that_guests_have_cannot_be_left_to_others() {
+    let first = first();
+    let daemon = first.start();
+    first.client().create("web", &closure(Fixture::Agent));
+    daemon.stop();
+    let (code, said) = refuses_to_start(&first, &[("INNKEEPER_NETWORK_SLOTS", "2-1000")]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("invalid_config") && said.contains("outside of it: 1"),
+        "{said}"
+    );
+    let _again = first.start();
+    first.client().destroy("web");
+}
