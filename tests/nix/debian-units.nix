@@ -6,6 +6,7 @@ let
   lib = {
     mkIf = condition: content: if condition then content else { };
     mkDefault = content: content;
+    mkOverride = _priority: content: content;
     genAttrs =
       names: f:
       builtins.listToAttrs (
@@ -108,11 +109,14 @@ in
   # The lines of the files beside them.
   files = {
     "modules-load.conf" = manager.boot.kernelModules;
-    "sysctl.conf" = map (name: "${name} = 1") (
-      builtins.filter (name: manager.boot.kernel.sysctl.${name}) (
-        builtins.attrNames manager.boot.kernel.sysctl
-      )
-    );
+    "sysctl.conf" = map (
+      name:
+      let
+        value = manager.boot.kernel.sysctl.${name};
+      in
+      # On Debian, a kernel that lacks a limit is no failure; NixOS sets each by itself.
+      if builtins.isBool value then "${name} = ${if value then "1" else "0"}" else "-${name} = ${toString value}"
+    ) (builtins.attrNames manager.boot.kernel.sysctl);
     "tmpfiles.conf" = map (
       path:
       let

@@ -93,7 +93,7 @@ class NativeMachine(Machine):
             mount -t cgroup2 none /sys/fs/cgroup
             exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --machine={self.name} \
               --directory={place}/merged --private-network --resolv-conf=off --timezone=off --link-journal=no \
-              --capability=all --system-call-filter='@raw-io @module keyctl bpf perf_event_open' \
+              --capability=all --system-call-filter='@raw-io @module keyctl add_key bpf perf_event_open' \
               {binds} --console=read-only --notify-ready=yes --boot
         """
 

@@ -218,6 +218,7 @@ fn firewall(
             .collect(),
         allowed_host_ports: config.network.host_ports.clone(),
         extra_private: config.network.refuse.clone(),
+        connections_per_guest: config.network.connections_per_guest,
     };
     Ok(NftFirewall::new(firewall, builds))
 }

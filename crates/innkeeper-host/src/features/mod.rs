@@ -1,6 +1,7 @@
 //! What this kernel and this host can do, asked once at the start.
 
 mod cgroup;
+mod limits;
 pub(crate) mod mounts;
 mod probe;
 
@@ -109,7 +110,7 @@ impl Lack {
         match self {
             Self::Kernel => "Use a kernel with CONFIG_USER_NS.".to_owned(),
             Self::Forbidden => {
-                "Allow them: `sysctl user.max_user_namespaces=65536`, and in sysctl.d to keep it."
+                "Allow them: `sysctl user.max_user_namespaces=2147483647`, and in sysctl.d to keep it."
                     .to_owned()
             }
             Self::Ids => {
@@ -191,6 +192,7 @@ impl Features {
     /// What `doctor` says about the host; tries in a throwaway namespace what can be tried.
     pub async fn check(&self) -> Vec<Check> {
         let mut checks = vec![self.check_user_ids(), self.check_cgroup()];
+        checks.extend(limits::check(Path::new("/")));
         match probe::attempt().await {
             Ok(attempts) => {
                 checks.push(tried("veth", "a veth pair can be made", &attempts.veth));

@@ -6,6 +6,8 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::ruleset::COUNTS;
+
 /// A table's contents in short: two tables with the same fingerprint filter alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
@@ -15,9 +17,21 @@ pub(super) struct Fingerprint([u8; 32]);
 pub(super) fn fingerprint(answer: &[u8]) -> Option<Fingerprint> {
     let mut objects = objects(answer)?;
     objects.retain(|object| object.get("metainfo").is_none());
+    objects.iter_mut().for_each(forget_counts);
     objects.iter_mut().for_each(normalise);
     let text = serde_json::to_vec(&objects).ok()?;
     Some(Fingerprint(Sha256::digest(text).into()))
+}
+
+/// Removes the elements of sets that the kernel fills.
+fn forget_counts(object: &mut Value) {
+    let Some(Value::Object(set)) = object.get_mut("set") else {
+        return;
+    };
+    let is_count = |name: &Value| name.as_str().is_some_and(|name| COUNTS.contains(&name));
+    if set.get("name").is_some_and(is_count) {
+        set.remove("elem");
+    }
 }
 
 /// Removes what changes by itself: the kernel's numbers for objects, and counts.

@@ -117,6 +117,8 @@ pub struct FirewallConfig {
     pub allowed_host_ports: Vec<HostPort>,
     /// Networks that guests may not reach, besides the ones that are private everywhere.
     pub extra_private: Vec<Ipv4Net>,
+    /// The connections that a guest may have open at a time, to the world and to its gateway together.
+    pub connections_per_guest: u32,
 }
 
 /// The driver of [`Firewall`]: an nftables table, written by `nft`.
@@ -180,10 +182,16 @@ impl NftFirewall {
 
 #[async_trait]
 impl Firewall for NftFirewall {
+    /// Rules that are in force are left alone: with the table, the kernel would forget how many connections each
+    /// guest has.
     async fn ensure(&self) -> Result<(), HostError> {
         // Guests do not depend on it, and builds of previews require it themselves.
         if let Err(error) = self.builds.keep().await {
             warn!("previews are not built meanwhile: {}", chain(&error));
+        }
+        if matches!(self.table.difference().await, Ok(None)) {
+            forward().map_err(FirewallError::Forwarding)?;
+            return Ok(());
         }
         Ok(self.write().await?)
     }
@@ -236,6 +244,7 @@ pub(crate) async fn probe() -> Result<(), FirewallError> {
         log_refusals: true,
         allowed_host_ports: Vec::new(),
         extra_private: Vec::new(),
+        connections_per_guest: 1,
     };
     nft(
         "write rules of the firewall's kind",

@@ -18,6 +18,9 @@ const REFUSED: [&str; 8] = [
     "240.0.0.0/4",
 ];
 
+/// The sets in which the kernel counts guests' connections. Their elements come and go by themselves.
+pub(super) const COUNTS: [&str; 2] = ["open_connections", "new_connections"];
+
 /// The rules. They name no guest: which packets are a guest's follows from the group that its interface
 /// is in, so rules and guests change independently of each other.
 ///
@@ -33,6 +36,10 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let open_udp = open_ports(config, Protocol::Udp);
     let open_tcp = open_ports(config, Protocol::Tcp);
     let name_servers = name_servers(config);
+    let [open, new] = COUNTS;
+    let most = config.connections_per_guest;
+    // A connection that is closed no longer counts as open and is tracked for up to two minutes more.
+    let each_second = (most / 10).max(1);
     let log = if config.log_refusals {
         // The interface's name in the log's line tells the guest.
         "\n\t\tlimit rate 10/second burst 20 packets log prefix \"innkeeper refused \""
@@ -64,6 +71,7 @@ table inet {table} {{
 	chain guest_to_host {{
 		ct state vmap {{ established : accept, related : accept, invalid : drop }}
 		fib daddr . iif type != local goto refuse
+		jump count_connections
 		icmp type echo-request accept{open_udp}{open_tcp}
 		goto refuse
 	}}
@@ -79,10 +87,30 @@ table inet {table} {{
 
 	chain guest_to_world {{
 		ct state vmap {{ established : accept, related : accept, invalid : drop }}
-		oifgroup {group} goto refuse{name_servers}
+		oifgroup {group} goto refuse
+		jump count_connections{name_servers}
 		ip daddr {refused} goto refuse
 		tcp dport 25 goto refuse
 		accept
+	}}
+
+	# All share the kernel's table of connections (net.netfilter.nf_conntrack_max), so none may fill it: neither with
+	# open connections, nor with those that were closed a moment ago. An address is one guest's: see antispoofing.
+	set {open} {{
+		type ipv4_addr
+		size 65535
+		flags dynamic
+	}}
+
+	set {new} {{
+		type ipv4_addr
+		size 65535
+		flags dynamic
+	}}
+
+	chain count_connections {{
+		add @{open} {{ ip saddr ct count over {most} }} goto refuse
+		add @{new} {{ ip saddr limit rate over {each_second}/second burst {most} packets }} goto refuse
 	}}
 
 	chain world_to_guest {{

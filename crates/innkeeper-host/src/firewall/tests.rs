@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use innkeeper_model::Guest;
+use rustix::net::sockopt::set_socket_linger;
 
 use super::*;
 use crate::facilities::Network;
@@ -29,6 +30,7 @@ fn config() -> FirewallConfig {
             },
         ],
         extra_private: vec!["203.0.113.0/24".parse().expect("net")],
+        connections_per_guest: 20,
     }
 }
 
@@ -221,6 +223,88 @@ async fn each_connection_passes_or_is_refused_as_the_table_says() {
     for row in REFUSED {
         assert_eq!(scene.try_tcp(row), None, "{row:?}");
     }
+}
+
+/// Opens TCP connections until one is refused, and returns how many were accepted.
+fn open_many(target: SocketAddr, most: usize) -> Vec<TcpStream> {
+    let timeout = Duration::from_secs(10);
+    let open = || TcpStream::connect_timeout(&target, timeout).ok();
+    std::iter::from_fn(open).take(most).collect()
+}
+
+/// Closes a connection at once, at both ends.
+fn reset(connection: TcpStream) {
+    set_socket_linger(&connection, Some(Duration::ZERO)).expect("linger");
+    drop(connection);
+}
+
+#[tokio::test]
+async fn a_guest_at_its_limit_of_connections_leaves_the_host_and_others_theirs() {
+    let test = "a_guest_at_its_limit_of_connections_leaves_the_host_and_others_theirs";
+    if !enter_own_namespace(test) {
+        return;
+    }
+    let scene = Scene::build().await;
+    scene.ensure().await;
+    let accept_all = |listener: TcpListener| {
+        std::thread::spawn(move || {
+            let accepted: Vec<_> = listener.incoming().map_while(Result::ok).collect();
+            drop(accepted);
+        })
+    };
+    let world: SocketAddr = "198.51.100.2:80".parse().expect("address");
+    let gateway: SocketAddr = "10.100.0.2:5432".parse().expect("address");
+    for (place, address) in [(World, world), (Host, gateway)] {
+        accept_all(scene.at(place, move || TcpListener::bind(address).expect("listen")));
+    }
+
+    // Both ways count: to the world and to the gateway.
+    let mut open = scene.at(Web, move || open_many(gateway, 5));
+    assert_eq!(open.len(), 5);
+    open.extend(scene.at(Web, move || open_many(world, 1000)));
+    assert_eq!(open.len(), 20);
+    // The round of the daemon does not begin a new count, and its rules are as they were.
+    scene.ensure().await;
+    assert_eq!(scene.firewall.table.difference().await.expect("nft"), None);
+    assert_eq!(scene.at(Web, move || open_many(world, 1000)).len(), 0);
+    // Connections that are open go on, those of the neighbour and of the host too.
+    open[0].write_all(b"still here").expect("write");
+    assert_eq!(scene.at(Shop, move || open_many(world, 20)).len(), 20);
+    assert_eq!(scene.at(Host, move || open_many(world, 1000)).len(), 1000);
+    // A guest may open as many again as it has closed.
+    for connection in open {
+        reset(connection);
+    }
+    let mut again = Vec::new();
+    for _ in 0..1000 {
+        again.extend(scene.at(Web, move || open_many(world, 1)));
+        if !again.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(again.len(), 1);
+}
+
+#[tokio::test]
+async fn a_guest_that_opens_and_closes_at_once_is_held_back() {
+    if !enter_own_namespace("a_guest_that_opens_and_closes_at_once_is_held_back") {
+        return;
+    }
+    let scene = Scene::build().await;
+    scene.ensure().await;
+    let world: SocketAddr = "198.51.100.2:80".parse().expect("address");
+    let listener = scene.at(World, move || TcpListener::bind(world).expect("listen"));
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(drop));
+    // Each is reset before the next begins, so that none counts as open.
+    let accepted = scene.at(Web, move || {
+        let open = || {
+            let timeout = Duration::from_secs(10);
+            TcpStream::connect_timeout(&world, timeout).map(reset)
+        };
+        (0..1000).take_while(|_| open().is_ok()).count()
+    });
+    assert!((20..1000).contains(&accepted), "{accepted} connections");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use innkeeper_model::{GuestName, Slot};
 use serde::{Deserialize, Serialize};
 
+use super::bounds;
 use crate::features::UserIds;
 
 /// There when systemd is PID 1 (`sd_booted(3)`).
@@ -66,6 +67,9 @@ pub struct UnitConfig {
     pub keep_capabilities: Vec<String>,
     /// Capabilities that nspawn gives and guests do not have.
     pub drop_capabilities: Vec<String>,
+    /// Limits of a guest's user namespace, each of which counts for each user of the guest: files of `/proc/sys/user`
+    /// and their values.
+    pub user_limits: Vec<(&'static str, u32)>,
     /// Whether set-user-id programs have no effect in guests; breaks `sudo`.
     pub no_new_privileges: bool,
     /// What guests see of the host, read-only, at the same path.
@@ -99,6 +103,7 @@ impl UnitConfig {
             ]
             .map(str::to_owned)
             .to_vec(),
+            user_limits: bounds::USER_LIMITS.to_vec(),
             no_new_privileges: false,
             bind_read_only: vec![innkeeper_model::STORE_DIR.into()],
         }

@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use async_trait::async_trait;
@@ -159,6 +159,10 @@ impl Keeper for Direct {
             return Err(command::start_error(self.shim.as_os_str(), error).into());
         }
         Ok(Some(shim))
+    }
+
+    fn mounts(&self) -> Option<&'static Path> {
+        None
     }
 
     fn confine(&self, _: &GuestName) -> Result<(), UnitError> {

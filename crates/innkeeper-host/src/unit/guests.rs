@@ -12,6 +12,7 @@ use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 
+use super::bounds;
 use super::cgroup;
 use super::config::{RunDir, UnitConfig};
 use super::door::{self, Opened, Waiting};
@@ -19,6 +20,7 @@ use super::error::UnitError;
 use super::leader::{self, Leader};
 use super::shim::Shim;
 use crate::facilities::UnitSeen;
+use crate::features::UserIds;
 use crate::{FileError, FileErrorExt};
 
 /// How many endings a slow listener may be behind.
@@ -144,8 +146,14 @@ impl Guests {
         }
     }
 
-    /// Opens the door. Nothing to do for a guest whose init has taken over.
-    pub(super) async fn release(&self, guest: &GuestName, cgroup: &Path) -> Result<(), UnitError> {
+    /// Bounds what the guest takes of what all guests share, then opens the door. Nothing to do for a guest whose init
+    /// has taken over. `mounts` is that of [`Keeper::mounts`](super::keeper::Keeper::mounts).
+    pub(super) async fn release(
+        &self,
+        guest: &GuestName,
+        cgroup: &Path,
+        mounts: Option<&Path>,
+    ) -> Result<(), UnitError> {
         let not_at_door = || UnitError::NotAtDoor {
             guest: guest.clone(),
         };
@@ -153,6 +161,13 @@ impl Guests {
         let leader = self.leader(cgroup)?.ok_or_else(not_at_door)?;
         if !self.is_at_door(guest, Some(leader)) {
             return Ok(());
+        }
+        if self.config.user_ids != UserIds::Host {
+            let limits = &self.config.user_limits;
+            bounds::limit_users(guest, leader.pid, cgroup, mounts, limits).await?;
+        }
+        if let Err(error) = bounds::limit_terminals(leader.pid) {
+            tracing::warn!(%guest, %error, "the guest's pseudo-terminals are not limited");
         }
         let connection = self
             .waiting

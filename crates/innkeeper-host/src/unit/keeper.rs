@@ -1,7 +1,7 @@
 //! What the two supervisors do differently.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -54,6 +54,9 @@ pub(super) trait Keeper: Send + Sync + 'static {
         nspawn: &[OsString],
         waiting: Option<Child>,
     ) -> Result<Option<Child>, UnitError>;
+
+    /// A mount namespace in which the kernel's settings can be written, where the daemon's own is not one.
+    fn mounts(&self) -> Option<&'static Path>;
 
     /// Limits what the guest can make of cgroups of its own, before anything of it runs.
     fn confine(&self, guest: &GuestName) -> Result<(), UnitError>;

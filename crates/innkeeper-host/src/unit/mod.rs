@@ -12,6 +12,7 @@
 //! says: which processes are in the guest's cgroup (`cgroup`), which of them is the guest's first one
 //! and what program it executes (`leader`).
 
+mod bounds;
 mod cgroup;
 mod checks;
 mod config;

@@ -75,11 +75,9 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
             config.keep_capabilities.join(",")
         ));
     }
-    if !config.drop_capabilities.is_empty() {
-        add(&format!(
-            "--drop-capability={}",
-            config.drop_capabilities.join(",")
-        ));
+    let dropped = dropped_capabilities(config);
+    if !dropped.is_empty() {
+        add(&format!("--drop-capability={}", dropped.join(",")));
     }
     if config.no_new_privileges {
         add("--no-new-privileges=yes");
@@ -97,6 +95,20 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     words.push(format!("{DOOR}/socket").into());
     words.push(boot.closure.init().into());
     words
+}
+
+/// With a user namespace, also the capability to lift the limits of that namespace ([`bounds`](super::bounds)). The
+/// kernel asks for it in the host's namespace where else it would count, so a guest loses nothing by it.
+fn dropped_capabilities(config: &UnitConfig) -> Vec<&str> {
+    let mut dropped: Vec<_> = config
+        .drop_capabilities
+        .iter()
+        .map(String::as_str)
+        .collect();
+    if config.user_ids != UserIds::Host {
+        dropped.push("CAP_SYS_RESOURCE");
+    }
+    dropped
 }
 
 fn user_ids(config: &UnitConfig, slot: Slot) -> Vec<String> {

@@ -509,7 +509,12 @@ impl<K: Keeper> Resource for SupervisedUnits<K> {
 
     async fn check(&self) -> Vec<Check> {
         let config = self.config();
-        let programs = [&*config.nspawn, "nsenter".as_ref(), "setsid".as_ref()];
+        let programs = [
+            &*config.nspawn,
+            "nsenter".as_ref(),
+            "setpriv".as_ref(),
+            "setsid".as_ref(),
+        ];
         let mut found = checks::programs(&programs);
         found.extend(self.keeper.check());
         found
@@ -553,7 +558,8 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
     async fn release(&self, guest: &GuestName) -> Result<(), HostError> {
         let cgroup = self.keeper.groups(guest).guest;
         self.keeper.confine(guest)?;
-        Ok(self.guests.release(guest, &cgroup).await?)
+        let mounts = self.keeper.mounts();
+        Ok(self.guests.release(guest, &cgroup, mounts).await?)
     }
 
     async fn stop(&self, guest: &GuestName) -> Result<(), HostError> {

@@ -6,7 +6,7 @@
 //! when somebody stops it with `systemctl`, or the host shuts down.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -378,6 +378,11 @@ impl Keeper for Systemd {
             }
             result => result.map(|()| None),
         }
+    }
+
+    /// The daemon's unit has `ProtectKernelTunables=yes`.
+    fn mounts(&self) -> Option<&'static Path> {
+        Some(Path::new("/proc/1/ns/mnt"))
     }
 
     fn confine(&self, guest: &GuestName) -> Result<(), UnitError> {

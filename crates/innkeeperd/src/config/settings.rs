@@ -94,6 +94,8 @@ pub struct Network {
     pub allow_dns: bool,
     /// Whether refused packets are logged, at most a few each second.
     pub log_refusals: bool,
+    /// The connections that a guest may have open at a time.
+    pub connections_per_guest: u32,
 }
 
 /// Where closures come from.
@@ -268,6 +270,7 @@ impl Default for Network {
             host_ports: Vec::new(),
             allow_dns: true,
             log_refusals: false,
+            connections_per_guest: 4096,
         }
     }
 }

@@ -1,16 +1,15 @@
 //! Commands run in a guest from outside, without the guest's help.
 //!
-//! The command enters the guest's namespaces and its cgroup with `nsenter`. The namespaces are handed over
-//! as descriptors of ours and not as a process id: by the time nsenter looks, the id could belong to
-//! somebody else, and the command would run on the host.
+//! The command enters the guest's namespaces and its cgroup with `nsenter`. Root of the host enters only namespaces
+//! that are handed over as descriptors of ours and not as a process id: by the time nsenter looks, the id could
+//! belong to somebody else, and the command would run on the host.
 //!
 //! Each command has a cgroup of its own. It ends with its first process, or when its session is dropped;
 //! then every other process in the cgroup is killed. The exception is a detached command, which ends with
 //! its guest.
 //!
 //! Entering a user namespace gives all capabilities in it (user_namespaces(7)), also those that the guest's
-//! own processes were denied; they reach no further than the guest's namespaces. Where guests have no user
-//! namespace, the command gets those of the guest's first process and no others.
+//! own processes were denied. The command keeps those of the guest's first process, and what nsenter needs.
 
 mod namespaces;
 mod output;
@@ -320,15 +319,13 @@ fn words(
     if request.tty {
         words.extend([find_program("setsid".as_ref())?.into(), "--ctty".into()]);
     }
-    if let Some(capabilities) = &namespaces.capabilities {
-        words.push(find_program("setpriv".as_ref())?.into());
-        words.push(format!("--bounding-set={capabilities}").into());
-    }
-    words.push(find_program("nsenter".as_ref())?.into());
-    words.extend(namespaces.words());
-    words.push(format!("--setuid={}", user.uid).into());
-    words.push(format!("--setgid={}", user.gid).into());
-    words.push("--".into());
+    let nsenter = find_program("nsenter".as_ref())?;
+    let setpriv = find_program("setpriv".as_ref())?;
+    let options = [
+        format!("--setuid={}", user.uid),
+        format!("--setgid={}", user.gid),
+    ];
+    words.extend(namespaces.words(&nsenter, &setpriv, &options));
     words.extend(request.command.iter().map(OsString::from));
     Ok(words)
 }

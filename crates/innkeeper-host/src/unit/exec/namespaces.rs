@@ -4,13 +4,20 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::leader;
 
+const USER: &str = "--user";
+
+/// What nsenter needs in a guest's user namespace: CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_PTRACE and
+/// CAP_SYS_ADMIN.
+const TO_ENTER: u64 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 19 | 1 << 21;
+
 /// The namespaces of a guest, as `/proc/<pid>/ns` and nsenter call them.
 const NAMESPACES: [(&str, &str); 7] = [
-    ("user", "--user"),
+    ("user", USER),
     ("mnt", "--mount"),
     ("uts", "--uts"),
     ("ipc", "--ipc"),
@@ -25,8 +32,10 @@ pub(super) struct Namespaces {
     pub(super) root: Arc<File>,
     /// The host's id of the guest's root.
     pub(super) first_id: u32,
-    /// Without a user namespace: the only capabilities that the guest may have, as setpriv(1) wants them.
-    pub(super) capabilities: Option<String>,
+    /// The capabilities that a command may have, as setpriv(1) wants them.
+    pub(super) capabilities: String,
+    /// The process, for whoever is in its user namespace.
+    pid: u32,
 }
 
 impl Namespaces {
@@ -51,30 +60,58 @@ impl Namespaces {
             .and_then(|id| id.parse().ok());
         let first_id =
             first_id.ok_or_else(|| io::Error::other("the guest's user ids are not mapped"))?;
-        let capabilities = if has_users {
-            None
-        } else {
-            Some(only(
-                leader::bounding_set(pid).ok_or(io::ErrorKind::NotFound)?,
-            ))
-        };
+        let own = leader::bounding_set(pid).ok_or(io::ErrorKind::NotFound)?;
+        let capabilities = only(if has_users { own | TO_ENTER } else { own });
         Ok(Self {
             files,
             root,
             first_id,
             capabilities,
+            pid,
         })
     }
 
-    /// nsenter's options. It opens all of these before it enters the first.
-    pub(super) fn words(&self) -> Vec<OsString> {
+    /// The words that enter the namespaces and leave no more than [`Self::capabilities`], up to nsenter's further
+    /// options.
+    ///
+    /// Entering a user namespace gives all capabilities in it, and the other namespaces hold nothing but the guest's
+    /// programs. So the user namespace comes first: in it, setpriv still is the host's, and so is the nsenter that
+    /// enters the others. From then on they are found by process id. Should that belong to somebody else by now, the
+    /// kernel refuses to open the namespaces of whoever is not in this user namespace.
+    pub(super) fn words(
+        &self,
+        nsenter: &Path,
+        setpriv: &Path,
+        options: &[String],
+    ) -> Vec<OsString> {
         let ours = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let mut words: Vec<OsString> = self
-            .files
-            .iter()
-            .map(|(option, file)| format!("{option}={}", ours(file)).into())
-            .collect();
-        words.push(format!("--root={}", ours(&self.root)).into());
+        let mut words: Vec<OsString> = Vec::new();
+        let user = self.files.iter().find(|(option, _)| *option == USER);
+        if let Some((option, file)) = user {
+            words.push(nsenter.into());
+            words.push(format!("{option}={}", ours(file)).into());
+            words.push("--".into());
+        }
+        words.push(setpriv.into());
+        words.push(format!("--bounding-set={}", self.capabilities).into());
+        words.push("--".into());
+        words.push(nsenter.into());
+        // It opens all of these before it enters the first.
+        for (option, file) in &self.files {
+            if user.is_none() {
+                words.push(format!("{option}={}", ours(file)).into());
+            } else if *option != USER {
+                words.push((*option).into());
+            }
+        }
+        if user.is_none() {
+            words.push(format!("--root={}", ours(&self.root)).into());
+        } else {
+            words.push(format!("--target={}", self.pid).into());
+            words.push("--root".into());
+        }
+        words.extend(options.iter().map(OsString::from));
+        words.push("--".into());
         words
     }
 }

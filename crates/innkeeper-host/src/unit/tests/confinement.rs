@@ -86,6 +86,7 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
         (26, "SYS_TTY_CONFIG"),
         (27, "MKNOD"),
         (30, "AUDIT_CONTROL"),
+        (24, "SYS_RESOURCE"),
     ] {
         assert_eq!(bounding >> number & 1, 0, "CAP_{name}");
     }
@@ -159,15 +160,15 @@ async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_re
     };
     assert_eq!(field("NoNewPrivs"), proc_status(leader, "NoNewPrivs"));
 
-    // Different: capabilities over the guest's user namespace, and the filter of system calls.
-    let set = |text: String| u64::from_str_radix(&text, 16).expect("a mask");
-    let (own, of_command) = (set(proc_status(leader, "CapBnd")), set(field("CapBnd")));
-    assert_eq!(of_command & own, own, "it has what the guest's root has");
-    assert_ne!(of_command, own);
+    for set in ["CapBnd", "CapPrm", "CapEff"] {
+        assert_eq!(field(set), proc_status(leader, set), "{set}");
+    }
+
+    // Different: the filter of system calls.
     assert_eq!(proc_status(leader, "Seccomp"), "2");
     assert_eq!(field("Seccomp"), proc_status(std::process::id(), "Seccomp"));
 
-    // What the additional capabilities would allow to the host's root is refused.
+    // What the filter would refuse needs a capability over the host.
     for forbidden in [
         "mknod /device c 1 1",
         "mknod /device b 7 0",
@@ -181,6 +182,145 @@ async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_re
         assert_ne!(status, 0, "{forbidden}: {out}");
     }
     units.remove(&guest.name).await.expect("removed");
+}
+
+/// Takes as many of something as the kernel gives, up to a number, prints how many, and keeps them until its input
+/// ends: `KIND NUMBER SYSCALL FILE`.
+const HOG: &str = r#"
+my ($kind, $most, $call, $file) = @ARGV;
+my ($count, @held) = (0);
+while ($count < $most) {
+    if ($kind eq "inotify") {
+        last if syscall($call + 0, 0) < 0;
+    } elsif ($kind eq "keys") {
+        my ($type, $name, $value) = ("user", "innkeeper-test-$count", "x");
+        # In the keyring of the process, which ends with it.
+        last if syscall($call + 0, $type, $name, $value, 1, -2) < 0;
+    } else {
+        open(my $terminal, "+<", $file) or last;
+        push @held, $terminal;
+    }
+    $count++;
+}
+$| = 1;
+print "$count\n";
+<STDIN>;
+"#;
+
+/// Somebody who holds something until this is dropped.
+struct Hog {
+    _process: tokio::process::Child,
+    got: u32,
+}
+
+impl Hog {
+    /// As the root of the guest with this first process; as the host's without one.
+    async fn start(of: Option<u32>, kind: &str, most: u32) -> Self {
+        // add_key and inotify_init1 in the kernel's tables of system calls.
+        let call = match (kind, std::env::consts::ARCH) {
+            ("keys", "x86_64") => 248,
+            ("keys", _) => 217,
+            (_, "x86_64") => 294,
+            _ => 26,
+        };
+        let root = of.map_or_else(
+            || "/proc/self/root".to_owned(),
+            |pid| format!("/proc/{pid}/root"),
+        );
+        let mut command = command::command(if of.is_some() { "nsenter" } else { "perl" });
+        if let Some(pid) = of {
+            command.args([
+                &format!("--user=/proc/{pid}/ns/user"),
+                "--",
+                "setpriv",
+                "--bounding-set=-sys_resource",
+                "perl",
+            ]);
+        }
+        command
+            .args(["-e", HOG, kind, &most.to_string(), &call.to_string()])
+            .arg(format!("{root}/dev/pts/ptmx"))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut process = command.spawn().expect("started");
+        let mut stdout = process.stdout.take().expect("an output");
+        let mut line = String::new();
+        while !line.ends_with('\n') {
+            let mut byte = [0];
+            assert_ne!(stdout.read(&mut byte).await.expect("read"), 0, "no number");
+            line.push(byte[0].into());
+        }
+        Self {
+            _process: process,
+            got: line.trim().parse().expect("a number"),
+        }
+    }
+}
+
+/// The kernel charges all guests to the host's root, so only limits of their namespaces tell them apart.
+#[tokio::test]
+async fn a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for() {
+    let test = "a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for";
+    let Some(mut host) = Host::new(test).await else {
+        return;
+    };
+    if find_program("perl".as_ref()).is_err() {
+        eprintln!("INNKEEPER-NOT-RUN: {test}: there is no perl");
+        return;
+    }
+    host.config
+        .user_limits
+        .iter_mut()
+        .filter(|(file, _)| *file == "max_inotify_instances")
+        .for_each(|(_, limit)| *limit = 10);
+    let units = host.units().await;
+    let raise = "mount -o remount,bind,rw /proc/sys; \
+         echo 99 > /proc/sys/user/max_inotify_instances; \
+         cat /proc/sys/user/max_inotify_instances";
+    let script = format!("echo limit $({raise})");
+    let (greedy, quiet) = (host.guest("greedy", &script), host.guest("quiet", ""));
+    let leader = boot(&units, &greedy).await.leader.expect("alive");
+    let neighbour = boot(&units, &quiet).await.leader.expect("alive");
+
+    // Its root cannot raise the limit, nor can a command from outside or from a namespace below.
+    said(&units, &greedy, "limit 10").await;
+    let out = run(&units, &greedy, &request(&["sh", "-c", raise])).await.1;
+    assert_eq!(out, "10\n");
+    let below = format!("unshare -r -m -p -f sh -c '{raise}'");
+    run(&units, &greedy, &request(&["sh", "-c", &below])).await;
+    let show = "cat /proc/sys/user/max_inotify_instances";
+    assert_eq!(say(&units, &greedy, show).await, "10");
+    let set = |text: String| u64::from_str_radix(&text, 16).expect("a mask");
+    assert_eq!(set(proc_status(leader, "CapBnd")) >> 24 & 1, 0);
+
+    // At its limits, it leaves a neighbour and the host theirs. On a host as it should be, there are more of all.
+    let neighbour = Some(neighbour);
+    let quota = fs::read_to_string("/proc/sys/kernel/keys/maxkeys").expect("a quota");
+    let quota = quota.trim().parse().expect("a number");
+    for (kind, at_limit, of_others) in [
+        ("inotify", 10, 10),
+        ("keys", quota, 150),
+        ("terminals", 512, 10),
+    ] {
+        let hog = Hog::start(Some(leader), kind, 5000).await;
+        assert!(
+            (of_others..=at_limit).contains(&hog.got),
+            "{kind}: {}",
+            hog.got
+        );
+        for other in [neighbour, None] {
+            let other = Hog::start(other, kind, of_others).await;
+            assert_eq!(other.got, of_others, "{kind}");
+        }
+    }
+
+    // Its terminals are fewer than the kernel's, with the options that nspawn gave them.
+    let options = say(&units, &greedy, "grep ' /dev/pts devpts ' /proc/mounts").await;
+    for option in ["max=512", "mode=620", "ptmxmode=666"] {
+        assert!(options.contains(option), "{option}: {options}");
+    }
+    units.remove(&greedy.name).await.expect("removed");
+    units.remove(&quiet.name).await.expect("removed");
 }
 
 #[tokio::test]

@@ -1,0 +1,83 @@
+"""A guest that takes all that it can get of the kernel's shared limits leaves the host and its neighbour enough.
+
+Needs: nothing.
+"""
+
+# Takes as many of something as the kernel gives, up to a number, prints how many, and keeps them until its input ends.
+HOG = r"""
+my ($kind, $most, $call, $file) = @ARGV;
+my ($count, @held) = (0);
+while ($count < $most) {
+    my ($type, $name, $value) = ("user", "hog-$count", "x");
+    if ($kind eq "terminals") { open(my $terminal, "+<", $file) or last; push @held, $terminal; }
+    elsif ($kind eq "keys") { last if syscall($call + 0, $type, $name, $value, 1, -2) < 0; }
+    else { last if syscall($call + 0, 0) < 0; }
+    $count++;
+}
+$| = 1;
+print "$count\n";
+<STDIN>;
+"""
+
+# add_key(2) and inotify_init1(2) by architecture.
+CALLS = {"x86_64": {"keys": 248, "inotify": 294}, "aarch64": {"keys": 217, "inotify": 26}}
+
+
+def hog(name: str | None, kind: str, most: int, user: int = 0) -> str:
+    """The command that takes something as a user of a guest, or as the host's root."""
+    call = CALLS[machine.succeed("uname --machine").strip()].get(kind, 0)
+    if name is None:
+        return f"perl /run/hog.pl {kind} {most} {call} /dev/ptmx"
+    pid = leader(name)
+    enter = f"nsenter --user=/proc/{pid}/ns/user -- setpriv --bounding-set=-sys_resource --reuid={user} --clear-groups"
+    return f"{enter} perl /run/hog.pl {kind} {most} {call} /proc/{pid}/root/dev/pts/ptmx"
+
+
+def take(name: str, kind: str, most: int, users: int = 1) -> int:
+    """Has users of a guest take as many as they get, and keep them. Returns how many they have."""
+    for user in range(users):
+        out = f"/run/hog-{kind}-{user}"
+        shell = f"sleep infinity | {hog(name, kind, most, user)} > {out}"
+        machine.succeed(f"systemd-run --quiet --unit=hog-{kind}-{user} --property=LimitNOFILE=65536 bash -c '{shell}'")
+        machine.wait_until_succeeds(f"grep -q . {out}")
+    return sum(int(machine.succeed(f"cat /run/hog-{kind}-{user}")) for user in range(users))
+
+
+def others_get(kind: str, wanted: int) -> None:
+    """Fails unless the host's root and the neighbour get this many."""
+    for name in (None, "quiet"):
+        got = int(machine.succeed(f"{hog(name, kind, wanted)} < /dev/null"))
+        same(got, wanted, f"{kind} of {name or 'the host'}")
+
+
+boot()
+machine.succeed(f"printf %s {shlex.quote(HOG)} > /run/hog.pl")
+create("greedy")
+create("quiet")
+
+with subtest("inotify instances, as several users"):
+    same(take("greedy", "inotify", 5000, users=3), 3 * 1024, "what its users get")
+    others_get("inotify", 128)
+
+with subtest("keys"):
+    got = take("greedy", "keys", 5000)
+    is_true(200 <= got <= 400, f"its root gets {got}")
+    others_get("keys", 200)
+
+with subtest("pseudo-terminals"):
+    is_true(take("greedy", "terminals", 5000) <= 512, "what it gets")
+    others_get("terminals", 10)
+
+with subtest("its root cannot raise its limits, nor can a command of `agent exec`"):
+    raise_it = "mount -o remount,bind,rw /proc/sys; echo 9999 > /proc/sys/user/max_inotify_instances"
+    machine.execute(f"agent exec greedy -- sh -c '{raise_it}'")
+    limit = machine.succeed("agent exec greedy -- cat /proc/sys/user/max_inotify_instances")
+    same(limit, "1024\n", "the limit")
+
+with subtest("others start, and doctor shows the limits"):
+    create("later")
+    checks = json.loads(machine.succeed("innkeeper doctor --json"))["checks"]
+    is_true(any(check["subject"] == "kernel limits" for check in checks), "doctor has the limits")
+
+machine.succeed("agent destroy greedy quiet later")
+doctor()
