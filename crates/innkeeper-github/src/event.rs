@@ -3,7 +3,9 @@
 //!
 //! Fields that are not needed may be missing, null or of any form; new ones do no harm.
 
-use innkeeper_model::preview::{PrAction, PullRequest, PullRequestEvent};
+use innkeeper_model::preview::{
+    PrAction, PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent,
+};
 use innkeeper_model::{Code, Explain};
 use serde::Deserialize;
 
@@ -24,11 +26,13 @@ pub enum Delivery {
     Ping,
     /// Something happened to a pull request.
     PullRequest(Box<PullRequestEvent>),
+    /// A repository has another name, another owner, or is gone.
+    Repository(RepositoryEvent),
     /// An event that no preview needs, by GitHub's name.
     Ignored(String),
 }
 
-/// A `pull_request` payload that is not understood.
+/// A `pull_request` or `repository` payload that is not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// It is no JSON, or a field that is needed is missing or is not what it should be.
@@ -65,7 +69,7 @@ impl Explain for EventError {
 /// and the body.
 ///
 /// # Errors
-/// [`EventError`] for a `pull_request` payload without what is needed. The bodies of other events are not
+/// [`EventError`] for a `pull_request` or `repository` payload without what is needed. The bodies of other events are not
 /// looked at.
 pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, EventError> {
     match event {
@@ -79,7 +83,45 @@ pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, Event
             let event = payload.into_event(delivery)?;
             Ok(Delivery::PullRequest(Box::new(event)))
         }
+        "repository" => {
+            let payload: RepositoryPayload =
+                serde_json::from_slice(body).map_err(|source| EventError::Payload {
+                    event: event.to_owned(),
+                    source,
+                })?;
+            Ok(match payload.into_event(delivery)? {
+                Some(event) => Delivery::Repository(event),
+                None => Delivery::Ignored(event.to_owned()),
+            })
+        }
         other => Ok(Delivery::Ignored(other.to_owned())),
+    }
+}
+
+#[derive(Deserialize)]
+struct RepositoryPayload {
+    action: String,
+    repository: wire::Repository,
+}
+
+impl RepositoryPayload {
+    /// Nothing for an action that changes neither name nor existence.
+    fn into_event(self, delivery: &str) -> Result<Option<RepositoryEvent>, EventError> {
+        let action = match self.action.as_str() {
+            "renamed" => RepositoryAction::Renamed,
+            "transferred" => RepositoryAction::Transferred,
+            "deleted" => RepositoryAction::Deleted,
+            _ => return Ok(None),
+        };
+        let Some(id) = self.repository.id() else {
+            return Ok(None);
+        };
+        Ok(Some(RepositoryEvent {
+            delivery: short("id", delivery.to_owned())?,
+            action,
+            id,
+            name: self.repository.full_name,
+        }))
     }
 }
 
@@ -108,8 +150,9 @@ struct Changes {
 
 impl Payload {
     fn into_event(self, delivery: &str) -> Result<PullRequestEvent, EventError> {
+        let (is_fork, head_repo) = self.pull_request.head_of(&self.repository);
         let pull_request = PullRequest {
-            repo: self.repository.full_name,
+            repo: self.repository.full_name.clone(),
             number: self.pull_request.number,
         };
         let action = action(&self.action, self.label)?;
@@ -118,11 +161,10 @@ impl Payload {
         Ok(PullRequestEvent {
             delivery: short("id", delivery.to_owned())?,
             action,
-            is_fork: PullRequestEvent::is_from_fork(
-                &pull_request.repo,
-                self.pull_request.head_repo(),
-            ),
+            is_fork,
             pull_request,
+            repo_id: self.repository.id(),
+            head_repo,
             author: short("author", author.clone())?,
             sender: short("sender", self.sender.map_or(author, |sender| sender.login))?,
             title_changed: changes.title.is_some(),
@@ -130,7 +172,6 @@ impl Payload {
             base_changed: changes.base.is_some(),
             merged: self.pull_request.is_merged(),
             updated_at: self.pull_request.updated_at(),
-            head_repo: self.pull_request.head.repo.map(|repo| repo.full_name),
             head_sha: self.pull_request.head.sha,
             head_branch: self.pull_request.head.branch,
             base_branch: self.pull_request.base.branch,

@@ -1,6 +1,6 @@
 //! The parts of GitHub's JSON that webhooks and the API share.
 
-use innkeeper_model::preview::{BranchName, CommitSha, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PullRequestEvent, RepoName};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -44,7 +44,17 @@ pub(crate) struct Side {
 /// A repository.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Repository {
+    #[serde(default)]
+    id: serde_json::Value,
     pub(crate) full_name: RepoName,
+}
+
+impl Repository {
+    /// GitHub's number of it.
+    pub(crate) fn id(&self) -> Option<u64> {
+        let id = self.id.as_u64();
+        id.filter(|id| i64::try_from(*id).is_ok())
+    }
 }
 
 /// A person, an organisation or an App's robot.
@@ -78,8 +88,20 @@ impl PullRequest {
             .collect()
     }
 
-    /// The repository with the commit.
-    pub(crate) fn head_repo(&self) -> Option<&RepoName> {
-        self.head.repo.as_ref().map(|repo| &repo.full_name)
+    /// Whether the commit comes from another repository than `base`, and the name of that repository: none for a fork
+    /// that is gone, and never that of `base`. Both name and number must be the same for it to be no fork.
+    pub(crate) fn head_of(&self, base: &Repository) -> (bool, Option<RepoName>) {
+        let head = self.head.repo.as_ref();
+        let is_another = match (head.and_then(Repository::id), base.id()) {
+            (Some(head), Some(base)) => head != base,
+            _ => false,
+        };
+        let name = head.map(|head| &head.full_name);
+        let is_fork = is_another || PullRequestEvent::is_from_fork(&base.full_name, name);
+        if !is_fork {
+            return (false, Some(base.full_name.clone()));
+        }
+        let other = head.map(|head| head.full_name.clone());
+        (true, other.filter(|name| *name != base.full_name))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use innkeeper_github::client::{Github, GithubError};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::RepoName;
+use innkeeper_store::RepoIdentity;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -94,23 +95,60 @@ impl Inner {
         Ok(())
     }
 
+    /// Looks for the repositories of which GitHub wrote that they have another name, and for those whose name another
+    /// one has taken over.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or GitHub does not answer.
+    pub(crate) async fn look_for_renamed(&self) -> Result<(), PreviewError> {
+        let Some(github) = &self.github else {
+            return Ok(());
+        };
+        let _one = self.renaming.lock().await;
+        for repo in self.store.repos_to_check().await? {
+            self.step("look-for-repository", self.look_for(github, &repo))
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn look_for(&self, github: &Github, repo: &RepoName) -> Result<(), PreviewError> {
-        match github.repo_name(repo).await {
-            Ok(now) if now == *repo => self.absences.remove(repo),
-            Ok(now) => {
-                // Under a name that the host does not allow, it is another repository.
-                if self.config.allows(&now) {
-                    let moved = self.store.rename_repo(repo, &now).await?;
+        let known = self.store.repo_identity(repo).await?;
+        let there = match known.id {
+            Some(id) => github.repo_by_id(id, repo).await,
+            None => github.repo(repo).await,
+        };
+        match there {
+            // Under a name that the host does not allow it stays as it is: nothing of it is taken from there.
+            Ok(there) if there.name != *repo && !self.config.allows(&there.name) => {
+                self.absences.add(repo, Some(there.name));
+                self.was_looked_for(known).await?;
+            }
+            Ok(there) => {
+                if let Some(id) = there.id {
+                    let now = &there.name;
+                    let moved = self.store.name_repo(id, repo, now).await?;
                     if moved > 0 {
                         info!(%repo, %now, moved, "previews follow a repository that was renamed");
                     }
                 }
-                self.absences.add(repo, Some(now));
+                self.absences.remove(repo);
             }
-            Err(GithubError::RepoNotAccessible(_)) => self.absences.add(repo, None),
+            Err(GithubError::RepoNotAccessible(_)) => {
+                self.absences.add(repo, None);
+                self.was_looked_for(known).await?;
+            }
             // It says nothing about anybody.
             Err(error) if error.is_passing() => return Err(error.into()),
             Err(error) => warn!(%repo, "{}", innkeeper_model::chain(&error)),
+        }
+        Ok(())
+    }
+
+    /// Leaves a repository to the periodic look.
+    async fn was_looked_for(&self, repo: RepoIdentity) -> Result<(), PreviewError> {
+        if let Some(id) = repo.id {
+            self.store.check_repo(id, false).await?;
         }
         Ok(())
     }

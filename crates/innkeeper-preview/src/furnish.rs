@@ -191,6 +191,13 @@ impl Inner {
             return Ok(Vec::new());
         }
         let repo = &record.repo;
+        let Some(file) = self.secrets_file(repo).await? else {
+            let text = format!(
+                "The secrets of {repo} are those of another repository that had the name before, and are left out."
+            );
+            self.note(slug, text);
+            return Ok(Vec::new());
+        };
         // The path is in the log only: the failure is shown on the pull request.
         let refuse = |subject: String, error: &SecretFileError| {
             warn!(%slug, "{subject} cannot be used: {}", chain(error));
@@ -200,7 +207,7 @@ impl Inner {
                 format!("On the host, correct the file of {repo} below `previews.secrets_dir`."),
             )
         };
-        let allowed = EnvironmentFiles::read([self.secrets_file(repo)])
+        let allowed = EnvironmentFiles::read([file])
             .map_err(|error| refuse(format!("the file of secrets for {repo}"), &error))?;
         let mut given = Vec::new();
         for name in &meta.host_secrets {
@@ -217,9 +224,21 @@ impl Inner {
         Ok(given)
     }
 
-    fn secrets_file(&self, repo: &RepoName) -> std::path::PathBuf {
-        let name = format!("{}.env", repo.to_string().to_ascii_lowercase());
-        self.config.secrets.join(name)
+    /// The file with a repository's secrets: the one with its number, or the one with its name if no other repository
+    /// had the name before.
+    async fn secrets_file(
+        &self,
+        repo: &RepoName,
+    ) -> Result<Option<std::path::PathBuf>, PreviewError> {
+        let identity = self.store.repo_identity(repo).await?;
+        if let Some(id) = identity.id {
+            let numbered = self.config.secrets.join(format!("{id}.env"));
+            if numbered.exists() {
+                return Ok(Some(numbered));
+            }
+        }
+        let named = self.config.secrets.join(format!("{}.env", repo.key()));
+        Ok(identity.is_first.then_some(named))
     }
 
     /// A token that reads the repository, if there is one that may be given away.

@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) absences: Absences,
     /// Previews that somebody on the host destroyed: GitHub need not hear of it.
     pub(crate) given_up: Mutex<HashSet<GuestName>>,
+    /// Held while renamed repositories are looked for.
+    pub(crate) renaming: tokio::sync::Mutex<()>,
     /// Held while room is made for a preview.
     pub(crate) room: tokio::sync::Mutex<()>,
     pub(crate) tokens: Tokens,
@@ -99,6 +101,7 @@ impl Previews {
                 told: Told::default(),
                 absences: Absences::default(),
                 given_up: Mutex::default(),
+                renaming: tokio::sync::Mutex::default(),
                 room: tokio::sync::Mutex::default(),
                 tokens: Tokens::default(),
                 stopping: CancellationToken::new(),
@@ -174,7 +177,17 @@ impl Previews {
         if !inner.config.allows(&repo) {
             return Err(PreviewError::NotAllowed(repo));
         }
-        let sha = inner.github()?.branch(&repo, &branch).await?;
+        let github = inner.github()?;
+        // By its present name, if it was renamed: another preview of the branch would be a duplicate.
+        let there = github.repo(&repo).await?;
+        if !inner.config.allows(&there.name) {
+            return Err(PreviewError::NotAllowed(there.name));
+        }
+        if let Some(id) = there.id {
+            inner.store.name_repo(id, &repo, &there.name).await?;
+        }
+        let repo = there.name;
+        let sha = github.branch(&repo, &branch).await?;
         let slugs = match slug {
             Some(slug) => vec![parse_slug(&slug)?],
             None => {
@@ -446,12 +459,34 @@ impl Previews {
 impl Inner {
     /// Wakes whoever has deliveries to act on.
     pub(crate) async fn hear(self: &Arc<Self>) -> Result<(), PreviewError> {
-        let mut heard = Ok(());
+        let mut heard = self.hear_of_repositories().await;
         for pull_request in self.store.pending_pull_requests().await? {
             // One that cannot be served does not keep the others waiting.
             heard = heard.and(self.hear_of(&pull_request).await);
         }
         heard
+    }
+
+    /// Follows repositories to their new names, and wakes the previews of those that were deleted.
+    async fn hear_of_repositories(self: &Arc<Self>) -> Result<(), PreviewError> {
+        for slug in self.store.previews_of_deleted_repos().await? {
+            self.wake(&slug, Why::News);
+        }
+        if self.store.repos_to_check().await?.is_empty() {
+            return Ok(());
+        }
+        // Deliveries do not wait for GitHub.
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let looked = inner.stopping.run_until_cancelled(inner.look_for_renamed());
+            if let Some(Err(error)) = looked.await {
+                warn!(
+                    "a renamed repository is looked for again: {}",
+                    innkeeper_model::chain(&error)
+                );
+            }
+        });
+        Ok(())
     }
 
     async fn hear_of(self: &Arc<Self>, pull_request: &PullRequest) -> Result<(), PreviewError> {

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 use crate::PreviewError;
 use crate::previews::Inner;
 
-/// The event that previews are made of.
-const EVENT: &str = "pull_request";
+/// The events that previews depend on.
+const EVENTS: [&str; 2] = ["pull_request", "repository"];
 
 /// How long GitHub keeps deliveries.
 const KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
@@ -124,7 +124,7 @@ impl Inner {
         seen.asked.retain(|id| there.contains(id));
         let mut asked = 0;
         for delivery in failed {
-            if delivery.event != EVENT || delivery.attempts >= ATTEMPTS {
+            if !EVENTS.contains(&delivery.event.as_str()) || delivery.attempts >= ATTEMPTS {
                 continue;
             }
             // It is here: we were slow to say so.
@@ -192,7 +192,7 @@ mod tests {
             let delivery = FailedDelivery {
                 id: 1,
                 guid: "g".to_owned(),
-                event: EVENT.to_owned(),
+                event: EVENTS[0].to_owned(),
                 status_code: 0,
                 delivered_at: Timestamp::UNIX_EPOCH,
                 first_at: Timestamp::UNIX_EPOCH,

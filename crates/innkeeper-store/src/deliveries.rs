@@ -13,6 +13,9 @@
 //! What GitHub said before it said the newest intent that is here, by its own time, is ignored in any case: such an
 //! event was lost and delivered again.
 //!
+//! Where GitHub's times do not tell which of two intents came first, its state of the pull request decides
+//! ([`Store::tie`]). Deliveries follow their repository to a new name (`repositories`).
+//!
 //! Other events, labels among them, neither supersede nor are superseded: an approval and its withdrawal
 //! are two facts, and both are acted on in their order.
 
@@ -30,6 +33,7 @@ use crate::connection::Store;
 use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
 use crate::previews::{self, NewPreview};
+use crate::repositories;
 use crate::running_time::RunningTime;
 
 /// How many finished deliveries are kept.
@@ -468,12 +472,16 @@ fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Record
 }
 
 fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Recorded, QueryError> {
+    let new = &NewDelivery {
+        event: repositories::current(transaction, &new.event)?,
+        ..new.clone()
+    };
     let event = &new.event;
     let slug = previews::slug_of(transaction, &event.pull_request)?;
     if is_recorded(transaction, &event.delivery)? {
         return Ok(Recorded::Duplicate { slug });
     }
-    if is_overtaken(transaction, event)? {
+    if is_overtaken(transaction, event)? || repositories::is_deleted(transaction, event)? {
         insert(transaction, new, DeliveryState::Ignored)?;
         return Ok(Recorded::Overtaken { slug });
     }
@@ -757,9 +765,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let not_before: Option<Time> = row.get("not_before")?;
     let finished_at: Option<Time> = row.get("finished_at")?;
     let failure: Option<String> = row.get("failure")?;
+    let event: PullRequestEvent = row.get::<_, Json<_>>("event")?.0;
     Ok(Delivery {
         seq: row.get("seq")?,
-        event: row.get::<_, Json<_>>("event")?.0,
+        event: event.of_repo(row.get::<_, Word<_>>("repo")?.0),
         received_at: row.get::<_, Time>("received_at")?.0,
         state: row.get::<_, Word<_>>("state")?.0,
         attempts: row.get("attempts")?,

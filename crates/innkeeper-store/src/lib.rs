@@ -15,6 +15,7 @@
 //! | `closures` | what was built before | soon |
 //! | `deliveries` | events of pull requests, each acted on once | accepted: yes; how it ended: soon |
 //! | `previews` | what should be true of each preview | intents: yes; facts learnt on the way: soon |
+//! | `repositories` | which repository a name stands for | yes |
 //! | `evaluations` | what configurations of previews were built to | soon |
 //! | `running_time` | how long daemons have run: the clock for what expires by age | soon |
 //! | `identity` | who the daemon is, and whether objects without a mark were adopted | yes |
@@ -37,6 +38,7 @@ mod identity;
 mod legacy;
 mod operations;
 mod previews;
+mod repositories;
 mod reserve;
 mod running_time;
 mod schema;
@@ -51,4 +53,5 @@ pub use events::EventFilter;
 pub use guests::NewGuest;
 pub use identity::Identity;
 pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};
+pub use repositories::RepoIdentity;
 pub use running_time::{ExpiryClock, RunningTime};

@@ -462,40 +462,6 @@ impl Store {
         .await
     }
 
-    /// Records that a repository has another name now, and returns how many previews followed it. One stays behind of
-    /// whose pull request or branch there is another under the new name, or for which deliveries are pending under the
-    /// former. Durable.
-    ///
-    /// # Errors
-    /// Only what the disk or SQLite says.
-    pub async fn rename_repo(
-        &self,
-        former: &RepoName,
-        now: &RepoName,
-    ) -> Result<usize, StoreError> {
-        let (former, now) = (former.clone(), now.clone());
-        self.run("record a repository's new name", move |database| {
-            database.write(Durability::Now, |transaction| {
-                let moved = transaction
-                    .prepare_cached(
-                        "UPDATE previews SET repo = ?2,
-                         head_repo = iif(head_repo = ?1 COLLATE NOCASE, ?2, head_repo)
-                         WHERE repo = ?1
-                           AND NOT EXISTS (
-                               SELECT 1 FROM previews AS other WHERE other.repo = ?2
-                               AND (other.number = previews.number
-                                    OR previews.number IS NULL AND other.branch = previews.branch))
-                           AND NOT EXISTS (
-                               SELECT 1 FROM deliveries AS waiting WHERE waiting.repo = ?1
-                               AND waiting.number = previews.number AND waiting.state = 'pending')",
-                    )?
-                    .execute((Word(&former), Word(&now)))?;
-                Ok(moved)
-            })
-        })
-        .await
-    }
-
     /// Deletes a preview's record, which frees its slug. To be called when every resource of the preview has
     /// been seen gone. Durable. The absence of the preview is success.
     ///

@@ -67,6 +67,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "the running time when previews, evaluations and deliveries begin to age",
         sql: include_str!("schema/10.sql"),
     },
+    Migration {
+        name: "repositories by GitHub's number",
+        sql: include_str!("schema/11.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

@@ -11,6 +11,8 @@ use serde_json::json;
 pub(crate) enum Answer {
     /// The delivery is on disk.
     Accepted(GuestName),
+    /// What follows for a repository is on disk.
+    Noted,
     /// A new webhook works.
     Pong,
     /// Nothing to do for this event.
@@ -45,6 +47,7 @@ impl IntoResponse for Answer {
                 StatusCode::ACCEPTED,
                 json!({ "status": "accepted", "slug": slug }),
             ),
+            Self::Noted => (StatusCode::ACCEPTED, json!({ "status": "accepted" })),
             Self::Pong => (StatusCode::OK, json!({ "status": "pong" })),
             Self::IgnoredEvent(event) => (
                 StatusCode::OK,

@@ -16,8 +16,8 @@ use http_body_util::BodyExt;
 use innkeeper_github::event::{self, DELIVERY_HEADER, Delivery, EVENT_HEADER};
 use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
-use innkeeper_model::preview::intake::{IntakeAnswer, IntakeRequest};
-use innkeeper_model::preview::{PrAction, PullRequestEvent};
+use innkeeper_model::preview::PrAction;
+use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant as Deadline;
@@ -169,7 +169,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Answer>
 }
 
 /// The event that is to be handed over, or the answer if there is none.
-fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<Box<PullRequestEvent>, Answer> {
+fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<IntakeEvent, Answer> {
     let text = |name| text(headers, name);
     if let Err(reason) = gate.secrets.verify(body, text(SIGNATURE_HEADER)) {
         debug!(%reason, "refused");
@@ -183,6 +183,8 @@ fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<Box<PullReques
         Ok(Delivery::Ping) => return Err(Answer::Pong),
         Ok(Delivery::Ignored(event)) => return Err(Answer::IgnoredEvent(event)),
         Ok(Delivery::PullRequest(event)) => event,
+        // Whatever its name is now: the daemon acts for repositories that it knows by their numbers.
+        Ok(Delivery::Repository(event)) => return Ok(IntakeEvent::Repository(event)),
         Err(error) => {
             warn!(
                 delivery,
@@ -199,7 +201,7 @@ fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<Box<PullReques
         debug!(delivery, action, "nothing to do");
         return Err(Answer::IgnoredEvent(name.to_owned()));
     }
-    Ok(event)
+    Ok(IntakeEvent::PullRequest(event))
 }
 
 /// A header's value, if it is text.
@@ -215,31 +217,35 @@ fn is_word(text: &str) -> bool {
 
 async fn hand_over(
     intake: &Intake,
-    event: Box<PullRequestEvent>,
+    event: IntakeEvent,
     received_at: Timestamp,
     deadline: Deadline,
 ) -> Answer {
-    let request = IntakeRequest {
-        event: *event,
-        received_at,
+    let request = IntakeRequest { event, received_at };
+    let (delivery, about) = match &request.event {
+        IntakeEvent::PullRequest(event) => (&event.delivery, event.pull_request.to_string()),
+        IntakeEvent::Repository(event) => (&event.delivery, event.name.to_string()),
     };
-    let (delivery, pull_request) = (&request.event.delivery, &request.event.pull_request);
     match intake.hand_over(&request, deadline).await {
         Some(IntakeAnswer::Accepted { slug } | IntakeAnswer::Duplicate { slug }) => {
-            debug!(delivery, %pull_request, %slug, "accepted");
+            debug!(delivery, about, %slug, "accepted");
             Answer::Accepted(slug)
+        }
+        Some(IntakeAnswer::Noted) => {
+            debug!(delivery, about, "accepted");
+            Answer::Noted
         }
         Some(IntakeAnswer::NotAllowed) => Answer::NotAllowed,
         Some(IntakeAnswer::SlugCollision) => {
-            warn!(delivery, %pull_request, "every name for the preview is taken");
+            warn!(delivery, about, "every name for the preview is taken");
             Answer::SlugCollision
         }
         Some(IntakeAnswer::Failed { failure }) => {
-            error!(delivery, %pull_request, %failure, "innkeeperd could not record it");
+            error!(delivery, about, %failure, "innkeeperd could not record it");
             Answer::Unavailable
         }
         None => {
-            warn!(delivery, %pull_request, "innkeeperd did not take it in time");
+            warn!(delivery, about, "innkeeperd did not take it in time");
             Answer::Unavailable
         }
     }

@@ -40,7 +40,7 @@ pub use deployments::{Deployment, DeploymentState, DeploymentStatus};
 pub use error::GithubError;
 pub use hooks::{FailedDelivery, Hook};
 pub use pulls::PullRequestView;
-pub use repositories::Permission;
+pub use repositories::{Permission, RepoView};
 pub use session::GuestToken;
 
 /// The most pages of a list that are read; 100 things each.

@@ -1,7 +1,7 @@
 //! Pull requests.
 
 use hyper::Method;
-use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, PullRequestEvent, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, RepoName};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -42,6 +42,16 @@ pub struct PullRequestView {
 
 impl PullRequestView {
     fn new(repo: &RepoName, wire: wire::PullRequest) -> Self {
+        let (is_fork, head_repo) = match &wire.base.repo {
+            // By their numbers: `repo` may be a former name.
+            Some(base) => wire.head_of(base),
+            None => (true, None),
+        };
+        let head_repo = if is_fork {
+            head_repo.filter(|head| head != repo)
+        } else {
+            Some(repo.clone())
+        };
         Self {
             pull_request: PullRequest {
                 repo: repo.clone(),
@@ -50,11 +60,11 @@ impl PullRequestView {
             open: wire.state == "open",
             merged: wire.is_merged(),
             draft: wire.draft.unwrap_or(false),
-            is_fork: PullRequestEvent::is_from_fork(repo, wire.head_repo()),
+            is_fork,
             author: wire.author(),
             labels: wire.labels(),
             updated_at: wire.updated_at(),
-            head_repo: wire.head.repo.map(|repo| repo.full_name),
+            head_repo,
             head_sha: wire.head.sha,
             head_branch: wire.head.branch,
             base_branch: wire.base.branch,

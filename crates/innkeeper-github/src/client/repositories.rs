@@ -30,6 +30,15 @@ impl Permission {
     }
 }
 
+/// A repository as GitHub has it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoView {
+    /// GitHub's number of it, which it keeps.
+    pub id: Option<u64>,
+    /// Its name, which may change.
+    pub name: RepoName,
+}
+
 #[derive(Deserialize)]
 struct Collaborator {
     permission: Permission,
@@ -118,18 +127,34 @@ impl Github {
         }
     }
 
-    /// The name that a repository has now. GitHub knows it by its former names too, until somebody else takes them.
+    /// The repository that a name stands for, with the name that it has now. GitHub knows it by its former names too,
+    /// until somebody else takes them.
     ///
     /// # Errors
     /// [`GithubError::RepoNotAccessible`] when it is not there or we cannot see it.
-    pub async fn repo_name(&self, repo: &RepoName) -> Result<RepoName, GithubError> {
-        let call = Call::get(format!("look up repository {repo}"), repo_path(repo, ""));
+    pub async fn repo(&self, repo: &RepoName) -> Result<RepoView, GithubError> {
+        self.repo_at(repo, repo_path(repo, "")).await
+    }
+
+    /// The repository with a number; `known_as` names it in errors.
+    ///
+    /// # Errors
+    /// [`GithubError::RepoNotAccessible`] when it is not there or we cannot see it.
+    pub async fn repo_by_id(&self, id: u64, known_as: &RepoName) -> Result<RepoView, GithubError> {
+        self.repo_at(known_as, format!("/repositories/{id}")).await
+    }
+
+    async fn repo_at(&self, repo: &RepoName, path: String) -> Result<RepoView, GithubError> {
+        let call = Call::get(format!("look up repository {repo}"), path);
         let answer = self.answer(&call).await?;
         if answer.status == hyper::StatusCode::NOT_FOUND {
             return Err(GithubError::RepoNotAccessible(repo.clone()));
         }
         let there: wire::Repository = answer.success(&call)?.json(&call)?;
-        Ok(there.full_name)
+        Ok(RepoView {
+            id: there.id(),
+            name: there.full_name,
+        })
     }
 
     /// Makes sure that a repository is there and that we can see it.
@@ -137,6 +162,6 @@ impl Github {
     /// # Errors
     /// [`GithubError::RepoNotAccessible`] when it is not.
     pub async fn repo_is_there(&self, repo: &RepoName) -> Result<(), GithubError> {
-        self.repo_name(repo).await.map(drop)
+        self.repo(repo).await.map(drop)
     }
 }

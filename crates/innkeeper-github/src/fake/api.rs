@@ -56,6 +56,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/user", get(user))
         .route("/installation/repositories", get(installation_repositories))
         .route("/repos/{owner}/{repo}", get(repository))
+        .route("/repositories/{id}", get(repository_by_id))
         .route("/repos/{owner}/{repo}/contents/{*path}", get(contents))
         .route("/repos/{owner}/{repo}/git/ref/heads/{*branch}", get(branch))
         .route("/repos/{owner}/{repo}/git/commits/{sha}", get(commit))
@@ -123,9 +124,10 @@ async fn installation_token(
         None => None,
         Some(names) => Some(narrowed(&world, names)?),
     };
+    let json = |name: &RepoName| Some(repo_json(name, world.repos.get(name)?.id));
     let told: Option<Vec<_>> = repos
         .as_ref()
-        .map(|repos| repos.iter().map(repo_json).collect());
+        .map(|repos| repos.iter().filter_map(json).collect());
     let token = format!("ghs_fake{serial}");
     let rights = Rights {
         login: format!("{}[bot]", app.slug),
@@ -158,7 +160,8 @@ async fn installation_repositories(
     headers: HeaderMap,
 ) -> Response {
     let world = lock(&world);
-    let all: Vec<Value> = world.repos.keys().map(repo_json).collect();
+    let repos = world.repos.iter();
+    let all: Vec<Value> = repos.map(|(name, repo)| repo_json(name, repo.id)).collect();
     let total = all.len();
     paged(
         &world,
@@ -172,8 +175,15 @@ async fn installation_repositories(
 
 async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> Answer {
     let name = name(&owner, &repo)?;
-    lock(&world).repos.get(&name).ok_or_else(not_found)?;
-    Ok(Json(repo_json(&name)).into_response())
+    let id = lock(&world).repos.get(&name).ok_or_else(not_found)?.id;
+    Ok(Json(repo_json(&name, id)).into_response())
+}
+
+async fn repository_by_id(State(world): State<Shared>, Path(id): Path<u64>) -> Answer {
+    let world = lock(&world);
+    let found = world.repos.iter().find(|(_, repo)| repo.id == id);
+    let (name, _) = found.ok_or_else(not_found)?;
+    Ok(Json(repo_json(name, id)).into_response())
 }
 
 async fn contents(
@@ -231,7 +241,7 @@ async fn pulls(
         .rev()
         .filter(|(_, pull)| pull.open || page.state.as_deref() == Some("all"))
         .map(|(number, pull)| {
-            let mut json = pull.json(&name, *number);
+            let mut json = pull.json(&name, there.id, *number);
             // Lists do not say it.
             if let Some(fields) = json.as_object_mut() {
                 fields.remove("merged");
@@ -247,7 +257,7 @@ async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPa
     let name = name(&owner, &repo)?;
     with_repo(&world, &owner, &repo, |repo, _| {
         let pull = repo.pulls.get(&number).ok_or_else(not_found)?;
-        Ok(Json(pull.json(&name, number)).into_response())
+        Ok(Json(pull.json(&name, repo.id, number)).into_response())
     })?
 }
 
@@ -262,7 +272,7 @@ async fn edit_pull(
         if let Some(body) = edit["body"].as_str() {
             body.clone_into(&mut pull.body);
         }
-        Ok(Json(pull.json(&name, number)).into_response())
+        Ok(Json(pull.json(&name, repo.id, number)).into_response())
     })?
 }
 

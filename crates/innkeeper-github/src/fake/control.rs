@@ -132,7 +132,7 @@ async fn put_pull(
         base_branch,
         labels: labels.unwrap_or_default(),
     };
-    let json = pull.json(&base, number);
+    let json = pull.json(&base, there.id, number);
     there.pulls.insert(number, pull);
     Ok(Json(json).into_response())
 }

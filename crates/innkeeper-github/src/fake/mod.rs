@@ -123,6 +123,18 @@ impl FakeGithub {
         hook::deliver(&self.world, "pull_request", payload.to_string(), None).await
     }
 
+    /// Delivers a `repository` event to the world's webhook, also about a repository that is gone. Nothing when there
+    /// is no webhook.
+    pub async fn deliver_repository(
+        &self,
+        name: &innkeeper_model::preview::RepoName,
+        id: u64,
+        action: &str,
+    ) -> Option<DeliveryAttempt> {
+        let payload = World::repository_payload(name, id, action);
+        hook::deliver(&self.world, "repository", payload.to_string(), None).await
+    }
+
     /// Serves until the process ends.
     pub async fn serve(mut self) {
         // The task is not cancelled, so how it ended does not matter.

@@ -28,6 +28,8 @@ pub struct World {
     pub failures: VecDeque<Failure>,
     /// Every request to the API, the oldest first.
     pub requests: Vec<Request>,
+    /// The numbers of repositories that are or were there.
+    pub used_ids: BTreeSet<u64>,
     /// How many things a page has at most, below what is asked for.
     pub page_size: Option<usize>,
     pub(super) last_id: u64,
@@ -36,6 +38,8 @@ pub struct World {
 /// A repository.
 #[derive(Debug, Default, Serialize)]
 pub struct Repo {
+    /// Its number, which it keeps under each name.
+    pub id: u64,
     /// The bare Git repository that holds its files.
     pub git: PathBuf,
     /// Its pull requests by number.
@@ -222,9 +226,30 @@ impl World {
 
     /// Adds a repository whose files are in the bare Git repository `git`.
     pub fn add_repo(&mut self, repo: RepoName, git: impl Into<PathBuf>) -> &mut Repo {
+        self.renamed.remove(&repo);
+        let mut id = id_of(&repo);
+        let is_new = !self.repos.contains_key(&repo);
+        // One that had the name before keeps its number.
+        while is_new && self.used_ids.contains(&id) {
+            id += 1;
+        }
+        self.used_ids.insert(id);
         let there = self.repos.entry(repo).or_default();
+        if is_new {
+            there.id = id;
+        }
         there.git = git.into();
         there
+    }
+
+    /// The payload of a `repository` event, about a repository that may be gone.
+    #[must_use]
+    pub fn repository_payload(name: &RepoName, id: u64, action: &str) -> Value {
+        json!({
+            "action": action,
+            "repository": repo_json(name, id),
+            "sender": { "login": "octocat" },
+        })
     }
 
     /// Gives a repository another name. The former one redirects.
@@ -303,19 +328,24 @@ impl World {
         action: &str,
         sender: &str,
     ) -> Option<Value> {
-        let pull = self.repos.get(repo)?.pulls.get(&number)?;
+        let there = self.repos.get(repo)?;
+        let pull = there.pulls.get(&number)?;
         Some(json!({
             "action": action,
             "number": number,
-            "pull_request": pull.json(repo, number),
-            "repository": repo_json(repo),
+            "pull_request": pull.json(repo, there.id, number),
+            "repository": repo_json(repo, there.id),
             "sender": { "login": sender },
         }))
     }
 }
 
 impl Pull {
-    pub(super) fn json(&self, repo: &RepoName, number: u64) -> Value {
+    pub(super) fn json(&self, repo: &RepoName, repo_id: u64, number: u64) -> Value {
+        let head = |head: &RepoName| {
+            let is_itself = head == repo;
+            repo_json(head, if is_itself { repo_id } else { id_of(head) })
+        };
         json!({
             "number": number,
             "state": if self.open { "open" } else { "closed" },
@@ -330,19 +360,26 @@ impl Pull {
             "head": {
                 "ref": self.head_branch,
                 "sha": self.head_sha,
-                "repo": self.head_repo.as_ref().map(repo_json),
+                "repo": self.head_repo.as_ref().map(head),
             },
             "base": {
                 "ref": self.base_branch,
                 "sha": "0".repeat(40),
-                "repo": repo_json(repo),
+                "repo": repo_json(repo, repo_id),
             },
         })
     }
 }
 
-pub(super) fn repo_json(repo: &RepoName) -> Value {
+/// The number of the first repository with a name: the same in each run.
+fn id_of(repo: &RepoName) -> u64 {
+    let step = |sum: u64, byte: u8| (sum * 31 + u64::from(byte)) % 900_000_000;
+    100_000_000 + repo.key().bytes().fold(0, step)
+}
+
+pub(super) fn repo_json(repo: &RepoName, id: u64) -> Value {
     json!({
+        "id": id,
         "name": repo.name(),
         "full_name": repo,
         "owner": { "login": repo.owner() },

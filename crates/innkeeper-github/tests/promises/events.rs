@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use innkeeper_github::event::{Delivery, parse};
-use innkeeper_model::preview::{PrAction, PullRequestEvent};
+use innkeeper_model::preview::{
+    PrAction, PullRequestEvent, RepoName, RepositoryAction, RepositoryEvent,
+};
 use serde_json::{Value, json};
 
 const DELIVERY: &str = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
@@ -32,7 +34,7 @@ fn recorded() -> Vec<(String, String, Vec<u8>)> {
 fn pull_request(body: &[u8]) -> PullRequestEvent {
     let event = match parse("pull_request", DELIVERY, body).expect("understood") {
         Delivery::PullRequest(event) => Some(*event),
-        Delivery::Ping | Delivery::Ignored(_) => None,
+        Delivery::Ping | Delivery::Repository(_) | Delivery::Ignored(_) => None,
     };
     event.expect("about a pull request")
 }
@@ -142,6 +144,14 @@ fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
         "mallory/Hello-World"
     );
 
+    // One that has the name of the other, but not its number.
+    let base = payload["repository"].clone();
+    payload["pull_request"]["head"]["repo"] =
+        json!({ "full_name": base["full_name"], "id": base["id"].as_u64().expect("a number") + 1 });
+    let same_name = event(&payload);
+    assert!(same_name.is_fork && same_name.head_repo.is_none());
+    assert_eq!(same_name.repo_id, base["id"].as_u64());
+
     payload["pull_request"]["head"]["repo"] = Value::Null;
     let gone = event(&payload);
     assert!(gone.is_fork && gone.head_repo.is_none());
@@ -152,6 +162,41 @@ fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
     // That a repository is itself a fork of another says nothing about the pull request.
     payload["pull_request"]["head"]["repo"]["fork"] = json!(true);
     assert!(!event(&payload).is_fork);
+}
+
+/// The package has no recording of `repository`; these are GitHub's documented fields.
+#[test]
+fn a_repository_that_has_another_name_or_is_gone_is_known_by_its_number() {
+    let payload = |action: &str| {
+        json!({
+            "action": action,
+            "changes": { "repository": { "name": { "from": "web" } } },
+            "repository": { "id": 1296269, "name": "new", "full_name": "octo/new", "private": true },
+            "sender": { "login": "alice" },
+        })
+    };
+    let read = |payload: Value| {
+        parse("repository", DELIVERY, payload.to_string().as_bytes()).expect("understood")
+    };
+    for (name, action) in [
+        ("renamed", RepositoryAction::Renamed),
+        ("transferred", RepositoryAction::Transferred),
+        ("deleted", RepositoryAction::Deleted),
+    ] {
+        let expected = RepositoryEvent {
+            delivery: DELIVERY.to_owned(),
+            action,
+            id: 1_296_269,
+            name: RepoName::parse("octo/new").expect("a name"),
+        };
+        assert_eq!(read(payload(name)), Delivery::Repository(expected));
+    }
+    let ignored = Delivery::Ignored("repository".to_owned());
+    assert_eq!(read(payload("publicized")), ignored);
+    let mut unnumbered = payload("deleted");
+    unnumbered["repository"]["id"] = Value::Null;
+    assert_eq!(read(unnumbered), ignored);
+    parse("repository", DELIVERY, b"{}").expect_err("a repository is missing");
 }
 
 /// The package has no recording of `edited`; these are GitHub's documented fields.

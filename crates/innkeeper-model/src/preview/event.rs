@@ -7,6 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use super::{BranchName, CommitSha, PullRequest, RepoName};
 
+/// What happened to a repository (the field `action` of GitHub's `repository` event).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RepositoryAction {
+    /// It has another name.
+    Renamed,
+    /// It has another owner.
+    Transferred,
+    /// It is gone.
+    Deleted,
+}
+
+/// A `repository` event, as far as previews need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryEvent {
+    /// The delivery that brought it (`X-GitHub-Delivery`).
+    pub delivery: String,
+    /// What happened.
+    pub action: RepositoryAction,
+    /// GitHub's number of the repository.
+    pub id: u64,
+    /// Its name when GitHub wrote the event.
+    pub name: RepoName,
+}
+
 /// What happened (the field `action` of GitHub's `pull_request` event).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +80,9 @@ pub struct PullRequestEvent {
     pub action: PrAction,
     /// The pull request.
     pub pull_request: PullRequest,
+    /// GitHub's number of the repository that it wants to change. Names change, numbers do not.
+    #[serde(default)]
+    pub repo_id: Option<u64>,
     /// The repository that its commits are in. `None` when that fork was deleted.
     pub head_repo: Option<RepoName>,
     /// The commit that it proposes: what is deployed.
@@ -108,6 +137,19 @@ impl PullRequestEvent {
             (Some(this), Some(other)) => this.duration_since(other) > SAME_TIME,
             _ => false,
         }
+    }
+
+    /// The same event under another name of the repository. Only the repository's own branches follow: a fork that had
+    /// this name stays a fork.
+    #[must_use]
+    pub fn of_repo(mut self, repo: RepoName) -> Self {
+        if !self.is_fork {
+            self.head_repo = Some(repo.clone());
+        } else if self.head_repo.as_ref() == Some(&repo) {
+            self.head_repo = None;
+        }
+        self.pull_request.repo = repo;
+        self
     }
 
     /// Whether GitHub's times leave open if this happened before or after another event of the pull request, and it

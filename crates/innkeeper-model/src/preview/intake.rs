@@ -12,7 +12,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::PullRequestEvent;
+use super::{PullRequestEvent, RepositoryEvent};
 use crate::{Failure, GuestName};
 
 /// The name of the socket in the daemon's `runtime_dir`.
@@ -28,12 +28,22 @@ pub const MAX_BATCH: usize = 256;
 /// [`MAX_BATCH`] of them need less.
 pub const MAX_BODY: usize = 4 << 20;
 
+/// What a delivery is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum IntakeEvent {
+    /// A pull request.
+    PullRequest(Box<PullRequestEvent>),
+    /// A repository.
+    Repository(RepositoryEvent),
+}
+
 /// A delivery whose signature was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntakeRequest {
     /// What it says.
-    pub event: PullRequestEvent,
+    pub event: IntakeEvent,
     /// When it arrived.
     pub received_at: Timestamp,
 }
@@ -52,6 +62,8 @@ pub enum IntakeAnswer {
         /// The preview's name: the one it has, or the one it would have.
         slug: GuestName,
     },
+    /// It is about a repository, and what follows from it is on disk.
+    Noted,
     /// The daemon makes no previews for this repository. It was not recorded.
     NotAllowed,
     /// Every name that the preview could have belongs to another one. It was not recorded.

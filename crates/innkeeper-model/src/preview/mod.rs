@@ -34,7 +34,7 @@ pub use checked::InvalidText;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{BadLine, EnvFile, LineFault};
-pub use event::{PrAction, PullRequestEvent};
+pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent};
 pub use meta::{
     DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblems, RoutePath, RouteRule, ServiceName,
     Wrong,

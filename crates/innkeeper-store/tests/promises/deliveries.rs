@@ -36,6 +36,7 @@ pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> Pull
         delivery: id.to_owned(),
         action,
         pull_request: pull_request(number),
+        repo_id: None,
         head_repo: Some(repo),
         head_sha: sha(commit),
         head_branch: BranchName::parse("topic").expect("branch"),

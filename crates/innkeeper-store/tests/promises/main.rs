@@ -16,6 +16,7 @@ mod numbering;
 mod opening;
 mod operations;
 mod previews;
+mod repositories;
 mod running_time;
 mod snapshots;
 mod support;

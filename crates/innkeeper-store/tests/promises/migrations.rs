@@ -1,8 +1,8 @@
 //! Files of older versions are read with all that they hold. Each version that was released has a dump
 //! here, made by `sqlite3 innkeeper.db .dump`, which is never changed again.
 
-use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_model::preview::{PreviewState, RepoName};
 use innkeeper_model::{Code, FileWork, OperationState, Want};
 use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
 use rusqlite::Connection;
@@ -18,9 +18,10 @@ const VERSION_6: &str = include_str!("dumps/version-6.sql");
 const VERSION_7: &str = include_str!("dumps/version-7.sql");
 const VERSION_9: &str = include_str!("dumps/version-9.sql");
 const VERSION_10: &str = include_str!("dumps/version-10.sql");
+const VERSION_11: &str = include_str!("dumps/version-11.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 10;
+const NEWEST: i64 = 11;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -214,6 +215,22 @@ async fn version_10_is_read_with_all_that_it_holds() {
             .iter()
             .map(|preview| preview.active_running.since(began).as_secs());
         assert_eq!(read.collect::<Vec<_>>(), seconds);
+    }
+}
+
+#[tokio::test]
+async fn version_11_is_read_with_all_that_it_holds() {
+    let repo = RepoName::parse("octo/web").expect("a name");
+    for (dump, id, to_check) in [
+        (VERSION_10, None, [""; 0].to_vec()),
+        (VERSION_11, Some(1_296_269), vec!["renamed-/old.1296270"]),
+    ] {
+        let (_directory, store) = restore(dump);
+        let identity = store.repo_identity(&repo).await.expect("reads");
+        assert_eq!((identity.id, identity.is_first), (id, true));
+        let names = store.repos_to_check().await.expect("reads");
+        let names: Vec<_> = names.iter().map(RepoName::as_str).collect();
+        assert_eq!(names, to_check);
     }
 }
 

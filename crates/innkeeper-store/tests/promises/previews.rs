@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use innkeeper_model::preview::{BranchName, CommitSha, Meta, PrAction, PreviewState, RepoName};
+use innkeeper_model::preview::{
+    BranchName, CommitSha, Meta, PrAction, PreviewState, PullRequest, RepoName,
+};
 use innkeeper_model::{Code, Explain, Failure, GuestKind, StorePath};
 use innkeeper_store::{
-    Approval, NewPreview, Outcome, PreviewFact, PreviewWant, Recorded, RunningTime, Store,
+    Approval, NewPreview, Next, Outcome, PreviewFact, PreviewWant, Recorded, RunningTime, Store,
     StoreError,
 };
 use jiff::Timestamp;
@@ -345,7 +347,7 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
 }
 
 #[tokio::test]
-async fn previews_follow_a_repository_unless_there_is_another_or_a_delivery_waits() {
+async fn previews_and_deliveries_follow_a_repository_without_duplicates() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let former = preview(1).repo;
@@ -370,18 +372,31 @@ async fn previews_follow_a_repository_unless_there_is_another_or_a_delivery_wait
     let waits = delivery("d", 3, PrAction::Synchronize, 1);
     store.record_delivery(waits).await.expect("records");
 
-    assert_eq!(store.rename_repo(&former, &now).await.expect("renames"), 2);
+    let moved = store.name_repo(77, &former, &now).await.expect("renames");
+    assert_eq!(moved, 3);
     let repos = async |slug: &str| {
         let record = store.preview(&name(slug)).await.expect("reads");
         let record = record.expect("kept").record;
         (record.repo.clone(), record.is_from_fork())
     };
     assert_eq!(repos("web-1").await, (now.clone(), false));
+    assert_eq!(repos("web-3").await, (now.clone(), false));
     assert_eq!(repos("fork").await, (now.clone(), true));
-    for behind in ["web-2", "web-3"] {
-        assert_eq!(repos(behind).await, (former.clone(), false));
-    }
-    assert_eq!(store.rename_repo(&former, &now).await.expect("again"), 0);
+    let duplicate = store.preview(&name("web-2")).await.expect("reads");
+    let duplicate = duplicate.expect("kept");
+    assert_eq!(duplicate.want, PreviewWant::Absent);
+    assert!(duplicate.record.repo != now && duplicate.record.repo != former);
+    let pull_request = PullRequest {
+        repo: now.clone(),
+        number: 3,
+    };
+    let Next::Act(waiting) = store.next_for(&pull_request).await.expect("reads") else {
+        panic!("the delivery is lost");
+    };
+    assert_eq!(waiting.event.pull_request, pull_request);
+    assert_eq!(waiting.event.head_repo, Some(now.clone()));
+    let again = store.name_repo(77, &former, &now).await.expect("again");
+    assert_eq!(again, 0);
 }
 
 #[tokio::test]

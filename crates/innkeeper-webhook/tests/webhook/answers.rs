@@ -58,6 +58,21 @@ async fn answers_are_those_of_the_contract() {
             answered(200, json!({"status": "ignored", "event": "issues"})),
         ),
         (
+            // Whatever its name is, allowed or not.
+            event(
+                "repository",
+                r#"{"action":"deleted","repository":{"id":1,"full_name":"octo/gone"}}"#,
+            ),
+            answered(202, json!({"status": "accepted"})),
+        ),
+        (
+            event(
+                "repository",
+                r#"{"action":"edited","repository":{"id":1,"full_name":"octo/web"}}"#,
+            ),
+            answered(200, json!({"status": "ignored", "event": "repository"})),
+        ),
+        (
             event("pull_request", "{}"),
             answered(400, json!({"error": "Invalid pull_request payload"})),
         ),

@@ -7,13 +7,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use innkeeper_model::preview::intake::{
-    INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BATCH, MAX_BODY,
+    INTAKE_PATH, IntakeAnswer, IntakeEvent, IntakeRequest, MAX_BATCH, MAX_BODY,
 };
-use innkeeper_model::preview::{PullRequest, slug_candidates, webhook_slug};
+use innkeeper_model::preview::{
+    PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent, slug_candidates, webhook_slug,
+};
 use innkeeper_model::{Code, Failure, GuestName, chain};
 use innkeeper_store::{NewDelivery, Recorded, Store, StoreError};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Bell, Listener};
 use crate::api::Refusal;
@@ -102,18 +105,39 @@ fn invalid(message: impl Into<String>) -> Refusal {
 impl Intake {
     /// What became of each, in their order.
     async fn record(&self, requests: Vec<IntakeRequest>) -> Result<Vec<IntakeAnswer>, Refusal> {
-        let wanted: Vec<_> = requests
-            .iter()
-            .map(|request| slug_of(&request.event.pull_request))
-            .collect();
-        let new = requests.into_iter().zip(&wanted).map(|(request, wanted)| {
-            let pull_request = &request.event.pull_request;
-            NewDelivery {
-                slugs: slug_candidates(wanted, &identity(pull_request)).collect(),
-                received_at: request.received_at,
-                event: request.event,
+        let mut new = Vec::new();
+        // Where pull requests stand among the answers; the rest is about repositories.
+        let mut answers = Vec::new();
+        for request in requests {
+            match request.event {
+                IntakeEvent::PullRequest(event) => {
+                    answers.push(None);
+                    new.push((slug_of(&event.pull_request), event, request.received_at));
+                }
+                IntakeEvent::Repository(event) => {
+                    answers.push(Some(self.note_repository(&event).await?));
+                }
             }
-        });
+        }
+        let mut recorded = self.record_pull_requests(new).await?.into_iter();
+        let answers = answers.into_iter();
+        Ok(answers
+            .filter_map(|answer| answer.or_else(|| recorded.next()))
+            .collect())
+    }
+
+    async fn record_pull_requests(
+        &self,
+        events: Vec<(GuestName, Box<PullRequestEvent>, Timestamp)>,
+    ) -> Result<Vec<IntakeAnswer>, Refusal> {
+        let wanted: Vec<_> = events.iter().map(|(slug, ..)| slug.clone()).collect();
+        let new = events
+            .into_iter()
+            .map(|(wanted, event, received_at)| NewDelivery {
+                slugs: slug_candidates(&wanted, &identity(&event.pull_request)).collect(),
+                received_at,
+                event: *event,
+            });
         match self.store.record_deliveries(new.collect()).await {
             Ok(recorded) => {
                 if recorded
@@ -125,18 +149,44 @@ impl Intake {
                 debug!(count = recorded.len(), "deliveries are on disk");
                 Ok(recorded.into_iter().zip(wanted).map(answer).collect())
             }
-            // The daemon that comes after this one will take them: the webhook tries again.
-            Err(StoreError::Closed) => Err(Refusal(Failure::new(
-                Code::ShuttingDown,
-                "the daemon is stopping",
-            ))),
-            Err(error) => {
-                warn!(error = chain(&error), "deliveries could not be recorded");
-                let failure = Failure::from(&error);
-                Ok(vec![IntakeAnswer::Failed { failure }; wanted.len()])
-            }
+            Err(error) => Ok(vec![failed(&error)?; wanted.len()]),
         }
     }
+
+    /// Records what follows from an event of a repository: the previews of one that was deleted should go, and GitHub
+    /// is to be queried for the name of another. An event's own name may be an old one.
+    async fn note_repository(&self, event: &RepositoryEvent) -> Result<IntakeAnswer, Refusal> {
+        let RepositoryEvent {
+            action, id, name, ..
+        } = event;
+        let noted = match action {
+            RepositoryAction::Renamed | RepositoryAction::Transferred => {
+                self.store.check_repo(*id, true).await
+            }
+            RepositoryAction::Deleted => {
+                let gone = self.store.remove_repo(*id, name).await;
+                gone.map(|slugs| info!(repo = %name, previews = slugs.len(), "the repository was deleted"))
+            }
+        };
+        match noted {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(IntakeAnswer::Noted)
+            }
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+/// The answer for what could not be recorded. A daemon that stops refuses the whole call, which is sent again then.
+fn failed(error: &StoreError) -> Result<IntakeAnswer, Refusal> {
+    if matches!(error, StoreError::Closed) {
+        let failure = Failure::new(Code::ShuttingDown, "the daemon is stopping");
+        return Err(Refusal(failure));
+    }
+    warn!(error = chain(error), "deliveries could not be recorded");
+    let failure = Failure::from(error);
+    Ok(IntakeAnswer::Failed { failure })
 }
 
 /// The name that a pull request's preview has unless it is taken.

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use innkeeper_model::preview::intake::{INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BODY};
+use innkeeper_model::preview::PullRequestEvent;
+use innkeeper_model::preview::intake::{
+    INTAKE_PATH, IntakeAnswer, IntakeEvent, IntakeRequest, MAX_BODY,
+};
 use innkeeper_model::{Failure, GuestName};
 use innkeeper_store::{NewDelivery, Recorded, Store};
 use tokio::net::UnixListener;
@@ -52,16 +55,25 @@ async fn deliveries(
     State(store): State<Store>,
     Json(requests): Json<Vec<IntakeRequest>>,
 ) -> Json<Vec<IntakeAnswer>> {
-    let slugs: Vec<_> = requests.iter().map(slug).collect();
-    let new = requests
-        .into_iter()
-        .zip(&slugs)
-        .map(|(request, slug)| NewDelivery {
-            event: request.event,
+    if requests
+        .iter()
+        .any(|request| matches!(request.event, IntakeEvent::Repository(_)))
+    {
+        return Json(vec![IntakeAnswer::Noted; requests.len()]);
+    }
+    let new = requests.into_iter().filter_map(|request| {
+        let IntakeEvent::PullRequest(event) = request.event else {
+            return None;
+        };
+        Some(NewDelivery {
+            slugs: vec![slug(&event)],
+            event: *event,
             received_at: request.received_at,
-            slugs: vec![slug.clone()],
-        });
-    let answers = match store.record_deliveries(new.collect()).await {
+        })
+    });
+    let new: Vec<_> = new.collect();
+    let slugs: Vec<_> = new.iter().map(|new| new.slugs[0].clone()).collect();
+    let answers = match store.record_deliveries(new).await {
         Ok(recorded) => recorded.into_iter().zip(slugs).map(answer).collect(),
         Err(error) => {
             let failure = Failure::from(&error);
@@ -72,8 +84,8 @@ async fn deliveries(
     Json(answers)
 }
 
-fn slug(request: &IntakeRequest) -> GuestName {
-    let number = request.event.pull_request.number;
+fn slug(event: &PullRequestEvent) -> GuestName {
+    let number = event.pull_request.number;
     format!("web-{number}").parse().expect("name")
 }
 
