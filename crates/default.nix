@@ -21,6 +21,10 @@ let
     ./innkeeper-host/src/evaluate/compose.nix
     ./innkeeper-host/src/closure/supervise.sh
     ./innkeeper-host/src/evaluate/sandbox.sh
+    ./innkeeper-cli/src/commands/man
+    ./innkeeper-cli/src/commands/completions
+    # Pages of the manual are made from it.
+    (root + "/docs/configuration.md")
     (fileset.fileFilter (file: file.hasExt "sql" || file.hasExt "snap" || file.hasExt "txt") ./.)
   ];
   src = fileset.toSource {

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 pub(crate) fn event(kind: &EventKind) -> String {
     let text = match kind {
         EventKind::Accepted { verb } => format!("{verb} accepted"),
-        EventKind::StepStarted { step } => step.clone(),
-        EventKind::StepDone { step, micros } => format!("{step} done in {}", duration(*micros)),
-        EventKind::StepFailed { step, failure } => format!("{step} failed: {failure}"),
+        EventKind::StepStarted { step } => activity(step),
+        EventKind::StepDone { step, micros } => {
+            format!("{} took {}", activity(step), duration(*micros))
+        }
+        EventKind::StepFailed { step, failure } => format!("{} failed: {failure}", activity(step)),
         EventKind::Progress { progress } => build(progress),
         EventKind::Built { what, closure } => format!("{what} is {closure}"),
         EventKind::Finished => "finished".to_owned(),
@@ -18,6 +20,33 @@ pub(crate) fn event(kind: &EventKind) -> String {
         EventKind::Note { text } => text.clone(),
     };
     plain(&text).replace('\n', " ")
+}
+
+/// A step of an operation in words.
+fn activity(step: &str) -> String {
+    let words = match step {
+        "resolve-closure" => "finding the closure",
+        "ensure-closure" => "registering the closure",
+        "ensure-rootfs" => "making the file tree",
+        "forget-identity" => "removing the copied identity",
+        "take-snapshot" => "taking the snapshot",
+        "delete-snapshot" => "deleting the snapshot",
+        "restore-rootfs" => "restoring the file tree",
+        "ensure-secrets" => "writing keys and credentials",
+        "prepare-unit" => "preparing the unit",
+        "ensure-unit" => "starting the unit",
+        "ensure-network" => "setting up the network",
+        "release" => "starting the init",
+        "stop-unit" => "stopping the unit",
+        "remove-unit" => "removing the unit",
+        "remove-network" => "removing the network",
+        "remove-rootfs" => "removing the file tree",
+        "remove-closure" => "releasing the closure",
+        "forget" => "deleting the record",
+        // A newer daemon's: its name reads well enough without the hyphens.
+        other => return other.replace('-', " "),
+    };
+    words.to_owned()
 }
 
 fn build(progress: &BuildProgress) -> String {
@@ -30,10 +59,12 @@ fn build(progress: &BuildProgress) -> String {
         counts.push(format!("{} of {} built", progress.built, progress.to_build));
     }
     if progress.to_fetch_bytes > 0 {
-        let fetched = mebibytes(progress.fetched_bytes);
+        let mebibyte = 1 << 20;
+        let (fetched, all) = (progress.fetched_bytes, progress.to_fetch_bytes);
         counts.push(format!(
-            "{fetched} of {} fetched",
-            mebibytes(progress.to_fetch_bytes)
+            "{} of {} MiB fetched",
+            fetched / mebibyte,
+            all.div_ceil(mebibyte)
         ));
     }
     if !counts.is_empty() {
@@ -61,14 +92,13 @@ fn duration(micros: u64) -> String {
     }
 }
 
-/// An amount of bytes in MiB with one decimal place.
+/// An amount of bytes in whole MiB, rounded.
 pub(crate) fn mebibytes(bytes: u64) -> String {
-    let mebibyte = 1 << 20;
-    format!(
-        "{}.{} MiB",
-        bytes / mebibyte,
-        bytes % mebibyte * 10 / mebibyte
-    )
+    let mebibytes = bytes.saturating_add(1 << 19) >> 20;
+    match mebibytes {
+        0 if bytes > 0 => "less than 1 MiB".to_owned(),
+        _ => format!("{mebibytes} MiB"),
+    }
 }
 
 /// A time in UTC, to the second.
@@ -100,8 +130,23 @@ mod tests {
         assert_eq!(duration(640), "640 µs");
         assert_eq!(duration(1_234), "1.2 ms");
         assert_eq!(duration(61_500_000), "61.5 s");
-        assert_eq!(mebibytes(12_900_000), "12.3 MiB");
-        assert_eq!(mebibytes(u64::MAX), "17592186044415.9 MiB");
+        assert_eq!(mebibytes(12_900_000), "12 MiB");
+        assert_eq!(mebibytes(4 << 30), "4096 MiB");
+        assert_eq!(mebibytes(1), "less than 1 MiB");
+        assert_eq!(mebibytes(0), "0 MiB");
+        assert_eq!(mebibytes(u64::MAX), "17592186044415 MiB");
+    }
+
+    #[test]
+    fn steps_are_shown_in_words() {
+        let started = |step: &str| event(&EventKind::StepStarted { step: step.into() });
+        assert_eq!(started("ensure-network"), "setting up the network");
+        assert_eq!(started("adopt-volume"), "adopt volume");
+        let done = EventKind::StepDone {
+            step: "ensure-unit".into(),
+            micros: 1_234,
+        };
+        assert_eq!(event(&done), "starting the unit took 1.2 ms");
     }
 
     #[test]
@@ -115,7 +160,7 @@ mod tests {
         progress.to_fetch_bytes = 1 << 20;
         assert_eq!(
             build(&progress),
-            "building guest (3 of 17 built, 0.0 MiB of 1.0 MiB fetched)"
+            "building guest (3 of 17 built, 0 of 1 MiB fetched)"
         );
     }
 

@@ -16,6 +16,9 @@ use crate::commands::{preview, status};
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
 use crate::output::Output;
 
+/// The variable that names the socket.
+const SOCKET: &str = "INNKEEPER_SOCKET";
+
 /// What every command of all programs understands.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
@@ -35,7 +38,7 @@ pub struct Global {
         long,
         global = true,
         value_name = "PATH",
-        env = "INNKEEPER_SOCKET",
+        env = SOCKET,
         hide_env_values = true,
         default_value = "/run/innkeeper/api.sock",
         help_heading = "Global options"
@@ -44,15 +47,16 @@ pub struct Global {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 the request makes no sense, 2 unknown words, 3 not found, 4 in conflict with what is there, \
-5 something is used up, 6 a closure does not build, 7 the host lacks or refuses something, 8 innkeeperd cannot be \
-reached, 70 a defect, 130 interrupted. `exec` and `ssh` pass on the status of what they run.";
+Exit status: 0 success, 1 invalid request, 2 usage error, 3 not found, 4 conflict with the current state, 5 resource \
+exhausted, 6 a closure does not build, 7 the host lacks something or an operation on it failed, 8 innkeeperd cannot be \
+reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed. `exec` and `ssh` pass on the \
+status of the command.";
 
 const PREVIEW_EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 the request makes no sense (`explain`: a link is broken), 2 unknown words, 3 not found, 4 in \
-conflict with what is there (such as a commit of a fork that nobody has approved), 5 something is used up, 6 the \
-configuration or a closure does not build, 7 the host lacks or refuses something or the app does not answer, 8 \
-innkeeperd cannot be reached, 70 a defect, 130 interrupted or not confirmed.";
+Exit status: 0 success, 1 invalid request (`explain`: a link is broken), 2 usage error, 3 not found, 4 conflict with the \
+current state (such as a commit of a fork that nobody has approved), 5 resource exhausted, 6 the configuration or a \
+closure does not build, 7 the host lacks something, an operation on it failed or the app does not answer, 8 innkeeperd \
+cannot be reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed.";
 
 /// Runs coding agents, each in a guest of its own
 ///
@@ -232,7 +236,10 @@ impl Program for Innkeeper {
 /// Runs a program with the process's arguments and returns its exit code.
 #[must_use]
 pub fn start<P: Program>() -> ExitCode {
-    let program = match P::try_parse() {
+    let parsed = words_of::<P>()
+        .try_get_matches()
+        .and_then(|matches| P::from_arg_matches(&matches));
+    let program = match parsed {
         Ok(program) => program,
         Err(error) => return not_parsed(&without_destructive_tips(error)),
     };
@@ -256,6 +263,14 @@ pub fn start<P: Program>() -> ExitCode {
         }
     };
     ExitCode::from(conclude(outcome, &cx.output))
+}
+
+/// The words of a program. Help shows the socket that the environment names, if it names one.
+fn words_of<P: Program>() -> Command {
+    P::command().mut_arg("socket", |argument| match std::env::var_os(SOCKET) {
+        Some(_) => argument.hide_env_values(false).hide_default_value(true),
+        None => argument,
+    })
 }
 
 /// Says what has to be said about the end and returns the exit code.

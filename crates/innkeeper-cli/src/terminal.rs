@@ -43,6 +43,15 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     Some((size.ws_row, size.ws_col))
 }
 
+/// The columns of the terminal that standard output leads to, if it leads to one.
+pub(crate) fn output_width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
 /// The signals that end a program, caught so that [`RawMode`] is left first.
 #[derive(Debug)]
 pub(crate) struct Endings {

@@ -17,8 +17,8 @@ pub struct Limits {
     pub tasks: u32,
 }
 
-/// An amount of memory in bytes, written as a number with an optional unit: `512M`, `4G`. The units K, M,
-/// G and T are powers of 1024, as in systemd's `MemoryMax=`.
+/// An amount of memory in bytes, written as a decimal number with an optional unit: `512M`, `4G`, `0.5G`, `4GB`, `4GiB`.
+/// The units K, M, G and T are powers of 1024, as in systemd's `MemoryMax=`, whatever follows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MemorySize(u64);
@@ -48,6 +48,9 @@ impl MemorySize {
     /// The least a guest can be given.
     pub const MIN: Self = Self(16 << 20);
 
+    /// The most decimal places that are read.
+    const MAX_DECIMALS: usize = 6;
+
     const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
 
     /// An amount in bytes.
@@ -69,16 +72,34 @@ impl FromStr for MemorySize {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidLimit::Memory(text.to_owned());
         let upper = text.to_ascii_uppercase();
-        let (digits, shift) = Self::UNITS
+        let (number, shift) = Self::UNITS
             .iter()
-            .find_map(|(unit, shift)| Some((upper.strip_suffix(*unit)?, *shift)))
+            .find_map(|(unit, shift)| {
+                let forms = ["IB", "B", ""].iter();
+                let unit = forms.map(|end| format!("{unit}{end}"));
+                unit.into_iter()
+                    .find_map(|unit| upper.strip_suffix(&unit))
+                    .map(|number| (number, *shift))
+            })
             .unwrap_or((&upper, 0));
+        let (whole, fraction) = match number.split_once('.') {
+            // A part of a byte is none.
+            Some(_) if shift == 0 => return Err(invalid()),
+            Some(("", _) | (_, "")) => return Err(invalid()),
+            Some(parts) => parts,
+            None => (number, ""),
+        };
         // `parse` alone would accept a sign.
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > Self::MAX_DECIMALS {
             return Err(invalid());
         }
-        let number: u64 = digits.parse().map_err(|_| invalid())?;
-        let size = Self(number.checked_mul(1 << shift).ok_or_else(invalid)?);
+        let scale = fraction.bytes().fold(1_u128, |scale, _| scale * 10);
+        let number: u128 = format!("{whole}{fraction}")
+            .parse()
+            .map_err(|_| invalid())?;
+        let bytes = number.checked_mul(1 << shift).ok_or_else(invalid)? / scale;
+        let size = Self(u64::try_from(bytes).map_err(|_| invalid())?);
         if size < Self::MIN {
             return Err(InvalidLimit::MemoryTooSmall(size));
         }
@@ -178,7 +199,39 @@ mod tests {
         assert_eq!("4G".parse(), Ok(MemorySize(4 << 30)));
         assert_eq!("512m".parse(), Ok(MemorySize(512 << 20)));
         assert_eq!("33554432".parse(), Ok(MemorySize(32 << 20)));
-        for bad in ["", "G", "-1G", "+1G", "1.5G", "1GiB", "99999999999T", "4 G"] {
+        for (text, bytes) in [
+            ("4GB", 4 << 30),
+            ("4gib", 4 << 30),
+            ("0.5G", 512 << 20),
+            ("1.5G", 1536 << 20),
+            ("0.25TB", 256 << 30),
+            // Rounded down to bytes.
+            ("0.1G", 107_374_182),
+        ] {
+            assert_eq!(text.parse(), Ok(MemorySize(bytes)), "{text}");
+        }
+        for bad in [
+            "",
+            "G",
+            "GB",
+            "B",
+            "-1G",
+            "+1G",
+            "1.5",
+            "1.G",
+            ".5G",
+            "1.2.3G",
+            "1.0000001G",
+            "1,5G",
+            "1GBB",
+            "1BG",
+            "33554432B",
+            "99999999999T",
+            "18446744073709551616",
+            "4 G",
+            "1e3G",
+            "0x1G",
+        ] {
             assert!(
                 matches!(bad.parse::<MemorySize>(), Err(InvalidLimit::Memory(_))),
                 "{bad:?}"

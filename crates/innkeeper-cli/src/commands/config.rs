@@ -31,6 +31,6 @@ fn words(report: &ConfigReport) -> String {
     let rows = report.settings.iter().map(row).collect();
     format!(
         "File: {file}\n\n{}",
-        table(["SETTING", "VALUE", "ORIGIN"], rows)
+        table(["SETTING", "VALUE", "ORIGIN"], rows, &[])
     )
 }

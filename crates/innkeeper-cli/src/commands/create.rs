@@ -19,8 +19,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Make an agent and start it
 ///
-/// Returns when the agent's init has taken over. What is left out has the value that is configured in innkeeperd
-/// (`innkeeper config`).
+/// Returns when the agent's init has taken over. Omitted options use innkeeperd's defaults (`innkeeper config`).
 #[derive(Args, Debug)]
 pub(crate) struct Create {
     /// Its name: 1 to 63 of a-z, 0-9 and '-'; one is made up when none is given

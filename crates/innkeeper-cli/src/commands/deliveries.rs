@@ -119,7 +119,7 @@ fn rows(deliveries: &[DeliveryView]) -> String {
         "PREVIEW",
         "STATE",
     ];
-    table(header, deliveries.iter().map(row).collect())
+    table(header, deliveries.iter().map(row).collect(), &[4, 3, 5, 0])
 }
 
 /// Lines of `Name: value`.

@@ -4,12 +4,14 @@ use clap::Args;
 use innkeeper_model::GuestKind;
 use innkeeper_model::api::GuestView;
 
-use super::Context;
+use super::{Context, names};
 use crate::describe::time;
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
 /// List the agents
+///
+/// With --quiet, only their names, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -17,7 +19,11 @@ impl List {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let mut guests: Vec<GuestView> = cx.client.get("/v1/guests").await?;
         guests.retain(|view| view.guest.kind == GuestKind::Agent);
-        cx.output.show(&guests, |guests| words(guests))?;
+        let quiet = cx.output.is_quiet();
+        cx.output.show(&guests, |guests| match quiet {
+            true => names(guests.iter().map(|view| &view.guest.name)),
+            false => words(guests),
+        })?;
         Ok(0)
     }
 }
@@ -41,5 +47,5 @@ fn words(guests: &[GuestView]) -> String {
     let header = [
         "NAME", "STATUS", "ADDRESS", "SLOT", "MEMORY", "CPUS", "CREATED",
     ];
-    table(header, guests.iter().map(row).collect())
+    table(header, guests.iter().map(row).collect(), &[6, 5, 4])
 }

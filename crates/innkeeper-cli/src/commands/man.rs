@@ -1,17 +1,33 @@
 //! `innkeeper man`.
 
-use std::io;
+mod examples;
+mod markdown;
+
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_mangen::Man as Page;
-use innkeeper_model::{Code, Failure};
+use clap_mangen::roff::{Roff, bold, roman};
+use innkeeper_model::{Code, Failure, Kind};
 
 use super::Context;
 use crate::describe::count;
-use crate::failure::Status;
+use crate::failure::{BROKEN_PIPE, INTERRUPTED, Status};
 
-/// Write the manual pages of all programs and commands
+/// Pages of the long-running programs, which are not this crate's.
+const DAEMONS: [(&str, &str); 2] = [
+    ("innkeeperd.8", include_str!("man/innkeeperd.8")),
+    (
+        "innkeeper-webhook.8",
+        include_str!("man/innkeeper-webhook.8"),
+    ),
+];
+
+/// The settings, as docs/configuration.md lists them.
+const CONFIGURATION: &str = include_str!("../../../../docs/configuration.md");
+
+/// Write the manual pages of all programs, their commands and the configuration file
 #[derive(Args, Debug)]
 pub(crate) struct Man {
     /// The directory to write them to; it is made when it is not there
@@ -51,19 +67,168 @@ fn write_all(directory: &Path) -> io::Result<Vec<PathBuf>> {
         // `agent help create` is `man agent-create`: pages of its own would say nothing.
         let mut program = program.disable_help_subcommand(true);
         program.build();
-        write(&program, directory, &mut pages)?;
+        write(&program, program.get_name(), directory, &mut pages)?;
     }
+    let mut add = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text)?;
+        pages.push(path);
+        io::Result::Ok(())
+    };
+    for (name, text) in DAEMONS {
+        add(name, text)?;
+    }
+    add("innkeeper-config.5", &markdown::page(CONFIGURATION))?;
     Ok(pages)
 }
 
-/// Writes the page of a command and those of the commands below it.
-fn write(command: &Command, directory: &Path, pages: &mut Vec<PathBuf>) -> io::Result<()> {
-    pages.push(
-        Page::new(command.clone())
-            .manual("Innkeeper")
-            .generate_to(directory)?,
-    );
-    command
-        .get_subcommands()
-        .try_for_each(|below| write(below, directory, pages))
+/// Writes the page of a command and those of the commands below it. `path` is how the command is called.
+fn write(
+    command: &Command,
+    path: &str,
+    directory: &Path,
+    pages: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    let page = Page::new(command.clone()).manual("Innkeeper");
+    let file = directory.join(page.get_filename());
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    exit_status(path).to_writer(&mut text)?;
+    if let Some(examples) = examples::section(path) {
+        examples.to_writer(&mut text)?;
+    }
+    see_also(path).to_writer(&mut text)?;
+    std::fs::File::create(&file)?.write_all(&text)?;
+    pages.push(file);
+    command.get_subcommands().try_for_each(|below| {
+        write(
+            below,
+            &format!("{path} {}", below.get_name()),
+            directory,
+            pages,
+        )
+    })
+}
+
+fn exit_status(path: &str) -> Roff {
+    let mut rows: Vec<(u8, &str)> = vec![
+        (0, "Success."),
+        (2, "Usage error: an unknown option, argument or command."),
+        (
+            INTERRUPTED,
+            "Interrupted by Ctrl-C, or a prompt was not confirmed. Accepted operations go on.",
+        ),
+        (BROKEN_PIPE, "Standard output was closed by its reader."),
+    ];
+    for code in Code::ALL {
+        let row = (code.kind().exit_code(), meaning(code.kind()));
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows.sort_unstable();
+    let mut section = Roff::new();
+    section.control("SH", ["EXIT STATUS"]);
+    for (code, meaning) in rows {
+        section.control("TP", []);
+        section.text([bold(code.to_string())]);
+        section.text([roman(meaning)]);
+    }
+    let special = match path {
+        "agent exec" | "agent ssh" | "preview exec" | "preview ssh" => {
+            "Once the command runs in the guest, its exit status is passed on."
+        }
+        "preview explain" => "1 also means that a link of the chain is broken.",
+        "innkeeper doctor" => "7 also means that a check is BROKEN.",
+        _ => return section,
+    };
+    section.control("PP", []);
+    section.text([roman(special)]);
+    section
+}
+
+fn meaning(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "Invalid request.",
+        Kind::NotFound => "The named object does not exist.",
+        Kind::Conflict => "Conflict with the current state.",
+        Kind::Exhausted => "A resource is exhausted.",
+        Kind::Build => "A closure or its configuration does not build.",
+        Kind::Host => "The host lacks something, or an operation on it failed.",
+        Kind::Unavailable => "innkeeperd cannot be reached.",
+        Kind::Internal => "Internal error.",
+    }
+}
+
+fn see_also(path: &str) -> Roff {
+    let own = path.replace(' ', "-");
+    let pages = [
+        "agent(1)",
+        "preview(1)",
+        "innkeeper(1)",
+        "innkeeper-config(5)",
+        "innkeeperd(8)",
+    ];
+    let others: Vec<_> = pages
+        .into_iter()
+        .filter(|page| page.split('(').next() != Some(own.as_str()))
+        .collect();
+    let mut section = Roff::new();
+    section.control("SH", ["SEE ALSO"]);
+    section.text([roman(others.join(", "))]);
+    section
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_examples_that_its_program_takes() {
+        let programs = crate::commands();
+        let mut left = Vec::new();
+        for program in &programs {
+            leaves(program, program.get_name(), &mut left);
+        }
+        for (path, lines) in examples::EXAMPLES {
+            assert!(
+                left.iter().any(|leaf| leaf == path),
+                "there is no command '{path}'"
+            );
+            left.retain(|leaf| leaf != path);
+            for (line, _) in *lines {
+                assert!(line.starts_with(path), "'{line}' is no example of '{path}'");
+                let words = line.split(" > ").next().unwrap_or(line).split(' ');
+                let words = words.map(|word| word.trim_matches('\''));
+                let name = path.split(' ').next().unwrap_or_default();
+                let program = programs.iter().find(|program| program.get_name() == name);
+                let taken = program
+                    .expect("a program")
+                    .clone()
+                    .try_get_matches_from(words);
+                assert!(taken.is_ok(), "'{line}': {}", taken.expect_err("refused"));
+            }
+        }
+        assert_eq!(left, Vec::<String>::new(), "commands without examples");
+    }
+
+    fn leaves(command: &Command, path: &str, found: &mut Vec<String>) {
+        let mut below = command
+            .get_subcommands()
+            .filter(|below| below.get_name() != "help")
+            .peekable();
+        if below.peek().is_none() {
+            found.push(path.to_owned());
+        }
+        for below in below {
+            leaves(below, &format!("{path} {}", below.get_name()), found);
+        }
+    }
 }

@@ -65,6 +65,11 @@ pub struct Context {
     pub(crate) output: Output,
 }
 
+/// Names, one on each line: what lists print with `--quiet`.
+pub(crate) fn names<'n>(names: impl Iterator<Item = &'n GuestName>) -> String {
+    names.map(|name| format!("{name}\n")).collect()
+}
+
 impl Context {
     /// What the daemon knows about a guest; a name that nobody has gets a suggestion.
     async fn guest(&self, name: &GuestName) -> Result<GuestView, CommandError> {

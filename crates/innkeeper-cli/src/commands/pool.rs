@@ -46,7 +46,7 @@ fn words(report: &PoolReport) -> String {
     if !report.volumes.is_empty() {
         let header = ["VOLUME", "GUEST", "SNAPSHOT", "SIZE", "USED"];
         let rows = report.volumes.iter().map(row).collect();
-        text.push_str(&format!("\n{}", table(header, rows)));
+        text.push_str(&format!("\n{}", table(header, rows, &[])));
     }
     text
 }

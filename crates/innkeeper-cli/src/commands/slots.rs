@@ -45,6 +45,6 @@ fn words(report: &SlotReport) -> String {
     let rows = taken.iter().map(row).collect();
     format!(
         "{head}\n{}",
-        table(["SLOT", "OWNER", "KIND", "ADDRESS"], rows)
+        table(["SLOT", "OWNER", "KIND", "ADDRESS"], rows, &[])
     )
 }

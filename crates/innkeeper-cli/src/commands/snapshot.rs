@@ -25,12 +25,16 @@ pub(crate) struct Snapshot {
     /// The agent
     name: GuestName,
 
-    /// What to call it: 1 to 32 of a-z, 0-9 and '-'; a label is made up from the time when none is given
-    #[arg(long)]
+    /// Its label: 1 to 32 of a-z, 0-9 and '-'; generated from the time if omitted
+    #[arg(value_name = "LABEL", conflicts_with = "label")]
+    called: Option<SnapshotLabel>,
+
+    /// The same as LABEL
+    #[arg(long, value_name = "LABEL")]
     label: Option<SnapshotLabel>,
 
     /// Delete the snapshot with this label instead
-    #[arg(long, value_name = "LABEL", conflicts_with = "label")]
+    #[arg(long, value_name = "LABEL", conflicts_with_all = ["called", "label"])]
     delete: Option<SnapshotLabel>,
 
     #[command(flatten)]
@@ -57,7 +61,7 @@ impl Snapshot {
                 }
                 delete(cx, name, &label).await
             }
-            None => take(cx, name, self.label).await,
+            None => take(cx, name, self.called.or(self.label)).await,
         }
     }
 }

@@ -67,5 +67,5 @@ fn words(snapshots: &[Snapshot]) -> String {
         ]
     };
     let rows = snapshots.iter().map(row).collect();
-    table(["AGENT", "LABEL", "TAKEN"], rows)
+    table(["AGENT", "LABEL", "TAKEN"], rows, &[])
 }

@@ -76,7 +76,11 @@ fn words(status: &api::Status) -> String {
         };
         let header = ["OPERATION", "VERB", "GUEST", "ACTOR", "STARTED"];
         text.push('\n');
-        text.push_str(&table(header, status.operations.iter().map(row).collect()));
+        text.push_str(&table(
+            header,
+            status.operations.iter().map(row).collect(),
+            &[],
+        ));
     }
     text
 }

@@ -52,7 +52,7 @@ fn the_steps_and_the_end_are_told() {
     status: 0
     --- stdout
     [INFO] Creating agent web.
-    [INFO] ensure-rootfs done in 1.2 ms.
+    [INFO] making the file tree took 1.2 ms.
     [OK] Agent web is up at 10.100.0.3 after N ms.
     --- stderr
     ");
@@ -167,7 +167,7 @@ fn notes_and_failed_steps_are_told() {
     ])]));
     assert_snapshot!(fake.agent(&["create", "web"]).stdout.lines().take(3).collect::<Vec<_>>().join("\n"), @r"
     [INFO] Creating agent web.
-    [INFO] ensure-network failed: ve-1 belongs to somebody else.
+    [INFO] setting up the network failed: ve-1 belongs to somebody else.
     [INFO] Innkeeper takes the next slot.
     ");
 }
@@ -207,7 +207,7 @@ fn a_broken_connection_is_taken_up_after_the_last_event() {
         Part::Ends(vec![done(13, "ensure-network"), finished(14)]),
     ]));
     let stdout = fake.agent(&["create", "web"]).ok();
-    for step in ["ensure-rootfs", "ensure-network"] {
+    for step in ["making the file tree", "setting up the network"] {
         assert_eq!(stdout.matches(step).count(), 1, "{stdout}");
     }
     let mut requests = fake.seen();
@@ -244,7 +244,7 @@ fn after_ctrl_c_the_caller_knows_that_the_operation_goes_on() {
     let mut child = fake.spawn("agent", &["create", "web"]);
     let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
     let mut lines = String::new();
-    while !lines.contains("ensure-rootfs") {
+    while !lines.contains("making the file tree") {
         assert_ne!(stdout.read_line(&mut lines).expect("a line"), 0, "{lines}");
     }
     interrupt(&child);

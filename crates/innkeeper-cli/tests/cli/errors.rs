@@ -11,6 +11,20 @@ use crate::fake::{Fake, Part, command, events, refuse, run};
 use crate::samples::{CLOSURE, done};
 
 #[test]
+fn help_shows_the_socket_that_the_variable_names() {
+    for words in [&["-h"][..], &["list", "-h"]] {
+        let mut command = command("agent", words);
+        command.env("INNKEEPER_SOCKET", "/srv/a.sock");
+        let help = run(command).ok();
+        assert!(
+            help.contains("[env: INNKEEPER_SOCKET=/srv/a.sock]"),
+            "{help}"
+        );
+        assert!(!help.contains("/run/innkeeper/api.sock"), "{help}");
+    }
+}
+
+#[test]
 fn the_exit_code_follows_from_the_failures_kind() {
     for code in Code::ALL {
         let failure = Failure::new(*code, format!("it is {code}")).with_remedy("Do this.");

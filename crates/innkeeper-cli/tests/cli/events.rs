@@ -43,9 +43,9 @@ fn each_event_is_a_line() {
     let fake = fake([Part::Ends(all_kinds())]);
     assert_snapshot!(fake.innkeeper(&["events"]).ok(), @r"
     2026-11-20T10:00:01Z       1      7  web               create accepted
-    2026-11-20T10:00:01Z       2      7  web               ensure-network
-    2026-11-20T10:00:01Z       3      7  web               ensure-network failed: cannot add ve-1 at all
-    2026-11-20T10:00:01Z       4      7  web               remove-rootfs done in 1.2 ms
+    2026-11-20T10:00:01Z       2      7  web               setting up the network
+    2026-11-20T10:00:01Z       3      7  web               setting up the network failed: cannot add ve-1 at all
+    2026-11-20T10:00:01Z       4      7  web               removing the file tree took 1.2 ms
     2026-11-20T10:00:01Z       5      7  web               failed: cannot add ve-1 at all
     2026-11-20T10:00:01Z       6      7  web               finished
     2026-11-20T10:00:01Z       7      7  web               the guest ended by itself with status 137

@@ -26,7 +26,7 @@ fn the_copys_address_is_told() {
     status: 0
     --- stdout
     [INFO] Copying agent web to copy.
-    [INFO] forget-identity done in 1.2 ms.
+    [INFO] removing the copied identity took 1.2 ms.
     [OK] Agent copy is up at 10.100.0.5 as a copy of web after N ms.
     --- stderr
     ");

@@ -3,7 +3,9 @@ use innkeeper_model::api::GuestView;
 use innkeeper_model::{GuestKind, GuestState};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::fake::{Fake, answer, attach, read_until, terminal};
 use crate::samples::guest;
 
 fn with(guests: &[GuestView]) -> Fake {
@@ -35,6 +37,33 @@ fn programs_get_the_views() {
     let names: Vec<_> = views.iter().map(|view| view.guest.name.as_str()).collect();
     assert_eq!(names, ["web", "a-xkcd42"]);
     assert_eq!(views[0], guest("web", 1));
+}
+
+#[test]
+fn quiet_prints_the_names_only() {
+    assert_eq!(some().agent(&["list", "-q"]).ok(), "web\na-xkcd42\n");
+    assert_eq!(with(&[]).agent(&["list", "--quiet"]).ok(), "");
+}
+
+#[test]
+fn a_terminal_of_80_columns_has_room_for_the_table() {
+    let fake = with(&[guest(&"long-name".repeat(4), 1)]);
+    let (mut ours, theirs) = terminal();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&theirs, size).expect("a size");
+    let mut command = fake.command("agent", &["list"]);
+    attach(&mut command, &theirs);
+    let mut child = command.spawn().expect("it starts");
+    let shown = read_until(&mut ours, "10.100.0.3");
+    assert!(child.wait().expect("it ends").success());
+    assert!(shown.starts_with("NAME "), "{shown}");
+    let widest = shown.lines().map(|line| line.trim_end().len()).max();
+    assert!(widest <= Some(80), "{shown}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ fn every_command_has_a_page() {
     for program in innkeeper_cli::commands() {
         names(&program, "", &mut expected);
     }
+    expected
+        .extend(["innkeeperd.8", "innkeeper-webhook.8", "innkeeper-config.5"].map(str::to_owned));
     expected.sort();
     let mut found: Vec<String> = std::fs::read_dir(&out)
         .expect("the directory")
@@ -37,6 +39,20 @@ fn every_command_has_a_page() {
     assert!(
         page.contains(".TH agent-create 1") && page.contains("wait\\-port"),
         "{page}"
+    );
+    for part in [
+        ".SH \"EXIT STATUS\"\n",
+        "\\fB5\\fR\nA resource is exhausted.\n",
+        ".SH EXAMPLES\n",
+        "\\fBagent create web \\-\\-wait\\fR\n",
+        ".SH \"SEE ALSO\"\n",
+    ] {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+    let config = std::fs::read_to_string(out.join("innkeeper-config.5")).expect("a page");
+    assert!(
+        config.contains("\\fBpreviews.domain\\fR (default: \"\")\n"),
+        "{config}"
     );
 }
 

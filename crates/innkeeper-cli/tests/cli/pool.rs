@@ -42,13 +42,13 @@ fn fake(report: &PoolReport) -> Fake {
 #[test]
 fn a_pool_is_its_volumes_and_what_to_do() {
     assert_snapshot!(fake(&report()).innkeeper(&["pool"]).ok(), @r"
-    pool/thin (lvm-thin): 87.2 % of 102400.0 MiB in use, 10.5 % of the metadata; no guest or snapshot is added from 85 % of either on.
+    pool/thin (lvm-thin): 87.2 % of 102400 MiB in use, 10.5 % of the metadata; no guest or snapshot is added from 85 % of either on.
     It is full. Destroy guests, or `lvextend --size +10G pool/thin`.
 
-    VOLUME                  GUEST  SNAPSHOT  SIZE         USED
-    innkeeper-guest-web     web    -         20480.0 MiB  3.5 %
-    innkeeper-snap-web.old  web    old       20480.0 MiB  -
-    somebody-elses          -      -         20480.0 MiB  50.0 %
+    VOLUME                  GUEST  SNAPSHOT  SIZE       USED
+    innkeeper-guest-web     web    -         20480 MiB  3.5 %
+    innkeeper-snap-web.old  web    old       20480 MiB  -
+    somebody-elses          -      -         20480 MiB  50.0 %
     ");
 }
 
@@ -64,7 +64,7 @@ fn a_directory_is_what_is_free() {
         volumes: Vec::new(),
         ..report()
     };
-    assert_snapshot!(fake(&report).innkeeper(&["pool"]).ok(), @"/var/lib/innkeeper/guests (dir): 87.2 % of 102400.0 MiB in use; a new guest or snapshot needs 1024.0 MiB free.");
+    assert_snapshot!(fake(&report).innkeeper(&["pool"]).ok(), @"/var/lib/innkeeper/guests (dir): 87.2 % of 102400 MiB in use; a new guest or snapshot needs 1024 MiB free.");
 }
 
 #[test]

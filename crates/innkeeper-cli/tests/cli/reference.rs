@@ -28,14 +28,16 @@ program; all commands understand them.
 
 fn meaning(kind: Kind) -> &'static str {
     match kind {
-        Kind::Invalid => "what was asked for makes no sense",
-        Kind::NotFound => "what was named does not exist",
-        Kind::Conflict => "it cannot be done while something else is as it is",
-        Kind::Exhausted => "something of which there is only so much is used up",
-        Kind::Build => "a closure does not build",
-        Kind::Host => "the host lacks something or refuses; for `doctor`: something is broken",
-        Kind::Unavailable => "the daemon cannot be asked",
-        Kind::Internal => "a defect",
+        Kind::Invalid => "invalid request",
+        Kind::NotFound => "the named object does not exist",
+        Kind::Conflict => "conflict with the current state",
+        Kind::Exhausted => "a resource is exhausted",
+        Kind::Build => "a closure or its configuration does not build",
+        Kind::Host => {
+            "the host lacks something, or an operation on it failed; for `doctor`: something is broken"
+        }
+        Kind::Unavailable => "the daemon cannot be reached",
+        Kind::Internal => "internal error",
     }
 }
 
@@ -71,11 +73,10 @@ fn describe(command: &mut Command, path: &str, page: &mut String) {
     // What the program itself prints is what stands here.
     let words: Vec<&str> = path.split(' ').skip(1).chain(["--help"]).collect();
     let program = path.split(' ').next().expect("a program");
-    assert_eq!(
-        run(self::command(program, &words)).ok().trim_end(),
-        help.trim_end(),
-        "{path}"
-    );
+    let mut command = self::command(program, &words);
+    // Help shows the value of the variable, if it is set.
+    command.env_remove("INNKEEPER_SOCKET");
+    assert_eq!(run(command).ok().trim_end(), help.trim_end(), "{path}");
     // The global options stand once, with the program.
     let own = match words.len() {
         1 => help.as_str(),
@@ -104,14 +105,14 @@ fn exit_codes() -> String {
             )
         })
         .collect();
-    rows.push((0, "| it is done".to_owned()));
-    rows.push((2, "| words that the program does not know".to_owned()));
+    rows.push((0, "| success".to_owned()));
+    rows.push((2, "| usage error".to_owned()));
     rows.push((
         130,
-        "| Ctrl-C, and what was asked for goes on; or the answer to a question was not yes"
+        "| interrupted by Ctrl-C (accepted operations go on), or a prompt was not confirmed"
             .to_owned(),
     ));
-    rows.push((141, "| nobody reads standard output any more".to_owned()));
+    rows.push((141, "| standard output was closed by its reader".to_owned()));
     rows.sort();
     for (code, row) in rows {
         let row = if row.starts_with('|') {

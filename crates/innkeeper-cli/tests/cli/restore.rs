@@ -29,7 +29,7 @@ fn an_agent_that_ran_is_up_again() {
     status: 0
     --- stdout
     [INFO] Restoring snapshot old of agent web.
-    [INFO] restore-rootfs done in 1.2 ms.
+    [INFO] restoring the file tree took 1.2 ms.
     [OK] Agent web is as in snapshot old and up at 10.100.0.3 after N ms.
     --- stderr
     ");

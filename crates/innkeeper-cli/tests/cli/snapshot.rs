@@ -41,6 +41,23 @@ fn the_label_and_the_end_are_told() {
 }
 
 #[test]
+fn a_label_needs_no_option() {
+    for words in [
+        &["snapshot", "web", "mine"][..],
+        &["snapshot", "web", "--label", "mine"],
+    ] {
+        let fake = fake();
+        fake.agent(words).ok();
+        assert_eq!(
+            fake.seen()[0],
+            r#"POST /v1/guests/web/snapshots {"label":"mine"}"#
+        );
+    }
+    let both = fake().agent(&["snapshot", "web", "mine", "--label", "other"]);
+    assert_eq!(both.status, 2, "{both:?}");
+}
+
+#[test]
 fn quiet_prints_the_label_alone() {
     let stdout = fake().agent(&["snapshot", "web", "--quiet"]).ok();
     assert_eq!(stdout, "20261121-063005\n");

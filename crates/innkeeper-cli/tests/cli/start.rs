@@ -25,7 +25,7 @@ fn the_address_is_told() {
     status: 0
     --- stdout
     [INFO] Starting agent web.
-    [INFO] ensure-unit done in 1.2 ms.
+    [INFO] starting the unit took 1.2 ms.
     [OK] Agent web is up at 10.100.0.3 after N ms.
     --- stderr
     ");

@@ -43,7 +43,7 @@ fn the_daemon_is_shown_in_a_few_numbers() {
     assert_snapshot!(fake(&sample()).innkeeper(&["status"]).ok(), @r"
     Daemon:          innkeeperd 0.1.0, process 4242
     Started:         2026-11-20T09:00:00Z
-    Memory:          12.3 MiB resident
+    Memory:          12 MiB resident
     Supervisor:      direct
     User namespaces: one for each guest
     Guests:          2 running, 1 failed
@@ -66,7 +66,7 @@ fn a_daemon_without_guests_has_no_empty_tables() {
     assert_snapshot!(fake(&status).innkeeper(&["status"]).ok(), @r"
     Daemon:          innkeeperd 0.1.0, process 4242
     Started:         2026-11-20T09:00:00Z
-    Memory:          12.3 MiB resident
+    Memory:          12 MiB resident
     Supervisor:      direct
     User namespaces: none
     Guests:          none

@@ -1,5 +1,6 @@
 //! How the program is run: without rights, told by signals, given its socket.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use rustix::process::Signal;
@@ -135,6 +136,25 @@ async fn a_socket_from_systemd_is_used() {
     child.kill().expect("kills");
     child.wait().expect("ends");
     assert_eq!(answer.expect("answers").status, 202);
+}
+
+/// The options that a page of the manual and the program's own help name.
+fn options(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let options = words.filter(|word| word.starts_with("--") && word.len() > 2);
+    options.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_has_all_options() {
+    let page: &str = include_str!("../../../innkeeper-cli/src/commands/man/innkeeper-webhook.8");
+    let directory = directory();
+    let help = without_rights(directory.path()).arg("--help").output();
+    let help = String::from_utf8(help.expect("runs").stdout).expect("text");
+    assert_eq!(
+        options(&page.replace("\\f", " ").replace('\\', "")),
+        options(&help)
+    );
 }
 
 #[test]

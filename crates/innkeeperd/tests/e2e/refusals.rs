@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -111,6 +112,26 @@ fn a_reader_that_has_seen_enough_of_the_settings_is_no_error() {
     drop(reader);
     let (code, said) = run(&sandbox, &[], true, writer.into());
     assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+/// The options that a page of the manual and the program's own help name.
+fn options(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let options = words.filter(|word| word.starts_with("--") && word.len() > 2);
+    options.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_has_all_options() {
+    let page: &str = include_str!("../../../innkeeper-cli/src/commands/man/innkeeperd.8");
+    let help = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
+        .arg("--help")
+        .output();
+    let help = String::from_utf8(help.expect("runs").stdout).expect("text");
+    assert_eq!(
+        options(&page.replace("\\f", " ").replace('\\', "")),
+        options(&help)
+    );
 }
 
 #[test]

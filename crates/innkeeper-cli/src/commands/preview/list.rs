@@ -6,6 +6,7 @@ use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState, PreviewView};
 
 use super::Context;
+use crate::commands::names;
 use crate::describe::plain;
 use crate::failure::Status;
 use crate::table::{or_dash, table};
@@ -13,7 +14,7 @@ use crate::table::{or_dash, table};
 /// List the previews
 ///
 /// COMMIT is the one that answers at the URL; a REPOSITORY is followed by the number of the pull request, if the
-/// preview is for one.
+/// preview is for one. With --quiet, only the slugs are printed, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -22,6 +23,11 @@ impl List {
         let previews: Vec<PreviewView> = cx.client.get("/v1/previews").await?;
         if cx.output.is_json() {
             cx.output.value(&previews)?;
+            return Ok(0);
+        }
+        if cx.output.is_quiet() {
+            let slugs = previews.iter().map(|view| &view.preview.slug);
+            cx.output.text(names(slugs))?;
             return Ok(0);
         }
         // The list is shown all the same when the guests' states cannot be had.
@@ -63,7 +69,7 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
         ]
     };
     let header = ["SLUG", "STATUS", "BRANCH", "URL", "COMMIT", "REPOSITORY"];
-    let mut text = table(header, previews.iter().map(row).collect());
+    let mut text = table(header, previews.iter().map(row).collect(), &[5, 4]);
     // A removal is retried until it succeeds; its cause would otherwise stay unseen.
     for view in previews {
         let preview = &view.preview;
