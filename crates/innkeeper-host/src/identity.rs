@@ -6,10 +6,21 @@
 //! | object | mark |
 //! | --- | --- |
 //! | interface | its alias: `innkeeper:<guest>@<identity>` |
+//! | nftables table | its comment: `innkeeper daemon <identity>` |
+//! | systemd unit | its description: `Innkeeper guest <guest> (daemon <identity>)` |
+//! | cgroup | the extended attribute `trusted.innkeeper.daemon` |
 //!
 //! What lies in the state directory has no mark of its own: the directory belongs to the identity in its database.
 
+use std::io;
+use std::path::Path;
+
 use innkeeper_model::{DaemonId, Ownership};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+use rustix::io::Errno;
+
+/// The extended attribute that marks directories, links and cgroups. Only the host's root reads and writes it.
+const ATTRIBUTE: &str = "trusted.innkeeper.daemon";
 
 /// The identity with which a daemon marks what it makes.
 #[derive(Clone, Debug)]
@@ -41,6 +52,41 @@ impl Identity {
         }
     }
 
+    /// Marks a file, a directory or a link. Returns whether its file system has room for marks.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason.
+    pub(crate) fn mark(&self, path: &Path) -> io::Result<bool> {
+        let mark = self.daemon.as_str().as_bytes();
+        match lsetxattr(path, ATTRIBUTE, mark, XattrFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(error) if has_no_marks(error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whose a file, a directory or a link is; `None` where the file system has no marks.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(crate) fn owner_of(&self, path: &Path) -> io::Result<Option<Ownership>> {
+        let mut mark = [0; DaemonId::LENGTH];
+        let length = match lgetxattr(path, ATTRIBUTE, &mut mark[..]) {
+            Ok(length) => length,
+            Err(Errno::NODATA) => return Ok(Some(Ownership::Unmarked)),
+            // Longer than ours: of a later version.
+            Err(Errno::RANGE) => return Ok(Some(Ownership::Other)),
+            Err(error) if has_no_marks(error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let text = std::str::from_utf8(mark.get(..length).unwrap_or_default());
+        let daemon = text.ok().and_then(|text| DaemonId::parse(text).ok());
+        Ok(Some(match daemon {
+            Some(daemon) => self.ownership(Some(&daemon)),
+            None => Ownership::Other,
+        }))
+    }
+
     /// Whether an object that has the name of a recorded guest or preview may be changed and removed. Without a mark, only
     /// while objects of a former release are adopted.
     #[must_use]
@@ -51,6 +97,11 @@ impl Identity {
             Ownership::Other => false,
         }
     }
+}
+
+/// Whether the file system takes no marks, or the daemon lacks CAP_SYS_ADMIN in the host's user namespace.
+fn has_no_marks(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::PERM)
 }
 
 #[cfg(test)]
@@ -73,6 +124,28 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_and_a_link_keep_the_mark_of_the_daemon_that_made_them() {
+        let dir = tempfile::tempdir().expect("directory");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).expect("link");
+        let (ours, other) = (Identity::of('a'), Identity::of('b'));
+        for path in [dir.path(), &link] {
+            assert_eq!(
+                ours.owner_of(path).expect("reads"),
+                Some(Ownership::Unmarked)
+            );
+            if !ours.mark(path).expect("marks") {
+                eprintln!("INNKEEPER-NOT-RUN: {} takes no marks", path.display());
+                return;
+            }
+            assert_eq!(ours.owner_of(path).expect("reads"), Some(Ownership::Ours));
+            assert_eq!(other.owner_of(path).expect("reads"), Some(Ownership::Other));
+        }
+        ours.owner_of(&dir.path().join("missing"))
+            .expect_err("not there");
+    }
 
     #[test]
     fn nothing_of_another_daemon_may_be_changed_and_what_has_no_mark_only_while_adopting() {

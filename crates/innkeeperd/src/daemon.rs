@@ -175,7 +175,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         },
     )?;
     let identity = Identity::new(identity.daemon, !identity.adopted);
-    let builds = wiring::build_filter(&config);
+    let builds = wiring::build_filter(&config, &identity);
     let (engine, user_ids) = wiring::engine(&config, store, &identity, Arc::clone(&builds)).await?;
     let previews = previews::open(&config, &engine, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;

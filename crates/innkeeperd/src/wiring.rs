@@ -126,7 +126,7 @@ async fn facilities(
             door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
             log_limit: config.guest.log_limit_bytes,
             no_new_privileges: config.guest.no_new_privileges,
-            ..UnitConfig::new(guests.clone(), &config.runtime_dir)
+            ..UnitConfig::new(guests.clone(), &config.runtime_dir, identity.clone())
         },
         config.supervisor.kind,
     )
@@ -145,7 +145,7 @@ async fn facilities(
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config))),
         rootfs,
-        firewall: Arc::new(firewall(config, &secrets, builds)?),
+        firewall: Arc::new(firewall(config, &secrets, identity, builds)?),
         secrets: Arc::new(secrets),
         network: Arc::new(VethNetwork::new(NetworkConfig {
             range: config.network.range(),
@@ -189,18 +189,20 @@ pub(crate) fn nix(config: &Config) -> NixConfig {
 }
 
 /// What keeps builds from the host's own network.
-pub(crate) fn build_filter(config: &Config) -> Arc<BuildFilter> {
-    Arc::new(BuildFilter::new(BuildFilterConfig {
+pub(crate) fn build_filter(config: &Config, identity: &Identity) -> Arc<BuildFilter> {
+    let filter = BuildFilterConfig {
         table: config.network.table.clone(),
         subnet: config.network.subnet.subnet(),
         extra_private: config.network.refuse.clone(),
         allowed: config.builds.allowed_networks.clone(),
-    }))
+    };
+    Arc::new(BuildFilter::new(filter, identity.clone()))
 }
 
 fn firewall(
     config: &Config,
     secrets: &GuestSecrets,
+    identity: &Identity,
     builds: Arc<BuildFilter>,
 ) -> Result<NftFirewall, DaemonError> {
     let name_servers = secrets.nameservers()?.into_iter();
@@ -220,7 +222,7 @@ fn firewall(
         extra_private: config.network.refuse.clone(),
         connections_per_guest: config.network.connections_per_guest,
     };
-    Ok(NftFirewall::new(firewall, builds))
+    Ok(NftFirewall::new(firewall, identity.clone(), builds))
 }
 
 fn some_path(text: &str) -> Option<PathBuf> {

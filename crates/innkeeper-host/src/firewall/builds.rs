@@ -18,6 +18,7 @@ use super::table::{BUILDS, Table};
 use super::{FirewallError, broken};
 use crate::HostError;
 use crate::facilities::{BuildNetwork, Builders};
+use crate::identity::Identity;
 
 const SUBJECT: &str = "network of builds";
 
@@ -49,9 +50,9 @@ pub struct BuildFilter {
 impl BuildFilter {
     /// The driver. Nothing is changed before [`BuildNetwork::ensure`].
     #[must_use]
-    pub fn new(config: BuildFilterConfig) -> Self {
+    pub fn new(config: BuildFilterConfig, identity: Identity) -> Self {
         Self {
-            table: Table::new(format!("{}{BUILDS}", config.table)),
+            table: Table::new(format!("{}{BUILDS}", config.table), identity),
             config,
             builders: Mutex::new(None),
         }
@@ -255,7 +256,7 @@ mod tests {
             return;
         }
         ip(&["link", "set", "lo", "up"]).await;
-        let filter = BuildFilter::new(config());
+        let filter = BuildFilter::new(config(), Identity::of('a'));
         let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
         let port = listener.local_addr().expect("address").port();
         let builder = 64_123;

@@ -21,6 +21,7 @@
 
 mod builds;
 mod listing;
+mod mark;
 mod port;
 mod removals;
 mod ruleset;
@@ -33,11 +34,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Code, Explain, chain};
+use innkeeper_model::{Code, DaemonId, Explain, chain};
 use ipnet::Ipv4Net;
 
 use crate::command::{self, CommandError};
 use crate::facilities::Firewall;
+use crate::identity::Identity;
 use crate::{FileError, FileErrorExt, HostError};
 pub use builds::{BuildFilter, BuildFilterConfig};
 use listing::DroppingChain;
@@ -71,6 +73,23 @@ pub enum FirewallError {
     /// `nft` answered in a form that is not understood.
     #[error("nft's list of rules is not in the expected form")]
     Unreadable,
+    /// The kernel does not answer about a table.
+    #[error("cannot ask the kernel whose firewall table it has")]
+    Netlink(#[source] io::Error),
+    /// The table is another daemon's.
+    #[error("the firewall table inet {table} belongs to another Innkeeper daemon ({daemon})")]
+    OtherDaemon {
+        /// The table.
+        table: String,
+        /// That daemon.
+        daemon: DaemonId,
+    },
+    /// The table has no daemon's mark.
+    #[error("the firewall table inet {table} exists and is not this daemon's")]
+    Taken {
+        /// The table.
+        table: String,
+    },
     /// IP forwarding cannot be read or switched on.
     #[error("cannot switch on IP forwarding")]
     Forwarding(#[source] FileError),
@@ -81,7 +100,9 @@ impl Explain for FirewallError {
         match self {
             Self::InvalidTable(_) => Code::InvalidConfig,
             Self::Nft { source, .. } => source.code_or(Code::NetworkFailed),
-            Self::Unreadable => Code::NetworkFailed,
+            Self::Unreadable | Self::Netlink(_) => Code::NetworkFailed,
+            Self::OtherDaemon { .. } => Code::DaemonConflict,
+            Self::Taken { .. } => Code::InvalidConfig,
             Self::Forwarding(error) => error.code_or(Code::NetworkFailed),
         }
     }
@@ -94,6 +115,13 @@ impl Explain for FirewallError {
                     Some("Run innkeeperd as root on a kernel with nf_tables (`modprobe nf_tables nft_masq nft_fib_inet nft_reject_inet`).".to_owned())
                 });
             }
+            Self::OtherDaemon { table, .. } => format!(
+                "Give this daemon a `network.table` of its own. If the other one is gone for good, remove its table with `nft delete table inet {table}`, and then start this one again."
+            ),
+            Self::Taken { table } => format!(
+                "See what it is with `nft list table inet {table}`. Then set `network.table` to another name, or remove it with `nft delete table inet {table}`, and start the daemon again."
+            ),
+            Self::Netlink(_) => "Run innkeeperd as root, or give it CAP_NET_ADMIN.".to_owned(),
             Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows what is there.".to_owned(),
             Self::Forwarding(_) => "Set `net.ipv4.ip_forward=1` in the host's own configuration (sysctl.d), where innkeeperd may not.".to_owned(),
         })
@@ -135,9 +163,9 @@ pub struct NftFirewall {
 impl NftFirewall {
     /// The driver. Nothing is changed before [`Firewall::ensure`].
     #[must_use]
-    pub fn new(config: FirewallConfig, builds: Arc<BuildFilter>) -> Self {
+    pub fn new(config: FirewallConfig, identity: Identity, builds: Arc<BuildFilter>) -> Self {
         Self {
-            table: Table::new(config.table.clone()),
+            table: Table::new(config.table.clone(), identity),
             config,
             builds,
             removals: OnceCell::new(),

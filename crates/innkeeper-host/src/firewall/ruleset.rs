@@ -32,6 +32,10 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let table = &config.table;
     let group = INTERFACE_GROUP;
     let subnet = config.subnet;
+    // Guests of another daemon are in the same group, and subject to that daemon's rules. What has no address yet may be
+    // anybody's.
+    let from_ours = format!("ip saddr {{ {subnet}, 0.0.0.0/8 }}");
+    let to_ours = format!("ip daddr {subnet}");
     let refused = list(refused(config.subnet, &config.extra_private).iter());
     let open_udp = open_ports(config, Protocol::Udp);
     let open_tcp = open_ports(config, Protocol::Tcp);
@@ -64,7 +68,7 @@ table inet {table} {{
 	# and a drop of any table is final.
 	chain input {{
 		type filter hook input priority filter; policy accept;
-		iifgroup {group} jump guest_to_host
+		iifgroup {group} {from_ours} jump guest_to_host
 	}}
 
 	# Only the guest's own gateway address, which is the one on the interface that the packet came by.
@@ -81,8 +85,8 @@ table inet {table} {{
 		type filter hook forward priority filter; policy accept;
 		iifgroup {group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 		oifgroup {group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-		iifgroup {group} jump guest_to_world
-		oifgroup {group} jump world_to_guest
+		iifgroup {group} {from_ours} jump guest_to_world
+		oifgroup {group} {to_ours} jump world_to_guest
 	}}
 
 	chain guest_to_world {{

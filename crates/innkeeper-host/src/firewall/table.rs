@@ -2,8 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use innkeeper_model::Ownership;
+
 use super::listing::{self, Fingerprint};
-use super::{FirewallError, nft};
+use super::{FirewallError, mark, nft};
+use crate::identity::Identity;
 
 /// The end of the name of the table for builds; what comes before is configured.
 pub(super) const BUILDS: &str = "_builds";
@@ -12,14 +15,16 @@ pub(super) const BUILDS: &str = "_builds";
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
+    identity: Identity,
     /// Asked and not computed: how a rule reads back depends on the versions of nft and of the kernel.
     in_force: Mutex<Option<Fingerprint>>,
 }
 
 impl Table {
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(name: String, identity: Identity) -> Self {
         Self {
             name,
+            identity,
             in_force: Mutex::new(None),
         }
     }
@@ -39,17 +44,44 @@ impl Table {
         }
     }
 
-    /// Replaces the table by `rules`, which begin with its removal.
+    /// Replaces the table by `rules`, which begin with its removal, and marks it. Fails when it is not ours.
     pub(super) async fn write(&self, rules: &str) -> Result<(), FirewallError> {
-        self.name()?;
-        nft("write the firewall's rules", &["--file", "-"], rules).await?;
+        self.require_ours()?;
+        let rules = self.marked(rules)?;
+        nft("write the firewall's rules", &["--file", "-"], &rules).await?;
         let fingerprint = self.fingerprint().await?;
         self.remember(Some(fingerprint));
         Ok(())
     }
 
+    /// Refuses a table of our name that another daemon has marked, or nobody.
+    fn require_ours(&self) -> Result<(), FirewallError> {
+        let table = self.name()?.to_owned();
+        let found = mark::look(&table).map_err(FirewallError::Netlink)?;
+        let Some(comment) = found else {
+            return Ok(());
+        };
+        let daemon = comment.as_deref().and_then(mark::marked);
+        let ownership = self.identity.ownership(daemon.as_ref());
+        match daemon {
+            _ if self.identity.may_change(ownership) => Ok(()),
+            Some(daemon) if ownership == Ownership::Other => {
+                Err(FirewallError::OtherDaemon { table, daemon })
+            }
+            _ => Err(FirewallError::Taken { table }),
+        }
+    }
+
+    /// Rules with the table's comment.
+    fn marked(&self, rules: &str) -> Result<String, FirewallError> {
+        let start = format!("table inet {} {{\n", self.name()?);
+        let comment = mark::comment(self.identity.daemon());
+        Ok(rules.replacen(&start, &format!("{start}\tcomment \"{comment}\"\n\n"), 1))
+    }
+
     /// Removes the table; its absence is success.
     pub(super) async fn remove(&self) -> Result<(), FirewallError> {
+        self.require_ours()?;
         let text = without_rules(self.name()?);
         self.remember(None);
         nft("remove the firewall's rules", &["--file", "-"], &text).await?;

@@ -9,6 +9,7 @@ use rustix::net::sockopt::set_socket_linger;
 
 use super::*;
 use crate::facilities::Network;
+use crate::identity::Identity;
 use crate::network::testing::{Leader, enter_own_namespace, guest, ip};
 use crate::network::{NetworkConfig, VethNetwork};
 
@@ -36,13 +37,18 @@ fn config() -> FirewallConfig {
 
 /// With a table for builds, where this machine has users for them.
 fn driver(config: FirewallConfig) -> NftFirewall {
-    let builds = BuildFilter::new(BuildFilterConfig {
+    driver_of(Identity::of('a'), config)
+}
+
+fn driver_of(identity: Identity, config: FirewallConfig) -> NftFirewall {
+    let builds = BuildFilterConfig {
         table: config.table.clone(),
         subnet: config.subnet,
         extra_private: Vec::new(),
         allowed: Vec::new(),
-    });
-    NftFirewall::new(config, Arc::new(builds))
+    };
+    let builds = BuildFilter::new(builds, identity.clone());
+    NftFirewall::new(config, identity, Arc::new(builds))
 }
 
 async fn run_nft(arguments: &[&str]) -> Vec<u8> {
@@ -305,6 +311,93 @@ async fn a_guest_that_opens_and_closes_at_once_is_held_back() {
         (0..1000).take_while(|_| open().is_ok()).count()
     });
     assert!((20..1000).contains(&accepted), "{accepted} connections");
+}
+
+#[tokio::test]
+async fn the_table_of_another_daemon_or_of_nobody_is_not_replaced() {
+    if !enter_own_namespace("the_table_of_another_daemon_or_of_nobody_is_not_replaced") {
+        return;
+    }
+    let (ours, theirs) = (driver(config()), driver_of(Identity::of('b'), config()));
+    let rules = async || run_nft(&["list", "ruleset"]).await;
+    theirs.ensure().await.expect("alone");
+    theirs.ensure().await.expect("their own");
+    let before = rules().await;
+    let adopting = driver_of(Identity::of('a').adopting(), config());
+    for ours in [&ours, &adopting] {
+        let refused = ours.ensure().await.expect_err("another daemon's");
+        assert_eq!(refused.code(), Code::DaemonConflict);
+        ours.remove().await.expect_err("another daemon's");
+        assert!(
+            ours.check()
+                .await
+                .iter()
+                .any(|one| one.verdict == Verdict::Broken)
+        );
+    }
+    assert_eq!(rules().await, before);
+
+    // A former release's table has no mark: it is taken over once.
+    theirs.remove().await.expect("their own");
+    run_nft(&["add", "table", "inet", "innkeeper"]).await;
+    let refused = ours.ensure().await.expect_err("nobody's");
+    assert_eq!(refused.code(), Code::InvalidConfig);
+    adopting.ensure().await.expect("adopts");
+    ours.ensure().await.expect("ours by now");
+    assert!(String::from_utf8_lossy(&rules().await).contains(&"a".repeat(32)));
+}
+
+/// Each daemon's rules are about its own guests: what one opens is open to its guests, whatever the other says.
+#[tokio::test]
+async fn rules_of_two_daemons_do_not_act_on_each_others_guests() {
+    if !enter_own_namespace("rules_of_two_daemons_do_not_act_on_each_others_guests") {
+        return;
+    }
+    let scene = Scene::build().await;
+    let closed = FirewallConfig {
+        subnet: "10.101.0.0/16".parse().expect("net"),
+        table: "innkeeper_2".to_owned(),
+        allow_dns: false,
+        allowed_host_ports: Vec::new(),
+        nameservers: Vec::new(),
+        ..config()
+    };
+    let other = driver_of(Identity::of('b'), closed);
+    let theirs = VethNetwork::new(NetworkConfig {
+        range: "10.101.0.0/16".parse().expect("range"),
+        identity: Identity::of('b'),
+    });
+    let leader = Leader::start().await;
+    theirs
+        .ensure(&guest("web", 9), leader.pid)
+        .await
+        .expect("network");
+    scene.ensure().await;
+    other.ensure().await.expect("ensure");
+    for row in PASSES {
+        assert!(scene.try_tcp(row).is_some(), "{row:?}");
+    }
+    for row in REFUSED {
+        assert_eq!(scene.try_tcp(row), None, "{row:?}");
+    }
+    let connect = |from: &Leader, address: &'static str| {
+        let target: SocketAddr = address.parse().expect("address");
+        let job = move || TcpStream::connect_timeout(&target, Duration::from_secs(10));
+        from.inside(job).join().expect("thread").is_ok()
+    };
+    // The other daemon's guest: its own gateway's port is closed, guests of ours are refused to it and it to them.
+    let _database = TcpListener::bind("10.101.0.18:5432").expect("listen");
+    let _theirs = leader.inside(|| TcpListener::bind("10.101.0.19:80").expect("listen"));
+    let _ours = scene.at(Web, || TcpListener::bind("10.100.0.3:80").expect("listen"));
+    assert!(!connect(&leader, "10.101.0.18:5432"));
+    assert!(!connect(&leader, "10.100.0.3:80"));
+    assert!(!connect(&scene.places[0], "10.101.0.19:80"));
+    other.remove().await.expect("remove");
+    scene.firewall.remove().await.expect("remove");
+    assert!(
+        connect(&leader, "10.101.0.18:5432"),
+        "nothing else refuses it"
+    );
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use rustix::process::Signal;
 
 use super::error::UnitError;
 use super::process::Process;
+use crate::identity::Identity;
 use crate::{FileError, FileErrorExt};
 
 /// The file that lists a cgroup's processes and takes new ones.
@@ -310,12 +311,13 @@ impl MachineCgroups {
             .collect()
     }
 
-    /// Makes the cgroups, with the limits.
-    pub(super) fn ensure(&self, limits: &Limits) -> Result<(), FileError> {
+    /// Makes the cgroups, with the limits, and marks them.
+    pub(super) fn ensure(&self, limits: &Limits, identity: &Identity) -> Result<(), FileError> {
         for (hierarchy, dir) in &self.all {
             let parent = dir.parent().unwrap_or(dir);
             make(parent)?;
             make(dir)?;
+            identity.mark(dir).on("mark", dir)?;
             if hierarchy.version == Version::Two {
                 for dir in [hierarchy.mount.as_path(), parent, dir] {
                     pass_on(dir);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounds;
 use crate::features::UserIds;
+use crate::identity::Identity;
 
 /// There when systemd is PID 1 (`sd_booted(3)`).
 pub(super) const BOOTED: &str = "/run/systemd/system";
@@ -40,6 +41,8 @@ impl Supervisor {
 /// How guests are run, as far as the host decides it.
 #[derive(Clone, Debug)]
 pub struct UnitConfig {
+    /// Marks the guests' units and cgroups.
+    pub identity: Identity,
     /// `<state>/guests`: `<guest>/rootfs` is a guest's file tree, `<guest>/console.log` its console.
     pub guests_dir: PathBuf,
     /// `<run>`: holds `guests/<guest>` for each guest that has a unit, and `shim`.
@@ -77,10 +80,15 @@ pub struct UnitConfig {
 }
 
 impl UnitConfig {
-    /// The defaults, with the two directories that have none.
+    /// The defaults, with the two directories and the identity that have none.
     #[must_use]
-    pub fn new(guests_dir: impl Into<PathBuf>, runtime_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        guests_dir: impl Into<PathBuf>,
+        runtime_dir: impl Into<PathBuf>,
+        identity: Identity,
+    ) -> Self {
         Self {
+            identity,
             guests_dir: guests_dir.into(),
             runtime_dir: runtime_dir.into(),
             nspawn: "systemd-nspawn".into(),
@@ -186,7 +194,7 @@ mod tests {
     fn only_machines_with_our_prefix_are_guests_of_ours() {
         let config = UnitConfig {
             machine_prefix: "test-".to_owned(),
-            ..UnitConfig::new("/s", "/r")
+            ..UnitConfig::new("/s", "/r", Identity::of('a'))
         };
         let web = GuestName::parse("web").expect("a name");
         assert_eq!(config.guest_of(&config.machine(&web)), Some(web));

@@ -15,7 +15,7 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Guest, GuestName};
+use innkeeper_model::{Guest, GuestName, Ownership};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
@@ -27,7 +27,7 @@ use super::shim::Shim;
 use super::{checks, console, nspawn};
 use crate::facilities::{Console, Found};
 use crate::tree::blocking;
-use crate::{FileErrorExt, command};
+use crate::{FileError, FileErrorExt, command};
 
 /// Keeps guests with a shim each.
 pub(super) struct Direct {
@@ -51,6 +51,15 @@ impl Direct {
 
     fn cgroups_of(&self, guest: &GuestName) -> MachineCgroups {
         self.cgroups.machine(&self.config.machine(guest))
+    }
+
+    /// Whose a cgroup is; `None` when there is none. Hierarchies of version 1 may have no marks.
+    fn owner_of(&self, cgroup: &Path) -> Result<Option<Ownership>, FileError> {
+        match self.config.identity.owner_of(cgroup) {
+            Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Unmarked))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).on("look at", cgroup),
+        }
     }
 
     /// Starts the shim so that it outlives us. It waits for a byte on its standard input, and ends without one.
@@ -118,15 +127,28 @@ impl Keeper for Direct {
         }
     }
 
+    async fn owner(&self, guest: &GuestName) -> Result<Option<(Ownership, String)>, UnitError> {
+        let cgroup = self.cgroups_of(guest).tracking();
+        let owner = self.owner_of(&cgroup)?;
+        Ok(owner.map(|owner| (owner, cgroup.display().to_string())))
+    }
+
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
         let machines = self.cgroups.machines()?;
-        let ours = machines.into_iter().filter_map(|(machine, dir)| {
-            Some(Found::ours(
-                Some(self.config.guest_of(&machine)?),
-                dir.display().to_string(),
-            ))
-        });
-        Ok(ours.collect())
+        let mut found = Vec::new();
+        for (machine, dir) in machines {
+            // One that goes while we look is nobody's.
+            if let Some(guest) = self.config.guest_of(&machine)
+                && let Some(ownership) = self.owner_of(&dir)?
+            {
+                found.push(Found {
+                    guest: Some(guest),
+                    object: dir.display().to_string(),
+                    ownership,
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// The kernel lets the shim wait for some 10 ms before it is in its cgroup.
@@ -137,7 +159,8 @@ impl Keeper for Direct {
     ) -> Result<Option<Child>, UnitError> {
         let groups = self.cgroups_of(&guest.name);
         let (made, limits) = (groups.clone(), guest.limits);
-        blocking(move || Ok::<_, UnitError>(made.ensure(&limits)?)).await?;
+        let identity = self.config.identity.clone();
+        blocking(move || Ok::<_, UnitError>(made.ensure(&limits, &identity)?)).await?;
         self.spawn(&guest.name, &groups, nspawn).map(Some)
     }
 

@@ -16,6 +16,14 @@ pub enum UnitError {
     /// Guests cannot be told apart and limited.
     #[error("no cgroup hierarchy is mounted where innkeeperd may write")]
     NoCgroups,
+    /// The guest's unit or cgroup is another daemon's, or has no mark.
+    #[error("{object}, which guest '{guest}' needs, is not this daemon's")]
+    Foreign {
+        /// The guest.
+        guest: GuestName,
+        /// The unit, or the cgroup.
+        object: String,
+    },
     /// The record has no closure yet.
     #[error("guest '{guest}' has no closure to boot")]
     NoClosure {
@@ -144,6 +152,7 @@ impl Explain for UnitError {
             Self::File(error) => error.code_or(Code::UnitFailed),
             Self::NoCgroups => Code::KernelFeatureMissing,
             Self::NoClosure { .. } => Code::InvalidClosure,
+            Self::Foreign { .. } => Code::DaemonConflict,
             Self::Died { .. } | Self::Init { .. } => Code::GuestDied,
             Self::Late { .. } => Code::TimedOut,
             Self::NotAtDoor { .. } | Self::NotRunning { .. } | Self::NoLog { .. } => {
@@ -167,6 +176,9 @@ impl Explain for UnitError {
             }
             Self::Died { guest, .. } | Self::Late { guest, .. } => {
                 format!("`innkeeper events --guest {guest}` shows what led to it; `agent logs` or `preview logs` shows its console.")
+            }
+            Self::Foreign { .. } => {
+                "`innkeeper gc --dry-run` shows whether another daemon has marked it: stop it with that daemon, or end its processes by hand if that daemon is gone. Without a mark, `innkeeper gc --unmarked` removes it.".to_owned()
             }
             Self::Init { .. } => {
                 "Build the closure for this machine's architecture, with an executable `init`.".to_owned()

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
-use innkeeper_model::{Guest, GuestName};
+use innkeeper_model::{Guest, GuestName, Ownership};
 use tokio::process::Child;
 
 use super::error::UnitError;
@@ -37,6 +37,9 @@ pub(super) trait Keeper: Send + Sync + 'static {
 
     /// The cgroups of a guest.
     fn groups(&self, guest: &GuestName) -> Groups;
+
+    /// Whose the guest's unit or cgroup is, with its name; `None` when there is none.
+    async fn owner(&self, guest: &GuestName) -> Result<Option<(Ownership, String)>, UnitError>;
 
     /// What there is of guests beside their run directories.
     async fn found(&self) -> Result<Vec<Found>, UnitError>;

@@ -201,7 +201,11 @@ mod tests {
 
     #[test]
     fn the_default_guest_has_a_user_namespace_and_sees_only_the_store() {
-        let config = UnitConfig::new("/var/lib/innkeeper/guests", "/run/innkeeper");
+        let config = UnitConfig::new(
+            "/var/lib/innkeeper/guests",
+            "/run/innkeeper",
+            crate::identity::Identity::of('a'),
+        );
         insta::assert_snapshot!(words(&config, false));
     }
 
@@ -214,7 +218,11 @@ mod tests {
             drop_capabilities: Vec::new(),
             no_new_privileges: true,
             bind_read_only: vec!["/srv/a:b\\c".into()],
-            ..UnitConfig::new("/var/lib/innkeeper/guests", "/run/innkeeper")
+            ..UnitConfig::new(
+                "/var/lib/innkeeper/guests",
+                "/run/innkeeper",
+                crate::identity::Identity::of('a'),
+            )
         };
         insta::assert_snapshot!(words(&config, true));
         let config = UnitConfig {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use innkeeper_model::api::{Check, ExecRequest};
-use innkeeper_model::{Guest, GuestName, UnitPhase};
+use innkeeper_model::{Guest, GuestName, Ownership, UnitPhase};
 use rustix::process::Signal;
 use tokio::net::UnixListener;
 use tokio::process::Child;
@@ -88,10 +88,38 @@ impl<K: Keeper> SupervisedUnits<K> {
 
     /// All guests of which there is something.
     async fn all(&self) -> Result<BTreeSet<GuestName>, UnitError> {
-        let found = self.keeper.found().await?;
-        let mut guests: BTreeSet<_> = found.into_iter().filter_map(|found| found.guest).collect();
-        guests.extend(self.guests.with_run_dir()?);
-        Ok(guests)
+        let (mut guests, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        for found in self.found().await? {
+            let of = match found.ownership {
+                Ownership::Ours => &mut guests,
+                Ownership::Unmarked | Ownership::Other => &mut foreign,
+            };
+            of.extend(found.guest);
+        }
+        // Our run directory does not make another daemon's processes ours.
+        Ok(guests.difference(&foreign).cloned().collect())
+    }
+
+    /// What of the guest's is not this daemon's: its unit or cgroup, by name. The run directory, which lies in a directory
+    /// of ours and is made first, tells for units of former releases, which have no mark.
+    async fn foreign(&self, guest: &GuestName) -> Result<Option<String>, UnitError> {
+        Ok(match self.keeper.owner(guest).await? {
+            None | Some((Ownership::Ours, _)) => None,
+            Some((Ownership::Unmarked, _)) if self.has_run_dir(guest) => None,
+            Some((_, object)) => Some(object),
+        })
+    }
+
+    fn has_run_dir(&self, guest: &GuestName) -> bool {
+        self.config().run_dir(guest).path().exists()
+    }
+
+    async fn require_ours(&self, guest: &GuestName) -> Result<(), UnitError> {
+        let guest = guest.clone();
+        match self.foreign(&guest).await? {
+            None => Ok(()),
+            Some(object) => Err(UnitError::Foreign { guest, object }),
+        }
     }
 
     /// Whether any process is there, of the guest or its supervisor.
@@ -339,6 +367,7 @@ impl<K: Keeper> SupervisedUnits<K> {
     /// What stands in the way is [`Self::ensure`]'s business.
     async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, UnitError> {
         let _turn = self.guests.turn(&guest.name).await;
+        self.require_ours(&guest.name).await?;
         if self.is_alive(&guest.name)? || self.clear(&guest.name).await.is_err() {
             return Ok(None);
         }
@@ -355,6 +384,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         if let Some(prepared) = prepared {
             return self.start(guest, prepared).await;
         }
+        self.require_ours(name).await?;
         let mut attempts = ATTEMPTS;
         loop {
             if self.is_alive(name)?
@@ -372,6 +402,9 @@ impl<K: Keeper> SupervisedUnits<K> {
 
     async fn stop(&self, guest: &GuestName) -> Result<(), UnitError> {
         let _turn = self.guests.turn(guest).await;
+        if self.foreign(guest).await?.is_some() {
+            return Ok(());
+        }
         // What is left after that has had its time.
         within(self.config().stop_timeout, self.shut_down(guest)).await?;
         self.kill(guest).await
@@ -379,6 +412,9 @@ impl<K: Keeper> SupervisedUnits<K> {
 
     async fn remove(&self, guest: &GuestName) -> Result<(), UnitError> {
         let _turn = self.guests.turn(guest).await;
+        if self.foreign(guest).await?.is_some() {
+            return Ok(remove_run_dir(&self.config().run_dir(guest))?);
+        }
         let mut attempts = ATTEMPTS;
         loop {
             self.kill(guest).await?;
@@ -390,8 +426,28 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
     }
 
+    /// Removes what has no mark, on request.
+    async fn remove_unmarked(&self, guest: &GuestName) -> Result<(), UnitError> {
+        let _turn = self.guests.turn(guest).await;
+        match self.keeper.owner(guest).await? {
+            Some((Ownership::Unmarked, _)) => {
+                self.kill(guest).await?;
+                self.clear(guest).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
         let mut found = self.keeper.found().await?;
+        for found in &mut found {
+            let has_run_dir = |guest: &GuestName| self.has_run_dir(guest);
+            if found.ownership == Ownership::Unmarked
+                && found.guest.as_ref().is_some_and(has_run_dir)
+            {
+                found.ownership = Ownership::Ours;
+            }
+        }
         for guest in self.guests.with_run_dir()? {
             let object = self.config().run_dir(&guest).path().display().to_string();
             found.push(Found::ours(Some(guest), object));
@@ -404,6 +460,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         guest: &GuestName,
         request: &ExecRequest,
     ) -> Result<ExecSession, UnitError> {
+        self.require_ours(guest).await?;
         let seen = self.guests.seen(guest, self.leader(guest)?);
         match (seen.phase, seen.leader) {
             (UnitPhase::Running, Some(leader)) => {
@@ -501,6 +558,9 @@ impl<K: Keeper> Resource for SupervisedUnits<K> {
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
         match &found.guest {
+            Some(guest) if found.ownership == Ownership::Unmarked => {
+                Ok(self.remove_unmarked(guest).await?)
+            }
             Some(guest) => Ok(Self::remove(self, guest).await?),
             // Everything that is observed has a guest's name.
             None => Ok(()),
@@ -540,7 +600,10 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
     }
 
     async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError> {
-        Ok(self.look(guest).await?)
+        match self.foreign(guest).await? {
+            None => Ok(self.look(guest).await?),
+            Some(_) => Ok(None),
+        }
     }
 
     async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError> {

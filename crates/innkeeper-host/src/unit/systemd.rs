@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Guest, GuestName};
+use innkeeper_model::{DaemonId, Guest, GuestName, Ownership};
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -246,7 +246,7 @@ impl Systemd {
         [
             property(
                 "Description",
-                format!("Innkeeper guest {}", guest.name).into(),
+                description(&guest.name, self.config.identity.daemon()).into(),
             ),
             property("Slice", self.config.slice.clone().into()),
             // Started means that nspawn is executed, and not only that systemd has forked.
@@ -283,6 +283,17 @@ impl Systemd {
         .into_iter()
         .collect()
     }
+}
+
+/// The description of a guest's unit, which marks it.
+fn description(guest: &GuestName, daemon: &DaemonId) -> String {
+    format!("Innkeeper guest {guest} (daemon {daemon})")
+}
+
+/// The daemon that a unit's description names. Former releases named none.
+fn marked(description: &str) -> Option<DaemonId> {
+    let (_, daemon) = description.strip_suffix(')')?.rsplit_once(" (daemon ")?;
+    DaemonId::parse(daemon).ok()
 }
 
 /// The cgroup of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
@@ -336,6 +347,23 @@ impl Keeper for Systemd {
         }
     }
 
+    async fn owner(&self, guest: &GuestName) -> Result<Option<(Ownership, String)>, UnitError> {
+        let Some(object) = self.object(guest).await? else {
+            return Ok(None);
+        };
+        let link = self.link().await?;
+        let description = async {
+            let unit = UnitProxy::new(&link.bus, object).await?;
+            unit.description().await
+        };
+        let description = present(description.await).map_err(on("look at a unit"))?;
+        Ok(description.map(|description| {
+            let daemon = marked(&description);
+            let ownership = self.config.identity.ownership(daemon.as_ref());
+            (ownership, self.unit(guest))
+        }))
+    }
+
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
         let pattern = format!("{}*.service", self.config.unit_prefix);
         let link = self.link().await?;
@@ -344,10 +372,15 @@ impl Keeper for Systemd {
             .list_units_by_patterns(Vec::new(), vec![pattern])
             .await;
         let units = units.map_err(on("list the units"))?;
-        let ours = units
-            .into_iter()
-            .filter_map(|(object, ..)| Some(Found::ours(Some(self.guest_of(&object)?), object)));
-        Ok(ours.collect())
+        let found = units.into_iter().filter_map(|(object, description, ..)| {
+            let daemon = marked(&description);
+            Some(Found {
+                guest: Some(self.guest_of(&object)?),
+                object,
+                ownership: self.config.identity.ownership(daemon.as_ref()),
+            })
+        });
+        Ok(found.collect())
     }
 
     async fn prepare(&self, _: &Guest, _: &[OsString]) -> Result<Option<Child>, UnitError> {
@@ -437,6 +470,16 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn a_unit_is_marked_by_its_description() {
+        let daemon = DaemonId::parse(&"0123456789abcdef".repeat(2)).expect("identity");
+        let web = GuestName::parse("web").expect("name");
+        assert_eq!(marked(&description(&web, &daemon)), Some(daemon));
+        for other in ["Innkeeper guest web", "", "x (daemon )", "x (daemon 0123)"] {
+            assert_eq!(marked(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_slice_lies_in_the_slices_that_its_name_says() {

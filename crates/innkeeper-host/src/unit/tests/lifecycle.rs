@@ -91,6 +91,81 @@ async fn a_running_guest_can_be_removed_at_once_and_leaves_nothing() {
     assert_eq!(host.traces().difference(&before).next(), None);
 }
 
+/// A second daemon with the same names, which no two daemons that run have: what one marked, the other does not touch.
+#[tokio::test]
+async fn a_guest_of_another_daemon_is_seen_as_such_and_left_alone() {
+    let test = "a_guest_of_another_daemon_is_seen_as_such_and_left_alone";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    let guest = host.guest("web", "");
+    let theirs = host.units().await;
+    boot(&theirs, &guest).await;
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let ours = host
+        .units_with(UnitConfig {
+            identity: Identity::of('b'),
+            guests_dir: elsewhere.path().join("guests"),
+            runtime_dir: elsewhere.path().join("run"),
+            ..host.config.clone()
+        })
+        .await;
+    let found = ours.observe().await.expect("a look");
+    assert!(!found.is_empty());
+    for found in &found {
+        assert_eq!(found.ownership, Ownership::Other, "{found:?}");
+    }
+    assert_eq!(phase(&ours, &guest).await, None);
+    assert_eq!(ours.phases().await.expect("a look"), []);
+    let refused = ours.ensure(&guest, None).await.expect_err("another's");
+    assert_eq!(refused.code(), Code::DaemonConflict);
+    let refused = ours.exec(&guest.name, &request(&["true"])).await;
+    assert_eq!(refused.expect_err("another's").code(), Code::DaemonConflict);
+    ours.stop(&guest.name).await.expect("nothing of ours");
+    ours.remove(&guest.name).await.expect("nothing of ours");
+    let mistaken = Found {
+        ownership: Ownership::Unmarked,
+        ..found[0].clone()
+    };
+    for found in [&found[0], &mistaken] {
+        ours.sweep(found).await.expect("not ours");
+    }
+    assert_eq!(phase(&theirs, &guest).await, Some(UnitPhase::Running));
+    theirs.remove(&guest.name).await.expect("removed");
+}
+
+/// Former releases marked neither units nor cgroups. The run directory says whose they are.
+#[tokio::test]
+async fn a_guest_of_a_former_release_is_ours_by_its_run_directory() {
+    let test = "a_guest_of_a_former_release_is_ours_by_its_run_directory";
+    let Some(host) = Host::new(test).await.filter(|_| !has_systemd()) else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    boot(&units, &guest).await;
+    let cgroup = host.direct(&host.config).groups(&guest.name).all;
+    rustix::fs::removexattr(&cgroup, "trusted.innkeeper.daemon").expect("it was marked");
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Running));
+
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let other = host
+        .units_with(UnitConfig {
+            runtime_dir: elsewhere.path().join("run"),
+            ..host.config.clone()
+        })
+        .await;
+    let found = other.observe().await.expect("a look");
+    let unmarked = |found: &&Found| found.ownership == Ownership::Unmarked;
+    let unmarked: Vec<_> = found.iter().filter(unmarked).collect();
+    assert!(!unmarked.is_empty(), "{found:?}");
+    other.remove(&guest.name).await.expect("nothing of ours");
+    assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Running));
+    // On request, it goes.
+    other.sweep(unmarked[0]).await.expect("swept");
+    units.remove(&guest.name).await.expect("removed");
+}
+
 #[tokio::test]
 async fn a_guest_at_the_door_survives_the_daemon() {
     let Some(host) = Host::new("a_guest_at_the_door_survives_the_daemon").await else {

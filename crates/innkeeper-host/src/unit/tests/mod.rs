@@ -15,8 +15,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{
-    ClosureSource, Code, Cpus, Explain, Guest, GuestKind, GuestName, Limits, MemorySize, Slot,
-    StorePath, UnitPhase, Want,
+    ClosureSource, Code, Cpus, Explain, Guest, GuestKind, GuestName, Limits, MemorySize, Ownership,
+    Slot, StorePath, UnitPhase, Want,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
@@ -29,8 +29,9 @@ use super::supervised::SupervisedUnits;
 use super::systemd::Systemd;
 use super::{ExecSession, Supervisor, UnitConfig};
 use crate::command;
-use crate::facilities::{UnitSeen, Units};
+use crate::facilities::{Found, UnitSeen, Units};
 use crate::features::UserIds;
+use crate::identity::Identity;
 
 /// A closure like a real one, from a static busybox. Its init does what the guest's `/script` says, then
 /// waits to be told to shut down.
@@ -101,7 +102,11 @@ impl Host {
             machine_prefix: unique,
             stop_timeout: Duration::from_secs(20),
             log_limit: 16 * 1024,
-            ..UnitConfig::new(dir.path().join("guests"), dir.path().join("run"))
+            ..UnitConfig::new(
+                dir.path().join("guests"),
+                dir.path().join("run"),
+                Identity::of('a'),
+            )
         };
         Ok(Self {
             _dir: dir,
