@@ -174,12 +174,21 @@ impl Tree {
     /// # Errors
     /// When the directory cannot be looked at.
     pub fn exists(&self, path: &Path) -> Result<bool, FileError> {
+        Ok(self.kind(path)?.is_some())
+    }
+
+    /// What an entry is; nothing when there is none. A link is a link, wherever it leads.
+    ///
+    /// # Errors
+    /// When the directory cannot be looked at.
+    pub fn kind(&self, path: &Path) -> Result<Option<FileType>, FileError> {
         let look = || {
             let (directories, name) = split(path)?;
             let Some(parent) = absent(self.resolve(&joined(&directories), DIRECTORY))? else {
-                return Ok::<_, io::Error>(false);
+                return Ok::<_, io::Error>(None);
             };
-            Ok(absent(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))?.is_some())
+            let found = absent(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))?;
+            Ok(found.map(|found| FileType::from_raw_mode(found.st_mode)))
         };
         look().on("look at", self.name(path))
     }

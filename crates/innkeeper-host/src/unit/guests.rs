@@ -18,9 +18,11 @@ use super::config::{RunDir, UnitConfig};
 use super::door::{self, Opened, Waiting};
 use super::error::UnitError;
 use super::leader::{self, Leader};
+use super::machine_id;
 use super::shim::Shim;
 use crate::facilities::UnitSeen;
 use crate::features::UserIds;
+use crate::tree::Owner;
 use crate::{FileError, FileErrorExt};
 
 /// How many endings a slow listener may be behind.
@@ -108,7 +110,8 @@ impl Guests {
             .is_some_and(|leader| self.waiting.has(&seen.guest, leader))
     }
 
-    /// Makes a run directory without anything of an earlier boot, and listens at its door.
+    /// Makes a run directory without anything of an earlier boot, has nothing in the guest's tree delay the start, and
+    /// listens at the guest's door.
     pub(super) fn prepare(
         &self,
         guest: &Guest,
@@ -116,6 +119,12 @@ impl Guests {
     ) -> Result<UnixListener, UnitError> {
         let run = self.config.run_dir(&guest.name);
         remove_run_dir(&run)?;
+        let root_id = self.config.user_ids.on_disk(guest.slot, 0);
+        let owner = Owner {
+            uid: root_id,
+            gid: root_id,
+        };
+        machine_id::settle(&self.config.root(&guest.name), owner)?;
         make_private(run.path())?;
         let door = run.door();
         fs::create_dir(&door).on("create", &door)?;

@@ -26,6 +26,7 @@ mod journal;
 mod keeper;
 mod leader;
 mod litter;
+mod machine_id;
 mod nspawn;
 pub(crate) mod process;
 mod shim;

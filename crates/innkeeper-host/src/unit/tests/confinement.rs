@@ -1,5 +1,10 @@
 //! What a guest may not.
 
+use std::os::unix::fs::symlink;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use super::*;
 
 #[tokio::test]
@@ -417,5 +422,66 @@ async fn limits_reach_systemd() {
     let shown = String::from_utf8(shown.stdout).expect("text");
     let shown: BTreeSet<_> = shown.split_whitespace().collect();
     assert_eq!(shown, BTreeSet::from(["268435456", "0", "60", "1.500000s"]));
+    units.remove(&guest.name).await.expect("removed");
+}
+
+/// nspawn opens the file by its path on the host, as root.
+#[tokio::test]
+async fn a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_hosts() {
+    let test = "a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_hosts";
+    let Some(host) = Host::new(test).await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    let root = host.config.root(&guest.name);
+    let outside = host.config.guests_dir.join("outside");
+    fs::create_dir_all(&outside).expect("made");
+    let stolen = "0123456789abcdef0123456789abcdef";
+    fs::write(outside.join("machine-id"), stolen).expect("written");
+    mkfifo(&outside.join("fifo"), Mode::S_IRUSR).expect("made");
+    let file = root.join("etc/machine-id");
+    let leave: [&dyn Fn(); 4] = [
+        &|| {
+            for path in ["etc/machine-id", "etc/os-release", "usr/lib/os-release"] {
+                fs::create_dir_all(root.join("usr/lib")).expect("made");
+                mkfifo(&root.join(path), Mode::S_IRUSR).expect("made");
+            }
+        },
+        &|| symlink(outside.join("fifo"), &file).expect("linked"),
+        &|| symlink(outside.join("machine-id"), &file).expect("linked"),
+        &|| {
+            fs::remove_dir_all(root.join("etc")).expect("removed");
+            symlink(&outside, root.join("etc")).expect("linked");
+        },
+    ];
+    for leave in leave {
+        leave();
+        boot(&units, &guest).await;
+        let environment = say(&units, &guest, "cat /proc/1/environ").await;
+        assert!(environment.contains("container_uuid="), "{environment}");
+        let dashed = environment.replace('-', "");
+        assert!(!dashed.contains(stolen), "{environment}");
+        units.remove(&guest.name).await.expect("removed");
+        assert!(file.symlink_metadata().expect("there").is_file());
+        fs::remove_file(&file).expect("removed");
+    }
+}
+
+/// The guest's own link, as NixOS makes them, leads where the guest sees it.
+#[tokio::test]
+async fn a_linked_machine_id_of_the_guests_own_is_kept() {
+    let Some(host) = Host::new("a_linked_machine_id_of_the_guests_own_is_kept").await else {
+        return;
+    };
+    let units = host.units().await;
+    let guest = host.guest("web", "");
+    let root = host.config.root(&guest.name);
+    let id = "0123456789abcdef0123456789abcdef";
+    fs::write(root.join("var/id"), format!("{id}\n")).expect("written");
+    symlink("/var/id", root.join("etc/machine-id")).expect("linked");
+    boot(&units, &guest).await;
+    let environment = say(&units, &guest, "cat /proc/1/environ").await;
+    assert!(environment.replace('-', "").contains(id), "{environment}");
     units.remove(&guest.name).await.expect("removed");
 }
