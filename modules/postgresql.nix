@@ -21,8 +21,10 @@ in
     enable = lib.mkEnableOption "PostgreSQL on the host for guests";
     maxConnections = lib.mkOption {
       type = lib.types.ints.between 10 10000;
-      default = 200;
-      description = "Connections of all guests together.";
+      default = 600;
+      description = ''
+        PostgreSQL's `max_connections`, which guests share. The default gives each of 100 previews five.
+      '';
     };
   };
 

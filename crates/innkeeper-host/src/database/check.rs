@@ -4,9 +4,9 @@ use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Explain, chain};
 use ipnet::Ipv4Net;
 
-use super::PostgresConfig;
 use super::error::DatabaseError;
 use super::session::Session;
+use super::{PostgresConfig, capacity, collation};
 
 const SUBJECT: &str = "databases";
 
@@ -54,6 +54,8 @@ async fn look(session: &Session, config: &PostgresConfig) -> Result<Vec<Check>, 
         ));
     }
     checks.extend(look_at_rules(session, config).await?);
+    checks.push(capacity::findings(session, config).await?);
+    checks.extend(collation::findings(session).await?);
     Ok(checks)
 }
 
@@ -138,7 +140,7 @@ pub(super) fn broken(error: &DatabaseError) -> Check {
     )
 }
 
-fn check(verdict: Verdict, finding: String, remedy: &str) -> Check {
+pub(super) fn check(verdict: Verdict, finding: String, remedy: &str) -> Check {
     Check {
         subject: SUBJECT.to_owned(),
         verdict,

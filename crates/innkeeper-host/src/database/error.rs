@@ -56,6 +56,30 @@ pub enum DatabaseError {
         /// The template's name.
         template: String,
     },
+    /// PostgreSQL does not copy a database whose collation version is not the system's.
+    #[error(
+        "the template database '{template}' was made with collation version {recorded}, and the system has {actual}"
+    )]
+    TemplateCollation {
+        /// The template's name.
+        template: String,
+        /// The version that PostgreSQL recorded for it.
+        recorded: String,
+        /// The version of the system's library.
+        actual: String,
+    },
+    /// More previews than connections.
+    #[error(
+        "PostgreSQL has {connections} connections for previews, and this would be the preview number {previews}"
+    )]
+    NoConnections {
+        /// How many previews there would be.
+        previews: u32,
+        /// The connections that they share.
+        connections: u32,
+        /// The setting that gives each of them enough.
+        needed: u32,
+    },
     /// There is no such template.
     #[error("there is no template database '{template}'")]
     NoTemplate {
@@ -163,6 +187,10 @@ impl Explain for DatabaseError {
             ),
             Self::TemplateInUse { template } => format!(
                 "End the connections to it, and keep others out for good: `ALTER DATABASE \"{template}\" ALLOW_CONNECTIONS false` in psql."
+            ),
+            Self::TemplateCollation { template, .. } => super::collation::remedy(template, true),
+            Self::NoConnections { needed, .. } => format!(
+                "Set `max_connections = {needed}` in postgresql.conf and restart PostgreSQL, or remove previews that nobody needs with `preview destroy`."
             ),
             Self::NoTemplate { template } => {
                 format!("Create '{template}', or configure another template, or none.")

@@ -58,7 +58,9 @@ use password::Passwords;
 use session::Session;
 use sql::{identifier, literal};
 
+mod capacity;
 mod check;
+mod collation;
 mod error;
 mod ownership;
 mod password;
@@ -85,8 +87,10 @@ pub struct PostgresConfig {
     pub role: String,
     /// The directory in which passwords are kept, readable by root only.
     pub passwords: PathBuf,
-    /// The most connections of one preview.
-    pub connections: u16,
+    /// The most connections of one preview; nothing means its share of what the server has.
+    pub connections: Option<u16>,
+    /// How many previews there may be, for the check; 0 means as many as come.
+    pub previews: usize,
     /// How long a statement of a preview may take, unless the preview itself says otherwise; no limit when
     /// nothing is given.
     pub statement_timeout: Option<Duration>,
@@ -101,7 +105,7 @@ pub struct PostgresConfig {
 pub struct DatabaseSpec {
     /// The preview.
     pub slug: GuestName,
-    /// The database that a new one is a copy of; an empty one when nothing is given. What is in the copy
+    /// The database that a new one is a copy of; an empty one in UTF-8 when nothing is given. What is in the copy
     /// belongs to the preview. Comes from the host's configuration and never from a repository, because a
     /// preview reads everything in its copy.
     pub template: Option<String>,
@@ -196,7 +200,9 @@ impl PostgresDatabases {
         let session = self.lock(&name).await?;
         let (passwords, whose) = (self.passwords.clone(), slug.clone());
         let password = blocking(move || Ok::<_, DatabaseError>(passwords.ensure(&whose)?)).await?;
+        capacity::lock(&session).await?;
         self.make_role(&session, slug, &name, &password).await?;
+        capacity::unlock(&session).await?;
         if anew {
             self.drop_database(&session, slug, &name).await?;
         }
@@ -223,7 +229,8 @@ impl PostgresDatabases {
         Session::open(&self.config, database, self.fuse.clone()).await
     }
 
-    /// Makes the role, or gives the one that is there the rights and the password that it should have.
+    /// Makes the role, or gives the one that is there the rights and the password that it should have, and all previews'
+    /// roles their shares of the server's connections. To be called with [`capacity::lock`].
     async fn make_role(
         &self,
         session: &Session,
@@ -239,7 +246,8 @@ impl PostgresDatabases {
         let role = identifier(name);
         let mark = literal(&sql::mark(slug));
         let verifier = literal(&password::verifier(password));
-        let connections = self.config.connections;
+        let is_new = verb == "CREATE";
+        let connections = capacity::limit_of(session, &self.config, name, is_new).await?;
         let statement = limit(&role, "statement_timeout", self.config.statement_timeout);
         let idle = limit(
             &role,
@@ -255,7 +263,9 @@ impl PostgresDatabases {
              {idle};
              COMMIT"
         );
-        session.run(action, name, &sql).await
+        session.run(action, name, &sql).await?;
+        capacity::level(session, &self.config, name, connections).await;
+        Ok(())
     }
 
     /// Makes the database unless it is there and complete.
@@ -381,15 +391,33 @@ async fn is_complete(
 
 /// Creates the database. Until it is complete it has room for no connection but a superuser's: everybody may
 /// connect to a new database, and a copy has something in it from the beginning.
+///
+/// Without a template it is empty and in UTF-8, whatever the cluster was made with: `template0` has neither contents nor a
+/// collation version that could be wrong.
 async fn create_database(
     session: &Session,
     name: &str,
     template: Option<&str>,
 ) -> Result<(), DatabaseError> {
     let database = identifier(name);
-    let template = template.unwrap_or("template1");
+    let encoding = match template {
+        Some(template) => {
+            if let Some(mismatch) = collation::mismatches(session, Some(template)).await?.pop() {
+                return Err(DatabaseError::TemplateCollation {
+                    template: mismatch.database,
+                    recorded: mismatch.recorded,
+                    actual: mismatch.actual,
+                });
+            }
+            ""
+        }
+        None if takes_utf8(session, name).await? => "ENCODING 'UTF8'",
+        // The cluster's locale is for another encoding.
+        None => "ENCODING 'UTF8' LOCALE 'C'",
+    };
+    let template = template.unwrap_or("template0");
     let create = format!(
-        "CREATE DATABASE {database} OWNER {database} TEMPLATE {} CONNECTION LIMIT 0",
+        "CREATE DATABASE {database} OWNER {database} TEMPLATE {} {encoding} CONNECTION LIMIT 0",
         identifier(template)
     );
     let outcome = session.run("create database", name, &create).await;
@@ -401,6 +429,15 @@ async fn create_database(
             _ => error,
         }
     })
+}
+
+/// Whether the locale of `template0` allows a database in UTF-8: `C` and `POSIX` do with any encoding.
+async fn takes_utf8(session: &Session, name: &str) -> Result<bool, DatabaseError> {
+    let sql = "SELECT pg_encoding_to_char(encoding) = 'UTF8' \
+               OR datcollate IN ('C', 'POSIX') AND datctype IN ('C', 'POSIX') \
+               FROM pg_database WHERE datname = 'template0'";
+    let row = session.row("look at template0 for", name, sql, &[]).await?;
+    Ok(row.is_some_and(|row| row.get(0)))
 }
 
 fn foreign(kind: &'static str, name: &str) -> DatabaseError {

@@ -158,9 +158,9 @@ pub struct DatabaseSettings {
     pub port: u16,
     /// Our role, a superuser.
     pub role: String,
-    /// How many connections a preview may have.
+    /// How many connections a preview may have; 0 means its share of what the server has, at most 40.
     pub connections: u16,
-    /// The database that a preview's new database is a copy of; empty means an empty one.
+    /// The database that a preview's new database is a copy of; empty means an empty one in UTF-8.
     pub template: String,
 }
 
@@ -252,7 +252,7 @@ impl Default for DatabaseSettings {
             socket_dir: String::new(),
             port: 5432,
             role: "postgres".to_owned(),
-            connections: 40,
+            connections: 0,
             template: String::new(),
         }
     }

@@ -20,6 +20,8 @@ use crate::network::testing::{Leader, enter_own_namespace, guest};
 use crate::network::{NetworkConfig, VethNetwork};
 
 mod access;
+mod capacity;
+mod collation;
 mod life;
 mod ownership;
 
@@ -58,7 +60,7 @@ fn unprivileged(program: &Path, uid: u32) -> tokio::process::Command {
 }
 
 impl Cluster {
-    async fn start(test: &str) -> Option<Self> {
+    async fn start(test: &str, encoding: &str) -> Option<Self> {
         let not_run = |reason: &str| eprintln!("INNKEEPER-NOT-RUN: {test}: {reason}");
         let Some(bin) = programs() else {
             not_run("there is no PostgreSQL server");
@@ -89,8 +91,9 @@ impl Cluster {
                 "--username=postgres",
                 "--auth=reject",
                 "--no-sync",
-                "--encoding=UTF8",
                 "--locale=C",
+                "--encoding",
+                encoding,
             ])
             .arg("--pgdata")
             .arg(&data)
@@ -112,7 +115,8 @@ impl Cluster {
             port: PORT,
             role: "postgres".to_owned(),
             passwords: root.join("passwords"),
-            connections: 5,
+            connections: Some(5),
+            previews: 0,
             statement_timeout: Some(Duration::from_secs(30)),
             idle_in_transaction_timeout: None,
             subnet: SUBNET.parse().expect("net"),
@@ -295,10 +299,15 @@ fn database_error(outcome: Result<DatabaseAccess, HostError>) -> DatabaseError {
 
 /// In a namespace of its own, where every port is free.
 async fn cluster(test: &str) -> Option<Cluster> {
+    cluster_in(test, "UTF8").await
+}
+
+/// The same with another encoding.
+async fn cluster_in(test: &str, encoding: &str) -> Option<Cluster> {
     if !enter_own_namespace(test) {
         return None;
     }
     let up = ["link", "set", "lo", "up"];
     crate::command::run("ip", up, b"").await.expect("ip");
-    Cluster::start(test).await
+    Cluster::start(test, encoding).await
 }

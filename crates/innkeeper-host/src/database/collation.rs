@@ -1,0 +1,124 @@
+//! Databases whose collation version is not that of the system's library (PostgreSQL 15 and newer).
+//!
+//! After an upgrade of glibc or ICU, texts may be ordered differently, and indexes that were made before are wrong.
+//! PostgreSQL warns at each connection and refuses to copy such a database.
+
+use innkeeper_model::api::Verdict;
+
+use super::Check;
+use super::check::check;
+use super::error::DatabaseError;
+use super::session::Session;
+use super::sql::identifier;
+
+/// PostgreSQL records the version of a database since this version.
+const SINCE: i32 = 150_000;
+
+/// How many databases a finding names.
+const NAMED: usize = 5;
+
+/// Which version a database has, and which the system's library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) database: String,
+    pub(super) recorded: String,
+    pub(super) actual: String,
+}
+
+/// The databases that do not match; of a certain name if one is given.
+pub(super) async fn mismatches(
+    session: &Session,
+    name: Option<&str>,
+) -> Result<Vec<Mismatch>, DatabaseError> {
+    let sql = "SELECT current_setting('server_version_num')::int";
+    let version = session.row("look at", "PostgreSQL", sql, &[]).await?;
+    if version.is_none_or(|row| row.get::<_, i32>(0) < SINCE) {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT datname::text, datcollversion, pg_database_collation_actual_version(oid) FROM pg_database \
+               WHERE datcollversion <> pg_database_collation_actual_version(oid) AND datconnlimit <> -2 \
+               AND ($1::text IS NULL OR datname = $1) ORDER BY datname";
+    let rows = session
+        .rows("look at collations of", "databases", sql, &[&name])
+        .await?;
+    let mismatches = rows.iter().map(|row| Mismatch {
+        database: row.get(0),
+        recorded: row.get(1),
+        actual: row.get(2),
+    });
+    Ok(mismatches.collect())
+}
+
+/// What the owner of the server does about it. Connections to a template are refused, so they are let in meanwhile.
+pub(super) fn remedy(database: &str, is_template: bool) -> String {
+    let name = identifier(database);
+    let (before, after) = match is_template {
+        true => (
+            format!("`ALTER DATABASE {name} ALLOW_CONNECTIONS true`, "),
+            format!(", `\\connect \"postgres\"`, `ALTER DATABASE {name} ALLOW_CONNECTIONS false`"),
+        ),
+        false => (String::new(), String::new()),
+    };
+    format!(
+        "In psql, as the administrator: {before}`\\connect {name}`, `REINDEX DATABASE {name}`, \
+         `ALTER DATABASE {name} REFRESH COLLATION VERSION`{after}."
+    )
+}
+
+/// Reports the databases that do not match.
+pub(super) async fn findings(session: &Session) -> Result<Option<Check>, DatabaseError> {
+    Ok(judge(&mismatches(session, None).await?))
+}
+
+fn judge(mismatches: &[Mismatch]) -> Option<Check> {
+    let first = mismatches.first()?;
+    let mut names: Vec<_> = mismatches
+        .iter()
+        .take(NAMED)
+        .map(|one| format!("'{}'", one.database))
+        .collect();
+    if let Some(more) = mismatches.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    let finding = format!(
+        "the collation version of {} is not the system's ({} instead of {}): indexes of texts may be wrong",
+        names.join(", "),
+        first.recorded,
+        first.actual
+    );
+    let mut remedy = remedy(&first.database, false);
+    if mismatches.len() > 1 {
+        remedy.push_str(" The same for each of the others.");
+    }
+    Some(check(Verdict::Warning, finding, &remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_names_databases_versions_and_statements() {
+        let one = |n: usize| Mismatch {
+            database: format!("db{n}"),
+            recorded: "2.31".to_owned(),
+            actual: "2.36".to_owned(),
+        };
+        assert!(judge(&[]).is_none());
+        let check = judge(&[one(0)]).expect("a finding");
+        assert_eq!(
+            check.finding,
+            "the collation version of 'db0' is not the system's (2.31 instead of 2.36): indexes of texts may be wrong"
+        );
+        assert_eq!(
+            check.remedy.as_deref(),
+            Some(
+                "In psql, as the administrator: `\\connect \"db0\"`, `REINDEX DATABASE \"db0\"`, `ALTER DATABASE \"db0\" \
+                 REFRESH COLLATION VERSION`."
+            )
+        );
+        let many: Vec<_> = (0..7).map(one).collect();
+        let check = judge(&many).expect("a finding");
+        assert!(check.finding.contains("'db4', 2 more is"), "{check:?}");
+    }
+}
