@@ -1,5 +1,5 @@
-# The network that builds reach. The daemon keeps builds from the host and from private networks on every host, with a
-# table of its own (crates/innkeeper-host/src/firewall/builds.rs); here are the exceptions.
+# The network that builds reach, and their share of the host. The daemon keeps builds from the host and from private
+# networks on every host, with a table of its own (crates/innkeeper-host/src/firewall/builds.rs); here are the exceptions.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -22,7 +22,20 @@ in
     '';
   };
 
-  config.services.innkeeper.settings.builds.allowed_networks = map (
-    network: if lib.hasInfix "/" network then network else whole network
-  ) cfg.allowedNetworks;
+  config = {
+    services.innkeeper.settings.builds.allowed_networks = map (
+      network: if lib.hasInfix "/" network then network else whole network
+    ) cfg.allowedNetworks;
+
+    # Builders are processes of the Nix daemon: what a pull request builds must leave room for guests. With this policy, a
+    # builder that is killed for its memory does not take the daemon along.
+    systemd.services.nix-daemon.serviceConfig =
+      lib.mkIf (config.services.innkeeper.enable && config.nix.enable)
+        {
+          MemoryMax = lib.mkDefault "50%";
+          TasksMax = lib.mkDefault 4096;
+          CPUWeight = lib.mkDefault 20;
+          OOMPolicy = lib.mkDefault "continue";
+        };
+  };
 }

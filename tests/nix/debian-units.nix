@@ -17,6 +17,7 @@ let
       );
     getExe' = package: name: "${package}/bin/${name}";
     defaultTo = default: value: if value == null then default else value;
+    hasInfix = _: _: false;
     optional = condition: value: if condition then [ value ] else [ ];
     optionalAttrs = condition: set: if condition then set else { };
     # Words of options, which nobody looks at here.
@@ -31,6 +32,7 @@ let
   };
   config = {
     environment.etc."innkeeper/config.toml".source = "";
+    nix.enable = true;
     services.innkeeper = {
       enable = true;
       users = [ ];
@@ -50,6 +52,7 @@ let
         environmentFile = null;
         allowedRepos = null;
       };
+      builds.allowedNetworks = [ ];
       caddy = {
         enable = true;
         importDirectory = "/etc/caddy/previews";
@@ -61,6 +64,7 @@ let
   daemon = load ../../modules/manager/service.nix;
   webhook = load ../../modules/webhook.nix;
   caddy = load ../../modules/caddy.nix;
+  builds = load ../../modules/builds.nix;
 
   service = unit: {
     Unit = {
@@ -98,6 +102,7 @@ in
           innkeeper.Service.ReadWritePaths ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
       };
     };
+    "nix-daemon.conf".Service = builds.systemd.services.nix-daemon.serviceConfig;
     "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
     "innkeeper-webhook.service" = service webhook.systemd.services.innkeeper-webhook;
     "innkeeper-webhook.socket" = {

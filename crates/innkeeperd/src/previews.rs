@@ -9,7 +9,7 @@ use innkeeper_github::EnvironmentFiles;
 use innkeeper_github::client::{Credentials, CredentialsError, Github, Settings};
 use innkeeper_github::report::{Place, Style};
 use innkeeper_host::database::{PostgresConfig, PostgresDatabases};
-use innkeeper_host::evaluate::{EvaluationLimits, EvaluatorConfig, NixEvaluator};
+use innkeeper_host::evaluate::{BuildLimits, EvaluationLimits, EvaluatorConfig, NixEvaluator};
 use innkeeper_host::facilities::Databases;
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
@@ -167,6 +167,16 @@ fn evaluator(config: &Config) -> EvaluatorConfig {
             memory: evaluation.memory,
             build: Duration::from_secs(evaluation.build_timeout_seconds),
             ..EvaluationLimits::default()
+        },
+        builds: BuildLimits {
+            cgroup: format!("{}-builds", config.supervisor.cgroup),
+            memory_percent: config.builds.memory_percent.into(),
+            cpu_percent: config.builds.cpu_percent.into(),
+            tasks: config.builds.tasks,
+            min_free: config.builds.min_free,
+            log: config.builds.log_limit,
+            silent: Duration::from_secs(config.builds.max_silent_seconds),
+            derivations: config.builds.max_derivations,
         },
         concurrent: evaluation.concurrent.max(1),
     }

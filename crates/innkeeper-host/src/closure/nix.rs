@@ -77,7 +77,7 @@ const LINES_AT_ONCE: u32 = 64;
 const SUPERVISOR: &str = include_str!("supervise.sh");
 
 /// The place of the program among the supervisor's arguments.
-const PROGRAM_ARGUMENT: usize = 5;
+const PROGRAM_ARGUMENT: usize = 6;
 
 /// How long Nix has to end its builders before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -141,13 +141,31 @@ impl NixConfig {
     }
 }
 
+/// The cgroups that a program is started in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cgroups {
+    /// Those with limits, one in each hierarchy.
+    pub(crate) limits: Vec<PathBuf>,
+    /// The one of version 2 below which the program gets its own; without, the daemon's.
+    pub(crate) unified: Option<PathBuf>,
+}
+
 /// A command that runs a program and ends everything that the program started: when it ends, when the handle is dropped,
 /// and when the daemon is killed. Where version 2 of cgroups is mounted, the program has a cgroup, and no process can
 /// escape that; elsewhere the program itself is ended. For [`follow`] only.
 pub(crate) fn supervised(program: impl AsRef<OsStr>) -> Command {
+    supervised_in(&Cgroups::default(), program)
+}
+
+/// A [`supervised`] command in cgroups with limits. The program does not run when it cannot be put there.
+pub(crate) fn supervised_in(cgroups: &Cgroups, program: impl AsRef<OsStr>) -> Command {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let cgroup = own_cgroup()
+    let limits: Vec<_> = cgroups.limits.iter().map(|path| path.as_os_str()).collect();
+    let cgroup = cgroups
+        .unified
+        .clone()
+        .or_else(own_cgroup)
         .map(|own| own.join(format!("innkeeper-build-{}-{number}", std::process::id())))
         .unwrap_or_default();
     let mut command = command("/bin/sh");
@@ -155,6 +173,7 @@ pub(crate) fn supervised(program: impl AsRef<OsStr>) -> Command {
         .args(["-c", SUPERVISOR, "innkeeper-build"])
         .arg(cgroup)
         .arg(GRACE.as_secs().to_string())
+        .arg(limits.join(OsStr::new("\n")))
         .arg(program);
     command
 }

@@ -1,14 +1,14 @@
 # Runs a program of Nix and ends everything that it started.
 #
-#   supervise CGROUP GRACE PROGRAM [ARGUMENT]...
+#   supervise CGROUP GRACE LIMITS PROGRAM [ARGUMENT]...
 #
 # Standard input is a pipe that the manager holds open and never writes to. When it is closed, because the manager gave
 # the build up or was killed, the program is terminated, and killed with all its processes after GRACE seconds. The
 # program runs in CGROUP, which is made for it; with an empty CGROUP, or where it cannot be made, only the program
-# itself can be ended.
+# itself can be ended. LIMITS are cgroups that it must be in, one a line.
 set -u
-cgroup=$1 grace=$2
-shift 2
+cgroup=$1 grace=$2 limits=$3
+shift 3
 exec 3<&0 < /dev/null
 [ -z "$cgroup" ] || mkdir "$cgroup" 2> /dev/null || cgroup=
 
@@ -30,6 +30,13 @@ clear_cgroup() {
 
 (
   exec 3<&-
+  set -f
+  IFS='
+'
+  for limit in $limits; do
+    echo 0 > "$limit/cgroup.procs" || exit 125
+  done
+  unset IFS
   [ -z "$cgroup" ] || echo 0 > "$cgroup/cgroup.procs" || exit 125
   exec "$@"
 ) &

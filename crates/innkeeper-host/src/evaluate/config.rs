@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use innkeeper_model::MemorySize;
 
+use super::BuildLimits;
 use crate::closure::NixConfig;
 
 /// Where everything is, and how much an evaluation may take.
@@ -31,6 +32,8 @@ pub struct EvaluatorConfig {
     pub roots: PathBuf,
     /// How much one evaluation may take.
     pub limits: EvaluationLimits,
+    /// How much builds may take.
+    pub builds: BuildLimits,
     /// How many evaluations run at the same time, at least one.
     pub concurrent: usize,
 }

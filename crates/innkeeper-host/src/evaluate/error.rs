@@ -57,6 +57,17 @@ pub enum EvaluateError {
     /// The build of all derivations together took too long.
     #[error("building preview-config.nix was stopped after {} s", .0.as_secs())]
     BuildTooSlow(Duration),
+    /// More is to be built than one preview may have built.
+    #[error("building preview-config.nix takes more than {0} derivations")]
+    TooManyDerivations(u64),
+    /// There is too little space for builds.
+    #[error("the disk of the Nix store has {free} free, and {needed} must stay free")]
+    StoreFull {
+        /// What is free.
+        free: MemorySize,
+        /// What must be.
+        needed: MemorySize,
+    },
     /// The meta data cannot be read.
     #[error("system.build.previewMeta in preview-config.nix is of no use: {0}")]
     Meta(String),
@@ -171,7 +182,10 @@ impl Explain for EvaluateError {
             | Self::Refused(_)
             | Self::Meta(_)
             | Self::WrongMeta { .. } => Code::PreviewConfigInvalid,
-            Self::Build { .. } | Self::BuildTooSlow(_) => Code::BuildFailed,
+            Self::Build { .. } | Self::BuildTooSlow(_) | Self::TooManyDerivations(_) => {
+                Code::BuildFailed
+            }
+            Self::StoreFull { .. } => Code::DiskFull,
             Self::NotBootable(_) => Code::InvalidClosure,
             Self::Closure(error) => error.code(),
             Self::Base { .. } | Self::User { .. } => Code::InvalidConfig,
@@ -199,6 +213,12 @@ impl Explain for EvaluateError {
                 "Look for a recursion that does not end. Whoever runs this host can raise the limit.".to_owned()
             }
             Self::Refused(_) => "Look at what this pull request tries to do.".to_owned(),
+            Self::TooManyDerivations(_) => {
+                "Build less in preview-config.nix. Whoever runs this host can raise `builds.max_derivations`.".to_owned()
+            }
+            Self::StoreFull { .. } => {
+                "Run `innkeeper gc`, and have Nix collect its garbage; or lower `builds.min_free`.".to_owned()
+            }
             Self::BuildTooSlow(_) => {
                 "Build less in preview-config.nix, or look for a builder that does not end.".to_owned()
             }

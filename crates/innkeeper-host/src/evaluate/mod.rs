@@ -70,6 +70,7 @@ mod error;
 mod hash;
 mod import;
 mod key;
+mod limits;
 mod nix;
 mod object;
 mod place;
@@ -84,7 +85,9 @@ mod users;
 pub use config::{DEFAULT_USER, EvaluationLimits, EvaluatorConfig};
 pub use error::EvaluateError;
 pub use key::{Base, EvaluationKey, InvalidKey, Locked, key};
+pub use limits::BuildLimits;
 
+use limits::BuildCgroups;
 use nix::Nix;
 use place::{MetaText, Place};
 
@@ -97,6 +100,7 @@ pub struct NixEvaluator {
 struct Shared {
     config: EvaluatorConfig,
     network: Arc<dyn BuildNetwork>,
+    cgroups: BuildCgroups,
     base: OnceCell<Base>,
     room: Semaphore,
     evaluations: AtomicU64,
@@ -109,6 +113,7 @@ impl NixEvaluator {
         let room = Semaphore::new(config.concurrent.max(1));
         Self {
             shared: Arc::new(Shared {
+                cgroups: BuildCgroups::new(&config.builds),
                 config,
                 network,
                 base: OnceCell::new(),
@@ -170,7 +175,8 @@ impl Evaluator for NixEvaluator {
 
     async fn check(&self) -> Vec<Check> {
         let config = &self.shared.config;
-        vec![
+        let nix = Nix::new(&config.nix, &config.scratch);
+        let mut checks = vec![
             check_nix(&config.nix.program).await,
             check(
                 "evaluator",
@@ -184,13 +190,20 @@ impl Evaluator for NixEvaluator {
             ),
             check(
                 "build users",
-                Nix::new(&config.nix, &config.scratch)
-                    .builders()
-                    .await
-                    .map(drop),
+                nix.builders().await.map(drop),
                 "builds of previews cannot change the Nix store",
             ),
-        ]
+            check(
+                "space for builds",
+                config.builds.require_space(),
+                "there is enough on the disk of the Nix store",
+            ),
+        ];
+        if let Ok(settings) = nix.host_settings().await {
+            let by_itself = settings::builds_by_itself(&settings);
+            checks.extend(limits::check(&config.builds, by_itself));
+        }
+        checks
     }
 }
 
@@ -296,6 +309,7 @@ impl Work {
 
     /// Makes sure that builders can neither change the store nor reach the host's own network.
     async fn require_safe_builds(&self) -> Result<(), EvaluateError> {
+        self.shared.config.builds.require_space()?;
         let builders = self.nix().builders().await?;
         let filtered = self.shared.network.ensure(&builders).await;
         filtered.map_err(|source| EvaluateError::BuildNetwork(Box::new(source)))
@@ -304,10 +318,11 @@ impl Work {
     async fn build(&self, made: Made, folder: &Path) -> Result<Evaluated, EvaluateError> {
         self.require_safe_builds().await?;
         let limit = self.shared.config.limits.build;
+        let (limits, cgroups) = (&self.shared.config.builds, &self.shared.cgroups);
         let derivations: Vec<&StorePath> = made.roots.iter().collect();
         let nix = self.nix();
         let built = nix
-            .realise(&derivations, limit, |now| self.tell(now))
+            .realise(&derivations, limit, limits, cgroups, |now| self.tell(now))
             .await?;
         if !built.contains(&made.closure) {
             return Err(EvaluateError::Refused(

@@ -8,18 +8,21 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use innkeeper_model::{BuildProgress, StorePath};
 use tokio::process::Command;
+use tokio::sync::Notify;
 
 use super::base::SOURCE;
+use super::limits::BuildCgroups;
 use super::place::locate;
 use super::settings::{self, Settings};
-use super::{EvaluateError, text, users};
+use super::{BuildLimits, EvaluateError, text, users};
 use crate::CommandError;
 use crate::closure::NixConfig;
-use crate::closure::nix::{DURABLE, NixError, sibling, supervised};
+use crate::closure::nix::{Cgroups, DURABLE, NixError, sibling, supervised_in};
 use crate::closure::store;
 use crate::command::{command, run_command};
 use crate::facilities::Builders;
@@ -113,29 +116,57 @@ impl<'a> Nix<'a> {
         &self,
         derivations: &[&StorePath],
         limit: Duration,
+        limits: &BuildLimits,
+        cgroups: &BuildCgroups,
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<StorePath>, EvaluateError> {
         let program = sibling(&self.config.program, "nix-store");
         let program = locate(&program).unwrap_or(program);
-        let mut command = self.outfit(supervised(program));
+        let host = self.host_settings().await?;
+        let (cgroups, room) = if settings::builds_by_itself(&host) {
+            let (cgroups, room) = cgroups.enter().await?;
+            (cgroups, Some(room))
+        } else {
+            (Cgroups::default(), None)
+        };
+        let mut command = self.outfit(supervised_in(&cgroups, program));
         command
             .arg("--realise")
             .args(derivations.iter().map(|path| path.as_str()));
         let config = NixConfig {
-            options: self.build_options(limit).await?,
+            options: self.build_options(&host, limit, limits)?,
             ..self.config.clone()
         };
-        let build = tokio::time::timeout(limit, config.attend(command, report));
-        let answer = build
-            .await
-            .map_err(|_| EvaluateError::BuildTooSlow(limit))?
-            .map_err(|error| match error {
-                NixError::Run(source) => EvaluateError::Command(source),
-                NixError::Failed { summary, log } => {
-                    let (summary, log) = text::failure((summary, log));
-                    EvaluateError::Build { summary, log }
-                }
-            })?;
+        let (most, too_many) = (AtomicU64::new(0), Notify::new());
+        let build = config.attend(command, |progress| {
+            most.fetch_max(progress.to_build, Ordering::Relaxed);
+            if progress.to_build > limits.derivations {
+                too_many.notify_one();
+            }
+            report(progress);
+        });
+        let answer = tokio::select! {
+            // A builder decides how much output there is: that must not delay the limits.
+            biased;
+            () = tokio::time::sleep(limit) => Err(EvaluateError::BuildTooSlow(limit)),
+            () = too_many.notified() => Err(EvaluateError::TooManyDerivations(limits.derivations)),
+            full = limits.until_full() => Err(full),
+            answer = build => Ok(answer),
+        };
+        if let Some(room) = room {
+            room.leave().await;
+        }
+        // It may have been too fast to be stopped.
+        if most.into_inner() > limits.derivations {
+            return Err(EvaluateError::TooManyDerivations(limits.derivations));
+        }
+        let answer = answer?.map_err(|error| match error {
+            NixError::Run(source) => EvaluateError::Command(source),
+            NixError::Failed { summary, log } => {
+                let (summary, log) = text::failure((summary, log));
+                EvaluateError::Build { summary, log }
+            }
+        })?;
         store::settle().await?;
         let answer = String::from_utf8_lossy(&answer);
         Ok(answer
@@ -150,19 +181,20 @@ impl<'a> Nix<'a> {
     }
 
     /// The settings of a build by strangers.
-    async fn build_options(
+    fn build_options(
         &self,
+        host: &Settings,
         limit: Duration,
+        limits: &BuildLimits,
     ) -> Result<BTreeMap<String, String>, EvaluateError> {
-        let host = self.host_settings().await?;
-        users::require(&host)?;
-        let mut options = settings::for_previews(&host, &self.config.options);
+        users::require(host)?;
+        let mut options = settings::for_previews(host, &self.config.options, limits);
         options.insert("timeout".to_owned(), limit.as_secs().max(1).to_string());
         Ok(options)
     }
 
     /// The settings of the host's Nix, with the configured options.
-    async fn host_settings(&self) -> Result<Settings, EvaluateError> {
+    pub(super) async fn host_settings(&self) -> Result<Settings, EvaluateError> {
         let mut command = self.command(&self.config.program);
         command
             .args(["--extra-experimental-features", "nix-command"])

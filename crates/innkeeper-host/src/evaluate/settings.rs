@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::users;
+use super::{BuildLimits, users};
 
 /// One setting, as `nix show-config --json` prints it.
 #[derive(Debug, Deserialize)]
@@ -18,12 +18,20 @@ pub(super) struct Setting {
     default: Value,
 }
 
+/// Whether Nix builds by itself, not through a daemon or another machine. Root's "auto" means the former, wherever it
+/// may write.
+pub(super) fn builds_by_itself(settings: &Settings) -> bool {
+    let store = settings.get("store").and_then(|store| store.value.as_str());
+    let store = store.unwrap_or("auto");
+    store == "auto" || store.starts_with("local") || store.starts_with('/')
+}
+
 /// The settings of the host's Nix, by name.
 pub(super) type Settings = BTreeMap<String, Setting>;
 
 /// Settings of the host that apply: where substitutes come from and who must have signed them, the build users, and
 /// how many resources there are. None of them gives a build access to anything.
-const KEPT: [&str; 44] = [
+const KEPT: [&str; 43] = [
     "auto-allocate-uids",
     "auto-optimise-store",
     "build-dir",
@@ -48,7 +56,6 @@ const KEPT: [&str; 44] = [
     "log-lines",
     "max-free",
     "max-jobs",
-    "max-silent-time",
     "max-substitution-jobs",
     "min-free",
     "min-free-check-interval",
@@ -92,12 +99,9 @@ const FIXED: [(&str, &str); 16] = [
     ("secret-key-files", ""),
 ];
 
-/// How much a builder may print, in bytes; a lower limit of the host applies. Nix counts all output, also what it takes for its
-/// own log, and ends the builder.
-const LOG_LIMIT: u64 = 16 << 20;
-
-/// The name of the setting with [`LOG_LIMIT`].
+/// Nix's own limits of what a builder may print and how long it may print nothing. It ends the builder.
 const LOG_SIZE: &str = "max-build-log-size";
+const SILENCE: &str = "max-silent-time";
 
 /// The settings that decide which users build. Sent even where the client's value is the host's, as with [`FIXED`]:
 /// what was checked applies.
@@ -110,6 +114,7 @@ const FEATURES: [&str; 2] = [users::ALLOCATE, "cgroups"];
 pub(super) fn for_previews(
     host: &Settings,
     configured: &BTreeMap<String, String>,
+    limits: &BuildLimits,
 ) -> BTreeMap<String, String> {
     let mut options: BTreeMap<_, _> = configured
         .iter()
@@ -132,11 +137,16 @@ pub(super) fn for_previews(
             options.insert(name.to_owned(), text(&setting.value));
         }
     }
-    if let Some(setting) = host.get(LOG_SIZE) {
-        // Nix takes 0 for no limit.
-        let lower = setting.value.as_u64().filter(|own| *own > 0);
-        let limit = lower.unwrap_or(LOG_LIMIT).min(LOG_LIMIT);
-        options.insert(LOG_SIZE.to_owned(), limit.to_string());
+    for (name, limit) in [
+        (LOG_SIZE, limits.log.bytes()),
+        (SILENCE, limits.silent.as_secs()),
+    ] {
+        if let Some(setting) = host.get(name) {
+            // A lower limit of the host applies. Nix takes 0 for no limit.
+            let lower = setting.value.as_u64().filter(|own| *own > 0);
+            let limit = lower.map_or(limit, |lower| lower.min(limit)).max(1);
+            options.insert(name.to_owned(), limit.to_string());
+        }
     }
     // Parts of what the host has.
     let parts = |name: &str, keep: &dyn Fn(&str) -> bool| {
@@ -202,6 +212,7 @@ mod tests {
             "cores": setting(json!(4), json!(0)),
             "experimental-features": setting(json!(["cgroups", "recursive-nix"]), json!([])),
             "max-build-log-size": setting(json!(0), json!(0)),
+            "max-silent-time": setting(json!(60), json!(0)),
             "netrc-file": setting(json!("/etc/nix/netrc"), json!("/etc/nix/netrc")),
             "post-build-hook": setting(json!("/root/upload"), json!("")),
             "sandbox": setting(json!(false), json!(true)),
@@ -219,7 +230,7 @@ mod tests {
             ("substituters", "https://cache"),
         ];
         let configured = configured.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let options = for_previews(&host, &configured.into());
+        let options = for_previews(&host, &configured.into(), &BuildLimits::default());
         let options: Vec<_> = options
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -234,6 +245,7 @@ mod tests {
                 ("build-users-group", "nixbld"),
                 ("experimental-features", "cgroups"),
                 ("max-build-log-size", "16777216"),
+                ("max-silent-time", "60"),
                 ("netrc-file", "/dev/null"),
                 ("post-build-hook", ""),
                 ("sandbox", "true"),
@@ -251,7 +263,7 @@ mod tests {
             let host = json!({LOG_SIZE: {"value": own, "defaultValue": 0}});
             let host = serde_json::from_value(host).expect("settings");
             let configured = [(LOG_SIZE.to_owned(), own.to_string())];
-            let options = for_previews(&host, &configured.into());
+            let options = for_previews(&host, &configured.into(), &BuildLimits::default());
             assert_eq!(options[LOG_SIZE], limit);
         }
     }

@@ -66,14 +66,14 @@ struct Hierarchy {
 
 /// All hierarchies that matter to guests. The first one tracks.
 #[derive(Clone, Debug)]
-pub(super) struct Cgroups {
+pub(crate) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     parent: String,
 }
 
 impl Cgroups {
     /// What this host has mounted.
-    pub(super) fn detect(parent: &str) -> Result<Self, UnitError> {
+    pub(crate) fn detect(parent: &str) -> Result<Self, UnitError> {
         let path = "/proc/self/mounts";
         Self::from_mounts(&fs::read_to_string(path).on("read", path)?, parent)
             .ok_or(UnitError::NoCgroups)
@@ -132,7 +132,7 @@ impl Cgroups {
     }
 
     /// Which limits have no effect on this host.
-    pub(super) fn missing(&self) -> Vec<&'static str> {
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
         LIMITING
             .into_iter()
             .filter(|controller| {
@@ -174,7 +174,7 @@ impl Cgroups {
     }
 
     /// The cgroups of one machine, whether or not they are there.
-    pub(super) fn machine(&self, machine: &str) -> MachineCgroups {
+    pub(crate) fn machine(&self, machine: &str) -> MachineCgroups {
         MachineCgroups {
             all: self
                 .hierarchies
@@ -273,14 +273,14 @@ fn is_optional(file: &str) -> bool {
 
 /// The cgroups of one machine, in every hierarchy.
 #[derive(Clone, Debug)]
-pub(super) struct MachineCgroups {
+pub(crate) struct MachineCgroups {
     /// Never empty; the first one tracks.
     all: Vec<(Hierarchy, PathBuf)>,
 }
 
 impl MachineCgroups {
     /// Where the guest's processes are: nspawn and everything below it.
-    pub(super) fn guest(&self) -> PathBuf {
+    pub(crate) fn guest(&self) -> PathBuf {
         self.tracking().join("guest")
     }
 
@@ -298,8 +298,14 @@ impl MachineCgroups {
     }
 
     /// What nspawn has to enter.
-    pub(super) fn guests(&self) -> Vec<PathBuf> {
+    pub(crate) fn guests(&self) -> Vec<PathBuf> {
         self.all.iter().map(|(_, dir)| dir.join("guest")).collect()
+    }
+
+    /// The cgroup of nspawn in the hierarchy of version 2, if there is one.
+    pub(crate) fn unified(&self) -> Option<PathBuf> {
+        let (hierarchy, dir) = self.all.first()?;
+        (hierarchy.version == Version::Two).then(|| dir.join("guest"))
     }
 
     /// Where the cgroups of commands in the guest are made. `guest` itself is closed where nspawn has made
@@ -311,13 +317,19 @@ impl MachineCgroups {
             .collect()
     }
 
-    /// Makes the cgroups, with the limits, and marks them.
-    pub(super) fn ensure(&self, limits: &Limits, identity: &Identity) -> Result<(), FileError> {
+    /// Makes the cgroups, with the limits, and marks them as a daemon's if that is given.
+    pub(crate) fn ensure(
+        &self,
+        limits: &Limits,
+        identity: Option<&Identity>,
+    ) -> Result<(), FileError> {
         for (hierarchy, dir) in &self.all {
             let parent = dir.parent().unwrap_or(dir);
             make(parent)?;
             make(dir)?;
-            identity.mark(dir).on("mark", dir)?;
+            if let Some(identity) = identity {
+                identity.mark(dir).on("mark", dir)?;
+            }
             if hierarchy.version == Version::Two {
                 for dir in [hierarchy.mount.as_path(), parent, dir] {
                     pass_on(dir);
@@ -346,7 +358,7 @@ impl MachineCgroups {
     }
 
     /// Removes all of it, in every hierarchy; no process may be left.
-    pub(super) async fn remove(&self) -> Vec<UnitError> {
+    pub(crate) async fn remove(&self) -> Vec<UnitError> {
         let mut errors = Vec::new();
         for (_, dir) in &self.all {
             if let Err(error) = remove(dir).await {
@@ -476,7 +488,7 @@ pub(super) fn kill(cgroup: &Path) -> Result<(), FileError> {
 }
 
 /// Returns when no process is left in a cgroup and below it.
-pub(super) async fn emptied(cgroup: &Path) -> Result<(), FileError> {
+pub(crate) async fn emptied(cgroup: &Path) -> Result<(), FileError> {
     loop {
         let pids = pids(cgroup).on("list", cgroup)?;
         // The one that came first mostly ends last.

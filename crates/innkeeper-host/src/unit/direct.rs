@@ -160,7 +160,7 @@ impl Keeper for Direct {
         let groups = self.cgroups_of(&guest.name);
         let (made, limits) = (groups.clone(), guest.limits);
         let identity = self.config.identity.clone();
-        blocking(move || Ok::<_, UnitError>(made.ensure(&limits, &identity)?)).await?;
+        blocking(move || Ok::<_, UnitError>(made.ensure(&limits, Some(&identity))?)).await?;
         self.spawn(&guest.name, &groups, nspawn).map(Some)
     }
 

@@ -13,7 +13,7 @@
 //! and what program it executes (`leader`).
 
 mod bounds;
-mod cgroup;
+pub(crate) mod cgroup;
 mod checks;
 mod config;
 mod console;

@@ -190,13 +190,66 @@ pub struct EvaluationSettings {
     pub concurrent: usize,
 }
 
-/// How previews are built, after their evaluation.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// How previews are built, after their evaluation. Memory, processors and tasks are limits of all builds together by a
+/// Nix that builds by itself; those of a Nix daemon are set on its unit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuildSettings {
+    /// The memory of builds, in percent of the host's.
+    pub memory_percent: Percent,
+    /// The processor time of builds, in percent of all processors.
+    pub cpu_percent: Percent,
+    /// The processes and threads of builds.
+    pub tasks: u32,
+    /// What must stay free on the disk of the Nix store: with less, builds do not begin, and those that run are ended.
+    pub min_free: MemorySize,
+    /// How much one builder may print.
+    pub log_limit: MemorySize,
+    /// How long one builder may print nothing, in seconds.
+    pub max_silent_seconds: u64,
+    /// How many derivations one preview may have built.
+    pub max_derivations: u64,
     /// Networks that builds may reach, though they are private or the host's own, such as `10.1.2.3/32`. All builds
     /// of the host are kept from the others.
     pub allowed_networks: Vec<IpNet>,
+}
+
+/// A part of something, from 1 to 100.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Percent(u32);
+
+impl TryFrom<u32> for Percent {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match number {
+            1..=100 => Ok(Self(number)),
+            _ => Err("a percentage is a number from 1 to 100"),
+        }
+    }
+}
+
+impl From<Percent> for u32 {
+    fn from(percent: Percent) -> Self {
+        percent.0
+    }
+}
+
+impl Default for BuildSettings {
+    fn default() -> Self {
+        let limits = innkeeper_host::evaluate::BuildLimits::default();
+        Self {
+            memory_percent: Percent(limits.memory_percent),
+            cpu_percent: Percent(limits.cpu_percent),
+            tasks: limits.tasks,
+            min_free: limits.min_free,
+            log_limit: limits.log,
+            max_silent_seconds: limits.silent.as_secs(),
+            max_derivations: limits.derivations,
+            allowed_networks: Vec::new(),
+        }
+    }
 }
 
 impl Default for Previews {

@@ -580,3 +580,67 @@ async fn nothing_is_built_while_builds_are_not_filtered() {
     let failure = shop.refused(&shop.module(META)).await;
     assert_eq!(failure.code, Code::NetworkFailed, "{failure:?}");
 }
+
+#[tokio::test]
+async fn builds_of_previews_have_limits() {
+    let test = "builds_of_previews_have_limits";
+    let set = |config: &mut EvaluatorConfig| config.builds.tasks = 40;
+    let Some(shop) = workshop_with(test, set) else {
+        return;
+    };
+    if let Some(check) = limits::check(&shop.config.builds, true) {
+        eprintln!("INNKEEPER-NOT-RUN: {test}: {}", check.finding);
+        return;
+    }
+    let many = format!(
+        "{META} environment.etc.made.source = pkgs.runCommand \"many\" {{ }} \
+         ''i=0; while [ $i -lt 100 ]; do busybox sleep 1000 & i=$((i + 1)); done; busybox touch $out'';"
+    );
+    let failure = shop.refused(&shop.module(&many)).await;
+    assert_eq!(failure.code, Code::BuildFailed, "{failure:?}");
+    let forks = |line: &String| line.contains("fork");
+    assert!(failure.log.iter().any(forks), "{failure:?}");
+
+    let (entered, room) = BuildCgroups::new(&shop.config.builds)
+        .enter()
+        .await
+        .expect("cgroups");
+    let written = |names: [&str; 2]| {
+        let dirs = entered.limits.iter();
+        let mut files = dirs.flat_map(|dir| names.map(|name| dir.join(name)));
+        let text = files.find_map(|file| fs::read_to_string(file).ok());
+        let number = text.as_deref().and_then(|text| text.split(' ').next());
+        number.and_then(|number| number.trim().parse::<u64>().ok())
+    };
+    let host = shop.config.builds.of_host();
+    let memory = written(["memory.max", "memory.limit_in_bytes"]).expect("memory");
+    assert!(host.memory.bytes().abs_diff(memory) < 1 << 20, "{memory}");
+    let quota = u64::from(host.cpus.percent()) * 1000;
+    assert_eq!(written(["cpu.max", "cpu.cfs_quota_us"]), Some(quota));
+    room.leave().await;
+    for dir in entered.limits {
+        let parent = dir.ancestors().nth(2).expect("below");
+        assert!(!parent.exists(), "{}", parent.display());
+    }
+}
+
+#[tokio::test]
+async fn builds_need_free_space_and_have_a_bounded_number_of_derivations() {
+    let test = "builds_need_free_space_and_have_a_bounded_number_of_derivations";
+    let set = |config: &mut EvaluatorConfig| {
+        config.builds.min_free = MemorySize::from_bytes(u64::MAX);
+    };
+    let Some(shop) = workshop_with(test, set) else {
+        return;
+    };
+    let failure = shop.refused(&shop.module(META)).await;
+    assert_eq!(failure.code, Code::DiskFull, "{failure:?}");
+    let error = shop.config.builds.until_full().await;
+    assert!(matches!(error, EvaluateError::StoreFull { .. }), "{error}");
+
+    let set = |config: &mut EvaluatorConfig| config.builds.derivations = 1;
+    let shop = workshop_with(test, set).expect("as above");
+    let failure = shop.refused(&shop.module(META)).await;
+    assert_eq!(failure.code, Code::BuildFailed, "{failure:?}");
+    assert!(failure.message.contains("more than 1 "), "{failure:?}");
+}

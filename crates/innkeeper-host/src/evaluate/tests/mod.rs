@@ -81,6 +81,12 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
         scratch: at("evaluations"),
         roots: at("roots"),
         limits: EvaluationLimits::default(),
+        builds: BuildLimits {
+            // Of this test alone, whatever is free on the machine.
+            cgroup: format!("innkeeper-{}", std::process::id()),
+            min_free: MemorySize::from_bytes(1 << 20),
+            ..BuildLimits::default()
+        },
         concurrent: 2,
     };
     change(&mut config);

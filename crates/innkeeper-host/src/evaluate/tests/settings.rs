@@ -89,6 +89,8 @@ async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
     );
     let nix = Nix::new(&host, &shop.config.scratch);
     let limit = Duration::from_secs(60);
+    let limits = &shop.config.builds;
+    let cgroups = BuildCgroups::new(limits);
 
     let hash = run("sha256sum", Vec::<String>::new(), CONTENTS).await;
     let hash = String::from_utf8(hash.expect("sha256sum")).expect("text");
@@ -99,7 +101,9 @@ async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
         &hash[..64]
     ))
     .await;
-    let built = nix.realise(&[&download], limit, |_| {}).await;
+    let built = nix
+        .realise(&[&download], limit, limits, &cgroups, |_| {})
+        .await;
     let built = built.expect("downloads");
     server.abort();
     let head = seen.recv().await.expect("a request");
@@ -127,7 +131,7 @@ async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
         "0".repeat(64),
     ))
     .await;
-    let failed = nix.realise(&[&spy], limit, |_| {}).await;
+    let failed = nix.realise(&[&spy], limit, limits, &cgroups, |_| {}).await;
     let log = failed.expect_err("fails").log().join("\n");
     assert!(!log.contains(SECRET), "{log}");
     assert!(log.contains("path=/run/current-system/sw/bin:"), "{log}");
