@@ -77,6 +77,34 @@ for kind in (PLAIN, SYSTEMD):
         machine.succeed("agent destroy web")
         nothing_left(before)
 
+with subtest("a destroyed agent comes back with its files"):
+    dropin = "/run/systemd/system/innkeeperd.service.d"
+    machine.succeed(
+        f"mkdir -p {dropin}",
+        f"printf '[Service]\\nEnvironment=INNKEEPER_GUEST_RETENTION_SECONDS=3600\\n' > {dropin}/retention.conf",
+        "systemctl daemon-reload",
+        "systemctl restart innkeeperd.service",
+    )
+    wait_until_quiet()
+    create("web")
+    machine.succeed("agent exec web -- sh -c 'echo mine > /var/www/index.html'", "agent destroy web")
+    machine.fail("machinectl show web")
+    kept = json.loads(machine.succeed("agent list --all --json"))["destroyed"]
+    same([files["name"] for files in kept], ["web"], "what is kept")
+    is_true(0 < kept[0]["remaining_seconds"] <= 3600, "the time that is left")
+    doctor()
+    create("web")
+    is_true("taken" in machine.fail("agent undelete web 2>&1"), "why it cannot have its name")
+    machine.succeed("agent undelete web --as back")
+    back = guest("back")["guest_address"]
+    machine.wait_for_open_port(80, back)
+    same(page(back), "mine\n", "its page")
+    same(json.loads(machine.succeed("agent list --all --json"))["destroyed"], [], "what is kept")
+    machine.succeed("agent destroy web", "agent destroy --now back", "agent destroy --now web")
+    machine.succeed(f"rm {dropin}/retention.conf", "systemctl daemon-reload", "systemctl restart innkeeperd.service")
+    wait_until_quiet()
+    nothing_left(before)
+
 with subtest("a closure that is in the store already"):
     # --print-out-paths came after the Nix of Debian 12.
     nix = "nix --extra-experimental-features 'nix-command flakes' build --offline --no-link --json"

@@ -10,7 +10,7 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::{
     Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
-    Gc, List, Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop,
+    Gc, List, Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
@@ -75,6 +75,7 @@ pub struct Agent {
 enum AgentCommand {
     Create(Create),
     Destroy(Destroy),
+    Undelete(Undelete),
     List(List),
     Ssh(Ssh),
     Exec(Exec),
@@ -172,6 +173,7 @@ impl Program for Agent {
         Outcome(match self.command {
             AgentCommand::Create(command) => command.run(cx).await,
             AgentCommand::Destroy(command) => command.run(cx).await,
+            AgentCommand::Undelete(command) => command.run(cx).await,
             AgentCommand::List(command) => command.run(cx).await,
             AgentCommand::Ssh(command) => command.run(cx).await,
             AgentCommand::Exec(command) => command.run(cx).await,

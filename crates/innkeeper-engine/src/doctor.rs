@@ -1,7 +1,7 @@
 //! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
-use innkeeper_model::{Guest, GuestState, Ownership, Snapshot, UnitPhase, Want};
+use innkeeper_model::{Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase, Want};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -26,6 +26,7 @@ impl Engine {
             checks.push(self.check_guest(&guest).await);
         }
         checks.extend(self.check_snapshots().await?);
+        checks.extend(self.check_retained().await?);
         checks.extend(self.check_orphans().await);
         Ok(DoctorReport { checks })
     }
@@ -95,6 +96,44 @@ impl Engine {
             )
         };
         Ok(missing.map(check).collect())
+    }
+
+    /// What files of destroyed agents take, and whether they are there.
+    async fn check_retained(&self) -> Result<Vec<Check>, EngineError> {
+        let recorded = self.inner.store.retained().await?;
+        if recorded.is_empty() {
+            return Ok(Vec::new());
+        }
+        let subject = "destroyed agents".to_owned();
+        let found = match self.inner.host.rootfs.retained().await {
+            Ok(found) => found,
+            Err(error) => {
+                let finding = innkeeper_model::chain(&error);
+                return Ok(vec![broken(subject, finding, None)]);
+            }
+        };
+        let missing = recorded
+            .iter()
+            .map(|files| &files.record)
+            .find(|record| !record.removing && found.iter().all(|found| found.id != record.id));
+        let space = self.inner.retained_space().await?;
+        let (agents, mebibytes) = (space.agents, space.bytes >> 20);
+        Ok(vec![match missing {
+            None => Check {
+                subject,
+                verdict: Verdict::Ok,
+                finding: format!(
+                    "files of {agents} are kept, {mebibytes} MiB; they are removed when space is needed"
+                ),
+                remedy: None,
+            },
+            Some(Retained { id, name, .. }) => Check {
+                subject,
+                verdict: Verdict::Warning,
+                finding: format!("the files {id} of {name} are gone from the host"),
+                remedy: Some("Somebody removed them outside of Innkeeper; `agent list --all` shows them until their time is over.".to_owned()),
+            },
+        }])
     }
 
     async fn operation_runs(&self, guest: &Guest) -> bool {

@@ -1,7 +1,6 @@
 //! Carries plans out, one guest at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use futures_util::future::join_all;
 use innkeeper_host::facilities::{Built, ProgressSink};
@@ -161,31 +160,19 @@ impl Drive<'_> {
     }
 
     async fn step(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
+        let work = self.apply_with_space(guest, step);
         let name = step.as_str();
-        let journal = &self.inner.journal;
-        journal.record(
-            &self.about,
-            EventKind::StepStarted {
-                step: name.to_owned(),
-            },
-        );
-        self.inner.probe(self.verb, name, Edge::Before);
-        let started = Instant::now();
-        let result = self.apply(guest, step).await;
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.inner.probe(self.verb, name, Edge::After);
-        let kind = match &result {
-            Ok(()) => EventKind::StepDone {
-                step: name.to_owned(),
-                micros,
-            },
-            Err(error) => EventKind::StepFailed {
-                step: name.to_owned(),
-                failure: error.into(),
-            },
-        };
-        journal.record(&self.about, kind);
-        result
+        self.inner.timed(self.verb, &self.about, name, work).await
+    }
+
+    /// While there is too little space, files of destroyed agents give way.
+    async fn apply_with_space(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
+        loop {
+            match self.apply(guest, step).await {
+                Err(error) if step.takes_space() && self.inner.give_way(&error).await => {}
+                result => return result,
+            }
+        }
     }
 
     async fn apply(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
@@ -204,6 +191,7 @@ impl Drive<'_> {
             Step::TakeSnapshot => self.inner.take_snapshot(guest).await?,
             Step::DeleteSnapshot => self.inner.remove_snapshot(guest).await?,
             Step::RestoreRootfs => self.inner.restore_rootfs(guest).await?,
+            Step::AdoptFiles => self.inner.adopt_files(guest).await?,
             Step::EnsureSecrets => {
                 let key = host.secrets.ensure(guest).await?;
                 if guest.ssh_host_key.as_ref() != Some(&key) {
@@ -221,6 +209,7 @@ impl Drive<'_> {
             Step::RemoveUnit => host.units.remove(name).await?,
             Step::RemoveNetwork => host.network.remove(name).await?,
             Step::RemoveRootfs => host.rootfs.remove(name).await?,
+            Step::RetainRootfs => self.inner.retain_rootfs(guest, &self.about).await?,
             Step::RemoveClosure => host.closures.remove(name).await?,
             Step::Forget => self.forget(None).await?,
         }
@@ -307,7 +296,10 @@ impl Drive<'_> {
                 self.clear_fault().await;
                 self.succeed().await;
             }
-            Ok(End::Forgotten) => self.succeed().await,
+            Ok(End::Forgotten) => {
+                self.succeed().await;
+                engine.spawn_look_after_retained();
+            }
             Ok(End::Superseded) | Err(EngineError::Superseded(_)) => self.give_way().await,
             Err(error) => self.fail(&Failure::from(&error), engine).await,
         }
@@ -339,13 +331,14 @@ impl Drive<'_> {
         }
     }
 
-    /// A create goes back to nothing, a start goes back to stopped, and what was to be done with the files is given
+    /// A create goes back to nothing, a start or an undelete goes back to stopped, and what was to be done with the files is given
     /// up; everything else stays as wanted, and is tried again later.
     async fn fail(&self, failure: &Failure, engine: &Engine) {
         warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
         let back = match self.verb {
             Verb::Create | Verb::Fork => Some(Want::Absent),
-            Verb::Start => Some(Want::Stopped),
+            // With the files that it has, or is to have.
+            Verb::Start | Verb::Undelete => Some(Want::Stopped),
             _ => None,
         };
         let settled = match (back, self.verb) {

@@ -9,8 +9,8 @@ use innkeeper_host::features::Features;
 use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
 use innkeeper_model::{
-    ClosureSource, EventKind, Failure, Guest, GuestKind, GuestName, Installable, Limits, Operation,
-    OperationId, OperationState, SlotRange, StorePath, Trust, Verb, Want,
+    ClosureSource, Code, EventKind, Explain, Failure, Guest, GuestKind, GuestName, Installable,
+    Limits, Operation, OperationId, OperationState, SlotRange, StorePath, Trust, Verb, Want,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 use tokio::sync::{RwLock, Semaphore};
@@ -39,6 +39,8 @@ pub struct EngineConfig {
     pub concurrent_starts: usize,
     /// The addresses of the slots.
     pub range: SlotRange,
+    /// How long the files of destroyed agents are kept; zero for not at all.
+    pub retention: Duration,
 }
 
 /// The engine. Cheap to clone; all clones are the same engine.
@@ -135,7 +137,7 @@ impl Engine {
         };
         inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = match request.name {
-            Some(name) => inner.store.create_guest(new(name), actor).await?,
+            Some(name) => inner.record_guest(new(name), actor).await?,
             None => self.create_with_made_up_name(new, actor).await?,
         };
         inner.probe(Verb::Create, "accept", Edge::After);
@@ -164,7 +166,7 @@ impl Engine {
             origin: None,
         };
         self.inner.probe(Verb::Create, "accept", Edge::Before);
-        let (guest, operation) = self.inner.store.create_guest(new, actor).await?;
+        let (guest, operation) = self.inner.record_guest(new, actor).await?;
         self.inner.probe(Verb::Create, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)
     }
@@ -199,12 +201,23 @@ impl Engine {
         self.change(name, Want::Stopped, Verb::Stop, actor).await
     }
 
-    /// Records that a guest should not exist, and removes it. Always accepted, whatever else is going on.
+    /// Records that a guest should not exist, and removes it. Always accepted, whatever else is going on. The files of an
+    /// agent are kept for a while, unless they are to be removed `now`.
     ///
     /// # Errors
     /// When there is no such guest.
-    pub async fn destroy(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
-        self.change(name, Want::Absent, Verb::Destroy, actor).await
+    pub async fn destroy(
+        &self,
+        name: &GuestName,
+        now: bool,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let keep = !now && !self.inner.config.retention.is_zero();
+        self.inner.probe(Verb::Destroy, "accept", Edge::Before);
+        let (guest, operation) = self.inner.store.begin_destroy(name, keep, actor).await?;
+        self.inner.probe(Verb::Destroy, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
     }
 
     /// Builds a closure, so that the next guest need not wait for it.
@@ -413,17 +426,12 @@ impl Engine {
         actor: &str,
     ) -> Result<(Guest, Operation), EngineError> {
         // There are 190 million names: a second collision in a row means that something else is wrong.
-        let first = self
-            .inner
-            .store
-            .create_guest(new(made_up_name()?), actor)
-            .await;
+        let first = self.inner.record_guest(new(made_up_name()?), actor).await;
         match first {
-            Err(StoreError::GuestExists { .. }) => Ok(self
-                .inner
-                .store
-                .create_guest(new(made_up_name()?), actor)
-                .await?),
+            Err(StoreError::GuestExists { .. }) => {
+                let second = self.inner.record_guest(new(made_up_name()?), actor);
+                Ok(second.await?)
+            }
             other => Ok(other?),
         }
     }
@@ -505,6 +513,20 @@ impl Engine {
 }
 
 impl Inner {
+    /// Records a guest. On a full disk, files of destroyed agents give way first.
+    async fn record_guest(
+        &self,
+        new: NewGuest,
+        actor: &str,
+    ) -> Result<(Guest, Operation), StoreError> {
+        match self.store.create_guest(new.clone(), actor).await {
+            Err(error) if error.code() == Code::DiskFull && self.make_room().await.is_ok() => {
+                self.store.create_guest(new, actor).await
+            }
+            result => result,
+        }
+    }
+
     pub(crate) fn probe(&self, verb: Verb, step: &'static str, edge: Edge) {
         if let Some(probe) = &self.probe {
             probe(Point { verb, step, edge });

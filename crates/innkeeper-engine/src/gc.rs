@@ -55,8 +55,21 @@ impl Engine {
             let rootfs: ResourceRef<'_> = &*self.inner.host.rootfs;
             let snapshots = self.unknown_snapshots(&guests).await?;
             all.extend(snapshots.into_iter().map(|found| (rootfs, found)));
+            let retained = self.unknown_retained().await?;
+            all.extend(retained.into_iter().map(|found| (rootfs, found)));
         }
         Ok(all)
+    }
+
+    /// Files of destroyed agents of which the store has no record.
+    async fn unknown_retained(&self) -> Result<Vec<Found>, EngineError> {
+        let mut all = self.inner.host.rootfs.retained().await?;
+        let recorded = self.inner.store.retained_ids().await?;
+        all.retain(|found| !recorded.contains(&found.id));
+        Ok(all
+            .into_iter()
+            .map(|found| Found::ours(None, found.object))
+            .collect())
     }
 
     /// Snapshots of guests that there are, of which nobody knows. Of other guests all goes together.
@@ -83,6 +96,14 @@ impl Engine {
         Ok(snapshot.is_some_and(|snapshot| is_recorded(snapshot, &recorded)))
     }
 
+    /// Whether files of that name are those of a destroyed agent by now.
+    async fn is_recorded_files(&self, found: &Found) -> Result<bool, EngineError> {
+        let all = self.inner.host.rootfs.retained().await?;
+        let recorded = self.inner.store.retained_ids().await?;
+        let files = all.iter().find(|one| one.object == found.object);
+        Ok(files.is_some_and(|files| recorded.contains(&files.id)))
+    }
+
     /// Removes an orphan, unless it belongs to somebody by now. Says whether it is gone.
     async fn sweep(&self, resource: ResourceRef<'_>, found: &Found) -> Result<bool, EngineError> {
         match &found.guest {
@@ -97,7 +118,7 @@ impl Engine {
                 let Ok(_nobody_works) = self.inner.at_work.try_write() else {
                     return Ok(false);
                 };
-                if self.is_recorded_snapshot(found).await? {
+                if self.is_recorded_snapshot(found).await? || self.is_recorded_files(found).await? {
                     return Ok(false);
                 }
                 resource.sweep(found).await?;

@@ -1,12 +1,17 @@
 //! Events: stored, and told to whoever listens.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use innkeeper_host::facilities::ProgressSink;
-use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
+use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId, Verb};
 use innkeeper_store::Store;
 use tokio::sync::broadcast;
 use tracing::{debug, warn};
+
+use crate::EngineError;
+use crate::engine::Inner;
+use crate::probe::Edge;
 
 /// How many events a slow listener may be behind before it is told that it missed some.
 const BACKLOG: usize = 1024;
@@ -78,6 +83,38 @@ impl Journal {
     fn tell(&self, event: Event) {
         // An error means that nobody listens.
         drop(self.live.send(event));
+    }
+}
+
+impl Inner {
+    /// Does a step between two points of the probe, and records how it went.
+    pub(crate) async fn timed(
+        &self,
+        verb: Verb,
+        about: &About,
+        step: &'static str,
+        work: impl Future<Output = Result<(), EngineError>>,
+    ) -> Result<(), EngineError> {
+        let name = || step.to_owned();
+        let journal = &self.journal;
+        journal.record(about, EventKind::StepStarted { step: name() });
+        self.probe(verb, step, Edge::Before);
+        let started = Instant::now();
+        let result = work.await;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.probe(verb, step, Edge::After);
+        let kind = match &result {
+            Ok(()) => EventKind::StepDone {
+                step: name(),
+                micros,
+            },
+            Err(error) => EventKind::StepFailed {
+                step: name(),
+                failure: error.into(),
+            },
+        };
+        journal.record(about, kind);
+        result
     }
 }
 

@@ -27,6 +27,7 @@ pub mod observe;
 pub mod plan;
 mod probe;
 mod restore;
+mod retained;
 mod snapshots;
 mod views;
 

@@ -11,6 +11,8 @@ pub struct Seen {
     pub closure_known: bool,
     /// Whether its closure has a GC root.
     pub closure_pinned: bool,
+    /// Whether its files are to be kept when it is gone.
+    pub keep_files: bool,
     /// Whether it has an interface.
     pub network_present: bool,
     /// Whether its network is complete.
@@ -27,6 +29,7 @@ pub struct Seen {
 pub async fn observe(host: &Facilities, guest: &Guest) -> Result<Seen, HostError> {
     let mut seen = Seen {
         closure_known: guest.closure.is_some(),
+        keep_files: guest.retain.is_some(),
         ..Seen::default()
     };
     if guest.want == Want::Absent {

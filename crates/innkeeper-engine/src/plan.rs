@@ -21,6 +21,8 @@ pub enum Step {
     DeleteSnapshot,
     /// Make the file tree be as in a snapshot.
     RestoreRootfs,
+    /// Record that retained files belong to the guest.
+    AdoptFiles,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
     /// Do what takes its time before the unit can start.
@@ -39,6 +41,8 @@ pub enum Step {
     RemoveNetwork,
     /// Remove the file tree.
     RemoveRootfs,
+    /// Keep the file tree for a while, without what the guest was given.
+    RetainRootfs,
     /// Remove the GC root.
     RemoveClosure,
     /// Delete the record, once nothing of the guest can be seen any more.
@@ -57,6 +61,7 @@ impl Step {
             Self::TakeSnapshot => "take-snapshot",
             Self::DeleteSnapshot => "delete-snapshot",
             Self::RestoreRootfs => "restore-rootfs",
+            Self::AdoptFiles => "adopt-files",
             Self::EnsureSecrets => "ensure-secrets",
             Self::PrepareUnit => "prepare-unit",
             Self::EnsureUnit => "ensure-unit",
@@ -66,9 +71,25 @@ impl Step {
             Self::RemoveUnit => "remove-unit",
             Self::RemoveNetwork => "remove-network",
             Self::RemoveRootfs => "remove-rootfs",
+            Self::RetainRootfs => "retain-rootfs",
             Self::RemoveClosure => "remove-closure",
             Self::Forget => "forget",
         }
+    }
+}
+
+impl Step {
+    /// Whether the step takes space where guests have their files.
+    #[must_use]
+    pub fn takes_space(self) -> bool {
+        matches!(
+            self,
+            Self::EnsureRootfs
+                | Self::ForgetIdentity
+                | Self::TakeSnapshot
+                | Self::RestoreRootfs
+                | Self::EnsureSecrets
+        )
     }
 }
 
@@ -81,9 +102,8 @@ pub type Stage = Vec<Step>;
 /// starts with files that are to be replaced. The tree of a copy is made as every other.
 #[must_use]
 pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
-    let copied = matches!(work, Some(FileWork::CopyOf(_)));
     match (want, work) {
-        (Want::Absent, _) => remove(),
+        (Want::Absent, _) => remove(seen.keep_files),
         (_, Some(FileWork::Restore(_))) => {
             let mut stages = stop(seen);
             stages.push(vec![Step::RestoreRootfs]);
@@ -97,7 +117,14 @@ pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
         }
         (_, Some(FileWork::TakeSnapshot(_))) => first(Step::TakeSnapshot, want, seen),
         (_, Some(FileWork::DeleteSnapshot(_))) => first(Step::DeleteSnapshot, want, seen),
-        (Want::Running, _) => run(seen, copied),
+        (Want::Running, _) => {
+            let furnished = match work {
+                Some(FileWork::CopyOf(_)) => Some(Step::ForgetIdentity),
+                Some(FileWork::Adopt(_)) => Some(Step::AdoptFiles),
+                _ => None,
+            };
+            run(seen, furnished)
+        }
         (Want::Stopped, _) => stop(seen),
     }
 }
@@ -108,7 +135,8 @@ fn first(step: Step, want: Want, seen: &Seen) -> Vec<Stage> {
     stages
 }
 
-fn run(seen: &Seen, copied: bool) -> Vec<Stage> {
+/// `furnished` is the step after a tree was made in another way than as an empty one.
+fn run(seen: &Seen, furnished: Option<Step>) -> Vec<Stage> {
     let mut stages = Vec::new();
     match seen.unit {
         Some(UnitPhase::Running) => {
@@ -134,9 +162,7 @@ fn run(seen: &Seen, copied: bool) -> Vec<Stage> {
         Step::EnsureRootfs,
         Step::PrepareUnit,
     ]);
-    if copied {
-        stages.push(vec![Step::ForgetIdentity]);
-    }
+    stages.extend(furnished.map(|step| vec![step]));
     // While nspawn prepares the namespaces, the keys are made. Nothing of the guest's own runs before the
     // release, so the host still has the tree to itself.
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
@@ -161,10 +187,14 @@ fn stop(seen: &Seen) -> Vec<Stage> {
 
 /// Everything is removed whether it was seen or not: removing what is absent is cheap, and overlooking
 /// something would leak it.
-fn remove() -> Vec<Stage> {
+fn remove(keep_files: bool) -> Vec<Stage> {
+    let files = match keep_files {
+        true => Step::RetainRootfs,
+        false => Step::RemoveRootfs,
+    };
     vec![
         vec![Step::RemoveUnit],
-        vec![Step::RemoveNetwork, Step::RemoveRootfs, Step::RemoveClosure],
+        vec![Step::RemoveNetwork, files, Step::RemoveClosure],
         vec![Step::Forget],
     ]
 }
@@ -172,7 +202,7 @@ fn remove() -> Vec<Stage> {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::UnitPhase::{AtDoor, Exited, Running};
-    use innkeeper_model::{GuestName, Origin, SnapshotLabel};
+    use innkeeper_model::{GuestName, Origin, RetainedId, SnapshotLabel};
     use proptest::prelude::*;
 
     use super::*;
@@ -189,12 +219,21 @@ mod tests {
             any::<bool>(),
             any::<bool>(),
             any::<bool>(),
+            any::<bool>(),
             unit,
         )
             .prop_map(
-                |(closure_known, closure_pinned, network_present, network_complete, unit)| Seen {
+                |(
                     closure_known,
                     closure_pinned,
+                    keep_files,
+                    network_present,
+                    network_complete,
+                    unit,
+                )| Seen {
+                    closure_known,
+                    closure_pinned,
+                    keep_files,
                     network_present,
                     network_complete,
                     unit,
@@ -220,6 +259,7 @@ mod tests {
             Just(Some(FileWork::TakeSnapshot(label()))),
             Just(Some(FileWork::DeleteSnapshot(label()))),
             Just(Some(FileWork::Restore(label()))),
+            Just(Some(FileWork::Adopt(RetainedId(7)))),
         ]
     }
 
@@ -246,6 +286,7 @@ mod tests {
         Seen {
             closure_known: true,
             closure_pinned: true,
+            keep_files: false,
             network_present: unit == Some(Running),
             network_complete: unit == Some(Running),
             unit,
@@ -263,6 +304,8 @@ mod tests {
         insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
         insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::Adopt(RetainedId(7))), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(Want::Absent, &Seen { keep_files: true, ..seen(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
         insta::assert_snapshot!(show(Want::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
     }
 
@@ -317,7 +360,9 @@ mod tests {
         #[test]
         fn only_an_unwanted_guest_loses_its_files(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], work in any_work(), seen in any_seen()) {
             let steps = plan(want, work.as_ref(), &seen).concat();
-            prop_assert!(!steps.contains(&Step::RemoveRootfs) && !steps.contains(&Step::Forget));
+            for step in [Step::RemoveRootfs, Step::RetainRootfs, Step::Forget] {
+                prop_assert!(!steps.contains(&step));
+            }
         }
     }
 }

@@ -28,9 +28,11 @@ impl Engine {
         for operation in self.inner.store.running_operations().await? {
             match operation.guest.clone() {
                 Some(guest) => drop(unfinished.insert(guest, operation)),
+                None if self.resume_purge(&operation).await? => {}
                 None => self.give_up(&operation).await?,
             }
         }
+        self.spawn_look_after_retained();
         let guests = self.inner.store.guests().await?;
         info!(
             guests = guests.len(),
@@ -97,6 +99,7 @@ impl Engine {
 
     async fn look_after_all(&self) {
         self.look_after_firewall().await;
+        self.spawn_look_after_retained();
         match self.inner.store.guests().await {
             // A guest with a fault has its own appointment.
             Ok(guests) => guests

@@ -27,7 +27,7 @@ impl Engine {
         actor: &str,
     ) -> Result<SnapshotAccepted, EngineError> {
         let guest = self.agent(name).await?;
-        self.inner.host.rootfs.require_room().await?;
+        self.inner.make_room().await?;
         self.refuse_while_running(&guest).await?;
         let label = match request.label {
             Some(label) => label,
@@ -65,7 +65,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.agent(name).await?;
-        self.inner.host.rootfs.require_room().await?;
+        self.inner.make_room().await?;
         let begun = self.inner.store.begin_snapshot_restore(name, label, actor);
         self.begin_work(Verb::RestoreSnapshot, begun).await
     }
@@ -82,7 +82,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         let guest = self.agent(name).await?;
-        self.inner.host.rootfs.require_room().await?;
+        self.inner.make_room().await?;
         if request.snapshot.is_none() {
             self.refuse_while_running(&guest).await?;
         }
@@ -125,7 +125,10 @@ impl Engine {
     /// # Errors
     /// When the host cannot be asked.
     pub async fn pool(&self) -> Result<PoolReport, EngineError> {
-        Ok(self.inner.host.rootfs.pool().await?)
+        Ok(PoolReport {
+            retained: self.inner.retained_space().await?,
+            ..self.inner.host.rootfs.pool().await?
+        })
     }
 
     /// An agent's record. What is asked of previews' guests here would be undone by their next commit.
@@ -233,7 +236,9 @@ impl Inner {
         let instead = match guest.and_then(|guest| guest.file_work) {
             Some(FileWork::TakeSnapshot(label)) => Some(FileWork::DeleteSnapshot(label)),
             Some(FileWork::Restore(_)) => None,
-            Some(FileWork::CopyOf(_) | FileWork::DeleteSnapshot(_)) | None => return Ok(false),
+            Some(FileWork::CopyOf(_) | FileWork::DeleteSnapshot(_) | FileWork::Adopt(_)) | None => {
+                return Ok(false);
+            }
         };
         self.store.change_file_work(name, instead).await?;
         Ok(true)
@@ -243,7 +248,7 @@ impl Inner {
         Ok(self.host.rootfs.copies_while_running(name).await?)
     }
 
-    async fn require_stopped(&self, name: &GuestName) -> Result<(), EngineError> {
+    pub(crate) async fn require_stopped(&self, name: &GuestName) -> Result<(), EngineError> {
         let unit = self.host.units.phase(name).await?;
         if unit.is_some_and(|unit| unit.phase.is_alive()) {
             return Err(EngineError::MustNotRun(name.clone()));

@@ -71,6 +71,7 @@ impl Engine {
             guests,
             slots_taken: slots.taken.len(),
             slots: slots.capacity,
+            retained: self.inner.retained_space().await?,
             operations: self.inner.store.running_operations().await?,
             resident_bytes: resident_bytes().unwrap_or(0),
         })

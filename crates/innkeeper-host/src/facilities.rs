@@ -12,8 +12,8 @@ use futures_util::Stream;
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::preview::Meta;
 use innkeeper_model::{
-    BuildProgress, Guest, GuestName, Installable, Ownership, SnapshotLabel, StorePath, Trust,
-    UnitPhase,
+    BuildProgress, Guest, GuestName, Installable, Ownership, RetainedId, SnapshotLabel, StorePath,
+    Trust, UnitPhase,
 };
 use jiff::Timestamp;
 use tokio::sync::broadcast;
@@ -193,13 +193,22 @@ pub struct FoundSnapshot {
     pub object: String,
 }
 
+/// The files of a destroyed agent on the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundRetained {
+    /// Their number.
+    pub id: RetainedId,
+    /// What they are called on the host, for [`Resource::sweep`].
+    pub object: String,
+}
+
 /// File trees of guests, and snapshots of them. A guest's snapshots are part of what it has of this resource.
 #[async_trait]
 pub trait Rootfs: Resource {
-    /// Makes the guest's file tree if there is none: as a copy, if that is its [file work], and empty otherwise. A
-    /// tree is there whole or not at all.
+    /// Makes the guest's file tree if there is none: as a copy or from retained files, if that is its [file work], and
+    /// empty otherwise. A tree is there whole or not at all.
     ///
-    /// [file work]: innkeeper_model::FileWork::CopyOf
+    /// [file work]: innkeeper_model::FileWork
     ///
     /// # Errors
     /// When it cannot be made, for lack of space above all; then nothing of it is left.
@@ -247,6 +256,38 @@ pub trait Rootfs: Resource {
         label: &SnapshotLabel,
     ) -> Result<(), HostError>;
 
+    /// Makes the guest's file tree accessible in its place, without starting anything. Says whether there is one.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    async fn open(&self, guest: &GuestName) -> Result<bool, HostError>;
+
+    /// Keeps the guest's file tree under a number, with everything that is attached to it but without its snapshots, so
+    /// that nothing is left under the guest's name. Needs no space. The guest must not run. Says whether there is
+    /// a tree under that number now; if not, something may be left under the guest's name.
+    ///
+    /// # Errors
+    /// When the tree cannot be moved.
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError>;
+
+    /// The retained file trees. [`Resource::observe`] does not list them.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError>;
+
+    /// The space that a retained file tree takes, in bytes, as far as it can be counted soon.
+    ///
+    /// # Errors
+    /// When there is no such tree, or it cannot be read.
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError>;
+
+    /// Removes a retained file tree.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError>;
+
     /// Where the files are and how full that is.
     ///
     /// # Errors
@@ -271,6 +312,13 @@ pub trait Secrets: Send + Sync {
     /// # Errors
     /// When something of it is left.
     async fn forget_identity(&self, guest: &Guest, former: &GuestName) -> Result<(), HostError>;
+
+    /// Removes from a guest's file tree what must not outlive the guest: host keys, authorised keys, credentials. The
+    /// guest must not run.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    async fn withdraw(&self, guest: &Guest) -> Result<(), HostError>;
 
     /// Looks at what this needs of the host, without changing anything.
     async fn check(&self) -> Vec<Check>;

@@ -11,7 +11,7 @@
 //! | `GET /v1/guests` | | list of [`GuestView`] |
 //! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}` | | [`GuestView`] |
-//! | `DELETE /v1/guests/{name}` | | 202, [`Accepted`] |
+//! | `DELETE /v1/guests/{name}?now=BOOL` | | 202, [`Accepted`]; without `now=true`, an agent's files are kept for a while |
 //! | `POST /v1/guests/{name}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/stop` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/fork` | [`ForkRequest`] | 202, [`Accepted`] |
@@ -20,6 +20,9 @@
 //! | `DELETE /v1/guests/{name}/snapshots/{label}` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/snapshots/{label}/restore` | | 202, [`Accepted`] |
 //! | `GET /v1/snapshots` | | list of [`Snapshot`], by guest |
+//! | `GET /v1/retained` | | list of [`RetainedView`], the oldest first |
+//! | `POST /v1/retained/{name}/undelete` | [`UndeleteRequest`] | 202, [`Accepted`] |
+//! | `DELETE /v1/retained/{id}` | | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
 //! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
@@ -69,7 +72,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Ownership,
-    Slot, SnapshotLabel, StorePath, UnitPhase,
+    Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase,
 };
 
 /// How many deliveries are listed when no limit is given.
@@ -148,6 +151,37 @@ pub struct ForkRequest {
     pub snapshot: Option<SnapshotLabel>,
 }
 
+/// Asks for an agent to be created again with the files that it left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndeleteRequest {
+    /// The new agent's name; the former one when left out.
+    #[serde(default, rename = "as")]
+    pub new_name: Option<GuestName>,
+    /// Which of several destroyed agents of the name; the one that was destroyed last when left out.
+    #[serde(default)]
+    pub id: Option<RetainedId>,
+}
+
+/// A destroyed agent as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedView {
+    /// The record.
+    #[serde(flatten)]
+    pub retained: Retained,
+    /// How long its files are still kept, in seconds. They go earlier when space is needed.
+    pub remaining_seconds: u64,
+}
+
+/// How much of the space in use is taken by files of destroyed agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedSpace {
+    /// How many destroyed agents have files.
+    pub agents: usize,
+    /// The space that these files take, as far as it was measured.
+    pub bytes: u64,
+}
+
 /// A guest as lists show it: its record and what can be seen of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestView {
@@ -185,6 +219,9 @@ pub struct Status {
     pub slots_taken: usize,
     /// How many guests fit into the subnet.
     pub slots: usize,
+    /// Files of destroyed agents.
+    #[serde(default)]
+    pub retained: RetainedSpace,
     /// Operations that have not ended.
     pub operations: Vec<Operation>,
     /// The daemon's resident memory, in bytes.
@@ -336,6 +373,9 @@ pub struct PoolReport {
     /// How many bytes must be free for something to be added to a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free_bytes: Option<u64>,
+    /// How much of the space in use belongs to destroyed agents. It is freed when it is needed.
+    #[serde(default)]
+    pub retained: RetainedSpace,
     /// What to do, when nothing is added any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,

@@ -61,6 +61,8 @@ codes! {
     DeliveryNotFound => NotFound, "delivery_not_found";
     /// The guest has no snapshot of this label.
     SnapshotNotFound => NotFound, "snapshot_not_found";
+    /// No files of a destroyed agent of this name or number are kept.
+    RetainedNotFound => NotFound, "retained_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
     RepoNotAccessible => NotFound, "repo_not_accessible";
     /// The repository has no such branch.

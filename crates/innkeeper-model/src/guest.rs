@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, FileWork, GuestName, Installable, Limits, Slot, StorePath};
+use crate::{Failure, FileWork, GuestName, Installable, Limits, RetainedId, Slot, StorePath};
 
 /// What a guest is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,6 +66,10 @@ pub struct Guest {
     /// What is to be done with its files first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_work: Option<FileWork>,
+    /// The number under which its files are kept when it is gone; `None` when they are removed with it. Only for a guest
+    /// that is to be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<RetainedId>,
     /// When the intent was recorded.
     pub created_at: Timestamp,
 }

@@ -15,6 +15,7 @@ mod limits;
 mod name;
 mod operation;
 pub mod preview;
+mod retained;
 mod slot;
 mod snapshot;
 mod store_path;
@@ -28,6 +29,7 @@ pub use name::{GuestName, InvalidName};
 pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
+pub use retained::{Retained, RetainedId};
 pub use slot::{
     Addresses, InvalidSlotBounds, InvalidSubnet, MAX_SLOT, Slot, SlotBounds, SlotRange, SlotUse,
 };

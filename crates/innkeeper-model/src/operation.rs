@@ -42,6 +42,10 @@ pub enum Verb {
     DeleteSnapshot,
     /// Make a guest's files be as in a snapshot.
     RestoreSnapshot,
+    /// Create a guest with the files of a destroyed one, and start it.
+    Undelete,
+    /// Remove the files of a destroyed guest; concerns no guest.
+    Purge,
 }
 
 impl Verb {
@@ -59,6 +63,8 @@ impl Verb {
             Self::Snapshot => "snapshot",
             Self::DeleteSnapshot => "delete_snapshot",
             Self::RestoreSnapshot => "restore_snapshot",
+            Self::Undelete => "undelete",
+            Self::Purge => "purge",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Explain, GuestName};
+use crate::{Code, Explain, GuestName, RetainedId};
 
 /// What a guest's snapshot is called: 1 to 32 characters out of `a-z`, `0-9` and `-`, which neither starts nor
 /// ends with `-`.
@@ -140,6 +140,8 @@ pub enum FileWork {
     DeleteSnapshot(SnapshotLabel),
     /// They are to be as in this snapshot.
     Restore(SnapshotLabel),
+    /// They are those of a destroyed agent.
+    Adopt(RetainedId),
 }
 
 impl fmt::Display for FileWork {
@@ -149,6 +151,7 @@ impl fmt::Display for FileWork {
             Self::TakeSnapshot(label) => write!(f, "taking the snapshot '{label}'"),
             Self::DeleteSnapshot(label) => write!(f, "deleting the snapshot '{label}'"),
             Self::Restore(label) => write!(f, "restoring the snapshot '{label}'"),
+            Self::Adopt(id) => write!(f, "taking over the files {id} of a destroyed agent"),
         }
     }
 }

@@ -44,7 +44,10 @@ impl Inner {
                 ));
             }
             match (guest.want, view.state) {
-                (Want::Absent, _) => self.done(self.engine.destroy(slug, ACTOR).await).await?,
+                (Want::Absent, _) => {
+                    self.done(self.engine.destroy(slug, true, ACTOR).await)
+                        .await?;
+                }
                 (Want::Running, GuestState::Running) if guest.closure.as_ref() == Some(closure) => {
                     return Ok(guest);
                 }
@@ -73,7 +76,7 @@ impl Inner {
     /// # Errors
     /// When something of it is left.
     pub(crate) async fn remove_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
-        match self.engine.destroy(slug, ACTOR).await {
+        match self.engine.destroy(slug, true, ACTOR).await {
             Err(error) if error.code() == Code::GuestNotFound => Ok(()),
             accepted => self.done(accepted).await,
         }

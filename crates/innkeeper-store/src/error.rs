@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::{
-    Code, Explain, FileWork, GuestName, OperationId, SlotRange, SnapshotLabel, Verb, Want,
+    Code, Explain, FileWork, GuestName, OperationId, RetainedId, SlotRange, SnapshotLabel, Verb,
+    Want,
 };
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
@@ -53,6 +54,26 @@ pub enum StoreError {
         guest: GuestName,
         /// What is to be done.
         work: FileWork,
+    },
+    /// No files of a destroyed agent of this name are kept.
+    #[error("no destroyed agent named '{name}' has files that are kept")]
+    RetainedNotFound {
+        /// The name.
+        name: GuestName,
+    },
+    /// No files of a destroyed agent have this number, or they are being removed or taken over.
+    #[error("no files of a destroyed agent with the number {id} are kept")]
+    FilesGone {
+        /// The number.
+        id: RetainedId,
+    },
+    /// Another guest has the name that an agent should have again.
+    #[error("the name '{name}' is taken by another guest")]
+    UndeletedNameTaken {
+        /// The name.
+        name: GuestName,
+        /// What the destroyed agent was called.
+        former: GuestName,
     },
     /// The guest has a snapshot of this label.
     #[error("guest '{guest}' has a snapshot '{label}' already")]
@@ -286,7 +307,8 @@ fn taken(candidates: &[GuestName]) -> String {
 impl Explain for StoreError {
     fn code(&self) -> Code {
         match self {
-            Self::GuestExists { .. } => Code::GuestExists,
+            Self::GuestExists { .. } | Self::UndeletedNameTaken { .. } => Code::GuestExists,
+            Self::RetainedNotFound { .. } | Self::FilesGone { .. } => Code::RetainedNotFound,
             Self::GuestNotFound { .. } => Code::GuestNotFound,
             Self::GuestBusy { .. } | Self::GuestLeaving { .. } | Self::FilesBusy { .. } => {
                 Code::GuestBusy
@@ -319,6 +341,12 @@ impl Explain for StoreError {
                     "Choose another name than '{name}'; `agent list` and `preview list` show the names in use."
                 ),
             },
+            Self::RetainedNotFound { .. } | Self::FilesGone { .. } => {
+                "`agent list --all` shows the destroyed agents whose files are kept.".to_owned()
+            }
+            Self::UndeletedNameTaken { former, .. } => format!(
+                "Choose another name: `agent undelete {former} --as NEW`; `agent list` shows the names in use."
+            ),
             Self::GuestNotFound { .. } => "`agent list` shows the guests there are.".to_owned(),
             Self::GuestBusy { guest, .. } => format!(
                 "Wait until it has ended; `innkeeper events --guest {guest}` shows its progress."

@@ -5,15 +5,15 @@
 
 use innkeeper_model::{
     ClosureSource, Code, Failure, FileWork, Guest, GuestKind, GuestName, Limits, Operation, Origin,
-    Slot, StorePath, Verb, Want,
+    RetainedId, Slot, StorePath, Verb, Want,
 };
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params};
 
 use crate::codec::{self, Json, Time, Word};
 use crate::connection::Store;
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
-use crate::{operations, previews, slots, snapshots};
+use crate::{operations, previews, retained, slots, snapshots};
 
 /// A guest to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,8 @@ impl Store {
                     }
                 };
                 let slot = slots::take(transaction, range)?;
-                let guest = insert(transaction, new, slot)?;
+                let file_work = new.origin.clone().map(FileWork::CopyOf);
+                let guest = insert(transaction, new, slot, file_work.as_ref())?;
                 let operation = operations::begin(transaction, Some(&guest.name), verb, &actor)?;
                 Ok((guest, operation))
             })
@@ -96,23 +97,7 @@ impl Store {
         let (name, actor) = (name.clone(), actor.to_owned());
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
-                let guest = match verb {
-                    Verb::Destroy => there(transaction, &name)?,
-                    _ => idle(transaction, &name)?,
-                };
-                let operation = match operations::running_on(transaction, &name)? {
-                    Some(running) if running.verb == Verb::Destroy => running,
-                    Some(running) => operations::supersede(transaction, &running, verb, &actor)?,
-                    None => operations::begin(transaction, Some(&name), verb, &actor)?,
-                };
-                set(transaction, &name, "want", &Word(want))?;
-                set(transaction, &name, "fault", &None::<String>)?;
-                let guest = Guest {
-                    want,
-                    fault: None,
-                    ..guest
-                };
-                Ok((guest, operation))
+                change(transaction, &name, want, verb, &actor)
             })
         })
         .await
@@ -205,7 +190,9 @@ impl Store {
             )
         });
         self.run("delete a guest's record", move |database| {
+            let now = database.clock.now();
             database.write(Durability::Now, |transaction| {
+                retained::let_go(transaction, &name, now)?;
                 let slot = transaction
                     .prepare_cached("DELETE FROM guests WHERE name = ?1 RETURNING slot")?
                     .query_row([Word(&name)], |row| row.get(0))
@@ -252,6 +239,33 @@ impl Store {
     }
 }
 
+/// [`Store::set_want`] inside a transaction.
+pub(crate) fn change(
+    transaction: &Transaction<'_>,
+    name: &GuestName,
+    want: Want,
+    verb: Verb,
+    actor: &str,
+) -> Result<(Guest, Operation), QueryError> {
+    let guest = match verb {
+        Verb::Destroy => there(transaction, name)?,
+        _ => idle(transaction, name)?,
+    };
+    let operation = match operations::running_on(transaction, name)? {
+        Some(running) if running.verb == Verb::Destroy => running,
+        Some(running) => operations::supersede(transaction, &running, verb, actor)?,
+        None => operations::begin(transaction, Some(name), verb, actor)?,
+    };
+    set(transaction, name, "want", &Word(want))?;
+    set(transaction, name, "fault", &None::<String>)?;
+    let guest = Guest {
+        want,
+        fault: None,
+        ..guest
+    };
+    Ok((guest, operation))
+}
+
 pub(crate) fn find(connection: &Connection, name: &GuestName) -> Result<Option<Guest>, QueryError> {
     let guest = connection
         .prepare_cached("SELECT * FROM guests WHERE name = ?1")?
@@ -285,7 +299,12 @@ pub(crate) fn idle(connection: &Connection, name: &GuestName) -> Result<Guest, Q
     }
 }
 
-fn insert(connection: &Connection, new: NewGuest, slot: Slot) -> Result<Guest, QueryError> {
+pub(crate) fn insert(
+    connection: &Connection,
+    new: NewGuest,
+    slot: Slot,
+    file_work: Option<&FileWork>,
+) -> Result<Guest, QueryError> {
     let guest = connection
         .prepare_cached(
             "INSERT INTO guests (name, kind, slot, want, source, closure, limits, file_work, created_at)
@@ -301,7 +320,7 @@ fn insert(connection: &Connection, new: NewGuest, slot: Slot) -> Result<Guest, Q
                 ":source": Json(new.source),
                 ":closure": new.closure.map(Word),
                 ":limits": Json(new.limits),
-                ":file_work": new.origin.map(FileWork::CopyOf).map(Json),
+                ":file_work": file_work.map(Json),
                 ":created_at": Time::now(),
             },
             read,
@@ -329,6 +348,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
     let fault: Option<String> = row.get("fault")?;
     let closure: Option<Word<_>> = row.get("closure")?;
     let file_work: Option<Json<_>> = row.get("file_work")?;
+    let retain: Option<i64> = row.get("retain")?;
     Ok(Guest {
         name: row.get::<_, Word<_>>("name")?.0,
         kind: row.get::<_, Word<_>>("kind")?.0,
@@ -340,6 +360,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         ssh_host_key: row.get("ssh_host_key")?,
         fault: fault.as_deref().map(codec::failure),
         file_work: file_work.map(|json| json.0),
+        retain: retain.map(RetainedId),
         created_at: row.get::<_, Time>("created_at")?.0,
     })
 }

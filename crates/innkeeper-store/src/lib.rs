@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | `guests` | what should be true of each guest | intents: yes; facts learnt on the way: soon |
 //! | `snapshots` | guests' snapshots, and what is to be done with guests' files | yes |
+//! | `retained` | files of destroyed agents, which are kept for a while | yes |
 //! | `slots` | which slot the next guest gets | yes, with the guest |
 //! | `operations` | what was asked for and how it ended | begin: yes; end: soon |
 //! | `events` | what happened | soon |
@@ -40,6 +41,7 @@ mod operations;
 mod previews;
 mod repositories;
 mod reserve;
+mod retained;
 mod running_time;
 mod schema;
 mod slots;
@@ -54,4 +56,5 @@ pub use guests::NewGuest;
 pub use identity::Identity;
 pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};
 pub use repositories::RepoIdentity;
+pub use retained::RetainedFiles;
 pub use running_time::{ExpiryClock, RunningTime};

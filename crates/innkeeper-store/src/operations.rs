@@ -67,7 +67,7 @@ impl Store {
             let started = database
                 .connection
                 .prepare_cached(
-                    "SELECT 1 FROM operations WHERE id = ?1 AND verb IN ('create', 'fork', 'start')",
+                    "SELECT 1 FROM operations WHERE id = ?1 AND verb IN ('create', 'fork', 'start', 'undelete')",
                 )?
                 .exists([id.0])?;
             let durability = if started && failure.is_none() {

@@ -71,6 +71,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "repositories by GitHub's number",
         sql: include_str!("schema/11.sql"),
     },
+    Migration {
+        name: "files of destroyed agents",
+        sql: include_str!("schema/12.sql"),
+    },
 ];
 
 /// The version of a file that all of `migrations` were applied to.

@@ -9,6 +9,7 @@ mod guests;
 mod host;
 mod listener;
 mod previews;
+mod retained;
 mod snapshots;
 
 use std::sync::Arc;
@@ -69,6 +70,9 @@ pub fn router(context: Context) -> Router {
         .route("/v1/guests/{name}/snapshots/{label}", delete(snapshots::delete))
         .route("/v1/guests/{name}/snapshots/{label}/restore", post(snapshots::restore))
         .route("/v1/snapshots", get(snapshots::all))
+        .route("/v1/retained", get(retained::list))
+        .route("/v1/retained/{name}", delete(retained::purge))
+        .route("/v1/retained/{name}/undelete", post(retained::undelete))
         .route("/v1/guests/{name}/logs", get(guests::logs))
         .route("/v1/guests/{name}/exec", post(exec::exec))
         .route("/v1/previews", get(previews::list).post(previews::create))

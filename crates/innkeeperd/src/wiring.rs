@@ -67,6 +67,7 @@ pub(crate) async fn engine(
         },
         concurrent_starts: concurrent_starts(config),
         range: config.network.range(),
+        retention: Duration::from_secs(config.guest.retention_seconds),
     };
     let user_ids = features.user_ids;
     let engine = Engine::new(engine, store, host, features, crash::probe());

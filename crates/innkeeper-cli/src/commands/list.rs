@@ -2,10 +2,11 @@
 
 use clap::Args;
 use innkeeper_model::GuestKind;
-use innkeeper_model::api::GuestView;
+use innkeeper_model::api::{GuestView, RetainedView};
+use serde::Serialize;
 
 use super::{Context, names};
-use crate::describe::time;
+use crate::describe::{mebibytes, time};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -13,19 +14,62 @@ use crate::table::{or_dash, table};
 ///
 /// With --quiet, only their names, one on each line.
 #[derive(Args, Debug)]
-pub(crate) struct List {}
+pub(crate) struct List {
+    /// Also destroyed agents whose files are kept, and for how long
+    #[arg(long)]
+    all: bool,
+}
+
+/// Agents and destroyed agents, for programs.
+#[derive(Serialize)]
+struct All {
+    agents: Vec<GuestView>,
+    destroyed: Vec<RetainedView>,
+}
 
 impl List {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let mut guests: Vec<GuestView> = cx.client.get("/v1/guests").await?;
         guests.retain(|view| view.guest.kind == GuestKind::Agent);
-        let quiet = cx.output.is_quiet();
-        cx.output.show(&guests, |guests| match quiet {
-            true => names(guests.iter().map(|view| &view.guest.name)),
-            false => words(guests),
+        if !self.all {
+            let quiet = cx.output.is_quiet();
+            cx.output.show(&guests, |guests| match quiet {
+                true => names(guests.iter().map(|view| &view.guest.name)),
+                false => words(guests),
+            })?;
+            return Ok(0);
+        }
+        let all = All {
+            agents: guests,
+            destroyed: cx.client.get("/v1/retained").await?,
+        };
+        cx.output.show(&all, |All { agents, destroyed }| {
+            format!("{}\n{}", words(agents), words_about_destroyed(destroyed))
         })?;
         Ok(0)
     }
+}
+
+fn words_about_destroyed(all: &[RetainedView]) -> String {
+    if all.is_empty() {
+        return "(no files of destroyed agents)\n".to_owned();
+    }
+    let row = |view: &RetainedView| {
+        let files = &view.retained;
+        let left = match files.removing {
+            true => "being removed".to_owned(),
+            false => format!("{} min", view.remaining_seconds.div_ceil(60)),
+        };
+        [
+            files.name.to_string(),
+            files.id.to_string(),
+            or_dash(files.bytes.map(mebibytes)),
+            left,
+            time(files.destroyed_at),
+        ]
+    };
+    let header = ["DESTROYED", "ID", "SIZE", "TIME LEFT", "DESTROYED AT"];
+    table(header, all.iter().map(row).collect(), &[4, 2])
 }
 
 fn words(guests: &[GuestView]) -> String {

@@ -24,6 +24,7 @@ pub(crate) mod ssh;
 mod start;
 pub(crate) mod status;
 mod stop;
+mod undelete;
 
 use std::time::Instant;
 
@@ -53,6 +54,7 @@ pub(crate) use self::snapshots::Snapshots;
 pub(crate) use self::ssh::Ssh;
 pub(crate) use self::start::Start;
 pub(crate) use self::stop::Stop;
+pub(crate) use self::undelete::Undelete;
 use crate::client::{Client, guest_path};
 use crate::failure::CommandError;
 use crate::output::Output;

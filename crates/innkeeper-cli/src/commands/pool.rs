@@ -4,7 +4,7 @@ use clap::Args;
 use innkeeper_model::api::{PoolReport, PoolVolume};
 
 use super::Context;
-use crate::describe::mebibytes;
+use crate::describe::{count, mebibytes};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -40,6 +40,13 @@ fn words(report: &PoolReport) -> String {
         text.push_str(&format!("; a new guest or snapshot needs {bytes} free"));
     }
     text.push_str(".\n");
+    if report.retained.agents > 0 {
+        let agents = count(report.retained.agents, "destroyed agent");
+        let bytes = mebibytes(report.retained.bytes);
+        text.push_str(&format!(
+            "Files of {agents} take {bytes} of it; they are removed when space is needed (`agent list --all`).\n"
+        ));
+    }
     if let Some(remedy) = &report.remedy {
         text.push_str(&format!("It is full. {remedy}\n"));
     }

@@ -60,8 +60,16 @@ fn words(status: &api::Status) -> String {
         ),
         ("Operations", running),
     ];
+    let retained = status.retained;
+    let destroyed = (retained.agents > 0).then(|| {
+        let bytes = mebibytes(retained.bytes);
+        (
+            "Destroyed",
+            format!("files of {}, {bytes}", retained.agents),
+        )
+    });
     let mut text = String::new();
-    for (name, value) in lines {
+    for (name, value) in lines.into_iter().chain(destroyed) {
         writeln!(text, "{:<17}{value}", format!("{name}:")).ok();
     }
     if !status.operations.is_empty() {

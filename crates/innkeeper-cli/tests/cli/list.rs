@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::fake::{Fake, answer, attach, read_until, terminal};
-use crate::samples::guest;
+use crate::samples::{guest, retained};
 
 fn with(guests: &[GuestView]) -> Fake {
     Fake::new(Router::new().route("/v1/guests", answer(&guests)))
@@ -70,4 +70,29 @@ fn a_terminal_of_80_columns_has_room_for_the_table() {
 fn no_agents_are_said_so() {
     assert_eq!(with(&[]).agent(&["list"]).ok(), "(no agents)\n");
     assert_eq!(with(&[]).agent(&["list", "--json"]).ok(), "[]\n");
+}
+
+#[test]
+fn destroyed_agents_are_shown_with_the_time_that_is_left() {
+    let mut removing = retained(8, "db", 0);
+    removing.retained.removing = true;
+    removing.retained.bytes = None;
+    let destroyed = [retained(7, "web", 3541), removing];
+    let router = Router::new()
+        .route("/v1/guests", answer(&[guest("web", 1)]))
+        .route("/v1/retained", answer(&destroyed));
+    let fake = Fake::new(router);
+    assert_snapshot!(fake.agent(&["list", "--all"]).ok(), @r"
+    NAME  STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED
+    web   running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z
+
+    DESTROYED  ID  SIZE   TIME LEFT      DESTROYED AT
+    web        7   3 MiB  60 min         2026-11-20T11:00:00Z
+    db         8   -      being removed  2026-11-20T11:00:00Z
+    ");
+    let stdout = fake.agent(&["list", "--all", "--json"]).ok();
+    let value: serde_json::Value = serde_json::from_str(&stdout).expect("one value");
+    assert_eq!(value["agents"][0]["name"], "web");
+    assert_eq!(value["destroyed"][0]["remaining_seconds"], 3541);
+    assert_eq!(value["destroyed"][0]["id"], 7);
 }

@@ -33,3 +33,4 @@ mod ssh;
 mod start;
 mod status;
 mod stop;
+mod undelete;

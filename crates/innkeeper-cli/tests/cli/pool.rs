@@ -1,6 +1,6 @@
 use axum::Router;
 use innkeeper_model::SnapshotLabel;
-use innkeeper_model::api::{PoolReport, PoolVolume};
+use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, answer};
@@ -23,6 +23,10 @@ fn report() -> PoolReport {
         metadata_percent: Some(10.5),
         limit_percent: Some(85),
         min_free_bytes: None,
+        retained: RetainedSpace {
+            agents: 2,
+            bytes: 3 << 20,
+        },
         remedy: Some("Destroy guests, or `lvextend --size +10G pool/thin`.".to_owned()),
         volumes: vec![
             volume("innkeeper-guest-web", Some("web"), Some(3.5)),
@@ -43,6 +47,7 @@ fn fake(report: &PoolReport) -> Fake {
 fn a_pool_is_its_volumes_and_what_to_do() {
     assert_snapshot!(fake(&report()).innkeeper(&["pool"]).ok(), @r"
     pool/thin (lvm-thin): 87.2 % of 102400 MiB in use, 10.5 % of the metadata; no guest or snapshot is added from 85 % of either on.
+    Files of 2 destroyed agents take 3 MiB of it; they are removed when space is needed (`agent list --all`).
     It is full. Destroy guests, or `lvextend --size +10G pool/thin`.
 
     VOLUME                  GUEST  SNAPSHOT  SIZE       USED
@@ -61,6 +66,7 @@ fn a_directory_is_what_is_free() {
         limit_percent: None,
         min_free_bytes: Some(1 << 30),
         remedy: None,
+        retained: RetainedSpace::default(),
         volumes: Vec::new(),
         ..report()
     };

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use innkeeper_model::api::GuestView;
+use innkeeper_model::api::{GuestView, RetainedView};
 use innkeeper_model::preview::{
     BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
 };
 use innkeeper_model::{
     Addresses, ClosureSource, Code, Event, EventKind, Failure, Guest, GuestKind, GuestName,
-    GuestState, Limits, OperationId, Slot, SlotRange, StorePath, UnitPhase, Verb, Want,
+    GuestState, Limits, OperationId, Retained, RetainedId, Slot, SlotRange, StorePath, UnitPhase,
+    Verb, Want,
 };
 use jiff::Timestamp;
 
@@ -45,6 +46,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             ssh_host_key: Some(HOST_KEY.to_owned()),
             fault: None,
             file_work: None,
+            retain: None,
             created_at: time("10:00:00.25"),
         },
         state: GuestState::Running,
@@ -52,6 +54,32 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
         host_address: Some(host),
         guest_address: Some(guest),
         interface: slot.interface(),
+    }
+}
+
+/// The files of a destroyed agent.
+pub(crate) fn retained(id: i64, guest_name: &str, remaining_seconds: u64) -> RetainedView {
+    let Guest {
+        name,
+        source,
+        closure,
+        limits,
+        created_at,
+        ..
+    } = guest(guest_name, 1).guest;
+    RetainedView {
+        retained: Retained {
+            id: RetainedId(id),
+            name,
+            source,
+            closure,
+            limits,
+            created_at,
+            destroyed_at: time("11:00:00"),
+            bytes: Some(3 << 20),
+            removing: false,
+        },
+        remaining_seconds,
     }
 }
 

@@ -1,5 +1,5 @@
 use axum::Router;
-use innkeeper_model::api::Status;
+use innkeeper_model::api::{RetainedSpace, Status};
 use innkeeper_model::{GuestState, Operation, OperationId, OperationState, Verb};
 use insta::assert_snapshot;
 
@@ -20,6 +20,10 @@ fn sample() -> Status {
         ],
         slots_taken: 3,
         slots: 32_512,
+        retained: RetainedSpace {
+            agents: 2,
+            bytes: 3 << 20,
+        },
         operations: vec![Operation {
             id: OperationId(17),
             guest: Some(name("web")),
@@ -49,6 +53,7 @@ fn the_daemon_is_shown_in_a_few_numbers() {
     Guests:          2 running, 1 failed
     Slots:           3 of 32512 taken
     Operations:      1 under way
+    Destroyed:       files of 2, 3 MiB
 
     OPERATION  VERB    GUEST  ACTOR     STARTED
     17         create  web    uid:1000  2026-11-20T10:00:00Z
@@ -60,6 +65,7 @@ fn a_daemon_without_guests_has_no_empty_tables() {
     let status = Status {
         guests: Vec::new(),
         operations: Vec::new(),
+        retained: RetainedSpace::default(),
         user_namespaces: false,
         ..sample()
     };

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use innkeeper_host::facilities::{
-    Built, Closures, Console, Facilities, Firewall, Found, FoundSnapshot, Network, ProgressSink,
-    Resource, Rootfs, Secrets, UnitSeen, Units,
+    Built, Closures, Console, Facilities, Firewall, Found, FoundRetained, FoundSnapshot, Network,
+    ProgressSink, Resource, Rootfs, Secrets, UnitSeen, Units,
 };
 use innkeeper_host::rootfs::RootfsError;
 use innkeeper_host::unit::{ExecSession, Prepared};
 use innkeeper_host::{FileError, HostError};
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::{
-    FileWork, Guest, GuestName, Installable, Origin, SnapshotLabel, StorePath, Trust, UnitPhase,
+    FileWork, Guest, GuestName, Installable, Origin, RetainedId, SnapshotLabel, StorePath, Trust,
+    UnitPhase,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -23,6 +24,10 @@ pub(crate) struct World {
     pub(crate) roots: BTreeSet<GuestName>,
     pub(crate) trees: BTreeMap<GuestName, String>,
     pub(crate) snapshots: BTreeMap<(GuestName, SnapshotLabel), String>,
+    /// Files of destroyed agents.
+    pub(crate) retained: BTreeMap<RetainedId, String>,
+    /// For how many more trees there is room, if that is limited. Retained files count.
+    pub(crate) room: Option<usize>,
     /// Whether trees are such that they can be copied only while the guest does not run.
     pub(crate) plain: bool,
     /// Whether there is no room for more.
@@ -47,10 +52,16 @@ impl World {
         all.into_iter().collect()
     }
 
+    fn is_crowded(&self) -> bool {
+        let used = self.trees.len() + self.retained.len();
+        self.room.is_some_and(|room| used >= room)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.roots.is_empty()
             && self.trees.is_empty()
             && self.snapshots.is_empty()
+            && self.retained.is_empty()
             && self.links.is_empty()
             && self.units.is_empty()
     }
@@ -138,6 +149,14 @@ fn injected(call: &str) -> HostError {
     }))
 }
 
+fn full() -> RootfsError {
+    RootfsError::DiskFull {
+        path: "/guests".into(),
+        free: 0,
+        needed: 1,
+    }
+}
+
 #[async_trait]
 impl Resource for Part {
     fn kind(&self) -> &'static str {
@@ -198,6 +217,9 @@ impl Resource for Part {
                 world
                     .snapshots
                     .retain(|(guest, label), _| format!("{guest}.{label}") != found.object);
+                world
+                    .retained
+                    .retain(|id, _| format!("retained-{id}") != found.object);
                 Ok(())
             }
         }
@@ -246,6 +268,18 @@ impl Rootfs for Part {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
         self.call("rootfs.ensure", Some(&guest.name))?;
         let mut world = self.host.world();
+        if world.trees.contains_key(&guest.name) {
+            return Ok(());
+        }
+        if let Some(FileWork::Adopt(id)) = &guest.file_work {
+            let files = world.retained.remove(id);
+            let files = files.ok_or(RootfsError::FilesMissing { id: *id })?;
+            world.trees.insert(guest.name.clone(), files);
+            return Ok(());
+        }
+        if world.is_crowded() {
+            return Err(full().into());
+        }
         let files = match &guest.file_work {
             Some(FileWork::CopyOf(Origin { guest, snapshot })) => match snapshot {
                 None => world.trees.get(guest).cloned(),
@@ -262,10 +296,49 @@ impl Rootfs for Part {
     }
 
     async fn require_room(&self) -> Result<(), HostError> {
-        match self.host.world().full {
+        let world = self.host.world();
+        match world.full {
             true => Err(injected("rootfs.require_room")),
+            false if world.is_crowded() => Err(full().into()),
             false => Ok(()),
         }
+    }
+
+    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+        self.call("rootfs.open", Some(guest))?;
+        Ok(self.host.world().trees.contains_key(guest))
+    }
+
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+        self.call("rootfs.retain", Some(guest))?;
+        let mut world = self.host.world();
+        world.snapshots.retain(|(of, _), _| of != guest);
+        if let Some(files) = world.trees.remove(guest) {
+            world.retained.insert(id, files);
+        }
+        Ok(world.retained.contains_key(&id))
+    }
+
+    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+        let world = self.host.world();
+        let found = world.retained.keys().map(|id| FoundRetained {
+            id: *id,
+            object: format!("retained-{id}"),
+        });
+        Ok(found.collect())
+    }
+
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+        let world = self.host.world();
+        let files = world.retained.get(&id);
+        let files = files.ok_or(RootfsError::FilesMissing { id })?;
+        Ok(files.len() as u64)
+    }
+
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+        self.call("rootfs.remove_retained", None)?;
+        self.host.world().retained.remove(&id);
+        Ok(())
     }
 
     async fn copies_while_running(&self, _: &GuestName) -> Result<bool, HostError> {
@@ -323,6 +396,10 @@ impl Secrets for Part {
     async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
         self.call("secrets.ensure", Some(&guest.name))?;
         Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    async fn withdraw(&self, guest: &Guest) -> Result<(), HostError> {
+        self.call("secrets.withdraw", Some(&guest.name))
     }
 
     async fn forget_identity(&self, guest: &Guest, _: &GuestName) -> Result<(), HostError> {

@@ -2,4 +2,5 @@
 
 mod fake;
 mod promises;
+mod retained;
 mod snapshots;

@@ -22,7 +22,7 @@ pub(crate) struct Inn {
     pub(crate) engine: Engine,
 }
 
-fn engine(host: &FakeHost, directory: &Path) -> Engine {
+fn engine(host: &FakeHost, directory: &Path, retention: Duration) -> Engine {
     let store = Store::open(&directory.join("db"), SlotRange::default()).expect("opens");
     let config = EngineConfig {
         installable: Some(Installable::parse("/fleet#agent", "x").expect("valid")),
@@ -34,15 +34,21 @@ fn engine(host: &FakeHost, directory: &Path) -> Engine {
         },
         concurrent_starts: 2,
         range: SlotRange::default(),
+        retention,
     };
     let features = Features::detect(directory, UserIdsChoice::Auto).expect("detected");
     Engine::new(config, store, host.facilities(), features, None)
 }
 
+/// Keeps no files of destroyed guests.
 pub(crate) fn inn() -> Inn {
+    inn_that_keeps_files(Duration::ZERO)
+}
+
+pub(crate) fn inn_that_keeps_files(retention: Duration) -> Inn {
     let directory = tempfile::tempdir().expect("tempdir");
     let host = FakeHost::new();
-    let engine = engine(&host, directory.path());
+    let engine = engine(&host, directory.path(), retention);
     Inn {
         _directory: directory,
         host,
@@ -90,7 +96,7 @@ impl Inn {
     pub(crate) async fn destroy(&self, name: &str) -> Operation {
         let accepted = self
             .engine
-            .destroy(&self::name(name), "test")
+            .destroy(&self::name(name), false, "test")
             .await
             .expect("accepted");
         self.end_of(accepted).await
@@ -220,7 +226,7 @@ async fn an_unfinished_operation_goes_on_with_the_next_engine() {
     let directory = tempfile::tempdir().expect("tempdir");
     let host = FakeHost::new();
     let accepted = {
-        let first = engine(&host, directory.path());
+        let first = engine(&host, directory.path(), Duration::ZERO);
         let request = CreateRequest {
             name: Some(name("web")),
             ..CreateRequest::default()
@@ -234,7 +240,7 @@ async fn an_unfinished_operation_goes_on_with_the_next_engine() {
         accepted
     };
     let inn = Inn {
-        engine: engine(&host, directory.path()),
+        engine: engine(&host, directory.path(), Duration::ZERO),
         host,
         _directory: directory,
     };
@@ -529,7 +535,7 @@ async fn a_members_flake_is_built_as_a_members_also_when_the_daemon_was_killed_m
     let directory = tempfile::tempdir().expect("tempdir");
     let host = FakeHost::new();
     let accepted = {
-        let killed = engine(&host, directory.path());
+        let killed = engine(&host, directory.path(), Duration::ZERO);
         let request = CreateRequest {
             name: Some(name("web")),
             flake: Some("github:o/r#agent".to_owned()),
@@ -540,7 +546,7 @@ async fn a_members_flake_is_built_as_a_members_also_when_the_daemon_was_killed_m
         accepted.expect("accepted")
     };
     let inn = Inn {
-        engine: engine(&host, directory.path()),
+        engine: engine(&host, directory.path(), Duration::ZERO),
         _directory: directory,
         host,
     };

@@ -24,12 +24,12 @@ fn copy_to(guest: &str, snapshot: Option<&str>) -> ForkRequest {
 }
 
 impl Inn {
-    fn write(&self, guest: &str, files: &str) {
+    pub(crate) fn write(&self, guest: &str, files: &str) {
         let files = files.to_owned();
         self.host.world().trees.insert(name(guest), files);
     }
 
-    fn files(&self, guest: &str) -> Option<String> {
+    pub(crate) fn files(&self, guest: &str) -> Option<String> {
         self.host.world().trees.get(&name(guest)).cloned()
     }
 

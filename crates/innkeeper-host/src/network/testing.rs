@@ -140,6 +140,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         ssh_host_key: None,
         fault: None,
         file_work: None,
+        retain: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -3,7 +3,7 @@
 //! A guest's tree is `<guests>/<name>/rootfs`. It is made aside as `<guests>/.<name>.new` and renamed
 //! into place, and renamed to `<guests>/.<name>.gone` before it is removed, so under the guest's name
 //! there is always a whole tree or none. A guest's name is a DNS label and never starts with a dot.
-//! Snapshots lie beside the tree: [`snapshots`].
+//! Snapshots lie beside the tree: [`snapshots`]. Trees of destroyed agents are kept in [`retained`].
 //!
 //! An empty tree is not synced to the disk, and correctness does not need it: a guest's record is written before
 //! its tree is made and deleted after its tree was removed. When the power goes, a tree may be missing
@@ -16,18 +16,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use innkeeper_model::api::{Check, PoolReport, Verdict};
-use innkeeper_model::{Explain, FileWork, Guest, GuestName, Slot, SnapshotLabel};
+use innkeeper_model::api::{Check, PoolReport, RetainedSpace, Verdict};
+use innkeeper_model::{Explain, FileWork, Guest, GuestName, RetainedId, Slot, SnapshotLabel};
 
-use super::{RootfsError, skeleton};
-use crate::facilities::{Found, FoundSnapshot, Resource, Rootfs};
+use super::{RootfsError, USAGE_TIME, skeleton};
+use crate::facilities::{Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError};
 
+pub(super) mod retained;
 pub(super) mod snapshots;
 
 /// Where trees are, and when no more are made.
@@ -98,8 +99,14 @@ impl Resource for DirRootfs {
 #[async_trait]
 impl Rootfs for DirRootfs {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
-        if let Some(FileWork::CopyOf(origin)) = &guest.file_work {
-            return Ok(self.copy_guest(guest, origin).await?);
+        match &guest.file_work {
+            Some(FileWork::CopyOf(origin)) => return Ok(self.copy_guest(guest, origin).await?),
+            Some(FileWork::Adopt(id)) => {
+                let (name, id) = (guest.name.clone(), *id);
+                let adopted = self.work(move |config| retained::adopt(config, &name, id));
+                return Ok(adopted.await?);
+            }
+            _ => {}
         }
         let (name, slot) = (guest.name.clone(), guest.slot);
         let made = self.work(move |config| {
@@ -157,6 +164,31 @@ impl Rootfs for DirRootfs {
         Ok(deleted.await?)
     }
 
+    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+        let guest = guest.clone();
+        let is_there = self.work(move |config| Ok(Place::of(config, &guest).rootfs().is_dir()));
+        Ok(is_there.await?)
+    }
+
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+        let guest = guest.clone();
+        let retained = self.work(move |config| retained::retain(config, &guest, id));
+        Ok(retained.await?)
+    }
+
+    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+        Ok(self.work(retained::list).await?)
+    }
+
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+        Ok(self.work(move |config| retained::bytes(config, id)).await?)
+    }
+
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+        let removed = self.work(move |config| retained::remove_retained(config, id));
+        Ok(removed.await?)
+    }
+
     async fn pool(&self) -> Result<PoolReport, HostError> {
         Ok(self.work(pool).await?)
     }
@@ -191,11 +223,17 @@ impl Place {
     pub(super) fn rootfs(&self) -> PathBuf {
         self.guest.join("rootfs")
     }
+
+    /// Whether the guest has a directory.
+    pub(super) fn exists(&self) -> bool {
+        self.guest.is_dir()
+    }
 }
 
 /// What an entry of the directory of trees is by its name.
 pub(super) enum Entry {
     Guest(GuestName),
+    Retained(RetainedId),
     Leftover,
     Foreign,
 }
@@ -207,6 +245,9 @@ impl Entry {
         };
         if let Ok(guest) = GuestName::parse(name) {
             return Self::Guest(guest);
+        }
+        if let Some(id) = retained::number(name) {
+            return Self::Retained(id);
         }
         let leftover = name
             .strip_prefix('.')
@@ -234,7 +275,7 @@ pub(super) fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
         let guest = match Entry::of(&entry.file_name()) {
             Entry::Guest(guest) => Some(guest),
             Entry::Leftover => None,
-            Entry::Foreign => continue,
+            Entry::Retained(_) | Entry::Foreign => continue,
         };
         found.push(Found::ours(guest, entry.path().display().to_string()));
     }
@@ -264,7 +305,7 @@ pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError>
     };
     match entry {
         Entry::Guest(name) => remove(config, &name),
-        Entry::Leftover => Ok(tree::remove(path)?),
+        Entry::Retained(_) | Entry::Leftover => Ok(tree::remove(path)?),
         Entry::Foreign => Err(RootfsError::Foreign {
             object: object.to_owned(),
             path: config.guests.clone(),
@@ -329,6 +370,7 @@ fn pool(config: &DirConfig) -> Result<PoolReport, RootfsError> {
         metadata_percent: None,
         limit_percent: None,
         min_free_bytes: Some(config.min_free),
+        retained: RetainedSpace::default(),
         remedy: full.and_then(|full| full.remedy()),
         volumes: Vec::new(),
     })
@@ -345,9 +387,6 @@ pub(super) fn require_space(config: &DirConfig) -> Result<(), RootfsError> {
 
 /// Free inodes below which a new guest would soon have none. Its tree takes some hundred by itself.
 const MIN_FREE_INODES: u64 = 10_000;
-
-/// How long the trees are looked at to name the largest ones.
-const USAGE_TIME: Duration = Duration::from_secs(2);
 
 /// Checks bytes and inodes, and names the guests that use the most when they run short.
 fn check_space(config: &DirConfig) -> Check {

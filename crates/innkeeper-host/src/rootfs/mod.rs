@@ -5,8 +5,9 @@
 //! skeleton, at the same place.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use innkeeper_model::{Code, Explain, GuestName, SnapshotLabel};
+use innkeeper_model::{Code, Explain, GuestName, RetainedId, SnapshotLabel};
 
 use crate::FileError;
 use crate::command::CommandError;
@@ -17,6 +18,9 @@ mod skeleton;
 
 pub use dir::{DirConfig, DirRootfs};
 pub use lvm::{LvmConfig, LvmRootfs, PoolUse};
+
+/// How long the space that trees take is counted at most.
+const USAGE_TIME: Duration = Duration::from_secs(2);
 
 /// A file tree that could not be made, listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,12 @@ pub enum RootfsError {
         /// Whose files were to be copied.
         guest: GuestName,
     },
+    /// The files of a destroyed agent are not on the host any more.
+    #[error("the files {id} of a destroyed agent are gone from the host")]
+    FilesMissing {
+        /// Their number.
+        id: RetainedId,
+    },
     /// There is no such snapshot on the host.
     #[error("guest '{guest}' has no snapshot '{label}'")]
     NoSnapshot {
@@ -119,6 +129,7 @@ impl Explain for RootfsError {
                 source.code_or(Code::RootfsFailed)
             }
             Self::NoSnapshot { .. } => Code::SnapshotNotFound,
+            Self::FilesMissing { .. } => Code::RetainedNotFound,
             Self::Foreign { .. }
             | Self::Report { .. }
             | Self::NoPool { .. }
@@ -154,6 +165,10 @@ impl Explain for RootfsError {
             Self::NoSnapshot { guest, .. } => Some(format!(
                 "`agent snapshots {guest}` shows the snapshots there are."
             )),
+            Self::FilesMissing { .. } => Some(
+                "Somebody removed them outside of Innkeeper: restore them from a backup, or create the agent anew (`agent create`)."
+                    .to_owned(),
+            ),
             Self::Foreign { .. } | Self::Report { .. } => None,
         }
     }
@@ -181,6 +196,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         ssh_host_key: None,
         fault: None,
         file_work: None,
+        retain: None,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -169,6 +169,13 @@ impl facilities::Secrets for GuestSecrets {
             .await?)
     }
 
+    async fn withdraw(&self, guest: &Guest) -> Result<(), HostError> {
+        let of = guest.clone();
+        Ok(self
+            .work(move |config| Inside::of(config, &of)?.withdraw())
+            .await?)
+    }
+
     async fn check(&self) -> Vec<Check> {
         self.work(|config| {
             Ok(vec![
@@ -220,29 +227,50 @@ impl<'a> Inside<'a> {
     /// Removes what made a copied tree another guest, from the disk too: nobody looks for it again. An empty
     /// `machine-id` is filled in at the next boot (machine-id(5)); what is removed is made anew, by us or by the guest.
     fn forget_identity(&self, former: &GuestName) -> Result<(), SecretsError> {
+        self.remove_host_keys()?;
+        for path in IDENTITY {
+            self.tree.remove(Path::new(path))?;
+        }
+        self.tree
+            .write(Path::new(MACHINE_ID), b"", self.owner(0, 0), 0o444)?;
+        self.remove_names(former)?;
+        self.write_to_disk()
+    }
+
+    /// Removes everything that the guest was given to be reached and to do its work, from the disk too. A guest that gets
+    /// the files again is given all of it anew.
+    fn withdraw(&self) -> Result<(), SecretsError> {
+        self.remove_host_keys()?;
+        self.remove_authorized_keys()?;
+        self.no_credentials()?;
+        self.remove_names(&self.guest.name)?;
+        self.write_to_disk()
+    }
+
+    fn remove_host_keys(&self) -> Result<(), SecretsError> {
         let directory = Path::new(SSH);
         for name in self.tree.list(directory)? {
             if name.as_encoded_bytes().starts_with(b"ssh_host_") {
                 self.tree.remove(&directory.join(name))?;
             }
         }
-        for path in IDENTITY {
-            self.tree.remove(Path::new(path))?;
-        }
-        self.tree
-            .write(Path::new(MACHINE_ID), b"", self.owner(0, 0), 0o444)?;
-        for (path, text) in names(former) {
+        Ok(())
+    }
+
+    /// Removes the files that tell the guest its name, unless they were changed.
+    fn remove_names(&self, name: &GuestName) -> Result<(), SecretsError> {
+        for (path, text) in names(name) {
             let found = self.tree.read(Path::new(path), text.len());
             if found.is_ok_and(|found| found == text.as_bytes()) {
                 self.tree.remove(Path::new(path))?;
             }
         }
-        let root = self
-            .config
-            .guests
-            .join(self.guest.name.as_str())
-            .join("rootfs");
-        Ok(write_to_disk(&root)?)
+        Ok(())
+    }
+
+    fn write_to_disk(&self) -> Result<(), SecretsError> {
+        let directory = self.config.guests.join(self.guest.name.as_str());
+        Ok(write_to_disk(&directory.join("rootfs"))?)
     }
 
     fn owner(&self, uid: u32, gid: u32) -> Owner {
@@ -310,6 +338,11 @@ impl<'a> Inside<'a> {
             keys.iter().for_each(|key| text.extend([key, "\n"]));
             return Ok(self.write(AUTHORIZED_KEYS, &text)?);
         }
+        self.remove_authorized_keys()
+    }
+
+    /// Removes the list of authorised keys, if it is ours.
+    fn remove_authorized_keys(&self) -> Result<(), SecretsError> {
         let former = self
             .tree
             .read(Path::new(AUTHORIZED_KEYS), MAX_AUTHORIZED_KEYS);

@@ -364,3 +364,33 @@ async fn a_missing_tree_is_an_error_and_nothing_is_made() {
     assert!(!house.config.guests.join("other").exists());
     fs::set_permissions(&house.config.guests, fs::Permissions::from_mode(0o700)).expect("chmod");
 }
+
+#[tokio::test]
+async fn a_tree_that_outlives_its_guest_has_nothing_that_the_guest_was_given() {
+    let house = House::new(UserIds::Mapped).await;
+    house.credential("oauth_token", "secret");
+    let former = house.ensure().await;
+    fs::write(house.inside("home/work"), "the guest's own").expect("write");
+    let given = [
+        HOST_KEY,
+        HOST_KEY_PUBLIC,
+        AUTHORIZED_KEYS,
+        CREDENTIALS,
+        TOKEN_PROFILE,
+        "etc/hostname",
+        "etc/hosts",
+    ];
+    for path in given {
+        assert!(house.inside(path).exists(), "{path}");
+    }
+    let secrets = GuestSecrets::new(house.config.clone());
+    for _ in 0..2 {
+        secrets.withdraw(&house.guest).await.expect("withdraws");
+        for path in given {
+            assert!(!house.inside(path).exists(), "{path}");
+        }
+    }
+    assert_eq!(house.text("home/work"), "the guest's own");
+    assert_ne!(house.ensure().await, former);
+    assert_eq!(house.text("mnt/claude-creds/oauth_token"), "secret");
+}

@@ -177,6 +177,7 @@ mod tests {
             ssh_host_key: None,
             fault: None,
             file_work: None,
+            retain: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

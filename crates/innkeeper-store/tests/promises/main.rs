@@ -17,6 +17,7 @@ mod opening;
 mod operations;
 mod previews;
 mod repositories;
+mod retained;
 mod running_time;
 mod snapshots;
 mod support;

@@ -3,7 +3,7 @@
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, RepoName};
-use innkeeper_model::{Code, FileWork, OperationState, Want};
+use innkeeper_model::{Code, FileWork, OperationId, OperationState, RetainedId, Want};
 use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
 use rusqlite::Connection;
 
@@ -19,9 +19,10 @@ const VERSION_7: &str = include_str!("dumps/version-7.sql");
 const VERSION_9: &str = include_str!("dumps/version-9.sql");
 const VERSION_10: &str = include_str!("dumps/version-10.sql");
 const VERSION_11: &str = include_str!("dumps/version-11.sql");
+const VERSION_12: &str = include_str!("dumps/version-12.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 11;
+const NEWEST: i64 = 12;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -66,10 +67,7 @@ async fn version_1_is_read_with_all_that_it_holds() {
     assert_eq!((report.counter, report.taken.len()), (5, 3));
     let running = store.running_operations().await.expect("reads");
     assert_eq!(running.len(), 1);
-    let failed = store
-        .operation(innkeeper_model::OperationId(3))
-        .await
-        .expect("reads");
+    let failed = store.operation(OperationId(3)).await.expect("reads");
     assert_eq!(failed.expect("kept").state, OperationState::Failed);
     assert_eq!(
         store
@@ -232,6 +230,37 @@ async fn version_11_is_read_with_all_that_it_holds() {
         let names: Vec<_> = names.iter().map(RepoName::as_str).collect();
         assert_eq!(names, to_check);
     }
+}
+
+#[tokio::test]
+async fn version_12_is_read_with_all_that_it_holds() {
+    let (_directory, store) = restore(VERSION_11);
+    assert!(store.retained().await.expect("reads").is_empty());
+    let (_directory, store) = restore(VERSION_12);
+    let retained = store.retained().await.expect("reads");
+    let [web, old] = &retained[..] else {
+        panic!("{retained:?}");
+    };
+    assert_eq!(
+        (web.record.id, web.record.bytes),
+        (RetainedId(3), Some(4096))
+    );
+    assert_eq!(
+        (&web.record.name, &web.record.closure),
+        (&name("web"), &Some(closure()))
+    );
+    let now = store.running_time().await.expect("reads");
+    assert!((784..844).contains(&now.since(web.since).as_secs()));
+    assert_eq!(
+        (old.record.removing, old.operation),
+        (true, Some(OperationId(5)))
+    );
+    let broken = store
+        .guest(&name("broken"))
+        .await
+        .expect("reads")
+        .expect("there");
+    assert_eq!(broken.retain, Some(RetainedId(5)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
+use serde::Deserialize;
 
 use super::agent::Agent;
 use super::answer::{Answer, LogQuery, Refusal, accepted, body, console, name};
@@ -41,10 +42,19 @@ pub(super) async fn destroy(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Agent(guest): Agent,
+    Query(how): Query<DestroyQuery>,
 ) -> Started {
-    Ok(accepted(
-        context.engine.destroy(&guest, &peer.actor()).await?,
-    ))
+    let actor = peer.actor();
+    let destroyed = context.engine.destroy(&guest, how.now, &actor);
+    Ok(accepted(destroyed.await?))
+}
+
+/// How a guest is destroyed.
+#[derive(Deserialize)]
+pub(super) struct DestroyQuery {
+    /// Whether its files are removed at once.
+    #[serde(default)]
+    now: bool,
 }
 
 pub(super) async fn start(

@@ -130,6 +130,8 @@ pub struct GuestDefaults {
     pub stop_timeout_seconds: u64,
     /// How long a guest may take to get to its door, in seconds.
     pub start_timeout_seconds: u64,
+    /// How long the files of a destroyed agent are kept, in seconds of the daemon's running time; 0 for not at all.
+    pub retention_seconds: u64,
     /// How much of a guest's console is kept, in bytes, twice.
     pub log_limit_bytes: u64,
     /// Whether programs in guests are kept from gaining rights, `sudo` among them.
@@ -296,6 +298,7 @@ impl Default for GuestDefaults {
             user_namespace: UserIdsChoice::Auto,
             stop_timeout_seconds: 30,
             start_timeout_seconds: 30,
+            retention_seconds: 3600,
             log_limit_bytes: 4 << 20,
             no_new_privileges: false,
         }

@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use innkeeper_model::api::{DoctorReport, GuestView, Status, Verdict};
+use innkeeper_model::api::{DoctorReport, GuestView, RetainedView, Status, Verdict};
 use innkeeper_model::{GuestState, Snapshot};
 
-use crate::support::{Client, Daemon, Fixture, Sandbox, Traces, closure, wait_until};
+use crate::support::{Client, Daemon, Fixture, RETENTION, Sandbox, Traces, closure, wait_until};
 
 /// An operation, what it needs beforehand, and what is true when it has ended.
 struct Case {
     verb: &'static str,
+    variables: &'static [(&'static str, &'static str)],
     prepare: fn(&Sandbox, &str),
     request: fn(&Client, &str) -> std::io::Result<()>,
     before: Option<GuestState>,
@@ -24,6 +25,7 @@ struct Case {
 
 const CREATE: Case = Case {
     verb: "create",
+    variables: &[],
     prepare: |_, _| {},
     request: |client, closure| {
         let body = format!(r#"{{"name":"web","memory":"128M","closure":"{closure}"}}"#);
@@ -36,6 +38,7 @@ const CREATE: Case = Case {
 
 const STOP: Case = Case {
     verb: "stop",
+    variables: &[],
     prepare: |sandbox, closure| drop(sandbox.client().create("web", closure)),
     request: |client, _| client.try_call("POST", "/v1/guests/web/stop", "").map(drop),
     before: Some(GuestState::Running),
@@ -45,6 +48,7 @@ const STOP: Case = Case {
 
 const START: Case = Case {
     verb: "start",
+    variables: &[],
     prepare: |sandbox, closure| {
         sandbox.client().create("web", closure);
         sandbox.client().change("web", "stop");
@@ -61,6 +65,7 @@ const START: Case = Case {
 
 const DESTROY: Case = Case {
     verb: "destroy",
+    variables: &[],
     prepare: |sandbox, closure| drop(sandbox.client().create("web", closure)),
     request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
     before: Some(GuestState::Running),
@@ -70,6 +75,7 @@ const DESTROY: Case = Case {
 
 const SNAPSHOT: Case = Case {
     verb: "snapshot",
+    variables: &[],
     prepare: stopped_with_a_file,
     request: |client, _| {
         let (path, body) = ("/v1/guests/web/snapshots", r#"{"label":"one"}"#);
@@ -86,6 +92,7 @@ const SNAPSHOT: Case = Case {
 
 const DELETE_SNAPSHOT: Case = Case {
     verb: "delete_snapshot",
+    variables: &[],
     prepare: stopped_with_a_snapshot,
     request: |client, _| {
         let path = "/v1/guests/web/snapshots/one";
@@ -102,6 +109,7 @@ const DELETE_SNAPSHOT: Case = Case {
 
 const RESTORE_SNAPSHOT: Case = Case {
     verb: "restore_snapshot",
+    variables: &[],
     prepare: |sandbox, closure| {
         stopped_with_a_snapshot(sandbox, closure);
         sandbox.client().change("web", "start");
@@ -122,6 +130,7 @@ const RESTORE_SNAPSHOT: Case = Case {
 /// The copy is the first of the guests by name.
 const FORK: Case = Case {
     verb: "fork",
+    variables: &[],
     prepare: stopped_with_a_file,
     request: |client, _| {
         let (path, body) = ("/v1/guests/web/fork", r#"{"name":"copy"}"#);
@@ -137,6 +146,84 @@ const FORK: Case = Case {
         assert_eq!(keys.len(), guests.len(), "each has a host key of its own");
     },
 };
+
+/// Files of destroyed agents are kept for so long that no test sees the end of it.
+const KEEP: &[(&str, &str)] = &[(RETENTION, "3600")];
+
+const RETAIN: Case = Case {
+    verb: "destroy",
+    variables: KEEP,
+    prepare: running_with_a_file,
+    request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
+    before: Some(GuestState::Running),
+    after: None,
+    also: |sandbox, accepted| {
+        let kept = retained(sandbox);
+        assert_eq!(kept.len(), usize::from(accepted));
+        let tree = match kept.first() {
+            Some(view) => format!(".retained-{}/rootfs", view.retained.id),
+            None => "web/rootfs".to_owned(),
+        };
+        assert_eq!(content(sandbox, &tree).as_deref(), Some("before"));
+        let tree = sandbox.state().join("guests").join(tree);
+        for given in ["mnt/claude-creds", "etc/ssh/ssh_host_ed25519_key"] {
+            assert_eq!(tree.join(given).exists(), !accepted, "{given}");
+        }
+    },
+};
+
+/// Under another name, so that the two are told apart.
+const UNDELETE: Case = Case {
+    verb: "undelete",
+    variables: KEEP,
+    prepare: destroyed_with_a_file,
+    request: |client, _| {
+        let path = "/v1/retained/web/undelete";
+        client.try_call("POST", path, r#"{"as":"back"}"#).map(drop)
+    },
+    before: None,
+    after: Some(GuestState::Running),
+    also: |sandbox, accepted| {
+        let files = accepted.then(|| "before".to_owned());
+        assert_eq!(content(sandbox, "back/rootfs"), files);
+        assert_eq!(retained(sandbox).len(), usize::from(!accepted));
+    },
+};
+
+const PURGE: Case = Case {
+    verb: "purge",
+    variables: KEEP,
+    prepare: destroyed_with_a_file,
+    request: |client, _| {
+        let kept: Vec<RetainedView> = client.get("/v1/retained");
+        let path = format!("/v1/retained/{}", kept[0].retained.id);
+        client.try_call("DELETE", &path, "").map(drop)
+    },
+    before: None,
+    after: None,
+    also: |sandbox, accepted| {
+        wait_until("the files are gone", || {
+            retained(sandbox).is_empty() == accepted
+        });
+    },
+};
+
+fn running_with_a_file(sandbox: &Sandbox, closure: &str) {
+    let credentials = sandbox.path().join("credentials");
+    fs::create_dir_all(&credentials).expect("made");
+    fs::write(credentials.join("oauth_token"), "secret").expect("written");
+    sandbox.client().create("web", closure);
+    write(sandbox, "before");
+}
+
+fn destroyed_with_a_file(sandbox: &Sandbox, closure: &str) {
+    running_with_a_file(sandbox, closure);
+    sandbox.client().destroy("web");
+}
+
+fn retained(sandbox: &Sandbox) -> Vec<RetainedView> {
+    sandbox.client().get("/v1/retained")
+}
 
 fn stopped_with_a_file(sandbox: &Sandbox, closure: &str) {
     sandbox.client().create("web", closure);
@@ -188,6 +275,21 @@ fn a_destroy_survives_a_crash_at_every_step() {
 }
 
 #[test]
+fn a_destroy_that_keeps_the_files_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&RETAIN);
+}
+
+#[test]
+fn an_undelete_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&UNDELETE);
+}
+
+#[test]
+fn a_purge_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&PURGE);
+}
+
+#[test]
 fn a_snapshot_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&SNAPSHOT);
 }
@@ -227,7 +329,9 @@ fn survives_a_crash_at_every_step(case: &Case) {
 /// The points that an undisturbed run passes.
 fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
     let log = sandbox.path().join("points");
-    let daemon = sandbox.start_with(&[("INNKEEPER_CRASH_LOG", &log.display().to_string())]);
+    let log_to = log.display().to_string();
+    let variables = [case.variables, &[("INNKEEPER_CRASH_LOG", &log_to)]].concat();
+    let daemon = sandbox.start_with(&variables);
     let client = sandbox.client();
     (case.prepare)(sandbox, closure);
     (case.request)(&client, closure).expect("accepted");
@@ -247,14 +351,15 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
 
 fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &Traces) {
     let client = sandbox.client();
-    let doomed = sandbox.start_with(&[("INNKEEPER_CRASH_AT", point)]);
+    let variables = [case.variables, &[("INNKEEPER_CRASH_AT", point)]].concat();
+    let doomed = sandbox.start_with(&variables);
     (case.prepare)(sandbox, closure);
     // The daemon may die before or after it answers.
     drop((case.request)(&client, closure));
     let status = doomed.wait();
     assert!(!status.success(), "{point}: the daemon was not killed");
 
-    let daemon = sandbox.start();
+    let daemon = sandbox.start_with(case.variables);
     wait_until_quiet(&client);
     let accepted = point != format!("{}:accept:before", case.verb);
     let expected = if accepted { case.after } else { case.before };
@@ -347,7 +452,15 @@ fn assert_healthy(client: &Client, when: &str) {
 }
 
 fn clean_up(client: &Client) {
+    let mut doomed: Vec<String> = Vec::new();
     for view in client.get::<Vec<GuestView>>("/v1/guests") {
-        client.destroy(view.guest.name.as_str());
+        doomed.push(format!("/v1/guests/{}?now=true", view.guest.name));
+    }
+    for view in client.get::<Vec<RetainedView>>("/v1/retained") {
+        doomed.push(format!("/v1/retained/{}", view.retained.id));
+    }
+    for path in doomed {
+        let operation = client.finish(&client.call("DELETE", &path, ""));
+        assert_eq!(operation.failure, None, "{operation:?}");
     }
 }

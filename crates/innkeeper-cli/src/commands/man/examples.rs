@@ -33,9 +33,26 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "agent undelete",
+        &[
+            (
+                "agent undelete web",
+                "Create the agent web again, which was destroyed a while ago, with its files.",
+            ),
+            (
+                "agent undelete web --as web-old",
+                "The same under another name, where the name is in use again.",
+            ),
+        ],
+    ),
+    (
         "agent list",
         &[
             ("agent list", "List all agents."),
+            (
+                "agent list --all",
+                "List destroyed agents too, and how long their files are kept.",
+            ),
             (
                 "agent list --quiet",
                 "Print their names only, one on each line.",

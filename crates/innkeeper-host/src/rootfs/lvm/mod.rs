@@ -20,18 +20,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, PoolReport, Verdict};
-use innkeeper_model::{Explain, FileWork, Guest, GuestName, Slot, SnapshotLabel};
+use innkeeper_model::{Explain, FileWork, Guest, GuestName, RetainedId, Slot, SnapshotLabel};
 use tokio::sync::Mutex;
 
 use super::dir::{self, DirConfig, Place};
 use super::{DirRootfs, RootfsError};
 use crate::command::CommandError;
-use crate::facilities::{Found, FoundSnapshot, Resource, Rootfs};
+use crate::facilities::{Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
 use crate::{FileError, FileErrorExt, HostError};
 
 mod report;
+mod retained;
 mod snapshots;
 mod tools;
 
@@ -108,7 +109,10 @@ impl LvmRootfs {
         let mut found = Vec::new();
         for name in volumes.thin(&self.config.pool) {
             let volume = self.volume(name);
-            if matches!(volume, Volume::Template | Volume::Foreign) {
+            if matches!(
+                volume,
+                Volume::Retained(_) | Volume::Template | Volume::Foreign
+            ) {
                 continue;
             }
             let guest = volume.guest().cloned();
@@ -120,6 +124,12 @@ impl LvmRootfs {
 
     async fn ensure_tree(&self, guest: &Guest) -> Result<(), HostError> {
         let name = guest.name.clone();
+        if let Some(FileWork::Adopt(id)) = &guest.file_work
+            && !self.adopt_volume(&name, *id).await?
+        {
+            // It is a directory.
+            return self.dir.ensure(guest).await;
+        }
         let point = Place::of(&self.config.dir, &name).rootfs();
         if self.tools().is_mounted(&point).map_err(RootfsError::from)? {
             return Ok(());
@@ -252,7 +262,9 @@ impl LvmRootfs {
     async fn sweep_volume(&self, volume: &str) -> Result<(), RootfsError> {
         match self.volume(volume) {
             Volume::Guest(name) | Volume::Part(name) => self.remove_tree(&name).await,
-            Volume::Leftover | Volume::Snapshot(..) => self.tools().remove(volume).await,
+            Volume::Leftover | Volume::Retained(_) | Volume::Snapshot(..) => {
+                self.tools().remove(volume).await
+            }
             Volume::Template | Volume::Foreign => Err(RootfsError::Foreign {
                 object: self.tools().name(volume),
                 path: self.config.dir.guests.clone(),
@@ -373,6 +385,26 @@ impl Rootfs for LvmRootfs {
         label: &SnapshotLabel,
     ) -> Result<(), HostError> {
         self.delete(guest, label).await
+    }
+
+    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+        Ok(self.open_tree(guest).await?)
+    }
+
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+        Ok(self.retain_tree(guest, id).await?)
+    }
+
+    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+        Ok(self.list_retained().await?)
+    }
+
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+        Ok(self.bytes_of(id).await?)
+    }
+
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+        Ok(self.remove_kept(id).await?)
     }
 
     async fn pool(&self) -> Result<PoolReport, HostError> {

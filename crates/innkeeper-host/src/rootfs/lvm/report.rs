@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use innkeeper_model::{GuestName, SnapshotLabel};
+use innkeeper_model::{GuestName, RetainedId, SnapshotLabel};
 use serde::Deserialize;
 
 /// What is asked for: every column that [`Row`] has.
@@ -17,6 +17,9 @@ const SNAPSHOT: &str = "innkeeper-snap-";
 /// What a volume is called that is to take the place of a guest's, and what it is called then.
 const NEW: &str = "innkeeper-restore-";
 const GONE: &str = "innkeeper-gone-";
+
+/// What the names of destroyed agents' volumes begin with; a number follows.
+const RETAINED: &str = "innkeeper-retained-";
 
 /// What the names of templates begin with; their size in bytes follows.
 const TEMPLATE: &str = "innkeeper-template-";
@@ -44,6 +47,11 @@ pub(super) fn gone_volume(guest: &GuestName) -> String {
     format!("{GONE}{guest}")
 }
 
+/// The name of a destroyed agent's volume.
+pub(super) fn retained_volume(id: RetainedId) -> String {
+    format!("{RETAINED}{id}")
+}
+
 /// The name of the template for volumes of so many bytes.
 pub(super) fn template_volume(size: u64) -> String {
     format!("{TEMPLATE}{size}")
@@ -56,6 +64,8 @@ pub(super) enum Volume {
     Snapshot(GuestName, SnapshotLabel),
     /// Something that is there while a guest's volume is replaced.
     Part(GuestName),
+    /// What a destroyed agent left.
+    Retained(RetainedId),
     Template,
     Leftover,
     Foreign,
@@ -74,6 +84,12 @@ impl Volume {
         if let Some((rest, label)) = (name.strip_prefix(SNAPSHOT)).and_then(|r| r.split_once('.')) {
             let snapshot = guest(rest).zip(SnapshotLabel::parse(label).ok());
             return snapshot.map_or(Self::Foreign, |(guest, label)| Self::Snapshot(guest, label));
+        }
+        if let Some(rest) = name.strip_prefix(RETAINED) {
+            // Only the name that we would give: no sign, no zeros in front.
+            let id = rest.parse().ok();
+            let id = id.filter(|id: &RetainedId| id.0 > 0 && retained_volume(*id) == name);
+            return id.map_or(Self::Foreign, Self::Retained);
         }
         if name == template {
             return Self::Template;
@@ -94,7 +110,7 @@ impl Volume {
     pub(super) fn guest(&self) -> Option<&GuestName> {
         match self {
             Self::Guest(guest) | Self::Snapshot(guest, _) | Self::Part(guest) => Some(guest),
-            Self::Template | Self::Leftover | Self::Foreign => None,
+            Self::Retained(_) | Self::Template | Self::Leftover | Self::Foreign => None,
         }
     }
 }
@@ -166,6 +182,14 @@ impl Row {
     /// Its size in bytes.
     pub(super) fn size(&self) -> u64 {
         self.lv_size.parse().unwrap_or(0)
+    }
+
+    /// The bytes that it holds, shared or not; 0 while it is not active.
+    pub(super) fn used(&self) -> u64 {
+        // Two digits follow the point.
+        let (whole, part) = self.data_percent.split_once('.').unwrap_or_default();
+        let basis_points: u64 = format!("{whole}{part:0<2.2}").parse().unwrap_or(0);
+        self.size() / 10_000 * basis_points
     }
 }
 
@@ -252,6 +276,8 @@ mod tests {
         assert!(!volumes.has("thin", "root"));
         assert_eq!(volumes.thin("thin").count(), 2);
         assert_eq!(volumes.size("thin"), 2 << 30);
+        let used: Vec<_> = volumes.rows("thin").map(Row::used).collect();
+        assert_eq!(used, [107_374 * 360, 0]);
     }
 
     #[test]
@@ -302,6 +328,8 @@ mod tests {
         let snapshot = snapshot_volume(&web, &label);
         assert_eq!(snapshot, "innkeeper-snap-web.before-upgrade");
         assert_eq!(of(&snapshot), Volume::Snapshot(web, label));
+        let kept = retained_volume(RetainedId(7));
+        assert_eq!(of(&kept), Volume::Retained(RetainedId(7)));
         assert_eq!(of("innkeeper-template-4096"), Volume::Template);
         assert_eq!(of("innkeeper-template-8192"), Volume::Leftover);
         assert_eq!(of("innkeeper-new"), Volume::Leftover);
@@ -315,6 +343,10 @@ mod tests {
             "innkeeper-snap-web.",
             "innkeeper-snap-web.a.b",
             "innkeeper-gone-",
+            "innkeeper-retained-",
+            "innkeeper-retained-0",
+            "innkeeper-retained-07",
+            "innkeeper-retained-web",
             "root",
         ] {
             assert_eq!(of(foreign), Volume::Foreign, "{foreign}");

@@ -3,7 +3,7 @@
 //! A snapshot is the volume `innkeeper-snap-<guest>.<label>`, which is never active: LVM makes it at once, and
 //! freezes the file system of a guest that runs while it does. What is made of it is a snapshot of the snapshot.
 
-use innkeeper_model::api::{PoolReport, PoolVolume};
+use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
 use innkeeper_model::{Guest, GuestName, Origin, SnapshotLabel};
 
 use super::report::{
@@ -178,6 +178,7 @@ impl LvmRootfs {
             metadata_percent: used.map(|used| used.metadata),
             limit_percent: Some(limit),
             min_free_bytes: None,
+            retained: RetainedSpace::default(),
             remedy: full.map(|used| make_room(&pool, used, limit)),
             volumes: volumes.rows(&self.config.pool).map(described).collect(),
             place: pool,

@@ -174,6 +174,7 @@ impl Host {
             ssh_host_key: None,
             fault: None,
             file_work: None,
+            retain: None,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -7,5 +7,5 @@ mod traces;
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use fixtures::{Fixture, closure, flake};
-pub(crate) use sandbox::{Daemon, Sandbox, wait_until};
+pub(crate) use sandbox::{Daemon, RETENTION, Sandbox, wait_until};
 pub(crate) use traces::Traces;

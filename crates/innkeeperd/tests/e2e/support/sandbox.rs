@@ -19,6 +19,9 @@ use super::client::Client;
 use super::fixtures::nix_options;
 use super::traces::Traces;
 
+/// The setting for how long files of destroyed agents are kept.
+pub(crate) const RETENTION: &str = "INNKEEPER_GUEST_RETENTION_SECONDS";
+
 /// A place of its own for one test. What the test's thread starts, starts in there.
 pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
@@ -148,6 +151,10 @@ impl Sandbox {
     }
 
     fn run_daemon(&self, mut command: Command) -> Daemon {
+        // Nothing is to be left of destroyed guests, except where a test wants it.
+        if command.get_envs().all(|(name, _)| name != RETENTION) {
+            command.env(RETENTION, "0");
+        }
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)

@@ -1,0 +1,119 @@
+//! Volumes of destroyed agents, which are kept for a while.
+//!
+//! A rename makes a guest's volume `innkeeper-retained-<number>` and back; its tags stay. Its snapshots are removed. A
+//! tree that is a directory is kept as one.
+
+use innkeeper_model::{GuestName, RetainedId};
+
+use super::report::{Volume, guest_volume, retained_volume};
+use super::{LvmRootfs, holds_something};
+use crate::facilities::FoundRetained;
+use crate::rootfs::RootfsError;
+use crate::rootfs::dir::{self, Place, retained};
+
+impl LvmRootfs {
+    /// Mounts a guest's volume, if it has one. Says whether there is a tree in the guest's place then.
+    pub(super) async fn open_tree(&self, guest: &GuestName) -> Result<bool, RootfsError> {
+        let point = Place::of(&self.config.dir, guest).rootfs();
+        if self.tools().is_mounted(&point)? {
+            return Ok(true);
+        }
+        let volumes = self.tools().volumes().await?;
+        if self.settle(guest, &volumes).await? {
+            self.mount(guest, &guest_volume(guest), true).await?;
+            return Ok(true);
+        }
+        holds_something(&point)
+    }
+
+    pub(super) async fn retain_tree(
+        &self,
+        guest: &GuestName,
+        id: RetainedId,
+    ) -> Result<bool, RootfsError> {
+        let (tools, pool) = (self.tools(), &self.config.pool);
+        let point = Place::of(&self.config.dir, guest).rootfs();
+        let kept = retained_volume(id);
+        let mut volumes = tools.volumes().await?;
+        let is_there = self.settle(guest, &volumes).await?;
+        if !is_there && !volumes.has(pool, &kept) {
+            // Without its volume, the place where it was mounted is an empty directory.
+            let nothing = !holds_something(&point)? && Place::of(&self.config.dir, guest).exists();
+            if nothing {
+                return Ok(false);
+            }
+            let guest = guest.clone();
+            return self
+                .work(move |config| retained::retain(config, &guest, id))
+                .await;
+        }
+        tools.unmount(&point).await?;
+        if is_there && volumes.has(pool, &kept) {
+            // A rename makes one the other, so this one is of another database.
+            tools.remove(&kept).await?;
+        }
+        volumes = tools.volumes().await?;
+        let tree = guest_volume(guest);
+        for volume in volumes.thin(pool) {
+            if volume != tree && self.volume(volume).guest() == Some(guest) {
+                tools.remove(volume).await?;
+            }
+        }
+        if is_there {
+            tools.rename(&tree, &kept).await?;
+        }
+        let guest = guest.clone();
+        self.work(move |config| dir::remove(config, &guest)).await?;
+        Ok(true)
+    }
+
+    /// Makes a retained volume the one of a guest, if it is not yet. Says whether it is one.
+    pub(super) async fn adopt_volume(
+        &self,
+        guest: &GuestName,
+        id: RetainedId,
+    ) -> Result<bool, RootfsError> {
+        let (pool, kept) = (&self.config.pool, retained_volume(id));
+        let volumes = self.tools().volumes().await?;
+        if !volumes.has(pool, &kept) {
+            return Ok(volumes.has(pool, &guest_volume(guest)));
+        }
+        // Anything under the guest's name is left over: it would be gone if the volume had been renamed.
+        self.remove_tree(guest).await?;
+        self.tools().rename(&kept, &guest_volume(guest)).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn list_retained(&self) -> Result<Vec<FoundRetained>, RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        let mut found = self.work(retained::list).await?;
+        for name in volumes.thin(&self.config.pool) {
+            if let Volume::Retained(id) = self.volume(name) {
+                let object = self.tools().name(name);
+                found.push(FoundRetained { id, object });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes that a retained tree takes. Blocks that it shares with the template count.
+    pub(super) async fn bytes_of(&self, id: RetainedId) -> Result<u64, RootfsError> {
+        let (volumes, kept) = (self.tools().volumes().await?, retained_volume(id));
+        match volumes
+            .rows(&self.config.pool)
+            .find(|row| row.lv_name == kept)
+        {
+            Some(row) => Ok(row.used()),
+            None => self.work(move |config| retained::bytes(config, id)).await,
+        }
+    }
+
+    pub(super) async fn remove_kept(&self, id: RetainedId) -> Result<(), RootfsError> {
+        let (volumes, kept) = (self.tools().volumes().await?, retained_volume(id));
+        if volumes.has(&self.config.pool, &kept) {
+            self.tools().remove(&kept).await?;
+        }
+        self.work(move |config| retained::remove_retained(config, id))
+            .await
+    }
+}

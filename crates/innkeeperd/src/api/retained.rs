@@ -1,0 +1,40 @@
+//! Calls about the files of destroyed agents.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::StatusCode;
+use innkeeper_model::api::{Accepted, RetainedView};
+use innkeeper_model::{Code, Failure, RetainedId};
+
+use super::answer::{Answer, Refusal, accepted, body, name};
+use super::{Context, Peer};
+
+type Started = Result<(StatusCode, Json<Accepted>), Refusal>;
+
+pub(super) async fn list(State(context): State<Context>) -> Answer<Vec<RetainedView>> {
+    Ok(Json(context.engine.retained().await?))
+}
+
+pub(super) async fn undelete(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(former): Path<String>,
+    request: Bytes,
+) -> Started {
+    let (former, request, actor) = (name(&former)?, body(&request)?, peer.actor());
+    let undeleted = context.engine.undelete(&former, request, &actor);
+    Ok(accepted(undeleted.await?))
+}
+
+pub(super) async fn purge(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(number): Path<String>,
+) -> Started {
+    let id: RetainedId = number.parse().map_err(|_| {
+        let message = format!("'{}' is no number", number.escape_debug());
+        Refusal(Failure::new(Code::InvalidRequest, message))
+    })?;
+    Ok(accepted(context.engine.purge(id, &peer.actor()).await?))
+}
