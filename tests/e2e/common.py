@@ -117,7 +117,7 @@ def traces() -> set[str]:
             """
             ip -json link | jq -r '.[] | "interface \\(.ifname)"'
             ip -json route | jq -r '.[] | "route \\(.dst)"'
-            nft --json list ruleset | jq -c '.nftables[] | select(.rule or .element or .set) | del(.. | .handle?, .elem?)'
+            nft --json list ruleset | jq -c '.nftables[] | select(.rule or .element or .set) | del(.. | .handle?, .elem?, .counter?)'
             cut -d ' ' -f 5 /proc/1/mountinfo | sed 's/^/mount /'
             find /sys/fs/cgroup -type d -path '*innkeeper*guest*' | sed 's/^/cgroup /'
             busctl --json=short call org.freedesktop.machine1 /org/freedesktop/machine1 \
