@@ -65,6 +65,7 @@ use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError};
 
 mod base;
+mod claim;
 mod config;
 mod error;
 mod hash;
@@ -87,6 +88,7 @@ pub use error::EvaluateError;
 pub use key::{Base, EvaluationKey, InvalidKey, Locked, key};
 pub use limits::BuildLimits;
 
+use claim::Claims;
 use limits::BuildCgroups;
 use nix::Nix;
 use place::{MetaText, Place};
@@ -102,6 +104,7 @@ struct Shared {
     network: Arc<dyn BuildNetwork>,
     cgroups: BuildCgroups,
     base: OnceCell<Base>,
+    claims: Claims,
     room: Semaphore,
     evaluations: AtomicU64,
 }
@@ -117,6 +120,7 @@ impl NixEvaluator {
                 config,
                 network,
                 base: OnceCell::new(),
+                claims: Claims::default(),
                 room,
                 evaluations: AtomicU64::new(0),
             }),
@@ -248,21 +252,20 @@ struct Work {
 impl Work {
     async fn run(self, config: &str, known: Option<Evaluated>) -> Result<Evaluated, EvaluateError> {
         let folder = self.shared.config.roots.join(self.key.as_str());
+        let claim = self.shared.claims.begin(&self.key, &folder);
         if let Some(known) = known
             && known.key == self.key
         {
             // The root first: what is there then stays.
             roots::set(&folder, roots::CLOSURE, &known.closure)?;
             if self.is_valid(&known.closure).await && store::verify(&known.closure).is_ok() {
+                claim.keep();
                 return Ok(known);
             }
         }
-        let outcome = self.evaluate(config, &folder).await;
-        if outcome.is_err() {
-            // What came to nothing is not worth keeping.
-            tree::remove(&folder)?;
-        }
-        outcome
+        let evaluated = self.evaluate(config, &folder).await?;
+        claim.keep();
+        Ok(evaluated)
     }
 
     async fn evaluate(&self, config: &str, folder: &Path) -> Result<Evaluated, EvaluateError> {

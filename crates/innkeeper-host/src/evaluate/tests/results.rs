@@ -426,3 +426,26 @@ async fn a_real_nixos_evaluates_within_the_limits() {
     ))
     .await;
 }
+
+#[tokio::test]
+async fn a_build_that_is_given_up_leaves_no_gc_root() {
+    let Some(shop) = workshop("a_build_that_is_given_up_leaves_no_gc_root") else {
+        return;
+    };
+    let endless = format!(
+        "{META} environment.etc.made.source = \
+         pkgs.runCommand \"endless\" {{ }} \"busybox sleep 1000; echo ${{config.environment.etc.tag.text}} > $out\";"
+    );
+    let module = shop.module(&endless);
+    let roots = || roots::list(&shop.at("roots")).expect("listed");
+    let begun = async {
+        while roots().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        made = shop.evaluate(&module) => panic!("it ended: {made:?}"),
+        () = begun => {}
+    }
+    assert_eq!(roots(), []);
+}
