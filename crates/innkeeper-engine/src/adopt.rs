@@ -13,6 +13,7 @@ impl Engine {
         let host = &self.inner.host;
         for guest in self.inner.store.guests().await? {
             host.network.adopt(&guest).await?;
+            host.rootfs.adopt(&guest.name).await?;
         }
         Ok(())
     }

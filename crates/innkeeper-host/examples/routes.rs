@@ -59,8 +59,14 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
+fn identity() -> innkeeper_host::identity::Identity {
+    let daemon = innkeeper_model::DaemonId::parse(&"0".repeat(32)).expect("32 digits");
+    innkeeper_host::identity::Identity::new(daemon, false)
+}
+
 fn config(directory: &Path, port: u16) -> CaddyConfig {
     CaddyConfig {
+        identity: identity(),
         directory: directory.join("previews"),
         caddyfile: directory.join("Caddyfile"),
         table: directory.join("table"),

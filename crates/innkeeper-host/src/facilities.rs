@@ -214,6 +214,14 @@ pub trait Rootfs: Resource {
     /// When it cannot be made, for lack of space above all; then nothing of it is left.
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError>;
 
+    /// Marks what the guest has if a former release made it without a mark.
+    ///
+    /// # Errors
+    /// When the host cannot be asked, or refuses.
+    async fn adopt(&self, _guest: &GuestName) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// Refuses while there is no room for another tree or snapshot.
     ///
     /// # Errors
@@ -498,6 +506,12 @@ pub trait Routes: Resource {
     /// is still in force.
     async fn ensure(&self, spec: &RouteSpec) -> Result<(), HostError>;
 
+    /// Marks what the preview has if a former release made it without a mark.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError>;
+
     /// Whether the preview's route is in force as [`Self::ensure`] leaves it, without changing anything.
     ///
     /// # Errors
@@ -521,6 +535,12 @@ pub trait Databases: Resource {
     /// # Errors
     /// When PostgreSQL cannot be reached or refuses, or a name is taken by something that is not ours.
     async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError>;
+
+    /// Marks what the preview has if a former release made it without a mark.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError>;
 
     /// Drops the preview's database with all that is in it and makes it anew, with the same password.
     /// Connections to it are ended.

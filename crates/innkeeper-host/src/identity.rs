@@ -9,6 +9,10 @@
 //! | nftables table | its comment: `innkeeper daemon <identity>` |
 //! | systemd unit | its description: `Innkeeper guest <guest> (daemon <identity>)` |
 //! | cgroup | the extended attribute `trusted.innkeeper.daemon` |
+//! | directory of a guest, GC root | the extended attribute `trusted.innkeeper.daemon` |
+//! | volume of LVM's | its tag: `innkeeper-daemon-<identity>` |
+//! | role and database | their comment: `innkeeper: preview <slug> (daemon <identity>)` |
+//! | Caddy's file of a preview | its first line: `# Innkeeper: preview <slug> (daemon <identity>)` |
 //!
 //! What lies in the state directory has no mark of its own: the directory belongs to the identity in its database.
 
@@ -34,6 +38,14 @@ impl Identity {
     #[must_use]
     pub fn new(daemon: DaemonId, adopts: bool) -> Self {
         Self { daemon, adopts }
+    }
+
+    /// The same daemon, for what has no mark.
+    pub(crate) fn adopting(self) -> Self {
+        Self {
+            adopts: true,
+            ..self
+        }
     }
 
     /// What marks an object as this daemon's.
@@ -110,14 +122,6 @@ impl Identity {
     pub(crate) fn of(digit: char) -> Self {
         let daemon = DaemonId::parse(&digit.to_string().repeat(DaemonId::LENGTH));
         Self::new(daemon.expect("a digit"), false)
-    }
-
-    /// The same daemon, while it adopts.
-    pub(crate) fn adopting(self) -> Self {
-        Self {
-            adopts: true,
-            ..self
-        }
     }
 }
 

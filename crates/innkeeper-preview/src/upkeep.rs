@@ -31,6 +31,24 @@ impl Previews {
         checks
     }
 
+    /// Marks what a former release made for the recorded previews, as [`Engine::adopt`] does for guests.
+    ///
+    /// [`Engine::adopt`]: innkeeper_engine::Engine::adopt
+    ///
+    /// # Errors
+    /// When the host or the store cannot be asked, or the host refuses a mark.
+    pub async fn adopt(&self) -> Result<(), PreviewError> {
+        let inner = &self.inner;
+        for preview in inner.store.previews().await? {
+            let slug = &preview.record.slug;
+            inner.routes.adopt(slug).await?;
+            if let Some(databases) = &inner.databases {
+                databases.adopt(slug).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Finds what has previews' naming and belongs to none, and removes it as the request says. What other daemons made
     /// is never touched.
     ///

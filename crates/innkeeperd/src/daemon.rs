@@ -11,7 +11,8 @@ use innkeeper_engine::{Engine, EngineError};
 use innkeeper_host::features::FeatureError;
 use innkeeper_host::identity::Identity;
 use innkeeper_host::{FileError, FileErrorExt, HostError};
-use innkeeper_model::{Code, Explain, SlotBounds};
+use innkeeper_model::{Code, Explain, SlotBounds, chain};
+use innkeeper_preview::Previews;
 use innkeeper_store::StoreError;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -177,7 +178,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let identity = Identity::new(identity.daemon, !identity.adopted);
     let builds = wiring::build_filter(&config, &identity);
     let (engine, user_ids) = wiring::engine(&config, store, &identity, Arc::clone(&builds)).await?;
-    let previews = previews::open(&config, &engine, user_ids, builds)?;
+    let previews = previews::open(&config, &engine, &identity, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
     let bell = Bell::default();
@@ -190,7 +191,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         bell.clone(),
         intake_end.clone(),
     ));
-    adopt(&engine).await?;
+    adopt(&engine, previews.as_ref()).await?;
     engine.restore().await?;
     if let Some(previews) = &previews {
         previews.start(bell.listen());
@@ -249,17 +250,21 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
 }
 
 /// Marks what a former release made for our records, once. Without success, it is tried again at the next start.
-async fn adopt(engine: &Engine) -> Result<(), DaemonError> {
+async fn adopt(engine: &Engine, previews: Option<&Previews>) -> Result<(), DaemonError> {
     let store = engine.store();
     if store.identity().await?.adopted {
         return Ok(());
     }
-    match engine.adopt().await {
-        Ok(()) => store.finish_adoption().await?,
-        Err(error) => warn!(
-            "objects of a former release were not all marked: {}",
-            innkeeper_model::chain(&error)
-        ),
+    let mut failures = Vec::new();
+    failures.extend(engine.adopt().await.err().map(|error| chain(&error)));
+    if let Some(previews) = previews {
+        failures.extend(previews.adopt().await.err().map(|error| chain(&error)));
+    }
+    if failures.is_empty() {
+        store.finish_adoption().await?;
+    } else {
+        let failures = failures.join("; ");
+        warn!("objects of a former release were not all marked: {failures}");
     }
     Ok(())
 }

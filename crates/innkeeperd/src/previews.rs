@@ -14,6 +14,7 @@ use innkeeper_host::facilities::Databases;
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
 use innkeeper_host::firewall::BuildFilter;
+use innkeeper_host::identity::Identity;
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Failure, chain};
@@ -50,6 +51,7 @@ fn environment_files(config: &Config) -> Result<EnvironmentFiles, DaemonError> {
 pub(crate) fn open(
     config: &Config,
     engine: &Engine,
+    identity: &Identity,
     user_ids: UserIds,
     builds: Arc<BuildFilter>,
 ) -> Result<Option<Previews>, DaemonError> {
@@ -78,8 +80,8 @@ pub(crate) fn open(
         engine: engine.clone(),
         github: github(config, &files)?,
         evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
-        routes: Arc::new(CaddyRoutes::new(caddy(config, domain, tls)?)),
-        databases: databases(config),
+        routes: Arc::new(CaddyRoutes::new(caddy(config, identity, domain, tls)?)),
+        databases: databases(config, identity),
         files: GuestFiles {
             guests: config.guests_dir(),
             user_ids,
@@ -182,9 +184,15 @@ fn evaluator(config: &Config) -> EvaluatorConfig {
     }
 }
 
-fn caddy(config: &Config, domain: String, tls: Tls) -> Result<CaddyConfig, DaemonError> {
+fn caddy(
+    config: &Config,
+    identity: &Identity,
+    domain: String,
+    tls: Tls,
+) -> Result<CaddyConfig, DaemonError> {
     let caddy = &config.caddy;
     Ok(CaddyConfig {
+        identity: identity.clone(),
         directory: caddy.directory.clone(),
         caddyfile: caddy.caddyfile.clone(),
         table: caddy.table.clone(),
@@ -196,7 +204,7 @@ fn caddy(config: &Config, domain: String, tls: Tls) -> Result<CaddyConfig, Daemo
     })
 }
 
-fn databases(config: &Config) -> Option<Arc<dyn Databases>> {
+fn databases(config: &Config, identity: &Identity) -> Option<Arc<dyn Databases>> {
     let database = &config.database;
     let socket_dir = given(&database.socket_dir)?;
     Some(Arc::new(PostgresDatabases::new(PostgresConfig {
@@ -209,6 +217,7 @@ fn databases(config: &Config) -> Option<Arc<dyn Databases>> {
         statement_timeout: None,
         idle_in_transaction_timeout: Some(Duration::from_secs(300)),
         subnet: config.network.subnet.subnet(),
+        identity: identity.clone(),
     })))
 }
 

@@ -222,7 +222,8 @@ fn lock_directory(dir: &Path) -> Result<File, RegistryError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).on("open", &path)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).on("lock", &path)?;
+    // Others hold it for a moment. One that hangs must not keep everybody waiting.
+    lock::exclusive(&file).on("lock", &path)?;
     Ok(file)
 }
 

@@ -132,7 +132,7 @@ async fn facilities(
         config.supervisor.kind,
     )
     .await?;
-    let rootfs = rootfs(config, user_ids, units.supervisor() == "systemd");
+    let rootfs = rootfs(config, identity, user_ids, units.supervisor() == "systemd");
     let secrets = GuestSecrets::new(SecretsConfig {
         guests,
         user_ids,
@@ -144,7 +144,7 @@ async fn facilities(
         nameservers: config.network.nameservers.clone(),
     });
     Ok(Facilities {
-        closures: Arc::new(NixClosures::new(nix(config))),
+        closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
         rootfs,
         firewall: Arc::new(firewall(config, &secrets, identity, builds)?),
         secrets: Arc::new(secrets),
@@ -157,12 +157,18 @@ async fn facilities(
 }
 
 /// File trees. Where systemd starts the guests, it does so in its own mount namespace.
-fn rootfs(config: &Config, user_ids: UserIds, by_systemd: bool) -> Arc<dyn Rootfs> {
+fn rootfs(
+    config: &Config,
+    identity: &Identity,
+    user_ids: UserIds,
+    by_systemd: bool,
+) -> Arc<dyn Rootfs> {
     let storage = &config.storage;
     let dir = DirConfig {
         guests: config.guests_dir(),
         min_free: storage.min_free.bytes(),
         user_ids,
+        identity: identity.clone(),
     };
     match storage.driver {
         StorageDriver::Dir => Arc::new(DirRootfs::new(dir)),

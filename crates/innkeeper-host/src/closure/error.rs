@@ -118,6 +118,9 @@ pub enum ClosureError {
     /// A root that is not ours was to be swept.
     #[error("'{0}' is no GC root of ours")]
     Foreign(String),
+    /// A guest's GC root is another daemon's.
+    #[error("the GC root {0} belongs to another Innkeeper daemon")]
+    OtherDaemon(String),
     /// The failure of a build that several waited for.
     #[error(transparent)]
     Shared(Arc<Self>),
@@ -140,6 +143,7 @@ impl Explain for ClosureError {
             Self::Build { .. } | Self::Answer { .. } => Code::BuildFailed,
             Self::File(error) => error.code_or(Code::Internal),
             Self::Foreign(_) => Code::Internal,
+            Self::OtherDaemon(_) => Code::DaemonConflict,
             Self::Shared(error) => error.code(),
         }
     }
@@ -182,6 +186,9 @@ impl Explain for ClosureError {
             Self::Nix { source, .. } | Self::Query { source, .. } => return source.remedy(),
             Self::File(error) => return error.remedy(),
             Self::Foreign(_) => return None,
+            Self::OtherDaemon(_) => {
+                "Give this daemon a `nix.gcroots_dir` of its own. If the other one is gone for good, remove the link.".to_owned()
+            }
             Self::Shared(error) => return error.remedy(),
         })
     }

@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::facilities::{Built, Closures, Found, ProgressSink, Resource};
+use crate::identity::Identity;
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError, command};
 
@@ -54,15 +55,17 @@ use nix::NixError;
 /// Closures that Nix builds.
 pub struct NixClosures {
     config: Arc<NixConfig>,
+    identity: Identity,
     flights: Flights<(Trust, Installable), Built, ClosureError>,
 }
 
 impl NixClosures {
     /// The driver; nothing is touched yet.
     #[must_use]
-    pub fn new(config: NixConfig) -> Self {
+    pub fn new(config: NixConfig, identity: Identity) -> Self {
         Self {
             config: Arc::new(config),
+            identity,
             flights: Flights::default(),
         }
     }
@@ -98,18 +101,20 @@ impl Resource for NixClosures {
     }
 
     async fn observe(&self) -> Result<Vec<Found>, HostError> {
-        self.work(|config| roots::observe(&config.gcroots)).await
+        let identity = self.identity.clone();
+        self.work(move |config| roots::observe(&config.gcroots, &identity))
+            .await
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
-        let guest = guest.clone();
-        self.work(move |config| roots::remove(&config.gcroots, &guest))
+        let (identity, guest) = (self.identity.clone(), guest.clone());
+        self.work(move |config| roots::remove(&config.gcroots, &identity, &guest))
             .await
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
-        let object = found.object.clone();
-        self.work(move |config| roots::sweep(&config.gcroots, &object))
+        let (identity, found) = (self.identity.clone(), found.clone());
+        self.work(move |config| roots::sweep(&config.gcroots, &identity, &found))
             .await
     }
 
@@ -152,9 +157,9 @@ impl Closures for NixClosures {
     }
 
     async fn require_registered(&self, closure: &StorePath) -> Result<(), HostError> {
-        let path = closure.clone();
+        let (identity, path) = (self.identity.clone(), closure.clone());
         let kept = self
-            .work(move |config| roots::keep(&config.gcroots, &path))
+            .work(move |config| roots::keep(&config.gcroots, &identity, &path))
             .await?;
         // The roots are only of paths that were valid, and keep them so.
         if kept {
@@ -164,8 +169,8 @@ impl Closures for NixClosures {
     }
 
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), HostError> {
-        let (guest, closure) = (guest.clone(), closure.clone());
-        self.work(move |config| roots::ensure(&config.gcroots, &guest, &closure))
+        let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
+        self.work(move |config| roots::ensure(&config.gcroots, &identity, &guest, &closure))
             .await
     }
 }

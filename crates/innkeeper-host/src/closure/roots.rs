@@ -2,53 +2,84 @@
 //!
 //! A guest's root is `<gcroots>/<guest>`, a link to its closure. Nix takes every link below
 //! `/nix/var/nix/gcroots` for a root (Nix manual, "Garbage Collector Roots"). It is made aside as
-//! `.<guest>.new` and renamed, so that a guest has its former root or its new one at any moment.
+//! `.<guest>.new`, marked with the daemon's identity and renamed, so that a guest has its former root or its new one at any
+//! moment.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use innkeeper_model::{GuestName, StorePath};
+use innkeeper_model::{GuestName, Ownership, StorePath};
 
 use super::ClosureError;
 use crate::facilities::Found;
+use crate::identity::Identity;
 use crate::{FileErrorExt, tree};
 
 /// Points a guest's root to its closure.
 pub(super) fn ensure(
     gcroots: &Path,
+    identity: &Identity,
     guest: &GuestName,
     closure: &StorePath,
 ) -> Result<(), ClosureError> {
     let root = gcroots.join(guest.as_str());
-    if fs::read_link(&root).is_ok_and(|target| target == closure.as_path()) {
+    let owner = owner(identity, &root)?;
+    if owner == Some(Ownership::Other) {
+        return Err(ClosureError::OtherDaemon(root.display().to_string()));
+    }
+    let is_same = fs::read_link(&root).is_ok_and(|target| target == closure.as_path());
+    if is_same && owner == Some(Ownership::Ours) {
         return Ok(());
     }
     fs::create_dir_all(gcroots).on("create", gcroots)?;
     let aside = gcroots.join(aside(guest));
     tree::remove(&aside)?;
     symlink(closure.as_path(), &aside).on("create", &aside)?;
+    identity.mark(&aside).on("mark", &aside)?;
     Ok(fs::rename(&aside, &root).on("create", &root)?)
 }
 
 /// Whether a guest's root leads to the closure.
-pub(super) fn keep(gcroots: &Path, closure: &StorePath) -> Result<bool, ClosureError> {
-    let roots = observe(gcroots)?;
+pub(super) fn keep(
+    gcroots: &Path,
+    identity: &Identity,
+    closure: &StorePath,
+) -> Result<bool, ClosureError> {
+    let roots = observe(gcroots, identity)?;
     Ok(roots.iter().any(|root| {
         root.guest.is_some()
+            && root.ownership.is_ours()
             && fs::read_link(&root.object).is_ok_and(|target| target == closure.as_path())
     }))
 }
 
-/// Takes a guest's root away.
-pub(super) fn remove(gcroots: &Path, guest: &GuestName) -> Result<(), ClosureError> {
-    tree::remove(&gcroots.join(aside(guest)))?;
-    Ok(tree::remove(&gcroots.join(guest.as_str()))?)
+/// Takes a guest's root away, unless it is another daemon's.
+pub(super) fn remove(
+    gcroots: &Path,
+    identity: &Identity,
+    guest: &GuestName,
+) -> Result<(), ClosureError> {
+    for path in [gcroots.join(aside(guest)), gcroots.join(guest.as_str())] {
+        if owner(identity, &path)? != Some(Ownership::Other) {
+            tree::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whose a root is; `None` when it is not there. Where the file system has no marks, the folder is ours.
+fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureError> {
+    match identity.owner_of(path) {
+        Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Ours))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Ok(Err(error).on("look at", path)?),
+    }
 }
 
 /// All roots, dangling ones too.
-pub(super) fn observe(gcroots: &Path) -> Result<Vec<Found>, ClosureError> {
+pub(super) fn observe(gcroots: &Path, identity: &Identity) -> Result<Vec<Found>, ClosureError> {
     let entries = match fs::read_dir(gcroots) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.on("list", gcroots)?,
@@ -61,18 +92,33 @@ pub(super) fn observe(gcroots: &Path) -> Result<Vec<Found>, ClosureError> {
             Some(Ours::Aside) => None,
             None => continue,
         };
-        found.push(Found::ours(guest, path.display().to_string()));
+        // One that goes while we look is nobody's.
+        if let Some(ownership) = owner(identity, &path)? {
+            found.push(Found {
+                guest,
+                object: path.display().to_string(),
+                ownership,
+            });
+        }
     }
     found.sort();
     Ok(found)
 }
 
 /// Removes one root that [`observe`] found.
-pub(super) fn sweep(gcroots: &Path, object: &str) -> Result<(), ClosureError> {
+pub(super) fn sweep(
+    gcroots: &Path,
+    identity: &Identity,
+    found: &Found,
+) -> Result<(), ClosureError> {
+    let object = &found.object;
     let path = Path::new(object);
     match ours(gcroots, path) {
+        // By now it may be somebody else's.
+        Some(_) if found.ownership == Ownership::Other => Ok(()),
+        Some(_) if owner(identity, path)? != Some(found.ownership) => Ok(()),
         Some(_) => Ok(tree::remove(path)?),
-        None => Err(ClosureError::Foreign(object.to_owned())),
+        None => Err(ClosureError::Foreign(object.clone())),
     }
 }
 
@@ -107,7 +153,7 @@ mod tests {
 
     fn names(gcroots: &Path) -> Vec<(Option<String>, String)> {
         let name = |found: &Found| found.object.rsplit('/').next().expect("name").to_owned();
-        let found = observe(gcroots).expect("observes");
+        let found = observe(gcroots, &Identity::of('a')).expect("observes");
         found
             .iter()
             .map(|f| (f.guest.clone().map(Into::into), name(f)))
@@ -118,21 +164,21 @@ mod tests {
     fn a_root_is_made_changed_and_removed() {
         let dir = tempfile::tempdir().expect("directory");
         let gcroots = dir.path().join("gcroots/innkeeper");
-        let guest = GuestName::parse("web").expect("name");
+        let (us, guest) = (Identity::of('a'), GuestName::parse("web").expect("name"));
         assert!(names(&gcroots).is_empty());
-        remove(&gcroots, &guest).expect("nothing is there");
+        remove(&gcroots, &us, &guest).expect("nothing is there");
         for closure in [A, A, B] {
             let closure = StorePath::parse(closure).expect("valid");
             // What a crash left.
             fs::create_dir_all(&gcroots).expect("directory");
             symlink("/nowhere", gcroots.join(".web.new")).ok();
-            ensure(&gcroots, &guest, &closure).expect("roots");
+            ensure(&gcroots, &us, &guest, &closure).expect("roots");
             let target = fs::read_link(gcroots.join("web")).expect("link");
             assert_eq!(target, closure.as_path());
         }
         assert_eq!(names(&gcroots), [(Some("web".into()), "web".into())]);
         symlink("/nowhere", gcroots.join(".web.new")).expect("link");
-        remove(&gcroots, &guest).expect("removes");
+        remove(&gcroots, &us, &guest).expect("removes");
         assert!(names(&gcroots).is_empty());
     }
 
@@ -147,15 +193,48 @@ mod tests {
             (Some("web".into()), "web".into()),
         ];
         assert_eq!(names(dir.path()), expected);
-        for found in observe(dir.path()).expect("observes") {
-            sweep(dir.path(), &found.object).expect("sweeps");
-            sweep(dir.path(), &found.object).expect("is gone");
+        let us = Identity::of('a');
+        for found in observe(dir.path(), &us).expect("observes") {
+            sweep(dir.path(), &us, &found).expect("sweeps");
+            sweep(dir.path(), &us, &found).expect("is gone");
         }
         let foreign = dir.path().join("Foreign").display().to_string();
         let elsewhere = dir.path().join("../web").display().to_string();
         for object in [foreign.as_str(), &elsewhere, "/etc/passwd", ""] {
-            sweep(dir.path(), object).expect_err(object);
+            let found = Found::ours(None, object.to_owned());
+            sweep(dir.path(), &us, &found).expect_err(object);
         }
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 3);
+    }
+
+    #[test]
+    fn another_daemons_root_stays_and_a_former_releases_is_marked() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (us, them) = (Identity::of('a'), Identity::of('b'));
+        let (guest, closure) = (
+            GuestName::parse("web").expect("name"),
+            StorePath::parse(A).expect("valid"),
+        );
+        ensure(dir.path(), &them, &guest, &closure).expect("roots");
+        let found = observe(dir.path(), &us).expect("observes");
+        if found[0].ownership == Ownership::Ours {
+            eprintln!("INNKEEPER-NOT-RUN: the file system takes no marks");
+            return;
+        }
+        assert_eq!(found[0].ownership, Ownership::Other);
+        let refused = ensure(dir.path(), &us, &guest, &closure).expect_err("another's");
+        assert!(matches!(refused, ClosureError::OtherDaemon(_)), "{refused}");
+        remove(dir.path(), &us, &guest).expect("nothing of ours");
+        sweep(dir.path(), &us, &found[0]).expect("not ours");
+        assert!(keep(dir.path(), &them, &closure).expect("looks"));
+        assert!(!keep(dir.path(), &us, &closure).expect("looks"));
+
+        remove(dir.path(), &them, &guest).expect("their own");
+        symlink(A, dir.path().join("web")).expect("link");
+        let found = observe(dir.path(), &us).expect("observes");
+        assert_eq!(found[0].ownership, Ownership::Unmarked);
+        ensure(dir.path(), &us, &guest, &closure).expect("marks");
+        let found = observe(dir.path(), &us).expect("observes");
+        assert_eq!(found, [Found::ours(Some(guest), found[0].object.clone())]);
     }
 }

@@ -57,7 +57,7 @@ fn workshop(test: &str) -> Option<Workshop> {
     };
     let workshop = Workshop {
         dir,
-        closures: Arc::new(NixClosures::new(config)),
+        closures: Arc::new(NixClosures::new(config, Identity::of('a'))),
     };
     workshop.flake(&workshop.derivation("guest", MAKE_INIT));
     Some(workshop)
@@ -392,14 +392,17 @@ async fn a_closure_without_init_is_refused_and_not_kept() {
 async fn without_nix_the_error_says_what_to_install() {
     let dir = tempfile::tempdir().expect("directory");
     fs::write(dir.path().join("flake.nix"), "{ }").expect("write");
-    let closures = NixClosures::new(NixConfig {
-        program: "/nonexistent/nix".into(),
-        gcroots: dir.path().join("gcroots"),
-        links: dir.path().join("links"),
-        options: BTreeMap::new(),
-        user: "64999".to_owned(),
-        daemon_socket: "/nonexistent/socket".into(),
-    });
+    let closures = NixClosures::new(
+        NixConfig {
+            program: "/nonexistent/nix".into(),
+            gcroots: dir.path().join("gcroots"),
+            links: dir.path().join("links"),
+            options: BTreeMap::new(),
+            user: "64999".to_owned(),
+            daemon_socket: "/nonexistent/socket".into(),
+        },
+        Identity::of('a'),
+    );
     let text = format!("{}#guest", dir.path().display());
     let installable = Installable::parse(&text, "x").expect("valid");
     let error = closures
@@ -487,7 +490,7 @@ async fn a_guests_root_keeps_its_closure() {
         gcroots: gcroots.clone(),
         ..(*shop.closures.config).clone()
     };
-    let closures = NixClosures::new(config);
+    let closures = NixClosures::new(config, Identity::of('a'));
     let guest = GuestName::parse("web").expect("name");
     assert_eq!(closures.observe().await.expect("observes"), []);
     closures

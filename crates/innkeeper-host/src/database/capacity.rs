@@ -96,7 +96,7 @@ pub(super) async fn limit_of(
         return Ok(fixed.into());
     }
     let capacity = Capacity::read(session).await?;
-    let roles = roles(session).await?;
+    let roles = roles(session, config).await?;
     let others = roles.iter().filter(|role| role.name != name).count();
     let previews = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
     match capacity.share(previews) {
@@ -114,7 +114,7 @@ pub(super) async fn level(session: &Session, config: &PostgresConfig, name: &str
     if config.connections.is_some() {
         return;
     }
-    let roles = match roles(session).await {
+    let roles = match roles(session, config).await {
         Ok(roles) => roles,
         Err(error) => {
             tracing::warn!(%error, "the previews' connection limits stay as they are");
@@ -143,12 +143,12 @@ struct Role {
     limit: i64,
 }
 
-async fn roles(session: &Session) -> Result<Vec<Role>, DatabaseError> {
-    let sql = "SELECT rolname::text, rolconnlimit::bigint FROM pg_roles \
-               WHERE starts_with(shobj_description(oid, 'pg_authid'), $1)";
-    let rows = session
-        .rows("list", "previews' roles", sql, &[&sql::MARK])
-        .await?;
+/// The roles of this daemon's previews.
+async fn roles(session: &Session, config: &PostgresConfig) -> Result<Vec<Role>, DatabaseError> {
+    let comment = "shobj_description(oid, 'pg_authid')";
+    let is_ours = sql::is_mark_of(config.identity.daemon(), comment);
+    let sql = format!("SELECT rolname::text, rolconnlimit::bigint FROM pg_roles WHERE {is_ours}");
+    let rows = session.rows("list", "previews' roles", &sql, &[]).await?;
     let roles = rows.iter().map(|row| Role {
         name: row.get(0),
         limit: row.get(1),
@@ -162,7 +162,7 @@ pub(super) async fn findings(
     config: &PostgresConfig,
 ) -> Result<Check, DatabaseError> {
     let capacity = Capacity::read(session).await?;
-    let previews = u32::try_from(roles(session).await?.len()).unwrap_or(u32::MAX);
+    let previews = u32::try_from(roles(session, config).await?.len()).unwrap_or(u32::MAX);
     Ok(judge(capacity, config, previews))
 }
 
@@ -252,6 +252,7 @@ mod tests {
 
     fn told(connections: Option<u16>, limit: usize, previews: u32) -> (Verdict, String, String) {
         let config = PostgresConfig {
+            identity: crate::identity::Identity::of('a'),
             socket_dir: "/run/postgresql".into(),
             port: 5432,
             role: "postgres".to_owned(),

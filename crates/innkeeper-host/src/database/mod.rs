@@ -43,9 +43,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use innkeeper_model::GuestName;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Secret;
+use innkeeper_model::{GuestName, Ownership};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -53,6 +53,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::HostError;
 use crate::facilities::{Databases, Found, Resource};
+use crate::identity::Identity;
 use crate::tree::blocking;
 use password::Passwords;
 use session::Session;
@@ -98,6 +99,8 @@ pub struct PostgresConfig {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// The guests' addresses, for the check.
     pub subnet: Ipv4Net,
+    /// Marks our roles and databases.
+    pub identity: Identity,
 }
 
 /// What a preview's database should be.
@@ -238,13 +241,14 @@ impl PostgresDatabases {
         name: &str,
         password: &Secret,
     ) -> Result<(), DatabaseError> {
-        let (verb, action) = match owner_of_role(session, slug, name).await? {
+        let (verb, action) = match owner_of_role(session, &self.config.identity, slug, name).await?
+        {
             Owner::Nobody => ("CREATE", "create role"),
             Owner::Us => ("ALTER", "change role"),
             Owner::Stranger => return Err(foreign("role", name)),
         };
         let role = identifier(name);
-        let mark = literal(&sql::mark(slug));
+        let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
         let verifier = literal(&password::verifier(password));
         let is_new = verb == "CREATE";
         let connections = capacity::limit_of(session, &self.config, name, is_new).await?;
@@ -281,7 +285,7 @@ impl PostgresDatabases {
         }
         match owner_of_database(session, name).await? {
             Owner::Stranger => return Err(foreign("database", name)),
-            Owner::Us if is_complete(session, slug, name).await? => return Ok(()),
+            Owner::Us if self.is_complete(session, slug, name).await? => return Ok(()),
             Owner::Us => {}
             Owner::Nobody => create_database(session, name, template.as_deref()).await?,
         }
@@ -295,7 +299,7 @@ impl PostgresDatabases {
         if template.is_some() {
             ownership::take(&self.session(name).await?, name).await?;
         }
-        let mark = literal(&sql::mark(slug));
+        let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
         let open = format!(
             "BEGIN;
              COMMENT ON DATABASE {database} IS {mark};
@@ -303,6 +307,62 @@ impl PostgresDatabases {
              COMMIT"
         );
         session.run("open database", name, &open).await
+    }
+
+    /// Whether the last step of making the database was done. Its owner can take the mark away; then the last
+    /// steps are done once more, which changes nothing.
+    async fn is_complete(
+        &self,
+        session: &Session,
+        slug: &GuestName,
+        name: &str,
+    ) -> Result<bool, DatabaseError> {
+        let sql = "SELECT shobj_description(oid, 'pg_database') = $2 AND datallowconn \
+                   FROM pg_database WHERE datname = $1";
+        let mark = sql::mark(slug, self.config.identity.daemon());
+        let row = session
+            .row("look at database", name, sql, &[&name, &mark])
+            .await?;
+        let is_marked = row.and_then(|row| row.get::<_, Option<bool>>(0));
+        Ok(is_marked.unwrap_or(false))
+    }
+
+    /// The same driver, for what has no mark.
+    fn adopting(&self) -> Self {
+        let config = PostgresConfig::clone(&self.config);
+        Self {
+            config: Arc::new(PostgresConfig {
+                identity: config.identity.clone().adopting(),
+                ..config
+            }),
+            ..self.clone()
+        }
+    }
+
+    /// Marks the role and the database of a preview if a former release made them.
+    async fn mark_former(&self, slug: &GuestName) -> Result<(), DatabaseError> {
+        let name = sql::name_of(slug);
+        let session = self.lock(&name).await?;
+        let sql = "SELECT shobj_description(r.oid, 'pg_authid'), shobj_description(d.oid, 'pg_database') \
+                   FROM pg_roles r LEFT JOIN pg_database d ON d.datdba = r.oid AND d.datname = rolname \
+                   WHERE rolname = $1";
+        let row = session.row("look for role", &name, sql, &[&name]).await?;
+        let Some(row) = row else {
+            return Ok(());
+        };
+        let former = Some(sql::former_mark(slug));
+        let (role, database): (Option<String>, Option<String>) = (row.get(0), row.get(1));
+        let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
+        if role != former {
+            return Ok(());
+        }
+        let quoted = identifier(&name);
+        let mut statements = format!("BEGIN; COMMENT ON ROLE {quoted} IS {mark};");
+        if database == former {
+            statements.push_str(&format!(" COMMENT ON DATABASE {quoted} IS {mark};"));
+        }
+        statements.push_str(" COMMIT");
+        session.run("mark role", &name, &statements).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, DatabaseError> {
@@ -314,8 +374,12 @@ impl PostgresDatabases {
         let mut found = Vec::new();
         for row in rows.await? {
             let (object, comment): (String, Option<String>) = (row.get(0), row.get(1));
-            if let Some(guest) = comment.as_deref().and_then(sql::marked) {
-                found.push(Found::ours(Some(guest), object));
+            if let Some((guest, daemon)) = comment.as_deref().and_then(sql::marked) {
+                found.push(Found {
+                    guest: Some(guest),
+                    object,
+                    ownership: self.config.identity.ownership(daemon.as_ref()),
+                });
             }
         }
         let passwords = self.passwords.clone();
@@ -335,7 +399,11 @@ impl PostgresDatabases {
         };
         match &found.guest {
             // A role cannot go without its database, nor be told from another's without it.
-            Some(slug) if is_server_object(slug) => self.unmake(slug).await,
+            Some(slug) if is_server_object(slug) => match found.ownership {
+                Ownership::Ours => self.unmake(slug).await,
+                Ownership::Unmarked => self.adopting().unmake(slug).await,
+                Ownership::Other => Ok(()),
+            },
             _ => Err(DatabaseError::NotOurs {
                 object: found.object.clone(),
             }),
@@ -346,15 +414,24 @@ impl PostgresDatabases {
 /// Whose role has this name, by the comment that it has.
 async fn owner_of_role(
     session: &Session,
+    identity: &Identity,
     slug: &GuestName,
     name: &str,
 ) -> Result<Owner, DatabaseError> {
     let sql = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
     let row = session.row("look for role", name, sql, &[&name]).await?;
-    Ok(match row.map(|row| row.get::<_, Option<String>>(0)) {
-        None => Owner::Nobody,
-        Some(Some(comment)) if comment == sql::mark(slug) => Owner::Us,
-        Some(_) => Owner::Stranger,
+    let Some(row) = row else {
+        return Ok(Owner::Nobody);
+    };
+    let comment: Option<String> = row.get(0);
+    let marked = comment.as_deref().and_then(sql::marked);
+    Ok(match marked {
+        Some((of, daemon))
+            if of == *slug && identity.may_change(identity.ownership(daemon.as_ref())) =>
+        {
+            Owner::Us
+        }
+        _ => Owner::Stranger,
     })
 }
 
@@ -370,23 +447,6 @@ async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, Datab
         Some(true) => Owner::Us,
         Some(false) => Owner::Stranger,
     })
-}
-
-/// Whether the last step of making the database was done. Its owner can take the mark away; then the last
-/// steps are done once more, which changes nothing.
-async fn is_complete(
-    session: &Session,
-    slug: &GuestName,
-    name: &str,
-) -> Result<bool, DatabaseError> {
-    let sql = "SELECT shobj_description(oid, 'pg_database') = $2 AND datallowconn \
-               FROM pg_database WHERE datname = $1";
-    let mark = sql::mark(slug);
-    let row = session
-        .row("look at database", name, sql, &[&name, &mark])
-        .await?;
-    let is_marked = row.and_then(|row| row.get::<_, Option<bool>>(0));
-    Ok(is_marked.unwrap_or(false))
 }
 
 /// Creates the database. Until it is complete it has room for no connection but a superuser's: everybody may
@@ -486,6 +546,10 @@ impl Resource for PostgresDatabases {
 
 #[async_trait]
 impl Databases for PostgresDatabases {
+    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError> {
+        Ok(self.mark_former(preview).await?)
+    }
+
     async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError> {
         Ok(self.make(spec, false).await?)
     }

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::GuestName;
+use innkeeper_model::{DaemonId, GuestName};
 use tokio::time::{Instant, sleep};
 
 use super::error::DatabaseError;
@@ -34,7 +34,7 @@ impl PostgresDatabases {
         let _place = self.places.acquire().await;
         let name = sql::name_of(slug);
         let session = self.lock(&name).await?;
-        if owner_of_role(&session, slug, &name).await? == Owner::Us {
+        if owner_of_role(&session, &self.config.identity, slug, &name).await? == Owner::Us {
             if owner_of_database(&session, &name).await? == Owner::Us {
                 self.drop_database(&session, slug, &name).await?;
             }
@@ -130,7 +130,9 @@ impl PostgresDatabases {
     /// role that has either anywhere cannot be dropped: rights are revoked, objects go to that database's owner.
     async fn drop_role(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
         let role = identifier(name);
-        for (database, owner) in databases_with_rights_of(session, name).await? {
+        for (database, owner) in
+            databases_with_rights_of(session, self.config.identity.daemon(), name).await?
+        {
             let mut disown = format!("DROP OWNED BY {role}");
             if let Some(owner) = owner {
                 let other = identifier(&database);
@@ -166,20 +168,19 @@ impl PostgresDatabases {
         sql: &str,
     ) -> Result<(), DatabaseError> {
         let pid = session.backend(name).await?;
+        let daemon = self.config.identity.daemon();
         let unblock = async {
             sleep(UNBLOCK_INTERVAL).await;
             let other = self.session(MAINTENANCE).await?;
             loop {
-                let sql = "SELECT pg_terminate_backend(a.pid) FROM unnest(pg_blocking_pids($1)) AS b (pid) \
-                           JOIN pg_stat_activity a ON a.pid = b.pid JOIN pg_roles r ON r.oid = a.usesysid \
-                           WHERE a.datname = $2 OR starts_with(shobj_description(r.oid, 'pg_authid'), $3)";
+                let is_ours = sql::is_mark_of(daemon, "shobj_description(r.oid, 'pg_authid')");
+                let sql = format!(
+                    "SELECT pg_terminate_backend(a.pid) FROM unnest(pg_blocking_pids($1)) AS b (pid) \
+                     JOIN pg_stat_activity a ON a.pid = b.pid JOIN pg_roles r ON r.oid = a.usesysid \
+                     WHERE a.datname = $2 OR {is_ours}"
+                );
                 other
-                    .rows(
-                        "end sessions that block",
-                        name,
-                        sql,
-                        &[&pid, &target, &sql::MARK],
-                    )
+                    .rows("end sessions that block", name, &sql, &[&pid, &target])
                     .await?;
                 sleep(UNBLOCK_INTERVAL).await;
             }
@@ -227,22 +228,25 @@ pub(super) async fn is_invalid(session: &Session, name: &str) -> Result<bool, Da
 /// The databases in which a role has rights, each with its owner if that is a preview. Rights to databases
 /// themselves can be revoked from anywhere.
 ///
-/// Excludes databases that are no preview's when the role owns something in them: a preview cannot have
+/// Excludes databases that are no preview of this daemon's when the role owns something in them: a preview cannot have
 /// given it that, and the error of `DROP ROLE` names it to the server's owner.
 async fn databases_with_rights_of(
     session: &Session,
+    daemon: &DaemonId,
     name: &str,
 ) -> Result<Vec<(String, Option<String>)>, DatabaseError> {
-    let sql = "SELECT datname, CASE WHEN starts_with(shobj_description(datdba, 'pg_authid'), $2) \
-                   THEN pg_get_userbyid(datdba)::text END FROM pg_shdepend \
-               JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database ON pg_database.oid = dbid \
-               OR dbid = 0 AND datname = current_database() \
-               WHERE refclassid = 'pg_authid'::regclass AND rolname = $1 AND datconnlimit <> -2 \
-               GROUP BY datname, datdba, datallowconn \
-               HAVING starts_with(shobj_description(datdba, 'pg_authid'), $2) \
-               OR datallowconn AND bool_and(dbid = 0 OR deptype <> 'o')";
+    let is_ours = sql::is_mark_of(daemon, "shobj_description(datdba, 'pg_authid')");
+    let sql = format!(
+        "SELECT datname, CASE WHEN {is_ours} \
+             THEN pg_get_userbyid(datdba)::text END FROM pg_shdepend \
+         JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database ON pg_database.oid = dbid \
+         OR dbid = 0 AND datname = current_database() \
+         WHERE refclassid = 'pg_authid'::regclass AND rolname = $1 AND datconnlimit <> -2 \
+         GROUP BY datname, datdba, datallowconn \
+         HAVING {is_ours} OR datallowconn AND bool_and(dbid = 0 OR deptype <> 'o')"
+    );
     let rows = session
-        .rows("look for rights of role", name, sql, &[&name, &sql::MARK])
+        .rows("look for rights of role", name, &sql, &[&name])
         .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -3,8 +3,8 @@
 //! Statements that make roles and databases take no parameters, so their names and texts are quoted here and
 //! nowhere else.
 
-use innkeeper_model::GuestName;
 use innkeeper_model::preview::database_name;
+use innkeeper_model::{DaemonId, GuestName};
 use sha2::{Digest, Sha256};
 
 /// PostgreSQL cuts longer names off (`NAMEDATALEN` of its sources, less one).
@@ -43,17 +43,41 @@ pub(super) fn name_of(slug: &GuestName) -> String {
 }
 
 /// The comment by which a role is known as ours.
-pub(super) fn mark(slug: &GuestName) -> String {
+pub(super) fn mark(slug: &GuestName, daemon: &DaemonId) -> String {
+    format!("{MARK}{slug}{}", ending(daemon))
+}
+
+/// The comment of a former release, which named no daemon.
+pub(super) fn former_mark(slug: &GuestName) -> String {
     format!("{MARK}{slug}")
 }
 
-/// The preview that a comment speaks of.
-pub(super) fn marked(comment: &str) -> Option<GuestName> {
-    GuestName::parse(comment.strip_prefix(MARK)?).ok()
+/// The preview that a comment names, and its daemon. Former releases named no daemon.
+pub(super) fn marked(comment: &str) -> Option<(GuestName, Option<DaemonId>)> {
+    let rest = comment.strip_prefix(MARK)?;
+    let (slug, daemon) = match rest.split_once(DAEMON) {
+        None => (rest, None),
+        Some((slug, daemon)) => (slug, Some(DaemonId::parse(daemon.strip_suffix(')')?).ok()?)),
+    };
+    Some((GuestName::parse(slug).ok()?, daemon))
 }
 
-/// What such a comment begins with.
-pub(super) const MARK: &str = "innkeeper: preview ";
+/// A condition: that an expression is a mark of this daemon.
+pub(super) fn is_mark_of(daemon: &DaemonId, expression: &str) -> String {
+    let ending = ending(daemon);
+    let (start, length, end) = (literal(MARK), ending.len(), literal(&ending));
+    format!(
+        "coalesce(starts_with({expression}, {start}) AND right({expression}, {length}) = {end}, false)"
+    )
+}
+
+fn ending(daemon: &DaemonId) -> String {
+    format!("{DAEMON}{daemon})")
+}
+
+/// What such a comment begins with, and what stands before the daemon.
+const MARK: &str = "innkeeper: preview ";
+const DAEMON: &str = " (daemon ";
 
 #[cfg(test)]
 mod tests {
@@ -77,9 +101,19 @@ mod tests {
 
     #[test]
     fn marks_read_back() {
-        assert_eq!(marked(&mark(&slug("web-12"))), Some(slug("web-12")));
-        assert_eq!(marked("innkeeper: preview ../x"), None);
-        assert_eq!(marked("somebody's"), None);
+        let daemon = crate::identity::Identity::of('a').daemon().clone();
+        let web = slug("web-12");
+        let mark = mark(&web, &daemon);
+        assert_eq!(marked(&mark), Some((web.clone(), Some(daemon))));
+        assert_eq!(marked(&former_mark(&web)), Some((web, None)));
+        for other in [
+            "innkeeper: preview ../x",
+            "innkeeper: preview web (daemon ",
+            "innkeeper: preview web (daemon x)",
+            "somebody's",
+        ] {
+            assert_eq!(marked(other), None, "{other}");
+        }
     }
 
     proptest! {

@@ -20,11 +20,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, PoolReport, RetainedSpace, Verdict};
-use innkeeper_model::{Explain, FileWork, Guest, GuestName, RetainedId, Slot, SnapshotLabel};
+use innkeeper_model::{
+    Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
+};
 
 use super::{RootfsError, USAGE_TIME, skeleton};
 use crate::facilities::{Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
+use crate::identity::Identity;
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError};
 
@@ -41,6 +44,8 @@ pub struct DirConfig {
     pub min_free: u64,
     /// Who owns a guest's files on disk.
     pub user_ids: UserIds,
+    /// Marks guests' directories, outside of what guests see.
+    pub identity: Identity,
 }
 
 /// File trees as plain directories.
@@ -122,7 +127,8 @@ impl Rootfs for DirRootfs {
             } else {
                 remove(config, &name)?;
             }
-            let made = build(&place.new, config.user_ids, slot).and_then(|()| place.occupy());
+            let made =
+                build(config, &place.new, config.user_ids, slot).and_then(|()| place.occupy());
             if made.is_err()
                 && let Err(error) = tree::remove(&place.new)
             {
@@ -277,14 +283,34 @@ pub(super) fn observe(config: &DirConfig) -> Result<Vec<Found>, RootfsError> {
             Entry::Leftover => None,
             Entry::Retained(_) | Entry::Foreign => continue,
         };
-        found.push(Found::ours(guest, entry.path().display().to_string()));
+        if let Some(ownership) = owner(config, &entry.path())? {
+            found.push(Found {
+                guest,
+                object: entry.path().display().to_string(),
+                ownership,
+            });
+        }
     }
     found.sort();
     Ok(found)
 }
 
+/// Whose a directory of a guest is; `None` when it is not there. What has no mark is ours: it lies in our state directory,
+/// where a copy or a backup may have left marks behind. Another daemon's mark came with a directory that somebody moved.
+fn owner(config: &DirConfig, path: &Path) -> Result<Option<Ownership>, RootfsError> {
+    match config.identity.owner_of(path) {
+        Ok(Some(Ownership::Other)) => Ok(Some(Ownership::Other)),
+        Ok(_) => Ok(Some(Ownership::Ours)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Ok(Err(error).on("look at", path)?),
+    }
+}
+
 pub(super) fn remove(config: &DirConfig, name: &GuestName) -> Result<(), RootfsError> {
     let place = Place::of(config, name);
+    if owner(config, &place.guest)? == Some(Ownership::Other) {
+        return Ok(());
+    }
     tree::remove(&place.new)?;
     tree::remove(&place.gone)?;
     match fs::rename(&place.guest, &place.gone) {
@@ -305,6 +331,9 @@ pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError>
     };
     match entry {
         Entry::Guest(name) => remove(config, &name),
+        Entry::Retained(_) | Entry::Leftover if owner(config, path)? == Some(Ownership::Other) => {
+            Ok(())
+        }
         Entry::Retained(_) | Entry::Leftover => Ok(tree::remove(path)?),
         Entry::Foreign => Err(RootfsError::Foreign {
             object: object.to_owned(),
@@ -314,11 +343,17 @@ pub(super) fn sweep(config: &DirConfig, object: &str) -> Result<(), RootfsError>
 }
 
 /// Makes a furnished tree at `rootfs` in a new directory.
-pub(super) fn build(new: &Path, user_ids: UserIds, slot: Slot) -> Result<(), RootfsError> {
+pub(super) fn build(
+    config: &DirConfig,
+    new: &Path,
+    user_ids: UserIds,
+    slot: Slot,
+) -> Result<(), RootfsError> {
     let root = new.join("rootfs");
     let mut private = fs::DirBuilder::new();
     private.mode(0o700);
     private.create(new).on("create", new)?;
+    config.identity.mark(new).on("mark", new)?;
     private.create(&root).on("create", &root)?;
     Ok(skeleton::furnish(&root, user_ids, slot)?)
 }
@@ -505,6 +540,7 @@ mod tests {
             let dir = tempfile::tempdir().expect("a directory for the test");
             let guests = dir.path().join("state/guests");
             let rootfs = DirRootfs::new(DirConfig {
+                identity: Identity::of('a'),
                 guests,
                 min_free,
                 user_ids,
@@ -700,6 +736,7 @@ mod tests {
         let enough = House::new(UserIds::Mapped);
         enough.rootfs.ensure(&guest("web")).await.expect("makes");
         let config = DirConfig {
+            identity: Identity::of('a'),
             min_free: u64::MAX,
             ..(*enough.rootfs.config).clone()
         };
@@ -732,5 +769,25 @@ mod tests {
         fs::create_dir_all(house.dir.path().join("state")).expect("state");
         fs::write(house.dir.path().join("state/guests"), "not a directory").expect("write");
         house.rootfs.observe().await.expect_err("cannot be listed");
+    }
+
+    /// Somebody moved a tree of another daemon into our directory.
+    #[tokio::test]
+    async fn a_directory_that_another_daemon_marked_is_not_removed() {
+        let house = House::new(UserIds::Mapped);
+        let web = crate::rootfs::test_guest("web");
+        house.rootfs.ensure(&web).await.expect("makes");
+        let place = house.at("web");
+        let found = house.rootfs.observe().await.expect("observes");
+        assert!(found[0].ownership.is_ours());
+        if !Identity::of('b').mark(&place).expect("marks") {
+            eprintln!("INNKEEPER-NOT-RUN: the file system takes no marks");
+            return;
+        }
+        let found = house.rootfs.observe().await.expect("observes");
+        assert_eq!(found[0].ownership, Ownership::Other);
+        house.rootfs.remove(&web.name).await.expect("not ours");
+        house.rootfs.sweep(&found[0]).await.expect("not ours");
+        assert!(place.join("rootfs").is_dir());
     }
 }

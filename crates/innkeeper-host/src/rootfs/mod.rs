@@ -83,6 +83,12 @@ pub enum RootfsError {
         /// Their number.
         id: RetainedId,
     },
+    /// A volume that the guest needs is another daemon's, or has no mark.
+    #[error("the volume {volume} is not this daemon's")]
+    OtherDaemon {
+        /// Volume group and volume.
+        volume: String,
+    },
     /// There is no such snapshot on the host.
     #[error("guest '{guest}' has no snapshot '{label}'")]
     NoSnapshot {
@@ -130,6 +136,7 @@ impl Explain for RootfsError {
             }
             Self::NoSnapshot { .. } => Code::SnapshotNotFound,
             Self::FilesMissing { .. } => Code::RetainedNotFound,
+            Self::OtherDaemon { .. } => Code::DaemonConflict,
             Self::Foreign { .. }
             | Self::Report { .. }
             | Self::NoPool { .. }
@@ -169,6 +176,9 @@ impl Explain for RootfsError {
                 "Somebody removed them outside of Innkeeper: restore them from a backup, or create the agent anew (`agent create`)."
                     .to_owned(),
             ),
+            Self::OtherDaemon { volume } => Some(format!(
+                "See its tags with `lvs -o +lv_tags {volume}`. Give each daemon a `storage.volume_group` of its own; remove the volume if its daemon is gone (`lvremove {volume}`)."
+            )),
             Self::Foreign { .. } | Self::Report { .. } => None,
         }
     }

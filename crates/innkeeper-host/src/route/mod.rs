@@ -276,8 +276,8 @@ impl Resource for CaddyRoutes {
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
-        let object = found.object.clone();
-        Ok(self.write(move |table| table.sweep(&object)).await?)
+        let found = found.clone();
+        Ok(self.write(move |table| table.sweep(&found)).await?)
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -302,6 +302,11 @@ impl Resource for CaddyRoutes {
 impl Routes for CaddyRoutes {
     async fn ensure(&self, spec: &RouteSpec) -> Result<(), HostError> {
         Ok(self.put(spec).await?)
+    }
+
+    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError> {
+        let slug = preview.clone();
+        Ok(self.write(move |table| table.adopt(&slug)).await?)
     }
 
     async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError> {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use innkeeper_model::GuestName;
 use innkeeper_model::preview::{RESERVED_SLUGS, RouteRule};
+use innkeeper_model::{DaemonId, GuestName};
 use sha2::{Digest, Sha256};
 
 use super::spec::{CaddyConfig, RouteSpec, RouteState, Tls};
@@ -18,8 +18,24 @@ use super::{RouteError, page};
 /// In Caddy's answers on the lookup address: which version of [`front`] is in force.
 pub(super) const CONFIG_HEADER: &str = "x-innkeeper-config";
 
-/// The first line of a preview's file, up to the slug. Only files that have it are ours.
-pub(super) const MARK: &str = "# Innkeeper: preview ";
+/// The first line of a preview's file, up to the slug, and what stands between the slug and the daemon.
+const MARK: &str = "# Innkeeper: preview ";
+const DAEMON: &str = " (daemon ";
+
+/// The first line of a preview's file. Only files that have it are ours.
+pub(super) fn mark(slug: &GuestName, daemon: &DaemonId) -> String {
+    format!("{MARK}{slug}{DAEMON}{daemon})\n")
+}
+
+/// The preview and the daemon that a file's first line names. Former releases named no daemon.
+pub(super) fn marked(line: &str) -> Option<(GuestName, Option<DaemonId>)> {
+    let rest = line.strip_prefix(MARK)?.strip_suffix('\n')?;
+    let (slug, daemon) = match rest.split_once(DAEMON) {
+        None => (rest, None),
+        Some((slug, daemon)) => (slug, Some(DaemonId::parse(daemon.strip_suffix(')')?).ok()?)),
+    };
+    Some((GuestName::parse(slug).ok()?, daemon))
+}
 
 /// The file that a live route's mark links to. The mark is a link because the kernel records when one is followed.
 pub(super) const MARKED: &str = "live";
@@ -98,9 +114,9 @@ pub(super) fn preview(
     let mut rendered = Rendered {
         slug: slug.clone(),
         caddyfile: format!(
-            "{MARK}{slug}\n\
-             # Written by innkeeperd, which overwrites changes. The route in force stands in Innkeeper's table;\n\
-             # once Caddy has loaded this file, it takes the route from here as long as both are the same.\n"
+            "{}# Written by innkeeperd, which overwrites changes. The route in force stands in Innkeeper's table;\n\
+             # once Caddy has loaded this file, it takes the route from here as long as both are the same.\n",
+            mark(slug, config.identity.daemon())
         ),
         hosts: BTreeMap::new(),
         files: BTreeMap::new(),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::{ExtraHost, RouteRule};
 
+use crate::identity::Identity;
+
 /// The settings of [`CaddyRoutes`](super::CaddyRoutes).
 #[derive(Clone, Debug)]
 pub struct CaddyConfig {
@@ -29,6 +31,8 @@ pub struct CaddyConfig {
     pub tls: Tls,
     /// The port that browsers use; 80 or 443 when nothing is given.
     pub port: Option<u16>,
+    /// Marks the previews' files.
+    pub identity: Identity,
 }
 
 /// Where Caddy's admin API listens.

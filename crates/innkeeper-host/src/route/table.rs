@@ -17,15 +17,16 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::GuestName;
 use innkeeper_model::preview::RESERVED_SLUGS;
+use innkeeper_model::{GuestName, Ownership};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::RouteError;
-use super::render::{FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARK, MARKED, Rendered};
+use super::render::{self, FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARKED, Rendered};
 use super::spec::CaddyConfig;
 use super::visits;
 use crate::facilities::Found;
+use crate::identity::Identity;
 use crate::{FileError, FileErrorExt, tree};
 
 /// The two directories. One writer at a time is assumed.
@@ -35,6 +36,7 @@ pub(super) struct Table {
     hosts: PathBuf,
     pub(super) previews: PathBuf,
     root: PathBuf,
+    identity: Identity,
 }
 
 /// What the files of a preview are beside what they should be.
@@ -55,6 +57,7 @@ impl Table {
             hosts: config.table.join("hosts"),
             previews: config.table.join("previews"),
             root: config.table.clone(),
+            identity: config.identity.clone(),
         }
     }
 
@@ -113,7 +116,7 @@ impl Table {
         }
         let caddyfile = self.caddyfile(slug);
         let written = read(&caddyfile)?;
-        if written.is_some() && !is_ours(&caddyfile, slug)? {
+        if written.is_some() && !self.may_change(&caddyfile, slug)? {
             return Err(RouteError::ForeignFile { path: caddyfile });
         }
         if written.as_deref() != Some(rendered.caddyfile.as_bytes()) {
@@ -162,7 +165,7 @@ impl Table {
         }
         let caddyfile = self.caddyfile(slug);
         tree::remove(&self.directory.join(aside_name(&format!("{slug}.caddy"))))?;
-        if !RESERVED_SLUGS.contains(&slug.as_str()) && is_ours(&caddyfile, slug)? {
+        if !RESERVED_SLUGS.contains(&slug.as_str()) && self.may_change(&caddyfile, slug)? {
             tree::remove(&caddyfile)?;
         }
         for host in names(&self.hosts)? {
@@ -177,8 +180,12 @@ impl Table {
         for dir in [&self.directory, &self.previews, &self.hosts] {
             for name in names(dir)? {
                 let path = dir.join(name);
-                if let Some(guest) = self.belongs_to(&path)? {
-                    found.push(Found::ours(guest, path.display().to_string()));
+                if let Some((guest, ownership)) = self.belongs_to(&path)? {
+                    found.push(Found {
+                        guest,
+                        object: path.display().to_string(),
+                        ownership,
+                    });
                 }
             }
         }
@@ -187,10 +194,14 @@ impl Table {
     }
 
     /// Removes one thing that [`Self::observe`] found.
-    pub(super) fn sweep(&self, object: &str) -> Result<(), RouteError> {
+    pub(super) fn sweep(&self, found: &Found) -> Result<(), RouteError> {
+        let object = found.object.as_str();
         let path = Path::new(object);
-        if self.belongs_to(path)?.is_some() {
-            return Ok(tree::remove(path)?);
+        if let Some((_, ownership)) = self.belongs_to(path)? {
+            let is_same = ownership == found.ownership && ownership != Ownership::Other;
+            return Ok(if is_same {
+                tree::remove(path)?
+            });
         }
         // What is gone is swept; what is there and is not ours stays.
         match fs::symlink_metadata(path) {
@@ -207,8 +218,40 @@ impl Table {
         name.is_some_and(|name| dirs.iter().any(|dir| path == dir.join(name)))
     }
 
-    /// Whether a path is ours, and whose.
-    fn belongs_to(&self, path: &Path) -> Result<Option<Option<GuestName>>, RouteError> {
+    /// Whether a preview's file may be changed: it is ours, or one of a former release while those are adopted.
+    fn may_change(&self, caddyfile: &Path, slug: &GuestName) -> Result<bool, FileError> {
+        let ownership = self.owner_of(caddyfile, slug)?;
+        Ok(ownership.is_some_and(|ownership| self.identity.may_change(ownership)))
+    }
+
+    /// Whose file of a preview this is; `None` when it was not written by Innkeeper for this preview.
+    fn owner_of(&self, caddyfile: &Path, slug: &GuestName) -> Result<Option<Ownership>, FileError> {
+        let marked = first_line(caddyfile)?.as_deref().and_then(render::marked);
+        let of_preview = marked.filter(|(of, _)| of == slug);
+        Ok(of_preview.map(|(_, daemon)| self.identity.ownership(daemon.as_ref())))
+    }
+
+    /// Marks the file of a preview if a former release wrote it.
+    pub(super) fn adopt(&self, slug: &GuestName) -> Result<(), RouteError> {
+        let caddyfile = self.caddyfile(slug);
+        if self.owner_of(&caddyfile, slug)? != Some(Ownership::Unmarked) {
+            return Ok(());
+        }
+        let text = read(&caddyfile)?.unwrap_or_default();
+        let start = text
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let mut marked = render::mark(slug, self.identity.daemon()).into_bytes();
+        marked.extend(text.get(start..).unwrap_or_default());
+        Ok(write(&self.directory, &format!("{slug}.caddy"), &marked)?)
+    }
+
+    /// The preview that a path belongs to, if it has our naming, and whose it is. The table's own folder has one daemon.
+    fn belongs_to(
+        &self,
+        path: &Path,
+    ) -> Result<Option<(Option<GuestName>, Ownership)>, RouteError> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Ok(None);
         };
@@ -217,19 +260,20 @@ impl Table {
             let inner = name.strip_prefix('.')?.strip_suffix(suffix)?;
             slug(inner).map(|_| None)
         };
-        Ok(if path == self.previews.join(name) {
+        let guest = if path == self.previews.join(name) {
             slug(name).map(Some).or_else(|| remains(".new"))
         } else if path == self.hosts.join(name) {
             owner(path)?.and_then(|owner| slug(&owner)).map(Some)
         } else if path == self.directory.join(name) {
-            match name.strip_suffix(".caddy").and_then(slug) {
-                Some(slug) if is_ours(path, &slug)? => Some(Some(slug)),
-                Some(_) => None,
-                None => remains(".caddy.new"),
+            if let Some(slug) = name.strip_suffix(".caddy").and_then(slug) {
+                let ownership = self.owner_of(path, &slug)?;
+                return Ok(ownership.map(|ownership| (Some(slug), ownership)));
             }
+            remains(".caddy.new")
         } else {
             None
-        })
+        };
+        Ok(guest.map(|guest| (guest, Ownership::Ours)))
     }
 
     fn caddyfile(&self, slug: &GuestName) -> PathBuf {
@@ -321,10 +365,10 @@ fn owner(link: &Path) -> Result<Option<String>, FileError> {
     Ok(owner.map(|(slug, _)| slug.to_owned()))
 }
 
-/// Whether a file of Caddy's directory was written by us for this preview.
-fn is_ours(path: &Path, slug: &GuestName) -> Result<bool, FileError> {
+/// The first line of a file, with its end; `None` when there is no file, or its first line is none of ours.
+fn first_line(path: &Path) -> Result<Option<String>, FileError> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.on("open", path)?,
     };
     let mut line = Vec::new();
@@ -332,7 +376,7 @@ fn is_ours(path: &Path, slug: &GuestName) -> Result<bool, FileError> {
     BufReader::new(file.take(256))
         .read_until(b'\n', &mut line)
         .on("read", path)?;
-    Ok(line == format!("{MARK}{slug}\n").as_bytes())
+    Ok(String::from_utf8(line).ok())
 }
 
 /// Makes the directory of a preview aside.

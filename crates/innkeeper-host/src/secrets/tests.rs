@@ -23,6 +23,7 @@ impl House {
         let guests = dir.path().join("guests");
         let guest = test_guest("web");
         let rootfs = DirRootfs::new(DirConfig {
+            identity: crate::identity::Identity::of('a'),
             guests: guests.clone(),
             min_free: 0,
             user_ids,

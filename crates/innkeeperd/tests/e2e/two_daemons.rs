@@ -1,6 +1,7 @@
 //! Two daemons on one host do not touch each other's objects, and none starts with what another one has.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GcReport;
@@ -159,4 +160,87 @@ fn slots_that_guests_have_cannot_be_left_to_others() {
     );
     let _again = first.start();
     first.client().destroy("web");
+}
+
+/// The mark of a file, a link or a cgroup.
+const ATTRIBUTE: &str = "trusted.innkeeper.daemon";
+
+/// Paths of a guest that a daemon marks with an extended attribute.
+fn marked(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let mut paths = vec![
+        sandbox.path().join("gcroots/web"),
+        sandbox.path().join("state/guests/web"),
+    ];
+    let machine = format!("{0}/{0}-web", sandbox.id);
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup")
+        .expect("readable")
+        .flatten()
+    {
+        paths.push(hierarchy.path().join(&machine));
+    }
+    paths.retain(|path| path.symlink_metadata().is_ok());
+    let is_marked = |path: &PathBuf| {
+        rustix::fs::lgetxattr(path, ATTRIBUTE, &mut [0; 64][..]).is_ok_and(|length| length == 32)
+    };
+    paths.retain(is_marked);
+    paths
+}
+
+#[test]
+fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    let client = sandbox.client();
+    let empty = sandbox.traces();
+    client.create("web", &closure(Fixture::Agent));
+    let processes = || {
+        let mut processes = sandbox.traces().0;
+        // The guest's own processes come and go while it boots.
+        processes.retain(|line| line.contains("systemd-nspawn"));
+        processes
+    };
+    let (running, marks) = (processes(), marked(&sandbox));
+    assert!(!running.is_empty());
+    assert!(marks.len() >= 2, "{marks:?}");
+    let alias = || sandbox.run("ip", &["-details", "link", "show", "ve-1"]);
+    let table = || sandbox.run("nft", &["list", "table", "inet", "innkeeper"]);
+    let marked_alias = alias();
+    assert!(table().contains("innkeeper daemon "));
+    daemon.stop();
+
+    // As a former release leaves it: the same objects and records, and no marks.
+    for path in &marks {
+        rustix::fs::lremovexattr(path, ATTRIBUTE).expect("it was marked");
+    }
+    sandbox.run("ip", &["link", "set", "ve-1", "alias", "innkeeper:web"]);
+    let rules = table();
+    let rules: Vec<_> = rules
+        .lines()
+        .filter(|line| !line.contains("innkeeper daemon"))
+        .collect();
+    let file = sandbox.path().join("rules");
+    std::fs::write(&file, rules.join("\n")).expect("written");
+    sandbox.run("nft", &["delete", "table", "inet", "innkeeper"]);
+    sandbox.run("nft", &["--file", &file.display().to_string()]);
+    let database = rusqlite::Connection::open(sandbox.state().join("innkeeper.db")).expect("opens");
+    let forget = "UPDATE identity SET adopted = 0";
+    database.execute(forget, ()).expect("updated");
+    drop(database);
+
+    let daemon = sandbox.start();
+    assert_eq!(alias(), marked_alias);
+    assert!(table().contains("innkeeper daemon "));
+    assert_eq!(processes(), running, "the guest was interrupted");
+    let report: GcReport = client.call("POST", "/v1/gc", "{}").read();
+    assert_eq!(report.orphans, []);
+    daemon.stop();
+    let database = rusqlite::Connection::open(sandbox.state().join("innkeeper.db")).expect("opens");
+    let adopted = database.query_row("SELECT adopted FROM identity", (), |row| row.get(0));
+    assert_eq!(adopted, Ok(true), "it is adopted once");
+    drop(database);
+
+    let _daemon = sandbox.start();
+    assert_eq!(client.guest("web").state, GuestState::Running);
+    client.destroy("web");
+    empty.assert_same(&sandbox.traces(), "after its end");
 }

@@ -119,7 +119,7 @@ async fn only_its_own_guest_reaches_a_database() {
     };
     let network = VethNetwork::new(NetworkConfig {
         range: SUBNET.parse().expect("range"),
-        identity: crate::identity::Identity::of('a'),
+        identity: Identity::of('a'),
     });
     let leaders = [Leader::start().await, Leader::start().await];
     for (guest, leader) in [guest("web", 1), guest("shop", 2)].iter().zip(&leaders) {

@@ -119,6 +119,7 @@ impl Cluster {
             previews: 0,
             statement_timeout: Some(Duration::from_secs(30)),
             idle_in_transaction_timeout: None,
+            identity: Identity::of('a'),
             subnet: SUBNET.parse().expect("net"),
         });
         Some(Self {

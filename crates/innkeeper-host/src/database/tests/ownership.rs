@@ -65,6 +65,61 @@ async fn what_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
+async fn another_daemons_role_is_left_alone_and_a_former_releases_is_adopted_for_a_recorded_preview()
+ {
+    let Some(cluster) = cluster("database of another daemon").await else {
+        return;
+    };
+    let theirs = PostgresDatabases::new(PostgresConfig {
+        identity: Identity::of('b'),
+        passwords: cluster.dir.path().join("theirs"),
+        ..PostgresConfig::clone(&cluster.databases.config)
+    });
+    theirs.ensure(&empty("web")).await.expect("made");
+    let admin = cluster.admin("postgres").await;
+    let ownerships = async || {
+        let found = cluster.databases.observe().await.expect("observes");
+        let all: std::collections::BTreeSet<_> = found.iter().map(|one| one.ownership).collect();
+        all.into_iter().collect::<Vec<_>>()
+    };
+    let other = cluster.databases.observe().await.expect("observes");
+    assert_eq!(ownerships().await, [Ownership::Other]);
+    let error = database_error(cluster.databases.ensure(&empty("web")).await);
+    assert!(matches!(error, DatabaseError::Foreign { .. }), "{error}");
+    let there = "SELECT count(*) FROM pg_database WHERE datname = 'preview_web'";
+    for ours in [cluster.databases.clone(), cluster.databases.adopting()] {
+        ours.adopt(&slug("web")).await.expect("not ours");
+        ours.remove(&slug("web")).await.expect("nothing of ours");
+        for found in &other {
+            ours.sweep(found).await.expect("not ours");
+        }
+        assert_eq!(one::<i64>(&admin, there).await, 1);
+    }
+
+    // As a former release left it.
+    for kind in ["ROLE", "DATABASE"] {
+        let sql = format!("COMMENT ON {kind} preview_web IS 'innkeeper: preview web'");
+        admin
+            .batch_execute(&sql)
+            .await
+            .expect("an administrator may");
+    }
+    assert_eq!(ownerships().await, [Ownership::Unmarked]);
+    cluster.remove("web").await;
+    cluster
+        .databases
+        .adopt(&slug("shop"))
+        .await
+        .expect("another preview");
+    assert_eq!(ownerships().await, [Ownership::Unmarked]);
+    cluster.databases.adopt(&slug("web")).await.expect("adopts");
+    assert_eq!(ownerships().await, [Ownership::Ours]);
+    cluster.remove("web").await;
+    assert_eq!(one::<i64>(&admin, there).await, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn no_preview_keeps_itself_or_another_from_being_removed() {
     let Some(cluster) = cluster("stubborn previews").await else {
         return;

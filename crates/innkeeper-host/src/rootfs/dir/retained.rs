@@ -140,6 +140,7 @@ mod tests {
         async fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory for the test");
             let rootfs = DirRootfs::new(DirConfig {
+                identity: crate::identity::Identity::of('a'),
                 guests: dir.path().join("guests"),
                 min_free: 0,
                 user_ids: UserIds::Mapped,

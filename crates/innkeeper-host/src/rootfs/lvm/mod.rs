@@ -20,7 +20,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_model::api::{Check, PoolReport, Verdict};
-use innkeeper_model::{Explain, FileWork, Guest, GuestName, RetainedId, Slot, SnapshotLabel};
+use innkeeper_model::{
+    Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
+};
 use tokio::sync::Mutex;
 
 use super::dir::{self, DirConfig, Place};
@@ -37,7 +39,7 @@ mod snapshots;
 mod tools;
 
 pub use report::PoolUse;
-use report::{NEW_TEMPLATE, Pool, Volume, Volumes, guest_volume, template_volume};
+use report::{NEW_TEMPLATE, Pool, Row, Volume, Volumes, guest_volume, template_volume};
 use tools::Tools;
 
 /// Where volumes are made, and when no more are.
@@ -107,19 +109,64 @@ impl LvmRootfs {
     async fn observe_volumes(&self) -> Result<Vec<Found>, RootfsError> {
         let volumes = self.tools().volumes().await?;
         let mut found = Vec::new();
-        for name in volumes.thin(&self.config.pool) {
-            let volume = self.volume(name);
+        for row in volumes.rows(&self.config.pool) {
+            let volume = self.volume(&row.lv_name);
             if matches!(
                 volume,
                 Volume::Retained(_) | Volume::Template | Volume::Foreign
             ) {
                 continue;
             }
-            let guest = volume.guest().cloned();
-            let object = self.tools().name(name);
-            found.push(Found::ours(guest, object));
+            found.push(Found {
+                guest: volume.guest().cloned(),
+                object: self.tools().name(&row.lv_name),
+                ownership: self.owner(row),
+            });
         }
         Ok(found)
+    }
+
+    fn owner(&self, row: &Row) -> Ownership {
+        self.config.dir.identity.ownership(row.daemon().as_ref())
+    }
+
+    /// Refuses a guest of which a volume is not ours.
+    fn require_ours(&self, guest: &GuestName, volumes: &Volumes) -> Result<(), RootfsError> {
+        self.require(volumes, |volume| volume.guest() == Some(guest))
+    }
+
+    /// Refuses retained files whose volume is not ours.
+    fn require_ours_kept(&self, id: RetainedId, volumes: &Volumes) -> Result<(), RootfsError> {
+        self.require(volumes, |volume| *volume == Volume::Retained(id))
+    }
+
+    fn require(
+        &self,
+        volumes: &Volumes,
+        is_asked: impl Fn(&Volume) -> bool,
+    ) -> Result<(), RootfsError> {
+        let is_foreign = |row: &&Row| {
+            is_asked(&self.volume(&row.lv_name))
+                && !self.config.dir.identity.may_change(self.owner(row))
+        };
+        match volumes.rows(&self.config.pool).find(is_foreign) {
+            None => Ok(()),
+            Some(row) => Err(RootfsError::OtherDaemon {
+                volume: self.tools().name(&row.lv_name),
+            }),
+        }
+    }
+
+    /// Marks volumes of a guest that a former release made.
+    async fn mark_former(&self, guest: &GuestName) -> Result<(), RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        for row in volumes.rows(&self.config.pool) {
+            let is_guests = self.volume(&row.lv_name).guest() == Some(guest);
+            if is_guests && self.owner(row) == Ownership::Unmarked {
+                self.tools().mark(&row.lv_name).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn ensure_tree(&self, guest: &Guest) -> Result<(), HostError> {
@@ -136,6 +183,7 @@ impl LvmRootfs {
         }
         let volume = guest_volume(&name);
         let volumes = self.tools().volumes().await?;
+        self.require_ours(&name, &volumes)?;
         let is_there = self.settle(&name, &volumes).await?;
         if !is_there {
             if holds_something(&point)? {
@@ -235,7 +283,7 @@ impl LvmRootfs {
             dir::make_guests(config)?;
             tree::remove(&new)?;
             // Files belong to id 0. Where ids are not mapped, nspawn changes the owners at a guest's first start.
-            dir::build(&new, UserIds::Mapped, Slot::new(1))
+            dir::build(config, &new, UserIds::Mapped, Slot::new(1))
         })
         .await?;
         tools.format(NEW_TEMPLATE, &contents.join("rootfs")).await?;
@@ -250,13 +298,26 @@ impl LvmRootfs {
         let point = Place::of(&self.config.dir, name).rootfs();
         self.tools().unmount(&point).await?;
         let volumes = self.tools().volumes().await?;
-        for volume in volumes.thin(&self.config.pool) {
-            if self.volume(volume).guest() == Some(name) {
-                self.tools().remove(volume).await?;
+        for row in volumes.rows(&self.config.pool) {
+            let is_guests = self.volume(&row.lv_name).guest() == Some(name);
+            if is_guests && self.config.dir.identity.may_change(self.owner(row)) {
+                self.tools().remove(&row.lv_name).await?;
             }
         }
         let name = name.clone();
         self.work(move |config| dir::remove(config, &name)).await
+    }
+
+    /// Removes one volume that has no mark, on request.
+    async fn sweep_unmarked(&self, object: &str) -> Result<(), RootfsError> {
+        let volumes = self.tools().volumes().await?;
+        let is_object = |row: &&Row| self.tools().name(&row.lv_name) == object;
+        match volumes.rows(&self.config.pool).find(is_object) {
+            Some(row) if self.owner(row) == Ownership::Unmarked => {
+                self.tools().remove(&row.lv_name).await
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn sweep_volume(&self, volume: &str) -> Result<(), RootfsError> {
@@ -334,6 +395,11 @@ impl Resource for LvmRootfs {
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+        match found.ownership {
+            Ownership::Ours => {}
+            Ownership::Unmarked => return Ok(self.sweep_unmarked(&found.object).await?),
+            Ownership::Other => return Ok(()),
+        }
         if let Some(guest) = &found.guest {
             return Ok(self.remove_tree(guest).await?);
         }
@@ -357,6 +423,10 @@ impl Resource for LvmRootfs {
 impl Rootfs for LvmRootfs {
     async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
         self.ensure_tree(guest).await
+    }
+
+    async fn adopt(&self, guest: &GuestName) -> Result<(), HostError> {
+        Ok(self.mark_former(guest).await?)
     }
 
     async fn require_room(&self) -> Result<(), HostError> {

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use innkeeper_model::{GuestName, RetainedId, SnapshotLabel};
+use innkeeper_model::{DaemonId, GuestName, RetainedId, SnapshotLabel};
 use serde::Deserialize;
 
 /// What is asked for: every column that [`Row`] has.
-pub(super) const COLUMNS: &str = "lv_name,lv_attr,lv_size,pool_lv,data_percent,metadata_percent";
+pub(super) const COLUMNS: &str =
+    "lv_name,lv_attr,lv_size,pool_lv,data_percent,metadata_percent,lv_tags";
 
 /// What the names of guests' volumes begin with.
 const GUEST: &str = "innkeeper-guest-";
@@ -24,8 +25,16 @@ const RETAINED: &str = "innkeeper-retained-";
 /// What the names of templates begin with; their size in bytes follows.
 const TEMPLATE: &str = "innkeeper-template-";
 
+/// What the tag of a daemon's volumes begins with; its identity follows.
+const TAG: &str = "innkeeper-daemon-";
+
 /// A template while it is made.
 pub(super) const NEW_TEMPLATE: &str = "innkeeper-new";
+
+/// The tag that marks a daemon's volumes (lvm(8), "Tags").
+pub(super) fn tag(daemon: &DaemonId) -> String {
+    format!("{TAG}{daemon}")
+}
 
 /// The name of a guest's volume.
 pub(super) fn guest_volume(guest: &GuestName) -> String {
@@ -176,9 +185,19 @@ pub(super) struct Row {
     pool_lv: String,
     pub(super) data_percent: String,
     metadata_percent: String,
+    lv_tags: String,
 }
 
 impl Row {
+    /// The daemon that has tagged it.
+    pub(super) fn daemon(&self) -> Option<DaemonId> {
+        let mut daemons = self
+            .lv_tags
+            .split(',')
+            .filter_map(|tag| tag.strip_prefix(TAG));
+        daemons.find_map(|daemon| DaemonId::parse(daemon).ok())
+    }
+
     /// Its size in bytes.
     pub(super) fn size(&self) -> u64 {
         self.lv_size.parse().unwrap_or(0)
@@ -246,10 +265,10 @@ mod tests {
       "report": [
           {
               "lv": [
-                  {"lv_name":"innkeeper-guest-web", "lv_attr":"Vwi-aotz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"3.60", "metadata_percent":""},
-                  {"lv_name":"innkeeper-template-1073741824", "lv_attr":"Vwi---tz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"root", "lv_attr":"-wi-a-----", "lv_size":"8589934592", "pool_lv":"", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"thin", "lv_attr":"twi-aotz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"84.99", "metadata_percent":"10.74"}
+                  {"lv_name":"innkeeper-guest-web", "lv_attr":"Vwi-aotz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"3.60", "metadata_percent":"", "lv_tags":"mine,innkeeper-daemon-0123456789abcdef0123456789abcdef"},
+                  {"lv_name":"innkeeper-template-1073741824", "lv_attr":"Vwi---tz--", "lv_size":"1073741824", "pool_lv":"thin", "data_percent":"", "metadata_percent":"", "lv_tags":""},
+                  {"lv_name":"root", "lv_attr":"-wi-a-----", "lv_size":"8589934592", "pool_lv":"", "data_percent":"", "metadata_percent":"", "lv_tags":""},
+                  {"lv_name":"thin", "lv_attr":"twi-aotz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"84.99", "metadata_percent":"10.74", "lv_tags":""}
               ]
           }
       ]
@@ -281,6 +300,22 @@ mod tests {
     }
 
     #[test]
+    fn a_volumes_tag_names_its_daemon() {
+        let volumes = volumes();
+        let daemon = DaemonId::parse(&"0123456789abcdef".repeat(2)).expect("identity");
+        let of = |name| {
+            volumes
+                .0
+                .iter()
+                .find(|row| row.lv_name == name)
+                .and_then(Row::daemon)
+        };
+        assert_eq!(of("innkeeper-guest-web").as_ref(), Some(&daemon));
+        assert_eq!(of("innkeeper-template-1073741824"), None);
+        assert_eq!(tag(&daemon), format!("innkeeper-daemon-{daemon}"));
+    }
+
+    #[test]
     fn what_is_no_pool_is_not_taken_for_one() {
         for name in ["root", "innkeeper-guest-web", "other", ""] {
             assert_eq!(volumes().pool(name), Pool::Missing, "{name}");
@@ -289,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_not_active_yet_is_not_missing() {
-        let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"", "metadata_percent":""}"#;
+        let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"", "metadata_percent":"", "lv_tags":""}"#;
         let report = format!(r#"{{"report":[{{"lv":[{row}]}}]}}"#);
         let volumes = Volumes::parse(report.as_bytes()).expect("a report");
         assert_eq!(volumes.pool("thin"), Pool::Inactive);

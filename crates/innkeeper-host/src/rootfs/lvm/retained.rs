@@ -35,6 +35,8 @@ impl LvmRootfs {
         let point = Place::of(&self.config.dir, guest).rootfs();
         let kept = retained_volume(id);
         let mut volumes = tools.volumes().await?;
+        self.require_ours(guest, &volumes)?;
+        self.require_ours_kept(id, &volumes)?;
         let is_there = self.settle(guest, &volumes).await?;
         if !is_there && !volumes.has(pool, &kept) {
             // Without its volume, the place where it was mounted is an empty directory.
@@ -75,6 +77,8 @@ impl LvmRootfs {
     ) -> Result<bool, RootfsError> {
         let (pool, kept) = (&self.config.pool, retained_volume(id));
         let volumes = self.tools().volumes().await?;
+        self.require_ours(guest, &volumes)?;
+        self.require_ours_kept(id, &volumes)?;
         if !volumes.has(pool, &kept) {
             return Ok(volumes.has(pool, &guest_volume(guest)));
         }
@@ -87,9 +91,12 @@ impl LvmRootfs {
     pub(super) async fn list_retained(&self) -> Result<Vec<FoundRetained>, RootfsError> {
         let volumes = self.tools().volumes().await?;
         let mut found = self.work(retained::list).await?;
-        for name in volumes.thin(&self.config.pool) {
-            if let Volume::Retained(id) = self.volume(name) {
-                let object = self.tools().name(name);
+        for row in volumes.rows(&self.config.pool) {
+            if !self.config.dir.identity.may_change(self.owner(row)) {
+                continue;
+            }
+            if let Volume::Retained(id) = self.volume(&row.lv_name) {
+                let object = self.tools().name(&row.lv_name);
                 found.push(FoundRetained { id, object });
             }
         }
@@ -110,6 +117,7 @@ impl LvmRootfs {
 
     pub(super) async fn remove_kept(&self, id: RetainedId) -> Result<(), RootfsError> {
         let (volumes, kept) = (self.tools().volumes().await?, retained_volume(id));
+        self.require_ours_kept(id, &volumes)?;
         if volumes.has(&self.config.pool, &kept) {
             self.tools().remove(&kept).await?;
         }

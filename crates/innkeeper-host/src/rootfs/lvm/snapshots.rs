@@ -50,6 +50,7 @@ impl LvmRootfs {
     ) -> Result<(), HostError> {
         let (pool, volume) = (&self.config.pool, snapshot_volume(guest, label));
         let volumes = self.tools().volumes().await?;
+        self.require_ours(guest, &volumes)?;
         let tree = guest_volume(guest);
         if !self.settle(guest, &volumes).await? {
             return self.dir.snapshot(guest, label).await;
@@ -71,6 +72,7 @@ impl LvmRootfs {
         let (tools, pool) = (self.tools(), &self.config.pool);
         let snapshot = snapshot_volume(guest, label);
         let mut volumes = tools.volumes().await?;
+        self.require_ours(guest, &volumes)?;
         if !volumes.has(pool, &snapshot) {
             return self.dir.restore(guest, label).await;
         }
@@ -133,6 +135,7 @@ impl LvmRootfs {
     ) -> Result<(), HostError> {
         let volume = snapshot_volume(guest, label);
         let volumes = self.tools().volumes().await?;
+        self.require_ours(guest, &volumes)?;
         if volumes.has(&self.config.pool, &volume) {
             self.tools().remove(&volume).await?;
         }
@@ -142,9 +145,12 @@ impl LvmRootfs {
     pub(super) async fn list(&self) -> Result<Vec<FoundSnapshot>, RootfsError> {
         let volumes = self.tools().volumes().await?;
         let mut found = self.work(snapshots::list).await?;
-        for name in volumes.thin(&self.config.pool) {
-            if let Volume::Snapshot(guest, label) = Volume::of(name, "") {
-                let object = self.tools().name(name);
+        for row in volumes.rows(&self.config.pool) {
+            if !self.config.dir.identity.may_change(self.owner(row)) {
+                continue;
+            }
+            if let Volume::Snapshot(guest, label) = Volume::of(&row.lv_name, "") {
+                let object = self.tools().name(&row.lv_name);
                 found.push(FoundSnapshot {
                     guest,
                     label,

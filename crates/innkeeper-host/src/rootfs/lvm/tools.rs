@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LvmConfig;
-use super::report::{COLUMNS, Volumes};
+use super::report::{COLUMNS, Volumes, tag};
 use crate::command::{self, CommandError};
 use crate::features::mounts;
 use crate::rootfs::RootfsError;
@@ -54,7 +54,7 @@ impl Tools<'_> {
 
     /// Makes an empty thin volume of the configured size.
     pub(super) async fn create(&self, volume: &str) -> Result<(), RootfsError> {
-        let size = format!("{}b", self.0.size);
+        let (size, tag) = (format!("{}b", self.0.size), self.tag());
         let arguments = [
             "--yes",
             "--quiet",
@@ -63,6 +63,8 @@ impl Tools<'_> {
             &size,
             "--thinpool",
             &self.0.pool,
+            "--addtag",
+            &tag,
             "--name",
             volume,
             "--",
@@ -87,12 +89,14 @@ impl Tools<'_> {
     }
 
     async fn copy(&self, origin: &str, volume: &str, skip: &str) -> Result<(), RootfsError> {
-        let origin = self.name(origin);
+        let (origin, tag) = (self.name(origin), self.tag());
         let arguments = [
             "--yes",
             "--quiet",
             "--snapshot",
             skip,
+            "--addtag",
+            &tag,
             "--name",
             volume,
             "--",
@@ -100,6 +104,17 @@ impl Tools<'_> {
         ];
         let created = self.run("lvcreate", &arguments).await;
         done(created, "create", &self.name(volume))
+    }
+
+    /// Marks a volume that is there.
+    pub(super) async fn mark(&self, volume: &str) -> Result<(), RootfsError> {
+        let (name, tag) = (self.name(volume), self.tag());
+        let arguments = ["--addtag", &tag, "--", &name];
+        done(self.run("lvchange", &arguments).await, "mark", &name)
+    }
+
+    fn tag(&self) -> String {
+        tag(self.0.dir.identity.daemon())
     }
 
     /// Makes an ext4 file system with the contents of a directory.

@@ -5,6 +5,7 @@ use super::*;
 
 fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
     CaddyConfig {
+        identity: crate::identity::Identity::of('a'),
         directory: "/etc/caddy/previews".into(),
         caddyfile: "/etc/caddy/Caddyfile".into(),
         table: "/var/lib/innkeeper-routes".into(),

@@ -129,6 +129,7 @@ impl Rig {
 
 fn config(root: &Path) -> CaddyConfig {
     CaddyConfig {
+        identity: crate::identity::Identity::of('a'),
         directory: root.join("previews"),
         caddyfile: root.join("Caddyfile"),
         table: root.join("table"),

@@ -1,5 +1,7 @@
 //! What is ours, what is not, and what Caddy is not given.
 
+use innkeeper_model::Ownership;
+
 use super::*;
 
 #[tokio::test]
@@ -78,6 +80,50 @@ async fn orphans_are_found_and_swept_and_nothing_else() {
         rig.routes.sweep(&found).await.expect_err(object);
     }
     assert!(rig.path("previews/dashboard.caddy").exists() && rig.path("table").exists());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn another_daemons_file_is_left_alone_and_a_former_releases_is_adopted() {
+    let Some(rig) = Rig::start("route of another daemon").await else {
+        return;
+    };
+    rig.ensure(&simple("web")).await;
+    let file = rig.path("previews/web.caddy");
+    let ours = std::fs::read_to_string(&file).expect("read");
+    let (first, rest) = ours.split_once('\n').expect("lines");
+    assert_eq!(
+        first,
+        format!("# Innkeeper: preview web (daemon {})", "a".repeat(32))
+    );
+    let ownership = async || {
+        let found = rig.routes.observe().await.expect("observe");
+        let of_file = |one: &&Found| one.object == file.display().to_string();
+        found.iter().find(of_file).cloned().expect("found")
+    };
+    let others = format!(
+        "# Innkeeper: preview web (daemon {})\n{rest}",
+        "b".repeat(32)
+    );
+    std::fs::write(&file, &others).expect("write");
+    let theirs = ownership().await;
+    assert_eq!(theirs.ownership, Ownership::Other);
+    let error = rig.refused(&simple("web")).await;
+    assert!(matches!(error, RouteError::ForeignFile { .. }), "{error}");
+    let web = theirs.guest.clone().expect("a preview");
+    rig.routes.adopt(&web).await.expect("not ours");
+    rig.routes.sweep(&theirs).await.expect("not ours");
+    rig.routes.remove(&web).await.expect("what is ours");
+    assert_eq!(std::fs::read_to_string(&file).expect("read"), others);
+
+    std::fs::write(&file, format!("# Innkeeper: preview web\n{rest}")).expect("write");
+    assert_eq!(ownership().await.ownership, Ownership::Unmarked);
+    rig.refused(&simple("web")).await;
+    rig.routes.adopt(&web).await.expect("adopts");
+    assert_eq!(std::fs::read_to_string(&file).expect("read"), ours);
+    rig.ensure(&simple("web")).await;
+    rig.routes.remove(&web).await.expect("ours");
+    assert_eq!(rig.found().await, []);
     rig.stop().await;
 }
 
