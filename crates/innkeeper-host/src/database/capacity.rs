@@ -122,7 +122,7 @@ pub(super) async fn level(session: &Session, config: &PostgresConfig, name: &str
         }
     };
     for role in roles {
-        if role.name == name || role.limit == i64::from(limit) {
+        if !role.is_ours || role.name == name || role.limit == i64::from(limit) {
             continue;
         }
         let sql = format!(
@@ -141,17 +141,23 @@ struct Role {
     name: String,
     /// -1 means none.
     limit: i64,
+    /// Whether this daemon has marked it.
+    is_ours: bool,
 }
 
-/// The roles of this daemon's previews.
+/// The roles of previews. Those of other daemons use the server's connections as well.
 async fn roles(session: &Session, config: &PostgresConfig) -> Result<Vec<Role>, DatabaseError> {
     let comment = "shobj_description(oid, 'pg_authid')";
     let is_ours = sql::is_mark_of(config.identity.daemon(), comment);
-    let sql = format!("SELECT rolname::text, rolconnlimit::bigint FROM pg_roles WHERE {is_ours}");
+    let is_previews = sql::is_mark(comment);
+    let sql = format!(
+        "SELECT rolname::text, rolconnlimit::bigint, {is_ours} FROM pg_roles WHERE {is_previews}"
+    );
     let rows = session.rows("list", "previews' roles", &sql, &[]).await?;
     let roles = rows.iter().map(|row| Role {
         name: row.get(0),
         limit: row.get(1),
+        is_ours: row.get(2),
     });
     Ok(roles.collect())
 }

@@ -62,6 +62,11 @@ pub(super) fn marked(comment: &str) -> Option<(GuestName, Option<DaemonId>)> {
     Some((GuestName::parse(slug).ok()?, daemon))
 }
 
+/// A condition: that an expression is any daemon's mark.
+pub(super) fn is_mark(expression: &str) -> String {
+    format!("starts_with({expression}, {})", literal(MARK))
+}
+
 /// A condition: that an expression is a mark of this daemon.
 pub(super) fn is_mark_of(daemon: &DaemonId, expression: &str) -> String {
     let ending = ending(daemon);

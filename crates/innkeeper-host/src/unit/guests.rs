@@ -110,8 +110,7 @@ impl Guests {
             .is_some_and(|leader| self.waiting.has(&seen.guest, leader))
     }
 
-    /// Makes a run directory without anything of an earlier boot, has nothing in the guest's tree delay the start, and
-    /// listens at the guest's door.
+    /// Makes a run directory without anything of an earlier boot, and listens at its door.
     pub(super) fn prepare(
         &self,
         guest: &Guest,
@@ -119,12 +118,6 @@ impl Guests {
     ) -> Result<UnixListener, UnitError> {
         let run = self.config.run_dir(&guest.name);
         remove_run_dir(&run)?;
-        let root_id = self.config.user_ids.on_disk(guest.slot, 0);
-        let owner = Owner {
-            uid: root_id,
-            gid: root_id,
-        };
-        machine_id::settle(&self.config.root(&guest.name), owner)?;
         make_private(run.path())?;
         let door = run.door();
         fs::create_dir(&door).on("create", &door)?;
@@ -132,6 +125,16 @@ impl Guests {
         fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
         std::os::unix::fs::symlink(closure.as_path(), run.closure()).on("create", run.closure())?;
         Ok(door::listen(&run)?)
+    }
+
+    /// Has nothing in the guest's tree delay its start. The tree is there by then, and not while the unit is prepared.
+    pub(super) fn settle_tree(&self, guest: &Guest) -> Result<(), FileError> {
+        let root_id = self.config.user_ids.on_disk(guest.slot, 0);
+        let owner = Owner {
+            uid: root_id,
+            gid: root_id,
+        };
+        machine_id::settle(&self.config.root(&guest.name), owner)
     }
 
     /// Waits for the first process of the guest in `cgroup`. `ended` ends with the guest's last process.

@@ -251,6 +251,7 @@ impl<K: Keeper> SupervisedUnits<K> {
             waiting,
             _starting,
         } = prepared;
+        self.guests.settle_tree(guest)?;
         let supervisor = self.keeper.start(guest, &nspawn, waiting).await?;
         let ended = self.watch(name, supervisor);
         let ended = async {
