@@ -46,9 +46,9 @@ async fn previews_share_the_connections_and_cannot_starve_the_server() {
 
     // As many previews as there are connections, and one more.
     for n in 1..=42 {
-        let role = format!(
-            "CREATE ROLE preview_crowd_{n}; COMMENT ON ROLE preview_crowd_{n} IS 'innkeeper: preview crowd-{n}'"
-        );
+        let mark = sql::mark(&slug(&format!("crowd-{n}")), Identity::of('a').daemon());
+        let role =
+            format!("CREATE ROLE preview_crowd_{n}; COMMENT ON ROLE preview_crowd_{n} IS '{mark}'");
         admin.batch_execute(&role).await.expect("role");
     }
     let error = database_error(databases.ensure(&empty("late")).await);
