@@ -54,8 +54,8 @@ fn with_names(program: &Command) -> String {
     for command in program.get_subcommands() {
         let first = command.get_positionals().next();
         match first.map(|argument| argument.get_id().as_str()) {
-            // A new agent's name is not one that there is.
-            _ if command.get_name() == "create" => {}
+            // These take names of agents that are not there.
+            _ if matches!(command.get_name(), "create" | "undelete") => {}
             Some("name" | "slug") => one.push(command.get_name()),
             Some("names" | "slugs") => many.push(command.get_name()),
             _ => {}

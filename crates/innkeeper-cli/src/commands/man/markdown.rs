@@ -38,6 +38,8 @@ pub(super) fn page(markdown: &str) -> String {
                 in_settings = true;
             }
             setting(&mut page, row);
+        } else if line.starts_with("<!--") {
+            // For tests and other tools, not for readers.
         } else if line.is_empty() {
             page.control("PP", []);
         } else {
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn settings_and_paragraphs_are_carried_over() {
         let page = page(
-            "# Configuration\n\nRead `x`, see [the page](a.md).\n\n```console\n$ y\n```\n\n| setting | default | what it is |\n\
+            "# Configuration\n\n<!-- x -->\nRead `x`, see [the page](a.md).\n\n```console\n$ y\n```\n\n| setting | default | what it is |\n\
              | --- | --- | --- |\n| `a.b` | `\"c\"` | The `d`: 1 | 2. |\n",
         );
         for part in [
