@@ -77,10 +77,6 @@ pub enum Ownership {
 impl Ownership {
     /// Whether it is [`Self::Ours`].
     #[must_use]
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature that serde calls"
-    )]
     pub fn is_ours(&self) -> bool {
         *self == Self::Ours
     }

@@ -341,7 +341,7 @@ mod tests {
         let host = Host::new();
         let first = host.daemon('a', "one", "innkeeper");
         drop(host.join(&first).expect("alone"));
-        fs::remove_dir_all(&first.state_dir).expect("removed");
+        fs::remove_file(first.state_dir.join("innkeeper.db")).expect("removed");
         host.join(&host.daemon('b', "two", "innkeeper"))
             .expect("the other is gone");
         assert!(
@@ -375,7 +375,7 @@ mod tests {
         assert!(matches!(refused, RegistryError::Copied { .. }), "{refused}");
         drop(running);
         host.join(&copy).expect_err("the original is only stopped");
-        fs::remove_dir_all(&original.state_dir).expect("removed");
+        fs::remove_file(original.state_dir.join("innkeeper.db")).expect("removed");
         host.join(&copy).expect("it was moved");
     }
 

@@ -199,9 +199,11 @@ impl Table {
         let path = Path::new(object);
         if let Some((_, ownership)) = self.belongs_to(path)? {
             let is_same = ownership == found.ownership && ownership != Ownership::Other;
-            return Ok(if is_same {
-                tree::remove(path)?
-            });
+            // By now it may be somebody else's.
+            if is_same {
+                tree::remove(path)?;
+            }
+            return Ok(());
         }
         // What is gone is swept; what is there and is not ours stays.
         match fs::symlink_metadata(path) {

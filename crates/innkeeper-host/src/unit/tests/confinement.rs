@@ -451,7 +451,7 @@ async fn a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_ho
         &|| symlink(outside.join("fifo"), &file).expect("linked"),
         &|| symlink(outside.join("machine-id"), &file).expect("linked"),
         &|| {
-            fs::remove_dir_all(root.join("etc")).expect("removed");
+            crate::tree::remove(&root.join("etc")).expect("removed");
             symlink(&outside, root.join("etc")).expect("linked");
         },
     ];
