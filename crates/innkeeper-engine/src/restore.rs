@@ -59,6 +59,8 @@ impl Engine {
         let mut timer = tokio::time::interval(interval);
         timer.reset();
         let firewall = &self.inner.host.firewall;
+        let facts = &self.inner.host.facts;
+        let mut changed = pin!(facts.changed());
         // It looks at what it has heard, so it must not be dropped for other news.
         let mut disturbed = pin!(firewall.disturbed());
         loop {
@@ -73,6 +75,10 @@ impl Engine {
                     warn!("somebody removed the firewall's table; it is written again");
                     self.look_after_firewall().await;
                     disturbed.set(firewall.disturbed());
+                }
+                () = &mut changed => {
+                    self.follow_host().await;
+                    changed.set(facts.changed());
                 }
                 _ = timer.tick() => self.look_after_all().await,
             }
@@ -106,31 +112,55 @@ impl Engine {
                 .into_iter()
                 .filter(|guest| guest.fault.is_none())
                 .for_each(|guest| {
-                    self.spawn_follow_uplink(guest.clone());
+                    self.spawn_follow_host(guest.name.clone());
                     self.spawn_drive(guest.name, None);
                 }),
             Err(error) => warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
         }
     }
 
-    /// Updates the MTU of a running guest.
-    fn spawn_follow_uplink(&self, guest: Guest) {
+    /// Updates the firewall, then all guests, after facts of the host have changed.
+    async fn follow_host(&self) {
+        self.look_after_firewall().await;
+        match self.inner.store.guests().await {
+            Ok(guests) => guests
+                .into_iter()
+                .for_each(|guest| self.spawn_follow_host(guest.name)),
+            Err(error) => warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
+        }
+    }
+
+    /// Updates what a running guest has from the host. A failure is repaired at the next round.
+    fn spawn_follow_host(&self, name: GuestName) {
         let engine = self.clone();
         self.spawn(async move {
-            let _guest = engine.inner.locks.lock(&guest.name).await;
-            let host = &engine.inner.host;
-            let followed = match host.units.phase(&guest.name).await {
-                Ok(Some(unit)) => match unit.leader {
-                    Some(leader) => host.network.follow_uplink(&guest, leader).await,
-                    None => Ok(()),
-                },
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = followed {
-                warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+            let _guest = engine.inner.locks.lock(&name).await;
+            for error in engine.update_from_host(&name).await {
+                warn!(guest = %name, code = %error.code(), "{}", innkeeper_model::chain(&error));
             }
         });
+    }
+
+    /// Updates the MTU and the name servers of a guest if it runs. Returns what failed; the one does not depend on the
+    /// other.
+    async fn update_from_host(&self, name: &GuestName) -> Vec<EngineError> {
+        let host = &self.inner.host;
+        let running = async {
+            let unit = host.units.phase(name).await?;
+            let guest = self.inner.store.guest(name).await?;
+            Ok(guest.zip(unit.and_then(|unit| unit.leader)))
+        };
+        match running.await {
+            Ok(Some((guest, leader))) => [
+                host.network.follow_uplink(&guest, leader).await,
+                host.secrets.follow_host(&guest).await,
+            ]
+            .into_iter()
+            .filter_map(|followed| followed.err().map(EngineError::from))
+            .collect(),
+            Ok(None) => Vec::new(),
+            Err(error) => vec![error],
+        }
     }
 
     /// Makes a guest as wanted that nobody looked after for a while.

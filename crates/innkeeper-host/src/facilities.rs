@@ -328,8 +328,24 @@ pub trait Secrets: Send + Sync {
     /// When something of it is left.
     async fn withdraw(&self, guest: &Guest) -> Result<(), HostError>;
 
+    /// Gives a running guest what [`Self::ensure`] took from the host and has changed there: name servers. What the
+    /// guest has replaced by its own stays.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    async fn follow_host(&self, _guest: &Guest) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// Looks at what this needs of the host, without changing anything.
     async fn check(&self) -> Vec<Check>;
+}
+
+/// What guests and the firewall take over from the host, such as its name servers.
+#[async_trait]
+pub trait HostFacts: Send + Sync {
+    /// Waits until some of it is not as it was when this returned the last time. Returns at once the first time.
+    async fn changed(&self);
 }
 
 /// Veth pairs with their addresses and routes.
@@ -369,7 +385,8 @@ pub trait Network: Resource {
 /// The host's own rules: NAT, the filter between guests and everything else, IP forwarding.
 #[async_trait]
 pub trait Firewall: Send + Sync {
-    /// Replaces our table as a whole and switches forwarding on.
+    /// Replaces our table as a whole if it is not as it should be, and switches forwarding on. Name servers are those of
+    /// this moment.
     ///
     /// # Errors
     /// When the kernel refuses the rules; then the former ones are still in force.
@@ -559,6 +576,8 @@ pub struct Facilities {
     pub rootfs: Arc<dyn Rootfs>,
     /// Keys and credentials.
     pub secrets: Arc<dyn Secrets>,
+    /// What guests and the firewall take over from the host.
+    pub facts: Arc<dyn HostFacts>,
     /// Veth pairs.
     pub network: Arc<dyn Network>,
     /// NAT and filter.

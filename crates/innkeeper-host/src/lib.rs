@@ -11,6 +11,7 @@
 //! | [`rootfs`] | file trees | `<state>/guests/<guest>/rootfs` |
 //! | [`secrets`] | keys and credentials | files inside the file tree |
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
+//! | [`facts`] | none; watches the host's name servers and MTU | |
 //! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
 //! | [`database`] | previews' databases | role and database `preview_<slug>` on PostgreSQL |
 //! | [`route`] | previews' routes | Caddy: `/etc/caddy/previews/<slug>.caddy` |
@@ -22,6 +23,7 @@ pub mod database;
 mod error;
 pub mod evaluate;
 pub mod facilities;
+pub mod facts;
 pub mod features;
 pub mod files;
 pub mod firewall;

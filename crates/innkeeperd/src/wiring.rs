@@ -1,6 +1,5 @@
 //! Puts the parts together as configured.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +8,13 @@ use innkeeper_engine::{Engine, EngineConfig};
 use innkeeper_host::HostError;
 use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facilities::{Facilities, Rootfs};
+use innkeeper_host::facts::HostFacts;
 use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall};
 use innkeeper_host::identity::Identity;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
-use innkeeper_host::secrets::{GuestSecrets, SecretsConfig};
+use innkeeper_host::secrets::{GuestSecrets, NameServers, SecretsConfig};
 use innkeeper_host::unit::{self, UnitConfig};
 use innkeeper_model::Limits;
 use innkeeper_store::Store;
@@ -133,6 +133,11 @@ async fn facilities(
     )
     .await?;
     let rootfs = rootfs(config, identity, user_ids, units.supervisor() == "systemd");
+    let nameservers = NameServers::new(config.network.nameservers.clone());
+    let network = Arc::new(VethNetwork::new(NetworkConfig {
+        range: config.network.range(),
+        identity: identity.clone(),
+    }));
     let secrets = GuestSecrets::new(SecretsConfig {
         guests,
         user_ids,
@@ -141,17 +146,15 @@ async fn facilities(
         credentials: some_path(&config.credentials.directory),
         agent_uid: config.credentials.user_id,
         agent_gid: config.credentials.group_id,
-        nameservers: config.network.nameservers.clone(),
+        nameservers: nameservers.clone(),
     });
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
         rootfs,
-        firewall: Arc::new(firewall(config, &secrets, identity, builds)?),
+        firewall: Arc::new(firewall(config, nameservers.clone(), identity, builds)),
         secrets: Arc::new(secrets),
-        network: Arc::new(VethNetwork::new(NetworkConfig {
-            range: config.network.range(),
-            identity: identity.clone(),
-        })),
+        facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
+        network,
         units,
     })
 }
@@ -208,28 +211,21 @@ pub(crate) fn build_filter(config: &Config, identity: &Identity) -> Arc<BuildFil
 
 fn firewall(
     config: &Config,
-    secrets: &GuestSecrets,
+    nameservers: NameServers,
     identity: &Identity,
     builds: Arc<BuildFilter>,
-) -> Result<NftFirewall, DaemonError> {
-    let name_servers = secrets.nameservers()?.into_iter();
+) -> NftFirewall {
     let firewall = FirewallConfig {
         subnet: config.network.subnet.subnet(),
         table: config.network.table.clone(),
         allow_dns: config.network.allow_dns,
         log_refusals: config.network.log_refusals,
-        nameservers: name_servers
-            .filter_map(|address| match address {
-                IpAddr::V4(address) => Some(address),
-                // Guests have no IPv6.
-                IpAddr::V6(_) => None,
-            })
-            .collect(),
+        nameservers: Vec::new(),
         allowed_host_ports: config.network.host_ports.clone(),
         extra_private: config.network.refuse.clone(),
         connections_per_guest: config.network.connections_per_guest,
     };
-    Ok(NftFirewall::new(firewall, identity.clone(), builds))
+    NftFirewall::new(firewall, identity.clone(), builds).following(nameservers)
 }
 
 fn some_path(text: &str) -> Option<PathBuf> {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use innkeeper_host::facilities::{
-    Built, Closures, Console, Facilities, Firewall, Found, FoundRetained, FoundSnapshot, Network,
-    ProgressSink, Resource, Rootfs, Secrets, UnitSeen, Units,
+    Built, Closures, Console, Facilities, Firewall, Found, FoundRetained, FoundSnapshot, HostFacts,
+    Network, ProgressSink, Resource, Rootfs, Secrets, UnitSeen, Units,
 };
 use innkeeper_host::rootfs::RootfsError;
 use innkeeper_host::unit::{ExecSession, Prepared};
@@ -73,6 +73,8 @@ pub(crate) struct FakeHost {
     endings: broadcast::Sender<GuestName>,
     /// A build waits until somebody lets it.
     pub(crate) builds: Arc<Notify>,
+    /// Facts of the host change.
+    pub(crate) facts: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -87,6 +89,7 @@ impl FakeHost {
             world: Arc::default(),
             endings: broadcast::Sender::new(16),
             builds: Arc::default(),
+            facts: Arc::default(),
         }
     }
 
@@ -96,6 +99,13 @@ impl FakeHost {
 
     pub(crate) fn fail(&self, call: &'static str, times: u32) {
         self.world().failures.insert(call, times);
+    }
+
+    /// Lets a guest end without anybody being told.
+    pub(crate) fn end_quietly(&self, guest: &GuestName, status: i32) {
+        self.world()
+            .units
+            .insert(guest.clone(), UnitPhase::Exited(status));
     }
 
     pub(crate) fn end(&self, guest: &GuestName, status: i32) {
@@ -118,6 +128,7 @@ impl FakeHost {
             closures: part("closure"),
             rootfs: part("rootfs"),
             secrets: part("secrets"),
+            facts: part("facts"),
             network: part("network"),
             firewall: part("firewall"),
             units: part("unit"),
@@ -406,8 +417,19 @@ impl Secrets for Part {
         self.call("secrets.forget_identity", Some(&guest.name))
     }
 
+    async fn follow_host(&self, guest: &Guest) -> Result<(), HostError> {
+        self.call("secrets.follow_host", Some(&guest.name))
+    }
+
     async fn check(&self) -> Vec<Check> {
         Vec::new()
+    }
+}
+
+#[async_trait]
+impl HostFacts for Part {
+    async fn changed(&self) {
+        self.host.facts.notified().await;
     }
 }
 
@@ -417,6 +439,10 @@ impl Network for Part {
         self.call("network.ensure", Some(&guest.name))?;
         self.host.world().links.insert(guest.name.clone());
         Ok(())
+    }
+
+    async fn follow_uplink(&self, guest: &Guest, _leader: u32) -> Result<(), HostError> {
+        self.call("network.follow_uplink", Some(&guest.name))
     }
 
     async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {

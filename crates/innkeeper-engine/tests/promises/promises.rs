@@ -279,6 +279,38 @@ async fn guests_that_end_are_restarted_or_left_alone_as_they_ended() {
 }
 
 #[tokio::test]
+async fn the_firewall_and_running_guests_follow_the_host() {
+    let inn = inn();
+    inn.create("runs").await;
+    inn.create("rests").await;
+    inn.host.end_quietly(&name("rests"), 0);
+    let watcher = inn.engine.clone();
+    tokio::spawn(async move { watcher.watch(Duration::from_secs(3600)).await });
+    // A guest that cannot follow in one way follows in the other, and keeps nobody else from it.
+    inn.host.fail("network.follow_uplink", 1);
+    for _ in 0..2 {
+        inn.host.world().calls.clear();
+        inn.host.facts.notify_one();
+        inn.until("they have followed", async || {
+            let calls = inn.host.world().calls.clone();
+            calls
+                .last()
+                .is_some_and(|call| call == "secrets.follow_host runs")
+        })
+        .await;
+        let calls = inn.host.world().calls.clone();
+        assert_eq!(
+            calls,
+            [
+                "firewall.ensure",
+                "network.follow_uplink runs",
+                "secrets.follow_host runs"
+            ]
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_guest_that_was_powered_off_while_nobody_listened_stays_off() {
     let inn = inn();
     inn.create("halts").await;

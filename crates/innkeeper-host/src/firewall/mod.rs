@@ -28,7 +28,7 @@ mod ruleset;
 mod table;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ use ipnet::Ipv4Net;
 use crate::command::{self, CommandError};
 use crate::facilities::Firewall;
 use crate::identity::Identity;
+use crate::secrets::NameServers;
 use crate::{FileError, FileErrorExt, HostError};
 pub use builds::{BuildFilter, BuildFilterConfig};
 use listing::DroppingChain;
@@ -47,7 +48,7 @@ pub use port::{HostPort, InvalidPort, Protocol};
 use removals::Removals;
 pub use ruleset::ruleset;
 use table::Table;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tracing::warn;
 
 const SUBJECT: &str = "firewall";
@@ -90,6 +91,9 @@ pub enum FirewallError {
         /// The table.
         table: String,
     },
+    /// The host's name servers, which guests may ask, cannot be read.
+    #[error("cannot read the host's name servers")]
+    NameServers(#[source] FileError),
     /// IP forwarding cannot be read or switched on.
     #[error("cannot switch on IP forwarding")]
     Forwarding(#[source] FileError),
@@ -103,7 +107,9 @@ impl Explain for FirewallError {
             Self::Unreadable | Self::Netlink(_) => Code::NetworkFailed,
             Self::OtherDaemon { .. } => Code::DaemonConflict,
             Self::Taken { .. } => Code::InvalidConfig,
-            Self::Forwarding(error) => error.code_or(Code::NetworkFailed),
+            Self::NameServers(error) | Self::Forwarding(error) => {
+                error.code_or(Code::NetworkFailed)
+            }
         }
     }
 
@@ -123,6 +129,9 @@ impl Explain for FirewallError {
             ),
             Self::Netlink(_) => "Run innkeeperd as root, or give it CAP_NET_ADMIN.".to_owned(),
             Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows what is there.".to_owned(),
+            Self::NameServers(_) => {
+                "Make the file readable for root, or set `network.nameservers`.".to_owned()
+            }
             Self::Forwarding(_) => "Set `net.ipv4.ip_forward=1` in the host's own configuration (sysctl.d), where innkeeperd may not.".to_owned(),
         })
     }
@@ -139,7 +148,7 @@ pub struct FirewallConfig {
     pub allow_dns: bool,
     /// Whether the kernel logs refused packets (at most ten a second), with the guest's interface.
     pub log_refusals: bool,
-    /// The guests' name servers. Guests may ask them even where a private network is refused otherwise.
+    /// The guests' name servers, unless the driver [follows](NftFirewall::following) those of the host. Guests may ask them even where a private network is refused otherwise.
     pub nameservers: Vec<Ipv4Addr>,
     /// Ports of the host that guests may reach, on their gateway address only.
     pub allowed_host_ports: Vec<HostPort>,
@@ -153,6 +162,10 @@ pub struct FirewallConfig {
 #[derive(Debug)]
 pub struct NftFirewall {
     config: FirewallConfig,
+    /// Where the name servers come from; those of the configuration without.
+    nameservers: Option<NameServers>,
+    /// The rules that were written last.
+    written: Mutex<Option<String>>,
     table: Table,
     /// The table that filters builds, which is kept in the same way.
     builds: Arc<BuildFilter>,
@@ -167,9 +180,35 @@ impl NftFirewall {
         Self {
             table: Table::new(config.table.clone(), identity),
             config,
+            nameservers: None,
+            written: Mutex::new(None),
             builds,
             removals: OnceCell::new(),
         }
+    }
+
+    /// Lets guests ask these name servers, as they are at each [`Firewall::ensure`].
+    #[must_use]
+    pub fn following(mut self, nameservers: NameServers) -> Self {
+        self.nameservers = Some(nameservers);
+        self
+    }
+
+    /// The rules as they should be now. Fails rather than without name servers: guests could resolve no names.
+    fn rules(&self) -> Result<String, FirewallError> {
+        let Some(source) = &self.nameservers else {
+            return Ok(ruleset(&self.config));
+        };
+        let nameservers = source.read().map_err(FirewallError::NameServers)?;
+        // Guests have no IPv6.
+        let of_guests = nameservers.into_iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        Ok(ruleset(&FirewallConfig {
+            nameservers: of_guests.collect(),
+            ..self.config.clone()
+        }))
     }
 
     /// Removes our tables, as if Innkeeper had never been there. IP forwarding stays as it is, because
@@ -178,13 +217,31 @@ impl NftFirewall {
     /// # Errors
     /// When the kernel refuses; the absence of the table is success.
     pub async fn remove(&self) -> Result<(), FirewallError> {
+        *self.written.lock().await = None;
         self.builds.remove().await?;
         self.table.remove().await
     }
 
+    /// Writes the rules, unless they are in force: with the table, the kernel would forget how many connections each
+    /// guest has.
     async fn write(&self) -> Result<(), FirewallError> {
-        self.table.name()?;
-        self.table.write(&ruleset(&self.config)).await?;
+        let mut written = self.written.lock().await;
+        let rules = match (self.rules(), &*written) {
+            (Ok(rules), _) => rules,
+            (Err(error), Some(last)) => {
+                warn!(
+                    "the firewall keeps the former name servers: {}",
+                    chain(&error)
+                );
+                last.clone()
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let is_known = written.as_ref() == Some(&rules);
+        if !is_known || !matches!(self.table.difference().await, Ok(None)) {
+            self.table.write(&rules).await?;
+            *written = Some(rules);
+        }
         forward().map_err(FirewallError::Forwarding)
     }
 
@@ -210,16 +267,10 @@ impl NftFirewall {
 
 #[async_trait]
 impl Firewall for NftFirewall {
-    /// Rules that are in force are left alone: with the table, the kernel would forget how many connections each
-    /// guest has.
     async fn ensure(&self) -> Result<(), HostError> {
         // Guests do not depend on it, and builds of previews require it themselves.
         if let Err(error) = self.builds.keep().await {
             warn!("previews are not built meanwhile: {}", chain(&error));
-        }
-        if matches!(self.table.difference().await, Ok(None)) {
-            forward().map_err(FirewallError::Forwarding)?;
-            return Ok(());
         }
         Ok(self.write().await?)
     }

@@ -401,6 +401,145 @@ async fn rules_of_two_daemons_do_not_act_on_each_others_guests() {
 }
 
 #[tokio::test]
+async fn guests_may_ask_the_hosts_name_servers_of_the_moment() {
+    if !enter_own_namespace("guests_may_ask_the_hosts_name_servers_of_the_moment") {
+        return;
+    }
+    let mut scene = Scene::build().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("resolv.conf");
+    let [first, second, ..] = TRAPS;
+    let write = |server: &str| std::fs::write(&file, format!("nameserver {server}\n"));
+    write(first).expect("written");
+    let source = NameServers::in_files(vec![file.clone()]);
+    scene.firewall = scene.firewall.following(source);
+    let asks = |scene: &Scene, server| scene.try_tcp((Web, World, server, 53)).is_some();
+    scene.ensure().await;
+    assert!(asks(&scene, first) && !asks(&scene, second));
+    write(second).expect("written");
+    scene.ensure().await;
+    assert!(!asks(&scene, first) && asks(&scene, second));
+    let healthy = scene.firewall.check().await;
+    assert_eq!(healthy[0].verdict, Verdict::Ok, "{healthy:?}");
+
+    // While it cannot be read, the former ones stay; a new daemon does not begin without.
+    std::fs::remove_file(&file).expect("removed");
+    std::fs::create_dir(&file).expect("made");
+    scene.ensure().await;
+    assert!(asks(&scene, second));
+    let source = NameServers::in_files(vec![file.clone()]);
+    let error = driver(config()).following(source).ensure().await;
+    assert!(error.expect_err("a folder").remedy().is_some());
+}
+
+/// What the transfers of [`transfers_survive_an_uplink_with_a_small_mtu_whose_router_drops_icmp`] carry.
+const LOAD: usize = 64 << 10;
+
+#[tokio::test]
+async fn transfers_survive_an_uplink_with_a_small_mtu_whose_router_drops_icmp() {
+    let test = "transfers_survive_an_uplink_with_a_small_mtu_whose_router_drops_icmp";
+    if !enter_own_namespace(test) {
+        return;
+    }
+    // Behind the host's uplink of 1280 bytes is a router, and behind that a server whose own network has 1500.
+    let scene = Scene::build().await;
+    let (router, server) = (&scene.places[2], Leader::start().await);
+    let pid = server.pid.to_string();
+    let peer = ["peer", "name", "eth0", "netns", &pid];
+    router
+        .ip(&[&["link", "add", "lan", "type", "veth"][..], &peer].concat())
+        .await;
+    router
+        .ip(&["addr", "add", "192.0.2.1/24", "dev", "lan"])
+        .await;
+    router.ip(&["link", "set", "lan", "up"]).await;
+    router.ip(&["link", "set", "eth0", "mtu", "1280"]).await;
+    server
+        .ip(&["addr", "add", "192.0.2.2/24", "dev", "eth0"])
+        .await;
+    server.ip(&["link", "set", "eth0", "up"]).await;
+    server
+        .ip(&["route", "add", "default", "via", "192.0.2.1"])
+        .await;
+    ip(&["link", "set", "wan", "mtu", "1280"]).await;
+    ip(&["route", "add", "192.0.2.0/24", "via", WORLD]).await;
+    let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+    router.run(&["sh", "-c", forward]).await;
+    let silent = "add table ip router; \
+        add chain ip router out { type filter hook output priority 0; }; \
+        add rule ip router out icmp type destination-unreachable counter drop";
+    router.run(&["nft", silent]).await;
+    let refused = async || {
+        let shown = router
+            .run(&["nft", "--json", "list", "table", "ip", "router"])
+            .await;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("JSON");
+        let rules = shown["nftables"].as_array().expect("a list").clone();
+        let count = |rule: &serde_json::Value| {
+            let parts = rule["rule"]["expr"].as_array()?.clone();
+            parts
+                .iter()
+                .find_map(|part| part["counter"]["packets"].as_u64())
+        };
+        rules.iter().find_map(count).expect("a counter")
+    };
+    // The guest itself does not know of the small MTU.
+    assert_eq!(
+        scene.places[0].ip(&["link", "show", "eth0"]).await[0]["mtu"],
+        1500
+    );
+
+    let address: SocketAddr = "192.0.2.2:80".parse().expect("address");
+    let listener = server.inside(move || TcpListener::bind(address).expect("listen"));
+    let listener = listener.join().expect("thread");
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            // A client that has gone away is none that is served.
+            connection.and_then(serve).ok();
+        }
+    });
+    let connect = || scene.at(Web, move || TcpStream::connect(address).expect("connect"));
+
+    // Without the rule, what the server sends is too long for the uplink, and nobody tells it.
+    let unclamped: Vec<_> = ruleset(&config())
+        .lines()
+        .filter(|line| !line.contains("maxseg"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    nft("write", &["--file", "-"], &unclamped.concat())
+        .await
+        .expect("rules");
+    let mut stuck = connect();
+    while refused().await < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stuck.set_nonblocking(true).expect("nonblocking");
+    let nothing = stuck.read(&mut [0; 1]).expect_err("nothing arrived");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    drop(stuck);
+
+    // It has no daemon's mark.
+    run_nft(&["delete table inet innkeeper"]).await;
+    scene.ensure().await;
+    let mut guest = connect();
+    guest
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("timeout");
+    let mut received = vec![0; LOAD];
+    guest.read_exact(&mut received).expect("a download");
+    guest.write_all(&received).expect("an upload");
+    let mut answer = [0];
+    guest.read_exact(&mut answer).expect("all of it arrived");
+}
+
+/// Sends the load, receives as much, and confirms that.
+fn serve(mut client: TcpStream) -> io::Result<()> {
+    client.write_all(&vec![7; LOAD])?;
+    client.read_exact(&mut vec![0; LOAD])?;
+    client.write_all(&[1])
+}
+
+#[tokio::test]
 async fn a_guest_sends_with_its_own_address_or_not_at_all() {
     if !enter_own_namespace("a_guest_sends_with_its_own_address_or_not_at_all") {
         return;

@@ -248,6 +248,14 @@ impl VethNetwork {
         wait_for_carrier(&inside, peer).await
     }
 
+    /// The MTU of the host's route to the internet; `None` without such a route.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(crate) async fn uplink_mtu(&self) -> Result<Option<u32>, NetworkError> {
+        uplink_mtu(&self.home()?).await
+    }
+
     /// Gives both ends of a running guest's pair the uplink's MTU, if the uplink's has changed.
     async fn follow(&self, guest: &Guest, leader: u32) -> Result<(), NetworkError> {
         let home = self.home()?;

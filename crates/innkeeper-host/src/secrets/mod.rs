@@ -15,7 +15,6 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,8 +27,11 @@ use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking, write_to_disk};
 use crate::{FileError, HostError, facilities};
 
+mod nameservers;
 mod openssh;
 mod sources;
+
+pub use nameservers::NameServers;
 
 /// Where secrets come from and who gets them.
 #[derive(Clone, Debug)]
@@ -49,8 +51,8 @@ pub struct SecretsConfig {
     pub agent_uid: u32,
     /// The guest's group of that user, as the guest counts.
     pub agent_gid: u32,
-    /// The guests' name servers; the host's own when empty.
-    pub nameservers: Vec<IpAddr>,
+    /// The guests' name servers.
+    pub nameservers: NameServers,
 }
 
 /// Keys and credentials in files.
@@ -106,6 +108,17 @@ const HOST_KEY: &str = "etc/ssh/ssh_host_ed25519_key";
 const HOST_KEY_PUBLIC: &str = "etc/ssh/ssh_host_ed25519_key.pub";
 const AUTHORIZED_KEYS: &str = "etc/ssh/authorized_keys.d/agent";
 const CREDENTIALS: &str = "mnt/claude-creds";
+const RESOLV_CONF: &str = "etc/resolv.conf";
+
+/// Marks lists of name servers as ours: that of today, and that of former releases.
+const RESOLVERS_HEADERS: [&str; 2] = [
+    "# Written by Innkeeper, at each start of the guest and when the host's name servers change.\n",
+    "# Written by Innkeeper at each start of the guest.\n",
+];
+
+/// More than the longest list of ours, in bytes.
+const MAX_RESOLVERS: usize = 1 << 10;
+
 const TOKEN_PROFILE: &str = "etc/profile.d/claude-token.sh";
 
 /// The longest key file, in bytes.
@@ -133,14 +146,6 @@ impl GuestSecrets {
         Self {
             config: Arc::new(config),
         }
-    }
-
-    /// The name servers that guests get: the configured ones, or those of the host.
-    ///
-    /// # Errors
-    /// When the host's files cannot be read.
-    pub fn nameservers(&self) -> Result<Vec<IpAddr>, FileError> {
-        self.config.nameservers()
     }
 
     /// Does file work on a thread that may wait for the disk.
@@ -173,6 +178,13 @@ impl facilities::Secrets for GuestSecrets {
         let of = guest.clone();
         Ok(self
             .work(move |config| Inside::of(config, &of)?.withdraw())
+            .await?)
+    }
+
+    async fn follow_host(&self, guest: &Guest) -> Result<(), HostError> {
+        let of = guest.clone();
+        Ok(self
+            .work(move |config| Inside::of(config, &of)?.follow_host())
             .await?)
     }
 
@@ -387,16 +399,39 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
+    /// Name servers as a resolv.conf(5); nothing when there are none.
+    fn resolvers(&self) -> Result<Option<String>, SecretsError> {
+        let nameservers = self.config.nameservers.read()?;
+        if nameservers.is_empty() {
+            return Ok(None);
+        }
+        let mut text = RESOLVERS_HEADERS[0].to_owned();
+        for address in nameservers.iter().take(MAX_NAMESERVERS) {
+            // Writing into a string does not fail.
+            writeln!(text, "nameserver {address}").ok();
+        }
+        Ok(Some(text))
+    }
+
+    /// Gives a running guest the name servers of this moment, unless it has written its own file or a link meanwhile.
+    fn follow_host(&self) -> Result<(), SecretsError> {
+        let Some(text) = self.resolvers()? else {
+            return Ok(());
+        };
+        // What is no regular file, or longer than ours can be, is the guest's own.
+        let Ok(found) = self.tree.read(Path::new(RESOLV_CONF), MAX_RESOLVERS) else {
+            return Ok(());
+        };
+        if are_our_resolvers(&String::from_utf8_lossy(&found)) {
+            self.write(RESOLV_CONF, &text)?;
+        }
+        Ok(())
+    }
+
     /// The guest may set a name of its own, and NixOS brings its own files; neither is overwritten.
     fn name_resolution(&self) -> Result<(), SecretsError> {
-        let nameservers = self.config.nameservers()?;
-        if !nameservers.is_empty() {
-            let mut text = "# Written by Innkeeper at each start of the guest.\n".to_owned();
-            for address in nameservers.iter().take(MAX_NAMESERVERS) {
-                // Writing into a string does not fail.
-                writeln!(text, "nameserver {address}").ok();
-            }
-            self.write("etc/resolv.conf", &text)?;
+        if let Some(text) = self.resolvers()? {
+            self.write(RESOLV_CONF, &text)?;
         }
         for (path, text) in names(&self.guest.name) {
             if !self.tree.exists(Path::new(path))? {
@@ -405,6 +440,15 @@ impl<'a> Inside<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a text is one of [`Inside::resolvers`], and nobody has added anything.
+fn are_our_resolvers(text: &str) -> bool {
+    let is_ours = |line: &str| line.starts_with("nameserver ");
+    let lines = RESOLVERS_HEADERS
+        .iter()
+        .find_map(|header| text.strip_prefix(header));
+    lines.is_some_and(|lines| lines.lines().all(is_ours))
 }
 
 /// The files that tell a guest its name.
@@ -461,14 +505,6 @@ impl SecretsConfig {
             .as_deref()
             .map_or_else(|| Ok(Default::default()), sources::credentials)
     }
-
-    fn nameservers(&self) -> Result<Vec<IpAddr>, FileError> {
-        if self.nameservers.is_empty() {
-            sources::nameservers(&sources::RESOLV_CONFS)
-        } else {
-            Ok(self.nameservers.clone())
-        }
-    }
 }
 
 fn check_keys(config: &SecretsConfig) -> Check {
@@ -523,7 +559,7 @@ fn check_credentials(config: &SecretsConfig) -> Check {
 }
 
 fn check_nameservers(config: &SecretsConfig) -> Check {
-    let (verdict, finding) = match config.nameservers() {
+    let (verdict, finding) = match config.nameservers.read() {
         Err(error) => (Verdict::Broken, chain(&error)),
         Ok(found) if found.is_empty() => (
             Verdict::Warning,

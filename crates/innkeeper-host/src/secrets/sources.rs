@@ -1,9 +1,8 @@
-//! Where on the host a guest's keys, credentials and name servers come from.
+//! Where on the host a guest's keys and credentials come from.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use innkeeper_model::preview::{BadLine, EnvFile};
@@ -18,10 +17,6 @@ const MAX_CONFIG: usize = 1 << 20;
 
 /// The longest credential, in bytes.
 pub(super) const MAX_CREDENTIAL: usize = 64 << 10;
-
-/// The host's own name servers: the second file holds the real ones where the first leads to
-/// systemd-resolved on a loopback address.
-pub(super) const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// Everything in the credentials directory, good or not.
 #[derive(Default)]
@@ -106,31 +101,8 @@ pub(super) fn variable(
     }))
 }
 
-/// The name servers in these files that a guest can reach: guests have IPv4 only, and a loopback
-/// address would be their own.
-pub(super) fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, FileError> {
-    let mut found = Vec::new();
-    for file in files {
-        let contents = contents(file.as_ref())?.unwrap_or_default();
-        for line in String::from_utf8_lossy(&contents).lines() {
-            let mut words = line.split_ascii_whitespace();
-            if words.next() != Some("nameserver") {
-                continue;
-            }
-            let Some(Ok(address)) = words.next().map(str::parse::<Ipv4Addr>) else {
-                continue;
-            };
-            let address = IpAddr::V4(address);
-            if !address.is_loopback() && !address.is_unspecified() && !found.contains(&address) {
-                found.push(address);
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// A configuration file of the host, if it is there.
-fn contents(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+pub(super) fn contents(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => {
@@ -201,27 +173,5 @@ mod tests {
         assert_eq!(bad, Err("line 2 has a quote that is not closed".to_owned()));
         let absent = variable(Path::new("/nonexistent/env"), "A").expect("fine");
         assert_eq!(absent, Ok(None));
-    }
-
-    #[test]
-    fn name_servers_are_those_that_a_guest_reaches() {
-        let dir = tempfile::tempdir().expect("directory");
-        let files = [
-            dir.path().join("a"),
-            dir.path().join("b"),
-            dir.path().join("missing"),
-        ];
-        fs::write(
-            &files[0],
-            "# x\nnameserver 127.0.0.53\nsearch x\nnameserver ::1\nnameserver\n",
-        )
-        .expect("write");
-        fs::write(
-            &files[1],
-            "nameserver 9.9.9.9\nnameserver fe80::1%eth0\nnameserver 9.9.9.9 \n",
-        )
-        .expect("write");
-        let expected: Vec<IpAddr> = vec!["9.9.9.9".parse().expect("address")];
-        assert_eq!(nameservers(&files).expect("reads"), expected);
     }
 }

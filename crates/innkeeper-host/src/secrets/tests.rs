@@ -37,7 +37,7 @@ impl House {
             credentials: Some(dir.path().join("claude")),
             agent_uid: 1_000,
             agent_gid: 100,
-            nameservers: vec!["9.9.9.9".parse().expect("address")],
+            nameservers: NameServers::new(vec!["9.9.9.9".parse().expect("address")]),
         };
         Self { dir, config, guest }
     }
@@ -104,6 +104,53 @@ async fn a_guest_gets_everything_with_the_owners_it_will_see() {
             .collect();
         assert_eq!(beside, ["rootfs"], "nothing is left beside the tree");
     }
+}
+
+#[tokio::test]
+async fn a_running_guest_follows_the_hosts_name_servers_and_keeps_what_is_its_own() {
+    let mut house = House::new(UserIds::Mapped).await;
+    let file = house.dir.path().join("resolv.conf");
+    house.config.nameservers = NameServers::in_files(vec![file.clone()]);
+    let follow = async |house: &House, address: &str| {
+        let text = format!("nameserver 127.0.0.53\nnameserver {address}\n");
+        fs::write(&file, text).expect("write");
+        GuestSecrets::new(house.config.clone())
+            .follow_host(&house.guest)
+            .await
+            .expect("follows");
+    };
+    // Before its first start, there is nothing to follow.
+    follow(&house, "192.0.2.1").await;
+    assert!(!house.inside(RESOLV_CONF).exists());
+    house.ensure().await;
+    follow(&house, "192.0.2.2").await;
+    let text = house.text(RESOLV_CONF);
+    assert!(text.ends_with("change.\nnameserver 192.0.2.2\n"), "{text}");
+    assert_eq!(house.stat(RESOLV_CONF), (0, 0, 0o644));
+
+    // As a former release wrote it.
+    let former = format!("{}nameserver 9.9.9.9\n", RESOLVERS_HEADERS[1]);
+    fs::write(house.inside(RESOLV_CONF), former).expect("write");
+    follow(&house, "192.0.2.3").await;
+    assert!(house.text(RESOLV_CONF).ends_with("nameserver 192.0.2.3\n"));
+
+    // A host without name servers for the moment takes none away.
+    fs::write(&file, "").expect("write");
+    let secrets = GuestSecrets::new(house.config.clone());
+    secrets.follow_host(&house.guest).await.expect("follows");
+    assert!(house.text(RESOLV_CONF).ends_with("nameserver 192.0.2.3\n"));
+
+    let own = format!("{}options edns0\n", house.text(RESOLV_CONF));
+    for own in [own.as_str(), "nameserver 10.0.0.1\n", ""] {
+        fs::write(house.inside(RESOLV_CONF), own).expect("write");
+        follow(&house, "192.0.2.4").await;
+        assert_eq!(house.text(RESOLV_CONF), own);
+    }
+    fs::remove_file(house.inside(RESOLV_CONF)).expect("remove");
+    symlink("/run/stub-resolv.conf", house.inside(RESOLV_CONF)).expect("link");
+    follow(&house, "192.0.2.5").await;
+    let link = fs::read_link(house.inside(RESOLV_CONF)).expect("a link");
+    assert_eq!(link, Path::new("/run/stub-resolv.conf"));
 }
 
 #[tokio::test]
