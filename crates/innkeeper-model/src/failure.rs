@@ -113,6 +113,8 @@ codes! {
     NixMissing => Host, "nix_missing";
     /// Nix has no users to build as, so builders of previews would own the store.
     BuildUsersMissing => Host, "build_users_missing";
+    /// The host cannot evaluate or build for a cause of its own, such as a download that does not respond.
+    BuildHostFailed => Host, "build_host_failed";
     /// A program that Innkeeper calls is not installed.
     ProgramMissing => Host, "program_missing";
     /// The kernel lacks something that guests need.
@@ -149,6 +151,19 @@ codes! {
     ShuttingDown => Unavailable, "shutting_down";
     /// A defect in Innkeeper.
     Internal => Internal, "internal";
+}
+
+impl Code {
+    /// Whether the host is at fault, and neither a repository nor a request: it is for whoever runs the host to act.
+    #[must_use]
+    pub fn is_of_host(self) -> bool {
+        match self {
+            // A guest ends, and an app is silent, for causes of their own.
+            Self::GuestDied | Self::AppUnhealthy | Self::GithubFailed => false,
+            Self::DiskFull | Self::NoSlotLeft | Self::InvalidConfig | Self::Internal => true,
+            code => code.kind() == Kind::Host,
+        }
+    }
 }
 
 impl fmt::Display for Code {

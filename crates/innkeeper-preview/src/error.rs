@@ -11,6 +11,9 @@ use jiff::Timestamp;
 /// How often what GitHub denies is asked for again.
 const DENIALS: u32 = 3;
 
+/// How often a build that failed for an unclear cause is tried again: within about three minutes.
+const UNCLEAR: u32 = 5;
+
 /// Why something that was asked for is refused, or why a preview is not as wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
@@ -93,7 +96,14 @@ impl PreviewError {
                     | GithubError::Forbidden { .. }
             )
         );
-        self.is_passing() || may_be_too_early && failed_before < DENIALS
+        self.is_passing()
+            || may_be_too_early && failed_before < DENIALS
+            || self.is_unclear() && failed_before < UNCLEAR
+    }
+
+    /// Whether it may be the host that is at fault, or the repository.
+    pub(crate) fn is_unclear(&self) -> bool {
+        matches!(self, Self::Host(HostError::Evaluate(error)) if error.is_unclear())
     }
 
     /// When to try again, if somebody said so.

@@ -139,7 +139,7 @@ impl Inner {
         Ok(orphans)
     }
 
-    /// Removals that failed and are retried, each with its cause.
+    /// Removals that failed, and previews that the host cannot serve, each with its cause. Both are retried.
     async fn check_removals(&self) -> Vec<Check> {
         let broken = |subject: String, finding: String, remedy: Option<String>| Check {
             subject,
@@ -155,13 +155,18 @@ impl Inner {
         };
         let failed = previews
             .into_iter()
-            .filter(|preview| preview.want == PreviewWant::Absent)
-            .filter_map(|preview| Some((preview.record.slug, preview.record.fault?)));
-        let check = |(slug, fault): (GuestName, Failure)| {
-            let finding = format!("not removed yet, retrying: {fault}");
-            broken(format!("preview {slug}"), finding, fault.remedy)
+            .filter_map(|preview| Some((preview.record.slug, preview.want, preview.record.fault?)));
+        let check = |(slug, want, fault): (GuestName, PreviewWant, Failure)| {
+            let finding = match want {
+                PreviewWant::Absent => format!("not removed yet, retrying: {fault}"),
+                PreviewWant::Present if fault.code.is_of_host() => {
+                    format!("a problem of this host, retrying: {fault}")
+                }
+                PreviewWant::Present => return None,
+            };
+            Some(broken(format!("preview {slug}"), finding, fault.remedy))
         };
-        failed.map(check).collect()
+        failed.filter_map(check).collect()
     }
 
     async fn check_github(&self) -> Check {

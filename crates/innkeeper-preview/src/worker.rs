@@ -457,7 +457,13 @@ impl Inner {
         again: bool,
     ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
-        let failure = Failure::from(error);
+        let mut failure = Failure::from(error);
+        if again && error.is_unclear() {
+            failure.remedy = Some(
+                "The host or the repository may be at fault: it is tried again some times by itself before that is decided."
+                    .to_owned(),
+            );
+        }
         warn!(%slug, code = %failure.code, "{failure}");
         let mut facts = Vec::new();
         let aim = aim(preview);

@@ -5,16 +5,23 @@
 //! are put together is what Nix's own progress bar does (src/libmain/progress-bar.cc).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::process::ExitStatus;
 
 use innkeeper_model::BuildProgress;
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::cause::{self, Cause};
 
 /// How many lines are kept for an error.
 const KEPT_LINES: usize = 40;
 
 /// The longest line that is kept, in characters.
 const LINE_LENGTH: usize = 1000;
+
+/// How many errors are kept to find the cause, and how many characters of each.
+const KEPT_ERRORS: usize = 20;
+const ERROR_LENGTH: usize = 4000;
 
 /// How many activities and expectations are tracked at once; further ones are not counted. Nix itself has a few for each
 /// job and download.
@@ -88,6 +95,8 @@ pub(crate) struct Log {
     shown: Vec<(u64, String)>,
     lines: VecDeque<String>,
     error: String,
+    /// The last errors, in their order.
+    errors: VecDeque<String>,
 }
 
 /// An activity that goes on.
@@ -153,6 +162,11 @@ impl Log {
                 msg.lines().for_each(|line| self.keep(line));
                 // What `builtins.trace` prints and hints about options have the same level.
                 if level == LEVEL_ERROR && msg.trim_start().starts_with("error:") {
+                    if self.errors.len() == KEPT_ERRORS {
+                        self.errors.pop_front();
+                    }
+                    self.errors
+                        .push_back(msg.chars().take(ERROR_LENGTH).collect());
                     self.error = msg;
                 }
             }
@@ -181,6 +195,12 @@ impl Log {
             fetched_bytes,
             to_fetch_bytes,
         }
+    }
+
+    /// Who is at fault that Nix failed.
+    pub(crate) fn cause(&self, status: ExitStatus) -> Cause {
+        let owned = |texts: &VecDeque<String>| texts.iter().cloned().collect::<Vec<_>>();
+        cause::of(&owned(&self.errors), &owned(&self.lines), status)
     }
 
     /// The last error in one line, and the last lines.

@@ -33,6 +33,7 @@ use crate::identity::Identity;
 use crate::tree::{self, blocking};
 use crate::{FileErrorExt, HostError, command};
 
+pub(crate) mod cause;
 mod error;
 mod flake;
 pub(crate) mod flight;
@@ -368,7 +369,7 @@ impl Build {
                 installable,
                 source,
             },
-            NixError::Failed { summary, log } => ClosureError::Build {
+            NixError::Failed { summary, log, .. } => ClosureError::Build {
                 installable,
                 summary,
                 log,

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::ClosureError;
+use super::cause::Cause;
 use super::flight::REPORT_INTERVAL;
 use super::log::Log;
 use crate::CommandError;
@@ -59,6 +60,8 @@ pub(crate) enum NixError {
         summary: String,
         /// The last lines of its log.
         log: Vec<String>,
+        /// Who is at fault.
+        cause: Cause,
     },
 }
 
@@ -233,8 +236,13 @@ pub(crate) async fn follow(
     if status.success() {
         return Ok(stdout);
     }
+    let cause = log.cause(status);
     let (summary, log) = log.into_failure();
-    Err(NixError::Failed { summary, log })
+    Err(NixError::Failed {
+        summary,
+        log,
+        cause,
+    })
 }
 
 /// Another of Nix's programs: they are in the same folder.

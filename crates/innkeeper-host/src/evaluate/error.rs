@@ -7,6 +7,7 @@ use innkeeper_model::preview::{MetaProblem, MetaProblems};
 use innkeeper_model::{Code, Explain, MemorySize, StorePath};
 
 use crate::closure::ClosureError;
+use crate::closure::cause::{self, HostFault};
 use crate::{CommandError, FileError, HostError};
 
 /// A preview-config.nix that does not become a closure, or a host that cannot evaluate one.
@@ -46,6 +47,20 @@ pub enum EvaluateError {
     /// The evaluator handed over something else than it says. Nix does not; something has taken it over.
     #[error("the evaluation of preview-config.nix ended with something that is refused: {0}")]
     Refused(String),
+    /// Somebody killed the evaluator.
+    #[error("the evaluation of preview-config.nix was killed")]
+    Killed,
+    /// The host could not build it.
+    #[error("preview-config.nix cannot be built now: {0}")]
+    Host(HostFault),
+    /// Nix could not build it, and the cause may be the host.
+    #[error("preview-config.nix was not built to the end: {summary}")]
+    Interrupted {
+        /// Nix's error in one line.
+        summary: String,
+        /// The last lines of the build's log and of Nix's errors.
+        log: Vec<String>,
+    },
     /// Nix could not build it.
     #[error("preview-config.nix does not build: {summary}")]
     Build {
@@ -170,6 +185,18 @@ impl From<ClosureError> for EvaluateError {
     }
 }
 
+impl EvaluateError {
+    /// Whether the host may be at fault, so that the same may succeed when it is tried again.
+    #[must_use]
+    pub fn is_unclear(&self) -> bool {
+        match self {
+            Self::Killed | Self::Interrupted { .. } => true,
+            Self::Shared(error) => error.is_unclear(),
+            _ => false,
+        }
+    }
+}
+
 impl Explain for EvaluateError {
     fn code(&self) -> Code {
         match self {
@@ -179,12 +206,15 @@ impl Explain for EvaluateError {
             | Self::TooMuchCpu(_)
             | Self::TooMuchMemory(_)
             | Self::TooMuchOutput(_)
+            | Self::Killed
             | Self::Refused(_)
             | Self::Meta(_)
             | Self::WrongMeta { .. } => Code::PreviewConfigInvalid,
-            Self::Build { .. } | Self::BuildTooSlow(_) | Self::TooManyDerivations(_) => {
-                Code::BuildFailed
-            }
+            Self::Host(fault) => fault.code(),
+            Self::Build { .. }
+            | Self::Interrupted { .. }
+            | Self::BuildTooSlow(_)
+            | Self::TooManyDerivations(_) => Code::BuildFailed,
             Self::StoreFull { .. } => Code::DiskFull,
             Self::NotBootable(_) => Code::InvalidClosure,
             Self::Closure(error) => error.code(),
@@ -194,8 +224,11 @@ impl Explain for EvaluateError {
             Self::Place(_) => Code::PermissionDenied,
             Self::Import { source, .. } | Self::Command(source) => match source {
                 CommandError::Missing { program } if program.contains("nix") => Code::NixMissing,
-                // Not a failed build: what Nix says has paths of the host.
-                other => other.code_or(Code::Internal),
+                // No failed build: the host's own Nix does not do as asked.
+                CommandError::Failed { stderr, .. } => {
+                    cause::host_fault(stderr).map_or(Code::BuildHostFailed, HostFault::code)
+                }
+                other => other.code_or(Code::BuildHostFailed),
             },
             Self::Read { .. } | Self::Settings(_) => Code::Internal,
             Self::File(error) => error.code_or(Code::Internal),
@@ -222,7 +255,9 @@ impl Explain for EvaluateError {
             Self::BuildTooSlow(_) => {
                 "Build less in preview-config.nix, or look for a builder that does not end.".to_owned()
             }
+            Self::Host(fault) => fault.remedy().to_owned(),
             Self::Build { .. } => "Correct preview-config.nix and push again.".to_owned(),
+            Self::Killed | Self::Interrupted { .. } => "It was killed, or met a full disk or a download that does not respond, and failed several times. Look whether preview-config.nix takes too much memory or names what does not exist, correct it and push again.".to_owned(),
             Self::Meta(_) => {
                 "Set it to an attribute set, or to a file with JSON made by pkgs.writeText.".to_owned()
             }
@@ -244,7 +279,13 @@ impl Explain for EvaluateError {
             Self::Place(_) => {
                 "innkeeperd must be root and allowed to make namespaces and mounts.".to_owned()
             }
-            Self::Import { source, .. } | Self::Command(source) => return source.remedy(),
+            Self::Import { source, .. } | Self::Command(source) => match source {
+                CommandError::Failed { stderr, .. } => cause::host_fault(stderr)
+                    .unwrap_or(HostFault::Nix)
+                    .remedy()
+                    .to_owned(),
+                other => return other.remedy(),
+            },
             Self::Settings(_) => {
                 "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
             }
@@ -256,7 +297,9 @@ impl Explain for EvaluateError {
 
     fn log(&self) -> &[String] {
         match self {
-            Self::Config { log, .. } | Self::Build { log, .. } => log,
+            Self::Config { log, .. } | Self::Build { log, .. } | Self::Interrupted { log, .. } => {
+                log
+            }
             Self::WrongMeta { lines, .. } => lines,
             Self::Closure(error) => error.log(),
             Self::Shared(error) => error.log(),

@@ -83,6 +83,7 @@ pub(crate) mod tests;
 mod text;
 mod users;
 
+pub use crate::closure::cause::HostFault;
 pub use config::{DEFAULT_USER, EvaluationLimits, EvaluatorConfig};
 pub use error::EvaluateError;
 pub use key::{Base, EvaluationKey, InvalidKey, Locked, key};

@@ -22,6 +22,7 @@ use super::settings::{self, Settings};
 use super::{BuildLimits, EvaluateError, text, users};
 use crate::CommandError;
 use crate::closure::NixConfig;
+use crate::closure::cause::Cause;
 use crate::closure::nix::{Cgroups, DURABLE, NixError, sibling, supervised_in};
 use crate::closure::store;
 use crate::command::{command, run_command};
@@ -162,9 +163,25 @@ impl<'a> Nix<'a> {
         }
         let answer = answer?.map_err(|error| match error {
             NixError::Run(source) => EvaluateError::Command(source),
-            NixError::Failed { summary, log } => {
+            NixError::Failed {
+                summary,
+                cause: Cause::Host(fault),
+                ..
+            } => {
+                // It may name the host's paths and addresses: for the daemon's log only.
+                tracing::warn!(%summary, "{fault}");
+                EvaluateError::Host(fault)
+            }
+            NixError::Failed {
+                summary,
+                log,
+                cause,
+            } => {
                 let (summary, log) = text::failure((summary, log));
-                EvaluateError::Build { summary, log }
+                match cause {
+                    Cause::Unclear => EvaluateError::Interrupted { summary, log },
+                    _ => EvaluateError::Build { summary, log },
+                }
             }
         })?;
         store::settle().await?;

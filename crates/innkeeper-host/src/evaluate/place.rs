@@ -439,9 +439,10 @@ impl Said {
             }
             // SIGXCPU, which Boehm's collector has another use for in most builds of Nix.
             "152" => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
-            // Killed: by the limit of its processor time, unless there was no time for that yet.
+            // Killed: by the limit of its processor time, unless there was no time for that yet. Memory that it may not
+            // have is refused, and does not kill it.
             "137" if elapsed >= limits.cpu => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
-            "137" => return Err(EvaluateError::TooMuchMemory(limits.memory)),
+            "137" | "143" => return Err(EvaluateError::Killed),
             _ => {
                 let (summary, log) = text::failure(self.log.into_failure());
                 // For people only: the code is the same.

@@ -1,11 +1,17 @@
 //! GitHub is down, or somebody changed there what is ours.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
 use innkeeper_github::fake::FailureKind;
+use innkeeper_model::Code;
+use innkeeper_model::api::{DoctorReport, Verdict};
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{DeliveryState, DeliveryView};
 
 use crate::support::wait_until;
-use crate::town::Town;
+use crate::town::{Town, run};
 
 /// How often the client tries before it gives a delivery back.
 const ATTEMPTS: u32 = 4;
@@ -137,5 +143,72 @@ fn links_that_an_edit_took_from_the_text_come_back() {
         text(&town).contains("http://web-7.localhost:8080")
     });
     assert!(text(&town).contains("What it is about."), "{}", text(&town));
+    daemon.stop();
+}
+
+/// A Nix that cannot build as long as there is a file: its store has no space left.
+fn full_nix(root: &Path, full: &Path) -> String {
+    let real = run(root, "sh", &["-c", "command -v nix"]);
+    let real = Path::new(real.trim());
+    let bin = root.join("bin");
+    fs::create_dir(&bin).expect("made");
+    for name in ["nix", "nix-instantiate"] {
+        symlink(real.with_file_name(name), bin.join(name)).expect("linked");
+    }
+    let error =
+        r#"{"action":"msg","level":0,"msg":"error: writing to file: No space left on device"}"#;
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' --realise '*)\n\
+         [ ! -e {full} ] || {{ echo '@nix {error}' >&2; exit 1; }};; esac\nexec {store} \"$@\"\n",
+        full = full.display(),
+        store = real.with_file_name("nix-store").display(),
+    );
+    let store = bin.join("nix-store");
+    fs::write(&store, script).expect("written");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).expect("set");
+    bin.join("nix").display().to_string()
+}
+
+#[test]
+fn a_problem_of_the_host_is_not_blamed_on_the_pull_request_and_tried_again() {
+    let mut town = Town::new();
+    let full = town.root().join("full");
+    fs::write(&full, "").expect("written");
+    let nix = full_nix(town.root(), &full);
+    let daemon = town.sandbox.start_with(&[("INNKEEPER_NIX_PROGRAM", &nix)]);
+    town.start_webhook();
+    let sha = town.commit_app("topic");
+    let action = town.pull(7, "topic", &sha);
+    town.deliver(7, action);
+    wait_until("the cause is known", || {
+        let fault = town.preview(7).and_then(|view| view.preview.fault);
+        fault.is_some_and(|fault| fault.code == Code::DiskFull)
+    });
+    wait_until("the pull request says so", || {
+        town.comments(7).iter().any(|comment| {
+            assert!(!comment.contains("push again"), "{comment}");
+            assert!(
+                !comment.contains(&town.root().display().to_string()),
+                "{comment}"
+            );
+            comment.contains("problem of the host, not of this pull request")
+        })
+    });
+    let listed = town.sandbox.program("preview", &["list"], b"");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    assert!(listed.contains("web-7 waits for this host: "), "{listed}");
+    let report: DoctorReport = town.client().get("/v1/doctor");
+    let check = report
+        .checks
+        .iter()
+        .find(|check| check.subject == "preview web-7");
+    let check = check.expect("it is named");
+    assert_eq!(check.verdict, Verdict::Broken);
+    let remedy = check.remedy.as_deref().unwrap_or_default();
+    assert!(remedy.contains("free space"), "{check:?}");
+
+    fs::remove_file(&full).expect("removed");
+    town.settled(7, &sha, PreviewState::Live);
+    assert!(town.page("web-7").contains(sha.as_str()));
     daemon.stop();
 }

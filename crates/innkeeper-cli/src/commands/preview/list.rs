@@ -70,12 +70,20 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
     };
     let header = ["SLUG", "STATUS", "BRANCH", "URL", "COMMIT", "REPOSITORY"];
     let mut text = table(header, previews.iter().map(row).collect(), &[5, 4]);
-    // A removal is retried until it succeeds; its cause would otherwise stay unseen.
+    // What is retried until it succeeds; its cause would otherwise stay unseen.
     for view in previews {
         let preview = &view.preview;
-        if let (PreviewState::Closing, Some(fault)) = (preview.state, &preview.fault) {
-            let (slug, fault) = (&preview.slug, plain(&fault.to_string()));
-            text.push_str(&format!("{slug} is not removed yet: {fault}\n"));
+        let Some(fault) = &preview.fault else {
+            continue;
+        };
+        let (slug, cause) = (&preview.slug, plain(&fault.to_string()));
+        if preview.state == PreviewState::Closing {
+            text.push_str(&format!("{slug} is not removed yet: {cause}\n"));
+        } else if fault.code.is_of_host() {
+            text.push_str(&format!("{slug} waits for this host: {cause}\n"));
+            if let Some(remedy) = &fault.remedy {
+                text.push_str(&format!("  {}\n", plain(remedy)));
+            }
         }
     }
     text

@@ -66,3 +66,19 @@ fn a_removal_that_fails_is_listed_with_its_cause() {
         Some("web-7 is not removed yet: cannot drop database 'preview_web_7'")
     );
 }
+
+#[test]
+fn a_problem_of_the_host_is_listed_with_its_remedy() {
+    let mut waiting = preview("web-7", PreviewState::Building);
+    let cause = Failure::new(Code::DiskFull, "the disk is full").with_remedy("Free space.");
+    waiting.preview.fault = Some(cause);
+    let mut failed = preview("web-8", PreviewState::Failed);
+    failed.preview.fault = Some(Failure::new(Code::BuildFailed, "it does not build"));
+    let stdout = with(&[waiting, failed]).preview(&["list"]).ok();
+    let end: Vec<_> = stdout.lines().skip(3).collect();
+    let expected = [
+        "web-7 waits for this host: the disk is full",
+        "  Free space.",
+    ];
+    assert_eq!(end, expected);
+}

@@ -449,3 +449,94 @@ async fn a_build_that_is_given_up_leaves_no_gc_root() {
     }
     assert_eq!(roots(), []);
 }
+
+#[tokio::test]
+async fn a_full_disk_of_the_host_is_not_blamed_on_the_config() {
+    let Some(mut shop) = workshop("a_full_disk_of_the_host_is_not_blamed_on_the_config") else {
+        return;
+    };
+    // A Nix whose store has no space left, in Nix's own words, as long as there is a file.
+    let (real, bin, full) = (
+        shop.config.nix.program.clone(),
+        shop.at("bin"),
+        shop.at("full"),
+    );
+    fs::create_dir(&bin).expect("folder");
+    for name in ["nix", "nix-instantiate"] {
+        std::os::unix::fs::symlink(real.with_file_name(name), bin.join(name)).expect("link");
+    }
+    let error =
+        r#"{"action":"msg","level":0,"msg":"error: writing to file: No space left on device"}"#;
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' --realise '*)\n\
+         [ ! -e {full} ] || {{ echo '@nix {error}' >&2; exit 1; }};; esac\nexec {store} \"$@\"\n",
+        full = full.display(),
+        store = real.with_file_name("nix-store").display(),
+    );
+    fs::write(bin.join("nix-store"), script).expect("write");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(bin.join("nix-store"), mode).expect("chmod");
+    shop.config.nix.program = bin.join("nix");
+    shop.evaluator = NixEvaluator::new(shop.config.clone(), Arc::new(Unfiltered(Ok(()))));
+
+    fs::write(&full, "").expect("write");
+    let config = shop.module(META);
+    let failure = shop.refused(&config).await;
+    assert_eq!(failure.code, Code::DiskFull, "{failure:?}");
+    let remedy = failure.remedy.clone().expect("one");
+    assert!(!remedy.contains("preview-config.nix"), "{failure:?}");
+    fs::remove_file(&full).expect("remove");
+    shop.evaluate(&config).await.expect("the same builds");
+}
+
+#[tokio::test]
+async fn a_builder_that_was_killed_leaves_the_cause_unclear() {
+    let Some(shop) = workshop("a_builder_that_was_killed_leaves_the_cause_unclear") else {
+        return;
+    };
+    let made = |script: &str| {
+        shop.module(&format!(
+            "{META} environment.etc.made.source = pkgs.runCommand \"made\" {{ }} ''{script}'';"
+        ))
+    };
+    // Nobody else's sleep is as long.
+    let long = format!("1000{}", std::process::id());
+    let asleep = made(&format!("exec busybox sleep {long}"));
+    let killed = async {
+        loop {
+            if let Some(pid) = running(&long) {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kills");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(shop.evaluate(&asleep), killed);
+    let full = made("echo 'write error: No space left on device' >&2; exit 1");
+    let wrong = made("echo 'syntax error' >&2; exit 1");
+    for (outcome, is_unclear) in [
+        (outcome, true),
+        (shop.evaluate(&full).await, true),
+        (shop.evaluate(&wrong).await, false),
+    ] {
+        match outcome {
+            Err(HostError::Evaluate(error)) => {
+                assert_eq!(error.is_unclear(), is_unclear, "{error:?}");
+                assert_eq!(error.code(), Code::BuildFailed, "{error:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The process whose command line ends with an argument.
+fn running(argument: &str) -> Option<rustix::process::Pid> {
+    let end = format!("\0{argument}\0");
+    let mut processes = fs::read_dir("/proc").expect("proc").flatten();
+    let found = processes.find(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        line.ends_with(end.as_bytes())
+    })?;
+    let pid = found.file_name().to_str()?.parse().ok()?;
+    rustix::process::Pid::from_raw(pid)
+}

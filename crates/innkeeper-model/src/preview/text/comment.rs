@@ -86,6 +86,11 @@ fn explained(fault: &Failure) -> String {
         fault.code,
         code_block(&shown(&fault.message))
     );
+    if fault.code.is_of_host() {
+        text.push_str(
+            "\n**This is a problem of the host, not of this pull request.** It is tried again by itself.\n",
+        );
+    }
     if let Some(remedy) = &fault.remedy {
         text.push_str(&format!(
             "\n**What to do**\n\n{}\n",
