@@ -134,7 +134,12 @@ impl Guests {
             uid: root_id,
             gid: root_id,
         };
-        machine_id::settle(&self.config.root(&guest.name), owner)
+        let root = self.config.root(&guest.name);
+        // nspawn reports a tree that is missing.
+        match root.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => machine_id::settle(&root, owner),
+        }
     }
 
     /// Waits for the first process of the guest in `cgroup`. `ended` ends with the guest's last process.
