@@ -83,6 +83,16 @@ with subtest("a guest finds names"):
     found = machine.succeed("agent exec web -- nslookup page.example.org")
     is_true(f"Address: {INTERNET}" in found, f"what is found: {found}")
 
+with subtest("the host has another resolver, and so have the firewall and a guest that runs"):
+    # In a private network, and by a link, as systemd-resolved leaves it.
+    machine.succeed("echo 'nameserver 192.168.77.1' > /run/other.conf", "ln -sfT /run/other.conf /etc/resolv.conf")
+    machine.wait_until_succeeds(
+        "agent exec web -- grep -qxF 'nameserver 192.168.77.1' /etc/resolv.conf && "
+        "nft list chain inet innkeeper guest_to_world | grep -F 192.168.77.1 | grep -qF 'dport 53 accept'",
+        timeout=10,
+    )
+    as_documented()
+
 with subtest("sockets of the host, its files and its store are not there or not for it"):
     for path in ("/nix/var", "/run/innkeeper/api.sock", "/run/innkeeper/intake.sock", "/run/dbus", "/var/lib/innkeeper"):
         machine.succeed(f"agent exec web -- test ! -e {path}")
