@@ -60,6 +60,9 @@ options = {{ substituters = "", sandbox = "false" }}
 kind = "direct"
 cgroup = "{identity}"
 
+[guest]
+retention_seconds = 0
+
 [storage]
 min_free = "64M"
 

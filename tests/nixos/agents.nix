@@ -27,7 +27,7 @@
         inn.fail("agent exec one -- sh -c 'echo 1 > /proc/sys/kernel/sysrq'")
 
     with subtest("destroyed, nothing of it is left"):
-        inn.succeed("agent destroy one")
+        inn.succeed("agent destroy --now one")
         inn.fail("ip link show ve-1")
         inn.fail("test -e /var/lib/innkeeper/guests/one")
         inn.fail("test -e /nix/var/nix/gcroots/innkeeper/one")
