@@ -59,6 +59,8 @@ class Results:
     routes: tuple = ()
     # What each turn of a server of deliveries came to, as benches/webhook.rs prints it.
     deliveries: list = field(default_factory=list)
+    # Commands beside builds that flood: `(idle, busy)` in milliseconds, by the command.
+    floods: dict = field(default_factory=dict)
 
 
 class Bench:
@@ -218,6 +220,7 @@ def arguments():
     parser.add_argument("--bin", type=Path, required=True)
     parser.add_argument("--closure", required=True)
     parser.add_argument("--deliveries", type=Path, required=True, help="the benchmark of innkeeper-webhook")
+    parser.add_argument("--floods", type=Path, required=True, help="what the test of builds that flood has printed")
     parser.add_argument("--document", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
@@ -245,6 +248,7 @@ def main():
     else:
         results.routes = routes.measure(given.place, given.bin, given.quick)
     bench.show("deliveries")
+    results.floods = json.loads(given.floods.read_text())
     results.deliveries = storms(given.deliveries, given, bench.rounds.storms)
     bench.show("")
     text = report.table(results, contenders, missing, bench.rounds, load)

@@ -36,6 +36,7 @@ def table(results, contenders, missing, rounds, load):
         memory(results),
         steps(results),
         deliveries(results),
+        floods(results),
     ]
     if results.routes:
         parts.append(routes(*results.routes))
@@ -163,6 +164,15 @@ def deliveries(results):
             )
     head = ["connections", "deliveries", "accepted each second", "to the least", "answer, median", "99th percentile"]
     return markdown(head, rows)
+
+
+def floods(results):
+    """The table of commands while three builds print progress lines without end."""
+    rows = [
+        [f"`{command}`", f"{idle:.1f}", f"{busy:.1f}", f"{busy / idle:.2f}"]
+        for command, (idle, busy) in results.floods.items()
+    ]
+    return markdown(["beside builds that flood", "idle", "three builds", "to idle"], rows)
 
 
 def timeline(begun, events, ended, last):

@@ -11,6 +11,7 @@
 mod commands;
 mod crash;
 mod database;
+mod floods;
 mod forks;
 #[path = "../intake/github/mod.rs"]
 mod github;
