@@ -56,6 +56,8 @@ with subtest("it takes memory without end"):
     status, _ = in_greedy("word=word; while :; do word=$word$word; done")
     is_true(status != 0, "the program is ended")
     is_true(events("memory.events", "oom_kill") > killed, "by the kernel, for want of memory")
+    is_true(guests()["greedy"]["oom_kills"] > 0, "what the list shows")
+    is_true("which had used all of its 96M of memory" in machine.succeed("innkeeper events --guest greedy"), "an event")
     same(leader("greedy"), first, "the guest goes on")
     is_true("Hello from greedy." in page(greedy["guest_address"]), "its page")
     others_go_on("want of memory")

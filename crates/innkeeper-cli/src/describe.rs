@@ -1,5 +1,6 @@
 //! Words for people about the model's values.
 
+use innkeeper_model::api::GuestView;
 use innkeeper_model::{BuildProgress, EventKind};
 use jiff::Timestamp;
 
@@ -17,9 +18,32 @@ pub(crate) fn event(kind: &EventKind) -> String {
         EventKind::Finished => "finished".to_owned(),
         EventKind::Failed { failure } => format!("failed: {failure}"),
         EventKind::Exited { status } => format!("the guest ended by itself with status {status}"),
+        EventKind::OomKilled { kills, memory } => format!(
+            "the kernel killed {} of the guest, which had used all of its {memory} of memory",
+            processes(*kills)
+        ),
         EventKind::Note { text } => text.clone(),
     };
     plain(&text).replace('\n', " ")
+}
+
+fn processes(number: u64) -> String {
+    match number {
+        1 => "1 process".to_owned(),
+        _ => format!("{number} processes"),
+    }
+}
+
+/// What people should know of a guest whose processes the kernel killed for want of memory.
+pub(crate) fn oom_kills(view: &GuestView) -> Option<String> {
+    let guest = &view.guest;
+    (view.oom_kills > 0).then(|| {
+        format!(
+            "{}. {}",
+            guest.oom_finding(view.oom_kills),
+            guest.oom_remedy()
+        )
+    })
 }
 
 /// A step of an operation in words.

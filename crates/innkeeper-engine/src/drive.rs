@@ -202,6 +202,7 @@ impl Drive<'_> {
             Step::EnsureUnit => {
                 let prepared = self.prepared().take();
                 drop(host.units.ensure(guest, prepared).await?);
+                self.inner.oom.begin(name, host.units.oom_kills(name));
             }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
             Step::Release => host.units.release(name).await?,

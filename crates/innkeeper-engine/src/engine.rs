@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::backoff::Backoff;
 use crate::journal::{About, Journal};
 use crate::locks::{Driven, Locks};
+use crate::oom::OomKills;
 use crate::probe::{Edge, Point, Probe};
 use crate::{EngineError, drive};
 
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     /// Whether the firewall could be asserted when that was tried last. No guest gets a network without it.
     pub(crate) filtered: AtomicBool,
     pub(crate) backoff: Backoff,
+    pub(crate) oom: OomKills,
     pub(crate) stopping: CancellationToken,
     probe: Option<Probe>,
     tasks: TaskTracker,
@@ -87,6 +89,7 @@ impl Engine {
             host,
             features,
             locks: Locks::default(),
+            oom: OomKills::default(),
             driven: Driven::default(),
             at_work: RwLock::default(),
             filtered: AtomicBool::new(false),

@@ -24,6 +24,7 @@ mod gc;
 mod journal;
 mod locks;
 pub mod observe;
+mod oom;
 pub mod plan;
 mod probe;
 mod restore;

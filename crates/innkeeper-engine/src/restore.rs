@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::EngineError;
 use crate::engine::{Engine, Inner};
 use crate::journal::About;
+use crate::oom;
 
 impl Engine {
     /// Takes up where the last daemon left off: firewall first, then every unfinished operation, and every
@@ -58,6 +59,7 @@ impl Engine {
         let mut endings = self.inner.host.units.endings();
         let mut timer = tokio::time::interval(interval);
         timer.reset();
+        let mut oom_timer = tokio::time::interval(oom::INTERVAL);
         let firewall = &self.inner.host.firewall;
         let facts = &self.inner.host.facts;
         let mut changed = pin!(facts.changed());
@@ -81,6 +83,7 @@ impl Engine {
                     changed.set(facts.changed());
                 }
                 _ = timer.tick() => self.look_after_all().await,
+                _ = oom_timer.tick() => self.look_for_oom_kills().await,
             }
         }
     }
@@ -212,6 +215,9 @@ impl Engine {
             let Some((guest, status)) = self.ended_by_itself(name).await? else {
                 return Ok(());
             };
+            // Its cgroup is there until it is started again, unless the supervisor has removed it.
+            let last = self.inner.host.units.oom_kills(name);
+            self.record_oom_kills(&guest, last);
             self.record_exit(name, status);
             match status {
                 0 => self.inner.store.change_want(name, Want::Stopped).await?,

@@ -85,6 +85,12 @@ impl Engine {
             host_address: addresses.map(|a| a.host),
             guest_address: addresses.map(|a| a.guest),
             interface: guest.slot.interface(),
+            oom_kills: self
+                .inner
+                .host
+                .units
+                .oom_kills(&guest.name)
+                .max(self.inner.oom.total(&guest.name)),
             guest,
         }
     }

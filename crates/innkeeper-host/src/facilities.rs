@@ -486,6 +486,10 @@ pub trait Units: Resource {
     /// When a process is left.
     async fn stop(&self, guest: &GuestName) -> Result<(), HostError>;
 
+    /// How many processes of the guest the kernel has killed since its start because the guest had used up its memory;
+    /// 0 when that cannot be read, as after its end.
+    fn oom_kills(&self, guest: &GuestName) -> u64;
+
     /// The names of guests whose processes ended, as it happens.
     fn endings(&self) -> broadcast::Receiver<GuestName>;
 

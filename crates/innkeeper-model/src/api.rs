@@ -198,6 +198,17 @@ pub struct GuestView {
     pub guest_address: Option<Ipv4Addr>,
     /// Its interface on the host.
     pub interface: String,
+    /// How many of its processes the kernel has killed since its start because it had used up its memory.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The daemon in a few numbers.
@@ -445,6 +456,9 @@ pub mod exec {
     pub const STDOUT: u8 = 1;
     /// Daemon to caller: bytes of the command's standard error.
     pub const STDERR: u8 = 2;
+    /// Daemon to caller, before the exit status: a note for the person, in UTF-8, such as that the kernel killed the
+    /// command for want of memory.
+    pub const NOTE: u8 = 6;
     /// Daemon to caller, last: the exit status, a big-endian `i32`; 128 + n for signal n.
     pub const EXIT: u8 = 3;
     /// Caller to daemon: the terminal's new size, rows and columns, two big-endian `u16`.

@@ -74,6 +74,33 @@ pub struct Guest {
     pub created_at: Timestamp,
 }
 
+impl Guest {
+    /// What happened when the kernel killed processes of the guest for want of memory, without a full stop.
+    #[must_use]
+    pub fn oom_finding(&self, kills: u64) -> String {
+        let (name, limits) = (&self.name, &self.limits);
+        let processes = if kills == 1 { "process" } else { "processes" };
+        format!(
+            "the kernel killed {kills} {processes} of guest '{name}', which had used all of its {} of memory",
+            limits.memory
+        )
+    }
+
+    /// How to give such a guest more memory.
+    #[must_use]
+    pub fn oom_remedy(&self) -> &'static str {
+        match self.kind {
+            GuestKind::Agent => {
+                "Create it anew with `agent create --memory`; guest.memory in innkeeperd's configuration is the default."
+            }
+            GuestKind::Preview => {
+                "Raise guest.memory in innkeeperd's configuration, restart innkeeperd, and make the preview anew: \
+                 `preview destroy`, then the next push."
+            }
+        }
+    }
+}
+
 /// What the supervisor sees of a guest's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, GuestName, StorePath};
+use crate::{Failure, GuestName, MemorySize, StorePath};
 
 /// The number of an operation. It only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -175,6 +175,13 @@ pub enum EventKind {
     Exited {
         /// Its exit status; see [`crate::UnitPhase::Exited`].
         status: i32,
+    },
+    /// The kernel killed processes of a guest that had used up its memory.
+    OomKilled {
+        /// How many since the event before.
+        kills: u64,
+        /// The guest's limit.
+        memory: MemorySize,
     },
     /// Something that somebody who looks at the log should know.
     Note {

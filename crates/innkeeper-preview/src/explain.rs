@@ -156,7 +156,13 @@ impl Inner {
         };
         let services: Vec<_> = meta.app_services.iter().map(ToString::to_string).collect();
         let services = services.join(", ");
-        if self.app_runs(slug, meta).await {
+        let app_runs = self.app_runs(slug, meta).await;
+        if app_runs && guest.oom_kills > 0 {
+            let record = &guest.guest;
+            let finding = record.oom_finding(guest.oom_kills);
+            return warning(kind, services, finding, record.oom_remedy());
+        }
+        if app_runs {
             return good(
                 kind,
                 services,

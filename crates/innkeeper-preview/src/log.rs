@@ -193,6 +193,9 @@ fn first_lines(log: Console, lines: usize) -> impl Stream<Item = <Console as Str
 fn line(event: &Event) -> Option<String> {
     match &event.kind {
         EventKind::Note { text } => Some(text.clone()),
+        EventKind::OomKilled { kills, memory } => Some(format!(
+            "The kernel killed processes of the guest ({kills}), which had used all of its {memory} of memory."
+        )),
         EventKind::Exited { status } => Some(format!("The guest ended with status {status}.")),
         _ => None,
     }

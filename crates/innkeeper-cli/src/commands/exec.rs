@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Context;
 use crate::arguments::Variable;
 use crate::client::{Upgraded, guest_path};
+use crate::describe::plain;
 use crate::escape::Escaper;
 use crate::failure::{CommandError, Status, not_understood};
 use crate::frames;
@@ -145,6 +146,13 @@ async fn receive(mut reader: ReadHalf<Upgraded>, tty: bool) -> Status {
             }
             // Nobody may read it; the command goes on.
             exec::STDERR => drop(write_all(&mut stderr, &escape_errors.piece(&body)).await),
+            exec::NOTE => {
+                // A terminal in raw mode needs the carriage returns.
+                let (before, after) = if tty { ("\r\n", "\r\n") } else { ("", "\n") };
+                let note = plain(&String::from_utf8_lossy(&body));
+                let note = format!("{before}[INFO] {note}{after}");
+                drop(write_all(&mut stderr, note.as_bytes()).await);
+            }
             exec::EXIT => {
                 let rest = write_all(&mut stdout, &escape_output.end()).await;
                 rest.map_err(CommandError::Output)?;

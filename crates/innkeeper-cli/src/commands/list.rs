@@ -6,7 +6,7 @@ use innkeeper_model::api::{GuestView, RetainedView};
 use serde::Serialize;
 
 use super::{Context, names};
-use crate::describe::{mebibytes, time};
+use crate::describe::{mebibytes, oom_kills, time};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -91,5 +91,9 @@ fn words(guests: &[GuestView]) -> String {
     let header = [
         "NAME", "STATUS", "ADDRESS", "SLOT", "MEMORY", "CPUS", "CREATED",
     ];
-    table(header, guests.iter().map(row).collect(), &[6, 5, 4])
+    let mut text = table(header, guests.iter().map(row).collect(), &[6, 5, 4]);
+    for report in guests.iter().filter_map(oom_kills) {
+        text.push_str(&format!("{report}\n"));
+    }
+    text
 }

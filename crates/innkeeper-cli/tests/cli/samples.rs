@@ -54,6 +54,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
         host_address: Some(host),
         guest_address: Some(guest),
         interface: slot.interface(),
+        oom_kills: 0,
     }
 }
 

@@ -525,6 +525,10 @@ impl Units for Part {
         self.host.endings.subscribe()
     }
 
+    fn oom_kills(&self, _: &GuestName) -> u64 {
+        0
+    }
+
     async fn console(&self, _: &Guest, _: usize, _: bool) -> Result<Console, HostError> {
         Err(injected("console"))
     }

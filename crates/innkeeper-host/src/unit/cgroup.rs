@@ -173,6 +173,13 @@ impl Cgroups {
             .map(|hierarchy| hierarchy.mount.clone())
     }
 
+    /// Where the tree of cgroups is mounted that limits memory.
+    pub(super) fn memory(&self) -> Option<PathBuf> {
+        let limits_memory = |hierarchy: &&Hierarchy| hierarchy.limits_memory();
+        let hierarchy = self.hierarchies.iter().rfind(limits_memory)?;
+        Some(hierarchy.mount.clone())
+    }
+
     /// The cgroups of one machine, whether or not they are there.
     pub(crate) fn machine(&self, machine: &str) -> MachineCgroups {
         MachineCgroups {
@@ -201,6 +208,12 @@ impl Hierarchy {
             (Version::One, true) => 1,
             (Version::One, false) => 2,
         }
+    }
+
+    /// Whether memory is limited here, if it is anywhere. The controller is in one hierarchy only: one of version 1 that
+    /// has it comes after that of version 2.
+    fn limits_memory(&self) -> bool {
+        self.version == Version::Two || self.controllers.iter().any(|name| name == "memory")
     }
 
     fn offers(&self, controller: &str, parent: &str) -> bool {
@@ -282,6 +295,13 @@ impl MachineCgroups {
     /// Where the guest's processes are: nspawn and everything below it.
     pub(crate) fn guest(&self) -> PathBuf {
         self.tracking().join("guest")
+    }
+
+    /// Where the guest's memory is limited.
+    pub(super) fn memory(&self) -> PathBuf {
+        let limits_memory = |(hierarchy, _): &&(Hierarchy, PathBuf)| hierarchy.limits_memory();
+        let found = self.all.iter().rfind(limits_memory);
+        found.map_or_else(PathBuf::new, |(_, dir)| dir.join("guest"))
     }
 
     /// What the shim has to enter.
@@ -426,6 +446,26 @@ fn own_pids(dir: &Path) -> io::Result<Vec<u32>> {
         .filter_map(|line| line.parse().ok())
         .filter(|pid| *pid != 0)
         .collect())
+}
+
+/// How many processes in a cgroup and below it the kernel has killed because a limit of memory was reached; 0 when that
+/// cannot be read. Version 2 counts what happened below, also in cgroups that are gone; version 1 does not.
+pub(super) fn oom_kills(cgroup: &Path) -> u64 {
+    if let Some(kills) = oom_kills_in(&cgroup.join("memory.events")) {
+        return kills;
+    }
+    let dirs = tree(cgroup).unwrap_or_default();
+    let kills = dirs
+        .iter()
+        .filter_map(|dir| oom_kills_in(&dir.join("memory.oom_control")));
+    kills.fold(0, u64::saturating_add)
+}
+
+/// The line `oom_kill <number>` of a file.
+fn oom_kills_in(file: &Path) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count?.trim().parse().ok()
 }
 
 /// A cgroup and all below it, each before what it contains. A guest decides how deep they go, so there is

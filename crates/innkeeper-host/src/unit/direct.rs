@@ -123,6 +123,7 @@ impl Keeper for Direct {
         Groups {
             all: cgroups.tracking(),
             guest: cgroups.guest(),
+            memory: cgroups.memory(),
             exec: cgroups.exec(),
         }
     }

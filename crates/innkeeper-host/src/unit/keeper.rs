@@ -19,6 +19,8 @@ pub(super) struct Groups {
     pub(super) all: PathBuf,
     /// nspawn and what it has started.
     pub(super) guest: PathBuf,
+    /// The cgroup whose memory is limited.
+    pub(super) memory: PathBuf,
     /// Where the cgroup of each command in the guest is made, in the hierarchy that lists processes first.
     pub(super) exec: Vec<PathBuf>,
 }

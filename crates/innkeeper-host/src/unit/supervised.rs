@@ -630,6 +630,10 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         Ok(Self::stop(self, guest).await?)
     }
 
+    fn oom_kills(&self, guest: &GuestName) -> u64 {
+        cgroup::oom_kills(&self.keeper.groups(guest).memory)
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.guests.endings.subscribe()
     }

@@ -49,6 +49,8 @@ pub(super) struct Systemd {
     link: Mutex<Link>,
     /// Where systemd's cgroups are mounted.
     mount: PathBuf,
+    /// Where those are mounted that limit memory.
+    memory: PathBuf,
 }
 
 /// A connection to systemd.
@@ -87,13 +89,13 @@ impl Link {
 
 impl Systemd {
     pub(super) async fn connect(config: &UnitConfig) -> Result<Self, UnitError> {
-        let mount = Cgroups::detect(&config.cgroup)?
-            .systemd()
-            .ok_or(UnitError::NoCgroups)?;
+        let cgroups = Cgroups::detect(&config.cgroup)?;
+        let mount = cgroups.systemd().ok_or(UnitError::NoCgroups)?;
         let link = Link::new().await.map_err(on("reach systemd"))?;
         Ok(Self {
             config: config.clone(),
             link: Mutex::new(link),
+            memory: cgroups.memory().unwrap_or_else(|| mount.clone()),
             mount,
         })
     }
@@ -120,9 +122,11 @@ impl Systemd {
     }
 
     fn cgroup(&self, guest: &GuestName) -> PathBuf {
-        self.mount
-            .join(slice_path(&self.config.slice))
-            .join(self.unit(guest))
+        self.mount.join(self.below_mount(guest))
+    }
+
+    fn below_mount(&self, guest: &GuestName) -> PathBuf {
+        Path::new(&slice_path(&self.config.slice)).join(self.unit(guest))
     }
 
     /// The unit's object on the bus, if the unit is loaded.
@@ -343,6 +347,7 @@ impl Keeper for Systemd {
         Groups {
             exec: vec![cgroup.join("exec")],
             guest: cgroup.clone(),
+            memory: self.memory.join(self.below_mount(guest)),
             all: cgroup,
         }
     }

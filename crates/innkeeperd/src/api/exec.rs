@@ -47,9 +47,16 @@ async fn begin(
     let bytes = read_body(request.into_body()).await?;
     let order: ExecRequest = body(&bytes)?;
     let session = context.engine.exec(guest, &order).await?;
+    let record = context.engine.guest(guest).await?;
+    let engine = context.engine.clone();
+    let killed = move |session: &ExecSession| {
+        let (kills, all) = session.oom_kills();
+        engine.record_oom_kills(&record, all);
+        (kills > 0).then(|| format!("{}. {}", record.oom_finding(kills), record.oom_remedy()))
+    };
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(connection) => converse(connection, session).await,
+            Ok(connection) => converse(connection, session, killed).await,
             Err(error) => debug!(%error, "the caller left before the command began"),
         }
     });
@@ -88,7 +95,13 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
 
 /// Carries frames until the command has ended and its output is sent, or the caller is gone. In either case,
 /// dropping the session kills what is left of the command.
-async fn converse(connection: Upgraded, mut session: ExecSession) {
+///
+/// `killed` returns a note about processes that the kernel killed meanwhile for want of memory.
+async fn converse(
+    connection: Upgraded,
+    mut session: ExecSession,
+    killed: impl Fn(&ExecSession) -> Option<String>,
+) {
     let (from_caller, to_caller) = tokio::io::split(TokioIo::new(connection));
     let stdin = session.stdin.take();
     let stdout = std::mem::replace(&mut session.stdout, Box::pin(tokio::io::empty()));
@@ -114,6 +127,9 @@ async fn converse(connection: Upgraded, mut session: ExecSession) {
         Gone = input => return,
         else => return,
     };
+    if let Some(note) = killed(&session) {
+        drop(frames.send((frame::NOTE, note.into_bytes())).await);
+    }
     drop(
         frames
             .send((frame::EXIT, status.to_be_bytes().to_vec()))

@@ -296,3 +296,46 @@ fn ssh_knows_the_hosts_key_and_refuses_any_other() {
     });
     fine(&agent(&["destroy", "web"]));
 }
+
+#[test]
+fn a_command_that_is_killed_for_want_of_memory_is_explained() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let agent = |arguments: &[&str]| sandbox.program("agent", arguments, b"");
+    let create = [
+        "create",
+        "web",
+        "--closure",
+        &closure,
+        "--memory",
+        "64M",
+        "--wait",
+        "--wait-port",
+        "80",
+    ];
+    fine(&agent(&create));
+    let calm = agent(&["exec", "web", "--", "true"]);
+    assert_eq!(complained(&calm), "");
+    let hog = "word=word; while :; do word=$word$word; done";
+    let killed = agent(&["exec", "web", "--", "sh", "-c", hog]);
+    assert_eq!(killed.status.code(), Some(137));
+    let report = "the kernel killed 1 process of guest 'web', which had used all of its 64M of memory. \
+                  Create it anew with `agent create --memory`";
+    let complaint = complained(&killed);
+    assert!(complaint.contains(report), "{complaint}");
+    let list = fine(&agent(&["list"]));
+    assert!(list.contains(report), "{list}");
+    let listed: Vec<GuestView> =
+        serde_json::from_str(&fine(&agent(&["list", "--json"]))).expect("JSON");
+    assert_eq!(listed[0].oom_kills, 1);
+    let logs = complained(&agent(&["logs", "web"]));
+    assert!(logs.contains(report), "{logs}");
+    let events = fine(&sandbox.program("innkeeper", &["events", "--guest", "web"], b""));
+    let line = "the kernel killed 1 process of the guest, which had used all of its 64M of memory";
+    assert_eq!(events.matches(line).count(), 1, "{events}");
+    // Another start begins at none.
+    fine(&agent(&["stop", "web"]));
+    fine(&agent(&["start", "web"]));
+    assert!(!fine(&agent(&["list"])).contains("the kernel killed"));
+}

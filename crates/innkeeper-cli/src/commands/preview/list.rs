@@ -7,7 +7,7 @@ use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState, PreviewVi
 
 use super::Context;
 use crate::commands::names;
-use crate::describe::plain;
+use crate::describe::{oom_kills, plain};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -84,6 +84,11 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
             if let Some(remedy) = &fault.remedy {
                 text.push_str(&format!("  {}\n", plain(remedy)));
             }
+        }
+        let mut guests = guests.iter();
+        let guest = guests.find(|guest| guest.guest.name == preview.slug);
+        if let Some(report) = guest.and_then(oom_kills) {
+            text.push_str(&format!("{report}\n"));
         }
     }
     text

@@ -40,6 +40,7 @@ use running::{Group, Running};
 use terminal::Terminal;
 use user::User;
 
+use super::cgroup;
 use super::error::UnitError;
 use super::guests::Guests;
 use super::keeper::Groups;
@@ -68,8 +69,17 @@ pub struct ExecSession {
     _alive: Option<oneshot::Sender<Infallible>>,
 }
 
-/// The exit status, once the command has ended.
-type End = watch::Receiver<Option<i32>>;
+/// How the command ended, once it has.
+type End = watch::Receiver<Option<Ended>>;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    status: i32,
+    /// The guest's count of processes that were killed for want of memory, and how many of them while the command ran.
+    oom_kills: u64,
+    new_oom_kills: u64,
+}
 
 impl std::fmt::Debug for ExecSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,8 +108,17 @@ impl ExecSession {
         let status = end.wait_for(Option::is_some).await;
         status
             .ok()
-            .and_then(|status| *status)
+            .and_then(|ended| *ended)
+            .map(|ended| ended.status)
             .ok_or_else(|| io::Error::other("nobody waits for the command any more"))
+    }
+
+    /// How many processes of the guest the kernel killed for want of memory while the command ran, and how many since
+    /// the guest's start. Both are 0 before the command has ended.
+    #[must_use]
+    pub fn oom_kills(&self) -> (u64, u64) {
+        let ended = (*self.end.borrow()).unwrap_or_default();
+        (ended.new_oom_kills, ended.oom_kills)
     }
 
     /// A detached command, which is not waited for.
@@ -115,7 +134,11 @@ impl ExecSession {
             stderr: complaint,
             pid,
             terminal: None,
-            end: watch::channel(Some(failed.unwrap_or_default())).1,
+            end: watch::channel(Some(Ended {
+                status: failed.unwrap_or_default(),
+                ..Ended::default()
+            }))
+            .1,
             _alive: None,
         }
     }
@@ -157,6 +180,7 @@ pub(super) async fn start(
     let (user, terminal) = ask_guest(guest, &namespaces, request).await?;
     let environment = environment(guests, guest, &user, request)?;
     let group = Group::make(&groups.exec, request.detached)?;
+    let oom_kills = cgroup::oom_kills(&groups.memory);
     let words = words(&namespaces, group.dirs(), &user, request)?;
 
     let mut command = command::command(guests.shim.path());
@@ -211,7 +235,13 @@ pub(super) async fn start(
     let (stdin, stdout, stderr) = streams(&mut running.child, terminal.as_ref(), &end)
         .on("read the output of a command in", guest.as_str())?;
     let (alive, dropped) = oneshot::channel();
-    tokio::spawn(wait(running, sender, dropped));
+    tokio::spawn(wait(
+        running,
+        groups.memory.clone(),
+        oom_kills,
+        sender,
+        dropped,
+    ));
     Ok(ExecSession {
         stdin,
         stdout,
@@ -226,16 +256,24 @@ pub(super) async fn start(
 /// Waits for the command's end or its session's, then kills all that is left of the command.
 async fn wait(
     mut running: Running,
-    end: watch::Sender<Option<i32>>,
+    memory: PathBuf,
+    oom_kills_before: u64,
+    end: watch::Sender<Option<Ended>>,
     dropped: oneshot::Receiver<Infallible>,
 ) {
     let status = tokio::select! {
         status = running.child.wait() => status,
         _ = dropped => return,
     };
+    // With version 1, the count goes with the command's cgroup.
+    let oom_kills = cgroup::oom_kills(&memory);
     drop(running);
     match status {
-        Ok(ended) => drop(end.send(Some(self::status(ended)))),
+        Ok(ended) => drop(end.send(Some(Ended {
+            status: self::status(ended),
+            oom_kills,
+            new_oom_kills: oom_kills.saturating_sub(oom_kills_before),
+        }))),
         // Dropping the sender is the end too.
         Err(error) => tracing::warn!(%error, "cannot wait for a command in a guest"),
     }

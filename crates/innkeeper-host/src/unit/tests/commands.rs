@@ -346,3 +346,46 @@ async fn a_guest_that_used_up_its_cgroups_can_still_be_entered() {
     commands_are_gone(&host, &guest).await;
     units.remove(&guest.name).await.expect("removed");
 }
+
+#[tokio::test]
+async fn processes_that_are_killed_for_want_of_memory_are_counted() {
+    const HOG: &str = "word=word; while :; do word=$word$word; done";
+    let Some(host) = Host::new("processes_that_are_killed_for_want_of_memory_are_counted").await
+    else {
+        return;
+    };
+    let units = host.units().await;
+    let script = format!(
+        "(until [ -e /go ]; do sleep 0.05; done; sh -c '{HOG}'; echo survived it) & echo started"
+    );
+    let mut guest = host.guest("web", &script);
+    guest.limits.memory = MemorySize::from_bytes(64 << 20);
+    boot(&units, &guest).await;
+    said(&units, &guest, "started").await;
+    assert_eq!(units.oom_kills(&guest.name), 0);
+
+    // A process of the guest itself.
+    say(&units, &guest, "touch /go").await;
+    said(&units, &guest, "survived it").await;
+    let own = units.oom_kills(&guest.name);
+    assert!(own >= 1, "{own}");
+
+    let calm = request(&["true"]);
+    let calm = units.exec(&guest.name, &calm).await;
+    let calm = calm.expect("started");
+    assert_eq!(calm.wait().await.expect("a status"), 0);
+    assert_eq!(calm.oom_kills(), (0, own));
+
+    // A command from outside, and a child of one that goes on.
+    for (command, expected) in [(HOG.to_owned(), 137), (format!("sh -c '{HOG}'; exit 3"), 3)] {
+        let request = request(&["sh", "-c", &command]);
+        let session = units.exec(&guest.name, &request).await;
+        let session = session.expect("started");
+        assert_eq!(session.wait().await.expect("a status"), expected);
+        let (kills, all) = session.oom_kills();
+        assert!(kills >= 1 && all > own, "{kills} {all}");
+    }
+    crate::facilities::Resource::remove(&*units, &guest.name)
+        .await
+        .expect("removed");
+}
