@@ -50,7 +50,7 @@ pub(super) fn keep(
     let roots = observe(gcroots, identity)?;
     Ok(roots.iter().any(|root| {
         root.guest.is_some()
-            && root.ownership.is_ours()
+            && root.ownership != Ownership::Other
             && fs::read_link(&root.object).is_ok_and(|target| target == closure.as_path())
     }))
 }
