@@ -23,7 +23,12 @@ fn the_consoles_bytes_come_as_they_are() {
         .output()
         .expect("it runs");
     assert_eq!(output.stdout, b"first line\r\nsecond \xff line\nlast");
-    assert_eq!(fake.seen(), ["GET /v1/guests/web/logs?lines=5&follow=true"]);
+    // Then whether the kernel has killed processes, which is in no console.
+    let calls = [
+        "GET /v1/guests/web/logs?lines=5&follow=true",
+        "GET /v1/guests/web",
+    ];
+    assert_eq!(fake.seen(), calls);
 }
 
 #[test]
