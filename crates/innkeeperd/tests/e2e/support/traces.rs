@@ -104,15 +104,27 @@ fn cgroups(directory: &Path, id: &str, depth: u32, all: &mut BTreeSet<String>) {
     }
 }
 
-/// Removes the sandbox's own cgroup from every hierarchy below `directory`, if nobody is in it any more.
+/// Removes the sandbox's own cgroups from every hierarchy below `directory`, if nobody is in them any more. A daemon that
+/// was killed leaves those of its builds, which the next build takes over.
 pub(crate) fn remove_cgroups(directory: &Path, id: &str, depth: u32) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name() == id {
             drop(fs::remove_dir(entry.path()));
+        } else if entry.file_name().to_string_lossy() == format!("{id}-builds") {
+            remove_with_all_below(&entry.path());
         } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroups(&entry.path(), id, depth - 1);
         }
     }
+}
+
+fn remove_with_all_below(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_with_all_below(&entry.path());
+        }
+    }
+    drop(fs::remove_dir(cgroup));
 }
 
 /// Whether a path is strictly below the sandbox's own cgroup, which may stay.
