@@ -236,7 +236,8 @@ impl SlotRange {
     /// is none.
     #[must_use]
     pub fn bounds(self) -> Option<SlotBounds> {
-        SlotBounds::new(self.bounds.first, self.bounds.last.min(self.highest()))
+        let (first, last) = (self.slots().next()?, self.slots().last()?);
+        SlotBounds::new(first.0, last.0)
     }
 
     /// The addresses of a slot, or `None` if the subnet has none for it.
@@ -407,7 +408,7 @@ mod tests {
         let part = whole.within(bounds);
         assert_eq!(part.slots().next(), Some(Slot(100)));
         assert_eq!(part.slots().last(), Some(Slot(126)));
-        assert_eq!(part.bounds(), SlotBounds::new(100, 127));
+        assert_eq!(part.bounds(), SlotBounds::new(100, 126));
         assert_eq!(part.pick(0, &BTreeMap::new()), Some(Slot(100)));
         let taken = (100..=126).map(|n| (Slot(n), SlotUse::Taken)).collect();
         assert_eq!(part.pick(110, &taken), None);
