@@ -35,6 +35,7 @@ impl Engine {
         Ok(GcReport {
             dry_run: request.dry_run,
             orphans,
+            failures: Vec::new(),
         })
     }
 

@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use innkeeper_model::{Code, Explain};
 use tokio::io::AsyncWriteExt;
@@ -38,6 +39,14 @@ pub enum CommandError {
         /// The end of what it said.
         stderr: String,
     },
+    /// It did not end in time.
+    #[error("'{program}' did not end within {} s", limit.as_secs())]
+    TimedOut {
+        /// The program's name or path.
+        program: String,
+        /// How long it had.
+        limit: Duration,
+    },
 }
 
 impl CommandError {
@@ -46,6 +55,7 @@ impl CommandError {
     pub fn code_or(&self, otherwise: Code) -> Code {
         match self {
             Self::Missing { .. } => Code::ProgramMissing,
+            Self::TimedOut { .. } => Code::TimedOut,
             Self::Run { .. } | Self::Failed { .. } => otherwise,
         }
     }
@@ -57,8 +67,14 @@ impl Explain for CommandError {
     }
 
     fn remedy(&self) -> Option<String> {
-        let Self::Missing { program } = self else {
-            return None;
+        let program = match self {
+            Self::Missing { program } => program,
+            Self::TimedOut { program, .. } => {
+                return Some(format!(
+                    "Run {program} by hand, as root, to see what it waits for: a lock, a server or a disk that does not respond."
+                ));
+            }
+            Self::Run { .. } | Self::Failed { .. } => return None,
         };
         let package = match program.rsplit('/').next().unwrap_or(program) {
             "systemd-nspawn" => "systemd-container",
@@ -76,6 +92,12 @@ impl Explain for CommandError {
         ))
     }
 }
+
+/// How long a program has that answers a question or changes a setting.
+pub(crate) const QUICK: Duration = Duration::from_secs(60);
+
+/// How long a program has that copies files.
+pub(crate) const COPY: Duration = Duration::from_secs(60 * 60);
 
 /// The longest piece of a program's complaint that goes into an error.
 const STDERR_LIMIT: usize = 2000;
@@ -100,7 +122,7 @@ pub(crate) fn start_error(program: &OsStr, source: io::Error) -> CommandError {
     }
 }
 
-/// Runs a program to its end with `input` on its standard input and returns its standard output.
+/// Runs a program to its end, within [`QUICK`], with `input` on its standard input and returns its standard output.
 pub(crate) async fn run<I, S>(
     program: impl AsRef<OsStr>,
     arguments: I,
@@ -112,7 +134,7 @@ where
 {
     let mut command = command(program);
     command.args(arguments.into_iter().map(Into::into));
-    run_command(command, input).await
+    run_command(command, input, QUICK).await
 }
 
 /// Writes a program's input and ends it.
@@ -127,8 +149,23 @@ async fn feed(stdin: Option<ChildStdin>, input: &[u8]) -> io::Result<()> {
     }
 }
 
-/// As [`run`], with a command that is set up in other ways too.
+/// As [`run`], with a command that is set up in other ways too, and another limit. A program that exceeds it is killed.
 pub(crate) async fn run_command(
+    command: tokio::process::Command,
+    input: &[u8],
+    limit: Duration,
+) -> Result<Vec<u8>, CommandError> {
+    let program = command
+        .as_std()
+        .get_program()
+        .to_string_lossy()
+        .into_owned();
+    let ended = tokio::time::timeout(limit, run_to_end(command, input)).await;
+    ended.unwrap_or(Err(CommandError::TimedOut { program, limit }))
+}
+
+/// As [`run_command`], however long it takes. For callers that have a limit of their own and must not kill the program.
+pub(crate) async fn run_to_end(
     mut command: tokio::process::Command,
     input: &[u8],
 ) -> Result<Vec<u8>, CommandError> {
@@ -159,4 +196,33 @@ pub(crate) async fn run_command(
         });
     }
     Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_is_named_and_killed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pid = dir.path().join("pid");
+        let mut endless = command("sh");
+        endless.args([
+            "-c",
+            "echo $$ > \"$1.new\"; mv \"$1.new\" \"$1\"; exec sleep 1000",
+            "sh",
+        ]);
+        endless.arg(&pid);
+        let limit = Duration::from_secs(2);
+        let error = run_command(endless, b"", limit).await.expect_err("endless");
+        assert_eq!(error.to_string(), "'sh' did not end within 2 s");
+        assert_eq!(error.code_or(Code::NetworkFailed), Code::TimedOut);
+        assert!(error.remedy().expect("a remedy").contains("Run sh by hand"));
+        let pid = std::fs::read_to_string(pid).expect("it began");
+        let process = std::path::PathBuf::from(format!("/proc/{}/comm", pid.trim()));
+        // Killed at once, and reaped by the runtime soon after.
+        while std::fs::read_to_string(&process).is_ok_and(|name| name.trim() == "sleep") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }

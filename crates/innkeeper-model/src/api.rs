@@ -319,6 +319,9 @@ pub struct GcReport {
     pub dry_run: bool,
     /// The orphans.
     pub orphans: Vec<Orphan>,
+    /// What could not be looked at, such as databases while PostgreSQL is down: there may be more orphans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<crate::Failure>,
 }
 
 /// Something that has our naming and belongs to no guest.

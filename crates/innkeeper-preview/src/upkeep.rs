@@ -6,7 +6,7 @@ use std::time::Duration;
 use innkeeper_engine::removes;
 use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Found, Resource};
-use innkeeper_model::api::{Check, GcRequest, Orphan, Verdict};
+use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::PreviewWant;
 
@@ -52,16 +52,27 @@ impl Previews {
     /// Finds what has previews' naming and belongs to none, and removes it as the request says. What other daemons made
     /// is never touched.
     ///
-    /// # Errors
-    /// When the host or the store cannot be asked. A failure to remove one orphan stands with it.
-    pub async fn gc(&self, request: GcRequest) -> Result<Vec<Orphan>, PreviewError> {
+    /// A failure to remove one orphan stands with it. A kind of objects that cannot be listed is one of the report's
+    /// failures; the others are looked at all the same.
+    pub async fn gc(&self, request: GcRequest) -> GcReport {
         let inner = &self.inner;
-        let mut orphans = inner.sweep(&*inner.routes, request).await?;
+        let mut kinds = vec![inner.sweep(&*inner.routes, request).await];
         if let Some(databases) = &inner.databases {
-            orphans.extend(inner.sweep(&**databases, request).await?);
+            kinds.push(inner.sweep(&**databases, request).await);
         }
-        orphans.extend(inner.sweep_evaluations(request.dry_run).await?);
-        Ok(orphans)
+        kinds.push(inner.sweep_evaluations(request.dry_run).await);
+        let mut report = GcReport {
+            dry_run: request.dry_run,
+            orphans: Vec::new(),
+            failures: Vec::new(),
+        };
+        for kind in kinds {
+            match kind {
+                Ok(orphans) => report.orphans.extend(orphans),
+                Err(error) => report.failures.push(Failure::from(&error)),
+            }
+        }
+        report
     }
 }
 

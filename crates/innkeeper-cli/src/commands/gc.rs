@@ -43,10 +43,11 @@ impl Gc {
         } else {
             print(cx, request, &report)?;
         }
-        let failures = report
+        let of_orphans = report
             .orphans
             .iter()
             .filter_map(|orphan| orphan.failure.as_ref());
+        let failures = report.failures.iter().chain(of_orphans);
         Ok(failures.map(exit_code).max().unwrap_or(0))
     }
 
@@ -76,8 +77,15 @@ fn question(orphans: &[Orphan]) -> String {
 }
 
 fn print(cx: &Context, request: GcRequest, report: &GcReport) -> Result<(), CommandError> {
+    for failure in &report.failures {
+        cx.output.failure(failure);
+    }
     if report.orphans.is_empty() {
-        return cx.output.text("(no orphans)\n");
+        let line = match report.failures.is_empty() {
+            true => "(no orphans)\n",
+            false => "(no orphans in what could be looked at)\n",
+        };
+        return cx.output.text(line);
     }
     for orphan in &report.orphans {
         print_orphan(cx, request, orphan)?;

@@ -32,6 +32,7 @@ fn partly() -> GcReport {
             orphan("rootfs", "/var/lib/innkeeper/guests/old", true),
             stuck,
         ],
+        failures: Vec::new(),
     }
 }
 
@@ -55,6 +56,7 @@ fn a_dry_run_says_that_it_is_one() {
     let report = GcReport {
         dry_run: true,
         orphans: vec![orphan("rootfs", "/var/lib/innkeeper/guests/old", false)],
+        failures: Vec::new(),
     };
     let fake = fake(&report);
     assert_snapshot!(fake.innkeeper(&["gc", "--dry-run"]).whole(), @r"
@@ -79,6 +81,7 @@ fn objects_of_other_daemons_and_without_a_mark_are_left_with_the_reason() {
             owned("ve-3", false, Ownership::Other),
             owned("ve-4", removed, Ownership::Unmarked),
         ],
+        failures: Vec::new(),
     };
     let cautious = fake(&report(false));
     assert_snapshot!(cautious.innkeeper(&["gc"]).whole(), @r"
@@ -109,6 +112,7 @@ fn nothing_to_do_is_said_so() {
     let report = GcReport {
         dry_run: false,
         orphans: Vec::new(),
+        failures: Vec::new(),
     };
     assert_eq!(fake(&report).innkeeper(&["gc"]).ok(), "(no orphans)\n");
 }
@@ -121,4 +125,30 @@ fn programs_get_the_report_and_the_same_status() {
         serde_json::from_str::<GcReport>(&run.stdout).expect("one value"),
         partly()
     );
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_a_failure_beside_the_rest() {
+    let failure = Failure::new(Code::DatabaseFailed, "PostgreSQL does not respond");
+    let mut report = partly();
+    report.orphans.truncate(1);
+    report.failures = vec![failure.with_remedy("Start it.")];
+    assert_snapshot!(fake(&report).innkeeper(&["gc"]).whole(), @r"
+    status: 7
+    --- stdout
+    Removed rootfs /var/lib/innkeeper/guests/old
+    [OK] 1 of 1 orphan removed.
+    --- stderr
+    [ERROR] PostgreSQL does not respond
+            Hint: Start it.
+    ");
+    report.orphans.clear();
+    assert_snapshot!(fake(&report).innkeeper(&["gc"]).whole(), @r"
+    status: 7
+    --- stdout
+    (no orphans in what could be looked at)
+    --- stderr
+    [ERROR] PostgreSQL does not respond
+            Hint: Start it.
+    ");
 }

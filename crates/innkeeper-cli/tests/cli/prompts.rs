@@ -115,6 +115,7 @@ fn fake() -> Fake {
             ownership: innkeeper_model::Ownership::Ours,
             failure: None,
         }],
+        failures: Vec::new(),
     };
     let mut of_preview: GuestView = guest("web-7", 3);
     of_preview.guest.kind = GuestKind::Preview;
@@ -291,6 +292,7 @@ fn gc_without_orphans_and_a_dry_run_do_not_prompt() {
     let none = GcReport {
         dry_run: false,
         orphans: Vec::new(),
+        failures: Vec::new(),
     };
     let empty = Fake::new(Router::new().route("/v1/gc", answer(&none)));
     let (seen, status) = on_terminal(&empty, "innkeeper", &["gc"], Redirected::None, None);

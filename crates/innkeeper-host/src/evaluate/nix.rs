@@ -25,7 +25,7 @@ use crate::closure::NixConfig;
 use crate::closure::cause::Cause;
 use crate::closure::nix::{Cgroups, DURABLE, NixError, sibling, supervised_in};
 use crate::closure::store;
-use crate::command::{command, run_command};
+use crate::command::{COPY, QUICK, command, run_command};
 use crate::facilities::Builders;
 
 /// The variables that Nix gets from the daemon: how a certain installation of Nix wants its store to be reached.
@@ -60,7 +60,7 @@ impl<'a> Nix<'a> {
             .args(["store", "add-path", "--name", SOURCE])
             .arg(folder)
             .args(self.options());
-        let answer = run_command(command, b"").await?;
+        let answer = run_command(command, b"", COPY).await?;
         let answer = String::from_utf8_lossy(&answer);
         StorePath::parse(answer.trim()).map_err(|error| EvaluateError::Base {
             what: folder.display().to_string(),
@@ -108,7 +108,7 @@ impl<'a> Nix<'a> {
     pub(super) async fn import(&self, stream: &[u8]) -> Result<(), CommandError> {
         let mut command = self.nix_store("--import");
         command.args(self.options());
-        run_command(command, stream).await.map(drop)
+        run_command(command, stream, COPY).await.map(drop)
     }
 
     /// Builds derivations and returns the outputs of all of them. After `limit`, everything that the build started is
@@ -218,7 +218,7 @@ impl<'a> Nix<'a> {
             // Newer versions know it by this name too.
             .args(["show-config", "--json"])
             .args(self.options());
-        let answer = run_command(command, b"").await?;
+        let answer = run_command(command, b"", QUICK).await?;
         serde_json::from_slice(&answer).map_err(EvaluateError::Settings)
     }
 
@@ -260,6 +260,6 @@ impl<'a> Nix<'a> {
 }
 
 async fn lines_of(command: Command) -> Result<String, CommandError> {
-    let answer = run_command(command, b"").await?;
+    let answer = run_command(command, b"", QUICK).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

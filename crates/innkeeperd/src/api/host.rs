@@ -35,7 +35,9 @@ pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer
     let request: innkeeper_model::api::GcRequest = body(&request)?;
     let mut report = context.engine.gc(request).await?;
     if let Some(previews) = &context.previews {
-        report.orphans.extend(previews.gc(request).await?);
+        let of_previews = previews.gc(request).await;
+        report.orphans.extend(of_previews.orphans);
+        report.failures.extend(of_previews.failures);
     }
     Ok(Json(report))
 }

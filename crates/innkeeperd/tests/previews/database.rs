@@ -7,7 +7,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use innkeeper_model::api::{DoctorReport, Verdict};
+use innkeeper_model::Code;
+use innkeeper_model::api::{DoctorReport, GcReport, Verdict};
 use innkeeper_model::preview::PreviewState;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
@@ -251,6 +252,16 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
                 && check.finding.starts_with("not removed yet, retrying: ")
         })
     });
+    // Neither keeps gc from the rest.
+    let key = "0".repeat(64);
+    fs::create_dir_all(town.root().join("evaluation-roots").join(&key)).expect("made");
+    let swept = town.sandbox.program("innkeeper", &["gc", "--json"], b"");
+    assert_eq!(swept.status.code(), Some(7), "{swept:?}");
+    let report: GcReport = serde_json::from_slice(&swept.stdout).expect("a report");
+    assert_eq!(report.failures.len(), 1, "{report:?}");
+    assert_eq!(report.failures[0].code, Code::DatabaseFailed, "{report:?}");
+    let found = report.orphans.iter().find(|orphan| orphan.object == key);
+    assert!(found.is_some_and(|orphan| orphan.removed), "{report:?}");
     cluster.start_again(&town);
     town.gone(7);
     let report: DoctorReport = town.client().get("/v1/doctor");

@@ -232,7 +232,7 @@ async fn a_derivation_that_claims_the_place_of_another_is_not_taken() {
         "{}",
         chain(&error)
     );
-    assert_eq!(error.code(), Code::Internal);
+    assert_eq!(error.code(), Code::BuildHostFailed);
     assert!(!Path::new(&victim).exists());
     let query = ["--check-validity", "--print-invalid", &object];
     let invalid = command::run("nix-store", query, b"").await.expect("asks");

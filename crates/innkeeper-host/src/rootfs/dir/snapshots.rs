@@ -131,7 +131,8 @@ impl DirRootfs {
 
 /// Copies a tree. When the daemon is killed, `cp` is too: the next daemon begins anew in the same place.
 async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
-    let options = [
+    let mut command = command::command("setpriv");
+    command.args([
         "--pdeathsig",
         "KILL",
         "cp",
@@ -140,10 +141,9 @@ async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
         "--reflink=auto",
         "--no-target-directory",
         "--",
-    ];
-    let arguments = options.iter().map(AsRef::as_ref);
-    let arguments = arguments.chain([from.as_os_str(), to.as_os_str()]);
-    let copied = command::run("setpriv", arguments, b"").await;
+    ]);
+    command.args([from, to]);
+    let copied = command::run_command(command, b"", command::COPY).await;
     copied.map(drop).map_err(|source| RootfsError::Copy {
         path: from.to_owned(),
         source,

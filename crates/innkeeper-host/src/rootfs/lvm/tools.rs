@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::LvmConfig;
 use super::report::{COLUMNS, Volumes, tag};
@@ -22,6 +23,9 @@ const MOUNT_OPTIONS: &str = "nodev,discard,noinit_itable";
 /// it, and with it all guests: its own default, as Debian builds it, only looks.
 const REPAIR: &str =
     r#"global/thin_check_options=["-q","--auto-repair","--clear-needs-check-flag"]"#;
+
+/// How long a program may take that makes, activates, mounts or removes a volume. It is left running after that.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often something that is mounted in one place is unmounted before we give up.
 const LAYERS: usize = 8;
@@ -212,7 +216,7 @@ impl Tools<'_> {
         Path::new("/dev").join(&self.0.volume_group).join(volume)
     }
 
-    /// Runs a program to its end, in the mount namespace where guests are started. Nobody ends it halfway:
+    /// Runs a program to its end, in the mount namespace where guests are started. One that takes too long is reported, and not ended halfway:
     /// LVM that is killed can leave devices on which every access waits. When the daemon dies, systemd kills what it has
     /// started; what changes volumes is therefore a unit of its own.
     async fn run<S: Into<OsString> + Clone>(
@@ -234,14 +238,23 @@ impl Tools<'_> {
             words.extend(["--config".into(), REPAIR.into()]);
         }
         words.extend(arguments.iter().cloned().map(Into::into));
-        let first = words.remove(0);
-        let ended = tokio::spawn(async move { command::run(first, words, b"").await }).await;
-        ended.unwrap_or_else(|error| {
-            Err(CommandError::Run {
-                program: program.to_owned(),
+        let mut command = command::command(words.remove(0));
+        command.args(words);
+        let limit = match program {
+            "lvs" => command::QUICK,
+            _ => PATIENCE,
+        };
+        // The task goes on when nobody waits for it any more.
+        let running = tokio::spawn(async move { command::run_to_end(command, b"").await });
+        let program = program.to_owned();
+        match tokio::time::timeout(limit, running).await {
+            Err(_) => Err(CommandError::TimedOut { program, limit }),
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => Err(CommandError::Run {
+                program,
                 source: io::Error::other(error),
-            })
-        })
+            }),
+        }
     }
 }
 
