@@ -26,7 +26,13 @@ def slots() -> set[int]:
 
 machine.start()
 with subtest("an older installation is there before the daemon"):
-    machine.succeed("systemctl stop innkeeperd.service", "rm -rf /var/lib/innkeeper/innkeeper.db*")
+    # The daemon that has run here is gone for good, and so are its rules, which another one would not replace.
+    machine.succeed(
+        "systemctl stop innkeeperd.service",
+        "rm -rf /var/lib/innkeeper/innkeeper.db*",
+        "nft delete table inet innkeeper",
+        "nft delete table inet innkeeper_builds",
+    )
     for path, text in (TRACKED | BESIDE | {ROUTE: "shop-12.preview.example.org {\n}"}).items():
         machine.succeed(f"mkdir -p $(dirname {path}); printf '%s\\n' {shlex.quote(text)} > {path}")
     before = machine.succeed(f"sha256sum {AGENTS}/* {AGENTS}/.[!.]* {DEPLOYS}/* {ROUTE}")
