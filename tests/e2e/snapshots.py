@@ -145,10 +145,36 @@ with subtest("a snapshot that nobody knows of is found, and the agent's own go w
         "agent snapshot web --label two",
         "lvcreate --quiet --yes --snapshot --name innkeeper-snap-web.lost pool/innkeeper-guest-web",
     )
+    # It has no daemon's mark.
     orphans = json.loads(machine.succeed("innkeeper gc --json"))["orphans"]
+    same([orphan["removed"] for orphan in orphans], [False], "what goes unasked")
+    orphans = json.loads(machine.succeed("innkeeper gc --unmarked --json"))["orphans"]
     same([orphan["object"] for orphan in orphans], ["pool/innkeeper-snap-web.lost"], "what belonged to nobody")
     doctor()
     machine.succeed("agent destroy web")
     same(ours(), [], "the volumes")
     doctor()
+
+with subtest("a destroyed agent's volume is kept for a while, and brought back"):
+    keep = "/run/systemd/system/innkeeperd.service.d/keep.conf"
+    machine.succeed(
+        f"printf '[Service]\\nEnvironment=INNKEEPER_GUEST_RETENTION_SECONDS=3600\\n' > {keep}",
+        "systemctl daemon-reload",
+        "systemctl restart innkeeperd.service",
+    )
+    wait_until_quiet()
+    create("back")
+    write("back", "kept")
+    machine.succeed("agent destroy back")
+    same(ours(), [], "the volumes of guests")
+    kept = [name for name in volumes() if name.startswith("innkeeper-retained-")]
+    same(len(kept), 1, f"the volumes that are kept: {kept}")
+    doctor()
+    machine.succeed("agent undelete back")
+    says("back", "kept")
+    same(ours(), ["innkeeper-guest-back"], "the volumes")
+    doctor()
+    machine.succeed("agent destroy --now back", f"rm {keep}", "systemctl daemon-reload", "systemctl restart innkeeperd.service")
+    wait_until_quiet()
+    same([name for name in volumes() if name.startswith("innkeeper-retained-")], [], "what is kept")
 nothing_left(before)

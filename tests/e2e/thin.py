@@ -98,14 +98,15 @@ with subtest("blocks that a loss of power leaves to nobody are no reason not to 
         'read -r start length _ device offset <<< "$(dmsetup table pool-thin_tdata)"\n'
         f'dmsetup suspend --noflush --nolockfs pool-thin_tdata; dmsetup load pool-thin_tdata --table "{slow}"',
         "dmsetup resume pool-thin_tdata",
-        # Blocks are taken for what the guest writes, but do not get to belong to its volume.
-        "systemd-run --quiet agent exec web -- dd if=/dev/zero of=/lost bs=1M count=8 oflag=direct",
-        "for _ in $(seq 50); do ! grep -qsx dd /proc/[0-9]*/comm || break; sleep 0.2; done",
-        # Nothing shows that its writes have reached the pool without having the metadata committed.
-        "sleep 5",
-        # Metadata are committed when somebody asks for the state.
-        "dmsetup status pool-thin-tpool",
     )
+    # With --noflush, looking does not have the metadata committed.
+    used = "dmsetup status --noflush pool-thin-tpool | awk '{ split($6, blocks, \"/\"); print blocks[1] }'"
+    had = machine.succeed(used).strip()
+    # Blocks are taken for what the guest writes, but do not get to belong to its volume: the write takes 100 s.
+    machine.succeed("systemd-run --quiet agent exec web -- dd if=/dev/zero of=/lost bs=1M count=8 oflag=direct")
+    machine.wait_until_succeeds(f"test $({used}) -gt {had}", timeout=150)
+    # Now they are committed.
+    machine.succeed("dmsetup status pool-thin-tpool")
     machine.crash()
     up_again()
     machine.succeed("journalctl --boot --grep 'Check of pool pool/thin failed'")
@@ -170,7 +171,8 @@ with subtest("what belongs to no guest is found and goes"):
     machine.succeed("lvcreate --quiet --yes --snapshot --name innkeeper-guest-lost pool/innkeeper-guest-web")
     orphans = json.loads(machine.succeed("innkeeper gc --dry-run --json"))["orphans"]
     is_true("pool/innkeeper-guest-lost" in json.dumps(orphans), f"what is found: {orphans}")
-    machine.succeed("innkeeper gc")
+    # It has no daemon's mark.
+    machine.succeed("innkeeper gc", "lvs pool/innkeeper-guest-lost", "innkeeper gc --unmarked")
     as_wanted()
 
 with subtest("after all that, the guest's file system is whole"):

@@ -85,7 +85,11 @@ impl Engine {
         Ok(all
             .into_iter()
             .filter(|found| of_idle_guest(found) && !is_recorded(found, &recorded))
-            .map(|found| Found::ours(None, found.object))
+            .map(|found| Found {
+                guest: None,
+                object: found.object,
+                ownership: found.ownership,
+            })
             .collect())
     }
 

@@ -191,6 +191,8 @@ pub struct FoundSnapshot {
     pub label: SnapshotLabel,
     /// What it is called on the host, for [`Resource::sweep`].
     pub object: String,
+    /// Whose it is; another daemon's is not listed.
+    pub ownership: Ownership,
 }
 
 /// The files of a destroyed agent on the host.

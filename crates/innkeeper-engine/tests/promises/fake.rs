@@ -13,8 +13,8 @@ use innkeeper_host::unit::{ExecSession, Prepared};
 use innkeeper_host::{FileError, HostError};
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::{
-    FileWork, Guest, GuestName, Installable, Origin, RetainedId, SnapshotLabel, StorePath, Trust,
-    UnitPhase,
+    FileWork, Guest, GuestName, Installable, Origin, Ownership, RetainedId, SnapshotLabel,
+    StorePath, Trust, UnitPhase,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -372,6 +372,7 @@ impl Rootfs for Part {
             guest: guest.clone(),
             label: label.clone(),
             object: format!("{guest}.{label}"),
+            ownership: Ownership::Ours,
         });
         Ok(found.collect())
     }

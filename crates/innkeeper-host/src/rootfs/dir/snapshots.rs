@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Guest, GuestName, Origin, SnapshotLabel};
+use innkeeper_model::{Guest, GuestName, Origin, Ownership, SnapshotLabel};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{DirConfig, DirRootfs, Place, make_guests, remove, require_space};
@@ -213,6 +213,7 @@ pub(in crate::rootfs) fn list(config: &DirConfig) -> Result<Vec<FoundSnapshot>, 
                     guest,
                     label,
                     object,
+                    ownership: Ownership::Ours,
                 });
             }
         }

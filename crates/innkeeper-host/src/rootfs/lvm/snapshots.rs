@@ -4,7 +4,7 @@
 //! freezes the file system of a guest that runs while it does. What is made of it is a snapshot of the snapshot.
 
 use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
-use innkeeper_model::{Guest, GuestName, Origin, SnapshotLabel};
+use innkeeper_model::{Guest, GuestName, Origin, Ownership, SnapshotLabel};
 
 use super::report::{
     Pool, Volume, Volumes, gone_volume, guest_volume, new_volume, snapshot_volume,
@@ -146,7 +146,8 @@ impl LvmRootfs {
         let volumes = self.tools().volumes().await?;
         let mut found = self.work(snapshots::list).await?;
         for row in volumes.rows(&self.config.pool) {
-            if !self.config.dir.identity.may_change(self.owner(row)) {
+            let ownership = self.owner(row);
+            if ownership == Ownership::Other {
                 continue;
             }
             if let Volume::Snapshot(guest, label) = Volume::of(&row.lv_name, "") {
@@ -155,6 +156,7 @@ impl LvmRootfs {
                     guest,
                     label,
                     object,
+                    ownership,
                 });
             }
         }
