@@ -6,7 +6,7 @@ use std::thread;
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
 
-use crate::support::{Answer, Client, Fixture, Sandbox, closure};
+use crate::support::{Answer, Client, Fixture, Sandbox, closure, wait_until};
 
 fn create(client: &Client, name: &str, closure: &str) -> Answer {
     client.call(
@@ -104,5 +104,10 @@ fn a_destroy_does_not_wait_for_a_build() {
         create.failure.expect("superseded").code.as_str(),
         "guest_busy"
     );
+    // The destroy does not wait for Nix either, which takes a moment to end.
+    let is_build = |trace: &String| trace.contains("innkeeper-build");
+    wait_until("the build has ended", || {
+        !sandbox.traces().0.iter().any(is_build)
+    });
     before.assert_same(&sandbox.traces(), "after the destroy");
 }
