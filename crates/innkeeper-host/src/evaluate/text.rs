@@ -14,11 +14,19 @@ const HINTS: [&str; 5] = [
     "error: ",
 ];
 
+/// How lines begin that are about this host's Nix, and not about the preview.
+const ABOUT_THE_HOST: [&str; 3] = [
+    "GC Warning:",
+    // A setting that was fixed for builds belongs to a feature that is off anyway.
+    "warning: Ignoring setting '",
+    "warning: ignoring setting '",
+];
+
 /// A failure's summary and log without paths of the host and without what says nothing.
 pub(super) fn failure((summary, log): (String, Vec<String>)) -> (String, Vec<String>) {
     let mut log: Vec<String> = log
         .iter()
-        .filter(|line| !line.starts_with("GC Warning:"))
+        .filter(|line| !ABOUT_THE_HOST.iter().any(|start| line.starts_with(start)))
         .map(|line| public(line))
         .skip_while(String::is_empty)
         .collect();
@@ -89,6 +97,7 @@ mod tests {
         let lines = [
             "",
             "GC Warning: x",
+            "warning: Ignoring setting 'impure-env' because experimental feature 'configurable-impure-env' is not enabled",
             "error: no",
             "",
             "(use '--show-trace' to show detailed location information)",
