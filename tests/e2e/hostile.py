@@ -69,6 +69,12 @@ daemon = machine.get_unit_property("innkeeperd.service", "MainPID")
 others_work("nothing")
 before = traces()
 
+with subtest("builders of the Nix daemon have limits"):
+    memory = int(machine.get_unit_property("nix-daemon.service", "MemoryMax"))
+    total = int(machine.succeed("awk '/^MemTotal:/ { print $2 * 1024 }' /proc/meminfo"))
+    is_true(0 < memory <= total // 2, f"half of {total} bytes at most: {memory}")
+    same(machine.get_unit_property("nix-daemon.service", "TasksMax"), "4096", "processes")
+
 with subtest("a stranger's build, approved by mistake"):
     probes = {
         # The host's loopback, a neighbour's and the host's address on the guests' network.
