@@ -100,11 +100,11 @@ with subtest("blocks that a loss of power leaves to nobody are no reason not to 
         "dmsetup resume pool-thin_tdata",
     )
     # With --noflush, looking does not have the metadata committed.
-    used = "dmsetup status --noflush pool-thin-tpool | awk '{ split($6, blocks, \"/\"); print blocks[1] }'"
-    had = machine.succeed(used).strip()
+    blocks = "dmsetup status --noflush pool-thin-tpool | awk '{ split($6, used, \"/\"); print used[1] }'"
+    had = machine.succeed(blocks).strip()
     # Blocks are taken for what the guest writes, but do not get to belong to its volume: the write takes 100 s.
     machine.succeed("systemd-run --quiet agent exec web -- dd if=/dev/zero of=/lost bs=1M count=8 oflag=direct")
-    machine.wait_until_succeeds(f"test $({used}) -gt {had}", timeout=150)
+    machine.wait_until_succeeds(f"test $({blocks}) -gt {had}", timeout=150)
     # Now they are committed.
     machine.succeed("dmsetup status pool-thin-tpool")
     machine.crash()
