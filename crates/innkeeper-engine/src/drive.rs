@@ -287,7 +287,7 @@ impl Drive<'_> {
                 });
             }
         }
-        Ok(self.inner.store.forget_guest(self.name, failure).await?)
+        Ok(self.inner.store.delete_guest(self.name, failure).await?)
     }
 
     /// Ends the operation as the result demands.
@@ -358,7 +358,7 @@ impl Drive<'_> {
 
     async fn undo(&self, want: Want, failure: &Failure) -> Result<(), EngineError> {
         let store = &self.inner.store;
-        store.change_want(self.name, want).await?;
+        store.set_desired_state(self.name, want).await?;
         let Some(guest) = store.guest(self.name).await? else {
             return Ok(());
         };
@@ -436,7 +436,7 @@ pub(crate) async fn build_closure(
         .await?;
     inner
         .store
-        .remember_closure(installable, &built.closure, &built.fingerprint)
+        .cache_closure(installable, &built.closure, &built.fingerprint)
         .await?;
     Ok(built.closure)
 }

@@ -393,7 +393,11 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         self.inner.probe(verb, "accept", Edge::Before);
-        let (guest, operation) = self.inner.store.set_want(name, want, verb, actor).await?;
+        let (guest, operation) = self
+            .inner
+            .store
+            .begin_change(name, want, verb, actor)
+            .await?;
         self.inner.probe(verb, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)
     }

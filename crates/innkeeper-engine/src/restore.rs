@@ -182,7 +182,10 @@ impl Engine {
         let _guest = self.inner.locks.lock(name).await;
         if let Some((_, 0)) = self.ended_by_itself(name).await? {
             self.record_exit(name, 0);
-            self.inner.store.change_want(name, Want::Stopped).await?;
+            self.inner
+                .store
+                .set_desired_state(name, Want::Stopped)
+                .await?;
         }
         Ok(())
     }
@@ -220,7 +223,12 @@ impl Engine {
             self.record_oom_kills(&guest, last);
             self.record_exit(name, status);
             match status {
-                0 => self.inner.store.change_want(name, Want::Stopped).await?,
+                0 => {
+                    self.inner
+                        .store
+                        .set_desired_state(name, Want::Stopped)
+                        .await?
+                }
                 UnitPhase::REBOOT => {}
                 _ => self.record_death(&guest, status).await?,
             }

@@ -166,11 +166,11 @@ impl Inner {
                 format!("The files of {name} are kept for {time} at most: `agent undelete {name}`.")
             }
             Ok(false) => {
-                self.store.give_up_retention(name).await?;
+                self.store.cancel_retention(name).await?;
                 return Ok(self.host.rootfs.remove(name).await?);
             }
             Err(error) => {
-                self.store.give_up_retention(name).await?;
+                self.store.cancel_retention(name).await?;
                 self.host.rootfs.remove(name).await?;
                 let reason = innkeeper_model::chain(&error);
                 format!("The files of {name} were removed, since they could not be kept: {reason}.")
@@ -197,7 +197,7 @@ impl Inner {
     /// Records that the files of a destroyed agent, which are in the guest's place now, are the guest's.
     pub(crate) async fn adopt_files(&self, guest: &Guest) -> Result<(), EngineError> {
         if let Some(FileWork::Adopt(_)) = guest.file_work {
-            self.store.files_adopted(&guest.name).await?;
+            self.store.finish_file_takeover(&guest.name).await?;
         }
         Ok(())
     }

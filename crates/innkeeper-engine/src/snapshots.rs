@@ -195,7 +195,7 @@ impl Inner {
         if let Some(FileWork::CopyOf(origin)) = &guest.file_work {
             let secrets = &self.host.secrets;
             secrets.forget_identity(guest, &origin.guest).await?;
-            self.store.file_work_done(&guest.name).await?;
+            self.store.finish_file_work(&guest.name).await?;
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Inner {
                 self.require_stopped(&guest.name).await?;
             }
             self.host.rootfs.snapshot(&guest.name, label).await?;
-            self.store.file_work_done(&guest.name).await?;
+            self.store.finish_file_work(&guest.name).await?;
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Inner {
     pub(crate) async fn remove_snapshot(&self, guest: &Guest) -> Result<(), EngineError> {
         if let Some(FileWork::DeleteSnapshot(label)) = &guest.file_work {
             self.host.rootfs.delete_snapshot(&guest.name, label).await?;
-            self.store.file_work_done(&guest.name).await?;
+            self.store.finish_file_work(&guest.name).await?;
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Inner {
         if let Some(FileWork::Restore(label)) = &guest.file_work {
             self.require_stopped(&guest.name).await?;
             self.host.rootfs.restore(&guest.name, label).await?;
-            self.store.file_work_done(&guest.name).await?;
+            self.store.finish_file_work(&guest.name).await?;
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl Inner {
                 return Ok(false);
             }
         };
-        self.store.change_file_work(name, instead).await?;
+        self.store.set_file_work(name, instead).await?;
         Ok(true)
     }
 

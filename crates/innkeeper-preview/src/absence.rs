@@ -127,7 +127,7 @@ impl Inner {
             Ok(there) => {
                 if let Some(id) = there.id {
                     let now = &there.name;
-                    let moved = self.store.name_repo(id, repo, now).await?;
+                    let moved = self.store.record_repo_name(id, repo, now).await?;
                     if moved > 0 {
                         info!(%repo, %now, moved, "previews follow a repository that was renamed");
                     }
@@ -148,7 +148,7 @@ impl Inner {
     /// Leaves a repository to the periodic look.
     async fn was_looked_for(&self, repo: RepoIdentity) -> Result<(), PreviewError> {
         if let Some(id) = repo.id {
-            self.store.check_repo(id, false).await?;
+            self.store.set_repo_to_check(id, false).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What is left to do for a preview: a pure function of its record.
 
 use innkeeper_model::preview::PreviewState;
-use innkeeper_store::{Preview, PreviewWant};
+use innkeeper_store::{Presence, Preview};
 
 /// What is left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum Aim {
 #[must_use]
 pub fn aim(preview: &Preview) -> Aim {
     let record = &preview.record;
-    if preview.want == PreviewWant::Absent {
+    if preview.desired == Presence::Absent {
         return Aim::Remove;
     }
     if record.state == PreviewState::Expired {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use innkeeper_github::client::PullRequestView;
 use innkeeper_model::preview::{CommitSha, PreviewState};
 use innkeeper_model::{Code, Failure, GuestName};
-use innkeeper_store::{Approval, Delivery, Outcome, Preview, PreviewFact, retry_after};
+use innkeeper_store::{Approval, Delivery, DeliveryOutcome, Preview, PreviewFact, retry_after};
 use tracing::info;
 
 use crate::PreviewError;
@@ -27,10 +27,11 @@ impl Inner {
         self: &Arc<Self>,
         delivery: &Delivery,
         preview: &Preview,
-    ) -> Result<Outcome, PreviewError> {
+    ) -> Result<DeliveryOutcome, PreviewError> {
         let event = &delivery.event;
         let record = &preview.record;
-        let refuse = |code, text: String| Ok(Outcome::Ignored(Some(Failure::new(code, text))));
+        let refuse =
+            |code, text: String| Ok(DeliveryOutcome::Ignored(Some(Failure::new(code, text))));
         if !record.is_from_fork() {
             return refuse(
                 Code::InvalidRequest,
@@ -48,14 +49,14 @@ impl Inner {
         if !self.has_label(preview).await? {
             let text = format!("the label of {} is not there any more", event.sender);
             let gone = Failure::new(Code::ApprovalNeeded, text);
-            return Ok(look_again(delivery, &gone).unwrap_or(Outcome::Ignored(Some(gone))));
+            return Ok(look_again(delivery, &gone).unwrap_or(DeliveryOutcome::Ignored(Some(gone))));
         }
         let Some(preview) = self.after_report(&record.slug).await? else {
-            return Ok(Outcome::Ignored(None));
+            return Ok(DeliveryOutcome::Ignored(None));
         };
         if !was_announced(&preview, delivery) {
             let refused = self.refuse_label(&preview, &event.head_sha).await?;
-            return Ok(Outcome::Ignored(Some(refused)));
+            return Ok(DeliveryOutcome::Ignored(Some(refused)));
         }
         let record = &preview.record;
         self.store
@@ -71,7 +72,7 @@ impl Inner {
             self.store.set_preview(&record.slug, facts).await?;
         }
         // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
-        Ok(Outcome::Done)
+        Ok(DeliveryOutcome::Done)
     }
 
     /// Records, for the comment on the pull request, that a label approved nothing, as the commit was pushed after what
@@ -102,15 +103,15 @@ impl Inner {
         &self,
         delivery: &Delivery,
         preview: &Preview,
-    ) -> Result<Outcome, PreviewError> {
+    ) -> Result<DeliveryOutcome, PreviewError> {
         if self.has_label(preview).await? {
             let there = Failure::new(Code::InvalidRequest, "the label that approves is there");
-            return Ok(look_again(delivery, &there).unwrap_or(Outcome::Done));
+            return Ok(look_again(delivery, &there).unwrap_or(DeliveryOutcome::Done));
         }
         let sender = &delivery.event.sender;
         self.withdraw(preview, &format!("{sender} took it away"))
             .await?;
-        Ok(Outcome::Done)
+        Ok(DeliveryOutcome::Done)
     }
 
     /// Withdraws what a label approved that is not there, as nobody has told us.
@@ -185,8 +186,8 @@ pub(crate) fn refusal_of(preview: &Preview, label: &str, sha: &CommitSha) -> Opt
 }
 
 /// Another look later, unless there were enough.
-fn look_again(delivery: &Delivery, seen: &Failure) -> Option<Outcome> {
-    (delivery.attempts + 1 < LOOKS).then(|| Outcome::Retry {
+fn look_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
+    (delivery.attempts + 1 < LOOKS).then(|| DeliveryOutcome::Retry {
         failure: seen.clone(),
         after: retry_after(delivery.attempts + 1),
     })

@@ -91,7 +91,7 @@ impl Inner {
             closure: version.closure.clone(),
             meta: Box::new(version.meta.clone()),
         };
-        let served = vec![live, PreviewFact::Disturbed(false)];
+        let served = vec![live, PreviewFact::Dirty(false)];
         self.step("record-version", self.store.set_preview(slug, served))
             .await?;
         self.step("ensure-route", self.ensure_route(slug, &version.meta))
@@ -122,7 +122,7 @@ impl Inner {
     ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         self.serve(preview, live, why).await?;
-        let calm = vec![PreviewFact::Disturbed(false)];
+        let calm = vec![PreviewFact::Dirty(false)];
         self.store.set_preview(slug, calm).await?;
         self.ensure_route(slug, &live.meta).await
     }
@@ -144,7 +144,7 @@ impl Inner {
         let running = guest.filter(|view| {
             view.state == GuestState::Running && view.guest.closure.as_ref() == Some(&live.closure)
         });
-        if preview.disturbed {
+        if preview.dirty {
             // A newer version was being set up when it was overtaken by one that does not come so far.
             let text = format!("Going back to {}.", live.sha.short());
             self.note(slug, text);
@@ -314,7 +314,7 @@ impl Inner {
             .evaluate(&text, known.as_ref(), progress)
             .await?;
         self.store
-            .remember_evaluation(made.key.as_str(), &made.closure, &made.meta)
+            .cache_evaluation(made.key.as_str(), &made.closure, &made.meta)
             .await?;
         Ok((key, made))
     }
@@ -342,7 +342,7 @@ impl Inner {
             }
         };
         if why == Why::Wanted && preview.record.live_sha.is_some() {
-            let disturbed = vec![PreviewFact::Disturbed(true)];
+            let disturbed = vec![PreviewFact::Dirty(true)];
             self.store.set_preview(slug, disturbed).await?;
         }
         let guest = self

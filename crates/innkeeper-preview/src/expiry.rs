@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use innkeeper_model::preview::PreviewState;
-use innkeeper_store::{Next, Preview, PreviewFact, PreviewWant};
+use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact};
 use tracing::info;
 
 use crate::PreviewError;
@@ -31,7 +31,7 @@ impl Inner {
         let Some(ttl) = self.config.ttl else {
             return Ok(());
         };
-        if preview.want == PreviewWant::Absent
+        if preview.desired == Presence::Absent
             || !self
                 .store
                 .expiry_clock()
@@ -44,7 +44,7 @@ impl Inner {
         let hours = ttl.as_secs() / 3_600;
         let (fact, text) = if preview.record.state == PreviewState::Expired {
             let text = format!("Removed: it expired {hours} h ago and was not used since.");
-            (PreviewFact::Want(PreviewWant::Absent), text)
+            (PreviewFact::Desired(Presence::Absent), text)
         } else {
             let text = format!(
                 "Expired: not used for {hours} h. The guest is stopped; a push, a visit or `preview \
@@ -54,7 +54,7 @@ impl Inner {
         };
         // A push that has not been acted on is a use.
         if let Some(pull_request) = preview.record.pull_request()
-            && self.store.next_for(&pull_request).await? != Next::Nothing
+            && self.store.next_delivery(&pull_request).await? != NextDelivery::None
         {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl Inner {
         self.wake(slug, Why::Order);
         if self
             .store
-            .set_unused_preview(preview, vec![fact])
+            .set_preview_if_unused(preview, vec![fact])
             .await?
             .is_some()
         {

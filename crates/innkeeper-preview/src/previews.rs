@@ -16,7 +16,7 @@ use innkeeper_model::preview::{
     slug_candidates, webhook_slug,
 };
 use innkeeper_model::{Code, Failure, GuestKind, GuestName};
-use innkeeper_store::{Approval, NewPreview, Preview, PreviewFact, PreviewWant, Store};
+use innkeeper_store::{Approval, NewPreview, Presence, Preview, PreviewFact, Store};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -184,7 +184,7 @@ impl Previews {
             return Err(PreviewError::NotAllowed(there.name));
         }
         if let Some(id) = there.id {
-            inner.store.name_repo(id, &repo, &there.name).await?;
+            inner.store.record_repo_name(id, &repo, &there.name).await?;
         }
         let repo = there.name;
         let sha = github.branch(&repo, &branch).await?;
@@ -239,7 +239,7 @@ impl Previews {
             }
         };
         let facts = vec![
-            PreviewFact::Want(PreviewWant::Present),
+            PreviewFact::Desired(Presence::Present),
             PreviewFact::Head { repo, branch, sha },
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),
@@ -256,7 +256,7 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
-        let facts = vec![PreviewFact::Want(PreviewWant::Absent)];
+        let facts = vec![PreviewFact::Desired(Presence::Absent)];
         self.inner.given_up().insert(slug.clone());
         let destroyed = self.inner.change(slug, facts, "destroy", actor).await;
         if destroyed.is_err() {
@@ -409,7 +409,7 @@ impl Previews {
                 "Its preview-config.nix says `database = \"host\"` when it should have one.",
             ));
         }
-        if preview.want == PreviewWant::Absent {
+        if preview.desired == Presence::Absent {
             return Err(PreviewError::new(
                 Code::PreviewNotFound,
                 format!("preview '{slug}' is being removed, its database too"),
@@ -540,9 +540,9 @@ impl Inner {
         self.wake(slug, Why::Order);
         let overrules = facts
             .iter()
-            .any(|fact| matches!(fact, PreviewFact::Want(_)));
+            .any(|fact| matches!(fact, PreviewFact::Desired(_)));
         if overrules {
-            self.store.overrule(slug, facts).await?;
+            self.store.override_preview(slug, facts).await?;
         } else {
             self.store.set_preview(slug, facts).await?;
         }

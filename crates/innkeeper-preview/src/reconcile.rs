@@ -6,7 +6,7 @@ use std::sync::Arc;
 use innkeeper_github::client::PullRequestView;
 use innkeeper_model::preview::{PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, GuestName, chain};
-use innkeeper_store::{Next, Preview, PreviewFact, PreviewWant};
+use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact};
 use tracing::{info, warn};
 
 use crate::PreviewError;
@@ -55,7 +55,7 @@ impl Inner {
         };
         let mut by_repo: BTreeMap<RepoName, Vec<Preview>> = BTreeMap::new();
         for preview in self.store.previews().await? {
-            if preview.record.pull_request.is_some() && preview.want == PreviewWant::Present {
+            if preview.record.pull_request.is_some() && preview.desired == Presence::Present {
                 by_repo
                     .entry(preview.record.repo.clone())
                     .or_default()
@@ -90,7 +90,7 @@ impl Inner {
             return Ok(());
         };
         // A delivery that is pending knows better than a list that was read before it arrived.
-        if self.store.next_for(&pull_request).await? != Next::Nothing {
+        if self.store.next_delivery(&pull_request).await? != NextDelivery::None {
             return Ok(());
         }
         let Some(there) = open.iter().find(|view| view.pull_request == pull_request) else {
@@ -131,7 +131,7 @@ impl Inner {
         let then = &preview.record;
         let now = self.store.preview(&then.slug).await?;
         Ok(now.is_some_and(|now| {
-            now.want == preview.want
+            now.desired == preview.desired
                 && now.record.wanted_sha == then.wanted_sha
                 && now.record.last_delivery == then.last_delivery
         }))
@@ -169,7 +169,7 @@ impl Inner {
         }
         let staying = there
             .iter()
-            .filter(|other| other.want == PreviewWant::Present)
+            .filter(|other| other.desired == Presence::Present)
             .count();
         if staying < limit {
             return self.begin(slug).await;
@@ -231,7 +231,7 @@ impl Inner {
         info!(%slug, "the preview goes: {why}");
         self.note(slug, format!("Removed: {why}."));
         self.store
-            .set_preview(slug, vec![PreviewFact::Want(PreviewWant::Absent)])
+            .set_preview(slug, vec![PreviewFact::Desired(Presence::Absent)])
             .await?;
         self.wake(slug, Why::News);
         Ok(())
@@ -240,7 +240,7 @@ impl Inner {
 
 /// Whether a preview may go to make room for another one.
 fn may_yield(preview: &Preview, newcomer: &Preview) -> bool {
-    preview.want == PreviewWant::Present
+    preview.desired == Presence::Present
         && preview.record.state.is_settled()
         && preview.record.last_activity <= newcomer.record.last_activity
         && !is_newer(preview, newcomer)

@@ -60,7 +60,7 @@ impl Inner {
             Err(error) => warn!(%slug, code = %error.code(), "{}", chain(&error)),
             Ok(()) => {}
         }
-        self.step("forget", self.store.forget_preview(slug)).await?;
+        self.step("forget", self.store.delete_preview(slug)).await?;
         self.given_up().remove(slug);
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Inner {
         if record.state == PreviewState::WaitingForApproval {
             // A label approves only what people could read before it was given.
             self.store
-                .announce(slug, &record.wanted_sha, arrived)
+                .record_announcement(slug, &record.wanted_sha, arrived)
                 .await?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use innkeeper_host::evaluate::EvaluationKey;
 use innkeeper_host::facilities::{Found, Resource};
 use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
-use innkeeper_store::PreviewWant;
+use innkeeper_store::Presence;
 
 use crate::PreviewError;
 use crate::previews::{Inner, Previews};
@@ -83,7 +83,7 @@ impl Inner {
     /// When the store cannot be written, or a GC root cannot be removed; those of the others are.
     pub(crate) async fn forget_old_evaluations(&self) -> Result<(), PreviewError> {
         let mut result = Ok(());
-        for evaluation in self.store.forget_unused_evaluations(UNUSED).await? {
+        for evaluation in self.store.evict_unused_evaluations(UNUSED).await? {
             if let Ok(key) = EvaluationKey::parse(&evaluation.key)
                 && let Err(error) = self.evaluator.forget(&key).await
             {
@@ -164,16 +164,16 @@ impl Inner {
                 return vec![broken("previews".to_owned(), chain(&error), error.remedy())];
             }
         };
-        let failed = previews
-            .into_iter()
-            .filter_map(|preview| Some((preview.record.slug, preview.want, preview.record.fault?)));
-        let check = |(slug, want, fault): (GuestName, PreviewWant, Failure)| {
-            let finding = match want {
-                PreviewWant::Absent => format!("not removed yet, retrying: {fault}"),
-                PreviewWant::Present if fault.code.is_of_host() => {
+        let failed = previews.into_iter().filter_map(|preview| {
+            Some((preview.record.slug, preview.desired, preview.record.fault?))
+        });
+        let check = |(slug, desired, fault): (GuestName, Presence, Failure)| {
+            let finding = match desired {
+                Presence::Absent => format!("not removed yet, retrying: {fault}"),
+                Presence::Present if fault.code.is_of_host() => {
                     format!("a problem of this host, retrying: {fault}")
                 }
-                PreviewWant::Present => return None,
+                Presence::Present => return None,
             };
             Some(broken(format!("preview {slug}"), finding, fault.remedy))
         };

@@ -7,7 +7,9 @@ use innkeeper_model::preview::{
     BranchName, CommitSha, PrAction, PreviewState, PullRequest, RepoName,
 };
 use innkeeper_model::{Code, Explain, Failure, GuestName, chain};
-use innkeeper_store::{Delivery, Next, Outcome, Preview, PreviewFact, PreviewWant, retry_after};
+use innkeeper_store::{
+    Delivery, DeliveryOutcome, NextDelivery, Presence, Preview, PreviewFact, retry_after,
+};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -116,8 +118,8 @@ impl Inner {
         };
         let mut wait = None;
         if let Some(pull_request) = preview.record.pull_request() {
-            match self.store.next_for(&pull_request).await? {
-                Next::Act(delivery) => {
+            match self.store.next_delivery(&pull_request).await? {
+                NextDelivery::Process(delivery) => {
                     *memory = Memory {
                         looks: memory.looks,
                         orders: memory.orders,
@@ -127,8 +129,8 @@ impl Inner {
                         .await?;
                     return Ok(Turn::Again);
                 }
-                Next::Wait(until) => wait = Some(instant(until)),
-                Next::Nothing => {}
+                NextDelivery::WaitUntil(until) => wait = Some(instant(until)),
+                NextDelivery::None => {}
             }
         }
         let aim = aim(&preview);
@@ -203,7 +205,7 @@ impl Inner {
                     let slug = &preview.record.slug;
                     self.step("stop-guest", self.stop_guest(slug)).await?;
                     // It may have come up at the moment at which that was recorded.
-                    let facts = vec![PreviewFact::NotLive, PreviewFact::Disturbed(false)];
+                    let facts = vec![PreviewFact::NotLive, PreviewFact::Dirty(false)];
                     let preview = self.store.set_preview(slug, facts).await?;
                     return self.enter(&preview, PreviewState::WaitingForApproval).await;
                 }
@@ -240,7 +242,7 @@ impl Inner {
                     .await
                 {
                     None => return Ok(()),
-                    Some(Ok(())) => Outcome::Done,
+                    Some(Ok(())) => DeliveryOutcome::Done,
                     Some(Err(error)) => {
                         let again = error.may_pass(delivery.attempts);
                         self.record_fault(&preview, &error, again).await?;
@@ -261,7 +263,7 @@ impl Inner {
         self: &Arc<Self>,
         delivery: &Delivery,
         preview: &Preview,
-    ) -> Result<Option<Result<Preview, Outcome>>, PreviewError> {
+    ) -> Result<Option<Result<Preview, DeliveryOutcome>>, PreviewError> {
         let event = &delivery.event;
         let slug = &preview.record.slug;
         let mut facts = vec![
@@ -272,7 +274,7 @@ impl Inner {
             PrAction::Opened | PrAction::Synchronize | PrAction::Reopened | PrAction::Closed => {
                 facts.extend(match self.head_wanted_by(delivery).await? {
                     Some(head) => vec![
-                        PreviewFact::Want(PreviewWant::Present),
+                        PreviewFact::Desired(Presence::Present),
                         PreviewFact::State(PreviewState::Queued),
                         PreviewFact::Fault(refusal_of(
                             preview,
@@ -285,13 +287,13 @@ impl Inner {
                             sha: head.sha,
                         },
                     ],
-                    None => vec![PreviewFact::Want(PreviewWant::Absent)],
+                    None => vec![PreviewFact::Desired(Presence::Absent)],
                 });
             }
             PrAction::Edited => {
                 self.store.set_preview(slug, facts).await?;
                 self.report_again(slug).await?;
-                return Ok(Some(Err(Outcome::Done)));
+                return Ok(Some(Err(DeliveryOutcome::Done)));
             }
             PrAction::Labeled(label) if *label == self.config.approval_label => {
                 self.store.set_preview(slug, facts).await?;
@@ -304,10 +306,12 @@ impl Inner {
                 return Ok(Some(Err(outcome)));
             }
             PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
-                return Ok(Some(Err(Outcome::Ignored(None))));
+                return Ok(Some(Err(DeliveryOutcome::Ignored(None))));
             }
         }
-        let recorded = self.store.follow_delivery(&event.delivery, slug, facts);
+        let recorded = self
+            .store
+            .set_preview_for_delivery(&event.delivery, slug, facts);
         Ok(self.step("record-wish", recorded).await?.map(Ok))
     }
 
@@ -325,7 +329,7 @@ impl Inner {
         let Some(github) = &self.github else {
             return Ok(by_arrival);
         };
-        let Some(tied_at) = self.store.tie(delivery).await? else {
+        let Some(tied_at) = self.store.latest_tied_time(delivery).await? else {
             return Ok(by_arrival);
         };
         let pull_request = &event.pull_request;
@@ -397,13 +401,13 @@ impl Inner {
             .map(|(pull_request, _)| pull_request)
             .or(pull_request.as_ref())
         {
-            Some(pull_request) => self.store.next_for(pull_request).await?,
-            None => Next::Nothing,
+            Some(pull_request) => self.store.next_delivery(pull_request).await?,
+            None => NextDelivery::None,
         };
         let newer = match (&next, acting_on) {
-            (Next::Act(delivery), Some((_, id))) => delivery.event.delivery != id,
-            (Next::Act(_), None) => true,
-            (Next::Wait(_) | Next::Nothing, acting_on) => acting_on.is_some(),
+            (NextDelivery::Process(delivery), Some((_, id))) => delivery.event.delivery != id,
+            (NextDelivery::Process(_), None) => true,
+            (NextDelivery::WaitUntil(_) | NextDelivery::None, acting_on) => acting_on.is_some(),
         };
         let now = self.store.preview(&record.slug).await?;
         Ok(newer || now.is_none_or(|now| Wish::of(&now) != Wish::of(preview)))
@@ -418,7 +422,7 @@ impl Inner {
         self: &Arc<Self>,
         pull_request: &PullRequest,
     ) -> Result<(), PreviewError> {
-        while let Next::Act(delivery) = self.store.next_for(pull_request).await? {
+        while let NextDelivery::Process(delivery) = self.store.next_delivery(pull_request).await? {
             let event = &delivery.event;
             let wants_one = match event.action {
                 PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => true,
@@ -440,8 +444,8 @@ impl Inner {
                 return Ok(());
             }
             let outcome = match event.action {
-                PrAction::Closed => Outcome::Done,
-                _ => Outcome::Ignored(None),
+                PrAction::Closed => DeliveryOutcome::Done,
+                _ => DeliveryOutcome::Ignored(None),
             };
             self.store.finish_delivery(&event.delivery, outcome).await?;
         }
@@ -481,7 +485,7 @@ impl Inner {
         self.note(slug, format!("{failure}"));
         self.report_soon(slug);
         if now.record.live_sha.is_none()
-            && now.want == PreviewWant::Present
+            && now.desired == Presence::Present
             && let Err(error) = self.ensure_page(&now, now.record.state).await
         {
             // It may be what failed in the first place, and must not keep that from being recorded.
@@ -494,7 +498,7 @@ impl Inner {
 /// What is wanted of a preview: when it changes, work for it is in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wish {
-    want: PreviewWant,
+    desired: Presence,
     sha: CommitSha,
     approved: Option<CommitSha>,
 }
@@ -502,7 +506,7 @@ struct Wish {
 impl Wish {
     fn of(preview: &Preview) -> Self {
         Self {
-            want: preview.want,
+            desired: preview.desired,
             sha: preview.record.wanted_sha.clone(),
             approved: preview.record.approved_sha.clone(),
         }
@@ -528,15 +532,15 @@ fn is_lasting(aim: Aim, preview: &Preview) -> bool {
     })
 }
 
-fn outcome(error: &PreviewError, attempts: u32) -> Outcome {
+fn outcome(error: &PreviewError, attempts: u32) -> DeliveryOutcome {
     let failure = Failure::from(error);
     if error.may_pass(attempts) {
-        Outcome::Retry {
+        DeliveryOutcome::Retry {
             failure,
             after: pause(error, attempts + 1),
         }
     } else {
-        Outcome::Failed(failure)
+        DeliveryOutcome::Failed(failure)
     }
 }
 

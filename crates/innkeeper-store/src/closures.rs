@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn remember_closure(
+    pub async fn cache_closure(
         &self,
         installable: &Installable,
         closure: &StorePath,

@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::database::Durability;
-    use crate::{Approval, NewDelivery, NewGuest, NewPreview, PreviewFact, PreviewWant, Recorded};
+    use crate::{Approval, NewDelivery, NewGuest, NewPreview, Presence, PreviewFact, Receipt};
 
     #[tokio::test]
     async fn intents_reach_the_disk_and_facts_may_wait() {
@@ -203,12 +203,12 @@ mod tests {
         fact().await;
         let (want, verb) = (Want::Absent, Verb::Destroy);
         store
-            .set_want(&web, want, verb, "uid:0")
+            .begin_change(&web, want, verb, "uid:0")
             .await
             .expect("want");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.change_want(&web, want).await.expect("want");
+        store.set_desired_state(&web, want).await.expect("want");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
         store
@@ -217,10 +217,10 @@ mod tests {
             .expect("operation");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.import_legacy(&[]).await.expect("import");
+        store.reserve_legacy_slots(&[]).await.expect("import");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.forget_guest(&web, None).await.expect("forget");
+        store.delete_guest(&web, None).await.expect("forget");
         assert_eq!(durability(&store).await, Durability::Now);
         // The first one has old ones looked for, which is a fact.
         store
@@ -234,7 +234,7 @@ mod tests {
             .expect("delivery");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.replay("d").await.expect("replay");
+        store.replay_delivery("d").await.expect("replay");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
         let preview = NewPreview::of(&delivery("e").event);
@@ -244,7 +244,7 @@ mod tests {
             .expect("claim");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        let absent = vec![PreviewFact::Want(PreviewWant::Absent)];
+        let absent = vec![PreviewFact::Desired(Presence::Absent)];
         store.set_preview(&web, absent).await.expect("want");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
@@ -255,7 +255,7 @@ mod tests {
             .expect("approve");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.forget_preview(&web).await.expect("forget");
+        store.delete_preview(&web).await.expect("forget");
         assert_eq!(durability(&store).await, Durability::Now);
     }
 
@@ -331,7 +331,7 @@ mod tests {
     /// Polls all of them before the first has an answer, and counts those that were recorded.
     async fn all<F>(futures: impl Iterator<Item = F>) -> usize
     where
-        F: Future<Output = Result<Recorded, StoreError>>,
+        F: Future<Output = Result<Receipt, StoreError>>,
     {
         let mut waiting: Vec<_> = futures.map(Box::pin).collect();
         let mut recorded = 0;
@@ -339,7 +339,7 @@ mod tests {
             waiting.retain_mut(|future| match future.as_mut().poll(context) {
                 Poll::Pending => true,
                 Poll::Ready(result) => {
-                    recorded += usize::from(matches!(result, Ok(Recorded::New { .. })));
+                    recorded += usize::from(matches!(result, Ok(Receipt::New { .. })));
                     false
                 }
             });

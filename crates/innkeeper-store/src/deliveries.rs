@@ -14,7 +14,7 @@
 //! event was lost and delivered again.
 //!
 //! Where GitHub's times do not tell which of two intents came first, its state of the pull request decides
-//! ([`Store::tie`]). Deliveries follow their repository to a new name (`repositories`).
+//! ([`Store::latest_tied_time`]). Deliveries follow their repository to a new name (`repositories`).
 //!
 //! Other events, labels among them, neither supersede nor are superseded: an approval and its withdrawal
 //! are two facts, and both are acted on in their order.
@@ -88,7 +88,7 @@ pub struct NewDelivery {
 
 /// What became of a delivery that was to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recorded {
+pub enum Receipt {
     /// It is on disk, and is to be acted on.
     New {
         /// The slug of the pull request's preview, if it has one.
@@ -100,7 +100,7 @@ pub enum Recorded {
         slug: Option<GuestName>,
     },
     /// It is on disk as ignored: something newer had arrived before. After `closed`, only `reopened` counts.
-    Overtaken {
+    Stale {
         /// The slug of the pull request's preview, if it has one still.
         slug: Option<GuestName>,
     },
@@ -110,18 +110,18 @@ pub enum Recorded {
 
 /// What to do for a pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextDelivery {
     /// Act on this one.
-    Act(Box<Delivery>),
+    Process(Box<Delivery>),
     /// Nothing before this time, unless another delivery arrives.
-    Wait(Timestamp),
+    WaitUntil(Timestamp),
     /// Nothing is left.
-    Nothing,
+    None,
 }
 
 /// How acting on a delivery ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// It was acted on.
     Done,
     /// There was nothing to do, for this reason if it is worth telling.
@@ -181,7 +181,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says; then it was not recorded.
-    pub async fn record_delivery(&self, new: NewDelivery) -> Result<Recorded, StoreError> {
+    pub async fn record_delivery(&self, new: NewDelivery) -> Result<Receipt, StoreError> {
         let recorded = self.record_deliveries(vec![new]).await?;
         recorded.into_iter().next().ok_or(StoreError::Closed)
     }
@@ -194,7 +194,7 @@ impl Store {
     pub async fn record_deliveries(
         &self,
         new: Vec<NewDelivery>,
-    ) -> Result<Vec<Recorded>, StoreError> {
+    ) -> Result<Vec<Receipt>, StoreError> {
         if new.is_empty() {
             return Ok(Vec::new());
         }
@@ -215,7 +215,10 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn next_for(&self, pull_request: &PullRequest) -> Result<Next, StoreError> {
+    pub async fn next_delivery(
+        &self,
+        pull_request: &PullRequest,
+    ) -> Result<NextDelivery, StoreError> {
         let pull_request = pull_request.clone();
         self.run("read the next delivery", move |database| {
             // What is lost with the machine's power is found again by the same rule.
@@ -262,7 +265,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::DeliveryNotFound`].
-    pub async fn finish_delivery(&self, id: &str, outcome: Outcome) -> Result<bool, StoreError> {
+    pub async fn finish_delivery(
+        &self,
+        id: &str,
+        outcome: DeliveryOutcome,
+    ) -> Result<bool, StoreError> {
         let id = id.to_owned();
         self.run("record how a delivery ended", move |database| {
             database.write(Durability::Soon, |transaction| {
@@ -282,7 +289,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::DeliveryNotFound`].
-    pub async fn replay(&self, id: &str) -> Result<Delivery, StoreError> {
+    pub async fn replay_delivery(&self, id: &str) -> Result<Delivery, StoreError> {
         let id = id.to_owned();
         self.run(
             "record that a delivery is to be acted on again",
@@ -319,7 +326,10 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn tie(&self, delivery: &Delivery) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn latest_tied_time(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let delivery = delivery.clone();
         self.run("compare a delivery with others", move |database| {
             let PullRequest { repo, number } = &delivery.event.pull_request;
@@ -347,7 +357,10 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn yields_to(&self, delivery: &Delivery) -> Result<Option<Delivery>, StoreError> {
+    pub async fn superseding_delivery(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Option<Delivery>, StoreError> {
         let condition = match delivery.state {
             _ if intent(&delivery.event.action).is_none() => return Ok(None),
             DeliveryState::Pending | DeliveryState::Running | DeliveryState::Superseded => {
@@ -416,7 +429,7 @@ impl Store {
 /// Deliveries on their way to the thread, with the one who waits for the answer.
 pub(crate) struct Recording {
     deliveries: Vec<NewDelivery>,
-    answer: oneshot::Sender<Result<Vec<Recorded>, StoreError>>,
+    answer: oneshot::Sender<Result<Vec<Receipt>, StoreError>>,
 }
 
 impl Recording {
@@ -457,7 +470,7 @@ pub(crate) fn record_group(database: &mut Database, group: Vec<Recording>) {
     }
 }
 
-fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Recorded>, StoreError> {
+fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Receipt>, StoreError> {
     let deliveries = || group.iter().flat_map(|recording| &recording.deliveries);
     let recorded: Result<Vec<_>, _> = database.require_space().and_then(|()| {
         database.write(Durability::Now, |transaction| {
@@ -471,7 +484,7 @@ fn record_all(database: &mut Database, group: &[Recording]) -> Result<Vec<Record
     Ok(recorded)
 }
 
-fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Recorded, QueryError> {
+fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, QueryError> {
     let new = &NewDelivery {
         event: repositories::current(transaction, &new.event)?,
         ..new.clone()
@@ -479,23 +492,23 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Recorded, 
     let event = &new.event;
     let slug = previews::slug_of(transaction, &event.pull_request)?;
     if is_recorded(transaction, &event.delivery)? {
-        return Ok(Recorded::Duplicate { slug });
+        return Ok(Receipt::Duplicate { slug });
     }
     if is_overtaken(transaction, event)? || repositories::is_deleted(transaction, event)? {
         insert(transaction, new, DeliveryState::Ignored)?;
-        return Ok(Recorded::Overtaken { slug });
+        return Ok(Receipt::Stale { slug });
     }
     let slug = match slug {
         None if intent(&event.action) == Some(Intent::Present) && !new.slugs.is_empty() => {
             match previews::claim(transaction, &NewPreview::of(event), &new.slugs)? {
-                None => return Ok(Recorded::SlugsTaken),
+                None => return Ok(Receipt::SlugsTaken),
                 taken => taken,
             }
         }
         slug => slug,
     };
     insert(transaction, new, DeliveryState::Pending)?;
-    Ok(Recorded::New { slug })
+    Ok(Receipt::New { slug })
 }
 
 /// What an event says of the preview as a whole.
@@ -654,33 +667,39 @@ fn is_due(delivery: &Delivery, now: Timestamp) -> bool {
 }
 
 /// Which of the pending deliveries of a pull request, in their order, to act on.
-fn choose(pending: Vec<Delivery>, now: Timestamp) -> Next {
+fn choose(pending: Vec<Delivery>, now: Timestamp) -> NextDelivery {
     let due = |delivery: &Delivery| is_due(delivery, now);
     let mut pending = pending.into_iter();
     let Some(first) = pending.next() else {
-        return Next::Nothing;
+        return NextDelivery::None;
     };
     if due(&first) {
-        return Next::Act(Box::new(first));
+        return NextDelivery::Process(Box::new(first));
     }
     let waits_for = |delivery: &Delivery| delivery.not_before.unwrap_or(now);
     let first_due = waits_for(&first);
     if intent(&first.event.action).is_some() {
-        return Next::Wait(first_due);
+        return NextDelivery::WaitUntil(first_due);
     }
     match pending.find(|delivery| intent(&delivery.event.action).is_some()) {
-        Some(newer) if due(&newer) => Next::Act(Box::new(newer)),
-        Some(newer) => Next::Wait(first_due.min(waits_for(&newer))),
-        None => Next::Wait(first_due),
+        Some(newer) if due(&newer) => NextDelivery::Process(Box::new(newer)),
+        Some(newer) => NextDelivery::WaitUntil(first_due.min(waits_for(&newer))),
+        None => NextDelivery::WaitUntil(first_due),
     }
 }
 
-fn finish(transaction: &Transaction<'_>, id: &str, outcome: &Outcome) -> Result<(), QueryError> {
+fn finish(
+    transaction: &Transaction<'_>,
+    id: &str,
+    outcome: &DeliveryOutcome,
+) -> Result<(), QueryError> {
     let (state, failure, wait) = match outcome {
-        Outcome::Done => (DeliveryState::Done, None, None),
-        Outcome::Ignored(reason) => (DeliveryState::Ignored, reason.as_ref(), None),
-        Outcome::Failed(failure) => (DeliveryState::Failed, Some(failure), None),
-        Outcome::Retry { failure, after } => (DeliveryState::Pending, Some(failure), Some(*after)),
+        DeliveryOutcome::Done => (DeliveryState::Done, None, None),
+        DeliveryOutcome::Ignored(reason) => (DeliveryState::Ignored, reason.as_ref(), None),
+        DeliveryOutcome::Failed(failure) => (DeliveryState::Failed, Some(failure), None),
+        DeliveryOutcome::Retry { failure, after } => {
+            (DeliveryState::Pending, Some(failure), Some(*after))
+        }
     };
     let now = Time::now();
     let not_before = wait.map(|wait| {
@@ -814,7 +833,7 @@ mod tests {
                 transaction.execute("UPDATE running_time SET micros = ?1", [n * 600_000_000])?;
                 record(transaction, &new(&format!("d{n}")))?;
                 if n != 4 {
-                    finish(transaction, &format!("d{n}"), &Outcome::Done)?;
+                    finish(transaction, &format!("d{n}"), &DeliveryOutcome::Done)?;
                 }
             }
             Ok(())
@@ -853,7 +872,11 @@ mod tests {
         ] {
             delivery.not_before = Some(not_before);
             let next = choose(vec![delivery.clone()], now);
-            assert_eq!(matches!(next, Next::Act(_)), due, "{not_before}");
+            assert_eq!(
+                matches!(next, NextDelivery::Process(_)),
+                due,
+                "{not_before}"
+            );
         }
     }
 

@@ -55,7 +55,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn remember_evaluation(
+    pub async fn cache_evaluation(
         &self,
         key: &str,
         closure: &StorePath,
@@ -104,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn forget_unused_evaluations(
+    pub async fn evict_unused_evaluations(
         &self,
         lifetime: Duration,
     ) -> Result<Vec<Evaluation>, StoreError> {

@@ -87,7 +87,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::GuestNotFound`]. For other verbs also [`StoreError::GuestBusy`] while an operation on
     /// the guest has not ended, and [`StoreError::GuestLeaving`] when it is to be removed.
-    pub async fn set_want(
+    pub async fn begin_change(
         &self,
         name: &GuestName,
         want: Want,
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn change_want(&self, name: &GuestName, want: Want) -> Result<(), StoreError> {
+    pub async fn set_desired_state(&self, name: &GuestName, want: Want) -> Result<(), StoreError> {
         let name = name.clone();
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
@@ -177,7 +177,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn forget_guest(
+    pub async fn delete_guest(
         &self,
         name: &GuestName,
         failure: Option<&Failure>,
@@ -239,7 +239,7 @@ impl Store {
     }
 }
 
-/// [`Store::set_want`] inside a transaction.
+/// [`Store::begin_change`] inside a transaction.
 pub(crate) fn change(
     transaction: &Transaction<'_>,
     name: &GuestName,

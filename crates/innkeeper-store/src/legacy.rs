@@ -40,7 +40,10 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says of our own database.
-    pub async fn import_legacy(&self, directories: &[PathBuf]) -> Result<Vec<String>, StoreError> {
+    pub async fn reserve_legacy_slots(
+        &self,
+        directories: &[PathBuf],
+    ) -> Result<Vec<String>, StoreError> {
         let directories = directories.to_vec();
         self.run(
             "reserve the slots of an older installation",

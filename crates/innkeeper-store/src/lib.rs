@@ -48,13 +48,15 @@ mod slots;
 mod snapshots;
 
 pub use connection::Store;
-pub use deliveries::{Delivery, DeliveryFilter, NewDelivery, Next, Outcome, Recorded, retry_after};
+pub use deliveries::{
+    Delivery, DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Receipt, retry_after,
+};
 pub use error::{Cause, StoreError};
 pub use evaluations::Evaluation;
 pub use events::EventFilter;
 pub use guests::NewGuest;
 pub use identity::Identity;
-pub use previews::{Approval, NewPreview, Preview, PreviewFact, PreviewWant};
+pub use previews::{Approval, NewPreview, Presence, Preview, PreviewFact};
 pub use repositories::RepoIdentity;
 pub use retained::RetainedFiles;
 pub use running_time::{ExpiryClock, RunningTime};

@@ -22,7 +22,7 @@ use crate::running_time::RunningTime;
 /// Whether a preview should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PreviewWant {
+pub enum Presence {
     /// Its wanted commit should be served.
     Present,
     /// Nothing of it should be left; then the record goes too.
@@ -35,7 +35,7 @@ pub struct Preview {
     /// What everybody may know.
     pub record: PreviewRecord,
     /// Whether it should be there.
-    pub want: PreviewWant,
+    pub desired: Presence,
     /// What the wanted commit's configuration was evaluated as: the key of an
     /// [`Evaluation`](crate::Evaluation).
     pub evaluation: Option<String>,
@@ -48,7 +48,7 @@ pub struct Preview {
     /// The meta that is live.
     pub live_meta: Option<Meta>,
     /// Whether another version than the live one may be in the guest.
-    pub disturbed: bool,
+    pub dirty: bool,
     /// Whether a label approved the commit in `approved_sha`.
     pub approved_by_label: bool,
     /// The commit that was announced on GitHub as waiting for approval, if any.
@@ -109,7 +109,7 @@ impl NewPreview {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PreviewFact {
     /// Whether it should be there. An intent.
-    Want(PreviewWant),
+    Desired(Presence),
     /// What should be served. An intent.
     Head {
         /// The repository; nothing when it is gone.
@@ -143,7 +143,7 @@ pub enum PreviewFact {
     NotLive,
     /// Whether another version than the live one may be in the guest. An intent: recorded before that version's
     /// setup begins, and taken back when one of the two has come up.
-    Disturbed(bool),
+    Dirty(bool),
     /// GitHub's number of our comment, or that there is none. An intent: a comment that was forgotten would
     /// be written twice.
     Comment(Option<u64>),
@@ -163,10 +163,10 @@ pub enum PreviewFact {
 impl PreviewFact {
     fn durability(&self) -> Durability {
         match self {
-            Self::Want(_)
+            Self::Desired(_)
             | Self::Head { .. }
             | Self::Live { .. }
-            | Self::Disturbed(_)
+            | Self::Dirty(_)
             | Self::Comment(_)
             | Self::Deployment(_)
             | Self::Expired => Durability::Now,
@@ -182,7 +182,7 @@ impl PreviewFact {
     /// The columns it is kept in.
     fn columns(&self) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         match self {
-            Self::Want(want) => vec![("want", Box::new(Word(want)))],
+            Self::Desired(presence) => vec![("want", Box::new(Word(presence)))],
             Self::Head { repo, branch, sha } => vec![
                 ("head_repo", Box::new(repo.as_ref().map(Word))),
                 ("branch", Box::new(Word(branch))),
@@ -204,7 +204,7 @@ impl PreviewFact {
                 ("live_closure", Box::new(None::<String>)),
                 ("live_meta", Box::new(None::<String>)),
             ],
-            Self::Disturbed(is) => vec![("disturbed", Box::new(is))],
+            Self::Dirty(is) => vec![("disturbed", Box::new(is))],
             Self::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
             Self::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
             Self::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
@@ -213,7 +213,7 @@ impl PreviewFact {
             Self::Expired => [
                 Self::State(PreviewState::Expired),
                 Self::NotLive,
-                Self::Disturbed(false),
+                Self::Dirty(false),
                 Self::Fault(None),
             ]
             .iter()
@@ -293,7 +293,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn set_unused_preview(
+    pub async fn set_preview_if_unused(
         &self,
         seen: &Preview,
         facts: Vec<PreviewFact>,
@@ -322,7 +322,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::DeliveryNotFound`], [`StoreError::PreviewNotFound`].
-    pub async fn follow_delivery(
+    pub async fn set_preview_for_delivery(
         &self,
         id: &str,
         slug: &GuestName,
@@ -347,7 +347,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
-    pub async fn overrule(
+    pub async fn override_preview(
         &self,
         slug: &GuestName,
         facts: Vec<PreviewFact>,
@@ -414,7 +414,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::PreviewNotFound`].
-    pub async fn announce(
+    pub async fn record_announcement(
         &self,
         slug: &GuestName,
         sha: &CommitSha,
@@ -448,7 +448,7 @@ impl Store {
         let slug = slug.clone();
         let facts = [
             PreviewFact::NotLive,
-            PreviewFact::Disturbed(false),
+            PreviewFact::Dirty(false),
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(Some(why)),
         ];
@@ -467,7 +467,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite says.
-    pub async fn forget_preview(&self, slug: &GuestName) -> Result<(), StoreError> {
+    pub async fn delete_preview(&self, slug: &GuestName) -> Result<(), StoreError> {
         let slug = slug.clone();
         self.run("delete a preview's record", move |database| {
             database.write(Durability::Now, |transaction| {
@@ -649,7 +649,7 @@ fn insert(
             ":head_repo": new.head_repo.as_ref().map(Word),
             ":wanted_sha": Word(&new.wanted_sha),
             ":state": Word(PreviewState::Queued),
-            ":want": Word(PreviewWant::Present),
+            ":want": Word(Presence::Present),
             ":now": Time::now(),
         })?;
     Ok(())
@@ -757,13 +757,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
     };
     Ok(Preview {
         record,
-        want: row.get::<_, Word<_>>("want")?.0,
+        desired: row.get::<_, Word<_>>("want")?.0,
         evaluation: row.get("evaluation")?,
         closure: word(row, "closure")?,
         meta: json(row, "meta")?,
         live_closure: word(row, "live_closure")?,
         live_meta: json(row, "live_meta")?,
-        disturbed: row.get("disturbed")?,
+        dirty: row.get("disturbed")?,
         approved_by_label: row.get("approved_by_label")?,
         announced_sha: word(row, "announced_sha")?,
         announced_after: row.get("announced_after")?,

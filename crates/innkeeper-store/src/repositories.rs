@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite reports.
-    pub async fn name_repo(
+    pub async fn record_repo_name(
         &self,
         id: u64,
         former: &RepoName,
@@ -67,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite reports.
-    pub async fn check_repo(&self, id: u64, to_check: bool) -> Result<(), StoreError> {
+    pub async fn set_repo_to_check(&self, id: u64, to_check: bool) -> Result<(), StoreError> {
         self.run("record that a name may have changed", move |database| {
             database.write(Durability::Now, |transaction| {
                 transaction
@@ -79,7 +79,7 @@ impl Store {
         .await
     }
 
-    /// The repositories whose names may have changed ([`Self::check_repo`]) or were taken over, by the names that they
+    /// The repositories whose names may have changed ([`Self::set_repo_to_check`]) or were taken over, by the names that they
     /// are recorded under.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     /// Only what the disk or SQLite reports.
-    pub async fn remove_repo(
+    pub async fn mark_repo_deleted(
         &self,
         id: u64,
         name: &RepoName,

@@ -29,7 +29,7 @@ pub struct RetainedFiles {
 }
 
 impl Store {
-    /// Records that a guest should not exist and begins the operation that removes it, as [`Self::set_want`] does for
+    /// Records that a guest should not exist and begins the operation that removes it, as [`Self::begin_change`] does for
     /// [`Verb::Destroy`]. With `keep`, the files of an agent are to be kept: [`Guest::retain`] says whether they are. Durable.
     ///
     /// A guest that was to be absent before stays as it was decided then, unless `keep` is false now.
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn give_up_retention(&self, name: &GuestName) -> Result<(), StoreError> {
+    pub async fn cancel_retention(&self, name: &GuestName) -> Result<(), StoreError> {
         let name = name.clone();
         self.run("record that files are not kept", move |database| {
             database.write(Durability::Now, |transaction| {
@@ -127,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn files_adopted(&self, name: &GuestName) -> Result<(), StoreError> {
+    pub async fn finish_file_takeover(&self, name: &GuestName) -> Result<(), StoreError> {
         let name = name.clone();
         self.run("record what was done with files", move |database| {
             database.write(Durability::Now, |transaction| {

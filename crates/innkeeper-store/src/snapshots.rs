@@ -118,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn file_work_done(&self, guest: &GuestName) -> Result<(), StoreError> {
+    pub async fn finish_file_work(&self, guest: &GuestName) -> Result<(), StoreError> {
         let name = guest.clone();
         self.run("record what was done with files", move |database| {
             database.write(Durability::Now, |transaction| {
@@ -136,7 +136,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn change_file_work(
+    pub async fn set_file_work(
         &self,
         guest: &GuestName,
         work: Option<FileWork>,

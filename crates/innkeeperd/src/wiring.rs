@@ -50,7 +50,10 @@ pub(crate) async fn engine(
     store
         .set_expiry_grace(Duration::from_secs(config.engine.expiry_grace_seconds))
         .await?;
-    for note in store.import_legacy(&config.legacy.directories).await? {
+    for note in store
+        .reserve_legacy_slots(&config.legacy.directories)
+        .await?
+    {
         warn!("{note}");
     }
     refuse_taken_subnet(config, &store, identity).await?;

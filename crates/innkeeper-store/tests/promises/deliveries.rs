@@ -9,8 +9,8 @@ use innkeeper_model::preview::{
 };
 use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_store::{
-    DeliveryFilter, NewDelivery, Next, Outcome, PreviewFact, PreviewWant, Recorded, Store,
-    StoreError, retry_after,
+    DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Presence, PreviewFact, Receipt,
+    Store, StoreError, retry_after,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -60,7 +60,7 @@ pub(crate) fn delivery(id: &str, number: u64, action: PrAction, commit: u8) -> N
     }
 }
 
-async fn record(store: &Store, id: &str, action: PrAction, commit: u8) -> Recorded {
+async fn record(store: &Store, id: &str, action: PrAction, commit: u8) -> Receipt {
     store
         .record_delivery(delivery(id, 1, action, commit))
         .await
@@ -69,9 +69,13 @@ async fn record(store: &Store, id: &str, action: PrAction, commit: u8) -> Record
 
 /// The delivery to act on now, by its id.
 async fn next(store: &Store, number: u64) -> Option<String> {
-    match store.next_for(&pull_request(number)).await.expect("reads") {
-        Next::Act(delivery) => Some(delivery.event.delivery),
-        Next::Wait(_) | Next::Nothing => None,
+    match store
+        .next_delivery(&pull_request(number))
+        .await
+        .expect("reads")
+    {
+        NextDelivery::Process(delivery) => Some(delivery.event.delivery),
+        NextDelivery::WaitUntil(_) | NextDelivery::None => None,
     }
 }
 
@@ -93,14 +97,14 @@ async fn the_newest_commit_takes_the_place_of_older_ones_also_of_one_in_work() {
     record(store, "b", PrAction::Synchronize, 2).await;
     record(store, "c", PrAction::Synchronize, 3).await;
     assert_eq!(next(store, 1).await.as_deref(), Some("c"));
-    let counted = store.finish_delivery("a", Outcome::Done).await;
+    let counted = store.finish_delivery("a", DeliveryOutcome::Done).await;
     assert!(!counted.expect("answers"), "it was superseded meanwhile");
     for id in ["a", "b"] {
         assert_eq!(state(store, id).await, DeliveryState::Superseded);
     }
     assert!(
         store
-            .finish_delivery("c", Outcome::Done)
+            .finish_delivery("c", DeliveryOutcome::Done)
             .await
             .expect("ends")
     );
@@ -112,32 +116,32 @@ async fn the_newest_commit_takes_the_place_of_older_ones_also_of_one_in_work() {
 async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    let (slug, want) = (name("web-1"), |want| vec![PreviewFact::Want(want)]);
+    let (slug, want) = (name("web-1"), |want| vec![PreviewFact::Desired(want)]);
     record(store, "a", PrAction::Opened, 1).await;
-    let follow = |id| store.follow_delivery(id, &slug, want(PreviewWant::Present));
+    let follow = |id| store.set_preview_for_delivery(id, &slug, want(Presence::Present));
     assert!(follow("a").await.expect("records").is_some());
     // It fails, is to be tried again, and somebody loses patience.
-    let retry = Outcome::Retry {
+    let retry = DeliveryOutcome::Retry {
         failure: failure(),
         after: Duration::ZERO,
     };
     store.finish_delivery("a", retry).await.expect("ends");
     store
-        .overrule(&slug, want(PreviewWant::Absent))
+        .override_preview(&slug, want(Presence::Absent))
         .await
         .expect("records");
     assert_eq!(next(store, 1).await, None);
     assert_eq!(state(store, "a").await, DeliveryState::Superseded);
     assert_eq!(follow("a").await.expect("answers"), None);
     let now = store.preview(&slug).await.expect("reads").expect("there");
-    assert_eq!(now.want, PreviewWant::Absent);
+    assert_eq!(now.desired, Presence::Absent);
 
     // What comes later counts, and `closed` is not overruled.
     record(store, "b", PrAction::Synchronize, 2).await;
     assert_eq!(next(store, 1).await.as_deref(), Some("b"));
     record(store, "c", PrAction::Closed, 2).await;
     store
-        .overrule(&slug, want(PreviewWant::Present))
+        .override_preview(&slug, want(Presence::Present))
         .await
         .expect("records");
     assert_eq!(next(store, 1).await.as_deref(), Some("c"));
@@ -147,7 +151,7 @@ async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
 async fn one_can_see_because_of_which_delivery_another_came_to_nothing() {
     async fn yields_to(store: &Store, id: &str) -> Option<String> {
         let delivery = store.delivery(id).await.expect("reads").expect("is kept");
-        let other = store.yields_to(&delivery).await.expect("reads");
+        let other = store.superseding_delivery(&delivery).await.expect("reads");
         other.map(|other| other.event.delivery)
     }
 
@@ -170,7 +174,7 @@ async fn one_can_see_because_of_which_delivery_another_came_to_nothing() {
     record(store, "late", PrAction::Synchronize, 3).await;
     assert_eq!(yields_to(store, "late").await.as_deref(), Some("d"));
     for id in ["b", "d"] {
-        let done = store.finish_delivery(id, Outcome::Done).await;
+        let done = store.finish_delivery(id, DeliveryOutcome::Done).await;
         assert!(done.expect("ends"), "{id}");
     }
     record(store, "again", PrAction::Reopened, 3).await;
@@ -187,8 +191,8 @@ async fn what_was_said_before_the_newest_intent_does_not_count_when_it_arrives_l
         store.record_delivery(new).await.expect("records")
     };
     let slug = Some(name("web-1"));
-    let counts = Recorded::New { slug: slug.clone() };
-    let late = Recorded::Overtaken { slug };
+    let counts = Receipt::New { slug: slug.clone() };
+    let late = Receipt::Stale { slug };
     for (id, action, said, expected) in [
         ("d1", PrAction::Reopened, "10:00:30", &counts),
         ("d2", PrAction::Closed, "10:00:00", &late),
@@ -207,7 +211,7 @@ async fn what_was_said_before_the_newest_intent_does_not_count_when_it_arrives_l
         assert_eq!(&record(id, action, said).await, expected, "{id}");
     }
     let ignored = store.delivery("d2").await.expect("reads").expect("kept");
-    let first = store.yields_to(&ignored).await.expect("reads");
+    let first = store.superseding_delivery(&ignored).await.expect("reads");
     assert_eq!(first.expect("one").event.delivery, "d1");
 }
 
@@ -218,7 +222,7 @@ async fn after_closed_only_reopened_counts() {
     record(store, "a", PrAction::Opened, 1).await;
     record(store, "b", PrAction::Closed, 1).await;
     let late = record(store, "c", PrAction::Synchronize, 2).await;
-    assert!(matches!(late, Recorded::Overtaken { .. }), "{late:?}");
+    assert!(matches!(late, Receipt::Stale { .. }), "{late:?}");
     assert_eq!(state(store, "c").await, DeliveryState::Ignored);
     assert_eq!(next(store, 1).await.as_deref(), Some("b"));
     record(store, "d", PrAction::Reopened, 2).await;
@@ -234,7 +238,7 @@ async fn labels_are_all_acted_on_in_their_order() {
     record(store, "a", label(), 1).await;
     record(store, "b", PrAction::Unlabeled, 1).await;
     record(store, "c", PrAction::Synchronize, 2).await;
-    let retry = Outcome::Retry {
+    let retry = DeliveryOutcome::Retry {
         failure: failure(),
         after: Duration::from_secs(3600),
     };
@@ -245,18 +249,20 @@ async fn labels_are_all_acted_on_in_their_order() {
         "a new commit does not wait for a label, and the second label does not overtake the first"
     );
     store
-        .finish_delivery("c", Outcome::Done)
+        .finish_delivery("c", DeliveryOutcome::Done)
         .await
         .expect("ends");
-    let Next::Wait(until) = store.next_for(&pull_request(1)).await.expect("reads") else {
+    let NextDelivery::WaitUntil(until) =
+        store.next_delivery(&pull_request(1)).await.expect("reads")
+    else {
         panic!("'b' must wait for 'a'");
     };
     assert!(until > Timestamp::now());
-    store.replay("a").await.expect("replays");
+    store.replay_delivery("a").await.expect("replays");
     for id in ["a", "b"] {
         assert_eq!(next(store, 1).await.as_deref(), Some(id));
         store
-            .finish_delivery(id, Outcome::Done)
+            .finish_delivery(id, DeliveryOutcome::Done)
             .await
             .expect("ends");
     }
@@ -267,22 +273,24 @@ async fn a_failure_outside_is_tried_again_and_one_inside_is_not() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     record(store, "a", PrAction::Opened, 1).await;
-    let again = Outcome::Retry {
+    let again = DeliveryOutcome::Retry {
         failure: failure(),
         after: Duration::ZERO,
     };
     store.finish_delivery("a", again).await.expect("records");
-    let Next::Act(delivery) = store.next_for(&pull_request(1)).await.expect("reads") else {
+    let NextDelivery::Process(delivery) =
+        store.next_delivery(&pull_request(1)).await.expect("reads")
+    else {
         panic!("it is due");
     };
     assert_eq!((delivery.attempts, delivery.failure), (1, Some(failure())));
     store
-        .finish_delivery("a", Outcome::Failed(failure()))
+        .finish_delivery("a", DeliveryOutcome::Failed(failure()))
         .await
         .expect("records");
     assert_eq!(next(store, 1).await, None);
 
-    let replayed = store.replay("a").await.expect("replays");
+    let replayed = store.replay_delivery("a").await.expect("replays");
     assert_eq!(
         (replayed.state, replayed.attempts),
         (DeliveryState::Pending, 0)
@@ -290,10 +298,10 @@ async fn a_failure_outside_is_tried_again_and_one_inside_is_not() {
     record(store, "b", PrAction::Synchronize, 2).await;
     assert_eq!(next(store, 1).await.as_deref(), Some("b"));
     store
-        .finish_delivery("b", Outcome::Done)
+        .finish_delivery("b", DeliveryOutcome::Done)
         .await
         .expect("ends");
-    store.replay("a").await.expect("replays");
+    store.replay_delivery("a").await.expect("replays");
     assert_eq!(
         next(store, 1).await,
         None,
@@ -301,7 +309,7 @@ async fn a_failure_outside_is_tried_again_and_one_inside_is_not() {
     );
     assert_eq!(state(store, "a").await, DeliveryState::Superseded);
 
-    let unknown = store.replay("nobody").await.expect_err("unknown");
+    let unknown = store.replay_delivery("nobody").await.expect_err("unknown");
     assert!(matches!(unknown, StoreError::DeliveryNotFound { .. }));
     let waits: Vec<u64> = (1..9).map(|n| retry_after(n).as_secs()).collect();
     assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600]);
@@ -313,23 +321,23 @@ async fn the_first_delivery_takes_the_slug_and_later_ones_find_it() {
     create(&fixture.store, "web-1").await;
     let mut new = delivery("a", 1, PrAction::Opened, 1);
     let taken = fixture.store.record_delivery(new.clone()).await;
-    assert_eq!(taken.expect("answers"), Recorded::SlugsTaken);
+    assert_eq!(taken.expect("answers"), Receipt::SlugsTaken);
     assert_eq!(fixture.store.delivery("a").await.expect("reads"), None);
 
     new.slugs.push(name("other-1"));
     let slug = Some(name("other-1"));
     let accepted = fixture.store.record_delivery(new).await.expect("records");
-    assert_eq!(accepted, Recorded::New { slug: slug.clone() });
+    assert_eq!(accepted, Receipt::New { slug: slug.clone() });
     let fixture = fixture.reopened().await;
     let mut upper = delivery("b", 1, PrAction::Closed, 1);
     upper.event.pull_request.repo = RepoName::parse("Octo/WEB").expect("repository");
     let closed = fixture.store.record_delivery(upper.clone()).await;
     assert_eq!(
         closed.expect("records"),
-        Recorded::New { slug: slug.clone() }
+        Receipt::New { slug: slug.clone() }
     );
     let again = fixture.store.record_delivery(upper).await.expect("records");
-    assert_eq!(again, Recorded::Duplicate { slug });
+    assert_eq!(again, Receipt::Duplicate { slug });
     assert_eq!(next(&fixture.store, 1).await.as_deref(), Some("b"));
 }
 
@@ -342,7 +350,7 @@ async fn lists_are_filtered_and_newest_first() {
         store.record_delivery(new).await.expect("records");
     }
     store
-        .finish_delivery("d2", Outcome::Done)
+        .finish_delivery("d2", DeliveryOutcome::Done)
         .await
         .expect("ends");
     let ids = async |filter| -> Vec<String> {
@@ -451,8 +459,11 @@ struct World {
 impl World {
     /// Acts on the next delivery of a pull request and returns its id.
     async fn act(&mut self, store: &Store, number: u64) -> Option<String> {
-        let next = store.next_for(&pull_request(number)).await.expect("reads");
-        let Next::Act(delivery) = next else {
+        let next = store
+            .next_delivery(&pull_request(number))
+            .await
+            .expect("reads");
+        let NextDelivery::Process(delivery) = next else {
             return None;
         };
         let event = delivery.event;
@@ -468,7 +479,7 @@ impl World {
 
     async fn finish(&mut self, store: &Store, id: String) {
         if store
-            .finish_delivery(&id, Outcome::Done)
+            .finish_delivery(&id, DeliveryOutcome::Done)
             .await
             .expect("records")
         {
@@ -496,18 +507,18 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 new.slugs.insert(0, name("web"));
                 sent.push(new.clone());
                 match store.record_delivery(new).await.expect("records") {
-                    Recorded::New { slug: Some(slug) } => {
+                    Receipt::New { slug: Some(slug) } => {
                         let known = slugs.entry(number).or_insert_with(|| slug.clone());
                         prop_assert_eq!(&*known, &slug, "the slug changed");
                     }
-                    Recorded::New { slug: None } | Recorded::Overtaken { .. } => {}
+                    Receipt::New { slug: None } | Receipt::Stale { .. } => {}
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
             Step::Again(_) if sent.is_empty() => {}
             Step::Again(which) => {
                 let again = store.record_delivery(which.get(&sent).clone()).await;
-                let is_known = matches!(again, Ok(Recorded::Duplicate { .. }));
+                let is_known = matches!(again, Ok(Receipt::Duplicate { .. }));
                 prop_assert!(is_known, "{:?}", again);
             }
             Step::Act(number) => {
@@ -517,7 +528,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Fail(number) => {
                 if let Some(id) = world.act(&store, number).await {
-                    let outcome = Outcome::Retry {
+                    let outcome = DeliveryOutcome::Retry {
                         failure: failure(),
                         after: Duration::ZERO,
                     };
@@ -540,7 +551,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     && !world.shown.contains_key(&number)
                 {
                     store
-                        .forget_preview(&preview.record.slug)
+                        .delete_preview(&preview.record.slug)
                         .await
                         .expect("forgets");
                     slugs.remove(&number);
@@ -617,7 +628,7 @@ async fn concurrent_deliveries_share_transactions() {
                     };
                     let new = delivery(&id, number, action, 1);
                     let recorded = store.record_delivery(new).await.expect("records");
-                    assert!(matches!(recorded, Recorded::New { slug: Some(_) }));
+                    assert!(matches!(recorded, Receipt::New { slug: Some(_) }));
                 }
             })
         })
@@ -647,7 +658,7 @@ async fn intents_of_the_same_time_are_tied_when_their_order_makes_a_difference()
     };
     let tie = async |id: &str| {
         let delivery = store.delivery(id).await.expect("reads").expect("kept");
-        let tie = store.tie(&delivery).await.expect("reads");
+        let tie = store.latest_tied_time(&delivery).await.expect("reads");
         tie.map(|time| time.strftime("%T").to_string())
     };
     arrive("opened", PrAction::Opened, 1, "10:00:00").await;

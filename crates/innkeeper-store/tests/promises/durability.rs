@@ -85,7 +85,7 @@ async fn accept_for_ever(store: &Store) {
         say(&guest, "running");
         if n % 2 == 0 {
             store
-                .set_want(&name(&guest), Want::Absent, Verb::Destroy, "uid:0")
+                .begin_change(&name(&guest), Want::Absent, Verb::Destroy, "uid:0")
                 .await
                 .expect("destroys");
             say(&guest, "absent");

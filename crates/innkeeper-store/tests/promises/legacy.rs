@@ -26,7 +26,7 @@ impl Older {
 
     async fn import(&self, store: &Store) -> Vec<String> {
         store
-            .import_legacy(&[self.agents.clone(), self.previews.clone()])
+            .reserve_legacy_slots(&[self.agents.clone(), self.previews.clone()])
             .await
             .expect("imports")
     }

@@ -116,7 +116,7 @@ async fn version_3_is_read_with_all_that_it_holds() {
     for (dump, disturbed) in [(VERSION_2, [false, false]), (VERSION_3, [true, false])] {
         let (_directory, store) = restore(dump);
         let previews = store.previews().await.expect("reads");
-        let read: Vec<_> = previews.iter().map(|preview| preview.disturbed).collect();
+        let read: Vec<_> = previews.iter().map(|preview| preview.dirty).collect();
         assert_eq!(read, disturbed);
     }
 }

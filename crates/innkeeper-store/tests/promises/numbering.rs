@@ -137,7 +137,7 @@ proptest! {
             let old = fixture.directory.path().join("old");
             std::fs::create_dir(&old).expect("directory");
             std::fs::write(old.join(".next_slot"), (first + 1).to_string()).expect("counter");
-            fixture.store.import_legacy(&[old]).await.expect("imports");
+            fixture.store.reserve_legacy_slots(&[old]).await.expect("imports");
 
             let range: innkeeper_model::SlotRange = subnet.parse().expect("subnet");
             let mut model = Model {

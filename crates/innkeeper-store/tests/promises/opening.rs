@@ -312,7 +312,7 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
     for _ in 0..50 {
         for (want, verb) in [(Want::Stopped, Verb::Stop), (Want::Running, Verb::Start)] {
             let (_, operation) = store
-                .set_want(&name(), want, verb, "uid:0")
+                .begin_change(&name(), want, verb, "uid:0")
                 .await
                 .expect("a stop needs no space");
             event(&store, operation.id).await;
@@ -322,11 +322,11 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
     store.close().await.expect("closes on a full disk");
     let store = open(&database(&directory), SUBNET).expect("opens on a full disk");
     let gone = store
-        .set_want(&name(), Want::Absent, Verb::Destroy, "uid:0")
+        .begin_change(&name(), Want::Absent, Verb::Destroy, "uid:0")
         .await;
     let (_, operation) = gone.expect("a removal needs no space");
     event(&store, operation.id).await;
-    store.forget_guest(&name(), None).await.expect("forgets");
+    store.delete_guest(&name(), None).await.expect("forgets");
     assert_eq!(guests(&store).await, 0);
     created = 0;
 

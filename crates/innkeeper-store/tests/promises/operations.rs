@@ -77,7 +77,7 @@ async fn a_name_in_use_is_refused_with_a_remedy() {
 
     fixture
         .store
-        .set_want(&name("web"), Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&name("web"), Want::Absent, Verb::Destroy, ACTOR)
         .await
         .expect("destroy");
     let refused = fixture.store.create_guest(new_guest("web"), ACTOR).await;
@@ -93,7 +93,7 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let busy = store
-        .set_want(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
+        .begin_change(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
         .await
         .expect_err("busy");
     assert!(
@@ -118,7 +118,7 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
         .await
         .expect("fault");
     let (guest, stop) = store
-        .set_want(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
+        .begin_change(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
         .await
         .expect("not busy any more");
     assert_eq!((guest.want, guest.fault.clone()), (Want::Stopped, None));
@@ -133,7 +133,7 @@ async fn a_destroy_is_always_accepted_and_supersedes() {
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let web = name("web");
-    let destroy = || store.set_want(&web, Want::Absent, Verb::Destroy, ACTOR);
+    let destroy = || store.begin_change(&web, Want::Absent, Verb::Destroy, ACTOR);
 
     let (guest, first) = destroy().await.expect("accepted while busy");
     assert_eq!(guest.want, Want::Absent);
@@ -182,20 +182,20 @@ async fn nothing_but_a_destroy_touches_a_guest_that_is_to_be_removed() {
     let (_, create) = create(&fixture.store, "web").await;
     let (store, web) = (&fixture.store, name("web"));
     store
-        .change_want(&web, Want::Absent)
+        .set_desired_state(&web, Want::Absent)
         .await
         .expect("rollback");
     store.finish_operation(create.id, None).await.expect("ends");
 
     let refused = store
-        .set_want(&web, Want::Running, Verb::Start, ACTOR)
+        .begin_change(&web, Want::Running, Verb::Start, ACTOR)
         .await;
     let refused = refused.expect_err("leaving");
     assert_eq!(refused.code(), Code::GuestBusy);
     assert!(refused.remedy().expect("remedy").contains("web"));
     // The guest's own power-off is noticed late.
     store
-        .change_want(&web, Want::Stopped)
+        .set_desired_state(&web, Want::Stopped)
         .await
         .expect("is no error");
     let guest = store.guest(&web).await.expect("reads").expect("web");
@@ -240,12 +240,12 @@ async fn forgetting_ends_what_was_running_and_absence_is_success() {
     let (_, without) = create(store, "b").await;
     let failure = Failure::new(Code::DiskFull, "full");
     store
-        .forget_guest(&name("a"), Some(&failure))
+        .delete_guest(&name("a"), Some(&failure))
         .await
         .expect("forgets");
-    store.forget_guest(&name("b"), None).await.expect("forgets");
+    store.delete_guest(&name("b"), None).await.expect("forgets");
     store
-        .forget_guest(&name("b"), None)
+        .delete_guest(&name("b"), None)
         .await
         .expect("absence is success");
 
@@ -272,7 +272,7 @@ async fn facts_about_a_guest_that_is_gone_are_refused() {
         store.set_closure(&gone, &closure()).await,
         store.set_ssh_host_key(&gone, "key").await,
         store.set_fault(&gone, None).await,
-        store.change_want(&gone, Want::Stopped).await,
+        store.set_desired_state(&gone, Want::Stopped).await,
     ];
     for answer in answers {
         assert_eq!(answer.expect_err("gone").code(), Code::GuestNotFound);
@@ -286,11 +286,11 @@ async fn a_built_closure_is_remembered_until_it_is_forgotten() {
     let store = &fixture.store;
     assert_eq!(store.cached_closure(&flake).await.expect("reads"), None);
     store
-        .remember_closure(&flake, &closure(), "one")
+        .cache_closure(&flake, &closure(), "one")
         .await
         .expect("writes");
     store
-        .remember_closure(&flake, &closure(), "two")
+        .cache_closure(&flake, &closure(), "two")
         .await
         .expect("replaces");
 

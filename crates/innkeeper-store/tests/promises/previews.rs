@@ -7,8 +7,8 @@ use innkeeper_model::preview::{
 };
 use innkeeper_model::{Code, Explain, Failure, GuestKind, StorePath};
 use innkeeper_store::{
-    Approval, NewPreview, Next, Outcome, PreviewFact, PreviewWant, Recorded, RunningTime, Store,
-    StoreError,
+    Approval, DeliveryOutcome, NewPreview, NextDelivery, Presence, PreviewFact, Receipt,
+    RunningTime, Store, StoreError,
 };
 use jiff::Timestamp;
 
@@ -77,7 +77,7 @@ async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
     let recorded = store.record_delivery(opened).await.expect("records");
     assert_eq!(
         recorded,
-        Recorded::New {
+        Receipt::New {
             slug: Some(there.clone())
         }
     );
@@ -118,7 +118,7 @@ async fn a_slug_belongs_to_one_preview_until_it_is_forgotten() {
     let known = store.preview_of(&pull_request(2)).await.expect("reads");
     assert_eq!(known.expect("kept").record.slug, name("web-2"));
     for _ in 0..2 {
-        store.forget_preview(&name("web-1")).await.expect("forgets");
+        store.delete_preview(&name("web-1")).await.expect("forgets");
     }
     assert_eq!(claim(store, 3, &["web-1"]).await.expect("claims"), "web-1");
     let slugs: Vec<_> = store.previews().await.expect("reads");
@@ -153,7 +153,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     let fault = Failure::new(Code::Internal, "no");
     let active = Timestamp::from_microsecond(1_800_000_000_000_001).expect("time");
     let facts = vec![
-        PreviewFact::Want(PreviewWant::Absent),
+        PreviewFact::Desired(Presence::Absent),
         PreviewFact::Head {
             repo: None,
             branch: preview(1).branch,
@@ -180,7 +180,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     let by_label = store.approve(&slug, &sha(7), Approval::Label).await;
     by_label.expect("approves");
     for (sha, after) in [(sha(6), 1), (sha(7), 2), (sha(7), 3)] {
-        let announced = store.announce(&slug, &sha, after).await;
+        let announced = store.record_announcement(&slug, &sha, after).await;
         announced.expect("records");
     }
     let fixture = fixture.reopened().await;
@@ -193,7 +193,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     );
     assert_eq!(kept.record.approved_sha, Some(sha(7)));
     assert!(kept.approved_by_label);
-    assert_eq!(kept.want, PreviewWant::Absent);
+    assert_eq!(kept.desired, Presence::Absent);
     assert_eq!(kept.record.wanted_sha, sha(7));
     assert!(kept.record.is_from_fork(), "its repository is gone");
     assert_eq!(kept.record.state, PreviewState::Live);
@@ -283,7 +283,7 @@ async fn an_extra_host_of_a_preview_is_nobodys_slug() {
 async fn facts_are_recorded_all_or_none() {
     let fixture = Fixture::new(SUBNET);
     let nobody = name("nobody");
-    let facts = vec![PreviewFact::Want(PreviewWant::Absent)];
+    let facts = vec![PreviewFact::Desired(Presence::Absent)];
     let refused = fixture.store.set_preview(&nobody, facts).await;
     assert!(matches!(refused, Err(StoreError::PreviewNotFound { .. })));
     assert!(CommitSha::parse("main").is_err());
@@ -295,7 +295,7 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
     let store = &fixture.store;
     for key in ["held", "asked", "idle"] {
         store
-            .remember_evaluation(key, &closure(), &meta())
+            .cache_evaluation(key, &closure(), &meta())
             .await
             .expect("keeps");
     }
@@ -318,7 +318,7 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
         meta: Box::new(meta()),
     };
     store
-        .remember_evaluation("in-service", &served, &meta())
+        .cache_evaluation("in-service", &served, &meta())
         .await
         .expect("records");
     store
@@ -332,9 +332,9 @@ async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
     moved.expect("moves");
     let asked = store.evaluation("asked").await.expect("reads");
     assert!(asked.is_some());
-    let young = store.forget_unused_evaluations(3 * hour).await;
+    let young = store.evict_unused_evaluations(3 * hour).await;
     assert_eq!(young.expect("forgets"), []);
-    let forgotten = store.forget_unused_evaluations(hour).await;
+    let forgotten = store.evict_unused_evaluations(hour).await;
     let forgotten = forgotten.expect("forgets");
     let keys: Vec<_> = forgotten.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["idle"]);
@@ -372,7 +372,10 @@ async fn previews_and_deliveries_follow_a_repository_without_duplicates() {
     let waits = delivery("d", 3, PrAction::Synchronize, 1);
     store.record_delivery(waits).await.expect("records");
 
-    let moved = store.name_repo(77, &former, &now).await.expect("renames");
+    let moved = store
+        .record_repo_name(77, &former, &now)
+        .await
+        .expect("renames");
     assert_eq!(moved, 3);
     let repos = async |slug: &str| {
         let record = store.preview(&name(slug)).await.expect("reads");
@@ -384,18 +387,22 @@ async fn previews_and_deliveries_follow_a_repository_without_duplicates() {
     assert_eq!(repos("fork").await, (now.clone(), true));
     let duplicate = store.preview(&name("web-2")).await.expect("reads");
     let duplicate = duplicate.expect("kept");
-    assert_eq!(duplicate.want, PreviewWant::Absent);
+    assert_eq!(duplicate.desired, Presence::Absent);
     assert!(duplicate.record.repo != now && duplicate.record.repo != former);
     let pull_request = PullRequest {
         repo: now.clone(),
         number: 3,
     };
-    let Next::Act(waiting) = store.next_for(&pull_request).await.expect("reads") else {
+    let NextDelivery::Process(waiting) = store.next_delivery(&pull_request).await.expect("reads")
+    else {
         panic!("the delivery is lost");
     };
     assert_eq!(waiting.event.pull_request, pull_request);
     assert_eq!(waiting.event.head_repo, Some(now.clone()));
-    let again = store.name_repo(77, &former, &now).await.expect("again");
+    let again = store
+        .record_repo_name(77, &former, &now)
+        .await
+        .expect("again");
     assert_eq!(again, 0);
 }
 
@@ -407,7 +414,7 @@ async fn a_preview_expires_unless_it_was_used_meanwhile() {
     claim(store, 1, &["web-1"]).await.expect("claims");
     let read = || async { store.preview(&slug).await.expect("reads").expect("kept") };
     let expire = |seen| async move {
-        let expired = store.set_unused_preview(&seen, vec![PreviewFact::Expired]);
+        let expired = store.set_preview_if_unused(&seen, vec![PreviewFact::Expired]);
         expired.await.expect("records")
     };
 
@@ -421,17 +428,17 @@ async fn a_preview_expires_unless_it_was_used_meanwhile() {
     store.record_delivery(pushed).await.expect("records");
     assert_eq!(expire(seen).await, None, "a push is pending");
 
-    let finished = store.finish_delivery("d", Outcome::Done).await;
+    let finished = store.finish_delivery("d", DeliveryOutcome::Done).await;
     assert!(finished.expect("finishes"));
     let hour = Duration::from_secs(3_600);
     let moved = store.advance_running_time(hour).await;
     moved.expect("moves");
     let expired = expire(read().await).await.expect("it was not used");
     assert_eq!(expired.record.state, PreviewState::Expired);
-    assert_eq!(expired.want, PreviewWant::Present);
+    assert_eq!(expired.desired, Presence::Present);
     let since = expired.active_running.since(RunningTime::default());
     assert!(since >= hour, "its age counts from now on");
 
-    store.forget_preview(&slug).await.expect("forgets");
+    store.delete_preview(&slug).await.expect("forgets");
     assert_eq!(expire(expired).await, None, "it is gone");
 }

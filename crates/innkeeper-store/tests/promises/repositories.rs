@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use innkeeper_model::preview::{PrAction, RepoName};
-use innkeeper_store::{NewDelivery, PreviewWant, Recorded, RepoIdentity, Store};
+use innkeeper_store::{NewDelivery, Presence, Receipt, RepoIdentity, Store};
 
 use crate::deliveries::{delivery, sha};
 use crate::support::{Fixture, name};
@@ -37,7 +37,7 @@ async fn look(store: &Store) {
             other => panic!("{known_as} is {other:?}"),
         };
         store
-            .name_repo(id, &known_as, &repo(now))
+            .record_repo_name(id, &known_as, &repo(now))
             .await
             .expect("names");
     }
@@ -62,7 +62,7 @@ async fn in_any_order_each_repository_keeps_its_one_preview() {
             let store = &fixture.store;
             for step in order {
                 let recorded = store.record_delivery(steps[step]()).await;
-                assert!(matches!(recorded, Ok(Recorded::New { .. })), "{order:?}");
+                assert!(matches!(recorded, Ok(Receipt::New { .. })), "{order:?}");
                 if looks_between {
                     look(store).await;
                 }
@@ -73,7 +73,7 @@ async fn in_any_order_each_repository_keeps_its_one_preview() {
             // The periodic look at every repository with previews.
             for (id, now) in [(RENAMED, "octo/new"), (SUCCESSOR, "octo/web")] {
                 store
-                    .name_repo(id, &repo(now), &repo(now))
+                    .record_repo_name(id, &repo(now), &repo(now))
                     .await
                     .expect("names");
             }
@@ -81,7 +81,7 @@ async fn in_any_order_each_repository_keeps_its_one_preview() {
             let kept: BTreeSet<_> = previews
                 .iter()
                 .map(|preview| {
-                    assert_eq!(preview.want, PreviewWant::Present);
+                    assert_eq!(preview.desired, Presence::Present);
                     assert!(!preview.record.is_from_fork(), "{order:?}: {preview:?}");
                     let sha = preview.record.wanted_sha.clone();
                     (preview.record.repo.to_string(), sha)
@@ -126,16 +126,16 @@ async fn a_repository_that_is_deleted_leaves_no_preview_and_gets_none() {
     let store = &fixture.store;
     let record = async |new| store.record_delivery(new).await.expect("records");
     record(push("a", RENAMED, "octo/web", 1)).await;
-    let other = store.remove_repo(SUCCESSOR, &repo("octo/web")).await;
+    let other = store.mark_repo_deleted(SUCCESSOR, &repo("octo/web")).await;
     assert_eq!(other.expect("records"), [], "another one had the name");
-    let gone = store.remove_repo(RENAMED, &repo("octo/web")).await;
+    let gone = store.mark_repo_deleted(RENAMED, &repo("octo/web")).await;
     assert_eq!(gone.expect("records"), [name("web-7")]);
     let gone = store.previews_of_deleted_repos().await.expect("reads");
     assert_eq!(gone, [name("web-7")]);
     let late = record(push("b", RENAMED, "octo/web", 2)).await;
-    assert!(matches!(late, Recorded::Overtaken { .. }), "{late:?}");
+    assert!(matches!(late, Receipt::Stale { .. }), "{late:?}");
     // One that is made anew under the name has nothing of it.
     let anew = record(push("c", SUCCESSOR, "octo/web", 3)).await;
     let slug = Some(name("web-7-b"));
-    assert_eq!(anew, Recorded::New { slug });
+    assert_eq!(anew, Receipt::New { slug });
 }

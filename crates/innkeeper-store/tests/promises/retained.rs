@@ -17,7 +17,7 @@ async fn keep(store: &Store, guest: &str) -> RetainedId {
     let (guest, operation) = destroyed.expect("begins");
     assert_eq!((guest.want, operation.verb), (Want::Absent, Verb::Destroy));
     store
-        .forget_guest(&guest.name, None)
+        .delete_guest(&guest.name, None)
         .await
         .expect("forgets");
     guest.retain.expect("kept")
@@ -62,7 +62,7 @@ async fn files_are_kept_from_the_moment_that_the_guest_is_gone_and_survive_a_res
     let hour = std::time::Duration::from_secs(3600);
     store.advance_running_time(hour).await.expect("advances");
     store
-        .forget_guest(&name("web"), None)
+        .delete_guest(&name("web"), None)
         .await
         .expect("forgets");
     let files = retained(store).await;
@@ -114,7 +114,7 @@ async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
         .expect("begins");
     assert_eq!(later.retain, None);
     store
-        .forget_guest(&name("web"), None)
+        .delete_guest(&name("web"), None)
         .await
         .expect("forgets");
     let files = retained(store).await;
@@ -128,7 +128,7 @@ async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
         .await
         .expect("begins");
     store
-        .give_up_retention(&name("full"))
+        .cancel_retention(&name("full"))
         .await
         .expect("records");
     assert_eq!(
@@ -141,7 +141,7 @@ async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
         None
     );
     store
-        .forget_guest(&name("full"), None)
+        .delete_guest(&name("full"), None)
         .await
         .expect("forgets");
     assert!(
@@ -191,12 +191,15 @@ async fn files_come_back_once_and_only_under_a_free_name() {
         .expect("begins");
     assert_eq!(destroyed.retain, Some(id));
     store
-        .forget_guest(&name("old"), None)
+        .delete_guest(&name("old"), None)
         .await
         .expect("forgets");
     assert_eq!(retained(store).await.len(), 1);
     undelete(store, id, "old").await.expect("begins");
-    store.files_adopted(&name("old")).await.expect("records");
+    store
+        .finish_file_takeover(&name("old"))
+        .await
+        .expect("records");
     assert_eq!(store.retained_ids().await.expect("reads"), []);
     let guest = store
         .guest(&name("old"))

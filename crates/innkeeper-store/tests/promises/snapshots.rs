@@ -30,7 +30,7 @@ async fn idle(store: &Store, guest: &str) {
 async fn take(store: &Store, guest: &GuestName, text: &str) {
     let begun = store.begin_snapshot(guest, &label(text), ACTOR).await;
     let (_, operation) = begun.expect("begins");
-    store.file_work_done(guest).await.expect("done");
+    store.finish_file_work(guest).await.expect("done");
     end(store, operation.id).await;
 }
 
@@ -57,7 +57,7 @@ async fn a_snapshot_is_there_when_it_was_taken_and_an_intent_survives() {
     let store = &fixture.store;
     assert_eq!(store.guest(&web).await.expect("reads"), Some(guest.clone()));
     assert_eq!(guest.file_work, Some(FileWork::TakeSnapshot(label("one"))));
-    store.file_work_done(&web).await.expect("done");
+    store.finish_file_work(&web).await.expect("done");
     end(store, operation.id).await;
     assert_eq!(labels(store).await, ["web.one"]);
     let after = store.guest(&web).await.expect("reads").expect("there");
@@ -90,7 +90,7 @@ async fn a_snapshot_that_is_to_be_deleted_is_not_one_any_more() {
     let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
     let refused = refused.expect_err("refused");
     assert!(matches!(refused, StoreError::FilesBusy { .. }), "{refused}");
-    store.file_work_done(&web).await.expect("done");
+    store.finish_file_work(&web).await.expect("done");
     take(store, &web, "two").await;
     let missing = store
         .begin_snapshot_restore(&web, &label("one"), ACTOR)
@@ -107,12 +107,12 @@ async fn a_guests_snapshots_go_with_it() {
     take(store, &web, "one").await;
     take(store, &name("db"), "one").await;
     let destroyed = store
-        .set_want(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&web, Want::Absent, Verb::Destroy, ACTOR)
         .await;
     destroyed.expect("is to go");
     let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
     assert_eq!(refused.expect_err("refused").code(), Code::GuestBusy);
-    store.forget_guest(&web, None).await.expect("forgets");
+    store.delete_guest(&web, None).await.expect("forgets");
     assert_eq!(labels(store).await, ["db.one"]);
 }
 
@@ -146,11 +146,11 @@ async fn a_copy_is_a_guest_of_its_own_and_needs_an_origin_that_stays() {
     let origin = copy(Some("one")).origin.map(FileWork::CopyOf);
     assert_eq!(guest.file_work, origin);
     assert_eq!(refusal(copy(None)).await, Code::GuestExists);
-    store.file_work_done(&guest.name).await.expect("done");
+    store.finish_file_work(&guest.name).await.expect("done");
     assert_eq!(labels(store).await, ["web.one"], "it has none of its own");
 
     store
-        .set_want(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&web, Want::Absent, Verb::Destroy, ACTOR)
         .await
         .expect("is to go");
     let third = NewGuest {

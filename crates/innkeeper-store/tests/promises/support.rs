@@ -78,7 +78,7 @@ pub(crate) async fn create(store: &Store, guest: &str) -> (Guest, Operation) {
 /// Removes a guest as the engine does when it has seen everything of it gone.
 pub(crate) async fn forget(store: &Store, guest: &str) {
     store
-        .forget_guest(&name(guest), None)
+        .delete_guest(&name(guest), None)
         .await
         .expect("forgets");
 }

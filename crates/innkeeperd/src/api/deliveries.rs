@@ -62,7 +62,7 @@ pub(super) async fn replay(
     State(context): State<Context>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<DeliveryView>), Refusal> {
-    let delivery = context.engine.store().replay(&id).await?;
+    let delivery = context.engine.store().replay_delivery(&id).await?;
     context.bell.ring();
     let preview = preview_of(&context, &delivery).await?;
     Ok(accepted(view(&context, &delivery, preview.as_ref()).await?))
@@ -78,7 +78,11 @@ async fn view(
     delivery: &Delivery,
     preview: Option<&Preview>,
 ) -> Result<DeliveryView, StoreError> {
-    let other = context.engine.store().yields_to(delivery).await?;
+    let other = context
+        .engine
+        .store()
+        .superseding_delivery(delivery)
+        .await?;
     Ok(explain::view(
         delivery,
         preview.map(|preview| &preview.record.slug),

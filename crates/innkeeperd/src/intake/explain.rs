@@ -9,7 +9,7 @@ const EVENT: &str = "pull_request";
 
 /// A delivery for people: `slug` is the name of its pull request's preview if it has one, and `other` the
 /// delivery because of which it comes to nothing
-/// ([`Store::yields_to`](innkeeper_store::Store::yields_to)).
+/// ([`Store::superseding_delivery`](innkeeper_store::Store::superseding_delivery)).
 pub(crate) fn view(
     delivery: &Delivery,
     slug: Option<&GuestName>,

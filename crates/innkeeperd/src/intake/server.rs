@@ -13,7 +13,7 @@ use innkeeper_model::preview::{
     PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent, slug_candidates, webhook_slug,
 };
 use innkeeper_model::{Code, Failure, GuestName, chain};
-use innkeeper_store::{NewDelivery, Recorded, Store, StoreError};
+use innkeeper_store::{NewDelivery, Receipt, Store, StoreError};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -142,7 +142,7 @@ impl Intake {
             Ok(recorded) => {
                 if recorded
                     .iter()
-                    .any(|one| matches!(one, Recorded::New { .. }))
+                    .any(|one| matches!(one, Receipt::New { .. }))
                 {
                     self.bell.ring();
                 }
@@ -161,10 +161,10 @@ impl Intake {
         } = event;
         let noted = match action {
             RepositoryAction::Renamed | RepositoryAction::Transferred => {
-                self.store.check_repo(*id, true).await
+                self.store.set_repo_to_check(*id, true).await
             }
             RepositoryAction::Deleted => {
-                let gone = self.store.remove_repo(*id, name).await;
+                let gone = self.store.mark_repo_deleted(*id, name).await;
                 gone.map(|slugs| info!(repo = %name, previews = slugs.len(), "the repository was deleted"))
             }
         };
@@ -199,14 +199,14 @@ fn identity(pull_request: &PullRequest) -> String {
     format!("{}#{}", pull_request.repo.key(), pull_request.number)
 }
 
-fn answer((recorded, wanted): (Recorded, GuestName)) -> IntakeAnswer {
+fn answer((recorded, wanted): (Receipt, GuestName)) -> IntakeAnswer {
     match recorded {
-        Recorded::New { slug } | Recorded::Overtaken { slug } => IntakeAnswer::Accepted {
+        Receipt::New { slug } | Receipt::Stale { slug } => IntakeAnswer::Accepted {
             slug: slug.unwrap_or(wanted),
         },
-        Recorded::Duplicate { slug } => IntakeAnswer::Duplicate {
+        Receipt::Duplicate { slug } => IntakeAnswer::Duplicate {
             slug: slug.unwrap_or(wanted),
         },
-        Recorded::SlugsTaken => IntakeAnswer::SlugCollision,
+        Receipt::SlugsTaken => IntakeAnswer::SlugCollision,
     }
 }

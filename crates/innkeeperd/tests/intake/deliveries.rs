@@ -169,7 +169,7 @@ fn a_replay_has_a_delivery_acted_on_again() {
     daemon.stop();
     let failure = innkeeper_model::Failure::new(innkeeper_model::Code::BuildFailed, "no");
     let store = house.store();
-    let failed = innkeeper_store::Outcome::Failed(failure);
+    let failed = innkeeper_store::DeliveryOutcome::Failed(failure);
     house.runtime.block_on(async {
         assert!(store.finish_delivery("a", failed).await.expect("ends"));
         store.close().await.expect("closes");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{CommitSha, PrAction, PullRequest};
-use innkeeper_store::{Delivery, Next, Outcome, Store};
+use innkeeper_store::{Delivery, DeliveryOutcome, NextDelivery, Store};
 
 use crate::github::load::{self, Shot};
 use crate::github::payload::Sent;
@@ -120,14 +120,18 @@ fn act_on_all(house: &House) -> BTreeMap<PullRequest, CommitSha> {
 async fn work(store: &Store) -> BTreeMap<PullRequest, CommitSha> {
     let mut made = BTreeMap::new();
     for pull_request in store.pending_pull_requests().await.expect("reads") {
-        while let Next::Act(delivery) = store.next_for(&pull_request).await.expect("reads") {
+        while let NextDelivery::Process(delivery) =
+            store.next_delivery(&pull_request).await.expect("reads")
+        {
             let event = delivery.event;
             match event.action {
                 PrAction::Closed => drop(made.remove(&pull_request)),
                 PrAction::Labeled(_) => {}
                 _ => drop(made.insert(pull_request.clone(), event.head_sha)),
             }
-            let counted = store.finish_delivery(&event.delivery, Outcome::Done).await;
+            let counted = store
+                .finish_delivery(&event.delivery, DeliveryOutcome::Done)
+                .await;
             assert!(
                 counted.expect("records"),
                 "{} was acted on before",

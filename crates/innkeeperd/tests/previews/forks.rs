@@ -218,7 +218,7 @@ fn what_came_up_at_the_moment_of_a_withdrawal_is_stopped() {
         };
         let facts = vec![live, PreviewFact::State(PreviewState::Live)];
         store.set_preview(&slug, facts).await.expect("recorded");
-        let running = store.change_want(&slug, Want::Running).await;
+        let running = store.set_desired_state(&slug, Want::Running).await;
         running.expect("recorded");
     });
     let daemon = town.start();

@@ -12,7 +12,7 @@ use innkeeper_model::preview::intake::{
     INTAKE_PATH, IntakeAnswer, IntakeEvent, IntakeRequest, MAX_BODY,
 };
 use innkeeper_model::{Failure, GuestName};
-use innkeeper_store::{NewDelivery, Recorded, Store};
+use innkeeper_store::{NewDelivery, Receipt, Store};
 use tokio::net::UnixListener;
 
 /// Where the socket is in a directory.
@@ -89,14 +89,14 @@ fn slug(event: &PullRequestEvent) -> GuestName {
     format!("web-{number}").parse().expect("name")
 }
 
-fn answer((recorded, would_be): (Recorded, GuestName)) -> IntakeAnswer {
+fn answer((recorded, would_be): (Receipt, GuestName)) -> IntakeAnswer {
     match recorded {
-        Recorded::New { slug } | Recorded::Overtaken { slug } => IntakeAnswer::Accepted {
+        Receipt::New { slug } | Receipt::Stale { slug } => IntakeAnswer::Accepted {
             slug: slug.unwrap_or(would_be),
         },
-        Recorded::Duplicate { slug } => IntakeAnswer::Duplicate {
+        Receipt::Duplicate { slug } => IntakeAnswer::Duplicate {
             slug: slug.unwrap_or(would_be),
         },
-        Recorded::SlugsTaken => IntakeAnswer::SlugCollision,
+        Receipt::SlugsTaken => IntakeAnswer::SlugCollision,
     }
 }
