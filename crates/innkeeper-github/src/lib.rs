@@ -9,17 +9,15 @@
 //! | `fake` | an in-memory GitHub for tests and the demo, behind the feature `fake` |
 //!
 //! A delivery is verified before anything in it is read: [`signature::SecretSet::verify`] takes the raw bytes,
-//! and [`event::parse`] comes after it. Tokens and secrets are kept in [`Secret`]; none is part of an error.
+//! and [`event::parse`] comes after it. Tokens and secrets are kept in [`innkeeper_model::Secret`]; none is part of an error.
 
 pub mod client;
 pub mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod report;
-mod secret;
 mod settings_file;
 pub mod signature;
 mod wire;
 
-pub use secret::Secret;
 pub use settings_file::{EnvironmentFiles, SecretFileError};

@@ -6,10 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::preview::{BadLine, EnvFile};
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, Secret};
 use zeroize::Zeroizing;
-
-use crate::Secret;
 
 /// The most a file with secrets may hold, in bytes.
 const MAX_LENGTH: u64 = 64 * 1024;
@@ -120,7 +118,7 @@ impl EnvironmentFiles {
             bad: bad.clone(),
         };
         match self.variables.get(variable) {
-            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.expose().is_empty())),
             Some(Err(misread)) => Err(error(misread)),
             None => match self.ignored.iter().find(|(_, bad)| bad.is_about(variable)) {
                 Some(misread) => Err(error(misread)),
@@ -144,10 +142,7 @@ impl EnvironmentFiles {
     fn add(&mut self, path: &Path, file: EnvFile) {
         let misread = |bad| (path.to_owned(), bad);
         for (name, value) in file.variables {
-            let value = value
-                .map(|value| Secret::new(value.into_inner()))
-                .map_err(misread);
-            self.variables.insert(name, value);
+            self.variables.insert(name, value.map_err(misread));
         }
         self.ignored.extend(file.ignored.into_iter().map(misread));
     }
@@ -162,8 +157,8 @@ impl fmt::Debug for EnvironmentFiles {
 /// A file that holds one secret. White space around it is not part of it: editors add a line's end.
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, SecretFileError> {
     let text = read_text(path)?;
-    let secret = Secret::new(text.trim());
-    if secret.is_empty() {
+    let secret = Secret::new(text.expose().trim());
+    if secret.expose().is_empty() {
         return Err(SecretFileError::Content {
             path: path.to_owned(),
             reason: "is empty",
@@ -190,13 +185,13 @@ fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretFileEr
     }
 }
 
-pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+pub(crate) fn read_text(path: &Path) -> Result<Secret, SecretFileError> {
     let bytes = read_bytes(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| SecretFileError::Content {
         path: path.to_owned(),
         reason: "is not UTF-8",
     })?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(Secret::new(text))
 }
 
 fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, Secret};
 use sha2::Sha256;
 
+use crate::EnvironmentFiles;
 use crate::settings_file::{SecretFileError, read_secret, read_secret_if_there};
-use crate::{EnvironmentFiles, Secret};
 
 /// The header that carries the signature.
 pub const SIGNATURE_HEADER: &str = "X-Hub-Signature-256";
@@ -103,7 +103,7 @@ impl SecretSet {
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Result<Self, SecretSetError> {
         let mut distinct: Vec<Secret> = Vec::new();
         for secret in secrets {
-            if secret.is_empty() {
+            if secret.expose().is_empty() {
                 return Err(SecretSetError::Empty);
             }
             if !distinct.iter().any(|s| s.expose() == secret.expose()) {

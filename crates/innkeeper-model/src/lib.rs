@@ -16,6 +16,7 @@ mod name;
 mod operation;
 pub mod preview;
 mod retained;
+mod secret;
 mod slot;
 mod snapshot;
 mod store_path;
@@ -30,6 +31,7 @@ pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
 pub use retained::{Retained, RetainedId};
+pub use secret::Secret;
 pub use slot::{
     Addresses, InvalidSlotBounds, InvalidSubnet, MAX_SLOT, Slot, SlotBounds, SlotRange, SlotUse,
 };

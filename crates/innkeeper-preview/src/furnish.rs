@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_host::files::GuestFile;
-use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName, Secret};
-use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, chain};
+use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName};
+use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, Secret, chain};
 use jiff::Timestamp;
 use tracing::warn;
 

@@ -1,8 +1,8 @@
 //! What must hold for every delivery that `innkeeper_github` reads. A function panics when it does not hold.
 
-use innkeeper_github::Secret;
 use innkeeper_github::event::{self, Delivery};
 use innkeeper_github::signature::SecretSet;
+use innkeeper_model::Secret;
 
 /// The value of the signature header on the first line, and a body after it: nothing but our own signature of
 /// exactly that body is good.

@@ -1,8 +1,9 @@
 //! What must hold for every input of `innkeeper_model::preview`. A function panics when it does not hold.
 
+use innkeeper_model::Secret;
 use innkeeper_model::preview::{
-    BranchName, EnvFile, Meta, RepoName, Secret, default_slug, parse_slug, quote, slug_candidates,
-    text, webhook_slug,
+    BranchName, EnvFile, Meta, RepoName, default_slug, parse_slug, quote, slug_candidates, text,
+    webhook_slug,
 };
 
 /// A repository, a branch and a number, one on each line: the slugs made of them can be used.

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, Secret};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::settings_file::read_text;
-use crate::{EnvironmentFiles, Secret, SecretFileError};
+use crate::{EnvironmentFiles, SecretFileError};
 
 /// What the client signs in with.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl App {
             reason,
         };
         let pem = read_text(key)?;
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        let der = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes())
             .map_err(|_| rejected("it has no section with a private key".to_owned()))?;
         let pair = match &der {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),

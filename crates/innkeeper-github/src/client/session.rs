@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use innkeeper_model::Secret;
 use innkeeper_model::preview::RepoName;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -13,7 +14,6 @@ use super::call::{Answer, Call};
 use super::clock::Skew;
 use super::credentials::{App, Credentials};
 use super::transport::Transport;
-use crate::Secret;
 use crate::wire::Repository;
 
 /// A token of an installation is valid for an hour and renewed this long before its end.
@@ -44,16 +44,11 @@ pub(crate) struct Session {
 /// An answer to "Create an installation access token for an app".
 #[derive(Clone, Debug, Deserialize)]
 struct InstallationToken {
-    #[serde(deserialize_with = "secret")]
     token: Secret,
     expires_at: Timestamp,
     /// What it is for, if it was asked for repositories by name.
     #[serde(default)]
     repositories: Vec<Repository>,
-}
-
-fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-    String::deserialize(deserializer).map(Secret::new)
 }
 
 impl Session {

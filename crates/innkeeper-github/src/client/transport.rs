@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use innkeeper_model::Secret;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::RootCertStore;
@@ -20,7 +21,6 @@ use tracing::debug;
 use super::call::{Answer, Call, Repeat};
 use super::limit::{Gate, Limit, limit};
 use super::{GithubError, Settings};
-use crate::Secret;
 
 /// The version of the API whose forms we know ("API versions").
 const API_VERSION: &str = "2022-11-28";
@@ -207,8 +207,8 @@ impl Transport {
         token: &Secret,
     ) -> Result<Request<Full<Bytes>>, Attempt> {
         let not_sent = |error: hyper::http::Error| Attempt::NotSent(error.into());
-        let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose()));
-        let mut bearer = HeaderValue::from_str(&bearer)
+        let bearer = Secret::new(format!("Bearer {}", token.expose()));
+        let mut bearer = HeaderValue::from_str(bearer.expose())
             .map_err(|_| Attempt::NotSent("the token has a character that no token has".into()))?;
         bearer.set_sensitive(true);
         let mut request = Request::builder()

@@ -5,11 +5,11 @@ use hyper::body::Bytes;
 use hyper::header;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use innkeeper_model::Secret;
 use jiff::Timestamp;
 
 use super::world::{DeliveryAttempt, HookTarget};
 use super::{Shared, lock};
-use crate::Secret;
 use crate::event::{DELIVERY_HEADER, EVENT_HEADER};
 use crate::signature::{SIGNATURE_HEADER, SecretSet};
 

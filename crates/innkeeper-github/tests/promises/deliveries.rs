@@ -3,11 +3,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
-use innkeeper_github::Secret;
 use innkeeper_github::client::{Credentials, Github, Hook};
 use innkeeper_github::event::{DELIVERY_HEADER, Delivery, EVENT_HEADER, parse};
 use innkeeper_github::fake::HookTarget;
 use innkeeper_github::signature::{SIGNATURE_HEADER, SecretSet};
+use innkeeper_model::Secret;
 use innkeeper_model::preview::PrAction;
 use jiff::{Timestamp, ToSpan};
 use tokio::sync::mpsc;

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use innkeeper_github::Secret;
 use innkeeper_github::client::{Credentials, Github, GithubError, Settings};
 use innkeeper_github::fake::FailureKind;
+use innkeeper_model::Secret;
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Code, Explain, chain};
 

@@ -92,7 +92,7 @@ async fn comments_of_others_are_never_taken_for_ours() {
     });
     let mallory = innkeeper_github::client::Github::new(
         stage.settings(),
-        innkeeper_github::client::Credentials::Token(innkeeper_github::Secret::new("other")),
+        innkeeper_github::client::Credentials::Token(innkeeper_model::Secret::new("other")),
     )
     .expect("a client");
     for _ in 0..5 {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use innkeeper_github::Secret;
 use innkeeper_github::client::{Credentials, Github, Settings};
 use innkeeper_github::fake::{FakeGithub, Pull};
+use innkeeper_model::Secret;
 use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, RepoName};
 
 pub(crate) const TOKEN: &str = "ghp_hunter2";

@@ -44,8 +44,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
-use innkeeper_model::preview::Secret;
-use innkeeper_model::{GuestName, Ownership};
+use innkeeper_model::{GuestName, Ownership, Secret};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;

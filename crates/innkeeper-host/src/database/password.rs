@@ -8,8 +8,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::GuestName;
-use innkeeper_model::preview::Secret;
+use innkeeper_model::{GuestName, Secret};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::facilities::Found;

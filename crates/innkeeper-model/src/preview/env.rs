@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::checked::checked_text;
-use super::{BranchName, CommitSha, InvalidText, Secret};
-use crate::{Code, Explain};
+use super::{BranchName, CommitSha, InvalidText};
+use crate::{Code, Explain, Secret};
 
 /// The most bytes of `NAME=value` that the kernel takes, with the NUL at its end (`MAX_ARG_STRLEN` of
 /// execve(2): 32 pages of 4 KiB).

@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Secret;
 use super::env::cannot_arrive;
+use crate::Secret;
 
 /// The contents of an environment file.
 #[derive(Clone, Debug, Default)]

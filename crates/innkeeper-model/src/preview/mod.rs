@@ -25,7 +25,6 @@ mod event;
 pub mod intake;
 mod meta;
 mod repository;
-mod secret;
 mod slug;
 mod state;
 pub mod text;
@@ -40,7 +39,6 @@ pub use meta::{
     Wrong,
 };
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
-pub use secret::Secret;
 pub use slug::{
     InvalidSlug, MAX_SLUG, RESERVED_SLUGS, database_name, default_slug, parse_slug,
     slug_candidates, webhook_slug,

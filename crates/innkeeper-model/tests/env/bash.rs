@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use innkeeper_model::preview::{BranchName, EnvName, PreviewEnv, Secret};
+use innkeeper_model::Secret;
+use innkeeper_model::preview::{BranchName, EnvName, PreviewEnv};
 use proptest::prelude::*;
 
 use super::{assignments, file_of, value, values_of};

@@ -58,7 +58,7 @@ fn own((name, value): (&str, &str)) -> (String, String) {
 
 /// The variables of a file, by our own parser.
 pub(crate) fn parsed(file: &str) -> Vec<(String, String)> {
-    let value = |(name, value): (String, Result<innkeeper_model::preview::Secret, _>)| {
+    let value = |(name, value): (String, Result<innkeeper_model::Secret, _>)| {
         Some((name, value.ok()?.expose().to_owned()))
     };
     let variables = EnvFile::parse(file.as_bytes()).variables;

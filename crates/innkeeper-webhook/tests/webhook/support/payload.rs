@@ -1,8 +1,8 @@
 //! Deliveries as GitHub sends them.
 
 use hyper::body::Bytes;
-use innkeeper_github::Secret;
 use innkeeper_github::signature::SecretSet;
+use innkeeper_model::Secret;
 use serde_json::{Value, json};
 
 /// The webhook's secret.
