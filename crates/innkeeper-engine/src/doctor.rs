@@ -1,7 +1,7 @@
 //! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
-use innkeeper_model::{Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase, Want};
+use innkeeper_model::{DesiredState, Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -37,12 +37,12 @@ impl Engine {
             Ok(seen) => seen,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };
-        let missing: Vec<&str> = plan(guest.want, guest.file_work.as_ref(), &seen)
+        let missing: Vec<&str> = plan(guest.desired, guest.file_work.as_ref(), &seen)
             .concat()
             .iter()
             .map(|step| step.as_str())
             .collect();
-        let state = GuestState::of(guest.want, guest.fault.as_ref(), seen.unit);
+        let state = GuestState::of(guest.desired, guest.fault.as_ref(), seen.unit);
         if let Some(fault) = &guest.fault {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }
@@ -50,8 +50,8 @@ impl Engine {
             return Check {
                 subject,
                 verdict: Verdict::Ok,
-                finding: match (guest.want, seen.unit) {
-                    (Want::Running, Some(UnitPhase::Running)) => {
+                finding: match (guest.desired, seen.unit) {
+                    (DesiredState::Running, Some(UnitPhase::Running)) => {
                         "running; closure pinned, network complete".to_owned()
                     }
                     _ => state.to_string(),

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use innkeeper_host::facilities::{Built, ProgressSink};
 use innkeeper_host::unit::Prepared;
 use innkeeper_model::{
-    ClosureSource, EventKind, Explain, Failure, Guest, GuestName, Installable, Operation,
-    StorePath, Trust, Verb, Want,
+    ClosureSource, DesiredState, EventKind, Explain, Failure, Guest, GuestName, Installable,
+    Operation, StorePath, Trust, Verb,
 };
 use tracing::warn;
 
@@ -86,14 +86,14 @@ impl Drive<'_> {
             return Ok(End::Forgotten);
         };
         let seen = observe(&self.inner.host, &guest).await?;
-        let stages = plan(guest.want, guest.file_work.as_ref(), &seen);
+        let stages = plan(guest.desired, guest.file_work.as_ref(), &seen);
         if stages.is_empty() {
             return Ok(End::AsWanted);
         }
         if self.about.operation.is_none() && !self.announce().await? {
             return Ok(End::Superseded);
         }
-        self.carry_out(guest.want, &stages).await
+        self.carry_out(guest.desired, &stages).await
     }
 
     /// Records a restore as an operation of the daemon's own, unless somebody asked for something meanwhile.
@@ -114,7 +114,7 @@ impl Drive<'_> {
         Ok(true)
     }
 
-    async fn carry_out(&self, want: Want, stages: &[Stage]) -> Result<End, EngineError> {
+    async fn carry_out(&self, desired: DesiredState, stages: &[Stage]) -> Result<End, EngineError> {
         let mut failures = Vec::new();
         // Taken when the guest begins to start, and kept until it has: this is what staggers a boot.
         let mut _permit = None;
@@ -123,7 +123,7 @@ impl Drive<'_> {
             let Some(guest) = self.inner.store.guest(self.name).await? else {
                 return Ok(End::Forgotten);
             };
-            if guest.want != want {
+            if guest.desired != desired {
                 return Ok(End::Superseded);
             }
             if stage.contains(&Step::EnsureUnit) {
@@ -137,14 +137,14 @@ impl Drive<'_> {
             let results = join_all(stage.iter().map(|step| self.step(&guest, *step))).await;
             for failed in results.into_iter().filter_map(Result::err) {
                 // Removal goes on after a failure, so that as much as possible is gone; nothing else does.
-                if want == Want::Running {
+                if desired == DesiredState::Running {
                     return Err(failed);
                 }
                 failures.push(failed);
             }
         }
         match failures.len() {
-            0 if want == Want::Absent => Ok(End::Forgotten),
+            0 if desired == DesiredState::Absent => Ok(End::Forgotten),
             0 => Ok(End::AsWanted),
             1 => Err(failures.remove(0)),
             _ => Err(EngineError::Several(
@@ -154,9 +154,9 @@ impl Drive<'_> {
     }
 
     /// Whether somebody wants something else by now. Only a destruction can come in between.
-    async fn superseded(&self, want: Want) -> Result<bool, EngineError> {
+    async fn superseded(&self, desired: DesiredState) -> Result<bool, EngineError> {
         let now = self.inner.store.guest(self.name).await?;
-        Ok(now.is_none_or(|guest| guest.want != want))
+        Ok(now.is_none_or(|guest| guest.desired != desired))
     }
 
     async fn step(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
@@ -243,7 +243,7 @@ impl Drive<'_> {
                 );
                 tokio::select! {
                     built = build => built?,
-                    () = self.wait_until_superseded(guest.want) => {
+                    () = self.wait_until_superseded(guest.desired) => {
                         return Err(EngineError::Superseded(self.name.clone()));
                     }
                 }
@@ -252,9 +252,9 @@ impl Drive<'_> {
         Ok(self.inner.store.set_closure(self.name, &closure).await?)
     }
 
-    async fn wait_until_superseded(&self, want: Want) {
+    async fn wait_until_superseded(&self, desired: DesiredState) {
         let mut news = self.inner.journal.listen();
-        while !self.superseded(want).await.unwrap_or(false) {
+        while !self.superseded(desired).await.unwrap_or(false) {
             // Every intent is announced; a listener that fell behind just looks again.
             if let Err(tokio::sync::broadcast::error::RecvError::Closed) = news.recv().await {
                 std::future::pending::<()>().await;
@@ -337,13 +337,13 @@ impl Drive<'_> {
     async fn fail(&self, failure: &Failure, engine: &Engine) {
         warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
         let back = match self.verb {
-            Verb::Create | Verb::Fork => Some(Want::Absent),
+            Verb::Create | Verb::Fork => Some(DesiredState::Absent),
             // With the files that it has, or is to have.
-            Verb::Start | Verb::Undelete => Some(Want::Stopped),
+            Verb::Start | Verb::Undelete => Some(DesiredState::Stopped),
             _ => None,
         };
         let settled = match (back, self.verb) {
-            (Some(want), _) => self.undo(want, failure).await.is_ok(),
+            (Some(desired), _) => self.undo(desired, failure).await.is_ok(),
             (None, Verb::Snapshot | Verb::RestoreSnapshot) => self.go_back(engine).await,
             (None, _) => false,
         };
@@ -356,21 +356,21 @@ impl Drive<'_> {
         finish(self.inner, &self.about, Some(failure), kind).await;
     }
 
-    async fn undo(&self, want: Want, failure: &Failure) -> Result<(), EngineError> {
+    async fn undo(&self, desired: DesiredState, failure: &Failure) -> Result<(), EngineError> {
         let store = &self.inner.store;
-        store.set_desired_state(self.name, want).await?;
+        store.set_desired_state(self.name, desired).await?;
         let Some(guest) = store.guest(self.name).await? else {
             return Ok(());
         };
         let seen = observe(&self.inner.host, &guest).await?;
         // The last stage of a removal deletes the record; the reason goes with the operation, so it is
         // written in the same transaction.
-        let stages: Vec<Stage> = plan(want, None, &seen)
+        let stages: Vec<Stage> = plan(desired, None, &seen)
             .into_iter()
             .filter(|s| !s.contains(&Step::Forget))
             .collect();
-        self.carry_out(guest.want, &stages).await?;
-        if want == Want::Absent {
+        self.carry_out(guest.desired, &stages).await?;
+        if desired == DesiredState::Absent {
             self.forget(Some(failure)).await?;
         }
         Ok(())

@@ -9,8 +9,8 @@ use innkeeper_host::features::Features;
 use innkeeper_host::unit::ExecSession;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, ExecRequest};
 use innkeeper_model::{
-    ClosureSource, Code, EventKind, Explain, Failure, Guest, GuestKind, GuestName, Installable,
-    Limits, Operation, OperationId, OperationState, SlotRange, StorePath, Trust, Verb, Want,
+    ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,
+    Installable, Limits, Operation, OperationId, OperationState, SlotRange, StorePath, Trust, Verb,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 use tokio::sync::{RwLock, Semaphore};
@@ -193,7 +193,8 @@ impl Engine {
     /// # Errors
     /// When there is no such guest or another operation works on it.
     pub async fn start(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
-        self.change(name, Want::Running, Verb::Start, actor).await
+        self.change(name, DesiredState::Running, Verb::Start, actor)
+            .await
     }
 
     /// Records that a guest should not run, and stops it.
@@ -201,7 +202,8 @@ impl Engine {
     /// # Errors
     /// When there is no such guest or another operation works on it.
     pub async fn stop(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
-        self.change(name, Want::Stopped, Verb::Stop, actor).await
+        self.change(name, DesiredState::Stopped, Verb::Stop, actor)
+            .await
     }
 
     /// Records that a guest should not exist, and removes it. Always accepted, whatever else is going on. The files of an
@@ -387,7 +389,7 @@ impl Engine {
     async fn change(
         &self,
         name: &GuestName,
-        want: Want,
+        desired: DesiredState,
         verb: Verb,
         actor: &str,
     ) -> Result<Accepted, EngineError> {
@@ -396,7 +398,7 @@ impl Engine {
         let (guest, operation) = self
             .inner
             .store
-            .begin_change(name, want, verb, actor)
+            .begin_change(name, desired, verb, actor)
             .await?;
         self.inner.probe(verb, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)

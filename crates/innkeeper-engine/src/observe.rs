@@ -2,7 +2,7 @@
 
 use innkeeper_host::HostError;
 use innkeeper_host::facilities::{Facilities, Found, Resource};
-use innkeeper_model::{Guest, GuestName, UnitPhase, Want};
+use innkeeper_model::{DesiredState, Guest, GuestName, UnitPhase};
 
 /// What can be seen of one guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,13 +32,13 @@ pub async fn observe(host: &Facilities, guest: &Guest) -> Result<Seen, HostError
         keep_files: guest.retain.is_some(),
         ..Seen::default()
     };
-    if guest.want == Want::Absent {
+    if guest.desired == DesiredState::Absent {
         return Ok(seen);
     }
     seen.unit = host.units.phase(&guest.name).await?.map(|unit| unit.phase);
-    let settled = match guest.want {
-        Want::Running => seen.unit == Some(UnitPhase::Running),
-        Want::Stopped | Want::Absent => seen.unit.is_none(),
+    let settled = match guest.desired {
+        DesiredState::Running => seen.unit == Some(UnitPhase::Running),
+        DesiredState::Stopped | DesiredState::Absent => seen.unit.is_none(),
     };
     if settled {
         seen.network_present = has(&*host.network, &guest.name).await?;

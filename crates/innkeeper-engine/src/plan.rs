@@ -1,6 +1,6 @@
 //! What has to be done so that a guest is as wanted: a pure function.
 
-use innkeeper_model::{FileWork, UnitPhase, Want};
+use innkeeper_model::{DesiredState, FileWork, UnitPhase};
 
 use crate::observe::Seen;
 
@@ -101,9 +101,9 @@ pub type Stage = Vec<Step>;
 /// What is to be done with the files comes first: no snapshot waits for a guest that does not start, and no guest
 /// starts with files that are to be replaced. The tree of a copy is made as every other.
 #[must_use]
-pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
-    match (want, work) {
-        (Want::Absent, _) => remove(seen.keep_files),
+pub fn plan(desired: DesiredState, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
+    match (desired, work) {
+        (DesiredState::Absent, _) => remove(seen.keep_files),
         (_, Some(FileWork::Restore(_))) => {
             let mut stages = stop(seen);
             stages.push(vec![Step::RestoreRootfs]);
@@ -112,12 +112,12 @@ pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
                 network_present: false,
                 ..*seen
             };
-            stages.extend(plan(want, None, &stopped));
+            stages.extend(plan(desired, None, &stopped));
             stages
         }
-        (_, Some(FileWork::TakeSnapshot(_))) => first(Step::TakeSnapshot, want, seen),
-        (_, Some(FileWork::DeleteSnapshot(_))) => first(Step::DeleteSnapshot, want, seen),
-        (Want::Running, _) => {
+        (_, Some(FileWork::TakeSnapshot(_))) => first(Step::TakeSnapshot, desired, seen),
+        (_, Some(FileWork::DeleteSnapshot(_))) => first(Step::DeleteSnapshot, desired, seen),
+        (DesiredState::Running, _) => {
             let furnished = match work {
                 Some(FileWork::CopyOf(_)) => Some(Step::ForgetIdentity),
                 Some(FileWork::Adopt(_)) => Some(Step::AdoptFiles),
@@ -125,13 +125,13 @@ pub fn plan(want: Want, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
             };
             run(seen, furnished)
         }
-        (Want::Stopped, _) => stop(seen),
+        (DesiredState::Stopped, _) => stop(seen),
     }
 }
 
-fn first(step: Step, want: Want, seen: &Seen) -> Vec<Stage> {
+fn first(step: Step, desired: DesiredState, seen: &Seen) -> Vec<Stage> {
     let mut stages = vec![vec![step]];
-    stages.extend(plan(want, None, seen));
+    stages.extend(plan(desired, None, seen));
     stages
 }
 
@@ -263,11 +263,11 @@ mod tests {
         ]
     }
 
-    fn show(want: Want, seen: &Seen) -> String {
-        show_with(want, None, seen)
+    fn show(desired: DesiredState, seen: &Seen) -> String {
+        show_with(desired, None, seen)
     }
 
-    fn show_with(want: Want, work: Option<&FileWork>, seen: &Seen) -> String {
+    fn show_with(desired: DesiredState, work: Option<&FileWork>, seen: &Seen) -> String {
         let stage = |stage: &Stage| {
             stage
                 .iter()
@@ -275,7 +275,7 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" + ")
         };
-        plan(want, work, seen)
+        plan(desired, work, seen)
             .iter()
             .map(stage)
             .collect::<Vec<_>>()
@@ -295,24 +295,25 @@ mod tests {
 
     #[test]
     fn plans_in_words() {
-        insta::assert_snapshot!(show(Want::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
-        let work = |work: FileWork| show_with(Want::Running, Some(&work), &seen(Some(Running)));
+        insta::assert_snapshot!(show(DesiredState::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
+        let work =
+            |work: FileWork| show_with(DesiredState::Running, Some(&work), &seen(Some(Running)));
         insta::assert_snapshot!(work(FileWork::TakeSnapshot(label())), @"take-snapshot");
         insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
         insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(Want::Running, Some(&FileWork::Adopt(RetainedId(7))), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(Want::Absent, &Seen { keep_files: true, ..seen(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
-        insta::assert_snapshot!(show(Want::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
+        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::Adopt(RetainedId(7))), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Absent, &Seen { keep_files: true, ..seen(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
+        insta::assert_snapshot!(show(DesiredState::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
     }
 
     #[test]
     fn what_is_as_wanted_needs_nothing() {
-        assert!(plan(Want::Running, None, &seen(Some(Running))).is_empty());
-        assert!(plan(Want::Stopped, None, &seen(None)).is_empty());
+        assert!(plan(DesiredState::Running, None, &seen(Some(Running))).is_empty());
+        assert!(plan(DesiredState::Stopped, None, &seen(None)).is_empty());
     }
 
     proptest! {
@@ -320,7 +321,7 @@ mod tests {
         fn a_running_guest_is_never_disturbed(work in any_work(), mut seen in any_seen()) {
             seen.unit = Some(Running);
             prop_assume!(!matches!(work, Some(FileWork::Restore(_))));
-            for step in plan(Want::Running, work.as_ref(), &seen).concat() {
+            for step in plan(DesiredState::Running, work.as_ref(), &seen).concat() {
                 let quiet = [Step::EnsureClosure, Step::EnsureNetwork, Step::TakeSnapshot, Step::DeleteSnapshot];
                 prop_assert!(quiet.contains(&step), "{step:?}");
             }
@@ -328,7 +329,7 @@ mod tests {
 
         #[test]
         fn the_door_opens_last_and_only_for_a_furnished_guest(work in any_work(), seen in any_seen()) {
-            let stages = plan(Want::Running, work.as_ref(), &seen);
+            let stages = plan(DesiredState::Running, work.as_ref(), &seen);
             if let Some(at) = stages.iter().position(|s| s.contains(&Step::Release)) {
                 prop_assert_eq!(at, stages.len() - 1);
                 let before = stages[..at].concat();
@@ -339,27 +340,27 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_removed_under_living_processes(want in prop_oneof![Just(Want::Stopped), Just(Want::Absent)], work in any_work(), seen in any_seen()) {
-            let steps = plan(want, work.as_ref(), &seen).concat();
+        fn nothing_is_removed_under_living_processes(desired in prop_oneof![Just(DesiredState::Stopped), Just(DesiredState::Absent)], work in any_work(), seen in any_seen()) {
+            let steps = plan(desired, work.as_ref(), &seen).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             if let Some(network) = at(Step::RemoveNetwork) {
-                prop_assert!(seen.unit.is_none() && want == Want::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
+                prop_assert!(seen.unit.is_none() && desired == DesiredState::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
             }
         }
 
         #[test]
-        fn files_are_replaced_when_no_process_is_left_and_before_one_starts(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], seen in any_seen()) {
-            let steps = plan(want, Some(&FileWork::Restore(label())), &seen).concat();
+        fn files_are_replaced_when_no_process_is_left_and_before_one_starts(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], seen in any_seen()) {
+            let steps = plan(desired, Some(&FileWork::Restore(label())), &seen).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             let replaced = at(Step::RestoreRootfs).expect("is planned");
             prop_assert!(seen.unit.is_none() || at(Step::RemoveUnit).is_some_and(|removed| removed < replaced));
             prop_assert!(!seen.unit.is_some_and(UnitPhase::is_alive) || at(Step::StopUnit).is_some_and(|stopped| stopped < replaced));
-            prop_assert_eq!(want == Want::Running, at(Step::EnsureUnit).is_some_and(|started| replaced < started));
+            prop_assert_eq!(desired == DesiredState::Running, at(Step::EnsureUnit).is_some_and(|started| replaced < started));
         }
 
         #[test]
-        fn only_an_unwanted_guest_loses_its_files(want in prop_oneof![Just(Want::Running), Just(Want::Stopped)], work in any_work(), seen in any_seen()) {
-            let steps = plan(want, work.as_ref(), &seen).concat();
+        fn only_an_unwanted_guest_loses_its_files(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], work in any_work(), seen in any_seen()) {
+            let steps = plan(desired, work.as_ref(), &seen).concat();
             for step in [Step::RemoveRootfs, Step::RetainRootfs, Step::Forget] {
                 prop_assert!(!steps.contains(&step));
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use innkeeper_model::{
-    Code, EventKind, Explain, Failure, Guest, GuestName, Operation, UnitPhase, Verb, Want,
+    Code, DesiredState, EventKind, Explain, Failure, Guest, GuestName, Operation, UnitPhase, Verb,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
@@ -184,7 +184,7 @@ impl Engine {
             self.record_exit(name, 0);
             self.inner
                 .store
-                .set_desired_state(name, Want::Stopped)
+                .set_desired_state(name, DesiredState::Stopped)
                 .await?;
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Engine {
                 0 => {
                     self.inner
                         .store
-                        .set_desired_state(name, Want::Stopped)
+                        .set_desired_state(name, DesiredState::Stopped)
                         .await?
                 }
                 UnitPhase::REBOOT => {}
@@ -245,7 +245,9 @@ impl Engine {
         let guest = self.inner.store.guest(name).await?;
         let unit = self.inner.host.units.phase(name).await?;
         Ok(match (guest, unit.map(|unit| unit.phase)) {
-            (Some(guest), Some(UnitPhase::Exited(status))) if guest.want == Want::Running => {
+            (Some(guest), Some(UnitPhase::Exited(status)))
+                if guest.desired == DesiredState::Running =>
+            {
                 Some((guest, status))
             }
             _ => None,

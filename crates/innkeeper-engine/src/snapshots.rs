@@ -5,7 +5,8 @@
 
 use innkeeper_model::api::{Accepted, ForkRequest, PoolReport, SnapshotAccepted, SnapshotRequest};
 use innkeeper_model::{
-    FileWork, Guest, GuestKind, GuestName, Operation, Origin, Snapshot, SnapshotLabel, Verb, Want,
+    DesiredState, FileWork, Guest, GuestKind, GuestName, Operation, Origin, Snapshot,
+    SnapshotLabel, Verb,
 };
 use innkeeper_store::{NewGuest, StoreError};
 use jiff::Timestamp;
@@ -143,7 +144,7 @@ impl Engine {
 
     /// Refuses at once what [`Inner::require_stopped`] would refuse later.
     async fn refuse_while_running(&self, guest: &Guest) -> Result<(), EngineError> {
-        if guest.want == Want::Running
+        if guest.desired == DesiredState::Running
             && !(self.inner.host.rootfs)
                 .copies_while_running(&guest.name)
                 .await?

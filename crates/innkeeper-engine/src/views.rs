@@ -80,7 +80,7 @@ impl Engine {
     fn view(&self, guest: Guest, unit: Option<UnitPhase>) -> GuestView {
         let addresses = self.inner.config.range.addresses(guest.slot);
         GuestView {
-            state: GuestState::of(guest.want, guest.fault.as_ref(), unit),
+            state: GuestState::of(guest.desired, guest.fault.as_ref(), unit),
             unit,
             host_address: addresses.map(|a| a.host),
             guest_address: addresses.map(|a| a.guest),

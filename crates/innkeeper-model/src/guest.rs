@@ -17,15 +17,15 @@ pub enum GuestKind {
     Preview,
 }
 
-/// What should be true of a guest. The engine makes the host agree.
+/// The state that a guest should have. The engine reconciles the host with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Want {
-    /// It runs, and runs again after a reboot.
+pub enum DesiredState {
+    /// The guest runs, and starts again after a reboot.
     Running,
-    /// It keeps its files and its addresses and does not run.
+    /// The guest keeps its files and addresses, and does not run.
     Stopped,
-    /// Nothing of it is left; then the record goes too.
+    /// Every resource of the guest is removed, then its record.
     Absent,
 }
 
@@ -51,8 +51,9 @@ pub struct Guest {
     pub kind: GuestKind,
     /// Its number: addresses, interface and user ids follow from it.
     pub slot: Slot,
-    /// What should be true of it.
-    pub want: Want,
+    /// The state that it should have.
+    #[serde(rename = "want")]
+    pub desired: DesiredState,
     /// Where its closure comes from.
     pub source: ClosureSource,
     /// The closure, once it is known.
@@ -147,14 +148,14 @@ pub enum GuestState {
 impl GuestState {
     /// The state that follows from what should be and what is.
     #[must_use]
-    pub fn of(want: Want, fault: Option<&Failure>, unit: Option<UnitPhase>) -> Self {
-        match (want, unit) {
-            (Want::Running, Some(UnitPhase::Running)) => Self::Running,
-            (Want::Stopped, None) => Self::Stopped,
+    pub fn of(desired: DesiredState, fault: Option<&Failure>, unit: Option<UnitPhase>) -> Self {
+        match (desired, unit) {
+            (DesiredState::Running, Some(UnitPhase::Running)) => Self::Running,
+            (DesiredState::Stopped, None) => Self::Stopped,
             _ if fault.is_some() => Self::Failed,
-            (Want::Running, _) => Self::Starting,
-            (Want::Stopped, Some(_)) => Self::Stopping,
-            (Want::Absent, _) => Self::Destroying,
+            (DesiredState::Running, _) => Self::Starting,
+            (DesiredState::Stopped, Some(_)) => Self::Stopping,
+            (DesiredState::Absent, _) => Self::Destroying,
         }
     }
 
@@ -205,37 +206,40 @@ mod tests {
     fn the_state_follows_from_want_and_unit() {
         let fault = Failure::new(Code::Internal, "x");
         let cases = [
-            (Want::Running, false, None, GuestState::Starting),
+            (DesiredState::Running, false, None, GuestState::Starting),
             (
-                Want::Running,
+                DesiredState::Running,
                 false,
                 Some(UnitPhase::AtDoor),
                 GuestState::Starting,
             ),
             (
-                Want::Running,
+                DesiredState::Running,
                 false,
                 Some(UnitPhase::Running),
                 GuestState::Running,
             ),
             (
-                Want::Running,
+                DesiredState::Running,
                 true,
                 Some(UnitPhase::Exited(1)),
                 GuestState::Failed,
             ),
             (
-                Want::Stopped,
+                DesiredState::Stopped,
                 false,
                 Some(UnitPhase::Running),
                 GuestState::Stopping,
             ),
-            (Want::Stopped, true, None, GuestState::Stopped),
-            (Want::Absent, false, None, GuestState::Destroying),
-            (Want::Absent, true, None, GuestState::Failed),
+            (DesiredState::Stopped, true, None, GuestState::Stopped),
+            (DesiredState::Absent, false, None, GuestState::Destroying),
+            (DesiredState::Absent, true, None, GuestState::Failed),
         ];
-        for (want, faulty, unit, state) in cases {
-            assert_eq!(GuestState::of(want, faulty.then_some(&fault), unit), state);
+        for (desired, faulty, unit, state) in cases {
+            assert_eq!(
+                GuestState::of(desired, faulty.then_some(&fault), unit),
+                state
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ mod snapshot;
 mod store_path;
 
 pub use failure::{Code, Explain, Failure, Kind, chain};
-pub use guest::{ClosureSource, Guest, GuestKind, GuestState, UnitPhase, Want};
+pub use guest::{ClosureSource, DesiredState, Guest, GuestKind, GuestState, UnitPhase};
 pub use identity::{DaemonId, InvalidDaemonId, Ownership};
 pub use installable::{Installable, InvalidInstallable, Trust};
 pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};

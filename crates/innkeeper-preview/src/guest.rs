@@ -2,8 +2,8 @@
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::{
-    Addresses, Code, Explain, Guest, GuestKind, GuestName, GuestState, OperationState, StorePath,
-    Verb, Want,
+    Addresses, Code, DesiredState, Explain, Guest, GuestKind, GuestName, GuestState,
+    OperationState, StorePath, Verb,
 };
 use std::net::Ipv4Addr;
 
@@ -43,18 +43,20 @@ impl Inner {
                     "Choose another slug with `preview create --slug`; `agent list` shows the agents.",
                 ));
             }
-            match (guest.want, view.state) {
-                (Want::Absent, _) => {
+            match (guest.desired, view.state) {
+                (DesiredState::Absent, _) => {
                     self.done(self.engine.destroy(slug, true, ACTOR).await)
                         .await?;
                 }
-                (Want::Running, GuestState::Running) if guest.closure.as_ref() == Some(closure) => {
+                (DesiredState::Running, GuestState::Running)
+                    if guest.closure.as_ref() == Some(closure) =>
+                {
                     return Ok(guest);
                 }
-                (Want::Running, _) if guest.closure.as_ref() != Some(closure) => {
+                (DesiredState::Running, _) if guest.closure.as_ref() != Some(closure) => {
                     self.done(self.engine.stop(slug, ACTOR).await).await?;
                 }
-                (Want::Running | Want::Stopped, _) => {
+                (DesiredState::Running | DesiredState::Stopped, _) => {
                     self.engine.set_closure(slug, closure).await?;
                     self.done(self.engine.start(slug, ACTOR).await).await?;
                 }
@@ -92,7 +94,7 @@ impl Inner {
         slug: &GuestName,
     ) -> Result<bool, PreviewError> {
         let guest = self.store.guest(slug).await?;
-        if guest.is_none_or(|guest| guest.want != Want::Stopped) {
+        if guest.is_none_or(|guest| guest.desired != DesiredState::Stopped) {
             return Ok(false);
         }
         let last = self.store.last_operation_on(slug).await?;
@@ -107,7 +109,7 @@ impl Inner {
         for _ in 0..LOOKS {
             self.settled_guest(slug).await?;
             match self.guest_view(slug).await? {
-                Some(view) if view.guest.want == Want::Running => {
+                Some(view) if view.guest.desired == DesiredState::Running => {
                     self.done(self.engine.stop(slug, ACTOR).await).await?;
                 }
                 _ => return Ok(()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use innkeeper_host::facilities::Console;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Event, EventKind, GuestName, Want};
+use innkeeper_model::{DesiredState, Event, EventKind, GuestName};
 use innkeeper_store::{EventFilter, Store};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -156,7 +156,9 @@ impl Later {
     async fn is_over(&self) -> bool {
         let guest = self.store.guest(&self.slug).await;
         matches!(self.store.preview(&self.slug).await, Ok(None))
-            || guest.is_ok_and(|guest| guest.is_some_and(|guest| guest.want == Want::Stopped))
+            || guest.is_ok_and(|guest| {
+                guest.is_some_and(|guest| guest.desired == DesiredState::Stopped)
+            })
     }
 }
 

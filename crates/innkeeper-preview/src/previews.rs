@@ -525,7 +525,7 @@ impl Inner {
         }
     }
 
-    /// Records what somebody wants of a preview, and wakes its worker. With `Want` among the facts, deliveries
+    /// Records what somebody wants of a preview, and wakes its worker. With `PreviewFact::Desired` among the facts, deliveries
     /// from before do not count any more.
     async fn change(
         self: &Arc<Self>,

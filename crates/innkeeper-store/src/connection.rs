@@ -158,7 +158,8 @@ fn gather(
 #[cfg(test)]
 mod tests {
     use innkeeper_model::{
-        ClosureSource, Cpus, EventKind, GuestKind, GuestName, Limits, MemorySize, Verb, Want,
+        ClosureSource, Cpus, DesiredState, EventKind, GuestKind, GuestName, Limits, MemorySize,
+        Verb,
     };
 
     use std::task::Poll;
@@ -201,14 +202,14 @@ mod tests {
         store.create_guest(new, "uid:0").await.expect("create");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        let (want, verb) = (Want::Absent, Verb::Destroy);
+        let (desired, verb) = (DesiredState::Absent, Verb::Destroy);
         store
-            .begin_change(&web, want, verb, "uid:0")
+            .begin_change(&web, desired, verb, "uid:0")
             .await
             .expect("want");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
-        store.set_desired_state(&web, want).await.expect("want");
+        store.set_desired_state(&web, desired).await.expect("want");
         assert_eq!(durability(&store).await, Durability::Now);
         fact().await;
         store

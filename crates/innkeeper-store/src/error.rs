@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::{
-    Code, Explain, FileWork, GuestName, OperationId, RetainedId, SlotRange, SnapshotLabel, Verb,
-    Want,
+    Code, DesiredState, Explain, FileWork, GuestName, OperationId, RetainedId, SlotRange,
+    SnapshotLabel, Verb,
 };
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
@@ -14,16 +14,16 @@ use rusqlite::ffi;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The name is taken.
-    #[error("guest '{name}' exists already{}", match want {
-        Want::Running => "",
-        Want::Stopped => " and is stopped",
-        Want::Absent => " and is being destroyed",
+    #[error("guest '{name}' exists already{}", match desired {
+        DesiredState::Running => "",
+        DesiredState::Stopped => " and is stopped",
+        DesiredState::Absent => " and is being destroyed",
     })]
     GuestExists {
         /// The name.
         name: GuestName,
         /// What should be true of the guest that has it.
-        want: Want,
+        desired: DesiredState,
     },
     /// No guest has this name.
     #[error("there is no guest '{name}'")]
@@ -333,8 +333,8 @@ impl Explain for StoreError {
 
     fn remedy(&self) -> Option<String> {
         Some(match self {
-            Self::GuestExists { name, want } => match want {
-                Want::Absent => format!(
+            Self::GuestExists { name, desired } => match desired {
+                DesiredState::Absent => format!(
                     "Wait until it is gone (`agent list`), or choose another name than '{name}'."
                 ),
                 _ => format!(

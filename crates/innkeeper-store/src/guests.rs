@@ -4,8 +4,8 @@
 //! way are durable soon after, since a reconcile can learn it again.
 
 use innkeeper_model::{
-    ClosureSource, Code, Failure, FileWork, Guest, GuestKind, GuestName, Limits, Operation, Origin,
-    RetainedId, Slot, StorePath, Verb, Want,
+    ClosureSource, Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Limits,
+    Operation, Origin, RetainedId, Slot, StorePath, Verb,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params};
 
@@ -51,8 +51,8 @@ impl Store {
             let range = database.range;
             database.require_space()?;
             database.write(Durability::Now, |transaction| {
-                if let Some(Guest { name, want, .. }) = find(transaction, &new.name)? {
-                    return Err(StoreError::GuestExists { name, want }.into());
+                if let Some(Guest { name, desired, .. }) = find(transaction, &new.name)? {
+                    return Err(StoreError::GuestExists { name, desired }.into());
                 }
                 if new.kind == GuestKind::Agent {
                     previews::refuse_name(transaction, &new.name)?;
@@ -90,14 +90,14 @@ impl Store {
     pub async fn begin_change(
         &self,
         name: &GuestName,
-        want: Want,
+        desired: DesiredState,
         verb: Verb,
         actor: &str,
     ) -> Result<(Guest, Operation), StoreError> {
         let (name, actor) = (name.clone(), actor.to_owned());
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
-                change(transaction, &name, want, verb, &actor)
+                change(transaction, &name, desired, verb, &actor)
             })
         })
         .await
@@ -109,13 +109,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
-    pub async fn set_desired_state(&self, name: &GuestName, want: Want) -> Result<(), StoreError> {
+    pub async fn set_desired_state(
+        &self,
+        name: &GuestName,
+        desired: DesiredState,
+    ) -> Result<(), StoreError> {
         let name = name.clone();
         self.run("record what a guest should be", move |database| {
             database.write(Durability::Now, |transaction| {
                 let guest = there(transaction, &name)?;
-                if guest.want != Want::Absent {
-                    set(transaction, &name, "want", &Word(want))?;
+                if guest.desired != DesiredState::Absent {
+                    set(transaction, &name, "want", &Word(desired))?;
                 }
                 Ok(())
             })
@@ -243,7 +247,7 @@ impl Store {
 pub(crate) fn change(
     transaction: &Transaction<'_>,
     name: &GuestName,
-    want: Want,
+    desired: DesiredState,
     verb: Verb,
     actor: &str,
 ) -> Result<(Guest, Operation), QueryError> {
@@ -256,10 +260,10 @@ pub(crate) fn change(
         Some(running) => operations::supersede(transaction, &running, verb, actor)?,
         None => operations::begin(transaction, Some(name), verb, actor)?,
     };
-    set(transaction, name, "want", &Word(want))?;
+    set(transaction, name, "want", &Word(desired))?;
     set(transaction, name, "fault", &None::<String>)?;
     let guest = Guest {
-        want,
+        desired,
         fault: None,
         ..guest
     };
@@ -293,9 +297,9 @@ pub(crate) fn idle(connection: &Connection, name: &GuestName) -> Result<Guest, Q
         }
         .into());
     }
-    match found.want {
-        Want::Absent => Err(StoreError::GuestLeaving { guest }.into()),
-        Want::Running | Want::Stopped => Ok(found),
+    match found.desired {
+        DesiredState::Absent => Err(StoreError::GuestLeaving { guest }.into()),
+        DesiredState::Running | DesiredState::Stopped => Ok(found),
     }
 }
 
@@ -316,7 +320,7 @@ pub(crate) fn insert(
                 ":name": Word(new.name),
                 ":kind": Word(new.kind),
                 ":slot": slot.number(),
-                ":want": Word(Want::Running),
+                ":want": Word(DesiredState::Running),
                 ":source": Json(new.source),
                 ":closure": new.closure.map(Word),
                 ":limits": Json(new.limits),
@@ -353,7 +357,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         name: row.get::<_, Word<_>>("name")?.0,
         kind: row.get::<_, Word<_>>("kind")?.0,
         slot: Slot::new(row.get("slot")?),
-        want: row.get::<_, Word<_>>("want")?.0,
+        desired: row.get::<_, Word<_>>("want")?.0,
         source: row.get::<_, Json<_>>("source")?.0,
         closure: closure.map(|word| word.0),
         limits: row.get::<_, Json<_>>("limits")?.0,

@@ -5,7 +5,8 @@
 //! nor removed. `doomed` rows are removed as soon as they name no guest; nothing brings them back.
 
 use innkeeper_model::{
-    FileWork, Guest, GuestKind, GuestName, Operation, OperationId, Retained, RetainedId, Verb, Want,
+    DesiredState, FileWork, Guest, GuestKind, GuestName, Operation, OperationId, Retained,
+    RetainedId, Verb,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
@@ -47,14 +48,19 @@ impl Store {
             let now = database.clock.now();
             database.write(Durability::Now, |transaction| {
                 let before = guests::there(transaction, &name)?;
-                let (guest, operation) =
-                    guests::change(transaction, &name, Want::Absent, Verb::Destroy, &actor)?;
+                let (guest, operation) = guests::change(
+                    transaction,
+                    &name,
+                    DesiredState::Absent,
+                    Verb::Destroy,
+                    &actor,
+                )?;
                 let retain = match keep {
                     false => {
                         doom_files_of(transaction, &name)?;
                         None
                     }
-                    true if before.want == Want::Absent => before.retain,
+                    true if before.desired == DesiredState::Absent => before.retain,
                     true => keep_files_of(transaction, &before, now)?,
                 };
                 guests::set(transaction, &name, "retain", &retain.map(|id| id.0))?;

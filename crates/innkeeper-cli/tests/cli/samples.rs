@@ -7,9 +7,9 @@ use innkeeper_model::preview::{
     BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
 };
 use innkeeper_model::{
-    Addresses, ClosureSource, Code, Event, EventKind, Failure, Guest, GuestKind, GuestName,
-    GuestState, Limits, OperationId, Retained, RetainedId, Slot, SlotRange, StorePath, UnitPhase,
-    Verb, Want,
+    Addresses, ClosureSource, Code, DesiredState, Event, EventKind, Failure, Guest, GuestKind,
+    GuestName, GuestState, Limits, OperationId, Retained, RetainedId, Slot, SlotRange, StorePath,
+    UnitPhase, Verb,
 };
 use jiff::Timestamp;
 
@@ -35,7 +35,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             name: name(guest_name),
             kind: GuestKind::Agent,
             slot,
-            want: Want::Running,
+            desired: DesiredState::Running,
             source: ClosureSource::Path(closure.clone()),
             closure: Some(closure),
             limits: Limits {

@@ -8,9 +8,9 @@ use innkeeper_host::facilities::{Found, ProgressSink};
 use innkeeper_host::features::{Features, UserIdsChoice};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, GcRequest, Verdict};
 use innkeeper_model::{
-    BuildProgress, Code, Cpus, EventKind, Explain, Failure, GuestName, GuestState, Installable,
-    Limits, MemorySize, Operation, OperationState, Ownership, SlotRange, Trust, UnitPhase, Verb,
-    Want,
+    BuildProgress, Code, Cpus, DesiredState, EventKind, Explain, Failure, GuestName, GuestState,
+    Installable, Limits, MemorySize, Operation, OperationState, Ownership, SlotRange, Trust,
+    UnitPhase, Verb,
 };
 use innkeeper_store::Store;
 
@@ -275,7 +275,7 @@ async fn guests_that_end_are_restarted_or_left_alone_as_they_ended() {
     })
     .await;
     let guest = inn.engine.guest(&name("halts")).await.expect("there");
-    assert_eq!(guest.want, Want::Stopped);
+    assert_eq!(guest.desired, DesiredState::Stopped);
 }
 
 #[tokio::test]
@@ -333,7 +333,7 @@ async fn a_guest_that_was_powered_off_while_nobody_listened_stays_off() {
     })
     .await;
     let guest = inn.engine.guest(&name("halts")).await.expect("there");
-    assert_eq!(guest.want, Want::Stopped);
+    assert_eq!(guest.desired, DesiredState::Stopped);
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use innkeeper_model::{ClosureSource, Guest, GuestKind, GuestName, Limits, Slot, StorePath, Want};
+use innkeeper_model::{
+    ClosureSource, DesiredState, Guest, GuestKind, GuestName, Limits, Slot, StorePath,
+};
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
@@ -129,7 +131,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         name: GuestName::parse(name).expect("name"),
         kind: GuestKind::Agent,
         slot: Slot::new(slot),
-        want: Want::Running,
+        desired: DesiredState::Running,
         source: ClosureSource::Path(closure.expect("path")),
         closure: None,
         limits: Limits {

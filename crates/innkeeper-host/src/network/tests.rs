@@ -292,7 +292,7 @@ async fn ensure_works_again_for_a_guest_that_runs() {
         network.ensure(&guest, leader.pid).await.expect("ensure");
         assert!(network.is_complete(&guest).await.expect("is_complete"));
     }
-    let want = both_ends(&leader).await;
+    let before = both_ends(&leader).await;
     // The host's end is gone, and the guest has made itself something else of that name.
     ip(&["link", "del", "ve-3"]).await;
     assert!(!network.is_complete(&guest).await.expect("is_complete"));
@@ -300,7 +300,7 @@ async fn ensure_works_again_for_a_guest_that_runs() {
         .ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "far"])
         .await;
     network.ensure(&guest, leader.pid).await.expect("ensure");
-    assert_eq!(both_ends(&leader).await, want);
+    assert_eq!(both_ends(&leader).await, before);
 }
 
 #[tokio::test]

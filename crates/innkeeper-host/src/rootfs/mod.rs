@@ -188,14 +188,15 @@ impl Explain for RootfsError {
 #[cfg(test)]
 pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
     use innkeeper_model::{
-        ClosureSource, Cpus, GuestKind, GuestName, Limits, MemorySize, Slot, StorePath, Want,
+        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize, Slot,
+        StorePath,
     };
     let closure = StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest");
     innkeeper_model::Guest {
         name: GuestName::parse(name).expect(name),
         kind: GuestKind::Agent,
         slot: Slot::new(3),
-        want: Want::Running,
+        desired: DesiredState::Running,
         source: ClosureSource::Path(closure.expect("valid")),
         closure: None,
         limits: Limits {

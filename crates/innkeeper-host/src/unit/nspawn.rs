@@ -155,7 +155,9 @@ fn joined(parts: &[&OsStr]) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use innkeeper_model::{ClosureSource, Cpus, GuestKind, GuestName, Limits, MemorySize, Want};
+    use innkeeper_model::{
+        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize,
+    };
 
     use super::*;
 
@@ -166,7 +168,7 @@ mod tests {
             name: GuestName::parse("web-1").expect("a name"),
             kind: GuestKind::Agent,
             slot: Slot::new(7),
-            want: Want::Running,
+            desired: DesiredState::Running,
             source: ClosureSource::Path(closure.clone()),
             closure: Some(closure),
             limits: Limits {

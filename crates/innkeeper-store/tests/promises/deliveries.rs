@@ -116,9 +116,9 @@ async fn the_newest_commit_takes_the_place_of_older_ones_also_of_one_in_work() {
 async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    let (slug, want) = (name("web-1"), |want| vec![PreviewFact::Desired(want)]);
+    let (slug, desired) = (name("web-1"), |desired| vec![PreviewFact::Desired(desired)]);
     record(store, "a", PrAction::Opened, 1).await;
-    let follow = |id| store.set_preview_for_delivery(id, &slug, want(Presence::Present));
+    let follow = |id| store.set_preview_for_delivery(id, &slug, desired(Presence::Present));
     assert!(follow("a").await.expect("records").is_some());
     // It fails, is to be tried again, and somebody loses patience.
     let retry = DeliveryOutcome::Retry {
@@ -127,7 +127,7 @@ async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
     };
     store.finish_delivery("a", retry).await.expect("ends");
     store
-        .override_preview(&slug, want(Presence::Absent))
+        .override_preview(&slug, desired(Presence::Absent))
         .await
         .expect("records");
     assert_eq!(next(store, 1).await, None);
@@ -141,7 +141,7 @@ async fn what_somebody_wants_is_not_undone_by_a_delivery_from_before() {
     assert_eq!(next(store, 1).await.as_deref(), Some("b"));
     record(store, "c", PrAction::Closed, 2).await;
     store
-        .override_preview(&slug, want(Presence::Present))
+        .override_preview(&slug, desired(Presence::Present))
         .await
         .expect("records");
     assert_eq!(next(store, 1).await.as_deref(), Some("c"));

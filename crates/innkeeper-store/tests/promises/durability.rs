@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use innkeeper_model::{Verb, Want};
+use innkeeper_model::{DesiredState, Verb};
 use innkeeper_store::Store;
 
 use crate::support::{again, child_directory, create, database, forget, name, open};
@@ -12,7 +12,7 @@ use crate::support::{again, child_directory, create, database, forget, name, ope
 const SUBNET: &str = "10.100.0.0/16";
 
 /// What the child has said: the guests that must be there with what is wanted of them.
-type Promised = BTreeMap<String, Want>;
+type Promised = BTreeMap<String, DesiredState>;
 
 #[tokio::test]
 async fn what_was_accepted_is_there_after_kill_9() {
@@ -44,7 +44,7 @@ async fn what_was_accepted_is_there_after_kill_9() {
         let mut unexpected = 0;
         for guest in store.guests().await.expect("reads") {
             match promised.remove(guest.name.as_str()) {
-                Some(want) if want == guest.want => {}
+                Some(desired) if desired == guest.desired => {}
                 _ => unexpected += 1,
             }
         }
@@ -52,7 +52,7 @@ async fn what_was_accepted_is_there_after_kill_9() {
         // next; everything else that is not there is lost.
         let lost = promised
             .values()
-            .filter(|want| **want != Want::Absent)
+            .filter(|desired| **desired != DesiredState::Absent)
             .count();
         assert_eq!(lost, 0, "was promised and is not there: {promised:?}");
         unexpected += promised.len();
@@ -64,8 +64,8 @@ async fn what_was_accepted_is_there_after_kill_9() {
 fn hear(line: &str, promised: &mut Promised) -> bool {
     let words: Vec<_> = line.split(' ').collect();
     match words[..] {
-        ["accepted", guest, "running"] => promised.insert(guest.to_owned(), Want::Running),
-        ["accepted", guest, "absent"] => promised.insert(guest.to_owned(), Want::Absent),
+        ["accepted", guest, "running"] => promised.insert(guest.to_owned(), DesiredState::Running),
+        ["accepted", guest, "absent"] => promised.insert(guest.to_owned(), DesiredState::Absent),
         ["accepted", guest, "forgotten"] => promised.remove(guest),
         _ => return false,
     };
@@ -85,7 +85,7 @@ async fn accept_for_ever(store: &Store) {
         say(&guest, "running");
         if n % 2 == 0 {
             store
-                .begin_change(&name(&guest), Want::Absent, Verb::Destroy, "uid:0")
+                .begin_change(&name(&guest), DesiredState::Absent, Verb::Destroy, "uid:0")
                 .await
                 .expect("destroys");
             say(&guest, "absent");

@@ -3,7 +3,7 @@
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, RepoName};
-use innkeeper_model::{Code, FileWork, OperationId, OperationState, RetainedId, Want};
+use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState, RetainedId};
 use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
 use rusqlite::Connection;
 
@@ -53,8 +53,8 @@ async fn version_1_is_read_with_all_that_it_holds() {
         panic!("{guests:?}");
     };
     assert_eq!(
-        (&web.name, web.slot.number(), web.want),
-        (&name("web"), 2, Want::Running)
+        (&web.name, web.slot.number(), web.desired),
+        (&name("web"), 2, DesiredState::Running)
     );
     assert_eq!(web.closure, Some(closure()));
     assert_eq!(web.created_at.to_string(), "2026-11-20T10:00:00.000001Z");

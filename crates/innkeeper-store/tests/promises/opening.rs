@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use innkeeper_model::{Code, EventKind, Explain, Failure, OperationId, Verb, Want};
+use innkeeper_model::{Code, DesiredState, EventKind, Explain, Failure, OperationId, Verb};
 use innkeeper_store::{Store, StoreError};
 use rusqlite::Connection;
 
@@ -310,9 +310,12 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
     // More removals than the reserve could record without being used again and again.
     let name = || "before".parse().expect("name");
     for _ in 0..50 {
-        for (want, verb) in [(Want::Stopped, Verb::Stop), (Want::Running, Verb::Start)] {
+        for (desired, verb) in [
+            (DesiredState::Stopped, Verb::Stop),
+            (DesiredState::Running, Verb::Start),
+        ] {
             let (_, operation) = store
-                .begin_change(&name(), want, verb, "uid:0")
+                .begin_change(&name(), desired, verb, "uid:0")
                 .await
                 .expect("a stop needs no space");
             event(&store, operation.id).await;
@@ -322,7 +325,7 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
     store.close().await.expect("closes on a full disk");
     let store = open(&database(&directory), SUBNET).expect("opens on a full disk");
     let gone = store
-        .begin_change(&name(), Want::Absent, Verb::Destroy, "uid:0")
+        .begin_change(&name(), DesiredState::Absent, Verb::Destroy, "uid:0")
         .await;
     let (_, operation) = gone.expect("a removal needs no space");
     event(&store, operation.id).await;

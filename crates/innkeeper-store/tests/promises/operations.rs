@@ -1,7 +1,7 @@
 //! What is wanted of guests, and the operations that make it so.
 
 use innkeeper_model::{
-    Code, Explain, Failure, Installable, OperationId, OperationState, Verb, Want,
+    Code, DesiredState, Explain, Failure, Installable, OperationId, OperationState, Verb,
 };
 use innkeeper_store::{NewGuest, StoreError};
 
@@ -25,7 +25,10 @@ async fn a_guest_is_read_back_as_it_was_recorded() {
         .await
         .expect("creates");
     assert_eq!((&guest.source, guest.limits), (&new.source, new.limits));
-    assert_eq!((guest.want, guest.closure.as_ref()), (Want::Running, None));
+    assert_eq!(
+        (guest.desired, guest.closure.as_ref()),
+        (DesiredState::Running, None)
+    );
     assert_eq!(
         (operation.verb, operation.actor.as_str()),
         (Verb::Create, ACTOR)
@@ -77,7 +80,7 @@ async fn a_name_in_use_is_refused_with_a_remedy() {
 
     fixture
         .store
-        .begin_change(&name("web"), Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&name("web"), DesiredState::Absent, Verb::Destroy, ACTOR)
         .await
         .expect("destroy");
     let refused = fixture.store.create_guest(new_guest("web"), ACTOR).await;
@@ -93,7 +96,7 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let busy = store
-        .begin_change(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
+        .begin_change(&name("web"), DesiredState::Stopped, Verb::Stop, ACTOR)
         .await
         .expect_err("busy");
     assert!(
@@ -106,7 +109,11 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
         .await
         .expect("reads")
         .expect("web");
-    assert_eq!(guest.want, Want::Running, "a refusal changed something");
+    assert_eq!(
+        guest.desired,
+        DesiredState::Running,
+        "a refusal changed something"
+    );
 
     let fault = Failure::new(Code::UnitFailed, "no");
     store
@@ -118,10 +125,13 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
         .await
         .expect("fault");
     let (guest, stop) = store
-        .begin_change(&name("web"), Want::Stopped, Verb::Stop, ACTOR)
+        .begin_change(&name("web"), DesiredState::Stopped, Verb::Stop, ACTOR)
         .await
         .expect("not busy any more");
-    assert_eq!((guest.want, guest.fault.clone()), (Want::Stopped, None));
+    assert_eq!(
+        (guest.desired, guest.fault.clone()),
+        (DesiredState::Stopped, None)
+    );
     assert_eq!(store.guest(&name("web")).await.expect("reads"), Some(guest));
     assert!(stop.id > create.id);
     assert_eq!(store.running_operations().await.expect("reads"), [stop]);
@@ -133,10 +143,10 @@ async fn a_destroy_is_always_accepted_and_supersedes() {
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let web = name("web");
-    let destroy = || store.begin_change(&web, Want::Absent, Verb::Destroy, ACTOR);
+    let destroy = || store.begin_change(&web, DesiredState::Absent, Verb::Destroy, ACTOR);
 
     let (guest, first) = destroy().await.expect("accepted while busy");
-    assert_eq!(guest.want, Want::Absent);
+    assert_eq!(guest.desired, DesiredState::Absent);
     let superseded = store
         .operation(create.id)
         .await
@@ -182,24 +192,24 @@ async fn nothing_but_a_destroy_touches_a_guest_that_is_to_be_removed() {
     let (_, create) = create(&fixture.store, "web").await;
     let (store, web) = (&fixture.store, name("web"));
     store
-        .set_desired_state(&web, Want::Absent)
+        .set_desired_state(&web, DesiredState::Absent)
         .await
         .expect("rollback");
     store.finish_operation(create.id, None).await.expect("ends");
 
     let refused = store
-        .begin_change(&web, Want::Running, Verb::Start, ACTOR)
+        .begin_change(&web, DesiredState::Running, Verb::Start, ACTOR)
         .await;
     let refused = refused.expect_err("leaving");
     assert_eq!(refused.code(), Code::GuestBusy);
     assert!(refused.remedy().expect("remedy").contains("web"));
     // The guest's own power-off is noticed late.
     store
-        .set_desired_state(&web, Want::Stopped)
+        .set_desired_state(&web, DesiredState::Stopped)
         .await
         .expect("is no error");
     let guest = store.guest(&web).await.expect("reads").expect("web");
-    assert_eq!(guest.want, Want::Absent);
+    assert_eq!(guest.desired, DesiredState::Absent);
 }
 
 #[tokio::test]
@@ -272,7 +282,7 @@ async fn facts_about_a_guest_that_is_gone_are_refused() {
         store.set_closure(&gone, &closure()).await,
         store.set_ssh_host_key(&gone, "key").await,
         store.set_fault(&gone, None).await,
-        store.set_desired_state(&gone, Want::Stopped).await,
+        store.set_desired_state(&gone, DesiredState::Stopped).await,
     ];
     for answer in answers {
         assert_eq!(answer.expect_err("gone").code(), Code::GuestNotFound);

@@ -1,8 +1,8 @@
 //! Files of destroyed agents.
 
 use innkeeper_model::{
-    Code, Explain, Failure, FileWork, GuestKind, OperationId, OperationState, RetainedId, Verb,
-    Want,
+    Code, DesiredState, Explain, Failure, FileWork, GuestKind, OperationId, OperationState,
+    RetainedId, Verb,
 };
 use innkeeper_store::{NewGuest, RetainedFiles, Store, StoreError};
 
@@ -15,7 +15,10 @@ async fn keep(store: &Store, guest: &str) -> RetainedId {
     create(store, guest).await;
     let destroyed = store.begin_destroy(&name(guest), true, ACTOR).await;
     let (guest, operation) = destroyed.expect("begins");
-    assert_eq!((guest.want, operation.verb), (Want::Absent, Verb::Destroy));
+    assert_eq!(
+        (guest.desired, operation.verb),
+        (DesiredState::Absent, Verb::Destroy)
+    );
     store
         .delete_guest(&guest.name, None)
         .await

@@ -1,7 +1,7 @@
 //! Guests' snapshots, and what is to be done with guests' files.
 
 use innkeeper_model::{
-    Code, Explain, FileWork, GuestName, OperationId, Origin, SnapshotLabel, Verb, Want,
+    Code, DesiredState, Explain, FileWork, GuestName, OperationId, Origin, SnapshotLabel, Verb,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 
@@ -107,7 +107,7 @@ async fn a_guests_snapshots_go_with_it() {
     take(store, &web, "one").await;
     take(store, &name("db"), "one").await;
     let destroyed = store
-        .begin_change(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&web, DesiredState::Absent, Verb::Destroy, ACTOR)
         .await;
     destroyed.expect("is to go");
     let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
@@ -150,7 +150,7 @@ async fn a_copy_is_a_guest_of_its_own_and_needs_an_origin_that_stays() {
     assert_eq!(labels(store).await, ["web.one"], "it has none of its own");
 
     store
-        .begin_change(&web, Want::Absent, Verb::Destroy, ACTOR)
+        .begin_change(&web, DesiredState::Absent, Verb::Destroy, ACTOR)
         .await
         .expect("is to go");
     let third = NewGuest {

@@ -5,7 +5,7 @@ use std::fs;
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{CommitSha, PreviewState, RepoName};
-use innkeeper_model::{GuestName, GuestState, Want};
+use innkeeper_model::{DesiredState, GuestName, GuestState};
 use innkeeper_store::PreviewFact;
 
 use crate::support::wait_until;
@@ -218,7 +218,7 @@ fn what_came_up_at_the_moment_of_a_withdrawal_is_stopped() {
         };
         let facts = vec![live, PreviewFact::State(PreviewState::Live)];
         store.set_preview(&slug, facts).await.expect("recorded");
-        let running = store.set_desired_state(&slug, Want::Running).await;
+        let running = store.set_desired_state(&slug, DesiredState::Running).await;
         running.expect("recorded");
     });
     let daemon = town.start();

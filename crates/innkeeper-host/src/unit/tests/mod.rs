@@ -15,8 +15,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{
-    ClosureSource, Code, Cpus, Explain, Guest, GuestKind, GuestName, Limits, MemorySize, Ownership,
-    Slot, StorePath, UnitPhase, Want,
+    ClosureSource, Code, Cpus, DesiredState, Explain, Guest, GuestKind, GuestName, Limits,
+    MemorySize, Ownership, Slot, StorePath, UnitPhase,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
@@ -163,7 +163,7 @@ impl Host {
             name,
             kind: GuestKind::Agent,
             slot: Slot::new(30_000 + COUNT.fetch_add(1, Ordering::Relaxed)),
-            want: Want::Running,
+            desired: DesiredState::Running,
             source: ClosureSource::Path(self.closure.clone()),
             closure: Some(self.closure.clone()),
             limits: Limits {
