@@ -2,44 +2,42 @@
 
 use crate::ConfigError;
 
-/// What the variables of settings begin with.
+/// The prefix of variables that override settings.
 const PREFIX: &str = "INNKEEPER_";
 
-/// Variables with that prefix that are not settings of a service: the socket of the client programs, and the crash
-/// tests' own.
+/// Variables with the prefix that override no setting of a service: the clients' socket, and the crash tests' own.
 const OTHERS: [&str; 3] = [
     "INNKEEPER_SOCKET",
     "INNKEEPER_CRASH_AT",
     "INNKEEPER_CRASH_LOG",
 ];
 
-/// The variable that overrides a setting: `INNKEEPER_A_B` for `a.b`.
-#[must_use]
-pub fn variable_of(setting: &str) -> String {
+/// Returns the variable that overrides a setting: `INNKEEPER_A_B` for `a.b`.
+pub(crate) fn variable_of(setting: &str) -> String {
     format!("{PREFIX}{}", setting.to_uppercase().replace('.', "_"))
 }
 
-/// Refuses variables with our prefix that override no setting: a misspelt one would be ignored without a word.
-/// `settings` are all settings; a variable that begins as none of `sections` does is another program's.
+/// Rejects variables with the prefix that override no setting: a misspelled one would be ignored silently.
+/// `settings` are all settings. Variables that begin with none of `own_prefixes` belong to other programs.
 ///
 /// # Errors
 /// [`ConfigError::Variable`] for the first such variable.
-pub fn refuse_unknown_variables<'s>(
+pub(crate) fn refuse_unknown_variables<'s>(
     variables: impl IntoIterator<Item = String>,
     settings: impl IntoIterator<Item = &'s str>,
-    sections: &[&str],
+    own_prefixes: &[&str],
 ) -> Result<(), ConfigError> {
     let known: Vec<_> = settings.into_iter().map(variable_of).collect();
-    let is_ours = |variable: &str| {
+    let is_own = |variable: &str| {
         variable.starts_with(PREFIX)
             && !OTHERS.contains(&variable)
-            && sections
+            && own_prefixes
                 .iter()
-                .any(|section| variable.starts_with(&variable_of(section)))
+                .any(|prefix| variable.starts_with(&variable_of(prefix)))
     };
     let unknown = variables
         .into_iter()
-        .filter(|variable| is_ours(variable) && !known.contains(variable))
+        .filter(|variable| is_own(variable) && !known.contains(variable))
         .min();
     match unknown {
         None => Ok(()),
@@ -50,7 +48,7 @@ pub fn refuse_unknown_variables<'s>(
     }
 }
 
-/// The known variable that was probably meant.
+/// Returns the known variable that was probably meant.
 fn closest(variable: &str, known: Vec<String>) -> Option<String> {
     let edits = |known: &String| strsim::damerau_levenshtein(variable, known);
     known
@@ -63,21 +61,21 @@ fn closest(variable: &str, known: Vec<String>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn check(variable: &str, sections: &[&str]) -> Result<(), ConfigError> {
+    fn check(variable: &str, own_prefixes: &[&str]) -> Result<(), ConfigError> {
         let settings = ["state_dir", "network.subnet", "webhook.listen"];
         let variables = ["HOME", "INNKEEPER_STATE_DIR", variable];
-        refuse_unknown_variables(variables.map(str::to_owned), settings, sections)
+        refuse_unknown_variables(variables.map(str::to_owned), settings, own_prefixes)
     }
 
     #[test]
-    fn a_misspelt_variable_is_refused_with_the_one_that_was_meant() {
-        let error = check("INNKEEPER_NETWORK_SUBNETT", &[""]).expect_err("refused");
+    fn a_misspelled_variable_is_rejected_with_a_suggestion() {
+        let error = check("INNKEEPER_NETWORK_SUBNETT", &[""]).expect_err("rejected");
         assert_eq!(
             error.to_string(),
             "the environment variable INNKEEPER_NETWORK_SUBNETT overrides no setting: did you mean \
              INNKEEPER_NETWORK_SUBNET?"
         );
-        let error = check("INNKEEPER_FOO", &[""]).expect_err("refused");
+        let error = check("INNKEEPER_FOO", &[""]).expect_err("rejected");
         assert_eq!(
             error.to_string(),
             "the environment variable INNKEEPER_FOO overrides no setting"
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_another_programs_section_is_not_looked_at() {
+    fn variables_of_other_programs_are_ignored() {
         assert!(check("INNKEEPER_NETWORK_SUBNETT", &["webhook.", "log."]).is_ok());
         assert!(check("INNKEEPER_WEBHOOK_LISTENS", &["webhook.", "log."]).is_err());
     }

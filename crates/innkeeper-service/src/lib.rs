@@ -1,17 +1,23 @@
-//! What our long-running programs have in common: where the configuration is and what is said when it is
-//! wrong, the sections that more than one of them reads, the variables that override settings, the log, what they print, and how
-//! a start is refused.
+//! Shared by the long-running programs, `innkeeperd` and `innkeeper-webhook`.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `config` | the configuration loader: one TOML file, overridden by environment variables |
+//! | `environment` | the names of those variables; misspelled ones are rejected |
+//! | `error` | configuration errors |
+//! | `log` | the section `[log]`, and the program's own log |
+//! | `webhook` | the section `[webhook]`, which both programs read |
+//! | `print` | output on the terminal, and the report of a failed start |
 
 mod config;
 mod environment;
+mod error;
 mod log;
 mod print;
-mod refusal;
 mod webhook;
 
-pub use config::{ConfigError, DEFAULT_FILE};
-pub use environment::{refuse_unknown_variables, variable_of};
+pub use config::{Loaded, Settings, check_variables, load, load_at_start};
+pub use error::{ConfigError, DEFAULT_FILE};
 pub use log::{Log, LogFormat};
-pub use print::print;
-pub use refusal::refuse;
-pub use webhook::{ENVIRONMENT_FILES, Webhook};
+pub use print::{print, report_failure};
+pub use webhook::{ENVIRONMENT_FILES, Webhook, parse_allowed_repos};

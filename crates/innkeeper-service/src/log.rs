@@ -13,24 +13,24 @@ use crate::ConfigError;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
+    /// The level: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
     /// `info,innkeeper_engine=debug`.
     pub level: String,
-    /// How it is written.
+    /// The format.
     pub format: LogFormat,
 }
 
-/// How the log is written.
+/// A format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// To the journal where systemd has given us one, and as text otherwise.
+    /// To the journal where standard error is connected to it, otherwise as text.
     Auto,
-    /// Lines for people, on standard error.
+    /// Human-readable lines, on standard error.
     Text,
-    /// One JSON object in each line, on standard error.
+    /// One JSON object per line, on standard error.
     Json,
-    /// To the journal, with fields.
+    /// To the journal, with structured fields.
     Journald,
 }
 
@@ -47,19 +47,15 @@ impl Log {
     /// Starts logging as configured.
     ///
     /// # Errors
-    /// When the level is none.
+    /// When the level is invalid.
     pub fn start(&self) -> Result<(), ConfigError> {
-        let filter =
-            EnvFilter::builder()
-                .parse(&self.level)
-                .map_err(|error| ConfigError::Value {
-                    setting: "log.level",
-                    problem: error.to_string(),
-                })?;
+        let filter = EnvFilter::builder()
+            .parse(&self.level)
+            .map_err(|error| ConfigError::value("log.level", error))?;
         let registry = tracing_subscriber::registry().with(filter);
         let journald = match self.format {
             LogFormat::Journald => true,
-            // systemd says with this variable that our standard error is its journal.
+            // systemd sets it when standard error is connected to the journal (systemd.exec(5)).
             LogFormat::Auto => std::env::var_os("JOURNAL_STREAM").is_some(),
             LogFormat::Text | LogFormat::Json => false,
         };
@@ -71,7 +67,7 @@ impl Log {
                 .with(text.with_ansi(std::io::stderr().is_terminal()))
                 .try_init(),
         };
-        // An error means that a test has started logging before.
+        // An error means that a test has already started logging.
         drop(started);
         Ok(())
     }

@@ -1,9 +1,12 @@
-//! Output of long-running programs for people who run them by hand.
+//! Output of long-running programs on the terminal.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
+use std::process::ExitCode;
 
-/// Prints to standard output. A reader that has seen enough, as in `… | head -1`, is no error.
+use innkeeper_model::{Explain, Failure};
+
+/// Prints to standard output. A reader that closes the pipe early, as in `… | head -1`, is not an error.
 ///
 /// # Errors
 /// When the output cannot be written, for example to a full disk.
@@ -15,7 +18,17 @@ pub fn print(text: impl Display) -> io::Result<()> {
     }
 }
 
-/// Prints a line to standard error, as far as that is possible: nobody is left to report a failure to.
-pub(crate) fn complain(line: impl Display) {
+/// Prints an error and its remedy to standard error, and returns the exit code of the error's kind.
+pub fn report_failure(error: &impl Explain) -> ExitCode {
+    let failure = Failure::from(error);
+    print_error(format_args!("[ERROR] {failure} ({})", failure.code));
+    if let Some(remedy) = &failure.remedy {
+        print_error(format_args!("        Hint: {remedy}"));
+    }
+    ExitCode::from(failure.code.kind().exit_code())
+}
+
+/// Prints a line to standard error, best effort: a failure to do so has nowhere to be reported.
+fn print_error(line: impl Display) {
     drop(writeln!(io::stderr(), "{line}"));
 }

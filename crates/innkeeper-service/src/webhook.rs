@@ -1,5 +1,5 @@
-//! The section `[webhook]`, which both sides of the intake socket read: `innkeeper-webhook`, whose it is, and
-//! `innkeeperd`, which listens on the socket and shows the whole configuration.
+//! The section `[webhook]`, which both sides of the intake socket read: `innkeeper-webhook`, which owns it, and
+//! `innkeeperd`, which listens on the socket and reports the whole configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,39 +10,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
 
-/// Where a host that followed the contract has the webhook's secrets, and its other settings with them.
+/// The environment files of a host that followed the contract, with the webhook's secrets and other settings.
 pub const ENVIRONMENT_FILES: [&str; 2] = [
     "/var/secrets/preview.env",
     "/var/secrets/preview-webhook.env",
 ];
 
-/// The longest path of a socket: `sockaddr_un` has 108 bytes, one of them for the end (unix(7)).
+/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
 const MAX_SOCKET: usize = 107;
 
 /// The section `[webhook]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// The address to listen on, unless systemd gives a socket; empty means the port of `WEBHOOK_PORT`, or
-    /// 3100, of the loopback interface.
+    /// The address to listen on, unless systemd passes a socket. Empty means the loopback interface, with the port of
+    /// `WEBHOOK_PORT` or else 3100.
     pub listen: String,
     /// innkeeperd's intake socket; empty means `<runtime_dir>/intake.sock`.
     pub intake: String,
-    /// The group that `innkeeper-webhook` runs as: only programs of this group, and root, may hand deliveries
-    /// to innkeeperd. Without such a group, root alone.
+    /// The group that `innkeeper-webhook` runs as. Only root and programs of this group may hand deliveries to
+    /// innkeeperd. If the group does not exist, only root may.
     pub group: String,
     /// Files with one webhook secret each, at most two: the new one and the one that it replaces. Empty means
     /// systemd's credentials `webhook-secret` and `webhook-secret-previous`, or else `environment_files`.
     pub secret_files: Vec<PathBuf>,
-    /// Files of variables as the contract has them.
+    /// Files of environment variables, as in the contract.
     pub environment_files: Vec<PathBuf>,
-    /// The repositories whose deliveries are taken; empty means all, and left out means `ALLOWED_REPOS`.
+    /// The repositories whose deliveries are accepted. Empty means all; an absent setting means `ALLOWED_REPOS`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_repos: Option<Vec<RepoName>>,
-    /// How many connections there may be at the same time. More wait.
+    /// The maximum number of concurrent connections. Further ones wait.
     pub max_connections: usize,
-    /// How long a request's head, and then its body, may take to arrive, in seconds. A connection without a
-    /// request is closed after as long.
+    /// Timeout for a request's head, and again for its body, in seconds. An idle connection is closed after the same
+    /// time.
     pub timeout_seconds: u64,
 }
 
@@ -62,11 +62,10 @@ impl Default for Webhook {
 }
 
 impl Webhook {
-    /// The settings that have no default, by their whole names: a list of settings made from the defaults
-    /// lacks them.
-    pub const WITHOUT_DEFAULT: [&str; 1] = ["webhook.allowed_repos"];
+    /// Full names of the section's settings that have no default.
+    pub const WITHOUT_DEFAULT: &'static [&'static str] = &["webhook.allowed_repos"];
 
-    /// The path of innkeeperd's intake socket.
+    /// Returns the path of innkeeperd's intake socket.
     #[must_use]
     pub fn intake_socket(&self, runtime_dir: &Path) -> PathBuf {
         match self.intake.as_str() {
@@ -75,36 +74,45 @@ impl Webhook {
         }
     }
 
-    /// What types alone do not say.
+    /// Checks the values beyond their types.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the setting.
+    /// [`ConfigError::Value`] for the first invalid setting.
     pub fn validate(&self, runtime_dir: &Path) -> Result<(), ConfigError> {
-        let refuse = |setting, problem: &str| {
-            Err(ConfigError::Value {
-                setting,
-                problem: problem.to_owned(),
-            })
-        };
+        let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
-            return refuse("webhook.listen", "write it as <address>:<port>");
+            return invalid("webhook.listen", "write it as <address>:<port>");
         }
         let intake = self.intake_socket(runtime_dir);
         if !intake.is_absolute() {
-            return refuse("webhook.intake", "the path must start with '/'");
+            return invalid("webhook.intake", "the path must start with '/'");
         }
         if intake.as_os_str().len() > MAX_SOCKET {
-            return refuse(
+            return invalid(
                 "webhook.intake",
                 "the path of a socket has 107 bytes at most",
             );
         }
         if self.max_connections == 0 || self.timeout_seconds == 0 {
-            return refuse(
+            return invalid(
                 "webhook.max_connections and webhook.timeout_seconds",
                 "must be at least 1",
             );
         }
         Ok(())
     }
+}
+
+/// Parses `ALLOWED_REPOS`, a list separated by commas.
+///
+/// # Errors
+/// [`ConfigError::Value`] for the first invalid name.
+pub fn parse_allowed_repos(text: &str) -> Result<Vec<RepoName>, ConfigError> {
+    let names = text.split(',').map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            RepoName::parse(name).map_err(|error| ConfigError::value("ALLOWED_REPOS", error))
+        })
+        .collect()
 }

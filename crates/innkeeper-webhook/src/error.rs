@@ -1,14 +1,13 @@
-//! Why the program does not run.
+//! Errors that end the program.
 
 use std::io;
 
 use innkeeper_github::SecretFileError;
 use innkeeper_github::signature::SecretSetError;
 use innkeeper_model::{Code, Explain};
+use innkeeper_service::ConfigError;
 
-use crate::config::ConfigError;
-
-/// Why the program does not run.
+/// An error that ends the program.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// The configuration.
@@ -17,24 +16,24 @@ pub enum WebhookError {
     /// The secrets.
     #[error(transparent)]
     Secrets(#[from] SecretSetError),
-    /// A file of the contract that may hold the list of repositories.
-    #[error("the list of allowed repositories is not known")]
+    /// A file of the contract that may contain the list of repositories.
+    #[error("cannot determine the allowed repositories")]
     Repositories(#[source] SecretFileError),
-    /// The address that it listens on.
+    /// The address to listen on.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: String,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
     /// The runtime or a signal handler.
     #[error("cannot {action}")]
     System {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
@@ -62,7 +61,7 @@ impl Explain for WebhookError {
                 "Set webhook.allowed_repos in the configuration ([] for all), or make that file readable for this program's user.".to_owned(),
             ),
             Self::Listen { .. } => Some(
-                "`ss -ltnp` shows who has the port; choose another one with webhook.listen.".to_owned(),
+                "`ss -ltnp` shows which program uses the port; choose another one with webhook.listen.".to_owned(),
             ),
             Self::System { .. } => None,
         }

@@ -1,11 +1,11 @@
 //! Handing deliveries to innkeeperd.
 //!
-//! A few lanes, each with a connection that is kept open, take what waits and send it in one request: what
-//! arrives while a request is under way goes with the next one. So a storm costs as many requests as
-//! innkeeperd can answer, and a single delivery waits for nobody.
+//! A few senders, each with a persistent connection, take the queued deliveries and send them in one request. Deliveries
+//! that arrive while a request is in flight are coalesced into the next one. So a storm costs as many requests as
+//! innkeeperd can answer, and a single delivery is sent at once.
 //!
-//! While innkeeperd restarts, lanes try again until the deliveries in hand have no time left. A request that
-//! got no answer may have been carried out; innkeeperd knows deliveries by their ids.
+//! While innkeeperd restarts, senders retry until the deadlines of their deliveries. An unanswered request may have been
+//! executed; retries are idempotent, because innkeeperd identifies deliveries by their ids.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,59 +27,56 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-/// One request is being carried out while the next one is put together.
-const LANES: usize = 2;
+/// Two, so that one request is in flight while the next one is assembled.
+const SENDERS: usize = 2;
 
-/// How many deliveries may wait for a lane. More wait to wait.
-const WAITING: usize = 1024;
+/// Capacity of the queue. Further deliveries wait for a place in it.
+const QUEUE: usize = 1024;
 
-/// How long innkeeperd may take for one request before another connection is tried.
-const EXCHANGE: Duration = Duration::from_secs(5);
+/// Timeout for one request; after it, the request is retried on another connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before innkeeperd is tried again.
+/// The pause before a retry.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The way to innkeeperd. Clones share it; the lanes end with the last one.
+/// A client of innkeeperd's intake. Clones share the queue; the senders end with the last clone.
 #[derive(Clone, Debug)]
-pub struct Intake {
-    queue: mpsc::Sender<Waiting>,
+pub(crate) struct Intake {
+    queue: mpsc::Sender<Queued>,
 }
 
-/// A delivery that somebody waits for.
+/// A delivery whose request waits for the answer.
 #[derive(Debug)]
-struct Waiting {
+struct Queued {
     /// The [`IntakeRequest`] as JSON.
     request: Vec<u8>,
     answer: oneshot::Sender<IntakeAnswer>,
 }
 
-impl Waiting {
-    /// Whether somebody still waits. Whoever has run out of time does not.
-    fn is_wanted(&self) -> bool {
+impl Queued {
+    /// Reports whether the request still waits: its deadline has not passed.
+    fn is_awaited(&self) -> bool {
         !self.answer.is_closed()
     }
 }
 
 impl Intake {
-    /// Starts the lanes to the socket at this path, which need not be there yet. Must be called in a Tokio
-    /// runtime.
-    #[must_use]
-    pub fn start(socket: PathBuf) -> Self {
-        let (queue, waiting) = mpsc::channel(WAITING);
+    /// Starts the senders for the socket at this path, which need not exist yet. Must be called in a Tokio runtime.
+    pub(crate) fn start(socket: PathBuf) -> Self {
+        let (queue, queued) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             socket,
-            waiting: Mutex::new(waiting),
-            is_away: AtomicBool::new(false),
+            queue: Mutex::new(queued),
+            is_unreachable: AtomicBool::new(false),
         });
-        for _ in 0..LANES {
-            tokio::spawn(Arc::clone(&shared).lane());
+        for _ in 0..SENDERS {
+            tokio::spawn(Arc::clone(&shared).sender());
         }
         Self { queue }
     }
 
-    /// Hands over one delivery and returns what became of it; nothing when that is not known by the
-    /// deadline.
-    pub async fn hand_over(
+    /// Hands over one delivery and returns innkeeperd's answer, or `None` without an answer by the deadline.
+    pub(crate) async fn hand_over(
         &self,
         request: &IntakeRequest,
         deadline: Instant,
@@ -87,66 +84,65 @@ impl Intake {
         let request = match serde_json::to_vec(request) {
             Ok(request) => request,
             Err(error) => {
-                error!(%error, "a delivery cannot be written down");
+                error!(%error, "cannot serialize a delivery");
                 return None;
             }
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { request, answer };
+        let queued = Queued { request, answer };
         let exchange = async {
-            self.queue.send(waiting).await.ok()?;
+            self.queue.send(queued).await.ok()?;
             answered.await.ok()
         };
         tokio::time::timeout_at(deadline, exchange).await.ok()?
     }
 }
 
-/// Why a request was not answered as it should be.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 enum ExchangeError {
     #[error("cannot connect to {}", path.display())]
     Connect { path: PathBuf, source: io::Error },
-    #[error("the connection to innkeeperd broke")]
+    #[error("lost the connection to innkeeperd")]
     Connection(#[from] hyper::Error),
-    #[error("the answer of innkeeperd broke off or is too long")]
+    #[error("innkeeperd's answer is incomplete or too long")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("innkeeperd did not answer in time")]
-    Slow,
-    #[error("innkeeperd refused with {0}")]
+    Timeout,
+    #[error("innkeeperd refused the request with {0}")]
     Refused(StatusCode),
-    #[error("the answer of innkeeperd is not understood: {0}")]
-    NotUnderstood(String),
+    #[error("cannot parse innkeeperd's answer: {0}")]
+    Unparsable(String),
 }
 
 impl ExchangeError {
-    /// Whether the same request may be answered later. Otherwise something in it is not what innkeeperd
-    /// expects.
-    fn is_passing(&self) -> bool {
+    /// Reports whether a retry of the same request may succeed. Otherwise innkeeperd does not support it.
+    fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Connection(_) | Self::Body(_) | Self::Slow => true,
+            Self::Connect { .. } | Self::Connection(_) | Self::Body(_) | Self::Timeout => true,
             Self::Refused(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotUnderstood(_) => false,
+            Self::Unparsable(_) => false,
         }
     }
 }
 
-/// What the lanes share.
+/// State shared by the senders.
 struct Shared {
     socket: PathBuf,
-    waiting: Mutex<mpsc::Receiver<Waiting>>,
-    /// Whether the log says that innkeeperd cannot be reached.
-    is_away: AtomicBool,
+    queue: Mutex<mpsc::Receiver<Queued>>,
+    /// Whether the outage of innkeeperd has been logged.
+    is_unreachable: AtomicBool,
 }
 
 type Connection = SendRequest<Full<Bytes>>;
 
 impl Shared {
-    async fn lane(self: Arc<Self>) {
+    async fn sender(self: Arc<Self>) {
         let mut connection = None;
         loop {
             let mut batch = Vec::new();
             let taken = self
-                .waiting
+                .queue
                 .lock()
                 .await
                 .recv_many(&mut batch, MAX_BATCH)
@@ -158,26 +154,26 @@ impl Shared {
         }
     }
 
-    /// Sends a batch until it is answered or nobody waits for it any more.
-    async fn deliver(&self, connection: &mut Option<Connection>, batch: Vec<Waiting>) {
-        // What innkeeperd does not understand must not keep it from the rest: then one goes after the other.
+    /// Sends a batch until it is answered or the deadlines of all its deliveries have passed.
+    async fn deliver(&self, connection: &mut Option<Connection>, batch: Vec<Queued>) {
+        // A delivery that innkeeperd rejects must not block the rest of its batch: then each is sent alone.
         let mut batches = vec![batch];
         while let Some(mut batch) = batches.pop() {
-            batch.retain(Waiting::is_wanted);
+            batch.retain(Queued::is_awaited);
             if batch.is_empty() {
                 continue;
             }
             match self.exchange(connection, &batch).await {
                 Ok(answers) => {
-                    self.is_back();
-                    for (waiting, answer) in batch.into_iter().zip(answers) {
-                        // Whoever ran out of time in this moment has told GitHub so.
-                        drop(waiting.answer.send(answer));
+                    self.log_recovery();
+                    for (queued, answer) in batch.into_iter().zip(answers) {
+                        // Fails if the deadline has just passed: GitHub has received 503 then.
+                        drop(queued.answer.send(answer));
                     }
                 }
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_transient() => {
                     *connection = None;
-                    self.is_away(&error);
+                    self.log_outage(&error);
                     batches.push(batch);
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -185,7 +181,7 @@ impl Shared {
                     *connection = None;
                     error!(
                         error = chain(&error),
-                        "a delivery is lost; are both programs of one version?"
+                        "innkeeperd rejected a delivery; check that both programs have the same version"
                     );
                 }
                 Err(_) => {
@@ -196,11 +192,11 @@ impl Shared {
         }
     }
 
-    /// One request and its answer.
+    /// Sends one request and returns its answers.
     async fn exchange(
         &self,
         connection: &mut Option<Connection>,
-        batch: &[Waiting],
+        batch: &[Queued],
     ) -> Result<Vec<IntakeAnswer>, ExchangeError> {
         let exchange = async {
             let sender = match connection {
@@ -215,32 +211,32 @@ impl Shared {
             let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
             Ok(body.map_err(ExchangeError::Body)?.to_bytes())
         };
-        let body = tokio::time::timeout(EXCHANGE, exchange)
+        let body = tokio::time::timeout(REQUEST_TIMEOUT, exchange)
             .await
-            .map_err(|_| ExchangeError::Slow)??;
+            .map_err(|_| ExchangeError::Timeout)??;
         let answers: Vec<_> = serde_json::from_slice(&body)
-            .map_err(|error| ExchangeError::NotUnderstood(error.to_string()))?;
+            .map_err(|error| ExchangeError::Unparsable(error.to_string()))?;
         if answers.len() != batch.len() {
-            let problem = format!("{} answers to {} deliveries", answers.len(), batch.len());
-            return Err(ExchangeError::NotUnderstood(problem));
+            let problem = format!("{} answers for {} deliveries", answers.len(), batch.len());
+            return Err(ExchangeError::Unparsable(problem));
         }
         Ok(answers)
     }
 
-    /// Says once that innkeeperd cannot be reached.
-    fn is_away(&self, error: &ExchangeError) {
-        if !self.is_away.swap(true, Ordering::Relaxed) {
+    /// Logs the start of an outage of innkeeperd.
+    fn log_outage(&self, error: &ExchangeError) {
+        if !self.is_unreachable.swap(true, Ordering::Relaxed) {
             warn!(
                 error = chain(error),
-                "innkeeperd takes no deliveries; trying again"
+                "cannot hand deliveries to innkeeperd; retrying"
             );
         }
     }
 
-    /// Says once that innkeeperd can be reached again.
-    fn is_back(&self) {
-        if self.is_away.swap(false, Ordering::Relaxed) {
-            info!("innkeeperd takes deliveries again");
+    /// Logs the end of an outage of innkeeperd.
+    fn log_recovery(&self) {
+        if self.is_unreachable.swap(false, Ordering::Relaxed) {
+            info!("innkeeperd accepts deliveries again");
         }
     }
 }
@@ -253,18 +249,18 @@ async fn connect(socket: &Path) -> Result<Connection, ExchangeError> {
             source,
         })?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its errors are seen by whoever sends a request.
+    // Its errors are also returned by `send_request`.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// A list of requests that are JSON already.
-fn request(batch: &[Waiting]) -> Request<Full<Bytes>> {
-    let length: usize = batch.iter().map(|waiting| waiting.request.len() + 1).sum();
+/// Returns the HTTP request for a batch, whose items are already JSON.
+fn request(batch: &[Queued]) -> Request<Full<Bytes>> {
+    let length: usize = batch.iter().map(|queued| queued.request.len() + 1).sum();
     let mut body = Vec::with_capacity(length + 1);
-    for waiting in batch {
+    for queued in batch {
         body.push(if body.is_empty() { b'[' } else { b',' });
-        body.extend_from_slice(&waiting.request);
+        body.extend_from_slice(&queued.request);
     }
     body.push(b']');
     let mut request = Request::new(Full::new(body.into()));

@@ -1,10 +1,10 @@
-//! The unprivileged program that GitHub speaks to.
+//! The unprivileged program that receives GitHub's deliveries.
 //!
-//! It is the only part of Innkeeper that strangers can send bytes to, so it knows little and may do nothing:
-//! the webhook's secrets, a list of repositories, and the way to innkeeperd's intake socket.
+//! It is the only part of Innkeeper that accepts bytes from strangers, so it has no rights and few secrets: the webhook's
+//! secrets, a list of repositories, and access to innkeeperd's intake socket.
 //!
 //! ```text
-//! GitHub ── Caddy ──► server ──► receive ──► gate: signature, repository
+//! GitHub ── Caddy ──► server ──► receive ──► allowlist: signature, repository
 //!                                  │
 //!                                  ▼
 //!                               intake ──► innkeeperd: on disk ──► 202
@@ -13,24 +13,24 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`config`] | the settings |
-//! | [`gate`] | who may pass: secrets and repositories, read again on SIGHUP |
-//! | [`receive`] | from a request to its answer |
-//! | [`intake`] | handing deliveries to innkeeperd, many at a time, also while it restarts |
-//! | [`server`] | connections, and what they may take |
+//! | [`allowlist`] | secrets and repositories, reloaded on SIGHUP |
+//! | `receive` | from a request to its response |
+//! | `intake` | handing deliveries to innkeeperd: in batches, with retries while it restarts |
+//! | `server` | connections and their limits |
 //!
-//! It keeps nothing: a delivery is answered with 202 when innkeeperd has said that it is on disk.
+//! It has no state: 202 means that innkeeperd has written the delivery to disk.
 
-mod answer;
+pub mod allowlist;
 pub mod config;
 mod error;
-pub mod gate;
-pub mod intake;
+mod intake;
+mod log_throttle;
 mod peers;
-pub mod receive;
+mod receive;
+mod response;
 mod run;
-pub mod server;
-mod service;
-mod throttle;
+mod server;
+mod systemd;
 
 pub use error::WebhookError;
 pub use run::run;

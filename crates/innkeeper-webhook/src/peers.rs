@@ -1,12 +1,13 @@
-//! A limit for each peer, so that one cannot occupy every connection.
+//! Quota for each peer, so that one cannot occupy every connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use parking_lot::Mutex;
 
-/// The header in which a proxy names its peer.
+/// The header in which a proxy reports its peer.
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
 /// The address at the other end of a connection.
@@ -14,9 +15,9 @@ const FORWARDED_FOR: &str = "X-Forwarded-For";
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Peer {
-    /// The client behind a request. On a loopback address that is the last entry of `X-Forwarded-For`, which
-    /// the proxy on this host added itself; earlier entries come from the client and are ignored. `None`
-    /// for a program on this host, which has no limit.
+    /// Returns the client behind a request. For a loopback address that is the last entry of `X-Forwarded-For`, which
+    /// the proxy on this host added; earlier entries come from the client and are ignored. `None` for a program on this
+    /// host, which has no limit.
     pub(crate) fn client(self, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = self.0.to_canonical();
         if !peer.is_loopback() {
@@ -28,7 +29,7 @@ impl Peer {
     }
 }
 
-/// Counts what each peer occupies. Clones share the counts.
+/// Counts the slots that each peer holds. Clones share the counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     limit: usize,
@@ -36,41 +37,40 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Allows each peer half of `places`, and at least one.
-    pub(crate) fn sharing(places: usize) -> Self {
+    /// Allows each peer half of `slots`, and at least one.
+    pub(crate) fn sharing(slots: usize) -> Self {
         Self {
-            limit: (places / 2).max(1),
+            limit: (slots / 2).max(1),
             counts: Arc::default(),
         }
     }
 
-    /// Occupies a place until the result is dropped. `None` when the peer has reached its limit.
-    pub(crate) fn enter(&self, peer: IpAddr) -> Option<Occupied> {
+    /// Acquires a slot until the result is dropped. `None` when the peer has reached its limit.
+    pub(crate) fn acquire(&self, peer: IpAddr) -> Option<PeerSlot> {
         let peer = network(peer);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let count = counts.entry(peer).or_default();
         if *count >= self.limit {
             return None;
         }
         *count += 1;
-        Some(Occupied {
+        Some(PeerSlot {
             peers: self.clone(),
             peer,
         })
     }
 }
 
-/// A place that a peer occupies.
+/// A slot held by a peer.
 #[derive(Debug)]
-pub(crate) struct Occupied {
+pub(crate) struct PeerSlot {
     peers: Peers,
     peer: IpAddr,
 }
 
-impl Drop for Occupied {
+impl Drop for PeerSlot {
     fn drop(&mut self) {
-        let counts = &self.peers.counts;
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.peers.counts.lock();
         if let Some(count) = counts.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -80,7 +80,7 @@ impl Drop for Occupied {
     }
 }
 
-/// The unit that is counted: an IPv4 address, or the /64 network that one IPv6 subscriber has to itself.
+/// Returns the unit of the quota: an IPv4 address, or the /64 network of one IPv6 subscriber.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -100,27 +100,27 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_half_of_the_places_and_returns_them() {
+    fn a_peer_may_hold_half_of_the_slots() {
         let peers = Peers::sharing(4);
-        let first = peers.enter(ip("192.0.2.1")).expect("the first place");
+        let first = peers.acquire(ip("192.0.2.1")).expect("the first slot");
         let _second = peers
-            .enter(ip("::ffff:192.0.2.1"))
-            .expect("the second place");
-        assert!(peers.enter(ip("192.0.2.1")).is_none());
-        assert!(peers.enter(ip("192.0.2.2")).is_some());
+            .acquire(ip("::ffff:192.0.2.1"))
+            .expect("the second slot");
+        assert!(peers.acquire(ip("192.0.2.1")).is_none());
+        assert!(peers.acquire(ip("192.0.2.2")).is_some());
         drop(first);
-        assert!(peers.enter(ip("192.0.2.1")).is_some());
+        assert!(peers.acquire(ip("192.0.2.1")).is_some());
 
         let one = Peers::sharing(1);
-        let held = one.enter(ip("2001:db8::1")).expect("at least one place");
-        assert!(one.enter(ip("2001:db8::2")).is_none());
-        assert!(one.enter(ip("2001:db8:0:1::2")).is_some());
+        let held = one.acquire(ip("2001:db8::1")).expect("at least one slot");
+        assert!(one.acquire(ip("2001:db8::2")).is_none());
+        assert!(one.acquire(ip("2001:db8:0:1::2")).is_some());
         drop(held);
-        assert!(one.counts.lock().expect("unpoisoned").is_empty());
+        assert!(one.counts.lock().is_empty());
     }
 
     #[test]
-    fn only_a_proxy_on_this_host_names_the_client() {
+    fn the_forwarded_client_counts_only_from_a_local_proxy() {
         let mut headers = HeaderMap::new();
         assert_eq!(Peer(ip("127.0.0.1")).client(&headers), None);
         let forged = "198.51.100.1, 192.0.2.7".parse().expect("a header");

@@ -1,8 +1,7 @@
-//! From a request to its answer.
+//! From a request to its response.
 //!
-//! The order is that of trust: no body is read without a well-formed signature header, nothing of a body is
-//! looked at before its signature was found good, and
-//! nothing is remembered before innkeeperd has it.
+//! The steps are ordered by trust. A body is read only after a well-formed signature header, and parsed only after its
+//! signature was verified. The program keeps no state: the response follows innkeeperd's answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,72 +19,71 @@ use innkeeper_model::preview::PrAction;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
 use tracing::{debug, error, warn};
 
-use crate::answer::Answer;
-use crate::gate::{Gate, SharedGate};
+use crate::allowlist::Allowlist;
 use crate::intake::Intake;
+use crate::log_throttle::LogThrottle;
 use crate::peers::{Peer, Peers};
-use crate::throttle::Throttle;
+use crate::response::WebhookResponse;
 
-/// The longest body that is taken, in bytes (contract).
+/// The maximum length of an accepted body, in bytes (contract).
 const BODY_LIMIT: usize = 1 << 20;
 
-/// The longest body that is read to its end, so that its sender hears that it is too long. GitHub sends no
+/// The maximum length of a body that is read to its end, so that its sender receives the response. GitHub sends no
 /// longer ones ("Webhook events and payloads", "Payload cap").
 const READ_LIMIT: usize = 25 << 20;
 
-/// How long innkeeperd may take. GitHub waits for 10 s and never tries again by itself.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Timeout for innkeeperd. GitHub waits for 10 s and does not retry.
+const INTAKE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The longest id of a delivery and name of an event. GitHub's have 36 and about 40 characters.
-const MAX_WORD: usize = 64;
+/// The maximum length of a delivery's id and of an event's name. GitHub's have 36 and about 40 characters.
+const MAX_IDENTIFIER: usize = 64;
 
-/// What every request can use.
+/// State shared by all requests.
 #[derive(Clone, Debug)]
-pub struct Context {
-    gate: SharedGate,
+pub(crate) struct Context {
+    allowlist: watch::Receiver<Arc<Allowlist>>,
     intake: Intake,
     started: Instant,
     body_timeout: Duration,
-    refused: Arc<Throttle>,
+    signature_warnings: Arc<LogThrottle>,
     bodies: Peers,
 }
 
 impl Context {
-    /// A context that starts to count its uptime now. One client may send bodies on half of the
-    /// `connections`.
-    #[must_use]
-    pub fn new(
-        gate: SharedGate,
+    /// Creates a context whose uptime starts now. One client may send bodies on half of the `connections`.
+    pub(crate) fn new(
+        allowlist: watch::Receiver<Arc<Allowlist>>,
         intake: Intake,
         body_timeout: Duration,
         connections: usize,
     ) -> Self {
         Self {
-            gate,
+            allowlist,
             intake,
             started: Instant::now(),
             body_timeout,
-            refused: Arc::default(),
+            signature_warnings: Arc::default(),
             bodies: Peers::sharing(connections),
         }
     }
 
-    /// Logs refused signatures, throttled.
-    fn refuse_signature(&self) {
-        if let Some(count) = self.refused.count(Instant::now()) {
+    /// Logs rejected signatures, throttled.
+    fn log_bad_signature(&self) {
+        if let Some(count) = self.signature_warnings.count(Instant::now()) {
             warn!(
                 count,
-                "requests without a valid signature were refused; if they are GitHub's, its secret is not ours"
+                "rejected requests without a valid signature; if they are from GitHub, its secret differs from the configured ones"
             );
         }
     }
 }
 
-/// All calls.
-pub fn router(context: Context) -> Router {
+/// Returns the routes of the API.
+pub(crate) fn router(context: Context) -> Router {
     Router::new()
         .route("/webhook/github", post(github))
         .route("/health", get(health))
@@ -102,55 +100,55 @@ async fn github(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
+) -> WebhookResponse {
     let received_at = Timestamp::now();
-    let deadline = Deadline::now() + PATIENCE;
+    let deadline = Deadline::now() + INTAKE_TIMEOUT;
     if let Err(reason) = signature::check_header(text(&headers, SIGNATURE_HEADER)) {
-        debug!(%reason, "refused");
-        context.refuse_signature();
-        return Answer::InvalidSignature;
+        debug!(%reason, "rejected");
+        context.log_bad_signature();
+        return WebhookResponse::InvalidSignature;
     }
-    let share = match peer
+    let slot = match peer
         .client(&headers)
-        .map(|client| context.bodies.enter(client))
+        .map(|client| context.bodies.acquire(client))
     {
-        Some(None) => return Answer::TooMany,
-        share => share,
+        Some(None) => return WebhookResponse::TooMany,
+        slot => slot,
     };
     let read = read_body(&headers, body);
     let body = match tokio::time::timeout(context.body_timeout, read).await {
         Ok(Ok(body)) => body,
-        Ok(Err(answer)) => return answer,
-        Err(_) => return Answer::TooSlow,
+        Ok(Err(response)) => return response,
+        Err(_) => return WebhookResponse::TooSlow,
     };
-    let gate = context.gate.get();
-    let event = match admit(&gate, &headers, &body) {
+    let allowlist = Arc::clone(&context.allowlist.borrow());
+    let event = match admit(&allowlist, &headers, &body) {
         Ok(event) => event,
-        Err(answer) => {
-            if answer == Answer::InvalidSignature {
-                context.refuse_signature();
+        Err(response) => {
+            if response == WebhookResponse::InvalidSignature {
+                context.log_bad_signature();
             }
-            return answer;
+            return response;
         }
     };
-    drop((body, share));
+    drop((body, slot));
     hand_over(&context.intake, event, received_at, deadline).await
 }
 
-/// Reads the body, or says why not.
-async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Answer> {
+/// Reads the body.
+async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, WebhookResponse> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     if announced > READ_LIMIT {
-        return Err(Answer::TooLong);
+        return Err(WebhookResponse::TooLong);
     }
     let mut whole = Vec::with_capacity(announced.min(BODY_LIMIT));
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        // The sender is gone: nobody hears the answer.
-        let frame = frame.map_err(|_| Answer::InvalidPayload)?;
+        // The sender is gone, so the response does not matter.
+        let frame = frame.map_err(|_| WebhookResponse::InvalidPayload)?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -164,55 +162,59 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Answer>
     }
     match length {
         ..=BODY_LIMIT => Ok(whole.into()),
-        _ => Err(Answer::TooLong),
+        _ => Err(WebhookResponse::TooLong),
     }
 }
 
-/// The event that is to be handed over, or the answer if there is none.
-fn admit(gate: &Gate, headers: &HeaderMap, body: &[u8]) -> Result<IntakeEvent, Answer> {
+/// Returns the event to hand over. The error is the response to all other deliveries.
+fn admit(
+    allowlist: &Allowlist,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<IntakeEvent, WebhookResponse> {
     let text = |name| text(headers, name);
-    if let Err(reason) = gate.secrets.verify(body, text(SIGNATURE_HEADER)) {
-        debug!(%reason, "refused");
-        return Err(Answer::InvalidSignature);
+    if let Err(reason) = allowlist.secrets.verify(body, text(SIGNATURE_HEADER)) {
+        debug!(%reason, "rejected");
+        return Err(WebhookResponse::InvalidSignature);
     }
-    let delivery = text(DELIVERY_HEADER).filter(|id| is_word(id));
-    let delivery = delivery.ok_or(Answer::InvalidDelivery)?;
-    let name = text(EVENT_HEADER).filter(|name| is_word(name));
-    let name = name.ok_or(Answer::InvalidEvent)?;
+    let delivery = text(DELIVERY_HEADER).filter(|id| is_identifier(id));
+    let delivery = delivery.ok_or(WebhookResponse::InvalidDelivery)?;
+    let name = text(EVENT_HEADER).filter(|name| is_identifier(name));
+    let name = name.ok_or(WebhookResponse::InvalidEvent)?;
     let event = match event::parse(name, delivery, body) {
-        Ok(Delivery::Ping) => return Err(Answer::Pong),
-        Ok(Delivery::Ignored(event)) => return Err(Answer::IgnoredEvent(event)),
+        Ok(Delivery::Ping) => return Err(WebhookResponse::Pong),
+        Ok(Delivery::Ignored(event)) => return Err(WebhookResponse::IgnoredEvent(event)),
         Ok(Delivery::PullRequest(event)) => event,
-        // Whatever its name is now: the daemon acts for repositories that it knows by their numbers.
+        // Not checked against the list: the name may have changed, and the daemon knows repositories by number.
         Ok(Delivery::Repository(event)) => return Ok(IntakeEvent::Repository(event)),
         Err(error) => {
             warn!(
                 delivery,
                 error = chain(&error),
-                "a signed delivery is not understood"
+                "cannot parse a signed delivery"
             );
-            return Err(Answer::InvalidPayload);
+            return Err(WebhookResponse::InvalidPayload);
         }
     };
-    if !gate.allows(&event.pull_request.repo) {
-        return Err(Answer::NotAllowed);
+    if !allowlist.allows(&event.pull_request.repo) {
+        return Err(WebhookResponse::NotAllowed);
     }
     if let PrAction::Other(action) = &event.action {
         debug!(delivery, action, "nothing to do");
-        return Err(Answer::IgnoredEvent(name.to_owned()));
+        return Err(WebhookResponse::IgnoredEvent(name.to_owned()));
     }
     Ok(IntakeEvent::PullRequest(event))
 }
 
-/// A header's value, if it is text.
+/// Returns a header's value, if it is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether a text from a header can be an id or a name of GitHub's.
-fn is_word(text: &str) -> bool {
+/// Reports whether a header's text can be an id or a name from GitHub.
+fn is_identifier(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    (1..=MAX_WORD).contains(&text.len()) && text.bytes().all(allowed)
+    (1..=MAX_IDENTIFIER).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 async fn hand_over(
@@ -220,7 +222,7 @@ async fn hand_over(
     event: IntakeEvent,
     received_at: Timestamp,
     deadline: Deadline,
-) -> Answer {
+) -> WebhookResponse {
     let request = IntakeRequest { event, received_at };
     let (delivery, about) = match &request.event {
         IntakeEvent::PullRequest(event) => (&event.delivery, event.pull_request.to_string()),
@@ -229,24 +231,24 @@ async fn hand_over(
     match intake.hand_over(&request, deadline).await {
         Some(IntakeAnswer::Accepted { slug } | IntakeAnswer::Duplicate { slug }) => {
             debug!(delivery, about, %slug, "accepted");
-            Answer::Accepted(slug)
+            WebhookResponse::Accepted(slug)
         }
         Some(IntakeAnswer::Noted) => {
             debug!(delivery, about, "accepted");
-            Answer::Noted
+            WebhookResponse::Noted
         }
-        Some(IntakeAnswer::NotAllowed) => Answer::NotAllowed,
+        Some(IntakeAnswer::NotAllowed) => WebhookResponse::NotAllowed,
         Some(IntakeAnswer::SlugCollision) => {
-            warn!(delivery, about, "every name for the preview is taken");
-            Answer::SlugCollision
+            warn!(delivery, about, "all names for the preview are taken");
+            WebhookResponse::SlugCollision
         }
         Some(IntakeAnswer::Failed { failure }) => {
-            error!(delivery, about, %failure, "innkeeperd could not record it");
-            Answer::Unavailable
+            error!(delivery, about, %failure, "innkeeperd cannot record the delivery");
+            WebhookResponse::Unavailable
         }
         None => {
-            warn!(delivery, about, "innkeeperd did not take it in time");
-            Answer::Unavailable
+            warn!(delivery, about, "innkeeperd did not answer in time");
+            WebhookResponse::Unavailable
         }
     }
 }

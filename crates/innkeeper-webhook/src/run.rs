@@ -1,30 +1,32 @@
-//! From the configuration to a program that answers, and back to nothing.
+//! Start, reload and shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::chain;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use crate::allowlist::Allowlist;
 use crate::config::Loaded;
 use crate::error::WebhookError;
-use crate::gate::{Gate, SharedGate};
 use crate::intake::Intake;
 use crate::receive::{self, Context};
 use crate::server::{self, ServerLimits};
-use crate::service;
+use crate::systemd;
 
-/// How long requests under way may take when the program stops: as long as GitHub waits for an answer.
-const GOODBYE: Duration = Duration::from_secs(10);
+/// Grace period for requests in flight at shutdown: GitHub waits as long for a response.
+const GRACE: Duration = Duration::from_secs(10);
 
-/// Runs until it is told to stop (SIGTERM, SIGINT). SIGHUP has secrets and repositories read again.
+/// Runs until SIGTERM or SIGINT. SIGHUP reloads secrets and repositories.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(loaded: Loaded) -> Result<(), WebhookError> {
+pub fn run(loaded: &Loaded) -> Result<(), WebhookError> {
     loaded.config.log.start()?;
     if rustix::process::geteuid().is_root() {
-        warn!("this program needs no rights; give it a user of its own");
+        warn!("running as root, which is not needed; use a dedicated user");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -35,9 +37,9 @@ pub fn run(loaded: Loaded) -> Result<(), WebhookError> {
     runtime.block_on(serve(loaded))
 }
 
-async fn serve(loaded: Loaded) -> Result<(), WebhookError> {
+async fn serve(loaded: &Loaded) -> Result<(), WebhookError> {
     let config = &loaded.config;
-    let gate = SharedGate::new(Gate::load(&loaded)?);
+    let (allowlist, current) = watch::channel(Arc::new(Allowlist::load(config)?));
     let listener = server::listen(config.listen())?;
     let address = listener.local_addr().ok();
     let timeout = Duration::from_secs(config.webhook.timeout_seconds);
@@ -46,53 +48,47 @@ async fn serve(loaded: Loaded) -> Result<(), WebhookError> {
         head: timeout,
     };
     let intake = Intake::start(config.intake());
-    let app = receive::router(Context::new(
-        gate.clone(),
-        intake,
-        timeout,
-        limits.connections,
-    ));
+    let app = receive::router(Context::new(current, intake, timeout, limits.connections));
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
     let mut hang_up = handle(SignalKind::hangup())?;
-    tokio::spawn(service::watchdog());
+    tokio::spawn(systemd::watchdog());
 
-    service::ready(address);
-    info!(address = ?address, intake = %config.intake().display(), gate = %gate.get(), "ready");
+    systemd::ready(address);
+    info!(?address, intake = %config.intake().display(), allowlist = %*allowlist.borrow(), "ready");
     let stopping = async {
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
-                    service::reloading();
-                    reload(&loaded, &gate);
-                    service::ready(address);
+                    systemd::reloading();
+                    reload(loaded, &allowlist);
+                    systemd::ready(address);
                 }
             }
         }
-        service::stopping();
+        systemd::stopping();
         info!("stopping");
     };
-    server::serve(listener, app, limits, stopping, GOODBYE).await;
+    server::serve(listener, app, limits, stopping, GRACE).await;
     Ok(())
 }
 
-/// Reads secrets and repositories again. What is wrong is said, and the former ones stay in force: a
-/// misspelt file must not shut GitHub out.
-fn reload(loaded: &Loaded, gate: &SharedGate) {
-    let again = loaded
-        .again(|name| std::env::var(name).ok())
+/// Reloads secrets and repositories. On an error, the previous ones stay in force: a typo must not shut GitHub out.
+fn reload(loaded: &Loaded, allowlist: &watch::Sender<Arc<Allowlist>>) {
+    let reloaded = loaded
+        .reload()
         .map_err(WebhookError::from)
-        .and_then(|again| Gate::load(&again));
-    match again {
+        .and_then(|loaded| Allowlist::load(&loaded.config));
+    match reloaded {
         Ok(new) => {
-            info!(gate = %new, "secrets and repositories were read again");
-            gate.replace(new);
+            info!(allowlist = %new, "reloaded secrets and repositories");
+            allowlist.send_replace(Arc::new(new));
         }
         Err(error) => error!(
             error = chain(&error),
-            "the former secrets and repositories stay in force"
+            "cannot reload secrets and repositories; the previous ones stay in force"
         ),
     }
 }

@@ -1,5 +1,4 @@
-//! Connections, and what they may take: so many at a time, so long for a request's head, so long for its
-//! body.
+//! Connections and their limits: how many at a time, and the timeouts of a request's head and body.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,26 +18,26 @@ use tracing::{debug, warn};
 use crate::error::WebhookError;
 use crate::peers::{Peer, Peers};
 
-/// The longest head of a request, in bytes. Those of GitHub and of proxies have about 1,000.
+/// The maximum length of a request's head, in bytes. Those of GitHub and of proxies have about 1,000.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How long to wait when there is no file descriptor left for a connection.
-const BREATH: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, for example when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections may take.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
-pub struct ServerLimits {
-    /// How many there may be at the same time. More wait in the kernel.
-    pub connections: usize,
-    /// How long a request's head may take to arrive, counted from the end of the one before.
-    pub head: Duration,
+pub(crate) struct ServerLimits {
+    /// The maximum number of concurrent connections. Further ones wait in the kernel.
+    pub(crate) connections: usize,
+    /// Timeout for a request's head, counted from the end of the previous request.
+    pub(crate) head: Duration,
 }
 
-/// The socket that systemd has opened (sd_listen_fds(3)), or one on this address.
+/// Returns the socket that systemd has opened (sd_listen_fds(3)), or else listens on this address.
 ///
 /// # Errors
 /// [`WebhookError::Listen`].
-pub fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
     bind(address).map_err(|source| WebhookError::Listen {
         address: address.to_string(),
         source,
@@ -47,20 +46,20 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, WebhookError> {
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = match ListenFd::from_env().take_tcp_listener(0)? {
-        Some(given) => given,
+        Some(passed) => passed,
         None => std::net::TcpListener::bind(address)?,
     };
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
-/// Serves until `stopping`, then lets requests under way end, for no longer than `goodbye`.
-pub async fn serve(
+/// Serves until `stopping`, then waits for requests in flight, for `grace` at most.
+pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
     limits: ServerLimits,
     stopping: impl Future<Output = ()>,
-    goodbye: Duration,
+    grace: Duration,
 ) {
     let graceful = GracefulShutdown::new();
     tokio::select! {
@@ -68,11 +67,11 @@ pub async fn serve(
         () = stopping => {}
     }
     drop(listener);
-    if tokio::time::timeout(goodbye, graceful.shutdown())
+    if tokio::time::timeout(grace, graceful.shutdown())
         .await
         .is_err()
     {
-        warn!("requests are cut off; GitHub can deliver them again");
+        warn!("canceled requests in flight; GitHub can deliver them again");
     }
 }
 
@@ -82,7 +81,7 @@ async fn accept(
     limits: ServerLimits,
     graceful: &GracefulShutdown,
 ) -> std::convert::Infallible {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let slots = Arc::new(Semaphore::new(limits.connections));
     let peers = Peers::sharing(limits.connections);
     let mut protocol = http1::Builder::new();
     protocol
@@ -90,23 +89,23 @@ async fn accept(
         .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD);
     loop {
-        // It is never closed, so there is a place sooner or later.
-        let place = Arc::clone(&places).acquire_owned().await;
+        // The semaphore is never closed, so this cannot fail.
+        let slot = Arc::clone(&slots).acquire_owned().await;
         let (stream, peer) = match listener.accept().await {
             Ok((stream, address)) => (stream, address.ip().to_canonical()),
             Err(error) => {
-                debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(BREATH).await;
+                debug!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        // A proxy on this host carries the requests of all clients; `receive` limits each of those.
-        let share = if peer.is_loopback() {
+        // A proxy on this host carries the requests of all clients; `receive` limits each of them.
+        let peer_slot = if peer.is_loopback() {
             None
-        } else if let Some(share) = peers.enter(peer) {
-            Some(share)
+        } else if let Some(slot) = peers.acquire(peer) {
+            Some(slot)
         } else {
-            debug!(%peer, "a connection was closed: its peer has too many");
+            debug!(%peer, "closed a connection: its peer has too many");
             continue;
         };
         let app = app.clone().layer(Extension(Peer(peer)));
@@ -117,7 +116,7 @@ async fn accept(
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
-            drop((place, share));
+            drop((slot, peer_slot));
         });
     }
 }

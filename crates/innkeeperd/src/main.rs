@@ -1,61 +1,44 @@
-//! `innkeeperd`: makes the host agree with the store, and answers on the API socket.
+//! `innkeeperd`: reconciles the host with the store, and serves the API.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use innkeeper_service::{print, refuse};
+use innkeeper_service::{load_at_start, print, report_failure};
 use innkeeperd::DaemonError;
-use innkeeperd::config::{self, Loaded};
+use innkeeperd::config::Loaded;
 
-/// The daemon of Innkeeper. It keeps guests as the store says they should be.
+/// The daemon of Innkeeper. It reconciles the host with the desired state in its store.
 ///
-/// `agent`, `preview` and `innkeeper` speak to it on its API socket. It can be killed at any time: what it was doing
-/// goes on at the next start.
+/// `agent`, `preview` and `innkeeper` connect to its API socket. It can be killed at any time: interrupted operations
+/// resume at the next start.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration file [default: /etc/innkeeper/config.toml, if it is there]
+    /// The configuration file [default: /etc/innkeeper/config.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only check the configuration: print every setting and where it comes from, and start nothing
+    /// Check the configuration, print every setting with its origin, and exit
     #[arg(long)]
     check_config: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = load(&arguments).and_then(|loaded| match arguments.check_config {
-        true => show(&loaded),
-        false => innkeeperd::run(loaded),
-    });
+    let result = load_at_start(arguments.config.as_deref())
+        .map_err(DaemonError::from)
+        .and_then(|loaded| match arguments.check_config {
+            true => show(&loaded),
+            false => innkeeperd::run(loaded),
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&error),
+        Err(error) => report_failure(&error),
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Loaded, DaemonError> {
-    let file = arguments.config.as_deref();
-    let loaded = config::load(file, |name| std::env::var(name).ok())?;
-    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    loaded.refuse_unknown_variables(variables)?;
-    Ok(loaded)
-}
-
 fn show(loaded: &Loaded) -> Result<(), DaemonError> {
-    let lines: String = loaded
-        .report
-        .settings
-        .iter()
-        .map(|setting| {
-            format!(
-                "{} = {} # {}\n",
-                setting.name, setting.value, setting.origin
-            )
-        })
-        .collect();
-    print(lines).map_err(|source| DaemonError::System {
+    print(loaded).map_err(|source| DaemonError::System {
         action: "print the settings",
         source,
     })

@@ -19,9 +19,10 @@ use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::{Failure, chain};
 use innkeeper_preview::{Parts, Previews, PreviewsConfig};
+use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
-use crate::config::{Config, ConfigError, ReportPlace, check_domain};
+use crate::config::{Config, ReportPlace, check_domain};
 use crate::daemon::DaemonError;
 use crate::{crash, wiring};
 
@@ -73,7 +74,7 @@ pub(crate) fn open(
     let tls = config.caddy.tls()?;
     let repositories = match &config.webhook.allowed_repos {
         Some(repositories) => repositories.clone(),
-        None => allowed_repos(&variable("ALLOWED_REPOS")?.unwrap_or_default())?,
+        None => parse_allowed_repos(&variable("ALLOWED_REPOS")?.unwrap_or_default())?,
     };
     let parts = Parts {
         config: settings(config, &domain, &tls, repositories),
@@ -219,25 +220,6 @@ fn databases(config: &Config, identity: &Identity) -> Option<Arc<dyn Databases>>
         subnet: config.network.subnet.subnet(),
         identity: identity.clone(),
     })))
-}
-
-fn allowed_repos(text: &str) -> Result<Vec<RepoName>, ConfigError> {
-    let names = text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            RepoName::parse(name).map_err(|error| wrong("ALLOWED_REPOS", &error.to_string()))
-        })
-        .collect()
-}
-
-fn wrong(setting: &'static str, problem: &str) -> ConfigError {
-    ConfigError::Value {
-        setting,
-        problem: problem.to_owned(),
-    }
 }
 
 fn given(text: &str) -> Option<String> {

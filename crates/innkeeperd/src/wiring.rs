@@ -95,13 +95,9 @@ async fn refuse_taken_subnet(
         warn!("{conflict}: `innkeeper doctor` shows what to do");
         return Ok(());
     }
-    Err(ConfigError::Value {
-        setting: "network.subnet",
-        problem: format!(
-            "{conflict}; choose a network that this host has no address in and no route to"
-        ),
-    }
-    .into())
+    let problem =
+        format!("{conflict}; choose a network that this host has no address in and no route to");
+    Err(ConfigError::value("network.subnet", problem).into())
 }
 
 fn concurrent_starts(config: &Config) -> usize {

@@ -184,7 +184,7 @@ fn a_configuration_can_be_checked_without_starting() {
         "{said}"
     );
     assert!(
-        said.contains("# deliveries of all repositories are taken"),
+        said.contains("# deliveries of all repositories are accepted"),
         "{said}"
     );
     assert!(!said.contains(SECRET), "{said}");
@@ -257,7 +257,7 @@ fn a_list_of_repositories_that_it_may_not_read_is_no_empty_list() {
     let (code, said) = check_with(directory.path(), &text, systemd);
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("# deliveries are taken of: octo/web"),
+        said.contains("# deliveries of these repositories are accepted: octo/web"),
         "{said}"
     );
     // Now the file is root's alone, as the contract has it.

@@ -109,7 +109,7 @@ impl CaddySettings {
         }
         let address = self.admin.parse();
         address.map(Admin::Tcp).map_err(|_| {
-            wrong(
+            ConfigError::value(
                 "caddy.admin",
                 "write the path of a Unix socket, or <address>:<port>",
             )
@@ -126,7 +126,7 @@ impl CaddySettings {
             "internal" => Tls::Internal,
             "on-demand" => Tls::OnDemand,
             "files" if self.certificate.is_empty() || self.key.is_empty() => {
-                return Err(wrong(
+                return Err(ConfigError::value(
                     "caddy.tls",
                     "with \"files\", caddy.certificate and caddy.key must be set",
                 ));
@@ -135,16 +135,9 @@ impl CaddySettings {
                 certificate: self.certificate.clone().into(),
                 key: self.key.clone().into(),
             },
-            "" => return Err(wrong("caddy.tls", "it must not be empty")),
+            "" => return Err(ConfigError::value("caddy.tls", "it must not be empty")),
             snippet => Tls::Snippet(snippet.to_owned()),
         })
-    }
-}
-
-fn wrong(setting: &'static str, problem: &str) -> ConfigError {
-    ConfigError::Value {
-        setting,
-        problem: problem.to_owned(),
     }
 }
 

@@ -19,14 +19,14 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     config.caddy.admin()?;
     config.caddy.tls()?;
     if !config.caddy.lookup.ip().is_loopback() {
-        return refuse(
+        return invalid(
             "caddy.lookup",
             "must be a loopback address, such as 127.0.0.1:3180: it answers whoever asks",
         );
     }
     let label = config.previews.approval_label.trim();
     if label.is_empty() || label != config.previews.approval_label {
-        return refuse(
+        return invalid(
             "previews.approval_label",
             "must be a label of GitHub, without spaces around it",
         );
@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let unreachable =
         |address: &std::net::IpAddr| address.is_loopback() || address.is_unspecified();
     if let Some(address) = config.network.nameservers.iter().copied().find(unreachable) {
-        return refuse(
+        return invalid(
             "network.nameservers",
             &format!("guests cannot reach {address}: in a guest it is the guest itself"),
         );
@@ -42,7 +42,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     let table = config.network.table.as_bytes();
     if !table.first().is_some_and(u8::is_ascii_alphabetic) || !table.iter().copied().all(valid) {
-        return refuse(
+        return invalid(
             "network.table",
             "the name of an nftables table begins with a letter, and has letters, digits, '_' and '-' only",
         );
@@ -58,10 +58,7 @@ pub(crate) fn domain(setting: &'static str, domain: &str) -> Result<(), ConfigEr
     if domain.is_empty() {
         return Ok(());
     }
-    check_domain(domain).map_err(|error| ConfigError::Value {
-        setting,
-        problem: error.to_string(),
-    })
+    check_domain(domain).map_err(|error| ConfigError::value(setting, error))
 }
 
 /// Paths are absolute: others would depend on the directory that the daemon was started in.
@@ -105,7 +102,7 @@ fn paths(config: &Config) -> Result<(), ConfigError> {
     for (setting, path, may_be_empty) in single.into_iter().chain(lists) {
         let is_left_out = may_be_empty && path.as_os_str().is_empty();
         if !is_left_out && !path.is_absolute() {
-            return refuse(
+            return invalid(
                 setting,
                 &format!("the path '{}' must start with '/'", path.display()),
             );
@@ -128,7 +125,7 @@ fn urls(config: &Config) -> Result<(), ConfigError> {
             && !url.contains(char::is_whitespace);
         let is_left_out = may_be_empty && url.is_empty();
         if !is_url && !is_left_out {
-            return refuse(
+            return invalid(
                 setting,
                 &format!("'{url}' is no URL; write it like https://host.example"),
             );
@@ -137,9 +134,6 @@ fn urls(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn refuse(setting: &'static str, problem: &str) -> Result<(), ConfigError> {
-    Err(ConfigError::Value {
-        setting,
-        problem: problem.to_owned(),
-    })
+fn invalid(setting: &'static str, problem: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::value(setting, problem))
 }

@@ -410,20 +410,12 @@ impl Config {
         }
         Installable::parse(&self.nix.flake, &self.nix.attribute)
             .map(Some)
-            .map_err(|error| ConfigError::Value {
-                setting: "nix.flake",
-                problem: error.to_string(),
-            })
+            .map_err(|error| ConfigError::value("nix.flake", error))
     }
 
-    /// What types alone do not say.
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let refuse = |setting, problem: &str| {
-            Err(ConfigError::Value {
-                setting,
-                problem: problem.to_owned(),
-            })
-        };
+    /// Checks the values beyond their types.
+    pub(super) fn check_values(&self) -> Result<(), ConfigError> {
+        let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
         self.installable()?;
         for (setting, path) in [
             ("state_dir", self.state_dir.as_path()),
@@ -433,61 +425,58 @@ impl Config {
             ("nix.gcroots_dir", &self.nix.gcroots_dir),
         ] {
             if !path.is_absolute() {
-                return refuse(setting, "the path must start with '/'");
+                return invalid(setting, "the path must start with '/'");
             }
         }
         // sockaddr_un has 108 bytes, one of them for the end.
         if self.socket().as_os_str().len() > 107 {
-            return refuse("api.socket", "the path of a socket has 107 bytes at most");
+            return invalid("api.socket", "the path of a socket has 107 bytes at most");
         }
         self.webhook.validate(&self.runtime_dir)?;
         if self.intake_socket() == self.socket() {
-            return refuse(
+            return invalid(
                 "webhook.intake",
                 "it must be another socket than api.socket",
             );
         }
         if self.guest.tasks == 0 {
-            return refuse("guest.tasks", "a guest needs at least 1 task");
+            return invalid("guest.tasks", "a guest needs at least 1 task");
         }
         if self.guest.start_timeout_seconds == 0 || self.engine.interval_seconds == 0 {
-            return refuse(
+            return invalid(
                 "guest.start_timeout_seconds and engine.interval_seconds",
                 "must be at least 1",
             );
         }
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if self.supervisor.cgroup.is_empty() || !plain(&self.supervisor.cgroup) {
-            return refuse(
+            return invalid(
                 "supervisor.cgroup",
                 "only a-z, 0-9 and '-' are allowed, and at least one of them",
             );
         }
         let prefix = &self.supervisor.unit_prefix;
         if !plain(prefix) || !prefix.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            return refuse(
+            return invalid(
                 "supervisor.unit_prefix",
                 "only letters, digits and '-' are allowed, and no '-' in front",
             );
         }
         if self.network.range().slots().next().is_none() {
-            return refuse(
+            return invalid(
                 "network.slots",
                 "network.subnet has none of these slots: slot N has the addresses 2N and 2N+1 of it",
             );
         }
         if !plain(&self.supervisor.machine_prefix) {
-            return refuse(
+            return invalid(
                 "supervisor.machine_prefix",
                 "only a-z, 0-9 and '-' are allowed",
             );
         }
         self.storage
             .validate()
-            .map_err(|(setting, problem)| ConfigError::Value {
-                setting,
-                problem: problem.to_owned(),
-            })
+            .map_err(|(setting, problem)| ConfigError::value(setting, problem))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a configuration means, and how mistakes are named.
+//! Configurations and their errors.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigErr
     let dir = tempfile::tempdir().expect("tempdir");
     let file = dir.path().join("config.toml");
     std::fs::write(&file, text).expect("written");
-    load(Some(&file), |name| {
+    innkeeper_service::load(Some(&file), |name| {
         variables
             .iter()
             .find(|(n, _)| *n == name)
@@ -14,27 +14,23 @@ fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigErr
     })
 }
 
-fn complaint(text: &str, variables: &[(&str, &str)]) -> String {
-    let error = load_text(text, variables).expect_err("refused").to_string();
+fn error(text: &str, variables: &[(&str, &str)]) -> String {
+    let error = load_text(text, variables)
+        .expect_err("rejected")
+        .to_string();
     // The file's name differs from run to run.
-    let start = error.find("config.toml").map_or(0, |at| at);
+    let start = error.find("config.toml").unwrap_or(0);
     error[start..].to_owned()
 }
 
 #[test]
-fn an_empty_file_means_the_defaults() {
+fn an_empty_file_has_the_defaults() {
     let loaded = load_text("", &[]).expect("valid");
-    let lines: Vec<String> = loaded
-        .report
-        .settings
-        .iter()
-        .map(|s| format!("{} = {} # {}", s.name, s.value, s.origin))
-        .collect();
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(loaded);
 }
 
 #[test]
-fn the_environment_beats_the_file_and_says_so() {
+fn the_environment_overrides_the_file() {
     let loaded = load_text(
         "[network]\nsubnet = '10.1.0.0/16'\n[guest]\nmemory = '2G'",
         &[
@@ -66,16 +62,16 @@ fn the_environment_beats_the_file_and_says_so() {
 }
 
 #[test]
-fn mistakes_are_named() {
-    insta::assert_snapshot!(complaint("[guest]\nmemroy = '2G'", &[]));
-    insta::assert_snapshot!(complaint("[guest]\nmemory = 'much'", &[]));
-    insta::assert_snapshot!(complaint("", &[("INNKEEPER_NETWORK_SUBNET", "10.0.0.1/8")]));
-    insta::assert_snapshot!(complaint("state_dir = 'var'", &[]));
-    insta::assert_snapshot!(complaint("[nix]\nflake = '--impure'", &[]));
+fn errors_name_the_setting() {
+    insta::assert_snapshot!(error("[guest]\nmemroy = '2G'", &[]));
+    insta::assert_snapshot!(error("[guest]\nmemory = 'much'", &[]));
+    insta::assert_snapshot!(error("", &[("INNKEEPER_NETWORK_SUBNET", "10.0.0.1/8")]));
+    insta::assert_snapshot!(error("state_dir = 'var'", &[]));
+    insta::assert_snapshot!(error("[nix]\nflake = '--impure'", &[]));
 }
 
 #[test]
-fn the_webhooks_section_is_known_and_shown() {
+fn the_webhooks_section_is_reported() {
     let text =
         "runtime_dir = '/run/x'\n[webhook]\nlisten = '127.0.0.1:1'\nallowed_repos = ['octo/web']";
     let loaded = load_text(text, &[("INNKEEPER_WEBHOOK_GROUP", "www")]).expect("valid");
@@ -93,21 +89,21 @@ fn the_webhooks_section_is_known_and_shown() {
     webhook.listen = "127.0.0.1:1" # file
     webhook.allowed_repos = ["octo/web"] # file
     "#);
-    let refused = |text: &str, words: &str| {
-        let said = complaint(text, &[]);
-        assert!(said.contains(words), "{said}");
+    let rejected = |text: &str, expected: &str| {
+        let error = error(text, &[]);
+        assert!(error.contains(expected), "{error}");
     };
-    refused("[webhook]\ngroups = 'www'", "unknown field `groups`");
-    refused("[webhook]\nlisten = '3100'", "<address>:<port>");
-    refused("[webhook]\nintake = 'intake.sock'", "must start with '/'");
-    refused(
+    rejected("[webhook]\ngroups = 'www'", "unknown field `groups`");
+    rejected("[webhook]\nlisten = '3100'", "<address>:<port>");
+    rejected("[webhook]\nintake = 'intake.sock'", "must start with '/'");
+    rejected(
         "[webhook]\nintake = '/run/innkeeper/api.sock'",
         "another socket",
     );
 }
 
 #[test]
-fn every_setting_is_documented_with_its_default() {
+fn settings_are_documented_with_their_defaults() {
     let page = include_str!("../../../../docs/configuration.md");
     let rows = page
         .lines()
@@ -133,8 +129,8 @@ fn every_setting_is_documented_with_its_default() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_refused_with_what_was_meant() {
-    for (text, words) in [
+fn invalid_values_are_rejected_with_a_suggestion() {
+    for (text, expected) in [
         (
             "[previews]\ndomain = 'https://preview.example.com'",
             "previews.domain: 'https://preview.example.com' is a URL, and only a domain is needed; write preview.example.com",
@@ -185,8 +181,8 @@ fn values_that_make_no_sense_are_refused_with_what_was_meant() {
         ),
         ("[network]\ntable = 'a b'", "network.table"),
     ] {
-        let said = complaint(text, &[]);
-        assert!(said.contains(words), "{said}");
+        let error = error(text, &[]);
+        assert!(error.contains(expected), "{error}");
     }
     let good = "[previews]\ndomain = 'xn--bcher-kva.example'\n[caddy]\nadmin = '127.0.0.1:2019'\n\
                 [github]\nwebhook_url = 'https://hook.example/x'\n[database]\nsocket_dir = ''";
@@ -194,9 +190,8 @@ fn values_that_make_no_sense_are_refused_with_what_was_meant() {
 }
 
 #[test]
-fn a_variable_that_overrides_nothing_is_refused() {
-    let loaded = load_text("", &[]).expect("valid");
-    let check = |name: &str| loaded.refuse_unknown_variables([name.to_owned()]);
+fn variables_that_override_no_setting_are_rejected() {
+    let check = |name: &str| innkeeper_service::check_variables::<Config>([name.to_owned()]);
     for good in [
         "PATH",
         "INNKEEPER_NIX_OPTIONS",
@@ -205,7 +200,7 @@ fn a_variable_that_overrides_nothing_is_refused() {
     ] {
         assert!(check(good).is_ok(), "{good}");
     }
-    let error = check("INNKEEPER_PREVIEW_DOMAIN").expect_err("refused");
+    let error = check("INNKEEPER_PREVIEW_DOMAIN").expect_err("rejected");
     assert!(
         error
             .to_string()
@@ -215,20 +210,20 @@ fn a_variable_that_overrides_nothing_is_refused() {
 }
 
 #[test]
-fn storage_that_lvm_would_refuse_is_refused_here() {
-    let refused = |text: &str, words: &str| {
-        let said = complaint(&format!("[storage]\n{text}"), &[]);
-        assert!(said.contains(words), "{said}");
+fn storage_that_lvm_would_reject_is_rejected() {
+    let rejected = |text: &str, expected: &str| {
+        let error = error(&format!("[storage]\n{text}"), &[]);
+        assert!(error.contains(expected), "{error}");
     };
-    refused("driver = 'lvm'", "`lvm-thin`");
+    rejected("driver = 'lvm'", "`lvm-thin`");
     for name in ["", "-f", ".", "a/b", "a b"] {
-        refused(&format!("pool = '{name}'"), "storage.pool");
-        refused(&format!("volume_group = '{name}'"), "storage.volume_group");
+        rejected(&format!("pool = '{name}'"), "storage.pool");
+        rejected(&format!("volume_group = '{name}'"), "storage.volume_group");
     }
-    refused("size = '32M'", "at least 64M");
-    refused("size = '65M'", "a multiple of 4M");
-    refused("pool_limit_percent = 0", "between 1 and 100");
-    refused("pool_limit_percent = 101", "between 1 and 100");
+    rejected("size = '32M'", "at least 64M");
+    rejected("size = '65M'", "a multiple of 4M");
+    rejected("pool_limit_percent = 0", "between 1 and 100");
+    rejected("pool_limit_percent = 101", "between 1 and 100");
     let loaded = load_text("[storage]\ndriver = 'lvm-thin'\nsize = '64M'", &[]);
     assert_eq!(
         loaded.expect("valid").config.storage.driver,

@@ -1,15 +1,15 @@
-//! What systemd is told, where there is one (sd_notify(3)).
+//! Notifications to systemd, if it is the service manager (sd_notify(3)).
 
 use std::net::SocketAddr;
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// Says that requests are answered, and on which address: with port 0 that is news.
+/// Notifies that requests are answered, and on which address: port 0 in the configuration stands for any.
 pub(crate) fn ready(address: Option<SocketAddr>) {
     let listening = address.map(|address| format!("X_INNKEEPER_LISTEN={address}"));
     let listening = listening.as_deref().map(NotifyState::Custom);
-    tell(
+    notify(
         &[NotifyState::Ready]
             .into_iter()
             .chain(listening)
@@ -17,20 +17,20 @@ pub(crate) fn ready(address: Option<SocketAddr>) {
     );
 }
 
-/// Says that the configuration is read again; [`ready`] ends that.
+/// Notifies that the configuration is reloaded; [`ready`] ends that state.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => warn!(%error, "there is no clock"),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "cannot read the monotonic clock"),
     }
 }
 
-/// Says that the program is stopping.
+/// Notifies that the program is stopping.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog that the program is alive, as long as the runtime turns.
+/// Feeds the watchdog as long as the runtime makes progress.
 pub(crate) async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;
@@ -39,12 +39,12 @@ pub(crate) async fn watchdog() {
     let mut timer = tokio::time::interval(limit / 2);
     loop {
         timer.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "systemd was not told");
+        warn!(%error, "cannot notify systemd");
     }
 }

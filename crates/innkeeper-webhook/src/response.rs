@@ -1,4 +1,4 @@
-//! The answers that the contract knows.
+//! The responses of the contract.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -6,40 +6,40 @@ use axum::response::{IntoResponse, Response};
 use innkeeper_model::GuestName;
 use serde_json::json;
 
-/// What GitHub is told.
+/// A response to GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum WebhookResponse {
     /// The delivery is on disk.
     Accepted(GuestName),
-    /// What follows for a repository is on disk.
+    /// The consequence of a repository event is on disk.
     Noted,
     /// A new webhook works.
     Pong,
-    /// Nothing to do for this event.
+    /// The event needs no action.
     IgnoredEvent(String),
-    /// Nothing is done for this repository.
+    /// The repository is not allowed.
     NotAllowed,
-    /// Not signed with a secret of ours.
+    /// The signature matches none of the secrets.
     InvalidSignature,
-    /// No delivery's id as GitHub makes them.
+    /// The delivery's id is malformed.
     InvalidDelivery,
-    /// No event's name as GitHub makes them.
+    /// The event's name is malformed.
     InvalidEvent,
-    /// A `pull_request` event that is not understood.
+    /// A `pull_request` event cannot be parsed.
     InvalidPayload,
-    /// The client already sends as many bodies as one client may.
+    /// The client already sends the maximum number of bodies.
     TooMany,
     /// The body did not arrive in time.
     TooSlow,
-    /// The body is longer than is taken.
+    /// The body is too long.
     TooLong,
-    /// The preview would have a name that others have.
+    /// All names for the preview are taken.
     SlugCollision,
     /// innkeeperd does not answer, or could not write. GitHub shows the delivery as failed.
     Unavailable,
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for WebhookResponse {
     fn into_response(self) -> Response {
         let error = |status, text: &str| (status, json!({ "error": text }));
         let (status, body) = match self {
