@@ -1,7 +1,7 @@
 //! What is said on GitHub about a preview: links in the pull request's text or one comment that is kept up
 //! to date, and a deployment with its statuses.
 //!
-//! [`Report`] says what should be there, [`Seen`] what is, and [`plan`] compares the two without asking
+//! [`Report`] says what should be there, [`Published`] what is, and [`plan`] compares the two without asking
 //! anybody. [`Github::tell`] looks, plans and carries out; doing it again changes nothing.
 
 use std::fmt;
@@ -21,7 +21,7 @@ const MAX_BODY: usize = 65_536;
 
 /// Where it is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum ReportTarget {
     /// In one comment of ours.
     #[default]
     Comment,
@@ -34,9 +34,9 @@ pub enum Place {
 
 /// How a host reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Style {
+pub struct ReportSettings {
     /// Where people read it.
-    pub place: Place,
+    pub target: ReportTarget,
     /// Whether there are deployments as well.
     pub deployments: bool,
     /// What somebody with write access does to approve a commit, as in "add the label `preview`".
@@ -47,8 +47,8 @@ pub struct Style {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pull_request: PullRequest,
-    comment: Said<String>,
-    links: Said<Links>,
+    comment: Part<String>,
+    links: Part<Links>,
     environment: Option<String>,
     /// The commit whose deployment this is, and its status.
     deployment: Option<(CommitSha, DeploymentStatus)>,
@@ -58,15 +58,15 @@ pub struct Report {
 
 /// Something that people can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Said<T> {
+enum Part<T> {
     /// It should be there, like this.
-    Yes(T),
+    Present(T),
     /// Like this in the place of what is there; nothing where nothing is.
-    Instead(T),
+    IfPresent(T),
     /// It should not be there.
-    No,
+    Absent,
     /// It is not ours to say: not looked at.
-    Unasked,
+    Unmanaged,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ struct Links {
 /// What is on GitHub. Nothing is planned for a part that was not looked at or could not be seen: what may be
 /// there already must not be made twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Published {
     /// Our own comments, the oldest first.
     pub comments: Option<Vec<Comment>>,
     /// The pull request's text.
@@ -136,12 +136,12 @@ impl innkeeper_model::Explain for ReportError {
 impl Report {
     /// What should be said about a preview as it is; nothing for one that has no pull request.
     #[must_use]
-    pub fn of(view: &PreviewView, style: &Style) -> Option<Self> {
+    pub fn of(view: &PreviewView, settings: &ReportSettings) -> Option<Self> {
         let preview = &view.preview;
         if preview.state == PreviewState::Closing {
-            let mut report = Self::removed(view, style)?;
-            if let Said::Instead(comment) = &mut report.comment {
-                *comment = text::comment(view, &style.approve);
+            let mut report = Self::removed(view, settings)?;
+            if let Part::IfPresent(comment) = &mut report.comment {
+                *comment = text::comment(view, &settings.approve);
             }
             return Some(report);
         }
@@ -150,55 +150,57 @@ impl Report {
                 preview.state,
                 PreviewState::WaitingForApproval | PreviewState::Expired
             );
-        let comment = match style.place {
-            Place::Comment => Said::Yes(text::comment(view, &style.approve)),
-            Place::Text if needs_words => Said::Yes(text::comment(view, &style.approve)),
-            Place::Text => Said::No,
-            Place::Nowhere => Said::Unasked,
+        let comment = match settings.target {
+            ReportTarget::Comment => Part::Present(text::comment(view, &settings.approve)),
+            ReportTarget::Text if needs_words => {
+                Part::Present(text::comment(view, &settings.approve))
+            }
+            ReportTarget::Text => Part::Absent,
+            ReportTarget::Nowhere => Part::Unmanaged,
         };
-        let links = match style.place {
-            Place::Text => Said::Yes(Links {
+        let links = match settings.target {
+            ReportTarget::Text => Part::Present(Links {
                 url: view.url.clone(),
                 extra: view.extra_urls.clone(),
             }),
-            Place::Comment | Place::Nowhere => Said::Unasked,
+            ReportTarget::Comment | ReportTarget::Nowhere => Part::Unmanaged,
         };
         Some(Self {
             comment,
             links,
             deployment: status(view).map(|status| (preview.wanted_sha.clone(), status)),
             live: preview.live_sha.clone(),
-            ..Self::empty(view, style)?
+            ..Self::empty(view, settings)?
         })
     }
 
     /// What should be said about a preview that was removed.
     #[must_use]
-    pub fn removed(view: &PreviewView, style: &Style) -> Option<Self> {
-        let (comment, links) = match style.place {
-            Place::Comment => (
-                Said::Instead(format!(
+    pub fn removed(view: &PreviewView, settings: &ReportSettings) -> Option<Self> {
+        let (comment, links) = match settings.target {
+            ReportTarget::Comment => (
+                Part::IfPresent(format!(
                     "{COMMENT_MARKER}\nThe preview of this pull request was removed.\n"
                 )),
-                Said::Unasked,
+                Part::Unmanaged,
             ),
-            Place::Text => (Said::No, Said::No),
-            Place::Nowhere => (Said::Unasked, Said::Unasked),
+            ReportTarget::Text => (Part::Absent, Part::Absent),
+            ReportTarget::Nowhere => (Part::Unmanaged, Part::Unmanaged),
         };
         Some(Self {
             comment,
             links,
-            ..Self::empty(view, style)?
+            ..Self::empty(view, settings)?
         })
     }
 
-    fn empty(view: &PreviewView, style: &Style) -> Option<Self> {
+    fn empty(view: &PreviewView, settings: &ReportSettings) -> Option<Self> {
         let environment = format!("preview/{}", view.preview.slug);
         Some(Self {
             pull_request: view.preview.pull_request()?,
-            comment: Said::Unasked,
-            links: Said::Unasked,
-            environment: style.deployments.then_some(environment),
+            comment: Part::Unmanaged,
+            links: Part::Unmanaged,
+            environment: settings.deployments.then_some(environment),
             deployment: None,
             live: None,
         })
@@ -256,7 +258,7 @@ fn blame(fault: &Failure) -> DeploymentState {
 
 /// The calls that make what is seen into what is reported. Nothing when it is the same already.
 #[must_use]
-pub fn plan(report: &Report, seen: &Seen) -> Vec<Step> {
+pub fn plan(report: &Report, seen: &Published) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(there) = &seen.comments {
         steps.extend(plan_comment(&report.comment, there));
@@ -270,30 +272,30 @@ pub fn plan(report: &Report, seen: &Seen) -> Vec<Step> {
     steps
 }
 
-fn plan_links(said: &Said<Links>, there: &str) -> Option<Step> {
+fn plan_links(said: &Part<Links>, there: &str) -> Option<Step> {
     let body = match said {
-        Said::Instead(_) if !text::has_links(there) => return None,
-        Said::Yes(links) | Said::Instead(links) => {
+        Part::IfPresent(_) if !text::has_links(there) => return None,
+        Part::Present(links) | Part::IfPresent(links) => {
             text::with_links(there, &links.url, &links.extra)
         }
-        Said::No => text::without_links(there),
-        Said::Unasked => return None,
+        Part::Absent => text::without_links(there),
+        Part::Unmanaged => return None,
     };
     // GitHub would refuse a longer one, each time again.
     (body != there && body.chars().count() <= MAX_BODY).then_some(Step::SetBody(body))
 }
 
-fn plan_comment(said: &Said<String>, there: &[Comment]) -> Vec<Step> {
+fn plan_comment(said: &Part<String>, there: &[Comment]) -> Vec<Step> {
     let wanted = match said {
-        Said::Unasked => return Vec::new(),
-        Said::No => None,
-        Said::Yes(body) | Said::Instead(body) => Some(body),
+        Part::Unmanaged => return Vec::new(),
+        Part::Absent => None,
+        Part::Present(body) | Part::IfPresent(body) => Some(body),
     };
     let mut there = there.iter();
     let mut steps = Vec::new();
     if let Some(body) = wanted {
         match there.next() {
-            None if matches!(said, Said::Instead(_)) => {}
+            None if matches!(said, Part::IfPresent(_)) => {}
             None => steps.push(Step::CreateComment(body.clone())),
             // GitHub may drop white space at the end.
             Some(first) if first.body.trim_end() == body.trim_end() => {}
@@ -342,7 +344,7 @@ impl Github {
     ///
     /// # Errors
     /// [`ReportError`] with every call that failed; one that fails does not keep the others from being made.
-    pub async fn tell(&self, report: &Report) -> Result<(), ReportError> {
+    pub async fn publish(&self, report: &Report) -> Result<(), ReportError> {
         let (seen, mut errors) = self.look(report).await;
         for step in plan(report, &seen) {
             if let Err(error) = self.carry_out(report, step).await {
@@ -357,15 +359,15 @@ impl Github {
     }
 
     /// What is there of what the report is about.
-    async fn look(&self, report: &Report) -> (Seen, Vec<GithubError>) {
+    async fn look(&self, report: &Report) -> (Published, Vec<GithubError>) {
         let mut errors = Vec::new();
         let pull_request = &report.pull_request;
-        let mut seen = Seen::default();
-        if report.comment != Said::Unasked {
+        let mut seen = Published::default();
+        if report.comment != Part::Unmanaged {
             let comments = self.own_comments(pull_request, COMMENT_MARKER).await;
             seen.comments = kept(comments, &mut errors);
         }
-        if report.links != Said::Unasked {
+        if report.links != Part::Unmanaged {
             let view = kept(self.pull_request(pull_request).await, &mut errors);
             seen.body = view.flatten().map(|view| view.body);
         }
@@ -432,7 +434,7 @@ mod tests {
     }
 
     /// What GitHub would have after these steps.
-    fn carry_out(seen: &Seen, steps: Vec<Step>) -> Seen {
+    fn carry_out(seen: &Published, steps: Vec<Step>) -> Published {
         let mut comments = seen.comments.clone().expect("seen");
         let mut deployments = seen.deployments.clone().expect("seen");
         let mut body = seen.body.clone();
@@ -454,7 +456,7 @@ mod tests {
                 }
             }
         }
-        Seen {
+        Published {
             comments: Some(comments),
             body,
             deployments: Some(deployments),
@@ -463,12 +465,12 @@ mod tests {
 
     fn any_said<T: fmt::Debug + Clone + 'static>(
         what: impl Strategy<Value = T> + Clone + 'static,
-    ) -> impl Strategy<Value = Said<T>> {
+    ) -> impl Strategy<Value = Part<T>> {
         prop_oneof![
-            what.clone().prop_map(Said::Yes),
-            what.prop_map(Said::Instead),
-            Just(Said::No),
-            Just(Said::Unasked),
+            what.clone().prop_map(Part::Present),
+            what.prop_map(Part::IfPresent),
+            Just(Part::Absent),
+            Just(Part::Unmanaged),
         ]
     }
 
@@ -506,10 +508,10 @@ mod tests {
             })
     }
 
-    fn any_seen() -> impl Strategy<Value = Seen> {
+    fn any_seen() -> impl Strategy<Value = Published> {
         let comments = prop::collection::vec("[abc]", 0..3);
         let deployments = prop::collection::vec((0..3u8, prop::option::of(any_status())), 0..4);
-        (comments, "[ab]{0,3}", deployments).prop_map(|(comments, body, deployments)| Seen {
+        (comments, "[ab]{0,3}", deployments).prop_map(|(comments, body, deployments)| Published {
             comments: Some(
                 (1..)
                     .zip(comments)
@@ -541,10 +543,10 @@ mod tests {
             prop_assert_eq!(plan(&report, &after), []);
             let comments = after.comments.expect("seen");
             match &report.comment {
-                Said::Yes(body) => prop_assert!(comments.len() == 1 && comments[0].body == *body),
-                Said::Instead(_) => prop_assert!(comments.len() <= 1),
-                Said::No => prop_assert!(comments.is_empty()),
-                Said::Unasked => prop_assert_eq!(Some(comments), seen.comments),
+                Part::Present(body) => prop_assert!(comments.len() == 1 && comments[0].body == *body),
+                Part::IfPresent(_) => prop_assert!(comments.len() <= 1),
+                Part::Absent => prop_assert!(comments.is_empty()),
+                Part::Unmanaged => prop_assert_eq!(Some(comments), seen.comments),
             }
         }
 
@@ -561,7 +563,7 @@ mod tests {
 
         #[test]
         fn what_was_not_seen_is_not_touched(report in any_report()) {
-            prop_assert_eq!(plan(&report, &Seen::default()), []);
+            prop_assert_eq!(plan(&report, &Published::default()), []);
         }
     }
 }

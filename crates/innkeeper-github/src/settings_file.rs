@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::preview::{BadLine, EnvFile};
+use innkeeper_model::preview::{EnvFile, InvalidLine};
 use innkeeper_model::{Code, Explain, Secret};
 use zeroize::Zeroizing;
 
@@ -21,7 +21,7 @@ pub struct EnvironmentFiles {
 }
 
 /// A line that is not valid, and its file.
-type Misread = (PathBuf, BadLine);
+type Misread = (PathBuf, InvalidLine);
 
 /// A file with secrets that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum SecretFileError {
         /// The file.
         path: PathBuf,
         /// The line.
-        bad: BadLine,
+        bad: InvalidLine,
     },
 }
 
@@ -128,7 +128,7 @@ impl EnvironmentFiles {
     }
 
     /// Every line that is not valid, for the log.
-    pub fn bad_lines(&self) -> impl Iterator<Item = SecretFileError> {
+    pub fn invalid_lines(&self) -> impl Iterator<Item = SecretFileError> {
         let invalid = self.variables.values();
         let invalid = invalid.filter_map(|value| value.as_ref().err());
         invalid
@@ -243,9 +243,9 @@ mod tests {
             error("REPOS"),
             "line 4 of /var/secrets/preview.env is not of the form NAME=value"
         );
-        assert_eq!(files.bad_lines().count(), 3);
+        assert_eq!(files.invalid_lines().count(), 3);
         let shown: Vec<_> = files
-            .bad_lines()
+            .invalid_lines()
             .map(|bad| format!("{bad} {bad:?}"))
             .collect();
         let shown = format!("{shown:?} {files:?}");

@@ -156,7 +156,7 @@ codes! {
 impl Code {
     /// Whether the host is at fault, and neither a repository nor a request: it is for whoever runs the host to act.
     #[must_use]
-    pub fn is_of_host(self) -> bool {
+    pub fn is_host_fault(self) -> bool {
         match self {
             // A guest ends, and an app is silent, for causes of their own.
             Self::GuestDied | Self::AppUnhealthy | Self::GithubFailed => false,

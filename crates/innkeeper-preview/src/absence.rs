@@ -139,7 +139,7 @@ impl Inner {
                 self.was_looked_for(known).await?;
             }
             // It says nothing about anybody.
-            Err(error) if error.is_passing() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => warn!(%repo, "{}", innkeeper_model::chain(&error)),
         }
         Ok(())

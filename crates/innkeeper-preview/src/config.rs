@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use innkeeper_github::report::Style;
+use innkeeper_github::report::ReportSettings;
 use innkeeper_model::preview::{Meta, PreviewRecord, PreviewView, RepoName};
 use innkeeper_model::{GuestName, SlotRange};
 
@@ -25,7 +25,7 @@ pub struct PreviewsConfig {
     /// The label with which somebody who may write approves a commit of a fork.
     pub approval_label: String,
     /// What is said on GitHub, and where.
-    pub style: Style,
+    pub style: ReportSettings,
     /// How many previews there may be; 0 means as many as come.
     pub limit: usize,
     /// After how long without a push, a command or a visit a preview is stopped, and after the same time again removed, in running

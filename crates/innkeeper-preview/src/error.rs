@@ -64,9 +64,9 @@ impl PreviewError {
     }
 
     /// Whether trying again later makes sense, because the cause is outside of the repository.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         if let Self::Github(error) = self {
-            return error.is_passing();
+            return error.is_transient();
         }
         !matches!(
             self.code(),
@@ -92,11 +92,11 @@ impl PreviewError {
             self,
             Self::Github(
                 GithubError::CommitNotFound { .. }
-                    | GithubError::Unauthorised { .. }
+                    | GithubError::Unauthorized { .. }
                     | GithubError::Forbidden { .. }
             )
         );
-        self.is_passing()
+        self.is_transient()
             || may_be_too_early && failed_before < DENIALS
             || self.is_unclear() && failed_before < UNCLEAR
     }

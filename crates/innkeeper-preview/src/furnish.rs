@@ -252,7 +252,7 @@ impl Inner {
         };
         let token = match github.guest_token(head).await {
             Ok(token) => token,
-            Err(error) if error.is_passing() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => {
                 let text = format!(
                     "The guest gets no token for {head}: {}.",

@@ -92,7 +92,7 @@ impl Inner {
             }
             let hooks = match github.hooks(&repo, &self.config.webhook_url).await {
                 Ok(hooks) => hooks,
-                Err(error) if error.is_passing() => return Err(error.into()),
+                Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     info!(%repo, "deliveries that do not arrive are lost: {}", chain(&error));
                     Vec::new()
@@ -114,7 +114,7 @@ impl Inner {
         let mut since = now - OVERLAP;
         seen.since = since_then(seen.since, now);
         let failed = match github.failed_deliveries(hook, seen.since).await {
-            Err(error) if !error.is_passing() => {
+            Err(error) if !error.is_transient() => {
                 info!(%hook, "deliveries that do not arrive are lost: {}", chain(&error));
                 return Ok(());
             }
@@ -156,7 +156,7 @@ async fn ask(github: &Github, hook: &Hook, delivery: &FailedDelivery) -> Result<
     let (guid, status) = (&delivery.guid, delivery.status_code);
     match github.redeliver(hook, delivery.id).await {
         Ok(()) => info!(%guid, status, "a delivery did not arrive and was asked for again"),
-        Err(error) if error.is_passing() => return Err(error),
+        Err(error) if error.is_transient() => return Err(error),
         Err(error) => warn!(%guid, "a delivery is lost: {}", chain(&error)),
     }
     Ok(())

@@ -54,7 +54,7 @@ impl Inner {
             .step("report-removal", self.report_removal(preview))
             .await
         {
-            Err(error) if error.is_passing() && !self.given_up().contains(slug) => {
+            Err(error) if error.is_transient() && !self.given_up().contains(slug) => {
                 return Err(error);
             }
             Err(error) => warn!(%slug, code = %error.code(), "{}", chain(&error)),

@@ -47,7 +47,7 @@ impl Inner {
                         Ok(()) => return,
                         Err(error) => {
                             warn!(%slug, "GitHub was not told: {}", innkeeper_model::chain(&error));
-                            if !error.is_passing() {
+                            if !error.is_transient() {
                                 return;
                             }
                             tokio::time::sleep(Duration::from_secs(2 << attempt)).await;
@@ -132,10 +132,10 @@ impl Inner {
         let (Some(github), Some(report)) = (&self.github, report) else {
             return Ok(());
         };
-        let Err(mut error) = github.tell(report).await else {
+        let Err(mut error) = github.publish(report).await else {
             return Ok(());
         };
-        let at = error.0.iter().position(GithubError::is_passing);
+        let at = error.0.iter().position(GithubError::is_transient);
         match at.or((!error.0.is_empty()).then_some(0)) {
             Some(at) => Err(error.0.swap_remove(at).into()),
             None => Err(Failure::from(&error).into()),

@@ -170,7 +170,7 @@ impl Inner {
         let check = |(slug, desired, fault): (GuestName, Presence, Failure)| {
             let finding = match desired {
                 Presence::Absent => format!("not removed yet, retrying: {fault}"),
-                Presence::Present if fault.code.is_of_host() => {
+                Presence::Present if fault.code.is_host_fault() => {
                     format!("a problem of this host, retrying: {fault}")
                 }
                 Presence::Present => return None,

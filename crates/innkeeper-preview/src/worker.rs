@@ -350,7 +350,7 @@ impl Inner {
                 }))
             }
             Ok(None) => Ok(by_arrival),
-            Err(error) if error.is_passing() => Err(error.into()),
+            Err(error) if error.is_transient() => Err(error.into()),
             Err(error) => {
                 warn!(%pull_request, "the order of arrival decides: {}", chain(&error));
                 Ok(by_arrival)

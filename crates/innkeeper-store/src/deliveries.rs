@@ -22,7 +22,9 @@
 use std::time::Duration;
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PrAction, PullRequest, PullRequestEvent, RepoName};
+use innkeeper_model::preview::{
+    PrAction, PullRequest, PullRequestEvent, RepoName, certainly_before,
+};
 use innkeeper_model::{Failure, GuestName};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
@@ -321,7 +323,7 @@ impl Store {
     }
 
     /// The newest of GitHub's times among an intent and those with which it is tied
-    /// ([`PullRequestEvent::is_tied_with`]); nothing when it is tied with none. The order of arrival is then not that of
+    /// ([`PullRequestEvent::is_concurrent_with`]); nothing when it is tied with none. The order of arrival is then not that of
     /// the events: the pull request's state on GitHub decides.
     ///
     /// # Errors
@@ -344,7 +346,7 @@ impl Store {
                 .collect::<Result<Vec<_>, _>>()?;
             let tied = others
                 .iter()
-                .filter(|other| delivery.event.is_tied_with(&other.event));
+                .filter(|other| delivery.event.is_concurrent_with(&other.event));
             let newest = tied.filter_map(|other| other.event.updated_at).max();
             Ok(newest.max(newest.and(delivery.event.updated_at)))
         })
@@ -569,8 +571,9 @@ fn is_overtaken(connection: &Connection, event: &PullRequestEvent) -> Result<boo
     };
     let needs_open = matches!(event.action, PrAction::Opened | PrAction::Synchronize);
     let updated_at = updated_at.and_then(|time| time.parse().ok());
-    let was_open = newest != Intent::Absent.as_str() || event.is_newer_than(updated_at);
-    Ok(needs_open && !was_open || event.is_older_than(updated_at))
+    let was_open =
+        newest != Intent::Absent.as_str() || certainly_before(updated_at, event.updated_at);
+    Ok(needs_open && !was_open || certainly_before(event.updated_at, updated_at))
 }
 
 fn insert(
@@ -787,7 +790,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let event: PullRequestEvent = row.get::<_, Json<_>>("event")?.0;
     Ok(Delivery {
         seq: row.get("seq")?,
-        event: event.of_repo(row.get::<_, Word<_>>("repo")?.0),
+        event: event.with_repo(row.get::<_, Word<_>>("repo")?.0),
         received_at: row.get::<_, Time>("received_at")?.0,
         state: row.get::<_, Word<_>>("state")?.0,
         attempts: row.get("attempts")?,

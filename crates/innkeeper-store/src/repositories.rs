@@ -208,7 +208,7 @@ pub(crate) fn current(
             name.clone()
         }
     };
-    Ok(event.clone().of_repo(name))
+    Ok(event.clone().with_repo(name))
 }
 
 /// Whether GitHub wrote an event before its repository was deleted.

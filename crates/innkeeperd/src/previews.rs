@@ -7,7 +7,7 @@ use std::time::Duration;
 use innkeeper_engine::Engine;
 use innkeeper_github::EnvironmentFiles;
 use innkeeper_github::client::{Credentials, CredentialsError, Github, Settings};
-use innkeeper_github::report::{Place, Style};
+use innkeeper_github::report::{ReportSettings, ReportTarget};
 use innkeeper_host::database::{PostgresConfig, PostgresDatabases};
 use innkeeper_host::evaluate::{BuildLimits, EvaluationLimits, EvaluatorConfig, NixEvaluator};
 use innkeeper_host::facilities::Databases;
@@ -57,7 +57,7 @@ pub(crate) fn open(
     builds: Arc<BuildFilter>,
 ) -> Result<Option<Previews>, DaemonError> {
     let files = environment_files(config)?;
-    for bad in files.bad_lines() {
+    for bad in files.invalid_lines() {
         warn!("{bad}: it is ignored, unless its variable is needed");
     }
     let variable = |name| {
@@ -109,11 +109,11 @@ fn settings(
         webhook_url: given(&config.github.webhook_url)
             .unwrap_or_else(|| format!("https://webhook.{domain}/webhook/github")),
         approval_label: label.clone(),
-        style: Style {
-            place: match previews.report {
-                ReportPlace::Comment => Place::Comment,
-                ReportPlace::Text => Place::Text,
-                ReportPlace::Nowhere => Place::Nowhere,
+        style: ReportSettings {
+            target: match previews.report {
+                ReportPlace::Comment => ReportTarget::Comment,
+                ReportPlace::Text => ReportTarget::Text,
+                ReportPlace::Nowhere => ReportTarget::Nowhere,
             },
             deployments: previews.deployments,
             approve: format!("add the label `{label}`"),

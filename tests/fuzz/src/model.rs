@@ -64,7 +64,7 @@ pub fn env(data: &[u8]) {
     let lines = 1 + data.iter().filter(|byte| **byte == b'\n').count();
     assert!(
         EnvFile::parse(data)
-            .bad_lines()
+            .invalid_lines()
             .all(|bad| (1..=lines).contains(&bad.line))
     );
 }

@@ -126,14 +126,14 @@ fn rows(deliveries: &[DeliveryView]) -> String {
 fn words(details: &DeliveryDetails) -> String {
     let DeliveryDetails {
         delivery,
-        said,
+        event,
         preview,
     } = details;
     let mut lines = vec![
         ("Delivery", delivery.id.clone()),
         ("Received", time(delivery.received_at)),
-        ("Says", what_it_says(said)),
-        ("Commit", where_from(said)),
+        ("Says", what_it_says(event)),
+        ("Commit", where_from(event)),
         ("State", delivery.state.to_string()),
     ];
     if let Some(explanation) = &delivery.explanation {

@@ -134,7 +134,7 @@ fn one_is_explained() {
             finished_at: Some(time("10:00:05")),
             ..view(DeliveryState::Superseded)
         },
-        said: said(false),
+        event: said(false),
         preview: None,
     };
     assert_snapshot!("superseded", show(&superseded));
@@ -153,7 +153,7 @@ fn one_is_explained() {
             failure: Some(failure),
             ..view(DeliveryState::Failed)
         },
-        said: said(true),
+        event: said(true),
         preview: Some(preview()),
     };
     assert_snapshot!("failed", show(&failed));
@@ -165,7 +165,7 @@ fn one_is_explained() {
             failure: Some(Failure::new(Code::GithubFailed, "GitHub does not answer")),
             ..view(DeliveryState::Pending)
         },
-        said: said(false),
+        event: said(false),
         preview: None,
     };
     assert_snapshot!("waiting", show(&waiting));

@@ -108,7 +108,7 @@ impl Answer {
         }
         let (call, message) = (call.name.clone(), self.message());
         Err(match self.status {
-            StatusCode::UNAUTHORIZED => GithubError::Unauthorised { call },
+            StatusCode::UNAUTHORIZED => GithubError::Unauthorized { call },
             StatusCode::FORBIDDEN => GithubError::Forbidden { call, message },
             status => GithubError::Refused {
                 call,

@@ -64,7 +64,7 @@ impl Github {
         let answer = self.answer(&call).await?;
         if answer.is_missing() {
             // GitHub says the same of a file, a commit and a repository.
-            self.commit_is_there(repo, sha).await?;
+            self.check_commit(repo, sha).await?;
             return Ok(None);
         }
         let answer = answer.success(&call)?;
@@ -95,7 +95,7 @@ impl Github {
         );
         let answer = self.answer(&call).await?;
         if answer.is_missing() {
-            self.repo_is_there(repo).await?;
+            self.check_repo(repo).await?;
             return Err(GithubError::BranchNotFound {
                 repo: repo.clone(),
                 branch: branch.clone(),
@@ -110,11 +110,7 @@ impl Github {
     /// # Errors
     /// [`GithubError::CommitNotFound`], and [`GithubError::RepoNotAccessible`] when it is the repository that
     /// is missing.
-    pub async fn commit_is_there(
-        &self,
-        repo: &RepoName,
-        sha: &CommitSha,
-    ) -> Result<(), GithubError> {
+    pub async fn check_commit(&self, repo: &RepoName, sha: &CommitSha) -> Result<(), GithubError> {
         let below = format!("/git/commits/{}", segment(sha.as_str()));
         let call = Call::get(
             format!("look up commit {sha} of {repo}"),
@@ -122,7 +118,7 @@ impl Github {
         );
         let answer = self.answer(&call).await?;
         if answer.is_missing() {
-            self.repo_is_there(repo).await?;
+            self.check_repo(repo).await?;
             return Err(GithubError::CommitNotFound {
                 repo: repo.clone(),
                 sha: sha.clone(),

@@ -54,7 +54,7 @@ pub enum GithubError {
     },
     /// The token is not valid (any more), or the App's key is not.
     #[error("cannot {call}: GitHub does not accept the credentials")]
-    Unauthorised {
+    Unauthorized {
         /// What was tried.
         call: String,
     },
@@ -122,7 +122,7 @@ fn said(message: Option<&str>) -> String {
 impl GithubError {
     /// Whether the cause may pass by itself, so that trying later makes sense.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::RateLimited { .. } => true,
             Self::Refused { status, .. } => *status >= 500,
@@ -160,7 +160,7 @@ impl Explain for GithubError {
             }
             Self::Certificates(_) => "Install the system's certificates (on Debian: `apt-get install ca-certificates`).".to_owned(),
             Self::Credentials(error) => return error.remedy(),
-            Self::Unauthorised { .. } => "Check GITHUB_TOKEN, or GITHUB_APP_ID, GITHUB_APP_INSTALLATION_ID and GITHUB_APP_PRIVATE_KEY_PATH in /var/secrets/preview.env, and this host's clock.".to_owned(),
+            Self::Unauthorized { .. } => "Check GITHUB_TOKEN, or GITHUB_APP_ID, GITHUB_APP_INSTALLATION_ID and GITHUB_APP_PRIVATE_KEY_PATH in /var/secrets/preview.env, and this host's clock.".to_owned(),
             Self::Forbidden { .. } => "Give the App or token these permissions: contents read; pull requests and deployments read and write.".to_owned(),
             Self::RepoNotAccessible(repo) => format!(
                 "Check the name, and give the App or token access to {repo} (the App's settings, Repository access)."
@@ -169,7 +169,7 @@ impl Explain for GithubError {
                 format!("Look at https://github.com/{repo}/branches, and push what is missing.")
             }
             Self::TooLong { limit, .. } => format!("Keep it below {limit} bytes."),
-            error if error.is_passing() => {
+            error if error.is_transient() => {
                 "Nothing is lost: it is tried again by itself.".to_owned()
             }
             _ => return None,

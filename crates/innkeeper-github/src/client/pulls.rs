@@ -112,7 +112,7 @@ impl Github {
         );
         let answer = self.answer(&call).await?;
         if answer.is_missing() {
-            self.repo_is_there(repo).await?;
+            self.check_repo(repo).await?;
             return Ok(None);
         }
         let wire = answer.success(&call)?.json(&call)?;

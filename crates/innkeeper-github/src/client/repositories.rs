@@ -71,7 +71,7 @@ impl Github {
         );
         let answer = self.answer(&call).await?;
         if answer.is_missing() {
-            self.repo_is_there(repo).await?;
+            self.check_repo(repo).await?;
             return Ok(Permission::None);
         }
         let collaborator: Collaborator = answer.success(&call)?.json(&call)?;
@@ -161,7 +161,7 @@ impl Github {
     ///
     /// # Errors
     /// [`GithubError::RepoNotAccessible`] when it is not.
-    pub async fn repo_is_there(&self, repo: &RepoName) -> Result<(), GithubError> {
+    pub async fn check_repo(&self, repo: &RepoName) -> Result<(), GithubError> {
         self.repo(repo).await.map(drop)
     }
 }

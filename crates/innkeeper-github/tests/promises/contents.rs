@@ -52,7 +52,7 @@ async fn a_configuration_has_at_most_256_kib() {
         error.to_string().contains("preview-config.nix of octo/web"),
         "{error}"
     );
-    assert!(!error.is_passing());
+    assert!(!error.is_transient());
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn attempts_end() {
         .expect_err("down");
     assert_eq!(stage.count("GET", REF), 3);
     assert_eq!(error.code(), Code::GithubFailed);
-    assert!(error.is_passing());
+    assert!(error.is_transient());
     insta::assert_snapshot!(chain(&error), @"cannot look up branch 'main' of octo/web: GitHub answered 502 (Failed on demand)");
 }
 
@@ -57,7 +57,7 @@ async fn what_github_refuses_is_not_tried_again() {
             .branch(&repo(), &branch("main"))
             .await
             .expect_err("refused");
-        assert_eq!(error.is_passing(), passing, "{error}");
+        assert_eq!(error.is_transient(), passing, "{error}");
         assert_eq!(stage.count("GET", REF), 1, "{status}");
     }
 }
@@ -79,7 +79,7 @@ async fn an_answer_that_does_not_come_is_given_up() {
         .await
         .expect_err("slow");
     assert!(matches!(error, GithubError::TimedOut { .. }), "{error}");
-    assert!(error.is_passing());
+    assert!(error.is_transient());
 }
 
 /// A comment may have been written although nobody heard of it.
@@ -96,7 +96,7 @@ async fn nothing_is_made_twice() {
             .create_comment(&pull_request, "x")
             .await
             .expect_err("unknown");
-        assert!(error.is_passing(), "{error}");
+        assert!(error.is_transient(), "{error}");
     }
     assert_eq!(stage.count("POST", COMMENTS), 2, "one for each");
     // What was certainly not carried out is sent again.
@@ -139,7 +139,7 @@ async fn a_wrong_token_is_refused_once_and_not_shown() {
         .branch(&repo(), &branch("main"))
         .await
         .expect_err("refused");
-    assert!(matches!(error, GithubError::Unauthorised { .. }), "{error}");
+    assert!(matches!(error, GithubError::Unauthorized { .. }), "{error}");
     assert_eq!(stage.count("GET", REF), 1);
     let said = format!("{} {error:?} {:?}", chain(&error), error.remedy());
     assert!(!said.contains("hunter3"), "{said}");
@@ -194,5 +194,5 @@ async fn a_renamed_repository_is_followed_and_another_server_is_not() {
         .branch(&old, &branch("main"))
         .await
         .expect_err("in circles");
-    assert!(!error.is_passing(), "{error}");
+    assert!(!error.is_transient(), "{error}");
 }

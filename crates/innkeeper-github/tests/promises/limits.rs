@@ -20,7 +20,7 @@ async fn a_client_that_was_told_to_wait_sends_nothing_before() {
         .await
         .expect_err("limited");
     assert_eq!(error.code(), Code::GithubRateLimited);
-    assert!(error.is_passing());
+    assert!(error.is_transient());
     let wait = error.retry_at().expect("known") - Timestamp::now();
     assert!(
         (500.0..=600.0).contains(&wait.total(jiff::Unit::Second).expect("a time")),

@@ -1,6 +1,6 @@
 use innkeeper_github::client::DeploymentState;
 use innkeeper_github::fake::FailureKind;
-use innkeeper_github::report::{Place, Report, Style};
+use innkeeper_github::report::{Report, ReportSettings, ReportTarget};
 use innkeeper_model::preview::text::{COMMENT_MARKER, LINK_MARKER};
 use innkeeper_model::preview::{
     BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
@@ -9,9 +9,9 @@ use innkeeper_model::{Code, Explain, Failure, GuestName};
 
 use crate::support::{Stage, repo, unknown_sha};
 
-fn style(place: Place) -> Style {
-    Style {
-        place,
+fn settings(target: ReportTarget) -> ReportSettings {
+    ReportSettings {
+        target,
         deployments: true,
         approve: "add the label `preview`".to_owned(),
     }
@@ -43,9 +43,9 @@ fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
     }
 }
 
-async fn tell(stage: &Stage, view: &PreviewView, place: Place) {
-    let report = Report::of(view, &style(place)).expect("it has a pull request");
-    stage.github().tell(&report).await.expect("told");
+async fn tell(stage: &Stage, view: &PreviewView, target: ReportTarget) {
+    let report = Report::of(view, &settings(target)).expect("it has a pull request");
+    stage.github().publish(&report).await.expect("told");
 }
 
 /// What can be seen on GitHub: the text, the comments, and the deployments with their newest status.
@@ -85,9 +85,9 @@ async fn one_comment_follows_a_preview_through_its_life() {
         PreviewState::Building,
         PreviewState::Live,
     ] {
-        tell(&stage, &view(&sha, state), Place::Comment).await;
+        tell(&stage, &view(&sha, state), ReportTarget::Comment).await;
         let before = writes(&stage);
-        tell(&stage, &view(&sha, state), Place::Comment).await;
+        tell(&stage, &view(&sha, state), ReportTarget::Comment).await;
         assert_eq!(
             writes(&stage),
             before,
@@ -112,9 +112,9 @@ async fn one_comment_follows_a_preview_through_its_life() {
     "#);
 
     let closing = view(&sha, PreviewState::Closing);
-    tell(&stage, &closing, Place::Comment).await;
-    let removed = Report::removed(&closing, &style(Place::Comment)).expect("a report");
-    stage.github().tell(&removed).await.expect("told");
+    tell(&stage, &closing, ReportTarget::Comment).await;
+    let removed = Report::removed(&closing, &settings(ReportTarget::Comment)).expect("a report");
+    stage.github().publish(&removed).await.expect("told");
     insta::assert_snapshot!(seen(&stage), @r#"
     == text
     Adds a login.
@@ -124,7 +124,7 @@ async fn one_comment_follows_a_preview_through_its_life() {
     == preview/web-7 "inactive": "Replaced or removed" ""
     "#);
     let before = writes(&stage);
-    stage.github().tell(&removed).await.expect("told");
+    stage.github().publish(&removed).await.expect("told");
     assert_eq!(writes(&stage), before);
 }
 
@@ -132,7 +132,7 @@ async fn one_comment_follows_a_preview_through_its_life() {
 async fn links_in_the_text_leave_the_authors_words_alone() {
     let stage = Stage::new().await;
     let (pull_request, sha) = stage.open_pull();
-    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     insta::assert_snapshot!(seen(&stage).replace(sha.short(), "SHORT"), @r#"
     == text
     Adds a login.
@@ -156,7 +156,7 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
         .set_body(&pull_request, &format!("{body}\n\nFixes #3."))
         .await
         .expect("edited");
-    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let after = github
         .pull_request(&pull_request)
         .await
@@ -171,7 +171,7 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
         .set_body(&pull_request, "Another text.")
         .await
         .expect("edited");
-    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let restored = github
         .pull_request(&pull_request)
         .await
@@ -183,9 +183,12 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
             .starts_with("Another text.\n\n<!-- preview-link -->\n---\n**Preview:** ")
     );
 
-    let removed = Report::removed(&view(&sha, PreviewState::Closing), &style(Place::Text));
+    let removed = Report::removed(
+        &view(&sha, PreviewState::Closing),
+        &settings(ReportTarget::Text),
+    );
     github
-        .tell(&removed.expect("a report"))
+        .publish(&removed.expect("a report"))
         .await
         .expect("told");
     let gone = github
@@ -200,7 +203,12 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
 async fn with_links_a_comment_is_there_only_while_it_is_needed() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
-    tell(&stage, &view(&sha, PreviewState::Failed), Place::Text).await;
+    tell(
+        &stage,
+        &view(&sha, PreviewState::Failed),
+        ReportTarget::Text,
+    )
+    .await;
     let failed = seen(&stage).replace(sha.short(), "SHORT");
     insta::assert_snapshot!(failed, @r#"
     == text
@@ -233,7 +241,7 @@ async fn with_links_a_comment_is_there_only_while_it_is_needed() {
     <sub>`preview explain web-7` on the host says more.</sub>
     == preview/web-7 "failure": "SHORT failed: build_failed" ""
     "#);
-    tell(&stage, &view(&sha, PreviewState::Live), Place::Text).await;
+    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let comments = stage.fake.with(|world| world.repos[&repo()].comments.len());
     assert_eq!(comments, 0);
 }
@@ -242,19 +250,29 @@ async fn with_links_a_comment_is_there_only_while_it_is_needed() {
 async fn what_goes_on_serving_is_still_shown_as_deployed() {
     let stage = Stage::new().await;
     let (_, old) = stage.open_pull();
-    tell(&stage, &view(&old, PreviewState::Live), Place::Nowhere).await;
+    tell(
+        &stage,
+        &view(&old, PreviewState::Live),
+        ReportTarget::Nowhere,
+    )
+    .await;
     let new = stage.commit("change", &[("x", "2")]);
     for state in [PreviewState::Building, PreviewState::Failed] {
         let mut failed = view(&new, state);
         failed.preview.live_sha = Some(old.clone());
-        tell(&stage, &failed, Place::Nowhere).await;
+        tell(&stage, &failed, ReportTarget::Nowhere).await;
         assert_eq!(states(&stage)[0], DeploymentState::Success, "{state}");
     }
     assert_eq!(
         states(&stage),
         [DeploymentState::Success, DeploymentState::Failure]
     );
-    tell(&stage, &view(&new, PreviewState::Live), Place::Nowhere).await;
+    tell(
+        &stage,
+        &view(&new, PreviewState::Live),
+        ReportTarget::Nowhere,
+    )
+    .await;
     assert_eq!(
         states(&stage),
         [DeploymentState::Inactive, DeploymentState::Success]
@@ -284,7 +302,7 @@ async fn a_commit_that_waits_for_approval_is_not_deployed() {
     tell(
         &stage,
         &view(&sha, PreviewState::WaitingForApproval),
-        Place::Comment,
+        ReportTarget::Comment,
     )
     .await;
     assert_eq!(states(&stage), []);
@@ -306,7 +324,12 @@ async fn a_second_comment_from_a_crash_is_removed() {
         .create_comment(&pull_request, &body)
         .await
         .expect("written");
-    tell(&stage, &view(&sha, PreviewState::Live), Place::Comment).await;
+    tell(
+        &stage,
+        &view(&sha, PreviewState::Live),
+        ReportTarget::Comment,
+    )
+    .await;
     let left = stage.fake.with(|world| {
         world.repos[&repo()]
             .comments
@@ -326,15 +349,22 @@ async fn one_failed_call_does_not_keep_the_others_from_being_made() {
     stage
         .fake
         .with(|world| world.fail("GET", "/comments", 99, FailureKind::Status(502)));
-    let report = Report::of(&view(&sha, PreviewState::Live), &style(Place::Comment));
+    let report = Report::of(
+        &view(&sha, PreviewState::Live),
+        &settings(ReportTarget::Comment),
+    );
     let report = report.expect("a report");
-    let error = stage.github().tell(&report).await.expect_err("one failed");
+    let error = stage
+        .github()
+        .publish(&report)
+        .await
+        .expect_err("one failed");
     assert_eq!((error.0.len(), error.code()), (1, Code::GithubFailed));
     assert_eq!(states(&stage), [DeploymentState::Success]);
     // What could not be seen may be there: it was not written.
     assert_eq!(stage.count("POST", "/repos/octo/web/issues/7/comments"), 0);
     stage.fake.with(|world| world.failures.clear());
-    stage.github().tell(&report).await.expect("told");
+    stage.github().publish(&report).await.expect("told");
     assert!(seen(&stage).contains("**Live**"));
 }
 
@@ -345,7 +375,7 @@ async fn a_commit_that_github_cannot_deploy_is_no_error() {
     tell(
         &stage,
         &view(&unknown_sha(), PreviewState::Live),
-        Place::Comment,
+        ReportTarget::Comment,
     )
     .await;
     assert_eq!(states(&stage), []);
@@ -355,6 +385,9 @@ async fn a_commit_that_github_cannot_deploy_is_no_error() {
 fn a_preview_without_a_pull_request_is_not_reported() {
     let mut view = view(&unknown_sha(), PreviewState::Live);
     view.preview.pull_request = None;
-    assert_eq!(Report::of(&view, &style(Place::Comment)), None);
-    assert_eq!(Report::removed(&view, &style(Place::Comment)), None);
+    assert_eq!(Report::of(&view, &settings(ReportTarget::Comment)), None);
+    assert_eq!(
+        Report::removed(&view, &settings(ReportTarget::Comment)),
+        None
+    );
 }

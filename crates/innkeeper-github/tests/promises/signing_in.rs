@@ -113,7 +113,7 @@ async fn another_key_does_not_sign_in() {
         .branch(&repo(), &branch("main"))
         .await
         .expect_err("refused");
-    assert!(matches!(error, GithubError::Unauthorised { .. }), "{error}");
+    assert!(matches!(error, GithubError::Unauthorized { .. }), "{error}");
 }
 
 #[tokio::test]

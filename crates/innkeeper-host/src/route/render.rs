@@ -257,7 +257,7 @@ fn hosts<'a>(
 
 fn rules<'a>(spec: &RouteSpec, routes: &'a [RouteRule]) -> Vec<Rule<'a>> {
     let mut routes: Vec<_> = routes.iter().collect();
-    routes.sort_by(|a, b| a.specific_first(b));
+    routes.sort_by(|a, b| a.by_specificity(b));
     let rule = |route: &'a RouteRule| Rule {
         route,
         upstream: SocketAddr::from((spec.guest_address, route.port)),

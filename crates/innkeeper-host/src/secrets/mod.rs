@@ -469,7 +469,7 @@ struct AuthorizedKeys {
 impl SecretsConfig {
     fn authorized_keys(&self) -> Result<AuthorizedKeys, FileError> {
         let mut keys = self.authorized_keys.clone();
-        let mut bad_lines = 0;
+        let mut invalid_lines = 0;
         for file in &self.admin_key_files {
             match sources::variable(file, "ADMIN_SSH_KEY")? {
                 // A value of several lines has a key on each.
@@ -483,11 +483,11 @@ impl SecretsConfig {
                 }
                 Err(bad) => {
                     warn!("ADMIN_SSH_KEY of {} is ignored: {bad}", file.display());
-                    bad_lines += 1;
+                    invalid_lines += 1;
                 }
             }
         }
-        let all = keys.len() + bad_lines;
+        let all = keys.len() + invalid_lines;
         let mut good: Vec<String> = Vec::new();
         keys.retain(|key| openssh::is_authorized_key(key.trim()));
         let bad = all - keys.len();

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use innkeeper_model::preview::{BadLine, EnvFile};
+use innkeeper_model::preview::{EnvFile, InvalidLine};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
@@ -91,7 +91,7 @@ fn is_safe(name: &OsString) -> bool {
 pub(super) fn variable(
     path: &Path,
     name: &str,
-) -> Result<Result<Option<String>, BadLine>, FileError> {
+) -> Result<Result<Option<String>, InvalidLine>, FileError> {
     let file = EnvFile::parse(&contents(path)?.unwrap_or_default());
     let value = file.get(name).map_err(Clone::clone);
     Ok(value.map(|value| {

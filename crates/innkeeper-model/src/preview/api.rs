@@ -227,8 +227,9 @@ pub struct DeliveryDetails {
     /// The delivery, and what became of it.
     #[serde(flatten)]
     pub delivery: DeliveryView,
-    /// What it says.
-    pub said: PullRequestEvent,
+    /// The event that it reports.
+    #[serde(rename = "said")]
+    pub event: PullRequestEvent,
     /// The preview that it concerns as it is now, if it is there.
     #[serde(default)]
     pub preview: Option<PreviewRecord>,

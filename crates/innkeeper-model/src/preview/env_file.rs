@@ -20,26 +20,26 @@ use crate::Secret;
 #[derive(Clone, Debug, Default)]
 pub struct EnvFile {
     /// The last assignment of each variable.
-    pub variables: BTreeMap<String, Result<Secret, BadLine>>,
+    pub variables: BTreeMap<String, Result<Secret, InvalidLine>>,
     /// Lines that assign nothing. systemd ignores them.
-    pub ignored: Vec<BadLine>,
+    pub ignored: Vec<InvalidLine>,
 }
 
 /// A line of an environment file that is not valid. Its text is never shown: it may be a secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} {fault}")]
-pub struct BadLine {
+pub struct InvalidLine {
     /// The line's number, from 1; of a value with several lines, the first.
     pub line: usize,
     /// Why it is not valid.
-    pub fault: LineFault,
+    pub fault: LineError,
     /// The variable that it was probably meant to assign.
     about: Option<String>,
 }
 
 /// Why a line of an environment file is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LineFault {
+pub enum LineError {
     /// It has no `=`, or something else than a variable's name before it.
     #[error("is not of the form NAME=value")]
     NoAssignment,
@@ -54,7 +54,7 @@ pub enum LineFault {
     Character,
 }
 
-impl BadLine {
+impl InvalidLine {
     /// Whether the line was probably meant to assign this variable: `TOKEN abc` or `TOKEN: abc`.
     #[must_use]
     pub fn is_about(&self, variable: &str) -> bool {
@@ -62,10 +62,10 @@ impl BadLine {
     }
 }
 
-impl fmt::Debug for BadLine {
+impl fmt::Debug for InvalidLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `about` is left out: of a line that is a bare secret, it is that secret.
-        write!(f, "BadLine({self})")
+        write!(f, "InvalidLine({self})")
     }
 }
 
@@ -89,7 +89,7 @@ impl EnvFile {
     ///
     /// # Errors
     /// The line that assigns it, or probably was meant to, when that is not valid.
-    pub fn get(&self, variable: &str) -> Result<Option<&Secret>, &BadLine> {
+    pub fn get(&self, variable: &str) -> Result<Option<&Secret>, &InvalidLine> {
         match self.variables.get(variable) {
             Some(value) => value.as_ref().map(Some),
             None => match self.ignored.iter().find(|bad| bad.is_about(variable)) {
@@ -100,7 +100,7 @@ impl EnvFile {
     }
 
     /// Every line that is not valid.
-    pub fn bad_lines(&self) -> impl Iterator<Item = &BadLine> {
+    pub fn invalid_lines(&self) -> impl Iterator<Item = &InvalidLine> {
         let invalid = self.variables.values();
         invalid
             .filter_map(|value| value.as_ref().err())
@@ -109,7 +109,7 @@ impl EnvFile {
 
     fn read_assignment(&mut self, reader: &mut Reader<'_>) {
         let start = reader.at;
-        let bad = |fault, about: Option<&str>| BadLine {
+        let bad = |fault, about: Option<&str>| InvalidLine {
             line: reader.line_of(start),
             fault,
             about: about.map(str::to_owned),
@@ -117,7 +117,7 @@ impl EnvFile {
         let mut reading = Reader { ..*reader };
         let Some(name) = reading.name() else {
             self.ignored.push(bad(
-                LineFault::NoAssignment,
+                LineError::NoAssignment,
                 first_word(reading.since(start)),
             ));
             reader.at = reading.at;
@@ -127,11 +127,11 @@ impl EnvFile {
         match valid_name(name) {
             None => self
                 .ignored
-                .push(bad(LineFault::NoAssignment, first_word(name))),
+                .push(bad(LineError::NoAssignment, first_word(name))),
             Some(name) => {
                 let value = value
                     .as_deref()
-                    .ok_or(LineFault::OpenQuote)
+                    .ok_or(LineError::OpenQuote)
                     .and_then(checked)
                     .map_err(|fault| bad(fault, Some(name)));
                 self.variables.insert(name.to_owned(), value);
@@ -146,10 +146,10 @@ impl EnvFile {
 }
 
 /// The value as text.
-fn checked(value: &[u8]) -> Result<Secret, LineFault> {
-    let text = std::str::from_utf8(value).map_err(|_| LineFault::NotUtf8)?;
+fn checked(value: &[u8]) -> Result<Secret, LineError> {
+    let text = std::str::from_utf8(value).map_err(|_| LineError::NotUtf8)?;
     if text.contains(cannot_arrive) {
-        return Err(LineFault::Character);
+        return Err(LineError::Character);
     }
     Ok(Secret::new(text))
 }
@@ -305,7 +305,7 @@ mod tests {
     /// The variables of a file, with the cause for those that are not valid.
     fn read(contents: impl AsRef<[u8]>) -> Vec<(String, Result<String, String>)> {
         let file = EnvFile::parse(contents.as_ref());
-        let text = |value: Result<Secret, BadLine>| {
+        let text = |value: Result<Secret, InvalidLine>| {
             value
                 .map(|value| value.expose().to_owned())
                 .map_err(|bad| bad.to_string())
@@ -401,13 +401,13 @@ mod tests {
             file.get("B").expect("assigned").map(Secret::expose),
             Some("3")
         );
-        assert_eq!(file.bad_lines().count(), 2);
+        assert_eq!(file.invalid_lines().count(), 2);
     }
 
     #[test]
     fn nothing_of_a_bad_line_is_shown() {
         let file = EnvFile::parse(b"hunter2\nhunter2: x\nA='hunter2\n1hunter2=x");
-        assert_eq!(file.bad_lines().count(), 4);
+        assert_eq!(file.invalid_lines().count(), 4);
         assert!(!format!("{file:?} {file:#?}").contains("hunter2"));
     }
 }

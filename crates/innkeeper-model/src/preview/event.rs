@@ -116,33 +116,24 @@ pub struct PullRequestEvent {
     pub updated_at: Option<Timestamp>,
 }
 
-/// Of what GitHub says within this time, the first is not told from the last: it writes down how a pull request is
-/// when it comes to it.
-const SAME_TIME: SignedDuration = SignedDuration::from_secs(10);
+/// Resolution of `updated_at`: GitHub reads the pull request some time after the event, so times that differ by less do
+/// not order two events.
+const RESOLUTION: SignedDuration = SignedDuration::from_secs(10);
+
+/// Reports whether one `updated_at` is certainly before another. Unknown times are not ordered.
+#[must_use]
+pub fn certainly_before(earlier: Option<Timestamp>, later: Option<Timestamp>) -> bool {
+    match (earlier, later) {
+        (Some(earlier), Some(later)) => later.duration_since(earlier) > RESOLUTION,
+        _ => false,
+    }
+}
 
 impl PullRequestEvent {
-    /// Whether GitHub said this before it said what has this `updated_at`, for certain.
-    #[must_use]
-    pub fn is_older_than(&self, updated_at: Option<Timestamp>) -> bool {
-        match (self.updated_at, updated_at) {
-            (Some(this), Some(other)) => other.duration_since(this) > SAME_TIME,
-            _ => false,
-        }
-    }
-
-    /// Whether GitHub said this after it said what has this `updated_at`, for certain.
-    #[must_use]
-    pub fn is_newer_than(&self, updated_at: Option<Timestamp>) -> bool {
-        match (self.updated_at, updated_at) {
-            (Some(this), Some(other)) => this.duration_since(other) > SAME_TIME,
-            _ => false,
-        }
-    }
-
     /// The same event under another name of the repository. Only the repository's own branches follow: a fork that had
     /// this name stays a fork.
     #[must_use]
-    pub fn of_repo(mut self, repo: RepoName) -> Self {
+    pub fn with_repo(mut self, repo: RepoName) -> Self {
         if !self.is_fork {
             self.head_repo = Some(repo.clone());
         } else if self.head_repo.as_ref() == Some(&repo) {
@@ -157,7 +148,7 @@ impl PullRequestEvent {
     ///
     /// A closed pull request is neither opened nor pushed to, so `closed` comes after these.
     #[must_use]
-    pub fn is_tied_with(&self, other: &Self) -> bool {
+    pub fn is_concurrent_with(&self, other: &Self) -> bool {
         use PrAction::{Closed, Opened, Reopened, Synchronize};
         let (Some(this), Some(that)) = (self.updated_at, other.updated_at) else {
             return false;
@@ -169,7 +160,7 @@ impl PullRequestEvent {
             }
             _ => false,
         };
-        differ && this.duration_since(that).abs() <= SAME_TIME
+        differ && this.duration_since(that).abs() <= RESOLUTION
     }
 
     /// Whether commits of `head` are from a fork for a pull request to `base`. A repository that is gone

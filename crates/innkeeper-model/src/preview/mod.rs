@@ -32,11 +32,11 @@ pub mod text;
 pub use checked::InvalidText;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
-pub use env_file::{BadLine, EnvFile, LineFault};
-pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent};
+pub use env_file::{EnvFile, InvalidLine, LineError};
+pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent, certainly_before};
 pub use meta::{
-    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblems, RoutePath, RouteRule, ServiceName,
-    Wrong,
+    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, MetaProblems, RoutePath,
+    RouteRule, ServiceName,
 };
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
 pub use slug::{

@@ -80,6 +80,6 @@ proptest! {
     fn our_parser_takes_any_bytes(contents in prop::collection::vec(any::<u8>(), 0..200)) {
         let lines = 1 + contents.iter().filter(|byte| **byte == b'\n').count();
         let file = EnvFile::parse(&contents);
-        prop_assert!(file.bad_lines().all(|bad| (1..=lines).contains(&bad.line)));
+        prop_assert!(file.invalid_lines().all(|bad| (1..=lines).contains(&bad.line)));
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn show(
     let preview = preview_of(&context, &delivery).await?;
     Ok(Json(DeliveryDetails {
         delivery: view(&context, &delivery, preview.as_ref()).await?,
-        said: delivery.event,
+        event: delivery.event,
         preview: preview.map(|preview| preview.record),
     }))
 }

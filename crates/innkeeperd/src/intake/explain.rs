@@ -2,6 +2,7 @@
 
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::api::{DeliveryState, DeliveryView};
+use innkeeper_model::preview::certainly_before;
 use innkeeper_store::Delivery;
 
 /// The one kind of event that is recorded.
@@ -57,7 +58,7 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
                 .to_owned()
         }
         (DeliveryState::Ignored, Some(newer))
-            if delivery.event.is_older_than(newer.event.updated_at) =>
+            if certainly_before(delivery.event.updated_at, newer.event.updated_at) =>
         {
             format!(
                 "it was late: delivery {}, of which GitHub had told later, was here when it arrived",

@@ -26,7 +26,7 @@ fn a_recorded_delivery_is_on_disk_when_github_hears_that_it_was_accepted() {
     let shown = house.show("d-1");
     assert_eq!(shown.delivery.state, DeliveryState::Pending);
     assert_eq!(
-        shown.said.pull_request.to_string(),
+        shown.event.pull_request.to_string(),
         "Codertocat/Hello-World#2"
     );
     // The name was given away together with the delivery.

@@ -79,7 +79,7 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
         let (slug, cause) = (&preview.slug, plain(&fault.to_string()));
         if preview.state == PreviewState::Closing {
             text.push_str(&format!("{slug} is not removed yet: {cause}\n"));
-        } else if fault.code.is_of_host() {
+        } else if fault.code.is_host_fault() {
             text.push_str(&format!("{slug} waits for this host: {cause}\n"));
             if let Some(remedy) = &fault.remedy {
                 text.push_str(&format!("  {}\n", plain(remedy)));

@@ -19,7 +19,7 @@ mod read;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use self::parts::{DatabaseMode, ExtraHost, RoutePath, RouteRule, ServiceName};
-pub use self::problem::{MetaProblem, MetaProblems, Wrong};
+pub use self::problem::{MetaProblem, MetaProblemKind, MetaProblems};
 use super::EnvName;
 use crate::{GuestName, InvalidName};
 

@@ -192,7 +192,7 @@ impl RouteRule {
     /// The order in which routes are tried: the longest path first, `/` last. Of two with the same length the
     /// greater one is first, so that `/a/b` comes before `/a/*`.
     #[must_use]
-    pub fn specific_first(&self, other: &Self) -> Ordering {
+    pub fn by_specificity(&self, other: &Self) -> Ordering {
         let key = |route: &Self| (route.path.0.len(), route.path.0.to_ascii_lowercase());
         key(other).cmp(&key(self))
     }

@@ -15,13 +15,13 @@ pub struct MetaProblem {
     /// Where: a JSON pointer (RFC 6901) such as `/routes/0/port`. Empty for the whole.
     pub place: String,
     /// What.
-    pub wrong: Wrong,
+    pub wrong: MetaProblemKind,
 }
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Wrong {
+pub enum MetaProblemKind {
     /// It is not JSON.
     NotJson {
         /// What the reader said, with line and column.
@@ -97,28 +97,30 @@ impl MetaProblem {
     #[must_use]
     pub fn remedy(&self) -> String {
         match &self.wrong {
-            Wrong::NotJson { .. } => {
+            MetaProblemKind::NotJson { .. } => {
                 "write system.build.previewMeta with builtins.toJSON".to_owned()
             }
-            Wrong::TooLarge { .. } => format!(
+            MetaProblemKind::TooLarge { .. } => format!(
                 "keep system.build.previewMeta below {} KiB",
                 Meta::MAX_BYTES / 1024
             ),
-            Wrong::Missing => "add it".to_owned(),
-            Wrong::Unknown { nearest, known } => nearest.map_or_else(
+            MetaProblemKind::Missing => "add it".to_owned(),
+            MetaProblemKind::Unknown { nearest, known } => nearest.map_or_else(
                 || format!("remove it; there are {}", known.join(", ")),
                 |field| format!("write '{field}', or remove it"),
             ),
-            Wrong::Type { expected, .. } => format!("make it {expected}"),
-            Wrong::Empty => "add one, for example { path = \"/\"; port = 3000; }".to_owned(),
-            Wrong::TooMany { max, .. } => format!("keep the first {max} or fewer"),
-            Wrong::Port { .. } => {
+            MetaProblemKind::Type { expected, .. } => format!("make it {expected}"),
+            MetaProblemKind::Empty => {
+                "add one, for example { path = \"/\"; port = 3000; }".to_owned()
+            }
+            MetaProblemKind::TooMany { max, .. } => format!("keep the first {max} or fewer"),
+            MetaProblemKind::Port { .. } => {
                 "write the number of the port that the app listens on, 1 to 65535".to_owned()
             }
-            Wrong::Word { known, .. } => format!("write \"{}\"", known.join("\" or \"")),
-            Wrong::Text { remedy, .. } => (*remedy).to_owned(),
-            Wrong::Duplicate { .. } => "remove one of the two".to_owned(),
-            Wrong::More { .. } => "repair these first".to_owned(),
+            MetaProblemKind::Word { known, .. } => format!("write \"{}\"", known.join("\" or \"")),
+            MetaProblemKind::Text { remedy, .. } => (*remedy).to_owned(),
+            MetaProblemKind::Duplicate { .. } => "remove one of the two".to_owned(),
+            MetaProblemKind::More { .. } => "repair these first".to_owned(),
         }
     }
 }
@@ -132,7 +134,7 @@ fn lead(place: &str) -> String {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for MetaProblemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson { said } => write!(f, "it is not JSON: {said}"),

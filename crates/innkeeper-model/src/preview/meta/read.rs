@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::problem::remedies;
-use super::{DatabaseMode, ExtraHost, Meta, MetaProblem, RoutePath, RouteRule, ServiceName, Wrong};
+use super::{
+    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, RoutePath, RouteRule, ServiceName,
+};
 use crate::GuestName;
 use crate::preview::EnvName;
 use crate::preview::checked::shown;
@@ -33,11 +35,11 @@ pub(super) fn meta(json: &str) -> Result<Meta, Vec<MetaProblem>> {
         }])
     };
     if json.len() > Meta::MAX_BYTES {
-        return whole(Wrong::TooLarge { bytes: json.len() });
+        return whole(MetaProblemKind::TooLarge { bytes: json.len() });
     }
     match serde_json::from_str(json) {
         Ok(json) => value(&json),
-        Err(error) => whole(Wrong::NotJson {
+        Err(error) => whole(MetaProblemKind::NotJson {
             said: error.to_string(),
         }),
     }
@@ -103,7 +105,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn report(&mut self, place: &str, wrong: Wrong) {
+    fn report(&mut self, place: &str, wrong: MetaProblemKind) {
         self.problems.push(MetaProblem {
             place: place.to_owned(),
             wrong,
@@ -114,7 +116,7 @@ impl Reader {
         let count = self.problems.len().saturating_sub(MAX_PROBLEMS);
         if count > 0 {
             self.problems.truncate(MAX_PROBLEMS);
-            self.report("", Wrong::More { count });
+            self.report("", MetaProblemKind::More { count });
         }
         self.problems
     }
@@ -153,7 +155,7 @@ impl Reader {
         {
             self.report(
                 &format!("/appServices/{index}"),
-                Wrong::Duplicate {
+                MetaProblemKind::Duplicate {
                     text: meta.setup_service.to_string(),
                     first: "/setupService".to_owned(),
                 },
@@ -169,7 +171,7 @@ impl Reader {
             other => {
                 self.report(
                     &at.place,
-                    Wrong::Word {
+                    MetaProblemKind::Word {
                         found: other.to_owned(),
                         nearest: nearest(other, DATABASES),
                         known: DATABASES,
@@ -229,7 +231,7 @@ impl Reader {
                     ExtraHost::MAX_PREFIX
                 );
                 let remedy = remedies::PREFIX;
-                self.report(&at.place, Wrong::Text { said, remedy });
+                self.report(&at.place, MetaProblemKind::Text { said, remedy });
                 None
             }
         }
@@ -239,11 +241,11 @@ impl Reader {
     fn routes(&mut self, at: &At<'_>) -> Option<Vec<RouteRule>> {
         let mut routes = self.list(at, Meta::MAX_ROUTES, Self::route)?;
         if routes.is_empty() {
-            self.report(&at.place, Wrong::Empty);
+            self.report(&at.place, MetaProblemKind::Empty);
             return None;
         }
         self.no_duplicates(at, routes.iter().map(RouteRule::claims));
-        routes.sort_by(RouteRule::specific_first);
+        routes.sort_by(RouteRule::by_specificity);
         Some(routes)
     }
 
@@ -268,7 +270,7 @@ impl Reader {
             .filter(|n| *n > 0);
         if port.is_none() {
             let found = number.to_string();
-            self.report(&at.place, Wrong::Port { found });
+            self.report(&at.place, MetaProblemKind::Port { found });
         }
         port
     }
@@ -295,7 +297,7 @@ impl Reader {
         parse(self.text(at)?)
             .map_err(|error| {
                 let said = error.to_string();
-                self.report(&at.place, Wrong::Text { said, remedy });
+                self.report(&at.place, MetaProblemKind::Text { said, remedy });
             })
             .ok()
     }
@@ -312,7 +314,7 @@ impl Reader {
         };
         if entries.len() > max {
             let found = entries.len();
-            self.report(&at.place, Wrong::TooMany { found, max });
+            self.report(&at.place, MetaProblemKind::TooMany { found, max });
             return None;
         }
         let read: Vec<_> = entries
@@ -332,7 +334,7 @@ impl Reader {
                 .iter()
                 .find_map(|claim| Some((claim.clone(), seen.get(claim).cloned()?)));
             if let Some((text, first)) = taken {
-                self.report(&place, Wrong::Duplicate { text, first });
+                self.report(&place, MetaProblemKind::Duplicate { text, first });
             }
             for claim in claims {
                 seen.entry(claim).or_insert_with(|| place.clone());
@@ -354,7 +356,10 @@ impl Reader {
             .filter(|field| !known.contains(&field.as_str()))
         {
             let nearest = nearest(field, known);
-            self.report(&object.place_of(field), Wrong::Unknown { nearest, known });
+            self.report(
+                &object.place_of(field),
+                MetaProblemKind::Unknown { nearest, known },
+            );
         }
         Some(object)
     }
@@ -362,7 +367,7 @@ impl Reader {
     fn required<'v>(&mut self, object: &Object<'v>, field: &str) -> Option<At<'v>> {
         let found = object.get(field);
         if found.is_none() {
-            self.report(&object.place_of(field), Wrong::Missing);
+            self.report(&object.place_of(field), MetaProblemKind::Missing);
         }
         found
     }
@@ -376,7 +381,7 @@ impl Reader {
             Value::Array(_) => "a list",
             Value::Object(_) => "an attribute set",
         };
-        self.report(&at.place, Wrong::Type { expected, found });
+        self.report(&at.place, MetaProblemKind::Type { expected, found });
         None
     }
 }

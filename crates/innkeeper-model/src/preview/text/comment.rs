@@ -86,7 +86,7 @@ fn explained(fault: &Failure) -> String {
         fault.code,
         code_block(&shown(&fault.message))
     );
-    if fault.code.is_of_host() {
+    if fault.code.is_host_fault() {
         text.push_str(
             "\n**This is a problem of the host, not of this pull request.** It is tried again by itself.\n",
         );
