@@ -64,7 +64,7 @@ in
         pkgs.git # Nix fetches flakes with it.
         pkgs.nftables
         pkgs.systemd
-        pkgs.util-linux # nsenter, setpriv, setsid for `agent exec`; the place where previews are evaluated.
+        pkgs.util-linux # nsenter, setpriv, setsid for `agent exec`; the sandbox of evaluations.
       ];
       environment = {
         # Builds go through the Nix daemon: this unit may not write to the store.

@@ -1,19 +1,19 @@
-//! Work in progress on an evaluation's GC roots.
+//! Tracks jobs that use an evaluation's GC roots, and removes the roots of failed ones.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::key::EvaluationKey;
 use crate::tree;
 
-/// How many pieces of work there are on each evaluation. One that was cancelled may still be being dropped when the next one
-/// on the same evaluation begins.
+/// Number of jobs per evaluation. A canceled job may still be dropping when the next one starts.
 #[derive(Debug, Default)]
 pub(super) struct Claims(Mutex<HashMap<EvaluationKey, usize>>);
 
-/// One piece of work on the roots in a folder. Dropped without [`Self::keep`], because it failed or was cancelled, it
-/// removes them, unless other work on them goes on.
+/// One job's claim on the roots in a folder. A drop without [`Self::keep`] (failure or cancellation) removes the roots
+/// unless another job claims them.
 pub(super) struct Claim<'a> {
     claims: &'a Claims,
     key: &'a EvaluationKey,
@@ -23,7 +23,7 @@ pub(super) struct Claim<'a> {
 
 impl Claims {
     pub(super) fn begin<'a>(&'a self, key: &'a EvaluationKey, folder: &'a Path) -> Claim<'a> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         *counts.entry(key.clone()).or_default() += 1;
         Claim {
             claims: self,
@@ -35,7 +35,7 @@ impl Claims {
 }
 
 impl Claim<'_> {
-    /// Ends the work; the roots stay.
+    /// Ends the job and keeps the roots.
     pub(super) fn keep(mut self) {
         self.is_kept = true;
     }
@@ -43,8 +43,8 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        // Held until the roots are gone: work that begins now makes them after that.
-        let mut counts = self.claims.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locked until the roots are removed: a job that starts now must set them after that.
+        let mut counts = self.claims.0.lock();
         let others = counts
             .get(self.key)
             .map_or(0, |count| count.saturating_sub(1));
@@ -56,7 +56,7 @@ impl Drop for Claim<'_> {
         if !self.is_kept
             && let Err(error) = tree::remove(self.folder)
         {
-            tracing::warn!(%error, key = %self.key, "GC roots of an evaluation are left; `innkeeper gc` removes them");
+            tracing::warn!(%error, key = %self.key, "cannot remove the GC roots of an evaluation; `innkeeper gc` will");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How evaluations are set up.
+//! Configuration of evaluations.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,54 +8,51 @@ use innkeeper_model::MemorySize;
 use super::BuildLimits;
 use crate::closure::NixConfig;
 
-/// Where everything is, and how much an evaluation may take.
+/// Paths, users and limits of evaluations.
 #[derive(Clone, Debug)]
 pub struct EvaluatorConfig {
-    /// The host's Nix, which builds. Builders of previews always run in Nix's sandbox, whatever the options
-    /// say.
+    /// The host's Nix, which builds. Builders of previews always run in Nix's sandbox, regardless of the options.
     pub nix: NixConfig,
-    /// nixpkgs: a directory, best in the store; everything else is copied there once.
+    /// Directory of nixpkgs, preferably in the store. Other directories are copied to the store once.
     pub nixpkgs: PathBuf,
-    /// The hash that nixpkgs must have, as a flake's lock file spells it (`sha256-…`). A directory that
-    /// somebody can change should have one.
+    /// Expected hash of nixpkgs, as in a flake's lock file (`sha256-…`). Recommended for a writable directory.
     pub nixpkgs_hash: Option<String>,
-    /// The module that comes before every preview-config.nix: a file. It can refer to others in its folder.
+    /// File of the module that precedes every preview-config.nix. It can refer to other files in its folder.
     pub base_module: PathBuf,
-    /// Nix's name of the machine, such as `x86_64-linux`.
+    /// Nix's system name, such as `x86_64-linux`.
     pub system: String,
-    /// Who evaluates: a user's name, or a number that need not stand in /etc/passwd. It must own nothing.
+    /// The evaluator's user: a name, or a UID that need not be in /etc/passwd. It must own no files.
     pub user: String,
-    /// The directory for what an evaluation needs while it runs, `<state>/evaluations`. Nobody else writes
-    /// there.
+    /// Directory for scratch files of running evaluations, `<state>/evaluations`. Only this daemon writes there.
     pub scratch: PathBuf,
     /// The directory of the GC roots, `/nix/var/nix/gcroots/innkeeper-evaluations`.
     pub roots: PathBuf,
-    /// How much one evaluation may take.
+    /// Limits of one evaluation.
     pub limits: EvaluationLimits,
-    /// How much builds may take.
+    /// Limits of builds.
     pub builds: BuildLimits,
-    /// How many evaluations run at the same time, at least one.
+    /// Maximum number of concurrent evaluations, at least one.
     pub concurrent: usize,
 }
 
-/// How much one evaluation may take. NixOS's own evaluation takes about 1 GiB and some seconds.
+/// Limits of one evaluation. A plain NixOS takes about 1 GiB and some seconds.
 #[derive(Clone, Debug)]
 pub struct EvaluationLimits {
-    /// The largest preview-config.nix, in bytes.
+    /// Size of preview-config.nix, in bytes.
     pub config: usize,
-    /// From start to end.
+    /// Wall-clock time.
     pub time: Duration,
-    /// Processor time, rounded up to seconds.
+    /// CPU time, rounded up to seconds.
     pub cpu: Duration,
-    /// Address space of each process (`RLIMIT_AS`). Nix evaluates in one.
+    /// Address space of each process (`RLIMIT_AS`). Nix evaluates in one process.
     pub memory: MemorySize,
-    /// All that is written, derivations above all. It is kept in memory.
+    /// Files, mostly derivations, on a file system in memory.
     pub disk: MemorySize,
     /// Processes and threads of all evaluations.
     pub processes: u32,
-    /// What is printed, in bytes: the answer and the list of what it refers to.
+    /// Printed output, in bytes: the result and its list of store objects.
     pub output: u64,
-    /// The build of all derivations together, and so of each one.
+    /// Time for the build of all derivations together.
     pub build: Duration,
 }
 
@@ -74,5 +71,5 @@ impl Default for EvaluationLimits {
     }
 }
 
-/// The user who evaluates, unless the configuration names another.
+/// Default user of the evaluator.
 pub const DEFAULT_USER: &str = "innkeeper-eval";

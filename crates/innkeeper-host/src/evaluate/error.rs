@@ -1,4 +1,4 @@
-//! What can go wrong with an evaluation.
+//! Errors of evaluations and their builds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,58 +10,58 @@ use crate::closure::ClosureError;
 use crate::closure::cause::{self, HostFault};
 use crate::{CommandError, FileError, HostError};
 
-/// A preview-config.nix that does not become a closure, or a host that cannot evaluate one.
+/// A failed evaluation or build of a preview-config.nix.
 ///
-/// What is said of those with the codes `preview_config_invalid`, `build_failed` and `invalid_closure` may be shown in
-/// public: it has no path of the host, and nothing that neither the evaluator nor the builder knew.
+/// Messages, remedies and logs with the codes `preview_config_invalid`, `build_failed` and `invalid_closure` are public.
+/// They must contain no host path, and only what the evaluator or the builder could see.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// Nix refuses the file, or what it says.
+    /// Nix rejects the file or its contents.
     #[error("preview-config.nix cannot be evaluated: {summary}")]
     Config {
         /// Nix's error in one line.
         summary: String,
-        /// The last lines of what Nix said.
+        /// The last lines of Nix's output.
         log: Vec<String>,
     },
-    /// The file is too large to be looked at.
-    #[error("preview-config.nix has {size} bytes; {limit} are the most")]
+    /// The file exceeds the size limit and was not evaluated.
+    #[error("preview-config.nix has {size} bytes, and the limit is {limit}")]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// It did not end in time.
-    #[error("evaluating preview-config.nix was stopped after {} s", .0.as_secs())]
+    /// The evaluation timed out.
+    #[error("the evaluation of preview-config.nix was stopped after {} s", .0.as_secs())]
     TooSlow(Duration),
-    /// It used up its processor time.
-    #[error("evaluating preview-config.nix was stopped after {} s of processor time", .0.as_secs())]
+    /// The evaluation exceeded its CPU time.
+    #[error("the evaluation of preview-config.nix was stopped after {} s of processor time", .0.as_secs())]
     TooMuchCpu(Duration),
-    /// It wanted more memory than there is for it.
-    #[error("evaluating preview-config.nix takes more than {0} of memory")]
+    /// The evaluation exceeded its memory limit.
+    #[error("the evaluation of preview-config.nix takes more than {0} of memory")]
     TooMuchMemory(MemorySize),
-    /// It printed more than anybody reads, or its derivations are too large.
-    #[error("preview-config.nix evaluates to more than {0} bytes")]
+    /// The output or the derivations exceed the limit.
+    #[error("the evaluation of preview-config.nix produces more than {0} bytes")]
     TooMuchOutput(u64),
-    /// The evaluator handed over something else than it says. Nix does not; something has taken it over.
-    #[error("the evaluation of preview-config.nix ended with something that is refused: {0}")]
+    /// The evaluator's result failed verification. Nix does not produce such results: the evaluator is compromised.
+    #[error("the evaluation of preview-config.nix returned a result that is refused: {0}")]
     Refused(String),
-    /// Somebody killed the evaluator.
+    /// The evaluator was killed from outside.
     #[error("the evaluation of preview-config.nix was killed")]
     Killed,
-    /// The host could not build it.
+    /// The build failed because of the host.
     #[error("preview-config.nix cannot be built now: {0}")]
     Host(HostFault),
-    /// Nix could not build it, and the cause may be the host.
-    #[error("preview-config.nix was not built to the end: {summary}")]
+    /// The build failed, possibly because of the host.
+    #[error("the build of preview-config.nix was interrupted: {summary}")]
     Interrupted {
         /// Nix's error in one line.
         summary: String,
         /// The last lines of the build's log and of Nix's errors.
         log: Vec<String>,
     },
-    /// Nix could not build it.
+    /// The build failed.
     #[error("preview-config.nix does not build: {summary}")]
     Build {
         /// Nix's error in one line.
@@ -69,99 +69,99 @@ pub enum EvaluateError {
         /// The last lines of the build's log and of Nix's errors.
         log: Vec<String>,
     },
-    /// The build of all derivations together took too long.
-    #[error("building preview-config.nix was stopped after {} s", .0.as_secs())]
+    /// The build of all derivations together timed out.
+    #[error("the build of preview-config.nix was stopped after {} s", .0.as_secs())]
     BuildTooSlow(Duration),
-    /// More is to be built than one preview may have built.
-    #[error("building preview-config.nix takes more than {0} derivations")]
+    /// The preview exceeds the limit of derivations to build.
+    #[error("preview-config.nix needs builds of more than {0} derivations")]
     TooManyDerivations(u64),
-    /// There is too little space for builds.
+    /// The disk of the Nix store lacks space for builds.
     #[error("the disk of the Nix store has {free} free, and {needed} must stay free")]
     StoreFull {
-        /// What is free.
+        /// Free space.
         free: MemorySize,
-        /// What must be.
+        /// Space that must stay free.
         needed: MemorySize,
     },
-    /// The meta data cannot be read.
-    #[error("system.build.previewMeta in preview-config.nix is of no use: {0}")]
+    /// The metadata cannot be read.
+    #[error("cannot read system.build.previewMeta of preview-config.nix: {0}")]
     Meta(String),
-    /// The meta data says something that is wrong.
-    #[error("{}", several(problems))]
+    /// The metadata has invalid or missing fields.
+    #[error("{}", summarize(problems))]
     WrongMeta {
-        /// All that is wrong.
+        /// All problems.
         problems: MetaProblems,
-        /// The same as the log: a line each, with what to do.
+        /// The same as log lines, each with its remedy.
         lines: Vec<String>,
     },
-    /// It builds, and no guest can boot from it.
-    #[error("no guest can boot from what preview-config.nix builds: {0}")]
+    /// The build succeeded, but guests cannot boot from its result.
+    #[error("guests cannot boot from the closure of preview-config.nix: {0}")]
     NotBootable(String),
-    /// What it builds cannot be looked at.
+    /// The built closure cannot be checked.
     #[error(transparent)]
     Closure(ClosureError),
-    /// The host's nixpkgs or base module is not what the configuration says.
-    #[error("previews cannot be evaluated with {what}: {reason}")]
+    /// The host's nixpkgs or base module is missing or has the wrong hash.
+    #[error("cannot evaluate previews with {path}: {reason}")]
     Base {
-        /// What is wrong: a path.
-        what: String,
-        /// What is wrong with it.
+        /// Path of nixpkgs or the base module.
+        path: String,
+        /// Cause of the rejection.
         reason: String,
     },
-    /// The user who evaluates does not exist, or is no user without rights.
-    #[error("previews cannot be evaluated as the user '{user}': {reason}")]
+    /// The evaluator's user does not exist or is privileged.
+    #[error("cannot evaluate previews as the user '{user}': {reason}")]
     User {
-        /// The name or number.
+        /// The name or UID.
         user: String,
-        /// What is wrong with it.
+        /// Cause of the rejection.
         reason: &'static str,
     },
-    /// Builders would own the store's files, and could change them.
-    #[error("previews cannot be built without users for Nix's builders: {0}")]
+    /// Without build users, builders would own the store's files and could change them.
+    #[error("cannot build previews without users for Nix's builders: {0}")]
     NoBuildUsers(String),
-    /// Builds cannot be kept from the host's own network.
-    #[error("previews cannot be built without firewall rules for builds")]
+    /// Builds cannot be isolated from the host's own network.
+    #[error("cannot build previews without firewall rules for builds")]
     BuildNetwork(#[source] Box<HostError>),
-    /// The place for the evaluator cannot be made.
-    #[error("cannot make a closed place to evaluate preview-config.nix: {0}")]
-    Place(String),
-    /// The objects cannot be taken into the host's store.
-    #[error("cannot take {count} objects into the Nix store")]
+    /// The evaluator's sandbox cannot be set up.
+    #[error("cannot set up the sandbox to evaluate preview-config.nix: {0}")]
+    Sandbox(String),
+    /// The objects cannot be imported into the host's store.
+    #[error("cannot import {count} objects into the Nix store")]
     Import {
-        /// How many there were.
+        /// Number of objects.
         count: usize,
-        /// What Nix says.
+        /// Nix's error.
         #[source]
         source: CommandError,
     },
     /// An object cannot be read from the evaluator's store.
-    #[error("cannot read what the evaluation made, {path}")]
+    #[error("cannot read {path} from the evaluator's store")]
     Read {
         /// The object.
         path: StorePath,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: std::io::Error,
     },
-    /// A program that is needed does not run.
+    /// A required program does not run.
     #[error("cannot evaluate preview-config.nix")]
     Command(#[from] CommandError),
     /// Nix's settings cannot be read.
-    #[error("cannot read the settings that Nix prints")]
+    #[error("cannot parse the output of `nix show-config --json`")]
     Settings(#[source] serde_json::Error),
-    /// A GC root or another file of ours.
+    /// A GC root or another file of the evaluator.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The failure of an evaluation that several waited for.
+    /// The failure of a coalesced evaluation.
     #[error(transparent)]
     Shared(Arc<Self>),
 }
 
-/// One problem is told as it is; of several, the log has all.
-fn several(problems: &MetaProblems) -> String {
+/// Returns a single problem as it is. The log lists several.
+fn summarize(problems: &MetaProblems) -> String {
     match problems.0.len() {
         1 => problems.to_string(),
-        _ => "system.build.previewMeta in preview-config.nix is wrong in several places".to_owned(),
+        _ => "system.build.previewMeta in preview-config.nix has several errors".to_owned(),
     }
 }
 
@@ -178,7 +178,7 @@ impl From<Vec<MetaProblem>> for EvaluateError {
 impl From<ClosureError> for EvaluateError {
     fn from(error: ClosureError) -> Self {
         match error {
-            // Without the path, which is nobody's business.
+            // Drops the path: host paths are not public.
             ClosureError::Invalid { reason, .. } => Self::NotBootable(reason),
             other => Self::Closure(other),
         }
@@ -186,7 +186,7 @@ impl From<ClosureError> for EvaluateError {
 }
 
 impl EvaluateError {
-    /// Whether the host may be at fault, so that the same may succeed when it is tried again.
+    /// Reports whether the host may be at fault, so that a retry may succeed.
     #[must_use]
     pub fn is_unclear(&self) -> bool {
         match self {
@@ -221,10 +221,10 @@ impl Explain for EvaluateError {
             Self::Base { .. } | Self::User { .. } => Code::InvalidConfig,
             Self::NoBuildUsers(_) => Code::BuildUsersMissing,
             Self::BuildNetwork(source) => source.code(),
-            Self::Place(_) => Code::PermissionDenied,
+            Self::Sandbox(_) => Code::PermissionDenied,
             Self::Import { source, .. } | Self::Command(source) => match source {
                 CommandError::Missing { program } if program.contains("nix") => Code::NixMissing,
-                // No failed build: the host's own Nix does not do as asked.
+                // Not a failed build: the host's own Nix fails.
                 CommandError::Failed { stderr, .. } => {
                     cause::host_fault(stderr).map_or(Code::BuildHostFailed, HostFault::code)
                 }
@@ -239,45 +239,45 @@ impl Explain for EvaluateError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Config { .. } => {
-                "It is evaluated purely: without the network, files of the host, environment variables, <nixpkgs> and import from derivation. Correct preview-config.nix and push again.".to_owned()
+                "Evaluation is pure: without the network, host files, environment variables, <nixpkgs> and import from derivation. Correct preview-config.nix and push again.".to_owned()
             }
-            Self::TooLarge { .. } => "Move what is large out of preview-config.nix.".to_owned(),
+            Self::TooLarge { .. } => "Move large parts out of preview-config.nix.".to_owned(),
             Self::TooSlow(_) | Self::TooMuchCpu(_) | Self::TooMuchMemory(_) | Self::TooMuchOutput(_) => {
-                "Look for a recursion that does not end. Whoever runs this host can raise the limit.".to_owned()
+                "Look for infinite recursion. The host's administrator can raise the limit.".to_owned()
             }
-            Self::Refused(_) => "Look at what this pull request tries to do.".to_owned(),
+            Self::Refused(_) => "Review this pull request: it may attack the host.".to_owned(),
             Self::TooManyDerivations(_) => {
-                "Build less in preview-config.nix. Whoever runs this host can raise `builds.max_derivations`.".to_owned()
+                "Build less in preview-config.nix. The host's administrator can raise `builds.max_derivations`.".to_owned()
             }
             Self::StoreFull { .. } => {
-                "Run `innkeeper gc`, and have Nix collect its garbage; or lower `builds.min_free`.".to_owned()
+                "Run `innkeeper gc` and Nix's garbage collection, or lower `builds.min_free`.".to_owned()
             }
             Self::BuildTooSlow(_) => {
-                "Build less in preview-config.nix, or look for a builder that does not end.".to_owned()
+                "Build less in preview-config.nix, or look for a builder that hangs.".to_owned()
             }
             Self::Host(fault) => fault.remedy().to_owned(),
             Self::Build { .. } => "Correct preview-config.nix and push again.".to_owned(),
-            Self::Killed | Self::Interrupted { .. } => "It was killed, or met a full disk or a download that does not respond, and failed several times. Look whether preview-config.nix takes too much memory or names what does not exist, correct it and push again.".to_owned(),
+            Self::Killed | Self::Interrupted { .. } => "It failed several times: it was killed, the disk was full, or a download did not respond. Check whether preview-config.nix needs too much memory or downloads a missing file, correct it and push again.".to_owned(),
             Self::Meta(_) => {
                 "Set it to an attribute set, or to a file with JSON made by pkgs.writeText.".to_owned()
             }
             Self::WrongMeta { problems, .. } => return problems.remedy(),
             Self::NotBootable(_) => {
-                "Leave system.build.toplevel to NixOS.".to_owned()
+                "Do not override NixOS's system.build.toplevel.".to_owned()
             }
             Self::Closure(error) => return error.remedy(),
             Self::Base { .. } => {
-                "Name a nixpkgs with a flake.nix, and the hash that belongs to it, in innkeeperd's configuration.".to_owned()
+                "In innkeeperd's configuration, set a nixpkgs with a flake.nix, and its hash.".to_owned()
             }
             Self::User { user, .. } => format!(
-                "Make one: `useradd --system --no-create-home --shell /usr/sbin/nologin {user}`, or name one that owns nothing in innkeeperd's configuration; a number that nobody has will do, such as 64999."
+                "Create it with `useradd --system --no-create-home --shell /usr/sbin/nologin {user}`, or set another user that owns nothing in innkeeperd's configuration. An unused UID such as 64999 works as well."
             ),
             Self::BuildNetwork(source) => return source.remedy(),
             Self::NoBuildUsers(_) => {
-                "On Debian, install the package nix-setup-systemd. Elsewhere make the group nixbld and users that are its members (`groupadd --system nixbld`, then `useradd --system --gid nixbld --groups nixbld nixbld1` and so on). Leave build-users-group out of nix.conf and of `nix.options`.".to_owned()
+                "On Debian, install the package nix-setup-systemd. Elsewhere create the group nixbld and its members (`groupadd --system nixbld`, then `useradd --system --gid nixbld --groups nixbld nixbld1` and so on). Do not set build-users-group in nix.conf or in `nix.options`.".to_owned()
             }
-            Self::Place(_) => {
-                "innkeeperd must be root and allowed to make namespaces and mounts.".to_owned()
+            Self::Sandbox(_) => {
+                "Run innkeeperd as root, with permission to create namespaces and mounts.".to_owned()
             }
             Self::Import { source, .. } | Self::Command(source) => match source {
                 CommandError::Failed { stderr, .. } => cause::host_fault(stderr)
@@ -287,7 +287,7 @@ impl Explain for EvaluateError {
                 other => return other.remedy(),
             },
             Self::Settings(_) => {
-                "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
+                "Run `nix --version`: Innkeeper needs Nix 2.8 or newer.".to_owned()
             }
             Self::Read { .. } => return None,
             Self::File(error) => return error.remedy(),

@@ -1,11 +1,11 @@
-//! Hashes in the spellings that Nix has for them.
+//! Nix's hash encodings.
 
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// As hexadecimal digits.
+/// Encodes bytes as hexadecimal digits.
 pub(super) fn base16(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").ok();
@@ -13,35 +13,35 @@ pub(super) fn base16(bytes: &[u8]) -> String {
     })
 }
 
-/// In Nix's own base 32: its own digits, the last bits first (Nix manual, "Nix32 encoding").
+/// Encodes bytes in Nix's base 32: other digits, last bits first (Nix manual, "Nix32 encoding").
 pub(super) fn base32(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
     let length = (bytes.len() * 8).div_ceil(5);
     (0..length)
         .rev()
         .map(|digit| {
-            let (at, shift) = (digit * 5 / 8, digit * 5 % 8);
-            let low = u16::from(bytes[at]);
-            let high = bytes.get(at + 1).map_or(0, |byte| u16::from(*byte));
+            let (index, shift) = (digit * 5 / 8, digit * 5 % 8);
+            let low = u16::from(bytes[index]);
+            let high = bytes.get(index + 1).map_or(0, |byte| u16::from(*byte));
             let value = ((high << 8 | low) >> shift) & 31;
             char::from(DIGITS[usize::from(value)])
         })
         .collect()
 }
 
-/// The bytes of a hash as hexadecimal digits.
+/// Decodes a hash from hexadecimal digits.
 pub(super) fn from_base16(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
     }
     Some(bytes)
 }
 
-/// The bytes of a hash as flakes' lock files have it: `sha256-` and base 64 (Subresource Integrity, section 3.1).
+/// Decodes a hash as in flakes' lock files: `sha256-` and base 64 (Subresource Integrity, section 3.1).
 pub(super) fn from_sri(text: &str) -> Option<[u8; 32]> {
     let bytes = STANDARD.decode(text.strip_prefix("sha256-")?).ok()?;
     bytes.try_into().ok()
@@ -54,8 +54,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_spellings_of_a_known_hash() {
-        // As `nix-hash --to-base32` and `nix hash to-sri` spell the hash of nothing.
+    fn encodings_of_a_known_hash_match_nixs() {
+        // The hash of the empty string, as `nix-hash --to-base32` and `nix hash to-sri` print it.
         let hash: [u8; 32] = Sha256::digest(b"").into();
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(base16(&hash), hex);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_none() {
+    fn decoding_rejects_invalid_hashes() {
         for bad in [
             "",
             "sha256-",

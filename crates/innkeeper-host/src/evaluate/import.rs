@@ -1,7 +1,7 @@
-//! From the evaluator's store into the host's.
+//! Imports objects from the evaluator's store into the host's.
 //!
-//! Only what the host does not have yet is taken: an object that is valid has all that it refers to, so the second
-//! preview on the same nixpkgs brings a handful of derivations and not thousands.
+//! Skips objects that the host has: a valid object implies its references. So the second preview on the same nixpkgs imports
+//! a handful of derivations instead of thousands.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,15 +17,15 @@ use super::object::{Object, put_number, put_string};
 use super::registry::Registry;
 use crate::FileErrorExt;
 
-/// Before the path of an object in the stream of `nix-store --import` (`exportMagic` in Nix's
+/// Precedes an object's path in the stream of `nix-store --import` (`exportMagic` in Nix's
 /// src/libstore/export-import.cc).
 const MAGIC: u64 = 0x4558_494e;
 
-/// As much is given to one import, in bytes.
-const BATCH: usize = 16 << 20;
+/// Size of the stream after which it is imported, in bytes.
+const BATCH_SIZE: usize = 16 << 20;
 
-/// Takes some objects and all that they refer to out of a store that is not trusted. `store` is that store's folder of
-/// objects as the host sees it; `limit` is the most that is taken, in bytes. Returns how many were taken.
+/// Imports the closure of `roots` from an untrusted store. `store` is that store's folder as the host sees it; `limit` is
+/// the maximum size in bytes. Returns the number of imported objects.
 pub(super) async fn import(
     nix: &Nix<'_>,
     store: &Path,
@@ -34,23 +34,23 @@ pub(super) async fn import(
     limit: u64,
 ) -> Result<usize, EvaluateError> {
     let order = registry.closure(roots).map_err(|path| {
-        EvaluateError::Refused(format!("its store is not whole: {}", name(&path)))
+        EvaluateError::Refused(format!("its store is incomplete: {}", name(&path)))
     })?;
     let missing: HashSet<StorePath> = nix.missing(&order).await?.into_iter().collect();
     let mut stream = Stream::default();
-    let mut left = limit;
+    let mut remaining = limit;
     for path in order.into_iter().filter(|path| missing.contains(path)) {
-        let object = read(store, path, left).await?;
-        left = left.saturating_sub(object.nar.len() as u64);
+        let object = read(store, path, remaining).await?;
+        remaining = remaining.saturating_sub(object.nar.len() as u64);
         let references = registry.references(path).unwrap_or_default();
         if !object.is_at(path, references) {
             let name = name(path);
             return Err(EvaluateError::Refused(format!(
-                "'{name}' is not what its path says"
+                "'{name}' does not match the hash in its path"
             )));
         }
         stream.put(path, &object, references);
-        if stream.bytes.len() > BATCH {
+        if stream.bytes.len() > BATCH_SIZE {
             stream.flush(nix).await?;
         }
     }
@@ -62,7 +62,7 @@ fn name(path: &StorePath) -> &str {
     super::object::name_of(path)
 }
 
-/// Reads an object on a thread that may wait for the disk.
+/// Reads an object on a blocking thread.
 async fn read(store: &Path, path: &StorePath, limit: u64) -> Result<Object, EvaluateError> {
     let (store, object) = (store.to_owned(), path.clone());
     crate::tree::blocking(move || {
@@ -75,7 +75,7 @@ async fn read(store: &Path, path: &StorePath, limit: u64) -> Result<Object, Eval
         Object::read(folder.as_fd(), name, limit).map_err(|source| match source.kind() {
             io::ErrorKind::FileTooLarge => EvaluateError::TooMuchOutput(limit),
             io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
-                EvaluateError::Refused(format!("'{}' is no store object", self::name(&object)))
+                EvaluateError::Refused(format!("'{}' is not a store object", self::name(&object)))
             }
             _ => EvaluateError::Read {
                 path: object,
@@ -86,8 +86,8 @@ async fn read(store: &Path, path: &StorePath, limit: u64) -> Result<Object, Eval
     .await
 }
 
-/// The stream of `nix-store --import`: for each object a 1, its archive, a magic number, its path, its
-/// references, its deriver and a 0; then a 0.
+/// Input of `nix-store --import`: for each object a 1, its archive, a magic number, its path, its references, its deriver
+/// and a 0; at the end a 0.
 #[derive(Default)]
 struct Stream {
     bytes: Vec<u8>,

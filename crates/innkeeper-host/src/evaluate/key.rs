@@ -1,4 +1,4 @@
-//! What an evaluation depends on, as one hash.
+//! Cache key of an evaluation: a hash over all inputs.
 
 use std::fmt;
 
@@ -9,24 +9,25 @@ use sha2::{Digest, Sha256};
 
 use super::hash::base16;
 
-/// The expression that puts a preview together.
+/// The expression that combines nixpkgs, the base module and the preview-config.nix. Part of the key: a changed text
+/// evaluates all previews again.
 pub(super) const COMPOSE: &str = include_str!("compose.nix");
 
-/// What a preview is made of, in one hash: 64 hexadecimal digits. Equal keys give equal closures.
+/// Hash over a preview's inputs: 64 hexadecimal digits. Equal keys give equal closures.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EvaluationKey(String);
 
-/// A text that is no [`EvaluationKey`].
+/// Parse error of an [`EvaluationKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not the key of an evaluation: 64 hexadecimal digits")]
+#[error("'{0}' is not an evaluation key: 64 hexadecimal digits")]
 pub struct InvalidKey(String);
 
 impl EvaluationKey {
-    /// Reads a key as [`Self::as_str`] gives it.
+    /// Parses the output of [`Self::as_str`].
     ///
     /// # Errors
-    /// When it is something else.
+    /// If it is not 64 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         if text.len() == 64 && text.chars().all(digit) {
@@ -36,7 +37,7 @@ impl EvaluationKey {
         }
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -63,30 +64,30 @@ impl From<EvaluationKey> for String {
     }
 }
 
-/// A source in the host's store, at the path that follows from its contents.
+/// A source in the host's store, at a content-addressed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
     /// Its path, with the name `source`.
     pub path: StorePath,
-    /// The SHA-256 of its archive, as hexadecimal digits.
+    /// SHA-256 of its archive, as hexadecimal digits.
     pub nar_hash: String,
 }
 
-/// What the host gives to every preview.
+/// The inputs that all previews on this host share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// nixpkgs: a flake with `lib.nixosSystem`.
     pub nixpkgs: Locked,
-    /// The folder of the base module.
+    /// The base module's folder.
     pub module: Locked,
     /// The base module's file in it, such as `base.nix`.
     pub entry: String,
-    /// Nix's name of the machine, such as `x86_64-linux`.
+    /// Nix's system name, such as `x86_64-linux`.
     pub system: String,
 }
 
-/// The key of a preview-config.nix on a base. The commit, the repository and the settings that do not change
-/// what is built have no part in it.
+/// Returns the key of a preview-config.nix on a base. Excludes the commit, the repository and settings that do not affect
+/// the closure.
 #[must_use]
 pub fn key(config: &str, base: &Base) -> EvaluationKey {
     let all = json!([
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_changes_with_each_thing_that_it_stands_for() {
+    fn key_changes_with_each_input() {
         let locked = |hash: &str| Locked {
             path: StorePath::parse("/nix/store/00000000000000000000000000000000-source")
                 .expect("valid"),
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_cannot_lead_elsewhere() {
+    fn key_parse_rejects_paths_and_other_texts() {
         for bad in [
             "",
             "..",

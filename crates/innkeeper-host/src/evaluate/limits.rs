@@ -1,9 +1,9 @@
-//! What builds of previews may use of the host.
+//! Resource limits of preview builds.
 //!
-//! A Nix that builds by itself runs in cgroups with limits, which all builds of previews share. Builders of a Nix daemon
-//! are in the cgroup of `nix-daemon.service`; its limits are systemd's to set (`modules/manager/builds.nix`,
-//! `initial-install/debian/nix-daemon.conf`). What a build may write is limited by the space that must stay free: it is
-//! looked at before a build, and while it runs.
+//! If Nix builds without a daemon, it runs in cgroups with limits that all preview builds share. Builders of a Nix daemon
+//! belong to the cgroup of `nix-daemon.service`, which systemd limits (`modules/manager/builds.nix`,
+//! `initial-install/debian/nix-daemon.conf`). Disk use is bounded by the space that must stay free, checked before and
+//! during a build.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::FileErrorExt;
 use crate::closure::nix::Cgroups as Entered;
 use crate::unit::cgroup::{Cgroups, MachineCgroups, emptied};
 
-/// How often the free space is looked at during a build.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of free-space checks during a build.
+const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long what is left of a build may take to end before its cgroups are left to the next build.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for a build's remaining processes to end. After it, the next build removes the cgroups.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much builds of previews may take, all of them together if nothing else is said.
+/// Limits of preview builds, shared by all of them unless noted otherwise.
 #[derive(Clone, Debug)]
 pub struct BuildLimits {
-    /// The name of the cgroup in which a Nix that builds by itself runs, in each hierarchy.
+    /// Name of the cgroup, in each hierarchy, for a Nix that builds without a daemon.
     pub cgroup: String,
     /// Memory, in percent of the host's.
     pub memory_percent: u32,
-    /// Processor time, in percent of all processors.
+    /// CPU time, in percent of all CPUs.
     pub cpu_percent: u32,
     /// Processes and threads.
     pub tasks: u32,
-    /// What must stay free on the disk of the Nix store.
+    /// Space that must stay free on the disk of the Nix store.
     pub min_free: MemorySize,
-    /// How much one builder may print. Nix counts all output, also what it takes for its own log.
+    /// Maximum output of one builder. Nix counts all output, including its own log messages.
     pub log: MemorySize,
-    /// How long one builder may print nothing.
+    /// Maximum time without output of one builder.
     pub silent: Duration,
-    /// How many derivations one preview may have built.
+    /// Maximum number of derivations to build for one preview.
     pub derivations: u64,
 }
 
@@ -62,7 +62,7 @@ impl Default for BuildLimits {
 }
 
 impl BuildLimits {
-    /// The limits of the cgroups on this host.
+    /// Returns the cgroup limits for this host.
     pub(super) fn of_host(&self) -> Limits {
         let info = sysinfo();
         let memory = u128::from(info.totalram) * u128::from(info.mem_unit);
@@ -76,7 +76,7 @@ impl BuildLimits {
         }
     }
 
-    /// Checks that there is space for a build.
+    /// Fails unless the disk has space for a build.
     pub(super) fn require_space(&self) -> Result<(), EvaluateError> {
         let free = free_in_store()?;
         if free < self.min_free.bytes() {
@@ -88,10 +88,10 @@ impl BuildLimits {
         Ok(())
     }
 
-    /// Waits until there is too little space, and returns that as an error. One that cannot be read is none.
+    /// Waits until the disk has too little space, and returns that as an error. Ignores errors of the check itself.
     pub(super) async fn until_full(&self) -> EvaluateError {
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(SPACE_CHECK_INTERVAL).await;
             if let Err(error @ EvaluateError::StoreFull { .. }) = self.require_space() {
                 return error;
             }
@@ -99,21 +99,21 @@ impl BuildLimits {
     }
 }
 
-/// Bytes that are free where the store is, or will be.
+/// Returns the free bytes on the disk of the store, which may not exist yet.
 fn free_in_store() -> Result<u64, EvaluateError> {
     let store = Path::new(STORE_DIR);
-    let there = store.ancestors().find(|path| path.exists());
-    let there = there.unwrap_or(Path::new("/"));
-    let of = rustix::fs::statvfs(there).on("look at", there)?;
-    Ok(of.f_bavail.saturating_mul(of.f_frsize))
+    let existing = store.ancestors().find(|path| path.exists());
+    let existing = existing.unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing).on("look at", existing)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// The cgroups of all builds of previews: made for the first one, removed after the last.
+/// The cgroups of all preview builds: created for the first build, removed after the last.
 #[derive(Clone)]
 pub(super) struct BuildCgroups {
     machine: Option<MachineCgroups>,
     limits: Limits,
-    /// How many builds are in there.
+    /// Number of running builds.
     builds: Arc<Mutex<usize>>,
 }
 
@@ -127,8 +127,8 @@ impl BuildCgroups {
         }
     }
 
-    /// Makes the cgroups for one more build. They are there until the guard is dropped.
-    pub(super) async fn enter(&self) -> Result<(Entered, Room), EvaluateError> {
+    /// Creates the cgroups for one more build. They exist until the slot is dropped.
+    pub(super) async fn enter(&self) -> Result<(Entered, BuildSlot), EvaluateError> {
         let mut builds = self.builds.lock().await;
         let mut entered = Entered::default();
         if let Some(machine) = &self.machine {
@@ -137,10 +137,10 @@ impl BuildCgroups {
             entered.unified = machine.unified();
         }
         *builds += 1;
-        Ok((entered, Room(Some(self.clone()))))
+        Ok((entered, BuildSlot(Some(self.clone()))))
     }
 
-    /// Removes the cgroups when the last build has ended.
+    /// Removes the cgroups after the last build.
     async fn leave(self) {
         let last = {
             let mut builds = self.builds.lock().await;
@@ -151,39 +151,40 @@ impl BuildCgroups {
             return;
         };
         let ended = async { emptied(&machine.guest()).await.is_ok() };
-        if !tokio::time::timeout(PATIENCE, ended).await.unwrap_or(false) {
+        let ended = tokio::time::timeout(CLEANUP_TIMEOUT, ended).await;
+        if !ended.unwrap_or(false) {
             return;
         }
         let builds = self.builds.lock().await;
         if *builds == 0 {
             for error in machine.remove().await {
-                tracing::warn!(%error, "a cgroup of builds is left");
+                tracing::warn!(%error, "cannot remove a cgroup of builds");
             }
             for parent in machine
                 .guests()
                 .iter()
                 .filter_map(|dir| dir.ancestors().nth(2))
             {
-                // One that is left is of no consequence.
+                // Best effort: a leftover parent is harmless.
                 std::fs::remove_dir(parent).ok();
             }
         }
     }
 }
 
-/// The place of a build in the cgroups.
-pub(super) struct Room(Option<BuildCgroups>);
+/// Keeps the cgroups for one build.
+pub(super) struct BuildSlot(Option<BuildCgroups>);
 
-impl Room {
-    /// Gives the place back, after the build's last process has ended.
-    pub(super) async fn leave(mut self) {
+impl BuildSlot {
+    /// Releases the slot after the build's last process has ended.
+    pub(super) async fn release(mut self) {
         if let Some(cgroups) = self.0.take() {
             cgroups.leave().await;
         }
     }
 }
 
-impl Drop for Room {
+impl Drop for BuildSlot {
     fn drop(&mut self) {
         if let (Some(cgroups), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
         {
@@ -192,10 +193,10 @@ impl Drop for Room {
     }
 }
 
-/// What limits the Nix daemon's builders, where systemd runs it.
+/// Memory limit of the Nix daemon's builders where systemd runs it.
 const NIX_DAEMON: &str = "/sys/fs/cgroup/system.slice/nix-daemon.service/memory.max";
 
-/// Looks whether builds are limited on this host. Reports only what is missing.
+/// Checks that builds are limited on this host. Returns `None` if they are.
 pub(super) fn check(limits: &BuildLimits, by_itself: bool) -> Option<Check> {
     let (finding, remedy) = if by_itself {
         let missing = match Cgroups::detect(&limits.cgroup) {
@@ -207,10 +208,10 @@ pub(super) fn check(limits: &BuildLimits, by_itself: bool) -> Option<Check> {
         }
         (
             format!(
-                "builds of previews have no limits of: {}",
+                "builds of previews have no limits for: {}",
                 missing.join(", ")
             ),
-            "Mount these cgroup controllers where innkeeperd may write, or let builds go through the Nix daemon.",
+            "Mount these cgroup controllers where innkeeperd may write, or build through the Nix daemon.",
         )
     } else {
         let limit = std::fs::read_to_string(NIX_DAEMON).ok()?;
@@ -218,9 +219,9 @@ pub(super) fn check(limits: &BuildLimits, by_itself: bool) -> Option<Check> {
             return None;
         }
         (
-            "nix-daemon.service has no limit of memory, and builds of previews are its processes"
+            "nix-daemon.service has no memory limit, and builds of previews are its processes"
                 .to_owned(),
-            "Run `make install` again, which brings limits for nix-daemon.service, then `systemctl daemon-reload`; or set MemoryMax= and TasksMax= with `systemctl edit nix-daemon`.",
+            "Run `make install` again, which installs limits for nix-daemon.service, then `systemctl daemon-reload`; or set MemoryMax= and TasksMax= with `systemctl edit nix-daemon`.",
         )
     };
     Some(Check {

@@ -1,49 +1,49 @@
-//! Closures of previews: a repository's `preview-config.nix`, evaluated as the code of strangers.
+//! Evaluates and builds a repository's untrusted `preview-config.nix`.
 //!
 //! ```text
-//!  preview-config.nix ──► place: own user, own namespaces ──► derivations, each checked ──► the host's Nix
-//!  nixpkgs, base module ─►   nix-instantiate, scratch store      against its own hash          builds, sandboxed
+//!  preview-config.nix ───► sandbox: own user, namespaces ──► derivations, each checked ──► the host's Nix
+//!  nixpkgs, base module ─► nix-instantiate, scratch store       against its own hash         builds, sandboxed
 //! ```
 //!
-//! # What protects the host
+//! # Isolation of the evaluation
 //!
-//! The evaluator runs in a **place** (`sandbox.sh`) of its own mount, network, process, IPC and host name
-//! namespaces. Its root has the evaluator's programs, nixpkgs, the base module and the file itself, all read-only,
-//! and a scratch store in memory; the host's `/var/secrets`, `/root`, `/home`, `/etc`, state directory, sockets and
-//! store are not there. Its user owns nothing, has no capabilities and cannot gain any. There is no network interface
-//! that is up. Address space, processor time, time, processes, output and disk are limited, and all of it ends with
-//! the place's first process, at the latest when the daemon ends.
+//! The evaluator runs in a **sandbox** (`sandbox.sh`) with its own mount, network, PID, IPC and UTS namespaces. Its root
+//! contains the evaluator's programs, nixpkgs, the base module and the file itself, all read-only, and a scratch store
+//! in memory. The host's `/var/secrets`, `/root`, `/home`, `/etc`, state directory, sockets and store are not mounted.
+//! The evaluator's user owns nothing, has no capabilities and cannot gain any. No network interface is up.
+//! Address space, CPU time, wall-clock time, processes, output and disk are limited. All processes end with the
+//! sandbox's PID 1, at the latest when the daemon exits.
 //!
-//! Inside, Nix evaluates purely and restricted, without import from derivation. That is the first line and not the
-//! only one: `builtins.path` with a hash reads any path even in a pure evaluation, and its `filter` tells the names
-//! of files. It can tell only what the place has.
+//! Inside, Nix evaluates in pure and restricted mode, without import from derivation. The mount namespace backs this up:
+//! `builtins.path` with a hash reads any path even in pure mode, and its `filter` sees file names, but only those inside
+//! the sandbox.
 //!
-//! # How the result gets out
+//! # Import of the result
 //!
-//! Nix's own ways ask for trust: `nix-store --import` as root believes what it is told, and `nix copy --from` a store
-//! of the evaluator's would have root open a database that a stranger wrote. So the daemon reads the objects itself
-//! from the place's store, following no link, and takes only those whose path is the hash of what it has read
-//! (derivations, sources, plain files). Such an object cannot stand in for anything else. What the host has already is
-//! neither read nor copied, so the second preview on the same nixpkgs brings a few derivations.
+//! Nix's own commands trust their input: `nix-store --import` as root does not verify it, and `nix copy --from` would have
+//! root open a database that the evaluator wrote. So the daemon reads the objects itself from the sandbox's store,
+//! follows no links, and imports only objects whose path is the hash of their contents (derivations, sources, plain
+//! files). Such an object cannot replace another one. Objects that the host has already are skipped, so the second preview
+//! on the same nixpkgs imports only a few derivations.
 //!
-//! # What protects the host from the build
+//! # Isolation of the build
 //!
-//! A derivation is a program that the host runs. Nix's sandbox is always on for previews and never falls back:
-//! the builder sees its inputs and nothing of the host's files, as a build user (NixOS: `nixbld`). Without build users it
-//! would own the store's files and could change its inputs on the host, so nothing is built then (`users.rs`). A build
-//! with a fixed output has the host's network, as everywhere in Nix: a [`BuildNetwork`] keeps it from the host itself and
-//! from private networks, and nothing is built without it. It does not get the daemon's environment (see `nix.rs`).
+//! A derivation is a program that the host runs. Nix's sandbox is mandatory for previews and never falls back: the
+//! builder sees only its inputs and runs as a build user (NixOS: `nixbld`). Without build users the builder would own the
+//! store's files and could change its inputs, so such builds are refused (`users.rs`). A fixed-output build has the host's
+//! network, as everywhere in Nix. A [`BuildNetwork`] blocks its access to the host itself and to private networks; without
+//! it, builds are refused. Builders do not inherit the daemon's environment (see `nix.rs`).
 //!
 //! # On the host
 //!
-//! | what | where |
+//! | object | path |
 //! | --- | --- |
 //! | GC root of a closure | `<roots>/<key>/closure` |
 //! | GC roots of nixpkgs and the base module | `<roots>/.base/` |
-//! | while an evaluation runs | `<scratch>/<number>/` |
+//! | scratch of a running evaluation | `<scratch>/<number>/` |
 //!
-//! Tried with Nix 2.8 (Debian 12), alone and through its daemon, and with Nix 2.26. Only programs and formats are used that all versions since have:
-//! `nix-instantiate --eval --json`, `nix-store --load-db`, `--dump-db`, `--import`, `--realise`.
+//! Tested with Nix 2.8 (Debian 12), with and without its daemon, and with Nix 2.26. Uses only commands that all versions
+//! since 2.8 have: `nix-instantiate --eval --json`, `nix-store --load-db`, `--dump-db`, `--import`, `--realise`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,9 +74,9 @@ mod key;
 mod limits;
 mod nix;
 mod object;
-mod place;
 mod registry;
 mod roots;
+mod sandbox;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -92,9 +92,9 @@ pub use limits::BuildLimits;
 use claim::Claims;
 use limits::BuildCgroups;
 use nix::Nix;
-use place::{MetaText, Place};
+use sandbox::{MetaOutput, Sandbox};
 
-/// Evaluates with Nix, in a closed place.
+/// Evaluates with Nix in a sandbox. Coalesces concurrent evaluations of the same key.
 pub struct NixEvaluator {
     shared: Arc<Shared>,
     flights: Flights<EvaluationKey, Evaluated, EvaluateError>,
@@ -106,15 +106,16 @@ struct Shared {
     cgroups: BuildCgroups,
     base: OnceCell<Base>,
     claims: Claims,
-    room: Semaphore,
+    /// Limits concurrent evaluations.
+    permits: Semaphore,
     evaluations: AtomicU64,
 }
 
 impl NixEvaluator {
-    /// The driver; nothing is touched yet.
+    /// Creates the driver without touching the host.
     #[must_use]
     pub fn new(config: EvaluatorConfig, network: Arc<dyn BuildNetwork>) -> Self {
-        let room = Semaphore::new(config.concurrent.max(1));
+        let permits = Semaphore::new(config.concurrent.max(1));
         Self {
             shared: Arc::new(Shared {
                 cgroups: BuildCgroups::new(&config.builds),
@@ -122,14 +123,14 @@ impl NixEvaluator {
                 network,
                 base: OnceCell::new(),
                 claims: Claims::default(),
-                room,
+                permits,
                 evaluations: AtomicU64::new(0),
             }),
             flights: Flights::default(),
         }
     }
 
-    /// How often something was really evaluated since the start.
+    /// Number of evaluations since the start, without those that were coalesced or cached.
     #[must_use]
     pub fn evaluations(&self) -> u64 {
         self.shared.evaluations.load(Ordering::Relaxed)
@@ -154,13 +155,13 @@ impl Evaluator for NixEvaluator {
         }
         let key = self.key(config).await?;
         let start = |progress: watch::Sender<BuildProgress>| {
-            let work = Work {
+            let job = Job {
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
                 progress,
             };
             let (config, known) = (config.to_owned(), known.cloned());
-            async move { work.run(&config, known).await.map_err(Arc::new) }.boxed()
+            async move { job.run(&config, known).await.map_err(Arc::new) }.boxed()
         };
         let outcome = self.flights.join(&key, &progress, start).await;
         Ok(outcome.map_err(EvaluateError::Shared)?)
@@ -185,13 +186,13 @@ impl Evaluator for NixEvaluator {
             check_nix(&config.nix.program).await,
             check(
                 "evaluator",
-                place::check(config),
-                "its programs and its user are there",
+                sandbox::check(config),
+                "its programs and its user exist",
             ),
             check(
                 "nixpkgs for previews",
                 base::check(config),
-                "it and the base module are there",
+                "nixpkgs and the base module exist",
             ),
             check(
                 "build users",
@@ -201,7 +202,7 @@ impl Evaluator for NixEvaluator {
             check(
                 "space for builds",
                 config.builds.require_space(),
-                "there is enough on the disk of the Nix store",
+                "the disk of the Nix store has enough free space",
             ),
         ];
         if let Ok(settings) = nix.host_settings().await {
@@ -212,7 +213,7 @@ impl Evaluator for NixEvaluator {
     }
 }
 
-fn check(subject: &str, outcome: Result<(), EvaluateError>, well: &str) -> Check {
+fn check(subject: &str, outcome: Result<(), EvaluateError>, ok_finding: &str) -> Check {
     Check {
         subject: subject.to_owned(),
         verdict: if outcome.is_ok() {
@@ -221,7 +222,7 @@ fn check(subject: &str, outcome: Result<(), EvaluateError>, well: &str) -> Check
             Verdict::Broken
         },
         finding: match &outcome {
-            Ok(()) => well.to_owned(),
+            Ok(()) => ok_finding.to_owned(),
             Err(error) => chain(error),
         },
         remedy: outcome.err().and_then(|error| error.remedy()),
@@ -229,14 +230,14 @@ fn check(subject: &str, outcome: Result<(), EvaluateError>, well: &str) -> Check
 }
 
 impl Shared {
-    /// What every preview is made of. Read once: a folder that changes counts when the daemon starts again.
+    /// Returns the sources that all previews share. Read once: changes take effect after a restart of the daemon.
     async fn base(&self) -> Result<&Base, EvaluateError> {
         self.base.get_or_try_init(|| self.prepare()).await
     }
 
     async fn prepare(&self) -> Result<Base, EvaluateError> {
         let scratch = &self.config.scratch;
-        // What a crash left. No evaluation runs before this is done.
+        // Leftovers of a crash. Evaluations start only after this.
         tree::remove(scratch)?;
         fs::create_dir_all(scratch).on("create", scratch)?;
         base::lock(&self.config).await
@@ -244,20 +245,20 @@ impl Shared {
 }
 
 /// One evaluation and build.
-struct Work {
+struct Job {
     shared: Arc<Shared>,
     key: EvaluationKey,
     progress: watch::Sender<BuildProgress>,
 }
 
-impl Work {
+impl Job {
     async fn run(self, config: &str, known: Option<Evaluated>) -> Result<Evaluated, EvaluateError> {
         let folder = self.shared.config.roots.join(self.key.as_str());
         let claim = self.shared.claims.begin(&self.key, &folder);
         if let Some(known) = known
             && known.key == self.key
         {
-            // The root first: what is there then stays.
+            // The root first: the garbage collector cannot delete the closure after the check.
             roots::set(&folder, roots::CLOSURE, &known.closure)?;
             if self.is_valid(&known.closure).await && store::verify(&known.closure).is_ok() {
                 claim.keep();
@@ -271,47 +272,47 @@ impl Work {
 
     async fn evaluate(&self, config: &str, folder: &Path) -> Result<Evaluated, EvaluateError> {
         let shared = &self.shared;
-        let room = self.room().await;
-        // Before the evaluation, which takes longer.
+        let permit = self.wait_for_permit().await;
+        // Fails early: the evaluation takes longer.
         self.require_safe_builds().await?;
         let number = shared.evaluations.fetch_add(1, Ordering::Relaxed);
         let base = shared.base().await?;
-        // Not by the key: one that was given up may still be clearing its folder away.
+        // Numbered, not named by the key: a canceled evaluation of this key may still be removing its folder.
         let scratch = shared.config.scratch.join(number.to_string());
-        let place = Place::evaluate(&shared.config, base, scratch, config, |now| {
-            self.tell(now);
+        let sandbox = Sandbox::evaluate(&shared.config, base, scratch, config, |progress| {
+            self.report(progress);
         })
         .await?;
-        let made = Made::of(&place)?;
-        made.keep(folder)?;
+        let result = Instantiated::from_output(&sandbox)?;
+        result.set_roots(folder)?;
         let limit = shared.config.limits.disk.bytes();
-        let taken = import::import(
+        let imported = import::import(
             &self.nix(),
-            &place.store(),
-            &place.registry,
-            &made.roots,
+            &sandbox.store(),
+            &sandbox.registry,
+            &result.roots,
             limit,
         )
         .await?;
-        tracing::debug!(key = %self.key, taken, "took derivations");
-        drop((place, room));
-        self.build(made, folder).await
+        tracing::debug!(key = %self.key, imported, "imported derivations");
+        drop((sandbox, permit));
+        self.build(result, folder).await
     }
 
-    /// Waits until this may start. Evaluations take memory; builds are Nix's to queue.
-    async fn room(&self) -> Option<SemaphorePermit<'_>> {
-        let room = &self.shared.room;
-        if let Ok(permit) = room.try_acquire() {
+    /// Waits for a free evaluation slot, which bounds memory use. Builds need none: Nix queues them.
+    async fn wait_for_permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permits = &self.shared.permits;
+        if let Ok(permit) = permits.try_acquire() {
             return Some(permit);
         }
-        self.tell(BuildProgress {
+        self.report(BuildProgress {
             activity: "waiting for other evaluations".to_owned(),
             ..BuildProgress::default()
         });
-        room.acquire().await.ok()
+        permits.acquire().await.ok()
     }
 
-    /// Makes sure that builders can neither change the store nor reach the host's own network.
+    /// Fails unless builders can neither change the store nor reach the host's own network.
     async fn require_safe_builds(&self) -> Result<(), EvaluateError> {
         self.shared.config.builds.require_space()?;
         let builders = self.nix().builders().await?;
@@ -319,29 +320,30 @@ impl Work {
         filtered.map_err(|source| EvaluateError::BuildNetwork(Box::new(source)))
     }
 
-    async fn build(&self, made: Made, folder: &Path) -> Result<Evaluated, EvaluateError> {
+    async fn build(&self, result: Instantiated, folder: &Path) -> Result<Evaluated, EvaluateError> {
         self.require_safe_builds().await?;
         let limit = self.shared.config.limits.build;
         let (limits, cgroups) = (&self.shared.config.builds, &self.shared.cgroups);
-        let derivations: Vec<&StorePath> = made.roots.iter().collect();
+        let derivations: Vec<&StorePath> = result.roots.iter().collect();
         let nix = self.nix();
+        let report = |progress| self.report(progress);
         let built = nix
-            .realise(&derivations, limit, limits, cgroups, |now| self.tell(now))
+            .realise(&derivations, limit, limits, cgroups, report)
             .await?;
-        if !built.contains(&made.closure) {
+        if !built.contains(&result.closure) {
             return Err(EvaluateError::Refused(
-                "its closure is not what its derivation builds".to_owned(),
+                "the closure is not an output of its derivation".to_owned(),
             ));
         }
-        store::verify(&made.closure)?;
-        let meta = match made.meta {
-            Described::Here(meta) => meta,
-            Described::In(path) => Meta::parse(&read_meta(path, &built, &made.roots).await?)?,
+        store::verify(&result.closure)?;
+        let meta = match result.meta {
+            MetaSource::Inline(meta) => meta,
+            MetaSource::File(path) => Meta::parse(&read_meta(path, &built, &result.roots).await?)?,
         };
-        roots::settle(folder)?;
+        roots::keep_only_closure(folder)?;
         Ok(Evaluated {
             key: self.key.clone(),
-            closure: made.closure,
+            closure: result.closure,
             meta,
         })
     }
@@ -355,43 +357,43 @@ impl Work {
         Nix::new(&self.shared.config.nix, &self.shared.config.scratch)
     }
 
-    fn tell(&self, news: BuildProgress) {
-        self.progress.send_if_modified(|now| {
-            let changed = *now != news;
-            *now = news;
+    fn report(&self, progress: BuildProgress) {
+        self.progress.send_if_modified(|current| {
+            let changed = *current != progress;
+            *current = progress;
             changed
         });
     }
 }
 
-/// What an evaluator says it has made.
-struct Made {
-    /// What is to be built or is there: the toplevel's derivation, and what the meta data needs.
+/// The evaluator's result. Not trusted before the build has confirmed it.
+struct Instantiated {
+    /// Objects to build or import: the toplevel's derivation, and dependencies of the metadata.
     roots: Vec<StorePath>,
     closure: StorePath,
-    meta: Described,
+    meta: MetaSource,
 }
 
-/// What the preview says about itself, or where.
-enum Described {
-    Here(Meta),
-    In(PathBuf),
+/// The preview's metadata, or the file that will contain it.
+enum MetaSource {
+    Inline(Meta),
+    File(PathBuf),
 }
 
-impl Made {
-    fn of(place: &Place) -> Result<Self, EvaluateError> {
-        let toplevel = &place.answer.toplevel;
+impl Instantiated {
+    fn from_output(sandbox: &Sandbox) -> Result<Self, EvaluateError> {
+        let toplevel = &sandbox.output.toplevel;
         let mut roots = vec![toplevel.derivation.clone()];
-        let meta = match &place.answer.meta {
-            MetaText::Here { json } => Described::Here(Meta::parse(json)?),
-            MetaText::File { path, needs } => {
+        let meta = match &sandbox.output.meta {
+            MetaOutput::Inline { json } => MetaSource::Inline(Meta::parse(json)?),
+            MetaOutput::File { path, needs } => {
                 roots.extend(needs.iter().cloned());
-                Described::In(path.clone())
+                MetaSource::File(path.clone())
             }
         };
         if !toplevel.derivation.as_str().ends_with(".drv") {
             return Err(EvaluateError::Refused(
-                "its system.build.toplevel is no derivation".to_owned(),
+                "system.build.toplevel is not a derivation".to_owned(),
             ));
         }
         Ok(Self {
@@ -401,8 +403,8 @@ impl Made {
         })
     }
 
-    /// Keeps all that will be there from Nix's garbage collection.
-    fn keep(&self, folder: &Path) -> Result<(), EvaluateError> {
+    /// Sets GC roots for the closure and its inputs, before any of them exists.
+    fn set_roots(&self, folder: &Path) -> Result<(), EvaluateError> {
         roots::set(folder, roots::CLOSURE, &self.closure)?;
         for (number, root) in self.roots.iter().enumerate() {
             roots::set(folder, &format!("root-{number}"), root)?;
@@ -411,26 +413,28 @@ impl Made {
     }
 }
 
-/// Reads meta data from the store: out of what was built or brought, and of nothing else.
+/// Reads metadata from the store, only from objects that were built or imported for this preview.
 async fn read_meta(
     path: PathBuf,
     built: &[StorePath],
-    brought: &[StorePath],
+    imported: &[StorePath],
 ) -> Result<String, EvaluateError> {
-    let ours = built
+    let belongs = built
         .iter()
-        .chain(brought)
+        .chain(imported)
         .any(|object| path.starts_with(object.as_path()));
-    if !ours {
+    if !belongs {
         return Err(EvaluateError::Meta(
-            "it names a file that it does not bring".to_owned(),
+            "its file is not part of the preview".to_owned(),
         ));
     }
     blocking(move || {
         let file = match store::resolve(Path::new(STORE_DIR), &path)? {
             Resolved::Inside(file) => file,
             Resolved::Outside(_) => {
-                return Err(EvaluateError::Meta("it leads out of the store".to_owned()));
+                return Err(EvaluateError::Meta(
+                    "it points outside the store".to_owned(),
+                ));
             }
             Resolved::Nowhere => {
                 return Err(EvaluateError::Meta("its file does not exist".to_owned()));
@@ -438,16 +442,16 @@ async fn read_meta(
         };
         let metadata = fs::symlink_metadata(&file).on("look at", &file)?;
         if !metadata.is_file() {
-            return Err(EvaluateError::Meta("it is no file".to_owned()));
+            return Err(EvaluateError::Meta("it is not a regular file".to_owned()));
         }
         if metadata.len() > Meta::MAX_BYTES as u64 {
             return Err(EvaluateError::Meta(format!(
-                "it has more than {} bytes",
+                "it exceeds {} bytes",
                 Meta::MAX_BYTES
             )));
         }
         let bytes = fs::read(&file).on("read", &file)?;
-        String::from_utf8(bytes).map_err(|_| EvaluateError::Meta("it is no text".to_owned()))
+        String::from_utf8(bytes).map_err(|_| EvaluateError::Meta("it is not UTF-8".to_owned()))
     })
     .await
 }

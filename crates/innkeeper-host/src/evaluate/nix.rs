@@ -1,9 +1,8 @@
-//! The host's own Nix, for what only the host may do: adding objects to its store, and building.
+//! The host's own Nix, which adds objects to the store and builds.
 //!
-//! It runs without the daemon's environment. A derivation with a fixed output may ask for environment variables of
-//! the Nix that builds it (`impureEnvVars`), and the daemon's may hold what is nobody else's business; the
-//! configuration and the passwords for downloads in root's home directory are not for strangers either. Builds have a
-//! fixed list of settings: [`settings`].
+//! It runs without the daemon's environment. A fixed-output derivation can read environment variables of its Nix
+//! (`impureEnvVars`), and the daemon's may contain secrets. For the same reason Nix does not see root's home directory with
+//! its configuration and download passwords. Builds use a fixed list of settings: [`settings`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::base::SOURCE;
 use super::limits::BuildCgroups;
-use super::place::locate;
+use super::sandbox::locate;
 use super::settings::{self, Settings};
 use super::{BuildLimits, EvaluateError, text, users};
 use crate::CommandError;
@@ -28,15 +27,15 @@ use crate::closure::store;
 use crate::command::{COPY, QUICK, command, run_command};
 use crate::facilities::Builders;
 
-/// The variables that Nix gets from the daemon: how a certain installation of Nix wants its store to be reached.
-const PASSED_ON: [&str; 3] = ["NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+/// Variables that Nix inherits from the daemon: they describe how to reach the store of this installation.
+const INHERITED: [&str; 3] = ["NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
 
-/// Where programs are, on NixOS and elsewhere. Nix itself is found in the daemon's own `PATH`.
+/// `PATH` of Nix, for NixOS and other systems. Nix itself is found in the daemon's own `PATH`.
 const PATH: &str =
     "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// As many paths are given to one call; the kernel takes 2 MiB of arguments.
-const PATHS_AT_ONCE: usize = 2000;
+/// Maximum number of paths in one call: the kernel allows 2 MiB of arguments.
+const MAX_PATHS_PER_CALL: usize = 2000;
 
 /// The host's Nix.
 pub(super) struct Nix<'a> {
@@ -60,59 +59,54 @@ impl<'a> Nix<'a> {
             .args(["store", "add-path", "--name", SOURCE])
             .arg(folder)
             .args(self.options());
-        let answer = run_command(command, b"", COPY).await?;
-        let answer = String::from_utf8_lossy(&answer);
-        StorePath::parse(answer.trim()).map_err(|error| EvaluateError::Base {
-            what: folder.display().to_string(),
+        let output = run_command(command, b"", COPY).await?;
+        let output = String::from_utf8_lossy(&output);
+        StorePath::parse(output.trim()).map_err(|error| EvaluateError::Base {
+            path: folder.display().to_string(),
             reason: error.to_string(),
         })
     }
 
-    /// What the store knows of some paths. Fails when one is not valid.
+    /// Returns the registrations of some paths. Fails if one is not valid.
     pub(super) async fn dump_db(&self, paths: &[&StorePath]) -> Result<String, CommandError> {
         let mut command = self.nix_store("--dump-db");
         command.args(paths.iter().map(|path| path.as_str()));
         lines_of(command).await
     }
 
-    /// Paths and all that they need.
+    /// Returns the closures of some paths, one path per line.
     pub(super) async fn requisites(&self, paths: &[PathBuf]) -> Result<String, CommandError> {
         let mut command = self.nix_store("--query");
         command.arg("--requisites").args(paths);
         lines_of(command).await
     }
 
-    /// Those of the paths that the store does not have.
+    /// Returns the paths that the store does not have.
     pub(super) async fn missing(
         &self,
         paths: &[&StorePath],
     ) -> Result<Vec<StorePath>, CommandError> {
         let mut missing = Vec::new();
-        for some in paths.chunks(PATHS_AT_ONCE) {
+        for chunk in paths.chunks(MAX_PATHS_PER_CALL) {
             let mut command = self.nix_store("--check-validity");
             command
                 .arg("--print-invalid")
-                .args(some.iter().map(|path| path.as_str()));
-            let answer = lines_of(command).await?;
-            missing.extend(
-                answer
-                    .lines()
-                    .filter_map(|line| StorePath::parse(line).ok()),
-            );
+                .args(chunk.iter().map(|path| path.as_str()));
+            missing.extend(store_paths(&lines_of(command).await?));
         }
         Ok(missing)
     }
 
-    /// Takes objects from a stream (`nix-store --export`'s format). Whoever calls has checked them: as root, Nix
-    /// itself does not.
+    /// Imports objects from a stream in the format of `nix-store --export`. The caller must have verified them: Nix does
+    /// not when it runs as root.
     pub(super) async fn import(&self, stream: &[u8]) -> Result<(), CommandError> {
         let mut command = self.nix_store("--import");
         command.args(self.options());
         run_command(command, stream, COPY).await.map(drop)
     }
 
-    /// Builds derivations and returns the outputs of all of them. After `limit`, everything that the build started is
-    /// ended: Nix's own `timeout` counts anew for each derivation.
+    /// Builds derivations and returns their outputs. `limit` bounds the build as a whole: Nix's own `timeout` applies to
+    /// each derivation.
     pub(super) async fn realise(
         &self,
         derivations: &[&StorePath],
@@ -124,13 +118,13 @@ impl<'a> Nix<'a> {
         let program = sibling(&self.config.program, "nix-store");
         let program = locate(&program).unwrap_or(program);
         let host = self.host_settings().await?;
-        let (cgroups, room) = if settings::builds_by_itself(&host) {
-            let (cgroups, room) = cgroups.enter().await?;
-            (cgroups, Some(room))
+        let (cgroups, slot) = if settings::builds_by_itself(&host) {
+            let (cgroups, slot) = cgroups.enter().await?;
+            (cgroups, Some(slot))
         } else {
             (Cgroups::default(), None)
         };
-        let mut command = self.outfit(supervised_in(&cgroups, program));
+        let mut command = self.with_environment(supervised_in(&cgroups, program));
         command
             .arg("--realise")
             .args(derivations.iter().map(|path| path.as_str()));
@@ -138,37 +132,37 @@ impl<'a> Nix<'a> {
             options: self.build_options(&host, limit, limits)?,
             ..self.config.clone()
         };
-        let (most, too_many) = (AtomicU64::new(0), Notify::new());
+        let (max_to_build, too_many) = (AtomicU64::new(0), Notify::new());
         let build = config.attend(command, |progress| {
-            most.fetch_max(progress.to_build, Ordering::Relaxed);
+            max_to_build.fetch_max(progress.to_build, Ordering::Relaxed);
             if progress.to_build > limits.derivations {
                 too_many.notify_one();
             }
             report(progress);
         });
-        let answer = tokio::select! {
-            // A builder decides how much output there is: that must not delay the limits.
+        let output = tokio::select! {
+            // Limits first: a builder that floods its output must not delay them.
             biased;
             () = tokio::time::sleep(limit) => Err(EvaluateError::BuildTooSlow(limit)),
             () = too_many.notified() => Err(EvaluateError::TooManyDerivations(limits.derivations)),
             full = limits.until_full() => Err(full),
-            answer = build => Ok(answer),
+            output = build => Ok(output),
         };
-        if let Some(room) = room {
-            room.leave().await;
+        if let Some(slot) = slot {
+            slot.release().await;
         }
-        // It may have been too fast to be stopped.
-        if most.into_inner() > limits.derivations {
+        // The build may have ended before the notification.
+        if max_to_build.into_inner() > limits.derivations {
             return Err(EvaluateError::TooManyDerivations(limits.derivations));
         }
-        let answer = answer?.map_err(|error| match error {
+        let output = output?.map_err(|error| match error {
             NixError::Run(source) => EvaluateError::Command(source),
             NixError::Failed {
                 summary,
                 cause: Cause::Host(fault),
                 ..
             } => {
-                // It may name the host's paths and addresses: for the daemon's log only.
+                // Only for the daemon's log: it may contain the host's paths and addresses.
                 tracing::warn!(%summary, "{fault}");
                 EvaluateError::Host(fault)
             }
@@ -185,19 +179,15 @@ impl<'a> Nix<'a> {
             }
         })?;
         store::settle().await?;
-        let answer = String::from_utf8_lossy(&answer);
-        Ok(answer
-            .lines()
-            .filter_map(|line| StorePath::parse(line).ok())
-            .collect())
+        Ok(store_paths(&String::from_utf8_lossy(&output)))
     }
 
-    /// The users without rights that the host's Nix builds as.
+    /// Returns the unprivileged users that the host's Nix builds as.
     pub(super) async fn builders(&self) -> Result<Builders, EvaluateError> {
         users::require(&self.host_settings().await?)
     }
 
-    /// The settings of a build by strangers.
+    /// Returns the settings of an untrusted build.
     fn build_options(
         &self,
         host: &Settings,
@@ -210,16 +200,16 @@ impl<'a> Nix<'a> {
         Ok(options)
     }
 
-    /// The settings of the host's Nix, with the configured options.
+    /// Reads the settings of the host's Nix, with the configured options applied.
     pub(super) async fn host_settings(&self) -> Result<Settings, EvaluateError> {
         let mut command = self.command(&self.config.program);
         command
             .args(["--extra-experimental-features", "nix-command"])
-            // Newer versions know it by this name too.
+            // Newer versions accept this old name too.
             .args(["show-config", "--json"])
             .args(self.options());
-        let answer = run_command(command, b"", QUICK).await?;
-        serde_json::from_slice(&answer).map_err(EvaluateError::Settings)
+        let output = run_command(command, b"", QUICK).await?;
+        serde_json::from_slice(&output).map_err(EvaluateError::Settings)
     }
 
     fn nix_store(&self, operation: &str) -> Command {
@@ -229,18 +219,18 @@ impl<'a> Nix<'a> {
     }
 
     fn command(&self, program: &Path) -> Command {
-        // Looked up here, because the command has another PATH.
+        // Looked up here: the command has another PATH.
         let found = locate(program);
-        self.outfit(command(found.as_deref().unwrap_or(program)))
+        self.with_environment(command(found.as_deref().unwrap_or(program)))
     }
 
     /// Replaces the environment of a command.
-    fn outfit(&self, mut command: Command) -> Command {
+    fn with_environment(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("HOME", &self.home)
             .env("PATH", PATH);
-        for name in PASSED_ON {
+        for name in INHERITED {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -260,6 +250,14 @@ impl<'a> Nix<'a> {
 }
 
 async fn lines_of(command: Command) -> Result<String, CommandError> {
-    let answer = run_command(command, b"", QUICK).await?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let output = run_command(command, b"", QUICK).await?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// Parses the store paths in a program's output, one per line.
+fn store_paths(output: &str) -> Vec<StorePath> {
+    output
+        .lines()
+        .filter_map(|line| StorePath::parse(line).ok())
+        .collect()
 }

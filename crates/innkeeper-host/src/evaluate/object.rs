@@ -1,8 +1,7 @@
-//! Store objects by what they hold: their archive, and the path that follows from it.
+//! Content-addressed store objects: their archive, and the path computed from it.
 //!
-//! A path in the store whose hash is that of its contents can be checked by anybody. That is what lets the
-//! host take objects from an evaluator that it does not trust: whatever it hands over can only be what its path says,
-//! and never stand in for something else.
+//! The host can verify that a path is the hash of its contents. It therefore imports objects from an untrusted
+//! evaluator: such an object cannot replace another one.
 //!
 //! Formats: Nix manual, "Nix Archive (NAR) format" and "Complete Store Path Calculation".
 
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::hash::{base16, base32};
 
-/// The deepest folder that is read.
+/// Maximum depth of folders.
 const MAX_DEPTH: usize = 64;
 
 /// One object with its archive.
@@ -31,11 +30,11 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Archives what is called `name` in a directory, without following any link. What is read once is
-    /// what is hashed and handed on, so nobody can change it in between.
+    /// Archives `name` in a directory, without following links. Reads it once: the hashed bytes are the imported bytes,
+    /// so a concurrent change cannot get in between.
     ///
     /// # Errors
-    /// When it cannot be read, or is larger than `limit` bytes.
+    /// If it cannot be read, or is larger than `limit` bytes.
     pub(super) fn read(directory: BorrowedFd<'_>, name: &str, limit: u64) -> io::Result<Self> {
         let mut archive = Archive {
             bytes: Vec::new(),
@@ -49,11 +48,11 @@ impl Object {
         })
     }
 
-    /// The archive of one plain file.
+    /// Archives one plain file.
     pub(super) fn of_file(contents: &[u8]) -> Self {
         let mut nar = Vec::new();
-        for word in ["nix-archive-1", "(", "type", "regular", "contents"] {
-            put_string(&mut nar, word.as_bytes());
+        for token in ["nix-archive-1", "(", "type", "regular", "contents"] {
+            put_string(&mut nar, token.as_bytes());
         }
         put_string(&mut nar, contents);
         put_string(&mut nar, b")");
@@ -63,13 +62,13 @@ impl Object {
         }
     }
 
-    /// The hash of the archive.
+    /// Returns the hash of the archive.
     pub(super) fn nar_hash(&self) -> [u8; 32] {
         Sha256::digest(&self.nar).into()
     }
 
-    /// Whether a path is the one that follows from the contents and the references: of a source, of a
-    /// text (derivations are texts), or of a single file with its own hash.
+    /// Reports whether a path is computed from these contents and references, as a source, a text (such as a
+    /// derivation), or a flat file.
     pub(super) fn is_at(&self, path: &StorePath, references: &[StorePath]) -> bool {
         let name = name_of(path);
         let mut candidates = vec![source_path(name, &self.nar_hash(), references)];
@@ -85,7 +84,7 @@ impl Object {
     }
 }
 
-/// What stands behind the hash in a path.
+/// Returns the part of a path after the hash.
 pub(super) fn name_of(path: &StorePath) -> &str {
     path.as_str()
         .strip_prefix(STORE_DIR)
@@ -93,18 +92,18 @@ pub(super) fn name_of(path: &StorePath) -> &str {
         .map_or("", |(_, name)| name)
 }
 
-/// The path of a text, as which derivations are stored.
+/// Returns the path of a text, such as a derivation.
 #[cfg(test)]
 pub(super) fn text_path(name: &str, text: &[u8]) -> String {
     computed("text", &[], &Sha256::digest(text).into(), name)
 }
 
-/// The path of a source with this archive.
+/// Returns the path of a source with this archive.
 pub(super) fn source_path(name: &str, nar_hash: &[u8; 32], references: &[StorePath]) -> String {
     computed("source", references, nar_hash, name)
 }
 
-/// The path of a file that is known by the hash of its contents.
+/// Returns the path of a flat file with a fixed hash.
 fn flat_path(name: &str, hash: &[u8; 32]) -> String {
     let inner = Sha256::digest(format!("fixed:out:sha256:{}:", base16(hash)));
     computed("output:out", &[], &inner.into(), name)
@@ -121,26 +120,26 @@ fn computed(kind: &str, references: &[StorePath], hash: &[u8; 32], name: &str) -
     fingerprint.push_str(&format!(":sha256:{}:{STORE_DIR}:{name}", base16(hash)));
     let full = Sha256::digest(fingerprint);
     let mut short = [0_u8; 20];
-    for (at, byte) in full.iter().enumerate() {
-        short[at % 20] ^= byte;
+    for (index, byte) in full.iter().enumerate() {
+        short[index % 20] ^= byte;
     }
     format!("{STORE_DIR}/{}-{name}", base32(&short))
 }
 
-/// A string in a Nix archive, or in the stream of `nix-store --import`: its length, its bytes, and zeros up to
-/// the next multiple of eight.
+/// Appends a string as in Nix archives and `nix-store --import` streams: its length, its bytes, and zeros up to the next
+/// multiple of eight.
 pub(super) fn put_string(out: &mut Vec<u8>, string: &[u8]) {
     put_number(out, string.len() as u64);
     out.extend_from_slice(string);
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
-/// A number in the same.
+/// Appends a number in the same format.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-/// An archive that is being written. Its length is always a multiple of eight.
+/// An archive under construction. Its length is always a multiple of eight.
 struct Archive {
     bytes: Vec<u8>,
     limit: u64,
@@ -148,19 +147,19 @@ struct Archive {
 
 impl Archive {
     fn string(&mut self, string: &[u8]) -> io::Result<()> {
-        self.room_for(string.len() as u64)?;
+        self.check_limit(string.len() as u64)?;
         put_string(&mut self.bytes, string);
         Ok(())
     }
 
-    fn words(&mut self, words: &[&str]) -> io::Result<()> {
-        words
+    fn tokens(&mut self, tokens: &[&str]) -> io::Result<()> {
+        tokens
             .iter()
-            .try_for_each(|word| self.string(word.as_bytes()))
+            .try_for_each(|token| self.string(token.as_bytes()))
     }
 
-    fn room_for(&self, more: u64) -> io::Result<()> {
-        if (self.bytes.len() as u64).saturating_add(more) > self.limit {
+    fn check_limit(&self, added: u64) -> io::Result<()> {
+        if (self.bytes.len() as u64).saturating_add(added) > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 "it is too large",
@@ -169,7 +168,7 @@ impl Archive {
         Ok(())
     }
 
-    /// One file, link or directory. Gives the hash of a plain file's contents.
+    /// Appends one file, link or directory. Returns the hash of a plain file's contents.
     fn node(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -177,28 +176,28 @@ impl Archive {
         depth: usize,
     ) -> io::Result<Option<[u8; 32]>> {
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        self.words(&["(", "type"])?;
+        self.tokens(&["(", "type"])?;
         let mut plain = None;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => plain = self.file(parent, name)?,
             FileType::Symlink => {
-                self.words(&["symlink", "target"])?;
+                self.tokens(&["symlink", "target"])?;
                 self.string(readlinkat(parent, name, Vec::new())?.as_bytes())?;
             }
             FileType::Directory => self.directory(parent, name, depth)?,
             _ => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    "it is no file, link or directory",
+                    "it is not a file, link or directory",
                 ));
             }
         }
-        self.words(&[")"])?;
+        self.tokens(&[")"])?;
         Ok(plain)
     }
 
     fn file(&mut self, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<[u8; 32]>> {
-        // What was a file a moment ago may be a FIFO now, and opening must not wait for its other end.
+        // The file may have become a FIFO meanwhile: opening must not wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = openat(parent, name, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
@@ -206,14 +205,15 @@ impl Archive {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed"));
         }
         let executable = Mode::from_raw_mode(stat.st_mode).contains(Mode::XUSR);
-        self.words(&["regular"])?;
+        self.tokens(&["regular"])?;
         if executable {
-            self.words(&["executable", ""])?;
+            self.tokens(&["executable", ""])?;
         }
-        self.words(&["contents"])?;
-        let room = self.limit.saturating_sub(self.bytes.len() as u64);
+        self.tokens(&["contents"])?;
+        let remaining = self.limit.saturating_sub(self.bytes.len() as u64);
         let mut contents = Vec::new();
-        File::from(fd).take(room + 1).read_to_end(&mut contents)?;
+        let mut file = File::from(fd).take(remaining + 1);
+        file.read_to_end(&mut contents)?;
         self.string(&contents)?;
         Ok((!executable).then(|| Sha256::digest(&contents).into()))
     }
@@ -222,7 +222,7 @@ impl Archive {
         if depth == MAX_DEPTH {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "its folders are too deep",
+                "its folders are nested too deeply",
             ));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -236,13 +236,13 @@ impl Archive {
             }
         }
         names.sort();
-        self.words(&["directory"])?;
+        self.tokens(&["directory"])?;
         for name in names {
-            self.words(&["entry", "(", "name"])?;
+            self.tokens(&["entry", "(", "name"])?;
             self.string(name.as_bytes())?;
-            self.words(&["node"])?;
+            self.tokens(&["node"])?;
             self.node(fd.as_fd(), &name, depth + 1)?;
-            self.words(&[")"])?;
+            self.tokens(&[")"])?;
         }
         Ok(())
     }
@@ -262,10 +262,10 @@ mod tests {
         StorePath::parse(String::from_utf8_lossy(path).trim()).expect("a store path")
     }
 
-    /// Asks the real Nix for the path of a folder, unless there is none.
+    /// Runs the real nix-store. Returns `None` where it is not installed.
     async fn nix_store(arguments: &[&str]) -> Option<Vec<u8>> {
         match command::run("nix-store", arguments.iter().copied(), b"").await {
-            Ok(answer) => Some(answer),
+            Ok(output) => Some(output),
             Err(error) => {
                 eprintln!("INNKEEPER-NOT-RUN: a store path as Nix computes it: {error}");
                 None
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn paths_of_sources_and_files_are_those_that_nix_gives() {
+    async fn store_paths_and_archives_are_the_same_as_nixs() {
         let dir = tempfile::tempdir().expect("directory");
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("b/empty")).expect("folders");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_pipes_nor_what_is_too_large_or_too_deep_is_read() {
+    fn object_read_rejects_pipes_and_excessive_size_or_depth() {
         let dir = tempfile::tempdir().expect("directory");
         fs::write(dir.path().join("file"), vec![0; 2000]).expect("write");
         let fifo = dir.path().join("fifo");
@@ -317,8 +317,8 @@ mod tests {
         let root = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).expect("opens");
         Object::read(root.as_fd(), "file", 1000).expect_err("too large");
         Object::read(root.as_fd(), "file", 4000).expect("fits");
-        Object::read(root.as_fd(), "fifo", 4000).expect_err("no file");
+        Object::read(root.as_fd(), "fifo", 4000).expect_err("not a file");
         Object::read(root.as_fd(), "d", 1 << 20).expect_err("too deep");
-        Object::read(root.as_fd(), "gone", 4000).expect_err("not there");
+        Object::read(root.as_fd(), "gone", 4000).expect_err("absent");
     }
 }

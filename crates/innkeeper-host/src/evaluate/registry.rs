@@ -1,6 +1,6 @@
-//! What a store holds, as `nix-store --dump-db` prints it: path, hash, size, deriver, number of references and
-//! the references, each on a line (Nix's `makeValidityRegistration` in src/libstore/store-api.cc, read by
-//! `nix-store --load-db`; the same in all versions since Nix 1.0).
+//! A store's objects, as `nix-store --dump-db` prints them: path, hash, size, deriver, number of references and the
+//! references, each on its own line. Nix's `makeValidityRegistration` (src/libstore/store-api.cc) writes it and
+//! `nix-store --load-db` reads it; unchanged since Nix 1.0.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use innkeeper_model::StorePath;
 use super::hash::base16;
 use super::object::Object;
 
-/// The objects of a store and what they refer to.
+/// The objects of a store and their references.
 #[derive(Debug, Default)]
 pub(super) struct Registry(HashMap<StorePath, Entry>);
 
@@ -20,7 +20,7 @@ struct Entry {
 }
 
 impl Registry {
-    /// Reads what was dumped; nothing when it is something else.
+    /// Parses a dump. Returns `None` if it is malformed.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut entries = HashMap::new();
         let mut lines = text.lines();
@@ -41,31 +41,31 @@ impl Registry {
         Some(Self(entries))
     }
 
-    /// The hash of a path's archive, as hexadecimal digits.
+    /// Returns the hash of a path's archive, as hexadecimal digits.
     pub(super) fn nar_hash(&self, path: &StorePath) -> Option<String> {
         self.0.get(path).map(|entry| entry.nar_hash.clone())
     }
 
-    /// What a path refers to, itself included if it does.
+    /// Returns a path's references, including a reference to itself.
     pub(super) fn references(&self, path: &StorePath) -> Option<&[StorePath]> {
         self.0.get(path).map(|entry| entry.references.as_slice())
     }
 
-    /// Some objects and all that they refer to, references before what refers to them. Gives the path that
-    /// is missing, or stands in its own way, when the store is not whole.
+    /// Returns the transitive closure of some objects, references first. Returns the path that is missing or part of a
+    /// cycle as the error.
     pub(super) fn closure(&self, roots: &[StorePath]) -> Result<Vec<&StorePath>, StorePath> {
-        /// How far the walk is with an object.
+        /// State of an object in the depth-first walk.
         enum Mark {
             Open,
             Done,
         }
         let mut marks: HashMap<&StorePath, Mark> = HashMap::new();
         let mut order = Vec::new();
-        // An object is met a second time when all that it refers to is done.
-        let mut ahead: Vec<(&StorePath, bool)> = roots.iter().map(|root| (root, false)).collect();
-        while let Some((path, met)) = ahead.pop() {
+        // An object is popped a second time when all its references are done.
+        let mut stack: Vec<(&StorePath, bool)> = roots.iter().map(|root| (root, false)).collect();
+        while let Some((path, visited)) = stack.pop() {
             let (path, entry) = self.0.get_key_value(path).ok_or_else(|| path.clone())?;
-            if met {
+            if visited {
                 marks.insert(path, Mark::Done);
                 order.push(path);
                 continue;
@@ -76,9 +76,9 @@ impl Registry {
                 None => {}
             }
             marks.insert(path, Mark::Open);
-            ahead.push((path, true));
+            stack.push((path, true));
             let references = entry.references.iter().filter(|other| *other != path);
-            ahead.extend(
+            stack.extend(
                 references
                     .filter(|other| !matches!(marks.get(other), Some(Mark::Done)))
                     .map(|other| (other, false)),
@@ -88,7 +88,7 @@ impl Registry {
     }
 }
 
-/// One object without references as `nix-store --load-db` takes it.
+/// Returns the input of `nix-store --load-db` for one object without references.
 pub(super) fn registration(path: &StorePath, object: &Object) -> String {
     let hash = base16(&object.nar_hash());
     format!("{path}\n{hash}\n{}\n\n0\n", object.nar.len())
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn references_come_before_what_refers_to_them() {
+    fn closure_lists_references_before_their_referrers() {
         let text = dump(&[
             ("top", &["a", "b", "top"]),
             ("a", &["c"]),
@@ -128,16 +128,18 @@ mod tests {
             ("other", &["c"]),
         ]);
         let registry = Registry::parse(&text).expect("parses");
-        let order = registry.closure(&[path("top"), path("a")]).expect("whole");
+        let order = registry
+            .closure(&[path("top"), path("a")])
+            .expect("complete");
         assert_eq!(order, [&path("c"), &path("a"), &path("b"), &path("top")]);
     }
 
     #[test]
-    fn what_is_missing_or_goes_round_is_named() {
+    fn closure_fails_for_missing_paths_and_cycles() {
         let registry = Registry::parse(&dump(&[("a", &["b"])])).expect("parses");
         assert_eq!(registry.closure(&[path("a")]), Err(path("b")));
         let registry = Registry::parse(&dump(&[("a", &["b"]), ("b", &["a"])])).expect("parses");
-        registry.closure(&[path("a")]).expect_err("goes round");
+        registry.closure(&[path("a")]).expect_err("a cycle");
         for bad in [
             "x",
             "/etc/passwd\nh\n1\n\n0\n",
@@ -149,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(/nix/store/0{32}-[a-c]\n|[0-9]{0,3}\n|.{0,5}\n){0,30}") {
+        fn parse_and_closure_never_panic(text in "(/nix/store/0{32}-[a-c]\n|[0-9]{0,3}\n|.{0,5}\n){0,30}") {
             if let Some(registry) = Registry::parse(&text) {
                 registry.closure(&[path("a")]).ok();
             }

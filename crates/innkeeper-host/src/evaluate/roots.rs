@@ -1,7 +1,7 @@
-//! GC roots of evaluations: `<roots>/<key>/<what>`.
+//! GC roots of evaluations: `<roots>/<key>/<name>`.
 //!
-//! Nix takes every link below `/nix/var/nix/gcroots` for a root, in folders too, and one that leads nowhere yet keeps
-//! what appears there later. So a root is made before what it keeps, and there is no moment in between.
+//! Nix treats every link below `/nix/var/nix/gcroots` as a root, in subfolders too. A dangling root protects an object that
+//! appears later. So a root is created before its object, and the object is never unprotected.
 
 use std::fs;
 use std::io;
@@ -13,29 +13,24 @@ use innkeeper_model::StorePath;
 use super::key::EvaluationKey;
 use crate::{FileError, FileErrorExt, tree};
 
-/// The root of what was built.
+/// Name of the built closure's root.
 pub(super) const CLOSURE: &str = "closure";
 
-/// Points a root to an object.
-pub(super) fn set(folder: &Path, what: &str, object: &StorePath) -> Result<(), FileError> {
-    let root = folder.join(what);
-    if leads_to(folder, what, object) {
+/// Points a root to an object, atomically.
+pub(super) fn set(folder: &Path, name: &str, object: &StorePath) -> Result<(), FileError> {
+    let root = folder.join(name);
+    if fs::read_link(&root).is_ok_and(|target| target == object.as_path()) {
         return Ok(());
     }
     fs::create_dir_all(folder).on("create", folder)?;
-    let aside = folder.join(format!(".{what}.new"));
-    tree::remove(&aside)?;
-    symlink(object.as_path(), &aside).on("create", &aside)?;
-    fs::rename(&aside, &root).on("create", &root)
+    let temporary = folder.join(format!(".{name}.new"));
+    tree::remove(&temporary)?;
+    symlink(object.as_path(), &temporary).on("create", &temporary)?;
+    fs::rename(&temporary, &root).on("create", &root)
 }
 
-/// Whether a root leads to an object.
-pub(super) fn leads_to(folder: &Path, what: &str, object: &StorePath) -> bool {
-    fs::read_link(folder.join(what)).is_ok_and(|target| target == object.as_path())
-}
-
-/// Takes away all roots of an evaluation but that of what was built.
-pub(super) fn settle(folder: &Path) -> Result<(), FileError> {
+/// Removes all roots of an evaluation except the closure's.
+pub(super) fn keep_only_closure(folder: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(folder).on("list", folder)? {
         let entry = entry.on("list", folder)?;
         if entry.file_name() != CLOSURE {
@@ -45,7 +40,7 @@ pub(super) fn settle(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The evaluations that have roots.
+/// Lists the evaluations that have roots.
 pub(super) fn list(roots: &Path) -> Result<Vec<EvaluationKey>, FileError> {
     let entries = match fs::read_dir(roots) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

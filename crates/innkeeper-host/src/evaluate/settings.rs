@@ -1,7 +1,7 @@
-//! Nix's settings for builds of previews: a fixed list.
+//! Nix's settings for preview builds: an allowlist.
 //!
-//! Of the host's settings only those in [`KEPT`] apply. All others have Nix's own default, also those of versions that are
-//! newer than this list, except for what [`FIXED`] demands.
+//! Only the host's settings in [`KEPT`] apply. All others get Nix's default, including settings that are newer than this
+//! list, or the value in [`FIXED`].
 
 use std::collections::BTreeMap;
 
@@ -18,19 +18,18 @@ pub(super) struct Setting {
     default: Value,
 }
 
-/// Whether Nix builds by itself, not through a daemon or another machine. Root's "auto" means the former, wherever it
-/// may write.
+/// Reports whether Nix builds without a daemon or another machine. For root, "auto" does if the store is writable.
 pub(super) fn builds_by_itself(settings: &Settings) -> bool {
     let store = settings.get("store").and_then(|store| store.value.as_str());
     let store = store.unwrap_or("auto");
     store == "auto" || store.starts_with("local") || store.starts_with('/')
 }
 
-/// The settings of the host's Nix, by name.
+/// Settings of the host's Nix, by name.
 pub(super) type Settings = BTreeMap<String, Setting>;
 
-/// Settings of the host that apply: where substitutes come from and who must have signed them, the build users, and
-/// how many resources there are. None of them gives a build access to anything.
+/// The host's settings that apply: substituters and their keys, build users, and resources. They must not give a build
+/// access to the host.
 const KEPT: [&str; 43] = [
     "auto-allocate-uids",
     "auto-optimise-store",
@@ -77,12 +76,12 @@ const KEPT: [&str; 43] = [
     "use-cgroups",
 ];
 
-/// What builds of previews do not go without. Sent even where the client's value is the same, because a running Nix daemon
-/// may have read another one.
+/// Mandatory values for preview builds. Passed even if they equal the client's settings, because a running Nix daemon may
+/// have read others.
 const FIXED: [(&str, &str); 16] = [
     ("access-tokens", ""),
     ("allow-new-privileges", "false"),
-    // A remote machine may build without a sandbox.
+    // Remote builders may lack a sandbox.
     ("builders", ""),
     ("diff-hook", ""),
     ("filter-syscalls", "true"),
@@ -99,18 +98,18 @@ const FIXED: [(&str, &str); 16] = [
     ("secret-key-files", ""),
 ];
 
-/// Nix's own limits of what a builder may print and how long it may print nothing. It ends the builder.
+/// Nix's limits of a builder's output and of its time without output. Nix kills a builder that exceeds them.
 const LOG_SIZE: &str = "max-build-log-size";
 const SILENCE: &str = "max-silent-time";
 
-/// The settings that decide which users build. Sent even where the client's value is the host's, as with [`FIXED`]:
-/// what was checked applies.
+/// Settings that select the build users. Like [`FIXED`], passed even if they equal the host's: the values that were checked
+/// must be the ones that apply.
 const USERS: [&str; 2] = [users::GROUP, users::ALLOCATE];
 
 /// Experimental features that [`KEPT`] settings need.
 const FEATURES: [&str; 2] = [users::ALLOCATE, "cgroups"];
 
-/// The options to give to Nix. `host` are its settings with the `configured` options.
+/// Returns the options to pass to Nix. `host` are its settings, including the `configured` options.
 pub(super) fn for_previews(
     host: &Settings,
     configured: &BTreeMap<String, String>,
@@ -142,14 +141,14 @@ pub(super) fn for_previews(
         (SILENCE, limits.silent.as_secs()),
     ] {
         if let Some(setting) = host.get(name) {
-            // A lower limit of the host applies. Nix takes 0 for no limit.
-            let lower = setting.value.as_u64().filter(|own| *own > 0);
-            let limit = lower.map_or(limit, |lower| lower.min(limit)).max(1);
+            // A lower limit of the host wins. For Nix, 0 is no limit.
+            let host_limit = setting.value.as_u64().filter(|value| *value > 0);
+            let limit = host_limit.map_or(limit, |own| own.min(limit)).max(1);
             options.insert(name.to_owned(), limit.to_string());
         }
     }
-    // Parts of what the host has.
-    let parts = |name: &str, keep: &dyn Fn(&str) -> bool| {
+    // Subsets of the host's values.
+    let subset = |name: &str, keep: &dyn Fn(&str) -> bool| {
         let all = host
             .get(name)
             .map_or(&[][..], |setting| words(&setting.value));
@@ -158,15 +157,15 @@ pub(super) fn for_previews(
     };
     let shell = |path: &str| path.split('=').next() == Some("/bin/sh");
     for (name, value) in [
-        ("sandbox-paths", parts("sandbox-paths", &shell)),
-        // It would give builds a connection to the store.
+        ("sandbox-paths", subset("sandbox-paths", &shell)),
+        // recursive-nix would give builds access to the store's socket.
         (
             "system-features",
-            parts("system-features", &|word| word != "recursive-nix"),
+            subset("system-features", &|word| word != "recursive-nix"),
         ),
         (
             "experimental-features",
-            parts("experimental-features", &|word| FEATURES.contains(&word)),
+            subset("experimental-features", &|word| FEATURES.contains(&word)),
         ),
     ] {
         if host.contains_key(name) {
@@ -180,7 +179,7 @@ pub(super) fn words(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A value as Nix reads it in a configuration file.
+/// Formats a value as in Nix's configuration file.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_listed_settings_of_the_host_reach_a_build() {
+    fn build_options_keep_only_listed_host_settings() {
         let setting =
             |value: Value, default: Value| json!({"value": value, "defaultValue": default});
         let host = json!({
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_limit_is_the_lower_of_the_hosts_and_ours() {
+    fn build_log_limit_is_the_lower_one_of_host_and_innkeeper() {
         for (own, limit) in [(0, "16777216"), (65_536, "65536"), (u64::MAX, "16777216")] {
             let host = json!({LOG_SIZE: {"value": own, "defaultValue": 0}});
             let host = serde_json::from_value(host).expect("settings");

@@ -1,11 +1,11 @@
-//! What Nix says, fit to be shown to strangers.
+//! Makes Nix's messages fit for public display.
 
 use innkeeper_model::STORE_DIR;
 
-/// The most lines that go into an error.
+/// Maximum number of log lines in an error.
 const MAX_LINES: usize = 40;
 
-/// Hints that are of use to who runs Nix, and to nobody here.
+/// Hints that only help people who run Nix themselves.
 const HINTS: [&str; 5] = [
     " (use '--impure' to override)",
     "(use '--show-trace' to show detailed location information)",
@@ -14,20 +14,23 @@ const HINTS: [&str; 5] = [
     "error: ",
 ];
 
-/// How lines begin that are about this host's Nix, and not about the preview.
-const ABOUT_THE_HOST: [&str; 3] = [
+/// Prefixes of lines about this host's Nix rather than the preview.
+const HOST_LINE_PREFIXES: [&str; 3] = [
     "GC Warning:",
-    // A setting that was fixed for builds belongs to a feature that is off anyway.
+    // Settings that Innkeeper fixes for builds, of features that are off.
     "warning: Ignoring setting '",
     "warning: ignoring setting '",
 ];
 
-/// A failure's summary and log without paths of the host and without what says nothing.
+/// Removes host paths, hints and host-specific lines from a failure's summary and log.
 pub(super) fn failure((summary, log): (String, Vec<String>)) -> (String, Vec<String>) {
     let mut log: Vec<String> = log
         .iter()
-        .filter(|line| !ABOUT_THE_HOST.iter().any(|start| line.starts_with(start)))
-        .map(|line| public(line))
+        .filter(|line| {
+            let about_host = |prefix: &&str| line.starts_with(prefix);
+            !HOST_LINE_PREFIXES.iter().any(about_host)
+        })
+        .map(|line| redact(line))
         .skip_while(String::is_empty)
         .collect();
     while log.last().is_some_and(String::is_empty) {
@@ -35,12 +38,11 @@ pub(super) fn failure((summary, log): (String, Vec<String>)) -> (String, Vec<Str
     }
     let surplus = log.len().saturating_sub(MAX_LINES);
     log.drain(..surplus);
-    (public(&summary), log)
+    (redact(&summary), log)
 }
 
-/// A line of Nix's without hints, and with the names of store paths in place of the paths: in a store path the
-/// name says what it is, and the rest says something about the host.
-fn public(line: &str) -> String {
+/// Removes hints, and replaces store paths with their names: the hash reveals something about the host.
+fn redact(line: &str) -> String {
     let mut line = line.to_owned();
     for hint in HINTS {
         line = line.replace(hint, "");
@@ -48,9 +50,9 @@ fn public(line: &str) -> String {
     let prefix = format!("{STORE_DIR}/");
     let mut out = String::with_capacity(line.len());
     let mut rest = line.as_str();
-    while let Some(at) = rest.find(&prefix) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + prefix.len()..];
+    while let Some(start) = rest.find(&prefix) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start + prefix.len()..];
         if let Some(name) = after_hash(rest) {
             rest = name;
         }
@@ -71,9 +73,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_become_names_and_hints_go() {
+    fn redact_replaces_store_paths_and_drops_hints() {
         let hash = "0123456789abcdfghijklmnpqrsvwxyz";
-        for (said, shown) in [
+        for (line, expected) in [
             (
                 format!("at /nix/store/{hash}-preview-config.nix:1:5:"),
                 "at preview-config.nix:1:5:",
@@ -88,12 +90,12 @@ mod tests {
             ),
             ("/nix/store/é".into(), "é"),
         ] {
-            assert_eq!(public(&said), shown);
+            assert_eq!(redact(&line), expected);
         }
     }
 
     #[test]
-    fn only_what_says_something_is_kept() {
+    fn failure_drops_host_lines_and_limits_the_log() {
         let lines = [
             "",
             "GC Warning: x",

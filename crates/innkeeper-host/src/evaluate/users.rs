@@ -1,8 +1,8 @@
-//! The users that builds run as.
+//! Build users: the users that builds run as.
 //!
-//! Nix's sandbox shows a builder the store's own files. A builder that runs as their owner can make them writable and
-//! change them, so builds of previews need users that own nothing: the members of `build-users-group`, or those that
-//! Nix allocates (`auto-allocate-uids`).
+//! Nix's sandbox mounts the store's own files. A builder that runs as their owner could make them writable and change them.
+//! So builds of previews need users that own no files: the members of `build-users-group`, or the UIDs that Nix allocates
+//! (`auto-allocate-uids`).
 
 use nix::unistd::{Group, User};
 
@@ -10,20 +10,20 @@ use super::EvaluateError;
 use super::settings::{Settings, words};
 use crate::facilities::Builders;
 
-/// The setting with the group's name.
+/// The setting that names the build users' group.
 pub(super) const GROUP: &str = "build-users-group";
 
-/// The setting, and the experimental feature, with which Nix takes users from a range instead.
+/// The setting, and the experimental feature of the same name, that allocates UIDs from a range instead.
 pub(super) const ALLOCATE: &str = "auto-allocate-uids";
 
-/// Nix's own defaults for the range of users that it allocates.
+/// Nix's defaults for the range of allocated UIDs.
 const FIRST: u32 = 872_415_232;
 const COUNT: u32 = 8_388_608;
 
-/// The users without rights that Nix, with these settings, builds as.
+/// Returns the unprivileged users that Nix builds as with these settings.
 ///
 /// # Errors
-/// When builders would run as the owner of the store.
+/// If builders would run as the owner of the store.
 pub(super) fn require(settings: &Settings) -> Result<Builders, EvaluateError> {
     require_with(settings, entry, is_unprivileged).map_err(EvaluateError::NoBuildUsers)
 }
@@ -68,7 +68,7 @@ fn require_with(
     }
 }
 
-/// A group's number and the members that its own entry lists, which are those that Nix takes.
+/// Returns a group's GID and the members that its entry lists. Nix uses the same list.
 fn entry(group: &str) -> Option<(u32, Vec<String>)> {
     let group = Group::from_name(group).ok()??;
     Some((group.gid.as_raw(), group.mem))
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn builders_have_users_that_own_nothing() {
+    fn require_accepts_only_unprivileged_build_users() {
         assert_eq!(check("nixbld", false, &[]), Ok(Builders::Group(30_000)));
         let allocated = check("", true, &["auto-allocate-uids"]);
         let range = 872_415_232..=880_803_839;

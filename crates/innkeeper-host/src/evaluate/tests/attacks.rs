@@ -384,7 +384,7 @@ async fn an_evaluation_whose_daemon_is_killed_ends() {
     let base = shop.evaluator.shared.base().await.expect("base");
     let folder = shop.at("evaluations/killed");
     let config = asking(&shop, ENDLESS);
-    let mut child = place::start(&shop.config, base, &config, &folder)
+    let mut child = sandbox::start(&shop.config, base, &config, &folder)
         .await
         .expect("starts");
     // All that the place learns of the daemon's death.
@@ -601,7 +601,7 @@ async fn builds_of_previews_have_limits() {
     let forks = |line: &String| line.contains("fork");
     assert!(failure.log.iter().any(forks), "{failure:?}");
 
-    let (entered, room) = BuildCgroups::new(&shop.config.builds)
+    let (entered, slot) = BuildCgroups::new(&shop.config.builds)
         .enter()
         .await
         .expect("cgroups");
@@ -617,7 +617,7 @@ async fn builds_of_previews_have_limits() {
     assert!(host.memory.bytes().abs_diff(memory) < 1 << 20, "{memory}");
     let quota = u64::from(host.cpus.percent()) * 1000;
     assert_eq!(written(["cpu.max", "cpu.cfs_quota_us"]), Some(quota));
-    room.leave().await;
+    slot.release().await;
     for dir in entered.limits {
         let parent = dir.ancestors().nth(2).expect("below");
         assert!(!parent.exists(), "{}", parent.display());

@@ -1,4 +1,4 @@
-//! Real evaluations and builds by the real Nix of this machine, with a stand-in for nixpkgs.
+//! Evaluations and builds with this machine's real Nix and a stand-in for nixpkgs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,22 +19,21 @@ mod results;
 mod settings;
 mod taken_over;
 
-/// A stand-in for nixpkgs, a secret, and a driver.
+/// A test directory with a stand-in for nixpkgs and a secret, and a driver.
 pub(crate) struct Workshop {
     dir: tempfile::TempDir,
     config: EvaluatorConfig,
     evaluator: NixEvaluator,
 }
 
-/// Meta data in which nothing is wrong.
+/// Valid metadata.
 const META: &str = "system.build.previewMeta = { setupService = \"setup\"; appServices = [ \"app\" ]; \
                     database = \"host\"; routes = [ { path = \"/\"; port = 3000; } ]; };";
 
-/// What must not be found anywhere. The file's owner lets everybody read it, so that nothing but the place keeps the
-/// evaluator from it.
+/// Contents that must never leak. The file is world-readable, so only the sandbox protects it.
 const SECRET: &str = "correct horse battery staple";
 
-/// A workshop, unless the machine cannot have one; then the test is listed as not run.
+/// Creates a workshop, or reports the test as not run on a machine that lacks something.
 pub(crate) fn workshop(test: &str) -> Option<Workshop> {
     workshop_with(test, |_| {})
 }
@@ -76,13 +75,13 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
         nixpkgs_hash: None,
         base_module: at("nixpkgs/base/base.nix"),
         system: format!("{}-linux", std::env::consts::ARCH),
-        // A number that nobody has: nothing of this machine's users is changed.
+        // An unused UID, so that the machine's users stay unchanged.
         user: "64999".to_owned(),
         scratch: at("evaluations"),
         roots: at("roots"),
         limits: EvaluationLimits::default(),
         builds: BuildLimits {
-            // Of this test alone, whatever is free on the machine.
+            // Unique to this test process. Accepts a machine with little free space.
             cgroup: format!("innkeeper-{}", std::process::id()),
             min_free: MemorySize::from_bytes(1 << 20),
             ..BuildLimits::default()
@@ -97,8 +96,8 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
     })
 }
 
-/// A derivation that claims the place of somebody else's closure in the store. What it is called follows from its
-/// text, so the text alone gives nothing away.
+/// Returns a derivation that claims the output path of another closure, and that path. The derivation's own path matches
+/// its text, so its hash alone does not reveal the forgery.
 fn usurper(shop: &Workshop) -> (String, String) {
     let victim = object::text_path("victim", shop.dir.path().as_os_str().as_encoded_bytes());
     let text = format!(
@@ -108,7 +107,7 @@ fn usurper(shop: &Workshop) -> (String, String) {
     (victim, text)
 }
 
-/// The preview-config.nix of a repository.
+/// Returns the preview-config.nix of the fixture repository.
 pub(crate) fn app() -> String {
     let file = "../../tests/fixtures/preview-app/preview-config.nix";
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the fixture")
@@ -134,7 +133,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The machine's own network has no rules of ours in tests.
+/// A build network without firewall rules: tests leave the machine's network unchanged.
 struct Unfiltered(Result<(), ()>);
 
 #[async_trait]
@@ -144,7 +143,7 @@ impl BuildNetwork for Unfiltered {
     }
 }
 
-fn deaf() -> ProgressSink {
+fn no_progress() -> ProgressSink {
     Arc::new(|_| {})
 }
 
@@ -153,7 +152,7 @@ impl Workshop {
         self.dir.path().join(name)
     }
 
-    /// A module of this test alone: the directory's name makes it another derivation in each run.
+    /// Returns a module that is unique to this run: its derivations contain the directory's name.
     fn module(&self, body: &str) -> String {
         format!(
             "{{ config, pkgs, lib, ... }}: {{\n  environment.etc.tag.text = \"{}\";\n  {body}\n}}\n",
@@ -162,25 +161,25 @@ impl Workshop {
     }
 
     pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, HostError> {
-        self.evaluator.evaluate(config, None, deaf()).await
+        self.evaluator.evaluate(config, None, no_progress()).await
     }
 
-    /// Evaluates what must not work, and gives all that is told of it.
+    /// Evaluates a config that must fail, and returns the failure. Fails if it leaks a secret or a store path.
     async fn refused(&self, config: &str) -> Failure {
         match self.evaluate(config).await {
             Err(error) => {
                 let failure = Failure::from(&error);
-                let told = format!("{failure:?}");
-                assert!(!told.contains(SECRET), "{told}");
-                assert!(!told.contains("/nix/store/"), "{told}");
+                let text = format!("{failure:?}");
+                assert!(!text.contains(SECRET), "{text}");
+                assert!(!text.contains("/nix/store/"), "{text}");
                 self.is_tidy();
                 failure
             }
-            Ok(evaluated) => panic!("worked: {evaluated:?}\n{config}"),
+            Ok(evaluated) => panic!("succeeded: {evaluated:?}\n{config}"),
         }
     }
 
-    /// Nothing of an evaluation is left but what is kept.
+    /// Fails if an evaluation left scratch files or mounts.
     fn is_tidy(&self) {
         let left: Vec<_> = fs::read_dir(self.at("evaluations"))
             .into_iter()

@@ -1,15 +1,16 @@
-//! What comes of a preview-config.nix.
+//! Results of evaluations: closures, metadata, GC roots, errors.
 
 use super::*;
 
 #[tokio::test]
-async fn a_config_becomes_a_closure_with_its_meta_data() {
-    let Some(shop) = workshop("a_config_becomes_a_closure_with_its_meta_data") else {
+async fn evaluate_returns_the_closure_and_its_metadata() {
+    let Some(shop) = workshop("evaluate_returns_the_closure_and_its_metadata") else {
         return;
     };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
-    let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    let progress: ProgressSink =
+        Arc::new(move |progress| sink.lock().expect("seen").push(progress));
     // Progress is sampled ten times a second, so a shorter build may not be reported.
     let config = shop.module(&format!(
         "{META} environment.etc.\"preview-meta.json\".text = builtins.toJSON config.system.build.previewMeta; \
@@ -27,21 +28,21 @@ async fn a_config_becomes_a_closure_with_its_meta_data() {
     let etc = made.closure.as_path().join("etc");
     let inside = fs::read_to_string(etc.join("preview-meta.json")).expect("meta in the guest");
     assert_eq!(Meta::parse(&inside), Ok(made.meta));
-    // The base module is in it too.
+    // The base module is part of the closure.
     assert_eq!(
         fs::read_to_string(etc.join("innkeeper-guest")).expect("base"),
         "yes\n"
     );
     let seen = seen.lock().expect("seen").clone();
-    let told = |what: &str| seen.iter().any(|news| news.activity == what);
-    assert!(told("evaluating preview-config.nix"), "{seen:?}");
-    assert!(told("building slow"), "{seen:?}");
+    let reported = |activity: &str| seen.iter().any(|progress| progress.activity == activity);
+    assert!(reported("evaluating preview-config.nix"), "{seen:?}");
+    assert!(reported("building slow"), "{seen:?}");
     shop.is_tidy();
 }
 
 #[tokio::test]
-async fn meta_data_may_be_a_file_that_is_built_or_brought() {
-    let Some(shop) = workshop("meta_data_may_be_a_file_that_is_built_or_brought") else {
+async fn metadata_can_be_a_built_or_imported_file() {
+    let Some(shop) = workshop("metadata_can_be_a_built_or_imported_file") else {
         return;
     };
     let json = "let json = builtins.toJSON { setupService = \"x\"; appServices = [ \"y\" ]; \
@@ -60,8 +61,8 @@ async fn meta_data_may_be_a_file_that_is_built_or_brought() {
 }
 
 #[tokio::test]
-async fn meta_data_of_no_use_is_refused_and_leads_nowhere() {
-    let Some(shop) = workshop("meta_data_of_no_use_is_refused_and_leads_nowhere") else {
+async fn metadata_is_rejected_if_unreadable_or_outside_the_store() {
+    let Some(shop) = workshop("metadata_is_rejected_if_unreadable_or_outside_the_store") else {
         return;
     };
     let secret = shop.at("secret");
@@ -70,26 +71,29 @@ async fn meta_data_of_no_use_is_refused_and_leads_nowhere() {
         secret.display()
     );
     for (meta, reason) in [
-        (link.as_str(), "it leads out of the store"),
+        (link.as_str(), "it points outside the store"),
         (
             "pkgs.runCommand \"m\" { } \"ln -s /nix/store/nothing $out\"",
             "its file does not exist",
         ),
-        ("pkgs.runCommand \"m\" { } \"mkdir $out\"", "it is no file"),
+        (
+            "pkgs.runCommand \"m\" { } \"mkdir $out\"",
+            "it is not a regular file",
+        ),
         (
             "pkgs.runCommand \"m\" { } \"busybox head -c 300000 /dev/zero > $out\"",
-            "more than 262144 bytes",
+            "it exceeds 262144 bytes",
         ),
         (
             "pkgs.runCommand \"m\" { } \"printf '\\\\377' > $out\"",
-            "it is no text",
+            "it is not UTF-8",
         ),
         (
             "pkgs.writeText \"m\" \"[ ]\"",
             "it must be an attribute set and is a list",
         ),
         ("pkgs.writeText \"m\" \"{\"", "it is not JSON"),
-        ("\"/etc/passwd\"", "it names a file that it does not bring"),
+        ("\"/etc/passwd\"", "its file is not part of the preview"),
         ("5", "system.build.previewMeta is a int"),
         (
             "builtins.listToAttrs (builtins.genList (n: { name = toString n; value = n; }) 40000)",
@@ -114,8 +118,8 @@ async fn meta_data_of_no_use_is_refused_and_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_meta_data_is_told_at_once() {
-    let Some(shop) = workshop("all_that_is_wrong_with_meta_data_is_told_at_once") else {
+async fn metadata_errors_are_reported_all_at_once() {
+    let Some(shop) = workshop("metadata_errors_are_reported_all_at_once") else {
         return;
     };
     let wrong = META
@@ -124,19 +128,19 @@ async fn all_that_is_wrong_with_meta_data_is_told_at_once() {
     let failure = shop.refused(&shop.module(&wrong)).await;
     assert_eq!(failure.code, Code::PreviewConfigInvalid);
     assert_eq!(failure.log.len(), 3, "{failure:?}");
-    insta::assert_snapshot!(failure.message, @"system.build.previewMeta in preview-config.nix is wrong in several places");
+    insta::assert_snapshot!(failure.message, @"system.build.previewMeta in preview-config.nix has several errors");
     insta::assert_snapshot!(failure.log.join("\n"), @r#"
     /setupServce: there is no such field; is 'setupService' meant? (write 'setupService', or remove it)
     /setupService: this field is required and missing (add it)
     /routes/0/port: 0 is no port (write the number of the port that the app listens on, 1 to 65535)
     "#);
-    // Nothing was built for it.
+    // It was not built.
     assert!(shop.evaluator.kept().await.expect("lists").is_empty());
 }
 
 #[tokio::test]
-async fn what_is_known_is_evaluated_once_however_often_it_is_asked_for() {
-    let Some(shop) = workshop("what_is_known_is_evaluated_once") else {
+async fn evaluate_caches_and_coalesces_by_key() {
+    let Some(shop) = workshop("evaluate_caches_and_coalesces_by_key") else {
         return;
     };
     let config = shop.module(META);
@@ -146,23 +150,23 @@ async fn what_is_known_is_evaluated_once_however_often_it_is_asked_for() {
     assert_eq!(shop.evaluator.evaluations(), 1);
     let again = async |config: &str| {
         shop.evaluator
-            .evaluate(config, Some(&made), deaf())
+            .evaluate(config, Some(&made), no_progress())
             .await
             .expect("evaluates")
     };
-    // A push that leaves the configuration alone.
+    // A push with an unchanged configuration.
     assert_eq!(again(&config).await, made);
     assert_eq!(shop.evaluator.evaluations(), 1);
     assert_eq!(
         shop.evaluator.kept().await.expect("lists"),
         std::slice::from_ref(&made.key)
     );
-    // Another text is another thing, even if the closure is the same.
+    // Another text has another key, even if the closure is the same.
     let other = again(&format!("{config}\n")).await;
     assert_eq!(shop.evaluator.evaluations(), 2);
     assert_eq!(other.closure, made.closure);
     assert_ne!(other.key, made.key);
-    // A closure that is gone is built again.
+    // A deleted closure is built again.
     for key in [&made.key, &other.key] {
         shop.evaluator.forget(key).await.expect("forgets");
         shop.evaluator.forget(key).await.expect("is forgotten");
@@ -177,14 +181,15 @@ async fn what_is_known_is_evaluated_once_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn who_has_to_wait_for_others_is_told_so() {
+async fn waiting_evaluation_reports_why() {
     let one = |config: &mut EvaluatorConfig| config.concurrent = 1;
-    let Some(shop) = workshop_with("who_has_to_wait_for_others_is_told_so", one) else {
+    let Some(shop) = workshop_with("waiting_evaluation_reports_why", one) else {
         return;
     };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
-    let progress: ProgressSink = Arc::new(move |news| sink.lock().expect("seen").push(news));
+    let progress: ProgressSink =
+        Arc::new(move |progress| sink.lock().expect("seen").push(progress));
     let (first, second) = (shop.module(META), shop.module(&format!("{META} a = 1;")));
     let (first, second) = tokio::join!(
         shop.evaluate(&first),
@@ -199,16 +204,18 @@ async fn who_has_to_wait_for_others_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_closure_is_kept_by_a_root_that_nix_knows() {
+async fn closure_has_a_gc_root_that_nix_finds() {
     let roots = tempfile::Builder::new()
         .prefix("innkeeper-test-")
         .tempdir_in("/nix/var/nix/gcroots");
     let Ok(roots) = roots else {
-        eprintln!("INNKEEPER-NOT-RUN: a_closure_is_kept_by_a_root: Nix's roots cannot be written");
+        eprintln!(
+            "INNKEEPER-NOT-RUN: closure_has_a_gc_root_that_nix_finds: Nix's roots cannot be written"
+        );
         return;
     };
     let set = |config: &mut EvaluatorConfig| config.roots = roots.path().to_owned();
-    let Some(shop) = workshop_with("a_closure_is_kept_by_a_root", set) else {
+    let Some(shop) = workshop_with("closure_has_a_gc_root_that_nix_finds", set) else {
         return;
     };
     let made = shop.evaluate(&shop.module(META)).await.expect("evaluates");
@@ -227,8 +234,8 @@ async fn a_closure_is_kept_by_a_root_that_nix_knows() {
 }
 
 #[tokio::test]
-async fn the_second_preview_brings_only_what_is_new() {
-    let Some(shop) = workshop("the_second_preview_brings_only_what_is_new") else {
+async fn second_preview_imports_only_new_objects() {
+    let Some(shop) = workshop("second_preview_imports_only_new_objects") else {
         return;
     };
     let first = format!(
@@ -241,24 +248,30 @@ async fn the_second_preview_brings_only_what_is_new() {
     let config = shop.module(&first.replace("first", "second"));
     let base = shop.evaluator.shared.base().await.expect("base");
     let scratch = shop.config.scratch.join("second");
-    let place = Place::evaluate(&shop.config, base, scratch, &config, |_| {})
+    let sandbox = Sandbox::evaluate(&shop.config, base, scratch, &config, |_| {})
         .await
         .expect("evaluates");
     let nix = Nix::new(&shop.config.nix, &shop.config.scratch);
-    let made = Made::of(&place).expect("made");
+    let made = Instantiated::from_output(&sandbox).expect("made");
     let count = async || {
-        import::import(&nix, &place.store(), &place.registry, &made.roots, 1 << 20)
-            .await
-            .expect("imports")
+        import::import(
+            &nix,
+            &sandbox.store(),
+            &sandbox.registry,
+            &made.roots,
+            1 << 20,
+        )
+        .await
+        .expect("imports")
     };
-    // The toplevel and the file that differs, and not busybox and its source.
+    // The toplevel and the changed file, but not busybox and its source.
     assert_eq!(count().await, 2);
     assert_eq!(count().await, 0);
 }
 
 #[tokio::test]
-async fn errors_name_the_place_in_the_file_and_nothing_of_the_host() {
-    let Some(shop) = workshop("errors_name_the_place_in_the_file") else {
+async fn errors_show_the_position_but_no_host_paths() {
+    let Some(shop) = workshop("errors_show_the_position_but_no_host_paths") else {
         return;
     };
     let failure = shop.refused("{ ... }: {\n  a = nope;\n}\n").await;
@@ -266,7 +279,12 @@ async fn errors_name_the_place_in_the_file_and_nothing_of_the_host() {
     insta::assert_snapshot!(failure.message, @"preview-config.nix cannot be evaluated: undefined variable 'nope'");
     let log = failure.log.join("\n");
     assert!(log.contains("at preview-config.nix:2:7:"), "{log}");
-    assert!(failure.remedy.expect("a remedy").contains("purely"));
+    assert!(
+        failure
+            .remedy
+            .expect("a remedy")
+            .contains("Evaluation is pure")
+    );
 
     let failure = shop.refused("{ ... }: {").await;
     assert!(
@@ -313,25 +331,25 @@ async fn errors_name_the_place_in_the_file_and_nothing_of_the_host() {
 type Change = fn(&mut EvaluatorConfig);
 
 #[tokio::test]
-async fn a_base_that_is_wrong_is_the_hosts_fault() {
-    let name = "a_base_that_is_wrong_is_the_hosts_fault";
+async fn invalid_base_is_reported_as_the_hosts_fault() {
+    let name = "invalid_base_is_reported_as_the_hosts_fault";
     let hash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     let changes: [(Change, &str); 6] = [
         (
             |config| config.nixpkgs = "/nonexistent".into(),
-            "no flake.nix",
+            "it has no flake.nix",
         ),
         (
             |config| config.base_module = "/nonexistent".into(),
-            "no file",
+            "not a file",
         ),
         (
             |config| config.nixpkgs_hash = Some("x".into()),
-            "not spelled",
+            "not of the form",
         ),
         (
             |config| config.nixpkgs_hash = Some("HASH".into()),
-            "not the hash",
+            "the configured hash",
         ),
         (|config| config.user = "root".into(), "no rights"),
         (
@@ -376,10 +394,10 @@ async fn a_base_that_is_wrong_is_the_hosts_fault() {
     );
 }
 
-/// What a preview on the real nixpkgs takes. `INNKEEPER_BASE_MODULE` names a base module to try with it.
+/// Evaluates a preview on the nixpkgs in `INNKEEPER_NIXPKGS`, with the base module in `INNKEEPER_BASE_MODULE` if set.
 #[tokio::test]
-async fn a_real_nixos_evaluates_within_the_limits() {
-    let name = "a_real_nixos_evaluates_within_the_limits";
+async fn real_nixos_evaluates_within_the_limits() {
+    let name = "real_nixos_evaluates_within_the_limits";
     let Some(nixpkgs) = std::env::var_os("INNKEEPER_NIXPKGS") else {
         eprintln!("INNKEEPER-NOT-RUN: {name}: INNKEEPER_NIXPKGS does not name a nixpkgs");
         return;
@@ -395,32 +413,32 @@ async fn a_real_nixos_evaluates_within_the_limits() {
     };
     let base = shop.evaluator.shared.base().await.expect("base");
     let nix = Nix::new(&shop.config.nix, &shop.config.scratch);
-    let bring = async |extra: &str| {
+    let import = async |extra: &str| {
         let config = shop.module(&format!(
             "{META} boot.isContainer = true; system.stateVersion = \"24.11\"; {extra}"
         ));
         let key = key(&config, base);
         let scratch = shop.config.scratch.join("nixos");
-        let place = Place::evaluate(&shop.config, base, scratch, &config, |_| {})
+        let sandbox = Sandbox::evaluate(&shop.config, base, scratch, &config, |_| {})
             .await
             .expect("evaluates");
-        let made = Made::of(&place).expect("made");
-        made.keep(&shop.config.roots.join(key.as_str()))
+        let made = Instantiated::from_output(&sandbox).expect("made");
+        made.set_roots(&shop.config.roots.join(key.as_str()))
             .expect("keeps");
-        let all = place.registry.closure(&made.roots).expect("whole").len();
+        let all = sandbox.registry.closure(&made.roots).expect("whole").len();
         let limit = shop.config.limits.disk.bytes();
-        let store = place.store();
-        let taken = import::import(&nix, &store, &place.registry, &made.roots, limit)
+        let store = sandbox.store();
+        let imported = import::import(&nix, &store, &sandbox.registry, &made.roots, limit)
             .await
             .expect("imports");
-        (all, taken)
+        (all, imported)
     };
-    bring("").await;
-    let (all, taken) = bring("environment.etc.more.text = \"more\";").await;
-    assert!(all > 100 && taken > 0, "{all}, {taken}");
-    assert!(taken < all / 4, "{all}, {taken}");
-    // What the daemon's tests boot with the stand-in is a preview on NixOS too. Its meta data would be said twice.
-    bring(&format!(
+    import("").await;
+    let (all, imported) = import("environment.etc.more.text = \"more\";").await;
+    assert!(all > 100 && imported > 0, "{all}, {imported}");
+    assert!(imported < all / 4, "{all}, {imported}");
+    // The fixture of the daemon's tests evaluates on NixOS too. Its own metadata would conflict with META.
+    import(&format!(
         "imports = [ ({}) ];",
         app().replace("previewMeta", "meta")
     ))
@@ -428,8 +446,8 @@ async fn a_real_nixos_evaluates_within_the_limits() {
 }
 
 #[tokio::test]
-async fn a_build_that_is_given_up_leaves_no_gc_root() {
-    let Some(shop) = workshop("a_build_that_is_given_up_leaves_no_gc_root") else {
+async fn canceled_build_leaves_no_gc_root() {
+    let Some(shop) = workshop("canceled_build_leaves_no_gc_root") else {
         return;
     };
     let endless = format!(
@@ -438,24 +456,24 @@ async fn a_build_that_is_given_up_leaves_no_gc_root() {
     );
     let module = shop.module(&endless);
     let roots = || roots::list(&shop.at("roots")).expect("listed");
-    let begun = async {
+    let started = async {
         while roots().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
         made = shop.evaluate(&module) => panic!("it ended: {made:?}"),
-        () = begun => {}
+        () = started => {}
     }
     assert_eq!(roots(), []);
 }
 
 #[tokio::test]
-async fn a_full_disk_of_the_host_is_not_blamed_on_the_config() {
-    let Some(mut shop) = workshop("a_full_disk_of_the_host_is_not_blamed_on_the_config") else {
+async fn full_disk_is_reported_as_the_hosts_fault() {
+    let Some(mut shop) = workshop("full_disk_is_reported_as_the_hosts_fault") else {
         return;
     };
-    // A Nix whose store has no space left, in Nix's own words, as long as there is a file.
+    // While the file `full` exists, this Nix fails with Nix's message for a full disk.
     let (real, bin, full) = (
         shop.config.nix.program.clone(),
         shop.at("bin"),
@@ -490,8 +508,8 @@ async fn a_full_disk_of_the_host_is_not_blamed_on_the_config() {
 }
 
 #[tokio::test]
-async fn a_builder_that_was_killed_leaves_the_cause_unclear() {
-    let Some(shop) = workshop("a_builder_that_was_killed_leaves_the_cause_unclear") else {
+async fn killed_builder_leaves_the_cause_unclear() {
+    let Some(shop) = workshop("killed_builder_leaves_the_cause_unclear") else {
         return;
     };
     let made = |script: &str| {
@@ -499,7 +517,7 @@ async fn a_builder_that_was_killed_leaves_the_cause_unclear() {
             "{META} environment.etc.made.source = pkgs.runCommand \"made\" {{ }} ''{script}'';"
         ))
     };
-    // Nobody else's sleep is as long.
+    // A duration that identifies this process.
     let long = format!("1000{}", std::process::id());
     let asleep = made(&format!("exec busybox sleep {long}"));
     let killed = async {
@@ -529,7 +547,7 @@ async fn a_builder_that_was_killed_leaves_the_cause_unclear() {
     }
 }
 
-/// The process whose command line ends with an argument.
+/// Returns the process whose command line ends with an argument.
 fn running(argument: &str) -> Option<rustix::process::Pid> {
     let end = format!("\0{argument}\0");
     let mut processes = fs::read_dir("/proc").expect("proc").flatten();

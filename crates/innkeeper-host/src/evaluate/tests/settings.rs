@@ -1,4 +1,4 @@
-//! What builds of previews see of the host's Nix settings.
+//! Isolation of builds from the host's Nix settings.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -7,10 +7,10 @@ use super::super::nix::Nix;
 use super::*;
 use crate::command::{command, run};
 
-/// What the server gives to everybody.
+/// Body of all responses of the server.
 const CONTENTS: &[u8] = b"contents";
 
-/// Programs beside each other that call the real ones with a configuration folder, as a host has one.
+/// Creates wrappers of the real programs that use a configuration folder, as on a host.
 fn host_nix(shop: &Workshop, config: &str) -> NixConfig {
     fs::create_dir(shop.at("etc")).expect("folder");
     fs::write(shop.at("etc/nix.conf"), config).expect("write");
@@ -33,14 +33,14 @@ fn host_nix(shop: &Workshop, config: &str) -> NixConfig {
 }
 
 async fn derivation(text: &str) -> StorePath {
-    let answer = run("nix-instantiate", ["--expr", text], b"").await;
-    let answer = String::from_utf8(answer.expect("instantiates")).expect("text");
-    StorePath::parse(answer.trim()).expect("a derivation")
+    let output = run("nix-instantiate", ["--expr", text], b"").await;
+    let output = String::from_utf8(output.expect("instantiates")).expect("text");
+    StorePath::parse(output.trim()).expect("a derivation")
 }
 
 #[tokio::test]
-async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
-    let test = "a_build_gets_no_password_key_hook_or_path_of_the_host";
+async fn build_gets_no_host_passwords_keys_hooks_or_paths() {
+    let test = "build_gets_no_host_passwords_keys_hooks_or_paths";
     let Some(shop) = workshop(test) else { return };
     let unique = shop.dir.path().file_name().expect("name").to_string_lossy();
     let unique = unique.replace('.', "");
@@ -59,10 +59,10 @@ async fn a_build_gets_no_password_key_hook_or_path_of_the_host() {
                 .send(String::from_utf8_lossy(&head).into_owned())
                 .expect("seen");
             let length = CONTENTS.len();
-            let answer =
+            let head =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-            let answer = [answer.as_bytes(), CONTENTS].concat();
-            stream.write_all(&answer).await.expect("answers");
+            let response = [head.as_bytes(), CONTENTS].concat();
+            stream.write_all(&response).await.expect("responds");
         }
     });
 

@@ -1,13 +1,13 @@
-//! What an evaluator can do that is no longer Nix: a stranger has found a fault in it and runs a program.
+//! Attacks by a compromised evaluator: an exploit in Nix runs an arbitrary program in the sandbox.
 
 use super::*;
 
-/// A workshop whose evaluator is a script; `$real` is the real one's folder.
+/// Creates a workshop whose evaluator is a script. `$real` is the folder of the real one.
 async fn workshop_of(test: &str, script: &str) -> Option<Workshop> {
     let mut shop = workshop(test)?;
     let real = fs::canonicalize(shop.config.nix.program.parent()?).expect("folder");
     if real.starts_with("/nix/store") {
-        eprintln!("INNKEEPER-NOT-RUN: {test}: the place has no shell where Nix is in the store");
+        eprintln!("INNKEEPER-NOT-RUN: {test}: the sandbox has no shell where Nix is in the store");
         return None;
     }
     let tools = shop.at("tools");
@@ -32,14 +32,14 @@ async fn workshop_of(test: &str, script: &str) -> Option<Workshop> {
     Some(shop)
 }
 
-/// Prints to standard error, which reaches the error's log, and fails.
-async fn told(test: &str, script: &str) -> Option<String> {
+/// Runs a script as the evaluator and returns its output.
+async fn run_in_sandbox(test: &str, script: &str) -> Option<String> {
     let shop = workshop_of(test, &format!("{{ {script}\n}} >&2 2>&1; exit 1")).await?;
     let failure = shop.refused(&shop.module("")).await;
     Some(failure.log.join("\n"))
 }
 
-/// The processes that a workshop's evaluations have started.
+/// Returns the running processes of a workshop's evaluations.
 fn processes(shop: &Workshop) -> Vec<String> {
     let here = shop.at("evaluations").display().to_string();
     fs::read_dir("/proc")
@@ -55,14 +55,14 @@ fn processes(shop: &Workshop) -> Vec<String> {
         .collect()
 }
 
-async fn until(shop: &Workshop, wanted: impl Fn(&[String]) -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
+async fn until(shop: &Workshop, condition: impl Fn(&[String]) -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let processes = processes(shop);
-        if wanted(&processes) {
+        if condition(&processes) {
             return;
         }
-        assert!(std::time::Instant::now() < end, "{processes:?}");
+        assert!(std::time::Instant::now() < deadline, "{processes:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -76,33 +76,33 @@ pub(super) async fn until_nothing_runs(shop: &Workshop) {
 }
 
 #[tokio::test]
-async fn it_has_no_rights() {
+async fn evaluator_is_unprivileged() {
     let script = "id; grep -E 'Cap|NoNewPrivs' /proc/self/status";
-    let Some(told) = told("it_has_no_rights", script).await else {
+    let Some(output) = run_in_sandbox("evaluator_is_unprivileged", script).await else {
         return;
     };
     assert!(
-        told.contains("uid=64999") && told.contains("groups=64999"),
-        "{told}"
+        output.contains("uid=64999") && output.contains("groups=64999"),
+        "{output}"
     );
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert!(
-            told.contains(&format!("{set}:\t0000000000000000")),
-            "{told}"
+            output.contains(&format!("{set}:\t0000000000000000")),
+            "{output}"
         );
     }
-    assert!(told.contains("NoNewPrivs:\t1"), "{told}");
+    assert!(output.contains("NoNewPrivs:\t1"), "{output}");
 }
 
 #[tokio::test]
-async fn it_sees_nothing_of_the_host() {
+async fn evaluator_sees_no_host_files() {
     let script = "echo /*; echo /proc/[a-z]*; echo /nix/*; echo /in/*; env | grep -v ^NIX_; \
                   for path in /var /root /home /run /tmp /sys /srv /nix/var/nix/db; do \
                   [ ! -e $path ] || echo sees $path; done";
-    let Some(told) = told("it_sees_nothing_of_the_host", script).await else {
+    let Some(output) = run_in_sandbox("evaluator_sees_no_host_files", script).await else {
         return;
     };
-    let lines: Vec<_> = told.lines().collect();
+    let lines: Vec<_> = output.lines().collect();
     assert_eq!(
         lines[1..4],
         [
@@ -110,48 +110,54 @@ async fn it_sees_nothing_of_the_host() {
             "/nix/home /nix/store /nix/var",
             "/in/expression /in/nix.conf /in/registration"
         ],
-        "{told}"
+        "{output}"
     );
     for name in lines[0].split(' ') {
         let known = "/bin /dev /etc /in /lib /lib32 /lib64 /libx32 /nix /proc /sbin /usr";
-        assert!(known.split(' ').any(|known| known == name), "{told}");
+        assert!(known.split(' ').any(|known| known == name), "{output}");
     }
-    assert!(!told.contains("CARGO") && !told.contains("sees"), "{told}");
+    assert!(
+        !output.contains("CARGO") && !output.contains("sees"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
-async fn it_cannot_reach_the_network_or_a_socket() {
-    let Some(told) = told(
-        "it_cannot_reach_the_network_or_a_socket",
+async fn evaluator_cannot_reach_network_or_sockets() {
+    let Some(output) = run_in_sandbox(
+        "evaluator_cannot_reach_network_or_sockets",
         "ls /run /nix/var/nix/daemon-socket; cat /proc/self/net/dev",
     )
     .await
     else {
         return;
     };
-    assert!(told.contains("cannot access '/run'"), "{told}");
-    assert!(!told.contains("eth") && told.contains("lo:"), "{told}");
+    assert!(output.contains("cannot access '/run'"), "{output}");
+    assert!(
+        !output.contains("eth") && output.contains("lo:"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
-async fn it_cannot_change_what_it_sees() {
+async fn evaluator_cannot_write_mounted_files() {
     let script = "for path in / /in /usr /etc /dev /etc/passwd /in/expression /nix /proc/1/oom_score_adj; do \
                   [ ! -w $path ] || echo writes $path; done; \
                   : > /nix/store/mine && echo its own store; \
                   mount -t tmpfs none /in; mkdir /x; chroot / true; \
                   unshare --mount true; kill -9 1; ls /proc/1";
-    let Some(told) = told("it_cannot_change_what_it_sees", script).await else {
+    let Some(output) = run_in_sandbox("evaluator_cannot_write_mounted_files", script).await else {
         return;
     };
-    assert!(told.contains("its own store"), "{told}");
-    assert!(!told.contains("writes"), "{told}");
-    assert!(told.contains("cannot access '/proc/1'"), "{told}");
+    assert!(output.contains("its own store"), "{output}");
+    assert!(!output.contains("writes"), "{output}");
+    assert!(output.contains("cannot access '/proc/1'"), "{output}");
 }
 
 #[tokio::test]
-async fn a_fork_bomb_ends_with_the_place() {
+async fn fork_bomb_ends_with_the_sandbox() {
     let script = "bomb() { bomb | bomb & }; bomb 2> /dev/null; sleep 1000 & echo '{}'; exit 0";
-    let Some(shop) = workshop_of("a_fork_bomb_ends_with_the_place", script).await else {
+    let Some(shop) = workshop_of("fork_bomb_ends_with_the_sandbox", script).await else {
         return;
     };
     let failure = shop.refused(&shop.module("")).await;
@@ -166,8 +172,8 @@ async fn a_fork_bomb_ends_with_the_place() {
     assert!(uids.is_empty(), "{uids:?}");
 }
 
-/// A script that evaluates as it should, and then names something else as the file with the meta data.
-fn naming(object: &str, make: &str) -> String {
+/// Returns a script that evaluates correctly, but replaces the metadata file in the result with `object`.
+fn with_meta_file(object: &str, make: &str) -> String {
     format!(
         "$real/nix-instantiate \"$@\" > /nix/home/answer || exit 1\nobject={object}\n{make}\n\
          sed 's|\"meta\":.*,\"toplevel\"|\"meta\":{{\"path\":\"'$object'\",\"needs\":[\"'$object'\"]}},\"toplevel\"|' \
@@ -179,27 +185,30 @@ fn naming(object: &str, make: &str) -> String {
 const REGISTER: &str = "printf '%s\\n%064d\\n8\\n\\n0\\n' $object 0 | $real/nix-store --load-db";
 
 #[tokio::test]
-async fn what_is_not_its_own_hash_is_not_taken() {
+async fn forged_objects_are_not_imported() {
     let object = "/nix/store/00000000000000000000000000000000-forged";
     for (make, reason) in [
-        ("echo x > $object", "'forged' is not what its path says"),
+        (
+            "echo x > $object",
+            "'forged' does not match the hash in its path",
+        ),
         (
             "mkdir $object; echo x > $object/x",
-            "'forged' is not what its path says",
+            "'forged' does not match the hash in its path",
         ),
         (
             "ln -s /etc/passwd $object",
-            "'forged' is not what its path says",
+            "'forged' does not match the hash in its path",
         ),
-        ("mkfifo $object", "'forged' is no store object"),
+        ("mkfifo $object", "'forged' is not a store object"),
         (
             "mkdir $object; mkfifo $object/x",
-            "'forged' is no store object",
+            "'forged' is not a store object",
         ),
-        ("", "'forged' is no store object"),
+        ("", "'forged' is not a store object"),
     ] {
-        let script = naming(object, &format!("{make}\n{REGISTER}"));
-        let Some(shop) = workshop_of("what_is_not_its_own_hash_is_not_taken", &script).await else {
+        let script = with_meta_file(object, &format!("{make}\n{REGISTER}"));
+        let Some(shop) = workshop_of("forged_objects_are_not_imported", &script).await else {
             return;
         };
         let failure = shop.refused(&shop.module(META)).await;
@@ -210,14 +219,14 @@ async fn what_is_not_its_own_hash_is_not_taken() {
 }
 
 #[tokio::test]
-async fn a_derivation_that_claims_the_place_of_another_is_not_taken() {
-    let test = "a_derivation_that_claims_the_place_of_another_is_not_taken";
+async fn derivation_with_a_foreign_output_is_not_imported() {
+    let test = "derivation_with_a_foreign_output_is_not_imported";
     let Some(shop) = workshop(test) else { return };
     let (victim, text) = usurper(&shop);
     let object = object::text_path("usurper.drv", text.as_bytes());
     let meta = "{\\\"setupService\\\":\\\"a\\\",\\\"appServices\\\":[\\\"b\\\"],\\\"database\\\":\\\"host\\\",\
                 \\\"routes\\\":[{\\\"path\\\":\\\"/\\\",\\\"port\\\":1}]}";
-    // All that the place would have printed after it.
+    // Includes all that the sandbox would print after the result.
     let script = format!(
         "printf %s '{text}' > {object}\n\
          echo '{{\"meta\":{{\"json\":\"{meta}\"}},\"toplevel\":{{\"derivation\":\"{object}\",\"out\":\"{victim}\"}}}}'\n\
@@ -241,13 +250,13 @@ async fn a_derivation_that_claims_the_place_of_another_is_not_taken() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_refused() {
-    let test = "an_answer_that_is_none_is_refused";
+async fn malformed_results_are_refused() {
+    let test = "malformed_results_are_refused";
     let object = "/nix/store/00000000000000000000000000000000-x";
     for script in [
-        naming(object, ""),
-        naming("/etc/passwd", ""),
-        naming("/nix/store/../../etc/passwd", ""),
+        with_meta_file(object, ""),
+        with_meta_file("/etc/passwd", ""),
+        with_meta_file("/nix/store/../../etc/passwd", ""),
         "echo '{}'; exit 0".to_owned(),
         "echo nonsense; exit 0".to_owned(),
         "exit 0".to_owned(),

@@ -1,4 +1,4 @@
-//! The closed place in which a preview-config.nix is evaluated; `sandbox.sh` makes it.
+//! The sandbox in which a preview-config.nix is evaluated. `sandbox.sh` sets it up.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,13 +24,13 @@ use crate::closure::nix::{sibling, while_lines};
 use crate::command::{command, start_error};
 use crate::{FileErrorExt, tree};
 
-/// What runs as the place's first process.
+/// PID 1 of the sandbox.
 const SCRIPT: &str = include_str!("sandbox.sh");
 
-/// Nix's settings in the place.
+/// Nix's settings in the sandbox.
 ///
-/// `pure-eval` knows neither the environment nor the time, and reads no path but by its hash; `restrict-eval` takes
-/// away what is left of downloads and of the search path. Nothing is built and nothing is asked elsewhere.
+/// `pure-eval` hides the environment and the time, and reads paths only by their hash. `restrict-eval` blocks the
+/// remaining downloads and the search path. Builds and substitution are off.
 const SETTINGS: &str = "\
 pure-eval = true
 restrict-eval = true
@@ -48,19 +48,19 @@ sandbox = false
 fsync-metadata = false
 ";
 
-/// The last line of both outputs. Nix's own are JSON or come before.
+/// The last line of both outputs. Nix's own lines are JSON or precede it.
 const END: &str = "end";
 
-/// The name of the file in messages.
+/// File name used in messages.
 const CONFIG: &str = "preview-config.nix";
 
-/// What the composition gives.
+/// Result of `compose.nix`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Answer {
-    /// What a guest boots from.
+pub(super) struct EvaluationOutput {
+    /// The system closure that guests boot from.
     pub(super) toplevel: Toplevel,
-    /// What the preview says about itself.
-    pub(super) meta: MetaText,
+    /// The preview's metadata.
+    pub(super) meta: MetaOutput,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,46 +71,46 @@ pub(super) struct Toplevel {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum MetaText {
+pub(super) enum MetaOutput {
     /// The JSON itself.
-    Here { json: String },
-    /// A file with the JSON, and the derivations or sources that it comes from.
+    Inline { json: String },
+    /// A file with the JSON, and the derivations or sources that it depends on.
     File {
         path: PathBuf,
         needs: Vec<StorePath>,
     },
 }
 
-/// A place with an evaluator that is done. Its store can be read as long as this exists; all of it is gone
-/// afterwards, processes too.
-pub(super) struct Place {
+/// A sandbox whose evaluation has finished. Its store stays readable until this is dropped, which also ends its
+/// processes and removes its files.
+pub(super) struct Sandbox {
     child: Child,
-    /// Goes after the child.
-    _folder: Folder,
-    pub(super) answer: Answer,
+    /// Dropped after the child.
+    _folder: ScratchFolder,
+    pub(super) output: EvaluationOutput,
     pub(super) registry: Registry,
 }
 
-/// What makes a place closed before anything is known of its evaluation.
-struct Folder(PathBuf);
+/// The evaluation's folder, removed on drop.
+struct ScratchFolder(PathBuf);
 
-impl Drop for Folder {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         if let Err(error) = tree::remove(&self.0) {
-            tracing::warn!(%error, "what an evaluation needed is left");
+            tracing::warn!(%error, "cannot remove the scratch folder of an evaluation");
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Sandbox {
     fn drop(&mut self) {
-        // The kernel ends all processes of the place with the first one, which ends with the child.
+        // PID 1 of the sandbox ends with the child, and the kernel ends all other processes with it.
         self.child.start_kill().ok();
     }
 }
 
-impl Place {
-    /// Evaluates a preview-config.nix. No other evaluation has the same `folder`.
+impl Sandbox {
+    /// Evaluates a preview-config.nix. `folder` must be unique among running evaluations.
     pub(super) async fn evaluate(
         config: &EvaluatorConfig,
         base: &Base,
@@ -118,30 +118,30 @@ impl Place {
         preview: &str,
         report: impl Fn(BuildProgress),
     ) -> Result<Self, EvaluateError> {
-        let folder = Folder(folder);
+        let folder = ScratchFolder(folder);
         let mut child = start(config, base, preview, &folder.0).await?;
-        let begun = Instant::now();
-        let outcome = tokio::time::timeout(
+        let started = Instant::now();
+        let raw = tokio::time::timeout(
             config.limits.time,
-            attend(&mut child, config.limits.output, report),
+            read_output(&mut child, config.limits.output, report),
         )
         .await;
-        let Ok(said) = outcome else {
+        let Ok(raw) = raw else {
             child.kill().await.ok();
             return Err(EvaluateError::TooSlow(config.limits.time));
         };
-        let judged = match said {
+        let outcome = match raw {
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(EvaluateError::TooMuchOutput(config.limits.output))
             }
-            Ok(said) => said.judge(config, begun.elapsed()),
+            Ok(raw) => raw.parse(config, started.elapsed()),
             Err(source) => Err(start_error("unshare".as_ref(), source).into()),
         };
-        match judged {
-            Ok((answer, registry)) => Ok(Self {
+        match outcome {
+            Ok((output, registry)) => Ok(Self {
                 child,
                 _folder: folder,
-                answer,
+                output,
                 registry,
             }),
             Err(error) => {
@@ -151,15 +151,15 @@ impl Place {
         }
     }
 
-    /// The folder of the evaluator's store objects, as the host sees it. The child is not waited for before this is
-    /// dropped, so its number is its own.
+    /// Returns the host's path of the evaluator's store. The child is reaped only after the drop, so its PID cannot be
+    /// reused before.
     pub(super) fn store(&self) -> PathBuf {
         let pid = self.child.id().unwrap_or_default();
         PathBuf::from(format!("/proc/{pid}/root{STORE_DIR}"))
     }
 }
 
-/// Prepares what the evaluator reads and starts it. The evaluator ends when the child's standard input does.
+/// Writes the evaluator's input files and starts it. Closing the child's standard input ends it.
 pub(super) async fn start(
     config: &EvaluatorConfig,
     base: &Base,
@@ -169,14 +169,14 @@ pub(super) async fn start(
     let nix = Nix::new(&config.nix, &config.scratch);
     let programs = Programs::find(config)?;
     let sources = [&base.nixpkgs.path, &base.module.path];
-    let known = nix.dump_db(&sources).await?;
+    let registrations = nix.dump_db(&sources).await?;
     let preview = Preview::new(preview)?;
     let visible = programs.visible(&nix).await?;
 
     tree::remove(folder)?;
     let (root, input) = (folder.join("root"), folder.join("in"));
     for folder in [&root, &input] {
-        // The evaluator's user reads in `in`, which it sees from elsewhere.
+        // The evaluator's user reads `in` through a bind mount.
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o755);
         builder.create(folder).on("create", folder)?;
@@ -189,7 +189,7 @@ pub(super) async fn start(
         (&input.join("expression"), &expression(base, &preview)),
         (
             &input.join("registration"),
-            &(known + &registration(&preview.locked.path, &preview.object)),
+            &(registrations + &registration(&preview.locked.path, &preview.object)),
         ),
     ] {
         fs::write(path, contents).on("write", path)?;
@@ -199,23 +199,27 @@ pub(super) async fn start(
     let limits = &config.limits;
     let user = user_id(&config.user)?;
     let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0);
-    let mut words: Vec<OsString> = vec![root.into()];
-    let mut word = |text: String| words.push(text.into());
-    word(user.to_string());
-    word(limits.disk.bytes().to_string());
-    word(limits.processes.to_string());
-    word(cpu.max(1).to_string());
-    word(limits.memory.bytes().to_string());
-    words.push(input.into());
-    words.extend([programs.umount, programs.prlimit, programs.setpriv].map(Into::into));
-    words.push(programs.nix.into());
+    let mut args: Vec<OsString> = vec![root.into()];
+    args.extend(
+        [
+            user.to_string(),
+            limits.disk.bytes().to_string(),
+            limits.processes.to_string(),
+            cpu.max(1).to_string(),
+            limits.memory.bytes().to_string(),
+        ]
+        .map(OsString::from),
+    );
+    args.push(input.into());
+    args.extend([programs.umount, programs.prlimit, programs.setpriv].map(Into::into));
+    args.push(programs.nix.into());
     for path in visible {
-        words.extend([path.clone().into_os_string(), path.into_os_string()]);
+        args.extend([path.clone().into_os_string(), path.into_os_string()]);
     }
     for source in sources {
-        words.extend([source.as_str().into(), source.as_str().into()]);
+        args.extend([source.as_str().into(), source.as_str().into()]);
     }
-    words.extend([file.into(), preview.locked.path.as_str().into()]);
+    args.extend([file.into(), preview.locked.path.as_str().into()]);
 
     let mut command = command("unshare");
     command
@@ -229,7 +233,7 @@ pub(super) async fn start(
             "--kill-child",
         ])
         .args(["--", "/bin/sh", "-c", SCRIPT, "innkeeper-evaluate"])
-        .args(words)
+        .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .current_dir("/")
@@ -241,7 +245,7 @@ pub(super) async fn start(
         .map_err(|source| start_error("unshare".as_ref(), source))?)
 }
 
-/// A preview-config.nix as an object of a store.
+/// A preview-config.nix as a store object.
 struct Preview<'a> {
     text: &'a str,
     object: Object,
@@ -265,7 +269,7 @@ impl<'a> Preview<'a> {
     }
 }
 
-/// The composition with its arguments. All of them are ours, and none needs quoting.
+/// Returns `compose.nix` applied to its arguments. Innkeeper makes all of them, so none needs quoting.
 fn expression(base: &Base, preview: &Preview<'_>) -> String {
     let source = |name: &str, locked: &Locked| {
         format!(
@@ -283,7 +287,7 @@ fn expression(base: &Base, preview: &Preview<'_>) -> String {
     )
 }
 
-/// Whether the programs and the user are there.
+/// Checks that the programs and the user exist.
 pub(super) fn check(config: &EvaluatorConfig) -> Result<(), EvaluateError> {
     Programs::find(config)?;
     locate("unshare".as_ref())?;
@@ -291,7 +295,7 @@ pub(super) fn check(config: &EvaluatorConfig) -> Result<(), EvaluateError> {
     Ok(())
 }
 
-/// The number of a user without rights.
+/// Returns the UID of an unprivileged user.
 fn user_id(user: &str) -> Result<u32, EvaluateError> {
     let found = Unprivileged::find(user).map_err(|reason| EvaluateError::User {
         user: user.to_owned(),
@@ -300,7 +304,7 @@ fn user_id(user: &str) -> Result<u32, EvaluateError> {
     Ok(found.uid)
 }
 
-/// The programs that run after the host's file tree is out of sight, where they really are.
+/// Real paths of the programs that run after the host's file tree is unmounted.
 struct Programs {
     umount: PathBuf,
     prlimit: PathBuf,
@@ -320,8 +324,8 @@ impl Programs {
         })
     }
 
-    /// What of the host they need: their closures if they are in the store, else the system's programs and
-    /// libraries.
+    /// Returns the host's paths that the programs need: their closures if they are in the store, else the system's
+    /// programs and libraries.
     async fn visible(&self, nix: &Nix<'_>) -> Result<Vec<PathBuf>, EvaluateError> {
         let all = [&self.umount, &self.prlimit, &self.setpriv, &self.nix];
         let objects: Vec<PathBuf> = all.iter().filter_map(|path| object_of(path)).collect();
@@ -338,14 +342,14 @@ impl Programs {
     }
 }
 
-/// The store object that a path leads into.
+/// Returns the store object that contains a path.
 fn object_of(path: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix(STORE_DIR).ok()?;
     Some(Path::new(STORE_DIR).join(below.components().next()?))
 }
 
-/// Where a program really is. Links to other folders are followed, since only the last of them will be there; a link
-/// beside its target is kept, since many programs are one that looks at its name.
+/// Returns the real path of a program. Follows links to other folders, since only the last folder is mounted. Keeps a
+/// link beside its target, since multi-call binaries dispatch on their name.
 pub(super) fn locate(program: &Path) -> Result<PathBuf, EvaluateError> {
     let missing = || {
         let error = io::Error::from(io::ErrorKind::NotFound);
@@ -372,22 +376,26 @@ pub(super) fn locate(program: &Path) -> Result<PathBuf, EvaluateError> {
     Ok(found)
 }
 
-/// All that came out of a place before it was left alone.
-struct Said {
+/// The sandbox's output up to the evaluator's end.
+struct RawOutput {
     stdout: Vec<u8>,
     log: Log,
 }
 
-/// Hears the evaluator to its end.
-async fn attend(child: &mut Child, limit: u64, report: impl Fn(BuildProgress)) -> io::Result<Said> {
-    let gone = || io::Error::other("its output is not there");
-    let stdout = child.stdout.take().ok_or_else(gone)?;
-    let stderr = child.stderr.take().ok_or_else(gone)?;
+/// Reads the output until the evaluator ends.
+async fn read_output(
+    child: &mut Child,
+    limit: u64,
+    report: impl Fn(BuildProgress),
+) -> io::Result<RawOutput> {
+    let no_pipe = || io::Error::other("its output is not a pipe");
+    let stdout = child.stdout.take().ok_or_else(no_pipe)?;
+    let stderr = child.stderr.take().ok_or_else(no_pipe)?;
     report(BuildProgress {
         activity: format!("evaluating {CONFIG}"),
         ..BuildProgress::default()
     });
-    let (mut log, mut answer) = (Log::default(), Vec::new());
+    let (mut log, mut output) = (Log::default(), Vec::new());
     let lines = while_lines(stderr, |line| {
         let more = line != END;
         if more {
@@ -395,57 +403,56 @@ async fn attend(child: &mut Child, limit: u64, report: impl Fn(BuildProgress)) -
         }
         more
     });
-    tokio::try_join!(read_answer(stdout, limit, &mut answer), lines)?;
-    Ok(Said {
-        stdout: answer,
+    tokio::try_join!(read_stdout(stdout, limit, &mut output), lines)?;
+    Ok(RawOutput {
+        stdout: output,
         log,
     })
 }
 
-/// Reads up to the line that ends it, or to the end of a place that failed before.
-async fn read_answer(mut stdout: ChildStdout, limit: u64, answer: &mut Vec<u8>) -> io::Result<()> {
+/// Reads up to the [`END`] line, or to end of file when the sandbox failed before it.
+async fn read_stdout(mut stdout: ChildStdout, limit: u64, output: &mut Vec<u8>) -> io::Result<()> {
     let end = format!("\n{END}\n");
-    while stdout.read_buf(answer).await? > 0 {
-        if answer.len() as u64 > limit {
-            // Nobody reads on, and the place would wait for that.
+    while stdout.read_buf(output).await? > 0 {
+        if output.len() as u64 > limit {
+            // The caller must kill the sandbox, which would block on the unread pipe.
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        if answer.ends_with(end.as_bytes()) {
-            answer.truncate(answer.len() - END.len() - 1);
+        if output.ends_with(end.as_bytes()) {
+            output.truncate(output.len() - END.len() - 1);
             break;
         }
     }
     Ok(())
 }
 
-impl Said {
-    /// What it comes to: an answer and a store, or why there is none.
-    fn judge(
+impl RawOutput {
+    /// Returns the result and the store's registry, or the cause of the failure.
+    fn parse(
         self,
         config: &EvaluatorConfig,
         elapsed: std::time::Duration,
-    ) -> Result<(Answer, Registry), EvaluateError> {
+    ) -> Result<(EvaluationOutput, Registry), EvaluateError> {
         let limits = &config.limits;
         let stdout = String::from_utf8_lossy(&self.stdout);
-        // The answer is JSON and has no line feed.
-        let (answer, rest) = stdout.split_once('\n').unwrap_or_default();
+        // The result is JSON without a line feed.
+        let (result, rest) = stdout.split_once('\n').unwrap_or_default();
         let rest = rest.trim_start_matches('\n');
         let (status, registry) = rest.split_once('\n').unwrap_or_default();
         match status {
             "0" => {}
             "" => {
                 let (summary, _) = self.log.into_failure();
-                return Err(EvaluateError::Place(summary));
+                return Err(EvaluateError::Sandbox(summary));
             }
-            // SIGXCPU, which Boehm's collector has another use for in most builds of Nix.
+            // SIGXCPU. In most builds of Nix, Boehm's collector uses it for something else.
             "152" => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
-            // Killed: by the limit of its processor time, unless there was no time for that yet. Memory that it may not
-            // have is refused, and does not kill it.
+            // SIGKILL: the CPU limit, if it can have been reached. The memory limit fails allocations and does not kill.
             "137" if elapsed >= limits.cpu => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
             "137" | "143" => return Err(EvaluateError::Killed),
             _ => {
                 let (summary, log) = text::failure(self.log.into_failure());
-                // For people only: the code is the same.
+                // Affects only the message: the code is the same.
                 return Err(match summary.as_str() {
                     "out of memory" | "std::bad_alloc" => {
                         EvaluateError::TooMuchMemory(limits.memory)
@@ -454,10 +461,10 @@ impl Said {
                 });
             }
         }
-        let answer = serde_json::from_str(answer)
-            .map_err(|error| EvaluateError::Refused(format!("its answer: {error}")))?;
+        let output = serde_json::from_str(result)
+            .map_err(|error| EvaluateError::Refused(format!("invalid JSON: {error}")))?;
         let registry = Registry::parse(registry)
-            .ok_or_else(|| EvaluateError::Refused("the list of its store".to_owned()))?;
-        Ok((answer, registry))
+            .ok_or_else(|| EvaluateError::Refused("invalid list of store objects".to_owned()))?;
+        Ok((output, registry))
     }
 }
