@@ -7,6 +7,7 @@
 //! Nothing in this crate touches the machine, and nothing is async.
 
 pub mod api;
+mod backoff;
 mod failure;
 mod guest;
 mod identity;
@@ -21,6 +22,7 @@ mod slot;
 mod snapshot;
 mod store_path;
 
+pub use backoff::Backoff;
 pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{ClosureSource, DesiredState, Guest, GuestKind, GuestState, UnitPhase};
 pub use identity::{DaemonId, InvalidDaemonId, Ownership};

@@ -25,7 +25,7 @@ use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{
     PrAction, PullRequest, PullRequestEvent, RepoName, certainly_before,
 };
-use innkeeper_model::{Failure, GuestName};
+use innkeeper_model::{Backoff, Failure, GuestName};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use tokio::sync::oneshot;
@@ -171,10 +171,8 @@ impl Default for DeliveryFilter {
 /// minutes.
 #[must_use]
 pub fn retry_after(attempts: u32) -> Duration {
-    const FIRST: Duration = Duration::from_secs(5);
-    const LONGEST: Duration = Duration::from_secs(600);
-    let doublings = attempts.saturating_sub(1).min(10);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+    const BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
+    BACKOFF.delay(attempts)
 }
 
 impl Store {
