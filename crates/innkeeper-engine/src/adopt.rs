@@ -1,14 +1,14 @@
-//! Objects of former releases, which marked nothing of what they made with the daemon's identity.
+//! Adoption of objects that a release without daemon marks created.
 
 use crate::EngineError;
 use crate::engine::Engine;
 
 impl Engine {
-    /// Marks what a former release made for the recorded guests. Can be repeated. Must end before anything else is done:
-    /// what has no mark afterwards is not ours.
+    /// Marks the unmarked objects of recorded guests. Idempotent. Must finish before any other work: afterwards, an
+    /// unmarked object counts as a stranger's.
     ///
     /// # Errors
-    /// When the store or the host cannot be asked, or the host refuses a mark.
+    /// When the store or the host fails.
     pub async fn adopt(&self) -> Result<(), EngineError> {
         let host = &self.inner.host;
         for guest in self.inner.store.guests().await? {

@@ -1,40 +1,36 @@
-//! How long to wait before a guest that keeps ending is started again.
+//! Delays before a failed guest is started again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use innkeeper_model::GuestName;
+use innkeeper_model::{Backoff, GuestName};
+use parking_lot::Mutex;
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
-/// A guest that was left in peace for this long starts with a clean slate.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// A guest without a failure for this long starts with the shortest delay again.
+const RESET_AFTER: Duration = Duration::from_secs(300);
 
-/// Failed attempts by guest. Kept in memory: after a restart of the daemon every guest gets a fresh try.
+/// Consecutive failures by guest. In memory only: after a restart of the daemon every guest starts with the shortest
+/// delay.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    attempts: Mutex<HashMap<GuestName, (u32, Instant)>>,
+pub(crate) struct Failures {
+    failures: Mutex<HashMap<GuestName, (u32, Instant)>>,
 }
 
-impl Backoff {
-    /// Counts one more failure and says how long to wait: 1 s, then twice as long each time, at most 60 s.
-    pub(crate) fn failed(&self, guest: &GuestName) -> Duration {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.retain(|_, (_, last)| last.elapsed() < FORGIVEN_AFTER);
-        let (count, last) = attempts.entry(guest.clone()).or_insert((0, Instant::now()));
-        let wait = FIRST.saturating_mul(1 << (*count).min(6)).min(LONGEST);
+impl Failures {
+    /// Counts one more failure and returns the delay before the next attempt.
+    pub(crate) fn record(&self, guest: &GuestName) -> Duration {
+        let mut failures = self.failures.lock();
+        failures.retain(|_, (_, last)| last.elapsed() < RESET_AFTER);
+        let (count, last) = failures.entry(guest.clone()).or_insert((0, Instant::now()));
         *count += 1;
         *last = Instant::now();
-        wait
+        BACKOFF.delay(*count)
     }
 
-    /// The guest is as wanted, or gone.
-    pub(crate) fn forgive(&self, guest: &GuestName) {
-        self.attempts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(guest);
+    /// Resets the count of a guest that has its desired state or was removed.
+    pub(crate) fn reset(&self, guest: &GuestName) {
+        self.failures.lock().remove(guest);
     }
 }
 
@@ -43,12 +39,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_minute_and_start_anew_after_success() {
+    fn delays_grow_until_a_success() {
         let guest = GuestName::parse("web").expect("valid");
-        let backoff = Backoff::default();
-        let waits: Vec<u64> = (0..8).map(|_| backoff.failed(&guest).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        backoff.forgive(&guest);
-        assert_eq!(backoff.failed(&guest), FIRST);
+        let failures = Failures::default();
+        let delays: Vec<u64> = (0..3).map(|_| failures.record(&guest).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4]);
+        failures.reset(&guest);
+        assert_eq!(failures.record(&guest), Duration::from_secs(1));
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at every link of the chain, from the kernel to each guest, and changes nothing.
+//! Diagnosis: read-only checks from the kernel to each guest.
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
 use innkeeper_model::{DesiredState, Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase};
@@ -9,10 +9,10 @@ use crate::observe::observe;
 use crate::plan::plan;
 
 impl Engine {
-    /// Looks at the host, then at each guest, then for orphans.
+    /// Checks the host, then each guest, then orphans.
     ///
     /// # Errors
-    /// When the store cannot be read. What cannot be asked of the host is a finding.
+    /// When the store cannot be read. A failed query of the host is a finding.
     pub async fn doctor(&self) -> Result<DoctorReport, EngineError> {
         let host = &self.inner.host;
         let mut checks = self.inner.features.check().await;
@@ -33,16 +33,16 @@ impl Engine {
 
     async fn check_guest(&self, guest: &Guest) -> Check {
         let subject = format!("guest {}", guest.name);
-        let seen = match observe(&self.inner.host, guest).await {
-            Ok(seen) => seen,
+        let observed = match observe(&self.inner.host, guest).await {
+            Ok(observed) => observed,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };
-        let missing: Vec<&str> = plan(guest.desired, guest.file_work.as_ref(), &seen)
+        let missing: Vec<&str> = plan(guest.desired, guest.file_work.as_ref(), &observed)
             .concat()
             .iter()
             .map(|step| step.as_str())
             .collect();
-        let state = GuestState::of(guest.desired, guest.fault.as_ref(), seen.unit);
+        let state = GuestState::of(guest.desired, guest.fault.as_ref(), observed.unit);
         if let Some(fault) = &guest.fault {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }
@@ -50,7 +50,7 @@ impl Engine {
             return Check {
                 subject,
                 verdict: Verdict::Ok,
-                finding: match (guest.desired, seen.unit) {
+                finding: match (guest.desired, observed.unit) {
                     (DesiredState::Running, Some(UnitPhase::Running)) => {
                         "running; closure pinned, network complete".to_owned()
                     }
@@ -59,7 +59,7 @@ impl Engine {
                 remedy: None,
             };
         }
-        let busy = self.operation_runs(guest).await;
+        let busy = self.is_busy(guest).await;
         Check {
             verdict: if busy { Verdict::Ok } else { Verdict::Broken },
             finding: format!("{state}; still to do: {}", missing.join(", ")),
@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Whether every snapshot that is recorded is there.
+    /// Checks that every recorded snapshot exists.
     async fn check_snapshots(&self) -> Result<Vec<Check>, EngineError> {
         let recorded = self.inner.store.snapshots().await?;
         if recorded.is_empty() {
@@ -81,12 +81,12 @@ impl Engine {
                 return Ok(vec![broken("snapshots".to_owned(), finding, None)]);
             }
         };
-        let is_there = |one: &Snapshot| {
+        let exists = |one: &Snapshot| {
             found
                 .iter()
                 .any(|found| (&found.guest, &found.label) == (&one.guest, &one.label))
         };
-        let missing = recorded.into_iter().filter(|one| !is_there(one));
+        let missing = recorded.into_iter().filter(|one| !exists(one));
         let check = |Snapshot { guest, label, .. }| {
             let remedy = format!("`agent snapshot {guest} --delete {label}` forgets it.");
             broken(
@@ -98,7 +98,7 @@ impl Engine {
         Ok(missing.map(check).collect())
     }
 
-    /// What files of destroyed agents take, and whether they are there.
+    /// Checks that all retained files exist, and reports their size.
     async fn check_retained(&self) -> Result<Vec<Check>, EngineError> {
         let recorded = self.inner.store.retained().await?;
         if recorded.is_empty() {
@@ -136,7 +136,7 @@ impl Engine {
         }])
     }
 
-    async fn operation_runs(&self, guest: &Guest) -> bool {
+    async fn is_busy(&self, guest: &Guest) -> bool {
         let operations = self
             .inner
             .store

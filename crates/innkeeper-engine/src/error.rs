@@ -6,7 +6,7 @@ use innkeeper_model::{
 };
 use innkeeper_store::StoreError;
 
-/// Why something that was asked for is refused, or could not be done.
+/// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The store refused or failed.
@@ -15,44 +15,44 @@ pub enum EngineError {
     /// The host refused or failed.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// No such guest.
+    /// The guest does not exist.
     #[error("there is no guest named '{0}'")]
     GuestNotFound(GuestName),
-    /// No such operation.
+    /// The operation does not exist.
     #[error("there is no operation {0}")]
     OperationNotFound(OperationId),
-    /// No flake was given and none is configured.
+    /// The request names no flake, and none is configured.
     #[error("no flake is configured to build agents from")]
     FlakeUnset,
-    /// A flake output that is none.
+    /// An invalid flake output.
     #[error(transparent)]
     Installable(#[from] InvalidInstallable),
-    /// A flake on the host, asked for by somebody who is not root.
+    /// A local flake, requested by a caller other than root.
     #[error("only root may build from '{}', which is not a remote flake", .0.flake())]
     LocalFlake(Installable),
-    /// A request that makes no sense.
+    /// An invalid request.
     #[error("{0}")]
     Invalid(String),
-    /// The guest is a preview's, and the request is for agents only.
+    /// A request for agents only, on a preview's guest.
     #[error("'{0}' is a preview, not an agent")]
     Preview(GuestName),
-    /// The guest's files cannot be copied while it runs.
+    /// The guest runs, and its files can only be copied while it is stopped.
     #[error("guest '{0}' runs, and its files cannot be copied meanwhile")]
     MustNotRun(GuestName),
-    /// Something of the guest is left after all of it was removed.
+    /// An object of the guest is left after its removal.
     #[error("guest '{guest}' is not gone: {what} {object} is still there")]
     Left {
         /// The guest.
         guest: GuestName,
         /// The kind of resource.
         what: &'static str,
-        /// Its name on the host.
+        /// The object's name on the host.
         object: String,
     },
     /// Several removals failed.
     #[error("{}", .0.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; "))]
     Several(Vec<Failure>),
-    /// A later operation took over.
+    /// A later operation superseded this one.
     #[error("a later operation on guest '{0}' took over")]
     Superseded(GuestName),
     /// The daemon is stopping.

@@ -1,4 +1,4 @@
-//! Removes what has our naming and belongs to no guest.
+//! Garbage collection: removes orphans, objects with Innkeeper's naming that belong to no guest.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use crate::engine::Engine;
 use crate::observe::{ResourceRef, everything};
 
 impl Engine {
-    /// Finds orphans, and removes them unless the request is a dry run. Objects of other daemons are listed and never
-    /// removed; those without any daemon's mark, only on request.
+    /// Finds orphans, and removes them unless the request is a dry run. Lists objects of other daemons and never removes
+    /// them. Removes unmarked objects only on request.
     ///
     /// # Errors
-    /// When the host or the store cannot be asked. A failure to remove one orphan stands in the report.
+    /// When the host or the store cannot be queried. The report contains failures to remove single orphans.
     pub async fn gc(&self, request: GcRequest) -> Result<GcReport, EngineError> {
         let mut orphans = Vec::new();
         for (resource, found) in self.orphans().await? {
@@ -39,20 +39,20 @@ impl Engine {
         })
     }
 
-    /// What has our naming and belongs to no guest of ours, and what belongs to other daemons.
+    /// Returns orphans, and the objects of other daemons.
     pub(crate) async fn orphans(&self) -> Result<Vec<(ResourceRef<'_>, Found)>, EngineError> {
-        // While an operation is at work, what it has half made looks like a left-over.
-        let quiet = self.inner.at_work.try_write().is_ok();
-        // The host is asked before the store: a record is there before anything of its guest is.
+        // While an operation is in flight, its half-made objects look like orphans.
+        let idle = self.inner.activity.try_write().is_ok();
+        // Query the host before the store: a guest's record is older than its objects.
         let mut all = everything(&self.inner.host).await?;
         let guests = self.inner.store.guests().await?;
         let known: BTreeSet<&GuestName> = guests.iter().map(|guest| &guest.name).collect();
         all.retain(|(_, found)| match &found.guest {
             _ if found.ownership == Ownership::Other => true,
             Some(guest) => !known.contains(guest),
-            None => quiet,
+            None => idle,
         });
-        if quiet {
+        if idle {
             let rootfs: ResourceRef<'_> = &*self.inner.host.rootfs;
             let snapshots = self.unknown_snapshots(&guests).await?;
             all.extend(snapshots.into_iter().map(|found| (rootfs, found)));
@@ -62,7 +62,7 @@ impl Engine {
         Ok(all)
     }
 
-    /// Files of destroyed agents of which the store has no record.
+    /// Returns retained files without a record.
     async fn unknown_retained(&self) -> Result<Vec<Found>, EngineError> {
         let mut all = self.inner.host.rootfs.retained().await?;
         let recorded = self.inner.store.retained_ids().await?;
@@ -73,13 +73,13 @@ impl Engine {
             .collect())
     }
 
-    /// Snapshots of guests that there are, of which nobody knows. Of other guests all goes together.
+    /// Returns existing guests' snapshots without a record. Other guests' snapshots are removed with their trees.
     async fn unknown_snapshots(&self, guests: &[Guest]) -> Result<Vec<Found>, EngineError> {
         let all = self.inner.host.rootfs.snapshots().await?;
         let recorded = self.inner.store.snapshots().await?;
         let of_idle_guest = |found: &FoundSnapshot| {
             let guest = guests.iter().find(|guest| guest.name == found.guest);
-            // What is still to be taken, or to be deleted, is not left over.
+            // A pending snapshot or deletion is no orphan.
             guest.is_some_and(|guest| guest.file_work.is_none())
         };
         Ok(all
@@ -93,7 +93,7 @@ impl Engine {
             .collect())
     }
 
-    /// Whether somebody has taken a snapshot in the place of one that was left over.
+    /// Reports whether a snapshot of that name was recorded meanwhile.
     async fn is_recorded_snapshot(&self, found: &Found) -> Result<bool, EngineError> {
         let all = self.inner.host.rootfs.snapshots().await?;
         let recorded = self.inner.store.snapshots().await?;
@@ -101,7 +101,7 @@ impl Engine {
         Ok(snapshot.is_some_and(|snapshot| is_recorded(snapshot, &recorded)))
     }
 
-    /// Whether files of that name are those of a destroyed agent by now.
+    /// Reports whether retained files of that name were recorded meanwhile.
     async fn is_recorded_files(&self, found: &Found) -> Result<bool, EngineError> {
         let all = self.inner.host.rootfs.retained().await?;
         let recorded = self.inner.store.retained_ids().await?;
@@ -109,18 +109,18 @@ impl Engine {
         Ok(files.is_some_and(|files| recorded.contains(&files.id)))
     }
 
-    /// Removes an orphan, unless it belongs to somebody by now. Says whether it is gone.
+    /// Removes an orphan unless it has an owner by now. Returns true if it is gone.
     async fn sweep(&self, resource: ResourceRef<'_>, found: &Found) -> Result<bool, EngineError> {
         match &found.guest {
             Some(guest) => {
-                let _guest = self.inner.locks.lock(guest).await;
+                let _guest = self.inner.guest_locks.lock(guest).await;
                 if self.inner.store.guest(guest).await?.is_some() {
                     return Ok(false);
                 }
                 resource.sweep(found).await?;
             }
             None => {
-                let Ok(_nobody_works) = self.inner.at_work.try_write() else {
+                let Ok(_idle) = self.inner.activity.try_write() else {
                     return Ok(false);
                 };
                 if self.is_recorded_snapshot(found).await? || self.is_recorded_files(found).await? {
@@ -133,7 +133,7 @@ impl Engine {
     }
 }
 
-/// Whether a request for garbage collection removes an orphan. Another daemon's objects are not even asked for.
+/// Reports whether a garbage collection removes objects of that ownership. Another daemon's objects are never removed.
 #[must_use]
 pub fn removes(request: GcRequest, ownership: Ownership) -> bool {
     let may = match ownership {

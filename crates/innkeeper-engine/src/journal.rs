@@ -1,26 +1,37 @@
-//! Events: stored, and told to whoever listens.
+//! Events: stored, and published to subscribers.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use innkeeper_host::facilities::ProgressSink;
-use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId, Verb};
+use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
 use innkeeper_store::Store;
 use tokio::sync::broadcast;
 use tracing::{debug, warn};
 
-use crate::EngineError;
-use crate::engine::Inner;
-use crate::probe::Edge;
-
-/// How many events a slow listener may be behind before it is told that it missed some.
+/// Number of events that a slow subscriber may lag behind before it misses some.
 const BACKLOG: usize = 1024;
 
-/// Where events go.
+/// Stores events and publishes them. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
     store: Store,
     live: broadcast::Sender<Event>,
+}
+
+/// The operation and the guest that an event belongs to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subject {
+    pub(crate) operation: Option<OperationId>,
+    pub(crate) guest: Option<GuestName>,
+}
+
+impl Subject {
+    pub(crate) fn guest(name: &GuestName) -> Self {
+        Self {
+            operation: None,
+            guest: Some(name.clone()),
+        }
+    }
 }
 
 impl Journal {
@@ -31,98 +42,49 @@ impl Journal {
         }
     }
 
-    /// What happens from now on.
+    /// Subscribes to the events from now on.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Event> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.live.subscribe()
     }
 
-    /// Stores an event and tells it. Nobody waits for that: the store keeps the order. A full disk must not keep a
-    /// guest from being removed, so a failure to store is logged and no more.
-    pub(crate) fn record(&self, about: &About, kind: EventKind) {
-        debug!(operation = ?about.operation, guest = ?about.guest, event = ?kind);
+    /// Stores an event, then publishes it. Returns at once; the store keeps the order. A failure is only logged: a full
+    /// disk must not block the removal of a guest.
+    pub(crate) fn record(&self, subject: &Subject, kind: EventKind) {
+        debug!(operation = ?subject.operation, guest = ?subject.guest, event = ?kind);
         let journal = self.clone();
-        let told = move |event| match event {
-            Ok(event) => journal.tell(event),
-            Err(error) => warn!(%error, "an event was not recorded"),
+        let stored = move |event| match event {
+            Ok(event) => journal.publish(event),
+            Err(error) => warn!(%error, "cannot record an event"),
         };
         self.store
-            .append_event(about.operation, about.guest.as_ref(), kind, told);
+            .append_event(subject.operation, subject.guest.as_ref(), kind, stored);
     }
 
-    /// Stores a line about a guest, or about a preview that has no guest yet, and tells it.
+    /// Stores and publishes a note about a guest, or about a preview before it has a guest.
     pub fn note(&self, guest: &GuestName, text: impl Into<String>) {
-        let about = About {
-            operation: None,
-            guest: Some(guest.clone()),
-        };
         let text = text.into();
-        self.record(&about, EventKind::Note { text });
+        self.record(&Subject::guest(guest), EventKind::Note { text });
     }
 
-    /// Tells how a preview's build goes, without storing it.
+    /// Publishes the progress of a preview's build.
     pub fn build_progress(&self, guest: &GuestName, progress: BuildProgress) {
-        let about = About {
-            operation: None,
-            guest: Some(guest.clone()),
-        };
-        self.progress(&about, progress);
+        self.progress(&Subject::guest(guest), progress);
     }
 
-    /// Where the progress of a build goes.
-    pub(crate) fn sink(&self, about: &About) -> ProgressSink {
-        let (journal, about) = (self.clone(), about.clone());
-        Arc::new(move |progress| journal.progress(&about, progress))
+    /// Returns the sink for a build's progress.
+    pub(crate) fn progress_sink(&self, subject: &Subject) -> ProgressSink {
+        let (journal, subject) = (self.clone(), subject.clone());
+        Arc::new(move |progress| journal.progress(&subject, progress))
     }
 
-    /// Tells how a build goes. The store passes that on, in its turn, and does not keep it.
-    fn progress(&self, about: &About, progress: BuildProgress) {
-        self.record(about, EventKind::Progress { progress });
+    /// Publishes a build's progress in order with other events. The store does not keep it.
+    fn progress(&self, subject: &Subject, progress: BuildProgress) {
+        self.record(subject, EventKind::Progress { progress });
     }
 
-    fn tell(&self, event: Event) {
-        // An error means that nobody listens.
+    fn publish(&self, event: Event) {
+        // Fails only without subscribers.
         drop(self.live.send(event));
     }
-}
-
-impl Inner {
-    /// Does a step between two points of the probe, and records how it went.
-    pub(crate) async fn timed(
-        &self,
-        verb: Verb,
-        about: &About,
-        step: &'static str,
-        work: impl Future<Output = Result<(), EngineError>>,
-    ) -> Result<(), EngineError> {
-        let name = || step.to_owned();
-        let journal = &self.journal;
-        journal.record(about, EventKind::StepStarted { step: name() });
-        self.probe(verb, step, Edge::Before);
-        let started = Instant::now();
-        let result = work.await;
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.probe(verb, step, Edge::After);
-        let kind = match &result {
-            Ok(()) => EventKind::StepDone {
-                step: name(),
-                micros,
-            },
-            Err(error) => EventKind::StepFailed {
-                step: name(),
-                failure: error.into(),
-            },
-        };
-        journal.record(about, kind);
-        result
-    }
-}
-
-/// What an event is about.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct About {
-    /// The operation.
-    pub(crate) operation: Option<OperationId>,
-    /// The guest.
-    pub(crate) guest: Option<GuestName>,
 }

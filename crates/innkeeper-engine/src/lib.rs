@@ -1,39 +1,51 @@
-//! Makes the host agree with the store.
+//! Reconciles the host with the store.
 //!
-//! There is one code path for creation, start, stop, destruction, restore after a reboot and repair after
-//! a crash: look at what is there ([`observe`]), plan the difference ([`plan`], a pure function), carry the
-//! plan out (`drive`), record it (`journal`). An operation that a crash interrupted is simply driven
-//! again.
+//! Creation, start, stop, destruction, restore after a reboot and repair after a crash share one code path: observe the
+//! guest (`observe`), plan the difference (`plan`, a pure function), execute the plan (`drive`), record the result
+//! (`journal`). An operation that a crash interrupted is driven again.
 //!
 //! ```text
-//!  create / start / stop / destroy / …      endings of guests, timer, boot
+//!  create / start / stop / destroy / …      guest exits, timer, boot
 //!        │ intent, one transaction                    │
 //!        ▼                                            ▼
 //!      store ───────────────► drive(guest) ◄──────────┘      one at a time for each guest
-//!                               │  ▲
-//!              observe → plan → stage → stage → …  → finish
+//!                               │  ▲       │
+//!              observe → plan → stage → …  └─► follow-up: none, drive again, retry later
 //! ```
+//!
+//! Files depend on each other in one direction: data and the shared state (`inner`), then work on the host (`drive`,
+//! `build`, `snapshots`, `space`, `firewall`), then `engine`, then the files that add requests, queries and the
+//! daemon's own work to [`Engine`].
 
 mod adopt;
 mod backoff;
+mod build;
 mod doctor;
 mod drive;
 mod engine;
 mod error;
+mod file_work;
+mod firewall;
 mod gc;
+mod inner;
 mod journal;
-mod locks;
-pub mod observe;
+mod keyed_locks;
+mod observe;
 mod oom;
-pub mod plan;
+mod plan;
 mod probe;
+mod requests;
 mod restore;
 mod retained;
 mod snapshots;
+mod space;
 mod views;
+mod watch;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::Engine;
 pub use error::EngineError;
 pub use gc::removes;
+pub use inner::EngineConfig;
 pub use journal::Journal;
+pub use keyed_locks::KeyedLocks;
 pub use probe::{Edge, Point, Probe};

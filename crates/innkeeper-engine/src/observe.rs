@@ -1,54 +1,55 @@
-//! What can be seen of a guest on the host.
+//! Observation of guests on the host.
 
 use innkeeper_host::HostError;
 use innkeeper_host::facilities::{Facilities, Found, Resource};
 use innkeeper_model::{DesiredState, Guest, GuestName, UnitPhase};
 
-/// What can be seen of one guest.
+/// The observed state of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Whether the record says which closure it boots from.
-    pub closure_known: bool,
-    /// Whether its closure has a GC root.
-    pub closure_pinned: bool,
-    /// Whether its files are to be kept when it is gone.
-    pub keep_files: bool,
-    /// Whether it has an interface.
-    pub network_present: bool,
-    /// Whether its network is complete.
-    pub network_complete: bool,
-    /// Its processes.
-    pub unit: Option<UnitPhase>,
+pub(crate) struct Observed {
+    /// The record names the closure.
+    pub(crate) closure_known: bool,
+    /// The closure has a GC root.
+    pub(crate) closure_pinned: bool,
+    /// A removal retains the files.
+    pub(crate) keep_files: bool,
+    /// The guest has an interface.
+    pub(crate) network_present: bool,
+    /// The interface has its addresses and routes.
+    pub(crate) network_complete: bool,
+    /// The phase of its unit, if it has one.
+    pub(crate) unit: Option<UnitPhase>,
 }
 
-/// Looks at what a plan for this guest depends on, and at no more: a guest that is about to be removed is
-/// removed whatever there is, and the interface of a guest that is not up is made anew in any case.
+/// Observes only what the plan for this guest depends on: a removal removes every resource anyway, and a guest that is
+/// not running gets a new interface anyway.
 ///
 /// # Errors
-/// When the host cannot be asked.
-pub async fn observe(host: &Facilities, guest: &Guest) -> Result<Seen, HostError> {
-    let mut seen = Seen {
+/// When the host cannot be queried.
+pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed, HostError> {
+    let mut observed = Observed {
         closure_known: guest.closure.is_some(),
         keep_files: guest.retain.is_some(),
-        ..Seen::default()
+        ..Observed::default()
     };
     if guest.desired == DesiredState::Absent {
-        return Ok(seen);
+        return Ok(observed);
     }
-    seen.unit = host.units.phase(&guest.name).await?.map(|unit| unit.phase);
+    observed.unit = host.units.phase(&guest.name).await?.map(|unit| unit.phase);
     let settled = match guest.desired {
-        DesiredState::Running => seen.unit == Some(UnitPhase::Running),
-        DesiredState::Stopped | DesiredState::Absent => seen.unit.is_none(),
+        DesiredState::Running => observed.unit == Some(UnitPhase::Running),
+        DesiredState::Stopped | DesiredState::Absent => observed.unit.is_none(),
     };
     if settled {
-        seen.network_present = has(&*host.network, &guest.name).await?;
-        seen.network_complete = seen.network_present && host.network.is_complete(guest).await?;
-        seen.closure_pinned = has(&*host.closures, &guest.name).await?;
+        observed.network_present = has(&*host.network, &guest.name).await?;
+        observed.network_complete =
+            observed.network_present && host.network.is_complete(guest).await?;
+        observed.closure_pinned = has(&*host.closures, &guest.name).await?;
     }
-    Ok(seen)
+    Ok(observed)
 }
 
-/// Whether a guest has anything of a resource. Another daemon's guest of the same name does not count.
+/// Reports whether a guest has objects of a resource. Objects of another daemon's guest with the same name do not count.
 pub(crate) async fn has(
     resource: &(impl Resource + ?Sized),
     guest: &GuestName,
@@ -59,7 +60,7 @@ pub(crate) async fn has(
         .any(|found| found.guest.as_ref() == Some(guest) && found.ownership.is_ours()))
 }
 
-/// Everything on the host that has our naming, with the resource it is of.
+/// Returns every object on the host with Innkeeper's naming, and its resource.
 pub(crate) async fn everything(
     host: &Facilities,
 ) -> Result<Vec<(ResourceRef<'_>, Found)>, HostError> {
@@ -74,7 +75,7 @@ pub(crate) async fn everything(
 /// A resource of the host.
 pub(crate) type ResourceRef<'a> = &'a dyn Resource;
 
-/// The resources that guests own, in the order in which they have to go: processes first.
+/// The resources that guests own, in the order of their removal: processes first.
 pub(crate) fn resources(host: &Facilities) -> [ResourceRef<'_>; 4] {
     [&*host.units, &*host.network, &*host.rootfs, &*host.closures]
 }

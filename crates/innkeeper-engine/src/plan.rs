@@ -1,58 +1,57 @@
-//! What has to be done so that a guest is as wanted: a pure function.
+//! The plan from a guest's observed state to its desired state: a pure function.
 
 use innkeeper_model::{DesiredState, FileWork, UnitPhase};
 
-use crate::observe::Seen;
+use crate::observe::Observed;
 
-/// One step on a guest. Each can be carried out again after a crash at any point.
+/// A step on a guest. Idempotent: it can be repeated after a crash at any point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Find out the guest's closure, by building it if need be.
+pub(crate) enum Step {
+    /// Determine the guest's closure; build it if necessary.
     ResolveClosure,
     /// Pin the closure with a GC root.
     EnsureClosure,
-    /// Make the file tree.
+    /// Create the file tree.
     EnsureRootfs,
-    /// Remove from a copied file tree what made it another guest.
+    /// Remove the origin's identity from a copied file tree.
     ForgetIdentity,
     /// Take a snapshot of the file tree.
     TakeSnapshot,
     /// Delete a snapshot.
     DeleteSnapshot,
-    /// Make the file tree be as in a snapshot.
+    /// Restore the file tree from a snapshot.
     RestoreRootfs,
-    /// Record that retained files belong to the guest.
+    /// Record the adoption of retained files.
     AdoptFiles,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
-    /// Do what takes its time before the unit can start.
+    /// Slow pre-start work that does not need the file tree.
     PrepareUnit,
-    /// Start the unit, up to the door.
+    /// Start the unit. The guest waits at the door.
     EnsureUnit,
-    /// Give the guest that waits at the door its network.
+    /// Complete the guest's network while it waits at the door.
     EnsureNetwork,
-    /// Open the door: the closure's init takes over.
+    /// Open the door: the closure's init starts.
     Release,
-    /// Let the guest shut down.
+    /// Shut the guest down.
     StopUnit,
-    /// Remove the unit with all its processes.
+    /// Remove the unit and kill its processes.
     RemoveUnit,
     /// Remove the veth pair.
     RemoveNetwork,
     /// Remove the file tree.
     RemoveRootfs,
-    /// Keep the file tree for a while, without what the guest was given.
+    /// Retain the file tree for a while, without the credentials from the host.
     RetainRootfs,
     /// Remove the GC root.
     RemoveClosure,
-    /// Delete the record, once nothing of the guest can be seen any more.
+    /// Delete the record, once every resource is gone.
     Forget,
 }
 
 impl Step {
-    /// The step's name in events and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    /// Returns the step's name in events and logs.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ResolveClosure => "resolve-closure",
             Self::EnsureClosure => "ensure-closure",
@@ -76,12 +75,9 @@ impl Step {
             Self::Forget => "forget",
         }
     }
-}
 
-impl Step {
-    /// Whether the step takes space where guests have their files.
-    #[must_use]
-    pub fn takes_space(self) -> bool {
+    /// Reports whether the step uses space for file trees.
+    pub(crate) fn takes_space(self) -> bool {
         matches!(
             self,
             Self::EnsureRootfs
@@ -93,68 +89,71 @@ impl Step {
     }
 }
 
-/// Steps that do not need each other. They are carried out at the same time.
-pub type Stage = Vec<Step>;
+/// Independent steps, executed concurrently.
+pub(crate) type Stage = Vec<Step>;
 
-/// The stages that lead from what is seen to what is wanted, in order. Empty when nothing has to be done.
+/// Returns the stages from the observed to the desired state, in order. Empty if the guest has its desired state.
 ///
-/// What is to be done with the files comes first: no snapshot waits for a guest that does not start, and no guest
-/// starts with files that are to be replaced. The tree of a copy is made as every other.
-#[must_use]
-pub fn plan(desired: DesiredState, work: Option<&FileWork>, seen: &Seen) -> Vec<Stage> {
+/// File work comes first: a snapshot does not wait for a guest that fails to start, and no guest starts with files that
+/// are about to be replaced. The tree of a copy is created like any other.
+pub(crate) fn plan(
+    desired: DesiredState,
+    work: Option<&FileWork>,
+    observed: &Observed,
+) -> Vec<Stage> {
     match (desired, work) {
-        (DesiredState::Absent, _) => remove(seen.keep_files),
+        (DesiredState::Absent, _) => remove(observed.keep_files),
         (_, Some(FileWork::Restore(_))) => {
-            let mut stages = stop(seen);
+            let mut stages = stop(observed);
             stages.push(vec![Step::RestoreRootfs]);
-            let stopped = Seen {
+            let stopped = Observed {
                 unit: None,
                 network_present: false,
-                ..*seen
+                ..*observed
             };
             stages.extend(plan(desired, None, &stopped));
             stages
         }
-        (_, Some(FileWork::TakeSnapshot(_))) => first(Step::TakeSnapshot, desired, seen),
-        (_, Some(FileWork::DeleteSnapshot(_))) => first(Step::DeleteSnapshot, desired, seen),
+        (_, Some(FileWork::TakeSnapshot(_))) => before(Step::TakeSnapshot, desired, observed),
+        (_, Some(FileWork::DeleteSnapshot(_))) => before(Step::DeleteSnapshot, desired, observed),
         (DesiredState::Running, _) => {
-            let furnished = match work {
+            let after_tree = match work {
                 Some(FileWork::CopyOf(_)) => Some(Step::ForgetIdentity),
                 Some(FileWork::Adopt(_)) => Some(Step::AdoptFiles),
                 _ => None,
             };
-            run(seen, furnished)
+            run(observed, after_tree)
         }
-        (DesiredState::Stopped, _) => stop(seen),
+        (DesiredState::Stopped, _) => stop(observed),
     }
 }
 
-fn first(step: Step, desired: DesiredState, seen: &Seen) -> Vec<Stage> {
+fn before(step: Step, desired: DesiredState, observed: &Observed) -> Vec<Stage> {
     let mut stages = vec![vec![step]];
-    stages.extend(plan(desired, None, seen));
+    stages.extend(plan(desired, None, observed));
     stages
 }
 
-/// `furnished` is the step after a tree was made in another way than as an empty one.
-fn run(seen: &Seen, furnished: Option<Step>) -> Vec<Stage> {
+/// `after_tree` completes a file tree that is a copy or an adopted one.
+fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
     let mut stages = Vec::new();
-    match seen.unit {
+    match observed.unit {
         Some(UnitPhase::Running) => {
-            // The guest is up. What the host took away under its feet is put back without disturbing it.
-            if !seen.closure_pinned {
+            // Repair the host's side without disturbing the running guest.
+            if !observed.closure_pinned {
                 stages.push(vec![Step::EnsureClosure]);
             }
-            if !seen.network_complete {
+            if !observed.network_complete {
                 stages.push(vec![Step::EnsureNetwork]);
             }
             return stages;
         }
         Some(UnitPhase::AtDoor) => {}
-        // Remains of a guest that ended: removed before it starts anew.
+        // Remains of the guest's last run.
         Some(UnitPhase::Exited(_)) => stages.push(vec![Step::RemoveUnit]),
         None => {}
     }
-    if !seen.closure_known {
+    if !observed.closure_known {
         stages.push(vec![Step::ResolveClosure]);
     }
     stages.push(vec![
@@ -162,31 +161,30 @@ fn run(seen: &Seen, furnished: Option<Step>) -> Vec<Stage> {
         Step::EnsureRootfs,
         Step::PrepareUnit,
     ]);
-    stages.extend(furnished.map(|step| vec![step]));
-    // While nspawn prepares the namespaces, the keys are made. Nothing of the guest's own runs before the
-    // release, so the host still has the tree to itself.
+    stages.extend(after_tree.map(|step| vec![step]));
+    // Concurrent: nspawn prepares the namespaces meanwhile. The guest's own code runs only after the release, so the
+    // host can still write to the tree.
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
     stages.push(vec![Step::EnsureNetwork]);
     stages.push(vec![Step::Release]);
     stages
 }
 
-fn stop(seen: &Seen) -> Vec<Stage> {
+fn stop(observed: &Observed) -> Vec<Stage> {
     let mut stages = Vec::new();
-    if seen.unit.is_some_and(UnitPhase::is_alive) {
+    if observed.unit.is_some_and(UnitPhase::is_alive) {
         stages.push(vec![Step::StopUnit]);
     }
-    if seen.unit.is_some() {
+    if observed.unit.is_some() {
         stages.push(vec![Step::RemoveUnit]);
     }
-    if seen.unit.is_some() || seen.network_present {
+    if observed.unit.is_some() || observed.network_present {
         stages.push(vec![Step::RemoveNetwork]);
     }
     stages
 }
 
-/// Everything is removed whether it was seen or not: removing what is absent is cheap, and overlooking
-/// something would leak it.
+/// Removes every resource, observed or not: removal is idempotent and cheap, and an overlooked resource would leak.
 fn remove(keep_files: bool) -> Vec<Stage> {
     let files = match keep_files {
         true => Step::RetainRootfs,
@@ -207,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    fn any_seen() -> impl Strategy<Value = Seen> {
+    fn any_observed() -> impl Strategy<Value = Observed> {
         let unit = prop_oneof![
             Just(None),
             Just(Some(AtDoor)),
@@ -230,7 +228,7 @@ mod tests {
                     network_present,
                     network_complete,
                     unit,
-                )| Seen {
+                )| Observed {
                     closure_known,
                     closure_pinned,
                     keep_files,
@@ -263,11 +261,11 @@ mod tests {
         ]
     }
 
-    fn show(desired: DesiredState, seen: &Seen) -> String {
-        show_with(desired, None, seen)
+    fn show(desired: DesiredState, observed: &Observed) -> String {
+        show_with(desired, None, observed)
     }
 
-    fn show_with(desired: DesiredState, work: Option<&FileWork>, seen: &Seen) -> String {
+    fn show_with(desired: DesiredState, work: Option<&FileWork>, observed: &Observed) -> String {
         let stage = |stage: &Stage| {
             stage
                 .iter()
@@ -275,15 +273,15 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" + ")
         };
-        plan(desired, work, seen)
+        plan(desired, work, observed)
             .iter()
             .map(stage)
             .collect::<Vec<_>>()
             .join(" → ")
     }
 
-    fn seen(unit: Option<UnitPhase>) -> Seen {
-        Seen {
+    fn observed(unit: Option<UnitPhase>) -> Observed {
+        Observed {
             closure_known: true,
             closure_pinned: true,
             keep_files: false,
@@ -294,42 +292,43 @@ mod tests {
     }
 
     #[test]
-    fn plans_in_words() {
-        insta::assert_snapshot!(show(DesiredState::Running, &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(DesiredState::Running, &seen(Some(AtDoor))), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(DesiredState::Running, &seen(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(DesiredState::Stopped, &seen(Some(Running))), @"stop-unit → remove-unit → remove-network");
-        let work =
-            |work: FileWork| show_with(DesiredState::Running, Some(&work), &seen(Some(Running)));
+    fn plans_read_as_arrows() {
+        insta::assert_snapshot!(show(DesiredState::Running, &Observed::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Running, &observed(Some(AtDoor))), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Running, &observed(Some(Exited(133)))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Stopped, &observed(Some(Running))), @"stop-unit → remove-unit → remove-network");
+        let work = |work: FileWork| {
+            show_with(DesiredState::Running, Some(&work), &observed(Some(Running)))
+        };
         insta::assert_snapshot!(work(FileWork::TakeSnapshot(label())), @"take-snapshot");
         insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
         insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::CopyOf(origin())), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::Adopt(RetainedId(7))), &Seen::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show(DesiredState::Absent, &Seen { keep_files: true, ..seen(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
-        insta::assert_snapshot!(show(DesiredState::Absent, &seen(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
+        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::CopyOf(origin())), &Observed::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::Adopt(RetainedId(7))), &Observed::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show(DesiredState::Absent, &Observed { keep_files: true, ..observed(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
+        insta::assert_snapshot!(show(DesiredState::Absent, &observed(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
     }
 
     #[test]
-    fn what_is_as_wanted_needs_nothing() {
-        assert!(plan(DesiredState::Running, None, &seen(Some(Running))).is_empty());
-        assert!(plan(DesiredState::Stopped, None, &seen(None)).is_empty());
+    fn desired_state_needs_no_steps() {
+        assert!(plan(DesiredState::Running, None, &observed(Some(Running))).is_empty());
+        assert!(plan(DesiredState::Stopped, None, &observed(None)).is_empty());
     }
 
     proptest! {
         #[test]
-        fn a_running_guest_is_never_disturbed(work in any_work(), mut seen in any_seen()) {
-            seen.unit = Some(Running);
+        fn running_guests_are_not_disturbed(work in any_work(), mut observed in any_observed()) {
+            observed.unit = Some(Running);
             prop_assume!(!matches!(work, Some(FileWork::Restore(_))));
-            for step in plan(DesiredState::Running, work.as_ref(), &seen).concat() {
+            for step in plan(DesiredState::Running, work.as_ref(), &observed).concat() {
                 let quiet = [Step::EnsureClosure, Step::EnsureNetwork, Step::TakeSnapshot, Step::DeleteSnapshot];
                 prop_assert!(quiet.contains(&step), "{step:?}");
             }
         }
 
         #[test]
-        fn the_door_opens_last_and_only_for_a_furnished_guest(work in any_work(), seen in any_seen()) {
-            let stages = plan(DesiredState::Running, work.as_ref(), &seen);
+        fn release_comes_last_and_after_all_preparations(work in any_work(), observed in any_observed()) {
+            let stages = plan(DesiredState::Running, work.as_ref(), &observed);
             if let Some(at) = stages.iter().position(|s| s.contains(&Step::Release)) {
                 prop_assert_eq!(at, stages.len() - 1);
                 let before = stages[..at].concat();
@@ -340,27 +339,27 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_removed_under_living_processes(desired in prop_oneof![Just(DesiredState::Stopped), Just(DesiredState::Absent)], work in any_work(), seen in any_seen()) {
-            let steps = plan(desired, work.as_ref(), &seen).concat();
+        fn processes_are_removed_before_the_network(desired in prop_oneof![Just(DesiredState::Stopped), Just(DesiredState::Absent)], work in any_work(), observed in any_observed()) {
+            let steps = plan(desired, work.as_ref(), &observed).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             if let Some(network) = at(Step::RemoveNetwork) {
-                prop_assert!(seen.unit.is_none() && desired == DesiredState::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
+                prop_assert!(observed.unit.is_none() && desired == DesiredState::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
             }
         }
 
         #[test]
-        fn files_are_replaced_when_no_process_is_left_and_before_one_starts(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], seen in any_seen()) {
-            let steps = plan(desired, Some(&FileWork::Restore(label())), &seen).concat();
+        fn restore_runs_without_processes(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], observed in any_observed()) {
+            let steps = plan(desired, Some(&FileWork::Restore(label())), &observed).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             let replaced = at(Step::RestoreRootfs).expect("is planned");
-            prop_assert!(seen.unit.is_none() || at(Step::RemoveUnit).is_some_and(|removed| removed < replaced));
-            prop_assert!(!seen.unit.is_some_and(UnitPhase::is_alive) || at(Step::StopUnit).is_some_and(|stopped| stopped < replaced));
+            prop_assert!(observed.unit.is_none() || at(Step::RemoveUnit).is_some_and(|removed| removed < replaced));
+            prop_assert!(!observed.unit.is_some_and(UnitPhase::is_alive) || at(Step::StopUnit).is_some_and(|stopped| stopped < replaced));
             prop_assert_eq!(desired == DesiredState::Running, at(Step::EnsureUnit).is_some_and(|started| replaced < started));
         }
 
         #[test]
-        fn only_an_unwanted_guest_loses_its_files(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], work in any_work(), seen in any_seen()) {
-            let steps = plan(desired, work.as_ref(), &seen).concat();
+        fn only_a_destroy_removes_files(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], work in any_work(), observed in any_observed()) {
+            let steps = plan(desired, work.as_ref(), &observed).concat();
             for step in [Step::RemoveRootfs, Step::RetainRootfs, Step::Forget] {
                 prop_assert!(!steps.contains(&step));
             }

@@ -1,4 +1,4 @@
-//! Places where a test can watch the engine, or kill it.
+//! Points at which a test can observe or kill the engine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use innkeeper_model::Verb;
 /// Before or after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// The step has not begun.
+    /// Before the step starts.
     Before,
-    /// The step is done, and nobody has been told.
+    /// After the step, before its result is recorded.
     After,
 }
 
-/// A place in an operation, written `create:ensure-rootfs:before`.
+/// A point in an operation, written `create:ensure-rootfs:before`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The operation's verb.
     pub verb: Verb,
-    /// The step; besides the plan's steps there are `accept` (recording the intent) and `finish`.
+    /// A step of the plan, or `accept` (recording the intent), or `finish`.
     pub step: &'static str,
-    /// Before or after it.
+    /// Before or after the step.
     pub edge: Edge,
 }
 
@@ -35,6 +35,5 @@ impl fmt::Display for Point {
     }
 }
 
-/// Called at every [`Point`]. The crash tests find the points by themselves with it, so that a new step is
-/// covered the day it is written.
+/// Called at every [`Point`]. The crash tests discover the points with it, so they cover new steps automatically.
 pub type Probe = Arc<dyn Fn(Point) + Send + Sync>;

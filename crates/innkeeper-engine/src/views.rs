@@ -1,4 +1,4 @@
-//! Guests and the daemon as lists show them.
+//! Views of guests and of the daemon.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use crate::EngineError;
 use crate::engine::Engine;
 
 impl Engine {
-    /// Every guest, by name.
+    /// Returns every guest, by name.
     ///
     /// # Errors
-    /// When the store or the host cannot be asked.
+    /// When the store or the host cannot be queried.
     pub async fn list(&self) -> Result<Vec<GuestView>, EngineError> {
-        // The host first: a guest that appears in between is shown as starting, not as failed.
-        let seen = self.inner.host.units.phases().await?;
-        let phases: HashMap<_, _> = seen
+        // Read the host first: a guest that is created in between is shown as starting, not as failed.
+        let units = self.inner.host.units.phases().await?;
+        let phases: HashMap<_, _> = units
             .into_iter()
             .map(|unit| (unit.guest, unit.phase))
             .collect();
@@ -31,17 +31,17 @@ impl Engine {
             .collect())
     }
 
-    /// One guest.
+    /// Returns one guest.
     ///
     /// # Errors
-    /// When there is none, or the host cannot be asked.
+    /// When the guest does not exist, or the host cannot be queried.
     pub async fn show(&self, name: &GuestName) -> Result<GuestView, EngineError> {
         let guest = self.guest(name).await?;
-        let seen = self.inner.host.units.phase(name).await?;
-        Ok(self.view(guest, seen.map(|unit| unit.phase)))
+        let unit = self.inner.host.units.phase(name).await?;
+        Ok(self.view(guest, unit.map(|unit| unit.phase)))
     }
 
-    /// The slots and who has them.
+    /// Returns the slots and their owners.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -49,10 +49,10 @@ impl Engine {
         Ok(self.inner.store.slots().await?)
     }
 
-    /// The daemon in a few numbers.
+    /// Returns the daemon's status.
     ///
     /// # Errors
-    /// When the store or the host cannot be asked.
+    /// When the store or the host cannot be queried.
     pub async fn status(&self, started_at: Timestamp) -> Result<Status, EngineError> {
         let mut guests: Vec<(GuestState, usize)> = Vec::new();
         for view in self.list().await? {
@@ -96,7 +96,7 @@ impl Engine {
     }
 }
 
-/// Our own resident memory, from `/proc/self/statm` (proc(5): pages, second field).
+/// Returns this process's resident memory, from `/proc/self/statm` (proc(5): pages, second field).
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;

@@ -62,7 +62,7 @@ impl Inner {
     ) -> Result<Console, PreviewError> {
         let preview = self.preview(slug).await?;
         // Listening before reading, so that nothing is missed in between.
-        let news = self.engine.journal().listen();
+        let news = self.engine.journal().subscribe();
         let notes = self.last_notes(slug, lines.min(NOTES)).await?;
         let notes = stream::iter(notes.into_iter().map(|note| Ok(bytes(&note))));
         let meta = preview.live_meta.or(preview.meta);

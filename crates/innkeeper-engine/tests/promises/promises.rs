@@ -66,7 +66,7 @@ impl Inn {
     }
 
     pub(crate) async fn end_of(&self, accepted: Accepted) -> Operation {
-        let mut news = self.engine.journal().listen();
+        let mut news = self.engine.journal().subscribe();
         loop {
             let operation = self
                 .engine
@@ -624,7 +624,7 @@ async fn a_closure_that_nix_does_not_know_is_refused() {
 #[tokio::test]
 async fn a_build_that_somebody_else_does_is_followed_like_the_engines_own() {
     let inn = inn();
-    let mut live = inn.engine.journal().listen();
+    let mut live = inn.engine.journal().subscribe();
     let closure = a_closure();
     let built = closure.clone();
     let work = async move |progress: ProgressSink| {

@@ -76,7 +76,7 @@ struct Over;
 impl Telling {
     async fn tell(mut self) -> Result<(), Over> {
         // Listens before it reads, so that nothing falls between the two.
-        let mut live = self.engine.journal().listen();
+        let mut live = self.engine.journal().subscribe();
         self.catch_up().await?;
         while self.follow {
             match live.recv().await {

@@ -1,0 +1,144 @@
+//! The engine's shared state. Every other file builds on it; it depends only on their data types.
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use innkeeper_host::facilities::Facilities;
+use innkeeper_host::features::Features;
+use innkeeper_model::{
+    EventKind, Explain, Failure, GuestName, Installable, Limits, OperationId, SlotRange, Verb,
+};
+use innkeeper_store::Store;
+use parking_lot::Mutex;
+use tokio::sync::{RwLock, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::EngineError;
+use crate::backoff::Failures;
+use crate::journal::{Journal, Subject};
+use crate::keyed_locks::KeyedLocks;
+use crate::oom::OomKills;
+use crate::probe::{Edge, Point, Probe};
+
+/// Settings of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Flake output that agents boot from by default.
+    pub installable: Option<Installable>,
+    /// Attribute of a flake reference that names none.
+    pub attribute: String,
+    /// Default limits of a guest.
+    pub limits: Limits,
+    /// Number of guests that may start concurrently.
+    pub concurrent_starts: usize,
+    /// Addresses of the slots.
+    pub range: SlotRange,
+    /// Retention of destroyed agents' files. Zero: they are deleted at once.
+    pub retention: Duration,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) store: Store,
+    pub(crate) host: Facilities,
+    pub(crate) features: Features,
+    pub(crate) journal: Journal,
+    /// Held while a guest is changed.
+    pub(crate) guest_locks: KeyedLocks<GuestName>,
+    /// Operations that a task drives.
+    pub(crate) in_flight: Mutex<HashSet<OperationId>>,
+    /// Held for reading while an operation changes the host. `gc` takes it for writing before it removes objects without
+    /// an owner: it must not mistake a half-made file tree for an orphan.
+    pub(crate) activity: RwLock<()>,
+    /// Permits of [`EngineConfig::concurrent_starts`].
+    pub(crate) starts: Semaphore,
+    /// Reports whether the last attempt to apply the firewall succeeded. No guest gets a network otherwise.
+    pub(crate) firewall_applied: AtomicBool,
+    pub(crate) failures: Failures,
+    pub(crate) oom: OomKills,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    probe: Option<Probe>,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        config: EngineConfig,
+        store: Store,
+        host: Facilities,
+        features: Features,
+        probe: Option<Probe>,
+    ) -> Self {
+        Self {
+            starts: Semaphore::new(config.concurrent_starts.max(1)),
+            journal: Journal::new(store.clone()),
+            config,
+            store,
+            host,
+            features,
+            guest_locks: KeyedLocks::default(),
+            in_flight: Mutex::default(),
+            activity: RwLock::default(),
+            firewall_applied: AtomicBool::new(false),
+            failures: Failures::default(),
+            oom: OomKills::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            probe,
+        }
+    }
+
+    pub(crate) fn probe(&self, verb: Verb, step: &'static str, edge: Edge) {
+        if let Some(probe) = &self.probe {
+            probe(Point { verb, step, edge });
+        }
+    }
+
+    /// Runs a step between its two probe points and records its result.
+    pub(crate) async fn run_step(
+        &self,
+        verb: Verb,
+        subject: &Subject,
+        step: &'static str,
+        work: impl Future<Output = Result<(), EngineError>>,
+    ) -> Result<(), EngineError> {
+        let name = || step.to_owned();
+        let journal = &self.journal;
+        journal.record(subject, EventKind::StepStarted { step: name() });
+        self.probe(verb, step, Edge::Before);
+        let started = Instant::now();
+        let result = work.await;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.probe(verb, step, Edge::After);
+        let kind = match &result {
+            Ok(()) => EventKind::StepDone {
+                step: name(),
+                micros,
+            },
+            Err(error) => EventKind::StepFailed {
+                step: name(),
+                failure: error.into(),
+            },
+        };
+        journal.record(subject, kind);
+        result
+    }
+
+    /// Records the end of an operation, then publishes it.
+    pub(crate) async fn finish(
+        &self,
+        subject: &Subject,
+        failure: Option<&Failure>,
+        kind: EventKind,
+    ) {
+        if let Some(id) = subject.operation
+            && let Err(error) = self.store.finish_operation(id, failure).await
+        {
+            warn!(operation = %id, code = %error.code(), %error, "cannot record the end of an operation");
+        }
+        self.journal.record(subject, kind);
+    }
+}

@@ -1,0 +1,316 @@
+//! Requests: each records its intent in one transaction, then starts an operation.
+
+use std::sync::Arc;
+
+use innkeeper_host::facilities::ProgressSink;
+use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
+use innkeeper_model::{
+    ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,
+    Installable, Limits, Operation, StorePath, Trust, Verb,
+};
+use innkeeper_store::{NewGuest, StoreError};
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::inner::Inner;
+use crate::journal::Subject;
+use crate::probe::Edge;
+
+impl Engine {
+    /// Records a new agent and starts its creation. Name and slot are reserved before anything else happens.
+    ///
+    /// # Errors
+    /// When the request is invalid, the name is taken, the slots are exhausted, the closure cannot be booted, or the
+    /// caller may not build from the flake. A refused request leaves no record.
+    pub async fn create(
+        &self,
+        request: CreateRequest,
+        actor: &str,
+        trust: Trust,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let inner = &self.inner;
+        let source = self.source(request.flake.as_deref(), request.closure, trust)?;
+        let closure = self.known_closure(&source).await?;
+        let defaults = inner.config.limits;
+        let limits = Limits {
+            memory: request.memory.unwrap_or(defaults.memory),
+            cpus: request.cpus.unwrap_or(defaults.cpus),
+            tasks: request.tasks.unwrap_or(defaults.tasks),
+        };
+        if limits.tasks == 0 {
+            return Err(EngineError::Invalid(
+                "a guest needs at least 1 task".to_owned(),
+            ));
+        }
+        let new = |name| NewGuest {
+            name,
+            kind: GuestKind::Agent,
+            source: source.clone(),
+            closure: closure.clone(),
+            limits,
+            origin: None,
+        };
+        inner.probe(Verb::Create, "accept", Edge::Before);
+        let (guest, operation) = match request.name {
+            Some(name) => inner.record_guest(new(name), actor).await?,
+            None => self.create_with_generated_name(new, actor).await?,
+        };
+        inner.probe(Verb::Create, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Records a preview's guest and starts its creation. The closure must exist.
+    ///
+    /// # Errors
+    /// When another guest has the name, the slots are exhausted, or the closure cannot be booted. A refused request
+    /// leaves no record.
+    pub async fn create_preview(
+        &self,
+        name: &GuestName,
+        closure: &StorePath,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        self.inner.host.closures.verify(closure).await?;
+        let new = NewGuest {
+            name: name.clone(),
+            kind: GuestKind::Preview,
+            source: ClosureSource::Path(closure.clone()),
+            closure: Some(closure.clone()),
+            limits: self.inner.config.limits,
+            origin: None,
+        };
+        self.inner.probe(Verb::Create, "accept", Edge::Before);
+        let (guest, operation) = self.inner.record_guest(new, actor).await?;
+        self.inner.probe(Verb::Create, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Changes the closure that a stopped guest boots from at its next start. Its files stay.
+    ///
+    /// # Errors
+    /// When the guest does not exist, or the closure cannot be booted.
+    pub async fn set_closure(
+        &self,
+        name: &GuestName,
+        closure: &StorePath,
+    ) -> Result<(), EngineError> {
+        self.inner.host.closures.verify(closure).await?;
+        Ok(self.inner.store.set_closure(name, closure).await?)
+    }
+
+    /// Records that a guest should run, and starts it.
+    ///
+    /// # Errors
+    /// When the guest does not exist or is busy.
+    pub async fn start(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.change(name, DesiredState::Running, Verb::Start, actor)
+            .await
+    }
+
+    /// Records that a guest should not run, and stops it.
+    ///
+    /// # Errors
+    /// When the guest does not exist or is busy.
+    pub async fn stop(&self, name: &GuestName, actor: &str) -> Result<Accepted, EngineError> {
+        self.change(name, DesiredState::Stopped, Verb::Stop, actor)
+            .await
+    }
+
+    /// Records that a guest should not exist, and removes it. Supersedes any operation in flight. An agent's files are
+    /// retained for a while unless `now` is set.
+    ///
+    /// # Errors
+    /// When the guest does not exist.
+    pub async fn destroy(
+        &self,
+        name: &GuestName,
+        now: bool,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let keep = !now && !self.inner.config.retention.is_zero();
+        self.inner.probe(Verb::Destroy, "accept", Edge::Before);
+        let (guest, operation) = self.inner.store.begin_destroy(name, keep, actor).await?;
+        self.inner.probe(Verb::Destroy, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Builds a closure ahead of its first guest.
+    ///
+    /// # Errors
+    /// When the request is invalid, or the caller may not build from the flake.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        actor: &str,
+        trust: Trust,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        let installable = self.installable(request.installable.as_deref())?;
+        let trust = self.trust_in(&installable, trust)?;
+        let inner = Arc::clone(&self.inner);
+        let work = async move |progress| {
+            let closure = inner
+                .build_closure(progress, &installable, trust, true)
+                .await;
+            let closure = closure.map_err(|error| Failure::from(&error))?;
+            Ok((installable.to_string(), closure))
+        };
+        self.build_with(actor, work).await
+    }
+
+    /// Runs a build as an operation, with events like any other. `work` receives the sink for its progress and returns
+    /// the build's name and closure.
+    ///
+    /// # Errors
+    /// When the engine is stopping, or the operation cannot be recorded.
+    pub async fn build_with<F>(
+        &self,
+        actor: &str,
+        work: impl FnOnce(ProgressSink) -> F + Send + 'static,
+    ) -> Result<Accepted, EngineError>
+    where
+        F: Future<Output = Result<(String, StorePath), Failure>> + Send + 'static,
+    {
+        self.refuse_when_stopping()?;
+        let operation = self.inner.store.begin_operation(Verb::Build, actor).await?;
+        let subject = Subject {
+            operation: Some(operation.id),
+            guest: None,
+        };
+        self.inner
+            .journal
+            .record(&subject, EventKind::Accepted { verb: Verb::Build });
+        let inner = Arc::clone(&self.inner);
+        let work = work(inner.journal.progress_sink(&subject));
+        self.spawn(async move { inner.run_build(&subject, work).await });
+        Ok(Accepted {
+            operation: operation.id,
+            guest: None,
+        })
+    }
+
+    async fn change(
+        &self,
+        name: &GuestName,
+        desired: DesiredState,
+        verb: Verb,
+        actor: &str,
+    ) -> Result<Accepted, EngineError> {
+        self.refuse_when_stopping()?;
+        self.inner.probe(verb, "accept", Edge::Before);
+        let changed = self.inner.store.begin_change(name, desired, verb, actor);
+        let (guest, operation) = changed.await?;
+        self.inner.probe(verb, "accept", Edge::After);
+        Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    async fn create_with_generated_name(
+        &self,
+        new: impl Fn(GuestName) -> NewGuest,
+        actor: &str,
+    ) -> Result<(Guest, Operation), EngineError> {
+        // 190 million names exist: two collisions in a row have another cause, and are reported.
+        let first = self.inner.record_guest(new(generated_name()?), actor).await;
+        match first {
+            Err(StoreError::GuestExists { .. }) => {
+                let second = self.inner.record_guest(new(generated_name()?), actor);
+                Ok(second.await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn source(
+        &self,
+        flake: Option<&str>,
+        closure: Option<StorePath>,
+        trust: Trust,
+    ) -> Result<ClosureSource, EngineError> {
+        match (flake, closure) {
+            (Some(_), Some(_)) => Err(EngineError::Invalid(
+                "a guest boots from a flake or from a store path, not from both".to_owned(),
+            )),
+            (None, Some(path)) => Ok(ClosureSource::Path(path)),
+            (flake, None) => {
+                let installable = self.installable(flake)?;
+                Ok(match self.trust_in(&installable, trust)? {
+                    Trust::Host => ClosureSource::Flake(installable),
+                    Trust::Member => ClosureSource::MemberFlake(installable),
+                })
+            }
+        }
+    }
+
+    /// Returns how far a caller's build of the output is trusted. The configured flake always counts as the host's own.
+    fn trust_in(&self, installable: &Installable, caller: Trust) -> Result<Trust, EngineError> {
+        let own = self.inner.config.installable.as_ref();
+        if own.is_some_and(|own| own.flake() == installable.flake()) {
+            return Ok(Trust::Host);
+        }
+        match caller {
+            Trust::Member if !installable.is_remote() => {
+                Err(EngineError::LocalFlake(installable.clone()))
+            }
+            caller => Ok(caller),
+        }
+    }
+
+    /// Returns the given flake output, or the configured one.
+    fn installable(&self, given: Option<&str>) -> Result<Installable, EngineError> {
+        let config = &self.inner.config;
+        match given {
+            Some(text) => Ok(Installable::parse(text, &config.attribute)?),
+            None => config.installable.clone().ok_or(EngineError::FlakeUnset),
+        }
+    }
+
+    /// Returns the closure if no build is needed: it was given, or an earlier build is still valid.
+    async fn known_closure(
+        &self,
+        source: &ClosureSource,
+    ) -> Result<Option<StorePath>, EngineError> {
+        let inner = &self.inner;
+        match source {
+            ClosureSource::Path(path) => {
+                inner.host.closures.verify(path).await?;
+                inner.host.closures.require_registered(path).await?;
+                Ok(Some(path.clone()))
+            }
+            ClosureSource::MemberFlake(_) => Ok(None),
+            ClosureSource::Flake(installable) => {
+                let Some(cached) = inner.store.cached_closure(installable).await? else {
+                    return Ok(None);
+                };
+                let is_valid = inner.host.closures.verify(&cached.closure).await.is_ok();
+                Ok(is_valid.then_some(cached.closure))
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Records a guest. On a full disk, retained files are purged first.
+    async fn record_guest(
+        &self,
+        new: NewGuest,
+        actor: &str,
+    ) -> Result<(Guest, Operation), StoreError> {
+        match self.store.create_guest(new.clone(), actor).await {
+            Err(error) if error.code() == Code::DiskFull && self.make_room().await.is_ok() => {
+                self.store.create_guest(new, actor).await
+            }
+            result => result,
+        }
+    }
+}
+
+fn generated_name() -> Result<GuestName, EngineError> {
+    let mut random = [0; 6];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(
+        |error| EngineError::Invalid(format!("the kernel returned no random numbers: {error}")),
+    )?;
+    Ok(GuestName::generate(random))
+}
