@@ -1,4 +1,4 @@
-# The words a developer types. `make` alone explains them.
+# The commands of developers. `make` alone lists them.
 #
 # Guests need root: so do `demo`, `test`, `bench` and `install`.
 
@@ -12,8 +12,8 @@ SHELL := /usr/bin/env bash
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# PREFIX and DESTDIR are as everywhere. With BIN, the programs come from that folder and nothing is built.
-install: ## Build a release and install it on this Debian server; docs/debian.md says what it needs
+# PREFIX and DESTDIR have their usual meaning. With BIN, the programs come from that folder, without a build.
+install: ## Build a release and install it on this Debian server; see docs/debian.md
 	@[[ -n "$(BIN)" ]] || command -v cargo > /dev/null || { \
 	  echo "make install: cargo is not in the PATH of $$(id -un). Build as the user who has Rust, with 'cargo build --release --locked'," >&2; \
 	  echo "then install as root with: make install BIN=target/release" >&2; exit 1; }
@@ -23,7 +23,7 @@ install: ## Build a release and install it on this Debian server; docs/debian.md
 uninstall: ## Remove what was installed; configuration and guests stay
 	@initial-install/debian/install --uninstall
 
-deps: ## Install what building and testing lack on this machine (Debian: with apt)
+deps: ## Install missing packages for building and testing (Debian: with apt)
 	@.ci/deps
 
 build: deps ## Build all programs into target/debug
@@ -32,11 +32,11 @@ build: deps ## Build all programs into target/debug
 demo: build fake-github ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
 
-# GitHub, as far as the demo and tests need it.
+# The fake GitHub of the demo and the tests.
 fake-github:
 	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
 
-check: deps ## Format, lints, unit tests, documentation: what to run all day
+check: deps ## Format, lints, unit tests, documentation: for every change
 	@.ci/verify check
 
 test: deps ## Everything: check, all tests on real parts, the demo

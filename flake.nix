@@ -14,7 +14,7 @@
         nixpkgs.follows = "nixpkgs";
         nixos-stable.follows = "nixpkgs";
         disko.follows = "disko";
-        # What only its own tests and formatting need is not fetched by our users.
+        # Users of this flake do not fetch the inputs that only its tests and formatting need.
         nixos-images.follows = "";
         nix-vm-test.follows = "";
         treefmt-nix.follows = "";
@@ -47,7 +47,7 @@
         }
       );
 
-      # A module of ours, with the package that this flake builds and its nixpkgs as defaults.
+      # Adds to a module the package that this flake builds, and its nixpkgs, as defaults.
       withPackage =
         module:
         { options, pkgs, ... }:
@@ -64,11 +64,11 @@
             };
           };
         };
-      modulesOfOurs = import ./modules/list.nix;
+      hostModules = import ./modules/list.nix;
 
       hosts = import ./hosts { inherit self nixpkgs disko; };
       guests = import ./guest-configs { inherit lib; };
-      # What `nix flake init` gives, evaluated as its user would.
+      # The template of `nix flake init`, evaluated as its user would.
       template = (import ./guest-configs/template/flake.nix).outputs { innkeeper = self; };
       mkGuest = import ./guest-configs/mk-guest.nix { inherit nixpkgs; };
     in
@@ -148,8 +148,8 @@
         innkeeper = self.packages.${final.stdenv.hostPlatform.system}.default;
       };
 
-      nixosModules = lib.mapAttrs (_: withPackage) modulesOfOurs // {
-        # What an agent or a preview is made of, for configurations that do not use lib.mkGuest.
+      nixosModules = lib.mapAttrs (_: withPackage) hostModules // {
+        # The modules of an agent and of a preview, for configurations that do not use lib.mkGuest.
         guest-base = ./guest-configs/base.nix;
         guest-agent = ./guest-configs/agent.nix;
         guest-tailscale = ./guest-configs/tailscale.nix;

@@ -17,7 +17,7 @@ let
     (root + "/.rustfmt.toml")
     (root + "/.config")
     (craneLib.fileset.commonCargoSources ./.)
-    # What the code includes, and what tests compare with.
+    # Files that the code includes or tests compare with.
     ./innkeeper-host/src/evaluate/compose.nix
     ./innkeeper-host/src/closure/supervise.sh
     ./innkeeper-host/src/evaluate/sandbox.sh
@@ -118,7 +118,7 @@ in
       cargoClippyExtraArgs = "--workspace --all-targets -- --deny warnings";
     });
     fmt = craneLib.cargoFmt { inherit (commonArgs) src pname version; };
-    # Tests that need root, namespaces or guests say that they were not run; tests/nixos runs those parts.
+    # Tests that need root, namespaces or guests report that they were not run; tests/nixos covers them.
     tests = craneLib.cargoNextest (withArtifacts {
       src = srcOfTests;
       cargoNextestExtraArgs = "--workspace";

@@ -21,7 +21,7 @@ in
 
   users.users.agent = {
     isNormalUser = true;
-    # Whom the manager gives the credentials to: credentials.user_id and group_id in its configuration.
+    # Owner of the credentials that the daemon writes: credentials.user_id and group_id in its configuration.
     uid = 1000;
     group = "users";
     extraGroups = [ "wheel" ];

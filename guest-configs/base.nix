@@ -1,5 +1,5 @@
-# What every guest is: a NixOS container that leaves its network, its name and its keys to the manager, and has as few
-# units as possible before the ones that it is made for.
+# The base of every guest: a NixOS container that leaves its network, its name and its keys to the daemon, and starts as few
+# units of its own as possible.
 {
   config,
   lib,
@@ -11,7 +11,7 @@
   imports = [ ./preview-meta.nix ];
 
   config = {
-    # NixOS 26.05 tells containers of systemd-nspawn apart from others.
+    # NixOS 26.05 distinguishes containers of systemd-nspawn from others.
     boot =
       if options.boot ? isNspawnContainer then
         { isNspawnContainer = lib.mkDefault true; }
@@ -19,19 +19,19 @@
         { isContainer = lib.mkDefault true; };
 
     networking = {
-      # The manager has set up eth0 before init runs, and the host's name comes from it too.
+      # The daemon configures eth0 before init runs, and sets the host name.
       useDHCP = false;
       dhcpcd.enable = false;
       hostName = lib.mkDefault "";
-      # /etc/resolv.conf is written by the manager, with resolvers that the guest can reach.
+      # The daemon writes /etc/resolv.conf, with resolvers that the guest can reach.
       useHostResolvConf = lib.mkForce false;
       resolvconf.enable = lib.mkDefault false;
-      # The host's rules decide what reaches a guest: nothing from outside, and what the host itself sends.
+      # The host's rules filter the guest's traffic: only the host itself can connect to it.
       firewall.enable = lib.mkDefault false;
     };
     services.resolved.enable = lib.mkDefault false;
 
-    # The manager made the host key and knows it, so that nobody is asked whether to trust it.
+    # The daemon generates the host key and trusts it, so that `agent ssh` shows no prompt.
     services.openssh = {
       enable = lib.mkDefault true;
       hostKeys = lib.mkDefault [
@@ -48,7 +48,7 @@
       };
     };
 
-    # Bounded by the guest's own settings: its disk is the host's.
+    # Bounded, because the guest's disk is the host's.
     services.journald.extraConfig = ''
       SystemMaxUse=64M
       RuntimeMaxUse=16M

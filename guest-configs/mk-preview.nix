@@ -70,7 +70,7 @@ in
     script = ''
       set -euo pipefail
       cd "$HOME"
-      # The token is read by git when it asks, so that it is in no argument and in no file of the checkout.
+      # Git reads the token when it needs it, so that it is in no argument and in no file of the checkout.
       git config --global credential.helper '!f() { echo username=x-access-token; echo "password=$(cat /etc/preview-token)"; }; f'
       [ -d app/.git ] || git init --quiet app
       cd app

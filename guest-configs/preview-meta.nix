@@ -1,4 +1,4 @@
-# What a preview says about itself, in the form that repositories know: /etc/preview-meta.json, and the same as
+# A preview's metadata, in the form that repositories know: /etc/preview-meta.json, and the same as
 # `system.build.previewMeta`.
 {
   config,
@@ -24,7 +24,7 @@ let
       stripPrefix = mkOption {
         type = types.bool;
         default = false;
-        description = "Whether the app sees the path without the prefix.";
+        description = "Strip the prefix from the path before the app receives the request.";
       };
     };
   };
@@ -50,7 +50,7 @@ in
 {
   options.innkeeper.preview = mkOption {
     default = null;
-    description = "What a preview says about itself; null for a guest that is none, or one that writes its meta data itself.";
+    description = "The preview's metadata; null for a guest that is not a preview, or that writes its metadata itself.";
     type = types.nullOr (
       types.submodule {
         options = {
@@ -68,11 +68,11 @@ in
               "container"
             ];
             default = "container";
-            description = "`host`: a database on the host, told in DATABASE_URL. `container`: the app sees to it.";
+            description = "`host`: a database on the host, named in DATABASE_URL. `container`: the app sees to it.";
           };
           routes = mkOption {
             type = types.nonEmptyListOf route;
-            description = "What the preview's host name leads to.";
+            description = "Routes of the preview's host name.";
           };
           hostSecrets = mkOption {
             type = types.listOf (types.strMatching "[A-Z_][A-Z0-9_]*");
@@ -89,7 +89,7 @@ in
                   };
                   routes = mkOption {
                     type = types.nonEmptyListOf route;
-                    description = "What that name leads to.";
+                    description = "Routes of that host name.";
                   };
                 };
               }

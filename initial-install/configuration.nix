@@ -4,7 +4,7 @@
   imports = [ (modulesPath + "/profiles/qemu-guest.nix") ];
 
   networking.hostName = lib.mkDefault "innkeeper";
-  # The address that the installer had, until the host's own configuration says otherwise.
+  # Keeps the installer's address until the host's own configuration sets another.
   networking.useDHCP = lib.mkDefault true;
 
   services.openssh = {

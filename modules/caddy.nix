@@ -2,10 +2,12 @@
 #
 # The sites come from Innkeeper, the wildcard site among them: the first route of a preview brings it, with
 # `stream_close_delay`, so that WebSockets outlive a reload. GitHub's way to the webhook is declared here. The snippet and
-# the folder are those that the contract of earlier installations says, so that their site files keep working.
+# the folder have the names of earlier installations, so that their site files keep working.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
+  inherit (import ./types.nix { inherit lib; }) secretPath;
+  innkeeperLib = import ./lib.nix;
   cfg = config.services.innkeeper.caddy;
   inherit (cfg) certificate;
   inherit (config.services.innkeeper) webhook;
@@ -21,12 +23,17 @@ let
       "tls ${certificate.files.certificate} ${certificate.files.key}"
     else
       "tls /var/lib/acme/${cfg.domain}/cert.pem /var/lib/acme/${cfg.domain}/key.pem";
+
+  certificates = lib.count (c: c != null) [
+    certificate.files
+    certificate.acme
+    (if certificate.internal then true else null)
+  ];
 in
 {
   imports = [
     ./manager/options.nix
     ./webhook.nix
-    ./asserts/caddy.nix
   ];
 
   options.services.innkeeper.caddy = {
@@ -44,7 +51,7 @@ in
       default = "/etc/caddy/previews";
       description = ''
         The folder whose files `*.caddy` are part of Caddy's configuration. Only root may write there. A
-        {file}`webhook.caddy` of an earlier installation has to go: that site is declared here.
+        {file}`webhook.caddy` of an earlier installation must be deleted: that site is declared here.
       '';
     };
     certificate.files = mkOption {
@@ -57,9 +64,9 @@ in
               description = "The certificate with its chain, PEM.";
             };
             key = mkOption {
-              type = types.str;
+              type = secretPath;
               default = "/var/secrets/cloudflare-origin-key.pem";
-              description = "Its key, PEM. Owned by root, group `caddy`, mode 0640.";
+              description = "The certificate's key, PEM. Owned by root, group `caddy`, mode 0640.";
             };
           };
         }
@@ -75,7 +82,7 @@ in
             email = mkOption {
               type = types.str;
               example = "ops@example.org";
-              description = "Where the certificate authority writes to.";
+              description = "The address to which the certificate authority sends notices.";
             };
             dnsProvider = mkOption {
               type = types.str;
@@ -83,7 +90,7 @@ in
               description = "The DNS provider, by lego's name for it. Wildcard certificates are given for DNS-01 only.";
             };
             environmentFile = mkOption {
-              type = types.str;
+              type = secretPath;
               example = "/var/secrets/acme.env";
               description = "A file with the provider's credentials, as variables.";
             };
@@ -96,15 +103,26 @@ in
     certificate.internal = mkOption {
       type = types.bool;
       default = false;
-      description = "A certificate of Caddy's own authority, which no browser trusts: for trying things out. GitHub delivers to it only when told not to look at the certificate.";
+      description = "A certificate of Caddy's own authority, which no browser trusts: for trying things out. GitHub delivers to it only with certificate verification disabled.";
     };
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = innkeeperLib.isDomain cfg.domain;
+        message = "services.innkeeper.caddy.domain is \"${cfg.domain}\", which is not a valid domain: labels of a-z, 0-9 and '-' with dots between them, in lower case and without \"*.\". Write for example \"preview.example.org\".";
+      }
+      {
+        assertion = certificates == 1;
+        message = "services.innkeeper.caddy.certificate needs exactly one of files, acme and internal, and has ${toString certificates}. Write certificate.files = { }; for a certificate in /var/secrets, or certificate.acme = { email = …; dnsProvider = …; environmentFile = …; };.";
+      }
+    ];
+
     services.caddy = {
       enable = true;
       globalConfig = ''
-        # Whoever reaches the admin endpoint controls every site: a socket in a folder that root and Caddy can enter.
+        # The admin endpoint controls every site, so it is a socket in a folder that only root and Caddy can enter.
         admin unix/${admin}
         # How long connections may take to end at a reload.
         grace_period 10s
@@ -133,7 +151,7 @@ in
       RuntimeDirectory = "caddy";
       RuntimeDirectoryMode = "0700";
     };
-    # Only root writes there: whoever does says where requests go.
+    # Only root may write there: these files decide where requests go.
     systemd.tmpfiles.settings."10-innkeeper-caddy" = lib.genAttrs [ cfg.importDirectory table ] (_: {
       d = {
         user = "root";
@@ -148,11 +166,11 @@ in
       ];
     };
 
-    # What the daemon has to know of all this.
+    # The daemon's view of this server.
     services.innkeeper.settings.caddy = {
       inherit admin table;
       directory = cfg.importDirectory;
-      # What the unit of NixOS runs Caddy with.
+      # The path with which NixOS' unit runs Caddy.
       caddyfile = "/etc/caddy/caddy_config";
       # The snippet above, whatever certificate is in it.
       tls = "cloudflare_tls";

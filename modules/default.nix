@@ -1,15 +1,4 @@
+# All modules of the host.
 {
-  imports = [
-    ./manager
-    ./network.nix
-    ./firewall.nix
-    ./builds.nix
-    ./storage.nix
-    ./caddy.nix
-    ./postgresql.nix
-    ./previews.nix
-    ./secrets.nix
-    ./tailscale.nix
-    ./webhook.nix
-  ];
+  imports = builtins.attrValues (removeAttrs (import ./list.nix) [ "default" ]);
 }

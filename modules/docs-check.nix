@@ -1,4 +1,4 @@
-# The committed reference is what the modules say.
+# Checks that the committed reference matches the modules.
 {
   pkgs,
   generated,

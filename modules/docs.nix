@@ -1,5 +1,4 @@
-# Everything that there is to read, in one package: pages, the reference of options made from the modules themselves, man
-# pages and completions.
+# The documentation package: pages, the option reference generated from the modules, man pages and completions.
 {
   lib,
   pkgs,
@@ -11,7 +10,7 @@ let
     modules = [
       ./default.nix
       {
-        # Only declarations are looked at, and those of NixOS are not ours.
+        # Only our declarations are read; those of NixOS are absent.
         _module.check = false;
         _module.args = { inherit pkgs; };
       }

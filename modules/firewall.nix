@@ -3,16 +3,16 @@
 # Guests are filtered and masqueraded by the daemon's table `inet innkeeper`. A packet must pass every table, so the
 # host's firewall has to let through what that table lets through, and need not repeat what it refuses:
 #
-# - input: DNS and PostgreSQL on the guest's gateway address. Nothing else is opened, so that a host whose daemon has
+# - input: DNS and PostgreSQL on the guest's gateway address. No other port is opened, so that a host whose daemon has
 #   not yet written its table is closed.
 # - forward: everything that a guest sends, where the host filters forwarding at all.
 #
-# Guests' interfaces are known by their group, not by a name that other containers share.
+# Rules match guests' interfaces by group, because other containers share the name pattern.
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper;
-  ours = import ./lib.nix;
-  group = toString ours.interfaceGroup;
+  innkeeperLib = import ./lib.nix;
+  group = toString innkeeperLib.interfaceGroup;
 
   tcp = lib.optional cfg.settings.network.allow_dns 53 ++ cfg.firewall.guestTCPPorts;
   udp = lib.optional cfg.settings.network.allow_dns 53;
@@ -44,7 +44,7 @@ in
       type = lib.types.bool;
       default = cfg.enable;
       defaultText = lib.literalExpression "config.services.innkeeper.enable";
-      description = "Whether the host's firewall is opened for what Innkeeper's rules let guests do.";
+      description = "Whether to open the host's firewall for the traffic that Innkeeper's rules allow to guests.";
     };
     openPorts = lib.mkOption {
       type = lib.types.listOf lib.types.port;
@@ -71,7 +71,7 @@ in
       { allowedTCPPorts = cfg.firewall.openPorts; }
       (lib.mkIf config.networking.nftables.enable {
         extraInputRules = nftablesRules;
-        # Without a chain of the host's that filters forwarding, there is nothing to say.
+        # Only needed where a chain of the host filters forwarding.
         extraForwardRules = lib.mkIf config.networking.firewall.filterForward ''
           iifgroup ${group} accept comment "Innkeeper's guests: the table inet innkeeper decides"
         '';

@@ -1,4 +1,4 @@
-# What several modules know. Pure Nix without nixpkgs, so that tests/nix/run can test it anywhere.
+# Constants and functions that several modules share. Pure Nix without nixpkgs, so that tests/nix/run can test it anywhere.
 let
   inherit (builtins)
     all
@@ -13,7 +13,7 @@ let
     split
     ;
 
-  # 256, 65536, …: what a prefix leaves free.
+  # Two to the power of an exponent: the size of a network whose prefix leaves that many bits.
   power = exponent: foldl' (product: _: product * 2) 1 (genList (i: i) exponent);
 
   parts = separator: text: filter isString (split separator text);
@@ -22,10 +22,10 @@ let
 in
 rec {
   # The group (ip-link(8)) of the guests' interfaces on the host: INTERFACE_GROUP in
-  # crates/innkeeper-host/src/network/mod.rs. A name such as `ve-+` would mean other people's containers too.
+  # crates/innkeeper-host/src/network/mod.rs. A name pattern such as `ve-+` would match other containers too.
   interfaceGroup = 26987;
 
-  # What the host's ends of the guests' interfaces are called.
+  # The names of the host's ends of the guests' interfaces.
   interfacePattern = "ve-*";
 
   # An IPv4 address as a number, or null.
@@ -60,7 +60,7 @@ rec {
         last = first + size - 1;
       };
 
-  # Whether two networks have an address in common. What is no network has none.
+  # Reports whether two networks have an address in common: false for a text that is not a network.
   overlap =
     a: b:
     let
@@ -69,10 +69,10 @@ rec {
     in
     x != null && y != null && x.first <= y.last && y.first <= x.last;
 
-  # Whether an address lies in a network.
+  # Reports whether an address lies in a network.
   inside = text: cidr: overlap "${text}/32" cidr;
 
-  # Where guests have no business; see REFUSED in crates/innkeeper-host/src/firewall/ruleset.rs.
+  # Networks that guests may not reach; see REFUSED in crates/innkeeper-host/src/firewall/ruleset.rs.
   refused = [
     "10.0.0.0/8"
     "100.64.0.0/10"
@@ -84,7 +84,7 @@ rec {
     "240.0.0.0/4"
   ];
 
-  # Whether a path is in the Nix store, where everybody can read it, guests included.
+  # Reports whether a path is in the Nix store, which every user can read, guests included.
   inStore =
     path:
     builtins.substring 0 (builtins.stringLength builtins.storeDir) "${toString path}"
@@ -93,7 +93,7 @@ rec {
   # The kernel's limit for the name of an interface (IFNAMSIZ without the final zero).
   isInterfaceName = text: builtins.stringLength text <= 15 && match "[^/[:space:]:]+" text != null;
 
-  # A host name with at least one dot, in lower case, as DNS and Caddy's configuration take it.
+  # A host name with at least one dot, in lower case, as DNS and Caddy's configuration require.
   isDomain =
     text:
     builtins.stringLength text <= 253

@@ -1,4 +1,4 @@
-# The modules by name: `default` is all of them, each of the others can be used alone.
+# The modules by name. `default` imports all of them; each of the others works alone.
 {
   default = ./default.nix;
   manager = ./manager;

@@ -7,20 +7,21 @@
 let
   inherit (lib) mkOption types;
   cfg = config.services.innkeeper.network;
-  ours = import ./lib.nix;
+  innkeeperLib = import ./lib.nix;
+
+  name = cfg.externalInterface;
+  shown = if name == null then "null" else "\"${name}\"";
+  withoutPrefix = builtins.filter (address: !lib.hasInfix "/" address) cfg.addresses;
 in
 {
-  imports = [
-    ./manager/options.nix
-    ./asserts/network.nix
-  ];
+  imports = [ ./manager/options.nix ];
 
   options.services.innkeeper.network = {
     enable = mkOption {
       type = types.bool;
       default = config.services.innkeeper.enable;
       defaultText = lib.literalExpression "config.services.innkeeper.enable";
-      description = "Whether other network managers keep off the guests' interfaces, and what is set below is applied.";
+      description = "Whether to keep other network managers off the guests' interfaces, and to apply the options below.";
     };
     externalInterface = mkOption {
       type = types.nullOr types.str;
@@ -29,7 +30,7 @@ in
       description = ''
         The interface to the internet, by its name on this host (`ip -br link`). Guests are masqueraded on whatever
         interface the host's routes choose, so this is needed for static addresses only. When it is set and no such
-        interface appears, the unit `innkeeper-external-interface.service` fails and says so.
+        interface appears, the unit `innkeeper-external-interface.service` fails with a message.
       '';
     };
     addresses = mkOption {
@@ -59,17 +60,40 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    # systemd brings 80-container-ve.network, which would give guests' interfaces addresses, DHCP and a NAT of its own.
+    assertions = [
+      {
+        assertion = name == null || innkeeperLib.isInterfaceName name;
+        message = "services.innkeeper.network.externalInterface is ${shown}, which is not a valid interface name: a name has 1 to 15 bytes without '/', ':' and spaces. `ip -br link` on the host lists its interfaces.";
+      }
+      {
+        assertion = name == null || !lib.hasPrefix "ve-" name;
+        message = "services.innkeeper.network.externalInterface is ${shown}, the name of a guest's interface. Name the one to the internet; `ip route show default` on the host prints it.";
+      }
+      {
+        assertion = cfg.addresses == [ ] || name != null;
+        message = "services.innkeeper.network.addresses has ${lib.concatStringsSep ", " cfg.addresses} and no interface to put them on. Set services.innkeeper.network.externalInterface, for example \"enp3s0\".";
+      }
+      {
+        assertion = cfg.addresses == [ ] || cfg.gateways != [ ];
+        message = "services.innkeeper.network.addresses is set and services.innkeeper.network.gateways is not: the host would reach nothing but its own network. Add the gateway, for example [ \"203.0.113.1\" ].";
+      }
+      {
+        assertion = withoutPrefix == [ ];
+        message = "services.innkeeper.network.addresses has ${lib.concatStringsSep ", " withoutPrefix} without the length of the network's prefix. Write for example \"203.0.113.10/26\".";
+      }
+    ];
+
+    # systemd's own 80-container-ve.network would assign addresses, DHCP and NAT to guests' interfaces.
     systemd.network.networks."10-innkeeper-guests" = {
       matchConfig = {
         Kind = "veth";
-        Name = ours.interfacePattern;
-        Group = ours.interfaceGroup;
+        Name = innkeeperLib.interfacePattern;
+        Group = innkeeperLib.interfaceGroup;
       };
       linkConfig.Unmanaged = true;
     };
-    networking.networkmanager.unmanaged = [ "interface-name:${ours.interfacePattern}" ];
-    networking.dhcpcd.denyInterfaces = [ ours.interfacePattern ];
+    networking.networkmanager.unmanaged = [ "interface-name:${innkeeperLib.interfacePattern}" ];
+    networking.dhcpcd.denyInterfaces = [ innkeeperLib.interfacePattern ];
 
     systemd.network.enable = lib.mkIf (cfg.addresses != [ ]) true;
     networking.useNetworkd = lib.mkIf (cfg.addresses != [ ]) true;
@@ -88,7 +112,7 @@ in
       };
     };
 
-    # A name that does not exist must not mean silence.
+    # Fails the unit if the interface does not appear.
     systemd.services.innkeeper-external-interface = lib.mkIf (cfg.externalInterface != null) {
       description = "The external interface ${cfg.externalInterface} is there";
       wantedBy = [ "multi-user.target" ];

@@ -53,7 +53,7 @@ in
 ''
   # Options of the NixOS modules
 
-  Written by `nix build .#docs` from `modules/`; a check compares. What the daemon's own settings mean is said in
-  [configuration.md](configuration.md), how a host is installed in [install.md](install.md).
+  Written by `nix build .#docs` from `modules/`; a check compares. [configuration.md](configuration.md) explains the daemon's own
+  settings, [install.md](install.md) the installation of a host.
 
   ${concatStringsSep "\n" (map entry visible)}''

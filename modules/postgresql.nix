@@ -1,20 +1,21 @@
 # The host's PostgreSQL for previews with database `host`.
 #
-# A guest's gateway address appears and goes with the guest, so the server listens everywhere, and who is let in is
-# decided twice: by the firewall (5432 is open to guests' interfaces only) and by pg_hba.conf below.
+# A guest's gateway address appears and disappears with the guest, so the server listens on all addresses, and access
+# is decided twice: by the firewall (5432 is open to guests' interfaces only) and by pg_hba.conf below.
 # The daemon's own table lets the port pass too, on each guest's own gateway address only.
 #
-# The daemon makes databases as the role postgres, over the socket. It is root, and the kernel says so (peer).
+# The daemon makes databases as the role postgres, over the socket. It is root, which the kernel confirms (peer).
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper.postgresql;
   inherit (config.services.innkeeper.settings.network) subnet;
+
+  port = config.services.postgresql.settings.port;
 in
 {
   imports = [
     ./manager/options.nix
     ./firewall.nix
-    ./asserts/postgresql.nix
   ];
 
   options.services.innkeeper.postgresql = {
@@ -29,6 +30,17 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = !builtins.elem port config.networking.firewall.allowedTCPPorts;
+        message = "networking.firewall.allowedTCPPorts opens PostgreSQL's port ${toString port} to the whole internet. Remove it; guests are let in by services.innkeeper.firewall.";
+      }
+      {
+        assertion = config.services.innkeeper.firewall.enable || !config.networking.firewall.enable;
+        message = "services.innkeeper.postgresql is on and services.innkeeper.firewall.enable is false: guests would not reach port ${toString port}. Set services.innkeeper.firewall.enable = true;.";
+      }
+    ];
+
     services.postgresql = {
       enable = true;
       enableTCPIP = true;

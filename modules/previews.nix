@@ -1,13 +1,15 @@
 # Previews of pull requests: a domain, GitHub, and the servers that they need.
 #
-# What each server is like is its own module's matter, and so is what the daemon is told of it. This one switches them on,
-# tells the daemon what previews are made from, and where GitHub's credentials are.
+# The servers are configured in modules of their own. This one enables them, and sets the daemon's options for the sources
+# of previews and for GitHub's credentials.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
+  inherit (import ./types.nix { inherit lib; }) secretPath;
+  inherit (config.services) innkeeper;
   cfg = config.services.innkeeper.previews;
 
-  # Nothing else of ours: whatever changes in there, every preview is evaluated again.
+  # Only these files: a change in this folder makes the daemon evaluate every preview again.
   base = builtins.path {
     name = "source";
     path = ../guest-configs;
@@ -18,6 +20,8 @@ let
         "preview-meta.nix"
       ];
   };
+
+  hasDomain = cfg.domain != null;
 in
 {
   imports = [
@@ -25,7 +29,6 @@ in
     ./caddy.nix
     ./postgresql.nix
     ./webhook.nix
-    ./asserts/previews.nix
   ];
 
   options.services.innkeeper.previews = {
@@ -37,28 +40,27 @@ in
       description = "The domain below which each preview has a name. `*.<domain>` must lead to this host.";
     };
     environmentFile = mkOption {
-      type = types.str;
+      type = secretPath;
       default = "/var/secrets/preview.env";
       example = lib.literalExpression "config.sops.secrets.github.path";
       description = ''
         The file of variables with GitHub's credentials: `GITHUB_TOKEN`, or `GITHUB_APP_ID`, `GITHUB_APP_INSTALLATION_ID` and
-        `GITHUB_APP_PRIVATE_KEY_PATH`. `innkeeper.service` reads it as root when it starts, and nobody else has to; so does
-        it read the App's key. Below {file}`/var/secrets`, its mode is set to 0400.
+        `GITHUB_APP_PRIVATE_KEY_PATH`. `innkeeper.service` reads it, and the App's key, as root when it starts; no other user needs access. Below {file}`/var/secrets`, its mode is set to 0400.
       '';
     };
     secretsDirectory = mkOption {
-      type = types.str;
+      type = secretPath;
       default = "/var/secrets/previews";
       description = ''
-        The folder with secrets that previews may ask for, as {file}`<owner>/<repository>.env` in lower case. Only root gets
-        in.
+        The folder with the secrets that previews may request, as {file}`<owner>/<repository>.env` in lower case. Only
+        root can enter it.
       '';
     };
     databases = mkOption {
       type = types.bool;
       default = true;
       description = ''
-        Whether a preview may ask for a database on the host (`database = "host"`). Brings
+        Whether to allow previews a database on the host (`database = "host"`). Enables
         {option}`services.innkeeper.postgresql`.
       '';
     };
@@ -88,8 +90,39 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = innkeeper.enable;
+        message = "services.innkeeper.previews.enable is true and services.innkeeper.enable is false: no daemon would create previews. Set services.innkeeper.enable = true;.";
+      }
+      {
+        assertion = hasDomain;
+        message = "services.innkeeper.previews has no domain: previews would have no names. Write for example domain = \"preview.example.org\"; and let *.preview.example.org lead to this host.";
+      }
+      {
+        assertion = !hasDomain || innkeeper.caddy.enable;
+        message = "services.innkeeper.previews is on and services.innkeeper.caddy.enable is false: no server would answer browsers. Remove the line; for a Caddy that is set up otherwise, use services.innkeeper.settings.previews and settings.caddy instead of services.innkeeper.previews.";
+      }
+      {
+        assertion = !hasDomain || !innkeeper.caddy.enable || innkeeper.caddy.domain == cfg.domain;
+        message = "services.innkeeper.previews.domain is \"${toString cfg.domain}\" and services.innkeeper.caddy.domain is \"${innkeeper.caddy.domain}\": the certificate would be for other names than previews'. Remove the latter.";
+      }
+      {
+        assertion = innkeeper.webhook.enable;
+        message = "services.innkeeper.previews is on and services.innkeeper.webhook.enable is false: the daemon would not receive pull requests. Remove the line, and set services.innkeeper.webhook.secretFile.";
+      }
+      {
+        assertion = !cfg.databases || innkeeper.postgresql.enable;
+        message = "services.innkeeper.previews.databases is true and services.innkeeper.postgresql.enable is false: previews with database = \"host\" would fail. Set services.innkeeper.previews.databases = false;, or remove the other line.";
+      }
+      {
+        assertion = cfg.nixpkgs.path != null;
+        message = "services.innkeeper.previews.nixpkgs.path is not set: previews could not be evaluated. It comes with innkeeper.nixosModules of the flake; without it, write for example nixpkgs.path = \"\${nixpkgs}\";.";
+      }
+    ];
+
     services.innkeeper = {
-      # Without a domain, an assertion says so; Caddy would only add that it has none either.
+      # Without a domain, the assertion above fails; Caddy would only repeat it.
       caddy.enable = lib.mkDefault (cfg.domain != null);
       caddy.domain = lib.mkIf (cfg.domain != null) (lib.mkDefault cfg.domain);
       webhook.enable = lib.mkDefault true;
@@ -106,7 +139,7 @@ in
         }
         // lib.optionalAttrs (cfg.nixpkgs.path != null) { nixpkgs = cfg.nixpkgs.path; }
         // lib.optionalAttrs (cfg.nixpkgs.narHash != null) { nixpkgs_hash = cfg.nixpkgs.narHash; };
-        # Of the daemon. What the webhook may read is said in its unit.
+        # For the daemon. The webhook's unit names the files that the webhook may read.
         webhook.environment_files = [ cfg.environmentFile ];
       };
     };
@@ -118,7 +151,7 @@ in
         mode = "0700";
       };
     }
-    # sops-nix and agenix see to their own files.
+    # sops-nix and agenix manage their own files.
     // lib.optionalAttrs (lib.hasPrefix "/var/secrets/" cfg.environmentFile) {
       ${cfg.environmentFile}.z = {
         user = "root";

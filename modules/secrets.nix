@@ -1,30 +1,41 @@
 # Secrets by path, never by value: sops-nix, agenix and files that were copied by hand all fit.
 { config, lib, ... }:
 let
+  inherit (import ./types.nix { inherit lib; }) secretPath;
   cfg = config.services.innkeeper.secrets;
   used = config.services.innkeeper.enable && cfg.agentCredentials != { };
+
+  badNames = builtins.filter (name: builtins.match "[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}" name == null) (
+    builtins.attrNames cfg.agentCredentials
+  );
 in
 {
-  imports = [
-    ./manager/options.nix
-    ./asserts/secrets.nix
-  ];
+  imports = [ ./manager/options.nix ];
 
   options.services.innkeeper.secrets = {
     agentCredentials = lib.mkOption {
-      type = lib.types.attrsOf lib.types.str;
+      type = lib.types.attrsOf secretPath;
       default = { };
       example = lib.literalExpression "{ oauth_token = config.sops.secrets.claude.path; }";
       description = ''
-        What each new agent gets in {file}`/mnt/claude-creds`: the file's name there, and its path on the host. systemd
-        hands the files to the daemon (`LoadCredential`), so root alone needs to be able to read them. A new value
+        Files that each new agent receives in {file}`/mnt/claude-creds`: the name there, and the path on the host. systemd
+        passes them to the daemon (`LoadCredential`), so only root needs read access. A new value
         reaches new agents after `systemctl restart innkeeper`, which guests do not notice.
       '';
     };
   };
 
   config = lib.mkIf used {
-    # These and no others: the daemon hands out every file of that folder.
+    assertions = [
+      {
+        assertion = badNames == [ ];
+        message = "services.innkeeper.secrets.agentCredentials has ${
+          lib.concatMapStringsSep ", " (name: "\"${name}\"") badNames
+        }, which is not a valid file name in a guest. Use letters, digits and '._-', 64 at most, for example \"oauth_token\".";
+      }
+    ];
+
+    # Only these: the daemon distributes every file of that folder.
     systemd.services.innkeeper.serviceConfig.LoadCredential = lib.mapAttrsToList (
       name: path: "${name}:${path}"
     ) cfg.agentCredentials;

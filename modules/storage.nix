@@ -12,12 +12,15 @@ let
   pool = "${cfg.volumeGroup}/${cfg.thinPool}";
   hasVolume = cfg.backend == "lvm-thin";
   hasPool = hasVolume || cfg.guestVolumes.enable;
+
+  isName = text: builtins.match "[a-zA-Z0-9_.+][a-zA-Z0-9_.+-]*" text != null;
+  named = option: {
+    assertion = isName cfg.${option};
+    message = "services.innkeeper.storage.${option} is \"${cfg.${option}}\", which is not a valid name for LVM: letters, digits and '_.+-' are allowed, and '-' not in front. Write for example \"innkeeper\".";
+  };
 in
 {
-  imports = [
-    ./manager/options.nix
-    ./asserts/storage.nix
-  ];
+  imports = [ ./manager/options.nix ];
 
   options.services.innkeeper.storage = {
     backend = mkOption {
@@ -87,13 +90,34 @@ in
       type = types.ints.between 50 100;
       default = 90;
       description = ''
-        `innkeeper-thin-pool.service`, which looks every five minutes, fails when the pool's data or its metadata are
+        `innkeeper-thin-pool.service`, which runs every five minutes, fails when the pool's data or its metadata are
         this full, in percent. A pool that is full breaks the file systems in it.
       '';
     };
   };
 
   config = lib.mkIf hasPool {
+    assertions = [
+      (named "volumeGroup")
+      (named "thinPool")
+      (named "volume")
+      {
+        assertion =
+          !cfg.guestVolumes.enable
+          || cfg.autoextend.threshold == 100
+          || cfg.autoextend.threshold < cfg.guestVolumes.limit;
+        message = "services.innkeeper.storage.autoextend.threshold is ${toString cfg.autoextend.threshold} and guestVolumes.limit is ${toString cfg.guestVolumes.limit}: guests would be refused before the pool has grown. Set the limit above the threshold.";
+      }
+      {
+        assertion = cfg.volume != cfg.thinPool;
+        message = "services.innkeeper.storage.volume and thinPool are both \"${cfg.volume}\": a volume and its pool need different names. Write for example volume = \"innkeeper\".";
+      }
+      {
+        assertion = cfg.autoextend.threshold == 100 || cfg.autoextend.threshold < cfg.alarmAt;
+        message = "services.innkeeper.storage.autoextend.threshold is ${toString cfg.autoextend.threshold} and alarmAt is ${toString cfg.alarmAt}: the alarm would come before the pool has grown. Set alarmAt above the threshold.";
+      }
+    ];
+
     services.lvm = {
       enable = true;
       boot.thin.enable = true;
@@ -127,7 +151,7 @@ in
       inherit (cfg.guestVolumes) size;
       pool_limit_percent = cfg.guestVolumes.limit;
     };
-    # initial-install/debian/lvm-thin.conf says the same on Debian.
+    # As initial-install/debian/lvm-thin.conf on Debian.
     boot.kernelModules = lib.mkIf cfg.guestVolumes.enable [
       "dm_thin_pool"
       "dm_snapshot"

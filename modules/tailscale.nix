@@ -2,21 +2,21 @@
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
+  inherit (import ./types.nix { inherit lib; }) secretPath;
   cfg = config.services.innkeeper.tailscale;
+
+  badTags = builtins.filter (tag: builtins.match "tag:[a-z][a-z0-9-]*" tag == null) cfg.tags;
 in
 {
-  imports = [
-    ./manager/options.nix
-    ./asserts/tailscale.nix
-  ];
+  imports = [ ./manager/options.nix ];
 
   options.services.innkeeper.tailscale = {
     enable = lib.mkEnableOption "Tailscale on the host";
     authKeyFile = mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr secretPath;
       default = null;
       example = "/var/secrets/tailscale";
-      description = "A file with an auth key. Without one, `tailscale up` has to be run by hand once.";
+      description = "A file with an auth key. Without one, `tailscale up` must be run by hand once.";
     };
     mode = mkOption {
       type = types.enum [
@@ -30,11 +30,18 @@ in
       type = types.listOf types.str;
       default = [ ];
       example = [ "tag:innkeeper" ];
-      description = "Tags that the host asks for.";
+      description = "Tags that the host requests.";
     };
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = badTags == [ ];
+        message = "services.innkeeper.tailscale.tags has ${lib.concatStringsSep ", " badTags}. A tag is \"tag:\" and a name of a-z, 0-9 and '-', for example \"tag:innkeeper\".";
+      }
+    ];
+
     services.tailscale = {
       enable = true;
       inherit (cfg) authKeyFile;

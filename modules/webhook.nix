@@ -1,8 +1,8 @@
-# The program that GitHub speaks to: a unit without any rights.
+# The program that receives GitHub's requests: a unit without privileges.
 #
 # systemd opens the port and keeps it while the program restarts, so no delivery is refused by a switch, and the program
-# itself needs no network at all: requests come in on the socket that it is given, and go out to the daemon on a Unix
-# socket, which the kernel lets the group `innkeeper-webhook` open and nobody else.
+# itself needs no network at all: it accepts requests on the socket that systemd passes, and forwards them to the daemon on a Unix
+# socket, which only the group `innkeeper-webhook` can open.
 {
   config,
   lib,
@@ -10,6 +10,7 @@
 }:
 let
   inherit (lib) mkOption types;
+  inherit (import ./types.nix { inherit lib; }) secretPath;
   cfg = config.services.innkeeper.webhook;
   inherit (config.services.innkeeper) package settings;
 
@@ -20,26 +21,28 @@ let
   secretFile =
     description:
     mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr secretPath;
       default = null;
       inherit description;
     };
+
+  sources = lib.count (file: file != null) [
+    cfg.secretFile
+    cfg.environmentFile
+  ];
 in
 {
-  imports = [
-    ./manager/options.nix
-    ./asserts/webhook.nix
-  ];
+  imports = [ ./manager/options.nix ];
 
   options.services.innkeeper.webhook = {
-    enable = lib.mkEnableOption "the program that takes GitHub's deliveries and hands them to the daemon";
+    enable = lib.mkEnableOption "the program that receives GitHub's deliveries and forwards them to the daemon";
     listen = mkOption {
       type = types.strMatching "(127[.][0-9.]+|\\[::1]):[0-9]{1,5}";
       default = "127.0.0.1:3100";
       description = "The address on the loopback interface at which {option}`services.innkeeper.caddy` delivers.";
     };
     secretFile =
-      secretFile "The file with the webhook's secret and nothing else, as it was typed in on GitHub: `openssl rand -hex 32` makes a good one. Only root needs to be able to read it."
+      secretFile "The file with the webhook's secret and nothing else, as entered on GitHub: `openssl rand -hex 32` generates a good one. Only root needs read access."
       // {
         example = "/var/secrets/webhook-secret";
       };
@@ -47,8 +50,8 @@ in
     environmentFile =
       secretFile ''
         Instead of {option}`services.innkeeper.webhook.secretFile`: a file of variables with `GITHUB_WEBHOOK_SECRET` and
-        perhaps `ALLOWED_REPOS`, as earlier installations have it. The program gets all of the file, so one without
-        other secrets is better.
+        perhaps `ALLOWED_REPOS`, as earlier installations have it. The program receives the whole file, so prefer one without
+        other secrets.
       ''
       // {
         example = "/var/secrets/preview.env";
@@ -58,13 +61,28 @@ in
       default = null;
       example = [ "octo/web" ];
       description = ''
-        The repositories whose deliveries are taken. `[ ]` means all; null means `ALLOWED_REPOS` of
+        The repositories whose deliveries are accepted. `[ ]` means all; null means `ALLOWED_REPOS` of
         {option}`services.innkeeper.webhook.environmentFile`, and all without one. A delivery must be signed in any case.
       '';
     };
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = sources == 1;
+        message = "services.innkeeper.webhook needs exactly one of secretFile and environmentFile, and has ${toString sources}: without a secret, anybody could sign. Write for example secretFile = \"/var/secrets/webhook-secret\";.";
+      }
+      {
+        assertion = cfg.previousSecretFile == null || cfg.secretFile != null;
+        message = "services.innkeeper.webhook.previousSecretFile is set and secretFile is not. During a rotation both are needed; in an environmentFile, the old secret is GITHUB_WEBHOOK_SECRET_PREVIOUS.";
+      }
+      {
+        assertion = config.services.innkeeper.enable;
+        message = "services.innkeeper.webhook.enable is true and services.innkeeper.enable is false: no daemon would receive the deliveries. Set services.innkeeper.enable = true;.";
+      }
+    ];
+
     services.innkeeper.settings.webhook = {
       inherit (cfg) listen;
       # For the daemon, which takes the same repositories and reads the file as root.
@@ -95,18 +113,18 @@ in
         "innkeeper-webhook.socket"
         "innkeeper.service"
       ];
-      # The daemon's files are root's; what this program may know comes as credentials.
+      # The daemon's files belong to root; this program receives its secrets as credentials.
       environment.INNKEEPER_WEBHOOK_ENVIRONMENT_FILES = builtins.toJSON (
         lib.optional (cfg.environmentFile != null) "${credentials}/environment"
       );
-      # What it reads of the file that it shares with the daemon.
+      # The parts of the shared configuration file that it reads.
       restartTriggers = [
         (builtins.toJSON {
           inherit (settings) runtime_dir webhook;
           log = settings.log or { };
         })
       ];
-      # The socket stays open, so there is no need to stop it before the switch.
+      # The socket stays open, so a restart after the switch is enough.
       stopIfChanged = false;
 
       serviceConfig = {
@@ -117,19 +135,19 @@ in
         Restart = "always";
         RestartSec = 1;
         WatchdogSec = 30;
-        # Requests under way have ten seconds: as long as GitHub waits.
+        # Requests in flight have ten seconds: as long as GitHub waits.
         TimeoutStopSec = 15;
-        # A new secret is read by `systemctl restart innkeeper-webhook`: only then does systemd hand it over.
+        # `systemctl restart innkeeper-webhook` makes systemd pass a new secret.
         LoadCredential =
           lib.optional (cfg.secretFile != null) "webhook-secret:${cfg.secretFile}"
           ++ lib.optional (cfg.previousSecretFile != null) "webhook-secret-previous:${cfg.previousSecretFile}"
           ++ lib.optional (cfg.environmentFile != null) "environment:${cfg.environmentFile}";
-        # Strangers can send it bytes: what it takes of the machine has an end.
+        # Limits its use of the host, since anybody can send it requests.
         MemoryMax = "256M";
         TasksMax = 64;
 
-        # `systemd-analyze security` says 0.2 (systemd 252 and 257); tests/nix/run holds the figure that it must not exceed.
-        # What it counts still: Unix sockets, the clock's device, and that there is no root directory of its own.
+        # Exposure by `systemd-analyze security`: 0.2 (systemd 252 and 257); tests/nix/run enforces the limit.
+        # It counts Unix sockets, the clock's device, and the missing root directory.
         CapabilityBoundingSet = "";
         AmbientCapabilities = "";
         DevicePolicy = "closed";

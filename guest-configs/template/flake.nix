@@ -20,7 +20,7 @@
             ./host.nix
           ];
         };
-        # What `agent create` boots: services.innkeeper.settings.nix.flake in host.nix.
+        # The guest that `agent create` boots: services.innkeeper.settings.nix.flake in host.nix.
         agent = innkeeper.lib.mkGuest {
           system = "x86_64-linux";
           modules = [ innkeeper.nixosModules.guest-agent ];

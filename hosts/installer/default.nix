@@ -1,4 +1,4 @@
-# What nixos-anywhere installs when there is no configuration of one's own yet: the first system on one disk.
+# The default system that nixos-anywhere installs, on one disk, before the host has a configuration of its own.
 {
   imports = [
     ../../initial-install/configuration.nix

@@ -1,4 +1,4 @@
-# The TOML of daemon and webhook, refused at build time when they would refuse it.
+# The TOML file of daemon and webhook. The build fails if either program would reject it.
 {
   lib,
   pkgs,
@@ -13,7 +13,7 @@ if runsHere then
   pkgs.runCommand "innkeeper-config-checked.toml" { } ''
     ${package}/bin/innkeeperd --check-config --config ${file} > /dev/null
     ${lib.optionalString (settings ? webhook) ''
-      # It asks for the secrets too, and those are not here.
+      # It also reads the secrets, which the build does not have.
       mkdir credentials
       echo none > credentials/webhook-secret
       CREDENTIALS_DIRECTORY=$PWD/credentials ${package}/bin/innkeeper-webhook --check-config --config ${file} > /dev/null
@@ -21,5 +21,5 @@ if runsHere then
     cp ${file} $out
   ''
 else
-  # A program for another machine cannot be asked; the daemon itself refuses a wrong file when it starts.
+  # Programs for another platform cannot run here; the daemon rejects an invalid file when it starts.
   file

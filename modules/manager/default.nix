@@ -6,6 +6,7 @@
   ...
 }:
 let
+  innkeeperLib = import ../lib.nix;
   cfg = config.services.innkeeper;
 
   configFile = import ./config-file.nix {
@@ -13,9 +14,25 @@ let
     inherit (cfg) package settings;
   };
 
+  inherit (cfg.settings) network;
+  interfaceAddresses = lib.concatLists (
+    lib.mapAttrsToList (
+      interface: settings:
+      map (address: {
+        inherit interface;
+        inherit (address) address;
+      }) settings.ipv4.addresses
+    ) config.networking.interfaces
+  );
+  inSubnet = builtins.filter (
+    entry: innkeeperLib.inside entry.address network.subnet
+  ) interfaceAddresses;
+  trusted = builtins.filter (lib.hasPrefix "ve-") config.networking.firewall.trustedInterfaces;
+  natted = builtins.filter (lib.hasPrefix "ve-") config.networking.nat.internalInterfaces;
+
   most = 2147483647;
   sharedLimits = {
-    # What a guest's memory limit ends, since the kernel charges the memory to it.
+    # Bounded by a guest's memory limit, since the kernel charges the memory to it.
     "fs.inotify.max_user_instances" = most;
     "fs.inotify.max_user_watches" = most;
     "fs.fanotify.max_user_groups" = most;
@@ -28,7 +45,7 @@ let
     "user.max_ipc_namespaces" = most;
     "user.max_cgroup_namespaces" = most;
     "user.max_time_namespaces" = most;
-    # What takes memory of the host: enough for many guests. Keys count for each user of each guest.
+    # These use memory of the host; the values suffice for many guests. Keys count per user of each guest.
     "fs.aio-max-nr" = 1048576;
     "kernel.keys.maxbytes" = 40000;
     "kernel.keys.maxkeys" = 400;
@@ -43,11 +60,35 @@ in
   imports = [
     ./options.nix
     ./service.nix
-    ../asserts/manager.nix
   ];
 
   config = lib.mkIf cfg.enable {
-    # Where `innkeeperd` and `innkeeper` look when nothing else is said.
+    assertions = [
+      {
+        assertion = inSubnet == [ ];
+        message = "the guests' subnet ${network.subnet} contains addresses of this host: ${
+          lib.concatMapStringsSep ", " (entry: "${entry.address} (${entry.interface})") inSubnet
+        }. Set services.innkeeper.settings.network.subnet to a network that nothing else uses, for example \"10.200.0.0/16\".";
+      }
+      {
+        assertion = trusted == [ ];
+        message = "networking.firewall.trustedInterfaces has ${lib.concatStringsSep ", " trusted}, which opens every port of this host to every guest. Remove it; services.innkeeper.firewall opens the ports that guests need.";
+      }
+      {
+        assertion = natted == [ ];
+        message = "networking.nat.internalInterfaces has ${lib.concatStringsSep ", " natted}. The daemon's own table inet innkeeper masquerades guests already; remove the entry.";
+      }
+      {
+        assertion = !(config.networking.nftables.enable && config.networking.nftables.flushRuleset);
+        message = "networking.nftables.flushRuleset is on: each reload would remove the table inet innkeeper, and with it NAT and the filter of all guests. Set networking.nftables.flushRuleset = false; and write rules in networking.nftables.tables instead of ruleset or rulesetFile.";
+      }
+      {
+        assertion = config.nix.enable;
+        message = "services.innkeeper needs Nix to build guests, and nix.enable is false. Set nix.enable = true;.";
+      }
+    ];
+
+    # The default path of `innkeeperd` and `innkeeper`.
     environment.etc."innkeeper/config.toml".source = configFile;
     environment.systemPackages = [ cfg.package ];
 
@@ -61,14 +102,14 @@ in
 
     boot.kernel.sysctl =
       {
-        # The daemon switches forwarding on where nobody has; said here, nothing else can switch it off.
+        # The daemon enables forwarding where it is off; set here, no other module disables it.
         "net.ipv4.ip_forward" = lib.mkDefault true;
       }
-      # Limits that guests share with the host: docs/security.md says which there are, and `innkeeper doctor` compares
-      # them. Stronger than the defaults of NixOS, weaker than what a host sets.
+      # Limits that guests share with the host (docs/security.md); `innkeeper doctor` compares them. They override the
+      # defaults of NixOS, and a host's own settings override them.
       // builtins.mapAttrs (_: lib.mkOverride 900) sharedLimits;
 
-    # Loaded early: the unit may not load modules.
+    # Loaded at boot, because the unit may not load modules.
     boot.kernelModules = [
       "veth"
       "nf_tables"

@@ -1,17 +1,27 @@
-# What every concern may ask of the daemon's configuration. RFC 42: `settings` is the daemon's TOML, and only
-# what needs a type, a default of NixOS or an assertion is declared.
+# Options of the daemon that every other module may read. RFC 42: `settings` is the daemon's TOML file; only settings that
+# need a type, a default of NixOS or an assertion are declared.
 {
+  config,
   lib,
   pkgs,
   ...
 }:
 let
   inherit (lib) mkOption types;
+  inherit (import ../types.nix { inherit lib; }) secretPath;
+  innkeeperLib = import ../lib.nix;
   format = pkgs.formats.toml { };
 
   setting =
     type: default: description:
     mkOption { inherit type default description; };
+
+  cfg = config.services.innkeeper;
+  inherit (cfg.settings) network nix supervisor;
+  subnet = innkeeperLib.network network.subnet;
+  badNameservers = builtins.filter (
+    text: innkeeperLib.address text == null || lib.hasPrefix "127." text
+  ) network.nameservers;
 in
 {
   options.services.innkeeper = {
@@ -71,13 +81,13 @@ in
               "1.1.1.1"
             ];
             description = ''
-              The resolvers that guests are told of and may ask, by IPv4 address. Empty: those of the host that are not
-              on its loopback interface.
+              The resolvers that guests use, by IPv4 address. Empty: the host's resolvers, except those on its loopback
+              interface.
             '';
           };
           network.allow_dns =
             setting types.bool true
-              "Whether guests may ask a name server on their own gateway's address.";
+              "Whether to let guests query a name server on their own gateway's address.";
           nix.program = mkOption {
             type = types.str;
             default = lib.getExe pkgs.nix;
@@ -88,7 +98,7 @@ in
             type = types.str;
             default = "";
             example = "/etc/nixos#agent";
-            description = "The flake that agents are built from when none is named. Empty: it must be named.";
+            description = "The default flake of `agent create` and `agent build`. Empty: the command must name one.";
           };
           supervisor.kind = mkOption {
             type = types.enum [
@@ -97,7 +107,7 @@ in
               "auto"
             ];
             default = "systemd";
-            description = "Who keeps guests running: on NixOS, systemd.";
+            description = "The supervisor of guests: on NixOS, systemd.";
           };
           supervisor.nspawn = mkOption {
             type = types.str;
@@ -106,11 +116,11 @@ in
             description = "The program `systemd-nspawn`.";
           };
           credentials.directory = mkOption {
-            type = types.str;
+            type = types.either (types.enum [ "" ]) secretPath;
             default = "/var/secrets/claude";
             description = ''
-              The folder whose files each agent gets in {file}`/mnt/claude-creds`; empty means none. Set by
-              {option}`services.innkeeper.secrets.agentCredentials` when that is used.
+              The folder whose files each agent receives in {file}`/mnt/claude-creds`; empty means none. Set by
+              {option}`services.innkeeper.secrets.agentCredentials` where that is used.
             '';
           };
           ssh.authorized_keys = mkOption {
@@ -122,5 +132,30 @@ in
         };
       };
     };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = subnet != null;
+        message = "services.innkeeper.settings.network.subnet is \"${network.subnet}\", which is not an IPv4 network. Write it as address/length with a zero host part, for example \"10.100.0.0/16\".";
+      }
+      {
+        assertion = subnet == null || (subnet.prefix >= 8 && subnet.prefix <= 29);
+        message = "services.innkeeper.settings.network.subnet is \"${network.subnet}\": a guest takes two addresses, and a prefix from 8 to 29 leaves room for guests. Write for example \"10.100.0.0/16\".";
+      }
+      {
+        assertion = badNameservers == [ ];
+        message = "services.innkeeper.settings.network.nameservers has ${lib.concatStringsSep ", " badNameservers}, which guests cannot reach: they have IPv4 only, and a loopback address is their own. Name resolvers by IPv4 address, for example [ \"9.9.9.9\" \"192.168.1.1\" ].";
+      }
+      {
+        assertion = supervisor.kind != "direct";
+        message = "services.innkeeper.settings.supervisor.kind is \"direct\". The unit lacks the privileges to supervise guests itself, and a switch would stop them. Write \"systemd\".";
+      }
+      {
+        assertion = !lib.hasPrefix "-" nix.flake && !lib.hasInfix " " nix.flake;
+        message = "services.innkeeper.settings.nix.flake is \"${nix.flake}\", which is not a flake reference. Write for example \"/etc/nixos#agent\".";
+      }
+    ];
   };
 }

@@ -1,7 +1,6 @@
-# The unit of the daemon, with the least rights that its work needs.
+# The unit of the daemon, with the least privileges that its work needs.
 #
-# Guests are units of their own in innkeeper.slice, made over D-Bus, so nothing that happens to this unit
-# happens to them: a switch may restart it.
+# Guests are units of their own in innkeeper.slice, created over D-Bus, so a restart of this unit does not affect them.
 {
   config,
   lib,
@@ -11,7 +10,7 @@
 let
   cfg = config.services.innkeeper;
 
-  # Of what guests run from, and of what previews were evaluated to.
+  # GC roots of guests' closures, and of previews' evaluations.
   gcroots = [
     "/nix/var/nix/gcroots/innkeeper"
     "/nix/var/nix/gcroots/innkeeper-evaluations"
@@ -21,7 +20,7 @@ in
   config = lib.mkIf cfg.enable {
     systemd.slices.innkeeper.description = "Innkeeper's guests";
 
-    # Where Nix's garbage collector looks for what guests run from.
+    # Directories of the GC roots.
     systemd.tmpfiles.settings."10-innkeeper" = lib.genAttrs gcroots (_: {
       d = {
         user = "root";
@@ -30,7 +29,7 @@ in
       };
     });
 
-    # Evaluates what pull requests bring; owns nothing.
+    # Evaluates the Nix code of pull requests; owns no files.
     users.users.innkeeper-eval = {
       isSystemUser = true;
       group = "innkeeper-eval";
@@ -40,20 +39,20 @@ in
 
     systemd.services.innkeeper = {
       description = "Innkeeper";
-      # What people look for who know the program's name.
+      # For people who know the unit by the program's name.
       aliases = [ "innkeeperd.service" ];
       documentation = [ "man:innkeeper(1)" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
       after = [
-        # When the host goes down, what is under way may still ask systemd, which has the answer that it goes down.
+        # During shutdown, operations in flight may still call systemd, which answers that the host is stopping.
         "dbus.service"
         "dbus.socket"
         "network-online.target"
         "nix-daemon.socket"
         "systemd-machined.service"
       ];
-      # What keeps it from starting, such as a full disk, may pass.
+      # Retries without end: a cause such as a full disk may pass.
       startLimitIntervalSec = 0;
       unitConfig.RequiresMountsFor = [ cfg.settings.state_dir ];
       restartTriggers = [ config.environment.etc."innkeeper/config.toml".source ];
@@ -77,22 +76,22 @@ in
         ExecStart = "${lib.getExe' cfg.package "innkeeperd"} --config /etc/innkeeper/config.toml";
         Restart = "on-failure";
         RestartSec = 2;
-        # The daemon reports half as often as long as its database answers.
+        # The daemon reports every 30 s while its database answers.
         WatchdogSec = 60;
         # Only what the daemon itself started (nix, nsenter) is in its cgroup; guests are not.
         KillMode = "mixed";
-        # It gives operations under way 20 seconds; what is not done by then goes on at the next start.
+        # The daemon gives operations in flight 20 seconds; the next start continues the rest.
         TimeoutStopSec = 45;
         OOMScoreAdjust = -500;
 
-        # The second one says what each daemon of this host has for itself.
+        # The second one registers the objects of each daemon on this host.
         StateDirectory = "innkeeper innkeeper-daemons";
         StateDirectoryMode = "0700";
         CacheDirectory = "innkeeper";
         CacheDirectoryMode = "0700";
         RuntimeDirectory = "innkeeper";
         RuntimeDirectoryMode = "0755";
-        # Guests at their door wait on a socket in there while the daemon restarts.
+        # Guests at the door wait on a socket in there while the daemon restarts.
         RuntimeDirectoryPreserve = true;
         ReadWritePaths = gcroots;
 
@@ -110,7 +109,7 @@ in
           "CAP_SETUID" # `agent exec --user`, evaluations of previews
           "CAP_SETGID"
           "CAP_SETFCAP" # what files of guests may do, in copies of them
-          "CAP_SETPCAP" # taking all capabilities from whoever evaluates a preview, for good
+          "CAP_SETPCAP" # dropping all capabilities of an evaluation permanently
         ];
 
         ProtectSystem = "strict";

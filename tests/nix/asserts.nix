@@ -29,7 +29,7 @@ let
     module:
     map (entry: entry.message) (builtins.filter (entry: !entry.assertion) (evaluate module).assertions);
 
-  # Whether a configuration is refused altogether: a misspelt option, a wrong type.
+  # Reports whether evaluation fails: a misspelled option, a wrong type.
   # The package is left out because a derivation is too deep to be forced whole.
   refused =
     module:
@@ -71,7 +71,7 @@ let
 in
 {
   trips = builtins.mapAttrs (_: messages) {
-    # Nothing is wrong here, so that an assertion which is always tripped is noticed.
+    # A valid configuration, which detects an assertion that always fails.
     nothing-is-wrong = {
       imports = [ (inn { settings.network.nameservers = [ "9.9.9.9" ]; }) ];
       networking.nftables.enable = true;
@@ -196,24 +196,6 @@ in
         };
       };
     };
-    caddy-key-is-in-the-store = inn {
-      caddy = {
-        enable = true;
-        domain = "preview.example.org";
-        certificate.files.key = store;
-      };
-    };
-    caddy-acme-secret-is-in-the-store = inn {
-      caddy = {
-        enable = true;
-        domain = "preview.example.org";
-        certificate.acme = {
-          email = "ops@example.org";
-          dnsProvider = "cloudflare";
-          environmentFile = store;
-        };
-      };
-    };
 
     postgresql-is-open-to-everybody = {
       imports = [ (inn { postgresql.enable = true; }) ];
@@ -236,12 +218,9 @@ in
     previews-have-no-postgresql = withPreviews { postgresql.enable = false; };
     previews-have-no-nixpkgs = withPreviews { previews.nixpkgs.path = lib.mkForce null; };
     previews-have-another-domain = withPreviews { caddy.domain = "preview.example.com"; };
-    previews-secrets-are-in-the-store = withPreviews { previews.environmentFile = store; };
     previews-certificate-is-given-twice = withPreviews { caddy.certificate.internal = true; };
 
     secrets-name-is-none = inn { secrets.agentCredentials."../token" = "/var/secrets/token"; };
-    secrets-are-in-the-store = inn { secrets.agentCredentials.oauth_token = store; };
-    secrets-path-is-relative = inn { settings.credentials.directory = "secrets"; };
 
     webhook-has-no-secret = inn { webhook.enable = true; };
     webhook-has-two-sources-of-secrets = inn {
@@ -262,19 +241,7 @@ in
       enable = true;
       secretFile = "/var/secrets/webhook-secret";
     };
-    webhook-secret-is-in-the-store = inn {
-      webhook = {
-        enable = true;
-        secretFile = store;
-      };
-    };
 
-    tailscale-key-is-in-the-store = inn {
-      tailscale = {
-        enable = true;
-        authKeyFile = store;
-      };
-    };
     tailscale-tag-is-none = inn {
       tailscale = {
         enable = true;
@@ -282,6 +249,36 @@ in
       };
     };
   };
+
+  # Configurations with a secret where guests could read it: name → the value that fails, with the message as its error.
+  secretPaths =
+    let
+      option =
+        path: module:
+        toString (lib.attrByPath path null (evaluate (inn module)).services.innkeeper);
+    in
+    {
+      caddy-key = option [ "caddy" "certificate" "files" "key" ] { caddy.certificate.files.key = store; };
+      caddy-acme = option [ "caddy" "certificate" "acme" "environmentFile" ] {
+        caddy.certificate.acme = {
+          email = "ops@example.org";
+          dnsProvider = "cloudflare";
+          environmentFile = store;
+        };
+      };
+      previews-environment = option [ "previews" "environmentFile" ] { previews.environmentFile = store; };
+      previews-secrets = option [ "previews" "secretsDirectory" ] { previews.secretsDirectory = store; };
+      agent-credentials = option [ "secrets" "agentCredentials" "oauth_token" ] {
+        secrets.agentCredentials.oauth_token = store;
+      };
+      credentials-directory = option [ "settings" "credentials" "directory" ] {
+        settings.credentials.directory = "secrets";
+      };
+      webhook-secret = option [ "webhook" "secretFile" ] { webhook.secretFile = store; };
+      webhook-previous-secret = option [ "webhook" "previousSecretFile" ] { webhook.previousSecretFile = store; };
+      webhook-environment = option [ "webhook" "environmentFile" ] { webhook.environmentFile = store; };
+      tailscale-key = option [ "tailscale" "authKeyFile" ] { tailscale.authKeyFile = store; };
+    };
 
   # Not refused although they should be, and the other way round: nothing when all is well.
   notRefused =
@@ -312,6 +309,6 @@ in
       };
     in
     builtins.filter (name: !refused wrong.${name}) (builtins.attrNames wrong)
-    # Were a right configuration refused as well, the rest would say nothing.
+    # If a valid configuration failed too, the cases above would prove nothing.
     ++ builtins.filter (_: refused (inn { })) [ "a right configuration is refused" ];
 }

@@ -1,7 +1,7 @@
 # The units of modules/ as they are without the rest of NixOS, for tests/nix/debian-units: section, key, value. The paths
 # are those of Debian, so that nothing has to be left out of the comparison.
 #
-# The modules say what their units are in so few words of nixpkgs that those stand here.
+# The modules use few functions of nixpkgs for their units, and those are defined here.
 let
   lib = {
     mkIf = condition: content: if condition then content else { };

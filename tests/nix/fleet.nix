@@ -11,7 +11,7 @@ let
       nixpkgs.lib = lib // {
         inherit nixosSystem;
       };
-      # Its options say how disks are laid out, and give the file systems; here a container has none.
+      # Its options describe the disk layout and define the file systems; this container has none.
       disko.nixosModules.disko =
         { pkgs, ... }:
         {
@@ -37,7 +37,7 @@ in
   host = closure nixosConfigurations.inn;
   guests = {
     closures = lib.mapAttrs (_: closure) (removeAttrs nixosConfigurations [ "inn" ]);
-    # A guest's unit is made by the daemon, from these and from what was said when the guest was created.
+    # The daemon creates a guest's unit from these and from the request that created the guest.
     settings = lib.getAttrs [
       "credentials"
       "guest"

@@ -1,4 +1,4 @@
-# What the example host generates, as JSON for tests/nix/run: units, firewall rules, Caddyfile, settings, options page.
+# Generates the example host's files as JSON for tests/nix/run: units, firewall rules, Caddyfile, settings, options page.
 { nixpkgs }:
 let
   lib = import (nixpkgs + "/lib");
@@ -221,7 +221,7 @@ in
           caddy.certificate.internal = true;
           webhook.environmentFile = "/var/secrets/preview.env";
         };
-        # Without the daemon it has nobody to deliver to, and an assertion says so.
+        # Without the daemon, an assertion fails: deliveries would have no receiver.
         webhook = {
           enable = true;
           webhook = {
@@ -263,7 +263,7 @@ in
       value = works name module;
     }) (import ../../modules/list.nix);
 
-  # What must be true of a switch.
+  # Expectations of a switch.
   switch = {
     "an opened port changes no unit of ours" = unitsOfOurs withIptables == unitsOfOurs opened;
     "a changed setting restarts the daemon" =

@@ -1,4 +1,4 @@
-# What NixOS adds to a guest's life, which tests/e2e/lifecycle.py follows on both systems: a closure that was built elsewhere,
+# The parts of a guest's life that are specific to NixOS; tests/e2e/lifecycle.py tests the common ones: a closure that was built elsewhere,
 # the contents of /etc, users of its own, and units with the rights that were written down.
 { host, prelude, ... }:
 {

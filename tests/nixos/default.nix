@@ -36,7 +36,7 @@ let
   };
   closure = guest.config.system.build.toplevel;
 
-  # A host of ours, with the guest's closure in its store.
+  # A host with Innkeeper, and the guest's closure in its store.
   host = {
     environment.systemPackages = [
       pkgs.curl
@@ -52,7 +52,7 @@ let
     };
   };
 
-  # What each script of ours starts with.
+  # The head of each test script.
   prelude = ''
     CLOSURE = "${closure}"
 

@@ -1,4 +1,4 @@
-# From inside a guest: what docs/security.md says that it reaches, and what it does not. On both back-ends of the
+# Tests the reachability table of docs/security.md from inside a guest. On both back-ends of the
 # host's firewall, with filtering of forwarding on the one that has it.
 { host, prelude, ... }:
 let

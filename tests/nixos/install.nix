@@ -1,4 +1,4 @@
-# A disk as the installation leaves it: disko makes the image of a layout of ours, and a machine boots from it. The
+# A disk as the installation leaves it: disko builds the image of one of our layouts, and a machine boots from it. The
 # layout, the boot loader, the thin pool, and a daemon that keeps its guests where they belong.
 {
   self,

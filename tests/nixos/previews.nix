@@ -46,8 +46,8 @@ let
 
   configuration = ./shared/preview-config.nix;
 
-  # What the daemon will evaluate, put together as it does (crates/innkeeper-host/src/evaluate/compose.nix), so that the
-  # closure is in the machine's store: there is no network to build it with.
+  # The evaluation of the daemon, composed as it does (crates/innkeeper-host/src/evaluate/compose.nix), so that the
+  # closure is in the machine's store, which has no network to build it.
   flake = (import (nixpkgs + "/flake.nix")).outputs {
     self = flake // {
       inherit (nixpkgs) outPath;
@@ -127,7 +127,7 @@ in
           tls ${certificates}/github.pem /etc/github.key
           reverse_proxy 127.0.0.1:8099
         }
-        # What guests clone: Git's own files.
+        # The repository that guests clone, as Git's own files.
         http://${githubAddress} {
           root * /srv/git
           file_server

@@ -3,7 +3,7 @@
 {
   nodes.inn = {
     imports = [ host ];
-    # What a switch may change: the daemon's configuration, and something that has nothing to do with guests.
+    # Changes that a switch may make: the daemon's configuration, and an option unrelated to guests.
     specialisation.changed.configuration = {
       services.innkeeper.settings.log.level = "debug";
       networking.firewall.allowedTCPPorts = [ 4444 ];

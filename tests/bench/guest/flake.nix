@@ -2,7 +2,7 @@
 #
 # `tests/bench/run` stages this folder together with `bin/busybox`, `program/init` and `system`.
 {
-  description = "The smallest guest that can tell when it started";
+  description = "The smallest guest that reports its start time";
 
   outputs =
     _:

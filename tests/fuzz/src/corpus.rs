@@ -16,14 +16,14 @@ pub fn pass(targets: &[Target]) {
         let inputs = files(&format!("corpus/{target}"));
         assert!(!inputs.is_empty(), "{target} has no corpus");
         for input in inputs {
-            // Which one it was, should it panic.
+            // Identifies the input if it panics.
             eprintln!("{}", input.display());
             run(&fs::read(&input).expect("reads"));
         }
     }
 }
 
-/// Whether the fuzz targets in a folder are these, and no other.
+/// Asserts that the fuzz targets in a folder are exactly these.
 pub fn are_all_of(targets: &[Target], folder: &str) {
     let name = |path: PathBuf| {
         path.file_stem()

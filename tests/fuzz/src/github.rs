@@ -1,4 +1,4 @@
-//! What must hold for every delivery that `innkeeper_github` reads. A function panics when it does not hold.
+//! Invariants of every delivery that `innkeeper_github` reads. A function panics when one does not hold.
 
 use innkeeper_github::event::{self, Delivery};
 use innkeeper_github::signature::SecretSet;

@@ -1,4 +1,4 @@
-//! What is done with each input. One module for each crate: that crate's tests include it and run the corpus.
+//! The checks of each input, one module per crate. The tests of that crate include the module and run the corpus.
 
 pub mod github;
 pub mod model;

@@ -1,4 +1,4 @@
-//! What must hold for every input of `innkeeper_model::preview`. A function panics when it does not hold.
+//! Invariants of every input of `innkeeper_model::preview`. A function panics when one does not hold.
 
 use innkeeper_model::Secret;
 use innkeeper_model::preview::{
@@ -46,8 +46,8 @@ pub fn meta(data: &[u8]) {
     }
 }
 
-/// A value: by systemd's grammar it is read back as it was, and nothing follows from it. (bash is asked in the
-/// crate's own tests: a process for each input would be slow here.) A file: its lines are in it.
+/// A value: by systemd's grammar it round-trips, and no further assignment follows from it. (The crate's own tests use
+/// bash: a process per input would be slow here.) A file: its lines are in it.
 pub fn env(data: &[u8]) {
     let value = String::from_utf8_lossy(data);
     if let Ok(quoted) = quote(&value) {

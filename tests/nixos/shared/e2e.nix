@@ -11,7 +11,7 @@
 file:
 let
   scenario = builtins.readFile file;
-  # The header's last line says what the scenario needs.
+  # The header's last line lists the scenario's requirements.
   needs =
     let
       line =
@@ -40,7 +40,7 @@ let
     mkdir $out/nixpkgs/bin
     cp ${pkgs.pkgsStatic.busybox}/bin/busybox $out/nixpkgs/bin/busybox
   '';
-  # What tests/vm/previews does on Debian. Secrets that everybody can read: it is a virtual machine.
+  # The counterpart of tests/vm/previews on Debian. The secrets are world-readable because this is a test machine.
   previews = {
     services.innkeeper = {
       previews = {

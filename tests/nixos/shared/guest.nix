@@ -1,4 +1,4 @@
-# What the scenarios expect of a guest with systemd: tests/fixtures/guest does the same on Debian.
+# The guest with systemd that the scenarios expect; tests/fixtures/guest is its counterpart on Debian.
 { pkgs, ... }:
 {
   systemd.services.web = {

@@ -1,4 +1,4 @@
-# What a preview is made of: the host's nixpkgs, our base, and a repository's preview-config.nix.
+# Composes a preview from the host's nixpkgs, the base module, and a repository's preview-config.nix.
 #
 # A pure evaluation reads a path only by its hash. All three are in the evaluator's store already, under the
 # path that follows from the hash, so that nothing is copied.
