@@ -10,7 +10,7 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// What is to be done.
+/// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     /// `door SOCKET INIT [ARGS…]`
@@ -24,38 +24,36 @@ pub(crate) enum Verb {
     },
 }
 
-/// What `supervise` needs, besides the byte on its standard input that lets the program start.
+/// The settings of `supervise`. The program starts when a byte arrives on standard input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Supervision {
-    /// Takes what the program writes; `.1` beside it has what was there before.
+    /// The program's output; the previous part is in `.1` beside it.
     pub(crate) log: PathBuf,
-    /// The most bytes the log has before it starts anew.
+    /// The size at which the log is rotated, in bytes.
     pub(crate) log_limit: u64,
-    /// Takes the exit status, as decimal digits and a newline.
+    /// File for the exit status, as decimal digits and a newline.
     pub(crate) exit: PathBuf,
-    /// Where the supervisor itself belongs.
+    /// The cgroups that the supervisor itself enters.
     pub(crate) cgroups: Vec<PathBuf>,
     pub(crate) program: Program,
 }
 
-/// Reads the arguments behind our own name.
+/// Parses the arguments after the program's own name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, String> {
     let mut arguments = arguments;
-    let verb = arguments.next().ok_or("which verb?")?;
+    let verb = arguments.next().ok_or("missing verb")?;
     match verb.to_str() {
         Some("door") => {
-            let socket = arguments.next().ok_or("door: which socket?")?.into();
+            let socket = arguments.next().ok_or("door: missing socket")?.into();
             let program = program(arguments)?;
             Ok(Verb::Door { socket, program })
         }
         Some("supervise") => {
             let options = Options::parse(&mut arguments)?;
             Ok(Verb::Supervise(Supervision {
-                log: options.log.ok_or("supervise: --log is missing")?,
-                log_limit: options
-                    .log_limit
-                    .ok_or("supervise: --log-limit is missing")?,
-                exit: options.exit.ok_or("supervise: --exit is missing")?,
+                log: options.log.ok_or("supervise: missing --log")?,
+                log_limit: options.log_limit.ok_or("supervise: missing --log-limit")?,
+                exit: options.exit.ok_or("supervise: missing --exit")?,
                 cgroups: options.cgroups,
                 program: program(arguments)?,
             }))
@@ -68,11 +66,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
     }
 }
 
-fn program(mut words: impl Iterator<Item = OsString>) -> Result<Program, String> {
-    let path = words.next().ok_or("which program?")?;
+fn program(mut arguments: impl Iterator<Item = OsString>) -> Result<Program, String> {
+    let path = arguments.next().ok_or("missing program")?;
     Ok(Program {
         path,
-        arguments: words.collect(),
+        arguments: arguments.collect(),
     })
 }
 
@@ -85,15 +83,15 @@ struct Options {
 }
 
 impl Options {
-    /// Takes everything up to and including `--`.
-    fn parse(words: &mut impl Iterator<Item = OsString>) -> Result<Self, String> {
+    /// Consumes everything up to and including `--`.
+    fn parse(arguments: &mut impl Iterator<Item = OsString>) -> Result<Self, String> {
         let mut options = Self::default();
         loop {
-            let name = words.next().ok_or("'--' and a program are missing")?;
+            let name = arguments.next().ok_or("missing '--' and a program")?;
             if name == "--" {
                 return Ok(options);
             }
-            let value = words
+            let value = arguments
                 .next()
                 .ok_or_else(|| format!("{} needs a value", name.display()))?;
             match name.to_str() {
@@ -117,7 +115,7 @@ fn number(text: &OsStr) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Result<Verb, String> {
+    fn parse_line(line: &str) -> Result<Verb, String> {
         parse(line.split_whitespace().map(OsString::from))
     }
 
@@ -126,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_program_is_the_programs() {
+    fn arguments_after_the_program_belong_to_it() {
         assert_eq!(
-            words("join --cgroup /a --cgroup /b -- nsenter --cgroup -- x"),
+            parse_line("join --cgroup /a --cgroup /b -- nsenter --cgroup -- x"),
             Ok(Verb::Join {
                 cgroups: vec!["/a".into(), "/b".into()],
                 program: program("nsenter --cgroup -- x"),
             })
         );
         assert_eq!(
-            words("door /s /init --log x"),
+            parse_line("door /s /init --log x"),
             Ok(Verb::Door {
                 socket: "/s".into(),
                 program: program("/init --log x"),
@@ -144,20 +142,20 @@ mod tests {
     }
 
     #[test]
-    fn supervise_needs_all_of_its_files() {
+    fn supervise_requires_all_of_its_files() {
         let whole = "supervise --log /l --log-limit 10 --exit /e -- p";
-        assert!(words(whole).is_ok());
+        assert!(parse_line(whole).is_ok());
         for missing in ["--log /l", "--log-limit 10", "--exit /e", "-- p", "p"] {
             let line = match missing {
                 "p" => whole.strip_suffix(" p").expect("a suffix").to_owned(),
                 _ => whole.replacen(missing, "", 1),
             };
-            assert!(words(&line).is_err(), "{line}");
+            assert!(parse_line(&line).is_err(), "{line}");
         }
     }
 
     #[test]
-    fn a_wrong_command_line_is_refused() {
+    fn invalid_command_lines_are_rejected() {
         for bad in [
             "",
             "fly",
@@ -167,8 +165,8 @@ mod tests {
             "join --cgroup /a p",
             "join --x 1 -- p",
         ] {
-            assert!(words(bad).is_err(), "{bad:?}");
+            assert!(parse_line(bad).is_err(), "{bad:?}");
         }
-        assert!(words("supervise --log /l --log-limit ten --exit /e -- p").is_err());
+        assert!(parse_line("supervise --log /l --log-limit ten --exit /e -- p").is_err());
     }
 }

@@ -1,9 +1,8 @@
-//! The guest's first process: it waits at the door.
+//! The guest's first process, which waits at the door: a barrier before the guest's init.
 //!
-//! While it waits, it is the only process of the guest, and the manager gives the guest its network. The
-//! manager opens the door by sending one byte; then this process becomes the closure's init, still as
-//! PID 1. The connection closes with that (the standard library opens every descriptor close-on-exec),
-//! which is how the manager learns that init has taken over.
+//! While it waits, it is the guest's only process, and the manager sets up the guest's network. The manager opens the
+//! door by sending one byte. Then this process executes the closure's init, still as PID 1. That closes the connection,
+//! because the standard library opens every descriptor close-on-exec; the manager detects the start of init by it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,48 +12,48 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use crate::arguments::Program;
-use crate::say;
+use crate::print_error;
 
-/// The pause before the manager is looked for again. It is away only while it is being restarted.
+/// The pause before a retry. The manager is unavailable only during a restart.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits for the manager's byte, then becomes `program`. Returns only when that is impossible.
+/// Waits for the manager's byte, then executes `program`. Returns only on failure.
 pub(crate) fn wait(socket: &Path, program: &Program) -> ExitCode {
     let mut connection = loop {
-        match knock(socket) {
+        match connect(socket) {
             Some(connection) => break connection,
             None => std::thread::sleep(PAUSE),
         }
     };
-    let error = become_program(program);
-    // The manager takes whatever comes back as the reason why init did not take over.
-    let _told = connection.write_all(error.complaint.as_bytes());
-    say(&error.complaint);
+    let error = execute(program);
+    // The manager reports these bytes as the reason why init did not start. Best effort.
+    let _sent = connection.write_all(error.message.as_bytes());
+    print_error(&error.message);
     ExitCode::from(error.status)
 }
 
-/// The connection over which the byte came, or `None` when the manager is away.
-fn knock(socket: &Path) -> Option<UnixStream> {
+/// Returns the connection after the byte has arrived, or `None` if the manager is unavailable.
+fn connect(socket: &Path) -> Option<UnixStream> {
     let mut connection = UnixStream::connect(socket).ok()?;
     connection.read_exact(&mut [0]).ok()?;
     Some(connection)
 }
 
-/// Why a program could not be executed, with the exit status that shells give it.
-pub(crate) struct CannotExecute {
-    pub(crate) complaint: String,
+/// A failed execution of a program, with the exit status that shells use for it.
+pub(crate) struct ExecuteError {
+    pub(crate) message: String,
     pub(crate) status: u8,
 }
 
 /// Replaces this process by `program`, with the same environment. Returns only on failure.
 #[expect(
     clippy::disallowed_methods,
-    reason = "this program is nobody's secret keeper, and has no crate::command"
+    reason = "this program holds no secrets, and has no crate::command"
 )]
-pub(crate) fn become_program(program: &Program) -> CannotExecute {
+pub(crate) fn execute(program: &Program) -> ExecuteError {
     let error = Command::new(&program.path).args(&program.arguments).exec();
-    CannotExecute {
-        complaint: format!("cannot execute {}: {error}", program.path.display()),
+    ExecuteError {
+        message: format!("cannot execute {}: {error}", program.path.display()),
         status: if error.kind() == ErrorKind::NotFound {
             127
         } else {

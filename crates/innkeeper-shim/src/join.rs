@@ -1,4 +1,4 @@
-//! Enters cgroups.
+//! Moves this process into cgroups.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -6,24 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::arguments::Program;
-use crate::{USAGE, door, say};
+use crate::{USAGE, door, print_error};
 
-/// Enters the cgroups, then becomes `program`. Returns only when that is impossible.
+/// Enters the cgroups, then executes `program`. Returns only on failure.
 pub(crate) fn run(cgroups: &[PathBuf], program: &Program) -> ExitCode {
-    if let Err(complaint) = enter(cgroups) {
-        say(&complaint);
+    if let Err(error) = enter(cgroups) {
+        print_error(&error);
         return ExitCode::from(USAGE);
     }
-    let error = door::become_program(program);
-    say(&error.complaint);
+    let error = door::execute(program);
+    print_error(&error.message);
     ExitCode::from(error.status)
 }
 
-/// Moves this process into each of the cgroups. A program must not run where its limits do not reach it,
-/// so the first failure ends the attempt.
+/// Moves this process into each of the cgroups. Fails at the first error: a program must not run without its limits.
 ///
-/// This process has one thread. For that alone, version 1 has `tasks`, which is taken where it is: to move a
-/// whole process, the kernel first waits until nobody forks or exits anywhere, for 5 to 15 ms.
+/// This process has one thread, so `tasks` of cgroup version 1 suffices and is preferred. Moving a whole process takes 5
+/// to 15 ms, because the kernel waits until no process of the host forks or exits.
 pub(crate) fn enter(cgroups: &[PathBuf]) -> Result<(), String> {
     for cgroup in cgroups {
         match write(&cgroup.join("tasks")) {
@@ -37,8 +36,8 @@ pub(crate) fn enter(cgroups: &[PathBuf]) -> Result<(), String> {
     Ok(())
 }
 
-/// 0 is the writing thread or process, in every pid namespace. Nothing is created: a cgroup that is gone
-/// stays gone.
+/// 0 stands for the writing thread or process, in every PID namespace. Never creates the file: the cgroup may have been
+/// removed.
 fn write(file: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(b"0")
 }

@@ -1,4 +1,4 @@
-//! A log that never grows beyond twice its limit and never stops its writer.
+//! A log with a size limit that never blocks its writer.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -6,29 +6,29 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Appends to a file; when the file is full, it becomes `<file>.1` and a new one is begun.
+/// Appends to a file. A full file is rotated to `<file>.1`, so the log takes at most twice its limit.
 pub(crate) struct Log {
     path: PathBuf,
     limit: u64,
-    /// The open file and its length. Nothing while it cannot be written.
+    /// The open file and its length. `None` while it cannot be written.
     open: Option<(File, u64)>,
 }
 
 impl Log {
-    /// A log at `path` with at most `limit` bytes in each of its two files. The file is there from now on.
+    /// Opens a log at `path` with at most `limit` bytes in each of its two files, and creates the file.
     pub(crate) fn new(path: &Path, limit: u64) -> Self {
         let mut log = Self {
             path: path.to_owned(),
             limit,
             open: None,
         };
-        // What cannot be opened now may be later.
+        // On failure, `append` retries.
         log.open = log.reopen().ok();
         log
     }
 
-    /// Copies all of `source`. What cannot be written, because the disk is full for example, is lost:
-    /// the guest must not stand still on its own log.
+    /// Copies all of `source`. Drops bytes that cannot be written, for example to a full disk: the log must not block
+    /// the guest.
     pub(crate) fn drain(&mut self, mut source: impl Read) {
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -36,7 +36,7 @@ impl Log {
                 Ok(0) => return,
                 Ok(length) => {
                     if self.append(&buffer[..length]).is_err() {
-                        // Opened again with the next piece: by then there may be room.
+                        // Reopened with the next chunk: the disk may have space by then.
                         self.open = None;
                     }
                 }
@@ -54,7 +54,7 @@ impl Log {
             };
             let room = self.limit.saturating_sub(length);
             if room == 0 && length > 0 {
-                fs::rename(&self.path, self.former())?;
+                fs::rename(&self.path, self.rotated())?;
                 continue;
             }
             let room = usize::try_from(room.max(1)).unwrap_or(usize::MAX);
@@ -76,7 +76,7 @@ impl Log {
         Ok((file, length))
     }
 
-    fn former(&self) -> PathBuf {
+    fn rotated(&self) -> PathBuf {
         let mut name = OsString::from(&self.path);
         name.push(".1");
         name.into()
@@ -87,7 +87,7 @@ impl Log {
 mod tests {
     use super::*;
 
-    /// A directory that is gone when the test ends.
+    /// A directory that is removed when the test ends.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -99,14 +99,14 @@ mod tests {
     }
 
     impl Drop for Scratch {
-        #[expect(clippy::disallowed_methods, reason = "no guest wrote here")]
+        #[expect(clippy::disallowed_methods, reason = "no guest writes here")]
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).expect("removed");
         }
     }
 
     #[test]
-    fn the_newest_bytes_are_kept_and_no_more_than_two_limits() {
+    fn a_log_keeps_the_newest_bytes_within_twice_its_limit() {
         let scratch = Scratch::new("newest");
         let path = scratch.0.join("log");
         let text: Vec<u8> = (0..1000u32)
@@ -114,16 +114,16 @@ mod tests {
             .collect();
         Log::new(&path, 64).drain(&text[..300]);
         Log::new(&path, 64).drain(&text[300..]);
-        let former = fs::read(scratch.0.join("log.1")).expect("a former log");
+        let rotated = fs::read(scratch.0.join("log.1")).expect("a rotated log");
         let current = fs::read(&path).expect("a log");
-        assert_eq!(former.len(), 64);
+        assert_eq!(rotated.len(), 64);
         assert!(current.len() <= 64);
-        let kept = [former, current].concat();
+        let kept = [rotated, current].concat();
         assert_eq!(kept, text[text.len() - kept.len()..]);
     }
 
     #[test]
-    fn a_log_that_cannot_be_written_stops_nobody() {
+    fn a_log_that_cannot_be_written_does_not_block() {
         let mut source = io::Cursor::new(vec![b'x'; 100_000]);
         Log::new(Path::new("/dev/full"), u64::MAX).drain(&mut source);
         assert_eq!(source.position(), 100_000);

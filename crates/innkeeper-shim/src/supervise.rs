@@ -1,4 +1,4 @@
-//! Keeps a guest's log and exit status, so that the daemon may be restarted at any time.
+//! Records a guest's log and exit status, so that the daemon can be restarted at any time.
 
 use std::fs;
 use std::io::{self, PipeReader, Read, Write};
@@ -9,51 +9,54 @@ use std::thread;
 
 use crate::arguments::Supervision;
 use crate::log::Log;
-use crate::{USAGE, join, say};
+use crate::{USAGE, join, print_error};
 
-/// Runs the program to its end and exits as it does.
+/// Runs the program until it exits, and exits with its status.
 ///
-/// The program starts when a byte comes on standard input: until then, the manager still makes the guest's file
-/// tree. When the manager ends before that, nothing is started.
-pub(crate) fn run(plan: &Supervision) -> ExitCode {
-    let mut log = Log::new(&plan.log, plan.log_limit);
-    let status = match start(plan) {
+/// The program starts when a byte arrives on standard input: until then, the manager still creates the guest's file
+/// tree. If the manager exits before that, the program is not started.
+pub(crate) fn run(settings: &Supervision) -> ExitCode {
+    let mut log = Log::new(&settings.log, settings.log_limit);
+    let status = match start(settings) {
         Ok((child, output)) => watch(child, output, log),
         Err(failure) => {
-            log.drain(format!("innkeeper-shim: {}\n", failure.complaint).as_bytes());
-            say(&failure.complaint);
+            log.drain(format!("innkeeper-shim: {}\n", failure.message).as_bytes());
+            print_error(&failure.message);
             failure.status
         }
     };
-    if let Err(error) = keep(&plan.exit, status) {
-        say(&format!("cannot write {}: {error}", plan.exit.display()));
+    if let Err(error) = record(&settings.exit, status) {
+        print_error(&format!(
+            "cannot write {}: {error}",
+            settings.exit.display()
+        ));
     }
     ExitCode::from(status)
 }
 
 struct Failure {
-    complaint: String,
+    message: String,
     status: u8,
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "this program is nobody's secret keeper, and has no crate::command"
+    reason = "this program holds no secrets, and has no crate::command"
 )]
-fn start(plan: &Supervision) -> Result<(Child, PipeReader), Failure> {
-    join::enter(&plan.cgroups).map_err(|complaint| Failure {
-        complaint,
+fn start(settings: &Supervision) -> Result<(Child, PipeReader), Failure> {
+    join::enter(&settings.cgroups).map_err(|message| Failure {
+        message,
         status: USAGE,
     })?;
     io::stdin().read_exact(&mut [0]).map_err(|_| Failure {
-        complaint: "the manager ended before it let the guest start".to_owned(),
+        message: "the manager exited before it started the guest".to_owned(),
         status: USAGE,
     })?;
     let spawn = || {
         let (reader, writer) = io::pipe()?;
-        // The command holds the pipe's writing end; it must be gone before the end of the pipe can come.
-        Command::new(&plan.program.path)
-            .args(&plan.program.arguments)
+        // The command owns the pipe's write end, which must be dropped here: otherwise the pipe never reaches its end.
+        Command::new(&settings.program.path)
+            .args(&settings.program.arguments)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
@@ -61,7 +64,7 @@ fn start(plan: &Supervision) -> Result<(Child, PipeReader), Failure> {
             .map(|child| (child, reader))
     };
     spawn().map_err(|error| Failure {
-        complaint: format!("cannot run {}: {error}", plan.program.path.display()),
+        message: format!("cannot run {}: {error}", settings.program.path.display()),
         status: if error.kind() == io::ErrorKind::NotFound {
             127
         } else {
@@ -70,16 +73,16 @@ fn start(plan: &Supervision) -> Result<(Child, PipeReader), Failure> {
     })
 }
 
-/// Copies the output until nobody can write any more, and returns the exit status.
+/// Copies the output until its last writer closes it, and returns the exit status.
 fn watch(mut child: Child, output: PipeReader, mut log: Log) -> u8 {
     let copying = thread::spawn(move || log.drain(output));
     let status = child.wait().map_or(USAGE, code);
-    // A panic of the copying thread aborts the whole program, so there is no other result.
+    // Cannot fail: a panic of the copying thread aborts the whole program.
     let _copied = copying.join();
     status
 }
 
-/// 128 + n for signal n, as shells say it.
+/// Returns the exit code, or 128 + n for signal n as shells do.
 fn code(status: ExitStatus) -> u8 {
     let code = match (status.code(), status.signal()) {
         (Some(code), _) => code,
@@ -89,8 +92,8 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// The file is there whole or not at all. It tells of this boot only, so it need not reach the disk.
-fn keep(path: &Path, status: u8) -> io::Result<()> {
+/// Writes the exit status atomically. Without fsync: the file is used until the next boot only.
+fn record(path: &Path, status: u8) -> io::Result<()> {
     let aside = path.with_added_extension("new");
     let mut file = fs::File::create(&aside)?;
     writeln!(file, "{status}")?;
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_told_apart_from_exit_codes() {
+    fn signals_are_distinguished_from_exit_codes() {
         assert_eq!(code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(code(ExitStatus::from_raw(9)), 137);
         assert_eq!(code(ExitStatus::from_raw(133 << 8)), 133);

@@ -1,4 +1,4 @@
-//! The program as the daemon runs it. What it does inside guests, the tests of innkeeper-host show.
+//! The program as the daemon runs it. The tests of innkeeper-host cover it inside guests.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// A directory that is gone when the test ends.
+/// A directory that is removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -24,8 +24,8 @@ impl Scratch {
         fs::read_to_string(self.0.join(name)).expect(name)
     }
 
-    /// Has a program supervised to its end, as a manager that says `word` and goes.
-    fn supervise(&self, word: &[u8], program: &[&str]) -> Output {
+    /// Supervises a program until it exits, as a manager that sends `input` and exits.
+    fn supervise(&self, input: &[u8], program: &[&str]) -> Output {
         let (log, exit) = (self.path("log"), self.path("exit"));
         let options = [
             "supervise",
@@ -44,42 +44,45 @@ impl Scratch {
             .stderr(Stdio::piped());
         let mut shim = shim.spawn().expect("it runs");
         let mut stdin = shim.stdin.take().expect("an input");
-        stdin.write_all(word).expect("sent");
+        stdin.write_all(input).expect("sent");
         drop(stdin);
         shim.wait_with_output().expect("it ended")
     }
 }
 
 impl Drop for Scratch {
-    #[expect(clippy::disallowed_methods, reason = "no guest wrote here")]
+    #[expect(clippy::disallowed_methods, reason = "no guest writes here")]
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).expect("removed");
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "there is no crate::command here")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this crate has no crate::command"
+)]
 fn shim() -> Command {
     let mut shim = Command::new(env!("CARGO_BIN_EXE_innkeeper-shim"));
     shim.stdin(Stdio::null());
     shim
 }
 
-/// What lets the program start.
+/// The byte that starts the program.
 const GO: &[u8] = &[1];
 
 #[test]
-fn nothing_starts_when_the_manager_ends_before_it_says_so() {
-    let scratch = Scratch::new("unsaid");
+fn a_program_does_not_start_without_the_managers_byte() {
+    let scratch = Scratch::new("no-byte");
     let witness = scratch.path("witness");
     let output = scratch.supervise(b"", &["touch", &witness]);
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(scratch.read("exit"), "125\n");
-    assert!(scratch.read("log").contains("the manager ended"));
+    assert!(scratch.read("log").contains("the manager exited"));
     assert!(!scratch.0.join("witness").exists());
 }
 
 #[test]
-fn a_programs_output_and_end_are_kept() {
+fn a_programs_output_and_exit_status_are_recorded() {
     let scratch = Scratch::new("kept");
     let output = scratch.supervise(GO, &["sh", "-c", "echo out; echo err >&2; exit 3"]);
     assert_eq!(output.status.code(), Some(3));
@@ -90,7 +93,7 @@ fn a_programs_output_and_end_are_kept() {
 }
 
 #[test]
-fn a_program_that_cannot_run_is_complained_about_in_the_log() {
+fn a_program_that_cannot_run_is_logged() {
     let scratch = Scratch::new("missing");
     scratch.supervise(GO, &["/no/such/program"]);
     assert_eq!(scratch.read("exit"), "127\n");
@@ -100,7 +103,7 @@ fn a_program_that_cannot_run_is_complained_about_in_the_log() {
 }
 
 #[test]
-fn nothing_runs_outside_of_its_cgroup() {
+fn a_program_does_not_run_outside_of_its_cgroup() {
     let scratch = Scratch::new("outside");
     let (cgroup, witness) = (scratch.path("gone"), scratch.path("witness"));
     let status = shim()
@@ -111,35 +114,35 @@ fn nothing_runs_outside_of_its_cgroup() {
 }
 
 #[test]
-fn the_door_stays_closed_until_the_byte_comes() {
+fn the_door_stays_closed_until_the_byte_arrives() {
     let scratch = Scratch::new("door");
     let socket = scratch.path("socket");
-    // Nobody listens yet, and the first who does goes away again: as when the daemon is restarted.
+    // No listener yet, and the first one closes its connection: as when the daemon is restarted.
     let mut door = shim();
     door.args(["door", &socket, "sh", "-c", "echo opened"])
         .stdout(Stdio::piped());
     let mut door = door.spawn().expect("it runs");
     let listener = UnixListener::bind(&socket).expect("a socket");
-    drop(listener.accept().expect("a knock"));
-    let (mut connection, _) = listener.accept().expect("another knock");
+    drop(listener.accept().expect("a connection"));
+    let (mut connection, _) = listener.accept().expect("another connection");
     connection.write_all(&[1]).expect("sent");
     let mut rest = String::new();
     connection
         .read_to_string(&mut rest)
         .expect("closed by exec");
     assert_eq!(rest, "");
-    let mut said = String::new();
+    let mut printed = String::new();
     door.stdout
         .take()
         .expect("output")
-        .read_to_string(&mut said)
+        .read_to_string(&mut printed)
         .expect("read");
-    assert_eq!(said, "opened\n");
+    assert_eq!(printed, "opened\n");
     assert!(door.wait().expect("it ended").success());
 }
 
 #[test]
-fn an_init_that_cannot_be_executed_is_told_to_the_manager() {
+fn an_init_that_cannot_be_executed_is_reported_to_the_manager() {
     let scratch = Scratch::new("init");
     let socket = scratch.path("socket");
     let listener = UnixListener::bind(&socket).expect("a socket");
@@ -147,15 +150,13 @@ fn an_init_that_cannot_be_executed_is_told_to_the_manager() {
     door.args(["door", &socket, "/no/such/init"])
         .stderr(Stdio::null());
     let mut door = door.spawn().expect("it runs");
-    let (mut connection, _) = listener.accept().expect("a knock");
+    let (mut connection, _) = listener.accept().expect("a connection");
     connection.write_all(&[1]).expect("sent");
-    let mut complaint = String::new();
-    connection
-        .read_to_string(&mut complaint)
-        .expect("a complaint");
+    let mut message = String::new();
+    connection.read_to_string(&mut message).expect("a message");
     assert!(
-        complaint.contains("cannot execute /no/such/init"),
-        "{complaint}"
+        message.contains("cannot execute /no/such/init"),
+        "{message}"
     );
     assert_eq!(door.wait().expect("it ended").code(), Some(127));
 }

@@ -130,7 +130,7 @@ impl ExchangeError {
 struct Shared {
     socket: PathBuf,
     queue: Mutex<mpsc::Receiver<Queued>>,
-    /// Whether the outage of innkeeperd has been logged.
+    /// Set while an outage of innkeeperd has been logged.
     is_unreachable: AtomicBool,
 }
 

@@ -1,7 +1,6 @@
 //! The API on the Unix socket. `innkeeper_model::api` lists the calls.
 
 mod agent;
-mod answer;
 mod deliveries;
 mod events;
 mod exec;
@@ -9,6 +8,7 @@ mod guests;
 mod host;
 mod listener;
 mod previews;
+mod response;
 mod retained;
 mod snapshots;
 
@@ -24,33 +24,32 @@ use innkeeper_preview::Previews;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::intake::Bell;
+use crate::api_error::ApiError;
+use crate::intake::Notifier;
 
-pub(crate) use answer::Refusal;
-pub use listener::{Peer, bind};
+pub(crate) use listener::{Peer, bind};
 
-/// What every call can use.
+/// State shared by all calls.
 #[derive(Clone)]
-pub struct Context {
-    /// The engine.
-    pub engine: Engine,
-    /// The previews, where the host is configured to have some.
-    pub previews: Option<Previews>,
-    /// To be rung when a delivery is to be acted on again.
-    pub bell: Bell,
-    /// What `innkeeper config` shows.
-    pub config: Arc<ConfigReport>,
-    /// When the daemon started.
-    pub started_at: Timestamp,
-    /// Ends the streams when the daemon stops; they would keep it running for ever.
-    pub stopping: CancellationToken,
+pub(crate) struct Context {
+    pub(crate) engine: Engine,
+    /// The previews. `None` on a host without a domain for them.
+    pub(crate) previews: Option<Previews>,
+    /// Notified when a delivery is replayed.
+    pub(crate) notifier: Notifier,
+    /// The response to `innkeeper config`.
+    pub(crate) config: Arc<ConfigReport>,
+    /// The start time of the daemon.
+    pub(crate) started_at: Timestamp,
+    /// Ends the streams when the daemon stops: they would keep it running.
+    pub(crate) stopping: CancellationToken,
 }
 
-/// No request of ours is longer.
+/// The maximum length of a request's body, in bytes. Valid ones are shorter.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// All calls.
-pub fn router(context: Context) -> Router {
+/// Returns the routes of the API.
+pub(crate) fn router(context: Context) -> Router {
     Router::new()
         .route("/v1/status", get(host::status))
         .route("/v1/config", get(host::config))
@@ -91,7 +90,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))
         .fallback(async || {
-            Refusal(Failure::new(Code::InvalidRequest, "there is no such call")
+            ApiError(Failure::new(Code::InvalidRequest, "this call does not exist")
                 .with_remedy("The program and innkeeperd may have different versions; `innkeeper status` shows the daemon's."))
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

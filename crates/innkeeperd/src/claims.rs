@@ -1,4 +1,4 @@
-//! What a daemon has for itself on the host: the settings that no two daemons of a host may share.
+//! Claims: the settings whose values no two daemons of a host may share.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, StorageDriver};
 
-/// Something that only one daemon of the host may use: a setting, and its value.
+/// A setting and its value, which only one daemon of the host may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) setting: String,
@@ -20,9 +20,9 @@ pub(crate) struct Claim {
 /// Two claims that exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    /// This daemon's.
+    /// This daemon's claim.
     pub(crate) ours: Claim,
-    /// The other daemon's.
+    /// The other daemon's claim.
     pub(crate) theirs: Claim,
 }
 
@@ -38,22 +38,22 @@ impl fmt::Display for Conflict {
         if ours == theirs {
             return ours.fmt(f);
         }
-        write!(f, "{ours} (it has {theirs})")
+        write!(f, "{ours} (it uses {theirs})")
     }
 }
 
-/// How claims of a setting exclude each other.
+/// The rule by which two claims exclude each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Paths of any settings: the same, or one inside the other.
+    /// Paths of any settings: equal, or one inside the other.
     Path,
     /// Networks that overlap.
     Subnet,
-    /// Slots that overlap: interfaces and user ids follow from them.
+    /// Slots that overlap: they determine interfaces and user ids.
     Slots,
-    /// Prefixes with which names of two guests can be the same.
+    /// Prefixes with which names of two guests can be equal.
     Prefix,
-    /// Tables that are the same, or where one is the other's for builds.
+    /// Tables that are equal, or one is the other's table for builds.
     Table,
     /// Equal values.
     Equal,
@@ -65,7 +65,7 @@ fn rule(setting: &str, value: &str) -> Rule {
         "network.slots" => Rule::Slots,
         "network.table" => Rule::Table,
         "supervisor.unit_prefix" | "supervisor.machine_prefix" => Rule::Prefix,
-        // A port stands behind it, and the socket's directory belongs to PostgreSQL.
+        // The value includes the port, and the directory belongs to PostgreSQL.
         "database.socket_dir" => Rule::Equal,
         _ if value.starts_with('/') => Rule::Path,
         _ => Rule::Equal,
@@ -84,7 +84,7 @@ impl Claim {
         rule(&self.setting, &self.value)
     }
 
-    /// Whether two daemons cannot have these.
+    /// Reports whether two daemons cannot both have these claims.
     pub(crate) fn excludes(&self, other: &Self) -> bool {
         if self.rule() == Rule::Path && other.rule() == Rule::Path {
             let (one, two) = (Path::new(&self.value), Path::new(&other.value));
@@ -99,7 +99,7 @@ impl Claim {
                 one.contains(&two) || two.contains(&one)
             }),
             Rule::Slots => parsed(one, two, |one: SlotBounds, two| one.overlaps(two)),
-            Rule::Prefix => may_name_the_same(one, two),
+            Rule::Prefix => prefixes_collide(one, two),
             Rule::Table => {
                 let of_builds = |table: &str, other: &str| {
                     table
@@ -113,7 +113,7 @@ impl Claim {
     }
 }
 
-/// What a rule says about two values, which exclude each other when one of them cannot be read.
+/// Applies a rule to two parsed values. Values that cannot be parsed exclude each other.
 fn parsed<T: std::str::FromStr>(one: &str, two: &str, rule: impl FnOnce(T, T) -> bool) -> bool {
     match (one.parse(), two.parse()) {
         (Ok(one), Ok(two)) => rule(one, two),
@@ -121,17 +121,16 @@ fn parsed<T: std::str::FromStr>(one: &str, two: &str, rule: impl FnOnce(T, T) ->
     }
 }
 
-/// Whether there can be guests whose names, with these prefixes, are the same.
-fn may_name_the_same(one: &str, two: &str) -> bool {
+/// Reports whether the names of two guests can be equal with these prefixes.
+fn prefixes_collide(one: &str, two: &str) -> bool {
     let rest = one.strip_prefix(two).or_else(|| two.strip_prefix(one));
-    // Names of guests have no upper-case letters and begin with no '-'.
+    // Names of guests contain no upper-case letters and do not begin with '-'.
     let may_begin_a_name =
         |rest: &str| !rest.starts_with('-') && !rest.bytes().any(|byte| byte.is_ascii_uppercase());
     rest.is_some_and(may_begin_a_name)
 }
 
-/// All that a configuration claims. `systemd` is whether systemd keeps the guests; `domain` is that of previews, if there
-/// are any.
+/// Returns the claims of a configuration. `systemd` is whether systemd supervises the guests, `domain` that of previews.
 pub(crate) fn of(config: &Config, systemd: bool, domain: Option<&str>) -> Vec<Claim> {
     let path = |setting, path: &Path| Claim::new(setting, resolved(path).display());
     let mut claims = vec![
@@ -188,17 +187,17 @@ pub(crate) fn of(config: &Config, systemd: bool, domain: Option<&str>) -> Vec<Cl
     claims
 }
 
-/// A path without symbolic links, as far as it exists.
+/// Resolves the symbolic links of the existing part of a path.
 fn resolved(path: &Path) -> PathBuf {
     let existing = path.ancestors().find_map(|above| {
         let real = above.canonicalize().ok()?;
         Some(real.join(path.strip_prefix(above).ok()?))
     });
-    // Components that were joined without a name leave no trailing slash.
+    // Collecting the components removes the slash of an empty last one.
     existing.map_or_else(|| path.to_owned(), |path| path.components().collect())
 }
 
-/// What to write for each setting in conflict. `all` is what other daemons of the host claim.
+/// Returns a remedy that suggests a value for each setting in conflict. `all` are the claims of the other daemons.
 pub(crate) fn remedy(conflicts: &[Conflict], all: &[Claim]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for Conflict { ours, .. } in conflicts {
@@ -208,7 +207,7 @@ pub(crate) fn remedy(conflicts: &[Conflict], all: &[Claim]) -> String {
         }
     }
     format!(
-        "Configure this daemon with values of its own: {}.",
+        "Configure this daemon with its own values: {}.",
         lines.join("; ")
     )
 }
@@ -253,7 +252,7 @@ fn suggestion(ours: &Claim, all: &[Claim]) -> String {
     }
 }
 
-/// The largest range of slots that no other daemon has; without one, how to share.
+/// Suggests the largest free range of slots, or how to divide them if none is free.
 fn suggest_slots(all: &[Claim]) -> String {
     let mut taken: Vec<SlotBounds> = all
         .iter()
@@ -276,7 +275,7 @@ fn suggest_slots(all: &[Claim]) -> String {
         None => {
             let middle = whole.last() / 2;
             format!(
-                "network.slots = \"{}-{}\", after network.slots of the other daemon was set to \"{}-{middle}\"",
+                "network.slots = \"{}-{}\", after setting network.slots of the other daemon to \"{}-{middle}\"",
                 middle + 1,
                 whole.last(),
                 whole.first()
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_exclude_each_other_where_objects_could_be_the_same() {
+    fn claims_exclude_each_other_if_objects_could_collide() {
         for (setting, one, two, excludes) in [
             ("state_dir", "/var/lib/a", "/var/lib/a", true),
             ("state_dir", "/var/lib/a", "/var/lib/a/b", true),
@@ -334,13 +333,13 @@ mod tests {
             assert_eq!(one.excludes(&two), excludes, "{one} {two}");
             assert_eq!(two.excludes(&one), excludes, "{two} {one}");
         }
-        // Paths are compared across settings, names only within one.
+        // Paths are compared across settings, other values only within one.
         assert!(claim("caddy.table", "/srv/a/t").excludes(&claim("state_dir", "/srv/a")));
         assert!(!claim("network.table", "a").excludes(&claim("supervisor.cgroup", "a")));
     }
 
     #[test]
-    fn two_daemons_with_the_defaults_are_told_of_every_setting_and_the_remedies_end_the_conflict() {
+    fn remedies_for_default_settings_resolve_the_conflict() {
         let config = Config::default();
         for systemd in [false, true] {
             let all = of(&config, systemd, Some("preview.example.com"));
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn free_slots_are_the_largest_range_that_nobody_has() {
+    fn suggested_slots_are_the_largest_free_range() {
         let all = [
             claim("network.slots", "100-200"),
             claim("network.slots", "1-10"),

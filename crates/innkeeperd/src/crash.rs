@@ -1,10 +1,10 @@
-//! Dies on command, for the crash tests. Only in debug builds: a release has none of this.
+//! Crash probe for the crash tests. Only in debug builds.
 
 use std::sync::Arc;
 
 use innkeeper_engine::Probe;
 
-/// The engine's probe, if the environment asks for one; see [`point`].
+/// Returns the engine's probe, if the environment configures one; see [`point`].
 pub(crate) fn probe() -> Option<Probe> {
     let point = point()?;
     Some(Arc::new(move |reached: innkeeper_engine::Point| {
@@ -12,13 +12,13 @@ pub(crate) fn probe() -> Option<Probe> {
     }))
 }
 
-/// The previews' probe.
+/// Returns the previews' probe, if the environment configures one.
 pub(crate) fn preview_probe() -> Option<innkeeper_preview::Probe> {
     point()
 }
 
-/// What the environment asks for: `INNKEEPER_CRASH_LOG` names a file to which every point that is reached is
-/// appended, `INNKEEPER_CRASH_AT` names the point at which the daemon is killed.
+/// Returns the configured probe. It appends each point that is reached to the file `INNKEEPER_CRASH_LOG`, and kills the
+/// daemon at the point `INNKEEPER_CRASH_AT`.
 #[cfg(debug_assertions)]
 fn point() -> Option<innkeeper_preview::Probe> {
     use std::io::Write;
@@ -40,12 +40,12 @@ fn point() -> Option<innkeeper_preview::Probe> {
     });
     Some(Arc::new(move |point: &str| {
         if let Some(mut file) = file.as_ref() {
-            // One write, so that lines of steps that run at the same time do not mix.
+            // One write, so that lines of concurrent steps do not mix.
             drop(file.write_all(format!("{point}\n").as_bytes()));
         }
         if fatal.as_deref() == Some(point) {
             kill(Pid::this(), Signal::SIGKILL).ok();
-            // The signal is on its way; nothing more must happen.
+            // Blocks until the signal arrives: no further step may run.
             loop {
                 std::thread::park();
             }

@@ -1,4 +1,4 @@
-//! From the configuration to a daemon that answers, and back to nothing.
+//! Start and shutdown of the daemon.
 
 use std::fs;
 use std::io;
@@ -7,13 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_engine::{Engine, EngineError};
-use innkeeper_host::features::FeatureError;
+use innkeeper_engine::Engine;
 use innkeeper_host::identity::Identity;
-use innkeeper_host::{FileError, FileErrorExt, HostError};
-use innkeeper_model::{Code, Explain, SlotBounds, chain};
+use innkeeper_host::{FileError, FileErrorExt};
+use innkeeper_model::chain;
 use innkeeper_preview::Previews;
-use innkeeper_store::StoreError;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,125 +19,26 @@ use tracing::{info, warn};
 
 use crate::api::{self, Context, Peer};
 use crate::claims::{self, Claim};
-use crate::config::{Config, ConfigError, Loaded};
-use crate::intake::{self, Bell};
+use crate::config::{Config, Loaded};
+use crate::error::DaemonError;
+use crate::intake::{self, Notifier};
 use crate::lock::{LockError, StateLock};
-use crate::registry::{self, Entry, RegistryError};
-use crate::{previews, service, wiring};
+use crate::registry::{self, Entry};
+use crate::{previews, systemd, wiring};
 
-/// How long operations under way may take to end when the daemon stops. What is not done by then goes on
-/// at the next start.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Grace period for running operations at shutdown. The rest resumes at the next start.
+const OPERATIONS_GRACE: Duration = Duration::from_secs(20);
 
-/// How long callers may take to hear their last answer.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Grace period for clients to read their last response.
+const RESPONSE_GRACE: Duration = Duration::from_secs(2);
 
-/// Why the daemon does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Another daemon in the same state directory.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The same, with the settings that both have.
-    #[error("{held}; both are configured to use {shared}")]
-    Held {
-        /// Who has the state directory.
-        held: LockError,
-        /// The settings in conflict, with their values.
-        shared: String,
-        /// What to write for each of them.
-        remedy: String,
-    },
-    /// Another daemon of the host has what this one is configured to use.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// Guests have slots that the configuration leaves to other daemons.
-    #[error("network.slots is \"{bounds}\", and guests have slots outside of it: {slots}")]
-    Slots {
-        /// The configured slots.
-        bounds: SlotBounds,
-        /// The guests' other slots.
-        slots: String,
-    },
-    /// A file or a socket.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The kernel.
-    #[error(transparent)]
-    Features(#[from] FeatureError),
-    /// A resource.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The engine.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// What previews need: the files with credentials, GitHub's address.
-    #[error("{0}")]
-    Previews(innkeeper_model::Failure),
-    /// The runtime, a signal handler, the server.
-    #[error("cannot {action}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl Explain for DaemonError {
-    fn code(&self) -> Code {
-        match self {
-            Self::Config(error) => error.code(),
-            Self::Lock(LockError::Held { .. }) | Self::Held { .. } => Code::StateLocked,
-            Self::Registry(RegistryError::File(error)) => error.code_or(Code::Internal),
-            Self::Registry(_) => Code::DaemonConflict,
-            Self::Slots { .. } => Code::InvalidConfig,
-            Self::Lock(LockError::File(error)) | Self::File(error) => error.code_or(Code::Internal),
-            Self::Store(error) => error.code(),
-            Self::Features(error) => error.code(),
-            Self::Host(error) => error.code(),
-            Self::Engine(error) => error.code(),
-            Self::Previews(failure) => failure.code,
-            Self::System { .. } => Code::Internal,
-        }
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Config(error) => error.remedy(),
-            Self::Lock(LockError::Held { .. }) => Some(
-                "Stop it first. A second daemon needs a state_dir of its own, and further settings: docs/configuration.md, \"Several daemons on one host\".".to_owned(),
-            ),
-            Self::Held { remedy, .. } => Some(format!("Stop it first. To run a second daemon instead: {remedy}")),
-            Self::Registry(error) => error.remedy(),
-            Self::Slots { slots, .. } => Some(format!(
-                "Set network.slots so that it contains {slots}, or set it back, destroy these guests (`agent list` shows their slots' addresses), and then change it."
-            )),
-            Self::Lock(LockError::File(error)) | Self::File(error) => error.remedy(),
-            Self::Store(error) => error.remedy(),
-            Self::Features(error) => error.remedy(),
-            Self::Host(error) => error.remedy(),
-            Self::Engine(error) => error.remedy(),
-            Self::Previews(failure) => failure.remedy.clone(),
-            Self::System { .. } => None,
-        }
-    }
-}
-
-/// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
+/// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start, or its server fails.
 pub fn run(loaded: Loaded) -> Result<(), DaemonError> {
     loaded.config.log.start()?;
-    // Two threads are enough for what is mostly waiting, and keep the daemon small.
+    // Two threads suffice for work that mostly waits, and keep the daemon small.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -147,7 +46,7 @@ pub fn run(loaded: Loaded) -> Result<(), DaemonError> {
         .build()
         .map_err(|source| system("start the runtime", source))?;
     let result = runtime.block_on(serve(loaded));
-    // Threads that still work on the host's files end with the process; their work is taken up again.
+    // Threads that still work on the host's files end with the process; the next start resumes their work.
     runtime.shutdown_background();
     result
 }
@@ -166,7 +65,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         .map_err(|error| with_settings(error, &config, &claims))?;
     let store = wiring::store(&config).await?;
     let identity = store.identity().await?;
-    // Before anything of the host is touched.
+    // Registers before the daemon changes anything on the host.
     let _registration = registry::join(
         &config.daemons_dir,
         &Entry {
@@ -181,36 +80,36 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let previews = previews::open(&config, &engine, &identity, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;
-    let bell = Bell::default();
-    // Before guests are restored: GitHub waits for ten seconds and no longer.
+    let notifier = Notifier::default();
+    // Accepts deliveries before guests are restored: GitHub waits only for ten seconds.
     let intake = intake::Listener::bind(&config.intake_socket(), &config.webhook.group)?;
     let intake_end = CancellationToken::new();
     let intake = tokio::spawn(intake::serve(
         intake,
         engine.store().clone(),
-        bell.clone(),
+        notifier.clone(),
         intake_end.clone(),
     ));
     adopt(&engine, previews.as_ref()).await?;
     engine.restore().await?;
     if let Some(previews) = &previews {
-        previews.start(bell.listen());
+        previews.start(notifier.subscribe());
     }
     let context = Context {
         engine: engine.clone(),
         previews: previews.clone(),
-        bell,
+        notifier,
         config: Arc::new(loaded.report),
         started_at,
         stopping: stopping.clone(),
     };
-    tokio::spawn(service::watchdog(engine.clone(), stopping.clone()));
+    tokio::spawn(systemd::watchdog(engine.clone(), stopping.clone()));
     let watching = {
         let engine = engine.clone();
         let interval = Duration::from_secs(config.engine.interval_seconds);
         tokio::spawn(async move { engine.watch(interval).await })
     };
-    service::ready();
+    systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
     let app = api::router(context).into_make_service_with_connect_info::<Peer>();
@@ -218,38 +117,39 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         axum::serve(listener, app).with_graceful_shutdown(stopping.clone().cancelled_owned());
     let mut server = tokio::spawn(server.into_future());
     tokio::select! {
-        // The server ends with the same signal, perhaps before we look; that is not the end of our work.
+        // The server may end with the same signal, so the signal is checked first: the shutdown below must still run.
         biased;
         () = stopping.cancelled() => {}
-        // Without a signal, it ends only when it cannot go on.
+        // Without a signal, the server ends only with an error.
         result = &mut server => return joined(result),
     }
-    service::stopping();
-    info!("stopping; guests go on");
+    systemd::stopping();
+    info!("stopping; guests keep running");
     if let Some(previews) = &previews {
         previews.stop().await;
     }
-    if tokio::time::timeout(PATIENCE, engine.stop_working())
+    if tokio::time::timeout(OPERATIONS_GRACE, engine.stop_working())
         .await
         .is_err()
     {
-        warn!("operations are still under way; they go on at the next start");
+        warn!("operations are still running; they resume at the next start");
     }
     watching.abort();
-    // Deliveries are taken while operations end, which can take longer than GitHub waits. Whoever waits to hear
-    // that one is on disk hears it; what comes later waits for the next daemon.
+    // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
+    // are answered; later ones wait for the next daemon.
     intake_end.cancel();
-    drop(tokio::time::timeout(GOODBYE, intake).await);
-    if let Ok(result) = tokio::time::timeout(GOODBYE, server).await {
+    drop(tokio::time::timeout(RESPONSE_GRACE, intake).await);
+    if let Ok(result) = tokio::time::timeout(RESPONSE_GRACE, server).await {
         joined(result)?;
     }
     if let Err(error) = engine.store().clone().close().await {
-        warn!(%error, "the database was not closed properly; it is consistent all the same");
+        warn!(%error, "cannot close the database; it is consistent nevertheless");
     }
     Ok(())
 }
 
-/// Marks what a former release made for our records, once. Without success, it is tried again at the next start.
+/// Marks objects of recorded guests and previews that a previous release created, once. Retried at the next start if it
+/// fails.
 async fn adopt(engine: &Engine, previews: Option<&Previews>) -> Result<(), DaemonError> {
     let store = engine.store();
     if store.identity().await?.adopted {
@@ -264,7 +164,7 @@ async fn adopt(engine: &Engine, previews: Option<&Previews>) -> Result<(), Daemo
         store.finish_adoption().await?;
     } else {
         let failures = failures.join("; ");
-        warn!("objects of a former release were not all marked: {failures}");
+        warn!("cannot mark all objects of a previous release: {failures}");
     }
     Ok(())
 }
@@ -275,7 +175,7 @@ fn joined(result: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), 
         .map_err(|source| system("serve the API", source))
 }
 
-/// Adds the settings that the daemon which has the state directory uses as well.
+/// Adds the settings in conflict to the error, if another daemon holds the state directory.
 fn with_settings(error: LockError, config: &Config, claims: &[Claim]) -> DaemonError {
     match (error, registry::shared(&config.daemons_dir, claims)) {
         (held @ LockError::Held { .. }, Some((shared, remedy))) => DaemonError::Held {
@@ -288,9 +188,9 @@ fn with_settings(error: LockError, config: &Config, claims: &[Claim]) -> DaemonE
 }
 
 fn prepare_directories(config: &Config) -> Result<(), FileError> {
-    // Guests' files may be set-user-id; nobody but root gets that far.
+    // Root only: guests' files may be set-user-ID.
     make_directory(&config.state_dir, 0o700)?;
-    // Members of the group pass through here to the socket; a guest's root to its door.
+    // Searchable for all: members of the group reach the socket here, and a guest's root its door.
     make_directory(&config.runtime_dir, 0o755)
 }
 
@@ -302,7 +202,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
         .on("create", path)
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
+/// Returns a token that the first SIGTERM or SIGINT cancels. A second signal ends the process at once.
 fn stop_signal() -> Result<CancellationToken, DaemonError> {
     let failed = |source| system("handle signals", source);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;

@@ -1,16 +1,21 @@
 //! The daemon: configuration, API server, intake of deliveries, wiring, shutdown.
 
-pub mod api;
+mod api;
+mod api_error;
 mod claims;
 pub mod config;
 mod crash;
 mod daemon;
-pub mod intake;
+mod error;
+mod intake;
 mod lock;
 mod previews;
 mod registry;
-mod service;
 mod socket;
+mod systemd;
 mod wiring;
 
-pub use daemon::{DaemonError, run};
+pub use daemon::run;
+pub use error::DaemonError;
+pub use lock::LockError;
+pub use registry::RegistryError;

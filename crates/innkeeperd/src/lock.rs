@@ -1,4 +1,4 @@
-//! One daemon for each state directory.
+//! The lock of a state directory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -9,15 +9,15 @@ use innkeeper_host::{FileError, FileErrorExt};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Why the state directory is not ours.
+/// A failure to lock the state directory.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon has it.
-    #[error("another innkeeperd{holder} works on {}", directory.display())]
+    /// Another daemon holds the lock.
+    #[error("another innkeeperd{holder} uses {}", directory.display())]
     Held {
         /// The state directory.
         directory: PathBuf,
-        /// ` (process N)`, if it said so.
+        /// ` (process N)`, if the lock file contains it.
         holder: String,
     },
     /// The lock file cannot be used.
@@ -25,12 +25,12 @@ pub enum LockError {
     File(#[from] FileError),
 }
 
-/// The lock. It ends with the process, however that ends.
+/// The lock. The kernel releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct StateLock(#[expect(dead_code, reason = "held, never read")] File);
 
 impl StateLock {
-    /// Takes the lock of a state directory.
+    /// Acquires the lock of a state directory.
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
         let mut options = OpenOptions::new();
@@ -60,14 +60,14 @@ impl StateLock {
         }
         file.set_len(0).on("truncate", &path)?;
         file.rewind().on("rewind", &path)?;
-        // A courtesy to whoever is refused: on a full disk the lock holds without it.
+        // Best effort, for the error message: on a full disk the lock is valid without it.
         drop(writeln!(file, "{}", std::process::id()));
         Ok(Self(file))
     }
 }
 
-/// How often the lock is tried before somebody else counts as its holder, and the pause in between. A program that a
-/// killed daemon was just starting holds it until it runs.
+/// Attempts before the lock counts as held, and the pause between them. A program that a killed daemon was starting holds
+/// the lock until its exec.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(25);
 

@@ -1,4 +1,4 @@
-//! Previews as configured.
+//! Wiring of previews.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
 use crate::config::{Config, ReportPlace, check_domain};
-use crate::daemon::DaemonError;
+use crate::error::DaemonError;
 use crate::{crash, wiring};
 
-/// What previews' names are below, if there are any.
+/// Returns the domain of previews, if it is configured.
 ///
 /// # Errors
-/// When a file of variables cannot be read.
+/// When an environment file cannot be read.
 pub(crate) fn domain(config: &Config) -> Result<Option<String>, DaemonError> {
-    if let Some(domain) = given(&config.previews.domain) {
+    if let Some(domain) = non_empty(&config.previews.domain) {
         return Ok(Some(domain));
     }
     let files = environment_files(config)?;
@@ -48,7 +48,7 @@ fn environment_files(config: &Config) -> Result<EnvironmentFiles, DaemonError> {
         .map_err(|error| DaemonError::Previews(Failure::from(&error)))
 }
 
-/// The previews of this host, if it has a domain for them.
+/// Creates the preview controller. `None` without a domain.
 pub(crate) fn open(
     config: &Config,
     engine: &Engine,
@@ -58,7 +58,7 @@ pub(crate) fn open(
 ) -> Result<Option<Previews>, DaemonError> {
     let files = environment_files(config)?;
     for bad in files.invalid_lines() {
-        warn!("{bad}: it is ignored, unless its variable is needed");
+        warn!("{bad}: ignored, unless its variable is required");
     }
     let variable = |name| {
         let value = files.get(name);
@@ -67,7 +67,7 @@ pub(crate) fn open(
             .map_err(|error| DaemonError::Previews(Failure::from(&error)))
     };
     let Some(domain) = domain(config)? else {
-        info!("there are no previews: previews.domain is not set");
+        info!("previews are disabled: previews.domain is not set");
         return Ok(None);
     };
     check_domain("PREVIEW_DOMAIN", &domain)?;
@@ -106,7 +106,7 @@ fn settings(
         port: (previews.port != 0).then_some(previews.port),
         clone_url: config.github.clone_url.trim_end_matches('/').to_owned(),
         repositories,
-        webhook_url: given(&config.github.webhook_url)
+        webhook_url: non_empty(&config.github.webhook_url)
             .unwrap_or_else(|| format!("https://webhook.{domain}/webhook/github")),
         approval_label: label.clone(),
         style: ReportSettings {
@@ -126,7 +126,7 @@ fn settings(
         secrets: previews.secrets_dir.clone(),
         group: previews.group_id,
         share_token: previews.share_token,
-        database_template: given(&config.database.template),
+        database_template: non_empty(&config.database.template),
         database_port: config.database.port,
         interval: Duration::from_secs(previews.interval_seconds.max(1)),
         range: config.network.range(),
@@ -137,14 +137,14 @@ fn github(config: &Config, files: &EnvironmentFiles) -> Result<Option<Github>, D
     let credentials = match Credentials::from_files(files) {
         Ok(credentials) => credentials,
         Err(error @ CredentialsError::None) => {
-            warn!("previews have to wait: {}", chain(&error));
+            warn!("previews are on hold: {}", chain(&error));
             return Ok(None);
         }
         Err(error) => return Err(DaemonError::Previews(Failure::from(&error))),
     };
     let settings = Settings {
         base_url: config.github.api_url.clone(),
-        extra_certificates: given(&config.github.extra_certificates).map(PathBuf::from),
+        extra_certificates: non_empty(&config.github.extra_certificates).map(PathBuf::from),
         ..Settings::default()
     };
     let github = Github::new(settings, credentials);
@@ -158,9 +158,9 @@ fn evaluator(config: &Config) -> EvaluatorConfig {
     EvaluatorConfig {
         nix: wiring::nix(config),
         nixpkgs: evaluation.nixpkgs.clone().into(),
-        nixpkgs_hash: given(&evaluation.nixpkgs_hash),
+        nixpkgs_hash: non_empty(&evaluation.nixpkgs_hash),
         base_module: evaluation.base_module.clone().into(),
-        system: given(&evaluation.system)
+        system: non_empty(&evaluation.system)
             .unwrap_or_else(|| format!("{}-linux", std::env::consts::ARCH)),
         user: evaluation.user.clone(),
         scratch: config.state_dir.join("evaluations"),
@@ -207,7 +207,7 @@ fn caddy(
 
 fn databases(config: &Config, identity: &Identity) -> Option<Arc<dyn Databases>> {
     let database = &config.database;
-    let socket_dir = given(&database.socket_dir)?;
+    let socket_dir = non_empty(&database.socket_dir)?;
     Some(Arc::new(PostgresDatabases::new(PostgresConfig {
         socket_dir: socket_dir.into(),
         port: database.port,
@@ -222,6 +222,6 @@ fn databases(config: &Config, identity: &Identity) -> Option<Arc<dyn Databases>>
     })))
 }
 
-fn given(text: &str) -> Option<String> {
+fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }

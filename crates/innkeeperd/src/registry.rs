@@ -1,9 +1,9 @@
-//! The daemons of this host, and what each of them has for itself.
+//! The registry of this host's daemons and their claims.
 //!
-//! `<daemons_dir>/<identity>.json` says what a daemon claims. It is written before the daemon touches anything of the
-//! host, and stays while the daemon does not run: its guests run on, and what it made is there. It is void when the
-//! daemon's database is gone. A daemon that runs holds a lock on its file, so that a copy of its state directory, which
-//! has the same identity, does not run beside it.
+//! `<daemons_dir>/<identity>.json` contains a daemon's claims. The daemon writes it before it changes anything on the host.
+//! The file stays while the daemon does not run, because its guests and other objects remain. It is stale when the
+//! daemon's database is gone. A running daemon holds a lock on its file: this prevents a copy of its state directory, which
+//! has the same identity, from running beside it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -17,34 +17,34 @@ use serde::{Deserialize, Serialize};
 use crate::claims::{self, Claim, Conflict};
 use crate::lock;
 
-/// A daemon's file.
+/// The content of a daemon's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Who it is.
+    /// The daemon's identity.
     pub(crate) daemon: DaemonId,
-    /// Where its database is.
+    /// The directory of its database.
     pub(crate) state_dir: PathBuf,
-    /// What it has for itself.
+    /// Its claims.
     pub(crate) claims: Vec<Claim>,
 }
 
-/// The daemon's place among the others. It ends with the process, however that ends.
+/// The lock on the daemon's file. The kernel releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct Registration(#[expect(dead_code, reason = "held, never read")] File);
 
-/// Why a daemon may not run beside the others of the host.
+/// A reason why a daemon may not run beside the others of the host.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// Another daemon has what this one is configured to use.
+    /// Another daemon uses a resource that this one is configured to use.
     #[error(
-        "another daemon of this host, with its state in {others}, has what this one is configured to use: {shared}"
+        "another daemon of this host, with its state in {others}, uses what this one is configured to use: {shared}"
     )]
     Shared {
         /// The state directories of the other daemons.
         others: String,
-        /// The settings, with both values where they differ.
+        /// The settings, with both values if they differ.
         shared: String,
-        /// What to write instead.
+        /// The suggested values.
         remedy: String,
     },
     /// The state directory is a copy.
@@ -54,15 +54,15 @@ pub enum RegistryError {
         copy: PathBuf,
         /// The other one.
         origin: PathBuf,
-        /// The identity that both have.
+        /// The identity of both.
         daemon: DaemonId,
     },
-    /// A file of the registry is not one that was written by a daemon.
-    #[error("cannot read what another daemon of this host uses from {}", path.display())]
+    /// A file of the registry is malformed.
+    #[error("cannot read the claims of another daemon of this host from {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The parse error.
         #[source]
         source: serde_json::Error,
     },
@@ -75,15 +75,15 @@ impl RegistryError {
     pub(crate) fn remedy(&self) -> Option<String> {
         match self {
             Self::Shared { remedy, others, .. } => Some(format!(
-                "{remedy} If the other daemon is no longer used, destroy its guests with it, and then remove {others}."
+                "{remedy} If the other daemon is no longer used, destroy its guests with it, then remove {others}."
             )),
             Self::Copied { copy, origin, .. } => Some(format!(
-                "Keep one of them: remove {} if the directory was moved, or else remove {}; a second daemon begins with an empty state_dir.",
+                "Keep one of them: remove {} if the directory was moved, otherwise remove {}; a second daemon starts with an empty state_dir.",
                 origin.display(),
                 copy.display()
             )),
             Self::Unreadable { path, .. } => Some(format!(
-                "Remove {}, and start the daemon that it belongs to first: it is written again.",
+                "Remove {}, then start the daemon that it belongs to first: it writes the file again.",
                 path.display()
             )),
             Self::File(error) => error.remedy(),
@@ -91,17 +91,17 @@ impl RegistryError {
     }
 }
 
-/// Takes the daemon's place, unless another daemon has something of what it claims.
+/// Registers a daemon, unless another daemon has a conflicting claim.
 pub(crate) fn join(dir: &Path, entry: &Entry) -> Result<Registration, RegistryError> {
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
     private.create(dir).on("create", dir)?;
-    let _alone = lock_directory(dir)?;
+    let _lock = lock_directory(dir)?;
     let mut others = Vec::new();
     for (path, found) in entries(dir)? {
         if found.daemon == entry.daemon {
             require_original(&path, &found, entry)?;
-        } else if is_void(&found) || same_directory(&found.state_dir, &entry.state_dir) {
+        } else if is_stale(&found) || same_directory(&found.state_dir, &entry.state_dir) {
             fs::remove_file(&path).on("remove", &path)?;
         } else {
             others.push(found);
@@ -112,14 +112,14 @@ pub(crate) fn join(dir: &Path, entry: &Entry) -> Result<Registration, RegistryEr
     write(&path, entry)?;
     let file = File::open(&path).on("open", &path)?;
     match lock::exclusive(&file) {
-        // Somebody opened it by hand; the identity is ours all the same.
+        // Locked by another program, for example an editor: the state directory's lock still protects the identity.
         Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => Ok(Registration(file)),
         Err(error) => Err(error).on("lock", &path).map_err(Into::into),
     }
 }
 
-/// What claims share with those of all daemons of the host, and what to write instead: for the refusal of a second daemon
-/// in one state directory. Nothing when that cannot be read.
+/// Returns the settings in conflict with any daemon of the host, and the remedy: for the error of a second daemon in one
+/// state directory. `None` without a conflict, or if the registry cannot be read.
 pub(crate) fn shared(dir: &Path, claims: &[Claim]) -> Option<(String, String)> {
     let others: Vec<_> = entries(dir)
         .ok()?
@@ -129,13 +129,13 @@ pub(crate) fn shared(dir: &Path, claims: &[Claim]) -> Option<(String, String)> {
     let conflicts = conflicts(&others, claims);
     (!conflicts.is_empty()).then(|| {
         (
-            listed(&conflicts),
+            join_conflicts(&conflicts),
             claims::remedy(&conflicts, &all(&others)),
         )
     })
 }
 
-fn listed(conflicts: &[Conflict]) -> String {
+fn join_conflicts(conflicts: &[Conflict]) -> String {
     let mut listed: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
     listed.dedup();
     listed.join(", ")
@@ -157,7 +157,7 @@ fn refuse_shared(others: &[Entry], claims: &[Claim]) -> Result<(), RegistryError
         .collect();
     Err(RegistryError::Shared {
         others: with.join(" and "),
-        shared: listed(&conflicts),
+        shared: join_conflicts(&conflicts),
         remedy: claims::remedy(&conflicts, &all(others)),
     })
 }
@@ -185,13 +185,13 @@ fn conflicts(others: &[Entry], claims: &[Claim]) -> Vec<Conflict> {
     conflicts
 }
 
-/// Refuses a copy of a state directory, whether or not the original's daemon runs.
+/// Rejects a copy of a state directory, also while the original's daemon does not run.
 fn require_original(path: &Path, found: &Entry, entry: &Entry) -> Result<(), RegistryError> {
     let file = File::open(path).on("open", path)?;
-    // Its own state directory is locked by us, so nobody else can run there.
+    // This daemon holds the lock of its state directory, so a running one has another directory.
     let runs = matches!(lock::exclusive(&file), Err(rustix::io::Errno::WOULDBLOCK));
     let is_elsewhere = !same_directory(&found.state_dir, &entry.state_dir);
-    if is_elsewhere && (runs || !is_void(found)) {
+    if is_elsewhere && (runs || !is_stale(found)) {
         return Err(RegistryError::Copied {
             copy: entry.state_dir.clone(),
             origin: found.state_dir.clone(),
@@ -201,10 +201,10 @@ fn require_original(path: &Path, found: &Entry, entry: &Entry) -> Result<(), Reg
     Ok(())
 }
 
-/// Whether the daemon's database is gone, and the daemon with it.
-fn is_void(entry: &Entry) -> bool {
+/// Reports whether the daemon's database is gone.
+fn is_stale(entry: &Entry) -> bool {
     let database = entry.state_dir.join("innkeeper.db");
-    // Whatever else keeps it from being looked at, it may be there.
+    // With any other error, the database may exist.
     matches!(fs::symlink_metadata(database), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -222,7 +222,7 @@ fn lock_directory(dir: &Path) -> Result<File, RegistryError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).on("open", &path)?;
-    // Others hold it for a moment. One that hangs must not keep everybody waiting.
+    // Held briefly. The attempts are limited, because a hanging daemon must not block all others.
     lock::exclusive(&file).on("lock", &path)?;
     Ok(file)
 }
@@ -252,8 +252,7 @@ fn entries(dir: &Path) -> Result<Vec<(PathBuf, Entry)>, RegistryError> {
     Ok(entries)
 }
 
-/// Writes a daemon's file in one step. Writes nothing when it is there already, so that a full disk keeps nobody from
-/// starting.
+/// Writes a daemon's file atomically. Skips an unchanged file, so that a daemon also starts on a full disk.
 fn write(path: &Path, entry: &Entry) -> Result<(), RegistryError> {
     let text = serde_json::to_vec_pretty(entry).map_err(|source| RegistryError::Unreadable {
         path: path.to_owned(),
@@ -262,14 +261,14 @@ fn write(path: &Path, entry: &Entry) -> Result<(), RegistryError> {
     if fs::read(path).is_ok_and(|now| now == text) {
         return Ok(());
     }
-    let aside = path.with_extension("new");
+    let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&aside).on("create", &aside)?;
+    let mut file = options.open(&temporary).on("create", &temporary)?;
     file.write_all(&text)
         .and_then(|()| file.sync_all())
-        .on("write", &aside)?;
-    fs::rename(&aside, path).on("create", path)?;
+        .on("write", &temporary)?;
+    fs::rename(&temporary, path).on("create", path)?;
     Ok(())
 }
 
@@ -284,7 +283,7 @@ mod tests {
             Self(tempfile::tempdir().expect("directory"))
         }
 
-        /// A daemon that was started once, with its state in a directory of this name.
+        /// A daemon that has run, with its state in a directory of this name.
         fn daemon(&self, digit: char, name: &str, table: &str) -> Entry {
             let state_dir = self.0.path().join(name);
             fs::create_dir_all(&state_dir).expect("directory");
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_runs_or_is_stopped_keeps_what_it_has() {
+    fn claims_of_running_and_stopped_daemons_are_protected() {
         let host = Host::new();
         let (first, second) = (
             host.daemon('a', "one", "innkeeper"),
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_removed_daemon_had_is_free() {
+    fn claims_of_a_removed_daemon_are_free() {
         let host = Host::new();
         let first = host.daemon('a', "one", "innkeeper");
         drop(host.join(&first).expect("alone"));
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_that_was_begun_anew_is_not_refused_for_its_predecessor() {
+    fn a_new_database_replaces_its_predecessors_claims() {
         let host = Host::new();
         drop(
             host.join(&host.daemon('a', "one", "innkeeper"))
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_state_directory_is_refused_and_a_moved_one_is_not() {
+    fn a_copied_state_directory_is_rejected_and_a_moved_one_accepted() {
         let host = Host::new();
         let original = host.daemon('a', "one", "innkeeper");
         let copy = host.daemon('a', "two", "innkeeper_2");
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_refuses() {
+    fn a_malformed_file_is_an_error() {
         let host = Host::new();
         drop(
             host.join(&host.daemon('a', "one", "innkeeper"))

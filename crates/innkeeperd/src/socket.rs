@@ -1,4 +1,4 @@
-//! Unix sockets that only some may connect to.
+//! Unix sockets with access control.
 
 use std::fs;
 use std::io;
@@ -9,35 +9,35 @@ use innkeeper_host::{FileError, FileErrorExt};
 use nix::unistd::{Gid, Group, chown};
 use tokio::net::UnixListener;
 
-/// The group of this name, if there is one.
+/// Returns the id of a group, if the group exists.
 pub(crate) fn group_id(name: &str) -> Option<Gid> {
     Group::from_name(name).ok()?.map(|group| group.gid)
 }
 
-/// Listens on a socket at `path`, for root and the members of the group. The caller holds the state
-/// directory's lock, so a socket that is there belongs to a daemon that is gone.
+/// Listens on a socket at `path`, for root and the members of the group. The caller must hold the state directory's lock:
+/// an existing socket is replaced.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be created.
 pub(crate) fn bind(path: &Path, group: Option<Gid>) -> Result<UnixListener, FileError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).on("create", directory)?;
     }
-    // Made aside and moved into place with its final permissions: at no time can a stranger connect.
-    let aside = path.with_extension("new");
-    remove_if_there(&aside).on("remove", &aside)?;
-    let listener = UnixListener::bind(&aside).on("listen on", &aside)?;
+    // Created under another name and renamed with its final permissions, so that no stranger can ever connect.
+    let temporary = path.with_extension("new");
+    remove_if_present(&temporary).on("remove", &temporary)?;
+    let listener = UnixListener::bind(&temporary).on("listen on", &temporary)?;
     if group.is_some() {
-        chown(&aside, None, group).on("give to the group", &aside)?;
+        chown(&temporary, None, group).on("give to the group", &temporary)?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    fs::set_permissions(&aside, fs::Permissions::from_mode(mode))
-        .on("set permissions of", &aside)?;
-    fs::rename(&aside, path).on("rename", &aside)?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))
+        .on("set permissions of", &temporary)?;
+    fs::rename(&temporary, path).on("rename", &temporary)?;
     Ok(listener)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

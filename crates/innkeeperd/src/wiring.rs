@@ -1,4 +1,4 @@
-//! Puts the parts together as configured.
+//! Wiring of the engine: creates its parts from the configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError, StorageDriver};
 use crate::crash;
-use crate::daemon::DaemonError;
+use crate::error::DaemonError;
 
-/// The database, whose guests all have slots that are this daemon's.
+/// Opens the database, and checks that all guests have slots of the configured range.
 pub(crate) async fn store(config: &Config) -> Result<Store, DaemonError> {
     let range = config.network.range();
     let store = Store::open(&config.state_dir.join("innkeeper.db"), range)?;
@@ -40,7 +40,7 @@ pub(crate) async fn store(config: &Config) -> Result<Store, DaemonError> {
     }
 }
 
-/// The engine of this host, and who owns its guests' files.
+/// Creates the engine, and returns it with the user ids of guests.
 pub(crate) async fn engine(
     config: &Config,
     store: Store,
@@ -77,8 +77,8 @@ pub(crate) async fn engine(
     Ok((engine, user_ids))
 }
 
-/// Refuses a subnet that the host has already, before the first guest gets an address in it. A daemon that has guests
-/// starts: the conflict may have come later, and without a daemon nobody could act on it.
+/// Rejects a subnet that the host already uses, before the first guest gets an address in it. A daemon with guests starts
+/// nevertheless: the conflict may be newer than the guests, and they need a daemon.
 async fn refuse_taken_subnet(
     config: &Config,
     store: &Store,
@@ -92,7 +92,7 @@ async fn refuse_taken_subnet(
         return Ok(());
     };
     if !store.guests().await?.is_empty() {
-        warn!("{conflict}: `innkeeper doctor` shows what to do");
+        warn!("{conflict}: `innkeeper doctor` shows the remedy");
         return Ok(());
     }
     let problem =
@@ -103,7 +103,7 @@ async fn refuse_taken_subnet(
 fn concurrent_starts(config: &Config) -> usize {
     match config.engine.concurrent_starts {
         0 => 2 * std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
+        configured => configured,
     }
 }
 
@@ -158,7 +158,7 @@ async fn facilities(
     })
 }
 
-/// File trees. Where systemd starts the guests, it does so in its own mount namespace.
+/// Creates the storage driver. systemd starts guests in its own mount namespace, so volumes are mounted there.
 fn rootfs(
     config: &Config,
     identity: &Identity,
@@ -185,7 +185,7 @@ fn rootfs(
     }
 }
 
-/// How Nix is called.
+/// Returns the configuration of Nix.
 pub(crate) fn nix(config: &Config) -> NixConfig {
     NixConfig {
         program: config.nix.program.clone(),
@@ -197,7 +197,7 @@ pub(crate) fn nix(config: &Config) -> NixConfig {
     }
 }
 
-/// What keeps builds from the host's own network.
+/// Creates the firewall rules that block builds from the host's own network.
 pub(crate) fn build_filter(config: &Config, identity: &Identity) -> Arc<BuildFilter> {
     let filter = BuildFilterConfig {
         table: config.network.table.clone(),

@@ -1,4 +1,4 @@
-//! The agent that a call below `/v1/guests/{name}` is about.
+//! The agent in the path of a call below `/v1/guests/{name}`.
 
 use std::collections::HashMap;
 
@@ -8,32 +8,33 @@ use axum::http::request::Parts;
 use innkeeper_model::{Code, Failure, GuestKind, GuestName};
 
 use super::Context;
-use super::answer::{Refusal, name};
+use super::response::name;
+use crate::api_error::ApiError;
 
-/// The name of a guest that exists and is an agent. A preview's guest is refused: its worker would undo the change, or
-/// the preview would lose files that its database and its route still refer to.
+/// The name of an existing agent. Rejects a preview's guest: its worker would revert the change, or the preview would lose
+/// files that its database and its route still refer to.
 pub(super) struct Agent(pub(super) GuestName);
 
 impl FromRequestParts<Context> for Agent {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         let Path(parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, context)
             .await
-            .map_err(|error| Refusal(Failure::new(Code::InvalidRequest, error.to_string())))?;
+            .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
         let name = name(parameters.get("name").map_or("", String::as_str))?;
         let guest = context.engine.guest(&name).await?;
         match guest.kind {
             GuestKind::Agent => Ok(Self(name)),
             GuestKind::Preview => {
                 let path = parts.uri.path();
-                Err(Refusal(is_a_preview(&name, &parts.method, path)))
+                Err(ApiError(is_a_preview(&name, &parts.method, path)))
             }
         }
     }
 }
 
-/// The refusal of a call for agents, with the command of `preview` that does the same.
+/// Returns the failure for a preview's guest, with the equivalent command of `preview`.
 fn is_a_preview(name: &GuestName, method: &Method, path: &str) -> Failure {
     let own = format!("/v1/guests/{name}");
     let remedy = match path.strip_prefix(&own).unwrap_or(path) {

@@ -11,7 +11,8 @@ use innkeeper_store::{Delivery, DeliveryFilter, Preview, StoreError};
 use serde::Deserialize;
 
 use super::Context;
-use super::answer::{Answer, Refusal, accepted};
+use super::response::{ApiResult, accepted};
+use crate::api_error::ApiError;
 use crate::intake::explain;
 
 #[derive(Deserialize)]
@@ -23,12 +24,12 @@ pub(super) struct Filter {
 pub(super) async fn list(
     State(context): State<Context>,
     Query(filter): Query<Filter>,
-) -> Answer<Vec<DeliveryView>> {
+) -> ApiResult<Vec<DeliveryView>> {
     let pull_request = filter
         .pull_request
         .map(|text| PullRequest::parse(&text))
         .transpose()
-        .map_err(|error| Refusal(Failure::new(error.code(), error.to_string())))?;
+        .map_err(|error| ApiError(Failure::new(error.code(), error.to_string())))?;
     let (repo, number) = pull_request.map(|one| (one.repo, one.number)).unzip();
     let filter = DeliveryFilter {
         repo,
@@ -47,7 +48,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(context): State<Context>,
     Path(id): Path<String>,
-) -> Answer<DeliveryDetails> {
+) -> ApiResult<DeliveryDetails> {
     let delivery = context.engine.store().delivery(&id).await?;
     let delivery = delivery.ok_or(StoreError::DeliveryNotFound { id })?;
     let preview = preview_of(&context, &delivery).await?;
@@ -61,9 +62,9 @@ pub(super) async fn show(
 pub(super) async fn replay(
     State(context): State<Context>,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<DeliveryView>), Refusal> {
+) -> Result<(StatusCode, Json<DeliveryView>), ApiError> {
     let delivery = context.engine.store().replay_delivery(&id).await?;
-    context.bell.ring();
+    context.notifier.notify();
     let preview = preview_of(&context, &delivery).await?;
     Ok(accepted(view(&context, &delivery, preview.as_ref()).await?))
 }

@@ -1,4 +1,4 @@
-//! The stream of events: what is stored first, then what happens.
+//! The stream of events: first the stored ones, then new ones.
 
 use std::convert::Infallible;
 
@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Context;
-use super::answer::{Refusal, name};
+use super::response::name;
+use crate::api_error::ApiError;
 
 #[derive(Deserialize)]
 pub(super) struct EventQuery {
@@ -30,17 +31,17 @@ pub(super) async fn events(
     State(context): State<Context>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, Refusal> {
+) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, ApiError> {
     let last_seen = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let operation = query.operation.map(OperationId);
     if let Some(id) = operation {
-        // A stream about nothing would never end.
+        // Fails for an unknown operation: its stream would never end.
         context.engine.operation(id).await?;
     }
     let (sender, receiver) = mpsc::channel(64);
-    let telling = Telling {
+    let event_stream = EventStream {
         engine: context.engine.clone(),
         operation,
         guest: query.guest.as_deref().map(name).transpose()?,
@@ -52,16 +53,16 @@ pub(super) async fn events(
     tokio::spawn(async move {
         tokio::select! {
             () = stopping.cancelled() => {}
-            _ = telling.tell() => {}
+            _ = event_stream.run() => {}
         }
     });
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default()))
 }
 
-/// How many events are read from the store at a time.
+/// The number of events that are read from the store at a time.
 const PAGE: usize = 256;
 
-struct Telling {
+struct EventStream {
     engine: Engine,
     operation: Option<OperationId>,
     guest: Option<GuestName>,
@@ -70,33 +71,33 @@ struct Telling {
     sender: mpsc::Sender<Result<Frame, Infallible>>,
 }
 
-/// Nobody listens any more, the stream is at its end, or the store cannot be read: the connection ends.
-struct Over;
+/// The end of the stream: the client is gone, the operation has ended, or the store cannot be read.
+struct End;
 
-impl Telling {
-    async fn tell(mut self) -> Result<(), Over> {
-        // Listens before it reads, so that nothing falls between the two.
+impl EventStream {
+    async fn run(mut self) -> Result<(), End> {
+        // Subscribes before it reads the store: events in between would be lost.
         let mut live = self.engine.journal().subscribe();
         self.catch_up().await?;
         while self.follow {
             match live.recv().await {
                 Ok(event) if event.seq == 0 || event.seq > self.after => {
-                    if self.concerns_us(&event) {
+                    if self.matches(&event) {
                         self.send(&event).await?;
                     }
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => self.catch_up().await?,
-                Err(RecvError::Closed) => return Err(Over),
+                Err(RecvError::Closed) => return Err(End),
             }
         }
         Ok(())
     }
 
-    /// Tells what is stored; ends the stream if the operation has ended.
-    async fn catch_up(&mut self) -> Result<(), Over> {
-        // Asked before the events are read: if it has ended by now, its last event is among them, unless
-        // the daemon was killed just before it was written.
+    /// Sends the stored events, and ends the stream if the operation has ended.
+    async fn catch_up(&mut self) -> Result<(), End> {
+        // Read before the events: if the operation has ended, they include its last event, unless the daemon was
+        // killed just before that event was written.
         let ended = self.ended().await?;
         loop {
             let filter = EventFilter {
@@ -106,7 +107,7 @@ impl Telling {
                 limit: PAGE,
                 newest: false,
             };
-            let page = self.engine.store().events(filter).await.map_err(|_| Over)?;
+            let page = self.engine.store().events(filter).await.map_err(|_| End)?;
             for event in &page {
                 self.send(event).await?;
             }
@@ -120,12 +121,12 @@ impl Telling {
         }
     }
 
-    /// The last event of an operation that has ended.
-    async fn ended(&self) -> Result<Option<Event>, Over> {
+    /// Returns the last event of the operation if it has ended.
+    async fn ended(&self) -> Result<Option<Event>, End> {
         let Some(id) = self.operation else {
             return Ok(None);
         };
-        let operation = self.engine.operation(id).await.map_err(|_| Over)?;
+        let operation = self.engine.operation(id).await.map_err(|_| End)?;
         let kind = match operation.state {
             OperationState::Running => return Ok(None),
             OperationState::Done => EventKind::Finished,
@@ -144,14 +145,14 @@ impl Telling {
         }))
     }
 
-    fn concerns_us(&self, event: &Event) -> bool {
+    fn matches(&self, event: &Event) -> bool {
         let same_operation = self.operation.is_none() || event.operation == self.operation;
         let same_guest = self.guest.is_none() || event.guest == self.guest;
         same_operation && same_guest
     }
 
-    async fn send(&mut self, event: &Event) -> Result<(), Over> {
-        let frame = Frame::default().json_data(event).map_err(|_| Over)?;
+    async fn send(&mut self, event: &Event) -> Result<(), End> {
+        let frame = Frame::default().json_data(event).map_err(|_| End)?;
         let frame = match event.seq {
             0 => frame,
             seq => {
@@ -159,9 +160,9 @@ impl Telling {
                 frame.id(seq.to_string())
             }
         };
-        self.sender.send(Ok(frame)).await.map_err(|_| Over)?;
+        self.sender.send(Ok(frame)).await.map_err(|_| End)?;
         if self.operation.is_some() && event.kind.is_final() {
-            return Err(Over);
+            return Err(End);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Commands in guests: an upgraded connection that carries frames both ways.
+//! Commands in guests, over an upgraded connection that carries frames in both directions.
 
 use std::time::Duration;
 
@@ -18,22 +18,23 @@ use tracing::debug;
 
 use super::Context;
 use super::agent::Agent;
-use super::answer::{Refusal, body};
-use super::previews::One;
+use super::previews::OnePreview;
+use super::response::body;
+use crate::api_error::ApiError;
 
 pub(super) async fn exec(
     State(context): State<Context>,
     Agent(guest): Agent,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     begin(&context, &guest, request).await
 }
 
 pub(super) async fn exec_in_preview(
     State(context): State<Context>,
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let guest = previews.guest(&slug).await?.guest.name;
     begin(&context, &guest, request).await
 }
@@ -42,11 +43,11 @@ async fn begin(
     context: &Context,
     guest: &GuestName,
     mut request: Request,
-) -> Result<Response, Refusal> {
-    let upgrade = wanted_upgrade(&mut request)?;
+) -> Result<Response, ApiError> {
+    let upgrade = requested_upgrade(&mut request)?;
     let bytes = read_body(request.into_body()).await?;
-    let order: ExecRequest = body(&bytes)?;
-    let session = context.engine.exec(guest, &order).await?;
+    let exec: ExecRequest = body(&bytes)?;
+    let session = context.engine.exec(guest, &exec).await?;
     let record = context.engine.guest(guest).await?;
     let engine = context.engine.clone();
     let killed = move |session: &ExecSession| {
@@ -56,8 +57,8 @@ async fn begin(
     };
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(connection) => converse(connection, session, killed).await,
-            Err(error) => debug!(%error, "the caller left before the command began"),
+            Ok(connection) => transfer(connection, session, killed).await,
+            Err(error) => debug!(%error, "the client disconnected before the command started"),
         }
     });
     let headers = [
@@ -67,42 +68,42 @@ async fn begin(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-fn wanted_upgrade(request: &mut Request) -> Result<OnUpgrade, Refusal> {
-    let asked = request
+fn requested_upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
+    let is_requested = request
         .headers()
         .get(header::UPGRADE)
         .is_some_and(|value| value == frame::PROTOCOL);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     match upgrade {
-        Some(upgrade) if asked => Ok(upgrade),
-        _ => Err(Refusal(Failure::new(
+        Some(upgrade) if is_requested => Ok(upgrade),
+        _ => Err(ApiError(Failure::new(
             Code::InvalidRequest,
             format!("this call needs the header Upgrade: {}", frame::PROTOCOL),
         ))),
     }
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, super::BODY_LIMIT)
         .await
         .map_err(|error| {
-            Refusal(Failure::new(
+            ApiError(Failure::new(
                 Code::InvalidRequest,
                 format!("the request cannot be read: {error}"),
             ))
         })
 }
 
-/// Carries frames until the command has ended and its output is sent, or the caller is gone. In either case,
-/// dropping the session kills what is left of the command.
+/// Transfers frames until the command has ended and its output is sent, or the client is gone. In either case, dropping
+/// the session kills the rest of the command.
 ///
-/// `killed` returns a note about processes that the kernel killed meanwhile for want of memory.
-async fn converse(
+/// `killed` returns a note about processes that the kernel killed in the meantime for lack of memory.
+async fn transfer(
     connection: Upgraded,
     mut session: ExecSession,
     killed: impl Fn(&ExecSession) -> Option<String>,
 ) {
-    let (from_caller, to_caller) = tokio::io::split(TokioIo::new(connection));
+    let (from_client, to_client) = tokio::io::split(TokioIo::new(connection));
     let stdin = session.stdin.take();
     let stdout = std::mem::replace(&mut session.stdout, Box::pin(tokio::io::empty()));
     let stderr = session.stderr.take();
@@ -116,12 +117,12 @@ async fn converse(
             }
         };
         let output = pump(frame::STDOUT, stdout, &frames);
-        // A command may close its outputs and go on.
+        // A command may close its outputs and continue.
         let (output, status) = join(try_join(output, error), session.wait()).await;
         output.map(|_| status.unwrap_or(255))
     };
-    let input = receive(from_caller, stdin, &session, &frames);
-    let sending = tokio::spawn(send(to_caller, outgoing));
+    let input = receive(from_client, stdin, &session, &frames);
+    let sending = tokio::spawn(send(to_client, outgoing));
     let status = tokio::select! {
         Ok(status) = command => status,
         Gone = input => return,
@@ -139,10 +140,10 @@ async fn converse(
     drop(sending.await);
 }
 
-/// One frame: its kind and its body.
+/// The kind and the body of a frame.
 type Frame = (u8, Vec<u8>);
 
-/// The caller has closed the connection.
+/// The client has closed the connection.
 struct Gone;
 
 async fn pump(
@@ -176,8 +177,7 @@ async fn send(
     to.shutdown().await
 }
 
-/// Takes the caller's frames until the caller is gone. The end of the caller's input is not the end of
-/// the caller.
+/// Processes the client's frames until the client is gone. After the end of its input, the client still receives output.
 async fn receive(
     mut from: impl AsyncRead + Unpin,
     mut stdin: Option<impl AsyncWrite + Unpin>,
@@ -199,7 +199,7 @@ async fn receive(
                     written = written => written,
                     Gone = probe(frames) => return Gone,
                 };
-                // The command has closed its input, and may go on without.
+                // The command has closed its input, and may continue without it.
                 if written.is_err() {
                     stdin = None;
                 }
@@ -216,11 +216,11 @@ async fn receive(
     Gone
 }
 
-/// How often a caller is looked for whose input the command does not read.
+/// The interval of probes for a client whose input the command does not read.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Returns when the caller is gone. While the command does not read its input, the caller's end cannot be
-/// read either, because it comes after the input. Sending shows it: an empty piece of output.
+/// Returns when the client is gone. While the command does not read its input, the end of the connection behind that
+/// input cannot be read either. So this sends empty pieces of output until sending fails.
 async fn probe(frames: &mpsc::Sender<Frame>) -> Gone {
     loop {
         tokio::time::sleep(PROBE).await;

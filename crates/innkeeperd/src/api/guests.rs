@@ -9,19 +9,20 @@ use innkeeper_model::api::{Accepted, GuestView};
 use serde::Deserialize;
 
 use super::agent::Agent;
-use super::answer::{Answer, LogQuery, Refusal, accepted, body, console, name};
+use super::response::{ApiResult, LogQuery, accepted, body, console, name};
 use super::{Context, Peer};
+use crate::api_error::ApiError;
 
-type Started = Result<(StatusCode, Json<Accepted>), Refusal>;
+type Started = Result<(StatusCode, Json<Accepted>), ApiError>;
 
-pub(super) async fn list(State(context): State<Context>) -> Answer<Vec<GuestView>> {
+pub(super) async fn list(State(context): State<Context>) -> ApiResult<Vec<GuestView>> {
     Ok(Json(context.engine.list().await?))
 }
 
 pub(super) async fn show(
     State(context): State<Context>,
     Path(guest): Path<String>,
-) -> Answer<GuestView> {
+) -> ApiResult<GuestView> {
     Ok(Json(context.engine.show(&name(&guest)?).await?))
 }
 
@@ -49,10 +50,10 @@ pub(super) async fn destroy(
     Ok(accepted(destroyed.await?))
 }
 
-/// How a guest is destroyed.
+/// Options of a destroy.
 #[derive(Deserialize)]
 pub(super) struct DestroyQuery {
-    /// Whether its files are removed at once.
+    /// Removes the files at once.
     #[serde(default)]
     now: bool,
 }
@@ -77,7 +78,7 @@ pub(super) async fn logs(
     State(context): State<Context>,
     Agent(guest): Agent,
     Query(query): Query<LogQuery>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let log = context.engine.console(&guest, query.lines, query.follow);
     Ok(console(&context, log.await?))
 }

@@ -9,10 +9,11 @@ use innkeeper_model::api::{
 };
 use innkeeper_model::{Operation, OperationId};
 
-use super::answer::{Answer, Refusal, accepted, body};
+use super::response::{ApiResult, accepted, body};
 use super::{Context, Peer};
+use crate::api_error::ApiError;
 
-pub(super) async fn status(State(context): State<Context>) -> Answer<Status> {
+pub(super) async fn status(State(context): State<Context>) -> ApiResult<Status> {
     Ok(Json(context.engine.status(context.started_at).await?))
 }
 
@@ -20,7 +21,7 @@ pub(super) async fn config(State(context): State<Context>) -> Json<ConfigReport>
     Json(ConfigReport::clone(&context.config))
 }
 
-pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
+pub(super) async fn doctor(State(context): State<Context>) -> ApiResult<DoctorReport> {
     let mut report = context.engine.doctor().await?;
     if let Some(previews) = &context.previews {
         report.checks.extend(previews.checks().await);
@@ -31,7 +32,7 @@ pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorRepor
     Ok(Json(report))
 }
 
-pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer<GcReport> {
+pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> ApiResult<GcReport> {
     let request: innkeeper_model::api::GcRequest = body(&request)?;
     let mut report = context.engine.gc(request).await?;
     if let Some(previews) = &context.previews {
@@ -42,11 +43,11 @@ pub(super) async fn gc(State(context): State<Context>, request: Bytes) -> Answer
     Ok(Json(report))
 }
 
-pub(super) async fn slots(State(context): State<Context>) -> Answer<SlotReport> {
+pub(super) async fn slots(State(context): State<Context>) -> ApiResult<SlotReport> {
     Ok(Json(context.engine.slots().await?))
 }
 
-pub(super) async fn pool(State(context): State<Context>) -> Answer<PoolReport> {
+pub(super) async fn pool(State(context): State<Context>) -> ApiResult<PoolReport> {
     Ok(Json(context.engine.pool().await?))
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn build(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Bytes,
-) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     Ok(accepted(
         context
             .engine
@@ -66,6 +67,6 @@ pub(super) async fn build(
 pub(super) async fn operation(
     State(context): State<Context>,
     Path(id): Path<i64>,
-) -> Answer<Operation> {
+) -> ApiResult<Operation> {
     Ok(Json(context.engine.operation(OperationId(id)).await?))
 }

@@ -1,4 +1,4 @@
-//! The API's socket: who may connect, and who did.
+//! The API's socket, and the identity of its clients.
 
 use std::path::Path;
 
@@ -11,25 +11,23 @@ use tracing::warn;
 
 use crate::socket;
 
-/// Who is at the other end of a connection, as the kernel says.
+/// The client of a connection, as reported by the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     uid: Option<u32>,
 }
 
 impl Peer {
-    /// The caller as recorded with operations.
-    #[must_use]
-    pub fn actor(self) -> String {
+    /// Returns the client as it is recorded with operations.
+    pub(crate) fn actor(self) -> String {
         match self.uid {
             Some(uid) => format!("uid:{uid}"),
             None => "unknown".to_owned(),
         }
     }
 
-    /// How much the caller's flakes are trusted: root and the daemon's own user may use any, all others remote ones.
-    #[must_use]
-    pub fn trust(self) -> Trust {
+    /// Returns the trust in the client's flakes: root and the daemon's own user may use any, all others only remote ones.
+    pub(crate) fn trust(self) -> Trust {
         let own = nix::unistd::geteuid().as_raw();
         match self.uid {
             Some(uid) if uid == 0 || uid == own => Trust::Host,
@@ -47,15 +45,15 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// Listens on the socket at `path`, for root and the members of `group`. The caller holds the state
-/// directory's lock, so a socket that is there belongs to a daemon that is gone.
+/// Listens on the socket at `path`, for root and the members of `group`. The caller must hold the state directory's lock:
+/// an existing socket is replaced.
 ///
 /// # Errors
-/// When the socket cannot be made.
-pub fn bind(path: &Path, group: &str) -> Result<UnixListener, FileError> {
+/// When the socket cannot be created.
+pub(crate) fn bind(path: &Path, group: &str) -> Result<UnixListener, FileError> {
     let id = socket::group_id(group);
     if id.is_none() {
-        warn!(group, "there is no such group; only root can use the API");
+        warn!(group, "the group does not exist; only root can use the API");
     }
     socket::bind(path, id)
 }
@@ -65,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_root_and_the_daemons_own_user_are_trusted() {
+    fn trust_includes_root_and_the_daemons_user_only() {
         let own = nix::unistd::geteuid().as_raw();
         let trust = |uid| Peer { uid }.trust();
         assert_eq!(trust(Some(0)), Trust::Host);

@@ -12,48 +12,49 @@ use innkeeper_model::preview::{PreviewView, parse_slug};
 use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_preview::Previews;
 
-use super::answer::{Answer, LogQuery, Refusal, accepted, body, console};
+use super::response::{ApiResult, LogQuery, accepted, body, console};
 use super::{Context, Peer};
+use crate::api_error::ApiError;
 
-type Started = Result<(StatusCode, Json<PreviewAccepted>), Refusal>;
+type Started = Result<(StatusCode, Json<PreviewAccepted>), ApiError>;
 
-/// The previews of this host. Where none are configured, every call is refused with what to configure.
-pub(super) struct All(Previews);
+/// The previews of this host. On a host without previews, every call fails with a remedy.
+pub(super) struct AllPreviews(Previews);
 
-impl FromRequestParts<Context> for All {
-    type Rejection = Refusal;
+impl FromRequestParts<Context> for AllPreviews {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+    async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         context.previews.clone().map(Self).ok_or_else(|| {
-            let message = "this host makes no previews: they have no domain";
-            let remedy = "Set previews.domain in innkeeperd's configuration and restart innkeeperd; docs/previews.md says what else previews need.";
-            Refusal(Failure::new(Code::InvalidConfig, message).with_remedy(remedy))
+            let message = "this host has no previews: previews.domain is not set";
+            let remedy = "Set previews.domain in innkeeperd's configuration and restart innkeeperd; docs/previews.md lists the other requirements.";
+            ApiError(Failure::new(Code::InvalidConfig, message).with_remedy(remedy))
         })
     }
 }
 
-/// The preview that a call is about: the previews of this host, and its slug. Whether there is one is not known.
-pub(super) struct One(pub(super) Previews, pub(super) GuestName);
+/// The previews of this host, and the slug in a call's path. The preview may not exist.
+pub(super) struct OnePreview(pub(super) Previews, pub(super) GuestName);
 
-impl FromRequestParts<Context> for One {
-    type Rejection = Refusal;
+impl FromRequestParts<Context> for OnePreview {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
-        let All(previews) = All::from_request_parts(parts, context).await?;
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+        let AllPreviews(previews) = AllPreviews::from_request_parts(parts, context).await?;
         let Path(slug) = Path::<String>::from_request_parts(parts, context)
             .await
-            .map_err(|error| Refusal(Failure::new(Code::InvalidRequest, error.to_string())))?;
-        let slug = parse_slug(&slug).map_err(|error| Refusal(Failure::from(&error)))?;
+            .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
+        let slug = parse_slug(&slug).map_err(|error| ApiError(Failure::from(&error)))?;
         Ok(Self(previews, slug))
     }
 }
 
-pub(super) async fn list(All(previews): All) -> Answer<Vec<PreviewView>> {
+pub(super) async fn list(AllPreviews(previews): AllPreviews) -> ApiResult<Vec<PreviewView>> {
     Ok(Json(previews.list().await?))
 }
 
 pub(super) async fn create(
-    All(previews): All,
+    AllPreviews(previews): AllPreviews,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Bytes,
 ) -> Started {
@@ -63,53 +64,53 @@ pub(super) async fn create(
 }
 
 pub(super) async fn build(
-    All(previews): All,
+    AllPreviews(previews): AllPreviews,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Bytes,
-) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     Ok(accepted(
         previews.build(body(&request)?, &peer.actor()).await?,
     ))
 }
 
-pub(super) async fn show(One(previews, slug): One) -> Answer<PreviewView> {
+pub(super) async fn show(OnePreview(previews, slug): OnePreview) -> ApiResult<PreviewView> {
     Ok(Json(previews.show(&slug).await?))
 }
 
 pub(super) async fn destroy(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Started {
     Ok(accepted(previews.destroy(&slug, &peer.actor()).await?))
 }
 
 pub(super) async fn update(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Started {
     Ok(accepted(previews.update(&slug, &peer.actor()).await?))
 }
 
-pub(super) async fn guest(One(previews, slug): One) -> Answer<GuestView> {
+pub(super) async fn guest(OnePreview(previews, slug): OnePreview) -> ApiResult<GuestView> {
     Ok(Json(previews.guest(&slug).await?))
 }
 
 pub(super) async fn start(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     Ok(accepted(previews.start_guest(&slug, &peer.actor()).await?))
 }
 
 pub(super) async fn stop(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     Ok(accepted(previews.stop_guest(&slug, &peer.actor()).await?))
 }
 
 pub(super) async fn approve(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Bytes,
 ) -> Started {
@@ -121,7 +122,7 @@ pub(super) async fn approve(
 }
 
 pub(super) async fn reset_database(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Started {
     Ok(accepted(
@@ -129,15 +130,17 @@ pub(super) async fn reset_database(
     ))
 }
 
-pub(super) async fn explain(One(previews, slug): One) -> Answer<PreviewExplanation> {
+pub(super) async fn explain(
+    OnePreview(previews, slug): OnePreview,
+) -> ApiResult<PreviewExplanation> {
     Ok(Json(previews.explain(&slug).await?))
 }
 
 pub(super) async fn logs(
-    One(previews, slug): One,
+    OnePreview(previews, slug): OnePreview,
     State(context): State<Context>,
     Query(query): Query<LogQuery>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let log = previews.logs(&slug, query.lines, query.follow).await?;
     Ok(console(&context, log))
 }

@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use innkeeper_model::api::{Accepted, RetainedView};
 use innkeeper_model::{Code, Failure, RetainedId};
 
-use super::answer::{Answer, Refusal, accepted, body, name};
+use super::response::{ApiResult, accepted, body, name};
 use super::{Context, Peer};
+use crate::api_error::ApiError;
 
-type Started = Result<(StatusCode, Json<Accepted>), Refusal>;
+type Started = Result<(StatusCode, Json<Accepted>), ApiError>;
 
-pub(super) async fn list(State(context): State<Context>) -> Answer<Vec<RetainedView>> {
+pub(super) async fn list(State(context): State<Context>) -> ApiResult<Vec<RetainedView>> {
     Ok(Json(context.engine.retained().await?))
 }
 
@@ -33,8 +34,8 @@ pub(super) async fn purge(
     Path(number): Path<String>,
 ) -> Started {
     let id: RetainedId = number.parse().map_err(|_| {
-        let message = format!("'{}' is no number", number.escape_debug());
-        Refusal(Failure::new(Code::InvalidRequest, message))
+        let message = format!("'{}' is not a number", number.escape_debug());
+        ApiError(Failure::new(Code::InvalidRequest, message))
     })?;
     Ok(accepted(context.engine.purge(id, &peer.actor()).await?))
 }

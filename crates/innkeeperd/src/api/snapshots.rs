@@ -8,19 +8,20 @@ use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Failure, Snapshot, SnapshotLabel};
 
 use super::agent::Agent;
-use super::answer::{Answer, Refusal, accepted, body};
+use super::response::{ApiResult, accepted, body};
 use super::{Context, Peer};
+use crate::api_error::ApiError;
 
-type Started<T> = Result<(StatusCode, Json<T>), Refusal>;
+type Started<T> = Result<(StatusCode, Json<T>), ApiError>;
 
-pub(super) async fn all(State(context): State<Context>) -> Answer<Vec<Snapshot>> {
+pub(super) async fn all(State(context): State<Context>) -> ApiResult<Vec<Snapshot>> {
     Ok(Json(context.engine.snapshots().await?))
 }
 
 pub(super) async fn list(
     State(context): State<Context>,
     Agent(guest): Agent,
-) -> Answer<Vec<Snapshot>> {
+) -> ApiResult<Vec<Snapshot>> {
     Ok(Json(context.engine.snapshots_of(&guest).await?))
 }
 
@@ -68,11 +69,11 @@ pub(super) async fn fork(
 ) -> Started<Accepted> {
     let request = body(&request)?;
     let actor = peer.actor();
-    let made = context.engine.fork(&guest, request, &actor);
-    Ok(accepted(made.await?))
+    let forked = context.engine.fork(&guest, request, &actor);
+    Ok(accepted(forked.await?))
 }
 
-/// Reads a label out of a path.
-fn label(text: &str) -> Result<SnapshotLabel, Refusal> {
-    SnapshotLabel::parse(text).map_err(|error| Refusal(Failure::from(&error)))
+/// Parses a label in a path.
+fn label(text: &str) -> Result<SnapshotLabel, ApiError> {
+    SnapshotLabel::parse(text).map_err(|error| ApiError(Failure::from(&error)))
 }

@@ -1,4 +1,4 @@
-//! The settings of previews: what they may do, and the servers that they use.
+//! The settings of previews, and of the servers that they use.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,46 +13,45 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Previews {
-    /// What previews' names are below, such as `preview.example.com`; empty means `PREVIEW_DOMAIN` of
-    /// `webhook.environment_files`. Without either there are no previews.
+    /// The parent domain of previews' names, such as `preview.example.com`; empty means `PREVIEW_DOMAIN` of
+    /// `webhook.environment_files`. Without either, the host has no previews.
     pub domain: String,
     /// The port in previews' URLs; 0 means 443, or 80 without a certificate.
     pub port: u16,
-    /// The label with which somebody who may write to a repository approves a commit of a fork.
+    /// The label with which a user with write access approves a commit of a fork.
     pub approval_label: String,
-    /// Where people read how a preview is: `comment`, `text` (links in the pull request's own text) or `nowhere`.
+    /// The place of reports about a preview: `comment`, `text` (links in the pull request's own text) or `nowhere`.
     pub report: ReportPlace,
-    /// Whether GitHub shows a deployment for each preview.
+    /// Creates a GitHub deployment for each preview.
     pub deployments: bool,
-    /// How many previews there may be; 0 means as many as come. When a new one has been evaluated, the one that was
-    /// used least recently makes room for it.
+    /// The maximum number of previews; 0 means no limit. When a new one has been evaluated, the least recently used one
+    /// is evicted.
     pub limit: usize,
-    /// After how many hours without a push, a command or a visit a preview is stopped, and after as many again removed.
-    /// Hours in which the daemon does not run are not counted. 0 means never.
+    /// Hours without a push, a command or a visit after which a preview is stopped, and after as many again removed. Hours
+    /// in which the daemon does not run are not counted. 0 means never.
     pub ttl_hours: u64,
-    /// How long a guest may take until its services can be started, in seconds.
+    /// Timeout until a guest's services can be started, in seconds.
     pub boot_timeout_seconds: u64,
-    /// How long the setup service may take, in seconds.
+    /// Timeout of the setup service, in seconds.
     pub setup_timeout_seconds: u64,
-    /// How long the app may take to answer, in seconds.
+    /// Timeout until the app answers, in seconds.
     pub health_timeout_seconds: u64,
-    /// Where secrets for previews are, as `<folder>/<owner>/<repository>.env` in lower case. A repository can
-    /// ask for what is in its own file, and for nothing else.
+    /// The folder of secrets for previews, with files `<owner>/<repository>.env` in lower case. A repository can request
+    /// only the secrets in its own file.
     pub secrets_dir: PathBuf,
     /// The group in a preview's guest that may read its environment and its token.
     pub group_id: u32,
-    /// Whether a token that can do more than read the one repository is given to guests. Leave it off with a
-    /// token that can write.
+    /// Gives guests a token that can do more than read the one repository. Leave it off for a token with write access.
     pub share_token: bool,
-    /// How often previews are compared with the open pull requests, in seconds.
+    /// The interval at which previews are compared with the open pull requests, in seconds.
     pub interval_seconds: u64,
 }
 
-/// Where people read how a preview is.
+/// The place of reports about a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportPlace {
-    /// In one comment of ours.
+    /// In one comment.
     Comment,
     /// As links in the pull request's own text.
     Text,
@@ -60,22 +59,22 @@ pub enum ReportPlace {
     Nowhere,
 }
 
-/// How GitHub is reached. Credentials stand in `webhook.environment_files`.
+/// Access to GitHub. Credentials are in `webhook.environment_files`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GithubSettings {
     /// The API's address.
     pub api_url: String,
-    /// Where guests clone from: `<clone_url>/<owner>/<repository>.git`.
+    /// The base URL that guests clone from: `<clone_url>/<owner>/<repository>.git`.
     pub clone_url: String,
-    /// A PEM file with certificate authorities to trust beside the system's; empty means none.
+    /// A PEM file with trusted certificate authorities in addition to the system's; empty means none.
     pub extra_certificates: String,
-    /// Where GitHub delivers to, as the webhook's settings there say; what did not arrive is asked for again. Empty
-    /// means `https://webhook.<domain>/webhook/github`.
+    /// The payload URL of the webhook on GitHub; lost deliveries to it are requested again. Empty means
+    /// `https://webhook.<domain>/webhook/github`.
     pub webhook_url: String,
 }
 
-/// The web server. `docs/previews.md` says what its main file must have.
+/// The web server. `docs/previews.md` describes its main file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaddySettings {
@@ -85,7 +84,7 @@ pub struct CaddySettings {
     pub caddyfile: PathBuf,
     /// The folder of the tables that Caddy reads at each request.
     pub table: PathBuf,
-    /// A loopback address of ours alone, on which Caddy looks routes up.
+    /// A loopback address, used by no other program, on which Caddy looks up routes.
     pub lookup: SocketAddr,
     /// Caddy's admin API: the path of a Unix socket, or `<address>:<port>`.
     pub admin: String,
@@ -99,7 +98,7 @@ pub struct CaddySettings {
 }
 
 impl CaddySettings {
-    /// The admin API's address.
+    /// Returns the admin API's address.
     ///
     /// # Errors
     /// When it is neither a path nor an address.
@@ -116,10 +115,10 @@ impl CaddySettings {
         })
     }
 
-    /// Where certificates come from.
+    /// Returns the source of certificates.
     ///
     /// # Errors
-    /// When it says nothing, or `files` without files.
+    /// When it is empty, or `files` without files.
     pub fn tls(&self) -> Result<Tls, ConfigError> {
         Ok(match self.tls.as_str() {
             "none" => Tls::None,
@@ -145,46 +144,46 @@ impl CaddySettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatabaseSettings {
-    /// The folder of the server's Unix socket, such as `/run/postgresql`; empty means that there is no server.
+    /// The folder of the server's Unix socket, such as `/run/postgresql`; empty means no server.
     pub socket_dir: String,
     /// The server's port.
     pub port: u16,
-    /// Our role, a superuser.
+    /// The daemon's role, a superuser.
     pub role: String,
-    /// How many connections a preview may have; 0 means its share of what the server has, at most 40.
+    /// The maximum number of a preview's connections; 0 means its share of the server's, at most 40.
     pub connections: u16,
-    /// The database that a preview's new database is a copy of; empty means an empty one in UTF-8.
+    /// The template of previews' databases; empty means an empty database in UTF-8.
     pub template: String,
 }
 
-/// How `preview-config.nix` is evaluated.
+/// Evaluation of `preview-config.nix`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationSettings {
-    /// The folder of nixpkgs, best in the store. Previews cannot be evaluated without.
+    /// The folder of nixpkgs, best in the store. Required for previews.
     pub nixpkgs: String,
-    /// The hash that it must have, `sha256-…`; empty means any.
+    /// The expected hash of nixpkgs, `sha256-…`; empty means any.
     pub nixpkgs_hash: String,
-    /// The module that comes before every preview-config.nix.
+    /// The module that is imported before every preview-config.nix.
     pub base_module: String,
-    /// Nix's name of the machine; empty means this one.
+    /// The system in Nix's notation; empty means this machine's.
     pub system: String,
-    /// The user that evaluates, and owns nothing: a name or a number.
+    /// The user that evaluates, which must not own anything: a name or a number.
     pub user: String,
-    /// Where the GC roots of evaluations are.
+    /// The folder of the GC roots of evaluations.
     pub gcroots_dir: PathBuf,
-    /// The memory that one evaluation may take.
+    /// The memory limit of one evaluation.
     pub memory: MemorySize,
-    /// How long one evaluation may take, in seconds.
+    /// Timeout of one evaluation, in seconds.
     pub timeout_seconds: u64,
-    /// How long the build of a preview may take, all its derivations together, in seconds.
+    /// Timeout of the build of a preview with all its derivations, in seconds.
     pub build_timeout_seconds: u64,
-    /// How many evaluations run at the same time.
+    /// The maximum number of concurrent evaluations.
     pub concurrent: usize,
 }
 
-/// How previews are built, after their evaluation. Memory, processors and tasks are limits of all builds together by a
-/// Nix that builds by itself; those of a Nix daemon are set on its unit.
+/// Builds of previews, after their evaluation. Memory, processors and tasks limit all builds together if Nix builds without
+/// a daemon; the limits of a Nix daemon are set on its unit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuildSettings {
@@ -194,20 +193,20 @@ pub struct BuildSettings {
     pub cpu_percent: Percent,
     /// The processes and threads of builds.
     pub tasks: u32,
-    /// What must stay free on the disk of the Nix store: with less, builds do not begin, and those that run are ended.
+    /// The minimum free space on the disk of the Nix store. With less, builds do not start, and running ones are canceled.
     pub min_free: MemorySize,
-    /// How much one builder may print.
+    /// The maximum output of one builder.
     pub log_limit: MemorySize,
-    /// How long one builder may print nothing, in seconds.
+    /// Timeout of a builder without output, in seconds.
     pub max_silent_seconds: u64,
-    /// How many derivations one preview may have built.
+    /// The maximum number of derivations that one preview may build.
     pub max_derivations: u64,
-    /// Networks that builds may reach, though they are private or the host's own, such as `10.1.2.3/32`. All builds
-    /// of the host are kept from the others.
+    /// Private networks, or networks of the host, that builds may reach, such as `10.1.2.3/32`. The firewall blocks the
+    /// others for all builds of the host.
     pub allowed_networks: Vec<IpNet>,
 }
 
-/// A part of something, from 1 to 100.
+/// A percentage from 1 to 100.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Percent(u32);

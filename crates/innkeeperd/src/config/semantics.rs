@@ -1,5 +1,5 @@
-//! Checks of settings' meaning, beyond their types. They look at the text only, so that `--check-config` accepts the same
-//! on any machine; the daemon compares the subnet with the host's networks when it starts.
+//! Checks of settings beyond their types. They are independent of the machine, so that `--check-config` has the same result
+//! everywhere. The daemon compares the subnet with the host's networks when it starts.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use innkeeper_service::ConfigError;
 
 use super::Config;
 
-/// Checks all of it.
+/// Checks the whole configuration.
 ///
 /// # Errors
-/// [`ConfigError::Value`] for the first setting that makes no sense.
+/// [`ConfigError::Value`] for the first invalid setting.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     domain("previews.domain", &config.previews.domain)?;
     paths(config)?;
@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if !config.caddy.lookup.ip().is_loopback() {
         return invalid(
             "caddy.lookup",
-            "must be a loopback address, such as 127.0.0.1:3180: it answers whoever asks",
+            "must be a loopback address, such as 127.0.0.1:3180: it answers every client",
         );
     }
     let label = config.previews.approval_label.trim();
@@ -50,10 +50,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks the domain of previews; empty means that there is none.
+/// Checks the domain of previews, which may be empty.
 ///
 /// # Errors
-/// When it is no plain domain.
+/// When it is not a plain domain.
 pub(crate) fn domain(setting: &'static str, domain: &str) -> Result<(), ConfigError> {
     if domain.is_empty() {
         return Ok(());
@@ -61,7 +61,7 @@ pub(crate) fn domain(setting: &'static str, domain: &str) -> Result<(), ConfigEr
     check_domain(domain).map_err(|error| ConfigError::value(setting, error))
 }
 
-/// Paths are absolute: others would depend on the directory that the daemon was started in.
+/// Requires absolute paths: others would depend on the daemon's working directory.
 fn paths(config: &Config) -> Result<(), ConfigError> {
     let optional = |text: &'static str, path| (text, Path::new(path), true);
     let required = |text: &'static str, path| (text, path, false);
@@ -100,8 +100,8 @@ fn paths(config: &Config) -> Result<(), ConfigError> {
         optional("evaluation.base_module", &config.evaluation.base_module),
     ];
     for (setting, path, may_be_empty) in single.into_iter().chain(lists) {
-        let is_left_out = may_be_empty && path.as_os_str().is_empty();
-        if !is_left_out && !path.is_absolute() {
+        let is_unset = may_be_empty && path.as_os_str().is_empty();
+        if !is_unset && !path.is_absolute() {
             return invalid(
                 setting,
                 &format!("the path '{}' must start with '/'", path.display()),
@@ -123,11 +123,11 @@ fn urls(config: &Config) -> Result<(), ConfigError> {
             .find_map(|scheme| url.strip_prefix(scheme));
         let is_url = host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
             && !url.contains(char::is_whitespace);
-        let is_left_out = may_be_empty && url.is_empty();
-        if !is_url && !is_left_out {
+        let is_unset = may_be_empty && url.is_empty();
+        if !is_url && !is_unset {
             return invalid(
                 setting,
-                &format!("'{url}' is no URL; write it like https://host.example"),
+                &format!("'{url}' is not a URL; write it like https://host.example"),
             );
         }
     }

@@ -20,45 +20,45 @@ use innkeeper_service::{ConfigError, Log, Webhook};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where everything is that must survive a reboot.
+    /// The directory of persistent state.
     pub state_dir: PathBuf,
-    /// Where sockets and other things are that a reboot may take.
+    /// The directory of sockets and other state that is lost at a reboot.
     pub runtime_dir: PathBuf,
-    /// Where the daemons of this host record what each of them has for itself; the same for all of them.
+    /// The directory in which all daemons of this host register their claims.
     pub daemons_dir: PathBuf,
     /// The API socket.
     pub api: Api,
     /// Addresses and the firewall.
     pub network: Network,
-    /// Where closures come from.
+    /// The source of closures.
     pub nix: Nix,
-    /// What guests get and may.
+    /// Defaults and limits of guests.
     pub guest: GuestDefaults,
-    /// Who keeps guests running.
+    /// The supervisor of guests.
     pub supervisor: SupervisorSettings,
-    /// Where file trees are.
+    /// The storage of file trees.
     pub storage: Storage,
-    /// What guests are given to do their work.
+    /// Agents' credentials.
     pub credentials: Credentials,
-    /// How people reach guests.
+    /// SSH access to agents.
     pub ssh: Ssh,
     /// Previews of pull requests.
     pub previews: Previews,
-    /// How GitHub is reached.
+    /// Access to GitHub.
     pub github: GithubSettings,
     /// The web server.
     pub caddy: CaddySettings,
     /// PostgreSQL for previews.
     pub database: DatabaseSettings,
-    /// How `preview-config.nix` is evaluated.
+    /// Evaluation of `preview-config.nix`.
     pub evaluation: EvaluationSettings,
-    /// How previews are built.
+    /// Builds of previews.
     pub builds: BuildSettings,
-    /// How the daemon works.
+    /// The daemon's schedule.
     pub engine: EngineSettings,
-    /// Installations of predecessors on the same host.
+    /// Legacy installations on the same host.
     pub legacy: Legacy,
-    /// The program that takes GitHub's deliveries, and the socket on which it hands them over.
+    /// The program that receives GitHub's deliveries, and the socket on which it hands them over.
     pub webhook: Webhook,
     /// The daemon's own log.
     pub log: Log,
@@ -80,25 +80,25 @@ pub struct Api {
 pub struct Network {
     /// The guests' subnet.
     pub subnet: SlotRange,
-    /// Which slots of the subnet are given out. Daemons of one host must not share any.
+    /// The slots of the subnet that are allocated. Daemons of one host must not share any.
     pub slots: SlotBounds,
     /// The guests' name servers; empty means those of the host that guests can reach.
     pub nameservers: Vec<IpAddr>,
-    /// The name of our nftables table, in the family `inet`.
+    /// The name of the nftables table, in the family `inet`.
     pub table: String,
-    /// Networks that guests may not reach, besides those that are private everywhere.
+    /// Networks that guests may not reach, in addition to private ones.
     pub refuse: Vec<Ipv4Net>,
     /// Ports of the host that guests may reach, on their own gateway's address, such as `tcp/5432`.
     pub host_ports: Vec<HostPort>,
-    /// Whether guests may ask a name server on their gateway's address.
+    /// Allows DNS queries to the gateway's address.
     pub allow_dns: bool,
-    /// Whether refused packets are logged, at most a few each second.
+    /// Logs rejected packets, with a rate limit.
     pub log_refusals: bool,
-    /// The connections that a guest may have open at a time.
+    /// The maximum number of a guest's open connections.
     pub connections_per_guest: u32,
 }
 
-/// Where closures come from.
+/// The source of closures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nix {
@@ -106,39 +106,39 @@ pub struct Nix {
     pub program: PathBuf,
     /// The flake that agents are built from, `<flake>` or `<flake>#<attribute>`; empty means none.
     pub flake: String,
-    /// The attribute meant when a flake is given without one.
+    /// The attribute of flakes that are given without one.
     pub attribute: String,
-    /// Where our GC roots are.
+    /// The folder of GC roots.
     pub gcroots_dir: PathBuf,
     /// Nix settings, passed as `--option <name> <value>`.
     pub options: BTreeMap<String, String>,
 }
 
-/// What guests get and may.
+/// Defaults and limits of guests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuestDefaults {
-    /// Memory, unless said at creation.
+    /// Default memory.
     pub memory: MemorySize,
-    /// Processors, unless said at creation.
+    /// Default processors.
     pub cpus: Cpus,
-    /// Processes and threads, unless said at creation.
+    /// Default limit of processes and threads.
     pub tasks: u32,
-    /// Whether guests have a user namespace: `on`, `off`, or `auto` for where the kernel allows.
+    /// User namespaces for guests: `on`, `off`, or `auto` if the kernel supports them.
     pub user_namespace: UserIdsChoice,
-    /// How long a guest may take to shut down, in seconds.
+    /// Timeout of a guest's shutdown, in seconds.
     pub stop_timeout_seconds: u64,
-    /// How long a guest may take to get to its door, in seconds.
+    /// Timeout until a guest waits at its door, in seconds.
     pub start_timeout_seconds: u64,
-    /// How long the files of a destroyed agent are kept, in seconds of the daemon's running time; 0 for not at all.
+    /// Retention of a destroyed agent's files, in seconds of the daemon's running time; 0 means none.
     pub retention_seconds: u64,
-    /// How much of a guest's console is kept, in bytes, twice.
+    /// The size at which a guest's console log is rotated, in bytes. One rotated file is kept.
     pub log_limit_bytes: u64,
-    /// Whether programs in guests are kept from gaining rights, `sudo` among them.
+    /// Prevents programs in guests from gaining privileges, including `sudo`.
     pub no_new_privileges: bool,
 }
 
-/// Who keeps guests running.
+/// The supervisor of guests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSettings {
@@ -146,81 +146,81 @@ pub struct SupervisorSettings {
     pub kind: Supervisor,
     /// The program `systemd-nspawn`.
     pub nspawn: PathBuf,
-    /// The name of our cgroup, below which each guest has its own (direct supervision).
+    /// The name of the parent cgroup of guests' cgroups (direct supervision).
     pub cgroup: String,
-    /// What machine names begin with.
+    /// The prefix of machine names.
     pub machine_prefix: String,
-    /// What the names of guests' units begin with (systemd).
+    /// The prefix of guests' unit names (systemd).
     pub unit_prefix: String,
 }
 
-/// Where file trees are.
+/// The storage of file trees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// What kind of storage guests have.
+    /// The storage driver.
     pub driver: StorageDriver,
-    /// With the driver `dir`: how much space must be left for a guest to be created.
+    /// With the driver `dir`: the minimum free space for creating a guest.
     pub min_free: MemorySize,
     /// With the driver `lvm-thin`: the volume group.
     pub volume_group: String,
     /// With the driver `lvm-thin`: the thin pool in it.
     pub pool: String,
-    /// With the driver `lvm-thin`: the size of a guest's volume, which is the most that it can take.
+    /// With the driver `lvm-thin`: the size of a guest's volume.
     pub size: MemorySize,
-    /// With the driver `lvm-thin`: how full the pool may be for a guest to be created, in percent.
+    /// With the driver `lvm-thin`: the maximum usage of the pool for creating a guest, in percent.
     pub pool_limit_percent: u8,
 }
 
-/// A kind of storage.
+/// A storage driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StorageDriver {
     /// A directory in the state directory.
     Dir,
-    /// A thin volume of LVM's.
+    /// A thin volume of LVM.
     LvmThin,
 }
 
-/// What guests are given to do their work.
+/// Agents' credentials.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Credentials {
-    /// The directory whose files each agent gets in `/mnt/claude-creds`; empty means none.
+    /// The directory whose files are copied to `/mnt/claude-creds` of each agent; empty means none.
     pub directory: String,
-    /// The user in the guest who may read them.
+    /// The user in the guest that may read them.
     pub user_id: u32,
     /// That user's group.
     pub group_id: u32,
 }
 
-/// How people reach guests.
+/// SSH access to agents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssh {
     /// Public keys that may log in as `agent`, in the format of `authorized_keys`.
     pub authorized_keys: Vec<String>,
-    /// Files of variables whose `ADMIN_SSH_KEY` may log in too.
+    /// Environment files whose `ADMIN_SSH_KEY` may also log in.
     pub admin_key_files: Vec<PathBuf>,
 }
 
-/// How the daemon works.
+/// The daemon's schedule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
-    /// How many guests may be starting at the same time; 0 means twice the number of processors.
+    /// The maximum number of concurrently starting guests; 0 means twice the number of processors.
     pub concurrent_starts: usize,
-    /// How often everything is looked after, in seconds.
+    /// The interval of the periodic reconciliation, in seconds.
     pub interval_seconds: u64,
-    /// How long after its start the daemon removes nothing because of its age, in seconds.
+    /// Grace period after the start of the daemon in which nothing expires, in seconds.
     pub expiry_grace_seconds: u64,
 }
 
-/// Installations of predecessors on the same host.
+/// Legacy installations on the same host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Legacy {
-    /// Directories with their slot counters and tracking files, so that no address is given out twice.
+    /// Directories with their slot counters and tracking files: their addresses are not allocated.
     pub directories: Vec<PathBuf>,
 }
 
@@ -371,7 +371,7 @@ impl Default for Legacy {
 }
 
 impl Network {
-    /// The slots that guests get, and their addresses.
+    /// Returns the slots for guests, and their addresses.
     #[must_use]
     pub fn range(&self) -> SlotRange {
         self.subnet.within(self.slots)
@@ -379,7 +379,7 @@ impl Network {
 }
 
 impl Config {
-    /// The API socket's path.
+    /// Returns the API socket's path.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         match self.api.socket.as_str() {
@@ -388,22 +388,22 @@ impl Config {
         }
     }
 
-    /// The intake socket's path.
+    /// Returns the intake socket's path.
     #[must_use]
     pub fn intake_socket(&self) -> PathBuf {
         self.webhook.intake_socket(&self.runtime_dir)
     }
 
-    /// The directory with one directory for each guest.
+    /// Returns the parent directory of guests' directories.
     #[must_use]
     pub fn guests_dir(&self) -> PathBuf {
         self.state_dir.join("guests")
     }
 
-    /// The flake output that agents are built from.
+    /// Returns the flake output that agents are built from.
     ///
     /// # Errors
-    /// When it is no flake output.
+    /// When it is not a flake output.
     pub fn installable(&self) -> Result<Option<Installable>, ConfigError> {
         if self.nix.flake.is_empty() {
             return Ok(None);
@@ -428,7 +428,7 @@ impl Config {
                 return invalid(setting, "the path must start with '/'");
             }
         }
-        // sockaddr_un has 108 bytes, one of them for the end.
+        // sockaddr_un has 108 bytes, including the final NUL.
         if self.socket().as_os_str().len() > 107 {
             return invalid("api.socket", "the path of a socket has 107 bytes at most");
         }
@@ -465,7 +465,7 @@ impl Config {
         if self.network.range().slots().next().is_none() {
             return invalid(
                 "network.slots",
-                "network.subnet has none of these slots: slot N has the addresses 2N and 2N+1 of it",
+                "network.subnet contains none of these slots: slot N has its addresses 2N and 2N+1",
             );
         }
         if !plain(&self.supervisor.machine_prefix) {
@@ -481,7 +481,7 @@ impl Config {
 }
 
 impl Storage {
-    /// The setting that is wrong, and what is wrong with it.
+    /// Checks the section. The error is the setting and the problem.
     fn validate(&self) -> Result<(), (&'static str, &'static str)> {
         for (setting, name) in [
             ("storage.volume_group", &self.volume_group),
@@ -497,11 +497,11 @@ impl Storage {
                 ));
             }
         }
-        // What ext4 and its journal take comes to some MiB.
+        // ext4 and its journal need some MiB.
         if self.size.bytes() < 64 << 20 {
             return Err(("storage.size", "a guest's volume has at least 64M"));
         }
-        // LVM counts in extents, which have 4 MiB unless somebody chose otherwise.
+        // LVM allocates extents, of 4 MiB by default.
         if !self.size.bytes().is_multiple_of(4 << 20) {
             return Err((
                 "storage.size",

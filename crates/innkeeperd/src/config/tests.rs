@@ -158,7 +158,7 @@ fn invalid_values_are_rejected_with_a_suggestion() {
         ),
         (
             "[github]\napi_url = 'api.github.com'",
-            "github.api_url: 'api.github.com' is no URL",
+            "github.api_url: 'api.github.com' is not a URL",
         ),
         ("[github]\nclone_url = ''", "github.clone_url"),
         ("[github]\nwebhook_url = 'https:///x'", "github.webhook_url"),

@@ -1,15 +1,15 @@
-//! What a person is told of a delivery.
+//! Explanations of deliveries for people.
 
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::api::{DeliveryState, DeliveryView};
 use innkeeper_model::preview::certainly_before;
 use innkeeper_store::Delivery;
 
-/// The one kind of event that is recorded.
+/// The only kind of event that is recorded.
 const EVENT: &str = "pull_request";
 
-/// A delivery for people: `slug` is the name of its pull request's preview if it has one, and `other` the
-/// delivery because of which it comes to nothing
+/// Returns the view of a delivery. `slug` is the name of its pull request's preview, and `other` the delivery that
+/// supersedes it
 /// ([`Store::superseding_delivery`](innkeeper_store::Store::superseding_delivery)).
 pub(crate) fn view(
     delivery: &Delivery,
@@ -35,47 +35,47 @@ pub(crate) fn view(
     }
 }
 
-/// Why it is in its state.
+/// Explains the delivery's state.
 fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
     let named = |other: &Delivery| format!("'{}' ({})", other.event.delivery, other.event.action);
     match (delivery.state, other) {
         (DeliveryState::Pending, Some(newer)) => format!(
-            "the newer delivery {} for the same pull request takes its place",
+            "superseded by the newer delivery {} for the same pull request",
             named(newer)
         ),
         (DeliveryState::Pending, None) if delivery.not_before.is_some() => {
-            "it failed for a cause that may pass, and is tried again".to_owned()
+            "it failed with a temporary error, and will be retried".to_owned()
         }
-        (DeliveryState::Pending, None) => "it waits for its turn".to_owned(),
-        (DeliveryState::Running, _) => "what it asks for is being done".to_owned(),
-        (DeliveryState::Done, _) => "what it asks for was done".to_owned(),
+        (DeliveryState::Pending, None) => "it is queued".to_owned(),
+        (DeliveryState::Running, _) => "it is being processed".to_owned(),
+        (DeliveryState::Done, _) => "it was processed".to_owned(),
         (DeliveryState::Superseded, Some(newer)) => format!(
-            "the newer delivery {} for the same pull request took its place before it was done",
+            "superseded by the newer delivery {} for the same pull request before it was processed",
             named(newer)
         ),
         (DeliveryState::Superseded, None) => {
-            "a newer delivery for the same pull request, or somebody on this host, took its place before it was done"
+            "superseded by a newer delivery for the same pull request, or by a command on this host, before it was processed"
                 .to_owned()
         }
         (DeliveryState::Ignored, Some(newer))
             if certainly_before(delivery.event.updated_at, newer.event.updated_at) =>
         {
             format!(
-                "it was late: delivery {}, of which GitHub had told later, was here when it arrived",
+                "ignored: the newer delivery {} had already arrived",
                 named(newer)
             )
         }
         (DeliveryState::Ignored, Some(closed)) => format!(
-            "the pull request had been closed by delivery {} when it arrived; only 'reopened' counts after that",
+            "ignored: delivery {} had already closed the pull request; only 'reopened' counts after that",
             named(closed)
         ),
-        // What was never tried was overtaken, by a delivery that is not kept any more.
+        // Without an attempt it was superseded on arrival, by a delivery that is no longer kept.
         (DeliveryState::Ignored, None) if delivery.attempts == 0 => {
-            "something newer had happened to the pull request when it arrived; only 'reopened' counts after 'closed'"
+            "ignored: a newer delivery had already arrived; after 'closed', only 'reopened' counts"
                 .to_owned()
         }
-        (DeliveryState::Ignored, None) => "it asks for nothing that previews do".to_owned(),
-        (DeliveryState::Failed, _) => "it failed, and the same would happen again".to_owned(),
+        (DeliveryState::Ignored, None) => "ignored: it needs no action".to_owned(),
+        (DeliveryState::Failed, _) => "it failed, and a retry would fail again".to_owned(),
     }
 }
 
@@ -109,24 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_that_came_to_nothing_names_the_one_because_of_which() {
+    fn a_superseded_delivery_names_the_newer_one() {
         let older = delivery("a", "opened", DeliveryState::Superseded);
         let newer = delivery("b", "closed", DeliveryState::Done);
         let shown = view(&older, None, Some(&newer));
         assert_eq!(shown.yields_to.as_deref(), Some("b"));
         insta::assert_snapshot!(
             shown.explanation.expect("one"),
-            @"the newer delivery 'b' (closed) for the same pull request took its place before it was done"
+            @"superseded by the newer delivery 'b' (closed) for the same pull request before it was processed"
         );
         let late = delivery("c", "synchronize", DeliveryState::Ignored);
         insta::assert_snapshot!(
             explanation(&late, Some(&newer)),
-            @"the pull request had been closed by delivery 'b' (closed) when it arrived; only 'reopened' counts after that"
+            @"ignored: delivery 'b' (closed) had already closed the pull request; only 'reopened' counts after that"
         );
     }
 
     #[test]
-    fn one_that_was_late_names_what_was_there_first() {
+    fn a_late_delivery_names_the_newer_one() {
         let at = |text: &str| Some(text.parse().expect("a time"));
         let mut newer = delivery("b", "reopened", DeliveryState::Done);
         newer.event.updated_at = at("2026-11-20T10:00:20Z");
@@ -134,12 +134,12 @@ mod tests {
         late.event.updated_at = at("2026-11-20T10:00:00Z");
         insta::assert_snapshot!(
             explanation(&late, Some(&newer)),
-            @"it was late: delivery 'b' (reopened), of which GitHub had told later, was here when it arrived"
+            @"ignored: the newer delivery 'b' (reopened) had already arrived"
         );
     }
 
     #[test]
-    fn ignored_on_arrival_and_ignored_after_a_look_are_two_things() {
+    fn ignored_on_arrival_differs_from_ignored_when_processed() {
         let mut ignored = delivery("a", "opened", DeliveryState::Ignored);
         let on_arrival = explanation(&ignored, None);
         ignored.attempts = 1;
@@ -147,10 +147,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_tried_again_says_so() {
+    fn a_delivery_that_is_retried_mentions_the_retry() {
         let mut pending = delivery("a", "opened", DeliveryState::Pending);
-        assert_eq!(explanation(&pending, None), "it waits for its turn");
+        assert_eq!(explanation(&pending, None), "it is queued");
         pending.not_before = Some(jiff::Timestamp::UNIX_EPOCH);
-        assert!(explanation(&pending, None).contains("tried again"));
+        assert!(explanation(&pending, None).contains("retried"));
     }
 }

@@ -1,4 +1,4 @@
-//! Who may connect to the intake, and how often.
+//! Access control of the intake's socket.
 
 use std::io;
 use std::path::Path;
@@ -16,38 +16,38 @@ use tracing::{info, warn};
 
 use crate::socket;
 
-/// How many connections there may be at the same time; more wait. The webhook keeps two. If strangers took it
-/// over, they must not use up the daemon's file descriptors.
+/// The maximum number of concurrent connections; further ones wait. The webhook uses two. A compromised webhook must not
+/// exhaust the daemon's file descriptors.
 const CONNECTIONS: usize = 16;
 
-/// The intake's socket. Of those whom its permissions let through, it takes programs that run as the group,
-/// and root: a person who belongs to the group, or a program that was handed a connection, is not the webhook.
+/// The intake's socket. Besides the file permissions, it checks that the client is root or runs as the group itself: a
+/// member of the group is not the webhook.
 pub(crate) struct Listener {
     socket: UnixListener,
-    allowed: Allowed,
-    places: Arc<Semaphore>,
+    allowed: AllowedClients,
+    slots: Arc<Semaphore>,
 }
 
 impl Listener {
-    /// Listens on the socket at `path`. The caller holds the state directory's lock.
+    /// Listens on the socket at `path`. The caller must hold the state directory's lock.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// When the socket cannot be created.
     pub(crate) fn bind(path: &Path, group: &str) -> Result<Self, FileError> {
         let id = socket::group_id(group);
         if id.is_none() {
             info!(
                 group,
-                "there is no such group; only root can hand over deliveries"
+                "the group does not exist; only root can hand over deliveries"
             );
         }
         Ok(Self {
             socket: socket::bind(path, id)?,
-            allowed: Allowed {
+            allowed: AllowedClients {
                 user: geteuid().as_raw(),
                 group: id.map(Gid::as_raw),
             },
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            slots: Arc::new(Semaphore::new(CONNECTIONS)),
         })
     }
 }
@@ -57,26 +57,26 @@ impl axum::serve::Listener for Listener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // It is never closed, so there is a place sooner or later.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        // The semaphore is never closed, so this cannot fail.
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
-            // Waits by itself while there is no file descriptor left.
+            // axum retries while no file descriptor is left.
             let (stream, address) = axum::serve::Listener::accept(&mut self.socket).await;
             match stream.peer_cred() {
                 Ok(peer) if self.allowed.includes(&peer) => {
                     let connection = Connection {
                         stream,
-                        _place: place,
+                        _slot: slot,
                     };
                     return (connection, address);
                 }
                 Ok(peer) => warn!(
                     uid = peer.uid(),
                     gid = peer.gid(),
-                    "somebody who is not the webhook wants to hand over deliveries, and may not"
+                    "rejected a connection to the intake: the client is not the webhook"
                 ),
                 Err(error) => {
-                    warn!(%error, "the kernel does not say who wants to hand over deliveries");
+                    warn!(%error, "cannot determine the client of a connection to the intake");
                 }
             }
         }
@@ -87,10 +87,10 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-/// A connection, which has its place until it is dropped.
+/// A connection, which holds its slot until it is dropped.
 pub(crate) struct Connection {
     stream: UnixStream,
-    _place: Option<OwnedSemaphorePermit>,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl AsyncRead for Connection {
@@ -133,16 +133,16 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Who may hand over deliveries.
+/// The clients that may hand over deliveries.
 #[derive(Clone, Copy, Debug)]
-struct Allowed {
-    /// The daemon's own user. It could do anything that the daemon does.
+struct AllowedClients {
+    /// The daemon's own user, which has the daemon's rights anyway.
     user: u32,
-    /// The webhook's group, if there is one.
+    /// The webhook's group, if it exists.
     group: Option<u32>,
 }
 
-impl Allowed {
+impl AllowedClients {
     fn includes(self, peer: &UCred) -> bool {
         self.matches(peer.uid(), peer.gid())
     }
@@ -157,15 +157,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_webhooks_group_and_root_are_let_in() {
-        let allowed = Allowed {
+    fn the_webhooks_group_and_root_are_allowed() {
+        let allowed = AllowedClients {
             user: 7,
             group: Some(5),
         };
         assert!(allowed.matches(0, 9) && allowed.matches(7, 9) && allowed.matches(1, 5));
         assert!(!allowed.matches(1, 9));
-        assert!(!allowed.matches(5, 7), "users and groups are two things");
-        let alone = Allowed {
+        assert!(
+            !allowed.matches(5, 7),
+            "user and group are not interchangeable"
+        );
+        let alone = AllowedClients {
             user: 0,
             group: None,
         };

@@ -1,29 +1,28 @@
 //! The intake: the socket on which `innkeeper-webhook` hands over deliveries.
 //!
-//! It is another socket than the API's, for another group: the program that strangers can reach must not be
-//! able to ask for anything. All it can do is have deliveries recorded. `innkeeper_model::preview::intake` is
-//! what both sides say.
+//! It is separate from the API's socket, and for another group: the program that strangers can reach must only be able to
+//! record deliveries. `innkeeper_model::preview::intake` defines the protocol.
 //!
 //! ```text
-//! innkeeper-webhook ──► calls, some at the same time
+//! innkeeper-webhook ──► concurrent calls
 //!                            ▼
-//!                 the store's thread: what waits for it is one transaction, one fsync
+//!                 the store's thread: queued deliveries share one transaction, one fsync
 //!                            ▼
-//!          answers ◄── on disk ──► the bell: whoever acts on deliveries looks what is pending
+//!          answers ◄── on disk ──► notifier: the preview controller reads the pending deliveries
 //! ```
 //!
-//! | module | what it is for |
+//! | module | subject |
 //! | --- | --- |
-//! | `listener` | who may connect |
-//! | `server` | the one call |
-//! | `bell` | waking whoever acts on deliveries |
-//! | `explain` | what a person is told of a delivery |
+//! | `listener` | access control of the socket |
+//! | `server` | the call that records deliveries |
+//! | `notifier` | notifications about pending deliveries |
+//! | `explain` | explanations of deliveries for people |
 
-mod bell;
 pub(crate) mod explain;
 mod listener;
+mod notifier;
 mod server;
 
-pub use bell::Bell;
 pub(crate) use listener::Listener;
+pub(crate) use notifier::Notifier;
 pub(crate) use server::serve;

@@ -1,4 +1,4 @@
-//! The one call: have deliveries recorded.
+//! The intake's only call: record deliveries.
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -18,60 +18,60 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Bell, Listener};
-use crate::api::Refusal;
+use super::{Listener, Notifier};
+use crate::api_error::ApiError;
 
-/// What the call needs.
+/// State shared by all calls.
 #[derive(Clone)]
 struct Intake {
     store: Store,
-    bell: Bell,
+    notifier: Notifier,
 }
 
-/// Takes deliveries until `stopping`, then ends the calls under way. Each recorded delivery rings the bell.
+/// Serves until `stopping`, then completes the calls in flight. Recorded deliveries are reported to the notifier.
 pub(crate) async fn serve(
     listener: Listener,
     store: Store,
-    bell: Bell,
+    notifier: Notifier,
     stopping: CancellationToken,
 ) {
-    let served = axum::serve(listener, router(Intake { store, bell }))
+    let served = axum::serve(listener, router(Intake { store, notifier }))
         .with_graceful_shutdown(stopping.cancelled_owned())
         .await;
     if let Err(error) = served {
-        error!(%error, "no deliveries are taken any more");
+        error!(%error, "the intake has stopped; deliveries are no longer accepted");
     }
 }
 
 fn router(intake: Intake) -> Router {
     Router::new()
         .route(INTAKE_PATH, post(deliveries))
-        .fallback(async || invalid("there is no such call; this socket only takes deliveries"))
+        .fallback(async || invalid("this call does not exist; this socket only accepts deliveries"))
         .with_state(intake)
 }
 
-/// Records a list of deliveries and answers when all of them are on disk.
+/// Records a list of deliveries, and responds when all of them are on disk.
 async fn deliveries(
     State(intake): State<Intake>,
     request: Request,
 ) -> Result<Json<Vec<IntakeAnswer>>, Response> {
-    let body = whole(request.into_body()).await?;
-    let requests = read(&body).map_err(IntoResponse::into_response)?;
-    // The webhook may have no time left and be gone; what it handed over is recorded all the same, and the
-    // bell rings for it: this task does not end with the connection.
+    let body = read_body(request.into_body()).await?;
+    let requests = parse(&body).map_err(IntoResponse::into_response)?;
+    // A task of its own, because the webhook may disconnect at its deadline: the deliveries must be recorded, and
+    // subscribers notified, nevertheless.
     let recording = tokio::spawn(async move { intake.record(requests).await });
     match recording.await {
         Ok(answer) => answer.map(Json).map_err(IntoResponse::into_response),
         Err(error) => {
-            error!(%error, "deliveries were not recorded");
-            let failure = Failure::new(Code::Internal, "the recording ended early");
-            Err(Refusal(failure).into_response())
+            error!(%error, "cannot record deliveries: the task failed");
+            let failure = Failure::new(Code::Internal, "cannot record the deliveries");
+            Err(ApiError(failure).into_response())
         }
     }
 }
 
-/// Reads the body, unless it is too long. What is announced to be too long is not waited for.
-async fn whole(body: Body) -> Result<Bytes, Response> {
+/// Reads the body, unless it is too long. Rejects a too long content-length before it reads.
+async fn read_body(body: Body) -> Result<Bytes, Response> {
     let too_long = || {
         let failure = invalid(format!("the body is longer than {MAX_BODY} bytes"));
         (StatusCode::PAYLOAD_TOO_LARGE, Json(failure.0)).into_response()
@@ -80,33 +80,33 @@ async fn whole(body: Body) -> Result<Bytes, Response> {
     if body.size_hint().lower() > longest {
         return Err(too_long());
     }
-    // Nobody hears the answer when the connection broke.
+    // Of a broken connection, the response is lost anyway.
     axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|_| too_long())
 }
 
-fn read(body: &Bytes) -> Result<Vec<IntakeRequest>, Refusal> {
+fn parse(body: &Bytes) -> Result<Vec<IntakeRequest>, ApiError> {
     let requests: Vec<IntakeRequest> = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("the deliveries cannot be read: {error}")))?;
     if requests.len() > MAX_BATCH {
         let count = requests.len();
         return Err(invalid(format!(
-            "{count} deliveries in one call; at most {MAX_BATCH} are taken"
+            "{count} deliveries in one call; the limit is {MAX_BATCH}"
         )));
     }
     Ok(requests)
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal(Failure::new(Code::InvalidRequest, message))
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError(Failure::new(Code::InvalidRequest, message))
 }
 
 impl Intake {
-    /// What became of each, in their order.
-    async fn record(&self, requests: Vec<IntakeRequest>) -> Result<Vec<IntakeAnswer>, Refusal> {
+    /// Records requests and returns their answers, in the same order.
+    async fn record(&self, requests: Vec<IntakeRequest>) -> Result<Vec<IntakeAnswer>, ApiError> {
         let mut new = Vec::new();
-        // Where pull requests stand among the answers; the rest is about repositories.
+        // `None` is the place of a pull request's answer.
         let mut answers = Vec::new();
         for request in requests {
             match request.event {
@@ -129,7 +129,7 @@ impl Intake {
     async fn record_pull_requests(
         &self,
         events: Vec<(GuestName, Box<PullRequestEvent>, Timestamp)>,
-    ) -> Result<Vec<IntakeAnswer>, Refusal> {
+    ) -> Result<Vec<IntakeAnswer>, ApiError> {
         let wanted: Vec<_> = events.iter().map(|(slug, ..)| slug.clone()).collect();
         let new = events
             .into_iter()
@@ -144,18 +144,18 @@ impl Intake {
                     .iter()
                     .any(|one| matches!(one, Receipt::New { .. }))
                 {
-                    self.bell.ring();
+                    self.notifier.notify();
                 }
-                debug!(count = recorded.len(), "deliveries are on disk");
+                debug!(count = recorded.len(), "recorded deliveries");
                 Ok(recorded.into_iter().zip(wanted).map(answer).collect())
             }
             Err(error) => Ok(vec![failed(&error)?; wanted.len()]),
         }
     }
 
-    /// Records what follows from an event of a repository: the previews of one that was deleted should go, and GitHub
-    /// is to be queried for the name of another. An event's own name may be an old one.
-    async fn note_repository(&self, event: &RepositoryEvent) -> Result<IntakeAnswer, Refusal> {
+    /// Records the consequence of a repository event. The previews of a deleted repository are removed. The new name of a
+    /// renamed one is queried from GitHub, because an event may contain an old name.
+    async fn note_repository(&self, event: &RepositoryEvent) -> Result<IntakeAnswer, ApiError> {
         let RepositoryEvent {
             action, id, name, ..
         } = event;
@@ -170,7 +170,7 @@ impl Intake {
         };
         match noted {
             Ok(()) => {
-                self.bell.ring();
+                self.notifier.notify();
                 Ok(IntakeAnswer::Noted)
             }
             Err(error) => failed(&error),
@@ -178,23 +178,24 @@ impl Intake {
     }
 }
 
-/// The answer for what could not be recorded. A daemon that stops refuses the whole call, which is sent again then.
-fn failed(error: &StoreError) -> Result<IntakeAnswer, Refusal> {
+/// Returns the answer for deliveries that cannot be recorded. A stopping daemon rejects the whole call: the webhook
+/// retries it.
+fn failed(error: &StoreError) -> Result<IntakeAnswer, ApiError> {
     if matches!(error, StoreError::Closed) {
         let failure = Failure::new(Code::ShuttingDown, "the daemon is stopping");
-        return Err(Refusal(failure));
+        return Err(ApiError(failure));
     }
-    warn!(error = chain(error), "deliveries could not be recorded");
+    warn!(error = chain(error), "cannot record deliveries");
     let failure = Failure::from(error);
     Ok(IntakeAnswer::Failed { failure })
 }
 
-/// The name that a pull request's preview has unless it is taken.
+/// Returns the preferred name of a pull request's preview.
 fn slug_of(pull_request: &PullRequest) -> GuestName {
     webhook_slug(&pull_request.repo, pull_request.number)
 }
 
-/// Whose name it is, the same however the repository is written.
+/// Returns the identity that alternative names are derived from. Independent of the case of the repository.
 fn identity(pull_request: &PullRequest) -> String {
     format!("{}#{}", pull_request.repo.key(), pull_request.number)
 }

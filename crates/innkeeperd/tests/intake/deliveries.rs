@@ -150,7 +150,10 @@ fn the_reason_why_a_delivery_counts_no_more_is_told() {
     assert_eq!(late.state, DeliveryState::Ignored);
     assert_eq!(late.yields_to.as_deref(), Some("c"));
     let words = house.innkeeper(&["deliveries", "show", "late"]);
-    assert!(words.contains("had been closed by delivery 'c'"), "{words}");
+    assert!(
+        words.contains("delivery 'c' (closed) had already closed"),
+        "{words}"
+    );
 
     let unknown = house
         .sandbox

@@ -405,7 +405,7 @@ async fn what_is_prepared_runs_nothing_and_goes_with_its_owner() {
     while phase(&units, &guest).await != Some(UnitPhase::Exited(125)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    said(&units, &guest, "the manager ended before").await;
+    said(&units, &guest, "the manager exited before").await;
     boot(&units, &guest).await;
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);

@@ -1,4 +1,4 @@
-//! What systemd is told, where there is one (sd_notify(3)).
+//! Notifications to systemd, if it is the service manager (sd_notify(3)).
 
 use std::time::Duration;
 
@@ -7,18 +7,17 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-/// Says that the daemon is ready.
+/// Notifies that the daemon is ready.
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// Says that the daemon is stopping.
+/// Notifies that the daemon is stopping.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog that the daemon is alive, as long as the store answers; a daemon that cannot reach
-/// its store is of no use, and is better started anew.
+/// Feeds the watchdog as long as the store answers: systemd restarts a daemon whose store does not.
 pub(crate) async fn watchdog(engine: Engine, stopping: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;
@@ -36,15 +35,15 @@ pub(crate) async fn watchdog(engine: Engine, stopping: CancellationToken) {
         )
         .await
         {
-            Ok(Ok(_)) => tell(&[NotifyState::Watchdog]),
+            Ok(Ok(_)) => notify(&[NotifyState::Watchdog]),
             Ok(Err(cause)) => error!(%cause, "the store does not answer"),
             Err(_) => error!("the store does not answer in time"),
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "systemd was not told");
+        warn!(%error, "cannot notify systemd");
     }
 }
