@@ -1,4 +1,4 @@
-//! Words of the command line that are more than text.
+//! Types of command-line arguments that need more than a string.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::preview::{InvalidSlug, parse_slug};
 use innkeeper_model::{Code, Explain, GuestName, Installable, InvalidInstallable};
 
-/// A flake output as given, with a relative path made absolute: the daemon has another working directory.
+/// A flake output. Relative paths are made absolute, since the daemon has another working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlakeOutput(String);
 
 impl FlakeOutput {
-    /// Reads `<flake>` or `<flake>#<attribute>`.
+    /// Parses `<flake>` or `<flake>#<attribute>`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidInstallable> {
         Installable::parse(text, Installable::DEFAULT_ATTRIBUTE)?;
         Ok(Self(absolute(
@@ -20,15 +20,16 @@ impl FlakeOutput {
         )))
     }
 
-    /// The text for a request whose default attribute the daemon knows.
+    /// Returns the text for a request. The daemon adds its default attribute if none is given.
     pub(crate) fn into_text(self) -> String {
         self.0
     }
 }
 
-/// Makes the path in a path-like flake reference absolute. Path-like is what starts with `.` or `path:`
-/// (Nix manual, "nix flake", "Path-like syntax"); everything else is a URL, an absolute path or a name in the
-/// registry, and means the same everywhere.
+/// Makes the path in a path-like flake reference absolute.
+///
+/// Path-like references start with `.` or `path:` (Nix manual, "nix flake", "Path-like syntax"). All others are URLs,
+/// absolute paths or registry names, which do not depend on the working directory.
 fn absolute(text: &str, directory: &Path) -> String {
     let (scheme, rest) = match text.strip_prefix("path:") {
         Some(rest) => ("path:", rest),
@@ -41,13 +42,13 @@ fn absolute(text: &str, directory: &Path) -> String {
         return text.to_owned();
     }
     let joined = directory.join(path);
-    // A path that does not exist is the daemon's to complain about, with a code of its own.
-    let found = joined.canonicalize().unwrap_or_else(|_| lexical(&joined));
+    // The daemon reports a path that does not exist, with its own error code.
+    let found = joined.canonicalize().unwrap_or_else(|_| normalize(&joined));
     format!("{scheme}{}{parameters}", found.display())
 }
 
-/// Removes `.` and `..` from an absolute path without asking the file system.
-fn lexical(path: &Path) -> PathBuf {
+/// Removes `.` and `..` from an absolute path without accessing the file system.
+fn normalize(path: &Path) -> PathBuf {
     use std::path::Component;
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -62,12 +63,12 @@ fn lexical(path: &Path) -> PathBuf {
     clean
 }
 
-/// A text that cannot be the slug of any preview.
+/// An invalid slug where the slug of an existing preview is required.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
-pub(crate) struct NoPreview(InvalidSlug);
+pub(crate) struct InvalidExistingSlug(InvalidSlug);
 
-impl Explain for NoPreview {
+impl Explain for InvalidExistingSlug {
     fn code(&self) -> Code {
         self.0.code()
     }
@@ -77,31 +78,32 @@ impl Explain for NoPreview {
     }
 }
 
-/// Reads the slug of a preview that should be there. What helps to choose one is of no help here.
-pub(crate) fn existing_slug(text: &str) -> Result<GuestName, NoPreview> {
-    parse_slug(text).map_err(NoPreview)
+/// Parses the slug of an existing preview. Its remedy lists slugs instead of explaining how to choose one.
+pub(crate) fn existing_slug(text: &str) -> Result<GuestName, InvalidExistingSlug> {
+    parse_slug(text).map_err(InvalidExistingSlug)
 }
 
 /// An environment variable for a command in a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Variable(pub(crate) String, pub(crate) String);
 
-/// Why a text is not a [`Variable`].
+/// A text that is not a [`Variable`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidVariable {
-    /// No name in front of the `=`.
+    /// A missing or invalid name before the `=`.
     #[error(
-        "'{0}' is not an environment variable; write NAME=VALUE, or NAME alone to pass on your own"
+        "'{0}' is not an environment variable: write NAME=VALUE, or NAME to pass on a variable of this shell"
     )]
     Syntax(String),
-    /// Only a name is given and the caller's environment has no such variable.
-    #[error("the environment variable '{0}' is not set here, so it cannot be passed on")]
+    /// A name without a value that is not set in the caller's environment.
+    #[error("cannot pass on environment variable '{0}': it is not set in this shell")]
     Unset(String),
 }
 
 impl Variable {
-    /// Reads `NAME=VALUE`, or `NAME` for a variable of the caller's own: everybody on the host can read the
-    /// arguments of a program, so a secret's value must not have to stand there.
+    /// Parses `NAME=VALUE`, or `NAME` to pass on the caller's variable.
+    ///
+    /// All users of the host can read a program's arguments, so `NAME` is the only safe form for a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidVariable> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -115,17 +117,17 @@ impl Variable {
     }
 }
 
-/// The id of a delivery (`X-GitHub-Delivery`). It goes into a path as it is.
+/// The id of a delivery (`X-GitHub-Delivery`). It is safe to insert into a URL path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeliveryId(String);
 
-/// Why a text is not a [`DeliveryId`].
+/// A text that is not a [`DeliveryId`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{}' is no id of a delivery", .0.escape_debug())]
+#[error("'{}' is not a delivery id", .0.escape_debug())]
 pub(crate) struct InvalidDeliveryId(String);
 
 impl DeliveryId {
-    /// Reads an id as GitHub makes them: letters, digits, `-` and `_`.
+    /// Parses an id of GitHub: ASCII letters, digits, `-` and `_`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidDeliveryId> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         if text.is_empty() || !text.bytes().all(allowed) {
@@ -144,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_flakes_mean_the_callers_directory() {
+    fn relative_flakes_resolve_in_the_callers_directory() {
         let directory = tempfile::tempdir().expect("a directory");
         let here = directory.path().canonicalize().expect("its path");
         let at = |text: &str| absolute(text, &here);
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn other_flakes_stay_as_they_are() {
+    fn other_flakes_are_unchanged() {
         for text in [
             "/srv/fleet#a",
             "github:owner/repo",
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_given_or_passed_on() {
+    fn variables_are_set_or_passed_on() {
         let variable = |name: &str, value: &str| Ok(Variable(name.to_owned(), value.to_owned()));
         assert_eq!(Variable::parse("A=b=c"), variable("A", "b=c"));
         assert_eq!(Variable::parse("A="), variable("A", ""));
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_deliveries_can_stand_in_a_path() {
+    fn delivery_ids_are_safe_in_a_path() {
         let id = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
         assert_eq!(DeliveryId::parse(id).expect("valid").as_str(), id);
         for bad in ["", "a/b", "a b", "..", "a?b", "a#b", "a%20b"] {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on the daemon's Unix socket.
+//! HTTP/1.1 client for the daemon's Unix socket.
 
 use std::path::{Path, PathBuf};
 
@@ -12,32 +12,31 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-use crate::failure::{CommandError, cut_off, not_understood, unreachable};
+use crate::failure::{CommandError, connection_lost, unexpected_response, unreachable};
 
-/// The longest answer that is taken in one piece, in bytes.
-const MAX_ANSWER: usize = 64 << 20;
+/// Maximum size of a buffered response, in bytes.
+const MAX_RESPONSE: usize = 64 << 20;
 
 /// The upgraded connection of an `exec`.
 pub(crate) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Speaks to the daemon, with a connection of its own for each call: on a Unix socket that costs less than
-/// looking after an idle one.
+/// Client of the daemon's API. Opens a connection for each request: on a Unix socket that costs less than a pool.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
 }
 
-/// The path of a guest in the API, with what follows its name.
+/// Returns the API path of a guest, with `rest` appended.
 pub(crate) fn guest_path(name: &GuestName, rest: &str) -> String {
     format!("/v1/guests/{name}{rest}")
 }
 
-/// The path of a guest's snapshot in the API, with what follows its label.
+/// Returns the API path of a guest's snapshot, with `rest` appended.
 pub(crate) fn snapshot_path(name: &GuestName, label: &SnapshotLabel, rest: &str) -> String {
     guest_path(name, &format!("/snapshots/{label}{rest}"))
 }
 
-/// The path of a preview in the API, with what follows its slug.
+/// Returns the API path of a preview, with `rest` appended.
 pub(crate) fn preview_path(slug: &GuestName, rest: &str) -> String {
     format!("/v1/previews/{slug}{rest}")
 }
@@ -59,7 +58,7 @@ impl Client {
         self.call(Method::DELETE, path, Bytes::new()).await
     }
 
-    pub(crate) async fn post_nothing<T: DeserializeOwned>(
+    pub(crate) async fn post_empty<T: DeserializeOwned>(
         &self,
         path: &str,
     ) -> Result<T, CommandError> {
@@ -74,13 +73,13 @@ impl Client {
         self.call(Method::POST, path, json(body)?).await
     }
 
-    /// Asks for something that is read while it is written.
+    /// Sends a `GET` request and returns the body as a stream.
     pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, CommandError> {
-        let answer = self.send(request(Method::GET, path, Bytes::new())?).await?;
-        Ok(answer.into_body())
+        let response = self.send(request(Method::GET, path, Bytes::new())?).await?;
+        Ok(response.into_body())
     }
 
-    /// Asks for another protocol on the same connection (RFC 9110, section 7.8).
+    /// Switches a connection to another protocol (RFC 9110, section 7.8).
     pub(crate) async fn upgrade(
         &self,
         path: &str,
@@ -94,14 +93,14 @@ impl Client {
             header::HeaderValue::from_static("Upgrade"),
         );
         headers.insert(header::UPGRADE, header::HeaderValue::from_static(protocol));
-        let answer = self.send(request).await?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let status = answer.status();
-            return Err(not_understood(&format!("{status} instead of an upgrade")).into());
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            return Err(unexpected_response(&format!("{status} instead of an upgrade")).into());
         }
-        let upgraded = hyper::upgrade::on(answer)
+        let upgraded = hyper::upgrade::on(response)
             .await
-            .map_err(|error| cut_off(&self.socket, &error))?;
+            .map_err(|error| connection_lost(&self.socket, &error))?;
         Ok(TokioIo::new(upgraded))
     }
 
@@ -111,13 +110,13 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, CommandError> {
-        let answer = self.send(request(method, path, body)?).await?;
-        let bytes = self.whole(answer.into_body()).await?;
+        let response = self.send(request(method, path, body)?).await?;
+        let bytes = self.read_all(response.into_body()).await?;
         serde_json::from_slice(&bytes)
-            .map_err(|error| not_understood(&format!("{path}: {error}")).into())
+            .map_err(|error| unexpected_response(&format!("{path}: {error}")).into())
     }
 
-    /// Sends a request and returns the answer's head; a failure that the daemon answers with is an error.
+    /// Sends a request and returns the response. A failure in the response is an error.
     async fn send(
         &self,
         request: Request<Full<Bytes>>,
@@ -125,25 +124,28 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| unreachable(&self.socket, &error))?;
-        let cut_off = |error: hyper::Error| cut_off(&self.socket, &error);
+        let connection_lost = |error: hyper::Error| connection_lost(&self.socket, &error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(cut_off)?;
-        // It ends with the answer's body; an error of it turns up there, too.
+            .map_err(connection_lost)?;
+        // The task ends with the response body, which also reports its errors.
         tokio::spawn(connection.with_upgrades());
-        let answer = sender.send_request(request).await.map_err(cut_off)?;
-        let status = answer.status();
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(connection_lost)?;
+        let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(answer);
+            return Ok(response);
         }
-        let body = self.whole(answer.into_body()).await?;
-        Err(refusal(status, &body).into())
+        let body = self.read_all(response.into_body()).await?;
+        Err(failure_of(status, &body).into())
     }
 
-    async fn whole(&self, body: Incoming) -> Result<Bytes, Failure> {
-        match Limited::new(body, MAX_ANSWER).collect().await {
+    async fn read_all(&self, body: Incoming) -> Result<Bytes, Failure> {
+        match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) => Err(cut_off(&self.socket, error.as_ref())),
+            Err(error) => Err(connection_lost(&self.socket, error.as_ref())),
         }
     }
 }
@@ -155,7 +157,7 @@ fn json(body: &impl Serialize) -> Result<Bytes, Failure> {
 }
 
 fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
-    // HTTP/1.1 wants a host; on a Unix socket there is none to name.
+    // HTTP/1.1 requires a Host header; a Unix socket has no host name.
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -163,16 +165,19 @@ fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes
     if !body.is_empty() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
-    request
-        .body(Full::new(body))
-        .map_err(|error| Failure::new(Code::Internal, format!("cannot ask for '{path}': {error}")))
+    request.body(Full::new(body)).map_err(|error| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot build a request for '{path}': {error}"),
+        )
+    })
 }
 
-/// The failure in an answer. A newer daemon's code that this program does not know loses its name and keeps
-/// its words.
-fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+/// Returns the failure in a response. For an unknown code of a newer daemon, the code follows from the HTTP status, and
+/// message, remedy and log are kept.
+fn failure_of(status: StatusCode, body: &[u8]) -> Failure {
     #[derive(Deserialize)]
-    struct Words {
+    struct UnknownFailure {
         message: String,
         remedy: Option<String>,
         #[serde(default)]
@@ -182,22 +187,22 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         return failure;
     }
     match serde_json::from_slice(body) {
-        Ok(Words {
+        Ok(UnknownFailure {
             message,
             remedy,
             log,
         }) => Failure {
-            code: code_of(status),
+            code: code_for(status),
             message,
             remedy,
             log,
         },
-        Err(_) => not_understood(&format!("{status} without a reason")),
+        Err(_) => unexpected_response(&format!("{status} without a failure")),
     }
 }
 
-/// The least that a status says about a failure.
-fn code_of(status: StatusCode) -> Code {
+/// Returns the code that an HTTP status implies.
+fn code_for(status: StatusCode) -> Code {
     match status {
         StatusCode::BAD_REQUEST => Code::InvalidRequest,
         StatusCode::SERVICE_UNAVAILABLE => Code::ShuttingDown,
@@ -205,8 +210,8 @@ fn code_of(status: StatusCode) -> Code {
     }
 }
 
-/// The next bytes of an answer that is read while it is written; nothing at its end.
-pub(crate) async fn next_piece(
+/// Returns the next bytes of a streamed response, or `None` at its end.
+pub(crate) async fn next_chunk(
     client: &Client,
     body: &mut Incoming,
 ) -> Result<Option<Bytes>, Failure> {
@@ -214,12 +219,12 @@ pub(crate) async fn next_piece(
         match body.frame().await {
             None => return Ok(None),
             Some(Ok(frame)) => {
-                // Trailers are of no interest.
+                // Trailers are ignored.
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
                 }
             }
-            Some(Err(error)) => return Err(cut_off(client.socket(), &error)),
+            Some(Err(error)) => return Err(connection_lost(client.socket(), &error)),
         }
     }
 }

@@ -1,29 +1,28 @@
-//! Questions that only a person on a terminal can answer.
+//! Confirmation prompts on a terminal.
 
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
 use innkeeper_model::{Code, Failure};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::CommandError;
 
-/// The option of commands that lose data: on a terminal they prompt, and nowhere else.
+/// Option of commands that delete data. They prompt on a terminal only.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Prompt {
-    /// Do not prompt; without a terminal there is no prompt either
+    /// Do not prompt (the default without a terminal)
     #[arg(long, short)]
     yes: bool,
 }
 
 impl Prompt {
-    /// Whether [`Self::confirm`] prompts. Otherwise the caller need not find out what would be lost.
+    /// Reports whether [`Self::confirm`] prompts. If not, the caller can skip looking up what would be lost.
     pub(crate) fn is_needed(self) -> bool {
-        !self.yes && can_answer()
+        !self.yes && can_prompt()
     }
 
-    /// Shows what would be lost and returns when a person has agreed, or when nobody is to be asked. `declined` is
-    /// the note for any other answer.
+    /// Prompts with `question` if needed. Returns an error with the note `declined` unless the user confirms.
     pub(crate) fn confirm(
         self,
         cx: &Context,
@@ -31,46 +30,49 @@ impl Prompt {
         declined: String,
     ) -> Result<(), CommandError> {
         match self.is_needed() {
-            true => agreed(cx, question, declined),
+            true => prompt_user(cx, question, declined),
             false => Ok(()),
         }
     }
 }
 
-/// The texts of a question that must be answered.
+/// Texts for a confirmation that cannot be skipped.
 #[derive(Debug)]
-pub(crate) struct NoAnswer {
-    /// What needs the answer, as the subject of a sentence.
-    pub(crate) needs: String,
-    /// What to do without a terminal, as a sentence.
+pub(crate) struct RequiredConfirmation {
+    /// The action that needs confirmation, as the subject of a sentence.
+    pub(crate) action: String,
+    /// Remedy without a terminal, as a sentence.
     pub(crate) remedy: String,
-    /// What the answer no means, as a sentence.
+    /// Note after a negative reply, as a sentence.
     pub(crate) declined: String,
 }
 
-/// Returns when a person on a terminal has agreed; fails otherwise, also without a terminal.
-pub(crate) fn confirm(cx: &Context, question: &str, without: NoAnswer) -> Result<(), CommandError> {
-    if cx.output.is_json() || !can_answer() {
-        let message = format!(
-            "{} needs an answer from a person on a terminal",
-            without.needs
-        );
+/// Prompts for a confirmation that cannot be skipped. Fails without a terminal.
+pub(crate) fn confirm(
+    cx: &Context,
+    question: &str,
+    texts: RequiredConfirmation,
+) -> Result<(), CommandError> {
+    if cx.output.is_json() || !can_prompt() {
+        let message = format!("{} needs confirmation on a terminal", texts.action);
         return Err(Failure::new(Code::InvalidRequest, message)
-            .with_remedy(without.remedy)
+            .with_remedy(texts.remedy)
             .into());
     }
-    agreed(cx, question, without.declined)
+    prompt_user(cx, question, texts.declined)
 }
 
-/// Whether a person can read a question and answer it. [`crate::output::Output::ask`] writes to whichever of the two
-/// outputs is a terminal: `2>log` does not make a command one of a script.
-fn can_answer() -> bool {
+/// Reports whether a user can read and answer a prompt.
+///
+/// Either output may be the terminal, since [`crate::output::Output::prompt`] picks the right one: `2>log` does not make a
+/// command non-interactive.
+fn can_prompt() -> bool {
     io::stdin().is_terminal() && (io::stderr().is_terminal() || io::stdout().is_terminal())
 }
 
-/// Prompts. End of input and unreadable input count as no.
-fn agreed(cx: &Context, question: &str, declined: String) -> Result<(), CommandError> {
-    cx.output.ask(&format!("{question} [y/N] "));
+/// Prompts. End of input and unreadable input decline.
+fn prompt_user(cx: &Context, question: &str, declined: String) -> Result<(), CommandError> {
+    cx.output.prompt(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).ok();
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

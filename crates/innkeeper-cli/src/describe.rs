@@ -1,23 +1,25 @@
-//! Words for people about the model's values.
+//! Human-readable descriptions of the model's values.
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::{BuildProgress, EventKind};
 use jiff::Timestamp;
 
-/// What happened, in one line without a full stop.
+/// Describes an event in one line, without a full stop.
 pub(crate) fn event(kind: &EventKind) -> String {
     let text = match kind {
         EventKind::Accepted { verb } => format!("{verb} accepted"),
-        EventKind::StepStarted { step } => activity(step),
+        EventKind::StepStarted { step } => step_label(step),
         EventKind::StepDone { step, micros } => {
-            format!("{} took {}", activity(step), duration(*micros))
+            format!("{} took {}", step_label(step), duration(*micros))
         }
-        EventKind::StepFailed { step, failure } => format!("{} failed: {failure}", activity(step)),
-        EventKind::Progress { progress } => build(progress),
+        EventKind::StepFailed { step, failure } => {
+            format!("{} failed: {failure}", step_label(step))
+        }
+        EventKind::Progress { progress } => build_progress(progress),
         EventKind::Built { what, closure } => format!("{what} is {closure}"),
         EventKind::Finished => "finished".to_owned(),
         EventKind::Failed { failure } => format!("failed: {failure}"),
-        EventKind::Exited { status } => format!("the guest ended by itself with status {status}"),
+        EventKind::Exited { status } => format!("the guest exited with status {status}"),
         EventKind::OomKilled { kills, memory } => format!(
             "the kernel killed {} of the guest, which had used all of its {memory} of memory",
             processes(*kills)
@@ -34,7 +36,7 @@ fn processes(number: u64) -> String {
     }
 }
 
-/// What people should know of a guest whose processes the kernel killed for want of memory.
+/// Describes the processes of a guest that the kernel killed because the guest was out of memory, with a remedy.
 pub(crate) fn oom_kills(view: &GuestView) -> Option<String> {
     let guest = &view.guest;
     (view.oom_kills > 0).then(|| {
@@ -46,16 +48,16 @@ pub(crate) fn oom_kills(view: &GuestView) -> Option<String> {
     })
 }
 
-/// A step of an operation in words.
-fn activity(step: &str) -> String {
-    let words = match step {
+/// Describes a step of an operation.
+fn step_label(step: &str) -> String {
+    let label = match step {
         "resolve-closure" => "finding the closure",
         "ensure-closure" => "registering the closure",
-        "ensure-rootfs" => "making the file tree",
+        "ensure-rootfs" => "creating the file tree",
         "forget-identity" => "removing the copied identity",
-        "adopt-files" => "taking over the files",
-        "retain-rootfs" => "keeping the files",
-        "remove-retained" => "removing the files",
+        "adopt-files" => "adopting the retained files",
+        "retain-rootfs" => "retaining the files",
+        "remove-retained" => "removing the retained files",
         "take-snapshot" => "taking the snapshot",
         "delete-snapshot" => "deleting the snapshot",
         "restore-rootfs" => "restoring the file tree",
@@ -70,13 +72,13 @@ fn activity(step: &str) -> String {
         "remove-rootfs" => "removing the file tree",
         "remove-closure" => "releasing the closure",
         "forget" => "deleting the record",
-        // A newer daemon's: its name reads well enough without the hyphens.
+        // A step of a newer daemon.
         other => return other.replace('-', " "),
     };
-    words.to_owned()
+    label.to_owned()
 }
 
-fn build(progress: &BuildProgress) -> String {
+fn build_progress(progress: &BuildProgress) -> String {
     let mut text = match progress.activity.as_str() {
         "" => "building".to_owned(),
         activity => activity.to_owned(),
@@ -100,7 +102,7 @@ fn build(progress: &BuildProgress) -> String {
     text
 }
 
-/// The text with a full stop.
+/// Adds a full stop to a text without end punctuation.
 pub(crate) fn sentence(text: &str) -> String {
     let stop = if text.ends_with(['.', '!', '?']) {
         ""
@@ -110,7 +112,7 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{text}{stop}")
 }
 
-/// A span of microseconds with the unit that suits it.
+/// Formats microseconds with a suitable unit.
 fn duration(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),
@@ -119,7 +121,7 @@ fn duration(micros: u64) -> String {
     }
 }
 
-/// An amount of bytes in whole MiB, rounded.
+/// Formats bytes in MiB, rounded.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     let mebibytes = bytes.saturating_add(1 << 19) >> 20;
     match mebibytes {
@@ -128,12 +130,12 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// A time in UTC, to the second.
+/// Formats a time in UTC, in seconds.
 pub(crate) fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Text from a guest or from Nix without what would move a terminal's cursor or change its state.
+/// Removes control characters and escape sequences from text of a guest or of Nix, except line breaks and tabs.
 pub(crate) fn plain(text: &str) -> String {
     anstream::adapter::strip_str(text)
         .to_string()
@@ -142,7 +144,7 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
-/// `1 orphan`, `2 orphans`.
+/// Formats a number with its noun: `1 orphan`, `2 orphans`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_the_unit_that_suits_them() {
+    fn durations_and_sizes_have_suitable_units() {
         assert_eq!(duration(640), "640 µs");
         assert_eq!(duration(1_234), "1.2 ms");
         assert_eq!(duration(61_500_000), "61.5 s");
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_shown_in_words() {
+    fn steps_have_readable_labels() {
         let started = |step: &str| event(&EventKind::StepStarted { step: step.into() });
         assert_eq!(started("ensure-network"), "setting up the network");
         assert_eq!(started("adopt-volume"), "adopt volume");
@@ -177,22 +179,22 @@ mod tests {
     }
 
     #[test]
-    fn a_builds_counts_are_shown_when_there_are_some() {
+    fn build_progress_omits_counts_of_zero() {
         let mut progress = BuildProgress {
             activity: "building guest".to_owned(),
             ..BuildProgress::default()
         };
-        assert_eq!(build(&progress), "building guest");
+        assert_eq!(build_progress(&progress), "building guest");
         (progress.built, progress.to_build) = (3, 17);
         progress.to_fetch_bytes = 1 << 20;
         assert_eq!(
-            build(&progress),
+            build_progress(&progress),
             "building guest (3 of 17 built, 0 of 1 MiB fetched)"
         );
     }
 
     #[test]
-    fn nobody_moves_the_callers_cursor() {
+    fn plain_removes_control_sequences() {
         assert_eq!(
             plain("\u{1b}[31mred\u{1b}[0m\u{7}\tx\r\n\u{1b}]0;title\u{7}y"),
             "red\tx\ny"

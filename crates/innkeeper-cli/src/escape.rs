@@ -1,51 +1,51 @@
-//! Text from guests, builds and repositories on its way to a terminal.
+//! Escaping of text from guests, builds and repositories for a terminal.
 //!
 //! A terminal executes control sequences: they move the cursor, rename the window, write to the clipboard (OSC 52) or
-//! make a line look like another. All that these programs print passes through [`Escaper`]: it escapes such characters
-//! when the output is a terminal, and changes nothing otherwise.
+//! disguise a line. All output of these programs passes through [`Escaper`], which escapes such characters if the output
+//! is a terminal and changes nothing otherwise.
 
-/// Makes control characters visible, for a stream of bytes that arrives in pieces.
+/// Makes control characters of a byte stream visible.
 #[derive(Debug)]
 pub(crate) struct Escaper {
     terminal: bool,
-    /// An unfinished character, or a carriage return that may be the first half of a line's end.
-    held: Vec<u8>,
+    /// An incomplete character, or a carriage return that a line feed may follow.
+    pending: Vec<u8>,
 }
 
 impl Escaper {
-    /// For output that is a terminal, or is not.
+    /// Creates an escaper. It changes nothing unless the output is a `terminal`.
     pub(crate) fn new(terminal: bool) -> Self {
         Self {
             terminal,
-            held: Vec::new(),
+            pending: Vec::new(),
         }
     }
 
-    /// The next piece as it is printed.
-    pub(crate) fn piece(&mut self, bytes: &[u8]) -> Vec<u8> {
+    /// Returns the next bytes to print.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         if !self.terminal {
             return bytes.to_vec();
         }
-        let mut all = std::mem::take(&mut self.held);
+        let mut all = std::mem::take(&mut self.pending);
         all.extend_from_slice(bytes);
-        let end = all.len() - unfinished(&all);
-        self.held = all.split_off(end);
+        let end = all.len() - incomplete(&all);
+        self.pending = all.split_off(end);
         visible(&all).into_bytes()
     }
 
-    /// The rest, when the stream has ended.
-    pub(crate) fn end(&mut self) -> Vec<u8> {
-        visible(&std::mem::take(&mut self.held)).into_bytes()
+    /// Returns the rest at the end of the stream.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        visible(&std::mem::take(&mut self.pending)).into_bytes()
     }
 }
 
-/// A whole text as it is printed on a terminal.
+/// Escapes a complete text for a terminal.
 pub(crate) fn for_terminal(text: &str) -> String {
     visible(text.as_bytes())
 }
 
-/// How many bytes at the end mean something else when more bytes follow.
-fn unfinished(bytes: &[u8]) -> usize {
+/// Number of bytes at the end whose meaning depends on the bytes that follow.
+fn incomplete(bytes: &[u8]) -> usize {
     if bytes.ends_with(b"\r") {
         return 1;
     }
@@ -65,7 +65,7 @@ fn visible(bytes: &[u8]) -> String {
             match c {
                 '\r' if rest.peek() == Some(&'\n') => {}
                 '\n' | '\t' => text.push(c),
-                c if c.is_control() || misleads(c) => text.extend(c.escape_unicode()),
+                c if c.is_control() || is_misleading(c) => text.extend(c.escape_unicode()),
                 c => text.push(c),
             }
         }
@@ -76,9 +76,9 @@ fn visible(bytes: &[u8]) -> String {
     text
 }
 
-/// Characters that reorder or hide the text around them: bidirectional marks (UAX #9, section 2), separators of lines,
-/// and tags.
-fn misleads(c: char) -> bool {
+/// Reports whether a character reorders or hides the text around it: bidirectional marks (UAX #9, section 2), line
+/// separators and tags.
+fn is_misleading(c: char) -> bool {
     matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}' | '\u{feff}'
         | '\u{e0000}'..='\u{e007f}')
@@ -92,14 +92,14 @@ mod tests {
         let mut escaper = Escaper::new(true);
         let mut all: Vec<u8> = pieces
             .iter()
-            .flat_map(|piece| escaper.piece(piece))
+            .flat_map(|piece| escaper.push(piece))
             .collect();
-        all.extend(escaper.end());
+        all.extend(escaper.finish());
         String::from_utf8(all).expect("UTF-8")
     }
 
     #[test]
-    fn what_a_terminal_would_execute_is_visible() {
+    fn control_characters_are_made_visible() {
         for (bytes, expected) in [
             (&b"\x1b]52;c;aGk=\x07"[..], "\\u{1b}]52;c;aGk=\\u{7}"),
             (b"\x1b[2J\x08\x7f", "\\u{1b}[2J\\u{8}\\u{7f}"),
@@ -120,20 +120,20 @@ mod tests {
     }
 
     #[test]
-    fn pieces_may_end_anywhere() {
+    fn escaping_is_independent_of_chunk_boundaries() {
         let text = "\u{65e5}\r\n\u{202e}\u{9b}x\r".as_bytes();
-        let whole = shown(&[text]);
-        assert_eq!(whole, "\u{65e5}\n\\u{202e}\\u{9b}x\\u{d}");
+        let read_all = shown(&[text]);
+        assert_eq!(read_all, "\u{65e5}\n\\u{202e}\\u{9b}x\\u{d}");
         for at in 0..text.len() {
-            assert_eq!(shown(&[&text[..at], &text[at..]]), whole, "cut at {at}");
+            assert_eq!(shown(&[&text[..at], &text[at..]]), read_all, "cut at {at}");
         }
     }
 
     #[test]
-    fn a_pipe_gets_what_came() {
+    fn a_pipe_receives_unchanged_bytes() {
         let bytes = b"\x1b[2J\xff\r\xe6";
         let mut escaper = Escaper::new(false);
-        assert_eq!(escaper.piece(bytes), bytes);
-        assert_eq!(escaper.end(), b"");
+        assert_eq!(escaper.push(bytes), bytes);
+        assert_eq!(escaper.finish(), b"");
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon's stream of events, across restarts of the daemon.
+//! The daemon's event stream, with reconnection after a restart of the daemon.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -8,18 +8,18 @@ use hyper::body::Incoming;
 use innkeeper_model::{Code, Event, Failure, GuestName, Kind, OperationId};
 use tokio::time::Instant;
 
-use crate::client::{Client, next_piece};
-use crate::failure::{CommandError, not_understood};
+use crate::client::{Client, next_chunk};
+use crate::failure::{CommandError, unexpected_response};
 use crate::sse::Parser;
 
-/// Which events are wanted.
+/// Selection of events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) operation: Option<OperationId>,
     pub(crate) guest: Option<GuestName>,
-    /// Only events with a higher number.
+    /// Select events with a higher number.
     pub(crate) after: i64,
-    /// Whether to wait for more.
+    /// Wait for new events.
     pub(crate) follow: bool,
 }
 
@@ -37,87 +37,87 @@ impl Filter {
     }
 }
 
-/// How long a daemon may be away.
+/// Timeout and interval of reconnection attempts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// From the last sign of life until it is given up.
-    pub(crate) limit: Duration,
-    /// Between two attempts to reach it.
-    pub(crate) pause: Duration,
+pub(crate) struct ReconnectPolicy {
+    /// Time from the last received data until the connection is given up.
+    pub(crate) timeout: Duration,
+    /// Pause between two attempts.
+    pub(crate) interval: Duration,
 }
 
-impl Default for Patience {
+impl Default for ReconnectPolicy {
     fn default() -> Self {
         Self {
-            limit: Duration::from_secs(60),
-            pause: Duration::from_millis(200),
+            timeout: Duration::from_secs(60),
+            interval: Duration::from_millis(200),
         }
     }
 }
 
-/// A stream of events. While it follows, it takes up a broken connection again after the last event seen, so
-/// that none is missed and none comes twice.
+/// A stream of events. If it follows, it resumes a broken connection after the last received event, so that no event is
+/// lost or repeated.
 #[derive(Debug)]
 pub(crate) struct Events<'a> {
     client: &'a Client,
     filter: Filter,
-    patience: Patience,
+    policy: ReconnectPolicy,
     body: Option<Incoming>,
     parser: Parser,
     ready: VecDeque<Event>,
-    /// The last sign of life. Nothing before the first one, unless the daemon is known to have been there.
-    alive: Option<Instant>,
+    /// Time of the last received data. `None` before the first data: then a failed connection is not retried.
+    last_received: Option<Instant>,
 }
 
 impl<'a> Events<'a> {
-    /// A stream that fails at once when the daemon is not there to begin with.
+    /// Creates a stream that fails at once if the first connection fails.
     pub(crate) fn new(client: &'a Client, filter: Filter) -> Self {
         Self {
             client,
             filter,
-            patience: Patience::default(),
+            policy: ReconnectPolicy::default(),
             body: None,
             parser: Parser::default(),
             ready: VecDeque::new(),
-            alive: None,
+            last_received: None,
         }
     }
 
-    /// The events of an operation from its beginning. The daemon accepted it, so it has been there.
+    /// Follows an accepted operation from its beginning. Retries the first connection too.
     pub(crate) fn of_operation(
         client: &'a Client,
         operation: OperationId,
-        patience: Patience,
+        policy: ReconnectPolicy,
     ) -> Self {
         let filter = Filter {
             operation: Some(operation),
             ..Filter::default()
         };
-        Self::of_something_accepted(client, filter, patience)
+        Self::following(client, filter, policy)
     }
 
-    /// All events of a guest, without end. The daemon accepted something that concerns it.
+    /// Follows a guest from its first event, without end. Retries the first connection too.
     pub(crate) fn of_guest(client: &'a Client, guest: &GuestName) -> Self {
         let filter = Filter {
             guest: Some(guest.clone()),
             ..Filter::default()
         };
-        Self::of_something_accepted(client, filter, Patience::default())
+        Self::following(client, filter, ReconnectPolicy::default())
     }
 
-    fn of_something_accepted(client: &'a Client, filter: Filter, patience: Patience) -> Self {
+    fn following(client: &'a Client, filter: Filter, policy: ReconnectPolicy) -> Self {
         let filter = Filter {
             follow: true,
             ..filter
         };
         Self {
-            patience,
-            alive: Some(Instant::now()),
+            policy,
+            last_received: Some(Instant::now()),
             ..Self::new(client, filter)
         }
     }
 
-    /// The next event; nothing at the end of a stream that does not follow.
+    /// Returns the next event, or `None` at the end of a stream that does not follow.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, CommandError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -127,7 +127,7 @@ impl<'a> Events<'a> {
             match self.read().await {
                 Ok(true) => {}
                 Ok(false) if !self.filter.follow => return Ok(None),
-                Ok(false) => self.reconnect(ended()).await?,
+                Ok(false) => self.reconnect(stream_ended()).await?,
                 Err(CommandError::Failure(failure))
                     if self.filter.follow && failure.code.kind() == Kind::Unavailable =>
                 {
@@ -138,36 +138,36 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// Reads one piece of the stream; `false` at its end.
+    /// Reads a chunk of the stream. Returns `false` at its end.
     async fn read(&mut self) -> Result<bool, CommandError> {
         let mut body = match self.body.take() {
             Some(body) => body,
             None => self.client.stream(&self.filter.path()).await?,
         };
-        let Some(piece) = next_piece(self.client, &mut body).await? else {
+        let Some(chunk) = next_chunk(self.client, &mut body).await? else {
             return Ok(false);
         };
         self.body = Some(body);
         let messages = self
             .parser
-            .push(&piece)
-            .map_err(|error| not_understood(&error.to_string()))?;
+            .push(&chunk)
+            .map_err(|error| unexpected_response(&error.to_string()))?;
         for message in messages {
             let event: Event = serde_json::from_str(&message)
-                .map_err(|error| not_understood(&format!("event {message}: {error}")))?;
+                .map_err(|error| unexpected_response(&format!("event {message}: {error}")))?;
             self.ready.push_back(event);
         }
-        self.alive = Some(Instant::now());
+        self.last_received = Some(Instant::now());
         Ok(true)
     }
 
-    /// Waits before the next attempt to connect, or gives up with the reason why the last one failed.
+    /// Waits before the next connection attempt, or returns `failure` after the timeout.
     async fn reconnect(&mut self, failure: Failure) -> Result<(), CommandError> {
         self.body = None;
         self.parser = Parser::default();
-        match self.alive {
-            Some(alive) if alive.elapsed() < self.patience.limit => {
-                tokio::time::sleep(self.patience.pause).await;
+        match self.last_received {
+            Some(last) if last.elapsed() < self.policy.timeout => {
+                tokio::time::sleep(self.policy.interval).await;
                 Ok(())
             }
             _ => Err(failure.into()),
@@ -175,12 +175,12 @@ impl<'a> Events<'a> {
     }
 }
 
-fn ended() -> Failure {
+fn stream_ended() -> Failure {
     Failure::new(
         Code::DaemonUnreachable,
-        "innkeeperd ended the stream of events",
+        "innkeeperd closed the event stream",
     )
-    .with_remedy("`systemctl status innkeeper` tells whether it runs.")
+    .with_remedy("Check `systemctl status innkeeper`.")
 }
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_asked_for_stands_in_the_query() {
+    fn filter_query_contains_only_set_fields() {
         assert_eq!(Filter::default().path(), "/v1/events?after=0&follow=false");
         let filter = Filter {
             operation: Some(OperationId(7)),

@@ -1,4 +1,4 @@
-//! What a command can end with, and the exit code of it.
+//! Errors of commands and their exit codes.
 
 use std::error::Error;
 use std::io;
@@ -10,50 +10,49 @@ use innkeeper_model::{
     InvalidStorePath,
 };
 
-use crate::arguments::{InvalidDeliveryId, InvalidVariable, NoPreview};
+use crate::arguments::{InvalidDeliveryId, InvalidExistingSlug, InvalidVariable};
 
-/// Why a command did not do what it was asked for.
+/// The error that ended a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// Something that is explained to the caller.
+    /// A failure with a code and, in most cases, a remedy.
     #[error(transparent)]
     Failure(#[from] Failure),
-    /// Standard output does not take what is written. A closed pipe is no reason for words.
+    /// Failed write to standard output. A closed pipe is not reported.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The caller pressed Ctrl-C while something was followed, or did not say yes; the note says what becomes of
-    /// that.
+    /// Ctrl-C while following an operation, or a declined prompt.
     #[error("interrupted")]
     Interrupted {
-        /// Whole sentences.
+        /// The consequence, in complete sentences.
         note: String,
     },
 }
 
-/// What a command returns: the exit code of the program.
+/// Exit code of a command, or its error.
 pub(crate) type Status = Result<u8, CommandError>;
 
-/// The exit code after Ctrl-C: 128 + SIGINT, as shells count.
+/// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// The exit code when nobody reads standard output any more: 128 + SIGPIPE, as of any other program in a pipe.
+/// Exit code after the reader closed standard output: 128 + SIGPIPE, as in shells.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
-/// The exit code of an explained failure.
+/// Returns the exit code of a failure.
 pub(crate) fn exit_code(failure: &Failure) -> u8 {
     failure.code.kind().exit_code()
 }
 
-/// The daemon cannot be reached on its socket.
+/// Creates the failure for a failed connection to the socket.
 pub(crate) fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     let socket = socket.display();
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "Join the group that may use it (`sudo usermod -aG innkeeper $USER`), then log in again."
+            "Join the group `innkeeper` (`sudo usermod -aG innkeeper $USER`), then log in again."
                 .to_owned()
         }
-        _ => "Is innkeeperd running? `systemctl status innkeeper` tells. \
-              Another socket is named with --socket or INNKEEPER_SOCKET."
+        _ => "Check `systemctl status innkeeper`. \
+              Use --socket or INNKEEPER_SOCKET if the socket has another path."
             .to_owned(),
     };
     Failure::new(
@@ -63,32 +62,32 @@ pub(crate) fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     .with_remedy(remedy)
 }
 
-/// The daemon went away in the middle of an answer.
-pub(crate) fn cut_off(socket: &Path, error: &dyn Error) -> Failure {
+/// Creates the failure for a connection that broke before the end of the response.
+pub(crate) fn connection_lost(socket: &Path, error: &dyn Error) -> Failure {
     Failure::new(
         Code::DaemonUnreachable,
         format!(
-            "innkeeperd on {} ended the connection: {}",
+            "lost the connection to innkeeperd on {}: {}",
             socket.display(),
             innkeeper_model::chain(error)
         ),
     )
-    .with_remedy("`systemctl status innkeeper` tells whether it runs; then try again.")
+    .with_remedy("Check `systemctl status innkeeper`, then try again.")
 }
 
-/// The daemon says something that this version of the programs does not understand.
-pub(crate) fn not_understood(what: &str) -> Failure {
+/// Creates the failure for a response that this version of the programs cannot process.
+pub(crate) fn unexpected_response(problem: &str) -> Failure {
     Failure::new(
         Code::Internal,
-        format!("innkeeperd sent an answer that this program does not understand: {what}"),
+        format!("unexpected response from innkeeperd: {problem}"),
     )
     .with_remedy(
-        "Use programs and daemon of the same version (`agent --version`, `innkeeper status`).",
+        "Use the same version of programs and daemon (`agent --version`, `innkeeper status`).",
     )
 }
 
-/// A guest is needed to run and to be reachable, and is not.
-pub(crate) fn not_running(guest: &Guest, why: &str) -> Failure {
+/// Creates the failure for a guest that must be running and reachable.
+pub(crate) fn not_running(guest: &Guest, cause: &str) -> Failure {
     let Guest { name, kind, .. } = guest;
     let program = match kind {
         GuestKind::Agent => "agent",
@@ -96,16 +95,15 @@ pub(crate) fn not_running(guest: &Guest, why: &str) -> Failure {
     };
     Failure::new(
         Code::GuestNotRunning,
-        format!("{program} '{name}' cannot be reached: {why}"),
+        format!("cannot reach {program} '{name}': {cause}"),
     )
     .with_remedy(format!(
         "`{program} list` shows its state; `{program} start {name}` starts it."
     ))
 }
 
-/// The failure behind a refusal of clap's, when one of our own types refused the word. All other refusals
-/// of clap's are its own to explain.
-pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
+/// Returns the failure of the argument type that rejected a value. Returns `None` for clap's own errors.
+pub(crate) fn from_parse_error(error: &clap::Error) -> Option<Failure> {
     let source = error.source()?;
     if let Some(error) = source.downcast_ref::<InvalidName>() {
         Some(
@@ -115,7 +113,7 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
     } else if let Some(error) = source.downcast_ref::<InvalidStorePath>() {
         Some(
             Failure::new(Code::InvalidClosure, error.to_string()).with_remedy(
-                "`nix path-info` prints the store path of what `nix build` has built, such as /nix/store/<hash>-<name>.",
+                "Use a store path such as /nix/store/<hash>-<name>; `nix path-info` prints the one that `nix build` built.",
             ),
         )
     } else if let Some(error) = source.downcast_ref::<InvalidLimit>() {
@@ -128,12 +126,12 @@ pub(crate) fn of_a_word(error: &clap::Error) -> Option<Failure> {
         Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidSlug>() {
         Some(Failure::from(error))
-    } else if let Some(error) = source.downcast_ref::<NoPreview>() {
+    } else if let Some(error) = source.downcast_ref::<InvalidExistingSlug>() {
         Some(Failure::from(error))
     } else if let Some(error) = source.downcast_ref::<InvalidDeliveryId>() {
         Some(
             Failure::new(Code::InvalidRequest, error.to_string())
-                .with_remedy("`innkeeper deliveries` shows the ids."),
+                .with_remedy("`innkeeper deliveries` lists the ids."),
         )
     } else {
         let error = source.downcast_ref::<InvalidVariable>()?;
@@ -146,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_that_is_not_for_us_is_explained_by_its_group() {
+    fn unreachable_socket_remedy_names_its_group() {
         let error = io::Error::from(io::ErrorKind::PermissionDenied);
         let failure = unreachable(Path::new("/run/x.sock"), &error);
         assert_eq!(failure.code, Code::DaemonUnreachable);

@@ -1,19 +1,18 @@
-//! An operation, from its acceptance to its end.
+//! Following an operation from its acceptance to its end.
 
 use innkeeper_model::api::Accepted;
 use innkeeper_model::{EventKind, Failure, Kind, StorePath};
 
-use crate::client::Client;
-use crate::events::{Events, Patience};
+use crate::context::Context;
+use crate::events::{Events, ReconnectPolicy};
 use crate::failure::CommandError;
-use crate::output::Output;
 use crate::progress::Progress;
 
-/// Does what follows the acceptance of an operation, and leaves it at that when the caller presses Ctrl-C;
-/// `note` says then what becomes of what was asked for.
+/// Runs `work` until it ends or the caller presses Ctrl-C, which returns [`CommandError::Interrupted`] with `note`.
 ///
-/// All of it belongs inside: once the signal is caught, it does not end the program by itself any more.
-pub(crate) async fn attended<T>(
+/// Once the signal is caught, it no longer ends the program by itself. So `work` must contain all that follows the
+/// acceptance of an operation.
+pub(crate) async fn until_interrupted<T>(
     note: impl FnOnce() -> String,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
@@ -23,31 +22,44 @@ pub(crate) async fn attended<T>(
     }
 }
 
-/// Shows what an operation does and returns when it has ended as asked, with the closure if it built one. `label` says
-/// what it is for.
+/// Follows an operation, then runs `next`. Ctrl-C ends both with a note that the operation continues.
+pub(crate) async fn complete<T>(
+    cx: &Context,
+    accepted: &Accepted,
+    label: &str,
+    next: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    until_interrupted(|| continues_note(accepted), async {
+        follow(cx, accepted, label).await?;
+        next.await
+    })
+    .await
+}
+
+/// Shows the progress of an operation until it has finished. Returns the closure if it built one.
+///
+/// `label` describes the operation, such as `Creating agent web`.
 pub(crate) async fn follow(
-    client: &Client,
-    output: &Output,
+    cx: &Context,
     accepted: &Accepted,
     label: &str,
 ) -> Result<Option<StorePath>, CommandError> {
-    follow_with(client, output, accepted, label, Patience::default()).await
+    follow_with(cx, accepted, label, ReconnectPolicy::default()).await
 }
 
 async fn follow_with(
-    client: &Client,
-    output: &Output,
+    cx: &Context,
     accepted: &Accepted,
     label: &str,
-    patience: Patience,
+    policy: ReconnectPolicy,
 ) -> Result<Option<StorePath>, CommandError> {
-    let mut events = Events::of_operation(client, accepted.operation, patience);
-    let mut progress = Progress::start(output, label)?;
+    let mut events = Events::of_operation(&cx.client, accepted.operation, policy);
+    let mut progress = Progress::start(&cx.output, label)?;
     let mut built = None;
     loop {
-        let event = events.next().await.map_err(|error| lost(error, accepted))?;
+        let event = (events.next().await).map_err(|error| connection_error(error, accepted))?;
         match event.map(|event| event.kind) {
-            // A stream that follows ends with its last event only.
+            // A stream that follows ends with the operation's last event only.
             None | Some(EventKind::Finished) => return Ok(built),
             Some(EventKind::Failed { failure }) => return Err(failure.into()),
             Some(kind) => {
@@ -60,36 +72,36 @@ async fn follow_with(
     }
 }
 
-/// What becomes of an operation that nobody follows any more.
-pub(crate) fn goes_on(accepted: &Accepted) -> String {
-    let look = look(accepted);
+/// Returns the note after Ctrl-C: the operation continues.
+pub(crate) fn continues_note(accepted: &Accepted) -> String {
     format!(
-        "Operation {} goes on without this program; {look} shows it.",
-        accepted.operation
+        "Operation {} continues in the background; {} shows its progress.",
+        accepted.operation,
+        events_command(accepted)
     )
 }
 
-fn look(accepted: &Accepted) -> String {
+fn events_command(accepted: &Accepted) -> String {
     match &accepted.guest {
         Some(guest) => format!("`innkeeper events --follow --guest {guest}`"),
         None => "`innkeeper events --follow`".to_owned(),
     }
 }
 
-/// Adds to a lost connection what becomes of the operation.
-fn lost(error: CommandError, accepted: &Accepted) -> CommandError {
+/// Adds to a connection error that the operation is recorded and continues.
+fn connection_error(error: CommandError, accepted: &Accepted) -> CommandError {
     match error {
         CommandError::Failure(failure) if failure.code.kind() == Kind::Unavailable => {
-            let operation = accepted.operation;
             let message = format!(
-                "operation {operation} is recorded, but its end was not seen: {}",
-                failure.message
+                "cannot follow operation {} to its end: {}",
+                accepted.operation, failure.message
+            );
+            let remedy = format!(
+                "It continues as soon as innkeeperd runs (`systemctl status innkeeper`); {} shows its progress.",
+                events_command(accepted)
             );
             Failure::new(failure.code, message)
-                .with_remedy(format!(
-                    "It goes on as soon as innkeeperd runs (`systemctl status innkeeper`); {} shows it.",
-                    look(accepted)
-                ))
+                .with_remedy(remedy)
                 .into()
         }
         other => other,
@@ -103,27 +115,31 @@ mod tests {
     use innkeeper_model::{Code, GuestName, OperationId};
 
     use super::*;
+    use crate::client::Client;
+    use crate::output::Output;
 
     #[tokio::test]
-    async fn a_daemon_that_stays_away_is_given_up_and_the_operation_is_not() {
-        let client = Client::new("/nonexistent/api.sock".into());
-        let output = Output::new(false, true);
+    async fn unreachable_daemon_is_given_up_with_operation_hint() {
+        let cx = Context {
+            client: Client::new("/nonexistent/api.sock".into()),
+            output: Output::new(false, true),
+        };
         let accepted = Accepted {
             operation: OperationId(7),
             guest: Some(GuestName::parse("web").expect("a name")),
         };
-        let patience = Patience {
-            limit: Duration::from_millis(30),
-            pause: Duration::from_millis(10),
+        let policy = ReconnectPolicy {
+            timeout: Duration::from_millis(30),
+            interval: Duration::from_millis(10),
         };
-        let error = follow_with(&client, &output, &accepted, "x", patience).await;
+        let error = follow_with(&cx, &accepted, "x", policy).await;
         let Err(CommandError::Failure(failure)) = error else {
             panic!("it did not fail: {error:?}");
         };
         assert_eq!(failure.code, Code::DaemonUnreachable);
         let text = format!("{} {}", failure.message, failure.remedy.expect("a remedy"));
         assert!(
-            text.contains("operation 7") && text.contains("It goes on"),
+            text.contains("operation 7") && text.contains("It continues"),
             "{text}"
         );
         assert!(

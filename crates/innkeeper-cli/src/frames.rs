@@ -5,12 +5,12 @@ use std::io;
 use innkeeper_model::api::exec::MAX_BODY;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// One byte for the kind, four for the length of the body.
+/// Bytes of a header: one for the kind, four for the length of the body.
 const HEADER: usize = 5;
 
 /// Reads the next frame into `body` and returns its kind.
 ///
-/// Not to be dropped half-way: what was read of a frame is lost then.
+/// Not cancel-safe: dropping the future loses the bytes that it has read.
 pub(crate) async fn read(
     reader: &mut (impl AsyncRead + Unpin),
     body: &mut Vec<u8>,
@@ -22,7 +22,7 @@ pub(crate) async fn read(
     if length > MAX_BODY {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("a frame of {length} bytes; {MAX_BODY} is the limit"),
+            format!("frame of {length} bytes exceeds the limit of {MAX_BODY} bytes"),
         ));
     }
     body.resize(length, 0);
@@ -37,7 +37,7 @@ pub(crate) async fn write(
     body: &[u8],
 ) -> io::Result<()> {
     let length = u32::try_from(body.len())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the frame is too long"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "frame is too long"))?;
     let mut frame = Vec::with_capacity(HEADER + body.len());
     frame.push(kind);
     frame.extend_from_slice(&length.to_be_bytes());
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_frame_is_read_as_it_was_written() {
+    async fn frame_round_trips() {
         let mut wire = Vec::new();
         write(&mut wire, exec::STDOUT, b"hello")
             .await
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_without_measure_is_refused() {
+    async fn oversized_frame_is_rejected() {
         let mut body = Vec::new();
         let error = read(&mut b"\x01\xff\xff\xff\xff".as_slice(), &mut body).await;
         assert_eq!(

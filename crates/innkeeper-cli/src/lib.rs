@@ -1,29 +1,31 @@
 //! The programs `agent`, `preview` and `innkeeper`.
 //!
-//! They hold no state and know nothing about the host: every command is one or a few calls of the daemon's
-//! API ([`innkeeper_model::api`]) on its Unix socket, and a way to show the answer.
+//! They are stateless clients: each command sends one or a few requests to the daemon's API ([`innkeeper_model::api`]) on
+//! its Unix socket and prints the result.
 //!
-//! | module | what it is for |
+//! | module | contents |
 //! | --- | --- |
-//! | `programs` | the words of the three programs, as clap reads them |
+//! | `programs` | command lines of the three programs, parsed by clap |
 //! | `commands` | one file for each command, named as the command; those of `preview` in a folder |
-//! | `client`, `sse`, `events` | HTTP over the socket, server-sent events, the stream of events that survives a restart of the daemon |
-//! | `follow`, `progress` | an operation from its acceptance to its end |
-//! | `settle` | a preview from what was asked of it until it stays as it is |
-//! | `output`, `describe`, `table`, `checks`, `log` | everything that is printed |
-//! | `escape` | what a terminal must not execute |
+//! | `context` | the client and the output that each command uses |
+//! | `client`, `sse`, `events` | HTTP over the socket, server-sent events, the event stream with reconnection |
+//! | `follow`, `progress` | following an operation from its acceptance to its end |
+//! | `preview_change` | following a change of a preview until the preview settles |
+//! | `output`, `describe`, `table`, `checks`, `log` | formatting and printing |
+//! | `escape` | escaping of control characters for terminals |
 //! | `failure`, `suggest` | errors, exit codes, hints |
-//! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | what single commands need |
+//! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | support for single commands |
 //!
-//! What programs may rely on: `--json` prints one JSON value on standard output (`events` and `logs`: one on each
-//! line), a failure is one [`innkeeper_model::Failure`] on standard error, and the exit code follows from the
-//! failure's [`innkeeper_model::Kind`]. `docs/cli.md` is the reference, made from these definitions.
+//! Scripts may rely on this: `--json` prints one JSON value on standard output (`events` and `logs`: one for each line), a
+//! failure is one [`innkeeper_model::Failure`] on standard error, and the exit code follows from the failure's
+//! [`innkeeper_model::Kind`]. `docs/cli.md` is the reference, generated from these definitions.
 
 mod arguments;
 mod checks;
 mod client;
 mod commands;
 mod confirm;
+mod context;
 mod describe;
 mod escape;
 mod events;
@@ -32,9 +34,9 @@ mod follow;
 mod frames;
 mod log;
 mod output;
+mod preview_change;
 mod programs;
 mod progress;
-mod settle;
 mod sse;
 mod suggest;
 mod table;

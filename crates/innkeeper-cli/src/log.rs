@@ -1,52 +1,52 @@
-//! Logs that are read while they are written.
+//! Printing of logs.
 
 use clap::Args;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::client::next_piece;
-use crate::commands::Context;
+use crate::client::next_chunk;
+use crate::context::Context;
 use crate::failure::{CommandError, Status};
 
-/// How much of a log is shown.
+/// Options of the commands that show a log.
 #[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Excerpt {
-    /// How many of its last lines to begin with
+pub(crate) struct LogOptions {
+    /// Start with the last NUMBER lines
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 100)]
     lines: u32,
 
-    /// Go on with what it writes from now on, until it stops
+    /// Print new lines until the guest stops
     #[arg(long, short)]
     follow: bool,
 }
 
-impl Excerpt {
-    /// The call for it, below the path of what has the log.
-    pub(crate) fn call(self) -> String {
+impl LogOptions {
+    /// Returns the path and the query of the log, relative to its owner.
+    pub(crate) fn path(self) -> String {
         format!("/logs?lines={}&follow={}", self.lines, self.follow)
     }
 }
 
-/// Prints a log as it comes: its bytes for people, a value for each line for programs.
+/// Prints a log as it arrives: raw bytes, or one JSON value for each line with `--json`.
 pub(crate) async fn print(cx: &Context, mut body: Incoming) -> Status {
-    let mut unfinished = Vec::new();
+    let mut incomplete = Vec::new();
     let mut escaper = cx.output.escaper();
-    while let Some(piece) = next_piece(&cx.client, &mut body).await? {
+    while let Some(chunk) = next_chunk(&cx.client, &mut body).await? {
         if cx.output.is_json() {
-            unfinished.extend_from_slice(&piece);
-            print_lines(cx, &mut unfinished)?;
+            incomplete.extend_from_slice(&chunk);
+            print_lines(cx, &mut incomplete)?;
         } else {
-            cx.output.piece(&mut escaper, Some(&piece))?;
+            cx.output.log_bytes(&mut escaper, Some(&chunk))?;
         }
     }
-    cx.output.piece(&mut escaper, None)?;
-    if !unfinished.is_empty() {
-        print_line(cx, &unfinished)?;
+    cx.output.log_bytes(&mut escaper, None)?;
+    if !incomplete.is_empty() {
+        print_line(cx, &incomplete)?;
     }
     Ok(0)
 }
 
-/// Prints the whole lines among the bytes as JSON and leaves the rest.
+/// Prints the complete lines as JSON and leaves the rest in `bytes`.
 fn print_lines(cx: &Context, bytes: &mut Vec<u8>) -> Result<(), CommandError> {
     while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
         let line: Vec<u8> = bytes.drain(..=end).collect();

@@ -1,8 +1,8 @@
-//! Everything that is printed.
+//! All output of the programs.
 //!
-//! For people: `[INFO]`, `[OK]` and `[WARN]` lines and tables on standard output, `[ERROR]` on standard error
-//! with its hint and its log below. For programs (`--json`): JSON on standard output, one failure or note as JSON
-//! on standard error. Colours appear on terminals only, and never with `NO_COLOR` (anstream sees to it).
+//! By default: `[INFO]`, `[OK]` and `[WARN]` lines and tables on standard output; `[ERROR]` with its hint and its log on
+//! standard error. With `--json`: JSON on standard output, and one failure or note as JSON on standard error. Colors
+//! appear on terminals only, and never with `NO_COLOR` (by anstream).
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -15,7 +15,7 @@ use crate::describe::plain;
 use crate::escape::{Escaper, for_terminal};
 use crate::failure::CommandError;
 
-/// Where a command prints.
+/// The output of a command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -27,10 +27,10 @@ const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const RED: Style = AnsiColor::Red.on_default();
 
-/// As wide as `[ERROR] `.
+/// Indentation as wide as `[ERROR] `.
 const INDENT: &str = "        ";
 
-/// The most lines of a log that are shown below an error.
+/// Maximum number of log lines below an error.
 const LOG_LINES: usize = 25;
 
 impl Output {
@@ -38,32 +38,32 @@ impl Output {
         Self { json, quiet }
     }
 
-    /// Whether a program reads what is printed.
+    /// Reports whether `--json` is set.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether the caller wants nothing but what was asked for.
+    /// Reports whether `--quiet` is set.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Whether nobody wants to see progress.
+    /// Reports whether progress is suppressed.
     pub(crate) fn is_silent(&self) -> bool {
         self.json || self.quiet
     }
 
-    /// `[INFO] …`, unless nobody wants to see progress.
+    /// Prints `[INFO] …`, unless progress is suppressed.
     pub(crate) fn info(&self, text: impl Display) -> Result<(), CommandError> {
-        self.labelled(CYAN, "[INFO]", text)
+        self.labeled(CYAN, "[INFO]", text)
     }
 
-    /// `[OK] …`, unless nobody wants to see progress.
+    /// Prints `[OK] …`, unless progress is suppressed.
     pub(crate) fn ok(&self, text: impl Display) -> Result<(), CommandError> {
-        self.labelled(GREEN, "[OK]", text)
+        self.labeled(GREEN, "[OK]", text)
     }
 
-    fn labelled(&self, style: Style, label: &str, text: impl Display) -> Result<(), CommandError> {
+    fn labeled(&self, style: Style, label: &str, text: impl Display) -> Result<(), CommandError> {
         if self.is_silent() {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Output {
         self.styled(format_args!("{style}{label}{style:#} {text}\n"))
     }
 
-    /// One finding of a report for people: its label, its text, its hint.
+    /// Prints a finding: its label, its text, its hint.
     pub(crate) fn finding(
         &self,
         finding: Finding,
@@ -79,9 +79,9 @@ impl Output {
         hint: Option<&str>,
     ) -> Result<(), CommandError> {
         let (style, label) = match finding {
-            Finding::Good => (GREEN, "[OK]"),
-            Finding::Doubtful => (YELLOW, "[WARN]"),
-            Finding::Bad => (RED, "[BROKEN]"),
+            Finding::Ok => (GREEN, "[OK]"),
+            Finding::Warning => (YELLOW, "[WARN]"),
+            Finding::Broken => (RED, "[BROKEN]"),
         };
         let text = on_stdout(text);
         self.styled(format_args!("{style}{label}{style:#} {text}\n"))?;
@@ -90,12 +90,12 @@ impl Output {
         })
     }
 
-    /// Text for people.
+    /// Prints text.
     pub(crate) fn text(&self, text: impl Display) -> Result<(), CommandError> {
         self.raw(on_stdout(text).as_bytes())
     }
 
-    /// Text with our own colours, in which everything else is escaped already.
+    /// Prints text with colors. The caller has escaped everything else in it.
     fn styled(&self, text: impl Display) -> Result<(), CommandError> {
         let mut stdout = anstream::stdout().lock();
         write!(stdout, "{text}")
@@ -103,20 +103,20 @@ impl Output {
             .map_err(CommandError::Output)
     }
 
-    /// An escaper for standard output.
+    /// Creates an escaper for standard output.
     pub(crate) fn escaper(&self) -> Escaper {
         Escaper::new(io::stdout().is_terminal())
     }
 
-    /// A piece of a guest's output; its end when there is none.
-    pub(crate) fn piece(
+    /// Prints bytes of a log, or the rest in the escaper at the end of the log (`None`).
+    pub(crate) fn log_bytes(
         &self,
         escaper: &mut Escaper,
-        piece: Option<&[u8]>,
+        bytes: Option<&[u8]>,
     ) -> Result<(), CommandError> {
-        self.raw(&match piece {
-            Some(piece) => escaper.piece(piece),
-            None => escaper.end(),
+        self.raw(&match bytes {
+            Some(bytes) => escaper.push(bytes),
+            None => escaper.finish(),
         })
     }
 
@@ -128,27 +128,27 @@ impl Output {
             .map_err(CommandError::Output)
     }
 
-    /// A value on one line.
+    /// Prints a value as JSON on one line.
     pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CommandError> {
         let line = serde_json::to_string(value)
             .map_err(|error| CommandError::Output(io::Error::from(error)))?;
         self.text(format_args!("{line}\n"))
     }
 
-    /// What was asked for: the value for programs, the words for people.
+    /// Prints the result of a command: as JSON with `--json`, otherwise as `render` formats it.
     pub(crate) fn show<T: Serialize>(
         &self,
         value: &T,
-        words: impl FnOnce(&T) -> String,
+        render: impl FnOnce(&T) -> String,
     ) -> Result<(), CommandError> {
         if self.json {
             self.value(value)
         } else {
-            self.text(words(value))
+            self.text(render(value))
         }
     }
 
-    /// A failure, on standard error. That nobody can read it is no reason to fail.
+    /// Prints a failure on standard error. Write errors are ignored.
     pub(crate) fn failure(&self, failure: &Failure) {
         let mut stderr = anstream::stderr().lock();
         if self.json {
@@ -158,15 +158,15 @@ impl Output {
             write!(
                 stderr,
                 "{}",
-                for_people(failure, io::stderr().is_terminal())
+                failure_text(failure, io::stderr().is_terminal())
             )
             .ok();
         }
     }
 
-    /// A question, to be answered on the same line. It goes to standard error, since standard output is for what
-    /// was requested, unless only standard output is a terminal.
-    pub(crate) fn ask(&self, question: &str) {
+    /// Prints a question without a line break. It goes to standard error, since standard output is for results, unless only
+    /// standard output is a terminal.
+    pub(crate) fn prompt(&self, question: &str) {
         if !io::stderr().is_terminal() && io::stdout().is_terminal() {
             self.text(question).ok();
             return;
@@ -176,7 +176,7 @@ impl Output {
         stderr.flush().ok();
     }
 
-    /// Something to know that is no failure, on standard error.
+    /// Prints a note on standard error.
     pub(crate) fn note(&self, text: &str) {
         let mut stderr = anstream::stderr().lock();
         if self.json {
@@ -189,20 +189,20 @@ impl Output {
     }
 }
 
-/// How a finding of a report is.
+/// Verdict of a finding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Finding {
-    Good,
-    Doubtful,
-    Bad,
+    Ok,
+    Warning,
+    Broken,
 }
 
-/// The text as standard output may show it.
+/// Escapes a text if standard output is a terminal.
 fn on_stdout(text: impl Display) -> String {
     shown(&text.to_string(), io::stdout().is_terminal())
 }
 
-/// The text as standard error may show it.
+/// Escapes a text if standard error is a terminal.
 fn on_stderr(text: impl Display) -> String {
     shown(&text.to_string(), io::stderr().is_terminal())
 }
@@ -214,8 +214,8 @@ fn shown(text: &str, terminal: bool) -> String {
     }
 }
 
-/// The lines of a failure: what, what to do, and the end of the log that shows the cause.
-fn for_people(failure: &Failure, terminal: bool) -> String {
+/// Formats a failure: the message, the hint and the last lines of the log.
+fn failure_text(failure: &Failure, terminal: bool) -> String {
     let plain = |text: &str| shown(&plain(text), terminal);
     let message = plain(&failure.message);
     let mut text = format!("{RED}[ERROR]{RED:#} {}\n", indented(&message));
@@ -229,7 +229,7 @@ fn for_people(failure: &Failure, terminal: bool) -> String {
     text
 }
 
-/// The text with every line but the first moved to where the first begins.
+/// Indents every line but the first.
 fn indented(text: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{INDENT}"))
 }
@@ -241,11 +241,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_has_its_hint_and_the_end_of_its_log_below() {
+    fn failure_text_has_hint_and_last_log_lines() {
         let mut failure =
             Failure::new(Code::BuildFailed, "cannot build x\nat all").with_remedy("Repair x.");
         failure.log = (1..=30).map(|n| format!("line {n}\r")).collect();
-        let text = plain(&for_people(&failure, true));
+        let text = plain(&failure_text(&failure, true));
         assert!(
             text.starts_with(
                 "[ERROR] cannot build x\n        at all\n        Hint: Repair x.\n        | line 6\n"

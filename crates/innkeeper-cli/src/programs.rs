@@ -1,4 +1,4 @@
-//! The words of the three programs.
+//! Command lines of the three programs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,31 +9,32 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Build, Completions, Config, Context, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
-    Gc, List, Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop, Undelete,
+    Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork, Gc, List,
+    Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop, Undelete,
 };
 use crate::commands::{preview, status};
+use crate::context::Context;
 use crate::failure::{self, BROKEN_PIPE, CommandError, INTERRUPTED, Status};
 use crate::output::Output;
 
-/// The variable that names the socket.
+/// Environment variable with the path of the socket.
 const SOCKET: &str = "INNKEEPER_SOCKET";
 
-/// What every command of all programs understands.
+/// Options of every command of all programs.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Print JSON, for programs
+    /// Print JSON, for scripts
     ///
-    /// One value on standard output (`events` and `logs`: one on each line), a failure as one value on standard
+    /// Prints one value on standard output (`events` and `logs`: one for each line). A failure is one value on standard
     /// error.
     #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
 
-    /// Print no progress, only what was asked for and errors
+    /// Print only results and errors, no progress
     #[arg(long, short, global = true, help_heading = "Global options")]
     quiet: bool,
 
-    /// The socket of innkeeperd
+    /// Path of innkeeperd's socket
     #[arg(
         long,
         global = true,
@@ -49,19 +50,18 @@ pub struct Global {
 const EXIT_STATUS: &str = "\
 Exit status: 0 success, 1 invalid request, 2 usage error, 3 not found, 4 conflict with the current state, 5 resource \
 exhausted, 6 a closure does not build, 7 the host lacks something or an operation on it failed, 8 innkeeperd cannot be \
-reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed. `exec` and `ssh` pass on the \
-status of the command.";
+reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed. `exec` and `ssh` exit with \
+the status of their command.";
 
 const PREVIEW_EXIT_STATUS: &str = "\
 Exit status: 0 success, 1 invalid request (`explain`: a link is broken), 2 usage error, 3 not found, 4 conflict with the \
-current state (such as a commit of a fork that nobody has approved), 5 resource exhausted, 6 the configuration or a \
+current state (such as an unapproved commit of a fork), 5 resource exhausted, 6 the configuration or a \
 closure does not build, 7 the host lacks something, an operation on it failed or the app does not answer, 8 innkeeperd \
 cannot be reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed.";
 
-/// Runs coding agents, each in a guest of its own
+/// Manage guests for coding agents
 ///
-/// A guest boots from a system closure that Nix built beforehand, has an address of its own and lives until it is
-/// destroyed.
+/// A guest boots from a system closure that Nix has built, has its own address, and exists until it is destroyed.
 #[derive(Debug, Parser)]
 #[command(name = "agent", version, max_term_width = 100, after_long_help = EXIT_STATUS)]
 pub struct Agent {
@@ -89,7 +89,7 @@ enum AgentCommand {
     Build(Build),
 }
 
-/// Looks after the host of the guests and its daemon
+/// Inspect and maintain the host and its daemon
 #[derive(Debug, Parser)]
 #[command(name = "innkeeper", version, max_term_width = 100, after_long_help = EXIT_STATUS)]
 pub struct Innkeeper {
@@ -113,10 +113,10 @@ enum InnkeeperCommand {
     Man(Man),
 }
 
-/// Shows branches and pull requests as web apps, each at a URL of its own
+/// Manage previews of branches and pull requests
 ///
-/// A preview is a guest whose closure comes from the repository's `preview-config.nix`. Those of pull requests are made,
-/// updated and destroyed as GitHub's deliveries say; this program is for everything else.
+/// A preview is a guest that runs a web app at its own URL. Its closure is built from `preview-config.nix` in the
+/// repository. GitHub's webhook deliveries create, update and destroy the previews of pull requests.
 #[derive(Debug, Parser)]
 #[command(name = "preview", version, max_term_width = 100, after_long_help = PREVIEW_EXIT_STATUS)]
 pub struct Preview {
@@ -144,23 +144,26 @@ enum PreviewCommand {
     Db(preview::Db),
 }
 
-/// The words of all programs.
+/// Returns the command-line definitions of all programs.
 #[must_use]
 pub fn commands() -> [Command; 3] {
     [Agent::command(), Preview::command(), Innkeeper::command()]
 }
 
-/// A program: its words and what they do.
+/// A program: its command line and its commands.
 pub trait Program: Parser {
     #[doc(hidden)]
     fn global(&self) -> &Global;
 
     #[doc(hidden)]
-    #[expect(async_fn_in_trait, reason = "it is only called here, on one thread")]
+    #[expect(
+        async_fn_in_trait,
+        reason = "called in this module only, on one thread"
+    )]
     async fn run(self, cx: &Context) -> Outcome;
 }
 
-/// How a program ended, before anything is said about it.
+/// Result of a command, before it is reported.
 #[derive(Debug)]
 pub struct Outcome(Status);
 
@@ -229,8 +232,8 @@ impl Program for Innkeeper {
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
-            InnkeeperCommand::Completions(command) => command.run(cx),
-            InnkeeperCommand::Man(command) => command.run(cx),
+            InnkeeperCommand::Completions(command) => command.run(cx, commands()),
+            InnkeeperCommand::Man(command) => command.run(cx, commands()),
         })
     }
 }
@@ -238,12 +241,12 @@ impl Program for Innkeeper {
 /// Runs a program with the process's arguments and returns its exit code.
 #[must_use]
 pub fn start<P: Program>() -> ExitCode {
-    let parsed = words_of::<P>()
+    let parsed = command_for::<P>()
         .try_get_matches()
         .and_then(|matches| P::from_arg_matches(&matches));
     let program = match parsed {
         Ok(program) => program,
-        Err(error) => return not_parsed(&without_destructive_tips(error)),
+        Err(error) => return report_parse_error(&without_destructive_suggestions(error)),
     };
     let global = program.global();
     let cx = Context {
@@ -256,7 +259,7 @@ pub fn start<P: Program>() -> ExitCode {
     {
         Ok(runtime) => {
             let Outcome(outcome) = runtime.block_on(program.run(&cx));
-            // A read of standard input that never ends must not hold up the program's end.
+            // A blocked read of standard input must not delay the exit.
             runtime.shutdown_background();
             outcome
         }
@@ -264,19 +267,19 @@ pub fn start<P: Program>() -> ExitCode {
             Err(Failure::new(Code::Internal, format!("cannot start the program: {error}")).into())
         }
     };
-    ExitCode::from(conclude(outcome, &cx.output))
+    ExitCode::from(report_outcome(outcome, &cx.output))
 }
 
-/// The words of a program. Help shows the socket that the environment names, if it names one.
-fn words_of<P: Program>() -> Command {
+/// Returns a program's command-line definition. Its help shows the socket from the environment, if that is set.
+fn command_for<P: Program>() -> Command {
     P::command().mut_arg("socket", |argument| match std::env::var_os(SOCKET) {
         Some(_) => argument.hide_env_values(false).hide_default_value(true),
         None => argument,
     })
 }
 
-/// Says what has to be said about the end and returns the exit code.
-fn conclude(outcome: Status, output: &Output) -> u8 {
+/// Reports the outcome and returns the exit code.
+fn report_outcome(outcome: Status, output: &Output) -> u8 {
     match outcome {
         Ok(status) => status,
         Err(CommandError::Failure(failure)) => {
@@ -287,8 +290,9 @@ fn conclude(outcome: Status, output: &Output) -> u8 {
             BROKEN_PIPE
         }
         Err(error @ CommandError::Output(_)) => {
-            let failure = Failure::new(Code::Internal, innkeeper_model::chain(&error))
-                .with_remedy("Look where standard output leads to: is its disk full?");
+            let failure = Failure::new(Code::Internal, innkeeper_model::chain(&error)).with_remedy(
+                "Check the target of standard output, such as the free space on its disk.",
+            );
             output.failure(&failure);
             failure::exit_code(&failure)
         }
@@ -299,49 +303,50 @@ fn conclude(outcome: Status, output: &Output) -> u8 {
     }
 }
 
-/// The commands that remove or overwrite something, or take it out of service.
+/// Commands that delete or overwrite data, or interrupt a service.
 const DESTRUCTIVE: [&str; 5] = ["destroy", "restore", "stop", "reset", "gc"];
 
-/// Removes destructive commands from what clap suggests for an unknown word: nobody follows a tip into data loss.
-fn without_destructive_tips(mut error: clap::Error) -> clap::Error {
+/// Removes destructive commands from clap's suggestions for an unknown command, which users may run without a second look.
+fn without_destructive_suggestions(mut error: clap::Error) -> clap::Error {
     let kind = ContextKind::SuggestedSubcommand;
-    let harmless = |tip: &String| !DESTRUCTIVE.contains(&tip.as_str());
-    let tips: Vec<String> = match error.get(kind) {
-        Some(ContextValue::Strings(tips)) => {
-            tips.iter().filter(|tip| harmless(tip)).cloned().collect()
-        }
-        Some(ContextValue::String(tip)) if !harmless(tip) => Vec::new(),
+    let harmless = |name: &String| !DESTRUCTIVE.contains(&name.as_str());
+    let names: Vec<String> = match error.get(kind) {
+        Some(ContextValue::Strings(names)) => (names.iter())
+            .filter(|name| harmless(name))
+            .cloned()
+            .collect(),
+        Some(ContextValue::String(name)) if !harmless(name) => Vec::new(),
         _ => return error,
     };
-    match tips.is_empty() {
+    match names.is_empty() {
         true => error.remove(kind),
-        false => error.insert(kind, ContextValue::Strings(tips)),
+        false => error.insert(kind, ContextValue::Strings(names)),
     };
     error
 }
 
-/// Explains words that make no sense: our own types' refusals like every other failure, unknown words as
-/// clap does. Help and version come this way, too.
-fn not_parsed(error: &clap::Error) -> ExitCode {
-    // The words could not be read, so the wish for JSON has to be looked for.
+/// Reports a command line that cannot be parsed: an invalid value as a failure, all other errors as clap does. Help and
+/// version are such errors too.
+fn report_parse_error(error: &clap::Error) -> ExitCode {
+    // Without parsed arguments, --json must be searched for.
     let json = std::env::args_os()
-        .take_while(|word| word != "--")
-        .any(|word| word == "--json");
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
     let output = Output::new(json, false);
-    if let Some(failure) = failure::of_a_word(error) {
+    if let Some(failure) = failure::from_parse_error(error) {
         output.failure(&failure);
         return ExitCode::from(failure::exit_code(&failure));
     }
-    let asked_for = matches!(
+    let is_help = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     );
-    if json && !asked_for {
+    if json && !is_help {
         let text = error.render().to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
         output.failure(&Failure::new(Code::InvalidRequest, text));
     } else {
-        // Nobody reads it: nothing to be done.
+        // A write error cannot be reported.
         error.print().ok();
     }
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
@@ -352,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_all_programs_are_consistent() {
+    fn command_definitions_are_consistent() {
         commands().into_iter().for_each(Command::debug_assert);
     }
 }

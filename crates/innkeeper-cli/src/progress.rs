@@ -1,5 +1,4 @@
-//! What a caller sees while an operation is under way: a spinner on a terminal, lines elsewhere, nothing
-//! with `--quiet` or `--json`.
+//! Progress of an operation: a spinner on a terminal, lines elsewhere, nothing with `--quiet` or `--json`.
 
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
@@ -12,57 +11,57 @@ use crate::escape::for_terminal;
 use crate::failure::CommandError;
 use crate::output::Output;
 
-/// Shows the events of one operation.
+/// Display of the events of one operation.
 #[derive(Debug)]
 pub(crate) struct Progress<'a> {
     output: &'a Output,
     label: String,
-    look: Look,
+    style: Style,
 }
 
 #[derive(Debug)]
-enum Look {
+enum Style {
     Silent,
     Lines {
-        /// When the last line about a build was printed.
+        /// Time of the last line about a build.
         last_build: Option<Instant>,
     },
     Spinner(ProgressBar),
 }
 
-/// Nix can start thousands of activities a second; a log needs no more than this.
-const BETWEEN_BUILD_LINES: Duration = Duration::from_secs(1);
+/// Minimum time between two lines about a build: Nix can start thousands of activities per second.
+const BUILD_LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<'a> Progress<'a> {
-    /// Begins with what the operation is for, such as `Creating agent web`.
+    /// Starts a display with a label such as `Creating agent web`.
     pub(crate) fn start(output: &'a Output, label: &str) -> Result<Self, CommandError> {
-        let look = if output.is_silent() {
-            Look::Silent
+        let style = if output.is_silent() {
+            Style::Silent
         } else if io::stdout().is_terminal() && io::stderr().is_terminal() {
             let spinner = ProgressBar::new_spinner().with_message(label.to_owned());
             spinner.enable_steady_tick(Duration::from_millis(100));
-            Look::Spinner(spinner)
+            Style::Spinner(spinner)
         } else {
             output.info(format_args!("{label}."))?;
-            Look::Lines { last_build: None }
+            Style::Lines { last_build: None }
         };
         let label = label.to_owned();
         Ok(Self {
             output,
             label,
-            look,
+            style,
         })
     }
 
-    /// Shows an event that is not the operation's last.
+    /// Shows an event other than the operation's last.
     pub(crate) fn show(&mut self, kind: &EventKind) -> Result<(), CommandError> {
-        match &mut self.look {
-            Look::Silent => {}
-            Look::Lines { last_build } => match kind {
-                // The line of the step's end says it all.
+        match &mut self.style {
+            Style::Silent => {}
+            Style::Lines { last_build } => match kind {
+                // The line for the end of the step is enough.
                 EventKind::Accepted { .. } | EventKind::StepStarted { .. } => {}
                 EventKind::Progress { .. } => {
-                    let due = last_build.is_none_or(|last| last.elapsed() >= BETWEEN_BUILD_LINES);
+                    let due = last_build.is_none_or(|last| last.elapsed() >= BUILD_LINE_INTERVAL);
                     if due {
                         *last_build = Some(Instant::now());
                         self.output.info(sentence(&describe::event(kind)))?;
@@ -70,7 +69,7 @@ impl<'a> Progress<'a> {
                 }
                 _ => self.output.info(sentence(&describe::event(kind)))?,
             },
-            Look::Spinner(spinner) => match kind {
+            Style::Spinner(spinner) => match kind {
                 EventKind::Note { .. } | EventKind::Built { .. } | EventKind::StepFailed { .. } => {
                     let text = sentence(&describe::event(kind));
                     spinner.suspend(|| self.output.info(text))?;
@@ -87,7 +86,7 @@ impl<'a> Progress<'a> {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        if let Look::Spinner(spinner) = &self.look {
+        if let Style::Spinner(spinner) = &self.style {
             spinner.finish_and_clear();
         }
     }

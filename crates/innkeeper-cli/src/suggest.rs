@@ -1,4 +1,4 @@
-//! "Did you mean …?" for names of guests and slugs of previews.
+//! Suggestions ("Did you mean …?") for mistyped names of agents and slugs of previews.
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::PreviewView;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::client::Client;
 use crate::failure::CommandError;
 
-/// Adds the name that the caller may have meant to a failure that says that nothing has this one.
+/// Adds the most similar name to a "not found" failure. Returns other results unchanged.
 pub(crate) async fn suggest<T>(
     client: &Client,
     name: &GuestName,
@@ -33,15 +33,14 @@ pub(crate) async fn suggest<T>(
     Err(failure.into())
 }
 
-/// The names of the agents: what is asked of an agent is never suggested for a preview.
+/// Returns the names of the agents. Commands for agents must not suggest previews.
 async fn agents(client: &Client) -> Vec<GuestName> {
     let views: Vec<GuestView> = client.get("/v1/guests").await.unwrap_or_default();
     let agents = (views.into_iter()).filter(|view| view.guest.kind == GuestKind::Agent);
     agents.map(|view| view.guest.name).collect()
 }
 
-/// The names that there are. What goes wrong here is not what the caller asked for, so it must not hide the
-/// failure.
+/// Returns the names in a list of the API. On an error it returns none: the error must not hide the caller's failure.
 async fn names<T: DeserializeOwned>(
     client: &Client,
     path: &str,
@@ -51,13 +50,13 @@ async fn names<T: DeserializeOwned>(
     views.into_iter().map(name).collect()
 }
 
-/// The name that is most like the one that was typed, if one is like it.
+/// Returns the name most similar to the typed one, if one is similar enough.
 fn closest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let length = typed.chars().count();
-    // More edits than one for three characters, or one for every character, and it is another name.
+    // At most one edit for three characters, and fewer edits than characters.
     let limit = length.div_ceil(3).min(length.saturating_sub(1));
     let edits = |name: &str| match name.strip_prefix(typed) {
-        // The beginning of a name is as good as one slip.
+        // A prefix counts as one edit.
         Some(_) => 1,
         None => strsim::damerau_levenshtein(typed, name),
     };
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_recognised() {
+    fn similar_names_are_suggested() {
         let names = || ["web-1", "db", "a-xkcd42"].into_iter();
         assert_eq!(closest("wbe-1", names()), Some("web-1"));
         assert_eq!(closest("web", names()), Some("web-1"));
@@ -82,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn the_typed_name_is_not_suggested() {
+    fn typed_name_is_not_suggested() {
         let names = || ["web-1", "web-2"].into_iter();
         assert_eq!(closest("web-1", names()), Some("web-2"));
         assert_eq!(closest("db", ["db"].into_iter()), None);
     }
 
     #[test]
-    fn another_name_is_not_suggested() {
+    fn dissimilar_names_are_not_suggested() {
         let names = || ["web-1", "db"].into_iter();
         for typed in ["mail", "a", "xy", "web-server"] {
             assert_eq!(closest(typed, names()), None, "{typed}");

@@ -1,14 +1,14 @@
-//! Columns for people.
+//! Tables.
 
 use crate::terminal;
 
-/// The least width of a column that is cut to fit a terminal.
-const LEAST: usize = 8;
+/// Minimum width of a truncated column.
+const MIN_WIDTH: usize = 8;
 
-/// Lines of columns, each as wide as its widest cell, two spaces apart, the header on top.
+/// Formats a table: a header, and columns as wide as their widest cell, two spaces apart.
 ///
-/// On a terminal that is too narrow, the columns of `optional` are left out, in this order, until the rest fits, and then
-/// cells are cut, widest column first, but never those of the first column: it has the names that other commands take.
+/// If the terminal is too narrow, columns of `optional` are omitted, in this order, until the rest fits. Then cells are
+/// truncated, widest column first. The first column is never truncated: it has the names that other commands take.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: Vec<[String; N]>,
@@ -42,7 +42,7 @@ fn render<const N: usize>(
     for line in &lines {
         let cells: Vec<String> = shown
             .iter()
-            .map(|(column, width)| format!("{:<width$}", cut(&line[*column], *width)))
+            .map(|(column, width)| format!("{:<width$}", truncate(&line[*column], *width)))
             .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
@@ -50,7 +50,7 @@ fn render<const N: usize>(
     text
 }
 
-/// The columns that are shown, each with its width.
+/// Selects the columns to show, each with its width.
 fn fit(widths: &[usize], optional: &[usize], limit: usize) -> Vec<(usize, usize)> {
     let mut shown: Vec<_> = widths.iter().copied().enumerate().collect();
     let excess = |shown: &[(usize, usize)]| {
@@ -66,15 +66,17 @@ fn fit(widths: &[usize], optional: &[usize], limit: usize) -> Vec<(usize, usize)
         let excess = excess(&shown);
         let widest = shown.iter_mut().skip(1).max_by_key(|(_, width)| *width);
         match widest {
-            Some((_, width)) if *width > LEAST => *width = width.saturating_sub(excess).max(LEAST),
+            Some((_, width)) if *width > MIN_WIDTH => {
+                *width = width.saturating_sub(excess).max(MIN_WIDTH)
+            }
             _ => break,
         }
     }
     shown
 }
 
-/// The cell, with its end replaced by `…` if it is longer than that.
-fn cut(cell: &str, width: usize) -> String {
+/// Truncates a cell that is longer than `width`, with `…` at its end.
+fn truncate(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width {
         return cell.to_owned();
     }
@@ -82,7 +84,7 @@ fn cut(cell: &str, width: usize) -> String {
     kept.chain(['…']).collect()
 }
 
-/// The text of a cell without a value.
+/// Formats a cell; `-` without a value.
 pub(crate) fn or_dash(cell: Option<impl ToString>) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
 }
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
+    fn columns_fit_their_widest_cell() {
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
         let rows = vec![row("a", "1"), row("longer", "")];
         let text = render(["NAME", "X"], rows, &[], None);
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_gets_fewer_and_shorter_columns() {
+    fn narrow_terminal_omits_and_truncates_columns() {
         let rows = || {
             let url = "https://web-7.preview.example.com".to_owned();
             vec![[
@@ -132,7 +134,7 @@ mod tests {
                 assert!(line.chars().count() <= limit, "{limit}: {line}");
             }
         }
-        // Names are whole, whatever the width.
+        // Names are never truncated.
         assert!(
             render(5)
                 .lines()

@@ -5,8 +5,7 @@ use std::io::{self, IsTerminal as _, Stdin};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Standard input in raw mode: every key goes to the guest. Dropping this gives the terminal back its
-/// former mode, whichever way the command ends.
+/// Raw mode of standard input: every key goes to the guest. Restores the former mode on drop.
 #[derive(Debug)]
 pub(crate) struct RawMode {
     stdin: Stdin,
@@ -14,7 +13,7 @@ pub(crate) struct RawMode {
 }
 
 impl RawMode {
-    /// Switches raw mode on; nothing when standard input is no terminal.
+    /// Enters raw mode. Returns `None` if standard input is not a terminal.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
@@ -30,12 +29,12 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // At once: a terminal that nobody reads from would never drain. One that is gone needs no mode.
+        // Without draining, which would block on a terminal without a reader. Errors mean that the terminal is gone.
         tcsetattr(&self.stdin, OptionalActions::Now, &self.former).ok();
     }
 }
 
-/// The terminal's size in rows and columns.
+/// Returns the terminal's size in rows and columns.
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdin())
         .or_else(|_| tcgetwinsize(io::stdout()))
@@ -43,7 +42,7 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     Some((size.ws_row, size.ws_col))
 }
 
-/// The columns of the terminal that standard output leads to, if it leads to one.
+/// Returns the width of the terminal, if standard output is one.
 pub(crate) fn output_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
         return None;
@@ -52,16 +51,16 @@ pub(crate) fn output_width() -> Option<usize> {
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
-/// The signals that end a program, caught so that [`RawMode`] is left first.
+/// Handlers for the signals that end a program, so that it can leave [`RawMode`] first.
 #[derive(Debug)]
-pub(crate) struct Endings {
+pub(crate) struct TerminationSignals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
-impl Endings {
-    pub(crate) fn catch() -> io::Result<Self> {
+impl TerminationSignals {
+    pub(crate) fn register() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -69,7 +68,7 @@ impl Endings {
         })
     }
 
-    /// The exit code for the first signal that arrives: 128 + its number.
+    /// Waits for a signal and returns the exit code: 128 + its number.
     pub(crate) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 128 + 2,

@@ -1,4 +1,4 @@
-//! Waiting for a guest to answer.
+//! Waiting for a TCP port of a guest.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long one attempt may take. A guest that is not there yet swallows the first packet, and the kernel
-/// sends it again only after a second, so giving up earlier is quicker.
+/// Timeout of an attempt. Before the guest is up, the first packet is lost, and the kernel retransmits it after a second
+/// only. A new attempt is faster.
 const ATTEMPT: Duration = Duration::from_millis(250);
 
-/// Between an attempt that was refused and the next one.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Returns whether the address accepts a TCP connection within the limit.
-pub(crate) async fn answers(address: SocketAddr, limit: Duration) -> bool {
-    let answer = async {
+/// Reports whether the address accepts a TCP connection within the limit.
+pub(crate) async fn accepts_connections(address: SocketAddr, limit: Duration) -> bool {
+    let connected = async {
         while !matches!(
             timeout(ATTEMPT, TcpStream::connect(address)).await,
             Ok(Ok(_))
@@ -23,7 +23,7 @@ pub(crate) async fn answers(address: SocketAddr, limit: Duration) -> bool {
             sleep(PAUSE).await;
         }
     };
-    timeout(limit, answer).await.is_ok()
+    timeout(limit, connected).await.is_ok()
 }
 
 #[cfg(test)]
@@ -33,11 +33,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_answers_once_somebody_listens() {
+    async fn port_accepts_connections_while_it_is_open() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        assert!(answers(address, Duration::from_secs(10)).await);
+        assert!(accepts_connections(address, Duration::from_secs(10)).await);
         drop(listener);
-        assert!(!answers(address, Duration::from_millis(20)).await);
+        assert!(!accepts_connections(address, Duration::from_millis(20)).await);
     }
 }

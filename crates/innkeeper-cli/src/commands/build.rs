@@ -7,17 +7,17 @@ use innkeeper_model::StorePath;
 use innkeeper_model::api::{Accepted, BuildRequest};
 use serde::Serialize;
 
-use super::{Context, milliseconds_since};
 use crate::arguments::FlakeOutput;
+use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
-use crate::follow::{attended, follow, goes_on};
+use crate::follow::{continues_note, follow, until_interrupted};
 
-/// Build the closure that agents boot from, so that creating one need not
+/// Build the closure that agents boot from, ahead of `create`
 #[derive(Args, Debug)]
 pub(crate) struct Build {
-    /// The flake output; the one configured in innkeeperd when left out
+    /// Flake output to build [default: innkeeperd's setting nix.flake]
     ///
-    /// Callers other than root give a remote reference, such as github:owner/repo.
+    /// Callers other than root must use a remote reference, such as github:owner/repo.
     #[arg(value_name = "FLAKE[#ATTR]", value_parser = FlakeOutput::parse)]
     flake: Option<FlakeOutput>,
 }
@@ -35,13 +35,13 @@ impl Build {
     }
 }
 
-/// What programs are told besides.
+/// Additional field of the JSON result.
 #[derive(Serialize)]
 struct Built {
     closure: Option<StorePath>,
 }
 
-/// Asks for a closure to be built and returns when it is.
+/// Requests a build and waits for its end.
 pub(super) async fn build(
     cx: &Context,
     path: &str,
@@ -50,12 +50,12 @@ pub(super) async fn build(
 ) -> Status {
     let start = Instant::now();
     let accepted: Accepted = cx.client.post(path, request).await?;
-    let followed = follow(&cx.client, &cx.output, &accepted, label);
-    let closure = attended(|| goes_on(&accepted), followed).await?;
+    let followed = follow(cx, &accepted, label);
+    let closure = until_interrupted(|| continues_note(&accepted), followed).await?;
     let elapsed_ms = milliseconds_since(start);
     cx.output
-        .ok(format_args!("The closure is built after {elapsed_ms} ms."))?;
+        .ok(format_args!("Closure built in {elapsed_ms} ms."))?;
     let built = Built { closure };
-    cx.ended(Some(accepted.operation), elapsed_ms, Some(built))?;
+    cx.print_result(Some(accepted.operation), elapsed_ms, Some(built))?;
     Ok(0)
 }

@@ -1,28 +1,27 @@
 //! `innkeeper completions`.
 
-use clap::{Args, Command, CommandFactory as _, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::{Agent, Innkeeper, Preview};
 
-const WITH_NAMES: &str = include_str!("completions/names.bash");
+const NAMES_SCRIPT: &str = include_str!("completions/names.bash");
 
-/// Print a shell's completions for one of the programs
+/// Print shell completions for a program
 ///
-/// Those of bash complete names of agents and previews, too. For example: `innkeeper completions bash --program agent > /etc/bash_completion.d/agent`.
+/// The bash completions include names of agents and slugs of previews.
 #[derive(Args, Debug)]
 pub(crate) struct Completions {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 
-    /// The program
+    /// Program to complete
     #[arg(long, value_enum, default_value_t = ProgramName::Innkeeper)]
     program: ProgramName,
 }
 
-/// One of our programs.
+/// Name of a program.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ProgramName {
     Agent,
@@ -31,15 +30,16 @@ enum ProgramName {
 }
 
 impl Completions {
-    pub(crate) fn run(self, cx: &Context) -> Status {
+    pub(crate) fn run(self, cx: &Context, programs: [Command; 3]) -> Status {
+        let [agent, preview, innkeeper] = programs;
         let mut command = match self.program {
-            ProgramName::Agent => Agent::command(),
-            ProgramName::Preview => Preview::command(),
-            ProgramName::Innkeeper => Innkeeper::command(),
+            ProgramName::Agent => agent,
+            ProgramName::Preview => preview,
+            ProgramName::Innkeeper => innkeeper,
         };
         let name = command.get_name().to_owned();
         let mut script = Vec::new();
-        let names = (self.shell == Shell::Bash).then(|| with_names(&command));
+        let names = (self.shell == Shell::Bash).then(|| name_completions(&command));
         clap_complete::generate(self.shell, &mut command, name, &mut script);
         let script = String::from_utf8_lossy(&script).into_owned() + &names.unwrap_or_default();
         cx.output.text(script)?;
@@ -47,14 +47,14 @@ impl Completions {
     }
 }
 
-/// The end of bash's script: it completes names of guests, which only the daemon knows. Empty for a program without
-/// commands that take one.
-fn with_names(program: &Command) -> String {
+/// Returns the part of the bash script that completes names of guests, which it requests from the daemon. Empty for a
+/// program without commands that take a name.
+fn name_completions(program: &Command) -> String {
     let (mut one, mut many) = (Vec::new(), Vec::new());
     for command in program.get_subcommands() {
         let first = command.get_positionals().next();
         match first.map(|argument| argument.get_id().as_str()) {
-            // These take names of agents that are not there.
+            // These commands take names of agents that do not exist.
             _ if matches!(command.get_name(), "create" | "undelete") => {}
             Some("name" | "slug") => one.push(command.get_name()),
             Some("names" | "slugs") => many.push(command.get_name()),
@@ -68,7 +68,7 @@ fn with_names(program: &Command) -> String {
         true => "''".to_owned(),
         false => commands.join(" | "),
     };
-    WITH_NAMES
+    NAMES_SCRIPT
         .replace("PROGRAM", program.get_name())
         .replace("ONE)", &format!("{})", pattern(one)))
         .replace("MANY)", &format!("{})", pattern(many)))

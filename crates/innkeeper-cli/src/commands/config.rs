@@ -3,23 +3,23 @@
 use clap::Args;
 use innkeeper_model::api::{ConfigReport, Setting};
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::Status;
 use crate::table::table;
 
-/// Show the configuration in force and where each value comes from
+/// Show each setting with its value and its origin
 #[derive(Args, Debug)]
 pub(crate) struct Config {}
 
 impl Config {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let report: ConfigReport = cx.client.get("/v1/config").await?;
-        cx.output.show(&report, words)?;
+        cx.output.show(&report, render)?;
         Ok(0)
     }
 }
 
-fn words(report: &ConfigReport) -> String {
+fn render(report: &ConfigReport) -> String {
     let file = report.file.as_deref().unwrap_or("(no file)");
     let row = |setting: &Setting| {
         [

@@ -8,50 +8,51 @@ use clap::Args;
 use innkeeper_model::api::{Accepted, CreateRequest, GuestView};
 use innkeeper_model::{Code, Cpus, Failure, GuestName, MemorySize, OperationId, StorePath};
 
-use super::{Context, at_address, milliseconds_since};
+use super::at_address;
 use crate::arguments::FlakeOutput;
-use crate::failure::{CommandError, Status, not_running, not_understood};
-use crate::follow::{attended, follow, goes_on};
-use crate::wait::answers;
+use crate::context::{Context, milliseconds_since};
+use crate::failure::{CommandError, Status, not_running, unexpected_response};
+use crate::follow::{continues_note, follow, until_interrupted};
+use crate::wait::accepts_connections;
 
-/// How long `--wait` waits.
+/// Timeout of `--wait`.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Make an agent and start it
+/// Create an agent and start it
 ///
-/// Returns when the agent's init has taken over. Omitted options use innkeeperd's defaults (`innkeeper config`).
+/// Returns when the agent's init runs. Omitted options use innkeeperd's defaults (`innkeeper config`).
 #[derive(Args, Debug)]
 pub(crate) struct Create {
-    /// Its name: 1 to 63 of a-z, 0-9 and '-'; one is made up when none is given
+    /// Name of the agent: 1 to 63 of a-z, 0-9 and '-' [default: generated]
     name: Option<GuestName>,
 
-    /// The flake output to boot from, built when it was not built before
+    /// Flake output to boot from; it is built if necessary
     ///
-    /// Callers other than root give a remote reference, such as github:owner/repo.
+    /// Callers other than root must use a remote reference, such as github:owner/repo.
     #[arg(long, value_name = "FLAKE[#ATTR]", value_parser = FlakeOutput::parse)]
     flake: Option<FlakeOutput>,
 
-    /// The closure to boot from, already in the Nix store
+    /// Closure to boot from; it must be in the Nix store
     #[arg(long, value_name = "STORE_PATH", conflicts_with = "flake")]
     closure: Option<StorePath>,
 
-    /// The most memory it may use, such as 512M or 4G
+    /// Memory limit, such as 512M or 4G
     #[arg(long, value_name = "SIZE")]
     memory: Option<MemorySize>,
 
-    /// The most processors it may use, such as 2 or 0.5
+    /// Processor limit, such as 2 or 0.5
     #[arg(long, value_name = "NUMBER")]
     cpus: Option<Cpus>,
 
-    /// The most processes and threads it may have
+    /// Limit of processes and threads
     #[arg(long, value_name = "NUMBER")]
     tasks: Option<u32>,
 
-    /// Return when it answers on TCP, or fail after 60 seconds
+    /// Wait until the agent accepts TCP connections, for at most 60 seconds
     #[arg(long)]
     wait: bool,
 
-    /// The port that --wait waits for
+    /// Port for --wait
     #[arg(
         long,
         value_name = "PORT",
@@ -69,28 +70,22 @@ impl Create {
         let start = Instant::now();
         let accepted: Accepted = cx.client.post("/v1/guests", &request).await?;
         let name = (accepted.guest.clone())
-            .ok_or_else(|| not_understood("a guest was accepted without its name"))?;
+            .ok_or_else(|| unexpected_response("accepted guest has no name"))?;
         let up = Cell::new(false);
         let note = || match up.get() {
-            true => format!("Agent {name} is there; whether it answers was not waited for."),
-            false => goes_on(&accepted),
+            true => format!("Agent {name} is up; its port was not checked."),
+            false => continues_note(&accepted),
         };
-        let attended = attended(note, async {
-            follow(
-                &cx.client,
-                &cx.output,
-                &accepted,
-                &format!("Creating agent {name}"),
-            )
-            .await?;
+        let created = until_interrupted(note, async {
+            follow(cx, &accepted, &format!("Creating agent {name}")).await?;
             up.set(true);
             let view = cx.guest(&name).await?;
             if let Some(port) = port {
-                wait_for(&view, port).await?;
+                wait_for_port(&view, port).await?;
             }
             Ok(view)
         });
-        let view = attended.await?;
+        let view = created.await?;
         report(
             cx,
             view,
@@ -113,7 +108,7 @@ impl Create {
     }
 }
 
-/// Says how it ended.
+/// Reports a created agent.
 fn report(
     cx: &Context,
     view: GuestView,
@@ -123,34 +118,36 @@ fn report(
 ) -> Result<(), CommandError> {
     let name = &view.guest.name;
     if cx.output.is_quiet() && !cx.output.is_json() {
-        // It may have been made up, so it is what was asked for.
+        // The name may be generated, so it is the result of the command.
         return cx.output.text(format_args!("{name}\n"));
     }
     let at = at_address(&view);
-    let answers = port
+    let port = port
         .map(|port| format!(" and accepts connections on port {port}"))
         .unwrap_or_default();
     cx.output.ok(format_args!(
-        "Agent {name} is up{at}{answers} after {elapsed_ms} ms."
+        "Agent {name} is up{at}{port} after {elapsed_ms} ms."
     ))?;
-    cx.ended(Some(operation), elapsed_ms, Some(view))
+    cx.print_result(Some(operation), elapsed_ms, Some(view))
 }
 
-/// Waits until the guest answers on the port.
-async fn wait_for(view: &GuestView, port: u16) -> Result<(), CommandError> {
+/// Waits until the guest accepts connections on the port.
+async fn wait_for_port(view: &GuestView, port: u16) -> Result<(), CommandError> {
     let name = &view.guest.name;
     let address = view
         .guest_address
         .ok_or_else(|| not_running(&view.guest, "it has no address"))?;
     let address = SocketAddr::from((address, port));
-    if answers(address, WAIT_LIMIT).await {
+    if accepts_connections(address, WAIT_LIMIT).await {
         return Ok(());
     }
     let limit = WAIT_LIMIT.as_secs();
-    let message = format!("agent '{name}' runs, but does not answer on {address} within {limit} s");
+    let message = format!(
+        "agent '{name}' is up, but did not accept connections on {address} within {limit} s"
+    );
     Err(Failure::new(Code::TimedOut, message)
         .with_remedy(format!(
-            "The agent stays. `agent logs {name}` shows its console; `agent destroy {name}` removes it."
+            "`agent logs {name}` shows its console. The agent is kept; `agent destroy {name}` destroys it."
         ))
         .into())
 }

@@ -7,15 +7,16 @@ use innkeeper_model::api::DEFAULT_DELIVERIES;
 use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
 use innkeeper_model::preview::{CommitSha, PrAction, PullRequest, PullRequestEvent};
 
-use super::Context;
 use crate::arguments::DeliveryId;
+use crate::context::Context;
 use crate::describe::{plain, time};
 use crate::failure::{CommandError, Status};
 use crate::table::{or_dash, table};
 
-/// Show what GitHub delivered, and what became of it
+/// List, explain and replay GitHub's webhook deliveries
 ///
-/// A delivery is kept as soon as GitHub is told that it was accepted, and for 30 days after it was done with.
+/// A delivery is recorded before GitHub receives the response, and kept for 30 days after it is finished. Without a command,
+/// deliveries are listed.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Deliveries {
@@ -33,32 +34,32 @@ enum Command {
     Replay(Replay),
 }
 
-/// List deliveries, the newest first; what `innkeeper deliveries` does by itself
+/// List deliveries, newest first (the default)
 #[derive(Args, Debug)]
 struct List {
-    /// Only those for this pull request
+    /// List only deliveries for this pull request
     #[arg(long, value_name = "OWNER/REPO#N", value_parser = PullRequest::parse)]
     pull_request: Option<PullRequest>,
 
-    /// At most so many
+    /// List at most NUMBER deliveries
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = DEFAULT_DELIVERIES)]
     limit: usize,
 }
 
-/// Explain one: what came, what was decided and why, and what became of it
+/// Explain a delivery: its event, the decision and the result
 #[derive(Args, Debug)]
 struct Show {
-    /// Its id (X-GitHub-Delivery)
+    /// Delivery id (X-GitHub-Delivery)
     #[arg(value_parser = DeliveryId::parse)]
     id: DeliveryId,
 }
 
-/// Have one acted on again, at its old place in the order
+/// Process a delivery again
 ///
-/// A newer delivery for the same pull request still takes its place.
+/// It keeps its place in the order: a newer delivery for the same pull request still supersedes it.
 #[derive(Args, Debug)]
 struct Replay {
-    /// Its id (X-GitHub-Delivery)
+    /// Delivery id (X-GitHub-Delivery)
     #[arg(value_parser = DeliveryId::parse)]
     id: DeliveryId,
 }
@@ -70,7 +71,7 @@ impl Deliveries {
             Command::Show(show) => {
                 let path = path(&show.id, "");
                 let details: DeliveryDetails = cx.client.get(&path).await?;
-                cx.output.show(&details, words)?;
+                cx.output.show(&details, render)?;
             }
             Command::Replay(replay) => replay.run(cx).await?,
         }
@@ -78,7 +79,7 @@ impl Deliveries {
     }
 }
 
-/// The path of a delivery in the API, with what follows its id.
+/// Returns the API path of a delivery, with `rest` appended.
 fn path(id: &DeliveryId, rest: &str) -> String {
     format!("/v1/deliveries/{}{rest}", id.as_str())
 }
@@ -87,15 +88,16 @@ impl List {
     async fn run(self, cx: &Context) -> Result<(), CommandError> {
         let mut path = format!("/v1/deliveries?limit={}", self.limit);
         if let Some(PullRequest { repo, number }) = self.pull_request {
-            // The '#' would end the query; nothing else in it has a meaning there.
+            // Only the '#' needs escaping: it would end the query.
             path.push_str(&format!("&pull_request={repo}%23{number}"));
         }
         let deliveries: Vec<DeliveryView> = cx.client.get(&path).await?;
-        cx.output.show(&deliveries, |deliveries| rows(deliveries))
+        cx.output
+            .show(&deliveries, |deliveries| render_list(deliveries))
     }
 }
 
-fn rows(deliveries: &[DeliveryView]) -> String {
+fn render_list(deliveries: &[DeliveryView]) -> String {
     if deliveries.is_empty() {
         return "(no deliveries)\n".to_owned();
     }
@@ -122,8 +124,8 @@ fn rows(deliveries: &[DeliveryView]) -> String {
     table(header, deliveries.iter().map(row).collect(), &[4, 3, 5, 0])
 }
 
-/// Lines of `Name: value`.
-fn words(details: &DeliveryDetails) -> String {
+/// Formats a delivery as lines of `Name: value`.
+fn render(details: &DeliveryDetails) -> String {
     let DeliveryDetails {
         delivery,
         event,
@@ -132,26 +134,26 @@ fn words(details: &DeliveryDetails) -> String {
     let mut lines = vec![
         ("Delivery", delivery.id.clone()),
         ("Received", time(delivery.received_at)),
-        ("Says", what_it_says(event)),
-        ("Commit", where_from(event)),
+        ("Event", describe_event(event)),
+        ("Commit", describe_commit(event)),
         ("State", delivery.state.to_string()),
     ];
     if let Some(explanation) = &delivery.explanation {
-        lines.push(("Why", explanation.clone()));
+        lines.push(("Decision", explanation.clone()));
     }
     if let Some(failure) = &delivery.failure {
-        lines.push(("Cause", format!("{failure} ({})", failure.code)));
+        lines.push(("Error", format!("{failure} ({})", failure.code)));
         lines.extend(failure.remedy.clone().map(|remedy| ("Hint", remedy)));
     }
     lines.push(("Attempts", delivery.attempts.to_string()));
-    lines.extend(delivery.retry_at.map(|at| ("Tried again", time(at))));
+    lines.extend(delivery.retry_at.map(|at| ("Next retry", time(at))));
     lines.extend(delivery.finished_at.map(|at| ("Finished", time(at))));
     lines.push(match preview {
         None => ("Preview", "none for this pull request".to_owned()),
         Some(preview) => {
             let commit = preview.live_sha.as_ref().map_or_else(
-                || "nothing is served".to_owned(),
-                |sha| format!("{} is served", sha.short()),
+                || "no commit is live".to_owned(),
+                |sha| format!("{} is live", sha.short()),
             );
             (
                 "Preview",
@@ -170,45 +172,45 @@ fn words(details: &DeliveryDetails) -> String {
     text
 }
 
-fn what_it_says(said: &PullRequestEvent) -> String {
-    let label = match &said.action {
+fn describe_event(event: &PullRequestEvent) -> String {
+    let label = match &event.action {
         PrAction::Labeled(label) => format!(" '{label}'"),
         _ => String::new(),
     };
-    let merged = if said.merged { " (merged)" } else { "" };
+    let merged = if event.merged { " (merged)" } else { "" };
     format!(
         "{} was {}{label}{merged} by {}; opened by {}",
-        said.pull_request,
-        past(&said.action),
-        said.sender,
-        said.author
+        event.pull_request,
+        participle(&event.action),
+        event.sender,
+        event.author
     )
 }
 
-/// The action as it stands in a sentence. All of GitHub's are participles but one.
-fn past(action: &PrAction) -> String {
+/// Returns the action as a participle. All of GitHub's actions are participles but one.
+fn participle(action: &PrAction) -> String {
     match action {
         PrAction::Synchronize => "synchronized".to_owned(),
         other => other.to_string(),
     }
 }
 
-fn where_from(said: &PullRequestEvent) -> String {
-    let repo = match (&said.head_repo, said.is_fork) {
-        (None, _) => " of a repository that is gone".to_owned(),
+fn describe_commit(event: &PullRequestEvent) -> String {
+    let repo = match (&event.head_repo, event.is_fork) {
+        (None, _) => " of a deleted repository".to_owned(),
         (Some(repo), true) => format!(" of the fork {repo}"),
         (Some(_), false) => String::new(),
     };
     format!(
         "{} on {}{repo}, for {}",
-        said.head_sha, said.head_branch, said.base_branch
+        event.head_sha, event.head_branch, event.base_branch
     )
 }
 
 impl Replay {
     async fn run(self, cx: &Context) -> Result<(), CommandError> {
         let path = path(&self.id, "/replay");
-        let delivery: DeliveryView = cx.client.post_nothing(&path).await?;
+        let delivery: DeliveryView = cx.client.post_empty(&path).await?;
         if cx.output.is_json() {
             return cx.output.value(&delivery);
         }
@@ -216,12 +218,12 @@ impl Replay {
         match delivery.yields_to {
             None => cx
                 .output
-                .ok(format_args!("Delivery {id} will be acted on again.")),
+                .ok(format_args!("Delivery {id} will be processed again.")),
             Some(newer) => {
                 let newer = plain(&newer);
                 cx.output.info(format_args!(
-                    "Delivery {id} will not be acted on: the newer delivery {newer} for the same pull request takes its place. \
-                     `innkeeper deliveries replay {newer}` has that one acted on again."
+                    "Delivery {id} is superseded by the newer delivery {newer} for the same pull request. \
+                     `innkeeper deliveries replay {newer}` processes that one again."
                 ))
             }
         }

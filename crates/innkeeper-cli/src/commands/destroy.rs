@@ -7,28 +7,28 @@ use innkeeper_model::api::{Accepted, ConfigReport};
 use innkeeper_model::{Failure, GuestKind, GuestName, OperationId};
 use serde::Serialize;
 
-use super::snapshots::of_agent;
-use super::undelete::{files_of, is_missing};
-use super::{Context, milliseconds_since};
+use super::snapshots::snapshots_of;
+use super::undelete::{is_missing, retained_ids};
 use crate::client::guest_path;
 use crate::confirm::Prompt;
+use crate::context::{Context, milliseconds_since};
 use crate::describe::count;
 use crate::failure::{CommandError, Status, exit_code};
-use crate::follow::{attended, follow};
+use crate::follow::{follow, until_interrupted};
 use crate::suggest::suggest;
 
-/// Destroy agents, with everything that is theirs
+/// Destroy agents
 ///
-/// Their files are kept for a while, as configured in innkeeperd (guest.retention_seconds) and as long as no space is
-/// needed: `agent undelete` creates an agent again with them. Snapshots, addresses, keys and credentials go at once. Each one is tried, whatever becomes of the others; the exit status is that of the worst failure. Prompts on a
-/// terminal, unless --yes is given.
+/// Their files are retained for guest.retention_seconds (a setting of innkeeperd), or until space is needed: `agent
+/// undelete` creates an agent again from them. Snapshots, addresses, keys and credentials are removed at once. A failure
+/// does not stop the others; the exit status is that of the worst failure. Prompts on a terminal, unless --yes is given.
 #[derive(Args, Debug)]
 pub(crate) struct Destroy {
-    /// Their names
+    /// Names of the agents
     #[arg(required = true, value_name = "NAME")]
     names: Vec<GuestName>,
 
-    /// Remove the files at once; those of an agent that was destroyed before, too
+    /// Remove the files at once, also retained files of an agent that is already destroyed
     #[arg(long)]
     now: bool,
 
@@ -36,9 +36,9 @@ pub(crate) struct Destroy {
     prompt: Prompt,
 }
 
-/// What became of one of them, for programs.
+/// JSON value for one agent.
 #[derive(Debug, Serialize)]
-struct Destroyed {
+struct DestroyResult {
     name: GuestName,
     #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<OperationId>,
@@ -53,49 +53,54 @@ impl Destroy {
         self.names.retain(|name| seen.insert(name.clone()));
         let names = self.confirmed(cx).await?;
         let start = Instant::now();
-        // All of them are asked for first: the daemon works on them at the same time.
-        let mut asked = Vec::new();
-        for (name, refusal) in names {
-            let answers = match refusal {
+        // All requests are sent first: the daemon processes them concurrently.
+        let mut pending = Vec::new();
+        for (name, lookup_error) in names {
+            let responses = match lookup_error {
                 Some(error) => vec![Err(error)],
                 None => destroy(cx, &name, self.now).await,
             };
-            asked.extend(answers.into_iter().map(|answer| (answer, name.clone())));
+            pending.extend(
+                responses
+                    .into_iter()
+                    .map(|response| (response, name.clone())),
+            );
         }
         let note = || {
-            "What was asked for goes on without this program; `agent list` shows what is left."
+            "The operations continue in the background; `agent list` shows the agents that are left."
                 .to_owned()
         };
-        let all = attended(note, async {
+        let all = until_interrupted(note, async {
             let mut all = Vec::new();
-            for (answer, name) in asked {
-                all.push(report(cx, start, name, answer).await?);
+            for (response, name) in pending {
+                all.push(wait_and_report(cx, start, name, response).await?);
             }
             Ok(all)
         });
-        let all: Vec<Destroyed> = all.await?;
+        let all: Vec<DestroyResult> = all.await?;
         if cx.output.is_json() {
             cx.output.value(&all)?;
         }
-        let failures = all.iter().filter_map(|one| one.failure.as_ref());
+        let failures = all.iter().filter_map(|result| result.failure.as_ref());
         Ok(failures.map(exit_code).max().unwrap_or(0))
     }
 
-    /// Prompts if need be. Agents that cannot be looked up are not shown in the prompt and must not be destroyed.
+    /// Prompts if necessary. Returns each name, with the error if the lookup failed: the prompt did not show such an agent,
+    /// so it must not be destroyed.
     async fn confirmed(
         &self,
         cx: &Context,
     ) -> Result<Vec<(GuestName, Option<CommandError>)>, CommandError> {
         let needed = self.prompt.is_needed();
-        let kept_for = match needed && !self.now {
-            true => kept_for(cx).await?,
+        let retention = match needed && !self.now {
+            true => retention(cx).await?,
             false => None,
         };
         let mut names = Vec::new();
         let mut lines = Vec::new();
         for name in &self.names {
-            let refusal = match needed {
-                true => match self.loss(cx, name, kept_for.as_deref()).await {
+            let lookup_error = match needed {
+                true => match self.describe_loss(cx, name, retention.as_deref()).await {
                     Ok(line) => {
                         lines.extend(line);
                         None
@@ -104,7 +109,7 @@ impl Destroy {
                 },
                 false => None,
             };
-            names.push((name.clone(), refusal));
+            names.push((name.clone(), lookup_error));
         }
         if !lines.is_empty() {
             let agents = count(lines.len(), "agent");
@@ -115,20 +120,20 @@ impl Destroy {
         Ok(names)
     }
 
-    /// What is lost with an agent, as a line. `None` for a preview's guest, which the daemon refuses to destroy as an
-    /// agent.
-    async fn loss(
+    /// Describes the data that is lost with an agent, in one line. Returns `None` for a preview's guest: the daemon rejects
+    /// its destruction as an agent.
+    async fn describe_loss(
         &self,
         cx: &Context,
         name: &GuestName,
-        kept_for: Option<&str>,
+        retention: Option<&str>,
     ) -> Result<Option<String>, CommandError> {
         let view = match cx.guest(name).await {
             Err(error) if self.now && is_missing(&error) => {
-                return match files_of(cx, name).await?.is_empty() {
+                return match retained_ids(cx, name).await?.is_empty() {
                     true => Err(error),
                     false => Ok(Some(format!(
-                        "Destroyed agent {name}: the files that it left will be deleted."
+                        "Destroyed agent {name}: its retained files will be deleted."
                     ))),
                 };
             }
@@ -137,43 +142,47 @@ impl Destroy {
         if view.guest.kind == GuestKind::Preview {
             return Ok(None);
         }
-        let snapshots = of_agent(cx, name).await?;
-        let labels: Vec<&str> = snapshots.iter().map(|one| one.label.as_str()).collect();
+        let snapshots = snapshots_of(cx, name).await?;
+        let labels: Vec<&str> = snapshots
+            .iter()
+            .map(|snapshot| snapshot.label.as_str())
+            .collect();
         let number = count(labels.len(), "snapshot");
         let snapshots = format!("{number} ({})", labels.join(", "));
-        let lost = match (kept_for, labels.is_empty()) {
+        let lost = match (retention, labels.is_empty()) {
             (None, true) => "its files will be deleted".to_owned(),
             (None, false) => format!("its files and {snapshots} will be deleted"),
-            (Some(time), true) => format!("its files are kept for {time} at most"),
+            (Some(time), true) => format!("its files are retained for {time} at most"),
             (Some(time), false) => {
-                format!("its files are kept for {time} at most, {snapshots} will be deleted")
+                format!("its files are retained for {time} at most, {snapshots} will be deleted")
             }
         };
         Ok(Some(format!("Agent {name} ({}): {lost}.", view.state)))
     }
 }
 
-/// Asks for an agent to be destroyed; with `now` for what destroyed agents of its name left, when there is none.
+/// Requests the destruction of an agent. With `now`, if no agent has the name, requests the removal of the retained files
+/// of destroyed agents with this name.
 async fn destroy(cx: &Context, name: &GuestName, now: bool) -> Vec<Result<Accepted, CommandError>> {
     let path = guest_path(name, if now { "?now=true" } else { "" });
-    let answer: Result<Accepted, _> = cx.client.delete(&path).await;
-    if let Err(error) = &answer
+    let response: Result<Accepted, _> = cx.client.delete(&path).await;
+    if let Err(error) = &response
         && now
         && is_missing(error)
-        && let Ok(left) = files_of(cx, name).await
-        && !left.is_empty()
+        && let Ok(retained) = retained_ids(cx, name).await
+        && !retained.is_empty()
     {
-        let mut answers = Vec::new();
-        for id in left {
-            answers.push(cx.client.delete(&format!("/v1/retained/{id}")).await);
+        let mut responses = Vec::new();
+        for id in retained {
+            responses.push(cx.client.delete(&format!("/v1/retained/{id}")).await);
         }
-        return answers;
+        return responses;
     }
-    vec![suggest(&cx.client, name, answer).await]
+    vec![suggest(&cx.client, name, response).await]
 }
 
-/// How long the daemon keeps the files of destroyed agents, in words; `None` when it does not.
-async fn kept_for(cx: &Context) -> Result<Option<String>, CommandError> {
+/// Returns how long the daemon retains the files of destroyed agents, as text; `None` if it removes them at once.
+async fn retention(cx: &Context) -> Result<Option<String>, CommandError> {
     let config: ConfigReport = cx.client.get("/v1/config").await?;
     let mut settings = config.settings.into_iter();
     let setting = settings.find(|setting| setting.name == "guest.retention_seconds");
@@ -183,21 +192,19 @@ async fn kept_for(cx: &Context) -> Result<Option<String>, CommandError> {
     Ok((seconds > 0).then(|| format!("{} min", seconds.div_ceil(60))))
 }
 
-/// Waits for the end of one of them and says how it ended. Only what concerns all of them is an error.
-async fn report(
+/// Waits until an agent is destroyed and reports the result. Returns an error only if it concerns all agents.
+async fn wait_and_report(
     cx: &Context,
     start: Instant,
     name: GuestName,
-    answer: Result<Accepted, CommandError>,
-) -> Result<Destroyed, CommandError> {
+    response: Result<Accepted, CommandError>,
+) -> Result<DestroyResult, CommandError> {
     let mut operation = None;
-    let result = match answer {
+    let result = match response {
         Ok(accepted) => {
             operation = Some(accepted.operation);
             let label = format!("Destroying agent {name}");
-            follow(&cx.client, &cx.output, &accepted, &label)
-                .await
-                .map(drop)
+            follow(cx, &accepted, &label).await.map(drop)
         }
         Err(error) => Err(error),
     };
@@ -205,7 +212,7 @@ async fn report(
     let failure = match result {
         Ok(()) => {
             cx.output
-                .ok(format_args!("Agent {name} is gone after {elapsed_ms} ms."))?;
+                .ok(format_args!("Agent {name} destroyed in {elapsed_ms} ms."))?;
             None
         }
         Err(CommandError::Failure(failure)) => {
@@ -214,7 +221,7 @@ async fn report(
         }
         Err(other) => return Err(other),
     };
-    Ok(Destroyed {
+    Ok(DestroyResult {
         name,
         operation,
         elapsed_ms,

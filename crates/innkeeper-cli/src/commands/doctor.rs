@@ -4,13 +4,13 @@ use clap::Args;
 use innkeeper_model::Kind;
 use innkeeper_model::api::DoctorReport;
 
-use super::Context;
 use crate::checks;
+use crate::context::Context;
 use crate::failure::Status;
 
-/// Check every link from the configuration to a guest's first packet
+/// Check the host, from the configuration to a guest's first packet
 ///
-/// Exits with 7 when something is broken; each broken link has its remedy below.
+/// Prints a remedy for each broken check. Exits with 7 if a check is broken.
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {}
 

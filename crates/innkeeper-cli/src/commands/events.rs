@@ -3,27 +3,27 @@
 use clap::Args;
 use innkeeper_model::{Event, GuestName};
 
-use super::Context;
+use crate::context::Context;
 use crate::describe::{self, time};
 use crate::events::{self, Filter};
 use crate::failure::Status;
 use crate::table::or_dash;
 
-/// Show what happened, and with --follow what happens
+/// Show recorded events, and with --follow new ones
 ///
-/// Columns: time, number, operation, guest, what happened. A build's progress is shown while it is followed, has the
-/// number 0 and is not kept.
+/// Columns: time, number, operation, guest, description. Build progress appears with --follow only: it has the number 0
+/// and is not recorded.
 #[derive(Args, Debug)]
 pub(crate) struct Events {
-    /// Go on with what happens from now on
+    /// Print new events as they occur
     #[arg(long, short)]
     follow: bool,
 
-    /// Only what concerns this guest
+    /// Show only events of this guest
     #[arg(long, value_name = "NAME")]
     guest: Option<GuestName>,
 
-    /// Only what came after the event of this number
+    /// Show only events after the event with this number
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     after: i64,
 }
@@ -38,13 +38,13 @@ impl Events {
         };
         let mut events = events::Events::new(&cx.client, filter);
         while let Some(event) = events.next().await? {
-            cx.output.show(&event, words)?;
+            cx.output.show(&event, render)?;
         }
         Ok(0)
     }
 }
 
-fn words(event: &Event) -> String {
+fn render(event: &Event) -> String {
     format!(
         "{}  {:>6}  {:>5}  {:<16}  {}\n",
         time(event.time),

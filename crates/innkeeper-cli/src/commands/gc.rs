@@ -4,20 +4,20 @@ use clap::Args;
 use innkeeper_model::Ownership;
 use innkeeper_model::api::{GcReport, GcRequest, Orphan};
 
-use super::Context;
 use crate::confirm::Prompt;
+use crate::context::Context;
 use crate::describe::count;
 use crate::failure::{CommandError, Status, exit_code};
 
-/// Remove what belongs to this daemon and to no guest
+/// Remove orphaned resources: those that belong to no guest
 ///
-/// On a terminal it lists what it found and prompts, unless --yes is given.
+/// Resources of other daemons are never removed. On a terminal, it lists the orphans and prompts, unless --yes is given.
 #[derive(Args, Debug)]
 pub(crate) struct Gc {
-    /// Only say what would be removed
+    /// List orphans without removing them
     #[arg(long)]
     dry_run: bool,
-    /// Also remove what has our naming and no daemon's mark
+    /// Also remove orphans that are named like Innkeeper's but have no daemon's mark
     #[arg(long)]
     unmarked: bool,
 
@@ -32,7 +32,7 @@ impl Gc {
             let mut orphans = found.orphans;
             orphans.retain(|orphan| self.removes(orphan));
             if !orphans.is_empty() {
-                let declined = "Nothing was removed.".to_owned();
+                let declined = "No orphan was removed.".to_owned();
                 self.prompt.confirm(cx, &question(&orphans), declined)?;
             }
         }
@@ -58,7 +58,7 @@ impl Gc {
         }
     }
 
-    /// Whether this command would remove an orphan.
+    /// Reports whether this command would remove an orphan.
     fn removes(&self, orphan: &Orphan) -> bool {
         match orphan.ownership {
             Ownership::Ours => true,
@@ -83,7 +83,7 @@ fn print(cx: &Context, request: GcRequest, report: &GcReport) -> Result<(), Comm
     if report.orphans.is_empty() {
         let line = match report.failures.is_empty() {
             true => "(no orphans)\n",
-            false => "(no orphans in what could be looked at)\n",
+            false => "(no orphans; some checks failed)\n",
         };
         return cx.output.text(line);
     }
@@ -95,8 +95,8 @@ fn print(cx: &Context, request: GcRequest, report: &GcReport) -> Result<(), Comm
         .iter()
         .filter(|orphan| orphan.removed)
         .count();
-    let others = |orphan: &&Orphan| orphan.ownership != Ownership::Other;
-    let found = report.orphans.iter().filter(others).count();
+    let removable = |orphan: &&Orphan| orphan.ownership != Ownership::Other;
+    let found = report.orphans.iter().filter(removable).count();
     let found = count(found, "orphan");
     match report.dry_run {
         true => cx
@@ -120,13 +120,14 @@ fn print_orphan(cx: &Context, request: GcRequest, orphan: &Orphan) -> Result<(),
         Ownership::Ours | Ownership::Unmarked => None,
     };
     if let Some(reason) = reason {
-        let line = format_args!("Left {resource} {object}: {reason}\n");
+        let line = format_args!("Kept {resource} {object}: {reason}\n");
         return cx.output.text(line);
     }
-    let what = match (request.dry_run, orphan.removed) {
+    let action = match (request.dry_run, orphan.removed) {
         (true, _) => "Would remove",
         (false, true) => "Removed",
-        (false, false) => "Left",
+        (false, false) => "Kept",
     };
-    cx.output.text(format_args!("{what} {resource} {object}\n"))
+    cx.output
+        .text(format_args!("{action} {resource} {object}\n"))
 }

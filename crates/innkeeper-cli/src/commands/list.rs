@@ -5,22 +5,23 @@ use innkeeper_model::GuestKind;
 use innkeeper_model::api::{GuestView, RetainedView};
 use serde::Serialize;
 
-use super::{Context, names};
+use super::name_lines;
+use crate::context::Context;
 use crate::describe::{mebibytes, oom_kills, time};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
-/// List the agents
+/// List agents
 ///
-/// With --quiet, only their names, one on each line.
+/// With --quiet, prints names only, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {
-    /// Also destroyed agents whose files are kept, and for how long
+    /// Also list destroyed agents with retained files
     #[arg(long)]
     all: bool,
 }
 
-/// Agents and destroyed agents, for programs.
+/// JSON value for `--all`.
 #[derive(Serialize)]
 struct All {
     agents: Vec<GuestView>,
@@ -34,8 +35,8 @@ impl List {
         if !self.all {
             let quiet = cx.output.is_quiet();
             cx.output.show(&guests, |guests| match quiet {
-                true => names(guests.iter().map(|view| &view.guest.name)),
-                false => words(guests),
+                true => name_lines(guests.iter().map(|view| &view.guest.name)),
+                false => render(guests),
             })?;
             return Ok(0);
         }
@@ -44,15 +45,15 @@ impl List {
             destroyed: cx.client.get("/v1/retained").await?,
         };
         cx.output.show(&all, |All { agents, destroyed }| {
-            format!("{}\n{}", words(agents), words_about_destroyed(destroyed))
+            format!("{}\n{}", render(agents), render_destroyed(destroyed))
         })?;
         Ok(0)
     }
 }
 
-fn words_about_destroyed(all: &[RetainedView]) -> String {
+fn render_destroyed(all: &[RetainedView]) -> String {
     if all.is_empty() {
-        return "(no files of destroyed agents)\n".to_owned();
+        return "(no retained files of destroyed agents)\n".to_owned();
     }
     let row = |view: &RetainedView| {
         let files = &view.retained;
@@ -72,7 +73,7 @@ fn words_about_destroyed(all: &[RetainedView]) -> String {
     table(header, all.iter().map(row).collect(), &[4, 2])
 }
 
-fn words(guests: &[GuestView]) -> String {
+fn render(guests: &[GuestView]) -> String {
     if guests.is_empty() {
         return "(no agents)\n".to_owned();
     }

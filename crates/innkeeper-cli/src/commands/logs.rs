@@ -4,30 +4,30 @@ use clap::Args;
 use innkeeper_model::GuestName;
 use innkeeper_model::api::GuestView;
 
-use super::Context;
 use crate::client::guest_path;
+use crate::context::Context;
 use crate::describe::oom_kills;
 use crate::failure::Status;
-use crate::log::Excerpt;
+use crate::log::{self, LogOptions};
 use crate::suggest::suggest;
 
-/// Show what an agent wrote to its console
+/// Show an agent's console log
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
-    /// The agent
+    /// Name of the agent
     name: GuestName,
 
     #[command(flatten)]
-    excerpt: Excerpt,
+    options: LogOptions,
 }
 
 impl Logs {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let path = guest_path(&self.name, &self.excerpt.call());
-        let answer = cx.client.stream(&path).await;
-        let body = suggest(&cx.client, &self.name, answer).await?;
-        let status = crate::log::print(cx, body).await?;
-        // The kernel's kills are in no guest's console.
+        let path = guest_path(&self.name, &self.options.path());
+        let response = cx.client.stream(&path).await;
+        let body = suggest(&cx.client, &self.name, response).await?;
+        let status = log::print(cx, body).await?;
+        // The console does not contain the kernel's OOM kills.
         let view: Result<GuestView, _> = cx.client.get(&guest_path(&self.name, "")).await;
         if let Some(report) = view.ok().as_ref().and_then(oom_kills) {
             cx.output.note(&report);

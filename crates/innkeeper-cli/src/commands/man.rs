@@ -11,11 +11,11 @@ use clap_mangen::Man as Page;
 use clap_mangen::roff::{Roff, bold, roman};
 use innkeeper_model::{Code, Failure, Kind};
 
-use super::Context;
+use crate::context::Context;
 use crate::describe::count;
 use crate::failure::{BROKEN_PIPE, INTERRUPTED, Status};
 
-/// Pages of the long-running programs, which are not this crate's.
+/// Manual pages of the long-running programs, which are in other crates.
 const DAEMONS: [(&str, &str); 2] = [
     ("innkeeperd.8", include_str!("man/innkeeperd.8")),
     (
@@ -24,26 +24,26 @@ const DAEMONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// The settings, as docs/configuration.md lists them.
+/// The page with the table of settings.
 const CONFIGURATION: &str = include_str!("../../../../docs/configuration.md");
 
-/// Write the manual pages of all programs, their commands and the configuration file
+/// Write the manual pages of all programs and of the configuration file
 #[derive(Args, Debug)]
 pub(crate) struct Man {
-    /// The directory to write them to; it is made when it is not there
+    /// Directory to write to; it is created if necessary
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
 impl Man {
-    pub(crate) fn run(self, cx: &Context) -> Status {
-        let pages = write_all(&self.out).map_err(|error| {
+    pub(crate) fn run(self, cx: &Context, programs: [Command; 3]) -> Status {
+        let pages = write_all(programs, &self.out).map_err(|error| {
             let directory = self.out.display();
             Failure::new(
                 Code::InvalidRequest,
                 format!("cannot write manual pages to {directory}: {error}"),
             )
-            .with_remedy("Give a directory that you may write to, for example `--out man`.")
+            .with_remedy("Use a writable directory, for example `--out man`.")
         })?;
         let pages: Vec<String> = pages
             .iter()
@@ -60,11 +60,11 @@ impl Man {
     }
 }
 
-fn write_all(directory: &Path) -> io::Result<Vec<PathBuf>> {
+fn write_all(programs: [Command; 3], directory: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory)?;
     let mut pages = Vec::new();
-    for program in crate::commands() {
-        // `agent help create` is `man agent-create`: pages of its own would say nothing.
+    for program in programs {
+        // The page agent-create is also the one for `agent help create`.
         let mut program = program.disable_help_subcommand(true);
         program.build();
         write(&program, program.get_name(), directory, &mut pages)?;
@@ -82,7 +82,7 @@ fn write_all(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// Writes the page of a command and those of the commands below it. `path` is how the command is called.
+/// Writes the pages of a command and of its subcommands. `path` is its full name, such as `preview db reset`.
 fn write(
     command: &Command,
     path: &str,
@@ -123,7 +123,7 @@ fn exit_status(path: &str) -> Roff {
         (2, "Usage error: an unknown option, argument or command."),
         (
             INTERRUPTED,
-            "Interrupted by Ctrl-C, or a prompt was not confirmed. Accepted operations go on.",
+            "Interrupted by Ctrl-C, or a prompt was not confirmed. Accepted operations continue.",
         ),
         (BROKEN_PIPE, "Standard output was closed by its reader."),
     ];
@@ -143,9 +143,9 @@ fn exit_status(path: &str) -> Roff {
     }
     let special = match path {
         "agent exec" | "agent ssh" | "preview exec" | "preview ssh" => {
-            "Once the command runs in the guest, its exit status is passed on."
+            "Once the command runs in the guest, the exit status is the command's."
         }
-        "preview explain" => "1 also means that a link of the chain is broken.",
+        "preview explain" => "1 also means that a link is broken.",
         "innkeeper doctor" => "7 also means that a check is BROKEN.",
         _ => return section,
     };
@@ -191,32 +191,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_examples_that_its_program_takes() {
+    fn commands_have_examples_that_parse() {
         let programs = crate::commands();
-        let mut left = Vec::new();
+        let mut without_examples = Vec::new();
         for program in &programs {
-            leaves(program, program.get_name(), &mut left);
+            leaves(program, program.get_name(), &mut without_examples);
         }
         for (path, lines) in examples::EXAMPLES {
             assert!(
-                left.iter().any(|leaf| leaf == path),
-                "there is no command '{path}'"
+                without_examples.iter().any(|leaf| leaf == path),
+                "unknown command '{path}'"
             );
-            left.retain(|leaf| leaf != path);
+            without_examples.retain(|leaf| leaf != path);
             for (line, _) in *lines {
-                assert!(line.starts_with(path), "'{line}' is no example of '{path}'");
-                let words = line.split(" > ").next().unwrap_or(line).split(' ');
-                let words = words.map(|word| word.trim_matches('\''));
+                assert!(
+                    line.starts_with(path),
+                    "'{line}' is not an example of '{path}'"
+                );
+                let arguments = line.split(" > ").next().unwrap_or(line).split(' ');
+                let arguments = arguments.map(|argument| argument.trim_matches('\''));
                 let name = path.split(' ').next().unwrap_or_default();
                 let program = programs.iter().find(|program| program.get_name() == name);
-                let taken = program
+                let parsed = program
                     .expect("a program")
                     .clone()
-                    .try_get_matches_from(words);
-                assert!(taken.is_ok(), "'{line}': {}", taken.expect_err("refused"));
+                    .try_get_matches_from(arguments);
+                assert!(parsed.is_ok(), "'{line}': {}", parsed.expect_err("invalid"));
             }
         }
-        assert_eq!(left, Vec::<String>::new(), "commands without examples");
+        assert_eq!(
+            without_examples,
+            Vec::<String>::new(),
+            "commands without examples"
+        );
     }
 
     fn leaves(command: &Command, path: &str, found: &mut Vec<String>) {

@@ -8,7 +8,7 @@ mod deliveries;
 mod destroy;
 mod doctor;
 mod events;
-pub(crate) mod exec;
+mod exec;
 mod fork;
 mod gc;
 mod list;
@@ -20,17 +20,14 @@ mod restore;
 mod slots;
 mod snapshot;
 mod snapshots;
-pub(crate) mod ssh;
+mod ssh;
 mod start;
 pub(crate) mod status;
 mod stop;
 mod undelete;
 
-use std::time::Instant;
-
-use innkeeper_model::api::{Accepted, GuestView};
-use innkeeper_model::{GuestName, OperationId};
-use serde::Serialize;
+use innkeeper_model::GuestName;
+use innkeeper_model::api::GuestView;
 
 pub(crate) use self::build::Build;
 pub(crate) use self::completions::Completions;
@@ -55,69 +52,13 @@ pub(crate) use self::ssh::Ssh;
 pub(crate) use self::start::Start;
 pub(crate) use self::stop::Stop;
 pub(crate) use self::undelete::Undelete;
-use crate::client::{Client, guest_path};
-use crate::failure::CommandError;
-use crate::output::Output;
-use crate::suggest::suggest;
 
-/// What every command works with.
-#[derive(Debug)]
-pub struct Context {
-    pub(crate) client: Client,
-    pub(crate) output: Output,
-}
-
-/// Names, one on each line: what lists print with `--quiet`.
-pub(crate) fn names<'n>(names: impl Iterator<Item = &'n GuestName>) -> String {
+/// Returns the names, one on each line, as lists print them with `--quiet`.
+fn name_lines<'n>(names: impl Iterator<Item = &'n GuestName>) -> String {
     names.map(|name| format!("{name}\n")).collect()
 }
 
-impl Context {
-    /// What the daemon knows about a guest; a name that nobody has gets a suggestion.
-    async fn guest(&self, name: &GuestName) -> Result<GuestView, CommandError> {
-        let answer = self.client.get(&guest_path(name, "")).await;
-        suggest(&self.client, name, answer).await
-    }
-
-    /// Asks for a change of a guest that exists.
-    async fn change(&self, name: &GuestName, verb: &str) -> Result<Accepted, CommandError> {
-        let answer = self.client.post_nothing(&guest_path(name, verb)).await;
-        suggest(&self.client, name, answer).await
-    }
-
-    /// Tells programs how an operation ended: its number, the milliseconds from the request to its end (with
-    /// `--wait`, to the guest's answer), and the guest or the preview.
-    pub(crate) fn ended(
-        &self,
-        operation: Option<OperationId>,
-        elapsed_ms: u64,
-        object: Option<impl Serialize>,
-    ) -> Result<(), CommandError> {
-        #[derive(Serialize)]
-        struct Ended<T> {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            operation: Option<OperationId>,
-            elapsed_ms: u64,
-            #[serde(flatten)]
-            object: Option<T>,
-        }
-        if !self.output.is_json() {
-            return Ok(());
-        }
-        self.output.value(&Ended {
-            operation,
-            elapsed_ms,
-            object,
-        })
-    }
-}
-
-/// Whole milliseconds since `start`.
-pub(crate) fn milliseconds_since(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// ` at <address>`, or nothing while there is no address.
+/// Returns ` at <address>`, or an empty string if the guest has no address.
 fn at_address(view: &GuestView) -> String {
     view.guest_address
         .map(|address| format!(" at {address}"))
@@ -126,14 +67,14 @@ fn at_address(view: &GuestView) -> String {
 
 #[cfg(test)]
 mod tests {
-    /// Every command has its promises written down: in a module of tests in `tests/cli`, named as the command.
+    /// Fails for a command without a module of tests of the same name in `tests/cli`.
     #[test]
-    fn every_command_has_a_module_of_tests() {
-        tests_of_all_in("src/commands", "tests/cli/main.rs");
-        tests_of_all_in("src/commands/preview", "tests/cli/preview/mod.rs");
+    fn commands_have_test_modules() {
+        check_test_modules("src/commands", "tests/cli/main.rs");
+        check_test_modules("src/commands/preview", "tests/cli/preview/mod.rs");
     }
 
-    fn tests_of_all_in(folder: &str, tests: &str) {
+    fn check_test_modules(folder: &str, tests: &str) {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
         let modules = std::fs::read_to_string(format!("{root}{tests}")).expect("the tests");
         let mut commands = 0;

@@ -3,24 +3,24 @@
 use clap::Args;
 use innkeeper_model::api::{PoolReport, PoolVolume};
 
-use super::Context;
+use crate::context::Context;
 use crate::describe::{count, mebibytes};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
-/// Show where guests keep their files, and how full that is
+/// Show the storage pool of the guests' files and its usage
 #[derive(Args, Debug)]
 pub(crate) struct Pool {}
 
 impl Pool {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let report: PoolReport = cx.client.get("/v1/pool").await?;
-        cx.output.show(&report, words)?;
+        cx.output.show(&report, render)?;
         Ok(0)
     }
 }
 
-fn words(report: &PoolReport) -> String {
+fn render(report: &PoolReport) -> String {
     let PoolReport { driver, place, .. } = report;
     let mut text = format!(
         "{place} ({driver}): {:.1} % of {} in use",
@@ -32,7 +32,7 @@ fn words(report: &PoolReport) -> String {
     }
     if let Some(limit) = report.limit_percent {
         text.push_str(&format!(
-            "; no guest or snapshot is added from {limit} % of either on"
+            "; new guests and snapshots are refused from {limit} % of either"
         ));
     }
     if let Some(bytes) = report.min_free_bytes {
@@ -44,11 +44,11 @@ fn words(report: &PoolReport) -> String {
         let agents = count(report.retained.agents, "destroyed agent");
         let bytes = mebibytes(report.retained.bytes);
         text.push_str(&format!(
-            "Files of {agents} take {bytes} of it; they are removed when space is needed (`agent list --all`).\n"
+            "Retained files of {agents} use {bytes}; they are removed when space is needed (`agent list --all`).\n"
         ));
     }
     if let Some(remedy) = &report.remedy {
-        text.push_str(&format!("It is full. {remedy}\n"));
+        text.push_str(&format!("The pool is full. {remedy}\n"));
     }
     if !report.volumes.is_empty() {
         let header = ["VOLUME", "GUEST", "SNAPSHOT", "SIZE", "USED"];

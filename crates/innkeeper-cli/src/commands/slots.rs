@@ -3,23 +3,23 @@
 use clap::Args;
 use innkeeper_model::api::{SlotReport, TakenSlot};
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
-/// Show which slots are taken, and with them which addresses
+/// Show the slots and addresses in use
 #[derive(Args, Debug)]
 pub(crate) struct Slots {}
 
 impl Slots {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let report: SlotReport = cx.client.get("/v1/slots").await?;
-        cx.output.show(&report, words)?;
+        cx.output.show(&report, render)?;
         Ok(0)
     }
 }
 
-fn words(report: &SlotReport) -> String {
+fn render(report: &SlotReport) -> String {
     let SlotReport {
         subnet,
         counter,
@@ -27,7 +27,7 @@ fn words(report: &SlotReport) -> String {
         taken,
     } = report;
     let head = format!(
-        "{subnet}: {} of {capacity} slots taken, {counter} is the highest given out so far.\n",
+        "{subnet}: {} of {capacity} slots in use; the highest assigned so far is {counter}.\n",
         taken.len()
     );
     if taken.is_empty() {

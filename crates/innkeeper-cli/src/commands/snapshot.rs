@@ -8,42 +8,42 @@ use innkeeper_model::{GuestName, OperationId, SnapshotLabel};
 use serde::Serialize;
 
 use super::snapshots::snapshot;
-use super::{Context, milliseconds_since};
 use crate::client::{guest_path, snapshot_path};
 use crate::confirm::Prompt;
+use crate::context::{Context, milliseconds_since};
 use crate::describe::time;
-use crate::failure::Status;
-use crate::follow::{attended, follow, goes_on};
+use crate::failure::{CommandError, Status};
+use crate::follow::{continues_note, follow, until_interrupted};
 use crate::suggest::suggest;
 
-/// Take a snapshot of an agent's files, or delete one
+/// Take or delete a snapshot of an agent's files
 ///
-/// Where guests are on thin volumes, the agent may run: the snapshot is as the disk would be after a loss of power at
-/// that moment. Elsewhere it is a copy, for which the agent must be stopped. Snapshots go with their agent.
+/// On thin volumes, the agent may run: the snapshot is crash-consistent. In directories, the snapshot is a copy, and the
+/// agent must be stopped. Destroying an agent deletes its snapshots.
 #[derive(Args, Debug)]
 pub(crate) struct Snapshot {
-    /// The agent
+    /// Name of the agent
     name: GuestName,
 
-    /// Its label: 1 to 32 of a-z, 0-9 and '-'; generated from the time if omitted
+    /// Label of the snapshot: 1 to 32 of a-z, 0-9 and '-' [default: generated from the time]
     #[arg(value_name = "LABEL", conflicts_with = "label")]
-    called: Option<SnapshotLabel>,
+    label_argument: Option<SnapshotLabel>,
 
-    /// The same as LABEL
+    /// Same as LABEL
     #[arg(long, value_name = "LABEL")]
     label: Option<SnapshotLabel>,
 
-    /// Delete the snapshot with this label instead
-    #[arg(long, value_name = "LABEL", conflicts_with_all = ["called", "label"])]
+    /// Delete this snapshot instead
+    #[arg(long, value_name = "LABEL", conflicts_with_all = ["label_argument", "label"])]
     delete: Option<SnapshotLabel>,
 
     #[command(flatten)]
     prompt: Prompt,
 }
 
-/// Which snapshot it was, for programs.
+/// Additional fields of the JSON result.
 #[derive(Serialize)]
-struct Named<'a> {
+struct SnapshotId<'a> {
     guest: &'a GuestName,
     label: &'a SnapshotLabel,
 }
@@ -56,12 +56,12 @@ impl Snapshot {
                 if self.prompt.is_needed() {
                     let taken = time(snapshot(cx, name, &label).await?.created_at);
                     let question = format!("Delete snapshot {label} of agent {name} ({taken})?");
-                    let declined = format!("Snapshot {label} of agent {name} stays.");
+                    let declined = format!("Snapshot {label} of agent {name} was not deleted.");
                     self.prompt.confirm(cx, &question, declined)?;
                 }
                 delete(cx, name, &label).await
             }
-            None => take(cx, name, self.called.or(self.label)).await,
+            None => take(cx, name, self.label_argument.or(self.label)).await,
         }
     }
 }
@@ -73,13 +73,13 @@ async fn take(cx: &Context, name: &GuestName, label: Option<SnapshotLabel>) -> S
     let answer: Result<SnapshotAccepted, _> = cx.client.post(&path, &request).await;
     let SnapshotAccepted { accepted, label } = suggest(&cx.client, name, answer).await?;
     let title = format!("Taking snapshot {label} of agent {name}");
-    let elapsed_ms = end(cx, start, &accepted, &title).await?;
+    let elapsed_ms = wait_for(cx, start, &accepted, &title).await?;
     if cx.output.is_quiet() && !cx.output.is_json() {
-        // It may have been made up, so it is what was asked for.
+        // The label may be generated, so it is the result of the command.
         cx.output.text(format_args!("{label}\n"))?;
     }
     cx.output.ok(format_args!(
-        "Snapshot {label} of agent {name} is taken after {elapsed_ms} ms."
+        "Snapshot {label} of agent {name} taken in {elapsed_ms} ms."
     ))?;
     report(cx, accepted.operation, elapsed_ms, name, &label)
 }
@@ -89,22 +89,22 @@ async fn delete(cx: &Context, name: &GuestName, label: &SnapshotLabel) -> Status
     let answer: Result<Accepted, _> = cx.client.delete(&snapshot_path(name, label, "")).await;
     let accepted = suggest(&cx.client, name, answer).await?;
     let title = format!("Deleting snapshot {label} of agent {name}");
-    let elapsed_ms = end(cx, start, &accepted, &title).await?;
+    let elapsed_ms = wait_for(cx, start, &accepted, &title).await?;
     cx.output.ok(format_args!(
-        "Snapshot {label} of agent {name} is gone after {elapsed_ms} ms."
+        "Snapshot {label} of agent {name} deleted in {elapsed_ms} ms."
     ))?;
     report(cx, accepted.operation, elapsed_ms, name, label)
 }
 
-/// Waits for the end of an operation, and returns the milliseconds that it took.
-async fn end(
+/// Follows an operation to its end and returns its duration in milliseconds.
+async fn wait_for(
     cx: &Context,
     start: Instant,
     accepted: &Accepted,
     title: &str,
-) -> Result<u64, crate::failure::CommandError> {
-    let followed = follow(&cx.client, &cx.output, accepted, title);
-    attended(|| goes_on(accepted), followed).await?;
+) -> Result<u64, CommandError> {
+    let followed = follow(cx, accepted, title);
+    until_interrupted(|| continues_note(accepted), followed).await?;
     Ok(milliseconds_since(start))
 }
 
@@ -115,6 +115,10 @@ fn report(
     guest: &GuestName,
     label: &SnapshotLabel,
 ) -> Status {
-    cx.ended(Some(operation), elapsed_ms, Some(Named { guest, label }))?;
+    cx.print_result(
+        Some(operation),
+        elapsed_ms,
+        Some(SnapshotId { guest, label }),
+    )?;
     Ok(0)
 }

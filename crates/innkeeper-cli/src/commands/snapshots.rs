@@ -3,17 +3,17 @@
 use clap::Args;
 use innkeeper_model::{Code, Failure, GuestName, Snapshot, SnapshotLabel};
 
-use super::Context;
 use crate::client::guest_path;
+use crate::context::Context;
 use crate::describe::time;
 use crate::failure::{CommandError, Status};
 use crate::suggest::suggest;
 use crate::table::table;
 
-/// List the snapshots of one agent, or of all
+/// List the snapshots of one agent or of all agents
 #[derive(Args, Debug)]
 pub(crate) struct Snapshots {
-    /// The agent
+    /// Name of the agent [default: all agents]
     name: Option<GuestName>,
 }
 
@@ -21,15 +21,15 @@ impl Snapshots {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let snapshots: Vec<Snapshot> = match &self.name {
             None => cx.client.get("/v1/snapshots").await?,
-            Some(name) => of_agent(cx, name).await?,
+            Some(name) => snapshots_of(cx, name).await?,
         };
-        cx.output.show(&snapshots, |snapshots| words(snapshots))?;
+        cx.output.show(&snapshots, |snapshots| render(snapshots))?;
         Ok(0)
     }
 }
 
-/// The snapshots of one agent.
-pub(super) async fn of_agent(
+/// Returns the snapshots of an agent.
+pub(super) async fn snapshots_of(
     cx: &Context,
     name: &GuestName,
 ) -> Result<Vec<Snapshot>, CommandError> {
@@ -37,25 +37,23 @@ pub(super) async fn of_agent(
     suggest(&cx.client, name, answer).await
 }
 
-/// One snapshot of an agent, to be shown before something is lost.
+/// Returns a snapshot of an agent, to show it in a prompt.
 pub(super) async fn snapshot(
     cx: &Context,
     name: &GuestName,
     label: &SnapshotLabel,
 ) -> Result<Snapshot, CommandError> {
-    let all = of_agent(cx, name).await?;
+    let all = snapshots_of(cx, name).await?;
     let found = all.into_iter().find(|snapshot| snapshot.label == *label);
     found.ok_or_else(|| {
         let message = format!("guest '{name}' has no snapshot '{label}'");
         Failure::new(Code::SnapshotNotFound, message)
-            .with_remedy(format!(
-                "`agent snapshots {name}` shows the snapshots there are."
-            ))
+            .with_remedy(format!("`agent snapshots {name}` lists its snapshots."))
             .into()
     })
 }
 
-fn words(snapshots: &[Snapshot]) -> String {
+fn render(snapshots: &[Snapshot]) -> String {
     if snapshots.is_empty() {
         return "(no snapshots)\n".to_owned();
     }

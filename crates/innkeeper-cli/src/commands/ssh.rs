@@ -12,22 +12,30 @@ use innkeeper_model::api::GuestView;
 use innkeeper_model::{Code, Failure, GuestKind, GuestName, GuestState};
 use rustix::fs::MemfdFlags;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Status, not_running};
 
 /// Open an SSH session in an agent
 ///
-/// The agent's host key is the one that innkeeperd made for it; any other is refused. The exit status is ssh's.
+/// Only the host key that innkeeperd generated for the agent is accepted. The exit status is ssh's.
 #[derive(Args, Debug)]
+#[command(mut_arg("user", |user| user.default_value("agent").required(false)))]
 pub(crate) struct Ssh {
-    /// The agent
+    /// Name of the agent
     name: GuestName,
 
-    /// The user to log in as
-    #[arg(long, short, default_value = "agent")]
+    #[command(flatten)]
+    arguments: SshArguments,
+}
+
+/// Arguments of `agent ssh` and `preview ssh`. Each command sets its own default user.
+#[derive(Args, Debug)]
+pub(super) struct SshArguments {
+    /// User to log in as
+    #[arg(long, short)]
     user: String,
 
-    /// A command to run, or after `--` further options of ssh
+    /// Command to run, or after `--` additional options of ssh
     #[arg(trailing_var_arg = true, value_name = "SSH ARGS")]
     arguments: Vec<OsString>,
 }
@@ -42,22 +50,24 @@ impl Ssh {
                 .with_remedy(format!("Use `preview ssh {name}`."))
                 .into());
         }
-        log_in(&view, &self.user, &self.arguments)
+        self.arguments.open_session(&view)
     }
 }
 
-/// Opens an SSH session in a guest and returns ssh's exit status.
-pub(crate) fn log_in(view: &GuestView, user: &str, arguments: &[OsString]) -> Status {
-    let (address, key) = way_in(view)?;
-    let failed = |error| cannot_run(&error);
-    let host = host_alias(&view.guest.name);
-    let known_hosts = KnownHosts::new(&host, key).map_err(failed)?;
-    let status = run_ssh(&host, user, arguments, address, &known_hosts).map_err(failed)?;
-    Ok(status_code(status))
+impl SshArguments {
+    /// Opens an SSH session in a guest and returns ssh's exit status.
+    pub(super) fn open_session(&self, view: &GuestView) -> Status {
+        let (address, key) = ssh_target(view)?;
+        let failed = |error| cannot_run(&error);
+        let host = host_alias(&view.guest.name);
+        let known_hosts = KnownHosts::new(&host, key).map_err(failed)?;
+        let status = run_ssh(&host, &self.user, &self.arguments, address, &known_hosts);
+        Ok(exit_code(status.map_err(failed)?))
+    }
 }
 
-/// The address and the host key of a guest that runs.
-fn way_in(view: &GuestView) -> Result<(Ipv4Addr, &str), Failure> {
+/// Returns the address and the host key of a running guest.
+fn ssh_target(view: &GuestView) -> Result<(Ipv4Addr, &str), Failure> {
     let name = &view.guest.name;
     if view.state != GuestState::Running {
         return Err(not_running(&view.guest, &format!("it is {}", view.state)));
@@ -67,21 +77,22 @@ fn way_in(view: &GuestView) -> Result<(Ipv4Addr, &str), Failure> {
         .ok_or_else(|| not_running(&view.guest, "it has no address"))?;
     let key = view.guest.ssh_host_key.as_deref();
     let key = key.ok_or_else(|| not_running(&view.guest, "it has no SSH host key yet"))?;
-    // A second line would be a second key that ssh believes.
+    // ssh would trust a key on a second line.
     if key.is_empty() || key.chars().any(char::is_control) {
-        let message = format!("the SSH host key that innkeeperd has for guest '{name}' is not one");
+        let message = format!("innkeeperd has an invalid SSH host key for guest '{name}'");
         return Err(Failure::new(Code::Internal, message));
     }
     Ok((address, key))
 }
 
-/// The name under which ssh knows a guest: addresses are given to other guests later.
+/// Returns the name of a guest for ssh. Addresses are unsuitable: other guests reuse them.
 fn host_alias(name: &GuestName) -> String {
     format!("innkeeper-{name}")
 }
 
-/// A `known_hosts` file with one key (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). It lives in memory, so nothing
-/// can be left behind. ssh closes all descriptors that it inherits, so it is reached through ours.
+/// A `known_hosts` file in memory with one key (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+///
+/// ssh closes all inherited descriptors, so the path refers to this process.
 struct KnownHosts {
     file: std::fs::File,
 }
@@ -99,10 +110,10 @@ impl KnownHosts {
     }
 }
 
-/// Runs ssh on the caller's terminal and waits for it.
+/// Runs ssh on the caller's terminal and waits for its end.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the only program that these programs run; it takes over the terminal, and no secret is in its arguments"
+    reason = "runs as the caller on the caller's terminal, without secrets in its arguments"
 )]
 fn run_ssh(
     host: &str,
@@ -119,15 +130,15 @@ fn run_ssh(
         .args(option("StrictHostKeyChecking", "yes"))
         // The guest is one hop away.
         .args(option("ConnectTimeout", "10"))
-        // The user may hold options, so it must not stand where ssh looks for them.
+        // As the value of an option, the user cannot be parsed as an option.
         .args(option("User", user))
         .arg(address.to_string())
         .args(arguments)
         .status()
 }
 
-/// The exit code for how ssh ended; 128 + n for signal n.
-fn status_code(status: ExitStatus) -> u8 {
+/// Returns the exit code for the status of ssh; 128 + n for signal n.
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));

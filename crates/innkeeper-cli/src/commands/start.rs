@@ -5,14 +5,15 @@ use std::time::Instant;
 use clap::Args;
 use innkeeper_model::GuestName;
 
-use super::{Context, at_address, milliseconds_since};
+use super::at_address;
+use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
-use crate::follow::{attended, follow, goes_on};
+use crate::follow::complete;
 
-/// Start an agent that was stopped
+/// Start a stopped agent
 #[derive(Args, Debug)]
 pub(crate) struct Start {
-    /// The agent
+    /// Name of the agent
     name: GuestName,
 }
 
@@ -20,23 +21,14 @@ impl Start {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let name = self.name;
         let start = Instant::now();
-        let accepted = cx.change(&name, "/start").await?;
-        let attended = attended(|| goes_on(&accepted), async {
-            follow(
-                &cx.client,
-                &cx.output,
-                &accepted,
-                &format!("Starting agent {name}"),
-            )
-            .await?;
-            cx.guest(&name).await
-        });
-        let view = attended.await?;
+        let accepted = cx.change_guest(&name, "/start").await?;
+        let label = format!("Starting agent {name}");
+        let view = complete(cx, &accepted, &label, cx.guest(&name)).await?;
         let (at, elapsed_ms) = (at_address(&view), milliseconds_since(start));
         cx.output.ok(format_args!(
             "Agent {name} is up{at} after {elapsed_ms} ms."
         ))?;
-        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
+        cx.print_result(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }

@@ -5,24 +5,24 @@ use std::fmt::Write as _;
 use clap::Args;
 use innkeeper_model::api;
 
-use super::Context;
+use crate::context::Context;
 use crate::describe::{mebibytes, time};
 use crate::failure;
 use crate::table::{or_dash, table};
 
-/// Show the daemon in a few numbers
+/// Show the daemon's status
 #[derive(Args, Debug)]
 pub(crate) struct Status {}
 
 impl Status {
     pub(crate) async fn run(self, cx: &Context) -> failure::Status {
         let status: api::Status = cx.client.get("/v1/status").await?;
-        cx.output.show(&status, words)?;
+        cx.output.show(&status, render)?;
         Ok(0)
     }
 }
 
-fn words(status: &api::Status) -> String {
+fn render(status: &api::Status) -> String {
     let guests: Vec<String> = (status.guests.iter())
         .filter(|(_, number)| *number > 0)
         .map(|(state, number)| format!("{number} {state}"))
@@ -33,13 +33,13 @@ fn words(status: &api::Status) -> String {
         guests.join(", ")
     };
     let namespaces = if status.user_namespaces {
-        "one for each guest"
+        "one per guest"
     } else {
         "none"
     };
     let running = match status.operations.len() {
-        0 => "none under way".to_owned(),
-        number => format!("{number} under way"),
+        0 => "none in progress".to_owned(),
+        number => format!("{number} in progress"),
     };
     let lines = [
         (
@@ -56,7 +56,7 @@ fn words(status: &api::Status) -> String {
         ("Guests", guests),
         (
             "Slots",
-            format!("{} of {} taken", status.slots_taken, status.slots),
+            format!("{} of {} in use", status.slots_taken, status.slots),
         ),
         ("Operations", running),
     ];
@@ -65,7 +65,7 @@ fn words(status: &api::Status) -> String {
         let bytes = mebibytes(retained.bytes);
         (
             "Destroyed",
-            format!("files of {}, {bytes}", retained.agents),
+            format!("{} with retained files ({bytes})", retained.agents),
         )
     });
     let mut text = String::new();

@@ -6,25 +6,25 @@ use clap::Args;
 use innkeeper_model::api::{Accepted, RetainedView, UndeleteRequest};
 use innkeeper_model::{Code, GuestName, RetainedId};
 
-use super::{Context, at_address, milliseconds_since};
-use crate::failure::{CommandError, Status, not_understood};
-use crate::follow::{attended, follow, goes_on};
+use super::at_address;
+use crate::context::{Context, milliseconds_since};
+use crate::failure::{CommandError, Status, unexpected_response};
+use crate::follow::complete;
 
-/// Create a destroyed agent again, with the files that it left, and start it
+/// Create a destroyed agent again from its retained files, and start it
 ///
-/// It has the closure and the limits that it had, and an address and an SSH host key of its own; its snapshots are gone.
-/// `agent list --all` shows the destroyed agents whose files are kept, and for how long. They go earlier when space is
-/// needed.
+/// It has its former closure and limits, and a new address and SSH host key. Its snapshots are not restored. `agent list
+/// --all` lists the destroyed agents with retained files and the time left. Files are removed earlier if space is needed.
 #[derive(Args, Debug)]
 pub(crate) struct Undelete {
-    /// What the agent was called; of several, the one that was destroyed last
+    /// Former name of the agent; if several match, the last one that was destroyed
     name: GuestName,
 
-    /// What to call it from now on
+    /// New name of the agent
     #[arg(long = "as", value_name = "NEW")]
     new_name: Option<GuestName>,
 
-    /// Another one of several destroyed agents of that name, as `agent list --all` shows it
+    /// Select one of several destroyed agents with this name (`agent list --all`)
     #[arg(long, value_name = "ID")]
     id: Option<RetainedId>,
 }
@@ -37,24 +37,20 @@ impl Undelete {
         let path = format!("/v1/retained/{name}/undelete");
         let accepted: Accepted = cx.client.post(&path, &request).await?;
         let guest = (accepted.guest.clone())
-            .ok_or_else(|| not_understood("a guest was accepted without its name"))?;
-        let attended = attended(|| goes_on(&accepted), async {
-            let title = format!("Creating agent {guest} with the files of {name}");
-            follow(&cx.client, &cx.output, &accepted, &title).await?;
-            cx.guest(&guest).await
-        });
-        let view = attended.await?;
+            .ok_or_else(|| unexpected_response("accepted guest has no name"))?;
+        let label = format!("Creating agent {guest} from the retained files of {name}");
+        let view = complete(cx, &accepted, &label, cx.guest(&guest)).await?;
         let (at, elapsed_ms) = (at_address(&view), milliseconds_since(start));
         cx.output.ok(format_args!(
             "Agent {guest} is up{at} with its files after {elapsed_ms} ms."
         ))?;
-        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
+        cx.print_result(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }
 
-/// The files that destroyed agents of a name left, and that can be brought back.
-pub(super) async fn files_of(
+/// Returns the ids of the retained files of destroyed agents with a name, without those that are being removed.
+pub(super) async fn retained_ids(
     cx: &Context,
     name: &GuestName,
 ) -> Result<Vec<RetainedId>, CommandError> {
@@ -64,7 +60,7 @@ pub(super) async fn files_of(
     Ok(of_name.map(|files| files.id).collect())
 }
 
-/// Whether a failure means that there is no such agent.
+/// Reports whether an error means that the agent does not exist.
 pub(super) fn is_missing(error: &CommandError) -> bool {
     matches!(error, CommandError::Failure(failure) if failure.code == Code::GuestNotFound)
 }

@@ -2,12 +2,12 @@ use axum::Router;
 use innkeeper_model::{Code, EventKind, Failure, StorePath, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, events};
+use crate::fake::{Fake, Stream, accept, events};
 use crate::samples::{CLOSURE, accepted, event, finished};
 
-/// A daemon that accepts a build on a path.
+/// Creates a daemon that accepts builds at a path.
 pub(crate) fn daemon(path: &str, end: EventKind) -> Fake {
-    let parts = [Part::Ends(vec![accepted(1, Verb::Build), event(2, end)])];
+    let parts = [Stream::Ends(vec![accepted(1, Verb::Build), event(2, end)])];
     Fake::new(
         Router::new()
             .route(path, accept(7, None))
@@ -20,27 +20,30 @@ fn fake(end: EventKind) -> Fake {
 }
 
 #[test]
-fn the_configured_output_is_built_when_none_is_given() {
+fn configured_output_is_the_default() {
     let fake = fake(EventKind::Finished);
-    assert_snapshot!(fake.agent(&["build"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["build"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Building the configured flake output.
-    [OK] The closure is built after N ms.
+    [OK] Closure built in N ms.
     --- stderr
     ");
-    assert_eq!(fake.seen()[0], r#"POST /v1/builds {"installable":null}"#);
+    assert_eq!(
+        fake.requests()[0],
+        r#"POST /v1/builds {"installable":null}"#
+    );
 }
 
 #[test]
-fn a_relative_flake_means_the_callers_directory() {
+fn relative_flake_resolves_in_the_callers_directory() {
     let directory = tempfile::tempdir().expect("a directory");
     let here = directory.path().canonicalize().expect("its path");
     let built = EventKind::Built {
         what: format!("{}#guest", here.display()),
         closure: StorePath::parse(CLOSURE).expect("a store path"),
     };
-    let parts = [Part::Ends(vec![
+    let parts = [Stream::Ends(vec![
         accepted(1, Verb::Build),
         event(2, built),
         finished(3),
@@ -55,7 +58,7 @@ fn a_relative_flake_means_the_callers_directory() {
         command.current_dir(&here);
         command
     });
-    assert_snapshot!(run.whole(), @r#"
+    assert_snapshot!(run.transcript(), @r#"
     status: 0
     --- stdout
     {"operation":7,"elapsed_ms":0,"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"}
@@ -65,15 +68,15 @@ fn a_relative_flake_means_the_callers_directory() {
         r#"POST /v1/builds {{"installable":"{}#guest"}}"#,
         here.display()
     );
-    assert_eq!(fake.seen()[0], request);
+    assert_eq!(fake.requests()[0], request);
 }
 
 #[test]
-fn a_failed_build_shows_nixs_last_lines() {
+fn failed_build_shows_the_end_of_the_log() {
     let mut failure = Failure::new(Code::BuildFailed, "cannot build /srv/fleet#guest")
         .with_remedy("Build it by hand to see all of it: `nix build /srv/fleet#guest`.");
     failure.log = vec!["error: attribute 'guest' missing".to_owned()];
-    assert_snapshot!(fake(EventKind::Failed { failure }).agent(&["build", "/srv/fleet#guest"]).whole(), @r"
+    assert_snapshot!(fake(EventKind::Failed { failure }).agent(&["build", "/srv/fleet#guest"]).transcript(), @r"
     status: 6
     --- stdout
     [INFO] Building /srv/fleet#guest.
@@ -85,10 +88,10 @@ fn a_failed_build_shows_nixs_last_lines() {
 }
 
 #[test]
-fn the_end_of_a_stream_is_the_operations_end_only_with_its_last_event() {
+fn stream_end_without_last_event_reconnects() {
     let parts = [
-        Part::Ends(vec![accepted(1, Verb::Build)]),
-        Part::Ends(vec![finished(2)]),
+        Stream::Ends(vec![accepted(1, Verb::Build)]),
+        Stream::Ends(vec![finished(2)]),
     ];
     let fake = Fake::new(
         Router::new()
@@ -96,5 +99,5 @@ fn the_end_of_a_stream_is_the_operations_end_only_with_its_last_event() {
             .route("/v1/events", events(parts)),
     );
     fake.agent(&["build"]).ok();
-    assert_eq!(fake.seen().len(), 3);
+    assert_eq!(fake.requests().len(), 3);
 }

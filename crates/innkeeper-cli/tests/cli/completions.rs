@@ -24,7 +24,7 @@ fn every_command_is_completed<P: Parser>(program: &str) {
     }
 }
 
-/// What bash completes on a line of words, the last of which is being typed.
+/// Returns the completions of bash for the last word of a command line.
 #[expect(clippy::disallowed_methods, reason = "tests run programs")]
 fn completed(fake: &Fake, program: &str, words: &[&str]) -> Vec<String> {
     let script = run(command(
@@ -54,15 +54,16 @@ fn completed(fake: &Fake, program: &str, words: &[&str]) -> Vec<String> {
     bash.args(["--norc", "-c", &line])
         .env("PATH", format!("{programs}:/usr/bin:/bin"))
         .env("INNKEEPER_SOCKET", socket.expect("a socket"));
-    let said = run(bash).ok();
-    said.lines()
+    let completions = run(bash).ok();
+    completions
+        .lines()
         .filter(|line| !line.is_empty())
         .map(str::to_owned)
         .collect()
 }
 
 #[test]
-fn bash_completes_names_of_guests() {
+fn bash_completes_guest_names() {
     let guests = [guest("web", 1), guest("shop", 2)];
     let fake = Fake::new(Router::new().route("/v1/guests", answer(&guests)));
     let agent = |words: &[&str]| completed(&fake, "agent", words);
@@ -71,23 +72,23 @@ fn bash_completes_names_of_guests() {
     assert_eq!(agent(&["agent", "destroy", "web", "s"]), ["shop"]);
     assert_eq!(agent(&["agent", "stop", "x"]), Vec::<String>::new());
     assert_eq!(agent(&["agent", "sto"]), ["stop"]);
-    // Only what takes the name of one that is there, and only in its place.
+    // Names are completed for existing agents only, and only as the argument NAME.
     assert!(!agent(&["agent", "create", ""]).contains(&"web".to_owned()));
     assert!(!agent(&["agent", "exec", "web", ""]).contains(&"web".to_owned()));
     assert!(agent(&["agent", "stop", "--"]).contains(&"--socket".to_owned()));
 }
 
 #[test]
-fn every_command_of_agent_is_completed() {
+fn agent_commands_are_completed() {
     every_command_is_completed::<Agent>("agent");
 }
 
 #[test]
-fn every_command_of_preview_is_completed() {
+fn preview_commands_are_completed() {
     every_command_is_completed::<Preview>("preview");
 }
 
 #[test]
-fn every_command_of_innkeeper_is_completed() {
+fn innkeeper_commands_are_completed() {
     every_command_is_completed::<Innkeeper>("innkeeper");
 }

@@ -24,7 +24,7 @@ fn fake(report: &ConfigReport) -> Fake {
 }
 
 #[test]
-fn settings_are_shown_with_their_origin() {
+fn settings_have_origins() {
     let report = report(Some("/etc/innkeeper/config.toml"));
     assert_snapshot!(fake(&report).innkeeper(&["config"]).ok(), @r#"
     File: /etc/innkeeper/config.toml
@@ -36,13 +36,13 @@ fn settings_are_shown_with_their_origin() {
 }
 
 #[test]
-fn a_missing_file_is_said_so() {
+fn missing_file_has_a_note() {
     let stdout = fake(&report(None)).innkeeper(&["config"]).ok();
     assert!(stdout.starts_with("File: (no file)\n"), "{stdout}");
 }
 
 #[test]
-fn programs_get_the_report() {
+fn json_has_the_report() {
     let stdout = fake(&report(None)).innkeeper(&["config", "--json"]).ok();
     assert_eq!(
         serde_json::from_str::<ConfigReport>(&stdout).expect("one value"),

@@ -7,19 +7,19 @@ use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake::{
-    Fake, Part, Run, accept, answer, attach, directory, events, read_until, refuse, terminal,
+    Fake, Run, Stream, accept, answer, attach, directory, events, fail, read_until, terminal,
 };
 use crate::samples::{CLOSURE, accepted, done, event, finished, guest, guest_here};
 
-fn daemon(parts: impl IntoIterator<Item = Part>) -> Router {
+fn daemon(parts: impl IntoIterator<Item = Stream>) -> Router {
     Router::new()
         .route("/v1/guests", accept(7, Some("web")))
         .route("/v1/guests/web", answer(&guest("web", 1)))
         .route("/v1/events", events(parts))
 }
 
-fn all_goes_well() -> Part {
-    Part::Ends(vec![
+fn successful_create() -> Stream {
+    Stream::Ends(vec![
         accepted(1, Verb::Create),
         event(
             2,
@@ -46,26 +46,26 @@ fn failure() -> Failure {
 }
 
 #[test]
-fn the_steps_and_the_end_are_told() {
-    let fake = Fake::new(daemon([all_goes_well()]));
-    assert_snapshot!(fake.agent(&["create", "web"]).whole(), @r"
+fn steps_and_result_are_printed() {
+    let fake = Fake::new(daemon([successful_create()]));
+    assert_snapshot!(fake.agent(&["create", "web"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Creating agent web.
-    [INFO] making the file tree took 1.2 ms.
+    [INFO] creating the file tree took 1.2 ms.
     [OK] Agent web is up at 10.100.0.3 after N ms.
     --- stderr
     ");
 }
 
 #[test]
-fn a_terminal_has_a_spinner_and_colours_instead_of_lines() {
+fn terminal_has_a_spinner_and_colors() {
     let (mut ours, theirs) = terminal();
     for (no_color, end) in [
         ("", "\u{1b}[32m[OK]\u{1b}[0m Agent web"),
         ("1", "[OK] Agent web"),
     ] {
-        let fake = Fake::new(daemon([all_goes_well()]));
+        let fake = Fake::new(daemon([successful_create()]));
         let mut command = fake.command("agent", &["create", "web"]);
         command.env("TERM", "xterm").env("NO_COLOR", no_color);
         attach(&mut command, &theirs);
@@ -82,9 +82,9 @@ fn a_terminal_has_a_spinner_and_colours_instead_of_lines() {
 }
 
 #[test]
-fn programs_get_the_guest_as_one_value() {
-    let fake = Fake::new(daemon([all_goes_well()]));
-    assert_snapshot!(fake.agent(&["create", "--json"]).whole(), @r#"
+fn json_has_the_guest() {
+    let fake = Fake::new(daemon([successful_create()]));
+    assert_snapshot!(fake.agent(&["create", "--json"]).transcript(), @r#"
     status: 0
     --- stdout
     {"operation":7,"elapsed_ms":0,"name":"web","kind":"agent","slot":1,"want":"running","source":{"path":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"},"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","limits":{"memory":"4G","cpus":"0.5","tasks":4096},"ssh_host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample","fault":null,"created_at":"2026-11-20T10:00:00.25Z","state":"running","unit":"running","host_address":"10.100.0.2","guest_address":"10.100.0.3","interface":"ve-1"}
@@ -93,20 +93,24 @@ fn programs_get_the_guest_as_one_value() {
 }
 
 #[test]
-fn quiet_prints_the_name_alone() {
-    let fake = Fake::new(daemon([all_goes_well()]));
+fn quiet_prints_the_name_only() {
+    let fake = Fake::new(daemon([successful_create()]));
     assert_eq!(fake.agent(&["create", "--quiet"]).ok(), "web\n");
 }
 
 #[test]
-fn what_is_asked_for_reaches_the_daemon() {
-    let fake = Fake::new(daemon([all_goes_well(), all_goes_well(), all_goes_well()]));
+fn request_has_all_arguments() {
+    let fake = Fake::new(daemon([
+        successful_create(),
+        successful_create(),
+        successful_create(),
+    ]));
     let limits = ["--memory", "4G", "--cpus", "0.5", "--tasks", "99"];
     fake.agent(&[&["create", "web", "--closure", CLOSURE], limits.as_slice()].concat())
         .ok();
     fake.agent(&["create", "--flake", "/srv/fleet#guest"]).ok();
     fake.agent(&["create"]).ok();
-    let mut requests = fake.seen();
+    let mut requests = fake.requests();
     requests.retain(|line| line.starts_with("POST"));
     assert_snapshot!(requests.join("\n"), @r#"
     POST /v1/guests {"name":"web","flake":null,"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","memory":"4G","cpus":"0.5","tasks":99}
@@ -116,10 +120,10 @@ fn what_is_asked_for_reaches_the_daemon() {
 }
 
 #[test]
-fn a_failed_operation_is_explained() {
+fn failed_operation_is_reported() {
     let end = event(2, EventKind::Failed { failure: failure() });
-    let fake = Fake::new(daemon([Part::Ends(vec![accepted(1, Verb::Create), end])]));
-    assert_snapshot!(fake.agent(&["create", "web"]).whole(), @r"
+    let fake = Fake::new(daemon([Stream::Ends(vec![accepted(1, Verb::Create), end])]));
+    assert_snapshot!(fake.agent(&["create", "web"]).transcript(), @r"
     status: 7
     --- stdout
     [INFO] Creating agent web.
@@ -132,8 +136,8 @@ fn a_failed_operation_is_explained() {
 }
 
 #[test]
-fn a_failed_operation_is_a_failure_for_programs() {
-    let end = || Part::Ends(vec![event(2, EventKind::Failed { failure: failure() })]);
+fn failed_operation_is_a_json_failure() {
+    let end = || Stream::Ends(vec![event(2, EventKind::Failed { failure: failure() })]);
     let fake = Fake::new(daemon([end()]));
     let run = fake.agent(&["create", "web", "--json"]);
     assert_eq!((run.status, run.stdout.as_str()), (7, ""));
@@ -141,26 +145,26 @@ fn a_failed_operation_is_a_failure_for_programs() {
 }
 
 #[test]
-fn a_refusal_is_explained_and_nothing_is_followed() {
+fn rejected_request_is_reported_and_not_followed() {
     let failure = Failure::new(Code::GuestExists, "a guest named 'web' exists")
         .with_remedy("Choose another name, or `agent destroy web` first.");
-    let fake = Fake::new(Router::new().route("/v1/guests", refuse(failure)));
-    assert_snapshot!(fake.agent(&["create", "web"]).whole(), @r"
+    let fake = Fake::new(Router::new().route("/v1/guests", fail(failure)));
+    assert_snapshot!(fake.agent(&["create", "web"]).transcript(), @r"
     status: 4
     --- stdout
     --- stderr
     [ERROR] a guest named 'web' exists
             Hint: Choose another name, or `agent destroy web` first.
     ");
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.requests().len(), 1);
 }
 
 #[test]
-fn notes_and_failed_steps_are_told() {
+fn notes_and_failed_steps_are_printed() {
     let step = "ensure-network".to_owned();
     let failure = Failure::new(Code::InterfaceTaken, "ve-1 belongs to somebody else");
     let note = "Innkeeper takes the next slot.".to_owned();
-    let fake = Fake::new(daemon([Part::Ends(vec![
+    let fake = Fake::new(daemon([Stream::Ends(vec![
         event(1, EventKind::StepFailed { step, failure }),
         event(2, EventKind::Note { text: note }),
         finished(3),
@@ -173,7 +177,7 @@ fn notes_and_failed_steps_are_told() {
 }
 
 #[test]
-fn a_builds_progress_is_not_told_faster_than_anybody_reads() {
+fn build_progress_is_throttled() {
     let progress = |n| {
         let progress = BuildProgress {
             activity: format!("building part {n}"),
@@ -184,7 +188,7 @@ fn a_builds_progress_is_not_told_faster_than_anybody_reads() {
         event(0, EventKind::Progress { progress })
     };
     let all: Vec<_> = (0..1000).map(progress).chain([finished(2)]).collect();
-    let fake = Fake::new(daemon([Part::Ends(all)]));
+    let fake = Fake::new(daemon([Stream::Ends(all)]));
     let stdout = fake.agent(&["create", "web"]).ok();
     assert!(
         stdout.contains("[INFO] building part 0 (0 of 1000 built).\n"),
@@ -194,23 +198,23 @@ fn a_builds_progress_is_not_told_faster_than_anybody_reads() {
 }
 
 #[test]
-fn a_broken_connection_is_taken_up_after_the_last_event() {
+fn stream_resumes_after_the_last_event() {
     let fake = Fake::new(daemon([
-        Part::Breaks(vec![accepted(11, Verb::Create), done(12, "ensure-rootfs")]),
-        // Neither an early end nor progress, which has no number, changes where to go on.
-        Part::Ends(vec![event(
+        Stream::Breaks(vec![accepted(11, Verb::Create), done(12, "ensure-rootfs")]),
+        // Neither an early end nor progress, which has no number, changes the resume position.
+        Stream::Ends(vec![event(
             0,
             EventKind::Progress {
                 progress: BuildProgress::default(),
             },
         )]),
-        Part::Ends(vec![done(13, "ensure-network"), finished(14)]),
+        Stream::Ends(vec![done(13, "ensure-network"), finished(14)]),
     ]));
     let stdout = fake.agent(&["create", "web"]).ok();
-    for step in ["making the file tree", "setting up the network"] {
+    for step in ["creating the file tree", "setting up the network"] {
         assert_eq!(stdout.matches(step).count(), 1, "{stdout}");
     }
-    let mut requests = fake.seen();
+    let mut requests = fake.requests();
     requests.retain(|line| line.contains("/v1/events"));
     assert_snapshot!(requests.join("\n"), @r"
     GET /v1/events?after=0&follow=true&operation=7
@@ -220,17 +224,17 @@ fn a_broken_connection_is_taken_up_after_the_last_event() {
 }
 
 #[test]
-fn an_operation_is_followed_across_a_restart_of_the_daemon() {
+fn operation_is_followed_across_a_daemon_restart() {
     let directory = directory();
     let socket = directory.path().join("api.sock");
     let first = Fake::at(
         &socket,
-        daemon([Part::Stays(vec![accepted(1, Verb::Create)])]),
+        daemon([Stream::Stays(vec![accepted(1, Verb::Create)])]),
     );
     let child = first.spawn("agent", &["create", "web"]);
     first.wait_for("GET /v1/events");
     drop(first);
-    let _second = Fake::at(&socket, daemon([Part::Ends(vec![finished(2)])]));
+    let _second = Fake::at(&socket, daemon([Stream::Ends(vec![finished(2)])]));
     let run = Run::of(child.wait_with_output().expect("it ends"));
     assert!(
         run.ok()
@@ -239,22 +243,22 @@ fn an_operation_is_followed_across_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn after_ctrl_c_the_caller_knows_that_the_operation_goes_on() {
-    let fake = Fake::new(daemon([Part::Stays(vec![done(1, "ensure-rootfs")])]));
+fn ctrl_c_reports_that_the_operation_continues() {
+    let fake = Fake::new(daemon([Stream::Stays(vec![done(1, "ensure-rootfs")])]));
     let mut child = fake.spawn("agent", &["create", "web"]);
     let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
     let mut lines = String::new();
-    while !lines.contains("making the file tree") {
+    while !lines.contains("creating the file tree") {
         assert_ne!(stdout.read_line(&mut lines).expect("a line"), 0, "{lines}");
     }
     interrupt(&child);
     stdout.read_to_string(&mut lines).expect("the rest");
     let run = Run::of(child.wait_with_output().expect("it ends"));
-    assert_snapshot!(run.whole(), @r"
+    assert_snapshot!(run.transcript(), @r"
     status: 130
     --- stdout
     --- stderr
-    [INFO] Operation 7 goes on without this program; `innkeeper events --follow --guest web` shows it.
+    [INFO] Operation 7 continues in the background; `innkeeper events --follow --guest web` shows its progress.
     ");
 }
 
@@ -264,7 +268,7 @@ fn interrupt(child: &std::process::Child) {
 }
 
 #[test]
-fn wait_ends_when_the_port_answers() {
+fn wait_ends_when_the_port_accepts_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener
         .local_addr()
@@ -275,7 +279,7 @@ fn wait_ends_when_the_port_answers() {
         Router::new()
             .route("/v1/guests", accept(7, Some("web")))
             .route("/v1/guests/web", answer(&guest_here("web")))
-            .route("/v1/events", events([all_goes_well()])),
+            .route("/v1/events", events([successful_create()])),
     );
     let stdout = fake
         .agent(&["create", "web", "--wait", "--wait-port", &port])
@@ -286,8 +290,8 @@ fn wait_ends_when_the_port_answers() {
 }
 
 #[test]
-fn ctrl_c_ends_the_wait_too_and_the_agent_stays() {
-    // Nobody accepts: the port is taken back before the program starts.
+fn ctrl_c_ends_the_wait_and_keeps_the_agent() {
+    // The port is closed before the program starts.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener
         .local_addr()
@@ -299,17 +303,17 @@ fn ctrl_c_ends_the_wait_too_and_the_agent_stays() {
         Router::new()
             .route("/v1/guests", accept(7, Some("web")))
             .route("/v1/guests/web", answer(&guest_here("web")))
-            .route("/v1/events", events([all_goes_well()])),
+            .route("/v1/events", events([successful_create()])),
     );
     let child = fake.spawn("agent", &["create", "web", "--wait", "--wait-port", &port]);
-    // Following has caught the signal by then, so it cannot end the program unseen.
+    // The signal handler is installed by then.
     fake.wait_for("GET /v1/guests/web");
     interrupt(&child);
     let run = Run::of(child.wait_with_output().expect("it ends"));
     assert_eq!(run.status, 130, "{run:?}");
     assert!(
         run.stderr
-            .contains("Agent web is there; whether it answers"),
+            .contains("Agent web is up; its port was not checked"),
         "{run:?}"
     );
 }

@@ -5,13 +5,13 @@ use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::fake::{Fake, answer, refuse};
+use crate::fake::{Fake, answer, fail};
 use crate::samples::{name, time};
 
 const ID: &str = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
 const NEWER: &str = "8a1f0c52-cc78-11e3-9a3c-0242ac120002";
 
-fn said(fork: bool) -> PullRequestEvent {
+fn event(fork: bool) -> PullRequestEvent {
     let value = json!({
         "delivery": ID,
         "action": "synchronize",
@@ -28,14 +28,14 @@ fn said(fork: bool) -> PullRequestEvent {
 }
 
 fn view(state: DeliveryState) -> DeliveryView {
-    let said = said(false);
+    let event = event(false);
     DeliveryView {
         id: ID.to_owned(),
         received_at: time("10:00:00"),
         event: "pull_request".to_owned(),
-        action: Some(said.action.to_string()),
-        pull_request: Some(said.pull_request),
-        head_sha: Some(said.head_sha),
+        action: Some(event.action.to_string()),
+        pull_request: Some(event.pull_request),
+        head_sha: Some(event.head_sha),
         slug: Some(name("web-7")),
         state,
         attempts: 0,
@@ -74,7 +74,7 @@ fn show(details: &DeliveryDetails) -> String {
 }
 
 #[test]
-fn deliveries_are_a_table() {
+fn list_prints_a_table() {
     let other = DeliveryView {
         id: NEWER.to_owned(),
         received_at: time("10:00:05"),
@@ -90,7 +90,7 @@ fn deliveries_are_a_table() {
 }
 
 #[test]
-fn a_pull_request_is_asked_for_as_people_write_it() {
+fn list_filters_by_pull_request() {
     let fake = list(&[]);
     fake.innkeeper(&["deliveries", "--pull-request", "Octo/web#7"])
         .ok();
@@ -104,7 +104,7 @@ fn a_pull_request_is_asked_for_as_people_write_it() {
     ])
     .ok();
     assert_eq!(
-        fake.seen(),
+        fake.requests(),
         [
             "GET /v1/deliveries?limit=50&pull_request=Octo/web%237",
             "GET /v1/deliveries?limit=3&pull_request=Octo/web%237",
@@ -116,7 +116,7 @@ fn a_pull_request_is_asked_for_as_people_write_it() {
 }
 
 #[test]
-fn programs_get_the_models_values() {
+fn json_has_the_models_values() {
     let views = [view(DeliveryState::Pending)];
     let stdout = list(&views).innkeeper(&["deliveries", "--json"]).ok();
     let read: Vec<DeliveryView> = serde_json::from_str(&stdout).expect("one value");
@@ -124,7 +124,7 @@ fn programs_get_the_models_values() {
 }
 
 #[test]
-fn one_is_explained() {
+fn show_explains_a_delivery() {
     let superseded = DeliveryDetails {
         delivery: DeliveryView {
             explanation: Some(format!(
@@ -134,7 +134,7 @@ fn one_is_explained() {
             finished_at: Some(time("10:00:05")),
             ..view(DeliveryState::Superseded)
         },
-        event: said(false),
+        event: event(false),
         preview: None,
     };
     assert_snapshot!("superseded", show(&superseded));
@@ -153,7 +153,7 @@ fn one_is_explained() {
             failure: Some(failure),
             ..view(DeliveryState::Failed)
         },
-        event: said(true),
+        event: event(true),
         preview: Some(preview()),
     };
     assert_snapshot!("failed", show(&failed));
@@ -165,37 +165,37 @@ fn one_is_explained() {
             failure: Some(Failure::new(Code::GithubFailed, "GitHub does not answer")),
             ..view(DeliveryState::Pending)
         },
-        event: said(false),
+        event: event(false),
         preview: None,
     };
     assert_snapshot!("waiting", show(&waiting));
 }
 
 #[test]
-fn a_replay_says_whether_anything_will_come_of_it() {
+fn replay_reports_a_newer_delivery() {
     let path = format!("/v1/deliveries/{ID}/replay");
     let replay = |view: &DeliveryView| {
         let fake = Fake::new(Router::new().route(&path, answer(view)));
         let stdout = fake.innkeeper(&["deliveries", "replay", ID]).ok();
-        assert_eq!(fake.seen(), [format!("POST {path}")]);
+        assert_eq!(fake.requests(), [format!("POST {path}")]);
         stdout
     };
     assert_snapshot!(
         replay(&view(DeliveryState::Pending)),
-        @"[OK] Delivery 72d3162e-cc78-11e3-81ab-4c9367dc0958 will be acted on again."
+        @"[OK] Delivery 72d3162e-cc78-11e3-81ab-4c9367dc0958 will be processed again."
     );
-    let in_vain = DeliveryView {
+    let superseded = DeliveryView {
         yields_to: Some(NEWER.to_owned()),
         ..view(DeliveryState::Pending)
     };
-    assert_snapshot!("in_vain", replay(&in_vain));
+    assert_snapshot!("replay_superseded", replay(&superseded));
 }
 
 #[test]
-fn one_that_is_not_kept_is_an_error_with_a_hint() {
+fn unknown_delivery_is_an_error_with_a_hint() {
     let failure = Failure::new(Code::DeliveryNotFound, "there is no delivery 'x'")
         .with_remedy("`innkeeper deliveries` shows the deliveries that are kept.");
-    let fake = Fake::new(Router::new().route("/v1/deliveries/x", refuse(failure)));
+    let fake = Fake::new(Router::new().route("/v1/deliveries/x", fail(failure)));
     let run = fake.innkeeper(&["deliveries", "show", "x"]);
     assert_eq!(run.status, 3);
     assert!(run.stderr.contains("Hint: "), "{run:?}");

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{Code, EventKind, Failure, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events, refuse};
+use crate::fake::{Fake, Stream, accept, answer, events, fail};
 use crate::samples::{accepted, event, finished, guest};
 
 fn daemon() -> Router {
@@ -15,24 +15,24 @@ fn daemon() -> Router {
         .route("/v1/guests", answer(&[guest("web", 1), guest("db", 2)]))
         .route("/v1/guests/web", accept(7, Some("web")))
         .route("/v1/guests/db", accept(8, Some("db")))
-        .route("/v1/guests/wbe", refuse(missing))
+        .route("/v1/guests/wbe", fail(missing))
         .route(
             "/v1/events",
             events([
-                Part::Ends(vec![accepted(1, Verb::Destroy), finished(2)]),
-                Part::Ends(vec![event(3, EventKind::Failed { failure: busy })]),
+                Stream::Ends(vec![accepted(1, Verb::Destroy), finished(2)]),
+                Stream::Ends(vec![event(3, EventKind::Failed { failure: busy })]),
             ]),
         )
 }
 
 #[test]
-fn each_is_tried_and_the_worst_failure_counts() {
+fn exit_status_is_that_of_the_worst_failure() {
     let fake = Fake::new(daemon());
-    assert_snapshot!(fake.agent(&["destroy", "web", "wbe", "web", "db"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["destroy", "web", "wbe", "web", "db"]).transcript(), @r"
     status: 7
     --- stdout
     [INFO] Destroying agent web.
-    [OK] Agent web is gone after N ms.
+    [OK] Agent web destroyed in N ms.
     [INFO] Destroying agent db.
     --- stderr
     [ERROR] no guest is named 'wbe'
@@ -40,17 +40,17 @@ fn each_is_tried_and_the_worst_failure_counts() {
     [ERROR] cannot remove /var/lib/innkeeper/guests/db
     ");
     let deletes = fake
-        .seen()
+        .requests()
         .iter()
         .filter(|line| line.starts_with("DELETE"))
         .count();
-    assert_eq!(deletes, 3, "a name that is given twice is meant once");
+    assert_eq!(deletes, 3, "duplicate names are removed");
 }
 
 #[test]
-fn programs_get_one_value_with_every_result() {
+fn json_has_every_result() {
     let fake = Fake::new(daemon());
-    assert_snapshot!(fake.agent(&["destroy", "web", "wbe", "db", "--json"]).whole(), @r#"
+    assert_snapshot!(fake.agent(&["destroy", "web", "wbe", "db", "--json"]).transcript(), @r#"
     status: 7
     --- stdout
     [{"name":"web","operation":7,"elapsed_ms":0},{"name":"wbe","elapsed_ms":0,"failure":{"code":"guest_not_found","message":"no guest is named 'wbe'","remedy":"Did you mean 'web'?"}},{"name":"db","operation":8,"elapsed_ms":0,"failure":{"code":"rootfs_failed","message":"cannot remove /var/lib/innkeeper/guests/db"}}]

@@ -42,8 +42,8 @@ fn fake(report: &DoctorReport) -> Fake {
 }
 
 #[test]
-fn each_link_is_shown_with_its_remedy() {
-    assert_snapshot!(fake(&broken()).innkeeper(&["doctor"]).whole(), @r"
+fn broken_checks_have_remedies() {
+    assert_snapshot!(fake(&broken()).innkeeper(&["doctor"]).transcript(), @r"
     status: 7
     --- stdout
     [OK] nix: version 2.8.0
@@ -57,8 +57,8 @@ fn each_link_is_shown_with_its_remedy() {
 }
 
 #[test]
-fn a_healthy_host_is_no_failure() {
-    assert_snapshot!(fake(&healthy()).innkeeper(&["doctor"]).whole(), @r"
+fn healthy_host_exits_with_0() {
+    assert_snapshot!(fake(&healthy()).innkeeper(&["doctor"]).transcript(), @r"
     status: 0
     --- stdout
     [OK] nix: version 2.8.0
@@ -70,7 +70,7 @@ fn a_healthy_host_is_no_failure() {
 }
 
 #[test]
-fn quiet_shows_only_what_is_not_as_it_should_be() {
+fn quiet_prints_problems_only() {
     let run = fake(&broken()).innkeeper(&["doctor", "--quiet"]);
     assert_eq!(run.status, 7);
     assert!(
@@ -80,7 +80,7 @@ fn quiet_shows_only_what_is_not_as_it_should_be() {
 }
 
 #[test]
-fn programs_get_the_report_and_the_same_status() {
+fn json_has_the_report_and_the_same_status() {
     let run = fake(&broken()).innkeeper(&["doctor", "--json"]);
     assert_eq!((run.status, run.stderr.as_str()), (7, ""));
     assert_eq!(

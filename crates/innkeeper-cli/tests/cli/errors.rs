@@ -1,4 +1,4 @@
-//! Every form of a failure, and the exit code of each kind.
+//! Tests of failures and exit codes.
 
 use std::io::{BufRead as _, BufReader};
 
@@ -7,13 +7,13 @@ use axum::routing::get;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, command, events, refuse, run};
+use crate::fake::{Fake, Stream, command, events, fail, run};
 use crate::samples::{CLOSURE, done};
 
 #[test]
-fn help_shows_the_socket_that_the_variable_names() {
-    for words in [&["-h"][..], &["list", "-h"]] {
-        let mut command = command("agent", words);
+fn help_shows_the_socket_from_the_environment() {
+    for arguments in [&["-h"][..], &["list", "-h"]] {
+        let mut command = command("agent", arguments);
         command.env("INNKEEPER_SOCKET", "/srv/a.sock");
         let help = run(command).ok();
         assert!(
@@ -25,10 +25,10 @@ fn help_shows_the_socket_that_the_variable_names() {
 }
 
 #[test]
-fn the_exit_code_follows_from_the_failures_kind() {
+fn exit_code_follows_from_the_failures_kind() {
     for code in Code::ALL {
         let failure = Failure::new(*code, format!("it is {code}")).with_remedy("Do this.");
-        let fake = Fake::new(Router::new().route("/v1/status", refuse(failure.clone())));
+        let fake = Fake::new(Router::new().route("/v1/status", fail(failure.clone())));
         let run = fake.innkeeper(&["status", "--json"]);
         assert_eq!(run.status, i32::from(code.kind().exit_code()), "{code}");
         assert_eq!(
@@ -40,13 +40,13 @@ fn the_exit_code_follows_from_the_failures_kind() {
 }
 
 #[test]
-fn a_daemon_that_is_not_there_is_explained() {
-    assert_snapshot!(run(command("agent", &["list"])).whole(), @r"
+fn missing_socket_has_a_hint() {
+    assert_snapshot!(run(command("agent", &["list"])).transcript(), @r"
     status: 8
     --- stdout
     --- stderr
     [ERROR] cannot reach innkeeperd on /nonexistent/api.sock: No such file or directory (os error 2)
-            Hint: Is innkeeperd running? `systemctl status innkeeper` tells. Another socket is named with --socket or INNKEEPER_SOCKET.
+            Hint: Check `systemctl status innkeeper`. Use --socket or INNKEEPER_SOCKET if the socket has another path.
     ");
     let json = run(command("agent", &["list", "--json"]));
     assert_eq!(
@@ -56,7 +56,7 @@ fn a_daemon_that_is_not_there_is_explained() {
 }
 
 #[test]
-fn a_socket_that_nobody_listens_on_is_explained() {
+fn refused_connection_is_reported() {
     let directory = crate::fake::directory();
     let socket = directory.path().join("api.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
@@ -75,7 +75,7 @@ fn a_socket_that_nobody_listens_on_is_explained() {
 }
 
 #[test]
-fn words_of_our_own_types_are_refused_before_anything_is_asked() {
+fn invalid_values_fail_before_any_request() {
     let cases: [(&[&str], Code); 7] = [
         (&["create", "Web"], Code::InvalidName),
         (&["destroy", "ok", "not-"], Code::InvalidName),
@@ -91,11 +91,11 @@ fn words_of_our_own_types_are_refused_before_anything_is_asked() {
             Code::InvalidRequest,
         ),
     ];
-    for (words, code) in cases {
-        let run = run(command("agent", &[&["--json"], words].concat()));
-        assert_eq!((run.status, run.failure().code), (1, code), "{words:?}");
+    for (arguments, code) in cases {
+        let run = run(command("agent", &[&["--json"], arguments].concat()));
+        assert_eq!((run.status, run.failure().code), (1, code), "{arguments:?}");
     }
-    assert_snapshot!(run(command("agent", &["create", "Web"])).whole(), @r"
+    assert_snapshot!(run(command("agent", &["create", "Web"])).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
@@ -105,8 +105,8 @@ fn words_of_our_own_types_are_refused_before_anything_is_asked() {
 }
 
 #[test]
-fn unknown_words_are_claps_to_explain() {
-    assert_snapshot!(run(command("agent", &["destory", "web"])).whole(), @r"
+fn usage_errors_have_status_2() {
+    assert_snapshot!(run(command("agent", &["destory", "web"])).transcript(), @r"
     status: 2
     --- stdout
     --- stderr
@@ -117,8 +117,8 @@ fn unknown_words_are_claps_to_explain() {
 
     For more information, try '--help'.
     ");
-    let words = ["create", "--flake", "/x", "--closure", CLOSURE, "--json"];
-    assert_snapshot!(run(command("agent", &words)).whole(), @r#"
+    let arguments = ["create", "--flake", "/x", "--closure", CLOSURE, "--json"];
+    assert_snapshot!(run(command("agent", &arguments)).transcript(), @r#"
     status: 2
     --- stdout
     --- stderr
@@ -127,7 +127,7 @@ fn unknown_words_are_claps_to_explain() {
 }
 
 #[test]
-fn an_unknown_word_never_leads_to_a_destructive_command() {
+fn destructive_commands_are_never_suggested() {
     for (program, word) in [
         ("agent", "destory"),
         ("agent", "restor"),
@@ -146,31 +146,31 @@ fn an_unknown_word_never_leads_to_a_destructive_command() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_a_defect_with_a_hint() {
+fn unexpected_response_is_an_internal_error() {
     let fake = Fake::new(Router::new().route("/v1/status", get(async || "hello")));
-    assert_snapshot!(fake.innkeeper(&["status"]).whole(), @r"
+    assert_snapshot!(fake.innkeeper(&["status"]).transcript(), @r"
     status: 70
     --- stdout
     --- stderr
-    [ERROR] innkeeperd sent an answer that this program does not understand: /v1/status: expected value at line 1 column 1
-            Hint: Use programs and daemon of the same version (`agent --version`, `innkeeper status`).
+    [ERROR] unexpected response from innkeeperd: /v1/status: expected value at line 1 column 1
+            Hint: Use the same version of programs and daemon (`agent --version`, `innkeeper status`).
     ");
     let nothing = Fake::new(Router::new());
-    assert_snapshot!(nothing.innkeeper(&["status"]).whole(), @r"
+    assert_snapshot!(nothing.innkeeper(&["status"]).transcript(), @r"
     status: 70
     --- stdout
     --- stderr
-    [ERROR] innkeeperd sent an answer that this program does not understand: 404 Not Found without a reason
-            Hint: Use programs and daemon of the same version (`agent --version`, `innkeeper status`).
+    [ERROR] unexpected response from innkeeperd: 404 Not Found without a failure
+            Hint: Use the same version of programs and daemon (`agent --version`, `innkeeper status`).
     ");
 }
 
 #[test]
-fn a_newer_daemons_code_keeps_its_words() {
-    let words = r#"{"code":"from_the_future","message":"the moon is full","remedy":"Wait."}"#;
-    let refuse = get(async move || (axum::http::StatusCode::CONFLICT, words));
-    let fake = Fake::new(Router::new().route("/v1/status", refuse));
-    assert_snapshot!(fake.innkeeper(&["status"]).whole(), @r"
+fn unknown_code_keeps_message_and_remedy() {
+    let body = r#"{"code":"from_the_future","message":"the moon is full","remedy":"Wait."}"#;
+    let fail = get(async move || (axum::http::StatusCode::CONFLICT, body));
+    let fake = Fake::new(Router::new().route("/v1/status", fail));
+    assert_snapshot!(fake.innkeeper(&["status"]).transcript(), @r"
     status: 70
     --- stdout
     --- stderr
@@ -180,11 +180,11 @@ fn a_newer_daemons_code_keeps_its_words() {
 }
 
 #[test]
-fn a_reader_that_went_away_is_no_reason_for_words() {
+fn closed_pipe_is_silent() {
     let more = (0..5_000)
         .map(|seq| done(seq + 1, "ensure-rootfs"))
         .collect();
-    let fake = Fake::new(Router::new().route("/v1/events", events([Part::Ends(more)])));
+    let fake = Fake::new(Router::new().route("/v1/events", events([Stream::Ends(more)])));
     let mut child = fake.spawn("innkeeper", &["events"]);
     let mut first = String::new();
     let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
@@ -196,7 +196,7 @@ fn a_reader_that_went_away_is_no_reason_for_words() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn pipe_gets_no_colors() {
     let run = run(command("agent", &["list"]));
     assert!(!run.stderr.contains('\u{1b}'), "{run:?}");
 }

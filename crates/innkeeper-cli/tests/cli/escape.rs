@@ -1,4 +1,4 @@
-//! Guests' output never reaches a terminal raw.
+//! Tests of the escaping of guests' output on a terminal.
 
 use std::fs;
 use std::io::Read as _;
@@ -11,10 +11,10 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{Link, LinkKind, PreviewExplanation};
 use innkeeper_model::{Code, Failure};
 
-use crate::fake::{Fake, answer, attach, refuse, terminal};
+use crate::fake::{Fake, answer, attach, fail, terminal};
 use crate::samples::{guest, name, preview};
 
-/// Clears the screen, writes to the clipboard, overwrites a line, reverses text; the last two are C1 and a bell.
+/// Sequences that clear the screen, write to the clipboard, overwrite a line and reverse text; C1 controls and a bell.
 const HOSTILE: &str =
     "a\u{1b}[2J\u{1b}]52;c;aGk=\u{7}b\rc\u{202e}d\u{2066}e\u{200f}f\u{9b}31mg\u{90}h\u{8}i";
 
@@ -48,23 +48,23 @@ fn fake() -> Fake {
         Router::new()
             .route("/v1/guests", answer(&[&agent]))
             .route("/v1/guests/web/logs", get(async || HOSTILE))
-            .route("/v1/guests/web/stop", refuse(failure.clone()))
+            .route("/v1/guests/web/stop", fail(failure.clone()))
             .route("/v1/previews", answer(&[&lost]))
             .route("/v1/previews/web-7", answer(&lost))
             .route("/v1/previews/web-7/logs", get(async || HOSTILE))
             .route("/v1/previews/web-7/explain", answer(&explanation))
-            .route("/v1/status", refuse(failure)),
+            .route("/v1/status", fail(failure)),
     )
 }
 
-/// Everything that a program writes to its terminal.
-fn on_a_terminal(fake: &Fake, program: &str, words: &[&str]) -> String {
+/// Returns the output of a program on its terminal.
+fn on_a_terminal(fake: &Fake, program: &str, arguments: &[&str]) -> String {
     let (mut ours, theirs) = terminal();
-    let mut command = fake.command(program, words);
+    let mut command = fake.command(program, arguments);
     command.env("NO_COLOR", "1");
     attach(&mut command, &theirs);
     let mut child = command.spawn().expect("it starts");
-    // The terminal ends (EIO) with its last user.
+    // Reading ends with EIO after the last descriptor of the other end is closed.
     drop((command, theirs));
     let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(length @ 1..) = ours.read(&mut piece) {
@@ -77,9 +77,9 @@ fn on_a_terminal(fake: &Fake, program: &str, words: &[&str]) -> String {
 }
 
 #[test]
-fn no_command_passes_on_what_a_terminal_would_execute() {
+fn commands_escape_control_characters() {
     let fake = fake();
-    for (program, words) in [
+    for (program, arguments) in [
         ("agent", &["logs", "web"][..]),
         ("agent", &["logs", "web", "--json"]),
         ("agent", &["list"]),
@@ -94,14 +94,17 @@ fn no_command_passes_on_what_a_terminal_would_execute() {
         ("preview", &["explain", "web-7", "--json"]),
         ("innkeeper", &["status"]),
     ] {
-        let seen = on_a_terminal(&fake, program, words);
-        assert!(!seen.is_empty(), "{program} {words:?}");
+        let seen = on_a_terminal(&fake, program, arguments);
+        assert!(!seen.is_empty(), "{program} {arguments:?}");
         let bad = |c: char| {
             (c.is_control() && !matches!(c, '\n' | '\t'))
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
         let raw: Vec<char> = seen.chars().filter(|c| bad(*c)).collect();
-        assert!(raw.is_empty(), "{program} {words:?}: {raw:?} in {seen:?}");
+        assert!(
+            raw.is_empty(),
+            "{program} {arguments:?}: {raw:?} in {seen:?}"
+        );
     }
     let seen = on_a_terminal(&fake, "agent", &["logs", "web"]);
     assert!(
@@ -111,7 +114,7 @@ fn no_command_passes_on_what_a_terminal_would_execute() {
 }
 
 #[test]
-fn a_pipe_gets_the_log_unchanged() {
+fn pipe_gets_the_log_unchanged() {
     let fake = fake();
     for (program, name) in [("agent", "web"), ("preview", "web-7")] {
         let output = fake.command(program, &["logs", name]).output();
@@ -119,9 +122,9 @@ fn a_pipe_gets_the_log_unchanged() {
     }
 }
 
-/// Whoever writes to the standard streams elsewhere bypasses the escaping.
+/// Writes to the standard streams in other files would bypass the escaping.
 #[test]
-fn only_these_files_write_to_the_standard_streams() {
+fn standard_streams_are_written_in_two_files() {
     let allowed = [
         ("output.rs", "escapes all that it prints"),
         (
@@ -165,11 +168,11 @@ fn only_these_files_write_to_the_standard_streams() {
             .lines()
             .enumerate()
         {
-            // Looking at what a stream is writes nothing.
-            let looks = line.contains(".is_terminal()") || line.contains("tcgetwinsize(");
+            // Queries of a stream write nothing.
+            let queries = line.contains(".is_terminal()") || line.contains("tcgetwinsize(");
             let found = writes.iter().find(|write| line.contains(**write));
             assert!(
-                found.is_none() || looks || is_allowed || line.trim_start().starts_with("//"),
+                found.is_none() || queries || is_allowed || line.trim_start().starts_with("//"),
                 "{}:{}: {found:?} bypasses output.rs",
                 path.display(),
                 number + 1

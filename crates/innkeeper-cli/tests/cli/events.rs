@@ -2,20 +2,20 @@ use axum::Router;
 use innkeeper_model::{Code, Event, EventKind, Failure, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, events, refuse};
+use crate::fake::{Fake, Stream, events, fail};
 use crate::samples::{accepted, done, event, finished};
 
 fn all_kinds() -> Vec<Event> {
     let failure = || Failure::new(Code::NetworkFailed, "cannot add ve-1\nat all");
     let step = || "ensure-network".to_owned();
-    let mut of_the_host = event(
+    let mut host_event = event(
         9,
         EventKind::Note {
             text: "The firewall was replaced.".to_owned(),
         },
     );
-    of_the_host.operation = None;
-    of_the_host.guest = None;
+    host_event.operation = None;
+    host_event.guest = None;
     vec![
         accepted(1, Verb::Create),
         event(2, EventKind::StepStarted { step: step() }),
@@ -30,17 +30,17 @@ fn all_kinds() -> Vec<Event> {
         event(5, EventKind::Failed { failure: failure() }),
         finished(6),
         event(7, EventKind::Exited { status: 137 }),
-        of_the_host,
+        host_event,
     ]
 }
 
-fn fake(parts: impl IntoIterator<Item = Part>) -> Fake {
+fn fake(parts: impl IntoIterator<Item = Stream>) -> Fake {
     Fake::new(Router::new().route("/v1/events", events(parts)))
 }
 
 #[test]
-fn each_event_is_a_line() {
-    let fake = fake([Part::Ends(all_kinds())]);
+fn events_are_one_line_each() {
+    let fake = fake([Stream::Ends(all_kinds())]);
     assert_snapshot!(fake.innkeeper(&["events"]).ok(), @r"
     2026-11-20T10:00:01Z       1      7  web               create accepted
     2026-11-20T10:00:01Z       2      7  web               setting up the network
@@ -48,14 +48,14 @@ fn each_event_is_a_line() {
     2026-11-20T10:00:01Z       4      7  web               removing the file tree took 1.2 ms
     2026-11-20T10:00:01Z       5      7  web               failed: cannot add ve-1 at all
     2026-11-20T10:00:01Z       6      7  web               finished
-    2026-11-20T10:00:01Z       7      7  web               the guest ended by itself with status 137
+    2026-11-20T10:00:01Z       7      7  web               the guest exited with status 137
     2026-11-20T10:00:01Z       9      -  -                 The firewall was replaced.
     ");
 }
 
 #[test]
-fn programs_get_one_value_on_each_line() {
-    let fake = fake([Part::Ends(all_kinds())]);
+fn json_has_one_value_per_line() {
+    let fake = fake([Stream::Ends(all_kinds())]);
     let stdout = fake.innkeeper(&["events", "--json"]).ok();
     let read = |line| serde_json::from_str(line).expect("an event");
     assert_eq!(
@@ -65,21 +65,21 @@ fn programs_get_one_value_on_each_line() {
 }
 
 #[test]
-fn the_wishes_reach_the_daemon() {
-    let fake = fake([Part::Ends(Vec::new())]);
+fn request_has_all_filters() {
+    let fake = fake([Stream::Ends(Vec::new())]);
     fake.innkeeper(&["events", "--guest", "web", "--after", "12"])
         .ok();
     assert_eq!(
-        fake.seen(),
+        fake.requests(),
         ["GET /v1/events?after=12&follow=false&guest=web"]
     );
 }
 
 #[test]
-fn following_goes_on_after_a_broken_connection() {
+fn follow_resumes_after_a_lost_connection() {
     let parts = [
-        Part::Breaks(vec![accepted(41, Verb::Create)]),
-        Part::Stays(vec![finished(42)]),
+        Stream::Breaks(vec![accepted(41, Verb::Create)]),
+        Stream::Stays(vec![finished(42)]),
     ];
     let fake = fake(parts);
     let mut child = fake.spawn("innkeeper", &["events", "--follow"]);
@@ -89,10 +89,10 @@ fn following_goes_on_after_a_broken_connection() {
 }
 
 #[test]
-fn a_refusal_is_not_tried_again() {
+fn rejected_request_is_not_retried() {
     let failure = Failure::new(Code::InvalidRequest, "after must not be negative");
-    let fake = Fake::new(Router::new().route("/v1/events", refuse(failure.clone())));
+    let fake = Fake::new(Router::new().route("/v1/events", fail(failure.clone())));
     let run = fake.innkeeper(&["events", "--follow", "--after=-1", "--json"]);
     assert_eq!(run.failure(), failure);
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.requests().len(), 1);
 }

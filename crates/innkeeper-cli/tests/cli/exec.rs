@@ -17,27 +17,27 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::fake::{self, Fake, Run, answer, read_until, refuse, terminal};
+use crate::fake::{self, Fake, Run, answer, fail, read_until, terminal};
 use crate::samples::guest;
 
 type Connection = TokioIo<hyper::upgrade::Upgraded>;
 type Frames = Arc<Mutex<Vec<(u8, Vec<u8>)>>>;
 
-/// A daemon whose guest `web` runs commands as `command` does.
+/// Creates a daemon that runs `command` for each exec request to the guest `web`.
 fn daemon<F, R>(command: F) -> Fake
 where
     F: Fn(Connection) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Option<()>> + Send,
 {
     let exec = async move |request: Request| -> Response {
-        let asked = |name| {
+        let requested = |name| {
             request
                 .headers()
                 .get(name)
                 .and_then(|value| value.to_str().ok())
         };
-        assert_eq!(asked(header::UPGRADE), Some(PROTOCOL));
-        assert_eq!(asked(header::CONNECTION), Some("Upgrade"));
+        assert_eq!(requested(header::UPGRADE), Some(PROTOCOL));
+        assert_eq!(requested(header::CONNECTION), Some("Upgrade"));
         tokio::spawn(async move {
             let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
             command(TokioIo::new(upgraded)).await
@@ -67,7 +67,7 @@ async fn exit(to: &mut Connection, status: i32) -> Option<()> {
     send(to, EXIT, &status.to_be_bytes()).await
 }
 
-/// Sends back what it reads, says so on its standard error, and ends with 7 at the end of its input.
+/// Echoes its input. At the end of input, writes a line to standard error and exits with 7.
 async fn echo(mut connection: Connection) -> Option<()> {
     loop {
         match receive(&mut connection).await? {
@@ -80,8 +80,8 @@ async fn echo(mut connection: Connection) -> Option<()> {
     exit(&mut connection, 7).await
 }
 
-fn with_input(fake: &Fake, words: &[&str], input: Vec<u8>) -> std::process::Output {
-    let mut child = fake.spawn("agent", words);
+fn with_input(fake: &Fake, arguments: &[&str], input: Vec<u8>) -> std::process::Output {
+    let mut child = fake.spawn("agent", arguments);
     let mut stdin = child.stdin.take().expect("its input");
     let writer = std::thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().expect("it ends");
@@ -90,7 +90,7 @@ fn with_input(fake: &Fake, words: &[&str], input: Vec<u8>) -> std::process::Outp
 }
 
 #[test]
-fn input_output_and_status_are_passed_on() {
+fn streams_and_status_are_forwarded() {
     let output = with_input(
         &daemon(echo),
         &["exec", "web", "--", "cat"],
@@ -104,7 +104,7 @@ fn input_output_and_status_are_passed_on() {
 }
 
 #[test]
-fn more_than_any_buffer_holds_goes_both_ways_at_once() {
+fn large_input_and_output_are_forwarded_concurrently() {
     let input: Vec<u8> = (0..3_000_000_u32)
         .map(|n| u8::try_from(n % 251).expect("a byte"))
         .collect();
@@ -119,31 +119,31 @@ fn more_than_any_buffer_holds_goes_both_ways_at_once() {
 }
 
 #[test]
-fn a_command_that_ends_does_not_wait_for_input() {
+fn exit_does_not_wait_for_end_of_input() {
     let fake = daemon(async |mut connection| exit(&mut connection, 0).await);
     let mut child = fake.spawn("agent", &["exec", "web", "--", "true"]);
-    // Its input stays open.
+    // The input stays open.
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
-fn what_is_asked_for_reaches_the_daemon() {
+fn request_has_all_arguments() {
     let fake = daemon(async |mut connection| exit(&mut connection, 0).await);
-    let words = [
+    let arguments = [
         "exec", "-t", "-u", "kim", "-e", "A=b c", "-e", "TOKEN", "web", "--", "ls", "-l", "--json",
     ];
-    let mut command = fake.command("agent", &words);
+    let mut command = fake.command("agent", &arguments);
     command.env("TOKEN", "secret").env("TERM", "xterm");
     fake::run(command).ok();
     fake.agent(&["exec", "web", "ls", "-l"]).ok();
-    assert_snapshot!(fake.seen().join("\n"), @r#"
+    assert_snapshot!(fake.requests().join("\n"), @r#"
     POST /v1/guests/web/exec {"command":["ls","-l","--json"],"tty":true,"size":null,"environment":[["A","b c"],["TOKEN","secret"],["TERM","xterm"]],"user":"kim"}
     POST /v1/guests/web/exec {"command":["ls","-l"],"tty":false,"size":null,"environment":[],"user":null}
     "#);
 }
 
 #[test]
-fn statuses_that_no_exit_code_can_hold_are_failures() {
+fn statuses_beyond_exit_codes_become_255() {
     for (status, code) in [
         (0, 0),
         (1, 1),
@@ -162,7 +162,7 @@ fn statuses_that_no_exit_code_can_hold_are_failures() {
 }
 
 #[test]
-fn a_command_that_did_not_run_is_explained() {
+fn failure_of_the_daemon_is_reported() {
     let fake = daemon(async |mut connection| {
         let failure = Failure::new(
             Code::InvalidRequest,
@@ -175,7 +175,7 @@ fn a_command_that_did_not_run_is_explained() {
         )
         .await
     });
-    assert_snapshot!(fake.agent(&["exec", "-u", "kim", "web", "true"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["exec", "-u", "kim", "web", "true"]).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
@@ -184,25 +184,25 @@ fn a_command_that_did_not_run_is_explained() {
 }
 
 #[test]
-fn a_connection_that_ends_before_the_command_is_a_failure() {
+fn lost_connection_is_a_failure() {
     let fake = daemon(async |mut connection| send(&mut connection, STDOUT, b"half\n").await);
-    assert_snapshot!(fake.agent(&["exec", "web", "true"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["exec", "web", "true"]).transcript(), @r"
     status: 8
     --- stdout
     half
     --- stderr
-    [ERROR] innkeeperd ended the connection before the command ended: early eof
-            Hint: `systemctl status innkeeper` tells whether it runs; the command may still run in the agent.
+    [ERROR] lost the connection to innkeeperd before the command exited: early eof
+            Hint: Check `systemctl status innkeeper`. The command may still run in the guest.
     ");
 }
 
 #[test]
-fn the_caller_may_have_meant_another() {
+fn mistyped_name_gets_a_suggestion() {
     let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
     let fake = Fake::new(
         Router::new()
             .route("/v1/guests", answer(&[guest("web", 1)]))
-            .route("/v1/guests/wbe/exec", refuse(missing)),
+            .route("/v1/guests/wbe/exec", fail(missing)),
     );
     let run = fake.agent(&["exec", "wbe", "--json", "--", "true"]);
     assert_eq!(run.status, 3);
@@ -215,7 +215,7 @@ fn on_terminal(fake: &Fake, terminal: &File) -> Child {
     command.spawn().expect("it starts")
 }
 
-/// Says that it is ready, keeps every frame, and ends when a `q` is typed.
+/// Prints "ready", records every frame, and exits after a `q`.
 fn until_q(frames: &Frames) -> Fake {
     let frames = Arc::clone(frames);
     daemon(move |mut connection| {
@@ -243,7 +243,7 @@ fn is_raw(terminal: &File) -> bool {
 }
 
 #[test]
-fn a_terminal_is_raw_while_the_command_runs_and_not_longer() {
+fn terminal_is_raw_while_the_command_runs() {
     let frames = Frames::default();
     let fake = until_q(&frames);
     let (mut ours, theirs) = terminal();
@@ -257,7 +257,7 @@ fn a_terminal_is_raw_while_the_command_runs_and_not_longer() {
         ws_ypixel: 0,
     };
     tcsetwinsize(&ours, size).expect("another size");
-    // The kernel tells the session that the terminal belongs to; this one belongs to none.
+    // The kernel signals the session of a terminal only; this terminal has no session.
     kill_process(Pid::from_child(&child), Signal::WINCH).expect("it runs");
     read_until(&mut ours, "resized");
     ours.write_all(b"\x03q").expect("typed");
@@ -277,7 +277,7 @@ fn a_terminal_is_raw_while_the_command_runs_and_not_longer() {
 }
 
 #[test]
-fn a_terminal_is_given_back_when_the_program_is_ended() {
+fn terminal_mode_is_restored_after_signals() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
         let fake = until_q(&Frames::default());
         let (mut ours, theirs) = terminal();

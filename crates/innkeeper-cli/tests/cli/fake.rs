@@ -1,4 +1,4 @@
-//! A fake daemon on a socket of its own, and the programs run against it.
+//! A fake daemon, and functions that run the programs against it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,15 +29,15 @@ use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// The socket's directory, which outlives a daemon that is stopped and started again.
+/// Creates the directory for a socket. It can outlive a daemon that is restarted.
 pub(crate) fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// A daemon that answers as its router says. It ends when dropped, with all connections.
+/// A daemon that responds as its router defines. Drop closes all connections.
 pub(crate) struct Fake {
     socket: PathBuf,
-    seen: watch::Receiver<Vec<String>>,
+    requests: watch::Receiver<Vec<String>>,
     runtime: Option<Runtime>,
     _directory: Option<TempDir>,
 }
@@ -50,7 +50,7 @@ impl Fake {
         fake
     }
 
-    /// One that listens on a given path.
+    /// Creates a daemon that listens on a path.
     pub(crate) fn at(socket: &Path, router: Router) -> Self {
         if socket.exists() {
             std::fs::remove_file(socket).expect("the former socket");
@@ -64,26 +64,30 @@ impl Fake {
             let _inside = runtime.enter();
             UnixListener::bind(socket).expect("a socket")
         };
-        let (record, seen) = watch::channel(Vec::new());
-        let router = router.layer(middleware::from_fn_with_state(Arc::new(record), remember));
+        let (record, requests) = watch::channel(Vec::new());
+        let router = router.layer(middleware::from_fn_with_state(
+            Arc::new(record),
+            record_request,
+        ));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             socket: socket.to_owned(),
-            seen,
+            requests,
             runtime: Some(runtime),
             _directory: None,
         }
     }
 
-    /// The requests so far: method, path with query, body.
-    pub(crate) fn seen(&self) -> Vec<String> {
-        self.seen.borrow().clone()
+    /// Returns the requests so far: method, path with query, body.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.borrow().clone()
     }
 
-    /// Returns when a request has come that starts with this.
+    /// Waits for a request with this beginning.
     pub(crate) fn wait_for(&self, request: &str) {
-        let mut seen = self.seen.clone();
-        let wait = seen.wait_for(|seen| seen.iter().any(|line| line.starts_with(request)));
+        let mut requests = self.requests.clone();
+        let wait =
+            requests.wait_for(|requests| requests.iter().any(|line| line.starts_with(request)));
         let runtime = self.runtime.as_ref().expect("it runs");
         runtime.block_on(async { wait.await.expect("it runs") });
     }
@@ -100,14 +104,14 @@ impl Fake {
         run(self.command("innkeeper", arguments))
     }
 
-    /// A program of ours that will speak to this daemon.
+    /// Creates a command for a program that uses this daemon.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = command(program, arguments);
         command.env("INNKEEPER_SOCKET", &self.socket);
         command
     }
 
-    /// Starts a program whose standard output is read while it runs.
+    /// Starts a program with pipes for its standard streams.
     pub(crate) fn spawn(&self, program: &str, arguments: &[&str]) -> Child {
         self.command(program, arguments)
             .stdin(Stdio::piped())
@@ -126,7 +130,7 @@ impl Drop for Fake {
     }
 }
 
-/// How a program ended and what it printed.
+/// Exit status and output of a program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) status: i32,
@@ -144,8 +148,8 @@ impl Run {
         }
     }
 
-    /// Everything in one text, with the spans of time made equal.
-    pub(crate) fn whole(&self) -> String {
+    /// Returns status and output as one text, with durations replaced.
+    pub(crate) fn transcript(&self) -> String {
         let text = format!(
             "status: {}\n--- stdout\n{}--- stderr\n{}",
             self.status, self.stdout, self.stderr
@@ -153,7 +157,7 @@ impl Run {
         without_times(&text)
     }
 
-    /// Standard output of a command that did what it was asked for.
+    /// Returns standard output. Panics unless the program succeeded.
     pub(crate) fn ok(self) -> String {
         assert_eq!(
             (self.status, self.stderr.as_str()),
@@ -164,13 +168,13 @@ impl Run {
         self.stdout
     }
 
-    /// The failure that a program is told on standard error.
+    /// Returns the JSON failure on standard error.
     pub(crate) fn failure(&self) -> Failure {
         serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-/// `61 ms` and `"elapsed_ms":61` differ from run to run.
+/// Replaces durations such as `61 ms` and `"elapsed_ms":61`, which vary.
 fn without_times(text: &str) -> String {
     let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     for at in 1..words.len() {
@@ -192,17 +196,17 @@ fn without_times(text: &str) -> String {
     text
 }
 
-/// A program of ours in an environment that is always the same.
+/// Creates a command for a program with a fixed environment.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the tests run our own programs, here only"
+    reason = "the only place where the tests start the programs"
 )]
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let path = match program {
         "agent" => env!("CARGO_BIN_EXE_agent"),
         "preview" => env!("CARGO_BIN_EXE_preview"),
         "innkeeper" => env!("CARGO_BIN_EXE_innkeeper"),
-        other => panic!("no program of ours is called {other}"),
+        other => panic!("unknown program {other}"),
     };
     let mut command = Command::new(path);
     command
@@ -214,12 +218,12 @@ pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end with nothing to read.
+/// Runs a command to its end, without input.
 pub(crate) fn run(mut command: Command) -> Run {
     Run::of(command.stdin(Stdio::null()).output().expect("it runs"))
 }
 
-async fn remember(
+async fn record_request(
     State(record): State<Arc<watch::Sender<Vec<String>>>>,
     request: Request,
     next: Next,
@@ -234,17 +238,17 @@ async fn remember(
         parts.uri,
         String::from_utf8_lossy(&body)
     );
-    record.send_modify(|seen| seen.push(line.trim_end().to_owned()));
+    record.send_modify(|requests| requests.push(line.trim_end().to_owned()));
     next.run(Request::from_parts(parts, Body::from(body))).await
 }
 
-/// Always the same answer.
+/// Always responds with the same value.
 pub(crate) fn answer(value: &impl Serialize) -> MethodRouter {
     let value = serde_json::to_value(value).expect("JSON");
     any(move || async move { Json(value) })
 }
 
-/// One answer after the other, and the last one for ever.
+/// Responds with one value after the other, then always with the last.
 pub(crate) fn answers(
     answers: impl IntoIterator<Item = Result<PreviewView, Failure>>,
 ) -> MethodRouter {
@@ -257,22 +261,22 @@ pub(crate) fn answers(
         };
         match next.expect("an answer") {
             Ok(view) => Json(view).into_response(),
-            Err(failure) => refusal(&failure),
+            Err(failure) => failure_response(&failure),
         }
     })
 }
 
-/// Always the same refusal.
-pub(crate) fn refuse(failure: Failure) -> MethodRouter {
-    any(move || async move { refusal(&failure) })
+/// Always responds with the same failure.
+pub(crate) fn fail(failure: Failure) -> MethodRouter {
+    any(move || async move { failure_response(&failure) })
 }
 
-pub(crate) fn refusal(failure: &Failure) -> Response {
+pub(crate) fn failure_response(failure: &Failure) -> Response {
     let status = StatusCode::from_u16(failure.code.kind().http_status()).expect("a status");
     (status, Json(failure.clone())).into_response()
 }
 
-/// The operation is accepted.
+/// Responds with an accepted operation.
 pub(crate) fn accept(operation: i64, guest: Option<&str>) -> MethodRouter {
     let accepted = Accepted {
         operation: OperationId(operation),
@@ -281,7 +285,7 @@ pub(crate) fn accept(operation: i64, guest: Option<&str>) -> MethodRouter {
     any(move || async move { (StatusCode::ACCEPTED, Json(accepted)) })
 }
 
-/// What is asked of a preview is accepted.
+/// Responds with an accepted change of a preview.
 pub(crate) fn accept_preview(slug: &str) -> MethodRouter {
     let accepted = PreviewAccepted {
         slug: GuestName::parse(slug).expect("a slug"),
@@ -290,30 +294,31 @@ pub(crate) fn accept_preview(slug: &str) -> MethodRouter {
     any(move || async move { (StatusCode::ACCEPTED, Json(accepted)) })
 }
 
-/// One connection's worth of events, and what happens then.
-pub(crate) enum Part {
-    /// The stream ends as it should.
+/// The events of one connection, and its end.
+pub(crate) enum Stream {
+    /// The stream ends normally.
     Ends(Vec<Event>),
     /// The connection breaks.
     Breaks(Vec<Event>),
-    /// Nothing more comes, and the connection stays.
+    /// The connection stays open without further events.
     Stays(Vec<Event>),
 }
 
-/// Each connection gets the next part; there must be no more connections than parts.
-pub(crate) fn events(parts: impl IntoIterator<Item = Part>) -> MethodRouter {
-    let parts: Arc<Mutex<VecDeque<Part>>> = Arc::new(Mutex::new(parts.into_iter().collect()));
+/// Gives each connection the next stream. A connection without one fails.
+pub(crate) fn events(parts: impl IntoIterator<Item = Stream>) -> MethodRouter {
+    let parts: Arc<Mutex<VecDeque<Stream>>> = Arc::new(Mutex::new(parts.into_iter().collect()));
     get(move || async move {
         let part = parts.lock().expect("unpoisoned").pop_front();
         let Some(part) = part else {
-            return (StatusCode::IM_A_TEAPOT, "nobody should have come again").into_response();
+            return (StatusCode::IM_A_TEAPOT, "unexpected connection").into_response();
         };
         let body = match part {
-            Part::Ends(events) => Body::from(sse(&events)),
-            Part::Breaks(events) => Body::from_stream(
-                stream::iter([Ok(Bytes::from(sse(&events)))]).chain(stream::once(power_cut())),
+            Stream::Ends(events) => Body::from(sse(&events)),
+            Stream::Breaks(events) => Body::from_stream(
+                stream::iter([Ok(Bytes::from(sse(&events)))])
+                    .chain(stream::once(broken_connection())),
             ),
-            Part::Stays(events) => Body::from_stream(
+            Stream::Stays(events) => Body::from_stream(
                 stream::iter([Ok::<_, io::Error>(Bytes::from(sse(&events)))])
                     .chain(stream::pending()),
             ),
@@ -322,25 +327,25 @@ pub(crate) fn events(parts: impl IntoIterator<Item = Part>) -> MethodRouter {
     })
 }
 
-/// A journal: who follows gets the first events and no end, who asks afterwards also the late ones.
+/// An event log. A following request receives the first events and no end; other requests also receive the late events.
 pub(crate) fn journal(
     first: impl IntoIterator<Item = Event>,
     late: impl IntoIterator<Item = Event>,
 ) -> MethodRouter {
     #[derive(serde::Deserialize)]
-    struct Asked {
+    struct Parameters {
         after: i64,
         follow: bool,
     }
     let (first, late) = (Vec::from_iter(first), Vec::from_iter(late));
-    get(move |Query(asked): Query<Asked>| async move {
+    get(move |Query(parameters): Query<Parameters>| async move {
         let mut all = first;
-        if !asked.follow {
+        if !parameters.follow {
             all.extend(late);
         }
-        all.retain(|event| event.seq > asked.after || (asked.follow && event.seq == 0));
+        all.retain(|event| event.seq > parameters.after || (parameters.follow && event.seq == 0));
         let body = stream::iter([Ok::<_, io::Error>(Bytes::from(sse(&all)))]);
-        let body = match asked.follow {
+        let body = match parameters.follow {
             true => Body::from_stream(body.chain(stream::pending())),
             false => Body::from_stream(body),
         };
@@ -348,10 +353,10 @@ pub(crate) fn journal(
     })
 }
 
-/// Breaks the connection once what came before is on its way.
-async fn power_cut() -> io::Result<Bytes> {
+/// Breaks the connection after the preceding chunk is sent.
+async fn broken_connection() -> io::Result<Bytes> {
     tokio::task::yield_now().await;
-    Err(io::Error::other("power cut"))
+    Err(io::Error::other("broken connection"))
 }
 
 fn sse(events: &[Event]) -> String {
@@ -365,7 +370,7 @@ fn sse(events: &[Event]) -> String {
     )
 }
 
-/// A terminal: the end that people look at, and the end that programs read.
+/// Creates a terminal. Returns the user's end and the program's end.
 pub(crate) fn terminal() -> (File, File) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     unlockpt(&ours).expect("unlocked");
@@ -374,13 +379,13 @@ pub(crate) fn terminal() -> (File, File) {
     (File::from(ours), File::from(theirs))
 }
 
-/// Gives a command a terminal for all it reads and prints.
+/// Attaches a terminal to all standard streams of a command.
 pub(crate) fn attach(command: &mut Command, terminal: &File) {
     let end = || Stdio::from(OwnedFd::from(terminal.try_clone().expect("a descriptor")));
     command.stdin(end()).stdout(end()).stderr(end());
 }
 
-/// Everything that people see on their end of a terminal until a text ends it.
+/// Reads from the user's end of a terminal until a text appears, and returns all output.
 pub(crate) fn read_until(terminal: &mut File, text: &str) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(text.as_bytes()) {

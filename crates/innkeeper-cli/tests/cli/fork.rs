@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::Verb;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, answer, events};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake() -> Fake {
@@ -15,14 +15,14 @@ fn fake() -> Fake {
         Router::new()
             .route("/v1/guests/copy", answer(&guest("copy", 2)))
             .route("/v1/guests/web/fork", accept(7, Some("copy")))
-            .route("/v1/events", events([Part::Ends(steps)])),
+            .route("/v1/events", events([Stream::Ends(steps)])),
     )
 }
 
 #[test]
-fn the_copys_address_is_told() {
+fn address_of_the_copy_is_printed() {
     let fake = fake();
-    assert_snapshot!(fake.agent(&["fork", "web", "copy"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["fork", "web", "copy"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Copying agent web to copy.
@@ -31,13 +31,13 @@ fn the_copys_address_is_told() {
     --- stderr
     ");
     assert_eq!(
-        fake.seen()[0],
+        fake.requests()[0],
         r#"POST /v1/guests/web/fork {"name":"copy","snapshot":null}"#
     );
 }
 
 #[test]
-fn programs_get_the_copy_as_one_value() {
+fn json_has_the_copy() {
     let fake = fake();
     let stdout = fake
         .agent(&["fork", "web", "copy", "--from", "old", "--json"])
@@ -45,7 +45,7 @@ fn programs_get_the_copy_as_one_value() {
     let value: serde_json::Value = serde_json::from_str(&stdout).expect("one value");
     assert_eq!(value["name"], "copy");
     assert_eq!(
-        fake.seen()[0],
+        fake.requests()[0],
         r#"POST /v1/guests/web/fork {"name":"copy","snapshot":"old"}"#
     );
 }

@@ -37,9 +37,9 @@ fn partly() -> GcReport {
 }
 
 #[test]
-fn what_stays_is_a_failure() {
+fn remaining_orphan_is_a_failure() {
     let fake = fake(&partly());
-    assert_snapshot!(fake.innkeeper(&["gc"]).whole(), @r"
+    assert_snapshot!(fake.innkeeper(&["gc"]).transcript(), @r"
     status: 7
     --- stdout
     Removed rootfs /var/lib/innkeeper/guests/old
@@ -48,29 +48,29 @@ fn what_stays_is_a_failure() {
     [ERROR] cannot remove ve-9: Device or resource busy
             Hint: `ip link show ve-9` tells who uses it.
     ");
-    assert_eq!(fake.seen(), [r#"POST /v1/gc {"dry_run":false}"#]);
+    assert_eq!(fake.requests(), [r#"POST /v1/gc {"dry_run":false}"#]);
 }
 
 #[test]
-fn a_dry_run_says_that_it_is_one() {
+fn dry_run_removes_nothing() {
     let report = GcReport {
         dry_run: true,
         orphans: vec![orphan("rootfs", "/var/lib/innkeeper/guests/old", false)],
         failures: Vec::new(),
     };
     let fake = fake(&report);
-    assert_snapshot!(fake.innkeeper(&["gc", "--dry-run"]).whole(), @r"
+    assert_snapshot!(fake.innkeeper(&["gc", "--dry-run"]).transcript(), @r"
     status: 0
     --- stdout
     Would remove rootfs /var/lib/innkeeper/guests/old
     [OK] 1 orphan found, nothing removed.
     --- stderr
     ");
-    assert_eq!(fake.seen(), [r#"POST /v1/gc {"dry_run":true}"#]);
+    assert_eq!(fake.requests(), [r#"POST /v1/gc {"dry_run":true}"#]);
 }
 
 #[test]
-fn objects_of_other_daemons_and_without_a_mark_are_left_with_the_reason() {
+fn foreign_and_unmarked_objects_are_kept() {
     let owned = |object, removed, ownership| Orphan {
         ownership,
         ..orphan("network", object, removed)
@@ -84,31 +84,31 @@ fn objects_of_other_daemons_and_without_a_mark_are_left_with_the_reason() {
         failures: Vec::new(),
     };
     let cautious = fake(&report(false));
-    assert_snapshot!(cautious.innkeeper(&["gc"]).whole(), @r"
+    assert_snapshot!(cautious.innkeeper(&["gc"]).transcript(), @r"
     status: 0
     --- stdout
-    Left network ve-3: it belongs to another daemon on this host
-    Left network ve-4: it has no daemon's mark; --unmarked removes it too
+    Kept network ve-3: it belongs to another daemon on this host
+    Kept network ve-4: it has no daemon's mark; --unmarked removes it too
     [OK] 0 of 1 orphan removed.
     --- stderr
     ");
-    let asked = fake(&report(true));
-    assert_snapshot!(asked.innkeeper(&["gc", "--unmarked"]).whole(), @r"
+    let with_unmarked = fake(&report(true));
+    assert_snapshot!(with_unmarked.innkeeper(&["gc", "--unmarked"]).transcript(), @r"
     status: 0
     --- stdout
-    Left network ve-3: it belongs to another daemon on this host
+    Kept network ve-3: it belongs to another daemon on this host
     Removed network ve-4
     [OK] 1 of 1 orphan removed.
     --- stderr
     ");
     assert_eq!(
-        asked.seen(),
+        with_unmarked.requests(),
         [r#"POST /v1/gc {"dry_run":false,"unmarked":true}"#]
     );
 }
 
 #[test]
-fn nothing_to_do_is_said_so() {
+fn empty_report_has_a_note() {
     let report = GcReport {
         dry_run: false,
         orphans: Vec::new(),
@@ -118,7 +118,7 @@ fn nothing_to_do_is_said_so() {
 }
 
 #[test]
-fn programs_get_the_report_and_the_same_status() {
+fn json_has_the_report_and_the_same_status() {
     let run = fake(&partly()).innkeeper(&["gc", "--json"]);
     assert_eq!((run.status, run.stderr.as_str()), (7, ""));
     assert_eq!(
@@ -128,12 +128,12 @@ fn programs_get_the_report_and_the_same_status() {
 }
 
 #[test]
-fn what_could_not_be_looked_at_is_a_failure_beside_the_rest() {
+fn failed_check_is_reported_with_the_rest() {
     let failure = Failure::new(Code::DatabaseFailed, "PostgreSQL does not respond");
     let mut report = partly();
     report.orphans.truncate(1);
     report.failures = vec![failure.with_remedy("Start it.")];
-    assert_snapshot!(fake(&report).innkeeper(&["gc"]).whole(), @r"
+    assert_snapshot!(fake(&report).innkeeper(&["gc"]).transcript(), @r"
     status: 7
     --- stdout
     Removed rootfs /var/lib/innkeeper/guests/old
@@ -143,10 +143,10 @@ fn what_could_not_be_looked_at_is_a_failure_beside_the_rest() {
             Hint: Start it.
     ");
     report.orphans.clear();
-    assert_snapshot!(fake(&report).innkeeper(&["gc"]).whole(), @r"
+    assert_snapshot!(fake(&report).innkeeper(&["gc"]).transcript(), @r"
     status: 7
     --- stdout
-    (no orphans in what could be looked at)
+    (no orphans; some checks failed)
     --- stderr
     [ERROR] PostgreSQL does not respond
             Hint: Start it.

@@ -22,7 +22,7 @@ fn some() -> Fake {
 }
 
 #[test]
-fn agents_are_a_table() {
+fn list_prints_a_table() {
     assert_snapshot!(some().agent(&["list"]).ok(), @r"
     NAME      STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED
     web       running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z
@@ -31,7 +31,7 @@ fn agents_are_a_table() {
 }
 
 #[test]
-fn programs_get_the_views() {
+fn json_has_the_views() {
     let stdout = some().agent(&["list", "--json"]).ok();
     let views: Vec<GuestView> = serde_json::from_str(&stdout).expect("one value");
     let names: Vec<_> = views.iter().map(|view| view.guest.name.as_str()).collect();
@@ -40,13 +40,13 @@ fn programs_get_the_views() {
 }
 
 #[test]
-fn quiet_prints_the_names_only() {
+fn quiet_prints_names_only() {
     assert_eq!(some().agent(&["list", "-q"]).ok(), "web\na-xkcd42\n");
     assert_eq!(with(&[]).agent(&["list", "--quiet"]).ok(), "");
 }
 
 #[test]
-fn a_terminal_of_80_columns_has_room_for_the_table() {
+fn table_fits_80_columns() {
     let fake = with(&[guest(&"long-name".repeat(4), 1)]);
     let (mut ours, theirs) = terminal();
     let size = Winsize {
@@ -67,13 +67,13 @@ fn a_terminal_of_80_columns_has_room_for_the_table() {
 }
 
 #[test]
-fn no_agents_are_said_so() {
+fn empty_list_has_a_note() {
     assert_eq!(with(&[]).agent(&["list"]).ok(), "(no agents)\n");
     assert_eq!(with(&[]).agent(&["list", "--json"]).ok(), "[]\n");
 }
 
 #[test]
-fn destroyed_agents_are_shown_with_the_time_that_is_left() {
+fn all_includes_destroyed_agents() {
     let mut removing = retained(8, "db", 0);
     removing.retained.removing = true;
     removing.retained.bytes = None;

@@ -5,10 +5,10 @@ use futures_util::stream;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer, refuse};
+use crate::fake::{Fake, answer, fail};
 use crate::samples::guest;
 
-/// A console in pieces that do not respect lines, nor UTF-8.
+/// Creates a daemon with a log in chunks that split lines, with invalid UTF-8.
 fn fake() -> Fake {
     let pieces = [b"first line\r\nsec".as_slice(), b"ond \xff line\nlast"];
     let body = move || Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
@@ -16,23 +16,23 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn the_consoles_bytes_come_as_they_are() {
+fn console_is_printed_unchanged() {
     let fake = fake();
     let output = fake
         .command("agent", &["logs", "web", "-n", "5", "-f"])
         .output()
         .expect("it runs");
     assert_eq!(output.stdout, b"first line\r\nsecond \xff line\nlast");
-    // Then whether the kernel has killed processes, which is in no console.
+    // The second request is for OOM kills, which are not in the console.
     let calls = [
         "GET /v1/guests/web/logs?lines=5&follow=true",
         "GET /v1/guests/web",
     ];
-    assert_eq!(fake.seen(), calls);
+    assert_eq!(fake.requests(), calls);
 }
 
 #[test]
-fn programs_get_one_value_for_each_line() {
+fn json_has_one_value_per_line() {
     assert_snapshot!(fake().agent(&["logs", "web", "--json"]).ok(), @r#"
     {"line":"first line"}
     {"line":"second � line"}
@@ -41,14 +41,14 @@ fn programs_get_one_value_for_each_line() {
 }
 
 #[test]
-fn the_caller_may_have_meant_another() {
+fn mistyped_name_gets_a_suggestion() {
     let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
     let fake = Fake::new(
         Router::new()
             .route("/v1/guests", answer(&[guest("web", 1)]))
-            .route("/v1/guests/wbe/logs", refuse(missing)),
+            .route("/v1/guests/wbe/logs", fail(missing)),
     );
-    assert_snapshot!(fake.agent(&["logs", "wbe"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["logs", "wbe"]).transcript(), @r"
     status: 3
     --- stdout
     --- stderr

@@ -1,6 +1,6 @@
-//! What a caller of the programs sees, against a fake daemon that answers with the model's types.
+//! Tests of the programs against a fake daemon that responds with the model's types.
 
-#![expect(clippy::panic, reason = "a test that finds what should not be fails")]
+#![expect(clippy::panic, reason = "tests fail by panicking")]
 
 mod build;
 mod completions;

@@ -3,11 +3,11 @@ use clap::Command;
 use crate::fake::{command, run};
 
 #[test]
-fn every_command_has_a_page() {
+fn commands_have_pages() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("man/man1");
-    let words = ["man", "--out", &out.display().to_string()];
-    let stdout = run(command("innkeeper", &words)).ok();
+    let arguments = ["man", "--out", &out.display().to_string()];
+    let stdout = run(command("innkeeper", &arguments)).ok();
     let mut expected = Vec::new();
     for program in innkeeper_cli::commands() {
         names(&program, "", &mut expected);
@@ -65,7 +65,7 @@ fn names(command: &Command, prefix: &str, names: &mut Vec<String>) {
 }
 
 #[test]
-fn a_directory_that_cannot_be_is_explained() {
+fn unwritable_directory_is_reported() {
     let run = run(command(
         "innkeeper",
         &["man", "--out", "/proc/nowhere", "--json"],

@@ -44,11 +44,11 @@ fn fake(report: &PoolReport) -> Fake {
 }
 
 #[test]
-fn a_pool_is_its_volumes_and_what_to_do() {
+fn pool_report_has_volumes_and_remedy() {
     assert_snapshot!(fake(&report()).innkeeper(&["pool"]).ok(), @r"
-    pool/thin (lvm-thin): 87.2 % of 102400 MiB in use, 10.5 % of the metadata; no guest or snapshot is added from 85 % of either on.
-    Files of 2 destroyed agents take 3 MiB of it; they are removed when space is needed (`agent list --all`).
-    It is full. Destroy guests, or `lvextend --size +10G pool/thin`.
+    pool/thin (lvm-thin): 87.2 % of 102400 MiB in use, 10.5 % of the metadata; new guests and snapshots are refused from 85 % of either.
+    Retained files of 2 destroyed agents use 3 MiB; they are removed when space is needed (`agent list --all`).
+    The pool is full. Destroy guests, or `lvextend --size +10G pool/thin`.
 
     VOLUME                  GUEST  SNAPSHOT  SIZE       USED
     innkeeper-guest-web     web    -         20480 MiB  3.5 %
@@ -58,7 +58,7 @@ fn a_pool_is_its_volumes_and_what_to_do() {
 }
 
 #[test]
-fn a_directory_is_what_is_free() {
+fn directory_report_has_free_space() {
     let report = PoolReport {
         driver: "dir".to_owned(),
         place: "/var/lib/innkeeper/guests".to_owned(),
@@ -74,7 +74,7 @@ fn a_directory_is_what_is_free() {
 }
 
 #[test]
-fn programs_get_the_report() {
+fn json_has_the_report() {
     let stdout = fake(&report()).innkeeper(&["pool", "--json"]).ok();
     let read: PoolReport = serde_json::from_str(&stdout).expect("one value");
     assert_eq!(read, report());

@@ -1,4 +1,4 @@
-//! Commands that lose data prompt on a terminal and only there.
+//! Tests of prompts: commands that delete data prompt on a terminal only.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -14,10 +14,10 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Code, Failure, GuestKind, Snapshot, SnapshotLabel};
 use serde::Serialize;
 
-use crate::fake::{Fake, answer, attach, read_until, refusal, refuse, terminal};
+use crate::fake::{Fake, answer, attach, fail, failure_response, read_until, terminal};
 use crate::samples::{guest, name, no_preview, preview, retained, time};
 
-/// A command, the request that loses data, and the prompt.
+/// A command, its prompt, and the request that deletes data.
 struct Case {
     program: &'static str,
     arguments: &'static [&'static str],
@@ -30,8 +30,8 @@ const CASES: &[Case] = &[
         program: "agent",
         arguments: &["destroy", "web", "db"],
         request: "DELETE /v1/guests/web",
-        prompt: "Agent web (running): its files are kept for 60 min at most, 1 snapshot (old) will be \
-                 deleted.\r\nAgent db (running): its files are kept for 60 min at most.\r\n\
+        prompt: "Agent web (running): its files are retained for 60 min at most, 1 snapshot (old) will be \
+                 deleted.\r\nAgent db (running): its files are retained for 60 min at most.\r\n\
                  Destroy 2 agents? [y/N] ",
     },
     Case {
@@ -46,21 +46,21 @@ const CASES: &[Case] = &[
         program: "agent",
         arguments: &["destroy", "late", "--now"],
         request: "DELETE /v1/retained/7",
-        prompt: "Destroyed agent late: the files that it left will be deleted.\r\n\
+        prompt: "Destroyed agent late: its retained files will be deleted.\r\n\
                  Destroy 1 agent? [y/N] ",
     },
     Case {
         program: "agent",
         arguments: &["destroy", "web", "--json"],
         request: "DELETE /v1/guests/web",
-        prompt: "Agent web (running): its files are kept for 60 min at most, 1 snapshot (old) will be \
+        prompt: "Agent web (running): its files are retained for 60 min at most, 1 snapshot (old) will be \
                  deleted.\r\nDestroy 1 agent? [y/N] ",
     },
     Case {
         program: "agent",
         arguments: &["restore", "web", "old"],
         request: "POST /v1/guests/web/snapshots/old/restore",
-        prompt: "Agent web: what was written to its files since snapshot old \
+        prompt: "Agent web: changes to its files since snapshot old \
                  (2026-11-20T09:00:00Z) will be lost.\r\nRestore the snapshot? [y/N] ",
     },
     Case {
@@ -80,7 +80,7 @@ const CASES: &[Case] = &[
         program: "preview",
         arguments: &["db", "reset", "web-7"],
         request: "POST /v1/previews/web-7/database/reset",
-        prompt: "Delete everything in the database of preview web-7? [y/N] ",
+        prompt: "Delete all data in the database of preview web-7? [y/N] ",
     },
     Case {
         program: "innkeeper",
@@ -90,10 +90,10 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// `GET` has the answer; everything else ends the command with a refusal.
-fn looked_at(view: &impl Serialize) -> MethodRouter {
+/// Responds to `GET` with the view, and to other methods with a failure that ends the command.
+fn viewable(view: &impl Serialize) -> MethodRouter {
     let view = serde_json::to_value(view).expect("JSON");
-    get(async move || Json(view)).fallback(async || refusal(&busy()).into_response())
+    get(async move || Json(view)).fallback(async || failure_response(&busy()).into_response())
 }
 
 fn busy() -> Failure {
@@ -132,34 +132,34 @@ fn fake() -> Fake {
     Fake::new(
         Router::new()
             .route("/v1/guests", answer(&[guest("web", 1), guest("db", 2)]))
-            .route("/v1/guests/web", looked_at(&guest("web", 1)))
-            .route("/v1/guests/db", looked_at(&guest("db", 2)))
+            .route("/v1/guests/web", viewable(&guest("web", 1)))
+            .route("/v1/guests/db", viewable(&guest("db", 2)))
             .route("/v1/config", answer(&config))
             .route("/v1/retained", answer(&[retained(7, "late", 600)]))
-            .route("/v1/retained/7", refuse(busy()))
-            .route("/v1/guests/wbe", refuse(missing.clone()))
-            .route("/v1/guests/late", refuse(missing))
-            .route("/v1/guests/web-7", looked_at(&of_preview))
+            .route("/v1/retained/7", fail(busy()))
+            .route("/v1/guests/wbe", fail(missing.clone()))
+            .route("/v1/guests/late", fail(missing))
+            .route("/v1/guests/web-7", viewable(&of_preview))
             .route("/v1/guests/web/snapshots", answer(&[snapshot]))
             .route("/v1/guests/db/snapshots", answer(&[(); 0]))
-            .route("/v1/guests/web/snapshots/old", refuse(busy()))
-            .route("/v1/guests/web/snapshots/old/restore", refuse(busy()))
+            .route("/v1/guests/web/snapshots/old", fail(busy()))
+            .route("/v1/guests/web/snapshots/old/restore", fail(busy()))
             .route("/v1/previews", answer(&[&live]))
-            .route("/v1/previews/web-7", looked_at(&live))
-            .route("/v1/previews/wbe-7", refuse(no_preview("wbe-7")))
-            .route("/v1/previews/web-7/database/reset", refuse(busy()))
+            .route("/v1/previews/web-7", viewable(&live))
+            .route("/v1/previews/wbe-7", fail(no_preview("wbe-7")))
+            .route("/v1/previews/web-7/database/reset", fail(busy()))
             .route("/v1/gc", answer(&orphans)),
     )
 }
 
-/// Which of the three ends of a command are not the terminal.
+/// The stream of a command that is not the terminal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Redirected {
     None,
     Stderr,
 }
 
-/// Everything that a person sees and the exit status. The answer is given once the prompt is there.
+/// Returns the output on the terminal and the exit status. Replies after the prompt has appeared.
 fn on_terminal(
     fake: &Fake,
     program: &str,
@@ -179,7 +179,7 @@ fn on_terminal(
         seen = read_until(&mut ours, "[y/N] ");
         ours.write_all(answer.as_bytes()).expect("an answer");
     }
-    // Once nobody has the other end any more, reading fails.
+    // Reading fails after the last descriptor of the other end is closed.
     drop((command, OwnedFd::from(theirs)));
     let status = child.wait().expect("it ends").code().expect("no signal");
     seen.push_str(&rest(&mut ours));
@@ -193,11 +193,11 @@ fn rest(terminal: &mut File) -> String {
 }
 
 fn requested(fake: &Fake, request: &str) -> bool {
-    fake.seen().iter().any(|line| line == request)
+    fake.requests().iter().any(|line| line == request)
 }
 
 #[test]
-fn a_terminal_prompts_before_anything_is_lost() {
+fn terminal_prompts_before_data_loss() {
     for case in CASES {
         for (answer, agreed) in [
             ("y\n", true),
@@ -221,7 +221,7 @@ fn a_terminal_prompts_before_anything_is_lost() {
 }
 
 #[test]
-fn a_prompt_is_shown_where_only_standard_error_is_redirected() {
+fn prompt_moves_to_stdout_if_stderr_is_redirected() {
     for case in CASES {
         let fake = fake();
         let (seen, status) = on_terminal(
@@ -237,28 +237,28 @@ fn a_prompt_is_shown_where_only_standard_error_is_redirected() {
 }
 
 #[test]
-fn yes_and_scripts_need_no_prompt() {
+fn yes_and_scripts_skip_the_prompt() {
     for case in CASES {
         for yes in ["--yes", "-y"] {
             let fake = fake();
             let arguments = [case.arguments, &[yes]].concat();
             let (seen, _) = on_terminal(&fake, case.program, &arguments, Redirected::None, None);
             assert!(!seen.contains("[y/N]"), "{seen}");
-            assert!(requested(&fake, case.request), "{:?}", fake.seen());
+            assert!(requested(&fake, case.request), "{:?}", fake.requests());
         }
         let fake = fake();
         let run = crate::fake::run(fake.command(case.program, case.arguments));
-        assert!(!run.whole().contains("[y/N]"), "{}", run.whole());
-        assert!(requested(&fake, case.request), "{:?}", fake.seen());
+        assert!(!run.transcript().contains("[y/N]"), "{}", run.transcript());
+        assert!(requested(&fake, case.request), "{:?}", fake.requests());
         assert!(
-            !fake.seen()[0].starts_with("GET"),
+            !fake.requests()[0].starts_with("GET"),
             "looks up nothing for a prompt"
         );
     }
 }
 
 #[test]
-fn a_mistyped_name_fails_without_a_prompt() {
+fn mistyped_name_fails_without_a_prompt() {
     for (program, arguments) in [
         ("agent", &["destroy", "wbe"][..]),
         ("preview", &["destroy", "wbe-7"]),
@@ -273,7 +273,7 @@ fn a_mistyped_name_fails_without_a_prompt() {
 }
 
 #[test]
-fn an_agent_that_the_prompt_did_not_show_is_not_destroyed() {
+fn agents_missing_from_the_prompt_are_not_destroyed() {
     let fake = fake();
     let (seen, _) = on_terminal(
         &fake,
@@ -288,7 +288,7 @@ fn an_agent_that_the_prompt_did_not_show_is_not_destroyed() {
 }
 
 #[test]
-fn gc_without_orphans_and_a_dry_run_do_not_prompt() {
+fn gc_does_not_prompt_without_orphans_or_in_a_dry_run() {
     let none = GcReport {
         dry_run: false,
         orphans: Vec::new(),
@@ -305,5 +305,5 @@ fn gc_without_orphans_and_a_dry_run_do_not_prompt() {
         Redirected::None,
         None,
     );
-    assert_eq!(dry.seen(), [r#"POST /v1/gc {"dry_run":true}"#]);
+    assert_eq!(dry.requests(), [r#"POST /v1/gc {"dry_run":true}"#]);
 }

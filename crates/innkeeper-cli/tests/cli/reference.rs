@@ -1,4 +1,4 @@
-//! `docs/cli.md` says what the programs understand: it is made from the same definitions.
+//! Test of `docs/cli.md`, which is generated from the definitions of the programs.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,19 +11,26 @@ use crate::fake::{command, run};
 const HEAD: &str = "\
 # The programs `agent`, `preview` and `innkeeper`
 
-This page is made from the programs' own definitions; a test compares it. To renew it:
+This page is generated from the definitions of the programs, and a test compares it. To renew it:
 `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`.
 
-They speak to the daemon on its Unix socket. Lines for people begin with `[INFO]`, `[OK]` or `[WARN]` on
-standard output and with `[ERROR]` on standard error, followed by a hint and the end of the log that shows the
-cause. With `--json`, standard output is one JSON value (`innkeeper events` and all `logs`: one on each line), and a
-failure is one JSON value on standard error with the fields `code`, `message`, and where there is something to say
-`remedy` and `log`. The values are those of the daemon's API (`crates/innkeeper-model/src/api.rs`); `create`, `start`,
-`stop`, `restore` and `fork` print the guest with the fields `operation` and `elapsed_ms` added, `snapshot` its `guest`
-and `label` with them, `build` those two and the `closure`, and `destroy` a list with one value for each name. What
-`preview` waits for ends with the preview and `elapsed_ms`, a destroyed one with its `slug` alone; with `--no-wait` it is
-`slug` and `operation`, which is null for a preview that waits for its turn. The global options stand once with each
-program; all commands understand them.
+The programs are clients of the daemon's Unix socket. Progress and results go to standard output, with the labels `[INFO]`,
+`[OK]` and `[WARN]`. An error goes to standard error with the label `[ERROR]`, followed by a hint and the last lines of the
+log. All commands accept the global options, which appear once for each program.
+
+With `--json`, standard output is one JSON value, or one for each line with `innkeeper events` and `logs`. A failure is one
+JSON value on standard error with the fields `code` and `message`, and optionally `remedy` and `log`. The values are those of
+the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
+
+| command | value |
+| --- | --- |
+| `agent create`, `undelete`, `start`, `stop`, `restore`, `fork`; `preview start`, `stop` | the guest, with `operation` and `elapsed_ms` |
+| `agent snapshot` | `guest` and `label`, with `operation` and `elapsed_ms` |
+| `build` | `closure`, `operation` and `elapsed_ms` |
+| `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |
+| `preview create`, `update`, `approve`, `db reset` | the preview, with `elapsed_ms` |
+| `preview destroy` | `slug` and `elapsed_ms` |
+| any of these `preview` commands with `--no-wait` | `slug` and `operation`, which is null for a queued preview |
 ";
 
 fn meaning(kind: Kind) -> &'static str {
@@ -34,7 +41,7 @@ fn meaning(kind: Kind) -> &'static str {
         Kind::Exhausted => "a resource is exhausted",
         Kind::Build => "a closure or its configuration does not build",
         Kind::Host => {
-            "the host lacks something, or an operation on it failed; for `doctor`: something is broken"
+            "the host lacks something, or an operation on it failed; for `doctor`: a check is broken"
         }
         Kind::Unavailable => "the daemon cannot be reached",
         Kind::Internal => "internal error",
@@ -55,7 +62,7 @@ fn page() -> String {
     page
 }
 
-/// The commands below one, and those below them.
+/// Adds the subcommands of a command, recursively.
 fn commands(above: &mut Command, path: &str, heading: &str, page: &mut String) {
     for below in above
         .get_subcommands_mut()
@@ -70,15 +77,15 @@ fn commands(above: &mut Command, path: &str, heading: &str, page: &mut String) {
 
 fn describe(command: &mut Command, path: &str, page: &mut String) {
     let help = command.render_long_help().to_string();
-    // What the program itself prints is what stands here.
-    let words: Vec<&str> = path.split(' ').skip(1).chain(["--help"]).collect();
+    // The page must have the output of the program itself.
+    let arguments: Vec<&str> = path.split(' ').skip(1).chain(["--help"]).collect();
     let program = path.split(' ').next().expect("a program");
-    let mut command = self::command(program, &words);
-    // Help shows the value of the variable, if it is set.
+    let mut command = self::command(program, &arguments);
+    // Help shows the value of the variable, if set.
     command.env_remove("INNKEEPER_SOCKET");
     assert_eq!(run(command).ok().trim_end(), help.trim_end(), "{path}");
-    // The global options stand once, with the program.
-    let own = match words.len() {
+    // Global options appear once, in the section of the program.
+    let own = match arguments.len() {
         1 => help.as_str(),
         _ => help
             .split_once("\nGlobal options:")
@@ -101,7 +108,7 @@ fn exit_codes() -> String {
         .map(|kind| {
             (
                 kind.exit_code(),
-                format!("{} | {}", word(kind), meaning(kind)),
+                format!("{} | {}", kind_name(kind), meaning(kind)),
             )
         })
         .collect();
@@ -109,7 +116,7 @@ fn exit_codes() -> String {
     rows.push((2, "| usage error".to_owned()));
     rows.push((
         130,
-        "| interrupted by Ctrl-C (accepted operations go on), or a prompt was not confirmed"
+        "| interrupted by Ctrl-C (accepted operations continue), or a prompt was not confirmed"
             .to_owned(),
     ));
     rows.push((141, "| standard output was closed by its reader".to_owned()));
@@ -123,18 +130,24 @@ fn exit_codes() -> String {
         let row = row.trim_start();
         writeln!(text, "| {code} | {row} |").expect("a string");
     }
-    text.push_str("\n`agent exec` and `agent ssh` end with the status of what they run, `preview explain` with 1 when a link is broken.\n");
+    text.push_str("\n`exec` and `ssh` exit with the status of their command, `preview explain` with 1 if a link is broken.\n");
     text.push_str("\n## Error codes\n\nCodes are never renamed or reused.\n\n");
     text.push_str("| error code | kind | exit code |\n| --- | --- | --- |\n");
     for code in Code::ALL {
         let kind = code.kind();
-        writeln!(text, "| `{code}` | {} | {} |", word(kind), kind.exit_code()).expect("a string");
+        writeln!(
+            text,
+            "| `{code}` | {} | {} |",
+            kind_name(kind),
+            kind.exit_code()
+        )
+        .expect("a string");
     }
     text
 }
 
 /// `NotFound` as `not found`.
-fn word(kind: Kind) -> String {
+fn kind_name(kind: Kind) -> String {
     let mut word = String::new();
     for letter in format!("{kind:?}").chars() {
         if letter.is_uppercase() && !word.is_empty() {
@@ -146,7 +159,7 @@ fn word(kind: Kind) -> String {
 }
 
 #[test]
-fn the_page_is_what_the_programs_say() {
+fn page_matches_the_definitions() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
     let page = page();
     if std::env::var_os("INNKEEPER_RENEW_DOCS").is_some() {
@@ -156,7 +169,7 @@ fn the_page_is_what_the_programs_say() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == page,
-        "docs/cli.md is not what the programs say; renew it with \
+        "docs/cli.md is out of date: renew it with \
          `INNKEEPER_RENEW_DOCS=1 cargo nextest run -p innkeeper-cli reference`"
     );
 }

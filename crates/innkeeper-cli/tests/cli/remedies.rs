@@ -1,4 +1,4 @@
-//! Remedies are true: every command, flag, setting, unit and page that a text names exists.
+//! Tests of remedies: each command, option, setting, unit and page that a text names must exist.
 //!
 //! The texts are the string literals of all crates (errors, remedies, hints, help) and the pages in `docs/`. Names are
 //! compared with clap's definitions, the settings in `docs/configuration.md` (which a test of innkeeperd compares with
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use proc_macro2::{TokenStream, TokenTree};
 
-/// Units that Debian's and NixOS' packages bring, and that remedies may name.
+/// Units of other packages that remedies may name.
 const FOREIGN_UNITS: [&str; 6] = [
     "caddy",
     "dbus",
@@ -21,7 +21,7 @@ const FOREIGN_UNITS: [&str; 6] = [
     "systemd-oomd",
 ];
 
-/// Keys of other programs' files that a text may show as `key = value`.
+/// Keys of configuration files of other programs that a text may show as `key = value`.
 const FOREIGN_KEYS: [&str; 5] = [
     "listen_addresses",  // postgresql.conf
     "max_connections",   // postgresql.conf
@@ -30,7 +30,7 @@ const FOREIGN_KEYS: [&str; 5] = [
     "database",          // preview-config.nix
 ];
 
-/// A text and where it stands.
+/// A text and its file.
 struct Text {
     place: String,
     text: String,
@@ -40,7 +40,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// All files below a folder whose name ends so.
+/// Returns the files below a folder with an ending.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -54,7 +54,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The string literals of the crates' sources, without documentation comments and tests.
+/// Returns the string literals of the crates' sources, without doc comments and tests.
 fn literals() -> Vec<Text> {
     let mut texts = Vec::new();
     for folder in fs::read_dir(repository().join("crates")).expect("crates") {
@@ -82,7 +82,7 @@ fn collect(tokens: TokenStream, place: &str, texts: &mut Vec<Text>) {
             TokenTree::Group(group) => {
                 let mut inner = group.stream().into_iter();
                 let first = inner.next().map(|token| token.to_string());
-                // `#[doc = "…"]` is a comment, and what follows `#[cfg(test)]` is no text for people.
+                // `#[doc = "…"]` is a comment, and items after `#[cfg(test)]` are tests.
                 if first.as_deref() == Some("doc") {
                     continue;
                 }
@@ -113,7 +113,7 @@ fn collect(tokens: TokenStream, place: &str, texts: &mut Vec<Text>) {
     }
 }
 
-/// The pages for people, as one text each.
+/// Returns the pages, one text each.
 fn pages() -> Vec<Text> {
     let mut paths = files(&repository().join("docs"), ".md");
     paths.extend(["README.md", "CONTRIBUTING.md"].map(|name| repository().join(name)));
@@ -126,7 +126,7 @@ fn pages() -> Vec<Text> {
         .collect()
 }
 
-/// What stands between single backticks. Line breaks count as blanks.
+/// Returns the code spans of a text. Line breaks count as spaces.
 fn spans(text: &str) -> Vec<String> {
     text.split('`')
         .skip(1)
@@ -136,7 +136,7 @@ fn spans(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The command lines of a text: its code spans, and on pages the lines of consoles as well.
+/// Returns the command lines of a text: its code spans, and the console blocks of a page.
 fn command_lines(text: &Text) -> Vec<String> {
     if !text.place.ends_with(".md") {
         return spans(&text.text);
@@ -156,7 +156,7 @@ fn command_lines(text: &Text) -> Vec<String> {
                 .strip_prefix("$ ")
                 .or_else(|| line.strip_prefix("# "))
                 .unwrap_or("");
-            // Alignment separates a comment from its command.
+            // Two spaces separate a command from its comment.
             let command = command.split("  #").next().unwrap_or(command);
             lines.extend(command.split(['|', ';']).map(|part| part.trim().to_owned()));
         } else if fence.is_none() {
@@ -164,19 +164,19 @@ fn command_lines(text: &Text) -> Vec<String> {
             prose.push('\n');
         }
     }
-    // A paragraph ends every span, so one odd backtick does not spoil the rest of the page.
+    // Splitting at paragraphs limits the effect of an unpaired backtick.
     lines.extend(prose.split("\n\n").flat_map(spans));
     lines
 }
 
-/// The problem of a command line of ours, if it has one.
+/// Returns the problem of a command line of our programs, if any.
 fn problem(line: &str, programs: &[Command]) -> Option<String> {
     let mut words = line.split(' ').filter(|word| *word != "sudo");
     let first = words.next()?;
     let mut command = programs
         .iter()
         .find(|program| program.get_name() == first)?;
-    // Lines of PostgreSQL's pg_ident.conf begin with the map's name.
+    // Lines of PostgreSQL's pg_ident.conf start with the name of the map.
     if line.starts_with("innkeeper root ") || line.starts_with("innkeeper postgres ") {
         return None;
     }
@@ -212,7 +212,7 @@ fn problem(line: &str, programs: &[Command]) -> Option<String> {
         }
         depth += 1;
     }
-    // Without a command, an option is the program's.
+    // Without a command, options belong to the program.
     let known = |option: &str| {
         option == "help"
             || (option == "version" && depth == 0)
@@ -228,7 +228,7 @@ fn problem(line: &str, programs: &[Command]) -> Option<String> {
         .map(|option| format!("'{}' has no option '--{option}'", command.get_name()))
 }
 
-/// The settings of innkeeperd.
+/// Returns the names of innkeeperd's settings.
 fn settings() -> BTreeSet<String> {
     let page = fs::read_to_string(repository().join("docs/configuration.md")).expect("the page");
     page.lines()
@@ -237,7 +237,7 @@ fn settings() -> BTreeSet<String> {
         .collect()
 }
 
-/// The first name in a text that has the form of a setting, in one of our sections, and is none.
+/// Returns the first name in a text that looks like a setting in one of our sections and does not exist.
 fn unknown_setting(text: &str, settings: &BTreeSet<String>) -> Option<String> {
     let sections: BTreeSet<&str> = settings
         .iter()
@@ -248,14 +248,14 @@ fn unknown_setting(text: &str, settings: &BTreeSet<String>) -> Option<String> {
         .split(|letter: char| {
             !word(letter) && !letter.is_ascii_uppercase() && !"/-@:{}*".contains(letter)
         })
-        // A name that begins with a dot is the end of a file's name.
+        // A name that starts with a dot is a file extension.
         .filter(|name| !name.starts_with('.'))
         .map(|name| name.trim_matches('.'))
         .filter(|name| name.chars().all(word))
         .filter_map(|name| Some((name, name.split_once('.')?)))
         .filter(|(_, (section, _))| sections.contains(section));
     for (name, (section, key)) in dotted {
-        // Files and units, and what Nix and the API have of the same form.
+        // Names of files, units, Nix attributes and API fields look alike.
         let other = [
             "sock", "service", "socket", "target", "slice", "db", "conf", "nix", "rs", "toml",
             "pid", "json", "net",
@@ -267,15 +267,13 @@ fn unknown_setting(text: &str, settings: &BTreeSet<String>) -> Option<String> {
             .iter()
             .any(|setting| setting.starts_with(&format!("{name}.")));
         if !settings.contains(name) && !table {
-            return Some(format!(
-                "there is no setting '{name}' (section [{section}])"
-            ));
+            return Some(format!("unknown setting '{name}' (section [{section}])"));
         }
     }
     None
 }
 
-/// The problem of `systemctl VERB UNIT…` or `journalctl -u UNIT`.
+/// Returns the problem of `systemctl VERB UNIT…` or `journalctl -u UNIT`, if any.
 fn unknown_unit(line: &str) -> Option<String> {
     let installed: BTreeSet<String> = fs::read_dir(repository().join("initial-install/debian"))
         .expect("the units")
@@ -306,7 +304,7 @@ fn unknown_unit(line: &str) -> Option<String> {
         .map(|unit| unit.trim_end_matches([',', '.']))
         .find(|unit| {
             let bare = unit.trim_end_matches(".service");
-            // A guest's unit, and a name that is filled in.
+            // Units of guests, and names with placeholders.
             let variable = unit.contains('{') || unit.starts_with("innkeeper-guest-");
             !variable
                 && !FOREIGN_UNITS.contains(&bare)
@@ -316,7 +314,7 @@ fn unknown_unit(line: &str) -> Option<String> {
         .map(|unit| format!("no unit '{unit}' is installed"))
 }
 
-/// The problem of a span `key = value`.
+/// Returns the problem of a code span `key = value`, if any.
 fn unknown_key(span: &str, settings: &BTreeSet<String>) -> Option<String> {
     let (key, _) = span.split_once(" = ")?;
     let plain = !key.is_empty()
@@ -324,15 +322,15 @@ fn unknown_key(span: &str, settings: &BTreeSet<String>) -> Option<String> {
             .chars()
             .all(|letter| letter.is_ascii_lowercase() || "_.-".contains(letter));
     (plain && !settings.contains(key) && !FOREIGN_KEYS.contains(&key))
-        .then(|| format!("'{key}' is no setting; write its section too"))
+        .then(|| format!("'{key}' is not a setting; add its section"))
 }
 
-/// The problem of a page that is named.
+/// Returns the problem of a page that a text names, if any.
 fn unknown_page(text: &str) -> Option<String> {
     text.split(|letter: char| !(letter.is_ascii_alphanumeric() || "/-_.".contains(letter)))
         .filter(|word| word.starts_with("docs/") && word.ends_with(".md"))
         .find(|word| !repository().join(word).is_file())
-        .map(|word| format!("there is no page '{word}'"))
+        .map(|word| format!("unknown page '{word}'"))
 }
 
 fn report(problems: &BTreeSet<String>) {
@@ -343,7 +341,7 @@ fn report(problems: &BTreeSet<String>) {
     );
 }
 
-/// The programs, with everything that clap adds to them.
+/// Returns the definitions of the programs with clap's additions.
 fn programs() -> Vec<Command> {
     innkeeper_cli::commands()
         .into_iter()
@@ -355,7 +353,7 @@ fn programs() -> Vec<Command> {
 }
 
 #[test]
-fn commands_and_options_that_texts_name_exist() {
+fn named_commands_and_options_exist() {
     let programs = programs();
     let problems = literals()
         .iter()
@@ -377,12 +375,12 @@ fn commands_and_options_that_texts_name_exist() {
 }
 
 #[test]
-fn settings_that_texts_name_exist() {
+fn named_settings_exist() {
     let settings = settings();
     assert!(settings.contains("network.subnet"), "{settings:?}");
     let problems = literals()
         .iter()
-        // Columns in SQL have the form of settings.
+        // SQL column names look like settings.
         .filter(|text| !text.place.contains("/innkeeper-store/"))
         .flat_map(|text| {
             spans(&text.text)
@@ -397,7 +395,7 @@ fn settings_that_texts_name_exist() {
 }
 
 #[test]
-fn units_and_pages_that_texts_name_exist() {
+fn named_units_and_pages_exist() {
     let problems = literals()
         .iter()
         .chain(&pages())
@@ -414,7 +412,7 @@ fn units_and_pages_that_texts_name_exist() {
 }
 
 #[test]
-fn what_is_wrong_is_found() {
+fn checks_find_unknown_names() {
     let programs = programs();
     for (line, wrong) in [
         ("agent create --flake .", false),

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{GuestState, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, answer, events};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake(state: GuestState) -> Fake {
@@ -18,36 +18,36 @@ fn fake(state: GuestState) -> Fake {
         Router::new()
             .route("/v1/guests/web", answer(&view))
             .route(path, accept(7, Some("web")))
-            .route("/v1/events", events([Part::Ends(steps)])),
+            .route("/v1/events", events([Stream::Ends(steps)])),
     )
 }
 
 #[test]
-fn an_agent_that_ran_is_up_again() {
+fn running_agent_is_started_again() {
     let run = fake(GuestState::Running).agent(&["restore", "web", "old"]);
-    assert_snapshot!(run.whole(), @r"
+    assert_snapshot!(run.transcript(), @r"
     status: 0
     --- stdout
     [INFO] Restoring snapshot old of agent web.
     [INFO] restoring the file tree took 1.2 ms.
-    [OK] Agent web is as in snapshot old and up at 10.100.0.3 after N ms.
+    [OK] Agent web is restored from snapshot old and up at 10.100.0.3 after N ms.
     --- stderr
     ");
 }
 
 #[test]
-fn an_agent_that_was_stopped_stays_so() {
+fn stopped_agent_stays_stopped() {
     let stdout = fake(GuestState::Stopped)
         .agent(&["restore", "web", "old"])
         .ok();
     assert!(
-        stdout.contains("[OK] Agent web is as in snapshot old after "),
+        stdout.contains("[OK] Agent web is restored from snapshot old after "),
         "{stdout}"
     );
 }
 
 #[test]
-fn programs_get_the_guest_as_one_value() {
+fn json_has_the_guest() {
     let run = fake(GuestState::Running).agent(&["restore", "web", "old", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&run.ok()).expect("one value");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Values of the model that the fake daemon answers with.
+//! Sample values for the fake daemon's responses.
 
 use std::net::Ipv4Addr;
 
@@ -24,7 +24,7 @@ pub(crate) fn name(text: &str) -> GuestName {
     GuestName::parse(text).expect("a name")
 }
 
-/// An agent that runs.
+/// A running agent.
 pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
     let range: SlotRange = "10.100.0.0/16".parse().expect("a subnet");
     let slot = Slot::new(slot);
@@ -58,7 +58,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
     }
 }
 
-/// The files of a destroyed agent.
+/// The retained files of a destroyed agent.
 pub(crate) fn retained(id: i64, guest_name: &str, remaining_seconds: u64) -> RetainedView {
     let Guest {
         name,
@@ -84,7 +84,7 @@ pub(crate) fn retained(id: i64, guest_name: &str, remaining_seconds: u64) -> Ret
     }
 }
 
-/// An agent that runs on this machine's own address.
+/// A running agent with the loopback address.
 pub(crate) fn guest_here(guest_name: &str) -> GuestView {
     GuestView {
         guest_address: Some(Ipv4Addr::LOCALHOST),
@@ -120,10 +120,10 @@ pub(crate) fn finished(seq: i64) -> Event {
     event(seq, EventKind::Finished)
 }
 
-/// The commit that previews should show.
+/// The desired commit of previews.
 pub(crate) const WANTED: &str = "2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b";
 
-/// The commit that was live before.
+/// The former live commit.
 const BEFORE: &str = "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a";
 
 /// A preview of a pull request.
@@ -160,14 +160,14 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
     }
 }
 
-/// A preview that waits for somebody to look at a fork's commit.
+/// A preview that waits for the approval of a fork's commit.
 pub(crate) fn from_fork(slug: &str) -> PreviewView {
     let mut view = preview(slug, PreviewState::WaitingForApproval);
     view.preview.head_repo = Some(RepoName::parse("mallory/web").expect("a repository"));
     view
 }
 
-/// An event of the preview `web-7`, after everything that a test does.
+/// An event of the preview `web-7`, later than all requests of a test.
 pub(crate) fn later(seq: i64, kind: EventKind) -> Event {
     Event {
         time: "2126-11-20T10:00:00Z".parse().expect("a time"),
@@ -182,7 +182,7 @@ pub(crate) fn note(seq: i64, text: &str) -> Event {
     later(seq, EventKind::Note { text })
 }
 
-/// The daemon's refusal when no preview has the slug.
+/// The daemon's failure for an unknown slug.
 pub(crate) fn no_preview(slug: &str) -> Failure {
     Failure::new(
         Code::PreviewNotFound,

@@ -30,9 +30,9 @@ fn fake(report: &SlotReport) -> Fake {
 }
 
 #[test]
-fn owners_are_a_table() {
+fn report_has_a_table_of_owners() {
     assert_snapshot!(fake(&report()).innkeeper(&["slots"]).ok(), @r"
-    10.100.0.0/16: 2 of 32512 slots taken, 7 is the highest given out so far.
+    10.100.0.0/16: 2 of 32512 slots in use; the highest assigned so far is 7.
 
     SLOT  OWNER                       KIND                ADDRESS
     1     web                         agent               10.100.0.3
@@ -41,18 +41,18 @@ fn owners_are_a_table() {
 }
 
 #[test]
-fn no_table_without_slots() {
+fn report_without_slots_has_no_table() {
     let report = SlotReport {
         taken: Vec::new(),
         ..report()
     };
     assert_snapshot!(fake(&report).innkeeper(&["slots"]).ok(), @r"
-    10.100.0.0/16: 0 of 32512 slots taken, 7 is the highest given out so far.
+    10.100.0.0/16: 0 of 32512 slots in use; the highest assigned so far is 7.
     ");
 }
 
 #[test]
-fn programs_get_the_report() {
+fn json_has_the_report() {
     let stdout = fake(&report()).innkeeper(&["slots", "--json"]).ok();
     assert_eq!(
         serde_json::from_str::<SlotReport>(&stdout).expect("one value"),

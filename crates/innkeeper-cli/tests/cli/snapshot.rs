@@ -3,7 +3,7 @@ use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Code, Failure, OperationId, SnapshotLabel, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events, refuse};
+use crate::fake::{Fake, Stream, accept, answer, events, fail};
 use crate::samples::{accepted, finished, guest, name};
 
 fn fake() -> Fake {
@@ -20,36 +20,36 @@ fn fake() -> Fake {
             .route("/v1/guests", answer(&[guest("web", 1)]))
             .route("/v1/guests/web/snapshots", answer(&taken))
             .route("/v1/guests/web/snapshots/old", accept(7, Some("web")))
-            .route("/v1/events", events([Part::Ends(steps)])),
+            .route("/v1/events", events([Stream::Ends(steps)])),
     )
 }
 
 #[test]
-fn the_label_and_the_end_are_told() {
+fn label_and_result_are_printed() {
     let fake = fake();
-    assert_snapshot!(fake.agent(&["snapshot", "web"]).whole(), @r"
+    assert_snapshot!(fake.agent(&["snapshot", "web"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Taking snapshot 20261121-063005 of agent web.
-    [OK] Snapshot 20261121-063005 of agent web is taken after N ms.
+    [OK] Snapshot 20261121-063005 of agent web taken in N ms.
     --- stderr
     ");
     assert_eq!(
-        fake.seen()[0],
+        fake.requests()[0],
         r#"POST /v1/guests/web/snapshots {"label":null}"#
     );
 }
 
 #[test]
-fn a_label_needs_no_option() {
-    for words in [
+fn label_is_an_argument_or_an_option() {
+    for arguments in [
         &["snapshot", "web", "mine"][..],
         &["snapshot", "web", "--label", "mine"],
     ] {
         let fake = fake();
-        fake.agent(words).ok();
+        fake.agent(arguments).ok();
         assert_eq!(
-            fake.seen()[0],
+            fake.requests()[0],
             r#"POST /v1/guests/web/snapshots {"label":"mine"}"#
         );
     }
@@ -58,62 +58,62 @@ fn a_label_needs_no_option() {
 }
 
 #[test]
-fn quiet_prints_the_label_alone() {
+fn quiet_prints_the_label_only() {
     let stdout = fake().agent(&["snapshot", "web", "--quiet"]).ok();
     assert_eq!(stdout, "20261121-063005\n");
 }
 
 #[test]
-fn programs_get_the_label() {
+fn json_has_the_label() {
     let fake = fake();
     let run = fake.agent(&["snapshot", "web", "--label", "mine", "--json"]);
-    assert_snapshot!(run.whole(), @r#"
+    assert_snapshot!(run.transcript(), @r#"
     status: 0
     --- stdout
     {"operation":7,"elapsed_ms":0,"guest":"web","label":"20261121-063005"}
     --- stderr
     "#);
     assert_eq!(
-        fake.seen()[0],
+        fake.requests()[0],
         r#"POST /v1/guests/web/snapshots {"label":"mine"}"#
     );
 }
 
 #[test]
-fn one_is_deleted() {
+fn delete_removes_the_snapshot() {
     let fake = fake();
     let run = fake.agent(&["snapshot", "web", "--delete", "old"]);
-    assert_snapshot!(run.whole(), @r"
+    assert_snapshot!(run.transcript(), @r"
     status: 0
     --- stdout
     [INFO] Deleting snapshot old of agent web.
-    [OK] Snapshot old of agent web is gone after N ms.
+    [OK] Snapshot old of agent web deleted in N ms.
     --- stderr
     ");
-    assert_eq!(fake.seen()[0], "DELETE /v1/guests/web/snapshots/old");
+    assert_eq!(fake.requests()[0], "DELETE /v1/guests/web/snapshots/old");
 }
 
 #[test]
-fn what_is_no_label_is_explained_without_the_daemon() {
+fn invalid_label_fails_before_any_request() {
     let fake = fake();
     let run = fake.agent(&["snapshot", "web", "--label", "a/b"]);
-    assert_snapshot!(run.whole(), @r"
+    assert_snapshot!(run.transcript(), @r"
     status: 1
     --- stdout
     --- stderr
     [ERROR] 'a/b' is no label for a snapshot; 1 to 32 of a-z, 0-9 and '-' are, without '-' at either end
             Hint: Choose one such as 'before-upgrade'; one is made up from the time when none is given.
     ");
-    assert!(fake.seen().is_empty());
+    assert!(fake.requests().is_empty());
 }
 
 #[test]
-fn an_agent_that_runs_where_it_must_not_is_explained() {
-    let refusal =
+fn running_agent_has_a_remedy() {
+    let failure_response =
         Failure::new(Code::GuestRunning, "guest 'web' runs").with_remedy("`agent stop web` first.");
-    let router = Router::new().route("/v1/guests/web/snapshots", refuse(refusal));
+    let router = Router::new().route("/v1/guests/web/snapshots", fail(failure_response));
     let run = Fake::new(router).agent(&["snapshot", "web"]);
-    assert_snapshot!(run.whole(), @r"
+    assert_snapshot!(run.transcript(), @r"
     status: 4
     --- stdout
     --- stderr

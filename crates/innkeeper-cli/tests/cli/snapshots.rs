@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{Code, Failure, Snapshot, SnapshotLabel};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer, refuse};
+use crate::fake::{Fake, answer, fail};
 use crate::samples::{guest, name, time};
 
 fn snapshots() -> Vec<Snapshot> {
@@ -25,12 +25,12 @@ fn fake() -> Fake {
                 answer(&snapshots().split_off(1)),
             )
             .route("/v1/guests/db/snapshots", answer(&[(); 0]))
-            .route("/v1/guests/wbe/snapshots", refuse(missing)),
+            .route("/v1/guests/wbe/snapshots", fail(missing)),
     )
 }
 
 #[test]
-fn they_are_a_table() {
+fn list_prints_a_table() {
     assert_snapshot!(fake().agent(&["snapshots"]).ok(), @r"
     AGENT  LABEL           TAKEN
     db     empty           2026-11-20T10:00:00Z
@@ -44,14 +44,14 @@ fn they_are_a_table() {
 }
 
 #[test]
-fn programs_get_the_list() {
+fn json_has_the_list() {
     let stdout = fake().agent(&["snapshots", "--json"]).ok();
     let read: Vec<Snapshot> = serde_json::from_str(&stdout).expect("one value");
     assert_eq!(read, snapshots());
 }
 
 #[test]
-fn a_slip_of_the_finger_is_recognised() {
+fn mistyped_name_gets_a_suggestion() {
     let failure = fake().agent(&["snapshots", "wbe", "--json"]).failure();
     assert_eq!(failure.remedy.as_deref(), Some("Did you mean 'web'?"));
 }

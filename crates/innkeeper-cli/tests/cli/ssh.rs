@@ -13,8 +13,8 @@ fn fake(view: &GuestView) -> Fake {
     Fake::new(Router::new().route("/v1/guests/web", answer(view)))
 }
 
-/// A directory with an `ssh` that tells what it was asked for and what it would believe.
-fn stand_in(script: &str) -> TempDir {
+/// Creates a directory with a fake `ssh` that prints its arguments and its known hosts.
+fn fake_ssh(script: &str) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ssh");
     std::fs::write(&path, format!("#!/bin/sh\n{script}")).expect("a script");
@@ -22,9 +22,9 @@ fn stand_in(script: &str) -> TempDir {
     directory
 }
 
-fn ssh(fake: &Fake, script: &str, words: &[&str]) -> Run {
-    let directory = stand_in(script);
-    let mut command = fake.command("agent", words);
+fn ssh(fake: &Fake, script: &str, arguments: &[&str]) -> Run {
+    let directory = fake_ssh(script);
+    let mut command = fake.command("agent", arguments);
     command.env(
         "PATH",
         format!("{}:/usr/bin:/bin", directory.path().display()),
@@ -32,7 +32,7 @@ fn ssh(fake: &Fake, script: &str, words: &[&str]) -> Run {
     run(command)
 }
 
-const TELL: &str = r#"
+const PRINT_ARGUMENTS: &str = r#"
 for word in "$@"; do
     case $word in
     UserKnownHostsFile=*) cat "${word#*=}"; echo "UserKnownHostsFile=..." ;;
@@ -43,10 +43,10 @@ exit 42
 "#;
 
 #[test]
-fn ssh_believes_the_guests_own_key_and_no_other() {
+fn ssh_accepts_only_the_guests_key() {
     let fake = fake(&guest("web", 1));
-    let words = ["ssh", "web", "--", "-L", "8080:localhost:80", "uname"];
-    assert_snapshot!(ssh(&fake, TELL, &words).whole(), @r"
+    let arguments = ["ssh", "web", "--", "-L", "8080:localhost:80", "uname"];
+    assert_snapshot!(ssh(&fake, PRINT_ARGUMENTS, &arguments).transcript(), @r"
     status: 42
     --- stdout
     -o
@@ -71,9 +71,9 @@ fn ssh_believes_the_guests_own_key_and_no_other() {
 }
 
 #[test]
-fn a_command_needs_no_dashes_before_it() {
+fn command_needs_no_separator() {
     let fake = fake(&guest("web", 1));
-    let run = ssh(&fake, TELL, &["ssh", "web", "cat", "-u", "x"]);
+    let run = ssh(&fake, PRINT_ARGUMENTS, &["ssh", "web", "cat", "-u", "x"]);
     assert!(
         run.stdout.ends_with("User=agent\n10.100.0.3\ncat\n-u\nx\n"),
         "{run:?}"
@@ -81,10 +81,10 @@ fn a_command_needs_no_dashes_before_it() {
 }
 
 #[test]
-fn a_previews_guest_is_refused() {
+fn guest_of_a_preview_is_rejected() {
     let mut view = guest("web", 1);
     view.guest.kind = GuestKind::Preview;
-    assert_snapshot!(fake(&view).agent(&["ssh", "web"]).whole(), @r"
+    assert_snapshot!(fake(&view).agent(&["ssh", "web"]).transcript(), @r"
     status: 4
     --- stdout
     --- stderr
@@ -94,27 +94,27 @@ fn a_previews_guest_is_refused() {
 }
 
 #[test]
-fn the_user_cannot_be_an_option() {
+fn user_is_never_parsed_as_an_option() {
     let run = ssh(
         &fake(&guest("web", 1)),
-        TELL,
+        PRINT_ARGUMENTS,
         &["ssh", "web", "--user=-oProxyCommand=x"],
     );
     assert!(run.stdout.contains("\nUser=-oProxyCommand=x\n"), "{run:?}");
 }
 
 #[test]
-fn a_signal_that_ends_ssh_is_passed_on_as_shells_do() {
+fn signal_of_ssh_becomes_the_exit_code() {
     let run = ssh(&fake(&guest("web", 1)), "kill -TERM $$", &["ssh", "web"]);
     assert_eq!(run.status, 128 + 15);
 }
 
 #[test]
-fn without_ssh_the_package_is_named() {
+fn missing_ssh_has_a_hint() {
     let fake = fake(&guest("web", 1));
     let mut command = fake.command("agent", &["ssh", "web"]);
     command.env("PATH", "/nonexistent");
-    assert_snapshot!(run(command).whole(), @r"
+    assert_snapshot!(run(command).transcript(), @r"
     status: 7
     --- stdout
     --- stderr
@@ -124,14 +124,14 @@ fn without_ssh_the_package_is_named() {
 }
 
 #[test]
-fn a_guest_that_cannot_be_reached_is_refused() {
+fn unreachable_guest_is_rejected() {
     let mut stopped = guest("web", 1);
     stopped.state = GuestState::Stopped;
-    assert_snapshot!(fake(&stopped).agent(&["ssh", "web"]).whole(), @r"
+    assert_snapshot!(fake(&stopped).agent(&["ssh", "web"]).transcript(), @r"
     status: 4
     --- stdout
     --- stderr
-    [ERROR] agent 'web' cannot be reached: it is stopped
+    [ERROR] cannot reach agent 'web': it is stopped
             Hint: `agent list` shows its state; `agent start web` starts it.
     ");
     let mut keyless = guest("web", 1);
@@ -141,10 +141,10 @@ fn a_guest_that_cannot_be_reached_is_refused() {
 }
 
 #[test]
-fn a_key_of_two_lines_is_no_key() {
+fn host_key_of_two_lines_is_rejected() {
     let mut view = guest("web", 1);
     view.guest.ssh_host_key = Some(format!("{HOST_KEY}\n* ssh-ed25519 AAAAother"));
-    let run = ssh(&fake(&view), TELL, &["ssh", "web", "--json"]);
+    let run = ssh(&fake(&view), PRINT_ARGUMENTS, &["ssh", "web", "--json"]);
     assert_eq!(
         (run.failure().code, run.stdout.as_str()),
         (Code::Internal, "")

@@ -2,11 +2,11 @@ use axum::Router;
 use innkeeper_model::Verb;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, answer, events};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake() -> Fake {
-    let parts = [Part::Ends(vec![
+    let parts = [Stream::Ends(vec![
         accepted(1, Verb::Start),
         done(2, "ensure-unit"),
         finished(3),
@@ -20,8 +20,8 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn the_address_is_told() {
-    assert_snapshot!(fake().agent(&["start", "web"]).whole(), @r"
+fn address_is_printed() {
+    assert_snapshot!(fake().agent(&["start", "web"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Starting agent web.
@@ -32,7 +32,7 @@ fn the_address_is_told() {
 }
 
 #[test]
-fn programs_get_the_guest_as_one_value() {
+fn json_has_the_guest() {
     let run = fake().agent(&["start", "web", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&run.ok()).expect("one value");
     assert_eq!(value["operation"], 7);

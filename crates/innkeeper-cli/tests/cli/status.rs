@@ -43,17 +43,17 @@ fn fake(status: &Status) -> Fake {
 }
 
 #[test]
-fn the_daemon_is_shown_in_a_few_numbers() {
+fn status_prints_counts_and_operations() {
     assert_snapshot!(fake(&sample()).innkeeper(&["status"]).ok(), @r"
     Daemon:          innkeeperd 0.1.0, process 4242
     Started:         2026-11-20T09:00:00Z
     Memory:          12 MiB resident
     Supervisor:      direct
-    User namespaces: one for each guest
+    User namespaces: one per guest
     Guests:          2 running, 1 failed
-    Slots:           3 of 32512 taken
-    Operations:      1 under way
-    Destroyed:       files of 2, 3 MiB
+    Slots:           3 of 32512 in use
+    Operations:      1 in progress
+    Destroyed:       2 with retained files (3 MiB)
 
     OPERATION  VERB    GUEST  ACTOR     STARTED
     17         create  web    uid:1000  2026-11-20T10:00:00Z
@@ -61,7 +61,7 @@ fn the_daemon_is_shown_in_a_few_numbers() {
 }
 
 #[test]
-fn a_daemon_without_guests_has_no_empty_tables() {
+fn status_without_guests_has_no_table() {
     let status = Status {
         guests: Vec::new(),
         operations: Vec::new(),
@@ -76,13 +76,13 @@ fn a_daemon_without_guests_has_no_empty_tables() {
     Supervisor:      direct
     User namespaces: none
     Guests:          none
-    Slots:           3 of 32512 taken
-    Operations:      none under way
+    Slots:           3 of 32512 in use
+    Operations:      none in progress
     ");
 }
 
 #[test]
-fn programs_get_the_models_value() {
+fn json_has_the_models_value() {
     let stdout = fake(&sample()).innkeeper(&["status", "--json"]).ok();
     assert_eq!(
         serde_json::from_str::<Status>(&stdout).expect("one value"),

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{GuestState, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, answer, events};
 use crate::samples::{accepted, finished, guest};
 
 fn fake() -> Fake {
@@ -14,24 +14,24 @@ fn fake() -> Fake {
             .route("/v1/guests/web/stop", accept(7, Some("web")))
             .route(
                 "/v1/events",
-                events([Part::Ends(vec![accepted(1, Verb::Stop), finished(2)])]),
+                events([Stream::Ends(vec![accepted(1, Verb::Stop), finished(2)])]),
             ),
     )
 }
 
 #[test]
-fn the_end_is_told() {
-    assert_snapshot!(fake().agent(&["stop", "web"]).whole(), @r"
+fn result_is_printed() {
+    assert_snapshot!(fake().agent(&["stop", "web"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Stopping agent web.
-    [OK] Agent web has stopped after N ms.
+    [OK] Agent web stopped in N ms.
     --- stderr
     ");
 }
 
 #[test]
-fn programs_get_the_guest_as_one_value() {
+fn json_has_the_guest() {
     let run = fake().agent(&["stop", "web", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&run.ok()).expect("one value");
     assert_eq!(value["state"], "stopped");

@@ -167,7 +167,7 @@ fn the_hosts_owner_sees_everything() {
     assert!(fine(&innkeeper(&["status"])).contains(&daemon.pid().to_string()));
     assert!(fine(&innkeeper(&["doctor"])).contains("guest web"));
     assert!(fine(&innkeeper(&["slots"])).contains("10.100.0.3"));
-    assert!(fine(&innkeeper(&["events"])).contains("making the file tree"));
+    assert!(fine(&innkeeper(&["events"])).contains("creating the file tree"));
     assert!(fine(&innkeeper(&["config"])).contains("network.subnet"));
     assert_eq!(fine(&innkeeper(&["gc", "--dry-run"])), "(no orphans)\n");
     for command in ["status", "doctor", "slots", "config"] {

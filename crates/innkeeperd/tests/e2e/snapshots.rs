@@ -62,7 +62,7 @@ fn an_agent_goes_back_and_is_copied_in_words() {
 
     let restored = fine(&agent(&["restore", "web", "one"]));
     assert!(
-        restored.contains("as in snapshot one and up at 10.100.0.3"),
+        restored.contains("restored from snapshot one and up at 10.100.0.3"),
         "{restored}"
     );
     assert_eq!(read("web", "root/mark"), "before");

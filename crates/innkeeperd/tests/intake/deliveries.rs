@@ -181,7 +181,7 @@ fn a_replay_has_a_delivery_acted_on_again() {
     let _daemon = house.sandbox.start();
     assert_eq!(house.show("a").delivery.state, DeliveryState::Failed);
     let said = house.innkeeper(&["deliveries", "replay", "a"]);
-    assert!(said.contains("will be acted on again"), "{said}");
+    assert!(said.contains("will be processed again"), "{said}");
     let shown = house.show("a").delivery;
     assert_eq!((shown.state, shown.attempts), (DeliveryState::Pending, 0));
     assert_eq!(shown.failure, None);

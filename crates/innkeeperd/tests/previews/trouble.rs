@@ -196,7 +196,10 @@ fn a_problem_of_the_host_is_not_blamed_on_the_pull_request_and_tried_again() {
     });
     let listed = town.sandbox.program("preview", &["list"], b"");
     let listed = String::from_utf8(listed.stdout).expect("text");
-    assert!(listed.contains("web-7 waits for this host: "), "{listed}");
+    assert!(
+        listed.contains("web-7 has a host problem, retrying: "),
+        "{listed}"
+    );
     let report: DoctorReport = town.client().get("/v1/doctor");
     let check = report
         .checks

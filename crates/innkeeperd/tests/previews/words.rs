@@ -55,14 +55,14 @@ fn a_previews_life_in_words() {
     town.commit("topic", &[("preview-config.nix", "{ }: throw \"no\"")]);
     let (status, failed) = preview(&["update", "mine"]);
     assert_eq!(status, Some(6), "{failed}");
-    assert!(failed.contains("goes on answering"), "{failed}");
+    assert!(failed.contains("stays live"), "{failed}");
     let (status, refused) = preview(&["approve", "mine", "--sha", second.as_str()]);
     assert_eq!(status, Some(1), "{refused}");
     let (status, refused) = preview(&["db", "reset", "mine", "--yes"]);
     assert_eq!(status, Some(1), "{refused}");
 
     let destroyed = fine(&["destroy", "mine"]);
-    assert!(destroyed.contains("Preview mine is gone"), "{destroyed}");
+    assert!(destroyed.contains("Preview mine destroyed"), "{destroyed}");
     assert_eq!(fine(&["list"]), "(no previews)\n");
     daemon.stop();
 }

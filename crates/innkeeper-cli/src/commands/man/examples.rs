@@ -1,21 +1,21 @@
-//! Examples of every command, for its manual page.
+//! Examples for the manual pages of commands.
 
 use clap_mangen::roff::{Roff, bold, roman};
 
 type Examples = &'static [(&'static str, &'static [(&'static str, &'static str)])];
 
-/// For each command its examples: the line, and what it does.
+/// For each command: example command lines with their effects.
 pub(super) const EXAMPLES: Examples = &[
     (
         "agent create",
         &[
             (
                 "agent create web --wait",
-                "Create the agent web from the configured flake, and return when its SSH server accepts connections.",
+                "Create the agent web from the configured flake, and wait until its SSH server accepts connections.",
             ),
             (
                 "agent create --flake github:octo/fleet#nixosConfigurations.agent --memory 8G --cpus 4",
-                "Create an agent from another flake with limits of its own; its name is generated.",
+                "Create an agent from another flake with other limits and a generated name.",
             ),
         ],
     ),
@@ -37,11 +37,11 @@ pub(super) const EXAMPLES: Examples = &[
         &[
             (
                 "agent undelete web",
-                "Create the agent web again, which was destroyed a while ago, with its files.",
+                "Create the destroyed agent web again from its retained files.",
             ),
             (
                 "agent undelete web --as web-old",
-                "The same under another name, where the name is in use again.",
+                "The same with a new name, if the name is in use.",
             ),
         ],
     ),
@@ -51,12 +51,9 @@ pub(super) const EXAMPLES: Examples = &[
             ("agent list", "List all agents."),
             (
                 "agent list --all",
-                "List destroyed agents too, and how long their files are kept.",
+                "List destroyed agents too, with the time left for their files.",
             ),
-            (
-                "agent list --quiet",
-                "Print their names only, one on each line.",
-            ),
+            ("agent list --quiet", "Print names only, one on each line."),
         ],
     ),
     (
@@ -72,7 +69,7 @@ pub(super) const EXAMPLES: Examples = &[
             ("agent exec -it web bash", "Open a shell without SSH."),
             (
                 "agent exec web -- sh -c 'ls'",
-                "Run a command and pass on its exit status.",
+                "Run a command and return its exit status.",
             ),
         ],
     ),
@@ -80,7 +77,7 @@ pub(super) const EXAMPLES: Examples = &[
         "agent logs",
         &[(
             "agent logs web --follow",
-            "Show the console, and what is added to it.",
+            "Show the console log and follow it.",
         )],
     ),
     (
@@ -91,7 +88,7 @@ pub(super) const EXAMPLES: Examples = &[
         "agent stop",
         &[(
             "agent stop web",
-            "Shut an agent down; its files and its address stay.",
+            "Shut an agent down; its files and its address are kept.",
         )],
     ),
     (
@@ -103,7 +100,7 @@ pub(super) const EXAMPLES: Examples = &[
             ),
             (
                 "agent snapshot web --delete before-upgrade",
-                "Delete it again.",
+                "Delete the snapshot.",
             ),
         ],
     ),
@@ -115,14 +112,14 @@ pub(super) const EXAMPLES: Examples = &[
         "agent restore",
         &[(
             "agent restore web before-upgrade",
-            "Put the files back to what they were at the snapshot.",
+            "Restore the files from the snapshot.",
         )],
     ),
     (
         "agent fork",
         &[(
             "agent fork web web-2",
-            "Create the agent web-2 with a copy of the files of web.",
+            "Create the agent web-2 as a copy of web.",
         )],
     ),
     (
@@ -143,14 +140,14 @@ pub(super) const EXAMPLES: Examples = &[
         "preview destroy",
         &[(
             "preview destroy web-7 --yes",
-            "Destroy a preview with its database, without a prompt.",
+            "Destroy a preview with its files and database, without a prompt.",
         )],
     ),
     (
         "preview update",
         &[(
             "preview update web-7",
-            "Bring a preview to the newest commit of its branch.",
+            "Update a preview to the newest commit of its branch.",
         )],
     ),
     (
@@ -159,7 +156,7 @@ pub(super) const EXAMPLES: Examples = &[
             ("preview list", "List all previews with their URLs."),
             (
                 "preview list --quiet",
-                "Print their slugs only, one on each line.",
+                "Print slugs only, one on each line.",
             ),
         ],
     ),
@@ -167,7 +164,7 @@ pub(super) const EXAMPLES: Examples = &[
         "preview logs",
         &[(
             "preview logs web-7 --follow",
-            "Show the log of a preview and of its app.",
+            "Show the log of a preview and its app, and follow it.",
         )],
     ),
     (
@@ -186,20 +183,23 @@ pub(super) const EXAMPLES: Examples = &[
     ),
     (
         "preview start",
-        &[("preview start web-7", "Start the guest of a preview again.")],
+        &[(
+            "preview start web-7",
+            "Start the stopped guest of a preview.",
+        )],
     ),
     (
         "preview stop",
         &[(
             "preview stop web-7",
-            "Stop the guest of a preview; files and database stay.",
+            "Stop the guest of a preview; its files and its database are kept.",
         )],
     ),
     (
         "preview build",
         &[(
             "preview build octo/web main",
-            "Build the configuration of a branch without a preview.",
+            "Build the configuration of a branch without creating a preview.",
         )],
     ),
     (
@@ -217,14 +217,14 @@ pub(super) const EXAMPLES: Examples = &[
         "preview explain",
         &[(
             "preview explain web-7",
-            "Show each link from the delivery to the page, and the one that is broken.",
+            "Check each link from the URL to the delivery, and show the first broken one.",
         )],
     ),
     (
         "preview db reset",
         &[(
             "preview db reset web-7",
-            "Replace the database of a preview by a new one.",
+            "Replace the database of a preview with a new one.",
         )],
     ),
     (
@@ -235,23 +235,23 @@ pub(super) const EXAMPLES: Examples = &[
         "innkeeper doctor",
         &[(
             "innkeeper doctor",
-            "Check the host; exits with 7 when something is broken.",
+            "Check the host; exits with 7 if a check is broken.",
         )],
     ),
     (
         "innkeeper gc",
         &[(
             "innkeeper gc --dry-run",
-            "List what belongs to no guest, and remove nothing.",
+            "List orphaned resources without removing them.",
         )],
     ),
     (
         "innkeeper slots",
-        &[("innkeeper slots", "Show which addresses are taken.")],
+        &[("innkeeper slots", "Show the slots and addresses in use.")],
     ),
     (
         "innkeeper pool",
-        &[("innkeeper pool", "Show how full the storage is.")],
+        &[("innkeeper pool", "Show the usage of the storage pool.")],
     ),
     (
         "innkeeper events",
@@ -264,7 +264,7 @@ pub(super) const EXAMPLES: Examples = &[
         "innkeeper deliveries list",
         &[(
             "innkeeper deliveries list -n 5",
-            "List the five newest deliveries of GitHub.",
+            "List the five newest deliveries.",
         )],
     ),
     (
@@ -296,12 +296,12 @@ pub(super) const EXAMPLES: Examples = &[
         "innkeeper man",
         &[(
             "innkeeper man --out man",
-            "Write all manual pages to the folder man.",
+            "Write all manual pages to the directory man.",
         )],
     ),
 ];
 
-/// The section of a command's page, if it has examples.
+/// Returns the section with the examples of a command, if it has any.
 pub(super) fn section(path: &str) -> Option<Roff> {
     let (_, examples) = EXAMPLES.iter().find(|(of, _)| *of == path)?;
     let mut section = Roff::new();

@@ -1,8 +1,8 @@
-//! The manual page of the configuration file, from docs/configuration.md.
+//! Conversion of docs/configuration.md to a manual page.
 
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-/// The page innkeeper-config(5). Paragraphs, code blocks, headings and the table of settings are carried over.
+/// Returns the page innkeeper-config(5): paragraphs, code blocks, headings and the table of settings.
 pub(super) fn page(markdown: &str) -> String {
     let mut page = Roff::new();
     page.control("TH", ["innkeeper-config", "5", "", "", "Innkeeper"]);
@@ -39,7 +39,7 @@ pub(super) fn page(markdown: &str) -> String {
             }
             setting(&mut page, row);
         } else if line.starts_with("<!--") {
-            // For tests and other tools, not for readers.
+            // Comments are for tests and other tools.
         } else if line.is_empty() {
             page.control("PP", []);
         } else {
@@ -51,7 +51,7 @@ pub(super) fn page(markdown: &str) -> String {
     page.to_roff()
 }
 
-/// A row: the setting, its default, what it is.
+/// Adds a row of the table: the setting, its default, its description.
 fn setting(page: &mut Roff, row: &str) {
     let mut cells = row.trim_end_matches(" |").splitn(3, " | ");
     let mut cell = || cells.next().unwrap_or_default();
@@ -63,7 +63,7 @@ fn setting(page: &mut Roff, row: &str) {
     page.text(inlines(meaning));
 }
 
-/// Text with code in bold and links as their text.
+/// Converts code to bold, and links to their text.
 fn inlines(text: &str) -> Vec<Inline> {
     let mut inlines = Vec::new();
     for (index, part) in text.split('`').enumerate() {
@@ -76,7 +76,7 @@ fn inlines(text: &str) -> Vec<Inline> {
     inlines
 }
 
-/// `[text](address)` as `text`.
+/// Replaces `[text](address)` with `text`.
 fn without_links(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_and_paragraphs_are_carried_over() {
+    fn page_has_settings_and_paragraphs() {
         let page = page(
             "# Configuration\n\n<!-- x -->\nRead `x`, see [the page](a.md).\n\n```console\n$ y\n```\n\n| setting | default | what it is |\n\
              | --- | --- | --- |\n| `a.b` | `\"c\"` | The `d`: 1 | 2. |\n",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_their_text() {
+    fn links_become_their_text() {
         assert_eq!(without_links("a [b](c) d [e](f)."), "a b d e.");
         assert_eq!(without_links("[x] (y)"), "[x] (y)");
     }

@@ -4,55 +4,56 @@ use clap::Args;
 use innkeeper_model::preview::api::ApprovePreview;
 use innkeeper_model::preview::{CommitSha, PreviewView};
 
-use super::{Context, Which};
-use crate::confirm::{NoAnswer, confirm};
+use super::PreviewArgument;
+use crate::confirm::{RequiredConfirmation, confirm};
+use crate::context::Context;
 use crate::describe::plain;
 use crate::failure::{CommandError, Status};
-use crate::settle::{Asked, Task, Waiting};
+use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
 
-/// Allow one commit of a fork to run
+/// Approve a commit of a fork
 ///
-/// Nothing of a fork is evaluated before somebody has approved the commit. The approval is for this commit alone, and
-/// it never gets secrets. Without --sha the commit is shown, and whether to approve it is asked on the terminal.
+/// Code of a fork is not evaluated before its commit is approved. The approval applies to this commit only, and previews of
+/// forks never receive secrets. Without --sha, the commit is shown and confirmed on the terminal.
 #[derive(Args, Debug)]
 pub(crate) struct Approve {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
-    /// The commit that was looked at, with all its 40 digits; refused when another one is wanted by now
+    /// Reviewed commit, all 40 digits; rejected if the preview waits for another commit
     #[arg(long, value_name = "SHA")]
     sha: Option<CommitSha>,
 
     #[command(flatten)]
-    waiting: Waiting,
+    wait: WaitOptions,
 }
 
 impl Approve {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let sha = match self.sha {
             Some(sha) => sha,
-            None => looked_at(cx, &self.which.view(cx).await?)?,
+            None => confirmed_commit(cx, &self.preview.view(cx).await?)?,
         };
-        let asked = Asked::now();
-        let path = self.which.path("/approve");
-        let answer = cx.client.post(&path, &ApprovePreview { sha }).await;
-        let accepted = self.which.suggest(cx, answer).await?;
-        Task::new("Approving", asked, accepted)
-            .bring_up(cx, self.waiting)
+        let requested = RequestTime::now();
+        let path = self.preview.path("/approve");
+        let response = cx.client.post(&path, &ApprovePreview { sha }).await;
+        let accepted = self.preview.suggest(cx, response).await?;
+        PreviewChange::new("Approving", requested, accepted)
+            .wait_until_live(cx, self.wait)
             .await
     }
 }
 
-/// The commit that a preview waits for, once the caller has said yes to it.
-fn looked_at(cx: &Context, view: &PreviewView) -> Result<CommitSha, CommandError> {
+/// Returns the commit that a preview waits for, once the user has confirmed it.
+fn confirmed_commit(cx: &Context, view: &PreviewView) -> Result<CommitSha, CommandError> {
     let preview = &view.preview;
     let (slug, sha) = (&preview.slug, &preview.wanted_sha);
-    let without = NoAnswer {
-        needs: format!("approving commit {sha} of preview '{slug}'"),
-        remedy: format!("Look at the commit, then `preview approve {slug} --sha <SHA>`."),
-        declined: format!("Nothing of preview {slug} was approved."),
+    let texts = RequiredConfirmation {
+        action: format!("approving commit {sha} of preview '{slug}'"),
+        remedy: format!("Review the commit, then run `preview approve {slug} --sha <SHA>`."),
+        declined: format!("No commit of preview {slug} was approved."),
     };
-    confirm(cx, &question(view), without)?;
+    confirm(cx, &question(view), texts)?;
     Ok(sha.clone())
 }
 
@@ -68,7 +69,7 @@ fn question(view: &PreviewView) -> String {
             "{repo}, a fork: https://github.com/{repo}/commit/{}",
             preview.wanted_sha
         ),
-        None => "a fork that is gone".to_owned(),
+        None => "a deleted fork".to_owned(),
     };
     let text = format!(
         "Preview:     {}, {purpose}\nRepository:  {repository}\nBranch:      {}\nCommit:      {}\nRun the code of this commit on this host?",

@@ -3,20 +3,21 @@
 use clap::Args;
 use innkeeper_model::preview::api::BuildPreview;
 
-use super::{Context, Source};
+use super::BranchArguments;
 use crate::commands::build::build;
+use crate::context::Context;
 use crate::failure::Status;
 
-/// Build the closure of a branch's newest commit, so that its preview need not
+/// Build the closure of a branch's newest commit, ahead of `create`
 #[derive(Args, Debug)]
 pub(crate) struct Build {
     #[command(flatten)]
-    source: Source,
+    branch: BranchArguments,
 }
 
 impl Build {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let Source { repo, branch } = self.source;
+        let BranchArguments { repo, branch } = self.branch;
         let label = format!("Building branch {branch} of {repo}");
         let request = BuildPreview { repo, branch };
         build(cx, "/v1/preview-builds", &request, &label).await

@@ -5,38 +5,39 @@ use innkeeper_model::GuestName;
 use innkeeper_model::preview::api::{CreatePreview, PreviewAccepted};
 use innkeeper_model::preview::parse_slug;
 
-use super::{Context, Source};
+use super::BranchArguments;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::settle::{Asked, Task, Waiting};
+use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
 
-/// Make a preview of a branch
+/// Create a preview of a branch
 ///
-/// Returns when the app answers at its URL, which is the last line then. Previews of pull requests are made by
-/// themselves.
+/// Returns when the app responds at its URL, and prints the URL on the last line. Previews of pull requests are created
+/// automatically.
 #[derive(Args, Debug)]
 pub(crate) struct Create {
     #[command(flatten)]
-    source: Source,
+    branch: BranchArguments,
 
-    /// Its name and the first label of its URL: 1 to 40 of a-z, 0-9 and '-'; made from repository and branch when none is given
+    /// Slug and first label of the URL: 1 to 40 of a-z, 0-9 and '-' [default: from repository and branch]
     #[arg(long, value_parser = parse_slug)]
     slug: Option<GuestName>,
 
     #[command(flatten)]
-    waiting: Waiting,
+    wait: WaitOptions,
 }
 
 impl Create {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let request = CreatePreview {
-            repo: self.source.repo,
-            branch: self.source.branch,
+            repo: self.branch.repo,
+            branch: self.branch.branch,
             slug: self.slug.map(String::from),
         };
-        let asked = Asked::now();
+        let requested = RequestTime::now();
         let accepted: PreviewAccepted = cx.client.post("/v1/previews", &request).await?;
-        Task::new("Creating", asked, accepted)
-            .bring_up(cx, self.waiting)
+        PreviewChange::new("Creating", requested, accepted)
+            .wait_until_live(cx, self.wait)
             .await
     }
 }

@@ -2,12 +2,13 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Context, Which};
+use super::PreviewArgument;
 use crate::confirm::Prompt;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::settle::{Asked, Task, Waiting};
+use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
 
-/// Work on a preview's database
+/// Manage a preview's database
 #[derive(Args, Debug)]
 #[command(disable_help_subcommand = true)]
 pub(crate) struct Db {
@@ -20,19 +21,19 @@ enum DbCommand {
     Reset(Reset),
 }
 
-/// Replace a preview's database by a new one
+/// Replace a preview's database with a new one
 ///
-/// Everything in it is lost. Prompts on a terminal, unless --yes is given. Returns when the app answers again.
+/// All data in it is lost. Prompts on a terminal, unless --yes is given. Returns when the app responds again.
 #[derive(Args, Debug)]
 struct Reset {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
     #[command(flatten)]
     prompt: Prompt,
 
     #[command(flatten)]
-    waiting: Waiting,
+    wait: WaitOptions,
 }
 
 impl Db {
@@ -45,21 +46,21 @@ impl Db {
 
 impl Reset {
     async fn run(self, cx: &Context) -> Status {
-        let slug = &self.which.slug;
+        let slug = &self.preview.slug;
         if self.prompt.is_needed() {
-            // A mistyped slug fails before the prompt.
-            self.which.view(cx).await?;
-            let question = format!("Delete everything in the database of preview {slug}?");
-            let declined = format!("The database of preview {slug} stays as it is.");
+            // A mistyped slug must fail before the prompt.
+            self.preview.view(cx).await?;
+            let question = format!("Delete all data in the database of preview {slug}?");
+            let declined = format!("The database of preview {slug} was not changed.");
             self.prompt.confirm(cx, &question, declined)?;
         }
-        let asked = Asked::now();
-        let answer = (cx.client)
-            .post_nothing(&self.which.path("/database/reset"))
+        let requested = RequestTime::now();
+        let response = (cx.client)
+            .post_empty(&self.preview.path("/database/reset"))
             .await;
-        let accepted = self.which.suggest(cx, answer).await?;
-        Task::new("Resetting the database of", asked, accepted)
-            .bring_up(cx, self.waiting)
+        let accepted = self.preview.suggest(cx, response).await?;
+        PreviewChange::new("Resetting the database of", requested, accepted)
+            .wait_until_live(cx, self.wait)
             .await
     }
 }

@@ -2,31 +2,32 @@
 
 use clap::Args;
 
-use super::{Context, Which};
+use super::PreviewArgument;
 use crate::confirm::Prompt;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::settle::{Asked, Task, Waiting};
+use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
 
-/// Destroy a preview, with its database and everything else that is its own
+/// Destroy a preview with its files and its database
 ///
-/// Prompts on a terminal, unless --yes is given. None of it can be brought back; as long as its pull request is open,
-/// the preview can be made anew.
+/// The data cannot be restored. While the pull request is open, the preview can be created again. Prompts on a terminal,
+/// unless --yes is given.
 #[derive(Args, Debug)]
 pub(crate) struct Destroy {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
     #[command(flatten)]
     prompt: Prompt,
 
     #[command(flatten)]
-    waiting: Waiting,
+    wait: WaitOptions,
 }
 
 impl Destroy {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         if self.prompt.is_needed() {
-            let preview = self.which.view(cx).await?.preview;
+            let preview = self.preview.view(cx).await?.preview;
             let slug = &preview.slug;
             let source = match preview.pull_request() {
                 Some(pull_request) => pull_request.to_string(),
@@ -35,14 +36,14 @@ impl Destroy {
             let question = format!(
                 "Preview {slug} ({source}): its database and its files will be deleted.\nDestroy it?"
             );
-            let declined = format!("Preview {slug} stays as it is.");
+            let declined = format!("Preview {slug} was not changed.");
             self.prompt.confirm(cx, &question, declined)?;
         }
-        let asked = Asked::now();
-        let answer = cx.client.delete(&self.which.path("")).await;
-        let accepted = self.which.suggest(cx, answer).await?;
-        Task::new("Destroying", asked, accepted)
-            .take_away(cx, self.waiting)
+        let requested = RequestTime::now();
+        let response = cx.client.delete(&self.preview.path("")).await;
+        let accepted = self.preview.suggest(cx, response).await?;
+        PreviewChange::new("Destroying", requested, accepted)
+            .wait_until_gone(cx, self.wait)
             .await
     }
 }

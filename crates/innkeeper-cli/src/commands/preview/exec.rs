@@ -2,31 +2,29 @@
 
 use clap::Args;
 
-use super::{Context, Which};
-use crate::commands::exec::ExecOptions;
+use super::PreviewArgument;
+use crate::commands::exec::ExecArguments;
+use crate::context::Context;
 use crate::failure::Status;
 
 /// Run a command in a preview's guest, without SSH
 ///
-/// Standard input, output and error are passed on, and the exit status is the command's (128 + n for signal n).
+/// Forwards standard input, output and error. The exit status is the command's (128 + n for signal n).
+///
+/// When the command exits or this program is interrupted, background processes of the command are killed. Use `--detach`
+/// for a command that runs until it exits or the guest stops.
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
     #[command(flatten)]
-    options: ExecOptions,
+    preview: PreviewArgument,
 
     #[command(flatten)]
-    which: Which,
-
-    /// The command and its arguments, best after `--`
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    arguments: ExecArguments,
 }
 
 impl Exec {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let path = self.which.path("/exec");
-        (self.options)
-            .run(cx, &self.which.slug, &path, self.command)
-            .await
+        let path = self.preview.path("/exec");
+        self.arguments.run(cx, &self.preview.slug, &path).await
     }
 }

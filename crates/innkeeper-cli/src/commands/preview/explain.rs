@@ -4,28 +4,29 @@ use clap::Args;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::api::{Link, PreviewExplanation};
 
-use super::{Context, Which};
+use super::PreviewArgument;
 use crate::checks;
+use crate::context::Context;
 use crate::failure::{CommandError, Status};
 use crate::output::Finding;
 
-/// The exit code when the chain is broken.
+/// Exit code if a link is broken.
 const BROKEN: u8 = 1;
 
-/// Check every link from a preview's URL to the delivery that asked for it
+/// Check each link from a preview's URL to its delivery
 ///
-/// URL, route, address, unit, closure, commit, delivery: the first broken one is named at the end, with what to do
-/// about it. Exits with 1 when one is broken.
+/// The links are URL, route, address, unit, closure, commit and delivery. The first broken link is repeated at the end,
+/// with its remedy. Exits with 1 if a link is broken.
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 }
 
 impl Explain {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let answer = cx.client.get(&self.which.path("/explain")).await;
-        let explanation: PreviewExplanation = self.which.suggest(cx, answer).await?;
+        let response = cx.client.get(&self.preview.path("/explain")).await;
+        let explanation: PreviewExplanation = self.preview.suggest(cx, response).await?;
         if cx.output.is_json() {
             cx.output.value(&explanation)?;
         } else {
@@ -40,7 +41,7 @@ fn print(cx: &Context, explanation: &PreviewExplanation) -> Result<(), CommandEr
         let chain: Vec<Check> = explanation.chain.iter().map(check).collect();
         return checks::print(cx, &chain);
     };
-    // What to do first stands at the end, and there alone.
+    // The remedy of the first broken link appears at the end only.
     let chain: Vec<Check> = (explanation.chain.iter())
         .map(|link| match std::ptr::eq(link, first) {
             true => Check {
@@ -53,7 +54,7 @@ fn print(cx: &Context, explanation: &PreviewExplanation) -> Result<(), CommandEr
     checks::print(cx, &chain)?;
     let text = format!("The first broken link is the {}.", first.link);
     cx.output
-        .finding(Finding::Bad, text, first.remedy.as_deref())
+        .finding(Finding::Broken, text, first.remedy.as_deref())
 }
 
 fn check(link: &Link) -> Check {

@@ -5,16 +5,16 @@ use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
 use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState, PreviewView};
 
-use super::Context;
-use crate::commands::names;
+use crate::commands::name_lines;
+use crate::context::Context;
 use crate::describe::{oom_kills, plain};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
-/// List the previews
+/// List previews
 ///
-/// COMMIT is the one that answers at the URL; a REPOSITORY is followed by the number of the pull request, if the
-/// preview is for one. With --quiet, only the slugs are printed, one on each line.
+/// COMMIT is the live commit. REPOSITORY includes the number of the pull request, if any. With --quiet, prints slugs only,
+/// one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -27,17 +27,17 @@ impl List {
         }
         if cx.output.is_quiet() {
             let slugs = previews.iter().map(|view| &view.preview.slug);
-            cx.output.text(names(slugs))?;
+            cx.output.text(name_lines(slugs))?;
             return Ok(0);
         }
-        // The list is shown all the same when the guests' states cannot be had.
+        // Best effort: without the guests, the list is still useful.
         let guests: Vec<GuestView> = cx.client.get("/v1/guests").await.unwrap_or_default();
-        cx.output.text(words(&previews, &guests))?;
+        cx.output.text(render(&previews, &guests))?;
         Ok(0)
     }
 }
 
-/// The preview's state; `stopped` for one that is live but whose guest is stopped.
+/// Returns the preview's state, or `stopped` for a live preview whose guest is stopped.
 fn state(preview: &PreviewRecord, guests: &[GuestView]) -> String {
     let guest = (guests.iter()).find(|view| view.guest.name == preview.slug);
     match guest.map(|view| view.state) {
@@ -48,7 +48,7 @@ fn state(preview: &PreviewRecord, guests: &[GuestView]) -> String {
     }
 }
 
-fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
+fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
     if previews.is_empty() {
         return "(no previews)\n".to_owned();
     }
@@ -70,7 +70,7 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
     };
     let header = ["SLUG", "STATUS", "BRANCH", "URL", "COMMIT", "REPOSITORY"];
     let mut text = table(header, previews.iter().map(row).collect(), &[5, 4]);
-    // What is retried until it succeeds; its cause would otherwise stay unseen.
+    // Causes of changes that are retried until they succeed, which no failed state shows.
     for view in previews {
         let preview = &view.preview;
         let Some(fault) = &preview.fault else {
@@ -78,9 +78,11 @@ fn words(previews: &[PreviewView], guests: &[GuestView]) -> String {
         };
         let (slug, cause) = (&preview.slug, plain(&fault.to_string()));
         if preview.state == PreviewState::Closing {
-            text.push_str(&format!("{slug} is not removed yet: {cause}\n"));
+            text.push_str(&format!(
+                "{slug} cannot be removed yet, retrying: {cause}\n"
+            ));
         } else if fault.code.is_host_fault() {
-            text.push_str(&format!("{slug} waits for this host: {cause}\n"));
+            text.push_str(&format!("{slug} has a host problem, retrying: {cause}\n"));
             if let Some(remedy) = &fault.remedy {
                 text.push_str(&format!("  {}\n", plain(remedy)));
             }

@@ -2,27 +2,27 @@
 
 use clap::Args;
 
-use super::{Context, Which};
+use super::PreviewArgument;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::log::Excerpt;
+use crate::log::LogOptions;
 
-/// Show what became of a preview, and what its app wrote
+/// Show a preview's log and its app's journal
 ///
-/// First come Innkeeper's own lines, with the errors of an evaluation or a build, then the journal of the app's
-/// services.
+/// Innkeeper's lines come first, with errors of evaluations and builds, then the journal of the app's services.
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
     #[command(flatten)]
-    excerpt: Excerpt,
+    options: LogOptions,
 }
 
 impl Logs {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let path = self.which.path(&self.excerpt.call());
-        let body = (self.which)
+        let path = self.preview.path(&self.options.path());
+        let body = (self.preview)
             .suggest(cx, cx.client.stream(&path).await)
             .await?;
         crate::log::print(cx, body).await

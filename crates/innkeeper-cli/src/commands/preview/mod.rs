@@ -1,4 +1,4 @@
-//! The commands of `preview`, one file for each.
+//! Commands of `preview`, one file for each.
 
 mod approve;
 mod build;
@@ -33,48 +33,48 @@ pub(crate) use self::ssh::Ssh;
 pub(crate) use self::start::Start;
 pub(crate) use self::stop::Stop;
 pub(crate) use self::update::Update;
-use super::Context;
 use crate::arguments::existing_slug;
 use crate::client::preview_path;
+use crate::context::Context;
 use crate::failure::CommandError;
 use crate::suggest::suggest;
 
-/// The preview that a command is about.
+/// The preview to which a command applies.
 #[derive(Args, Debug)]
-struct Which {
-    /// The preview's slug, as `preview list` shows it
+struct PreviewArgument {
+    /// Slug of the preview (`preview list`)
     #[arg(value_parser = existing_slug)]
     slug: GuestName,
 }
 
-impl Which {
-    /// The path of one of the preview's calls.
+impl PreviewArgument {
+    /// Returns the preview's API path, with `rest` appended.
     fn path(&self, rest: &str) -> String {
         preview_path(&self.slug, rest)
     }
 
-    /// What the daemon knows about it.
+    /// Returns the preview.
     async fn view(&self, cx: &Context) -> Result<PreviewView, CommandError> {
         self.suggest(cx, cx.client.get(&self.path("")).await).await
     }
 
-    /// The answer to a call about it; a slug that no preview has gets a suggestion.
+    /// Adds a suggestion to a response if no preview has this slug.
     async fn suggest<T>(
         &self,
         cx: &Context,
-        answer: Result<T, CommandError>,
+        response: Result<T, CommandError>,
     ) -> Result<T, CommandError> {
-        suggest(&cx.client, &self.slug, answer).await
+        suggest(&cx.client, &self.slug, response).await
     }
 }
 
 /// A branch of a repository on GitHub.
 #[derive(Args, Debug)]
-struct Source {
-    /// The repository on GitHub
+struct BranchArguments {
+    /// Repository on GitHub
     #[arg(value_name = "OWNER/REPO")]
     repo: RepoName,
 
-    /// The branch
+    /// Name of the branch
     branch: BranchName,
 }

@@ -6,21 +6,22 @@ use std::process::Stdio;
 
 use clap::Args;
 
-use super::{Context, Which};
+use super::PreviewArgument;
+use crate::context::Context;
 use crate::failure::Status;
 
-/// Print a preview's URL, and open it where there is a display
+/// Print a preview's URL and open it in a browser
 ///
-/// The browser is started by xdg-open, unless --json is given.
+/// xdg-open starts the browser, unless no display is set or --json is given.
 #[derive(Args, Debug)]
 pub(crate) struct Open {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 }
 
 impl Open {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let view = self.which.view(cx).await?;
+        let view = self.preview.view(cx).await?;
         cx.output.show(&view, |view| format!("{}\n", view.url))?;
         if cx.output.is_json() {
             return Ok(0);
@@ -29,7 +30,7 @@ impl Open {
         if preview.live_sha.is_none() && !cx.output.is_quiet() {
             let state = preview.state;
             cx.output.note(&format!(
-                "Preview {} is {state}: nothing of it answers yet.",
+                "Preview {} is {state}: it does not respond yet.",
                 preview.slug
             ));
         }
@@ -37,7 +38,7 @@ impl Open {
             && let Err(error) = open(&view.url)
         {
             cx.output.note(&format!(
-                "xdg-open does not run ({error}), so the URL was not opened."
+                "Cannot open the URL: xdg-open did not start ({error})."
             ));
         }
         Ok(0)
@@ -49,10 +50,10 @@ fn has_display() -> bool {
     is_set("WAYLAND_DISPLAY") || is_set("DISPLAY")
 }
 
-/// Starts the caller's browser and does not wait for it: it may be open for hours.
+/// Starts the caller's browser without waiting for its end.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it runs as the caller, for the caller, and no secret is in its arguments"
+    reason = "runs as the caller, without secrets in its arguments"
 )]
 fn open(url: &str) -> io::Result<()> {
     std::process::Command::new("xdg-open")

@@ -1,35 +1,30 @@
 //! `preview ssh`.
 
-use std::ffi::OsString;
-
 use clap::Args;
 use innkeeper_model::api::GuestView;
 
-use super::{Context, Which};
-use crate::commands::ssh::log_in;
+use super::PreviewArgument;
+use crate::commands::ssh::SshArguments;
+use crate::context::Context;
 use crate::failure::Status;
 
 /// Open an SSH session in a preview's guest
 ///
-/// The guest's host key is the one that innkeeperd made for it; any other is refused. The exit status is ssh's.
+/// Only the host key that innkeeperd generated for the guest is accepted. The exit status is ssh's.
 #[derive(Args, Debug)]
+#[command(mut_arg("user", |user| user.default_value("preview").required(false)))]
 pub(crate) struct Ssh {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
-    /// The user to log in as
-    #[arg(long, short, default_value = "preview")]
-    user: String,
-
-    /// A command to run, or after `--` further options of ssh
-    #[arg(trailing_var_arg = true, value_name = "SSH ARGS")]
-    arguments: Vec<OsString>,
+    #[command(flatten)]
+    arguments: SshArguments,
 }
 
 impl Ssh {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let answer = cx.client.get(&self.which.path("/guest")).await;
-        let view: GuestView = self.which.suggest(cx, answer).await?;
-        log_in(&view, &self.user, &self.arguments)
+        let response = cx.client.get(&self.preview.path("/guest")).await;
+        let view: GuestView = self.preview.suggest(cx, response).await?;
+        self.arguments.open_session(&view)
     }
 }

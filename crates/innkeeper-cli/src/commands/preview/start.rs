@@ -5,37 +5,34 @@ use std::time::Instant;
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView};
 
-use super::{Context, Which};
-use crate::commands::milliseconds_since;
+use super::PreviewArgument;
+use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
-use crate::follow::{attended, follow, goes_on};
+use crate::follow::complete;
 
-/// Start a preview that was stopped
+/// Start a stopped preview
 ///
-/// Returns when its guest is up; innkeeperd starts the app in it then.
+/// Returns when its guest is up. innkeeperd then starts the app.
 #[derive(Args, Debug)]
 pub(crate) struct Start {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 }
 
 impl Start {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let slug = &self.which.slug;
+        let slug = &self.preview.slug;
         let start = Instant::now();
-        let answer = cx.client.post_nothing(&self.which.path("/start")).await;
-        let accepted: Accepted = self.which.suggest(cx, answer).await?;
-        let attended = attended(|| goes_on(&accepted), async {
-            let label = format!("Starting preview {slug}");
-            follow(&cx.client, &cx.output, &accepted, &label).await?;
-            cx.client.get(&self.which.path("/guest")).await
-        });
-        let view: GuestView = attended.await?;
+        let response = cx.client.post_empty(&self.preview.path("/start")).await;
+        let accepted: Accepted = self.preview.suggest(cx, response).await?;
+        let path = self.preview.path("/guest");
+        let label = format!("Starting preview {slug}");
+        let view: GuestView = complete(cx, &accepted, &label, cx.client.get(&path)).await?;
         let elapsed_ms = milliseconds_since(start);
         cx.output.ok(format_args!(
             "The guest of preview {slug} is up after {elapsed_ms} ms."
         ))?;
-        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
+        cx.print_result(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }

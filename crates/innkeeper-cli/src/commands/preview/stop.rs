@@ -5,37 +5,34 @@ use std::time::Instant;
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView};
 
-use super::{Context, Which};
-use crate::commands::milliseconds_since;
+use super::PreviewArgument;
+use crate::context::{Context, milliseconds_since};
 use crate::failure::Status;
-use crate::follow::{attended, follow, goes_on};
+use crate::follow::complete;
 
-/// Stop a preview and keep its files, its database and its URL
+/// Stop a preview; its files, its database and its URL are kept
 ///
 /// It stays stopped until `preview start`, `preview update` or a push to its branch.
 #[derive(Args, Debug)]
 pub(crate) struct Stop {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 }
 
 impl Stop {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let slug = &self.which.slug;
+        let slug = &self.preview.slug;
         let start = Instant::now();
-        let answer = cx.client.post_nothing(&self.which.path("/stop")).await;
-        let accepted: Accepted = self.which.suggest(cx, answer).await?;
-        let attended = attended(|| goes_on(&accepted), async {
-            let label = format!("Stopping preview {slug}");
-            follow(&cx.client, &cx.output, &accepted, &label).await?;
-            cx.client.get(&self.which.path("/guest")).await
-        });
-        let view: GuestView = attended.await?;
+        let response = cx.client.post_empty(&self.preview.path("/stop")).await;
+        let accepted: Accepted = self.preview.suggest(cx, response).await?;
+        let path = self.preview.path("/guest");
+        let label = format!("Stopping preview {slug}");
+        let view: GuestView = complete(cx, &accepted, &label, cx.client.get(&path)).await?;
         let elapsed_ms = milliseconds_since(start);
         cx.output.ok(format_args!(
-            "The guest of preview {slug} has stopped after {elapsed_ms} ms."
+            "The guest of preview {slug} stopped in {elapsed_ms} ms."
         ))?;
-        cx.ended(Some(accepted.operation), elapsed_ms, Some(view))?;
+        cx.print_result(Some(accepted.operation), elapsed_ms, Some(view))?;
         Ok(0)
     }
 }

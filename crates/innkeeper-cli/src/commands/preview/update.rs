@@ -2,29 +2,30 @@
 
 use clap::Args;
 
-use super::{Context, Which};
+use super::PreviewArgument;
+use crate::context::Context;
 use crate::failure::Status;
-use crate::settle::{Asked, Task, Waiting};
+use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
 
-/// Bring a preview to the newest commit of its branch or pull request
+/// Update a preview to the newest commit of its branch or pull request
 ///
-/// Its database stays. When the new commit does not come up, the one before goes on answering.
+/// The database is kept. If the new commit fails, the former commit stays live.
 #[derive(Args, Debug)]
 pub(crate) struct Update {
     #[command(flatten)]
-    which: Which,
+    preview: PreviewArgument,
 
     #[command(flatten)]
-    waiting: Waiting,
+    wait: WaitOptions,
 }
 
 impl Update {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let asked = Asked::now();
-        let answer = cx.client.post_nothing(&self.which.path("/update")).await;
-        let accepted = self.which.suggest(cx, answer).await?;
-        Task::new("Updating", asked, accepted)
-            .bring_up(cx, self.waiting)
+        let requested = RequestTime::now();
+        let response = cx.client.post_empty(&self.preview.path("/update")).await;
+        let accepted = self.preview.suggest(cx, response).await?;
+        PreviewChange::new("Updating", requested, accepted)
+            .wait_until_live(cx, self.wait)
             .await
     }
 }

@@ -5,10 +5,10 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answers, attach, journal, read_until, refuse, terminal};
+use crate::fake::{Fake, accept_preview, answers, attach, fail, journal, read_until, terminal};
 use crate::samples::{WANTED, from_fork, preview};
 
-/// A preview of a fork that is live once it was approved.
+/// Creates a daemon with a preview of a fork that is live after its approval.
 fn daemon() -> Router {
     let live = preview("web-7", PreviewState::Live);
     Router::new()
@@ -20,7 +20,7 @@ fn daemon() -> Router {
         .route("/v1/events", journal([], []))
 }
 
-/// What a person sees who answers, the exit status, and the requests.
+/// Returns the output on the terminal after a reply, the exit status and the requests.
 fn answered(answer: &str) -> (String, Option<i32>, Vec<String>) {
     let (mut ours, theirs) = terminal();
     let fake = Fake::new(daemon());
@@ -34,12 +34,12 @@ fn answered(answer: &str) -> (String, Option<i32>, Vec<String>) {
     (
         format!("{question}{rest}").replace('\r', ""),
         status,
-        fake.seen(),
+        fake.requests(),
     )
 }
 
 #[test]
-fn the_commit_is_shown_and_a_person_asked() {
+fn terminal_prompts_with_the_commit() {
     let (seen, status, requests) = answered("y\n");
     assert_eq!(status, Some(0));
     assert_snapshot!(seen, @r"
@@ -48,7 +48,7 @@ fn the_commit_is_shown_and_a_person_asked() {
     Branch:      feature/x
     Commit:      2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b
     Run the code of this commit on this host? [y/N] y
-    [OK] Accepted for preview web-7; `preview list` shows how far it is.
+    [OK] Request for preview web-7 accepted; `preview list` shows its state.
     ");
     assert_snapshot!(requests.join("\n"), @r#"
     GET /v1/previews/web-7
@@ -57,43 +57,43 @@ fn the_commit_is_shown_and_a_person_asked() {
 }
 
 #[test]
-fn whatever_is_not_yes_is_no() {
+fn replies_other_than_yes_decline() {
     for answer in ["\n", "n\n", "yesterday\n"] {
         let (seen, status, requests) = answered(answer);
         assert_eq!((status, requests.len()), (Some(130), 1), "{answer:?}");
         assert!(
-            seen.ends_with("[INFO] Nothing of preview web-7 was approved.\n"),
+            seen.ends_with("[INFO] No commit of preview web-7 was approved.\n"),
             "{seen}"
         );
     }
 }
 
 #[test]
-fn without_a_terminal_the_commit_has_to_be_named() {
+fn commit_is_required_without_a_terminal() {
     let fake = Fake::new(daemon());
-    assert_snapshot!(fake.preview(&["approve", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["approve", "web-7"]).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
-    [ERROR] approving commit 2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b of preview 'web-7' needs an answer from a person on a terminal
-            Hint: Look at the commit, then `preview approve web-7 --sha <SHA>`.
+    [ERROR] approving commit 2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b of preview 'web-7' needs confirmation on a terminal
+            Hint: Review the commit, then run `preview approve web-7 --sha <SHA>`.
     ");
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.requests().len(), 1);
 }
 
 #[test]
-fn a_commit_that_was_looked_at_needs_no_question() {
+fn given_commit_is_approved_without_a_prompt() {
     let fake = Fake::new(daemon().route(
         "/v1/previews/web-8/approve",
-        refuse(Failure::new(
+        fail(Failure::new(
             Code::InvalidRequest,
             "another commit is wanted by now",
         )),
     ));
     let run = fake.preview(&["approve", "web-7", "--sha", WANTED, "--no-wait"]);
-    assert_snapshot!(run.ok(), @"[OK] Accepted for preview web-7; `preview list` shows how far it is.");
+    assert_snapshot!(run.ok(), @"[OK] Request for preview web-7 accepted; `preview list` shows its state.");
     assert_eq!(
-        fake.seen(),
+        fake.requests(),
         [format!(
             r#"POST /v1/previews/web-7/approve {{"sha":"{WANTED}"}}"#
         )]

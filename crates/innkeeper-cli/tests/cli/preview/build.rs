@@ -9,23 +9,23 @@ fn fake(end: EventKind) -> Fake {
 }
 
 #[test]
-fn a_build_is_followed_to_its_end() {
+fn build_is_followed_to_its_end() {
     let fake = fake(EventKind::Finished);
-    assert_snapshot!(fake.preview(&["build", "octo/web", "main"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["build", "octo/web", "main"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Building branch main of octo/web.
-    [OK] The closure is built after N ms.
+    [OK] Closure built in N ms.
     --- stderr
     ");
     assert_eq!(
-        fake.seen()[0],
+        fake.requests()[0],
         r#"POST /v1/preview-builds {"repo":"octo/web","branch":"main"}"#
     );
 }
 
 #[test]
-fn a_configuration_that_is_wrong_has_the_exit_status_of_a_build() {
+fn invalid_configuration_exits_with_6() {
     let failure = Failure::new(Code::PreviewConfigInvalid, "'routes' is missing");
     let run = fake(EventKind::Failed { failure }).preview(&["build", "octo/web", "main", "--json"]);
     assert_eq!(

@@ -7,7 +7,7 @@ use innkeeper_model::{BuildProgress, Code, EventKind, Failure};
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fake::{Fake, Run, accept_preview, answer, answers, directory, journal, refuse};
+use crate::fake::{Fake, Run, accept_preview, answer, answers, directory, fail, journal};
 use crate::samples::{event, from_fork, later, no_preview, note, preview};
 
 const CREATE: [&str; 3] = ["create", "octo/web", "feature/x"];
@@ -19,7 +19,7 @@ fn daemon(preview: MethodRouter, events: MethodRouter) -> Router {
         .route("/v1/events", events)
 }
 
-/// A preview that ends in a state, with an event that comes before the end is looked at, and one after.
+/// Creates a daemon whose preview settles in a state, with events before and after that.
 fn ends_in(state: PreviewState) -> Fake {
     let former = event(1, EventKind::Finished);
     let progress = BuildProgress {
@@ -36,25 +36,25 @@ fn ends_in(state: PreviewState) -> Fake {
         later(0, EventKind::Progress { progress }),
         later(3, EventKind::Finished),
     ];
-    let journal = journal(first, [note(4, "What led here was seen.")]);
+    let journal = journal(first, [note(4, "The app is set up.")]);
     Fake::new(daemon(answers(views.map(Ok)), journal))
 }
 
 #[test]
-fn the_url_is_the_last_line() {
+fn url_is_the_last_line() {
     let fake = ends_in(PreviewState::Live);
-    assert_snapshot!(fake.preview(&CREATE).whole(), @r"
+    assert_snapshot!(fake.preview(&CREATE).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Creating preview web-7.
     [INFO] preview-config.nix was evaluated before.
     [INFO] building web.
-    [INFO] What led here was seen.
+    [INFO] The app is set up.
     [OK] Preview web-7 is live after N ms.
     https://web-7.preview.example.com
     --- stderr
     ");
-    let mut requests = fake.seen();
+    let mut requests = fake.requests();
     requests.retain(|line| !line.starts_with("GET /v1/previews"));
     assert_snapshot!(requests.join("\n"), @r#"
     POST /v1/previews {"repo":"octo/web","branch":"feature/x","slug":null}
@@ -64,9 +64,9 @@ fn the_url_is_the_last_line() {
 }
 
 #[test]
-fn programs_get_the_preview_as_one_value() {
-    let words = [CREATE.as_slice(), &["--json"]].concat();
-    assert_snapshot!(ends_in(PreviewState::Live).preview(&words).whole(), @r#"
+fn json_has_the_preview() {
+    let arguments = [CREATE.as_slice(), &["--json"]].concat();
+    assert_snapshot!(ends_in(PreviewState::Live).preview(&arguments).transcript(), @r#"
     status: 0
     --- stdout
     {"elapsed_ms":0,"slug":"web-7","repo":"octo/web","pull_request":7,"branch":"feature/x","head_repo":"octo/web","wanted_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","live_sha":"2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b","approved_sha":null,"state":"live","fault":null,"last_delivery":null,"created_at":"2026-11-20T10:00:00Z","last_activity":"2026-11-20T10:00:00Z","url":"https://web-7.preview.example.com","extra_urls":[]}
@@ -75,79 +75,79 @@ fn programs_get_the_preview_as_one_value() {
 }
 
 #[test]
-fn quiet_prints_the_url_alone() {
-    let words = [CREATE.as_slice(), &["--quiet"]].concat();
-    let stdout = ends_in(PreviewState::Live).preview(&words).ok();
+fn quiet_prints_the_url_only() {
+    let arguments = [CREATE.as_slice(), &["--quiet"]].concat();
+    let stdout = ends_in(PreviewState::Live).preview(&arguments).ok();
     assert_eq!(stdout, "https://web-7.preview.example.com\n");
 }
 
 #[test]
-fn a_failure_is_explained_and_what_goes_on_is_told() {
-    assert_snapshot!(ends_in(PreviewState::Failed).preview(&CREATE).whole(), @r"
+fn failure_reports_cause_and_live_commit() {
+    assert_snapshot!(ends_in(PreviewState::Failed).preview(&CREATE).transcript(), @r"
     status: 7
     --- stdout
     [INFO] Creating preview web-7.
     [INFO] preview-config.nix was evaluated before.
     [INFO] building web.
-    [INFO] What led here was seen.
-    [INFO] Commit 1a1a1a1 goes on answering at https://web-7.preview.example.com.
+    [INFO] The app is set up.
+    [INFO] Commit 1a1a1a1 stays live at https://web-7.preview.example.com.
     --- stderr
     [ERROR] nothing answers on port 3000
-            Hint: `preview logs web-7` shows what led to it.
+            Hint: `preview logs web-7` shows the details.
             | npm: missing script
     ");
 }
 
 #[test]
-fn a_failure_is_one_for_programs_too() {
-    let words = [CREATE.as_slice(), &["--json"]].concat();
-    let run = ends_in(PreviewState::Failed).preview(&words);
+fn failure_is_a_json_failure() {
+    let arguments = [CREATE.as_slice(), &["--json"]].concat();
+    let run = ends_in(PreviewState::Failed).preview(&arguments);
     assert_eq!((run.status, run.stdout.as_str()), (7, ""));
     assert_eq!(run.failure().code, Code::AppUnhealthy);
 }
 
 #[test]
-fn who_has_to_approve_is_told_how() {
+fn unapproved_commit_has_a_remedy() {
     let fake = Fake::new(daemon(answer(&from_fork("web-7")), journal([], [])));
-    assert_snapshot!(fake.preview(&CREATE).whole(), @r"
+    assert_snapshot!(fake.preview(&CREATE).transcript(), @r"
     status: 4
     --- stdout
     [INFO] Creating preview web-7.
     --- stderr
-    [ERROR] preview 'web-7' waits: its commit 2b2b2b2 comes from the fork mallory/web, and nobody has approved it
-            Hint: `preview approve web-7` shows the commit and asks.
+    [ERROR] preview 'web-7' waits for approval: its commit 2b2b2b2 comes from the fork mallory/web
+            Hint: `preview approve web-7` shows the commit and prompts for approval.
     ");
 }
 
 #[test]
-fn nobody_has_to_wait() {
+fn no_wait_returns_after_acceptance() {
     let router = || Router::new().route("/v1/previews", accept_preview("web-7"));
-    let words = |more: &'static str| [CREATE.as_slice(), &["--no-wait", more]].concat();
+    let arguments = |more: &'static str| [CREATE.as_slice(), &["--no-wait", more]].concat();
     let fake = Fake::new(router());
-    assert_snapshot!(fake.preview(&words("--slug=web-7")).ok(), @"[OK] Accepted for preview web-7; `preview list` shows how far it is.");
+    assert_snapshot!(fake.preview(&arguments("--slug=web-7")).ok(), @"[OK] Request for preview web-7 accepted; `preview list` shows its state.");
     assert_eq!(
-        fake.seen(),
+        fake.requests(),
         [r#"POST /v1/previews {"repo":"octo/web","branch":"feature/x","slug":"web-7"}"#]
     );
-    assert_snapshot!(Fake::new(router()).preview(&words("--json")).ok(), @r#"{"slug":"web-7","operation":null}"#);
-    assert_snapshot!(Fake::new(router()).preview(&words("--quiet")).ok(), @"web-7");
+    assert_snapshot!(Fake::new(router()).preview(&arguments("--json")).ok(), @r#"{"slug":"web-7","operation":null}"#);
+    assert_snapshot!(Fake::new(router()).preview(&arguments("--quiet")).ok(), @"web-7");
 }
 
 #[test]
-fn a_refusal_is_explained_and_nothing_is_followed() {
+fn rejected_request_is_reported_and_not_followed() {
     let failure = Failure::new(Code::BranchNotFound, "octo/web has no branch 'feature/x'");
-    let fake = Fake::new(Router::new().route("/v1/previews", refuse(failure)));
-    assert_snapshot!(fake.preview(&CREATE).whole(), @r"
+    let fake = Fake::new(Router::new().route("/v1/previews", fail(failure)));
+    assert_snapshot!(fake.preview(&CREATE).transcript(), @r"
     status: 3
     --- stdout
     --- stderr
     [ERROR] octo/web has no branch 'feature/x'
     ");
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.requests().len(), 1);
 }
 
 #[test]
-fn a_preview_that_is_destroyed_meanwhile_is_not_waited_for() {
+fn destroyed_preview_ends_the_wait() {
     let looks = [
         Ok(preview("web-7", PreviewState::Queued)),
         Err(no_preview("web-7")),
@@ -159,7 +159,7 @@ fn a_preview_that_is_destroyed_meanwhile_is_not_waited_for() {
 }
 
 #[test]
-fn it_is_waited_for_across_a_restart_of_the_daemon() {
+fn wait_survives_a_daemon_restart() {
     let directory = directory();
     let socket = directory.path().join("api.sock");
     let queued = preview("web-7", PreviewState::Queued);
@@ -174,7 +174,7 @@ fn it_is_waited_for_across_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn after_ctrl_c_the_caller_knows_that_it_goes_on() {
+fn ctrl_c_reports_that_the_change_continues() {
     let queued = preview("web-7", PreviewState::Queued);
     let fake = Fake::new(daemon(answer(&queued), journal([note(1, "It waits.")], [])));
     let mut child = fake.spawn("preview", &CREATE);
@@ -185,10 +185,10 @@ fn after_ctrl_c_the_caller_knows_that_it_goes_on() {
     }
     kill_process(Pid::from_child(&child), Signal::INT).expect("it is there");
     stdout.read_to_string(&mut lines).expect("the rest");
-    assert_snapshot!(Run::of(child.wait_with_output().expect("it ends")).whole(), @r"
+    assert_snapshot!(Run::of(child.wait_with_output().expect("it ends")).transcript(), @r"
     status: 130
     --- stdout
     --- stderr
-    [INFO] Innkeeper goes on without this program; `preview list` shows how far preview web-7 is.
+    [INFO] The change continues in the background; `preview list` shows the state of preview web-7.
     ");
 }

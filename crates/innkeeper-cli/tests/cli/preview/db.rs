@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answer, journal, refuse};
+use crate::fake::{Fake, accept_preview, answer, fail, journal};
 use crate::samples::{no_preview, preview};
 
 fn fake() -> Fake {
@@ -13,7 +13,7 @@ fn fake() -> Fake {
             .route("/v1/previews/web-7", answer(&live))
             .route(
                 "/v1/previews/wbe-7/database/reset",
-                refuse(no_preview("wbe-7")),
+                fail(no_preview("wbe-7")),
             )
             .route("/v1/previews/web-7/database/reset", accept_preview("web-7"))
             .route("/v1/events", journal([], [])),
@@ -21,9 +21,9 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn a_script_resets_without_a_prompt() {
+fn reset_in_a_script_does_not_prompt() {
     let fake = fake();
-    assert_snapshot!(fake.preview(&["db", "reset", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["db", "reset", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Resetting the database of preview web-7.
@@ -31,11 +31,11 @@ fn a_script_resets_without_a_prompt() {
     https://web-7.preview.example.com
     --- stderr
     ");
-    assert_eq!(fake.seen()[0], "POST /v1/previews/web-7/database/reset");
+    assert_eq!(fake.requests()[0], "POST /v1/previews/web-7/database/reset");
 }
 
 #[test]
-fn a_mistyped_slug_gets_a_suggestion() {
+fn mistyped_slug_gets_a_suggestion() {
     let run = fake().preview(&["db", "reset", "wbe-7", "--json"]);
     assert_eq!(run.status, 3);
     assert_eq!(

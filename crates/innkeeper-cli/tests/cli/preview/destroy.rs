@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use crate::fake::{Fake, answers, journal};
 use crate::samples::{no_preview, note, preview};
 
-/// A preview that goes once it was asked to.
+/// Creates a daemon whose preview is removed on request.
 fn fake() -> Fake {
     let closing = preview("web-7", PreviewState::Closing);
     let looks = answers([Ok(closing), Err(no_preview("web-7"))]);
@@ -25,21 +25,21 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn it_returns_when_nothing_is_left() {
-    assert_snapshot!(fake().preview(&["destroy", "web-7"]).whole(), @r"
+fn destroy_waits_until_the_preview_is_gone() {
+    assert_snapshot!(fake().preview(&["destroy", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Destroying preview web-7.
     [INFO] The route is gone.
     [INFO] The database is gone.
-    [OK] Preview web-7 is gone after N ms.
+    [OK] Preview web-7 destroyed in N ms.
     --- stderr
     ");
 }
 
 #[test]
-fn programs_get_one_value() {
-    assert_snapshot!(fake().preview(&["destroy", "web-7", "--json"]).whole(), @r#"
+fn json_has_the_slug() {
+    assert_snapshot!(fake().preview(&["destroy", "web-7", "--json"]).transcript(), @r#"
     status: 0
     --- stdout
     {"elapsed_ms":0,"slug":"web-7"}
@@ -48,8 +48,8 @@ fn programs_get_one_value() {
 }
 
 #[test]
-fn nobody_has_to_wait() {
+fn no_wait_returns_after_acceptance() {
     let fake = fake();
-    assert_snapshot!(fake.preview(&["destroy", "web-7", "--no-wait"]).ok(), @"[OK] Accepted for preview web-7; `preview list` shows how far it is.");
-    assert_eq!(fake.seen(), ["DELETE /v1/previews/web-7"]);
+    assert_snapshot!(fake.preview(&["destroy", "web-7", "--no-wait"]).ok(), @"[OK] Request for preview web-7 accepted; `preview list` shows its state.");
+    assert_eq!(fake.requests(), ["DELETE /v1/previews/web-7"]);
 }

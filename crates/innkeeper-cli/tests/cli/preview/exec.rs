@@ -1,16 +1,16 @@
 use axum::Router;
 use innkeeper_model::{Code, Failure};
 
-use crate::fake::{Fake, refuse};
+use crate::fake::{Fake, fail};
 
 #[test]
-fn the_command_is_for_the_previews_own_guest() {
+fn command_runs_in_the_previews_guest() {
     let stopped = Failure::new(Code::GuestNotRunning, "guest 'web-7' does not run");
-    let fake = Fake::new(Router::new().route("/v1/previews/web-7/exec", refuse(stopped)));
+    let fake = Fake::new(Router::new().route("/v1/previews/web-7/exec", fail(stopped)));
     let run = fake.preview(&["exec", "-it", "web-7", "--", "ls", "-l"]);
     assert_eq!(run.status, 4, "{run:?}");
-    let [seen] = &fake.seen()[..] else {
-        panic!("{:?}", fake.seen());
+    let [seen] = &fake.requests()[..] else {
+        panic!("{:?}", fake.requests());
     };
     assert!(
         seen.starts_with("POST /v1/previews/web-7/exec ")

@@ -58,9 +58,9 @@ fn fake(explanation: &PreviewExplanation) -> Fake {
 }
 
 #[test]
-fn the_first_broken_link_is_named_at_the_end() {
+fn first_broken_link_is_repeated_at_the_end() {
     let fake = fake(&explanation(Verdict::Broken));
-    assert_snapshot!(fake.preview(&["explain", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 1
     --- stdout
     [WARN] url https://web-7.preview.example.com: it answers with 503
@@ -75,9 +75,9 @@ fn the_first_broken_link_is_named_at_the_end() {
 }
 
 #[test]
-fn a_whole_chain_is_no_failure() {
+fn complete_chain_exits_with_0() {
     let fake = fake(&explanation(Verdict::Ok));
-    assert_snapshot!(fake.preview(&["explain", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     [WARN] url https://web-7.preview.example.com: it answers with 503
@@ -90,7 +90,7 @@ fn a_whole_chain_is_no_failure() {
 }
 
 #[test]
-fn programs_get_the_chain_and_the_same_status() {
+fn json_has_the_chain_and_the_same_status() {
     let broken = explanation(Verdict::Broken);
     let run = fake(&broken).preview(&["explain", "web-7", "--json"]);
     assert_eq!((run.status, run.stderr.as_str()), (1, ""));

@@ -12,10 +12,10 @@ fn with(previews: &[PreviewView]) -> Fake {
 }
 
 #[test]
-fn previews_are_a_table() {
+fn list_prints_a_table() {
     let mut of_branch = preview("web-main", PreviewState::SettingUp);
     of_branch.preview.pull_request = None;
-    // Git takes it, and a terminal would act on it.
+    // A control character that Git accepts in the name of a branch.
     of_branch.preview.branch = BranchName::parse("ma\u{9b}in").expect("a branch");
     let mut lost = preview("web-8", PreviewState::Live);
     lost.repo_trouble = Some("the repository is octo/new now".to_owned());
@@ -29,7 +29,7 @@ fn previews_are_a_table() {
 }
 
 #[test]
-fn a_preview_whose_guest_is_stopped_is_not_shown_as_live() {
+fn stopped_guest_is_shown_as_stopped() {
     let mut guest = guest("web-7", 1);
     guest.state = GuestState::Stopped;
     let previews = [preview("web-7", PreviewState::Live)];
@@ -41,7 +41,7 @@ fn a_preview_whose_guest_is_stopped_is_not_shown_as_live() {
 }
 
 #[test]
-fn programs_get_the_views() {
+fn json_has_the_views() {
     let previews = [preview("web-7", PreviewState::Failed)];
     let stdout = with(&previews).preview(&["list", "--json"]).ok();
     let views: Vec<PreviewView> = serde_json::from_str(&stdout).expect("one value");
@@ -49,13 +49,13 @@ fn programs_get_the_views() {
 }
 
 #[test]
-fn no_previews_are_said_so() {
+fn empty_list_has_a_note() {
     assert_eq!(with(&[]).preview(&["list"]).ok(), "(no previews)\n");
     assert_eq!(with(&[]).preview(&["list", "--json"]).ok(), "[]\n");
 }
 
 #[test]
-fn a_removal_that_fails_is_listed_with_its_cause() {
+fn failed_removal_has_its_cause() {
     let mut closing = preview("web-7", PreviewState::Closing);
     let cause = "cannot drop database 'preview_web_7'";
     closing.preview.fault = Some(Failure::new(Code::DatabaseFailed, cause));
@@ -63,12 +63,12 @@ fn a_removal_that_fails_is_listed_with_its_cause() {
     let last = stdout.lines().last();
     assert_eq!(
         last,
-        Some("web-7 is not removed yet: cannot drop database 'preview_web_7'")
+        Some("web-7 cannot be removed yet, retrying: cannot drop database 'preview_web_7'")
     );
 }
 
 #[test]
-fn a_problem_of_the_host_is_listed_with_its_remedy() {
+fn host_problem_has_its_remedy() {
     let mut waiting = preview("web-7", PreviewState::Building);
     let cause = Failure::new(Code::DiskFull, "the disk is full").with_remedy("Free space.");
     waiting.preview.fault = Some(cause);
@@ -77,7 +77,7 @@ fn a_problem_of_the_host_is_listed_with_its_remedy() {
     let stdout = with(&[waiting, failed]).preview(&["list"]).ok();
     let end: Vec<_> = stdout.lines().skip(3).collect();
     let expected = [
-        "web-7 waits for this host: the disk is full",
+        "web-7 has a host problem, retrying: the disk is full",
         "  Free space.",
     ];
     assert_eq!(end, expected);

@@ -10,7 +10,7 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn the_logs_bytes_come_as_they_are() {
+fn log_is_printed_unchanged() {
     let fake = fake();
     assert_snapshot!(fake.preview(&["logs", "web-7", "--follow", "-n", "5"]).ok(), @r"
     preview-config.nix was evaluated
@@ -18,7 +18,7 @@ fn the_logs_bytes_come_as_they_are() {
     ");
     fake.preview(&["logs", "web-7"]).ok();
     assert_eq!(
-        fake.seen(),
+        fake.requests(),
         [
             "GET /v1/previews/web-7/logs?lines=5&follow=true",
             "GET /v1/previews/web-7/logs?lines=100&follow=false"
@@ -27,7 +27,7 @@ fn the_logs_bytes_come_as_they_are() {
 }
 
 #[test]
-fn programs_get_one_value_for_each_line() {
+fn json_has_one_value_per_line() {
     assert_snapshot!(fake().preview(&["logs", "web-7", "--json"]).ok(), @r#"
     {"line":"preview-config.nix was evaluated"}
     {"line":"listening on 3000"}

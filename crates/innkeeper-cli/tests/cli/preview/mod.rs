@@ -1,16 +1,16 @@
-//! The program `preview`.
+//! Tests of the program `preview`.
 
 mod approve;
 mod build;
 mod create;
 mod db;
 mod destroy;
+mod errors;
 mod exec;
 mod explain;
 mod list;
 mod logs;
 mod open;
-mod refused;
 mod ssh;
 mod start;
 mod stop;

@@ -12,7 +12,7 @@ fn fake(state: PreviewState) -> Fake {
 }
 
 #[test]
-fn without_a_display_the_url_is_printed() {
+fn url_is_printed_without_a_display() {
     let fake = fake(PreviewState::Live);
     assert_eq!(
         fake.preview(&["open", "web-7"]).ok(),
@@ -26,24 +26,24 @@ fn without_a_display_the_url_is_printed() {
 }
 
 #[test]
-fn a_preview_that_does_not_answer_yet_is_said_so() {
-    assert_snapshot!(fake(PreviewState::Building).preview(&["open", "web-7"]).whole(), @r"
+fn unready_preview_has_a_note() {
+    assert_snapshot!(fake(PreviewState::Building).preview(&["open", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     https://web-7.preview.example.com
     --- stderr
-    [INFO] Preview web-7 is building: nothing of it answers yet.
+    [INFO] Preview web-7 is building: it does not respond yet.
     ");
 }
 
 #[test]
-fn with_a_display_the_url_is_opened() {
+fn url_is_opened_with_a_display() {
     let directory = tempfile::tempdir().expect("a directory");
     let (program, opened) = (
         directory.path().join("xdg-open"),
         directory.path().join("opened"),
     );
-    // A pipe: who reads it waits until the browser has been started.
+    // Reading from a FIFO waits until the browser has started.
     let made = rustix::fs::mknodat(
         rustix::fs::CWD,
         &opened,
@@ -69,17 +69,17 @@ fn with_a_display_the_url_is_opened() {
 }
 
 #[test]
-fn a_missing_browser_is_no_failure() {
+fn missing_browser_is_not_a_failure() {
     let fake = fake(PreviewState::Live);
     let mut command = fake.command("preview", &["open", "web-7"]);
     command
         .env("WAYLAND_DISPLAY", "wayland-0")
         .env("PATH", "/nonexistent");
-    assert_snapshot!(run(command).whole(), @r"
+    assert_snapshot!(run(command).transcript(), @r"
     status: 0
     --- stdout
     https://web-7.preview.example.com
     --- stderr
-    [INFO] xdg-open does not run (No such file or directory (os error 2)), so the URL was not opened.
+    [INFO] Cannot open the URL: xdg-open did not start (No such file or directory (os error 2)).
     ");
 }

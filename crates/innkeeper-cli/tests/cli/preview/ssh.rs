@@ -6,15 +6,15 @@ use crate::fake::{Fake, answer};
 use crate::samples::guest;
 
 #[test]
-fn a_preview_that_is_stopped_is_refused_with_its_own_verbs() {
+fn stopped_preview_remedy_names_preview_commands() {
     let mut view = guest("web-7", 1);
     (view.guest.kind, view.state) = (GuestKind::Preview, GuestState::Stopped);
     let fake = Fake::new(Router::new().route("/v1/previews/web-7/guest", answer(&view)));
-    assert_snapshot!(fake.preview(&["ssh", "web-7", "uname", "-r"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["ssh", "web-7", "uname", "-r"]).transcript(), @r"
     status: 4
     --- stdout
     --- stderr
-    [ERROR] preview 'web-7' cannot be reached: it is stopped
+    [ERROR] cannot reach preview 'web-7': it is stopped
             Hint: `preview list` shows its state; `preview start web-7` starts it.
     ");
 }

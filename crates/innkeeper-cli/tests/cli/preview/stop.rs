@@ -2,23 +2,23 @@ use axum::Router;
 use innkeeper_model::Verb;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Part, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, answer, events};
 use crate::samples::{accepted, finished, guest};
 
 #[test]
-fn it_returns_when_the_guest_has_stopped() {
-    let events = events([Part::Ends(vec![accepted(1, Verb::Stop), finished(2)])]);
+fn stop_waits_for_the_guest() {
+    let events = events([Stream::Ends(vec![accepted(1, Verb::Stop), finished(2)])]);
     let fake = Fake::new(
         Router::new()
             .route("/v1/previews/web-7/stop", accept(7, Some("web-7")))
             .route("/v1/previews/web-7/guest", answer(&guest("web-7", 1)))
             .route("/v1/events", events),
     );
-    assert_snapshot!(fake.preview(&["stop", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["stop", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Stopping preview web-7.
-    [OK] The guest of preview web-7 has stopped after N ms.
+    [OK] The guest of preview web-7 stopped in N ms.
     --- stderr
     ");
 }

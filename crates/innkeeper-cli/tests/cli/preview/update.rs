@@ -2,11 +2,11 @@ use axum::Router;
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answer, answers, journal, refuse};
+use crate::fake::{Fake, accept_preview, answer, answers, fail, journal};
 use crate::samples::{no_preview, note, preview};
 
 #[test]
-fn the_new_commit_is_waited_for() {
+fn update_waits_for_the_new_commit() {
     let views = [PreviewState::Updating, PreviewState::Live].map(|state| preview("web-7", state));
     let journal = journal([note(1, "Commit 2b2b2b2 is set up.")], []);
     let fake = Fake::new(
@@ -15,7 +15,7 @@ fn the_new_commit_is_waited_for() {
             .route("/v1/previews/web-7/update", accept_preview("web-7"))
             .route("/v1/events", journal),
     );
-    assert_snapshot!(fake.preview(&["update", "web-7"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["update", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
     [INFO] Updating preview web-7.
@@ -24,20 +24,20 @@ fn the_new_commit_is_waited_for() {
     https://web-7.preview.example.com
     --- stderr
     ");
-    assert_eq!(fake.seen()[0], "POST /v1/previews/web-7/update");
+    assert_eq!(fake.requests()[0], "POST /v1/previews/web-7/update");
 }
 
 #[test]
-fn the_caller_may_have_meant_another() {
+fn mistyped_slug_gets_a_suggestion() {
     let fake = Fake::new(
         Router::new()
             .route(
                 "/v1/previews",
                 answer(&[preview("web-7", PreviewState::Live)]),
             )
-            .route("/v1/previews/wbe-7/update", refuse(no_preview("wbe-7"))),
+            .route("/v1/previews/wbe-7/update", fail(no_preview("wbe-7"))),
     );
-    assert_snapshot!(fake.preview(&["update", "wbe-7", "--no-wait"]).whole(), @r"
+    assert_snapshot!(fake.preview(&["update", "wbe-7", "--no-wait"]).transcript(), @r"
     status: 3
     --- stdout
     --- stderr

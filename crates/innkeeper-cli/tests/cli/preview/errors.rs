@@ -1,4 +1,4 @@
-//! Words that make no sense are refused before anything is asked, with the codes of the contract.
+//! Tests of invalid values, which fail before any request.
 
 use innkeeper_model::Code;
 use insta::assert_snapshot;
@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use crate::fake::{command, run};
 
 #[test]
-fn each_refusal_has_its_code() {
+fn invalid_values_have_codes() {
     let long = "x".repeat(41);
     let cases: [(&[&str], Code); 8] = [
         (
@@ -27,23 +27,23 @@ fn each_refusal_has_its_code() {
             Code::InvalidRequest,
         ),
     ];
-    for (words, code) in cases {
-        let run = run(command("preview", &[&["--json"], words].concat()));
-        assert_eq!((run.status, run.failure().code), (1, code), "{words:?}");
+    for (arguments, code) in cases {
+        let run = run(command("preview", &[&["--json"], arguments].concat()));
+        assert_eq!((run.status, run.failure().code), (1, code), "{arguments:?}");
     }
 }
 
 #[test]
-fn a_slug_to_choose_and_a_slug_to_find_have_different_hints() {
+fn new_and_existing_slugs_have_different_hints() {
     let create = ["create", "o/r", "main", "--slug", "Web"];
-    assert_snapshot!(run(command("preview", &create)).whole(), @r"
+    assert_snapshot!(run(command("preview", &create)).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
     [ERROR] the slug cannot be used: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
             Hint: for example --slug web
     ");
-    assert_snapshot!(run(command("preview", &["update", "Web"])).whole(), @r"
+    assert_snapshot!(run(command("preview", &["update", "Web"])).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
