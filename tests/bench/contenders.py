@@ -1,6 +1,6 @@
-"""Who is compared. Each contender prepares, starts and ends a guest that boots the same init.
+"""The contenders. Each prepares, starts and ends a guest that boots the same init.
 
-What `prepare` does is not measured; the clock runs through `launch`, and again through `destroy`.
+`prepare` is not measured; the clock runs during `launch`, and again during `destroy`.
 """
 
 import json
@@ -222,7 +222,7 @@ class Crun(Contender):
         spawn(boot, [*self.options(), "run", "--bundle", str(boot.root.parent), boot.name])
 
     def destroy(self, boot):
-        # `crun run` is there as long as its guest, and then deletes what there is of it.
+        # `crun run` lives as long as its guest, and then deletes its remains.
         subprocess.run([*self.options(), "kill", boot.name, "KILL"], check=True)
         await_end(boot)
         remove_network(boot)
@@ -319,7 +319,7 @@ class Api(Ours):
 
 
 def check_flags(words):
-    """What distinguishes the command line of a real guest's nspawn from bare nspawn's; empty is as it should be."""
+    """Returns the difference between the command line of a real guest's nspawn and bare nspawn's; empty is expected."""
     flags = words[1 : words.index("--")]
     own = ("--machine=", "--hostname=", "--directory=", "--private-users=", "--bind-ro=/run/")
     shared = {*NSPAWN_FLAGS, "--private-network", "--private-users-ownership=map"}

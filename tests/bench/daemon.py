@@ -135,7 +135,7 @@ directories = []
         return events
 
     def next_address(self):
-        """The address that the next guest gets: asked before the clock starts."""
+        """Returns the address of the next guest; called before the clock starts."""
         slots = self.call("GET", "/v1/slots")
         base, slot = slots["subnet"].split("/")[0].split("."), slots["counter"] + 1
         # Slots with an address that ends in .0 or .255 are not used.

@@ -1,4 +1,4 @@
-"""What contenders are made of: file trees, network namespaces, processes."""
+"""Building blocks of contenders: file trees, network namespaces, processes."""
 
 import os
 import select
@@ -17,7 +17,7 @@ PATIENCE = 60.0
 DIRECTORIES = "dev etc home mnt nix nix/store proc root run sys tmp usr var".split()
 FILES = {"etc/machine-id": "", "etc/os-release": 'ID=innkeeper-guest\nNAME="Innkeeper guest"\n'}
 
-# What a script does to give a guest an address: $1 is the namespace, $2 the interface, $3 the host's
+# A script that assigns an address to a guest: $1 is the namespace, $2 the interface, $3 the host's
 # address, $4 the guest's. Batches save it from starting one `ip` for each line.
 NETWORK_SCRIPT = """set -eu
 ip netns add "$1"
@@ -38,7 +38,7 @@ END
 
 
 class Broken(Exception):
-    """A contender did not do its work; the text tells which one, and the end of its output."""
+    """A contender failed; the text names it and has the end of its output."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Boot:
     name: str
     root: Path
     log: Path
-    # Where it answers; None for a guest without an address.
+    # The guest's address, or None.
     address: str | None = None
     host_address: str | None = None
     process: subprocess.Popen | None = None

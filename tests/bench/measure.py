@@ -40,24 +40,24 @@ QUICK = Rounds(warm_up=1, measured=3, crowds=1, storms=2)
 
 @dataclass
 class Results:
-    """What was measured. Times are lists of milliseconds, by the contender's letter."""
+    """The measurements. Times are lists of milliseconds, by the contender's letter."""
 
     first: dict = field(default_factory=dict)
     answer: dict = field(default_factory=dict)
     returned: dict = field(default_factory=dict)
     destroy: dict = field(default_factory=dict)
     crowd: dict = field(default_factory=dict)
-    # Of each create through the socket: when it was asked for, its events, when the init ran.
+    # For each create through the socket: the time of the request, its events, the start of the init.
     created: list = field(default_factory=list)
-    # Of each destroy through the socket: when it was asked for, its events, when it was known to be over.
+    # For each destroy through the socket: the time of the request, its events, the time of completion.
     destroyed: list = field(default_factory=list)
     # The daemon's resident memory in KiB: empty, after all rounds, with a full house.
     memory: dict = field(default_factory=dict)
-    # What the programs beside each guest take, in KiB, by their name.
+    # Memory of the programs beside each guest in KiB, by name.
     beside: dict = field(default_factory=dict)
-    # One more route, by how many there are: through us, and by a reload of Caddy.
+    # Time to add a route, by the number of routes: through Innkeeper, and by a reload of Caddy.
     routes: tuple = ()
-    # What each turn of a server of deliveries came to, as benches/webhook.rs prints it.
+    # Results of each run of a delivery server, as benches/webhook.rs prints them.
     deliveries: list = field(default_factory=list)
     # Commands beside builds that flood: `(idle, busy)` in milliseconds, by the command.
     floods: dict = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Bench:
         self.results.memory["without a guest"] = resident(self.daemon.pid)
         for turn in range(-self.rounds.warm_up, self.rounds.measured):
             self.show(f"round {turn + 1} of {self.rounds.measured}" if turn >= 0 else "warming up")
-            # In each round everybody has one turn, and not always after the same neighbour.
+            # In each round every contender runs once, in a different order.
             order = list(self.contenders)
             random.Random(turn).shuffle(order)
             for contender in order:
@@ -109,7 +109,7 @@ class Bench:
         boot.begun = time.time_ns()
         contender.launch(boot)
         started = await_stamp(boot)
-        # Asked for earlier, an address without a guest would make the kernel wait a second for its neighbour.
+        # A request to an address before the guest exists would make the kernel wait a second for ARP.
         answered = await_answer(boot) if boot.address else None
         contender.finish(boot)
         returned, created = time.time_ns(), boot.operation
@@ -168,7 +168,7 @@ class Bench:
 
 
 def beside(daemon, guests):
-    """What the programs that run beside each guest take, on average, in KiB, by their name.
+    """Returns the average memory of the programs beside each guest in KiB, by name.
 
     Shared pages are divided among those who share them (PSS): all of them run from the same files.
     """
@@ -178,7 +178,7 @@ def beside(daemon, guests):
         pid = queue.pop()
         queue += children(pid)
         program = Path(os.readlink(f"/proc/{pid}/exe"))
-        # Our helper's file has a name made from its contents, in a folder that says what it is.
+        # The shim's file name is a hash of its contents; its folder has the program's name.
         name = "shim" if program.parent.name == "shim" else program.name
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

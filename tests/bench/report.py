@@ -11,7 +11,7 @@ from pathlib import Path
 
 from routes import COUNTS, growth
 
-# Whose version matters.
+# Programs whose versions matter.
 PROGRAMS = ["systemd-nspawn", "crun", "podman"]
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -44,7 +44,7 @@ def table(results, contenders, missing, rounds, load):
 
 
 def machine(rounds, load):
-    """The machine, and how often it was asked."""
+    """The machine and the number of runs."""
     processor = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -140,7 +140,7 @@ def steps(results):
     return "\n\n".join(tables)
 
 
-# Who takes deliveries, by the name that the benchmark prints.
+# Delivery servers, by the name that the benchmark prints.
 SERVERS = {"innkeeper": "**innkeeper-webhook and innkeeperd**", "least": "verifies, answers, and forgets"}
 
 
@@ -216,7 +216,7 @@ def spread(values, digits=1):
 
 
 def percentile(values, share):
-    """A value of the sorted list, between two neighbours where need be."""
+    """Returns a quantile of the sorted list, interpolated between two values."""
     place = share * (len(values) - 1)
     low = int(place)
     high = min(low + 1, len(values) - 1)

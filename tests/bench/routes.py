@@ -75,7 +75,7 @@ class Caddy:
         subprocess.run(words, check=True, env=self.environment, capture_output=True)
 
     def write(self, name):
-        """A preview's sites, of the same shape as those that examples/routes.rs asks for."""
+        """The sites of a preview, of the same shape as those of examples/routes.rs."""
         proxy = "reverse_proxy 127.0.0.1:3000"
         site = (
             f"http://{name}.localhost:{PORT} {{\n\thandle /api/* {{\n\t\t{proxy}\n\t}}\n"

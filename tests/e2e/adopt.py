@@ -25,7 +25,7 @@ def slots() -> set[int]:
 
 
 machine.start()
-with subtest("an older installation is there before the daemon"):
+with subtest("an older installation exists before the daemon"):
     # The daemon that has run here is gone for good, and so are its rules, which another one would not replace.
     machine.succeed(
         "systemctl stop innkeeperd.service",
@@ -44,7 +44,7 @@ with subtest("an older installation is there before the daemon"):
     machine.succeed("systemctl start innkeeperd.service")
     wait_until_quiet()
 
-with subtest("new guests get other slots, from where the counter was"):
+with subtest("new guests get other slots, starting at the old counter"):
     first = create("first")
     same((first["slot"], first["guest_address"]), (8, "10.100.0.17"), "the first guest's slot and address")
     create("second")
@@ -53,7 +53,7 @@ with subtest("new guests get other slots, from where the counter was"):
     for slot in (3, 5, 6):
         is_true(f"{slot}" in json.dumps(reserved), f"slot {slot} is reserved: {reserved}")
 
-with subtest("what they give back later is free, and what they take later is theirs"):
+with subtest("slots that the old installation frees become free, and slots that it takes are taken"):
     machine.succeed(
         f"echo '10 10.100.0.20 10.100.0.21' > {AGENTS}/a-later && echo 11 > {AGENTS}/.next_slot",
         "systemctl restart innkeeperd.service",
@@ -63,7 +63,7 @@ with subtest("what they give back later is free, and what they take later is the
     is_true(third["slot"] >= 11, f"the slot after theirs: {third['slot']}")
     machine.succeed(f"rm {AGENTS}/a-later && echo 8 > {AGENTS}/.next_slot")
 
-with subtest("nothing of theirs was touched, and nothing of it is taken for a leftover of ours"):
+with subtest("the old installation is untouched, and its objects are not reported as orphans"):
     orphans = json.loads(machine.succeed("innkeeper gc --json"))["orphans"]
     same(orphans, [], "what belongs to no guest")
     same(machine.succeed(f"sha256sum {AGENTS}/* {AGENTS}/.[!.]* {DEPLOYS}/* {ROUTE}"), before, "their files")

@@ -1,9 +1,9 @@
-"""Words that all scenarios share. It is executed before each of them, in the same namespace.
+"""Helpers of all scenarios. It is executed before each of them, in the same namespace.
 
-What a scenario finds there besides: `machine`, a host with the method names of the NixOS test driver, on
-which innkeeperd is installed as a unit, and /opt/innkeeper/guests, the flake of tests/fixtures; `subtest`. Where the scenario
-needs `previews`, there are Caddy, PostgreSQL and /opt/innkeeper/previews: the app and the stand-in for nixpkgs of
-tests/fixtures, and on Debian what makes the host ready for them.
+A scenario also has `machine`, a host with the method names of the NixOS test driver on which innkeeperd is installed as a
+unit, with the flake of tests/fixtures at /opt/innkeeper/guests; and `subtest`. With `Needs: previews`, the host also has
+Caddy, PostgreSQL and /opt/innkeeper/previews: the app and the stand-in for nixpkgs of tests/fixtures, and on Debian the
+script that prepares the host.
 """
 
 import json
@@ -55,14 +55,14 @@ def guest(name: str) -> dict[str, Any]:
 def use_thin_volumes() -> None:
     """Has the daemon make guests of 256 MiB each, in a thin pool on the host's second disk."""
     config = "/etc/innkeeper/config.toml"
-    # The second disk, where there are two of this kind.
+    # The second disk of this kind.
     disk = machine.succeed("ls --reverse /dev/vd[ab] | head -n 1").strip()
     machine.succeed(
         f"vgcreate --quiet pool {disk}",
         "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
         # The last section of the file is the one on storage.
         f"grep -q lvm-thin {config} || {{ printf 'driver = \"lvm-thin\"\nsize = \"256M\"\n' >> {config} && sync; }}",
-        # What docs/storage.md says of the unit that `make install` brings.
+        # The drop-in of docs/storage.md for the unit of `make install`.
         "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
         "/usr/local/share/innkeeper/lvm-thin.conf",
         "systemctl daemon-reload",
@@ -77,7 +77,7 @@ def unit(name: str) -> str:
 
 
 def page(address: str) -> str:
-    """What a guest's web server answers."""
+    """Returns the response of a guest's web server."""
     return machine.succeed(f"curl --silent --fail --max-time 10 http://{address}/")
 
 
@@ -135,7 +135,7 @@ def traces() -> set[str]:
 
 
 def nothing_left(before: set[str]) -> None:
-    """Fails when there is something now that was not there before, or the other way round."""
+    """Fails if an object appeared or disappeared since the snapshot."""
     now = traces()
     same(sorted(now - before), [], "left over")
     same(sorted(before - now), [], "lost")
@@ -183,7 +183,7 @@ def boot_with_previews() -> None:
 
 def start_internet() -> None:
     """Has the internet there, after a reboot too: what guests fetch the files of a commit from."""
-    # A unit with a network of its own, in which there is nothing but a loopback interface when the program runs.
+    # A unit with a network namespace of its own that has only a loopback interface.
     machine.succeed(
         "systemd-run --quiet --unit=internet --service-type=exec --property=PrivateNetwork=yes "
         "busybox httpd -f -p 80 -h /srv/www"
@@ -209,7 +209,7 @@ def start_github() -> None:
 
 
 def tell(method: str, path: str, body: object = None) -> str:
-    """Says something to the played GitHub: crates/innkeeper-github/src/fake/control.rs."""
+    """Sends a command to the fake GitHub: crates/innkeeper-github/src/fake/control.rs."""
     data = "" if body is None else f"--header 'Content-Type: application/json' --data {shlex.quote(json.dumps(body))}"
     return machine.succeed(f"curl --fail --silent --show-error --request {method} {data} {FAKE}{path}")
 
@@ -268,7 +268,7 @@ def guest_of(slug: str) -> dict[str, Any]:
 
 
 def wait_for_preview(slug: str, state: str, sha: str) -> None:
-    """Waits until a preview is in a state with a commit, which is the one that is live when the state says so."""
+    """Waits until a preview is in a state with a commit; in the state `live`, it is the live commit."""
     field = "live_sha" if state == "live" else "wanted_sha"
     machine.wait_until_succeeds(
         f"preview list --json | jq -e '.[] | select(.slug == \"{slug}\") | .state == \"{state}\" and .{field} == \"{sha}\"'"
@@ -282,24 +282,24 @@ def look(slug: str, options: str = "--fail") -> str:
 
 
 def browse(slug: str, options: str = "--fail") -> str:
-    """What a preview's URL answers."""
+    """Returns the response of a preview's URL."""
     return machine.succeed(look(slug, options))
 
 
 def database_url(slug: str) -> str:
-    """What a preview's app is told of its database."""
+    """Returns the DATABASE_URL of a preview's app."""
     return machine.succeed(f"preview exec {slug} -- sh -c '. /etc/preview.env; echo $DATABASE_URL'").strip()
 
 
 def sql(statement: str, database: str = "postgres") -> str:
-    """What PostgreSQL answers to its administrator."""
+    """Runs a query as PostgreSQL's administrator."""
     return machine.succeed(
         f"psql --no-psqlrc --username=postgres --dbname={database} --tuples-only --no-align --quiet --command={shlex.quote(statement)}"
     ).strip()
 
 
 def ask_as_app(slug: str, statement: str) -> str:
-    """What PostgreSQL answers to the app of a preview: over the guest's network, with the app's password."""
+    """Runs a query as a preview's app: over the guest's network, with the app's password."""
     return machine.succeed(
         f"nsenter --target {leader(slug)} --net -- psql --no-psqlrc --tuples-only --no-align --quiet "
         f"--command={shlex.quote(statement)} {shlex.quote(database_url(slug))}"

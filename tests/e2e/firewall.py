@@ -22,7 +22,7 @@ while (defined(my $client = recv($server, my $query, 512, 0))) {
 
 
 def reaches(name: str, address: str, port: int = 80) -> bool:
-    """Whether a guest gets a page from there."""
+    """Reports whether a guest can fetch a page from an address."""
     command = f"agent exec {name} -- timeout 5 wget -q -O /dev/null http://{address}:{port}/"
     return machine.execute(command)[0] == 0
 
@@ -43,7 +43,7 @@ def as_documented() -> None:
 
 
 def said(word: str) -> None:
-    """Says a word on the two connections, and waits until it comes back on both."""
+    """Sends a line on the two connections, and waits for the echo on both."""
     machine.succeed(f"agent exec web -- sh -c 'echo {word} > /talk.in'", f"echo {word} > /run/talk.in")
     machine.wait_until_succeeds(f"agent exec web -- grep -qx {word} /talk.out")
     machine.wait_until_succeeds(f"grep -qx {word} /run/talk.out")
@@ -60,7 +60,7 @@ for address in PRIVATE:
     )
 machine.succeed("systemd-run --quiet --unit=secret busybox httpd -f -p 9999 -h /srv/www")
 machine.wait_for_open_port(9999)
-# What the host asks for names, guests ask too.
+# Guests use the host's resolvers.
 machine.succeed(
     f"printf %s {shlex.quote(RESOLVER)} > /run/resolver.pl",
     f"systemd-run --quiet --unit=resolver nsenter --target {internet} --net -- perl -MSocket /run/resolver.pl",
@@ -68,22 +68,22 @@ machine.succeed(
 )
 web, shop = create("web"), create("shop")
 
-with subtest("everything is there to be reached"):
+with subtest("all targets are reachable from the host"):
     for address in PRIVATE:
         machine.succeed(f"curl --silent --fail --max-time 5 --output /dev/null http://{address}/")
     for address in ("198.51.100.1", web["host_address"], shop["host_address"]):
         machine.succeed(f"curl --silent --fail --max-time 5 --output /dev/null http://{address}:9999/")
     page(shop["guest_address"])
 
-with subtest("a guest reaches what it may"):
+with subtest("a guest reaches the allowed targets"):
     as_documented()
     doctor()
 
-with subtest("a guest finds names"):
+with subtest("a guest resolves names"):
     found = machine.succeed("agent exec web -- nslookup page.example.org")
     is_true(f"Address: {INTERNET}" in found, f"what is found: {found}")
 
-with subtest("the host has another resolver, and so have the firewall and a guest that runs"):
+with subtest("a change of the host's resolver reaches the firewall and a running guest"):
     # In a private network, and by a link, as systemd-resolved leaves it.
     machine.succeed("echo 'nameserver 192.168.77.1' > /run/other.conf", "ln -sfT /run/other.conf /etc/resolv.conf")
     machine.wait_until_succeeds(
@@ -93,7 +93,7 @@ with subtest("the host has another resolver, and so have the firewall and a gues
     )
     as_documented()
 
-with subtest("sockets of the host, its files and its store are not there or not for it"):
+with subtest("the host's sockets, files and store are absent or inaccessible"):
     for path in ("/nix/var", "/run/innkeeper/api.sock", "/run/innkeeper/intake.sock", "/run/dbus", "/var/lib/innkeeper"):
         machine.succeed(f"agent exec web -- test ! -e {path}")
     machine.fail("agent exec web -- touch /nix/store/mine")
@@ -101,7 +101,7 @@ with subtest("sockets of the host, its files and its store are not there or not 
     machine.fail("agent exec web -- sh -c 'echo b > /proc/sysrq-trigger'")
 
 with subtest("two connections: out of a guest through the host's NAT, and into it"):
-    # Whoever listens says the same again.
+    # The listener echoes each line.
     echo = "nc -ll -p 7 -e cat"
     machine.succeed(
         f"systemd-run --quiet --unit=echo nsenter --target {internet} --net -- busybox {echo}",
@@ -126,7 +126,7 @@ with subtest("a firewall of the host's own is loaded and loaded again"):
     as_documented()
     doctor()
 
-with subtest("a firewall that is restarted removes everybody's rules, and ours are back at once"):
+with subtest("rules removed by a restarted firewall are restored at once"):
     # So begins the restart of Debian's nftables.service.
     for word in ("flushed", "twice"):
         machine.succeed("nft flush ruleset")
@@ -135,7 +135,7 @@ with subtest("a firewall that is restarted removes everybody's rules, and ours a
     as_documented()
     doctor()
 
-with subtest("the daemon is restarted, and nobody notices"):
+with subtest("connections survive a restart of the daemon"):
     machine.succeed("systemctl restart innkeeperd.service")
     wait_until_quiet()
     said("restarted")

@@ -5,7 +5,7 @@ Needs: previews.
 
 import hashlib
 
-# What root alone can read on the host.
+# A file that only root can read on the host.
 SECRET = "a secret that root alone can read"
 # Clears the screen, writes to the clipboard (OSC 52), and overwrites the line's beginning.
 CONTROL = "\\033[2J\\033]52;c;ZXZpbA==\\007evil\\rgood"
@@ -22,7 +22,7 @@ def built(name: str, script: str, more: str = "") -> str:
 
 
 def app_with(derivations: dict[str, str]) -> dict[str, str]:
-    """The files of an app in whose system there are these derivations, as files of /etc."""
+    """The files of an app whose system has these derivations as files of /etc."""
     files = app("Commit @commit@.")
     entries = "".join(f"  environment.etc.{name}.source = {text};\n" for name, text in derivations.items())
     files["preview-config.nix"] = files["preview-config.nix"].replace("  users.users.preview", entries + "  users.users.preview", 1)
@@ -43,12 +43,12 @@ def as_member(command: str) -> tuple[int, str]:
 
 
 def on_terminal(command: str) -> str:
-    """What a command writes to a terminal."""
+    """Returns the output of a command on a terminal."""
     return machine.succeed(f"script --quiet --return --command {shlex.quote(command)} /dev/null < /dev/null")
 
 
 def others_work(during: str) -> None:
-    """Fails unless the daemon, a neighbour and a preview do as before."""
+    """Fails unless the daemon, a neighbor and a preview work as before."""
     with subtest(f"others during {during}"):
         is_true("Hello from quiet." in page(quiet["guest_address"]), "the neighbour's page")
         same(machine.succeed("agent exec quiet -- sh -c 'date > /when; sync; echo fine'"), "fine\n", "what it writes")
@@ -77,7 +77,7 @@ with subtest("builders of the Nix daemon have limits"):
 
 with subtest("a stranger's build, approved by mistake"):
     probes = {
-        # The host's loopback, a neighbour's and the host's address on the guests' network.
+        # The host's loopback, a neighbor's and the host's address on the guests' network.
         "loopback": download(FAKE + "/requests"),
         "neighbour": download(f"http://{quiet['guest_address']}/"),
         "rewritten": built("rewritten", "chmod u+w $input/bin/busybox; if echo evil >> $input/bin/busybox; then echo yes; else echo no; fi > $out"),
@@ -105,7 +105,7 @@ with subtest("a guest that attacks at the same time"):
     create("evil")
     machine.succeed(
         f"agent exec --detach evil -- sh -c 'while :; do printf \"{CONTROL}\\n\" > /dev/console; done'",
-        # What the host and nspawn open in the tree before the next start.
+        # Files in the tree that the host and nspawn open before the next start.
         "agent exec evil -- sh -c 'rm -rf /etc/os-release /etc/machine-id /usr/lib/os-release; mkdir -p /usr/lib; "
         "mkfifo /etc/os-release /etc/machine-id /usr/lib/os-release'",
     )
@@ -149,7 +149,7 @@ with subtest("all of it at once"):
     machine.wait_until_succeeds(f"preview list --json | jq -e 'all(.[]; .slug != \"{FLOODS[0]}\")'")
     same([slug for slug in FLOODS if slug in previews()], list(FLOODS[1:]), "the other builds go on")
 
-with subtest("everything that attacked goes, and nothing else"):
+with subtest("the attackers are removed, and no one else"):
     machine.succeed("agent destroy --now evil")
     for number, slug, owner in ((8, "theirs", "mallory"), (12, "web-12", "octo"), (13, "web-13", "octo")):
         pull(number, slug, "closed", owner)

@@ -78,7 +78,7 @@ for kind in (PLAIN, SYSTEMD):
             nothing_left(before)
 
 with subtest("nspawn of a guest is killed"):
-    # Its processes would go on without it; nobody would be there to tell of their end.
+    # Its processes would continue, and no supervisor would report their exit.
     web = create("web")
     nspawn = machine.get_unit_property(unit("web"), "MainPID")
     first = leader("web")

@@ -18,7 +18,7 @@ def events(file: str, word: str) -> int:
 
 
 def others_go_on(during: str) -> None:
-    """Fails unless the neighbour, the host and the daemon are as well as before."""
+    """Fails unless the neighbor, the host and the daemon work as before."""
     with subtest(f"others during {during}"):
         is_true("Hello from quiet." in page(quiet["guest_address"]), "the neighbour's page")
         same(machine.succeed("agent exec quiet -- sh -c 'date > /when; sync; echo fine'"), "fine\n", "what it writes")
@@ -36,7 +36,7 @@ same(greedy["limits"]["tasks"], 60, "what the list shows")
 before = (leader("quiet"), machine.get_unit_property("innkeeperd.service", "MainPID"))
 others_go_on("nothing")
 
-with subtest("it makes processes without end, each of which takes all of a processor"):
+with subtest("a fork bomb of busy loops"):
     # The outer shell stays, and with it the command: what a command leaves behind ends with it.
     bomb = "(while :; do (while :; do :; done) > /dev/null 2>&1 & done); exec sleep 100000"
     machine.succeed(f"agent exec --detach greedy -- sh -c '{bomb}'")
@@ -50,7 +50,7 @@ with subtest("it makes processes without end, each of which takes all of a proce
     machine.succeed("agent stop greedy", "agent start greedy")
     machine.wait_for_open_port(80, greedy["guest_address"])
 
-with subtest("it takes memory without end"):
+with subtest("unbounded memory use"):
     first = leader("greedy")
     killed = events("memory.events", "oom_kill")
     status, _ = in_greedy("word=word; while :; do word=$word$word; done")

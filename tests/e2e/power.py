@@ -46,7 +46,7 @@ for kind in (PLAIN, SYSTEMD):
         machine.wait_for_open_port(80, address)
 
     if kind == SYSTEMD:
-        with subtest("it is powered off while nobody listens"):
+        with subtest("a guest powers off while the daemon is down"):
             machine.succeed("systemctl stop innkeeperd.service", "machinectl poweroff web")
             machine.wait_until_fails("machinectl show web")
             machine.succeed("systemctl start innkeeperd.service")

@@ -5,19 +5,19 @@ Needs: previews.
 
 
 def traces_of_previews() -> set[str]:
-    """What previews may leave besides what their guests may."""
+    """Objects that previews may leave in addition to those of guests."""
     found = sql("select datname from pg_database union select rolname from pg_roles").split()
     files = machine.succeed("find /etc/caddy/previews /var/lib/innkeeper-routes -type f").split()
     return traces() | set(found) | set(files)
 
 
 def comments() -> str:
-    """What the pull requests say of their previews."""
+    """The comments on the pull requests."""
     return json.dumps(json.loads(tell("GET", "/repos/octo/web"))["comments"])
 
 
 def configurations_read() -> int:
-    """How often the configuration of some commit was asked for."""
+    """Returns how often the configuration of a commit was requested."""
     return sum("/contents/" in request["path"] for request in json.loads(tell("GET", "/requests")))
 
 
@@ -74,7 +74,7 @@ with subtest("pushed to, with another system: files, database and address stay")
     same(ask_as_app("web-7", "select number from kept"), "42", "what the app has kept")
     doctor()
 
-with subtest("a stranger's is not even read before somebody has approved that commit"):
+with subtest("a fork's configuration is not read before its commit is approved"):
     read = configurations_read()
     theirs = commit("theirs", app("From a stranger: @commit@."))
     pull(8, "theirs", "opened", "mallory")

@@ -6,7 +6,7 @@ Better with: power-loss.
 
 
 def known() -> dict[str, object]:
-    """What must be the same afterwards."""
+    """State that must survive the reboot."""
     return {name: (view["state"], view["guest_address"], view["interface"]) for name, view in guests().items()}
 
 
@@ -29,7 +29,7 @@ for name, kind in {"web": PLAIN, "full": SYSTEMD, "gone": PLAIN, "quiet": PLAIN}
     machine.succeed(f"agent exec {name} -- sh -c 'echo {name} was here > /var/www/index.html; sync'")
 machine.succeed("agent stop quiet", "agent destroy gone")
 before = known()
-# In good order, and then as when somebody pulls the plug. What was on the way to the disk is no question here.
+# An orderly reboot, then a loss of power. Unsynced data is not part of this test.
 for end, when in ((machine.shutdown, "after a reboot"), (machine.crash, "after a crash")):
     with subtest(when):
         end()

@@ -16,7 +16,7 @@ def still_there(when: str) -> None:
     for name in leaders:
         machine.require_unit_state(unit(name))
         same(guest(name)["state"], "running", f"the state of {name} {when}")
-    # The connection is the same one: the guest answers on it, and asks for more.
+    # The connection is the same one: the guest still echoes on it.
     word = when.replace(" ", "-")
     machine.succeed(f"echo {word} > /run/talk.in")
     machine.wait_until_succeeds(f"grep -qx {word} /run/talk.out")
@@ -59,7 +59,7 @@ with subtest("stop and start"):
 with subtest("kill -9"):
     killed = main_pid()
     machine.succeed(f"kill -KILL {killed}")
-    # systemd starts it again, and it says that it is ready.
+    # systemd restarts it, and it reports readiness.
     machine.wait_until_succeeds(
         f"test $(systemctl show --value --property=MainPID innkeeperd.service) -ne {killed} && "
         "systemctl is-active innkeeperd.service"
@@ -87,7 +87,7 @@ with subtest("a daemon that hangs is ended by the watchdog, and another one take
     )
     still_there("after a hang")
 
-with subtest("what came before is still the daemon's"):
+with subtest("the daemon still manages earlier guests"):
     machine.succeed("agent exec full -- true")
     machine.succeed("systemctl stop talk.service")
     machine.succeed("agent stop full", "agent start full", "agent destroy web full")

@@ -1,4 +1,4 @@
-"""A guest that takes all that it can get of the kernel's shared limits leaves the host and its neighbour enough.
+"""A guest that exhausts its share of the kernel's limits leaves enough for the host and its neighbor.
 
 Needs: nothing.
 """
@@ -44,7 +44,7 @@ def take(name: str, kind: str, most: int, users: int = 1) -> int:
 
 
 def others_get(kind: str, wanted: int) -> None:
-    """Fails unless the host's root and the neighbour get this many."""
+    """Fails unless the host's root and the neighbor can create this many."""
     for name in (None, "quiet"):
         got = int(machine.succeed(f"{hog(name, kind, wanted)} < /dev/null"))
         same(got, wanted, f"{kind} of {name or 'the host'}")

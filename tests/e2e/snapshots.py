@@ -20,7 +20,7 @@ def ours() -> list[str]:
 
 
 def write(name: str, text: str) -> None:
-    """Changes a guest's page. Nothing is synced: that is for whoever takes a snapshot."""
+    """Changes a guest's page without a sync: taking a snapshot includes one."""
     machine.succeed(f"agent exec {name} -- sh -c 'echo {text} > /var/www/index.html'")
 
 
@@ -32,7 +32,7 @@ def says(name: str, text: str) -> None:
 
 
 def refused(command: str) -> str:
-    """What is said about a command that has to be refused."""
+    """Returns the error of a command that must fail."""
     return machine.fail(f"{command} 2>&1")
 
 
@@ -72,7 +72,7 @@ with subtest("an agent that runs has a snapshot, and goes back to it"):
     same(ours(), ["innkeeper-guest-web", "innkeeper-snap-web.one"], "the volumes")
     doctor()
 
-with subtest("copies of what it is and of what it was"):
+with subtest("copies of its present and of its former state"):
     write("web", "after")
     machine.succeed("agent fork web now", "agent fork web then --from one")
     says("now", "after")
@@ -140,7 +140,7 @@ with subtest("a pool whose metadata are nearly full refuses more of everything")
     machine.succeed("agent snapshot web --delete one")
     limit(85)
 
-with subtest("a snapshot that nobody knows of is found, and the agent's own go with it"):
+with subtest("an orphaned snapshot is found, and an agent's snapshots are removed with it"):
     machine.succeed(
         "agent snapshot web --label two",
         "lvcreate --quiet --yes --snapshot --name innkeeper-snap-web.lost pool/innkeeper-guest-web",

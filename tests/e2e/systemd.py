@@ -1,4 +1,4 @@
-"""What an administrator does to systemd and its bus does nothing to guests.
+"""An administrator's actions on systemd and its bus do not affect guests.
 
 Needs: nothing.
 """
@@ -38,7 +38,7 @@ for command in (
         for name, pid in pids.items():
             machine.succeed(f"test -d /proc/{pid}")
 
-with subtest("a guest makes cgroups of its own only as deep as we can follow"):
+with subtest("a guest cannot nest cgroups deeper than the daemon can follow"):
     # A path of more than 4096 bytes is one that nobody can open, and each name can have 255.
     nest = 'while mkdir $(printf %0250d $n) && cd $(printf %0250d $n); do n=$((n + 1)); done 2> /dev/null'
     create("deep", SYSTEMD)
@@ -51,7 +51,7 @@ with subtest("the console is still in the journal"):
     machine.succeed("agent exec web -- sh -c 'echo still heard > /proc/1/fd/1'")
     machine.wait_until_succeeds("agent logs web | grep -qF 'still heard'")
 
-with subtest("whoever stops a unit does not say that the guest shall be off"):
+with subtest("a unit that is stopped from outside starts again"):
     # So does a host that shuts down, after which the guests must come back.
     for _ in range(5):
         for name, view in running.items():

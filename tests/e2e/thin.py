@@ -32,7 +32,7 @@ def tree(name: str) -> str:
 
 
 def as_wanted() -> None:
-    """Fails unless there is a volume for each guest, none besides, and nothing is wrong."""
+    """Fails unless each guest has a volume, no other volume exists, and `innkeeper doctor` finds no problem."""
     same(guest_volumes(), sorted(guests()), "the guests with volumes")
     same([name for name in volumes() if name == "innkeeper-new"], [], "what was left half-made")
     doctor()
@@ -64,7 +64,7 @@ with subtest("a guest's files are on a volume"):
     is_true({"nodev", "discard"} <= set(mount["options"].split(",")), f"how it is mounted: {mount['options']}")
     same(machine.succeed(f"stat --format=%u {tree('web')}/etc"), "0\n", "whose the files are")
 
-with subtest("a guest fills its disk and nobody else's, and gives back what it deletes"):
+with subtest("a guest fills only its own disk, and deleted space returns to the pool"):
     empty = used()
     machine.fail("agent exec web -- dd if=/dev/zero of=/big bs=1M count=1000")
     machine.succeed("agent exec web -- sync")
@@ -90,7 +90,7 @@ with subtest("a loss of power"):
     same(page(web["guest_address"]), "kept\n", "its page")
     as_wanted()
 
-with subtest("blocks that a loss of power leaves to nobody are no reason not to start"):
+with subtest("blocks lost in a loss of power do not keep the pool from starting"):
     # From here on the pool's data are written after 100 s, its metadata and whatever is flushed at once.
     slow = "$start $length delay $device $offset 0 $device $offset 100000 $device $offset 0"
     machine.succeed(
@@ -135,7 +135,7 @@ with subtest("losses of power in the middle of creating and destroying"):
         as_wanted()
 
 with subtest("a daemon that is killed takes no LVM command with it"):
-    # What was changing the pool could leave it in between.
+    # A process that was changing the pool could leave it half changed.
     restarts = "systemctl show --value --property=NRestarts innkeeperd.service"
     earlier = machine.succeed(restarts).strip()
     machine.succeed(
@@ -167,7 +167,7 @@ with subtest("no guest is added to a pool that is nearly full, and the others go
     same(guest_volumes(), ["web"], "the guests with volumes")
     create("new")
 
-with subtest("what belongs to no guest is found and goes"):
+with subtest("orphans are found and removed"):
     machine.succeed("lvcreate --quiet --yes --snapshot --name innkeeper-guest-lost pool/innkeeper-guest-web")
     orphans = json.loads(machine.succeed("innkeeper gc --dry-run --json"))["orphans"]
     is_true("pool/innkeeper-guest-lost" in json.dumps(orphans), f"what is found: {orphans}")

@@ -14,7 +14,7 @@ def all_guests() -> dict[str, dict[str, Any]]:
 
 
 def known() -> dict[str, object]:
-    """What must be the same afterwards."""
+    """State that must survive the reboot."""
     return {
         name: [view[field] for field in ("state", "slot", "guest_address", "host_address", "interface", "closure")]
         for name, view in all_guests().items()
@@ -22,7 +22,7 @@ def known() -> dict[str, object]:
 
 
 def pages() -> list[str]:
-    """What the agents answer, in their order; all at the same time."""
+    """Returns the agents' responses in order; the requests run concurrently."""
     views = all_guests()
     asked = " ".join(f"{name}={views[name]['guest_address']}" for name in AGENTS)
     return machine.succeed(
@@ -33,7 +33,7 @@ def pages() -> list[str]:
 
 
 def most_at_once(after: int) -> int:
-    """How many guests were starting at the same time at most, as the events after one of them tell."""
+    """Returns the largest number of guests that were starting at the same time, from the events after a given one."""
     changes = {("step_started", "ensure-unit"): 1, ("step_done", "release"): -1}
     starting = most = 0
     for line in machine.succeed(f"innkeeper events --json --after {after}").splitlines():
@@ -59,7 +59,7 @@ with subtest("thirty guests"):
     same(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
     doctor()
 
-with subtest("a reboot, after which GitHub is not there"):
+with subtest("a reboot while GitHub is unreachable"):
     seen = json.loads(machine.succeed("innkeeper events --json | tail -n 1"))["seq"]
     machine.shutdown()
     machine.start()
@@ -77,7 +77,7 @@ with subtest("they were started a few at a time"):
     most = most_at_once(seen)
     is_true(1 < most <= limit, f"{most} guests were starting at the same time; {limit} may")
 
-with subtest("they are updated as if nothing had been"):
+with subtest("later updates work as before"):
     start_github()
     sha = commit("branch-web-1", app("After the reboot: @commit@."))
     for number, slug in enumerate(PREVIEWS, start=1):

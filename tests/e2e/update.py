@@ -28,7 +28,7 @@ def up_again() -> None:
 
 
 boot_with_previews()
-with subtest("a preview that has kept something"):
+with subtest("a preview with data"):
     sha = commit("change", system(0))
     pull(7, "change", "opened")
     wait_for_preview(SLUG, "live", sha)
@@ -38,7 +38,7 @@ with subtest("a preview that has kept something"):
     address, slot = guest_of(SLUG)["guest_address"], guest_of(SLUG)["slot"]
     doctor()
 
-# What can be seen from outside of how far an update has got.
+# The visible progress of an update.
 record = f"curl --silent --unix-socket /run/innkeeper/api.sock http://localhost/v1/guests/{SLUG}"
 MOMENTS = {
     "when it was accepted": "true",

@@ -25,7 +25,7 @@ with subtest("a connection into a guest"):
         "cat <&4 >&3 & exec cat <&3 > /run/talk.out'",
     )
 
-with subtest("another build: the same program in another file, which is replaced while it runs"):
+with subtest("an upgrade replaces the program file while it runs"):
     for build in ("second", "third"):
         machine.succeed(
             f"mkdir -p {NEWER} {DROP_IN}",
@@ -47,7 +47,7 @@ with subtest("another build: the same program in another file, which is replaced
         is_true(sha in browse("web-1"), "the preview's page")
         doctor()
 
-with subtest("all that was there is the new daemon's"):
+with subtest("the new daemon adopts all existing objects"):
     machine.succeed("systemctl stop talk.service")
     machine.succeed("agent exec full -- true", "agent stop web", "agent start web")
     machine.wait_for_open_port(80, web["guest_address"])

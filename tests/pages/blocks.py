@@ -34,7 +34,7 @@ class Block:
     lines: list[str]
 
     def commands(self) -> list[str]:
-        """What is typed: the lines behind a prompt, without the comment at their end, or all without prompts.
+        """Returns the commands: the lines after a prompt, without trailing comments, or all lines if no prompt exists.
 
         Behind root's prompt, a line that begins with a capital letter is a sentence.
         """

@@ -54,7 +54,7 @@ def prepare(machine: Machine, repository: Path) -> None:
     machine.succeed("systemctl disable --now innkeeper.service")
     machine.copy_from_host(str(repository / "initial-install/debian/config.toml"), "/etc/innkeeper/config.toml")
     machine.copy_from_host(str(repository / "tests/fixtures"), f"{CLONE}/tests/fixtures")
-    # There is no network, and so no cache.
+    # No network, and so no cache.
     machine.succeed("mkdir -p /etc/nix", "echo 'substituters =' >> /etc/nix/nix.conf", "useradd alice")
 
 
@@ -91,7 +91,7 @@ def play(machine: Machine, repository: Path) -> None:
         if "password=a-token" not in filled.splitlines():
             raise AssertionError(f"Git takes no token: {filled}")
     with machine.nested("docs/debian.md, previews"):
-        # Steps 1 to 5, without a network: GitHub is played, and there is a stand-in for nixpkgs.
+        # Steps 1 to 5, without a network: with a fake GitHub and a stand-in for nixpkgs.
         machine.succeed(
             "echo token-of-a-test > /srv/token",
             "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token",
@@ -100,5 +100,5 @@ def play(machine: Machine, repository: Path) -> None:
         machine.succeed("/opt/innkeeper/previews/set-up")
         pages.run("docs/debian.md", "systemctl restart caddy")
     pages.all_were_run([f"docs/{page.name}" for page in sorted((repository / "docs").glob("*.md"))] + ["README.md", "CONTRIBUTING.md"])
-    # Agents go as docs/debian.md says.
+    # Removes the agents as docs/debian.md describes.
     machine.succeed("agent destroy $(agent list --quiet)", "innkeeper doctor")

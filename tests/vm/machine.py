@@ -1,9 +1,9 @@
 """A Debian host that a test drives, with the method names of the NixOS test driver.
 
-What all tiers have in common. A tier says how a host is booted and how commands get into it: `native` in a
+The common part of all tiers. A tier defines how a host boots and how commands reach it: `native` in a
 container (native.py), `vm` in a virtual machine (virtual.py).
 
-What a host consists of lies in one folder, the place of a run, and goes with it.
+All parts of a host are in one folder, the place of a run, and are removed with it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PAUSE = 0.05
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# What commands on a host have in their environment.
+# The environment of commands on a host.
 ENVIRONMENT = ["HOME=/root", "USER=root", "LANG=C.UTF-8", f"PATH={PATH}", "SYSTEMD_COLORS=0", "PAGER="]
 
 
 class RequestedAssertionFailed(AssertionError):
-    """A command of a test did not do what the test says that it does."""
+    """A command of a test did not behave as the test expects."""
 
 
 class CannotRun(Exception):
@@ -43,7 +43,7 @@ class CannotRun(Exception):
 
 
 def retry(look: Callable[[], bool], timeout: float, what: str) -> None:
-    """Looks until there is something to see."""
+    """Polls until a condition holds."""
     end = time.monotonic() + timeout
     while not look():
         if time.monotonic() > end:
@@ -66,11 +66,11 @@ class Machine(abc.ABC):
         self.depth = 0
         place.mkdir(parents=True)
 
-    # What a tier says.
+    # Methods that a tier implements.
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Boots the host, and returns when its systemd says that it is up."""
+        """Boots the host, and returns when its systemd reports that it is up."""
 
     @abc.abstractmethod
     def shutdown(self) -> None:
@@ -88,7 +88,7 @@ class Machine(abc.ABC):
     def run(self, command: str, timeout: float | None, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
         """Runs a command on the host, which is up, and returns its status and what it printed on either stream.
 
-        The status is 124 when it took longer than `timeout` seconds. What it reads is in a file of this machine.
+        The status is 124 when it took longer than `timeout` seconds. Its standard input is a file of this machine.
         """
 
     # The log.
@@ -99,7 +99,7 @@ class Machine(abc.ABC):
 
     @contextmanager
     def nested(self, message: str) -> Iterator[None]:
-        """Says what is being done, and how long it took."""
+        """Prints the current action and its duration."""
         self.log(message)
         began = time.monotonic()
         self.depth += 1
@@ -283,7 +283,7 @@ def tail(path: Path, lines: int = 30) -> str:
 
 
 def lacking(programs: list[str]) -> list[str]:
-    """What this machine lacks: some of these programs, root, overlays."""
+    """Returns the requirements that this machine lacks: some of these programs, root, overlays."""
     lacks = [f"no {word} (run .ci/deps)" for word in programs if shutil.which(word, path=PATH) is None]
     if os.geteuid() != 0:
         lacks.append("root")

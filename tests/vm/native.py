@@ -1,5 +1,5 @@
 """The native tier: the host is a systemd-nspawn container with a systemd of its own as process 1, a network of
-its own and nothing of this machine's. It boots in half a second. What it lacks: device-mapper, and the cgroup
+its own and nothing of this machine's. It boots in half a second. It lacks device-mapper, and the cgroup
 controllers of a machine that has them mounted elsewhere.
 
 In the place of a run:
@@ -10,7 +10,7 @@ In the place of a run:
 
 Everything that runs in the host is in a process namespace that ends with its first process, and in a cgroup
 of its own; everything that is mounted is mounted in a mount namespace that ends with its last process. So
-there is nothing to unmount afterwards, and nothing of this machine below what is removed.
+no unmount is needed afterwards, and the removed folder never contains a mount of this machine.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NativeMachine(Machine):
             (place / folder).mkdir()
 
     def start(self) -> None:
-        """Boots the host, and returns when its systemd says that it is up."""
+        """Boots the host, and returns when its systemd reports that it is up."""
         if self.process is not None:
             return
         began = time.monotonic()
@@ -66,7 +66,7 @@ class NativeMachine(Machine):
             self.cgroup.mkdir(exist_ok=True)
             with open(self.console, "ab") as console:
                 self.process = subprocess.Popen(
-                    # Whatever ends this program ends the host.
+                    # The host ends with this program, however it ends.
                     ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
                     + ["--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-euc", self._boot()],
                     stdin=subprocess.DEVNULL,
@@ -133,7 +133,7 @@ class NativeMachine(Machine):
             self.crash()
 
     def crash(self) -> None:
-        """Ends the host at once. What was written to files stays: this is no loss of power to the disk."""
+        """Ends the host at once. Written files stay: the disk does not lose power."""
         if self.process is None:
             return
         # All processes of the host, and commands that were run in it, go with their namespace's first one.
@@ -194,7 +194,7 @@ def cgroup2_mount() -> Path:
 
 
 def remove_cgroup(cgroup: Path) -> bool:
-    """Removes a cgroup with all that it has; `False` when there are still processes in it."""
+    """Removes a cgroup with its children; returns `False` if it still has processes."""
     for folder, _, _ in os.walk(cgroup, topdown=False):
         try:
             os.rmdir(folder)
@@ -204,7 +204,7 @@ def remove_cgroup(cgroup: Path) -> bool:
 
 
 def missing() -> list[str]:
-    """What this machine lacks for the native tier."""
+    """Returns the requirements of the native tier that this machine lacks."""
     lacks = lacking(["systemd-nspawn", "mmdebstrap", "unshare", "nsenter", "setpriv", "journalctl", "flock"])
     try:
         cgroup2_mount()

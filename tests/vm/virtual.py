@@ -1,6 +1,6 @@
 """The virtual tier: the host is a virtual machine under QEMU, with Debian's own kernel. It has everything that a
-server has: device-mapper, cgroups with all controllers, and a plug that can be pulled. The processor is emulated
-in software, so that this runs where there is no KVM, and is some ten to twenty times slower than this machine.
+server has: device-mapper, cgroups with all controllers, and a power supply that can be cut. The processor is emulated
+in software, so it needs no KVM, and is ten to twenty times slower than this machine.
 
 In the place of a run:
 
@@ -32,7 +32,7 @@ DISK = 8 << 30
 
 KERNEL_ARGUMENTS = (
     "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet loglevel=4 panic=-1 systemd.show_status=0 "
-    # What costs time under emulation and is no part of what is tested.
+    # Features that cost time under emulation and are not tested.
     "mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 apparmor=0 selinux=0 nokaslr "
     "init_on_alloc=0 rcupdate.rcu_expedited=1 cryptomgr.notests=1"
 )
@@ -54,7 +54,7 @@ class VirtualMachine(Machine):
         make_sparse(place / "data.img")
 
     def start(self) -> None:
-        """Boots the host, and returns when its systemd says that it is up."""
+        """Boots the host, and returns when its systemd reports that it is up."""
         if self.process is not None:
             return
         began = time.monotonic()
@@ -62,7 +62,7 @@ class VirtualMachine(Machine):
         self.input, stdin = socket.socketpair()
         with commands, stdin, open(self.place / "qemu.log", "ab") as log:
             self.process = subprocess.Popen(
-                # Whatever ends this program ends the host.
+                # The host ends with this program, however it ends.
                 ["setpriv", "--pdeathsig", "KILL", *self._qemu(commands.fileno(), stdin.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -93,7 +93,7 @@ class VirtualMachine(Machine):
         arguments += ["-chardev", f"file,id=console,path={self.place}/console.log,append=on", "-serial", "chardev:console"]
         # The kernel finds its file system on NVMe without modules. Of two such disks, either could be the first.
         for disk, device in (("disk", "nvme,serial=disk"), ("data", "virtio-blk-pci")):
-            # What the host has given to its disk is there after a loss of power, whatever becomes of this machine.
+            # Data that the host has synced survives a loss of power of the host, whatever happens to this machine.
             file = f"if=none,id={disk},file={self.place}/{disk}.img,format=raw,cache=unsafe,discard=unmap"
             arguments += ["-drive", file, "-device", f"{device},drive={disk}"]
         arguments += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
@@ -120,7 +120,7 @@ class VirtualMachine(Machine):
             self.crash()
 
     def crash(self) -> None:
-        """Pulls the plug. What the host had not yet given to its disk is lost."""
+        """Cuts the power. Data that the host had not yet synced is lost."""
         if self.process is None:
             return
         self.process.kill()
@@ -142,7 +142,7 @@ class VirtualMachine(Machine):
             self.crash()
         disk = str(self.place / "disk.img")
         quietly = subprocess.DEVNULL
-        # Whatever was synced is at least in the file system's own journal.
+        # Synced data is at least in the file system's own journal.
         subprocess.run(["e2fsck", "-y", "-E", "journal_only", disk], stdout=quietly, stderr=quietly, check=False)
         command = f"rdump /var/log/journal {target}"
         subprocess.run(["debugfs", "-R", command, disk], stdout=quietly, stderr=quietly, check=False)
@@ -244,7 +244,7 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 
 def missing() -> list[str]:
-    """What this machine lacks for the virtual tier."""
+    """Returns the requirements of the virtual tier that this machine lacks."""
     return lacking(
         ["mmdebstrap", "mke2fs", "debugfs", "e2fsck", "unshare", "setpriv", "journalctl", "flock"]
     )

@@ -17,7 +17,7 @@ fn main() {
 
     let listener = TcpListener::bind("0.0.0.0:22").expect("a free port");
     for stream in listener.incoming() {
-        // Whoever connected may be gone.
+        // The client may have disconnected.
         let _sent = stream.and_then(|mut stream| stream.write_all(b"here\n"));
     }
 }
