@@ -1,6 +1,6 @@
 //! Builds of closures.
 
-use innkeeper_host::facilities::{Built, ProgressSink};
+use innkeeper_facilities::{Built, ProgressSink};
 use innkeeper_model::{EventKind, Failure, Installable, StorePath, Trust};
 
 use crate::EngineError;

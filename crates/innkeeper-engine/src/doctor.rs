@@ -15,7 +15,7 @@ impl Engine {
     /// When the store cannot be read. A failed query of the host is a finding.
     pub async fn doctor(&self) -> Result<DoctorReport, EngineError> {
         let host = &self.inner.host;
-        let mut checks = self.inner.features.check().await;
+        let mut checks = host.features.check().await;
         checks.extend(host.closures.check().await);
         checks.extend(host.rootfs.check().await);
         checks.extend(host.secrets.check().await);

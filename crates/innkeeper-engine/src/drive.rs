@@ -1,7 +1,7 @@
 //! Drives one guest to its desired state: observe, plan, execute, record.
 
 use futures_util::future::join_all;
-use innkeeper_host::unit::Prepared;
+use innkeeper_facilities::Prepared;
 use innkeeper_model::{
     ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Operation, StorePath, Trust,
     Verb,

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_host::facilities::{Console, Facilities};
-use innkeeper_host::features::Features;
-use innkeeper_host::unit::ExecSession;
+use innkeeper_facilities::{Console, ExecSession, Facilities};
 use innkeeper_model::api::{Accepted, ExecRequest};
 use innkeeper_model::{
     EventKind, Explain, Guest, GuestName, Operation, OperationId, OperationState,
@@ -31,15 +29,9 @@ pub struct Engine {
 impl Engine {
     /// Creates an engine. It stays idle until [`Engine::restore`] or a request.
     #[must_use]
-    pub fn new(
-        config: EngineConfig,
-        store: Store,
-        host: Facilities,
-        features: Features,
-        probe: Option<Probe>,
-    ) -> Self {
+    pub fn new(config: EngineConfig, store: Store, host: Facilities, probe: Option<Probe>) -> Self {
         Self {
-            inner: Arc::new(Inner::new(config, store, host, features, probe)),
+            inner: Arc::new(Inner::new(config, store, host, probe)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The errors of the engine.
 
-use innkeeper_host::HostError;
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::{
     Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId,
 };
@@ -14,7 +14,7 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// The host refused or failed.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Host(#[from] FacilityError),
     /// The guest does not exist.
     #[error("there is no guest named '{0}'")]
     GuestNotFound(GuestName),

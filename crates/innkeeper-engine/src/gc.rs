@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use innkeeper_host::facilities::{Found, FoundSnapshot};
+use innkeeper_facilities::{Found, FoundSnapshot};
 use innkeeper_model::api::{GcReport, GcRequest, Orphan};
 use innkeeper_model::{Failure, Guest, GuestName, Ownership, Snapshot};
 

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use innkeeper_host::facilities::Facilities;
-use innkeeper_host::features::Features;
+use innkeeper_facilities::Facilities;
 use innkeeper_model::{
     EventKind, Explain, Failure, GuestName, Installable, Limits, OperationId, SlotRange, Verb,
 };
@@ -44,7 +43,6 @@ pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) store: Store,
     pub(crate) host: Facilities,
-    pub(crate) features: Features,
     pub(crate) journal: Journal,
     /// Held while a guest is changed.
     pub(crate) guest_locks: KeyedLocks<GuestName>,
@@ -69,7 +67,6 @@ impl Inner {
         config: EngineConfig,
         store: Store,
         host: Facilities,
-        features: Features,
         probe: Option<Probe>,
     ) -> Self {
         Self {
@@ -78,7 +75,6 @@ impl Inner {
             config,
             store,
             host,
-            features,
             guest_locks: KeyedLocks::default(),
             in_flight: Mutex::default(),
             activity: RwLock::default(),

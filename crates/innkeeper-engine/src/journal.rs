@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use innkeeper_host::facilities::ProgressSink;
+use innkeeper_facilities::ProgressSink;
 use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId};
 use innkeeper_store::Store;
 use tokio::sync::broadcast;

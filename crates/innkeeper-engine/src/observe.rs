@@ -1,7 +1,6 @@
 //! Observation of guests on the host.
 
-use innkeeper_host::HostError;
-use innkeeper_host::facilities::{Facilities, Found, Resource};
+use innkeeper_facilities::{Facilities, FacilityError, Found, Resource};
 use innkeeper_model::{DesiredState, Guest, GuestName, UnitPhase};
 
 /// The observed state of a guest.
@@ -26,7 +25,7 @@ pub(crate) struct Observed {
 ///
 /// # Errors
 /// When the host cannot be queried.
-pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed, HostError> {
+pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed, FacilityError> {
     let mut observed = Observed {
         closure_known: guest.closure.is_some(),
         keep_files: guest.retain.is_some(),
@@ -53,7 +52,7 @@ pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed
 pub(crate) async fn has(
     resource: &(impl Resource + ?Sized),
     guest: &GuestName,
-) -> Result<bool, HostError> {
+) -> Result<bool, FacilityError> {
     let found = resource.observe().await?;
     Ok(found
         .iter()
@@ -63,7 +62,7 @@ pub(crate) async fn has(
 /// Returns every object on the host with Innkeeper's naming, and its resource.
 pub(crate) async fn everything(
     host: &Facilities,
-) -> Result<Vec<(ResourceRef<'_>, Found)>, HostError> {
+) -> Result<Vec<(ResourceRef<'_>, Found)>, FacilityError> {
     let mut all = Vec::new();
     for resource in resources(host) {
         let found = resource.observe().await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use innkeeper_host::facilities::ProgressSink;
+use innkeeper_facilities::ProgressSink;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::{
     ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,

@@ -1,7 +1,6 @@
 //! Retained files of destroyed agents: listed, undeleted, purged on request.
 
-use innkeeper_host::HostError;
-use innkeeper_host::rootfs::RootfsError;
+use innkeeper_facilities::{FacilityError, FilesMissing};
 use innkeeper_model::api::{Accepted, RetainedView, UndeleteRequest};
 use innkeeper_model::{
     ClosureSource, GuestKind, GuestName, Operation, Retained, RetainedId, StorePath, Verb,
@@ -55,7 +54,7 @@ impl Engine {
         let id = former.id;
         let found = self.inner.host.rootfs.retained().await?;
         if found.iter().all(|found| found.id != id) {
-            return Err(HostError::from(RootfsError::FilesMissing { id }).into());
+            return Err(FacilityError::from(FilesMissing { id }).into());
         }
         let closure = self.valid_closure(&former).await?;
         let new = NewGuest {

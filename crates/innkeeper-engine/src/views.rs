@@ -67,7 +67,7 @@ impl Engine {
             pid: std::process::id(),
             started_at,
             supervisor: self.inner.host.units.supervisor().to_owned(),
-            user_namespaces: self.inner.features.user_namespaces,
+            user_namespaces: self.inner.host.features.user_namespaces(),
             guests,
             slots_taken: slots.taken.len(),
             slots: slots.capacity,

@@ -12,8 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
-use innkeeper_host::facilities::{Resource as _, Routes as _};
-use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, RouteSpec, RouteState, Tls};
+use innkeeper_facilities::{Resource as _, RouteSpec, RouteState, Routes as _};
+use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,81 +1,9 @@
-//! The errors of this crate.
+//! Failed file operations.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Code, Explain};
-
-use crate::closure::ClosureError;
-use crate::database::DatabaseError;
-use crate::evaluate::EvaluateError;
-use crate::firewall::FirewallError;
-use crate::network::NetworkError;
-use crate::rootfs::RootfsError;
-use crate::route::RouteError;
-use crate::secrets::SecretsError;
-use crate::unit::UnitError;
-
-/// Anything that can go wrong with a resource.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// A closure or its GC root.
-    #[error(transparent)]
-    Closure(#[from] ClosureError),
-    /// A preview's closure, from a repository's preview-config.nix.
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// A guest's file tree.
-    #[error(transparent)]
-    Rootfs(#[from] RootfsError),
-    /// A guest's keys and credentials.
-    #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    /// A guest's network.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The firewall.
-    #[error(transparent)]
-    Firewall(#[from] FirewallError),
-    /// A guest's processes.
-    #[error(transparent)]
-    Unit(#[from] UnitError),
-    /// A preview's route.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// A preview's database.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-impl HostError {
-    fn inner(&self) -> &dyn Explain {
-        match self {
-            Self::Closure(error) => error,
-            Self::Evaluate(error) => error,
-            Self::Rootfs(error) => error,
-            Self::Secrets(error) => error,
-            Self::Network(error) => error,
-            Self::Firewall(error) => error,
-            Self::Unit(error) => error,
-            Self::Route(error) => error,
-            Self::Database(error) => error,
-        }
-    }
-}
-
-impl Explain for HostError {
-    fn code(&self) -> Code {
-        self.inner().code()
-    }
-
-    fn remedy(&self) -> Option<String> {
-        self.inner().remedy()
-    }
-
-    fn log(&self) -> &[String] {
-        self.inner().log()
-    }
-}
+use innkeeper_model::Code;
 
 /// A file operation that failed, with the file's name.
 #[derive(Debug, thiserror::Error)]

@@ -5,22 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::Guest;
+use async_trait::async_trait;
+use innkeeper_facilities::{self as facilities, FacilityError, GuestFile};
+use innkeeper_model::{Code, Explain, Guest};
 
 use crate::FileError;
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking};
-
-/// A file for a guest.
-#[derive(Clone)]
-pub struct GuestFile {
-    /// Where, as the guest counts, such as `/etc/preview.env`.
-    pub path: &'static str,
-    /// What is in it; nothing removes it.
-    pub contents: Option<Vec<u8>>,
-    /// The guest's group that may read it, besides root.
-    pub group: u32,
-}
 
 /// Writes into guests' trees.
 #[derive(Clone, Debug)]
@@ -31,16 +22,12 @@ pub struct GuestFiles {
     pub user_ids: UserIds,
 }
 
-impl GuestFiles {
-    /// Writes files that belong to the guest's root and are readable by their groups (mode 0640), and removes
-    /// those without contents.
-    ///
-    /// # Errors
-    /// When the tree is not there, or one cannot be written; those before it are there then.
-    pub async fn write(&self, guest: &Guest, files: Vec<GuestFile>) -> Result<(), FileError> {
+#[async_trait]
+impl facilities::GuestFiles for GuestFiles {
+    async fn write(&self, guest: &Guest, files: Vec<GuestFile>) -> Result<(), FacilityError> {
         let root = self.guests.join(guest.name.as_str()).join("rootfs");
         let (user_ids, slot) = (self.user_ids, guest.slot);
-        blocking(move || {
+        let written: Result<(), FileError> = blocking(move || {
             let tree = Tree::open(&root)?;
             for file in files {
                 let path = Path::new(file.path.trim_start_matches('/'));
@@ -55,6 +42,28 @@ impl GuestFiles {
             }
             Ok(())
         })
-        .await
+        .await;
+        Ok(written.map_err(GuestFileError)?)
+    }
+}
+
+/// A file that could not be written into a guest.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct GuestFileError(FileError);
+
+impl Explain for GuestFileError {
+    fn code(&self) -> Code {
+        self.0.code_or(Code::RootfsFailed)
+    }
+
+    fn remedy(&self) -> Option<String> {
+        self.0.remedy()
+    }
+}
+
+impl From<GuestFileError> for FacilityError {
+    fn from(error: GuestFileError) -> Self {
+        Self::new(error)
     }
 }

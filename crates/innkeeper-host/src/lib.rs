@@ -1,8 +1,7 @@
 //! The machine: one module for each resource, with the three verbs `observe`, `ensure` and `remove`.
 //!
-//! [`facilities`] declares what the engine asks of each resource; beside each declaration's real driver
-//! the engine's tests have a fake. Drivers ask the kernel, D-Bus, JSON or SQL, never the text that a
-//! program prints for people. `ensure` and `remove` can be run again after a crash at any point.
+//! The modules implement the traits of `innkeeper-facilities`. Drivers query the kernel, D-Bus, JSON or SQL, and never
+//! parse text that a program prints for people. `ensure` and `remove` can be run again after a crash at any point.
 //!
 //! | module | resource | on the host |
 //! | --- | --- | --- |
@@ -22,7 +21,6 @@ mod command;
 pub mod database;
 mod error;
 pub mod evaluate;
-pub mod facilities;
 pub mod facts;
 pub mod features;
 pub mod files;
@@ -36,4 +34,4 @@ pub mod tree;
 pub mod unit;
 
 pub use command::CommandError;
-pub use error::{FileError, FileErrorExt, HostError};
+pub use error::{FileError, FileErrorExt};

@@ -267,7 +267,7 @@ impl Inner {
         let run = async {
             let stderr = session.stderr.as_mut();
             let (out, err) = tokio::join!(tail(Some(&mut session.stdout)), tail(stderr));
-            let status = session.wait().await.unwrap_or(-1);
+            let status = session.command.wait().await.unwrap_or(-1);
             let output = String::from_utf8_lossy(&[out, err].concat()).into_owned();
             Ran { status, output }
         };

@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use innkeeper_host::database::DatabaseSpec;
-use innkeeper_host::evaluate::EvaluationKey;
-use innkeeper_host::facilities::{Evaluated, ProgressSink};
-use innkeeper_host::route::{RouteSpec, RouteState};
+use innkeeper_facilities::{
+    DatabaseSpec, Evaluated, EvaluationKey, ProgressSink, RouteSpec, RouteState,
+};
 use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState, RepoName};
 use innkeeper_model::{BuildProgress, Code, Explain, GuestName, GuestState, StorePath, chain};
 use innkeeper_store::{Preview, PreviewFact};

@@ -1,8 +1,8 @@
 //! The errors of previews.
 
 use innkeeper_engine::EngineError;
+use innkeeper_facilities::FacilityError;
 use innkeeper_github::client::GithubError;
-use innkeeper_host::{FileError, HostError};
 use innkeeper_model::preview::{CommitSha, InvalidSlug, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestName};
 use innkeeper_store::StoreError;
@@ -22,10 +22,7 @@ pub enum PreviewError {
     Store(#[from] StoreError),
     /// The host refused or failed.
     #[error(transparent)]
-    Host(#[from] HostError),
-    /// A file in the guest's tree.
-    #[error(transparent)]
-    File(#[from] FileError),
+    Host(#[from] FacilityError),
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -103,7 +100,7 @@ impl PreviewError {
 
     /// Whether it may be the host that is at fault, or the repository.
     pub(crate) fn is_unclear(&self) -> bool {
-        matches!(self, Self::Host(HostError::Evaluate(error)) if error.is_unclear())
+        matches!(self, Self::Host(error) if error.is_inconclusive())
     }
 
     /// When to try again, if somebody said so.
@@ -126,7 +123,6 @@ impl Explain for PreviewError {
         match self {
             Self::Store(error) => error.code(),
             Self::Host(error) => error.code(),
-            Self::File(error) => error.code_or(Code::RootfsFailed),
             Self::Engine(error) => error.code(),
             Self::Github(error) => error.code(),
             Self::Slug(error) => error.code(),
@@ -142,7 +138,6 @@ impl Explain for PreviewError {
         Some(match self {
             Self::Store(error) => return error.remedy(),
             Self::Host(error) => return error.remedy(),
-            Self::File(error) => return error.remedy(),
             Self::Engine(error) => return error.remedy(),
             Self::Github(error) => return error.remedy(),
             Self::Slug(error) => return error.remedy(),

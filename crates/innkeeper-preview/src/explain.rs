@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use innkeeper_host::route::{RouteSpec, RouteState};
+use innkeeper_facilities::{RouteSpec, RouteState};
 use innkeeper_model::api::{GuestView, Verdict};
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};

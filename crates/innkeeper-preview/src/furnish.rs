@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use innkeeper_facilities::GuestFile;
 use innkeeper_github::{EnvironmentFiles, SecretFileError};
-use innkeeper_host::files::GuestFile;
 use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName};
 use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, Secret, chain};
 use jiff::Timestamp;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use innkeeper_host::facilities::Console;
+use innkeeper_facilities::Console;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{DesiredState, Event, EventKind, GuestName};
 use innkeeper_store::{EventFilter, Store};

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use innkeeper_engine::Engine;
+use innkeeper_facilities::{Console, Databases, Evaluator, GuestFiles, Routes};
 use innkeeper_github::client::Github;
-use innkeeper_host::facilities::{Console, Databases, Evaluator, Routes};
-use innkeeper_host::files::GuestFiles;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{
     ApprovePreview, CreatePreview, PreviewAccepted, PreviewExplanation,
@@ -47,7 +46,7 @@ pub struct Parts {
     /// Databases, if the host has a server for them.
     pub databases: Option<Arc<dyn Databases>>,
     /// What guests are told.
-    pub files: GuestFiles,
+    pub files: Arc<dyn GuestFiles>,
     /// For the crash tests.
     pub probe: Option<Probe>,
 }
@@ -66,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) evaluator: Arc<dyn Evaluator>,
     pub(crate) routes: Arc<dyn Routes>,
     pub(crate) databases: Option<Arc<dyn Databases>>,
-    pub(crate) files: GuestFiles,
+    pub(crate) files: Arc<dyn GuestFiles>,
     pub(crate) desk: Desk,
     pub(crate) told: Told,
     /// Repositories that GitHub does not show.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use innkeeper_engine::removes;
-use innkeeper_host::evaluate::EvaluationKey;
-use innkeeper_host::facilities::{Found, Resource};
+use innkeeper_facilities::{EvaluationKey, Found, Resource};
 use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::Presence;

@@ -3,8 +3,9 @@
 use std::io;
 
 use innkeeper_engine::EngineError;
+use innkeeper_facilities::FacilityError;
+use innkeeper_host::FileError;
 use innkeeper_host::features::FeatureError;
-use innkeeper_host::{FileError, HostError};
 use innkeeper_model::{Code, Explain, SlotBounds};
 use innkeeper_store::StoreError;
 
@@ -53,7 +54,7 @@ pub enum DaemonError {
     Features(#[from] FeatureError),
     /// A resource of the host.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Host(#[from] FacilityError),
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),

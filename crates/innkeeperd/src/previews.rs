@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::Engine;
+use innkeeper_facilities::Databases;
 use innkeeper_github::EnvironmentFiles;
 use innkeeper_github::client::{Credentials, CredentialsError, Github, Settings};
 use innkeeper_github::report::{ReportSettings, ReportTarget};
 use innkeeper_host::database::{PostgresConfig, PostgresDatabases};
 use innkeeper_host::evaluate::{BuildLimits, EvaluationLimits, EvaluatorConfig, NixEvaluator};
-use innkeeper_host::facilities::Databases;
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
 use innkeeper_host::firewall::BuildFilter;
@@ -83,10 +83,10 @@ pub(crate) fn open(
         evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
         routes: Arc::new(CaddyRoutes::new(caddy(config, identity, domain, tls)?)),
         databases: databases(config, identity),
-        files: GuestFiles {
+        files: Arc::new(GuestFiles {
             guests: config.guests_dir(),
             user_ids,
-        },
+        }),
         probe: crash::preview_probe(),
     };
     Ok(Some(Previews::new(parts)))

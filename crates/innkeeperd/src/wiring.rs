@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
-use innkeeper_host::HostError;
+use innkeeper_facilities::{Facilities, FacilityError, Rootfs};
 use innkeeper_host::closure::{NixClosures, NixConfig};
-use innkeeper_host::facilities::{Facilities, Rootfs};
 use innkeeper_host::facts::HostFacts;
 use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall};
@@ -59,7 +58,8 @@ pub(crate) async fn engine(
     refuse_taken_subnet(config, &store, identity).await?;
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
-    let host = facilities(config, &features, identity, builds).await?;
+    let user_ids = features.user_ids;
+    let host = facilities(config, features, identity, builds).await?;
     let engine = EngineConfig {
         installable: config.installable()?,
         attribute: config.nix.attribute.clone(),
@@ -72,8 +72,7 @@ pub(crate) async fn engine(
         range: config.network.range(),
         retention: Duration::from_secs(config.guest.retention_seconds),
     };
-    let user_ids = features.user_ids;
-    let engine = Engine::new(engine, store, host, features, crash::probe());
+    let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))
 }
 
@@ -88,7 +87,7 @@ async fn refuse_taken_subnet(
         range: config.network.subnet,
         identity: identity.clone(),
     });
-    let Some(conflict) = network.conflict().await.map_err(HostError::from)? else {
+    let Some(conflict) = network.conflict().await.map_err(FacilityError::from)? else {
         return Ok(());
     };
     if !store.guests().await?.is_empty() {
@@ -109,7 +108,7 @@ fn concurrent_starts(config: &Config) -> usize {
 
 async fn facilities(
     config: &Config,
-    features: &Features,
+    features: Features,
     identity: &Identity,
     builds: Arc<BuildFilter>,
 ) -> Result<Facilities, DaemonError> {
@@ -153,6 +152,7 @@ async fn facilities(
         firewall: Arc::new(firewall(config, nameservers.clone(), identity, builds)),
         secrets: Arc::new(secrets),
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
+        features: Arc::new(features),
         network,
         units,
     })

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use innkeeper_host::facilities::{
-    Built, Closures, Console, Facilities, Firewall, Found, FoundRetained, FoundSnapshot, HostFacts,
-    Network, ProgressSink, Resource, Rootfs, Secrets, UnitSeen, Units,
+use innkeeper_facilities::{
+    Built, Closures, Console, ExecSession, Facilities, FacilityError, FilesMissing, Firewall,
+    Found, FoundRetained, FoundSnapshot, HostFacts, HostFeatures, Network, Prepared, ProgressSink,
+    Resource, Rootfs, Secrets, UnitSeen, Units,
 };
-use innkeeper_host::rootfs::RootfsError;
-use innkeeper_host::unit::{ExecSession, Prepared};
-use innkeeper_host::{FileError, HostError};
 use innkeeper_model::api::{Check, ExecRequest, PoolReport};
 use innkeeper_model::{
-    FileWork, Guest, GuestName, Installable, Origin, Ownership, RetainedId, SnapshotLabel,
-    StorePath, Trust, UnitPhase,
+    Code, Explain, FileWork, Guest, GuestName, Installable, Origin, Ownership, RetainedId,
+    SnapshotLabel, StorePath, Trust, UnitPhase,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -129,6 +127,7 @@ impl FakeHost {
             rootfs: part("rootfs"),
             secrets: part("secrets"),
             facts: part("facts"),
+            features: part("features"),
             network: part("network"),
             firewall: part("firewall"),
             units: part("unit"),
@@ -137,7 +136,7 @@ impl FakeHost {
 }
 
 impl Part {
-    fn call(&self, call: &'static str, guest: Option<&GuestName>) -> Result<(), HostError> {
+    fn call(&self, call: &'static str, guest: Option<&GuestName>) -> Result<(), FacilityError> {
         let mut world = self.host.world();
         let guest = guest.map(|name| format!(" {name}")).unwrap_or_default();
         world.calls.push(format!("{call}{guest}"));
@@ -151,21 +150,32 @@ impl Part {
     }
 }
 
-/// Some failure of the host; which one does not matter here.
-fn injected(call: &str) -> HostError {
-    HostError::from(RootfsError::File(FileError {
-        action: "carry out",
-        path: call.into(),
-        source: std::io::Error::other("told to fail"),
-    }))
+/// An error of a fake.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} fails: injected")]
+struct Injected {
+    call: String,
+    code: Code,
 }
 
-fn full() -> RootfsError {
-    RootfsError::DiskFull {
-        path: "/guests".into(),
-        free: 0,
-        needed: 1,
+impl Explain for Injected {
+    fn code(&self) -> Code {
+        self.code
     }
+}
+
+fn injected(call: &str) -> FacilityError {
+    FacilityError::new(Injected {
+        call: call.to_owned(),
+        code: Code::RootfsFailed,
+    })
+}
+
+fn full() -> FacilityError {
+    FacilityError::new(Injected {
+        call: "rootfs.require_room".to_owned(),
+        code: Code::DiskFull,
+    })
 }
 
 #[async_trait]
@@ -174,7 +184,7 @@ impl Resource for Part {
         self.kind
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let world = self.host.world();
         let names: Vec<GuestName> = match self.kind {
             "closure" => world.roots.iter().cloned().collect(),
@@ -195,7 +205,7 @@ impl Resource for Part {
             .collect())
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         match self.kind {
             "closure" => {
                 self.call("closure.remove", Some(guest))?;
@@ -219,7 +229,7 @@ impl Resource for Part {
         Ok(())
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         self.host.world().foreign.retain(|foreign| foreign != found);
         match &found.guest {
             Some(guest) => self.remove(guest).await,
@@ -249,7 +259,7 @@ impl Closures for Part {
         trust: Trust,
         _known: Option<&Built>,
         _progress: ProgressSink,
-    ) -> Result<Built, HostError> {
+    ) -> Result<Built, FacilityError> {
         self.host.builds.notified().await;
         self.call("closure.build", None)?;
         self.host.world().builds.push(trust);
@@ -259,15 +269,15 @@ impl Closures for Part {
         })
     }
 
-    async fn verify(&self, _closure: &StorePath) -> Result<(), HostError> {
+    async fn verify(&self, _closure: &StorePath) -> Result<(), FacilityError> {
         self.call("closure.verify", None)
     }
 
-    async fn require_registered(&self, _closure: &StorePath) -> Result<(), HostError> {
+    async fn require_registered(&self, _closure: &StorePath) -> Result<(), FacilityError> {
         self.call("closure.require_registered", None)
     }
 
-    async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), FacilityError> {
         self.call("closure.ensure", Some(guest))?;
         self.host.world().roots.insert(guest.clone());
         Ok(())
@@ -276,7 +286,7 @@ impl Closures for Part {
 
 #[async_trait]
 impl Rootfs for Part {
-    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &Guest) -> Result<(), FacilityError> {
         self.call("rootfs.ensure", Some(&guest.name))?;
         let mut world = self.host.world();
         if world.trees.contains_key(&guest.name) {
@@ -284,12 +294,12 @@ impl Rootfs for Part {
         }
         if let Some(FileWork::Adopt(id)) = &guest.file_work {
             let files = world.retained.remove(id);
-            let files = files.ok_or(RootfsError::FilesMissing { id: *id })?;
+            let files = files.ok_or(FilesMissing { id: *id })?;
             world.trees.insert(guest.name.clone(), files);
             return Ok(());
         }
         if world.is_crowded() {
-            return Err(full().into());
+            return Err(full());
         }
         let files = match &guest.file_work {
             Some(FileWork::CopyOf(Origin { guest, snapshot })) => match snapshot {
@@ -306,21 +316,21 @@ impl Rootfs for Part {
         Ok(())
     }
 
-    async fn require_room(&self) -> Result<(), HostError> {
+    async fn require_room(&self) -> Result<(), FacilityError> {
         let world = self.host.world();
         match world.full {
             true => Err(injected("rootfs.require_room")),
-            false if world.is_crowded() => Err(full().into()),
+            false if world.is_crowded() => Err(full()),
             false => Ok(()),
         }
     }
 
-    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+    async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         self.call("rootfs.open", Some(guest))?;
         Ok(self.host.world().trees.contains_key(guest))
     }
 
-    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {
         self.call("rootfs.retain", Some(guest))?;
         let mut world = self.host.world();
         world.snapshots.retain(|(of, _), _| of != guest);
@@ -330,7 +340,7 @@ impl Rootfs for Part {
         Ok(world.retained.contains_key(&id))
     }
 
-    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+    async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError> {
         let world = self.host.world();
         let found = world.retained.keys().map(|id| FoundRetained {
             id: *id,
@@ -339,24 +349,28 @@ impl Rootfs for Part {
         Ok(found.collect())
     }
 
-    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {
         let world = self.host.world();
         let files = world.retained.get(&id);
-        let files = files.ok_or(RootfsError::FilesMissing { id })?;
+        let files = files.ok_or(FilesMissing { id })?;
         Ok(files.len() as u64)
     }
 
-    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError> {
         self.call("rootfs.remove_retained", None)?;
         self.host.world().retained.remove(&id);
         Ok(())
     }
 
-    async fn copies_while_running(&self, _: &GuestName) -> Result<bool, HostError> {
+    async fn copies_while_running(&self, _: &GuestName) -> Result<bool, FacilityError> {
         Ok(!self.host.world().plain)
     }
 
-    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), FacilityError> {
         self.call("rootfs.snapshot", Some(guest))?;
         let mut world = self.host.world();
         let files = world.trees.get(guest).cloned().unwrap_or_default();
@@ -366,7 +380,7 @@ impl Rootfs for Part {
         Ok(())
     }
 
-    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, FacilityError> {
         let world = self.host.world();
         let found = world.snapshots.keys().map(|(guest, label)| FoundSnapshot {
             guest: guest.clone(),
@@ -377,7 +391,7 @@ impl Rootfs for Part {
         Ok(found.collect())
     }
 
-    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), FacilityError> {
         self.call("rootfs.restore", Some(guest))?;
         let mut world = self.host.world();
         let key = (guest.clone(), label.clone());
@@ -391,34 +405,34 @@ impl Rootfs for Part {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         self.call("rootfs.delete_snapshot", Some(guest))?;
         let key = (guest.clone(), label.clone());
         self.host.world().snapshots.remove(&key);
         Ok(())
     }
 
-    async fn pool(&self) -> Result<PoolReport, HostError> {
+    async fn pool(&self) -> Result<PoolReport, FacilityError> {
         Err(injected("rootfs.pool"))
     }
 }
 
 #[async_trait]
 impl Secrets for Part {
-    async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
+    async fn ensure(&self, guest: &Guest) -> Result<String, FacilityError> {
         self.call("secrets.ensure", Some(&guest.name))?;
         Ok("ssh-ed25519 AAAA".to_owned())
     }
 
-    async fn withdraw(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn withdraw(&self, guest: &Guest) -> Result<(), FacilityError> {
         self.call("secrets.withdraw", Some(&guest.name))
     }
 
-    async fn forget_identity(&self, guest: &Guest, _: &GuestName) -> Result<(), HostError> {
+    async fn forget_identity(&self, guest: &Guest, _: &GuestName) -> Result<(), FacilityError> {
         self.call("secrets.forget_identity", Some(&guest.name))
     }
 
-    async fn follow_host(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn follow_host(&self, guest: &Guest) -> Result<(), FacilityError> {
         self.call("secrets.follow_host", Some(&guest.name))
     }
 
@@ -435,25 +449,36 @@ impl HostFacts for Part {
 }
 
 #[async_trait]
+impl HostFeatures for Part {
+    fn user_namespaces(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
 impl Network for Part {
-    async fn ensure(&self, guest: &Guest, _leader: u32) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
         self.call("network.ensure", Some(&guest.name))?;
         self.host.world().links.insert(guest.name.clone());
         Ok(())
     }
 
-    async fn follow_uplink(&self, guest: &Guest, _leader: u32) -> Result<(), HostError> {
+    async fn follow_uplink(&self, guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
         self.call("network.follow_uplink", Some(&guest.name))
     }
 
-    async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.host.world().links.contains(&guest.name))
     }
 }
 
 #[async_trait]
 impl Firewall for Part {
-    async fn ensure(&self) -> Result<(), HostError> {
+    async fn ensure(&self) -> Result<(), FacilityError> {
         self.call("firewall.ensure", None)
     }
 
@@ -468,7 +493,7 @@ impl Units for Part {
         "fake"
     }
 
-    async fn phases(&self) -> Result<Vec<UnitSeen>, HostError> {
+    async fn phases(&self) -> Result<Vec<UnitSeen>, FacilityError> {
         let world = self.host.world();
         let seen = world.units.iter().map(|(guest, phase)| UnitSeen {
             guest: guest.clone(),
@@ -478,7 +503,7 @@ impl Units for Part {
         Ok(seen.collect())
     }
 
-    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError> {
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
         Ok(self
             .phases()
             .await?
@@ -486,12 +511,12 @@ impl Units for Part {
             .find(|seen| seen.guest == *guest))
     }
 
-    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError> {
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, FacilityError> {
         self.call("unit.prepare", Some(&guest.name))?;
         Ok(None)
     }
 
-    async fn ensure(&self, guest: &Guest, _: Option<Prepared>) -> Result<UnitSeen, HostError> {
+    async fn ensure(&self, guest: &Guest, _: Option<Prepared>) -> Result<UnitSeen, FacilityError> {
         self.call("unit.ensure", Some(&guest.name))?;
         self.host
             .world()
@@ -504,7 +529,7 @@ impl Units for Part {
         })
     }
 
-    async fn release(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
         self.call("unit.release", Some(guest))?;
         self.host
             .world()
@@ -513,7 +538,7 @@ impl Units for Part {
         Ok(())
     }
 
-    async fn stop(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
         self.call("unit.stop", Some(guest))?;
         self.host
             .world()
@@ -530,11 +555,11 @@ impl Units for Part {
         0
     }
 
-    async fn console(&self, _: &Guest, _: usize, _: bool) -> Result<Console, HostError> {
+    async fn console(&self, _: &Guest, _: usize, _: bool) -> Result<Console, FacilityError> {
         Err(injected("console"))
     }
 
-    async fn exec(&self, _: &GuestName, _: &ExecRequest) -> Result<ExecSession, HostError> {
+    async fn exec(&self, _: &GuestName, _: &ExecRequest) -> Result<ExecSession, FacilityError> {
         Err(injected("exec"))
     }
 }

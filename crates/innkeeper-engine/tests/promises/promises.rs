@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
-use innkeeper_host::facilities::{Found, ProgressSink};
-use innkeeper_host::features::{Features, UserIdsChoice};
+use innkeeper_facilities::{Found, ProgressSink};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, GcRequest, Verdict};
 use innkeeper_model::{
     BuildProgress, Code, Cpus, DesiredState, EventKind, Explain, Failure, GuestName, GuestState,
@@ -36,8 +35,7 @@ fn engine(host: &FakeHost, directory: &Path, retention: Duration) -> Engine {
         range: SlotRange::default(),
         retention,
     };
-    let features = Features::detect(directory, UserIdsChoice::Auto).expect("detected");
-    Engine::new(config, store, host.facilities(), features, None)
+    Engine::new(config, store, host.facilities(), None)
 }
 
 /// Keeps no files of destroyed guests.
@@ -351,10 +349,7 @@ async fn no_guest_starts_without_the_firewall() {
     .await;
 
     let refused = inn.create("meanwhile").await.failure.expect("fails");
-    assert_eq!(
-        refused.message,
-        "cannot carry out firewall.ensure: told to fail"
-    );
+    assert_eq!(refused.message, "firewall.ensure fails: injected");
     assert_eq!(inn.state("meanwhile").await, None);
     assert_eq!(inn.state("before").await, Some(GuestState::Running));
 

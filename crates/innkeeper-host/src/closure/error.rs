@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, Installable, StorePath};
 
 use crate::{CommandError, FileError};
@@ -124,6 +125,12 @@ pub enum ClosureError {
     /// The failure of a build that several waited for.
     #[error(transparent)]
     Shared(Arc<Self>),
+}
+
+impl From<ClosureError> for FacilityError {
+    fn from(error: ClosureError) -> Self {
+        Self::new(error)
+    }
 }
 
 impl Explain for ClosureError {

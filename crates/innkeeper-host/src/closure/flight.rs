@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use innkeeper_facilities::ProgressSink;
 use innkeeper_model::BuildProgress;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-
-use crate::facilities::ProgressSink;
 
 /// The pause between two reports of a build's progress.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(100);
@@ -129,7 +128,7 @@ mod tests {
 
     use super::super::ClosureError;
     use super::*;
-    use crate::facilities::Built;
+    use innkeeper_facilities::Built;
 
     type Work = super::Work<Built, ClosureError>;
 

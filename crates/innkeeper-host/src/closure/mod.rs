@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use innkeeper_facilities::{Built, Closures, FacilityError, Found, ProgressSink, Resource};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{
     BuildProgress, Explain, GuestName, Installable, STORE_DIR, StorePath, Trust, chain,
@@ -28,10 +29,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::facilities::{Built, Closures, Found, ProgressSink, Resource};
 use crate::identity::Identity;
 use crate::tree::{self, blocking};
-use crate::{FileErrorExt, HostError, command};
+use crate::{FileErrorExt, command};
 
 pub(crate) mod cause;
 mod error;
@@ -76,7 +76,7 @@ impl NixClosures {
     ///
     /// # Errors
     /// When the link cannot be removed.
-    pub async fn forget_link(&self, installable: &Installable) -> Result<(), HostError> {
+    pub async fn forget_link(&self, installable: &Installable) -> Result<(), FacilityError> {
         let installable = installable.clone();
         self.work(move |config| {
             Link::of(config, Trust::Host, &installable).remove()?;
@@ -89,7 +89,7 @@ impl NixClosures {
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&NixConfig) -> Result<T, ClosureError> + Send + 'static,
-    ) -> Result<T, HostError> {
+    ) -> Result<T, FacilityError> {
         let config = Arc::clone(&self.config);
         Ok(blocking(move || work(&config)).await?)
     }
@@ -101,19 +101,19 @@ impl Resource for NixClosures {
         "closure"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let identity = self.identity.clone();
         self.work(move |config| roots::observe(&config.gcroots, &identity))
             .await
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let (identity, guest) = (self.identity.clone(), guest.clone());
         self.work(move |config| roots::remove(&config.gcroots, &identity, &guest))
             .await
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let (identity, found) = (self.identity.clone(), found.clone());
         self.work(move |config| roots::sweep(&config.gcroots, &identity, &found))
             .await
@@ -136,7 +136,7 @@ impl Closures for NixClosures {
         trust: Trust,
         known: Option<&Built>,
         progress: ProgressSink,
-    ) -> Result<Built, HostError> {
+    ) -> Result<Built, FacilityError> {
         let start = |sender: watch::Sender<BuildProgress>| {
             let build = Build {
                 config: Arc::clone(&self.config),
@@ -152,12 +152,12 @@ impl Closures for NixClosures {
         Ok(outcome.map_err(ClosureError::Shared)?)
     }
 
-    async fn verify(&self, closure: &StorePath) -> Result<(), HostError> {
+    async fn verify(&self, closure: &StorePath) -> Result<(), FacilityError> {
         let closure = closure.clone();
         self.work(move |_| store::verify(&closure)).await
     }
 
-    async fn require_registered(&self, closure: &StorePath) -> Result<(), HostError> {
+    async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, path) = (self.identity.clone(), closure.clone());
         let kept = self
             .work(move |config| roots::keep(&config.gcroots, &identity, &path))
@@ -169,7 +169,7 @@ impl Closures for NixClosures {
         Ok(self.config.require_valid(closure).await?)
     }
 
-    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
         self.work(move |config| roots::ensure(&config.gcroots, &identity, &guest, &closure))
             .await

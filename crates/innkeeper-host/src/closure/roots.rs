@@ -10,10 +10,10 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use innkeeper_facilities::Found;
 use innkeeper_model::{GuestName, Ownership, StorePath};
 
 use super::ClosureError;
-use crate::facilities::Found;
 use crate::identity::Identity;
 use crate::{FileErrorExt, tree};
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::Code;
 
 use super::*;
@@ -96,7 +97,7 @@ impl Workshop {
         Installable::parse(&text, "x").expect("valid")
     }
 
-    async fn build(&self, attribute: &str, known: Option<&Built>) -> Result<Built, HostError> {
+    async fn build(&self, attribute: &str, known: Option<&Built>) -> Result<Built, FacilityError> {
         let (closures, deaf) = (&self.closures, Arc::new(|_: BuildProgress| {}));
         closures
             .build(&self.installable(attribute), Trust::Host, known, deaf)
@@ -602,7 +603,7 @@ impl Outside {
         }
     }
 
-    async fn build(&self, shop: &Workshop, attribute: &str) -> Result<Built, HostError> {
+    async fn build(&self, shop: &Workshop, attribute: &str) -> Result<Built, FacilityError> {
         let text = format!("{}#{attribute}", self.url);
         let installable = Installable::parse(&text, "x").expect("valid");
         let deaf = Arc::new(|_: BuildProgress| {});

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, chain};
 use tokio_postgres::error::SqlState;
 
@@ -86,7 +87,7 @@ pub enum DatabaseError {
         /// The template's name.
         template: String,
     },
-    /// Something that was not found by [`observe`](crate::facilities::Resource::observe) was to be swept.
+    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
     #[error("'{object}' is nothing of ours")]
     NotOurs {
         /// What was to be swept.
@@ -140,6 +141,12 @@ impl From<tokio_postgres::Error> for PostgresError {
             is_io,
             is_timeout: false,
         }
+    }
+}
+
+impl From<DatabaseError> for FacilityError {
+    fn from(error: DatabaseError) -> Self {
+        Self::new(error)
     }
 }
 

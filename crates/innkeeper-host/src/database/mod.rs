@@ -43,6 +43,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{
+    DatabaseAccess, DatabaseSpec, Databases, FacilityError, Found, Resource,
+};
 use innkeeper_model::api::Check;
 use innkeeper_model::{GuestName, Ownership, Secret};
 use ipnet::Ipv4Net;
@@ -50,8 +53,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 
-use crate::HostError;
-use crate::facilities::{Databases, Found, Resource};
 use crate::identity::Identity;
 use crate::tree::blocking;
 use password::Passwords;
@@ -100,45 +101,6 @@ pub struct PostgresConfig {
     pub subnet: Ipv4Net,
     /// Marks our roles and databases.
     pub identity: Identity,
-}
-
-/// What a preview's database should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatabaseSpec {
-    /// The preview.
-    pub slug: GuestName,
-    /// The database that a new one is a copy of; an empty one in UTF-8 when nothing is given. What is in the copy
-    /// belongs to the preview. Comes from the host's configuration and never from a repository, because a
-    /// preview reads everything in its copy.
-    pub template: Option<String>,
-}
-
-/// What a guest needs to use its database.
-#[derive(Clone, Debug)]
-pub struct DatabaseAccess {
-    /// The database's name.
-    pub name: String,
-    /// The role's name.
-    pub role: String,
-    /// The role's password: 24 letters and digits.
-    pub password: Secret,
-}
-
-impl DatabaseAccess {
-    /// The value of `DATABASE_URL`, `postgresql://<role>:<password>@<host>:<port>/<name>`. Nothing in it needs
-    /// to be escaped.
-    #[must_use]
-    pub fn url(&self, host: std::net::Ipv4Addr, port: u16) -> Secret {
-        let Self {
-            name,
-            role,
-            password,
-        } = self;
-        let password = password.expose();
-        Secret::new(format!(
-            "postgresql://{role}:{password}@{host}:{port}/{name}"
-        ))
-    }
 }
 
 /// The driver of [`Databases`]. Clones share the work.
@@ -523,15 +485,15 @@ impl Resource for PostgresDatabases {
         "database"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         Ok(self.list().await?)
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(self.unmake(guest).await?)
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         Ok(self.sweep_one(found).await?)
     }
 
@@ -545,15 +507,15 @@ impl Resource for PostgresDatabases {
 
 #[async_trait]
 impl Databases for PostgresDatabases {
-    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError> {
+    async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
         Ok(self.mark_former(preview).await?)
     }
 
-    async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError> {
+    async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
         Ok(self.make(spec, false).await?)
     }
 
-    async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, HostError> {
+    async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
         Ok(self.make(spec, true).await?)
     }
 }

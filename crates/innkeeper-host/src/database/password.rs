@@ -8,10 +8,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use innkeeper_facilities::Found;
 use innkeeper_model::{GuestName, Secret};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::facilities::Found;
 use crate::{FileError, FileErrorExt, tree};
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";

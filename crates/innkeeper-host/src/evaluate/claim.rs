@@ -5,7 +5,8 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::key::EvaluationKey;
+use innkeeper_facilities::EvaluationKey;
+
 use crate::tree;
 
 /// Number of jobs per evaluation. A canceled job may still be dropping when the next one starts.

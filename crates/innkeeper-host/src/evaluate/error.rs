@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::preview::{MetaProblem, MetaProblems};
 use innkeeper_model::{Code, Explain, MemorySize, StorePath};
 
 use crate::closure::ClosureError;
 use crate::closure::cause::{self, HostFault};
-use crate::{CommandError, FileError, HostError};
+use crate::{CommandError, FileError};
 
 /// A failed evaluation or build of a preview-config.nix.
 ///
@@ -121,7 +122,7 @@ pub enum EvaluateError {
     NoBuildUsers(String),
     /// Builds cannot be isolated from the host's own network.
     #[error("cannot build previews without firewall rules for builds")]
-    BuildNetwork(#[source] Box<HostError>),
+    BuildNetwork(#[source] FacilityError),
     /// The evaluator's sandbox cannot be set up.
     #[error("cannot set up the sandbox to evaluate preview-config.nix: {0}")]
     Sandbox(String),
@@ -188,11 +189,23 @@ impl From<ClosureError> for EvaluateError {
 impl EvaluateError {
     /// Reports whether the host may be at fault, so that a retry may succeed.
     #[must_use]
-    pub fn is_unclear(&self) -> bool {
+    pub fn is_inconclusive(&self) -> bool {
         match self {
             Self::Killed | Self::Interrupted { .. } => true,
-            Self::Shared(error) => error.is_unclear(),
+            Self::Shared(error) => error.is_inconclusive(),
             _ => false,
+        }
+    }
+}
+
+impl From<EvaluateError> for FacilityError {
+    fn from(error: EvaluateError) -> Self {
+        let inconclusive = error.is_inconclusive();
+        let error = Self::new(error);
+        if inconclusive {
+            error.inconclusive()
+        } else {
+            error
         }
     }
 }

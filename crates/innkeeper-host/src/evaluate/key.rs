@@ -1,68 +1,13 @@
 //! Cache key of an evaluation: a hash over all inputs.
 
-use std::fmt;
-
+use innkeeper_facilities::EvaluationKey;
 use innkeeper_model::StorePath;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-
-use super::hash::base16;
 
 /// The expression that combines nixpkgs, the base module and the preview-config.nix. Part of the key: a changed text
 /// evaluates all previews again.
 pub(super) const COMPOSE: &str = include_str!("compose.nix");
-
-/// Hash over a preview's inputs: 64 hexadecimal digits. Equal keys give equal closures.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct EvaluationKey(String);
-
-/// Parse error of an [`EvaluationKey`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not an evaluation key: 64 hexadecimal digits")]
-pub struct InvalidKey(String);
-
-impl EvaluationKey {
-    /// Parses the output of [`Self::as_str`].
-    ///
-    /// # Errors
-    /// If it is not 64 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Result<Self, InvalidKey> {
-        let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-        if text.len() == 64 && text.chars().all(digit) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidKey(text.to_owned()))
-        }
-    }
-
-    /// Returns the key as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for EvaluationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl TryFrom<String> for EvaluationKey {
-    type Error = InvalidKey;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text)
-    }
-}
-
-impl From<EvaluationKey> for String {
-    fn from(key: EvaluationKey) -> Self {
-        key.0
-    }
-}
 
 /// A source in the host's store, at a content-addressed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +43,7 @@ pub fn key(config: &str, base: &Base) -> EvaluationKey {
         base.system,
         COMPOSE,
     ]);
-    EvaluationKey(base16(&Sha256::digest(all.to_string())))
+    EvaluationKey::new(Sha256::digest(all.to_string()).into())
 }
 
 #[cfg(test)]
@@ -120,7 +65,6 @@ mod tests {
         };
         let first = key("{ }", &base);
         assert_eq!(key("{ }", &base), first);
-        assert_eq!(EvaluationKey::parse(first.as_str()), Ok(first.clone()));
         let others = [
             key("{  }", &base),
             key(
@@ -156,19 +100,5 @@ mod tests {
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), 6);
-    }
-
-    #[test]
-    fn key_parse_rejects_paths_and_other_texts() {
-        for bad in [
-            "",
-            "..",
-            "../../etc",
-            &"g".repeat(64),
-            &"A".repeat(64),
-            &"a".repeat(63),
-        ] {
-            EvaluationKey::parse(bad).expect_err(bad);
-        }
     }
 }

@@ -52,17 +52,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use innkeeper_facilities::{
+    BuildNetwork, Evaluated, EvaluationKey, Evaluator, FacilityError, ProgressSink,
+};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::Meta;
 use innkeeper_model::{BuildProgress, Explain, STORE_DIR, StorePath, chain};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
+use crate::FileErrorExt;
 use crate::closure::check_nix;
 use crate::closure::flight::Flights;
 use crate::closure::store::{self, Resolved};
-use crate::facilities::{BuildNetwork, Evaluated, Evaluator, ProgressSink};
 use crate::tree::{self, blocking};
-use crate::{FileErrorExt, HostError};
 
 mod base;
 mod claim;
@@ -86,7 +88,7 @@ mod users;
 pub use crate::closure::cause::HostFault;
 pub use config::{DEFAULT_USER, EvaluationLimits, EvaluatorConfig};
 pub use error::EvaluateError;
-pub use key::{Base, EvaluationKey, InvalidKey, Locked, key};
+pub use key::{Base, Locked, key};
 pub use limits::BuildLimits;
 
 use claim::Claims;
@@ -139,7 +141,7 @@ impl NixEvaluator {
 
 #[async_trait]
 impl Evaluator for NixEvaluator {
-    async fn key(&self, config: &str) -> Result<EvaluationKey, HostError> {
+    async fn key(&self, config: &str) -> Result<EvaluationKey, FacilityError> {
         Ok(key(config, self.shared.base().await?))
     }
 
@@ -148,7 +150,7 @@ impl Evaluator for NixEvaluator {
         config: &str,
         known: Option<&Evaluated>,
         progress: ProgressSink,
-    ) -> Result<Evaluated, HostError> {
+    ) -> Result<Evaluated, FacilityError> {
         let (size, limit) = (config.len(), self.shared.config.limits.config);
         if size > limit {
             return Err(EvaluateError::TooLarge { size, limit }.into());
@@ -167,12 +169,12 @@ impl Evaluator for NixEvaluator {
         Ok(outcome.map_err(EvaluateError::Shared)?)
     }
 
-    async fn forget(&self, key: &EvaluationKey) -> Result<(), HostError> {
+    async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {
         let folder = self.shared.config.roots.join(key.as_str());
         Ok(blocking(move || tree::remove(&folder).map_err(EvaluateError::File)).await?)
     }
 
-    async fn kept(&self) -> Result<Vec<EvaluationKey>, HostError> {
+    async fn kept(&self) -> Result<Vec<EvaluationKey>, FacilityError> {
         let roots = self.shared.config.roots.clone();
         let mut kept = blocking(move || roots::list(&roots).map_err(EvaluateError::File)).await?;
         kept.retain(|key| !self.flights.goes_on(key));
@@ -317,7 +319,7 @@ impl Job {
         self.shared.config.builds.require_space()?;
         let builders = self.nix().builders().await?;
         let filtered = self.shared.network.ensure(&builders).await;
-        filtered.map_err(|source| EvaluateError::BuildNetwork(Box::new(source)))
+        filtered.map_err(EvaluateError::BuildNetwork)
     }
 
     async fn build(&self, result: Instantiated, folder: &Path) -> Result<Evaluated, EvaluateError> {

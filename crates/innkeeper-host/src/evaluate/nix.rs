@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use innkeeper_facilities::Builders;
 use innkeeper_model::{BuildProgress, StorePath};
 use tokio::process::Command;
 use tokio::sync::Notify;
@@ -25,7 +26,6 @@ use crate::closure::cause::Cause;
 use crate::closure::nix::{Cgroups, DURABLE, NixError, sibling, supervised_in};
 use crate::closure::store;
 use crate::command::{COPY, QUICK, command, run_command};
-use crate::facilities::Builders;
 
 /// Variables that Nix inherits from the daemon: they describe how to reach the store of this installation.
 const INHERITED: [&str; 3] = ["NIX_REMOTE", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];

@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use innkeeper_facilities::EvaluationKey;
 use innkeeper_model::StorePath;
 
-use super::key::EvaluationKey;
 use crate::{FileError, FileErrorExt, tree};
 
 /// Name of the built closure's root.

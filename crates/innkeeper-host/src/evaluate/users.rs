@@ -4,11 +4,11 @@
 //! So builds of previews need users that own no files: the members of `build-users-group`, or the UIDs that Nix allocates
 //! (`auto-allocate-uids`).
 
+use innkeeper_facilities::Builders;
 use nix::unistd::{Group, User};
 
 use super::EvaluateError;
 use super::settings::{Settings, words};
-use crate::facilities::Builders;
 
 /// The setting that names the build users' group.
 pub(super) const GROUP: &str = "build-users-group";

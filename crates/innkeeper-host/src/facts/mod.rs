@@ -14,7 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::warn;
 
-use crate::facilities;
 use crate::network::VethNetwork;
 use crate::secrets::NameServers;
 use files::FileNews;
@@ -68,7 +67,7 @@ impl HostFacts {
 }
 
 #[async_trait]
-impl facilities::HostFacts for HostFacts {
+impl innkeeper_facilities::HostFacts for HostFacts {
     async fn changed(&self) {
         // Subscribed before the first look, so that nothing happens in between.
         let routes = RouteNews::subscribe()

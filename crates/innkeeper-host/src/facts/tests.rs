@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::facilities::HostFacts as _;
+use innkeeper_facilities::HostFacts as _;
+
 use crate::identity::Identity;
 use crate::network::NetworkConfig;
 use crate::network::testing::{enter_own_namespace, ip};

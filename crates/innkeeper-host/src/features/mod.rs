@@ -8,6 +8,8 @@ mod probe;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, HostFeatures};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, MAX_SLOT, Slot, chain};
 use serde::{Deserialize, Serialize};
@@ -189,25 +191,6 @@ impl Features {
         })
     }
 
-    /// What `doctor` says about the host; tries in a throwaway namespace what can be tried.
-    pub async fn check(&self) -> Vec<Check> {
-        let mut checks = vec![self.check_user_ids(), self.check_cgroup()];
-        checks.extend(limits::check(Path::new("/")));
-        match probe::attempt().await {
-            Ok(attempts) => {
-                checks.push(tried("veth", "a veth pair can be made", &attempts.veth));
-                checks.push(tried("nf_tables", "the kernel takes our rules", &attempts.nftables));
-            }
-            Err(error) => checks.push(Check {
-                subject: "network namespaces".to_owned(),
-                verdict: Verdict::Broken,
-                finding: format!("cannot make a network namespace: {error}"),
-                remedy: Some("Run innkeeperd as root, or give it CAP_SYS_ADMIN; `sysctl user.max_net_namespaces` must not be 0.".to_owned()),
-            }),
-        }
-        checks
-    }
-
     fn check_user_ids(&self) -> Check {
         let filesystem = &self.filesystem;
         let (verdict, finding, remedy) = match (self.user_ids, self.lack) {
@@ -275,7 +258,33 @@ impl Features {
     }
 }
 
-fn tried(subject: &str, success: &str, result: &Result<(), crate::HostError>) -> Check {
+#[async_trait]
+impl HostFeatures for Features {
+    fn user_namespaces(&self) -> bool {
+        self.user_namespaces
+    }
+
+    /// Tries in a throwaway namespace what can be tried.
+    async fn check(&self) -> Vec<Check> {
+        let mut checks = vec![self.check_user_ids(), self.check_cgroup()];
+        checks.extend(limits::check(Path::new("/")));
+        match probe::attempt().await {
+            Ok(attempts) => {
+                checks.push(tried("veth", "a veth pair can be made", &attempts.veth));
+                checks.push(tried("nf_tables", "the kernel takes our rules", &attempts.nftables));
+            }
+            Err(error) => checks.push(Check {
+                subject: "network namespaces".to_owned(),
+                verdict: Verdict::Broken,
+                finding: format!("cannot make a network namespace: {error}"),
+                remedy: Some("Run innkeeperd as root, or give it CAP_SYS_ADMIN; `sysctl user.max_net_namespaces` must not be 0.".to_owned()),
+            }),
+        }
+        checks
+    }
+}
+
+fn tried(subject: &str, success: &str, result: &Result<(), FacilityError>) -> Check {
     match result {
         Ok(()) => Check {
             subject: subject.to_owned(),

@@ -4,18 +4,18 @@ use std::future::Future;
 use std::io;
 use std::thread;
 
+use innkeeper_facilities::FacilityError;
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::oneshot;
 
-use crate::HostError;
 use crate::{firewall, network};
 
 /// What became of each attempt.
 pub(super) struct Attempts {
     /// To make a veth pair.
-    pub(super) veth: Result<(), HostError>,
+    pub(super) veth: Result<(), FacilityError>,
     /// To write the firewall's rules.
-    pub(super) nftables: Result<(), HostError>,
+    pub(super) nftables: Result<(), FacilityError>,
 }
 
 /// Makes a veth pair and writes rules of the kind that the firewall uses.
@@ -24,8 +24,8 @@ pub(super) struct Attempts {
 /// When there is no network namespace to be had.
 pub(super) async fn attempt() -> io::Result<Attempts> {
     in_throwaway_namespace(async || Attempts {
-        veth: network::probe().await.map_err(HostError::from),
-        nftables: firewall::probe().await.map_err(HostError::from),
+        veth: network::probe().await.map_err(FacilityError::from),
+        nftables: firewall::probe().await.map_err(FacilityError::from),
     })
     .await
 }

@@ -8,6 +8,7 @@
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{BuildNetwork, Builders, FacilityError};
 use innkeeper_model::api::{Check, Verdict};
 use ipnet::{IpNet, Ipv4Net};
 use nix::unistd::Group;
@@ -16,8 +17,6 @@ use tokio::sync::Mutex;
 use super::ruleset::{list, refused};
 use super::table::{BUILDS, Table};
 use super::{FirewallError, broken};
-use crate::HostError;
-use crate::facilities::{BuildNetwork, Builders};
 use crate::identity::Identity;
 
 const SUBJECT: &str = "network of builds";
@@ -135,7 +134,7 @@ fn known(last: Option<&Builders>) -> Option<Builders> {
 
 #[async_trait]
 impl BuildNetwork for BuildFilter {
-    async fn ensure(&self, builders: &Builders) -> Result<(), HostError> {
+    async fn ensure(&self, builders: &Builders) -> Result<(), FacilityError> {
         let mut last = self.builders.lock().await;
         Ok(self.write(&mut last, builders.clone()).await?)
     }

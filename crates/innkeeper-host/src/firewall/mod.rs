@@ -33,15 +33,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, Firewall};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, DaemonId, Explain, chain};
 use ipnet::Ipv4Net;
 
 use crate::command::{self, CommandError};
-use crate::facilities::Firewall;
 use crate::identity::Identity;
 use crate::secrets::NameServers;
-use crate::{FileError, FileErrorExt, HostError};
+use crate::{FileError, FileErrorExt};
 pub use builds::{BuildFilter, BuildFilterConfig};
 use listing::DroppingChain;
 pub use port::{HostPort, InvalidPort, Protocol};
@@ -97,6 +97,12 @@ pub enum FirewallError {
     /// IP forwarding cannot be read or switched on.
     #[error("cannot switch on IP forwarding")]
     Forwarding(#[source] FileError),
+}
+
+impl From<FirewallError> for FacilityError {
+    fn from(error: FirewallError) -> Self {
+        Self::new(error)
+    }
 }
 
 impl Explain for FirewallError {
@@ -267,7 +273,7 @@ impl NftFirewall {
 
 #[async_trait]
 impl Firewall for NftFirewall {
-    async fn ensure(&self) -> Result<(), HostError> {
+    async fn ensure(&self) -> Result<(), FacilityError> {
         // Guests do not depend on it, and builds of previews require it themselves.
         if let Err(error) = self.builds.keep().await {
             warn!("previews are not built meanwhile: {}", chain(&error));

@@ -4,11 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use innkeeper_facilities::Network;
 use innkeeper_model::Guest;
 use rustix::net::sockopt::set_socket_linger;
 
 use super::*;
-use crate::facilities::Network;
 use crate::identity::Identity;
 use crate::network::testing::{Leader, enter_own_namespace, guest, ip};
 use crate::network::{NetworkConfig, VethNetwork};

@@ -22,6 +22,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, Found, Network, Resource};
 use innkeeper_model::api::Check;
 use innkeeper_model::{
     Addresses, Code, DaemonId, Explain, Guest, GuestName, Ownership, Slot, SlotRange,
@@ -31,8 +32,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteType;
 use rustix::io::Errno;
 
-use crate::HostError;
-use crate::facilities::{Found, Network, Resource};
 use crate::identity::Identity;
 use link::{GUEST_INTERFACE, LOOPBACK, Link, Owner};
 use namespace::Namespace;
@@ -142,6 +141,12 @@ impl NetworkError {
             Self::Several(errors) => errors.first().and_then(Self::errno),
             _ => None,
         }
+    }
+}
+
+impl From<NetworkError> for FacilityError {
+    fn from(error: NetworkError) -> Self {
+        Self::new(error)
     }
 }
 
@@ -432,7 +437,7 @@ impl Resource for VethNetwork {
         "network"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let links = links(&self.netlink, link::list_veth()).await?;
         let found = |link: Link| {
             let ownership = self.ownership(&link)?;
@@ -448,7 +453,7 @@ impl Resource for VethNetwork {
         Ok(links.into_iter().filter_map(found).collect())
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let mut links = links(&self.netlink, link::list_veth()).await?;
         links.retain(|link| {
             let is_guests = matches!(&link.owner, Owner::Guest(name, _) if name == guest);
@@ -470,7 +475,7 @@ impl Resource for VethNetwork {
         }
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let home = self.home()?;
         let Some(link) = look_at(&home, link::get(&found.object)).await? else {
             return Ok(());
@@ -495,19 +500,19 @@ impl Resource for VethNetwork {
 
 #[async_trait]
 impl Network for VethNetwork {
-    async fn ensure(&self, guest: &Guest, leader: u32) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &Guest, leader: u32) -> Result<(), FacilityError> {
         Ok(self.furnish(guest, leader).await?)
     }
 
-    async fn follow_uplink(&self, guest: &Guest, leader: u32) -> Result<(), HostError> {
+    async fn follow_uplink(&self, guest: &Guest, leader: u32) -> Result<(), FacilityError> {
         Ok(self.follow(guest, leader).await?)
     }
 
-    async fn adopt(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn adopt(&self, guest: &Guest) -> Result<(), FacilityError> {
         Ok(self.mark_former(guest).await?)
     }
 
-    async fn is_complete(&self, guest: &Guest) -> Result<bool, HostError> {
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
         Ok(self.looks_complete(guest).await?)
     }
 }

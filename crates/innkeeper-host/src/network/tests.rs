@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::api::Verdict;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
@@ -34,7 +35,7 @@ fn only_lo() -> BTreeSet<String> {
     BTreeSet::from(["lo".to_owned()])
 }
 
-fn code(error: &HostError) -> Code {
+fn code(error: &FacilityError) -> Code {
     error.code()
 }
 
@@ -242,7 +243,7 @@ async fn another_daemons_interface_is_listed_as_such_and_never_touched() {
     assert!(theirs.is_complete(&guest).await.expect("is_complete"));
 }
 
-fn chain_of(error: &HostError) -> String {
+fn chain_of(error: &FacilityError) -> String {
     innkeeper_model::chain(error)
 }
 
@@ -408,12 +409,10 @@ async fn the_hosts_own_namespace_and_a_dead_guest_are_refused() {
     let error = network
         .ensure(&guest, sibling.id().expect("running"))
         .await
-        .expect_err("host's");
+        .expect_err("host's")
+        .downcast();
     assert!(
-        matches!(
-            error,
-            HostError::Network(NetworkError::HostNamespace { .. })
-        ),
+        matches!(error, Ok(NetworkError::HostNamespace { .. })),
         "{error:?}"
     );
     let error = network.ensure(&guest, u32::MAX).await.expect_err("nobody");

@@ -19,17 +19,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use innkeeper_model::api::{Check, PoolReport, RetainedSpace, Verdict};
 use innkeeper_model::{
     Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
 };
 
 use super::{RootfsError, USAGE_TIME, skeleton};
-use crate::facilities::{Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
+use crate::FileErrorExt;
 use crate::features::UserIds;
 use crate::identity::Identity;
 use crate::tree::{self, blocking};
-use crate::{FileErrorExt, HostError};
 
 pub(super) mod retained;
 pub(super) mod snapshots;
@@ -79,16 +79,16 @@ impl Resource for DirRootfs {
         "rootfs"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         Ok(self.work(observe).await?)
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let guest = guest.clone();
         Ok(self.work(move |config| remove(config, &guest)).await?)
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let object = found.object.clone();
         Ok(self.work(move |config| sweep(config, &object)).await?)
     }
@@ -103,7 +103,7 @@ impl Resource for DirRootfs {
 
 #[async_trait]
 impl Rootfs for DirRootfs {
-    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &Guest) -> Result<(), FacilityError> {
         match &guest.file_work {
             Some(FileWork::CopyOf(origin)) => return Ok(self.copy_guest(guest, origin).await?),
             Some(FileWork::Adopt(id)) => {
@@ -139,24 +139,28 @@ impl Rootfs for DirRootfs {
         Ok(made.await?)
     }
 
-    async fn require_room(&self) -> Result<(), HostError> {
+    async fn require_room(&self) -> Result<(), FacilityError> {
         Ok(self.work(require_space).await?)
     }
 
     /// A copy takes its time, and a guest that writes meanwhile would tear it.
-    async fn copies_while_running(&self, _guest: &GuestName) -> Result<bool, HostError> {
+    async fn copies_while_running(&self, _guest: &GuestName) -> Result<bool, FacilityError> {
         Ok(false)
     }
 
-    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), FacilityError> {
         Ok(self.take(guest, label).await?)
     }
 
-    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, FacilityError> {
         Ok(self.work(snapshots::list).await?)
     }
 
-    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), FacilityError> {
         Ok(self.bring_back(guest, label).await?)
     }
 
@@ -164,38 +168,38 @@ impl Rootfs for DirRootfs {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         let (guest, label) = (guest.clone(), label.clone());
         let deleted = self.work(move |config| snapshots::delete(config, &guest, &label));
         Ok(deleted.await?)
     }
 
-    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+    async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         let guest = guest.clone();
         let is_there = self.work(move |config| Ok(Place::of(config, &guest).rootfs().is_dir()));
         Ok(is_there.await?)
     }
 
-    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {
         let guest = guest.clone();
         let retained = self.work(move |config| retained::retain(config, &guest, id));
         Ok(retained.await?)
     }
 
-    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+    async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError> {
         Ok(self.work(retained::list).await?)
     }
 
-    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {
         Ok(self.work(move |config| retained::bytes(config, id)).await?)
     }
 
-    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError> {
         let removed = self.work(move |config| retained::remove_retained(config, id));
         Ok(removed.await?)
     }
 
-    async fn pool(&self) -> Result<PoolReport, HostError> {
+    async fn pool(&self) -> Result<PoolReport, FacilityError> {
         Ok(self.work(pool).await?)
     }
 }
@@ -707,11 +711,12 @@ mod tests {
         assert!(house.objects().await.is_empty());
         for object in ["Foreign", "../../state", "", ".."] {
             let object = house.at(object).display().to_string();
-            let refused = house.rootfs.sweep(&Found::ours(None, object)).await;
-            assert!(matches!(
-                refused,
-                Err(HostError::Rootfs(RootfsError::Foreign { .. }))
-            ));
+            let swept = house.rootfs.sweep(&Found::ours(None, object)).await;
+            let refused = swept.expect_err("refused").downcast();
+            assert!(
+                matches!(refused, Ok(RootfsError::Foreign { .. })),
+                "{refused:?}"
+            );
         }
         assert!(house.at("Foreign").exists());
     }

@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use innkeeper_model::{Code, Explain, GuestName, RetainedId, SnapshotLabel};
+use innkeeper_facilities::{FacilityError, FilesMissing};
+use innkeeper_model::{Code, Explain, GuestName, SnapshotLabel};
 
 use crate::FileError;
 use crate::command::CommandError;
@@ -43,7 +44,7 @@ pub enum RootfsError {
         /// Bytes that must be free.
         needed: u64,
     },
-    /// Something that was not found by [`observe`](crate::facilities::Resource::observe) was to be swept.
+    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
     #[error("'{object}' is no file tree of ours in {}", path.display())]
     Foreign {
         /// What was to be swept.
@@ -77,12 +78,9 @@ pub enum RootfsError {
         /// Whose files were to be copied.
         guest: GuestName,
     },
-    /// The files of a destroyed agent are not on the host any more.
-    #[error("the files {id} of a destroyed agent are gone from the host")]
-    FilesMissing {
-        /// Their number.
-        id: RetainedId,
-    },
+    /// The files of a destroyed agent are no longer on the host.
+    #[error(transparent)]
+    FilesMissing(#[from] FilesMissing),
     /// A volume that the guest needs is another daemon's, or has no mark.
     #[error("the volume {volume} is not this daemon's")]
     OtherDaemon {
@@ -126,6 +124,12 @@ pub enum RootfsError {
     },
 }
 
+impl From<RootfsError> for FacilityError {
+    fn from(error: RootfsError) -> Self {
+        Self::new(error)
+    }
+}
+
 impl Explain for RootfsError {
     fn code(&self) -> Code {
         match self {
@@ -135,7 +139,7 @@ impl Explain for RootfsError {
                 source.code_or(Code::RootfsFailed)
             }
             Self::NoSnapshot { .. } => Code::SnapshotNotFound,
-            Self::FilesMissing { .. } => Code::RetainedNotFound,
+            Self::FilesMissing(error) => error.code(),
             Self::OtherDaemon { .. } => Code::DaemonConflict,
             Self::Foreign { .. }
             | Self::Report { .. }
@@ -172,10 +176,7 @@ impl Explain for RootfsError {
             Self::NoSnapshot { guest, .. } => Some(format!(
                 "`agent snapshots {guest}` shows the snapshots there are."
             )),
-            Self::FilesMissing { .. } => Some(
-                "Somebody removed them outside of Innkeeper: restore them from a backup, or create the agent anew (`agent create`)."
-                    .to_owned(),
-            ),
+            Self::FilesMissing(error) => error.remedy(),
             Self::OtherDaemon { volume } => Some(format!(
                 "See its tags with `lvs -o +lv_tags {volume}`. Give each daemon a `storage.volume_group` of its own; remove the volume if its daemon is gone (`lvremove {volume}`)."
             )),

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::RouteError;
+use super::config::Admin;
 use super::render::CONFIG_HEADER;
-use super::spec::Admin;
 
 /// How long Caddy may take for an answer. Loading a thousand sites takes it seconds on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, GuestName, InvalidName};
 
 use crate::FileError;
@@ -46,7 +47,7 @@ pub enum RouteError {
         /// The file.
         path: PathBuf,
     },
-    /// Something that was not found by [`observe`](crate::facilities::Resource::observe) was to be swept.
+    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
     #[error("'{object}' is nothing of ours")]
     Foreign {
         /// What was to be swept.
@@ -81,6 +82,12 @@ pub enum RouteError {
         /// The directory of the routes.
         directory: PathBuf,
     },
+}
+
+impl From<RouteError> for FacilityError {
+    fn from(error: RouteError) -> Self {
+        Self::new(error)
+    }
 }
 
 impl Explain for RouteError {

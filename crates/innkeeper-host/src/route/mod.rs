@@ -42,27 +42,27 @@ use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, Found, Resource, RouteSpec, Routes};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Explain, GuestName, chain};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::facilities::{Found, Resource, Routes};
+use crate::FileErrorExt;
 use crate::tree::blocking;
-use crate::{FileErrorExt, HostError};
 use render::{Front, Rendered};
 use table::{Difference, Table};
 
 mod admin;
+mod config;
 mod error;
 mod page;
 mod render;
-mod spec;
 mod table;
 mod visits;
 
+pub use config::{Admin, CaddyConfig, Tls};
 pub use error::RouteError;
-pub use spec::{Admin, CaddyConfig, RouteSpec, RouteState, Tls};
 
 const SUBJECT: &str = "routes";
 
@@ -266,16 +266,16 @@ impl Resource for CaddyRoutes {
         "route"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         Ok(self.write(Table::observe).await?)
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let slug = guest.clone();
         Ok(self.write(move |table| table.remove(&slug)).await?)
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let found = found.clone();
         Ok(self.write(move |table| table.sweep(&found)).await?)
     }
@@ -300,20 +300,20 @@ impl Resource for CaddyRoutes {
 
 #[async_trait]
 impl Routes for CaddyRoutes {
-    async fn ensure(&self, spec: &RouteSpec) -> Result<(), HostError> {
+    async fn ensure(&self, spec: &RouteSpec) -> Result<(), FacilityError> {
         Ok(self.put(spec).await?)
     }
 
-    async fn adopt(&self, preview: &GuestName) -> Result<(), HostError> {
+    async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
         let slug = preview.clone();
         Ok(self.write(move |table| table.adopt(&slug)).await?)
     }
 
-    async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, HostError> {
+    async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, FacilityError> {
         Ok(self.is_right(spec).await?)
     }
 
-    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, HostError> {
+    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {
         Ok(self.write(|table| Ok(visits::collect(table)?)).await?)
     }
 }

@@ -8,11 +8,12 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use innkeeper_facilities::{RouteSpec, RouteState};
 use innkeeper_model::preview::{RESERVED_SLUGS, RouteRule};
 use innkeeper_model::{DaemonId, GuestName};
 use sha2::{Digest, Sha256};
 
-use super::spec::{CaddyConfig, RouteSpec, RouteState, Tls};
+use super::config::{CaddyConfig, Tls};
 use super::{RouteError, page};
 
 /// In Caddy's answers on the lookup address: which version of [`front`] is in force.

@@ -17,15 +17,15 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use innkeeper_facilities::Found;
 use innkeeper_model::preview::RESERVED_SLUGS;
 use innkeeper_model::{GuestName, Ownership};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::RouteError;
+use super::config::CaddyConfig;
 use super::render::{self, FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARKED, Rendered};
-use super::spec::CaddyConfig;
 use super::visits;
-use crate::facilities::Found;
 use crate::identity::Identity;
 use crate::{FileError, FileErrorExt, tree};
 

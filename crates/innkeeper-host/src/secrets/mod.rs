@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, chain};
 use tracing::warn;
 
+use crate::FileError;
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking, write_to_disk};
-use crate::{FileError, HostError, facilities};
 
 mod nameservers;
 mod openssh;
@@ -76,6 +77,12 @@ pub enum SecretsError {
         #[source]
         source: openssh::NoRandomBytes,
     },
+}
+
+impl From<SecretsError> for FacilityError {
+    fn from(error: SecretsError) -> Self {
+        Self::new(error)
+    }
 }
 
 impl Explain for SecretsError {
@@ -159,29 +166,33 @@ impl GuestSecrets {
 }
 
 #[async_trait]
-impl facilities::Secrets for GuestSecrets {
-    async fn ensure(&self, guest: &Guest) -> Result<String, HostError> {
+impl innkeeper_facilities::Secrets for GuestSecrets {
+    async fn ensure(&self, guest: &Guest) -> Result<String, FacilityError> {
         let of = guest.clone();
         Ok(self
             .work(move |config| Inside::of(config, &of)?.furnish())
             .await?)
     }
 
-    async fn forget_identity(&self, guest: &Guest, former: &GuestName) -> Result<(), HostError> {
+    async fn forget_identity(
+        &self,
+        guest: &Guest,
+        former: &GuestName,
+    ) -> Result<(), FacilityError> {
         let (of, former) = (guest.clone(), former.clone());
         Ok(self
             .work(move |config| Inside::of(config, &of)?.forget_identity(&former))
             .await?)
     }
 
-    async fn withdraw(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn withdraw(&self, guest: &Guest) -> Result<(), FacilityError> {
         let of = guest.clone();
         Ok(self
             .work(move |config| Inside::of(config, &of)?.withdraw())
             .await?)
     }
 
-    async fn follow_host(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn follow_host(&self, guest: &Guest) -> Result<(), FacilityError> {
         let of = guest.clone();
         Ok(self
             .work(move |config| Inside::of(config, &of)?.follow_host())

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
-use crate::facilities::{Rootfs, Secrets};
+use innkeeper_facilities::{Rootfs, Secrets};
+
 use crate::rootfs::{DirConfig, DirRootfs, test_guest};
 use crate::{command, tree};
 

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use innkeeper_facilities::Console;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::keeper::End;
-use crate::facilities::Console;
 
 /// How often a followed log is looked at.
 const INTERVAL: Duration = Duration::from_millis(200);

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName, Ownership};
 use tokio::io::AsyncWriteExt;
@@ -25,7 +26,6 @@ use super::error::UnitError;
 use super::keeper::{End, Ended, Groups, Keeper};
 use super::shim::Shim;
 use super::{checks, console, nspawn};
-use crate::facilities::{Console, Found};
 use crate::tree::blocking;
 use crate::{FileError, FileErrorExt, command};
 

@@ -1,5 +1,6 @@
 //! What can go wrong with a guest's processes.
 
+use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, GuestName, chain};
 
 use crate::{CommandError, FileError};
@@ -142,6 +143,12 @@ impl UnitError {
             1 => Err(errors.remove(0)),
             _ => Err(Self::Several(errors)),
         }
+    }
+}
+
+impl From<UnitError> for FacilityError {
+    fn from(error: UnitError) -> Self {
+        Self::new(error)
     }
 }
 

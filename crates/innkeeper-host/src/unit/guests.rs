@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use innkeeper_facilities::UnitSeen;
 use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedMutexGuard, broadcast};
@@ -20,7 +21,6 @@ use super::error::UnitError;
 use super::leader::{self, Leader};
 use super::machine_id;
 use super::shim::Shim;
-use crate::facilities::UnitSeen;
 use crate::features::UserIds;
 use crate::tree::Owner;
 use crate::{FileError, FileErrorExt};

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use innkeeper_facilities::Console;
 use innkeeper_model::Guest;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -17,7 +18,6 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::keeper::End;
 use crate::command;
-use crate::facilities::Console;
 
 /// The field with the guest's lifetime (systemd.exec(5), `LogExtraFields=`).
 const FIELD: &str = "INNKEEPER_GUEST";

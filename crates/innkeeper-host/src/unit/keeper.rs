@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::Check;
 use innkeeper_model::{Guest, GuestName, Ownership};
 use tokio::process::Child;
 
 use super::error::UnitError;
-use crate::facilities::{Console, Found};
 
 /// Where a guest's processes are, whether or not there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]

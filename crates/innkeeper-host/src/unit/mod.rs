@@ -40,21 +40,23 @@ use std::sync::Arc;
 
 pub use config::{Supervisor, UnitConfig};
 pub use error::UnitError;
-pub use exec::ExecSession;
-pub use supervised::Prepared;
 
 use direct::Direct;
 use supervised::SupervisedUnits;
 use systemd::Systemd;
 
-use crate::facilities::Units;
-use crate::{FileErrorExt, HostError};
+use innkeeper_facilities::{FacilityError, Units};
+
+use crate::FileErrorExt;
 
 /// Finds the guests that run already, and takes care of them and of new ones.
 ///
 /// # Errors
 /// When the runtime directory cannot be written, there are no cgroups, or systemd cannot be reached.
-pub async fn open(config: UnitConfig, supervisor: Supervisor) -> Result<Arc<dyn Units>, HostError> {
+pub async fn open(
+    config: UnitConfig,
+    supervisor: Supervisor,
+) -> Result<Arc<dyn Units>, FacilityError> {
     signals::hand_down_defaults()
         .on("reset the signals of", "programs in guests")
         .map_err(UnitError::from)?;

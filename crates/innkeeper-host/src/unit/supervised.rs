@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use innkeeper_facilities::{
+    Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
+};
 use innkeeper_model::api::{Check, ExecRequest};
 use innkeeper_model::{Guest, GuestName, Ownership, UnitPhase};
 use rustix::process::Signal;
@@ -19,15 +22,14 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::config::UnitConfig;
 use super::error::UnitError;
-use super::exec::{self, ExecSession};
+use super::exec;
 use super::guests::{Arrival, Guests, remove_run_dir};
 use super::keeper::{End, Ended, Keeper};
 use super::leader::Leader;
 use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
 use super::{cgroup, checks, door, journal, litter};
-use crate::facilities::{Console, Found, Resource, UnitSeen, Units};
-use crate::{FileErrorExt, HostError};
+use crate::FileErrorExt;
 
 /// How many lines of the console go into an error.
 const ERROR_LINES: usize = 20;
@@ -49,9 +51,9 @@ pub(super) struct SupervisedUnits<K> {
     starting: Arc<Starting>,
 }
 
-/// A unit that only has to be let go. Whatever waits for that ends when this is dropped.
+/// A unit that is ready to start. Dropping it ends the process that waits for the start.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Ready {
     listener: UnixListener,
     nspawn: Vec<OsString>,
     waiting: Option<Child>,
@@ -217,7 +219,7 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 
     /// Gets a guest ready of which there is nothing.
-    async fn make_ready(&self, guest: &Guest) -> Result<Prepared, UnitError> {
+    async fn make_ready(&self, guest: &Guest) -> Result<Ready, UnitError> {
         let name = &guest.name;
         let no_closure = || UnitError::NoClosure {
             guest: name.clone(),
@@ -235,7 +237,7 @@ impl<K: Keeper> SupervisedUnits<K> {
             door: &self.config().run_dir(name).door(),
             register: self.keeper.registers(),
         });
-        Ok(Prepared {
+        Ok(Ready {
             listener,
             waiting: self.keeper.prepare(guest, &nspawn).await?,
             nspawn,
@@ -243,14 +245,14 @@ impl<K: Keeper> SupervisedUnits<K> {
         })
     }
 
-    async fn start(&self, guest: &Guest, prepared: Prepared) -> Result<UnitSeen, UnitError> {
+    async fn start(&self, guest: &Guest, ready: Ready) -> Result<UnitSeen, UnitError> {
         let name = &guest.name;
-        let Prepared {
+        let Ready {
             listener,
             nspawn,
             waiting,
             _starting,
-        } = prepared;
+        } = ready;
         self.guests.settle_tree(guest)?;
         let supervisor = self.keeper.start(guest, &nspawn, waiting).await?;
         let ended = self.watch(name, supervisor);
@@ -366,7 +368,7 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 
     /// What stands in the way is [`Self::ensure`]'s business.
-    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, UnitError> {
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Ready>, UnitError> {
         let _turn = self.guests.turn(&guest.name).await;
         self.require_ours(&guest.name).await?;
         if self.is_alive(&guest.name)? || self.clear(&guest.name).await.is_err() {
@@ -375,15 +377,11 @@ impl<K: Keeper> SupervisedUnits<K> {
         self.make_ready(guest).await.map(Some)
     }
 
-    async fn ensure(
-        &self,
-        guest: &Guest,
-        prepared: Option<Prepared>,
-    ) -> Result<UnitSeen, UnitError> {
+    async fn ensure(&self, guest: &Guest, ready: Option<Ready>) -> Result<UnitSeen, UnitError> {
         let name = &guest.name;
         let _turn = self.guests.turn(name).await;
-        if let Some(prepared) = prepared {
-            return self.start(guest, prepared).await;
+        if let Some(ready) = ready {
+            return self.start(guest, ready).await;
         }
         self.require_ours(name).await?;
         let mut attempts = ATTEMPTS;
@@ -549,15 +547,15 @@ impl<K: Keeper> Resource for SupervisedUnits<K> {
         "unit"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         Ok(self.found().await?)
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(Self::remove(self, guest).await?)
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         match &found.guest {
             Some(guest) if found.ownership == Ownership::Unmarked => {
                 Ok(self.remove_unmarked(guest).await?)
@@ -588,7 +586,7 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         self.keeper.name()
     }
 
-    async fn phases(&self) -> Result<Vec<UnitSeen>, HostError> {
+    async fn phases(&self) -> Result<Vec<UnitSeen>, FacilityError> {
         let mut seen = Vec::new();
         for guest in self.all().await? {
             match self.look(&guest).await {
@@ -600,33 +598,34 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         Ok(seen)
     }
 
-    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, HostError> {
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
         match self.foreign(guest).await? {
             None => Ok(self.look(guest).await?),
             Some(_) => Ok(None),
         }
     }
 
-    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, HostError> {
-        Ok(Self::prepare(self, guest).await?)
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, FacilityError> {
+        Ok(Self::prepare(self, guest).await?.map(Prepared::new))
     }
 
     async fn ensure(
         &self,
         guest: &Guest,
         prepared: Option<Prepared>,
-    ) -> Result<UnitSeen, HostError> {
-        Ok(Self::ensure(self, guest, prepared).await?)
+    ) -> Result<UnitSeen, FacilityError> {
+        let ready = prepared.and_then(Prepared::downcast);
+        Ok(Self::ensure(self, guest, ready).await?)
     }
 
-    async fn release(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let cgroup = self.keeper.groups(guest).guest;
         self.keeper.confine(guest)?;
         let mounts = self.keeper.mounts();
         Ok(self.guests.release(guest, &cgroup, mounts).await?)
     }
 
-    async fn stop(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(Self::stop(self, guest).await?)
     }
 
@@ -643,7 +642,7 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         guest: &Guest,
         lines: usize,
         follow: bool,
-    ) -> Result<Console, HostError> {
+    ) -> Result<Console, FacilityError> {
         let end = follow.then(|| self.end(&guest.name));
         let lifetime = journal::lifetime(guest);
         let console = self
@@ -656,7 +655,7 @@ impl<K: Keeper> Units for SupervisedUnits<K> {
         &self,
         guest: &GuestName,
         request: &ExecRequest,
-    ) -> Result<ExecSession, HostError> {
+    ) -> Result<ExecSession, FacilityError> {
         Ok(Self::exec(self, guest, request).await?)
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{DaemonId, Guest, GuestName, Ownership};
 use tokio::process::Child;
@@ -24,7 +25,6 @@ use super::error::UnitError;
 use super::journal::{self, Journal};
 use super::keeper::{End, Ended, Groups, Keeper};
 use super::{checks, nspawn};
-use crate::facilities::{Console, Found};
 
 /// How often systemd is asked again whether it has noticed an end, [`PAUSE`] apart.
 const ATTEMPTS: u32 = 1000;

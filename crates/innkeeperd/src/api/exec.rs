@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::{join, try_join};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use innkeeper_host::unit::ExecSession;
+use innkeeper_facilities::ExecSession;
 use innkeeper_model::api::{ExecRequest, exec as frame};
 use innkeeper_model::{Code, Failure, GuestName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,7 +51,7 @@ async fn begin(
     let record = context.engine.guest(guest).await?;
     let engine = context.engine.clone();
     let killed = move |session: &ExecSession| {
-        let (kills, all) = session.oom_kills();
+        let (kills, all) = session.command.oom_kills();
         engine.record_oom_kills(&record, all);
         (kills > 0).then(|| format!("{}. {}", record.oom_finding(kills), record.oom_remedy()))
     };
@@ -118,7 +118,7 @@ async fn transfer(
         };
         let output = pump(frame::STDOUT, stdout, &frames);
         // A command may close its outputs and continue.
-        let (output, status) = join(try_join(output, error), session.wait()).await;
+        let (output, status) = join(try_join(output, error), session.command.wait()).await;
         output.map(|_| status.unwrap_or(255))
     };
     let input = receive(from_client, stdin, &session, &frames);
@@ -205,7 +205,7 @@ async fn receive(
                 }
             }
             (frame::RESIZE, [r1, r0, c1, c0]) => {
-                session.resize(
+                session.command.resize(
                     u16::from_be_bytes([*r1, *r0]),
                     u16::from_be_bytes([*c1, *c0]),
                 );

@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use innkeeper_host::facilities::Console;
+use innkeeper_facilities::Console;
 use innkeeper_model::{Code, Failure, GuestName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

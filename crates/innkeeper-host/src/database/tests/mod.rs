@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::AtomicUsize;
 
+use innkeeper_facilities::{FacilityError, Network as _};
 use innkeeper_model::{Code, Explain as _};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -15,7 +16,6 @@ use tokio_postgres::NoTls;
 
 use super::*;
 use crate::command::command;
-use crate::facilities::Network as _;
 use crate::network::testing::{Leader, enter_own_namespace, guest};
 use crate::network::{NetworkConfig, VethNetwork};
 
@@ -291,11 +291,9 @@ async fn refused(client: &tokio_postgres::Client, sql: &str) -> String {
     PostgresError::from(error).to_string()
 }
 
-fn database_error(outcome: Result<DatabaseAccess, HostError>) -> DatabaseError {
-    match outcome {
-        Err(HostError::Database(error)) => error,
-        other => panic!("{other:?}"),
-    }
+fn database_error(outcome: Result<DatabaseAccess, FacilityError>) -> DatabaseError {
+    let error = outcome.expect_err("an error");
+    error.downcast().expect("an error of the database")
 }
 
 /// In a namespace of its own, where every port is free.

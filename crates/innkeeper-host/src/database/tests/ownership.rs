@@ -161,10 +161,7 @@ async fn what_a_role_owns_in_a_database_of_others_is_not_dropped_with_it() {
         .await
         .expect("an administrator may");
     let outcome = cluster.databases.remove(&slug("web")).await;
-    let error = match outcome {
-        Err(HostError::Database(error)) => innkeeper_model::chain(&error),
-        other => panic!("{other:?}"),
-    };
+    let error = innkeeper_model::chain(&outcome.expect_err("refused"));
     assert!(error.contains("owner of table public.lent"), "{error}");
     admin
         .batch_execute("DROP TABLE lent")

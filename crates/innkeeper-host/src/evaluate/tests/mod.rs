@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use innkeeper_facilities::{Builders, FacilityError};
 use innkeeper_model::{Code, Failure, MemorySize};
 
 use super::*;
 use crate::closure::NixConfig;
 use crate::command;
-use crate::facilities::Builders;
 use crate::firewall::FirewallError;
 
 mod attacks;
@@ -138,7 +138,7 @@ struct Unfiltered(Result<(), ()>);
 
 #[async_trait]
 impl BuildNetwork for Unfiltered {
-    async fn ensure(&self, _: &Builders) -> Result<(), HostError> {
+    async fn ensure(&self, _: &Builders) -> Result<(), FacilityError> {
         self.0.map_err(|()| FirewallError::Unreadable.into())
     }
 }
@@ -160,7 +160,7 @@ impl Workshop {
         )
     }
 
-    pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, HostError> {
+    pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, FacilityError> {
         self.evaluator.evaluate(config, None, no_progress()).await
     }
 

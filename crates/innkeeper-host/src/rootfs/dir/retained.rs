@@ -9,10 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use innkeeper_facilities::{FilesMissing, FoundRetained};
 use innkeeper_model::{GuestName, RetainedId};
 
 use super::{DirConfig, Entry, Place, remove};
-use crate::facilities::FoundRetained;
 use crate::rootfs::{RootfsError, USAGE_TIME};
 use crate::{FileErrorExt, tree};
 
@@ -79,7 +79,7 @@ pub(in crate::rootfs) fn adopt(
     }
     match place.rootfs().is_dir() {
         true => Ok(()),
-        false => Err(RootfsError::FilesMissing { id }),
+        false => Err(FilesMissing { id }.into()),
     }
 }
 
@@ -127,8 +127,8 @@ mod tests {
     use super::super::super::test_guest;
     use super::super::DirRootfs;
     use super::*;
-    use crate::facilities::{Found, Resource, Rootfs};
     use crate::features::UserIds;
+    use innkeeper_facilities::{Found, Resource, Rootfs};
 
     struct House {
         dir: tempfile::TempDir,

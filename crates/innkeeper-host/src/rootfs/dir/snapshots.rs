@@ -10,12 +10,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use innkeeper_facilities::FoundSnapshot;
 use innkeeper_model::{Guest, GuestName, Origin, Ownership, SnapshotLabel};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{DirConfig, DirRootfs, Place, make_guests, remove, require_space};
 use crate::command;
-use crate::facilities::FoundSnapshot;
 use crate::rootfs::RootfsError;
 use crate::{FileErrorExt, tree};
 
@@ -251,8 +251,8 @@ mod tests {
 
     use super::super::super::test_guest;
     use super::*;
-    use crate::facilities::{Resource, Rootfs};
     use crate::features::UserIds;
+    use innkeeper_facilities::{Resource, Rootfs};
 
     struct House {
         dir: tempfile::TempDir,
@@ -506,7 +506,7 @@ mod tests {
         }
         fs::create_dir_all(house.at("web/snapshots/Foreign")).expect("foreign");
         let found = house.rootfs.snapshots().await.expect("lists");
-        let orphan = crate::facilities::Found::ours(None, found[0].object.clone());
+        let orphan = innkeeper_facilities::Found::ours(None, found[0].object.clone());
         house.rootfs.sweep(&orphan).await.expect("sweeps");
         assert_eq!(house.labels().await, ["two"]);
         assert_eq!(house.read("web/rootfs"), "before");

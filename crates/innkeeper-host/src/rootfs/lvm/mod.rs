@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use innkeeper_facilities::{FacilityError, Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use innkeeper_model::api::{Check, PoolReport, Verdict};
 use innkeeper_model::{
     Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
@@ -28,10 +29,9 @@ use tokio::sync::Mutex;
 use super::dir::{self, DirConfig, Place};
 use super::{DirRootfs, RootfsError};
 use crate::command::CommandError;
-use crate::facilities::{Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
-use crate::{FileError, FileErrorExt, HostError};
+use crate::{FileError, FileErrorExt};
 
 mod report;
 mod retained;
@@ -169,7 +169,7 @@ impl LvmRootfs {
         Ok(())
     }
 
-    async fn ensure_tree(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn ensure_tree(&self, guest: &Guest) -> Result<(), FacilityError> {
         let name = guest.name.clone();
         if let Some(FileWork::Adopt(id)) = &guest.file_work
             && !self.adopt_volume(&name, *id).await?
@@ -384,17 +384,17 @@ impl Resource for LvmRootfs {
         "rootfs"
     }
 
-    async fn observe(&self) -> Result<Vec<Found>, HostError> {
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let mut found = self.dir.observe().await?;
         found.extend(self.observe_volumes().await?);
         Ok(found)
     }
 
-    async fn remove(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(self.remove_tree(guest).await?)
     }
 
-    async fn sweep(&self, found: &Found) -> Result<(), HostError> {
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         match found.ownership {
             Ownership::Ours => {}
             Ownership::Unmarked => return Ok(self.sweep_unmarked(&found.object).await?),
@@ -421,31 +421,35 @@ impl Resource for LvmRootfs {
 
 #[async_trait]
 impl Rootfs for LvmRootfs {
-    async fn ensure(&self, guest: &Guest) -> Result<(), HostError> {
+    async fn ensure(&self, guest: &Guest) -> Result<(), FacilityError> {
         self.ensure_tree(guest).await
     }
 
-    async fn adopt(&self, guest: &GuestName) -> Result<(), HostError> {
+    async fn adopt(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(self.mark_former(guest).await?)
     }
 
-    async fn require_room(&self) -> Result<(), HostError> {
+    async fn require_room(&self) -> Result<(), FacilityError> {
         Ok(self.require_pool(&self.tools().volumes().await?).await?)
     }
 
-    async fn copies_while_running(&self, guest: &GuestName) -> Result<bool, HostError> {
+    async fn copies_while_running(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         Ok(self.has_volume(guest).await?)
     }
 
-    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), FacilityError> {
         self.take(guest, label).await
     }
 
-    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, HostError> {
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, FacilityError> {
         Ok(self.list().await?)
     }
 
-    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), HostError> {
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), FacilityError> {
         self.bring_back(guest, label).await
     }
 
@@ -453,31 +457,31 @@ impl Rootfs for LvmRootfs {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         self.delete(guest, label).await
     }
 
-    async fn open(&self, guest: &GuestName) -> Result<bool, HostError> {
+    async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         Ok(self.open_tree(guest).await?)
     }
 
-    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, HostError> {
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {
         Ok(self.retain_tree(guest, id).await?)
     }
 
-    async fn retained(&self) -> Result<Vec<FoundRetained>, HostError> {
+    async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError> {
         Ok(self.list_retained().await?)
     }
 
-    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, HostError> {
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {
         Ok(self.bytes_of(id).await?)
     }
 
-    async fn remove_retained(&self, id: RetainedId) -> Result<(), HostError> {
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError> {
         Ok(self.remove_kept(id).await?)
     }
 
-    async fn pool(&self) -> Result<PoolReport, HostError> {
+    async fn pool(&self) -> Result<PoolReport, FacilityError> {
         Ok(self.report().await?)
     }
 }

@@ -3,11 +3,11 @@
 //! A rename makes a guest's volume `innkeeper-retained-<number>` and back; its tags stay. Its snapshots are removed. A
 //! tree that is a directory is kept as one.
 
+use innkeeper_facilities::FoundRetained;
 use innkeeper_model::{GuestName, RetainedId};
 
 use super::report::{Volume, guest_volume, retained_volume};
 use super::{LvmRootfs, holds_something};
-use crate::facilities::FoundRetained;
 use crate::rootfs::RootfsError;
 use crate::rootfs::dir::{self, Place, retained};
 

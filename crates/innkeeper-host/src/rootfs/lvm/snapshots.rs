@@ -3,6 +3,7 @@
 //! A snapshot is the volume `innkeeper-snap-<guest>.<label>`, which is never active: LVM makes it at once, and
 //! freezes the file system of a guest that runs while it does. What is made of it is a snapshot of the snapshot.
 
+use innkeeper_facilities::{FacilityError, FoundSnapshot, Rootfs};
 use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
 use innkeeper_model::{Guest, GuestName, Origin, Ownership, SnapshotLabel};
 
@@ -10,8 +11,6 @@ use super::report::{
     Pool, Volume, Volumes, gone_volume, guest_volume, new_volume, snapshot_volume,
 };
 use super::{LvmRootfs, make_room};
-use crate::HostError;
-use crate::facilities::{FoundSnapshot, Rootfs};
 use crate::rootfs::RootfsError;
 use crate::rootfs::dir::{Place, snapshots};
 
@@ -22,7 +21,7 @@ impl LvmRootfs {
         guest: &Guest,
         origin: &Origin,
         volumes: &Volumes,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         let (from, is_there) = match &origin.snapshot {
             None => (
                 guest_volume(&origin.guest),
@@ -47,7 +46,7 @@ impl LvmRootfs {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         let (pool, volume) = (&self.config.pool, snapshot_volume(guest, label));
         let volumes = self.tools().volumes().await?;
         self.require_ours(guest, &volumes)?;
@@ -68,7 +67,7 @@ impl LvmRootfs {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         let (tools, pool) = (self.tools(), &self.config.pool);
         let snapshot = snapshot_volume(guest, label);
         let mut volumes = tools.volumes().await?;
@@ -132,7 +131,7 @@ impl LvmRootfs {
         &self,
         guest: &GuestName,
         label: &SnapshotLabel,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), FacilityError> {
         let volume = snapshot_volume(guest, label);
         let volumes = self.tools().volumes().await?;
         self.require_ours(guest, &volumes)?;

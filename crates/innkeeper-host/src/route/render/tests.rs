@@ -1,6 +1,6 @@
 use innkeeper_model::preview::{ExtraHost, RoutePath};
 
-use super::super::spec::Admin;
+use super::super::config::Admin;
 use super::*;
 
 fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {

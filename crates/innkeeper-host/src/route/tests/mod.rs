@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use innkeeper_facilities::RouteState;
 use innkeeper_model::Code;
 use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -86,10 +87,8 @@ impl Rig {
     }
 
     async fn refused(&self, spec: &RouteSpec) -> RouteError {
-        match self.routes.ensure(spec).await {
-            Err(HostError::Route(error)) => error,
-            other => panic!("{other:?}"),
-        }
+        let error = self.routes.ensure(spec).await.expect_err("refused");
+        error.downcast().expect("an error of the routes")
     }
 
     async fn remove(&self, slug: &str) {

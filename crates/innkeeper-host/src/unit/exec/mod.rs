@@ -14,6 +14,7 @@
 mod namespaces;
 mod output;
 mod running;
+mod session;
 mod terminal;
 mod tree;
 mod user;
@@ -23,13 +24,12 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
+use innkeeper_facilities::{self as facilities, ExecSession, Input};
 use innkeeper_model::GuestName;
 use innkeeper_model::api::ExecRequest;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
 use tokio::sync::{oneshot, watch};
 
@@ -37,6 +37,7 @@ use namespaces::Namespaces;
 use output::Output;
 pub(super) use running::sweep;
 use running::{Group, Running};
+use session::{Command, End, Ended};
 use terminal::Terminal;
 use user::User;
 
@@ -50,106 +51,6 @@ use crate::{FileErrorExt, command};
 
 /// Where programs are in a NixOS guest, and in others; the closure's own programs come last.
 const PATH: &str = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin:/bin:/sbin";
-
-/// A command that runs in a guest. Dropping this kills every process that the command has started, unless
-/// the command is detached.
-pub struct ExecSession {
-    /// The command's standard input; with a terminal, what is typed. Dropping it ends the input, except
-    /// with a terminal. `None` for a detached command.
-    pub stdin: Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>,
-    /// The command's standard output; with a terminal, all that it shows. Ends with the command, even if
-    /// another process keeps it open.
-    pub stdout: Pin<Box<dyn AsyncRead + Send + Sync>>,
-    /// The command's standard error; `None` with a terminal.
-    pub stderr: Option<Pin<Box<dyn AsyncRead + Send + Sync>>>,
-    pid: Option<u32>,
-    terminal: Option<Terminal>,
-    end: End,
-    /// Dropping this ends the task that waits for the command, and with it the command.
-    _alive: Option<oneshot::Sender<Infallible>>,
-}
-
-/// How the command ended, once it has.
-type End = watch::Receiver<Option<Ended>>;
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ended {
-    status: i32,
-    /// The guest's count of processes that were killed for want of memory, and how many of them while the command ran.
-    oom_kills: u64,
-    new_oom_kills: u64,
-}
-
-impl std::fmt::Debug for ExecSession {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExecSession")
-            .field("pid", &self.pid)
-            .field("terminal", &self.terminal.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
-impl ExecSession {
-    /// Changes the terminal's size. Has no effect without a terminal.
-    pub fn resize(&self, rows: u16, cols: u16) {
-        if let Some(terminal) = &self.terminal {
-            terminal.resize(rows, cols);
-        }
-    }
-
-    /// Waits for the command's end and returns its exit status, 128 + n for signal n; 127 when the guest
-    /// has no such program. For a detached command, 0 once it runs.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked for the status.
-    pub async fn wait(&self) -> io::Result<i32> {
-        let mut end = self.end.clone();
-        let status = end.wait_for(Option::is_some).await;
-        status
-            .ok()
-            .and_then(|ended| *ended)
-            .map(|ended| ended.status)
-            .ok_or_else(|| io::Error::other("nobody waits for the command any more"))
-    }
-
-    /// How many processes of the guest the kernel killed for want of memory while the command ran, and how many since
-    /// the guest's start. Both are 0 before the command has ended.
-    #[must_use]
-    pub fn oom_kills(&self) -> (u64, u64) {
-        let ended = (*self.end.borrow()).unwrap_or_default();
-        (ended.new_oom_kills, ended.oom_kills)
-    }
-
-    /// A detached command, which is not waited for.
-    fn detached(pid: Option<u32>, ended: Option<ExitStatus>) -> Self {
-        let failed = ended.map(status).filter(|status| *status != 0);
-        let complaint = failed.map(|status| {
-            let text = format!("The detached command ended at once with status {status}.\n");
-            Box::pin(io::Cursor::new(text.into_bytes())) as Pin<Box<dyn AsyncRead + Send + Sync>>
-        });
-        Self {
-            stdin: None,
-            stdout: Box::pin(tokio::io::empty()),
-            stderr: complaint,
-            pid,
-            terminal: None,
-            end: watch::channel(Some(Ended {
-                status: failed.unwrap_or_default(),
-                ..Ended::default()
-            }))
-            .1,
-            _alive: None,
-        }
-    }
-}
-
-fn status(status: ExitStatus) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-}
 
 /// Starts a command in the guest with this first process.
 pub(super) async fn start(
@@ -228,7 +129,7 @@ pub(super) async fn start(
     let pid = running.child.id();
     if request.detached {
         let ended = running.started().await.on("start", guest.as_str())?;
-        return Ok(ExecSession::detached(pid, ended));
+        return Ok(session::detached(pid, ended));
     }
     let terminal = terminal.map(|(terminal, _)| terminal);
     let (sender, end) = watch::channel(None);
@@ -242,14 +143,17 @@ pub(super) async fn start(
         sender,
         dropped,
     ));
-    Ok(ExecSession {
-        stdin,
-        stdout,
-        stderr,
+    let command = Command {
         pid,
         terminal,
         end,
         _alive: Some(alive),
+    };
+    Ok(ExecSession {
+        stdin,
+        stdout,
+        stderr,
+        command: Box::new(command),
     })
 }
 
@@ -270,7 +174,7 @@ async fn wait(
     drop(running);
     match status {
         Ok(ended) => drop(end.send(Some(Ended {
-            status: self::status(ended),
+            status: session::status(ended),
             oom_kills,
             new_oom_kills: oom_kills.saturating_sub(oom_kills_before),
         }))),
@@ -284,20 +188,21 @@ async fn ended(mut end: End) {
     drop(end.wait_for(Option::is_some).await);
 }
 
-type Input = Pin<Box<dyn AsyncWrite + Send + Sync>>;
-type Outgoing = Pin<Box<dyn AsyncRead + Send + Sync>>;
-
 fn streams(
     child: &mut Child,
     terminal: Option<&Terminal>,
     end: &End,
-) -> io::Result<(Option<Input>, Outgoing, Option<Outgoing>)> {
+) -> io::Result<(
+    Option<Input>,
+    facilities::Output,
+    Option<facilities::Output>,
+)> {
     if let Some(terminal) = terminal {
         let output = Output::new(terminal.descriptor(), ended(end.clone()));
         return Ok((Some(Box::pin(terminal.clone())), Box::pin(output), None));
     }
     let pipe = |pipe: OwnedFd| {
-        Output::pipe(pipe, ended(end.clone())).map(|output| Box::pin(output) as Outgoing)
+        Output::pipe(pipe, ended(end.clone())).map(|output| Box::pin(output) as facilities::Output)
     };
     let stdin = child.stdin.take().map(|stdin| Box::pin(stdin) as Input);
     let stdout = match child.stdout.take() {

@@ -154,7 +154,7 @@ async fn a_mebibyte_passes_through_a_command() {
         received.len(),
         sent.len()
     );
-    assert_eq!(session.wait().await.expect("a status"), 0);
+    assert_eq!(session.command.wait().await.expect("a status"), 0);
     units.remove(&guest.name).await.expect("removed");
 }
 
@@ -191,7 +191,7 @@ async fn a_command_can_have_a_terminal_of_the_guest() {
         text.starts_with("/dev/pts/") && text.contains("hi"),
         "{text:?}"
     );
-    session.resize(40, 120);
+    session.command.resize(40, 120);
     let mut stdin = session.stdin.take().expect("an input");
     stdin.write_all(b"word\n").await.expect("typed");
     let text = read_until(&mut session, "40 120").await;
@@ -204,7 +204,7 @@ async fn a_command_can_have_a_terminal_of_the_guest() {
         .read_to_end(&mut rest)
         .await
         .expect("the end");
-    assert_eq!(session.wait().await.expect("a status"), 130);
+    assert_eq!(session.command.wait().await.expect("a status"), 130);
     units.remove(&guest.name).await.expect("removed");
 }
 
@@ -373,19 +373,19 @@ async fn processes_that_are_killed_for_want_of_memory_are_counted() {
     let calm = request(&["true"]);
     let calm = units.exec(&guest.name, &calm).await;
     let calm = calm.expect("started");
-    assert_eq!(calm.wait().await.expect("a status"), 0);
-    assert_eq!(calm.oom_kills(), (0, own));
+    assert_eq!(calm.command.wait().await.expect("a status"), 0);
+    assert_eq!(calm.command.oom_kills(), (0, own));
 
     // A command from outside, and a child of one that goes on.
     for (command, expected) in [(HOG.to_owned(), 137), (format!("sh -c '{HOG}'; exit 3"), 3)] {
         let request = request(&["sh", "-c", &command]);
         let session = units.exec(&guest.name, &request).await;
         let session = session.expect("started");
-        assert_eq!(session.wait().await.expect("a status"), expected);
-        let (kills, all) = session.oom_kills();
+        assert_eq!(session.command.wait().await.expect("a status"), expected);
+        let (kills, all) = session.command.oom_kills();
         assert!(kills >= 1 && all > own, "{kills} {all}");
     }
-    crate::facilities::Resource::remove(&*units, &guest.name)
+    innkeeper_facilities::Resource::remove(&*units, &guest.name)
         .await
         .expect("removed");
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use innkeeper_facilities::{ExecSession, Found, UnitSeen, Units};
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{
     ClosureSource, Code, Cpus, DesiredState, Explain, Guest, GuestKind, GuestName, Limits,
@@ -27,9 +28,8 @@ use super::keeper::{Groups, Keeper as _};
 use super::process::find_program;
 use super::supervised::SupervisedUnits;
 use super::systemd::Systemd;
-use super::{ExecSession, Supervisor, UnitConfig};
+use super::{Supervisor, UnitConfig};
 use crate::command;
-use crate::facilities::{Found, UnitSeen, Units};
 use crate::features::UserIds;
 use crate::identity::Identity;
 
@@ -355,7 +355,11 @@ async fn run(
             .await
             .expect("complaints");
     }
-    (session.wait().await.expect("a status"), out, complaint)
+    (
+        session.command.wait().await.expect("a status"),
+        out,
+        complaint,
+    )
 }
 
 /// Whether whoever started this test passed it a descriptor that it passes on.

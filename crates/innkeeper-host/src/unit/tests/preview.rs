@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use innkeeper_facilities::Evaluated;
+
 use crate::evaluate::tests::{Workshop, app, workshop};
-use crate::facilities::Evaluated;
 
 /// A guest whose closure was evaluated.
 struct Preview {

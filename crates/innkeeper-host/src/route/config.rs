@@ -1,11 +1,8 @@
-//! What a route should be, and the settings that all routes share.
+//! The settings that all routes share.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-
-use innkeeper_model::GuestName;
-use innkeeper_model::preview::{ExtraHost, RouteRule};
 
 use crate::identity::Identity;
 
@@ -75,34 +72,4 @@ pub enum Tls {
     /// `on_demand_tls { ask http://<lookup address>/ }` among its global options; hosts of previews are
     /// allowed there and no others.
     OnDemand,
-}
-
-/// What a preview's route should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteSpec {
-    /// The preview: `<slug>.<domain>` is its host.
-    pub slug: GuestName,
-    /// Its guest's address.
-    pub guest_address: Ipv4Addr,
-    /// Where requests go, in any order: the longest path that fits wins.
-    pub routes: Vec<RouteRule>,
-    /// Further hosts.
-    pub extra_hosts: Vec<ExtraHost>,
-    /// Whether the app answers.
-    pub state: RouteState,
-}
-
-/// Whether requests go to the app.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteState {
-    /// They do.
-    Live,
-    /// The app does not answer yet. People see a page with this, programs get a 503 that tells them when
-    /// to try again.
-    Placeholder {
-        /// What is going on, in a few words, such as `building`.
-        state: String,
-        /// The last lines of the log, the newest last. Untrusted text.
-        log: Vec<String>,
-    },
 }

@@ -1,0 +1,60 @@
+//! Closures and their GC roots.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use innkeeper_model::{BuildProgress, GuestName, Installable, StorePath, Trust};
+
+use crate::error::FacilityError;
+use crate::resource::Resource;
+
+/// Receives the progress of a build. Must not block.
+pub type ProgressSink = Arc<dyn Fn(BuildProgress) + Send + Sync>;
+
+/// A closure that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The closure.
+    pub closure: StorePath,
+    /// The fingerprint of its inputs; equal fingerprints give equal closures.
+    pub fingerprint: String,
+}
+
+/// Closures, and the GC roots that keep them.
+#[async_trait]
+pub trait Closures: Resource {
+    /// Builds a flake output, unless its inputs have `known.fingerprint` and `known.closure` still exists. The result
+    /// is kept from Nix's garbage collection until the same output is built again. Coalesces concurrent builds of the
+    /// same output.
+    ///
+    /// For a [`Trust::Member`], Nix fetches and evaluates as an unprivileged user, and local references are refused.
+    ///
+    /// # Errors
+    /// When Nix is missing, the flake does not exist or is refused, the build fails or the result has no `init`.
+    async fn build(
+        &self,
+        installable: &Installable,
+        trust: Trust,
+        known: Option<&Built>,
+        progress: ProgressSink,
+    ) -> Result<Built, FacilityError>;
+
+    /// Checks that a store path exists and that a guest can boot from it.
+    ///
+    /// # Errors
+    /// When it is missing or has no executable `init`.
+    async fn verify(&self, closure: &StorePath) -> Result<(), FacilityError>;
+
+    /// Checks that Nix's database lists a store path as valid. A path that is still being built is not valid, nor is
+    /// one that something else left in the store directory.
+    ///
+    /// # Errors
+    /// When it is not valid, or Nix cannot be run.
+    async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError>;
+
+    /// Gives the guest a GC root for its closure, in place of any other that it has.
+    ///
+    /// # Errors
+    /// When the root cannot be written.
+    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError>;
+}

@@ -1,0 +1,51 @@
+//! The host itself, and all of its facilities.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use innkeeper_model::api::Check;
+
+use crate::closures::Closures;
+use crate::firewall::Firewall;
+use crate::network::Network;
+use crate::rootfs::Rootfs;
+use crate::secrets::Secrets;
+use crate::units::Units;
+
+/// Facts of the host that guests and the firewall copy, such as its name servers.
+#[async_trait]
+pub trait HostFacts: Send + Sync {
+    /// Waits until a fact differs from the last time this returned. Returns at once the first time.
+    async fn changed(&self);
+}
+
+/// Features of the kernel and the host, detected at the start.
+#[async_trait]
+pub trait HostFeatures: Send + Sync {
+    /// Reports whether guests could have user namespaces.
+    fn user_namespaces(&self) -> bool;
+
+    /// Checks the features that guests need. Changes nothing on the host.
+    async fn check(&self) -> Vec<Check>;
+}
+
+/// The facilities that the engine uses.
+#[derive(Clone)]
+pub struct Facilities {
+    /// Closures and their GC roots.
+    pub closures: Arc<dyn Closures>,
+    /// File trees.
+    pub rootfs: Arc<dyn Rootfs>,
+    /// Keys and credentials.
+    pub secrets: Arc<dyn Secrets>,
+    /// Facts that guests and the firewall copy.
+    pub facts: Arc<dyn HostFacts>,
+    /// Features of the kernel and the host.
+    pub features: Arc<dyn HostFeatures>,
+    /// Veth pairs.
+    pub network: Arc<dyn Network>,
+    /// NAT and filter.
+    pub firewall: Arc<dyn Firewall>,
+    /// Processes.
+    pub units: Arc<dyn Units>,
+}

@@ -1,0 +1,59 @@
+//! The contracts between the engine, the previews and the host's drivers.
+//!
+//! Each facility is a trait. Its driver is a module of `innkeeper-host`, which talks to the kernel, to systemd, to Nix,
+//! to Caddy or to PostgreSQL; its fake is in the engine's tests. The engine and the previews
+//! know only the traits, so their tests compile and run without any driver. `innkeeperd` connects the two
+//! sides.
+//!
+//! All methods are idempotent: they can be called again after a crash at any point, and removing what is absent is
+//! success.
+//!
+//! | trait | resource |
+//! | --- | --- |
+//! | [`Closures`] | closures and their GC roots |
+//! | [`Evaluator`] | closures of previews, from `preview-config.nix` |
+//! | [`Rootfs`] | file trees, snapshots, retained files |
+//! | [`Secrets`] | keys and credentials in the file tree |
+//! | [`GuestFiles`] | files that are written while the guest runs |
+//! | [`Network`] | veth pairs, addresses, routes |
+//! | [`Firewall`], [`BuildNetwork`] | the host's rules |
+//! | [`HostFacts`], [`HostFeatures`] | the host itself |
+//! | [`Units`] | the guest's processes |
+//! | [`Routes`] | previews' routes |
+//! | [`Databases`] | previews' databases |
+//!
+//! # What belongs here
+//!
+//! - A trait that the engine, the previews or the daemon's API call, and that a driver implements.
+//! - The types in its signatures, unless they belong to `innkeeper-model`.
+//!
+//! Settings and errors of a driver do not: a driver wraps its errors in the opaque [`FacilityError`]. This crate
+//! touches nothing of the machine and depends on no driver's library.
+
+mod closures;
+mod databases;
+mod error;
+mod evaluator;
+mod firewall;
+mod guest_files;
+mod host;
+mod network;
+mod resource;
+mod rootfs;
+mod routes;
+mod secrets;
+mod units;
+
+pub use closures::{Built, Closures, ProgressSink};
+pub use databases::{DatabaseAccess, DatabaseSpec, Databases};
+pub use error::FacilityError;
+pub use evaluator::{Evaluated, EvaluationKey, Evaluator, InvalidKey};
+pub use firewall::{BuildNetwork, Builders, Firewall};
+pub use guest_files::{GuestFile, GuestFiles};
+pub use host::{Facilities, HostFacts, HostFeatures};
+pub use network::Network;
+pub use resource::{Found, Resource};
+pub use rootfs::{FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
+pub use routes::{RouteSpec, RouteState, Routes};
+pub use secrets::Secrets;
+pub use units::{Console, ExecCommand, ExecSession, Input, Output, Prepared, UnitSeen, Units};

@@ -1,0 +1,40 @@
+//! Networks of guests.
+
+use async_trait::async_trait;
+use innkeeper_model::Guest;
+
+use crate::error::FacilityError;
+use crate::resource::Resource;
+
+/// Veth pairs with their addresses and routes.
+#[async_trait]
+pub trait Network: Resource {
+    /// Gives the guest a network that is complete when this returns: veth pair, both addresses, both routes. Replaces
+    /// a network that the guest had before. `leader` is the guest's first process.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or an object that is not managed by Innkeeper has the interface's name.
+    async fn ensure(&self, guest: &Guest, leader: u32) -> Result<(), FacilityError>;
+
+    /// Sets a running guest's MTU to that of the host's route to the internet, without interrupting its network.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The next call tries again.
+    async fn follow_uplink(&self, _guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
+    /// Marks the guest's interface if a former release created it without a mark.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn adopt(&self, _guest: &Guest) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
+    /// Reports whether link, address and route on the host's side are as [`Self::ensure`] leaves them.
+    ///
+    /// # Errors
+    /// When the kernel cannot be queried.
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError>;
+}

@@ -1,0 +1,158 @@
+//! File trees of guests.
+
+use async_trait::async_trait;
+use innkeeper_model::api::PoolReport;
+use innkeeper_model::{Code, Explain, Guest, GuestName, Ownership, RetainedId, SnapshotLabel};
+
+use crate::error::FacilityError;
+use crate::resource::Resource;
+
+/// A snapshot on the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundSnapshot {
+    /// The guest whose files it holds.
+    pub guest: GuestName,
+    /// The label.
+    pub label: SnapshotLabel,
+    /// Its name on the host, for [`Resource::sweep`].
+    pub object: String,
+    /// Its owner. Snapshots of another daemon are not listed.
+    pub ownership: Ownership,
+}
+
+/// Files of a destroyed agent on the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundRetained {
+    /// Their number.
+    pub id: RetainedId,
+    /// Their name on the host, for [`Resource::sweep`].
+    pub object: String,
+}
+
+/// Files of a destroyed agent that are recorded and no longer on the host.
+#[derive(Debug, thiserror::Error)]
+#[error("the files {id} of a destroyed agent are gone from the host")]
+pub struct FilesMissing {
+    /// Their number.
+    pub id: RetainedId,
+}
+
+impl Explain for FilesMissing {
+    fn code(&self) -> Code {
+        Code::RetainedNotFound
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(
+            "Somebody removed them outside of Innkeeper: restore them from a backup, or create the agent anew (`agent create`)."
+                .to_owned(),
+        )
+    }
+}
+
+impl From<FilesMissing> for FacilityError {
+    fn from(error: FilesMissing) -> Self {
+        Self::new(error)
+    }
+}
+
+/// File trees of guests, and their snapshots. Removing a guest's tree removes its snapshots too.
+#[async_trait]
+pub trait Rootfs: Resource {
+    /// Creates the guest's file tree if it has none: as a copy or from retained files if the guest's [file work] is
+    /// that, and empty otherwise. A tree exists as a whole or not at all.
+    ///
+    /// [file work]: innkeeper_model::FileWork
+    ///
+    /// # Errors
+    /// When it cannot be created, above all for lack of space. No part of it is left then.
+    async fn ensure(&self, guest: &Guest) -> Result<(), FacilityError>;
+
+    /// Marks the guest's objects if a former release created them without a mark.
+    ///
+    /// # Errors
+    /// When the host cannot be queried, or refuses.
+    async fn adopt(&self, _guest: &GuestName) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
+    /// Fails unless another tree or snapshot has room.
+    ///
+    /// # Errors
+    /// When it has none, or the free space cannot be determined.
+    async fn require_room(&self) -> Result<(), FacilityError>;
+
+    /// Reports whether a consistent copy of a guest's files can be taken while it runs.
+    ///
+    /// # Errors
+    /// When the host cannot be queried.
+    async fn copies_while_running(&self, guest: &GuestName) -> Result<bool, FacilityError>;
+
+    /// Takes a snapshot of the guest's files. Replaces a snapshot of that label: it is an orphan or unfinished.
+    ///
+    /// # Errors
+    /// When it cannot be taken. No part of it is left then.
+    async fn snapshot(&self, guest: &GuestName, label: &SnapshotLabel)
+    -> Result<(), FacilityError>;
+
+    /// Lists the snapshots of all guests.
+    ///
+    /// # Errors
+    /// When the host cannot be queried.
+    async fn snapshots(&self) -> Result<Vec<FoundSnapshot>, FacilityError>;
+
+    /// Restores the guest's files from a snapshot, which stays. The guest must not run. One whole tree exists after
+    /// success and failure alike.
+    ///
+    /// # Errors
+    /// When the snapshot does not exist or cannot be restored. [`Self::ensure`] then finds the former files.
+    async fn restore(&self, guest: &GuestName, label: &SnapshotLabel) -> Result<(), FacilityError>;
+
+    /// Deletes a snapshot, or the remains of one.
+    ///
+    /// # Errors
+    /// When a part of it is left.
+    async fn delete_snapshot(
+        &self,
+        guest: &GuestName,
+        label: &SnapshotLabel,
+    ) -> Result<(), FacilityError>;
+
+    /// Mounts the guest's file tree at its place, without starting anything. Reports whether it has one.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError>;
+
+    /// Moves the guest's file tree to a number, with everything attached to it except its snapshots, so that no object
+    /// is left under the guest's name. Needs no space. The guest must not run. Reports whether a tree with that
+    /// number exists now; if not, objects may be left under the guest's name.
+    ///
+    /// # Errors
+    /// When the tree cannot be moved.
+    async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError>;
+
+    /// Lists the retained file trees. [`Resource::observe`] does not list them.
+    ///
+    /// # Errors
+    /// When the host cannot be queried.
+    async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError>;
+
+    /// Returns the space that a retained file tree takes, in bytes, as far as it can be counted within a short time.
+    ///
+    /// # Errors
+    /// When the tree does not exist or cannot be read.
+    async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError>;
+
+    /// Removes a retained file tree.
+    ///
+    /// # Errors
+    /// When a part of it is left.
+    async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError>;
+
+    /// Returns the location of the files, its size and its use.
+    ///
+    /// # Errors
+    /// When the host cannot be queried.
+    async fn pool(&self) -> Result<PoolReport, FacilityError>;
+}

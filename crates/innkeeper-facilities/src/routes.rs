@@ -1,0 +1,70 @@
+//! Routes of previews.
+
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+use innkeeper_model::GuestName;
+use innkeeper_model::preview::{ExtraHost, RouteRule};
+use jiff::Timestamp;
+
+use crate::error::FacilityError;
+use crate::resource::Resource;
+
+/// The desired route of a preview.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// The preview: `<slug>.<domain>` is its host.
+    pub slug: GuestName,
+    /// Its guest's address.
+    pub guest_address: Ipv4Addr,
+    /// The app's routes, in any order: the longest path that fits wins.
+    pub routes: Vec<RouteRule>,
+    /// Additional hosts.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// The target of requests.
+    pub state: RouteState,
+}
+
+/// The target of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteState {
+    /// The app.
+    Live,
+    /// The placeholder page, because the app is not available yet. Programs get a 503 with `Retry-After`.
+    Placeholder {
+        /// The preview's state in a few words, such as `building`.
+        state: String,
+        /// The last lines of the log, the newest last. Untrusted text.
+        log: Vec<String>,
+    },
+}
+
+/// Routes from a preview's hosts to its guest.
+#[async_trait]
+pub trait Routes: Resource {
+    /// Creates or replaces the preview's route and returns when it is in force. The replacement is atomic: no request
+    /// sees a part of each. Other previews' connections stay open.
+    ///
+    /// # Errors
+    /// When a host belongs to another preview, or the proxy refuses the route. The former route stays in force then.
+    async fn ensure(&self, spec: &RouteSpec) -> Result<(), FacilityError>;
+
+    /// Marks the preview's files if a former release wrote them without a mark.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError>;
+
+    /// Reports whether the preview's route is in force as [`Self::ensure`] leaves it, without changing anything.
+    ///
+    /// # Errors
+    /// When that cannot be determined, or a host belongs to another preview.
+    async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, FacilityError>;
+
+    /// Returns the previews that were requested through their URLs since the last call, each with the time of one
+    /// request. Empty where the file system records no access times (`noatime`).
+    ///
+    /// # Errors
+    /// When the files of the routes cannot be read.
+    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError>;
+}
