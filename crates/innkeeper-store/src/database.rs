@@ -1,4 +1,4 @@
-//! The file: opening it, looking whether it is one that we can work with, and changing it.
+//! The database file: opening and checking it, and transactions.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,30 +6,29 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use innkeeper_model::SlotRange;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::clock::{self, Clock};
 use crate::error::{QueryError, StoreError};
-use crate::running_time::{self, Clock};
-use crate::{reserve, schema, slots};
+use crate::{reserve, schema};
 
-/// How long to wait for another program's lock, such as somebody's `sqlite3` prompt.
+/// The timeout for another program's lock, such as that of a `sqlite3` prompt.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// More than there are statements in this crate, so that none is parsed twice.
+/// More than the statements of this crate, so that none is parsed twice.
 const CACHED_STATEMENTS: usize = 128;
 
 /// When a change must have reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Before the transaction is said to be committed. For intents: we promise to carry them out.
+    /// Before the transaction returns. For intents: the daemon promises to carry them out.
     Now,
     /// With the next intent or checkpoint. For facts, which can be observed again.
     Soon,
 }
 
 impl Durability {
-    /// The word for `PRAGMA synchronous` (SQLite manual, "PRAGMA synchronous", about WAL mode).
+    /// The value of `PRAGMA synchronous` (SQLite manual, "PRAGMA synchronous", about WAL mode).
     fn level(self) -> &'static str {
         match self {
             Self::Now => "FULL",
@@ -38,27 +37,53 @@ impl Durability {
     }
 }
 
-/// The connection with all that its owner knows.
+/// Counts the rows that were added to a table since its last pruning.
+pub(crate) struct PruneCounter {
+    /// `None` before the first pruning, which is due at once.
+    added: Option<u32>,
+    every: u32,
+}
+
+impl PruneCounter {
+    /// Creates a counter for a table that is pruned after every `every` rows.
+    pub(crate) fn new(every: u32) -> Self {
+        Self { added: None, every }
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.added.is_none_or(|added| added >= self.every)
+    }
+
+    pub(crate) fn add(&mut self, rows: usize) {
+        if let Some(added) = &mut self.added {
+            *added = added.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX));
+        }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.added = Some(0);
+    }
+}
+
+/// The connection, with the state of the thread that owns it.
 pub(crate) struct Database {
     /// For reading. Changes go through [`Self::write`].
     pub(crate) connection: Connection,
-    /// Which slots there are.
-    pub(crate) range: SlotRange,
-    /// Events appended since the last time that old ones were deleted; nothing before the first time.
-    pub(crate) since_prune: Option<u32>,
-    /// Deliveries recorded since the last time that old ones were deleted; nothing before the first time.
-    pub(crate) deliveries_since_prune: Option<u32>,
     /// The file.
     pub(crate) path: PathBuf,
     /// The level that the connection has now.
     pub(crate) durability: Durability,
     /// The running time.
     pub(crate) clock: Clock,
+    /// Events since the last pruning.
+    pub(crate) events: PruneCounter,
+    /// Deliveries since the last pruning.
+    pub(crate) deliveries: PruneCounter,
 }
 
 impl Database {
-    /// Opens or creates the file; see [`Store::open`](crate::Store::open).
-    pub(crate) fn open(path: &Path, range: SlotRange) -> Result<Self, StoreError> {
+    /// Opens or creates the file and migrates it; see [`Store::open`](crate::Store::open).
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         reserve::release_file(path);
         ensure_file(path)
             .map_err(|error| StoreError::from_io("create or open the file", path, error))?;
@@ -75,26 +100,18 @@ impl Database {
         schema::migrate(&mut connection, schema::MIGRATIONS)
             .map_err(|error| explain("bring its tables to this version")(error.into()))?;
         let clock = Clock::read(&connection).map_err(explain("read the running time"))?;
-        let mut database = Self {
-            clock,
+        Ok(Self {
             connection,
-            range,
-            since_prune: None,
-            deliveries_since_prune: None,
             path: path.to_owned(),
             durability: Durability::Now,
-        };
-        database
-            .write(Durability::Now, |transaction| {
-                slots::settle(transaction, range)
-            })
-            .map_err(explain("compare the subnets"))?;
-        reserve::restore(&database.connection, path);
-        Ok(database)
+            clock,
+            events: PruneCounter::new(256),
+            deliveries: PruneCounter::new(1_024),
+        })
     }
 
-    /// Refuses with [`StoreError::DiskFull`] while the disk has no space but the reserve, which belongs to removals.
-    /// For callers that add records; restores the reserve where it was used and space is there again.
+    /// Fails with [`StoreError::DiskFull`] while the disk has no space but the reserve, which belongs to removals. For
+    /// callers that add records. Restores the reserve if it was used and space is available again.
     pub(crate) fn require_space(&self) -> Result<(), QueryError> {
         if reserve::is_low(&self.path) {
             return Err(StoreError::DiskFull {
@@ -103,12 +120,17 @@ impl Database {
             }
             .into());
         }
-        reserve::restore(&self.connection, &self.path);
+        self.restore_reserve();
         Ok(())
     }
 
-    /// Runs `work` in a transaction, all or nothing. No reader or writer comes in between. On a full disk it takes the
-    /// space of the [`reserve`].
+    /// Creates the reserve if it is too small; see [`reserve`].
+    pub(crate) fn restore_reserve(&self) {
+        reserve::restore(&self.connection, &self.path);
+    }
+
+    /// Runs `work` in a transaction, all or nothing. No reader or writer comes in between. On a full disk, the
+    /// transaction uses the space of the [`reserve`].
     pub(crate) fn write<T>(
         &mut self,
         durability: Durability,
@@ -117,7 +139,7 @@ impl Database {
         if reserve::is_low(&self.path) {
             reserve::restart_log(&self.connection);
         }
-        // Has no effect inside a transaction, so it is set before.
+        // It has no effect inside a transaction, so it is set before.
         if self.durability != durability {
             self.connection
                 .pragma_update(None, "synchronous", durability.level())?;
@@ -131,14 +153,17 @@ impl Database {
         Ok(result)
     }
 
-    /// Records the running time. Without success, the next attempt records it.
+    /// Records the running time. Best effort: after a failure, the next attempt records it.
     pub(crate) fn record_running_time(&mut self) {
         self.clock.begin_recording();
         // The reserve belongs to removals.
         if reserve::is_low(&self.path) {
             return;
         }
-        if let Err(error) = running_time::record(self) {
+        let now = self.clock.now();
+        if let Err(error) = self.write(Durability::Soon, |transaction| {
+            clock::record(transaction, now)
+        }) {
             let error = error.explain("record the running time", &self.path);
             tracing::debug!(%error, "the running time was not recorded");
         }
@@ -159,8 +184,8 @@ impl Database {
     }
 }
 
-/// Makes the file if there is none, for the daemon's user only, and sees that its name is on the disk.
-/// Asking the kernel ourselves gives its own words for what is wrong; SQLite says "unable to open".
+/// Creates the file if it does not exist, for the daemon's user only, and syncs its name to the disk. A system call of our
+/// own returns the kernel's error; SQLite's is only "unable to open".
 fn ensure_file(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -175,14 +200,14 @@ fn ensure_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses files that we must not work with, before anything in them is changed.
+/// Refuses files of other programs or newer versions and damaged files, before they are changed.
 fn inspect(connection: &Connection, path: &Path) -> Result<(), QueryError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let found = schema::version(connection)?;
     let application: i64 = connection.query_row("PRAGMA application_id", (), |row| row.get(0))?;
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-    // Ours are marked in the transaction that makes the tables; a new file has neither.
+    // The mark is set in the transaction that creates the tables; a new file has neither.
     if application != schema::APPLICATION_ID && (tables, found, application) != (0, 0, 0) {
         return Err(StoreError::Foreign {
             path: path.to_owned(),
@@ -231,11 +256,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_durability_has_its_level_inside_the_transaction() {
+    fn durability_sets_its_level_inside_the_transaction() {
         let directory = tempfile::tempdir().expect("directory");
-        let range = "10.100.0.0/16".parse().expect("range");
-        let mut database =
-            Database::open(&directory.path().join("innkeeper.db"), range).expect("opens");
+        let mut database = Database::open(&directory.path().join("innkeeper.db")).expect("opens");
         for (durability, level) in [
             (Durability::Now, 2),
             (Durability::Soon, 1),

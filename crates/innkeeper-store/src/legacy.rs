@@ -1,11 +1,11 @@
-//! Slots of an older installation, so that a host that is migrated never hands out an address twice.
+//! Reads the slots of an older installation, so that a host that is migrated never gives out an address twice.
 //!
-//! Its state directories (`/var/lib/claude-agents`, `/var/lib/preview-deploys`) hold a file for each
-//! guest, one line `slot host_ip local_ip …`, and `.next_slot` with the next slot to give out. Other
-//! files that begin with a dot or end in `.meta`, `.meta.old`, `.sha` or `.type` say nothing about slots.
+//! The older installation's state directories (`/var/lib/claude-agents`, `/var/lib/preview-deploys`) contain one file for
+//! each guest, one line `slot host_ip local_ip …`, and `.next_slot` with the next slot to give out. Other files that begin
+//! with a dot or end in `.meta`, `.meta.old`, `.sha` or `.type` contain no slots.
 //!
-//! Where something cannot be read, the reservation that is known from before stays: it is better to keep
-//! an address back for nothing than to give it to two guests.
+//! Where a file cannot be read, its earlier reservation stays: an address that is reserved in vain is better than one that
+//! two guests have.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,71 +13,35 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::{MAX_SLOT, Slot, SlotRange};
-use rusqlite::Transaction;
-
-use crate::connection::Store;
-use crate::database::Durability;
-use crate::error::{QueryError, StoreError};
-use crate::slots;
 
 /// The file with the next slot to give out.
 const NEXT_SLOT: &str = ".next_slot";
 
-/// Ends of the names of files that are no tracking files.
+/// Suffixes of files that are no tracking files.
 const OTHER_FILES: [&str; 4] = [".meta", ".meta.old", ".sha", ".type"];
 
-/// More than the longest line of a tracking file. What is longer is none.
+/// More than the longest line of a tracking file. A longer file is none.
 const LONGEST_FILE: u64 = 4096;
 
-impl Store {
-    /// Reads the state directories of an older installation as they are now, and reserves its slots in
-    /// place of those that were reserved before; the counter moves forward to where the older one is.
-    /// Durable. A directory that does not exist holds nothing.
-    ///
-    /// Returns whole sentences about all that could not be read or makes no sense, and about every slot
-    /// that a guest of ours has too. A slot that can be read is reserved even if the rest of its file
-    /// makes no sense.
-    ///
-    /// # Errors
-    /// Only what the disk or SQLite says of our own database.
-    pub async fn reserve_legacy_slots(
-        &self,
-        directories: &[PathBuf],
-    ) -> Result<Vec<String>, StoreError> {
-        let directories = directories.to_vec();
-        self.run(
-            "reserve the slots of an older installation",
-            move |database| {
-                let mut findings = Findings::default();
-                for directory in &directories {
-                    findings.read_directory(directory, database.range);
-                }
-                database.write(Durability::Now, |transaction| {
-                    record(transaction, &mut findings)
-                })?;
-                Ok(findings.notes)
-            },
-        )
-        .await
-    }
-}
-
 /// A slot and the tracking file that holds it.
-type Reservation = (u32, String);
+pub(crate) type Reservation = (u32, String);
 
-/// What the directories say.
+/// The contents of the directories.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Findings {
+pub(crate) struct Findings {
     /// The highest slot that was given out.
-    counter: u32,
-    reservations: Vec<Reservation>,
-    /// Directories and files of which we do not know what they say.
+    pub(crate) counter: u32,
+    /// The slots that are in use.
+    pub(crate) reservations: Vec<Reservation>,
+    /// Directories and files that could not be read or parsed.
     unread: Vec<PathBuf>,
-    notes: Vec<String>,
+    /// Sentences for people about every problem.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Findings {
-    fn read_directory(&mut self, directory: &Path, range: SlotRange) {
+    /// Reads a directory. One that does not exist contains no slots.
+    pub(crate) fn read_directory(&mut self, directory: &Path, range: SlotRange) {
         let mut paths = match list(directory) {
             Ok(paths) => paths,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -97,7 +61,7 @@ impl Findings {
     fn read_next_slot(&mut self, path: &Path) {
         let text = match read_small_file(path) {
             Ok(text) => text,
-            // The older installation is still at work, and replaced the file.
+            // The older installation still runs, and replaced the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.unreadable(path, &error),
         };
@@ -150,6 +114,20 @@ impl Findings {
         }
     }
 
+    /// Keeps the earlier reservations of files that could not be read this time.
+    pub(crate) fn keep_unread(&mut self, before: &[Reservation]) {
+        let is_unread = |source: &str| {
+            let mut unread = self.unread.iter();
+            unread.any(|path| Path::new(source).starts_with(path))
+        };
+        let kept = before
+            .iter()
+            .filter(|(_, source)| is_unread(source))
+            .cloned();
+        let kept: Vec<_> = kept.collect();
+        self.reservations.extend(kept);
+    }
+
     fn reserve(&mut self, slot: u32, path: &Path) {
         let reservation = (slot, path.to_string_lossy().into_owned());
         if !self.reservations.contains(&reservation) {
@@ -172,7 +150,7 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Reads a file that is one short line, and nothing that would make us wait or swell.
+/// Reads a small regular file. A pipe would block, and a large file would fill the memory.
 fn read_small_file(path: &Path) -> io::Result<String> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -193,62 +171,9 @@ fn slot_number(text: &str) -> Option<u32> {
     (1..=MAX_SLOT).contains(&number).then_some(number)
 }
 
-/// The slot that an address belongs to, if we could give it out.
+/// Returns the slot that an address belongs to, if it is in the range.
 fn slot_at(range: SlotRange, address: Ipv4Addr) -> Option<u32> {
     let offset = u32::from(address).checked_sub(u32::from(range.subnet().network()))?;
     let slot = offset / 2;
     range.addresses(Slot::new(slot)).map(|_| slot)
-}
-
-fn record(transaction: &Transaction<'_>, findings: &mut Findings) -> Result<(), QueryError> {
-    let before = reservations(transaction)?;
-    let mut now = findings.reservations.clone();
-    // A file that we could not read holds what it held.
-    now.extend(
-        before
-            .iter()
-            .filter(|(_, source)| {
-                findings
-                    .unread
-                    .iter()
-                    .any(|path| Path::new(source).starts_with(path))
-            })
-            .cloned(),
-    );
-
-    transaction.execute("DELETE FROM legacy_slots", ())?;
-    for (slot, source) in &now {
-        transaction
-            .prepare_cached("INSERT OR IGNORE INTO legacy_slots (slot, source) VALUES (?1, ?2)")?
-            .execute((slot, source))?;
-    }
-    for (slot, _) in before {
-        if !now.iter().any(|(other, _)| *other == slot) {
-            slots::free(transaction, slot)?;
-        }
-    }
-    slots::raise_counter(transaction, findings.counter)?;
-
-    let shared = transaction
-        .prepare(
-            "SELECT slot, name, legacy_slots.source FROM guests JOIN legacy_slots USING (slot)
-             ORDER BY slot",
-        )?
-        .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<Vec<(u32, String, String)>, _>>()?;
-    for (slot, name, source) in shared {
-        tracing::error!(slot, guest = name, source, "two guests have the same slot");
-        findings.notes.push(format!(
-            "Slot {slot} belongs to guest '{name}' and to the older installation's {source}: both have the same addresses, so one of the two has to be destroyed."
-        ));
-    }
-    Ok(())
-}
-
-fn reservations(transaction: &Transaction<'_>) -> Result<Vec<Reservation>, QueryError> {
-    let rows = transaction
-        .prepare("SELECT slot, source FROM legacy_slots ORDER BY slot, source")?
-        .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    Ok(rows)
 }

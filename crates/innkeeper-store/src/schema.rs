@@ -5,7 +5,7 @@
 //!
 //! Conventions of all tables:
 //! - Times are microseconds since 1970-01-01T00:00:00Z. They are for people: what expires by age has a column with the
-//!   running time (`crate::running_time`) when it began, whose name ends in `_running`.
+//!   running time (`crate::clock`) when it began, whose name ends in `_running`.
 //! - Names, paths and enums are stored as the API shows them; compound values as the API's JSON.
 //!   Of these, only failures and events may gain words without a new migration: an older version reads
 //!   what it does not know in them as text.

@@ -1,38 +1,36 @@
-//! The clock for everything that expires by age: how long daemons have run with this database.
+//! Running time: the clock for everything that expires by age.
 //!
-//! The wall clock can jump, and goes on while the host is off. A TTL that compares wall-clock times then removes
+//! The wall clock can jump, and continues while the host is off. A TTL that compares wall-clock times would then remove
 //! everything at once. Running time advances only while the daemon runs: it is measured with the monotonic clock, which
 //! stops while the host is suspended, and a process that was stopped or starved counts at most [`MAX_STEP`] for that.
 //!
-//! The thread of the store records it every [`RECORD_EVERY`] and when it closes. A crash loses what was not recorded, so
-//! a time that was read before can be ahead of the clock afterwards; [`RunningTime::since`] is zero then. Expiry can only
-//! come late by that.
+//! The store's thread records it every [`RECORD_EVERY`] and when it closes. A crash loses the unrecorded part, so a time
+//! that was read before can be ahead of the clock afterwards; [`RunningTime::since`] is zero then. That can only delay
+//! expiry.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, ToSql, Transaction};
 
-use crate::connection::Store;
-use crate::database::{Database, Durability};
-use crate::error::{QueryError, StoreError};
+use crate::error::QueryError;
 
-/// How often running time is recorded.
-pub(crate) const RECORD_EVERY: Duration = Duration::from_secs(60);
+/// The interval at which running time is recorded.
+const RECORD_EVERY: Duration = Duration::from_secs(60);
 
 /// The most that one step of the clock counts. The thread measures at least every [`RECORD_EVERY`]; a longer step means
 /// that the process did not run.
 const MAX_STEP: Duration = Duration::from_secs(120);
 
-/// The grace period unless [`Store::set_expiry_grace`] sets another.
+/// The default grace period; see [`Store::set_expiry_grace`](crate::Store::set_expiry_grace).
 const DEFAULT_GRACE: Duration = Duration::from_secs(600);
 
-/// A point in running time, from [`Store::running_time`].
+/// A point in running time, from [`Store::running_time`](crate::Store::running_time).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunningTime(Duration);
 
 impl RunningTime {
-    /// How long the daemon has run since `earlier`; zero when `earlier` is later.
+    /// Returns how long the daemon has run since `earlier`; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -53,7 +51,7 @@ impl FromSql for RunningTime {
     }
 }
 
-/// Decides what has expired. From [`Store::expiry_clock`].
+/// Decides what has expired. From [`Store::expiry_clock`](crate::Store::expiry_clock).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpiryClock {
     now: RunningTime,
@@ -61,87 +59,40 @@ pub struct ExpiryClock {
 }
 
 impl ExpiryClock {
-    /// Whether something that began at `began` is older than `lifetime`. Always false for some minutes after the daemon
-    /// started: see [`Store::set_expiry_grace`].
+    /// Reports whether an object that began at `began` is older than `lifetime`. Always false during the grace period
+    /// after the daemon's start; see [`Store::set_expiry_grace`](crate::Store::set_expiry_grace).
     #[must_use]
     pub fn has_expired(&self, began: RunningTime, lifetime: Duration) -> bool {
         !self.is_in_grace && self.now.since(began) > lifetime
     }
 
-    /// The time before which everything with this lifetime has expired; nothing while nothing can have expired.
+    /// Returns the time before which everything with this lifetime has expired; `None` while nothing can have expired.
     pub(crate) fn expired_before(&self, lifetime: Duration) -> Option<RunningTime> {
         let before = self.now.0.checked_sub(lifetime).map(RunningTime);
         before.filter(|_| !self.is_in_grace)
     }
 
-    /// The present.
+    /// Returns the present.
     #[must_use]
     pub fn now(&self) -> RunningTime {
         self.now
     }
 }
 
-impl Store {
-    /// The running time: what expires by age records this when it begins, and compares with [`Self::expiry_clock`].
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`].
-    pub async fn running_time(&self) -> Result<RunningTime, StoreError> {
-        self.run("read the running time", |database| Ok(database.clock.now()))
-            .await
-    }
-
-    /// What decides whether something has expired.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`].
-    pub async fn expiry_clock(&self) -> Result<ExpiryClock, StoreError> {
-        self.run("read the running time", |database| {
-            Ok(database.clock.expiry())
-        })
-        .await
-    }
-
-    /// Sets how long after the start of the daemon nothing expires, so that people and GitHub can reach the host before
-    /// it removes anything.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`].
-    pub async fn set_expiry_grace(&self, grace: Duration) -> Result<(), StoreError> {
-        self.run("set the grace period", move |database| {
-            database.clock.grace = grace;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Moves the running time forward, as if the daemon had run for this long. For tests.
-    ///
-    /// # Errors
-    /// Only what the disk or SQLite says.
-    pub async fn advance_running_time(&self, by: Duration) -> Result<(), StoreError> {
-        self.run("move the running time", move |database| {
-            database.clock.total = RunningTime(database.clock.now().0.saturating_add(by));
-            record(database)
-        })
-        .await
-    }
-}
-
-/// The clock, as the thread of the store keeps it.
+/// The clock, as the store's thread keeps it.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    /// The running time when it was measured last.
+    /// The running time at the last measurement.
     total: RunningTime,
     measured: Instant,
     recorded: Instant,
-    /// How long this process has run, counted the same way.
+    /// The running time of this process alone.
     uptime: Duration,
     grace: Duration,
 }
 
 impl Clock {
-    /// Continues from what is recorded.
+    /// Continues from the recorded running time.
     pub(crate) fn read(connection: &Connection) -> Result<Self, QueryError> {
         let total =
             connection.query_row("SELECT micros FROM running_time", (), |row| row.get(0))?;
@@ -155,7 +106,7 @@ impl Clock {
         })
     }
 
-    /// The present.
+    /// Returns the present.
     pub(crate) fn now(&mut self) -> RunningTime {
         self.now_at(Instant::now())
     }
@@ -178,26 +129,32 @@ impl Clock {
         }
     }
 
-    /// How long until it should be recorded.
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
+    /// Moves the clock forward.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.total = RunningTime(self.now().0.saturating_add(by));
+    }
+
+    /// Returns the time until the next recording.
     pub(crate) fn due_in(&self) -> Duration {
         RECORD_EVERY.saturating_sub(self.recorded.elapsed())
     }
 
-    /// Puts the next recording off, also when this one fails: a full disk is no reason to try at each message.
+    /// Puts the next recording off, even if this one fails: on a full disk, not every message should retry.
     pub(crate) fn begin_recording(&mut self) {
         self.recorded = Instant::now();
     }
 }
 
-/// Writes the running time into the file.
-pub(crate) fn record(database: &mut Database) -> Result<(), QueryError> {
-    let now = database.clock.now();
-    database.write(Durability::Soon, |transaction| {
-        transaction
-            .prepare_cached("UPDATE running_time SET micros = ?1")?
-            .execute([now])?;
-        Ok(())
-    })
+/// Records the running time.
+pub(crate) fn record(transaction: &Transaction<'_>, now: RunningTime) -> Result<(), QueryError> {
+    transaction
+        .prepare_cached("UPDATE running_time SET micros = ?1")?
+        .execute([now])?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -215,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_during_which_the_process_was_stopped_counts_little() {
+    fn step_of_a_stopped_process_is_capped() {
         let start = Instant::now();
         let mut clock = clock(start);
         let began = clock.total;
@@ -230,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_expires_in_the_grace_period() {
+    fn expiry_waits_for_the_grace_period() {
         let began = RunningTime(Duration::from_secs(10));
         let mut expiry = ExpiryClock {
             now: RunningTime(Duration::from_secs(100)),
@@ -244,13 +201,13 @@ mod tests {
         assert_eq!(expiry.expired_before(Duration::from_secs(101)), None);
         assert!(expiry.has_expired(began, Duration::from_secs(89)));
         assert!(!expiry.has_expired(began, Duration::from_secs(90)));
-        // As after a crash, which lost what was not recorded.
+        // After a crash, which lost the running time that was not recorded.
         let later = RunningTime(Duration::from_secs(130));
         assert!(!expiry.has_expired(later, Duration::ZERO));
     }
 
     #[test]
-    fn the_grace_period_ends_while_the_daemon_runs() {
+    fn grace_period_ends_while_the_daemon_runs() {
         let start = Instant::now();
         let mut clock = clock(start);
         for minute in 1..=10 {

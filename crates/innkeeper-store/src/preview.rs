@@ -1,0 +1,184 @@
+//! The record of a preview, and the changes that can be made to it.
+
+use innkeeper_model::preview::{
+    BranchName, CommitSha, Meta, PreviewRecord, PreviewState, PullRequestEvent, RepoName,
+};
+use innkeeper_model::{Failure, StorePath};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::RunningTime;
+
+/// Whether a preview should exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Its wanted commit should be served.
+    Present,
+    /// All of it should be removed, and then its record.
+    Absent,
+}
+
+/// The record of a preview, with the daemon's own columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preview {
+    /// The part that the API shows.
+    pub record: PreviewRecord,
+    /// Whether it should exist.
+    pub desired: Presence,
+    /// The key of the wanted commit's [`Evaluation`](crate::Evaluation), once it is known.
+    pub evaluation: Option<String>,
+    /// The closure of the wanted commit, once it is known.
+    pub closure: Option<StorePath>,
+    /// The meta of the wanted commit, once it is known.
+    pub meta: Option<Meta>,
+    /// The live closure.
+    pub live_closure: Option<StorePath>,
+    /// The live meta.
+    pub live_meta: Option<Meta>,
+    /// Whether the guest may contain another version than the live one.
+    pub dirty: bool,
+    /// Whether a label approved the commit in `approved_sha`.
+    pub approved_by_label: bool,
+    /// The commit that was announced on GitHub as waiting for approval, if any.
+    pub announced_sha: Option<CommitSha>,
+    /// The last delivery that had arrived before the announcement, by its [`Delivery::seq`](crate::Delivery::seq).
+    pub announced_after: i64,
+    /// The running time of its last use or of its expiry: its age counts from here.
+    pub active_running: RunningTime,
+    /// GitHub's number of our comment on the pull request.
+    pub comment_id: Option<u64>,
+    /// GitHub's number of our deployment.
+    pub deployment_id: Option<u64>,
+}
+
+/// The source of an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// A label. The approval lasts as long as the label does.
+    Label,
+    /// A command on the host.
+    Host,
+}
+
+/// A preview to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPreview {
+    /// The repository.
+    pub repo: RepoName,
+    /// The pull request's number; `None` for a preview that is created by hand.
+    pub number: Option<u64>,
+    /// The head's branch.
+    pub branch: BranchName,
+    /// The head's repository; `None` when it was deleted.
+    pub head_repo: Option<RepoName>,
+    /// The commit that should be live.
+    pub wanted_sha: CommitSha,
+}
+
+impl NewPreview {
+    /// Returns the preview that an event requests.
+    #[must_use]
+    pub fn of(event: &PullRequestEvent) -> Self {
+        Self {
+            repo: event.pull_request.repo.clone(),
+            number: Some(event.pull_request.number),
+            branch: event.head_branch.clone(),
+            head_repo: event.head_repo.clone(),
+            wanted_sha: event.head_sha.clone(),
+        }
+    }
+
+    /// Names the pull request or branch for errors.
+    pub(crate) fn owner(&self) -> String {
+        owner(&self.repo, self.number, &self.branch)
+    }
+}
+
+/// Names the pull request or, without a number, the branch of a preview for errors.
+pub(crate) fn owner(repo: &RepoName, number: Option<u64>, branch: &BranchName) -> String {
+    match number {
+        Some(number) => format!("{repo}#{number}"),
+        None => format!("{repo}, branch {:?}", branch.as_str()),
+    }
+}
+
+/// A change of a preview's record; see [`Store::set_preview`](crate::Store::set_preview).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PreviewFact {
+    /// Whether it should exist. An intent.
+    Desired(Presence),
+    /// The head that should be served. An intent.
+    Head {
+        /// The repository; `None` when it was deleted.
+        repo: Option<RepoName>,
+        /// The branch.
+        branch: BranchName,
+        /// The commit.
+        sha: CommitSha,
+    },
+    /// The state.
+    State(PreviewState),
+    /// The result of evaluating and building the wanted commit's configuration.
+    Evaluated {
+        /// The key of the evaluation.
+        key: String,
+        /// The closure.
+        closure: StorePath,
+        /// The meta.
+        meta: Box<Meta>,
+    },
+    /// The version that is served from now on. Recorded before the old version is given up, so an intent.
+    Live {
+        /// The commit.
+        sha: CommitSha,
+        /// The closure.
+        closure: StorePath,
+        /// The meta.
+        meta: Box<Meta>,
+    },
+    /// No version is served any more.
+    NotLive,
+    /// Whether the guest may contain another version than the live one. An intent: recorded before that version's setup
+    /// begins, and taken back when one of the two has come up.
+    Dirty(bool),
+    /// GitHub's number of our comment, if it exists. An intent: a forgotten comment would be written twice.
+    Comment(Option<u64>),
+    /// GitHub's number of our deployment, if it exists. An intent, for the same reason.
+    Deployment(Option<u64>),
+    /// The obstacle to the desired state; `None` when it is gone.
+    Fault(Option<Failure>),
+    /// The id of the delivery that was processed last.
+    LastDelivery(String),
+    /// Time of a use. The preview's age counts from now.
+    Active(Timestamp),
+    /// The preview was stopped because it was unused; its files and database stay. An intent. Its age counts from now,
+    /// until it is removed.
+    Expired,
+}
+
+impl PreviewFact {
+    /// Reports whether the change is an intent, which must be on disk before it is acted on.
+    pub(crate) fn is_intent(&self) -> bool {
+        match self {
+            Self::Desired(_)
+            | Self::Head { .. }
+            | Self::Live { .. }
+            | Self::Dirty(_)
+            | Self::Comment(_)
+            | Self::Deployment(_)
+            | Self::Expired => true,
+            Self::State(_)
+            | Self::Evaluated { .. }
+            | Self::NotLive
+            | Self::Fault(_)
+            | Self::LastDelivery(_)
+            | Self::Active(_) => false,
+        }
+    }
+
+    /// Reports whether the preview's age counts from this change.
+    pub(crate) fn restarts_age(&self) -> bool {
+        matches!(self, Self::Active(_) | Self::Expired)
+    }
+}

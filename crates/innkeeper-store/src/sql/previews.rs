@@ -1,0 +1,380 @@
+//! Table `previews`.
+//!
+//! A slug belongs to its pull request from the first delivery until the preview's record is deleted. Only this table
+//! decides which slug that is.
+
+use innkeeper_model::GuestName;
+use innkeeper_model::preview::{
+    CommitSha, Meta, PreviewRecord, PreviewState, PullRequest, RepoName,
+};
+use rusqlite::{Connection, Row, ToSql, Transaction, named_params};
+
+use crate::codec::{Columns, Json, Number, Text, Time};
+use crate::error::{QueryError, StoreError};
+use crate::preview::{self, Approval, NewPreview, Presence, Preview, PreviewFact};
+use crate::sql;
+
+pub(crate) fn find(
+    connection: &Connection,
+    slug: &GuestName,
+) -> Result<Option<Preview>, QueryError> {
+    let query = "SELECT * FROM previews WHERE slug = ?1";
+    sql::first(connection, query, [Text(slug)], read)
+}
+
+/// Returns a preview, or fails with [`StoreError::PreviewNotFound`].
+pub(crate) fn require(connection: &Connection, slug: &GuestName) -> Result<Preview, QueryError> {
+    find(connection, slug)?.ok_or_else(|| StoreError::PreviewNotFound { slug: slug.clone() }.into())
+}
+
+/// Returns the preview of a pull request.
+pub(crate) fn find_of(
+    connection: &Connection,
+    repo: &RepoName,
+    number: u64,
+) -> Result<Option<Preview>, QueryError> {
+    let query = "SELECT * FROM previews WHERE repo = ?1 AND number = ?2";
+    sql::first(connection, query, (Text(repo), Number(number)), read)
+}
+
+pub(crate) fn list(connection: &Connection) -> Result<Vec<Preview>, QueryError> {
+    sql::all(connection, "SELECT * FROM previews ORDER BY slug", (), read)
+}
+
+/// Returns the slug of a pull request's preview.
+pub(crate) fn slug_of(
+    connection: &Connection,
+    PullRequest { repo, number }: &PullRequest,
+) -> Result<Option<GuestName>, QueryError> {
+    let query = "SELECT slug FROM previews WHERE repo = ?1 AND number = ?2";
+    let parameters = (Text(repo), Number(*number));
+    sql::first(connection, query, parameters, |row| row.text(0))
+}
+
+/// Returns the slug of the oldest preview of the same branch. Branches of forks are not the repository's.
+pub(crate) fn slug_of_branch(
+    connection: &Connection,
+    new: &NewPreview,
+) -> Result<Option<GuestName>, QueryError> {
+    oldest_of_branch(connection, new, "TRUE")
+}
+
+/// Returns the slug of the oldest preview of the same branch that was created by hand and is to stay.
+pub(crate) fn manual_slug_of_branch(
+    connection: &Connection,
+    new: &NewPreview,
+) -> Result<Option<GuestName>, QueryError> {
+    oldest_of_branch(connection, new, "number IS NULL AND want = 'present'")
+}
+
+fn oldest_of_branch(
+    connection: &Connection,
+    new: &NewPreview,
+    condition: &'static str,
+) -> Result<Option<GuestName>, QueryError> {
+    if new.head_repo.as_ref() != Some(&new.repo) {
+        return Ok(None);
+    }
+    let query = format!(
+        "SELECT slug FROM previews
+         WHERE repo = ?1 AND head_repo = ?1 COLLATE NOCASE AND branch = ?2 AND {condition}
+         ORDER BY created_at LIMIT 1"
+    );
+    let parameters = (Text(&new.repo), Text(&new.branch));
+    sql::first(connection, &query, parameters, |row| row.text(0))
+}
+
+/// Fails with [`StoreError::NameOfPreview`] if a preview has this name. Its guest may not exist yet.
+pub(crate) fn refuse_name(connection: &Connection, name: &GuestName) -> Result<(), QueryError> {
+    match find(connection, name)? {
+        None => Ok(()),
+        Some(Preview { record, .. }) => Err(StoreError::NameOfPreview {
+            name: name.clone(),
+            owner: preview::owner(&record.repo, record.pull_request, &record.branch),
+        }
+        .into()),
+    }
+}
+
+/// Reports whether a slug belongs to no preview and no guest, and is no extra host of a preview.
+pub(crate) fn is_free(connection: &Connection, slug: &GuestName) -> Result<bool, QueryError> {
+    let taken = sql::exists(
+        connection,
+        "SELECT 1 FROM previews WHERE slug = ?1 UNION ALL SELECT 1 FROM guests WHERE name = ?1",
+        [Text(slug)],
+    )?;
+    Ok(!taken && !is_extra_host(connection, slug)?)
+}
+
+/// Reports whether a label is an extra host of a preview. Those of `web-7` end in `-web-7`.
+fn is_extra_host(connection: &Connection, label: &GuestName) -> Result<bool, QueryError> {
+    let query = "SELECT * FROM previews WHERE ?1 LIKE '%-' || slug";
+    let previews = sql::all(connection, query, [Text(label)], read)?;
+    let serves = |preview: &Preview, meta: &Meta| {
+        let mut hosts = meta.extra_hosts.iter();
+        hosts.any(|host| host.label(&preview.record.slug).as_ref() == Ok(label))
+    };
+    Ok(previews.iter().any(|preview| {
+        let mut metas = preview.meta.iter().chain(&preview.live_meta);
+        metas.any(|meta| serves(preview, meta))
+    }))
+}
+
+/// Returns the previews of repositories that were deleted.
+pub(crate) fn of_deleted_repos(connection: &Connection) -> Result<Vec<GuestName>, QueryError> {
+    sql::all(
+        connection,
+        "SELECT slug FROM repositories JOIN previews ON previews.repo = repositories.name
+         WHERE deleted_at IS NOT NULL AND want = 'absent'",
+        (),
+        |row| row.text(0),
+    )
+}
+
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    new: &NewPreview,
+    slug: &GuestName,
+) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "INSERT INTO previews (slug, repo, number, branch, head_repo, wanted_sha,
+                               state, want, last_activity, created_at, active_running)
+         VALUES (:slug, :repo, :number, :branch, :head_repo, :wanted_sha,
+                 :state, :want, :now, :now, (SELECT micros FROM running_time))",
+        named_params! {
+            ":slug": Text(slug),
+            ":repo": Text(&new.repo),
+            ":number": new.number.map(Number),
+            ":branch": Text(&new.branch),
+            ":head_repo": new.head_repo.as_ref().map(Text),
+            ":wanted_sha": Text(&new.wanted_sha),
+            ":state": Text(PreviewState::Queued),
+            ":want": Text(Presence::Present),
+            ":now": Time::now(),
+        },
+    )?;
+    Ok(())
+}
+
+/// Gives a preview that was created by hand to a pull request.
+pub(crate) fn set_number(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    number: u64,
+) -> Result<(), QueryError> {
+    set(transaction, slug, "number", &Number(number))
+}
+
+/// Applies changes and returns the preview after them.
+pub(crate) fn apply(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    facts: &[PreviewFact],
+) -> Result<Preview, QueryError> {
+    for (column, value) in facts.iter().flat_map(columns) {
+        set(transaction, slug, column, &*value)?;
+    }
+    if facts.iter().any(PreviewFact::restarts_age) {
+        let update = "UPDATE previews SET active_running = (SELECT micros FROM running_time) WHERE slug = ?1";
+        sql::execute(transaction, update, [Text(slug)])?;
+    }
+    require(transaction, slug)
+}
+
+/// Returns the columns that a change sets, with their values.
+fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
+    let null = || Box::new(None::<String>);
+    match fact {
+        PreviewFact::Desired(presence) => vec![("want", Box::new(Text(presence)))],
+        PreviewFact::Head { repo, branch, sha } => vec![
+            ("head_repo", Box::new(repo.as_ref().map(Text))),
+            ("branch", Box::new(Text(branch))),
+            ("wanted_sha", Box::new(Text(sha))),
+        ],
+        PreviewFact::State(state) => vec![("state", Box::new(Text(state)))],
+        PreviewFact::Evaluated { key, closure, meta } => vec![
+            ("evaluation", Box::new(key)),
+            ("closure", Box::new(Text(closure))),
+            ("meta", Box::new(Json(meta))),
+        ],
+        PreviewFact::Live { sha, closure, meta } => vec![
+            ("live_sha", Box::new(Text(sha))),
+            ("live_closure", Box::new(Text(closure))),
+            ("live_meta", Box::new(Json(meta))),
+        ],
+        PreviewFact::NotLive => vec![
+            ("live_sha", null()),
+            ("live_closure", null()),
+            ("live_meta", null()),
+        ],
+        PreviewFact::Dirty(dirty) => vec![("disturbed", Box::new(dirty))],
+        PreviewFact::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
+        PreviewFact::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
+        PreviewFact::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
+        PreviewFact::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
+        PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
+        PreviewFact::Expired => [
+            PreviewFact::State(PreviewState::Expired),
+            PreviewFact::NotLive,
+            PreviewFact::Dirty(false),
+            PreviewFact::Fault(None),
+        ]
+        .iter()
+        .flat_map(columns)
+        .collect(),
+    }
+}
+
+/// Approves a commit, unless that would replace the approval of the wanted one by that of another. A label does not
+/// replace an approval from the host.
+pub(crate) fn approve(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    sha: &CommitSha,
+    by: Approval,
+) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE previews SET approved_sha = ?2,
+         approved_by_label = ?3 AND (approved_by_label OR approved_sha IS NOT ?2)
+         WHERE slug = ?1 AND (wanted_sha = ?2 OR approved_sha IS NOT wanted_sha)",
+        (Text(slug), Text(sha), by == Approval::Label),
+    )?;
+    Ok(())
+}
+
+/// Removes the approval of any commit.
+pub(crate) fn clear_approval(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+) -> Result<(), QueryError> {
+    set(transaction, slug, "approved_sha", &None::<String>)?;
+    set(transaction, slug, "approved_by_label", &false)
+}
+
+/// Records the announcement of a commit that was not announced yet.
+pub(crate) fn announce(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    sha: &CommitSha,
+    after: i64,
+) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE previews SET announced_sha = ?2, announced_after = ?3
+         WHERE slug = ?1 AND announced_sha IS NOT ?2",
+        (Text(slug), Text(sha), after),
+    )?;
+    Ok(())
+}
+
+/// Records that the previews of a repository should be removed, and returns their slugs.
+pub(crate) fn set_absent_of_repo(
+    transaction: &Transaction<'_>,
+    repo: &RepoName,
+) -> Result<Vec<GuestName>, QueryError> {
+    let update = "UPDATE previews SET want = 'absent' WHERE repo = ?1 RETURNING slug";
+    sql::all(transaction, update, [Text(repo)], |row| row.text(0))
+}
+
+/// Returns the previews under one name of a repository whose pull request or branch has a preview under the other.
+pub(crate) fn duplicates(
+    connection: &Connection,
+    former: &RepoName,
+    now: &RepoName,
+) -> Result<Vec<GuestName>, QueryError> {
+    sql::all(
+        connection,
+        "SELECT slug FROM previews WHERE repo = ?1 AND EXISTS (
+             SELECT 1 FROM previews AS other WHERE other.repo = ?2
+             AND (other.number = previews.number
+                  OR previews.number IS NULL AND other.branch = previews.branch))",
+        (Text(former), Text(now)),
+        |row| row.text(0),
+    )
+}
+
+/// Moves a duplicate to a name that no repository has, and records that it should be removed.
+pub(crate) fn move_duplicate(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    repo: &RepoName,
+) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE previews SET repo = ?2, head_repo = NULL, want = 'absent' WHERE slug = ?1",
+        (Text(slug), Text(repo)),
+    )?;
+    Ok(())
+}
+
+/// Moves the previews of a repository to its new name and returns their number. A fork whose repository had the other
+/// name stays a fork.
+pub(crate) fn rename_repo(
+    transaction: &Transaction<'_>,
+    former: &RepoName,
+    now: &RepoName,
+) -> Result<usize, QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE previews SET repo = ?2, head_repo = CASE
+             WHEN head_repo = ?1 COLLATE NOCASE THEN ?2
+             WHEN head_repo = ?2 COLLATE NOCASE THEN NULL
+             ELSE head_repo END
+         WHERE repo = ?1",
+        (Text(former), Text(now)),
+    )
+}
+
+pub(crate) fn delete(transaction: &Transaction<'_>, slug: &GuestName) -> Result<(), QueryError> {
+    let delete = "DELETE FROM previews WHERE slug = ?1";
+    sql::execute(transaction, delete, [Text(slug)])?;
+    Ok(())
+}
+
+/// Sets one column. The column is never a caller's text.
+fn set(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    column: &'static str,
+    value: &dyn ToSql,
+) -> Result<(), QueryError> {
+    let update = format!("UPDATE previews SET {column} = ?2 WHERE slug = ?1");
+    sql::execute(transaction, &update, (Text(slug), value))?;
+    Ok(())
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
+    let record = PreviewRecord {
+        slug: row.text("slug")?,
+        repo: row.text("repo")?,
+        pull_request: row.opt_number("number")?,
+        branch: row.text("branch")?,
+        head_repo: row.opt_text("head_repo")?,
+        wanted_sha: row.text("wanted_sha")?,
+        live_sha: row.opt_text("live_sha")?,
+        approved_sha: row.opt_text("approved_sha")?,
+        state: row.text("state")?,
+        fault: row.opt_failure("fault")?,
+        last_delivery: row.get("last_delivery")?,
+        created_at: row.time("created_at")?,
+        last_activity: row.time("last_activity")?,
+    };
+    Ok(Preview {
+        record,
+        desired: row.text("want")?,
+        evaluation: row.get("evaluation")?,
+        closure: row.opt_text("closure")?,
+        meta: row.opt_json("meta")?,
+        live_closure: row.opt_text("live_closure")?,
+        live_meta: row.opt_json("live_meta")?,
+        dirty: row.get("disturbed")?,
+        approved_by_label: row.get("approved_by_label")?,
+        announced_sha: row.opt_text("announced_sha")?,
+        announced_after: row.get("announced_after")?,
+        active_running: row.get("active_running")?,
+        comment_id: row.opt_number("comment_id")?,
+        deployment_id: row.opt_number("deployment_id")?,
+    })
+}

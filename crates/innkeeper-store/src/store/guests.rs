@@ -1,0 +1,270 @@
+//! Desired state of guests.
+//!
+//! Methods that record an intent are durable when they return. Methods that record a fact are durable soon after, since a
+//! reconcile can observe it again.
+
+use innkeeper_model::{
+    Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Operation, SlotRange,
+    StorePath, Verb,
+};
+use rusqlite::{Connection, ToSql, Transaction};
+
+use super::Store;
+use crate::codec::{Json, Text};
+use crate::database::Durability;
+use crate::error::{QueryError, StoreError};
+use crate::sql::guests::{self, NewGuest};
+use crate::sql::{operations, previews, retained, slots, snapshots};
+
+impl Store {
+    /// Records that a guest should run: takes its name and a slot and begins the operation, all or nothing. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestExists`] and [`StoreError::NoSlotLeft`]; for an agent also [`StoreError::NameOfPreview`], since
+    /// a preview has its name before its guest exists. For a copy, about its origin: [`StoreError::GuestNotFound`],
+    /// [`StoreError::GuestBusy`], [`StoreError::GuestLeaving`] and [`StoreError::SnapshotNotFound`].
+    pub async fn create_guest(
+        &self,
+        new: NewGuest,
+        actor: &str,
+    ) -> Result<(Guest, Operation), StoreError> {
+        let (range, actor) = (self.range, actor.to_owned());
+        self.insert("record a guest", move |transaction| {
+            if let Some(Guest { name, desired, .. }) = guests::find(transaction, &new.name)? {
+                return Err(StoreError::GuestExists { name, desired }.into());
+            }
+            if new.kind == GuestKind::Agent {
+                previews::refuse_name(transaction, &new.name)?;
+            }
+            let Some(origin) = new.origin.clone() else {
+                return insert(transaction, range, new, None, Verb::Create, &actor);
+            };
+            require_idle(transaction, &origin.guest)?;
+            if let Some(label) = &origin.snapshot {
+                snapshots::require(transaction, &origin.guest, label)?;
+            }
+            let file_work = FileWork::CopyOf(origin);
+            insert(
+                transaction,
+                range,
+                new,
+                Some(&file_work),
+                Verb::Fork,
+                &actor,
+            )
+        })
+        .await
+    }
+
+    /// Records the desired state of a guest, clears its fault and begins the operation that establishes it, all or
+    /// nothing. Durable.
+    ///
+    /// [`Verb::Destroy`] is never refused, so that every guest can be removed in whatever state it is: it supersedes the
+    /// running operation, which ends with [`Code::GuestBusy`]. If a destroy is running already, that one is returned and
+    /// none is begun.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`]. For other verbs also [`StoreError::GuestBusy`] while an operation runs on the guest,
+    /// and [`StoreError::GuestLeaving`] when it is being destroyed.
+    pub async fn begin_change(
+        &self,
+        name: &GuestName,
+        desired: DesiredState,
+        verb: Verb,
+        actor: &str,
+    ) -> Result<(Guest, Operation), StoreError> {
+        let (name, actor) = (name.clone(), actor.to_owned());
+        let action = "record what a guest should be";
+        self.write(action, Durability::Now, move |transaction| {
+            begin_change(transaction, &name, desired, verb, &actor)
+        })
+        .await
+    }
+
+    /// Changes the desired state of a guest without an operation: a rolled-back create, or a guest that shut itself down.
+    /// Durable. A guest that is being destroyed stays so: an older finding must not bring it back.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_desired_state(
+        &self,
+        name: &GuestName,
+        desired: DesiredState,
+    ) -> Result<(), StoreError> {
+        let name = name.clone();
+        let action = "record what a guest should be";
+        self.write(
+            action,
+            Durability::Now,
+            move |transaction| match guests::require(transaction, &name)?.desired {
+                DesiredState::Absent => Ok(()),
+                DesiredState::Running | DesiredState::Stopped => {
+                    guests::set(transaction, &name, "want", &Text(desired))
+                }
+            },
+        )
+        .await
+    }
+
+    /// Records the closure that a guest boots from.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_closure(
+        &self,
+        name: &GuestName,
+        closure: &StorePath,
+    ) -> Result<(), StoreError> {
+        self.set_fact(name, "closure", Text(closure.clone())).await
+    }
+
+    /// Records the public half of a guest's SSH host key, in OpenSSH format.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_ssh_host_key(&self, name: &GuestName, key: &str) -> Result<(), StoreError> {
+        self.set_fact(name, "ssh_host_key", key.to_owned()).await
+    }
+
+    /// Records the obstacle to a guest's desired state; `None` when it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_fault(
+        &self,
+        name: &GuestName,
+        fault: Option<&Failure>,
+    ) -> Result<(), StoreError> {
+        self.set_fact(name, "fault", fault.cloned().map(Json)).await
+    }
+
+    async fn set_fact(
+        &self,
+        name: &GuestName,
+        column: &'static str,
+        value: impl ToSql + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let name = name.clone();
+        let action = "record what was learned of a guest";
+        self.write(action, Durability::Soon, move |transaction| {
+            guests::set(transaction, &name, column, &value)
+        })
+        .await
+    }
+
+    /// Deletes a guest's record, frees its slot and ends its operation, all or nothing. Durable. Call it when every
+    /// resource of the guest is observed to be gone. A destroy succeeds; any other operation ends with `failure` or, if
+    /// that is `None`, with [`Code::GuestNotFound`]. The absence of the guest is success.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn delete_guest(
+        &self,
+        name: &GuestName,
+        failure: Option<&Failure>,
+    ) -> Result<(), StoreError> {
+        let name = name.clone();
+        let failure = failure.cloned().unwrap_or_else(|| {
+            Failure::new(
+                Code::GuestNotFound,
+                format!("guest '{name}' was removed before the operation ended"),
+            )
+        });
+        self.run("delete a guest's record", move |database| {
+            let now = database.clock.now();
+            database.write(Durability::Now, |transaction| {
+                retained::release(transaction, &name, now)?;
+                if let Some(slot) = guests::delete(transaction, &name)? {
+                    slots::free(transaction, slot)?;
+                }
+                if let Some(running) = operations::running_on(transaction, &name)? {
+                    let failure = (running.verb != Verb::Destroy).then_some(&failure);
+                    operations::end(transaction, running.id, failure)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Returns a guest.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn guest(&self, name: &GuestName) -> Result<Option<Guest>, StoreError> {
+        let name = name.clone();
+        self.read("read a guest's record", move |connection| {
+            guests::find(connection, &name)
+        })
+        .await
+    }
+
+    /// Returns all guests, by name.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn guests(&self) -> Result<Vec<Guest>, StoreError> {
+        self.read("read the guests' records", guests::list).await
+    }
+}
+
+/// Inserts a guest with a slot of its own and begins the operation that creates it.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    range: SlotRange,
+    new: NewGuest,
+    file_work: Option<&FileWork>,
+    verb: Verb,
+    actor: &str,
+) -> Result<(Guest, Operation), QueryError> {
+    let slot = slots::take(transaction, range)?;
+    let guest = guests::insert(transaction, new, slot, file_work)?;
+    let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;
+    Ok((guest, operation))
+}
+
+/// Implements [`Store::begin_change`] inside a transaction.
+pub(super) fn begin_change(
+    transaction: &Transaction<'_>,
+    name: &GuestName,
+    desired: DesiredState,
+    verb: Verb,
+    actor: &str,
+) -> Result<(Guest, Operation), QueryError> {
+    let guest = match verb {
+        Verb::Destroy => guests::require(transaction, name)?,
+        _ => require_idle(transaction, name)?,
+    };
+    let operation = match operations::running_on(transaction, name)? {
+        Some(running) if running.verb == Verb::Destroy => running,
+        Some(running) => operations::supersede(transaction, &running, verb, actor)?,
+        None => operations::begin(transaction, Some(name), verb, actor)?,
+    };
+    guests::set(transaction, name, "want", &Text(desired))?;
+    guests::clear(transaction, name, "fault")?;
+    let guest = Guest {
+        desired,
+        fault: None,
+        ..guest
+    };
+    Ok((guest, operation))
+}
+
+/// Returns a guest, or fails if an operation runs on it or it is being destroyed.
+pub(super) fn require_idle(connection: &Connection, name: &GuestName) -> Result<Guest, QueryError> {
+    let found = guests::require(connection, name)?;
+    let guest = name.clone();
+    if let Some(running) = operations::running_on(connection, name)? {
+        let (operation, verb) = (running.id, running.verb);
+        return Err(StoreError::GuestBusy {
+            guest,
+            operation,
+            verb,
+        }
+        .into());
+    }
+    match found.desired {
+        DesiredState::Absent => Err(StoreError::GuestLeaving { guest }.into()),
+        DesiredState::Running | DesiredState::Stopped => Ok(found),
+    }
+}
