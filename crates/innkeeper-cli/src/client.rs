@@ -1,6 +1,6 @@
 //! HTTP/1.1 client for the daemon's Unix socket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -44,10 +44,6 @@ pub(crate) fn preview_path(slug: &GuestName, rest: &str) -> String {
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Self {
         Self { socket }
-    }
-
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
@@ -142,6 +138,22 @@ impl Client {
         Err(failure_of(status, &body).into())
     }
 
+    /// Returns the next bytes of a streamed response, or `None` at its end.
+    pub(crate) async fn next_chunk(&self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    // Trailers are ignored.
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(connection_lost(&self.socket, &error)),
+            }
+        }
+    }
+
     async fn read_all(&self, body: Incoming) -> Result<Bytes, Failure> {
         match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
@@ -207,24 +219,5 @@ fn code_for(status: StatusCode) -> Code {
         StatusCode::BAD_REQUEST => Code::InvalidRequest,
         StatusCode::SERVICE_UNAVAILABLE => Code::ShuttingDown,
         _ => Code::Internal,
-    }
-}
-
-/// Returns the next bytes of a streamed response, or `None` at its end.
-pub(crate) async fn next_chunk(
-    client: &Client,
-    body: &mut Incoming,
-) -> Result<Option<Bytes>, Failure> {
-    loop {
-        match body.frame().await {
-            None => return Ok(None),
-            Some(Ok(frame)) => {
-                // Trailers are ignored.
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-            Some(Err(error)) => return Err(connection_lost(client.socket(), &error)),
-        }
     }
 }

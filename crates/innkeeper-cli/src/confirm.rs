@@ -73,9 +73,9 @@ fn can_prompt() -> bool {
 /// Prompts. End of input and unreadable input decline.
 fn prompt_user(cx: &Context, question: &str, declined: String) -> Result<(), CommandError> {
     cx.output.prompt(&format!("{question} [y/N] "));
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).ok();
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+    let mut reply = String::new();
+    io::stdin().read_line(&mut reply).ok();
+    if matches!(reply.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
     Err(CommandError::Interrupted { note: declined })

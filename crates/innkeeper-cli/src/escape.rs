@@ -50,9 +50,9 @@ fn incomplete(bytes: &[u8]) -> usize {
         return 1;
     }
     let last = bytes.utf8_chunks().last();
-    let cut = last.map_or(&[][..], |chunk| chunk.invalid());
-    match std::str::from_utf8(cut) {
-        Err(error) if error.error_len().is_none() => cut.len(),
+    let tail = last.map_or(&[][..], |chunk| chunk.invalid());
+    match std::str::from_utf8(tail) {
+        Err(error) if error.error_len().is_none() => tail.len(),
         _ => 0,
     }
 }
@@ -88,11 +88,11 @@ fn is_misleading(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn shown(pieces: &[&[u8]]) -> String {
+    fn shown(chunks: &[&[u8]]) -> String {
         let mut escaper = Escaper::new(true);
-        let mut all: Vec<u8> = pieces
+        let mut all: Vec<u8> = chunks
             .iter()
-            .flat_map(|piece| escaper.push(piece))
+            .flat_map(|chunk| escaper.push(chunk))
             .collect();
         all.extend(escaper.finish());
         String::from_utf8(all).expect("UTF-8")
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn escaping_is_independent_of_chunk_boundaries() {
         let text = "\u{65e5}\r\n\u{202e}\u{9b}x\r".as_bytes();
-        let read_all = shown(&[text]);
-        assert_eq!(read_all, "\u{65e5}\n\\u{202e}\\u{9b}x\\u{d}");
+        let escaped = shown(&[text]);
+        assert_eq!(escaped, "\u{65e5}\n\\u{202e}\\u{9b}x\\u{d}");
         for at in 0..text.len() {
-            assert_eq!(shown(&[&text[..at], &text[at..]]), read_all, "cut at {at}");
+            assert_eq!(shown(&[&text[..at], &text[at..]]), escaped, "cut at {at}");
         }
     }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use innkeeper_model::{Code, Event, Failure, GuestName, Kind, OperationId};
 use tokio::time::Instant;
 
-use crate::client::{Client, next_chunk};
+use crate::client::Client;
 use crate::failure::{CommandError, unexpected_response};
 use crate::sse::Parser;
 
@@ -144,7 +144,7 @@ impl<'a> Events<'a> {
             Some(body) => body,
             None => self.client.stream(&self.filter.path()).await?,
         };
-        let Some(chunk) = next_chunk(self.client, &mut body).await? else {
+        let Some(chunk) = self.client.next_chunk(&mut body).await? else {
             return Ok(false);
         };
         self.body = Some(body);

@@ -4,7 +4,6 @@ use clap::Args;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::client::next_chunk;
 use crate::context::Context;
 use crate::failure::{CommandError, Status};
 
@@ -31,7 +30,7 @@ impl LogOptions {
 pub(crate) async fn print(cx: &Context, mut body: Incoming) -> Status {
     let mut incomplete = Vec::new();
     let mut escaper = cx.output.escaper();
-    while let Some(chunk) = next_chunk(&cx.client, &mut body).await? {
+    while let Some(chunk) = cx.client.next_chunk(&mut body).await? {
         if cx.output.is_json() {
             incomplete.extend_from_slice(&chunk);
             print_lines(cx, &mut incomplete)?;

@@ -56,7 +56,7 @@ the status of their command.";
 const PREVIEW_EXIT_STATUS: &str = "\
 Exit status: 0 success, 1 invalid request (`explain`: a link is broken), 2 usage error, 3 not found, 4 conflict with the \
 current state (such as an unapproved commit of a fork), 5 resource exhausted, 6 the configuration or a \
-closure does not build, 7 the host lacks something, an operation on it failed or the app does not answer, 8 innkeeperd \
+closure does not build, 7 the host lacks something, an operation on it failed or the app does not respond, 8 innkeeperd \
 cannot be reached, 70 internal error, 130 interrupted or not confirmed, 141 standard output was closed.";
 
 /// Manage guests for coding agents

@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn oversized_message_is_rejected() {
         let mut parser = Parser::default();
-        let piece = vec![b'x'; 1 << 20];
+        let chunk = vec![b'x'; 1 << 20];
         let rejected = (0..10)
-            .map(|_| parser.push(&piece))
+            .map(|_| parser.push(&chunk))
             .any(|result| result == Err(TooLong));
         assert!(rejected);
     }

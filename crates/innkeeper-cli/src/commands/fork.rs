@@ -43,8 +43,8 @@ impl Fork {
             snapshot: from,
         };
         let path = guest_path(&name, "/fork");
-        let answer: Result<Accepted, _> = cx.client.post(&path, &request).await;
-        let accepted = suggest(&cx.client, &name, answer).await?;
+        let response: Result<Accepted, _> = cx.client.post(&path, &request).await;
+        let accepted = suggest(&cx.client, &name, response).await?;
         let label = format!("Copying agent {name} to {new_name}");
         let view = complete(cx, &accepted, &label, cx.guest(&new_name)).await?;
         let (at, elapsed_ms) = (at_address(&view), milliseconds_since(start));

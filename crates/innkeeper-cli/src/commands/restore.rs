@@ -49,8 +49,8 @@ impl Restore {
         }
         let start = Instant::now();
         let path = snapshot_path(&name, &label, "/restore");
-        let answer: Result<Accepted, _> = cx.client.post_empty(&path).await;
-        let accepted = suggest(&cx.client, &name, answer).await?;
+        let response: Result<Accepted, _> = cx.client.post_empty(&path).await;
+        let accepted = suggest(&cx.client, &name, response).await?;
         let progress = format!("Restoring snapshot {label} of agent {name}");
         let view = complete(cx, &accepted, &progress, cx.guest(&name)).await?;
         let elapsed_ms = milliseconds_since(start);

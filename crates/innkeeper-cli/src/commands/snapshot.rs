@@ -70,8 +70,8 @@ async fn take(cx: &Context, name: &GuestName, label: Option<SnapshotLabel>) -> S
     let start = Instant::now();
     let request = SnapshotRequest { label };
     let path = guest_path(name, "/snapshots");
-    let answer: Result<SnapshotAccepted, _> = cx.client.post(&path, &request).await;
-    let SnapshotAccepted { accepted, label } = suggest(&cx.client, name, answer).await?;
+    let response: Result<SnapshotAccepted, _> = cx.client.post(&path, &request).await;
+    let SnapshotAccepted { accepted, label } = suggest(&cx.client, name, response).await?;
     let title = format!("Taking snapshot {label} of agent {name}");
     let elapsed_ms = wait_for(cx, start, &accepted, &title).await?;
     if cx.output.is_quiet() && !cx.output.is_json() {
@@ -86,8 +86,8 @@ async fn take(cx: &Context, name: &GuestName, label: Option<SnapshotLabel>) -> S
 
 async fn delete(cx: &Context, name: &GuestName, label: &SnapshotLabel) -> Status {
     let start = Instant::now();
-    let answer: Result<Accepted, _> = cx.client.delete(&snapshot_path(name, label, "")).await;
-    let accepted = suggest(&cx.client, name, answer).await?;
+    let response: Result<Accepted, _> = cx.client.delete(&snapshot_path(name, label, "")).await;
+    let accepted = suggest(&cx.client, name, response).await?;
     let title = format!("Deleting snapshot {label} of agent {name}");
     let elapsed_ms = wait_for(cx, start, &accepted, &title).await?;
     cx.output.ok(format_args!(

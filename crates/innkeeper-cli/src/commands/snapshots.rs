@@ -33,8 +33,8 @@ pub(super) async fn snapshots_of(
     cx: &Context,
     name: &GuestName,
 ) -> Result<Vec<Snapshot>, CommandError> {
-    let answer = cx.client.get(&guest_path(name, "/snapshots")).await;
-    suggest(&cx.client, name, answer).await
+    let response = cx.client.get(&guest_path(name, "/snapshots")).await;
+    suggest(&cx.client, name, response).await
 }
 
 /// Returns a snapshot of an agent, to show it in a prompt.

@@ -4,7 +4,7 @@ use axum::Router;
 use clap::Parser;
 use innkeeper_cli::{Agent, Innkeeper, Preview};
 
-use crate::fake::{Fake, answer, command, run};
+use crate::fake::{Fake, command, respond, run};
 use crate::samples::guest;
 
 fn every_command_is_completed<P: Parser>(program: &str) {
@@ -45,8 +45,8 @@ fn completed(fake: &Fake, program: &str, words: &[&str]) -> Vec<String> {
     );
     let programs = Path::new(env!("CARGO_BIN_EXE_agent")).parent();
     let programs = programs.expect("a folder").display();
-    let ours = fake.command(program, &[]);
-    let socket = ours
+    let program_command = fake.command(program, &[]);
+    let socket = program_command
         .get_envs()
         .filter(|(name, _)| *name == "INNKEEPER_SOCKET")
         .find_map(|(_, value)| value);
@@ -65,7 +65,7 @@ fn completed(fake: &Fake, program: &str, words: &[&str]) -> Vec<String> {
 #[test]
 fn bash_completes_guest_names() {
     let guests = [guest("web", 1), guest("shop", 2)];
-    let fake = Fake::new(Router::new().route("/v1/guests", answer(&guests)));
+    let fake = Fake::new(Router::new().route("/v1/guests", respond(&guests)));
     let agent = |words: &[&str]| completed(&fake, "agent", words);
     assert_eq!(agent(&["agent", "stop", ""]), ["web", "shop"]);
     assert_eq!(agent(&["agent", "--quiet", "logs", "w"]), ["web"]);

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::api::{ConfigReport, Setting};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 
 fn report(file: Option<&str>) -> ConfigReport {
     let setting = |name: &str, value: &str, origin: &str| Setting {
@@ -20,7 +20,7 @@ fn report(file: Option<&str>) -> ConfigReport {
 }
 
 fn fake(report: &ConfigReport) -> Fake {
-    Fake::new(Router::new().route("/v1/config", answer(report)))
+    Fake::new(Router::new().route("/v1/config", respond(report)))
 }
 
 #[test]

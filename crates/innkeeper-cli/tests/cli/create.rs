@@ -7,14 +7,14 @@ use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake::{
-    Fake, Run, Stream, accept, answer, attach, directory, events, fail, read_until, terminal,
+    Fake, Run, Stream, accept, attach, directory, events, fail, read_until, respond, terminal,
 };
 use crate::samples::{CLOSURE, accepted, done, event, finished, guest, guest_here};
 
 fn daemon(parts: impl IntoIterator<Item = Stream>) -> Router {
     Router::new()
         .route("/v1/guests", accept(7, Some("web")))
-        .route("/v1/guests/web", answer(&guest("web", 1)))
+        .route("/v1/guests/web", respond(&guest("web", 1)))
         .route("/v1/events", events(parts))
 }
 
@@ -60,7 +60,7 @@ fn steps_and_result_are_printed() {
 
 #[test]
 fn terminal_has_a_spinner_and_colors() {
-    let (mut ours, theirs) = terminal();
+    let (mut user_end, program_end) = terminal();
     for (no_color, end) in [
         ("", "\u{1b}[32m[OK]\u{1b}[0m Agent web"),
         ("1", "[OK] Agent web"),
@@ -68,9 +68,9 @@ fn terminal_has_a_spinner_and_colors() {
         let fake = Fake::new(daemon([successful_create()]));
         let mut command = fake.command("agent", &["create", "web"]);
         command.env("TERM", "xterm").env("NO_COLOR", no_color);
-        attach(&mut command, &theirs);
+        attach(&mut command, &program_end);
         let mut child = command.spawn().expect("it starts");
-        let text = read_until(&mut ours, " ms.");
+        let text = read_until(&mut user_end, " ms.");
         assert_eq!(child.wait().expect("it ends").code(), Some(0));
         assert!(text.contains(end) && !text.contains("[INFO]"), "{text:?}");
         assert_eq!(
@@ -278,7 +278,7 @@ fn wait_ends_when_the_port_accepts_connections() {
     let fake = Fake::new(
         Router::new()
             .route("/v1/guests", accept(7, Some("web")))
-            .route("/v1/guests/web", answer(&guest_here("web")))
+            .route("/v1/guests/web", respond(&guest_here("web")))
             .route("/v1/events", events([successful_create()])),
     );
     let stdout = fake
@@ -302,7 +302,7 @@ fn ctrl_c_ends_the_wait_and_keeps_the_agent() {
     let fake = Fake::new(
         Router::new()
             .route("/v1/guests", accept(7, Some("web")))
-            .route("/v1/guests/web", answer(&guest_here("web")))
+            .route("/v1/guests/web", respond(&guest_here("web")))
             .route("/v1/events", events([successful_create()])),
     );
     let child = fake.spawn("agent", &["create", "web", "--wait", "--wait-port", &port]);

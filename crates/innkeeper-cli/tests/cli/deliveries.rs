@@ -5,7 +5,7 @@ use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::fake::{Fake, answer, fail};
+use crate::fake::{Fake, fail, respond};
 use crate::samples::{name, time};
 
 const ID: &str = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
@@ -64,12 +64,12 @@ fn preview() -> PreviewRecord {
 }
 
 fn list(deliveries: &[DeliveryView]) -> Fake {
-    Fake::new(Router::new().route("/v1/deliveries", answer(&deliveries)))
+    Fake::new(Router::new().route("/v1/deliveries", respond(&deliveries)))
 }
 
 fn show(details: &DeliveryDetails) -> String {
     let path = format!("/v1/deliveries/{ID}");
-    let fake = Fake::new(Router::new().route(&path, answer(details)));
+    let fake = Fake::new(Router::new().route(&path, respond(details)));
     fake.innkeeper(&["deliveries", "show", ID]).ok()
 }
 
@@ -162,7 +162,7 @@ fn show_explains_a_delivery() {
         delivery: DeliveryView {
             attempts: 2,
             retry_at: Some(time("10:00:20")),
-            failure: Some(Failure::new(Code::GithubFailed, "GitHub does not answer")),
+            failure: Some(Failure::new(Code::GithubFailed, "GitHub does not respond")),
             ..view(DeliveryState::Pending)
         },
         event: event(false),
@@ -175,7 +175,7 @@ fn show_explains_a_delivery() {
 fn replay_reports_a_newer_delivery() {
     let path = format!("/v1/deliveries/{ID}/replay");
     let replay = |view: &DeliveryView| {
-        let fake = Fake::new(Router::new().route(&path, answer(view)));
+        let fake = Fake::new(Router::new().route(&path, respond(view)));
         let stdout = fake.innkeeper(&["deliveries", "replay", ID]).ok();
         assert_eq!(fake.requests(), [format!("POST {path}")]);
         stdout

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{Code, EventKind, Failure, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events, fail};
+use crate::fake::{Fake, Stream, accept, events, fail, respond};
 use crate::samples::{accepted, event, finished, guest};
 
 fn daemon() -> Router {
@@ -12,7 +12,7 @@ fn daemon() -> Router {
         "cannot remove /var/lib/innkeeper/guests/db",
     );
     Router::new()
-        .route("/v1/guests", answer(&[guest("web", 1), guest("db", 2)]))
+        .route("/v1/guests", respond(&[guest("web", 1), guest("db", 2)]))
         .route("/v1/guests/web", accept(7, Some("web")))
         .route("/v1/guests/db", accept(8, Some("db")))
         .route("/v1/guests/wbe", fail(missing))

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 
 fn check(subject: &str, verdict: Verdict, finding: &str, remedy: Option<&str>) -> Check {
     Check {
@@ -38,7 +38,7 @@ fn broken() -> DoctorReport {
 }
 
 fn fake(report: &DoctorReport) -> Fake {
-    Fake::new(Router::new().route("/v1/doctor", answer(report)))
+    Fake::new(Router::new().route("/v1/doctor", respond(report)))
 }
 
 #[test]

@@ -11,7 +11,7 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{Link, LinkKind, PreviewExplanation};
 use innkeeper_model::{Code, Failure};
 
-use crate::fake::{Fake, answer, attach, fail, terminal};
+use crate::fake::{Fake, attach, fail, respond, terminal};
 use crate::samples::{guest, name, preview};
 
 /// Sequences that clear the screen, write to the clipboard, overwrite a line and reverse text; C1 controls and a bell.
@@ -46,32 +46,32 @@ fn fake() -> Fake {
     };
     Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[&agent]))
+            .route("/v1/guests", respond(&[&agent]))
             .route("/v1/guests/web/logs", get(async || HOSTILE))
             .route("/v1/guests/web/stop", fail(failure.clone()))
-            .route("/v1/previews", answer(&[&lost]))
-            .route("/v1/previews/web-7", answer(&lost))
+            .route("/v1/previews", respond(&[&lost]))
+            .route("/v1/previews/web-7", respond(&lost))
             .route("/v1/previews/web-7/logs", get(async || HOSTILE))
-            .route("/v1/previews/web-7/explain", answer(&explanation))
+            .route("/v1/previews/web-7/explain", respond(&explanation))
             .route("/v1/status", fail(failure)),
     )
 }
 
 /// Returns the output of a program on its terminal.
 fn on_a_terminal(fake: &Fake, program: &str, arguments: &[&str]) -> String {
-    let (mut ours, theirs) = terminal();
+    let (mut user_end, program_end) = terminal();
     let mut command = fake.command(program, arguments);
     command.env("NO_COLOR", "1");
-    attach(&mut command, &theirs);
+    attach(&mut command, &program_end);
     let mut child = command.spawn().expect("it starts");
     // Reading ends with EIO after the last descriptor of the other end is closed.
-    drop((command, theirs));
-    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
-    while let Ok(length @ 1..) = ours.read(&mut piece) {
-        seen.extend_from_slice(&piece[..length]);
+    drop((command, program_end));
+    let (mut output, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = user_end.read(&mut piece) {
+        output.extend_from_slice(&piece[..length]);
     }
     child.wait().expect("it ends");
-    String::from_utf8(seen)
+    String::from_utf8(output)
         .expect("UTF-8")
         .replace("\r\n", "\n")
 }
@@ -94,22 +94,22 @@ fn commands_escape_control_characters() {
         ("preview", &["explain", "web-7", "--json"]),
         ("innkeeper", &["status"]),
     ] {
-        let seen = on_a_terminal(&fake, program, arguments);
-        assert!(!seen.is_empty(), "{program} {arguments:?}");
+        let output = on_a_terminal(&fake, program, arguments);
+        assert!(!output.is_empty(), "{program} {arguments:?}");
         let bad = |c: char| {
             (c.is_control() && !matches!(c, '\n' | '\t'))
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
-        let raw: Vec<char> = seen.chars().filter(|c| bad(*c)).collect();
+        let raw: Vec<char> = output.chars().filter(|c| bad(*c)).collect();
         assert!(
             raw.is_empty(),
-            "{program} {arguments:?}: {raw:?} in {seen:?}"
+            "{program} {arguments:?}: {raw:?} in {output:?}"
         );
     }
-    let seen = on_a_terminal(&fake, "agent", &["logs", "web"]);
+    let output = on_a_terminal(&fake, "agent", &["logs", "web"]);
     assert!(
-        seen.starts_with("a\\u{1b}[2J\\u{1b}]52;c;aGk=\\u{7}b\\u{d}c\\u{202e}d"),
-        "{seen}"
+        output.starts_with("a\\u{1b}[2J\\u{1b}]52;c;aGk=\\u{7}b\\u{d}c\\u{202e}d"),
+        "{output}"
     );
 }
 

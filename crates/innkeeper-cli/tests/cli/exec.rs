@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::fake::{self, Fake, Run, answer, fail, read_until, terminal};
+use crate::fake::{self, Fake, Run, fail, read_until, respond, terminal};
 use crate::samples::guest;
 
 type Connection = TokioIo<hyper::upgrade::Upgraded>;
@@ -201,7 +201,7 @@ fn mistyped_name_gets_a_suggestion() {
     let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
     let fake = Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[guest("web", 1)]))
+            .route("/v1/guests", respond(&[guest("web", 1)]))
             .route("/v1/guests/wbe/exec", fail(missing)),
     );
     let run = fake.agent(&["exec", "wbe", "--json", "--", "true"]);
@@ -246,23 +246,23 @@ fn is_raw(terminal: &File) -> bool {
 fn terminal_is_raw_while_the_command_runs() {
     let frames = Frames::default();
     let fake = until_q(&frames);
-    let (mut ours, theirs) = terminal();
-    let mut child = on_terminal(&fake, &theirs);
-    read_until(&mut ours, "ready");
-    assert!(is_raw(&theirs));
+    let (mut user_end, program_end) = terminal();
+    let mut child = on_terminal(&fake, &program_end);
+    read_until(&mut user_end, "ready");
+    assert!(is_raw(&program_end));
     let size = Winsize {
         ws_row: 33,
         ws_col: 111,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    tcsetwinsize(&ours, size).expect("another size");
+    tcsetwinsize(&user_end, size).expect("another size");
     // The kernel signals the session of a terminal only; this terminal has no session.
     kill_process(Pid::from_child(&child), Signal::WINCH).expect("it runs");
-    read_until(&mut ours, "resized");
-    ours.write_all(b"\x03q").expect("typed");
+    read_until(&mut user_end, "resized");
+    user_end.write_all(b"\x03q").expect("typed");
     assert_eq!(child.wait().expect("it ends").code(), Some(3));
-    assert!(!is_raw(&theirs));
+    assert!(!is_raw(&program_end));
     let frames = frames.lock().expect("unpoisoned");
     assert!(
         frames.contains(&(RESIZE, vec![0, 33, 0, 111])),
@@ -280,12 +280,12 @@ fn terminal_is_raw_while_the_command_runs() {
 fn terminal_mode_is_restored_after_signals() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
         let fake = until_q(&Frames::default());
-        let (mut ours, theirs) = terminal();
-        let mut child = on_terminal(&fake, &theirs);
-        read_until(&mut ours, "ready");
-        assert!(is_raw(&theirs));
+        let (mut user_end, program_end) = terminal();
+        let mut child = on_terminal(&fake, &program_end);
+        read_until(&mut user_end, "ready");
+        assert!(is_raw(&program_end));
         kill_process(Pid::from_child(&child), signal).expect("it runs");
         assert_eq!(child.wait().expect("it ends").code(), Some(code));
-        assert!(!is_raw(&theirs), "after {signal:?}");
+        assert!(!is_raw(&program_end), "after {signal:?}");
     }
 }

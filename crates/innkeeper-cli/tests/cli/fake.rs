@@ -243,23 +243,23 @@ async fn record_request(
 }
 
 /// Always responds with the same value.
-pub(crate) fn answer(value: &impl Serialize) -> MethodRouter {
+pub(crate) fn respond(value: &impl Serialize) -> MethodRouter {
     let value = serde_json::to_value(value).expect("JSON");
     any(move || async move { Json(value) })
 }
 
 /// Responds with one value after the other, then always with the last.
-pub(crate) fn answers(
-    answers: impl IntoIterator<Item = Result<PreviewView, Failure>>,
+pub(crate) fn respond_in_turn(
+    responses: impl IntoIterator<Item = Result<PreviewView, Failure>>,
 ) -> MethodRouter {
-    let left: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(answers.into_iter().collect()));
+    let remaining: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(responses.into_iter().collect()));
     get(move || async move {
-        let mut left = left.lock().expect("unpoisoned");
-        let next = match left.len() {
-            1 => left.front().cloned(),
-            _ => left.pop_front(),
+        let mut remaining = remaining.lock().expect("unpoisoned");
+        let next = match remaining.len() {
+            1 => remaining.front().cloned(),
+            _ => remaining.pop_front(),
         };
-        match next.expect("an answer") {
+        match next.expect("a response") {
             Ok(view) => Json(view).into_response(),
             Err(failure) => failure_response(&failure),
         }
@@ -372,11 +372,11 @@ fn sse(events: &[Event]) -> String {
 
 /// Creates a terminal. Returns the user's end and the program's end.
 pub(crate) fn terminal() -> (File, File) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    unlockpt(&ours).expect("unlocked");
+    let user_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    unlockpt(&user_end).expect("unlocked");
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-    let theirs = ioctl_tiocgptpeer(&ours, flags).expect("the other end");
-    (File::from(ours), File::from(theirs))
+    let program_end = ioctl_tiocgptpeer(&user_end, flags).expect("the other end");
+    (File::from(user_end), File::from(program_end))
 }
 
 /// Attaches a terminal to all standard streams of a command.
@@ -387,11 +387,11 @@ pub(crate) fn attach(command: &mut Command, terminal: &File) {
 
 /// Reads from the user's end of a terminal until a text appears, and returns all output.
 pub(crate) fn read_until(terminal: &mut File, text: &str) -> String {
-    let mut seen = Vec::new();
-    while !seen.ends_with(text.as_bytes()) {
+    let mut output = Vec::new();
+    while !output.ends_with(text.as_bytes()) {
         let mut byte = [0];
         terminal.read_exact(&mut byte).expect("more");
-        seen.push(byte[0]);
+        output.push(byte[0]);
     }
-    String::from_utf8(seen).expect("UTF-8")
+    String::from_utf8(output).expect("UTF-8")
 }

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::Verb;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, events, respond};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake() -> Fake {
@@ -13,7 +13,7 @@ fn fake() -> Fake {
     ];
     Fake::new(
         Router::new()
-            .route("/v1/guests/copy", answer(&guest("copy", 2)))
+            .route("/v1/guests/copy", respond(&guest("copy", 2)))
             .route("/v1/guests/web/fork", accept(7, Some("copy")))
             .route("/v1/events", events([Stream::Ends(steps)])),
     )

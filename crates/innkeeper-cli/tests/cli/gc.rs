@@ -3,7 +3,7 @@ use innkeeper_model::api::{GcReport, Orphan};
 use innkeeper_model::{Code, Failure, Ownership};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 
 fn orphan(resource: &str, object: &str, removed: bool) -> Orphan {
     Orphan {
@@ -16,7 +16,7 @@ fn orphan(resource: &str, object: &str, removed: bool) -> Orphan {
 }
 
 fn fake(report: &GcReport) -> Fake {
-    Fake::new(Router::new().route("/v1/gc", answer(report)))
+    Fake::new(Router::new().route("/v1/gc", respond(report)))
 }
 
 fn partly() -> GcReport {

@@ -5,11 +5,11 @@ use insta::assert_snapshot;
 
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::fake::{Fake, answer, attach, read_until, terminal};
+use crate::fake::{Fake, attach, read_until, respond, terminal};
 use crate::samples::{guest, retained};
 
 fn with(guests: &[GuestView]) -> Fake {
-    Fake::new(Router::new().route("/v1/guests", answer(&guests)))
+    Fake::new(Router::new().route("/v1/guests", respond(&guests)))
 }
 
 fn some() -> Fake {
@@ -48,18 +48,18 @@ fn quiet_prints_names_only() {
 #[test]
 fn table_fits_80_columns() {
     let fake = with(&[guest(&"long-name".repeat(4), 1)]);
-    let (mut ours, theirs) = terminal();
+    let (mut user_end, program_end) = terminal();
     let size = Winsize {
         ws_row: 24,
         ws_col: 80,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    tcsetwinsize(&theirs, size).expect("a size");
+    tcsetwinsize(&program_end, size).expect("a size");
     let mut command = fake.command("agent", &["list"]);
-    attach(&mut command, &theirs);
+    attach(&mut command, &program_end);
     let mut child = command.spawn().expect("it starts");
-    let shown = read_until(&mut ours, "10.100.0.3");
+    let shown = read_until(&mut user_end, "10.100.0.3");
     assert!(child.wait().expect("it ends").success());
     assert!(shown.starts_with("NAME "), "{shown}");
     let widest = shown.lines().map(|line| line.trim_end().len()).max();
@@ -79,8 +79,8 @@ fn all_includes_destroyed_agents() {
     removing.retained.bytes = None;
     let destroyed = [retained(7, "web", 3541), removing];
     let router = Router::new()
-        .route("/v1/guests", answer(&[guest("web", 1)]))
-        .route("/v1/retained", answer(&destroyed));
+        .route("/v1/guests", respond(&[guest("web", 1)]))
+        .route("/v1/retained", respond(&destroyed));
     let fake = Fake::new(router);
     assert_snapshot!(fake.agent(&["list", "--all"]).ok(), @r"
     NAME  STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED

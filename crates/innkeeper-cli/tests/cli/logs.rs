@@ -5,7 +5,7 @@ use futures_util::stream;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer, fail};
+use crate::fake::{Fake, fail, respond};
 use crate::samples::guest;
 
 /// Creates a daemon with a log in chunks that split lines, with invalid UTF-8.
@@ -45,7 +45,7 @@ fn mistyped_name_gets_a_suggestion() {
     let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
     let fake = Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[guest("web", 1)]))
+            .route("/v1/guests", respond(&[guest("web", 1)]))
             .route("/v1/guests/wbe/logs", fail(missing)),
     );
     assert_snapshot!(fake.agent(&["logs", "wbe"]).transcript(), @r"

@@ -3,7 +3,7 @@ use innkeeper_model::SnapshotLabel;
 use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 use crate::samples::name;
 
 fn report() -> PoolReport {
@@ -40,7 +40,7 @@ fn report() -> PoolReport {
 }
 
 fn fake(report: &PoolReport) -> Fake {
-    Fake::new(Router::new().route("/v1/pool", answer(report)))
+    Fake::new(Router::new().route("/v1/pool", respond(report)))
 }
 
 #[test]

@@ -14,7 +14,7 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Code, Failure, GuestKind, Snapshot, SnapshotLabel};
 use serde::Serialize;
 
-use crate::fake::{Fake, answer, attach, fail, failure_response, read_until, terminal};
+use crate::fake::{Fake, attach, fail, failure_response, read_until, respond, terminal};
 use crate::samples::{guest, name, no_preview, preview, retained, time};
 
 /// A command, its prompt, and the request that deletes data.
@@ -131,24 +131,24 @@ fn fake() -> Fake {
     };
     Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[guest("web", 1), guest("db", 2)]))
+            .route("/v1/guests", respond(&[guest("web", 1), guest("db", 2)]))
             .route("/v1/guests/web", viewable(&guest("web", 1)))
             .route("/v1/guests/db", viewable(&guest("db", 2)))
-            .route("/v1/config", answer(&config))
-            .route("/v1/retained", answer(&[retained(7, "late", 600)]))
+            .route("/v1/config", respond(&config))
+            .route("/v1/retained", respond(&[retained(7, "late", 600)]))
             .route("/v1/retained/7", fail(busy()))
             .route("/v1/guests/wbe", fail(missing.clone()))
             .route("/v1/guests/late", fail(missing))
             .route("/v1/guests/web-7", viewable(&of_preview))
-            .route("/v1/guests/web/snapshots", answer(&[snapshot]))
-            .route("/v1/guests/db/snapshots", answer(&[(); 0]))
+            .route("/v1/guests/web/snapshots", respond(&[snapshot]))
+            .route("/v1/guests/db/snapshots", respond(&[(); 0]))
             .route("/v1/guests/web/snapshots/old", fail(busy()))
             .route("/v1/guests/web/snapshots/old/restore", fail(busy()))
-            .route("/v1/previews", answer(&[&live]))
+            .route("/v1/previews", respond(&[&live]))
             .route("/v1/previews/web-7", viewable(&live))
             .route("/v1/previews/wbe-7", fail(no_preview("wbe-7")))
             .route("/v1/previews/web-7/database/reset", fail(busy()))
-            .route("/v1/gc", answer(&orphans)),
+            .route("/v1/gc", respond(&orphans)),
     )
 }
 
@@ -165,25 +165,25 @@ fn on_terminal(
     program: &str,
     arguments: &[&str],
     redirected: Redirected,
-    answer: Option<&str>,
+    reply: Option<&str>,
 ) -> (String, i32) {
-    let (mut ours, theirs) = terminal();
+    let (mut user_end, program_end) = terminal();
     let mut command = fake.command(program, arguments);
-    attach(&mut command, &theirs);
+    attach(&mut command, &program_end);
     if redirected == Redirected::Stderr {
         command.stderr(Stdio::null());
     }
     let mut child = command.env("NO_COLOR", "1").spawn().expect("it starts");
-    let mut seen = String::new();
-    if let Some(answer) = answer {
-        seen = read_until(&mut ours, "[y/N] ");
-        ours.write_all(answer.as_bytes()).expect("an answer");
+    let mut output = String::new();
+    if let Some(reply) = reply {
+        output = read_until(&mut user_end, "[y/N] ");
+        user_end.write_all(reply.as_bytes()).expect("an answer");
     }
     // Reading fails after the last descriptor of the other end is closed.
-    drop((command, OwnedFd::from(theirs)));
+    drop((command, OwnedFd::from(program_end)));
     let status = child.wait().expect("it ends").code().expect("no signal");
-    seen.push_str(&rest(&mut ours));
-    (seen, status)
+    output.push_str(&rest(&mut user_end));
+    (output, status)
 }
 
 fn rest(terminal: &mut File) -> String {
@@ -199,23 +199,23 @@ fn requested(fake: &Fake, request: &str) -> bool {
 #[test]
 fn terminal_prompts_before_data_loss() {
     for case in CASES {
-        for (answer, agreed) in [
+        for (reply, agreed) in [
             ("y\n", true),
             ("n\n", false),
             ("\n", false),
             ("\u{4}", false),
         ] {
             let fake = fake();
-            let (seen, status) = on_terminal(
+            let (output, status) = on_terminal(
                 &fake,
                 case.program,
                 case.arguments,
                 Redirected::None,
-                Some(answer),
+                Some(reply),
             );
-            assert!(seen.starts_with(case.prompt), "{seen:?}");
-            assert_eq!(requested(&fake, case.request), agreed, "{answer:?} {seen}");
-            assert_eq!(status == 130, !agreed, "{answer:?} {seen}");
+            assert!(output.starts_with(case.prompt), "{output:?}");
+            assert_eq!(requested(&fake, case.request), agreed, "{reply:?} {output}");
+            assert_eq!(status == 130, !agreed, "{reply:?} {output}");
         }
     }
 }
@@ -224,14 +224,14 @@ fn terminal_prompts_before_data_loss() {
 fn prompt_moves_to_stdout_if_stderr_is_redirected() {
     for case in CASES {
         let fake = fake();
-        let (seen, status) = on_terminal(
+        let (output, status) = on_terminal(
             &fake,
             case.program,
             case.arguments,
             Redirected::Stderr,
             Some("n\n"),
         );
-        assert!(seen.starts_with(case.prompt), "{seen:?}");
+        assert!(output.starts_with(case.prompt), "{output:?}");
         assert_eq!((status, requested(&fake, case.request)), (130, false));
     }
 }
@@ -242,8 +242,8 @@ fn yes_and_scripts_skip_the_prompt() {
         for yes in ["--yes", "-y"] {
             let fake = fake();
             let arguments = [case.arguments, &[yes]].concat();
-            let (seen, _) = on_terminal(&fake, case.program, &arguments, Redirected::None, None);
-            assert!(!seen.contains("[y/N]"), "{seen}");
+            let (output, _) = on_terminal(&fake, case.program, &arguments, Redirected::None, None);
+            assert!(!output.contains("[y/N]"), "{output}");
             assert!(requested(&fake, case.request), "{:?}", fake.requests());
         }
         let fake = fake();
@@ -265,24 +265,24 @@ fn mistyped_name_fails_without_a_prompt() {
         ("preview", &["db", "reset", "wbe-7"]),
     ] {
         let fake = fake();
-        let (seen, status) = on_terminal(&fake, program, arguments, Redirected::None, None);
-        assert_eq!(status, 3, "{seen}");
-        assert!(seen.contains("Did you mean 'web"), "{seen}");
-        assert!(!seen.contains("[y/N]"), "{seen}");
+        let (output, status) = on_terminal(&fake, program, arguments, Redirected::None, None);
+        assert_eq!(status, 3, "{output}");
+        assert!(output.contains("Did you mean 'web"), "{output}");
+        assert!(!output.contains("[y/N]"), "{output}");
     }
 }
 
 #[test]
 fn agents_missing_from_the_prompt_are_not_destroyed() {
     let fake = fake();
-    let (seen, _) = on_terminal(
+    let (output, _) = on_terminal(
         &fake,
         "agent",
         &["destroy", "wbe", "web", "web-7"],
         Redirected::None,
         Some("y\n"),
     );
-    assert!(seen.contains("Destroy 1 agent?"), "{seen}");
+    assert!(output.contains("Destroy 1 agent?"), "{output}");
     assert!(requested(&fake, "DELETE /v1/guests/web"));
     assert!(!requested(&fake, "DELETE /v1/guests/wbe"));
 }
@@ -294,9 +294,9 @@ fn gc_does_not_prompt_without_orphans_or_in_a_dry_run() {
         orphans: Vec::new(),
         failures: Vec::new(),
     };
-    let empty = Fake::new(Router::new().route("/v1/gc", answer(&none)));
-    let (seen, status) = on_terminal(&empty, "innkeeper", &["gc"], Redirected::None, None);
-    assert_eq!((seen.as_str(), status), ("(no orphans)\r\n", 0));
+    let empty = Fake::new(Router::new().route("/v1/gc", respond(&none)));
+    let (output, status) = on_terminal(&empty, "innkeeper", &["gc"], Redirected::None, None);
+    assert_eq!((output.as_str(), status), ("(no orphans)\r\n", 0));
     let dry = fake();
     on_terminal(
         &dry,

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{GuestState, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, events, respond};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake(state: GuestState) -> Fake {
@@ -16,7 +16,7 @@ fn fake(state: GuestState) -> Fake {
     let path = "/v1/guests/web/snapshots/old/restore";
     Fake::new(
         Router::new()
-            .route("/v1/guests/web", answer(&view))
+            .route("/v1/guests/web", respond(&view))
             .route(path, accept(7, Some("web")))
             .route("/v1/events", events([Stream::Ends(steps)])),
     )

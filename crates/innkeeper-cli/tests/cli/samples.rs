@@ -132,7 +132,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
     let repo = RepoName::parse("octo/web").expect("a repository");
     let failure = Failure {
         log: vec!["npm: \u{1b}[31mmissing script\u{1b}[0m".to_owned()],
-        ..Failure::new(Code::AppUnhealthy, "nothing answers on port 3000")
+        ..Failure::new(Code::AppUnhealthy, "no response on port 3000")
     };
     PreviewView {
         preview: PreviewRecord {

@@ -5,7 +5,7 @@ use innkeeper_model::api::{SlotReport, TakenSlot};
 use innkeeper_model::{GuestKind, Slot};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 
 fn report() -> SlotReport {
     let taken = |slot, owner: &str, kind, last| TakenSlot {
@@ -26,7 +26,7 @@ fn report() -> SlotReport {
 }
 
 fn fake(report: &SlotReport) -> Fake {
-    Fake::new(Router::new().route("/v1/slots", answer(report)))
+    Fake::new(Router::new().route("/v1/slots", respond(report)))
 }
 
 #[test]

@@ -3,7 +3,7 @@ use innkeeper_model::api::{Accepted, SnapshotAccepted};
 use innkeeper_model::{Code, Failure, OperationId, SnapshotLabel, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events, fail};
+use crate::fake::{Fake, Stream, accept, events, fail, respond};
 use crate::samples::{accepted, finished, guest, name};
 
 fn fake() -> Fake {
@@ -17,8 +17,8 @@ fn fake() -> Fake {
     let steps = vec![accepted(1, Verb::Snapshot), finished(2)];
     Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[guest("web", 1)]))
-            .route("/v1/guests/web/snapshots", answer(&taken))
+            .route("/v1/guests", respond(&[guest("web", 1)]))
+            .route("/v1/guests/web/snapshots", respond(&taken))
             .route("/v1/guests/web/snapshots/old", accept(7, Some("web")))
             .route("/v1/events", events([Stream::Ends(steps)])),
     )

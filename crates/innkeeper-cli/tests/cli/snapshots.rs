@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{Code, Failure, Snapshot, SnapshotLabel};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer, fail};
+use crate::fake::{Fake, fail, respond};
 use crate::samples::{guest, name, time};
 
 fn snapshots() -> Vec<Snapshot> {
@@ -18,13 +18,13 @@ fn fake() -> Fake {
     let missing = Failure::new(Code::GuestNotFound, "no guest is named 'wbe'");
     Fake::new(
         Router::new()
-            .route("/v1/guests", answer(&[guest("web", 1)]))
-            .route("/v1/snapshots", answer(&snapshots()))
+            .route("/v1/guests", respond(&[guest("web", 1)]))
+            .route("/v1/snapshots", respond(&snapshots()))
             .route(
                 "/v1/guests/web/snapshots",
-                answer(&snapshots().split_off(1)),
+                respond(&snapshots().split_off(1)),
             )
-            .route("/v1/guests/db/snapshots", answer(&[(); 0]))
+            .route("/v1/guests/db/snapshots", respond(&[(); 0]))
             .route("/v1/guests/wbe/snapshots", fail(missing)),
     )
 }

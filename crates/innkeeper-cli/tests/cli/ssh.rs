@@ -6,11 +6,11 @@ use innkeeper_model::{Code, GuestKind, GuestState};
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::fake::{Fake, Run, answer, run};
+use crate::fake::{Fake, Run, respond, run};
 use crate::samples::{HOST_KEY, guest};
 
 fn fake(view: &GuestView) -> Fake {
-    Fake::new(Router::new().route("/v1/guests/web", answer(view)))
+    Fake::new(Router::new().route("/v1/guests/web", respond(view)))
 }
 
 /// Creates a directory with a fake `ssh` that prints its arguments and its known hosts.

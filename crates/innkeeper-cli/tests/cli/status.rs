@@ -3,7 +3,7 @@ use innkeeper_model::api::{RetainedSpace, Status};
 use innkeeper_model::{GuestState, Operation, OperationId, OperationState, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 use crate::samples::{name, time};
 
 fn sample() -> Status {
@@ -39,7 +39,7 @@ fn sample() -> Status {
 }
 
 fn fake(status: &Status) -> Fake {
-    Fake::new(Router::new().route("/v1/status", answer(status)))
+    Fake::new(Router::new().route("/v1/status", respond(status)))
 }
 
 #[test]

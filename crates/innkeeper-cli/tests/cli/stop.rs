@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{GuestState, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, events, respond};
 use crate::samples::{accepted, finished, guest};
 
 fn fake() -> Fake {
@@ -10,7 +10,7 @@ fn fake() -> Fake {
     stopped.state = GuestState::Stopped;
     Fake::new(
         Router::new()
-            .route("/v1/guests/web", answer(&stopped))
+            .route("/v1/guests/web", respond(&stopped))
             .route("/v1/guests/web/stop", accept(7, Some("web")))
             .route(
                 "/v1/events",

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::{Code, Failure, Verb};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events, fail};
+use crate::fake::{Fake, Stream, accept, events, fail, respond};
 use crate::samples::{accepted, done, finished, guest};
 
 fn fake() -> Fake {
@@ -13,7 +13,7 @@ fn fake() -> Fake {
     ];
     Fake::new(
         Router::new()
-            .route("/v1/guests/web", answer(&guest("web", 2)))
+            .route("/v1/guests/web", respond(&guest("web", 2)))
             .route("/v1/retained/web/undelete", accept(7, Some("web")))
             .route("/v1/events", events([Stream::Ends(steps)])),
     )

@@ -5,7 +5,9 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answers, attach, fail, journal, read_until, terminal};
+use crate::fake::{
+    Fake, accept_preview, attach, fail, journal, read_until, respond_in_turn, terminal,
+};
 use crate::samples::{WANTED, from_fork, preview};
 
 /// Creates a daemon with a preview of a fork that is live after its approval.
@@ -14,22 +16,22 @@ fn daemon() -> Router {
     Router::new()
         .route(
             "/v1/previews/web-7",
-            answers([Ok(from_fork("web-7")), Ok(live)]),
+            respond_in_turn([Ok(from_fork("web-7")), Ok(live)]),
         )
         .route("/v1/previews/web-7/approve", accept_preview("web-7"))
         .route("/v1/events", journal([], []))
 }
 
 /// Returns the output on the terminal after a reply, the exit status and the requests.
-fn answered(answer: &str) -> (String, Option<i32>, Vec<String>) {
-    let (mut ours, theirs) = terminal();
+fn approve_with_reply(reply: &str) -> (String, Option<i32>, Vec<String>) {
+    let (mut user_end, program_end) = terminal();
     let fake = Fake::new(daemon());
     let mut command = fake.command("preview", &["approve", "web-7", "--no-wait"]);
-    attach(&mut command, &theirs);
+    attach(&mut command, &program_end);
     let mut child = command.env("NO_COLOR", "1").spawn().expect("it starts");
-    let question = read_until(&mut ours, "[y/N] ");
-    ours.write_all(answer.as_bytes()).expect("an answer");
-    let rest = read_until(&mut ours, ".\r\n");
+    let question = read_until(&mut user_end, "[y/N] ");
+    user_end.write_all(reply.as_bytes()).expect("an answer");
+    let rest = read_until(&mut user_end, ".\r\n");
     let status = child.wait().expect("it ends").code();
     (
         format!("{question}{rest}").replace('\r', ""),
@@ -40,9 +42,9 @@ fn answered(answer: &str) -> (String, Option<i32>, Vec<String>) {
 
 #[test]
 fn terminal_prompts_with_the_commit() {
-    let (seen, status, requests) = answered("y\n");
+    let (output, status, requests) = approve_with_reply("y\n");
     assert_eq!(status, Some(0));
-    assert_snapshot!(seen, @r"
+    assert_snapshot!(output, @r"
     Preview:     web-7, pull request octo/web#7
     Repository:  mallory/web, a fork: https://github.com/mallory/web/commit/2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b
     Branch:      feature/x
@@ -58,12 +60,12 @@ fn terminal_prompts_with_the_commit() {
 
 #[test]
 fn replies_other_than_yes_decline() {
-    for answer in ["\n", "n\n", "yesterday\n"] {
-        let (seen, status, requests) = answered(answer);
-        assert_eq!((status, requests.len()), (Some(130), 1), "{answer:?}");
+    for reply in ["\n", "n\n", "yesterday\n"] {
+        let (output, status, requests) = approve_with_reply(reply);
+        assert_eq!((status, requests.len()), (Some(130), 1), "{reply:?}");
         assert!(
-            seen.ends_with("[INFO] No commit of preview web-7 was approved.\n"),
-            "{seen}"
+            output.ends_with("[INFO] No commit of preview web-7 was approved.\n"),
+            "{output}"
         );
     }
 }

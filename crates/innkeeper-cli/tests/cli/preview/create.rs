@@ -7,7 +7,7 @@ use innkeeper_model::{BuildProgress, Code, EventKind, Failure};
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fake::{Fake, Run, accept_preview, answer, answers, directory, fail, journal};
+use crate::fake::{Fake, Run, accept_preview, directory, fail, journal, respond, respond_in_turn};
 use crate::samples::{event, from_fork, later, no_preview, note, preview};
 
 const CREATE: [&str; 3] = ["create", "octo/web", "feature/x"];
@@ -37,7 +37,7 @@ fn ends_in(state: PreviewState) -> Fake {
         later(3, EventKind::Finished),
     ];
     let journal = journal(first, [note(4, "The app is set up.")]);
-    Fake::new(daemon(answers(views.map(Ok)), journal))
+    Fake::new(daemon(respond_in_turn(views.map(Ok)), journal))
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn failure_reports_cause_and_live_commit() {
     [INFO] The app is set up.
     [INFO] Commit 1a1a1a1 stays live at https://web-7.preview.example.com.
     --- stderr
-    [ERROR] nothing answers on port 3000
+    [ERROR] no response on port 3000
             Hint: `preview logs web-7` shows the details.
             | npm: missing script
     ");
@@ -108,7 +108,7 @@ fn failure_is_a_json_failure() {
 
 #[test]
 fn unapproved_commit_has_a_remedy() {
-    let fake = Fake::new(daemon(answer(&from_fork("web-7")), journal([], [])));
+    let fake = Fake::new(daemon(respond(&from_fork("web-7")), journal([], [])));
     assert_snapshot!(fake.preview(&CREATE).transcript(), @r"
     status: 4
     --- stdout
@@ -148,12 +148,12 @@ fn rejected_request_is_reported_and_not_followed() {
 
 #[test]
 fn destroyed_preview_ends_the_wait() {
-    let looks = [
+    let responses = [
         Ok(preview("web-7", PreviewState::Queued)),
         Err(no_preview("web-7")),
     ];
     let journal = journal([note(1, "It is being removed.")], []);
-    let fake = Fake::new(daemon(answers(looks), journal));
+    let fake = Fake::new(daemon(respond_in_turn(responses), journal));
     let run = fake.preview(&[CREATE.as_slice(), &["--json"]].concat());
     assert_eq!((run.status, run.failure()), (3, no_preview("web-7")));
 }
@@ -163,12 +163,12 @@ fn wait_survives_a_daemon_restart() {
     let directory = directory();
     let socket = directory.path().join("api.sock");
     let queued = preview("web-7", PreviewState::Queued);
-    let first = Fake::at(&socket, daemon(answer(&queued), journal([], [])));
+    let first = Fake::at(&socket, daemon(respond(&queued), journal([], [])));
     let child = first.spawn("preview", &CREATE);
     first.wait_for("GET /v1/events");
     drop(first);
     let live = preview("web-7", PreviewState::Live);
-    let _second = Fake::at(&socket, daemon(answer(&live), journal([], [])));
+    let _second = Fake::at(&socket, daemon(respond(&live), journal([], [])));
     let run = Run::of(child.wait_with_output().expect("it ends"));
     assert!(run.ok().ends_with("\nhttps://web-7.preview.example.com\n"));
 }
@@ -176,7 +176,10 @@ fn wait_survives_a_daemon_restart() {
 #[test]
 fn ctrl_c_reports_that_the_change_continues() {
     let queued = preview("web-7", PreviewState::Queued);
-    let fake = Fake::new(daemon(answer(&queued), journal([note(1, "It waits.")], [])));
+    let fake = Fake::new(daemon(
+        respond(&queued),
+        journal([note(1, "It waits.")], []),
+    ));
     let mut child = fake.spawn("preview", &CREATE);
     let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
     let mut lines = String::new();

@@ -2,15 +2,15 @@ use axum::Router;
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answer, fail, journal};
+use crate::fake::{Fake, accept_preview, fail, journal, respond};
 use crate::samples::{no_preview, preview};
 
 fn fake() -> Fake {
     let live = preview("web-7", PreviewState::Live);
     Fake::new(
         Router::new()
-            .route("/v1/previews", answer(&[&live]))
-            .route("/v1/previews/web-7", answer(&live))
+            .route("/v1/previews", respond(&[&live]))
+            .route("/v1/previews/web-7", respond(&live))
             .route(
                 "/v1/previews/wbe-7/database/reset",
                 fail(no_preview("wbe-7")),

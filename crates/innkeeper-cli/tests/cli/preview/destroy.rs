@@ -4,13 +4,13 @@ use axum::{Json, Router};
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answers, journal};
+use crate::fake::{Fake, journal, respond_in_turn};
 use crate::samples::{no_preview, note, preview};
 
 /// Creates a daemon whose preview is removed on request.
 fn fake() -> Fake {
     let closing = preview("web-7", PreviewState::Closing);
-    let looks = answers([Ok(closing), Err(no_preview("web-7"))]);
+    let responses = respond_in_turn([Ok(closing), Err(no_preview("web-7"))]);
     let journal = journal(
         [note(1, "The route is gone.")],
         [note(2, "The database is gone.")],
@@ -19,7 +19,7 @@ fn fake() -> Fake {
     let delete = delete(async move || (StatusCode::ACCEPTED, accepted));
     Fake::new(
         Router::new()
-            .route("/v1/previews/web-7", delete.merge(looks))
+            .route("/v1/previews/web-7", delete.merge(responses))
             .route("/v1/events", journal),
     )
 }

@@ -9,12 +9,12 @@ fn command_runs_in_the_previews_guest() {
     let fake = Fake::new(Router::new().route("/v1/previews/web-7/exec", fail(stopped)));
     let run = fake.preview(&["exec", "-it", "web-7", "--", "ls", "-l"]);
     assert_eq!(run.status, 4, "{run:?}");
-    let [seen] = &fake.requests()[..] else {
+    let [output] = &fake.requests()[..] else {
         panic!("{:?}", fake.requests());
     };
     assert!(
-        seen.starts_with("POST /v1/previews/web-7/exec ")
-            && seen.contains(r#""command":["ls","-l"],"tty":true"#),
-        "{seen}"
+        output.starts_with("POST /v1/previews/web-7/exec ")
+            && output.contains(r#""command":["ls","-l"],"tty":true"#),
+        "{output}"
     );
 }

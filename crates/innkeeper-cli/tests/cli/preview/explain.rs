@@ -3,7 +3,7 @@ use innkeeper_model::api::Verdict;
 use innkeeper_model::preview::api::{Link, LinkKind, PreviewExplanation};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 use crate::samples::name;
 
 fn link(
@@ -32,7 +32,7 @@ fn explanation(unit: Verdict) -> PreviewExplanation {
                 LinkKind::Url,
                 url,
                 Verdict::Warning,
-                "it answers with 503",
+                "status 503",
                 Some("Look below."),
             ),
             link(
@@ -42,19 +42,13 @@ fn explanation(unit: Verdict) -> PreviewExplanation {
                 "it is what was found",
                 remedy,
             ),
-            link(
-                LinkKind::Delivery,
-                "",
-                Verdict::Ok,
-                "none asked for it",
-                None,
-            ),
+            link(LinkKind::Delivery, "", Verdict::Ok, "no delivery", None),
         ],
     }
 }
 
 fn fake(explanation: &PreviewExplanation) -> Fake {
-    Fake::new(Router::new().route("/v1/previews/web-7/explain", answer(explanation)))
+    Fake::new(Router::new().route("/v1/previews/web-7/explain", respond(explanation)))
 }
 
 #[test]
@@ -63,10 +57,10 @@ fn first_broken_link_is_repeated_at_the_end() {
     assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 1
     --- stdout
-    [WARN] url https://web-7.preview.example.com: it answers with 503
+    [WARN] url https://web-7.preview.example.com: status 503
             Hint: Look below.
     [BROKEN] unit web.service: it is what was found
-    [OK] delivery: none asked for it
+    [OK] delivery: no delivery
     3 links checked: 1 broken, 1 warning.
     [BROKEN] The first broken link is the unit.
             Hint: `preview logs web-7` shows why.
@@ -80,10 +74,10 @@ fn complete_chain_exits_with_0() {
     assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
-    [WARN] url https://web-7.preview.example.com: it answers with 503
+    [WARN] url https://web-7.preview.example.com: status 503
             Hint: Look below.
     [OK] unit web.service: it is what was found
-    [OK] delivery: none asked for it
+    [OK] delivery: no delivery
     3 links checked: nothing is broken, 1 warning.
     --- stderr
     ");

@@ -4,11 +4,11 @@ use innkeeper_model::preview::{BranchName, PreviewState, PreviewView};
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer};
+use crate::fake::{Fake, respond};
 use crate::samples::{guest, preview};
 
 fn with(previews: &[PreviewView]) -> Fake {
-    Fake::new(Router::new().route("/v1/previews", answer(&previews)))
+    Fake::new(Router::new().route("/v1/previews", respond(&previews)))
 }
 
 #[test]
@@ -34,8 +34,8 @@ fn stopped_guest_is_shown_as_stopped() {
     guest.state = GuestState::Stopped;
     let previews = [preview("web-7", PreviewState::Live)];
     let router = Router::new()
-        .route("/v1/previews", answer(&previews))
-        .route("/v1/guests", answer(&[guest]));
+        .route("/v1/previews", respond(&previews))
+        .route("/v1/guests", respond(&[guest]));
     let list = Fake::new(router).preview(&["list"]).ok();
     assert!(list.contains("web-7  stopped"), "{list}");
 }

@@ -4,11 +4,11 @@ use axum::Router;
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, answer, run};
+use crate::fake::{Fake, respond, run};
 use crate::samples::preview;
 
 fn fake(state: PreviewState) -> Fake {
-    Fake::new(Router::new().route("/v1/previews/web-7", answer(&preview("web-7", state))))
+    Fake::new(Router::new().route("/v1/previews/web-7", respond(&preview("web-7", state))))
 }
 
 #[test]

@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::Verb;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, Stream, accept, answer, events};
+use crate::fake::{Fake, Stream, accept, events, respond};
 use crate::samples::{accepted, finished, guest};
 
 #[test]
@@ -11,7 +11,7 @@ fn stop_waits_for_the_guest() {
     let fake = Fake::new(
         Router::new()
             .route("/v1/previews/web-7/stop", accept(7, Some("web-7")))
-            .route("/v1/previews/web-7/guest", answer(&guest("web-7", 1)))
+            .route("/v1/previews/web-7/guest", respond(&guest("web-7", 1)))
             .route("/v1/events", events),
     );
     assert_snapshot!(fake.preview(&["stop", "web-7"]).transcript(), @r"

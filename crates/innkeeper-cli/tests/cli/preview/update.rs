@@ -2,7 +2,7 @@ use axum::Router;
 use innkeeper_model::preview::PreviewState;
 use insta::assert_snapshot;
 
-use crate::fake::{Fake, accept_preview, answer, answers, fail, journal};
+use crate::fake::{Fake, accept_preview, fail, journal, respond, respond_in_turn};
 use crate::samples::{no_preview, note, preview};
 
 #[test]
@@ -11,7 +11,7 @@ fn update_waits_for_the_new_commit() {
     let journal = journal([note(1, "Commit 2b2b2b2 is set up.")], []);
     let fake = Fake::new(
         Router::new()
-            .route("/v1/previews/web-7", answers(views.map(Ok)))
+            .route("/v1/previews/web-7", respond_in_turn(views.map(Ok)))
             .route("/v1/previews/web-7/update", accept_preview("web-7"))
             .route("/v1/events", journal),
     );
@@ -33,7 +33,7 @@ fn mistyped_slug_gets_a_suggestion() {
         Router::new()
             .route(
                 "/v1/previews",
-                answer(&[preview("web-7", PreviewState::Live)]),
+                respond(&[preview("web-7", PreviewState::Live)]),
             )
             .route("/v1/previews/wbe-7/update", fail(no_preview("wbe-7"))),
     );
