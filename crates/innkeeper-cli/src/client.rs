@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use innkeeper_model::{Code, Failure, GuestName, SnapshotLabel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
 
 use crate::failure::{CommandError, connection_lost, unexpected_response, unreachable};
 
@@ -117,19 +115,11 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, CommandError> {
-        let stream = UnixStream::connect(&self.socket)
+        let mut connection = innkeeper_http::connect_unix(&self.socket)
             .await
             .map_err(|error| unreachable(&self.socket, &error))?;
-        let connection_lost = |error: hyper::Error| connection_lost(&self.socket, &error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(connection_lost)?;
-        // The task ends with the response body, which also reports its errors.
-        tokio::spawn(connection.with_upgrades());
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(connection_lost)?;
+        let response = connection.send_request(request).await;
+        let response = response.map_err(|error| connection_lost(&self.socket, &error))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
@@ -155,10 +145,8 @@ impl Client {
     }
 
     async fn read_all(&self, body: Incoming) -> Result<Bytes, Failure> {
-        match Limited::new(body, MAX_RESPONSE).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) => Err(connection_lost(&self.socket, error.as_ref())),
-        }
+        let body = innkeeper_http::read(body, MAX_RESPONSE).await;
+        body.map_err(|error| connection_lost(&self.socket, &error))
     }
 }
 

@@ -13,16 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use innkeeper_http::{Connection, connect_unix};
 use innkeeper_model::chain;
 use innkeeper_model::preview::intake::{
     INTAKE_PATH, IntakeAnswer, IntakeRequest, MAX_BATCH, MAX_BODY,
 };
-use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -103,10 +101,8 @@ impl Intake {
 enum ExchangeError {
     #[error("cannot connect to {}", path.display())]
     Connect { path: PathBuf, source: io::Error },
-    #[error("lost the connection to innkeeperd")]
-    Connection(#[from] hyper::Error),
-    #[error("innkeeperd's answer is incomplete or too long")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("lost the connection to innkeeperd, or its answer is too long")]
+    Connection(#[from] io::Error),
     #[error("innkeeperd did not answer in time")]
     Timeout,
     #[error("innkeeperd refused the request with {0}")]
@@ -119,7 +115,7 @@ impl ExchangeError {
     /// Reports whether a retry of the same request may succeed. Otherwise innkeeperd does not support it.
     fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Connection(_) | Self::Body(_) | Self::Timeout => true,
+            Self::Connect { .. } | Self::Connection(_) | Self::Timeout => true,
             Self::Refused(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
             Self::Unparsable(_) => false,
         }
@@ -133,8 +129,6 @@ struct Shared {
     /// Set while an outage of innkeeperd has been logged.
     is_unreachable: AtomicBool,
 }
-
-type Connection = SendRequest<Full<Bytes>>;
 
 impl Shared {
     async fn sender(self: Arc<Self>) {
@@ -203,13 +197,11 @@ impl Shared {
                 Some(sender) => sender,
                 None => connection.insert(connect(&self.socket).await?),
             };
-            sender.ready().await?;
-            let answer = sender.send_request(request(batch)).await?;
+            let answer = innkeeper_http::exchange(sender, request(batch), MAX_BODY).await?;
             if answer.status() != StatusCode::OK {
                 return Err(ExchangeError::Refused(answer.status()));
             }
-            let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-            Ok(body.map_err(ExchangeError::Body)?.to_bytes())
+            Ok(answer.into_body())
         };
         let body = tokio::time::timeout(REQUEST_TIMEOUT, exchange)
             .await
@@ -242,16 +234,11 @@ impl Shared {
 }
 
 async fn connect(socket: &Path) -> Result<Connection, ExchangeError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ExchangeError::Connect {
-            path: socket.to_owned(),
-            source,
-        })?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its errors are also returned by `send_request`.
-    tokio::spawn(connection);
-    Ok(sender)
+    let connected = connect_unix(socket).await;
+    connected.map_err(|source| ExchangeError::Connect {
+        path: socket.to_owned(),
+        source,
+    })
 }
 
 /// Returns the HTTP request for a batch, whose items are already JSON.

@@ -4,15 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Full, Limited};
-use hyper::body::{Body, Bytes};
-use hyper::client::conn::http1;
+use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use innkeeper_http::{Connection, connect_tcp, connect_unix};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::RouteError;
 use super::config::Admin;
@@ -44,9 +40,9 @@ pub(super) async fn load(admin: &Admin, what: &str, text: String) -> Result<(), 
 /// The version of our part of the configuration in force; nothing when Caddy runs without it.
 pub(super) async fn version_in_force(lookup: SocketAddr) -> Option<String> {
     let ask = async {
-        let stream = TcpStream::connect(lookup).await?;
+        let connection = connect_tcp(lookup).await?;
         let request = Request::get("/").header(HOST, lookup.to_string());
-        exchange(stream, request, Empty::<Bytes>::new()).await
+        exchange(connection, request, String::new()).await
     };
     let answer = tokio::time::timeout(PATIENCE, ask).await.ok()?.ok()?;
     let version = answer.headers().get(CONFIG_HEADER)?.to_str().ok()?;
@@ -55,17 +51,16 @@ pub(super) async fn version_in_force(lookup: SocketAddr) -> Option<String> {
 
 async fn post(admin: &Admin, path: &str, what: &str, text: String) -> Result<(), RouteError> {
     let request = Request::post(path).header(CONTENT_TYPE, "text/caddyfile");
-    let body = Full::new(Bytes::from(text));
     let ask = async {
         match admin {
             // On a Unix socket Caddy accepts an empty host, in all versions.
             Admin::Unix(socket) => {
-                let stream = UnixStream::connect(socket).await?;
-                exchange(stream, request.header(HOST, ""), body).await
+                let connection = connect_unix(socket).await?;
+                exchange(connection, request.header(HOST, ""), text).await
             }
             Admin::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                exchange(stream, request.header(HOST, address.to_string()), body).await
+                let connection = connect_tcp(*address).await?;
+                exchange(connection, request.header(HOST, address.to_string()), text).await
             }
         }
     };
@@ -89,37 +84,12 @@ async fn post(admin: &Admin, path: &str, what: &str, text: String) -> Result<(),
     })
 }
 
-/// One request on a connection of its own.
-async fn exchange<S, B>(
-    stream: S,
+/// Sends one request on a connection of its own.
+async fn exchange(
+    mut connection: Connection,
     request: hyper::http::request::Builder,
-    body: B,
-) -> io::Result<Response<Bytes>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
-{
-    let request = request.body(body).map_err(io::Error::other)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    let talk = async {
-        let (head, body) = sender
-            .send_request(request)
-            .await
-            .map_err(io::Error::other)?
-            .into_parts();
-        let body = Limited::new(body, MAX_ANSWER);
-        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(Response::from_parts(head, body))
-    };
-    // The connection works as long as it is polled, and ends with this call. A failure of it shows in what
-    // was asked through it.
-    let mut talk = std::pin::pin!(talk);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        biased;
-        answer = &mut talk => answer,
-        _ = &mut connection => talk.await,
-    }
+    body: String,
+) -> io::Result<Response<Bytes>> {
+    let request = request.body(body.into()).map_err(io::Error::other)?;
+    innkeeper_http::exchange(&mut connection, request, MAX_ANSWER).await
 }

@@ -1,14 +1,13 @@
 //! A client that keeps its connection, as GitHub's proxy in front of us does.
 
+use std::io;
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use innkeeper_http::{Connection, connect_tcp, exchange};
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use super::payload::Sent;
 
@@ -23,7 +22,7 @@ pub(crate) struct Answered {
 /// A connection, made when it is needed.
 pub(crate) struct Client {
     address: SocketAddr,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
 }
 
 impl Client {
@@ -35,7 +34,7 @@ impl Client {
     }
 
     /// Sends a delivery. An error means that the connection broke, which ends it.
-    pub(crate) async fn deliver(&mut self, sent: &Sent) -> Result<Answered, hyper::Error> {
+    pub(crate) async fn deliver(&mut self, sent: &Sent) -> Result<Answered, io::Error> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri("/webhook/github")
@@ -48,7 +47,7 @@ impl Client {
         self.send(request.body(body).expect("request")).await
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Answered, hyper::Error> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answered, io::Error> {
         let request = Request::get(path).body(Full::default()).expect("request");
         self.send(request).await
     }
@@ -56,7 +55,7 @@ impl Client {
     pub(crate) async fn send(
         &mut self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Answered, hyper::Error> {
+    ) -> Result<Answered, io::Error> {
         let host = hyper::header::HeaderValue::from_static("webhook.example.com");
         request.headers_mut().insert(hyper::header::HOST, host);
         let result = self.exchange(request).await;
@@ -66,26 +65,15 @@ impl Client {
         result
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answered, hyper::Error> {
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answered, io::Error> {
         let sender = match self.connection.take() {
             Some(sender) if !sender.is_closed() => self.connection.insert(sender),
-            _ => self.connection.insert(connect(self.address).await?),
+            _ => self.connection.insert(connect_tcp(self.address).await?),
         };
-        sender.ready().await?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await?.to_bytes();
+        let answer = exchange(sender, request, usize::MAX).await?;
         Ok(Answered {
-            status,
-            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            status: answer.status().as_u16(),
+            body: serde_json::from_slice(answer.body()).unwrap_or_default(),
         })
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, hyper::Error> {
-    let stream = TcpStream::connect(address).await.expect("connects");
-    stream.set_nodelay(true).expect("socket option");
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
 }
