@@ -63,7 +63,7 @@ impl Engine {
         Check {
             verdict: if busy { Verdict::Ok } else { Verdict::Broken },
             finding: format!("{state}; still to do: {}", missing.join(", ")),
-            remedy: (!busy).then(|| "innkeeperd repairs it at its next round; `innkeeper events` shows how that goes.".to_owned()),
+            remedy: (!busy).then(|| "innkeeperd repairs it at its next reconciliation; `innkeeper events` shows the progress.".to_owned()),
             subject,
         }
     }
@@ -88,7 +88,7 @@ impl Engine {
         };
         let missing = recorded.into_iter().filter(|one| !exists(one));
         let check = |Snapshot { guest, label, .. }| {
-            let remedy = format!("`agent snapshot {guest} --delete {label}` forgets it.");
+            let remedy = format!("`agent snapshot {guest} --delete {label}` deletes its record.");
             broken(
                 format!("guest {guest}"),
                 format!("its snapshot '{label}' is gone from the host"),
@@ -131,7 +131,7 @@ impl Engine {
                 subject,
                 verdict: Verdict::Warning,
                 finding: format!("the files {id} of {name} are gone from the host"),
-                remedy: Some("Somebody removed them outside of Innkeeper; `agent list --all` shows them until their time is over.".to_owned()),
+                remedy: Some("They were removed outside of Innkeeper; `agent list --all` shows them until their time is over.".to_owned()),
             },
         }])
     }

@@ -16,10 +16,10 @@ pub enum EngineError {
     #[error(transparent)]
     Host(#[from] FacilityError),
     /// The guest does not exist.
-    #[error("there is no guest named '{0}'")]
+    #[error("guest '{0}' does not exist")]
     GuestNotFound(GuestName),
     /// The operation does not exist.
-    #[error("there is no operation {0}")]
+    #[error("operation {0} does not exist")]
     OperationNotFound(OperationId),
     /// The request names no flake, and none is configured.
     #[error("no flake is configured to build agents from")]
@@ -37,10 +37,10 @@ pub enum EngineError {
     #[error("'{0}' is a preview, not an agent")]
     Preview(GuestName),
     /// The guest runs, and its files can only be copied while it is stopped.
-    #[error("guest '{0}' runs, and its files cannot be copied meanwhile")]
+    #[error("cannot copy the files of guest '{0}' while it runs")]
     MustNotRun(GuestName),
     /// An object of the guest is left after its removal.
-    #[error("guest '{guest}' is not gone: {what} {object} is still there")]
+    #[error("cannot remove guest '{guest}': {what} {object} still exists")]
     Left {
         /// The guest.
         guest: GuestName,
@@ -53,10 +53,10 @@ pub enum EngineError {
     #[error("{}", .0.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; "))]
     Several(Vec<Failure>),
     /// A later operation superseded this one.
-    #[error("a later operation on guest '{0}' took over")]
+    #[error("a later operation on guest '{0}' superseded this one")]
     Superseded(GuestName),
     /// The daemon is stopping.
-    #[error("innkeeperd is stopping and takes no new work")]
+    #[error("innkeeperd is stopping and accepts no new work")]
     ShuttingDown,
 }
 
@@ -85,18 +85,18 @@ impl Explain for EngineError {
             Self::Host(error) => return error.remedy(),
             Self::Several(failures) => return failures.iter().find_map(|f| f.remedy.clone()),
             Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
-            Self::GuestNotFound(_) => "`agent list` shows the guests there are.".to_owned(),
+            Self::GuestNotFound(_) => "`agent list` shows the existing guests.".to_owned(),
             Self::Preview(_) => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
             Self::MustNotRun(guest) => format!(
-                "`agent stop {guest}` first. Where guests are on thin volumes (storage.driver = \"lvm-thin\"), they can go on."
+                "Stop it first: `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
             ),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
-            Self::FlakeUnset => "Give one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
+            Self::FlakeUnset => "Pass one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
             Self::LocalFlake(installable) => format!(
                 "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or push the flake and give its remote reference, such as github:owner/repo or git+https://host/repo."
             ),
             Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
-            Self::ShuttingDown => "Try again when it has started.".to_owned(),
+            Self::ShuttingDown => "Retry after it has started again.".to_owned(),
         })
     }
 
