@@ -163,8 +163,10 @@ impl Drive<'_> {
     /// Applies a step. While it fails for lack of space, purges retained files and retries.
     async fn apply_with_space(&self, guest: &Guest, step: Step) -> Result<(), EngineError> {
         loop {
+            let purges = self.inner.purge_count();
             match self.apply(guest, step).await {
-                Err(error) if step.takes_space() && self.inner.free_space(&error).await => {}
+                Err(error) if step.takes_space() && self.inner.free_space(&error, purges).await => {
+                }
                 result => return result,
             }
         }

@@ -188,7 +188,7 @@ impl Engine {
         self.spawn(async move {
             match drive(&engine.inner, &name, operation).await {
                 FollowUp::None => {}
-                FollowUp::MaintainRetained => engine.spawn_retained_maintenance(),
+                FollowUp::MaintainRetained => engine.spawn_retained_maintenance(false),
                 FollowUp::DriveAgain => engine.spawn_drive(name, None),
                 FollowUp::RetryLater => engine.retry_later(name),
             }
@@ -207,12 +207,12 @@ impl Engine {
         });
     }
 
-    /// Maintains retained files in a task: finishes interrupted purges, measures files, frees space.
-    pub(crate) fn spawn_retained_maintenance(&self) {
+    /// Maintains retained files in a task. See [`Inner::maintain_retained`].
+    pub(crate) fn spawn_retained_maintenance(&self, keep_room: bool) {
         let engine = self.clone();
         self.spawn(async move {
             let _activity = engine.inner.activity.read().await;
-            if let Err(error) = engine.inner.maintain_retained().await {
+            if let Err(error) = engine.inner.maintain_retained(keep_room).await {
                 warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
             }
         });

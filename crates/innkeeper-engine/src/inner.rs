@@ -1,7 +1,7 @@
 //! The engine's shared state. Every other file builds on it; it depends only on their data types.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use innkeeper_facilities::Facilities;
@@ -10,7 +10,7 @@ use innkeeper_model::{
 };
 use innkeeper_store::Store;
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -56,6 +56,10 @@ pub(crate) struct Inner {
     /// Reports whether the last attempt to apply the firewall succeeded. No guest gets a network otherwise.
     pub(crate) firewall_applied: AtomicBool,
     pub(crate) failures: Failures,
+    /// Held while retained files are purged.
+    pub(crate) purge_lock: AsyncMutex<()>,
+    /// Number of purges that freed space.
+    pub(crate) purges: AtomicU64,
     pub(crate) oom: OomKills,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -80,6 +84,8 @@ impl Inner {
             activity: RwLock::default(),
             firewall_applied: AtomicBool::new(false),
             failures: Failures::default(),
+            purge_lock: AsyncMutex::default(),
+            purges: AtomicU64::new(0),
             oom: OomKills::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

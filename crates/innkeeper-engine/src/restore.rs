@@ -27,7 +27,7 @@ impl Engine {
                 None => self.fail_interrupted(&operation).await?,
             }
         }
-        self.spawn_retained_maintenance();
+        self.spawn_retained_maintenance(true);
         let guests = self.inner.store.guests().await?;
         info!(
             guests = guests.len(),

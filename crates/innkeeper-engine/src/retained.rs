@@ -103,7 +103,8 @@ impl Engine {
         let engine = self.clone();
         self.spawn(async move {
             let _activity = engine.inner.activity.read().await;
-            engine.inner.purge(&retained, &operation).await;
+            let lock = engine.inner.purge_lock.lock().await;
+            engine.inner.purge(&retained, &operation, &lock).await;
         });
     }
 

@@ -56,7 +56,7 @@ impl Engine {
     /// own retry.
     async fn reconcile_all(&self) {
         self.reapply_firewall().await;
-        self.spawn_retained_maintenance();
+        self.spawn_retained_maintenance(true);
         for guest in self.guests_or_warn().await {
             if guest.fault.is_none() {
                 self.spawn_follow_host(guest.name.clone());

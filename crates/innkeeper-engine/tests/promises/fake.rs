@@ -14,7 +14,7 @@ use innkeeper_model::{
     Code, Explain, FileWork, Guest, GuestName, Installable, Origin, Ownership, RetainedId,
     SnapshotLabel, StorePath, Trust, UnitPhase,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast};
 
 /// What there is on the fake host, and what is to fail.
 #[derive(Default)]
@@ -71,6 +71,8 @@ pub(crate) struct FakeHost {
     endings: broadcast::Sender<GuestName>,
     /// A build waits until somebody lets it.
     pub(crate) builds: Arc<Notify>,
+    /// Removals of retained files wait while a test holds this for writing.
+    pub(crate) removals: Arc<RwLock<()>>,
     /// Facts of the host change.
     pub(crate) facts: Arc<Notify>,
 }
@@ -87,6 +89,7 @@ impl FakeHost {
             world: Arc::default(),
             endings: broadcast::Sender::new(16),
             builds: Arc::default(),
+            removals: Arc::default(),
             facts: Arc::default(),
         }
     }
@@ -358,6 +361,7 @@ impl Rootfs for Part {
 
     async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError> {
         self.call("rootfs.remove_retained", None)?;
+        let _open = self.host.removals.read().await;
         self.host.world().retained.remove(&id);
         Ok(())
     }

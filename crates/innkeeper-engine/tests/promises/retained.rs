@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use innkeeper_model::api::{GcRequest, RetainedView, UndeleteRequest};
 use innkeeper_model::{
-    Code, Explain, FileWork, GuestState, Operation, RetainedId, UnitPhase, Verb,
+    Code, Explain, FileWork, GuestState, Operation, RetainedId, Trust, UnitPhase, Verb,
 };
 
 use crate::fake::a_closure;
@@ -292,8 +292,8 @@ async fn a_removal_that_fails_is_tried_again_and_nothing_is_brought_back_meanwhi
     assert_eq!(again.expect_err("refused").code(), Code::RetainedNotFound);
 }
 
-#[tokio::test]
-async fn the_oldest_files_give_way_when_space_is_needed() {
+/// Returns an engine without room for another tree: `three` runs, the files of `one` and `two` are retained.
+async fn full_of_retained_files() -> Inn {
     let inn = inn_that_keeps_files(HOUR);
     for guest in ["one", "two", "three"] {
         inn.create(guest).await;
@@ -303,10 +303,14 @@ async fn the_oldest_files_give_way_when_space_is_needed() {
         inn.destroy(guest).await;
     }
     inn.host.world().room = Some(3);
+    inn
+}
+
+#[tokio::test]
+async fn oldest_files_are_purged_when_space_is_needed() {
+    let inn = full_of_retained_files().await;
     assert_eq!(inn.create("four").await.failure, None);
-    // A round of the watch may have made room for the next one already.
-    let kept = inn.kept_files();
-    assert!(kept.is_empty() || kept == ["two"], "{kept:?}");
+    assert_eq!(inn.kept_files(), ["two"]);
     let snapshot = inn
         .engine
         .snapshot(&name("three"), Default::default(), "test")
@@ -314,13 +318,41 @@ async fn the_oldest_files_give_way_when_space_is_needed() {
     let taken = inn.end_of(snapshot.expect("accepted").accepted).await;
     assert_eq!(taken.failure, None);
     assert!(inn.kept_files().is_empty());
-    // Nothing is left that could give way.
+    // No retained files are left to purge.
     inn.create("five").await;
     let refused = inn.create("six").await.failure.expect("no room");
     assert_eq!(refused.code, Code::DiskFull);
     for guest in ["three", "four"] {
         assert_eq!(inn.state(guest).await, Some(GuestState::Running));
     }
+}
+
+/// The periodic maintenance is in the middle of a purge when a create finds the disk full.
+#[tokio::test]
+async fn concurrent_needs_for_space_purge_one_tree() {
+    let inn = full_of_retained_files().await;
+    let called = |call: &str| {
+        let world = inn.host.world();
+        world.calls.iter().filter(|one| *one == call).count()
+    };
+    let removals = std::sync::Arc::clone(&inn.host.removals);
+    let blocked = removals.write().await;
+    inn.engine.restore().await.expect("restores");
+    inn.until("the maintenance purges", async || {
+        called("rootfs.remove_retained") == 1
+    })
+    .await;
+    let create = inn.engine.create(Inn::request("four"), "test", Trust::Host);
+    let create = create.await.expect("accepted");
+    inn.until("the create has found the disk full", async || {
+        called("rootfs.ensure four") == 1
+    })
+    .await;
+    drop(blocked);
+    assert_eq!(inn.end_of(create).await.failure, None);
+    assert_eq!(inn.kept_files(), ["two"]);
+    assert_eq!(called("rootfs.remove_retained"), 1);
+    assert_eq!(called("rootfs.ensure four"), 2);
 }
 
 #[tokio::test]
