@@ -1,4 +1,4 @@
-//! What the host says about previews.
+//! Settings of previews.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,66 +7,66 @@ use innkeeper_github::report::ReportSettings;
 use innkeeper_model::preview::{Meta, PreviewRecord, PreviewView, RepoName};
 use innkeeper_model::{GuestName, SlotRange};
 
-/// What the controller needs to know besides the store and the host.
+/// Settings of previews.
 #[derive(Clone, Debug)]
 pub struct PreviewsConfig {
-    /// What previews' names are below, such as `preview.example.com`.
+    /// The domain of previews' names, such as `preview.example.com`.
     pub domain: String,
     /// `https`, or `http` for a host without certificates.
     pub scheme: &'static str,
-    /// The port in previews' URLs; nothing for the scheme's own.
+    /// The port in previews' URLs; `None` for the scheme's default.
     pub port: Option<u16>,
-    /// Where guests clone from: `<clone_url>/<owner>/<repository>.git`.
+    /// The URL that guests clone from: `<clone_url>/<owner>/<repository>.git`.
     pub clone_url: String,
-    /// The repositories that may have previews; all that the token can read when there are none.
+    /// The repositories that may have previews. Empty means all that the token can read.
     pub repositories: Vec<RepoName>,
-    /// Where GitHub delivers to.
+    /// The URL that GitHub delivers to.
     pub webhook_url: String,
-    /// The label with which somebody who may write approves a commit of a fork.
+    /// The label with which a user with write access approves a commit of a fork.
     pub approval_label: String,
-    /// What is said on GitHub, and where.
+    /// Form and place of the reports on GitHub.
     pub style: ReportSettings,
-    /// How many previews there may be; 0 means as many as come.
+    /// The highest number of previews; 0 means no limit.
     pub limit: usize,
-    /// After how long without a push, a command or a visit a preview is stopped, and after the same time again removed, in running
-    /// time; nothing means never.
+    /// Running time without a push, a command or a visit after which a preview is stopped, and after the same time again
+    /// removed; `None` means never.
     pub ttl: Option<Duration>,
-    /// How long a guest may take until its services can be started.
+    /// Timeout of a guest's boot, until its services can be started.
     pub boot_timeout: Duration,
-    /// How long the setup service may take.
+    /// Timeout of the setup service.
     pub setup_timeout: Duration,
-    /// How long the app may take to answer after its services were started.
+    /// Timeout of the app's first answers after its services were started.
     pub health_timeout: Duration,
-    /// Where the secrets for previews are: `<secrets>/<owner>/<repository>.env`, in lower case. What is in a
-    /// repository's file is what this host allows it, and nothing else is.
+    /// The directory of the secrets for previews: `<secrets>/<owner>/<repository>.env`, in lower case. A repository gets
+    /// only the secrets in its own file.
     pub secrets: PathBuf,
     /// The group in the guest that may read the preview's environment and token, besides root.
     pub group: u32,
-    /// Whether a token that can do more than read the one repository is given to guests.
+    /// Shares a token with guests that can do more than read the one repository.
     pub share_token: bool,
-    /// The database that new databases of previews are copies of.
+    /// The template of new databases.
     pub database_template: Option<String>,
     /// The port of the host's PostgreSQL.
     pub database_port: u16,
-    /// How often everything is looked after.
+    /// Interval of the periodic resync.
     pub interval: Duration,
     /// The addresses of the slots.
     pub range: SlotRange,
 }
 
 impl PreviewsConfig {
-    /// A host name below the domain.
+    /// Returns a host name below the domain.
     pub(crate) fn host(&self, label: &GuestName) -> String {
         format!("{label}.{}", self.domain)
     }
 
-    /// The URL of a host name below the domain.
+    /// Returns the URL of a host name below the domain.
     pub(crate) fn url(&self, label: &GuestName) -> String {
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         format!("{}://{}{port}", self.scheme, self.host(label))
     }
 
-    /// Where the web server listens on this host.
+    /// Returns the port on which the web server listens on this host.
     pub(crate) fn web_port(&self) -> u16 {
         let default = if self.scheme == "https" { 443 } else { 80 };
         self.port.unwrap_or(default)
@@ -76,7 +76,7 @@ impl PreviewsConfig {
         self.repositories.is_empty() || self.repositories.contains(repo)
     }
 
-    /// A record as lists show it.
+    /// Returns a record as lists show it.
     pub(crate) fn view(&self, record: PreviewRecord, meta: Option<&Meta>) -> PreviewView {
         let labels = meta.and_then(|meta| meta.labels(&record.slug).ok());
         let extra = labels.unwrap_or_default();

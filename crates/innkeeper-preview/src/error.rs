@@ -8,13 +8,13 @@ use innkeeper_model::{Code, Explain, Failure, GuestName};
 use innkeeper_store::StoreError;
 use jiff::Timestamp;
 
-/// How often what GitHub denies is asked for again.
+/// Number of retries of a request that GitHub denies.
 const DENIALS: u32 = 3;
 
-/// How often a build that failed for an unclear cause is tried again: within about three minutes.
-const UNCLEAR: u32 = 5;
+/// Number of retries of a build that failed for an inconclusive cause: within about three minutes.
+const INCONCLUSIVE: u32 = 5;
 
-/// Why something that was asked for is refused, or why a preview is not as wanted.
+/// Error of a request, or of a preview that is not as desired.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
     /// The store refused or failed.
@@ -32,16 +32,16 @@ pub enum PreviewError {
     /// A name that cannot be a slug.
     #[error(transparent)]
     Slug(#[from] InvalidSlug),
-    /// No such preview.
+    /// The preview does not exist.
     #[error("there is no preview named '{0}'")]
     NotFound(GuestName),
     /// The host does not allow it.
-    #[error("this host makes no previews of {0}")]
+    #[error("this host allows no previews of {0}")]
     NotAllowed(RepoName),
     /// The host has no token for GitHub.
     #[error("this host has no credentials for GitHub")]
     NoCredentials,
-    /// There is no configuration at this commit.
+    /// The commit has no configuration.
     #[error("{repo} has no preview-config.nix at {sha}")]
     ConfigMissing {
         /// The repository.
@@ -49,18 +49,18 @@ pub enum PreviewError {
         /// The commit.
         sha: CommitSha,
     },
-    /// Something that has all that there is to say of it.
+    /// Another failure, with its code and remedy.
     #[error("{0}")]
     Failed(Box<Failure>),
 }
 
 impl PreviewError {
-    /// A failure with its remedy.
+    /// Creates an error with its remedy.
     pub(crate) fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Failure::new(code, message).with_remedy(remedy).into()
     }
 
-    /// Whether trying again later makes sense, because the cause is outside of the repository.
+    /// Reports whether a retry makes sense because the cause is outside of the repository.
     pub(crate) fn is_transient(&self) -> bool {
         if let Self::Github(error) = self {
             return error.is_transient();
@@ -81,9 +81,8 @@ impl PreviewError {
         )
     }
 
-    /// Whether it is tried again after so many attempts that failed before this one. GitHub answers for a moment
-    /// as if it had never heard of what was just pushed, and refuses tokens that are too new: what it denies is
-    /// final when it denies it again.
+    /// Reports whether it is retried after so many failed attempts before this one. GitHub's API lags: for a moment it
+    /// does not find a new commit and refuses a new token, so only a repeated denial is final.
     pub(crate) fn may_pass(&self, failed_before: u32) -> bool {
         let may_be_too_early = matches!(
             self,
@@ -95,15 +94,15 @@ impl PreviewError {
         );
         self.is_transient()
             || may_be_too_early && failed_before < DENIALS
-            || self.is_unclear() && failed_before < UNCLEAR
+            || self.is_inconclusive() && failed_before < INCONCLUSIVE
     }
 
-    /// Whether it may be the host that is at fault, or the repository.
-    pub(crate) fn is_unclear(&self) -> bool {
+    /// Reports whether the cause may be the host as well as the repository.
+    pub(crate) fn is_inconclusive(&self) -> bool {
         matches!(self, Self::Host(error) if error.is_inconclusive())
     }
 
-    /// When to try again, if somebody said so.
+    /// Returns the earliest time of a retry, if GitHub's rate limit sets one.
     pub(crate) fn retry_at(&self) -> Option<Timestamp> {
         match self {
             Self::Github(error) => error.retry_at(),
@@ -142,7 +141,7 @@ impl Explain for PreviewError {
             Self::Github(error) => return error.remedy(),
             Self::Slug(error) => return error.remedy(),
             Self::Failed(failure) => return failure.remedy.clone(),
-            Self::NotFound(_) => "`preview list` shows the previews there are.".to_owned(),
+            Self::NotFound(_) => "`preview list` shows the previews.".to_owned(),
             Self::NotAllowed(repo) => format!(
                 "Add {repo} to webhook.allowed_repos in innkeeperd's configuration, or to ALLOWED_REPOS."
             ),

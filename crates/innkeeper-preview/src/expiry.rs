@@ -1,4 +1,4 @@
-//! Previews that nobody uses: stopped first, removed with their files and database later.
+//! Expiry of unused previews: stopped first, removed with their files and database later.
 //!
 //! ```text
 //!  in use ── ttl without use ──► expired: guest stopped, route shows a page ── ttl again ──► removed
@@ -9,26 +9,48 @@
 //! Age counts in running time ([`innkeeper_store::ExpiryClock`]): neither a clock that jumps nor a host that is off makes
 //! a preview older.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use innkeeper_model::preview::PreviewState;
-use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact};
+use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact, Store};
 use tracing::info;
 
 use crate::PreviewError;
-use crate::desk::Why;
-use crate::previews::Inner;
+use crate::journal::Journal;
+use crate::workers::{WakeReason, Workers};
 
-impl Inner {
-    /// Has a preview expire that was not used for the TTL, and removes one that expired that long ago.
+/// Expires previews.
+#[derive(Clone)]
+pub(crate) struct Expiry {
+    ttl: Option<Duration>,
+    store: Store,
+    journal: Journal,
+    workers: Workers,
+}
+
+impl Expiry {
+    /// `ttl` is the time without use after which a preview expires, and after which it is removed then; `None` means
+    /// never.
+    pub(crate) fn new(
+        ttl: Option<Duration>,
+        store: Store,
+        journal: Journal,
+        workers: Workers,
+    ) -> Self {
+        Self {
+            ttl,
+            store,
+            journal,
+            workers,
+        }
+    }
+
+    /// Expires a preview that was not used for the TTL, and removes one that expired that long ago.
     ///
     /// # Errors
-    /// When the store cannot be read or written.
-    pub(crate) async fn expire_when_due(
-        self: &Arc<Self>,
-        preview: &Preview,
-    ) -> Result<(), PreviewError> {
-        let Some(ttl) = self.config.ttl else {
+    /// The store cannot be read or written.
+    pub(crate) async fn expire_if_due(&self, preview: &Preview) -> Result<(), PreviewError> {
+        let Some(ttl) = self.ttl else {
             return Ok(());
         };
         if preview.desired == Presence::Absent
@@ -52,14 +74,14 @@ impl Inner {
             );
             (PreviewFact::Expired, text)
         };
-        // A push that has not been acted on is a use.
+        // A pending push is a use.
         if let Some(pull_request) = preview.record.pull_request()
             && self.store.next_delivery(&pull_request).await? != NextDelivery::None
         {
             return Ok(());
         }
-        // Before and after: work that is in vain must record nothing after what is recorded here.
-        self.wake(slug, Why::Order);
+        // Before and after: canceled work must not write after this record.
+        self.workers.wake(slug, WakeReason::Command);
         if self
             .store
             .set_preview_if_unused(preview, vec![fact])
@@ -67,29 +89,9 @@ impl Inner {
             .is_some()
         {
             info!(%slug, "{text}");
-            self.note(slug, text);
+            self.journal.note(slug, text);
         }
-        self.wake(slug, Why::Order);
-        Ok(())
-    }
-
-    /// Stops the guest of a preview that has expired, and shows a page in place of the app. Its files and its database
-    /// stay.
-    ///
-    /// # Errors
-    /// When the page cannot be written or the guest does not stop.
-    pub(crate) async fn keep_stopped(
-        self: &Arc<Self>,
-        preview: &Preview,
-    ) -> Result<(), PreviewError> {
-        let slug = &preview.record.slug;
-        self.step(
-            "ensure-page",
-            self.ensure_page(preview, preview.record.state),
-        )
-        .await?;
-        self.step("stop-guest", self.stop_guest(slug)).await?;
-        self.report_soon(slug);
+        self.workers.wake(slug, WakeReason::Command);
         Ok(())
     }
 }

@@ -1,40 +1,55 @@
-//! The chain from a preview's URL to the delivery that asked for it.
+//! The chain from a preview's URL to the delivery that requested it: `preview explain`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_facilities::{RouteSpec, RouteState};
 use innkeeper_model::api::{GuestView, Verdict};
 use innkeeper_model::preview::PreviewState;
 use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};
 use innkeeper_model::{Explain as _, GuestName, GuestState, chain};
-use innkeeper_store::Preview;
+use innkeeper_store::{Preview, Store};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::PreviewError;
-use crate::previews::Inner;
+use crate::guests::Guests;
+use crate::repositories::Repositories;
+use crate::routing::Routing;
+use crate::services::Services;
+use crate::{PreviewError, PreviewsConfig, records};
 
-/// How long the web server may take to take a connection.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Timeout of a connection to the web server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl Inner {
-    /// Looks at every link of the chain.
+/// Checks every link of the chain.
+#[derive(Clone)]
+pub(crate) struct Explainer {
+    pub(crate) config: Arc<PreviewsConfig>,
+    pub(crate) store: Store,
+    pub(crate) guests: Guests,
+    pub(crate) services: Services,
+    pub(crate) routing: Routing,
+    pub(crate) repositories: Repositories,
+}
+
+impl Explainer {
+    /// Checks every link of a preview's chain.
     ///
     /// # Errors
-    /// When there is no such preview, or the store cannot be read.
+    /// [`PreviewError::NotFound`], or the store cannot be read.
     pub(crate) async fn explain(
         &self,
         slug: &GuestName,
     ) -> Result<PreviewExplanation, PreviewError> {
-        let preview = self.preview(slug).await?;
-        let guest = self.guest_view(slug).await?;
+        let preview = records::require(&self.store, slug).await?;
+        let guest = self.guests.view(slug).await?;
+        let guest = guest.as_ref();
         let chain = vec![
             self.explain_url(&preview).await,
-            self.explain_route(&preview, guest.as_ref()).await,
-            self.explain_address(&preview, guest.as_ref()).await,
-            self.explain_unit(&preview, guest.as_ref()).await,
-            explain_closure(&preview, guest.as_ref()),
+            self.explain_route(&preview, guest).await,
+            self.explain_address(&preview, guest).await,
+            self.explain_unit(&preview, guest).await,
+            explain_closure(&preview, guest),
             explain_commit(&preview),
             self.explain_delivery(&preview).await?,
         ];
@@ -47,7 +62,7 @@ impl Inner {
     async fn explain_url(&self, preview: &Preview) -> Link {
         let port = self.config.web_port();
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let connected = timeout(CONNECT, TcpStream::connect(server)).await;
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await;
         let url = self.config.url(&preview.record.slug);
         match connected {
             Ok(Ok(_)) => good(
@@ -59,13 +74,13 @@ impl Inner {
                 LinkKind::Url,
                 url,
                 format!("the web server does not listen on port {port}: {error}"),
-                "Start Caddy: `systemctl status caddy` says why it does not run.",
+                "Start Caddy: `systemctl status caddy` shows why it does not run.",
             ),
             Err(_) => broken(
                 LinkKind::Url,
                 url,
-                format!("the web server takes no connection on port {port}"),
-                "`systemctl status caddy` says how it is.",
+                format!("the web server does not accept connections on port {port}"),
+                "`systemctl status caddy` shows its state.",
             ),
         }
     }
@@ -80,27 +95,22 @@ impl Inner {
                 "The app gets the route when it answers.",
             );
         };
-        let address = match self.address(&guest.guest) {
+        let address = match self.guests.address(&guest.guest) {
             Ok(address) => address,
             Err(error) => return without_address(LinkKind::Route, host, &error),
         };
-        let spec = RouteSpec {
-            slug: preview.record.slug.clone(),
-            guest_address: address,
-            routes: meta.routes.clone(),
-            extra_hosts: meta.extra_hosts.clone(),
-            state: RouteState::Live,
-        };
-        let again = "innkeeperd makes it again by itself; `journalctl -u innkeeper` says what keeps it from it.";
-        match self.routes.is_complete(&spec).await {
+        let spec = Routing::to_app(&preview.record.slug, meta, address);
+        let repair =
+            "innkeeperd repairs it automatically; `journalctl -u innkeeper` shows why that fails.";
+        match self.routing.is_complete(&spec).await {
             Ok(true) => good(LinkKind::Route, host, format!("it leads to {address}")),
             Ok(false) => broken(
                 LinkKind::Route,
                 host,
                 format!("it does not lead to {address}"),
-                again,
+                repair,
             ),
-            Err(error) => broken(LinkKind::Route, host, chain(&error), again),
+            Err(error) => broken(LinkKind::Route, host, chain(&error), repair),
         }
     }
 
@@ -110,7 +120,7 @@ impl Inner {
         let Some(guest) = guest else {
             return missing_guest(kind, slug);
         };
-        let address = match self.address(&guest.guest) {
+        let address = match self.guests.address(&guest.guest) {
             Ok(address) => address.to_string(),
             Err(error) => return without_address(kind, slug.to_string(), &error),
         };
@@ -118,17 +128,17 @@ impl Inner {
             return warning(
                 kind,
                 address,
-                "it is not known which ports the app has".to_owned(),
+                "the app's ports are not known yet".to_owned(),
                 "",
             );
         };
-        match self.silent_port(&guest.guest, meta).await {
+        match self.services.silent_port(&guest.guest, meta).await {
             None => good(kind, address, "the app answers".to_owned()),
             Some(silent) => broken(
                 kind,
                 address,
                 silent,
-                &format!("`preview logs {slug}` shows what the app says."),
+                &format!("`preview logs {slug}` shows the app's log."),
             ),
         }
     }
@@ -141,7 +151,7 @@ impl Inner {
         };
         let remedy = match guest.state {
             GuestState::Stopped => format!("`preview start {slug}` starts it."),
-            _ => format!("`innkeeper events --guest {slug}` shows what led to it."),
+            _ => format!("`innkeeper events --guest {slug}` shows the cause."),
         };
         if guest.state != GuestState::Running {
             return broken(
@@ -156,7 +166,7 @@ impl Inner {
         };
         let services: Vec<_> = meta.app_services.iter().map(ToString::to_string).collect();
         let services = services.join(", ");
-        let app_runs = self.app_runs(slug, meta).await;
+        let app_runs = self.services.are_running(slug, meta).await;
         if app_runs && guest.oom_kills > 0 {
             let record = &guest.guest;
             let finding = record.oom_finding(guest.oom_kills);
@@ -181,7 +191,7 @@ impl Inner {
 
     async fn explain_delivery(&self, preview: &Preview) -> Result<Link, PreviewError> {
         let kind = LinkKind::Delivery;
-        if let Some(absence) = self.absences.of(&preview.record.repo) {
+        if let Some(absence) = self.repositories.absence_of(&preview.record.repo) {
             let slug = &preview.record.slug;
             let remedy = format!("`preview destroy {slug}` removes the preview.");
             let repo = preview.record.repo.to_string();
@@ -196,17 +206,13 @@ impl Inner {
             return Ok(good(
                 kind,
                 String::new(),
-                "made by hand, or not delivered yet".to_owned(),
+                "created by a command, or not delivered yet".to_owned(),
             ));
         };
         let Some(delivery) = self.store.delivery(id).await? else {
-            return Ok(good(
-                kind,
-                id.clone(),
-                "it is too old to be kept".to_owned(),
-            ));
+            return Ok(good(kind, id.clone(), "its record has expired".to_owned()));
         };
-        let show = format!("`innkeeper deliveries show {id}` tells more.");
+        let show = format!("`innkeeper deliveries show {id}` shows the details.");
         let action = &delivery.event.action;
         Ok(match delivery.state {
             DeliveryState::Failed => broken(kind, id.clone(), format!("'{action}' failed"), &show),
@@ -258,7 +264,7 @@ fn explain_commit(preview: &Preview) -> Link {
         None if record.state == PreviewState::Expired => warning(
             kind,
             wanted,
-            "nobody used the preview for too long: its guest is stopped".to_owned(),
+            "the preview expired without use: its guest is stopped".to_owned(),
             &format!("`preview start {}` starts it again.", record.slug),
         ),
         None => warning(kind, wanted, format!("it is {}", record.state), ""),
@@ -274,24 +280,30 @@ fn missing_guest(kind: LinkKind, slug: &GuestName) -> Link {
     broken(
         kind,
         slug.to_string(),
-        "there is no guest".to_owned(),
+        "the guest does not exist".to_owned(),
         &format!("`preview update {slug}` makes one."),
     )
 }
 
 fn good(link: LinkKind, object: String, finding: String) -> Link {
-    said(link, object, Verdict::Ok, finding, "")
+    link_with(link, object, Verdict::Ok, finding, "")
 }
 
 fn warning(link: LinkKind, object: String, finding: String, remedy: &str) -> Link {
-    said(link, object, Verdict::Warning, finding, remedy)
+    link_with(link, object, Verdict::Warning, finding, remedy)
 }
 
 fn broken(link: LinkKind, object: String, finding: String, remedy: &str) -> Link {
-    said(link, object, Verdict::Broken, finding, remedy)
+    link_with(link, object, Verdict::Broken, finding, remedy)
 }
 
-fn said(link: LinkKind, object: String, verdict: Verdict, finding: String, remedy: &str) -> Link {
+fn link_with(
+    link: LinkKind,
+    object: String,
+    verdict: Verdict,
+    finding: String,
+    remedy: &str,
+) -> Link {
     Link {
         link,
         object,

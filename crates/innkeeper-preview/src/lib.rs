@@ -1,63 +1,77 @@
 //! Previews: pull requests as running apps, each at its own URL.
 //!
-//! What a preview should be stands in the store; a worker for each makes it so. A delivery, a command, the
-//! timer and a restart of the daemon all do the same: they change or leave the record, and wake the worker,
-//! which looks what is left to do ([`aim`]). Work that is overtaken by a newer wish is dropped where it
-//! stands; every step can be done again.
+//! The store records the desired state of a preview, and one worker for each preview reconciles the host with it. A
+//! delivery, a command, the timer and a restart of the daemon have the same effect: they change or keep the record and
+//! wake the worker, which plans from the record. Work that a newer wish supersedes is canceled where it stands; every
+//! step can be carried out again.
 //!
 //! ```text
 //!  deliveries on disk ──┐
-//!  commands ────────────┼──► record ──► worker: aim ──► bring up │ look after │ remove
-//!  timer, restart ──────┘                  ▲                     │
-//!                                          └── newer wish ───────┘ (drops it)
+//!  commands ────────────┼──► record ──► worker: plan ──► steps ──► host, GitHub
+//!  timer, restart ──────┘                  ▲               │
+//!                                          └─ newer wish ──┘ (cancels)
 //! ```
 //!
-//! | module | what it is for |
+//! | module | contents |
 //! | --- | --- |
-//! | `previews` | what can be asked for: create, update, approve, destroy, lists |
-//! | `desk` | one worker for each preview, and how it is woken |
-//! | `worker` | the next delivery of a preview, and what becomes of it |
-//! | `approval` | labels that approve a commit of a fork, and that are taken away |
-//! | [`aim`] | what is left to do for a record: a pure function |
-//! | `bring_up` | from a commit to an app that answers, or back to the last good version |
-//! | `build` | a closure without a preview |
-//! | `guest` | the preview's guest with the right closure |
-//! | `furnish` | what the guest is told: environment, secrets, token |
-//! | `app` | the services in the guest, and whether they answer |
-//! | `removal` | from a preview to nothing |
-//! | `report` | what GitHub is told |
-//! | `reconcile` | pull requests that were closed unnoticed, previews that are too many |
-//! | `expiry` | previews that nobody uses: stopped first, removed later |
-//! | `absence` | repositories that GitHub does not show (any more) |
-//! | `redeliver` | deliveries that did not arrive |
-//! | `log` | what `preview logs` shows |
-//! | `upkeep` | what `innkeeper doctor` and `gc` look at |
-//! | `explain` | the chain from the URL to the delivery |
+//! | `plan` | decides the worker's next action, and the steps of a plan: pure functions |
+//! | `worker`, `workers` | the worker of one preview; the set of all, and their wakeups |
+//! | `execute` | carries out the steps |
+//! | `stages` | publishes a preview's state: record, log, page, GitHub |
+//! | `evaluation` | from a commit's configuration to a closure |
+//! | `guests` | the preview's guest with the right closure |
+//! | `guest_files` | environment, secrets and token in the guest |
+//! | `services` | the services in the guest, and probes of the app's ports |
+//! | `databases` | databases on the host's PostgreSQL |
+//! | `routing` | routes to the app, or to a page with the preview's state |
+//! | `reporter` | reports on GitHub |
+//! | `journal` | the preview's log, and the crash probe |
+//! | `deliveries` | dispatches deliveries to workers, and records what each one wants |
+//! | `approvals` | labels that approve a commit of a fork |
+//! | `capacity` | the limit of previews, and the record of their use |
+//! | `resync` | periodic resync: lost closes and pushes, checks of every preview |
+//! | `expiry` | unused previews: stopped first, removed later |
+//! | `redelivery` | redelivery of lost deliveries |
+//! | `repositories` | renamed and absent repositories |
+//! | `commands` | create, update, approve, destroy, and other commands of users |
+//! | `previews` | wiring, start and stop |
+//! | `logs`, `explain`, `upkeep` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
+//! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
-mod absence;
-pub mod aim;
-mod app;
-mod approval;
-mod bring_up;
-mod build;
+mod approvals;
+mod background;
+mod capacity;
+mod commands;
 mod config;
-mod desk;
+mod databases;
+mod deliveries;
 mod error;
+mod evaluation;
+mod execute;
 mod expiry;
 mod explain;
-mod furnish;
-mod guest;
-mod log;
+#[cfg(test)]
+mod fixture;
+mod guest_files;
+mod guests;
+mod journal;
+mod logs;
+mod plan;
 mod previews;
-mod probe;
-mod reconcile;
-mod redeliver;
-mod removal;
-mod report;
+mod records;
+mod redelivery;
+mod reporter;
+mod repositories;
+mod resync;
+mod retry;
+mod routing;
+mod services;
+mod stages;
 mod upkeep;
 mod worker;
+mod workers;
 
 pub use config::PreviewsConfig;
 pub use error::PreviewError;
+pub use journal::Probe;
 pub use previews::{Parts, Previews};
-pub use probe::Probe;

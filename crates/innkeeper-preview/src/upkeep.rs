@@ -1,65 +1,70 @@
-//! What the host has for previews: whether it is in order, and what is left of previews that are gone.
+//! Parts of `innkeeper doctor` and `innkeeper gc`: checks the host for previews, and removes orphans.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::removes;
-use innkeeper_facilities::{EvaluationKey, Found, Resource};
+use innkeeper_facilities::{Databases, EvaluationKey, Evaluator, Found, Resource, Routes};
+use innkeeper_github::client::Github;
 use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
-use innkeeper_store::Presence;
+use innkeeper_store::{Presence, Store};
 
 use crate::PreviewError;
-use crate::previews::{Inner, Previews};
+use crate::repositories::Repositories;
 
-/// After how long without use an evaluation is forgotten, in running time.
+/// Running time without use after which an evaluation is evicted.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-impl Previews {
-    /// Looks at what previews need of the host and of GitHub, without changing anything.
-    pub async fn checks(&self) -> Vec<Check> {
-        let inner = &self.inner;
-        let mut checks = inner.evaluator.check().await;
-        checks.extend(inner.routes.check().await);
-        if let Some(databases) = &inner.databases {
+/// Checks and garbage collection.
+#[derive(Clone)]
+pub(crate) struct Upkeep {
+    pub(crate) store: Store,
+    pub(crate) github: Option<Github>,
+    pub(crate) evaluator: Arc<dyn Evaluator>,
+    pub(crate) routes: Arc<dyn Routes>,
+    pub(crate) databases: Option<Arc<dyn Databases>>,
+    pub(crate) repositories: Repositories,
+}
+
+impl Upkeep {
+    /// Checks the requirements of previews on the host and on GitHub, without changing anything.
+    pub(crate) async fn checks(&self) -> Vec<Check> {
+        let mut checks = self.evaluator.check().await;
+        checks.extend(self.routes.check().await);
+        if let Some(databases) = &self.databases {
             checks.extend(databases.check().await);
         }
-        checks.push(inner.check_github().await);
-        checks.extend(inner.check_repositories().await);
-        checks.extend(inner.check_removals().await);
+        checks.push(self.check_github().await);
+        checks.extend(self.repositories.checks().await);
+        checks.extend(self.check_removals().await);
         checks
     }
 
-    /// Marks what a former release made for the recorded previews, as [`Engine::adopt`] does for guests.
-    ///
-    /// [`Engine::adopt`]: innkeeper_engine::Engine::adopt
+    /// Marks the objects that a former release made for the recorded previews.
     ///
     /// # Errors
-    /// When the host or the store cannot be asked, or the host refuses a mark.
-    pub async fn adopt(&self) -> Result<(), PreviewError> {
-        let inner = &self.inner;
-        for preview in inner.store.previews().await? {
+    /// The host or the store cannot be queried, or the host refuses a mark.
+    pub(crate) async fn adopt(&self) -> Result<(), PreviewError> {
+        for preview in self.store.previews().await? {
             let slug = &preview.record.slug;
-            inner.routes.adopt(slug).await?;
-            if let Some(databases) = &inner.databases {
+            self.routes.adopt(slug).await?;
+            if let Some(databases) = &self.databases {
                 databases.adopt(slug).await?;
             }
         }
         Ok(())
     }
 
-    /// Finds what has previews' naming and belongs to none, and removes it as the request says. What other daemons made
-    /// is never touched.
-    ///
-    /// A failure to remove one orphan stands with it. A kind of objects that cannot be listed is one of the report's
-    /// failures; the others are looked at all the same.
-    pub async fn gc(&self, request: GcRequest) -> GcReport {
-        let inner = &self.inner;
-        let mut kinds = vec![inner.sweep(&*inner.routes, request).await];
-        if let Some(databases) = &inner.databases {
-            kinds.push(inner.sweep(&**databases, request).await);
+    /// Finds objects with previews' naming that belong to no preview, and removes them as requested. Other daemons'
+    /// objects stay.
+    pub(crate) async fn gc(&self, request: GcRequest) -> GcReport {
+        let mut kinds = vec![self.sweep(&*self.routes, request).await];
+        if let Some(databases) = &self.databases {
+            kinds.push(self.sweep(&**databases, request).await);
         }
-        kinds.push(inner.sweep_evaluations(request.dry_run).await);
+        kinds.push(self.sweep_evaluations(request.dry_run).await);
         let mut report = GcReport {
             dry_run: request.dry_run,
             orphans: Vec::new(),
@@ -73,14 +78,12 @@ impl Previews {
         }
         report
     }
-}
 
-impl Inner {
-    /// Forgets evaluations that nobody has used for a month in which the daemon ran.
+    /// Evicts evaluations that were not used for a month of running time.
     ///
     /// # Errors
-    /// When the store cannot be written, or a GC root cannot be removed; those of the others are.
-    pub(crate) async fn forget_old_evaluations(&self) -> Result<(), PreviewError> {
+    /// The store cannot be written, or a GC root cannot be removed; those of the others are.
+    pub(crate) async fn evict_evaluations(&self) -> Result<(), PreviewError> {
         let mut result = Ok(());
         for evaluation in self.store.evict_unused_evaluations(UNUSED).await? {
             if let Ok(key) = EvaluationKey::parse(&evaluation.key)
@@ -97,13 +100,13 @@ impl Inner {
         resource: &(impl Resource + ?Sized),
         request: GcRequest,
     ) -> Result<Vec<Orphan>, PreviewError> {
-        // The host is asked before the store: a record is there before anything of its preview is.
+        // The host is observed before the store is read: a preview's record exists before its objects.
         let found = resource.observe().await?;
         let previews = self.store.previews().await?;
         let known: BTreeSet<&GuestName> = previews.iter().map(|one| &one.record.slug).collect();
         let mut orphans = Vec::new();
         for found in found {
-            // What belongs to nobody by its name may be half made; its driver replaces it.
+            // An object whose name has no slug may be half made; its driver replaces it.
             let is_orphan = matches!(&found.guest, Some(slug) if !known.contains(slug));
             if is_orphan || found.ownership == Ownership::Other {
                 let removed = match removes(request, found.ownership) {
@@ -116,7 +119,7 @@ impl Inner {
         Ok(orphans)
     }
 
-    /// Removes an orphan, unless it belongs to a preview by now. Says whether it is gone.
+    /// Removes an orphan, unless it belongs to a preview by now. Returns whether it is gone.
     async fn sweep_one(
         &self,
         resource: &(impl Resource + ?Sized),
@@ -131,7 +134,7 @@ impl Inner {
         Ok(true)
     }
 
-    /// Removes the GC roots of evaluations that no table knows: somebody gave them up half way.
+    /// Removes the GC roots of evaluations without a record: they were interrupted.
     async fn sweep_evaluations(&self, dry_run: bool) -> Result<Vec<Orphan>, PreviewError> {
         let kept = self.evaluator.kept().await?;
         let known = self.store.evaluations().await?;
@@ -149,7 +152,8 @@ impl Inner {
         Ok(orphans)
     }
 
-    /// Removals that failed, and previews that the host cannot serve, each with its cause. Both are retried.
+    /// Returns the removals that failed, and the previews that the host cannot serve, each with its cause. Both are
+    /// retried.
     async fn check_removals(&self) -> Vec<Check> {
         let broken = |subject: String, finding: String, remedy: Option<String>| Check {
             subject,
@@ -180,11 +184,11 @@ impl Inner {
     }
 
     async fn check_github(&self) -> Check {
-        let asked = match self.github() {
-            Ok(github) => github.login().await.map_err(PreviewError::from),
-            Err(error) => Err(error),
+        let login = match &self.github {
+            Some(github) => github.login().await.map_err(PreviewError::from),
+            None => Err(PreviewError::NoCredentials),
         };
-        let (verdict, finding, remedy) = match asked {
+        let (verdict, finding, remedy) = match login {
             Ok(login) => (Verdict::Ok, format!("it answers {login}"), None),
             Err(error) => (Verdict::Broken, chain(&error), error.remedy()),
         };

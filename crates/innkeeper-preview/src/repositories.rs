@@ -1,28 +1,29 @@
-//! Repositories with previews that GitHub does not show under their name (any more).
+//! Repositories that have previews: follows renames, and reports those that GitHub does not show under their name.
 //!
-//! Nothing is removed for that: GitHub answers the same for a repository that was deleted and for a token that
-//! lost a right. People are told, and `preview destroy` asks nobody.
+//! Their previews are not removed: GitHub answers the same for a deleted repository and for a token that lost a
+//! permission. `innkeeper doctor` reports them, and `preview destroy` needs no answer from GitHub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use innkeeper_github::client::{Github, GithubError};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::RepoName;
-use innkeeper_store::RepoIdentity;
+use innkeeper_store::{RepoIdentity, Store};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::PreviewError;
-use crate::previews::Inner;
+use crate::journal::Journal;
+use crate::{PreviewError, PreviewsConfig};
 
-/// Why nothing is heard of a repository.
+/// Absence of a repository under its recorded name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Absence {
-    /// Its name now, if it has another one.
+    /// The repository's present name, if it has another one.
     now: Option<RepoName>,
-    /// When that was first noticed, by this daemon.
+    /// Time at which this daemon first noticed it.
     since: Timestamp,
 }
 
@@ -30,26 +31,26 @@ impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.now {
             Some(now) => write!(f, "the repository is {now} now"),
-            None => f.write_str("GitHub does not show the repository: it was deleted, or the token or App has no right to it"),
+            None => f.write_str("GitHub does not show the repository: it was deleted, or the token or App has no access to it"),
         }
     }
 }
 
-/// The repositories that are absent, as of the last round.
+/// The absent repositories, as of the last check.
 #[derive(Debug, Default)]
-pub(crate) struct Absences {
+struct Absences {
     of: Mutex<BTreeMap<RepoName, Absence>>,
 }
 
 impl Absences {
-    pub(crate) fn of(&self, repo: &RepoName) -> Option<Absence> {
-        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+    fn of(&self, repo: &RepoName) -> Option<Absence> {
+        let of = self.of.lock();
         of.get(repo).cloned()
     }
 
-    /// Records a repository as absent, under this name now if it has another.
+    /// Records a repository as absent. `now` is its present name, if it has another one.
     fn add(&self, repo: &RepoName, now: Option<RepoName>) {
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of = self.of.lock();
         let absence = of.entry(repo.clone()).or_insert_with(|| {
             warn!(%repo, "GitHub does not show a repository with previews under its name");
             Absence {
@@ -61,28 +62,60 @@ impl Absences {
     }
 
     fn remove(&self, repo: &RepoName) {
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of = self.of.lock();
         of.remove(repo);
     }
 
     fn retain(&self, repos: &BTreeSet<RepoName>) {
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of = self.of.lock();
         of.retain(|repo, _| repos.contains(repo));
     }
 
     fn all(&self) -> BTreeMap<RepoName, Absence> {
-        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = self.of.lock();
         of.clone()
     }
 }
 
-impl Inner {
-    /// Looks whether GitHub shows the repositories that have previews, and has previews follow those that were
-    /// renamed.
+/// Looks repositories up on GitHub. Clones share the absences.
+#[derive(Clone)]
+pub(crate) struct Repositories {
+    config: Arc<PreviewsConfig>,
+    store: Store,
+    github: Option<Github>,
+    journal: Journal,
+    absences: Arc<Absences>,
+    /// Held while renamed repositories are looked up.
+    following: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Repositories {
+    pub(crate) fn new(
+        config: Arc<PreviewsConfig>,
+        store: Store,
+        github: Option<Github>,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            github,
+            journal,
+            absences: Arc::default(),
+            following: Arc::default(),
+        }
+    }
+
+    /// Returns the absence of a repository, if it is absent.
+    pub(crate) fn absence_of(&self, repo: &RepoName) -> Option<Absence> {
+        self.absences.of(repo)
+    }
+
+    /// Looks up all repositories that have previews. Previews follow a renamed repository.
     ///
     /// # Errors
-    /// When the store cannot be read, or GitHub does not answer.
-    pub(crate) async fn look_for_repositories(&self) -> Result<(), PreviewError> {
+    /// The store cannot be read, or GitHub does not answer.
+    pub(crate) async fn check_all(&self) -> Result<(), PreviewError> {
         let Some(github) = &self.github else {
             return Ok(());
         };
@@ -90,43 +123,42 @@ impl Inner {
         let repos: BTreeSet<RepoName> = previews.map(|preview| preview.record.repo).collect();
         self.absences.retain(&repos);
         for repo in repos {
-            self.look_for(github, &repo).await?;
+            self.look_up(github, &repo).await?;
         }
         Ok(())
     }
 
-    /// Looks for the repositories of which GitHub wrote that they have another name, and for those whose name another
-    /// one has taken over.
+    /// Looks up the repositories that were renamed according to a delivery, and those whose name another one took over.
     ///
     /// # Errors
-    /// When the store cannot be read or written, or GitHub does not answer.
-    pub(crate) async fn look_for_renamed(&self) -> Result<(), PreviewError> {
+    /// The store cannot be read or written, or GitHub does not answer.
+    pub(crate) async fn follow_renamed(&self) -> Result<(), PreviewError> {
         let Some(github) = &self.github else {
             return Ok(());
         };
-        let _one = self.renaming.lock().await;
+        let _lock = self.following.lock().await;
         for repo in self.store.repos_to_check().await? {
-            self.step("look-for-repository", self.look_for(github, &repo))
-                .await?;
+            let looked_up = self.look_up(github, &repo);
+            self.journal.step("look-up-repository", looked_up).await?;
         }
         Ok(())
     }
 
-    async fn look_for(&self, github: &Github, repo: &RepoName) -> Result<(), PreviewError> {
+    async fn look_up(&self, github: &Github, repo: &RepoName) -> Result<(), PreviewError> {
         let known = self.store.repo_identity(repo).await?;
-        let there = match known.id {
+        let found = match known.id {
             Some(id) => github.repo_by_id(id, repo).await,
             None => github.repo(repo).await,
         };
-        match there {
-            // Under a name that the host does not allow it stays as it is: nothing of it is taken from there.
-            Ok(there) if there.name != *repo && !self.config.allows(&there.name) => {
-                self.absences.add(repo, Some(there.name));
-                self.was_looked_for(known).await?;
+        match found {
+            // Previews do not follow to a name that the host does not allow.
+            Ok(found) if found.name != *repo && !self.config.allows(&found.name) => {
+                self.absences.add(repo, Some(found.name));
+                self.defer(known).await?;
             }
-            Ok(there) => {
-                if let Some(id) = there.id {
-                    let now = &there.name;
+            Ok(found) => {
+                if let Some(id) = found.id {
+                    let now = &found.name;
                     let moved = self.store.record_repo_name(id, repo, now).await?;
                     if moved > 0 {
                         info!(%repo, %now, moved, "previews follow a repository that was renamed");
@@ -136,25 +168,25 @@ impl Inner {
             }
             Err(GithubError::RepoNotAccessible(_)) => {
                 self.absences.add(repo, None);
-                self.was_looked_for(known).await?;
+                self.defer(known).await?;
             }
-            // It says nothing about anybody.
+            // No answer is no evidence.
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => warn!(%repo, "{}", innkeeper_model::chain(&error)),
         }
         Ok(())
     }
 
-    /// Leaves a repository to the periodic look.
-    async fn was_looked_for(&self, repo: RepoIdentity) -> Result<(), PreviewError> {
+    /// Leaves a repository to the periodic check.
+    async fn defer(&self, repo: RepoIdentity) -> Result<(), PreviewError> {
         if let Some(id) = repo.id {
             self.store.set_repo_to_check(id, false).await?;
         }
         Ok(())
     }
 
-    /// What a person should know of absent repositories.
-    pub(crate) async fn check_repositories(&self) -> Vec<Check> {
+    /// Returns `innkeeper doctor`'s findings on absent repositories.
+    pub(crate) async fn checks(&self) -> Vec<Check> {
         let previews = self.store.previews().await.unwrap_or_default();
         let mut checks = Vec::new();
         for (repo, absence) in self.absences.all() {

@@ -1,88 +1,70 @@
-//! What `preview logs` shows: the manager's own lines, then the journal of the app's services.
+//! Output of `preview logs`: the daemon's own lines, then the journal of the app's services.
 
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use innkeeper_engine::Engine;
 use innkeeper_facilities::Console;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{DesiredState, Event, EventKind, GuestName};
-use innkeeper_store::{EventFilter, Store};
+use innkeeper_model::preview::Meta;
+use innkeeper_model::{DesiredState, Event, GuestName};
+use innkeeper_store::Store;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Interval;
 
 use crate::PreviewError;
-use crate::previews::Inner;
+use crate::journal::{Journal, line};
+use crate::records;
 
-/// How many lines of the manager's own are kept for the log.
+/// Upper bound of the daemon's own lines.
 const NOTES: usize = 200;
 
-/// How often a log that is followed looks whether its preview is still there.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval at which a followed log checks that its preview still exists.
+const POLL: Duration = Duration::from_secs(1);
 
-/// How many events are read for each line that is wanted: the steps of the guest's operations are among them. If
-/// that is too few, the log is shorter.
-const EVENTS_FOR_A_NOTE: usize = 10;
-
-/// How long the guest may take to print the end of its journal.
+/// Timeout for the guest to print the end of its journal.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How many bytes of output count as a line when it does not end: journald splits longer ones (LineMax).
+/// Number of bytes that count as a line when it does not end: journald splits longer ones (LineMax).
 const LONGEST_LINE: usize = 48 * 1024;
 
-impl Inner {
-    /// Adds a line to the preview's log.
-    pub(crate) fn note(&self, slug: &GuestName, text: impl Into<String>) {
-        self.engine.journal().note(slug, text);
+/// Logs of previews.
+#[derive(Clone)]
+pub(crate) struct Logs {
+    engine: Engine,
+    store: Store,
+    journal: Journal,
+}
+
+impl Logs {
+    pub(crate) fn new(engine: Engine, store: Store, journal: Journal) -> Self {
+        Self {
+            engine,
+            store,
+            journal,
+        }
     }
 
-    /// The last lines of the manager's own.
-    pub(crate) async fn last_notes(
-        &self,
-        slug: &GuestName,
-        lines: usize,
-    ) -> Result<Vec<String>, PreviewError> {
-        let filter = EventFilter {
-            guest: Some(slug.clone()),
-            limit: lines.saturating_mul(EVENTS_FOR_A_NOTE),
-            newest: true,
-            ..EventFilter::default()
-        };
-        let events = self.store.events(filter).await?;
-        let notes: Vec<_> = events.iter().filter_map(line).collect();
-        Ok(notes[notes.len().saturating_sub(lines)..].to_vec())
-    }
-
-    /// The log of a preview, and with `follow` what comes after it.
-    pub(crate) async fn console(
+    /// Returns the log of a preview. With `follow`, later lines come after it.
+    ///
+    /// # Errors
+    /// [`PreviewError::NotFound`], or the store cannot be read.
+    pub(crate) async fn open(
         &self,
         slug: &GuestName,
         lines: usize,
         follow: bool,
     ) -> Result<Console, PreviewError> {
-        let preview = self.preview(slug).await?;
-        // Listening before reading, so that nothing is missed in between.
-        let news = self.engine.journal().subscribe();
-        let notes = self.last_notes(slug, lines.min(NOTES)).await?;
+        let preview = records::require(&self.store, slug).await?;
+        // Subscribed before the read, so that no line is lost in between.
+        let news = self.journal.subscribe();
+        let notes = self.journal.last_notes(slug, lines.min(NOTES)).await?;
         let notes = stream::iter(notes.into_iter().map(|note| Ok(bytes(&note))));
-        let meta = preview.live_meta.or(preview.meta);
-        let journal = match meta {
+        let journal = match preview.live_meta.or(preview.meta) {
             None => None,
             Some(meta) => {
-                let mut command = vec!["journalctl".to_owned(), "--no-pager".to_owned()];
-                command.extend(["-n".to_owned(), lines.to_string()]);
-                for service in std::iter::once(&meta.setup_service).chain(&meta.app_services) {
-                    command.extend(["-u".to_owned(), service.to_string()]);
-                }
-                command.extend(follow.then(|| "-f".to_owned()));
-                let request = ExecRequest {
-                    command,
-                    tty: false,
-                    size: None,
-                    environment: Vec::new(),
-                    user: None,
-                    detached: false,
-                };
+                let request = journal_request(&meta, lines, follow);
                 self.engine.exec(slug, &request).await.ok()
             }
         };
@@ -106,7 +88,7 @@ impl Inner {
             )),
         };
         if !follow {
-            // The guest's own journalctl wrote this: it may be anything, and need not end.
+            // The guest's own journalctl writes this: it may print anything, for ever.
             let journal =
                 first_lines(journal, lines).take_until(tokio::time::sleep(JOURNAL_TIMEOUT));
             return Ok(Box::pin(notes.chain(journal)));
@@ -115,7 +97,7 @@ impl Inner {
             store: self.store.clone(),
             slug: slug.clone(),
             news,
-            look: tokio::time::interval(LOOK),
+            poll: tokio::time::interval(POLL),
         };
         let later = stream::unfold(later, |mut later| async move {
             later.next().await.map(|line| (Ok(bytes(&line)), later))
@@ -124,12 +106,30 @@ impl Inner {
     }
 }
 
-/// The manager's lines from now on, until the preview is removed or its guest is to be stopped.
+/// Returns the request for the journal of the app's services.
+fn journal_request(meta: &Meta, lines: usize, follow: bool) -> ExecRequest {
+    let mut command = vec!["journalctl".to_owned(), "--no-pager".to_owned()];
+    command.extend(["-n".to_owned(), lines.to_string()]);
+    for service in std::iter::once(&meta.setup_service).chain(&meta.app_services) {
+        command.extend(["-u".to_owned(), service.to_string()]);
+    }
+    command.extend(follow.then(|| "-f".to_owned()));
+    ExecRequest {
+        command,
+        tty: false,
+        size: None,
+        environment: Vec::new(),
+        user: None,
+        detached: false,
+    }
+}
+
+/// The daemon's lines from now on, until the preview is removed or its guest is to be stopped.
 struct Later {
     store: Store,
     slug: GuestName,
     news: Receiver<Event>,
-    look: Interval,
+    poll: Interval,
 }
 
 impl Later {
@@ -146,7 +146,7 @@ impl Later {
                     Err(RecvError::Closed) => return None,
                 },
                 // A preview's last event comes before its record goes.
-                _ = self.look.tick() => if self.is_over().await {
+                _ = self.poll.tick() => if self.is_over().await {
                     return None;
                 },
             }
@@ -162,7 +162,7 @@ impl Later {
     }
 }
 
-/// The first lines of a stream, which is dropped after them.
+/// Returns the first lines of a stream, which is dropped after them.
 fn first_lines(log: Console, lines: usize) -> impl Stream<Item = <Console as Stream>::Item> {
     let bytes = lines.saturating_mul(LONGEST_LINE);
     stream::unfold((log, lines, bytes), |(mut log, lines, bytes)| async move {
@@ -191,18 +191,6 @@ fn first_lines(log: Console, lines: usize) -> impl Stream<Item = <Console as Str
     })
 }
 
-/// What an event says in the log.
-fn line(event: &Event) -> Option<String> {
-    match &event.kind {
-        EventKind::Note { text } => Some(text.clone()),
-        EventKind::OomKilled { kills, memory } => Some(format!(
-            "The kernel killed processes of the guest ({kills}), which had used all of its {memory} of memory."
-        )),
-        EventKind::Exited { status } => Some(format!("The guest ended with status {status}.")),
-        _ => None,
-    }
-}
-
 fn bytes(line: &str) -> Vec<u8> {
     format!("{line}\n").into_bytes()
 }
@@ -219,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_that_writes_for_ever_is_cut_off() {
+    async fn endless_output_is_cut_off() {
         assert_eq!(shown(3, b"one\ntwo\nthr").await, b"one\ntwo\nthrone\n");
         assert_eq!(shown(2, b"y\n").await, b"y\ny\n");
         assert_eq!(shown(2, &[b'x'; 1000]).await.len(), 2 * LONGEST_LINE);

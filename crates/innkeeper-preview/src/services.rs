@@ -1,9 +1,11 @@
-//! The services in a preview's guest: started in the contract's order, and asked whether they answer.
+//! The services in a preview's guest: starts them in the contract's order and probes the app's ports.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use innkeeper_engine::Engine;
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::preview::{Meta, ServiceName};
 use innkeeper_model::{Code, Failure, Guest, GuestName};
@@ -11,39 +13,55 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::PreviewError;
-use crate::previews::Inner;
+use crate::guests::Guests;
+use crate::{PreviewError, PreviewsConfig};
 
-/// How much of a command's output is kept: its end.
+/// Size of the kept end of a command's output, in bytes.
 const KEPT: usize = 32 << 10;
 
-/// How many lines of a service's journal are shown when it fails.
+/// Number of lines of a service's journal that are shown when it fails.
 const LINES: &str = "40";
 
-/// How long a command may take that only asks.
-const ASKING: Duration = Duration::from_secs(20);
+/// Timeout of a command that only queries.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often something that is awaited is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which an awaited condition is polled.
+const POLL: Duration = Duration::from_millis(100);
 
-/// How long an app may take for one answer.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Timeout of one request to the app.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The contract's file that tells the setup service to build anew.
+/// The contract's file that has the setup service rebuild everything.
 const FORCE_REBUILD: &str = "/tmp/force-rebuild";
 
-/// A command that ended in a guest.
-pub(crate) struct Ran {
-    pub(crate) status: i32,
-    pub(crate) output: String,
+/// Result of a command in a guest.
+struct Exit {
+    status: i32,
+    output: String,
 }
 
-impl Inner {
-    /// Waits until the guest's service manager answers, and knows the services.
+/// Services of previews' guests.
+#[derive(Clone)]
+pub(crate) struct Services {
+    config: Arc<PreviewsConfig>,
+    engine: Engine,
+    guests: Guests,
+}
+
+impl Services {
+    pub(crate) fn new(config: Arc<PreviewsConfig>, engine: Engine, guests: Guests) -> Self {
+        Self {
+            config,
+            engine,
+            guests,
+        }
+    }
+
+    /// Waits until the guest's service manager answers and knows the services.
     ///
     /// # Errors
-    /// When it does not in time, or a service is not there.
-    pub(crate) async fn await_services(
+    /// It does not in time, or a service does not exist.
+    pub(crate) async fn await_ready(
         &self,
         slug: &GuestName,
         meta: &Meta,
@@ -51,29 +69,23 @@ impl Inner {
         let deadline = Instant::now() + self.config.boot_timeout;
         let setup = meta.setup_service.as_str();
         loop {
-            let ask = ["systemctl", "show", "-p", "LoadState", "--value", setup];
-            match self.run_in(slug, None, &ask, ASKING).await {
-                Ok(ran) if ran.status == 0 => break,
-                Ok(ran) if Instant::now() > deadline => {
+            let query = ["systemctl", "show", "-p", "LoadState", "--value", setup];
+            match self.query(slug, &query).await {
+                Ok(exit) if exit.status == 0 => break,
+                Ok(exit) if Instant::now() > deadline => {
                     return Err(unhealthy(
                         format!("the service manager of preview '{slug}' does not answer"),
-                        &ran.output,
+                        &exit.output,
                     ));
                 }
                 Err(error) if Instant::now() > deadline => return Err(error),
-                Ok(_) | Err(_) => sleep(LOOK).await,
+                Ok(_) | Err(_) => sleep(POLL).await,
             }
         }
         for service in std::iter::once(&meta.setup_service).chain(&meta.app_services) {
-            let ask = [
-                "systemctl",
-                "show",
-                "-p",
-                "LoadState",
-                "--value",
-                service.as_str(),
-            ];
-            let state = self.run_in(slug, None, &ask, ASKING).await?.output;
+            let service = service.as_str();
+            let query = ["systemctl", "show", "-p", "LoadState", "--value", service];
+            let state = self.query(slug, &query).await?.output;
             if state.trim() == "not-found" {
                 return Err(PreviewError::new(
                     Code::PreviewConfigInvalid,
@@ -87,58 +99,54 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs the setup service to its end, `anew` with the contract's file that has it build all of it. The app's
-    /// services go on meanwhile.
+    /// Runs the setup service to its end. `force` makes it rebuild everything, by the contract's file. The app's services
+    /// keep running meanwhile.
     ///
     /// # Errors
-    /// When it fails or does not end in time; with the end of its journal.
+    /// It fails or does not end in time; with the end of its journal.
     pub(crate) async fn set_up(
         &self,
         slug: &GuestName,
         meta: &Meta,
-        anew: bool,
+        force: bool,
     ) -> Result<(), PreviewError> {
-        if anew {
-            // Not every setup service looks for it, and not every guest has the user.
-            let touched = self.run_in(slug, Some("preview"), &["touch", FORCE_REBUILD], ASKING);
+        if force {
+            // Best effort: not every setup service reads it, and not every guest has the user.
+            let touch = ["touch", FORCE_REBUILD];
+            let touched = self.run_in(slug, Some("preview"), &touch, QUERY_TIMEOUT);
             drop(touched.await);
         }
         let setup = &meta.setup_service;
-        let said = |what| format!("the setup service '{setup}' {what}");
+        let failure = |problem| format!("the setup service '{setup}' {problem}");
         self.restart(
             slug,
             setup,
             self.config.setup_timeout,
-            said("failed"),
-            said("did not end"),
+            failure("failed"),
+            failure("did not end"),
         )
         .await
     }
 
-    /// Starts the app's services, or starts them again.
+    /// Restarts the app's services.
     ///
     /// # Errors
-    /// When one does not start, or not in time; with the end of its journal.
+    /// One does not start in time; with the end of its journal.
     pub(crate) async fn start_app(
         &self,
         slug: &GuestName,
         meta: &Meta,
     ) -> Result<(), PreviewError> {
         for service in &meta.app_services {
-            let said = format!("the app service '{service}' did not start");
-            self.restart(
-                slug,
-                service,
-                self.config.health_timeout,
-                said.clone(),
-                said,
-            )
-            .await?;
+            let failure = format!("the app service '{service}' did not start");
+            let timeout = self.config.health_timeout;
+            self.restart(slug, service, timeout, failure.clone(), failure)
+                .await?;
         }
         Ok(())
     }
 
-    /// Restarts a service, or says what it did: `failed`, or `slow` when it took longer than `limit`.
+    /// Restarts a service. The error's message is `failed`, or `slow` after a timeout of `limit`.
     async fn restart(
         &self,
         slug: &GuestName,
@@ -148,26 +156,26 @@ impl Inner {
         slow: String,
     ) -> Result<(), PreviewError> {
         let restart = ["systemctl", "restart", service.as_str()];
-        let ran = timeout(limit, self.run_in(slug, None, &restart, limit * 2)).await;
-        let said = match ran {
-            Ok(ran) if ran.as_ref().is_ok_and(|ran| ran.status == 0) => return Ok(()),
-            Ok(ran) => {
-                ran?;
+        let exit = timeout(limit, self.run_in(slug, None, &restart, limit * 2)).await;
+        let message = match exit {
+            Ok(exit) if exit.as_ref().is_ok_and(|exit| exit.status == 0) => return Ok(()),
+            Ok(exit) => {
+                exit?;
                 failed
             }
             Err(_) => {
                 let stop = ["systemctl", "stop", "--no-block", service.as_str()];
-                drop(self.run_in(slug, None, &stop, ASKING).await);
+                drop(self.query(slug, &stop).await);
                 format!("{slow} within {} s", limit.as_secs())
             }
         };
-        Err(unhealthy(said, &self.journal_of(slug, service).await))
+        Err(unhealthy(message, &self.journal_of(slug, service).await))
     }
 
-    /// Waits until every port of the app answers a request, with anything but a fault of its own (5xx).
+    /// Waits until every port of the app answers a request with any status but a server error (5xx).
     ///
     /// # Errors
-    /// When one does not in time; with the end of the journals.
+    /// One does not in time; with the end of the journals.
     pub(crate) async fn await_answers(
         &self,
         guest: &Guest,
@@ -185,13 +193,13 @@ impl Inner {
                 }
                 return Err(unhealthy(silent, &journals));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// The first port that does not answer as it should, as a sentence.
+    /// Returns the first port that does not answer as it should, as a sentence.
     pub(crate) async fn silent_port(&self, guest: &Guest, meta: &Meta) -> Option<String> {
-        let address = match self.address(guest) {
+        let address = match self.guests.address(guest) {
             Ok(address) => address,
             Err(error) => return Some(error.to_string()),
         };
@@ -206,33 +214,35 @@ impl Inner {
         None
     }
 
-    /// Whether all of the app's services run, as the guest's service manager says. One of `Type=oneshot` may have
-    /// ended well.
-    pub(crate) async fn app_runs(&self, slug: &GuestName, meta: &Meta) -> bool {
+    /// Reports whether all of the app's services run, according to the guest's service manager. One of `Type=oneshot`
+    /// may have succeeded instead.
+    pub(crate) async fn are_running(&self, slug: &GuestName, meta: &Meta) -> bool {
         for service in &meta.app_services {
-            let ask = ["systemctl", "is-active", "--quiet", service.as_str()];
-            let ran = self.run_in(slug, None, &ask, ASKING).await;
-            if ran.is_ok_and(|ran| ran.status == 0) {
+            let service = service.as_str();
+            let query = ["systemctl", "is-active", "--quiet", service];
+            let exit = self.query(slug, &query).await;
+            if exit.is_ok_and(|exit| exit.status == 0) {
                 continue;
             }
-            let ask = [
+            let query = [
                 "systemctl",
                 "show",
                 "-p",
                 "Type,ActiveState,Result",
-                service.as_str(),
+                service,
             ];
-            let ran = self.run_in(slug, None, &ask, ASKING).await;
-            if !ran.is_ok_and(|ran| ran.status == 0 && has_done_its_work(&ran.output)) {
+            let exit = self.query(slug, &query).await;
+            if !exit.is_ok_and(|exit| exit.status == 0 && is_finished_oneshot(&exit.output)) {
                 return false;
             }
         }
         true
     }
 
-    /// The end of a service's journal.
+    /// Returns the end of a service's journal.
     async fn journal_of(&self, slug: &GuestName, service: &ServiceName) -> String {
-        let ask = [
+        let service = service.as_str();
+        let command = [
             "journalctl",
             "--no-pager",
             "-o",
@@ -240,20 +250,24 @@ impl Inner {
             "-n",
             LINES,
             "-u",
-            service.as_str(),
+            service,
         ];
-        let ran = self.run_in(slug, None, &ask, ASKING).await;
-        ran.map_or_else(|error| format!("{error}\n"), |ran| ran.output)
+        let exit = self.query(slug, &command).await;
+        exit.map_or_else(|error| format!("{error}\n"), |exit| exit.output)
+    }
+
+    async fn query(&self, slug: &GuestName, command: &[&str]) -> Result<Exit, PreviewError> {
+        self.run_in(slug, None, command, QUERY_TIMEOUT).await
     }
 
     /// Runs a command in the guest to its end. Dropping the future kills it.
-    pub(crate) async fn run_in(
+    async fn run_in(
         &self,
         slug: &GuestName,
         user: Option<&str>,
         command: &[&str],
         limit: Duration,
-    ) -> Result<Ran, PreviewError> {
+    ) -> Result<Exit, PreviewError> {
         let request = ExecRequest {
             command: command.iter().map(|&word| word.to_owned()).collect(),
             tty: false,
@@ -269,7 +283,7 @@ impl Inner {
             let (out, err) = tokio::join!(tail(Some(&mut session.stdout)), tail(stderr));
             let status = session.command.wait().await.unwrap_or(-1);
             let output = String::from_utf8_lossy(&[out, err].concat()).into_owned();
-            Ran { status, output }
+            Exit { status, output }
         };
         timeout(limit, run).await.map_err(|_| {
             PreviewError::new(
@@ -279,19 +293,19 @@ impl Inner {
                     command.join(" "),
                     limit.as_secs()
                 ),
-                format!("`preview logs {slug}` shows what the guest does."),
+                format!("`preview logs {slug}` shows the guest's log."),
             )
         })
     }
 }
 
-/// Whether a service that does not run is one that need not, by what `systemctl show` says of it.
-fn has_done_its_work(shown: &str) -> bool {
-    let says = |property| shown.lines().any(|line| line.trim() == property);
-    says("Type=oneshot") && says("ActiveState=inactive") && says("Result=success")
+/// Reports whether the properties that `systemctl show` printed are those of a oneshot service that succeeded.
+fn is_finished_oneshot(shown: &str) -> bool {
+    let has = |property| shown.lines().any(|line| line.trim() == property);
+    has("Type=oneshot") && has("ActiveState=inactive") && has("Result=success")
 }
 
-/// The end of what is read.
+/// Reads to the end and returns the end of it.
 async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     let Some(mut from) = from else {
@@ -307,7 +321,7 @@ async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-/// Every port with a path to ask for.
+/// Returns every port with a path to request.
 fn ports(meta: &Meta) -> BTreeMap<u16, String> {
     let hosts = meta.extra_hosts.iter().flat_map(|host| &host.routes);
     meta.routes
@@ -325,26 +339,26 @@ fn ports(meta: &Meta) -> BTreeMap<u16, String> {
         .collect()
 }
 
-/// The status with which an app answers a request.
+/// Returns the status with which an app answers a request.
 async fn answer(address: Ipv4Addr, port: u16, host: &str, path: &str) -> std::io::Result<u16> {
-    let ask = async {
+    let exchange = async {
         let mut stream = TcpStream::connect(SocketAddr::from((address, port))).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: innkeeper\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
-        // `HTTP/1.1 200`, and nothing more is needed.
+        // `HTTP/1.1 200` is all that is needed.
         let mut start = [0; 12];
         stream.read_exact(&mut start).await?;
         Ok::<_, std::io::Error>(start)
     };
-    let start = timeout(ANSWER, ask)
+    let start = timeout(ANSWER_TIMEOUT, exchange)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    status(&start).ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
+    status(&start).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
 }
 
-/// The status in the start of an answer. The app can answer anything.
+/// Parses the status in the start of an answer. The app can answer anything.
 fn status(start: &[u8]) -> Option<u16> {
     let start = std::str::from_utf8(start).ok()?;
     let (_, digits) = start.strip_prefix("HTTP/1.")?.split_once(' ')?;
@@ -364,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_app_can_answer_anything() {
+    fn status_of_an_answer_is_parsed_strictly() {
         assert_eq!(status(b"HTTP/1.1 200"), Some(200));
         assert_eq!(status(b"HTTP/1.0 503"), Some(503));
         for odd in [
@@ -379,28 +393,28 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_does_one_thing_need_not_run() {
+    fn oneshot_service_counts_as_running_only_after_success() {
         let shown = "Type=oneshot\nResult=success\nActiveState=inactive\n";
-        assert!(has_done_its_work(shown));
+        assert!(is_finished_oneshot(shown));
         for (was, is) in [
             ("oneshot", "simple"),
             ("success", "exit-code"),
             ("inactive", "failed"),
             ("inactive", "activating"),
         ] {
-            assert!(!has_done_its_work(&shown.replace(was, is)), "{is}");
+            assert!(!is_finished_oneshot(&shown.replace(was, is)), "{is}");
         }
     }
 
     #[test]
-    fn every_port_is_asked_once() {
+    fn ports_are_requested_once_each() {
         let meta = Meta::parse(
             r#"{"setupService":"s","appServices":["a"],"database":"container",
                 "routes":[{"path":"/","port":3000},{"path":"/api/*","port":4000,"stripPrefix":true}],
                 "extraHosts":[{"prefix":"admin","routes":[{"path":"/","port":4000}]}]}"#,
         )
         .expect("valid");
-        let asked: Vec<_> = ports(&meta).into_iter().collect();
-        assert_eq!(asked, [(3000, "/".to_owned()), (4000, "/".to_owned())]);
+        let requested: Vec<_> = ports(&meta).into_iter().collect();
+        assert_eq!(requested, [(3000, "/".to_owned()), (4000, "/".to_owned())]);
     }
 }

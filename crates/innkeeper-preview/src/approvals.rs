@@ -1,30 +1,63 @@
-//! Approvals by label: given by somebody who may write, and good for as long as the label is there.
+//! Approvals by label: set by a user with write access, and valid for as long as the label is set.
 
 use std::sync::Arc;
 
-use innkeeper_github::client::PullRequestView;
+use innkeeper_github::client::{Github, PullRequestView};
 use innkeeper_model::preview::{CommitSha, PreviewState};
 use innkeeper_model::{Code, Failure, GuestName};
-use innkeeper_store::{Approval, Delivery, DeliveryOutcome, Preview, PreviewFact, retry_after};
+use innkeeper_store::{
+    Approval, Delivery, DeliveryOutcome, Preview, PreviewFact, Store, retry_after,
+};
 use tracing::info;
 
-use crate::PreviewError;
-use crate::aim::{Aim, aim};
-use crate::desk::Why;
-use crate::previews::Inner;
+use crate::journal::Journal;
+use crate::plan::Plan;
+use crate::records::is_unchanged;
+use crate::reporter::Reporter;
+use crate::workers::{WakeReason, Workers};
+use crate::{PreviewError, PreviewsConfig};
 
-/// How often GitHub is asked whether a label is there that a delivery speaks of otherwise: it answers for a moment as
-/// if nothing had happened, and a delivery may be late.
-const LOOKS: u32 = 3;
+/// Number of queries for a label whose state contradicts a delivery: GitHub's API lags behind its deliveries, and a
+/// delivery may be late.
+const ATTEMPTS: u32 = 3;
 
-impl Inner {
-    /// Takes the label as the approval of the commit that the pull request had when it was given, if that commit had
-    /// been announced as waiting by then, somebody who may write gave the label, and it is still there.
+/// Grants and withdraws approvals of forks' commits.
+#[derive(Clone)]
+pub(crate) struct Approvals {
+    config: Arc<PreviewsConfig>,
+    store: Store,
+    github: Option<Github>,
+    journal: Journal,
+    reporter: Reporter,
+    workers: Workers,
+}
+
+impl Approvals {
+    pub(crate) fn new(
+        config: Arc<PreviewsConfig>,
+        store: Store,
+        github: Option<Github>,
+        journal: Journal,
+        reporter: Reporter,
+        workers: Workers,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            github,
+            journal,
+            reporter,
+            workers,
+        }
+    }
+
+    /// Takes the label as the approval of the commit that the pull request had when the label was set, if that commit
+    /// had been announced as waiting by then, a user with write access set the label, and it is still set.
     ///
     /// # Errors
-    /// When GitHub does not say who may write, or the store cannot be written.
+    /// GitHub does not return the sender's permission, or the store cannot be written.
     pub(crate) async fn approve_by_label(
-        self: &Arc<Self>,
+        &self,
         delivery: &Delivery,
         preview: &Preview,
     ) -> Result<DeliveryOutcome, PreviewError> {
@@ -47,11 +80,11 @@ impl Inner {
             return refuse(Code::ApprovalNeeded, text);
         }
         if !self.has_label(preview).await? {
-            let text = format!("the label of {} is not there any more", event.sender);
+            let text = format!("the label that {} set is gone", event.sender);
             let gone = Failure::new(Code::ApprovalNeeded, text);
-            return Ok(look_again(delivery, &gone).unwrap_or(DeliveryOutcome::Ignored(Some(gone))));
+            return Ok(query_again(delivery, &gone).unwrap_or(DeliveryOutcome::Ignored(Some(gone))));
         }
-        let Some(preview) = self.after_report(&record.slug).await? else {
+        let Some(preview) = self.reporter.after_report(&record.slug).await? else {
             return Ok(DeliveryOutcome::Ignored(None));
         };
         if !was_announced(&preview, delivery) {
@@ -63,7 +96,7 @@ impl Inner {
             .approve(&record.slug, &event.head_sha, Approval::Label)
             .await?;
         let text = format!("{} approved {}.", event.sender, event.head_sha.short());
-        self.note(&record.slug, text);
+        self.journal.note(&record.slug, text);
         if event.head_sha == record.wanted_sha {
             let facts = vec![
                 PreviewFact::State(PreviewState::Queued),
@@ -71,55 +104,55 @@ impl Inner {
             ];
             self.store.set_preview(&record.slug, facts).await?;
         }
-        // The record has it. To build it is not this delivery's: a newer commit must be able to overtake that.
+        // The record has it. The build is not part of this delivery: a newer commit must be able to supersede it.
         Ok(DeliveryOutcome::Done)
     }
 
-    /// Records, for the comment on the pull request, that a label approved nothing, as the commit was pushed after what
-    /// the comment showed.
+    /// Records, for the comment on the pull request, that a label approved no commit: this one was pushed after the
+    /// comment was written.
     async fn refuse_label(
-        self: &Arc<Self>,
+        &self,
         preview: &Preview,
         sha: &CommitSha,
     ) -> Result<Failure, PreviewError> {
         let slug = &preview.record.slug;
         let refused = not_announced(&self.config.approval_label, slug, sha);
         info!(%slug, "{}", refused.message);
-        self.note(slug, format!("{}.", refused.message));
-        // What runs or has failed keeps its own cause.
-        if aim(preview) == Aim::AwaitApproval {
+        self.journal.note(slug, format!("{}.", refused.message));
+        // A commit that runs or has failed keeps its own fault.
+        if Plan::of(preview).needs_approval() {
             let fault = vec![PreviewFact::Fault(Some(refused.clone()))];
             self.store.set_preview(slug, fault).await?;
-            self.report_soon(slug);
+            self.reporter.report_soon(slug);
         }
         Ok(refused)
     }
 
-    /// Withdraws what a label approved, unless the label that was taken was another one, or it is there again.
+    /// Withdraws an approval by label, unless the label that was removed was another one, or it is set again.
     ///
     /// # Errors
-    /// When GitHub does not say which labels there are, or the store cannot be written.
+    /// GitHub does not return the labels, or the store cannot be written.
     pub(crate) async fn withdraw_by_label(
         &self,
         delivery: &Delivery,
         preview: &Preview,
     ) -> Result<DeliveryOutcome, PreviewError> {
         if self.has_label(preview).await? {
-            let there = Failure::new(Code::InvalidRequest, "the label that approves is there");
-            return Ok(look_again(delivery, &there).unwrap_or(DeliveryOutcome::Done));
+            let there = Failure::new(Code::InvalidRequest, "the label that approves is set");
+            return Ok(query_again(delivery, &there).unwrap_or(DeliveryOutcome::Done));
         }
         let sender = &delivery.event.sender;
-        self.withdraw(preview, &format!("{sender} took it away"))
+        self.withdraw(preview, &format!("{sender} removed it"))
             .await?;
         Ok(DeliveryOutcome::Done)
     }
 
-    /// Withdraws what a label approved that is not there, as nobody has told us.
+    /// Withdraws the approval by a label whose removal was not delivered.
     ///
     /// # Errors
     /// As for [`Self::withdraw_by_label`].
     pub(crate) async fn compare_label(
-        self: &Arc<Self>,
+        &self,
         preview: &Preview,
         there: &PullRequestView,
     ) -> Result<(), PreviewError> {
@@ -127,10 +160,10 @@ impl Inner {
         if !preview.approved_by_label || there.labels.contains(label) {
             return Ok(());
         }
-        // The list may be from before the label.
-        if !self.has_label(preview).await? && self.is_still(preview).await? {
-            self.withdraw(preview, "somebody took it away").await?;
-            self.wake(&preview.record.slug, Why::News);
+        // The list may be older than the label.
+        if !self.has_label(preview).await? && is_unchanged(&self.store, preview).await? {
+            self.withdraw(preview, "it was removed").await?;
+            self.workers.wake(&preview.record.slug, WakeReason::Change);
         }
         Ok(())
     }
@@ -143,23 +176,27 @@ impl Inner {
         Ok(view.is_some_and(|view| view.labels.contains(&self.config.approval_label)))
     }
 
-    /// Records that nothing of a fork is approved any more; its worker stops it.
+    fn github(&self) -> Result<&Github, PreviewError> {
+        self.github.as_ref().ok_or(PreviewError::NoCredentials)
+    }
+
+    /// Records that no commit of the preview is approved any more; its worker stops it.
     async fn withdraw(&self, preview: &Preview, why: &str) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         let label = &self.config.approval_label;
         let text = format!("its approval was withdrawn: the label '{label}' is gone, {why}");
         let failure = Failure::new(Code::ApprovalNeeded, text.clone()).with_remedy(format!(
-            "The preview is stopped, and keeps its data. The label '{label}', given again by somebody who may write, approves the newest commit."
+            "The preview is stopped, and keeps its data. The label '{label}', set again by a user with write access, approves the newest commit."
         ));
         info!(%slug, "{text}");
-        self.note(slug, format!("Stopped: {text}."));
+        self.journal.note(slug, format!("Stopped: {text}."));
         self.store.withdraw_approval(slug, failure).await?;
         Ok(())
     }
 }
 
-/// Whether the commit that a label is for had been announced on GitHub as waiting for approval before the label's
-/// delivery arrived. The order of arrival decides, since clocks may be wrong.
+/// Reports whether the label's commit had been announced on GitHub as waiting for approval before the label's delivery
+/// arrived. The order of arrival decides, since clocks may be wrong.
 fn was_announced(preview: &Preview, delivery: &Delivery) -> bool {
     preview.announced_sha.as_ref() == Some(&delivery.event.head_sha)
         && delivery.seq > preview.announced_after
@@ -174,8 +211,8 @@ fn not_announced(label: &str, slug: &GuestName, sha: &CommitSha) -> Failure {
     ))
 }
 
-/// The refusal of a label that concerns this commit, if that is the preview's fault. It outlives the delivery that
-/// the commit arrives with, since that may come after the label.
+/// Returns the preview's fault if it is the refusal of a label for this commit. It outlives the delivery that brings the
+/// commit, since that may arrive after the label.
 pub(crate) fn refusal_of(preview: &Preview, label: &str, sha: &CommitSha) -> Option<Failure> {
     let refused = not_announced(label, &preview.record.slug, sha);
     preview
@@ -185,9 +222,9 @@ pub(crate) fn refusal_of(preview: &Preview, label: &str, sha: &CommitSha) -> Opt
         .filter(|fault| *fault == refused)
 }
 
-/// Another look later, unless there were enough.
-fn look_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
-    (delivery.attempts + 1 < LOOKS).then(|| DeliveryOutcome::Retry {
+/// Returns the outcome that retries the query, unless all attempts were used.
+fn query_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
+    (delivery.attempts + 1 < ATTEMPTS).then(|| DeliveryOutcome::Retry {
         failure: seen.clone(),
         after: retry_after(delivery.attempts + 1),
     })

@@ -1,38 +1,50 @@
-//! A preview's guest, running, with the closure of the version that is to be served.
+//! The guests of previews: one runs the closure of the version that is served.
 
-use innkeeper_model::api::GuestView;
-use innkeeper_model::{
-    Addresses, Code, DesiredState, Explain, Guest, GuestKind, GuestName, GuestState,
-    OperationState, StorePath, Verb,
-};
 use std::net::Ipv4Addr;
 
-use innkeeper_engine::EngineError;
-use innkeeper_model::api::Accepted;
+use innkeeper_engine::{Engine, EngineError};
+use innkeeper_model::api::{Accepted, GuestView};
+use innkeeper_model::{
+    Addresses, Code, DesiredState, Explain, Guest, GuestKind, GuestName, GuestState,
+    OperationState, SlotRange, StorePath, Verb,
+};
 
 use crate::PreviewError;
-use crate::previews::{ACTOR, Inner};
 
-/// How often the guest is looked at before its changes count as a fault. Each look may find it in another
-/// state: being restored after a reboot, ended by itself, stopped by somebody.
+/// Actor of the operations that previews start on their guests.
+const ACTOR: &str = "previews";
+
+/// Number of looks at the guest before its changes count as a fault. Each look may find it in another state: being
+/// restored after a reboot, ended by itself, stopped by a user.
 const LOOKS: usize = 10;
 
-impl Inner {
-    /// Makes the guest run with this closure and returns its record. One that has another closure is stopped
-    /// and started with this one; what is on its disk stays.
+/// Guests of previews.
+#[derive(Clone)]
+pub(crate) struct Guests {
+    engine: Engine,
+    range: SlotRange,
+}
+
+impl Guests {
+    pub(crate) fn new(engine: Engine, range: SlotRange) -> Self {
+        Self { engine, range }
+    }
+
+    /// Has the guest run this closure and returns its record. A guest with another closure is stopped and started with
+    /// this one; its files stay.
     ///
     /// # Errors
-    /// When it does not start.
-    pub(crate) async fn ensure_guest(
+    /// The guest does not start.
+    pub(crate) async fn ensure(
         &self,
         slug: &GuestName,
         closure: &StorePath,
     ) -> Result<Guest, PreviewError> {
         for _ in 0..LOOKS {
-            self.settled_guest(slug).await?;
-            let Some(view) = self.guest_view(slug).await? else {
+            self.await_operations(slug).await?;
+            let Some(view) = self.view(slug).await? else {
                 let created = self.engine.create_preview(slug, closure, ACTOR).await;
-                self.done(created).await?;
+                self.finished(created).await?;
                 continue;
             };
             let guest = view.guest;
@@ -45,7 +57,7 @@ impl Inner {
             }
             match (guest.desired, view.state) {
                 (DesiredState::Absent, _) => {
-                    self.done(self.engine.destroy(slug, true, ACTOR).await)
+                    self.finished(self.engine.destroy(slug, true, ACTOR).await)
                         .await?;
                 }
                 (DesiredState::Running, GuestState::Running)
@@ -54,75 +66,81 @@ impl Inner {
                     return Ok(guest);
                 }
                 (DesiredState::Running, _) if guest.closure.as_ref() != Some(closure) => {
-                    self.done(self.engine.stop(slug, ACTOR).await).await?;
+                    self.finished(self.engine.stop(slug, ACTOR).await).await?;
                 }
                 (DesiredState::Running | DesiredState::Stopped, _) => {
                     self.engine.set_closure(slug, closure).await?;
-                    self.done(self.engine.start(slug, ACTOR).await).await?;
+                    self.finished(self.engine.start(slug, ACTOR).await).await?;
                 }
             }
         }
-        Err(changes_all_the_time(slug))
+        Err(keeps_changing(slug))
     }
 
-    /// Waits for the end of whatever is done to the guest; how that was is seen then.
-    async fn settled_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+    /// Waits until no operation works on the guest. The next look shows the result.
+    async fn await_operations(&self, slug: &GuestName) -> Result<(), PreviewError> {
         while let Some(operation) = self.engine.operation_on(slug).await? {
             self.engine.ended_operation(operation.id).await?;
         }
         Ok(())
     }
 
-    /// Removes the guest with everything of it.
+    /// Removes the guest with all its resources.
     ///
     /// # Errors
-    /// When something of it is left.
-    pub(crate) async fn remove_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+    /// A resource is left.
+    pub(crate) async fn remove(&self, slug: &GuestName) -> Result<(), PreviewError> {
         match self.engine.destroy(slug, true, ACTOR).await {
             Err(error) if error.code() == Code::GuestNotFound => Ok(()),
-            accepted => self.done(accepted).await,
+            accepted => self.finished(accepted).await,
         }
     }
 
-    /// Whether somebody stopped the guest (`preview stop`) and nothing has started it since. A guest that ended by
-    /// itself, did not start or was stopped by a worker is not meant to stay down.
+    /// Reports whether a user stopped the guest (`preview stop`) and it was not started since. A guest that ended by
+    /// itself, did not start or was stopped by a worker must not stay down.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub(crate) async fn is_stopped_by_request(
-        &self,
-        slug: &GuestName,
-    ) -> Result<bool, PreviewError> {
-        let guest = self.store.guest(slug).await?;
+    /// The store cannot be read.
+    pub(crate) async fn is_stopped_by_user(&self, slug: &GuestName) -> Result<bool, PreviewError> {
+        let store = self.engine.store();
+        let guest = store.guest(slug).await?;
         if guest.is_none_or(|guest| guest.desired != DesiredState::Stopped) {
             return Ok(false);
         }
-        let last = self.store.last_operation_on(slug).await?;
+        let last = store.last_operation_on(slug).await?;
         Ok(last.is_some_and(|last| last.verb == Verb::Stop && last.actor != ACTOR))
     }
 
-    /// Stops the guest, if there is one that should run.
+    /// Stops the guest, if one should run.
     ///
     /// # Errors
-    /// When it does not stop.
-    pub(crate) async fn stop_guest(&self, slug: &GuestName) -> Result<(), PreviewError> {
+    /// The guest does not stop.
+    pub(crate) async fn stop(&self, slug: &GuestName) -> Result<(), PreviewError> {
         for _ in 0..LOOKS {
-            self.settled_guest(slug).await?;
-            match self.guest_view(slug).await? {
+            self.await_operations(slug).await?;
+            match self.view(slug).await? {
                 Some(view) if view.guest.desired == DesiredState::Running => {
-                    self.done(self.engine.stop(slug, ACTOR).await).await?;
+                    self.finished(self.engine.stop(slug, ACTOR).await).await?;
                 }
                 _ => return Ok(()),
             }
         }
-        Err(changes_all_the_time(slug))
+        Err(keeps_changing(slug))
     }
 
-    /// The guest as it is, if there is one.
-    pub(crate) async fn guest_view(
-        &self,
-        slug: &GuestName,
-    ) -> Result<Option<GuestView>, PreviewError> {
+    /// Returns the guest's record.
+    ///
+    /// # Errors
+    /// The guest does not exist, or the store cannot be read.
+    pub(crate) async fn record(&self, slug: &GuestName) -> Result<Guest, PreviewError> {
+        Ok(self.engine.guest(slug).await?)
+    }
+
+    /// Returns the guest as observed, if it exists.
+    ///
+    /// # Errors
+    /// The store or the host cannot be queried.
+    pub(crate) async fn view(&self, slug: &GuestName) -> Result<Option<GuestView>, PreviewError> {
         match self.engine.show(slug).await {
             Ok(view) => Ok(Some(view)),
             Err(error) if error.code() == Code::GuestNotFound => Ok(None),
@@ -130,21 +148,21 @@ impl Inner {
         }
     }
 
-    /// The address that the guest of a slot has.
+    /// Returns the guest's address.
     ///
     /// # Errors
-    /// When the slot is not in the host's range (any more). There is no address to stand in for it: 0.0.0.0 would be
-    /// the host itself, with all that listens on its loopback.
+    /// The slot is not in the host's range (any more). No address can stand in for it: 0.0.0.0 would be the host itself,
+    /// with every service on its loopback.
     pub(crate) fn address(&self, guest: &Guest) -> Result<Ipv4Addr, PreviewError> {
         self.addresses(guest).map(|addresses| addresses.guest)
     }
 
-    /// The addresses of both ends.
+    /// Returns the addresses of both ends.
     ///
     /// # Errors
     /// As for [`Self::address`].
     pub(crate) fn addresses(&self, guest: &Guest) -> Result<Addresses, PreviewError> {
-        self.config.range.addresses(guest.slot).ok_or_else(|| {
+        self.range.addresses(guest.slot).ok_or_else(|| {
             PreviewError::new(
                 Code::InvalidConfig,
                 format!(
@@ -156,9 +174,9 @@ impl Inner {
         })
     }
 
-    /// Waits until the engine has done what it accepted. That somebody else works on the guest meanwhile is no
-    /// failure: the next look shows what came of it.
-    async fn done(&self, accepted: Result<Accepted, EngineError>) -> Result<(), PreviewError> {
+    /// Waits for the end of an operation that the engine accepted. Another operation on the guest is no failure: the
+    /// next look shows its result.
+    async fn finished(&self, accepted: Result<Accepted, EngineError>) -> Result<(), PreviewError> {
         let busy = |code| {
             matches!(
                 code,
@@ -181,10 +199,10 @@ impl Inner {
     }
 }
 
-fn changes_all_the_time(slug: &GuestName) -> PreviewError {
+fn keeps_changing(slug: &GuestName) -> PreviewError {
     PreviewError::new(
         Code::GuestBusy,
-        format!("guest '{slug}' changes all the time"),
-        format!("`innkeeper events --guest {slug}` shows what is done to it."),
+        format!("guest '{slug}' keeps changing"),
+        format!("`innkeeper events --guest {slug}` shows its operations."),
     )
 }

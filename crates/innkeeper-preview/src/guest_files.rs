@@ -1,51 +1,56 @@
-//! What a preview's guest is told: `/etc/preview.env` and `/etc/preview-token`.
+//! Files of a preview's guest: `/etc/preview.env` and `/etc/preview-token`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use innkeeper_facilities::GuestFile;
+use innkeeper_facilities::{GuestFile, GuestFiles};
+use innkeeper_github::client::Github;
 use innkeeper_github::{EnvironmentFiles, SecretFileError};
 use innkeeper_model::preview::{EnvName, Meta, PreviewEnv, PreviewRecord, RepoName};
 use innkeeper_model::{Code, Explain, Failure, Guest, GuestName, Secret, chain};
+use innkeeper_store::Store;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::PreviewError;
-use crate::bring_up::Version;
-use crate::previews::Inner;
+use crate::journal::Journal;
+use crate::plan::Version;
+use crate::{PreviewError, PreviewsConfig};
 
 const ENVIRONMENT: &str = "/etc/preview.env";
 const TOKEN: &str = "/etc/preview-token";
 
-/// A guest's token is replaced when less is left of it: three looks, if GitHub is away at the first.
+/// Remaining lifetime at which a guest's token is renewed: enough for three checks, if GitHub is down at the first.
 const RENEWED_BEFORE: Duration = Duration::from_secs(15 * 60);
 
-/// After how long GitHub is asked again for a token that it refused.
+/// Delay before a token that GitHub refused is requested again.
 const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
-/// What a guest is given to read its repository with.
-struct Given {
+/// Token with which a guest reads its repository.
+struct GuestToken {
+    /// The token; `None` if the guest gets none.
     secret: Option<String>,
-    /// When it is of no use any more; nothing means never.
-    until: Option<Timestamp>,
+    /// Time at which it expires; `None` means never.
+    expires_at: Option<Timestamp>,
 }
 
-/// The longest that a token is taken to be of use. GitHub's are for one hour.
+/// Upper bound of a token's lifetime. GitHub's expire after one hour.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// When a guest is to get another token.
+/// Time at which a guest's token is renewed, by both clocks. The earlier one counts: a token is renewed too early rather
+/// than too late.
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
     /// By the wall clock, which counts the time for which the host was suspended.
     at: Timestamp,
-    /// By the monotonic clock, which does not jump. Whichever comes first counts: a token is renewed too early rather
-    /// than too late.
+    /// By the monotonic clock, which does not jump.
     or_at: Instant,
 }
 
 impl Renewal {
-    /// Some time before the token ends.
+    /// Returns the time of renewal of a token that expires at `until`.
     fn before(until: Timestamp, now: Timestamp, instant: Instant) -> Self {
         let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
         let wait = left.min(LONGEST_LIFETIME).saturating_sub(RENEWED_BEFORE);
@@ -60,28 +65,28 @@ impl Renewal {
     }
 }
 
-/// Until when the guests' tokens are of use. A restart of the daemon forgets it; then each is given another.
+/// Renewal times of the guests' tokens. A restart of the daemon forgets them; then each token is renewed.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens {
-    until: Mutex<HashMap<GuestName, Option<Renewal>>>,
+struct Renewals {
+    of: Mutex<HashMap<GuestName, Option<Renewal>>>,
 }
 
-impl Tokens {
-    fn given(&self, slug: &GuestName, until: Option<Timestamp>) {
-        let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        let renewal = until.map(|until| Renewal::before(until, Timestamp::now(), Instant::now()));
-        tokens.insert(slug.clone(), renewal);
+impl Renewals {
+    fn schedule(&self, slug: &GuestName, expires_at: Option<Timestamp>) {
+        let mut renewals = self.of.lock();
+        let renewal =
+            expires_at.map(|until| Renewal::before(until, Timestamp::now(), Instant::now()));
+        renewals.insert(slug.clone(), renewal);
     }
 
-    /// Forgets the token of a guest that is gone, or that is to get another at the next look.
-    pub(crate) fn forget(&self, slug: &GuestName) {
-        let mut tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.remove(slug);
+    fn forget(&self, slug: &GuestName) {
+        let mut renewals = self.of.lock();
+        renewals.remove(slug);
     }
 
     fn is_due(&self, slug: &GuestName) -> bool {
-        let tokens = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        match tokens.get(slug) {
+        let renewals = self.of.lock();
+        match renewals.get(slug) {
             None => true,
             Some(None) => false,
             Some(Some(renewal)) => renewal.is_due(Timestamp::now(), Instant::now()),
@@ -89,17 +94,48 @@ impl Tokens {
     }
 }
 
-impl Inner {
-    /// Writes what the guest is told about a version. `database_url` is there when it has a database on the
-    /// host. A fork gets no secret and no token. Unless it must have a token, it keeps the one that it has while GitHub
-    /// gives none, and a later look brings the next.
-    pub(crate) async fn furnish(
+/// Writes the environment, the secrets and the token into guests.
+#[derive(Clone)]
+pub(crate) struct GuestEnvironment {
+    config: Arc<PreviewsConfig>,
+    store: Store,
+    github: Option<Github>,
+    files: Arc<dyn GuestFiles>,
+    journal: Journal,
+    renewals: Arc<Renewals>,
+}
+
+impl GuestEnvironment {
+    pub(crate) fn new(
+        config: Arc<PreviewsConfig>,
+        store: Store,
+        github: Option<Github>,
+        files: Arc<dyn GuestFiles>,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            github,
+            files,
+            journal,
+            renewals: Arc::default(),
+        }
+    }
+
+    /// Writes the files for a version. `database_url` is that of the host's database, if the version has one. A fork
+    /// gets no secrets and no token. Unless `require_token`, the guest keeps its former token while GitHub issues none,
+    /// and a later check renews it.
+    ///
+    /// # Errors
+    /// A secret cannot be read, GitHub issues no required token, or a file cannot be written.
+    pub(crate) async fn write(
         &self,
         guest: &Guest,
         record: &PreviewRecord,
         version: &Version,
         database_url: Option<Secret>,
-        must_have_token: bool,
+        require_token: bool,
     ) -> Result<(), PreviewError> {
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
         let environment = PreviewEnv {
@@ -125,42 +161,47 @@ impl Inner {
         })?;
         let mut files = vec![self.file(ENVIRONMENT, Some(text.expose().to_owned()))];
         let slug = &record.slug;
-        let until = match self.token(record, head).await {
+        let expires_at = match self.issue_token(record, head).await {
             Ok(token) => {
                 files.push(self.file(TOKEN, token.secret));
-                Some(token.until)
+                Some(token.expires_at)
             }
-            Err(error) if must_have_token => return Err(error),
+            Err(error) if require_token => return Err(error),
             Err(error) => {
-                warn!(%slug, code = %error.code(), "the guest keeps the token that it has: {}", chain(&error));
+                warn!(%slug, code = %error.code(), "the guest keeps its former token: {}", chain(&error));
                 None
             }
         };
         self.files.write(guest, files).await?;
-        match until {
-            Some(until) => self.tokens.given(slug, until),
-            None => self.tokens.forget(slug),
+        match expires_at {
+            Some(expires_at) => self.renewals.schedule(slug, expires_at),
+            None => self.renewals.forget(slug),
         }
         Ok(())
     }
 
-    /// Gives the guest another token before the one that it has ends. A guest of a fork has none. That it cannot
-    /// be had now is no fault of the preview: the next look tries again.
+    /// Forgets the token of a guest that is stopped or gone.
+    pub(crate) fn forget_token(&self, slug: &GuestName) {
+        self.renewals.forget(slug);
+    }
+
+    /// Renews the guest's token before it expires. A guest of a fork has none. A failure is no fault of the preview: the
+    /// next check retries.
     pub(crate) async fn renew_token(&self, guest: &Guest, record: &PreviewRecord) {
         let slug = &record.slug;
-        if record.is_from_fork() || !self.tokens.is_due(slug) {
+        if record.is_from_fork() || !self.renewals.is_due(slug) {
             return;
         }
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
         let renew = async {
-            let token = self.token(record, head).await?;
+            let token = self.issue_token(record, head).await?;
             let file = self.file(TOKEN, token.secret);
             self.files.write(guest, vec![file]).await?;
-            self.tokens.given(slug, token.until);
+            self.renewals.schedule(slug, token.expires_at);
             Ok::<_, PreviewError>(())
         };
         if let Err(error) = renew.await {
-            warn!(%slug, code = %error.code(), "the guest gets no new token: {}", chain(&error));
+            warn!(%slug, code = %error.code(), "the guest's token is not renewed: {}", chain(&error));
         }
     }
 
@@ -172,8 +213,8 @@ impl Inner {
         }
     }
 
-    /// The secrets that the configuration asks for, out of the file for its repository. One that is not there
-    /// is given with an empty value, as the contract says.
+    /// Returns the secrets that the version requires, from the file for its repository. A missing one has an empty
+    /// value, by the contract.
     async fn host_secrets(
         &self,
         record: &PreviewRecord,
@@ -187,7 +228,7 @@ impl Inner {
         if record.is_from_fork() {
             let names: Vec<_> = names().collect();
             let text = format!("Forks get no secrets: {} are left out.", names.join(", "));
-            self.note(slug, text);
+            self.journal.note(slug, text);
             return Ok(Vec::new());
         }
         let repo = &record.repo;
@@ -195,10 +236,10 @@ impl Inner {
             let text = format!(
                 "The secrets of {repo} are those of another repository that had the name before, and are left out."
             );
-            self.note(slug, text);
+            self.journal.note(slug, text);
             return Ok(Vec::new());
         };
-        // The path is in the log only: the failure is shown on the pull request.
+        // The path stays in the daemon's log: the failure is shown on the pull request.
         let refuse = |subject: String, error: &SecretFileError| {
             warn!(%slug, "{subject} cannot be used: {}", chain(error));
             PreviewError::new(
@@ -209,27 +250,24 @@ impl Inner {
         };
         let allowed = EnvironmentFiles::read([file])
             .map_err(|error| refuse(format!("the file of secrets for {repo}"), &error))?;
-        let mut given = Vec::new();
+        let mut secrets = Vec::new();
         for name in &meta.host_secrets {
             let value = allowed
                 .get(name.as_str())
                 .map_err(|error| refuse(format!("the secret {name} of {repo}"), &error))?;
             if value.is_none() {
                 let text = format!("This host has no secret {name} for {repo}: it is empty.");
-                self.note(slug, text);
+                self.journal.note(slug, text);
             }
             let value = value.map_or("", |value| value.expose());
-            given.push((name.clone(), Secret::new(value)));
+            secrets.push((name.clone(), Secret::new(value)));
         }
-        Ok(given)
+        Ok(secrets)
     }
 
-    /// The file with a repository's secrets: the one with its number, or the one with its name if no other repository
-    /// had the name before.
-    async fn secrets_file(
-        &self,
-        repo: &RepoName,
-    ) -> Result<Option<std::path::PathBuf>, PreviewError> {
+    /// Returns the file with a repository's secrets: the one with its number, or the one with its name if no other
+    /// repository had the name before.
+    async fn secrets_file(&self, repo: &RepoName) -> Result<Option<PathBuf>, PreviewError> {
         let identity = self.store.repo_identity(repo).await?;
         if let Some(id) = identity.id {
             let numbered = self.config.secrets.join(format!("{id}.env"));
@@ -241,11 +279,15 @@ impl Inner {
         Ok(identity.is_first.then_some(named))
     }
 
-    /// A token that reads the repository, if there is one that may be given away.
-    async fn token(&self, record: &PreviewRecord, head: &RepoName) -> Result<Given, PreviewError> {
-        let none = |until| Given {
+    /// Returns a token that reads the repository, if the host may share one.
+    async fn issue_token(
+        &self,
+        record: &PreviewRecord,
+        head: &RepoName,
+    ) -> Result<GuestToken, PreviewError> {
+        let none = |expires_at| GuestToken {
             secret: None,
-            until,
+            expires_at,
         };
         let Some(github) = self.github.as_ref().filter(|_| !record.is_from_fork()) else {
             return Ok(none(None));
@@ -258,14 +300,14 @@ impl Inner {
                     "The guest gets no token for {head}: {}.",
                     Failure::from(&error)
                 );
-                self.note(&record.slug, text);
+                self.journal.note(&record.slug, text);
                 return Ok(none(Some(Timestamp::now() + REFUSED_FOR)));
             }
         };
-        let may_be_given = token.narrowed || self.config.share_token;
-        Ok(Given {
-            secret: may_be_given.then(|| token.secret.expose().to_owned()),
-            until: token.expires_at,
+        let may_be_shared = token.narrowed || self.config.share_token;
+        Ok(GuestToken {
+            secret: may_be_shared.then(|| token.secret.expose().to_owned()),
+            expires_at: token.expires_at,
         })
     }
 }
@@ -275,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_renewed_in_time_whichever_way_the_clock_jumps() {
+    fn token_is_renewed_in_time_when_the_clock_jumps() {
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let instant = Instant::now();
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
@@ -284,7 +326,7 @@ mod tests {
         assert!(!is_due(now + minutes(44), 44));
         assert!(is_due(now + minutes(46), 46));
         let days = minutes(2 * 24 * 60);
-        // The clock went back, or was behind when the token came.
+        // The clock went back, or was behind when the token was issued.
         assert!(is_due(now - days, 46));
         let behind = Renewal::before(now + minutes(60), now - days, instant);
         assert!(behind.is_due(now - days, instant + minutes(46)));

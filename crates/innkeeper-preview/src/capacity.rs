@@ -1,0 +1,175 @@
+//! Limit of the number of previews, and the record of their use.
+
+use std::sync::Arc;
+
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::{Code, GuestName};
+use innkeeper_store::{Presence, Preview, PreviewFact, Store};
+use tokio::sync::Mutex;
+use tracing::info;
+
+use crate::PreviewError;
+use crate::guests::Guests;
+use crate::journal::Journal;
+use crate::routing::Routing;
+use crate::workers::{WakeReason, Workers};
+
+/// Evicts previews when the host has too many.
+#[derive(Clone)]
+pub(crate) struct Capacity {
+    limit: usize,
+    store: Store,
+    journal: Journal,
+    guests: Guests,
+    routing: Routing,
+    workers: Workers,
+    /// Held while room is made for a preview.
+    making_room: Arc<Mutex<()>>,
+}
+
+impl Capacity {
+    pub(crate) fn new(
+        limit: usize,
+        store: Store,
+        journal: Journal,
+        guests: Guests,
+        routing: Routing,
+        workers: Workers,
+    ) -> Self {
+        Self {
+            limit,
+            store,
+            journal,
+            guests,
+            routing,
+            workers,
+            making_room: Arc::default(),
+        }
+    }
+
+    /// Makes room for a preview without a guest, once its configuration has been evaluated: if the limit is reached, the
+    /// least recently used preview is evicted. Previews of newer pull requests stay, and so do those that were used since
+    /// this one was requested.
+    ///
+    /// # Errors
+    /// [`Code::TooManyPreviews`]: the limit is reached and no preview may be evicted.
+    pub(crate) async fn make_room(&self, newcomer: &Preview) -> Result<(), PreviewError> {
+        let slug = &newcomer.record.slug;
+        if !self.needs_room(slug).await? {
+            return Ok(());
+        }
+        // One at a time: from then on, a preview with room counts.
+        let _lock = self.making_room.lock().await;
+        self.record_visits().await?;
+        let mut others = self.store.previews().await?;
+        others.retain(|other| other.record.slug != *slug);
+        let mut present = Vec::new();
+        for other in others {
+            let is_starting = matches!(
+                other.record.state,
+                PreviewState::Starting | PreviewState::SettingUp
+            );
+            if is_starting || self.guests.view(&other.record.slug).await?.is_some() {
+                present.push(other);
+            }
+        }
+        let staying = present
+            .iter()
+            .filter(|other| other.desired == Presence::Present)
+            .count();
+        if staying >= self.limit {
+            let Some(oldest) = to_evict(&present, newcomer) else {
+                let limit = self.limit;
+                return Err(PreviewError::new(
+                    Code::TooManyPreviews,
+                    format!(
+                        "this host has {limit} previews, as many as it allows, and each is being changed, belongs to a newer pull request or was used since this one was requested"
+                    ),
+                    "It is retried automatically; `preview destroy` makes room, and previews.limit allows more.",
+                ));
+            };
+            self.dismiss(oldest, "another one needed the room").await?;
+        }
+        let starting = vec![PreviewFact::State(PreviewState::Starting)];
+        self.store.set_preview(slug, starting).await?;
+        Ok(())
+    }
+
+    /// Reports whether a preview needs one of a limited number of places that it does not have yet.
+    ///
+    /// # Errors
+    /// The guest cannot be observed.
+    pub(crate) async fn needs_room(&self, slug: &GuestName) -> Result<bool, PreviewError> {
+        Ok(self.limit > 0 && self.guests.view(slug).await?.is_none())
+    }
+
+    /// Records visits since the last call. An expired preview that was visited is started again.
+    ///
+    /// # Errors
+    /// The visits cannot be read, or the store cannot be written.
+    pub(crate) async fn record_visits(&self) -> Result<(), PreviewError> {
+        for (slug, visited) in self.routing.visits().await? {
+            let Some(preview) = self.store.preview(&slug).await? else {
+                continue;
+            };
+            // Each visit is a use, also one that seems older than the last use because the clock was changed.
+            let used = PreviewFact::Active(visited.max(preview.record.last_activity));
+            if preview.record.state == PreviewState::Expired {
+                let queued = PreviewFact::State(PreviewState::Queued);
+                self.store.set_preview(&slug, vec![used, queued]).await?;
+                self.workers.wake(&slug, WakeReason::Command);
+            } else {
+                self.store.set_preview(&slug, vec![used]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a preview is to be removed, with the reason in its log.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) async fn dismiss(
+        &self,
+        preview: &Preview,
+        reason: &str,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        info!(%slug, "the preview is removed: {reason}");
+        self.journal.note(slug, format!("Removed: {reason}."));
+        self.store
+            .set_preview(slug, vec![PreviewFact::Desired(Presence::Absent)])
+            .await?;
+        self.workers.wake(slug, WakeReason::Change);
+        Ok(())
+    }
+}
+
+/// Returns the preview to evict for another one: an expired one first, then the least recently used.
+fn to_evict<'a>(present: &'a [Preview], newcomer: &Preview) -> Option<&'a Preview> {
+    present
+        .iter()
+        .filter(|other| may_be_evicted(other, newcomer))
+        .min_by_key(|other| {
+            let record = &other.record;
+            let has_expired = record.state == PreviewState::Expired;
+            (!has_expired, other.active_running, record.last_activity)
+        })
+}
+
+fn may_be_evicted(preview: &Preview, newcomer: &Preview) -> bool {
+    preview.desired == Presence::Present
+        && preview.record.state.is_settled()
+        && preview.record.last_activity <= newcomer.record.last_activity
+        && !is_newer(preview, newcomer)
+}
+
+/// Reports whether a preview is of a newer pull request than another. A pull request keeps its age when its preview is
+/// removed and created again; for branches, and across repositories, the age of the preview decides.
+fn is_newer(preview: &Preview, other: &Preview) -> bool {
+    let (this, other) = (&preview.record, &other.record);
+    match (this.pull_request, other.pull_request) {
+        (Some(number), Some(than)) if this.repo == other.repo => number > than,
+        _ => this.created_at > other.created_at,
+    }
+}

@@ -1,0 +1,342 @@
+//! Executes plans: carries out the steps that [`crate::plan`] decides on.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use innkeeper_facilities::DatabaseAccess;
+use innkeeper_model::preview::PreviewState;
+use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
+use innkeeper_store::{Preview, PreviewFact, Store};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::capacity::Capacity;
+use crate::databases::PreviewDatabases;
+use crate::evaluation::Evaluation;
+use crate::guest_files::GuestEnvironment;
+use crate::guests::Guests;
+use crate::journal::Journal;
+use crate::plan::{App, Cause, Plan, Seen, Serve, Step, Target, Version, after_failure, steps};
+use crate::reporter::Reporter;
+use crate::routing::Routing;
+use crate::services::Services;
+use crate::stages::Stages;
+use crate::{PreviewError, PreviewsConfig};
+
+/// Executes plans. The worker's tests have a fake.
+pub(crate) trait Execute: Send + Sync {
+    /// Executes a preview's plan. Cancel-safe: every step can be carried out again.
+    ///
+    /// # Errors
+    /// The first error, after the steps that do not depend on the failed one.
+    fn execute(
+        &self,
+        preview: &Preview,
+        plan: Plan,
+    ) -> impl Future<Output = Result<(), PreviewError>> + Send;
+}
+
+/// Previews that users on the host destroyed: their removal does not wait for GitHub.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DestroyedByUsers {
+    slugs: Arc<Mutex<HashSet<GuestName>>>,
+}
+
+impl DestroyedByUsers {
+    pub(crate) fn add(&self, slug: &GuestName) {
+        self.slugs.lock().insert(slug.clone());
+    }
+
+    pub(crate) fn remove(&self, slug: &GuestName) {
+        self.slugs.lock().remove(slug);
+    }
+
+    fn contains(&self, slug: &GuestName) -> bool {
+        self.slugs.lock().contains(slug)
+    }
+}
+
+/// Executes plans on the host.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) config: Arc<PreviewsConfig>,
+    pub(crate) store: Store,
+    pub(crate) journal: Journal,
+    pub(crate) reporter: Reporter,
+    pub(crate) stages: Stages,
+    pub(crate) evaluation: Evaluation,
+    pub(crate) capacity: Capacity,
+    pub(crate) databases: PreviewDatabases,
+    pub(crate) guests: Guests,
+    pub(crate) environment: GuestEnvironment,
+    pub(crate) services: Services,
+    pub(crate) routing: Routing,
+    pub(crate) destroyed: DestroyedByUsers,
+}
+
+/// State of one execution.
+struct Execution {
+    plan: Plan,
+    /// The record as it was when the execution began.
+    preview: Preview,
+    /// Access to the database that a step created.
+    database: Option<DatabaseAccess>,
+}
+
+impl Execute for Executor {
+    async fn execute(&self, preview: &Preview, plan: Plan) -> Result<(), PreviewError> {
+        let mut execution = Execution {
+            plan,
+            preview: preview.clone(),
+            database: None,
+        };
+        let mut result = Ok(());
+        let mut left = VecDeque::from(steps(plan, preview, Seen::Unknown));
+        while let Some(step) = left.pop_front() {
+            match self.run(&step, &mut execution).await {
+                Ok(Seen::Unknown) => {}
+                Ok(seen) => left.extend(steps(plan, &execution.preview, seen)),
+                Err(error) => {
+                    left = after_failure(&execution.preview, &step, left);
+                    match result {
+                        Ok(()) => result = Err(error),
+                        Err(_) => self.log_further(&execution, &error),
+                    }
+                }
+            }
+        }
+        result
+    }
+}
+
+impl Executor {
+    /// Runs one step between its crash points.
+    async fn run(&self, step: &Step, execution: &mut Execution) -> Result<Seen, PreviewError> {
+        let work = Box::pin(self.carry_out(step, execution));
+        match step.crash_point() {
+            Some(name) => self.journal.step(name, work).await,
+            None => work.await,
+        }
+    }
+
+    /// Logs an error after the first one, which is the execution's result.
+    fn log_further(&self, execution: &Execution, error: &PreviewError) {
+        let slug = &execution.preview.record.slug;
+        if execution.plan == Plan::Remove {
+            let failure = Failure::from(error);
+            warn!(%slug, code = %failure.code, "{failure}");
+            self.journal.note(slug, failure.to_string());
+        } else {
+            warn!(%slug, code = %error.code(), "the last good version does not come up: {}", chain(error));
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        step: &Step,
+        execution: &mut Execution,
+    ) -> Result<Seen, PreviewError> {
+        let preview = &execution.preview;
+        let slug = &preview.record.slug;
+        match step {
+            Step::Serve(step, target) => self.serve(*step, target, execution).await?,
+            Step::Evaluate => return Ok(Seen::Version(self.evaluate(preview).await?)),
+            Step::Inspect => return Ok(Seen::App(self.inspect(preview).await?)),
+            Step::Report => self.reporter.report_soon(slug),
+            Step::Note(text) => self.journal.note(slug, text),
+            Step::Enter(state) => self.stages.enter(preview, *state).await?,
+            Step::ShowPage => {
+                let state = preview.record.state;
+                self.routing.show_page(preview, state).await?;
+            }
+            Step::RecordVisits => {
+                // Visits until now count as older than those during the evaluation.
+                if self.capacity.needs_room(slug).await? {
+                    self.capacity.record_visits().await?;
+                }
+            }
+            Step::MakeRoom => self.capacity.make_room(preview).await?,
+            Step::ClearDirty => self.record(slug, vec![PreviewFact::Dirty(false)]).await?,
+            Step::RecordVersion(target) => {
+                let Version { sha, closure, meta } = target.version.clone();
+                let meta = Box::new(meta);
+                let live = PreviewFact::Live { sha, closure, meta };
+                let facts = vec![live, PreviewFact::Dirty(false)];
+                self.record(slug, facts).await?;
+            }
+            Step::EnsureRoute(target) => self.routing.ensure(slug, &target.version.meta).await?,
+            Step::RecordLive(target) => self.record_live(slug, &target.version).await?,
+            Step::RepairRoute(meta) => self.routing.ensure(slug, meta).await?,
+            Step::RenewToken => {
+                let guest = self.guests.record(slug).await?;
+                self.environment.renew_token(&guest, &preview.record).await;
+            }
+            Step::NoteStopped => self.note_stopped(slug).await?,
+            Step::StopGuest => {
+                self.environment.forget_token(slug);
+                self.guests.stop(slug).await?;
+            }
+            Step::RecordStopped => {
+                let facts = vec![PreviewFact::NotLive, PreviewFact::Dirty(false)];
+                execution.preview = self.store.set_preview(slug, facts).await?;
+            }
+            Step::RecordGone => self.record(slug, vec![PreviewFact::NotLive]).await?,
+            Step::RemoveRoute => self.routing.remove(slug).await?,
+            Step::RemoveGuest => {
+                self.environment.forget_token(slug);
+                self.guests.remove(slug).await?;
+            }
+            Step::RemoveDatabase => self.databases.remove(slug).await?,
+            Step::ReportRemoval => self.report_removal(preview).await?,
+            Step::Forget => {
+                self.store.delete_preview(slug).await?;
+                self.destroyed.remove(slug);
+            }
+        }
+        Ok(Seen::Unknown)
+    }
+
+    async fn serve(
+        &self,
+        step: Serve,
+        target: &Target,
+        execution: &mut Execution,
+    ) -> Result<(), PreviewError> {
+        let preview = &execution.preview;
+        let slug = &preview.record.slug;
+        let Version { closure, meta, .. } = &target.version;
+        match step {
+            Serve::EnsureDatabase => {
+                execution.database = Some(self.databases.ensure(slug).await?);
+                Ok(())
+            }
+            Serve::MarkDirty => self.record(slug, vec![PreviewFact::Dirty(true)]).await,
+            Serve::EnsureGuest => self.guests.ensure(slug, closure).await.map(drop),
+            Serve::WriteFiles => {
+                let guest = self.guests.record(slug).await?;
+                let url = match &execution.database {
+                    Some(access) => {
+                        let gateway = self.guests.addresses(&guest)?.host;
+                        Some(access.url(gateway, self.config.database_port))
+                    }
+                    None => None,
+                };
+                let require_token = target.cause == Cause::Wanted;
+                self.environment
+                    .write(&guest, &preview.record, &target.version, url, require_token)
+                    .await
+            }
+            Serve::AwaitServices => self.services.await_ready(slug, meta).await,
+            Serve::EnterSetup => self.stages.enter(preview, PreviewState::SettingUp).await,
+            Serve::SetUp => {
+                let force = target.cause != Cause::Restart;
+                self.services.set_up(slug, meta, force).await
+            }
+            Serve::StartApp => self.services.start_app(slug, meta).await,
+            Serve::AwaitAnswers => {
+                let guest = self.guests.record(slug).await?;
+                self.services.await_answers(&guest, meta).await
+            }
+        }
+    }
+
+    async fn record(&self, slug: &GuestName, facts: Vec<PreviewFact>) -> Result<(), PreviewError> {
+        self.store.set_preview(slug, facts).await?;
+        Ok(())
+    }
+
+    /// Evaluates and builds the wanted commit, as untrusted code. It enters the state `building` once a derivation has to
+    /// be built.
+    async fn evaluate(&self, preview: &Preview) -> Result<Version, PreviewError> {
+        let record = &preview.record;
+        let (slug, sha) = (&record.slug, &record.wanted_sha);
+        let (building, mut builds) = watch::channel(());
+        let (journal, about) = (self.journal.clone(), slug.clone());
+        let has_entered = AtomicBool::new(false);
+        let progress = Arc::new(move |progress: BuildProgress| {
+            if progress.to_build > 0 && !has_entered.swap(true, Ordering::Relaxed) {
+                building.send_replace(());
+            }
+            journal.build_progress(&about, progress);
+        });
+        let mut evaluation = pin!(self.evaluation.evaluate(&record.repo, sha, progress));
+        let (key, evaluated) = loop {
+            tokio::select! {
+                evaluated = &mut evaluation => break evaluated?,
+                Ok(()) = builds.changed() => {
+                    self.stages.enter(preview, PreviewState::Building).await?;
+                }
+            }
+        };
+        // Before the record: a recorded version owns its hosts, also for the page of the next commit.
+        self.routing
+            .require_free_hosts(slug, &evaluated.meta)
+            .await?;
+        let version = Version {
+            sha: sha.clone(),
+            closure: evaluated.closure,
+            meta: evaluated.meta,
+        };
+        let fact = PreviewFact::Evaluated {
+            key: key.as_str().to_owned(),
+            closure: version.closure.clone(),
+            meta: Box::new(version.meta.clone()),
+        };
+        self.record(slug, vec![fact]).await?;
+        Ok(version)
+    }
+
+    /// Observes the live version.
+    async fn inspect(&self, preview: &Preview) -> Result<App, PreviewError> {
+        let slug = &preview.record.slug;
+        let guest = self.guests.view(slug).await?;
+        if self.guests.is_stopped_by_user(slug).await? {
+            return Ok(App::StoppedByUser);
+        }
+        let runs_it = guest.is_some_and(|view| {
+            view.state == GuestState::Running && view.guest.closure == preview.live_closure
+        });
+        Ok(match &preview.live_meta {
+            Some(meta) if runs_it && self.services.are_running(slug, meta).await => App::Running,
+            _ => App::Down,
+        })
+    }
+
+    async fn record_live(&self, slug: &GuestName, version: &Version) -> Result<(), PreviewError> {
+        let facts = vec![
+            PreviewFact::State(PreviewState::Live),
+            PreviewFact::Fault(None),
+        ];
+        self.record(slug, facts).await?;
+        let (sha, url) = (version.sha.short(), self.config.url(slug));
+        self.journal.note(slug, format!("{sha} is live at {url}."));
+        self.reporter.report_soon(slug);
+        Ok(())
+    }
+
+    async fn note_stopped(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        let text = format!("The guest is stopped; `preview start {slug}` starts it.");
+        let last = self.journal.last_notes(slug, 1).await?;
+        if last.iter().all(|last| !last.ends_with(&text)) {
+            self.journal.note(slug, text);
+        }
+        Ok(())
+    }
+
+    /// Reports the removal. GitHub must not keep the record for ever: only an error that may pass is retried, and not for
+    /// a user who destroyed the preview on the host.
+    async fn report_removal(&self, preview: &Preview) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
+        match self.reporter.report_removal(preview).await {
+            Err(error) if error.is_transient() && !self.destroyed.contains(slug) => Err(error),
+            Err(error) => {
+                warn!(%slug, code = %error.code(), "{}", chain(&error));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
