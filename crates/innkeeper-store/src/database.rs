@@ -94,11 +94,11 @@ impl Database {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )
         .map_err(|error| StoreError::from_sqlite("open it", path, error))?;
-        inspect(&connection, path).map_err(explain("look for damage"))?;
+        inspect(&connection, path).map_err(explain("check it for damage"))?;
         set_up(&connection).map_err(|error| explain("set up the connection")(error.into()))?;
         reserve::restart_log(&connection);
         schema::migrate(&mut connection, schema::MIGRATIONS)
-            .map_err(|error| explain("bring its tables to this version")(error.into()))?;
+            .map_err(|error| explain("migrate its tables")(error.into()))?;
         let clock = Clock::read(&connection).map_err(explain("read the running time"))?;
         Ok(Self {
             connection,

@@ -1,7 +1,7 @@
 //! Deliveries and their rules: which event supersedes which, and which is processed next.
 //!
-//! GitHub is told that an event was accepted when it is on disk here, and never sends it again on its own. So each
-//! delivery is kept until it was processed, and is processed once.
+//! An event is acknowledged to GitHub once it is on disk here, and GitHub never sends it again on its own. So each delivery
+//! is kept until it was processed, and is processed once.
 //!
 //! The order within a pull request is that of arrival. An event that decides whether the preview should exist is an
 //! *intent*. It supersedes all earlier intents whose processing has not ended:

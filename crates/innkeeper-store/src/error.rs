@@ -10,11 +10,11 @@ use innkeeper_model::{
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-/// Why the store did not do what it was asked for. When a method fails, nothing of it has happened.
+/// An error of a [`Store`](crate::Store) method. A method that fails has changed no data.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The name is taken.
-    #[error("guest '{name}' exists already{}", match desired {
+    #[error("guest '{name}' already exists{}", match desired {
         DesiredState::Running => "",
         DesiredState::Stopped => " and is stopped",
         DesiredState::Absent => " and is being destroyed",
@@ -22,68 +22,68 @@ pub enum StoreError {
     GuestExists {
         /// The name.
         name: GuestName,
-        /// What should be true of the guest that has it.
+        /// The desired state of the guest that has it.
         desired: DesiredState,
     },
     /// No guest has this name.
-    #[error("there is no guest '{name}'")]
+    #[error("guest '{name}' does not exist")]
     GuestNotFound {
         /// The name.
         name: GuestName,
     },
-    /// An operation on the guest has not ended.
+    /// An operation is running on the guest.
     #[error("guest '{guest}' is busy: operation {operation} ({verb}) has not ended")]
     GuestBusy {
         /// The guest.
         guest: GuestName,
-        /// The operation that has not ended.
+        /// The running operation.
         operation: OperationId,
-        /// What that operation does.
+        /// The verb of that operation.
         verb: Verb,
     },
-    /// The guest is to be removed, and some of it may be gone already: it can only be destroyed.
+    /// The guest is being destroyed, and some of its resources may be gone already.
     #[error("guest '{guest}' is being destroyed")]
     GuestLeaving {
         /// The guest.
         guest: GuestName,
     },
-    /// What was to be done with the guest's files before could not be done yet.
+    /// The guest's earlier file work has not succeeded yet.
     #[error("guest '{guest}' is busy: {work} has not succeeded yet")]
     FilesBusy {
         /// The guest.
         guest: GuestName,
-        /// What is to be done.
+        /// The pending file work.
         work: FileWork,
     },
-    /// No files of a destroyed agent of this name are kept.
+    /// No destroyed agent of this name has retained files.
     #[error("no destroyed agent named '{name}' has files that are kept")]
     RetainedNotFound {
         /// The name.
         name: GuestName,
     },
-    /// No files of a destroyed agent have this number, or they are being removed or taken over.
+    /// No retained files have this number, or they are being removed or taken over.
     #[error("no files of a destroyed agent with the number {id} are kept")]
     FilesGone {
         /// The number.
         id: RetainedId,
     },
-    /// Another guest has the name that an agent should have again.
+    /// Another guest has the name that an undeleted agent should have.
     #[error("the name '{name}' is taken by another guest")]
     UndeletedNameTaken {
         /// The name.
         name: GuestName,
-        /// What the destroyed agent was called.
+        /// The name of the destroyed agent.
         former: GuestName,
     },
-    /// The guest has a snapshot of this label.
-    #[error("guest '{guest}' has a snapshot '{label}' already")]
+    /// The guest already has a snapshot with this label.
+    #[error("guest '{guest}' already has a snapshot '{label}'")]
     SnapshotExists {
         /// The guest.
         guest: GuestName,
         /// The label.
         label: SnapshotLabel,
     },
-    /// The guest has no snapshot of this label.
+    /// The guest has no snapshot with this label.
     #[error("guest '{guest}' has no snapshot '{label}'")]
     SnapshotNotFound {
         /// The guest.
@@ -91,30 +91,30 @@ pub enum StoreError {
         /// The label.
         label: SnapshotLabel,
     },
-    /// The name is a preview's.
+    /// The name belongs to a preview.
     #[error("the name '{name}' belongs to the preview of {owner}")]
     NameOfPreview {
         /// The name.
         name: GuestName,
-        /// The pull request, or the repository and branch, of the preview.
+        /// The preview's pull request, or its repository and branch.
         owner: String,
     },
     /// No preview has this slug.
-    #[error("there is no preview '{slug}'")]
+    #[error("preview '{slug}' does not exist")]
     PreviewNotFound {
         /// The slug.
         slug: GuestName,
     },
-    /// Every slug that the preview could have belongs to another preview or to a guest.
-    #[error("{owner} gets no preview: {}", taken(candidates))]
+    /// Every candidate slug of the preview belongs to another preview or to a guest.
+    #[error("cannot create a preview of {owner}: {}", taken(candidates))]
     SlugsTaken {
-        /// The pull request, or the repository and branch, of the preview.
+        /// The preview's pull request, or its repository and branch.
         owner: String,
-        /// The slugs that were tried.
+        /// The candidate slugs.
         candidates: Vec<GuestName>,
     },
-    /// The branch has a preview, made by hand or of a pull request.
-    #[error("{owner} has a preview already: '{slug}'")]
+    /// The branch already has a preview, created by hand or for a pull request.
+    #[error("{owner} already has a preview: '{slug}'")]
     BranchHasPreview {
         /// The repository and branch.
         owner: String,
@@ -122,7 +122,7 @@ pub enum StoreError {
         slug: GuestName,
     },
     /// No delivery has this id.
-    #[error("there is no delivery '{id}'")]
+    #[error("delivery '{id}' does not exist")]
     DeliveryNotFound {
         /// The id.
         id: String,
@@ -132,7 +132,7 @@ pub enum StoreError {
     NoSlotLeft {
         /// The subnet.
         subnet: SlotRange,
-        /// How many guests fit.
+        /// The number of slots.
         capacity: usize,
     },
     /// The configured subnet would change the addresses of guests.
@@ -141,35 +141,35 @@ pub enum StoreError {
         is.subnet(), was.subnet()
     )]
     SubnetChanged {
-        /// The subnet that the guests have their addresses from.
+        /// The subnet of the guests' addresses.
         was: SlotRange,
         /// The configured subnet.
         is: SlotRange,
-        /// How many guests would get other addresses.
+        /// The number of guests that would get other addresses.
         guests: usize,
     },
-    /// The file is not what we wrote.
+    /// The file is damaged.
     #[error("the database {} is damaged: {finding}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite found.
+        /// SQLite's finding.
         finding: String,
     },
     /// The file is another program's database.
-    #[error("{} is a database, but not one of Innkeeper", path.display())]
+    #[error("{} is not a database of Innkeeper", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// A newer version wrote the file.
-    #[error("the database {} has version {found}; this Innkeeper knows versions up to {known}", path.display())]
+    #[error("the database {} has version {found}; this Innkeeper supports versions up to {known}", path.display())]
     TooNew {
         /// The file.
         path: PathBuf,
         /// The file's version.
         found: i64,
-        /// The newest version that we know.
+        /// The newest supported version.
         known: i64,
     },
     /// The disk is full.
@@ -177,7 +177,7 @@ pub enum StoreError {
     DiskFull {
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The kernel's or SQLite's error.
         #[source]
         source: Cause,
     },
@@ -186,7 +186,7 @@ pub enum StoreError {
     PermissionDenied {
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The kernel's or SQLite's error.
         #[source]
         source: Cause,
     },
@@ -195,18 +195,18 @@ pub enum StoreError {
     Locked {
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The kernel's or SQLite's error.
         #[source]
         source: Cause,
     },
-    /// Anything else that the disk or SQLite says.
+    /// Any other error of the kernel or SQLite.
     #[error("database {}: cannot {action}", path.display())]
     Failed {
-        /// What was tried.
+        /// Completes the sentence "cannot …".
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The kernel's or SQLite's error.
         #[source]
         source: Cause,
     },
@@ -215,18 +215,18 @@ pub enum StoreError {
     Closed,
 }
 
-/// What the kernel or SQLite said.
+/// The error of the kernel or SQLite that caused a [`StoreError`].
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum Cause {
-    /// The kernel.
+    /// An error of the kernel.
     Io(#[from] io::Error),
-    /// SQLite.
+    /// An error of SQLite.
     Sqlite(#[from] rusqlite::Error),
 }
 
 impl StoreError {
-    /// Tells by what the kernel said what kind of failure it is.
+    /// Classifies an error of the kernel.
     pub(crate) fn from_io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let (path, kind) = (path.to_owned(), source.kind());
         let source = source.into();
@@ -245,7 +245,7 @@ impl StoreError {
         }
     }
 
-    /// Tells by what SQLite said what kind of failure it is.
+    /// Classifies an error of SQLite.
     pub(crate) fn from_sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         let damaged = |source: &rusqlite::Error, path| Self::Damaged {
@@ -253,7 +253,7 @@ impl StoreError {
             finding: source.to_string(),
         };
         match &source {
-            // We wrote these columns: a value that is none of ours was changed behind our back.
+            // Only this crate writes the columns: another program changed a value that cannot be read.
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..) => return damaged(&source, path),
@@ -263,7 +263,7 @@ impl StoreError {
         let extended = source.sqlite_extended_error_code();
         let cause = Cause::Sqlite;
         match (code, extended) {
-            // The shared index of the log cannot grow; SQLite does not say "full" for it.
+            // The shared index of the log cannot grow. SQLite does not report that as "full".
             (Some(ErrorCode::DiskFull), _) | (_, Some(ffi::SQLITE_IOERR_SHMSIZE)) => {
                 Self::DiskFull {
                     path,
@@ -295,12 +295,10 @@ impl StoreError {
 
 fn taken(candidates: &[GuestName]) -> String {
     match candidates {
-        [] => "no slug was given for it".to_owned(),
+        [] => "no slug was given".to_owned(),
         [one] => format!("the slug '{one}' is taken"),
-        [first, rest @ ..] => format!(
-            "the slug '{first}' is taken, and so are {} others",
-            rest.len()
-        ),
+        [one, other] => format!("the slugs '{one}' and '{other}' are taken"),
+        [first, rest @ ..] => format!("the slug '{first}' and {} others are taken", rest.len()),
     }
 }
 
@@ -347,27 +345,27 @@ impl Explain for StoreError {
             Self::UndeletedNameTaken { former, .. } => format!(
                 "Choose another name: `agent undelete {former} --as NEW`; `agent list` shows the names in use."
             ),
-            Self::GuestNotFound { .. } => "`agent list` shows the guests there are.".to_owned(),
+            Self::GuestNotFound { .. } => "`agent list` shows all guests.".to_owned(),
             Self::GuestBusy { guest, .. } => format!(
                 "Wait until it has ended; `innkeeper events --guest {guest}` shows its progress."
             ),
             Self::GuestLeaving { guest } => format!(
-                "Wait until it is gone; `innkeeper events --guest {guest}` shows what stands in the way."
+                "Wait until it is gone; `innkeeper events --guest {guest}` shows its progress."
             ),
             Self::FilesBusy { guest, .. } => format!(
-                "innkeeperd tries it again by itself; `innkeeper events --guest {guest}` shows what stands in the way."
+                "innkeeperd retries it; `innkeeper events --guest {guest}` shows the cause."
             ),
             Self::SnapshotExists { guest, label } => format!(
-                "Choose another label, or delete that one first: `agent snapshot {guest} --delete {label}`."
+                "Choose another label, or delete that snapshot first: `agent snapshot {guest} --delete {label}`."
             ),
             Self::SnapshotNotFound { guest, .. } => {
-                format!("`agent snapshots {guest}` shows the snapshots there are.")
+                format!("`agent snapshots {guest}` shows its snapshots.")
             }
-            Self::NameOfPreview { .. } => "Choose another name; `preview list` shows the previews there are.".to_owned(),
-            Self::PreviewNotFound { .. } => "`preview list` shows the previews there are.".to_owned(),
+            Self::NameOfPreview { .. } => "Choose another name; `preview list` shows all previews.".to_owned(),
+            Self::PreviewNotFound { .. } => "`preview list` shows all previews.".to_owned(),
             Self::SlugsTaken { candidates, .. } => match candidates.first() {
                 Some(slug) => format!(
-                    "Choose a slug with `preview create --slug`; `preview list` and `agent list` show who has '{slug}'."
+                    "Choose a slug with `preview create --slug`; `preview list` and `agent list` show the owner of '{slug}'."
                 ),
                 None => "Choose a slug with `preview create --slug`.".to_owned(),
             },
@@ -375,14 +373,14 @@ impl Explain for StoreError {
                 "`preview update {slug}` brings it up to date, `preview destroy {slug}` removes it."
             ),
             Self::DeliveryNotFound { .. } => "`innkeeper deliveries` shows the deliveries that are kept.".to_owned(),
-            Self::NoSlotLeft { .. } => "Destroy a guest that is not needed (`agent list`), or give Innkeeper a larger subnet (network.subnet); `innkeeper slots` shows who has which slot.".to_owned(),
+            Self::NoSlotLeft { .. } => "Destroy an unneeded guest (`agent list`), or configure a larger subnet (network.subnet); `innkeeper slots` shows the owner of each slot.".to_owned(),
             Self::SubnetChanged { was, .. } => format!(
-                "Set network.subnet back to \"{}\", or destroy those guests before it is changed.",
+                "Set network.subnet back to \"{}\", or destroy those guests before you change it.",
                 was.subnet()
             ),
             Self::Damaged { path, .. } => {
                 let path = path.display();
-                // Tried: Debian 12's sqlite3 is built without what `.recover` needs.
+                // Debian 12's sqlite3 is built without the feature that `.recover` needs.
                 format!(
                     "Stop innkeeperd, then restore a backup of {path}, or save what can be read with `sqlite3 {path} .recover | sqlite3 {path}.new` (sqlite3 of Debian 12 cannot) and put the new file in its place, or move the file aside, with {path}-wal and {path}-shm, to begin without guests."
                 )
@@ -392,18 +390,18 @@ impl Explain for StoreError {
                 path.display()
             ),
             Self::TooNew { .. } => {
-                "Start the newer Innkeeper that wrote it, or restore the backup made before that one was installed.".to_owned()
+                "Start the newer Innkeeper that wrote it, or restore a backup from before its installation.".to_owned()
             }
             Self::DiskFull { path, .. } => format!(
-                "Free space on the disk that holds {} (`agent list` shows guests that may go), then try again.",
+                "Free space on the disk that holds {} (`agent list` shows guests that you may destroy), then try again.",
                 path.display()
             ),
             Self::PermissionDenied { path, .. } => format!(
-                "Give innkeeperd the right to write {} and the directory that it is in; it normally runs as root.",
+                "Allow innkeeperd to write {} and its directory; it normally runs as root.",
                 path.display()
             ),
             Self::Locked { path, .. } => format!(
-                "End the other program (`fuser {}` names it), then try again.",
+                "Stop the other program (`fuser {}` shows it), then try again.",
                 path.display()
             ),
             Self::Failed { .. } | Self::Closed => return None,
@@ -411,20 +409,20 @@ impl Explain for StoreError {
     }
 }
 
-/// Why a query ended, before it is known for which file and to what end it was made.
+/// An error inside a transaction, without the action and the file.
 #[derive(Debug)]
 pub(crate) enum QueryError {
-    /// The store refuses.
-    Refused(StoreError),
-    /// SQLite does.
+    /// An error that names its object already.
+    Store(StoreError),
+    /// An error of SQLite.
     Sqlite(rusqlite::Error),
 }
 
 impl QueryError {
-    /// Adds what was tried, on which file.
+    /// Adds the action and the file.
     pub(crate) fn explain(self, action: &'static str, path: &Path) -> StoreError {
         match self {
-            Self::Refused(error) => error,
+            Self::Store(error) => error,
             Self::Sqlite(source) => StoreError::from_sqlite(action, path, source),
         }
     }
@@ -432,7 +430,7 @@ impl QueryError {
 
 impl From<StoreError> for QueryError {
     fn from(error: StoreError) -> Self {
-        Self::Refused(error)
+        Self::Store(error)
     }
 }
 

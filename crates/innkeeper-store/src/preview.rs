@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::RunningTime;
 
-/// Whether a preview should exist.
+/// The desired existence of a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
@@ -24,7 +24,7 @@ pub enum Presence {
 pub struct Preview {
     /// The part that the API shows.
     pub record: PreviewRecord,
-    /// Whether it should exist.
+    /// The desired existence.
     pub desired: Presence,
     /// The key of the wanted commit's [`Evaluation`](crate::Evaluation), once it is known.
     pub evaluation: Option<String>,
@@ -36,9 +36,9 @@ pub struct Preview {
     pub live_closure: Option<StorePath>,
     /// The live meta.
     pub live_meta: Option<Meta>,
-    /// Whether the guest may contain another version than the live one.
+    /// True while the guest may contain another version than the live one.
     pub dirty: bool,
-    /// Whether a label approved the commit in `approved_sha`.
+    /// True if a label approved the commit in `approved_sha`.
     pub approved_by_label: bool,
     /// The commit that was announced on GitHub as waiting for approval, if any.
     pub announced_sha: Option<CommitSha>,
@@ -106,7 +106,7 @@ pub(crate) fn owner(repo: &RepoName, number: Option<u64>, branch: &BranchName) -
 /// A change of a preview's record; see [`Store::set_preview`](crate::Store::set_preview).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PreviewFact {
-    /// Whether it should exist. An intent.
+    /// The desired existence. An intent.
     Desired(Presence),
     /// The head that should be served. An intent.
     Head {
@@ -139,8 +139,8 @@ pub enum PreviewFact {
     },
     /// No version is served any more.
     NotLive,
-    /// Whether the guest may contain another version than the live one. An intent: recorded before that version's setup
-    /// begins, and taken back when one of the two has come up.
+    /// True while the guest may contain another version than the live one. An intent: recorded before that version's setup
+    /// begins, and cleared when one of the two has come up.
     Dirty(bool),
     /// GitHub's number of our comment, if it exists. An intent: a forgotten comment would be written twice.
     Comment(Option<u64>),

@@ -1,28 +1,26 @@
-//! The tables, and how a file of an older version becomes one of this version.
+//! The schema and its migrations.
 //!
-//! A file's version is its `PRAGMA user_version`: the number of migrations that were applied to it. A
-//! migration that was released is never changed again; a change of the tables is a new one at the end.
+//! A file's version is its `PRAGMA user_version`: the number of migrations that were applied to it. A released migration is
+//! never changed; a change of the schema is a new migration at the end.
 //!
 //! Conventions of all tables:
-//! - Times are microseconds since 1970-01-01T00:00:00Z. They are for people: what expires by age has a column with the
-//!   running time (`crate::clock`) when it began, whose name ends in `_running`.
-//! - Names, paths and enums are stored as the API shows them; compound values as the API's JSON.
-//!   Of these, only failures and events may gain words without a new migration: an older version reads
-//!   what it does not know in them as text.
-//! - `events.operation`, `events.guest` and `operations.guest` are no foreign keys: history outlives what
-//!   it tells of.
+//! - Times are microseconds since 1970-01-01T00:00:00Z. They are for people. Rows that expire by age have another column
+//!   with the running time (`crate::clock`) at which their age began; its name ends in `_running`.
+//! - Names, paths and enums are stored as in the API's JSON without quotes, compound values as the API's JSON. Only
+//!   failures and events may gain new values without a migration: an older version reads unknown ones as text.
+//! - `events.operation`, `events.guest` and `operations.guest` are no foreign keys: history outlives its objects.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// One step from a version to the next.
 pub(crate) struct Migration {
-    /// What it is about, for the log.
+    /// The subject, for the log.
     pub(crate) name: &'static str,
     /// The statements, run in one transaction.
     pub(crate) sql: &'static str,
 }
 
-/// "Innk" in ASCII: `file` and we tell by it whose database it is.
+/// "Innk" in ASCII. It identifies the file to `file` and to [`Database::open`](crate::database::Database::open).
 pub(crate) const APPLICATION_ID: i64 = 0x496e_6e6b;
 
 /// All migrations, the oldest first.
@@ -77,18 +75,18 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// The version of a file that all of `migrations` were applied to.
+/// Returns the version of a file that all of `migrations` were applied to.
 pub(crate) fn version_after(migrations: &[Migration]) -> i64 {
     i64::try_from(migrations.len()).unwrap_or(i64::MAX)
 }
 
-/// The version of a file.
+/// Returns the version of a file.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", (), |row| row.get(0))
 }
 
-/// Applies what is missing, each migration in a transaction of its own: a crash leaves the file at one
-/// version or the next, and never in between. The file must not be newer than `migrations`.
+/// Applies the missing migrations, each in a transaction of its own: a crash leaves the file at one version or the next,
+/// never in between. The file must not be newer than `migrations`.
 pub(crate) fn migrate(
     connection: &mut Connection,
     migrations: &[Migration],
@@ -113,7 +111,7 @@ fn apply(
     version: usize,
 ) -> rusqlite::Result<()> {
     transaction.execute_batch(migration.sql)?;
-    // Neither statement takes parameters; both are part of the transaction.
+    // These pragmas take no parameters, and are part of the transaction.
     transaction.execute_batch(&format!(
         "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"
     ))
@@ -135,7 +133,7 @@ mod tests {
     ];
 
     #[test]
-    fn only_what_is_missing_is_applied() {
+    fn migrate_applies_missing_migrations_only() {
         let mut connection = Connection::open_in_memory().expect("memory");
         migrate(&mut connection, &STEPS[..1]).expect("first");
         migrate(&mut connection, STEPS).expect("second");
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_fails_leaves_the_former_version() {
+    fn failed_migration_leaves_the_former_version() {
         let broken = [
             Migration {
                 name: STEPS[0].name,
@@ -166,7 +164,7 @@ mod tests {
         assert_eq!(version(&connection).expect("version"), 1);
         assert!(
             connection.prepare("SELECT b FROM one").is_err(),
-            "half of it was kept"
+            "half of it was applied"
         );
         migrate(&mut connection, STEPS).expect("goes on from there");
     }

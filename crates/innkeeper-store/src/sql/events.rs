@@ -18,7 +18,7 @@ pub struct EventFilter {
     pub guest: Option<GuestName>,
     /// The maximum number of events; the oldest are kept.
     pub limit: usize,
-    /// Whether the limit keeps the newest events instead. The order of the result is the same.
+    /// Makes the limit keep the newest events instead. The order of the result is the same.
     pub newest: bool,
 }
 

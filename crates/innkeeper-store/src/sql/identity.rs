@@ -12,8 +12,8 @@ use crate::sql;
 pub struct Identity {
     /// Marks what the daemon creates on the host.
     pub daemon: DaemonId,
-    /// Whether the objects that releases without identities created for this database's records have been marked. From
-    /// then on, an object without a mark belongs to somebody else.
+    /// True once the objects that releases without identities created for this database's records have been marked. From
+    /// then on, an object without a mark is foreign.
     pub adopted: bool,
 }
 

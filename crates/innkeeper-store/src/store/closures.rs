@@ -18,7 +18,7 @@ impl Store {
         installable: &Installable,
     ) -> Result<Option<CachedClosure>, StoreError> {
         let installable = installable.clone();
-        self.read("read a built closure", move |connection| {
+        self.read("read a cached closure", move |connection| {
             closures::find(connection, &installable)
         })
         .await
@@ -36,7 +36,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (installable, closure) = (installable.clone(), closure.clone());
         let fingerprint = fingerprint.to_owned();
-        let action = "record a built closure";
+        let action = "cache a closure";
         self.write(action, Durability::Soon, move |transaction| {
             closures::replace(transaction, &installable, &closure, &fingerprint)
         })

@@ -102,7 +102,7 @@ impl Store {
         outcome: DeliveryOutcome,
     ) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        let action = "record how a delivery ended";
+        let action = "record the result of a delivery";
         self.write(action, Durability::Soon, move |transaction| {
             if !deliveries::is_pending(transaction, &id)? {
                 return Ok(false);
@@ -120,7 +120,7 @@ impl Store {
     /// [`StoreError::DeliveryNotFound`].
     pub async fn replay_delivery(&self, id: &str) -> Result<Delivery, StoreError> {
         let id = id.to_owned();
-        let action = "record that a delivery is to be acted on again";
+        let action = "replay a delivery";
         self.write(action, Durability::Now, move |transaction| {
             deliveries::reset(transaction, &id)?;
             deliveries::require(transaction, &id)
@@ -185,7 +185,7 @@ impl Store {
             }
         };
         let delivery = delivery.clone();
-        self.read("read what took a delivery's place", move |connection| {
+        self.read("read the superseding delivery", move |connection| {
             query(connection, &delivery)
         })
         .await

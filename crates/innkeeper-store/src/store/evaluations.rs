@@ -35,7 +35,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (key, closure, meta) = (key.to_owned(), closure.clone(), meta.clone());
         self.write(
-            "record an evaluation",
+            "cache an evaluation",
             Durability::Soon,
             move |transaction| evaluations::replace(transaction, &key, &closure, &meta),
         )
@@ -51,7 +51,7 @@ impl Store {
         &self,
         lifetime: Duration,
     ) -> Result<Vec<Evaluation>, StoreError> {
-        self.run("forget unused evaluations", move |database| {
+        self.run("evict unused evaluations", move |database| {
             let Some(expired_before) = database.clock.expiry().expired_before(lifetime) else {
                 return Ok(Vec::new());
             };

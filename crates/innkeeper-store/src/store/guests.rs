@@ -74,7 +74,7 @@ impl Store {
         actor: &str,
     ) -> Result<(Guest, Operation), StoreError> {
         let (name, actor) = (name.clone(), actor.to_owned());
-        let action = "record what a guest should be";
+        let action = "record the desired state of a guest";
         self.write(action, Durability::Now, move |transaction| {
             begin_change(transaction, &name, desired, verb, &actor)
         })
@@ -92,7 +92,7 @@ impl Store {
         desired: DesiredState,
     ) -> Result<(), StoreError> {
         let name = name.clone();
-        let action = "record what a guest should be";
+        let action = "record the desired state of a guest";
         self.write(
             action,
             Durability::Now,
@@ -145,7 +145,7 @@ impl Store {
         value: impl ToSql + Send + 'static,
     ) -> Result<(), StoreError> {
         let name = name.clone();
-        let action = "record what was learned of a guest";
+        let action = "record a fact about a guest";
         self.write(action, Durability::Soon, move |transaction| {
             guests::set(transaction, &name, column, &value)
         })

@@ -20,7 +20,7 @@ impl Store {
     /// # Errors
     /// Only if the database cannot be written.
     pub async fn finish_adoption(&self) -> Result<(), StoreError> {
-        let action = "record that objects were adopted";
+        let action = "record the adoption of objects";
         self.write(action, Durability::Now, identity::set_adopted)
             .await
     }

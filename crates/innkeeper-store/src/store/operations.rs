@@ -65,7 +65,7 @@ impl Store {
         failure: Option<&Failure>,
     ) -> Result<(), StoreError> {
         let failure = failure.cloned();
-        self.run("record how an operation ended", move |database| {
+        self.run("record the result of an operation", move |database| {
             let started = operations::starts_guest(&database.connection, id)?;
             let durability = if started && failure.is_none() {
                 Durability::Now

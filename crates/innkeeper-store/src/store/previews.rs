@@ -57,7 +57,7 @@ impl Store {
         facts: Vec<PreviewFact>,
     ) -> Result<Preview, StoreError> {
         let slug = slug.clone();
-        let action = "record what changed of a preview";
+        let action = "record a change of a preview";
         self.write(action, durability(&facts), move |transaction| {
             previews::apply(transaction, &slug, &facts)
         })
@@ -75,7 +75,7 @@ impl Store {
         facts: Vec<PreviewFact>,
     ) -> Result<Option<Preview>, StoreError> {
         let seen = seen.clone();
-        let action = "record what changed of a preview";
+        let action = "record a change of a preview";
         self.write(action, durability(&facts), move |transaction| {
             let slug = &seen.record.slug;
             if previews::find(transaction, slug)?.as_ref() != Some(&seen) {
@@ -103,7 +103,7 @@ impl Store {
         facts: Vec<PreviewFact>,
     ) -> Result<Option<Preview>, StoreError> {
         let (id, slug) = (id.to_owned(), slug.clone());
-        let action = "record what a delivery says";
+        let action = "record the changes of a delivery";
         self.write(action, durability(&facts), move |transaction| {
             if !deliveries::is_pending(transaction, &id)? {
                 return Ok(None);
@@ -125,7 +125,7 @@ impl Store {
         facts: Vec<PreviewFact>,
     ) -> Result<Preview, StoreError> {
         let slug = slug.clone();
-        let action = "record what somebody wants of a preview";
+        let action = "override a preview";
         self.write(action, Durability::Now, move |transaction| {
             let preview = previews::apply(transaction, &slug, &facts)?;
             if let Some(pull_request) = preview.record.pull_request() {
@@ -168,7 +168,7 @@ impl Store {
         after: i64,
     ) -> Result<(), StoreError> {
         let (slug, sha) = (slug.clone(), sha.clone());
-        let action = "record what was announced";
+        let action = "record an announcement";
         self.write(action, Durability::Soon, move |transaction| {
             previews::announce(transaction, &slug, &sha, after)?;
             previews::require(transaction, &slug).map(drop)
@@ -193,7 +193,7 @@ impl Store {
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(Some(reason)),
         ];
-        let action = "record that nothing is approved";
+        let action = "withdraw an approval";
         self.write(action, Durability::Now, move |transaction| {
             previews::clear_approval(transaction, &slug)?;
             previews::apply(transaction, &slug, &facts)

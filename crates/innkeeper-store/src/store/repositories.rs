@@ -24,7 +24,7 @@ const KEPT_NAME: usize = 60;
 pub struct RepoIdentity {
     /// GitHub's number; `None` if no event has reported it yet.
     pub id: Option<u64>,
-    /// Whether no other repository had the name before it.
+    /// True if no other repository had the name before it.
     pub is_first: bool,
 }
 
@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// Only if the database cannot be written.
     pub async fn set_repo_to_check(&self, id: u64, to_check: bool) -> Result<(), StoreError> {
-        let action = "record that a name may have changed";
+        let action = "mark a repository for a check";
         self.write(action, Durability::Now, move |transaction| {
             repositories::set_to_check(transaction, id, to_check)
         })
@@ -119,7 +119,7 @@ impl Store {
         name: &RepoName,
     ) -> Result<Vec<GuestName>, StoreError> {
         let name = name.clone();
-        let action = "record that a repository was deleted";
+        let action = "record the deletion of a repository";
         self.write(action, Durability::Now, move |transaction| {
             let name = match repositories::name_of(transaction, id)? {
                 Some(recorded) => recorded,

@@ -30,7 +30,7 @@ impl Store {
         actor: &str,
     ) -> Result<(Guest, Operation), StoreError> {
         let (name, actor) = (name.clone(), actor.to_owned());
-        self.run("record what a guest should be", move |database| {
+        self.run("record the desired state of a guest", move |database| {
             let now = database.clock.now();
             database.write(Durability::Now, |transaction| {
                 let before = guests::require(transaction, &name)?;
@@ -58,7 +58,7 @@ impl Store {
     /// [`StoreError::GuestNotFound`].
     pub async fn cancel_retention(&self, name: &GuestName) -> Result<(), StoreError> {
         let name = name.clone();
-        let action = "record that files are not kept";
+        let action = "cancel the retention of files";
         self.write(action, Durability::Now, move |transaction| {
             retained::doom_files_of(transaction, &name)?;
             guests::clear(transaction, &name, "retain")
@@ -106,7 +106,7 @@ impl Store {
     /// [`StoreError::GuestNotFound`].
     pub async fn finish_file_takeover(&self, name: &GuestName) -> Result<(), StoreError> {
         let name = name.clone();
-        let action = "record what was done with files";
+        let action = "record the result of file work";
         self.write(action, Durability::Now, move |transaction| {
             guests::clear(transaction, &name, "file_work")?;
             retained::delete_files_of(transaction, &name)
@@ -149,7 +149,7 @@ impl Store {
         failure: Option<&Failure>,
     ) -> Result<(), StoreError> {
         let failure = failure.cloned();
-        let action = "record how an operation ended";
+        let action = "record the result of an operation";
         self.write(action, Durability::Now, move |transaction| {
             retained::end_removal(transaction, operation, failure.is_some())?;
             operations::end(transaction, operation, failure.as_ref())
@@ -162,7 +162,7 @@ impl Store {
     /// # Errors
     /// Only if the database cannot be written.
     pub async fn set_retained_bytes(&self, id: RetainedId, bytes: u64) -> Result<(), StoreError> {
-        let action = "record what files take";
+        let action = "record the disk usage of files";
         self.write(action, Durability::Soon, move |transaction| {
             retained::set_bytes(transaction, id, bytes)
         })

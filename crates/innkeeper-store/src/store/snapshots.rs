@@ -89,7 +89,7 @@ impl Store {
         prepare: impl FnOnce(&Transaction<'_>, &GuestName) -> Result<(), QueryError> + Send + 'static,
     ) -> Result<(Guest, Operation), StoreError> {
         let (name, actor) = (guest.clone(), actor.to_owned());
-        self.run("record what is to be done with files", move |database| {
+        self.run("record file work", move |database| {
             if verb == Verb::Snapshot {
                 database.require_space()?;
             }
@@ -114,7 +114,7 @@ impl Store {
     /// [`StoreError::GuestNotFound`].
     pub async fn finish_file_work(&self, guest: &GuestName) -> Result<(), StoreError> {
         let name = guest.clone();
-        let action = "record what was done with files";
+        let action = "record the result of file work";
         self.write(action, Durability::Now, move |transaction| {
             let guest = guests::require(transaction, &name)?;
             if let Some(FileWork::TakeSnapshot(label)) = &guest.file_work {
@@ -135,7 +135,7 @@ impl Store {
         work: Option<FileWork>,
     ) -> Result<(), StoreError> {
         let name = guest.clone();
-        let action = "record what is to be done with files";
+        let action = "record file work";
         self.write(action, Durability::Now, move |transaction| {
             guests::set(transaction, &name, "file_work", &work.map(Json))
         })

@@ -1,98 +1,123 @@
-//! An intent that was accepted is there after the daemon was killed.
+//! Durability: an accepted intent survives the daemon's death, and sent work survives its caller.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write};
+use std::pin::pin;
 use std::process::Stdio;
+use std::task::Poll;
 
 use innkeeper_model::{DesiredState, Verb};
-use innkeeper_store::Store;
+use innkeeper_store::{Store, StoreError};
 
-use crate::support::{again, child_directory, create, database, forget, name, open};
+use crate::support::{
+    Fixture, SUBNET, child_directory, create, database, forget, name, new_guest, open, test_process,
+};
 
-const SUBNET: &str = "10.100.0.0/16";
-
-/// What the child has said: the guests that must be there with what is wanted of them.
-type Promised = BTreeMap<String, DesiredState>;
+/// The guests that the child reported as accepted, with their desired states.
+type Accepted = BTreeMap<String, DesiredState>;
 
 #[tokio::test]
-async fn what_was_accepted_is_there_after_kill_9() {
-    let test = "durability::what_was_accepted_is_there_after_kill_9";
+async fn accepted_intents_survive_kill_9() {
+    let test = "durability::accepted_intents_survive_kill_9";
     if let Some(directory) = child_directory() {
         let store = open(&database(&directory), SUBNET).expect("opens");
-        accept_for_ever(&store).await;
+        accept_forever(&store).await;
     }
     for lines in [1, 30, 71] {
         let directory = tempfile::tempdir().expect("directory");
-        let mut child = again(&["env"], test, directory.path())
+        let mut child = test_process(&["env"], test, directory.path())
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
-        let mut said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut promised = Promised::new();
-        let mut heard = 0;
-        // What the child said between the last line that we waited for and its death counts too.
-        while let Some(Ok(line)) = said.next() {
-            heard += usize::from(hear(&line, &mut promised));
-            if heard == lines {
+        let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut accepted = Accepted::new();
+        let mut reports = 0;
+        // Reports between the last awaited line and the child's death count too.
+        while let Some(Ok(line)) = output.next() {
+            reports += usize::from(parse_report(&line, &mut accepted));
+            if reports == lines {
                 child.kill().expect("kills");
             }
         }
         child.wait().expect("ends");
-        assert!(heard >= lines, "the child ended by itself");
+        assert!(reports >= lines, "the child ended by itself");
 
         let store = open(&database(directory.path()), SUBNET).expect("opens after the kill");
         let mut unexpected = 0;
         for guest in store.guests().await.expect("reads") {
-            match promised.remove(guest.name.as_str()) {
+            match accepted.remove(guest.name.as_str()) {
                 Some(desired) if desired == guest.desired => {}
                 _ => unexpected += 1,
             }
         }
-        // The child may have died between a change and the word of it. What was to be removed is removed
-        // next; everything else that is not there is lost.
-        let lost = promised
+        // The child may have died between a change and its report. A guest that should be absent may have been deleted;
+        // any other missing guest is lost.
+        let lost = accepted
             .values()
             .filter(|desired| **desired != DesiredState::Absent)
             .count();
-        assert_eq!(lost, 0, "was promised and is not there: {promised:?}");
-        unexpected += promised.len();
+        assert_eq!(lost, 0, "accepted guests are lost: {accepted:?}");
+        unexpected += accepted.len();
         assert!(unexpected <= 1, "{unexpected} differ");
     }
 }
 
-/// Takes in one line of the child; other lines are the test harness's.
-fn hear(line: &str, promised: &mut Promised) -> bool {
-    let words: Vec<_> = line.split(' ').collect();
-    match words[..] {
-        ["accepted", guest, "running"] => promised.insert(guest.to_owned(), DesiredState::Running),
-        ["accepted", guest, "absent"] => promised.insert(guest.to_owned(), DesiredState::Absent),
-        ["accepted", guest, "forgotten"] => promised.remove(guest),
+/// Parses one line of the child. Other lines are the test harness's.
+fn parse_report(line: &str, accepted: &mut Accepted) -> bool {
+    let fields: Vec<_> = line.split(' ').collect();
+    match fields[..] {
+        ["accepted", guest, "running"] => accepted.insert(guest.to_owned(), DesiredState::Running),
+        ["accepted", guest, "absent"] => accepted.insert(guest.to_owned(), DesiredState::Absent),
+        ["accepted", guest, "forgotten"] => accepted.remove(guest),
         _ => return false,
     };
     true
 }
 
-async fn accept_for_ever(store: &Store) {
-    let say = |guest: &str, what: &str| {
-        // Not `println`, whose lines the harness may hold back.
+async fn accept_forever(store: &Store) {
+    let report = |guest: &str, state: &str| {
+        // The harness may capture the lines of `println`.
         let mut stdout = std::io::stdout();
-        writeln!(stdout, "\naccepted {guest} {what}").expect("parent listens");
-        stdout.flush().expect("parent listens");
+        writeln!(stdout, "\naccepted {guest} {state}").expect("parent reads");
+        stdout.flush().expect("parent reads");
     };
     for n in 0.. {
         let guest = format!("g{n}");
         create(store, &guest).await;
-        say(&guest, "running");
+        report(&guest, "running");
         if n % 2 == 0 {
             store
                 .begin_change(&name(&guest), DesiredState::Absent, Verb::Destroy, "uid:0")
                 .await
                 .expect("destroys");
-            say(&guest, "absent");
+            report(&guest, "absent");
         }
         if n % 4 == 0 {
             forget(store, &guest).await;
-            say(&guest, "forgotten");
+            report(&guest, "forgotten");
         }
     }
+}
+
+#[tokio::test]
+async fn sent_work_is_done_before_the_store_closes() {
+    let fixture = Fixture::new(SUBNET);
+    // The futures are polled once, which sends the work, and dropped before the result arrives.
+    for n in 0..20 {
+        let guest = new_guest(&format!("g{n}"));
+        let mut create = pin!(fixture.store.create_guest(guest, "uid:0"));
+        poll_fn(|context| {
+            let answered = create.as_mut().poll(context).is_ready();
+            Poll::Ready(answered)
+        })
+        .await;
+    }
+    let other_handle = fixture.store.clone();
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.store.guests().await.expect("reads").len(), 20);
+    assert!(matches!(
+        other_handle.guests().await,
+        Err(StoreError::Closed)
+    ));
 }

@@ -1,10 +1,10 @@
-//! What happened is told in order, to those whom it concerns.
+//! The event log: order, filters, pruning.
 
 use innkeeper_model::{BuildProgress, Event, EventKind, GuestName, OperationId, Verb};
 use innkeeper_store::{EventFilter, Store};
 use tokio::sync::oneshot;
 
-use crate::support::{Fixture, create, name};
+use crate::support::{Fixture, SUBNET, create, name};
 
 async fn append(
     store: &Store,
@@ -12,10 +12,11 @@ async fn append(
     guest: Option<&GuestName>,
     kind: EventKind,
 ) -> Event {
-    let (answer, answered) = oneshot::channel();
-    let told = |event: Result<Event, _>| answer.send(event.expect("appends")).expect("heard");
-    store.append_event(operation.map(OperationId), guest, kind, told);
-    answered.await.expect("told")
+    let (reply, result) = oneshot::channel();
+    let on_recorded =
+        |event: Result<Event, _>| reply.send(event.expect("appends")).expect("awaited");
+    store.append_event(operation.map(OperationId), guest, kind, on_recorded);
+    result.await.expect("recorded")
 }
 
 async fn note(store: &Store, operation: Option<i64>, guest: Option<&GuestName>, text: &str) -> i64 {
@@ -35,8 +36,8 @@ async fn texts(store: &Store, filter: EventFilter) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn events_are_replayed_in_order_and_filtered() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn events_are_ordered_and_filtered() {
+    let fixture = Fixture::new(SUBNET);
     let (a, b) = (name("a"), name("b"));
     assert_eq!(fixture.store.last_event_seq().await.expect("reads"), 0);
     note(&fixture.store, Some(1), Some(&a), "a1").await;
@@ -86,9 +87,9 @@ async fn events_are_replayed_in_order_and_filtered() {
 }
 
 #[tokio::test]
-async fn every_kind_of_event_is_read_back_as_it_was() {
-    let fixture = Fixture::new("10.100.0.0/16");
-    let failure = innkeeper_model::Failure::new(innkeeper_model::Code::TimedOut, "late");
+async fn every_kind_of_event_survives_a_round_trip() {
+    let fixture = Fixture::new(SUBNET);
+    let failure = innkeeper_model::Failure::new(innkeeper_model::Code::TimedOut, "timed out");
     let step = || "ensure-rootfs".to_owned();
     let kinds = [
         EventKind::Accepted { verb: Verb::Create },
@@ -119,7 +120,7 @@ async fn every_kind_of_event_is_read_back_as_it_was() {
 
 #[tokio::test]
 async fn progress_is_not_stored() {
-    let fixture = Fixture::new("10.100.0.0/16");
+    let fixture = Fixture::new(SUBNET);
     let kind = EventKind::Progress {
         progress: BuildProgress::default(),
     };
@@ -129,8 +130,8 @@ async fn progress_is_not_stored() {
 }
 
 #[tokio::test]
-async fn only_the_newest_events_and_operations_are_kept() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn old_events_and_operations_are_pruned() {
+    let fixture = Fixture::new(SUBNET);
     let (_, running) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     for _ in 0..1_100 {
@@ -162,6 +163,6 @@ async fn only_the_newest_events_and_operations_are_kept() {
     assert_eq!(
         store.running_operations().await.expect("reads"),
         [running],
-        "what has not ended is never deleted"
+        "a running operation is never deleted"
     );
 }

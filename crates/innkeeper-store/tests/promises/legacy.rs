@@ -1,11 +1,11 @@
-//! Slots of an older installation are honoured.
+//! Slots of an older installation are reserved.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use innkeeper_store::Store;
 
-use crate::support::{Fixture, create, forget};
+use crate::support::{Fixture, SUBNET, create, forget};
 
 /// The two state directories of an older installation.
 struct Older {
@@ -56,8 +56,8 @@ fn reservations(expected: &[(u32, &str)]) -> Vec<(u32, String)> {
 }
 
 #[tokio::test]
-async fn a_counter_and_tracking_files_are_taken_over() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn legacy_counter_and_slots_are_reserved() {
+    let fixture = Fixture::new(SUBNET);
     let older = Older::new(fixture.directory.path());
     write(&older.agents, ".next_slot", "5\n");
     write(&older.agents, "a-kdj3f2", "3 10.100.0.6 10.100.0.7\n");
@@ -100,7 +100,7 @@ async fn a_counter_and_tracking_files_are_taken_over() {
 }
 
 #[tokio::test]
-async fn an_import_replaces_the_one_before_and_never_moves_the_counter_back() {
+async fn import_replaces_the_earlier_reservations() {
     let fixture = Fixture::new("10.9.0.0/29"); // slots 1 to 3
     let older = Older::new(fixture.directory.path());
     write(&older.agents, ".next_slot", "3");
@@ -109,7 +109,7 @@ async fn an_import_replaces_the_one_before_and_never_moves_the_counter_back() {
     older.import(&fixture.store).await;
     assert_eq!(create(&fixture.store, "a").await.0.slot.number(), 3);
 
-    // The older installation's guests go one after the other; ours gets the slot that was free first.
+    // The older installation's guests go one after the other; a new guest gets the slot that became free first.
     fs::remove_file(older.agents.join("two")).expect("two");
     older.import(&fixture.store).await;
     for file in [".next_slot", "one"] {
@@ -127,8 +127,8 @@ async fn an_import_replaces_the_one_before_and_never_moves_the_counter_back() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_reported_and_never_fatal() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn malformed_files_are_reported_and_not_fatal() {
+    let fixture = Fixture::new(SUBNET);
     let older = Older::new(fixture.directory.path());
     write(&older.agents, ".next_slot", "seven");
     for (name, text) in [
@@ -173,7 +173,7 @@ async fn what_cannot_be_read_is_reported_and_never_fatal() {
         assert_eq!(about, 1, "{bad}: {notes:#?}");
     }
     assert_eq!(notes.len(), 11, "{notes:#?}");
-    // A slot that can be read is reserved whatever else the file says.
+    // A readable slot is reserved whatever else the file contains.
     assert_eq!(
         reserved(&fixture.store).await,
         reservations(&[(8, "short"), (9, "two-lines"), (11, "good")])
@@ -181,8 +181,8 @@ async fn what_cannot_be_read_is_reported_and_never_fatal() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_any_more_stays_reserved() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn unreadable_files_keep_their_reservations() {
+    let fixture = Fixture::new(SUBNET);
     let older = Older::new(fixture.directory.path());
     write(&older.agents, "agent", "1 10.100.0.2 10.100.0.3");
     write(&older.previews, "web-1", "2 10.100.0.4 10.100.0.5");
@@ -204,8 +204,8 @@ async fn what_cannot_be_read_any_more_stays_reserved() {
 }
 
 #[tokio::test]
-async fn a_slot_that_a_guest_of_ours_has_too_is_told_loudly() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn slot_shared_with_a_guest_is_reported() {
+    let fixture = Fixture::new(SUBNET);
     let older = Older::new(fixture.directory.path());
     create(&fixture.store, "web").await;
     write(&older.agents, "agent", "1 10.100.0.2 10.100.0.3");
@@ -216,7 +216,7 @@ async fn a_slot_that_a_guest_of_ours_has_too_is_told_loudly() {
     assert!(note.contains("Slot 1 ") && note.contains("'web'"), "{note}");
     assert!(note.contains("claude-agents/agent"), "{note}");
 
-    // Either of the two may go first; the slot is free when both have gone.
+    // The slot is free when both guests have gone, in either order.
     forget(&fixture.store, "web").await;
     assert_eq!(
         reserved(&fixture.store).await,
@@ -225,8 +225,8 @@ async fn a_slot_that_a_guest_of_ours_has_too_is_told_loudly() {
 }
 
 #[tokio::test]
-async fn an_address_of_another_slot_reserves_that_slot_too() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn address_of_another_slot_reserves_that_slot_too() {
+    let fixture = Fixture::new(SUBNET);
     let older = Older::new(fixture.directory.path());
     write(&older.agents, "agent", "1 10.100.0.8 10.100.0.9");
     write(&older.agents, "elsewhere", "2 192.168.7.4 192.168.7.5");

@@ -1,23 +1,24 @@
-//! What the store promises, tried on real files.
+//! The store's guarantees, tested on real files.
 
 #![expect(
     clippy::panic,
     clippy::print_stderr,
-    reason = "clippy knows tests by their attribute, and not what helps them"
+    reason = "clippy recognizes tests by their attribute, but not their helpers"
 )]
 
-mod concurrency;
+mod caches;
 mod deliveries;
+mod delivery_streams;
 mod durability;
 mod events;
+mod guests;
 mod legacy;
 mod migrations;
-mod numbering;
 mod opening;
-mod operations;
 mod previews;
 mod repositories;
 mod retained;
 mod running_time;
+mod slots;
 mod snapshots;
 mod support;

@@ -1,5 +1,5 @@
-//! Files of older versions are read with all that they hold. Each version that was released has a dump
-//! here, made by `sqlite3 innkeeper.db .dump`, which is never changed again.
+//! Files of older versions are migrated with all their data. Each released version has a dump here, made with
+//! `sqlite3 innkeeper.db .dump`, which is never changed.
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, RepoName};
@@ -7,7 +7,7 @@ use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState,
 use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
 use rusqlite::Connection;
 
-use crate::support::{closure, database, name, open};
+use crate::support::{SUBNET, closure, database, name, open};
 
 const VERSION_1: &str = include_str!("dumps/version-1.sql");
 const VERSION_2: &str = include_str!("dumps/version-2.sql");
@@ -30,11 +30,11 @@ fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let connection = Connection::open(&path).expect("opens");
     connection.execute_batch(dump).expect("restores");
     connection.close().expect("closes");
-    let store = open(&path, "10.100.0.0/16").expect("migrates");
+    let store = open(&path, SUBNET).expect("migrates");
     (directory, store)
 }
 
-/// The statements that made each table and index, as SQLite keeps them.
+/// Returns the statements that created the tables and indexes, as SQLite stores them.
 fn schema(connection: &Connection) -> Vec<String> {
     connection
         .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
@@ -46,7 +46,7 @@ fn schema(connection: &Connection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn version_1_is_read_with_all_that_it_holds() {
+async fn version_1_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_1);
     let guests = store.guests().await.expect("reads");
     let [broken, web] = &guests[..] else {
@@ -82,7 +82,7 @@ async fn version_1_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_2_is_read_with_all_that_it_holds() {
+async fn version_2_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_2);
     assert_eq!(store.guests().await.expect("reads").len(), 2);
     let kept = store.deliveries(DeliveryFilter::default()).await;
@@ -112,17 +112,17 @@ async fn version_2_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_3_is_read_with_all_that_it_holds() {
-    for (dump, disturbed) in [(VERSION_2, [false, false]), (VERSION_3, [true, false])] {
+async fn version_3_is_migrated_with_its_data() {
+    for (dump, dirty) in [(VERSION_2, [false, false]), (VERSION_3, [true, false])] {
         let (_directory, store) = restore(dump);
         let previews = store.previews().await.expect("reads");
         let read: Vec<_> = previews.iter().map(|preview| preview.dirty).collect();
-        assert_eq!(read, disturbed);
+        assert_eq!(read, dirty);
     }
 }
 
 #[tokio::test]
-async fn version_4_is_read_with_all_that_it_holds() {
+async fn version_4_is_migrated_with_its_data() {
     for (dump, by_label) in [(VERSION_3, [false, false]), (VERSION_4, [true, false])] {
         let (_directory, store) = restore(dump);
         let previews = store.previews().await.expect("reads");
@@ -132,7 +132,7 @@ async fn version_4_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_5_is_read_with_all_that_it_holds() {
+async fn version_5_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_4);
     assert_eq!(store.snapshots().await.expect("reads"), []);
     let (_directory, store) = restore(VERSION_5);
@@ -148,7 +148,7 @@ async fn version_5_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_6_is_read_with_all_that_it_holds() {
+async fn version_6_is_migrated_with_its_data() {
     for (dump, announced) in [
         (VERSION_5, [(false, 0), (false, 0)]),
         (VERSION_6, [(true, 3), (false, 0)]),
@@ -164,7 +164,7 @@ async fn version_6_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_7_is_read_with_all_that_it_holds() {
+async fn version_7_is_migrated_with_its_data() {
     for (dump, seconds) in [(VERSION_6, 0), (VERSION_7, 93_784)] {
         let (_directory, store) = restore(dump);
         let running = store.running_time().await.expect("reads");
@@ -174,22 +174,22 @@ async fn version_7_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_9_is_read_with_all_that_it_holds() {
+async fn version_9_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_9);
     let identity = store.identity().await.expect("reads");
     assert_eq!(identity.daemon.as_str(), "5f0c1d2e3b4a59687786a5b4c3d2e1f0");
     assert!(identity.adopted);
 }
 
-/// A database of a release without identities has objects to adopt, once, and keeps the identity that it is given.
+/// A database of a release without identities has objects to adopt, once, and keeps its new identity.
 #[tokio::test]
-async fn an_identity_is_made_once_and_only_an_older_database_adopts() {
+async fn identity_is_created_once() {
     let (directory, old) = restore(VERSION_7);
     let first = old.identity().await.expect("reads");
     assert!(!first.adopted);
     old.finish_adoption().await.expect("records");
     old.close().await.expect("closes");
-    let again = open(&database(directory.path()), "10.100.0.0/16").expect("opens");
+    let again = open(&database(directory.path()), SUBNET).expect("opens");
     let second = again.identity().await.expect("reads");
     assert_eq!(
         (second.daemon, second.adopted),
@@ -197,14 +197,14 @@ async fn an_identity_is_made_once_and_only_an_older_database_adopts() {
     );
 
     let fresh = tempfile::tempdir().expect("directory");
-    let fresh = open(&database(fresh.path()), "10.100.0.0/16").expect("opens");
+    let fresh = open(&database(fresh.path()), SUBNET).expect("opens");
     let fresh = fresh.identity().await.expect("reads");
-    assert!(fresh.adopted, "nothing was there before it");
+    assert!(fresh.adopted, "a new database has no objects to adopt");
     assert_ne!(fresh.daemon, first.daemon);
 }
 
 #[tokio::test]
-async fn version_10_is_read_with_all_that_it_holds() {
+async fn version_10_is_migrated_with_its_data() {
     for (dump, seconds) in [(VERSION_9, [93_784; 2]), (VERSION_10, [93_000, 0])] {
         let (_directory, store) = restore(dump);
         let previews = store.previews().await.expect("reads");
@@ -217,7 +217,7 @@ async fn version_10_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_11_is_read_with_all_that_it_holds() {
+async fn version_11_is_migrated_with_its_data() {
     let repo = RepoName::parse("octo/web").expect("a name");
     for (dump, id, to_check) in [
         (VERSION_10, None, [""; 0].to_vec()),
@@ -233,7 +233,7 @@ async fn version_11_is_read_with_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn version_12_is_read_with_all_that_it_holds() {
+async fn version_12_is_migrated_with_its_data() {
     let (_directory, store) = restore(VERSION_11);
     assert!(store.retained().await.expect("reads").is_empty());
     let (_directory, store) = restore(VERSION_12);
@@ -264,10 +264,10 @@ async fn version_12_is_read_with_all_that_it_holds() {
 }
 
 #[test]
-fn a_migrated_file_has_the_tables_of_a_new_one_and_every_version_has_a_dump() {
+fn migrated_schema_equals_a_new_one() {
     let (old_directory, _old) = restore(VERSION_1);
     let new_directory = tempfile::tempdir().expect("directory");
-    let _new = open(&database(new_directory.path()), "10.100.0.0/16").expect("opens");
+    let _new = open(&database(new_directory.path()), SUBNET).expect("opens");
     let old = Connection::open(database(old_directory.path())).expect("opens");
     let new = Connection::open(database(new_directory.path())).expect("opens");
     assert_eq!(schema(&old), schema(&new));

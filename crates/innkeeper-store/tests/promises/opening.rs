@@ -1,4 +1,4 @@
-//! Files that cannot be opened are told apart, with what to do, and are left as they are.
+//! Opening and closing: files that cannot be used are left unchanged, each with its own error and remedy.
 
 use std::fs;
 use std::io::Write;
@@ -10,13 +10,11 @@ use innkeeper_store::{Store, StoreError};
 use rusqlite::Connection;
 
 use crate::support::{
-    Fixture, again, child_directory, create, database, forget, new_guest, open, run_child,
-    with_tmpfs,
+    Fixture, SUBNET, child_directory, create, database, forget, new_guest, open, run_child,
+    test_process, with_tmpfs,
 };
 
-const SUBNET: &str = "10.100.0.0/16";
-
-/// Opens, expects a refusal with a remedy, and that not one byte of the file changed.
+/// Expects that opening fails with a remedy and leaves the file unchanged; returns the error.
 fn refusal(path: &Path, subnet: &str) -> StoreError {
     let before = fs::read(path).expect("reads");
     let error = open(path, subnet).expect_err("must be refused");
@@ -29,7 +27,7 @@ fn refusal(path: &Path, subnet: &str) -> StoreError {
 }
 
 #[tokio::test]
-async fn a_new_file_is_the_daemons_alone() {
+async fn new_file_is_private() {
     let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "web").await;
     for file in ["innkeeper.db", "innkeeper.db-wal"] {
@@ -44,7 +42,7 @@ async fn a_new_file_is_the_daemons_alone() {
 }
 
 #[tokio::test]
-async fn closing_leaves_one_file_and_the_reserve() {
+async fn close_leaves_one_file_and_the_reserve() {
     let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "web").await;
     fixture.store.close().await.expect("closes");
@@ -57,7 +55,7 @@ async fn closing_leaves_one_file_and_the_reserve() {
 }
 
 #[test]
-fn garbage_is_told_to_be_damaged() {
+fn garbage_is_reported_as_damaged() {
     let directory = tempfile::tempdir().expect("directory");
     let path = database(directory.path());
     fs::write(&path, "this was never a database ".repeat(400)).expect("writes");
@@ -68,7 +66,7 @@ fn garbage_is_told_to_be_damaged() {
 }
 
 #[tokio::test]
-async fn a_damaged_header_and_a_damaged_page_are_told_to_be_damaged() {
+async fn damaged_header_and_pages_are_detected() {
     let fixture = Fixture::new(SUBNET);
     for n in 0..200 {
         create(&fixture.store, &format!("guest-{n}")).await;
@@ -112,7 +110,7 @@ async fn a_damaged_header_and_a_damaged_page_are_told_to_be_damaged() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_none_of_ours_is_told_to_be_damage() {
+async fn unknown_value_in_a_row_is_damage() {
     let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "web").await;
     let connection = Connection::open(database(fixture.directory.path())).expect("opens");
@@ -124,7 +122,7 @@ async fn a_row_that_is_none_of_ours_is_told_to_be_damage() {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_refused() {
+async fn newer_version_is_refused() {
     let fixture = Fixture::new(SUBNET);
     fixture.store.close().await.expect("closes");
     let path = database(fixture.directory.path());
@@ -142,7 +140,7 @@ async fn a_newer_version_is_refused() {
 }
 
 #[test]
-fn another_programs_database_is_refused() {
+fn foreign_database_is_refused() {
     let directory = tempfile::tempdir().expect("directory");
     let path = database(directory.path());
     let connection = Connection::open(&path).expect("opens");
@@ -154,7 +152,7 @@ fn another_programs_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_subnet_that_moves_guests_is_refused() {
+async fn subnet_that_moves_guests_is_refused() {
     let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "web").await;
     create(&fixture.store, "gone").await;
@@ -175,7 +173,7 @@ async fn a_subnet_that_moves_guests_is_refused() {
             .contains("\"10.100.0.0/16\"")
     );
 
-    // A subnet that begins at the same address leaves the guest where it is.
+    // A subnet that begins at the same address changes no guest's address.
     let store = open(&path, "10.100.0.0/24").expect("same addresses");
     assert_eq!(store.slots().await.expect("report").subnet, "10.100.0.0/24");
     forget(&store, "web").await;
@@ -189,7 +187,7 @@ async fn a_subnet_that_moves_guests_is_refused() {
 }
 
 #[test]
-fn a_missing_directory_is_named() {
+fn missing_directory_is_named() {
     let directory = tempfile::tempdir().expect("directory");
     let path = database(&directory.path().join("missing"));
     let error = open(&path, SUBNET).expect_err("no directory");
@@ -201,7 +199,7 @@ fn a_missing_directory_is_named() {
 }
 
 #[tokio::test]
-async fn another_writer_is_waited_for_and_then_told_of() {
+async fn lock_of_another_writer_times_out() {
     let fixture = Fixture::new(SUBNET);
     let other = Connection::open(database(fixture.directory.path())).expect("opens");
     other.execute_batch("BEGIN IMMEDIATE").expect("locks");
@@ -212,13 +210,18 @@ async fn another_writer_is_waited_for_and_then_told_of() {
 }
 
 #[test]
-fn a_directory_that_may_not_be_written_is_told_of() {
+fn unwritable_directory_is_reported() {
     if let Some(directory) = child_directory() {
-        // As another user than the owner of everything in here.
+        // The child runs as another user than the owner of the directories.
         for name in ["closed", "no-log"] {
             let error = open(&database(&directory.join(name)), SUBNET).expect_err(name);
             assert_eq!(error.code(), Code::PermissionDenied, "{name}: {error:?}");
-            assert!(error.remedy().expect("remedy").contains("right to write"));
+            assert!(
+                error
+                    .remedy()
+                    .expect("remedy")
+                    .contains("Allow innkeeperd to write")
+            );
         }
         return;
     }
@@ -232,7 +235,7 @@ fn a_directory_that_may_not_be_written_is_told_of() {
         fs::create_dir(&inner).expect("directory");
         mode(&inner, 0o755);
     }
-    // The file itself may be written; its log cannot be made beside it.
+    // The file itself is writable, but its log cannot be created beside it.
     let path = database(&directory.path().join("no-log"));
     drop(open(&path, SUBNET).expect("opens"));
     mode(&path, 0o666);
@@ -243,21 +246,21 @@ fn a_directory_that_may_not_be_written_is_told_of() {
         "--regid=65534",
         "--clear-groups",
     ];
-    let test = "opening::a_directory_that_may_not_be_written_is_told_of";
-    run_child(again(&nobody, test, directory.path()), test);
+    let test = "opening::unwritable_directory_is_reported";
+    run_child(test_process(&nobody, test, directory.path()), test);
 }
 
 #[test]
-fn a_read_only_disk_is_told_of() {
+fn read_only_disk_is_reported() {
     if let Some(directory) = child_directory() {
         let error = open(&database(&directory), SUBNET).expect_err("read-only");
         assert_eq!(error.code(), Code::PermissionDenied, "{error:?}");
         return;
     }
     let directory = tempfile::tempdir().expect("directory");
-    let test = "opening::a_read_only_disk_is_told_of";
+    let test = "opening::read_only_disk_is_reported";
     run_child(
-        again(
+        test_process(
             &with_tmpfs(directory.path(), "ro,size=1m"),
             test,
             directory.path(),
@@ -267,12 +270,12 @@ fn a_read_only_disk_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
+async fn full_disk_refuses_records_but_not_removals() {
     let Some(directory) = child_directory() else {
         let directory = tempfile::tempdir().expect("directory");
-        let test = "opening::a_full_disk_refuses_and_works_again_when_there_is_space";
+        let test = "opening::full_disk_refuses_records_but_not_removals";
         let tmpfs = with_tmpfs(directory.path(), "size=64m");
-        run_child(again(&tmpfs, test, directory.path()), test);
+        run_child(test_process(&tmpfs, test, directory.path()), test);
         return;
     };
     let filler = directory.join("filler");
@@ -307,7 +310,7 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
     );
     assert_eq!(created, 1, "a guest took what belongs to removals");
 
-    // More removals than the reserve could record without being used again and again.
+    // More changes than the reserve could record without being reused.
     let name = || "before".parse().expect("name");
     for _ in 0..50 {
         for (desired, verb) in [
@@ -321,7 +324,7 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
             event(&store, operation.id).await;
         }
     }
-    // The same after a restart of the daemon.
+    // A restart of the daemon changes nothing about that.
     store.close().await.expect("closes on a full disk");
     let store = open(&database(&directory), SUBNET).expect("opens on a full disk");
     let gone = store
@@ -342,15 +345,15 @@ async fn a_full_disk_refuses_and_works_again_when_there_is_space() {
 
 /// Appends an event of an operation and ends it.
 async fn event(store: &Store, operation: OperationId) {
-    let (told, outcome) = tokio::sync::oneshot::channel();
+    let (reply, result) = tokio::sync::oneshot::channel();
     let failure = Failure::new(Code::Internal, "x".repeat(2000));
     store.append_event(
         Some(operation),
         None,
         EventKind::Failed { failure },
-        |event| drop(told.send(event)),
+        |event| drop(reply.send(event)),
     );
-    let event = outcome.await.expect("an answer");
+    let event = result.await.expect("a result");
     event.expect("an event of a removal needs no space");
     let finished = store.finish_operation(operation, None).await;
     finished.expect("the end of a removal needs no space");
@@ -360,7 +363,7 @@ async fn guests(store: &Store) -> usize {
     store.guests().await.expect("reads").len()
 }
 
-/// Takes all space that is left.
+/// Fills the disk.
 fn fill(path: &Path) {
     let mut file = fs::File::create(path).expect("creates");
     for size in [4096, 1] {

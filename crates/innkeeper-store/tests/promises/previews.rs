@@ -1,46 +1,21 @@
-//! A preview has one slug, which nobody else has, and what is known of it is kept.
+//! Previews: slugs, desired state, approvals, expiry.
 
 use std::time::Duration;
 
-use innkeeper_model::preview::{
-    BranchName, CommitSha, Meta, PrAction, PreviewState, PullRequest, RepoName,
-};
-use innkeeper_model::{Code, Explain, Failure, GuestKind, StorePath};
+use innkeeper_model::preview::{BranchName, PrAction, PreviewState, RepoName};
+use innkeeper_model::{Code, Explain, Failure, GuestKind};
 use innkeeper_store::{
-    Approval, DeliveryOutcome, NewPreview, NextDelivery, Presence, PreviewFact, Receipt,
-    RunningTime, Store, StoreError,
+    Approval, DeliveryOutcome, NewPreview, Presence, PreviewFact, Receipt, RunningTime, StoreError,
 };
 use jiff::Timestamp;
 
-use crate::deliveries::{delivery, event, pull_request, sha};
-use crate::support::{Fixture, closure, create, name, new_guest};
-
-const SUBNET: &str = "10.100.0.0/16";
-
-fn preview(number: u64) -> NewPreview {
-    NewPreview::of(&event("d", number, PrAction::Opened, 1))
-}
-
-fn meta() -> Meta {
-    serde_json::from_value(serde_json::json!({
-        "setupService": "setup",
-        "appServices": ["web"],
-        "database": "host",
-        "routes": [{"path": "/", "port": 3000}],
-        "hostSecrets": [],
-        "extraHosts": [],
-    }))
-    .expect("meta")
-}
-
-async fn claim(store: &Store, number: u64, slugs: &[&str]) -> Result<String, StoreError> {
-    let slugs = slugs.iter().copied().map(name).collect();
-    let preview = store.claim_preview(preview(number), slugs).await?;
-    Ok(preview.record.slug.to_string())
-}
+use crate::support::{
+    Fixture, SUBNET, claim, closure, create, delivery, meta, name, new_guest, preview,
+    pull_request, sha,
+};
 
 #[tokio::test]
-async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
+async fn pull_request_takes_over_a_manual_preview() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let by_hand = || NewPreview {
@@ -60,7 +35,7 @@ async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
     let text = format!("{refused}; {}", refused.remedy().expect("one"));
     assert!(
         text.contains(&format!(
-            "has a preview already: '{there}'; `preview update {there}`"
+            "already has a preview: '{there}'; `preview update {there}`"
         )),
         "{text}"
     );
@@ -83,10 +58,10 @@ async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
     );
     let known = store.preview_of(&pull_request(1)).await.expect("reads");
     assert_eq!(known.expect("taken").record.slug, there);
-    // A second pull request of the branch is another one.
+    // A second pull request of the branch gets a preview of its own.
     let second = claim(store, 2, &["web-2"]).await;
     assert_eq!(second.expect("claims"), "web-2");
-    // And a branch of that name in a fork is another branch.
+    // A branch of the same name in a fork is another branch.
     let theirs = NewPreview {
         head_repo: Some(RepoName::parse("mallory/web").expect("a repository")),
         branch: BranchName::parse("another").expect("a branch"),
@@ -97,7 +72,7 @@ async fn a_branch_gets_one_preview_by_hand_and_its_pull_request_takes_that() {
 }
 
 #[tokio::test]
-async fn a_slug_belongs_to_one_preview_until_it_is_forgotten() {
+async fn slug_belongs_to_one_preview_until_deletion() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     assert_eq!(claim(store, 1, &["web-1"]).await.expect("claims"), "web-1");
@@ -109,7 +84,7 @@ async fn a_slug_belongs_to_one_preview_until_it_is_forgotten() {
     assert_eq!(refused.code(), Code::SlugConflict);
     assert_eq!(
         refused.to_string(),
-        "octo/web#3 gets no preview: the slug 'web-1' is taken, and so are 1 others"
+        "cannot create a preview of octo/web#3: the slugs 'web-1' and 'web-2' are taken"
     );
     assert_eq!(claim(store, 1, &["new"]).await.expect("known"), "web-1");
 
@@ -126,7 +101,7 @@ async fn a_slug_belongs_to_one_preview_until_it_is_forgotten() {
 }
 
 #[tokio::test]
-async fn previews_and_agents_share_their_names() {
+async fn previews_and_agents_share_a_namespace() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     create(store, "web-1").await;
@@ -145,7 +120,7 @@ async fn previews_and_agents_share_their_names() {
 }
 
 #[tokio::test]
-async fn what_is_learnt_of_a_preview_is_kept() {
+async fn preview_facts_survive_a_restart() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let slug = name("web-1");
@@ -176,7 +151,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         PreviewFact::LastDelivery("d9".to_owned()),
         PreviewFact::Active(active),
     ];
-    let told = store.set_preview(&slug, facts).await.expect("records");
+    let returned = store.set_preview(&slug, facts).await.expect("records");
     let by_label = store.approve(&slug, &sha(7), Approval::Label).await;
     by_label.expect("approves");
     for (sha, after) in [(sha(6), 1), (sha(7), 2), (sha(7), 3)] {
@@ -215,7 +190,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
     before.approved_by_label = false;
     before.announced_sha = None;
     before.announced_after = 0;
-    assert_eq!(told, before);
+    assert_eq!(returned, before);
 
     let gone = vec![PreviewFact::NotLive, PreviewFact::Comment(None)];
     let gone = store.set_preview(&slug, gone).await.expect("records");
@@ -223,13 +198,13 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         (gone.record.live_sha, gone.live_meta, gone.comment_id),
         (None, None, None)
     );
-    let why = Failure::new(Code::ApprovalNeeded, "the label is gone");
-    let withdrawn = store.withdraw_approval(&slug, why.clone()).await;
+    let reason = Failure::new(Code::ApprovalNeeded, "the label is gone");
+    let withdrawn = store.withdraw_approval(&slug, reason.clone()).await;
     let withdrawn = withdrawn.expect("withdraws");
     assert_eq!(withdrawn.record.approved_sha, None);
-    assert_eq!(withdrawn.record.fault, Some(why));
+    assert_eq!(withdrawn.record.fault, Some(reason));
     assert!(!withdrawn.approved_by_label);
-    // One that is not wanted yet may be approved; it takes nothing from the one that is.
+    // A commit that is not wanted yet may be approved, but does not replace the approval of the wanted one.
     for (approved, then) in [(8, 8), (7, 7), (8, 7)] {
         store
             .approve(&slug, &sha(approved), Approval::Host)
@@ -238,7 +213,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
         let now = store.preview(&slug).await.expect("reads").expect("kept");
         assert_eq!(now.record.approved_sha, Some(sha(then)));
     }
-    // What the host approved does not hang on a label, and what a label approved may come to be the host's.
+    // A label does not replace an approval from the host; the host replaces that of a label.
     for (approved, by, by_label) in [
         (7, Approval::Label, false),
         (6, Approval::Label, false),
@@ -256,7 +231,7 @@ async fn what_is_learnt_of_a_preview_is_kept() {
 }
 
 #[tokio::test]
-async fn an_extra_host_of_a_preview_is_nobodys_slug() {
+async fn extra_host_of_a_preview_is_no_free_slug() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     claim(store, 1, &["web-7"]).await.expect("claims");
@@ -280,133 +255,16 @@ async fn an_extra_host_of_a_preview_is_nobodys_slug() {
 }
 
 #[tokio::test]
-async fn facts_are_recorded_all_or_none() {
+async fn facts_about_a_missing_preview_are_refused() {
     let fixture = Fixture::new(SUBNET);
     let nobody = name("nobody");
     let facts = vec![PreviewFact::Desired(Presence::Absent)];
     let refused = fixture.store.set_preview(&nobody, facts).await;
     assert!(matches!(refused, Err(StoreError::PreviewNotFound { .. })));
-    assert!(CommitSha::parse("main").is_err());
 }
 
 #[tokio::test]
-async fn evaluations_are_kept_while_a_preview_has_them_or_somebody_asks() {
-    let fixture = Fixture::new(SUBNET);
-    let store = &fixture.store;
-    for key in ["held", "asked", "idle"] {
-        store
-            .cache_evaluation(key, &closure(), &meta())
-            .await
-            .expect("keeps");
-    }
-    claim(store, 1, &["web-1"]).await.expect("claims");
-    let held = PreviewFact::Evaluated {
-        key: "held".to_owned(),
-        closure: closure(),
-        meta: Box::new(meta()),
-    };
-    store
-        .set_preview(&name("web-1"), vec![held])
-        .await
-        .expect("records");
-    // Another is wanted by now, and this one is served still.
-    let served =
-        StorePath::parse(&format!("/nix/store/{}-served", "1".repeat(32))).expect("a path");
-    let live = PreviewFact::Live {
-        sha: preview(1).wanted_sha,
-        closure: served.clone(),
-        meta: Box::new(meta()),
-    };
-    store
-        .cache_evaluation("in-service", &served, &meta())
-        .await
-        .expect("records");
-    store
-        .set_preview(&name("web-1"), vec![live])
-        .await
-        .expect("records");
-    let set = store.set_expiry_grace(Duration::ZERO).await;
-    set.expect("sets");
-    let hour = Duration::from_secs(3_600);
-    let moved = store.advance_running_time(2 * hour).await;
-    moved.expect("moves");
-    let asked = store.evaluation("asked").await.expect("reads");
-    assert!(asked.is_some());
-    let young = store.evict_unused_evaluations(3 * hour).await;
-    assert_eq!(young.expect("forgets"), []);
-    let forgotten = store.evict_unused_evaluations(hour).await;
-    let forgotten = forgotten.expect("forgets");
-    let keys: Vec<_> = forgotten.iter().map(|e| e.key.as_str()).collect();
-    assert_eq!(keys, ["idle"]);
-    let left = store.evaluations().await.expect("reads");
-    let keys: Vec<_> = left.iter().map(|e| e.key.as_str()).collect();
-    assert_eq!(keys, ["asked", "held", "in-service"]);
-    assert_eq!(left[0].meta, meta());
-    assert!(store.evaluation("idle").await.expect("reads").is_none());
-}
-
-#[tokio::test]
-async fn previews_and_deliveries_follow_a_repository_without_duplicates() {
-    let fixture = Fixture::new(SUBNET);
-    let store = &fixture.store;
-    let former = preview(1).repo;
-    let now = RepoName::parse("octo/new").expect("a repository");
-    let slugs = ["web-1", "web-2", "web-3", "fork"];
-    for (number, slug) in (1..).zip(slugs) {
-        claim(store, number, &[slug]).await.expect("claims");
-    }
-    let theirs = vec![PreviewFact::Head {
-        repo: Some(RepoName::parse("mallory/web").expect("a repository")),
-        branch: BranchName::parse("topic").expect("a branch"),
-        sha: sha(1),
-    }];
-    store.set_preview(&name("fork"), theirs).await.expect("set");
-    let there = NewPreview {
-        repo: now.clone(),
-        head_repo: Some(now.clone()),
-        ..preview(2)
-    };
-    let there = store.claim_preview(there, vec![name("new-2")]).await;
-    there.expect("claims");
-    let waits = delivery("d", 3, PrAction::Synchronize, 1);
-    store.record_delivery(waits).await.expect("records");
-
-    let moved = store
-        .record_repo_name(77, &former, &now)
-        .await
-        .expect("renames");
-    assert_eq!(moved, 3);
-    let repos = async |slug: &str| {
-        let record = store.preview(&name(slug)).await.expect("reads");
-        let record = record.expect("kept").record;
-        (record.repo.clone(), record.is_from_fork())
-    };
-    assert_eq!(repos("web-1").await, (now.clone(), false));
-    assert_eq!(repos("web-3").await, (now.clone(), false));
-    assert_eq!(repos("fork").await, (now.clone(), true));
-    let duplicate = store.preview(&name("web-2")).await.expect("reads");
-    let duplicate = duplicate.expect("kept");
-    assert_eq!(duplicate.desired, Presence::Absent);
-    assert!(duplicate.record.repo != now && duplicate.record.repo != former);
-    let pull_request = PullRequest {
-        repo: now.clone(),
-        number: 3,
-    };
-    let NextDelivery::Process(waiting) = store.next_delivery(&pull_request).await.expect("reads")
-    else {
-        panic!("the delivery is lost");
-    };
-    assert_eq!(waiting.event.pull_request, pull_request);
-    assert_eq!(waiting.event.head_repo, Some(now.clone()));
-    let again = store
-        .record_repo_name(77, &former, &now)
-        .await
-        .expect("again");
-    assert_eq!(again, 0);
-}
-
-#[tokio::test]
-async fn a_preview_expires_unless_it_was_used_meanwhile() {
+async fn preview_expires_unless_used_meanwhile() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let slug = name("web-1");

@@ -1,23 +1,23 @@
-//! Repositories are known by GitHub's number, in whatever order their names change and their deliveries arrive.
+//! Repositories: identified by GitHub's number, in whatever order renames and deliveries arrive.
 
 use std::collections::BTreeSet;
 
-use innkeeper_model::preview::{PrAction, RepoName};
-use innkeeper_store::{NewDelivery, Presence, Receipt, RepoIdentity, Store};
+use innkeeper_model::preview::{BranchName, PrAction, PullRequest, RepoName};
+use innkeeper_store::{
+    NewDelivery, NewPreview, NextDelivery, Presence, PreviewFact, Receipt, RepoIdentity, Store,
+};
 
-use crate::deliveries::{delivery, sha};
-use crate::support::{Fixture, name};
+use crate::support::{Fixture, SUBNET, claim, delivery, name, preview, sha};
 
-const SUBNET: &str = "10.100.0.0/16";
-/// The number of the repository that was renamed, and of the one that has its former name now.
+/// The number of the repository that was renamed.
 const RENAMED: u64 = 1;
+/// The number of the repository that took over its name.
 const SUCCESSOR: u64 = 2;
-
 fn repo(text: &str) -> RepoName {
     RepoName::parse(text).expect("a name")
 }
 
-/// A push to pull request 7 of a repository by the name that it had then.
+/// Returns a push to pull request 7 of a repository under the name that it had then.
 fn push(id: &str, repo_id: u64, repo_name: &str, commit: u8) -> NewDelivery {
     let mut new = delivery(id, 7, PrAction::Synchronize, commit);
     new.event.repo_id = Some(repo_id);
@@ -27,8 +27,8 @@ fn push(id: &str, repo_id: u64, repo_name: &str, commit: u8) -> NewDelivery {
     new
 }
 
-/// What the daemon does for repositories whose names may have changed.
-async fn look(store: &Store) {
+/// Records the current names of repositories whose names may have changed, as the daemon does.
+async fn resolve_names(store: &Store) {
     for known_as in store.repos_to_check().await.expect("reads") {
         let id = store.repo_identity(&known_as).await.expect("reads").id;
         let (id, now) = match id {
@@ -44,7 +44,7 @@ async fn look(store: &Store) {
 }
 
 #[tokio::test]
-async fn in_any_order_each_repository_keeps_its_one_preview() {
+async fn each_repository_keeps_one_preview_in_any_order() {
     type Step = fn() -> NewDelivery;
     let steps: [Step; 4] = [
         || push("before", RENAMED, "octo/web", 1),
@@ -56,21 +56,21 @@ async fn in_any_order_each_repository_keeps_its_one_preview() {
     let orders = orders.filter(|order| BTreeSet::from(*order).len() == 4);
     let mut tried = 0;
     for order in orders {
-        for looks_between in [false, true] {
+        for resolve_between in [false, true] {
             tried += 1;
             let fixture = Fixture::new(SUBNET);
             let store = &fixture.store;
             for step in order {
                 let recorded = store.record_delivery(steps[step]()).await;
                 assert!(matches!(recorded, Ok(Receipt::New { .. })), "{order:?}");
-                if looks_between {
-                    look(store).await;
+                if resolve_between {
+                    resolve_names(store).await;
                 }
             }
             while !store.repos_to_check().await.expect("reads").is_empty() {
-                look(store).await;
+                resolve_names(store).await;
             }
-            // The periodic look at every repository with previews.
+            // The periodic check of every repository with previews.
             for (id, now) in [(RENAMED, "octo/new"), (SUCCESSOR, "octo/web")] {
                 store
                     .record_repo_name(id, &repo(now), &repo(now))
@@ -100,11 +100,11 @@ async fn in_any_order_each_repository_keeps_its_one_preview() {
 }
 
 #[tokio::test]
-async fn a_successor_has_no_right_to_the_secrets_of_a_name() {
+async fn successor_of_a_name_inherits_no_secrets() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let identity = async |text: &str| store.repo_identity(&repo(text)).await.expect("reads");
-    assert!(identity("octo/web").await.is_first, "nobody had it");
+    assert!(identity("octo/web").await.is_first, "the name is new");
     let record = async |new| store.record_delivery(new).await.expect("records");
     record(push("a", RENAMED, "octo/web", 1)).await;
     assert!(identity("Octo/Web").await.is_first);
@@ -114,28 +114,92 @@ async fn a_successor_has_no_right_to_the_secrets_of_a_name() {
         is_first: false,
     };
     assert_eq!(identity("octo/web").await, successor);
-    // Nor has one that GitHub shows under the name.
-    look(store).await;
+    // GitHub's answer does not change that.
+    resolve_names(store).await;
     assert_eq!(identity("octo/web").await, successor);
     assert!(identity("octo/new").await.is_first);
 }
 
 #[tokio::test]
-async fn a_repository_that_is_deleted_leaves_no_preview_and_gets_none() {
+async fn deleted_repository_has_no_previews() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let record = async |new| store.record_delivery(new).await.expect("records");
     record(push("a", RENAMED, "octo/web", 1)).await;
     let other = store.mark_repo_deleted(SUCCESSOR, &repo("octo/web")).await;
-    assert_eq!(other.expect("records"), [], "another one had the name");
+    assert_eq!(
+        other.expect("records"),
+        [],
+        "the name is another repository's"
+    );
     let gone = store.mark_repo_deleted(RENAMED, &repo("octo/web")).await;
     assert_eq!(gone.expect("records"), [name("web-7")]);
     let gone = store.previews_of_deleted_repos().await.expect("reads");
     assert_eq!(gone, [name("web-7")]);
     let late = record(push("b", RENAMED, "octo/web", 2)).await;
     assert!(matches!(late, Receipt::Stale { .. }), "{late:?}");
-    // One that is made anew under the name has nothing of it.
-    let anew = record(push("c", SUCCESSOR, "octo/web", 3)).await;
+    // A new repository under the name inherits no preview.
+    let successor = record(push("c", SUCCESSOR, "octo/web", 3)).await;
     let slug = Some(name("web-7-b"));
-    assert_eq!(anew, Receipt::New { slug });
+    assert_eq!(successor, Receipt::New { slug });
+}
+
+#[tokio::test]
+async fn rename_moves_previews_and_deliveries() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let former = preview(1).repo;
+    let now = RepoName::parse("octo/new").expect("a repository");
+    let slugs = ["web-1", "web-2", "web-3", "fork"];
+    for (number, slug) in (1..).zip(slugs) {
+        claim(store, number, &[slug]).await.expect("claims");
+    }
+    let theirs = vec![PreviewFact::Head {
+        repo: Some(RepoName::parse("mallory/web").expect("a repository")),
+        branch: BranchName::parse("topic").expect("a branch"),
+        sha: sha(1),
+    }];
+    store.set_preview(&name("fork"), theirs).await.expect("set");
+    let there = NewPreview {
+        repo: now.clone(),
+        head_repo: Some(now.clone()),
+        ..preview(2)
+    };
+    let there = store.claim_preview(there, vec![name("new-2")]).await;
+    there.expect("claims");
+    let waits = delivery("d", 3, PrAction::Synchronize, 1);
+    store.record_delivery(waits).await.expect("records");
+
+    let moved = store
+        .record_repo_name(77, &former, &now)
+        .await
+        .expect("renames");
+    assert_eq!(moved, 3);
+    let repos = async |slug: &str| {
+        let record = store.preview(&name(slug)).await.expect("reads");
+        let record = record.expect("kept").record;
+        (record.repo.clone(), record.is_from_fork())
+    };
+    assert_eq!(repos("web-1").await, (now.clone(), false));
+    assert_eq!(repos("web-3").await, (now.clone(), false));
+    assert_eq!(repos("fork").await, (now.clone(), true));
+    let duplicate = store.preview(&name("web-2")).await.expect("reads");
+    let duplicate = duplicate.expect("kept");
+    assert_eq!(duplicate.desired, Presence::Absent);
+    assert!(duplicate.record.repo != now && duplicate.record.repo != former);
+    let pull_request = PullRequest {
+        repo: now.clone(),
+        number: 3,
+    };
+    let NextDelivery::Process(waiting) = store.next_delivery(&pull_request).await.expect("reads")
+    else {
+        panic!("the delivery is lost");
+    };
+    assert_eq!(waiting.event.pull_request, pull_request);
+    assert_eq!(waiting.event.head_repo, Some(now.clone()));
+    let again = store
+        .record_repo_name(77, &former, &now)
+        .await
+        .expect("again");
+    assert_eq!(again, 0);
 }

@@ -1,4 +1,4 @@
-//! Files of destroyed agents.
+//! Retention of destroyed agents' files.
 
 use innkeeper_model::{
     Code, DesiredState, Explain, Failure, FileWork, GuestKind, OperationId, OperationState,
@@ -6,12 +6,12 @@ use innkeeper_model::{
 };
 use innkeeper_store::{NewGuest, RetainedFiles, Store, StoreError};
 
-use crate::support::{Fixture, create, name, new_guest};
+use crate::support::{Fixture, SUBNET, create, name, new_guest};
 
 const ACTOR: &str = "uid:1000";
 
-/// Destroys an agent so that its files are kept.
-async fn keep(store: &Store, guest: &str) -> RetainedId {
+/// Destroys an agent with its files retained.
+async fn destroy_retaining(store: &Store, guest: &str) -> RetainedId {
     create(store, guest).await;
     let destroyed = store.begin_destroy(&name(guest), true, ACTOR).await;
     let (guest, operation) = destroyed.expect("begins");
@@ -36,15 +36,15 @@ async fn undelete(store: &Store, id: RetainedId, guest: &str) -> Result<Operatio
 }
 
 #[tokio::test]
-async fn files_are_kept_from_the_moment_that_the_guest_is_gone_and_survive_a_restart() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn retention_begins_when_the_guest_is_gone() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     create(store, "web").await;
     let begun = store.begin_destroy(&name("web"), true, ACTOR).await;
     let (guest, operation) = begun.expect("begins");
     let id = guest.retain.expect("kept");
     assert_eq!(retained(store).await, [], "the guest has them");
-    // A second one gets the first, and changes nothing.
+    // A second destroy returns the first, and changes no data.
     let again = store
         .begin_destroy(&name("web"), true, ACTOR)
         .await
@@ -81,12 +81,12 @@ async fn files_are_kept_from_the_moment_that_the_guest_is_gone_and_survive_a_res
     assert_eq!(store.retained_ids().await.expect("reads"), [id]);
     store.set_retained_bytes(id, 4096).await.expect("records");
     assert_eq!(retained(store).await[0].record.bytes, Some(4096));
-    assert_ne!(keep(store, "web").await, id);
+    assert_ne!(destroy_retaining(store, "web").await, id);
 }
 
 #[tokio::test]
-async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn retention_covers_complete_agents_only() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let preview = NewGuest {
         kind: GuestKind::Preview,
@@ -110,7 +110,7 @@ async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
         .await
         .expect("begins");
     assert_eq!(now.retain, None);
-    // Once decided, it stays so.
+    // The decision to remove the files is final.
     let (later, _) = store
         .begin_destroy(&name("web"), true, ACTOR)
         .await
@@ -156,10 +156,10 @@ async fn what_is_no_complete_agent_is_not_kept_and_now_takes_precedence() {
 }
 
 #[tokio::test]
-async fn files_come_back_once_and_only_under_a_free_name() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn undelete_works_once_and_needs_a_free_name() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    let id = keep(store, "web").await;
+    let id = destroy_retaining(store, "web").await;
     create(store, "web").await;
     let taken = undelete(store, id, "web").await.expect_err("refused");
     assert_eq!(taken.code(), Code::GuestExists);
@@ -187,7 +187,7 @@ async fn files_come_back_once_and_only_under_a_free_name() {
     assert!(store.begin_purge(id, ACTOR).await.expect("reads").is_none());
     assert_eq!(retained(store).await, []);
 
-    // A guest that has not taken them over yet leaves them when it is destroyed.
+    // Destroying a guest before it has taken the files over retains them again.
     let (destroyed, _) = store
         .begin_destroy(&name("old"), true, ACTOR)
         .await
@@ -223,10 +223,10 @@ async fn files_come_back_once_and_only_under_a_free_name() {
 }
 
 #[tokio::test]
-async fn a_purge_is_one_operation_and_can_be_tried_again() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn purge_is_one_operation_and_retryable() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    let id = keep(store, "web").await;
+    let id = destroy_retaining(store, "web").await;
     let (files, operation) = store
         .begin_purge(id, ACTOR)
         .await

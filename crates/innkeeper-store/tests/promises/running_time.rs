@@ -1,14 +1,14 @@
-//! The running time advances while a store is open, and with nothing else.
+//! Running time advances only while a store is open.
 
 use std::time::Duration;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, SUBNET};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
-async fn running_time_goes_on_after_a_restart_where_it_was() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn running_time_continues_after_a_restart() {
+    let fixture = Fixture::new(SUBNET);
     let began = fixture.store.running_time().await.expect("reads");
     let moved = fixture.store.advance_running_time(HOUR).await;
     moved.expect("moves");
@@ -22,8 +22,8 @@ async fn running_time_goes_on_after_a_restart_where_it_was() {
 }
 
 #[tokio::test]
-async fn nothing_expires_until_the_daemon_has_run_for_the_grace_period() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn expiry_waits_for_the_grace_period_after_a_start() {
+    let fixture = Fixture::new(SUBNET);
     let began = fixture.store.running_time().await.expect("reads");
     let moved = fixture.store.advance_running_time(2 * HOUR).await;
     moved.expect("moves");

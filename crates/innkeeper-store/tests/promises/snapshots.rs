@@ -1,11 +1,11 @@
-//! Guests' snapshots, and what is to be done with guests' files.
+//! Snapshots, copies and file work.
 
 use innkeeper_model::{
     Code, DesiredState, Explain, FileWork, GuestName, OperationId, Origin, SnapshotLabel, Verb,
 };
 use innkeeper_store::{NewGuest, Store, StoreError};
 
-use crate::support::{Fixture, create, name, new_guest};
+use crate::support::{Fixture, SUBNET, create, name, new_guest};
 
 const ACTOR: &str = "uid:1000";
 
@@ -20,13 +20,13 @@ async fn end(store: &Store, operation: OperationId) {
         .expect("finishes");
 }
 
-/// A guest that no operation works on.
-async fn idle(store: &Store, guest: &str) {
+/// Creates a guest without a running operation.
+async fn create_idle(store: &Store, guest: &str) {
     let (_, operation) = create(store, guest).await;
     end(store, operation.id).await;
 }
 
-/// A snapshot from the intent to its record.
+/// Takes a snapshot, from the intent to its record.
 async fn take(store: &Store, guest: &GuestName, text: &str) {
     let begun = store.begin_snapshot(guest, &label(text), ACTOR).await;
     let (_, operation) = begun.expect("begins");
@@ -41,10 +41,10 @@ async fn labels(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_there_when_it_was_taken_and_an_intent_survives() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn snapshot_is_listed_once_it_was_taken() {
+    let fixture = Fixture::new(SUBNET);
     let web = name("web");
-    idle(&fixture.store, "web").await;
+    create_idle(&fixture.store, "web").await;
     let begun = fixture
         .store
         .begin_snapshot(&web, &label("one"), ACTOR)
@@ -68,10 +68,10 @@ async fn a_snapshot_is_there_when_it_was_taken_and_an_intent_survives() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_to_be_deleted_is_not_one_any_more() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn snapshot_being_deleted_is_not_listed() {
+    let fixture = Fixture::new(SUBNET);
     let (store, web) = (&fixture.store, name("web"));
-    idle(store, "web").await;
+    create_idle(store, "web").await;
     take(store, &web, "one").await;
     let begun = store
         .begin_snapshot_removal(&web, &label("one"), ACTOR)
@@ -86,7 +86,7 @@ async fn a_snapshot_that_is_to_be_deleted_is_not_one_any_more() {
     );
     assert_eq!(labels(store).await, [""; 0]);
     end(store, operation.id).await;
-    // Its removal failed: until it succeeds, nothing else is done with these files.
+    // The removal has not succeeded: other file work is refused until then.
     let refused = store.begin_snapshot(&web, &label("two"), ACTOR).await;
     let refused = refused.expect_err("refused");
     assert!(matches!(refused, StoreError::FilesBusy { .. }), "{refused}");
@@ -99,11 +99,11 @@ async fn a_snapshot_that_is_to_be_deleted_is_not_one_any_more() {
 }
 
 #[tokio::test]
-async fn a_guests_snapshots_go_with_it() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn snapshots_are_deleted_with_their_guest() {
+    let fixture = Fixture::new(SUBNET);
     let (store, web) = (&fixture.store, name("web"));
-    idle(store, "web").await;
-    idle(store, "db").await;
+    create_idle(store, "web").await;
+    create_idle(store, "db").await;
     take(store, &web, "one").await;
     take(store, &name("db"), "one").await;
     let destroyed = store
@@ -117,8 +117,8 @@ async fn a_guests_snapshots_go_with_it() {
 }
 
 #[tokio::test]
-async fn a_copy_is_a_guest_of_its_own_and_needs_an_origin_that_stays() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn copy_is_independent_and_needs_an_idle_origin() {
+    let fixture = Fixture::new(SUBNET);
     let (store, web) = (&fixture.store, name("web"));
     let copy = |snapshot: Option<&str>| NewGuest {
         origin: Some(Origin {

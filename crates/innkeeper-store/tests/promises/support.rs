@@ -1,15 +1,22 @@
-//! What several of these tests need.
+//! Fixtures and helpers that several tests use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use innkeeper_model::preview::{
+    BranchName, CommitSha, Meta, PrAction, PullRequest, PullRequestEvent, RepoName,
+};
 use innkeeper_model::{
     ClosureSource, Cpus, Guest, GuestKind, GuestName, Limits, MemorySize, Operation, StorePath,
 };
-use innkeeper_store::{NewGuest, Store, StoreError};
+use innkeeper_store::{NewDelivery, NewGuest, NewPreview, Store, StoreError};
+use jiff::Timestamp;
 use tempfile::TempDir;
 
-/// A store in a directory of its own, which goes with it.
+/// The subnet of most tests.
+pub(crate) const SUBNET: &str = "10.100.0.0/16";
+
+/// A store in a temporary directory.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) directory: TempDir,
@@ -27,7 +34,7 @@ impl Fixture {
         }
     }
 
-    /// The same store after a restart of the daemon.
+    /// Returns the same store after a restart of the daemon.
     pub(crate) async fn reopened(self) -> Self {
         self.store.close().await.expect("closes");
         let store = open(&database(self.directory.path()), self.subnet).expect("opens again");
@@ -75,7 +82,7 @@ pub(crate) async fn create(store: &Store, guest: &str) -> (Guest, Operation) {
         .expect("creates")
 }
 
-/// Removes a guest as the engine does when it has seen everything of it gone.
+/// Deletes a guest's record, as the engine does when all of its resources are gone.
 pub(crate) async fn forget(store: &Store, guest: &str) {
     store
         .delete_guest(&name(guest), None)
@@ -83,9 +90,76 @@ pub(crate) async fn forget(store: &Store, guest: &str) {
         .expect("forgets");
 }
 
-/// This test binary once more, to run one test as `program … <binary> <test>` with `directory` in the
-/// environment, which tells the test that it is the child.
-pub(crate) fn again(program: &[&str], test: &str, directory: &Path) -> Command {
+pub(crate) fn pull_request(number: u64) -> PullRequest {
+    PullRequest {
+        repo: RepoName::parse("octo/web").expect("repository"),
+        number,
+    }
+}
+
+pub(crate) fn sha(n: u8) -> CommitSha {
+    CommitSha::parse(&format!("{n:040x}")).expect("commit")
+}
+
+pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> PullRequestEvent {
+    let repo = RepoName::parse("octo/web").expect("repository");
+    PullRequestEvent {
+        delivery: id.to_owned(),
+        action,
+        pull_request: pull_request(number),
+        repo_id: None,
+        head_repo: Some(repo),
+        head_sha: sha(commit),
+        head_branch: BranchName::parse("topic").expect("branch"),
+        base_branch: BranchName::parse("main").expect("branch"),
+        is_fork: false,
+        author: "alice".to_owned(),
+        sender: "alice".to_owned(),
+        title_changed: false,
+        body_changed: false,
+        base_changed: false,
+        merged: false,
+        updated_at: None,
+    }
+}
+
+pub(crate) fn delivery(id: &str, number: u64, action: PrAction, commit: u8) -> NewDelivery {
+    NewDelivery {
+        event: event(id, number, action, commit),
+        received_at: Timestamp::now(),
+        slugs: vec![name(&format!("web-{number}"))],
+    }
+}
+
+pub(crate) fn preview(number: u64) -> NewPreview {
+    NewPreview::of(&event("d", number, PrAction::Opened, 1))
+}
+
+pub(crate) fn meta() -> Meta {
+    serde_json::from_value(serde_json::json!({
+        "setupService": "setup",
+        "appServices": ["web"],
+        "database": "host",
+        "routes": [{"path": "/", "port": 3000}],
+        "hostSecrets": [],
+        "extraHosts": [],
+    }))
+    .expect("meta")
+}
+
+pub(crate) async fn claim(
+    store: &Store,
+    number: u64,
+    slugs: &[&str],
+) -> Result<String, StoreError> {
+    let slugs = slugs.iter().copied().map(name).collect();
+    let preview = store.claim_preview(preview(number), slugs).await?;
+    Ok(preview.record.slug.to_string())
+}
+
+/// Returns a command that runs one test of this binary as `program … <binary> <test>`. The `directory` in its environment
+/// makes the test act as the child.
+pub(crate) fn test_process(program: &[&str], test: &str, directory: &Path) -> Command {
     let binary = std::env::current_exe().expect("own path");
     let arguments = [
         binary.to_str().expect("UTF-8"),
@@ -94,15 +168,15 @@ pub(crate) fn again(program: &[&str], test: &str, directory: &Path) -> Command {
         "--nocapture",
         "--test-threads=1",
     ];
-    let mut words = program.iter().copied().chain(arguments);
-    let mut command = new_command(words.next().expect("never empty"));
-    command.args(words).env(CHILD, directory);
+    let mut arguments = program.iter().copied().chain(arguments);
+    let mut command = new_command(arguments.next().expect("never empty"));
+    command.args(arguments).env(CHILD, directory);
     command
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place of these tests that runs programs; innkeeper-host is not below this crate"
+    reason = "the only place of these tests that runs programs; innkeeper-host is not below this crate"
 )]
 fn new_command(program: &str) -> Command {
     Command::new(program)
@@ -110,12 +184,12 @@ fn new_command(program: &str) -> Command {
 
 const CHILD: &str = "INNKEEPER_STORE_TEST_CHILD";
 
-/// The directory that a child is to work in; nothing in the parent.
+/// Returns the directory of a child; `None` in the parent.
 pub(crate) fn child_directory() -> Option<PathBuf> {
     std::env::var_os(CHILD).map(PathBuf::from)
 }
 
-/// Runs a child to its end and fails with what it said, or says why it cannot be run here.
+/// Runs a child to its end. Fails with its output, or reports why it cannot run here.
 pub(crate) fn run_child(mut command: Command, test: &str) {
     let Ok(output) = command.output() else {
         eprintln!(
@@ -124,14 +198,14 @@ pub(crate) fn run_child(mut command: Command, test: &str) {
         );
         return;
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.contains(CANNOT_MOUNT) {
-        eprintln!("INNKEEPER-NOT-RUN: {test}: {}", said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains(CANNOT_MOUNT) {
+        eprintln!("INNKEEPER-NOT-RUN: {test}: {}", stderr.trim());
         return;
     }
     assert!(
         output.status.success(),
-        "the child failed:\n{}\n{said}",
+        "the child failed:\n{}\n{stderr}",
         String::from_utf8_lossy(&output.stdout)
     );
     assert!(
@@ -142,8 +216,8 @@ pub(crate) fn run_child(mut command: Command, test: &str) {
 
 const CANNOT_MOUNT: &str = "cannot mount here";
 
-/// The beginning of a command that runs the rest in a mount namespace of its own, where `directory` is a
-/// tmpfs with these options. What is mounted goes with the namespace.
+/// Returns the prefix of a command that runs the rest in a mount namespace of its own, where `directory` is a tmpfs with
+/// these options. The mount disappears with the namespace.
 pub(crate) fn with_tmpfs<'a>(directory: &'a Path, options: &'a str) -> [&'a str; 7] {
     [
         "unshare",

@@ -1,16 +1,20 @@
 //! Slots: monotonic, never one in use, wrapping to the one that has been free the longest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
+use std::thread;
 
 use innkeeper_model::{Code, Explain};
 use innkeeper_store::StoreError;
 use proptest::prelude::*;
 
-use crate::support::{Fixture, create, forget, name, new_guest};
+use crate::support::{Fixture, SUBNET, create, forget, name, new_guest};
+
+const CREATORS: u32 = 64;
 
 #[tokio::test]
-async fn the_counter_survives_the_guests_and_a_restart() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn slot_counter_survives_guests_and_restarts() {
+    let fixture = Fixture::new(SUBNET);
     for n in 1..=3 {
         let (guest, _) = create(&fixture.store, "a").await;
         assert_eq!(guest.slot.number(), n);
@@ -21,7 +25,7 @@ async fn the_counter_survives_the_guests_and_a_restart() {
 
     let report = fixture.store.slots().await.expect("report");
     assert_eq!(report.counter, 4);
-    assert_eq!(report.subnet, "10.100.0.0/16");
+    assert_eq!(report.subnet, SUBNET);
     let [taken] = &report.taken[..] else {
         panic!("{report:?}");
     };
@@ -30,7 +34,7 @@ async fn the_counter_survives_the_guests_and_a_restart() {
 }
 
 #[tokio::test]
-async fn a_full_range_refuses_and_works_again_after_a_guest_has_gone() {
+async fn full_slot_range_refuses_until_a_guest_is_gone() {
     let fixture = Fixture::new("10.100.0.0/28");
     let capacity = fixture.store.slots().await.expect("report").capacity;
     for n in 0..capacity {
@@ -70,7 +74,49 @@ async fn a_full_range_refuses_and_works_again_after_a_guest_has_gone() {
     assert_eq!(create(&fixture.store, "late").await.0.slot, freed);
 }
 
-/// What a person would do with paper and pencil.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slots_of_concurrent_tasks_are_distinct() {
+    let fixture = Fixture::new(SUBNET);
+    let tasks: Vec<_> = (0..CREATORS)
+        .map(|n| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { create(&store, &format!("g{n}")).await.0.slot.number() })
+        })
+        .collect();
+    let mut slots = BTreeSet::new();
+    for task in tasks {
+        slots.insert(task.await.expect("created"));
+    }
+    assert_eq!(slots, (1..=CREATORS).collect());
+}
+
+#[test]
+fn slots_of_concurrent_threads_are_distinct() {
+    let fixture = Fixture::new(SUBNET);
+    let ready = Barrier::new(CREATORS as usize);
+    let slots: BTreeSet<u32> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..CREATORS)
+            .map(|n| {
+                let (store, ready) = (&fixture.store, &ready);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .build()
+                        .expect("runtime");
+                    ready.wait();
+                    let guest = format!("g{n}");
+                    runtime.block_on(create(store, &guest)).0.slot.number()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("created"))
+            .collect()
+    });
+    assert_eq!(slots, (1..=CREATORS).collect());
+}
+
+/// The reference model.
 struct Model {
     slots: Vec<u32>,
     counter: u32,
@@ -120,10 +166,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// The subnets: two that are used up and wrap all the time, and one where the counter walks over
-    /// slots 127 and 128, whose addresses end in .255 and .0.
+    /// The subnets: two that are exhausted and wrap all the time, and one where the counter passes slots 127 and 128, whose
+    /// addresses end in .255 and .0.
     #[test]
-    fn slots_are_given_out_as_on_paper(
+    fn slots_follow_the_reference_model(
         (subnet, first) in prop_oneof![
             Just(("10.9.0.0/28", 0)),
             Just(("10.9.0.240/28", 2)),

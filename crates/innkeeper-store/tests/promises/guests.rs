@@ -1,17 +1,17 @@
-//! What is wanted of guests, and the operations that make it so.
+//! Desired state of guests, and the operations that establish it.
 
 use innkeeper_model::{
     Code, DesiredState, Explain, Failure, Installable, OperationId, OperationState, Verb,
 };
 use innkeeper_store::{NewGuest, StoreError};
 
-use crate::support::{Fixture, closure, create, forget, name, new_guest};
+use crate::support::{Fixture, SUBNET, closure, create, forget, name, new_guest};
 
 const ACTOR: &str = "uid:1000";
 
 #[tokio::test]
-async fn a_guest_is_read_back_as_it_was_recorded() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn guest_record_survives_a_restart() {
+    let fixture = Fixture::new(SUBNET);
     let web = name("web");
     let flake = Installable::parse("/srv/fleet#web", "").expect("installable");
     let new = NewGuest {
@@ -64,13 +64,13 @@ async fn a_guest_is_read_back_as_it_was_recorded() {
 }
 
 #[tokio::test]
-async fn a_name_in_use_is_refused_with_a_remedy() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn guest_name_in_use_is_refused_with_a_remedy() {
+    let fixture = Fixture::new(SUBNET);
     create(&fixture.store, "web").await;
     let refused = fixture.store.create_guest(new_guest("web"), ACTOR).await;
     let refused = refused.expect_err("exists");
     assert_eq!(refused.code(), Code::GuestExists);
-    assert_eq!(refused.to_string(), "guest 'web' exists already");
+    assert_eq!(refused.to_string(), "guest 'web' already exists");
     assert!(
         refused
             .remedy()
@@ -86,13 +86,43 @@ async fn a_name_in_use_is_refused_with_a_remedy() {
     let refused = fixture.store.create_guest(new_guest("web"), ACTOR).await;
     assert_eq!(
         refused.expect_err("exists").to_string(),
-        "guest 'web' exists already and is being destroyed"
+        "guest 'web' already exists and is being destroyed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guest_name_goes_to_one_of_many_creates() {
+    let fixture = Fixture::new(SUBNET);
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { store.create_guest(new_guest("web"), "uid:0").await })
+        })
+        .collect();
+    let mut winners = 0;
+    for task in tasks {
+        match task.await.expect("answered") {
+            Ok(_) => winners += 1,
+            Err(StoreError::GuestExists { name, .. }) => assert_eq!(name.as_str(), "web"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(winners, 1);
+    assert_eq!(fixture.store.slots().await.expect("report").counter, 1);
+    assert_eq!(
+        fixture
+            .store
+            .running_operations()
+            .await
+            .expect("reads")
+            .len(),
+        1
     );
 }
 
 #[tokio::test]
-async fn a_guest_that_is_busy_takes_no_other_operation() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn busy_guest_refuses_another_operation() {
+    let fixture = Fixture::new(SUBNET);
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let busy = store
@@ -138,8 +168,8 @@ async fn a_guest_that_is_busy_takes_no_other_operation() {
 }
 
 #[tokio::test]
-async fn a_destroy_is_always_accepted_and_supersedes() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn destroy_supersedes_the_running_operation() {
+    let fixture = Fixture::new(SUBNET);
     let (_, create) = create(&fixture.store, "web").await;
     let store = &fixture.store;
     let web = name("web");
@@ -187,8 +217,8 @@ async fn a_destroy_is_always_accepted_and_supersedes() {
 }
 
 #[tokio::test]
-async fn nothing_but_a_destroy_touches_a_guest_that_is_to_be_removed() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn guest_being_destroyed_accepts_only_destroy() {
+    let fixture = Fixture::new(SUBNET);
     let (_, create) = create(&fixture.store, "web").await;
     let (store, web) = (&fixture.store, name("web"));
     store
@@ -203,7 +233,7 @@ async fn nothing_but_a_destroy_touches_a_guest_that_is_to_be_removed() {
     let refused = refused.expect_err("leaving");
     assert_eq!(refused.code(), Code::GuestBusy);
     assert!(refused.remedy().expect("remedy").contains("web"));
-    // The guest's own power-off is noticed late.
+    // The guest's own shutdown is observed after the destroy began.
     store
         .set_desired_state(&web, DesiredState::Stopped)
         .await
@@ -213,38 +243,8 @@ async fn nothing_but_a_destroy_touches_a_guest_that_is_to_be_removed() {
 }
 
 #[tokio::test]
-async fn an_operation_ends_once() {
-    let fixture = Fixture::new("10.100.0.0/16");
-    let store = &fixture.store;
-    let build = store
-        .begin_operation(Verb::Build, ACTOR)
-        .await
-        .expect("begins");
-    let other = store
-        .begin_operation(Verb::Build, ACTOR)
-        .await
-        .expect("two builds may run");
-    assert_eq!(build.guest, None);
-    store.finish_operation(build.id, None).await.expect("ends");
-    let failure = Failure::new(Code::BuildFailed, "late");
-    store
-        .finish_operation(build.id, Some(&failure))
-        .await
-        .expect("is no error");
-    let ended = store
-        .operation(build.id)
-        .await
-        .expect("reads")
-        .expect("kept");
-    assert_eq!((ended.state, ended.failure), (OperationState::Done, None));
-    assert!(ended.finished_at.expect("time") >= ended.started_at);
-    assert_eq!(store.running_operations().await.expect("reads"), [other]);
-    assert_eq!(store.operation(OperationId(99)).await.expect("reads"), None);
-}
-
-#[tokio::test]
-async fn forgetting_ends_what_was_running_and_absence_is_success() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn guest_deletion_ends_its_operation() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let (_, with_reason) = create(store, "a").await;
     let (_, without) = create(store, "b").await;
@@ -275,8 +275,8 @@ async fn forgetting_ends_what_was_running_and_absence_is_success() {
 }
 
 #[tokio::test]
-async fn facts_about_a_guest_that_is_gone_are_refused() {
-    let fixture = Fixture::new("10.100.0.0/16");
+async fn facts_about_a_missing_guest_are_refused() {
+    let fixture = Fixture::new(SUBNET);
     let (store, gone) = (&fixture.store, name("gone"));
     let answers = [
         store.set_closure(&gone, &closure()).await,
@@ -290,30 +290,31 @@ async fn facts_about_a_guest_that_is_gone_are_refused() {
 }
 
 #[tokio::test]
-async fn built_closure_is_cached_until_the_next_build() {
-    let fixture = Fixture::new("10.100.0.0/16");
-    let flake = Installable::parse("/srv/fleet", "agent").expect("installable");
+async fn operation_ends_once() {
+    let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
-    assert_eq!(store.cached_closure(&flake).await.expect("reads"), None);
-    store
-        .cache_closure(&flake, &closure(), "one")
+    let build = store
+        .begin_operation(Verb::Build, ACTOR)
         .await
-        .expect("writes");
-    store
-        .cache_closure(&flake, &closure(), "two")
+        .expect("begins");
+    let other = store
+        .begin_operation(Verb::Build, ACTOR)
         .await
-        .expect("replaces");
-
-    let fixture = fixture.reopened().await;
-    let store = &fixture.store;
-    let cached = store
-        .cached_closure(&flake)
+        .expect("two builds may run");
+    assert_eq!(build.guest, None);
+    store.finish_operation(build.id, None).await.expect("ends");
+    let failure = Failure::new(Code::BuildFailed, "late");
+    store
+        .finish_operation(build.id, Some(&failure))
+        .await
+        .expect("is no error");
+    let ended = store
+        .operation(build.id)
         .await
         .expect("reads")
-        .expect("cached");
-    assert_eq!(cached.installable, "/srv/fleet#agent");
-    assert_eq!(
-        (cached.closure, cached.fingerprint.as_str()),
-        (closure(), "two")
-    );
+        .expect("kept");
+    assert_eq!((ended.state, ended.failure), (OperationState::Done, None));
+    assert!(ended.finished_at.expect("time") >= ended.started_at);
+    assert_eq!(store.running_operations().await.expect("reads"), [other]);
+    assert_eq!(store.operation(OperationId(99)).await.expect("reads"), None);
 }
