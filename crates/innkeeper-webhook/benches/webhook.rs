@@ -1,17 +1,17 @@
-//! What durability costs: deliveries accepted in a second, by the real programs, and by the least server that
-//! verifies the same deliveries and forgets them.
+//! The cost of durability: deliveries accepted per second, by the real programs and by a baseline server that verifies the
+//! same deliveries and discards them.
 //!
-//! `make bench` runs it and makes a table of what it prints: one JSON object for each turn of a server. The
-//! deliveries are GitHub's recorded ones. `--bin DIR` says where the programs are that are measured, `--id NAME`
-//! what the daemon's cgroup is called, `--rounds N` how often each server has its turn. It needs root, for the
-//! daemon, and leaves the host's network before it starts one.
+//! `make bench` runs it and creates a table from its output: one JSON object for each measurement. The deliveries are
+//! recorded ones of GitHub. `--bin DIR` is the directory of the measured programs, `--id NAME` the name of the daemon's
+//! cgroup, `--rounds N` the number of measurements of each server. It requires root for the daemon, and enters a network
+//! namespace of its own.
 
 #![expect(
     clippy::print_stdout,
-    reason = "the figures are what the benchmark is for"
+    reason = "the figures are the benchmark's output"
 )]
-#![expect(clippy::panic, reason = "what cannot be measured ends with a panic")]
-#![expect(dead_code, reason = "the tests use more of what they share with this")]
+#![expect(clippy::panic, reason = "a failed measurement ends with a panic")]
+#![expect(dead_code, reason = "the tests use more of the shared modules")]
 
 #[path = "../tests/webhook/support/load.rs"]
 mod load;
@@ -35,23 +35,23 @@ use innkeeper_model::Secret;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-use support::payload::{SECRET, Sent};
+use support::payload::{RawDelivery, SECRET};
 use support::program::{Program, built_without_rights, write_secret};
 use support::{client, command, payload};
 
-/// Tells a process of ours to be the least server.
+/// The variable that selects the baseline server.
 const LEAST: &str = "INNKEEPER_WEBHOOK_BENCH_LEAST";
 
-/// Over how many connections, and how many deliveries then: each turn takes about a second.
+/// Numbers of connections and deliveries: each measurement takes about a second.
 const LOADS: [(usize, usize); 3] = [(1, 1_000), (16, 5_000), (64, 5_000)];
 
-/// How long the daemon may take to be there, in tries of 10 ms.
+/// Timeout for the daemon's start, in units of 10 ms.
 const TRIES: usize = 3_000;
 
 const RECORDED: &str =
     include_str!("../../innkeeper-github/tests/payloads/pull_request.opened.json");
 
-/// What was asked for.
+/// The command line.
 struct Options {
     bin: PathBuf,
     id: String,
@@ -63,13 +63,13 @@ fn main() {
         runtime().block_on(serve_least());
         return;
     }
-    // Cargo asks every target for its tests.
+    // nextest lists the tests of every target.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
     let options = options();
     leave_the_host();
-    // Its threads are started in the network that this one is in.
+    // Created here, so that its threads are in the new network namespace.
     let runtime = runtime();
     let deliveries = deliveries();
     for round in 0..options.rounds {
@@ -77,19 +77,19 @@ fn main() {
             let all = Arc::new(deliveries[..count].to_vec());
             let least = || {
                 let (least, address) = start_least();
-                runtime.block_on(turn("least", address, &all, connections));
+                runtime.block_on(measure("least", address, &all, connections));
                 stop(least);
             };
-            // Neither always comes after the other.
+            // Alternating order, so that neither server always runs second.
             if round % 2 == 0 {
                 least();
             }
-            // A new store each time, so that no turn meets the deliveries of another.
+            // A new store each time: deliveries of another measurement would be duplicates.
             let place = support::directory();
             let config = configure(place.path(), &options.id);
             let daemon = start_daemon(place.path(), &config, &options.bin);
             let webhook = start_webhook(place.path(), &config, &options.bin);
-            runtime.block_on(turn("innkeeper", webhook.address, &all, connections));
+            runtime.block_on(measure("innkeeper", webhook.address, &all, connections));
             drop(webhook);
             stop(daemon);
             if round % 2 == 1 {
@@ -112,15 +112,15 @@ fn options() -> Options {
             "--bin" => options.bin = value().into(),
             "--id" => options.id = value(),
             "--rounds" => options.rounds = value().parse().expect("a number"),
-            // Cargo adds it.
+            // Added by cargo.
             "--bench" => {}
-            other => panic!("what is {other}?"),
+            other => panic!("unknown option {other}"),
         }
     }
     options
 }
 
-/// The daemon has an nftables table and mounts; none of it is to be the host's.
+/// Enters namespaces for the daemon's nftables table and mounts.
 fn leave_the_host() {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("needs root");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -133,13 +133,21 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("runtime")
 }
 
-/// One turn of a server. Each delivery must be accepted.
-async fn turn(server: &str, address: SocketAddr, all: &Arc<Vec<Sent>>, connections: usize) {
+/// Measures a server. Each delivery must be accepted.
+async fn measure(
+    server: &str,
+    address: SocketAddr,
+    all: &Arc<Vec<RawDelivery>>,
+    connections: usize,
+) {
     let storm = load::storm(address, all, connections);
-    let (shots, took) = storm.passes().await;
-    let refused = shots.iter().filter(|shot| shot.status() != 202).count();
-    assert_eq!(refused, 0, "{server} refused some");
-    let (rate, median, last) = load::figures(&shots, took);
+    let (results, duration) = storm.finish().await;
+    let refused = results
+        .iter()
+        .filter(|result| result.status() != 202)
+        .count();
+    assert_eq!(refused, 0, "{server} rejected some");
+    let (rate, median, last) = load::figures(&results, duration);
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let line = json!({
         "server": server,
@@ -151,25 +159,25 @@ async fn turn(server: &str, address: SocketAddr, all: &Arc<Vec<Sent>>, connectio
     println!("{line}");
 }
 
-/// GitHub's recorded delivery for a hundred pull requests, each id once.
-fn deliveries() -> Vec<Sent> {
+/// Returns copies of GitHub's recorded delivery for a hundred pull requests, with unique ids.
+fn deliveries() -> Vec<RawDelivery> {
     let recorded: Value = serde_json::from_str(RECORDED).expect("JSON");
     let of_pull_request = |number: usize| {
         let mut payload = recorded.clone();
         payload["number"] = json!(number);
         payload["pull_request"]["number"] = json!(number);
-        Sent::signed("", "pull_request", payload.to_string())
+        RawDelivery::signed("", "pull_request", payload.to_string())
     };
     let sent: Vec<_> = (1..=100).map(of_pull_request).collect();
     let most = LOADS.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    let numbered = (0..most).map(|n| Sent {
+    let numbered = (0..most).map(|n| RawDelivery {
         id: format!("72d3162e-cc78-11e3-81ab-{n:012}"),
         ..sent[n % sent.len()].clone()
     });
     numbered.collect()
 }
 
-/// One configuration for both programs.
+/// Writes one configuration for both programs.
 fn configure(place: &Path, id: &str) -> PathBuf {
     let secret = place.join("secret");
     write_secret(&secret, SECRET);
@@ -206,7 +214,7 @@ fn start_daemon(place: &Path, config: &Path, bin: &Path) -> Child {
         );
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("innkeeperd does not answer");
+    panic!("innkeeperd does not respond");
 }
 
 fn start_webhook(place: &Path, config: &Path, bin: &Path) -> Program {

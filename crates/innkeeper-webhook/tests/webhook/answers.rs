@@ -1,39 +1,39 @@
-//! The answers are those of the contract.
+//! Responses match the contract.
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_store::DeliveryFilter;
 use serde_json::json;
 
-use crate::support::client::{Answered, Client};
-use crate::support::payload::{Sent, payload, sign};
+use crate::support::client::{Client, Response};
+use crate::support::payload::{RawDelivery, payload, sign};
 use crate::support::program::Program;
 use crate::support::{directory, intake};
 
-fn answered(status: u16, body: serde_json::Value) -> Answered {
-    Answered { status, body }
+fn response(status: u16, body: serde_json::Value) -> Response {
+    Response { status, body }
 }
 
 #[tokio::test]
-async fn answers_are_those_of_the_contract() {
+async fn responses_match_the_contract() {
     let directory = directory();
     let (store, _serving) = intake::start(directory.path());
     let program = Program::start_with(directory.path(), "");
     let mut client = Client::new(program.address);
 
-    let opened = Sent::pull_request("d-1", "opened", 7, 1);
-    let accepted = answered(202, json!({"status": "accepted", "slug": "web-7"}));
+    let opened = RawDelivery::pull_request("d-1", "opened", 7, 1);
+    let accepted = response(202, json!({"status": "accepted", "slug": "web-7"}));
     for _ in 0..2 {
         assert_eq!(client.deliver(&opened).await.expect("answers"), accepted);
     }
-    let kept = store
+    let recorded = store
         .deliveries(DeliveryFilter::default())
         .await
         .expect("reads");
-    assert_eq!(kept.len(), 1, "delivered twice and recorded once");
-    assert_eq!(kept[0].state, DeliveryState::Pending);
-    assert_eq!(kept[0].event.head_sha.as_str(), format!("{:040x}", 1));
+    assert_eq!(recorded.len(), 1, "delivered twice");
+    assert_eq!(recorded[0].state, DeliveryState::Pending);
+    assert_eq!(recorded[0].event.head_sha.as_str(), format!("{:040x}", 1));
 
-    let unsigned = answered(401, json!({"error": "Invalid signature"}));
+    let unsigned = response(401, json!({"error": "Invalid signature"}));
     for signature in [
         None,
         Some("sha256=00".to_owned()),
@@ -47,54 +47,54 @@ async fn answers_are_those_of_the_contract() {
     changed.body = [&opened.body[..], b" "].concat().into();
     assert_eq!(client.deliver(&changed).await.expect("answers"), unsigned);
 
-    let event = |event: &str, body: &str| Sent::signed("d-2", event, body.to_owned());
+    let event = |event: &str, body: &str| RawDelivery::signed("d-2", event, body.to_owned());
     for (sent, expected) in [
         (
             event("ping", "{}"),
-            answered(200, json!({"status": "pong"})),
+            response(200, json!({"status": "pong"})),
         ),
         (
             event("issues", "no JSON"),
-            answered(200, json!({"status": "ignored", "event": "issues"})),
+            response(200, json!({"status": "ignored", "event": "issues"})),
         ),
         (
-            // Whatever its name is, allowed or not.
+            // Accepted independently of the list of allowed repositories.
             event(
                 "repository",
                 r#"{"action":"deleted","repository":{"id":1,"full_name":"octo/gone"}}"#,
             ),
-            answered(202, json!({"status": "accepted"})),
+            response(202, json!({"status": "accepted"})),
         ),
         (
             event(
                 "repository",
                 r#"{"action":"edited","repository":{"id":1,"full_name":"octo/web"}}"#,
             ),
-            answered(200, json!({"status": "ignored", "event": "repository"})),
+            response(200, json!({"status": "ignored", "event": "repository"})),
         ),
         (
             event("pull_request", "{}"),
-            answered(400, json!({"error": "Invalid pull_request payload"})),
+            response(400, json!({"error": "Invalid pull_request payload"})),
         ),
         (
-            Sent::pull_request("d-2", "assigned", 7, 1),
-            answered(200, json!({"status": "ignored", "event": "pull_request"})),
+            RawDelivery::pull_request("d-2", "assigned", 7, 1),
+            response(200, json!({"status": "ignored", "event": "pull_request"})),
         ),
         (
             event("../etc", "{}"),
-            answered(400, json!({"error": "Invalid event"})),
+            response(400, json!({"error": "Invalid event"})),
         ),
         (
-            Sent::pull_request(&"d".repeat(65), "opened", 7, 1),
-            answered(400, json!({"error": "Invalid delivery id"})),
+            RawDelivery::pull_request(&"d".repeat(65), "opened", 7, 1),
+            response(400, json!({"error": "Invalid delivery id"})),
         ),
         (
-            Sent::pull_request("a b", "opened", 7, 1),
-            answered(400, json!({"error": "Invalid delivery id"})),
+            RawDelivery::pull_request("a b", "opened", 7, 1),
+            response(400, json!({"error": "Invalid delivery id"})),
         ),
     ] {
-        let said = client.deliver(&sent).await.expect("answers");
-        assert_eq!(said, expected, "{} {}", sent.event, sent.id);
+        let received = client.deliver(&sent).await.expect("answers");
+        assert_eq!(received, expected, "{} {}", sent.event, sent.id);
     }
     let health = client.get("/health").await.expect("answers");
     assert_eq!(health.body["status"], "ok");
@@ -112,15 +112,19 @@ async fn answers_are_those_of_the_contract() {
         405
     );
 
-    let kept = store
+    let recorded = store
         .deliveries(DeliveryFilter::default())
         .await
         .expect("reads");
-    assert_eq!(kept.len(), 1, "what was refused or ignored is not recorded");
+    assert_eq!(
+        recorded.len(),
+        1,
+        "rejected and ignored ones are not recorded"
+    );
 }
 
 #[tokio::test]
-async fn only_allowed_repositories_pass_compared_without_case() {
+async fn allowed_repositories_are_compared_without_case() {
     let directory = directory();
     let (store, _serving) = intake::start(directory.path());
     let mut command = crate::support::program::without_rights(directory.path());
@@ -131,37 +135,37 @@ async fn only_allowed_repositories_pass_compared_without_case() {
     );
     let program = Program::run(directory.path(), command);
     let mut client = Client::new(program.address);
-    let opened = Sent::pull_request("d-1", "opened", 7, 1);
+    let opened = RawDelivery::pull_request("d-1", "opened", 7, 1);
     assert_eq!(client.deliver(&opened).await.expect("answers").status, 202);
 
     let mut other = payload("opened", 8, 1);
     other["repository"]["full_name"] = json!("mallory/web");
-    let other = Sent::signed("d-2", "pull_request", other.to_string());
+    let other = RawDelivery::signed("d-2", "pull_request", other.to_string());
     assert_eq!(
         client.deliver(&other).await.expect("answers"),
-        answered(200, json!({"status": "ignored", "reason": "not_allowed"}))
+        response(200, json!({"status": "ignored", "reason": "not_allowed"}))
     );
-    let kept = store
+    let recorded = store
         .deliveries(DeliveryFilter::default())
         .await
         .expect("reads");
-    assert_eq!(kept.len(), 1);
+    assert_eq!(recorded.len(), 1);
 }
 
 #[tokio::test]
-async fn a_name_that_others_have_is_a_collision() {
+async fn a_taken_slug_is_a_collision() {
     let directory = directory();
     let (store, _serving) = intake::start(directory.path());
     let program = Program::start(directory.path());
     let mut client = Client::new(program.address);
-    let first = Sent::pull_request("d-1", "opened", 7, 1);
+    let first = RawDelivery::pull_request("d-1", "opened", 7, 1);
     assert_eq!(client.deliver(&first).await.expect("answers").status, 202);
     let mut other = payload("opened", 7, 1);
     other["repository"]["full_name"] = json!("octo/other");
-    let other = Sent::signed("d-2", "pull_request", other.to_string());
+    let other = RawDelivery::signed("d-2", "pull_request", other.to_string());
     assert_eq!(
         client.deliver(&other).await.expect("answers"),
-        answered(500, json!({"error": "slug_collision"}))
+        response(500, json!({"error": "slug_collision"}))
     );
     assert_eq!(store.delivery("d-2").await.expect("reads"), None);
 }

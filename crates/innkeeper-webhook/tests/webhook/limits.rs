@@ -1,4 +1,4 @@
-//! Strangers can take only so much.
+//! Limits for requests of strangers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::payload::{SECRET, Sent, payload, sign};
+use crate::support::payload::{RawDelivery, SECRET, payload, sign};
 use crate::support::program::Program;
 use crate::support::{directory, intake};
 
 const MIB: usize = 1 << 20;
 
 #[tokio::test]
-async fn a_body_may_have_one_mebibyte_and_no_more() {
+async fn a_body_over_one_mebibyte_is_rejected() {
     let directory = directory();
     let (_store, _serving) = intake::start(directory.path());
     let program = Program::start(directory.path());
@@ -22,7 +22,7 @@ async fn a_body_may_have_one_mebibyte_and_no_more() {
     let of_length = |length: usize| {
         let mut body = payload("opened", 7, 1).to_string().into_bytes();
         body.resize(length, b' ');
-        Sent::signed("d-1", "pull_request", body)
+        RawDelivery::signed("d-1", "pull_request", body)
     };
     let longest = client.deliver(&of_length(MIB)).await.expect("answers");
     assert_eq!(longest.status, 202);
@@ -35,26 +35,26 @@ async fn a_body_may_have_one_mebibyte_and_no_more() {
     }
 }
 
-/// Everything that comes until the other side closes.
+/// Reads until the server closes the connection.
 fn read_to_end(stream: &mut TcpStream) -> String {
-    let patience = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     stream
-        .set_read_timeout(Some(patience))
+        .set_read_timeout(Some(timeout))
         .expect("socket option");
-    let mut said = Vec::new();
-    stream.read_to_end(&mut said).expect("is closed");
-    String::from_utf8_lossy(&said).into_owned()
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).expect("is closed");
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 #[test]
-fn whoever_is_slow_is_shown_the_door_and_others_have_their_turn() {
+fn slow_clients_time_out_and_free_their_connections() {
     let directory = directory();
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let _serving = runtime.block_on(async { intake::start(directory.path()) });
     let program = Program::start_with(directory.path(), "timeout_seconds = 1\nmax_connections = 3");
     let connect = || TcpStream::connect(program.address).expect("connects");
 
-    // A head that never ends, a body that never comes, and nothing at all: all places are taken.
+    // All connections are in use: an incomplete head, a missing body, and an idle connection.
     let mut head = connect();
     head.write_all(b"POST /webhook/github HTTP/1.1\r\nHost: x\r\nX-A: ")
         .expect("writes");
@@ -64,28 +64,28 @@ fn whoever_is_slow_is_shown_the_door_and_others_have_their_turn() {
         .expect("writes");
     let mut idle = connect();
 
-    let sent = Sent::pull_request("d-1", "opened", 7, 1);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
     let answer = runtime.block_on(async { Client::new(program.address).deliver(&sent).await });
-    assert_eq!(answer.expect("has its turn").status, 202);
+    assert_eq!(answer.expect("a free connection").status, 202);
     assert_eq!(read_to_end(&mut idle), "");
     read_to_end(&mut head);
-    let said = read_to_end(&mut body);
-    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    let received = read_to_end(&mut body);
+    assert!(received.starts_with("HTTP/1.1 408 "), "{received}");
 }
 
-/// The status line of the next answer, which must come while the request's body is incomplete.
+/// The start of the response's status line, which must arrive while the request's body is incomplete.
 fn status(stream: &mut TcpStream) -> String {
-    let patience = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     stream
-        .set_read_timeout(Some(patience))
+        .set_read_timeout(Some(timeout))
         .expect("socket option");
-    let mut said = [0; 12];
-    stream.read_exact(&mut said).expect("is answered");
-    String::from_utf8_lossy(&said).into_owned()
+    let mut received = [0; 12];
+    stream.read_exact(&mut received).expect("a response");
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 #[test]
-fn a_request_without_a_well_formed_signature_is_refused_before_its_body() {
+fn a_malformed_signature_is_rejected_before_the_body() {
     let directory = directory();
     let program = Program::start_with(directory.path(), "timeout_seconds = 60");
     let good = sign(SECRET, b"x");
@@ -111,7 +111,7 @@ fn one_client_cannot_hold_all_connections() {
     let limits = "timeout_seconds = 60\nmax_connections = 4";
     let program = Program::start_with(directory.path(), limits);
     let signature = sign(SECRET, b"x");
-    // A body that is never sent. `Expect` has the program confirm that it waits for it.
+    // The body is never sent. With `Expect`, the program confirms that it waits for the body.
     let post = |client: &str| {
         let mut stream = TcpStream::connect(program.address).expect("connects");
         write!(
@@ -120,8 +120,8 @@ fn one_client_cannot_hold_all_connections() {
              X-Hub-Signature-256: {signature}\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n"
         )
         .expect("writes");
-        let said = status(&mut stream);
-        (stream, said)
+        let received = status(&mut stream);
+        (stream, received)
     };
     let (_first, first) = post("192.0.2.1");
     let (_second, second) = post("198.51.100.9, 192.0.2.1");
@@ -131,7 +131,7 @@ fn one_client_cannot_hold_all_connections() {
 }
 
 #[test]
-fn a_head_may_not_be_endless() {
+fn a_too_long_head_is_rejected() {
     let directory = directory();
     let program = Program::start(directory.path());
     let mut stream = TcpStream::connect(program.address).expect("connects");
@@ -140,20 +140,20 @@ fn a_head_may_not_be_endless() {
     head.push_str(&line.repeat(40));
     // The program may close before all of it is written.
     drop(stream.write_all(head.as_bytes()));
-    let mut said = [0; 12];
-    stream.read_exact(&mut said).expect("is answered");
-    assert_eq!(&said, b"HTTP/1.1 431");
+    let mut received = [0; 12];
+    stream.read_exact(&mut received).expect("a response");
+    assert_eq!(&received, b"HTTP/1.1 431");
 }
 
 #[tokio::test]
-async fn the_signature_is_over_the_bytes_and_not_their_meaning() {
+async fn the_signature_covers_the_exact_bytes() {
     let directory = directory();
     let (_store, _serving) = intake::start(directory.path());
     let program = Program::start(directory.path());
     let mut client = Client::new(program.address);
     let value = payload("opened", 7, 1);
     let pretty = serde_json::to_vec_pretty(&value).expect("JSON");
-    let mut sent = Sent::signed("d-1", "pull_request", pretty);
+    let mut sent = RawDelivery::signed("d-1", "pull_request", pretty);
     assert_eq!(client.deliver(&sent).await.expect("answers").status, 202);
     sent.signature = Some(sign(SECRET, value.to_string().as_bytes()));
     assert_eq!(client.deliver(&sent).await.expect("answers").status, 401);

@@ -1,5 +1,5 @@
-//! The real program, without any rights, against a stand-in for innkeeperd over the real store. With the real
-//! daemon it is tested in `crates/innkeeperd/tests/intake`.
+//! The program, without privileges, against a fake of innkeeperd over the real store. `crates/innkeeperd/tests/intake` tests
+//! it with the real daemon.
 
 mod answers;
 mod limits;

@@ -1,4 +1,4 @@
-//! How the program is run: without rights, told by signals, given its socket.
+//! Running the program: privileges, signals, socket activation, `--check-config`.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 
 use crate::support::client::Client;
-use crate::support::payload::{SECRET, Sent, sign};
+use crate::support::payload::{RawDelivery, SECRET, sign};
 use crate::support::program::{Program, configure, without_rights, write_secret};
 use crate::support::{command, directory, intake};
 
@@ -15,12 +15,12 @@ fn status(program: &Program, field: &str) -> String {
     let path = format!("/proc/{}/status", program.child.id());
     let text = std::fs::read_to_string(path).expect("reads");
     let line = text.lines().find_map(|line| line.strip_prefix(field));
-    let words = line.expect("the kernel knows it").split_whitespace();
+    let words = line.expect("a field of the kernel").split_whitespace();
     words.collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
-async fn it_needs_no_rights() {
+async fn the_program_needs_no_privileges() {
     let directory = directory();
     let (_store, _serving) = intake::start(directory.path());
     let program = Program::start(directory.path());
@@ -29,7 +29,7 @@ async fn it_needs_no_rights() {
     assert_eq!(status(&program, "CapEff:"), "0000000000000000");
     assert_eq!(status(&program, "CapBnd:"), "0000000000000000");
     assert_eq!(status(&program, "NoNewPrivs:"), "1");
-    let sent = Sent::pull_request("d-1", "opened", 7, 1);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
     let answer = Client::new(program.address).deliver(&sent).await;
     assert_eq!(answer.expect("answers").status, 202);
 }
@@ -52,7 +52,7 @@ async fn secrets_are_rotated_without_a_gap() {
     let mut tried = 0;
     let mut expect = async |secret: &str, status: u16| {
         tried += 1;
-        let mut sent = Sent::pull_request(&format!("d-{tried}"), "opened", 7, 1);
+        let mut sent = RawDelivery::pull_request(&format!("d-{tried}"), "opened", 7, 1);
         sent.signature = Some(sign(secret, &sent.body));
         let answer = client.deliver(&sent).await.expect("answers");
         assert_eq!(answer.status, status, "{secret}");
@@ -80,23 +80,23 @@ async fn secrets_are_rotated_without_a_gap() {
 }
 
 #[tokio::test]
-async fn what_it_has_taken_is_answered_before_it_stops() {
+async fn requests_in_flight_are_answered_before_the_stop() {
     let directory = directory();
     let mut program = Program::start(directory.path());
     let address = program.address;
-    let silent = intake::bind(directory.path());
-    let under_way = tokio::spawn(async move {
+    let listener = intake::bind(directory.path());
+    let in_flight = tokio::spawn(async move {
         let mut client = Client::new(address);
-        let sent = Sent::pull_request("d-1", "opened", 7, 1);
+        let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
         client.deliver(&sent).await.expect("answers").status
     });
-    // Whoever connects has a delivery in hand. It is not answered, and then innkeeperd is gone.
-    let connected = silent.accept().await.expect("connects");
+    // A sender has connected, so it has the delivery. It gets no answer, then innkeeperd stops.
+    let connected = listener.accept().await.expect("connects");
     program.signal(Signal::TERM);
     program.wait_for("STOPPING=1");
-    drop((connected, silent));
+    drop((connected, listener));
     let (_store, _serving) = intake::start(directory.path());
-    assert_eq!(under_way.await.expect("ends"), 202);
+    assert_eq!(in_flight.await.expect("ends"), 202);
     let ended = tokio::task::spawn_blocking(move || program.child.wait().expect("ends"));
     assert!(ended.await.expect("joins").success());
 }
@@ -117,7 +117,7 @@ async fn a_socket_from_systemd_is_used() {
     let free = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = free.local_addr().expect("address");
     drop(free);
-    // It gives no notify socket on, so the configuration's own address tells who listens: nobody.
+    // It does not pass the notify socket, so the program's address is unknown. The configured port 0 is not used.
     let config = configure(directory.path(), "");
     let program = without_rights(directory.path());
     let mut activate = command("systemd-socket-activate");
@@ -131,14 +131,14 @@ async fn a_socket_from_systemd_is_used() {
     while client.is_none() {
         client = tokio::net::TcpStream::connect(address).await.ok();
     }
-    let sent = Sent::pull_request("d-1", "opened", 7, 1);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
     let answer = Client::new(address).deliver(&sent).await;
     child.kill().expect("kills");
     child.wait().expect("ends");
     assert_eq!(answer.expect("answers").status, 202);
 }
 
-/// The options that a page of the manual and the program's own help name.
+/// Returns the options in a manual page or in the program's help.
 fn options(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
     let options = words.filter(|word| word.starts_with("--") && word.len() > 2);
@@ -158,7 +158,7 @@ fn the_manual_has_all_options() {
 }
 
 #[test]
-fn a_configuration_can_be_checked_without_starting() {
+fn check_config_does_not_start_the_program() {
     let directory = directory();
     let check = |config: &std::path::Path| {
         let output = without_rights(directory.path())
@@ -177,17 +177,17 @@ fn a_configuration_can_be_checked_without_starting() {
         )
     };
     let good = configure(directory.path(), "");
-    let (code, said, _) = check(&good);
+    let (code, output, _) = check(&good);
     assert_eq!(code, Some(0));
     assert!(
-        said.contains("webhook.listen = \"127.0.0.1:0\" # file"),
-        "{said}"
+        output.contains("webhook.listen = \"127.0.0.1:0\" # file"),
+        "{output}"
     );
     assert!(
-        said.contains("# deliveries of all repositories are accepted"),
-        "{said}"
+        output.contains("# deliveries of all repositories are accepted"),
+        "{output}"
     );
-    assert!(!said.contains(SECRET), "{said}");
+    assert!(!output.contains(SECRET), "{output}");
 
     // As in `innkeeper-webhook --check-config | head -1`, when `head` has ended.
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -205,21 +205,21 @@ fn a_configuration_can_be_checked_without_starting() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 
     let typo = ("INNKEEPER_WEBHOOK_LISTENS", directory.path());
-    let (code, said) = check_with(directory.path(), "", typo);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = check_with(directory.path(), "", typo);
+    assert_eq!(code, Some(1), "{output}");
     assert!(
-        said.contains("did you mean INNKEEPER_WEBHOOK_LISTEN?"),
-        "{said}"
+        output.contains("did you mean INNKEEPER_WEBHOOK_LISTEN?"),
+        "{output}"
     );
 
     let bad = directory.path().join("bad.toml");
     std::fs::write(&bad, "[webhook]\nsecret_files = ['/nowhere']\n").expect("writes");
-    let (code, _, said) = check(&bad);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("cannot read /nowhere"), "{said}");
+    let (code, _, output) = check(&bad);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("cannot read /nowhere"), "{output}");
 }
 
-/// Runs `--check-config` on a file, with a variable, and returns its exit status and what it said.
+/// Runs `--check-config` on a file, with a variable, and returns its exit status and output.
 fn check_with(
     directory: &std::path::Path,
     text: &str,
@@ -236,15 +236,15 @@ fn check_with(
         .env(variable.0, variable.1)
         .output()
         .expect("runs");
-    let said = [output.stdout, output.stderr].concat();
+    let bytes = [output.stdout, output.stderr].concat();
     (
         output.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
+        String::from_utf8_lossy(&bytes).into_owned(),
     )
 }
 
 #[test]
-fn a_list_of_repositories_that_it_may_not_read_is_no_empty_list() {
+fn an_unreadable_list_of_repositories_is_an_error() {
     let directory = directory();
     let credentials = directory.path().join("credentials");
     std::fs::create_dir(&credentials).expect("makes");
@@ -254,18 +254,18 @@ fn a_list_of_repositories_that_it_may_not_read_is_no_empty_list() {
     write_secret(&file, "ALLOWED_REPOS=octo/web\n");
     let text = format!("[webhook]\nenvironment_files = ['{}']\n", file.display());
 
-    let (code, said) = check_with(directory.path(), &text, systemd);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = check_with(directory.path(), &text, systemd);
+    assert_eq!(code, Some(0), "{output}");
     assert!(
-        said.contains("# deliveries of these repositories are accepted: octo/web"),
-        "{said}"
+        output.contains("# deliveries of these repositories are accepted: octo/web"),
+        "{output}"
     );
-    // Now the file is root's alone, as the contract has it.
+    // Now the file is readable for root only, as in the contract.
     std::os::unix::fs::chown(&file, Some(0), Some(0)).expect("takes back");
-    let (code, said) = check_with(directory.path(), &text, systemd);
-    assert_eq!(code, Some(7), "{said}");
-    assert!(said.contains("webhook.allowed_repos"), "{said}");
+    let (code, output) = check_with(directory.path(), &text, systemd);
+    assert_eq!(code, Some(7), "{output}");
+    assert!(output.contains("webhook.allowed_repos"), "{output}");
     let listed = format!("{text}allowed_repos = ['octo/web']\n");
-    let (code, said) = check_with(directory.path(), &listed, systemd);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = check_with(directory.path(), &listed, systemd);
+    assert_eq!(code, Some(0), "{output}");
 }

@@ -1,21 +1,21 @@
-//! While innkeeperd is away, deliveries wait for it, but not for ever.
+//! Outages of innkeeperd: deliveries wait until their deadline.
 
 use innkeeper_model::preview::intake::IntakeAnswer;
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::payload::Sent;
+use crate::support::payload::RawDelivery;
 use crate::support::program::Program;
 use crate::support::{directory, intake};
 
 #[tokio::test]
-async fn a_delivery_waits_for_the_daemon_to_come_back() {
+async fn a_delivery_waits_for_a_restarting_daemon() {
     let directory = directory();
     let program = Program::start(directory.path());
     let address = program.address;
     let deliver = |id: &'static str| {
         tokio::spawn(async move {
-            let sent = Sent::pull_request(id, "opened", 7, 1);
+            let sent = RawDelivery::pull_request(id, "opened", 7, 1);
             Client::new(address)
                 .deliver(&sent)
                 .await
@@ -23,7 +23,7 @@ async fn a_delivery_waits_for_the_daemon_to_come_back() {
                 .status
         })
     };
-    // Not there yet; then there, gone with its connections, and there again.
+    // The daemon starts late, stops with its connections, and starts again.
     let first = deliver("d-1");
     let (store, serving) = intake::start(directory.path());
     assert_eq!(first.await.expect("ends"), 202);
@@ -39,23 +39,23 @@ async fn a_delivery_waits_for_the_daemon_to_come_back() {
 }
 
 #[tokio::test]
-async fn when_the_daemon_stays_away_github_hears_of_it_in_time() {
+async fn a_delivery_fails_in_time_while_the_daemon_is_down() {
     let directory = directory();
     let program = Program::start(directory.path());
     let mut client = Client::new(program.address);
     let start = std::time::Instant::now();
-    let sent = Sent::pull_request("d-1", "opened", 7, 1);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
     let answer = client.deliver(&sent).await.expect("answers");
     assert_eq!(
         (answer.status, answer.body),
         (503, json!({"error": "unavailable"}))
     );
-    // GitHub hangs up after 10 s and calls it a failure without a reason.
+    // GitHub disconnects after 10 s, and then shows no response.
     eprintln!("unavailable after {:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn a_daemon_that_cannot_write_makes_no_promise() {
+async fn a_failed_write_of_the_daemon_is_not_accepted() {
     let directory = directory();
     let listener = intake::bind(directory.path());
     let failure = innkeeper_model::Failure::new(innkeeper_model::Code::DiskFull, "full");
@@ -67,15 +67,15 @@ async fn a_daemon_that_cannot_write_makes_no_promise() {
     tokio::spawn(axum::serve(listener, app).into_future());
     let program = Program::start(directory.path());
     let mut client = Client::new(program.address);
-    let sent = Sent::pull_request("d-1", "opened", 7, 1);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
     assert_eq!(client.deliver(&sent).await.expect("answers").status, 503);
 }
 
 #[tokio::test]
-async fn one_delivery_that_the_daemon_refuses_does_not_take_others_along() {
+async fn a_rejected_delivery_does_not_affect_its_batch() {
     let directory = directory();
     let listener = intake::bind(directory.path());
-    // A daemon of another version: it does not know pull request 13.
+    // A daemon of another version, which rejects pull request 13.
     let app = axum::Router::new().route(
         "/v1/deliveries",
         axum::routing::post(
@@ -95,7 +95,7 @@ async fn one_delivery_that_the_daemon_refuses_does_not_take_others_along() {
         .map(|number| {
             let address = program.address;
             tokio::spawn(async move {
-                let sent = Sent::pull_request(&format!("d-{number}"), "opened", number, 1);
+                let sent = RawDelivery::pull_request(&format!("d-{number}"), "opened", number, 1);
                 let answer = Client::new(address).deliver(&sent).await;
                 (number, answer.expect("answers").status)
             })

@@ -1,4 +1,4 @@
-//! Many at the same time.
+//! Concurrent operations.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -6,9 +6,9 @@ use std::thread;
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
 
-use crate::support::{Answer, Client, Fixture, Sandbox, closure, wait_until};
+use crate::support::{Client, Fixture, Response, Sandbox, closure, wait_until};
 
-fn create(client: &Client, name: &str, closure: &str) -> Answer {
+fn create(client: &Client, name: &str, closure: &str) -> Response {
     client.call(
         "POST",
         "/v1/guests",
@@ -17,12 +17,12 @@ fn create(client: &Client, name: &str, closure: &str) -> Answer {
 }
 
 #[test]
-fn of_two_creates_of_one_name_one_is_refused() {
+fn one_of_two_concurrent_creates_of_a_name_is_rejected() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
     let client = sandbox.client();
-    let answers: Vec<Answer> = thread::scope(|scope| {
+    let answers: Vec<Response> = thread::scope(|scope| {
         let both: Vec<_> = (0..2)
             .map(|_| scope.spawn(|| create(&client, "web", &closure)))
             .collect();
@@ -48,7 +48,7 @@ fn of_two_creates_of_one_name_one_is_refused() {
 }
 
 #[test]
-fn twenty_at_the_same_time_all_succeed() {
+fn twenty_concurrent_creates_succeed() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -83,7 +83,7 @@ fn twenty_at_the_same_time_all_succeed() {
 #[test]
 fn a_destroy_does_not_wait_for_a_build() {
     let mut sandbox = Sandbox::new();
-    // A flake whose build does not end by itself.
+    // A flake whose build does not end.
     let flake = sandbox.path().join("slow");
     std::fs::create_dir(&flake).expect("made");
     std::fs::copy("/bin/busybox", flake.join("busybox")).expect("copied");
@@ -104,7 +104,7 @@ fn a_destroy_does_not_wait_for_a_build() {
         create.failure.expect("superseded").code.as_str(),
         "guest_busy"
     );
-    // The destroy does not wait for Nix either, which takes a moment to end.
+    // The destroy does not wait for the end of Nix.
     let is_build = |trace: &String| trace.contains("innkeeper-build");
     wait_until("the build has ended", || {
         !sandbox.traces().0.iter().any(is_build)

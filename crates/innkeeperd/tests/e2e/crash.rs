@@ -1,7 +1,7 @@
-//! The daemon is killed before and after each step of each operation. It is started again, and the
-//! operation ends as asked or is rolled back; nothing is left and nothing lost.
+//! Crash tests: the daemon is killed before and after each step of each operation, and restarted. The operation must
+//! complete or be rolled back, without leaks and without lost data.
 //!
-//! The steps are not listed here: a first run of each operation writes down the points that it passes.
+//! The steps are not listed here: a first run of each operation records its points.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use innkeeper_model::{GuestState, Snapshot};
 
 use crate::support::{Client, Daemon, Fixture, RETENTION, Sandbox, Traces, closure, wait_until};
 
-/// An operation, what it needs beforehand, and what is true when it has ended.
+/// An operation, its preparation and its expected results.
 struct Case {
     verb: &'static str,
     variables: &'static [(&'static str, &'static str)],
@@ -19,8 +19,8 @@ struct Case {
     request: fn(&Client, &str) -> std::io::Result<()>,
     before: Option<GuestState>,
     after: Option<GuestState>,
-    /// Looks at what else must be true, when it was accepted and when it was not.
-    also: fn(&Sandbox, bool),
+    /// Checks further results. The argument is whether the operation was accepted.
+    check: fn(&Sandbox, bool),
 }
 
 const CREATE: Case = Case {
@@ -33,7 +33,7 @@ const CREATE: Case = Case {
     },
     before: None,
     after: Some(GuestState::Running),
-    also: |_, _| {},
+    check: |_, _| {},
 };
 
 const STOP: Case = Case {
@@ -43,7 +43,7 @@ const STOP: Case = Case {
     request: |client, _| client.try_call("POST", "/v1/guests/web/stop", "").map(drop),
     before: Some(GuestState::Running),
     after: Some(GuestState::Stopped),
-    also: |_, _| {},
+    check: |_, _| {},
 };
 
 const START: Case = Case {
@@ -60,7 +60,7 @@ const START: Case = Case {
     },
     before: Some(GuestState::Stopped),
     after: Some(GuestState::Running),
-    also: |_, _| {},
+    check: |_, _| {},
 };
 
 const DESTROY: Case = Case {
@@ -70,7 +70,7 @@ const DESTROY: Case = Case {
     request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
     before: Some(GuestState::Running),
     after: None,
-    also: |_, _| {},
+    check: |_, _| {},
 };
 
 const SNAPSHOT: Case = Case {
@@ -83,7 +83,7 @@ const SNAPSHOT: Case = Case {
     },
     before: Some(GuestState::Stopped),
     after: Some(GuestState::Stopped),
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let taken = accepted.then(|| "before".to_owned());
         assert_eq!(content(sandbox, "web/snapshots/one"), taken);
         assert_eq!(labels(sandbox).len(), usize::from(accepted));
@@ -100,7 +100,7 @@ const DELETE_SNAPSHOT: Case = Case {
     },
     before: Some(GuestState::Stopped),
     after: Some(GuestState::Stopped),
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let kept = (!accepted).then(|| "before".to_owned());
         assert_eq!(content(sandbox, "web/snapshots/one"), kept);
         assert_eq!(labels(sandbox).len(), usize::from(!accepted));
@@ -120,14 +120,14 @@ const RESTORE_SNAPSHOT: Case = Case {
     },
     before: Some(GuestState::Running),
     after: Some(GuestState::Running),
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let files = if accepted { "before" } else { "after" };
         assert_eq!(content(sandbox, "web/rootfs").as_deref(), Some(files));
         assert_eq!(labels(sandbox), ["one"]);
     },
 };
 
-/// The copy is the first of the guests by name.
+/// The copy sorts before the original.
 const FORK: Case = Case {
     verb: "fork",
     variables: &[],
@@ -138,7 +138,7 @@ const FORK: Case = Case {
     },
     before: Some(GuestState::Stopped),
     after: Some(GuestState::Running),
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let copied = accepted.then(|| "before".to_owned());
         assert_eq!(content(sandbox, "copy/rootfs"), copied);
         let guests: Vec<GuestView> = sandbox.client().get("/v1/guests");
@@ -147,17 +147,17 @@ const FORK: Case = Case {
     },
 };
 
-/// Files of destroyed agents are kept for so long that no test sees the end of it.
-const KEEP: &[(&str, &str)] = &[(RETENTION, "3600")];
+/// A retention that no test outlasts.
+const RETAIN_FILES: &[(&str, &str)] = &[(RETENTION, "3600")];
 
 const RETAIN: Case = Case {
     verb: "destroy",
-    variables: KEEP,
+    variables: RETAIN_FILES,
     prepare: running_with_a_file,
     request: |client, _| client.try_call("DELETE", "/v1/guests/web", "").map(drop),
     before: Some(GuestState::Running),
     after: None,
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let kept = retained(sandbox);
         assert_eq!(kept.len(), usize::from(accepted));
         let tree = match kept.first() {
@@ -166,16 +166,16 @@ const RETAIN: Case = Case {
         };
         assert_eq!(content(sandbox, &tree).as_deref(), Some("before"));
         let tree = sandbox.state().join("guests").join(tree);
-        for given in ["mnt/claude-creds", "etc/ssh/ssh_host_ed25519_key"] {
-            assert_eq!(tree.join(given).exists(), !accepted, "{given}");
+        for path in ["mnt/claude-creds", "etc/ssh/ssh_host_ed25519_key"] {
+            assert_eq!(tree.join(path).exists(), !accepted, "{path}");
         }
     },
 };
 
-/// Under another name, so that the two are told apart.
+/// Under another name, to distinguish the two.
 const UNDELETE: Case = Case {
     verb: "undelete",
-    variables: KEEP,
+    variables: RETAIN_FILES,
     prepare: destroyed_with_a_file,
     request: |client, _| {
         let path = "/v1/retained/web/undelete";
@@ -183,7 +183,7 @@ const UNDELETE: Case = Case {
     },
     before: None,
     after: Some(GuestState::Running),
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         let files = accepted.then(|| "before".to_owned());
         assert_eq!(content(sandbox, "back/rootfs"), files);
         assert_eq!(retained(sandbox).len(), usize::from(!accepted));
@@ -192,7 +192,7 @@ const UNDELETE: Case = Case {
 
 const PURGE: Case = Case {
     verb: "purge",
-    variables: KEEP,
+    variables: RETAIN_FILES,
     prepare: destroyed_with_a_file,
     request: |client, _| {
         let kept: Vec<RetainedView> = client.get("/v1/retained");
@@ -201,7 +201,7 @@ const PURGE: Case = Case {
     },
     before: None,
     after: None,
-    also: |sandbox, accepted| {
+    check: |sandbox, accepted| {
         wait_until("the files are gone", || {
             retained(sandbox).is_empty() == accepted
         });
@@ -233,7 +233,7 @@ fn stopped_with_a_file(sandbox: &Sandbox, closure: &str) {
 
 fn stopped_with_a_snapshot(sandbox: &Sandbox, closure: &str) {
     stopped_with_a_file(sandbox, closure);
-    sandbox.client().take("web", "one");
+    sandbox.client().take_snapshot("web", "one");
     write(sandbox, "after");
 }
 
@@ -242,7 +242,7 @@ fn write(sandbox: &Sandbox, text: &str) {
     fs::write(file, text).expect("written");
 }
 
-/// What the file says in a tree below the directory of guests, if it is there.
+/// Reads the file in a tree below the directory of guests, if it exists.
 fn content(sandbox: &Sandbox, tree: &str) -> Option<String> {
     let file = sandbox.state().join("guests").join(tree).join("root/mark");
     fs::read_to_string(file).ok()
@@ -275,7 +275,7 @@ fn a_destroy_survives_a_crash_at_every_step() {
 }
 
 #[test]
-fn a_destroy_that_keeps_the_files_survives_a_crash_at_every_step() {
+fn a_destroy_with_retention_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&RETAIN);
 }
 
@@ -295,17 +295,17 @@ fn a_snapshot_survives_a_crash_at_every_step() {
 }
 
 #[test]
-fn the_end_of_a_snapshot_survives_a_crash_at_every_step() {
+fn a_snapshot_deletion_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&DELETE_SNAPSHOT);
 }
 
 #[test]
-fn a_return_to_a_snapshot_survives_a_crash_at_every_step() {
+fn a_restore_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&RESTORE_SNAPSHOT);
 }
 
 #[test]
-fn a_copy_survives_a_crash_at_every_step() {
+fn a_fork_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&FORK);
 }
 
@@ -319,14 +319,14 @@ fn survives_a_crash_at_every_step(case: &Case) {
         clean
     };
     let points = points(&sandbox, case, &closure);
-    assert!(points.len() >= 6, "too few points to be true: {points:?}");
+    assert!(points.len() >= 6, "too few points: {points:?}");
     for point in &points {
         crash_at(&sandbox, case, &closure, point, &clean);
     }
     println!("{} points of {}", points.len(), case.verb);
 }
 
-/// The points that an undisturbed run passes.
+/// Returns the points of an uninterrupted run.
 fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
     let log = sandbox.path().join("points");
     let log_to = log.display().to_string();
@@ -335,7 +335,7 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
     let client = sandbox.client();
     (case.prepare)(sandbox, closure);
     (case.request)(&client, closure).expect("accepted");
-    // The last point is passed just after the guest is as wanted.
+    // The last point follows the end of the operation.
     let last = format!("{}:finish:after", case.verb);
     wait_until("the operation has ended", || {
         fs::read_to_string(&log).unwrap_or_default().contains(&last)
@@ -352,19 +352,19 @@ fn points(sandbox: &Sandbox, case: &Case, closure: &str) -> BTreeSet<String> {
 fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &Traces) {
     let client = sandbox.client();
     let variables = [case.variables, &[("INNKEEPER_CRASH_AT", point)]].concat();
-    let doomed = sandbox.start_with(&variables);
+    let crashing = sandbox.start_with(&variables);
     (case.prepare)(sandbox, closure);
-    // The daemon may die before or after it answers.
+    // The daemon may die before or after it responds.
     drop((case.request)(&client, closure));
-    let status = doomed.wait();
+    let status = crashing.wait();
     assert!(!status.success(), "{point}: the daemon was not killed");
 
     let daemon = sandbox.start_with(case.variables);
-    wait_until_quiet(&client);
+    wait_until_idle(&client);
     let accepted = point != format!("{}:accept:before", case.verb);
     let expected = if accepted { case.after } else { case.before };
     assert_eq!(state(&client), expected, "{point}");
-    (case.also)(sandbox, accepted);
+    (case.check)(sandbox, accepted);
     assert_healthy(&client, point);
     clean_up(&client);
     clean.assert_same(&sandbox.traces(), point);
@@ -372,7 +372,7 @@ fn crash_at(sandbox: &Sandbox, case: &Case, closure: &str, point: &str, clean: &
 }
 
 #[test]
-fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
+fn random_kills_lose_and_leak_nothing() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let mut daemon = sandbox.start();
@@ -397,18 +397,18 @@ fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
                 accepted.remove(&oldest);
             }
         }
-        // Spread over the time that an operation takes, and the same in each run.
+        // Spread over the duration of an operation, and deterministic.
         std::thread::sleep(std::time::Duration::from_millis(round * 37 % 120));
         daemon.kill();
         daemon = sandbox.start();
     }
-    wait_until_quiet(&client);
+    wait_until_idle(&client);
     let guests: Vec<GuestView> = client.get("/v1/guests");
     let names: BTreeSet<_> = guests
         .iter()
         .map(|view| view.guest.name.to_string())
         .collect();
-    assert_eq!(names, accepted, "exactly what was accepted is there");
+    assert_eq!(names, accepted, "the accepted guests exist");
     assert!(
         guests.iter().all(|view| view.state == GuestState::Running),
         "{guests:#?}"
@@ -421,8 +421,8 @@ fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
     drop::<Daemon>(daemon);
 }
 
-fn wait_until_quiet(client: &Client) {
-    wait_until("no operation is under way", || {
+fn wait_until_idle(client: &Client) {
+    wait_until("no operation is running", || {
         let status: Status = client.get("/v1/status");
         let settled =
             |view: &GuestView| matches!(view.state, GuestState::Running | GuestState::Stopped);
@@ -452,14 +452,14 @@ fn assert_healthy(client: &Client, when: &str) {
 }
 
 fn clean_up(client: &Client) {
-    let mut doomed: Vec<String> = Vec::new();
+    let mut paths: Vec<String> = Vec::new();
     for view in client.get::<Vec<GuestView>>("/v1/guests") {
-        doomed.push(format!("/v1/guests/{}?now=true", view.guest.name));
+        paths.push(format!("/v1/guests/{}?now=true", view.guest.name));
     }
     for view in client.get::<Vec<RetainedView>>("/v1/retained") {
-        doomed.push(format!("/v1/retained/{}", view.retained.id));
+        paths.push(format!("/v1/retained/{}", view.retained.id));
     }
-    for path in doomed {
+    for path in paths {
         let operation = client.finish(&client.call("DELETE", &path, ""));
         assert_eq!(operation.failure, None, "{operation:?}");
     }

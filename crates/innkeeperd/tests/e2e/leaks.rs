@@ -1,4 +1,4 @@
-//! Two hundred guests come and go, and the machine is as before.
+//! Leak test: two hundred guests are created and destroyed.
 
 use innkeeper_model::api::SlotReport;
 use innkeeper_model::{Slot, SlotRange};
@@ -8,12 +8,12 @@ use crate::support::{Fixture, Sandbox, closure, wait_until};
 const CYCLES: usize = 200;
 
 #[test]
-fn two_hundred_cycles_leave_nothing_and_move_the_counter_by_two_hundred_slots() {
+fn two_hundred_create_destroy_cycles_leak_nothing() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let daemon = sandbox.start();
     let client = sandbox.client();
-    // Once around first: what is made only once (a parent cgroup, a helper program) is there then.
+    // One cycle first, which creates the objects that are created only once, such as the parent cgroup.
     client.create("web", &closure);
     client.destroy("web");
     let before = sandbox.traces();
@@ -24,23 +24,23 @@ fn two_hundred_cycles_leave_nothing_and_move_the_counter_by_two_hundred_slots() 
         client.destroy("web");
     }
     before.assert_same(&sandbox.traces(), "after all cycles");
-    let given = SlotRange::default()
+    let allocated = SlotRange::default()
         .slots()
         .filter(|slot| slot.number() > counter)
         .take(CYCLES);
     assert_eq!(
         Some(client.get::<SlotReport>("/v1/slots").counter),
-        given.last().map(Slot::number)
+        allocated.last().map(Slot::number)
     );
     wait_until("the daemon has closed its files", || {
         open_files(daemon.pid()) <= files
     });
-    wait_until("the daemon has taken note of every end", || {
+    wait_until("the daemon has reaped all children", || {
         children(daemon.pid()).is_empty()
     });
 }
 
-/// The daemon's child processes, ended ones included. Any of its threads may have started one.
+/// The daemon's child processes, including zombies. Any of its threads may be the parent.
 fn children(pid: u32) -> String {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
         .expect("readable")

@@ -1,4 +1,4 @@
-//! A guest comes, works, rests and goes.
+//! The lifecycle of a guest.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn page(address: std::net::Ipv4Addr) -> Option<String> {
 }
 
 #[test]
-fn a_guest_comes_and_goes_without_a_trace() {
+fn create_and_destroy_leave_no_traces() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -49,7 +49,7 @@ fn a_guest_comes_and_goes_without_a_trace() {
     assert_eq!(
         (slots.counter, slots.taken.len()),
         (1, 0),
-        "the address is not given out again at once"
+        "the address is not reused at once"
     );
 }
 
@@ -77,14 +77,14 @@ fn a_stopped_guest_keeps_its_files_and_its_address() {
     assert_eq!(started.guest_address, guest.guest_address);
     assert_eq!(
         started.guest.ssh_host_key, guest.guest.ssh_host_key,
-        "the host key is made once"
+        "the host key is generated once"
     );
     assert_eq!(std::fs::read_to_string(&mark).expect("there"), "kept");
     client.destroy("web");
 }
 
 #[test]
-fn the_first_create_builds_and_the_next_does_not() {
+fn only_the_first_create_builds_the_closure() {
     let mut sandbox = Sandbox::new();
     sandbox.configure(
         "flake = 'FLAKE'"
@@ -115,7 +115,7 @@ fn the_first_create_builds_and_the_next_does_not() {
 }
 
 #[test]
-fn a_guest_whose_init_is_systemd_boots_and_shuts_down() {
+fn a_guest_with_systemd_boots_and_shuts_down() {
     let closure = closure(Fixture::Systemd);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -129,13 +129,13 @@ fn a_guest_whose_init_is_systemd_boots_and_shuts_down() {
     let console = client.call("GET", "/v1/guests/big/logs?lines=200", "").body;
     assert!(
         console.contains("Reached target"),
-        "systemd says what it does:\n{console}"
+        "no output of systemd:\n{console}"
     );
     client.destroy("big");
 }
 
 #[test]
-fn doctor_finds_nothing_wrong_with_a_healthy_host() {
+fn doctor_reports_no_errors_on_a_healthy_host() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -158,7 +158,7 @@ fn doctor_finds_nothing_wrong_with_a_healthy_host() {
 }
 
 #[test]
-fn what_is_taken_away_under_a_guest_is_found_and_put_back() {
+fn removed_interfaces_and_rules_are_restored() {
     let closure = closure(Fixture::Agent);
     let mut sandbox = Sandbox::new();
     sandbox.configure("[engine]\ninterval_seconds = 1");
@@ -174,7 +174,7 @@ fn what_is_taken_away_under_a_guest_is_found_and_put_back() {
         let tables = sandbox.run("nft", &["list", "tables"]);
         ["table inet innkeeper", "table inet innkeeper_builds"]
             .iter()
-            .all(|ours| tables.lines().any(|table| table == *ours))
+            .all(|name| tables.lines().any(|table| table == *name))
     };
     assert!(tables(), "rules for guests and for builds");
     sandbox.run("nft", &["flush", "ruleset"]);

@@ -1,23 +1,25 @@
-//! The daemon on real parts: Nix, nspawn, network namespaces, cgroups. One module for each promise.
+//! The daemon with real Nix, nspawn, network namespaces and cgroups. One module for each subject.
 //!
-//! Each test has a network of its own (its thread leaves the host's), its own state, cgroup and machine
-//! names, so that tests run side by side and the host's own network is never touched.
+//! Each test has its own network namespace, which its thread enters, and its own state, cgroup and machine names. So tests
+//! run in parallel and never change the host's network.
 
 #![expect(
     clippy::panic,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test speaks to the person who runs it, and fails with a panic"
+    reason = "a test prints to the terminal and fails with a panic"
 )]
 
+mod cli;
 mod concurrency;
 mod crash;
+mod full_disk;
 mod leaks;
 mod lifecycle;
-mod programs;
-mod refusals;
+mod restart;
 mod service;
 mod snapshots;
+mod startup;
 mod support;
-mod survival;
 mod two_daemons;
+mod validation;

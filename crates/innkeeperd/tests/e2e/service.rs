@@ -1,4 +1,4 @@
-//! The daemon as a service: what it tells whoever started it, and who may speak to it.
+//! The daemon as a service: notifications, and access to its API.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use crate::support::Sandbox;
 
-/// What arrives on a notification socket, up to and including `last`.
-fn told(socket: &UnixDatagram, last: &str) -> Vec<String> {
-    let mut told = Vec::new();
-    while told.last().is_none_or(|line| line != last) {
+/// Receives notifications up to and including `last`.
+fn receive(socket: &UnixDatagram, last: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != last) {
         let mut buffer = [0; 256];
         let length = socket.recv(&mut buffer).expect("a notification in time");
-        told.extend(
+        lines.extend(
             String::from_utf8_lossy(&buffer[..length])
                 .lines()
                 .map(str::to_owned),
         );
     }
-    told
+    lines
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
+fn systemd_is_notified_of_start_watchdog_and_stop() {
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
@@ -33,14 +33,14 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
         ("NOTIFY_SOCKET", &path.display().to_string()),
         ("WATCHDOG_USEC", "200000"),
     ]);
-    assert!(told(&socket, "READY=1").contains(&"READY=1".to_owned()));
-    told(&socket, "WATCHDOG=1");
+    assert!(receive(&socket, "READY=1").contains(&"READY=1".to_owned()));
+    receive(&socket, "WATCHDOG=1");
     daemon.stop();
-    told(&socket, "STOPPING=1");
+    receive(&socket, "STOPPING=1");
 }
 
 #[test]
-fn only_root_and_the_group_may_speak_to_it() {
+fn the_api_is_open_to_root_and_the_group_only() {
     let mut sandbox = Sandbox::new();
     sandbox.configure("[api]\ngroup = 'no-such-group'");
     let socket = sandbox.path().join("run/api.sock");
@@ -52,10 +52,10 @@ fn only_root_and_the_group_may_speak_to_it() {
             & 0o777
     };
     let daemon = sandbox.start();
-    assert_eq!(mode(), 0o600, "without the group, root alone");
+    assert_eq!(mode(), 0o600, "without the group, root only");
     daemon.stop();
     let _daemon = sandbox.start_with(&[("INNKEEPER_API_GROUP", "root")]);
-    assert_eq!(mode(), 0o660, "with the group, its members too");
+    assert_eq!(mode(), 0o660, "with the group, also its members");
     assert!(!sandbox.path().join("run/api.new").exists());
     assert_eq!(
         sandbox

@@ -1,4 +1,4 @@
-//! Snapshots and copies of agents, with trees that are directories.
+//! Snapshots and forks of agents with the `dir` driver.
 
 use std::fs;
 use std::process::Output;
@@ -7,15 +7,15 @@ use std::thread;
 use innkeeper_model::api::{PoolReport, Verdict};
 use innkeeper_model::{GuestState, Snapshot};
 
-use crate::support::{Answer, Client, Fixture, Sandbox, closure, wait_until};
+use crate::support::{Client, Fixture, Response, Sandbox, closure, wait_until};
 
-/// Fails the test unless the program ended well, and returns what it said.
-fn fine(output: &Output) -> String {
+/// Fails the test unless the program succeeded, and returns its output.
+fn success(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn healthy(client: &Client) {
+fn assert_healthy(client: &Client) {
     let report: innkeeper_model::api::DoctorReport = client.get("/v1/doctor");
     let broken = |check: &&innkeeper_model::api::Check| check.verdict == Verdict::Broken;
     let broken: Vec<_> = report.checks.iter().filter(broken).collect();
@@ -23,7 +23,7 @@ fn healthy(client: &Client) {
 }
 
 #[test]
-fn an_agent_goes_back_and_is_copied_in_words() {
+fn snapshots_restore_and_fork_work_in_the_cli() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -44,23 +44,27 @@ fn an_agent_goes_back_and_is_copied_in_words() {
     let web = client.create("web", &closure);
     fs::write(mark("web"), "before").expect("written");
 
-    let refused = agent(&["snapshot", "web", "--label", "one"]);
-    assert_eq!(refused.status.code(), Some(4), "it runs: {refused:?}");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("agent stop web"), "{said}");
+    let rejected = agent(&["snapshot", "web", "--label", "one"]);
+    assert_eq!(
+        rejected.status.code(),
+        Some(4),
+        "it is running: {rejected:?}"
+    );
+    let error = String::from_utf8_lossy(&rejected.stderr).into_owned();
+    assert!(error.contains("agent stop web"), "{error}");
 
-    fine(&agent(&["stop", "web"]));
-    fine(&agent(&["snapshot", "web", "--label", "one"]));
-    let made_up = fine(&agent(&["snapshot", "web", "--quiet"]));
-    let listed = fine(&agent(&["snapshots", "web", "--json"]));
+    success(&agent(&["stop", "web"]));
+    success(&agent(&["snapshot", "web", "--label", "one"]));
+    let generated = success(&agent(&["snapshot", "web", "--quiet"]));
+    let listed = success(&agent(&["snapshots", "web", "--json"]));
     let listed: Vec<Snapshot> = serde_json::from_str(&listed).expect("JSON");
     let labels: Vec<_> = listed.iter().map(|one| one.label.as_str()).collect();
-    assert_eq!(labels, ["one", made_up.trim()]);
-    fine(&agent(&["snapshot", "web", "--delete", made_up.trim()]));
-    fine(&agent(&["start", "web"]));
+    assert_eq!(labels, ["one", generated.trim()]);
+    success(&agent(&["snapshot", "web", "--delete", generated.trim()]));
+    success(&agent(&["start", "web"]));
     fs::write(mark("web"), "after").expect("written");
 
-    let restored = fine(&agent(&["restore", "web", "one"]));
+    let restored = success(&agent(&["restore", "web", "one"]));
     assert!(
         restored.contains("restored from snapshot one and up at 10.100.0.3"),
         "{restored}"
@@ -69,7 +73,7 @@ fn an_agent_goes_back_and_is_copied_in_words() {
     let again = client.guest("web");
     assert_eq!(again.guest.ssh_host_key, web.guest.ssh_host_key);
 
-    fine(&agent(&["fork", "web", "copy", "--from", "one"]));
+    success(&agent(&["fork", "web", "copy", "--from", "one"]));
     assert_eq!(read("copy", "root/mark"), "before");
     let copy = client.guest("copy");
     assert_eq!(copy.state, GuestState::Running);
@@ -79,19 +83,19 @@ fn an_agent_goes_back_and_is_copied_in_words() {
     for (file, own) in [("etc/hostname", "copy\n"), ("etc/machine-id", "")] {
         assert_eq!(read("copy", file), own, "{file}");
     }
-    let hello = || fine(&agent(&["exec", "copy", "--", "hostname"]));
-    wait_until("the copy knows its name", || hello().trim() == "copy");
-    healthy(&client);
-    fine(&agent(&["destroy", "web"]));
-    fine(&agent(&["stop", "copy"]));
-    fine(&agent(&["start", "copy"]));
+    let hostname = || success(&agent(&["exec", "copy", "--", "hostname"]));
+    wait_until("the copy has its own name", || hostname().trim() == "copy");
+    assert_healthy(&client);
+    success(&agent(&["destroy", "web"]));
+    success(&agent(&["stop", "copy"]));
+    success(&agent(&["start", "copy"]));
     assert_eq!(read("copy", "root/mark"), "before");
-    fine(&agent(&["destroy", "copy"]));
+    success(&agent(&["destroy", "copy"]));
     before.assert_same(&sandbox.traces(), "after both were destroyed");
 }
 
 #[test]
-fn a_daemon_that_is_killed_while_it_copies_begins_anew() {
+fn a_copy_interrupted_by_a_kill_is_restarted() {
     const FILES: usize = 4_000;
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
@@ -112,7 +116,7 @@ fn a_daemon_that_is_killed_while_it_copies_begins_anew() {
     wait_until("it is being copied", || count("snapshots/.one.new") > 0);
     daemon.kill();
     let whole = guest.join("snapshots/one").exists();
-    assert!(!whole, "it was over before the daemon was killed");
+    assert!(!whole, "the copy was complete before the kill");
     let daemon = sandbox.start();
     assert_eq!(client.finish(&taking).failure, None);
     assert_eq!(count("snapshots/one"), FILES);
@@ -124,12 +128,12 @@ fn a_daemon_that_is_killed_while_it_copies_begins_anew() {
     assert_eq!(client.finish(&restoring).failure, None);
     assert_eq!(count("rootfs"), FILES);
     assert!(!guest.join(".rootfs.new").exists());
-    healthy(&client);
+    assert_healthy(&client);
     client.destroy("web");
 }
 
 #[test]
-fn of_two_copies_of_one_name_one_is_refused() {
+fn one_of_two_concurrent_forks_to_a_name_is_rejected() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -137,7 +141,7 @@ fn of_two_copies_of_one_name_one_is_refused() {
     client.create("web", &closure);
     client.change("web", "stop");
     let fork = || client.call("POST", "/v1/guests/web/fork", r#"{"name":"copy"}"#);
-    let answers: Vec<Answer> = thread::scope(|scope| {
+    let answers: Vec<Response> = thread::scope(|scope| {
         let both = [scope.spawn(fork), scope.spawn(fork)];
         both.map(|thread| thread.join().expect("joined")).into()
     });
@@ -151,7 +155,7 @@ fn of_two_copies_of_one_name_one_is_refused() {
 }
 
 #[test]
-fn a_destroy_takes_the_snapshots_and_ends_a_copy_of_them() {
+fn a_destroy_removes_snapshots_and_cancels_their_forks() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -159,14 +163,14 @@ fn a_destroy_takes_the_snapshots_and_ends_a_copy_of_them() {
     let before = sandbox.traces();
     client.create("web", &closure);
     client.change("web", "stop");
-    client.take("web", "one");
+    client.take_snapshot("web", "one");
     let fork = client.call(
         "POST",
         "/v1/guests/web/fork",
         r#"{"name":"copy","snapshot":"one"}"#,
     );
     client.destroy("web");
-    // It was copied before, or there is nothing of it.
+    // The fork either succeeded before the destroy, or left nothing.
     let copied = client.finish(&fork).failure.is_none();
     if copied {
         client.destroy("copy");
@@ -175,27 +179,27 @@ fn a_destroy_takes_the_snapshots_and_ends_a_copy_of_them() {
 }
 
 #[test]
-fn snapshots_that_nobody_knows_of_are_found_and_go() {
+fn orphaned_snapshots_are_reported_and_removed() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
     let client = sandbox.client();
     client.create("web", &closure);
     client.change("web", "stop");
-    client.take("web", "one");
+    client.take_snapshot("web", "one");
     let snapshots = sandbox.state().join("guests/web/snapshots");
     fs::create_dir_all(snapshots.join("lost/etc")).expect("made");
     let report = sandbox.program("innkeeper", &["doctor"], b"");
     assert_eq!(report.status.code(), Some(7), "{report:?}");
-    let swept = fine(&sandbox.program("innkeeper", &["gc"], b""));
+    let swept = success(&sandbox.program("innkeeper", &["gc"], b""));
     assert!(swept.contains("snapshots/lost"), "{swept}");
     assert!(!snapshots.join("lost").exists() && snapshots.join("one").exists());
-    healthy(&client);
+    assert_healthy(&client);
     client.destroy("web");
 }
 
 #[test]
-fn the_pool_of_directories_is_the_disk() {
+fn pool_reports_the_disk_for_the_dir_driver() {
     let mut sandbox = Sandbox::new();
     sandbox.configure("[storage]\nmin_free = '1024T'");
     let _daemon = sandbox.start();
@@ -205,6 +209,6 @@ fn the_pool_of_directories_is_the_disk() {
         report.remedy.is_some() && report.size_bytes > 0,
         "{report:?}"
     );
-    let said = fine(&sandbox.program("innkeeper", &["pool"], b""));
-    assert!(said.contains("It is full."), "{said}");
+    let output = success(&sandbox.program("innkeeper", &["pool"], b""));
+    assert!(output.contains("It is full."), "{output}");
 }

@@ -1,4 +1,4 @@
-//! Two daemons on one host do not touch each other's objects, and none starts with what another one has.
+//! Two daemons on one host: they do not touch each other's objects, and none starts with conflicting settings.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GcReport;
 
-use crate::refusals::refuses_to_start;
+use crate::startup::fails_to_start;
 use crate::support::{Fixture, Sandbox, closure, wait_until};
 
-/// The settings that a second daemon needs besides the directories, cgroup and machine names that each sandbox has.
+/// The settings of a second daemon, besides the directories, cgroup and machine names of its sandbox.
 const SECOND: &str =
     "[network]\nsubnet = '10.101.0.0/16'\nslots = '1001-2000'\ntable = 'innkeeper_2'";
 
@@ -25,13 +25,13 @@ fn second_of(first: &Sandbox) -> Sandbox {
     second
 }
 
-/// The kernel gives a table another number whenever it is written.
+/// The tables with their handles. A table that is replaced gets a new handle.
 fn tables(sandbox: &Sandbox) -> String {
     sandbox.run("nft", &["--json", "list", "tables"])
 }
 
 #[test]
-fn gc_and_destroy_of_one_daemon_leave_the_guests_of_the_other() {
+fn gc_and_destroy_do_not_touch_another_daemons_guests() {
     let closure = closure(Fixture::Agent);
     let first = first();
     let second = second_of(&first);
@@ -47,20 +47,20 @@ fn gc_and_destroy_of_one_daemon_leave_the_guests_of_the_other() {
         let others = report.orphans.iter().filter(|one| !one.ownership.is_ours());
         assert!(
             others.count() > 0,
-            "the other's interface is shown: {report:?}"
+            "the other's interface is not listed: {report:?}"
         );
     }
     before.assert_same(&first.traces(), "after gc");
     daemons[0].destroy("web");
     let state = daemons[1].guest("web").state;
     assert_eq!(state, GuestState::Running);
-    assert_eq!(tables(&first), rules, "a daemon wrote its rules again");
+    assert_eq!(tables(&first), rules, "a daemon replaced its rules");
 }
 
-/// What `setting = "value"` the text has, as variables of the environment.
+/// Returns the pairs `setting = "value"` in a text as environment variables.
 fn settings(text: &str) -> BTreeMap<String, String> {
-    let words: Vec<&str> = text.split('"').collect();
-    let pairs = words.windows(2).step_by(2).filter_map(|pair| {
+    let parts: Vec<&str> = text.split('"').collect();
+    let pairs = parts.windows(2).step_by(2).filter_map(|pair| {
         let name = pair[0]
             .strip_suffix(" = ")?
             .rsplit([' ', ':', ';'])
@@ -72,7 +72,7 @@ fn settings(text: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_second_daemon_is_told_of_every_setting_that_must_differ_and_runs_with_what_it_is_told() {
+fn a_second_daemon_runs_with_the_suggested_settings() {
     let first = first();
     let second = Sandbox::beside(&first);
     let root = first.path().display().to_string();
@@ -88,15 +88,15 @@ fn a_second_daemon_is_told_of_every_setting_that_must_differ_and_runs_with_what_
     ];
     let mut daemon = Some(first.start());
     let before = first.traces();
-    let mut told = BTreeMap::new();
-    // What a daemon has stays its own while it does not run.
+    let mut suggested = BTreeMap::new();
+    // Claims stay valid while the daemon does not run.
     for runs in [true, false] {
-        let (code, said) = refuses_to_start(&second, &shared);
-        assert_eq!(code, 4, "{said}");
-        let (problem, hint) = said.split_once("Hint: ").expect("a remedy");
-        assert!(problem.contains("daemon_conflict"), "{said}");
+        let (code, output) = fails_to_start(&second, &shared);
+        assert_eq!(code, 4, "{output}");
+        let (problem, hint) = output.split_once("Hint: ").expect("a remedy");
+        assert!(problem.contains("daemon_conflict"), "{output}");
         let state = first.state().display().to_string();
-        assert!(problem.contains(&state), "{said}");
+        assert!(problem.contains(&state), "{output}");
         let names = |text| settings(text).into_keys().collect::<Vec<_>>();
         let expected = [
             "INNKEEPER_NETWORK_SLOTS",
@@ -107,20 +107,20 @@ fn a_second_daemon_is_told_of_every_setting_that_must_differ_and_runs_with_what_
             "INNKEEPER_SUPERVISOR_CGROUP",
             "INNKEEPER_SUPERVISOR_MACHINE_PREFIX",
         ];
-        assert_eq!(names(problem), expected, "{said}");
-        assert_eq!(names(hint), expected, "{said}");
-        told = settings(hint);
+        assert_eq!(names(problem), expected, "{output}");
+        assert_eq!(names(hint), expected, "{output}");
+        suggested = settings(hint);
         if runs {
             before.assert_same(&first.traces(), "after the refusal");
             daemon.take().expect("runs").stop();
         }
     }
-    let told: Vec<_> = told
+    let suggested: Vec<_> = suggested
         .iter()
         .map(|(name, value)| (&**name, &**value))
         .collect();
     let _first = first.start();
-    let _second = second.spawn(&told);
+    let _second = second.spawn(&suggested);
     wait_until("the second daemon runs", || {
         second.log().contains("ready") || second.log().contains("[ERROR]")
     });
@@ -128,7 +128,7 @@ fn a_second_daemon_is_told_of_every_setting_that_must_differ_and_runs_with_what_
 }
 
 #[test]
-fn a_copy_of_a_state_directory_is_refused_also_while_the_original_is_stopped() {
+fn a_copied_state_directory_is_rejected() {
     let first = first();
     let second = second_of(&first);
     let daemon = first.start();
@@ -138,34 +138,34 @@ fn a_copy_of_a_state_directory_is_refused_also_while_the_original_is_stopped() {
         "cp",
         &["-a", &from.display().to_string(), &to.display().to_string()],
     );
-    // The subnet is the guests' and moves with them; here are none.
-    let (code, said) = refuses_to_start(&second, &[]);
-    assert_eq!(code, 4, "{said}");
-    assert!(said.contains("is a copy of"), "{said}");
+    // The copy has no guests, so its subnet can differ.
+    let (code, output) = fails_to_start(&second, &[]);
+    assert_eq!(code, 4, "{output}");
+    assert!(output.contains("is a copy of"), "{output}");
     std::fs::rename(from, first.path().join("gone")).expect("moved away");
     let _moved = second.start();
 }
 
 #[test]
-fn slots_that_guests_have_cannot_be_left_to_others() {
+fn slots_of_existing_guests_must_stay_configured() {
     let first = first();
     let daemon = first.start();
     first.client().create("web", &closure(Fixture::Agent));
     daemon.stop();
-    let (code, said) = refuses_to_start(&first, &[("INNKEEPER_NETWORK_SLOTS", "2-1000")]);
-    assert_eq!(code, 1, "{said}");
+    let (code, output) = fails_to_start(&first, &[("INNKEEPER_NETWORK_SLOTS", "2-1000")]);
+    assert_eq!(code, 1, "{output}");
     assert!(
-        said.contains("invalid_config") && said.contains("outside of it: 1"),
-        "{said}"
+        output.contains("invalid_config") && output.contains("outside of it: 1"),
+        "{output}"
     );
     let _again = first.start();
     first.client().destroy("web");
 }
 
-/// The mark of a file, a link or a cgroup.
+/// The extended attribute that marks files, links and cgroups.
 const ATTRIBUTE: &str = "trusted.innkeeper.daemon";
 
-/// Paths of a guest that a daemon marks with an extended attribute.
+/// The marked paths of a guest.
 fn marked(sandbox: &Sandbox) -> Vec<PathBuf> {
     let mut paths = vec![
         sandbox.path().join("gcroots/web"),
@@ -187,7 +187,7 @@ fn marked(sandbox: &Sandbox) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
+fn objects_of_a_previous_release_are_adopted_while_guests_run() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.start();
     let client = sandbox.client();
@@ -195,7 +195,7 @@ fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
     client.create("web", &closure(Fixture::Agent));
     let processes = || {
         let mut processes = sandbox.traces().0;
-        // The guest's own processes come and go while it boots.
+        // The guest's own processes change while it boots.
         processes.retain(|line| line.contains("systemd-nspawn"));
         processes
     };
@@ -208,7 +208,7 @@ fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
     assert!(table().contains("innkeeper daemon "));
     daemon.stop();
 
-    // As a former release leaves it: the same objects and records, and no marks.
+    // The state of a previous release: the same objects and records, without marks.
     for path in &marks {
         rustix::fs::lremovexattr(path, ATTRIBUTE).expect("it was marked");
     }
@@ -223,8 +223,8 @@ fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
     sandbox.run("nft", &["delete", "table", "inet", "innkeeper"]);
     sandbox.run("nft", &["--file", &file.display().to_string()]);
     let database = rusqlite::Connection::open(sandbox.state().join("innkeeper.db")).expect("opens");
-    let forget = "UPDATE identity SET adopted = 0";
-    database.execute(forget, ()).expect("updated");
+    let reset = "UPDATE identity SET adopted = 0";
+    database.execute(reset, ()).expect("updated");
     drop(database);
 
     let daemon = sandbox.start();
@@ -236,7 +236,7 @@ fn what_a_former_release_made_is_adopted_without_a_stop_of_its_guests() {
     daemon.stop();
     let database = rusqlite::Connection::open(sandbox.state().join("innkeeper.db")).expect("opens");
     let adopted = database.query_row("SELECT adopted FROM identity", (), |row| row.get(0));
-    assert_eq!(adopted, Ok(true), "it is adopted once");
+    assert_eq!(adopted, Ok(true), "it is not marked as adopted");
     drop(database);
 
     let _daemon = sandbox.start();

@@ -1,4 +1,4 @@
-//! Only the webhook hands over deliveries, and that is all that it can do.
+//! Access control of the intake.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use innkeeper_model::preview::intake::{INTAKE_PATH, IntakeAnswer, MAX_BATCH, MAX
 use innkeeper_model::{Code, GuestName};
 
 use crate::github::{NOBODY, command, program_file};
-use crate::house::House;
+use crate::host::IntakeHost;
 use crate::support::{Client, wait_until};
 
 fn request(id: &str, action: &str) -> serde_json::Value {
@@ -31,10 +31,10 @@ fn request(id: &str, action: &str) -> serde_json::Value {
     })
 }
 
-/// Whether a program of this user, with this group and these supplementary groups, gets an answer on a socket.
-fn answers(house: &House, socket: &Path, user: u32, group: u32, groups: &str) -> bool {
-    // The build's directory may be closed to others.
-    let program = house.sandbox.path().join("innkeeper");
+/// Reports whether a socket responds to a program with this user, group and supplementary groups.
+fn responds(host: &IntakeHost, socket: &Path, user: u32, group: u32, groups: &str) -> bool {
+    // The build's directory may be inaccessible for other users.
+    let program = host.sandbox.path().join("innkeeper");
     let built = program_file().with_file_name("innkeeper");
     fs::copy(built, &program).expect("built: cargo build --workspace");
     let groups = match groups {
@@ -49,14 +49,14 @@ fn answers(house: &House, socket: &Path, user: u32, group: u32, groups: &str) ->
         .arg(socket)
         .output()
         .expect("runs");
-    // The intake's answer to this is that it knows no such call.
+    // The intake rejects the call itself with 1; 8 means no connection.
     let code = output.status.code();
     assert!(matches!(code, Some(0 | 1 | 8)), "{output:?}");
     code != Some(8)
 }
 
-/// The answer to a call whose body is announced to be so long, and never sent.
-fn announced(socket: &Path, length: usize) -> String {
+/// Returns the response to a call with this content-length and no body.
+fn response_to_length(socket: &Path, length: usize) -> String {
     let mut stream = UnixStream::connect(socket).expect("connects");
     write!(
         stream,
@@ -69,50 +69,50 @@ fn announced(socket: &Path, length: usize) -> String {
 }
 
 #[test]
-fn the_intake_is_open_to_the_webhooks_group_alone() {
-    let house = House::new();
-    let _daemon = house.sandbox.start();
-    let intake = house.intake_socket();
+fn the_intake_is_open_to_the_webhooks_group_only() {
+    let host = IntakeHost::new();
+    let _daemon = host.sandbox.start();
+    let intake = host.intake_socket();
     let meta = fs::metadata(&intake).expect("there");
     assert_eq!(meta.permissions().mode() & 0o777, 0o660);
     assert_eq!((meta.uid(), meta.gid()), (0, NOBODY));
-    assert!(answers(&house, &intake, NOBODY, NOBODY, ""), "the webhook");
-    assert!(answers(&house, &intake, 0, 0, ""), "root");
-    assert!(!answers(&house, &intake, NOBODY, 4242, ""), "a stranger");
+    assert!(responds(&host, &intake, NOBODY, NOBODY, ""), "the webhook");
+    assert!(responds(&host, &intake, 0, 0, ""), "root");
+    assert!(!responds(&host, &intake, NOBODY, 4242, ""), "a stranger");
     assert!(
-        !answers(&house, &intake, 4242, 4242, &NOBODY.to_string()),
-        "a person who belongs to the group is not the webhook"
+        !responds(&host, &intake, 4242, 4242, &NOBODY.to_string()),
+        "a member of the group is not the webhook"
     );
-    wait_until("it is said who was turned away", || {
-        house.sandbox.log().contains("gid=4242")
+    wait_until("the rejection is logged", || {
+        host.sandbox.log().contains("gid=4242")
     });
-    let api = house.sandbox.path().join("run/api.sock");
+    let api = host.sandbox.path().join("run/api.sock");
     assert!(
-        !answers(&house, &api, NOBODY, NOBODY, ""),
+        !responds(&host, &api, NOBODY, NOBODY, ""),
         "the webhook at the API"
     );
 }
 
 #[test]
-fn without_the_group_root_alone_hands_over_deliveries() {
-    let house = House::new();
-    let daemon = house
+fn without_the_group_only_root_hands_over_deliveries() {
+    let host = IntakeHost::new();
+    let daemon = host
         .sandbox
         .start_with(&[("INNKEEPER_WEBHOOK_GROUP", "no-such-group")]);
     let mode = |name: &str| {
-        let meta = fs::metadata(house.sandbox.path().join("run").join(name)).expect("there");
+        let meta = fs::metadata(host.sandbox.path().join("run").join(name)).expect("there");
         meta.permissions().mode() & 0o777
     };
     assert_eq!(mode("intake.sock"), 0o600);
-    assert!(!answers(&house, &house.intake_socket(), NOBODY, NOBODY, ""));
+    assert!(!responds(&host, &host.intake_socket(), NOBODY, NOBODY, ""));
     daemon.stop();
 }
 
 #[test]
-fn the_intake_takes_deliveries_and_nothing_else() {
-    let house = House::new();
-    let _daemon = house.sandbox.start();
-    let intake = Client::new(house.intake_socket());
+fn the_intake_accepts_only_deliveries() {
+    let host = IntakeHost::new();
+    let _daemon = host.sandbox.start();
+    let intake = Client::new(host.intake_socket());
     for (method, path) in [
         ("GET", "/v1/status"),
         ("GET", "/v1/guests"),
@@ -123,27 +123,30 @@ fn the_intake_takes_deliveries_and_nothing_else() {
         assert_eq!(answer.failure().code, Code::InvalidRequest, "{path}");
     }
     assert_eq!(intake.call("GET", INTAKE_PATH, "").status, 405);
-    let refused = |body: &str| intake.call("POST", INTAKE_PATH, body).status;
-    assert_eq!(refused(""), 400);
-    assert_eq!(refused("{}"), 400);
+    let status = |body: &str| intake.call("POST", INTAKE_PATH, body).status;
+    assert_eq!(status(""), 400);
+    assert_eq!(status("{}"), 400);
     let mut misspelt = request("d-0", "opened");
     misspelt["received"] = misspelt["received_at"].take();
-    assert_eq!(refused(&serde_json::json!([misspelt]).to_string()), 400);
+    assert_eq!(status(&serde_json::json!([misspelt]).to_string()), 400);
     let many = vec![request("d-0", "opened"); MAX_BATCH + 1];
-    assert_eq!(refused(&serde_json::json!(many).to_string()), 400);
-    assert!(announced(&house.intake_socket(), MAX_BODY + 1).starts_with("HTTP/1.1 413 "));
-    assert!(house.list(&[]).is_empty(), "something of it was recorded");
+    assert_eq!(status(&serde_json::json!(many).to_string()), 400);
+    assert!(response_to_length(&host.intake_socket(), MAX_BODY + 1).starts_with("HTTP/1.1 413 "));
+    assert!(
+        host.list(&[]).is_empty(),
+        "a rejected delivery was recorded"
+    );
 
-    // The API's own calls of the same name are other calls.
-    let api = house.sandbox.client();
+    // The API has a different call of the same path.
+    let api = host.sandbox.client();
     assert_eq!(api.call("POST", INTAKE_PATH, "").status, 405);
 }
 
 #[test]
-fn answers_come_in_the_order_of_the_deliveries() {
-    let house = House::new();
-    let _daemon = house.sandbox.start();
-    let intake = Client::new(house.intake_socket());
+fn answers_are_in_the_order_of_the_deliveries() {
+    let host = IntakeHost::new();
+    let _daemon = host.sandbox.start();
+    let intake = Client::new(host.intake_socket());
     let body = serde_json::json!([
         request("a", "opened"),
         request("a", "opened"),
@@ -160,10 +163,10 @@ fn answers_come_in_the_order_of_the_deliveries() {
 }
 
 #[test]
-fn no_two_pull_requests_get_the_same_name() {
-    let house = House::new();
-    let _daemon = house.sandbox.start();
-    let intake = Client::new(house.intake_socket());
+fn slugs_of_pull_requests_are_unique() {
+    let host = IntakeHost::new();
+    let _daemon = host.sandbox.start();
+    let intake = Client::new(host.intake_socket());
     let record = |id: &str, repo: &str| {
         let mut request = request(id, "opened");
         request["event"]["pull_request"]["repo"] = repo.into();
@@ -177,6 +180,10 @@ fn no_two_pull_requests_get_the_same_name() {
     assert_eq!(record("a", "octo/web"), "web-7");
     let other = record("b", "other/web");
     assert!(other.starts_with("web-7-"), "{other}");
-    assert_eq!(record("c", "Octo/Web"), "web-7", "it is the first one");
+    assert_eq!(
+        record("c", "Octo/Web"),
+        "web-7",
+        "the same repository as the first one"
+    );
     assert_eq!(record("d", "Other/web"), other);
 }

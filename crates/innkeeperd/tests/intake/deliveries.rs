@@ -1,4 +1,4 @@
-//! What GitHub was told is true.
+//! Deliveries through both programs: durability, duplicates, explanations, replays.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,110 +6,106 @@ use std::sync::Arc;
 use innkeeper_model::preview::api::DeliveryState;
 
 use crate::github::load;
-use crate::github::payload::{Sent, sign};
-use crate::house::{House, ids};
+use crate::github::payload::{RawDelivery, sign};
+use crate::host::{IntakeHost, ids};
 
 const RECORDED: &str =
     include_str!("../../../innkeeper-github/tests/payloads/pull_request.opened.json");
 
 #[test]
-fn a_recorded_delivery_is_on_disk_when_github_hears_that_it_was_accepted() {
-    let house = House::new();
-    let daemon = house.sandbox.start();
-    let webhook = house.webhook();
-    let opened = Sent::signed("d-1", "pull_request", RECORDED);
-    assert_eq!(house.deliver(&webhook, &opened), 202);
+fn a_delivery_is_on_disk_before_it_is_accepted() {
+    let host = IntakeHost::new();
+    let daemon = host.sandbox.start();
+    let webhook = host.webhook();
+    let opened = RawDelivery::signed("d-1", "pull_request", RECORDED);
+    assert_eq!(host.deliver(&webhook, &opened), 202);
     daemon.kill();
-    assert_eq!(ids(&house.on_disk()), BTreeSet::from(["d-1"]));
+    assert_eq!(ids(&host.on_disk()), BTreeSet::from(["d-1"]));
 
-    let _daemon = house.sandbox.start();
-    let shown = house.show("d-1");
+    let _daemon = host.sandbox.start();
+    let shown = host.show("d-1");
     assert_eq!(shown.delivery.state, DeliveryState::Pending);
     assert_eq!(
         shown.event.pull_request.to_string(),
         "Codertocat/Hello-World#2"
     );
-    // The name was given away together with the delivery.
+    // The name was allocated together with the delivery.
     let preview = shown.preview.expect("recorded").slug;
     assert_eq!(preview.as_str(), "hello-world-2");
     assert_eq!(shown.delivery.slug, Some(preview));
 }
 
 #[test]
-fn a_delivery_that_comes_twice_is_there_once() {
-    let house = House::new();
-    let daemon = house.sandbox.start();
-    let webhook = house.webhook();
-    let opened = Sent::signed("d-1", "pull_request", RECORDED);
-    assert_eq!(house.deliver(&webhook, &opened), 202);
-    assert_eq!(house.deliver(&webhook, &opened), 202);
+fn a_duplicate_delivery_is_recorded_once() {
+    let host = IntakeHost::new();
+    let daemon = host.sandbox.start();
+    let webhook = host.webhook();
+    let opened = RawDelivery::signed("d-1", "pull_request", RECORDED);
+    assert_eq!(host.deliver(&webhook, &opened), 202);
+    assert_eq!(host.deliver(&webhook, &opened), 202);
     let daemon = {
         daemon.kill();
-        house.sandbox.start()
+        host.sandbox.start()
     };
-    assert_eq!(
-        house.deliver(&webhook, &opened),
-        202,
-        "also after a restart"
-    );
+    assert_eq!(host.deliver(&webhook, &opened), 202, "also after a restart");
     daemon.stop();
-    assert_eq!(ids(&house.on_disk()), BTreeSet::from(["d-1"]));
+    assert_eq!(ids(&host.on_disk()), BTreeSet::from(["d-1"]));
 }
 
 #[test]
-fn what_was_not_signed_with_our_secret_leaves_nothing() {
-    let house = House::new();
-    let daemon = house.sandbox.start();
-    let webhook = house.webhook();
-    let opened = Sent::signed("d-1", "pull_request", RECORDED);
-    let forged = Sent {
+fn a_delivery_with_an_invalid_signature_is_not_recorded() {
+    let host = IntakeHost::new();
+    let daemon = host.sandbox.start();
+    let webhook = host.webhook();
+    let opened = RawDelivery::signed("d-1", "pull_request", RECORDED);
+    let forged = RawDelivery {
         signature: Some(sign("guessed", &opened.body)),
         ..opened.clone()
     };
-    let unsigned = Sent {
+    let unsigned = RawDelivery {
         signature: None,
         ..opened
     };
-    assert_eq!(house.deliver(&webhook, &forged), 401);
-    assert_eq!(house.deliver(&webhook, &unsigned), 401);
-    assert!(house.list(&[]).is_empty());
+    assert_eq!(host.deliver(&webhook, &forged), 401);
+    assert_eq!(host.deliver(&webhook, &unsigned), 401);
+    assert!(host.list(&[]).is_empty());
     daemon.kill();
-    assert!(house.on_disk().is_empty());
+    assert!(host.on_disk().is_empty());
 }
 
 #[test]
-fn deliveries_that_arrive_while_the_daemon_is_killed_or_stopped_are_there_once_if_accepted() {
-    let house = House::new();
-    let webhook = house.webhook();
+fn accepted_deliveries_survive_kills_and_stops_of_the_daemon() {
+    let host = IntakeHost::new();
+    let webhook = host.webhook();
     let all: Vec<_> = (0..200_u64)
-        .map(|n| Sent::pull_request(&format!("d-{n}"), "opened", 1 + n % 20, n))
+        .map(|n| RawDelivery::pull_request(&format!("d-{n}"), "opened", 1 + n % 20, n))
         .collect();
     let all = Arc::new(all);
-    let shots = house.runtime.block_on(async {
-        // The first ones wait for the first daemon.
+    let results = host.runtime.block_on(async {
+        // The first deliveries wait for the first daemon.
         let storm = load::storm(webhook.address, &all, 8);
-        let mut daemon = house.sandbox.spawn(&[]);
+        let mut daemon = host.sandbox.spawn(&[]);
         for kill in 1..4 {
-            storm.reaches(all.len() * kill / 4).await;
+            storm.wait_for(all.len() * kill / 4).await;
             match kill {
                 2 => daemon.stop(),
                 _ => daemon.kill(),
             }
-            daemon = house.sandbox.spawn(&[]);
+            daemon = host.sandbox.spawn(&[]);
         }
-        let (shots, _) = storm.passes().await;
+        let (results, _) = storm.finish().await;
         daemon.kill();
-        shots
+        results
     });
-    let accepted: BTreeSet<_> = shots
+    let accepted: BTreeSet<_> = results
         .iter()
-        .filter(|shot| shot.status() == 202)
-        .map(|shot| all[shot.index].id.as_str())
+        .filter(|result| result.status() == 202)
+        .map(|result| all[result.index].id.as_str())
         .collect();
-    let kept = house.on_disk();
-    // The daemon may have been killed between its fsync and its answer, and the webhook may have run out of
-    // time then: what was not accepted may be there, and nobody relies on it.
-    assert!(accepted.is_subset(&ids(&kept)), "one is lost");
+    let recorded = host.on_disk();
+    // A daemon that is killed between its fsync and its answer records deliveries that are not accepted. GitHub shows
+    // those as failed, so they may exist.
+    assert!(accepted.is_subset(&ids(&recorded)), "a delivery was lost");
     assert_eq!(
         accepted.len(),
         all.len(),
@@ -118,44 +114,44 @@ fn deliveries_that_arrive_while_the_daemon_is_killed_or_stopped_are_there_once_i
 }
 
 #[test]
-fn the_reason_why_a_delivery_counts_no_more_is_told() {
-    let house = House::new();
-    let daemon = house.sandbox.start();
-    let webhook = house.webhook();
+fn superseded_and_ignored_deliveries_are_explained() {
+    let host = IntakeHost::new();
+    let daemon = host.sandbox.start();
+    let webhook = host.webhook();
     for (id, action) in [
         ("a", "opened"),
         ("b", "synchronize"),
         ("c", "closed"),
         ("late", "synchronize"),
     ] {
-        let sent = Sent::pull_request(id, action, 7, 1);
-        assert_eq!(house.deliver(&webhook, &sent), 202, "{id}");
+        let sent = RawDelivery::pull_request(id, action, 7, 1);
+        assert_eq!(host.deliver(&webhook, &sent), 202, "{id}");
     }
-    let other = Sent::pull_request("x", "opened", 8, 1);
-    assert_eq!(house.deliver(&webhook, &other), 202);
+    let other = RawDelivery::pull_request("x", "opened", 8, 1);
+    assert_eq!(host.deliver(&webhook, &other), 202);
 
-    let list = house.list(&["--pull-request", "Octo/Web#7"]);
+    let list = host.list(&["--pull-request", "Octo/Web#7"]);
     let seen: Vec<_> = list.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(
         seen,
         ["late", "c", "b", "a"],
-        "the newest first, case does not matter"
+        "the newest first, regardless of case"
     );
-    assert_eq!(house.list(&["--limit", "1"])[0].id, "x");
-    let yields_to = |id| house.show(id).delivery.yields_to;
+    assert_eq!(host.list(&["--limit", "1"])[0].id, "x");
+    let yields_to = |id| host.show(id).delivery.yields_to;
     assert_eq!(yields_to("a").as_deref(), Some("b"));
     assert_eq!(yields_to("b").as_deref(), Some("c"));
     assert_eq!(yields_to("c"), None);
-    let late = house.show("late").delivery;
+    let late = host.show("late").delivery;
     assert_eq!(late.state, DeliveryState::Ignored);
     assert_eq!(late.yields_to.as_deref(), Some("c"));
-    let words = house.innkeeper(&["deliveries", "show", "late"]);
+    let output = host.innkeeper(&["deliveries", "show", "late"]);
     assert!(
-        words.contains("delivery 'c' (closed) had already closed"),
-        "{words}"
+        output.contains("delivery 'c' (closed) had already closed"),
+        "{output}"
     );
 
-    let unknown = house
+    let unknown = host
         .sandbox
         .program("innkeeper", &["deliveries", "show", "nope"], b"");
     assert_eq!(unknown.status.code(), Some(3));
@@ -163,29 +159,29 @@ fn the_reason_why_a_delivery_counts_no_more_is_told() {
 }
 
 #[test]
-fn a_replay_has_a_delivery_acted_on_again() {
-    let house = House::new();
-    let daemon = house.sandbox.start();
-    let webhook = house.webhook();
-    let opened = Sent::pull_request("a", "opened", 7, 1);
-    assert_eq!(house.deliver(&webhook, &opened), 202);
+fn a_replay_processes_a_delivery_again() {
+    let host = IntakeHost::new();
+    let daemon = host.sandbox.start();
+    let webhook = host.webhook();
+    let opened = RawDelivery::pull_request("a", "opened", 7, 1);
+    assert_eq!(host.deliver(&webhook, &opened), 202);
     daemon.stop();
     let failure = innkeeper_model::Failure::new(innkeeper_model::Code::BuildFailed, "no");
-    let store = house.store();
+    let store = host.store();
     let failed = innkeeper_store::DeliveryOutcome::Failed(failure);
-    house.runtime.block_on(async {
+    host.runtime.block_on(async {
         assert!(store.finish_delivery("a", failed).await.expect("ends"));
         store.close().await.expect("closes");
     });
 
-    let _daemon = house.sandbox.start();
-    assert_eq!(house.show("a").delivery.state, DeliveryState::Failed);
-    let said = house.innkeeper(&["deliveries", "replay", "a"]);
-    assert!(said.contains("will be processed again"), "{said}");
-    let shown = house.show("a").delivery;
+    let _daemon = host.sandbox.start();
+    assert_eq!(host.show("a").delivery.state, DeliveryState::Failed);
+    let output = host.innkeeper(&["deliveries", "replay", "a"]);
+    assert!(output.contains("will be processed again"), "{output}");
+    let shown = host.show("a").delivery;
     assert_eq!((shown.state, shown.attempts), (DeliveryState::Pending, 0));
     assert_eq!(shown.failure, None);
-    let unknown = house
+    let unknown = host
         .sandbox
         .program("innkeeper", &["deliveries", "replay", "nope"], b"");
     assert_eq!(unknown.status.code(), Some(3));

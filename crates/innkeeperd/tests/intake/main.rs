@@ -1,22 +1,18 @@
-//! From GitHub to the disk: the real `innkeeper-webhook`, without any rights, in front of the real daemon. One
-//! module for each promise.
+//! From GitHub to the disk: the real `innkeeper-webhook`, without privileges, in front of the real daemon. One module for
+//! each subject.
 
 #![expect(
     clippy::panic,
     clippy::print_stderr,
-    reason = "a test speaks to the person who runs it, and fails with a panic"
+    reason = "a test prints to the terminal and fails with a panic"
 )]
 
 mod access;
 mod deliveries;
 mod github;
-mod house;
+mod host;
 mod storm;
 #[path = "../e2e/support/mod.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the tests of guests use more of it"
-)]
+#[expect(dead_code, unused_imports, reason = "the e2e tests use more of it")]
 mod support;
-mod weather;
+mod workload;

@@ -1,4 +1,4 @@
-//! Thousands of deliveries, good ones and bad ones, while the daemon is killed again and again.
+//! Thousands of valid and invalid deliveries, while the daemon is killed repeatedly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{CommitSha, PrAction, PullRequest};
 use innkeeper_store::{Delivery, DeliveryOutcome, NextDelivery, Store};
 
-use crate::github::load::{self, Shot};
-use crate::github::payload::Sent;
-use crate::house::{House, ids};
-use crate::weather::{Weather, allowed, implied, is_good};
+use crate::github::load::{self, SendResult};
+use crate::github::payload::RawDelivery;
+use crate::host::{IntakeHost, ids};
+use crate::workload::{Workload, allowed, implied, is_good};
 
 const DELIVERIES: u32 = 5_000;
 const PULL_REQUESTS: u32 = 400;
@@ -18,126 +18,130 @@ const CONNECTIONS: usize = 32;
 const KILLS: usize = 5;
 
 #[test]
-fn in_a_storm_every_accepted_delivery_is_there_once_and_no_other() {
-    let house = House::new();
-    let weather = Weather::new(3, DELIVERIES, PULL_REQUESTS);
-    let all = Arc::new(weather.sent.clone());
-    let shots = rage(&house, &all);
-    let accepted = accepted(&all, &shots);
+fn a_storm_records_every_accepted_delivery_exactly_once() {
+    let host = IntakeHost::new();
+    let workload = Workload::new(3, DELIVERIES, PULL_REQUESTS);
+    let all = Arc::new(workload.sent.clone());
+    let results = send_all(&host, &all);
+    let accepted = accepted(&all, &results);
     assert!(accepted.len() > 4_500, "only {} accepted", accepted.len());
 
-    let kept = house.on_disk();
-    let there = ids(&kept);
+    let recorded = host.on_disk();
+    let there = ids(&recorded);
     let lost: Vec<_> = accepted.difference(&there).take(10).collect();
-    assert!(lost.is_empty(), "accepted, and not there: {lost:?} …");
+    assert!(lost.is_empty(), "accepted and lost: {lost:?} …");
     let invalid: Vec<_> = there.iter().filter(|id| !is_good(id)).take(10).collect();
-    assert!(invalid.is_empty(), "not accepted, and there: {invalid:?} …");
+    assert!(invalid.is_empty(), "invalid and recorded: {invalid:?} …");
 
-    let implied = implied(kept.iter().map(|delivery| &delivery.event));
+    let implied = implied(recorded.iter().map(|delivery| &delivery.event));
     let numbers: BTreeSet<_> = implied.keys().map(|one| one.number).collect();
-    let certain = weather.certain(&there);
-    assert!(certain.present.is_subset(&numbers), "{certain:?}");
-    assert!(certain.absent.is_disjoint(&numbers), "{certain:?}");
+    let expected = workload.expected(&there);
+    assert!(expected.present.is_subset(&numbers), "{expected:?}");
+    assert!(expected.absent.is_disjoint(&numbers), "{expected:?}");
     assert!(
-        certain.present.len() > 20 && certain.absent.len() > 100,
-        "{certain:?}"
+        expected.present.len() > 20 && expected.absent.len() > 100,
+        "{expected:?}"
     );
-    names_are_given_away(&house, &kept);
-    assert_eq!(act_on_all(&house), implied);
+    assert_unique_names(&host, &recorded);
+    assert_eq!(process_all(&host), implied);
 }
 
-/// Sends all, and kills and starts the daemon meanwhile. No daemon runs afterwards.
-fn rage(house: &House, all: &Arc<Vec<Sent>>) -> Vec<Shot> {
-    let mut daemon = house.sandbox.spawn(&[]);
-    let webhook = house.webhook();
-    let (shots, took) = house.runtime.block_on(async {
+/// Sends all deliveries, and kills and restarts the daemon meanwhile. No daemon runs afterwards.
+fn send_all(host: &IntakeHost, all: &Arc<Vec<RawDelivery>>) -> Vec<SendResult> {
+    let mut daemon = host.sandbox.spawn(&[]);
+    let webhook = host.webhook();
+    let (results, duration) = host.runtime.block_on(async {
         let storm = load::storm(webhook.address, all, CONNECTIONS);
         for kill in 1..=KILLS {
-            storm.reaches(all.len() * kill / (KILLS + 1)).await;
+            storm.wait_for(all.len() * kill / (KILLS + 1)).await;
             daemon.kill();
-            daemon = house.sandbox.spawn(&[]);
+            daemon = host.sandbox.spawn(&[]);
         }
-        let passed = storm.passes().await;
+        let finished = storm.finish().await;
         daemon.kill();
-        passed
+        finished
     });
-    let (rate, median, last) = load::figures(&shots, took);
+    let (rate, median, last) = load::figures(&results, duration);
     eprintln!(
-        "storm of {} with {KILLS} kills in {took:.1?}: {rate:.0} accepted a second, median {median:.1?}, 99th percentile {last:.1?}",
+        "storm of {} with {KILLS} kills in {duration:.1?}: {rate:.0} accepted a second, median {median:.1?}, 99th percentile {last:.1?}",
         all.len()
     );
-    shots
+    results
 }
 
-/// The ids that were answered with 202. Checks that each answer is one that its delivery deserves.
-fn accepted<'a>(all: &'a [Sent], shots: &[Shot]) -> BTreeSet<&'a str> {
-    assert_eq!(shots.len(), all.len());
-    for shot in shots {
-        let id = &all[shot.index].id;
+/// Returns the ids of accepted deliveries, and checks that the status of each response is allowed for its delivery.
+fn accepted<'a>(all: &'a [RawDelivery], results: &[SendResult]) -> BTreeSet<&'a str> {
+    assert_eq!(results.len(), all.len());
+    for result in results {
+        let id = &all[result.index].id;
         assert!(
-            allowed(id).contains(&shot.status()),
-            "{id} was answered with {:?}",
-            shot.answered
+            allowed(id).contains(&result.status()),
+            "{id}: {:?}",
+            result.response
         );
     }
-    let accepted = shots.iter().filter(|shot| shot.status() == 202);
-    accepted.map(|shot| all[shot.index].id.as_str()).collect()
+    let accepted = results.iter().filter(|result| result.status() == 202);
+    accepted
+        .map(|result| all[result.index].id.as_str())
+        .collect()
 }
 
-/// Each pull request that ever wanted a preview has the name for it, and no two have the same.
-fn names_are_given_away(house: &House, kept: &[Delivery]) {
-    let wanting = kept.iter().filter(|delivery| {
+/// Checks that each pull request that ever requested a preview has a unique name for it.
+fn assert_unique_names(host: &IntakeHost, recorded: &[Delivery]) {
+    let requesting = recorded.iter().filter(|delivery| {
         delivery.state != DeliveryState::Ignored
             && matches!(
                 delivery.event.action,
                 PrAction::Opened | PrAction::Synchronize | PrAction::Reopened
             )
     });
-    let wanting: BTreeSet<_> = wanting.map(|one| one.event.pull_request.clone()).collect();
-    let store = house.store();
-    let previews = house.runtime.block_on(store.previews()).expect("reads");
+    let requesting: BTreeSet<_> = requesting
+        .map(|one| one.event.pull_request.clone())
+        .collect();
+    let store = host.store();
+    let previews = host.runtime.block_on(store.previews()).expect("reads");
     let named: BTreeSet<_> = previews
         .iter()
         .filter_map(|preview| preview.record.pull_request())
         .collect();
     assert_eq!(previews.len(), named.len());
-    assert_eq!(named, wanting);
-    house.runtime.block_on(store.close()).expect("closes");
+    assert_eq!(named, requesting);
+    host.runtime.block_on(store.close()).expect("closes");
 }
 
-/// A worker acts on all that is pending, each once, and returns what it made.
-fn act_on_all(house: &House) -> BTreeMap<PullRequest, CommitSha> {
-    let store = house.store();
-    let made = house.runtime.block_on(work(&store));
-    house.runtime.block_on(store.close()).expect("closes");
-    for delivery in house.on_disk() {
+/// Processes all pending deliveries once, and returns the resulting previews.
+fn process_all(host: &IntakeHost) -> BTreeMap<PullRequest, CommitSha> {
+    let store = host.store();
+    let previews = host.runtime.block_on(process(&store));
+    host.runtime.block_on(store.close()).expect("closes");
+    for delivery in host.on_disk() {
         let (id, state) = (&delivery.event.delivery, delivery.state);
         assert_ne!(state, DeliveryState::Pending, "{id}");
     }
-    made
+    previews
 }
 
-async fn work(store: &Store) -> BTreeMap<PullRequest, CommitSha> {
-    let mut made = BTreeMap::new();
+async fn process(store: &Store) -> BTreeMap<PullRequest, CommitSha> {
+    let mut previews = BTreeMap::new();
     for pull_request in store.pending_pull_requests().await.expect("reads") {
         while let NextDelivery::Process(delivery) =
             store.next_delivery(&pull_request).await.expect("reads")
         {
             let event = delivery.event;
             match event.action {
-                PrAction::Closed => drop(made.remove(&pull_request)),
+                PrAction::Closed => drop(previews.remove(&pull_request)),
                 PrAction::Labeled(_) => {}
-                _ => drop(made.insert(pull_request.clone(), event.head_sha)),
+                _ => drop(previews.insert(pull_request.clone(), event.head_sha)),
             }
             let counted = store
                 .finish_delivery(&event.delivery, DeliveryOutcome::Done)
                 .await;
             assert!(
                 counted.expect("records"),
-                "{} was acted on before",
+                "{} was processed before",
                 event.delivery
             );
         }
     }
-    made
+    previews
 }

@@ -1,4 +1,4 @@
-//! Previews made by hand.
+//! Previews that are managed with API calls.
 
 use innkeeper_github::fake::FailureKind;
 use innkeeper_model::api::GuestView;
@@ -6,15 +6,15 @@ use innkeeper_model::preview::api::{LinkKind, PreviewAccepted, PreviewExplanatio
 use innkeeper_model::preview::{PreviewState, PreviewView};
 use innkeeper_model::{Code, GuestState};
 
+use crate::host::PreviewHost;
 use crate::support::wait_until;
-use crate::town::Town;
 
 #[test]
-fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
-    let town = Town::new();
-    let daemon = town.start();
-    let first = town.commit_app("topic");
-    let client = town.client();
+fn a_preview_of_a_branch_lives_until_it_is_destroyed() {
+    let host = PreviewHost::new();
+    let daemon = host.start();
+    let first = host.commit_app("topic");
+    let client = host.client();
     let create = r#"{"repo":"octo/web","branch":"topic","slug":"mine"}"#;
     let accepted = client.call("POST", "/v1/previews", create);
     assert_eq!(accepted.status, 202, "{accepted:?}");
@@ -26,18 +26,18 @@ fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
     wait_until("it is live", || {
         state() == (PreviewState::Live, Some(first.clone()))
     });
-    assert!(town.page("mine").contains(first.as_str()));
+    assert!(host.page("mine").contains(first.as_str()));
 
     let explained: PreviewExplanation = client.get("/v1/previews/mine/explain");
     assert_eq!(explained.first_broken(), None, "{explained:#?}");
-    town.inside("mine", &["systemctl", "stop", "preview-app"]);
+    host.exec("mine", &["systemctl", "stop", "preview-app"]);
     let explained: PreviewExplanation = client.get("/v1/previews/mine/explain");
     assert_eq!(
         explained.first_broken().map(|link| link.link),
         Some(LinkKind::Address)
     );
 
-    let second = town.commit("topic", &[("x", "y")]);
+    let second = host.commit("topic", &[("x", "y")]);
     let update = client.call("POST", "/v1/previews/mine/update", "");
     assert_eq!(update.status, 202, "{update:?}");
     wait_until("it is updated", || {
@@ -59,41 +59,41 @@ fn a_branch_has_a_preview_for_as_long_as_somebody_wants_it() {
 }
 
 #[test]
-fn a_branch_has_one_preview_and_its_pull_request_takes_it_over() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.commit_app("topic");
+fn a_pull_request_takes_over_its_branchs_only_preview() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.commit_app("topic");
     let create = r#"{"repo":"octo/web","branch":"topic"}"#;
     let call = |body: &'static str| {
-        let client = town.client();
+        let client = host.client();
         std::thread::spawn(move || client.call("POST", "/v1/previews", body))
     };
     let answers = [call(create), call(create)].map(|call| call.join().expect("an answer"));
-    let (accepted, refused): (Vec<_>, Vec<_>) =
+    let (accepted, rejected): (Vec<_>, Vec<_>) =
         answers.iter().partition(|answer| answer.status == 202);
-    assert_eq!((accepted.len(), refused.len()), (1, 1), "{answers:?}");
+    assert_eq!((accepted.len(), rejected.len()), (1, 1), "{answers:?}");
     let slug = accepted[0].read::<PreviewAccepted>().slug;
-    let failure = refused[0].failure();
+    let failure = rejected[0].failure();
     assert_eq!(failure.code.to_string(), "slug_conflict");
     assert!(
         failure.message.contains(&format!("'{slug}'")),
         "{failure:?}"
     );
     let slug = slug.to_string();
-    town.settled_named(&slug, &sha, PreviewState::Live);
+    host.wait_for_state_of(&slug, &sha, PreviewState::Live);
     let other = r#"{"repo":"octo/web","branch":"topic","slug":"other"}"#;
-    let refused = call(other).join().expect("an answer").failure();
+    let rejected = call(other).join().expect("an answer").failure();
     assert!(
-        refused.message.contains(&format!("'{slug}'")),
-        "{refused:?}"
+        rejected.message.contains(&format!("'{slug}'")),
+        "{rejected:?}"
     );
 
-    town.pull(7, "topic", &sha);
-    town.deliver(7, "opened");
-    let list = || town.client().get::<Vec<PreviewView>>("/v1/previews");
-    wait_until("the pull request says where it is", || {
-        let comments = town.comments(7);
+    host.pull(7, "topic", &sha);
+    host.deliver(7, "opened");
+    let list = || host.client().get::<Vec<PreviewView>>("/v1/previews");
+    wait_until("the comment contains the URL", || {
+        let comments = host.comments(7);
         comments
             .first()
             .is_some_and(|text| text.contains(&format!("//{slug}.")))
@@ -102,20 +102,20 @@ fn a_branch_has_one_preview_and_its_pull_request_takes_it_over() {
         panic!("{:#?}", list());
     };
     assert_eq!(view.preview.pull_request, Some(7));
-    let pushed = town.push(7, "topic", &[("x", "y")]);
-    town.settled_named(&slug, &pushed, PreviewState::Live);
-    town.close(7);
+    let pushed = host.push(7, "topic", &[("x", "y")]);
+    host.wait_for_state_of(&slug, &pushed, PreviewState::Live);
+    host.close(7);
     wait_until("it is gone", || list().is_empty());
     daemon.stop();
 }
 
 #[test]
-fn what_cannot_be_is_refused_at_once() {
-    let town = Town::new();
-    let daemon = town.start();
-    town.commit_app("topic");
-    let client = town.client();
-    let refused = |body: &str| {
+fn invalid_creates_are_rejected_at_once() {
+    let host = PreviewHost::new();
+    let daemon = host.start();
+    host.commit_app("topic");
+    let client = host.client();
+    let rejected = |body: &str| {
         client
             .call("POST", "/v1/previews", body)
             .failure()
@@ -126,20 +126,23 @@ fn what_cannot_be_is_refused_at_once() {
         format!(r#"{{"repo":"{repo}","branch":"{branch}","slug":"{slug}"}}"#)
     };
     assert_eq!(
-        refused(&create("octo/web", "nowhere", "a")),
+        rejected(&create("octo/web", "nowhere", "a")),
         "branch_not_found"
     );
     assert_eq!(
-        refused(&create("octo/other", "topic", "a")),
+        rejected(&create("octo/other", "topic", "a")),
         "repo_not_accessible"
     );
-    assert_eq!(refused(&create("octo/web", "topic", "A_b")), "invalid_slug");
     assert_eq!(
-        refused(&create("octo/web", "topic", &"a".repeat(41))),
+        rejected(&create("octo/web", "topic", "A_b")),
+        "invalid_slug"
+    );
+    assert_eq!(
+        rejected(&create("octo/web", "topic", &"a".repeat(41))),
         "slug_too_long"
     );
     assert_eq!(
-        refused(&create("octo/web", "topic", "webhook")),
+        rejected(&create("octo/web", "topic", "webhook")),
         "invalid_slug"
     );
     assert_eq!(
@@ -160,50 +163,50 @@ fn what_cannot_be_is_refused_at_once() {
 }
 
 #[test]
-fn a_preview_that_is_being_set_up_is_removed_by_hand() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
-    let slow = crate::town::app().replace("mkdir -p ${app}", "sleep 50; mkdir -p ${app}");
-    let sha = town.commit("topic", &[("preview-config.nix", &slow)]);
-    town.pull(7, "topic", &sha);
-    town.deliver(7, "opened");
-    town.settled(7, &sha, PreviewState::SettingUp);
-    // The delivery has not been acted on to its end; it does not bring back what somebody removes.
-    let client = town.client();
+fn a_preview_can_be_destroyed_during_its_setup() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    let slow = crate::host::app().replace("mkdir -p ${app}", "sleep 50; mkdir -p ${app}");
+    let sha = host.commit("topic", &[("preview-config.nix", &slow)]);
+    host.pull(7, "topic", &sha);
+    host.deliver(7, "opened");
+    host.wait_for_state(7, &sha, PreviewState::SettingUp);
+    // The unfinished delivery must not recreate the removed preview.
+    let client = host.client();
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
-    town.gone(7);
+    host.wait_until_gone(7);
     daemon.stop();
 }
 
 #[test]
-fn a_preview_whose_delivery_waits_for_github_is_removed_by_hand() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
+fn a_preview_waiting_for_github_can_be_destroyed() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
     let down = FailureKind::Status(502);
-    town.github
+    host.github
         .with(|world| world.fail("GET", "/contents/", 1_000, down));
-    let sha = town.commit_app("topic");
-    town.pull(7, "topic", &sha);
-    town.deliver(7, "opened");
-    let fault = || town.preview(7).and_then(|view| view.preview.fault);
-    wait_until("GitHub was asked in vain", || fault().is_some());
-    let client = town.client();
+    let sha = host.commit_app("topic");
+    host.pull(7, "topic", &sha);
+    host.deliver(7, "opened");
+    let fault = || host.preview(7).and_then(|view| view.preview.fault);
+    wait_until("a request to GitHub failed", || fault().is_some());
+    let client = host.client();
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
-    town.gone(7);
+    host.wait_until_gone(7);
     daemon.stop();
 }
 
 #[test]
-fn a_previews_guest_is_no_agent() {
-    let town = Town::new();
-    let daemon = town.start();
-    let sha = town.commit_app("topic");
-    let client = town.client();
+fn agent_calls_reject_a_previews_guest() {
+    let host = PreviewHost::new();
+    let daemon = host.start();
+    let sha = host.commit_app("topic");
+    let client = host.client();
     let create = r#"{"repo":"octo/web","branch":"topic","slug":"mine"}"#;
     assert_eq!(client.call("POST", "/v1/previews", create).status, 202);
-    town.settled_named("mine", &sha, PreviewState::Live);
+    host.wait_for_state_of("mine", &sha, PreviewState::Live);
 
     let calls = [
         ("DELETE", "", "Use `preview destroy mine`."),
@@ -241,31 +244,31 @@ fn a_previews_guest_is_no_agent() {
     );
     let hint = taken.failure().remedy.unwrap_or_default();
     assert!(!hint.contains("destroy"), "{hint}");
-    assert!(town.page("mine").contains(sha.as_str()));
+    assert!(host.page("mine").contains(sha.as_str()));
 
-    // Stopped on request it stays down, also when its worker looks after it; then it comes back.
-    let run = |words: &[&str]| {
-        let output = town.sandbox.program("preview", words, b"");
-        assert!(output.status.success(), "{words:?}: {output:?}");
+    // A preview stopped by command stays stopped, also after its worker ran, until it is started.
+    let run = |arguments: &[&str]| {
+        let output = host.sandbox.program("preview", arguments, b"");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     };
     run(&["stop", "mine"]);
     let guest = || client.get::<GuestView>("/v1/previews/mine/guest").state;
     assert_eq!(guest(), GuestState::Stopped);
     daemon.stop();
-    let daemon = town.start();
+    let daemon = host.start();
     let reported = || {
         client
             .call("GET", "/v1/previews/mine/logs?lines=50", "")
             .body
     };
-    wait_until("its worker has looked after it", || {
+    wait_until("its worker has run", || {
         reported().contains("is stopped; `preview start mine` starts it")
     });
     assert_eq!(guest(), GuestState::Stopped);
     run(&["start", "mine"]);
     assert_eq!(guest(), GuestState::Running);
     wait_until("the app answers", || {
-        town.browse("mine", "/", "text/html").0 == 200
+        host.browse("mine", "/", "text/html").0 == 200
     });
     daemon.stop();
 }

@@ -1,106 +1,106 @@
-//! The daemon is killed before and after each step of a preview's life. It is started again, and the preview is as the
-//! pull request wants it; nothing is left and nothing lost.
+//! Crash tests: the daemon is killed before and after each step of a preview, and restarted. The preview must reach the state
+//! of its pull request, without leaks and without lost data.
 //!
-//! The steps are not listed here: a first run writes down the points that it passes.
+//! The steps are not listed here: a first run records its points.
 
 use std::fs;
 
 use innkeeper_model::api::{DoctorReport, Verdict};
 use innkeeper_model::preview::{CommitSha, PreviewState};
 
+use crate::host::{PreviewHost, app, other_app};
 use crate::support::{Daemon, wait_until};
-use crate::town::{Town, app, other_app};
 
-/// What is done to a pull request, and the commit that is to be live in the end; none when nothing is to be left.
+/// An action on a pull request. It returns the commit that must be live in the end, or `None` for a removed preview.
 struct Case {
     name: &'static str,
-    /// Whether the preview must be there before, and stays for the next point.
-    is_there: bool,
-    act: fn(&Town, usize) -> Option<CommitSha>,
+    /// Requires an existing preview, which is kept for the next point.
+    needs_preview: bool,
+    act: fn(&PreviewHost, usize) -> Option<CommitSha>,
 }
 
 const CREATE: Case = Case {
     name: "create",
-    is_there: false,
-    act: |town, _| {
-        let sha = town.commit("topic", &[("preview-config.nix", &app())]);
-        let action = town.pull(7, "topic", &sha);
-        town.try_deliver(7, action);
+    needs_preview: false,
+    act: |host, _| {
+        let sha = host.commit("topic", &[("preview-config.nix", &app())]);
+        let action = host.pull(7, "topic", &sha);
+        host.try_deliver(7, action);
         Some(sha)
     },
 };
 
 const UPDATE: Case = Case {
     name: "update",
-    is_there: true,
-    act: |town, turn| {
-        // Another closure each time, of two: the guest is switched.
+    needs_preview: true,
+    act: |host, turn| {
+        // Alternates between two closures, so that the guest is switched.
         let tag = if turn % 2 == 0 { "two" } else { "three" };
-        let next = town.commit("topic", &[("preview-config.nix", &other_app(tag))]);
-        town.change(7, |pull| pull.head_sha = next.clone());
-        town.try_deliver(7, "synchronize");
+        let next = host.commit("topic", &[("preview-config.nix", &other_app(tag))]);
+        host.change(7, |pull| pull.head_sha = next.clone());
+        host.try_deliver(7, "synchronize");
         Some(next)
     },
 };
 
 const CLOSE: Case = Case {
     name: "close",
-    is_there: true,
-    act: |town, _| {
-        town.change(7, |pull| pull.open = false);
-        town.try_deliver(7, "closed");
+    needs_preview: true,
+    act: |host, _| {
+        host.change(7, |pull| pull.open = false);
+        host.try_deliver(7, "closed");
         None
     },
 };
 
 #[test]
-fn a_preview_that_is_made_survives_a_crash_at_every_step() {
+fn a_preview_creation_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&CREATE);
 }
 
 #[test]
-fn a_preview_that_is_updated_survives_a_crash_at_every_step() {
+fn a_preview_update_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&UPDATE);
 }
 
 #[test]
-fn a_preview_that_is_closed_survives_a_crash_at_every_step() {
+fn a_preview_removal_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&CLOSE);
 }
 
 fn survives_a_crash_at_every_step(case: &Case) {
-    let mut town = Town::new();
-    town.sandbox.start().stop();
-    town.start_webhook();
-    let points = points(&town, case);
-    assert!(points.len() >= 10, "too few points to be true: {points:?}");
+    let mut host = PreviewHost::new();
+    host.sandbox.start().stop();
+    host.start_webhook();
+    let points = points(&host, case);
+    assert!(points.len() >= 10, "too few points: {points:?}");
     for (turn, point) in points.iter().enumerate() {
-        crash_at(&town, case, turn, point);
+        crash_at(&host, case, turn, point);
     }
-    let daemon = town.start();
-    tidy(&town);
+    let daemon = host.start();
+    clean_up(&host);
     daemon.stop();
     println!("{} points of {}", points.len(), case.name);
 }
 
-/// The points that an undisturbed run passes, each once, in their order.
-fn points(town: &Town, case: &Case) -> Vec<String> {
-    prepare(town, case);
-    let log = town.root().join("points");
+/// Returns the points of an uninterrupted run, without duplicates, in their order.
+fn points(host: &PreviewHost, case: &Case) -> Vec<String> {
+    prepare(host, case);
+    let log = host.root().join("points");
     let daemon = start(
-        town,
+        host,
         case,
         ("INNKEEPER_CRASH_LOG", &log.display().to_string()),
     );
-    reached(town, &(case.act)(town, 1));
+    wait_for_end(host, &(case.act)(host, 1));
     let passed = || fs::read_to_string(&log).unwrap_or_default();
-    wait_until("the delivery was acted on", || {
+    wait_until("the delivery was processed", || {
         passed().contains("preview:finish-delivery:after")
     });
     daemon.stop();
     let mut points: Vec<String> = Vec::new();
     for point in passed().lines() {
-        // The engine's own steps have their own tests.
+        // The e2e tests cover the engine's points.
         if point.starts_with("preview:") && !points.iter().any(|known| known == point) {
             points.push(point.to_owned());
         }
@@ -108,22 +108,21 @@ fn points(town: &Town, case: &Case) -> Vec<String> {
     points
 }
 
-/// Sees that the preview is there, or not, as the case needs it. The daemon that does it is no doomed one.
-fn prepare(town: &Town, case: &Case) {
-    let daemon = town.start();
-    match (case.is_there, town.preview(7)) {
-        (true, None) => drop(town.open(7, "topic")),
-        (false, Some(_)) => tidy(town),
+/// Creates or removes the preview as the case requires, with a daemon that does not crash.
+fn prepare(host: &PreviewHost, case: &Case) {
+    let daemon = host.start();
+    match (case.needs_preview, host.preview(7)) {
+        (true, None) => drop(host.open(7, "topic")),
+        (false, Some(_)) => clean_up(host),
         _ => {}
     }
     daemon.stop();
 }
 
-/// Starts a daemon and waits until it has compared its previews with GitHub: what happens to a pull request after that,
-/// it learns from the delivery.
-fn start(town: &Town, case: &Case, variable: (&str, &str)) -> Daemon {
-    let compared = || {
-        town.github.with(|world| {
+/// Starts a daemon and waits for its first resync with GitHub, so that it learns later changes only from the delivery.
+fn start(host: &PreviewHost, case: &Case, variable: (&str, &str)) -> Daemon {
+    let resyncs = || {
+        host.github.with(|world| {
             let requests = &world.requests;
             requests
                 .iter()
@@ -131,24 +130,24 @@ fn start(town: &Town, case: &Case, variable: (&str, &str)) -> Daemon {
                 .count()
         })
     };
-    let before = compared();
-    let daemon = town.sandbox.start_with(&[variable]);
-    if case.is_there {
-        wait_until("the daemon has asked GitHub", || compared() > before);
+    let before = resyncs();
+    let daemon = host.sandbox.start_with(&[variable]);
+    if case.needs_preview {
+        wait_until("the first resync", || resyncs() > before);
     }
     daemon
 }
 
-fn crash_at(town: &Town, case: &Case, turn: usize, point: &str) {
-    prepare(town, case);
-    let doomed = start(town, case, ("INNKEEPER_CRASH_AT", point));
-    let end = (case.act)(town, turn);
-    let status = doomed.wait();
+fn crash_at(host: &PreviewHost, case: &Case, turn: usize, point: &str) {
+    prepare(host, case);
+    let crashing = start(host, case, ("INNKEEPER_CRASH_AT", point));
+    let end = (case.act)(host, turn);
+    let status = crashing.wait();
     assert!(!status.success(), "{point}: the daemon was not killed");
 
-    let daemon = town.start();
-    reached(town, &end);
-    let doctor: DoctorReport = town.client().get("/v1/doctor");
+    let daemon = host.start();
+    wait_for_end(host, &end);
+    let doctor: DoctorReport = host.client().get("/v1/doctor");
     let broken: Vec<_> = doctor
         .checks
         .iter()
@@ -158,30 +157,30 @@ fn crash_at(town: &Town, case: &Case, turn: usize, point: &str) {
     daemon.stop();
 }
 
-/// Waits until the pull request has what it wants.
-fn reached(town: &Town, end: &Option<CommitSha>) {
+/// Waits until the preview has its final state.
+fn wait_for_end(host: &PreviewHost, end: &Option<CommitSha>) {
     match end {
         Some(sha) => {
-            town.settled(7, sha, PreviewState::Live);
-            wait_until("its page is there", || {
-                town.browse("web-7", "/", "text/html")
+            host.wait_for_state(7, sha, PreviewState::Live);
+            wait_until("its page is served", || {
+                host.browse("web-7", "/", "text/html")
                     .1
                     .contains(sha.as_str())
             });
         }
-        None => town.gone(7),
+        None => host.wait_until_gone(7),
     }
 }
 
-/// Closes the pull request, if it is open, and sees that nothing is left.
-fn tidy(town: &Town) {
-    if town.preview(7).is_some() {
-        town.close(7);
-        town.gone(7);
+/// Closes the pull request, if it is open, and checks that nothing is left.
+fn clean_up(host: &PreviewHost) {
+    if host.preview(7).is_some() {
+        host.close(7);
+        host.wait_until_gone(7);
     }
-    let guests: Vec<serde_json::Value> = town.client().get("/v1/guests");
+    let guests: Vec<serde_json::Value> = host.client().get("/v1/guests");
     assert!(guests.is_empty(), "{guests:?}");
-    let sites = fs::read_dir(town.root().join("previews")).expect("there");
+    let sites = fs::read_dir(host.root().join("previews")).expect("there");
     let sites: Vec<_> = sites.map(|site| site.expect("entry").file_name()).collect();
     let left = sites
         .iter()

@@ -13,17 +13,17 @@ use innkeeper_model::preview::PreviewState;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
+use crate::host::{PreviewHost, app, other_app, run};
 use crate::support::wait_until;
-use crate::town::{Town, app, other_app, run};
 
-/// A cluster of the test's own, in the test's own network.
+/// A PostgreSQL cluster for one test, in its network.
 struct Cluster {
     dir: tempfile::TempDir,
     server: Child,
 }
 
 impl Cluster {
-    fn start(town: &Town) -> Self {
+    fn start(host: &PreviewHost) -> Self {
         let bin = programs();
         let user = user();
         let dir = tempfile::tempdir().expect("a directory");
@@ -57,35 +57,35 @@ impl Cluster {
         fs::write(data.join("pg_ident.conf"), "innkeeper root postgres\n").expect("written");
         let server = serve(root);
         let cluster = Self { dir, server };
-        cluster.wait(town);
+        cluster.wait(host);
         cluster
     }
 
-    fn wait(&self, town: &Town) {
+    fn wait(&self, host: &PreviewHost) {
         wait_until("PostgreSQL answers", || {
-            self.sql("SELECT 1", town).is_some()
+            self.sql("SELECT 1", host).is_some()
         });
     }
 
-    /// Ends the server at once.
+    /// Stops the server immediately.
     fn stop(&mut self) {
         let id = i32::try_from(self.server.id()).expect("a pid");
         kill(Pid::from_raw(id), Signal::SIGQUIT).expect("sent");
         self.server.wait().expect("waited");
     }
 
-    /// Starts the server that was stopped.
-    fn start_again(&mut self, town: &Town) {
+    /// Starts the stopped server.
+    fn restart(&mut self, host: &PreviewHost) {
         self.server = serve(self.dir.path());
-        self.wait(town);
+        self.wait(host);
     }
 
     fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
 
-    /// What an administrator is told.
-    fn sql(&self, sql: &str, _town: &Town) -> Option<String> {
+    /// Runs a query as the administrator.
+    fn sql(&self, sql: &str, _town: &PreviewHost) -> Option<String> {
         let output = Command::new("psql")
             .args([
                 "-X", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c", sql, "-h",
@@ -106,7 +106,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs the server of the cluster in a folder.
+/// Starts the server of the cluster in a folder.
 fn serve(root: &Path) -> Child {
     unprivileged(&programs().join("postgres"), &user())
         .arg("-D")
@@ -130,8 +130,8 @@ fn serve(root: &Path) -> Child {
 
 fn user() -> User {
     User::from_name("postgres")
-        .expect("asked")
-        .expect("the package makes it")
+        .expect("looked up")
+        .expect("created by the package")
 }
 
 fn programs() -> PathBuf {
@@ -158,24 +158,24 @@ fn unprivileged(program: &Path, user: &User) -> Command {
 }
 
 #[test]
-fn a_database_stays_across_updates_and_goes_with_its_preview() {
+fn a_database_survives_updates_and_is_removed_with_its_preview() {
     let socket = tempfile::tempdir().expect("a directory");
     let link = socket.path().join("postgresql");
     let more = format!("[database]\nsocket_dir = '{}'", link.display());
     let more = format!("[network]\nhost_ports = ['tcp/5432']\n{more}");
-    let mut town = Town::with(&more);
-    let mut cluster = Cluster::start(&town);
+    let mut host = PreviewHost::with(&more);
+    let mut cluster = Cluster::start(&host);
     std::os::unix::fs::symlink(cluster.socket(), &link).expect("linked");
-    let daemon = town.start();
-    town.start_webhook();
+    let daemon = host.start();
+    host.start_webhook();
 
     let with = |text: String| text.replace("database = \"container\"", "database = \"host\"");
-    let sha = town.commit("topic", &[("preview-config.nix", &with(app()))]);
-    town.pull(7, "topic", &sha);
-    town.deliver(7, "opened");
-    town.settled(7, &sha, PreviewState::Live);
+    let sha = host.commit("topic", &[("preview-config.nix", &with(app()))]);
+    host.pull(7, "topic", &sha);
+    host.deliver(7, "opened");
+    host.wait_for_state(7, &sha, PreviewState::Live);
     let url = || {
-        let environment = town.inside("web-7", &["cat", "/etc/preview.env"]);
+        let environment = host.exec("web-7", &["cat", "/etc/preview.env"]);
         let line = environment
             .lines()
             .find_map(|line| line.strip_prefix("DATABASE_URL="));
@@ -185,7 +185,7 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
     };
     let first = url();
     assert!(first.starts_with("postgresql://preview_web_7:"), "{first}");
-    let gateway = town
+    let gateway = host
         .client()
         .guest("web-7")
         .host_address
@@ -195,14 +195,14 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
         "{first}"
     );
 
-    // The guest reaches it, and the host does not see the password anywhere.
+    // The guest reaches the server, and the password is not logged.
     let connect = format!("echo hello, who are you | timeout 5 nc {gateway} 5432");
-    town.inside("web-7", &["sh", "-c", &connect]);
+    host.exec("web-7", &["sh", "-c", &connect]);
     let password = first.split([':', '@']).nth(2).expect("there").to_owned();
-    assert!(!town.sandbox.log().contains(&password));
+    assert!(!host.sandbox.log().contains(&password));
 
-    // As if the app had made a table: as its owner would.
-    let make = "SET ROLE preview_web_7; CREATE TABLE kept (n int)";
+    // A table with the app's role as its owner.
+    let create = "SET ROLE preview_web_7; CREATE TABLE kept (n int)";
     let in_database = |sql: &str| {
         run(
             Path::new("/"),
@@ -222,54 +222,54 @@ fn a_database_stays_across_updates_and_goes_with_its_preview() {
             ],
         )
     };
-    in_database(make);
-    let pushed = town.push(
+    in_database(create);
+    let pushed = host.push(
         7,
         "topic",
         &[("preview-config.nix", &with(other_app("two")))],
     );
-    town.settled(7, &pushed, PreviewState::Live);
+    host.wait_for_state(7, &pushed, PreviewState::Live);
     assert_eq!(url(), first, "the password changed");
     let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'kept'";
     assert_eq!(in_database(tables).trim(), "1");
 
-    let reset = town
+    let reset = host
         .client()
         .call("POST", "/v1/previews/web-7/database/reset", "");
     assert_eq!(reset.status, 202, "{reset:?}");
-    town.settled(7, &pushed, PreviewState::Live);
+    host.wait_for_state(7, &pushed, PreviewState::Live);
     assert_eq!(in_database(tables).trim(), "0");
     assert_eq!(url(), first, "the password changed");
 
-    // A removal that fails is shown with its cause until it succeeds.
+    // A failing removal is reported with its cause until it succeeds.
     cluster.stop();
-    town.close(7);
-    wait_until("doctor shows the removal that failed", || {
-        let report: DoctorReport = town.client().get("/v1/doctor");
+    host.close(7);
+    wait_until("doctor reports the failed removal", || {
+        let report: DoctorReport = host.client().get("/v1/doctor");
         report.checks.iter().any(|check| {
             check.subject == "preview web-7"
                 && check.verdict == Verdict::Broken
                 && check.finding.starts_with("not removed yet, retrying: ")
         })
     });
-    // Neither keeps gc from the rest.
+    // It does not block gc of other objects.
     let key = "0".repeat(64);
-    fs::create_dir_all(town.root().join("evaluation-roots").join(&key)).expect("made");
-    let swept = town.sandbox.program("innkeeper", &["gc", "--json"], b"");
+    fs::create_dir_all(host.root().join("evaluation-roots").join(&key)).expect("made");
+    let swept = host.sandbox.program("innkeeper", &["gc", "--json"], b"");
     assert_eq!(swept.status.code(), Some(7), "{swept:?}");
     let report: GcReport = serde_json::from_slice(&swept.stdout).expect("a report");
     assert_eq!(report.failures.len(), 1, "{report:?}");
     assert_eq!(report.failures[0].code, Code::DatabaseFailed, "{report:?}");
     let found = report.orphans.iter().find(|orphan| orphan.object == key);
     assert!(found.is_some_and(|orphan| orphan.removed), "{report:?}");
-    cluster.start_again(&town);
-    town.gone(7);
-    let report: DoctorReport = town.client().get("/v1/doctor");
+    cluster.restart(&host);
+    host.wait_until_gone(7);
+    let report: DoctorReport = host.client().get("/v1/doctor");
     let mut subjects = report.checks.iter().map(|check| &check.subject);
     assert!(subjects.all(|subject| subject != "preview web-7"));
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'preview%'";
-    assert_eq!(cluster.sql(left, &town).as_deref(), Some("0"));
+    assert_eq!(cluster.sql(left, &host).as_deref(), Some("0"));
     let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'preview%'";
-    assert_eq!(cluster.sql(left, &town).as_deref(), Some("0"));
+    assert_eq!(cluster.sql(left, &host).as_deref(), Some("0"));
     daemon.stop();
 }

@@ -1,23 +1,23 @@
-//! Builds that print progress lines without end: the daemon answers, and a preview can be removed, while they go on.
+//! Builds that print progress lines endlessly. Meanwhile, the daemon must respond and previews must be removable.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::host::PreviewHost;
 use crate::support::wait_until;
-use crate::town::Town;
 
-/// Pull requests whose builds flood the daemon.
+/// Pull requests whose builds flood the log.
 const FLOODS: [u64; 3] = [1, 2, 3];
 
-/// How often each command is run.
+/// Measurements of each command.
 const RUNS: usize = 5;
 
 /// A pull request whose build never ends and prints nothing.
 const QUIET: u64 = 4;
 
-/// What a builder runs for ever. Its command line has the test's folder and the pull request's number.
-fn builder(town: &Town, number: u64) -> String {
-    let mark = mark(town, number);
+/// Returns the endless command of a builder. Its arguments contain the test's folder and the pull request's number.
+fn builder(host: &PreviewHost, number: u64) -> String {
+    let mark = mark(host, number);
     if number == QUIET {
         return format!("exec busybox sh -c 'while :; do busybox sleep 100; done' '{mark}'");
     }
@@ -27,9 +27,9 @@ fn builder(town: &Town, number: u64) -> String {
     format!("exec busybox yes '{line}' >&2")
 }
 
-/// A preview with such a build.
-fn building(town: &Town, number: u64) -> String {
-    let builder = builder(town, number);
+/// Returns a configuration with such a build.
+fn building(host: &PreviewHost, number: u64) -> String {
+    let builder = builder(host, number);
     format!(
         "{{ pkgs, ... }}: {{\n\
            system.build.previewMeta = {{ setupService = \"setup\"; appServices = [ \"app\" ]; \
@@ -39,77 +39,77 @@ fn building(town: &Town, number: u64) -> String {
     )
 }
 
-fn mark(town: &Town, number: u64) -> String {
-    format!("{}-flood-{number};", town.root().display())
+fn mark(host: &PreviewHost, number: u64) -> String {
+    format!("{}-flood-{number};", host.root().display())
 }
 
-/// Whether a builder of a pull request runs.
-fn builds(town: &Town, number: u64) -> bool {
-    let mark = mark(town, number);
+/// Reports whether a builder of a pull request runs.
+fn builds(host: &PreviewHost, number: u64) -> bool {
+    let mark = mark(host, number);
     let processes = fs::read_dir("/proc").expect("list").flatten();
     processes.into_iter().any(|process| {
-        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        words.starts_with(b"busybox\0") && String::from_utf8_lossy(&words).contains(&mark)
+        let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        arguments.starts_with(b"busybox\0") && String::from_utf8_lossy(&arguments).contains(&mark)
     })
 }
 
-/// How long `agent list` takes, in the median.
-fn list(town: &Town) -> Duration {
+/// Returns the median duration of `agent list`.
+fn list(host: &PreviewHost) -> Duration {
     let mut times: Vec<_> = (0..RUNS)
         .map(|_| {
-            let begun = Instant::now();
-            let listed = town.sandbox.program("agent", &["list"], b"");
+            let start = Instant::now();
+            let listed = host.sandbox.program("agent", &["list"], b"");
             assert!(listed.status.success(), "{listed:?}");
-            begun.elapsed()
+            start.elapsed()
         })
         .collect();
     times.sort_unstable();
     times[RUNS / 2]
 }
 
-fn open(town: &Town, number: u64) {
+fn open(host: &PreviewHost, number: u64) {
     let branch = format!("topic-{number}");
-    let config = building(town, number);
-    let sha = town.commit(&branch, &[("preview-config.nix", &config)]);
-    let action = town.pull(number, &branch, &sha);
-    town.deliver(number, action);
+    let config = building(host, number);
+    let sha = host.commit(&branch, &[("preview-config.nix", &config)]);
+    let action = host.pull(number, &branch, &sha);
+    host.deliver(number, action);
 }
 
-/// How long `preview destroy` takes until nothing of the preview is left.
-fn remove(town: &Town, number: u64) -> Duration {
-    let begun = Instant::now();
-    let slug = Town::slug(number);
-    let destroyed = town.sandbox.program("preview", &["destroy", &slug], b"");
+/// Returns the duration of `preview destroy` until the preview is gone.
+fn remove(host: &PreviewHost, number: u64) -> Duration {
+    let start = Instant::now();
+    let slug = PreviewHost::slug(number);
+    let destroyed = host.sandbox.program("preview", &["destroy", &slug], b"");
     assert!(destroyed.status.success(), "{destroyed:?}");
-    town.gone(number);
-    begun.elapsed()
+    host.wait_until_gone(number);
+    start.elapsed()
 }
 
-/// The same, with nothing else to do.
-fn destroy(town: &Town, number: u64) -> Duration {
-    open(town, number);
-    wait_until("it builds", || builds(town, number));
-    remove(town, number)
+/// The same on an idle host.
+fn destroy(host: &PreviewHost, number: u64) -> Duration {
+    open(host, number);
+    wait_until("it builds", || builds(host, number));
+    remove(host, number)
 }
 
 #[test]
-fn three_builds_that_flood_the_daemon_delay_no_command() {
+fn three_builds_that_flood_the_log_delay_no_command() {
     // The output of a builder has no limit that ends it before the test does.
-    let mut town = Town::with("[builds]\nlog_limit = '1T'");
-    let daemon = town.start();
-    town.start_webhook();
-    let idle = [list(&town), destroy(&town, QUIET)];
+    let mut host = PreviewHost::with("[builds]\nlog_limit = '1T'");
+    let daemon = host.start();
+    host.start_webhook();
+    let idle = [list(&host), destroy(&host, QUIET)];
     for number in FLOODS {
-        open(&town, number);
+        open(&host, number);
     }
     wait_until("all of them build", || {
-        FLOODS.iter().all(|number| builds(&town, *number))
+        FLOODS.iter().all(|number| builds(&host, *number))
     });
 
-    let busy = [list(&town), remove(&town, 1)];
-    // None of the builds has ended but the one that was to end.
-    assert!(builds(&town, 2) && builds(&town, 3), "a build has ended");
-    wait_until("its build ends with the preview", || !builds(&town, 1));
+    let busy = [list(&host), remove(&host, 1)];
+    // Only the build of the removed preview has ended.
+    assert!(builds(&host, 2) && builds(&host, 3), "a build has ended");
+    wait_until("its build ends with the preview", || !builds(&host, 1));
     // For tests/bench.
     let [list, destroy] = [0, 1].map(|command| {
         let times = [idle, busy].map(|times| 1e3 * times[command].as_secs_f64());
@@ -119,6 +119,6 @@ fn three_builds_that_flood_the_daemon_delay_no_command() {
 
     daemon.kill();
     wait_until("the builds end with the daemon", || {
-        !builds(&town, 2) && !builds(&town, 3)
+        !builds(&host, 2) && !builds(&host, 3)
     });
 }

@@ -1,39 +1,35 @@
-//! From a signed delivery to a page in a browser and back to nothing: the real daemon and webhook, a real Caddy, a real
-//! PostgreSQL, real Nix, real nspawn. Only GitHub is played. One module for each promise.
+//! Previews from a signed delivery to a page in a browser, and their removal: the real daemon and webhook, Caddy, PostgreSQL,
+//! Nix and nspawn. Only GitHub is a fake. One module for each subject.
 
 #![expect(
     clippy::panic,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test speaks to the person who runs it, and fails with a panic"
+    reason = "a test prints to the terminal and fails with a panic"
 )]
 
+mod cli;
 mod commands;
 mod crash;
 mod database;
+mod failures;
 mod floods;
 mod forks;
 #[path = "../intake/github/mod.rs"]
 mod github;
-mod late;
+mod host;
+mod isolation;
 mod lifecycle;
-mod names;
-mod neighbours;
-mod recorded;
+mod recorded_payloads;
+mod redelivery;
 mod repositories;
-mod rounds;
+mod resync;
+mod slugs;
 mod storm;
 #[path = "../e2e/support/mod.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the tests of guests use more of it"
-)]
+#[expect(dead_code, unused_imports, reason = "the e2e tests use more of it")]
 mod support;
 mod tokens;
-mod town;
-mod trouble;
-#[path = "../intake/weather.rs"]
-#[expect(dead_code, reason = "the test of the intake uses more of it")]
-mod weather;
-mod words;
+#[path = "../intake/workload.rs"]
+#[expect(dead_code, reason = "the intake tests use more of it")]
+mod workload;

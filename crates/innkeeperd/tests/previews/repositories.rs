@@ -1,4 +1,4 @@
-//! Repositories that are not there any more, or not under their name.
+//! Deleted, renamed and replaced repositories.
 
 use std::fs;
 
@@ -7,60 +7,62 @@ use innkeeper_model::api::{DoctorReport, Verdict};
 use innkeeper_model::preview::api::{LinkKind, PreviewExplanation};
 use innkeeper_model::preview::{PreviewState, PreviewView, RepoName};
 
-use crate::github::payload::Sent;
+use crate::github::payload::RawDelivery;
+use crate::host::{PreviewHost, app};
 use crate::support::wait_until;
-use crate::town::{Town, app};
 
-/// How often GitHub was queried for the repository, by name or by number.
-fn looks(town: &Town) -> usize {
-    town.github.with(|world| {
+/// Returns the number of queries for the repository, by name or by number.
+fn queries(host: &PreviewHost) -> usize {
+    host.github.with(|world| {
         let requests = world.requests.iter();
-        let looks = requests.filter(|request| {
+        let queries = requests.filter(|request| {
             request.method == "GET"
                 && (request.path == "/repos/octo/web" || request.path.starts_with("/repositories/"))
         });
-        looks.count()
+        queries.count()
     })
 }
 
 /// GitHub's number of the repository.
-fn id(town: &Town) -> u64 {
-    town.github.with(|world| world.repos[&town.repo].id)
+fn id(host: &PreviewHost) -> u64 {
+    host.github.with(|world| world.repos[&host.repo].id)
 }
 
-fn deliver(town: &Town, name: &RepoName, id: u64, action: &str) {
-    let deliver = town.github.deliver_repository(name, id, action);
-    let attempt = town.runtime.block_on(deliver).expect("a webhook");
+fn deliver(host: &PreviewHost, name: &RepoName, id: u64, action: &str) {
+    let deliver = host.github.deliver_repository(name, id, action);
+    let attempt = host.runtime.block_on(deliver).expect("a webhook");
     assert_eq!(attempt.status_code, 202, "{action}");
 }
 
-/// The fixtures' app, wanting a secret.
+/// The fixtures' app with a request for a secret.
 fn with_secret() -> String {
     let database = "hostSecrets = [ \"STRIPE_KEY\" ];\n    database =";
     app().replacen("database =", database, 1)
 }
 
 #[test]
-fn what_a_repository_that_is_gone_leaves_behind_is_named_and_can_be_removed() {
-    let mut town = Town::watchful("");
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.open(7, "topic").preview.wanted_sha;
-    let repo = town.repo.clone();
-    let gone = town.github.with(|world| world.repos.remove(&repo));
-    wait_until("it is noticed", || {
-        town.preview(7)
+fn previews_of_a_missing_repository_are_reported_and_removable() {
+    let mut host = PreviewHost::resyncing("");
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.open(7, "topic").preview.wanted_sha;
+    let repo = host.repo.clone();
+    let gone = host.github.with(|world| world.repos.remove(&repo));
+    wait_until("it is detected", || {
+        host.preview(7)
             .is_some_and(|view| view.repo_trouble.is_some())
     });
-    let before = looks(&town);
-    wait_until("GitHub was asked again", || looks(&town) >= before + 3);
-    let listed = town.sandbox.program("preview", &["list"], b"");
+    let before = queries(&host);
+    wait_until("the repository was queried again", || {
+        queries(&host) >= before + 3
+    });
+    let listed = host.sandbox.program("preview", &["list"], b"");
     let listed = String::from_utf8(listed.stdout).expect("text");
     assert!(
         listed.contains("GitHub does not show the repository"),
         "{listed}"
     );
-    let client = town.client();
+    let client = host.client();
     let explained: PreviewExplanation = client.get("/v1/previews/web-7/explain");
     let link = explained.chain.last().expect("the delivery");
     assert_eq!(
@@ -72,88 +74,88 @@ fn what_a_repository_that_is_gone_leaves_behind_is_named_and_can_be_removed() {
         .checks
         .iter()
         .find(|check| check.subject == "repository octo/web");
-    let check = check.expect("it is named");
+    let check = check.expect("a check of the repository");
     assert!(check.finding.contains("web-7"), "{check:?}");
-    // It may come back, and nothing was lost.
-    assert!(town.page("web-7").contains(sha.as_str()));
-    town.github.with(|world| {
+    // It can reappear: the preview is kept.
+    assert!(host.page("web-7").contains(sha.as_str()));
+    host.github.with(|world| {
         world
             .repos
             .insert(repo.clone(), gone.expect("it was there"))
     });
-    wait_until("it is noticed", || {
-        town.preview(7)
+    wait_until("it is detected", || {
+        host.preview(7)
             .is_some_and(|view| view.repo_trouble.is_none())
     });
-    town.github.with(|world| world.repos.remove(&repo));
+    host.github.with(|world| world.repos.remove(&repo));
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
-    town.gone(7);
+    host.wait_until_gone(7);
     daemon.stop();
 }
 
 #[test]
-fn a_preview_is_destroyed_while_github_is_away() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
-    town.open(7, "topic");
-    town.github
+fn a_preview_can_be_destroyed_while_github_is_down() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    host.open(7, "topic");
+    host.github
         .with(|world| world.fail("", "", 10_000, FailureKind::Status(502)));
-    let client = town.client();
+    let client = host.client();
     assert_eq!(client.call("DELETE", "/v1/previews/web-7", "").status, 202);
-    town.gone(7);
+    host.wait_until_gone(7);
     daemon.stop();
 }
 
 #[test]
-fn previews_follow_a_repository_that_is_renamed() {
-    let mut town = Town::watchful("");
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.open(7, "topic").preview.wanted_sha;
-    town.open(8, "other");
-    let former = town.repo.clone();
+fn previews_follow_a_renamed_repository() {
+    let mut host = PreviewHost::resyncing("");
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.open(7, "topic").preview.wanted_sha;
+    host.open(8, "other");
+    let former = host.repo.clone();
     let now = RepoName::parse("octo/new").expect("a name");
-    town.github
+    host.github
         .with(|world| world.rename_repo(&former, now.clone()));
-    town.repo = now.clone();
-    wait_until("they follow", || {
-        let views: Vec<PreviewView> = town.client().get("/v1/previews");
+    host.repo = now.clone();
+    wait_until("the previews are updated", || {
+        let views: Vec<PreviewView> = host.client().get("/v1/previews");
         views.iter().all(|view| view.preview.repo == now)
     });
-    assert!(town.page("web-7").contains(sha.as_str()));
-    // It is no fork of what it was, and no other preview is made.
-    let pushed = town.push(7, "topic", &[("x", "y")]);
-    let view = town.settled(7, &pushed, PreviewState::Live);
+    assert!(host.page("web-7").contains(sha.as_str()));
+    // It is not a fork of its former name, and no second preview is created.
+    let pushed = host.push(7, "topic", &[("x", "y")]);
+    let view = host.wait_for_state(7, &pushed, PreviewState::Live);
     assert!(!view.preview.is_from_fork());
     assert_eq!(view.repo_trouble, None);
-    town.close(8);
-    town.gone(8);
-    assert_eq!(town.comments(7).len(), 1);
+    host.close(8);
+    host.wait_until_gone(8);
+    assert_eq!(host.comments(7).len(), 1);
     daemon.stop();
 }
 
 #[test]
-fn a_repository_that_is_renamed_is_followed_at_once() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.open(7, "topic").preview.wanted_sha;
-    let (former, number) = (town.repo.clone(), id(&town));
+fn a_rename_event_updates_previews_at_once() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.open(7, "topic").preview.wanted_sha;
+    let (former, number) = (host.repo.clone(), id(&host));
     for (now, action) in [("octo/new", "renamed"), ("acme/web", "transferred")] {
         let now = RepoName::parse(now).expect("a name");
-        town.github
-            .with(|world| world.rename_repo(&town.repo, now.clone()));
-        town.repo = now.clone();
-        deliver(&town, &now, number, action);
-        wait_until("it is followed", || {
-            town.preview(7).is_some_and(|view| view.preview.repo == now)
+        host.github
+            .with(|world| world.rename_repo(&host.repo, now.clone()));
+        host.repo = now.clone();
+        deliver(&host, &now, number, action);
+        wait_until("the preview is updated", || {
+            host.preview(7).is_some_and(|view| view.preview.repo == now)
         });
     }
-    // A delivery from before the change is about the same pull request.
-    let late = town.github.with(|world| {
+    // A delivery from before the rename belongs to the same pull request.
+    let late = host.github.with(|world| {
         let mut late = world
-            .payload(&town.repo, 7, "synchronize", "alice")
+            .payload(&host.repo, 7, "synchronize", "alice")
             .expect("there");
         for side in ["repository", "head", "base"] {
             let repo = match side {
@@ -164,78 +166,78 @@ fn a_repository_that_is_renamed_is_followed_at_once() {
         }
         late.to_string()
     });
-    let late = Sent::signed("late", "pull_request", late);
-    assert_eq!(town.send(&late), 202);
-    town.finished("late");
-    let view = town.settled(7, &sha, PreviewState::Live);
+    let late = RawDelivery::signed("late", "pull_request", late);
+    assert_eq!(host.send(&late), 202);
+    host.wait_for_delivery("late");
+    let view = host.wait_for_state(7, &sha, PreviewState::Live);
     assert_eq!(
         (view.preview.repo.clone(), view.preview.is_from_fork()),
-        (town.repo.clone(), false)
+        (host.repo.clone(), false)
     );
-    let views: Vec<PreviewView> = town.client().get("/v1/previews");
+    let views: Vec<PreviewView> = host.client().get("/v1/previews");
     assert_eq!(views.len(), 1, "{views:?}");
     daemon.stop();
 }
 
 #[test]
-fn another_repository_that_takes_over_a_name_inherits_nothing() {
-    let mut town = Town::new();
-    let secrets = town.root().join("secrets");
+fn a_new_repository_with_an_old_name_inherits_nothing() {
+    let mut host = PreviewHost::new();
+    let secrets = host.root().join("secrets");
     fs::create_dir_all(secrets.join("octo")).expect("made");
     fs::write(secrets.join("octo/web.env"), "STRIPE_KEY=sk_live\n").expect("written");
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.commit("topic", &[("preview-config.nix", &with_secret())]);
-    let action = town.pull(7, "topic", &sha);
-    town.deliver(7, action);
-    town.settled(7, &sha, PreviewState::Live);
-    let environment = |slug: &str| town.inside(slug, &["cat", "/etc/preview.env"]);
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.commit("topic", &[("preview-config.nix", &with_secret())]);
+    let action = host.pull(7, "topic", &sha);
+    host.deliver(7, action);
+    host.wait_for_state(7, &sha, PreviewState::Live);
+    let environment = |slug: &str| host.exec(slug, &["cat", "/etc/preview.env"]);
     assert!(environment("web-7").contains("STRIPE_KEY='sk_live'"));
 
-    // The repository is renamed, and GitHub's word of it is lost; another one is made under its name.
-    let former = town.repo.clone();
+    // The repository is renamed and the delivery is lost; a new repository gets the old name.
+    let former = host.repo.clone();
     let now = RepoName::parse("octo/new").expect("a name");
-    town.github
+    host.github
         .with(|world| world.rename_repo(&former, now.clone()));
-    town.add_repo(former.as_str());
-    town.pull_in(&former, 7, "topic", &sha, &former);
-    town.deliver(7, "opened");
-    let theirs = wait_for_another(&town, "web-7");
-    town.settled_named(&theirs, &sha, PreviewState::Live);
+    host.add_repo(former.as_str());
+    host.pull_in(&former, 7, "topic", &sha, &former);
+    host.deliver(7, "opened");
+    let theirs = wait_for_another(&host, "web-7");
+    host.wait_for_state_of(&theirs, &sha, PreviewState::Live);
     let environment_of_theirs = environment(&theirs);
     assert!(
         !environment_of_theirs.contains("sk_live"),
         "{environment_of_theirs}"
     );
-    wait_until("the former one is followed", || {
-        town.preview(7).is_some_and(|view| view.preview.repo == now)
+    wait_until("the renamed one is updated", || {
+        host.preview(7).is_some_and(|view| view.preview.repo == now)
     });
-    assert!(town.page("web-7").contains(sha.as_str()));
+    assert!(host.page("web-7").contains(sha.as_str()));
 
-    // What is filed under its number is its own.
-    let number = id(&town);
+    // The file with its number contains its own secrets.
+    let number = id(&host);
     fs::write(secrets.join(format!("{number}.env")), "STRIPE_KEY=theirs\n").expect("written");
     let update = format!("/v1/previews/{theirs}/update");
-    assert_eq!(town.client().call("POST", &update, "").status, 202);
+    assert_eq!(host.client().call("POST", &update, "").status, 202);
     wait_until("it has its secret", || {
         environment(&theirs).contains("STRIPE_KEY='theirs'")
     });
 
-    // One that is deleted takes its own previews with it, and no others.
-    town.github.with(|world| world.repos.remove(&former));
-    deliver(&town, &former, number, "deleted");
+    // Deleting it removes only its own previews.
+    host.github.with(|world| world.repos.remove(&former));
+    deliver(&host, &former, number, "deleted");
     wait_until("its preview is gone", || {
-        town.preview_named(&theirs).is_none()
+        host.preview_named(&theirs).is_none()
     });
-    assert!(town.page("web-7").contains(sha.as_str()));
+    assert!(host.page("web-7").contains(sha.as_str()));
     daemon.stop();
 }
 
-/// Waits until there is a second preview, and returns its name.
-fn wait_for_another(town: &Town, slug: &str) -> String {
+/// Waits for a second preview, and returns its name.
+fn wait_for_another(host: &PreviewHost, slug: &str) -> String {
     let mut other = None;
-    wait_until("there is another preview", || {
-        let views: Vec<PreviewView> = town.client().get("/v1/previews");
+    wait_until("a second preview exists", || {
+        let views: Vec<PreviewView> = host.client().get("/v1/previews");
         let mut slugs = views.iter().map(|view| view.preview.slug.to_string());
         other = slugs.find(|other| other != slug);
         other.is_some()

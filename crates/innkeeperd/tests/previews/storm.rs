@@ -1,5 +1,5 @@
-//! Thousands of deliveries while the daemon is killed again and again, with the controller acting on them: in the end
-//! the previews are those that the accepted deliveries imply.
+//! Thousands of deliveries while the daemon is killed repeatedly and the controller processes them. In the end, the previews
+//! match the accepted deliveries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,76 +10,76 @@ use innkeeper_model::preview::{CommitSha, PreviewView, PullRequest};
 use innkeeper_store::{Delivery, DeliveryFilter, Store};
 
 use crate::github::load;
+use crate::host::PreviewHost;
 use crate::support::wait_until;
-use crate::town::Town;
-use crate::weather::{Weather, allowed, implied, is_good};
+use crate::workload::{Workload, allowed, implied, is_good};
 
 const DELIVERIES: u32 = 5_000;
 const PULL_REQUESTS: u32 = 400;
 const CONNECTIONS: usize = 32;
 const KILLS: usize = 4;
 
-/// What fails in this storm is no news.
+/// Failures are expected in this storm.
 const QUIET: &[(&str, &str)] = &[("INNKEEPER_LOG_LEVEL", "error")];
 
-/// GitHub refuses every configuration for good, so each preview fails at once, and no delivery is tried again. That
-/// it becomes one, and which commit it wants, is what this test is about; that it comes up has its own tests.
+/// GitHub rejects every configuration permanently, so each preview fails at once, and no delivery is retried. This test
+/// checks which previews exist and for which commits; other tests cover their start.
 #[test]
-fn after_a_storm_the_previews_are_those_that_the_accepted_deliveries_imply() {
-    let mut town = Town::new();
-    town.start().stop();
-    town.start_webhook();
-    // The storm's pull requests are none that GitHub knows; what is compared with its list has its own tests.
-    town.github.with(|world| {
+fn previews_match_the_accepted_deliveries_after_a_storm() {
+    let mut host = PreviewHost::new();
+    host.start().stop();
+    host.start_webhook();
+    // The fake GitHub does not have the storm's pull requests, so its list fails; the resync has its own tests.
+    host.github.with(|world| {
         world.fail("GET", "/pulls", u32::MAX, FailureKind::Status(403));
         world.fail("GET", "/contents/", u32::MAX, FailureKind::Status(400));
     });
-    let weather = Weather::new(7, DELIVERIES, PULL_REQUESTS);
-    let all = Arc::new(weather.sent.clone());
-    let mut daemon = town.sandbox.spawn(QUIET);
-    let address = town.webhook_address();
-    let (shots, last_daemon) = town.runtime.block_on(async {
+    let workload = Workload::new(7, DELIVERIES, PULL_REQUESTS);
+    let all = Arc::new(workload.sent.clone());
+    let mut daemon = host.sandbox.spawn(QUIET);
+    let address = host.webhook_address();
+    let (results, last_daemon) = host.runtime.block_on(async {
         let storm = load::storm(address, &all, CONNECTIONS);
         for kill in 1..=KILLS {
-            storm.reaches(all.len() * kill / (KILLS + 1)).await;
+            storm.wait_for(all.len() * kill / (KILLS + 1)).await;
             daemon.kill();
-            daemon = town.sandbox.spawn(QUIET);
+            daemon = host.sandbox.spawn(QUIET);
         }
-        (storm.passes().await.0, daemon)
+        (storm.finish().await.0, daemon)
     });
     let mut accepted = BTreeSet::new();
-    for shot in &shots {
-        let id = all[shot.index].id.as_str();
+    for result in &results {
+        let id = all[result.index].id.as_str();
         assert!(
-            allowed(id).contains(&shot.status()),
+            allowed(id).contains(&result.status()),
             "{id}: {:?}",
-            shot.answered
+            result.response
         );
-        if shot.status() == 202 {
+        if result.status() == 202 {
             accepted.insert(id);
         }
     }
     last_daemon.kill();
-    let daemon = town.sandbox.start_with(QUIET);
+    let daemon = host.sandbox.start_with(QUIET);
     let mut last = BTreeMap::new();
-    wait_until("all is acted on", || {
-        let views: Vec<PreviewView> = town.client().get("/v1/previews");
+    wait_until("all deliveries are processed", || {
+        let views: Vec<PreviewView> = host.client().get("/v1/previews");
         let settled = views.iter().all(|view| view.preview.state.is_settled());
         last = previews(&views);
-        let pending = town.client().call("GET", "/v1/deliveries?limit=10000", "");
+        let pending = host.client().call("GET", "/v1/deliveries?limit=10000", "");
         settled && !pending.body.contains(r#""state":"pending""#)
     });
     daemon.stop();
 
-    let kept = on_disk(&town);
-    let there: BTreeSet<_> = kept.iter().map(|one| one.event.delivery.as_str()).collect();
-    assert_eq!(there.len(), kept.len(), "one is there twice");
-    assert!(accepted.is_subset(&there), "accepted, and not there");
-    assert!(
-        there.iter().all(|id| is_good(id)),
-        "not accepted, and there"
-    );
-    for delivery in &kept {
+    let recorded = on_disk(&host);
+    let there: BTreeSet<_> = recorded
+        .iter()
+        .map(|one| one.event.delivery.as_str())
+        .collect();
+    assert_eq!(there.len(), recorded.len(), "a delivery was recorded twice");
+    assert!(accepted.is_subset(&there), "accepted and lost");
+    assert!(there.iter().all(|id| is_good(id)), "invalid and recorded");
+    for delivery in &recorded {
         assert_ne!(
             delivery.state,
             DeliveryState::Pending,
@@ -88,15 +88,15 @@ fn after_a_storm_the_previews_are_those_that_the_accepted_deliveries_imply() {
         );
         assert!(
             delivery.attempts <= 1,
-            "{} was acted on twice",
+            "{} was processed twice",
             delivery.event.delivery
         );
     }
-    let implied = implied(kept.iter().map(|delivery| &delivery.event));
+    let implied = implied(recorded.iter().map(|delivery| &delivery.event));
     assert!(implied.len() > 20, "{}", implied.len());
     assert_eq!(last, implied);
     assert_eq!(
-        town.root()
+        host.root()
             .join("state/guests")
             .read_dir()
             .map_or(0, Iterator::count),
@@ -116,15 +116,15 @@ fn previews(views: &[PreviewView]) -> BTreeMap<PullRequest, CommitSha> {
         .collect()
 }
 
-/// All that is on disk, in the order of arrival, when no daemon runs.
-fn on_disk(town: &Town) -> Vec<Delivery> {
+/// Returns all recorded deliveries in the order of arrival, while no daemon runs.
+fn on_disk(host: &PreviewHost) -> Vec<Delivery> {
     let range = "10.100.0.0/16".parse().expect("a range");
-    let store = Store::open(&town.sandbox.state().join("innkeeper.db"), range).expect("opens");
-    let mut kept = town
+    let store = Store::open(&host.sandbox.state().join("innkeeper.db"), range).expect("opens");
+    let mut recorded = host
         .runtime
         .block_on(store.deliveries(DeliveryFilter::default()))
         .expect("reads");
-    kept.reverse();
-    town.runtime.block_on(store.close()).expect("closes");
-    kept
+    recorded.reverse();
+    host.runtime.block_on(store.close()).expect("closes");
+    recorded
 }

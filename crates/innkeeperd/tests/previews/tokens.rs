@@ -1,4 +1,4 @@
-//! What guests read their repository with, when the host is a GitHub App.
+//! Tokens in guests on a host that is a GitHub App.
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
@@ -8,75 +8,75 @@ use std::time::Duration;
 
 use innkeeper_github::fake::FailureKind;
 
+use crate::host::PreviewHost;
 use crate::support::wait_until;
-use crate::town::Town;
 
-/// A town whose host is an App, and looks after everything each second.
-fn town() -> Town {
-    let town = Town::watchful("");
-    let key = town.root().join("app.pem");
+/// A host that is a GitHub App, with a resync every second.
+fn host() -> PreviewHost {
+    let host = PreviewHost::resyncing("");
+    let key = host.root().join("app.pem");
     let made = Command::new("ssh-keygen")
         .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-m", "PEM", "-f"])
         .arg(&key)
         .status()
         .expect("ssh-keygen runs");
     assert!(made.success());
-    town.github.add_app("12345", 42, &key).expect("a key");
+    host.github.add_app("12345", 42, &key).expect("a key");
     let environment = format!(
         "GITHUB_APP_ID=12345\nGITHUB_APP_INSTALLATION_ID=42\nGITHUB_APP_PRIVATE_KEY_PATH={}\n",
         key.display()
     );
-    fs::write(town.root().join("preview.env"), environment).expect("written");
-    town
+    fs::write(host.root().join("preview.env"), environment).expect("written");
+    host
 }
 
-fn token(town: &Town) -> String {
-    town.inside("web-7", &["cat", "/etc/preview-token"])
+fn token(host: &PreviewHost) -> String {
+    host.exec("web-7", &["cat", "/etc/preview-token"])
 }
 
 #[test]
-fn a_guests_token_is_replaced_before_it_ends() {
-    let mut town = town();
-    // That is soon, whenever one looks.
-    town.github.with(|world| {
+fn a_guests_token_is_replaced_before_it_expires() {
+    let mut host = host();
+    // So short that the token is always about to expire.
+    host.github.with(|world| {
         let app = world.app.as_mut().expect("an App");
         app.token_lifetime = Duration::from_secs(600);
     });
-    let daemon = town.start();
-    town.start_webhook();
-    town.open(7, "topic");
-    let first = token(&town);
+    let daemon = host.start();
+    host.start_webhook();
+    host.open(7, "topic");
+    let first = token(&host);
     assert!(first.starts_with("ghs_"), "{first}");
-    wait_until("it has another", || token(&town) != first);
-    let ls = town.inside("web-7", &["ls", "-ln", "/etc/preview-token"]);
+    wait_until("the token is replaced", || token(&host) != first);
+    let ls = host.exec("web-7", &["ls", "-ln", "/etc/preview-token"]);
     assert!(
         ls.starts_with("-rw-r----- ") && ls.contains(" 0 ") && ls.contains(" 100 "),
         "{ls}"
     );
 
-    town.github.with(|world| {
+    host.github.with(|world| {
         let app = world.app.as_mut().expect("an App");
         app.token_lifetime = Duration::from_secs(3600);
     });
     let last = || {
-        let before = token(&town);
+        let before = token(&host);
         std::thread::sleep(Duration::from_secs(2));
-        before == token(&town)
+        before == token(&host)
     };
-    wait_until("it keeps one that lasts", last);
+    wait_until("a valid token is kept", last);
     daemon.stop();
 }
 
 #[test]
-fn previews_come_back_while_github_gives_no_token() {
-    let mut town = town();
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.open(7, "topic").preview.live_sha.expect("live");
-    let first = token(&town);
+fn previews_restart_while_github_issues_no_token() {
+    let mut host = host();
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.open(7, "topic").preview.live_sha.expect("live");
+    let first = token(&host);
     daemon.stop();
-    town.reboot();
-    town.github.with(|world| {
+    host.reboot();
+    host.github.with(|world| {
         world.fail(
             "POST",
             "/access_tokens",
@@ -84,13 +84,13 @@ fn previews_come_back_while_github_gives_no_token() {
             FailureKind::Status(502),
         );
     });
-    let daemon = town.start();
-    wait_until("the app is back", || {
-        let (_, page) = town.browse("web-7", "/", "text/html");
+    let daemon = host.start();
+    wait_until("the app is served again", || {
+        let (_, page) = host.browse("web-7", "/", "text/html");
         page.contains(sha.as_str())
     });
-    assert_eq!(token(&town), first);
-    town.github.with(|world| world.failures.clear());
-    wait_until("it has a new one", || token(&town) != first);
+    assert_eq!(token(&host), first);
+    host.github.with(|world| world.failures.clear());
+    wait_until("the token is replaced", || token(&host) != first);
     daemon.stop();
 }

@@ -1,4 +1,4 @@
-//! A client that keeps its connection, as GitHub's proxy in front of us does.
+//! A client with a persistent connection, like that of the proxy in front of the program.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,17 +9,17 @@ use hyper::{Method, Request};
 use innkeeper_http::{Connection, connect_tcp, exchange};
 use serde_json::Value;
 
-use super::payload::Sent;
+use super::payload::RawDelivery;
 
-/// What was answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answered {
+pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Null if it was no JSON.
+    /// Null if it was not JSON.
     pub(crate) body: Value,
 }
 
-/// A connection, made when it is needed.
+/// A client that connects on demand.
 pub(crate) struct Client {
     address: SocketAddr,
     connection: Option<Connection>,
@@ -33,8 +33,8 @@ impl Client {
         }
     }
 
-    /// Sends a delivery. An error means that the connection broke, which ends it.
-    pub(crate) async fn deliver(&mut self, sent: &Sent) -> Result<Answered, io::Error> {
+    /// Sends a delivery. An error means that the connection failed; the next call opens a new one.
+    pub(crate) async fn deliver(&mut self, sent: &RawDelivery) -> Result<Response, io::Error> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri("/webhook/github")
@@ -47,7 +47,7 @@ impl Client {
         self.send(request.body(body).expect("request")).await
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Answered, io::Error> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Response, io::Error> {
         let request = Request::get(path).body(Full::default()).expect("request");
         self.send(request).await
     }
@@ -55,7 +55,7 @@ impl Client {
     pub(crate) async fn send(
         &mut self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Answered, io::Error> {
+    ) -> Result<Response, io::Error> {
         let host = hyper::header::HeaderValue::from_static("webhook.example.com");
         request.headers_mut().insert(hyper::header::HOST, host);
         let result = self.exchange(request).await;
@@ -65,13 +65,13 @@ impl Client {
         result
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answered, io::Error> {
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response, io::Error> {
         let sender = match self.connection.take() {
             Some(sender) if !sender.is_closed() => self.connection.insert(sender),
             _ => self.connection.insert(connect_tcp(self.address).await?),
         };
         let answer = exchange(sender, request, usize::MAX).await?;
-        Ok(Answered {
+        Ok(Response {
             status: answer.status().as_u16(),
             body: serde_json::from_slice(answer.body()).unwrap_or_default(),
         })

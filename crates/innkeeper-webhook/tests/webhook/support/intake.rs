@@ -1,5 +1,5 @@
-//! A stand-in for innkeeperd's side of the intake: the real store behind the real socket. How the two programs
-//! get on with each other is tested with innkeeperd.
+//! A fake of innkeeperd's side of the intake: the real store behind the real socket. innkeeperd's tests cover both programs
+//! together.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use innkeeper_model::{Failure, GuestName};
 use innkeeper_store::{NewDelivery, Receipt, Store};
 use tokio::net::UnixListener;
 
-/// Where the socket is in a directory.
+/// The path of the socket in a directory.
 pub(crate) fn socket(directory: &Path) -> PathBuf {
     directory.join("intake.sock")
 }
@@ -25,14 +25,14 @@ pub(crate) fn open(directory: &Path) -> Store {
     Store::open(&directory.join("innkeeper.db"), subnet).expect("opens")
 }
 
-/// The intake as a part of this process.
+/// Starts the intake in this process.
 pub(crate) fn start(directory: &Path) -> (Store, tokio::task::JoinHandle<()>) {
     let store = open(directory);
     let serving = tokio::spawn(serve(bind(directory), store.clone()));
     (store, serving)
 }
 
-/// Listens as innkeeperd does: a socket that a dead one has left goes.
+/// Listens as innkeeperd does: replaces an existing socket.
 pub(crate) fn bind(directory: &Path) -> UnixListener {
     let (path, aside) = (socket(directory), directory.join("intake.new"));
     drop(std::fs::remove_file(&aside));
@@ -89,13 +89,13 @@ fn slug(event: &PullRequestEvent) -> GuestName {
     format!("web-{number}").parse().expect("name")
 }
 
-fn answer((recorded, would_be): (Receipt, GuestName)) -> IntakeAnswer {
+fn answer((recorded, preferred): (Receipt, GuestName)) -> IntakeAnswer {
     match recorded {
         Receipt::New { slug } | Receipt::Stale { slug } => IntakeAnswer::Accepted {
-            slug: slug.unwrap_or(would_be),
+            slug: slug.unwrap_or(preferred),
         },
         Receipt::Duplicate { slug } => IntakeAnswer::Duplicate {
-            slug: slug.unwrap_or(would_be),
+            slug: slug.unwrap_or(preferred),
         },
         Receipt::SlugsTaken => IntakeAnswer::SlugCollision,
     }

@@ -1,59 +1,59 @@
-//! Many deliveries over some connections at the same time.
+//! A load generator: many deliveries over concurrent connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::client::{Answered, Client};
-use super::payload::Sent;
+use super::client::{Client, Response};
+use super::payload::RawDelivery;
 
-/// What became of one delivery.
+/// The result of sending one delivery.
 #[derive(Clone, Debug)]
-pub(crate) struct Shot {
-    /// Its place in the list.
+pub(crate) struct SendResult {
+    /// Its index in the list of deliveries.
     pub(crate) index: usize,
-    /// The answer; nothing when the connection broke.
-    pub(crate) answered: Option<Answered>,
-    /// From the first byte sent to the last one received.
-    pub(crate) took: Duration,
+    /// The response. `None` if the connection failed.
+    pub(crate) response: Option<Response>,
+    /// Time from the first byte sent to the last one received.
+    pub(crate) duration: Duration,
 }
 
-impl Shot {
-    /// The answer's status; 0 when the connection broke.
+impl SendResult {
+    /// Returns the response's status, or 0 if the connection failed.
     pub(crate) fn status(&self) -> u16 {
-        self.answered.as_ref().map_or(0, |answered| answered.status)
+        self.response.as_ref().map_or(0, |response| response.status)
     }
 }
 
-/// A storm under way.
+/// A running storm of deliveries.
 pub(crate) struct Storm {
     answered: Arc<AtomicUsize>,
-    workers: Vec<tokio::task::JoinHandle<Vec<Shot>>>,
+    workers: Vec<tokio::task::JoinHandle<Vec<SendResult>>>,
     start: Instant,
 }
 
-/// Sends each delivery once, in about their order.
-pub(crate) fn storm(address: SocketAddr, all: &Arc<Vec<Sent>>, connections: usize) -> Storm {
+/// Starts to send each delivery once, approximately in order.
+pub(crate) fn storm(address: SocketAddr, all: &Arc<Vec<RawDelivery>>, connections: usize) -> Storm {
     let next = Arc::new(AtomicUsize::new(0));
     let answered = Arc::new(AtomicUsize::new(0));
     let worker = || {
         let (all, next, count) = (Arc::clone(all), Arc::clone(&next), Arc::clone(&answered));
         tokio::spawn(async move {
             let mut client = Client::new(address);
-            let mut shots = Vec::new();
+            let mut results = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(sent) = all.get(index) else {
-                    return shots;
+                    return results;
                 };
                 let start = Instant::now();
-                let answered = client.deliver(sent).await.ok();
-                let took = start.elapsed();
-                shots.push(Shot {
+                let response = client.deliver(sent).await.ok();
+                let duration = start.elapsed();
+                results.push(SendResult {
                     index,
-                    answered,
-                    took,
+                    response,
+                    duration,
                 });
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -68,29 +68,29 @@ pub(crate) fn storm(address: SocketAddr, all: &Arc<Vec<Sent>>, connections: usiz
 }
 
 impl Storm {
-    /// Waits until so many have been answered.
-    pub(crate) async fn reaches(&self, count: usize) {
+    /// Waits until `count` deliveries have been answered.
+    pub(crate) async fn wait_for(&self, count: usize) {
         while self.answered.load(Ordering::Relaxed) < count {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Waits for its end, and returns what became of each delivery and how long all took.
-    pub(crate) async fn passes(self) -> (Vec<Shot>, Duration) {
-        let mut shots = Vec::new();
+    /// Waits for the end, and returns the results and the total duration.
+    pub(crate) async fn finish(self) -> (Vec<SendResult>, Duration) {
+        let mut results = Vec::new();
         for worker in self.workers {
-            shots.extend(worker.await.expect("ends"));
+            results.extend(worker.await.expect("ends"));
         }
-        (shots, self.start.elapsed())
+        (results, self.start.elapsed())
     }
 }
 
-/// How many a second were answered with 202, and the median and the 99th percentile of their times.
-pub(crate) fn figures(shots: &[Shot], took: Duration) -> (f64, Duration, Duration) {
-    let mut times: Vec<_> = shots
+/// Returns the rate of accepted deliveries per second, and the median and the 99th percentile of their durations.
+pub(crate) fn figures(results: &[SendResult], took: Duration) -> (f64, Duration, Duration) {
+    let mut times: Vec<_> = results
         .iter()
-        .filter(|shot| shot.status() == 202)
-        .map(|shot| shot.took)
+        .filter(|result| result.status() == 202)
+        .map(|result| result.duration)
         .collect();
     times.sort();
     let count = u32::try_from(times.len()).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Deliveries as GitHub sends them.
+//! Deliveries in GitHub's format.
 
 use hyper::body::Bytes;
 use innkeeper_github::signature::SecretSet;
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 /// The webhook's secret.
 pub(crate) const SECRET: &str = "it is no secret";
 
-/// A delivery to be sent.
+/// A delivery with its headers.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct RawDelivery {
     pub(crate) id: String,
     pub(crate) event: String,
     pub(crate) signature: Option<String>,
     pub(crate) body: Bytes,
 }
 
-impl Sent {
-    /// A signed `pull_request` event with the fields that matter.
+impl RawDelivery {
+    /// A signed `pull_request` event with the fields that the program reads.
     pub(crate) fn pull_request(id: &str, action: &str, number: u64, commit: u64) -> Self {
         let body = payload(action, number, commit).to_string();
         Self::signed(id, "pull_request", body)

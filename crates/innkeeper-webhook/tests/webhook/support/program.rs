@@ -1,4 +1,4 @@
-//! The program itself, without rights.
+//! The program, without privileges.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -12,24 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::payload::SECRET;
 use super::{NOBODY, command};
 
-/// How long the program may take to say something to its service manager.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for a notification of the program.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running program, which ends with this value.
+/// A running program, which is killed on drop.
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     manager: UnixDatagram,
 }
 
-/// How to run the program without rights.
+/// Returns a command that runs the program without privileges.
 pub(crate) fn without_rights(directory: &Path) -> Command {
     built_without_rights(directory, &super::program_file())
 }
 
-/// How to run one that was built elsewhere without rights: as nobody, and unable to gain any.
+/// As [`without_rights`], for a program built elsewhere. It runs as `nobody` and cannot gain privileges.
 pub(crate) fn built_without_rights(directory: &Path, built: &Path) -> Command {
-    // The build's directory may be closed to nobody.
+    // The build's directory may be inaccessible for `nobody`.
     let program = directory.join("innkeeper-webhook");
     std::fs::copy(built, &program).expect("copies");
     let mut command = command("setpriv");
@@ -40,14 +40,14 @@ pub(crate) fn built_without_rights(directory: &Path, built: &Path) -> Command {
     command
 }
 
-/// Writes a file that nobody may read and nobody else.
+/// Writes a file that only the user `nobody` may read.
 pub(crate) fn write_secret(path: &Path, text: &str) {
     std::fs::write(path, text).expect("writes");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o400)).expect("permissions");
-    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("gives away");
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
 }
 
-/// Writes a configuration for a directory with an intake; `settings` are further lines of `[webhook]`.
+/// Writes a configuration for a directory with an intake. `settings` are further lines of `[webhook]`.
 pub(crate) fn configure(directory: &Path, settings: &str) -> PathBuf {
     let config = directory.join("config.toml");
     let secret = directory.join("secret");
@@ -62,7 +62,7 @@ pub(crate) fn configure(directory: &Path, settings: &str) -> PathBuf {
 }
 
 impl Program {
-    /// Starts it on a free port, with the intake of this directory.
+    /// Starts the program on a free port, with the intake of this directory.
     pub(crate) fn start(directory: &Path) -> Self {
         Self::start_with(directory, "")
     }
@@ -74,12 +74,12 @@ impl Program {
         Self::run(directory, command)
     }
 
-    /// Runs a command that becomes the program, and waits until it is ready.
+    /// Runs a command that executes the program, and waits until it is ready.
     pub(crate) fn run(directory: &Path, mut command: Command) -> Self {
         let path = directory.join("notify.sock");
         let manager = UnixDatagram::bind(&path).expect("listens");
         manager
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(NOTIFY_TIMEOUT))
             .expect("socket option");
         let everybody = std::fs::Permissions::from_mode(0o666);
         std::fs::set_permissions(&path, everybody).expect("permissions");
@@ -100,13 +100,13 @@ impl Program {
         program
     }
 
-    /// Waits until the program says this to its service manager, and returns the rest of the line.
-    pub(crate) fn wait_for(&self, start: &str) -> String {
+    /// Waits for a notification with this prefix, and returns the rest of the line.
+    pub(crate) fn wait_for(&self, prefix: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
-            let length = self.manager.recv(&mut buffer).expect("the program speaks");
-            let said = String::from_utf8_lossy(&buffer[..length]);
-            if let Some(rest) = said.lines().find_map(|line| line.strip_prefix(start)) {
+            let length = self.manager.recv(&mut buffer).expect("a notification");
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            if let Some(rest) = text.lines().find_map(|line| line.strip_prefix(prefix)) {
                 return rest.to_owned();
             }
         }

@@ -1,5 +1,4 @@
-//! HTTP over the API socket, as plainly as it goes: the daemon is tested against something that shares no
-//! code with it.
+//! A minimal HTTP client for the API socket that shares no code with the daemon.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,8 +9,8 @@ use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::{Event, Failure, Operation};
 use serde::de::DeserializeOwned;
 
-/// Longer than anything takes; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A timeout that only a failed test reaches.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -19,18 +18,18 @@ pub(crate) struct Client {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     pub(crate) fn failure(&self) -> Failure {
-        assert!(self.status >= 400, "not refused: {self:?}");
+        assert!(self.status >= 400, "not rejected: {self:?}");
         self.read()
     }
 }
@@ -40,10 +39,15 @@ impl Client {
         Self { socket }
     }
 
-    /// One call; an error when nobody answers, or whoever did dies in between.
-    pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+    /// Calls the API. An error means that the daemon is unreachable or died during the call.
+    pub(crate) fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<Response> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let length = body.len();
         write!(
             stream,
@@ -51,22 +55,22 @@ impl Client {
         )?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        let cut = || std::io::Error::other(format!("the answer was cut off: {text:?}"));
-        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
+        let truncated = || std::io::Error::other(format!("truncated response: {text:?}"));
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(truncated)?;
         let status = head
             .split(' ')
             .nth(1)
             .and_then(|s| s.parse().ok())
-            .ok_or_else(cut)?;
+            .ok_or_else(truncated)?;
         let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
-            unchunk(body).ok_or_else(cut)?
+            unchunk(body).ok_or_else(truncated)?
         } else {
             body.to_owned()
         };
-        Ok(Answer { status, body })
+        Ok(Response { status, body })
     }
 
-    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Response {
         self.try_call(method, path, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
@@ -78,7 +82,7 @@ impl Client {
     }
 
     /// Follows an accepted operation to its end.
-    pub(crate) fn finish(&self, answer: &Answer) -> Operation {
+    pub(crate) fn finish(&self, answer: &Response) -> Operation {
         assert_eq!(answer.status, 202, "{answer:?}");
         let id = answer.read::<Accepted>().operation;
         drop(self.events(&format!("operation={id}&follow=true")));
@@ -95,7 +99,7 @@ impl Client {
             .collect()
     }
 
-    /// Creates a guest and waits until it is up.
+    /// Creates a guest and waits until it runs.
     pub(crate) fn create(&self, name: &str, closure: &str) -> GuestView {
         let operation = self.finish(&self.call("POST", "/v1/guests", &create_body(name, closure)));
         assert_eq!(operation.failure, None, "{operation:?}");
@@ -112,8 +116,8 @@ impl Client {
         assert_eq!(operation.failure, None, "{operation:?}");
     }
 
-    /// Takes a snapshot of a guest that does not run.
-    pub(crate) fn take(&self, name: &str, label: &str) {
+    /// Takes a snapshot of a stopped guest.
+    pub(crate) fn take_snapshot(&self, name: &str, label: &str) {
         let path = format!("/v1/guests/{name}/snapshots");
         let body = format!(r#"{{"label":"{label}"}}"#);
         let operation = self.finish(&self.call("POST", &path, &body));
@@ -129,7 +133,7 @@ pub(crate) fn create_body(name: &str, closure: &str) -> String {
     serde_json::json!({ "name": name, "closure": closure, "memory": "128M" }).to_string()
 }
 
-/// Undoes the chunked transfer coding (RFC 9112, section 7.1); nothing when it is cut off.
+/// Decodes the chunked transfer coding (RFC 9112, section 7.1). `None` for truncated input.
 fn unchunk(mut text: &str) -> Option<String> {
     let mut body = String::new();
     loop {

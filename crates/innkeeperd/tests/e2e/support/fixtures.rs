@@ -15,7 +15,7 @@ pub(crate) enum Fixture {
     Systemd,
     /// A small init that starts the real sshd.
     Ssh,
-    /// Nothing to boot.
+    /// No init.
     NoInit,
 }
 
@@ -54,11 +54,11 @@ fn staged(kind: &str) -> PathBuf {
         .into()
 }
 
-/// The store path of a fixture, built if it is not there.
+/// The store path of a fixture, built if it is missing.
 pub(crate) fn closure(fixture: Fixture) -> String {
-    // Nix 2.8 does not like two of itself making the same store from nothing.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock();
+    // Concurrent processes of Nix 2.8 fail to initialize the same store.
+    static NIX_LOCK: Mutex<()> = Mutex::new(());
+    let _lock = NIX_LOCK.lock();
     let mut nix = Command::new("nix");
     nix.args([
         "build",

@@ -1,4 +1,4 @@
-//! A network, a state directory and a configuration of a test's own.
+//! A sandbox for one test: network namespace, directories and configuration.
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
@@ -19,15 +19,15 @@ use super::client::Client;
 use super::fixtures::nix_options;
 use super::traces::Traces;
 
-/// The setting for how long files of destroyed agents are kept.
+/// The variable for the retention of destroyed agents' files.
 pub(crate) const RETENTION: &str = "INNKEEPER_GUEST_RETENTION_SECONDS";
 
-/// A place of its own for one test. What the test's thread starts, starts in there.
+/// A sandbox for one test. Programs that the test's thread starts run in it.
 pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
-    /// Where daemons tell each other what they use.
+    /// The registry of daemons.
     daemons: PathBuf,
-    /// Unique on the machine: names the cgroup and begins every machine name.
+    /// Unique on the machine: the name of the cgroup and the prefix of machine names.
     pub(crate) id: String,
     extra_config: String,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("needs root");
-        // What is mounted in here stays in here.
+        // Mounts must not propagate to the host.
         mount(
             None::<&str>,
             "/",
@@ -45,7 +45,7 @@ impl Sandbox {
         )
         .expect("private");
         run("ip", &["link", "set", "lo", "up"]);
-        let dir = temporary();
+        let dir = temporary_directory();
         Self {
             daemons: dir.path().join("daemons"),
             dir,
@@ -54,10 +54,10 @@ impl Sandbox {
         }
     }
 
-    /// A second one in the same network, as on one host: its daemon knows of the first one's.
+    /// Creates a second sandbox on the same host: in the same network, with the same registry of daemons.
     pub(crate) fn beside(first: &Self) -> Self {
         Self {
-            dir: temporary(),
+            dir: temporary_directory(),
             daemons: first.daemons.clone(),
             id: unique_id(),
             extra_config: String::new(),
@@ -82,7 +82,7 @@ impl Sandbox {
         Client::new(self.path().join("run/api.sock"))
     }
 
-    /// What there is on the machine that this sandbox could have left.
+    /// Lists the objects on the machine that this sandbox could leak.
     pub(crate) fn traces(&self) -> Traces {
         Traces::of(self)
     }
@@ -109,26 +109,26 @@ impl Sandbox {
         file
     }
 
-    /// Starts a daemon and waits until it answers.
+    /// Starts a daemon and waits until it responds.
     pub(crate) fn start(&self) -> Daemon {
         self.start_with(&[])
     }
 
     pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
-        self.answering(self.spawn(variables))
+        self.wait_until_ready(self.spawn(variables))
     }
 
-    /// Starts a daemon as a shell does after these words, and waits until it answers.
-    pub(crate) fn start_after(&self, words: &str) -> Daemon {
+    /// Starts a daemon from a shell after these commands, and waits until it responds.
+    pub(crate) fn start_after(&self, commands: &str) -> Daemon {
         let mut shell = Command::new("sh");
         shell
-            .args(["-c", &format!("{words}; exec \"$@\""), "sh"])
+            .args(["-c", &format!("{commands}; exec \"$@\""), "sh"])
             .arg(env!("CARGO_BIN_EXE_innkeeperd"));
-        self.answering(self.run_daemon(shell))
+        self.wait_until_ready(self.run_daemon(shell))
     }
 
-    fn answering(&self, mut daemon: Daemon) -> Daemon {
-        wait_until("the daemon answers", || {
+    fn wait_until_ready(&self, mut daemon: Daemon) -> Daemon {
+        wait_until("the daemon responds", || {
             if let Some(status) = daemon.child.try_wait().expect("waited") {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
@@ -140,7 +140,7 @@ impl Sandbox {
     /// Starts a daemon and does not wait for it.
     pub(crate) fn spawn(&self, variables: &[(&str, &str)]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeperd"));
-        // Those of the test run itself override no setting.
+        // Variables of the test run must not override settings.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"INNKEEPER_") {
                 command.env_remove(name);
@@ -151,7 +151,7 @@ impl Sandbox {
     }
 
     fn run_daemon(&self, mut command: Command) -> Daemon {
-        // Nothing is to be left of destroyed guests, except where a test wants it.
+        // No retention of destroyed agents' files, unless a test sets it.
         if command.get_envs().all(|(name, _)| name != RETENTION) {
             command.env(RETENTION, "0");
         }
@@ -171,12 +171,12 @@ impl Sandbox {
         Daemon { child }
     }
 
-    /// What all daemons of this sandbox have logged.
+    /// Returns the log of all daemons of this sandbox.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
-    /// Starts one of our own programs, with the sandbox's daemon and pipes.
+    /// Starts a client program with the sandbox's daemon and pipes.
     pub(crate) fn spawn_program(&self, name: &str, arguments: &[&str]) -> Child {
         let program = Path::new(env!("CARGO_BIN_EXE_innkeeperd")).with_file_name(name);
         assert!(
@@ -194,7 +194,7 @@ impl Sandbox {
             .expect("starts")
     }
 
-    /// Runs one of our own programs to its end, with the sandbox's daemon.
+    /// Runs a client program until it exits, with the sandbox's daemon.
     pub(crate) fn program(&self, name: &str, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self.spawn_program(name, arguments);
         child
@@ -206,13 +206,13 @@ impl Sandbox {
         child.wait_with_output().expect("ended")
     }
 
-    /// Runs a program to its end, inside the sandbox's network.
+    /// Runs a program until it exits, in the sandbox's network.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
         run(program, arguments)
     }
 }
 
-fn temporary() -> tempfile::TempDir {
+fn temporary_directory() -> tempfile::TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix("innkeeper-").tempdir().expect("tempdir")
 }
@@ -228,13 +228,13 @@ impl Drop for Sandbox {
         if std::thread::panicking() {
             eprintln!("---- the daemon's log ----\n{}", self.log());
         }
-        // A failed test must not leave guests behind.
+        // A failed test must not leak guests.
         self.traces().kill_everything();
         super::traces::remove_cgroups(Path::new("/sys/fs/cgroup"), &self.id, 2);
     }
 }
 
-/// A daemon that a test started. It is killed when dropped; its guests are not.
+/// A running daemon. It is killed on drop; its guests are not.
 pub(crate) struct Daemon {
     child: Child,
 }
@@ -244,21 +244,21 @@ impl Daemon {
         self.child.id()
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
     }
 
-    /// SIGTERM; returns when it has ended well.
+    /// Sends SIGTERM and waits for a successful exit.
     pub(crate) fn stop(mut self) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
-        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("signalled");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("sent");
         let status = self.child.wait().expect("reaped");
         assert!(status.success(), "the daemon ended with {status}");
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until it exits.
     pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         let mut status = None;
         wait_until("the daemon ends", || {
@@ -276,13 +276,13 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits for a condition; fails the test when it does not come true.
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits for a condition, and fails the test after a timeout.
+pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(
             start.elapsed() < Duration::from_secs(60),
-            "waited in vain until {what}"
+            "timeout: waited until {description}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

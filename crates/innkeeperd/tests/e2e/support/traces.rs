@@ -1,4 +1,4 @@
-//! Everything on the machine that could be left over, as the kernel shows it.
+//! Objects on the machine that a test could leak, as the kernel reports them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::sandbox::Sandbox;
 
-/// One line for each thing, so that a difference reads well.
+/// One line for each object, for a readable difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Traces(pub(crate) BTreeSet<String>);
 
@@ -28,13 +28,13 @@ impl Traces {
         Self(all)
     }
 
-    /// Fails the test when there is something now that was not there before.
+    /// Fails the test if an object was leaked or lost.
     pub(crate) fn assert_same(&self, now: &Self, when: &str) {
-        let left: Vec<_> = now.0.difference(&self.0).collect();
+        let leaked: Vec<_> = now.0.difference(&self.0).collect();
         let lost: Vec<_> = self.0.difference(&now.0).collect();
         assert!(
-            left.is_empty() && lost.is_empty(),
-            "{when}: left over {left:#?}, lost {lost:#?}"
+            leaked.is_empty() && lost.is_empty(),
+            "{when}: leaked {leaked:#?}, lost {lost:#?}"
         );
     }
 
@@ -67,8 +67,7 @@ fn mounts(all: &mut BTreeSet<String>) {
     );
 }
 
-/// Processes that belong to the sandbox's guests: they say so in their arguments, or in their cgroup. The
-/// daemon itself is the test's, and is not counted.
+/// Processes of the sandbox's guests, by their arguments or their cgroup. The daemon itself is excluded.
 fn processes(sandbox: &Sandbox, all: &mut BTreeSet<String>) {
     let root = sandbox.path().display().to_string();
     for entry in fs::read_dir("/proc").expect("readable").flatten() {
@@ -77,13 +76,13 @@ fn processes(sandbox: &Sandbox, all: &mut BTreeSet<String>) {
         };
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if arguments.is_empty() {
-            // It has ended, and its parent has yet to take note.
+            // A zombie that its parent has not reaped yet.
             continue;
         }
         let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
         let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        let ours = arguments.contains(&root) || cgroup.contains(&sandbox.id);
-        if ours && !arguments.contains("innkeeperd --config") {
+        let is_own = arguments.contains(&root) || cgroup.contains(&sandbox.id);
+        if is_own && !arguments.contains("innkeeperd --config") {
             all.insert(format!("process {pid} {arguments}"));
         }
     }
@@ -104,30 +103,30 @@ fn cgroups(directory: &Path, id: &str, depth: u32, all: &mut BTreeSet<String>) {
     }
 }
 
-/// Removes the sandbox's own cgroups from every hierarchy below `directory`, if nobody is in them any more. A daemon that
-/// was killed leaves those of its builds, which the next build takes over.
+/// Removes the sandbox's own empty cgroups from every hierarchy below `directory`. A killed daemon leaves those of its
+/// builds, which the next build reuses.
 pub(crate) fn remove_cgroups(directory: &Path, id: &str, depth: u32) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name() == id {
             drop(fs::remove_dir(entry.path()));
         } else if entry.file_name().to_string_lossy() == format!("{id}-builds") {
-            remove_with_all_below(&entry.path());
+            remove_recursively(&entry.path());
         } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroups(&entry.path(), id, depth - 1);
         }
     }
 }
 
-fn remove_with_all_below(cgroup: &Path) {
+fn remove_recursively(cgroup: &Path) {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_with_all_below(&entry.path());
+            remove_recursively(&entry.path());
         }
     }
     drop(fs::remove_dir(cgroup));
 }
 
-/// Whether a path is strictly below the sandbox's own cgroup, which may stay.
+/// Reports whether a path is strictly below the sandbox's own cgroup, which may stay.
 fn below(path: &Path, id: &str) -> bool {
     path.parent()
         .is_some_and(|parent| parent.components().any(|part| part.as_os_str() == id))
@@ -157,7 +156,7 @@ fn nspawn_files(directory: &Path, id: &str, all: &mut BTreeSet<String>) {
 }
 
 fn rules(sandbox: &Sandbox, all: &mut BTreeSet<String>) {
-    // Without -s there are no counters in the listing, and without -a no handles.
+    // -s omits counters; without -a, handles are omitted.
     let listing = sandbox.run("nft", &["-s", "list", "ruleset"]);
     all.extend(listing.lines().map(|line| format!("rule {line}")));
 }

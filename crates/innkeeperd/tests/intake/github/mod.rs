@@ -1,4 +1,4 @@
-//! GitHub's side and the webhook program, as the tests of `innkeeper-webhook` have them.
+//! GitHub's side and the webhook program, shared with the tests of `innkeeper-webhook`.
 
 #![expect(dead_code, reason = "the webhook's own tests use more of it")]
 
@@ -13,13 +13,13 @@ pub(crate) mod program;
 
 use std::path::{Path, PathBuf};
 
-/// The user that nobody is.
+/// The user `nobody`.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// That user's own group.
+/// The group of `nobody`.
 pub(crate) const NOBODYS_GROUP: &str = "nogroup";
 
-/// The program itself, built beside the daemon.
+/// The path of the webhook, which is built beside the daemon.
 pub(crate) fn program_file() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_innkeeperd")).with_file_name("innkeeper-webhook");
     assert!(

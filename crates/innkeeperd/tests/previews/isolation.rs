@@ -1,4 +1,4 @@
-//! What happens to one preview is nothing to another.
+//! Isolation between previews.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use innkeeper_model::preview::PreviewState;
 
-use crate::town::{Town, WEB, app, other_app};
+use crate::host::{PreviewHost, WEB, app, other_app};
 
-/// The app with a second server: it answers requests, and after an upgrade says again what is said to it.
+/// The app with a second server, which answers requests and echoes its input after an upgrade.
 fn with_echo() -> String {
     let served = app()
         .replacen(
@@ -43,7 +43,7 @@ const ECHO: &str = r#"  environment.etc.echo.text = ''
     printf 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok'
   '';"#;
 
-/// An open connection after an upgrade, as a WebSocket is one.
+/// An open connection after an upgrade, like a WebSocket.
 struct Socket(TcpStream);
 
 impl Socket {
@@ -68,8 +68,8 @@ impl Socket {
         Self(stream)
     }
 
-    /// What is sent comes back.
-    fn echoes(&mut self, word: &str) {
+    /// Checks that the server echoes a text.
+    fn expect_echo(&mut self, word: &str) {
         let mut echo = vec![0; word.len()];
         self.0.write_all(word.as_bytes()).expect("open");
         self.0.read_exact(&mut echo).expect("open");
@@ -78,31 +78,31 @@ impl Socket {
 }
 
 #[test]
-fn an_open_websocket_outlives_all_that_happens_to_other_previews() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
-    let sha = town.commit("topic", &[("preview-config.nix", &with_echo())]);
-    town.pull(7, "topic", &sha);
-    town.deliver(7, "opened");
-    town.settled(7, &sha, PreviewState::Live);
+fn an_open_websocket_survives_changes_of_other_previews() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.commit("topic", &[("preview-config.nix", &with_echo())]);
+    host.pull(7, "topic", &sha);
+    host.deliver(7, "opened");
+    host.wait_for_state(7, &sha, PreviewState::Live);
     let mut socket = Socket::open("web-7");
-    socket.echoes("open");
+    socket.expect_echo("open");
 
-    town.open(8, "other");
-    socket.echoes("another one came");
-    let pushed = town.push(8, "other", &[("README", "two")]);
-    town.settled(8, &pushed, PreviewState::Live);
-    let pushed = town.push(8, "other", &[("preview-config.nix", &other_app("two"))]);
-    town.settled(8, &pushed, PreviewState::Live);
-    socket.echoes("it changed");
-    town.close(8);
-    town.gone(8);
-    socket.echoes("it went");
-    // Nor does it need us.
+    host.open(8, "other");
+    socket.expect_echo("another preview was created");
+    let pushed = host.push(8, "other", &[("README", "two")]);
+    host.wait_for_state(8, &pushed, PreviewState::Live);
+    let pushed = host.push(8, "other", &[("preview-config.nix", &other_app("two"))]);
+    host.wait_for_state(8, &pushed, PreviewState::Live);
+    socket.expect_echo("it was updated");
+    host.close(8);
+    host.wait_until_gone(8);
+    socket.expect_echo("it was removed");
+    // The connection does not depend on the daemon.
     daemon.stop();
-    socket.echoes("the daemon stopped");
-    let daemon = town.start();
-    socket.echoes("the daemon is back");
+    socket.expect_echo("the daemon stopped");
+    let daemon = host.start();
+    socket.expect_echo("the daemon is back");
     daemon.stop();
 }

@@ -1,4 +1,4 @@
-//! Guests outlive the daemon, and come back when they should.
+//! Guests across restarts of the daemon and reboots of the host.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::support::{Fixture, Sandbox, closure, wait_until};
 
-/// The first processes of the sandbox's guests, as the host counts them.
+/// The first processes of the sandbox's guests, with their PIDs on the host.
 fn leaders(sandbox: &Sandbox) -> Vec<i32> {
     let mut leaders = Vec::new();
     for entry in fs::read_dir("/proc").expect("readable").flatten() {
@@ -33,13 +33,13 @@ fn leaders(sandbox: &Sandbox) -> Vec<i32> {
     leaders
 }
 
-fn talk(stream: &mut TcpStream) {
-    // The fixture's web server keeps the connection until the request is whole.
+fn send_request_line(stream: &mut TcpStream) {
+    // The fixture's web server keeps the connection until the request is complete.
     stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
 }
 
 #[test]
-fn guests_and_their_connections_survive_the_daemon() {
+fn guests_and_their_connections_survive_daemon_restarts() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let daemon = sandbox.start();
@@ -50,7 +50,7 @@ fn guests_and_their_connections_survive_the_daemon() {
         .expect("an address");
     wait_until("it answers", || TcpStream::connect((address, 80)).is_ok());
     let mut stream = TcpStream::connect((address, 80)).expect("connected");
-    talk(&mut stream);
+    send_request_line(&mut stream);
     let before = leaders(&sandbox);
 
     daemon.stop();
@@ -69,7 +69,7 @@ fn guests_and_their_connections_survive_the_daemon() {
 }
 
 #[test]
-fn after_a_reboot_of_the_host_guests_are_as_they_were() {
+fn a_reboot_of_the_host_restores_all_guests() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let daemon = sandbox.start();
@@ -81,7 +81,7 @@ fn after_a_reboot_of_the_host_guests_are_as_they_were() {
     client.change("g5", "stop");
     let before: Vec<GuestView> = client.get("/v1/guests");
 
-    // What a reboot does: no process is left, and nothing of /run.
+    // A simulated reboot: no processes, and an empty /run.
     daemon.kill();
     for leader in leaders(&sandbox) {
         kill(Pid::from_raw(leader), Signal::SIGKILL).expect("killed");
@@ -91,7 +91,7 @@ fn after_a_reboot_of_the_host_guests_are_as_they_were() {
     fs::remove_dir_all(sandbox.path().join("run")).expect("removed");
 
     let _daemon = sandbox.start();
-    wait_until("all are as before", || {
+    wait_until("all are restored", || {
         let now: Vec<GuestView> = client.get("/v1/guests");
         now.iter().zip(&before).all(|(now, before)| {
             (now.state, now.guest_address) == (before.state, before.guest_address)
@@ -106,7 +106,7 @@ fn after_a_reboot_of_the_host_guests_are_as_they_were() {
 }
 
 #[test]
-fn a_guest_that_dies_starts_again() {
+fn a_guest_that_dies_is_restarted() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let _daemon = sandbox.start();
@@ -128,7 +128,7 @@ fn a_guest_that_powers_itself_off_stays_off() {
     let _daemon = sandbox.start();
     let client = sandbox.client();
     client.create("web", &closure);
-    // Its init takes this for the wish to shut down, and ends with status 0, once it has set its trap.
+    // Its init shuts down on SIGTERM, with status 0, once it has installed its trap.
     let leader = leaders(&sandbox)[0];
     wait_until("it stays off", || {
         kill(Pid::from_raw(leader), Signal::SIGTERM).ok();
@@ -139,7 +139,7 @@ fn a_guest_that_powers_itself_off_stays_off() {
 }
 
 #[test]
-fn addresses_of_an_older_installation_are_not_given_out() {
+fn addresses_of_a_legacy_installation_are_not_allocated() {
     let closure = closure(Fixture::Agent);
     let sandbox = Sandbox::new();
     let legacy = sandbox.path().join("legacy");

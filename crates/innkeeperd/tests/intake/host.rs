@@ -1,4 +1,4 @@
-//! A daemon and the webhook in front of it, with one configuration file for both.
+//! A sandbox for a daemon and the webhook in front of it, with one configuration file for both.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,22 +10,22 @@ use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
 use innkeeper_store::{Delivery, DeliveryFilter, Store};
 use tokio::runtime::Runtime;
 
-use crate::github::payload::{SECRET, Sent};
+use crate::github::payload::{RawDelivery, SECRET};
 use crate::github::program::{Program, without_rights, write_secret};
 use crate::github::{NOBODYS_GROUP, client};
 use crate::support::Sandbox;
 
-/// A place for a daemon and a webhook.
-pub(crate) struct House {
+/// A sandbox for a daemon and a webhook.
+pub(crate) struct IntakeHost {
     pub(crate) sandbox: Sandbox,
-    /// Started by the test's thread, so that its threads are in the sandbox's network.
+    /// Created by the test's thread, so that its threads are in the sandbox's network.
     pub(crate) runtime: Runtime,
 }
 
-impl House {
+impl IntakeHost {
     pub(crate) fn new() -> Self {
         let mut sandbox = Sandbox::new();
-        // Nobody may pass, as through `/run`.
+        // Searchable for `nobody`, as `/run` is.
         fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("set");
         let secret = sandbox.path().join("secret");
         write_secret(&secret, SECRET);
@@ -40,13 +40,13 @@ impl House {
         }
     }
 
-    /// Starts the webhook; the daemon need not be there.
+    /// Starts the webhook. The daemon need not run.
     pub(crate) fn webhook(&self) -> Program {
         let mut command: Command = without_rights(self.sandbox.path());
         command
             .arg("--config")
             .arg(self.sandbox.config())
-            // What it refuses in a storm is no news.
+            // Storms contain invalid deliveries, whose rejections are not interesting.
             .env("INNKEEPER_LOG_LEVEL", "error");
         Program::run(self.sandbox.path(), command)
     }
@@ -55,54 +55,57 @@ impl House {
         self.sandbox.path().join("run/intake.sock")
     }
 
-    /// Sends a delivery over a connection of its own and returns the answer's status.
-    pub(crate) fn deliver(&self, program: &Program, sent: &Sent) -> u16 {
+    /// Sends a delivery over a new connection and returns the response's status.
+    pub(crate) fn deliver(&self, program: &Program, sent: &RawDelivery) -> u16 {
         let mut client = client::Client::new(program.address);
-        let answered = self.runtime.block_on(client.deliver(sent));
-        answered.expect("an answer").status
+        let response = self.runtime.block_on(client.deliver(sent));
+        response.expect("a response").status
     }
 
-    /// What `innkeeper deliveries` says.
+    /// Returns the output of `innkeeper deliveries`.
     pub(crate) fn list(&self, arguments: &[&str]) -> Vec<DeliveryView> {
-        let words = [&["deliveries", "--json"], arguments].concat();
-        serde_json::from_str(&self.innkeeper(&words)).expect("JSON")
+        let arguments = [&["deliveries", "--json"], arguments].concat();
+        serde_json::from_str(&self.innkeeper(&arguments)).expect("JSON")
     }
 
-    /// What `innkeeper deliveries show` says.
+    /// Returns the output of `innkeeper deliveries show`.
     pub(crate) fn show(&self, id: &str) -> DeliveryDetails {
-        let said = self.innkeeper(&["deliveries", "show", id, "--json"]);
-        serde_json::from_str(&said).expect("JSON")
+        let output = self.innkeeper(&["deliveries", "show", id, "--json"]);
+        serde_json::from_str(&output).expect("JSON")
     }
 
-    /// What a command that ends well prints.
+    /// Returns the output of a command that must succeed.
     pub(crate) fn innkeeper(&self, arguments: &[&str]) -> String {
         let output = self.sandbox.program("innkeeper", arguments, b"");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// The database, when no daemon runs.
+    /// Opens the database while no daemon runs.
     pub(crate) fn store(&self) -> Store {
         let range = "10.100.0.0/16".parse().expect("a range");
         Store::open(&self.sandbox.state().join("innkeeper.db"), range).expect("opens")
     }
 
-    /// All that is on disk, in the order of arrival, when no daemon runs.
+    /// Returns all recorded deliveries in the order of arrival, while no daemon runs.
     pub(crate) fn on_disk(&self) -> Vec<Delivery> {
         let store = self.store();
-        let mut kept = self
+        let mut recorded = self
             .runtime
             .block_on(store.deliveries(DeliveryFilter::default()))
             .expect("reads");
-        kept.reverse();
+        recorded.reverse();
         self.runtime.block_on(store.close()).expect("closes");
-        kept
+        recorded
     }
 }
 
-/// The ids of deliveries. Fails the test when one is there twice.
-pub(crate) fn ids(kept: &[Delivery]) -> BTreeSet<&str> {
-    let ids: BTreeSet<_> = kept.iter().map(|one| one.event.delivery.as_str()).collect();
-    assert_eq!(ids.len(), kept.len(), "one is there twice");
+/// Returns the ids of deliveries. Fails the test if one is recorded twice.
+pub(crate) fn ids(recorded: &[Delivery]) -> BTreeSet<&str> {
+    let ids: BTreeSet<_> = recorded
+        .iter()
+        .map(|one| one.event.delivery.as_str())
+        .collect();
+    assert_eq!(ids.len(), recorded.len(), "a delivery was recorded twice");
     ids
 }

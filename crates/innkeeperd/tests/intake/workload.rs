@@ -1,24 +1,24 @@
-//! What GitHub sends in a storm, and what it means. The same in each run.
+//! A deterministic workload of deliveries, and its expected results.
 //!
-//! Pull requests live their lives: opened, given commits and labels, closed, some opened again. On their way
-//! deliveries are doubled, change places with others, and meet forged, broken and oversized ones.
+//! Pull requests are opened, get commits and labels, are closed, and some are reopened. Their deliveries are duplicated,
+//! reordered, and mixed with forged, malformed and oversized ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use innkeeper_model::preview::{CommitSha, PrAction, PullRequest, PullRequestEvent};
 
-use crate::github::payload::{Sent, sign};
+use crate::github::payload::{RawDelivery, sign};
 
-/// The first word of the id of each delivery that GitHub did send.
+/// The prefix of the ids of valid deliveries.
 const GOOD: &str = "good-";
 
-/// How far two deliveries that change places are from each other at most.
-const REACH: u32 = 40;
+/// The maximum distance of two deliveries that are swapped.
+const MAX_SWAP: u32 = 40;
 
-/// A generator of numbers that is the same in each run (splitmix64).
-struct Dice(u64);
+/// A deterministic random number generator (splitmix64).
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, limit: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -28,18 +28,18 @@ impl Dice {
     }
 }
 
-/// How a pull request's life went on GitHub.
+/// The history of a pull request on GitHub.
 #[derive(Clone, Debug, Default)]
-struct Life {
+struct PullRequestHistory {
     is_open: bool,
-    /// Its actions in their order, with the number of the commit and of the delivery.
+    /// Its actions in order, with the numbers of the commit and the delivery.
     actions: Vec<(&'static str, u64, u64)>,
 }
 
-impl Life {
-    /// What happens next; nothing when it is over.
-    fn next(&self, dice: &mut Dice) -> Option<&'static str> {
-        let roll = dice.below(100);
+impl PullRequestHistory {
+    /// Returns the next action, or `None` at the end of the history.
+    fn next(&self, random: &mut Random) -> Option<&'static str> {
+        let roll = random.below(100);
         Some(match (self.actions.is_empty(), self.is_open, roll) {
             (true, ..) => "opened",
             (false, true, 0..12) => "closed",
@@ -50,9 +50,9 @@ impl Life {
         })
     }
 
-    fn live(&mut self, action: &'static str, delivery: u64) {
+    fn record(&mut self, action: &'static str, delivery: u64) {
         self.is_open = action != "closed";
-        // What is not about commits is about the one that is there.
+        // Actions other than pushes keep the current commit.
         let commit = match (action, self.actions.last()) {
             ("synchronize", _) | (_, None) => delivery,
             (_, Some((_, commit, _))) => *commit,
@@ -61,53 +61,53 @@ impl Life {
     }
 }
 
-/// A storm.
-pub(crate) struct Weather {
-    /// What is sent, in about this order.
-    pub(crate) sent: Vec<Sent>,
-    lives: BTreeMap<u64, Life>,
+/// A workload.
+pub(crate) struct Workload {
+    /// The deliveries, in approximate order of sending.
+    pub(crate) sent: Vec<RawDelivery>,
+    histories: BTreeMap<u64, PullRequestHistory>,
 }
 
-/// What must be there and what must not, whatever order deliveries arrived in.
+/// The expected results that do not depend on the order of arrival.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Certain {
-    /// Numbers of pull requests that have a preview: they were never closed.
+pub(crate) struct Expected {
+    /// Pull requests with a preview: they were never closed.
     pub(crate) present: BTreeSet<u64>,
-    /// Numbers of pull requests that have none: they were closed, and not opened again.
+    /// Pull requests without a preview: they were closed and not reopened.
     pub(crate) absent: BTreeSet<u64>,
 }
 
-impl Weather {
-    /// At least `deliveries` good deliveries for so many pull requests of `octo/web`, and bad ones in between.
+impl Workload {
+    /// Creates at least `deliveries` valid deliveries for pull requests of `octo/web`, mixed with invalid ones.
     pub(crate) fn new(seed: u64, deliveries: u32, pull_requests: u32) -> Self {
-        let mut dice = Dice(seed);
-        let mut lives: BTreeMap<u64, Life> = BTreeMap::new();
+        let mut random = Random(seed);
+        let mut histories: BTreeMap<u64, PullRequestHistory> = BTreeMap::new();
         let mut sent = Vec::new();
         let mut n = 0;
         while n < u64::from(deliveries) {
-            let number = u64::from(1 + dice.below(pull_requests));
-            let life = lives.entry(number).or_default();
-            let Some(action) = life.next(&mut dice) else {
+            let number = u64::from(1 + random.below(pull_requests));
+            let history = histories.entry(number).or_default();
+            let Some(action) = history.next(&mut random) else {
                 continue;
             };
-            life.live(action, n);
-            let (_, commit, _) = life.actions[life.actions.len() - 1];
-            let good = Sent::pull_request(&format!("{GOOD}{n}"), action, number, commit);
-            sent.extend(accompanied(good, n, &mut dice));
+            history.record(action, n);
+            let (_, commit, _) = history.actions[history.actions.len() - 1];
+            let good = RawDelivery::pull_request(&format!("{GOOD}{n}"), action, number, commit);
+            sent.extend(with_noise(good, n, &mut random));
             n += 1;
         }
         for at in 0..sent.len() {
-            let other = (at + dice.below(REACH) as usize).min(sent.len() - 1);
+            let other = (at + random.below(MAX_SWAP) as usize).min(sent.len() - 1);
             sent.swap(at, other);
         }
-        Self { sent, lives }
+        Self { sent, histories }
     }
 
-    /// What is certain when these deliveries were accepted, by their ids.
-    pub(crate) fn certain(&self, accepted: &BTreeSet<&str>) -> Certain {
-        let mut certain = Certain::default();
-        for (number, life) in &self.lives {
-            let arrived: Vec<_> = life
+    /// Returns the expected results if the deliveries with these ids were accepted.
+    pub(crate) fn expected(&self, accepted: &BTreeSet<&str>) -> Expected {
+        let mut expected = Expected::default();
+        for (number, history) in &self.histories {
+            let arrived: Vec<_> = history
                 .actions
                 .iter()
                 .filter(|(.., delivery)| accepted.contains(format!("{GOOD}{delivery}").as_str()))
@@ -118,51 +118,51 @@ impl Weather {
                 continue;
             }
             if has("closed") {
-                certain.absent.insert(*number);
+                expected.absent.insert(*number);
             } else if has("opened") || has("synchronize") {
-                certain.present.insert(*number);
+                expected.present.insert(*number);
             }
         }
-        certain
+        expected
     }
 }
 
-/// A good delivery with the bad one that goes before it, if one does, or with itself.
-fn accompanied(good: Sent, n: u64, dice: &mut Dice) -> Vec<Sent> {
-    let other = match dice.below(100) {
+/// Returns a valid delivery, sometimes preceded by an invalid one or by a duplicate.
+fn with_noise(good: RawDelivery, n: u64, random: &mut Random) -> Vec<RawDelivery> {
+    let other = match random.below(100) {
         0..10 => good.clone(),
-        10..15 => Sent {
+        10..15 => RawDelivery {
             id: format!("forged-{n}"),
             signature: Some(sign("guessed", &good.body)),
             ..good.clone()
         },
-        15..17 => Sent {
+        15..17 => RawDelivery {
             id: format!("changed-{n}"),
             body: [&good.body[..], b" "].concat().into(),
             ..good.clone()
         },
-        17..19 => Sent {
+        17..19 => RawDelivery {
             id: format!("unsigned-{n}"),
             signature: None,
             ..good.clone()
         },
-        19..21 => Sent::signed(&format!("broken-{n}"), "pull_request", "{"),
+        19..21 => RawDelivery::signed(&format!("broken-{n}"), "pull_request", "{"),
         21 => {
             let mut body = good.body.to_vec();
-            body.resize((1 << 20) + 1 + dice.below(1 << 18) as usize, b' ');
-            Sent::signed(&format!("oversized-{n}"), "pull_request", body)
+            body.resize((1 << 20) + 1 + random.below(1 << 18) as usize, b' ');
+            RawDelivery::signed(&format!("oversized-{n}"), "pull_request", body)
         }
         _ => return vec![good],
     };
     vec![other, good]
 }
 
-/// Whether a delivery of this id is one that GitHub did send.
+/// Reports whether the id is that of a valid delivery.
 pub(crate) fn is_good(id: &str) -> bool {
     id.starts_with(GOOD)
 }
 
-/// The statuses that a delivery may be answered with.
+/// Returns the allowed response statuses for a delivery.
 pub(crate) fn allowed(id: &str) -> &'static [u16] {
     match id.split('-').next() {
         Some("good") => &[202, 503],
@@ -172,8 +172,8 @@ pub(crate) fn allowed(id: &str) -> &'static [u16] {
     }
 }
 
-/// The previews that events in this order imply, with the commit of each: of what says how a preview should
-/// be, the last counts; after `closed`, only `reopened` does.
+/// Returns the previews that events in this order imply, with their commits. The last event counts; after `closed`, only
+/// `reopened` does.
 pub(crate) fn implied<'a>(
     events: impl IntoIterator<Item = &'a PullRequestEvent>,
 ) -> BTreeMap<PullRequest, CommitSha> {

@@ -1,12 +1,12 @@
-//! What GitHub really sends: every recorded action goes all the way, and comes to an end.
+//! Recorded deliveries of GitHub: each action is processed.
 
 use std::fs;
 use std::path::Path;
 
 use innkeeper_model::preview::api::DeliveryState;
 
-use crate::github::payload::Sent;
-use crate::town::Town;
+use crate::github::payload::RawDelivery;
+use crate::host::PreviewHost;
 
 /// The recordings of `pull_request` events, and an `edited` made from one of them, with their names.
 fn recorded() -> Vec<(String, String)> {
@@ -26,57 +26,57 @@ fn recorded() -> Vec<(String, String)> {
             all.push((name.into_owned(), text));
         }
     }
-    // As in a pull request's life: what came after its end would be ignored on arrival.
-    let place = |name: &str| match name {
+    // In the order of a pull request's lifecycle: events after the close would be ignored on arrival.
+    let order = |name: &str| match name {
         name if name.contains(".opened") => 0,
         "pull_request.closed" => 2,
         "pull_request.reopened" => 3,
         _ => 1,
     };
-    all.sort_by_key(|(name, _)| (place(name), name.clone()));
+    all.sort_by_key(|(name, _)| (order(name), name.clone()));
     all
 }
 
-/// A delivery's id, of the characters that GitHub's have.
+/// Returns a delivery's id with the characters of GitHub's ids.
 fn id(round: &str, name: &str) -> String {
     format!("{round}-{name}").replace(['.', '_'], "-")
 }
 
 #[test]
-fn every_recorded_action_is_taken_and_comes_to_an_end() {
-    let mut town = Town::new();
-    let daemon = town.start();
-    town.start_webhook();
+fn every_recorded_action_is_processed() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
     let recorded = recorded();
     assert!(recorded.len() >= 16, "{}", recorded.len());
     let mut count = 0;
-    // One after the other, and then all at once.
-    for round in ["alone", "crowd"] {
+    // First sequentially, then concurrently.
+    for round in ["sequential", "concurrent"] {
         for (name, text) in &recorded {
             let id = id(round, name);
-            let status = town.send(&Sent::signed(&id, "pull_request", text.clone()));
+            let status = host.send(&RawDelivery::signed(&id, "pull_request", text.clone()));
             if status == 200 {
-                assert!(town.delivery(&id).is_none(), "{id}");
+                assert!(host.delivery(&id).is_none(), "{id}");
                 continue;
             }
             assert_eq!(status, 202, "{id}");
             count += 1;
-            if round == "alone" {
-                town.finished(&id);
+            if round == "sequential" {
+                host.wait_for_delivery(&id);
             }
         }
     }
     assert!(count >= 16, "{count}");
-    for round in ["alone", "crowd"] {
+    for round in ["sequential", "concurrent"] {
         for (name, _) in &recorded {
             let id = id(round, name);
-            if town.delivery(&id).is_none() {
+            if host.delivery(&id).is_none() {
                 continue;
             }
-            town.finished(&id);
-            let view = town.delivery(&id).expect("kept");
-            let said = view.explanation.as_deref().unwrap_or_default();
-            assert!(!said.is_empty(), "{view:?}");
+            host.wait_for_delivery(&id);
+            let view = host.delivery(&id).expect("kept");
+            let explanation = view.explanation.as_deref().unwrap_or_default();
+            assert!(!explanation.is_empty(), "{view:?}");
             match view.state {
                 DeliveryState::Done | DeliveryState::Ignored | DeliveryState::Superseded => {}
                 DeliveryState::Failed => assert!(view.failure.is_some(), "{view:?}"),

@@ -1,4 +1,4 @@
-//! A sandbox with everything that a preview needs: Caddy, the webhook, and a GitHub with one repository.
+//! A sandbox with the requirements of previews: Caddy, the webhook, and a fake GitHub with one repository.
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
@@ -24,12 +24,12 @@ use crate::support::{Client, Daemon, Sandbox, wait_until};
 /// The port on which Caddy serves previews.
 pub(crate) const WEB: u16 = 8080;
 
-/// Where the webhook listens.
+/// The address of the webhook.
 const HOOK: &str = "127.0.0.1:3100";
 
 pub(crate) const TOKEN: &str = "ghp_token_of_the_host";
 
-pub(crate) struct Town {
+pub(crate) struct PreviewHost {
     pub(crate) sandbox: Sandbox,
     pub(crate) github: FakeGithub,
     pub(crate) repo: RepoName,
@@ -38,22 +38,22 @@ pub(crate) struct Town {
     caddy: Child,
 }
 
-impl Town {
+impl PreviewHost {
     pub(crate) fn new() -> Self {
         Self::with("")
     }
 
-    /// With more lines of configuration; sections that are here must not be repeated.
+    /// Adds lines to the configuration. Sections of this file must not be repeated.
     pub(crate) fn with(more: &str) -> Self {
         Self::configured(more, "interval_seconds = 3600")
     }
 
-    /// That looks after everything each second, with more settings of `[previews]`.
-    pub(crate) fn watchful(previews: &str) -> Self {
+    /// Runs the resync every second, with further settings of `[previews]`.
+    pub(crate) fn resyncing(previews: &str) -> Self {
         Self::configured("", &format!("interval_seconds = 1\n{previews}"))
     }
 
-    /// That has previews expire after an hour, from its start on.
+    /// Expires previews after an hour, without a grace period.
     pub(crate) fn expiring() -> Self {
         let engine = "[engine]\nexpiry_grace_seconds = 0";
         Self::configured(engine, "interval_seconds = 1\nttl_hours = 1")
@@ -63,7 +63,7 @@ impl Town {
         let mut sandbox = Sandbox::new();
         let runtime = Runtime::new().expect("a runtime");
         let root = sandbox.path().to_owned();
-        // The evaluator's user, Caddy's and the webhook's pass through here.
+        // Searchable for the users of the evaluator, Caddy and the webhook.
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("set");
         write_secret(&root.join("secret"), SECRET);
         fs::write(root.join("preview.env"), format!("GITHUB_TOKEN={TOKEN}\n")).expect("written");
@@ -84,7 +84,7 @@ impl Town {
                 .permissions
                 .insert("maintainer".to_owned(), "write".to_owned());
         });
-        let nixpkgs = prepared();
+        let nixpkgs = nixpkgs();
         let setting = |name: &str| root.join(name).display().to_string();
         sandbox.configure(&format!(
             "[log]\nlevel = 'info'\n\
@@ -133,7 +133,7 @@ impl Town {
         self.sandbox.start()
     }
 
-    /// Starts the webhook in front of the daemon, and tells GitHub about it.
+    /// Starts the webhook in front of the daemon, and registers it with GitHub.
     pub(crate) fn start_webhook(&mut self) {
         let mut command = without_rights(self.root());
         command
@@ -141,11 +141,11 @@ impl Town {
             .arg(self.sandbox.config())
             .env("INNKEEPER_LOG_LEVEL", "error");
         self.webhook = Some(Program::run(self.root(), command));
-        self.announce_webhook();
+        self.register_webhook();
     }
 
-    /// Tells GitHub where the webhook is, or will be.
-    pub(crate) fn announce_webhook(&self) {
+    /// Registers the webhook with GitHub.
+    pub(crate) fn register_webhook(&self) {
         self.github.with(|world| {
             world.hook = Some(HookTarget {
                 url: format!("http://{HOOK}/webhook/github"),
@@ -154,7 +154,7 @@ impl Town {
         });
     }
 
-    /// What is known of a delivery.
+    /// Returns a delivery, if it is recorded.
     pub(crate) fn delivery(&self, id: &str) -> Option<DeliveryView> {
         let answer = self
             .client()
@@ -162,7 +162,7 @@ impl Town {
         (answer.status == 200).then(|| answer.read())
     }
 
-    /// The id of the delivery that GitHub made last.
+    /// Returns the id of GitHub's last delivery.
     pub(crate) fn last_delivery(&self) -> String {
         self.github.with(|world| {
             let last = world.attempts.last().expect("there is one");
@@ -170,7 +170,7 @@ impl Town {
         })
     }
 
-    /// Another repository with the same branches and commits.
+    /// Adds a repository with the same branches and commits.
     pub(crate) fn add_repo(&self, name: &str) -> RepoName {
         let repo = RepoName::parse(name).expect("a name");
         let git = self.root().join("web.git");
@@ -180,20 +180,20 @@ impl Town {
         repo
     }
 
-    /// As if the daemon had run for so long, while it does not run.
-    pub(crate) fn pass(&self, time: Duration) {
+    /// Advances the running time, while no daemon runs.
+    pub(crate) fn advance_running_time(&self, time: Duration) {
         self.with_store(async |store| {
             let moved = store.advance_running_time(time).await;
             moved.expect("recorded");
         });
     }
 
-    /// As if a preview had been used now, while no daemon runs.
+    /// Records a visit of a preview, while no daemon runs.
     pub(crate) fn visit(&self, number: u64) {
         self.mark_active(number, jiff::Timestamp::now());
     }
 
-    /// Sets when a preview was last used, by the wall clock, while no daemon runs.
+    /// Sets the time of the last use of a preview, while no daemon runs.
     pub(crate) fn mark_active(&self, number: u64, time: jiff::Timestamp) {
         self.with_store(async |store| {
             let slug = Self::slug(number).parse().expect("a slug");
@@ -202,7 +202,7 @@ impl Town {
         });
     }
 
-    /// The store, while no daemon runs.
+    /// Opens the store, while no daemon runs.
     pub(crate) fn with_store<T>(&self, work: impl AsyncFnOnce(&Store) -> T) -> T {
         let range = "10.100.0.0/16".parse().expect("a range");
         let store = Store::open(&self.sandbox.state().join("innkeeper.db"), range).expect("opens");
@@ -213,7 +213,7 @@ impl Town {
         })
     }
 
-    /// A commit on a branch, with these files; returns its number.
+    /// Commits these files to a branch, and returns the commit.
     pub(crate) fn commit(&self, branch: &str, files: &[(&str, &str)]) -> CommitSha {
         let work = self.root().join("work");
         if !work.exists() {
@@ -240,13 +240,12 @@ impl Town {
         CommitSha::parse(sha.trim()).expect("a commit")
     }
 
-    /// A commit with the fixtures' app.
+    /// Commits the fixtures' app.
     pub(crate) fn commit_app(&self, branch: &str) -> CommitSha {
         self.commit(branch, &[("preview-config.nix", &app())])
     }
 
-    /// Opens a pull request of a branch, or opens it again. GitHub tells nobody of it; the action that it would
-    /// tell is returned.
+    /// Opens or reopens a pull request of a branch without a delivery, and returns the action of the event.
     pub(crate) fn pull(&self, number: u64, branch: &str, sha: &CommitSha) -> &'static str {
         self.pull_from(number, branch, sha, &self.repo)
     }
@@ -298,7 +297,7 @@ impl Town {
         });
     }
 
-    /// Has GitHub deliver an event of a pull request as it is now.
+    /// Delivers an event with the pull request's current state.
     pub(crate) fn deliver(&self, number: u64, action: &str) {
         self.deliver_of(number, action, "alice");
     }
@@ -309,26 +308,26 @@ impl Town {
         assert_eq!(attempt.status_code, 202, "{action}");
     }
 
-    /// Everything of the host ends but the kernel, and what runs by itself at a boot is back.
+    /// Simulates a reboot: ends all processes, and restarts Caddy.
     pub(crate) fn reboot(&mut self) {
         self.sandbox.traces().kill_everything();
         self.caddy.wait().expect("waited");
         self.caddy = run_caddy(self.root());
     }
 
-    /// Sends something to the webhook and returns the answer's status.
-    pub(crate) fn send(&self, sent: &crate::github::payload::Sent) -> u16 {
+    /// Sends a delivery to the webhook and returns the response's status.
+    pub(crate) fn send(&self, sent: &crate::github::payload::RawDelivery) -> u16 {
         let address = self.webhook.as_ref().expect("runs").address;
         let mut client = crate::github::client::Client::new(address);
         self.runtime
             .block_on(client.deliver(sent))
-            .expect("an answer")
+            .expect("a response")
             .status
     }
 
-    /// Waits until a delivery was acted on.
-    pub(crate) fn finished(&self, id: &str) {
-        wait_until("the delivery was acted on", || {
+    /// Waits until a delivery was processed.
+    pub(crate) fn wait_for_delivery(&self, id: &str) {
+        wait_until("the delivery was processed", || {
             let answer = self
                 .client()
                 .call("GET", &format!("/v1/deliveries/{id}"), "");
@@ -340,7 +339,7 @@ impl Town {
         self.webhook.as_ref().expect("runs").address
     }
 
-    /// As [`Self::deliver`], by a daemon that may die before it answers: then GitHub is asked to deliver again.
+    /// As [`Self::deliver`], while the daemon may die before it answers. Then the daemon requests a redelivery.
     pub(crate) fn try_deliver(&self, number: u64, action: &str) {
         let deliver = self.github.deliver(&self.repo, number, action, "alice");
         self.runtime.block_on(deliver).expect("a webhook");
@@ -351,10 +350,10 @@ impl Town {
         let sha = self.commit_app(branch);
         let action = self.pull(number, branch, &sha);
         self.deliver(number, action);
-        self.settled(number, &sha, PreviewState::Live)
+        self.wait_for_state(number, &sha, PreviewState::Live)
     }
 
-    /// A pull request's branch gets a commit, and GitHub says so.
+    /// Pushes a commit to a pull request's branch, and delivers the event.
     pub(crate) fn push(&self, number: u64, branch: &str, files: &[(&str, &str)]) -> CommitSha {
         let sha = self.commit(branch, files);
         self.change(number, |pull| pull.head_sha = sha.clone());
@@ -371,7 +370,7 @@ impl Town {
         format!("web-{number}")
     }
 
-    /// The preview of a pull request, if there is one.
+    /// Returns the preview of a pull request, if it exists.
     pub(crate) fn preview(&self, number: u64) -> Option<PreviewView> {
         self.preview_named(&Self::slug(number))
     }
@@ -383,11 +382,16 @@ impl Town {
     }
 
     /// Waits until a commit of a pull request has this state.
-    pub(crate) fn settled(&self, number: u64, sha: &CommitSha, state: PreviewState) -> PreviewView {
-        self.settled_named(&Self::slug(number), sha, state)
+    pub(crate) fn wait_for_state(
+        &self,
+        number: u64,
+        sha: &CommitSha,
+        state: PreviewState,
+    ) -> PreviewView {
+        self.wait_for_state_of(&Self::slug(number), sha, state)
     }
 
-    pub(crate) fn settled_named(
+    pub(crate) fn wait_for_state_of(
         &self,
         slug: &str,
         sha: &CommitSha,
@@ -412,8 +416,8 @@ impl Town {
         }
     }
 
-    /// Waits until nothing of a pull request's preview is left.
-    pub(crate) fn gone(&self, number: u64) {
+    /// Waits until a pull request's preview is completely removed.
+    pub(crate) fn wait_until_gone(&self, number: u64) {
         wait_until("the preview is gone", || self.preview(number).is_none());
         let guests = self
             .client()
@@ -425,7 +429,7 @@ impl Town {
         assert!(!site.exists(), "{} is left", site.display());
     }
 
-    /// What a browser gets from a preview's URL: the status and the whole answer.
+    /// Requests a preview's URL, and returns the status and the whole response.
     pub(crate) fn browse(&self, slug: &str, path: &str, accept: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", WEB)).expect("Caddy listens");
         stream
@@ -436,11 +440,11 @@ impl Town {
             "GET {path} HTTP/1.1\r\nHost: {slug}.localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
         )
         .expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.get(9..12).and_then(|status| status.parse().ok());
-        (status.unwrap_or_else(|| panic!("{answer}")), answer)
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).expect("a response");
+        let response = String::from_utf8_lossy(&response).into_owned();
+        let status = response.get(9..12).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{response}")), response)
     }
 
     pub(crate) fn page(&self, slug: &str) -> String {
@@ -449,7 +453,7 @@ impl Town {
         answer
     }
 
-    /// The texts of our comments on a pull request.
+    /// Returns the comments on a pull request.
     pub(crate) fn comments(&self, number: u64) -> Vec<String> {
         self.comments_in(&self.repo, number)
     }
@@ -462,8 +466,8 @@ impl Town {
         })
     }
 
-    /// Runs a command in a preview's guest and returns what it prints.
-    pub(crate) fn inside(&self, slug: &str, command: &[&str]) -> String {
+    /// Runs a command in a preview's guest and returns its output.
+    pub(crate) fn exec(&self, slug: &str, command: &[&str]) -> String {
         let arguments = [&["exec", slug, "--"], command].concat();
         let output = self.sandbox.program("preview", &arguments, b"");
         assert!(output.status.success(), "{command:?}: {output:?}");
@@ -471,7 +475,7 @@ impl Town {
     }
 }
 
-impl Drop for Town {
+impl Drop for PreviewHost {
     fn drop(&mut self) {
         drop(self.webhook.take());
         drop(self.caddy.kill());
@@ -479,13 +483,13 @@ impl Drop for Town {
     }
 }
 
-/// The preview-config.nix of the fixtures' app.
+/// Returns the preview-config.nix of the fixtures' app.
 pub(crate) fn app() -> String {
     let file = "../../tests/fixtures/preview-app/preview-config.nix";
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the fixture")
 }
 
-/// The fixtures' app with another closure.
+/// Returns the fixtures' app with another closure.
 pub(crate) fn other_app(tag: &str) -> String {
     app().replacen(
         "{\n  system.build",
@@ -494,8 +498,8 @@ pub(crate) fn other_app(tag: &str) -> String {
     )
 }
 
-/// The stand-in for nixpkgs.
-fn prepared() -> PathBuf {
+/// Returns the path of the substitute for nixpkgs.
+fn nixpkgs() -> PathBuf {
     let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/prepare");
     let printed = run(Path::new("/"), &prepare.display().to_string(), &["preview"]);
     printed.trim().into()
@@ -527,7 +531,7 @@ fn run_caddy(root: &Path) -> Child {
     child
 }
 
-/// Runs a program to its end and returns what it prints.
+/// Runs a program until it exits and returns its output.
 pub(crate) fn run(directory: &Path, program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
