@@ -1,4 +1,4 @@
-//! A host in memory, that fails where it is told to.
+//! A fake host in memory, with injected failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use innkeeper_model::{
 };
 use tokio::sync::{Notify, RwLock, broadcast};
 
-/// What there is on the fake host, and what is to fail.
+/// The objects of the fake host, and the injected failures.
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) roots: BTreeSet<GuestName>,
@@ -24,26 +24,26 @@ pub(crate) struct World {
     pub(crate) snapshots: BTreeMap<(GuestName, SnapshotLabel), String>,
     /// Files of destroyed agents.
     pub(crate) retained: BTreeMap<RetainedId, String>,
-    /// For how many more trees there is room, if that is limited. Retained files count.
+    /// Limit of trees, retained ones included.
     pub(crate) room: Option<usize>,
-    /// Whether trees are such that they can be copied only while the guest does not run.
+    /// Trees can be copied only while the guest is stopped.
     pub(crate) plain: bool,
-    /// Whether there is no room for more.
+    /// `require_room` fails.
     pub(crate) full: bool,
     pub(crate) links: BTreeSet<GuestName>,
-    /// Interfaces that are not marked as ours.
+    /// Interfaces without this daemon's mark.
     pub(crate) foreign: Vec<Found>,
     pub(crate) units: BTreeMap<GuestName, UnitPhase>,
-    /// Calls, such as `rootfs.ensure`, with how often they fail.
+    /// Remaining failures by call, such as `rootfs.ensure`.
     pub(crate) failures: BTreeMap<&'static str, u32>,
-    /// On whose authority each closure was built.
+    /// Trust of each build.
     pub(crate) builds: Vec<Trust>,
     /// Every call, in order.
     pub(crate) calls: Vec<String>,
 }
 
 impl World {
-    /// Whoever has a tree or a snapshot.
+    /// Returns the guests with a tree or a snapshot.
     fn owners_of_files(&self) -> Vec<GuestName> {
         let snapshots = self.snapshots.keys().map(|(guest, _)| guest);
         let all: BTreeSet<_> = self.trees.keys().chain(snapshots).cloned().collect();
@@ -69,11 +69,11 @@ impl World {
 pub(crate) struct FakeHost {
     world: Arc<Mutex<World>>,
     endings: broadcast::Sender<GuestName>,
-    /// A build waits until somebody lets it.
+    /// Releases a waiting build.
     pub(crate) builds: Arc<Notify>,
     /// Removals of retained files wait while a test holds this for writing.
     pub(crate) removals: Arc<RwLock<()>>,
-    /// Facts of the host change.
+    /// Signals a change of the host's facts.
     pub(crate) facts: Arc<Notify>,
 }
 
@@ -102,7 +102,7 @@ impl FakeHost {
         self.world().failures.insert(call, times);
     }
 
-    /// Lets a guest end without anybody being told.
+    /// Ends a guest without a notification.
     pub(crate) fn end_quietly(&self, guest: &GuestName, status: i32) {
         self.world()
             .units

@@ -1,6 +1,10 @@
-//! The engine over a fake host: what it promises when steps fail.
+//! The engine over a fake host: its guarantees when steps fail.
 
+mod builds;
+mod create;
 mod fake;
-mod promises;
+mod fixture;
+mod gc;
 mod retained;
 mod snapshots;
+mod watch;
