@@ -1,8 +1,8 @@
 //! The contracts between the engine, the previews and the host's drivers.
 //!
 //! Each facility is a trait. Its driver is a module of `innkeeper-host`, which talks to the kernel, to systemd, to Nix,
-//! to Caddy or to PostgreSQL; its fake is in the engine's tests. The engine and the previews
-//! know only the traits, so their tests compile and run without any driver. `innkeeperd` connects the two
+//! to Caddy or to PostgreSQL; its fake is in the module `fake`, behind the cargo feature of that name. The engine and
+//! the previews know only the traits, so their tests compile and run without any driver. `innkeeperd` connects the two
 //! sides.
 //!
 //! All methods are idempotent: they can be called again after a crash at any point, and removing what is absent is
@@ -26,6 +26,7 @@
 //!
 //! - A trait that the engine, the previews or the daemon's API call, and that a driver implements.
 //! - The types in its signatures, unless they belong to `innkeeper-model`.
+//! - A fake for each trait, which tests can observe and let fail.
 //!
 //! Settings and errors of a driver do not: a driver wraps its errors in the opaque [`FacilityError`]. This crate
 //! touches nothing of the machine and depends on no driver's library.
@@ -34,6 +35,8 @@ mod closures;
 mod databases;
 mod error;
 mod evaluator;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod firewall;
 mod guest_files;
 mod host;

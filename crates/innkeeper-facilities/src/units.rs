@@ -140,7 +140,7 @@ pub trait Units: Resource {
     /// When the guest does not wait at the door, or ends before its init takes over.
     async fn release(&self, guest: &GuestName) -> Result<(), FacilityError>;
 
-    /// Asks the guest's init to shut down, and kills it after the configured timeout. Returns when no process is left.
+    /// Shuts down the guest's init, and kills it after the configured timeout. Returns when no process is left.
     /// [`Resource::remove`] removes the unit's remains.
     ///
     /// # Errors

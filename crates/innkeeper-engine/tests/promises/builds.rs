@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use innkeeper_facilities::ProgressSink;
+use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::{
     BuildProgress, Code, EventKind, Explain, Failure, OperationState, Trust, Verb,
 };
 
-use crate::fake::{FakeHost, a_closure};
 use crate::fixture::{Fixture, engine, fixture, name};
 
 #[tokio::test]

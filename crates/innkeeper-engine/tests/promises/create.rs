@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use innkeeper_facilities::fake::FakeHost;
 use innkeeper_model::api::CreateRequest;
 use innkeeper_model::{EventKind, Failure, GuestState, OperationState, Trust};
 
-use crate::fake::FakeHost;
 use crate::fixture::{Fixture, engine, fixture, name};
 
 #[tokio::test]

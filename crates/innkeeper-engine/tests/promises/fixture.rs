@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, CreateRequest};
 use innkeeper_model::{
     Cpus, GuestName, GuestState, Installable, Limits, MemorySize, Operation, OperationState,
     SlotRange, Trust,
 };
 use innkeeper_store::Store;
-
-use crate::fake::{FakeHost, a_closure};
 
 pub(crate) struct Fixture {
     pub(crate) _directory: tempfile::TempDir,

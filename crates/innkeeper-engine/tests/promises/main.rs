@@ -2,7 +2,6 @@
 
 mod builds;
 mod create;
-mod fake;
 mod fixture;
 mod gc;
 mod retained;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use innkeeper_facilities::fake::a_closure;
 use innkeeper_model::api::{GcRequest, RetainedView, UndeleteRequest};
 use innkeeper_model::{
     Code, Explain, FileWork, GuestState, Operation, RetainedId, Trust, UnitPhase, Verb,
 };
 
-use crate::fake::a_closure;
 use crate::fixture::{Fixture, fixture_with_retention, name};
 
 const HOUR: Duration = Duration::from_secs(3600);

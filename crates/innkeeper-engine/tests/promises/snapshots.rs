@@ -1,9 +1,9 @@
 //! Snapshots, restores and forks.
 
+use innkeeper_facilities::fake::a_closure;
 use innkeeper_model::api::{Accepted, ForkRequest, GcRequest, SnapshotRequest};
 use innkeeper_model::{Code, Explain, GuestName, GuestState, Operation, SnapshotLabel, Verb};
 
-use crate::fake::a_closure;
 use crate::fixture::{Fixture, fixture, name};
 
 fn label(text: &str) -> SnapshotLabel {

@@ -104,7 +104,7 @@ async fn guests_do_not_start_without_the_firewall() {
     fixture
         .until("the loss is found", async || {
             let world = fixture.host.world();
-            world.failures["firewall.ensure"] < u32::MAX
+            world.failures["firewall.ensure"].times < u32::MAX
         })
         .await;
 

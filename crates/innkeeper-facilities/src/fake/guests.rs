@@ -1,0 +1,117 @@
+//! Closures, keys, networks and the host in memory.
+
+use async_trait::async_trait;
+use innkeeper_model::api::Check;
+use innkeeper_model::{Guest, GuestName, Installable, StorePath, Trust};
+
+use super::part::Part;
+use super::world::a_closure;
+use crate::closures::{Built, Closures, ProgressSink};
+use crate::error::FacilityError;
+use crate::firewall::Firewall;
+use crate::host::{HostFacts, HostFeatures};
+use crate::network::Network;
+use crate::secrets::Secrets;
+
+#[async_trait]
+impl Closures for Part {
+    async fn build(
+        &self,
+        _installable: &Installable,
+        trust: Trust,
+        _known: Option<&Built>,
+        _progress: ProgressSink,
+    ) -> Result<Built, FacilityError> {
+        self.host.builds.notified().await;
+        self.call("closure.build", None)?;
+        self.host.world().builds.push(trust);
+        Ok(Built {
+            closure: a_closure(),
+            fingerprint: "f".to_owned(),
+        })
+    }
+
+    async fn verify(&self, _closure: &StorePath) -> Result<(), FacilityError> {
+        self.call("closure.verify", None)
+    }
+
+    async fn require_registered(&self, _closure: &StorePath) -> Result<(), FacilityError> {
+        self.call("closure.require_registered", None)
+    }
+
+    async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), FacilityError> {
+        self.call("closure.ensure", Some(guest))?;
+        self.host.world().roots.insert(guest.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Secrets for Part {
+    async fn ensure(&self, guest: &Guest) -> Result<String, FacilityError> {
+        self.call("secrets.ensure", Some(&guest.name))?;
+        Ok("ssh-ed25519 AAAA".to_owned())
+    }
+
+    async fn withdraw(&self, guest: &Guest) -> Result<(), FacilityError> {
+        self.call("secrets.withdraw", Some(&guest.name))
+    }
+
+    async fn forget_identity(&self, guest: &Guest, _: &GuestName) -> Result<(), FacilityError> {
+        self.call("secrets.forget_identity", Some(&guest.name))
+    }
+
+    async fn follow_host(&self, guest: &Guest) -> Result<(), FacilityError> {
+        self.call("secrets.follow_host", Some(&guest.name))
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl HostFacts for Part {
+    async fn changed(&self) {
+        self.host.facts.notified().await;
+    }
+}
+
+#[async_trait]
+impl HostFeatures for Part {
+    fn user_namespaces(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Network for Part {
+    async fn ensure(&self, guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
+        self.call("network.ensure", Some(&guest.name))?;
+        self.host.world().links.insert(guest.name.clone());
+        Ok(())
+    }
+
+    async fn follow_uplink(&self, guest: &Guest, _leader: u32) -> Result<(), FacilityError> {
+        self.call("network.follow_uplink", Some(&guest.name))
+    }
+
+    async fn is_complete(&self, guest: &Guest) -> Result<bool, FacilityError> {
+        Ok(self.host.world().links.contains(&guest.name))
+    }
+}
+
+#[async_trait]
+impl Firewall for Part {
+    async fn ensure(&self) -> Result<(), FacilityError> {
+        self.call("firewall.ensure", None)
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}

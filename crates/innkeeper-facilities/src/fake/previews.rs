@@ -1,0 +1,217 @@
+//! Evaluations, routes, databases and files of previews in memory.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use async_trait::async_trait;
+use innkeeper_model::api::Check;
+use innkeeper_model::preview::Meta;
+use innkeeper_model::{Guest, GuestName, Secret, StorePath};
+use jiff::Timestamp;
+
+use super::part::{FakeHost, Part};
+use crate::closures::ProgressSink;
+use crate::databases::{DatabaseAccess, DatabaseSpec, Databases};
+use crate::error::FacilityError;
+use crate::evaluator::{Evaluated, EvaluationKey, Evaluator};
+use crate::guest_files::{GuestFile, GuestFiles};
+use crate::routes::{RouteSpec, Routes};
+
+/// The metadata of a `preview-config.nix` without any of its own.
+const META: &str = r#"{
+    "setupService": "setup-app.service",
+    "appServices": ["app.service"],
+    "database": "container",
+    "routes": [{"path": "/", "port": 3000}],
+    "hostSecrets": [],
+    "extraHosts": []
+}"#;
+
+/// Counts an evaluation as canceled if it is dropped before its end.
+struct InFlight {
+    host: FakeHost,
+    ended: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.host.world().canceled_evaluations += 1;
+        }
+    }
+}
+
+fn key_of(config: &str) -> EvaluationKey {
+    let mut digest = [0; 32];
+    for (i, bytes) in digest.chunks_mut(8).enumerate() {
+        let mut hasher = DefaultHasher::new();
+        (i, config).hash(&mut hasher);
+        bytes.copy_from_slice(&hasher.finish().to_be_bytes());
+    }
+    EvaluationKey::new(digest)
+}
+
+fn closure_of(key: &EvaluationKey) -> StorePath {
+    // Nix's digits have no e.
+    let hash = key.as_str()[..32].replace('e', "g");
+    StorePath::parse(&format!("/nix/store/{hash}-preview")).expect("valid")
+}
+
+#[async_trait]
+impl Evaluator for Part {
+    async fn key(&self, config: &str) -> Result<EvaluationKey, FacilityError> {
+        self.query("evaluator.key")?;
+        Ok(key_of(config))
+    }
+
+    async fn evaluate(
+        &self,
+        config: &str,
+        known: Option<&Evaluated>,
+        _progress: ProgressSink,
+    ) -> Result<Evaluated, FacilityError> {
+        let key = key_of(config);
+        if let Some(known) = known.filter(|known| known.key == key) {
+            return Ok(known.clone());
+        }
+        let mut in_flight = InFlight {
+            host: self.host.clone(),
+            ended: false,
+        };
+        // The sender lives as long as the host.
+        let mut held = self.host.evaluations_held.subscribe();
+        held.wait_for(|held| !held).await.ok();
+        in_flight.ended = true;
+        self.call("evaluator.evaluate", None)?;
+        let mut world = self.host.world();
+        world.evaluations.insert(key.clone());
+        let meta = match world.metas.get(config) {
+            Some(meta) => meta.clone(),
+            None => Meta::parse(META).expect("valid"),
+        };
+        Ok(Evaluated {
+            closure: closure_of(&key),
+            key,
+            meta,
+        })
+    }
+
+    async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {
+        self.call("evaluator.forget", None)?;
+        self.host.world().evaluations.remove(key);
+        Ok(())
+    }
+
+    async fn kept(&self) -> Result<Vec<EvaluationKey>, FacilityError> {
+        self.query("evaluator.kept")?;
+        Ok(self.host.world().evaluations.iter().cloned().collect())
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl GuestFiles for Part {
+    async fn write(&self, guest: &Guest, files: Vec<GuestFile>) -> Result<(), FacilityError> {
+        self.call("files.write", Some(&guest.name))?;
+        let mut world = self.host.world();
+        for file in files {
+            let key = (guest.name.clone(), file.path);
+            match file.contents {
+                Some(contents) => world.guest_files.insert(key, contents),
+                None => world.guest_files.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Routes for Part {
+    async fn ensure(&self, spec: &RouteSpec) -> Result<(), FacilityError> {
+        self.call("route.ensure", Some(&spec.slug))?;
+        let mut world = self.host.world();
+        world.routes.insert(spec.slug.clone(), spec.clone());
+        Ok(())
+    }
+
+    async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
+        self.call("route.adopt", Some(preview))
+    }
+
+    async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, FacilityError> {
+        self.query("route.is_complete")?;
+        Ok(self.host.world().routes.get(&spec.slug) == Some(spec))
+    }
+
+    async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {
+        self.query("route.visits")?;
+        Ok(std::mem::take(&mut self.host.world().visits))
+    }
+}
+
+impl Part {
+    fn create_database(&self, spec: &DatabaseSpec) -> DatabaseAccess {
+        let mut world = self.host.world();
+        world.databases.insert(spec.slug.clone(), spec.clone());
+        let name = format!("preview_{}", spec.slug.as_str().replace('-', "_"));
+        DatabaseAccess {
+            password: Secret::new(format!("password of {name}")),
+            role: name.clone(),
+            name,
+        }
+    }
+}
+
+#[async_trait]
+impl Databases for Part {
+    async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
+        self.call("database.ensure", Some(&spec.slug))?;
+        Ok(self.create_database(spec))
+    }
+
+    async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
+        self.call("database.adopt", Some(preview))
+    }
+
+    async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
+        self.call("database.reset", Some(&spec.slug))?;
+        Ok(self.create_database(spec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use innkeeper_model::{Code, Explain as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn fake_evaluator_holds_cancels_and_fails() {
+        let host = FakeHost::new();
+        let evaluator = host.evaluator();
+        let progress: ProgressSink = Arc::new(|_| {});
+        let evaluate = || evaluator.evaluate("{ }", None, Arc::clone(&progress));
+
+        host.hold_evaluations(true);
+        let short = std::time::Duration::from_millis(10);
+        let waiting = tokio::time::timeout(short, evaluate()).await;
+        assert!(waiting.is_err() && host.world().canceled_evaluations == 1);
+
+        host.hold_evaluations(false);
+        host.fail_inconclusively("evaluator.evaluate", 1);
+        let error = evaluate().await.expect_err("injected");
+        assert!(error.is_inconclusive() && error.code() == Code::BuildFailed);
+
+        let evaluated = evaluate().await.expect("evaluated");
+        assert_eq!(evaluator.key("{ }").await.expect("a key"), evaluated.key);
+        assert_eq!(
+            evaluator.kept().await.expect("kept"),
+            [evaluated.key.clone()]
+        );
+        assert_eq!(host.world().canceled_evaluations, 1);
+    }
+}

@@ -1,0 +1,134 @@
+//! Processes in memory.
+
+use std::io;
+
+use async_trait::async_trait;
+use innkeeper_model::api::ExecRequest;
+use innkeeper_model::{Code, Guest, GuestName, UnitPhase};
+use tokio::sync::broadcast;
+
+use super::error::injected;
+use super::part::Part;
+use crate::error::FacilityError;
+use crate::units::{Console, ExecCommand, ExecSession, Prepared, UnitSeen, Units};
+
+/// The result of a command in a guest.
+#[derive(Clone, Debug, Default)]
+pub struct ExecResult {
+    /// The exit status.
+    pub status: i32,
+    /// The standard output.
+    pub stdout: String,
+    /// The standard error.
+    pub stderr: String,
+}
+
+/// A command that has ended, with its exit status.
+#[derive(Debug)]
+struct EndedCommand(i32);
+
+#[async_trait]
+impl ExecCommand for EndedCommand {
+    fn resize(&self, _rows: u16, _cols: u16) {}
+
+    async fn wait(&self) -> io::Result<i32> {
+        Ok(self.0)
+    }
+
+    fn oom_kills(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
+
+#[async_trait]
+impl Units for Part {
+    fn supervisor(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn phases(&self) -> Result<Vec<UnitSeen>, FacilityError> {
+        let world = self.host.world();
+        let seen = world.units.iter().map(|(guest, phase)| UnitSeen {
+            guest: guest.clone(),
+            phase: *phase,
+            leader: phase.is_alive().then_some(1),
+        });
+        Ok(seen.collect())
+    }
+
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
+        Ok(self
+            .phases()
+            .await?
+            .into_iter()
+            .find(|seen| seen.guest == *guest))
+    }
+
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, FacilityError> {
+        self.call("unit.prepare", Some(&guest.name))?;
+        Ok(None)
+    }
+
+    async fn ensure(&self, guest: &Guest, _: Option<Prepared>) -> Result<UnitSeen, FacilityError> {
+        self.call("unit.ensure", Some(&guest.name))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.name.clone(), UnitPhase::AtDoor);
+        Ok(UnitSeen {
+            guest: guest.name.clone(),
+            phase: UnitPhase::AtDoor,
+            leader: Some(1),
+        })
+    }
+
+    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        self.call("unit.release", Some(guest))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.clone(), UnitPhase::Running);
+        Ok(())
+    }
+
+    async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        self.call("unit.stop", Some(guest))?;
+        self.host
+            .world()
+            .units
+            .insert(guest.clone(), UnitPhase::Exited(0));
+        Ok(())
+    }
+
+    fn endings(&self) -> broadcast::Receiver<GuestName> {
+        self.host.endings.subscribe()
+    }
+
+    fn oom_kills(&self, _: &GuestName) -> u64 {
+        0
+    }
+
+    async fn console(&self, guest: &Guest, _: usize, _: bool) -> Result<Console, FacilityError> {
+        let console = self.host.world().consoles.get(&guest.name).cloned();
+        let console = console.ok_or_else(|| injected("unit.console", Code::Internal))?;
+        let chunk = Ok(console.into_bytes());
+        Ok(Box::pin(futures_util::stream::iter([chunk])))
+    }
+
+    async fn exec(
+        &self,
+        guest: &GuestName,
+        request: &ExecRequest,
+    ) -> Result<ExecSession, FacilityError> {
+        self.query("unit.exec")?;
+        let handler = self.host.world().exec.clone();
+        let handler = handler.ok_or_else(|| injected("unit.exec", Code::Internal))?;
+        let result = handler(guest, request);
+        Ok(ExecSession {
+            stdin: Some(Box::pin(tokio::io::sink())),
+            stdout: Box::pin(io::Cursor::new(result.stdout.into_bytes())),
+            stderr: Some(Box::pin(io::Cursor::new(result.stderr.into_bytes()))),
+            command: Box::new(EndedCommand(result.status)),
+        })
+    }
+}

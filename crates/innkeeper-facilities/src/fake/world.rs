@@ -1,0 +1,112 @@
+//! The objects on the fake host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use innkeeper_model::api::ExecRequest;
+use innkeeper_model::preview::Meta;
+use innkeeper_model::{Code, GuestName, RetainedId, SnapshotLabel, StorePath, Trust, UnitPhase};
+use jiff::Timestamp;
+
+use super::units::ExecResult;
+use crate::databases::DatabaseSpec;
+use crate::evaluator::EvaluationKey;
+use crate::resource::Found;
+use crate::routes::RouteSpec;
+
+/// The next failures of a call.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// The number of failures left.
+    pub times: u32,
+    /// The code of the errors.
+    pub code: Code,
+    /// `true` for [inconclusive](crate::FacilityError::is_inconclusive) errors.
+    pub inconclusive: bool,
+}
+
+/// Runs a command in a guest.
+pub type ExecHandler = Arc<dyn Fn(&GuestName, &ExecRequest) -> ExecResult + Send + Sync>;
+
+/// The objects on the fake host, its injected failures, and a record of all calls.
+#[derive(Default)]
+pub struct World {
+    /// Guests with a GC root.
+    pub roots: BTreeSet<GuestName>,
+    /// File trees, each with its contents.
+    pub trees: BTreeMap<GuestName, String>,
+    /// Snapshots, each with its contents.
+    pub snapshots: BTreeMap<(GuestName, SnapshotLabel), String>,
+    /// Retained files of destroyed agents.
+    pub retained: BTreeMap<RetainedId, String>,
+    /// The number of trees that fit, including retained ones; `None` for any number.
+    pub room: Option<usize>,
+    /// `true` if trees can be copied only while their guest does not run.
+    pub plain: bool,
+    /// `true` if the free space cannot be determined.
+    pub full: bool,
+    /// Guests with a network.
+    pub links: BTreeSet<GuestName>,
+    /// Interfaces without this daemon's mark.
+    pub foreign: Vec<Found>,
+    /// Units.
+    pub units: BTreeMap<GuestName, UnitPhase>,
+    /// Consoles of guests. Other guests have none.
+    pub consoles: BTreeMap<GuestName, String>,
+    /// Runs commands in guests. Without it, they fail.
+    pub exec: Option<ExecHandler>,
+    /// Files that were written into guests' trees.
+    pub guest_files: BTreeMap<(GuestName, &'static str), Vec<u8>>,
+    /// Routes in force.
+    pub routes: BTreeMap<GuestName, RouteSpec>,
+    /// Requests through URLs since the last [`visits`](crate::Routes::visits).
+    pub visits: Vec<(GuestName, Timestamp)>,
+    /// Databases.
+    pub databases: BTreeMap<GuestName, DatabaseSpec>,
+    /// The metadata of each `preview-config.nix`. Others have one route to port 3000.
+    pub metas: BTreeMap<String, Meta>,
+    /// Evaluations whose closures are kept.
+    pub evaluations: BTreeSet<EvaluationKey>,
+    /// The number of evaluations that were canceled.
+    pub canceled_evaluations: usize,
+    /// Failures to come by call, such as `rootfs.ensure`.
+    pub failures: BTreeMap<&'static str, Failing>,
+    /// The trust in the requester of each build.
+    pub builds: Vec<Trust>,
+    /// Every call in order, such as `rootfs.ensure web`.
+    pub calls: Vec<String>,
+}
+
+impl World {
+    /// The guests that have a tree or a snapshot.
+    pub(super) fn owners_of_files(&self) -> Vec<GuestName> {
+        let snapshots = self.snapshots.keys().map(|(guest, _)| guest);
+        let all: BTreeSet<_> = self.trees.keys().chain(snapshots).cloned().collect();
+        all.into_iter().collect()
+    }
+
+    /// Reports whether no further tree fits.
+    pub(super) fn is_crowded(&self) -> bool {
+        let used = self.trees.len() + self.retained.len();
+        self.room.is_some_and(|room| used >= room)
+    }
+
+    /// Reports whether no object of any guest or preview is left. Kept evaluations do not count.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+            && self.trees.is_empty()
+            && self.snapshots.is_empty()
+            && self.retained.is_empty()
+            && self.links.is_empty()
+            && self.units.is_empty()
+            && self.routes.is_empty()
+            && self.databases.is_empty()
+    }
+}
+
+/// The closure of all agents.
+#[must_use]
+pub fn a_closure() -> StorePath {
+    StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest").expect("valid")
+}
