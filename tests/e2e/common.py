@@ -1,28 +1,28 @@
-"""Helpers of all scenarios. It is executed before each of them, in the same namespace.
+"""Helpers of all scenarios. This file is executed before each of them, in the same namespace.
 
-A scenario also has `machine`, a host with the method names of the NixOS test driver on which innkeeperd is installed as a
-unit, with the flake of tests/fixtures at /opt/innkeeper/guests; and `subtest`. With `Needs: previews`, the host also has
-Caddy, PostgreSQL and /opt/innkeeper/previews: the app and the stand-in for nixpkgs of tests/fixtures, and on Debian the
-script that prepares the host.
+A scenario also has `machine`, a host with the methods of the NixOS test driver, and `subtest`. On the host, innkeeperd is
+installed as a unit, with the flake of tests/fixtures at /opt/innkeeper/guests. With `Needs: previews`, it also has Caddy,
+PostgreSQL and /opt/innkeeper/previews: the app and the substitute for nixpkgs of tests/fixtures, and on Debian the script
+that prepares the host.
 """
 
 import json
 import shlex
 from typing import Any
 
-# Two kinds of guests. Process 1 is a shell script in the one, and systemd in the other.
+# Two kinds of guests. Process 1 is a shell script or systemd.
 PLAIN, SYSTEMD = "agent", "systemd"
 
 
-def is_true(condition: object, what: str) -> None:
-    """Fails with a reason unless the condition holds."""
+def require(condition: object, description: str) -> None:
+    """Fails with the description unless the condition holds."""
     if not condition:
-        raise AssertionError(what)
+        raise AssertionError(description)
 
 
-def same(found: object, wanted: object, what: str) -> None:
-    """Fails with both sides when they differ."""
-    is_true(found == wanted, f"{what}: {found!r} instead of {wanted!r}")
+def require_equal(found: object, expected: object, description: str) -> None:
+    """Fails with both values if they differ."""
+    require(found == expected, f"{description}: {found!r} instead of {expected!r}")
 
 
 def boot() -> None:
@@ -32,7 +32,7 @@ def boot() -> None:
 
 
 def attribute(kind: str) -> str:
-    """The flake output of a kind of guest."""
+    """Returns the flake output of a kind of guest."""
     return f"path:/opt/innkeeper/guests#{kind}"
 
 
@@ -43,24 +43,24 @@ def create(name: str, kind: str = PLAIN, options: str = "") -> dict[str, Any]:
 
 
 def guests() -> dict[str, dict[str, Any]]:
-    """All guests as the daemon sees them, by name."""
+    """Returns all guests that the daemon lists, by name."""
     return {view["name"]: view for view in json.loads(machine.succeed("agent list --json"))}
 
 
 def guest(name: str) -> dict[str, Any]:
-    """One guest as the daemon sees it."""
+    """Returns a guest that the daemon lists."""
     return guests()[name]
 
 
 def use_thin_volumes() -> None:
-    """Has the daemon make guests of 256 MiB each, in a thin pool on the host's second disk."""
+    """Configures the daemon for volumes of 256 MiB, in a thin pool on the host's second disk."""
     config = "/etc/innkeeper/config.toml"
-    # The second disk of this kind.
+    # The last disk of this kind.
     disk = machine.succeed("ls --reverse /dev/vd[ab] | head -n 1").strip()
     machine.succeed(
         f"vgcreate --quiet pool {disk}",
         "lvcreate --quiet --yes --type thin-pool --size 1G --name thin pool",
-        # The last section of the file is the one on storage.
+        # The section on storage is the last one of the file.
         f"grep -q lvm-thin {config} || {{ printf 'driver = \"lvm-thin\"\nsize = \"256M\"\n' >> {config} && sync; }}",
         # The drop-in of docs/storage.md for the unit of `make install`.
         "! test -e /usr/local/share/innkeeper/lvm-thin.conf || install -D -m 644 -t /etc/systemd/system/innkeeper.service.d "
@@ -68,11 +68,11 @@ def use_thin_volumes() -> None:
         "systemctl daemon-reload",
         "systemctl restart innkeeperd.service",
     )
-    wait_until_quiet()
+    wait_until_idle()
 
 
 def unit(name: str) -> str:
-    """The unit that is a guest."""
+    """Returns the name of a guest's unit."""
     return f"innkeeper-guest-{name}.service"
 
 
@@ -88,8 +88,8 @@ def wait_for_state(name: str, state: str) -> None:
     )
 
 
-def wait_until_quiet() -> None:
-    """Waits until the daemon answers and has nothing left to do."""
+def wait_until_idle() -> None:
+    """Waits until the daemon responds and no operation is running."""
     machine.wait_until_succeeds(
         "innkeeper status --json | jq -e '.operations == []' && "
         "agent list --json | jq -e 'all(.[]; .state == \"running\" or .state == \"stopped\")'"
@@ -97,21 +97,21 @@ def wait_until_quiet() -> None:
 
 
 def leader(name: str) -> int:
-    """The guest's process 1, as machined knows it."""
+    """Returns the PID of a guest's first process on the host, from machined."""
     return int(machine.succeed(f"machinectl show --value --property=Leader {name}"))
 
 
 def doctor() -> None:
-    """Fails unless doctor finds nothing broken and nothing left over."""
+    """Fails if doctor reports a broken check or gc finds an orphan."""
     report = json.loads(machine.succeed("innkeeper doctor --json"))
     broken = [check for check in report["checks"] if check["verdict"] == "broken"]
-    same(broken, [], "what doctor finds broken")
+    require_equal(broken, [], "broken checks of doctor")
     orphans = json.loads(machine.succeed("innkeeper gc --dry-run --json"))["orphans"]
-    same(orphans, [], "what belongs to no guest")
+    require_equal(orphans, [], "orphans")
 
 
 def traces() -> set[str]:
-    """Everything on the host that a guest consists of, or that could be left over, as the host shows it."""
+    """Returns the objects on the host that belong to guests or could be leaked."""
     return set(
         machine.succeed(
             """
@@ -134,19 +134,19 @@ def traces() -> set[str]:
     )
 
 
-def nothing_left(before: set[str]) -> None:
-    """Fails if an object appeared or disappeared since the snapshot."""
+def require_no_leaks(before: set[str]) -> None:
+    """Fails if an object appeared or disappeared since `before`."""
     now = traces()
-    same(sorted(now - before), [], "left over")
-    same(sorted(before - now), [], "lost")
+    require_equal(sorted(now - before), [], "leaked")
+    require_equal(sorted(before - now), [], "lost")
 
 
-# Previews. GitHub is played by innkeeper-fake-github, and the internet by one web server in a network of its own.
+# Previews. innkeeper-fake-github is GitHub; a web server in its own network namespace is the internet.
 
 DOMAIN = "preview.example.org"
 APP = "/opt/innkeeper/previews/app"
 FAKE = "http://127.0.0.1:8099/_fake"
-# The authority of Caddy's own, which `tls internal` means.
+# Caddy's own certificate authority, for `tls internal`.
 AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 DELIVERIES = f"""
 http://127.0.0.1:8098 {{
@@ -162,11 +162,11 @@ http://127.0.0.1:8098 {{
 
 
 def boot_with_previews() -> None:
-    """Boots the host, and has it ready for previews: servers, GitHub, the internet."""
+    """Boots the host and prepares it for previews: servers, GitHub, the internet."""
     boot()
     machine.succeed("! test -x /opt/innkeeper/previews/set-up || /opt/innkeeper/previews/set-up", timeout=180)
     machine.wait_for_unit("caddy.service")
-    # The played GitHub delivers without TLS, so its deliveries take a way through Caddy to be encrypted.
+    # The fake GitHub delivers without TLS, so Caddy proxies its deliveries over TLS.
     machine.wait_until_succeeds(f"test -e {AUTHORITY}")
     machine.succeed(f"printf %s {shlex.quote(DELIVERIES)} > /etc/caddy/previews/github.caddy", "systemctl reload caddy.service")
     machine.succeed(
@@ -182,8 +182,8 @@ def boot_with_previews() -> None:
 
 
 def start_internet() -> None:
-    """Has the internet there, after a reboot too: what guests fetch the files of a commit from."""
-    # A unit with a network namespace of its own that has only a loopback interface.
+    """Starts the internet, also after a reboot: the server from which guests download the files of a commit."""
+    # A unit with its own network namespace, which initially has only a loopback interface.
     machine.succeed(
         "systemd-run --quiet --unit=internet --service-type=exec --property=PrivateNetwork=yes "
         "busybox httpd -f -p 80 -h /srv/www"
@@ -198,18 +198,18 @@ def start_internet() -> None:
 
 
 def start_github() -> None:
-    """Has GitHub there. After a reboot it has forgotten all pull requests."""
+    """Starts GitHub. It has no pull requests after a reboot."""
     machine.succeed(
         "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token"
     )
     machine.wait_for_open_port(8099, "127.0.0.1")
     for owner in ("octo", "mallory"):
-        tell("PUT", f"/repos/{owner}/web", {"git": "/srv/git/web"})
-    tell("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": "secret-of-a-test"})
+        github_request("PUT", f"/repos/{owner}/web", {"git": "/srv/git/web"})
+    github_request("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": "secret-of-a-test"})
 
 
-def tell(method: str, path: str, body: object = None) -> str:
-    """Sends a command to the fake GitHub: crates/innkeeper-github/src/fake/control.rs."""
+def github_request(method: str, path: str, body: object = None) -> str:
+    """Sends a control request to the fake GitHub: crates/innkeeper-github/src/fake/control.rs."""
     data = "" if body is None else f"--header 'Content-Type: application/json' --data {shlex.quote(json.dumps(body))}"
     return machine.succeed(f"curl --fail --silent --show-error --request {method} {data} {FAKE}{path}")
 
@@ -222,45 +222,45 @@ def commit(branch: str, files: dict[str, str]) -> str:
         f"git add --all; git commit --quiet --allow-empty --message 'A change'; git push --quiet --force origin {branch} 2> /dev/null"
     )
     sha = machine.succeed("git -C /srv/work rev-parse HEAD").strip()
-    # Where guests find the files of a commit: they have no Git.
+    # Guests download the files of a commit from here: they have no Git.
     raw = f"/srv/www/octo/web/raw/{sha}"
     machine.succeed(f"mkdir -p {raw} && git -C /srv/work archive HEAD | tar -x -C {raw}")
     return sha
 
 
 def app(page: str = "Branch @branch@, commit @commit@, prepared @count@ times.") -> dict[str, str]:
-    """The files of an app with a database, which waits for the internet. The page is filled in where it is prepared."""
+    """Returns the files of an app with a database, which waits for the internet. The setup service fills in the page."""
     configuration = machine.succeed(f"cat {APP}/preview-config.nix")
-    for was, shall_be in {
+    for original, replacement in {
         'database = "container"': 'database = "host"',
         "mkdir -p ${app}\n": 'mkdir -p ${app}\nfetch() { until timeout 5 wget -q -O template "$1"; do sleep 1; done; }\n',
         "timeout 10 wget -q -O template": "fetch",
     }.items():
-        is_true(was in configuration, f"the app's configuration has {was!r}")
-        configuration = configuration.replace(was, shall_be)
+        require(original in configuration, f"the app's configuration contains {original!r}")
+        configuration = configuration.replace(original, replacement)
     return {"preview-config.nix": configuration, "index.html": page}
 
 
-def describe(number: int, branch: str, owner: str = "octo", closed: bool = False) -> None:
-    """Has GitHub know of a pull request."""
-    wanted = {"head_branch": branch, "head_repo": f"{owner}/web", "author": owner, "closed": closed}
-    tell("PUT", f"/repos/octo/web/pulls/{number}", wanted)
+def set_pull_request(number: int, branch: str, owner: str = "octo", closed: bool = False) -> None:
+    """Creates or updates a pull request on GitHub."""
+    fields = {"head_branch": branch, "head_repo": f"{owner}/web", "author": owner, "closed": closed}
+    github_request("PUT", f"/repos/octo/web/pulls/{number}", fields)
 
 
-def pull(number: int, branch: str, action: str, owner: str = "octo") -> None:
-    """Has GitHub deliver what happened to a pull request."""
-    describe(number, branch, owner, action == "closed")
-    attempt = json.loads(tell("POST", f"/repos/octo/web/pulls/{number}/events/{action}"))
-    same(attempt["status_code"], 202, f"what the webhook answered to `{action}`")
+def deliver_event(number: int, branch: str, action: str, owner: str = "octo") -> None:
+    """Delivers an event of a pull request."""
+    set_pull_request(number, branch, owner, action == "closed")
+    attempt = json.loads(github_request("POST", f"/repos/octo/web/pulls/{number}/events/{action}"))
+    require_equal(attempt["status_code"], 202, f"the webhook's response to `{action}`")
 
 
 def previews() -> dict[str, dict[str, Any]]:
-    """All previews as the daemon sees them, by slug."""
+    """Returns all previews that the daemon lists, by slug."""
     return {view["slug"]: view for view in json.loads(machine.succeed("preview list --json"))}
 
 
 def guest_of(slug: str) -> dict[str, Any]:
-    """A preview's guest as the daemon sees it. `agent list` shows agents alone."""
+    """Returns a preview's guest from the API. `agent list` lists only agents."""
     view: dict[str, Any] = json.loads(
         machine.succeed(f"curl --silent --fail --unix-socket /run/innkeeper/api.sock http://localhost/v1/guests/{slug}")
     )
@@ -275,15 +275,15 @@ def wait_for_preview(slug: str, state: str, sha: str) -> None:
     )
 
 
-def look(slug: str, options: str = "--fail") -> str:
-    """The command that looks at a preview's URL, and at the certificate."""
+def curl_command(slug: str, options: str = "--fail") -> str:
+    """Returns a command that requests a preview's URL and verifies its certificate."""
     host = f"{slug}.{DOMAIN}"
     return f"curl --silent --max-time 10 {options} --cacert {AUTHORITY} --resolve {host}:443:127.0.0.1 https://{host}/"
 
 
 def browse(slug: str, options: str = "--fail") -> str:
     """Returns the response of a preview's URL."""
-    return machine.succeed(look(slug, options))
+    return machine.succeed(curl_command(slug, options))
 
 
 def database_url(slug: str) -> str:
@@ -298,7 +298,7 @@ def sql(statement: str, database: str = "postgres") -> str:
     ).strip()
 
 
-def ask_as_app(slug: str, statement: str) -> str:
+def query_as_app(slug: str, statement: str) -> str:
     """Runs a query as a preview's app: over the guest's network, with the app's password."""
     return machine.succeed(
         f"nsenter --target {leader(slug)} --net -- psql --no-psqlrc --tuples-only --no-align --quiet "

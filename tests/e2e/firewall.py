@@ -1,14 +1,14 @@
-"""A guest reaches the internet and nothing that it must not, and stays so with its connections when firewalls are restarted.
+"""A guest reaches only allowed targets. This and its connections survive restarts of firewalls.
 
 Needs: nothing.
 """
 
-# Addresses of the internet and of what is beside the host: docs/security.md.
+# Addresses of the internet and of private networks beside the host: docs/security.md.
 INTERNET = "198.51.100.2"
 PRIVATE = ("10.9.9.9", "100.64.9.9", "172.16.9.9", "192.168.77.1", "169.254.169.254")
 
 
-# Answers every question for an address with the internet's: RFC 1035, section 4.1.
+# Responds to every address query with the internet's address: RFC 1035, section 4.1.
 RESOLVER = r'''
 socket(my $server, PF_INET, SOCK_DGRAM, 0) or die $!;
 bind($server, sockaddr_in(53, INADDR_ANY)) or die $!;
@@ -27,22 +27,22 @@ def reaches(name: str, address: str, port: int = 80) -> bool:
     return machine.execute(command)[0] == 0
 
 
-def as_documented() -> None:
+def require_documented_reachability() -> None:
     """Fails unless the rows of docs/security.md hold."""
-    is_true(reaches("web", INTERNET), "it reaches the internet")
+    require(reaches("web", INTERNET), "it reaches the internet")
     machine.succeed(f"agent exec web -- ping -c 1 -W 5 {web['host_address']}")
     page(web["guest_address"])
-    for what, address, port in (
+    for target, address, port in (
         ("its gateway", web["host_address"], 9999),
         ("its neighbour's gateway", shop["host_address"], 9999),
         ("the host's public address", "198.51.100.1", 9999),
         ("its neighbour", shop["guest_address"], 80),
-        *(("what is beside the host", address, 80) for address in PRIVATE),
+        *(("a private network beside the host", address, 80) for address in PRIVATE),
     ):
-        is_true(not reaches("web", address, port), f"it does not reach {what} ({address}:{port})")
+        require(not reaches("web", address, port), f"it does not reach {target} ({address}:{port})")
 
 
-def said(word: str) -> None:
+def require_echo(word: str) -> None:
     """Sends a line on the two connections, and waits for the echo on both."""
     machine.succeed(f"agent exec web -- sh -c 'echo {word} > /talk.in'", f"echo {word} > /run/talk.in")
     machine.wait_until_succeeds(f"agent exec web -- grep -qx {word} /talk.out")
@@ -76,22 +76,22 @@ with subtest("all targets are reachable from the host"):
     page(shop["guest_address"])
 
 with subtest("a guest reaches the allowed targets"):
-    as_documented()
+    require_documented_reachability()
     doctor()
 
 with subtest("a guest resolves names"):
     found = machine.succeed("agent exec web -- nslookup page.example.org")
-    is_true(f"Address: {INTERNET}" in found, f"what is found: {found}")
+    require(f"Address: {INTERNET}" in found, f"the response: {found}")
 
 with subtest("a change of the host's resolver reaches the firewall and a running guest"):
-    # In a private network, and by a link, as systemd-resolved leaves it.
+    # In a private network, through a symbolic link like that of systemd-resolved.
     machine.succeed("echo 'nameserver 192.168.77.1' > /run/other.conf", "ln -sfT /run/other.conf /etc/resolv.conf")
     machine.wait_until_succeeds(
         "agent exec web -- grep -qxF 'nameserver 192.168.77.1' /etc/resolv.conf && "
         "nft list chain inet innkeeper guest_to_world | grep -F 192.168.77.1 | grep -qF 'dport 53 accept'",
         timeout=10,
     )
-    as_documented()
+    require_documented_reachability()
 
 with subtest("the host's sockets, files and store are absent or inaccessible"):
     for path in ("/nix/var", "/run/innkeeper/api.sock", "/run/innkeeper/intake.sock", "/run/dbus", "/var/lib/innkeeper"):
@@ -116,30 +116,30 @@ with subtest("two connections: out of a guest through the host's NAT, and into i
         f"systemd-run --quiet --unit=talk bash -c 'exec 3<> /dev/tcp/{web['guest_address']}/7 4<> /run/talk.in; "
         "cat <&4 >&3 & exec cat <&3 > /run/talk.out'",
     )
-    said("first")
+    require_echo("first")
 
-with subtest("a firewall of the host's own is loaded and loaded again"):
+with subtest("connections survive loading and reloading the host's own firewall"):
     rules = "table inet host { chain input { type filter hook input priority 0; policy accept; }; }"
     for word in ("loaded", "again"):
         machine.succeed(f"printf '%s\\n' 'table inet host' 'delete table inet host' '{rules}' | nft --file -")
-        said(word)
-    as_documented()
+        require_echo(word)
+    require_documented_reachability()
     doctor()
 
 with subtest("rules removed by a restarted firewall are restored at once"):
-    # So begins the restart of Debian's nftables.service.
+    # The first step of a restart of Debian's nftables.service.
     for word in ("flushed", "twice"):
         machine.succeed("nft flush ruleset")
         machine.wait_until_succeeds("nft list table inet innkeeper", timeout=10)
-        said(word)
-    as_documented()
+        require_echo(word)
+    require_documented_reachability()
     doctor()
 
 with subtest("connections survive a restart of the daemon"):
     machine.succeed("systemctl restart innkeeperd.service")
-    wait_until_quiet()
-    said("restarted")
-    as_documented()
+    wait_until_idle()
+    require_echo("restarted")
+    require_documented_reachability()
 
 machine.succeed("systemctl stop talk.service echo.service", "agent destroy web shop")
 doctor()

@@ -1,12 +1,11 @@
-"""A daemon that is killed in the middle of creating or destroying a guest ends what it began.
+"""A daemon that is killed while it creates or destroys a guest completes the operation after its restart.
 
-The points are those of crates/innkeeperd/tests/e2e/crash.rs, of which these are the ones where systemd has
-a part; a release has none of them.
+The crash points are those of crates/innkeeperd/tests/e2e/crash.rs that involve systemd. Release builds have none.
 
 Needs: debug-build.
 """
 
-# Where to kill it, for each kind of guest; those with systemd take longer, and differ only while they stop.
+# The crash points for each kind of guest. Guests with systemd take longer, and differ only while they stop.
 CREATE = {
     PLAIN: (
         "create:ensure-unit:before",
@@ -30,14 +29,14 @@ POINT = "/run/crash-at"
 
 
 def killed_at(point: str, command: str) -> None:
-    """Runs a command of which the daemon is killed at a point, and starts the daemon again."""
+    """Runs a command during which the daemon is killed at a point, and restarts the daemon."""
     machine.succeed(f"echo INNKEEPER_CRASH_AT={point} > {POINT}; systemctl restart innkeeperd.service")
-    # The caller waits until the daemon is back, and need not.
+    # In the background, because the command waits for the daemon.
     machine.succeed(f"systemd-run --quiet --collect {command}")
     machine.wait_until_succeeds("systemctl is-failed --quiet innkeeperd.service")
-    same(machine.get_unit_property("innkeeperd.service", "Result"), "signal", f"how the daemon ended at {point}")
+    require_equal(machine.get_unit_property("innkeeperd.service", "Result"), "signal", f"the daemon's exit at {point}")
     machine.succeed(f"rm {POINT}; systemctl reset-failed innkeeperd.service; systemctl start innkeeperd.service")
-    wait_until_quiet()
+    wait_until_idle()
 
 
 boot()
@@ -55,27 +54,27 @@ for kind in (PLAIN, SYSTEMD):
     for point in CREATE[kind]:
         with subtest(f"{kind}: {point}"):
             killed_at(point, f"agent create web --flake '{attribute(kind)}'")
-            same(guest("web")["state"], "running", "the state")
+            require_equal(guest("web")["state"], "running", "the state")
             machine.wait_for_open_port(80, guest("web")["guest_address"])
             doctor()
             machine.succeed("agent destroy web")
-            nothing_left(before)
+            require_no_leaks(before)
     for point in DESTROY[kind]:
         with subtest(f"{kind}: {point}"):
             create("web", kind)
             killed_at(point, "agent destroy web")
-            same(guests(), {}, "the guests")
+            require_equal(guests(), {}, "the guests")
             doctor()
-            nothing_left(before)
+            require_no_leaks(before)
 
     for point in STOP[kind]:
         with subtest(f"{kind}: {point}"):
             create("web", kind)
             killed_at(point, "agent stop web")
-            same(guest("web")["state"], "stopped", "the state")
+            require_equal(guest("web")["state"], "stopped", "the state")
             doctor()
             machine.succeed("agent destroy web")
-            nothing_left(before)
+            require_no_leaks(before)
 
 with subtest("nspawn of a guest is killed"):
     # Its processes would continue, and no supervisor would report their exit.
@@ -84,8 +83,8 @@ with subtest("nspawn of a guest is killed"):
     first = leader("web")
     machine.succeed(f"kill -KILL {nspawn}")
     machine.wait_until_succeeds(f"! test -d /proc/{first}")
-    wait_until_quiet()
+    wait_until_idle()
     wait_for_state("web", "running")
     machine.wait_for_open_port(80, web["guest_address"])
     machine.succeed("agent destroy web")
-    nothing_left(before)
+    require_no_leaks(before)

@@ -1,4 +1,4 @@
-"""A guest has the power over itself: it powers itself off and stays off, and reboots and comes back.
+"""A guest can power itself off and reboot itself; one that dies is restarted.
 
 Needs: nothing.
 """
@@ -7,7 +7,7 @@ OFF = {PLAIN: "poweroff -f", SYSTEMD: "systemctl poweroff"}
 AGAIN = {PLAIN: "reboot -f", SYSTEMD: "systemctl reboot"}
 
 
-def comes_back(name: str, address: str, first: int) -> None:
+def wait_for_restart(name: str, address: str, first: int) -> None:
     """Waits until the guest has another first process and answers at the same address."""
     machine.wait_until_succeeds(
         f"pid=$(machinectl show --value --property=Leader {name}) && test $pid -ne {first}"
@@ -30,15 +30,15 @@ for kind in (PLAIN, SYSTEMD):
         first = leader("web")
         # The command goes down with the guest.
         machine.execute(f"timeout 20 agent exec web -- {AGAIN[kind]}")
-        comes_back("web", address, first)
+        wait_for_restart("web", address, first)
 
     with subtest(f"{kind}: it powers itself off"):
         machine.execute(f"timeout 20 agent exec web -- {OFF[kind]}")
         wait_for_state("web", "stopped")
         machine.fail("machinectl show web")
         machine.succeed("systemctl restart innkeeperd.service")
-        wait_until_quiet()
-        same(guest("web")["state"], "stopped", "after a restart of the daemon")
+        wait_until_idle()
+        require_equal(guest("web")["state"], "stopped", "after a restart of the daemon")
         doctor()
 
     with subtest(f"{kind}: it is started again"):
@@ -51,16 +51,16 @@ for kind in (PLAIN, SYSTEMD):
             machine.wait_until_fails("machinectl show web")
             machine.succeed("systemctl start innkeeperd.service")
             wait_for_state("web", "stopped")
-            wait_until_quiet()
-            same(guest("web")["want"], "stopped", "what it shall be")
+            wait_until_idle()
+            require_equal(guest("web")["want"], "stopped", "its desired state")
             machine.succeed("agent start web")
             machine.wait_for_open_port(80, address)
 
     with subtest(f"{kind}: its first process dies, which is a fault"):
         first = leader("web")
         machine.succeed(f"kill -KILL {first}")
-        comes_back("web", address, first)
+        wait_for_restart("web", address, first)
 
     machine.succeed("agent destroy web")
-    nothing_left(before)
+    require_no_leaks(before)
 doctor()

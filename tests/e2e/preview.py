@@ -1,4 +1,4 @@
-"""A pull request becomes a page with a database at a URL of its own, follows it, and goes with it; a stranger's waits.
+"""The lifecycle of a preview with a database: opened, updated, closed. One from a fork waits for approval.
 
 Needs: previews.
 """
@@ -12,13 +12,13 @@ def traces_of_previews() -> set[str]:
 
 
 def comments() -> str:
-    """The comments on the pull requests."""
-    return json.dumps(json.loads(tell("GET", "/repos/octo/web"))["comments"])
+    """Returns the comments on the pull requests."""
+    return json.dumps(json.loads(github_request("GET", "/repos/octo/web"))["comments"])
 
 
 def configurations_read() -> int:
     """Returns how often the configuration of a commit was requested."""
-    return sum("/contents/" in request["path"] for request in json.loads(tell("GET", "/requests")))
+    return sum("/contents/" in request["path"] for request in json.loads(github_request("GET", "/requests")))
 
 
 boot_with_previews()
@@ -26,37 +26,37 @@ with subtest("the host is ready"):
     doctor()
     machine.succeed(f"curl --fail --silent --cacert {AUTHORITY} --resolve webhook.{DOMAIN}:443:127.0.0.1 "
                     f"https://webhook.{DOMAIN}/health")
-    # The first preview brings what all of them share.
+    # The first preview creates the shared objects.
     first = commit("first", app())
-    pull(1, "first", "opened")
+    deliver_event(1, "first", "opened")
     wait_for_preview("web-1", "live", first)
-    pull(1, "first", "closed")
+    deliver_event(1, "first", "closed")
     machine.wait_until_succeeds("preview list --json | jq -e '. == []'")
-    wait_until_quiet()
+    wait_until_idle()
     before = traces_of_previews()
 
 with subtest("opened: a page, over TLS"):
     sha = commit("change", app())
-    pull(7, "change", "opened")
+    deliver_event(7, "change", "opened")
     wait_for_preview("web-7", "live", sha)
-    same(browse("web-7"), f"Branch change, commit {sha}, prepared 1 times.", "the page")
-    is_true(f"https://web-7.{DOMAIN}" in comments(), f"what GitHub says: {comments()}")
-    same(guest_of("web-7")["state"], "running", "its guest")
+    require_equal(browse("web-7"), f"Branch change, commit {sha}, prepared 1 times.", "the page")
+    require(f"https://web-7.{DOMAIN}" in comments(), f"the comments: {comments()}")
+    require_equal(guest_of("web-7")["state"], "running", "its guest")
     doctor()
 
 with subtest("its database is its own"):
-    ask_as_app("web-7", "create table kept (number int); insert into kept values (42)")
-    same(ask_as_app("web-7", "select current_user"), "preview_web_7", "who the app is")
+    query_as_app("web-7", "create table kept (number int); insert into kept values (42)")
+    require_equal(query_as_app("web-7", "select current_user"), "preview_web_7", "the app's role")
     address = database_url("web-7").replace("/preview_web_7", "/postgres")
     machine.fail(f"nsenter --target {leader('web-7')} --net -- psql {shlex.quote(address)} --command='select 1'")
 
 with subtest("pushed to: the same guest has the new page"):
     was = leader("web-7")
     sha = commit("change", app("Now @commit@, prepared @count@ times."))
-    pull(7, "change", "synchronize")
+    deliver_event(7, "change", "synchronize")
     wait_for_preview("web-7", "live", sha)
-    same(browse("web-7"), f"Now {sha}, prepared 2 times.", "the page")
-    same(leader("web-7"), was, "the guest's first process")
+    require_equal(browse("web-7"), f"Now {sha}, prepared 2 times.", "the page")
+    require_equal(leader("web-7"), was, "the guest's first process")
 
 with subtest("pushed to, with another system: files, database and address stay"):
     address, closure = guest_of("web-7")["guest_address"], guest_of("web-7")["closure"]
@@ -65,40 +65,40 @@ with subtest("pushed to, with another system: files, database and address stay")
         "  users.users.preview", '  environment.etc.changed.text = "yes";\n  users.users.preview', 1
     )
     sha = commit("change", files)
-    pull(7, "change", "synchronize")
+    deliver_event(7, "change", "synchronize")
     wait_for_preview("web-7", "live", sha)
-    same(browse("web-7"), f"Then {sha}, prepared 3 times.", "the page")
-    is_true(guest_of("web-7")["closure"] != closure, "it runs from another closure")
-    same(machine.succeed("preview exec web-7 -- cat /etc/changed"), "yes", "a file of the new system")
-    same(guest_of("web-7")["guest_address"], address, "the address")
-    same(ask_as_app("web-7", "select number from kept"), "42", "what the app has kept")
+    require_equal(browse("web-7"), f"Then {sha}, prepared 3 times.", "the page")
+    require(guest_of("web-7")["closure"] != closure, "it runs from another closure")
+    require_equal(machine.succeed("preview exec web-7 -- cat /etc/changed"), "yes", "a file of the new system")
+    require_equal(guest_of("web-7")["guest_address"], address, "the address")
+    require_equal(query_as_app("web-7", "select number from kept"), "42", "the app's data")
     doctor()
 
 with subtest("a fork's configuration is not read before its commit is approved"):
     read = configurations_read()
     theirs = commit("theirs", app("From a stranger: @commit@."))
-    pull(8, "theirs", "opened", "mallory")
+    deliver_event(8, "theirs", "opened", "mallory")
     wait_for_preview("web-8", "waiting-for-approval", theirs)
-    same(configurations_read(), read, "how often a configuration was read")
+    require_equal(configurations_read(), read, "the number of reads of a configuration")
     machine.fail("machinectl show web-8")
-    is_true("web-8" not in sql("select datname from pg_database").replace("_", "-"), "it has no database")
+    require("web-8" not in sql("select datname from pg_database").replace("_", "-"), "it has no database")
 
 with subtest("approved, it runs"):
     machine.succeed(f"preview approve web-8 --sha {theirs}")
     wait_for_preview("web-8", "live", theirs)
-    same(browse("web-8"), f"From a stranger: {theirs}.", "the page")
-    # The next commit waits, and what was approved goes on.
+    require_equal(browse("web-8"), f"From a stranger: {theirs}.", "the page")
+    # The next commit waits, and the approved one stays in service.
     later = commit("theirs", app("Worse."))
-    pull(8, "theirs", "synchronize", "mallory")
+    deliver_event(8, "theirs", "synchronize", "mallory")
     wait_for_preview("web-8", "waiting-for-approval", later)
-    same(browse("web-8"), f"From a stranger: {theirs}.", "the page")
+    require_equal(browse("web-8"), f"From a stranger: {theirs}.", "the page")
 
 with subtest("closed: nothing is left"):
-    pull(8, "theirs", "closed", "mallory")
-    pull(7, "change", "closed")
+    deliver_event(8, "theirs", "closed", "mallory")
+    deliver_event(7, "change", "closed")
     machine.wait_until_succeeds("preview list --json | jq -e '. == []'")
-    wait_until_quiet()
+    wait_until_idle()
     now = traces_of_previews()
-    same((sorted(now - before), sorted(before - now)), ([], []), "left over, lost")
-    same(browse("web-7", "--output /dev/null --write-out '%{http_code}'"), "404", "what is at its URL")
+    require_equal((sorted(now - before), sorted(before - now)), ([], []), "leaked, lost")
+    require_equal(browse("web-7", "--output /dev/null --write-out '%{http_code}'"), "404", "the status of its URL")
     doctor()

@@ -1,23 +1,23 @@
-"""After a reboot of the host, and after a crash of it, guests are as they were.
+"""Guests are restored after a reboot and after a crash of the host.
 
 Needs: nothing.
 Better with: power-loss.
 """
 
 
-def known() -> dict[str, object]:
-    """State that must survive the reboot."""
+def persistent_state() -> dict[str, object]:
+    """Returns the state that must survive the reboot."""
     return {name: (view["state"], view["guest_address"], view["interface"]) for name, view in guests().items()}
 
 
-def as_before(when: str) -> None:
-    """Fails unless the guests are as they were before the host went down."""
+def require_restored(when: str) -> None:
+    """Fails unless the guests are restored."""
     machine.wait_for_unit("innkeeperd.service")
-    wait_until_quiet()
-    same(known(), before, f"the guests {when}")
+    wait_until_idle()
+    require_equal(persistent_state(), before, f"the guests {when}")
     for name in ("web", "full"):
         machine.wait_for_open_port(80, guest(name)["guest_address"])
-        same(page(guest(name)["guest_address"]), f"{name} was here\n", f"the page of {name} {when}")
+        require_equal(page(guest(name)["guest_address"]), f"{name} was here\n", f"the page of {name} {when}")
         machine.require_unit_state(unit(name))
     machine.fail("machinectl show quiet")
     doctor()
@@ -28,38 +28,38 @@ for name, kind in {"web": PLAIN, "full": SYSTEMD, "gone": PLAIN, "quiet": PLAIN}
     create(name, kind)
     machine.succeed(f"agent exec {name} -- sh -c 'echo {name} was here > /var/www/index.html; sync'")
 machine.succeed("agent stop quiet", "agent destroy gone")
-before = known()
+before = persistent_state()
 # An orderly reboot, then a loss of power. Unsynced data is not part of this test.
 for end, when in ((machine.shutdown, "after a reboot"), (machine.crash, "after a crash")):
     with subtest(when):
         end()
         machine.start()
-        as_before(when)
+        require_restored(when)
 
-with subtest("a crash while guests come back"):
+with subtest("a crash while guests are restored"):
     machine.crash()
     machine.start()
     machine.crash()
     machine.start()
-    as_before("after two crashes")
+    require_restored("after two crashes")
 
 with subtest("a crash in the middle of creating and destroying"):
     machine.succeed(
         f"agent build '{attribute(SYSTEMD)}'",
         f"systemd-run --quiet agent create new --flake '{attribute(SYSTEMD)}'",
         "systemd-run --quiet agent destroy quiet",
-        # Both have been accepted, and what is in the database is on the disk.
+        # Waits until both are accepted: then they are on the disk.
         "until innkeeper events --json | jq -se '[.[] | .guest] | index(\"new\")'; do :; done",
         "until agent list --json | jq -e 'all(.[]; .name != \"quiet\" or .state == \"destroying\")'; do :; done",
     )
     machine.crash()
     machine.start()
     machine.wait_for_unit("innkeeperd.service")
-    wait_until_quiet()
-    same(sorted(guests()), ["full", "new", "web"], "the guests")
+    wait_until_idle()
+    require_equal(sorted(guests()), ["full", "new", "web"], "the guests")
     machine.wait_for_open_port(80, guest("new")["guest_address"])
     doctor()
 
 machine.succeed("agent destroy web full new")
-same(guests(), {}, "the guests")
+require_equal(guests(), {}, "the guests")
 doctor()

@@ -1,21 +1,21 @@
-"""Guests and their connections outlive the daemon, however it ends.
+"""Guests and their connections survive any end of the daemon.
 
 Needs: nothing.
 """
 
 
 def main_pid() -> str:
-    """The daemon's process."""
+    """Returns the daemon's PID."""
     return machine.get_unit_property("innkeeperd.service", "MainPID")
 
 
-def still_there(when: str) -> None:
+def require_unchanged(when: str) -> None:
     """Fails unless the guests' processes, units and the open connection are the same as before."""
-    wait_until_quiet()
-    same({name: leader(name) for name in leaders}, leaders, f"the guests' first processes {when}")
+    wait_until_idle()
+    require_equal({name: leader(name) for name in leaders}, leaders, f"the guests' first processes {when}")
     for name in leaders:
         machine.require_unit_state(unit(name))
-        same(guest(name)["state"], "running", f"the state of {name} {when}")
+        require_equal(guest(name)["state"], "running", f"the state of {name} {when}")
     # The connection is the same one: the guest still echoes on it.
     word = when.replace(" ", "-")
     machine.succeed(f"echo {word} > /run/talk.in")
@@ -24,7 +24,7 @@ def still_there(when: str) -> None:
 
 
 boot()
-same(machine.get_unit_property("innkeeperd.service", "Type"), "notify", "how the daemon says that it is ready")
+require_equal(machine.get_unit_property("innkeeperd.service", "Type"), "notify", "the unit's type")
 machine.require_unit_state("innkeeperd.service")
 
 web = create("web")
@@ -32,7 +32,7 @@ create("full", SYSTEMD)
 leaders = {name: leader(name) for name in ("web", "full")}
 
 with subtest("a connection into a guest"):
-    # An echo in the guest, and a client of it that stays: what is written to talk.in comes back in talk.out.
+    # An echo server in the guest, and a persistent client: lines written to talk.in appear in talk.out.
     machine.succeed("agent exec --detach web -- nc -ll -p 7 -e cat")
     machine.wait_for_open_port(7, web["guest_address"])
     machine.succeed(
@@ -40,13 +40,13 @@ with subtest("a connection into a guest"):
         f"systemd-run --quiet --unit=talk bash -c 'exec 3<> /dev/tcp/{web['guest_address']}/7 4<> /run/talk.in; "
         "cat <&4 >&3 & exec cat <&3 > /run/talk.out'",
     )
-    still_there("at first")
+    require_unchanged("at first")
     first = main_pid()
 
 with subtest("restart"):
     machine.succeed("systemctl restart innkeeperd.service")
-    is_true(main_pid() != first, "there is a new process")
-    still_there("after a restart")
+    require(main_pid() != first, "a new process")
+    require_unchanged("after a restart")
 
 with subtest("stop and start"):
     machine.succeed("systemctl stop innkeeperd.service")
@@ -54,7 +54,7 @@ with subtest("stop and start"):
     machine.require_unit_state(unit("web"))
     page(web["guest_address"])
     machine.succeed("systemctl start innkeeperd.service")
-    still_there("after a stop")
+    require_unchanged("after a stop")
 
 with subtest("kill -9"):
     killed = main_pid()
@@ -64,10 +64,10 @@ with subtest("kill -9"):
         f"test $(systemctl show --value --property=MainPID innkeeperd.service) -ne {killed} && "
         "systemctl is-active innkeeperd.service"
     )
-    same(machine.get_unit_property("innkeeperd.service", "NRestarts"), "1", "how often systemd started it again")
-    still_there("after a kill")
+    require_equal(machine.get_unit_property("innkeeperd.service", "NRestarts"), "1", "restarts by systemd")
+    require_unchanged("after a kill")
 
-with subtest("a daemon that hangs is ended by the watchdog, and another one takes over"):
+with subtest("the watchdog kills a hanging daemon, and a new one takes over"):
     machine.succeed(
         "mkdir -p /run/systemd/system/innkeeperd.service.d",
         "printf '[Service]\\nWatchdogSec=1s\\nWatchdogSignal=SIGKILL\\n' "
@@ -76,16 +76,16 @@ with subtest("a daemon that hangs is ended by the watchdog, and another one take
         "systemctl restart innkeeperd.service",
     )
     hanging = main_pid()
-    # That nothing happens can only be seen by waiting: several times the limit.
+    # The absence of a restart can only be checked by waiting: several times the limit.
     machine.succeed("sleep 3")
-    same(main_pid(), hanging, "the daemon that tells the watchdog that it is alive")
+    require_equal(main_pid(), hanging, "the daemon that feeds the watchdog")
     machine.succeed(f"kill -STOP {hanging}")
     machine.wait_until_succeeds(
         "systemctl show --value --property=Result innkeeperd.service | grep -qx success && "
         f"test $(systemctl show --value --property=MainPID innkeeperd.service) -ne {hanging} && "
         "systemctl is-active innkeeperd.service"
     )
-    still_there("after a hang")
+    require_unchanged("after a hang")
 
 with subtest("the daemon still manages earlier guests"):
     machine.succeed("agent exec full -- true")

@@ -3,7 +3,7 @@
 Needs: nothing.
 """
 
-# Takes as many of something as the kernel gives, up to a number, prints how many, and keeps them until its input ends.
+# Allocates objects of a kind, up to a number or the kernel's limit, prints their count, and holds them until its input ends.
 HOG = r"""
 my ($kind, $most, $call, $file) = @ARGV;
 my ($count, @held) = (0);
@@ -24,7 +24,7 @@ CALLS = {"x86_64": {"keys": 248, "inotify": 294}, "aarch64": {"keys": 217, "inot
 
 
 def hog(name: str | None, kind: str, most: int, user: int = 0) -> str:
-    """The command that takes something as a user of a guest, or as the host's root."""
+    """Returns the command that allocates objects as a user of a guest, or as the host's root."""
     call = CALLS[machine.succeed("uname --machine").strip()].get(kind, 0)
     if name is None:
         return f"perl /run/hog.pl {kind} {most} {call} /dev/ptmx"
@@ -33,8 +33,8 @@ def hog(name: str | None, kind: str, most: int, user: int = 0) -> str:
     return f"{enter} perl /run/hog.pl {kind} {most} {call} /proc/{pid}/root/dev/pts/ptmx"
 
 
-def take(name: str, kind: str, most: int, users: int = 1) -> int:
-    """Has users of a guest take as many as they get, and keep them. Returns how many they have."""
+def exhaust(name: str, kind: str, most: int, users: int = 1) -> int:
+    """Allocates and holds as many objects as possible as users of a guest. Returns their number."""
     for user in range(users):
         out = f"/run/hog-{kind}-{user}"
         shell = f"sleep infinity | {hog(name, kind, most, user)} > {out}"
@@ -43,11 +43,11 @@ def take(name: str, kind: str, most: int, users: int = 1) -> int:
     return sum(int(machine.succeed(f"cat /run/hog-{kind}-{user}")) for user in range(users))
 
 
-def others_get(kind: str, wanted: int) -> None:
+def require_others_get(kind: str, count: int) -> None:
     """Fails unless the host's root and the neighbor can create this many."""
     for name in (None, "quiet"):
-        got = int(machine.succeed(f"{hog(name, kind, wanted)} < /dev/null"))
-        same(got, wanted, f"{kind} of {name or 'the host'}")
+        got = int(machine.succeed(f"{hog(name, kind, count)} < /dev/null"))
+        require_equal(got, count, f"{kind} of {name or 'the host'}")
 
 
 boot()
@@ -56,28 +56,28 @@ create("greedy")
 create("quiet")
 
 with subtest("inotify instances, as several users"):
-    same(take("greedy", "inotify", 5000, users=3), 3 * 1024, "what its users get")
-    others_get("inotify", 128)
+    require_equal(exhaust("greedy", "inotify", 5000, users=3), 3 * 1024, "the objects of its users")
+    require_others_get("inotify", 128)
 
 with subtest("keys"):
-    got = take("greedy", "keys", 5000)
-    is_true(200 <= got <= 400, f"its root gets {got}")
-    others_get("keys", 200)
+    got = exhaust("greedy", "keys", 5000)
+    require(200 <= got <= 400, f"the keys of its root: {got}")
+    require_others_get("keys", 200)
 
 with subtest("pseudo-terminals"):
-    is_true(take("greedy", "terminals", 5000) <= 512, "what it gets")
-    others_get("terminals", 10)
+    require(exhaust("greedy", "terminals", 5000) <= 512, "the terminals of its root")
+    require_others_get("terminals", 10)
 
 with subtest("its root cannot raise its limits, nor can a command of `agent exec`"):
     raise_it = "mount -o remount,bind,rw /proc/sys; echo 9999 > /proc/sys/user/max_inotify_instances"
     machine.execute(f"agent exec greedy -- sh -c '{raise_it}'")
     limit = machine.succeed("agent exec greedy -- cat /proc/sys/user/max_inotify_instances")
-    same(limit, "1024\n", "the limit")
+    require_equal(limit, "1024\n", "the limit")
 
-with subtest("others start, and doctor shows the limits"):
+with subtest("new guests start, and doctor reports the limits"):
     create("later")
     checks = json.loads(machine.succeed("innkeeper doctor --json"))["checks"]
-    is_true(any(check["subject"] == "kernel limits" for check in checks), "doctor has the limits")
+    require(any(check["subject"] == "kernel limits" for check in checks), "a check of the limits")
 
 machine.succeed("agent destroy greedy quiet later")
 doctor()

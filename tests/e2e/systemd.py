@@ -4,17 +4,17 @@ Needs: nothing.
 """
 
 
-def all_works(when: str) -> None:
-    """Fails unless the guests are the same, and the daemon can still do everything with them."""
+def require_guests_work(when: str) -> None:
+    """Fails unless the guests are unchanged and all operations work."""
     machine.wait_for_unit("innkeeperd.service")
-    wait_until_quiet()
+    wait_until_idle()
     for name, view in running.items():
         machine.require_unit_state(unit(name))
-        is_true(f"Hello from {name}." in page(view["guest_address"]), f"the page of {name} {when}")
+        require(f"Hello from {name}." in page(view["guest_address"]), f"the page of {name} {when}")
     create("later")
     machine.succeed("agent stop later", "agent start later", "agent exec later -- true", "agent destroy later")
     doctor()
-    nothing_left(before)
+    require_no_leaks(before)
 
 
 boot()
@@ -34,25 +34,25 @@ for command in (
 ):
     with subtest(command):
         machine.succeed(command)
-        all_works(f"after `{command}`")
+        require_guests_work(f"after `{command}`")
         for name, pid in pids.items():
             machine.succeed(f"test -d /proc/{pid}")
 
 with subtest("a guest cannot nest cgroups deeper than the daemon can follow"):
-    # A path of more than 4096 bytes is one that nobody can open, and each name can have 255.
+    # A path of more than 4096 bytes cannot be opened, and each name can have 255 bytes.
     nest = 'while mkdir $(printf %0250d $n) && cd $(printf %0250d $n); do n=$((n + 1)); done 2> /dev/null'
     create("deep", SYSTEMD)
     depth = int(machine.succeed(f"agent exec deep -- sh -c 'cd /sys/fs/cgroup && n=0 && {nest}; echo $n'"))
-    is_true(0 < depth < 16, f"{depth} below each other")
+    require(0 < depth < 16, f"nesting depth {depth}")
     machine.succeed("systemctl restart innkeeperd.service", "agent destroy deep")
-    all_works("after these")
+    require_guests_work("after nested cgroups")
 
 with subtest("the console is still in the journal"):
-    machine.succeed("agent exec web -- sh -c 'echo still heard > /proc/1/fd/1'")
-    machine.wait_until_succeeds("agent logs web | grep -qF 'still heard'")
+    machine.succeed("agent exec web -- sh -c 'echo still logged > /proc/1/fd/1'")
+    machine.wait_until_succeeds("agent logs web | grep -qF 'still logged'")
 
-with subtest("a unit that is stopped from outside starts again"):
-    # So does a host that shuts down, after which the guests must come back.
+with subtest("a unit that is stopped externally is restarted"):
+    # A shutdown of the host does the same, and the guests must be restored after it.
     for _ in range(5):
         for name, view in running.items():
             first = leader(name)
@@ -61,10 +61,10 @@ with subtest("a unit that is stopped from outside starts again"):
                 f"pid=$(machinectl show --value --property=Leader {name}) && test $pid -ne {first}"
             )
             machine.wait_for_open_port(80, view["guest_address"])
-            same(guest(name)["want"], "running", f"what {name} shall be")
+            require_equal(guest(name)["want"], "running", f"the desired state of {name}")
 
-with subtest("the same, when systemd remembers the unit for longer"):
-    # A unit that names another one keeps it loaded after its end, with the status that its process had.
+with subtest("the same while another unit keeps the stopped unit loaded"):
+    # A reference from another unit keeps a unit loaded after its end, with the exit status of its process.
     first = leader("web")
     number = json.loads(machine.succeed("innkeeper events --json | tail -n 1"))["seq"]
     machine.succeed(
@@ -72,16 +72,16 @@ with subtest("the same, when systemd remembers the unit for longer"):
         f"systemctl stop {unit('web')}",
     )
     machine.wait_until_succeeds(f"innkeeper events --json --guest web --after {number} | grep .")
-    same(guest("web")["want"], "running", "what web shall be")
+    require_equal(guest("web")["want"], "running", "the desired state of web")
     machine.succeed("systemctl stop watcher.service")
     machine.wait_until_succeeds(f"pid=$(machinectl show --value --property=Leader web) && test $pid -ne {first}")
     machine.wait_for_open_port(80, running["web"]["guest_address"])
 
-with subtest("the bus is away for a while"):
+with subtest("the bus is stopped for a while"):
     machine.succeed("systemctl stop dbus.socket dbus.service")
-    is_true("Hello from web." in page(running["web"]["guest_address"]), "a guest goes on")
+    require("Hello from web." in page(running["web"]["guest_address"]), "a guest keeps running")
     machine.succeed("systemctl start dbus.socket dbus.service")
-    all_works("after the bus was away")
+    require_guests_work("after the bus was down")
 
 machine.succeed("agent destroy web full")
 doctor()

@@ -1,4 +1,4 @@
-"""After a reboot thirty guests are back, a few at a time and each where it was: previews with their routes and databases.
+"""Thirty guests are restored after a reboot, a few at a time, with the routes and databases of previews.
 
 Needs: previews.
 """
@@ -8,13 +8,13 @@ PREVIEWS = [f"web-{number}" for number in range(1, 5)]
 
 
 def all_guests() -> dict[str, dict[str, Any]]:
-    """Agents and guests of previews, by name."""
+    """Returns agents and guests of previews, by name."""
     answer = machine.succeed("curl --silent --fail --unix-socket /run/innkeeper/api.sock http://localhost/v1/guests")
     return {view["name"]: view for view in json.loads(answer)}
 
 
-def known() -> dict[str, object]:
-    """State that must survive the reboot."""
+def persistent_state() -> dict[str, object]:
+    """Returns the state that must survive the reboot."""
     return {
         name: [view[field] for field in ("state", "slot", "guest_address", "host_address", "interface", "closure")]
         for name, view in all_guests().items()
@@ -24,9 +24,9 @@ def known() -> dict[str, object]:
 def pages() -> list[str]:
     """Returns the agents' responses in order; the requests run concurrently."""
     views = all_guests()
-    asked = " ".join(f"{name}={views[name]['guest_address']}" for name in AGENTS)
+    targets = " ".join(f"{name}={views[name]['guest_address']}" for name in AGENTS)
     return machine.succeed(
-        f"for agent in {asked}; do curl --silent --fail --retry 20 --retry-connrefused --retry-delay 1 "
+        f"for agent in {targets}; do curl --silent --fail --retry 20 --retry-connrefused --retry-delay 1 "
         "--output /run/page-${agent%%=*} http://${agent#*=}/ & done; wait; "
         f"for agent in {' '.join(AGENTS)}; do cat /run/page-$agent; done"
     ).splitlines()
@@ -50,13 +50,13 @@ with subtest("thirty guests"):
         machine.succeed(f"agent create {name} --flake '{attribute(PLAIN)}'")
     shas = {slug: commit(f"branch-{slug}", app()) for slug in PREVIEWS}
     for number, slug in enumerate(PREVIEWS, start=1):
-        pull(number, f"branch-{slug}", "opened")
+        deliver_event(number, f"branch-{slug}", "opened")
     for slug, sha in shas.items():
         wait_for_preview(slug, "live", sha)
-        ask_as_app(slug, f"create table kept (name text); insert into kept values ('{slug}')")
-    before = known()
-    same(len(before), 30, "the number of guests")
-    same(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
+        query_as_app(slug, f"create table kept (name text); insert into kept values ('{slug}')")
+    before = persistent_state()
+    require_equal(len(before), 30, "the number of guests")
+    require_equal(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
     doctor()
 
 with subtest("a reboot while GitHub is unreachable"):
@@ -65,25 +65,25 @@ with subtest("a reboot while GitHub is unreachable"):
     machine.start()
     start_internet()
     machine.wait_for_unit("innkeeperd.service")
-    wait_until_quiet()
-    same(known(), before, "the guests")
-    same(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
+    wait_until_idle()
+    require_equal(persistent_state(), before, "the guests")
+    require_equal(pages(), [f"Hello from {name}." for name in AGENTS], "the agents' pages")
     for slug, sha in shas.items():
-        machine.wait_until_succeeds(f"{look(slug)} | grep -F {sha}")
-        same(ask_as_app(slug, "select name from kept"), slug, "what the app has kept")
+        machine.wait_until_succeeds(f"{curl_command(slug)} | grep -F {sha}")
+        require_equal(query_as_app(slug, "select name from kept"), slug, "the app's data")
 
 with subtest("they were started a few at a time"):
     limit = 2 * int(machine.succeed("nproc"))
     most = most_at_once(seen)
-    is_true(1 < most <= limit, f"{most} guests were starting at the same time; {limit} may")
+    require(1 < most <= limit, f"{most} guests were starting concurrently; the limit is {limit}")
 
 with subtest("later updates work as before"):
     start_github()
     sha = commit("branch-web-1", app("After the reboot: @commit@."))
     for number, slug in enumerate(PREVIEWS, start=1):
-        describe(number, f"branch-{slug}")
+        set_pull_request(number, f"branch-{slug}")
     machine.succeed("preview update web-1")
     wait_for_preview("web-1", "live", sha)
-    same(browse("web-1"), f"After the reboot: {sha}.", "the page")
-    same(ask_as_app("web-1", "select name from kept"), "web-1", "what the app has kept")
+    require_equal(browse("web-1"), f"After the reboot: {sha}.", "the page")
+    require_equal(query_as_app("web-1", "select name from kept"), "web-1", "the app's data")
     doctor()

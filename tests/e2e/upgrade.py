@@ -1,4 +1,4 @@
-"""The daemon is replaced by another build of itself under running guests: they and their connections go on.
+"""Running guests and their connections survive an upgrade of the daemon.
 
 Needs: previews.
 """
@@ -9,7 +9,7 @@ DROP_IN = "/run/systemd/system/innkeeperd.service.d"
 boot_with_previews()
 web, full = create("web"), create("full", SYSTEMD)
 sha = commit("change", app())
-pull(1, "change", "opened")
+deliver_event(1, "change", "opened")
 wait_for_preview("web-1", "live", sha)
 names = ("web", "full", "web-1")
 leaders = {name: leader(name) for name in names}
@@ -29,7 +29,7 @@ with subtest("an upgrade replaces the program file while it runs"):
     for build in ("second", "third"):
         machine.succeed(
             f"mkdir -p {NEWER} {DROP_IN}",
-            # Its own name, since it may look at that; written beside and renamed, as installers do.
+            # With the same file name; written under another name and renamed, as installers do.
             f"cp {program} {NEWER}/innkeeperd.new && echo {build} >> {NEWER}/innkeeperd.new",
             f"mv {NEWER}/innkeeperd.new {NEWER}/innkeeperd",
             f"printf '[Service]\\nExecStart=\\nExecStart={NEWER}/innkeeperd --config /etc/innkeeper/config.toml\\n' > {DROP_IN}/newer.conf",
@@ -37,14 +37,14 @@ with subtest("an upgrade replaces the program file while it runs"):
             "systemctl restart innkeeperd.service",
         )
         now = machine.get_unit_property("innkeeperd.service", "MainPID")
-        same(machine.succeed(f"readlink /proc/{now}/exe").strip(), f"{NEWER}/innkeeperd", "the program that runs")
-        same(machine.succeed(f"tail --bytes {len(build) + 1} /proc/{now}/exe").strip(), build, "the build that runs")
-        wait_until_quiet()
-        same({name: leader(name) for name in names}, leaders, "the guests' first processes")
+        require_equal(machine.succeed(f"readlink /proc/{now}/exe").strip(), f"{NEWER}/innkeeperd", "the running program")
+        require_equal(machine.succeed(f"tail --bytes {len(build) + 1} /proc/{now}/exe").strip(), build, "the running build")
+        wait_until_idle()
+        require_equal({name: leader(name) for name in names}, leaders, "the guests' first processes")
         machine.succeed(f"echo {build} > /run/talk.in")
         machine.wait_until_succeeds(f"grep -qx {build} /run/talk.out")
         machine.require_unit_state("talk.service")
-        is_true(sha in browse("web-1"), "the preview's page")
+        require(sha in browse("web-1"), "the preview's page")
         doctor()
 
 with subtest("the new daemon adopts all existing objects"):
@@ -52,9 +52,9 @@ with subtest("the new daemon adopts all existing objects"):
     machine.succeed("agent exec full -- true", "agent stop web", "agent start web")
     machine.wait_for_open_port(80, web["guest_address"])
     sha = commit("change", app("Newer: @commit@."))
-    pull(1, "change", "synchronize")
+    deliver_event(1, "change", "synchronize")
     wait_for_preview("web-1", "live", sha)
     machine.succeed("agent destroy web full")
-    pull(1, "change", "closed")
+    deliver_event(1, "change", "closed")
     machine.wait_until_succeeds("preview list --json | jq -e '. == []'")
     doctor()
