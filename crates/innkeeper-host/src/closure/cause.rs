@@ -1,40 +1,39 @@
-//! Who is at fault when Nix fails: the derivation that was to be built, the host, or nobody knows.
+//! Determines the party at fault when Nix fails: the derivation, the host, or unclear.
 //!
-//! A builder can print anything, also errors as Nix writes them. But when a builder fails, the last error is Nix's own,
-//! about that builder. So only the last error can blame the host, and the output of a builder at most makes the cause
-//! unclear.
+//! A builder can print anything, including errors that look like Nix's. But when a builder fails, the last error is Nix's
+//! own, about that builder. So only the last error can blame the host. A builder's output can only make the cause unclear.
 
 use std::fmt;
 use std::process::ExitStatus;
 
 use innkeeper_model::Code;
 
-/// Who is at fault.
+/// The party at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The same build fails again.
+    /// The derivation: a retry fails again.
     Derivation,
-    /// The same build succeeds when the host is in order.
+    /// The host: a retry succeeds when the host is repaired.
     Host(HostFault),
-    /// It may be either.
+    /// Either of them.
     Unclear,
 }
 
-/// What the host lacks.
+/// The resource that the host lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostFault {
     /// Space or inodes.
     Disk,
-    /// A way to its binary caches.
+    /// Access to its binary caches.
     Download,
-    /// A Nix store, database or daemon that works.
+    /// A working Nix store, database or daemon.
     Nix,
     /// Memory, processes or open files.
     Resources,
 }
 
 impl HostFault {
-    /// Its stable code.
+    /// Returns its stable code.
     pub(crate) fn code(self) -> Code {
         match self {
             Self::Disk => Code::DiskFull,
@@ -42,20 +41,20 @@ impl HostFault {
         }
     }
 
-    /// What whoever runs the host can do.
+    /// Returns the remedy for the host's administrator.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::Disk => {
-                "On the host, free space and inodes on the disk of the Nix store: `nix-collect-garbage` removes what nothing uses. It is tried again by itself."
+                "On the host, free space and inodes on the disk of the Nix store: `nix-collect-garbage` removes unused paths. Innkeeper retries automatically."
             }
             Self::Download => {
-                "On the host, check the network, the name servers and the binary caches in Nix's configuration. It is tried again by itself."
+                "On the host, check the network, the name servers and the binary caches in Nix's configuration. Innkeeper retries automatically."
             }
             Self::Nix => {
-                "On the host, `systemctl status nix-daemon` shows whether Nix's daemon runs, and `journalctl -u innkeeper` has Nix's message. It is tried again by itself."
+                "On the host, `systemctl status nix-daemon` shows whether Nix's daemon runs, and `journalctl -u innkeeper` has Nix's message. Innkeeper retries automatically."
             }
             Self::Resources => {
-                "On the host, see what uses memory, processes and open files, and stop some of it. It is tried again by itself."
+                "On the host, find the programs that use up memory, processes or open files, and stop some. Innkeeper retries automatically."
             }
         }
     }
@@ -72,7 +71,7 @@ impl fmt::Display for HostFault {
     }
 }
 
-/// Parts of messages, in lower case, and what they mean when Nix itself writes them.
+/// Parts of Nix's own messages, in lower case, and the fault that they indicate.
 const HOST_FAULTS: [(HostFault, &[&str]); 4] = [
     (
         HostFault::Disk,
@@ -129,7 +128,7 @@ const HOST_FAULTS: [(HostFault, &[&str]); 4] = [
     ),
 ];
 
-/// Errors that only say that another one occurred.
+/// Errors that only follow from another one.
 const CONSEQUENCES: [&str; 5] = [
     "build of ",
     "dependencies of derivation",
@@ -138,7 +137,7 @@ const CONSEQUENCES: [&str; 5] = [
     "dependencies failed",
 ];
 
-/// What the host lacks according to a message of Nix's own.
+/// Returns the host's fault that one of Nix's own messages indicates.
 pub(crate) fn host_fault(message: &str) -> Option<HostFault> {
     let message = message.to_lowercase();
     HOST_FAULTS
@@ -147,13 +146,13 @@ pub(crate) fn host_fault(message: &str) -> Option<HostFault> {
         .map(|(fault, _)| *fault)
 }
 
-/// Why Nix failed, by its errors, the last lines of all output, and how it ended.
+/// Determines the cause from Nix's errors, the last lines of all output, and its exit status.
 pub(super) fn of(errors: &[String], lines: &[String], status: ExitStatus) -> Cause {
-    // Nix itself was killed: its supervisor passes that on as a shell does.
+    // Nix itself was killed: its supervisor exits with 128 + the signal, as shells do.
     if matches!(status.code(), None | Some(137 | 143)) {
         return Cause::Unclear;
     }
-    let own = errors.iter().rev().map(|error| own_words(error));
+    let own = errors.iter().rev().map(|error| without_log(error));
     let mut own = own.filter(|error| !CONSEQUENCES.iter().any(|part| error.contains(part)));
     let Some(last) = own.next() else {
         return Cause::Unclear;
@@ -165,7 +164,7 @@ pub(super) fn of(errors: &[String], lines: &[String], status: ExitStatus) -> Cau
     let was_killed = ["signal 9", "signal 15"]
         .iter()
         .any(|signal| last.contains(signal));
-    // What a download that does not exist is answered with is no fault of the network.
+    // A 404 is not a fault of the network.
     let is_missing = |line: &str| line.contains("error: 404") || line.contains("http error 404");
     let may_be_host = lines.iter().map(|line| line.to_lowercase()).any(|line| {
         matches!(
@@ -180,8 +179,8 @@ pub(super) fn of(errors: &[String], lines: &[String], status: ExitStatus) -> Cau
     }
 }
 
-/// An error in lower case without the end of a builder's log, which Nix quotes in it.
-fn own_words(error: &str) -> String {
+/// Returns an error in lower case, without the builder's log lines that Nix quotes.
+fn without_log(error: &str) -> String {
     let lines = error.lines().take_while(|line| {
         let line = line.trim_start();
         !line.ends_with("log lines:") && !line.starts_with("> ")
@@ -205,7 +204,7 @@ mod tests {
         "error: 1 dependencies of derivation '/nix/store/h-top.drv' failed to build";
 
     #[test]
-    fn what_nix_itself_lacks_is_the_hosts_fault() {
+    fn host_is_at_fault_for_errors_of_nix_itself() {
         for (error, fault) in [
             (
                 "error: writing to file: No space left on device",
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_in_the_same_way_again_is_the_derivations_fault() {
+    fn derivation_is_at_fault_for_reproducible_failures() {
         for error in [
             FAILED,
             "error: builder for '/nix/store/h-app.drv' failed due to signal 11 (Segmentation fault)",
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_builder_that_was_killed_or_met_a_full_disk_or_no_network_leaves_the_cause_unclear() {
+    fn cause_is_unclear_if_the_builder_was_killed_or_hit_the_host() {
         let killed = "error: builder for '/nix/store/h-app.drv' failed due to signal 9 (Killed)";
         assert_eq!(cause(&[killed, CONSEQUENCE], &[]), Cause::Unclear);
         for line in [
@@ -291,8 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn a_builder_cannot_blame_the_host() {
-        // As builders can have Nix print it.
+    fn builder_cannot_blame_the_host() {
+        // Builders can make Nix print this.
         let forged = "error: writing to file: No space left on device";
         for own in [
             FAILED,

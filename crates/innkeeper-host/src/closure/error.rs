@@ -1,4 +1,4 @@
-//! What can go wrong with a closure.
+//! Errors of closures.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,95 +9,95 @@ use innkeeper_model::{Code, Explain, Installable, StorePath};
 
 use crate::{CommandError, FileError};
 
-/// A closure that could not be built, is not usable, or could not be kept.
+/// A closure that cannot be built, used, or protected by a GC root.
 #[derive(Debug, thiserror::Error)]
 pub enum ClosureError {
     /// The store path does not exist.
     #[error("the closure {0} does not exist on this host")]
     NotFound(StorePath),
-    /// No guest can boot from it.
-    #[error("no guest can boot from {closure}: {reason}")]
+    /// Guests cannot boot from the closure.
+    #[error("guests cannot boot from {closure}: {reason}")]
     Invalid {
         /// The closure.
         closure: StorePath,
-        /// What is wrong with it.
+        /// Cause of the rejection.
         reason: String,
     },
-    /// Its `init` has no contents: a loss of power came before they were on the disk.
-    #[error("the closure {0} is damaged: its 'init' is empty, as a loss of power can leave it")]
+    /// The closure's `init` is empty: the power was lost before its contents were on disk.
+    #[error("the closure {0} is damaged: its 'init' is empty, as after a power loss")]
     Emptied(StorePath),
-    /// It was built and has no output `out`.
-    #[error("'{0}' builds nothing that a guest can boot from: it has no output 'out'")]
+    /// The build has no output `out`.
+    #[error("guests cannot boot from '{0}': it has no output 'out'")]
     NoOutput(Installable),
-    /// Nix cannot be run.
+    /// Nix cannot be started.
     #[error("cannot build '{installable}'")]
     Nix {
-        /// What was to be built.
+        /// The flake output.
         installable: Installable,
-        /// Why Nix did not start.
+        /// The error of the start.
         #[source]
         source: CommandError,
     },
-    /// The directory of a local flake, or `flake.nix` in it, does not exist. Whether a flake elsewhere
-    /// exists only Nix can tell, in a sentence for people: that is [`Self::Build`].
-    #[error("there is no flake in '{flake}': {reason}")]
+    /// The directory of a local flake, or `flake.nix` in it, does not exist. For other flakes Nix reports this only in a
+    /// message for people: that is [`Self::Build`].
+    #[error("no flake in '{flake}': {reason}")]
     FlakeNotFound {
         /// The flake reference.
         flake: String,
-        /// What is missing.
+        /// The missing part.
         reason: &'static str,
     },
     /// The flake has no such output.
     #[error("the flake '{}' has no output '{}'", .0.flake(), .0.attribute())]
     OutputNotFound(Installable),
-    /// Nix ran and failed.
+    /// The build failed.
     #[error("cannot build '{installable}': {summary}")]
     Build {
-        /// What was to be built.
+        /// The flake output.
         installable: Installable,
         /// Nix's error in one line.
         summary: String,
         /// The last lines of the build's log and of Nix's errors.
         log: Vec<String>,
     },
-    /// Nix answered something that is not known.
-    #[error("cannot read what Nix says about '{installable}'")]
-    Answer {
-        /// What was asked about.
+    /// Nix printed something unexpected.
+    #[error("cannot parse Nix's output for '{installable}'")]
+    InvalidOutput {
+        /// The flake output.
         installable: Installable,
-        /// What is wrong with the answer.
+        /// The parse error.
         #[source]
         source: serde_json::Error,
     },
-    /// A flake on the host, asked for by a caller who is not root.
+    /// A flake on the host, requested by a caller who is not root.
     #[error("only root may build from '{}', which is not a remote flake", .0.flake())]
     LocalFlake(Installable),
-    /// A flake with an input on the host, asked for by a caller who is not root.
+    /// A flake with an input on the host, requested by a caller who is not root.
     #[error("only root may build from '{}': its input '{input}' is {reference}, which is not remote", .installable.flake())]
     LocalInput {
-        /// What was to be built.
+        /// The flake output.
         installable: Installable,
         /// The input's name in the lock file.
         input: String,
         /// Its reference.
         reference: String,
     },
-    /// The user that evaluates for callers who are not root cannot be used.
+    /// The user that evaluates for callers who are not root does not exist or is privileged.
     #[error("the user '{user}' cannot evaluate flakes: {reason}")]
     User {
         /// The user as configured.
         user: String,
-        /// What is wrong with it.
+        /// Cause of the rejection.
         reason: &'static str,
     },
-    /// The Nix daemon does not answer, and a caller who is not root needs it.
-    #[error("cannot build '{installable}' for a caller who is not root: no Nix daemon answers on {}", .socket.display())]
+    /// The Nix daemon, which builds for callers who are not root, does not respond.
+    #[error("cannot build '{installable}' for a caller who is not root: no Nix daemon responds on {}", .socket.display())]
     NoNixDaemon {
-        /// What was to be built.
+        /// The flake output.
         installable: Installable,
         /// The socket.
         socket: PathBuf,
-        /// Why nothing answers.
+        /// The error of the connection.
         #[source]
         source: io::Error,
     },
@@ -109,20 +109,20 @@ pub enum ClosureError {
     Query {
         /// The store path.
         closure: StorePath,
-        /// Why not.
+        /// The error of the query.
         #[source]
         source: CommandError,
     },
     /// A GC root or another file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A root that is not ours was to be swept.
-    #[error("'{0}' is no GC root of ours")]
+    /// A root to be swept that is not managed by Innkeeper.
+    #[error("the GC root '{0}' is not managed by Innkeeper")]
     Foreign(String),
-    /// A guest's GC root is another daemon's.
+    /// A guest's GC root belongs to another daemon.
     #[error("the GC root {0} belongs to another Innkeeper daemon")]
     OtherDaemon(String),
-    /// The failure of a build that several waited for.
+    /// The failure of a coalesced build.
     #[error(transparent)]
     Shared(Arc<Self>),
 }
@@ -147,7 +147,7 @@ impl Explain for ClosureError {
                 _ => Code::BuildFailed,
             },
             Self::FlakeNotFound { .. } | Self::OutputNotFound(_) => Code::FlakeNotFound,
-            Self::Build { .. } | Self::Answer { .. } => Code::BuildFailed,
+            Self::Build { .. } | Self::InvalidOutput { .. } => Code::BuildFailed,
             Self::File(error) => error.code_or(Code::Internal),
             Self::Foreign(_) => Code::Internal,
             Self::OtherDaemon(_) => Code::DaemonConflict,
@@ -161,28 +161,28 @@ impl Explain for ClosureError {
                 "Build it with `agent build`, or copy it here with `nix copy --from <store> {closure}`."
             ),
             Self::Invalid { .. } | Self::NoOutput(_) => {
-                "Give an output like `nixosConfigurations.<name>.config.system.build.toplevel`: a directory in the store with an executable `init`.".to_owned()
+                "Use an output such as `nixosConfigurations.<name>.config.system.build.toplevel`: a directory in the store with an executable `init`.".to_owned()
             }
             Self::Emptied(_) => {
-                "`nix-store --verify --check-contents --repair` finds what else is damaged, and makes it again where it can; what it cannot, `nix-store --delete` removes.".to_owned()
+                "Run `nix-store --verify --check-contents --repair`, which finds all damaged paths and repairs what it can. Delete the others with `nix-store --delete`.".to_owned()
             }
             Self::FlakeNotFound { .. } => {
-                "Give the directory that holds flake.nix, or a reference such as github:owner/repo.".to_owned()
+                "Use the directory that contains flake.nix, or a reference such as github:owner/repo.".to_owned()
             }
             Self::OutputNotFound(installable) => {
                 format!("`nix flake show {}` lists its outputs.", installable.flake())
             }
             Self::Build { installable, .. } => {
-                format!("`nix build -L '{installable}'` shows the whole log.")
+                format!("`nix build -L '{installable}'` shows the full log.")
             }
-            Self::Answer { .. } => {
-                "Run `nix --version`; Innkeeper works with Nix 2.8 and newer.".to_owned()
+            Self::InvalidOutput { .. } => {
+                "Run `nix --version`: Innkeeper needs Nix 2.8 or newer.".to_owned()
             }
             Self::LocalFlake(installable) | Self::LocalInput { installable, .. } => format!(
-                "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or use remote references only, such as github:owner/repo or git+https://host/repo."
+                "Build it yourself (`nix build --print-out-paths '{installable}'`) and pass the store path: `agent create --closure STORE_PATH`. Or use only remote references, such as github:owner/repo or git+https://host/repo."
             ),
             Self::User { .. } => {
-                "Create the user without a login and without other groups, or name another one in evaluation.user of innkeeperd's configuration.".to_owned()
+                "Create the user without a login and without other groups, or set another one as evaluation.user in innkeeperd's configuration.".to_owned()
             }
             Self::NoNixDaemon { .. } => {
                 "Start it (`systemctl start nix-daemon.socket`), or have root build the flake.".to_owned()
@@ -194,7 +194,7 @@ impl Explain for ClosureError {
             Self::File(error) => return error.remedy(),
             Self::Foreign(_) => return None,
             Self::OtherDaemon(_) => {
-                "Give this daemon a `nix.gcroots_dir` of its own. If the other one is gone for good, remove the link.".to_owned()
+                "Set another `nix.gcroots_dir` for this daemon. If the other daemon no longer exists, remove the link.".to_owned()
             }
             Self::Shared(error) => return error.remedy(),
         })

@@ -1,4 +1,4 @@
-//! What a flake is made of, and what it has, without evaluating its outputs.
+//! A flake's inputs and outputs, determined without evaluating the outputs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::ClosureError;
 
-/// What `nix flake metadata --json` says. Nix 2.8 and newer versions agree on these fields.
+/// Output of `nix flake metadata --json`. These fields are the same since Nix 2.8.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     #[serde(default)]
@@ -29,16 +29,16 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// A hash of all that the output is built from: the flake's source, its locked inputs, the attribute
-    /// and the settings. Nothing when the source cannot be named for sure; then nothing is known to be
-    /// the same. The source's time of change is left out: a touched file is no change.
+    /// Returns a hash over all inputs of the output: the flake's source, its locked inputs, the attribute and the settings.
+    /// Returns `None` if the source has no unambiguous name; such a build is never reused. Excludes the modification time:
+    /// a touched file is not a change.
     pub(super) fn fingerprint(
         &self,
         installable: &Installable,
         options: &BTreeMap<String, String>,
     ) -> Option<String> {
         let directory = self.locked.get("dir");
-        // A store path of a source is a hash of its contents; `rev` names a commit.
+        // A source's store path is a hash of its contents; `rev` is a commit.
         let source = self
             .locked
             .get("narHash")
@@ -55,14 +55,14 @@ impl Metadata {
         Some(hex(&Sha256::digest(all.to_string())))
     }
 
-    /// The output of the flake as it is locked, so that what was checked is what is built.
+    /// Returns the output of the locked flake, so that the build uses the flake that was checked.
     pub(super) fn pinned(&self, installable: &Installable) -> String {
         let flake = self.url.as_deref().unwrap_or(installable.flake());
         format!("{flake}#{}", installable.attribute())
     }
 
-    /// Refuses a flake that is on the host, or has an input there: a member must not have the host read files. Relative
-    /// paths are allowed: Nix refuses those that lead out of the tree that they are in.
+    /// Rejects a flake on the host, or one with an input there: members must not make the host read files. Allows relative
+    /// paths: Nix rejects those that leave their tree.
     pub(super) fn require_remote(&self, installable: &Installable) -> Result<(), ClosureError> {
         if local_reference(&self.locked).is_some() {
             return Err(ClosureError::LocalFlake(installable.clone()));
@@ -83,9 +83,9 @@ impl Metadata {
         Ok(())
     }
 
-    /// A Nix expression that says whether the flake has the output: in any of the places where
-    /// `nix build` looks for it (Nix manual, "Flake output attribute"). Nothing when Nix did not say
-    /// enough for a pure evaluation.
+    /// Returns a Nix expression that evaluates to whether the flake has the output, under any of the prefixes that
+    /// `nix build` tries (Nix manual, "Flake output attribute"). Returns `None` if the metadata does not suffice for a
+    /// pure evaluation.
     pub(super) fn has_output(&self, installable: &Installable) -> Option<String> {
         let path = self.path.as_deref()?;
         let hash = self.locked.get("narHash")?.as_str()?;
@@ -95,14 +95,14 @@ impl Metadata {
         }
         let names = attribute_names(installable.attribute());
         let system = format!("{}-linux", std::env::consts::ARCH);
-        let places = [
+        let prefixes = [
             vec![],
             vec!["packages".into(), system.clone()],
             vec!["legacyPackages".into(), system],
         ];
-        let places: String = places
+        let paths: String = prefixes
             .into_iter()
-            .map(|place| [place, names.clone()].concat())
+            .map(|prefix| [prefix, names.clone()].concat())
             .map(|names| {
                 format!(
                     "[ {} ] ",
@@ -113,18 +113,18 @@ impl Metadata {
         Some(format!(
             "let has = set: names: names == [ ] || (builtins.isAttrs set && set ? ${{builtins.head names}} \
              && has set.${{builtins.head names}} (builtins.tail names)); \
-             in builtins.any (has (builtins.getFlake {})) [ {places}]",
+             in builtins.any (has (builtins.getFlake {})) [ {paths}]",
             quoted(&reference)
         ))
     }
 }
 
-/// Describes a flake reference, given as attributes, unless it is known to be remote or relative (Nix manual, "Flake
-/// references", "Types").
+/// Describes a flake reference, given as attributes. Returns `None` if it is known to be remote or relative (Nix manual,
+/// "Flake references", "Types").
 fn local_reference(attributes: &Map<String, Value>) -> Option<String> {
     let text = |name: &str| attributes.get(name).and_then(Value::as_str);
     let (kind, url) = (text("type").unwrap_or_default(), text("url"));
-    let fine = match kind {
+    let allowed = match kind {
         "github" | "gitlab" | "sourcehut" | "indirect" => true,
         "git" | "tarball" | "file" => {
             url.is_some_and(|url| url.starts_with("https://") || url.starts_with("http://"))
@@ -132,13 +132,12 @@ fn local_reference(attributes: &Map<String, Value>) -> Option<String> {
         "path" => text("path").is_some_and(|path| !path.starts_with('/')),
         _ => false,
     };
-    let place = url.or(text("path")).unwrap_or("unknown");
-    (!fine).then(|| format!("'{place}' of type '{kind}'"))
+    let location = url.or(text("path")).unwrap_or("unknown");
+    (!allowed).then(|| format!("'{location}' of type '{kind}'"))
 }
 
-/// Checks that the directory of a local flake is there and holds a flake. Other references are Nix's to
-/// look at. Nix would look for `flake.nix` in the directories above, too; for a daemon that would be a
-/// surprise.
+/// Checks that the directory of a local flake exists and has a flake. Leaves other references to Nix. Does not search
+/// parent directories as Nix does, which would be surprising for a daemon.
 pub(super) fn require_local(installable: &Installable) -> Result<(), ClosureError> {
     let Some(directory) = local_directory(installable.flake()) else {
         return Ok(());
@@ -154,7 +153,7 @@ pub(super) fn require_local(installable: &Installable) -> Result<(), ClosureErro
     let reason = if missing(directory.clone()) {
         "the directory does not exist"
     } else if missing(directory.join("flake.nix")) {
-        "it holds no flake.nix"
+        "it has no flake.nix"
     } else {
         return Ok(());
     };
@@ -164,8 +163,8 @@ pub(super) fn require_local(installable: &Installable) -> Result<(), ClosureErro
     })
 }
 
-/// The directory of `flake.nix`, if the reference is a path on this host (Nix manual, "Flake
-/// references"). A path with escaped characters is left to Nix.
+/// Returns the directory of `flake.nix` if the reference is a path on this host (Nix manual, "Flake references"). Leaves
+/// paths with escaped characters to Nix.
 fn local_directory(flake: &str) -> Option<PathBuf> {
     let path = match flake.strip_prefix("path:") {
         Some(path) => path,
@@ -178,7 +177,7 @@ fn local_directory(flake: &str) -> Option<PathBuf> {
     (!escaped).then(|| PathBuf::from(path).join(inside.unwrap_or_default()))
 }
 
-/// The names in an attribute path: parted by dots, except inside double quotes.
+/// Splits an attribute path at dots, except inside double quotes.
 fn attribute_names(attribute: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     let mut in_quotes = false;
@@ -196,7 +195,7 @@ fn attribute_names(attribute: &str) -> Vec<String> {
     names
 }
 
-/// A text as a string of the Nix language (Nix manual, "String literal").
+/// Quotes a text as a string of the Nix language (Nix manual, "String literal").
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
@@ -209,7 +208,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// A text as the value of a query parameter (RFC 3986, section 2.1).
+/// Percent-encodes a text for a query parameter (RFC 3986, section 2.1).
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -221,7 +220,7 @@ fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-/// Bytes as hexadecimal digits.
+/// Encodes bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_follows_source_inputs_attribute_and_settings_only() {
+    fn fingerprint_covers_source_inputs_attribute_and_settings() {
         let none = BTreeMap::new();
         let base = json!({"locked": {"narHash": "sha256-a", "lastModified": 1}, "locks": {"v": 1}});
         let of = |json: &Value, attribute: &str| {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_cannot_be_named_is_never_the_same() {
+    fn fingerprint_needs_an_unambiguous_source() {
         let none = BTreeMap::new();
         let of = |json| metadata(json).fingerprint(&installable("/f#a"), &none);
         assert_eq!(
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flake_with_an_input_on_the_host_is_refused() {
+    fn require_remote_rejects_flakes_and_inputs_on_the_host() {
         let github = json!({"type": "github", "owner": "o", "repo": "r"});
         let remote = |locked: &Value, original: &Value| {
             let nodes = json!({
@@ -293,14 +292,14 @@ mod tests {
             let of = json!({"locked": github, "locks": {"nodes": nodes}});
             metadata(of).require_remote(&installable("github:o/r#a"))
         };
-        for fine in [
+        for allowed in [
             json!({"type": "gitlab", "owner": "o", "repo": "r"}),
             json!({"type": "git", "url": "https://host/o/r"}),
             json!({"type": "tarball", "url": "https://host/x.tar.gz"}),
             json!({"type": "path", "path": "./sub"}),
             json!({"type": "path", "path": "../sub"}),
         ] {
-            remote(&fine, &fine).expect("remote");
+            remote(&allowed, &allowed).expect("remote");
         }
         for local in [
             json!({"type": "path", "path": "/root/secret"}),
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn local_flakes_are_known_by_their_reference() {
+    fn local_directory_recognizes_paths_only() {
         let directory = |flake| local_directory(flake).map(|path| path.display().to_string());
         assert_eq!(directory("/srv/fleet").as_deref(), Some("/srv/fleet/"));
         assert_eq!(
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn attribute_paths_become_strings_that_nix_does_not_interpret() {
+    fn attribute_names_and_texts_are_quoted_for_nix() {
         assert_eq!(attribute_names("a.\"b.c\".d"), ["a", "b.c", "d"]);
         assert_eq!(quoted("a\"\\${x}"), "\"a\\\"\\\\\\${x}\"");
         assert_eq!(percent_encoded("sha256-a/b+c="), "sha256-a/b%2Bc%3D");

@@ -1,8 +1,8 @@
-//! Nix's own log as JSON (`--log-format internal-json`), read into a progress and the last lines.
+//! Parses Nix's JSON log (`--log-format internal-json`) into a progress and the last lines.
 //!
-//! Each line is `@nix ` and an object. The format is that of Nix's `JSONLogger` (src/libutil/logging.cc)
-//! and has not changed since Nix 2.0 but for more fields; what is not known is passed over. How counts
-//! are put together is what Nix's own progress bar does (src/libmain/progress-bar.cc).
+//! Each line is `@nix ` and an object, as Nix's `JSONLogger` writes it (src/libutil/logging.cc). Since Nix 2.0 the format
+//! has only gained fields; unknown ones are ignored. Counts are added up as in Nix's own progress bar
+//! (src/libmain/progress-bar.cc).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitStatus;
@@ -13,19 +13,19 @@ use serde_json::Value;
 
 use super::cause::{self, Cause};
 
-/// How many lines are kept for an error.
+/// Number of lines to keep for an error.
 const KEPT_LINES: usize = 40;
 
-/// The longest line that is kept, in characters.
+/// Maximum length of a kept line, in characters.
 const LINE_LENGTH: usize = 1000;
 
-/// How many errors are kept to find the cause, and how many characters of each.
+/// Number of errors to keep for determining the cause, and the maximum characters of each.
 const KEPT_ERRORS: usize = 20;
 const ERROR_LENGTH: usize = 4000;
 
-/// How many activities and expectations are tracked at once; further ones are not counted. Nix itself has a few for each
-/// job and download.
-const TRACKED: usize = 4096;
+/// Maximum number of tracked activities and of expectations; further ones are ignored. Nix itself has a few per job and
+/// download.
+const MAX_TRACKED: usize = 4096;
 
 /// Kinds of activities (`ActivityType` in src/libutil/logging.hh).
 mod activity {
@@ -44,11 +44,11 @@ mod result {
     pub(super) const POST_BUILD_LOG_LINE: u64 = 107;
 }
 
-/// The level of errors, and of what `builtins.trace` prints (`Verbosity` in src/libutil/error.hh).
+/// The level of errors and of `builtins.trace` (`Verbosity` in src/libutil/error.hh).
 const LEVEL_ERROR: u64 = 0;
 const LEVEL_WARNING: u64 = 1;
 
-/// Activities above this level are too small to be shown.
+/// Activities above this level are not shown.
 const LEVEL_TALKATIVE: u64 = 4;
 
 #[derive(Deserialize)]
@@ -85,46 +85,46 @@ enum Line {
     Other,
 }
 
-/// What was read of a log so far.
+/// State of a log, updated line by line.
 #[derive(Default)]
 pub(crate) struct Log {
     activities: BTreeMap<u64, Activity>,
     totals: BTreeMap<u64, Total>,
-    /// How many entries all activities' `expects` have.
+    /// Number of entries in all activities' `expects`.
     expectations: usize,
     shown: Vec<(u64, String)>,
     lines: VecDeque<String>,
     error: String,
-    /// The last errors, in their order.
+    /// The last errors, oldest first.
     errors: VecDeque<String>,
 }
 
-/// An activity that goes on.
+/// A running activity.
 #[derive(Default)]
 struct Activity {
     kind: u64,
     done: u64,
     expected: u64,
-    /// What it says of all activities of a kind.
+    /// Its expectations for all activities of a kind.
     expects: BTreeMap<u64, u64>,
 }
 
-/// Sums over all activities of a kind, updated with each change: the log of a hostile builder must not make reading the
-/// progress expensive.
+/// Sums over all activities of a kind. Updated with each change: a hostile builder's log must not make the progress
+/// expensive to compute.
 #[derive(Clone, Copy, Default)]
 struct Total {
-    /// Done by activities that have stopped.
+    /// Done by stopped activities.
     finished: u64,
-    /// Done and expected by those that go on.
+    /// Done and expected by running activities.
     done: u64,
     expected: u64,
-    /// Expected according to other activities.
-    foretold: u64,
+    /// Expected by other activities (`SET_EXPECTED`).
+    announced: u64,
 }
 
 impl Log {
-    /// Takes one line of Nix's standard error. What is not in the format is kept as it is: Nix complains
-    /// in plain text about its own arguments.
+    /// Processes one line of Nix's standard error. Keeps lines in other formats as they are: Nix reports invalid arguments
+    /// in plain text.
     pub(crate) fn take(&mut self, line: &str) {
         let Some(json) = line.strip_prefix("@nix ") else {
             return self.keep(line);
@@ -138,7 +138,7 @@ impl Log {
                 text,
                 fields,
             }) => {
-                if self.activities.len() >= TRACKED
+                if self.activities.len() >= MAX_TRACKED
                     || self.activities.contains_key(&id)
                     || self.is_build(parent)
                 {
@@ -160,7 +160,7 @@ impl Log {
             Ok(Line::Msg { level, msg }) if level <= LEVEL_WARNING => {
                 let msg = plain(&msg);
                 msg.lines().for_each(|line| self.keep(line));
-                // What `builtins.trace` prints and hints about options have the same level.
+                // `builtins.trace` and hints about options have the same level.
                 if level == LEVEL_ERROR && msg.trim_start().starts_with("error:") {
                     if self.errors.len() == KEPT_ERRORS {
                         self.errors.pop_front();
@@ -174,11 +174,11 @@ impl Log {
         }
     }
 
-    /// How the build goes.
+    /// Returns the current progress.
     pub(crate) fn progress(&self) -> BuildProgress {
         let (built, to_build) = self.count(activity::BUILDS);
         let transfers = self.count(activity::FILE_TRANSFER);
-        // A cache that is a directory is copied from without transfers.
+        // Copies from a cache in a directory have no transfers.
         let (fetched_bytes, to_fetch_bytes) = match transfers {
             (0, 0) => self.count(activity::COPY_PATH),
             transfers => transfers,
@@ -197,17 +197,17 @@ impl Log {
         }
     }
 
-    /// Who is at fault that Nix failed.
+    /// Returns the party at fault for Nix's failure.
     pub(crate) fn cause(&self, status: ExitStatus) -> Cause {
         let owned = |texts: &VecDeque<String>| texts.iter().cloned().collect::<Vec<_>>();
         cause::of(&owned(&self.errors), &owned(&self.lines), status)
     }
 
-    /// The last error in one line, and the last lines.
+    /// Returns the last error in one line, and the last lines.
     pub(crate) fn into_failure(self) -> (String, Vec<String>) {
         let summary = summary(&self.error)
             .or_else(|| self.lines.back().cloned())
-            .unwrap_or_else(|| "Nix gave no reason".to_owned());
+            .unwrap_or_else(|| "Nix printed no error".to_owned());
         (summary, self.lines.into())
     }
 
@@ -222,12 +222,12 @@ impl Log {
         self.expectations -= activity.expects.len();
         for (kind, expected) in activity.expects {
             let total = self.totals.entry(kind).or_default();
-            total.foretold = total.foretold.saturating_sub(expected);
+            total.announced = total.announced.saturating_sub(expected);
         }
     }
 
-    /// Is true of the activity of a derivation's builder. Nix passes on as its children whatever activities the
-    /// builder prints, and those count for nothing.
+    /// Reports whether the activity is a derivation's builder. Nix forwards activities that the builder prints as its
+    /// children, and those must not count.
     fn is_build(&self, id: u64) -> bool {
         self.activities
             .get(&id)
@@ -235,7 +235,7 @@ impl Log {
     }
 
     fn result(&mut self, id: u64, kind: u64, fields: &[Value]) {
-        let number = |at: usize| fields.get(at).and_then(Value::as_u64);
+        let number = |index: usize| fields.get(index).and_then(Value::as_u64);
         match kind {
             result::BUILD_LOG_LINE | result::POST_BUILD_LOG_LINE => {
                 if let Some(line) = fields.first().and_then(Value::as_str) {
@@ -257,30 +257,30 @@ impl Log {
                     (self.activities.get_mut(&id), number(0), number(1))
                 {
                     let is_known = activity.expects.contains_key(&kind);
-                    if !is_known && self.expectations >= TRACKED {
+                    if !is_known && self.expectations >= MAX_TRACKED {
                         return;
                     }
                     let before = activity.expects.insert(kind, expected);
                     self.expectations += usize::from(!is_known);
                     let total = self.totals.entry(kind).or_default();
-                    let others = total.foretold.saturating_sub(before.unwrap_or_default());
-                    total.foretold = others.saturating_add(expected);
+                    let others = total.announced.saturating_sub(before.unwrap_or_default());
+                    total.announced = others.saturating_add(expected);
                 }
             }
             _ => {}
         }
     }
 
-    /// What is done and what is expected of all activities of a kind.
+    /// Returns the done and expected amounts of all activities of a kind.
     fn count(&self, kind: u64) -> (u64, u64) {
         let total = self.totals.get(&kind).copied().unwrap_or_default();
         let done = total.finished.saturating_add(total.done);
         let expected = total.finished.saturating_add(total.expected);
-        (done, expected.max(total.foretold))
+        (done, expected.max(total.announced))
     }
 
     fn keep(&mut self, line: &str) {
-        // An old Nix says so each time, and nobody but us can do anything about it.
+        // Old versions print this on each call. Users cannot change it.
         if line.contains(UNKNOWN_SETTING) {
             return;
         }
@@ -293,17 +293,17 @@ impl Log {
 }
 
 impl Total {
-    /// Replaces what a running activity has done and expects.
+    /// Replaces a running activity's done and expected amounts.
     fn replace(&mut self, before: (u64, u64), now: (u64, u64)) {
         self.done = self.done.saturating_sub(before.0).saturating_add(now.0);
         self.expected = self.expected.saturating_sub(before.1).saturating_add(now.1);
     }
 }
 
-/// What a Nix says that does not know [`DURABLE`](super::nix::DURABLE) yet.
+/// Message of versions without the setting in [`DURABLE`](super::nix::DURABLE).
 const UNKNOWN_SETTING: &str = "unknown setting 'fsync-store-paths'";
 
-/// An activity in words; nothing for those that nobody wants to see.
+/// Describes an activity. Returns `None` for those that are not shown.
 fn describe(kind: u64, level: u64, text: &str, fields: &[Value]) -> Option<String> {
     let subject = fields.first().and_then(Value::as_str);
     let text = match kind {
@@ -316,21 +316,21 @@ fn describe(kind: u64, level: u64, text: &str, fields: &[Value]) -> Option<Strin
     Some(plain(&text).chars().take(LINE_LENGTH).collect())
 }
 
-/// `guest` of `/nix/store/<hash>-guest.drv`.
+/// Returns the name of a store path: `guest` for `/nix/store/<hash>-guest.drv`.
 fn object_name(path: &str) -> &str {
     let base = path.rsplit('/').next().unwrap_or(path);
     let name = base.split_once('-').map_or(base, |(_, name)| name);
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// The last part of a URL: what stands before and behind it may hold a password or a token.
+/// Returns the last path segment of a URL. The other parts may contain a password or a token.
 fn file_name(url: &str) -> &str {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     url[..end].rsplit('/').next().unwrap_or_default()
 }
 
-/// The line of an error message that says what is wrong. Newer versions of Nix tell first where it
-/// happened; this is for people, and nothing depends on it.
+/// Returns the line of an error message with the actual error. Newer versions of Nix print the position first. Display
+/// only: no decision may depend on it.
 fn summary(error: &str) -> Option<String> {
     let lines: Vec<&str> = error
         .lines()
@@ -338,17 +338,17 @@ fn summary(error: &str) -> Option<String> {
         .filter(|line| !line.is_empty())
         .collect();
     let last = lines.iter().rposition(|line| line.starts_with("error:"));
-    let says = match last {
-        Some(at) => match lines[at].trim_start_matches("error:").trim() {
-            "" => lines.get(at + 1).copied()?,
+    let summary = match last {
+        Some(index) => match lines[index].trim_start_matches("error:").trim() {
+            "" => lines.get(index + 1).copied()?,
             text => text,
         },
         None => lines.first().copied()?,
     };
-    Some(says.to_owned())
+    Some(summary.to_owned())
 }
 
-/// A text without escape sequences (ECMA-48, section 5.4) and control characters but line feed and tab.
+/// Removes escape sequences (ECMA-48, section 5.4) and control characters other than line feed and tab.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars();
@@ -373,7 +373,7 @@ mod tests {
 
     use super::*;
 
-    /// Recorded from Nix 2.8: a build that succeeds, one that fails, an attribute that is missing.
+    /// Recorded from Nix 2.8: a successful build, a failed one, a missing attribute.
     const SUCCESS: &str = include_str!("fixtures/nix-2.8-success.log");
     const FAILURE: &str = include_str!("fixtures/nix-2.8-failure.log");
     const MISSING: &str = include_str!("fixtures/nix-2.8-missing-attribute.log");
@@ -390,13 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_told_from_its_beginning_to_its_end() {
+    fn progress_follows_a_build_from_start_to_end() {
         let (log, seen) = read(SUCCESS);
-        let told: Vec<_> = seen
+        let reports: Vec<_> = seen
             .iter()
             .map(|p| format!("{} {}/{}", p.activity, p.built, p.to_build))
             .collect();
-        insta::assert_snapshot!(told.join("\n"), @r"
+        insta::assert_snapshot!(reports.join("\n"), @r"
         copying '/tmp/nixtry/flake' 0/0
          0/0
          0/1
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_keeps_the_builders_last_lines_and_nixs_error() {
+    fn failure_has_the_builders_last_lines_and_nixs_error() {
         let (summary, lines) = read(FAILURE).0.into_failure();
         insta::assert_snapshot!(summary, @"builder for '/nix/store/szs6f79a8ysznc325mb73v0p53ih9ggz-bad.drv' failed with exit code 3");
         assert_eq!(lines.first().map(String::as_str), Some("line 1"));
@@ -425,13 +425,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_attribute_is_told_in_nixs_words() {
+    fn failure_for_a_missing_attribute_is_nixs_message() {
         let (summary, _) = read(MISSING).0.into_failure();
         insta::assert_snapshot!(summary, @"flake 'path:/tmp/nixtry/flake' does not provide attribute 'packages.x86_64-linux.nope', 'legacyPackages.x86_64-linux.nope' or 'nope'");
     }
 
     #[test]
-    fn only_the_last_lines_are_kept() {
+    fn log_keeps_only_the_last_lines() {
         let mut log = Log::default();
         for n in 0..100 {
             log.take(&format!("plain {n}"));
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn downloads_are_added_up_as_nixs_own_progress_bar_does() {
+    fn downloads_are_added_up_as_in_nixs_progress_bar() {
         let (log, _) = read(
             r#"@nix {"action":"start","id":1,"level":0,"text":"","type":102}
 @nix {"action":"result","fields":[101,5000],"id":1,"type":106}
@@ -461,9 +461,9 @@ mod tests {
         assert_eq!(progress.activity, "downloading abc.nar.xz");
     }
 
-    /// Nix passes on what a builder prints as `@nix` lines, with the build as the parent.
+    /// Nix forwards `@nix` lines that a builder prints, with the build as the parent.
     #[test]
-    fn a_builders_own_activities_do_not_count() {
+    fn activities_that_a_builder_prints_do_not_count() {
         let mut log = Log::default();
         log.take(r#"@nix {"action":"start","fields":["/nix/store/0-guest.drv"],"id":1,"level":3,"parent":0,"text":"","type":105}"#);
         log.take(r#"@nix {"action":"start","fields":["https://a/b"],"id":2,"level":3,"parent":1,"text":"","type":101}"#);
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn activities_and_expectations_are_bounded() {
         let mut log = Log::default();
-        for id in 0..2 * TRACKED {
+        for id in 0..2 * MAX_TRACKED {
             log.take(&format!(
                 r#"@nix {{"action":"start","fields":["https://a/b"],"id":{id},"level":3,"text":"","type":101}}"#
             ));
@@ -485,11 +485,11 @@ mod tests {
                 r#"@nix {{"action":"result","fields":[{id},1],"id":0,"type":106}}"#
             ));
         }
-        assert_eq!(log.activities.len(), TRACKED);
-        assert_eq!(log.shown.len(), TRACKED);
-        assert_eq!(log.expectations, TRACKED);
-        assert!(log.totals.len() <= TRACKED + 1);
-        for id in 0..2 * TRACKED {
+        assert_eq!(log.activities.len(), MAX_TRACKED);
+        assert_eq!(log.shown.len(), MAX_TRACKED);
+        assert_eq!(log.expectations, MAX_TRACKED);
+        assert!(log.totals.len() <= MAX_TRACKED + 1);
+        for id in 0..2 * MAX_TRACKED {
             log.take(&format!(r#"@nix {{"action":"stop","id":{id}}}"#));
         }
         assert!(log.activities.is_empty() && log.shown.is_empty());
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_in_a_directory_counts_what_is_copied() {
+    fn copies_from_a_cache_in_a_directory_count() {
         let (log, _) = read(
             r#"@nix {"action":"start","fields":["/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-glibc-2.40","file:///cache","local"],"id":2,"level":3,"text":"copying","type":100}
 @nix {"action":"result","fields":[10,20,0,0],"id":2,"type":105}"#,
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_newer_versions_are_summed_up_by_their_last_error() {
+    fn summary_of_newer_versions_is_their_last_error() {
         let msg = "\u{1b}[31;1merror:\u{1b}[0m\n       … while evaluating 'x'\n\n       error: attribute 'y' missing\n       at flake.nix:1:2:";
         let line = serde_json::json!({"action": "msg", "level": 0, "msg": msg, "raw_msg": ""});
         let (summary, lines) = read(&format!("@nix {line}")).0.into_failure();
@@ -518,13 +518,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_it_panic(lines in proptest::collection::vec("(@nix )?\\{?.{0,60}", 0..20)) {
+        fn lines_never_panic(lines in proptest::collection::vec("(@nix )?\\{?.{0,60}", 0..20)) {
             let (log, _) = read(&lines.join("\n"));
             log.into_failure();
         }
 
         #[test]
-        fn no_fields_make_it_panic(kind in 90u64..120, id in 0u64..3, a: u64, b: u64, text in ".{0,20}") {
+        fn fields_never_panic(kind in 90u64..120, id in 0u64..3, a: u64, b: u64, text in ".{0,20}") {
             let start = serde_json::json!({"action": "start", "id": id, "type": kind, "fields": [text]});
             let result = serde_json::json!({"action": "result", "id": id, "type": kind, "fields": [a, b]});
             let stop = serde_json::json!({"action": "stop", "id": id});

@@ -1,8 +1,8 @@
-//! Nix for callers who are not root.
+//! Runs Nix for callers who are not root.
 //!
 //! Fetching and evaluating a flake reads files, and an evaluator's errors quote them. So Nix runs as [`NixConfig::user`],
-//! a user that owns nothing, and reaches the store only through the Nix daemon, which does not trust that user. It gets
-//! neither the daemon's environment nor the configured Nix settings, and no password or token of the host.
+//! which owns no files, and accesses the store only through the Nix daemon, which does not trust that user. It gets neither
+//! the daemon's environment nor the configured Nix settings, and none of the host's passwords and tokens.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -18,8 +18,8 @@ use super::nix::{NixConfig, NixError, follow, supervised};
 use super::{ClosureError, Installable};
 use crate::{FileErrorExt, tree};
 
-/// The variables that Nix gets from the daemon: where programs and certificates are.
-const PASSED_ON: [&str; 3] = ["PATH", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+/// Variables that Nix inherits from the daemon: paths of programs and certificates.
+const INHERITED: [&str; 3] = ["PATH", "NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
 
 /// Settings that the host's nix.conf cannot override. A flake's own settings (`nixConfig`) are ignored.
 const SETTINGS: [&str; 16] = [
@@ -41,7 +41,7 @@ const SETTINGS: [&str; 16] = [
     "/dev/null",
 ];
 
-/// A user without rights.
+/// An unprivileged user.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unprivileged {
     pub(crate) uid: u32,
@@ -49,7 +49,7 @@ pub(crate) struct Unprivileged {
 }
 
 impl Unprivileged {
-    /// Looks up a user by name or number.
+    /// Looks up a user by name or UID. Rejects root.
     pub(crate) fn find(user: &str) -> Result<Self, &'static str> {
         let entry = match user.parse() {
             Ok(uid) => User::from_uid(Uid::from_raw(uid)),
@@ -64,19 +64,19 @@ impl Unprivileged {
                 uid: number,
                 gid: number,
             },
-            (None, Err(_)) => return Err("there is no such user"),
+            (None, Err(_)) => return Err("the user does not exist"),
         };
         if [found.uid, found.gid]
             .iter()
             .any(|id| [0, u32::MAX].contains(id))
         {
-            return Err("it must have no rights");
+            return Err("the user must be unprivileged");
         }
         Ok(found)
     }
 }
 
-/// A Nix that runs as a user without rights, with a home directory of its own that goes with it.
+/// A Nix that runs as an unprivileged user, with a temporary home directory.
 pub(super) struct MemberNix {
     user: Unprivileged,
     home: Home,
@@ -84,7 +84,7 @@ pub(super) struct MemberNix {
 }
 
 impl MemberNix {
-    /// Checks that there is a Nix daemon and a user, and makes the home directory.
+    /// Checks that the Nix daemon responds and the user exists, and creates the home directory.
     pub(super) fn new(config: &NixConfig, installable: &Installable) -> Result<Self, ClosureError> {
         let user = Unprivileged::find(&config.user).map_err(|reason| ClosureError::User {
             user: config.user.clone(),
@@ -124,7 +124,7 @@ impl MemberNix {
             .envs([("HOME", &self.home.0), ("TMPDIR", &self.home.0)])
             .env("NIX_REMOTE", &self.remote)
             .current_dir("/");
-        for name in PASSED_ON {
+        for name in INHERITED {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -143,7 +143,7 @@ impl Home {
         let mut number = 0_u32;
         loop {
             let home = parent.join(format!("innkeeper-nix-{pid}-{number}"));
-            // Fails when anything has the name, a link too.
+            // Fails if the name exists, even as a link.
             match DirBuilder::new().mode(0o700).create(&home) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 made => {
@@ -162,7 +162,7 @@ impl Drop for Home {
         if let Err(error) = tree::remove(&self.0)
             && fs::symlink_metadata(&self.0).is_ok()
         {
-            tracing::warn!(%error, "a home directory of Nix is left");
+            tracing::warn!(%error, "cannot remove a temporary home directory of Nix");
         }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_without_rights_is_never_root() {
+    fn unprivileged_user_is_never_root() {
         for user in ["0", "root", "4294967295", "no-such-user"] {
             Unprivileged::find(user).expect_err(user);
         }

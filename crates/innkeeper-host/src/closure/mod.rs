@@ -1,15 +1,14 @@
-//! Closures: built by Nix, checked, and kept from its garbage collection.
+//! System closures: builds them with Nix, checks them, and protects them from its garbage collection.
 //!
-//! | on the host | what |
+//! | path | object |
 //! | --- | --- |
-//! | `<gcroots>/<guest>` | the GC root of a guest's closure |
-//! | `<links>/<hash of the flake output>` | what was built last of a flake output |
+//! | `<gcroots>/<guest>` | GC root of a guest's closure |
+//! | `<links>/<hash of the flake output>` | link to the last build of a flake output |
 //!
-//! The links are Nix's own out-links, which are GC roots too: Nix makes the link and enters it among its
-//! roots before it gives up its hold on what it built. So there is no moment between the end of the build
-//! and the link in which a garbage collection could take the result.
+//! The links are Nix's own out-links, which are GC roots as well. Nix registers such a link before it releases its temporary
+//! root, so a concurrent garbage collection cannot delete the result between build and link.
 //!
-//! No flake's lock file is written: the flake belongs to somebody else.
+//! Builds never write a flake's lock file: the flake belongs to the user.
 
 use std::ffi::OsString;
 use std::fs;
@@ -36,11 +35,11 @@ use crate::{FileErrorExt, command};
 pub(crate) mod cause;
 mod error;
 mod flake;
-pub(crate) mod flight;
 pub(crate) mod log;
 pub(crate) mod member;
 pub(crate) mod nix;
 mod roots;
+pub(crate) mod singleflight;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -49,44 +48,44 @@ pub use error::ClosureError;
 pub use nix::NixConfig;
 
 use flake::Metadata;
-use flight::Flights;
 use member::MemberNix;
 use nix::NixError;
+use singleflight::SingleFlight;
 
-/// Closures that Nix builds.
+/// Builds closures with Nix. Coalesces concurrent builds of the same output.
 pub struct NixClosures {
     config: Arc<NixConfig>,
     identity: Identity,
-    flights: Flights<(Trust, Installable), Built, ClosureError>,
+    in_flight: SingleFlight<(Trust, Installable), Built, ClosureError>,
 }
 
 impl NixClosures {
-    /// The driver; nothing is touched yet.
+    /// Creates the driver without touching the host.
     #[must_use]
     pub fn new(config: NixConfig, identity: Identity) -> Self {
         Self {
             config: Arc::new(config),
             identity,
-            flights: Flights::default(),
+            in_flight: SingleFlight::default(),
         }
     }
 
-    /// Gives what was built of a flake output free for Nix's garbage collection. Guests that have it keep
-    /// it by their own roots.
+    /// Removes the link to the last build of a flake output, so that Nix can collect it. Guests keep their closure by
+    /// their own roots.
     ///
     /// # Errors
-    /// When the link cannot be removed.
+    /// If the link cannot be removed.
     pub async fn forget_link(&self, installable: &Installable) -> Result<(), FacilityError> {
         let installable = installable.clone();
-        self.work(move |config| {
+        self.blocking(move |config| {
             Link::of(config, Trust::Host, &installable).remove()?;
             Link::of(config, Trust::Member, &installable).remove()
         })
         .await
     }
 
-    /// Does file work on a thread that may wait for the disk.
-    async fn work<T: Send + 'static>(
+    /// Runs file operations on a blocking thread.
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&NixConfig) -> Result<T, ClosureError> + Send + 'static,
     ) -> Result<T, FacilityError> {
@@ -103,19 +102,19 @@ impl Resource for NixClosures {
 
     async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let identity = self.identity.clone();
-        self.work(move |config| roots::observe(&config.gcroots, &identity))
+        self.blocking(move |config| roots::observe(&config.gcroots, &identity))
             .await
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let (identity, guest) = (self.identity.clone(), guest.clone());
-        self.work(move |config| roots::remove(&config.gcroots, &identity, &guest))
+        self.blocking(move |config| roots::remove(&config.gcroots, &identity, &guest))
             .await
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let (identity, found) = (self.identity.clone(), found.clone());
-        self.work(move |config| roots::sweep(&config.gcroots, &identity, &found))
+        self.blocking(move |config| roots::sweep(&config.gcroots, &identity, &found))
             .await
     }
 
@@ -148,22 +147,22 @@ impl Closures for NixClosures {
             async move { build.run(known).await.map_err(Arc::new) }.boxed()
         };
         let key = (trust, installable.clone());
-        let outcome = self.flights.join(&key, &progress, start).await;
+        let outcome = self.in_flight.join(&key, &progress, start).await;
         Ok(outcome.map_err(ClosureError::Shared)?)
     }
 
     async fn verify(&self, closure: &StorePath) -> Result<(), FacilityError> {
         let closure = closure.clone();
-        self.work(move |_| store::verify(&closure)).await
+        self.blocking(move |_| store::verify(&closure)).await
     }
 
     async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, path) = (self.identity.clone(), closure.clone());
-        let kept = self
-            .work(move |config| roots::keep(&config.gcroots, &identity, &path))
+        let has_root = self
+            .blocking(move |config| roots::has_root(&config.gcroots, &identity, &path))
             .await?;
-        // The roots are only of paths that were valid, and keep them so.
-        if kept {
+        // Roots are set only for valid paths, and keep them valid.
+        if has_root {
             return Ok(());
         }
         Ok(self.config.require_valid(closure).await?)
@@ -171,12 +170,12 @@ impl Closures for NixClosures {
 
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
-        self.work(move |config| roots::ensure(&config.gcroots, &identity, &guest, &closure))
+        self.blocking(move |config| roots::ensure(&config.gcroots, &identity, &guest, &closure))
             .await
     }
 }
 
-/// One build of one flake output.
+/// One build of a flake output.
 struct Build {
     config: Arc<NixConfig>,
     installable: Installable,
@@ -184,9 +183,9 @@ struct Build {
     progress: watch::Sender<BuildProgress>,
 }
 
-/// What `nix build --json` says of each thing it built.
+/// One element of the output of `nix build --json`.
 #[derive(Deserialize)]
-struct Answer {
+struct BuildOutput {
     outputs: Outputs,
 }
 
@@ -196,7 +195,7 @@ struct Outputs {
 }
 
 impl Build {
-    /// Builds the output, unless `known` was built from the same and is still there.
+    /// Builds the output. Returns `known` if it has the same inputs and still exists.
     async fn run(self, known: Option<Built>) -> Result<Built, ClosureError> {
         if self.trust == Trust::Member {
             return self.run_for_member().await;
@@ -209,40 +208,40 @@ impl Build {
         if let Some(known) = known
             && fingerprint.as_ref() == Some(&known.fingerprint)
             && store::verify(&known.closure).is_ok()
-            && self.keep(&known.closure).await
+            && self.set_link(&known.closure).await
         {
             return Ok(known);
         }
-        let answer = match self.nix_build(&self.installable.to_string()).await {
+        let output = match self.nix_build(&self.installable.to_string()).await {
             Err(NixError::Failed { .. }) if self.has_no_output(None, &metadata).await => {
                 return Err(ClosureError::OutputNotFound(self.installable));
             }
             built => built.map_err(|error| self.explain(error))?,
         };
-        let checked = self.read(&answer).and_then(|closure| {
+        let checked = self.parse(&output).and_then(|closure| {
             store::verify(&closure)?;
             Ok(closure)
         });
         if checked.is_err() {
-            // What no guest can boot from is not worth keeping.
+            // Do not keep a closure that guests cannot boot from.
             self.link().remove()?;
         }
         let closure = checked?;
-        store::settle().await?;
-        // When the flake was changed during the build, nobody knows which state of it was built.
-        let still = self
+        store::sync().await?;
+        // If the flake changed during the build, the state that was built is unknown.
+        let current = self
             .metadata(None)
             .await?
             .fingerprint(&self.installable, &self.config.options);
-        let fingerprint = fingerprint.filter(|was| still.as_ref() == Some(was));
-        // An unknown fingerprint is empty, and never equal to one that is known.
+        let fingerprint = fingerprint.filter(|before| current.as_ref() == Some(before));
+        // An unknown fingerprint is empty: it never equals a known one.
         Ok(Built {
             closure,
             fingerprint: fingerprint.unwrap_or_default(),
         })
     }
 
-    /// Builds the output for a caller who is not root. The daemon's own Nix only keeps the result.
+    /// Builds the output for a caller who is not root. The daemon's own Nix only sets the GC root.
     async fn run_for_member(self) -> Result<Built, ClosureError> {
         if !self.installable.is_remote() {
             return Err(ClosureError::LocalFlake(self.installable));
@@ -252,39 +251,39 @@ impl Build {
         fs::create_dir_all(links).on("create", links)?;
         let metadata = self.metadata(Some(&member)).await?;
         metadata.require_remote(&self.installable)?;
-        let output = metadata.pinned(&self.installable);
+        let pinned = metadata.pinned(&self.installable);
         let arguments = [
             "build",
             "--json",
             "-v",
             "--no-write-lock-file",
             "--no-link",
-            &output,
+            &pinned,
         ];
-        let answer = match self.nix(Some(&member), &arguments).await {
+        let output = match self.nix(Some(&member), &arguments).await {
             Err(NixError::Failed { .. }) if self.has_no_output(Some(&member), &metadata).await => {
                 return Err(ClosureError::OutputNotFound(self.installable));
             }
             built => built.map_err(|error| self.explain(error))?,
         };
-        let closure = self.read(&answer)?;
+        let closure = self.parse(&output)?;
         self.config.require_valid(&closure).await?;
         store::verify(&closure)?;
-        // Fails when Nix's garbage collector took the path meanwhile.
-        if !self.link().leads_to(&closure) {
+        // Fails if Nix's garbage collector deleted the path meanwhile.
+        if !self.link().points_to(&closure) {
             self.nix_build(closure.as_str())
                 .await
                 .map_err(|error| self.explain(error))?;
         }
-        store::settle().await?;
-        // Nothing is remembered of it.
+        store::sync().await?;
+        // Members' builds are not cached.
         Ok(Built {
             closure,
             fingerprint: String::new(),
         })
     }
 
-    /// What the flake is made of. Nix reads `flake.nix` for that, but none of its outputs.
+    /// Returns the flake's inputs. Nix reads `flake.nix` for that without evaluating its outputs.
     async fn metadata(&self, member: Option<&MemberNix>) -> Result<Metadata, ClosureError> {
         let arguments = [
             "flake",
@@ -293,20 +292,20 @@ impl Build {
             "--no-write-lock-file",
             self.installable.flake(),
         ];
-        let answer = self
+        let output = self
             .nix(member, &arguments)
             .await
             .map_err(|error| self.explain(error))?;
-        serde_json::from_slice(&answer).map_err(|source| self.unreadable(source))
+        serde_json::from_slice(&output).map_err(|source| self.unreadable(source))
     }
 
-    /// Keeps a closure that is there already. Says no when that fails, for example because it is going
-    /// just now; then it is built again.
-    async fn keep(&self, closure: &StorePath) -> bool {
-        self.link().leads_to(closure) || self.nix_build(closure.as_str()).await.is_ok()
+    /// Links an existing closure. Returns false if that fails, for example because Nix is deleting it; the caller then
+    /// builds it again.
+    async fn set_link(&self, closure: &StorePath) -> bool {
+        self.link().points_to(closure) || self.nix_build(closure.as_str()).await.is_ok()
     }
 
-    async fn nix_build(&self, what: &str) -> Result<Vec<u8>, NixError> {
+    async fn nix_build(&self, installable: &str) -> Result<Vec<u8>, NixError> {
         let link = self.link().path;
         let mut arguments: Vec<OsString> = [
             "build",
@@ -317,20 +316,19 @@ impl Build {
         ]
         .map(Into::into)
         .into();
-        arguments.extend([link.into_os_string(), what.into()]);
+        arguments.extend([link.into_os_string(), installable.into()]);
         self.nix(None, &arguments).await
     }
 
-    /// Whether it is certain that the flake does not have the output. Asked after a failure only, of the
-    /// evaluator itself, because the error is a sentence for people. When evaluation fails on the way
-    /// there, the output exists and is broken, which is a failed build.
+    /// Reports whether the flake certainly lacks the output. Evaluates this after a failure instead of parsing Nix's error
+    /// message. If the evaluation fails, the output exists but is broken: that is a failed build.
     async fn has_no_output(&self, member: Option<&MemberNix>, metadata: &Metadata) -> bool {
         let Some(expression) = metadata.has_output(&self.installable) else {
             return false;
         };
         let arguments = ["eval", "--json", "--expr", &expression];
-        let answer = self.nix(member, &arguments).await;
-        answer.is_ok_and(|answer| serde_json::from_slice(&answer).is_ok_and(|has: bool| !has))
+        let output = self.nix(member, &arguments).await;
+        output.is_ok_and(|output| serde_json::from_slice(&output).is_ok_and(|has: bool| !has))
     }
 
     async fn nix<A: AsRef<std::ffi::OsStr>>(
@@ -338,10 +336,10 @@ impl Build {
         member: Option<&MemberNix>,
         arguments: &[A],
     ) -> Result<Vec<u8>, NixError> {
-        let report = |news: BuildProgress| {
-            self.progress.send_if_modified(|now| {
-                let changed = *now != news;
-                *now = news;
+        let report = |progress: BuildProgress| {
+            self.progress.send_if_modified(|current| {
+                let changed = *current != progress;
+                *current = progress;
                 changed
             });
         };
@@ -351,10 +349,10 @@ impl Build {
         }
     }
 
-    fn read(&self, answer: &[u8]) -> Result<StorePath, ClosureError> {
-        let answers: Vec<Answer> =
-            serde_json::from_slice(answer).map_err(|source| self.unreadable(source))?;
-        let closure = answers.into_iter().find_map(|answer| answer.outputs.out);
+    fn parse(&self, output: &[u8]) -> Result<StorePath, ClosureError> {
+        let built: Vec<BuildOutput> =
+            serde_json::from_slice(output).map_err(|source| self.unreadable(source))?;
+        let closure = built.into_iter().find_map(|built| built.outputs.out);
         closure.ok_or_else(|| ClosureError::NoOutput(self.installable.clone()))
     }
 
@@ -378,24 +376,24 @@ impl Build {
     }
 
     fn unreadable(&self, source: serde_json::Error) -> ClosureError {
-        ClosureError::Answer {
+        ClosureError::InvalidOutput {
             installable: self.installable.clone(),
             source,
         }
     }
 }
 
-/// The link to what was built last of a flake output.
+/// The link to the last build of a flake output.
 struct Link {
     path: PathBuf,
 }
 
 impl Link {
-    /// A member's build never replaces the link of the host's.
+    /// Returns the link of an output. Members' builds have other links than root's, and never replace those.
     fn of(config: &NixConfig, trust: Trust, installable: &Installable) -> Self {
         let name = match trust {
             Trust::Host => installable.to_string(),
-            // No installable holds a space.
+            // Installables contain no space.
             Trust::Member => format!("member {installable}"),
         };
         let hash = flake::hex(&Sha256::digest(name));
@@ -404,12 +402,12 @@ impl Link {
         }
     }
 
-    fn leads_to(&self, closure: &StorePath) -> bool {
+    fn points_to(&self, closure: &StorePath) -> bool {
         fs::read_link(&self.path).is_ok_and(|target| target == closure.as_path())
     }
 
-    /// Removes the link, and those that Nix makes beside it: `<link>-<output>` for further outputs, and
-    /// `.<number>_<link>` while it replaces one.
+    /// Removes the link, and the links that Nix creates beside it: `<link>-<output>` for further outputs, and
+    /// `.<number>_<link>` temporarily.
     fn remove(&self) -> Result<(), ClosureError> {
         let (Some(links), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Ok(());
@@ -421,7 +419,7 @@ impl Link {
         };
         for entry in entries {
             let entry = entry.on("list", links)?;
-            // The name is a hash: nothing else has it as a part.
+            // The name is a hash: unrelated names do not contain it.
             if entry.file_name().to_string_lossy().contains(&*name) {
                 tree::remove(&entry.path())?;
             }
@@ -430,7 +428,7 @@ impl Link {
     }
 }
 
-/// Shows Nix's version as Nix prints it.
+/// Returns Nix's version as Nix prints it.
 pub(crate) async fn check_nix(program: &Path) -> Check {
     let (verdict, finding, remedy) = match command::run(program, ["--version"], b"").await {
         Ok(version) => (
@@ -448,8 +446,8 @@ pub(crate) async fn check_nix(program: &Path) -> Check {
     }
 }
 
-/// Checks the store directory. A missing one is a warning: distributions package Nix without it, and the first build
-/// creates it.
+/// Checks the store directory. If it is missing, that is a warning: distributions package Nix without it, and the first
+/// build creates it.
 fn check_store(directory: &Path) -> Check {
     let exists = directory.is_dir();
     let path = directory.display();
@@ -466,32 +464,30 @@ fn check_store(directory: &Path) -> Check {
             format!("{path} does not exist yet; Nix creates it with the first build")
         },
         remedy: (!exists).then(|| {
-            format!(
-                "If the store is on a disk of its own, mount it at {path} before the first build."
-            )
+            format!("If the store has its own disk, mount it at {path} before the first build.")
         }),
     }
 }
 
 fn check_writable(subject: &str, directory: &Path) -> Check {
-    let there = directory
+    let existing = directory
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
-    let answer = access(there, Access::WRITE_OK | Access::EXEC_OK);
-    let path = there.display();
+    let writable = access(existing, Access::WRITE_OK | Access::EXEC_OK);
+    let path = existing.display();
     Check {
         subject: subject.to_owned(),
-        verdict: if answer.is_ok() {
+        verdict: if writable.is_ok() {
             Verdict::Ok
         } else {
             Verdict::Broken
         },
-        finding: match answer {
-            Ok(()) => format!("{} can be written", directory.display()),
+        finding: match writable {
+            Ok(()) => format!("{} is writable", directory.display()),
             Err(errno) => format!("{path} cannot be written: {errno}"),
         },
-        remedy: answer
+        remedy: writable
             .is_err()
             .then(|| format!("Give innkeeperd the right to write {path}.")),
     }

@@ -1,4 +1,4 @@
-//! Running Nix: its answer, its progress, its last lines.
+//! Runs Nix: its output, progress and last log lines.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use innkeeper_model::{BuildProgress, StorePath};
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::runtime::Handle;
@@ -17,31 +17,31 @@ use tokio::sync::Notify;
 
 use super::ClosureError;
 use super::cause::Cause;
-use super::flight::REPORT_INTERVAL;
 use super::log::Log;
+use super::singleflight::REPORT_INTERVAL;
 use crate::CommandError;
 use crate::command::{command, start_error};
 
-/// Where Nix is, and where its roots and links are.
+/// Paths, settings and the unprivileged user of Nix.
 #[derive(Clone, Debug)]
 pub struct NixConfig {
     /// The program `nix`: a path, or a name that is looked up in `PATH`.
     pub program: PathBuf,
-    /// The directory of our GC roots, `/nix/var/nix/gcroots/innkeeper`.
+    /// Directory of the guests' GC roots, `/nix/var/nix/gcroots/innkeeper`.
     pub gcroots: PathBuf,
-    /// The directory of the links to what was built, `<state>/closures`.
+    /// Directory of the links to builds, `<state>/closures`.
     pub links: PathBuf,
-    /// Nix settings for every call, as `--option <name> <value>`. Visible to all users of the host, so
-    /// access tokens do not belong here but into Nix's own configuration.
+    /// Nix settings for every call, as `--option <name> <value>`. Must not contain access tokens, which belong into Nix's own
+    /// configuration: all users of the host can see arguments.
     pub options: BTreeMap<String, String>,
-    /// The user that fetches and evaluates flakes for callers who are not root: a name or a number. It owns nothing.
+    /// The user that fetches and evaluates flakes for callers who are not root: a name or a UID. It owns no files.
     pub user: String,
-    /// The socket of the Nix daemon, through which that user reaches the store.
+    /// Socket of the Nix daemon, through which that user accesses the store.
     pub daemon_socket: PathBuf,
 }
 
 impl NixConfig {
-    /// The socket of the host's Nix daemon.
+    /// Returns the socket of the host's Nix daemon.
     #[must_use]
     pub fn default_daemon_socket() -> PathBuf {
         std::env::var_os("NIX_DAEMON_SOCKET_PATH")
@@ -49,40 +49,39 @@ impl NixConfig {
     }
 }
 
-/// Nix did not do as asked.
+/// A failed call of Nix.
 #[derive(Debug)]
 pub(crate) enum NixError {
-    /// It cannot be run.
+    /// Nix cannot be started.
     Run(CommandError),
-    /// It ended with an error.
+    /// Nix exited with an error.
     Failed {
         /// Its last error in one line.
         summary: String,
         /// The last lines of its log.
         log: Vec<String>,
-        /// Who is at fault.
+        /// The party at fault.
         cause: Cause,
     },
 }
 
-/// Has a Nix that knows this (2.26 does, 2.8 does not) write what it adds to the store to the disk before it enters it in
-/// its database. Otherwise a loss of power can leave paths that Nix believes in and that are empty, and no build would make
-/// them again.
+/// Makes Nix flush new store paths to disk before it registers them in its database. Nix 2.26 supports this, 2.8 does not.
+/// Otherwise a power loss can leave registered but empty paths, which Nix would not build again.
 pub(crate) const DURABLE: [&str; 3] = ["--option", "fsync-store-paths", "true"];
 
-/// The longest line that is read at once, in bytes; the rest of a longer one is taken as another line.
+/// Maximum length of a line, in bytes. Longer lines are split.
 const LINE_LIMIT: u64 = 1 << 20;
 
-/// How many lines are read before other tasks get their turn.
-const LINES_AT_ONCE: u32 = 64;
+/// Number of lines to read before yielding to other tasks.
+const LINES_PER_YIELD: u32 = 64;
 
-/// Runs Nix and ends it; its head documents the arguments.
+/// Script that runs and ends Nix. Its head documents the arguments.
 const SUPERVISOR: &str = include_str!("supervise.sh");
 
-/// The place of the program among the supervisor's arguments.
+/// Index of the program among the supervisor's arguments.
 const PROGRAM_ARGUMENT: usize = 6;
 
-/// How long Nix has to end its builders before it is killed.
+/// Grace period for Nix to end its builders before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl NixConfig {
@@ -100,7 +99,7 @@ impl NixConfig {
         }
     }
 
-    /// Runs `nix <arguments>` and returns what it prints. Dropping the future ends Nix and its builders.
+    /// Runs `nix <arguments>` and returns its output. Dropping the future ends Nix and its builders.
     pub(super) async fn run<A: AsRef<OsStr>>(
         &self,
         arguments: &[A],
@@ -108,25 +107,25 @@ impl NixConfig {
     ) -> Result<Vec<u8>, NixError> {
         let mut command = supervised(&self.program);
         command.args(arguments);
-        self.attend(command, report).await
+        self.run_supervised(command, report).await
     }
 
-    /// Runs one of Nix's programs, a [`supervised`] command, adds our settings, and returns what it prints. Dropping the future ends
-    /// it and its builders.
-    pub(crate) async fn attend(
+    /// Runs one of Nix's programs, given as a [`supervised`] command, with the configured settings. Returns its output.
+    /// Dropping the future ends it and its builders.
+    pub(crate) async fn run_supervised(
         &self,
         mut command: Command,
         report: impl Fn(BuildProgress),
     ) -> Result<Vec<u8>, NixError> {
         command.args(self.settings());
         if std::env::var_os("HOME").is_none_or(|home| home.is_empty()) {
-            // Nix keeps caches there and refuses to run without.
+            // Nix keeps its caches there and does not run without it.
             command.env("HOME", self.links.with_file_name("nix-home"));
         }
         follow(command, report).await
     }
 
-    /// Our settings as arguments, which all of Nix's programs take.
+    /// Returns the settings as arguments, which all of Nix's programs accept.
     fn settings(&self) -> Vec<OsString> {
         let mut settings: Vec<OsString> = [
             "--extra-experimental-features",
@@ -144,23 +143,23 @@ impl NixConfig {
     }
 }
 
-/// The cgroups that a program is started in.
+/// The cgroups of a program.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cgroups {
-    /// Those with limits, one in each hierarchy.
+    /// Cgroups with limits, one per hierarchy.
     pub(crate) limits: Vec<PathBuf>,
-    /// The one of version 2 below which the program gets its own; without, the daemon's.
+    /// The cgroup v2 parent of the program's own cgroup. The daemon's cgroup if `None`.
     pub(crate) unified: Option<PathBuf>,
 }
 
-/// A command that runs a program and ends everything that the program started: when it ends, when the handle is dropped,
-/// and when the daemon is killed. Where version 2 of cgroups is mounted, the program has a cgroup, and no process can
-/// escape that; elsewhere the program itself is ended. For [`follow`] only.
+/// Returns a command that runs a program and kills all its descendants when the program ends, when the handle is dropped,
+/// or when the daemon dies. With cgroup v2, the program has its own cgroup, which no process can leave; elsewhere only the
+/// program itself is killed. For [`follow`] only.
 pub(crate) fn supervised(program: impl AsRef<OsStr>) -> Command {
     supervised_in(&Cgroups::default(), program)
 }
 
-/// A [`supervised`] command in cgroups with limits. The program does not run when it cannot be put there.
+/// Returns a [`supervised`] command in cgroups with limits. The program does not run if it cannot join them.
 pub(crate) fn supervised_in(cgroups: &Cgroups, program: impl AsRef<OsStr>) -> Command {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -181,20 +180,20 @@ pub(crate) fn supervised_in(cgroups: &Cgroups, program: impl AsRef<OsStr>) -> Co
     command
 }
 
-/// This process' cgroup of version 2, if the hierarchy is mounted.
+/// Returns the v2 cgroup of this process, if the hierarchy is mounted.
 fn own_cgroup() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     let mount = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let mount = words.next()?;
-        (words.next()? == "cgroup2").then_some(mount)
+        let mut fields = line.split(' ').skip(1);
+        let mount = fields.next()?;
+        (fields.next()? == "cgroup2").then_some(mount)
     })?;
     let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(Path::new(mount).join(own))
 }
 
-/// Finds out before the shell does that a program is not installed.
+/// Checks that the program is installed, for a better error than the shell's.
 fn require_program(command: &Command) -> Result<(), CommandError> {
     let Some(program) = command.as_std().get_args().nth(PROGRAM_ARGUMENT) else {
         return Ok(());
@@ -214,8 +213,8 @@ fn require_program(command: &Command) -> Result<(), CommandError> {
     })
 }
 
-/// Runs a [`supervised`] program of Nix, whose log is JSON, and returns its output. Dropping the future ends it and all
-/// that it started.
+/// Runs a [`supervised`] program of Nix that logs JSON, and returns its output. Dropping the future kills it and all its
+/// descendants.
 pub(crate) async fn follow(
     mut command: Command,
     report: impl Fn(BuildProgress),
@@ -229,10 +228,10 @@ pub(crate) async fn follow(
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let mut nix = Running {
-        alive: child.stdin.take(),
+        keepalive: child.stdin.take(),
         child: Some(child),
     };
-    let (log, stdout, status) = nix.attend(report).await.map_err(failed)?;
+    let (log, stdout, status) = nix.finish(report).await.map_err(failed)?;
     if status.success() {
         return Ok(stdout);
     }
@@ -245,7 +244,7 @@ pub(crate) async fn follow(
     })
 }
 
-/// Another of Nix's programs: they are in the same folder.
+/// Returns the path of another program of Nix, in the same folder.
 pub(crate) fn sibling(nix: &Path, name: &str) -> PathBuf {
     match nix.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.join(name),
@@ -256,75 +255,67 @@ pub(crate) fn sibling(nix: &Path, name: &str) -> PathBuf {
 /// A Nix that may still run.
 struct Running {
     child: Option<Child>,
-    /// Its supervisor ends Nix when this is closed.
-    alive: Option<ChildStdin>,
+    /// Pipe to the supervisor, which ends Nix when the pipe closes.
+    keepalive: Option<ChildStdin>,
 }
 
 impl Running {
-    /// Reads all of Nix's output and waits for its end. Reports the progress at most once per [`REPORT_INTERVAL`].
-    async fn attend(
+    /// Reads all output and waits for Nix to exit. Reports the progress at most once per [`REPORT_INTERVAL`].
+    async fn finish(
         &mut self,
         report: impl Fn(BuildProgress),
     ) -> io::Result<(Log, Vec<u8>, ExitStatus)> {
-        let gone = || io::Error::other("its output is not there");
-        let child = self.child.as_mut().ok_or_else(gone)?;
-        let mut stdout = child.stdout.take().ok_or_else(gone)?;
-        let stderr = child.stderr.take().ok_or_else(gone)?;
-        let mut answer = Vec::new();
-        let (log, news) = (Mutex::new(Log::default()), Notify::new());
-        let progress = || {
-            log.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .progress()
-        };
-        let output = async {
+        let no_pipe = || io::Error::other("its output is not a pipe");
+        let child = self.child.as_mut().ok_or_else(no_pipe)?;
+        let mut stdout = child.stdout.take().ok_or_else(no_pipe)?;
+        let stderr = child.stderr.take().ok_or_else(no_pipe)?;
+        let mut output = Vec::new();
+        let (log, updated) = (Mutex::new(Log::default()), Notify::new());
+        let read = async {
             tokio::try_join!(
-                stdout.read_to_end(&mut answer),
+                stdout.read_to_end(&mut output),
                 for_each_line(stderr, |line| {
-                    log.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .take(line);
-                    news.notify_one();
+                    log.lock().take(line);
+                    updated.notify_one();
                 })
             )
         };
         let reports = async {
             loop {
-                news.notified().await;
-                report(progress());
+                updated.notified().await;
+                report(log.lock().progress());
                 tokio::time::sleep(REPORT_INTERVAL).await;
             }
         };
         tokio::select! {
-            // A builder decides how much output there is: that must not delay reports.
+            // Reports first: a builder that floods its output must not delay them.
             biased;
             () = reports => {}
-            read = output => drop(read?),
+            done = read => drop(done?),
         }
-        report(progress());
+        report(log.lock().progress());
         let status = child.wait().await?;
         self.child = None;
-        let log = log.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((log, answer, status))
+        Ok((log.into_inner(), output, status))
     }
 }
 
 impl Drop for Running {
-    /// Has the supervisor end Nix and all that it started. Nix is asked first, so that it removes its temporary files.
+    /// Makes the supervisor terminate Nix, so that Nix removes its temporary files, and then kill all descendants.
     fn drop(&mut self) {
-        // Also when the daemon itself ends.
-        self.alive = None;
+        // Closed by the kernel if the daemon dies.
+        self.keepalive = None;
         let (Some(mut child), Ok(runtime)) = (self.child.take(), Handle::try_current()) else {
             return;
         };
         runtime.spawn(async move {
-            // Dropping the child afterwards kills the supervisor; its watcher still ends Nix.
+            // Dropping the child afterwards kills the supervisor, but its watcher still ends Nix.
             tokio::time::timeout(2 * GRACE, child.wait()).await.ok();
         });
     }
 }
 
-/// Reads lines to the end, whatever bytes are in them.
+/// Calls `take` for each line. Accepts any bytes.
 async fn for_each_line(
     source: impl AsyncRead + Unpin,
     mut take: impl FnMut(&str),
@@ -336,14 +327,14 @@ async fn for_each_line(
     .await
 }
 
-/// Reads lines until one is not wanted or there are no more, whatever bytes are in them.
+/// Calls `take` for each line until it returns false. Accepts any bytes.
 pub(crate) async fn while_lines(
     source: impl AsyncRead + Unpin,
     mut take: impl FnMut(&str) -> bool,
 ) -> io::Result<()> {
     let mut source = BufReader::new(source);
     let mut line = Vec::new();
-    let mut until_yield = LINES_AT_ONCE;
+    let mut until_yield = LINES_PER_YIELD;
     while (&mut source)
         .take(LINE_LIMIT)
         .read_until(b'\n', &mut line)
@@ -356,9 +347,9 @@ pub(crate) async fn while_lines(
         line.clear();
         until_yield -= 1;
         if until_yield == 0 {
-            // Output that never pauses must not keep the thread from other work.
+            // Continuous output must not block the thread for other tasks.
             tokio::task::yield_now().await;
-            until_yield = LINES_AT_ONCE;
+            until_yield = LINES_PER_YIELD;
         }
     }
     Ok(())
@@ -369,7 +360,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_may_be_long_broken_or_unfinished() {
+    async fn lines_can_be_long_invalid_or_unfinished() {
         let long = "x".repeat(usize::try_from(LINE_LIMIT).expect("small") + 5);
         let text = [b"one\n\xff\n\n".as_slice(), long.as_bytes(), b"\nend"].concat();
         let mut lines = Vec::new();
@@ -381,7 +372,8 @@ mod tests {
         assert_eq!(lines[5..], ["end"]);
     }
 
-    /// A program that starts another in a session of its own, which holds the output open, and notes its pid.
+    /// Returns a program that starts another one in its own session, which holds the output open, and writes its PID to a
+    /// file.
     fn escaping(dir: &Path, then: &str) -> Command {
         let pid = dir.join("pid");
         let mut command = supervised("/bin/sh");
@@ -397,9 +389,9 @@ mod tests {
         let pid = std::fs::read_to_string(dir.join("pid")).expect("pid");
         let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
         let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
-        let end = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while runs() {
-            assert!(std::time::Instant::now() < end, "it still runs");
+            assert!(std::time::Instant::now() < deadline, "it still runs");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -410,45 +402,45 @@ mod tests {
             std::fs::create_dir(&probe).is_ok() && std::fs::remove_dir(&probe).is_ok()
         });
         if own.is_none() {
-            eprintln!("INNKEEPER-NOT-RUN: {test}: it needs cgroups of version 2 and root");
+            eprintln!("INNKEEPER-NOT-RUN: {test}: it needs cgroup v2 and root");
         }
         own.is_none()
     }
 
     #[tokio::test]
-    async fn what_a_build_leaves_behind_ends_with_it() {
-        if no_cgroups("what_a_build_leaves_behind_ends_with_it") {
+    async fn processes_that_a_build_leaves_are_killed() {
+        if no_cgroups("processes_that_a_build_leaves_are_killed") {
             return;
         }
         let dir = tempfile::tempdir().expect("a directory");
-        let answer = follow(escaping(dir.path(), "echo done"), |_| {}).await;
-        assert_eq!(answer.expect("ends"), b"done\n");
+        let output = follow(escaping(dir.path(), "echo done"), |_| {}).await;
+        assert_eq!(output.expect("ends"), b"done\n");
         until_gone(dir.path()).await;
     }
 
     #[tokio::test]
-    async fn all_of_a_build_ends_when_nobody_waits_for_it() {
-        if no_cgroups("all_of_a_build_ends_when_nobody_waits_for_it") {
+    async fn canceled_build_ends_with_all_its_processes() {
+        if no_cgroups("canceled_build_ends_with_all_its_processes") {
             return;
         }
         let dir = tempfile::tempdir().expect("a directory");
         let then = "trap '' TERM; while :; do sleep 1; done";
-        let there = async {
+        let started = async {
             while !dir.path().join("pid").exists() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::select! {
-            answer = follow(escaping(dir.path(), then), |_| {}) => panic!("{answer:?}"),
-            () = there => {}
+            output = follow(escaping(dir.path(), then), |_| {}) => panic!("{output:?}"),
+            () = started => {}
         }
         until_gone(dir.path()).await;
     }
 
     /// The kernel closes the pipe of a daemon that is killed.
     #[tokio::test]
-    async fn all_of_a_build_ends_with_a_daemon_that_is_killed() {
-        if no_cgroups("all_of_a_build_ends_with_a_daemon_that_is_killed") {
+    async fn build_ends_when_the_daemon_is_killed() {
+        if no_cgroups("build_ends_when_the_daemon_is_killed") {
             return;
         }
         let dir = tempfile::tempdir().expect("a directory");
@@ -465,20 +457,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_output_leaves_time_for_others_and_is_reported_ten_times_a_second() {
+    async fn endless_output_yields_to_other_tasks_and_is_throttled() {
         let line = r#"@nix {"action":"start","fields":["https://a/b"],"id":2,"level":3,"parent":1,"text":"","type":101}"#;
         let mut command = supervised("/bin/sh");
         command.args(["-c", &format!("exec yes '{line}' >&2")]);
         let reports = AtomicU64::new(0);
         let started = std::time::Instant::now();
         tokio::select! {
-            // As a worker that looks for commands after its work.
+            // Polls the build first, as a busy worker does.
             biased;
-            answer = follow(command, |_| { reports.fetch_add(1, Ordering::Relaxed); }) => panic!("{answer:?}"),
+            output = follow(command, |_| { reports.fetch_add(1, Ordering::Relaxed); }) => panic!("{output:?}"),
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
-        let most = u64::try_from(started.elapsed().as_millis() / 100 + 2).expect("small");
+        let limit = u64::try_from(started.elapsed().as_millis() / 100 + 2).expect("small");
         let reports = reports.into_inner();
-        assert!((1..=most).contains(&reports), "{reports} of {most}");
+        assert!((1..=limit).contains(&reports), "{reports} of {limit}");
     }
 }

@@ -1,9 +1,8 @@
-//! GC roots: links that keep closures from Nix's garbage collection.
+//! GC roots: links that protect closures from Nix's garbage collection.
 //!
-//! A guest's root is `<gcroots>/<guest>`, a link to its closure. Nix takes every link below
-//! `/nix/var/nix/gcroots` for a root (Nix manual, "Garbage Collector Roots"). It is made aside as
-//! `.<guest>.new`, marked with the daemon's identity and renamed, so that a guest has its former root or its new one at any
-//! moment.
+//! A guest's root is `<gcroots>/<guest>`, a link to its closure. Nix treats every link below `/nix/var/nix/gcroots` as a
+//! root (Nix manual, "Garbage Collector Roots"). A new root is created as `.<guest>.new`, marked with the daemon's identity
+//! and renamed. So the guest always has its old or its new root.
 
 use std::fs;
 use std::io;
@@ -34,15 +33,15 @@ pub(super) fn ensure(
         return Ok(());
     }
     fs::create_dir_all(gcroots).on("create", gcroots)?;
-    let aside = gcroots.join(aside(guest));
-    tree::remove(&aside)?;
-    symlink(closure.as_path(), &aside).on("create", &aside)?;
-    identity.mark(&aside).on("mark", &aside)?;
-    Ok(fs::rename(&aside, &root).on("create", &root)?)
+    let temporary = gcroots.join(temporary_name(guest));
+    tree::remove(&temporary)?;
+    symlink(closure.as_path(), &temporary).on("create", &temporary)?;
+    identity.mark(&temporary).on("mark", &temporary)?;
+    Ok(fs::rename(&temporary, &root).on("create", &root)?)
 }
 
-/// Whether a guest's root leads to the closure.
-pub(super) fn keep(
+/// Reports whether a guest's root points to the closure.
+pub(super) fn has_root(
     gcroots: &Path,
     identity: &Identity,
     closure: &StorePath,
@@ -55,13 +54,14 @@ pub(super) fn keep(
     }))
 }
 
-/// Takes a guest's root away, unless it is another daemon's.
+/// Removes a guest's root unless it belongs to another daemon.
 pub(super) fn remove(
     gcroots: &Path,
     identity: &Identity,
     guest: &GuestName,
 ) -> Result<(), ClosureError> {
-    for path in [gcroots.join(aside(guest)), gcroots.join(guest.as_str())] {
+    for name in [temporary_name(guest), guest.to_string()] {
+        let path = gcroots.join(name);
         if owner(identity, &path)? != Some(Ownership::Other) {
             tree::remove(&path)?;
         }
@@ -69,7 +69,8 @@ pub(super) fn remove(
     Ok(())
 }
 
-/// Whose a root is; `None` when it is not there. Where the file system has no marks, the folder is ours.
+/// Returns the owner of a root, or `None` if it does not exist. On a file system without extended attributes, the whole
+/// folder is this daemon's.
 fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureError> {
     match identity.owner_of(path) {
         Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Ours))),
@@ -78,7 +79,7 @@ fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureE
     }
 }
 
-/// All roots, dangling ones too.
+/// Lists all roots, including dangling ones.
 pub(super) fn observe(gcroots: &Path, identity: &Identity) -> Result<Vec<Found>, ClosureError> {
     let entries = match fs::read_dir(gcroots) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -87,12 +88,12 @@ pub(super) fn observe(gcroots: &Path, identity: &Identity) -> Result<Vec<Found>,
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.on("list", gcroots)?.path();
-        let guest = match ours(gcroots, &path) {
-            Some(Ours::Root(guest)) => Some(guest),
-            Some(Ours::Aside) => None,
+        let guest = match parse(gcroots, &path) {
+            Some(RootName::Guest(guest)) => Some(guest),
+            Some(RootName::Temporary) => None,
             None => continue,
         };
-        // One that goes while we look is nobody's.
+        // Skips a root that is removed meanwhile.
         if let Some(ownership) = owner(identity, &path)? {
             found.push(Found {
                 guest,
@@ -113,35 +114,37 @@ pub(super) fn sweep(
 ) -> Result<(), ClosureError> {
     let object = &found.object;
     let path = Path::new(object);
-    match ours(gcroots, path) {
-        // By now it may be somebody else's.
+    match parse(gcroots, path) {
         Some(_) if found.ownership == Ownership::Other => Ok(()),
+        // The owner may have changed since the observation.
         Some(_) if owner(identity, path)? != Some(found.ownership) => Ok(()),
         Some(_) => Ok(tree::remove(path)?),
         None => Err(ClosureError::Foreign(object.clone())),
     }
 }
 
-fn aside(guest: &GuestName) -> String {
+fn temporary_name(guest: &GuestName) -> String {
     format!(".{guest}.new")
 }
 
-/// What has our naming.
-enum Ours {
-    Root(GuestName),
-    Aside,
+/// A file name that Innkeeper gives to roots.
+enum RootName {
+    Guest(GuestName),
+    Temporary,
 }
 
-fn ours(gcroots: &Path, path: &Path) -> Option<Ours> {
+fn parse(gcroots: &Path, path: &Path) -> Option<RootName> {
     let name = path.file_name()?.to_str()?;
     if path != gcroots.join(name) {
         return None;
     }
     if let Ok(guest) = GuestName::parse(name) {
-        return Some(Ours::Root(guest));
+        return Some(RootName::Guest(guest));
     }
     let guest = name.strip_prefix('.')?.strip_suffix(".new")?;
-    GuestName::parse(guest).is_ok().then_some(Ours::Aside)
+    GuestName::parse(guest)
+        .is_ok()
+        .then_some(RootName::Temporary)
 }
 
 #[cfg(test)]
@@ -161,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_made_changed_and_removed() {
+    fn root_is_created_changed_and_removed() {
         let dir = tempfile::tempdir().expect("directory");
         let gcroots = dir.path().join("gcroots/innkeeper");
         let (us, guest) = (Identity::of('a'), GuestName::parse("web").expect("name"));
         assert!(names(&gcroots).is_empty());
-        remove(&gcroots, &us, &guest).expect("nothing is there");
+        remove(&gcroots, &us, &guest).expect("absent");
         for closure in [A, A, B] {
             let closure = StorePath::parse(closure).expect("valid");
-            // What a crash left.
+            // A leftover of a crash.
             fs::create_dir_all(&gcroots).expect("directory");
             symlink("/nowhere", gcroots.join(".web.new")).ok();
             ensure(&gcroots, &us, &guest, &closure).expect("roots");
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn dangling_roots_and_leftovers_are_seen_and_swept_and_nothing_else() {
+    fn sweep_removes_only_roots_and_their_leftovers() {
         let dir = tempfile::tempdir().expect("directory");
         for name in ["web", ".old.new", "Foreign", ".hidden", ".Old.new"] {
             symlink(A, dir.path().join(name)).expect("link");
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn another_daemons_root_stays_and_a_former_releases_is_marked() {
+    fn root_of_another_daemon_stays_and_an_unmarked_one_is_marked() {
         let dir = tempfile::tempdir().expect("directory");
         let (us, them) = (Identity::of('a'), Identity::of('b'));
         let (guest, closure) = (
@@ -218,18 +221,21 @@ mod tests {
         ensure(dir.path(), &them, &guest, &closure).expect("roots");
         let found = observe(dir.path(), &us).expect("observes");
         if found[0].ownership == Ownership::Ours {
-            eprintln!("INNKEEPER-NOT-RUN: the file system takes no marks");
+            eprintln!(
+                "INNKEEPER-NOT-RUN: root_of_another_daemon_stays_and_an_unmarked_one_is_marked: \
+                 the file system has no extended attributes"
+            );
             return;
         }
         assert_eq!(found[0].ownership, Ownership::Other);
         let refused = ensure(dir.path(), &us, &guest, &closure).expect_err("another's");
         assert!(matches!(refused, ClosureError::OtherDaemon(_)), "{refused}");
-        remove(dir.path(), &us, &guest).expect("nothing of ours");
-        sweep(dir.path(), &us, &found[0]).expect("not ours");
-        assert!(keep(dir.path(), &them, &closure).expect("looks"));
-        assert!(!keep(dir.path(), &us, &closure).expect("looks"));
+        remove(dir.path(), &us, &guest).expect("skips it");
+        sweep(dir.path(), &us, &found[0]).expect("skips it");
+        assert!(has_root(dir.path(), &them, &closure).expect("looks"));
+        assert!(!has_root(dir.path(), &us, &closure).expect("looks"));
 
-        remove(dir.path(), &them, &guest).expect("their own");
+        remove(dir.path(), &them, &guest).expect("removes");
         symlink(A, dir.path().join("web")).expect("link");
         let found = observe(dir.path(), &us).expect("observes");
         assert_eq!(found[0].ownership, Ownership::Unmarked);

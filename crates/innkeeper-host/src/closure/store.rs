@@ -1,4 +1,4 @@
-//! Whether a guest can boot from a store path.
+//! Checks that guests can boot from a store path.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,20 +12,20 @@ use super::ClosureError;
 use crate::tree::{blocking, write_to_disk};
 use crate::{FileError, FileErrorExt};
 
-/// As many links are followed as the kernel follows (path_resolution(7)).
+/// Maximum number of followed links, the same as the kernel's (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Checks that a closure is there and has an `init` that a guest can execute. A guest sees nothing of
-/// the host but the store, so everything must be found without leaving it.
+/// Checks that a closure exists and has an `init` that a guest can execute. Guests see only the host's store, so no link may
+/// leave it.
 ///
 /// # Errors
-/// [`ClosureError::NotFound`], [`ClosureError::Invalid`], [`ClosureError::Emptied`], or a file that cannot be looked at.
+/// [`ClosureError::NotFound`], [`ClosureError::Invalid`], [`ClosureError::Emptied`], or a file that cannot be inspected.
 pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
     let store = Path::new(STORE_DIR);
     if fs::symlink_metadata(closure.as_path()).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return Err(ClosureError::NotFound(closure.clone()));
     }
-    match reason_against(store, closure.as_path())? {
+    match boot_problem(store, closure.as_path())? {
         None if is_empty(&closure.as_path().join("init"))? => {
             Err(ClosureError::Emptied(closure.clone()))
         }
@@ -37,36 +37,36 @@ pub(crate) fn verify(closure: &StorePath) -> Result<(), ClosureError> {
     }
 }
 
-/// Returns when all that was built is on the disk, so that no record of it outlives it: versions of Nix without
+/// Flushes the store to disk, so that no record outlives its closure. Versions of Nix without
 /// [`DURABLE`](super::nix::DURABLE) leave that to the kernel.
-pub(crate) async fn settle() -> Result<(), FileError> {
+pub(crate) async fn sync() -> Result<(), FileError> {
     blocking(|| write_to_disk(Path::new(STORE_DIR))).await
 }
 
-/// Why no guest can boot from a directory in the store.
-fn reason_against(store: &Path, closure: &Path) -> Result<Option<String>, FileError> {
+/// Returns the reason why guests cannot boot from a directory in the store.
+fn boot_problem(store: &Path, closure: &Path) -> Result<Option<String>, FileError> {
     match resolve(store, closure)? {
         Resolved::Inside(path) if path.is_dir() => {}
-        Resolved::Inside(_) => return Ok(Some("it is no directory".to_owned())),
-        Resolved::Nowhere => return Ok(Some("it leads nowhere".to_owned())),
+        Resolved::Inside(_) => return Ok(Some("it is not a directory".to_owned())),
+        Resolved::Missing => return Ok(Some("it is a dangling link".to_owned())),
         Resolved::Outside(target) => {
             return Ok(Some(format!(
-                "it leads out of the store to {}",
+                "it points outside the store, to {}",
                 target.display()
             )));
         }
     }
     let init = closure.join("init");
     Ok(match resolve(store, &init)? {
-        Resolved::Nowhere => Some("it has no 'init'".to_owned()),
+        Resolved::Missing => Some("it has no 'init'".to_owned()),
         Resolved::Outside(target) => Some(format!(
-            "its 'init' leads out of the store to {}",
+            "its 'init' points outside the store, to {}",
             target.display()
         )),
         Resolved::Inside(path) => {
             let file = fs::metadata(&path).on("look at", &path)?;
             let executable = file.is_file() && file.permissions().mode() & 0o111 != 0;
-            (!executable).then(|| "its 'init' is no executable file".to_owned())
+            (!executable).then(|| "its 'init' is not an executable file".to_owned())
         }
     })
 }
@@ -75,33 +75,33 @@ fn is_empty(file: &Path) -> Result<bool, FileError> {
     Ok(fs::metadata(file).on("look at", file)?.len() == 0)
 }
 
-/// Where a path in the store leads.
+/// Target of a path in the store.
 pub(crate) enum Resolved {
-    /// To this place in the store, which is there.
+    /// An existing path in the store.
     Inside(PathBuf),
-    /// Out of the store.
+    /// A path outside the store.
     Outside(PathBuf),
-    /// To nothing.
-    Nowhere,
+    /// No file.
+    Missing,
 }
 
-/// Follows a path in the store with all links, as a guest will that has the store and nothing else.
+/// Resolves a path in the store with all links, as in a guest that has only the store.
 pub(crate) fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> {
     let Ok(below) = path.strip_prefix(store) else {
         return Ok(Resolved::Outside(path.to_owned()));
     };
-    let mut here = store.to_owned();
-    let mut ahead = names(below);
+    let mut current = store.to_owned();
+    let mut remaining = names(below);
     let mut links = 0;
-    while let Some(name) = ahead.pop() {
+    while let Some(name) = remaining.pop() {
         if name == ".." {
-            if here == store {
-                return Ok(Resolved::Outside(here.join("..")));
+            if current == store {
+                return Ok(Resolved::Outside(current.join("..")));
             }
-            here.pop();
+            current.pop();
             continue;
         }
-        let next = here.join(name);
+        let next = current.join(name);
         let file = match fs::symlink_metadata(&next) {
             Err(error)
                 if matches!(
@@ -109,33 +109,33 @@ pub(crate) fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> 
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) =>
             {
-                return Ok(Resolved::Nowhere);
+                return Ok(Resolved::Missing);
             }
             file => file.on("look at", &next)?,
         };
         if !file.is_symlink() {
-            here = next;
+            current = next;
             continue;
         }
         links += 1;
         if links > MAX_LINKS {
-            return Ok(Resolved::Nowhere);
+            return Ok(Resolved::Missing);
         }
         let target = fs::read_link(&next).on("read", &next)?;
         if target.is_absolute() {
             let Ok(below) = target.strip_prefix(store) else {
                 return Ok(Resolved::Outside(target));
             };
-            here = store.to_owned();
-            ahead.extend(names(below));
+            current = store.to_owned();
+            remaining.extend(names(below));
         } else {
-            ahead.extend(names(&target));
+            remaining.extend(names(&target));
         }
     }
-    Ok(Resolved::Inside(here))
+    Ok(Resolved::Inside(current))
 }
 
-/// The names in a path, the last one first.
+/// Returns the components of a path, last one first.
 fn names(path: &Path) -> Vec<OsString> {
     path.iter()
         .rev()
@@ -171,7 +171,7 @@ mod tests {
         }
 
         fn reason(&self, closure: &str) -> Option<String> {
-            reason_against(self.0.path(), &self.at(closure)).expect("looks")
+            boot_problem(self.0.path(), &self.at(closure)).expect("looks")
         }
 
         fn init(&self, target: impl AsRef<Path>) {
@@ -196,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_cannot_follow_a_link_out_of_the_store() {
+    fn init_is_not_found_through_links_out_of_the_store() {
         let store = Store::new();
-        // Leads into the store again, but over a way that the guest does not have.
+        // Points into the store again, but through a folder that the guest lacks.
         let outside = tempfile::tempdir().expect("directory");
         symlink(store.at("tools/bin/init"), outside.path().join("init")).expect("link");
         for target in [
@@ -209,7 +209,7 @@ mod tests {
             store.init(&target);
             let reason = store.reason("system").expect("refused");
             assert!(
-                reason.starts_with("its 'init' leads out of the store"),
+                reason.starts_with("its 'init' points outside the store"),
                 "{reason}"
             );
         }
@@ -218,12 +218,12 @@ mod tests {
             store
                 .reason("link")
                 .expect("refused")
-                .starts_with("it leads out of the store")
+                .starts_with("it points outside the store")
         );
     }
 
     #[test]
-    fn what_cannot_be_executed_is_no_init() {
+    fn init_must_be_an_executable_file() {
         let store = Store::new();
         assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
         store.init("missing");
@@ -233,19 +233,19 @@ mod tests {
         store.init("../tools/bin/init/below");
         assert_eq!(store.reason("system").as_deref(), Some("it has no 'init'"));
         store.init("../tools/bin");
-        let no_program = Some("its 'init' is no executable file");
+        let no_program = Some("its 'init' is not an executable file");
         assert_eq!(store.reason("system").as_deref(), no_program);
         store.init("../tools/bin/init");
         store.set_mode("tools/bin/init", 0o444);
         assert_eq!(store.reason("system").as_deref(), no_program);
         assert_eq!(
             store.reason("tools/bin/init").as_deref(),
-            Some("it is no directory")
+            Some("it is not a directory")
         );
     }
 
     #[test]
-    fn a_closure_that_is_not_there_is_not_found() {
+    fn verify_reports_a_missing_closure() {
         let closure = StorePath::parse("/nix/store/00000000000000000000000000000000-nothing");
         let error = verify(&closure.expect("valid")).expect_err("missing");
         assert!(matches!(error, ClosureError::NotFound(_)));

@@ -1,11 +1,11 @@
-# Runs a program of Nix and ends everything that it started.
+# Runs a program of Nix and ends all its descendants.
 #
 #   supervise CGROUP GRACE LIMITS PROGRAM [ARGUMENT]...
 #
-# Standard input is a pipe that the manager holds open and never writes to. When it is closed, because the manager gave
-# the build up or was killed, the program is terminated, and killed with all its processes after GRACE seconds. The
-# program runs in CGROUP, which is made for it; with an empty CGROUP, or where it cannot be made, only the program
-# itself can be ended. LIMITS are cgroups that it must be in, one a line.
+# Standard input is a pipe that the daemon holds open and never writes to. The pipe closes when the daemon cancels the
+# build or dies. Then the program gets SIGTERM, and after GRACE seconds all its processes are killed. The program runs in
+# CGROUP, which is created for it. With an empty CGROUP, or if it cannot be created, only the program itself is killed.
+# LIMITS are cgroups that the program must join, one per line.
 set -u
 cgroup=$1 grace=$2 limits=$3
 shift 3
@@ -15,15 +15,15 @@ exec 3<&0 < /dev/null
 # Kills all processes of the cgroup and removes it with those below it.
 clear_cgroup() {
   [ -n "$cgroup" ] || return 0
-  turns=0
+  tries=0
   # Older kernels have no cgroup.kill.
-  while ! rmdir "$cgroup" 2> /dev/null && [ -d "$cgroup" ] && [ "$turns" -lt 500 ]; do
+  while ! rmdir "$cgroup" 2> /dev/null && [ -d "$cgroup" ] && [ "$tries" -lt 500 ]; do
     { echo 1 > "$cgroup/cgroup.kill"; } 2> /dev/null || while read -r pid; do
       kill -KILL "$pid" 2> /dev/null
     done < "$cgroup/cgroup.procs"
-    # With use-cgroups, Nix makes one for each build.
+    # With use-cgroups, Nix creates one for each build.
     rmdir "$cgroup"/*/*/ "$cgroup"/*/ 2> /dev/null
-    turns=$((turns + 1))
+    tries=$((tries + 1))
     sleep 0.01
   done
 }
@@ -45,10 +45,10 @@ program=$!
 (
   read -r _ <&3
   kill -TERM "$program" 2> /dev/null
-  turns=$((grace * 20))
-  while [ "$turns" -gt 0 ] && kill -0 "$program" 2> /dev/null; do
+  tries=$((grace * 20))
+  while [ "$tries" -gt 0 ] && kill -0 "$program" 2> /dev/null; do
     sleep 0.05
-    turns=$((turns - 1))
+    tries=$((tries - 1))
   done
   kill -KILL "$program" 2> /dev/null
   clear_cgroup

@@ -358,7 +358,7 @@ async fn a_broken_flake_is_a_failed_build_and_a_missing_one_is_not_found() {
     fs::remove_file(shop.at("flake/flake.nix")).expect("remove");
     let (empty, text, _) = code("guest").await;
     assert_eq!(empty, Code::FlakeNotFound);
-    assert!(text.ends_with("it holds no flake.nix"), "{text}");
+    assert!(text.ends_with("it has no flake.nix"), "{text}");
     tree::remove(&shop.at("flake")).expect("removes");
     let (gone, text, _) = code("guest").await;
     assert_eq!(gone, Code::FlakeNotFound);
@@ -374,10 +374,10 @@ async fn a_closure_without_init_is_refused_and_not_kept() {
     assert_eq!(shop.links().len(), 1);
     for (script, reason) in [
         ("mkdir $out", "it has no 'init'"),
-        ("echo x > $out", "it is no directory"),
+        ("echo x > $out", "it is not a directory"),
         (
             "mkdir $out; echo x > $out/init",
-            "its 'init' is no executable file",
+            "its 'init' is not an executable file",
         ),
     ] {
         shop.flake(&shop.derivation("guest", script));

@@ -62,7 +62,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
 use crate::FileErrorExt;
 use crate::closure::check_nix;
-use crate::closure::flight::Flights;
+use crate::closure::singleflight::SingleFlight;
 use crate::closure::store::{self, Resolved};
 use crate::tree::{self, blocking};
 
@@ -99,7 +99,7 @@ use sandbox::{MetaOutput, Sandbox};
 /// Evaluates with Nix in a sandbox. Coalesces concurrent evaluations of the same key.
 pub struct NixEvaluator {
     shared: Arc<Shared>,
-    flights: Flights<EvaluationKey, Evaluated, EvaluateError>,
+    in_flight: SingleFlight<EvaluationKey, Evaluated, EvaluateError>,
 }
 
 struct Shared {
@@ -128,7 +128,7 @@ impl NixEvaluator {
                 permits,
                 evaluations: AtomicU64::new(0),
             }),
-            flights: Flights::default(),
+            in_flight: SingleFlight::default(),
         }
     }
 
@@ -165,7 +165,7 @@ impl Evaluator for NixEvaluator {
             let (config, known) = (config.to_owned(), known.cloned());
             async move { job.run(&config, known).await.map_err(Arc::new) }.boxed()
         };
-        let outcome = self.flights.join(&key, &progress, start).await;
+        let outcome = self.in_flight.join(&key, &progress, start).await;
         Ok(outcome.map_err(EvaluateError::Shared)?)
     }
 
@@ -177,7 +177,7 @@ impl Evaluator for NixEvaluator {
     async fn kept(&self) -> Result<Vec<EvaluationKey>, FacilityError> {
         let roots = self.shared.config.roots.clone();
         let mut kept = blocking(move || roots::list(&roots).map_err(EvaluateError::File)).await?;
-        kept.retain(|key| !self.flights.goes_on(key));
+        kept.retain(|key| !self.in_flight.is_in_flight(key));
         Ok(kept)
     }
 
@@ -438,7 +438,7 @@ async fn read_meta(
                     "it points outside the store".to_owned(),
                 ));
             }
-            Resolved::Nowhere => {
+            Resolved::Missing => {
                 return Err(EvaluateError::Meta("its file does not exist".to_owned()));
             }
         };

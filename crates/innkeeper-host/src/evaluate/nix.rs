@@ -133,7 +133,7 @@ impl<'a> Nix<'a> {
             ..self.config.clone()
         };
         let (max_to_build, too_many) = (AtomicU64::new(0), Notify::new());
-        let build = config.attend(command, |progress| {
+        let build = config.run_supervised(command, |progress| {
             max_to_build.fetch_max(progress.to_build, Ordering::Relaxed);
             if progress.to_build > limits.derivations {
                 too_many.notify_one();
@@ -178,7 +178,7 @@ impl<'a> Nix<'a> {
                 }
             }
         })?;
-        store::settle().await?;
+        store::sync().await?;
         Ok(store_paths(&String::from_utf8_lossy(&output)))
     }
 

@@ -351,10 +351,10 @@ async fn invalid_base_is_reported_as_the_hosts_fault() {
             |config| config.nixpkgs_hash = Some("HASH".into()),
             "the configured hash",
         ),
-        (|config| config.user = "root".into(), "no rights"),
+        (|config| config.user = "root".into(), "must be unprivileged"),
         (
             |config| config.user = "innkeeper-nobody".into(),
-            "there is no such user",
+            "the user does not exist",
         ),
     ];
     for (change, reason) in changes {
@@ -371,7 +371,7 @@ async fn invalid_base_is_reported_as_the_hosts_fault() {
         assert_eq!(error.code(), Code::InvalidConfig);
         assert!(chain(&error).contains(reason), "{}", chain(&error));
         let remedy = error.remedy().expect("a remedy");
-        if reason == "there is no such user" {
+        if reason == "the user does not exist" {
             assert!(remedy.contains("useradd --system"), "{remedy}");
         }
     }

@@ -1,69 +1,69 @@
-//! Work on the same thing at the same time is done once.
+//! Coalesces concurrent work on the same key.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use innkeeper_facilities::ProgressSink;
 use innkeeper_model::BuildProgress;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// The pause between two reports of a build's progress.
+/// Minimum interval between two progress reports of a build.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A build and what comes of it, for all who wait.
+/// A build and its outcome, shared by all waiters.
 pub(crate) type Work<T, E> = BoxFuture<'static, Result<T, Arc<E>>>;
 
-/// The builds that go on, each by what is built. A build lives as long as somebody waits for it: the map
-/// holds it weakly, so that it ends when the last one who waits is dropped.
-pub(crate) struct Flights<K, T, E>(Mutex<HashMap<K, Flight<T, E>>>);
+/// Builds in flight by key. The map holds them weakly: a build is canceled when its last waiter is dropped.
+pub(crate) struct SingleFlight<K, T, E>(Mutex<HashMap<K, InFlight<T, E>>>);
 
-struct Flight<T, E> {
+struct InFlight<T, E> {
     outcome: WeakShared<Work<T, E>>,
     progress: watch::Receiver<BuildProgress>,
 }
 
-impl<T, E> Flight<T, E> {
-    /// Whether somebody waits and there is nothing yet.
-    fn goes_on(&self) -> bool {
+impl<T, E> InFlight<T, E> {
+    /// Reports whether the build has waiters and no outcome yet.
+    fn is_pending(&self) -> bool {
         self.outcome
             .upgrade()
             .is_some_and(|outcome| outcome.peek().is_none())
     }
 }
 
-impl<K, T, E> Default for Flights<K, T, E> {
+impl<K, T, E> Default for SingleFlight<K, T, E> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
-    /// Waits for a build, which `start` begins unless it goes on already. Reports its progress to `sink` at most once per
+impl<K: Clone + Eq + Hash, T: Clone, E> SingleFlight<K, T, E> {
+    /// Waits for the build of a key, and starts it unless it is in flight. Reports its progress to `sink` at most once per
     /// [`REPORT_INTERVAL`], and the last one always.
     pub(crate) async fn join(
         &self,
-        what: &K,
+        key: &K,
         sink: &ProgressSink,
         start: impl FnOnce(watch::Sender<BuildProgress>) -> Work<T, E>,
     ) -> Result<T, Arc<E>> {
-        let (mut outcome, mut progress) = self.board(what, start);
+        let (mut outcome, mut progress) = self.get_or_start(key, start);
         let mut is_open = true;
         let mut reported = progress.borrow().clone();
         let mut pause: Option<Instant> = None;
         loop {
-            let news = async {
+            let update = async {
                 if let Some(end) = pause {
                     sleep_until(end).await;
                 }
                 progress.changed().await.is_ok()
             };
             tokio::select! {
-                // A builder decides how often there is progress: that must not delay the outcome.
+                // The outcome first: a builder that floods progress must not delay it.
                 biased;
                 outcome = &mut outcome => {
                     let last = progress.borrow().clone();
@@ -72,9 +72,9 @@ impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
                     }
                     return outcome;
                 }
-                is_news = news, if is_open => {
-                    is_open = is_news;
-                    if is_news {
+                is_update = update, if is_open => {
+                    is_open = is_update;
+                    if is_update {
                         reported.clone_from(&progress.borrow_and_update());
                         sink(reported.clone());
                         pause = Some(Instant::now() + REPORT_INTERVAL);
@@ -84,36 +84,35 @@ impl<K: Clone + Eq + Hash, T: Clone, E> Flights<K, T, E> {
         }
     }
 
-    /// Whether a build goes on.
-    pub(crate) fn goes_on(&self, what: &K) -> bool {
-        let flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.get(what).is_some_and(Flight::goes_on)
+    /// Reports whether the build of a key is in flight.
+    pub(crate) fn is_in_flight(&self, key: &K) -> bool {
+        self.0.lock().get(key).is_some_and(InFlight::is_pending)
     }
 
-    fn board(
+    fn get_or_start(
         &self,
-        what: &K,
+        key: &K,
         start: impl FnOnce(watch::Sender<BuildProgress>) -> Work<T, E>,
     ) -> (Shared<Work<T, E>>, watch::Receiver<BuildProgress>) {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has ended belongs to the past, even if somebody has not looked at its outcome yet.
-        flights.retain(|_, flight| flight.goes_on());
-        if let Some(flight) = flights.get(what)
-            && let Some(outcome) = flight.outcome.upgrade()
+        let mut in_flight = self.0.lock();
+        // New callers never join a finished build, even if a waiter has not polled its outcome yet.
+        in_flight.retain(|_, build| build.is_pending());
+        if let Some(build) = in_flight.get(key)
+            && let Some(outcome) = build.outcome.upgrade()
         {
-            let mut progress = flight.progress.clone();
-            // Who comes later hears at once how far it is.
+            let mut progress = build.progress.clone();
+            // Reports the current progress to the new waiter at once.
             progress.mark_changed();
             return (outcome, progress);
         }
         let (sender, progress) = watch::channel(BuildProgress::default());
         let outcome = start(sender).shared();
         if let Some(weak) = outcome.downgrade() {
-            let flight = Flight {
+            let build = InFlight {
                 outcome: weak,
                 progress: progress.clone(),
             };
-            flights.insert(what.clone(), flight);
+            in_flight.insert(key.clone(), build);
         }
         (outcome, progress)
     }
@@ -144,17 +143,17 @@ mod tests {
         }
     }
 
-    fn deaf() -> ProgressSink {
+    fn no_progress() -> ProgressSink {
         Arc::new(|_| {})
     }
 
-    /// A build that ends when it is told to, and counts its beginnings.
-    struct Site {
+    /// Counts started builds, and finishes them on request.
+    struct Builder {
         started: AtomicUsize,
         gates: Mutex<Vec<oneshot::Sender<()>>>,
     }
 
-    impl Site {
+    impl Builder {
         fn new() -> Arc<Self> {
             Arc::new(Self {
                 started: AtomicUsize::new(0),
@@ -163,81 +162,77 @@ mod tests {
         }
 
         fn start(self: &Arc<Self>) -> impl FnOnce(watch::Sender<BuildProgress>) -> Work + use<> {
-            let site = Arc::clone(self);
+            let builder = Arc::clone(self);
             move |progress| {
-                let number = site.started.fetch_add(1, Ordering::SeqCst);
-                let (gate, open) = oneshot::channel();
-                site.gates.lock().expect("gates").push(gate);
+                let number = builder.started.fetch_add(1, Ordering::SeqCst);
+                let (gate, opened) = oneshot::channel();
+                builder.gates.lock().push(gate);
                 async move {
                     progress.send_modify(|now| now.built = 1);
-                    open.await.ok();
+                    opened.await.ok();
                     Ok(built(&number.to_string()))
                 }
                 .boxed()
             }
         }
 
-        fn open(&self, number: usize) {
-            self.gates
-                .lock()
-                .expect("gates")
-                .remove(number)
-                .send(())
-                .expect("waits");
+        fn finish(&self, number: usize) {
+            let gate = self.gates.lock().remove(number);
+            gate.send(()).expect("waits");
         }
 
-        fn is_abandoned(&self, number: usize) -> bool {
-            self.gates.lock().expect("gates")[number].is_closed()
+        fn is_canceled(&self, number: usize) -> bool {
+            self.gates.lock()[number].is_closed()
         }
     }
 
     #[tokio::test]
-    async fn those_who_come_during_a_build_share_it_and_those_after_do_not() {
-        let (flights, site, installable) = (Flights::default(), Site::new(), installable());
-        let deaf = deaf();
-        let mut first = Box::pin(flights.join(&installable, &deaf, site.start()));
+    async fn join_shares_a_build_in_flight_but_not_a_finished_one() {
+        let (builds, builder, key) = (SingleFlight::default(), Builder::new(), installable());
+        let no_progress = no_progress();
+        let mut first = Box::pin(builds.join(&key, &no_progress, builder.start()));
         assert!(futures_util::poll!(&mut first).is_pending());
-        let (heard, hears) = std::sync::mpsc::channel();
-        let sink: ProgressSink = Arc::new(move |news| heard.send(news).expect("hears"));
-        let mut second = Box::pin(flights.join(&installable, &sink, site.start()));
+        let (sender, reports) = std::sync::mpsc::channel();
+        let sink: ProgressSink = Arc::new(move |progress| sender.send(progress).expect("receives"));
+        let mut second = Box::pin(builds.join(&key, &sink, builder.start()));
         assert!(futures_util::poll!(&mut second).is_pending());
-        assert_eq!(hears.try_recv().expect("news").built, 1);
-        site.open(0);
+        assert_eq!(reports.try_recv().expect("a report").built, 1);
+        builder.finish(0);
         assert_eq!(second.await.expect("built"), built("0"));
-        // The first has not looked yet; a newcomer must not get what is over.
-        let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
+        // The first waiter has not polled yet, but a new one must not get the finished build.
+        let mut third = Box::pin(builds.join(&key, &no_progress, builder.start()));
         assert!(futures_util::poll!(&mut third).is_pending());
         assert_eq!(first.await.expect("built"), built("0"));
-        site.open(0);
+        builder.finish(0);
         assert_eq!(third.await.expect("built"), built("1"));
-        assert_eq!(site.started.load(Ordering::SeqCst), 2);
+        assert_eq!(builder.started.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn a_build_ends_when_the_last_one_who_waits_is_dropped() {
-        let (flights, site, installable) = (Flights::default(), Site::new(), installable());
-        let deaf = deaf();
-        let mut first = Box::pin(flights.join(&installable, &deaf, site.start()));
-        let mut second = Box::pin(flights.join(&installable, &deaf, site.start()));
+    async fn build_is_canceled_when_its_last_waiter_is_dropped() {
+        let (builds, builder, key) = (SingleFlight::default(), Builder::new(), installable());
+        let no_progress = no_progress();
+        let mut first = Box::pin(builds.join(&key, &no_progress, builder.start()));
+        let mut second = Box::pin(builds.join(&key, &no_progress, builder.start()));
         assert!(futures_util::poll!(&mut first).is_pending());
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        assert!(!site.is_abandoned(0) && flights.goes_on(&installable));
+        assert!(!builder.is_canceled(0) && builds.is_in_flight(&key));
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(second);
-        assert!(site.is_abandoned(0) && !flights.goes_on(&installable));
-        let mut third = Box::pin(flights.join(&installable, &deaf, site.start()));
+        assert!(builder.is_canceled(0) && !builds.is_in_flight(&key));
+        let mut third = Box::pin(builds.join(&key, &no_progress, builder.start()));
         assert!(futures_util::poll!(&mut third).is_pending());
-        assert_eq!(site.started.load(Ordering::SeqCst), 2);
+        assert_eq!(builder.started.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn progress_is_reported_ten_times_a_second_and_never_delays_the_outcome() {
-        let flights = Flights::<_, _, ClosureError>::default();
+    async fn progress_is_throttled_and_never_delays_the_outcome() {
+        let builds = SingleFlight::<_, _, ClosureError>::default();
         let reports = Arc::new(Mutex::new(Vec::new()));
         let sink: ProgressSink = {
             let reports = Arc::clone(&reports);
-            Arc::new(move |news| reports.lock().expect("reports").push(news.built))
+            Arc::new(move |progress| reports.lock().push(progress.built))
         };
         let start = |progress: watch::Sender<BuildProgress>| {
             async move {
@@ -251,12 +246,12 @@ mod tests {
             .boxed()
         };
         let started = Instant::now();
-        let outcome = flights.join(&installable(), &sink, start).await;
+        let outcome = builds.join(&installable(), &sink, start).await;
         outcome.expect("built");
-        let most = started.elapsed().as_millis() / REPORT_INTERVAL.as_millis() + 2;
-        let reports = reports.lock().expect("reports");
+        let limit = started.elapsed().as_millis() / REPORT_INTERVAL.as_millis() + 2;
+        let reports = reports.lock();
         assert!(reports.len() >= 2, "{reports:?}");
-        assert!(reports.len() as u128 <= most, "{reports:?}, not {most}");
+        assert!(reports.len() as u128 <= limit, "{reports:?}, not {limit}");
         assert_eq!(reports.last(), Some(&5000));
     }
 }
