@@ -1,4 +1,4 @@
-//! What previews' databases need of PostgreSQL.
+//! Checks PostgreSQL's configuration for preview databases.
 
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Explain, chain};
@@ -10,18 +10,18 @@ use super::{PostgresConfig, capacity, collation};
 
 const SUBJECT: &str = "databases";
 
-/// `DROP DATABASE … WITH (FORCE)` came with PostgreSQL 13.
+/// First version with `DROP DATABASE … WITH (FORCE)`.
 const OLDEST: i32 = 130_000;
 
-/// Looks at the server without changing anything.
+/// Checks the server without changing it.
 pub(super) async fn findings(session: &Session, config: &PostgresConfig) -> Vec<Check> {
-    match look(session, config).await {
+    match inspect(session, config).await {
         Ok(checks) => checks,
         Err(error) => vec![broken(&error)],
     }
 }
 
-async fn look(session: &Session, config: &PostgresConfig) -> Result<Vec<Check>, DatabaseError> {
+async fn inspect(session: &Session, config: &PostgresConfig) -> Result<Vec<Check>, DatabaseError> {
     let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \
                rolsuper, current_setting('listen_addresses') FROM pg_roles WHERE rolname = current_user";
     let Some(row) = session.row("look at", "PostgreSQL", sql, &[]).await? else {
@@ -29,37 +29,37 @@ async fn look(session: &Session, config: &PostgresConfig) -> Result<Vec<Check>, 
     };
     let (number, version): (i32, String) = (row.get(0), row.get(1));
     if number < OLDEST {
-        let finding = format!("this is PostgreSQL {version}; 13 or newer is needed");
+        let finding = format!("PostgreSQL {version} is too old: 13 or newer is needed");
         return Ok(vec![check(Verdict::Broken, finding, "Upgrade PostgreSQL.")]);
     }
     if !row.get::<_, bool>(2) {
         let role = &config.role;
         return Ok(vec![check(
             Verdict::Broken,
-            format!("the role '{role}' is no superuser"),
+            format!("the role '{role}' is not a superuser"),
             &format!("Run `ALTER ROLE \"{role}\" SUPERUSER` in psql."),
         )]);
     }
     let mut checks = vec![check(
         Verdict::Ok,
-        format!("PostgreSQL {version} answers on port {}", config.port),
+        format!("PostgreSQL {version} responds on port {}", config.port),
         "",
     )];
     let listens: String = row.get(3);
     if matches!(listens.as_str(), "" | "localhost" | "127.0.0.1" | "::1") {
         checks.push(check(
             Verdict::Warning,
-            format!("PostgreSQL listens on '{listens}' only: guests do not reach it on their gateway address"),
-            "Set `listen_addresses = '*'` in postgresql.conf and restart PostgreSQL; the firewall says who reaches it.",
+            format!("PostgreSQL listens only on '{listens}': guests cannot reach it on their gateway address"),
+            "Set `listen_addresses = '*'` in postgresql.conf and restart PostgreSQL; the firewall restricts access.",
         ));
     }
-    checks.extend(look_at_rules(session, config).await?);
+    checks.extend(inspect_rules(session, config).await?);
     checks.push(capacity::findings(session, config).await?);
     checks.extend(collation::findings(session).await?);
     Ok(checks)
 }
 
-/// A line of `pg_hba.conf` that concerns connections over the network.
+/// A line of `pg_hba.conf` for connections over the network.
 struct Rule {
     network: Option<Ipv4Net>,
     databases: Vec<String>,
@@ -67,9 +67,9 @@ struct Rule {
     method: String,
 }
 
-/// Whether `pg_hba.conf` lets guests in, only with a password and only into their own database. What is in
-/// force may be older than the file, until PostgreSQL is told to reload.
-async fn look_at_rules(
+/// Checks that `pg_hba.conf` admits guests only with a password and only to their own database. The rules in force may be
+/// older than the file, until PostgreSQL reloads it.
+async fn inspect_rules(
     session: &Session,
     config: &PostgresConfig,
 ) -> Result<Option<Check>, DatabaseError> {
@@ -82,10 +82,10 @@ async fn look_at_rules(
         users: row.get(3),
         method: row.get(4),
     });
-    Ok(verdict_on(rules, config.subnet))
+    Ok(check_rules(rules, config.subnet))
 }
 
-/// The network that a line is about; nothing for names of hosts and the like.
+/// Returns the network of a line, or `None` for host names and the like.
 fn network(address: Option<&str>, netmask: Option<&str>) -> Option<Ipv4Net> {
     if address == Some("all") {
         return Some(Ipv4Net::default());
@@ -93,11 +93,11 @@ fn network(address: Option<&str>, netmask: Option<&str>) -> Option<Ipv4Net> {
     Ipv4Net::with_netmask(address?.parse().ok()?, netmask?.parse().ok()?).ok()
 }
 
-/// What is wrong with the first line that a guest's connection to its own database meets.
-fn verdict_on(rules: impl Iterator<Item = Rule>, subnet: Ipv4Net) -> Option<Check> {
+/// Checks the first line that matches a guest's connection to its own database.
+fn check_rules(rules: impl Iterator<Item = Rule>, subnet: Ipv4Net) -> Option<Check> {
     let has =
-        |words: &[String], wanted: &[&str]| words.iter().any(|w| wanted.contains(&w.as_str()));
-    let mut met = rules.filter(|rule| {
+        |names: &[String], any: &[&str]| names.iter().any(|name| any.contains(&name.as_str()));
+    let mut matching = rules.filter(|rule| {
         rule.network
             .is_some_and(|network| network.contains(&subnet))
             && has(&rule.databases, &["sameuser", "all"])
@@ -106,32 +106,32 @@ fn verdict_on(rules: impl Iterator<Item = Rule>, subnet: Ipv4Net) -> Option<Chec
     let remedy = format!(
         "Put the line `host sameuser all {subnet} scram-sha-256` into pg_hba.conf, before other `host` lines, and run `systemctl reload postgresql`."
     );
-    let (verdict, finding) = match met.next() {
+    let (verdict, finding) = match matching.next() {
         Some(rule) if rule.method == "trust" => (
             Verdict::Broken,
-            "pg_hba.conf lets guests in without a password".to_owned(),
+            "pg_hba.conf admits guests without a password".to_owned(),
         ),
         Some(rule) if rule.method != "scram-sha-256" => (
             Verdict::Broken,
             format!(
-                "pg_hba.conf does not let guests in with their passwords, but by '{}'",
+                "pg_hba.conf authenticates guests by '{}' instead of their passwords",
                 rule.method
             ),
         ),
         Some(rule) if !has(&rule.databases, &["sameuser"]) || rule.databases.len() > 1 => (
             Verdict::Warning,
-            "pg_hba.conf lets guests into more databases than their own".to_owned(),
+            "pg_hba.conf admits guests to more databases than their own".to_owned(),
         ),
         Some(_) => return None,
         None => (
             Verdict::Broken,
-            format!("pg_hba.conf lets nobody in from {subnet}"),
+            format!("pg_hba.conf has no line for connections from {subnet}"),
         ),
     };
     Some(check(verdict, finding, &remedy))
 }
 
-/// An error as a finding.
+/// Converts an error to a finding.
 pub(super) fn broken(error: &DatabaseError) -> Check {
     check(
         Verdict::Broken,
@@ -153,33 +153,36 @@ pub(super) fn check(verdict: Verdict, finding: String, remedy: &str) -> Check {
 mod tests {
     use super::*;
 
-    fn told(rules: &[(&str, &str, &str, &str)]) -> Option<(Verdict, String)> {
-        let words = |text: &str| text.split(',').map(str::to_owned).collect();
+    fn finding(rules: &[(&str, &str, &str, &str)]) -> Option<(Verdict, String)> {
+        let names = |text: &str| text.split(',').map(str::to_owned).collect();
         let rules = rules
             .iter()
             .map(|(network, databases, users, method)| Rule {
                 network: network.parse().ok(),
-                databases: words(databases),
-                users: words(users),
+                databases: names(databases),
+                users: names(users),
                 method: (*method).to_owned(),
             });
-        let check = verdict_on(rules, "10.100.0.0/16".parse().expect("net"))?;
+        let check = check_rules(rules, "10.100.0.0/16".parse().expect("net"))?;
         Some((check.verdict, check.finding))
     }
 
     #[test]
-    fn the_first_line_that_a_guest_meets_decides() {
+    fn first_matching_rule_decides() {
         let good = ("10.0.0.0/8", "sameuser", "all", "scram-sha-256");
-        assert_eq!(told(&[("127.0.0.1/32", "all", "all", "trust"), good]), None);
         assert_eq!(
-            told(&[("0.0.0.0/0", "dashboard", "all", "trust"), good]),
+            finding(&[("127.0.0.1/32", "all", "all", "trust"), good]),
             None
         );
         assert_eq!(
-            told(&[("0.0.0.0/0", "all", "dashboard", "trust"), good]),
+            finding(&[("0.0.0.0/0", "dashboard", "all", "trust"), good]),
             None
         );
-        let first = |rule| told(&[rule, good]).map(|(verdict, _)| verdict);
+        assert_eq!(
+            finding(&[("0.0.0.0/0", "all", "dashboard", "trust"), good]),
+            None
+        );
+        let first = |rule| finding(&[rule, good]).map(|(verdict, _)| verdict);
         assert_eq!(
             first(("0.0.0.0/0", "all", "all", "trust")),
             Some(Verdict::Broken)
@@ -193,14 +196,14 @@ mod tests {
             Some(Verdict::Warning)
         );
         assert_eq!(
-            told(&[("10.100.0.0/24", "all", "all", "trust")]).map(|t| t.0),
+            finding(&[("10.100.0.0/24", "all", "all", "trust")]).map(|t| t.0),
             Some(Verdict::Broken)
         );
-        assert_eq!(told(&[]).map(|t| t.0), Some(Verdict::Broken));
+        assert_eq!(finding(&[]).map(|t| t.0), Some(Verdict::Broken));
     }
 
     #[test]
-    fn networks_are_read_as_postgresql_shows_them() {
+    fn network_parses_postgresqls_format() {
         let net = |text: &str| text.parse::<Ipv4Net>().ok();
         assert_eq!(network(Some("all"), None), net("0.0.0.0/0"));
         assert_eq!(

@@ -1,7 +1,7 @@
-//! Databases whose collation version is not that of the system's library (PostgreSQL 15 and newer).
+//! Finds databases whose collation version differs from the system library's (PostgreSQL 15 and newer).
 //!
-//! After an upgrade of glibc or ICU, texts may be ordered differently, and indexes that were made before are wrong.
-//! PostgreSQL warns at each connection and refuses to copy such a database.
+//! An upgrade of glibc or ICU can change the order of texts, which breaks existing indexes. PostgreSQL warns at each
+//! connection and refuses to copy such a database.
 
 use innkeeper_model::api::Verdict;
 
@@ -11,13 +11,13 @@ use super::error::DatabaseError;
 use super::session::Session;
 use super::sql::identifier;
 
-/// PostgreSQL records the version of a database since this version.
+/// First version of PostgreSQL that records a database's collation version.
 const SINCE: i32 = 150_000;
 
-/// How many databases a finding names.
-const NAMED: usize = 5;
+/// Maximum number of databases that a finding names.
+const MAX_NAMED: usize = 5;
 
-/// Which version a database has, and which the system's library.
+/// A database's collation version and the system library's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     pub(super) database: String,
@@ -25,7 +25,7 @@ pub(super) struct Mismatch {
     pub(super) actual: String,
 }
 
-/// The databases that do not match; of a certain name if one is given.
+/// Returns the databases that do not match, or only the one named `name`.
 pub(super) async fn mismatches(
     session: &Session,
     name: Option<&str>,
@@ -49,7 +49,7 @@ pub(super) async fn mismatches(
     Ok(mismatches.collect())
 }
 
-/// What the owner of the server does about it. Connections to a template are refused, so they are let in meanwhile.
+/// Returns the remedy for the administrator. Templates reject connections, so the remedy allows them meanwhile.
 pub(super) fn remedy(database: &str, is_template: bool) -> String {
     let name = identifier(database);
     let (before, after) = match is_template {
@@ -67,28 +67,28 @@ pub(super) fn remedy(database: &str, is_template: bool) -> String {
 
 /// Reports the databases that do not match.
 pub(super) async fn findings(session: &Session) -> Result<Option<Check>, DatabaseError> {
-    Ok(judge(&mismatches(session, None).await?))
+    Ok(finding(&mismatches(session, None).await?))
 }
 
-fn judge(mismatches: &[Mismatch]) -> Option<Check> {
+fn finding(mismatches: &[Mismatch]) -> Option<Check> {
     let first = mismatches.first()?;
     let mut names: Vec<_> = mismatches
         .iter()
-        .take(NAMED)
-        .map(|one| format!("'{}'", one.database))
+        .take(MAX_NAMED)
+        .map(|mismatch| format!("'{}'", mismatch.database))
         .collect();
-    if let Some(more) = mismatches.len().checked_sub(NAMED).filter(|more| *more > 0) {
+    if let more @ 1.. = mismatches.len().saturating_sub(MAX_NAMED) {
         names.push(format!("{more} more"));
     }
     let finding = format!(
-        "the collation version of {} is not the system's ({} instead of {}): indexes of texts may be wrong",
+        "the collation version of {} differs from the system's ({} instead of {}): text indexes may be corrupt",
         names.join(", "),
         first.recorded,
         first.actual
     );
     let mut remedy = remedy(&first.database, false);
     if mismatches.len() > 1 {
-        remedy.push_str(" The same for each of the others.");
+        remedy.push_str(" Repeat this for each of the others.");
     }
     Some(check(Verdict::Warning, finding, &remedy))
 }
@@ -98,17 +98,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_check_names_databases_versions_and_statements() {
+    fn finding_names_databases_versions_and_statements() {
         let one = |n: usize| Mismatch {
             database: format!("db{n}"),
             recorded: "2.31".to_owned(),
             actual: "2.36".to_owned(),
         };
-        assert!(judge(&[]).is_none());
-        let check = judge(&[one(0)]).expect("a finding");
+        assert!(finding(&[]).is_none());
+        let check = finding(&[one(0)]).expect("a finding");
         assert_eq!(
             check.finding,
-            "the collation version of 'db0' is not the system's (2.31 instead of 2.36): indexes of texts may be wrong"
+            "the collation version of 'db0' differs from the system's (2.31 instead of 2.36): text indexes may be corrupt"
         );
         assert_eq!(
             check.remedy.as_deref(),
@@ -118,7 +118,7 @@ mod tests {
             )
         );
         let many: Vec<_> = (0..7).map(one).collect();
-        let check = judge(&many).expect("a finding");
-        assert!(check.finding.contains("'db4', 2 more is"), "{check:?}");
+        let check = finding(&many).expect("a finding");
+        assert!(check.finding.contains("'db4', 2 more differs"), "{check:?}");
     }
 }

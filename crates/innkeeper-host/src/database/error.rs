@@ -1,4 +1,4 @@
-//! What can go wrong with a database.
+//! Errors of preview databases.
 
 use std::error::Error;
 use std::io;
@@ -10,56 +10,56 @@ use tokio_postgres::error::SqlState;
 
 use crate::FileError;
 
-/// A preview's database or role that could not be made, changed or dropped.
+/// A preview's database or role that cannot be created, changed or dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// A password's file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// PostgreSQL does not let us in.
+    /// The connection to PostgreSQL fails.
     #[error(
         "cannot connect to PostgreSQL in {} on port {port} as '{role}'",
         socket_dir.display()
     )]
     Connect {
-        /// The directory of its socket.
+        /// Directory of its socket.
         socket_dir: PathBuf,
         /// Its port.
         port: u16,
-        /// Our role there.
+        /// The daemon's role.
         role: String,
-        /// What it said.
+        /// The error of the connection.
         #[source]
         source: PostgresError,
     },
     /// A statement failed.
     #[error("cannot {action} '{name}'")]
     Statement {
-        /// What was tried, such as `create database`.
+        /// The action, such as `create database`.
         action: &'static str,
-        /// With which object.
+        /// The object.
         name: String,
-        /// What PostgreSQL said.
+        /// PostgreSQL's error.
         #[source]
         source: PostgresError,
     },
-    /// A role or a database has the name and is not ours.
-    #[error("the {kind} '{name}' is there already and was not made by Innkeeper")]
+    /// A role or a database of the name exists and is not managed by this daemon.
+    #[error("the {kind} '{name}' exists already and is not managed by this Innkeeper daemon")]
     Foreign {
         /// `role` or `database`.
         kind: &'static str,
         /// Its name.
         name: String,
     },
-    /// The template has connections, so it cannot be copied.
+    /// The template cannot be copied while it has connections.
     #[error("the template database '{template}' is in use")]
     TemplateInUse {
         /// The template's name.
         template: String,
     },
-    /// PostgreSQL does not copy a database whose collation version is not the system's.
+    /// PostgreSQL refuses to copy a database whose collation version differs from the system's.
     #[error(
-        "the template database '{template}' was made with collation version {recorded}, and the system has {actual}"
+        "the template database '{template}' has collation version {recorded}, but the system has {actual}"
     )]
     TemplateCollation {
         /// The template's name.
@@ -69,54 +69,53 @@ pub enum DatabaseError {
         /// The version of the system's library.
         actual: String,
     },
-    /// More previews than connections.
+    /// The server has fewer connections than previews.
     #[error(
-        "PostgreSQL has {connections} connections for previews, and this would be the preview number {previews}"
+        "PostgreSQL has {connections} connections for previews, and this would be preview number {previews}"
     )]
     NoConnections {
-        /// How many previews there would be.
+        /// Number of previews, including this one.
         previews: u32,
         /// The connections that they share.
         connections: u32,
-        /// The setting that gives each of them enough.
+        /// The `max_connections` that suffices.
         needed: u32,
     },
-    /// There is no such template.
-    #[error("there is no template database '{template}'")]
+    /// The template does not exist.
+    #[error("the template database '{template}' does not exist")]
     NoTemplate {
         /// The template's name.
         template: String,
     },
-    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
-    #[error("'{object}' is nothing of ours")]
-    NotOurs {
-        /// What was to be swept.
+    /// An object to be swept that [`observe`](innkeeper_facilities::Resource::observe) does not return.
+    #[error("'{object}' is not managed by Innkeeper")]
+    NotManaged {
+        /// The object to be swept.
         object: String,
     },
-    /// A test ends the work here.
+    /// A test's fail point.
     #[cfg(test)]
     #[error("interrupted by a test")]
     Interrupted,
 }
 
-/// What PostgreSQL, or the connection to it, said.
+/// An error of PostgreSQL or of the connection to it.
 #[derive(Debug, thiserror::Error)]
-#[error("{said}")]
+#[error("{message}")]
 pub struct PostgresError {
-    said: String,
-    /// What PostgreSQL calls it, if it said anything.
+    message: String,
+    /// PostgreSQL's code, if it responded.
     pub(super) code: Option<SqlState>,
-    /// Whether it was the kernel that refused.
+    /// An error of the kernel, such as a refused connection.
     is_io: bool,
-    /// Whether there was no answer in time.
     is_timeout: bool,
 }
 
 impl PostgresError {
-    /// No answer within `limit`.
+    /// Returns the error for no response within `limit`.
     pub(super) fn timeout(limit: std::time::Duration) -> Self {
         Self {
-            said: format!("PostgreSQL does not respond: no answer within {limit:?}"),
+            message: format!("PostgreSQL does not respond: timeout after {limit:?}"),
             code: None,
             is_io: false,
             is_timeout: true,
@@ -126,7 +125,7 @@ impl PostgresError {
 
 impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let said = match error.as_db_error() {
+        let message = match error.as_db_error() {
             Some(db) => {
                 let detail = db.detail().map(|detail| format!(": {detail}"));
                 let (message, code) = (db.message(), db.code().code());
@@ -136,7 +135,7 @@ impl From<tokio_postgres::Error> for PostgresError {
         };
         let is_io = error.source().is_some_and(<dyn Error>::is::<io::Error>);
         Self {
-            said,
+            message,
             code: error.code().cloned(),
             is_io,
             is_timeout: false,
@@ -165,27 +164,27 @@ impl Explain for DatabaseError {
         Some(match self {
             Self::File(error) => return error.remedy(),
             Self::Connect { source, .. } | Self::Statement { source, .. } if source.is_timeout => {
-                "See what PostgreSQL is doing (`systemctl status postgresql`, `journalctl -u postgresql`), then restart it (`systemctl restart postgresql`).".to_owned()
+                "Check what PostgreSQL is doing (`systemctl status postgresql`, `journalctl -u postgresql`), then restart it (`systemctl restart postgresql`).".to_owned()
             }
             Self::Connect { role, source, .. } => {
                 if source.is_io {
-                    "Start PostgreSQL (`systemctl start postgresql`) and see that its socket is where Innkeeper's configuration says.".to_owned()
+                    "Start PostgreSQL (`systemctl start postgresql`) and check that its socket is at the path in Innkeeper's configuration.".to_owned()
                 } else {
                     format!(
-                        "Let the daemon's user in as '{role}', a superuser: a line `local all {role} peer map=innkeeper` at the top of pg_hba.conf and the lines `innkeeper root {role}` and `innkeeper postgres {role}` in pg_ident.conf, then `systemctl reload postgresql`."
+                        "Allow the daemon's user to connect as '{role}', a superuser: put a line `local all {role} peer map=innkeeper` at the top of pg_hba.conf and the lines `innkeeper root {role}` and `innkeeper postgres {role}` in pg_ident.conf, then `systemctl reload postgresql`."
                     )
                 }
             }
             Self::Statement { source, .. }
                 if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) =>
             {
-                "Give Innkeeper's role the right: `ALTER ROLE … SUPERUSER`.".to_owned()
+                "Make Innkeeper's role a superuser: `ALTER ROLE … SUPERUSER`.".to_owned()
             }
             Self::Statement { .. } => {
-                "PostgreSQL's log tells more: `journalctl -u postgresql`.".to_owned()
+                "See PostgreSQL's log: `journalctl -u postgresql`.".to_owned()
             }
             Self::Foreign { kind, name } => format!(
-                "Rename it or drop it if nothing needs it (`{} \"{name}\"` in psql), or give the preview another slug (`--slug`).",
+                "Rename it, or drop it if it is not needed (`{} \"{name}\"` in psql), or use another slug for the preview (`--slug`).",
                 if *kind == "role" {
                     "DROP ROLE"
                 } else {
@@ -193,16 +192,16 @@ impl Explain for DatabaseError {
                 }
             ),
             Self::TemplateInUse { template } => format!(
-                "End the connections to it, and keep others out for good: `ALTER DATABASE \"{template}\" ALLOW_CONNECTIONS false` in psql."
+                "End the connections to it, and prevent new ones permanently: `ALTER DATABASE \"{template}\" ALLOW_CONNECTIONS false` in psql."
             ),
             Self::TemplateCollation { template, .. } => super::collation::remedy(template, true),
             Self::NoConnections { needed, .. } => format!(
-                "Set `max_connections = {needed}` in postgresql.conf and restart PostgreSQL, or remove previews that nobody needs with `preview destroy`."
+                "Set `max_connections = {needed}` in postgresql.conf and restart PostgreSQL, or remove unneeded previews with `preview destroy`."
             ),
             Self::NoTemplate { template } => {
-                format!("Create '{template}', or configure another template, or none.")
+                format!("Create '{template}', configure another template, or remove the setting.")
             }
-            Self::NotOurs { .. } => return None,
+            Self::NotManaged { .. } => return None,
             #[cfg(test)]
             Self::Interrupted => return None,
         })

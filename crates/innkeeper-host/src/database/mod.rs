@@ -1,23 +1,23 @@
-//! Databases of previews: a role and a database of its own for each, on the host's PostgreSQL (13 or newer).
+//! Preview databases: one role and one database per preview, on the host's PostgreSQL (13 or newer).
 //!
-//! # Who reaches what
+//! # Access control
 //!
-//! The role `preview_<slug>` can log in and do nothing else on the server; the database of the same name
-//! belongs to it, and nobody else may connect to it. That a role reaches no other database is said twice:
-//! by the databases' own rights, and by one line of `pg_hba.conf`, which lets roles from the guests'
-//! addresses into the database of their own name only. The host's owner adds it once:
+//! The role `preview_<slug>` can log in and has no other rights on the server. It owns the database of the same name, and
+//! no other role may connect to it. Two mechanisms keep a role out of other databases: the databases' own rights, and one
+//! line of `pg_hba.conf`, which admits roles from the guests' addresses only to the database of their name. The host's
+//! administrator adds it once:
 //!
 //! ```text
 //! host  sameuser  all  10.100.0.0/16  scram-sha-256
 //! ```
 //!
-//! A guest reaches PostgreSQL's port on its own gateway address only, with a source address that is its own
-//! ([`crate::firewall`]); what makes a role a guest's own is the password, which only that guest is given.
+//! A guest can reach PostgreSQL's port only on its own gateway address and from its own source address
+//! ([`crate::firewall`]). The password ties a role to its guest: no other guest receives it.
 //!
-//! # Who we are
+//! # The daemon's own access
 //!
-//! We connect over the Unix socket as a superuser; PostgreSQL asks the kernel who we are (`peer`), so there is
-//! no password of ours. For a daemon that runs as root, and the role `postgres`:
+//! The daemon connects over the Unix socket as a superuser. PostgreSQL authenticates it by its user (`peer`), so the daemon
+//! needs no password. For a daemon that runs as root, and the role `postgres`:
 //!
 //! ```text
 //! pg_hba.conf:    local      all       postgres  peer map=innkeeper
@@ -25,18 +25,18 @@
 //!                 innkeeper  postgres  postgres
 //! ```
 //!
-//! The last line lets PostgreSQL's own user be who it was before.
+//! The last line preserves the access of PostgreSQL's own user.
 //!
-//! # How a database comes and goes
+//! # Creation and removal
 //!
 //! ```text
-//! password on disk → role, marked by its comment → database that lets nobody in → rights, ownership → open
+//! password on disk → role, marked by its comment → database without connections → rights, ownership → open
 //! ```
 //!
-//! After a crash the next `ensure` goes on from what it finds. A role is ours by its comment, which is made in
-//! the same transaction and which the role itself cannot change; a database is ours if such a role owns it.
-//! What has the name and is not ours is left alone. Removal goes the other way, so that nothing of ours is
-//! ever without its mark.
+//! After a crash, the next `ensure` continues from the state on the server. A role is managed by this daemon if its comment
+//! has the daemon's mark: the comment is set in the same transaction, and the role cannot change it. A database is managed
+//! if such a role owns it. Other objects of the same name are never touched. Removal goes in reverse order, so that managed
+//! objects always have a mark.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,65 +71,64 @@ mod sql;
 
 pub use error::{DatabaseError, PostgresError};
 
-/// The database that every cluster has and that nobody's data is in.
+/// A database that every cluster has, without user data.
 const MAINTENANCE: &str = "postgres";
 
-/// How many previews are worked on at the same time: each takes one or two of the server's connections.
-const AT_ONCE: usize = 4;
+/// Maximum number of concurrent operations. Each takes one or two of the server's connections.
+const MAX_CONCURRENT: usize = 4;
 
-/// The settings of [`PostgresDatabases`].
+/// Settings of [`PostgresDatabases`].
 #[derive(Clone, Debug)]
 pub struct PostgresConfig {
-    /// The directory of PostgreSQL's Unix socket, such as `/run/postgresql`.
+    /// Directory of PostgreSQL's Unix socket, such as `/run/postgresql`.
     pub socket_dir: PathBuf,
-    /// The port, which is a part of the socket's name too.
+    /// The port, which is also part of the socket's name.
     pub port: u16,
-    /// Our role, a superuser.
+    /// The daemon's role, a superuser.
     pub role: String,
-    /// The directory in which passwords are kept, readable by root only.
+    /// Directory of the passwords, readable by root only.
     pub passwords: PathBuf,
-    /// The most connections of one preview; nothing means its share of what the server has.
+    /// Connection limit of one preview. `None` means an equal share of the server's connections.
     pub connections: Option<u16>,
-    /// How many previews there may be, for the check; 0 means as many as come.
+    /// Maximum number of previews, for the check. 0 means no limit.
     pub previews: usize,
-    /// How long a statement of a preview may take, unless the preview itself says otherwise; no limit when
-    /// nothing is given.
+    /// Default statement timeout of previews, which a preview can change. `None` means no timeout.
     pub statement_timeout: Option<Duration>,
-    /// How long a transaction of a preview may stay idle, in the same way.
+    /// Default timeout of idle transactions, in the same way.
     pub idle_in_transaction_timeout: Option<Duration>,
     /// The guests' addresses, for the check.
     pub subnet: Ipv4Net,
-    /// Marks our roles and databases.
+    /// Marks the daemon's roles and databases.
     pub identity: Identity,
 }
 
-/// The driver of [`Databases`]. Clones share the work.
+/// Manages preview databases on PostgreSQL. Clones share the limit of concurrent operations.
 #[derive(Clone, Debug)]
 pub struct PostgresDatabases {
     config: Arc<PostgresConfig>,
     passwords: Passwords,
-    places: Arc<Semaphore>,
-    fuse: Fuse,
+    permits: Arc<Semaphore>,
+    fail_point: FailPoint,
 }
 
-/// Lets a test end the work before a certain statement, as a crash would. Nothing otherwise.
+/// Makes an operation fail before a certain statement, as a crash would. Only tests set it.
 #[derive(Clone, Debug, Default)]
-struct Fuse {
+struct FailPoint {
     #[cfg(test)]
-    left: Option<Arc<std::sync::atomic::AtomicUsize>>,
+    remaining: Option<Arc<std::sync::atomic::AtomicUsize>>,
 }
 
-impl Fuse {
+impl FailPoint {
     #[cfg_attr(
         not(test),
         expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "see above")
     )]
-    fn burn(&self) -> Result<(), DatabaseError> {
+    fn pass(&self) -> Result<(), DatabaseError> {
         #[cfg(test)]
-        if let Some(left) = &self.left {
+        if let Some(remaining) = &self.remaining {
             use std::sync::atomic::Ordering::SeqCst;
-            let one_less = |left: usize| left.checked_sub(1);
-            if left.fetch_update(SeqCst, SeqCst, one_less).is_err() {
+            let decrement = |remaining: usize| remaining.checked_sub(1);
+            if remaining.fetch_update(SeqCst, SeqCst, decrement).is_err() {
                 return Err(DatabaseError::Interrupted);
             }
         }
@@ -137,40 +136,46 @@ impl Fuse {
     }
 }
 
-/// What has a name on the server.
+/// Owner of a name on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    Nobody,
-    Us,
-    Stranger,
+    /// The object does not exist.
+    Absent,
+    ThisDaemon,
+    Other,
 }
 
 impl PostgresDatabases {
-    /// The driver. Nothing is touched before [`Databases::ensure`].
+    /// Creates the driver without connecting to the server.
     #[must_use]
     pub fn new(config: PostgresConfig) -> Self {
         Self {
             passwords: Passwords::new(config.passwords.clone()),
             config: Arc::new(config),
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            fuse: Fuse::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            fail_point: FailPoint::default(),
         }
     }
 
-    async fn make(&self, spec: &DatabaseSpec, anew: bool) -> Result<DatabaseAccess, DatabaseError> {
-        let _place = self.places.acquire().await;
+    /// Creates or updates a preview's role and database. `reset` drops the database first.
+    async fn ensure_all(
+        &self,
+        spec: &DatabaseSpec,
+        reset: bool,
+    ) -> Result<DatabaseAccess, DatabaseError> {
+        let _permit = self.permits.acquire().await;
         let slug = &spec.slug;
         let name = sql::name_of(slug);
         let session = self.lock(&name).await?;
-        let (passwords, whose) = (self.passwords.clone(), slug.clone());
-        let password = blocking(move || Ok::<_, DatabaseError>(passwords.ensure(&whose)?)).await?;
+        let (passwords, owner) = (self.passwords.clone(), slug.clone());
+        let password = blocking(move || Ok::<_, DatabaseError>(passwords.ensure(&owner)?)).await?;
         capacity::lock(&session).await?;
-        self.make_role(&session, slug, &name, &password).await?;
+        self.ensure_role(&session, slug, &name, &password).await?;
         capacity::unlock(&session).await?;
-        if anew {
+        if reset {
             self.drop_database(&session, slug, &name).await?;
         }
-        self.make_database(&session, spec, &name).await?;
+        self.ensure_database(&session, spec, &name).await?;
         Ok(DatabaseAccess {
             role: name.clone(),
             name,
@@ -178,7 +183,7 @@ impl PostgresDatabases {
         })
     }
 
-    /// A session that has the preview to itself, among all daemons of the host.
+    /// Opens a session that holds the preview's lock, which all daemons of the host share.
     async fn lock(&self, name: &str) -> Result<Session, DatabaseError> {
         let session = self.session(MAINTENANCE).await?;
         let hash = Sha256::digest(format!("innkeeper {name}"));
@@ -190,12 +195,12 @@ impl PostgresDatabases {
     }
 
     async fn session(&self, database: &str) -> Result<Session, DatabaseError> {
-        Session::open(&self.config, database, self.fuse.clone()).await
+        Session::open(&self.config, database, self.fail_point.clone()).await
     }
 
-    /// Makes the role, or gives the one that is there the rights and the password that it should have, and all previews'
-    /// roles their shares of the server's connections. To be called with [`capacity::lock`].
-    async fn make_role(
+    /// Creates the role or updates its rights and password, and updates the connection limits of all previews' roles. The
+    /// caller must hold [`capacity::lock`].
+    async fn ensure_role(
         &self,
         session: &Session,
         slug: &GuestName,
@@ -204,9 +209,9 @@ impl PostgresDatabases {
     ) -> Result<(), DatabaseError> {
         let (verb, action) = match owner_of_role(session, &self.config.identity, slug, name).await?
         {
-            Owner::Nobody => ("CREATE", "create role"),
-            Owner::Us => ("ALTER", "change role"),
-            Owner::Stranger => return Err(foreign("role", name)),
+            Owner::Absent => ("CREATE", "create role"),
+            Owner::ThisDaemon => ("ALTER", "change role"),
+            Owner::Other => return Err(foreign("role", name)),
         };
         let role = identifier(name);
         let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
@@ -229,12 +234,12 @@ impl PostgresDatabases {
              COMMIT"
         );
         session.run(action, name, &sql).await?;
-        capacity::level(session, &self.config, name, connections).await;
+        capacity::apply_to_others(session, &self.config, name, connections).await;
         Ok(())
     }
 
-    /// Makes the database unless it is there and complete.
-    async fn make_database(
+    /// Creates the database unless it exists and is complete.
+    async fn ensure_database(
         &self,
         session: &Session,
         spec: &DatabaseSpec,
@@ -245,20 +250,20 @@ impl PostgresDatabases {
             self.drop_database(session, slug, name).await?;
         }
         match owner_of_database(session, name).await? {
-            Owner::Stranger => return Err(foreign("database", name)),
-            Owner::Us if self.is_complete(session, slug, name).await? => return Ok(()),
-            Owner::Us => {}
-            Owner::Nobody => create_database(session, name, template.as_deref()).await?,
+            Owner::Other => return Err(foreign("database", name)),
+            Owner::ThisDaemon if self.is_complete(session, slug, name).await? => return Ok(()),
+            Owner::ThisDaemon => {}
+            Owner::Absent => create_database(session, name, template.as_deref()).await?,
         }
         let database = identifier(name);
-        // An interrupted removal leaves the database closed to every connection.
+        // An interrupted removal leaves the database closed to all connections.
         let close = format!(
             "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
              ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT 0"
         );
         session.run("close database", name, &close).await?;
         if template.is_some() {
-            ownership::take(&self.session(name).await?, name).await?;
+            ownership::assign(&self.session(name).await?, name).await?;
         }
         let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
         let open = format!(
@@ -270,8 +275,8 @@ impl PostgresDatabases {
         session.run("open database", name, &open).await
     }
 
-    /// Whether the last step of making the database was done. Its owner can take the mark away; then the last
-    /// steps are done once more, which changes nothing.
+    /// Reports whether the last step of the creation is done. The owner can remove the mark; then the last steps run again,
+    /// which changes nothing.
     async fn is_complete(
         &self,
         session: &Session,
@@ -288,7 +293,7 @@ impl PostgresDatabases {
         Ok(is_marked.unwrap_or(false))
     }
 
-    /// The same driver, for what has no mark.
+    /// Returns a driver that also manages unmarked objects.
     fn adopting(&self) -> Self {
         let config = PostgresConfig::clone(&self.config);
         Self {
@@ -300,8 +305,8 @@ impl PostgresDatabases {
         }
     }
 
-    /// Marks the role and the database of a preview if a former release made them.
-    async fn mark_former(&self, slug: &GuestName) -> Result<(), DatabaseError> {
+    /// Marks the role and the database of a preview if a former release created them.
+    async fn mark_legacy(&self, slug: &GuestName) -> Result<(), DatabaseError> {
         let name = sql::name_of(slug);
         let session = self.lock(&name).await?;
         let sql = "SELECT shobj_description(r.oid, 'pg_authid'), shobj_description(d.oid, 'pg_database') \
@@ -311,15 +316,15 @@ impl PostgresDatabases {
         let Some(row) = row else {
             return Ok(());
         };
-        let former = Some(sql::former_mark(slug));
+        let legacy = Some(sql::legacy_mark(slug));
         let (role, database): (Option<String>, Option<String>) = (row.get(0), row.get(1));
         let mark = literal(&sql::mark(slug, self.config.identity.daemon()));
-        if role != former {
+        if role != legacy {
             return Ok(());
         }
         let quoted = identifier(&name);
         let mut statements = format!("BEGIN; COMMENT ON ROLE {quoted} IS {mark};");
-        if database == former {
+        if database == legacy {
             statements.push_str(&format!(" COMMENT ON DATABASE {quoted} IS {mark};"));
         }
         statements.push_str(" COMMIT");
@@ -335,7 +340,7 @@ impl PostgresDatabases {
         let mut found = Vec::new();
         for row in rows.await? {
             let (object, comment): (String, Option<String>) = (row.get(0), row.get(1));
-            if let Some((guest, daemon)) = comment.as_deref().and_then(sql::marked) {
+            if let Some((guest, daemon)) = comment.as_deref().and_then(sql::parse_mark) {
                 found.push(Found {
                     guest: Some(guest),
                     object,
@@ -359,20 +364,20 @@ impl PostgresDatabases {
             [format!("role {name}"), format!("database {name}")].contains(&found.object)
         };
         match &found.guest {
-            // A role cannot go without its database, nor be told from another's without it.
+            // Role and database go together: the role's mark identifies the owner of both.
             Some(slug) if is_server_object(slug) => match found.ownership {
-                Ownership::Ours => self.unmake(slug).await,
-                Ownership::Unmarked => self.adopting().unmake(slug).await,
+                Ownership::Ours => self.remove_all(slug).await,
+                Ownership::Unmarked => self.adopting().remove_all(slug).await,
                 Ownership::Other => Ok(()),
             },
-            _ => Err(DatabaseError::NotOurs {
+            _ => Err(DatabaseError::NotManaged {
                 object: found.object.clone(),
             }),
         }
     }
 }
 
-/// Whose role has this name, by the comment that it has.
+/// Returns the owner of a role, according to the role's comment.
 async fn owner_of_role(
     session: &Session,
     identity: &Identity,
@@ -382,21 +387,21 @@ async fn owner_of_role(
     let sql = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
     let row = session.row("look for role", name, sql, &[&name]).await?;
     let Some(row) = row else {
-        return Ok(Owner::Nobody);
+        return Ok(Owner::Absent);
     };
     let comment: Option<String> = row.get(0);
-    let marked = comment.as_deref().and_then(sql::marked);
-    Ok(match marked {
-        Some((of, daemon))
-            if of == *slug && identity.may_change(identity.ownership(daemon.as_ref())) =>
+    let mark = comment.as_deref().and_then(sql::parse_mark);
+    Ok(match mark {
+        Some((preview, daemon))
+            if preview == *slug && identity.may_change(identity.ownership(daemon.as_ref())) =>
         {
-            Owner::Us
+            Owner::ThisDaemon
         }
-        _ => Owner::Stranger,
+        _ => Owner::Other,
     })
 }
 
-/// Whose database has this name. The role of the same name was found to be ours before.
+/// Returns the owner of a database. The caller must have checked that this daemon owns the role of the same name.
 async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, DatabaseError> {
     let sql = "SELECT rolname = datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba \
                WHERE datname = $1";
@@ -404,17 +409,17 @@ async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, Datab
         .row("look for database", name, sql, &[&name])
         .await?;
     Ok(match row.map(|row| row.get(0)) {
-        None => Owner::Nobody,
-        Some(true) => Owner::Us,
-        Some(false) => Owner::Stranger,
+        None => Owner::Absent,
+        Some(true) => Owner::ThisDaemon,
+        Some(false) => Owner::Other,
     })
 }
 
-/// Creates the database. Until it is complete it has room for no connection but a superuser's: everybody may
-/// connect to a new database, and a copy has something in it from the beginning.
+/// Creates the database. Until it is complete, only superusers can connect: by default every role may connect to a new
+/// database, and a copy has contents from the start.
 ///
-/// Without a template it is empty and in UTF-8, whatever the cluster was made with: `template0` has neither contents nor a
-/// collation version that could be wrong.
+/// Without a template the database is empty and in UTF-8, regardless of the cluster's encoding: `template0` has neither
+/// contents nor a collation version that could mismatch.
 async fn create_database(
     session: &Session,
     name: &str,
@@ -432,8 +437,8 @@ async fn create_database(
             }
             ""
         }
-        None if takes_utf8(session, name).await? => "ENCODING 'UTF8'",
-        // The cluster's locale is for another encoding.
+        None if supports_utf8(session, name).await? => "ENCODING 'UTF8'",
+        // The cluster's locale requires another encoding.
         None => "ENCODING 'UTF8' LOCALE 'C'",
     };
     let template = template.unwrap_or("template0");
@@ -452,8 +457,8 @@ async fn create_database(
     })
 }
 
-/// Whether the locale of `template0` allows a database in UTF-8: `C` and `POSIX` do with any encoding.
-async fn takes_utf8(session: &Session, name: &str) -> Result<bool, DatabaseError> {
+/// Reports whether the locale of `template0` allows a database in UTF-8. `C` and `POSIX` allow any encoding.
+async fn supports_utf8(session: &Session, name: &str) -> Result<bool, DatabaseError> {
     let sql = "SELECT pg_encoding_to_char(encoding) = 'UTF8' \
                OR datcollate IN ('C', 'POSIX') AND datctype IN ('C', 'POSIX') \
                FROM pg_database WHERE datname = 'template0'";
@@ -468,7 +473,7 @@ fn foreign(kind: &'static str, name: &str) -> DatabaseError {
     }
 }
 
-/// Gives a role a limit, or takes it off.
+/// Returns the statement that sets or resets a role's timeout.
 fn limit(role: &str, setting: &str, limit: Option<Duration>) -> String {
     match limit {
         Some(limit) => format!(
@@ -490,7 +495,7 @@ impl Resource for PostgresDatabases {
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        Ok(self.unmake(guest).await?)
+        Ok(self.remove_all(guest).await?)
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
@@ -508,15 +513,15 @@ impl Resource for PostgresDatabases {
 #[async_trait]
 impl Databases for PostgresDatabases {
     async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
-        Ok(self.mark_former(preview).await?)
+        Ok(self.mark_legacy(preview).await?)
     }
 
     async fn ensure(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
-        Ok(self.make(spec, false).await?)
+        Ok(self.ensure_all(spec, false).await?)
     }
 
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
-        Ok(self.make(spec, true).await?)
+        Ok(self.ensure_all(spec, true).await?)
     }
 }
 

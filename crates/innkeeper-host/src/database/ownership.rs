@@ -1,21 +1,21 @@
-//! What is in a copy of a template belongs to whoever made the template. It should belong to the preview,
-//! which could otherwise neither read nor migrate it.
+//! Assigns the objects in a copied template to the preview. They belong to the template's owner at first, and the preview
+//! could neither read nor migrate them.
 
 use super::error::DatabaseError;
 use super::session::Session;
 use super::sql::literal;
 
-/// Statements that give the role `$1` all that is in the database, except for what the system or an
-/// extension brings. Sequences of a column follow their table. The schema `public` of PostgreSQL 15 and newer
-/// belongs to the database's owner by itself.
+/// Query for the statements that make `ROLE` the owner of all objects in the database, except those of the system and of
+/// extensions. A column's sequence follows its table. In PostgreSQL 15 and newer, the schema `public` already belongs to the
+/// database's owner.
 const STATEMENTS: &str = "
     WITH new AS (SELECT ROLE::text AS owner),
     schemas AS (
         SELECT oid, nspname, nspowner FROM pg_namespace
         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
     ),
-    brought AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
-    statements (place, classid, objid, statement) AS (
+    of_extensions AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+    statements (step, classid, objid, statement) AS (
         SELECT 1, 'pg_namespace'::regclass, oid, format('SCHEMA %I', nspname)
         FROM schemas WHERE nspowner <> coalesce(to_regrole('pg_database_owner')::oid, 0)
         UNION ALL
@@ -39,12 +39,12 @@ const STATEMENTS: &str = "
     )
     SELECT format('ALTER %s OWNER TO %I', statement, owner)
     FROM statements, new
-    WHERE (classid, objid) NOT IN (SELECT classid, objid FROM brought)
-    ORDER BY place, objid";
+    WHERE (classid, objid) NOT IN (SELECT classid, objid FROM of_extensions)
+    ORDER BY step, objid";
 
-/// Gives the role of the database's name all that is in it.
-pub(super) async fn take(session: &Session, name: &str) -> Result<(), DatabaseError> {
-    let action = "take over what is in database";
+/// Makes the role of the database's name the owner of all objects in it.
+pub(super) async fn assign(session: &Session, name: &str) -> Result<(), DatabaseError> {
+    let action = "change the owner of objects in database";
     let sql = STATEMENTS.replace("ROLE", &literal(name));
     let mut statements = String::from("BEGIN;\n");
     for row in session.rows(action, name, &sql, &[]).await? {

@@ -1,7 +1,7 @@
-//! Passwords of previews: made once, kept in files that only root can read.
+//! Passwords of preview databases, generated once and stored in files that only root can read.
 //!
-//! PostgreSQL itself has only what it needs to check one (a SCRAM verifier, RFC 5803), computed here, so the
-//! password is in no statement and in no log of the server.
+//! PostgreSQL receives only a SCRAM verifier (RFC 5803), which is computed here. So the password is in no statement and in
+//! no log of the server.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use innkeeper_facilities::Found;
 use innkeeper_model::{GuestName, Secret};
 use rustix::rand::{GetRandomFlags, getrandom};
+use zeroize::Zeroizing;
 
 use crate::{FileError, FileErrorExt, tree};
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// By contract. 24 of 62 characters are 142 bits.
+/// Fixed by contract. 24 of 62 characters are 142 bits.
 const LENGTH: usize = 24;
 
 /// The directory of the passwords.
@@ -30,13 +31,13 @@ impl Passwords {
         Self { dir }
     }
 
-    /// The preview's password, which is made if there is none. It is on the disk when this returns: a password
-    /// that PostgreSQL has and we have not would be lost. Nobody else may work on the preview meanwhile.
+    /// Returns the preview's password, and generates it if it has none. The password is on disk before PostgreSQL receives
+    /// it, so it cannot be lost. The caller must hold the preview's lock.
     pub(super) fn ensure(&self, slug: &GuestName) -> Result<Secret, FileError> {
         let path = self.dir.join(slug.as_str());
         match fs::read_to_string(&path) {
             Ok(text) if is_password(&text) => return Ok(Secret::new(text)),
-            // Cut off, or somebody's. PostgreSQL gets the new one.
+            // Truncated or foreign contents: PostgreSQL receives the new password.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).on("read", &path),
@@ -44,19 +45,21 @@ impl Passwords {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.dir).on("create", &self.dir)?;
-        let aside = self.dir.join(format!(".{slug}.new"));
-        tree::remove(&aside)?;
+        let temporary = self.dir.join(format!(".{slug}.new"));
+        tree::remove(&temporary)?;
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(&aside).on("create", &aside)?;
-        let password = generate().on("read randomness for", &aside)?;
-        let written = file.write_all(password.as_bytes());
-        written.and_then(|()| file.sync_all()).on("write", &aside)?;
-        fs::rename(&aside, &path).on("create", &path)?;
+        let mut file = options.open(&temporary).on("create", &temporary)?;
+        let password = generate().on("read randomness for", &temporary)?;
+        let written = file.write_all(password.expose().as_bytes());
+        written
+            .and_then(|()| file.sync_all())
+            .on("write", &temporary)?;
+        fs::rename(&temporary, &path).on("create", &path)?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .on("write", &self.dir)?;
-        Ok(Secret::new(password))
+        Ok(password)
     }
 
     pub(super) fn remove(&self, slug: &GuestName) -> Result<(), FileError> {
@@ -64,7 +67,7 @@ impl Passwords {
         tree::remove(&self.dir.join(slug.as_str()))
     }
 
-    /// All passwords, and what is left of interrupted work.
+    /// Lists all passwords and leftovers of interrupted operations.
     pub(super) fn observe(&self) -> Result<Vec<Found>, FileError> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -73,24 +76,25 @@ impl Passwords {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.on("list", &self.dir)?.path();
-            if let Some(guest) = self.belongs_to(&path) {
+            if let Some(guest) = self.parse(&path) {
                 found.push(Found::ours(guest, path.display().to_string()));
             }
         }
         Ok(found)
     }
 
-    /// Removes a file that [`Self::observe`] found; `false` when it is none of ours.
+    /// Removes a file that [`Self::observe`] returned. Returns `false` if it is not a password's file.
     pub(super) fn sweep(&self, object: &str) -> Result<bool, FileError> {
         let path = Path::new(object);
-        if self.belongs_to(path).is_none() {
+        if self.parse(path).is_none() {
             return Ok(false);
         }
         tree::remove(path)?;
         Ok(true)
     }
 
-    fn belongs_to(&self, path: &Path) -> Option<Option<GuestName>> {
+    /// Parses the path of a password's file: the preview, or `None` for a temporary file.
+    fn parse(&self, path: &Path) -> Option<Option<GuestName>> {
         let name = path.file_name()?.to_str()?;
         if path != self.dir.join(name) {
             return None;
@@ -103,7 +107,7 @@ impl Passwords {
     }
 }
 
-/// What PostgreSQL gets in the place of the password.
+/// Returns the verifier that PostgreSQL stores instead of the password.
 pub(super) fn verifier(password: &Secret) -> String {
     postgres_protocol::password::scram_sha_256(password.expose().as_bytes())
 }
@@ -112,18 +116,18 @@ fn is_password(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// A new password from the kernel's random source.
-fn generate() -> io::Result<String> {
+/// Generates a password from the kernel's random source.
+fn generate() -> io::Result<Secret> {
     let mut password = String::with_capacity(LENGTH);
     while password.len() < LENGTH {
-        let mut bytes = [0; 32];
-        let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
-        // Each character must be as likely as any other: 248 is the greatest multiple of 62 in a byte.
-        let fair = bytes[..count].iter().filter(|byte| **byte < 248);
-        let letters = fair.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        let count = getrandom(&mut *bytes, GetRandomFlags::empty())?;
+        // Uniform distribution: 248 is the largest multiple of 62 in a byte.
+        let uniform = bytes[..count].iter().filter(|byte| **byte < 248);
+        let letters = uniform.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
         password.extend(letters.take(LENGTH - password.len()));
     }
-    Ok(password)
+    Ok(Secret::new(password))
 }
 
 #[cfg(test)]
@@ -135,7 +139,8 @@ mod tests {
 
     #[test]
     fn passwords_differ_and_use_the_whole_alphabet() {
-        let passwords: BTreeSet<_> = (0..500).map(|_| generate().expect("random")).collect();
+        let generated = (0..500).map(|_| generate().expect("random"));
+        let passwords: BTreeSet<_> = generated.map(|one| one.expose().to_owned()).collect();
         assert_eq!(passwords.len(), 500);
         assert!(passwords.iter().all(|password| is_password(password)));
         let letters: BTreeSet<_> = passwords.iter().flat_map(|p| p.bytes()).collect();
@@ -143,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_kept_and_only_root_can_read_it() {
+    fn password_is_stable_and_only_root_can_read_it() {
         let dir = tempfile::tempdir().expect("directory");
         let passwords = Passwords::new(dir.path().join("databases"));
         let slug = GuestName::parse("web").expect("name");
-        passwords.remove(&slug).expect("nothing is there");
+        passwords.remove(&slug).expect("absent");
         let first = passwords.ensure(&slug).expect("made");
-        // What a crash left.
+        // A leftover of a crash.
         fs::write(dir.path().join("databases/.web.new"), "half").expect("write");
         assert_eq!(
             passwords.ensure(&slug).expect("kept").expose(),

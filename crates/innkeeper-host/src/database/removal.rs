@@ -1,15 +1,15 @@
-//! Removes a preview's database and role, and first everything that would keep PostgreSQL from dropping them.
+//! Removes a preview's database and role, after everything that prevents PostgreSQL from dropping them.
 //!
-//! `DROP DATABASE … WITH (FORCE)` ends sessions, but refuses a template, prepared transactions, logical
-//! replication slots in use and subscriptions. The owner of a database can make several of these. Removal:
+//! `DROP DATABASE … WITH (FORCE)` ends sessions, but fails for a template, prepared transactions, logical replication slots
+//! in use and subscriptions. The owner of a database can create several of these. Removal:
 //!
 //! ```text
-//! closed to all but superusers, mark taken off → sessions ended → prepared transactions rolled back,
-//! subscriptions dropped → closed to all → sessions ended, slots released → DROP
+//! close to all but superusers, remove mark → end sessions → roll back prepared transactions,
+//! drop subscriptions → close to all → end sessions, release slots → DROP
 //! ```
 //!
-//! Each step can be repeated. An interrupted removal leaves a database without its mark, which the next
-//! `ensure` opens again and the next `remove` drops.
+//! All steps are idempotent. An interrupted removal leaves a database without its mark, which the next `ensure` opens again
+//! and the next `remove` drops.
 
 use std::time::Duration;
 
@@ -22,20 +22,21 @@ use super::sql::{self, identifier, literal};
 use super::{MAINTENANCE, Owner, PostgresDatabases, blocking, foreign};
 use super::{owner_of_database, owner_of_role};
 
-/// How long ended sessions may take to release their slots.
+/// Time limit for ended sessions to release their slots.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The interval at which blocking sessions are ended while a statement waits.
+/// Interval at which blocking sessions are ended while a statement waits.
 const UNBLOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl PostgresDatabases {
     /// Removes a preview's database, role and password.
-    pub(super) async fn unmake(&self, slug: &GuestName) -> Result<(), DatabaseError> {
-        let _place = self.places.acquire().await;
+    pub(super) async fn remove_all(&self, slug: &GuestName) -> Result<(), DatabaseError> {
+        let _permit = self.permits.acquire().await;
         let name = sql::name_of(slug);
         let session = self.lock(&name).await?;
-        if owner_of_role(&session, &self.config.identity, slug, &name).await? == Owner::Us {
-            if owner_of_database(&session, &name).await? == Owner::Us {
+        let owner = owner_of_role(&session, &self.config.identity, slug, &name).await?;
+        if owner == Owner::ThisDaemon {
+            if owner_of_database(&session, &name).await? == Owner::ThisDaemon {
                 self.drop_database(&session, slug, &name).await?;
             }
             self.drop_role(&session, &name).await?;
@@ -44,7 +45,7 @@ impl PostgresDatabases {
         blocking(move || Ok(passwords.remove(&slug)?)).await
     }
 
-    /// Drops the database of a role of ours with everything that holds it.
+    /// Drops the database of a role that this daemon owns, and everything that blocks the drop.
     pub(super) async fn drop_database(
         &self,
         session: &Session,
@@ -52,9 +53,9 @@ impl PostgresDatabases {
         name: &str,
     ) -> Result<(), DatabaseError> {
         match owner_of_database(session, name).await? {
-            Owner::Nobody => return Ok(()),
-            Owner::Stranger => return Err(foreign("database", name)),
-            Owner::Us => {}
+            Owner::Absent => return Ok(()),
+            Owner::Other => return Err(foreign("database", name)),
+            Owner::ThisDaemon => {}
         }
         tracing::info!(
             preview = slug.as_str(),
@@ -62,9 +63,9 @@ impl PostgresDatabases {
             "dropping database"
         );
         let database = identifier(name);
-        // PostgreSQL refuses everything but DROP for a database whose removal it could not finish.
+        // PostgreSQL allows only DROP for a database that it could not finish dropping.
         if !is_invalid(session, name).await? {
-            // RESET ALL: settings of the owner would otherwise apply to our own session below.
+            // RESET ALL: the owner's settings would otherwise apply to the daemon's session below.
             let close = format!(
                 "COMMENT ON DATABASE {database} IS NULL;
                  ALTER DATABASE {database} IS_TEMPLATE false ALLOW_CONNECTIONS true CONNECTION LIMIT 0;
@@ -74,7 +75,7 @@ impl PostgresDatabases {
                 .await?;
             end_sessions(session, name).await?;
             self.release_contents(session, name).await?;
-            // Even a superuser's replication client does not come back now.
+            // From now on, even a superuser's replication client cannot reconnect.
             let shut = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
             self.run_unblocked(session, "close database", name, name, &shut)
                 .await?;
@@ -85,7 +86,7 @@ impl PostgresDatabases {
             .await
     }
 
-    /// Rolls back prepared transactions and drops subscriptions. Both only work from inside the database.
+    /// Rolls back prepared transactions and drops subscriptions. Both require a session in the database.
     async fn release_contents(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
         let action = "look for prepared transactions and subscriptions in database";
         let sql = "SELECT gid, NULL::text FROM pg_prepared_xacts WHERE database = $1 UNION ALL \
@@ -105,7 +106,7 @@ impl PostgresDatabases {
                     .await?;
                 continue;
             };
-            // The publisher may be gone, so its slot is not dropped with the subscription.
+            // Keeps the publisher's slot: dropping it would fail if the publisher is down.
             if !slot.is_empty() {
                 tracing::warn!(
                     database = name,
@@ -126,8 +127,8 @@ impl PostgresDatabases {
         Ok(())
     }
 
-    /// Drops a role of ours. Another preview may have given it rights or objects without its knowledge, and a
-    /// role that has either anywhere cannot be dropped: rights are revoked, objects go to that database's owner.
+    /// Drops a role. A role with rights or objects in any database cannot be dropped, and other previews may have given it
+    /// some: revokes the rights and reassigns the objects to that database's owner.
     async fn drop_role(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
         let role = identifier(name);
         for (database, owner) in
@@ -136,7 +137,7 @@ impl PostgresDatabases {
             let mut disown = format!("DROP OWNED BY {role}");
             if let Some(owner) = owner {
                 let other = identifier(&database);
-                // Its owner may have closed it, or made connections to it fail with a setting.
+                // Its owner may have closed it, or set an option that makes connections fail.
                 let open = format!(
                     "ALTER DATABASE {other} ALLOW_CONNECTIONS true;
                      ALTER DATABASE {other} RESET local_preload_libraries"
@@ -157,8 +158,8 @@ impl PostgresDatabases {
             .await
     }
 
-    /// Runs statements and ends the sessions that make them wait for a lock: any session in the database
-    /// `target`, and sessions of previews in their own databases.
+    /// Runs statements and ends sessions that block them by a lock: any session in the database `target`, and sessions of
+    /// previews.
     async fn run_unblocked(
         &self,
         session: &Session,
@@ -173,11 +174,11 @@ impl PostgresDatabases {
             sleep(UNBLOCK_INTERVAL).await;
             let other = self.session(MAINTENANCE).await?;
             loop {
-                let is_ours = sql::is_mark_of(daemon, "shobj_description(r.oid, 'pg_authid')");
+                let is_managed = sql::is_mark_of(daemon, "shobj_description(r.oid, 'pg_authid')");
                 let sql = format!(
                     "SELECT pg_terminate_backend(a.pid) FROM unnest(pg_blocking_pids($1)) AS b (pid) \
                      JOIN pg_stat_activity a ON a.pid = b.pid JOIN pg_roles r ON r.oid = a.usesysid \
-                     WHERE a.datname = $2 OR {is_ours}"
+                     WHERE a.datname = $2 OR {is_managed}"
                 );
                 other
                     .rows("end sessions that block", name, &sql, &[&pid, &target])
@@ -190,7 +191,7 @@ impl PostgresDatabases {
         tokio::select! {
             biased;
             done = &mut run => done,
-            // Without a second session the statement waits as long as its lock timeout allows.
+            // Without a second session, the statement waits up to its lock timeout.
             failed = unblock => {
                 drop::<Result<std::convert::Infallible, DatabaseError>>(failed);
                 run.await
@@ -199,7 +200,7 @@ impl PostgresDatabases {
     }
 }
 
-/// Ends every session in a database except our own, and waits until its logical replication slots are released.
+/// Ends all other sessions in a database, and waits until its logical replication slots are released.
 async fn end_sessions(session: &Session, name: &str) -> Result<(), DatabaseError> {
     let deadline = Instant::now() + RELEASE_TIMEOUT;
     loop {
@@ -210,7 +211,7 @@ async fn end_sessions(session: &Session, name: &str) -> Result<(), DatabaseError
         let sql = "SELECT FROM pg_replication_slots WHERE database = $1 AND active";
         let action = "look for replication slots of database";
         let slots = session.rows(action, name, sql, &[&name]).await?.len();
-        // DROP reports what is left after the deadline.
+        // After the deadline, DROP reports the remaining ones.
         if sessions + slots == 0 || Instant::now() > deadline {
             return Ok(());
         }
@@ -218,32 +219,32 @@ async fn end_sessions(session: &Session, name: &str) -> Result<(), DatabaseError
     }
 }
 
-/// Whether PostgreSQL began to drop this database and could not finish (`datconnlimit = -2`).
+/// Reports whether PostgreSQL started to drop this database but could not finish (`datconnlimit = -2`).
 pub(super) async fn is_invalid(session: &Session, name: &str) -> Result<bool, DatabaseError> {
     let sql = "SELECT FROM pg_database WHERE datname = $1 AND datconnlimit = -2";
     let row = session.row("look at database", name, sql, &[&name]).await?;
     Ok(row.is_some())
 }
 
-/// The databases in which a role has rights, each with its owner if that is a preview. Rights to databases
-/// themselves can be revoked from anywhere.
+/// Lists the databases in which a role has rights, each with its owner if that is a preview. Rights on databases themselves
+/// can be revoked from any database.
 ///
-/// Excludes databases that are no preview of this daemon's when the role owns something in them: a preview cannot have
-/// given it that, and the error of `DROP ROLE` names it to the server's owner.
+/// Excludes databases of others in which the role owns objects: no preview can have caused that. The error of `DROP ROLE`
+/// then names these objects to the administrator.
 async fn databases_with_rights_of(
     session: &Session,
     daemon: &DaemonId,
     name: &str,
 ) -> Result<Vec<(String, Option<String>)>, DatabaseError> {
-    let is_ours = sql::is_mark_of(daemon, "shobj_description(datdba, 'pg_authid')");
+    let is_managed = sql::is_mark_of(daemon, "shobj_description(datdba, 'pg_authid')");
     let sql = format!(
-        "SELECT datname, CASE WHEN {is_ours} \
+        "SELECT datname, CASE WHEN {is_managed} \
              THEN pg_get_userbyid(datdba)::text END FROM pg_shdepend \
          JOIN pg_roles ON pg_roles.oid = refobjid JOIN pg_database ON pg_database.oid = dbid \
          OR dbid = 0 AND datname = current_database() \
          WHERE refclassid = 'pg_authid'::regclass AND rolname = $1 AND datconnlimit <> -2 \
          GROUP BY datname, datdba, datallowconn \
-         HAVING {is_ours} OR datallowconn AND bool_and(dbid = 0 OR deptype <> 'o')"
+         HAVING {is_managed} OR datallowconn AND bool_and(dbid = 0 OR deptype <> 'o')"
     );
     let rows = session
         .rows("look for rights of role", name, &sql, &[&name])

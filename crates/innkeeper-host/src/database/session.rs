@@ -1,4 +1,4 @@
-//! A connection to PostgreSQL as its administrator.
+//! Connections to PostgreSQL as a superuser.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
 use super::error::{DatabaseError, PostgresError};
-use super::{Fuse, PostgresConfig};
+use super::{FailPoint, PostgresConfig};
 
-/// How long connecting may take, including PostgreSQL's answer: a stopped server still accepts connections.
+/// Timeout for connecting, including PostgreSQL's response: a stopped server still accepts connections.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a query of catalogues may take.
+/// Timeout for queries of system tables.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a statement may take; copies of large templates are the slowest. Also bounds the wait for a lock.
+/// Timeout for a statement. Copies of large templates are the slowest. Also bounds the wait for an advisory lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// What holds for each connection, whatever a database says: its owner may have set anything for it, and
-/// whatever is in it must not be found before the system's own. Nothing of ours goes into the server's log,
-/// and nothing of ours is cut off by a limit that is meant for others. Waiting for a lock has a limit of its own.
+/// Settings of each connection, which override a database's own: its owner may have set anything. The search path keeps the
+/// owner's objects from shadowing the system's. The daemon's statements must not appear in the server's log, and timeouts
+/// that are meant for others must not cancel them. Waiting for a lock has its own timeout.
 const OPTIONS: &str = "-c search_path=pg_catalog -c log_statement=none -c log_min_error_statement=panic \
      -c log_min_duration_statement=-1 -c statement_timeout=0 -c lock_timeout=60s -c role=none \
      -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c client_min_messages=warning";
 
-/// A connection. It ends when this is dropped, and with it the locks that it holds.
+/// A connection. Dropping it closes the connection and releases its locks.
 pub(super) struct Session {
     client: Client,
-    fuse: Fuse,
+    fail_point: FailPoint,
 }
 
 impl Session {
@@ -37,7 +37,7 @@ impl Session {
     pub(super) async fn open(
         config: &PostgresConfig,
         database: &str,
-        fuse: Fuse,
+        fail_point: FailPoint,
     ) -> Result<Self, DatabaseError> {
         let failed = |source| DatabaseError::Connect {
             socket_dir: config.socket_dir.clone(),
@@ -57,30 +57,30 @@ impl Session {
             .await
             .map_err(|_| failed(PostgresError::timeout(CONNECT_TIMEOUT)))?
             .map_err(|error| failed(error.into()))?;
-        // Its failures show in the statements; it ends with the client.
+        // Its errors surface in the statements. It ends with the client.
         tokio::spawn(connection);
-        Ok(Self { client, fuse })
+        Ok(Self { client, fail_point })
     }
 
-    /// Runs statements that answer nothing. Several of them, separated by `;`, are one transaction.
+    /// Runs statements without results. Several of them, separated by `;`, are one transaction.
     pub(super) async fn run(
         &self,
         action: &'static str,
         name: &str,
         sql: &str,
     ) -> Result<(), DatabaseError> {
-        self.fuse.burn()?;
+        self.fail_point.pass()?;
         let run = self.client.batch_execute(sql);
         within(STATEMENT_TIMEOUT, action, name, run).await
     }
 
-    /// The process id of this session on the server.
+    /// Returns the PID of this session's server process.
     pub(super) async fn backend(&self, name: &str) -> Result<i32, DatabaseError> {
         let row = self.row("identify session for", name, "SELECT pg_backend_pid()", &[]);
         Ok(row.await?.map_or(0, |row| row.get(0)))
     }
 
-    /// Asks for rows.
+    /// Queries rows.
     pub(super) async fn rows(
         &self,
         action: &'static str,
@@ -92,7 +92,7 @@ impl Session {
         within(QUERY_TIMEOUT, action, name, rows).await
     }
 
-    /// Asks for at most one row.
+    /// Queries at most one row.
     pub(super) async fn row(
         &self,
         action: &'static str,
@@ -104,7 +104,7 @@ impl Session {
         within(QUERY_TIMEOUT, action, name, row).await
     }
 
-    /// Waits for an advisory lock, which ends with the session.
+    /// Waits for an advisory lock, which is released with the session.
     pub(super) async fn lock(&self, name: &str, key: i64) -> Result<(), DatabaseError> {
         let sql = "SELECT pg_advisory_lock($1)";
         let lock = async { self.client.query_opt(sql, &[&key]).await };
@@ -131,7 +131,7 @@ async fn within<T>(
 }
 
 impl DatabaseError {
-    /// The code that PostgreSQL gave a failed statement.
+    /// Returns PostgreSQL's code of a failed statement.
     pub(super) fn state(&self) -> Option<&SqlState> {
         match self {
             Self::Statement { source, .. } => source.code.as_ref(),

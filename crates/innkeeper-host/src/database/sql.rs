@@ -1,24 +1,23 @@
-//! Names and texts inside SQL statements.
+//! Quotes names and texts for SQL statements.
 //!
-//! Statements that make roles and databases take no parameters, so their names and texts are quoted here and
-//! nowhere else.
+//! Statements that create roles and databases accept no parameters. All quoting happens in this module.
 
 use innkeeper_model::preview::database_name;
 use innkeeper_model::{DaemonId, GuestName};
 use sha2::{Digest, Sha256};
 
-/// PostgreSQL cuts longer names off (`NAMEDATALEN` of its sources, less one).
+/// PostgreSQL truncates longer names (`NAMEDATALEN` of its sources, less one).
 const MAX_NAME: usize = 63;
 
-/// Hexadecimal digits of a hash in the place of what does not fit.
+/// Hexadecimal digits of the hash that ends truncated names.
 const HASH_DIGITS: usize = 8;
 
-/// A name of a role, a database or a setting, quoted (PostgreSQL's manual, section 4.1.1).
+/// Quotes the name of a role, a database or a setting (PostgreSQL's manual, section 4.1.1).
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text, quoted, whatever `standard_conforming_strings` is (the same, section 4.1.2.2).
+/// Quotes a text, independent of `standard_conforming_strings` (section 4.1.2.2).
 pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
@@ -28,8 +27,7 @@ pub(super) fn literal(text: &str) -> String {
     }
 }
 
-/// The name of a preview's database and role. Slugs of the longest kind do not fit: of those, the beginning
-/// and a hash of the whole slug.
+/// Returns the name of a preview's database and role. Long slugs are truncated and get a hash of the whole slug.
 pub(super) fn name_of(slug: &GuestName) -> String {
     let name = database_name(slug);
     if name.len() <= MAX_NAME {
@@ -42,18 +40,18 @@ pub(super) fn name_of(slug: &GuestName) -> String {
     format!("{stem}_{}", &hash[..HASH_DIGITS])
 }
 
-/// The comment by which a role is known as ours.
+/// Returns the comment that marks a role as managed by this daemon.
 pub(super) fn mark(slug: &GuestName, daemon: &DaemonId) -> String {
     format!("{MARK}{slug}{}", ending(daemon))
 }
 
-/// The comment of a former release, which named no daemon.
-pub(super) fn former_mark(slug: &GuestName) -> String {
+/// Returns the mark of former releases, which lacks the daemon.
+pub(super) fn legacy_mark(slug: &GuestName) -> String {
     format!("{MARK}{slug}")
 }
 
-/// The preview that a comment names, and its daemon. Former releases named no daemon.
-pub(super) fn marked(comment: &str) -> Option<(GuestName, Option<DaemonId>)> {
+/// Parses a comment into the preview and its daemon, which former releases did not record.
+pub(super) fn parse_mark(comment: &str) -> Option<(GuestName, Option<DaemonId>)> {
     let rest = comment.strip_prefix(MARK)?;
     let (slug, daemon) = match rest.split_once(DAEMON) {
         None => (rest, None),
@@ -62,12 +60,12 @@ pub(super) fn marked(comment: &str) -> Option<(GuestName, Option<DaemonId>)> {
     Some((GuestName::parse(slug).ok()?, daemon))
 }
 
-/// A condition: that an expression is any daemon's mark.
+/// Returns an SQL condition that an expression is any daemon's mark.
 pub(super) fn is_mark(expression: &str) -> String {
     format!("starts_with({expression}, {})", literal(MARK))
 }
 
-/// A condition: that an expression is a mark of this daemon.
+/// Returns an SQL condition that an expression is a mark of this daemon.
 pub(super) fn is_mark_of(daemon: &DaemonId, expression: &str) -> String {
     let ending = ending(daemon);
     let (start, length, end) = (literal(MARK), ending.len(), literal(&ending));
@@ -80,7 +78,7 @@ fn ending(daemon: &DaemonId) -> String {
     format!("{DAEMON}{daemon})")
 }
 
-/// What such a comment begins with, and what stands before the daemon.
+/// Prefix of a mark, and the text before the daemon.
 const MARK: &str = "innkeeper: preview ";
 const DAEMON: &str = " (daemon ";
 
@@ -95,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_the_contract_as_far_as_they_fit() {
+    fn database_names_follow_the_contract_if_they_fit() {
         assert_eq!(name_of(&slug("web-12")), "preview_web_12");
         let longest = "x".repeat(55);
         assert_eq!(name_of(&slug(&longest)), format!("preview_{longest}"));
@@ -105,25 +103,25 @@ mod tests {
     }
 
     #[test]
-    fn marks_read_back() {
+    fn marks_parse_back() {
         let daemon = crate::identity::Identity::of('a').daemon().clone();
         let web = slug("web-12");
         let mark = mark(&web, &daemon);
-        assert_eq!(marked(&mark), Some((web.clone(), Some(daemon))));
-        assert_eq!(marked(&former_mark(&web)), Some((web, None)));
+        assert_eq!(parse_mark(&mark), Some((web.clone(), Some(daemon))));
+        assert_eq!(parse_mark(&legacy_mark(&web)), Some((web, None)));
         for other in [
             "innkeeper: preview ../x",
             "innkeeper: preview web (daemon ",
             "innkeeper: preview web (daemon x)",
             "somebody's",
         ] {
-            assert_eq!(marked(other), None, "{other}");
+            assert_eq!(parse_mark(other), None, "{other}");
         }
     }
 
     proptest! {
         #[test]
-        fn names_fit_and_need_no_quotes(text in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?") {
+        fn database_names_fit_and_need_no_quotes(text in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?") {
             let name = name_of(&slug(&text));
             prop_assert!(name.len() <= MAX_NAME);
             prop_assert!(name.starts_with("preview_"));

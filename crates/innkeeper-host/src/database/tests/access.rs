@@ -1,9 +1,9 @@
-//! Who reaches which database, and what of it is seen where.
+//! Access rights of previews, secrecy of passwords, and names.
 
 use super::*;
 
 #[tokio::test]
-async fn a_preview_has_its_own_database_and_no_other() {
+async fn preview_can_access_only_its_own_database() {
     let Some(cluster) = cluster("own database").await else {
         return;
     };
@@ -52,7 +52,7 @@ async fn a_preview_has_its_own_database_and_no_other() {
         one::<String>(&client, "SHOW statement_timeout").await,
         "30s"
     );
-    // Kept across updates: what is in it, the password, open connections.
+    // Updates keep contents, password and open connections.
     let again = cluster.ensure("web-1").await;
     assert_eq!(again.password.expose(), web.password.expose());
     assert_eq!(
@@ -67,12 +67,12 @@ async fn a_preview_has_its_own_database_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_password_is_in_no_log_and_no_catalogue() {
+async fn password_is_in_no_log_and_no_system_table() {
     let Some(cluster) = cluster("password secrecy").await else {
         return;
     };
     let access = cluster.ensure("web").await;
-    // A failing statement is logged more than others.
+    // PostgreSQL logs failing statements in more detail.
     let client = cluster.admin("postgres").await;
     client
         .batch_execute("CREATE DATABASE preview_shop")
@@ -99,10 +99,7 @@ async fn the_password_is_in_no_log_and_no_catalogue() {
     for password in [access.password.expose(), &shown] {
         assert!(!log.contains(password) && !format!("{access:?}").contains(password));
     }
-    assert!(
-        !log.contains("SCRAM-SHA-256$"),
-        "not even what PostgreSQL checks it with"
-    );
+    assert!(!log.contains("SCRAM-SHA-256$"), "not even the verifier");
     let stored: String = one(
         &client,
         "SELECT rolpassword FROM pg_authid WHERE rolname = 'preview_web'",
@@ -113,7 +110,7 @@ async fn the_password_is_in_no_log_and_no_catalogue() {
 }
 
 #[tokio::test]
-async fn only_its_own_guest_reaches_a_database() {
+async fn database_accepts_only_its_own_guest() {
     let Some(cluster) = cluster("database over the network").await else {
         return;
     };
@@ -143,15 +140,15 @@ async fn only_its_own_guest_reaches_a_database() {
     };
     let (own, others) = (web.password.expose(), shop.password.expose());
     from_web(&web, &web.name, own).expect("its own");
-    for (access, database, password, said) in [
+    for (access, database, password, expected) in [
         (&web, &*web.name, others, "password authentication failed"),
         (&shop, &*shop.name, own, "password authentication failed"),
         (&web, &*shop.name, own, "no pg_hba.conf entry"),
         (&web, "postgres", own, "no pg_hba.conf entry"),
         (&web, "template1", own, "no pg_hba.conf entry"),
     ] {
-        let error = from_web(access, database, password).expect_err(said);
-        assert!(error.contains(said), "{database}: {error}");
+        let error = from_web(access, database, password).expect_err(expected);
+        assert!(error.contains(expected), "{database}: {error}");
     }
     for leader in leaders {
         leader.stop().await;
@@ -160,7 +157,7 @@ async fn only_its_own_guest_reaches_a_database() {
 }
 
 #[tokio::test]
-async fn names_and_texts_are_quoted_for_the_real_parser() {
+async fn quoting_matches_postgresqls_parser() {
     let Some(cluster) = cluster("quoting").await else {
         return;
     };
@@ -195,7 +192,7 @@ async fn names_and_texts_are_quoted_for_the_real_parser() {
 }
 
 #[tokio::test]
-async fn long_slugs_have_databases_too() {
+async fn long_slugs_get_distinct_databases() {
     let Some(cluster) = cluster("long slugs").await else {
         return;
     };

@@ -1,8 +1,8 @@
-//! Previews share the server's connections.
+//! Shares of the server's connections.
 
 use super::*;
 
-/// The connection limits of all previews' roles.
+/// Returns the connection limits of all previews' roles.
 async fn limits(admin: &tokio_postgres::Client) -> Vec<i32> {
     let sql = "SELECT rolconnlimit FROM pg_roles WHERE starts_with(rolname, 'preview_')";
     let rows = admin.query(sql, &[]).await.expect("rows");
@@ -10,7 +10,7 @@ async fn limits(admin: &tokio_postgres::Client) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn previews_share_the_connections_and_cannot_starve_the_server() {
+async fn previews_share_the_servers_connections() {
     let Some(cluster) = cluster("shares of connections").await else {
         return;
     };
@@ -18,7 +18,7 @@ async fn previews_share_the_connections_and_cannot_starve_the_server() {
     let specs: Vec<_> = (1..=6).map(|n| empty(&format!("web-{n}"))).collect();
     let ensure = async |n: usize| databases.ensure(&specs[n - 1]).await.expect("ensure");
     let admin = cluster.admin("postgres").await;
-    // 60, less 3 for superusers and 10 for others: 47, of which a quarter is 11.
+    // 60, less 3 for superusers and a reserve of 10: 47, of which a quarter is 11.
     let first = ensure(1).await;
     assert_eq!(limits(&admin).await, [11]);
     let others = specs[1..].iter().map(|spec| databases.ensure(spec));
@@ -39,12 +39,12 @@ async fn previews_share_the_connections_and_cannot_starve_the_server() {
         assert!(error.contains("too many connections for role"), "{error}");
     }
 
-    // A preview that is removed leaves its share to the others.
+    // The share of a removed preview goes to the others.
     cluster.remove("web-2").await;
     ensure(3).await;
     assert_eq!(limits(&admin).await, [9; 5]);
 
-    // As many previews as there are connections, and one more.
+    // One preview more than connections.
     for n in 1..=42 {
         let mark = sql::mark(&slug(&format!("crowd-{n}")), Identity::of('a').daemon());
         let role =
@@ -55,11 +55,11 @@ async fn previews_share_the_connections_and_cannot_starve_the_server() {
     assert_eq!(error.code(), Code::DatabaseFailed);
     assert_eq!(
         error.to_string(),
-        "PostgreSQL has 47 connections for previews, and this would be the preview number 48"
+        "PostgreSQL has 47 connections for previews, and this would be preview number 48"
     );
     let remedy = error.remedy().expect("a remedy");
     assert!(remedy.contains("`max_connections = 253`"), "{remedy}");
-    // Those that are there can still be updated.
+    // Existing previews can still be updated.
     ensure(1).await;
     assert_eq!(limits(&admin).await, [1; 47]);
     cluster.stop().await;

@@ -1,10 +1,10 @@
-//! The encoding of previews' databases, and templates that a newer library orders differently.
+//! Encoding of databases, and collation mismatches after an upgrade of the system's library.
 
 use innkeeper_model::api::Verdict;
 
 use super::*;
 
-/// Waits until nobody is connected to the template any more.
+/// Waits until the template has no connections.
 async fn unused(admin: &tokio_postgres::Client) {
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'seed'";
     while one::<i64>(admin, busy).await > 0 {
@@ -13,11 +13,11 @@ async fn unused(admin: &tokio_postgres::Client) {
 }
 
 #[tokio::test]
-async fn a_database_is_in_utf8_and_empty_whatever_the_cluster_was_made_with() {
+async fn new_database_is_empty_and_in_utf8() {
     let Some(cluster) = cluster_in("encoding of databases", "SQL_ASCII").await else {
         return;
     };
-    // Somebody works in template1, which is not copied.
+    // A connection to template1 does not matter: it is not copied.
     let common = cluster.admin("template1").await;
     common
         .batch_execute("CREATE TABLE of_the_host ()")
@@ -29,7 +29,7 @@ async fn a_database_is_in_utf8_and_empty_whatever_the_cluster_was_made_with() {
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(one::<i64>(&client, tables).await, 0);
     assert_eq!(one::<i32>(&client, "SELECT length('å')").await, 1);
-    // A template that was named is taken as it is.
+    // A configured template keeps its encoding.
     let admin = cluster.admin("postgres").await;
     admin
         .batch_execute("CREATE DATABASE seed ENCODING 'LATIN1' TEMPLATE template0")
@@ -46,7 +46,7 @@ async fn a_database_is_in_utf8_and_empty_whatever_the_cluster_was_made_with() {
 }
 
 #[tokio::test]
-async fn a_collation_that_does_not_match_is_found_and_the_remedy_works() {
+async fn collation_mismatch_is_reported_and_the_remedy_works() {
     let test = "collation of databases";
     let Some(cluster) = cluster(test).await else {
         return;
@@ -54,7 +54,9 @@ async fn a_collation_that_does_not_match_is_found_and_the_remedy_works() {
     let admin = cluster.admin("postgres").await;
     let make = "CREATE DATABASE seed TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'";
     if let Err(error) = admin.batch_execute(make).await {
-        eprintln!("INNKEEPER-NOT-RUN: {test}: PostgreSQL makes no database with ICU: {error}");
+        eprintln!(
+            "INNKEEPER-NOT-RUN: {test}: PostgreSQL cannot create a database with ICU: {error}"
+        );
         return cluster.stop().await;
     }
     let found = async || {
@@ -67,7 +69,7 @@ async fn a_collation_that_does_not_match_is_found_and_the_remedy_works() {
     let access = databases.ensure(&web).await.expect("ensure");
     assert_eq!(found().await, None);
 
-    // As after an upgrade of the library.
+    // Simulates an upgrade of the library.
     admin
         .batch_execute(
             "UPDATE pg_database SET datcollversion = '1.0' WHERE datname IN ('seed', 'preview_web')",
@@ -77,7 +79,7 @@ async fn a_collation_that_does_not_match_is_found_and_the_remedy_works() {
     let check = found().await.expect("a finding");
     assert_eq!(check.verdict, Verdict::Warning);
     assert!(check.finding.contains("'preview_web', 'seed'"), "{check:?}");
-    // A database that is there stays usable; a copy is refused with what to do.
+    // An existing database stays usable. A copy is refused with a remedy.
     let again = databases.ensure(&web).await.expect("ensure");
     assert_eq!(again.name, access.name);
     let error = database_error(databases.ensure(&shop).await);
@@ -88,7 +90,7 @@ async fn a_collation_that_does_not_match_is_found_and_the_remedy_works() {
     // Without a template, the mismatch does not matter.
     cluster.ensure("empty").await;
 
-    // Each statement of the remedies, as psql runs them.
+    // Runs each statement of the remedies, as psql does.
     let remedies = [check.remedy, error.remedy()];
     for remedy in remedies.map(|remedy| remedy.expect("a remedy")) {
         let mut session = cluster.admin("postgres").await;

@@ -1,4 +1,4 @@
-//! With a real PostgreSQL, made for the test and run by the user `postgres`.
+//! Tests on a real PostgreSQL, created for each test and run by the user `postgres`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -22,20 +22,20 @@ use crate::network::{NetworkConfig, VethNetwork};
 mod access;
 mod capacity;
 mod collation;
-mod life;
+mod lifecycle;
 mod ownership;
 
 const SUBNET: &str = "10.100.0.0/16";
 const PORT: u16 = 5432;
 
-/// A cluster of our own. It ends with [`Self::stop`].
+/// A temporary cluster. [`Self::stop`] ends it.
 struct Cluster {
     dir: TempDir,
     server: tokio::process::Child,
     databases: PostgresDatabases,
 }
 
-/// The directory of the server's programs: Debian's newest, or where the others are.
+/// Returns the directory of the server's programs: Debian's newest version, or one in `PATH`.
 fn programs() -> Option<PathBuf> {
     let debian = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -50,7 +50,7 @@ fn programs() -> Option<PathBuf> {
     all.find(|bin| bin.join("initdb").exists())
 }
 
-/// A program as the user that PostgreSQL runs as: it refuses to run as root.
+/// Returns a command that runs a program of PostgreSQL as another user: it refuses to run as root.
 fn unprivileged(program: &Path, uid: u32) -> tokio::process::Command {
     let mut command = command("setpriv");
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
@@ -63,18 +63,18 @@ impl Cluster {
     async fn start(test: &str, encoding: &str) -> Option<Self> {
         let not_run = |reason: &str| eprintln!("INNKEEPER-NOT-RUN: {test}: {reason}");
         let Some(bin) = programs() else {
-            not_run("there is no PostgreSQL server");
+            not_run("PostgreSQL is not installed");
             return None;
         };
         if !rustix::process::geteuid().is_root() {
             not_run("it needs root to become PostgreSQL's user");
             return None;
         }
-        // The user must have a name; whose it is does not matter.
+        // Any user with a name will do.
         let users =
             ["postgres", "nobody"].map(|name| nix::unistd::User::from_name(name).ok().flatten());
         let Some(user) = users.into_iter().flatten().next() else {
-            not_run("there is no user to run PostgreSQL");
+            not_run("no user exists to run PostgreSQL");
             return None;
         };
         let uid = user.uid.as_raw();
@@ -135,11 +135,11 @@ impl Cluster {
         PostgresDatabases::new(config)
     }
 
-    /// The driver that stops before the statement with this number, the first being 0.
-    fn that_stops_before(&self, statement: usize) -> PostgresDatabases {
+    /// Returns a driver that fails before the statement with this number, counted from 0.
+    fn failing_before(&self, statement: usize) -> PostgresDatabases {
         PostgresDatabases {
-            fuse: Fuse {
-                left: Some(Arc::new(AtomicUsize::new(statement))),
+            fail_point: FailPoint {
+                remaining: Some(Arc::new(AtomicUsize::new(statement))),
             },
             ..self.databases.clone()
         }
@@ -153,7 +153,7 @@ impl Cluster {
         self.databases.remove(&slug(name)).await.expect("remove");
     }
 
-    /// A connection as an administrator.
+    /// Connects as an administrator.
     async fn admin(&self, database: &str) -> tokio_postgres::Client {
         let mut config = self.over_socket(database);
         connect(config.user("postgres")).await.expect("admin")
@@ -168,7 +168,7 @@ impl Cluster {
         config
     }
 
-    /// A connection as a preview, to its own or another database.
+    /// Connects as a preview, to its own or another database.
     async fn login(
         &self,
         access: &DatabaseAccess,
@@ -179,7 +179,7 @@ impl Cluster {
         connect(&config).await
     }
 
-    /// A replication client that holds a logical slot, as long as it lives.
+    /// Starts a replication client that holds a logical slot until it ends.
     async fn start_slot_reader(&self, database: &str, slot: &str) -> tokio::process::Child {
         let mut reader = command("pg_recvlogical");
         reader
@@ -195,9 +195,9 @@ impl Cluster {
 
     async fn found(&self) -> Vec<(Option<String>, String)> {
         let root = format!("{}/", self.dir.path().display());
-        let told = |found: Found| (found.guest.map(Into::into), found.object.replace(&root, ""));
+        let short = |found: Found| (found.guest.map(Into::into), found.object.replace(&root, ""));
         let found = self.databases.observe().await.expect("observe");
-        let mut found: Vec<_> = found.into_iter().map(told).collect();
+        let mut found: Vec<_> = found.into_iter().map(short).collect();
         found.sort();
         found
     }
@@ -209,7 +209,7 @@ impl Cluster {
     async fn stop(mut self) {
         let id = self.server.id().expect("runs");
         let id = Pid::from_raw(i32::try_from(id).expect("pid")).expect("pid");
-        // "Immediate shutdown": nothing of it is needed any more.
+        // "Immediate shutdown": the data is no longer needed.
         kill_process(id, Signal::QUIT).expect("kill");
         self.server.wait().await.expect("wait");
     }
@@ -221,15 +221,15 @@ async fn run_server(bin: &Path, root: &Path, uid: u32) -> tokio::process::Child 
     let settings = [
         format!("unix_socket_directories={}", socket.display()),
         format!("port={PORT}"),
-        // Of the test's own network namespace, if it has one.
+        // In the test's own network namespace, if it has one.
         "listen_addresses=*".to_owned(),
         "fsync=off".to_owned(),
         "shared_buffers=16MB".to_owned(),
         "max_connections=60".to_owned(),
-        // Off by default; a server that has them must be able to drop databases too.
+        // Off by default, but removal must work with them, too.
         "wal_level=logical".to_owned(),
         "max_prepared_transactions=5".to_owned(),
-        // All that can be logged.
+        // Maximum logging.
         "log_statement=all".to_owned(),
         "log_min_messages=debug1".to_owned(),
         "log_min_duration_statement=0".to_owned(),
@@ -263,7 +263,7 @@ async fn connect(config: &tokio_postgres::Config) -> Result<tokio_postgres::Clie
     }
 }
 
-/// A database with nothing in it.
+/// Specifies an empty database.
 fn empty(slug: &str) -> DatabaseSpec {
     copy_of(None, slug)
 }
@@ -296,12 +296,12 @@ fn database_error(outcome: Result<DatabaseAccess, FacilityError>) -> DatabaseErr
     error.downcast().expect("an error of the database")
 }
 
-/// In a namespace of its own, where every port is free.
+/// Starts a cluster in its own network namespace, where all ports are free.
 async fn cluster(test: &str) -> Option<Cluster> {
     cluster_in(test, "UTF8").await
 }
 
-/// The same with another encoding.
+/// Starts a cluster with another encoding.
 async fn cluster_in(test: &str, encoding: &str) -> Option<Cluster> {
     if !enter_own_namespace(test) {
         return None;

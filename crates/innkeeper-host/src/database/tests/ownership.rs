@@ -1,9 +1,9 @@
-//! What is ours, what is not, and what the check says about the server.
+//! Marks, foreign objects, orphans and the server's check.
 
 use super::*;
 
 #[tokio::test]
-async fn what_is_not_ours_is_left_alone() {
+async fn foreign_objects_are_left_alone() {
     let Some(cluster) = cluster("foreign database").await else {
         return;
     };
@@ -42,16 +42,16 @@ async fn what_is_not_ours_is_left_alone() {
             "{error}"
         );
     }
-    // Of what is not ours, there is nothing to remove.
+    // Removal skips foreign objects.
     cluster.remove("web").await;
     cluster.remove("shop").await;
     assert_eq!(cluster.found().await, []);
-    let there: i64 = one(
+    let count: i64 = one(
         &admin,
         "SELECT count(*) FROM pg_database WHERE datname LIKE 'preview%'",
     )
     .await;
-    assert_eq!(there, 2);
+    assert_eq!(count, 2);
     for object in [
         "role postgres",
         "database postgres",
@@ -65,8 +65,7 @@ async fn what_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn another_daemons_role_is_left_alone_and_a_former_releases_is_adopted_for_a_recorded_preview()
- {
+async fn roles_of_other_daemons_stay_and_legacy_ones_are_adopted() {
     let Some(cluster) = cluster("database of another daemon").await else {
         return;
     };
@@ -86,17 +85,17 @@ async fn another_daemons_role_is_left_alone_and_a_former_releases_is_adopted_for
     assert_eq!(ownerships().await, [Ownership::Other]);
     let error = database_error(cluster.databases.ensure(&empty("web")).await);
     assert!(matches!(error, DatabaseError::Foreign { .. }), "{error}");
-    let there = "SELECT count(*) FROM pg_database WHERE datname = 'preview_web'";
+    let count = "SELECT count(*) FROM pg_database WHERE datname = 'preview_web'";
     for ours in [cluster.databases.clone(), cluster.databases.adopting()] {
-        ours.adopt(&slug("web")).await.expect("not ours");
-        ours.remove(&slug("web")).await.expect("nothing of ours");
+        ours.adopt(&slug("web")).await.expect("skips it");
+        ours.remove(&slug("web")).await.expect("skips it");
         for found in &other {
-            ours.sweep(found).await.expect("not ours");
+            ours.sweep(found).await.expect("skips it");
         }
-        assert_eq!(one::<i64>(&admin, there).await, 1);
+        assert_eq!(one::<i64>(&admin, count).await, 1);
     }
 
-    // As a former release left it.
+    // Marks of a former release.
     for kind in ["ROLE", "DATABASE"] {
         let sql = format!("COMMENT ON {kind} preview_web IS 'innkeeper: preview web'");
         admin
@@ -115,18 +114,18 @@ async fn another_daemons_role_is_left_alone_and_a_former_releases_is_adopted_for
     cluster.databases.adopt(&slug("web")).await.expect("adopts");
     assert_eq!(ownerships().await, [Ownership::Ours]);
     cluster.remove("web").await;
-    assert_eq!(one::<i64>(&admin, there).await, 0);
+    assert_eq!(one::<i64>(&admin, count).await, 0);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn no_preview_keeps_itself_or_another_from_being_removed() {
+async fn previews_cannot_prevent_removal() {
     let Some(cluster) = cluster("stubborn previews").await else {
         return;
     };
     let (shop, web) = (cluster.ensure("shop").await, cluster.ensure("web").await);
     let client = cluster.login(&shop, &shop.name).await.expect("login");
-    // All that an owner may do.
+    // Statements that the owner may run.
     client
         .batch_execute(
             "CREATE TABLE t (); GRANT SELECT ON t TO preview_web; CREATE POLICY p ON t TO preview_web;
@@ -136,7 +135,7 @@ async fn no_preview_keeps_itself_or_another_from_being_removed() {
         )
         .await
         .expect("an owner may");
-    // And the server's owner, elsewhere.
+    // The administrator's statements in another database.
     let admin = cluster.admin("postgres").await;
     admin
         .batch_execute("CREATE TABLE shared (); GRANT SELECT ON shared TO preview_web")
@@ -150,7 +149,7 @@ async fn no_preview_keeps_itself_or_another_from_being_removed() {
 }
 
 #[tokio::test]
-async fn what_a_role_owns_in_a_database_of_others_is_not_dropped_with_it() {
+async fn objects_in_foreign_databases_are_not_dropped() {
     let Some(cluster) = cluster("guests of others").await else {
         return;
     };
@@ -181,7 +180,7 @@ async fn orphans_are_swept() {
         cluster.ensure(name).await;
     }
     std::fs::write(cluster.dir.path().join("passwords/.old.new"), "half").expect("write");
-    // The state directory is gone, the server's objects are not.
+    // A lost password file.
     std::fs::remove_file(cluster.dir.path().join("passwords/shop")).expect("remove");
     assert_eq!(cluster.found().await.len(), 6);
     for found in cluster.databases.observe().await.expect("observe") {
@@ -193,31 +192,34 @@ async fn orphans_are_swept() {
 }
 
 #[tokio::test]
-async fn the_check_says_what_is_missing() {
+async fn check_reports_configuration_problems() {
     use innkeeper_model::api::Verdict;
     let Some(cluster) = cluster("database check").await else {
         return;
     };
-    let told = async |databases: &PostgresDatabases| -> Vec<_> {
+    let findings = async |databases: &PostgresDatabases| -> Vec<_> {
         let checks = databases.check().await;
         checks
             .into_iter()
             .map(|check| (check.verdict, check.finding))
             .collect()
     };
-    let good = told(&cluster.databases).await;
+    let good = findings(&cluster.databases).await;
     assert!(
         good.len() == 2 && good.iter().all(|(verdict, _)| *verdict == Verdict::Ok),
         "{good:?}"
     );
     let elsewhere = cluster.with(|config| config.subnet = "10.200.0.0/16".parse().expect("net"));
-    let seen = told(&elsewhere).await;
+    let seen = findings(&elsewhere).await;
     assert!(
-        seen[1].0 == Verdict::Broken && seen[1].1.contains("lets nobody in from 10.200.0.0/16"),
+        seen[1].0 == Verdict::Broken
+            && seen[1]
+                .1
+                .contains("has no line for connections from 10.200.0.0/16"),
         "{seen:?}"
     );
-    let nowhere = cluster.with(|config| config.port = 1);
-    let seen = told(&nowhere).await;
+    let unreachable = cluster.with(|config| config.port = 1);
+    let seen = findings(&unreachable).await;
     assert!(
         seen[0].0 == Verdict::Broken && seen[0].1.starts_with("cannot connect to PostgreSQL"),
         "{seen:?}"

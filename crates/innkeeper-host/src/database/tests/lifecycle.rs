@@ -1,9 +1,9 @@
-//! Databases come, are copied, are emptied and go, whatever interrupts that.
+//! Creation, copying, reset and removal of databases, with interruptions and blockers.
 
 use super::*;
 
 #[tokio::test]
-async fn whatever_a_crash_interrupts_the_next_try_finishes() {
+async fn interrupted_operations_are_finished_by_the_next_try() {
     let Some(cluster) = cluster("database crash").await else {
         return;
     };
@@ -12,21 +12,21 @@ async fn whatever_a_crash_interrupts_the_next_try_finishes() {
         .batch_execute("CREATE DATABASE seed")
         .await
         .expect("create");
-    let (whole, web) = (&cluster.databases, copy_of(Some("seed"), "web"));
+    let (databases, web) = (&cluster.databases, copy_of(Some("seed"), "web"));
     let mut counts = BTreeMap::new();
     for verb in ["ensure", "reset", "remove"] {
         for statement in 0.. {
             if verb != "ensure" {
-                whole.ensure(&web).await.expect("ensure");
+                databases.ensure(&web).await.expect("ensure");
             }
-            let broken = cluster.that_stops_before(statement);
+            let failing = cluster.failing_before(statement);
             let outcome = match verb {
-                "ensure" => broken.ensure(&web).await.map(drop),
-                "reset" => broken.reset(&web).await.map(drop),
-                _ => broken.remove(&web.slug).await,
+                "ensure" => failing.ensure(&web).await.map(drop),
+                "reset" => failing.reset(&web).await.map(drop),
+                _ => failing.remove(&web.slug).await,
             };
-            let was_whole = outcome.is_ok();
-            // What is half done lets nobody in but us, and is known as ours.
+            let completed = outcome.is_ok();
+            // Incomplete objects have the preview's mark.
             for (guest, object) in cluster.found().await {
                 assert_eq!(
                     guest.as_deref(),
@@ -35,16 +35,16 @@ async fn whatever_a_crash_interrupts_the_next_try_finishes() {
                 );
             }
             if statement % 2 == 0 {
-                let access = whole.ensure(&web).await.expect("ensure");
-                let client = cluster.login(&access, &access.name).await.expect("whole");
+                let access = databases.ensure(&web).await.expect("ensure");
+                let client = cluster.login(&access, &access.name).await.expect("login");
                 client
                     .batch_execute("CREATE TABLE t ()")
                     .await
-                    .expect("whole");
+                    .expect("create");
             }
-            whole.remove(&web.slug).await.expect("remove");
+            databases.remove(&web.slug).await.expect("remove");
             assert_eq!(cluster.found().await, [], "{verb} {statement}");
-            if was_whole {
+            if completed {
                 counts.insert(verb, statement);
                 break;
             }
@@ -58,21 +58,21 @@ async fn whatever_a_crash_interrupts_the_next_try_finishes() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_complete_lets_nobody_in() {
+async fn incomplete_database_rejects_connections() {
     let Some(cluster) = cluster("half a database").await else {
         return;
     };
-    let whole = cluster.ensure("shop").await;
+    let shop = cluster.ensure("shop").await;
     cluster
-        .that_stops_before(2)
+        .failing_before(2)
         .ensure(&empty("web"))
         .await
         .expect_err("interrupted");
     assert_eq!(cluster.found().await.len(), 6);
     let error = cluster
-        .login(&whole, "preview_web")
+        .login(&shop, "preview_web")
         .await
-        .expect_err("another's");
+        .expect_err("another preview's");
     assert!(
         error.contains("too many connections for database"),
         "{error}"
@@ -81,7 +81,7 @@ async fn a_database_that_is_not_complete_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn twenty_at_once_and_the_same_one_twenty_times() {
+async fn concurrent_operations_do_not_conflict() {
     let Some(cluster) = cluster("databases at once").await else {
         return;
     };
@@ -132,7 +132,7 @@ async fn reset_empties_the_database_and_keeps_the_password() {
         .await,
         0
     );
-    // Of a preview that has none, it makes one.
+    // Without a database, reset creates one.
     let fresh = cluster
         .databases
         .reset(&empty("shop"))
@@ -143,7 +143,7 @@ async fn reset_empties_the_database_and_keeps_the_password() {
 }
 
 #[tokio::test]
-async fn removal_ends_connections_and_leaves_nothing() {
+async fn removal_ends_connections_and_removes_all_objects() {
     let Some(cluster) = cluster("database removal").await else {
         return;
     };
@@ -167,14 +167,14 @@ async fn removal_ends_connections_and_leaves_nothing() {
     assert_eq!(cluster.found().await, []);
     cluster.remove("web").await;
     assert!(cluster.login(&access, "postgres").await.is_err());
-    // A new one has a new password.
+    // A new database has a new password.
     let next = cluster.ensure("web").await;
     assert_ne!(next.password.expose(), access.password.expose());
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_copy_of_a_template_belongs_to_the_preview() {
+async fn template_copy_belongs_to_the_preview() {
     let Some(cluster) = cluster("template database").await else {
         return;
     };
@@ -208,7 +208,7 @@ async fn a_copy_of_a_template_belongs_to_the_preview() {
     .await
     .expect("seed");
     let (databases, spec) = (&cluster.databases, copy_of(Some("seed"), "web"));
-    // Somebody works in it: nobody is thrown out.
+    // A template with connections: they stay open.
     let error = database_error(databases.ensure(&spec).await);
     assert!(
         matches!(error, DatabaseError::TemplateInUse { .. }),
@@ -233,7 +233,7 @@ async fn a_copy_of_a_template_belongs_to_the_preview() {
         )
         .await
         .expect("everything is its own");
-    // A reset copies it once more.
+    // A reset copies the template again.
     databases.reset(&spec).await.expect("reset");
     let client = cluster.login(&access, &access.name).await.expect("login");
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM notes").await, 1);
@@ -244,7 +244,7 @@ async fn a_copy_of_a_template_belongs_to_the_preview() {
 }
 
 #[tokio::test]
-async fn nothing_inside_a_database_prevents_its_removal() {
+async fn removal_succeeds_despite_blockers_in_the_database() {
     let Some(cluster) = cluster("database blockers").await else {
         return;
     };
@@ -252,7 +252,7 @@ async fn nothing_inside_a_database_prevents_its_removal() {
     let admin = cluster.admin("preview_web").await;
     let maintenance = cluster.admin("postgres").await;
     let owner = cluster.login(&access, &access.name).await.expect("login");
-    // Before the prepared transaction, which a new slot would wait for.
+    // Before the prepared transaction: a new slot would wait for it.
     let slot = "SELECT pg_create_logical_replication_slot('used', 'test_decoding')::text";
     one::<String>(&admin, slot).await;
     let reader = cluster.start_slot_reader("preview_web", "used").await;
@@ -297,7 +297,7 @@ async fn nothing_inside_a_database_prevents_its_removal() {
 }
 
 #[tokio::test]
-async fn another_preview_cannot_prevent_the_removal_of_a_role() {
+async fn role_removal_succeeds_despite_rights_from_other_previews() {
     let Some(cluster) = cluster("role blockers").await else {
         return;
     };
@@ -332,7 +332,7 @@ async fn another_preview_cannot_prevent_the_removal_of_a_role() {
 }
 
 #[tokio::test]
-async fn a_database_that_postgresql_dropped_by_half_is_removed_or_made_anew() {
+async fn half_dropped_database_is_removed_or_recreated() {
     let Some(cluster) = cluster("invalid database").await else {
         return;
     };
@@ -341,7 +341,8 @@ async fn a_database_that_postgresql_dropped_by_half_is_removed_or_made_anew() {
     cluster.ensure("web").await;
     admin.batch_execute(invalid).await.expect("invalid");
     let access = cluster.ensure("web").await;
-    cluster.login(&access, &access.name).await.expect("anew");
+    let login = cluster.login(&access, &access.name).await;
+    login.expect("recreated");
     admin.batch_execute(invalid).await.expect("invalid");
     cluster.remove("web").await;
     assert_eq!(cluster.found().await, []);
@@ -349,7 +350,7 @@ async fn a_database_that_postgresql_dropped_by_half_is_removed_or_made_anew() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_respond_is_named_in_time() {
+async fn unresponsive_server_is_reported_within_the_timeout() {
     let Some(cluster) = cluster("stopped server").await else {
         return;
     };
