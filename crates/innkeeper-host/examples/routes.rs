@@ -1,11 +1,11 @@
-//! How long one more route takes until a request finds it, with some and with many routes there. For
-//! `tests/bench/routes.py`, which starts the Caddy.
+//! Measures the time from `ensure` of an additional route to the first successful request, with few and many existing
+//! routes. `tests/bench/routes.py` starts Caddy for it.
 //!
-//! `routes DIRECTORY PORT ROUNDS COUNT…`: Caddy's main file and its admin socket are in the directory, and its
-//! sites appear on the port of loopback. For each count, in rising order, prints one line of JSON:
+//! `routes DIRECTORY PORT ROUNDS COUNT…`: Caddy's main file and its admin socket are in the directory, and its sites listen
+//! on the port of loopback. For each count, in ascending order, prints one line of JSON:
 //! `{"routes": 10, "milliseconds": [5.1, …]}`.
 
-#![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+#![expect(clippy::print_stdout, reason = "the output is the result")]
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,10 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Where the app of all previews listens.
+/// Address of the app of all previews.
 const APP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
 
-/// What it says.
+/// The app's response.
 const HELLO: &str = "hello from the app";
 
 #[tokio::main]
@@ -37,21 +37,21 @@ async fn main() -> Outcome<()> {
     let routes = CaddyRoutes::new(config(Path::new(directory), port));
     let app = TcpListener::bind(APP).await?;
     tokio::spawn(answer_all(app));
-    let mut there = 0;
+    let mut existing = 0;
     for count in counts {
         let count: usize = count.parse()?;
-        for number in there..count {
+        for number in existing..count {
             routes.ensure(&spec(&format!("web-{number}"))?).await?;
         }
-        there = count;
+        existing = count;
         let mut milliseconds = Vec::new();
         for round in 0..rounds {
-            // Another name each time: nobody has asked for it before.
+            // A new name each time, so that no cache has it.
             let one_more = spec(&format!("more-{count}-{round}"))?;
-            let begun = Instant::now();
+            let started = Instant::now();
             routes.ensure(&one_more).await?;
-            ask(port, one_more.slug.as_str()).await?;
-            milliseconds.push(begun.elapsed().as_secs_f64() * 1000.0);
+            request(port, one_more.slug.as_str()).await?;
+            milliseconds.push(started.elapsed().as_secs_f64() * 1000.0);
             routes.remove(&one_more.slug).await?;
         }
         println!("{{\"routes\": {count}, \"milliseconds\": {milliseconds:?}}}");
@@ -78,7 +78,7 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
     }
 }
 
-/// A preview with two apps and a host besides its own.
+/// Specifies a preview with two rules and an extra host.
 fn spec(slug: &str) -> Outcome<RouteSpec> {
     let rule = |path: &str| -> Outcome<RouteRule> {
         Ok(RouteRule::new(RoutePath::parse(path)?, APP.port(), false))
@@ -95,30 +95,29 @@ fn spec(slug: &str) -> Outcome<RouteSpec> {
     })
 }
 
-/// Asks Caddy for a preview. When [`CaddyRoutes`] says that a route is there, it is: nothing else than the
-/// app's answer will do, and nobody asks twice.
-async fn ask(port: u16, slug: &str) -> Outcome<()> {
+/// Requests a preview once. [`CaddyRoutes`] guarantees that the route is in force, so only the app's response is accepted.
+async fn request(port: u16, slug: &str) -> Outcome<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let request =
         format!("GET / HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    if answer.ends_with(HELLO) {
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    if response.ends_with(HELLO) {
         Ok(())
     } else {
-        Err(format!("{slug}: {answer}").into())
+        Err(format!("{slug}: {response}").into())
     }
 }
 
 async fn answer_all(app: TcpListener) {
     let length = HELLO.len();
-    let answer =
+    let response =
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{HELLO}");
     while let Ok((mut stream, _)) = app.accept().await {
-        // A request without a body comes in one piece. Whoever is not answered says so.
+        // A request without a body arrives in one piece. The client reports a missing response.
         if let Ok(1..) = stream.read(&mut [0; 4096]).await {
-            stream.write_all(answer.as_bytes()).await.ok();
+            stream.write_all(response.as_bytes()).await.ok();
         }
     }
 }

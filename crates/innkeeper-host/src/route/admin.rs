@@ -1,4 +1,4 @@
-//! The few HTTP calls that we make to Caddy: its admin API, and its own answers on the lookup address.
+//! HTTP requests to Caddy: its admin API, and the lookup address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,46 +14,44 @@ use super::RouteError;
 use super::config::Admin;
 use super::render::CONFIG_HEADER;
 
-/// How long Caddy may take for an answer. Loading a thousand sites takes it seconds on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of a request. Loading a thousand sites takes seconds on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest answer that is read, in bytes. An adapted configuration of a thousand sites has about one
-/// MiB.
-const MAX_ANSWER: usize = 64 << 20;
+/// Maximum size of a response, in bytes. An adapted configuration of a thousand sites has about 1 MiB.
+const MAX_RESPONSE: usize = 64 << 20;
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorResponse {
     error: String,
 }
 
-/// Asks Caddy whether it understands a configuration in Caddyfile form. Nothing comes into force.
-pub(super) async fn adapt(admin: &Admin, what: &str, text: String) -> Result<(), RouteError> {
-    post(admin, "/adapt", what, text).await
+/// Checks a configuration in Caddyfile form without loading it. `subject` names it in errors.
+pub(super) async fn adapt(admin: &Admin, subject: &str, text: String) -> Result<(), RouteError> {
+    post(admin, "/adapt", subject, text).await
 }
 
-/// Gives Caddy a configuration in Caddyfile form in place of the one in force. When it does not work, the
-/// former one stays in force.
-pub(super) async fn load(admin: &Admin, what: &str, text: String) -> Result<(), RouteError> {
-    post(admin, "/load", what, text).await
+/// Replaces Caddy's configuration by one in Caddyfile form. On failure, the old one stays in force.
+pub(super) async fn load(admin: &Admin, subject: &str, text: String) -> Result<(), RouteError> {
+    post(admin, "/load", subject, text).await
 }
 
-/// The version of our part of the configuration in force; nothing when Caddy runs without it.
+/// Returns the version of the shared configuration in force, or `None` if Caddy runs without it.
 pub(super) async fn version_in_force(lookup: SocketAddr) -> Option<String> {
-    let ask = async {
+    let query = async {
         let connection = connect_tcp(lookup).await?;
         let request = Request::get("/").header(HOST, lookup.to_string());
         exchange(connection, request, String::new()).await
     };
-    let answer = tokio::time::timeout(PATIENCE, ask).await.ok()?.ok()?;
-    let version = answer.headers().get(CONFIG_HEADER)?.to_str().ok()?;
+    let response = tokio::time::timeout(TIMEOUT, query).await.ok()?.ok()?;
+    let version = response.headers().get(CONFIG_HEADER)?.to_str().ok()?;
     Some(version.to_owned())
 }
 
-async fn post(admin: &Admin, path: &str, what: &str, text: String) -> Result<(), RouteError> {
+async fn post(admin: &Admin, path: &str, subject: &str, text: String) -> Result<(), RouteError> {
     let request = Request::post(path).header(CONTENT_TYPE, "text/caddyfile");
-    let ask = async {
+    let send = async {
         match admin {
-            // On a Unix socket Caddy accepts an empty host, in all versions.
+            // All versions of Caddy accept an empty host on a Unix socket.
             Admin::Unix(socket) => {
                 let connection = connect_unix(socket).await?;
                 exchange(connection, request.header(HOST, ""), text).await
@@ -64,32 +62,32 @@ async fn post(admin: &Admin, path: &str, what: &str, text: String) -> Result<(),
             }
         }
     };
-    let answer = tokio::time::timeout(PATIENCE, ask)
+    let response = tokio::time::timeout(TIMEOUT, send)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|source| RouteError::Unreachable {
             address: admin.to_string(),
             source,
         })?;
-    if answer.status() == StatusCode::OK {
+    if response.status() == StatusCode::OK {
         return Ok(());
     }
-    let said = match serde_json::from_slice::<Refusal>(answer.body()) {
-        Ok(refusal) => refusal.error,
-        Err(_) => answer.status().to_string(),
+    let message = match serde_json::from_slice::<ErrorResponse>(response.body()) {
+        Ok(response) => response.error,
+        Err(_) => response.status().to_string(),
     };
     Err(RouteError::Refused {
-        what: what.to_owned(),
-        said,
+        subject: subject.to_owned(),
+        message,
     })
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on its own connection.
 async fn exchange(
     mut connection: Connection,
     request: hyper::http::request::Builder,
     body: String,
 ) -> io::Result<Response<Bytes>> {
     let request = request.body(body.into()).map_err(io::Error::other)?;
-    innkeeper_http::exchange(&mut connection, request, MAX_ANSWER).await
+    innkeeper_http::exchange(&mut connection, request, MAX_RESPONSE).await
 }

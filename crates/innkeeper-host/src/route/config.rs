@@ -6,37 +6,37 @@ use std::path::PathBuf;
 
 use crate::identity::Identity;
 
-/// The settings of [`CaddyRoutes`](super::CaddyRoutes).
+/// Settings of [`CaddyRoutes`](super::CaddyRoutes).
 #[derive(Clone, Debug)]
 pub struct CaddyConfig {
-    /// The directory of the previews' files, such as `/etc/caddy/previews`. Caddy's main file must have
-    /// `import <directory>/*.caddy`. The path stands in files that Caddy reads: absolute, without spaces.
+    /// Directory of the previews' files, such as `/etc/caddy/previews`. Caddy's main file must contain
+    /// `import <directory>/*.caddy`. An absolute path without spaces: Caddyfiles contain it.
     pub directory: PathBuf,
-    /// Caddy's main file, such as `/etc/caddy/Caddyfile`. What it imports, it must import by absolute path:
-    /// it is given to Caddy's admin API, where a relative path starts at Caddy's working directory.
+    /// Caddy's main file, such as `/etc/caddy/Caddyfile`. It must import other files by absolute path: Caddy's admin API
+    /// resolves relative paths from Caddy's working directory.
     pub caddyfile: PathBuf,
-    /// The directory of the tables that Caddy reads at each request. Caddy's user must be able to read it
-    /// and nobody but us may write there. Absolute, without spaces.
+    /// Directory of the table that Caddy reads at each request. Caddy's user must be able to read it, and only innkeeperd
+    /// may write there. An absolute path without spaces.
     pub table: PathBuf,
-    /// The address on which Caddy looks routes up, on loopback and used by nothing else.
+    /// Loopback address of Caddy's internal lookups, exclusive to them.
     pub lookup: SocketAddr,
-    /// Where Caddy's admin API listens.
+    /// Address of Caddy's admin API.
     pub admin: Admin,
-    /// The domain under which previews appear, such as `preview.example.org` or `localhost`.
+    /// Domain of the previews, such as `preview.example.org` or `localhost`.
     pub domain: String,
-    /// How browsers are spoken to.
+    /// Encryption of browsers' connections.
     pub tls: Tls,
-    /// The port that browsers use; 80 or 443 when nothing is given.
+    /// Port for browsers. `None` means 80 or 443.
     pub port: Option<u16>,
     /// Marks the previews' files.
     pub identity: Identity,
 }
 
-/// Where Caddy's admin API listens.
+/// Address of Caddy's admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
-    /// A Unix socket, `admin unix//run/caddy/admin.sock` in Caddy's main file. Preferable, because the API
-    /// lets who reaches it do everything.
+    /// A Unix socket, `admin unix//run/caddy/admin.sock` in Caddy's main file. Preferable, because the API gives full
+    /// control of Caddy to all its clients.
     Unix(PathBuf),
     /// A loopback address; Caddy's own default is 127.0.0.1:2019.
     Tcp(SocketAddr),
@@ -51,7 +51,7 @@ impl fmt::Display for Admin {
     }
 }
 
-/// How browsers are spoken to.
+/// Encryption of browsers' connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
     /// Plain HTTP.
@@ -63,13 +63,12 @@ pub enum Tls {
         /// Its key, PEM.
         key: PathBuf,
     },
-    /// A snippet of Caddy's main file with a `tls` directive, such as `cloudflare_tls`. A wildcard
-    /// certificate by ACME goes this way too, because its DNS challenge needs a provider's module.
+    /// A snippet of Caddy's main file with a `tls` directive, such as `cloudflare_tls`. Also for a wildcard certificate by
+    /// ACME, whose DNS challenge needs a provider's module.
     Snippet(String),
     /// Caddy's own certificate authority.
     Internal,
-    /// One certificate for each host by ACME, when a browser first asks for it. Caddy's main file must have
-    /// `on_demand_tls { ask http://<lookup address>/ }` among its global options; hosts of previews are
-    /// allowed there and no others.
+    /// One ACME certificate per host, obtained at its first request. Caddy's main file must have
+    /// `on_demand_tls { ask http://<lookup address>/ }` among its global options, which allows only hosts of previews.
     OnDemand,
 }

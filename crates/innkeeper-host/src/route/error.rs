@@ -1,4 +1,4 @@
-//! What can go wrong with a route.
+//! Errors of routes.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,69 +8,69 @@ use innkeeper_model::{Code, Explain, GuestName, InvalidName};
 
 use crate::FileError;
 
-/// A route that could not be rendered, written, put into force or removed.
+/// A route that cannot be rendered, written, loaded or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// A file of the routes.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The slug means something else in the directory of the routes.
-    #[error("'{slug}' cannot have a route: that name is reserved")]
+    /// The slug has another meaning in the directory of the routes.
+    #[error("'{slug}' cannot have a route: the name is reserved")]
     Reserved {
         /// The slug.
         slug: GuestName,
     },
     /// The name of an extra host is too long.
-    #[error("the extra host '{prefix}' of preview '{slug}' has no name")]
+    #[error("the extra host '{prefix}' of preview '{slug}' has no valid name")]
     Host {
         /// The preview.
         slug: GuestName,
         /// The host's prefix.
         prefix: GuestName,
-        /// Which rule the name would break.
+        /// The rule that the name violates.
         #[source]
         source: InvalidName,
     },
-    /// Another preview has the host.
+    /// The host belongs to another preview.
     #[error("host {host} of preview '{slug}' belongs to preview '{owner}'")]
     HostTaken {
-        /// The preview that wants it.
+        /// The preview that needs it.
         slug: GuestName,
         /// The host.
         host: String,
         /// The preview that has it.
         owner: String,
     },
-    /// A file with the route's name was not written by us.
-    #[error("{} was not written by Innkeeper", path.display())]
+    /// A file of the route's name is not managed by this daemon.
+    #[error("{} exists and is not managed by this Innkeeper daemon", path.display())]
     ForeignFile {
         /// The file.
         path: PathBuf,
     },
-    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
-    #[error("'{object}' is nothing of ours")]
+    /// An object to be swept that [`observe`](innkeeper_facilities::Resource::observe) does not return.
+    #[error("'{object}' is not managed by Innkeeper")]
     Foreign {
-        /// What was to be swept.
+        /// The object to be swept.
         object: String,
     },
-    /// Caddy could not be asked.
-    #[error("Caddy does not answer on {address}")]
+    /// Caddy does not respond.
+    #[error("Caddy does not respond on {address}")]
     Unreachable {
-        /// Its admin address, or the one on which it looks routes up.
+        /// Its admin address.
         address: String,
-        /// What the kernel or the protocol said.
+        /// The error of the connection or the protocol.
         #[source]
         source: io::Error,
     },
-    /// Caddy refused a configuration.
-    #[error("Caddy does not take {what}: {said}")]
+    /// Caddy rejects a configuration.
+    #[error("Caddy rejects {subject}: {message}")]
     Refused {
-        /// What it was given.
-        what: String,
-        /// What it said.
-        said: String,
+        /// The configuration's file or route.
+        subject: String,
+        /// Caddy's message.
+        message: String,
     },
-    /// Caddy took its configuration and our part is not in it.
+    /// Caddy loaded its configuration, but that does not include Innkeeper's.
     #[error(
         "Caddy runs without Innkeeper's routes: {} does not import {}/*.caddy",
         caddyfile.display(),
@@ -94,7 +94,7 @@ impl Explain for RouteError {
     fn code(&self) -> Code {
         match self {
             Self::File(error) => error.code_or(Code::RouteFailed),
-            // What only another name or another configuration mends is not tried again.
+            // Codes that are not retried: only another name or configuration helps.
             Self::HostTaken { .. } => Code::SlugConflict,
             Self::Host { .. } => Code::PreviewConfigInvalid,
             _ => Code::RouteFailed,
@@ -104,25 +104,25 @@ impl Explain for RouteError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::File(error) => return error.remedy(),
-            Self::Reserved { .. } => "Give the preview another slug (`--slug`).".to_owned(),
+            Self::Reserved { .. } => "Use another slug for the preview (`--slug`).".to_owned(),
             Self::Host { .. } => {
                 "Choose shorter prefixes in `extraHosts` of preview-config.nix, or a shorter slug (`--slug`)."
                     .to_owned()
             }
             Self::HostTaken { owner, .. } => format!(
-                "Give the preview another slug (`--slug`), or run `preview destroy {owner}` if that one is no longer needed."
+                "Use another slug for the preview (`--slug`), or run `preview destroy {owner}` if that one is no longer needed."
             ),
             Self::ForeignFile { path } => format!(
-                "Move {} away if nothing needs it, or give the preview another slug (`--slug`).",
+                "Move {} away if it is not needed, or use another slug for the preview (`--slug`).",
                 path.display()
             ),
             Self::Foreign { .. } => return None,
             Self::Unreachable { .. } => {
-                "Start Caddy (`systemctl start caddy`) and see that its `admin` address is the one in Innkeeper's configuration."
+                "Start Caddy (`systemctl start caddy`) and check that its `admin` address is the one in Innkeeper's configuration."
                     .to_owned()
             }
             Self::Refused { .. } => {
-                "Correct Caddy's configuration where the message says; `caddy validate` tells the same.".to_owned()
+                "Correct Caddy's configuration according to the message; `caddy validate` prints the same.".to_owned()
             }
             Self::NotImported {
                 caddyfile,

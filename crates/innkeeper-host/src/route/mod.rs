@@ -1,45 +1,42 @@
 //! Routes of previews: Caddy in front of the guests.
 //!
-//! # Why no reload
+//! # Changes without reloads
 //!
-//! Every change of Caddy's configuration, through a reload or through its admin API, makes the whole
-//! configuration anew. So it costs more the more previews there are (Caddy 2.6.2 on two busy cores, one
-//! more site: 26 ms with 10 sites and 1.7 s with 1,000 by `caddy reload`; 2.4 ms and 25 ms by the admin
-//! API), and it closes all WebSockets of all previews; Caddy 2.7 can be told to wait with that, 2.6
-//! cannot. And a router of ours beside Caddy would take all previews down when it is down.
+//! A reload of Caddy, or a change through its admin API, rebuilds the whole configuration. The cost grows with the number
+//! of previews (Caddy 2.6.2 on two busy cores, one more site: 26 ms with 10 sites and 1.7 s with 1,000 by `caddy reload`;
+//! 2.4 ms and 25 ms by the admin API). It also closes all WebSockets of all previews; only Caddy 2.7 and newer can delay
+//! that. A separate router beside Caddy would be a single point of failure for all previews.
 //!
-//! So Caddy's configuration does not change when a preview comes, changes or goes. It has one site
-//! `*.<domain>` that asks a second, internal site of the same Caddy where a request goes (as
-//! `forward_auth` does), and that one answers from files which Caddy reads at each request: a template
-//! for each host. A change is a rename. It is in force when the rename returns, costs the same with ten and
-//! with a thousand previews, cuts nothing, and neither needs Caddy nor innkeeperd to run.
+//! Therefore Caddy's configuration does not change with previews. One site `*.<domain>` sends a subrequest to a second,
+//! internal site of the same Caddy (as `forward_auth` does). The internal site responds from files that Caddy reads at
+//! each request: one template per host. A change is a rename: it takes effect at once, has a constant cost, closes no
+//! connection, and needs neither Caddy nor innkeeperd to run.
 //!
 //! ```text
-//!  browser ──► *.<domain> ── where to? ──► <lookup address> ──► <table>/hosts/<host>
+//!  browser ──► *.<domain> ── lookup ──► <lookup address> ──► <table>/hosts/<host>
 //!                   │  ◄── X-Innkeeper-Upstream, -Strip, -Redirect, -Page ──┘
 //!                   ▼
 //!              the app, the placeholder, or 404
 //! ```
 //!
-//! # The file of each preview
+//! # One file per preview
 //!
-//! `<directory>/<slug>.caddy` is written too, by contract: the route in Caddy's own words. Whoever reloads or
-//! restarts Caddy makes it load these files, and from then on it takes the route from there, without
-//! asking itself. Such a file outlives its truth in Caddy's memory: the preview may change or go, and its
-//! address may become another guest's. So each file's route holds only while the table has the mark of
-//! just this version (one look at the disk), and otherwise Caddy asks the table again.
+//! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives. After a reload or restart, Caddy serves
+//! the route from this file without a lookup. Caddy's copy can become stale: the preview may change or be removed, and its
+//! address may go to another guest. So the file's route applies only while the table has the mark of the same version,
+//! which costs one file check per request. Otherwise Caddy falls back to the lookup.
 //!
-//! A file is checked by Caddy (`/adapt` of its admin API) before it is put in place, alone: hosts are
-//! claimed in the table, so no two previews' files can contradict each other, and checking all files
-//! together would cost more the more there are. [`Resource::check`] does that.
+//! Before a file is put in place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so
+//! files of two previews cannot conflict. Checking all files together would cost more with each preview;
+//! [`Resource::check`] does that.
 //!
-//! # The one reload
+//! # The only reload
 //!
-//! When innkeeperd first makes a route, or comes in another version, the shared part changes and Caddy loads
-//! its main file, once for all routes that wait for it. If that fails, the shared part is taken back.
+//! The shared configuration changes with the first route and with a new version of innkeeperd. Then Caddy loads its main
+//! file, once for all waiting routes. If that fails, the shared configuration is rolled back.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_facilities::{FacilityError, Found, Resource, RouteSpec, Routes};
@@ -50,7 +47,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::FileErrorExt;
 use crate::tree::blocking;
-use render::{Front, Rendered};
+use render::{RenderedRoute, SharedConfig};
 use table::{Difference, Table};
 
 mod admin;
@@ -66,7 +63,7 @@ pub use error::RouteError;
 
 const SUBJECT: &str = "routes";
 
-/// The driver of [`Routes`]: files that Caddy reads. Clones share the work.
+/// Manages routes as files that Caddy reads. Clones share their locks.
 #[derive(Clone, Debug)]
 pub struct CaddyRoutes {
     inner: Arc<Inner>,
@@ -76,23 +73,23 @@ pub struct CaddyRoutes {
 struct Inner {
     config: CaddyConfig,
     table: Table,
-    /// Held while files change. The table's changes are short and never wait for Caddy.
-    writing: StdMutex<()>,
-    /// Held while Caddy loads its configuration: who comes meanwhile finds it done.
+    /// Held while files change. Such changes are short and never wait for Caddy.
+    writing: parking_lot::Mutex<()>,
+    /// Held while Caddy loads its configuration. Coalesces concurrent loads.
     loading: Mutex<()>,
-    /// Whether Caddy knows `stream_close_delay`.
+    /// Caddy's support for `stream_close_delay`.
     has_close_delay: OnceCell<bool>,
 }
 
 impl CaddyRoutes {
-    /// The driver. Nothing is touched before [`Routes::ensure`].
+    /// Creates the driver without touching the host.
     #[must_use]
     pub fn new(config: CaddyConfig) -> Self {
         Self {
             inner: Arc::new(Inner {
                 table: Table::new(&config),
                 config,
-                writing: StdMutex::new(()),
+                writing: parking_lot::Mutex::default(),
                 loading: Mutex::new(()),
                 has_close_delay: OnceCell::new(),
             }),
@@ -103,70 +100,69 @@ impl CaddyRoutes {
         let has_close_delay = self.has_close_delay().await?;
         let config = &self.inner.config;
         let rendered = render::preview(config, spec, has_close_delay)?;
-        self.load_front(&render::front(config, has_close_delay))
+        self.load_shared(&render::shared(config, has_close_delay))
             .await?;
         if self.compare(&rendered).await? == Difference::Caddyfile {
-            let what = format!("the route of preview '{}'", spec.slug);
-            let text = render::alone(config, &rendered.caddyfile);
-            admin::adapt(&config.admin, &what, text).await?;
+            let subject = format!("the route of preview '{}'", spec.slug);
+            let text = render::standalone(config, &rendered.caddyfile);
+            admin::adapt(&config.admin, &subject, text).await?;
         }
         self.write(move |table| table.put(&rendered)).await
     }
 
-    async fn compare(&self, rendered: &Rendered) -> Result<Difference, RouteError> {
+    async fn compare(&self, rendered: &RenderedRoute) -> Result<Difference, RouteError> {
         let rendered = rendered.clone();
         self.write(move |table| table.compare(&rendered)).await
     }
 
-    async fn is_right(&self, spec: &RouteSpec) -> Result<bool, RouteError> {
+    async fn matches(&self, spec: &RouteSpec) -> Result<bool, RouteError> {
         let has_close_delay = self.has_close_delay().await?;
         let config = &self.inner.config;
         let rendered = render::preview(config, spec, has_close_delay)?;
         Ok(self.compare(&rendered).await? == Difference::None
             && self
-                .has_front(&render::front(config, has_close_delay))
+                .has_shared(&render::shared(config, has_close_delay))
                 .await?)
     }
 
-    /// Whether our part of the configuration is in force, and also on the disk, where Caddy finds it after a
-    /// restart.
-    async fn has_front(&self, front: &Front) -> Result<bool, RouteError> {
-        let expected = front.clone();
+    /// Reports whether the shared configuration is in force, and on disk for Caddy's next restart.
+    async fn has_shared(&self, shared: &SharedConfig) -> Result<bool, RouteError> {
+        let expected = shared.clone();
         Ok(self
-            .write(move |table| Ok(table.has_front(&expected)?))
+            .write(move |table| Ok(table.has_shared(&expected)?))
             .await?
-            && self.is_in_force(front).await)
+            && self.is_in_force(shared).await)
     }
 
-    /// Sees to it that Caddy runs with our part of the configuration.
-    async fn load_front(&self, front: &Front) -> Result<(), RouteError> {
-        if self.has_front(front).await? {
+    /// Makes Caddy load the shared configuration unless it is in force.
+    async fn load_shared(&self, shared: &SharedConfig) -> Result<(), RouteError> {
+        if self.has_shared(shared).await? {
             return Ok(());
         }
         let _loading = self.inner.loading.lock().await;
-        if self.has_front(front).await? {
+        if self.has_shared(shared).await? {
             return Ok(());
         }
         let config = &self.inner.config;
-        // Nothing is left half done when our caller is dropped while Caddy loads: what it has loaded it finds
-        // in place, and the next call looks again.
+        // Cancel-safe: the files match what Caddy loads, and the next call checks again.
         let before = {
-            let front = front.clone();
-            self.write(move |table| Ok(table.put_front(&front)?))
+            let shared = shared.clone();
+            self.write(move |table| Ok(table.write_shared(&shared)?))
                 .await?
         };
-        if self.is_in_force(front).await {
+        if self.is_in_force(shared).await {
             // Only files were missing.
             return Ok(());
         }
         if let Err(error) = self.load_main_file().await {
-            // Caddy's next start must not fail for our sake.
+            // Rolls back: a rejected configuration must not break Caddy's next start.
             if matches!(error, RouteError::Refused { .. }) {
-                self.write(move |table| Ok(table.put_back(before)?)).await?;
+                self.write(move |table| Ok(table.restore_shared(before)?))
+                    .await?;
             }
             return Err(error);
         }
-        if self.is_in_force(front).await {
+        if self.is_in_force(shared).await {
             return Ok(());
         }
         Err(RouteError::NotImported {
@@ -178,18 +174,18 @@ impl CaddyRoutes {
     async fn load_main_file(&self) -> Result<(), RouteError> {
         let config = &self.inner.config;
         let text = main_file(&config.caddyfile).await?;
-        let what = config.caddyfile.display().to_string();
-        tracing::info!(file = what, "Caddy loads its configuration");
-        admin::load(&config.admin, &what, text).await
+        let file = config.caddyfile.display().to_string();
+        tracing::info!(file, "loading Caddy's configuration");
+        admin::load(&config.admin, &file, text).await
     }
 
-    async fn is_in_force(&self, front: &Front) -> bool {
+    async fn is_in_force(&self, shared: &SharedConfig) -> bool {
         let lookup = self.inner.config.lookup;
-        admin::version_in_force(lookup).await.as_ref() == Some(&front.version)
+        admin::version_in_force(lookup).await.as_ref() == Some(&shared.version)
     }
 
     async fn has_close_delay(&self) -> Result<bool, RouteError> {
-        let ask = async || {
+        let probe = async || {
             let config = &self.inner.config;
             match admin::adapt(&config.admin, "a probe", render::close_delay_probe()).await {
                 Ok(()) => Ok(true),
@@ -199,33 +195,33 @@ impl CaddyRoutes {
         };
         self.inner
             .has_close_delay
-            .get_or_try_init(ask)
+            .get_or_try_init(probe)
             .await
             .copied()
     }
 
-    /// Works on the files, alone and off the runtime's threads.
+    /// Accesses the files exclusively, on a blocking thread.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Table) -> Result<T, RouteError> + Send + 'static,
     ) -> Result<T, RouteError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
-            let _writing = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = inner.writing.lock();
             work(&inner.table)
         })
         .await
     }
 
-    /// What `check` finds; the first error ends it, because what follows depends on it.
+    /// Returns the findings of `check`. Stops at the first error: the next checks depend on it.
     async fn findings(&self) -> Result<Vec<Check>, RouteError> {
         let config = &self.inner.config;
         let has_close_delay = self.has_close_delay().await?;
         let text = main_file(&config.caddyfile).await?;
-        let what = config.caddyfile.display().to_string();
-        admin::adapt(&config.admin, &what, text).await?;
+        let file = config.caddyfile.display().to_string();
+        admin::adapt(&config.admin, &file, text).await?;
         let mut checks = vec![if self
-            .is_in_force(&render::front(config, has_close_delay))
+            .is_in_force(&render::shared(config, has_close_delay))
             .await
         {
             check(
@@ -240,14 +236,17 @@ impl CaddyRoutes {
         } else {
             check(
                 Verdict::Warning,
-                "Caddy runs without this version of Innkeeper's part of its configuration".to_owned(),
-                Some("It is loaded with the next route; `systemctl reload caddy` loads what is there now.".to_owned()),
+                "Caddy runs without this version of Innkeeper's shared configuration".to_owned(),
+                Some(
+                    "The next route loads it; `systemctl reload caddy` loads the current files."
+                        .to_owned(),
+                ),
             )
         }];
         if !has_close_delay {
             checks.push(check(
                 Verdict::Warning,
-                "this Caddy closes all WebSockets when somebody reloads it (Innkeeper does not)"
+                "this Caddy closes all WebSockets when it is reloaded (Innkeeper does not reload it)"
                     .to_owned(),
                 Some("Install Caddy 2.7 or newer.".to_owned()),
             ));
@@ -286,7 +285,7 @@ impl Resource for CaddyRoutes {
             if !render::is_plain_path(path) {
                 return vec![check(
                     Verdict::Broken,
-                    format!("'{}' cannot stand in a Caddyfile", path.display()),
+                    format!("'{}' cannot be used in a Caddyfile", path.display()),
                     Some("Configure an absolute path of letters, digits and -._/+@.".to_owned()),
                 )];
             }
@@ -310,7 +309,7 @@ impl Routes for CaddyRoutes {
     }
 
     async fn is_complete(&self, spec: &RouteSpec) -> Result<bool, FacilityError> {
-        Ok(self.is_right(spec).await?)
+        Ok(self.matches(spec).await?)
     }
 
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {

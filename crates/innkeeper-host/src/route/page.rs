@@ -1,22 +1,22 @@
-//! The page of a preview whose app does not answer yet.
+//! Placeholder page of a preview whose app does not respond yet.
 //!
-//! State and log are text from a guest or a build: they become text of the page and nothing else. What the
-//! page is sent with ([`super::render`]) forbids scripts and everything from elsewhere besides.
+//! State and log are untrusted text of a guest or a build. Escaping keeps them plain text; in addition, the page's
+//! Content-Security-Policy ([`super::render`]) forbids scripts and external resources.
 
 use std::fmt::Write as _;
 
 use innkeeper_model::GuestName;
 
-/// How many seconds a program should wait before it asks again, and a browser does.
+/// Retry interval for programs and browsers, in seconds.
 pub(super) const RETRY_SECONDS: u32 = 3;
 
-/// How much of the log is shown.
+/// Maximum number of log lines.
 const MAX_LINES: usize = 40;
 
-/// The longest piece of a line that is shown, in characters.
+/// Maximum length of a line, in characters.
 const MAX_COLUMNS: usize = 400;
 
-/// The page for people.
+/// Renders the page for browsers.
 pub(super) fn html(slug: &GuestName, state: &str, log: &[String]) -> String {
     let state = escaped(state);
     let mut page = format!(
@@ -31,7 +31,7 @@ pub(super) fn html(slug: &GuestName, state: &str, log: &[String]) -> String {
          pre {{ background: #f4f4f4; color: #222; padding: 1rem; overflow-x: auto }}\n\
          </style>\n\
          <h1>{slug}</h1>\n\
-         <p>This preview is not ready: <strong>{state}</strong>. The page looks again by itself.</p>\n"
+         <p>This preview is not ready: <strong>{state}</strong>. This page reloads automatically.</p>\n"
     );
     if !log.is_empty() {
         page.push_str("<pre>\n");
@@ -45,13 +45,13 @@ pub(super) fn html(slug: &GuestName, state: &str, log: &[String]) -> String {
     page
 }
 
-/// The answer for programs.
+/// Renders the response for programs.
 pub(super) fn text(slug: &GuestName, state: &str) -> String {
-    format!("preview {slug} is not ready: {}\n", shown(state))
+    format!("preview {slug} is not ready: {}\n", visible(state))
 }
 
-/// The text without what controls a terminal, and no longer than a line may be.
-fn shown(text: &str) -> String {
+/// Removes control characters and truncates to the maximum length.
+fn visible(text: &str) -> String {
     let visible = text
         .chars()
         .map(|c| if c == '\t' { ' ' } else { c })
@@ -59,11 +59,11 @@ fn shown(text: &str) -> String {
     visible.take(MAX_COLUMNS).collect()
 }
 
-/// The text as HTML that shows it: the five characters that mean something in HTML's text or in a quoted
-/// attribute (WHATWG HTML, section 13.3) become references.
+/// Escapes a text for HTML: the five special characters of text and quoted attributes (WHATWG HTML, section 13.3) become
+/// references.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
-    for c in shown(text).chars() {
+    for c in visible(text).chars() {
         match c {
             '&' => html.push_str("&amp;"),
             '<' => html.push_str("&lt;"),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_shows_state_and_log() {
+    fn page_shows_state_and_log() {
         let log = [
             "\u{1b}[31mred\u{1b}[0m & <b>bold</b>".to_owned(),
             "{{ readFile \"/etc/passwd\" }}".to_owned(),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_end_of_a_long_log_is_shown() {
+    fn page_shows_only_the_end_of_a_long_log() {
         let log: Vec<_> = (0..100).map(|n| format!("line {n}.")).collect();
         let page = html(&slug(), "building", &log);
         assert!(
@@ -108,9 +108,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the log says, the page has the same tags as with a log that says nothing.
+        /// The page has the same tags for any log as for an empty one.
         #[test]
-        fn text_from_outside_stays_text(state in any::<String>(), line in any::<String>()) {
+        fn untrusted_text_adds_no_markup(state in any::<String>(), line in any::<String>()) {
             let markup = |page: &str| {
                 page.chars().filter(|c| matches!(c, '<' | '>' | '"' | '\'')).collect::<String>()
             };
@@ -121,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn escaping_loses_nothing_that_is_visible(line in "\\PC{0,300}") {
+        fn escaping_preserves_visible_text(line in "\\PC{0,300}") {
             let back = escaped(&line)
                 .replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"")
                 .replace("&#39;", "'").replace("&amp;", "&");

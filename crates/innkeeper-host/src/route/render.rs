@@ -1,7 +1,7 @@
-//! What is written for Caddy, as text. Pure: the same input gives the same bytes.
+//! Renders Caddy's configuration and lookup templates. Pure: equal inputs give equal bytes.
 //!
-//! Nothing needs to be quoted: names and paths come in types whose alphabets have no character that means
-//! something to a Caddyfile or a template, and text from outside goes into no file that is either.
+//! No quoting is necessary: names and paths have types whose alphabets exclude special characters of Caddyfiles and
+//! templates. Untrusted text must never be part of either.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,20 +16,20 @@ use sha2::{Digest, Sha256};
 use super::config::{CaddyConfig, Tls};
 use super::{RouteError, page};
 
-/// In Caddy's answers on the lookup address: which version of [`front`] is in force.
+/// Header of responses on the lookup address: the version of [`SharedConfig`] in force.
 pub(super) const CONFIG_HEADER: &str = "x-innkeeper-config";
 
-/// The first line of a preview's file, up to the slug, and what stands between the slug and the daemon.
+/// The first line of a preview's file up to the slug, and the text between slug and daemon.
 const MARK: &str = "# Innkeeper: preview ";
 const DAEMON: &str = " (daemon ";
 
-/// The first line of a preview's file. Only files that have it are ours.
+/// Returns the first line of a preview's file, which marks it as managed by this daemon.
 pub(super) fn mark(slug: &GuestName, daemon: &DaemonId) -> String {
     format!("{MARK}{slug}{DAEMON}{daemon})\n")
 }
 
-/// The preview and the daemon that a file's first line names. Former releases named no daemon.
-pub(super) fn marked(line: &str) -> Option<(GuestName, Option<DaemonId>)> {
+/// Parses a file's first line into the preview and its daemon, which former releases did not record.
+pub(super) fn parse_mark(line: &str) -> Option<(GuestName, Option<DaemonId>)> {
     let rest = line.strip_prefix(MARK)?.strip_suffix('\n')?;
     let (slug, daemon) = match rest.split_once(DAEMON) {
         None => (rest, None),
@@ -38,24 +38,24 @@ pub(super) fn marked(line: &str) -> Option<(GuestName, Option<DaemonId>)> {
     Some((GuestName::parse(slug).ok()?, daemon))
 }
 
-/// The file that a live route's mark links to. The mark is a link because the kernel records when one is followed.
-pub(super) const MARKED: &str = "live";
+/// The file that a live route's mark links to. The mark is a link because the kernel records when a link is followed.
+pub(super) const LIVE_FILE: &str = "live";
 
-/// The file that each preview's host and all others' hosts import.
+/// The file with the lookup, which all sites import.
 pub(super) const LOOKUP_FILE: &str = "innkeeper.lookup";
 
-/// The file with the sites that all previews share. No slug starts with `_`.
-pub(super) const FRONT_FILE: &str = "_innkeeper.caddy";
+/// The file with the shared sites. Slugs never start with `_`.
+pub(super) const SHARED_FILE: &str = "_innkeeper.caddy";
 
-/// How long connections that were upgraded, WebSockets above all, outlive a reload by somebody else.
+/// Time that upgraded connections such as WebSockets survive a reload of Caddy.
 const STREAM_CLOSE_DELAY: &str = "24h";
 
-/// What is answered where no app is.
-const NOBODY: &str = "No preview answers here.";
+/// Response for hosts without a preview.
+const NO_PREVIEW: &str = "No preview answers here.";
 
-/// Request headers with which a file is answered otherwise than whole and with 200 (RFC 9110, sections 13
-/// and 14).
-const CONDITIONS: [&str; 6] = [
+/// Request headers that can change the response for a file to something other than its contents with status 200 (RFC
+/// 9110, sections 13 and 14).
+const CONDITIONAL_HEADERS: [&str; 6] = [
     "If-Match",
     "If-None-Match",
     "If-Modified-Since",
@@ -64,38 +64,38 @@ const CONDITIONS: [&str; 6] = [
     "Range",
 ];
 
-/// The template that answers every lookup: it hands over to the host's own.
+/// Template for all lookups. It includes the template of the host.
 pub(super) const LOOKUP_TEMPLATE: &str = "\
 {{- $host := print \"/hosts/\" (lower .Host) -}}
 {{- if fileExists $host -}}{{- include $host -}}{{- end -}}
 ";
 
-/// All that is written for one preview.
+/// Contents of all files of one preview.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rendered {
+pub(super) struct RenderedRoute {
     pub(super) slug: GuestName,
     /// `<directory>/<slug>.caddy`.
     pub(super) caddyfile: String,
-    /// The template that answers the lookup, for each host.
+    /// Lookup template of each host.
     pub(super) hosts: BTreeMap<String, String>,
     /// Further files beside the templates.
     pub(super) files: BTreeMap<String, String>,
-    /// The name of the link that marks the version which is in force.
+    /// Name of the link that marks the version in force.
     pub(super) mark: Option<String>,
 }
 
-/// What all previews share.
+/// Configuration that all previews share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Front {
-    /// Names the contents of both files.
+pub(super) struct SharedConfig {
+    /// Hash over both files.
     pub(super) version: String,
-    /// [`LOOKUP_FILE`].
+    /// Contents of [`LOOKUP_FILE`].
     pub(super) lookup: String,
-    /// [`FRONT_FILE`].
+    /// Contents of [`SHARED_FILE`].
     pub(super) sites: String,
 }
 
-/// A rule, and where its requests go.
+/// A rule and its upstream.
 struct Rule<'a> {
     route: &'a RouteRule,
     upstream: SocketAddr,
@@ -106,17 +106,17 @@ pub(super) fn preview(
     config: &CaddyConfig,
     spec: &RouteSpec,
     has_close_delay: bool,
-) -> Result<Rendered, RouteError> {
+) -> Result<RenderedRoute, RouteError> {
     let slug = &spec.slug;
     if RESERVED_SLUGS.contains(&slug.as_str()) {
         return Err(RouteError::Reserved { slug: slug.clone() });
     }
     let hosts = hosts(config, spec)?;
-    let mut rendered = Rendered {
+    let mut rendered = RenderedRoute {
         slug: slug.clone(),
         caddyfile: format!(
-            "{}# Written by innkeeperd, which overwrites changes. The route in force stands in Innkeeper's table;\n\
-             # once Caddy has loaded this file, it takes the route from here as long as both are the same.\n",
+            "{}# Written by innkeeperd, which overwrites changes. Innkeeper's table has the route in force. After a reload,\n\
+             # Caddy uses this file instead as long as both are the same.\n",
             mark(slug, config.identity.daemon())
         ),
         hosts: BTreeMap::new(),
@@ -139,7 +139,7 @@ pub(super) fn preview(
                 .iter()
                 .map(|(host, rules)| (host.clone(), live_template(rules)))
                 .collect();
-            rendered.files.insert(MARKED.to_owned(), String::new());
+            rendered.files.insert(LIVE_FILE.to_owned(), String::new());
             rendered.mark = Some(generation);
         }
         RouteState::Placeholder { state, log } => {
@@ -158,23 +158,23 @@ pub(super) fn preview(
     Ok(rendered)
 }
 
-/// The preview's file with stand-ins for what it needs of other files, so that Caddy can check it alone.
-pub(super) fn alone(config: &CaddyConfig, caddyfile: &str) -> String {
+/// Returns the preview's file with stubs for its references to other files, so that Caddy can check it alone.
+pub(super) fn standalone(config: &CaddyConfig, caddyfile: &str) -> String {
     match &config.tls {
         Tls::Snippet(name) => format!("({name}) {{\n\ttls internal\n}}\n{caddyfile}"),
         _ => caddyfile.to_owned(),
     }
 }
 
-/// A configuration that Caddy takes if it knows `stream_close_delay` (2.7 and newer).
+/// Returns a configuration that Caddy accepts only if it supports `stream_close_delay` (2.7 and newer).
 pub(super) fn close_delay_probe() -> String {
     format!(
         ":80 {{\n\treverse_proxy 127.0.0.1:1 {{\n\t\tstream_close_delay {STREAM_CLOSE_DELAY}\n\t}}\n}}\n"
     )
 }
 
-/// Renders what all previews share.
-pub(super) fn front(config: &CaddyConfig, has_close_delay: bool) -> Front {
+/// Renders the configuration that all previews share.
+pub(super) fn shared(config: &CaddyConfig, has_close_delay: bool) -> SharedConfig {
     let lookup = lookup(config, has_close_delay);
     let site = site(
         config,
@@ -186,10 +186,10 @@ pub(super) fn front(config: &CaddyConfig, has_close_delay: bool) -> Front {
     let sites = |version: &str| {
         format!(
             "\
-# Innkeeper: what all previews share
+# Innkeeper: sites that all previews share
 # Written by innkeeperd, which overwrites changes.
 {site}
-# Where requests go: Caddy asks itself here, and answers from Innkeeper's table.
+# Internal lookups of routes, answered from Innkeeper's table.
 http://:{port} {{
 	bind {ip}
 	header {CONFIG_HEADER} {version}
@@ -219,20 +219,20 @@ http://:{port} {{
         )
     };
     let version = digest([lookup.as_str(), &sites("")]);
-    Front {
+    SharedConfig {
         sites: sites(&version),
         lookup,
         version,
     }
 }
 
-/// The hosts of a preview with their rules, the longest path first.
+/// Returns the hosts of a preview with their rules, longest path first.
 fn hosts<'a>(
     config: &CaddyConfig,
     spec: &'a RouteSpec,
 ) -> Result<BTreeMap<String, Vec<Rule<'a>>>, RouteError> {
     let slug = &spec.slug;
-    // The template looks for the host as browsers write it.
+    // The lookup uses the host in lower case.
     let domain = config.domain.to_ascii_lowercase();
     let mut hosts = BTreeMap::from([(format!("{slug}.{domain}"), rules(spec, &spec.routes))]);
     for extra in &spec.extra_hosts {
@@ -322,7 +322,7 @@ fn import_lookup(config: &CaddyConfig, depth: usize) -> String {
     format!("{}import {}\n", "\t".repeat(depth), path.display())
 }
 
-/// The rules as Caddy's own directives. `route` keeps their order, which Caddy would change otherwise.
+/// Renders the rules as Caddy directives. They are placed in a `route` block, since Caddy would reorder them otherwise.
 fn handlers(rules: &[Rule<'_>], has_close_delay: bool) -> String {
     let mut text = String::new();
     for rule in rules {
@@ -339,7 +339,7 @@ fn handlers(rules: &[Rule<'_>], has_close_delay: bool) -> String {
         writeln!(text, "\t\t\t{opening}\n{proxy}\t\t\t}}").ok();
     }
     if rules.iter().all(|rule| !rule.route.path.base().is_empty()) {
-        writeln!(text, "\t\t\trespond \"{NOBODY}\" 404").ok();
+        writeln!(text, "\t\t\trespond \"{NO_PREVIEW}\" 404").ok();
     }
     text
 }
@@ -355,9 +355,8 @@ fn proxy(upstream: &str, has_close_delay: bool, depth: usize) -> String {
     }
 }
 
-/// The same rules as a template that answers a lookup. Caddy compares paths without case and with `//`, `.`
-/// and `..` resolved, but for a `/` at the end (its documentation of the request matcher `path`); so does the
-/// template.
+/// Renders the same rules as a lookup template. Like Caddy's request matcher `path`, it compares paths without case and
+/// with `//`, `.` and `..` resolved, but respects a trailing `/`.
 fn live_template(rules: &[Rule<'_>]) -> String {
     let mut text = String::from(
         "{{- $raw := .OriginalReq.URL.Path -}}\n\
@@ -366,8 +365,8 @@ fn live_template(rules: &[Rule<'_>]) -> String {
     );
     let branches = rules.iter().flat_map(branches);
     for (number, (condition, body)) in branches.enumerate() {
-        let word = if number == 0 { "if" } else { "else if" };
-        write!(text, "{{{{- {word} {condition} -}}}}\n{body}").ok();
+        let keyword = if number == 0 { "if" } else { "else if" };
+        write!(text, "{{{{- {keyword} {condition} -}}}}\n{body}").ok();
     }
     if !rules.is_empty() {
         text.push_str("{{- end -}}\n");
@@ -375,7 +374,7 @@ fn live_template(rules: &[Rule<'_>]) -> String {
     text
 }
 
-/// When a rule holds, and what is answered then.
+/// Returns the conditions of a rule with their responses.
 fn branches(rule: &Rule<'_>) -> Vec<(String, String)> {
     let path = &rule.route.path;
     let base = path.base();
@@ -385,11 +384,11 @@ fn branches(rule: &Rule<'_>) -> Vec<(String, String)> {
     let upstream = set("Upstream", &rule.upstream.to_string());
     if rule.route.strip_prefix && !base.is_empty() {
         let redirect = set("Redirect", &format!("{base}/"));
-        // Caddy puts the first '/' before the prefix by itself.
+        // Caddy adds the leading '/' of the prefix itself.
         let strip = set("Strip", &base[1..]);
         vec![(is_exact, redirect), (is_below, upstream + &strip)]
     } else if path.is_tree() {
-        // For `/`, everything is below the empty base.
+        // For `/`, all paths are below the empty base.
         vec![(is_below, upstream)]
     } else {
         vec![(is_exact, upstream)]
@@ -400,16 +399,15 @@ fn set(header: &str, value: &str) -> String {
     format!("{{{{- .RespHeader.Set \"X-Innkeeper-{header}\" \"{value}\" -}}}}\n")
 }
 
-/// Asks the lookup address and does what it says. The lookup's answer has no body but its headers, and the
-/// request itself goes on unchanged.
+/// Renders the lookup and the handling of its response, which has only headers. The request itself is forwarded unchanged.
 ///
-/// Connections to the lookup must not be kept. Up to Caddy 2.6, a proxy's connection is dialled to the
-/// address that the request last went to, and here that may already be the app's: a spare connection that
-/// is kept as one to the lookup would lead to an app, which then says where other previews' requests go.
+/// Connections to the lookup must not be kept alive. Up to Caddy 2.6, a proxy dials the last upstream of the request, which
+/// may already be the app. A pooled connection to the "lookup" would then reach an app, which could redirect other
+/// previews' requests.
 fn lookup(config: &CaddyConfig, has_close_delay: bool) -> String {
     let removed = |directive: &str, depth: usize| -> String {
         let line = |header| format!("{}{directive} -{header}\n", "\t".repeat(depth));
-        CONDITIONS.iter().map(line).collect()
+        CONDITIONAL_HEADERS.iter().map(line).collect()
     };
     let unconditional_lookup = removed("header_up", 1);
     let unconditional_page = removed("request_header", 2);
@@ -423,10 +421,10 @@ fn lookup(config: &CaddyConfig, has_close_delay: bool) -> String {
     let retry = page::RETRY_SECONDS;
     format!(
         "\
-# Innkeeper: where a request goes, and what is answered where there is no app
+# Innkeeper: lookup of a request's route, and responses without an app
 # Written by innkeeperd, which overwrites changes.
 reverse_proxy {address} {{
-	# Caddy 2.6 may take a kept connection for one to an app.
+	# Caddy 2.6 may confuse a kept connection with one to an app.
 	transport http {{
 		keepalive off
 	}}
@@ -434,7 +432,7 @@ reverse_proxy {address} {{
 	header_up X-Innkeeper-Lookup 1
 {unconditional_lookup}	@broken status 4xx 5xx
 	handle_response @broken {{
-		respond \"Innkeeper's table of routes cannot be read.\" 502
+		respond \"Cannot read Innkeeper's table of routes.\" 502
 	}}
 	@stripped header X-Innkeeper-Strip *
 	handle_response @stripped {{
@@ -472,14 +470,14 @@ reverse_proxy {address} {{
 		}}
 	}}
 	handle_response {{
-		respond \"{NOBODY}\" 404
+		respond \"{NO_PREVIEW}\" 404
 	}}
 }}
 "
     )
 }
 
-/// Sixteen hexadecimal digits that name these texts.
+/// Returns a hash over texts, as sixteen hexadecimal digits.
 fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
     for text in texts {
@@ -490,7 +488,7 @@ fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a path can stand in a Caddyfile as it is.
+/// Reports whether a path needs no quoting in a Caddyfile.
 pub(super) fn is_plain_path(path: &Path) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._/+@".contains(c);
     path.is_absolute() && path.to_str().is_some_and(|text| text.chars().all(is_plain))

@@ -1,16 +1,16 @@
-//! The files of the routes: one for each preview in Caddy's directory, and the table that Caddy reads.
+//! Files of the routes: one per preview in Caddy's directory, and the lookup table.
 //!
 //! ```text
 //! <directory>/<slug>.caddy                 the route, for Caddy's next start
-//! <table>/lookup.html                      the template that answers every lookup
+//! <table>/lookup.html                      the template for all lookups
 //! <table>/hosts/<host>                     -> ../previews/<slug>/hosts/<host>
-//! <table>/previews/<slug>/hosts/<host>     the template that answers the lookups for this host
+//! <table>/previews/<slug>/hosts/<host>     the template for lookups of this host
 //! <table>/previews/<slug>/…                the pages of a placeholder, or the mark of the live route
 //! ```
 //!
-//! `<table>/previews/<slug>` is exchanged as a whole, so that all hosts of a preview change in the same
-//! moment, and taken away as a whole. A link in `hosts` also says who has the host; one that leads nowhere
-//! binds nobody. What is made aside has a name with a dot in front, which no slug has.
+//! `<table>/previews/<slug>` is replaced and removed atomically, so all hosts of a preview change together. A link in
+//! `hosts` also claims the host for its preview; a dangling link claims nothing. Temporary names start with a dot, which
+//! slugs never do.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -24,12 +24,14 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::RouteError;
 use super::config::CaddyConfig;
-use super::render::{self, FRONT_FILE, Front, LOOKUP_FILE, LOOKUP_TEMPLATE, MARKED, Rendered};
+use super::render::{
+    self, LIVE_FILE, LOOKUP_FILE, LOOKUP_TEMPLATE, RenderedRoute, SHARED_FILE, SharedConfig,
+};
 use super::visits;
 use crate::identity::Identity;
 use crate::{FileError, FileErrorExt, tree};
 
-/// The two directories. One writer at a time is assumed.
+/// The two directories. The caller must serialize writers.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     directory: PathBuf,
@@ -39,12 +41,11 @@ pub(super) struct Table {
     identity: Identity,
 }
 
-/// What the files of a preview are beside what they should be.
+/// Difference between a preview's files and the desired ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// There is none.
     None,
-    /// The table differs; Caddy's file does not.
+    /// Only the table differs.
     Table,
     /// Caddy's file differs.
     Caddyfile,
@@ -61,8 +62,11 @@ impl Table {
         }
     }
 
-    /// Writes what all previews share and returns what stood there before, for [`Self::put_back`].
-    pub(super) fn put_front(&self, front: &Front) -> Result<[Option<Vec<u8>>; 2], FileError> {
+    /// Writes the shared configuration and returns the previous contents, for [`Self::restore_shared`].
+    pub(super) fn write_shared(
+        &self,
+        shared: &SharedConfig,
+    ) -> Result<[Option<Vec<u8>>; 2], FileError> {
         make_dir(&self.directory)?;
         for dir in [&self.root, &self.hosts, &self.previews] {
             make_dir(dir)?;
@@ -70,19 +74,19 @@ impl Table {
         write(&self.root, "lookup.html", LOOKUP_TEMPLATE.as_bytes())?;
         let before = [
             read(&self.directory.join(LOOKUP_FILE))?,
-            read(&self.directory.join(FRONT_FILE))?,
+            read(&self.directory.join(SHARED_FILE))?,
         ];
-        write(&self.directory, LOOKUP_FILE, front.lookup.as_bytes())?;
-        write(&self.directory, FRONT_FILE, front.sites.as_bytes())?;
+        write(&self.directory, LOOKUP_FILE, shared.lookup.as_bytes())?;
+        write(&self.directory, SHARED_FILE, shared.sites.as_bytes())?;
         Ok(before)
     }
 
-    /// Whether all is there that [`Self::put_front`] writes.
-    pub(super) fn has_front(&self, front: &Front) -> Result<bool, FileError> {
+    /// Reports whether everything exists that [`Self::write_shared`] writes.
+    pub(super) fn has_shared(&self, shared: &SharedConfig) -> Result<bool, FileError> {
         for (dir, name, contents) in [
             (&self.root, "lookup.html", LOOKUP_TEMPLATE),
-            (&self.directory, LOOKUP_FILE, front.lookup.as_str()),
-            (&self.directory, FRONT_FILE, front.sites.as_str()),
+            (&self.directory, LOOKUP_FILE, shared.lookup.as_str()),
+            (&self.directory, SHARED_FILE, shared.sites.as_str()),
         ] {
             if read(&dir.join(name))?.as_deref() != Some(contents.as_bytes()) {
                 return Ok(false);
@@ -91,10 +95,10 @@ impl Table {
         Ok(self.hosts.is_dir() && self.previews.is_dir())
     }
 
-    /// Takes back what [`Self::put_front`] did.
-    pub(super) fn put_back(&self, before: [Option<Vec<u8>>; 2]) -> Result<(), FileError> {
-        // The sites go first: they import the other file.
-        for (name, contents) in [FRONT_FILE, LOOKUP_FILE]
+    /// Rolls back [`Self::write_shared`].
+    pub(super) fn restore_shared(&self, before: [Option<Vec<u8>>; 2]) -> Result<(), FileError> {
+        // The sites first: they import the other file.
+        for (name, contents) in [SHARED_FILE, LOOKUP_FILE]
             .into_iter()
             .zip(before.into_iter().rev())
         {
@@ -106,10 +110,10 @@ impl Table {
         Ok(())
     }
 
-    /// How the preview's files differ from what they should be.
+    /// Compares a preview's files with the desired ones.
     ///
-    /// Fails when a host belongs to another preview or Caddy's file is not ours.
-    pub(super) fn compare(&self, rendered: &Rendered) -> Result<Difference, RouteError> {
+    /// Fails if a host belongs to another preview or Caddy's file is not managed by this daemon.
+    pub(super) fn compare(&self, rendered: &RenderedRoute) -> Result<Difference, RouteError> {
         let slug = &rendered.slug;
         for host in rendered.hosts.keys() {
             self.check_claim(slug, host)?;
@@ -131,8 +135,8 @@ impl Table {
     }
 
     /// Writes a preview's files. The route is in force when this returns.
-    pub(super) fn put(&self, rendered: &Rendered) -> Result<(), RouteError> {
-        // Again, because another preview may have taken a host since.
+    pub(super) fn put(&self, rendered: &RenderedRoute) -> Result<(), RouteError> {
+        // Checks again: another preview may have claimed a host meanwhile.
         if self.compare(rendered)? == Difference::None {
             return Ok(());
         }
@@ -142,45 +146,46 @@ impl Table {
         for host in rendered.hosts.keys() {
             self.claim(slug, host)?;
         }
-        let (place, aside) = (self.previews.join(slug.as_str()), self.aside(slug));
-        tree::remove(&aside)?;
-        fill(&aside, rendered)?;
-        exchange(&aside, &place)?;
-        // From here on, aside is what was in force before.
-        for host in names(&aside.join("hosts"))? {
+        let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
+        tree::remove(&temporary)?;
+        write_tree(&temporary, rendered)?;
+        exchange(&temporary, &current)?;
+        // `temporary` is now the previous version.
+        for host in names(&temporary.join("hosts"))? {
             if !rendered.hosts.contains_key(&host) {
                 self.unclaim(slug, &host)?;
             }
         }
-        Ok(tree::remove(&aside)?)
+        Ok(tree::remove(&temporary)?)
     }
 
-    /// Takes a preview's files away. Its route ends with the first step.
+    /// Removes a preview's files. The first step ends its route.
     pub(super) fn remove(&self, slug: &GuestName) -> Result<(), RouteError> {
-        let (place, aside) = (self.previews.join(slug.as_str()), self.aside(slug));
-        tree::remove(&aside)?;
-        match fs::rename(&place, &aside) {
+        let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
+        tree::remove(&temporary)?;
+        match fs::rename(&current, &temporary) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            outcome => outcome.on("remove", &place)?,
+            outcome => outcome.on("remove", &current)?,
         }
         let caddyfile = self.caddyfile(slug);
-        tree::remove(&self.directory.join(aside_name(&format!("{slug}.caddy"))))?;
+        let unfinished = temporary_name(&format!("{slug}.caddy"));
+        tree::remove(&self.directory.join(unfinished))?;
         if !RESERVED_SLUGS.contains(&slug.as_str()) && self.may_change(&caddyfile, slug)? {
             tree::remove(&caddyfile)?;
         }
         for host in names(&self.hosts)? {
             self.unclaim(slug, &host)?;
         }
-        Ok(tree::remove(&aside)?)
+        Ok(tree::remove(&temporary)?)
     }
 
-    /// Everything that has our naming.
+    /// Lists all files that Innkeeper's naming applies to.
     pub(super) fn observe(&self) -> Result<Vec<Found>, RouteError> {
         let mut found = Vec::new();
         for dir in [&self.directory, &self.previews, &self.hosts] {
             for name in names(dir)? {
                 let path = dir.join(name);
-                if let Some((guest, ownership)) = self.belongs_to(&path)? {
+                if let Some((guest, ownership)) = self.parse(&path)? {
                     found.push(Found {
                         guest,
                         object: path.display().to_string(),
@@ -193,19 +198,19 @@ impl Table {
         Ok(found)
     }
 
-    /// Removes one thing that [`Self::observe`] found.
+    /// Removes one object that [`Self::observe`] returned.
     pub(super) fn sweep(&self, found: &Found) -> Result<(), RouteError> {
         let object = found.object.as_str();
         let path = Path::new(object);
-        if let Some((_, ownership)) = self.belongs_to(path)? {
+        if let Some((_, ownership)) = self.parse(path)? {
+            // The owner may have changed since the observation.
             let is_same = ownership == found.ownership && ownership != Ownership::Other;
-            // By now it may be somebody else's.
             if is_same {
                 tree::remove(path)?;
             }
             return Ok(());
         }
-        // What is gone is swept; what is there and is not ours stays.
+        // Absence is success. Foreign files stay.
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_inside(path) => Ok(()),
             _ => Err(RouteError::Foreign {
@@ -220,17 +225,19 @@ impl Table {
         name.is_some_and(|name| dirs.iter().any(|dir| path == dir.join(name)))
     }
 
-    /// Whether a preview's file may be changed: it is ours, or one of a former release while those are adopted.
+    /// Reports whether this daemon may change a preview's file: it has this daemon's mark, or a former release's while
+    /// those are adopted.
     fn may_change(&self, caddyfile: &Path, slug: &GuestName) -> Result<bool, FileError> {
         let ownership = self.owner_of(caddyfile, slug)?;
         Ok(ownership.is_some_and(|ownership| self.identity.may_change(ownership)))
     }
 
-    /// Whose file of a preview this is; `None` when it was not written by Innkeeper for this preview.
+    /// Returns the owner of a preview's file, or `None` if Innkeeper did not write it for this preview.
     fn owner_of(&self, caddyfile: &Path, slug: &GuestName) -> Result<Option<Ownership>, FileError> {
-        let marked = first_line(caddyfile)?.as_deref().and_then(render::marked);
-        let of_preview = marked.filter(|(of, _)| of == slug);
-        Ok(of_preview.map(|(_, daemon)| self.identity.ownership(daemon.as_ref())))
+        let line = first_line(caddyfile)?;
+        let mark = line.as_deref().and_then(render::parse_mark);
+        let mark = mark.filter(|(preview, _)| preview == slug);
+        Ok(mark.map(|(_, daemon)| self.identity.ownership(daemon.as_ref())))
     }
 
     /// Marks the file of a preview if a former release wrote it.
@@ -249,21 +256,19 @@ impl Table {
         Ok(write(&self.directory, &format!("{slug}.caddy"), &marked)?)
     }
 
-    /// The preview that a path belongs to, if it has our naming, and whose it is. The table's own folder has one daemon.
-    fn belongs_to(
-        &self,
-        path: &Path,
-    ) -> Result<Option<(Option<GuestName>, Ownership)>, RouteError> {
+    /// Parses a path into its preview and owner. Returns `None` for files that Innkeeper does not name so. The table's
+    /// folder belongs to one daemon.
+    fn parse(&self, path: &Path) -> Result<Option<(Option<GuestName>, Ownership)>, RouteError> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Ok(None);
         };
         let slug = |text: &str| GuestName::parse(text).ok();
-        let remains = |suffix: &str| {
+        let temporary = |suffix: &str| {
             let inner = name.strip_prefix('.')?.strip_suffix(suffix)?;
             slug(inner).map(|_| None)
         };
         let guest = if path == self.previews.join(name) {
-            slug(name).map(Some).or_else(|| remains(".new"))
+            slug(name).map(Some).or_else(|| temporary(".new"))
         } else if path == self.hosts.join(name) {
             owner(path)?.and_then(|owner| slug(&owner)).map(Some)
         } else if path == self.directory.join(name) {
@@ -271,7 +276,7 @@ impl Table {
                 let ownership = self.owner_of(path, &slug)?;
                 return Ok(ownership.map(|ownership| (Some(slug), ownership)));
             }
-            remains(".caddy.new")
+            temporary(".caddy.new")
         } else {
             None
         };
@@ -282,26 +287,26 @@ impl Table {
         self.directory.join(format!("{slug}.caddy"))
     }
 
-    fn aside(&self, slug: &GuestName) -> PathBuf {
-        self.previews.join(aside_name(slug.as_str()))
+    fn temporary(&self, slug: &GuestName) -> PathBuf {
+        self.previews.join(temporary_name(slug.as_str()))
     }
 
-    /// Whether the table has exactly what it should have for a preview.
-    fn is_current(&self, rendered: &Rendered) -> Result<bool, RouteError> {
-        let place = self.previews.join(rendered.slug.as_str());
-        let hosts = place.join("hosts");
+    /// Reports whether the table matches a preview exactly.
+    fn is_current(&self, rendered: &RenderedRoute) -> Result<bool, RouteError> {
+        let current = self.previews.join(rendered.slug.as_str());
+        let hosts = current.join("hosts");
         let is_complete = names(&hosts)?.len() == rendered.hosts.len()
-            && names(&place)?.len() == rendered.files.len() + rendered.mark.iter().len() + 1;
-        // Looked at and not followed, which would be a visit.
+            && names(&current)?.len() == rendered.files.len() + rendered.mark.iter().len() + 1;
+        // Must not follow the link, which would count as a visit.
         let is_marked = rendered.mark.as_ref().is_none_or(|mark| {
-            fs::symlink_metadata(place.join(mark)).is_ok_and(|mark| mark.is_symlink())
+            fs::symlink_metadata(current.join(mark)).is_ok_and(|mark| mark.is_symlink())
         });
         if !is_complete || !is_marked {
             return Ok(false);
         }
         for (host, contents) in &rendered.hosts {
-            let is_same =
-                visits::read_unnoticed(&hosts.join(host))?.as_deref() == Some(contents.as_bytes());
+            let is_same = visits::read_without_visit(&hosts.join(host))?.as_deref()
+                == Some(contents.as_bytes());
             let is_linked =
                 owner(&self.hosts.join(host))?.as_deref() == Some(rendered.slug.as_str());
             if !is_same || !is_linked {
@@ -309,14 +314,14 @@ impl Table {
             }
         }
         for (name, contents) in &rendered.files {
-            if read(&place.join(name))?.as_deref() != Some(contents.as_bytes()) {
+            if read(&current.join(name))?.as_deref() != Some(contents.as_bytes()) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Fails when another preview has the host.
+    /// Fails if the host belongs to another preview.
     fn check_claim(&self, slug: &GuestName, host: &str) -> Result<(), RouteError> {
         let link = self.hosts.join(host);
         match owner(&link)? {
@@ -332,7 +337,7 @@ impl Table {
     fn claim(&self, slug: &GuestName, host: &str) -> Result<(), RouteError> {
         let link = self.hosts.join(host);
         let target = format!("../previews/{slug}/hosts/{host}");
-        if fs::read_link(&link).is_ok_and(|now| now == Path::new(&target)) {
+        if fs::read_link(&link).is_ok_and(|current| current == Path::new(&target)) {
             return Ok(());
         }
         tree::remove(&link)?;
@@ -348,10 +353,10 @@ impl Table {
     }
 }
 
-/// The preview that a link in `hosts` leads to.
+/// Returns the preview that a link in `hosts` points to.
 fn owner(link: &Path) -> Result<Option<String>, FileError> {
     let target = match fs::read_link(link) {
-        // No link, or nothing at all.
+        // Not a link, or absent.
         Err(error)
             if matches!(
                 error.kind(),
@@ -367,53 +372,54 @@ fn owner(link: &Path) -> Result<Option<String>, FileError> {
     Ok(owner.map(|(slug, _)| slug.to_owned()))
 }
 
-/// The first line of a file, with its end; `None` when there is no file, or its first line is none of ours.
+/// Returns the first line of a file with its line feed, or `None` if the file does not exist or the line is not UTF-8.
 fn first_line(path: &Path) -> Result<Option<String>, FileError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.on("open", path)?,
     };
     let mut line = Vec::new();
-    // No line of ours is longer; somebody else's file may be one line of any length.
+    // Longer than any mark. Foreign files may have lines of any length.
     BufReader::new(file.take(256))
         .read_until(b'\n', &mut line)
         .on("read", path)?;
     Ok(String::from_utf8(line).ok())
 }
 
-/// Makes the directory of a preview aside.
-fn fill(aside: &Path, rendered: &Rendered) -> Result<(), FileError> {
-    make_dir(aside)?;
-    let hosts = aside.join("hosts");
+/// Creates the directory of a preview.
+fn write_tree(root: &Path, rendered: &RenderedRoute) -> Result<(), FileError> {
+    make_dir(root)?;
+    let hosts = root.join("hosts");
     make_dir(&hosts)?;
     for (dir, files) in [
         (&hosts, &rendered.hosts),
-        (&aside.to_owned(), &rendered.files),
+        (&root.to_owned(), &rendered.files),
     ] {
         for (name, contents) in files {
             create(&dir.join(name), contents.as_bytes())?;
         }
     }
     if let Some(mark) = &rendered.mark {
-        let mark = aside.join(mark);
-        symlink(MARKED, &mark).on("create", &mark)?;
+        let mark = root.join(mark);
+        symlink(LIVE_FILE, &mark).on("create", &mark)?;
     }
-    visits::begin(aside)
+    visits::start(root)
 }
 
-/// Puts `aside` into its place; what stands there changes places with it.
-fn exchange(aside: &Path, place: &Path) -> Result<(), FileError> {
-    match renameat_with(CWD, aside, CWD, place, RenameFlags::EXCHANGE) {
-        Err(rustix::io::Errno::NOENT) => fs::rename(aside, place).on("create", place),
-        outcome => outcome.on("replace", place),
+/// Exchanges `new` and `current` atomically. Renames `new` if `current` does not exist.
+fn exchange(new: &Path, current: &Path) -> Result<(), FileError> {
+    match renameat_with(CWD, new, CWD, current, RenameFlags::EXCHANGE) {
+        Err(rustix::io::Errno::NOENT) => fs::rename(new, current).on("create", current),
+        outcome => outcome.on("replace", current),
     }
 }
 
-fn aside_name(name: &str) -> String {
+fn temporary_name(name: &str) -> String {
     format!(".{name}.new")
 }
 
-/// The names in a directory, in order; none when it is not there. Names that are not UTF-8 are not ours.
+/// Lists the names in a directory, sorted. An absent directory is empty. Skips names that are not UTF-8, which Innkeeper
+/// never creates.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -427,7 +433,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
     Ok(names)
 }
 
-/// A file's contents; nothing when it is not there.
+/// Reads a file, or returns `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -435,7 +441,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// Makes a directory that Caddy can read. One that is there keeps its owner and mode.
+/// Creates a directory that Caddy can read. An existing directory keeps its owner and mode.
 fn make_dir(dir: &Path) -> Result<(), FileError> {
     if dir.is_dir() {
         return Ok(());
@@ -443,25 +449,24 @@ fn make_dir(dir: &Path) -> Result<(), FileError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(dir).on("create", dir)?;
-    // Whatever our umask is.
+    // Independent of the umask.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).on("change", dir)
 }
 
-/// Writes a file aside and renames it into place, unless it has these contents already. What is in place
-/// survives a loss of power.
+/// Writes a file atomically and durably, unless it has these contents already.
 fn write(dir: &Path, name: &str, contents: &[u8]) -> Result<(), FileError> {
     let path = dir.join(name);
     if read(&path)?.as_deref() == Some(contents) {
         return Ok(());
     }
-    let aside = dir.join(aside_name(name));
-    tree::remove(&aside)?;
-    let file = create(&aside, contents)?;
-    file.sync_all().on("write", &aside)?;
-    fs::rename(&aside, &path).on("create", &path)
+    let temporary = dir.join(temporary_name(name));
+    tree::remove(&temporary)?;
+    let file = create(&temporary, contents)?;
+    file.sync_all().on("write", &temporary)?;
+    fs::rename(&temporary, &path).on("create", &path)
 }
 
-/// Makes a new file that Caddy can read.
+/// Creates a file that Caddy can read.
 fn create(path: &Path, contents: &[u8]) -> Result<File, FileError> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o644);

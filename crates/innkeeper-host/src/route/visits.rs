@@ -1,8 +1,8 @@
-//! Which previews were visited, by the access times of the files that Caddy uses for each request: it reads the
-//! template of the requested host, or follows the link that marks a live route.
+//! Detects visits of previews by the access times of files. For each request Caddy reads the template of the host, or
+//! follows the link that marks a live route.
 //!
-//! The kernel updates an access time that is older than the last change (`relatime`). So each is set to [`UNVISITED`]
-//! after it was looked at, which the next request changes.
+//! With `relatime`, the kernel updates an access time only if it is older than the last change. So each check resets it to
+//! [`UNVISITED`], and the next request updates it.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,15 +16,15 @@ use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_OMIT, utimens
 use super::table::{Table, names};
 use crate::{FileError, FileErrorExt};
 
-/// The access time, in seconds, of a file that was not used since it was last looked at.
+/// Access time, in seconds, of a file that was not used since the last check.
 const UNVISITED: i64 = 0;
 
-/// Begins to watch the files of one preview's directory.
-pub(super) fn begin(directory: &Path) -> Result<(), FileError> {
+/// Starts to watch the files of one preview's directory.
+pub(super) fn start(directory: &Path) -> Result<(), FileError> {
     take(directory).map(drop)
 }
 
-/// The previews that were visited since the last call, and when.
+/// Returns the previews that were visited since the last call, with the time of the last visit.
 pub(super) fn collect(table: &Table) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
     let mut visits = Vec::new();
     for name in names(&table.previews)? {
@@ -38,15 +38,15 @@ pub(super) fn collect(table: &Table) -> Result<Vec<(GuestName, Timestamp)>, File
     Ok(visits)
 }
 
-/// Reads a file without leaving a trace in its access time; nothing when it is not there.
-pub(super) fn read_unnoticed(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+/// Reads a file without changing its access time. Returns `None` if it does not exist.
+pub(super) fn read_without_visit(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let open = |flags: OFlags| {
         let mut options = File::options();
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
         options.read(true).custom_flags(flags).open(path)
     };
     let opened = match open(OFlags::NOATIME) {
-        // Not the owner: then this is a visit too many.
+        // Not the owner: counts as a visit.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(OFlags::empty()),
         opened => opened,
     };
@@ -59,7 +59,7 @@ pub(super) fn read_unnoticed(path: &Path) -> Result<Option<Vec<u8>>, FileError> 
     Ok(Some(contents))
 }
 
-/// When the files of a preview's directory were used, if they were, and watches from now on.
+/// Returns the last use of a preview's files, and resets their access times.
 fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
     let hosts = directory.join("hosts");
     let templates = names(&hosts)?.into_iter().map(|name| hosts.join(name));

@@ -31,7 +31,7 @@ fn spec(routes: Vec<RouteRule>, extra_hosts: Vec<ExtraHost>) -> RouteSpec {
     }
 }
 
-fn whole() -> RouteSpec {
+fn full() -> RouteSpec {
     let routes = vec![
         rule("/", 3000, false),
         rule("/api", 4000, true),
@@ -46,32 +46,32 @@ fn whole() -> RouteSpec {
     spec(routes, vec![admin])
 }
 
-fn live(spec: &RouteSpec, tls: Tls, port: Option<u16>) -> Rendered {
+fn live(spec: &RouteSpec, tls: Tls, port: Option<u16>) -> RenderedRoute {
     preview(&config(tls, port), spec, false).expect("renders")
 }
 
 #[test]
-fn a_previews_file_has_the_longest_path_first() {
+fn live_file_lists_the_longest_path_first() {
     insta::assert_snapshot!(
-        live(&whole(), Tls::Snippet("cloudflare_tls".to_owned()), None).caddyfile
+        live(&full(), Tls::Snippet("cloudflare_tls".to_owned()), None).caddyfile
     );
 }
 
 #[test]
-fn a_new_caddy_keeps_streams_open() {
+fn new_caddy_keeps_streams_open() {
     let config = config(Tls::None, Some(8080));
     let spec = spec(vec![rule("/", 3000, false)], Vec::new());
     insta::assert_snapshot!(preview(&config, &spec, true).expect("renders").caddyfile);
 }
 
 #[test]
-fn the_template_says_the_same_as_the_file() {
-    insta::assert_snapshot!(live(&whole(), Tls::None, None).hosts["web-12.preview.example.org"]);
+fn template_has_the_same_rules_as_the_file() {
+    insta::assert_snapshot!(live(&full(), Tls::None, None).hosts["web-12.preview.example.org"]);
 }
 
 #[test]
-fn a_placeholder_has_a_page_and_no_app() {
-    let mut spec = whole();
+fn placeholder_has_a_page_and_no_app() {
+    let mut spec = full();
     spec.state = RouteState::Placeholder {
         state: "building".to_owned(),
         log: vec!["line".to_owned()],
@@ -84,30 +84,30 @@ fn a_placeholder_has_a_page_and_no_app() {
 }
 
 #[test]
-fn what_all_previews_share() {
-    let front = front(&config(Tls::OnDemand, None), true);
-    insta::assert_snapshot!(front.sites);
-    insta::assert_snapshot!(front.lookup);
+fn shared_config() {
+    let shared = shared(&config(Tls::OnDemand, None), true);
+    insta::assert_snapshot!(shared.sites);
+    insta::assert_snapshot!(shared.lookup);
 }
 
-// tests/nix/run puts these two beside the Caddyfile of the NixOS module and has Caddy check all of it.
+// tests/nix/run combines these two with the Caddyfile of the NixOS module, and Caddy checks the result.
 #[test]
-fn what_caddy_is_told_on_nixos() {
+fn shared_config_on_nixos() {
     let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
-    insta::assert_snapshot!(front(&config, false).sites);
-    insta::assert_snapshot!(front(&config, false).lookup);
+    insta::assert_snapshot!(shared(&config, false).sites);
+    insta::assert_snapshot!(shared(&config, false).lookup);
 }
 
 #[test]
-fn the_shared_part_has_another_version_when_it_says_something_else() {
-    let version = |tls, close_delay| front(&config(tls, None), close_delay).version;
+fn shared_config_version_changes_with_its_contents() {
+    let version = |tls, close_delay| shared(&config(tls, None), close_delay).version;
     assert_eq!(version(Tls::None, true), version(Tls::None, true));
     assert_ne!(version(Tls::None, true), version(Tls::None, false));
     assert_ne!(version(Tls::None, true), version(Tls::Internal, true));
 }
 
 #[test]
-fn hosts_are_dns_labels_and_differ() {
+fn hosts_must_be_distinct_dns_labels() {
     let extra = |prefix: &str| ExtraHost {
         prefix: GuestName::parse(prefix).expect(prefix),
         routes: Vec::new(),

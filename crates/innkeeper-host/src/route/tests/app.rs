@@ -2,19 +2,19 @@
 
 use super::*;
 
-/// An app that says who it is and what it was asked, and that echoes what comes after an upgrade. Its
-/// answers look like those of a lookup, which must lead nowhere.
-pub(super) async fn play_app(address: SocketAddr) {
+/// Serves an app that returns its address and the request, and echoes data after an upgrade. Its responses have headers
+/// like a lookup's, which must have no effect.
+pub(super) async fn serve_app(address: SocketAddr) {
     let listener = TcpListener::bind(address).await.expect("bind");
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("accept");
-            tokio::spawn(answer(stream, address));
+            tokio::spawn(respond(stream, address));
         }
     });
 }
 
-async fn answer(mut stream: TcpStream, me: SocketAddr) {
+async fn respond(mut stream: TcpStream, me: SocketAddr) {
     let (head, mut body) = read_head(&mut stream).await;
     let (line, headers) = head.split_once("\r\n").expect("head");
     let headers: BTreeMap<_, _> = headers
@@ -30,10 +30,10 @@ async fn answer(mut stream: TcpStream, me: SocketAddr) {
         tokio::io::copy(&mut from, &mut to).await.ok();
         return;
     }
-    let wanted: usize = headers
+    let length: usize = headers
         .get("content-length")
         .map_or(0, |n| n.parse().expect("number"));
-    while body.len() < wanted {
+    while body.len() < length {
         let mut piece = [0; 4096];
         let count = stream.read(&mut piece).await.expect("read");
         assert!(count > 0, "the body is cut off");
@@ -41,16 +41,16 @@ async fn answer(mut stream: TcpStream, me: SocketAddr) {
     }
     let line = line.strip_suffix(" HTTP/1.1").expect("request line");
     let get = |name: &str| headers.get(name).copied().unwrap_or("-");
-    let said = format!(
+    let text = format!(
         "{me} {line} host={} for={} proto={} body={}",
         get("host"),
         get("x-forwarded-for"),
         get("x-forwarded-proto"),
         body.len()
     );
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Innkeeper-Upstream: 127.0.1.5:5000\r\nContent-Length: {}\r\n\r\n{said}",
-        said.len()
+    let response = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Innkeeper-Upstream: 127.0.1.5:5000\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
     );
-    stream.write_all(answer.as_bytes()).await.ok();
+    stream.write_all(response.as_bytes()).await.ok();
 }

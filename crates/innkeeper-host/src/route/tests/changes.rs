@@ -1,9 +1,9 @@
-//! Routes come, change and go: at once, together, across restarts and crashes.
+//! Changes of routes: concurrent, across restarts, after crashes.
 
 use super::*;
 
 #[tokio::test]
-async fn open_websockets_survive_the_changes_of_other_previews() {
+async fn websockets_survive_changes_of_other_routes() {
     let Some(rig) = Rig::start("route websockets").await else {
         return;
     };
@@ -12,25 +12,25 @@ async fn open_websockets_survive_the_changes_of_other_previews() {
     for round in 0..20 {
         let slug = format!("other-{}", round % 3);
         rig.ensure(&placeholder(&slug)).await;
-        rig.ensure(&whole(&slug)).await;
+        rig.ensure(&full(&slug)).await;
         assert!(
             get(&format!("{slug}.localhost"), "/")
                 .await
                 .body
-                .starts_with(&asked(3000, "GET /"))
+                .starts_with(&response_start(3000, "GET /"))
         );
         rig.remove(&slug).await;
         assert!(socket.echoes().await, "round {round}");
     }
-    // Its own route's change does not cut it either.
-    rig.ensure(&whole("steady")).await;
+    // A change of its own route does not close it, either.
+    rig.ensure(&full("steady")).await;
     assert!(socket.echoes().await);
     assert_eq!(rig.loads(), 1);
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn many_at_once_share_one_load() {
+async fn concurrent_changes_share_one_load() {
     let Some(rig) = Rig::start("route batch").await else {
         return;
     };
@@ -38,8 +38,8 @@ async fn many_at_once_share_one_load() {
     let ensures = slugs.iter().map(async |slug| {
         rig.ensure(&with_extra(slug, "admin")).await;
         let host = format!("{slug}.localhost");
-        let answer = get(&host, "/").await;
-        assert_eq!(answer.status, 200, "{slug} is not in force: {answer:?}");
+        let response = get(&host, "/").await;
+        assert_eq!(response.status, 200, "{slug} is not in force: {response:?}");
     });
     futures_util::future::join_all(ensures).await;
     assert_eq!(rig.loads(), 1);
@@ -53,30 +53,30 @@ async fn many_at_once_share_one_load() {
 }
 
 #[tokio::test]
-async fn routes_survive_a_restart_of_caddy_and_go_without_it() {
+async fn routes_survive_a_restart_and_are_removed_without_caddy() {
     let Some(mut rig) = Rig::start("route restart").await else {
         return;
     };
-    rig.ensure(&whole("web")).await;
+    rig.ensure(&full("web")).await;
     rig.ensure(&simple("shop")).await;
     rig.caddy.kill().await.expect("kill");
-    // Nobody is asked when something goes.
+    // A removal does not need Caddy.
     rig.remove("shop").await;
     let error = rig.refused(&simple("late")).await;
     assert!(matches!(error, RouteError::Unreachable { .. }), "{error}");
     assert_eq!(error.code(), Code::RouteFailed);
     let loads = rig.loads();
     rig.caddy = run_caddy(rig.dir.path()).await;
-    check_whole("after a restart").await;
+    check_full("after a restart").await;
     assert_eq!(get("shop.localhost", "/").await.status, 404);
     rig.ensure(&simple("late")).await;
     assert_eq!(get("late.localhost", "/").await.status, 200);
-    assert_eq!(rig.loads(), loads, "the restart has loaded everything");
+    assert_eq!(rig.loads(), loads, "the restart loaded everything");
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn what_all_previews_share_comes_back_when_it_is_lost() {
+async fn shared_config_is_restored_when_lost() {
     let Some(rig) = Rig::start("lost table").await else {
         return;
     };
@@ -88,42 +88,42 @@ async fn what_all_previews_share_comes_back_when_it_is_lost() {
         assert!(rig.is_complete(&simple("web")).await, "{lost}");
         assert_eq!(get("web.localhost", "/").await.status, 200, "{lost}");
     }
-    // Caddy had not forgotten it.
+    // Caddy still had it in memory.
     assert_eq!(rig.loads(), 1);
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn a_route_is_complete_as_it_was_asked_for_and_not_otherwise() {
+async fn is_complete_compares_with_the_desired_route() {
     let Some(mut rig) = Rig::start("complete route").await else {
         return;
     };
-    let wanted = with_extra("web", "admin");
-    assert!(!rig.is_complete(&wanted).await);
-    rig.ensure(&wanted).await;
-    assert!(rig.is_complete(&wanted).await);
-    for other in [simple("web"), placeholder("web"), whole("web")] {
+    let desired = with_extra("web", "admin");
+    assert!(!rig.is_complete(&desired).await);
+    rig.ensure(&desired).await;
+    assert!(rig.is_complete(&desired).await);
+    for other in [simple("web"), placeholder("web"), full("web")] {
         assert!(!rig.is_complete(&other).await, "{other:?}");
     }
     rig.remove("web").await;
-    assert!(!rig.is_complete(&wanted).await);
-    rig.ensure(&wanted).await;
+    assert!(!rig.is_complete(&desired).await);
+    rig.ensure(&desired).await;
     rig.caddy.kill().await.expect("kill");
-    assert!(!rig.is_complete(&wanted).await);
+    assert!(!rig.is_complete(&desired).await);
     rig.stop().await;
 }
 
-/// What stands on the disk when the machine stops between two steps.
+/// Simulates the files on disk after a crash between two steps.
 type Crash = (&'static str, fn(&Path));
 
 #[tokio::test]
-async fn whatever_a_crash_left_the_next_try_finishes() {
+async fn interrupted_changes_are_finished_by_the_next_try() {
     let Some(rig) = Rig::start("route crash").await else {
         return;
     };
-    let (former, wanted) = (with_extra("web", "old"), with_extra("web", "new"));
+    let (previous, desired) = (with_extra("web", "old"), with_extra("web", "new"));
     let crashes: [Crash; 7] = [
-        ("a file aside", |root| {
+        ("a temporary file", |root| {
             std::fs::write(root.join("previews/.web.caddy.new"), "half").expect("write");
         }),
         ("Caddy's file is new", |root| {
@@ -136,24 +136,24 @@ async fn whatever_a_crash_left_the_next_try_finishes() {
             std::os::unix::fs::symlink("../previews/web/hosts/new-web.localhost", link)
                 .expect("link");
         }),
-        ("a half tree aside", |root| {
+        ("an incomplete temporary tree", |root| {
             std::fs::create_dir_all(root.join("table/previews/.web.new/hosts")).expect("directory");
         }),
-        ("the tree is away", |root| {
+        ("the tree was renamed", |root| {
             let previews = root.join("table/previews");
             std::fs::rename(previews.join("web"), previews.join(".web.new")).expect("rename");
         }),
-        ("Caddy's file is away", |root| {
+        ("Caddy's file is missing", |root| {
             std::fs::remove_file(root.join("previews/web.caddy")).expect("remove");
         }),
-        ("a file was cut off", |root| {
+        ("a file was truncated", |root| {
             std::fs::write(root.join("table/previews/web/hosts/web.localhost"), "").expect("write");
         }),
     ];
-    for (crash, make) in crashes {
-        rig.ensure(&former).await;
-        make(rig.dir.path());
-        rig.ensure(&wanted).await;
+    for (crash, simulate) in crashes {
+        rig.ensure(&previous).await;
+        simulate(rig.dir.path());
+        rig.ensure(&desired).await;
         for (host, status) in [("web", 200), ("new-web", 200), ("old-web", 404)] {
             assert_eq!(
                 get(&format!("{host}.localhost"), "/").await.status,
@@ -161,15 +161,15 @@ async fn whatever_a_crash_left_the_next_try_finishes() {
                 "{crash}: {host}"
             );
         }
-        make_again_and_remove(&rig, &former, make, crash).await;
+        remove_after_crash(&rig, &previous, simulate, crash).await;
     }
     rig.stop().await;
 }
 
-async fn make_again_and_remove(rig: &Rig, former: &RouteSpec, make: fn(&Path), crash: &str) {
+async fn remove_after_crash(rig: &Rig, previous: &RouteSpec, simulate: fn(&Path), crash: &str) {
     rig.remove("web").await;
-    rig.ensure(former).await;
-    make(rig.dir.path());
+    rig.ensure(previous).await;
+    simulate(rig.dir.path());
     rig.remove("web").await;
     assert_eq!(rig.found().await, [], "{crash}");
     rig.remove("web").await;

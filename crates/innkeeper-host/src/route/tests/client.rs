@@ -1,16 +1,15 @@
-//! What browsers and programs do.
+//! HTTP clients.
 
 use super::*;
 
-/// What a browser or a program gets.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) head: String,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
@@ -19,11 +18,11 @@ impl Answer {
     }
 }
 
-pub(super) async fn get(host: &str, path: &str) -> Answer {
+pub(super) async fn get(host: &str, path: &str) -> Response {
     request(host, &format!("GET {path}"), "", b"").await
 }
 
-pub(super) async fn request(host: &str, line: &str, headers: &str, body: &[u8]) -> Answer {
+pub(super) async fn request(host: &str, line: &str, headers: &str, body: &[u8]) -> Response {
     let mut stream = TcpStream::connect(FRONT).await.expect("connect");
     let length = body.len();
     let head = format!(
@@ -31,20 +30,20 @@ pub(super) async fn request(host: &str, line: &str, headers: &str, body: &[u8]) 
     );
     let message = [head.as_bytes(), body].concat();
     stream.write_all(&message).await.expect("write");
-    let mut answer = Vec::new();
-    let end = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).expect("UTF-8");
-    end.unwrap_or_else(|error| panic!("{line}: {error}: {answer}"));
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let mut response = Vec::new();
+    let end = stream.read_to_end(&mut response).await;
+    let response = String::from_utf8(response).expect("UTF-8");
+    end.unwrap_or_else(|error| panic!("{line}: {error}: {response}"));
+    let (head, body) = response.split_once("\r\n\r\n").expect("a response");
     let status = head.split(' ').nth(1).expect("status");
-    Answer {
+    Response {
         status: status.parse().expect("number"),
         head: head.to_owned(),
         body: body.to_owned(),
     }
 }
 
-/// An open connection after an upgrade, as a WebSocket is one.
+/// An upgraded connection, such as a WebSocket.
 pub(super) struct Socket(TcpStream);
 
 impl Socket {
@@ -59,7 +58,7 @@ impl Socket {
         Self(stream)
     }
 
-    /// Whether what is sent comes back.
+    /// Reports whether sent data comes back.
     pub(super) async fn echoes(&mut self) -> bool {
         let mut echo = [0; 4];
         self.0.write_all(b"ping").await.is_ok()
@@ -68,7 +67,7 @@ impl Socket {
     }
 }
 
-/// The head of a message, and what came behind it.
+/// Reads the head of a message, and the bytes after it that arrived with it.
 pub(super) async fn read_head(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut read = Vec::new();
     loop {

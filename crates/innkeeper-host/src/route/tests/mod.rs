@@ -1,4 +1,4 @@
-//! With a real Caddy in a network namespace of its own.
+//! Tests on a real Caddy in its own network namespace.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,16 +25,16 @@ mod client;
 mod ownership;
 mod requests;
 
-use app::play_app;
+use app::serve_app;
 use client::{Socket, get, read_head, request};
 
 const FRONT: &str = "127.0.0.1:8080";
 const LOOKUP: &str = "127.0.0.1:3180";
-/// The address of the guest whose app the rig plays, and another's.
+/// Addresses of the two guests.
 const GUEST: [u8; 4] = [127, 0, 1, 3];
 const OTHER_GUEST: [u8; 4] = [127, 0, 1, 5];
 
-/// A Caddy, and two guests with apps on some ports.
+/// A Caddy, and two guests with apps on several ports.
 struct Rig {
     dir: TempDir,
     caddy: tokio::process::Child,
@@ -46,10 +46,10 @@ impl Rig {
         Self::start_with(test, "").await
     }
 
-    /// With a line in Caddy's main file.
+    /// Starts Caddy with an additional line in its main file.
     async fn start_with(test: &str, line: &str) -> Option<Self> {
         if command("caddy").arg("version").output().await.is_err() {
-            eprintln!("INNKEEPER-NOT-RUN: {test}: there is no caddy");
+            eprintln!("INNKEEPER-NOT-RUN: {test}: caddy is not installed");
             return None;
         }
         if !enter_own_namespace(test) {
@@ -59,7 +59,7 @@ impl Rig {
         crate::command::run("ip", up, b"").await.expect("ip");
         for guest in [GUEST, OTHER_GUEST] {
             for port in [3000, 4000, 5000] {
-                play_app(SocketAddr::from((guest, port))).await;
+                serve_app(SocketAddr::from((guest, port))).await;
             }
         }
         let dir = tempfile::tempdir().expect("directory");
@@ -95,12 +95,12 @@ impl Rig {
         self.routes.remove(&name(slug)).await.expect("remove");
     }
 
-    /// What an operator does: Caddy loads all files anew.
+    /// Makes Caddy load all files again, as an administrator does.
     async fn reload(&self) {
         self.routes.load_main_file().await.expect("load");
     }
 
-    /// How often Caddy was given a configuration, by its own log.
+    /// Returns the number of loads in Caddy's log.
     fn loads(&self) -> usize {
         let log = std::fs::read_to_string(self.path("log")).expect("log");
         log.lines()
@@ -151,7 +151,7 @@ async fn run_caddy(root: &Path) -> tokio::process::Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("caddy");
-    // The API listens before the sites do.
+    // The admin API listens before the sites do.
     let socket = root.join("admin.sock");
     let has_routes = root.join("previews/_innkeeper.caddy").exists();
     while has_routes && TcpStream::connect(FRONT).await.is_err() {
@@ -171,7 +171,7 @@ fn rule(path: &str, port: u16, strip_prefix: bool) -> RouteRule {
     RouteRule::new(RoutePath::parse(path).expect(path), port, strip_prefix)
 }
 
-/// A preview with one app that takes everything.
+/// A preview with one app for all paths.
 fn simple(slug: &str) -> RouteSpec {
     RouteSpec {
         slug: name(slug),
@@ -202,8 +202,8 @@ fn placeholder(slug: &str) -> RouteSpec {
     }
 }
 
-/// Apps on several paths and hosts.
-fn whole(slug: &str) -> RouteSpec {
+/// A preview with apps on several paths and hosts.
+fn full(slug: &str) -> RouteSpec {
     RouteSpec {
         routes: vec![
             rule("/", 3000, false),
@@ -215,13 +215,13 @@ fn whole(slug: &str) -> RouteSpec {
     }
 }
 
-/// What the app behind `port` is asked, without the rest of what it says.
-fn asked(port: u16, line: &str) -> String {
+/// Returns the start of the response of the app on `port` to a request.
+fn response_start(port: u16, line: &str) -> String {
     format!("127.0.1.3:{port} {line} ")
 }
 
-async fn check_whole(stage: &str) {
-    for (path, port, seen) in [
+async fn check_full(stage: &str) {
+    for (path, port, forwarded) in [
         ("/", 3000, "/"),
         ("/x/y?q=1&r=%20", 3000, "/x/y?q=1&r=%20"),
         ("/apix", 3000, "/apix"),
@@ -234,11 +234,11 @@ async fn check_whole(stage: &str) {
         ("/ws/", 3000, "/ws/"),
         ("/WS", 4000, "/WS"),
     ] {
-        let answer = get("web.localhost", path).await;
-        let expected = asked(port, &format!("GET {seen}"));
+        let response = get("web.localhost", path).await;
+        let expected = response_start(port, &format!("GET {forwarded}"));
         assert!(
-            answer.body.starts_with(&expected),
-            "{stage}: {path}: {answer:?}"
+            response.body.starts_with(&expected),
+            "{stage}: {path}: {response:?}"
         );
     }
     let redirect = get("web.localhost", "/api").await;
@@ -246,7 +246,7 @@ async fn check_whole(stage: &str) {
     assert_eq!(redirect.header("location"), Some("/Api/"), "{stage}");
     let extra = get("ADMIN-Web.LocalHost", "/x").await;
     assert!(
-        extra.body.starts_with(&asked(5000, "GET /x")),
+        extra.body.starts_with(&response_start(5000, "GET /x")),
         "{stage}: {extra:?}"
     );
     let body = vec![b'x'; 1 << 20];
@@ -258,7 +258,7 @@ async fn check_whole(stage: &str) {
     )
     .await;
     assert!(
-        posted.body.starts_with(&asked(3000, "POST /p")),
+        posted.body.starts_with(&response_start(3000, "POST /p")),
         "{stage}: {posted:?}"
     );
     assert!(

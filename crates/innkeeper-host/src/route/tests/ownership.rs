@@ -1,11 +1,11 @@
-//! What is ours, what is not, and what Caddy is not given.
+//! Foreign files, claims of hosts, orphans, rejected configurations and the check.
 
 use innkeeper_model::Ownership;
 
 use super::*;
 
 #[tokio::test]
-async fn what_is_not_ours_stays_and_a_host_has_one_owner() {
+async fn foreign_files_stay_and_hosts_have_one_owner() {
     let Some(rig) = Rig::start("foreign routes").await else {
         return;
     };
@@ -35,9 +35,9 @@ async fn what_is_not_ours_stays_and_a_host_has_one_owner() {
         get("api-web.localhost", "/")
             .await
             .body
-            .starts_with(&asked(5000, "GET /"))
+            .starts_with(&response_start(5000, "GET /"))
     );
-    // Once nobody has the host, it can be had.
+    // An unclaimed host is available again.
     rig.ensure(&simple("web")).await;
     rig.ensure(&simple("api-web")).await;
     let error = rig.refused(&with_extra("web", "api")).await;
@@ -46,7 +46,7 @@ async fn what_is_not_ours_stays_and_a_host_has_one_owner() {
 }
 
 #[tokio::test]
-async fn orphans_are_found_and_swept_and_nothing_else() {
+async fn sweep_removes_only_orphans() {
     let Some(rig) = Rig::start("route orphans").await else {
         return;
     };
@@ -84,7 +84,7 @@ async fn orphans_are_found_and_swept_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn another_daemons_file_is_left_alone_and_a_former_releases_is_adopted() {
+async fn files_of_other_daemons_stay_and_legacy_ones_are_adopted() {
     let Some(rig) = Rig::start("route of another daemon").await else {
         return;
     };
@@ -111,9 +111,9 @@ async fn another_daemons_file_is_left_alone_and_a_former_releases_is_adopted() {
     let error = rig.refused(&simple("web")).await;
     assert!(matches!(error, RouteError::ForeignFile { .. }), "{error}");
     let web = theirs.guest.clone().expect("a preview");
-    rig.routes.adopt(&web).await.expect("not ours");
-    rig.routes.sweep(&theirs).await.expect("not ours");
-    rig.routes.remove(&web).await.expect("what is ours");
+    rig.routes.adopt(&web).await.expect("skips it");
+    rig.routes.sweep(&theirs).await.expect("skips it");
+    rig.routes.remove(&web).await.expect("skips it");
     assert_eq!(std::fs::read_to_string(&file).expect("read"), others);
 
     std::fs::write(&file, format!("# Innkeeper: preview web\n{rest}")).expect("write");
@@ -128,7 +128,7 @@ async fn another_daemons_file_is_left_alone_and_a_former_releases_is_adopted() {
 }
 
 #[tokio::test]
-async fn what_would_break_caddy_is_not_left_in_place() {
+async fn rejected_configuration_is_rolled_back() {
     let line = "http://*.localhost:8080 {\n\trespond mine\n}";
     let Some(rig) = Rig::start_with("broken routes", line).await else {
         return;
@@ -147,7 +147,7 @@ async fn what_would_break_caddy_is_not_left_in_place() {
     );
     assert_eq!(get("x.localhost", "/").await.body, "mine");
     rig.reload().await;
-    // A file of the previews, too, is checked before it is in place.
+    // A preview's file is checked before it is put in place, too.
     std::fs::write(
         rig.path("Caddyfile"),
         format!(
@@ -191,7 +191,7 @@ async fn a_main_file_that_does_not_import_us_is_said_so() {
 }
 
 #[tokio::test]
-async fn the_check_says_whether_caddy_would_start_again() {
+async fn check_reports_whether_caddy_can_restart() {
     let Some(rig) = Rig::start("route check").await else {
         return;
     };
@@ -211,14 +211,14 @@ async fn the_check_says_whether_caddy_would_start_again() {
     std::fs::write(rig.path("previews/mine.caddy"), "nonsense {\n").expect("write");
     let broken = verdicts(&rig.routes).await;
     assert!(
-        broken[0].0 == Verdict::Broken && broken[0].1.contains("Caddy does not take"),
+        broken[0].0 == Verdict::Broken && broken[0].1.contains("Caddy rejects"),
         "{broken:?}"
     );
     let mut elsewhere = config(rig.dir.path());
     elsewhere.admin = Admin::Unix(rig.path("nowhere.sock"));
     let unreachable = verdicts(&CaddyRoutes::new(elsewhere)).await;
     assert!(
-        unreachable[0].0 == Verdict::Broken && unreachable[0].1.contains("does not answer"),
+        unreachable[0].0 == Verdict::Broken && unreachable[0].1.contains("does not respond"),
         "{unreachable:?}"
     );
     rig.stop().await;

@@ -1,32 +1,32 @@
-//! Where requests go, and what answers them where no app does.
+//! Routing of requests, placeholders, certificates and visits.
 
 use super::*;
 
 #[tokio::test]
-async fn requests_go_where_the_longest_path_says_before_and_after_caddy_loads_the_files() {
+async fn longest_path_wins_in_the_table_and_in_the_file() {
     let Some(rig) = Rig::start("route rules").await else {
         return;
     };
-    rig.ensure(&whole("web")).await;
-    check_whole("from the table").await;
+    rig.ensure(&full("web")).await;
+    check_full("from the table").await;
     rig.reload().await;
-    check_whole("from the file").await;
-    // It really is the file by which Caddy goes now.
+    check_full("from the file").await;
+    // Caddy now routes by the file.
     let link = rig.path("table/hosts/web.localhost");
     std::fs::remove_file(&link).expect("remove");
     assert_eq!(get("web.localhost", "/").await.status, 200);
-    rig.ensure(&whole("web")).await;
+    rig.ensure(&full("web")).await;
     assert!(link.exists());
     rig.stop().await;
 }
 
-/// Without `.` and `..` between slashes, which browsers and programs take out themselves.
+/// Excludes `.` and `..` between slashes, which clients resolve themselves.
 #[tokio::test]
-async fn table_and_file_agree_on_all_kinds_of_paths() {
+async fn table_and_file_agree_on_all_paths() {
     let Some(rig) = Rig::start("route paths").await else {
         return;
     };
-    let mut spec = whole("web");
+    let mut spec = full("web");
     spec.extra_hosts.push(ExtraHost {
         prefix: name("bare"),
         routes: vec![rule("/Api/docs", 5000, false), rule("/ws/*", 4000, true)],
@@ -56,28 +56,28 @@ async fn table_and_file_agree_on_all_kinds_of_paths() {
     let paths: Vec<_> = (0..300)
         .map(|_| paths.new_tree(&mut runner).expect("value").current())
         .collect();
-    let ask = async |host: &str, path: &str| {
-        let answer = get(host, path).await;
-        let location = answer.header("location").map(str::to_owned);
-        (answer.status, location, answer.body)
+    let fetch = async |host: &str, path: &str| {
+        let response = get(host, path).await;
+        let location = response.header("location").map(str::to_owned);
+        (response.status, location, response.body)
     };
-    let questions: Vec<_> = ["web.localhost", "bare-web.localhost"]
+    let requests: Vec<_> = ["web.localhost", "bare-web.localhost"]
         .iter()
         .flat_map(|host| paths.iter().map(move |path| (host, path)))
         .collect();
     let mut from_table = Vec::new();
-    for (host, path) in &questions {
-        from_table.push(ask(host, path).await);
+    for (host, path) in &requests {
+        from_table.push(fetch(host, path).await);
     }
     rig.reload().await;
-    for ((host, path), expected) in questions.into_iter().zip(from_table) {
-        assert_eq!(ask(host, path).await, expected, "{host} {path}");
+    for ((host, path), expected) in requests.into_iter().zip(from_table) {
+        assert_eq!(fetch(host, path).await, expected, "{host} {path}");
     }
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn what_caddy_has_loaded_never_outlives_its_truth() {
+async fn loaded_routes_are_never_stale() {
     let Some(rig) = Rig::start("stale routes").await else {
         return;
     };
@@ -85,7 +85,7 @@ async fn what_caddy_has_loaded_never_outlives_its_truth() {
     rig.ensure(&simple("shop")).await;
     rig.reload().await;
     let loads = rig.loads();
-    // The guest has another address, and one host less.
+    // Another address of the guest, and one host less.
     let moved = RouteSpec {
         guest_address: OTHER_GUEST.into(),
         ..simple("web")
@@ -100,7 +100,7 @@ async fn what_caddy_has_loaded_never_outlives_its_truth() {
     assert_eq!(get("admin-web.localhost", "/").await.status, 404);
     rig.remove("shop").await;
     assert_eq!(get("shop.localhost", "/").await.status, 404);
-    // Back to what Caddy has in memory.
+    // The version that Caddy has in memory.
     rig.ensure(&with_extra("web", "admin")).await;
     assert!(
         get("web.localhost", "/")
@@ -118,9 +118,9 @@ async fn what_caddy_has_loaded_never_outlives_its_truth() {
     rig.stop().await;
 }
 
-/// Caddy 2.6 mixes up connections to the lookup and to apps when it keeps the former.
+/// Caddy 2.6 confuses kept connections to the lookup with those to apps.
 #[tokio::test]
-async fn no_request_strays_however_many_there_are() {
+async fn many_requests_all_reach_their_guest() {
     let Some(rig) = Rig::start("route burst").await else {
         return;
     };
@@ -136,11 +136,11 @@ async fn no_request_strays_however_many_there_are() {
                 ("web.localhost", "127.0.1.3"),
                 ("shop.localhost", "127.0.1.5"),
             ][number % 2];
-            let answer = get(host, &format!("/{number}")).await;
+            let response = get(host, &format!("/{number}")).await;
             let expected = format!("{guest}:3000 GET /{number} host={host}:8080 ");
             assert!(
-                answer.body.starts_with(&expected),
-                "round {round}: {host}: {answer:?}"
+                response.body.starts_with(&expected),
+                "round {round}: {host}: {response:?}"
             );
         });
         futures_util::future::join_all(requests).await;
@@ -149,7 +149,7 @@ async fn no_request_strays_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn until_the_app_answers_people_see_a_page_and_programs_wait() {
+async fn placeholder_serves_a_page_and_503() {
     let Some(rig) = Rig::start("route placeholder").await else {
         return;
     };
@@ -190,14 +190,14 @@ async fn until_the_app_answers_people_see_a_page_and_programs_wait() {
             "DELETE /page.txt",
             "GET /previews/web/page.txt/",
         ] {
-            let told = request("web.localhost", line, "Accept: */*\r\n", b"{}").await;
+            let response = request("web.localhost", line, "Accept: */*\r\n", b"{}").await;
             assert_eq!(
-                (told.status, told.header("retry-after")),
+                (response.status, response.header("retry-after")),
                 (503, Some("3")),
-                "{stage}: {line}: {told:?}"
+                "{stage}: {line}: {response:?}"
             );
             assert_eq!(
-                told.body, "preview web is not ready: building\n",
+                response.body, "preview web is not ready: building\n",
                 "{stage}: {line}"
             );
         }
@@ -212,12 +212,12 @@ async fn until_the_app_answers_people_see_a_page_and_programs_wait() {
 }
 
 #[tokio::test]
-async fn certificates_on_demand_are_for_hosts_of_previews_only() {
+async fn on_demand_certificates_are_limited_to_previews() {
     let Some(rig) = Rig::start("route certificates").await else {
         return;
     };
     rig.ensure(&simple("web")).await;
-    let ask = async |domain: &str| {
+    let status = async |domain: &str| {
         let mut stream = TcpStream::connect(LOOKUP).await.expect("connect");
         let head = format!(
             "GET /?domain={domain} HTTP/1.1\r\nHost: {LOOKUP}\r\nConnection: close\r\n\r\n"
@@ -225,7 +225,7 @@ async fn certificates_on_demand_are_for_hosts_of_previews_only() {
         stream.write_all(head.as_bytes()).await.expect("write");
         read_head(&mut stream).await.0[9..12].to_owned()
     };
-    assert_eq!(ask("web.localhost").await, "200");
+    assert_eq!(status("web.localhost").await, "200");
     for domain in [
         "shop.localhost",
         "",
@@ -234,13 +234,13 @@ async fn certificates_on_demand_are_for_hosts_of_previews_only() {
         "..",
         "../hosts",
     ] {
-        assert_eq!(ask(domain).await, "404", "{domain}");
+        assert_eq!(status(domain).await, "404", "{domain}");
     }
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn visits_are_seen_once_each_and_only_those_of_visitors() {
+async fn visits_are_reported_once_and_only_for_requests() {
     let Some(mut rig) = Rig::start("route visits").await else {
         return;
     };
@@ -253,8 +253,8 @@ async fn visits_are_seen_once_each_and_only_those_of_visitors() {
     rig.ensure(&with_extra("web", "admin")).await;
     rig.ensure(&placeholder("other")).await;
     assert!(rig.is_complete(&with_extra("web", "admin")).await);
-    assert_eq!(visited(&rig).await, [""; 0], "nobody was there");
-    for round in ["asked", "loaded", "restarted"] {
+    assert_eq!(visited(&rig).await, [""; 0], "no visits yet");
+    for round in ["looked up", "loaded", "restarted"] {
         for host in ["web", "admin-web"] {
             assert_eq!(get(&format!("{host}.localhost"), "/").await.status, 200);
             assert_eq!(visited(&rig).await, ["web"], "{round}: {host}");
@@ -262,8 +262,8 @@ async fn visits_are_seen_once_each_and_only_those_of_visitors() {
             assert_eq!(visited(&rig).await, [""; 0], "{round}: {host}");
         }
         match round {
-            // From now on, Caddy takes the route from its own file.
-            "asked" => rig.reload().await,
+            // From now on, Caddy uses the route in its own file.
+            "looked up" => rig.reload().await,
             _ => {
                 rig.caddy.kill().await.expect("kill");
                 rig.caddy = run_caddy(rig.dir.path()).await;
