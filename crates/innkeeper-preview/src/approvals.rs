@@ -229,3 +229,6 @@ fn query_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
         after: retry_after(delivery.attempts + 1),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,3 +173,6 @@ fn is_newer(preview: &Preview, other: &Preview) -> bool {
         _ => this.created_at > other.created_at,
     }
 }
+
+#[cfg(test)]
+mod tests;

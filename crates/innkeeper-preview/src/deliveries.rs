@@ -244,3 +244,6 @@ impl Deliveries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

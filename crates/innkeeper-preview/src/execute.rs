@@ -1,4 +1,4 @@
-//! Executes plans: carries out the steps that [`crate::plan`] decides on.
+//! Executes plans: carries out the steps that [`crate::steps`] lists.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
@@ -19,11 +19,12 @@ use crate::evaluation::Evaluation;
 use crate::guest_files::GuestEnvironment;
 use crate::guests::Guests;
 use crate::journal::Journal;
-use crate::plan::{App, Cause, Plan, Seen, Serve, Step, Target, Version, after_failure, steps};
+use crate::plan::Plan;
 use crate::reporter::Reporter;
 use crate::routing::Routing;
 use crate::services::Services;
 use crate::stages::Stages;
+use crate::steps::{App, Cause, Seen, Serve, Step, Target, Version, after_failure, steps};
 use crate::{PreviewError, PreviewsConfig};
 
 /// Executes plans. The worker's tests have a fake.
@@ -340,3 +341,6 @@ impl Executor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,34 @@
-//! Records that the unit tests share.
+//! Records, and previews over fakes, that the unit tests share.
 
+use std::path::Path;
+use std::time::Duration;
+
+use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_facilities::fake::{FakeHost, a_closure};
+use innkeeper_github::client::{Credentials, Github, Settings};
+use innkeeper_github::fake::{FakeGithub, Pull, Repo};
+use innkeeper_github::report::{ReportSettings, ReportTarget};
 use innkeeper_model::preview::{
     BranchName, CommitSha, Meta, PrAction, PreviewRecord, PreviewState, PullRequest,
     PullRequestEvent, RepoName,
 };
-use innkeeper_model::{GuestName, StorePath};
-use innkeeper_store::{NewDelivery, Presence, Preview, RunningTime};
+use innkeeper_model::{
+    Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath,
+};
+use innkeeper_store::{
+    NewDelivery, NewPreview, Presence, Preview, PreviewFact, RunningTime, Store,
+};
 use jiff::Timestamp;
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
+use tempfile::TempDir;
+
+use crate::previews::ToStart;
+use crate::{Parts, Previews, PreviewsConfig};
+
+/// URL to which the fake GitHub delivers. The port is closed.
+pub(crate) const WEBHOOK: &str = "http://127.0.0.1:9/webhook/github";
+
+const TOKEN: &str = "ghp_test";
 
 pub(crate) fn slug() -> GuestName {
     GuestName::parse("web-7").expect("a name")
@@ -26,7 +48,7 @@ pub(crate) fn sha(digit: char) -> CommitSha {
 }
 
 pub(crate) fn closure() -> StorePath {
-    StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest").expect("a path")
+    a_closure()
 }
 
 pub(crate) fn meta() -> Meta {
@@ -80,6 +102,50 @@ pub(crate) fn with_live(mut preview: Preview, sha: CommitSha) -> Preview {
     preview
 }
 
+/// One of two commits.
+fn any_sha() -> impl Strategy<Value = CommitSha> {
+    prop_oneof![Just(sha('a')), Just(sha('b'))]
+}
+
+fn any_state() -> impl Strategy<Value = PreviewState> {
+    prop::sample::select(PreviewState::ALL.to_vec())
+}
+
+/// Any record: of a fork or not, approved or not, with and without a live version.
+pub(crate) fn any_preview() -> impl Strategy<Value = Preview> {
+    (
+        any::<bool>(),
+        any::<bool>(),
+        any_sha(),
+        prop::option::of(any_sha()),
+        prop::option::of(any_sha()),
+        any_state(),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(is_present, is_fork, wanted, live, approved, state, dirty, has_fault)| {
+                let mut preview = preview();
+                if let Some(live) = live {
+                    preview = with_live(preview, live);
+                }
+                if !is_present {
+                    preview.desired = Presence::Absent;
+                }
+                if is_fork {
+                    preview.record.head_repo = RepoName::parse("fork/web").ok();
+                }
+                preview.record.wanted_sha = wanted;
+                preview.record.approved_sha = approved;
+                preview.record.state = state;
+                preview.record.fault =
+                    has_fault.then(|| Failure::new(Code::AppUnhealthy, "it failed"));
+                preview.dirty = dirty;
+                preview
+            },
+        )
+}
+
 pub(crate) fn pull_request() -> PullRequest {
     PullRequest {
         repo: repo(),
@@ -110,5 +176,196 @@ pub(crate) fn delivery(id: &str, action: PrAction, sha: CommitSha) -> NewDeliver
         },
         received_at: Timestamp::now(),
         slugs: vec![slug()],
+    }
+}
+
+/// Previews over a store of their own, a fake host and a fake GitHub. They are not started: tests drive their components.
+pub(crate) struct Harness {
+    pub(crate) previews: Previews,
+    pub(crate) parts: ToStart,
+    pub(crate) store: Store,
+    pub(crate) host: FakeHost,
+    pub(crate) github: FakeGithub,
+    _directory: TempDir,
+}
+
+impl Harness {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With other settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut PreviewsConfig)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let range: SlotRange = "127.100.0.0/16".parse().expect("a range");
+        let path = directory.path().join("innkeeper.db");
+        let store = Store::open(&path, range.clone()).expect("opens");
+        let host = FakeHost::new();
+        let github = FakeGithub::start().await.expect("listens");
+        github.with(|world| {
+            world.add_token(TOKEN, "innkeeper-bot");
+            world.add_repo(repo(), directory.path().join("web.git"));
+        });
+        let mut config = config(directory.path(), range.clone());
+        change(&mut config);
+        let parts = Parts {
+            config,
+            engine: engine(&store, &host, range),
+            github: Some(client(&github)),
+            evaluator: host.evaluator(),
+            routes: host.routes(),
+            databases: Some(host.databases()),
+            files: host.guest_files(),
+            probe: None,
+        };
+        let previews = Previews::new(parts);
+        let parts = previews.inner.to_start.lock().take().expect("not started");
+        Self {
+            previews,
+            parts,
+            store,
+            host,
+            github,
+            _directory: directory,
+        }
+    }
+
+    /// Opens the pull request on GitHub with a commit, without a delivery.
+    pub(crate) fn open_pull(&self, sha: CommitSha) {
+        let pull = Pull {
+            title: "Change 7".to_owned(),
+            body: String::new(),
+            open: true,
+            merged: false,
+            author: "alice".to_owned(),
+            head_repo: Some(repo()),
+            head_branch: branch(),
+            head_sha: sha,
+            base_branch: BranchName::parse("main").expect("a branch"),
+            labels: Vec::new(),
+        };
+        self.change_repo(|repo| drop(repo.pulls.insert(7, pull)));
+    }
+
+    pub(crate) fn change_pull(&self, change: impl FnOnce(&mut Pull)) {
+        self.change_repo(|repo| change(repo.pulls.get_mut(&7).expect("opened")));
+    }
+
+    pub(crate) fn change_repo<T>(&self, change: impl FnOnce(&mut Repo) -> T) -> T {
+        self.github
+            .with(|world| change(world.repos.get_mut(&repo()).expect("added")))
+    }
+
+    /// The bodies of the comments on the pull request.
+    pub(crate) fn comments(&self) -> Vec<String> {
+        self.change_repo(|repo| repo.comments.iter().map(|c| c.body.clone()).collect())
+    }
+
+    /// Records a delivery, and with it the pull request's preview if there is none.
+    pub(crate) async fn deliver(&self, id: &str, action: PrAction, sha: CommitSha) {
+        let new = delivery(id, action, sha);
+        self.store.record_delivery(new).await.expect("recorded");
+    }
+
+    /// Records the pull request's preview with commit 'a' as its wanted commit, and no pending delivery.
+    pub(crate) async fn claim(&self) -> Preview {
+        let event = delivery("claim", PrAction::Opened, sha('a')).event;
+        let new = NewPreview::of(&event);
+        let claimed = self.store.claim_preview(new, vec![slug()]).await;
+        claimed.expect("claimed")
+    }
+
+    pub(crate) async fn set(&self, facts: Vec<PreviewFact>) -> Preview {
+        self.store
+            .set_preview(&slug(), facts)
+            .await
+            .expect("recorded")
+    }
+
+    /// Records that a commit is live.
+    pub(crate) async fn set_live(&self, sha: CommitSha) -> Preview {
+        self.set(live_facts(sha)).await
+    }
+
+    pub(crate) async fn preview(&self) -> Option<Preview> {
+        self.store.preview(&slug()).await.expect("read")
+    }
+
+    /// The record of the preview, which exists.
+    pub(crate) async fn record(&self) -> PreviewRecord {
+        self.preview().await.expect("exists").record
+    }
+
+    /// Reports whether a worker was to be woken since the last call, and forgets it.
+    pub(crate) fn was_woken(&mut self) -> bool {
+        self.parts.workers.try_recv().is_ok()
+    }
+}
+
+/// Returns the facts of a commit that is live.
+pub(crate) fn live_facts(sha: CommitSha) -> Vec<PreviewFact> {
+    vec![
+        PreviewFact::Live {
+            sha,
+            closure: closure(),
+            meta: Box::new(meta()),
+        },
+        PreviewFact::State(PreviewState::Live),
+        PreviewFact::Fault(None),
+    ]
+}
+
+fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
+    let config = EngineConfig {
+        installable: None,
+        attribute: "agent".to_owned(),
+        limits: Limits {
+            memory: MemorySize::from_bytes(1 << 30),
+            cpus: Cpus::from_percent(100),
+            tasks: 100,
+        },
+        concurrent_starts: 2,
+        range,
+        retention: Duration::ZERO,
+    };
+    Engine::new(config, store.clone(), host.facilities(), None)
+}
+
+fn client(github: &FakeGithub) -> Github {
+    let settings = Settings {
+        base_url: github.base_url(),
+        attempts: 1,
+        ..Settings::default()
+    };
+    let credentials = Credentials::Token(Secret::new(TOKEN));
+    Github::new(settings, credentials).expect("a client")
+}
+
+fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
+    PreviewsConfig {
+        domain: "preview.test".to_owned(),
+        scheme: "https",
+        port: None,
+        clone_url: "https://github.test".to_owned(),
+        repositories: Vec::new(),
+        webhook_url: WEBHOOK.to_owned(),
+        approval_label: "preview".to_owned(),
+        style: ReportSettings {
+            target: ReportTarget::Comment,
+            deployments: false,
+            approve: "add the label `preview`".to_owned(),
+        },
+        limit: 0,
+        ttl: None,
+        boot_timeout: Duration::from_secs(5),
+        setup_timeout: Duration::from_secs(5),
+        health_timeout: Duration::from_secs(5),
+        secrets: directory.join("secrets"),
+        group: 1000,
+        share_token: false,
+        database_template: None,
+        database_port: 5432,
+        interval: Duration::from_secs(300),
+        range,
     }
 }

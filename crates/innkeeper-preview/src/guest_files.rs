@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::journal::Journal;
-use crate::plan::Version;
+use crate::steps::Version;
 use crate::{PreviewError, PreviewsConfig};
 
 const ENVIRONMENT: &str = "/etc/preview.env";

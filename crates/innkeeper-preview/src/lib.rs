@@ -14,7 +14,8 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `plan` | decides the worker's next action, and the steps of a plan: pure functions |
+//! | `plan` | derives the plan from a record, and decides the worker's next action: pure functions |
+//! | `steps` | lists the steps of a plan, and those after a failure: pure functions |
 //! | `worker`, `workers` | the worker of one preview; the set of all, and their wakeups |
 //! | `execute` | carries out the steps |
 //! | `stages` | publishes a preview's state: record, log, page, GitHub |
@@ -67,6 +68,7 @@ mod retry;
 mod routing;
 mod services;
 mod stages;
+mod steps;
 mod upkeep;
 mod worker;
 mod workers;

@@ -86,15 +86,15 @@ pub(crate) struct Components {
     logs: Logs,
     explainer: Explainer,
     background: Background,
-    to_start: Mutex<Option<ToStart>>,
+    pub(crate) to_start: Mutex<Option<ToStart>>,
 }
 
 /// Tasks that [`Previews::start`] starts.
-struct ToStart {
-    resync: Resync,
-    deliveries: Deliveries,
-    workers: mpsc::UnboundedReceiver<NewWorker>,
-    parts: WorkerParts<Executor>,
+pub(crate) struct ToStart {
+    pub(crate) resync: Resync,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) workers: mpsc::UnboundedReceiver<NewWorker>,
+    pub(crate) parts: WorkerParts<Executor>,
 }
 
 impl Previews {

@@ -191,32 +191,4 @@ fn due(delivery: &FailedDelivery) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deliveries_are_checked_again_after_the_clock_was_ahead() {
-        let now = Timestamp::from_second(1_800_000_000).expect("a time");
-        let ahead = now + SignedDuration::from_hours(48) - OVERLAP;
-        assert_eq!(valid_since(ahead, now), now - KEPT);
-        assert_eq!(valid_since(now - OVERLAP, now), now - OVERLAP);
-    }
-
-    #[test]
-    fn delay_of_a_redelivery_doubles() {
-        let minutes = |attempts| {
-            let delivery = FailedDelivery {
-                id: 1,
-                guid: "g".to_owned(),
-                event: EVENTS[0].to_owned(),
-                status_code: 0,
-                delivered_at: Timestamp::UNIX_EPOCH,
-                first_at: Timestamp::UNIX_EPOCH,
-                attempts,
-            };
-            due(&delivery).as_second() / 60
-        };
-        let delays: Vec<_> = (1..ATTEMPTS).map(minutes).collect();
-        assert_eq!(delays, [0, 5, 10, 20, 40, 80, 160, 320, 640]);
-    }
-}
+mod tests;

@@ -167,3 +167,6 @@ impl Reporter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

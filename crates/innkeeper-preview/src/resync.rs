@@ -174,3 +174,6 @@ impl Comparison {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,315 @@
+use std::collections::VecDeque;
+
+use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_model::preview::{CommitSha, PrAction, RepoName};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
 use super::*;
+use crate::fixture::{Harness, live_facts, sha, slug};
+use crate::workers::WakeReason;
+
+/// Scripted result of an execution.
+enum Script {
+    /// Reaches the plan's end in the record.
+    Succeed,
+    /// Fails with this code.
+    Fail(Code),
+    /// Runs until it is canceled.
+    Hang,
+}
+
+/// Executes plans as scripted, and otherwise succeeds.
+struct FakeExecutor {
+    store: Store,
+    script: Mutex<VecDeque<Script>>,
+    calls: mpsc::UnboundedSender<(Plan, CommitSha)>,
+}
+
+impl Execute for FakeExecutor {
+    async fn execute(&self, preview: &Preview, plan: Plan) -> Result<(), PreviewError> {
+        let sha = preview.record.wanted_sha.clone();
+        self.calls.send((plan, sha.clone())).expect("a receiver");
+        let script = self.script.lock().pop_front();
+        match script.unwrap_or(Script::Succeed) {
+            Script::Succeed => {}
+            Script::Fail(code) => return Err(PreviewError::new(code, "it failed", "Wait.")),
+            Script::Hang => std::future::pending().await,
+        }
+        match plan {
+            Plan::Remove => self.store.delete_preview(&slug()).await?,
+            Plan::BringUp => drop(self.store.set_preview(&slug(), live_facts(sha)).await?),
+            Plan::RequestApproval => {
+                let facts = vec![PreviewFact::State(PreviewState::WaitingForApproval)];
+                self.store.set_preview(&slug(), facts).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A running worker, with the calls of its executor.
+struct Running {
+    harness: Harness,
+    workers: Workers,
+    calls: mpsc::UnboundedReceiver<(Plan, CommitSha)>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts the worker with its first wakeup.
+    async fn start(mut harness: Harness, script: impl IntoIterator<Item = Script>) -> Self {
+        let (sender, calls) = mpsc::unbounded_channel();
+        let executor = FakeExecutor {
+            store: harness.store.clone(),
+            script: Mutex::new(script.into_iter().collect()),
+            calls: sender,
+        };
+        let parts = harness.parts.parts.clone();
+        let workers = parts.workers.clone();
+        let parts = WorkerParts {
+            interval: parts.interval,
+            store: parts.store,
+            journal: parts.journal,
+            reporter: parts.reporter,
+            routing: parts.routing,
+            deliveries: parts.deliveries,
+            workers: parts.workers,
+            executor: Arc::new(executor),
+        };
+        workers.wake(&slug(), WakeReason::Change);
+        let new = harness.parts.workers.recv().await.expect("a worker");
+        let task = tokio::spawn(Worker::new(new, parts).run());
+        Self {
+            harness,
+            workers,
+            calls,
+            task,
+        }
+    }
+
+    fn wake(&self, reason: WakeReason) {
+        self.workers.wake(&slug(), reason);
+    }
+
+    async fn call(&mut self) -> (Plan, CommitSha) {
+        let call = tokio::time::timeout(Duration::from_secs(20), self.calls.recv());
+        call.await.expect("in time").expect("a call")
+    }
+
+    /// Waits until a condition of the record holds.
+    async fn record_when(&self, is: impl Fn(&Preview) -> bool) -> Preview {
+        for _ in 0..2000 {
+            if let Some(preview) = self.harness.preview().await
+                && is(&preview)
+            {
+                return preview;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the record is {:?}", self.harness.preview().await);
+    }
+
+    /// Waits until a delivery has a state.
+    async fn delivery_is(&self, id: &str, state: DeliveryState) {
+        for _ in 0..2000 {
+            let delivery = self.harness.store.delivery(id).await.expect("read");
+            if delivery.is_some_and(|delivery| delivery.state == state) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("delivery {id} is not {state}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn worker_acts_on_deliveries_once_and_in_order() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, []).await;
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+    running.delivery_is("first", DeliveryState::Done).await;
+
+    let harness = &running.harness;
+    harness
+        .deliver("second", PrAction::Synchronize, sha('b'))
+        .await;
+    running.wake(WakeReason::Change);
+    assert_eq!(running.call().await, (Plan::BringUp, sha('b')));
+    running.delivery_is("second", DeliveryState::Done).await;
+    // The next call is the check: no delivery is repeated.
+    running.wake(WakeReason::Check);
+    assert_eq!(running.call().await, (Plan::Maintain, sha('b')));
+    assert_eq!(
+        running.harness.record().await.last_delivery.as_deref(),
+        Some("second")
+    );
+}
+
+#[tokio::test]
+async fn newer_delivery_cancels_the_execution() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, [Script::Hang]).await;
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+    let harness = &running.harness;
+    harness
+        .deliver("second", PrAction::Synchronize, sha('b'))
+        .await;
+    running.wake(WakeReason::Change);
+    assert_eq!(running.call().await, (Plan::BringUp, sha('b')));
+    running
+        .delivery_is("first", DeliveryState::Superseded)
+        .await;
+    running.delivery_is("second", DeliveryState::Done).await;
+}
+
+#[tokio::test]
+async fn command_cancels_and_a_wakeup_without_news_does_not() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, [Script::Hang]).await;
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+    running.wake(WakeReason::Change);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(running.calls.try_recv().is_err());
+    // The command cancels: the delivery is still pending, and is acted on again.
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+    running.delivery_is("first", DeliveryState::Done).await;
+    // The command itself is due as well.
+    assert_eq!(running.call().await.0, Plan::Maintain);
+}
+
+#[tokio::test]
+async fn command_that_removes_cancels_the_delivery() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, [Script::Hang]).await;
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+    let destroyed = running.harness.previews.destroy(&slug(), "test").await;
+    destroyed.expect("accepted");
+    assert_eq!(running.call().await.0, Plan::Remove);
+    running
+        .delivery_is("first", DeliveryState::Superseded)
+        .await;
+    assert!(running.harness.preview().await.is_none());
+}
+
+#[tokio::test]
+async fn transient_failure_waits_for_its_retry() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    let mut running = Running::start(harness, [Script::Fail(Code::GithubFailed)]).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    let failed = running.record_when(|p| p.record.fault.is_some()).await;
+    assert_eq!(failed.record.state, PreviewState::Queued);
+    running.wake(WakeReason::Check);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(running.calls.try_recv().is_err());
+    // A command does not wait.
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    running
+        .record_when(|p| p.record.state == PreviewState::Live)
+        .await;
+}
+
+#[tokio::test]
+async fn permanent_failure_ends_the_commit() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, [Script::Fail(Code::AppUnhealthy)]).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    running.delivery_is("first", DeliveryState::Failed).await;
+    running.wake(WakeReason::Check);
+    assert_eq!(running.call().await.0, Plan::MaintainPrevious);
+    let record = running.harness.record().await;
+    assert_eq!(record.state, PreviewState::Failed);
+    assert_eq!(
+        record.fault.map(|fault| fault.code),
+        Some(Code::AppUnhealthy)
+    );
+}
+
+#[tokio::test]
+async fn successful_check_clears_an_outdated_fault() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    harness.set_live(sha('a')).await;
+    let script = [Script::Fail(Code::AppUnhealthy)];
+    let mut running = Running::start(harness, script).await;
+    running.wake(WakeReason::Check);
+    assert_eq!(running.call().await.0, Plan::Maintain);
+    let broken = running.record_when(|p| p.record.fault.is_some()).await;
+    assert_eq!(broken.record.state, PreviewState::Live);
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await.0, Plan::Maintain);
+    running.record_when(|p| p.record.fault.is_none()).await;
+}
+
+#[tokio::test]
+async fn removal_is_retried_after_a_permanent_failure() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    harness
+        .set(vec![PreviewFact::Desired(Presence::Absent)])
+        .await;
+    let mut running = Running::start(harness, [Script::Fail(Code::InvalidRequest)]).await;
+    assert_eq!(running.call().await.0, Plan::Remove);
+    running.record_when(|p| p.record.fault.is_some()).await;
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await.0, Plan::Remove);
+    (&mut running.task).await.expect("the worker ends");
+    assert!(running.harness.preview().await.is_none());
+}
+
+#[tokio::test]
+async fn delivery_during_the_removal_creates_a_new_preview() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    harness
+        .set(vec![PreviewFact::Desired(Presence::Absent)])
+        .await;
+    let mut running = Running::start(harness, [Script::Hang]).await;
+    assert_eq!(running.call().await.0, Plan::Remove);
+    // The preview goes, and only then the worker looks at the delivery.
+    let store = running.harness.store.clone();
+    store.delete_preview(&slug()).await.expect("deleted");
+    let mut new = crate::fixture::delivery("late", PrAction::Reopened, sha('b'));
+    new.slugs.clear();
+    store.record_delivery(new).await.expect("recorded");
+    running.wake(WakeReason::Change);
+    (&mut running.task).await.expect("the worker ends");
+    let record = running.harness.record().await;
+    assert_eq!(record.wanted_sha, sha('b'));
+    assert!(running.harness.was_woken());
+}
+
+#[tokio::test]
+async fn unapproved_fork_waits_and_runs_after_its_approval() {
+    let harness = Harness::new().await;
+    let mut new = crate::fixture::delivery("first", PrAction::Opened, sha('a'));
+    new.event.head_repo = RepoName::parse("fork/web").ok();
+    new.event.is_fork = true;
+    harness.store.record_delivery(new).await.expect("recorded");
+    let mut running = Running::start(harness, []).await;
+    assert_eq!(running.call().await.0, Plan::RequestApproval);
+    running.delivery_is("first", DeliveryState::Done).await;
+    let request = innkeeper_model::preview::api::ApprovePreview { sha: sha('a') };
+    let slug = slug();
+    let approved = running.harness.previews.approve(&slug, request, "test");
+    approved.await.expect("accepted");
+    assert_eq!(running.call().await.0, Plan::BringUp);
+}
 
 #[tokio::test]
 async fn cancellation_is_seen_by_work_that_is_always_ready() {

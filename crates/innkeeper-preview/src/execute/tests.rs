@@ -1,0 +1,181 @@
+use std::sync::atomic::AtomicUsize;
+
+use innkeeper_facilities::fake::ExecResult;
+use innkeeper_model::Code;
+use innkeeper_model::preview::Meta;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::fixture::{Harness, closure, sha, slug};
+
+/// An app on the address of the first guest. Ends with its harness's runtime.
+async fn serve_app() -> u16 {
+    let listener = TcpListener::bind("127.100.0.3:0").await.expect("binds");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.ok();
+        }
+    });
+    port
+}
+
+/// A preview with a live version whose app answers on a port.
+async fn harness(port: u16) -> Harness {
+    harness_with(port, |_| {}).await
+}
+
+async fn harness_with(port: u16, change: impl FnOnce(&mut PreviewsConfig)) -> Harness {
+    let harness = Harness::with(change).await;
+    harness.claim().await;
+    let meta = format!(
+        r#"{{"setupService":"setup.service","appServices":["app.service"],"database":"host",
+            "routes":[{{"path":"/","port":{port}}}]}}"#
+    );
+    harness
+        .set(vec![
+            PreviewFact::Live {
+                sha: sha('a'),
+                closure: closure(),
+                meta: Box::new(Meta::parse(&meta).expect("valid")),
+            },
+            PreviewFact::State(PreviewState::Live),
+        ])
+        .await;
+    harness.host.world().exec = Some(Arc::new(|_, _| ExecResult::default()));
+    harness
+}
+
+async fn execute(harness: &Harness) -> Result<(), PreviewError> {
+    let preview = harness.preview().await.expect("exists");
+    let executor = &harness.parts.parts.executor;
+    executor.execute(&preview, Plan::of(&preview)).await
+}
+
+fn calls(harness: &Harness) -> Vec<String> {
+    harness.host.world().calls.clone()
+}
+
+fn called(harness: &Harness, call: &str) -> bool {
+    calls(harness)
+        .iter()
+        .any(|made| made == &format!("{call} web-7"))
+}
+
+#[tokio::test]
+async fn lost_guest_is_restored_with_its_files_and_route() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let world = harness.host.world();
+    assert!(world.databases.contains_key(&slug()));
+    assert!(world.routes.contains_key(&slug()));
+    let environment = &world.guest_files[&(slug(), "/etc/preview.env")];
+    let environment = String::from_utf8_lossy(environment);
+    assert!(
+        environment.contains("DATABASE_URL='postgresql://"),
+        "{environment}"
+    );
+}
+
+#[tokio::test]
+async fn running_app_is_not_touched() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let commands = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&commands);
+    harness.host.world().exec = Some(Arc::new(move |_, request| {
+        if request.command.iter().any(|word| word == "restart") {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        ExecResult::default()
+    }));
+    harness.host.world().calls.clear();
+    execute(&harness).await.expect("maintained");
+    assert_eq!(commands.load(Ordering::Relaxed), 0);
+    assert!(!called(&harness, "unit.ensure"));
+    assert!(!called(&harness, "route.ensure"));
+}
+
+#[tokio::test]
+async fn service_that_fails_is_the_result_with_its_journal() {
+    let harness = harness(serve_app().await).await;
+    harness.host.world().exec = Some(Arc::new(|_, request| match &request.command[..] {
+        [_, verb, ..] if verb == "restart" => ExecResult {
+            status: 1,
+            ..ExecResult::default()
+        },
+        [program, ..] if program == "journalctl" => ExecResult {
+            stdout: "no such module\n".to_owned(),
+            ..ExecResult::default()
+        },
+        _ => ExecResult::default(),
+    }));
+    let error = execute(&harness).await.expect_err("fails");
+    assert_eq!(error.code(), Code::AppUnhealthy);
+    assert_eq!(error.log(), ["no such module"]);
+    assert!(!called(&harness, "route.ensure"));
+}
+
+#[tokio::test]
+async fn removal_leaves_no_object_and_no_record() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    assert!(!harness.host.world().is_empty());
+    let absent = innkeeper_store::Presence::Absent;
+    harness.set(vec![PreviewFact::Desired(absent)]).await;
+    execute(&harness).await.expect("removed");
+    assert!(harness.host.world().is_empty());
+    assert!(harness.preview().await.is_none());
+}
+
+#[tokio::test]
+async fn removal_keeps_the_guest_of_a_route_that_is_left() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let absent = innkeeper_store::Presence::Absent;
+    harness.set(vec![PreviewFact::Desired(absent)]).await;
+    harness.host.fail("route.remove", 1);
+    execute(&harness).await.expect_err("the route is left");
+    // The slot must not be reassigned, and everything else goes.
+    assert!(harness.store.guest(&slug()).await.expect("read").is_some());
+    assert!(called(&harness, "unit.stop"));
+    assert!(harness.host.world().databases.is_empty());
+    assert!(harness.preview().await.is_some());
+    execute(&harness).await.expect("removed");
+    assert!(harness.host.world().is_empty());
+}
+
+#[tokio::test]
+async fn missing_configuration_keeps_the_live_version() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    harness.host.world().routes.clear();
+    let queued = vec![PreviewFact::State(PreviewState::Queued)];
+    harness.set(queued).await;
+    // The fake repository has no files at all.
+    execute(&harness).await.expect_err("not evaluated");
+    assert!(harness.host.world().routes.contains_key(&slug()));
+    assert_eq!(harness.record().await.live_sha, Some(sha('a')));
+}
+
+#[tokio::test]
+async fn guest_of_a_fork_gets_no_token() {
+    let token = (slug(), "/etc/preview-token");
+    let harness = harness_with(serve_app().await, |config| config.share_token = true).await;
+    execute(&harness).await.expect("restored");
+    assert!(harness.host.world().guest_files.contains_key(&token));
+
+    let fork = PreviewFact::Head {
+        repo: None,
+        branch: crate::fixture::branch(),
+        sha: sha('a'),
+    };
+    let unset = PreviewFact::State(PreviewState::WaitingForApproval);
+    harness
+        .set(vec![fork, unset, PreviewFact::Dirty(true)])
+        .await;
+    execute(&harness).await.expect("restored");
+    assert!(!harness.host.world().guest_files.contains_key(&token));
+}

@@ -1,0 +1,136 @@
+use innkeeper_github::fake::FailureKind;
+use innkeeper_model::preview::PrAction;
+
+use super::*;
+use crate::fixture::{Harness, sha, slug};
+
+/// A preview whose commit 'a' is live, as the open pull request wants it.
+async fn harness() -> Harness {
+    let harness = Harness::new().await;
+    harness.open_pull(sha('a'));
+    harness.claim().await;
+    harness.set_live(sha('a')).await;
+    harness
+}
+
+async fn compare(harness: &Harness) {
+    let compared = harness.parts.resync.comparison.run().await;
+    compared.expect("the store can be read");
+}
+
+async fn is_dismissed(harness: &Harness) -> bool {
+    harness.preview().await.expect("exists").desired == Presence::Absent
+}
+
+#[tokio::test]
+async fn preview_of_a_closed_pull_request_is_removed() {
+    let mut harness = harness().await;
+    harness.change_pull(|pull| pull.open = false);
+    compare(&harness).await;
+    assert!(is_dismissed(&harness).await);
+    assert!(harness.was_woken());
+}
+
+#[tokio::test]
+async fn preview_in_agreement_with_github_is_left_alone() {
+    let mut harness = harness().await;
+    let before = harness.preview().await;
+    compare(&harness).await;
+    assert_eq!(harness.preview().await, before);
+    assert!(!harness.was_woken());
+}
+
+#[tokio::test]
+async fn lost_push_updates_the_preview() {
+    let mut harness = harness().await;
+    harness.change_pull(|pull| pull.head_sha = sha('b'));
+    compare(&harness).await;
+    let record = harness.record().await;
+    assert_eq!(record.wanted_sha, sha('b'));
+    assert_eq!(record.state, PreviewState::Queued);
+    assert_eq!(record.live_sha, Some(sha('a')));
+    assert!(harness.was_woken());
+}
+
+#[tokio::test]
+async fn pending_delivery_overrides_the_list() {
+    let harness = harness().await;
+    harness
+        .deliver("pending", PrAction::Synchronize, sha('b'))
+        .await;
+    harness.change_pull(|pull| pull.open = false);
+    compare(&harness).await;
+    assert!(!is_dismissed(&harness).await);
+}
+
+#[tokio::test]
+async fn failed_list_closes_no_pull_request() {
+    let harness = harness().await;
+    harness.change_pull(|pull| pull.open = false);
+    harness
+        .github
+        .with(|world| world.fail("GET", "/pulls", 1, FailureKind::Status(502)));
+    compare(&harness).await;
+    assert!(!is_dismissed(&harness).await);
+    compare(&harness).await;
+    assert!(is_dismissed(&harness).await);
+}
+
+#[tokio::test]
+async fn preview_of_a_branch_is_not_compared() {
+    let harness = Harness::new().await;
+    let new = innkeeper_store::NewPreview {
+        number: None,
+        ..innkeeper_store::NewPreview::of(
+            &crate::fixture::delivery("claim", PrAction::Opened, sha('a')).event,
+        )
+    };
+    let claimed = harness.store.claim_preview(new, vec![slug()]).await;
+    claimed.expect("claimed");
+    compare(&harness).await;
+    assert!(!is_dismissed(&harness).await);
+}
+
+#[tokio::test]
+async fn failure_of_one_part_does_not_keep_the_others() {
+    let mut harness = harness().await;
+    harness.host.fail("route.visits", 1);
+    harness.change_pull(|pull| pull.open = false);
+    harness.parts.resync.resync().await;
+    assert!(is_dismissed(&harness).await);
+}
+
+#[tokio::test]
+async fn unused_preview_expires_and_is_removed_later() {
+    let day = std::time::Duration::from_secs(24 * 3_600);
+    let harness = Harness::with(|config| config.ttl = Some(day)).await;
+    harness
+        .store
+        .set_expiry_grace(std::time::Duration::ZERO)
+        .await
+        .expect("set");
+    harness.claim().await;
+    harness.set_live(sha('a')).await;
+    let expiry = &harness.parts.resync.checks.expiry;
+    let expire = async || {
+        let preview = harness.preview().await.expect("exists");
+        expiry.expire_if_due(&preview).await.expect("recorded");
+    };
+    expire().await;
+    assert_eq!(harness.record().await.state, PreviewState::Live);
+    harness
+        .store
+        .advance_running_time(2 * day)
+        .await
+        .expect("advanced");
+    expire().await;
+    assert_eq!(harness.record().await.state, PreviewState::Expired);
+    assert!(!is_dismissed(&harness).await);
+    harness
+        .store
+        .advance_running_time(2 * day)
+        .await
+        .expect("advanced");
+    expire().await;
+    assert!(is_dismissed(&harness).await);
+}

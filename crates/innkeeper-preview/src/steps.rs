@@ -1,0 +1,328 @@
+//! Lists the steps of a plan ([`steps`]), and those after a failure ([`after_failure`]): pure functions.
+//!
+//! Two steps observe: the evaluation of a commit, and the inspection of the guest. The next steps follow from what
+//! they have [`Seen`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use innkeeper_model::StorePath;
+use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState};
+use innkeeper_store::Preview;
+
+use crate::plan::Plan;
+
+/// A commit that can be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) sha: CommitSha,
+    pub(crate) closure: StorePath,
+    pub(crate) meta: Meta,
+}
+
+impl Version {
+    /// Returns the version that is served, if any.
+    pub(crate) fn live(preview: &Preview) -> Option<Self> {
+        Some(Self {
+            sha: preview.record.live_sha.clone()?,
+            closure: preview.live_closure.clone()?,
+            meta: preview.live_meta.clone()?,
+        })
+    }
+}
+
+/// Reason for serving a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The version is wanted: it is set up and started whatever runs.
+    Wanted,
+    /// Rollback: another version did not come up, and left its changes.
+    Rollback,
+    /// Restart: the version was served, and the host, the guest or a service ended.
+    Restart,
+}
+
+/// A version to serve, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) version: Version,
+    pub(crate) cause: Cause,
+}
+
+/// Step of serving a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serve {
+    /// Create the preview's database.
+    EnsureDatabase,
+    /// Record that the guest may hold another version than the live one.
+    MarkDirty,
+    /// Create the guest, or switch it to the closure.
+    EnsureGuest,
+    /// Write the environment, the secrets and the token into the guest.
+    WriteFiles,
+    /// Wait for the guest's service manager.
+    AwaitServices,
+    /// Enter the state in which the setup service runs.
+    EnterSetup,
+    /// Run the setup service to its end.
+    SetUp,
+    /// Restart the app's services.
+    StartApp,
+    /// Wait until every port of the app answers.
+    AwaitAnswers,
+}
+
+/// One step of a plan. Each can be carried out again after a crash at any point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Report the state on GitHub, in the background.
+    Report,
+    /// Write a line into the preview's log.
+    Note(String),
+    /// Record a state; show it on the page and on GitHub.
+    Enter(PreviewState),
+    /// Point the preview's URLs to a page with its state.
+    ShowPage,
+    /// Record visits from before the evaluation if the preview will need room.
+    RecordVisits,
+    /// Evaluate and build the wanted commit. Its result is [`Seen::Version`].
+    Evaluate,
+    /// Evict another preview if the host has too many.
+    MakeRoom,
+    /// Serve a version.
+    Serve(Serve, Arc<Target>),
+    /// Record that the guest holds the live version.
+    ClearDirty,
+    /// Record the version that is served from now on.
+    RecordVersion(Arc<Target>),
+    /// Point the preview's URLs to its app.
+    EnsureRoute(Arc<Target>),
+    /// Record that the wanted commit is live.
+    RecordLive(Arc<Target>),
+    /// Observe the guest and the app. The result is [`Seen::App`].
+    Inspect,
+    /// Repair the route if it is incomplete.
+    RepairRoute(Meta),
+    /// Replace the guest's token before it expires.
+    RenewToken,
+    /// Write into the preview's log, once, that a user stopped the guest.
+    NoteStopped,
+    /// Stop the guest.
+    StopGuest,
+    /// Record that no version is live, so that the state's page is shown.
+    RecordStopped,
+    /// Record that no version is live. A preview that is wanted again during its removal is brought up from the start.
+    RecordGone,
+    /// Remove the preview's routes.
+    RemoveRoute,
+    /// Remove the guest with its files.
+    RemoveGuest,
+    /// Remove the database.
+    RemoveDatabase,
+    /// Report the removal on GitHub.
+    ReportRemoval,
+    /// Delete the record.
+    Forget,
+}
+
+impl Step {
+    /// Returns the step's name for the crash probe. Steps that write nothing, or whose parts have names, have none.
+    pub(crate) fn crash_point(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::ShowPage => "ensure-page",
+            Self::Evaluate => "evaluate",
+            Self::Serve(Serve::EnsureDatabase, _) => "ensure-database",
+            Self::Serve(Serve::EnsureGuest, _) => "ensure-guest",
+            Self::Serve(Serve::WriteFiles, _) => "write-guest-files",
+            Self::Serve(Serve::AwaitServices, _) => "await-services",
+            Self::Serve(Serve::SetUp, _) => "set-up",
+            Self::Serve(Serve::StartApp, _) => "start-app",
+            Self::Serve(Serve::AwaitAnswers, _) => "await-answers",
+            Self::RecordVersion(_) => "record-version",
+            Self::EnsureRoute(_) => "ensure-route",
+            Self::RecordLive(_) => "record-live",
+            Self::StopGuest => "stop-guest",
+            Self::RecordGone => "record-gone",
+            Self::RemoveRoute => "remove-route",
+            Self::RemoveGuest => "remove-guest",
+            Self::RemoveDatabase => "remove-database",
+            Self::ReportRemoval => "report-removal",
+            Self::Forget => "forget",
+            Self::Serve(Serve::MarkDirty | Serve::EnterSetup, _)
+            | Self::Report
+            | Self::Note(_)
+            | Self::Enter(_)
+            | Self::RecordVisits
+            | Self::MakeRoom
+            | Self::ClearDirty
+            | Self::Inspect
+            | Self::RepairRoute(_)
+            | Self::RenewToken
+            | Self::NoteStopped
+            | Self::RecordStopped => return None,
+        })
+    }
+}
+
+/// Condition of the version that should be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    /// A user stopped the guest (`preview stop`).
+    StoppedByUser,
+    /// The guest and the app's services run.
+    Running,
+    /// Something of it ended.
+    Down,
+}
+
+/// Observation from which the next steps follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// No observation so far.
+    Unknown,
+    /// The wanted commit was evaluated and built.
+    Version(Version),
+    /// The condition of the live version.
+    App(App),
+}
+
+/// Returns the steps that lead from an observation to the plan's end, or to the next observation.
+pub(crate) fn steps(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
+    match (plan, seen) {
+        (_, Seen::Version(version)) => deploy(preview, version),
+        (_, Seen::App(app)) => restore(preview, app),
+        (Plan::Remove, Seen::Unknown) => vec![
+            Step::Enter(PreviewState::Closing),
+            Step::RecordGone,
+            // First what strangers can reach, last the record.
+            Step::RemoveRoute,
+            Step::RemoveGuest,
+            Step::RemoveDatabase,
+            Step::ReportRemoval,
+            Step::Forget,
+        ],
+        (Plan::KeepStopped, Seen::Unknown) => vec![Step::ShowPage, Step::StopGuest, Step::Report],
+        (Plan::RequestApproval, Seen::Unknown) => {
+            let mut steps = Vec::new();
+            // The commit that was approved before stays up, unless its approval was withdrawn.
+            if preview.record.approved_sha.is_none() {
+                // It may have come up in the moment of the withdrawal.
+                steps.extend([Step::StopGuest, Step::RecordStopped]);
+            }
+            steps.push(Step::Enter(PreviewState::WaitingForApproval));
+            steps
+        }
+        (Plan::BringUp, Seen::Unknown) => vec![
+            Step::RecordVisits,
+            Step::Enter(PreviewState::Evaluating),
+            Step::Evaluate,
+        ],
+        (Plan::AwaitApproval | Plan::Maintain | Plan::MaintainPrevious, Seen::Unknown) => {
+            let mut steps = vec![Step::Report];
+            steps.extend(maintain(preview));
+            steps
+        }
+    }
+}
+
+/// Returns the steps after a failure, in place of those that were left: removal goes on with its independent steps, and
+/// the last good version comes back.
+pub(crate) fn after_failure(
+    preview: &Preview,
+    failed: &Step,
+    left: VecDeque<Step>,
+) -> VecDeque<Step> {
+    let live = Version::live(preview);
+    match failed {
+        // The slot must not be reassigned while a route may lead to its address: the guest's record stays.
+        Step::RemoveRoute => [Step::StopGuest, Step::RemoveDatabase].into(),
+        Step::RemoveGuest | Step::StopGuest => left
+            .into_iter()
+            .filter(|step| *step == Step::RemoveDatabase)
+            .collect(),
+        // The live version stays up, also when the host has just booted and GitHub is unreachable.
+        Step::Evaluate if live.is_some() => maintain(preview).into(),
+        Step::Serve(_, target) if target.cause == Cause::Wanted => {
+            live.map(rollback).unwrap_or_default().into()
+        }
+        _ => VecDeque::new(),
+    }
+}
+
+/// Brings the wanted version up.
+fn deploy(preview: &Preview, version: Version) -> Vec<Step> {
+    let target = Arc::new(Target {
+        version,
+        cause: Cause::Wanted,
+    });
+    let has_live = preview.record.live_sha.is_some();
+    let mut steps = vec![Step::MakeRoom, Step::Enter(PreviewState::Starting)];
+    steps.extend(serve(&target, has_live));
+    steps.extend([
+        // Recorded first, so that a crash before the route brings back this version. The state is live only once the
+        // route leads to it.
+        Step::RecordVersion(Arc::clone(&target)),
+        Step::EnsureRoute(Arc::clone(&target)),
+        Step::RecordLive(target),
+    ]);
+    steps
+}
+
+/// Keeps the live version up, after a reboot for example. Without one, the page is all that is served.
+fn maintain(preview: &Preview) -> Vec<Step> {
+    match Version::live(preview) {
+        None => vec![Step::ShowPage],
+        // A newer version was being set up when it was superseded by one that did not come that far.
+        Some(live) if preview.dirty => rollback(live),
+        Some(_) => vec![Step::Inspect],
+    }
+}
+
+fn restore(preview: &Preview, app: App) -> Vec<Step> {
+    let Some(live) = Version::live(preview) else {
+        return Vec::new();
+    };
+    match app {
+        App::StoppedByUser => vec![Step::NoteStopped],
+        App::Running => vec![Step::RepairRoute(live.meta), Step::RenewToken],
+        App::Down => go_back(live, Cause::Restart, "Starting again.".to_owned()),
+    }
+}
+
+fn rollback(live: Version) -> Vec<Step> {
+    let text = format!("Going back to {}.", live.sha.short());
+    go_back(live, Cause::Rollback, text)
+}
+
+fn go_back(version: Version, cause: Cause, text: String) -> Vec<Step> {
+    let target = Arc::new(Target { version, cause });
+    let mut steps = vec![Step::Note(text)];
+    steps.extend(serve(&target, true));
+    steps.extend([Step::ClearDirty, Step::EnsureRoute(target)]);
+    steps
+}
+
+/// Has the guest serve a version. The app of the version before stays up until the setup of this one has ended, unless
+/// the guest switches its closure.
+fn serve(target: &Arc<Target>, has_live: bool) -> Vec<Step> {
+    let is_wanted = target.cause == Cause::Wanted;
+    let has_database = target.version.meta.database == DatabaseMode::Host;
+    [
+        (Serve::EnsureDatabase, has_database),
+        (Serve::MarkDirty, is_wanted && has_live),
+        (Serve::EnsureGuest, true),
+        (Serve::WriteFiles, true),
+        (Serve::AwaitServices, true),
+        (Serve::EnterSetup, is_wanted),
+        (Serve::SetUp, true),
+        (Serve::StartApp, true),
+        (Serve::AwaitAnswers, true),
+    ]
+    .into_iter()
+    .filter(|(_, applies)| *applies)
+    .map(|(step, _)| Step::Serve(step, Arc::clone(target)))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests;
