@@ -11,46 +11,46 @@ use innkeeper_model::{Code, Explain};
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 
-/// A program that could not be run or that ended badly.
+/// A program that could not run, failed, or exceeded its time limit.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It is not installed.
+    /// The program is not installed.
     #[error("the program '{program}' is not installed")]
     Missing {
         /// The program's name or path.
         program: String,
     },
-    /// It could not be started, or talking to it failed.
+    /// The program could not be started, or its pipes failed.
     #[error("cannot run '{program}'")]
     Run {
         /// The program's name or path.
         program: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// It ended with another status than 0.
+    /// The program ended with a nonzero status.
     #[error("'{program}' ended with {status}: {stderr}")]
     Failed {
         /// The program's name or path.
         program: String,
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
-        /// The end of what it said.
+        /// The end of its standard error.
         stderr: String,
     },
-    /// It did not end in time.
+    /// The program exceeded its time limit.
     #[error("'{program}' did not end within {} s", limit.as_secs())]
     TimedOut {
         /// The program's name or path.
         program: String,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
 }
 
 impl CommandError {
-    /// The code of a missing program, or `otherwise`.
+    /// Returns the code of a missing program or a timeout, or `otherwise`.
     #[must_use]
     pub fn code_or(&self, otherwise: Code) -> Code {
         match self {
@@ -93,19 +93,22 @@ impl Explain for CommandError {
     }
 }
 
-/// How long a program has that answers a question or changes a setting.
+/// Time limit of a program that queries or changes a setting.
 pub(crate) const QUICK: Duration = Duration::from_secs(60);
 
-/// How long a program has that copies files.
+/// Time limit of a program that copies files.
 pub(crate) const COPY: Duration = Duration::from_secs(60 * 60);
 
-/// The longest piece of a program's complaint that goes into an error.
+/// Maximum length of a program's standard error in an error, in bytes.
 const STDERR_LIMIT: usize = 2000;
 
-/// A command that does not outlive its handle and reads nothing from our standard input.
+/// Creates a command that is killed with its handle and has an empty standard input.
 ///
-/// Every command of this crate starts here; clippy refuses `Command::new` anywhere else.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// The only constructor of commands; clippy rejects `Command::new` elsewhere.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only constructor of commands"
+)]
 pub(crate) fn command(program: impl AsRef<OsStr>) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(program);
     command.stdin(Stdio::null()).kill_on_drop(true);
@@ -122,7 +125,7 @@ pub(crate) fn start_error(program: &OsStr, source: io::Error) -> CommandError {
     }
 }
 
-/// Runs a program to its end, within [`QUICK`], with `input` on its standard input and returns its standard output.
+/// Runs a program within [`QUICK`], with `input` on its standard input, and returns its standard output.
 pub(crate) async fn run<I, S>(
     program: impl AsRef<OsStr>,
     arguments: I,
@@ -137,19 +140,19 @@ where
     run_command(command, input, QUICK).await
 }
 
-/// Writes a program's input and ends it.
+/// Writes a program's input and closes the pipe.
 async fn feed(stdin: Option<ChildStdin>, input: &[u8]) -> io::Result<()> {
     let Some(mut stdin) = stdin else {
         return Ok(());
     };
     match stdin.write_all(input).await {
-        // A program that does not read all of its input says why on its standard error.
+        // A program that does not read all of its input reports the reason on its standard error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
 }
 
-/// As [`run`], with a command that is set up in other ways too, and another limit. A program that exceeds it is killed.
+/// Runs a prepared command within a time limit and returns its standard output. Kills a program that exceeds the limit.
 pub(crate) async fn run_command(
     command: tokio::process::Command,
     input: &[u8],
@@ -164,7 +167,7 @@ pub(crate) async fn run_command(
     ended.unwrap_or(Err(CommandError::TimedOut { program, limit }))
 }
 
-/// As [`run_command`], however long it takes. For callers that have a limit of their own and must not kill the program.
+/// Runs a prepared command without a time limit, for callers that have a limit of their own and must not kill the program.
 pub(crate) async fn run_to_end(
     mut command: tokio::process::Command,
     input: &[u8],
@@ -178,21 +181,21 @@ pub(crate) async fn run_to_end(
         .spawn()
         .map_err(failed)?;
     let stdin = child.stdin.take();
-    // At the same time: a program may print before it has read everything.
+    // Concurrently: a program may print before it has read all of its input.
     let (written, output) = tokio::join!(feed(stdin, input), child.wait_with_output());
     written.map_err(failed)?;
     let output = output.map_err(failed)?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim();
-        let start = said.len().saturating_sub(STDERR_LIMIT);
-        let start = (start..=said.len())
-            .find(|at| said.is_char_boundary(*at))
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr = stderr.trim();
+        let start = stderr.len().saturating_sub(STDERR_LIMIT);
+        let start = (start..=stderr.len())
+            .find(|at| stderr.is_char_boundary(*at))
             .unwrap_or(0);
         return Err(CommandError::Failed {
             program: program.to_string_lossy().into_owned(),
             status: output.status,
-            stderr: said[start..].to_owned(),
+            stderr: stderr[start..].to_owned(),
         });
     }
     Ok(output.stdout)
@@ -203,7 +206,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_program_that_does_not_end_is_named_and_killed() {
+    async fn program_that_exceeds_its_limit_is_killed() {
         let dir = tempfile::tempdir().expect("a directory");
         let pid = dir.path().join("pid");
         let mut endless = command("sh");

@@ -1,7 +1,6 @@
-//! Files that the host gives to a guest while it runs.
+//! Files that the daemon writes into a running guest.
 //!
-//! They are written through [`Tree`]: whatever the guest has put in their place, the write stays inside its
-//! tree, and a reader sees the former file or the new one.
+//! All writes go through [`Tree`]: they stay inside the guest's tree whatever the guest created at the path, and are atomic.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +12,12 @@ use crate::FileError;
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking};
 
-/// Writes into guests' trees.
+/// Writes files into guests' trees.
 #[derive(Clone, Debug)]
 pub struct GuestFiles {
     /// The directory of the trees; a guest's tree is `<guests>/<name>/rootfs`.
     pub guests: PathBuf,
-    /// Who owns a guest's files on disk.
+    /// The owner of a guest's files on disk.
     pub user_ids: UserIds,
 }
 

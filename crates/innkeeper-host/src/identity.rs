@@ -1,7 +1,7 @@
-//! Whose an object on the host is, when several daemons work on it.
+//! Ownership of objects on a host with several daemons.
 //!
-//! The names of objects are contracts and hold no daemon, so a mark stands beside each name. Guests can change none of
-//! the marks: they are attributes of objects outside the guests, or comments that only PostgreSQL's superusers may write.
+//! The names of objects are contracts and contain no daemon, so each object has a mark beside its name. Guests cannot change
+//! marks: they are attributes of objects outside the guests, or comments that only PostgreSQL's superusers may write.
 //!
 //! | object | mark |
 //! | --- | --- |
@@ -10,11 +10,11 @@
 //! | systemd unit | its description: `Innkeeper guest <guest> (daemon <identity>)` |
 //! | cgroup | the extended attribute `trusted.innkeeper.daemon` |
 //! | directory of a guest, GC root | the extended attribute `trusted.innkeeper.daemon` |
-//! | volume of LVM's | its tag: `innkeeper-daemon-<identity>` |
+//! | LVM volume | its tag: `innkeeper-daemon-<identity>` |
 //! | role and database | their comment: `innkeeper: preview <slug> (daemon <identity>)` |
 //! | Caddy's file of a preview | its first line: `# Innkeeper: preview <slug> (daemon <identity>)` |
 //!
-//! What lies in the state directory has no mark of its own: the directory belongs to the identity in its database.
+//! Objects in the state directory have no marks: the directory belongs to the identity in its database.
 
 use std::io;
 use std::path::Path;
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 /// The extended attribute that marks directories, links and cgroups. Only the host's root reads and writes it.
 const ATTRIBUTE: &str = "trusted.innkeeper.daemon";
 
-/// The identity with which a daemon marks what it makes.
+/// The identity with which a daemon marks the objects that it creates.
 #[derive(Clone, Debug)]
 pub struct Identity {
     daemon: DaemonId,
@@ -34,13 +34,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `adopts` until objects that a former release made without a mark have been marked.
+    /// Creates an identity. `adopts` is true until the unmarked objects of a former release have been marked.
     #[must_use]
     pub fn new(daemon: DaemonId, adopts: bool) -> Self {
         Self { daemon, adopts }
     }
 
-    /// The same daemon, for what has no mark.
+    /// Returns the same identity, which also owns unmarked objects.
     pub(crate) fn adopting(self) -> Self {
         Self {
             adopts: true,
@@ -48,13 +48,13 @@ impl Identity {
         }
     }
 
-    /// What marks an object as this daemon's.
+    /// Returns the mark of this daemon.
     #[must_use]
     pub fn daemon(&self) -> &DaemonId {
         &self.daemon
     }
 
-    /// Whose an object with this mark is.
+    /// Returns the ownership of an object with this mark.
     #[must_use]
     pub fn ownership(&self, mark: Option<&DaemonId>) -> Ownership {
         match mark {
@@ -64,31 +64,31 @@ impl Identity {
         }
     }
 
-    /// Marks a file, a directory or a link. Returns whether its file system has room for marks.
+    /// Marks a file, a directory or a link. Returns false if its file system does not support marks.
     ///
     /// # Errors
-    /// When the kernel refuses for another reason.
+    /// Fails if the kernel rejects the mark for another reason.
     pub(crate) fn mark(&self, path: &Path) -> io::Result<bool> {
         let mark = self.daemon.as_str().as_bytes();
         match lsetxattr(path, ATTRIBUTE, mark, XattrFlags::empty()) {
             Ok(()) => Ok(true),
-            Err(error) if has_no_marks(error) => Ok(false),
+            Err(error) if marks_are_unsupported(error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whose a file, a directory or a link is; `None` where the file system has no marks.
+    /// Returns the ownership of a file, a directory or a link; `None` if the file system does not support marks.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// Fails if the mark cannot be read.
     pub(crate) fn owner_of(&self, path: &Path) -> io::Result<Option<Ownership>> {
         let mut mark = [0; DaemonId::LENGTH];
         let length = match lgetxattr(path, ATTRIBUTE, &mut mark[..]) {
             Ok(length) => length,
             Err(Errno::NODATA) => return Ok(Some(Ownership::Unmarked)),
-            // Longer than ours: of a later version.
+            // Longer than our marks: from a later version.
             Err(Errno::RANGE) => return Ok(Some(Ownership::Other)),
-            Err(error) if has_no_marks(error) => return Ok(None),
+            Err(error) if marks_are_unsupported(error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let text = std::str::from_utf8(mark.get(..length).unwrap_or_default());
@@ -99,8 +99,8 @@ impl Identity {
         }))
     }
 
-    /// Whether an object that has the name of a recorded guest or preview may be changed and removed. Without a mark, only
-    /// while objects of a former release are adopted.
+    /// Reports whether an object with the name of a recorded guest or preview may be changed and removed. An unmarked object
+    /// may be, only while objects of a former release are adopted.
     #[must_use]
     pub fn may_change(&self, ownership: Ownership) -> bool {
         match ownership {
@@ -111,14 +111,15 @@ impl Identity {
     }
 }
 
-/// Whether the file system takes no marks, or the daemon lacks CAP_SYS_ADMIN in the host's user namespace.
-fn has_no_marks(error: Errno) -> bool {
+/// Reports an error that means that the file system does not support marks, or that the daemon lacks CAP_SYS_ADMIN in the
+/// host's user namespace.
+fn marks_are_unsupported(error: Errno) -> bool {
     matches!(error, Errno::OPNOTSUPP | Errno::PERM)
 }
 
 #[cfg(test)]
 impl Identity {
-    /// The identity of a test's daemon. Different digits are different daemons.
+    /// Returns the identity of a test's daemon. Different digits are different daemons.
     pub(crate) fn of(digit: char) -> Self {
         let daemon = DaemonId::parse(&digit.to_string().repeat(DaemonId::LENGTH));
         Self::new(daemon.expect("a digit"), false)
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_and_a_link_keep_the_mark_of_the_daemon_that_made_them() {
+    fn directories_and_links_keep_their_mark() {
         let dir = tempfile::tempdir().expect("directory");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/nowhere", &link).expect("link");
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_another_daemon_may_be_changed_and_what_has_no_mark_only_while_adopting() {
+    fn only_own_or_adopted_objects_may_change() {
         let (ours, other) = (Identity::of('a'), Identity::of('b'));
         for (mark, ownership, may, may_adopting) in [
             (None, Ownership::Unmarked, false, true),

@@ -1,4 +1,4 @@
-//! News that a file was changed, replaced, made or removed, also when it is a symbolic link (inotify(7)).
+//! Notifications that a file was changed, replaced, created or removed, through symbolic links (inotify(7)).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,18 +14,18 @@ use tokio::io::unix::AsyncFd;
 
 use crate::unit::process::watched;
 
-/// How many links of a chain are followed, as many as the kernel does (path_resolution(7)).
+/// Maximum length of a chain of links, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// A subscription to what happens in the folders that lead to some files.
+/// A subscription to events in the directories that lead to some files.
 #[derive(Debug)]
-pub(super) struct FileNews(AsyncFd<OwnedFd>);
+pub(super) struct FileEvents(AsyncFd<OwnedFd>);
 
-impl FileNews {
-    /// Subscribes. What happened before is not reported.
+impl FileEvents {
+    /// Subscribes. Earlier events are not reported.
     pub(super) fn subscribe(files: &[PathBuf]) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let news = WatchFlags::CLOSE_WRITE
+        let events = WatchFlags::CLOSE_WRITE
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
@@ -34,8 +34,8 @@ impl FileNews {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         for folder in files.iter().flat_map(|file| folders(file)) {
-            match inotify::add_watch(&inotify, &folder, news) {
-                // The folder above is watched as well.
+            match inotify::add_watch(&inotify, &folder, events) {
+                // The directory above is watched as well.
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -43,7 +43,7 @@ impl FileNews {
         Ok(Self(watched(inotify, Interest::READABLE)?))
     }
 
-    /// Waits until something happened in one of the folders, perhaps to another file.
+    /// Waits for an event in one of the directories. It may concern another file.
     pub(super) async fn next(&self) -> io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         loop {
@@ -52,7 +52,7 @@ impl FileNews {
                 Reader::new(inotify.get_ref(), &mut buffer).next()?;
                 Ok(())
             });
-            // Otherwise there was nothing after all.
+            // Otherwise the wakeup was spurious.
             if let Ok(read) = read {
                 return read;
             }
@@ -60,8 +60,8 @@ impl FileNews {
     }
 }
 
-/// The folder of a file and that of each link on the way to it. For a folder that is not there, the nearest one above it
-/// that is.
+/// Returns the directory of a file and of each link on the way to it; for a missing directory, its nearest existing
+/// ancestor.
 fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
     let mut file = file.to_owned();
@@ -72,7 +72,7 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
         let existing = folder.ancestors().find(|folder| folder.is_dir());
         folders.extend(existing.map(Path::to_owned));
         match fs::read_link(&file) {
-            // A link from its folder; an absolute one replaces that.
+            // Relative to the link's directory; an absolute target replaces it.
             Ok(target) => file = lexically_resolved(&folder.join(target)),
             Err(_) => break,
         }
@@ -80,7 +80,7 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     folders
 }
 
-/// The path without `.` and `..`. The folder of a link of the host's is no link itself.
+/// Removes `.` and `..` from a path. Directories of the host's links are not links themselves.
 fn lexically_resolved(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for component in path.components() {

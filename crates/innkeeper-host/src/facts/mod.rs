@@ -1,8 +1,7 @@
-//! Facts of the host that guests and the firewall depend on: its name servers, and the MTU of its way to the internet.
+//! Facts of the host that guests and the firewall depend on: its name servers, and the MTU of its default route.
 //!
-//! The kernel announces changes of files and routes; what has come of them is compared with what was known. The rest of
-//! what guests share with the host is not taken over: rules name no address of the host, and guests have a time zone of
-//! their own.
+//! The kernel notifies changes of files and routes; the new facts are compared with the last known ones. Other facts do not
+//! matter: rules contain no address of the host, and guests have a time zone of their own.
 
 mod files;
 mod routes;
@@ -16,13 +15,13 @@ use tracing::warn;
 
 use crate::network::VethNetwork;
 use crate::secrets::NameServers;
-use files::FileNews;
-use routes::RouteNews;
+use files::FileEvents;
+use routes::RouteEvents;
 
-/// How long further news is waited for: files are written in several steps, and routes go before they come.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Debounce interval: files are written in several steps, and a changed route is removed before it is added.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// Watches the host.
+/// Watches the facts of the host.
 #[derive(Debug)]
 pub struct HostFacts {
     nameservers: NameServers,
@@ -30,7 +29,7 @@ pub struct HostFacts {
     known: Mutex<Option<Facts>>,
 }
 
-/// The facts at some time. What could not be read is as it was before.
+/// The facts at one time. A fact that could not be read keeps its former value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
     nameservers: Vec<IpAddr>,
@@ -38,7 +37,7 @@ struct Facts {
 }
 
 impl HostFacts {
-    /// Nothing is read yet.
+    /// Creates a watcher. It reads nothing yet.
     #[must_use]
     pub fn new(nameservers: NameServers, network: Arc<VethNetwork>) -> Self {
         Self {
@@ -48,8 +47,8 @@ impl HostFacts {
         }
     }
 
-    /// Whether the facts differ from the known ones, which they are afterwards.
-    async fn have_changed(&self) -> bool {
+    /// Reads the facts and reports whether they changed.
+    async fn update(&self) -> bool {
         let mtu = self.network.uplink_mtu().await;
         let nameservers = self.nameservers.read();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,39 +68,39 @@ impl HostFacts {
 #[async_trait]
 impl innkeeper_facilities::HostFacts for HostFacts {
     async fn changed(&self) {
-        // Subscribed before the first look, so that nothing happens in between.
-        let routes = RouteNews::subscribe()
-            .inspect_err(|error| warn!(%error, "changes of routes are noticed late"))
+        // Subscribe before the first read, so that no change is lost in between.
+        let routes = RouteEvents::subscribe()
+            .inspect_err(|error| warn!(%error, "cannot subscribe to changes of routes: the periodic resync finds them"))
             .ok();
         loop {
-            // Each time anew: links lead elsewhere than before.
-            let files = FileNews::subscribe(self.nameservers.files())
-                .inspect_err(|error| warn!(%error, "changes of name servers are noticed late"))
+            // Subscribe again each time, because links may have new targets.
+            let files = FileEvents::subscribe(self.nameservers.files())
+                .inspect_err(|error| warn!(%error, "cannot subscribe to changes of name servers: the periodic resync finds them"))
                 .ok();
-            if self.have_changed().await {
+            if self.update().await {
                 return;
             }
-            let of_files = async {
+            let file_event = async {
                 match &files {
                     Some(files) => files.next().await,
                     None => std::future::pending().await,
                 }
             };
-            let of_routes = async {
+            let route_event = async {
                 match &routes {
                     Some(routes) => routes.next().await,
                     None => std::future::pending().await,
                 }
             };
-            let news = tokio::select! {
-                news = of_files => news,
-                news = of_routes => news,
+            let event = tokio::select! {
+                event = file_event => event,
+                event = route_event => event,
             };
-            if let Err(error) = news {
-                warn!(%error, "changes of the host are noticed late");
+            if let Err(error) = event {
+                warn!(%error, "lost the subscription to changes of the host: the periodic resync finds them");
                 return std::future::pending().await;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(DEBOUNCE).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! In a network namespace of the test's own, with files of its own.
+//! Tests in a network namespace and with files of their own.
 
 use std::fs;
 use std::future::Future;
@@ -15,13 +15,13 @@ use crate::identity::Identity;
 use crate::network::NetworkConfig;
 use crate::network::testing::{enter_own_namespace, ip};
 
-/// Far longer than anything here takes.
+/// Fails after a time limit far above the expected time.
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(30);
     tokio::time::timeout(limit, future).await.expect("in time")
 }
 
-/// Replaces a file as programs do that must not leave half of one.
+/// Replaces a file atomically.
 fn replace(file: &Path, text: &str) {
     let aside = file.with_extension("new");
     fs::write(&aside, text).expect("written");
@@ -29,7 +29,7 @@ fn replace(file: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_file_is_followed_through_its_links_whatever_happens_to_it() {
+async fn file_events_follow_links() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = |path: &str| dir.path().join(path);
     fs::create_dir(at("etc")).expect("made");
@@ -40,11 +40,11 @@ async fn a_file_is_followed_through_its_links_whatever_happens_to_it() {
     type Step<'a> = (&'a str, Box<dyn Fn() + 'a>);
     let steps: [Step<'_>; 8] = [
         (
-            "a folder is made",
+            "a directory is created",
             Box::new(|| fs::create_dir_all(at("run/resolve")).expect("made")),
         ),
         (
-            "the file is made",
+            "the file is created",
             Box::new(|| fs::write(&stub, "1").expect("written")),
         ),
         (
@@ -57,33 +57,30 @@ async fn a_file_is_followed_through_its_links_whatever_happens_to_it() {
             Box::new(|| fs::remove_file(&stub).expect("removed")),
         ),
         (
-            "the link leads elsewhere",
+            "the link has a new target",
             Box::new(|| {
                 symlink(at("other.conf"), at("etc/new")).expect("a link");
                 fs::rename(at("etc/new"), &file).expect("renamed");
             }),
         ),
         (
-            "the new target is made",
+            "the new target is created",
             Box::new(|| replace(&at("other.conf"), "4")),
         ),
-        (
-            "a file is put in the place of the link",
-            Box::new(|| replace(&file, "5")),
-        ),
+        ("a file replaces the link", Box::new(|| replace(&file, "5"))),
     ];
     for (what, step) in steps {
-        let news = FileNews::subscribe(std::slice::from_ref(&file)).expect("subscribed");
-        assert!(news.next().now_or_never().is_none(), "before: {what}");
+        let events = FileEvents::subscribe(std::slice::from_ref(&file)).expect("subscribed");
+        assert!(events.next().now_or_never().is_none(), "before: {what}");
         step();
-        let told = tokio::time::timeout(Duration::from_secs(30), news.next()).await;
-        told.expect(what).expect("news");
+        let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
+        event.expect(what).expect("an event");
     }
 }
 
 #[tokio::test]
-async fn new_name_servers_and_a_new_mtu_are_noticed_and_nothing_else() {
-    if !enter_own_namespace("new_name_servers_and_a_new_mtu_are_noticed_and_nothing_else") {
+async fn only_new_name_servers_and_mtu_are_reported() {
+    if !enter_own_namespace("only_new_name_servers_and_mtu_are_reported") {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -110,8 +107,8 @@ async fn new_name_servers_and_a_new_mtu_are_noticed_and_nothing_else() {
     in_time(facts.changed()).await;
     assert_eq!(known().mtu, Some(1400));
 
-    // Nobody is told of a file with the same name servers, nor of other interfaces.
-    let nothing_new = async {
+    // The same name servers in a new file, and other interfaces, are not a change.
+    let no_change = async {
         replace(
             &file,
             "# The same.\nnameserver 192.0.2.1\nsearch example.org\n",
@@ -122,7 +119,7 @@ async fn new_name_servers_and_a_new_mtu_are_noticed_and_nothing_else() {
         .await;
         replace(&file, "nameserver 192.0.2.2\n");
     };
-    in_time(async { tokio::join!(facts.changed(), nothing_new) }).await;
+    in_time(async { tokio::join!(facts.changed(), no_change) }).await;
     assert_eq!(
         known().nameservers,
         ["192.0.2.2".parse::<IpAddr>().expect("address")]
@@ -147,10 +144,10 @@ async fn new_name_servers_and_a_new_mtu_are_noticed_and_nothing_else() {
         assert_eq!(known().mtu, Some(mtu));
     }
 
-    // A file that cannot be read, as a folder cannot, leaves the former ones.
+    // A file that cannot be read, such as a directory, keeps the former servers.
     fs::remove_file(&file).expect("removed");
     fs::create_dir(&file).expect("made");
-    assert!(!facts.have_changed().await);
+    assert!(!facts.update().await);
     fs::remove_dir(&file).expect("removed");
-    assert!(facts.have_changed().await, "there are none");
+    assert!(facts.update().await, "no servers");
 }

@@ -1,4 +1,4 @@
-//! Which cgroup hierarchies there are (cgroups(7)).
+//! Detection of cgroup hierarchies (cgroups(7)).
 
 use std::path::Path;
 
@@ -7,27 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use super::mounts::Mount;
 
-/// What limits guests: for memory, processor time and number of processes.
+/// Controllers that limit guests: memory, processor time, number of processes.
 pub(super) const NEEDED: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// How processes can be limited. Only what may be written is named.
+/// The cgroup version in use, with its writable controllers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CgroupVersion {
-    /// One hierarchy for all controllers.
+    /// A single hierarchy for all controllers.
     V2 {
         /// The controllers at its root.
         controllers: Vec<String>,
     },
-    /// A hierarchy for each controller or few of them.
+    /// Separate hierarchies for one or a few controllers each.
     V1 {
-        /// All controllers.
+        /// The controllers of all hierarchies.
         controllers: Vec<String>,
     },
 }
 
 impl CgroupVersion {
-    /// The controllers that can be used.
+    /// Returns the usable controllers.
     #[must_use]
     pub fn controllers(&self) -> &[String] {
         match self {
@@ -35,7 +35,7 @@ impl CgroupVersion {
         }
     }
 
-    /// Which of the limits of guests cannot be enforced.
+    /// Returns the controllers that guests need and this host lacks.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let has = |name: &&str| {
@@ -46,8 +46,8 @@ impl CgroupVersion {
         NEEDED.into_iter().filter(|name| !has(name)).collect()
     }
 
-    /// Finds out. A host may have both versions; then the one with the controllers counts, because a
-    /// controller is in one of them only.
+    /// Detects the version. On a host with both, the one with more needed controllers counts, because each controller is in one
+    /// of them only.
     pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Self {
         let unified = version_2(root, mounts);
         let single = version_1(root, mounts);
@@ -80,7 +80,7 @@ fn version_2(root: &Path, mounts: &[Mount]) -> Vec<String> {
 }
 
 fn version_1(root: &Path, mounts: &[Mount]) -> Vec<String> {
-    // Beside its controllers, a hierarchy has options such as `rw` and `name=systemd`: they match none.
+    // Options such as `rw` and `name=systemd` are not controllers.
     let mut controllers: Vec<_> = writable(root, mounts, "cgroup")
         .flat_map(|mount| mount.options.clone())
         .collect();

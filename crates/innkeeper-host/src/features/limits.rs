@@ -1,6 +1,6 @@
 //! Limits of the kernel that all guests share with the host.
 //!
-//! docs/security.md ("Limits that guests share") has them with the reasons for their values.
+//! docs/security.md ("Limits that guests share") lists them with the reasons for their values.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use innkeeper_model::api::{Check, Verdict};
 
 use super::read;
 
-/// The least that a host of guests should have, as `make install` and the NixOS module set it: sysctl(8), value.
+/// The recommended minimum of each limit, which `make install` and the NixOS module set: sysctl(8) name, value.
 const RECOMMENDED: [(&str, u64); 20] = [
     ("fs.inotify.max_user_instances", MOST),
     ("fs.inotify.max_user_watches", MOST),
@@ -32,13 +32,13 @@ const RECOMMENDED: [(&str, u64); 20] = [
     ("net.netfilter.nf_conntrack_max", 1 << 19),
 ];
 
-/// The highest value of those that the kernel counts for each user.
+/// The highest value of limits that the kernel counts per user.
 const MOST: u64 = i32::MAX as u64;
 
-/// From how much of a limit on, in percent, its use is a warning.
+/// The use of a limit, in percent, from which on it is a warning.
 const NEARLY_FULL: u64 = 80;
 
-/// Compares the limits with the recommended ones, and what is used with the limits.
+/// Compares the limits with the recommended ones, and their use with the limits.
 pub(super) fn check(root: &Path) -> Vec<Check> {
     let mut checks: Vec<_> = usages(root).iter().filter_map(Usage::warning).collect();
     let low: Vec<_> = RECOMMENDED
@@ -55,13 +55,13 @@ pub(super) fn check(root: &Path) -> Vec<Check> {
             .unzip();
         checks.push(Check {
             remedy: Some(format!(
-                "`sysctl --write {}`, and the same in a file in /etc/sysctl.d.",
+                "Run `sysctl --write {}`, and add the same settings to a file in /etc/sysctl.d.",
                 wanted.join(" ")
             )),
             ..finding(
                 Verdict::Warning,
                 format!(
-                    "one guest can use up what the host and other guests need: {}",
+                    "one guest can exhaust limits that the host and other guests share: {}",
                     found.join(", ")
                 ),
             )
@@ -77,9 +77,9 @@ pub(super) fn check(root: &Path) -> Vec<Check> {
     checks
 }
 
-/// How much is used of what has no owner or only root.
+/// The use of a limit that is not counted per user, or only for root.
 struct Usage {
-    what: &'static str,
+    objects: &'static str,
     limit: &'static str,
     used: u64,
     most: u64,
@@ -87,14 +87,14 @@ struct Usage {
 
 impl Usage {
     fn text(&self) -> String {
-        format!("{} of {} {}", self.used, self.most, self.what)
+        format!("{} of {} {}", self.used, self.most, self.objects)
     }
 
     fn warning(&self) -> Option<Check> {
         let is_nearly_full = self.used.saturating_mul(100) >= self.most.saturating_mul(NEARLY_FULL);
         is_nearly_full.then(|| Check {
             remedy: Some(format!(
-                "Find the guest that has so many, and stop it; or raise {} in /etc/sysctl.d.",
+                "Find the guest that uses most of them and stop it, or raise {} in /etc/sysctl.d.",
                 self.limit
             )),
             ..finding(Verdict::Warning, format!("{} are in use", self.text()))
@@ -102,11 +102,11 @@ impl Usage {
     }
 }
 
-/// Those that can be read here.
+/// Returns the uses that this kernel reports.
 fn usages(root: &Path) -> Vec<Usage> {
-    let usage = |what, used: &str, limit| {
+    let usage = |objects, used: &str, limit| {
         Some(Usage {
-            what,
+            objects,
             limit,
             used: number(root, used)?,
             most: number(root, &file_of(limit))?,
@@ -114,19 +114,19 @@ fn usages(root: &Path) -> Vec<Usage> {
     };
     let keys = || {
         let (used, most) = keys_of_root(&read(root, "proc/key-users").ok()?)?;
-        let what = "keys of root";
+        let objects = "keys of root";
         let limit = "kernel.keys.root_maxkeys";
         Some(Usage {
-            what,
+            objects,
             limit,
             used,
             most,
         })
     };
     let processes = || {
-        let (what, limit) = ("processes and threads", "kernel.pid_max");
+        let (objects, limit) = ("processes and threads", "kernel.pid_max");
         Some(Usage {
-            what,
+            objects,
             limit,
             used: tasks(&read(root, "proc/loadavg").ok()?)?,
             most: number(root, &file_of(limit))?,
@@ -156,7 +156,7 @@ fn usages(root: &Path) -> Vec<Usage> {
     .collect()
 }
 
-/// Keys in use and quota of user 0, from lines such as `0: 9 8/8 3/1000000 40/25000000` (proc_key-users(5)).
+/// Returns the keys in use and the quota of user 0, from lines such as `0: 9 8/8 3/1000000 40/25000000` (proc_key-users(5)).
 fn keys_of_root(users: &str) -> Option<(u64, u64)> {
     let line = users
         .lines()
@@ -165,18 +165,18 @@ fn keys_of_root(users: &str) -> Option<(u64, u64)> {
     Some((used.parse().ok()?, most.parse().ok()?))
 }
 
-/// All tasks, from a line such as `0.20 0.18 0.12 1/80 11206` (proc_loadavg(5)).
+/// Returns the number of tasks, from a line such as `0.20 0.18 0.12 1/80 11206` (proc_loadavg(5)).
 fn tasks(load: &str) -> Option<u64> {
     let (_, all) = load.split_ascii_whitespace().nth(3)?.split_once('/')?;
     all.parse().ok()
 }
 
-/// The kernel's file of a setting. No name here has a dot in one of its parts.
+/// Returns the kernel's file of a setting. The names here have no dot within a component.
 fn file_of(name: &str) -> String {
     format!("proc/sys/{}", name.replace('.', "/"))
 }
 
-/// A number of the kernel's. `None` for a file that is not there: the kernel lacks what it limits.
+/// Reads a number from a file of the kernel. Returns `None` if the file is missing: the kernel lacks the feature.
 fn number(root: &Path, file: &str) -> Option<u64> {
     read(root, file).ok()?.trim().parse().ok()
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_are_too_low_are_named_with_what_to_write() {
+    fn low_limits_are_reported_with_a_remedy() {
         let healthy = host(|_, least| least);
         let checks = check(healthy.path());
         assert_eq!(checks.len(), 1);
@@ -250,13 +250,13 @@ mod tests {
         assert_eq!(
             checks[0].remedy.as_deref(),
             Some(
-                "`sysctl --write fs.inotify.max_user_instances=2147483647`, and the same in a file in /etc/sysctl.d."
+                "Run `sysctl --write fs.inotify.max_user_instances=2147483647`, and add the same settings to a file in /etc/sysctl.d."
             )
         );
     }
 
     #[test]
-    fn a_limit_that_is_nearly_reached_is_a_warning() {
+    fn nearly_exhausted_limit_is_a_warning() {
         // One connection more than in the healthy host.
         let nearly = host(|name, least| match name {
             "net.netfilter.nf_conntrack_max" => 524_288,
@@ -277,7 +277,7 @@ mod tests {
 
     /// `tests/nix/debian-units` compares that file with the NixOS module.
     #[test]
-    fn the_installed_settings_are_the_recommended_ones() {
+    fn installed_settings_are_the_recommended_ones() {
         let file =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../initial-install/debian/sysctl.conf");
         let text = fs::read_to_string(file).expect("settings");

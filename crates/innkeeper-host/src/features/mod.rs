@@ -1,4 +1,4 @@
-//! What this kernel and this host can do, asked once at the start.
+//! Features of this kernel and this host, detected once at the start.
 
 mod cgroup;
 mod limits;
@@ -18,20 +18,20 @@ use crate::{FileError, FileErrorExt};
 pub use cgroup::CgroupVersion;
 use mounts::Release;
 
-/// How a guest's user ids relate to the host's, and who owns its files on disk.
+/// The mapping of a guest's user IDs to the host's, and the owner of its files on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserIds {
     /// No user namespace: the guest's root is the host's root.
     Host,
-    /// A user namespace and an idmapped mount: files belong to id 0 and up on disk.
+    /// A user namespace and an idmapped mount: files belong to IDs from 0 on disk.
     Mapped,
     /// A user namespace on a filesystem without idmapped mounts: files belong to the guest's range on disk.
     Shifted,
 }
 
 impl UserIds {
-    /// The owner on disk of a file that belongs to `id` inside the guest.
+    /// Returns the owner on disk of a file that belongs to `id` inside the guest.
     #[must_use]
     pub fn on_disk(self, slot: Slot, id: u32) -> u32 {
         match self {
@@ -41,33 +41,33 @@ impl UserIds {
     }
 }
 
-/// Whether guests are to have user namespaces.
+/// The configured use of user namespaces for guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserIdsChoice {
-    /// Where the kernel allows it.
+    /// Use them where the kernel allows it.
     #[default]
     Auto,
-    /// Always; a host that cannot is refused.
+    /// Require them: the daemon does not start without.
     On,
-    /// Never: a guest's root is the host's root, held back by capabilities alone.
+    /// Do not use them: a guest's root is the host's root, confined by capabilities alone.
     Off,
 }
 
-/// Something that guests need is not there.
+/// A missing feature that guests require.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
-    /// The kernel was built without a kind of namespaces.
+    /// The kernel was built without one kind of namespace.
     #[error("the kernel has no {kind} namespaces")]
     NoNamespaces {
-        /// Which kind, as in namespaces(7).
+        /// The kind, as in namespaces(7).
         kind: &'static str,
     },
-    /// The configuration asks for user namespaces.
-    #[error("guests cannot have user namespaces: {0}")]
+    /// The configuration requires user namespaces, and the host cannot provide them.
+    #[error("cannot use user namespaces for guests: {0}")]
     NoUserNamespaces(Lack),
-    /// A file of the kernel's or the state directory cannot be read.
-    #[error("cannot find out what this host can do")]
+    /// A file of the kernel or the state directory cannot be read.
+    #[error("cannot detect the features of this host")]
     Unreadable(#[from] FileError),
 }
 
@@ -82,10 +82,10 @@ impl Explain for FeatureError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::NoNamespaces { .. } => Some(
-                "Use a kernel with CONFIG_NAMESPACES, CONFIG_NET_NS and CONFIG_PID_NS; every distribution's has them.".to_owned(),
+                "Use a kernel with CONFIG_NAMESPACES, CONFIG_NET_NS and CONFIG_PID_NS, as all distributions build it.".to_owned(),
             ),
             Self::NoUserNamespaces(lack) => Some(format!(
-                "{} Or set `guest.user_namespace = \"auto\"`, if guests may do without.",
+                "{} Or set `guest.user_namespace = \"auto\"` to allow guests without them.",
                 lack.remedy()
             )),
             Self::Unreadable(error) => error.remedy(),
@@ -93,17 +93,17 @@ impl Explain for FeatureError {
     }
 }
 
-/// Why guests cannot have user namespaces.
+/// The reason why guests cannot have user namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
-    /// The kernel was built without.
-    #[error("the kernel has none")]
+    /// The kernel was built without them.
+    #[error("the kernel does not support them")]
     Kernel,
     /// The administrator forbids them.
     #[error("user.max_user_namespaces is 0")]
     Forbidden,
-    /// We are in a user namespace ourselves, and it is too small for the guests' ids.
-    #[error("innkeeperd runs in a user namespace without the ids {first} to {last} that guests get", first = first_id(), last = last_id())]
+    /// The daemon runs in a user namespace that lacks the guests' IDs.
+    #[error("innkeeperd runs in a user namespace without the guests' IDs {first} to {last}", first = first_id(), last = last_id())]
     Ids,
 }
 
@@ -112,51 +112,50 @@ impl Lack {
         match self {
             Self::Kernel => "Use a kernel with CONFIG_USER_NS.".to_owned(),
             Self::Forbidden => {
-                "Allow them: `sysctl user.max_user_namespaces=2147483647`, and in sysctl.d to keep it."
+                "Allow them with `sysctl user.max_user_namespaces=2147483647`, and add the setting to a file in /etc/sysctl.d."
                     .to_owned()
             }
             Self::Ids => {
-                "Run innkeeperd on the host itself, or in a container that has all user ids."
+                "Run innkeeperd on the host itself, or in a container that has all user IDs."
                     .to_owned()
             }
         }
     }
 }
 
-/// What was found.
+/// The detected features.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// How guests' user ids relate to the host's, after the configuration's wish and what is possible.
+    /// The mapping of user IDs, from the configuration and the host's abilities.
     pub user_ids: UserIds,
-    /// Whether guests could have user namespaces.
+    /// True if the host can provide user namespaces.
     pub user_namespaces: bool,
-    /// Whether the state directory's filesystem can be mounted with mapped ids.
+    /// True if the state directory's filesystem supports idmapped mounts.
     pub idmapped_mounts: bool,
     /// The type of the state directory's filesystem, such as `ext4`.
     pub filesystem: String,
-    /// How guests can be limited.
+    /// The cgroup version and controllers that limit guests.
     pub cgroup: CgroupVersion,
-    /// Whether systemd is PID 1.
+    /// True if systemd is PID 1.
     pub systemd: bool,
-    wanted: UserIdsChoice,
+    choice: UserIdsChoice,
     lack: Option<Lack>,
 }
 
 impl Features {
-    /// Looks at the host. `state_dir`, or the nearest directory above it that exists, is where guests'
-    /// files will be.
+    /// Detects the features of the host. `state_dir`, or its nearest existing ancestor, is the directory for guests' files.
     ///
     /// # Errors
-    /// [`FeatureError`] when guests cannot run here at all, or not as the configuration demands.
-    pub fn detect(state_dir: &Path, wanted: UserIdsChoice) -> Result<Self, FeatureError> {
-        Self::detect_in(Path::new("/"), &existing(state_dir)?, wanted)
+    /// Fails if guests cannot run here, or not as the configuration requires.
+    pub fn detect(state_dir: &Path, choice: UserIdsChoice) -> Result<Self, FeatureError> {
+        Self::detect_in(Path::new("/"), &existing(state_dir)?, choice)
     }
 
-    /// [`Self::detect`], with the kernel's files below `root`. `state_dir` has no symlinks.
+    /// Implements [`Self::detect`] with the kernel's files below `root`. `state_dir` must not contain symbolic links.
     fn detect_in(
         root: &Path,
         state_dir: &Path,
-        wanted: UserIdsChoice,
+        choice: UserIdsChoice,
     ) -> Result<Self, FeatureError> {
         for (file, kind) in [("net", "network"), ("pid", "PID"), ("mnt", "mount")] {
             if !root.join("proc/self/ns").join(file).exists() {
@@ -164,7 +163,7 @@ impl Features {
             }
         }
         let lack = lack_of_user_namespaces(root)?;
-        if let (UserIdsChoice::On, Some(lack)) = (wanted, lack) {
+        if let (UserIdsChoice::On, Some(lack)) = (choice, lack) {
             return Err(FeatureError::NoUserNamespaces(lack));
         }
         let mounts = mounts::parse(&read(root, "proc/self/mountinfo")?);
@@ -173,7 +172,7 @@ impl Features {
         let release = Release::parse(&read(root, "proc/sys/kernel/osrelease")?);
         let idmapped_mounts =
             release.is_some_and(|release| mounts::is_mappable(&filesystem, release));
-        let user_ids = match (wanted, lack) {
+        let user_ids = match (choice, lack) {
             (UserIdsChoice::Off, _) | (_, Some(_)) => UserIds::Host,
             _ if idmapped_mounts => UserIds::Mapped,
             _ => UserIds::Shifted,
@@ -186,7 +185,7 @@ impl Features {
             cgroup: CgroupVersion::detect(root, &mounts),
             // As sd_booted(3) does it.
             systemd: root.join("run/systemd/system").is_dir(),
-            wanted,
+            choice,
             lack,
         })
     }
@@ -202,14 +201,14 @@ impl Features {
             (UserIds::Shifted, _) => (
                 Verdict::Warning,
                 format!(
-                    "guests have user namespaces, but {filesystem} cannot be mounted with mapped ids here: the owner of each file of a guest is changed on disk"
+                    "guests have user namespaces, but {filesystem} does not support idmapped mounts here: the owner of each file of a guest is changed on disk"
                 ),
                 Some(
                     "Put the state directory on ext4, xfs or btrfs, on Linux 5.15 or newer."
                         .to_owned(),
                 ),
             ),
-            (UserIds::Host, Some(lack)) if self.wanted != UserIdsChoice::Off => (
+            (UserIds::Host, Some(lack)) if self.choice != UserIdsChoice::Off => (
                 Verdict::Warning,
                 format!("a guest's root is the host's root: {lack}"),
                 Some(lack.remedy()),
@@ -264,27 +263,27 @@ impl HostFeatures for Features {
         self.user_namespaces
     }
 
-    /// Tries in a throwaway namespace what can be tried.
+    /// Also probes some features in a temporary network namespace.
     async fn check(&self) -> Vec<Check> {
         let mut checks = vec![self.check_user_ids(), self.check_cgroup()];
         checks.extend(limits::check(Path::new("/")));
-        match probe::attempt().await {
-            Ok(attempts) => {
-                checks.push(tried("veth", "a veth pair can be made", &attempts.veth));
-                checks.push(tried("nf_tables", "the kernel takes our rules", &attempts.nftables));
+        match probe::run().await {
+            Ok(probes) => {
+                checks.push(probed("veth", "veth pairs can be created", &probes.veth));
+                checks.push(probed("nf_tables", "the kernel accepts the firewall's rules", &probes.nftables));
             }
             Err(error) => checks.push(Check {
                 subject: "network namespaces".to_owned(),
                 verdict: Verdict::Broken,
-                finding: format!("cannot make a network namespace: {error}"),
-                remedy: Some("Run innkeeperd as root, or give it CAP_SYS_ADMIN; `sysctl user.max_net_namespaces` must not be 0.".to_owned()),
+                finding: format!("cannot create a network namespace: {error}"),
+                remedy: Some("Run innkeeperd as root or with CAP_SYS_ADMIN, and set `sysctl user.max_net_namespaces` above 0.".to_owned()),
             }),
         }
         checks
     }
 }
 
-fn tried(subject: &str, success: &str, result: &Result<(), FacilityError>) -> Check {
+fn probed(subject: &str, success: &str, result: &Result<(), FacilityError>) -> Check {
     match result {
         Ok(()) => Check {
             subject: subject.to_owned(),
@@ -326,8 +325,7 @@ fn last_id() -> u32 {
     Slot::new(MAX_SLOT).first_user_id() + (Slot::USER_IDS - 1)
 }
 
-/// Whether a map of ids (user_namespaces(7): first id inside, first id outside, how many) has all ids
-/// that guests may get.
+/// Reports whether an ID map (user_namespaces(7): first ID inside, first ID outside, count) covers all IDs of guests.
 fn has_guests_ids(map: &str) -> bool {
     let covers = |line: &str| {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
@@ -346,7 +344,7 @@ fn read(root: &Path, file: &str) -> Result<String, FileError> {
     std::fs::read_to_string(&path).on("read", &path)
 }
 
-/// The nearest directory at or above a path that exists, without symlinks.
+/// Returns the nearest existing directory at or above a path, without symbolic links.
 fn existing(path: &Path) -> Result<PathBuf, FileError> {
     for ancestor in path
         .ancestors()
@@ -354,10 +352,10 @@ fn existing(path: &Path) -> Result<PathBuf, FileError> {
     {
         match ancestor.canonicalize() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found.on("look at", ancestor),
+            found => return found.on("read", ancestor),
         }
     }
-    Path::new(".").canonicalize().on("look at", ".")
+    Path::new(".").canonicalize().on("read", ".")
 }
 
 #[cfg(test)]

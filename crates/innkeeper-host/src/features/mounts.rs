@@ -1,27 +1,27 @@
-//! What is mounted where, out of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+//! Mounts of this process, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One line.
+/// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// Where.
+    /// The mount point.
     pub(crate) point: PathBuf,
     /// The filesystem's type, such as `ext4`.
     pub(super) filesystem: String,
-    /// The filesystem's own options; those of a cgroup v1 hierarchy name its controllers.
+    /// The filesystem's own options. Those of a cgroup v1 hierarchy include its controllers.
     pub(super) options: Vec<String>,
 }
 
-/// Reads all lines; what is not of the documented form is left out.
+/// Parses all lines, skipping malformed ones.
 pub(crate) fn parse(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
 
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext3 /dev/root rw,errors=continue`
 fn parse_line(line: &str) -> Option<Mount> {
-    // There is any number of fields before the hyphen, and none of them is a lone hyphen.
+    // The number of fields before the hyphen varies, and no field is a lone hyphen.
     let (before, after) = line.split_once(" - ")?;
     let mut after = after.split(' ');
     Some(Mount {
@@ -36,7 +36,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// Space, tab, newline and backslash are written as `\` and three octal digits.
+/// Decodes space, tab, newline and backslash, written as `\` and three octal digits.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -46,8 +46,8 @@ fn unescape(text: &str) -> PathBuf {
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match octal {
-            Some(meant) if byte == b'\\' => {
-                bytes.push(meant);
+            Some(decoded) if byte == b'\\' => {
+                bytes.push(decoded);
                 rest = &tail[3..];
             }
             _ => {
@@ -59,8 +59,8 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// The mount that a path without symlinks lies in: the last one of the longest mount points above it,
-/// because a later mount covers an earlier one.
+/// Returns the mount that contains a path without symbolic links: the last one of the longest mount point above it, because a
+/// later mount covers an earlier one.
 pub(super) fn holding<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts
         .iter()
@@ -68,10 +68,11 @@ pub(super) fn holding<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount>
         .max_by_key(|mount| mount.point.components().count())
 }
 
-/// Since which Linux a filesystem can be mounted with mapped ids, out of mount_setattr(2). `overlay` is
-/// missing on purpose: its layers may lie on mapped mounts, but it cannot be mapped itself (`EINVAL` on
-/// 6.18), nor can `ext2` and `ext3` through the driver of ext4. What is not named here counts as unable,
-/// which costs a change of ownership and is never wrong.
+/// Filesystems that support idmapped mounts, with the first Linux release that does (mount_setattr(2)).
+///
+/// `overlay` is missing on purpose: its layers may be on idmapped mounts, but it cannot be idmapped itself (`EINVAL` on
+/// 6.18); nor can `ext2` and `ext3` through the driver of ext4. A filesystem that is not listed counts as unsupported, which
+/// costs a change of ownership and is always correct.
 const MAPPABLE: [(&str, Release); 10] = [
     ("btrfs", Release(5, 15)),
     ("ceph", Release(6, 7)),
@@ -85,19 +86,19 @@ const MAPPABLE: [(&str, Release); 10] = [
     ("xfs", Release(5, 12)),
 ];
 
-/// Whether this kernel can mount this filesystem with mapped ids.
+/// Reports whether a kernel supports idmapped mounts of a filesystem.
 pub(super) fn is_mappable(filesystem: &str, kernel: Release) -> bool {
     MAPPABLE
         .iter()
         .any(|(name, since)| *name == filesystem && kernel >= *since)
 }
 
-/// A kernel's release: the two numbers that features depend on.
+/// A kernel's release, as major and minor version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Release(pub(super) u32, pub(super) u32);
 
 impl Release {
-    /// Reads `/proc/sys/kernel/osrelease`, such as `6.12.9-amd64`.
+    /// Parses `/proc/sys/kernel/osrelease`, such as `6.12.9-amd64`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.trim().split(|c: char| !c.is_ascii_digit());
         Some(Self(
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_lies_in_the_nearest_mount_and_there_in_the_latest() {
+    fn path_is_in_the_latest_of_the_nearest_mounts() {
         let mounts = parse(
             "22 1 0:1 / / rw - overlay overlay rw,lowerdir=/a\n\
              23 22 0:2 / /var rw shared:1 master:2 - ext4 /dev/a rw\n\
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filesystem_is_mappable_since_a_release() {
+    fn filesystem_is_mappable_since_a_release() {
         let release = |text| Release::parse(text).expect("release");
         assert!(is_mappable("ext4", release("5.12.0")));
         assert!(is_mappable("ext4", release("6.18.44-fc-v669\n")));

@@ -1,4 +1,4 @@
-//! Trying for real, where nothing can break: in a network namespace that ends with the attempt.
+//! Probes of kernel features, in a temporary network namespace.
 
 use std::future::Future;
 use std::io;
@@ -10,29 +10,28 @@ use tokio::sync::oneshot;
 
 use crate::{firewall, network};
 
-/// What became of each attempt.
-pub(super) struct Attempts {
-    /// To make a veth pair.
+/// Results of the probes.
+pub(super) struct Probes {
+    /// Creation of a veth pair.
     pub(super) veth: Result<(), FacilityError>,
-    /// To write the firewall's rules.
+    /// Creation of the firewall's rules.
     pub(super) nftables: Result<(), FacilityError>,
 }
 
-/// Makes a veth pair and writes rules of the kind that the firewall uses.
+/// Creates a veth pair and rules of the kinds that the firewall uses.
 ///
 /// # Errors
-/// When there is no network namespace to be had.
-pub(super) async fn attempt() -> io::Result<Attempts> {
-    in_throwaway_namespace(async || Attempts {
+/// Fails if no network namespace can be created.
+pub(super) async fn run() -> io::Result<Probes> {
+    in_temporary_namespace(async || Probes {
         veth: network::probe().await.map_err(FacilityError::from),
         nftables: firewall::probe().await.map_err(FacilityError::from),
     })
     .await
 }
 
-/// Runs a job on a thread of its own in a network namespace of its own. Programs that the job starts are
-/// in that namespace too.
-async fn in_throwaway_namespace<T, F>(job: impl FnOnce() -> F + Send + 'static) -> io::Result<T>
+/// Runs a job on a new thread in a new network namespace. Programs that the job starts are in that namespace too.
+async fn in_temporary_namespace<T, F>(job: impl FnOnce() -> F + Send + 'static) -> io::Result<T>
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -48,7 +47,7 @@ where
                     .build()?;
                 Ok(runtime.block_on(job()))
             };
-            // Nobody waits any more when the caller was cancelled.
+            // The receiver is gone if the caller was canceled.
             done.send(run()).ok();
         })?;
     result.await.map_err(io::Error::other)?

@@ -2,12 +2,12 @@ use std::fs;
 
 use super::*;
 
-/// A host out of files, to take things away from.
-struct Fake {
+/// A host made of files.
+struct FakeHost {
     root: tempfile::TempDir,
 }
 
-impl Fake {
+impl FakeHost {
     fn new() -> Self {
         let fake = Self {
             root: tempfile::tempdir().expect("tempdir"),
@@ -48,8 +48,8 @@ impl Fake {
         self
     }
 
-    fn detect(&self, state_dir: &str, wanted: UserIdsChoice) -> Result<Features, FeatureError> {
-        Features::detect_in(self.root.path(), Path::new(state_dir), wanted)
+    fn detect(&self, state_dir: &str, choice: UserIdsChoice) -> Result<Features, FeatureError> {
+        Features::detect_in(self.root.path(), Path::new(state_dir), choice)
     }
 
     fn auto(&self) -> Features {
@@ -59,8 +59,8 @@ impl Fake {
 }
 
 #[test]
-fn the_best_that_the_host_allows_is_chosen_and_the_configuration_obeyed() {
-    let fake = Fake::new();
+fn user_ids_follow_the_host_and_the_configuration() {
+    let fake = FakeHost::new();
     let found = fake.auto();
     assert_eq!(found.user_ids, UserIds::Mapped);
     assert!(found.user_namespaces && found.idmapped_mounts && !found.systemd);
@@ -77,23 +77,29 @@ fn the_best_that_the_host_allows_is_chosen_and_the_configuration_obeyed() {
     assert!(off.user_namespaces);
     assert_eq!(off.check_user_ids().verdict, Verdict::Warning);
 
-    let old = Fake::new()
+    let old = FakeHost::new()
         .with("proc/sys/kernel/osrelease", "5.10.0-28-amd64\n")
         .auto();
     assert_eq!(old.user_ids, UserIds::Shifted);
 }
 
 #[test]
-fn a_host_without_user_namespaces_is_refused_only_where_they_are_demanded() {
+fn missing_user_namespaces_fail_only_if_required() {
     let rootless = "0 100000 65536\n";
     for (fake, lack) in [
-        (Fake::new().without("proc/self/ns/user"), Lack::Kernel),
+        (FakeHost::new().without("proc/self/ns/user"), Lack::Kernel),
         (
-            Fake::new().with("proc/sys/user/max_user_namespaces", "0\n"),
+            FakeHost::new().with("proc/sys/user/max_user_namespaces", "0\n"),
             Lack::Forbidden,
         ),
-        (Fake::new().with("proc/self/uid_map", rootless), Lack::Ids),
-        (Fake::new().with("proc/self/gid_map", rootless), Lack::Ids),
+        (
+            FakeHost::new().with("proc/self/uid_map", rootless),
+            Lack::Ids,
+        ),
+        (
+            FakeHost::new().with("proc/self/gid_map", rootless),
+            Lack::Ids,
+        ),
     ] {
         let found = fake.auto();
         assert_eq!(
@@ -114,17 +120,17 @@ fn a_host_without_user_namespaces_is_refused_only_where_they_are_demanded() {
 }
 
 #[test]
-fn a_kernel_without_the_other_namespaces_is_refused_in_any_case() {
+fn other_missing_namespaces_always_fail() {
     for kind in ["net", "pid", "mnt"] {
-        let fake = Fake::new().without(&format!("proc/self/ns/{kind}"));
+        let fake = FakeHost::new().without(&format!("proc/self/ns/{kind}"));
         let error = fake.detect("/var", UserIdsChoice::Off).expect_err(kind);
         assert_eq!(error.code(), Code::KernelFeatureMissing);
     }
 }
 
 #[test]
-fn limits_that_cannot_be_enforced_are_named() {
-    let none = Fake::new()
+fn missing_controllers_are_named() {
+    let none = FakeHost::new()
         .with("sys/fs/cgroup/cgroup.controllers", "")
         .auto();
     assert_eq!(
@@ -136,8 +142,8 @@ fn limits_that_cannot_be_enforced_are_named() {
     assert_eq!(none.cgroup.missing(), ["memory", "cpu", "pids"]);
     assert_eq!(none.check_cgroup().verdict, Verdict::Warning);
 
-    // As on many hosts in between: version 2 is there and has no controllers.
-    let mixed = Fake::new()
+    // As on many hosts: version 2 is mounted without controllers.
+    let mixed = FakeHost::new()
         .with(
             "proc/self/mountinfo",
             "1 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
@@ -161,14 +167,14 @@ fn limits_that_cannot_be_enforced_are_named() {
 }
 
 #[test]
-fn systemd_is_seen_by_its_directory() {
-    let fake = Fake::new();
+fn systemd_is_detected_by_its_directory() {
+    let fake = FakeHost::new();
     fs::create_dir_all(fake.root.path().join("run/systemd/system")).expect("mkdir");
     assert!(fake.auto().systemd);
 }
 
 #[test]
-fn a_state_directory_that_does_not_exist_yet_lies_where_it_will_be() {
+fn missing_state_directory_resolves_to_its_ancestor() {
     let directory = tempfile::tempdir().expect("tempdir");
     let real = directory.path().join("real");
     fs::create_dir(&real).expect("mkdir");
@@ -179,16 +185,16 @@ fn a_state_directory_that_does_not_exist_yet_lies_where_it_will_be() {
 }
 
 #[tokio::test]
-async fn this_kernel_makes_veth_pairs_and_takes_our_rules_and_nothing_of_it_is_left() {
-    let test = "this_kernel_makes_veth_pairs_and_takes_our_rules_and_nothing_of_it_is_left";
+async fn probes_of_this_kernel_succeed_and_leave_nothing() {
+    let test = "probes_of_this_kernel_succeed_and_leave_nothing";
     if !crate::network::testing::enter_own_namespace(test) {
         return;
     }
     let before = crate::network::testing::ip(&["link"]).await;
-    let checks = Fake::new().auto().check().await;
+    let checks = FakeHost::new().auto().check().await;
     let verdicts: Vec<_> = checks
         .iter()
-        // Those are the machine's own.
+        // Those depend on the machine.
         .filter(|check| check.subject != "kernel limits")
         .map(|check| (&*check.subject, check.verdict))
         .collect();
