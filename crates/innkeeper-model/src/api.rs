@@ -1,6 +1,6 @@
-//! The API's requests and answers: JSON over HTTP/1.1 on the daemon's Unix socket.
+//! The API's requests and responses: JSON over HTTP/1.1 on the daemon's Unix socket.
 //!
-//! | call | request | answer |
+//! | call | request | response |
 //! | --- | --- | --- |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/config` | | [`ConfigReport`] |
@@ -47,14 +47,13 @@
 //! | `POST /v1/deliveries/{id}/replay` | | 202, [`crate::preview::api::DeliveryView`] |
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
-//! `after`. Every failure is answered with a [`crate::Failure`] and the status of its kind.
+//! `after`. An error has a [`crate::Failure`] as its body, and the status of its kind.
 //!
-//! All calls below `/v1/guests/{name}` but `GET /v1/guests/{name}` itself are for agents: for a preview's guest they are
-//! refused with `guest_is_preview`, and the remedy names the call's counterpart for previews.
+//! All calls below `/v1/guests/{name}` except `GET /v1/guests/{name}` itself are for agents. For a preview's guest they
+//! fail with `guest_is_preview`, and the remedy names the corresponding call for previews.
 //!
-//! Who was told [`PreviewAccepted`] looks at the preview until its state [is settled], or until it is not found
-//! any more. So what was accepted shows in the state before the answer is sent: a preview that is to be updated
-//! is not `live` by then.
+//! A client that received [`PreviewAccepted`] polls the preview until its state [is settled], or until it is not found.
+//! Therefore the state changes before the response is sent: a preview to be updated is no longer `live` by then.
 //!
 //! [`ApprovePreview`]: crate::preview::api::ApprovePreview
 //! [`BuildPreview`]: crate::preview::api::BuildPreview
@@ -75,43 +74,43 @@ use crate::{
     Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase,
 };
 
-/// How many deliveries are listed when no limit is given.
+/// Default limit of a list of deliveries.
 pub const DEFAULT_DELIVERIES: usize = 50;
 
-/// Asks for a new guest. What is left out has the configured default.
+/// Creates a guest. Omitted fields use the configured defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRequest {
-    /// Its name; one is made up when none is given.
+    /// Its name; generated when omitted.
     #[serde(default)]
     pub name: Option<GuestName>,
     /// The flake output it boots from, `<flake>` or `<flake>#<attribute>`.
     #[serde(default)]
     pub flake: Option<String>,
-    /// The store path it boots from. Not together with `flake`.
+    /// The store path it boots from. Excludes `flake`.
     #[serde(default)]
     pub closure: Option<StorePath>,
-    /// The most memory it may use.
+    /// Memory limit.
     #[serde(default)]
     pub memory: Option<MemorySize>,
-    /// The most processor time it may use.
+    /// CPU limit.
     #[serde(default)]
     pub cpus: Option<Cpus>,
-    /// The most processes and threads it may have.
+    /// Maximum number of processes and threads.
     #[serde(default)]
     pub tasks: Option<u32>,
 }
 
-/// Asks for a closure to be built.
+/// Builds a closure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRequest {
-    /// The flake output (`<flake>` or `<flake>#<attribute>`); the configured one when left out.
+    /// The flake output (`<flake>` or `<flake>#<attribute>`); the configured one when omitted.
     #[serde(default)]
     pub installable: Option<String>,
 }
 
-/// The intent is on disk and will be carried out, whatever happens to the daemon.
+/// The request is recorded on disk and will be carried out, even if the daemon crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The operation to follow.
@@ -120,77 +119,77 @@ pub struct Accepted {
     pub guest: Option<GuestName>,
 }
 
-/// Asks for a snapshot of a guest's files.
+/// Takes a snapshot of a guest's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
-    /// What to call it; a label is made up from the time when none is given.
+    /// Its label; generated from the time when omitted.
     #[serde(default)]
     pub label: Option<SnapshotLabel>,
 }
 
-/// A snapshot will be taken.
+/// A snapshot is being taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotAccepted {
-    /// What is to be followed.
+    /// The operation to follow.
     #[serde(flatten)]
     pub accepted: Accepted,
-    /// What it will be called.
+    /// The snapshot's label.
     pub label: SnapshotLabel,
 }
 
-/// Asks for a guest that begins as a copy of this one: same closure, same limits, same files; another slot, host
-/// key and machine id.
+/// Creates a guest as a copy of another one: same closure, limits and files; its own slot, host key and machine
+/// id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForkRequest {
     /// The new guest's name.
     pub name: GuestName,
-    /// The snapshot to begin from; the files as they are now when left out.
+    /// The snapshot to copy; the current files when omitted.
     #[serde(default)]
     pub snapshot: Option<SnapshotLabel>,
 }
 
-/// Asks for an agent to be created again with the files that it left.
+/// Creates an agent again with its retained files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UndeleteRequest {
-    /// The new agent's name; the former one when left out.
+    /// The new agent's name; the former one when omitted.
     #[serde(default, rename = "as")]
     pub new_name: Option<GuestName>,
-    /// Which of several destroyed agents of the name; the one that was destroyed last when left out.
+    /// The number of the retained files; those of the agent destroyed last when omitted.
     #[serde(default)]
     pub id: Option<RetainedId>,
 }
 
-/// A destroyed agent as lists show it.
+/// A destroyed agent in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetainedView {
     /// The record.
     #[serde(flatten)]
     pub retained: Retained,
-    /// How long its files are still kept, in seconds. They go earlier when space is needed.
+    /// Remaining retention of its files, in seconds. They are evicted earlier when space is needed.
     pub remaining_seconds: u64,
 }
 
-/// How much of the space in use is taken by files of destroyed agents.
+/// The space that retained files use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetainedSpace {
-    /// How many destroyed agents have files.
+    /// Number of destroyed agents with retained files.
     pub agents: usize,
-    /// The space that these files take, as far as it was measured.
+    /// Bytes used, as far as measured.
     pub bytes: u64,
 }
 
-/// A guest as lists show it: its record and what can be seen of it.
+/// A guest in a list: its record and its observed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestView {
     /// The record.
     #[serde(flatten)]
     pub guest: Guest,
-    /// Its state in one word.
+    /// Its state.
     pub state: GuestState,
-    /// What the supervisor sees of its processes.
+    /// The state of its unit, as the supervisor reports it.
     pub unit: Option<UnitPhase>,
     /// The gateway's address.
     pub host_address: Option<Ipv4Addr>,
@@ -198,7 +197,7 @@ pub struct GuestView {
     pub guest_address: Option<Ipv4Addr>,
     /// Its interface on the host.
     pub interface: String,
-    /// How many of its processes the kernel has killed since its start because it had used up its memory.
+    /// Number of its processes that the kernel killed for lack of memory since its start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
 }
@@ -211,7 +210,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The daemon in a few numbers.
+/// An overview of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The daemon's version.
@@ -220,38 +219,38 @@ pub struct Status {
     pub pid: u32,
     /// When it started.
     pub started_at: Timestamp,
-    /// Who keeps guests running: `systemd` or `direct`.
+    /// The supervisor: `systemd` or `direct`.
     pub supervisor: String,
-    /// Whether guests have a user namespace of their own.
+    /// True if each guest has its own user namespace.
     pub user_namespaces: bool,
-    /// How many guests there are, by state.
+    /// Number of guests by state.
     pub guests: Vec<(GuestState, usize)>,
-    /// Slots in use, and how many there are.
+    /// Number of slots in use.
     pub slots_taken: usize,
-    /// How many guests fit into the subnet.
+    /// Number of slots in the subnet.
     pub slots: usize,
-    /// Files of destroyed agents.
+    /// Retained files of destroyed agents.
     #[serde(default)]
     pub retained: RetainedSpace,
-    /// Operations that have not ended.
+    /// Operations in progress.
     pub operations: Vec<Operation>,
     /// The daemon's resident memory, in bytes.
     pub resident_bytes: u64,
 }
 
-/// The configuration in force.
+/// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigReport {
-    /// The file that was read, if there is one.
+    /// The configuration file, if one was read.
     pub file: Option<String>,
     /// Every setting.
     pub settings: Vec<Setting>,
 }
 
-/// One setting and where its value comes from.
+/// A setting and the origin of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
-    /// Its name with dots, such as `network.subnet`.
+    /// Its dotted name, such as `network.subnet`.
     pub name: String,
     /// Its value as TOML.
     pub value: String,
@@ -259,84 +258,84 @@ pub struct Setting {
     pub origin: String,
 }
 
-/// How sure a check is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem found.
     Ok,
-    /// It works, with less than it could have.
+    /// It works, but is degraded.
     Warning,
-    /// Broken.
+    /// It does not work.
     Broken,
 }
 
 /// One link of the chain from the configuration to a guest's first packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at, such as `nix` or `guest web-1: network`.
+    /// The object checked, such as `nix` or `guest web-1: network`.
     pub subject: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// The finding, as a sentence.
     pub finding: String,
-    /// What to do.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// What `doctor` found.
+/// The findings of `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorReport {
-    /// Every check, in the order of the chain.
+    /// All checks, in the order of the chain.
     pub checks: Vec<Check>,
 }
 
 impl DoctorReport {
-    /// Whether nothing is broken.
+    /// Reports whether no check is [`Verdict::Broken`].
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.checks.iter().all(|c| c.verdict != Verdict::Broken)
     }
 }
 
-/// Asks for orphans to be removed.
+/// Removes orphans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GcRequest {
-    /// Only say what would be removed.
+    /// Only list the orphans.
     #[serde(default)]
     pub dry_run: bool,
-    /// Also remove orphans that no daemon has marked.
+    /// Also remove orphans without a daemon's mark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmarked: bool,
 }
 
-/// What `gc` removed, or would remove.
+/// The orphans that `gc` removed, or would remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
-    /// Whether it only looked.
+    /// True if nothing was removed.
     pub dry_run: bool,
     /// The orphans.
     pub orphans: Vec<Orphan>,
-    /// What could not be looked at, such as databases while PostgreSQL is down: there may be more orphans.
+    /// Resources that could not be listed, such as databases while PostgreSQL is down: they may have more orphans.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<crate::Failure>,
 }
 
-/// Something that has our naming and belongs to no guest.
+/// An object with Innkeeper's naming that belongs to no guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphan {
     /// The kind of resource, such as `rootfs`.
     pub resource: String,
     /// Its name on the host: a path, an interface, a unit.
     pub object: String,
-    /// Whether it is gone now.
+    /// True if it was removed.
     pub removed: bool,
-    /// Whose it is. What belongs to another daemon is never removed.
+    /// Its owner. Objects of another daemon are never removed.
     #[serde(default, skip_serializing_if = "Ownership::is_ours")]
     pub ownership: Ownership,
-    /// Why it could not be removed.
+    /// The reason that it could not be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<crate::Failure>,
 }
@@ -346,9 +345,9 @@ pub struct Orphan {
 pub struct SlotReport {
     /// The subnet.
     pub subnet: String,
-    /// The highest slot given out so far.
+    /// The slot counter: the highest slot assigned so far, until it wraps.
     pub counter: u32,
-    /// How many guests fit.
+    /// Number of slots in the subnet.
     pub capacity: usize,
     /// The slots in use.
     pub taken: Vec<TakenSlot>,
@@ -359,38 +358,38 @@ pub struct SlotReport {
 pub struct TakenSlot {
     /// The slot.
     pub slot: Slot,
-    /// Who has it: a guest's name, or the file of an older installation.
+    /// Its owner: a guest's name, or the file of an older installation.
     pub owner: String,
-    /// The kind of guest; nothing for an older installation's.
+    /// The kind of guest; `None` for an older installation's.
     pub kind: Option<GuestKind>,
     /// The guest's address.
     pub guest_address: Option<Ipv4Addr>,
 }
 
-/// Where guests keep their files, and how full it is.
+/// The storage of the guests' files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolReport {
     /// `dir` or `lvm-thin`.
     pub driver: String,
-    /// The directory of the trees, or volume group and thin pool.
+    /// The directory of the file trees, or volume group and thin pool.
     pub place: String,
-    /// How many bytes of files there is room for, those that are there included.
+    /// Total size, in bytes.
     pub size_bytes: u64,
-    /// How much of that is in use, in percent.
+    /// Usage in percent.
     pub data_percent: f64,
-    /// How much of a pool's room for its own tables is in use, in percent.
+    /// Usage of a pool's metadata, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata_percent: Option<f64>,
-    /// From how many percent on, of data or metadata, nothing is added to a pool.
+    /// Usage of data or metadata, in percent, above which no volume is added to a pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_percent: Option<u8>,
-    /// How many bytes must be free for something to be added to a directory.
+    /// Bytes that must be free to add a file tree to a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free_bytes: Option<u64>,
-    /// How much of the space in use belongs to destroyed agents. It is freed when it is needed.
+    /// The share of retained files. They are evicted when space is needed.
     #[serde(default)]
     pub retained: RetainedSpace,
-    /// What to do, when nothing is added any more.
+    /// The remedy, when the storage is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// The volumes in a pool.
@@ -402,37 +401,37 @@ pub struct PoolReport {
 pub struct PoolVolume {
     /// Its name.
     pub name: String,
-    /// The guest that it belongs to.
+    /// The guest that owns it.
     pub guest: Option<GuestName>,
-    /// The snapshot that it is.
+    /// The label, if it is a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotLabel>,
-    /// The most that it can hold.
+    /// Its virtual size, in bytes.
     pub size_bytes: u64,
-    /// How much of that it holds, shared or not, in percent; nothing while it is not active.
+    /// Mapped share of its size in percent, including shared blocks; `None` while it is inactive.
     pub data_percent: Option<f64>,
 }
 
-/// A closure that `agent build` made, as kept for the next guest.
+/// A closure that `agent build` made, cached for the next guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedClosure {
     /// The flake output.
     pub installable: String,
     /// The store path.
     pub closure: StorePath,
-    /// What it was built from: Nix's hash of the locked flake.
+    /// Its source: Nix's hash of the locked flake.
     pub fingerprint: String,
     /// When it was built.
     pub built_at: Timestamp,
 }
 
-/// Asks for a command to be run in a guest.
+/// Runs a command in a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     /// The program and its arguments; the program is looked up in the guest's `PATH`.
     pub command: Vec<String>,
-    /// Whether it gets a terminal.
+    /// True if it gets a terminal.
     #[serde(default)]
     pub tty: bool,
     /// The terminal's size in rows and columns.
@@ -441,11 +440,11 @@ pub struct ExecRequest {
     /// Additional environment variables.
     #[serde(default)]
     pub environment: Vec<(String, String)>,
-    /// The guest's user to run it as, by name or number; root when left out.
+    /// The guest's user to run it as, by name or number; root when omitted.
     #[serde(default)]
     pub user: Option<String>,
-    /// Whether it goes on after the connection's end, without input and with its output discarded. The exit
-    /// status of the connection is 0 once the command runs.
+    /// True if it continues after the connection ends, without input and with its output discarded. The exit status of
+    /// the connection is 0 once the command runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
 }
@@ -459,8 +458,8 @@ pub mod exec {
     pub const STDOUT: u8 = 1;
     /// Daemon to caller: bytes of the command's standard error.
     pub const STDERR: u8 = 2;
-    /// Daemon to caller, before the exit status: a note for the person, in UTF-8, such as that the kernel killed the
-    /// command for want of memory.
+    /// Daemon to caller, before the exit status: a note for the user in UTF-8, such as that the kernel killed the command
+    /// for lack of memory.
     pub const NOTE: u8 = 6;
     /// Daemon to caller, last: the exit status, a big-endian `i32`; 128 + n for signal n.
     pub const EXIT: u8 = 3;
@@ -468,7 +467,7 @@ pub mod exec {
     pub const RESIZE: u8 = 4;
     /// Daemon to caller, last: a [`crate::Failure`] as JSON; the command did not run.
     pub const FAILURE: u8 = 5;
-    /// The longest body either side accepts.
+    /// Maximum length of a body, for both sides.
     pub const MAX_BODY: usize = 64 * 1024;
     /// The protocol's name in the `Upgrade` header.
     pub const PROTOCOL: &str = "innkeeper-exec";

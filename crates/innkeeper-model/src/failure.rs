@@ -1,14 +1,14 @@
-//! Failures as people and programs meet them: a stable code, a sentence, and what to do.
+//! Failures as users and programs receive them: a stable code, a sentence and a remedy.
 
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Declares [`Code`] with the kind of each code, so that neither can be forgotten.
+/// Declares [`Code`] together with the kind of each code.
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident => $kind:ident, $text:literal;)*) => {
-        /// A stable name for each failure that programs may act on. Codes are never renamed or reused.
+        /// The stable name of a failure, for programs to act on. Codes are never renamed or reused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
         pub enum Code {
@@ -16,16 +16,16 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code, in the order of the reference.
+            /// All codes, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$code),*];
 
-            /// The code as programs see it.
+            /// Returns the code's text.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$code => $text,)* }
             }
 
-            /// What kind of failure it names.
+            /// Returns the kind of the failure.
             #[must_use]
             pub fn kind(self) -> Kind {
                 match self { $(Self::$code => Kind::$kind,)* }
@@ -37,11 +37,11 @@ macro_rules! codes {
 codes! {
     /// A name is not a DNS label.
     InvalidName => Invalid, "invalid_name";
-    /// A request's body, a parameter or a combination of them makes no sense.
+    /// A request's body, a parameter or a combination of them is invalid.
     InvalidRequest => Invalid, "invalid_request";
-    /// The configuration file or an override of it is wrong.
+    /// The configuration file or an override of it is invalid.
     InvalidConfig => Invalid, "invalid_config";
-    /// A closure has no `init` that can be executed, or is no store path.
+    /// A closure has no executable `init`, or is not a store path.
     InvalidClosure => Invalid, "invalid_closure";
     /// A preview's name is not a DNS label, or is reserved.
     InvalidSlug => Invalid, "invalid_slug";
@@ -59,9 +59,9 @@ codes! {
     PreviewNotFound => NotFound, "preview_not_found";
     /// No delivery has this id.
     DeliveryNotFound => NotFound, "delivery_not_found";
-    /// The guest has no snapshot of this label.
+    /// The guest has no snapshot with this label.
     SnapshotNotFound => NotFound, "snapshot_not_found";
-    /// No files of a destroyed agent of this name or number are kept.
+    /// No retained files have this name or number.
     RetainedNotFound => NotFound, "retained_not_found";
     /// The repository does not exist, or Innkeeper may not read it.
     RepoNotAccessible => NotFound, "repo_not_accessible";
@@ -69,57 +69,57 @@ codes! {
     BranchNotFound => NotFound, "branch_not_found";
     /// The repository has no `preview-config.nix` at this commit.
     ConfigMissing => NotFound, "config_missing";
-    /// The flake, or one of its inputs, is on the host, and only root may build from it.
+    /// The flake, or one of its inputs, is on the host, so that only root may build it.
     FlakeRefused => Invalid, "flake_refused";
-    /// No flake is configured and none was given.
+    /// No flake is configured, and the request names none.
     FlakeUnset => Invalid, "flake_unset";
     /// The guest is a preview's, and the request is for agents only.
     GuestIsPreview => Conflict, "guest_is_preview";
-    /// A guest of this name exists.
+    /// A guest with this name exists.
     GuestExists => Conflict, "guest_exists";
-    /// Another operation on the guest has not ended.
+    /// Another operation on the guest is in progress.
     GuestBusy => Conflict, "guest_busy";
-    /// The guest does not run, and what was asked needs it to.
+    /// The request needs a running guest, and the guest does not run.
     GuestNotRunning => Conflict, "guest_not_running";
-    /// The guest runs, and what was asked needs it not to.
+    /// The request needs a stopped guest, and the guest runs.
     GuestRunning => Conflict, "guest_running";
-    /// The guest has a snapshot of this label.
+    /// The guest has a snapshot with this label.
     SnapshotExists => Conflict, "snapshot_exists";
-    /// Something that is not ours has an interface that we need.
+    /// An interface that the guest needs exists and is not managed by Innkeeper.
     InterfaceTaken => Conflict, "interface_taken";
-    /// Another daemon works on the same state directory.
+    /// Another daemon uses the same state directory.
     StateLocked => Conflict, "state_locked";
-    /// Another daemon of the host has what this one is configured to use.
+    /// Another daemon of the host uses a resource that this one is configured to use.
     DaemonConflict => Conflict, "daemon_conflict";
-    /// A preview of something else has this name, or the branch has a preview by another one.
+    /// Another preview has this name, or the branch has a preview with another name.
     SlugConflict => Conflict, "slug_conflict";
-    /// The commit comes from a fork, and nobody with write access has approved it.
+    /// The commit comes from a fork and is not approved by anyone with write access.
     ApprovalNeeded => Conflict, "approval_needed";
     /// The host's configuration does not allow previews of this repository.
     RepoNotAllowed => Conflict, "repo_not_allowed";
     /// All slots of the subnet are taken.
     NoSlotLeft => Exhausted, "no_slot_left";
-    /// The disk under the state directory is full or nearly so.
+    /// The disk under the state directory is full or almost full.
     DiskFull => Exhausted, "disk_full";
-    /// There are as many previews as the configuration allows.
+    /// The configured limit of previews is reached.
     TooManyPreviews => Exhausted, "too_many_previews";
-    /// GitHub takes no more requests for a while.
+    /// GitHub's rate limit is exhausted.
     GithubRateLimited => Exhausted, "github_rate_limited";
     /// Nix could not build the closure.
     BuildFailed => Build, "build_failed";
-    /// `preview-config.nix` cannot be evaluated, or what it says about the preview is wrong.
+    /// `preview-config.nix` cannot be evaluated, or its metadata is invalid.
     PreviewConfigInvalid => Build, "preview_config_invalid";
-    /// Nix is not installed or not where the configuration says.
+    /// Nix is not installed at the configured path.
     NixMissing => Host, "nix_missing";
-    /// Nix has no users to build as, so builders of previews would own the store.
+    /// Nix has no build users, so builders of previews would own the store.
     BuildUsersMissing => Host, "build_users_missing";
-    /// The host cannot evaluate or build for a cause of its own, such as a download that does not respond.
+    /// An evaluation or build failed because of the host, such as a download that timed out.
     BuildHostFailed => Host, "build_host_failed";
-    /// A program that Innkeeper calls is not installed.
+    /// A required program is not installed.
     ProgramMissing => Host, "program_missing";
-    /// The kernel lacks something that guests need.
+    /// The kernel lacks a feature that guests need.
     KernelFeatureMissing => Host, "kernel_feature_missing";
-    /// The daemon lacks a right that it needs.
+    /// The daemon lacks a required permission.
     PermissionDenied => Host, "permission_denied";
     /// The database is damaged.
     StoreDamaged => Host, "store_damaged";
@@ -127,38 +127,38 @@ codes! {
     StoreTooNew => Host, "store_too_new";
     /// The database could not be read or written.
     StoreFailed => Host, "store_failed";
-    /// A network interface, address, route or firewall rule could not be made or removed.
+    /// A network interface, address, route or firewall rule could not be created or removed.
     NetworkFailed => Host, "network_failed";
-    /// The guest's file tree could not be made, written or removed.
+    /// The guest's file tree could not be created, written or removed.
     RootfsFailed => Host, "rootfs_failed";
     /// The guest's unit could not be started or stopped.
     UnitFailed => Host, "unit_failed";
-    /// The guest ended before or while it started.
+    /// The guest exited before or during its start.
     GuestDied => Host, "guest_died";
-    /// Something did not happen in time.
+    /// A timeout expired.
     TimedOut => Host, "timed_out";
-    /// A preview's database could not be made, reset or dropped.
+    /// A preview's database could not be created, reset or dropped.
     DatabaseFailed => Host, "database_failed";
-    /// The web server did not take a preview's route.
+    /// The web server rejected a preview's route.
     RouteFailed => Host, "route_failed";
-    /// A preview's services do not run, or its app does not answer.
+    /// A preview's services do not run, or its app does not respond.
     AppUnhealthy => Host, "app_unhealthy";
-    /// GitHub could not be asked or told something.
+    /// A request to GitHub's API failed.
     GithubFailed => Host, "github_failed";
-    /// The daemon does not answer on its socket.
+    /// The daemon cannot be reached on its socket.
     DaemonUnreachable => Unavailable, "daemon_unreachable";
-    /// The daemon is stopping and takes no new work.
+    /// The daemon is shutting down and accepts no new work.
     ShuttingDown => Unavailable, "shutting_down";
-    /// A defect in Innkeeper.
+    /// An internal error of Innkeeper.
     Internal => Internal, "internal";
 }
 
 impl Code {
-    /// Whether the host is at fault, and neither a repository nor a request: it is for whoever runs the host to act.
+    /// Reports whether the host is at fault, rather than a repository or a request: its administrator has to act.
     #[must_use]
     pub fn is_host_fault(self) -> bool {
         match self {
-            // A guest ends, and an app is silent, for causes of their own.
+            // Usually caused by the guest, the app or GitHub.
             Self::GuestDied | Self::AppUnhealthy | Self::GithubFailed => false,
             Self::DiskFull | Self::NoSlotLeft | Self::InvalidConfig | Self::Internal => true,
             code => code.kind() == Kind::Host,
@@ -172,29 +172,29 @@ impl fmt::Display for Code {
     }
 }
 
-/// What kind of failure it is: decides a program's exit code and an HTTP answer's status.
+/// The kind of a failure. It determines the exit status of programs and the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// What was asked for makes no sense.
+    /// The request is invalid.
     Invalid,
-    /// What was named does not exist.
+    /// The named object does not exist.
     NotFound,
-    /// It cannot be done while something else is as it is.
+    /// The request conflicts with the current state.
     Conflict,
-    /// Something of which there is only so much is used up.
+    /// A limited resource is exhausted.
     Exhausted,
-    /// A closure does not build.
+    /// A closure cannot be built.
     Build,
-    /// The host lacks something or refuses.
+    /// The host lacks something, or an operation on it failed.
     Host,
-    /// The daemon cannot be asked.
+    /// The daemon cannot be reached, or is shutting down.
     Unavailable,
-    /// A defect.
+    /// An internal error.
     Internal,
 }
 
 impl Kind {
-    /// The exit code of our programs. 2 is clap's, for words that it does not know.
+    /// Returns the exit status of the programs. 2 is clap's, for usage errors.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -209,7 +209,7 @@ impl Kind {
         }
     }
 
-    /// The status of our API's answers (RFC 9110, section 15).
+    /// Returns the HTTP status of the API's response (RFC 9110, section 15).
     #[must_use]
     pub fn http_status(self) -> u16 {
         match self {
@@ -224,23 +224,23 @@ impl Kind {
     }
 }
 
-/// A failure with everything a person needs: what went wrong with which object, and what to do.
+/// A failure as users and programs receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The stable code.
     pub code: Code,
-    /// What went wrong, with its causes; names the object.
+    /// The problem with its causes; names the object.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The last lines of a log that show the cause, if there is one.
+    /// The last lines of a log that show the cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
 }
 
 impl Failure {
-    /// A failure without a remedy.
+    /// Creates a failure without a remedy.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -250,7 +250,7 @@ impl Failure {
         }
     }
 
-    /// The same failure with a remedy.
+    /// Returns the failure with a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
@@ -277,24 +277,24 @@ impl<E: Explain> From<&E> for Failure {
     }
 }
 
-/// An error of one of our crates that can be shown to a person.
+/// An error of one of Innkeeper's crates that can be shown to a user.
 pub trait Explain: Error {
-    /// The stable code.
+    /// Returns the stable code.
     fn code(&self) -> Code;
 
-    /// What to do about it.
+    /// Returns the remedy.
     fn remedy(&self) -> Option<String> {
         None
     }
 
-    /// The last lines of a log that show the cause.
+    /// Returns the last lines of a log that show the cause.
     fn log(&self) -> &[String] {
         &[]
     }
 }
 
-/// An error and its causes in one line. Messages of ours do not repeat their sources, so the chain is
-/// put together only here.
+/// Returns an error and its causes in one line. Innkeeper's errors do not repeat their sources, so this is the only
+/// place that joins them.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -312,11 +312,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_distinct_and_read_back() {
+    fn code_survives_json_and_is_unique() {
         let mut seen = std::collections::BTreeSet::new();
         for code in Code::ALL {
-            assert!(seen.insert(code.as_str()), "{code} stands twice");
-            let json = serde_json::to_string(code).expect("serialises");
+            assert!(seen.insert(code.as_str()), "{code} is declared twice");
+            let json = serde_json::to_string(code).expect("serializes");
             assert_eq!(json, format!("\"{code}\""));
             assert_eq!(
                 serde_json::from_str::<Code>(&json).expect("reads back"),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_says_each_cause_once() {
+    fn chain_contains_each_cause_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot read the rule book")]
         struct Outer(#[source] std::io::Error);

@@ -1,4 +1,4 @@
-//! Guests: what the store says should exist, and what can be seen of it.
+//! Guests: their records, and their states.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, FileWork, GuestName, Installable, Limits, RetainedId, Slot, StorePath};
 
-/// What a guest is for.
+/// The purpose of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestKind {
@@ -29,54 +29,54 @@ pub enum DesiredState {
     Absent,
 }
 
-/// Where a guest's closure comes from.
+/// The source of a guest's closure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosureSource {
-    /// A flake output, built when it was not built before.
+    /// A flake output, built unless it is cached.
     Flake(Installable),
-    /// The same, asked for by a caller whose flakes are fetched and evaluated without the daemon's rights.
+    /// A flake output requested by a member, fetched and evaluated without the daemon's permissions.
     MemberFlake(Installable),
-    /// A store path that is already there.
+    /// An existing store path.
     Path(StorePath),
 }
 
-/// The record of a guest. It is there from the intent to create the guest until every resource of it has
-/// been seen gone.
+/// The record of a guest. It exists from the request to create the guest until every resource of it was observed to be
+/// gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// Its name, unique on the host.
     pub name: GuestName,
-    /// What it is for.
+    /// Its purpose.
     pub kind: GuestKind,
-    /// Its number: addresses, interface and user ids follow from it.
+    /// Its slot: addresses, interface and user ids follow from it.
     pub slot: Slot,
     /// The state that it should have.
     #[serde(rename = "want")]
     pub desired: DesiredState,
-    /// Where its closure comes from.
+    /// The source of its closure.
     pub source: ClosureSource,
-    /// The closure, once it is known.
+    /// The closure, once known.
     pub closure: Option<StorePath>,
-    /// What it may use.
+    /// Its resource limits.
     pub limits: Limits,
-    /// Its SSH host key's public half in OpenSSH format (`ssh-ed25519 AAAA…`), once there is one.
+    /// Its public SSH host key in OpenSSH format (`ssh-ed25519 AAAA…`), once created.
     pub ssh_host_key: Option<String>,
-    /// Why it is not as wanted, if the last attempt failed.
+    /// The failure of the last attempt to reach the desired state.
     pub fault: Option<Failure>,
-    /// What is to be done with its files first.
+    /// Work on its files that comes before all other steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_work: Option<FileWork>,
-    /// The number under which its files are kept when it is gone; `None` when they are removed with it. Only for a guest
-    /// that is to be absent.
+    /// The number under which its files are retained; `None` when they are removed with it. Only set when the desired
+    /// state is [`DesiredState::Absent`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<RetainedId>,
-    /// When the intent was recorded.
+    /// Time of the request.
     pub created_at: Timestamp,
 }
 
 impl Guest {
-    /// What happened when the kernel killed processes of the guest for want of memory, without a full stop.
+    /// Returns a sentence, without a period, about processes that the kernel killed for lack of memory.
     #[must_use]
     pub fn oom_finding(&self, kills: u64) -> String {
         let (name, limits) = (&self.name, &self.limits);
@@ -87,66 +87,66 @@ impl Guest {
         )
     }
 
-    /// How to give such a guest more memory.
+    /// Returns the remedy for a guest without enough memory.
     #[must_use]
     pub fn oom_remedy(&self) -> &'static str {
         match self.kind {
             GuestKind::Agent => {
-                "Create it anew with `agent create --memory`; guest.memory in innkeeperd's configuration is the default."
+                "Create it again with `agent create --memory`; guest.memory in innkeeperd's configuration is the default."
             }
             GuestKind::Preview => {
-                "Raise guest.memory in innkeeperd's configuration, restart innkeeperd, and make the preview anew: \
+                "Raise guest.memory in innkeeperd's configuration, restart innkeeperd, and create the preview again: \
                  `preview destroy`, then the next push."
             }
         }
     }
 }
 
-/// What the supervisor sees of a guest's processes.
+/// The state of a guest's processes, as its supervisor reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitPhase {
-    /// Started; the first process waits at the door for the manager to furnish the guest.
+    /// Started: the first process waits at the door until the daemon has configured the network.
     AtDoor,
-    /// The closure's init has taken over.
+    /// The closure's init runs.
     Running,
-    /// It ended by itself; the unit's remains are still there. The number is the exit status, 128 + n for
-    /// signal n; 133 asks for a reboot.
+    /// The guest exited, and its unit is not removed yet. The number is the exit status, 128 + n for signal n; see
+    /// [`Self::REBOOT`].
     Exited(i32),
 }
 
 impl UnitPhase {
-    /// The exit status with which nspawn says that the guest wants to be started again
+    /// The exit status by which nspawn requests that the guest is started again
     /// (systemd-nspawn(1), "Exit status" and `RestartForceExitStatus=133` of its unit).
     pub const REBOOT: i32 = 133;
 
-    /// Whether processes of the guest exist.
+    /// Reports whether processes of the guest exist.
     #[must_use]
     pub fn is_alive(self) -> bool {
         matches!(self, Self::AtDoor | Self::Running)
     }
 }
 
-/// A guest's state in one word, for people and programs that list guests.
+/// The state of a guest in lists: the desired and the observed state combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestState {
-    /// It should run and does not yet.
+    /// The guest should run and does not yet.
     Starting,
-    /// It should run and does.
+    /// The guest should run and does.
     Running,
-    /// It should not run and still does.
+    /// The guest should be stopped and still runs.
     Stopping,
-    /// It should not run and does not.
+    /// The guest should be stopped and is.
     Stopped,
-    /// It should not exist and something of it still does.
+    /// The guest should not exist, and some of its resources still do.
     Destroying,
-    /// It is not as wanted, and the last attempt to change that failed.
+    /// The last attempt to reach the desired state failed.
     Failed,
 }
 
 impl GuestState {
-    /// The state that follows from what should be and what is.
+    /// Computes the state from the desired and the observed state.
     #[must_use]
     pub fn of(desired: DesiredState, fault: Option<&Failure>, unit: Option<UnitPhase>) -> Self {
         match (desired, unit) {
@@ -159,7 +159,7 @@ impl GuestState {
         }
     }
 
-    /// The word shown in lists.
+    /// Returns the word shown in lists.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,7 +203,7 @@ mod tests {
     use crate::Code;
 
     #[test]
-    fn the_state_follows_from_want_and_unit() {
+    fn state_follows_from_desired_state_and_unit() {
         let fault = Failure::new(Code::Internal, "x");
         let cases = [
             (DesiredState::Running, false, None, GuestState::Starting),

@@ -1,28 +1,28 @@
-//! Whose an object on the host is, when several daemons work on one host.
+//! Ownership of objects on a host with several daemons.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The identity of a daemon: random, created with its database. Everything that the daemon makes on the host is marked
-/// with it, so that no other daemon takes it for its own.
+/// The identity of a daemon: random, created with its database. The daemon marks every object that it creates on the
+/// host, so that no other daemon adopts it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DaemonId(String);
 
-/// A text that is not a daemon's identity.
+/// The text is not a daemon's identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a daemon's identity: 32 digits of 0-9 and a-f")]
 pub struct InvalidDaemonId(String);
 
 impl DaemonId {
-    /// How many characters it has.
+    /// Length in characters.
     pub const LENGTH: usize = 32;
 
-    /// Reads an identity.
+    /// Parses an identity.
     ///
     /// # Errors
-    /// When the text is none.
+    /// [`InvalidDaemonId`].
     pub fn parse(text: &str) -> Result<Self, InvalidDaemonId> {
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if text.len() == Self::LENGTH && text.bytes().all(is_digit) {
@@ -32,7 +32,7 @@ impl DaemonId {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,23 +59,23 @@ impl From<DaemonId> for String {
     }
 }
 
-/// Whose an object on the host is, by its mark.
+/// The owner of an object on the host, by its mark.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Ownership {
-    /// This daemon's: it has its mark, or lies where only this daemon makes anything.
+    /// This daemon: the object has its mark, or is in a place that only this daemon uses.
     #[default]
     Ours,
-    /// No daemon's mark: made by an older release, or by something else.
+    /// Unknown, for lack of a mark: created by an older release, or not by Innkeeper.
     Unmarked,
-    /// Another daemon's.
+    /// Another daemon.
     Other,
 }
 
 impl Ownership {
-    /// Whether it is [`Self::Ours`].
+    /// Reports whether it is [`Self::Ours`].
     #[must_use]
     pub fn is_ours(&self) -> bool {
         *self == Self::Ours
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_32_hexadecimal_digits() {
+    fn daemon_id_is_32_hexadecimal_digits() {
         let text = "0123456789abcdef0123456789abcdef";
         assert_eq!(DaemonId::parse(text).expect("valid").as_str(), text);
         for wrong in [

@@ -1,4 +1,4 @@
-//! What `nix build` is asked for.
+//! Flake outputs.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ pub struct Installable {
     attribute: String,
 }
 
-/// On whose authority a flake is fetched and evaluated.
+/// The authority under which a flake is fetched and evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// The host's administrator: any flake reference, with the daemon's rights.
+    /// The host's administrator: any flake reference, with the daemon's permissions.
     Host,
-    /// Any other caller: remote flake references only, as a user that owns nothing.
+    /// Any other caller: remote flake references only, as a user without permissions.
     Member,
 }
 
-/// The flake references that a [`Trust::Member`] may use. They name something on the network; every other kind can name
-/// a file of the host (`path:`, `git+file:`, an absolute path), a key of the daemon's user (`git+ssh:`), or an entry of the
-/// host's registry that does.
+/// The kinds of flake references that a [`Trust::Member`] may use. They refer to the network. Every other kind can refer
+/// to a file of the host (`path:`, `git+file:`, an absolute path), a key of the daemon's user (`git+ssh:`), or an entry of
+/// the host's registry that does.
 const REMOTE: [&str; 9] = [
     "github:",
     "gitlab:",
@@ -37,7 +37,7 @@ const REMOTE: [&str; 9] = [
     "http://",
 ];
 
-/// Why a text is not an [`Installable`].
+/// The text is not an [`Installable`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a flake output: {reason}")]
 pub struct InvalidInstallable {
@@ -46,10 +46,10 @@ pub struct InvalidInstallable {
 }
 
 impl Installable {
-    /// The output that holds an agent's system when nothing else is asked for.
+    /// The default output for agents.
     pub const DEFAULT_ATTRIBUTE: &str = "nixosConfigurations.agent.config.system.build.toplevel";
 
-    /// Reads `<flake>` or `<flake>#<attribute>`; without an attribute, `default_attribute` is meant.
+    /// Parses `<flake>` or `<flake>#<attribute>`; the attribute defaults to `default_attribute`.
     ///
     /// # Errors
     /// [`InvalidInstallable`] when either part is empty, starts with `-` (Nix would take it for an
@@ -82,19 +82,19 @@ impl Installable {
         })
     }
 
-    /// The flake reference, such as `/srv/fleet` or `github:owner/repo`.
+    /// Returns the flake reference, such as `/srv/fleet` or `github:owner/repo`.
     #[must_use]
     pub fn flake(&self) -> &str {
         &self.flake
     }
 
-    /// Whether the flake reference is of a kind that a [`Trust::Member`] may use.
+    /// Reports whether a [`Trust::Member`] may use the flake reference.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         REMOTE.iter().any(|scheme| self.flake.starts_with(scheme))
     }
 
-    /// The attribute path, such as `packages.x86_64-linux.guest`.
+    /// Returns the attribute path, such as `packages.x86_64-linux.guest`.
     #[must_use]
     pub fn attribute(&self) -> &str {
         &self.attribute
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_attribute_is_optional() {
+    fn installable_has_an_optional_attribute() {
         let given = Installable::parse("/srv/fleet#guest", "x").expect("valid");
         assert_eq!((given.flake(), given.attribute()), ("/srv/fleet", "guest"));
         let defaulted = Installable::parse("/srv/fleet", "x.y").expect("valid");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn only_references_to_the_network_are_remote() {
+    fn installable_is_remote_only_on_the_network() {
         let remote = |flake: &str| Installable::parse(flake, "x").expect(flake).is_remote();
         for flake in [
             "github:o/r",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_reaches_nix_as_an_option_or_two_words() {
+    fn installable_cannot_inject_an_option_of_nix() {
         for bad in ["", "#a", "a#", "--impure", "a#--impure", "a b", "a#b\nc"] {
             assert!(
                 Installable::parse(bad, "x").is_err(),

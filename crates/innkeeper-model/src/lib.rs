@@ -1,10 +1,9 @@
-//! What Innkeeper is about, without IO.
+//! Innkeeper's domain types, without I/O.
 //!
-//! Every other crate speaks in these types: names, slots and addresses, store paths, limits, guests,
-//! operations with their events, and the failures a person can meet. Parsing and validation happen
-//! here, once, so that a value of one of these types is known to be good wherever it turns up.
+//! All crates share these types: names, slots and addresses, store paths, limits, guests, operations with their events,
+//! and failures. They parse and validate, so that every value of such a type is valid.
 //!
-//! Nothing in this crate touches the machine, and nothing is async.
+//! This crate does not touch the machine and has no async code.
 
 pub mod api;
 mod backoff;

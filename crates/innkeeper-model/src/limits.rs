@@ -1,19 +1,19 @@
-//! What a guest may use at most.
+//! Resource limits of guests.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a guest may use at most.
+/// The resource limits of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Memory; the guest's processes are killed when they need more.
+    /// Memory. The kernel kills processes of a guest that needs more.
     pub memory: MemorySize,
-    /// Processor time in each second.
+    /// CPU time in each second.
     pub cpus: Cpus,
-    /// Processes and threads together.
+    /// Number of processes and threads.
     pub tasks: u32,
 }
 
@@ -23,43 +23,43 @@ pub struct Limits {
 #[serde(try_from = "String", into = "String")]
 pub struct MemorySize(u64);
 
-/// Processors as a decimal number with at most two places: `2`, `0.5`. One is one whole processor.
+/// A number of CPUs with at most two decimal places: `2`, `0.5`. One is one whole CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cpus {
     percent: u32,
 }
 
-/// Why a text is not a limit.
+/// The text is not a limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLimit {
     /// Not an amount of memory.
     #[error("'{0}' is not an amount of memory; write for example 512M or 4G")]
     Memory(String),
-    /// Below what any system needs to boot.
-    #[error("{0} of memory is too little for a guest; {min} is the least", min = MemorySize::MIN)]
+    /// Less than any system needs to boot.
+    #[error("{0} of memory is not enough for a guest; the minimum is {min}", min = MemorySize::MIN)]
     MemoryTooSmall(MemorySize),
-    /// Not a number of processors.
-    #[error("'{0}' is not a number of processors; write for example 2 or 0.5 (0.01 to 4096)")]
+    /// Not a number of CPUs.
+    #[error("'{0}' is not a number of CPUs; write for example 2 or 0.5 (0.01 to 4096)")]
     Cpus(String),
 }
 
 impl MemorySize {
-    /// The least a guest can be given.
+    /// The minimum for a guest.
     pub const MIN: Self = Self(16 << 20);
 
-    /// The most decimal places that are read.
+    /// Maximum number of decimal places.
     const MAX_DECIMALS: usize = 6;
 
     const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
 
-    /// An amount in bytes.
+    /// Creates an amount from bytes.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// The amount in bytes.
+    /// Returns the amount in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
@@ -83,13 +83,13 @@ impl FromStr for MemorySize {
             })
             .unwrap_or((&upper, 0));
         let (whole, fraction) = match number.split_once('.') {
-            // A part of a byte is none.
+            // Fractions need a unit: bytes are whole.
             Some(_) if shift == 0 => return Err(invalid()),
             Some(("", _) | (_, "")) => return Err(invalid()),
             Some(parts) => parts,
             None => (number, ""),
         };
-        // `parse` alone would accept a sign.
+        // `parse` alone accepts a sign.
         let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole) || !digits(fraction) || fraction.len() > Self::MAX_DECIMALS {
             return Err(invalid());
@@ -120,13 +120,13 @@ impl fmt::Display for MemorySize {
 impl Cpus {
     const MAX_PERCENT: u32 = 4096 * 100;
 
-    /// This many hundredths of a processor.
+    /// Creates a number of CPUs from hundredths.
     #[must_use]
     pub const fn from_percent(percent: u32) -> Self {
         Self { percent }
     }
 
-    /// Hundredths of a processor, as in systemd's `CPUQuota=`.
+    /// Returns hundredths of a CPU, as in systemd's `CPUQuota=`.
     #[must_use]
     pub const fn percent(self) -> u32 {
         self.percent
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_with_units_of_1024() {
+    fn memory_size_parses_units_of_1024() {
         assert_eq!("4G".parse(), Ok(MemorySize(4 << 30)));
         assert_eq!("512m".parse(), Ok(MemorySize(512 << 20)));
         assert_eq!("33554432".parse(), Ok(MemorySize(32 << 20)));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_are_decimal() {
+    fn cpus_parse_decimal_numbers() {
         for (text, percent) in [("2", 200), ("0.5", 50), ("0.05", 5), ("1.25", 125)] {
             assert_eq!(text.parse(), Ok(Cpus { percent }));
             assert_eq!(Cpus { percent }.to_string(), text);
@@ -256,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limits_survive_being_written_down(bytes in MemorySize::MIN.0.., percent in 1..=Cpus::MAX_PERCENT) {
+        fn limits_survive_display_and_parse(bytes in MemorySize::MIN.0.., percent in 1..=Cpus::MAX_PERCENT) {
             prop_assert_eq!(MemorySize(bytes).to_string().parse(), Ok(MemorySize(bytes)));
             prop_assert_eq!(Cpus { percent }.to_string().parse(), Ok(Cpus { percent }));
         }

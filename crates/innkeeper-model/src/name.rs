@@ -5,22 +5,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of a guest: a DNS label of 1 to 63 characters out of `a-z`, `0-9` and `-`, which neither
-/// starts nor ends with `-` (RFC 1123, section 2.1, in lower case).
+/// The name of a guest: a DNS label of 1 to 63 characters out of `a-z`, `0-9` and `-`, which neither starts nor ends
+/// with `-` (RFC 1123, section 2.1, in lower case).
 ///
-/// The name appears in host names, unit names and paths, and in no interface name: those come from the
-/// slot, so the kernel's limit of 15 characters does not reach users.
+/// The name appears in host names, unit names and paths. Interface names are derived from the slot instead, so the
+/// kernel's limit of 15 characters does not apply.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GuestName(String);
 
-/// Why a text is not a [`GuestName`].
+/// The text is not a [`GuestName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// The text is empty.
     #[error("a guest name cannot be empty")]
     Empty,
-    /// The text is longer than a DNS label may be.
+    /// The text is longer than a DNS label.
     #[error("guest name '{name}' has {length} characters; at most {max} are allowed", max = GuestName::MAX_LENGTH)]
     TooLong {
         /// The text, as given.
@@ -28,7 +28,7 @@ pub enum InvalidName {
         /// Its length in characters.
         length: usize,
     },
-    /// A character that no DNS label may hold.
+    /// A character that is not allowed in a DNS label.
     #[error("guest name '{name}' contains {character:?}; only a-z, 0-9 and '-' are allowed")]
     Character {
         /// The text, as given.
@@ -45,17 +45,17 @@ pub enum InvalidName {
 }
 
 impl GuestName {
-    /// The most characters a DNS label may have (RFC 1035, section 2.3.4).
+    /// Maximum length of a DNS label (RFC 1035, section 2.3.4).
     pub const MAX_LENGTH: usize = 63;
 
-    /// The alphabet of generated names: no vowels, so that no word comes out by chance, and none of the
-    /// characters that are mistaken for another.
+    /// The alphabet of generated names: no vowels, which could form words, and no characters that are easily
+    /// confused.
     const ALPHABET: &[u8; 24] = b"bcdfghjkmnpqrstvwxz23456";
 
     /// Parses a name.
     ///
     /// # Errors
-    /// [`InvalidName`] says which rule the text breaks.
+    /// [`InvalidName`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let name = || text.to_owned();
         if text.is_empty() {
@@ -82,7 +82,7 @@ impl GuestName {
         Ok(Self(name()))
     }
 
-    /// A made-up name for an agent, `a-` and one character for each byte of `random`.
+    /// Generates the name of an agent: `a-` and one character for each byte of `random`.
     #[must_use]
     pub fn generate(random: [u8; 6]) -> Self {
         let letters =
@@ -90,13 +90,13 @@ impl GuestName {
         Self(format!("a-{}", String::from_iter(letters)))
     }
 
-    /// A name that was put together from parts of which each is known to be good.
-    pub(crate) fn known_good(text: String) -> Self {
-        debug_assert!(Self::parse(&text).is_ok(), "'{text}' is no guest name");
+    /// Creates a name from a text that is known to be valid.
+    pub(crate) fn from_valid(text: String) -> Self {
+        debug_assert!(Self::parse(&text).is_ok(), "'{text}' is not a guest name");
         Self(text)
     }
 
-    /// The name as text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_dns_labels_and_nothing_else() {
+    fn guest_name_is_a_dns_label() {
         for good in ["a", "web-1", "0", &"x".repeat(63)] {
             assert_eq!(GuestName::parse(good).expect(good).as_str(), good);
         }
@@ -160,21 +160,21 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_text_and_the_rule() {
+    fn guest_name_errors_name_text_and_rule() {
         insta::assert_snapshot!(GuestName::parse("Web").unwrap_err(), @"guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed");
         insta::assert_snapshot!(GuestName::parse("a-").unwrap_err(), @"guest name 'a-' starts or ends with '-'");
     }
 
     proptest! {
         #[test]
-        fn generated_names_are_valid(random: [u8; 6]) {
+        fn generated_guest_name_is_valid(random: [u8; 6]) {
             let name = GuestName::generate(random);
             prop_assert_eq!(GuestName::parse(name.as_str()), Ok(name.clone()));
             prop_assert_eq!(name.as_str().len(), 8);
         }
 
         #[test]
-        fn parsing_never_panics_and_keeps_the_text(text in ".{0,80}") {
+        fn guest_name_parses_without_change_or_panic(text in ".{0,80}") {
             if let Ok(name) = GuestName::parse(&text) {
                 prop_assert_eq!(name.as_str(), text);
             }

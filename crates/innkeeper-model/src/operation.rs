@@ -1,4 +1,4 @@
-//! Operations: what somebody asked for, and the events on the way there.
+//! Operations: requests in progress, and their events.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, GuestName, MemorySize, StorePath};
 
-/// The number of an operation. It only grows.
+/// The number of an operation. Later operations have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OperationId(pub i64);
@@ -18,38 +18,38 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// What an operation does.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
-    /// Make a guest and start it.
+    /// Creates and starts a guest.
     Create,
-    /// Make a guest that begins as a copy of another one, and start it.
+    /// Creates and starts a guest as a copy of another one.
     Fork,
-    /// Start a guest that was stopped.
+    /// Starts a stopped guest.
     Start,
-    /// Stop a guest and keep it.
+    /// Stops a guest and keeps its files.
     Stop,
-    /// Remove a guest and everything of it.
+    /// Removes a guest with all its resources.
     Destroy,
-    /// Build a closure; concerns no guest.
+    /// Builds a closure; concerns no guest.
     Build,
-    /// Bring back a guest that ended by itself, or that a reboot of the host took down.
+    /// Restarts a guest that exited, or after a reboot of the host.
     Restore,
-    /// Take a snapshot of a guest's files.
+    /// Takes a snapshot of a guest's files.
     Snapshot,
-    /// Delete a snapshot.
+    /// Deletes a snapshot.
     DeleteSnapshot,
-    /// Make a guest's files be as in a snapshot.
+    /// Restores a guest's files from a snapshot.
     RestoreSnapshot,
-    /// Create a guest with the files of a destroyed one, and start it.
+    /// Creates and starts a guest with retained files.
     Undelete,
-    /// Remove the files of a destroyed guest; concerns no guest.
+    /// Removes retained files; concerns no guest.
     Purge,
 }
 
 impl Verb {
-    /// The verb as shown and stored.
+    /// Returns the verb as shown and stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -75,115 +75,115 @@ impl fmt::Display for Verb {
     }
 }
 
-/// How far an operation is.
+/// The state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// Recorded and not ended. After a crash of the daemon it goes on.
+    /// In progress. It continues after a crash of the daemon.
     Running,
-    /// Ended as asked.
+    /// Succeeded.
     Done,
-    /// Ended with a failure.
+    /// Failed.
     Failed,
 }
 
-/// One thing that somebody asked for.
+/// A recorded request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its number.
     pub id: OperationId,
-    /// The guest it concerns.
+    /// The guest that it concerns.
     pub guest: Option<GuestName>,
-    /// What it does.
+    /// Its kind.
     pub verb: Verb,
-    /// How far it is.
+    /// Its state.
     pub state: OperationState,
-    /// Who asked: `uid:<n>` for a caller on the socket, `innkeeperd` for the daemon itself.
+    /// The requester: `uid:<n>` for a caller on the socket, `innkeeperd` for the daemon itself.
     pub actor: String,
-    /// When the intent was recorded.
+    /// Time of the request.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// Time of the end.
     pub finished_at: Option<Timestamp>,
-    /// Why it failed.
+    /// The cause of a failure.
     pub failure: Option<Failure>,
 }
 
-/// Something that happened.
+/// An entry of the event log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its number, for asking for what came after it. Zero for progress that is not stored.
+    /// Its number, from which a client resumes. Zero for progress, which is not stored.
     pub seq: i64,
-    /// When it happened.
+    /// Time of the event.
     pub time: Timestamp,
-    /// The operation it belongs to.
+    /// The operation that it belongs to.
     pub operation: Option<OperationId>,
-    /// The guest it concerns.
+    /// The guest that it concerns.
     pub guest: Option<GuestName>,
-    /// What happened.
+    /// Kind and details.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event, with its details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// An operation was recorded.
     Accepted {
-        /// What it does.
+        /// The operation's kind.
         verb: Verb,
     },
-    /// A step of an operation begins.
+    /// A step of an operation started.
     StepStarted {
         /// The step, such as `ensure-rootfs`.
         step: String,
     },
-    /// A step of an operation ended well.
+    /// A step of an operation succeeded.
     StepDone {
         /// The step.
         step: String,
-        /// How long it took, in microseconds.
+        /// Duration in microseconds.
         micros: u64,
     },
-    /// A step failed. The operation goes back from here or stays where it is.
+    /// A step failed. The operation is rolled back or stays at this step.
     StepFailed {
         /// The step.
         step: String,
-        /// Why.
+        /// The cause.
         failure: Failure,
     },
-    /// A build goes on. Not stored.
+    /// Progress of a build. Not stored.
     Progress {
-        /// How it goes.
+        /// The progress.
         progress: BuildProgress,
     },
-    /// A build has come to this.
+    /// A build succeeded.
     Built {
-        /// What was built, as somebody asked for it.
+        /// The flake output or path, as requested.
         what: String,
         /// The closure.
         closure: StorePath,
     },
-    /// An operation ended as asked.
+    /// An operation succeeded.
     Finished,
-    /// An operation ended with a failure.
+    /// An operation failed.
     Failed {
-        /// Why.
+        /// The cause.
         failure: Failure,
     },
-    /// A guest ended by itself.
+    /// A guest exited.
     Exited {
         /// Its exit status; see [`crate::UnitPhase::Exited`].
         status: i32,
     },
-    /// The kernel killed processes of a guest that had used up its memory.
+    /// The kernel killed processes of a guest for lack of memory.
     OomKilled {
-        /// How many since the event before.
+        /// Number of processes since the previous event.
         kills: u64,
-        /// The guest's limit.
+        /// The guest's memory limit.
         memory: MemorySize,
     },
-    /// Something that somebody who looks at the log should know.
+    /// A message for readers of the log.
     Note {
         /// A whole sentence.
         text: String,
@@ -191,17 +191,17 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether the operation ends with this event.
+    /// Reports whether this is the last event of its operation.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Finished | Self::Failed { .. })
     }
 }
 
-/// How a build goes, from Nix's own log.
+/// Progress of a build, from Nix's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildProgress {
-    /// What Nix does now, such as `building nixos-system-agent`.
+    /// Nix's current activity, such as `building nixos-system-agent`.
     pub activity: String,
     /// Derivations built so far.
     pub built: u64,

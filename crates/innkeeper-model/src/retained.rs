@@ -1,4 +1,4 @@
-//! Files of destroyed agents, which are kept for a while.
+//! Retained files of destroyed agents.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClosureSource, GuestName, Limits, StorePath};
 
-/// The number of one destroyed agent's files. It is never used again.
+/// The number of an agent's retained files. Numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RetainedId(pub i64);
@@ -28,25 +28,25 @@ impl FromStr for RetainedId {
     }
 }
 
-/// A destroyed agent whose files are kept: what is needed to create it again.
+/// A destroyed agent with retained files: the data for creating it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retained {
     /// The number of the files.
     pub id: RetainedId,
-    /// What the agent was called. Another guest may have the name by now.
+    /// The agent's name. Another guest may have it by now.
     pub name: GuestName,
-    /// Where its closure came from.
+    /// The source of its closure.
     pub source: ClosureSource,
-    /// The closure, if it was known. Nothing keeps it from Nix's garbage collection.
+    /// The closure, if it was known. Nix may garbage-collect it.
     pub closure: Option<StorePath>,
-    /// What it could use.
+    /// Its resource limits.
     pub limits: Limits,
-    /// When the agent was created.
+    /// Time of the agent's creation.
     pub created_at: Timestamp,
-    /// When it was destroyed.
+    /// Time of its destruction.
     pub destroyed_at: Timestamp,
-    /// How much space the files take, once that was measured.
+    /// Size of the files, once measured.
     pub bytes: Option<u64>,
-    /// Whether the files are being removed and cannot be brought back.
+    /// True if the files are being removed and cannot be restored.
     pub removing: bool,
 }

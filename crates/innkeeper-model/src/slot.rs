@@ -1,4 +1,4 @@
-//! Slots: small numbers that give a guest its addresses, its interface and its user-id range.
+//! Slots: small numbers that determine a guest's addresses, interface and range of user ids.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,42 +7,41 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// The highest slot there can be, whatever the subnet: the user-id range of a higher one would reach
-/// the ids that systemd sets aside as foreign (0x7FFE0000, systemd's `UIDS-GIDS.md`).
+/// The highest slot in any subnet: the user ids of a higher one would reach the range that systemd reserves as foreign (0x7FFE0000, systemd's `UIDS-GIDS.md`).
 pub const MAX_SLOT: u32 = 32_757;
 
-/// A guest's number. Numbers only move forward until the range is used up, so an address that was given
-/// back is not given out again while an old connection or cache may still mean its former owner.
+/// A guest's slot. The counter only moves forward until the range is exhausted, so that a freed address is not assigned
+/// again while old connections or caches may still refer to its former owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slot(u32);
 
 impl Slot {
-    /// How many user ids each guest has.
+    /// Number of user ids of each guest.
     pub const USER_IDS: u32 = 0x1_0000;
 
-    /// Where the user ids of the guests begin: the start of systemd's range for containers.
+    /// First user id of all guests: the start of systemd's range for containers.
     const FIRST_USER_ID: u32 = 0x8_0000;
 
-    /// The slot with this number. Whether a subnet has an address for it is the [`SlotRange`]'s to say.
+    /// Creates a slot. [`SlotRange::addresses`] reports whether a subnet has addresses for it.
     #[must_use]
     pub fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
     }
 
-    /// The name of the guest's interface on the host: `ve-<slot>`, never longer than 8 characters.
+    /// Returns the name of the guest's interface on the host: `ve-<slot>`, at most 8 characters.
     #[must_use]
     pub fn interface(self) -> String {
         format!("ve-{}", self.0)
     }
 
-    /// The slot whose interface on the host has this name.
+    /// Returns the slot of an interface on the host, by the interface's name.
     #[must_use]
     pub fn from_interface(name: &str) -> Option<Self> {
         let digits = name.strip_prefix("ve-")?;
@@ -50,7 +49,7 @@ impl Slot {
         (slot.interface() == name && slot.0 > 0).then_some(slot)
     }
 
-    /// The first of the [`Self::USER_IDS`] host user ids that the guest's user namespace maps.
+    /// Returns the first of the [`Self::USER_IDS`] host user ids that the guest's user namespace maps.
     #[must_use]
     pub fn first_user_id(self) -> u32 {
         Self::FIRST_USER_ID + self.0 * Self::USER_IDS
@@ -72,8 +71,8 @@ pub struct Addresses {
     pub guest: Ipv4Addr,
 }
 
-/// Which slots a daemon gives out, such as `1-1000`: the first and the last one. Interfaces and user ids follow from
-/// slots, so daemons of one host must not share any.
+/// The range of slots that a daemon assigns, such as `1-1000`. Interfaces and user ids follow from slots, so the ranges of
+/// daemons on one host must not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SlotBounds {
@@ -81,37 +80,37 @@ pub struct SlotBounds {
     last: u32,
 }
 
-/// A text that is no range of slots.
+/// The text is not a range of slots.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a range of slots such as 1-{MAX_SLOT}")]
 pub struct InvalidSlotBounds(String);
 
 impl SlotBounds {
-    /// The slots from `first` to `last`, if there are any.
+    /// Creates the range from `first` to `last`. `None` if it is empty or exceeds [`MAX_SLOT`].
     #[must_use]
     pub fn new(first: u32, last: u32) -> Option<Self> {
         (1 <= first && first <= last && last <= MAX_SLOT).then_some(Self { first, last })
     }
 
-    /// The lowest slot.
+    /// Returns the lowest slot.
     #[must_use]
     pub fn first(self) -> u32 {
         self.first
     }
 
-    /// The highest slot.
+    /// Returns the highest slot.
     #[must_use]
     pub fn last(self) -> u32 {
         self.last
     }
 
-    /// Whether a slot is one of them.
+    /// Reports whether a slot is in the range.
     #[must_use]
     pub fn contains(self, slot: Slot) -> bool {
         (self.first..=self.last).contains(&slot.0)
     }
 
-    /// Whether any slot is in both.
+    /// Reports whether the ranges have a slot in common.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -119,7 +118,7 @@ impl SlotBounds {
 }
 
 impl Default for SlotBounds {
-    /// All slots.
+    /// Returns the range of all slots.
     fn default() -> Self {
         Self {
             first: 1,
@@ -159,50 +158,50 @@ impl From<SlotBounds> for String {
     }
 }
 
-/// Why a subnet cannot hold slots.
+/// The subnet cannot hold slots.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSubnet {
-    /// The text is no IPv4 network.
+    /// The text is not an IPv4 network.
     #[error("'{0}' is not an IPv4 network such as 10.100.0.0/16")]
     Syntax(String),
-    /// Bits are set behind the prefix.
-    #[error("{given} has bits set behind its prefix; did you mean {meant}?")]
+    /// Host bits are set.
+    #[error("{given} has host bits set; did you mean {meant}?")]
     HostBits {
         /// As given.
         given: Ipv4Net,
-        /// The network that the address lies in.
+        /// The network of the address.
         meant: Ipv4Net,
     },
-    /// Too small for a single guest.
-    #[error("{0} has no room for a guest; the longest prefix that has is /30")]
+    /// Too small for one guest.
+    #[error("{0} is too small for a guest; the longest possible prefix is /30")]
     TooSmall(Ipv4Net),
 }
 
-/// A subnet seen as slots: slot N has the host address `base + 2N` and the guest address
-/// `base + 2N + 1`; slot 1 of 10.100.0.0/16 is 10.100.0.2 and 10.100.0.3. A slot with an address that
-/// ends in .0 or .255 is never used, because other people's software takes those for broadcast.
+/// The slots of a subnet. Slot N has the host address `base + 2N` and the guest address `base + 2N + 1`; slot 1 of
+/// 10.100.0.0/16 is 10.100.0.2 and 10.100.0.3. Slots with an address that ends in .0 or .255 are skipped, because some
+/// software treats those as broadcast addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SlotRange {
     subnet: Ipv4Net,
-    /// Which of the subnet's slots are given out. Not a part of the text.
+    /// The range of slots that are assigned. Not part of the textual form.
     bounds: SlotBounds,
 }
 
-/// What is known of a slot that was used before: the input of [`SlotRange::pick`].
+/// The use of a slot: the input of [`SlotRange::pick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotUse {
-    /// A guest has it, or something that Innkeeper does not manage.
+    /// Used by a guest, or by something that is not managed by Innkeeper.
     Taken,
-    /// Nobody has it; the number grows with the time at which it became free.
+    /// Free; the number increases with the time at which it became free.
     FreeSince(u64),
 }
 
 impl SlotRange {
-    /// The slots of a subnet.
+    /// Creates the slots of a subnet.
     ///
     /// # Errors
-    /// [`InvalidSubnet`] when bits are set behind the prefix or no guest fits.
+    /// [`InvalidSubnet`] when host bits are set or no guest fits.
     pub fn new(subnet: Ipv4Net) -> Result<Self, InvalidSubnet> {
         if subnet.trunc() != subnet {
             return Err(InvalidSubnet::HostBits {
@@ -220,54 +219,53 @@ impl SlotRange {
         Ok(range)
     }
 
-    /// The subnet.
+    /// Returns the subnet.
     #[must_use]
     pub fn subnet(self) -> Ipv4Net {
         self.subnet
     }
 
-    /// The same subnet, of which only these slots are given out.
+    /// Restricts the slots that are assigned.
     #[must_use]
     pub fn within(self, bounds: SlotBounds) -> Self {
         Self { bounds, ..self }
     }
 
-    /// The slots that are given out: the lowest and the highest that the subnet and the bounds allow. `None` when there
-    /// is none.
+    /// Returns the lowest and the highest slot that the subnet and the bounds allow. `None` if they allow none.
     #[must_use]
     pub fn bounds(self) -> Option<SlotBounds> {
         let (first, last) = (self.slots().next()?, self.slots().last()?);
         SlotBounds::new(first.0, last.0)
     }
 
-    /// The addresses of a slot, or `None` if the subnet has none for it.
+    /// Returns the addresses of a slot. `None` if the subnet has none for it.
     #[must_use]
     pub fn addresses(self, slot: Slot) -> Option<Addresses> {
         if slot.0 == 0 || slot.0 > self.highest() {
             return None;
         }
         let host = u32::from(self.subnet.network()) + 2 * slot.0;
-        let ends_badly = |address: u32| matches!(address & 0xff, 0 | 0xff);
-        (!ends_badly(host) && !ends_badly(host + 1)).then(|| Addresses {
+        let looks_like_broadcast = |address: u32| matches!(address & 0xff, 0 | 0xff);
+        (!looks_like_broadcast(host) && !looks_like_broadcast(host + 1)).then(|| Addresses {
             host: host.into(),
             guest: (host + 1).into(),
         })
     }
 
-    /// All slots that are given out, in order.
+    /// Returns the slots that are assigned, in order.
     pub fn slots(self) -> impl Iterator<Item = Slot> {
         self.slots_after(0)
     }
 
-    /// How many guests fit.
+    /// Returns the number of slots.
     #[must_use]
     pub fn capacity(self) -> usize {
         self.slots().count()
     }
 
-    /// The slot for the next guest: the first one above `counter` that nobody has; when there is none,
-    /// the one that has been free the longest (never used counts as longest, then the lower number).
-    /// `None` when every slot is taken.
+    /// Picks the slot for the next guest: the first free one above `counter`, or else the one that has been free the
+    /// longest. Unused slots count as free the longest; among equals, the lowest number wins. `None` when all slots are
+    /// taken.
     #[must_use]
     pub fn pick(self, counter: u32, uses: &BTreeMap<Slot, SlotUse>) -> Option<Slot> {
         let free_since = |slot: Slot| match uses.get(&slot) {
@@ -292,7 +290,7 @@ impl SlotRange {
             .filter(move |slot| self.addresses(*slot).is_some())
     }
 
-    /// The highest slot whose two addresses lie in the subnet.
+    /// Returns the highest slot whose two addresses are in the subnet.
     fn highest(self) -> u32 {
         let size =
             u64::from(u32::from(self.subnet.broadcast()) - u32::from(self.subnet.network())) + 1;
@@ -302,7 +300,7 @@ impl SlotRange {
 }
 
 impl Default for SlotRange {
-    /// 10.100.0.0/16.
+    /// Returns the slots of 10.100.0.0/16.
     fn default() -> Self {
         Self {
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 100, 0, 0), 16),
@@ -347,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn slot_one_of_the_default_subnet_has_the_contracts_addresses() {
+    fn slot_one_has_the_contracts_addresses() {
         let addresses = range("10.100.0.0/16").addresses(Slot(1)).expect("slot 1");
         assert_eq!(addresses.host, Ipv4Addr::new(10, 100, 0, 2));
         assert_eq!(addresses.guest, Ipv4Addr::new(10, 100, 0, 3));
     }
 
     #[test]
-    fn slots_that_look_like_broadcast_are_skipped() {
+    fn slots_skip_apparent_broadcast_addresses() {
         let range = range("10.100.0.0/16");
         // 10.100.0.254 and .255
         assert_eq!(range.addresses(Slot(127)), None);
@@ -371,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_must_be_a_network_with_room() {
+    fn slot_range_needs_a_network_with_room() {
         assert!(matches!(
             "10.100.0.1/16".parse::<SlotRange>(),
             Err(InvalidSubnet::HostBits { .. })
@@ -388,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn user_id_ranges_stay_below_systemds_foreign_ids() {
+    fn slot_user_ids_are_below_systemds_foreign_range() {
         assert_eq!(Slot(1).first_user_id(), 0x9_0000);
         assert!(Slot(MAX_SLOT).first_user_id() + (Slot::USER_IDS - 1) < 0x7FFE_0000);
     }
 
     #[test]
-    fn only_our_own_interface_names_name_a_slot() {
+    fn slot_from_interface_accepts_only_exact_names() {
         assert_eq!(Slot::from_interface("ve-7"), Some(Slot(7)));
         for foreign in ["ve-", "ve-07", "ve-web", "ve-0", "eth0", "ve-+1"] {
             assert_eq!(Slot::from_interface(foreign), None, "{foreign}");
@@ -402,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn only_slots_within_the_bounds_are_given_out_and_addresses_do_not_depend_on_them() {
+    fn slot_bounds_restrict_slots_and_not_addresses() {
         let whole = range("10.100.0.0/24");
         let bounds: SlotBounds = "100-300".parse().expect("bounds");
         let part = whole.within(bounds);
@@ -432,7 +430,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_picked_slot_is_usable_and_free(
+        fn picked_slot_is_usable_and_free(
             prefix in 22u8..=30,
             counter in 0u32..600,
             taken in proptest::collection::btree_set(1u32..520, 0..500),
@@ -443,7 +441,7 @@ mod tests {
                 Some(slot) => {
                     prop_assert!(range.addresses(slot).is_some());
                     prop_assert!(!taken.contains(&slot.number()));
-                    // It moves forward as long as it can.
+                    // It moves forward while possible.
                     if slot.number() <= counter {
                         prop_assert!(range.slots().filter(|s| s.number() > counter).all(|s| taken.contains(&s.number())));
                     }
@@ -453,7 +451,7 @@ mod tests {
         }
 
         #[test]
-        fn no_two_slots_share_an_address(prefix in 20u8..=30) {
+        fn slots_share_no_address(prefix in 20u8..=30) {
             let range = SlotRange::new(Ipv4Net::new(Ipv4Addr::new(10, 9, 0, 0), prefix).expect("prefix")).expect("room");
             let mut seen = std::collections::BTreeSet::new();
             for slot in range.slots() {

@@ -8,19 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Code, Explain, GuestName, RetainedId};
 
-/// What a guest's snapshot is called: 1 to 32 characters out of `a-z`, `0-9` and `-`, which neither starts nor
-/// ends with `-`.
+/// The label of a snapshot: 1 to 32 characters out of `a-z`, `0-9` and `-`, which neither starts nor ends with `-`.
 ///
-/// It stands in paths and, after the guest's name and a dot, in the names of volumes, which have at most 127
-/// characters (lvm(8), "VALID NAMES").
+/// It is part of paths and, after the guest's name and a dot, of the names of volumes, which have at most 127 characters
+/// (lvm(8), "VALID NAMES").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SnapshotLabel(String);
 
-/// A text that is no [`SnapshotLabel`].
+/// The text is not a [`SnapshotLabel`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{}' is no label for a snapshot; 1 to {max} of a-z, 0-9 and '-' are, without '-' at either end",
+    "'{}' is not a valid snapshot label; use 1 to {max} of a-z, 0-9 and '-', without '-' at either end",
     .0.escape_debug(),
     max = SnapshotLabel::MAX_LENGTH
 )]
@@ -33,20 +32,20 @@ impl Explain for InvalidLabel {
 
     fn remedy(&self) -> Option<String> {
         Some(
-            "Choose one such as 'before-upgrade'; one is made up from the time when none is given."
+            "Choose a label such as 'before-upgrade', or omit it to generate one from the time."
                 .to_owned(),
         )
     }
 }
 
 impl SnapshotLabel {
-    /// The most characters of a label.
+    /// Maximum length in characters.
     pub const MAX_LENGTH: usize = 32;
 
     /// Parses a label.
     ///
     /// # Errors
-    /// When the text is none.
+    /// [`InvalidLabel`].
     pub fn parse(text: &str) -> Result<Self, InvalidLabel> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let good = (1..=Self::MAX_LENGTH).contains(&text.len())
@@ -60,8 +59,8 @@ impl SnapshotLabel {
         }
     }
 
-    /// A label made up from a time, to the second and in UTC, such as `20261121-063005`; from the second `attempt`
-    /// on with its number behind it.
+    /// Generates a label from a time, to the second and in UTC, such as `20261121-063005`. From the second `attempt` on,
+    /// its number is appended.
     #[must_use]
     pub fn of_time(time: Timestamp, attempt: usize) -> Self {
         let text = time.strftime("%Y%m%d-%H%M%S");
@@ -71,7 +70,7 @@ impl SnapshotLabel {
         })
     }
 
-    /// The label as text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -106,41 +105,41 @@ impl fmt::Display for SnapshotLabel {
     }
 }
 
-/// A guest's files as they were once. It belongs to the guest and goes with it.
+/// A snapshot of a guest's files. It belongs to the guest and is deleted with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Whose files.
+    /// The guest.
     pub guest: GuestName,
-    /// What it is called; each of a guest's snapshots has another label.
+    /// Its label, unique among the guest's snapshots.
     pub label: SnapshotLabel,
-    /// When it was taken.
+    /// Time at which it was taken.
     pub created_at: Timestamp,
 }
 
-/// Where the files of a copied guest come from.
+/// The source of a copied guest's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Whose files.
+    /// The copied guest.
     pub guest: GuestName,
-    /// As they were in this snapshot, or as they are now.
+    /// The copied snapshot; the current files if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotLabel>,
 }
 
-/// What is to be done with a guest's files before anything else. It is part of the guest's record from the intent
-/// until it is done, so that a crash does not make it be forgotten or be done twice.
+/// Work on a guest's files that precedes all other steps. It is part of the guest's record from the request until it is
+/// done, so that a crash neither loses nor repeats it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileWork {
-    /// They begin as a copy.
+    /// Copies the files of another guest.
     CopyOf(Origin),
-    /// A snapshot is to be taken.
+    /// Takes a snapshot.
     TakeSnapshot(SnapshotLabel),
-    /// A snapshot is to be deleted.
+    /// Deletes a snapshot.
     DeleteSnapshot(SnapshotLabel),
-    /// They are to be as in this snapshot.
+    /// Restores the files from a snapshot.
     Restore(SnapshotLabel),
-    /// They are those of a destroyed agent.
+    /// Takes over retained files.
     Adopt(RetainedId),
 }
 
@@ -151,7 +150,7 @@ impl fmt::Display for FileWork {
             Self::TakeSnapshot(label) => write!(f, "taking the snapshot '{label}'"),
             Self::DeleteSnapshot(label) => write!(f, "deleting the snapshot '{label}'"),
             Self::Restore(label) => write!(f, "restoring the snapshot '{label}'"),
-            Self::Adopt(id) => write!(f, "taking over the files {id} of a destroyed agent"),
+            Self::Adopt(id) => write!(f, "taking over the retained files {id}"),
         }
     }
 }
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_can_stand_in_paths_and_names_of_volumes() {
+    fn snapshot_label_is_valid_in_paths_and_volumes() {
         for good in ["a", "0", "before-upgrade", &"x".repeat(32)] {
             assert_eq!(SnapshotLabel::parse(good).expect(good).as_str(), good);
         }
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_made_up_are_labels() {
+    fn snapshot_label_is_generated_from_the_time() {
         let time: Timestamp = "2026-11-21T06:30:05.25Z".parse().expect("a time");
         for (attempt, text) in [(1, "20261121-063005"), (2, "20261121-063005-2")] {
             let label = SnapshotLabel::of_time(time, attempt);

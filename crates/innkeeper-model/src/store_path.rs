@@ -6,19 +6,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the Nix store is. Another place would need another binary cache, so nobody has it elsewhere.
+/// The Nix store's directory. Other directories are not supported: they would need their own binary cache.
 pub const STORE_DIR: &str = "/nix/store";
 
-/// The path of one store object, `/nix/store/<hash>-<name>`, and never of something inside it.
+/// The path of a store object, `/nix/store/<hash>-<name>`, and never of a file inside it.
 ///
 /// The rules are those of the Nix manual, "Store Path": a hash of 32 characters in Nix's own base 32
 /// (no `e`, `o`, `t`, `u`), and a name of 1 to 211 characters out of `a-z A-Z 0-9 + - . _ ? =` that is
-/// neither `.` nor `..` nor starts with either and a `-`.
+/// neither `.` nor `..`, and does not start with one of them and a `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StorePath(String);
 
-/// Why a text is not a [`StorePath`].
+/// The text is not a [`StorePath`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{path}' is not a store path: {reason}")]
 pub struct InvalidStorePath {
@@ -33,7 +33,7 @@ impl StorePath {
     /// Parses a path such as `/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest`.
     ///
     /// # Errors
-    /// [`InvalidStorePath`] names the text and the rule it breaks.
+    /// [`InvalidStorePath`] names the text and the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidStorePath> {
         check(text).map_err(|reason| InvalidStorePath {
             path: text.to_owned(),
@@ -42,19 +42,19 @@ impl StorePath {
         Ok(Self(text.to_owned()))
     }
 
-    /// The whole path as text.
+    /// Returns the path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The whole path.
+    /// Returns the path.
     #[must_use]
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)
     }
 
-    /// The program that is PID 1 of a guest with this closure.
+    /// Returns the program that is PID 1 of a guest with this closure.
     #[must_use]
     pub fn init(&self) -> PathBuf {
         self.as_path().join("init")
@@ -68,7 +68,7 @@ fn check(text: &str) -> Result<(), &'static str> {
         .ok_or("it does not start with /nix/store/")?;
     let (hash, name) = base
         .split_once('-')
-        .ok_or("there is no '-' between its hash and its name")?;
+        .ok_or("'-' is missing between its hash and its name")?;
     let base32 =
         |c: char| matches!(c, '0'..='9' | 'a'..='z') && !matches!(c, 'e' | 'o' | 't' | 'u');
     if hash.len() != StorePath::HASH_LENGTH || !hash.chars().all(base32) {
@@ -77,12 +77,12 @@ fn check(text: &str) -> Result<(), &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._?=".contains(c);
     if let Some(bad) = name.chars().find(|c| !allowed(*c)) {
         return Err(match bad {
-            '/' => "it points inside a store object; give the object itself",
-            _ => "its name has a character that no store path has",
+            '/' => "it points inside a store object; use the object itself",
+            _ => "its name has an invalid character",
         });
     }
     if name.is_empty() || name.len() > StorePath::MAX_NAME_LENGTH {
-        return Err("its name does not have 1 to 211 characters");
+        return Err("the length of its name is not 1 to 211 characters");
     }
     if matches!(name.split('-').next(), Some("." | "..")) {
         return Err("its name is '.' or '..' or starts with one and '-'");
@@ -127,14 +127,14 @@ mod tests {
     const HASH: &str = "n6493hpj13gq9qi78yj3r3gwzljw9phk";
 
     #[test]
-    fn accepts_what_nix_makes() {
+    fn store_path_accepts_nix_paths() {
         let path = StorePath::parse(&format!("/nix/store/{HASH}-nixos-system-agent-26.05"))
             .expect("valid");
         assert_eq!(path.init(), Path::new(path.as_str()).join("init"));
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn store_path_rejects_other_texts() {
         for bad in [
             "",
             "/nix/store",
@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_is_one_component_below_the_store(text in "/nix/store/[0-9a-z]{32}-.{0,20}") {
+        fn store_path_is_one_component_below_the_store(text in "/nix/store/[0-9a-z]{32}-.{0,20}") {
             if let Ok(path) = StorePath::parse(&text) {
                 prop_assert_eq!(path.as_path().parent(), Some(Path::new(STORE_DIR)));
                 prop_assert_eq!(path.as_str(), text);

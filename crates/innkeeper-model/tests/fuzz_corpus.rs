@@ -1,4 +1,4 @@
-//! Every input that fuzzing has taught us something with, through the functions that are fuzzed.
+//! Runs the fuzz targets on their corpus.
 
 #[expect(unreachable_pub, reason = "it is shared by the crates' tests")]
 #[path = "../../../tests/fuzz/src/corpus.rs"]
@@ -15,11 +15,11 @@ const TARGETS: [corpus::Target; 4] = [
 ];
 
 #[test]
-fn every_input_of_the_corpus_passes() {
+fn corpus_passes() {
     corpus::pass(&TARGETS);
 }
 
 #[test]
-fn no_target_of_this_crate_is_forgotten() {
+fn corpus_has_all_targets() {
     corpus::are_all_of(&TARGETS, "model");
 }

@@ -112,7 +112,7 @@ fn list_filters_by_pull_request() {
     );
     let refused = fake.innkeeper(&["deliveries", "--pull-request", "web#7", "--json"]);
     assert_eq!(refused.status, 1);
-    assert_snapshot!(refused.failure().message, @"'web' is no repository: write it as owner/name");
+    assert_snapshot!(refused.failure().message, @"'web' is not a valid repository: write it as owner/name");
 }
 
 #[test]

@@ -101,8 +101,8 @@ fn invalid_label_fails_before_any_request() {
     status: 1
     --- stdout
     --- stderr
-    [ERROR] 'a/b' is no label for a snapshot; 1 to 32 of a-z, 0-9 and '-' are, without '-' at either end
-            Hint: Choose one such as 'before-upgrade'; one is made up from the time when none is given.
+    [ERROR] 'a/b' is not a valid snapshot label; use 1 to 32 of a-z, 0-9 and '-', without '-' at either end
+            Hint: Choose a label such as 'before-upgrade', or omit it to generate one from the time.
     ");
     assert!(fake.requests().is_empty());
 }

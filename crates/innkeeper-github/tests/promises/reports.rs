@@ -107,7 +107,7 @@ async fn one_comment_follows_a_preview_through_its_life() {
 
     **Live** with `SHORT`.
 
-    <sub>`preview explain web-7` on the host says more.</sub>
+    <sub>`preview explain web-7` on the host shows details.</sub>
     == preview/web-7 "success": "SHORT is live" "https://web-7.preview.example.com"
     "#);
 
@@ -238,7 +238,7 @@ async fn with_links_a_comment_is_there_only_while_it_is_needed() {
     Correct preview-config.nix and push.
     ```
 
-    <sub>`preview explain web-7` on the host says more.</sub>
+    <sub>`preview explain web-7` on the host shows details.</sub>
     == preview/web-7 "failure": "SHORT failed: build_failed" ""
     "#);
     tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;

@@ -1,4 +1,4 @@
-//! What programs ask the daemon about previews: the bodies of its API. The calls stand in [`crate::api`].
+//! Bodies of the API's requests and responses about previews. [`crate::api`] lists the calls.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::{BranchName, CommitSha, PreviewRecord, PullRequest, PullRequestEvent,
 use crate::api::Verdict;
 use crate::{Failure, GuestName, OperationId};
 
-/// Asks for a preview of a branch.
+/// Creates a preview of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreatePreview {
@@ -17,22 +17,22 @@ pub struct CreatePreview {
     pub repo: RepoName,
     /// The branch.
     pub branch: BranchName,
-    /// The preview's name, read by [`super::parse_slug`] so that a refusal has the code of slugs; one is
-    /// made from the repository and the branch when none is given.
+    /// The preview's name; derived from the repository and the branch when omitted. A `String`, so that
+    /// [`super::parse_slug`] validates it and errors have the codes of slugs.
     #[serde(default)]
     pub slug: Option<String>,
 }
 
-/// Asks for a commit of a fork to be trusted.
+/// Approves a commit of a fork.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovePreview {
-    /// The commit that was looked at. The approval is for it alone: when another one is wanted by then, the
-    /// call is refused.
+    /// The reviewed commit. The approval holds for this commit only: the call fails if the pull request has a newer
+    /// one.
     pub sha: CommitSha,
 }
 
-/// Asks for the closure of a branch's newest commit to be built, without a preview of it.
+/// Builds the closure of a branch's newest commit, without a preview.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildPreview {
@@ -42,38 +42,38 @@ pub struct BuildPreview {
     pub branch: BranchName,
 }
 
-/// The intent is on disk and will be carried out, whatever happens to the daemon.
+/// The request is recorded on disk and will be carried out, even if the daemon crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewAccepted {
     /// The preview that it concerns.
     pub slug: GuestName,
-    /// The operation to follow, once there is one: a preview that waits for its turn has none yet.
+    /// The operation to follow. A queued preview has none yet.
     #[serde(default)]
     pub operation: Option<OperationId>,
 }
 
-/// One link of the chain from a preview's URL to the delivery that asked for it.
+/// One link of the chain from a preview's URL to the delivery that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkKind {
-    /// The URL: does it answer?
+    /// The URL: does it respond?
     Url,
-    /// The route: does the web server know the host name, and where it leads?
+    /// The route: does the web server have the host name, and its target?
     Route,
     /// The guest's address: can it be reached?
     Address,
     /// The guest's unit and the services in it: do they run?
     Unit,
-    /// The closure: is it there, and is it the one that the guest runs?
+    /// The closure: does it exist, and does the guest run it?
     Closure,
-    /// The commit: is the live one the wanted one?
+    /// The commit: is the desired one live?
     Commit,
     /// The delivery: was the last one acted on?
     Delivery,
 }
 
 impl LinkKind {
-    /// Every link, in the order of the chain.
+    /// All links, in the order of the chain.
     pub const ALL: [Self; 7] = [
         Self::Url,
         Self::Route,
@@ -84,7 +84,7 @@ impl LinkKind {
         Self::Delivery,
     ];
 
-    /// The link's name as shown.
+    /// Returns the link's name as shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,59 +105,59 @@ impl fmt::Display for LinkKind {
     }
 }
 
-/// What was found at one link.
+/// The finding at one link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Which link.
+    /// The link.
     pub link: LinkKind,
-    /// What it is here: the URL, the file of the route, the address, the commit. Empty when there is none.
+    /// The link's object: the URL, the file of the route, the address, the commit. May be empty.
     pub object: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found, as a sentence.
+    /// The finding, as a sentence.
     pub finding: String,
-    /// What to do.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// What `preview explain` found.
+/// The findings of `preview explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewExplanation {
     /// The preview.
     pub slug: GuestName,
-    /// Every link, in the order of the chain.
+    /// All links, in the order of the chain.
     pub chain: Vec<Link>,
 }
 
 impl PreviewExplanation {
-    /// The first broken link, seen from the URL.
+    /// Returns the first broken link, starting from the URL.
     #[must_use]
     pub fn first_broken(&self) -> Option<&Link> {
         self.chain.iter().find(|l| l.verdict == Verdict::Broken)
     }
 }
 
-/// What became of a delivery.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// It is on disk, and nothing was done for it yet.
+    /// Recorded; not processed yet.
     Pending,
-    /// What it asks for is being done.
+    /// In progress.
     Running,
-    /// What it asks for was done.
+    /// Processed.
     Done,
-    /// A newer delivery for the same pull request came before this one's turn.
+    /// Replaced by a newer delivery for the same pull request before it was processed.
     Superseded,
-    /// It asks for nothing that concerns previews.
+    /// Does not concern previews.
     Ignored,
-    /// What it asks for failed, and trying again would not help.
+    /// Failed permanently: a retry would not help.
     Failed,
 }
 
 impl DeliveryState {
-    /// The state as shown and stored.
+    /// Returns the state as shown and stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -177,12 +177,12 @@ impl fmt::Display for DeliveryState {
     }
 }
 
-/// A delivery of GitHub's webhook as `innkeeper deliveries` shows it.
+/// A webhook delivery from GitHub, as `innkeeper deliveries` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryView {
     /// Its id (`X-GitHub-Delivery`).
     pub id: String,
-    /// When it was on disk.
+    /// Time at which it was recorded.
     pub received_at: Timestamp,
     /// The event, such as `pull_request`.
     pub event: String,
@@ -192,45 +192,45 @@ pub struct DeliveryView {
     /// The pull request that it concerns.
     #[serde(default)]
     pub pull_request: Option<PullRequest>,
-    /// The commit that it is about.
+    /// The head commit.
     #[serde(default)]
     pub head_sha: Option<CommitSha>,
     /// The preview that it concerns.
     #[serde(default)]
     pub slug: Option<GuestName>,
-    /// What became of it.
+    /// Its state.
     pub state: DeliveryState,
-    /// How often it was begun.
+    /// Number of attempts.
     #[serde(default)]
     pub attempts: u32,
-    /// When it will be tried again.
+    /// Time of the next retry.
     #[serde(default)]
     pub retry_at: Option<Timestamp>,
-    /// When the last was done for it.
+    /// Time at which processing ended.
     #[serde(default)]
     pub finished_at: Option<Timestamp>,
-    /// Why it is in this state, as a sentence.
+    /// The reason for its state, as a sentence.
     #[serde(default)]
     pub explanation: Option<String>,
-    /// The delivery for the same pull request because of which this one came to nothing: the newer one that
-    /// took its place, or the `closed` that had arrived before it.
+    /// The delivery for the same pull request that overrides this one: a newer one that replaced it, or a `closed` that
+    /// arrived before it.
     #[serde(default)]
     pub yields_to: Option<String>,
-    /// Why it failed, the last time that it was tried.
+    /// The failure of the last attempt.
     #[serde(default)]
     pub failure: Option<Failure>,
 }
 
-/// All that is known of a delivery.
+/// A delivery in detail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryDetails {
-    /// The delivery, and what became of it.
+    /// The delivery and its state.
     #[serde(flatten)]
     pub delivery: DeliveryView,
     /// The event that it reports.
     #[serde(rename = "said")]
     pub event: PullRequestEvent,
-    /// The preview that it concerns as it is now, if it is there.
+    /// The current record of the preview that it concerns, if it exists.
     #[serde(default)]
     pub preview: Option<PreviewRecord>,
 }
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_broken_link_is_the_one_nearest_to_the_url() {
+    fn explanation_finds_broken_link_nearest_to_url() {
         let link = |link, verdict| Link {
             link,
             object: String::new(),
@@ -261,22 +261,22 @@ mod tests {
     }
 
     #[test]
-    fn words_are_written_as_they_are_shown() {
+    fn link_and_state_serialize_as_shown() {
         for link in LinkKind::ALL {
             assert_eq!(
-                serde_json::to_string(&link).expect("serialises"),
+                serde_json::to_string(&link).expect("serializes"),
                 format!("\"{link}\"")
             );
         }
         let state = DeliveryState::Superseded;
         assert_eq!(
-            serde_json::to_string(&state).expect("serialises"),
+            serde_json::to_string(&state).expect("serializes"),
             format!("\"{state}\"")
         );
     }
 
     #[test]
-    fn a_misspelt_field_of_a_request_is_refused() {
+    fn create_preview_rejects_unknown_fields() {
         let body = r#"{"repo":"octo/web","branch":"main","slugg":"x"}"#;
         assert!(serde_json::from_str::<CreatePreview>(body).is_err());
     }

@@ -1,12 +1,12 @@
-//! Texts that were checked when they were made.
+//! Newtypes over validated texts.
 
 use crate::{Code, Explain};
 
-/// Why a text is not what it should be.
+/// The text is not valid for its type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{}' is no {what}: {reason}", shown(.text))]
+#[error("'{}' is not a valid {what}: {reason}", shown(.text))]
 pub struct InvalidText {
-    /// What it should be, such as `branch name`.
+    /// The type's name in messages, such as `branch name`.
     pub what: &'static str,
     /// The text, as given.
     pub text: String,
@@ -20,7 +20,7 @@ impl Explain for InvalidText {
     }
 }
 
-/// A text from outside as messages show it: without control characters, and not longer than a line.
+/// Returns an untrusted text for a message: control characters escaped, at most one line long.
 pub(super) fn shown(text: &str) -> String {
     const MAX: usize = 80;
     let mut characters = text.chars();
@@ -35,12 +35,12 @@ pub(super) fn shown(text: &str) -> String {
     shown
 }
 
-/// Gives a newtype over `String` with a function `parse` the usual ways in and out. The type derives serde
-/// with `try_from = "String", into = "String"`, so that no unchecked text comes in that way.
+/// Implements the usual conversions for a newtype over `String` with a function `parse`. The type derives serde
+/// with `try_from = "String", into = "String"`, so that deserialization validates too.
 macro_rules! checked_text {
     ($name:ident) => {
         impl $name {
-            /// The text.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_message_shows_fits_on_a_line() {
+    fn shown_text_fits_on_a_line() {
         assert_eq!(shown("a\u{1b}[31m\n"), r"a\u{1b}[31m\n");
         assert_eq!(shown(&"x".repeat(81)), format!("{}…", "x".repeat(80)));
     }

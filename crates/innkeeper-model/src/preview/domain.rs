@@ -1,9 +1,9 @@
-//! The domain below which previews have their names.
+//! The parent domain of the previews' host names.
 
-/// The most characters of the domain: a host name has 253, and a preview's label with its dot 64 of them.
+/// Maximum length of the domain: 253 for a host name, minus 64 for a preview's label with its dot.
 const MAX_LENGTH: usize = 189;
 
-/// Why a text is not a domain that previews can have names below.
+/// The text cannot be the previews' domain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' {reason}{}", remedy(suggestion.as_deref()))]
 pub struct InvalidDomain {
@@ -19,10 +19,10 @@ fn remedy(suggestion: Option<&str>) -> String {
     }
 }
 
-/// Checks that a text is a plain domain: labels of a-z, 0-9 and '-' with dots between them.
+/// Validates a plain domain: labels of a-z, 0-9 and '-', separated by dots.
 ///
 /// # Errors
-/// [`InvalidDomain`] names what is wrong, and the domain that was probably meant.
+/// [`InvalidDomain`] names the problem, and the domain that was probably meant.
 pub fn check_domain(text: &str) -> Result<(), InvalidDomain> {
     match problem(text) {
         None => Ok(()),
@@ -41,35 +41,35 @@ fn problem(text: &str) -> Option<&'static str> {
     });
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     Some(match text {
-        _ if text.contains("://") => "is a URL, and only a domain is needed",
-        _ if text.contains('/') => "has a path, and only a domain is needed",
-        _ if text.contains('*') => "is a wildcard, and previews have names below the domain anyway",
-        _ if text.contains(':') => "has a port, which belongs into previews.port",
-        _ if text.ends_with('.') => "has a dot at its end",
-        _ if text.starts_with('.') => "has a dot at its beginning",
-        _ if !text.is_ascii() => "is not ASCII: DNS and certificates have it in Punycode",
+        _ if text.contains("://") => "is a URL instead of a domain",
+        _ if text.contains('/') => "has a path",
+        _ if text.contains('*') => "is a wildcard: previews get host names below the domain anyway",
+        _ if text.contains(':') => "has a port, which belongs in previews.port",
+        _ if text.ends_with('.') => "ends with a dot",
+        _ if text.starts_with('.') => "starts with a dot",
+        _ if !text.is_ascii() => "is not ASCII: DNS and certificates use Punycode",
         _ if text.contains(|c: char| c.is_ascii_uppercase()) => {
-            "has upper-case letters, and browsers send lower case"
+            "has upper-case letters, but browsers send lower case"
         }
         _ if !text.chars().all(plain) => "has characters other than a-z, 0-9, '-' and '.'",
         _ if !labels_are_valid => {
-            "has a label that is empty, longer than 63 characters, or has '-' at its beginning or end"
+            "has a label that is empty, longer than 63 characters, or starts or ends with '-'"
         }
         _ if last.bytes().all(|byte| byte.is_ascii_digit()) => {
-            "is an address, below which there are no names"
+            "is an IP address, which has no host names below it"
         }
         _ if text.len() > MAX_LENGTH => "is longer than 189 characters",
         _ => return None,
     })
 }
 
-/// The domain that was probably meant.
+/// Returns the domain that was probably meant.
 fn suggestion(text: &str) -> Option<String> {
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
     let text = text.split(['/', '?', '#']).next()?;
     let text = text.split(':').next()?;
     let text = text.trim().trim_start_matches(['*', '.']);
-    // Ideographic and full-width dots separate labels, too (UTS 46).
+    // Ideographic and full-width dots separate labels too (UTS 46).
     let text = text
         .replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".")
         .to_lowercase();
@@ -78,7 +78,7 @@ fn suggestion(text: &str) -> Option<String> {
     problem(&domain).is_none().then_some(domain)
 }
 
-/// A label in lower case as DNS has it. `None` when Unicode's tables would be needed to be sure of it.
+/// Encodes a lower-case label for DNS. `None` when that would need Unicode's tables.
 fn ascii_label(label: &str) -> Option<String> {
     if label.is_ascii() {
         return Some(label.to_owned());
@@ -90,8 +90,8 @@ fn ascii_label(label: &str) -> Option<String> {
     (is_short && is_stable).then(|| format!("xn--{}", punycode(label)))
 }
 
-/// Whether IDNA (UTS 46) leaves a character as it is, without normalisation. Only blocks in which that holds for each
-/// character.
+/// Reports whether IDNA (UTS 46) maps a character to itself, without normalization. Lists only blocks in which that holds
+/// for each character.
 fn is_mapped_to_itself(c: char) -> bool {
     matches!(c,
         'ß'..='ö' | 'ø'..='ÿ'            // Latin-1
@@ -104,7 +104,7 @@ fn is_mapped_to_itself(c: char) -> bool {
         || (('ā'..='ž').contains(&c) && !matches!(c, 'ĳ' | 'ŀ' | 'ŉ') && c.is_lowercase())
 }
 
-/// Punycode of a label (RFC 3492, sections 5 and 6).
+/// Encodes a label in Punycode (RFC 3492, sections 5 and 6).
 fn punycode(label: &str) -> String {
     const BASE: u32 = 36;
     const T_MIN: u32 = 1;
@@ -151,7 +151,7 @@ fn punycode(label: &str) -> String {
     output
 }
 
-/// The bias for the next code (RFC 3492, section 6.1).
+/// Computes the bias for the next code (RFC 3492, section 6.1).
 fn adapted(delta: u32, count: u32, is_first: bool) -> u32 {
     let mut delta = if is_first { delta / 700 } else { delta / 2 };
     delta += delta / count;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_domains_are_valid() {
+    fn domain_check_accepts_plain_domains() {
         let longest = format!(
             "{}.example.com",
             ["a".repeat(59), "b".repeat(59), "c".repeat(57)].join(".")
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_what_was_meant() {
+    fn domain_check_suggests_the_intended_domain() {
         for (text, reason, suggestion) in [
             (
                 "https://preview.example.com/",
@@ -210,14 +210,10 @@ mod tests {
             ),
             (
                 "preview.example.com.",
-                "has a dot at its end",
+                "ends with a dot",
                 Some("preview.example.com"),
             ),
-            (
-                ".example.com",
-                "has a dot at its beginning",
-                Some("example.com"),
-            ),
+            (".example.com", "starts with a dot", Some("example.com")),
             (
                 "Preview.Example.com",
                 "has upper-case letters",
@@ -253,14 +249,14 @@ mod tests {
                 "is not ASCII",
                 Some("xn--hxajbheg2az3al.xn--jxalpdlp"),
             ),
-            // What needs normalisation is not guessed.
+            // No guess where normalization would be needed.
             ("bu\u{308}cher.example", "is not ASCII", None),
             ("ﬁsh.example", "is not ASCII", None),
             ("my_app.example", "has characters other than", None),
             ("a b.example", "has characters other than", None),
             ("a..example", "has a label", None),
             ("-a.example", "has a label", None),
-            ("192.0.2.1", "is an address", None),
+            ("192.0.2.1", "is an IP address", None),
         ] {
             let error = check_domain(text).expect_err(text);
             assert!(error.reason.starts_with(reason), "{text}: {error}");
@@ -277,13 +273,13 @@ mod tests {
             check_domain("bücher.example")
                 .expect_err("refused")
                 .to_string(),
-            "'bücher.example' is not ASCII: DNS and certificates have it in Punycode; write xn--bcher-kva.example"
+            "'bücher.example' is not ASCII: DNS and certificates use Punycode; write xn--bcher-kva.example"
         );
     }
 
-    /// The samples of RFC 3492, section 7.1, that IDNA leaves as they are.
+    /// The samples of RFC 3492, section 7.1, that IDNA does not change.
     #[test]
-    fn punycode_is_that_of_the_rfc() {
+    fn punycode_matches_the_rfc() {
         for (text, encoded) in [
             ("他们为什么不说中文", "ihqwcrb4cv8a8dqg056pqjye"),
             ("למההםפשוטלאמדבריםעברית", "4dbcagdahymbxekheh6e0a7fei0b"),

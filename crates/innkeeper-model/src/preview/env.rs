@@ -1,14 +1,14 @@
-//! Environment files that bash and systemd read alike.
+//! Writes environment files that bash and systemd read alike.
 //!
-//! A guest's `/etc/preview.env` is read in two ways: by the setup script's bash (`set -a; source …`) and by
-//! systemd (`EnvironmentFile=`). Their grammars differ wherever something looks simple: systemd knows no
-//! `'a'\''b'`, bash expands `$` in double quotes, a bare value ends in other places. [`quote`] keeps to what
-//! both read as the same bytes, and what neither form can carry is refused:
+//! Two programs read a guest's `/etc/preview.env`: the setup script's bash (`set -a; source …`) and systemd
+//! (`EnvironmentFile=`). Their grammars differ: systemd does not support `'a'\''b'`, bash expands `$` in double quotes,
+//! and unquoted values end at different characters. [`quote`] uses only forms that both read as the same bytes. It
+//! rejects characters that neither form can represent:
 //!
-//! | character | why it is refused |
+//! | character | reason |
 //! | --- | --- |
 //! | NUL | no process can have it in its environment |
-//! | noncharacters (U+FDD0 to U+FDEF, U+xxFFFE, U+xxFFFF) | systemd refuses the whole file, and the service does not start |
+//! | noncharacters (U+FDD0 to U+FDEF, U+xxFFFE, U+xxFFFF) | systemd rejects the whole file, and the service does not start |
 //!
 //! systemd's side follows `src/basic/env-file.c`, `env-util.c` and `utf8.c` of systemd 252 and 257.
 
@@ -20,27 +20,26 @@ use super::checked::checked_text;
 use super::{BranchName, CommitSha, InvalidText};
 use crate::{Code, Explain, Secret};
 
-/// The most bytes of `NAME=value` that the kernel takes, with the NUL at its end (`MAX_ARG_STRLEN` of
-/// execve(2): 32 pages of 4 KiB).
+/// The kernel's limit for `NAME=value` with its NUL, in bytes (`MAX_ARG_STRLEN` of execve(2): 32 pages of 4 KiB).
 const MAX_ASSIGNMENT: usize = 128 * 1024;
 
-/// The most bytes of all assignments together. The kernel takes a quarter of the stack's limit for the
-/// environment and the arguments, usually 2 MiB; half of that is left for others.
+/// Limit for all assignments together, in bytes. The kernel allows a quarter of the stack's limit for environment and
+/// arguments, usually 2 MiB; half of that is left for other variables.
 const MAX_TOTAL: usize = 1024 * 1024;
 
 /// The name of an environment variable: letters, digits and `_`, no digit first (POSIX, "Environment Variable
-/// Definition"), and none that bash keeps for itself, since a value of such a name does not arrive.
+/// Definition"). Names that bash reserves are invalid, because it would override their values.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EnvName(String);
 
 impl EnvName {
-    /// The most characters it may have.
+    /// Maximum length in characters.
     pub const MAX_LENGTH: usize = 128;
 
-    /// Names that bash sets itself, that cannot be set, or that change how bash reads the rest of the file
-    /// (bash(1), "Shell Variables"). So does every name that begins with `BASH`.
-    const BASHS_OWN: &[&str] = &[
+    /// Names that bash sets itself, that are read-only, or that change how bash reads the rest of the file
+    /// (bash(1), "Shell Variables"). The same holds for every name that begins with `BASH`.
+    const RESERVED_BY_BASH: &[&str] = &[
         "_",
         "COMP_WORDBREAKS",
         "DIRSTACK",
@@ -67,7 +66,7 @@ impl EnvName {
     /// Parses a name.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         let refuse = |reason| {
             Err(InvalidText {
@@ -84,14 +83,14 @@ impl EnvName {
         {
             return refuse("only letters, digits and '_' are allowed, and no digit first");
         }
-        if text.starts_with("BASH") || Self::BASHS_OWN.contains(&text) {
-            return refuse("bash keeps it for itself");
+        if text.starts_with("BASH") || Self::RESERVED_BY_BASH.contains(&text) {
+            return refuse("bash reserves it");
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// A name of the contract.
-    fn ours(name: &str) -> Self {
+    /// A name that the contract with the guests defines.
+    fn of_contract(name: &str) -> Self {
         debug_assert!(Self::parse(name).is_ok(), "{name}");
         Self(name.to_owned())
     }
@@ -99,10 +98,10 @@ impl EnvName {
 
 checked_text!(EnvName);
 
-/// Why a value cannot be in an environment file. It does not say the value: that may be a secret.
+/// The value cannot be in an environment file. Messages do not contain the value: it may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvProblem {
-    /// It contains a character that cannot arrive.
+    /// It contains a character that cannot be represented.
     #[error("the value of {name} contains {character:?}, which cannot be in an environment file")]
     Character {
         /// The variable.
@@ -110,9 +109,9 @@ pub enum EnvProblem {
         /// The first such character.
         character: char,
     },
-    /// It is longer than a process can be given.
+    /// It exceeds the kernel's limit for one variable.
     #[error(
-        "the value of {name} is too long: with its name it has {bytes} bytes, and {MAX_ASSIGNMENT} are the most"
+        "the value of {name} is too long: {bytes} bytes with its name; the limit is {MAX_ASSIGNMENT}"
     )]
     TooLong {
         /// The variable.
@@ -120,8 +119,8 @@ pub enum EnvProblem {
         /// The bytes of `NAME=value` and a NUL.
         bytes: usize,
     },
-    /// All together are more than a process can be given.
-    #[error("the environment has {bytes} bytes, and {MAX_TOTAL} are the most")]
+    /// All values together exceed the limit.
+    #[error("the environment is too large: {bytes} bytes; the limit is {MAX_TOTAL}")]
     TooMuch {
         /// The bytes of all `NAME=value`, each with a NUL.
         bytes: usize,
@@ -140,7 +139,7 @@ impl Explain for EnvProblem {
                     "encode the value, for example with base64, and decode it in the setup service"
                 }
                 Self::TooLong { .. } | Self::TooMuch { .. } => {
-                    "give the app less in its environment and let it fetch the rest"
+                    "pass less in the environment and let the app fetch the rest"
                 }
             }
             .to_owned(),
@@ -148,14 +147,14 @@ impl Explain for EnvProblem {
     }
 }
 
-/// Writes a value so that bash and systemd both read exactly its bytes: in single quotes, or in double quotes
-/// with `\` before `"`, `\`, `$` and `` ` `` when the value contains a single quote. Everything else, newlines
-/// too, stays as it is in both.
+/// Quotes a value so that bash and systemd both read exactly its bytes: in single quotes, or in double quotes with `\`
+/// before `"`, `\`, `$` and `` ` `` when the value contains a single quote. All other characters, including newlines, are
+/// literal in both forms.
 ///
 /// # Errors
-/// The first character that cannot be in an environment file; see the module's table.
+/// The first character that cannot be represented; see the module's table.
 pub fn quote(value: &str) -> Result<String, char> {
-    if let Some(character) = value.chars().find(|c| cannot_arrive(*c)) {
+    if let Some(character) = value.chars().find(|c| is_unrepresentable(*c)) {
         return Err(character);
     }
     if !value.contains('\'') {
@@ -173,41 +172,40 @@ pub fn quote(value: &str) -> Result<String, char> {
     Ok(quoted)
 }
 
-/// Whether no process gets this character in its environment from systemd; see the module's table.
-pub(super) fn cannot_arrive(character: char) -> bool {
+/// Reports whether a character cannot be in an environment file; see the module's table.
+pub(super) fn is_unrepresentable(character: char) -> bool {
     let code = u32::from(character);
     let noncharacter = matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE;
     character == '\0' || noncharacter
 }
 
-/// What a preview is told in its environment: `/etc/preview.env`.
+/// The environment of a preview: `/etc/preview.env`.
 #[derive(Clone, Debug)]
 pub struct PreviewEnv {
-    /// Where the commits are fetched from (`PREVIEW_REPO_URL`): the head repository's URL, without a token.
+    /// URL of the head repository, without a token (`PREVIEW_REPO_URL`).
     pub repo_url: String,
-    /// The branch there (`PREVIEW_BRANCH`).
+    /// Branch in that repository (`PREVIEW_BRANCH`).
     pub branch: BranchName,
-    /// The host name of the preview (`PREVIEW_HOST`).
+    /// Host name of the preview (`PREVIEW_HOST`).
     pub host: String,
-    /// The URL of the preview (`PREVIEW_URL`).
+    /// URL of the preview (`PREVIEW_URL`).
     pub url: String,
-    /// The commit to check out (`PREVIEW_COMMIT`). The branch may be elsewhere by then.
+    /// Commit to check out (`PREVIEW_COMMIT`). The branch may have moved on since.
     pub commit: Option<CommitSha>,
-    /// The database on the host (`DATABASE_URL`), when the preview has one there.
+    /// Database on the host (`DATABASE_URL`), if the preview has one.
     pub database_url: Option<Secret>,
-    /// What the repository asked for and the host allowed. A secret that the host does not have is given
-    /// with an empty value.
+    /// Secrets that the repository requests and the host allows. A secret that the host does not have is empty.
     pub host_secrets: Vec<(EnvName, Secret)>,
-    /// What was set for the repository in the dashboard. These come last and win over all before.
+    /// Secrets of the repository from the dashboard. They override all others.
     pub dashboard_secrets: Vec<(EnvName, Secret)>,
 }
 
 impl PreviewEnv {
-    /// The file's text: one assignment for each name, in the contract's order; of two with the same name the
-    /// later one stands, in its place.
+    /// Renders the file: one assignment for each name, in the contract's order. A later value replaces an earlier one with
+    /// the same name, and keeps its own position.
     ///
     /// # Errors
-    /// Every value that cannot be in the file.
+    /// All values that cannot be in the file.
     pub fn render(&self) -> Result<Secret, Vec<EnvProblem>> {
         let assignments = self.assignments();
         let mut text = String::new();
@@ -237,19 +235,22 @@ impl PreviewEnv {
         }
     }
 
-    /// Every name with the value that stands.
+    /// Returns each name with its effective value.
     fn assignments(&self) -> Vec<(EnvName, &str)> {
         let mut all = vec![
-            (EnvName::ours("PREVIEW_REPO_URL"), self.repo_url.as_str()),
-            (EnvName::ours("PREVIEW_BRANCH"), self.branch.as_str()),
-            (EnvName::ours("PREVIEW_HOST"), self.host.as_str()),
-            (EnvName::ours("PREVIEW_URL"), self.url.as_str()),
+            (
+                EnvName::of_contract("PREVIEW_REPO_URL"),
+                self.repo_url.as_str(),
+            ),
+            (EnvName::of_contract("PREVIEW_BRANCH"), self.branch.as_str()),
+            (EnvName::of_contract("PREVIEW_HOST"), self.host.as_str()),
+            (EnvName::of_contract("PREVIEW_URL"), self.url.as_str()),
         ];
         if let Some(commit) = &self.commit {
-            all.push((EnvName::ours("PREVIEW_COMMIT"), commit.as_str()));
+            all.push((EnvName::of_contract("PREVIEW_COMMIT"), commit.as_str()));
         }
         if let Some(url) = &self.database_url {
-            all.push((EnvName::ours("DATABASE_URL"), url.expose()));
+            all.push((EnvName::of_contract("DATABASE_URL"), url.expose()));
         }
         for (name, value) in self.host_secrets.iter().chain(&self.dashboard_secrets) {
             all.push((name.clone(), value.expose()));
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_in_the_contracts_order() {
+    fn preview_env_is_in_the_contracts_order() {
         insta::assert_snapshot!(env().render().expect("renders").expose(), @r#"
         PREVIEW_REPO_URL='https://github.com/octo/web.git'
         PREVIEW_BRANCH="it's\$(reboot)"
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_database_on_the_host_there_is_no_url_of_one() {
+    fn preview_env_omits_url_without_database() {
         let env = PreviewEnv {
             database_url: None,
             ..env()
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dashboard_has_the_last_word_and_the_other_value_is_nowhere() {
+    fn preview_env_lets_the_dashboard_override() {
         let mut env = env();
         env.dashboard_secrets
             .push((name("STRIPE_KEY"), Secret::new("new")));
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_cannot_arrive_is_said_and_no_value_is() {
+    fn preview_env_reports_all_problems_without_values() {
         let mut env = env();
         env.dashboard_secrets = vec![
             (name("NUL"), Secret::new("hunter2\0")),
@@ -346,28 +347,28 @@ mod tests {
             (name("LONG"), Secret::new("hunter2".repeat(20_000))),
         ];
         let problems = env.render().expect_err("refused");
-        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(said.join("\n"), @r"
+        let messages: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r"
         the value of NUL contains '\0', which cannot be in an environment file
         the value of NONCHARACTER contains '\u{fdd0}', which cannot be in an environment file
-        the value of LONG is too long: with its name it has 140006 bytes, and 131072 are the most
+        the value of LONG is too long: 140006 bytes with its name; the limit is 131072
         ");
         assert!(!format!("{problems:?}{env:?}").contains("hunter2"));
     }
 
     #[test]
-    fn more_than_a_process_can_be_given_is_refused() {
+    fn preview_env_rejects_too_large_environments() {
         let mut env = env();
         env.host_secrets = (0..11)
             .map(|n| (name(&format!("N{n}")), Secret::new("x".repeat(100_000))))
             .collect();
         let problems = env.render().expect_err("refused");
-        insta::assert_snapshot!(problems[0], @"the environment has 1100347 bytes, and 1048576 are the most");
-        insta::assert_snapshot!(problems[0].remedy().expect("a remedy"), @"give the app less in its environment and let it fetch the rest");
+        insta::assert_snapshot!(problems[0], @"the environment is too large: 1100347 bytes; the limit is 1048576");
+        insta::assert_snapshot!(problems[0].remedy().expect("a remedy"), @"pass less in the environment and let the app fetch the rest");
     }
 
     #[test]
-    fn names_are_those_of_variables_and_not_bashs_own() {
+    fn env_name_is_a_variable_that_bash_does_not_reserve() {
         for good in ["A", "_A", "a1_", "STRIPE_SECRET_KEY"] {
             assert_eq!(name(good).as_str(), good);
         }

@@ -1,19 +1,19 @@
 //! Reads environment files by systemd's grammar (systemd.exec(5), `EnvironmentFile=`).
 //!
-//! This is the only parser of such files in the workspace. It follows `src/basic/env-file.c` of systemd 254 and
-//! later; `tests/env` compares it with a real systemd. It differs where systemd would refuse the whole file or
-//! take more into a value than was meant, so that a mistake in one line affects one variable:
+//! This is the only parser of such files in the workspace. It follows `src/basic/env-file.c` of systemd 254 and later;
+//! `tests/env` compares it with a real systemd. It differs where systemd rejects the whole file or swallows the following
+//! lines, so that a mistake in one line affects one variable:
 //!
 //! | input | systemd | here |
 //! | --- | --- | --- |
-//! | a quote that is not closed | the rest of the file is the value | the variable is invalid, and the next line is read |
-//! | a value with NUL, a Unicode noncharacter or bytes that are not UTF-8 | the file is refused | the variable is invalid |
+//! | an unclosed quote | the rest of the file is the value | the variable is invalid, and parsing continues with the next line |
+//! | a value with NUL, a Unicode noncharacter or bytes that are not UTF-8 | the file is rejected | the variable is invalid |
 //! | `export NAME=value` | the line is ignored | read as `NAME=value`: shells read such files too |
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::env::cannot_arrive;
+use super::env::is_unrepresentable;
 use crate::Secret;
 
 /// The contents of an environment file.
@@ -21,41 +21,41 @@ use crate::Secret;
 pub struct EnvFile {
     /// The last assignment of each variable.
     pub variables: BTreeMap<String, Result<Secret, InvalidLine>>,
-    /// Lines that assign nothing. systemd ignores them.
+    /// Lines without an assignment. systemd ignores them.
     pub ignored: Vec<InvalidLine>,
 }
 
-/// A line of an environment file that is not valid. Its text is never shown: it may be a secret.
+/// An invalid line of an environment file. Its text is never shown: it may be a secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} {fault}")]
 pub struct InvalidLine {
-    /// The line's number, from 1; of a value with several lines, the first.
+    /// The line's number, from 1; the first line of a value with several.
     pub line: usize,
-    /// Why it is not valid.
+    /// The problem.
     pub fault: LineError,
-    /// The variable that it was probably meant to assign.
+    /// The variable that it probably should assign.
     about: Option<String>,
 }
 
-/// Why a line of an environment file is not valid.
+/// The problem of an invalid line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// It has no `=`, or something else than a variable's name before it.
+    /// It has no `=`, or no variable's name before it.
     #[error("is not of the form NAME=value")]
     NoAssignment,
-    /// A quote that is still open at the end of the file.
+    /// A quote is still open at the end of the file.
     #[error("has a quote that is not closed")]
     OpenQuote,
     /// The value is not UTF-8.
     #[error("has a value that is not UTF-8")]
     NotUtf8,
-    /// The value contains a character that cannot be in a service's environment.
-    #[error("has a value with a character that systemd refuses")]
+    /// The value has a character that cannot be in a service's environment.
+    #[error("has a value with a character that systemd rejects")]
     Character,
 }
 
 impl InvalidLine {
-    /// Whether the line was probably meant to assign this variable: `TOKEN abc` or `TOKEN: abc`.
+    /// Reports whether the line probably should assign this variable: `TOKEN abc` or `TOKEN: abc`.
     #[must_use]
     pub fn is_about(&self, variable: &str) -> bool {
         self.about.as_deref() == Some(variable)
@@ -64,13 +64,13 @@ impl InvalidLine {
 
 impl fmt::Debug for InvalidLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `about` is left out: of a line that is a bare secret, it is that secret.
+        // Omits `about`: if the line is just a secret, `about` is that secret.
         write!(f, "InvalidLine({self})")
     }
 }
 
 impl EnvFile {
-    /// Parses a file's contents. It never fails: lines that are not valid are kept with their cause.
+    /// Parses a file's contents. Never fails: invalid lines are kept with their problem.
     #[must_use]
     pub fn parse(contents: &[u8]) -> Self {
         let mut file = Self::default();
@@ -85,10 +85,10 @@ impl EnvFile {
         }
     }
 
-    /// The value of a variable, if the file assigns one.
+    /// Returns the value of a variable, if the file assigns one.
     ///
     /// # Errors
-    /// The line that assigns it, or probably was meant to, when that is not valid.
+    /// The invalid line that assigns it, or probably should.
     pub fn get(&self, variable: &str) -> Result<Option<&Secret>, &InvalidLine> {
         match self.variables.get(variable) {
             Some(value) => value.as_ref().map(Some),
@@ -99,7 +99,7 @@ impl EnvFile {
         }
     }
 
-    /// Every line that is not valid.
+    /// Returns all invalid lines.
     pub fn invalid_lines(&self) -> impl Iterator<Item = &InvalidLine> {
         let invalid = self.variables.values();
         invalid
@@ -145,16 +145,16 @@ impl EnvFile {
     }
 }
 
-/// The value as text.
+/// Converts a value to text.
 fn checked(value: &[u8]) -> Result<Secret, LineError> {
     let text = std::str::from_utf8(value).map_err(|_| LineError::NotUtf8)?;
-    if text.contains(cannot_arrive) {
+    if text.contains(is_unrepresentable) {
         return Err(LineError::Character);
     }
     Ok(Secret::new(text))
 }
 
-/// A variable's name as systemd takes it (`env_name_is_valid`), with or without `export` before it.
+/// Returns a variable's name that systemd accepts (`env_name_is_valid`), without a leading `export`.
 fn valid_name(name: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(name).ok()?;
     let name = match name.strip_prefix("export") {
@@ -167,7 +167,7 @@ fn valid_name(name: &[u8]) -> Option<&str> {
     valid.then_some(name)
 }
 
-/// The word that a line without an assignment begins with, if it could be a variable's name.
+/// Returns the first word of a line without an assignment, if it could be a variable's name.
 fn first_word(line: &[u8]) -> Option<&str> {
     let mut words = line
         .split(|byte| is_white(*byte) || *byte == b':')
@@ -183,7 +183,7 @@ fn is_newline(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// A position in a file. All characters that mean something are ASCII, so bytes are enough.
+/// A position in a file. All significant characters are ASCII, so it works on bytes.
 struct Reader<'t> {
     contents: &'t [u8],
     at: usize,
@@ -208,7 +208,7 @@ impl<'t> Reader<'t> {
         self.contents.get(start..self.at).unwrap_or_default()
     }
 
-    /// The number of the line at a position, from 1.
+    /// Returns the line number of a position, from 1.
     fn line_of(&self, position: usize) -> usize {
         let before = self.contents.get(..position).unwrap_or_default();
         1 + before.iter().filter(|byte| **byte == b'\n').count()
@@ -218,7 +218,7 @@ impl<'t> Reader<'t> {
         while self.next().is_some_and(|byte| !is_newline(byte)) {}
     }
 
-    /// The text up to `=`. `None` when the line ends before it; the line is behind the position then.
+    /// Reads up to `=`. `None` when the line ends before it; the position is then behind the line.
     fn name(&mut self) -> Option<&'t [u8]> {
         let start = self.at;
         loop {
@@ -233,9 +233,9 @@ impl<'t> Reader<'t> {
             .map(<[u8]>::trim_ascii_end)
     }
 
-    /// The value up to the end of its last line. `None` when a quote is not closed.
+    /// Reads the value up to the end of its last line. `None` when a quote is not closed.
     ///
-    /// A quote counts only where no bare character has begun the value; it does again behind a closing quote.
+    /// A quote is significant only at the start of the value or directly after a closing quote.
     fn value(&mut self) -> Option<Vec<u8>> {
         let mut value = Vec::new();
         loop {
@@ -276,7 +276,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A value without quotes. White space at its end does not count, unless it is escaped.
+    /// Reads an unquoted value. Unescaped white space at its end is dropped.
     fn bare(&mut self, value: &mut Vec<u8>) {
         let mut length = value.len();
         while let Some(byte) = self.next() {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_as_systemd_documents_it() {
+    fn env_file_reads_values_as_systemd_documents() {
         for (text, value) in [
             ("A=", ""),
             ("A=plain", "plain"),
@@ -345,7 +345,7 @@ mod tests {
             (r"A='it'\''s'", "it''s'"),
             ("A=a'b'\"c\"", "a'b'\"c\""),
             ("A='a' # b", "a# b"),
-            // Outside of quotes, a backslash keeps the next character and joins lines.
+            // Outside of quotes, a backslash escapes the next character and joins lines.
             (r"A=a\ b\\c\n", r"a b\cn"),
             (r"A=trailing\  ", "trailing "),
             ("A=one \\\n  line", "one   line"),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_line_invalidates_its_variable_and_no_other() {
+    fn env_file_limits_an_error_to_its_variable() {
         let line = |fault: &str| Err(format!("line 2 {fault}"));
         let open = || line("has a quote that is not closed");
         for (bad, broken) in [
@@ -368,11 +368,11 @@ mod tests {
             (b"B=\xff", line("has a value that is not UTF-8")),
             (
                 b"B=a\0b",
-                line("has a value with a character that systemd refuses"),
+                line("has a value with a character that systemd rejects"),
             ),
             (
                 "B=\u{fdd0}".as_bytes(),
-                line("has a value with a character that systemd refuses"),
+                line("has a value with a character that systemd rejects"),
             ),
         ] {
             let file = [b"A=1\n", bad, b"\nC=3\n"].concat();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_assignment_is_about_the_variable_it_begins_with() {
+    fn env_file_relates_line_without_assignment_to_variable() {
         for bad in ["B", "B 2", "B: 2", "export B 2", "B C=2"] {
             let file = EnvFile::parse(format!("A=1\n{bad}\nC=3").as_bytes());
             assert_eq!(file.variables.len(), 2, "{bad}");
@@ -395,7 +395,7 @@ mod tests {
             assert!(file.get("A").is_ok_and(|value| value.is_some()), "{bad}");
             assert!(file.get("D").is_ok_and(|value| value.is_none()), "{bad}");
         }
-        // An assignment counts, wherever it is: systemd ignores the other line.
+        // An assignment takes precedence, wherever it is: systemd ignores the other lines.
         let file = EnvFile::parse(b"B 2\nB=3\nB 4\n");
         assert_eq!(
             file.get("B").expect("assigned").map(Secret::expose),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_bad_line_is_shown() {
+    fn env_file_never_shows_an_invalid_line() {
         let file = EnvFile::parse(b"hunter2\nhunter2: x\nA='hunter2\n1hunter2=x");
         assert_eq!(file.invalid_lines().count(), 4);
         assert!(!format!("{file:?} {file:#?}").contains("hunter2"));

@@ -1,4 +1,4 @@
-//! What a delivery says has happened to a pull request.
+//! Events of GitHub's webhook about pull requests and repositories.
 
 use std::fmt;
 
@@ -7,51 +7,51 @@ use serde::{Deserialize, Serialize};
 
 use super::{BranchName, CommitSha, PullRequest, RepoName};
 
-/// What happened to a repository (the field `action` of GitHub's `repository` event).
+/// The field `action` of GitHub's `repository` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepositoryAction {
-    /// It has another name.
+    /// The repository has a new name.
     Renamed,
-    /// It has another owner.
+    /// The repository has a new owner.
     Transferred,
-    /// It is gone.
+    /// The repository was deleted.
     Deleted,
 }
 
-/// A `repository` event, as far as previews need it.
+/// A `repository` event, reduced to the fields that previews need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryEvent {
-    /// The delivery that brought it (`X-GitHub-Delivery`).
+    /// Id of its delivery (`X-GitHub-Delivery`).
     pub delivery: String,
-    /// What happened.
+    /// The action.
     pub action: RepositoryAction,
-    /// GitHub's number of the repository.
+    /// GitHub's id of the repository.
     pub id: u64,
-    /// Its name when GitHub wrote the event.
+    /// Its name at the time of the event.
     pub name: RepoName,
 }
 
-/// What happened (the field `action` of GitHub's `pull_request` event).
+/// The field `action` of GitHub's `pull_request` event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrAction {
-    /// It was opened.
+    /// The pull request was opened.
     Opened,
-    /// Its branch has other commits now.
+    /// Its branch has a new head commit.
     Synchronize,
-    /// It was opened again after it was closed.
+    /// It was reopened.
     Reopened,
     /// It was closed or merged.
     Closed,
-    /// Its title, its text or the branch that it wants to change was edited.
+    /// Its title, text or base branch was edited.
     Edited,
-    /// It was given this label.
+    /// This label was added.
     Labeled(String),
-    /// A label was taken from it.
+    /// A label was removed.
     Unlabeled,
-    /// Something else, by GitHub's name: nothing for previews to do.
+    /// Another action, by GitHub's name. Previews ignore it.
     Other(String),
 }
 
@@ -70,48 +70,47 @@ impl fmt::Display for PrAction {
     }
 }
 
-/// A `pull_request` event, as far as previews need it. Everything in it was said by GitHub under a signature;
-/// the names, the title and the commits were chosen by whoever opened the pull request.
+/// A `pull_request` event, reduced to the fields that previews need. GitHub signed it, but names and commits are the
+/// choice of the pull request's author, who is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestEvent {
-    /// The delivery that brought it (`X-GitHub-Delivery`). GitHub uses it again when it delivers again.
+    /// Id of its delivery (`X-GitHub-Delivery`). Redeliveries have the same id.
     pub delivery: String,
-    /// What happened.
+    /// The action.
     pub action: PrAction,
     /// The pull request.
     pub pull_request: PullRequest,
-    /// GitHub's number of the repository that it wants to change. Names change, numbers do not.
+    /// GitHub's id of the base repository. Names change, ids do not.
     #[serde(default)]
     pub repo_id: Option<u64>,
-    /// The repository that its commits are in. `None` when that fork was deleted.
+    /// The head repository. `None` when that fork was deleted.
     pub head_repo: Option<RepoName>,
-    /// The commit that it proposes: what is deployed.
+    /// The head commit, which the preview deploys.
     pub head_sha: CommitSha,
-    /// The branch of that commit, in `head_repo`.
+    /// The head branch, in `head_repo`.
     pub head_branch: BranchName,
-    /// The branch that it wants to change.
+    /// The base branch.
     pub base_branch: BranchName,
-    /// Whether its commits come from another repository than the one it wants to change; see
-    /// [`PullRequestEvent::is_from_fork`].
+    /// True if the head repository is not the base repository; see [`PullRequestEvent::is_from_fork`].
     pub is_fork: bool,
-    /// Who opened it (login).
+    /// Login of its author.
     pub author: String,
-    /// Who did what happened now (login).
+    /// Login of the person who caused the event.
     pub sender: String,
-    /// Whether the title was edited.
+    /// True if the title was edited.
     #[serde(default)]
     pub title_changed: bool,
-    /// Whether the text was edited.
+    /// True if the text was edited.
     #[serde(default)]
     pub body_changed: bool,
-    /// Whether it was made to want to change another branch.
+    /// True if the base branch was changed.
     #[serde(default)]
     pub base_changed: bool,
-    /// Whether it was merged.
+    /// True if it was merged.
     #[serde(default)]
     pub merged: bool,
-    /// When GitHub last saw the pull request change, by its own clock: about when it said this, however late it
-    /// arrives.
+    /// Time of the pull request's last change, by GitHub's clock: approximately the time of the event, even if its
+    /// delivery is late.
     #[serde(default)]
     pub updated_at: Option<Timestamp>,
 }
@@ -130,8 +129,8 @@ pub fn certainly_before(earlier: Option<Timestamp>, later: Option<Timestamp>) ->
 }
 
 impl PullRequestEvent {
-    /// The same event under another name of the repository. Only the repository's own branches follow: a fork that had
-    /// this name stays a fork.
+    /// Returns the event with a new name of the base repository. The head repository is renamed only if it is the base
+    /// repository: a fork that has this name stays a fork.
     #[must_use]
     pub fn with_repo(mut self, repo: RepoName) -> Self {
         if !self.is_fork {
@@ -143,10 +142,10 @@ impl PullRequestEvent {
         self
     }
 
-    /// Whether GitHub's times leave open if this happened before or after another event of the pull request, and it
-    /// makes a difference: one reopens what the other closes, or they show different commits.
+    /// Reports whether the order of two events of a pull request matters and GitHub's times do not determine it: one
+    /// reopens and the other closes it, or they have different head commits.
     ///
-    /// A closed pull request is neither opened nor pushed to, so `closed` comes after these.
+    /// A closed pull request is neither opened nor pushed to, so `closed` is always after these.
     #[must_use]
     pub fn is_concurrent_with(&self, other: &Self) -> bool {
         use PrAction::{Closed, Opened, Reopened, Synchronize};
@@ -163,11 +162,11 @@ impl PullRequestEvent {
         differ && this.duration_since(that).abs() <= RESOLUTION
     }
 
-    /// Whether commits of `head` are from a fork for a pull request to `base`. A repository that is gone
-    /// counts as a fork: nothing says who could write to it.
+    /// Reports whether a pull request to `base` with commits of `head` comes from a fork. A deleted repository counts as
+    /// a fork, because its writers are unknown.
     ///
-    /// GitHub's `head.repo.fork` answers another question: whether that repository is a fork of some other.
-    /// It is true for every pull request within a forked repository.
+    /// GitHub's `head.repo.fork` is not suitable: it is true for every pull request within a repository that is itself a
+    /// fork.
     #[must_use]
     pub fn is_from_fork(base: &RepoName, head: Option<&RepoName>) -> bool {
         head != Some(base)
@@ -179,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fork_is_another_repository_or_one_that_is_gone() {
+    fn fork_is_another_or_a_deleted_repository() {
         let repo = |text| RepoName::parse(text).expect("valid");
         let base = repo("octo/web");
         assert!(!PullRequestEvent::is_from_fork(
@@ -194,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn actions_are_written_as_github_writes_them() {
+    fn action_serializes_like_github() {
         insta::assert_snapshot!(serde_json::to_string(&[
             PrAction::Opened,
             PrAction::Synchronize,
             PrAction::Labeled("preview".into()),
             PrAction::Other("assigned".into()),
-        ]).expect("serialises"), @r#"["opened","synchronize",{"labeled":"preview"},{"other":"assigned"}]"#);
+        ]).expect("serializes"), @r#"["opened","synchronize",{"labeled":"preview"},{"other":"assigned"}]"#);
         assert_eq!(PrAction::Other("assigned".into()).to_string(), "assigned");
     }
 }

@@ -1,13 +1,13 @@
-//! What `innkeeper-webhook` and `innkeeperd` say to each other on `<runtime_dir>/intake.sock`.
+//! The protocol between `innkeeper-webhook` and `innkeeperd`: HTTP/1.1 on `<runtime_dir>/intake.sock`.
 //!
-//! | call | request | answer |
+//! | call | request | response |
 //! | --- | --- | --- |
 //! | `POST /v1/deliveries` | list of [`IntakeRequest`], at most [`MAX_BATCH`] | 200, list of [`IntakeAnswer`] |
 //!
-//! Answers come in the order of the requests, when all of them are on disk. Many in one call cost about as
-//! much as one: what arrives while a call is under way goes with the next one. Anything else than 200, or
-//! no answer at all, means that nothing is known of any of them, and they are sent again: innkeeperd knows
-//! by their names those that it has.
+//! The answers are in the order of the requests. They are sent when all deliveries of the batch are on disk. A batch costs
+//! about as much as a single delivery, so deliveries that arrive during a call are sent together in the next one. Any
+//! other status, or a lost connection, leaves the outcome of the whole batch unknown: the webhook sends it again, and
+//! innkeeperd recognizes recorded deliveries by their ids.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,17 +18,17 @@ use crate::{Failure, GuestName};
 /// The name of the socket in the daemon's `runtime_dir`.
 pub const INTAKE_SOCKET: &str = "intake.sock";
 
-/// The path of the one call.
+/// The path of the only call.
 pub const INTAKE_PATH: &str = "/v1/deliveries";
 
-/// How many deliveries one call may hold.
+/// Maximum number of deliveries in a call.
 pub const MAX_BATCH: usize = 256;
 
-/// How long the body of a call, or of its answer, may be, in bytes. The texts in an event are short, each at most 1 KiB, so
-/// [`MAX_BATCH`] of them need less.
+/// Maximum length of a request's or response's body, in bytes. The texts in an event have at most 1 KiB each, so
+/// [`MAX_BATCH`] events need less.
 pub const MAX_BODY: usize = 4 << 20;
 
-/// What a delivery is about.
+/// The event of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum IntakeEvent {
@@ -42,35 +42,35 @@ pub enum IntakeEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntakeRequest {
-    /// What it says.
+    /// The event.
     pub event: IntakeEvent,
-    /// When it arrived.
+    /// Time of its arrival.
     pub received_at: Timestamp,
 }
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum IntakeAnswer {
-    /// It is on disk and will be acted on, whatever happens to the daemon.
+    /// Recorded on disk: it will be processed, even if the daemon crashes.
     Accepted {
-        /// The preview's name: the one it has, or the one it would have.
+        /// The preview's name, existing or prospective.
         slug: GuestName,
     },
-    /// It is on disk since it arrived for the first time.
+    /// Already recorded when it arrived before.
     Duplicate {
-        /// The preview's name: the one it has, or the one it would have.
+        /// The preview's name, existing or prospective.
         slug: GuestName,
     },
-    /// It is about a repository, and what follows from it is on disk.
+    /// An event about a repository. Its effects are recorded on disk.
     Noted,
-    /// The daemon makes no previews for this repository. It was not recorded.
+    /// Not recorded: previews of this repository are not allowed.
     NotAllowed,
-    /// Every name that the preview could have belongs to another one. It was not recorded.
+    /// Not recorded: all candidate names of the preview belong to other previews.
     SlugCollision,
-    /// It could not be recorded.
+    /// Not recorded because of an error.
     Failed {
-        /// Why.
+        /// The cause.
         failure: Failure,
     },
 }

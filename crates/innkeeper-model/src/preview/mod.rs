@@ -1,20 +1,20 @@
-//! Previews: pull requests that run as web apps, each under a name of its own.
+//! Previews: branches and pull requests that run as web apps, each under its own host name.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `repository` | what GitHub calls things: repositories, commits, branches, pull requests |
-//! | `event` | what a delivery says has happened to a pull request |
-//! | `slug` | names of previews, and how they are made from repositories, branches and pull requests |
-//! | `meta` | what a repository's `preview-config.nix` says about the app, read strictly |
-//! | `domain` | the domain below which previews have their names |
+//! | `repository` | names of repositories, commits, branches and pull requests |
+//! | `event` | events of GitHub's webhook about pull requests and repositories |
+//! | `slug` | names of previews, derived from repositories, branches and pull requests |
+//! | `meta` | an app's metadata in a repository's `preview-config.nix`, parsed strictly |
+//! | `domain` | the parent domain of the previews' host names |
 //! | `env` | writes environment files that bash and systemd read alike |
 //! | `env_file` | reads environment files as systemd does |
-//! | `state` | the record of a preview and its state in one word |
-//! | [`text`] | what is written into pull requests |
-//! | [`api`] | what programs ask the daemon about previews |
-//! | [`intake`] | how the webhook hands deliveries to the daemon |
+//! | `state` | the record of a preview and its state |
+//! | [`text`] | texts in pull requests |
+//! | [`api`] | bodies of the API's requests and responses about previews |
+//! | [`intake`] | the protocol by which the webhook passes deliveries to the daemon |
 //!
-//! A slug is a [`crate::GuestName`]: a preview is a guest, and the slug is the guest's name.
+//! A slug is a [`crate::GuestName`]: the name of the preview's guest.
 
 pub mod api;
 mod checked;

@@ -1,4 +1,4 @@
-//! What GitHub calls things: repositories, commits, branches, pull requests.
+//! Names of repositories, commits, branches and pull requests on GitHub.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,10 +11,9 @@ use super::checked::checked_text;
 
 /// A repository on GitHub as `owner/name`.
 ///
-/// The owner is 1 to 39 of `a-z`, `A-Z`, `0-9`, `-` and `_` and starts with a letter or digit (the
-/// underscore is in the names of managed users). The name is 1 to 100 of the same and `.`; it is not `.` or
-/// `..` and does not end with `.git`. GitHub keeps the case and compares without it, and so does this type:
-/// `Octo/Web` equals `octo/web`.
+/// The owner has 1 to 39 characters of `a-z`, `A-Z`, `0-9`, `-` and `_` and starts with a letter or digit (names of
+/// managed users contain an underscore). The name has 1 to 100 of the same and `.`; it is not `.` or `..` and does not end
+/// with `.git`. Like GitHub, this type keeps the case and compares case-insensitively: `Octo/Web` equals `octo/web`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepoName(String);
@@ -23,7 +22,7 @@ impl RepoName {
     /// Parses `owner/name`.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         let refuse = |reason| {
             Err(InvalidText {
@@ -41,34 +40,34 @@ impl RepoName {
             || !owner.as_bytes()[0].is_ascii_alphanumeric()
         {
             return refuse(
-                "the owner is 1 to 39 letters, digits, '-' or '_', a letter or digit first",
+                "the owner has 1 to 39 letters, digits, '-' or '_', a letter or digit first",
             );
         }
         if !(1..=100).contains(&name.len()) || !name.bytes().all(|b| word(b) || b == b'.') {
-            return refuse("the name is 1 to 100 letters, digits, '-', '_' or '.'");
+            return refuse("the name has 1 to 100 letters, digits, '-', '_' or '.'");
         }
         if matches!(name, "." | "..") {
-            return refuse("the name has only dots");
+            return refuse("the name consists of dots");
         }
         if name.to_ascii_lowercase().ends_with(".git") {
-            return refuse("leave out '.git'");
+            return refuse("omit '.git'");
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The user or organisation.
+    /// Returns the user or organization.
     #[must_use]
     pub fn owner(&self) -> &str {
         self.parts().0
     }
 
-    /// The name without the owner.
+    /// Returns the name without the owner.
     #[must_use]
     pub fn name(&self) -> &str {
         self.parts().1
     }
 
-    /// The same for all ways to write it, for use as a key: in lower case.
+    /// Returns the name in lower case, for use as a key.
     #[must_use]
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
@@ -111,13 +110,13 @@ impl Ord for RepoName {
     }
 }
 
-/// The full name of a commit: 40 hexadecimal digits in lower case (SHA-1, as GitHub gives it).
+/// The full hash of a commit: 40 hexadecimal digits in lower case (SHA-1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommitSha(String);
 
 impl CommitSha {
-    /// Parses a commit's name. An abbreviated one is refused: it could come to mean another commit.
+    /// Parses a full commit hash. Abbreviations are rejected: they can become ambiguous.
     ///
     /// # Errors
     /// [`InvalidText`] when it is not 40 hexadecimal digits in lower case.
@@ -132,7 +131,7 @@ impl CommitSha {
         })
     }
 
-    /// The first seven digits, as people read it. Not for looking the commit up.
+    /// Returns the first seven digits, for display only.
     #[must_use]
     pub fn short(&self) -> &str {
         &self.0[..7]
@@ -144,20 +143,20 @@ checked_text!(CommitSha);
 /// The name of a branch without `refs/heads/`, of at most [`BranchName::MAX_LENGTH`] bytes, by the rules of
 /// `git check-ref-format --branch`.
 ///
-/// Git allows quotes, `$`, backticks, `;` and most of Unicode in it. Never use it in a path or hand it to a
-/// shell; in an environment file it goes through [`super::quote`].
+/// Git allows quotes, `$`, backticks, `;` and most of Unicode in it. Never use it in a path or a shell command; quote it
+/// with [`super::quote`] in environment files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BranchName(String);
 
 impl BranchName {
-    /// The most bytes it may have. GitHub allows no more for a whole reference.
+    /// Maximum length in bytes: GitHub's limit for a whole reference.
     pub const MAX_LENGTH: usize = 255;
 
     /// Parses a branch's name.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         match Self::broken_rule(text) {
             None => Ok(Self(text.to_owned())),
@@ -169,7 +168,7 @@ impl BranchName {
         }
     }
 
-    /// The rules of git-check-ref-format(1), and the two that hold for branches only.
+    /// Returns the first broken rule of git-check-ref-format(1), including the two for branches only.
     fn broken_rule(text: &str) -> Option<&'static str> {
         let special = |c: char| c.is_ascii_control() || " ~^:?*[\\".contains(c);
         if text.is_empty() {
@@ -183,11 +182,11 @@ impl BranchName {
         } else if text.split('/').any(str::is_empty) {
             Some("it starts or ends with '/' or contains '//'")
         } else if text.split('/').any(|part| part.starts_with('.')) {
-            Some("a part of it starts with '.'")
+            Some("a component starts with '.'")
         } else if text.split('/').any(|part| part.ends_with(".lock")) || text.ends_with('.') {
-            Some("it ends with '.', or a part of it with '.lock'")
+            Some("it ends with '.', or a component ends with '.lock'")
         } else if text.starts_with('-') || matches!(text, "@" | "HEAD") {
-            Some("it starts with '-' or means something else to git")
+            Some("it starts with '-' or has a special meaning in git")
         } else {
             None
         }
@@ -196,13 +195,12 @@ impl BranchName {
 
 checked_text!(BranchName);
 
-/// A pull request: the repository that it wants to change, and its number there. Written `owner/name#12`.
+/// A pull request, by its base repository and number. Written `owner/name#12`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PullRequest {
-    /// The repository that it wants to change (GitHub's "base"), which is not where its commits are when it
-    /// comes from a fork.
+    /// The base repository. The commits of a pull request from a fork are in another one.
     pub repo: RepoName,
-    /// Its number in that repository.
+    /// Its number in the base repository.
     pub number: u64,
 }
 
@@ -210,7 +208,7 @@ impl PullRequest {
     /// Parses `owner/name#12`.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         let refuse = |reason| InvalidText {
             what: "pull request",
@@ -224,7 +222,7 @@ impl PullRequest {
         let number = number.parse().ok().filter(|number| digits && *number > 0);
         Ok(Self {
             repo: RepoName::parse(repo)?,
-            number: number.ok_or_else(|| refuse("its number is a whole one, from 1"))?,
+            number: number.ok_or_else(|| refuse("its number is a positive integer"))?,
         })
     }
 }
@@ -252,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repositories_are_owner_and_name() {
+    fn repo_name_is_owner_and_name() {
         let repo = RepoName::parse("Octo-Org/web.app_2").expect("valid");
         assert_eq!((repo.owner(), repo.name()), ("Octo-Org", "web.app_2"));
         let longest = format!("{}/{}", "o".repeat(39), "n".repeat(100));
@@ -284,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn repositories_are_compared_without_case() {
+    fn repo_name_compares_case_insensitively() {
         let (upper, lower) = ("Octo/Web", "octo/web");
         let [upper, lower] = [upper, lower].map(|text| RepoName::parse(text).expect("valid"));
         assert_eq!(upper, lower);
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_are_whole_names() {
+    fn commit_sha_is_a_full_hash() {
         let text = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(CommitSha::parse(text).expect("valid").short(), "0123456");
         for bad in [
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn pull_requests_are_written_as_people_write_them() {
+    fn pull_request_parses_repository_and_number() {
         let parsed = PullRequest::parse("octo/web#7").expect("valid");
         assert_eq!((parsed.repo.as_str(), parsed.number), ("octo/web", 7));
         assert_eq!(parsed.to_string(), "octo/web#7");
@@ -329,13 +327,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_text_and_the_rule() {
-        insta::assert_snapshot!(RepoName::parse("web").unwrap_err(), @"'web' is no repository: write it as owner/name");
-        insta::assert_snapshot!(CommitSha::parse("main").unwrap_err(), @"'main' is no commit: a commit is 40 hexadecimal digits in lower case");
-        insta::assert_snapshot!(BranchName::parse("a\nb").unwrap_err(), @r"'a\nb' is no branch name: it contains white space, a control character or one of ~ ^ : ? * [ \");
+    fn repository_errors_name_text_and_rule() {
+        insta::assert_snapshot!(RepoName::parse("web").unwrap_err(), @"'web' is not a valid repository: write it as owner/name");
+        insta::assert_snapshot!(CommitSha::parse("main").unwrap_err(), @"'main' is not a valid commit: a commit is 40 hexadecimal digits in lower case");
+        insta::assert_snapshot!(BranchName::parse("a\nb").unwrap_err(), @r"'a\nb' is not a valid branch name: it contains white space, a control character or one of ~ ^ : ? * [ \");
     }
 
-    /// What git itself says, and the two things that `refs/heads/…` does not ask.
+    /// Reports whether git accepts a branch name, with the two rules that it does not apply to `refs/heads/…`.
     #[expect(clippy::disallowed_methods, reason = "tests run programs")]
     fn git_accepts(branch: &str) -> bool {
         let status = std::process::Command::new("git")
@@ -346,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_are_what_git_says() {
+    fn branch_name_follows_git() {
         for branch in [
             "main",
             "feature/x",
@@ -408,7 +406,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn any_branch_is_what_git_says(branch in r"([a@.{}/\-]|\.lock|[^\x00]){1,8}") {
+        fn branch_name_follows_git_for_any_text(branch in r"([a@.{}/\-]|\.lock|[^\x00]){1,8}") {
             prop_assert_eq!(BranchName::parse(&branch).is_ok(), git_accepts(&branch));
         }
     }

@@ -1,8 +1,7 @@
 //! Names of previews.
 //!
-//! A slug is made once for each pull request and then looked up in the store, so these rules may change
-//! without a running preview changing its name. Two previews that these functions would give the same name
-//! are told apart by [`slug_candidates`].
+//! A slug is derived once for each pull request and then looked up in the store, so these rules may change without
+//! renaming existing previews. [`slug_candidates`] resolves collisions.
 
 use std::iter;
 
@@ -11,27 +10,27 @@ use sha2::{Digest, Sha256};
 use super::{BranchName, RepoName};
 use crate::{Code, Explain, GuestName, InvalidName};
 
-/// The most characters of a slug. An extra host is called `<prefix>-<slug>` and must be a DNS label too: this
-/// leaves 22 characters for the prefix. The database `preview_<slug>` stays below PostgreSQL's 63 bytes.
+/// Maximum length of a slug. An extra host is named `<prefix>-<slug>` and must be a DNS label too: this leaves 22
+/// characters for the prefix. The database `preview_<slug>` stays below PostgreSQL's limit of 63 bytes.
 pub const MAX_SLUG: usize = 40;
 
-/// Names that mean something else under the same domain, and in the folder of Caddy's files:
-/// `webhook.<domain>` receives GitHub's deliveries.
+/// Names with another purpose under the domain and in the directory of Caddy's files: `webhook.<domain>` receives
+/// GitHub's deliveries.
 pub const RESERVED_SLUGS: [&str; 1] = ["webhook"];
 
-/// How many other names are tried for a preview whose name is taken.
+/// Number of alternatives for a name that is taken.
 const TRIES: u32 = 10;
 
-/// Hexadecimal digits of a hash that tell two slugs apart.
+/// Number of hexadecimal digits of the hash in an alternative.
 const HASH_DIGITS: usize = 8;
 
-/// Why a text cannot be a slug.
+/// The text cannot be a slug.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSlug {
     /// It is not a DNS label.
-    #[error("the slug cannot be used")]
+    #[error("invalid slug")]
     Name(#[source] InvalidName),
-    /// It leaves no room for the prefix of an extra host.
+    /// It is too long to leave room for the prefix of an extra host.
     #[error("slug '{slug}' has {length} characters; at most {MAX_SLUG} are allowed")]
     TooLong {
         /// The text, as given.
@@ -39,7 +38,7 @@ pub enum InvalidSlug {
         /// Its length in characters.
         length: usize,
     },
-    /// It means something else.
+    /// It is reserved.
     #[error("slug '{slug}' is reserved")]
     Reserved {
         /// The text, as given.
@@ -65,19 +64,19 @@ impl Explain for InvalidSlug {
             | Self::TooLong { slug: name, .. } => name.as_str(),
             Self::Name(InvalidName::Empty) | Self::Reserved { .. } => "",
         };
-        let near = cut(&sanitised(given), MAX_SLUG);
+        let near = cut(&sanitized(given), MAX_SLUG);
         Some(if near.is_empty() || is_reserved(&near) {
-            "leave out --slug, and one is made from the repository and the branch".to_owned()
+            "omit --slug to derive it from the repository and the branch".to_owned()
         } else {
             format!("for example --slug {near}")
         })
     }
 }
 
-/// Reads a slug that a person chose. Nothing is changed in it: it is refused instead.
+/// Parses a slug that a user chose. An invalid one is rejected rather than corrected.
 ///
 /// # Errors
-/// [`InvalidSlug`] says which rule the text breaks.
+/// [`InvalidSlug`] names the broken rule.
 pub fn parse_slug(text: &str) -> Result<GuestName, InvalidSlug> {
     let slug = GuestName::parse(text).map_err(InvalidSlug::Name)?;
     if text.len() > MAX_SLUG {
@@ -92,52 +91,51 @@ pub fn parse_slug(text: &str) -> Result<GuestName, InvalidSlug> {
     Ok(slug)
 }
 
-/// The slug of a branch when none is asked for: `<repository>-<branch>`, in the alphabet of DNS labels and cut
-/// to [`MAX_SLUG`].
+/// Derives the slug of a branch: `<repository>-<branch>`, in the alphabet of DNS labels and cut to [`MAX_SLUG`].
 #[must_use]
 pub fn default_slug(repo: &RepoName, branch: &BranchName) -> GuestName {
     let identity = format!("{}@{branch}", repo.key());
-    let mut branch = sanitised(branch.as_str());
+    let mut branch = sanitized(branch.as_str());
     if branch.is_empty() {
-        // A name in another script. The repository alone would not tell its branches apart.
+        // A name in another script: the repository's name alone would be ambiguous.
         branch = hash(&identity);
     }
-    let slug = cut(&sanitised(&format!("{}-{branch}", repo.name())), MAX_SLUG);
+    let slug = cut(&sanitized(&format!("{}-{branch}", repo.name())), MAX_SLUG);
     usable(slug, &identity)
 }
 
-/// The slug of a pull request: `<repository>-<number>`. The repository is cut so that the number is whole.
+/// Derives the slug of a pull request: `<repository>-<number>`. Cuts the repository's name rather than the number.
 #[must_use]
 pub fn webhook_slug(repo: &RepoName, number: u64) -> GuestName {
     let number = number.to_string();
     // A u64 has at most 20 digits.
     let room = MAX_SLUG - number.len() - 1;
-    let name = cut(&sanitised(repo.name()), room);
+    let name = cut(&sanitized(repo.name()), room);
     let identity = format!("{}#{number}", repo.key());
     usable(join(&name, &number), &identity)
 }
 
-/// The names to try for a new preview, in this order: the one that is wanted, then that one with a hash of
-/// `identity` and the number of the try. `identity` says whose name it is, such as `owner/name#12`; the same
-/// preview is always offered the same names.
-pub fn slug_candidates(wanted: &GuestName, identity: &str) -> impl Iterator<Item = GuestName> {
-    let stem = cut(wanted.as_str(), MAX_SLUG - HASH_DIGITS - 1);
+/// Returns the candidate names for a new preview, in order: the desired one, then alternatives with a hash of `identity`
+/// and the number of the alternative. `identity` identifies the preview, such as `owner/name#12`; the same preview always
+/// gets the same candidates.
+pub fn slug_candidates(desired: &GuestName, identity: &str) -> impl Iterator<Item = GuestName> {
+    let stem = cut(desired.as_str(), MAX_SLUG - HASH_DIGITS - 1);
     let others = (1..=TRIES)
-        .map(move |n| GuestName::known_good(join(&stem, &hash(&format!("{identity} {n}")))));
+        .map(move |n| GuestName::from_valid(join(&stem, &hash(&format!("{identity} {n}")))));
     let others: Vec<_> = others.collect();
-    iter::once(wanted.clone()).chain(others)
+    iter::once(desired.clone()).chain(others)
 }
 
-/// The name of a preview's database and of its role on the host's PostgreSQL: `preview_<slug>` with `_` in the
-/// place of `-`. Different slugs have different databases, since a slug contains no `_`.
+/// Returns the name of a preview's database and role on the host's PostgreSQL: `preview_<slug>` with `_` for `-`. It is
+/// unique, since a slug contains no `_`.
 #[must_use]
 pub fn database_name(slug: &GuestName) -> String {
     format!("preview_{}", slug.as_str().replace('-', "_"))
 }
 
-/// The text in the alphabet of DNS labels: in lower case, with one `-` for everything else in a row, and none
-/// at the ends.
-fn sanitised(text: &str) -> String {
+/// Converts a text to the alphabet of DNS labels: lower case, each run of other characters replaced by one `-`, no `-` at
+/// the ends.
+fn sanitized(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
     words
@@ -146,7 +144,7 @@ fn sanitised(text: &str) -> String {
         .join("-")
 }
 
-/// The beginning of an ASCII text, without a `-` at its end.
+/// Cuts an ASCII text to a length, without a `-` at its end.
 fn cut(text: &str, length: usize) -> String {
     text[..text.len().min(length)]
         .trim_end_matches('-')
@@ -161,12 +159,12 @@ fn join(name: &str, suffix: &str) -> String {
     }
 }
 
-/// A sanitised text as a slug; a made-up one in the place of a text that is reserved.
+/// Converts a sanitized text to a slug, with a hash appended if the text is reserved.
 fn usable(text: String, identity: &str) -> GuestName {
     if is_reserved(&text) {
-        GuestName::known_good(join(&text, &hash(identity)))
+        GuestName::from_valid(join(&text, &hash(identity)))
     } else {
-        GuestName::known_good(text)
+        GuestName::from_valid(text)
     }
 }
 
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_is_called_after_repository_and_branch() {
+    fn default_slug_is_repository_and_branch() {
         assert_eq!(default("octo/Web", "main"), "web-main");
         assert_eq!(
             default("octo/web", "feature/Login_2"),
@@ -212,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_in_another_script_is_told_apart() {
+    fn default_slug_distinguishes_other_scripts() {
         let (one, two) = (default("octo/web", "日本"), default("octo/web", "中国"));
         assert!(one.starts_with("web-") && one.len() == 12, "{one}");
         assert_ne!(one, two);
     }
 
     #[test]
-    fn a_pull_request_keeps_its_whole_number() {
+    fn webhook_slug_keeps_the_whole_number() {
         let slug = |name: &str, number| String::from(webhook_slug(&repo(name), number));
         assert_eq!(slug("octo/web", 7), "web-7");
         assert_eq!(slug("octo/Next.js", 12_345), "next-js-12345");
@@ -233,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_webhooks_own_host_is_never_a_preview() {
+    fn slug_is_never_the_webhooks_host() {
         assert_ne!(default("octo/_", "webhook"), "webhook");
         assert_eq!(
             parse_slug("webhook").expect_err("reserved").code(),
@@ -242,28 +240,28 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_would_do() {
-        let said = |text: &str| {
+    fn slug_errors_suggest_a_valid_slug() {
+        let message = |text: &str| {
             let error = parse_slug(text).expect_err(text);
             let remedy = error.remedy().expect("a remedy");
             format!("{}: {} ({remedy})", error.code(), crate::chain(&error))
         };
-        insta::assert_snapshot!(said("Web App"), @"invalid_slug: the slug cannot be used: guest name 'Web App' contains 'W'; only a-z, 0-9 and '-' are allowed (for example --slug web-app)");
-        insta::assert_snapshot!(said("-"), @"invalid_slug: the slug cannot be used: guest name '-' starts or ends with '-' (leave out --slug, and one is made from the repository and the branch)");
-        insta::assert_snapshot!(said(""), @"invalid_slug: the slug cannot be used: a guest name cannot be empty (leave out --slug, and one is made from the repository and the branch)");
-        insta::assert_snapshot!(said(&"x".repeat(41)), @"slug_too_long: slug 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 41 characters; at most 40 are allowed (for example --slug xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx)");
-        insta::assert_snapshot!(said("webhook"), @"invalid_slug: slug 'webhook' is reserved (leave out --slug, and one is made from the repository and the branch)");
+        insta::assert_snapshot!(message("Web App"), @"invalid_slug: invalid slug: guest name 'Web App' contains 'W'; only a-z, 0-9 and '-' are allowed (for example --slug web-app)");
+        insta::assert_snapshot!(message("-"), @"invalid_slug: invalid slug: guest name '-' starts or ends with '-' (omit --slug to derive it from the repository and the branch)");
+        insta::assert_snapshot!(message(""), @"invalid_slug: invalid slug: a guest name cannot be empty (omit --slug to derive it from the repository and the branch)");
+        insta::assert_snapshot!(message(&"x".repeat(41)), @"slug_too_long: slug 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 41 characters; at most 40 are allowed (for example --slug xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx)");
+        insta::assert_snapshot!(message("webhook"), @"invalid_slug: slug 'webhook' is reserved (omit --slug to derive it from the repository and the branch)");
     }
 
     #[test]
-    fn databases_have_the_slugs_name() {
+    fn database_name_is_derived_from_the_slug() {
         let slug = GuestName::parse("web-7").expect("valid");
         assert_eq!(database_name(&slug), "preview_web_7");
     }
 
     proptest! {
         #[test]
-        fn made_up_slugs_can_be_chosen_too(
+        fn derived_slugs_are_valid(
             name in "[A-Za-z0-9._-]{1,100}", branch in "[^ ~^:?*\\[\\\\\\x00-\\x1f]{1,60}", number: u64,
         ) {
             let Ok(repo) = RepoName::parse(&format!("o/{name}")) else { return Ok(()) };
@@ -277,15 +275,15 @@ mod tests {
         }
 
         #[test]
-        fn candidates_are_eleven_different_slugs(wanted in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", identity in ".{0,20}") {
-            let wanted = GuestName::parse(&wanted).expect("valid");
-            let candidates: Vec<_> = slug_candidates(&wanted, &identity).collect();
-            prop_assert_eq!(&candidates[0], &wanted);
+        fn slug_candidates_are_eleven_distinct_slugs(desired in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", identity in ".{0,20}") {
+            let desired = GuestName::parse(&desired).expect("valid");
+            let candidates: Vec<_> = slug_candidates(&desired, &identity).collect();
+            prop_assert_eq!(&candidates[0], &desired);
             prop_assert_eq!(candidates.iter().collect::<BTreeSet<_>>().len(), 11);
             for candidate in &candidates[1..] {
                 prop_assert!(parse_slug(candidate.as_str()).is_ok(), "{}", candidate);
             }
-            prop_assert_eq!(slug_candidates(&wanted, &identity).collect::<Vec<_>>(), candidates);
+            prop_assert_eq!(slug_candidates(&desired, &identity).collect::<Vec<_>>(), candidates);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The record of a preview, and its state in one word.
+//! The record of a preview, and its state.
 
 use std::fmt;
 
@@ -8,37 +8,36 @@ use serde::{Deserialize, Serialize};
 use super::{BranchName, CommitSha, PullRequest, RepoName};
 use crate::{Failure, GuestName};
 
-/// How far a preview is. The order is that of a preview's life; `Failed` can follow on any but the last.
+/// The state of a preview, in the order of its life cycle. `Failed` can follow all but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreviewState {
-    /// It comes from a fork, and nobody with write access has approved the commit. Nothing of it was
-    /// evaluated.
+    /// The commit comes from a fork and is not approved yet. No part of it has been evaluated.
     WaitingForApproval,
-    /// The commit is known; its turn has not come.
+    /// The commit waits to be processed.
     Queued,
     /// `preview-config.nix` is being evaluated.
     Evaluating,
     /// The closure is being built.
     Building,
-    /// The guest is being made, or is switched to another closure.
+    /// The guest is being created, or switched to another closure.
     Starting,
     /// The setup service runs: the app is fetched and built in the guest.
     SettingUp,
-    /// The app answered, and its URL leads to it.
+    /// The app responded, and its route is in place.
     Live,
-    /// The last commit could not be brought up. What was live before still is.
+    /// The newest commit could not be deployed. The commit that was live before still is.
     Failed,
-    /// It was live and is getting a newer commit.
+    /// It is live, and a newer commit is being deployed.
     Updating,
-    /// Nobody used it for too long: its guest is stopped, and its files and database are kept for some time.
+    /// Expired because it was not used: its guest is stopped, its files and database are kept for some time.
     Expired,
-    /// It is being removed, with everything that is its own.
+    /// It is being removed with all its resources.
     Closing,
 }
 
 impl PreviewState {
-    /// Every state, in the order of a preview's life.
+    /// All states, in the order of the life cycle.
     pub const ALL: [Self; 11] = [
         Self::WaitingForApproval,
         Self::Queued,
@@ -53,7 +52,7 @@ impl PreviewState {
         Self::Closing,
     ];
 
-    /// The state as shown and stored.
+    /// Returns the state as shown and stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,7 +70,7 @@ impl PreviewState {
         }
     }
 
-    /// Whether it stays like this until something happens outside: a push, an approval, a close.
+    /// Reports whether the state persists until an external event: a push, an approval, a close.
     #[must_use]
     pub fn is_settled(self) -> bool {
         matches!(
@@ -87,41 +86,41 @@ impl fmt::Display for PreviewState {
     }
 }
 
-/// The record of a preview. It is there from the first delivery or request until everything of the preview has
-/// been seen gone.
+/// The record of a preview. It exists from the first delivery or request until every resource of the preview was observed
+/// to be gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewRecord {
-    /// Its name: that of the guest, and the first label of its URL.
+    /// Its name: also the guest's name, and the first label of its URL.
     pub slug: GuestName,
-    /// The repository that it was made for; for a pull request, the one that it wants to change.
+    /// The repository; the base repository of a pull request.
     pub repo: RepoName,
     /// The pull request's number. `None` for a preview of a branch.
     pub pull_request: Option<u64>,
     /// The branch, in `head_repo`.
     pub branch: BranchName,
-    /// The repository that the commits are in. `None` when that fork was deleted.
+    /// The repository with the commits. `None` when that fork was deleted.
     pub head_repo: Option<RepoName>,
     /// The commit that should be live.
     pub wanted_sha: CommitSha,
     /// The commit that is live.
     pub live_sha: Option<CommitSha>,
-    /// The commit of a fork that somebody with write access approved. No other commit of it is evaluated.
+    /// The approved commit of a fork. No other commit of the fork is evaluated.
     #[serde(default)]
     pub approved_sha: Option<CommitSha>,
-    /// How far it is.
+    /// Its state.
     pub state: PreviewState,
-    /// Why the wanted commit is not live.
+    /// The reason that the desired commit is not live.
     pub fault: Option<Failure>,
-    /// The last delivery that concerned it (`X-GitHub-Delivery`).
+    /// Id of the last delivery that concerned it (`X-GitHub-Delivery`).
     pub last_delivery: Option<String>,
-    /// When it was asked for.
+    /// Time of its creation.
     pub created_at: Timestamp,
-    /// When something was last asked of it: a delivery, a request through its URL, a command.
+    /// Time of the last delivery, request through its URL, or command.
     pub last_activity: Timestamp,
 }
 
 impl PreviewRecord {
-    /// The pull request that it is for.
+    /// Returns its pull request, if it has one.
     #[must_use]
     pub fn pull_request(&self) -> Option<PullRequest> {
         self.pull_request.map(|number| PullRequest {
@@ -130,25 +129,25 @@ impl PreviewRecord {
         })
     }
 
-    /// Whether its commits come from another repository, or one that is gone: then it never gets secrets.
+    /// Reports whether its commits come from another or a deleted repository. Such a preview never receives secrets.
     #[must_use]
     pub fn is_from_fork(&self) -> bool {
         self.head_repo.as_ref() != Some(&self.repo)
     }
 }
 
-/// A preview as lists show it: its record and where it can be reached.
+/// A preview in a list: its record and its URLs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewView {
     /// The record.
     #[serde(flatten)]
     pub preview: PreviewRecord,
-    /// Where it can be reached, such as `https://web-7.preview.example.com`.
+    /// Its URL, such as `https://web-7.preview.example.com`.
     pub url: String,
-    /// Where its extra hosts can be reached.
+    /// The URLs of its extra hosts.
     #[serde(default)]
     pub extra_urls: Vec<String>,
-    /// Why nothing is heard of its repository, as half a sentence, if that is so.
+    /// The reason that no deliveries of its repository arrive, as a clause, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_trouble: Option<String>,
 }
@@ -195,15 +194,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn states_are_written_as_they_are_shown() {
+    fn preview_state_serializes_as_shown() {
         for state in PreviewState::ALL {
-            let json = serde_json::to_string(&state).expect("serialises");
+            let json = serde_json::to_string(&state).expect("serializes");
             assert_eq!(json, format!("\"{state}\""));
         }
     }
 
     #[test]
-    fn a_view_is_one_flat_object() {
+    fn preview_view_is_a_flat_object() {
         let view = view(PreviewState::Live);
         insta::assert_json_snapshot!(view, @r#"
         {
@@ -226,7 +225,7 @@ pub(super) mod tests {
           ]
         }
         "#);
-        let json = serde_json::to_string(&view).expect("serialises");
+        let json = serde_json::to_string(&view).expect("serializes");
         assert_eq!(
             serde_json::from_str::<PreviewView>(&json).expect("reads back"),
             view

@@ -1,4 +1,4 @@
-//! The real bash, as the setup service of a preview uses it.
+//! Environment files read by a real bash, as the setup service of a preview does.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{assignments, file_of, value, values_of};
 
-/// The environment of a process that a bash starts which has read the file, and what bash complained about.
+/// Returns the environment of a process started by a bash that sourced the file, and bash's messages.
 #[expect(clippy::disallowed_methods, reason = "tests run programs")]
 fn read_by_bash(file: &Path) -> (Vec<u8>, String) {
     let script = r#"cat=$(command -v cat); set -eu; set -a; source "$0"; set +a; exec "$cat" /proc/self/environ"#;
@@ -20,8 +20,8 @@ fn read_by_bash(file: &Path) -> (Vec<u8>, String) {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .output()
         .expect("bash runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.stdout, said)
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.stdout, messages)
 }
 
 fn written(text: &str) -> tempfile::NamedTempFile {
@@ -32,15 +32,15 @@ fn written(text: &str) -> tempfile::NamedTempFile {
 
 proptest! {
     #[test]
-    fn bash_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
+    fn bash_reads_quoted_values_unchanged(values in prop::collection::vec(value(), 1..20)) {
         let file = written(&file_of(&values));
-        let (environment, said) = read_by_bash(file.path());
-        prop_assert_eq!(said, "");
+        let (environment, messages) = read_by_bash(file.path());
+        prop_assert_eq!(messages, "");
         prop_assert_eq!(values_of(&environment, values.len()), values);
     }
 }
 
-/// Every variable that a fresh bash has, by its own word.
+/// Returns the variables of a fresh bash.
 #[expect(clippy::disallowed_methods, reason = "tests run programs")]
 fn bashs_own_variables() -> Vec<String> {
     let output = std::process::Command::new("bash")
@@ -53,21 +53,21 @@ fn bashs_own_variables() -> Vec<String> {
 }
 
 #[test]
-fn a_name_that_is_accepted_arrives_even_if_bash_knows_it() {
+fn bash_passes_on_every_accepted_name() {
     let names = bashs_own_variables();
     assert!(names.contains(&"UID".to_owned()), "{names:?}");
     for name in names.iter().filter(|name| EnvName::parse(name).is_ok()) {
-        let (environment, said) = read_by_bash(written(&format!("{name}='x y'\n")).path());
+        let (environment, messages) = read_by_bash(written(&format!("{name}='x y'\n")).path());
         let expected = (name.clone(), "x y".to_owned());
         assert!(
             assignments(&environment).contains(&expected),
-            "{name}: {said}"
+            "{name}: {messages}"
         );
     }
 }
 
 #[test]
-fn the_longest_value_arrives_and_a_longer_one_is_refused() {
+fn bash_passes_on_the_longest_value() {
     let env = |length: usize| PreviewEnv {
         repo_url: String::new(),
         branch: BranchName::parse("main").expect("valid"),
@@ -83,7 +83,7 @@ fn the_longest_value_arrives_and_a_longer_one_is_refused() {
     };
     let longest = 128 * 1024 - "V0=".len() - 1;
     let text = env(longest).render().expect("renders");
-    let (environment, said) = read_by_bash(written(text.expose()).path());
-    assert_eq!(values_of(&environment, 1)[0].len(), longest, "{said}");
+    let (environment, messages) = read_by_bash(written(text.expose()).path());
+    assert_eq!(values_of(&environment, 1)[0].len(), longest, "{messages}");
     assert!(env(longest + 1).render().is_err());
 }

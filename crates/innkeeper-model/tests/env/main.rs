@@ -1,4 +1,4 @@
-//! `quote` writes values that bash and systemd read back as the same bytes, and `EnvFile` reads files as systemd does.
+//! Compares `quote` and `EnvFile` with a real bash and a real systemd.
 
 mod bash;
 mod systemd;
@@ -6,7 +6,7 @@ mod systemd;
 use innkeeper_model::preview::{EnvFile, quote};
 use proptest::prelude::*;
 
-/// Values that `quote` takes, rich in what means something to one of the readers.
+/// Generates values that `quote` accepts, with many characters that are special for a reader.
 pub(crate) fn value() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
@@ -24,27 +24,22 @@ pub(crate) fn value() -> impl Strategy<Value = String> {
         })
 }
 
-/// An environment file in which the value of number n is called `V<n>`.
+/// Renders an environment file that assigns value n to `V<n>`.
 pub(crate) fn file_of(values: &[String]) -> String {
     let line = |(n, value): (usize, &String)| format!("V{n}={}\n", quote(value).expect("filtered"));
     values.iter().enumerate().map(line).collect()
 }
 
-/// The values of `V0`, `V1`, … in the bytes of a process's environment.
+/// Returns the values of `V0`, `V1`, … in a process's environment.
 pub(crate) fn values_of(environment: &[u8], count: usize) -> Vec<String> {
     let named = assignments(environment);
     let value = |n| named.iter().find(|(name, _)| *name == format!("V{n}"));
     (0..count)
-        .map(|n| {
-            value(n).map_or_else(
-                || format!("<V{n} is not there>"),
-                |(_, value)| value.clone(),
-            )
-        })
+        .map(|n| value(n).map_or_else(|| format!("<V{n} is missing>"), |(_, value)| value.clone()))
         .collect()
 }
 
-/// The assignments in the bytes of a process's environment.
+/// Parses the assignments in a process's environment.
 pub(crate) fn assignments(environment: &[u8]) -> Vec<(String, String)> {
     environment
         .split(|byte| *byte == 0)
@@ -56,7 +51,7 @@ fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// The variables of a file, by our own parser.
+/// Returns the variables of a file, as `EnvFile` reads them.
 pub(crate) fn parsed(file: &str) -> Vec<(String, String)> {
     let value = |(name, value): (String, Result<innkeeper_model::Secret, _>)| {
         Some((name, value.ok()?.expose().to_owned()))
@@ -69,7 +64,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn our_parser_reads_every_value_as_it_was(values in prop::collection::vec(value(), 1..20)) {
+    fn env_file_reads_quoted_values_unchanged(values in prop::collection::vec(value(), 1..20)) {
         let read = parsed(&file_of(&values));
         let environment: String = read.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
         prop_assert_eq!(read.len(), values.len());
@@ -77,7 +72,7 @@ proptest! {
     }
 
     #[test]
-    fn our_parser_takes_any_bytes(contents in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn env_file_parses_any_bytes(contents in prop::collection::vec(any::<u8>(), 0..200)) {
         let lines = 1 + contents.iter().filter(|byte| **byte == b'\n').count();
         let file = EnvFile::parse(&contents);
         prop_assert!(file.invalid_lines().all(|bad| (1..=lines).contains(&bad.line)));

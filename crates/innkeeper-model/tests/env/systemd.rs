@@ -1,7 +1,7 @@
-//! A real systemd as process 1 of a small container, and the environment that it gives to a service.
+//! Environment files read by a real systemd, which runs as process 1 of a small container.
 //!
-//! The container has a file tree of its own with the machine's `/usr` in it, read-only, no network, and a
-//! cgroup of its own. It runs a few services and ends: a third of a second.
+//! The container has its own file tree with the machine's `/usr`, read-only, its own cgroup and no network. It runs a few
+//! services and exits within a third of a second.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use super::{assignments, file_of, parsed, value, values_of};
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// Runs the container in a mount namespace and a cgroup of its own, and leaves neither.
+/// Runs the container in its own mount namespace and cgroup, and removes both.
 const BOOT: &str = r#"
 set -eu
 tree=$1 name=$2
@@ -32,22 +32,24 @@ timeout --kill-after=5 60 systemd-nspawn --quiet --settings=no --register=no --k
   --directory="$tree" --bind-ro=/usr -- "$3" --unit=last.service --log-target=console < /dev/null
 "#;
 
-/// The environments that systemd gives to one service for each environment file. A service that systemd does
-/// not start has none. `Err` says what the machine lacks.
+/// Returns the environment of one service for each environment file. `None` for a service that systemd does not start.
+///
+/// # Errors
+/// The requirement that the machine lacks.
 fn read_by_systemd(files: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("it needs root".to_owned());
     }
     for needed in [SYSTEMD, "/usr/bin/systemd-nspawn", "/usr/bin/cat"] {
         if !Path::new(needed).exists() {
-            return Err(format!("there is no {needed}"));
+            return Err(format!("{needed} is missing"));
         }
     }
     let tree = tempfile::Builder::new()
         .prefix("innkeeper-env-")
         .tempdir()
         .expect("tempdir");
-    furnish(tree.path(), files);
+    create_tree(tree.path(), files);
     boot(tree.path());
     let environment = |n| {
         fs::read(tree.path().join(format!("{n}.out")))
@@ -57,8 +59,8 @@ fn read_by_systemd(files: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
     Ok((0..files.len()).map(environment).collect())
 }
 
-/// A file tree with one service for each file, and one that comes last and ends the container.
-fn furnish(tree: &Path, files: &[String]) {
+/// Creates a file tree with one service for each file, and a last one that ends the container.
+fn create_tree(tree: &Path, files: &[String]) {
     let units = tree.join("etc/systemd/system");
     fs::create_dir_all(&units).expect("makes");
     for directory in ["usr", "run", "tmp", "var"] {
@@ -117,20 +119,20 @@ fn boot(tree: &Path) {
     );
 }
 
-/// The same values in each run.
+/// Generates values, the same in each run.
 fn many<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
     let mut runner = TestRunner::deterministic();
     let mut next = || strategy.new_tree(&mut runner).expect("generates").current();
     std::iter::repeat_with(&mut next).take(count).collect()
 }
 
-/// Files that nobody quoted, without anything that systemd refuses. Comments are left out: before version 254, one
-/// that ends in `\` went on in the next line.
+/// Generates unquoted assignments that systemd accepts. Excludes comments: before version 254, a comment that ends in `\`
+/// continued in the next line.
 fn raw_assignment() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "'", "\"", "\\", "$", "`", "\\\n", "\n", " ", "\t", "#", ";", "=", "a", "b c", "ä",
     ]);
-    // The two quotes end what was left open, so that the next assignment is one.
+    // The two quotes close open ones, so that the next line is an assignment.
     prop::collection::vec(piece, 0..7)
         .prop_map(|pieces| format!("{}\n'\n\"\n", pieces.concat()))
         .prop_filter("it has a comment", |text| {
@@ -142,14 +144,14 @@ fn raw_assignment() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn systemd_reads_every_value_as_it_was() {
+fn systemd_reads_quoted_values_unchanged() {
     let values = many(5_000, &value());
     let raw: String = many(2_000, &raw_assignment())
         .iter()
         .enumerate()
         .map(|(n, raw)| format!("R{n}={raw}"))
         .collect();
-    let refused = [
+    let rejected = [
         '\u{fdd0}',
         '\u{fdef}',
         '\u{fffe}',
@@ -158,35 +160,38 @@ fn systemd_reads_every_value_as_it_was() {
         '\u{10ffff}',
     ];
     let mut files = vec![file_of(&values), raw.clone()];
-    files.extend(refused.map(|character| format!("GOOD='x'\nBAD='a{character}b'\n")));
+    files.extend(rejected.map(|character| format!("GOOD='x'\nBAD='a{character}b'\n")));
 
     let read = match read_by_systemd(&files) {
         Ok(read) => read,
         Err(reason) => {
-            eprintln!("INNKEEPER-NOT-RUN: systemd_reads_every_value_as_it_was: {reason}");
+            eprintln!("INNKEEPER-NOT-RUN: systemd_reads_quoted_values_unchanged: {reason}");
             return;
         }
     };
 
-    let environment = read[0].as_deref().expect("systemd takes the file");
+    let environment = read[0].as_deref().expect("systemd accepts the file");
     let arrived = values_of(environment, values.len());
     for (arrived, value) in arrived.iter().zip(&values) {
         assert_eq!(arrived, value);
     }
 
-    // Our parser reads the same.
-    let environment = read[1].as_deref().expect("systemd takes the file");
-    let ours = |(name, _): &(String, String)| {
+    // `EnvFile` reads the same.
+    let environment = read[1].as_deref().expect("systemd accepts the file");
+    let is_raw = |(name, _): &(String, String)| {
         name.strip_prefix('R')
             .is_some_and(|n| n.parse::<u32>().is_ok())
     };
-    let arrived: BTreeMap<_, _> = assignments(environment).into_iter().filter(ours).collect();
-    let expected: BTreeMap<_, _> = parsed(&raw).into_iter().filter(ours).collect();
+    let arrived: BTreeMap<_, _> = assignments(environment)
+        .into_iter()
+        .filter(is_raw)
+        .collect();
+    let expected: BTreeMap<_, _> = parsed(&raw).into_iter().filter(is_raw).collect();
     assert!(expected.len() > 500, "{}", expected.len());
     assert_eq!(arrived, expected);
 
-    // What is refused would not have arrived, nor would anything else in the file.
-    for (character, environment) in refused.iter().zip(&read[2..]) {
+    // systemd rejects the whole file because of a character that `quote` rejects.
+    for (character, environment) in rejected.iter().zip(&read[2..]) {
         assert_eq!(quote(&character.to_string()), Err(*character));
         assert_eq!(*environment, None, "{character:?}");
     }

@@ -133,7 +133,7 @@ fn invalid_values_are_rejected_with_a_suggestion() {
     for (text, expected) in [
         (
             "[previews]\ndomain = 'https://preview.example.com'",
-            "previews.domain: 'https://preview.example.com' is a URL, and only a domain is needed; write preview.example.com",
+            "previews.domain: 'https://preview.example.com' is a URL instead of a domain; write preview.example.com",
         ),
         ("[previews]\ndomain = '*.example.com'", "is a wildcard"),
         (

@@ -320,7 +320,7 @@ fn an_out_of_memory_kill_is_reported_to_the_user() {
     let killed = agent(&["exec", "web", "--", "sh", "-c", hog]);
     assert_eq!(killed.status.code(), Some(137));
     let report = "the kernel killed 1 process of guest 'web', which had used all of its 64M of memory. \
-                  Create it anew with `agent create --memory`";
+                  Create it again with `agent create --memory`";
     let message = stderr(&killed);
     assert!(message.contains(report), "{message}");
     let list = success(&agent(&["list"]));

@@ -40,14 +40,14 @@ fn new_and_existing_slugs_have_different_hints() {
     status: 1
     --- stdout
     --- stderr
-    [ERROR] the slug cannot be used: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
+    [ERROR] invalid slug: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
             Hint: for example --slug web
     ");
     assert_snapshot!(run(command("preview", &["update", "Web"])).transcript(), @r"
     status: 1
     --- stdout
     --- stderr
-    [ERROR] the slug cannot be used: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
+    [ERROR] invalid slug: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
             Hint: `preview list` shows the slugs of all previews.
     ");
 }

@@ -90,14 +90,14 @@ async fn metadata_is_rejected_if_unreadable_or_outside_the_store() {
         ),
         (
             "pkgs.writeText \"m\" \"[ ]\"",
-            "it must be an attribute set and is a list",
+            "expected an attribute set, found a list",
         ),
-        ("pkgs.writeText \"m\" \"{\"", "it is not JSON"),
+        ("pkgs.writeText \"m\" \"{\"", "not JSON: "),
         ("\"/etc/passwd\"", "its file is not part of the preview"),
         ("5", "system.build.previewMeta is a int"),
         (
             "builtins.listToAttrs (builtins.genList (n: { name = toString n; value = n; }) 40000)",
-            "which is too much",
+            "too large: ",
         ),
     ] {
         let failure = shop
@@ -130,9 +130,9 @@ async fn metadata_errors_are_reported_all_at_once() {
     assert_eq!(failure.log.len(), 3, "{failure:?}");
     insta::assert_snapshot!(failure.message, @"system.build.previewMeta in preview-config.nix has several errors");
     insta::assert_snapshot!(failure.log.join("\n"), @r#"
-    /setupServce: there is no such field; is 'setupService' meant? (write 'setupService', or remove it)
-    /setupService: this field is required and missing (add it)
-    /routes/0/port: 0 is no port (write the number of the port that the app listens on, 1 to 65535)
+    /setupServce: unknown field; did you mean 'setupService'? (write 'setupService', or remove it)
+    /setupService: this required field is missing (add it)
+    /routes/0/port: 0 is not a port (write the number of the port that the app listens on, 1 to 65535)
     "#);
     // It was not built.
     assert!(shop.evaluator.kept().await.expect("lists").is_empty());

@@ -1,5 +1,5 @@
-//! What a repository's `preview-config.nix` says about the app (`config.system.build.previewMeta`), read
-//! strictly: the repository's author learns everything that is wrong at once.
+//! The metadata of an app in a repository's `preview-config.nix` (`config.system.build.previewMeta`). Parsing is strict
+//! and reports all problems at once.
 //!
 //! | field | | value |
 //! | --- | --- | --- |
@@ -10,7 +10,7 @@
 //! | `hostSecrets` | | names of environment variables, at most [`Meta::MAX_SECRETS`] |
 //! | `extraHosts` | | `{ prefix, routes }`, at most [`Meta::MAX_EXTRA_HOSTS`] ([`ExtraHost`]) |
 //!
-//! The last two may be left out or `null`. Nothing in it is trusted: a pull request wrote it.
+//! The last two may be omitted or `null`. All of it is untrusted: it comes from a pull request.
 
 mod parts;
 mod problem;
@@ -23,47 +23,47 @@ pub use self::problem::{MetaProblem, MetaProblemKind, MetaProblems};
 use super::EnvName;
 use crate::{GuestName, InvalidName};
 
-/// What the app is: its services, its database, its routes, and what it wants from the host.
+/// An app's services, database, routes, and the secrets that it needs from the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
-    /// The service that fetches and builds the app; it has ended when the app services are started.
+    /// The service that fetches and builds the app; it ends before the app services start.
     pub setup_service: ServiceName,
-    /// The services that make up the app.
+    /// The services that serve the app.
     pub app_services: Vec<ServiceName>,
-    /// Where its PostgreSQL database is.
+    /// The place of its PostgreSQL database.
     pub database: DatabaseMode,
-    /// Which request goes to which port, the most specific path first.
+    /// The routes from paths to ports, the most specific path first.
     pub routes: Vec<RouteRule>,
-    /// The host's secrets that it wants. It gets those that the host allows for the repository.
+    /// The host's secrets that it requests. It receives those that the host allows for the repository.
     pub host_secrets: Vec<EnvName>,
-    /// More host names.
+    /// Additional host names.
     pub extra_hosts: Vec<ExtraHost>,
 }
 
 impl Meta {
-    /// The most bytes of its JSON.
+    /// Maximum length of its JSON, in bytes.
     pub const MAX_BYTES: usize = 256 * 1024;
-    /// The most app services.
+    /// Maximum number of app services.
     pub const MAX_SERVICES: usize = 32;
-    /// The most routes of one host name.
+    /// Maximum number of routes of one host name.
     pub const MAX_ROUTES: usize = 64;
-    /// The most secrets.
+    /// Maximum number of secrets.
     pub const MAX_SECRETS: usize = 64;
-    /// The most extra hosts.
+    /// Maximum number of extra hosts.
     pub const MAX_EXTRA_HOSTS: usize = 16;
 
-    /// Reads the JSON that Nix made of it.
+    /// Parses the JSON that Nix generated.
     ///
     /// # Errors
-    /// Everything that is wrong with it, in the order of the text, and at least one problem.
+    /// All problems, at least one, in the order of the text.
     pub fn parse(json: &str) -> Result<Self, Vec<MetaProblem>> {
         read::meta(json)
     }
 
-    /// Every DNS label that a preview of this name answers to: its slug, and `<prefix>-<slug>` for each extra
-    /// host. Two previews must not share one, or one of them could take the other's requests: `admin-web-1`
-    /// can be a preview's slug as well as an extra host of the preview `web-1`.
+    /// Returns the DNS labels of a preview with this slug: the slug, and `<prefix>-<slug>` for each extra host. Two
+    /// previews must not share one, or one could receive the other's requests: `admin-web-1` can be a preview's slug as
+    /// well as an extra host of the preview `web-1`.
     ///
     /// # Errors
     /// [`InvalidName`] when a prefix and the slug together are too long; see [`super::MAX_SLUG`].

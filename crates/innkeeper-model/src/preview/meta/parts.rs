@@ -10,16 +10,16 @@ use crate::preview::checked::checked_text;
 use crate::preview::slug::MAX_SLUG;
 use crate::{GuestName, InvalidName};
 
-/// The name of a systemd service, always with `.service` at its end: `web` and `web.service` are one.
+/// The name of a systemd service, always with the suffix `.service`: `web` and `web.service` are the same.
 ///
-/// By systemd.unit(5) a unit's name has at most 255 characters out of letters, digits and `:-_.\@`. A template
-/// without an instance (`web@.service`) cannot be started, and units of other types are no services.
+/// By systemd.unit(5), a unit's name has at most 255 characters out of letters, digits and `:-_.\@`. A template without
+/// an instance (`web@.service`) cannot be started, and units of other types are not services.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(String);
 
 impl ServiceName {
-    /// The ends of the names of other units.
+    /// The suffixes of other units.
     const OTHER_TYPES: [&str; 10] = [
         ".automount",
         ".device",
@@ -36,7 +36,7 @@ impl ServiceName {
     /// Parses a name, with or without `.service`.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         let refuse = |reason| {
             Err(InvalidText {
@@ -70,23 +70,23 @@ impl ServiceName {
 
 checked_text!(ServiceName);
 
-/// Which paths a route is for: `/` for all, `/ws` for exactly this one, `/api/*` for all below `/api/`.
+/// The paths of a route: `/` for all, `/ws` for exactly this one, `/api/*` for all below `/api/`.
 ///
-/// A path is normalised: no empty parts, none of `.` and `..`, no `/` at the end. Its parts consist of letters,
-/// digits and `-._~@:+`, so nothing in it means anything to Caddy, and every character sorts behind `*`.
-/// Caddy compares paths without case.
+/// A path is normalized: no empty segments, no `.` or `..`, no `/` at the end. Its segments consist of letters, digits and
+/// `-._~@:+`, so that no character has a meaning for Caddy, and every character sorts after `*`. Caddy compares paths
+/// case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RoutePath(String);
 
 impl RoutePath {
-    /// The most characters of a path.
+    /// Maximum length of a path, in characters.
     pub const MAX_LENGTH: usize = 200;
 
     /// Parses a path. `/*` means `/`.
     ///
     /// # Errors
-    /// [`InvalidText`] says which rule the text breaks.
+    /// [`InvalidText`] names the broken rule.
     pub fn parse(text: &str) -> Result<Self, InvalidText> {
         if matches!(text, "/" | "/*") {
             return Ok(Self("/".to_owned()));
@@ -106,7 +106,7 @@ impl RoutePath {
         }
         let parts = rest.strip_suffix("/*").unwrap_or(rest);
         if parts.contains('*') {
-            return refuse("'*' can only stand at the end, after a '/'");
+            return refuse("'*' is only allowed at the end, after a '/'");
         }
         if !parts
             .bytes()
@@ -115,12 +115,12 @@ impl RoutePath {
             return refuse("only letters, digits and / - . _ ~ @ : + are allowed");
         }
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return refuse("it contains '//', '.' or '..' as a part, or ends with '/'");
+            return refuse("it contains '//' or the segment '.' or '..', or ends with '/'");
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The path without `/*` at its end: `/api` for `/api/*`, and nothing for `/`.
+    /// Returns the path without `/*` at its end: `/api` for `/api/*`, and the empty string for `/`.
     #[must_use]
     pub fn base(&self) -> &str {
         self.0
@@ -128,13 +128,13 @@ impl RoutePath {
             .unwrap_or(self.0.trim_end_matches('/'))
     }
 
-    /// Whether it means all paths below its base, and not exactly one.
+    /// Reports whether it matches all paths below its base, rather than exactly one.
     #[must_use]
     pub fn is_tree(&self) -> bool {
         self.0 == "/" || self.0.ends_with("/*")
     }
 
-    /// All paths below this one's base.
+    /// Returns the pattern for all paths below its base.
     pub(super) fn tree(&self) -> Self {
         if self.is_tree() {
             return self.clone();
@@ -145,29 +145,29 @@ impl RoutePath {
 
 checked_text!(RoutePath);
 
-/// Where requests for a path go.
+/// A route from a path to a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteRule {
     /// The path.
     pub path: RoutePath,
-    /// The port that the app listens on in the guest.
+    /// The app's port in the guest.
     #[serde(deserialize_with = "port")]
     pub port: u16,
-    /// Whether the app gets the path without the route's base: a request for `/admin/users` by the route
-    /// `/admin/*` reaches it as `/users`. A request for `/admin` itself is redirected to `/admin/`. Such a
-    /// route is always for a tree, and `stripPrefix` of `/` means nothing.
+    /// True if the route's base is removed from the path: by the route `/admin/*`, a request for `/admin/users` reaches
+    /// the app as `/users`, and a request for `/admin` is redirected to `/admin/`. Such a route always matches a tree;
+    /// for `/`, `stripPrefix` has no effect.
     #[serde(default)]
     pub strip_prefix: bool,
 }
 
-/// 1 to 65535.
+/// Deserializes a port from 1 to 65535.
 fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     NonZeroU16::deserialize(deserializer).map(NonZeroU16::get)
 }
 
 impl RouteRule {
-    /// A route; with `strip_prefix`, the path is taken as a tree.
+    /// Creates a route. With `strip_prefix`, the path becomes a tree.
     #[must_use]
     pub fn new(path: RoutePath, port: u16, strip_prefix: bool) -> Self {
         let strip_prefix = strip_prefix && !path.base().is_empty();
@@ -179,7 +179,7 @@ impl RouteRule {
         }
     }
 
-    /// What the route is for, in lower case: two routes of one host must not have any in common.
+    /// Returns the patterns that the route matches, in lower case. Routes of one host must not share any.
     pub(super) fn claims(&self) -> Vec<String> {
         let path = self.path.as_str().to_ascii_lowercase();
         if self.strip_prefix {
@@ -189,8 +189,8 @@ impl RouteRule {
         }
     }
 
-    /// The order in which routes are tried: the longest path first, `/` last. Of two with the same length the
-    /// greater one is first, so that `/a/b` comes before `/a/*`.
+    /// Orders routes for matching: the longest path first, `/` last. Of two paths with the same length the greater one is
+    /// first, so that `/a/b` precedes `/a/*`.
     #[must_use]
     pub fn by_specificity(&self, other: &Self) -> Ordering {
         let key = |route: &Self| (route.path.0.len(), route.path.0.to_ascii_lowercase());
@@ -198,34 +198,34 @@ impl RouteRule {
     }
 }
 
-/// Where a preview's PostgreSQL database is.
+/// The place of a preview's PostgreSQL database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DatabaseMode {
-    /// On the host's server: the preview is given a database and a role of its own there, in `DATABASE_URL`.
+    /// On the host's server, with its own database and role, passed in `DATABASE_URL`.
     Host,
-    /// In the guest, if it has one: its own configuration sees to it.
+    /// In the guest, if at all: the guest's configuration provides it.
     Container,
 }
 
-/// Another host name of a preview, `<prefix>-<slug>.<domain>`.
+/// An additional host name of a preview, `<prefix>-<slug>.<domain>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExtraHost {
-    /// What comes before the slug: a DNS label of at most [`ExtraHost::MAX_PREFIX`] characters.
+    /// The prefix of the slug: a DNS label of at most [`ExtraHost::MAX_PREFIX`] characters.
     pub prefix: GuestName,
-    /// Which request goes to which port, the most specific path first.
+    /// The routes from paths to ports, the most specific path first.
     pub routes: Vec<RouteRule>,
 }
 
 impl ExtraHost {
-    /// The most characters of a prefix: with a `-` and the longest slug it is a DNS label.
+    /// Maximum length of a prefix: together with `-` and the longest slug it is a DNS label.
     pub const MAX_PREFIX: usize = GuestName::MAX_LENGTH - 1 - MAX_SLUG;
 
-    /// The first label of its host name, for a preview of this name.
+    /// Returns the first label of its host name for a preview with this slug.
     ///
     /// # Errors
-    /// [`InvalidName`] when both together are longer than a DNS label may be.
+    /// [`InvalidName`] when the label is longer than a DNS label may be.
     pub fn label(&self, slug: &GuestName) -> Result<GuestName, InvalidName> {
         GuestName::parse(&format!("{}-{slug}", self.prefix))
     }

@@ -1,102 +1,99 @@
-//! What can be wrong with a [`super::Meta`].
+//! Problems of a [`super::Meta`].
 
 use std::fmt;
-
-use serde::Serialize;
 
 use super::{ExtraHost, Meta};
 use crate::preview::checked::shown;
 use crate::{Code, Explain};
 
-/// One thing that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{}{wrong}", lead(.place))]
+/// A problem and its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{kind}", prefix(.place))]
 pub struct MetaProblem {
-    /// Where: a JSON pointer (RFC 6901) such as `/routes/0/port`. Empty for the whole.
+    /// A JSON pointer (RFC 6901) such as `/routes/0/port`. Empty for the whole document.
     pub place: String,
-    /// What.
-    pub wrong: MetaProblemKind,
+    /// The problem.
+    pub kind: MetaProblemKind,
 }
 
-/// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+/// The kind of a problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetaProblemKind {
-    /// It is not JSON.
+    /// Not JSON.
     NotJson {
-        /// What the reader said, with line and column.
-        said: String,
+        /// The parser's message, with line and column.
+        message: String,
     },
-    /// It is larger than any description of an app.
+    /// Larger than [`Meta::MAX_BYTES`].
     TooLarge {
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
     },
-    /// A required field is not there.
+    /// A required field is missing.
     Missing,
-    /// A field that means nothing.
+    /// An unknown field.
     Unknown {
-        /// A field that it looks like.
+        /// A known field with a similar name.
         nearest: Option<&'static str>,
-        /// Every field that could stand there.
+        /// All known fields.
         known: &'static [&'static str],
     },
-    /// A value of another type than it should have.
+    /// A value of the wrong type.
     Type {
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
-        /// What it is.
+        /// The actual type.
         found: &'static str,
     },
-    /// A list that needs an entry has none.
+    /// A list that must not be empty.
     Empty,
-    /// A list with more entries than are read.
+    /// A list with too many entries.
     TooMany {
-        /// How many there are.
+        /// Number of entries.
         found: usize,
-        /// How many there may be.
+        /// Maximum number of entries.
         max: usize,
     },
-    /// A number that is no port.
+    /// A number that is not a port.
     Port {
         /// The number as written.
         found: String,
     },
-    /// A word that is none of those that can stand there.
+    /// A word that is not among the allowed ones.
     Word {
         /// The word.
         found: String,
-        /// A word that it looks like.
+        /// An allowed word that is similar.
         nearest: Option<&'static str>,
-        /// Every word that can stand there.
+        /// All allowed words.
         known: &'static [&'static str],
     },
-    /// A text that breaks a rule.
+    /// A text that is not valid for its type.
     Text {
-        /// Which text breaks which rule.
-        said: String,
-        /// What would be right.
+        /// The text and the broken rule.
+        message: String,
+        /// The remedy, with an example.
         remedy: &'static str,
     },
-    /// What another entry is for already.
+    /// An entry that duplicates an earlier one.
     Duplicate {
-        /// The text that stands twice.
+        /// The duplicate text.
         text: String,
-        /// Where it stands first.
+        /// The place of the first entry.
         first: String,
     },
-    /// There is more that is wrong.
+    /// Further problems that are not listed.
     More {
-        /// How many problems are not listed.
+        /// Their number.
         count: usize,
     },
 }
 
 impl MetaProblem {
-    /// What to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn remedy(&self) -> String {
-        match &self.wrong {
+        match &self.kind {
             MetaProblemKind::NotJson { .. } => {
                 "write system.build.previewMeta with builtins.toJSON".to_owned()
             }
@@ -106,27 +103,27 @@ impl MetaProblem {
             ),
             MetaProblemKind::Missing => "add it".to_owned(),
             MetaProblemKind::Unknown { nearest, known } => nearest.map_or_else(
-                || format!("remove it; there are {}", known.join(", ")),
+                || format!("remove it; the known fields are {}", known.join(", ")),
                 |field| format!("write '{field}', or remove it"),
             ),
             MetaProblemKind::Type { expected, .. } => format!("make it {expected}"),
             MetaProblemKind::Empty => {
                 "add one, for example { path = \"/\"; port = 3000; }".to_owned()
             }
-            MetaProblemKind::TooMany { max, .. } => format!("keep the first {max} or fewer"),
+            MetaProblemKind::TooMany { max, .. } => format!("keep at most {max}"),
             MetaProblemKind::Port { .. } => {
                 "write the number of the port that the app listens on, 1 to 65535".to_owned()
             }
             MetaProblemKind::Word { known, .. } => format!("write \"{}\"", known.join("\" or \"")),
             MetaProblemKind::Text { remedy, .. } => (*remedy).to_owned(),
             MetaProblemKind::Duplicate { .. } => "remove one of the two".to_owned(),
-            MetaProblemKind::More { .. } => "repair these first".to_owned(),
+            MetaProblemKind::More { .. } => "fix these first".to_owned(),
         }
     }
 }
 
-/// The place and a colon, or for the whole nothing.
-fn lead(place: &str) -> String {
+/// Returns the place and a colon; the empty string for the whole document.
+fn prefix(place: &str) -> String {
     if place.is_empty() {
         String::new()
     } else {
@@ -137,34 +134,34 @@ fn lead(place: &str) -> String {
 impl fmt::Display for MetaProblemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson { said } => write!(f, "it is not JSON: {said}"),
-            Self::TooLarge { bytes } => write!(f, "it has {bytes} bytes, which is too much"),
-            Self::Missing => f.write_str("this field is required and missing"),
-            Self::Unknown { nearest: None, .. } => f.write_str("there is no such field"),
+            Self::NotJson { message } => write!(f, "not JSON: {message}"),
+            Self::TooLarge { bytes } => write!(f, "too large: {bytes} bytes"),
+            Self::Missing => f.write_str("this required field is missing"),
+            Self::Unknown { nearest: None, .. } => f.write_str("unknown field"),
             Self::Unknown {
                 nearest: Some(field),
                 ..
-            } => write!(f, "there is no such field; is '{field}' meant?"),
-            Self::Type { expected, found } => write!(f, "it must be {expected} and is {found}"),
+            } => write!(f, "unknown field; did you mean '{field}'?"),
+            Self::Type { expected, found } => write!(f, "expected {expected}, found {found}"),
             Self::Empty => f.write_str("the list is empty"),
             Self::TooMany { found, max } => {
                 write!(f, "the list has {found} entries; at most {max} are allowed")
             }
-            Self::Port { found } => write!(f, "{found} is no port"),
+            Self::Port { found } => write!(f, "{found} is not a port"),
             Self::Word { found, nearest, .. } => {
-                write!(f, "'{}' is not known here", shown(found))?;
-                nearest.map_or(Ok(()), |word| write!(f, "; is '{word}' meant?"))
+                write!(f, "unknown value '{}'", shown(found))?;
+                nearest.map_or(Ok(()), |word| write!(f, "; did you mean '{word}'?"))
             }
-            Self::Text { said, .. } => f.write_str(said),
+            Self::Text { message, .. } => f.write_str(message),
             Self::Duplicate { text, first } => {
-                write!(f, "'{}' stands already at {first}", shown(text))
+                write!(f, "'{}' duplicates {first}", shown(text))
             }
             Self::More { count } => write!(f, "{count} more problems are not listed"),
         }
     }
 }
 
-/// What would be right for each kind of text.
+/// Remedies for each kind of text.
 pub(super) mod remedies {
     pub(in crate::preview::meta) const SERVICE: &str =
         "write the name of a service as in systemd.services, for example \"setup-app\"";
@@ -176,16 +173,16 @@ pub(super) mod remedies {
         "write 1 to 22 of a-z, 0-9 and '-', for example \"landing\"";
 }
 
-// The remedy for a prefix says the number.
+// The remedy for a prefix contains the number.
 const _: () = assert!(ExtraHost::MAX_PREFIX == 22);
 
-/// Everything that is wrong, as one failure.
+/// All problems, as one failure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.summary())]
 pub struct MetaProblems(pub Vec<MetaProblem>);
 
 impl MetaProblems {
-    /// One problem for each line, with what to do about it.
+    /// Returns one line for each problem, with its remedy.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let line = |problem: &MetaProblem| format!("{problem} ({})", problem.remedy());
@@ -193,7 +190,7 @@ impl MetaProblems {
     }
 
     fn summary(&self) -> String {
-        const SUBJECT: &str = "system.build.previewMeta in preview-config.nix is wrong";
+        const SUBJECT: &str = "system.build.previewMeta in preview-config.nix is invalid";
         match self.0.as_slice() {
             [only] => format!("{SUBJECT}: {only}"),
             all => format!(
@@ -213,7 +210,7 @@ impl Explain for MetaProblems {
     fn remedy(&self) -> Option<String> {
         Some(match self.0.as_slice() {
             [only] => only.remedy(),
-            _ => "repair these places and push again".to_owned(),
+            _ => "fix these places and push again".to_owned(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a [`Meta`] to its end, whatever is wrong on the way.
+//! Parses a [`Meta`] and collects all problems.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +24,14 @@ const ROUTE_FIELDS: &[&str] = &["path", "port", "stripPrefix"];
 const HOST_FIELDS: &[&str] = &["prefix", "routes"];
 const DATABASES: &[&str] = &["host", "container"];
 
-/// The most problems that are listed. Nobody repairs more at once, and a pull request could make millions.
+/// Maximum number of listed problems. A pull request could have millions.
 const MAX_PROBLEMS: usize = 50;
 
 pub(super) fn meta(json: &str) -> Result<Meta, Vec<MetaProblem>> {
-    let whole = |wrong| {
+    let whole = |kind| {
         Err(vec![MetaProblem {
             place: String::new(),
-            wrong,
+            kind,
         }])
     };
     if json.len() > Meta::MAX_BYTES {
@@ -40,7 +40,7 @@ pub(super) fn meta(json: &str) -> Result<Meta, Vec<MetaProblem>> {
     match serde_json::from_str(json) {
         Ok(json) => value(&json),
         Err(error) => whole(MetaProblemKind::NotJson {
-            said: error.to_string(),
+            message: error.to_string(),
         }),
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn value(value: &Value) -> Result<Meta, Vec<MetaProblem>> {
     }
 }
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone)]
 struct At<'v> {
     place: String,
@@ -69,7 +69,7 @@ impl<'v> At<'v> {
     }
 }
 
-/// A JSON object with the place that it stands at.
+/// A JSON object and its place.
 struct Object<'v> {
     place: String,
     fields: &'v Map<String, Value>,
@@ -92,23 +92,23 @@ impl<'v> Object<'v> {
         })
     }
 
-    /// A field that may be left out; `null` is the same as leaving it out.
+    /// Returns an optional field. `null` is equivalent to omitting it.
     fn optional(&self, field: &str) -> Option<At<'v>> {
         self.get(field).filter(|at| !at.value.is_null())
     }
 }
 
-/// Collects problems. Every method reports what it finds and gives nothing when there is no value to give.
+/// Collects problems. Each method reports the problems of a value, and returns `None` if it is invalid.
 #[derive(Default)]
 struct Reader {
     problems: Vec<MetaProblem>,
 }
 
 impl Reader {
-    fn report(&mut self, place: &str, wrong: MetaProblemKind) {
+    fn report(&mut self, place: &str, kind: MetaProblemKind) {
         self.problems.push(MetaProblem {
             place: place.to_owned(),
-            wrong,
+            kind,
         });
     }
 
@@ -225,19 +225,19 @@ impl Reader {
         match GuestName::parse(text) {
             Ok(prefix) if text.len() <= ExtraHost::MAX_PREFIX => Some(prefix),
             _ => {
-                let said = format!(
-                    "'{}' is no DNS label of at most {} characters",
+                let message = format!(
+                    "'{}' is not a DNS label of at most {} characters",
                     shown(text),
                     ExtraHost::MAX_PREFIX
                 );
                 let remedy = remedies::PREFIX;
-                self.report(&at.place, MetaProblemKind::Text { said, remedy });
+                self.report(&at.place, MetaProblemKind::Text { message, remedy });
                 None
             }
         }
     }
 
-    /// At least one route, the most specific first.
+    /// Reads at least one route; the most specific is first in the result.
     fn routes(&mut self, at: &At<'_>) -> Option<Vec<RouteRule>> {
         let mut routes = self.list(at, Meta::MAX_ROUTES, Self::route)?;
         if routes.is_empty() {
@@ -287,7 +287,7 @@ impl Reader {
             .or_else(|| self.wrong_type(at, "a string"))
     }
 
-    /// A text that a type's own rules hold for.
+    /// Reads a text by the rules of a type.
     fn checked<T>(
         &mut self,
         at: &At<'_>,
@@ -296,13 +296,13 @@ impl Reader {
     ) -> Option<T> {
         parse(self.text(at)?)
             .map_err(|error| {
-                let said = error.to_string();
-                self.report(&at.place, MetaProblemKind::Text { said, remedy });
+                let message = error.to_string();
+                self.report(&at.place, MetaProblemKind::Text { message, remedy });
             })
             .ok()
     }
 
-    /// A list of which every entry is read, also when one of them is wrong; then there is no list to give.
+    /// Reads all entries of a list, to report all problems. `None` if any entry is invalid.
     fn list<'v, T>(
         &mut self,
         at: &At<'v>,
@@ -325,7 +325,7 @@ impl Reader {
         read.into_iter().collect()
     }
 
-    /// Reports each entry of a list that shares something with an earlier one.
+    /// Reports each entry of a list that has a claim in common with an earlier one.
     fn no_duplicates(&mut self, at: &At<'_>, entries: impl Iterator<Item = Vec<String>>) {
         let mut seen = BTreeMap::new();
         for (index, claims) in entries.enumerate() {
@@ -342,7 +342,7 @@ impl Reader {
         }
     }
 
-    /// An object; fields that are not known are reported.
+    /// Reads an object and reports its unknown fields.
     fn object<'v>(&mut self, at: At<'v>, known: &'static [&'static str]) -> Option<Object<'v>> {
         let Value::Object(fields) = at.value else {
             return self.wrong_type(&at, "an attribute set");
@@ -386,7 +386,7 @@ impl Reader {
     }
 }
 
-/// The known word that a person may have meant.
+/// Returns the known word that is most similar, if any.
 fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     let likeness = |known: &str| strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase());
     known

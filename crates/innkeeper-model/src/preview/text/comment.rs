@@ -1,23 +1,23 @@
-//! A comment of our own on a pull request, which is written again as the preview goes on.
+//! The comment on a pull request, which is updated with the preview's state.
 
 use super::links::{EXTRA, PREVIEW};
 use crate::preview::{CommitSha, PreviewState, PreviewView};
 use crate::{Code, Failure, Kind};
 
-/// The first line of our own comment, by which it is found again.
+/// The first line of the comment, by which it is found again.
 pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
 
-/// The most lines of a log in a comment.
+/// Maximum number of log lines in a comment.
 const LOG_LINES: usize = 40;
 
-/// The most characters of a text from outside in a comment. GitHub takes 65,536 for the whole.
+/// Maximum length of an untrusted text in a comment, in characters. GitHub's limit for the whole comment is 65,536.
 const MAX_TEXT: usize = 8_000;
 
-/// The whole text of our own comment on a pull request. `approve` says what somebody with write access does to
-/// approve a commit, such as ``add the label `preview-approved` ``.
+/// Renders the comment on a pull request. `approve` is the instruction for approving a commit, such as
+/// ``add the label `preview-approved` ``.
 ///
-/// What comes from the pull request's own configuration and log stands in code blocks that it cannot end, so
-/// that it neither formats nor mentions anything.
+/// Untrusted texts from the pull request's configuration and log are in code blocks that they cannot end, so that they can
+/// neither format the comment nor mention people.
 #[must_use]
 pub fn comment(view: &PreviewView, approve: &str) -> String {
     let preview = &view.preview;
@@ -37,19 +37,19 @@ pub fn comment(view: &PreviewView, approve: &str) -> String {
         text.push_str(&explained(fault));
     }
     text.push_str(&format!(
-        "\n<sub>`preview explain {}` on the host says more.</sub>\n",
+        "\n<sub>`preview explain {}` on the host shows details.</sub>\n",
         preview.slug
     ));
     text
 }
 
-/// How far the preview is.
+/// Describes the preview's state.
 fn sentence(view: &PreviewView, approve: &str) -> String {
     let preview = &view.preview;
     let sha = commit(&preview.wanted_sha);
     match preview.state {
         PreviewState::WaitingForApproval => format!(
-            "**Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at \
+            "**Waiting for approval.** This pull request comes from a fork. A person with write access reviews \
              {sha} and then approves it: {approve}. Every new commit needs its own approval."
         ),
         PreviewState::Queued => format!("**Queued.** {sha} is next."),
@@ -61,8 +61,8 @@ fn sentence(view: &PreviewView, approve: &str) -> String {
         PreviewState::Failed => format!("**Failed** with {sha}."),
         PreviewState::Updating => format!("**Updating** to {sha}."),
         PreviewState::Expired => format!(
-            "**Expired.** Nobody used the preview for too long, and it is stopped. A push or a visit starts it again with its \
-             files and database, which are removed after the same time again. The commit is {sha}."
+            "**Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its \
+             files and database. After the same time again they are removed. The commit is {sha}."
         ),
         PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
     }
@@ -72,9 +72,9 @@ fn commit(sha: &CommitSha) -> String {
     format!("`{}`", sha.short())
 }
 
-/// A failure as Markdown. Pull requests may be public, so a failure of the host is shown without the host's paths.
+/// Renders a failure as Markdown. Pull requests may be public, so the host's paths are removed from its own failures.
 fn explained(fault: &Failure) -> String {
-    // Evaluator, builder and app know no path of the host, and their own paths help.
+    // Evaluator, builder and app do not see the host's paths, and their own paths help.
     let concerns_app = fault.code.kind() == Kind::Build
         || matches!(fault.code, Code::InvalidClosure | Code::AppUnhealthy);
     let shown = |text: &str| match concerns_app {
@@ -88,7 +88,7 @@ fn explained(fault: &Failure) -> String {
     );
     if fault.code.is_host_fault() {
         text.push_str(
-            "\n**This is a problem of the host, not of this pull request.** It is tried again by itself.\n",
+            "\n**This is a problem of the host, not of this pull request.** It is retried automatically.\n",
         );
     }
     if let Some(remedy) = &fault.remedy {
@@ -100,7 +100,7 @@ fn explained(fault: &Failure) -> String {
     if !fault.log.is_empty() {
         let skipped = fault.log.len().saturating_sub(LOG_LINES);
         let log = fault.log[skipped..].join("\n");
-        // The console of a guest that ended is the guest's own.
+        // The console of a guest that exited has the guest's own paths.
         let log = match fault.code {
             Code::GuestDied => log,
             _ => shown(&log),
@@ -116,7 +116,7 @@ fn explained(fault: &Failure) -> String {
 /// Paths that are the same on every host, or that the app knows.
 const PUBLIC_PATHS: [&str; 3] = ["/nix/store/", "/etc/preview.env", "/etc/preview-token"];
 
-/// The text with each absolute path replaced, except for [`PUBLIC_PATHS`].
+/// Replaces each absolute path in a text, except for [`PUBLIC_PATHS`].
 fn without_host_paths(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -145,8 +145,8 @@ fn without_host_paths(text: &str) -> String {
     kept
 }
 
-/// A text from outside in a code block with a fence that is longer than any in it, without terminal control
-/// sequences; of a long text, its end.
+/// Renders an untrusted text as a code block whose fence is longer than any in the text. Removes terminal control
+/// sequences, and keeps the end of a long text.
 fn code_block(text: &str) -> String {
     let text: String = without_escapes(text)
         .chars()
@@ -163,7 +163,7 @@ fn code_block(text: &str) -> String {
     format!("{fence}text\n{text}\n{fence}")
 }
 
-/// The text without sequences like `ESC [ 31 m` (ECMA-48, section 5.4).
+/// Removes sequences like `ESC [ 31 m` (ECMA-48, section 5.4).
 fn without_escapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut parts = text.split("\u{1b}[");
@@ -186,13 +186,13 @@ mod tests {
     use crate::preview::state::tests::view;
 
     #[test]
-    fn comments_say_how_far_it_is() {
+    fn comment_describes_each_state() {
         let all: Vec<_> = PreviewState::ALL
             .iter()
             .map(|state| sentence(&view(*state), "run `preview approve web-7`"))
             .collect();
         insta::assert_snapshot!(all.join("\n"), @r"
-        **Waiting for approval.** This pull request comes from a fork. Somebody with write access looks at `1a1a1a1` and then approves it: run `preview approve web-7`. Every new commit needs its own approval.
+        **Waiting for approval.** This pull request comes from a fork. A person with write access reviews `1a1a1a1` and then approves it: run `preview approve web-7`. Every new commit needs its own approval.
         **Queued.** `1a1a1a1` is next.
         **Evaluating** `preview-config.nix` of `1a1a1a1`.
         **Building** the system for `1a1a1a1`.
@@ -201,13 +201,13 @@ mod tests {
         **Live** with `1a1a1a1`.
         **Failed** with `1a1a1a1`.
         **Updating** to `1a1a1a1`.
-        **Expired.** Nobody used the preview for too long, and it is stopped. A push or a visit starts it again with its files and database, which are removed after the same time again. The commit is `1a1a1a1`.
+        **Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its files and database. After the same time again they are removed. The commit is `1a1a1a1`.
         **Closing.** The preview is being removed.
         ");
     }
 
     #[test]
-    fn a_comment_shows_the_cause_and_nothing_in_it_is_markdown() {
+    fn comment_shows_the_cause_without_its_markdown() {
         insta::assert_snapshot!(comment(&view(PreviewState::Failed), ""), @r"
         <!-- innkeeper-preview -->
         **Preview:** https://web-7.preview.example.com
@@ -239,12 +239,12 @@ mod tests {
 
         </details>
 
-        <sub>`preview explain web-7` on the host says more.</sub>
+        <sub>`preview explain web-7` on the host shows details.</sub>
         ");
     }
 
     #[test]
-    fn a_comment_has_no_path_of_the_host() {
+    fn comment_has_no_path_of_the_host() {
         let mut view = view(PreviewState::Failed);
         let mut shown = |code| {
             view.preview.fault = Some(Failure {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_comment_fits() {
+    fn comment_fits_githubs_limit() {
         let mut view = view(PreviewState::Failed);
         view.preview.fault = Some(Failure {
             code: Code::BuildFailed,
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_code_block_cannot_be_left(text in "[`a\n~]{0,40}") {
+        fn code_block_cannot_be_ended_by_its_text(text in "[`a\n~]{0,40}") {
             let block = code_block(&text);
             let lines: Vec<_> = block.split('\n').collect();
             let (fence, last) = (lines[0].trim_end_matches("text"), lines.len() - 1);

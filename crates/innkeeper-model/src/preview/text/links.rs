@@ -1,5 +1,4 @@
-//! The links in a pull request's own text: a block of whole lines that begins with a marker which GitHub does
-//! not show.
+//! The links in a pull request's text: a block of whole lines that begins with a marker, which GitHub does not show.
 //!
 //! ```text
 //! <!-- preview-link -->
@@ -8,21 +7,20 @@
 //! **URL:** https://landing-web-7.preview.example.com
 //! ```
 //!
-//! Only these lines are ours. What the author wrote before and after them is never touched, nor is a block
-//! that is shown as an example between code fences. The author may have edited the text with a browser, so
-//! lines may end in CR LF.
+//! Innkeeper changes only these lines. The author's text before and after them is never changed, and neither is a block
+//! inside a fenced code block. Lines may end in CR LF, because browsers write them so.
 
 use std::ops::Range;
 
-/// The line that our block in a pull request's text begins with.
+/// The first line of the block.
 pub const LINK_MARKER: &str = "<!-- preview-link -->";
 
 const RULE: &str = "---";
 pub(super) const PREVIEW: &str = "**Preview:** ";
 pub(super) const EXTRA: &str = "**URL:** ";
 
-/// The text of a pull request with the links in it: in the place of those that are there, or at the end.
-/// Doing it again changes nothing. The URLs are ours and have no line breaks.
+/// Returns a pull request's text with the links: in place of existing ones, or at the end. Idempotent. The URLs are
+/// trusted and have no line breaks.
 #[must_use]
 pub fn with_links(body: &str, url: &str, extra_urls: &[String]) -> String {
     let mut block = format!("{LINK_MARKER}\n{RULE}\n{PREVIEW}{url}");
@@ -41,7 +39,7 @@ pub fn with_links(body: &str, url: &str, extra_urls: &[String]) -> String {
             .iter()
             .map(|b| b.start - first.end..b.end - first.end),
     );
-    // A line of the author's that follows and looks like one of ours must not become one.
+    // A following line of the author's must not become part of the block.
     let gap = if lines(&rest)
         .get(1)
         .is_some_and(|line| line.text.starts_with(EXTRA))
@@ -53,19 +51,19 @@ pub fn with_links(body: &str, url: &str, extra_urls: &[String]) -> String {
     format!("{}{block}{gap}{rest}", &body[..first.start])
 }
 
-/// The text of a pull request without our links. What was added with them goes too: the blank line before.
+/// Returns a pull request's text without the links and without the blank line before them, which was added with them.
 #[must_use]
 pub fn without_links(body: &str) -> String {
     cut(body, blocks(body).into_iter())
 }
 
-/// Whether our links are in the text.
+/// Reports whether the text contains the links.
 #[must_use]
 pub fn has_links(body: &str) -> bool {
     !blocks(body).is_empty()
 }
 
-/// The text without these ranges, and without the blank line before each.
+/// Removes ranges from a text, and the blank line before each.
 fn cut(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut from = 0;
@@ -85,7 +83,7 @@ fn without_newline(text: &str) -> Option<&str> {
     Some(text.strip_suffix('\r').unwrap_or(text))
 }
 
-/// A line of a text: where it is, without its end.
+/// A line of a text, without its line ending.
 struct Line<'t> {
     range: Range<usize>,
     text: &'t str,
@@ -95,7 +93,7 @@ fn lines(text: &str) -> Vec<Line<'_>> {
     let mut start = 0;
     text.split_inclusive('\n')
         .map(|whole| {
-            // Also at the very end, where a CR would become the half of a line's end when text is added.
+            // Also at the end of the text, where a CR would become half a line ending when text is appended.
             let line = whole.trim_end_matches('\n').trim_end_matches('\r');
             let range = start..start + line.len();
             start += whole.len();
@@ -104,7 +102,7 @@ fn lines(text: &str) -> Vec<Line<'_>> {
         .collect()
 }
 
-/// Where our blocks are, without the end of their last lines.
+/// Finds the blocks, without the ending of their last line.
 fn blocks(body: &str) -> Vec<Range<usize>> {
     let lines = lines(body);
     let fenced = fenced(&lines);
@@ -122,7 +120,7 @@ fn blocks(body: &str) -> Vec<Range<usize>> {
     blocks
 }
 
-/// How many of these lines are ours. The first is the marker; a rule of ours is followed by the link.
+/// Counts the lines of the block at the start of `lines`. The first is the marker; the rule only counts before a link.
 fn block_length(lines: &[Line<'_>]) -> usize {
     let is =
         |index: usize, begins: &str| lines.get(index).is_some_and(|l| l.text.starts_with(begins));
@@ -141,8 +139,8 @@ fn block_length(lines: &[Line<'_>]) -> usize {
     length
 }
 
-/// For each line whether it is in a fenced code block (CommonMark, section 4.5) that has an end. A fence that
-/// nobody closed would hide our own block behind it, and another one would be added each time.
+/// Reports for each line whether it is in a closed fenced code block (CommonMark, section 4.5). Unclosed fences do not
+/// count: they would hide an existing block, and each update would add another one.
 fn fenced(lines: &[Line<'_>]) -> Vec<bool> {
     let mut fenced = vec![false; lines.len()];
     let mut open: Option<(usize, char, usize)> = None;
@@ -163,7 +161,7 @@ fn fenced(lines: &[Line<'_>]) -> Vec<bool> {
     fenced
 }
 
-/// The fence that a line is: its character, how long it is, and what follows.
+/// Parses a line as a fence: its character, its length, and the rest of the line.
 fn fence(line: &str) -> Option<(char, usize, &str)> {
     let text = line.trim_start_matches(' ');
     let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_added_below_the_authors_text() {
+    fn links_are_added_below_the_text() {
         let extra = ["https://landing-web-7.preview.example.com".to_owned()];
         insta::assert_snapshot!(with_links("Adds a login.", URL, &extra), @r"
         Adds a login.
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn text_after_the_links_is_kept() {
+    fn links_keep_the_text_after_them() {
         let body = format!(
             "{}\n\nFixes #3.\n",
             with_links("Before.", "https://old", &["https://gone".into()])
@@ -214,21 +212,21 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_a_browser_edited_is_understood() {
+    fn links_are_found_with_cr_lf() {
         let body = linked("Before.").replace('\n', "\r\n") + "\r\nAfter.";
         assert_eq!(without_links(&body), "Before.\r\nAfter.");
         assert!(linked(&body).ends_with(&format!("{PREVIEW}{URL}\r\nAfter.")));
     }
 
     #[test]
-    fn of_several_blocks_one_remains() {
+    fn links_are_reduced_to_one_block() {
         let twice = format!("{}\n\nText.\n\n{}\n\nEnd.", linked("A"), linked(""));
         assert_eq!(linked(&twice), format!("{}\n\nText.\n\nEnd.", linked("A")));
         assert_eq!(without_links(&twice), "A\n\nText.\n\nEnd.");
     }
 
     #[test]
-    fn lines_that_only_look_like_ours_stay() {
+    fn links_leave_similar_lines_alone() {
         let rule = format!("{LINK_MARKER}\n---\nMy own text.\n**URL:** mine");
         assert_eq!(without_links(&rule), "\n---\nMy own text.\n**URL:** mine");
         for body in [
@@ -242,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_that_is_never_closed_does_not_hide_our_links() {
+    fn links_are_found_behind_an_unclosed_fence() {
         let once = linked("```\ncode");
         assert_eq!(linked(&once), once);
         assert_eq!(without_links(&once), "```\ncode");
     }
 
-    /// Texts out of pieces that matter.
+    /// Generates texts from significant pieces.
     fn any_body() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just(linked("")),
@@ -273,15 +271,15 @@ mod tests {
         prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 
-    /// The lines with something in them that are certainly not ours.
+    /// Returns the non-empty lines that are certainly the author's.
     fn others(body: &str) -> Vec<&str> {
-        let ours = |line: &str| {
+        let in_block = |line: &str| {
             [LINK_MARKER, RULE, PREVIEW, EXTRA]
                 .iter()
                 .any(|begins| line.starts_with(begins))
         };
         body.lines()
-            .filter(|line| !ours(line))
+            .filter(|line| !in_block(line))
             .map(str::trim_end)
             .filter(|line| !line.is_empty())
             .collect()
@@ -289,31 +287,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn adding_links_again_changes_nothing(body in any_body()) {
+        fn links_are_added_idempotently(body in any_body()) {
             let once = linked(&body);
             prop_assert!(has_links(&once));
             prop_assert_eq!(linked(&once), once);
         }
 
         #[test]
-        fn removing_links_again_changes_nothing(body in any_body()) {
+        fn links_are_removed_idempotently(body in any_body()) {
             let once = without_links(&body);
             prop_assert_eq!(without_links(&once), once);
         }
 
         #[test]
-        fn the_authors_text_survives(body in any_body()) {
+        fn links_leave_the_authors_text_unchanged(body in any_body()) {
             let (with, without) = (linked(&body), without_links(&body));
             prop_assert_eq!(others(&with), others(&body));
             prop_assert_eq!(others(&without), others(&body));
             if !has_links(&body) {
-                // A CR at the very end would be the half of a line's end that is added.
+                // A CR at the end is dropped: it would become half a line ending.
                 prop_assert_eq!(without_links(&with), body.strip_suffix('\r').unwrap_or(&body));
             }
         }
 
         #[test]
-        fn what_the_author_adds_behind_survives_an_update(before in "[a-z\n ]{0,20}", after in "[a-z\n ]{0,20}") {
+        fn links_keep_later_text_on_update(before in "[a-z\n ]{0,20}", after in "[a-z\n ]{0,20}") {
             let body = format!("{}\n{after}", with_links(&before, "https://old", &["https://a".into()]));
             prop_assert_eq!(linked(&body), format!("{}\n{after}", linked(&before)));
         }

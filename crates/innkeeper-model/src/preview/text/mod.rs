@@ -1,4 +1,4 @@
-//! What is written into pull requests: the links in the author's own text, or a comment of our own.
+//! Texts in pull requests: the links in the author's text, and the comment.
 
 mod comment;
 mod links;
