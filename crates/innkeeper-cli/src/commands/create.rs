@@ -48,7 +48,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NUMBER")]
     tasks: Option<u32>,
 
-    /// Wait until the agent accepts TCP connections, for at most 60 seconds
+    /// Wait until the agent accepts TCP connections; fail after 60 seconds
     #[arg(long)]
     wait: bool,
 

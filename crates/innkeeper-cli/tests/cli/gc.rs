@@ -19,7 +19,7 @@ fn fake(report: &GcReport) -> Fake {
     Fake::new(Router::new().route("/v1/gc", respond(report)))
 }
 
-fn partly() -> GcReport {
+fn partial_report() -> GcReport {
     let mut stuck = orphan("network", "ve-9", false);
     let failure = Failure::new(
         Code::NetworkFailed,
@@ -38,7 +38,7 @@ fn partly() -> GcReport {
 
 #[test]
 fn remaining_orphan_is_a_failure() {
-    let fake = fake(&partly());
+    let fake = fake(&partial_report());
     assert_snapshot!(fake.innkeeper(&["gc"]).transcript(), @r"
     status: 7
     --- stdout
@@ -119,18 +119,18 @@ fn empty_report_has_a_note() {
 
 #[test]
 fn json_has_the_report_and_the_same_status() {
-    let run = fake(&partly()).innkeeper(&["gc", "--json"]);
+    let run = fake(&partial_report()).innkeeper(&["gc", "--json"]);
     assert_eq!((run.status, run.stderr.as_str()), (7, ""));
     assert_eq!(
         serde_json::from_str::<GcReport>(&run.stdout).expect("one value"),
-        partly()
+        partial_report()
     );
 }
 
 #[test]
 fn failed_check_is_reported_with_the_rest() {
     let failure = Failure::new(Code::DatabaseFailed, "PostgreSQL does not respond");
-    let mut report = partly();
+    let mut report = partial_report();
     report.orphans.truncate(1);
     report.failures = vec![failure.with_remedy("Start it.")];
     assert_snapshot!(fake(&report).innkeeper(&["gc"]).transcript(), @r"

@@ -8,22 +8,22 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::fake::{Fake, attach, read_until, respond, terminal};
 use crate::samples::{guest, retained};
 
-fn with(guests: &[GuestView]) -> Fake {
+fn daemon_with(guests: &[GuestView]) -> Fake {
     Fake::new(Router::new().route("/v1/guests", respond(&guests)))
 }
 
-fn some() -> Fake {
+fn sample_daemon() -> Fake {
     let mut stopped = guest("a-xkcd42", 300);
     stopped.state = GuestState::Stopped;
     stopped.guest_address = None;
     let mut preview = guest("shop-17", 2);
     preview.guest.kind = GuestKind::Preview;
-    with(&[guest("web", 1), preview, stopped])
+    daemon_with(&[guest("web", 1), preview, stopped])
 }
 
 #[test]
 fn list_prints_a_table() {
-    assert_snapshot!(some().agent(&["list"]).ok(), @r"
+    assert_snapshot!(sample_daemon().agent(&["list"]).ok(), @r"
     NAME      STATUS   ADDRESS     SLOT  MEMORY  CPUS  CREATED
     web       running  10.100.0.3  1     4G      0.5   2026-11-20T10:00:00Z
     a-xkcd42  stopped  -           300   4G      0.5   2026-11-20T10:00:00Z
@@ -32,7 +32,7 @@ fn list_prints_a_table() {
 
 #[test]
 fn json_has_the_views() {
-    let stdout = some().agent(&["list", "--json"]).ok();
+    let stdout = sample_daemon().agent(&["list", "--json"]).ok();
     let views: Vec<GuestView> = serde_json::from_str(&stdout).expect("one value");
     let names: Vec<_> = views.iter().map(|view| view.guest.name.as_str()).collect();
     assert_eq!(names, ["web", "a-xkcd42"]);
@@ -41,13 +41,16 @@ fn json_has_the_views() {
 
 #[test]
 fn quiet_prints_names_only() {
-    assert_eq!(some().agent(&["list", "-q"]).ok(), "web\na-xkcd42\n");
-    assert_eq!(with(&[]).agent(&["list", "--quiet"]).ok(), "");
+    assert_eq!(
+        sample_daemon().agent(&["list", "-q"]).ok(),
+        "web\na-xkcd42\n"
+    );
+    assert_eq!(daemon_with(&[]).agent(&["list", "--quiet"]).ok(), "");
 }
 
 #[test]
 fn table_fits_80_columns() {
-    let fake = with(&[guest(&"long-name".repeat(4), 1)]);
+    let fake = daemon_with(&[guest(&"long-name".repeat(4), 1)]);
     let (mut user_end, program_end) = terminal();
     let size = Winsize {
         ws_row: 24,
@@ -68,8 +71,8 @@ fn table_fits_80_columns() {
 
 #[test]
 fn empty_list_has_a_note() {
-    assert_eq!(with(&[]).agent(&["list"]).ok(), "(no agents)\n");
-    assert_eq!(with(&[]).agent(&["list", "--json"]).ok(), "[]\n");
+    assert_eq!(daemon_with(&[]).agent(&["list"]).ok(), "(no agents)\n");
+    assert_eq!(daemon_with(&[]).agent(&["list", "--json"]).ok(), "[]\n");
 }
 
 #[test]

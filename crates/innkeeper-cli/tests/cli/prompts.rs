@@ -44,9 +44,9 @@ const CASES: &[Case] = &[
     },
     Case {
         program: "agent",
-        arguments: &["destroy", "late", "--now"],
+        arguments: &["destroy", "former", "--now"],
         request: "DELETE /v1/retained/7",
-        prompt: "Destroyed agent late: its retained files will be deleted.\r\n\
+        prompt: "Destroyed agent former: its retained files will be deleted.\r\n\
                  Destroy 1 agent? [y/N] ",
     },
     Case {
@@ -135,10 +135,10 @@ fn fake() -> Fake {
             .route("/v1/guests/web", viewable(&guest("web", 1)))
             .route("/v1/guests/db", viewable(&guest("db", 2)))
             .route("/v1/config", respond(&config))
-            .route("/v1/retained", respond(&[retained(7, "late", 600)]))
+            .route("/v1/retained", respond(&[retained(7, "former", 600)]))
             .route("/v1/retained/7", fail(busy()))
             .route("/v1/guests/wbe", fail(missing.clone()))
-            .route("/v1/guests/late", fail(missing))
+            .route("/v1/guests/former", fail(missing))
             .route("/v1/guests/web-7", viewable(&of_preview))
             .route("/v1/guests/web/snapshots", respond(&[snapshot]))
             .route("/v1/guests/db/snapshots", respond(&[(); 0]))

@@ -210,5 +210,5 @@ fn pool_reports_the_disk_for_the_dir_driver() {
         "{report:?}"
     );
     let output = success(&sandbox.program("innkeeper", &["pool"], b""));
-    assert!(output.contains("It is full."), "{output}");
+    assert!(output.contains("The pool is full."), "{output}");
 }

@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use crate::fake::{Fake, respond};
 use crate::samples::{guest, preview};
 
-fn with(previews: &[PreviewView]) -> Fake {
+fn daemon_with(previews: &[PreviewView]) -> Fake {
     Fake::new(Router::new().route("/v1/previews", respond(&previews)))
 }
 
@@ -20,7 +20,7 @@ fn list_prints_a_table() {
     let mut lost = preview("web-8", PreviewState::Live);
     lost.repo_trouble = Some("the repository is octo/new now".to_owned());
     let previews = [preview("web-7", PreviewState::Live), of_branch, lost];
-    assert_snapshot!(with(&previews).preview(&["list"]).ok(), @r"
+    assert_snapshot!(daemon_with(&previews).preview(&["list"]).ok(), @r"
     SLUG      STATUS      BRANCH     URL                                   COMMIT   REPOSITORY
     web-7     live        feature/x  https://web-7.preview.example.com     2b2b2b2  octo/web#7
     web-main  setting-up  main       https://web-main.preview.example.com  -        octo/web
@@ -43,15 +43,15 @@ fn stopped_guest_is_shown_as_stopped() {
 #[test]
 fn json_has_the_views() {
     let previews = [preview("web-7", PreviewState::Failed)];
-    let stdout = with(&previews).preview(&["list", "--json"]).ok();
+    let stdout = daemon_with(&previews).preview(&["list", "--json"]).ok();
     let views: Vec<PreviewView> = serde_json::from_str(&stdout).expect("one value");
     assert_eq!(views, previews);
 }
 
 #[test]
 fn empty_list_has_a_note() {
-    assert_eq!(with(&[]).preview(&["list"]).ok(), "(no previews)\n");
-    assert_eq!(with(&[]).preview(&["list", "--json"]).ok(), "[]\n");
+    assert_eq!(daemon_with(&[]).preview(&["list"]).ok(), "(no previews)\n");
+    assert_eq!(daemon_with(&[]).preview(&["list", "--json"]).ok(), "[]\n");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn failed_removal_has_its_cause() {
     let mut closing = preview("web-7", PreviewState::Closing);
     let cause = "cannot drop database 'preview_web_7'";
     closing.preview.fault = Some(Failure::new(Code::DatabaseFailed, cause));
-    let stdout = with(&[closing]).preview(&["list"]).ok();
+    let stdout = daemon_with(&[closing]).preview(&["list"]).ok();
     let last = stdout.lines().last();
     assert_eq!(
         last,
@@ -74,7 +74,7 @@ fn host_problem_has_its_remedy() {
     waiting.preview.fault = Some(cause);
     let mut failed = preview("web-8", PreviewState::Failed);
     failed.preview.fault = Some(Failure::new(Code::BuildFailed, "it does not build"));
-    let stdout = with(&[waiting, failed]).preview(&["list"]).ok();
+    let stdout = daemon_with(&[waiting, failed]).preview(&["list"]).ok();
     let end: Vec<_> = stdout.lines().skip(3).collect();
     let expected = [
         "web-7 has a host problem, retrying: the disk is full",
