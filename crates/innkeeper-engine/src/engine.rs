@@ -6,7 +6,7 @@ use std::time::Duration;
 use innkeeper_facilities::{Console, ExecSession, Facilities};
 use innkeeper_model::api::{Accepted, ExecRequest};
 use innkeeper_model::{
-    EventKind, Explain, Guest, GuestName, Operation, OperationId, OperationState,
+    EventKind, Explain, Guest, GuestName, Operation, OperationId, OperationState, Verb,
 };
 use innkeeper_store::Store;
 use tracing::warn;
@@ -166,20 +166,50 @@ impl Engine {
     pub(crate) async fn begin(&self, name: &GuestName, operation: &Operation) -> Accepted {
         // A repeated destroy returns the first one's operation, which is in flight already.
         if self.inner.in_flight.lock().insert(operation.id) {
-            let subject = Subject {
-                operation: Some(operation.id),
-                guest: Some(name.clone()),
-            };
-            let verb = operation.verb;
-            self.inner
-                .journal
-                .record(&subject, EventKind::Accepted { verb });
-            self.spawn_drive(name.clone(), Some(operation.clone()));
+            self.start_in_flight(name, operation);
         }
         Accepted {
             operation: operation.id,
             guest: Some(name.clone()),
         }
+    }
+
+    /// Starts the operations on guests that no task drives: their request was canceled between its transaction and
+    /// [`Self::begin`].
+    pub(crate) async fn start_abandoned_operations(&self) -> Result<(), EngineError> {
+        for operation in self.inner.store.running_operations().await? {
+            // The daemon's own restores are recorded by the task that drives them.
+            let Some(name) = operation
+                .guest
+                .as_ref()
+                .filter(|_| operation.verb != Verb::Restore)
+            else {
+                continue;
+            };
+            if !self.inner.in_flight.lock().insert(operation.id) {
+                continue;
+            }
+            // Read again: a task may have ended the operation since.
+            match self.operation(operation.id).await {
+                Ok(current) if current.state == OperationState::Running => {
+                    self.start_in_flight(name, &operation);
+                }
+                _ => drop(self.inner.in_flight.lock().remove(&operation.id)),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_in_flight(&self, name: &GuestName, operation: &Operation) {
+        let subject = Subject {
+            operation: Some(operation.id),
+            guest: Some(name.clone()),
+        };
+        let verb = operation.verb;
+        self.inner
+            .journal
+            .record(&subject, EventKind::Accepted { verb });
+        self.spawn_drive(name.clone(), Some(operation.clone()));
     }
 
     /// Drives a guest to its desired state in a task, then schedules the follow-up.
@@ -205,6 +235,21 @@ impl Engine {
                 () = tokio::time::sleep(delay) => engine.spawn_drive(name, None),
             }
         });
+    }
+
+    /// Makes room for another file tree in a task: a canceled request must not abandon a purge, which would block the
+    /// files until the daemon restarts.
+    ///
+    /// # Errors
+    /// See [`Inner::make_room`].
+    pub(crate) async fn make_room(&self) -> Result<(), EngineError> {
+        let inner = Arc::clone(&self.inner);
+        let task = self
+            .inner
+            .tasks
+            .spawn(async move { inner.make_room().await });
+        // Fails only when the runtime is shut down.
+        task.await.unwrap_or(Err(EngineError::ShuttingDown))
     }
 
     /// Maintains retained files in a task. See [`Inner::maintain_retained`].

@@ -12,7 +12,6 @@ use innkeeper_store::{NewGuest, StoreError};
 
 use crate::EngineError;
 use crate::engine::Engine;
-use crate::inner::Inner;
 use crate::journal::Subject;
 use crate::probe::Edge;
 
@@ -53,7 +52,7 @@ impl Engine {
         };
         inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = match request.name {
-            Some(name) => inner.record_guest(new(name), actor).await?,
+            Some(name) => self.record_guest(new(name), actor).await?,
             None => self.create_with_generated_name(new, actor).await?,
         };
         inner.probe(Verb::Create, "accept", Edge::After);
@@ -82,7 +81,7 @@ impl Engine {
             origin: None,
         };
         self.inner.probe(Verb::Create, "accept", Edge::Before);
-        let (guest, operation) = self.inner.record_guest(new, actor).await?;
+        let (guest, operation) = self.record_guest(new, actor).await?;
         self.inner.probe(Verb::Create, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)
     }
@@ -213,10 +212,10 @@ impl Engine {
         actor: &str,
     ) -> Result<(Guest, Operation), EngineError> {
         // 190 million names exist: two collisions in a row have another cause, and are reported.
-        let first = self.inner.record_guest(new(generated_name()?), actor).await;
+        let first = self.record_guest(new(generated_name()?), actor).await;
         match first {
             Err(StoreError::GuestExists { .. }) => {
-                let second = self.inner.record_guest(new(generated_name()?), actor);
+                let second = self.record_guest(new(generated_name()?), actor);
                 Ok(second.await?)
             }
             other => Ok(other?),
@@ -289,18 +288,16 @@ impl Engine {
             }
         }
     }
-}
 
-impl Inner {
     /// Records a guest. On a full disk, retained files are purged first.
     async fn record_guest(
         &self,
         new: NewGuest,
         actor: &str,
     ) -> Result<(Guest, Operation), StoreError> {
-        match self.store.create_guest(new.clone(), actor).await {
+        match self.inner.store.create_guest(new.clone(), actor).await {
             Err(error) if error.code() == Code::DiskFull && self.make_room().await.is_ok() => {
-                self.store.create_guest(new, actor).await
+                self.inner.store.create_guest(new, actor).await
             }
             result => result,
         }

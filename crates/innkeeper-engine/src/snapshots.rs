@@ -25,7 +25,7 @@ impl Engine {
         actor: &str,
     ) -> Result<SnapshotAccepted, EngineError> {
         let guest = self.agent(name).await?;
-        self.inner.make_room().await?;
+        self.make_room().await?;
         self.refuse_while_running(&guest).await?;
         let label = match request.label {
             Some(label) => label,
@@ -63,7 +63,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.agent(name).await?;
-        self.inner.make_room().await?;
+        self.make_room().await?;
         let begun = self.inner.store.begin_snapshot_restore(name, label, actor);
         self.begin_with(Verb::RestoreSnapshot, begun).await
     }
@@ -80,7 +80,7 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         let guest = self.agent(name).await?;
-        self.inner.make_room().await?;
+        self.make_room().await?;
         if request.snapshot.is_none() {
             self.refuse_while_running(&guest).await?;
         }

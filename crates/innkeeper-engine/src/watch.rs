@@ -52,11 +52,14 @@ impl Engine {
         }
     }
 
-    /// Reconciles the firewall, retained files, and every guest without a fault. A guest with a fault is driven by its
-    /// own retry.
+    /// Reconciles the firewall, abandoned operations, retained files, and every guest without a fault. A guest with a
+    /// fault is driven by its own retry.
     async fn reconcile_all(&self) {
         self.reapply_firewall().await;
         self.spawn_retained_maintenance(true);
+        if let Err(error) = self.start_abandoned_operations().await {
+            warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+        }
         for guest in self.guests_or_warn().await {
             if guest.fault.is_none() {
                 self.spawn_follow_host(guest.name.clone());

@@ -376,6 +376,36 @@ async fn concurrent_needs_for_space_purge_one_tree() {
 }
 
 #[tokio::test]
+async fn canceled_request_does_not_abandon_a_purge() {
+    let fixture = full_of_retained_files().await;
+    let removals = std::sync::Arc::clone(&fixture.host.removals);
+    let blocked = removals.write().await;
+    let engine = fixture.engine.clone();
+    let request = tokio::spawn(async move {
+        let request = Default::default();
+        drop(engine.snapshot(&name("three"), request, "test").await);
+    });
+    fixture
+        .until("the request purges", async || {
+            let world = fixture.host.world();
+            world
+                .calls
+                .iter()
+                .any(|call| call == "rootfs.remove_retained")
+        })
+        .await;
+    request.abort();
+    assert!(request.await.expect_err("canceled").is_cancelled());
+    drop(blocked);
+    fixture
+        .until("the purge has ended", async || {
+            fixture.retained().await.len() == 1
+        })
+        .await;
+    assert_eq!(fixture.retained_files(), ["two"]);
+}
+
+#[tokio::test]
 async fn gc_and_doctor_compare_retained_files_with_records() {
     let fixture = fixture_with_web().await;
     fixture.destroy("web").await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use innkeeper_model::{DesiredState, GuestState, UnitPhase};
+use innkeeper_model::api::Accepted;
+use innkeeper_model::{DesiredState, GuestState, UnitPhase, Verb};
 
 use crate::fixture::{fixture, name};
 
@@ -116,4 +117,23 @@ async fn guests_do_not_start_without_the_firewall() {
     fixture.host.fail("firewall.ensure", 0);
     assert_eq!(fixture.create("after").await.failure, None);
     fixture.engine.stop_working().await;
+}
+
+/// The operation is recorded as by a request that was canceled before it could start it.
+#[tokio::test]
+async fn abandoned_operations_are_started() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    let (web, stopped) = (name("web"), DesiredState::Stopped);
+    let store = fixture.engine.store();
+    let begun = store.begin_change(&web, stopped, Verb::Stop, "test").await;
+    let (_, operation) = begun.expect("recorded");
+    let watcher = fixture.engine.clone();
+    tokio::spawn(async move { watcher.watch(Duration::from_millis(10)).await });
+    let accepted = Accepted {
+        operation: operation.id,
+        guest: Some(web),
+    };
+    assert_eq!(fixture.ended(accepted).await.failure, None);
+    assert_eq!(fixture.state("web").await, Some(GuestState::Stopped));
 }
