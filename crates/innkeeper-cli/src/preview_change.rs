@@ -29,39 +29,32 @@ pub(crate) struct WaitOptions {
     no_wait: bool,
 }
 
-/// Time of a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestTime {
-    instant: Instant,
-    time: Timestamp,
-}
-
-impl RequestTime {
-    pub(crate) fn now() -> Self {
-        Self {
-            instant: Instant::now(),
-            time: Timestamp::now(),
-        }
-    }
-}
-
 /// A change of a preview that innkeeperd has accepted.
 #[derive(Debug)]
 pub(crate) struct PreviewChange {
     accepted: PreviewAccepted,
     /// Label such as `Creating preview web-7`.
     label: String,
-    requested: RequestTime,
+    /// Start of the request, for durations.
+    start: Instant,
+    /// Time of the request, for comparison with events.
+    requested_at: Timestamp,
 }
 
 impl PreviewChange {
-    /// Creates a change. `verb` is a participle such as `Creating`.
-    pub(crate) fn new(verb: &str, requested: RequestTime, accepted: PreviewAccepted) -> Self {
-        Self {
+    /// Sends the request for a change. `verb` is a participle such as `Creating`.
+    pub(crate) async fn request(
+        verb: &str,
+        request: impl Future<Output = Result<PreviewAccepted, CommandError>>,
+    ) -> Result<Self, CommandError> {
+        let (start, requested_at) = (Instant::now(), Timestamp::now());
+        let accepted = request.await?;
+        Ok(Self {
             label: format!("{verb} preview {}", accepted.slug),
             accepted,
-            requested,
-        }
+            start,
+            requested_at,
+        })
     }
 
     /// Waits until the preview settles, unless `--no-wait` is given. If it is live, its URL is the last line; otherwise the
@@ -72,7 +65,7 @@ impl PreviewChange {
         }
         let view = self.wait(cx, settled).await?;
         check_live(cx, &view)?;
-        let elapsed_ms = milliseconds_since(self.requested.instant);
+        let elapsed_ms = milliseconds_since(self.start);
         let PreviewView { preview, url, .. } = &view;
         cx.output.ok(format_args!(
             "Preview {} is live after {elapsed_ms} ms.",
@@ -93,7 +86,7 @@ impl PreviewChange {
         }
         self.wait(cx, gone).await?;
         let slug = &self.accepted.slug;
-        let elapsed_ms = milliseconds_since(self.requested.instant);
+        let elapsed_ms = milliseconds_since(self.start);
         cx.output
             .ok(format_args!("Preview {slug} destroyed in {elapsed_ms} ms."))?;
         cx.print_result(
@@ -182,7 +175,7 @@ impl PreviewChange {
     /// Shows an event unless it is older than the request. The daemon runs on the same host, so the clocks are the same.
     fn show_event(&self, progress: &mut Progress<'_>, event: &Event) -> Result<(), CommandError> {
         // The end of an operation of one step is not the end of the change.
-        if event.time < self.requested.time || event.kind == EventKind::Finished {
+        if event.time < self.requested_at || event.kind == EventKind::Finished {
             return Ok(());
         }
         progress.show(&event.kind)

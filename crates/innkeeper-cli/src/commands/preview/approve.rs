@@ -9,7 +9,7 @@ use crate::confirm::{RequiredConfirmation, confirm};
 use crate::context::Context;
 use crate::describe::plain;
 use crate::failure::{CommandError, Status};
-use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
+use crate::preview_change::WaitOptions;
 
 /// Approve a commit of a fork
 ///
@@ -34,13 +34,10 @@ impl Approve {
             Some(sha) => sha,
             None => confirmed_commit(cx, &self.preview.view(cx).await?)?,
         };
-        let requested = RequestTime::now();
-        let path = self.preview.path("/approve");
-        let response = cx.client.post(&path, &ApprovePreview { sha }).await;
-        let accepted = self.preview.suggest(cx, response).await?;
-        PreviewChange::new("Approving", requested, accepted)
-            .wait_until_live(cx, self.wait)
-            .await
+        let (path, body) = (self.preview.path("/approve"), ApprovePreview { sha });
+        let request = cx.client.post(&path, &body);
+        let change = self.preview.change(cx, "Approving", request).await?;
+        change.wait_until_live(cx, self.wait).await
     }
 }
 

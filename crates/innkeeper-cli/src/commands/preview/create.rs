@@ -2,13 +2,13 @@
 
 use clap::Args;
 use innkeeper_model::GuestName;
-use innkeeper_model::preview::api::{CreatePreview, PreviewAccepted};
+use innkeeper_model::preview::api::CreatePreview;
 use innkeeper_model::preview::parse_slug;
 
 use super::BranchArguments;
 use crate::context::Context;
 use crate::failure::Status;
-use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
+use crate::preview_change::{PreviewChange, WaitOptions};
 
 /// Create a preview of a branch
 ///
@@ -29,15 +29,13 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let request = CreatePreview {
+        let body = CreatePreview {
             repo: self.branch.repo,
             branch: self.branch.branch,
             slug: self.slug.map(String::from),
         };
-        let requested = RequestTime::now();
-        let accepted: PreviewAccepted = cx.client.post("/v1/previews", &request).await?;
-        PreviewChange::new("Creating", requested, accepted)
-            .wait_until_live(cx, self.wait)
-            .await
+        let request = cx.client.post("/v1/previews", &body);
+        let change = PreviewChange::request("Creating", request).await?;
+        change.wait_until_live(cx, self.wait).await
     }
 }

@@ -6,7 +6,7 @@ use super::PreviewArgument;
 use crate::confirm::Prompt;
 use crate::context::Context;
 use crate::failure::Status;
-use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
+use crate::preview_change::WaitOptions;
 
 /// Manage a preview's database
 #[derive(Args, Debug)]
@@ -54,13 +54,10 @@ impl Reset {
             let declined = format!("The database of preview {slug} was not changed.");
             self.prompt.confirm(cx, &question, declined)?;
         }
-        let requested = RequestTime::now();
-        let response = (cx.client)
-            .post_empty(&self.preview.path("/database/reset"))
-            .await;
-        let accepted = self.preview.suggest(cx, response).await?;
-        PreviewChange::new("Resetting the database of", requested, accepted)
-            .wait_until_live(cx, self.wait)
-            .await
+        let path = self.preview.path("/database/reset");
+        let request = cx.client.post_empty(&path);
+        let verb = "Resetting the database of";
+        let change = self.preview.change(cx, verb, request).await?;
+        change.wait_until_live(cx, self.wait).await
     }
 }

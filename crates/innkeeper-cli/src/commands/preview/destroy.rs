@@ -6,7 +6,7 @@ use super::PreviewArgument;
 use crate::confirm::Prompt;
 use crate::context::Context;
 use crate::failure::Status;
-use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
+use crate::preview_change::WaitOptions;
 
 /// Destroy a preview with its files and its database
 ///
@@ -39,11 +39,9 @@ impl Destroy {
             let declined = format!("Preview {slug} was not changed.");
             self.prompt.confirm(cx, &question, declined)?;
         }
-        let requested = RequestTime::now();
-        let response = cx.client.delete(&self.preview.path("")).await;
-        let accepted = self.preview.suggest(cx, response).await?;
-        PreviewChange::new("Destroying", requested, accepted)
-            .wait_until_gone(cx, self.wait)
-            .await
+        let path = self.preview.path("");
+        let request = cx.client.delete(&path);
+        let change = self.preview.change(cx, "Destroying", request).await?;
+        change.wait_until_gone(cx, self.wait).await
     }
 }

@@ -17,6 +17,7 @@ mod update;
 
 use clap::Args;
 use innkeeper_model::GuestName;
+use innkeeper_model::preview::api::PreviewAccepted;
 use innkeeper_model::preview::{BranchName, PreviewView, RepoName};
 
 pub(crate) use self::approve::Approve;
@@ -37,6 +38,7 @@ use crate::arguments::existing_slug;
 use crate::client::preview_path;
 use crate::context::Context;
 use crate::failure::CommandError;
+use crate::preview_change::PreviewChange;
 use crate::suggest::suggest;
 
 /// The preview to which a command applies.
@@ -56,6 +58,16 @@ impl PreviewArgument {
     /// Returns the preview.
     async fn view(&self, cx: &Context) -> Result<PreviewView, CommandError> {
         self.suggest(cx, cx.client.get(&self.path("")).await).await
+    }
+
+    /// Sends the request for a change. `verb` is a participle such as `Updating`.
+    async fn change(
+        &self,
+        cx: &Context,
+        verb: &str,
+        request: impl Future<Output = Result<PreviewAccepted, CommandError>>,
+    ) -> Result<PreviewChange, CommandError> {
+        PreviewChange::request(verb, async { self.suggest(cx, request.await).await }).await
     }
 
     /// Adds a suggestion to a response if no preview has this slug.

@@ -5,7 +5,7 @@ use clap::Args;
 use super::PreviewArgument;
 use crate::context::Context;
 use crate::failure::Status;
-use crate::preview_change::{PreviewChange, RequestTime, WaitOptions};
+use crate::preview_change::WaitOptions;
 
 /// Update a preview to the newest commit of its branch or pull request
 ///
@@ -21,11 +21,9 @@ pub(crate) struct Update {
 
 impl Update {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let requested = RequestTime::now();
-        let response = cx.client.post_empty(&self.preview.path("/update")).await;
-        let accepted = self.preview.suggest(cx, response).await?;
-        PreviewChange::new("Updating", requested, accepted)
-            .wait_until_live(cx, self.wait)
-            .await
+        let path = self.preview.path("/update");
+        let request = cx.client.post_empty(&path);
+        let change = self.preview.change(cx, "Updating", request).await?;
+        change.wait_until_live(cx, self.wait).await
     }
 }
