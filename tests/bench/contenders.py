@@ -1,4 +1,4 @@
-"""The contenders. Each prepares, starts and ends a guest that boots the same init.
+"""The contenders. Each prepares, starts and destroys a guest that boots the same init.
 
 `prepare` is not measured; the clock runs during `launch`, and again during `destroy`.
 """
@@ -20,8 +20,8 @@ from machine import (
     spawn,
 )
 
-# How a guest of ours is started (crates/innkeeper-host/src/unit/nspawn.rs), without what differs from guest
-# to guest. `check_flags` finds out when the two part.
+# The nspawn arguments of an Innkeeper guest (crates/innkeeper-host/src/unit/nspawn.rs), without the guest-specific ones.
+# `check_flags` fails when they differ.
 NSPAWN_FLAGS = [
     "--quiet",
     "--settings=no",
@@ -37,17 +37,17 @@ NSPAWN_FLAGS = [
 ]
 NSPAWN_ENVIRONMENT = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 
-# Far above the slots that the daemon gives out meanwhile.
+# Far above the slots that the daemon allocates meanwhile.
 FIRST_USER_ID = 0x80000 + 20000 * 0x10000
 
 
 class Contender:
     """A way to run a guest."""
 
-    # The letter that rows and reports call it by.
+    # Its letter in tables.
     letter = ""
     title = ""
-    # The Debian package that brings it.
+    # Its Debian package.
     program: str | None = None
     package: str | None = None
     has_network = True
@@ -57,13 +57,13 @@ class Contender:
         self.init = f"{closure}/init"
 
     def missing(self):
-        """Why it cannot be measured here, or None."""
+        """Returns the reason why it cannot be measured here, or None."""
         if self.program and not shutil.which(self.program):
             return f"{self.program} is not installed (Debian: apt-get install {self.package})"
         return None
 
     def prepare(self, number):
-        """Makes what is there before the clock starts."""
+        """Prepares the guest before the clock starts."""
         name = f"{self.letter}{number}"
         home = self.place / "peers" / name
         boot = Boot(number, name, home / "root", home / "log")
@@ -75,17 +75,17 @@ class Contender:
         return boot
 
     def furnish(self, boot):
-        """Makes what this contender needs besides a file tree, before the clock starts."""
+        """Creates the requirements besides a file tree, before the clock starts."""
 
     def launch(self, boot):
-        """Starts the guest; need not wait for it."""
+        """Starts the guest, possibly without waiting."""
         raise NotImplementedError
 
     def finish(self, boot):
-        """Waits until a guest that answers is as it will stay."""
+        """Waits until a guest that answers has reached its final state."""
 
     def destroy(self, boot):
-        """Ends the guest and removes all of it."""
+        """Destroys the guest and all its objects."""
         kill_guest(boot)
         if self.has_network:
             remove_network(boot)
@@ -139,7 +139,7 @@ class NspawnScript(NspawnPrepared):
     title = "a script: `ip`, then systemd-nspawn"
 
     def furnish(self, boot):
-        """The namespace is made while the clock runs."""
+        """The namespace is created while the clock runs."""
 
     def launch(self, boot):
         script = NETWORK_SCRIPT + 'shift 4\nexec "$@"\n'
@@ -177,15 +177,15 @@ class Crun(Contender):
         (boot.root.parent / "config.json").write_text(json.dumps(self.configuration(boot)))
 
     def missing(self):
-        """crun refuses a host with both versions of cgroups while version 2 has a controller; it uses neither here."""
+        """crun rejects a host with both cgroup versions if version 2 has a controller; it uses neither here."""
         controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
         if controllers.exists() and controllers.read_text().strip():
-            # In our own mount namespace. Those that limit guests belong to version 1 on such a host.
+            # In this mount namespace only. On such a host, version 1 has the controllers that limit guests.
             subprocess.run(["mount", "--bind", "/dev/null", controllers], check=True)
         return super().missing()
 
     def configuration(self, boot):
-        """The bundle's config.json (OCI runtime specification 1.0)."""
+        """Returns the bundle's config.json (OCI runtime specification 1.0)."""
         capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
         kernel = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -222,7 +222,7 @@ class Crun(Contender):
         spawn(boot, [*self.options(), "run", "--bundle", str(boot.root.parent), boot.name])
 
     def destroy(self, boot):
-        # `crun run` lives as long as its guest, and then deletes its remains.
+        # `crun run` runs as long as its guest, and then removes its state.
         subprocess.run([*self.options(), "kill", boot.name, "KILL"], check=True)
         await_end(boot)
         remove_network(boot)
@@ -272,7 +272,7 @@ class Podman(Contender):
 
 
 class Ours(Contender):
-    """Innkeeper: the file tree and the network are made while the clock runs."""
+    """Innkeeper: the file tree and the network are created while the clock runs."""
 
     def __init__(self, daemon, closure):
         super().__init__(daemon.place, closure)

@@ -1,4 +1,4 @@
-"""The daemon that is measured, and a client of its API that costs next to nothing."""
+"""The measured daemon, and a client of its API with negligible cost."""
 
 import http.client
 import json
@@ -27,7 +27,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """A daemon of our own."""
+    """A daemon for the benchmark."""
 
     def __init__(self, place, identity, programs):
         self.place = place
@@ -104,7 +104,7 @@ directories = []
         return {**inherited, "INNKEEPER_SOCKET": self.socket}
 
     def call(self, method, path, body=None):
-        """Makes a call on a connection of its own, as a caller would; returns what was answered."""
+        """Calls the API on a new connection, like a client, and returns the response."""
         connection = UnixConnection(self.socket)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None)
@@ -117,7 +117,7 @@ directories = []
         return content
 
     def events(self, operation):
-        """The events of an operation until its last one, which is waited for."""
+        """Returns the events of an operation, and waits for its last one."""
         connection = UnixConnection(self.socket)
         try:
             connection.request("GET", f"/v1/events?operation={operation}&follow=true")
@@ -135,7 +135,7 @@ directories = []
         return events
 
     def next_address(self):
-        """Returns the address of the next guest; called before the clock starts."""
+        """Returns the address of the next guest, before the clock starts."""
         slots = self.call("GET", "/v1/slots")
         base, slot = slots["subnet"].split("/")[0].split("."), slots["counter"] + 1
         # Slots with an address that ends in .0 or .255 are not used.

@@ -10,15 +10,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# How long anything may take before it counts as broken.
+# The timeout of all operations.
 PATIENCE = 60.0
 
-# A guest's tree before its first boot, as crates/innkeeper-host/src/rootfs/skeleton.rs makes it.
+# A guest's tree before its first boot, as in crates/innkeeper-host/src/rootfs/skeleton.rs.
 DIRECTORIES = "dev etc home mnt nix nix/store proc root run sys tmp usr var".split()
 FILES = {"etc/machine-id": "", "etc/os-release": 'ID=innkeeper-guest\nNAME="Innkeeper guest"\n'}
 
 # A script that assigns an address to a guest: $1 is the namespace, $2 the interface, $3 the host's
-# address, $4 the guest's. Batches save it from starting one `ip` for each line.
+# address, $4 the guest's. Batches avoid one `ip` process per line.
 NETWORK_SCRIPT = """set -eu
 ip netns add "$1"
 ip -batch - << END
@@ -38,7 +38,7 @@ END
 
 
 class Broken(Exception):
-    """A contender failed; the text names it and has the end of its output."""
+    """A failure of a contender, with the end of its output."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Boot:
 
 
 def make_tree(root):
-    """Makes the file tree of a guest."""
+    """Creates the file tree of a guest."""
     root.mkdir(parents=True)
     for directory in DIRECTORIES:
         (root / directory).mkdir()
@@ -86,12 +86,12 @@ def make_tree(root):
 
 
 def remove_tree(root):
-    """Removes the file tree of a guest, and what its contender put beside it."""
+    """Removes the file tree of a guest, and its contender's files beside it."""
     shutil.rmtree(root.parent)
 
 
 def make_network(boot):
-    """Makes a network namespace with an address, before the clock starts."""
+    """Creates a network namespace with an address, before the clock starts."""
     subprocess.run(["sh", "-c", NETWORK_SCRIPT, "sh", *boot.network_arguments()], check=True)
 
 
@@ -99,7 +99,7 @@ def remove_network(boot):
     """Removes the namespace, and waits until the kernel has removed the pair of interfaces with it."""
     subprocess.run(["ip", "netns", "del", boot.namespace], check=True)
     deadline = time.monotonic() + PATIENCE
-    # Until then the guest's address leads somewhere, and the interface's name is taken.
+    # Until then the guest's address is routed, and the interface's name is taken.
     while boot.interface in (name for _, name in socket.if_nameindex()):
         if time.monotonic() > deadline:
             raise boot.broken(f"its interface {boot.interface} is not gone")
@@ -115,13 +115,13 @@ def spawn(boot, words, **more):
 
 
 def children(pid):
-    """The processes that any thread of `pid` is the parent of."""
+    """Returns the children of all threads of `pid`."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(word) for children in lists for word in children.read_text().split()]
 
 
 def first_process(boot):
-    """The guest's process 1 as we count processes: the last of the line of only children."""
+    """Returns the PID of the guest's process 1 on the host: the last of a chain of only children."""
     pid = boot.process.pid
     while found := children(pid):
         pid = found[-1]
@@ -133,7 +133,7 @@ def first_process(boot):
 def await_end(boot):
     """Waits until the program that runs the guest has ended; returns its status.
 
-    `Popen.wait` with a time limit looks again and again, with pauses that get longer than what is measured.
+    `Popen.wait` with a timeout polls, with pauses that become longer than the measured time.
     """
     if boot.process.poll() is not None:
         return boot.process.returncode
@@ -153,7 +153,7 @@ def kill_guest(boot):
 
 
 def await_stamp(boot):
-    """Returns the time that the guest's process 1 noted, in nanoseconds since 1970."""
+    """Returns the time that the guest's process 1 recorded, in nanoseconds since 1970."""
     deadline = time.monotonic() + PATIENCE
     path = boot.root / "stamp"
     while True:
@@ -175,7 +175,7 @@ def await_stamp(boot):
 
 
 def await_answer(boot):
-    """Returns the time of the first connection that was taken, in nanoseconds since 1970."""
+    """Returns the time of the first accepted connection, in nanoseconds since 1970."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with socket.socket() as attempt:
@@ -187,21 +187,20 @@ def await_answer(boot):
 
 
 def settle():
-    """Lets the kernel finish what the last guest left it to do.
+    """Waits for the kernel's cleanup after the last guest.
 
-    Network namespaces are taken down in the background, under a lock that making one needs as well: without
-    this, a contender would pay for its predecessor.
+    The kernel removes network namespaces in the background, under a lock that creating one needs as well: without this, the
+    cost would be added to the next contender.
     """
     time.sleep(0.1)
     subprocess.run(["unshare", "--net", "true"], check=True)
 
 
 def share_processor(name):
-    """Puts us, and whoever we start from now on, into one cgroup as far as processor time is concerned.
+    """Moves this process and its later children into one cgroup for processor time.
 
-    Guests of ours are in one cgroup together. On a machine with other work, processes without a cgroup would
-    each get as much time as all of ours. Version 2 shares in the same way, but there a cgroup of ours would be
-    in the way of those that nspawn makes.
+    Innkeeper guests share one cgroup. On a machine with other load, each process without a cgroup would get as much time as
+    all of them. Version 2 shares in the same way, but there such a cgroup would conflict with those that nspawn creates.
     """
     hierarchies = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     for _, mount, kind, options, *_ in hierarchies:
@@ -212,7 +211,7 @@ def share_processor(name):
 
 
 def resident(pid):
-    """The resident memory of a process, in KiB."""
+    """Returns the resident memory of a process, in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Runs all contenders in turn and writes the table. Started by `run`, inside namespaces of its own."""
+"""Measures all contenders and writes the table. Started by `run`, in its own namespaces."""
 
 import argparse
 import json
@@ -17,16 +17,16 @@ from contenders import PEERS, Api, Cli, Nspawn, check_flags
 from daemon import Daemon
 from machine import Broken, await_answer, await_stamp, children, resident, settle, share_processor
 
-# Guests that are started at the same time.
+# The number of concurrently started guests.
 CROWD = 20
 
-# Guests that are there while the daemon's memory is looked at.
+# The number of guests for the measurement of the daemon's memory.
 HOUSE_FULL = 50
 
 
 @dataclass
 class Rounds:
-    """How often everything is done."""
+    """The numbers of repetitions."""
 
     warm_up: int
     measured: int
@@ -51,7 +51,7 @@ class Results:
     created: list = field(default_factory=list)
     # For each destroy through the socket: the time of the request, its events, the time of completion.
     destroyed: list = field(default_factory=list)
-    # The daemon's resident memory in KiB: empty, after all rounds, with a full house.
+    # The daemon's resident memory in KiB: empty, after all rounds, with many guests.
     memory: dict = field(default_factory=dict)
     # Memory of the programs beside each guest in KiB, by name.
     beside: dict = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Bench:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     def one(self, contender, keep):
-        """One guest, from nothing to nothing."""
+        """Creates and destroys one guest."""
         boot = contender.prepare(self.next())
         settle()
         boot.begun = time.time_ns()
@@ -133,7 +133,7 @@ class Bench:
         where.setdefault(contender.letter, []).append((ended - begun) / 1e6)
 
     def crowd(self, contender, size=CROWD):
-        """Many guests at once: the time until the last one's init runs."""
+        """Starts many guests concurrently, and measures the time until the last one's init runs."""
         boots = self.many(contender, size)
         last = max(await_stamp(boot) for boot in boots)
         self.keep(self.results.crowd, contender, boots[0].begun, last)
@@ -170,7 +170,7 @@ class Bench:
 def beside(daemon, guests):
     """Returns the average memory of the programs beside each guest in KiB, by name.
 
-    Shared pages are divided among those who share them (PSS): all of them run from the same files.
+    Shared pages are divided among the processes that share them (PSS): all run from the same files.
     """
     sums = {}
     queue = children(daemon)
@@ -187,16 +187,16 @@ def beside(daemon, guests):
 
 
 def storms(program, given, rounds):
-    """Sends GitHub's deliveries to our programs and to the least server, in turns."""
+    """Sends GitHub's deliveries to the programs and to the baseline server, alternating."""
     words = [program, "--bin", given.bin, "--id", f"{given.id}-webhook", "--rounds", str(rounds)]
-    # The database is to be on the disk, as on a host.
+    # The database must be on the disk, as on a host.
     environment = {**os.environ, "TMPDIR": str(given.place)}
     said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return [json.loads(line) for line in said.stdout.splitlines()]
 
 
 def compare_flags(bench, contender):
-    """Boots a guest of ours and compares how its nspawn was started with how we start nspawn."""
+    """Boots an Innkeeper guest, and compares the arguments of its nspawn with those of bare nspawn."""
     boot = contender.prepare(bench.next())
     contender.launch(boot)
     await_stamp(boot)

@@ -1,4 +1,4 @@
-"""Turns what was measured into Markdown."""
+"""Formats the measurements as Markdown."""
 
 import datetime
 import os
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def write(document, text):
-    """Puts the text between the document's two marks."""
+    """Replaces the text between the document's two marks."""
     before, _, rest = document.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     if not after:
@@ -27,7 +27,7 @@ def write(document, text):
 
 
 def table(results, contenders, missing, rounds, load):
-    """All that was measured."""
+    """Returns all tables."""
     parts = [
         machine(rounds, load),
         creates(results, contenders, missing),
@@ -44,7 +44,7 @@ def table(results, contenders, missing, rounds, load):
 
 
 def machine(rounds, load):
-    """The machine and the number of runs."""
+    """Returns the description of the machine and the number of rounds."""
     processor = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -65,7 +65,7 @@ def output(*words):
 
 
 def creates(results, contenders, missing):
-    """The table of creation."""
+    """Returns the table of creates."""
     rows = []
     for contender in contenders:
         letter = contender.letter
@@ -86,7 +86,7 @@ def creates(results, contenders, missing):
 
 
 def crowds(results, contenders):
-    """The table of many guests at once."""
+    """Returns the table of concurrent creates."""
     rows = [
         [c.letter, c.title, spread(results.crowd[c.letter]), ratio(results.crowd, c.letter, "c")]
         for c in contenders
@@ -96,7 +96,7 @@ def crowds(results, contenders):
 
 
 def destroys(results, contenders):
-    """The table of destruction."""
+    """Returns the table of destroys."""
     rows = [
         [c.letter, c.title, spread(results.destroy[c.letter]), ratio(results.destroy, c.letter, "d")]
         for c in contenders
@@ -105,7 +105,7 @@ def destroys(results, contenders):
 
 
 def memory(results):
-    """The daemon's memory, and what runs beside each guest."""
+    """Returns the table of memory: the daemon, and the processes beside each guest."""
     rows = [[f"innkeeperd {when}", f"{size / 1024:.1f} MiB resident"] for when, size in results.memory.items()]
     for name, size in sorted(results.beside.items()):
         rows.append([f"beside each guest: {name}", f"{size:.0f} KiB (PSS)"])
@@ -113,7 +113,7 @@ def memory(results):
 
 
 def routes(ours, by_reload):
-    """The table of one more preview in Caddy."""
+    """Returns the table of one more route in Caddy."""
     rows = [
         [title, *(spread(found[count]) for count in COUNTS), f"{growth(found):.2f}"]
         for title, found in (("innkeeperd's driver", ours), ("a file for each site, and `caddy reload`", by_reload))
@@ -123,7 +123,7 @@ def routes(ours, by_reload):
 
 
 def steps(results):
-    """Where the time of (b) goes, from the daemon's own events."""
+    """Returns the tables of durations of steps of (b), from the daemon's events."""
     tables = []
     for verb, timelines, last in (
         ("create", results.created, "from the last step's end to the first instruction"),
@@ -145,7 +145,7 @@ SERVERS = {"innkeeper": "**innkeeper-webhook and innkeeperd**", "least": "verifi
 
 
 def deliveries(results):
-    """The table of deliveries: what it costs to keep them."""
+    """Returns the table of deliveries: the cost of durability."""
     rows = []
     for connections in sorted({turn["connections"] for turn in results.deliveries}):
         same = [turn for turn in results.deliveries if turn["connections"] == connections]
@@ -167,7 +167,7 @@ def deliveries(results):
 
 
 def floods(results):
-    """The table of commands while three builds print progress lines without end."""
+    """Returns the table of commands during builds that flood the log."""
     rows = [
         [f"`{command}`", f"{idle:.1f}", f"{busy:.1f}", f"{busy / idle:.2f}"]
         for command, (idle, busy) in results.floods.items()
@@ -176,7 +176,7 @@ def floods(results):
 
 
 def timeline(begun, events, ended, last):
-    """The spans of one operation, in order: `(name, milliseconds)`. Steps of one stage run side by side."""
+    """Returns the spans of one operation, in order: `(name, milliseconds)`. Steps of one stage run concurrently."""
     times = [(nanoseconds(event["time"]), event) for event in events]
     accepted = next(time for time, event in times if event["event"] == "accepted")
     spans = [("from the request to the recorded intent", accepted - begun)]
@@ -194,20 +194,20 @@ def timeline(begun, events, ended, last):
             spans.append((f"step `{event['step']}`", event["micros"] * 1000))
             quiet_since = time
     spans.append(("between the stages", quiet))
-    # Below zero when the init is quicker than the record of the step that let it in.
+    # Negative if the init starts before the step that releases it is recorded.
     spans.append((last, ended - quiet_since))
     return [(name, span / 1e6) for name, span in spans]
 
 
 def nanoseconds(text):
-    """A timestamp of RFC 3339, in nanoseconds since 1970."""
+    """Returns a timestamp of RFC 3339 in nanoseconds since 1970."""
     seconds, _, fraction = text.removesuffix("Z").partition(".")
     whole = datetime.datetime.fromisoformat(seconds).replace(tzinfo=datetime.timezone.utc)
     return int(whole.timestamp()) * 10**9 + int(re.sub(r"\D", "", fraction).ljust(9, "0")[:9] or 0)
 
 
 def spread(values, digits=1):
-    """The median, with the tenth and the ninetieth percentile."""
+    """Returns the median, with the 10th and the 90th percentile."""
     if not values:
         return "–"
     values = sorted(values)
@@ -224,7 +224,7 @@ def percentile(values, share):
 
 
 def ratio(times, letter, base):
-    """How many times the median of the base."""
+    """Returns the ratio to the median of the base."""
     if not times.get(letter) or not times.get(base):
         return "–"
     return f"{statistics.median(times[letter]) / statistics.median(times[base]):.2f}"

@@ -1,4 +1,4 @@
-"""How long one more preview takes until Caddy leads requests to it, with few and with many there.
+"""Measures the time to add a route to Caddy, with few and with many existing ones.
 
 Beside it, what one would do without Innkeeper: a file for each site, and `caddy reload`.
 """
@@ -16,13 +16,13 @@ from machine import PATIENCE, Broken
 COUNTS = [10, 1000]
 PORT = 8080
 
-# How often one more is added: ours, and by a reload.
+# The numbers of added routes: by Innkeeper's driver, and by a reload.
 FULL = (100, 10)
 QUICK = (20, 3)
 
 
 def missing(programs):
-    """Why this cannot be measured, if it cannot."""
+    """Returns the reason why this cannot be measured, if any."""
     if not shutil.which("caddy"):
         return "caddy is not installed"
     if not (programs / "examples/routes").exists():
@@ -42,7 +42,7 @@ def measure(place, programs, quick):
 
 
 class Caddy:
-    """A Caddy of our own, whose main file imports a folder of sites."""
+    """A Caddy whose main file imports a folder of sites."""
 
     def __init__(self, root):
         self.root = root
@@ -75,7 +75,7 @@ class Caddy:
         subprocess.run(words, check=True, env=self.environment, capture_output=True)
 
     def write(self, name):
-        """The sites of a preview, of the same shape as those of examples/routes.rs."""
+        """Returns the sites of a preview, in the form of examples/routes.rs."""
         proxy = "reverse_proxy 127.0.0.1:3000"
         site = (
             f"http://{name}.localhost:{PORT} {{\n\thandle /api/* {{\n\t\t{proxy}\n\t}}\n"
@@ -86,7 +86,7 @@ class Caddy:
 
 
 def reloads(caddy, count, rounds):
-    """How long one more site takes until it answers, by a reload."""
+    """Measures the time until one more site answers after a reload."""
     for number in range(count):
         caddy.write(f"web-{number}")
     milliseconds = []
@@ -116,6 +116,6 @@ def await_hello(name):
 
 
 def growth(found):
-    """How many times what it costs with few it costs with many."""
+    """Returns the ratio of the cost with many routes to that with few."""
     few, many = (statistics.median(found[count]) for count in COUNTS)
     return many / few

@@ -1,4 +1,4 @@
-"""The commands that our pages print work on a Debian host, in the state that each page assumes.
+"""The commands on pages work on a Debian host, in the state that each page assumes.
 
 Needs: nothing.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from blocks import blocks_of
 from machine import Machine
 
-# Where the commands are typed: a clone of this repository, as far as they need it.
+# The working directory of the commands: a partial clone of this repository.
 CLONE = "/root/innkeeper"
 
 

@@ -3,7 +3,7 @@
 The common part of all tiers. A tier defines how a host boots and how commands reach it: `native` in a
 container (native.py), `vm` in a virtual machine (virtual.py).
 
-All parts of a host are in one folder, the place of a run, and are removed with it.
+All parts of a host are in one folder, the run's folder, and are removed with it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, ClassVar
 
-# How long anything may take that ought to take no time. Only a test that fails waits that long. A tier that
-# is slower than this machine waits as many times longer.
-PATIENCE = 60.0
+# Default timeout of operations that take no time: only a failing test reaches it. Slower tiers scale it.
+TIMEOUT = 60.0
 
-# The pause between two looks at what does not announce itself.
+# The polling interval.
 PAUSE = 0.05
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,19 +41,19 @@ class CannotRun(Exception):
     """This machine lacks something that the tier needs."""
 
 
-def retry(look: Callable[[], bool], timeout: float, what: str) -> None:
+def retry(condition: Callable[[], bool], timeout: float, description: str) -> None:
     """Polls until a condition holds."""
     end = time.monotonic() + timeout
-    while not look():
+    while not condition():
         if time.monotonic() > end:
-            raise RequestedAssertionFailed(f"{what}: not within {timeout:g} s")
+            raise RequestedAssertionFailed(f"{description}: not within {timeout:g} s")
         time.sleep(PAUSE)
 
 
 class Machine(abc.ABC):
-    """A host in some tier."""
+    """A host of a tier."""
 
-    # How many times as long as on this machine things may take.
+    # Factor for timeouts, compared with this machine.
     slowness: ClassVar[float] = 1
 
     def __init__(self, name: str, place: Path) -> None:
@@ -74,15 +73,15 @@ class Machine(abc.ABC):
 
     @abc.abstractmethod
     def shutdown(self) -> None:
-        """Shuts the host down in good order, as `systemctl poweroff` would."""
+        """Shuts the host down, like `systemctl poweroff`."""
 
     @abc.abstractmethod
     def crash(self) -> None:
-        """Ends the host at once."""
+        """Stops the host immediately, without a shutdown."""
 
     @abc.abstractmethod
     def keep_journal(self, target: Path) -> None:
-        """Copies the journal's files into a folder. The host may be ended for that."""
+        """Copies the journal's files into a folder. May stop the host."""
 
     @abc.abstractmethod
     def run(self, command: str, timeout: float | None, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
@@ -94,7 +93,7 @@ class Machine(abc.ABC):
     # The log.
 
     def log(self, message: str) -> None:
-        """Prints a line with the time since the machine was made."""
+        """Prints a line with the time since the machine was created."""
         print(f"{time.monotonic() - self.began:7.2f}  {'  ' * self.depth}{message}", flush=True)
 
     @contextmanager
@@ -109,15 +108,15 @@ class Machine(abc.ABC):
             self.depth -= 1
             self.log(f"({time.monotonic() - began:.2f} s)")
 
-    # Its end.
+    # Cleanup.
 
     def remove(self) -> None:
-        """Ends the host and removes the run's place."""
+        """Stops the host and removes the run's folder."""
         self.crash()
         remove_tree(self.place)
 
     def keep_logs(self, target: Path) -> None:
-        """Copies the journal and the console to where they are looked for."""
+        """Copies the journal and the console to the folder of logs."""
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.place) as journal, open(target / "journal.log", "wb") as log:
             self.keep_journal(Path(journal))
@@ -131,7 +130,7 @@ class Machine(abc.ABC):
             (target / "console.log").write_bytes(self.console.read_bytes())
 
     def running(self) -> subprocess.Popen[bytes]:
-        """The process of this machine that is the host."""
+        """Returns the process on this machine that runs the host."""
         if self.process is None:
             raise RuntimeError("the host is not running")
         return self.process
@@ -158,8 +157,8 @@ class Machine(abc.ABC):
         for line in errors.decode(errors="replace").splitlines():
             self.log(f"  | {line}")
 
-    def succeed(self, *commands: str, timeout: float | None = PATIENCE) -> str:
-        """Runs commands that must succeed, and returns what they printed."""
+    def succeed(self, *commands: str, timeout: float | None = TIMEOUT) -> str:
+        """Runs commands that must succeed, and returns their output."""
         printed = ""
         for command in commands:
             status, output = self.execute(command, timeout=timeout)
@@ -168,8 +167,8 @@ class Machine(abc.ABC):
             printed += output
         return printed
 
-    def fail(self, *commands: str, timeout: float | None = PATIENCE) -> str:
-        """Runs commands that must fail, and returns what they printed."""
+    def fail(self, *commands: str, timeout: float | None = TIMEOUT) -> str:
+        """Runs commands that must fail, and returns their output."""
         printed = ""
         for command in commands:
             status, output = self.execute(command, timeout=timeout)
@@ -178,12 +177,12 @@ class Machine(abc.ABC):
             printed += output
         return printed
 
-    def wait_until_succeeds(self, command: str, timeout: float = PATIENCE) -> str:
-        """Runs a command again and again until it succeeds."""
+    def wait_until_succeeds(self, command: str, timeout: float = TIMEOUT) -> str:
+        """Retries a command until it succeeds."""
         return self._wait_until(command, timeout, lambda status: status == 0, "succeeds")
 
-    def wait_until_fails(self, command: str, timeout: float = PATIENCE) -> str:
-        """Runs a command again and again until it fails."""
+    def wait_until_fails(self, command: str, timeout: float = TIMEOUT) -> str:
+        """Retries a command until it fails."""
         return self._wait_until(command, timeout, lambda status: status != 0, "fails")
 
     def _wait_until(self, command: str, timeout: float, wanted: Callable[[int], bool], word: str) -> str:
@@ -204,7 +203,7 @@ class Machine(abc.ABC):
     # Units and ports.
 
     def get_unit_property(self, unit: str, name: str) -> str:
-        """A unit's property, as `systemctl show` prints it."""
+        """Returns a unit's property, as printed by `systemctl show`."""
         command = f"systemctl show --value --property={name} -- {shlex.quote(unit)}"
         status, output = self.execute(command, quiet=True)
         if status != 0:
@@ -217,13 +216,13 @@ class Machine(abc.ABC):
         if state != require_state:
             raise RequestedAssertionFailed(f"{unit} is {state}, not {require_state}")
 
-    def wait_for_unit(self, unit: str, timeout: float = PATIENCE) -> None:
-        """Waits until a unit is active, and fails as soon as it cannot become so any more."""
+    def wait_for_unit(self, unit: str, timeout: float = TIMEOUT) -> None:
+        """Waits until a unit is active, and fails at once if it cannot become active."""
 
         def look() -> bool:
             state = self.get_unit_property(unit, "ActiveState")
             if state == "failed" or (state == "inactive" and not self.get_unit_property(unit, "Job").strip("0")):
-                # A job may have ended between the two questions.
+                # The job may have ended between the two queries.
                 state = self.get_unit_property(unit, "ActiveState")
                 if state in ("failed", "inactive"):
                     report = self.execute(f"systemctl status --no-pager --lines=30 {unit}", quiet=True)[1]
@@ -233,18 +232,18 @@ class Machine(abc.ABC):
         with self.nested(f"until {unit} is active"):
             retry(look, timeout * self.slowness, f"{unit} is active")
 
-    def wait_for_open_port(self, port: int, addr: str = "localhost", timeout: float = PATIENCE) -> None:
-        """Waits until something in the host, or a guest with that address, accepts connections."""
+    def wait_for_open_port(self, port: int, addr: str = "localhost", timeout: float = TIMEOUT) -> None:
+        """Waits until the host, or a guest with that address, accepts connections."""
         self.wait_until_succeeds(f"exec 3<> /dev/tcp/{addr}/{port}", timeout)
 
-    def wait_for_closed_port(self, port: int, addr: str = "localhost", timeout: float = PATIENCE) -> None:
-        """Waits until nothing accepts connections there."""
+    def wait_for_closed_port(self, port: int, addr: str = "localhost", timeout: float = TIMEOUT) -> None:
+        """Waits until connections are no longer accepted."""
         self.wait_until_fails(f"timeout 5 bash -c 'exec 3<> /dev/tcp/{addr}/{port}'", timeout)
 
     # Files.
 
     def copy_from_host(self, source: str, target: str) -> None:
-        """Copies a file or a tree of this machine into the host, in the place of what was there."""
+        """Copies a file or a tree from this machine to the host, replacing the target."""
         self.start()
         quoted = shlex.quote(target)
         into = f"mkdir -p $(dirname {quoted}); rm -rf {quoted}; "
@@ -256,7 +255,7 @@ class Machine(abc.ABC):
                 into += f"cat > {quoted}; chmod {os.stat(source).st_mode & 0o777:o} {quoted}"
                 content.write(Path(source).read_bytes())
             content.seek(0)
-            status, _, errors = self.run(into, PATIENCE * self.slowness, content)
+            status, _, errors = self.run(into, TIMEOUT * self.slowness, content)
         if status != 0:
             raise RequestedAssertionFailed(f"copying {source} failed with status {status}:\n{errors.decode()}")
         self.log(f"copied {source} to {target}")
@@ -272,13 +271,13 @@ def remove_tree(tree: Path) -> None:
 
 
 def shortened(command: str) -> str:
-    """A command on one line that is not too long."""
+    """Returns a command as one line of limited length."""
     line = " ".join(command.split())
     return line if len(line) <= 140 else f"{line[:137]}..."
 
 
 def tail(path: Path, lines: int = 30) -> str:
-    """The end of a log."""
+    """Returns the end of a log."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 

@@ -1,16 +1,16 @@
-"""The native tier: the host is a systemd-nspawn container with a systemd of its own as process 1, a network of
-its own and nothing of this machine's. It boots in half a second. It lacks device-mapper, and the cgroup
-controllers of a machine that has them mounted elsewhere.
+"""The native tier: the host is a systemd-nspawn container with its own systemd as process 1 and its own network, isolated from
+this machine. It boots in half a second. It lacks device-mapper, and cgroup controllers that the machine has mounted
+elsewhere.
 
-In the place of a run:
+Files in a run's folder:
 
-    upper/      what this run has changed of the tree that tests/vm/image made: it outlives a crash
-    lib/        /var/lib/innkeeper, which lies on the disk itself: file trees cannot be id-mapped on an overlay
-    console.log what process 1 printed, all boots
+    upper/      this run's changes to the tree of tests/vm/image, which survive a crash
+    lib/        /var/lib/innkeeper, outside of the overlay: file trees cannot be id-mapped on one
+    console.log the output of process 1, of all boots
 
-Everything that runs in the host is in a process namespace that ends with its first process, and in a cgroup
-of its own; everything that is mounted is mounted in a mount namespace that ends with its last process. So
-no unmount is needed afterwards, and the removed folder never contains a mount of this machine.
+All processes of the host are in a PID namespace that ends with its first process, and in their own cgroup. All mounts are
+in a mount namespace that ends with its last process. So no unmount is needed, and the removed folder never contains a mount
+of this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import IO
 from machine import (
     ENVIRONMENT,
     PATH,
-    PATIENCE,
+    TIMEOUT,
     CannotRun,
     Machine,
     RequestedAssertionFailed,
@@ -41,7 +41,7 @@ from machine import (
 
 
 class NativeMachine(Machine):
-    """A host in the native tier. `root` is the file tree under its own changes; `layer` is put on top."""
+    """A host of the native tier. `root` is the read-only file tree; `layer` is put on top of it."""
 
     def __init__(self, name: str, root: Path, layer: Path, place: Path) -> None:
         super().__init__(name, place)
@@ -56,7 +56,7 @@ class NativeMachine(Machine):
         if self.process is not None:
             return
         began = time.monotonic()
-        # A socket's path has at most 107 bytes; the place's own may be longer.
+        # A socket's path has at most 107 bytes; the run's folder may have a longer one.
         with tempfile.TemporaryDirectory(prefix="innkeeper-") as short, socket.socket(
             socket.AF_UNIX, socket.SOCK_DGRAM
         ) as notify:
@@ -66,7 +66,7 @@ class NativeMachine(Machine):
             self.cgroup.mkdir(exist_ok=True)
             with open(self.console, "ab") as console:
                 self.process = subprocess.Popen(
-                    # The host ends with this program, however it ends.
+                    # The host is killed with this program.
                     ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
                     + ["--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-euc", self._boot()],
                     stdin=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ class NativeMachine(Machine):
 
     def _boot(self) -> str:
         place = shlex.quote(str(self.place))
-        # The guests have their file trees on a plain file system, as on any host.
+        # Guests' file trees are on a plain file system, as on a real host.
         binds = f"--bind={place}/lib:/var/lib/innkeeper"
         for device in ("/dev/fuse", "/dev/net/tun"):
             if os.path.exists(device):
@@ -98,7 +98,7 @@ class NativeMachine(Machine):
         """
 
     def _await_ready(self, notify: socket.socket) -> None:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while True:
             try:
                 if b"READY=1" in notify.recv(4096).splitlines():
@@ -110,7 +110,7 @@ class NativeMachine(Machine):
                 raise RuntimeError(f"the host did not boot:\n{tail(self.console)}")
 
     def _find_leader(self) -> int:
-        """The host's process 1, as this machine counts: the child of nspawn, which is the child of unshare."""
+        """Returns the PID of the host's process 1 on this machine: the child of nspawn, which is the child of unshare."""
         for nspawn in children(self.running().pid):
             for candidate in children(nspawn):
                 status = Path(f"/proc/{candidate}/status").read_text()
@@ -119,24 +119,24 @@ class NativeMachine(Machine):
         raise RuntimeError("the host has no process 1")
 
     def shutdown(self) -> None:
-        """Shuts the host down in good order, as `systemctl poweroff` would."""
+        """Shuts the host down, like `systemctl poweroff`."""
         if self.process is None:
             return
         with self.nested("shutdown"):
             # systemd(1), SIGRTMIN+4: powers off.
             os.kill(self.leader, signal.SIGRTMIN + 4)
             try:
-                self.process.wait(PATIENCE)
+                self.process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 self.crash()
                 raise RequestedAssertionFailed("the host did not shut down") from None
             self.crash()
 
     def crash(self) -> None:
-        """Ends the host at once. Written files stay: the disk does not lose power."""
+        """Kills the host. Written files stay: the disk does not lose power."""
         if self.process is None:
             return
-        # All processes of the host, and commands that were run in it, go with their namespace's first one.
+        # All processes of the host, and commands in it, end with the first process of their namespace.
         for nspawn in children(self.process.pid):
             os.kill(nspawn, signal.SIGKILL)
         self.process.kill()
@@ -145,7 +145,7 @@ class NativeMachine(Machine):
         self.leader = 0
         if (self.cgroup / "cgroup.kill").exists():
             (self.cgroup / "cgroup.kill").write_text("1")
-        retry(lambda: remove_cgroup(self.cgroup), PATIENCE, "the end of the host's processes")
+        retry(lambda: remove_cgroup(self.cgroup), TIMEOUT, "the end of the host's processes")
         self.log("gone")
 
     def keep_journal(self, target: Path) -> None:
@@ -174,7 +174,7 @@ class NativeMachine(Machine):
 
 
 def children(pid: int) -> list[int]:
-    """The child processes of a process that may have ended."""
+    """Returns the child processes of a process that may have ended."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*"):
         try:
@@ -185,7 +185,7 @@ def children(pid: int) -> list[int]:
 
 
 def cgroup2_mount() -> Path:
-    """Where this machine has version 2 of cgroups mounted."""
+    """Returns the mount point of cgroups of version 2 on this machine."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         words = line.split(" ")
         if words[2] == "cgroup2" and "rw" in words[3].split(","):

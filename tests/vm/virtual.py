@@ -1,16 +1,15 @@
-"""The virtual tier: the host is a virtual machine under QEMU, with Debian's own kernel. It has everything that a
-server has: device-mapper, cgroups with all controllers, and a power supply that can be cut. The processor is emulated
-in software, so it needs no KVM, and is ten to twenty times slower than this machine.
+"""The virtual tier: the host is a virtual machine under QEMU, with Debian's own kernel. It has all
+features of a server: device-mapper, all cgroup controllers, and a power supply that can be cut. The processor is emulated in
+software, so it needs no KVM, and is ten to twenty times slower than this machine.
 
-In the place of a run:
+Files in a run's folder:
 
-    disk.img    the host's disk, with what this run has changed
+    disk.img    the host's disk, with this run's changes
     data.img    a second disk, empty, for a volume group: /dev/vda
-    console.log what the kernel and process 1 printed, all boots
+    console.log the output of the kernel and process 1, of all boots
 
-Commands go through a virtual serial port to a program on the host, `commands`; what they read goes through a second
-one. Both ports are sockets that QEMU inherits from us, so that no file has to be found, and whatever ends this
-program ends the host.
+Commands go through a virtual serial port to the program `commands` on the host; their standard input goes through a second
+one. Both ports are sockets that QEMU inherits from this program, so no files are needed, and the host ends with this program.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from machine import PATIENCE, Machine, RequestedAssertionFailed, lacking, tail
+from machine import TIMEOUT, Machine, RequestedAssertionFailed, lacking, tail
 
 # The size of both disks. They are sparse files.
 DISK = 8 << 30
@@ -39,7 +38,7 @@ KERNEL_ARGUMENTS = (
 
 
 class VirtualMachine(Machine):
-    """A host in the virtual tier. `root` is the tree that tests/vm/image made, `disk` what its disk holds at first."""
+    """A host of the virtual tier. `root` is the tree of tests/vm/image, `disk` the initial content of its disk."""
 
     slowness = 5
 
@@ -62,7 +61,7 @@ class VirtualMachine(Machine):
         self.input, stdin = socket.socketpair()
         with commands, stdin, open(self.place / "qemu.log", "ab") as log:
             self.process = subprocess.Popen(
-                # The host ends with this program, however it ends.
+                # The host is killed with this program.
                 ["setpriv", "--pdeathsig", "KILL", *self._qemu(commands.fileno(), stdin.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -71,7 +70,7 @@ class VirtualMachine(Machine):
                 pass_fds=(commands.fileno(), stdin.fileno()),
             )
         self.answers = self.commands.makefile("rb")
-        self.commands.settimeout(PATIENCE * self.slowness)
+        self.commands.settimeout(TIMEOUT * self.slowness)
         try:
             line = self._line()
         except OSError as error:
@@ -80,20 +79,20 @@ class VirtualMachine(Machine):
             raise RuntimeError(f"the host did not boot: {error}\n{said}") from None
         if line != b"ready\n":
             raise RuntimeError(f"the host says {line!r}")
-        # Some unit may have failed; that is for the scenario to find.
-        self.run("systemctl is-system-running --wait || true", PATIENCE * self.slowness)
+        # Failed units are left for the scenario to check.
+        self.run("systemctl is-system-running --wait || true", TIMEOUT * self.slowness)
         self.log(f"{self.name}: up ({time.monotonic() - began:.2f} s)")
 
     def _qemu(self, commands: int, stdin: int) -> list[str]:
         arguments = [*self.emulator, "-name", self.name, "-M", "q35", "-accel", "tcg,tb-size=512"]
-        # Wide registers are slower than none where they are emulated. One processor: scenarios run side by side.
+        # No vector extensions: their emulation is slow. One processor: scenarios run in parallel.
         arguments += ["-cpu", "max,la57=off,avx=off,avx2=off", "-smp", "1", "-m", "3072"]
         arguments += ["-nodefaults", "-display", "none", "-no-reboot"]
         arguments += ["-kernel", str(self.kernel), "-append", KERNEL_ARGUMENTS]
         arguments += ["-chardev", f"file,id=console,path={self.place}/console.log,append=on", "-serial", "chardev:console"]
-        # The kernel finds its file system on NVMe without modules. Of two such disks, either could be the first.
+        # The kernel supports NVMe without modules. Only one such disk, because the order of two is undefined.
         for disk, device in (("disk", "nvme,serial=disk"), ("data", "virtio-blk-pci")):
-            # Data that the host has synced survives a loss of power of the host, whatever happens to this machine.
+            # Data that the host has synced survives a power loss of the host, whatever happens to this machine.
             file = f"if=none,id={disk},file={self.place}/{disk}.img,format=raw,cache=unsafe,discard=unmap"
             arguments += ["-drive", file, "-device", f"{device},drive={disk}"]
         arguments += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
@@ -103,17 +102,17 @@ class VirtualMachine(Machine):
         return arguments
 
     def shutdown(self) -> None:
-        """Shuts the host down in good order, as `systemctl poweroff` would."""
+        """Shuts the host down, like `systemctl poweroff`."""
         if self.process is None:
             return
         with self.nested("shutdown"):
             try:
-                self.run("systemctl poweroff --no-block", PATIENCE)
+                self.run("systemctl poweroff --no-block", TIMEOUT)
             except OSError:
-                # It may be off before it has answered.
+                # The host may be off before it has responded.
                 pass
             try:
-                self.process.wait(PATIENCE * self.slowness)
+                self.process.wait(TIMEOUT * self.slowness)
             except subprocess.TimeoutExpired:
                 self.crash()
                 raise RequestedAssertionFailed("the host did not shut down") from None
@@ -133,10 +132,10 @@ class VirtualMachine(Machine):
         self.log("gone")
 
     def keep_journal(self, target: Path) -> None:
-        """Copies the journal's files into a folder. Ends the host: its disk cannot be read by two."""
+        """Copies the journal's files into a folder. Stops the host, because its disk must not be mounted twice."""
         if self.process is not None:
             try:
-                self.run("journalctl --sync && sync", PATIENCE)
+                self.run("journalctl --sync && sync", TIMEOUT)
             except (OSError, RuntimeError, ValueError) as error:
                 self.log(f"what was not on the disk yet is not in the journal: {error}")
             self.crash()
@@ -146,22 +145,22 @@ class VirtualMachine(Machine):
         subprocess.run(["e2fsck", "-y", "-E", "journal_only", disk], stdout=quietly, stderr=quietly, check=False)
         command = f"rdump /var/log/journal {target}"
         subprocess.run(["debugfs", "-R", command, disk], stdout=quietly, stderr=quietly, check=False)
-        # It makes the folder itself as well.
+        # It also creates the folder.
         for folder in (target / "journal").glob("*"):
             folder.rename(target / folder.name)
 
     def run(self, command: str, timeout: float | None, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
-        """Runs a command by the program at the other end of the port."""
+        """Runs a command through the program at the other end of the port."""
         if self.commands is None or self.input is None:
             raise RuntimeError("the host is not running")
         limit = f"{timeout:g}" if timeout else "infinity"
         reads = f"head -c {os.fstat(stdin.fileno()).st_size} < $INPUT | " if stdin else ""
         script = f"cd /root; set -euo pipefail; {reads}{{ {command}\n}}"
         encoded = base64.b64encode(script.encode()).decode()
-        self.commands.settimeout(timeout + PATIENCE if timeout else None)
+        self.commands.settimeout(timeout + TIMEOUT if timeout else None)
         self.commands.sendall(f"{limit} {encoded}\n".encode())
         if stdin:
-            # The command may end before it has read all.
+            # The command may end before it has read its whole input.
             threading.Thread(target=feed, args=(self.input, stdin.read()), daemon=True).start()
         try:
             status, output, errors = self._line().removesuffix(b"\n").split(b" ")
@@ -170,7 +169,7 @@ class VirtualMachine(Machine):
         return int(status), base64.b64decode(output), base64.b64decode(errors)
 
     def _line(self) -> bytes:
-        """The next line that the host sends."""
+        """Returns the next line that the host sends."""
         if self.answers is None:
             raise RuntimeError("the host is not running")
         line = self.answers.readline()
@@ -180,7 +179,7 @@ class VirtualMachine(Machine):
 
 
 def feed(port: socket.socket, content: bytes) -> None:
-    """Sends what a command reads."""
+    """Sends a command's standard input."""
     try:
         port.sendall(content)
     except OSError:
@@ -188,7 +187,7 @@ def feed(port: socket.socket, content: bytes) -> None:
 
 
 def emulator(root: Path) -> list[str]:
-    """The QEMU beside a tree, which brings its own libraries."""
+    """Returns the QEMU beside a tree, with its own libraries."""
     qemu = Path(f"{root}.qemu/usr")
     (loader,) = qemu.glob("lib64/ld-linux-*.so.2")
     (libraries,) = qemu.glob("lib/*-linux-gnu")
@@ -197,11 +196,11 @@ def emulator(root: Path) -> list[str]:
 
 
 def make_disk(root: Path, layer: Path, place: Path) -> Path:
-    """Makes a disk with an installed host: its tree, with a layer on top, and the guests' closures built."""
+    """Creates a disk with an installed host: the tree, the layer on top of it, and the built closures of guests."""
     disk = place / "disk.img"
     make_sparse(disk)
     with tempfile.TemporaryDirectory(dir=place) as work:
-        # Mounted where nobody else sees it, and gone with the last process.
+        # Mounted in its own namespace, which ends with its last process.
         subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "bash", "-euc", MAKE_DISK]
             + ["make-disk", str(root), str(layer), work, str(disk)],
@@ -210,7 +209,7 @@ def make_disk(root: Path, layer: Path, place: Path) -> Path:
     return disk
 
 
-# The host's own Nix builds here what would take it half a minute in each scenario.
+# Builds with the host's own Nix, which would take half a minute in each scenario.
 MAKE_DISK = """
     root=$1 layer=$2 work=$3 disk=$4
     mkdir "$work"/{upper,work,tree}
@@ -223,7 +222,7 @@ MAKE_DISK = """
     mount -t devpts -o newinstance,ptmxmode=666 devpts "$work/tree/dev/pts"
     ln -s pts/ptmx "$work/tree/dev/ptmx"
     guests=path:/opt/innkeeper/guests
-    # With the daemon's cache: it remembers what it has seen of a flake.
+    # With the daemon's cache, which also caches evaluated flakes.
     env -i HOME=/root XDG_CACHE_HOME=/var/cache/innkeeper PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/tree" \\
       nix --extra-experimental-features 'nix-command flakes' --option sandbox false \\
       --option substituters '' build --quiet --no-link "$guests#agent" "$guests#systemd" < /dev/null
@@ -233,13 +232,13 @@ MAKE_DISK = """
 
 
 def make_sparse(file: Path) -> None:
-    """Makes an empty disk."""
+    """Creates an empty disk."""
     with open(file, "wb") as disk:
         disk.truncate(DISK)
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copies a disk, without its holes."""
+    """Copies a sparse disk."""
     subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(source), str(target)], check=True)
 
 

@@ -38,7 +38,7 @@ pub struct Loaded<C> {
     pub config: C,
     /// Every setting, its value and its origin.
     pub report: ConfigReport,
-    /// The file that was given; without one, [`DEFAULT_FILE`] is read if it exists.
+    /// The file that was given; without one, the default file is read if it exists.
     file: Option<PathBuf>,
 }
 
@@ -93,7 +93,7 @@ fn process_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Loads the configuration from a file and from variables. A given `file` must exist; without one, [`DEFAULT_FILE`] may.
+/// Loads the configuration from a file and from variables. A given `file` must exist; without one, the default file may.
 ///
 /// # Errors
 /// When the file cannot be read or a value is invalid.

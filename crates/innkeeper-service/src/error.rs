@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use innkeeper_model::{Code, Explain};
 
 /// The default path of the configuration file.
-pub const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
 
 /// An error in the configuration.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,8 @@ mod print;
 mod webhook;
 
 pub use config::{Loaded, Settings, check_variables, load, load_at_start};
-pub use error::{ConfigError, DEFAULT_FILE};
+pub use error::ConfigError;
+pub(crate) use error::DEFAULT_FILE;
 pub use log::{Log, LogFormat};
 pub use print::{print, report_failure};
-pub use webhook::{ENVIRONMENT_FILES, Webhook, parse_allowed_repos};
+pub use webhook::{Webhook, parse_allowed_repos};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ConfigError;
 
 /// The environment files of a host that followed the contract, with the webhook's secrets and other settings.
-pub const ENVIRONMENT_FILES: [&str; 2] = [
+const ENVIRONMENT_FILES: [&str; 2] = [
     "/var/secrets/preview.env",
     "/var/secrets/preview-webhook.env",
 ];

@@ -94,10 +94,10 @@ fn code(status: ExitStatus) -> u8 {
 
 /// Writes the exit status atomically. Without fsync: the file is used until the next boot only.
 fn record(path: &Path, status: u8) -> io::Result<()> {
-    let aside = path.with_added_extension("new");
-    let mut file = fs::File::create(&aside)?;
+    let temporary = path.with_added_extension("new");
+    let mut file = fs::File::create(&temporary)?;
     writeln!(file, "{status}")?;
-    fs::rename(&aside, path)
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ pub(crate) struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
     /// This daemon's claim.
-    pub(crate) ours: Claim,
+    pub(crate) own: Claim,
     /// The other daemon's claim.
-    pub(crate) theirs: Claim,
+    pub(crate) other: Claim,
 }
 
 impl fmt::Display for Claim {
@@ -34,11 +34,11 @@ impl fmt::Display for Claim {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ours, theirs } = self;
-        if ours == theirs {
-            return ours.fmt(f);
+        let Self { own, other } = self;
+        if own == other {
+            return own.fmt(f);
         }
-        write!(f, "{ours} (it uses {theirs})")
+        write!(f, "{own} (it uses {other})")
     }
 }
 
@@ -200,8 +200,8 @@ fn resolved(path: &Path) -> PathBuf {
 /// Returns a remedy that suggests a value for each setting in conflict. `all` are the claims of the other daemons.
 pub(crate) fn remedy(conflicts: &[Conflict], all: &[Claim]) -> String {
     let mut lines: Vec<String> = Vec::new();
-    for Conflict { ours, .. } in conflicts {
-        let line = suggestion(ours, all);
+    for Conflict { own, .. } in conflicts {
+        let line = suggestion(own, all);
         if !lines.contains(&line) {
             lines.push(line);
         }
@@ -212,15 +212,15 @@ pub(crate) fn remedy(conflicts: &[Conflict], all: &[Claim]) -> String {
     )
 }
 
-fn suggestion(ours: &Claim, all: &[Claim]) -> String {
-    let setting = &ours.setting;
+fn suggestion(own: &Claim, all: &[Claim]) -> String {
+    let setting = &own.setting;
     let free = |value: &String| {
         let claim = Claim::new(setting, value);
         !all.iter().any(|other| claim.excludes(other))
     };
     let numbered = |write: &dyn Fn(u32) -> String| (2..1000).map(write).find(free);
-    let value = &ours.value;
-    let found = match ours.rule() {
+    let value = &own.value;
+    let found = match own.rule() {
         Rule::Path if setting != "caddy.admin" => numbered(&|n| format!("{value}-{n}")),
         Rule::Subnet => (101..256).map(|n| format!("10.{n}.0.0/16")).find(free),
         Rule::Slots => return suggest_slots(all),
@@ -343,22 +343,22 @@ mod tests {
         let config = Config::default();
         for systemd in [false, true] {
             let all = of(&config, systemd, Some("preview.example.com"));
-            for ours in &all {
+            for own in &all {
                 let conflicts = [Conflict {
-                    ours: ours.clone(),
-                    theirs: ours.clone(),
+                    own: own.clone(),
+                    other: own.clone(),
                 }];
                 let text = remedy(&conflicts, &all);
-                assert!(text.contains(&ours.setting), "{text}");
-                let start = format!("{} = \"", ours.setting);
+                assert!(text.contains(&own.setting), "{text}");
+                let start = format!("{} = \"", own.setting);
                 let Some((_, rest)) = text.split_once(&start) else {
                     continue;
                 };
                 let value = rest.split('"').next().expect("quoted");
-                if ours.setting == "network.slots" {
+                if own.setting == "network.slots" {
                     assert!(text.contains("of the other daemon"), "{text}");
                 } else if !value.is_empty() {
-                    let other = claim(&ours.setting, value);
+                    let other = claim(&own.setting, value);
                     assert!(!all.iter().any(|one| one.excludes(&other)), "{other}");
                 }
             }

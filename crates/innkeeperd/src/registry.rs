@@ -151,7 +151,7 @@ fn refuse_shared(others: &[Entry], claims: &[Claim]) -> Result<(), RegistryError
         .filter(|other| {
             conflicts
                 .iter()
-                .any(|one| other.claims.contains(&one.theirs))
+                .any(|one| other.claims.contains(&one.other))
         })
         .map(|other| other.state_dir.display().to_string())
         .collect();
@@ -171,16 +171,15 @@ fn all(others: &[Entry]) -> Vec<Claim> {
 
 fn conflicts(others: &[Entry], claims: &[Claim]) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    for ours in claims {
-        let theirs = others.iter().flat_map(|other| &other.claims);
-        conflicts.extend(
-            theirs
-                .filter(|theirs| ours.excludes(theirs))
-                .map(|theirs| Conflict {
-                    ours: ours.clone(),
-                    theirs: theirs.clone(),
-                }),
-        );
+    for own in claims {
+        for other in others.iter().flat_map(|entry| &entry.claims) {
+            if own.excludes(other) {
+                conflicts.push(Conflict {
+                    own: own.clone(),
+                    other: other.clone(),
+                });
+            }
+        }
     }
     conflicts
 }

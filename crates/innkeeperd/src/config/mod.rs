@@ -12,7 +12,7 @@ use std::path::Path;
 
 use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;
-pub use innkeeper_service::{ConfigError, DEFAULT_FILE};
+pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
 pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,

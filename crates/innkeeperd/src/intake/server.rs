@@ -130,11 +130,11 @@ impl Intake {
         &self,
         events: Vec<(GuestName, Box<PullRequestEvent>, Timestamp)>,
     ) -> Result<Vec<IntakeAnswer>, ApiError> {
-        let wanted: Vec<_> = events.iter().map(|(slug, ..)| slug.clone()).collect();
+        let preferred: Vec<_> = events.iter().map(|(slug, ..)| slug.clone()).collect();
         let new = events
             .into_iter()
-            .map(|(wanted, event, received_at)| NewDelivery {
-                slugs: slug_candidates(&wanted, &identity(&event.pull_request)).collect(),
+            .map(|(preferred, event, received_at)| NewDelivery {
+                slugs: slug_candidates(&preferred, &identity(&event.pull_request)).collect(),
                 received_at,
                 event: *event,
             });
@@ -147,9 +147,9 @@ impl Intake {
                     self.notifier.notify();
                 }
                 debug!(count = recorded.len(), "recorded deliveries");
-                Ok(recorded.into_iter().zip(wanted).map(answer).collect())
+                Ok(recorded.into_iter().zip(preferred).map(answer).collect())
             }
-            Err(error) => Ok(vec![failed(&error)?; wanted.len()]),
+            Err(error) => Ok(vec![failed(&error)?; preferred.len()]),
         }
     }
 
@@ -200,13 +200,13 @@ fn identity(pull_request: &PullRequest) -> String {
     format!("{}#{}", pull_request.repo.key(), pull_request.number)
 }
 
-fn answer((recorded, wanted): (Receipt, GuestName)) -> IntakeAnswer {
+fn answer((recorded, preferred): (Receipt, GuestName)) -> IntakeAnswer {
     match recorded {
         Receipt::New { slug } | Receipt::Stale { slug } => IntakeAnswer::Accepted {
-            slug: slug.unwrap_or(wanted),
+            slug: slug.unwrap_or(preferred),
         },
         Receipt::Duplicate { slug } => IntakeAnswer::Duplicate {
-            slug: slug.unwrap_or(wanted),
+            slug: slug.unwrap_or(preferred),
         },
         Receipt::SlugsTaken => IntakeAnswer::SlugCollision,
     }
