@@ -6,8 +6,8 @@
 
 use innkeeper_model::api::Verdict;
 
-use super::check::check;
 use super::error::DatabaseError;
+use super::finding::check;
 use super::session::Session;
 use super::sql::{self, identifier};
 use super::{Check, PostgresConfig};

@@ -5,10 +5,9 @@ use innkeeper_model::{Explain, chain};
 use ipnet::Ipv4Net;
 
 use super::error::DatabaseError;
+use super::finding::check;
 use super::session::Session;
 use super::{PostgresConfig, capacity, collation};
-
-const SUBJECT: &str = "databases";
 
 /// First version with `DROP DATABASE … WITH (FORCE)`.
 const OLDEST: i32 = 130_000;
@@ -138,15 +137,6 @@ pub(super) fn broken(error: &DatabaseError) -> Check {
         chain(error),
         &error.remedy().unwrap_or_default(),
     )
-}
-
-pub(super) fn check(verdict: Verdict, finding: String, remedy: &str) -> Check {
-    Check {
-        subject: SUBJECT.to_owned(),
-        verdict,
-        finding,
-        remedy: (!remedy.is_empty()).then(|| remedy.to_owned()),
-    }
 }
 
 #[cfg(test)]

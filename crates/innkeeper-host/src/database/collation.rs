@@ -6,10 +6,9 @@
 use innkeeper_model::api::Verdict;
 
 use super::Check;
-use super::check::check;
-use super::error::DatabaseError;
+use super::error::{DatabaseError, collation_remedy};
+use super::finding::check;
 use super::session::Session;
-use super::sql::identifier;
 
 /// First version of PostgreSQL that records a database's collation version.
 const SINCE: i32 = 150_000;
@@ -49,22 +48,6 @@ pub(super) async fn mismatches(
     Ok(mismatches.collect())
 }
 
-/// Returns the remedy for the administrator. Templates reject connections, so the remedy allows them meanwhile.
-pub(super) fn remedy(database: &str, is_template: bool) -> String {
-    let name = identifier(database);
-    let (before, after) = match is_template {
-        true => (
-            format!("`ALTER DATABASE {name} ALLOW_CONNECTIONS true`, "),
-            format!(", `\\connect \"postgres\"`, `ALTER DATABASE {name} ALLOW_CONNECTIONS false`"),
-        ),
-        false => (String::new(), String::new()),
-    };
-    format!(
-        "In psql, as the administrator: {before}`\\connect {name}`, `REINDEX DATABASE {name}`, \
-         `ALTER DATABASE {name} REFRESH COLLATION VERSION`{after}."
-    )
-}
-
 /// Reports the databases that do not match.
 pub(super) async fn findings(session: &Session) -> Result<Option<Check>, DatabaseError> {
     Ok(finding(&mismatches(session, None).await?))
@@ -86,7 +69,7 @@ fn finding(mismatches: &[Mismatch]) -> Option<Check> {
         first.recorded,
         first.actual
     );
-    let mut remedy = remedy(&first.database, false);
+    let mut remedy = collation_remedy(&first.database, false);
     if mismatches.len() > 1 {
         remedy.push_str(" Repeat this for each of the others.");
     }

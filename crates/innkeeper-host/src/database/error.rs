@@ -8,6 +8,7 @@ use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, chain};
 use tokio_postgres::error::SqlState;
 
+use super::sql::identifier;
 use crate::FileError;
 
 /// A preview's database or role that cannot be created, changed or dropped.
@@ -194,7 +195,7 @@ impl Explain for DatabaseError {
             Self::TemplateInUse { template } => format!(
                 "End the connections to it, and prevent new ones permanently: `ALTER DATABASE \"{template}\" ALLOW_CONNECTIONS false` in psql."
             ),
-            Self::TemplateCollation { template, .. } => super::collation::remedy(template, true),
+            Self::TemplateCollation { template, .. } => collation_remedy(template, true),
             Self::NoConnections { needed, .. } => format!(
                 "Set `max_connections = {needed}` in postgresql.conf and restart PostgreSQL, or remove unneeded previews with `preview destroy`."
             ),
@@ -206,4 +207,20 @@ impl Explain for DatabaseError {
             Self::Interrupted => return None,
         })
     }
+}
+
+/// Returns the remedy for a collation mismatch. Templates reject connections, so the remedy allows them meanwhile.
+pub(super) fn collation_remedy(database: &str, is_template: bool) -> String {
+    let name = identifier(database);
+    let (before, after) = match is_template {
+        true => (
+            format!("`ALTER DATABASE {name} ALLOW_CONNECTIONS true`, "),
+            format!(", `\\connect \"postgres\"`, `ALTER DATABASE {name} ALLOW_CONNECTIONS false`"),
+        ),
+        false => (String::new(), String::new()),
+    };
+    format!(
+        "In psql, as the administrator: {before}`\\connect {name}`, `REINDEX DATABASE {name}`, \
+         `ALTER DATABASE {name} REFRESH COLLATION VERSION`{after}."
+    )
 }

@@ -63,6 +63,7 @@ mod capacity;
 mod check;
 mod collation;
 mod error;
+mod finding;
 mod ownership;
 mod password;
 mod removal;

@@ -9,12 +9,9 @@ use innkeeper_model::StorePath;
 use super::hash::{base16, from_sri};
 use super::key::{Base, Locked};
 use super::nix::Nix;
-use super::object::source_path;
+use super::object::{SOURCE, source_path};
 use super::registry::Registry;
 use super::{EvaluateError, EvaluatorConfig, roots};
-
-/// The name that flakes give to sources.
-pub(super) const SOURCE: &str = "source";
 
 /// Copies nixpkgs and the base module into the store unless they are there, and sets GC roots for them.
 pub(super) async fn lock(config: &EvaluatorConfig) -> Result<Base, EvaluateError> {

@@ -74,6 +74,7 @@ mod hash;
 mod import;
 mod key;
 mod limits;
+mod locate;
 mod nix;
 mod object;
 mod registry;

@@ -15,9 +15,9 @@ use innkeeper_model::{BuildProgress, StorePath};
 use tokio::process::Command;
 use tokio::sync::Notify;
 
-use super::base::SOURCE;
 use super::limits::BuildCgroups;
-use super::sandbox::locate;
+use super::locate::locate;
+use super::object::SOURCE;
 use super::settings::{self, Settings};
 use super::{BuildLimits, EvaluateError, text, users};
 use crate::CommandError;

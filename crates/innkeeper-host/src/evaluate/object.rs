@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::hash::{base16, base32};
 
+/// The name that flakes give to sources.
+pub(super) const SOURCE: &str = "source";
+
 /// Maximum depth of folders.
 const MAX_DEPTH: usize = 64;
 

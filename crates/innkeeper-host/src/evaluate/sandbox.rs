@@ -14,8 +14,9 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout};
 
 use super::key::{Base, COMPOSE, Locked};
+use super::locate::locate;
 use super::nix::Nix;
-use super::object::{Object, source_path};
+use super::object::{Object, SOURCE, source_path};
 use super::registry::{Registry, registration};
 use super::{EvaluateError, EvaluatorConfig, text};
 use crate::closure::log::Log;
@@ -279,8 +280,8 @@ fn expression(base: &Base, preview: &Preview<'_>) -> String {
     };
     format!(
         "({COMPOSE}) {{ nixpkgs = {}; base = {}; preview = {}; entry = \"{}\"; system = \"{}\"; }}",
-        source(super::base::SOURCE, &base.nixpkgs),
-        source(super::base::SOURCE, &base.module),
+        source(SOURCE, &base.nixpkgs),
+        source(SOURCE, &base.module),
         source(CONFIG, &preview.locked),
         base.entry,
         base.system,
@@ -346,34 +347,6 @@ impl Programs {
 fn object_of(path: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix(STORE_DIR).ok()?;
     Some(Path::new(STORE_DIR).join(below.components().next()?))
-}
-
-/// Returns the real path of a program. Follows links to other folders, since only the last folder is mounted. Keeps a
-/// link beside its target, since multi-call binaries dispatch on their name.
-pub(super) fn locate(program: &Path) -> Result<PathBuf, EvaluateError> {
-    let missing = || {
-        let error = io::Error::from(io::ErrorKind::NotFound);
-        start_error(program.as_os_str(), error)
-    };
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates: Vec<PathBuf> = std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .collect();
-    candidates.retain(|candidate| candidate.is_absolute() && candidate.is_file());
-    let mut found = candidates.into_iter().next().ok_or_else(missing)?;
-    for _ in 0..40 {
-        let (Some(folder), Some(name)) = (found.parent(), found.file_name()) else {
-            break;
-        };
-        found = fs::canonicalize(folder).map_err(|_| missing())?.join(name);
-        match fs::read_link(&found) {
-            Ok(target) if target.parent().is_some_and(|p| !p.as_os_str().is_empty()) => {
-                found = found.with_file_name("").join(target);
-            }
-            _ => break,
-        }
-    }
-    Ok(found)
 }
 
 /// The sandbox's output up to the evaluator's end.

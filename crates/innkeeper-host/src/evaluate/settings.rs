@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{BuildLimits, users};
+use super::BuildLimits;
 
 /// One setting, as `nix show-config --json` prints it.
 #[derive(Debug, Deserialize)]
@@ -98,16 +98,22 @@ const FIXED: [(&str, &str); 16] = [
     ("secret-key-files", ""),
 ];
 
+/// The setting that names the build users' group.
+pub(super) const GROUP: &str = "build-users-group";
+
+/// The setting, and the experimental feature of the same name, that allocates UIDs from a range instead.
+pub(super) const ALLOCATE: &str = "auto-allocate-uids";
+
 /// Nix's limits of a builder's output and of its time without output. Nix kills a builder that exceeds them.
 const LOG_SIZE: &str = "max-build-log-size";
 const SILENCE: &str = "max-silent-time";
 
 /// Settings that select the build users. Like [`FIXED`], passed even if they equal the host's: the values that were checked
 /// must be the ones that apply.
-const USERS: [&str; 2] = [users::GROUP, users::ALLOCATE];
+const USERS: [&str; 2] = [GROUP, ALLOCATE];
 
 /// Experimental features that [`KEPT`] settings need.
-const FEATURES: [&str; 2] = [users::ALLOCATE, "cgroups"];
+const FEATURES: [&str; 2] = [ALLOCATE, "cgroups"];
 
 /// Returns the options to pass to Nix. `host` are its settings, including the `configured` options.
 pub(super) fn for_previews(

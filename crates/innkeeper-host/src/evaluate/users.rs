@@ -8,13 +8,7 @@ use innkeeper_facilities::Builders;
 use nix::unistd::{Group, User};
 
 use super::EvaluateError;
-use super::settings::{Settings, words};
-
-/// The setting that names the build users' group.
-pub(super) const GROUP: &str = "build-users-group";
-
-/// The setting, and the experimental feature of the same name, that allocates UIDs from a range instead.
-pub(super) const ALLOCATE: &str = "auto-allocate-uids";
+use super::settings::{ALLOCATE, GROUP, Settings, words};
 
 /// Nix's defaults for the range of allocated UIDs.
 const FIRST: u32 = 872_415_232;

@@ -53,6 +53,7 @@ use table::{Difference, Table};
 mod admin;
 mod config;
 mod error;
+mod files;
 mod page;
 mod render;
 mod table;
@@ -313,7 +314,9 @@ impl Routes for CaddyRoutes {
     }
 
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {
-        Ok(self.write(|table| Ok(visits::collect(table)?)).await?)
+        Ok(self
+            .write(|table| Ok(visits::collect(&table.previews)?))
+            .await?)
     }
 }
 

@@ -13,7 +13,7 @@ use innkeeper_model::GuestName;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
-use super::table::{Table, names};
+use super::files::names;
 use crate::{FileError, FileErrorExt};
 
 /// Access time, in seconds, of a file that was not used since the last check.
@@ -25,13 +25,13 @@ pub(super) fn start(directory: &Path) -> Result<(), FileError> {
 }
 
 /// Returns the previews that were visited since the last call, with the time of the last visit.
-pub(super) fn collect(table: &Table) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
+pub(super) fn collect(previews: &Path) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
     let mut visits = Vec::new();
-    for name in names(&table.previews)? {
+    for name in names(previews)? {
         let Ok(slug) = GuestName::parse(&name) else {
             continue;
         };
-        if let Some(time) = take(&table.previews.join(&name))? {
+        if let Some(time) = take(&previews.join(&name))? {
             visits.push((slug, time));
         }
     }
