@@ -1,15 +1,15 @@
 //! A guest's keys, credentials and name resolution: files inside its tree.
 //!
-//! Everything is written through [`Tree`], so that a guest's links lead nowhere, and before the guest's
-//! init runs. No value appears in a message, a log or a program's arguments.
+//! All files are written through [`Tree`], so that a guest's links cannot redirect them, and before the guest's init runs.
+//! Secrets must not appear in a message, a log or a program's arguments.
 //!
-//! | in the guest | what | owner and mode |
+//! | file in the guest | contents | owner and mode |
 //! | --- | --- | --- |
-//! | `/etc/ssh/ssh_host_ed25519_key` | host key, made once | root, 0600 |
+//! | `/etc/ssh/ssh_host_ed25519_key` | host key, generated once | root, 0600 |
 //! | `/etc/ssh/ssh_host_ed25519_key.pub` | its public half | root, 0644 |
-//! | `/etc/ssh/authorized_keys.d/agent` | who may log in as `agent` | root, 0644 |
+//! | `/etc/ssh/authorized_keys.d/agent` | authorized keys of `agent` | root, 0644 |
 //! | `/mnt/claude-creds/` | a copy of the host's credentials directory | agent, 0500, files 0400 |
-//! | `/etc/profile.d/claude-token.sh` | exports one of them | root, 0644 |
+//! | `/etc/profile.d/claude-token.sh` | exports one credential | root, 0644 |
 //! | `/etc/resolv.conf` | name servers | root, 0644 |
 //! | `/etc/hostname`, `/etc/hosts` | if missing | root, 0644 |
 
@@ -20,60 +20,61 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use innkeeper_facilities::FacilityError;
-use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, chain};
+use innkeeper_model::api::Check;
+use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName};
 use tracing::warn;
 
 use crate::FileError;
 use crate::features::UserIds;
 use crate::tree::{Owner, Tree, blocking, write_to_disk};
 
+mod check;
 mod nameservers;
 mod openssh;
 mod sources;
 
 pub use nameservers::NameServers;
 
-/// Where secrets come from and who gets them.
+/// Sources and owners of guests' secrets.
 #[derive(Clone, Debug)]
 pub struct SecretsConfig {
-    /// The directory of the trees; a guest's tree is `<guests>/<name>/rootfs`.
+    /// Directory of the trees. A guest's tree is `<guests>/<name>/rootfs`.
     pub guests: PathBuf,
-    /// Who owns a guest's files on disk.
+    /// Mapping of a guest's user ids on disk.
     pub user_ids: UserIds,
     /// Lines of OpenSSH's `authorized_keys` format.
     pub authorized_keys: Vec<String>,
-    /// Environment files whose `ADMIN_SSH_KEY` is an authorised key too, such as
-    /// `/var/secrets/preview.env`. Missing files are fine.
+    /// Environment files whose `ADMIN_SSH_KEY` is an authorized key too, such as `/var/secrets/preview.env`. Files may be
+    /// missing.
     pub admin_key_files: Vec<PathBuf>,
-    /// A directory whose files every guest gets, such as `/var/secrets/claude`. May be missing.
+    /// Directory whose files every agent receives, such as `/var/secrets/claude`. May be missing.
     pub credentials: Option<PathBuf>,
-    /// The guest's user `agent`, as the guest counts.
+    /// UID of `agent` inside the guest.
     pub agent_uid: u32,
-    /// The guest's group of that user, as the guest counts.
+    /// GID of `agent` inside the guest.
     pub agent_gid: u32,
     /// The guests' name servers.
     pub nameservers: NameServers,
 }
 
-/// Keys and credentials in files.
+/// Writes keys and credentials into guests' trees.
 #[derive(Clone, Debug)]
 pub struct GuestSecrets {
     config: Arc<SecretsConfig>,
 }
 
-/// A guest's keys or credentials could not be put into its tree.
+/// A guest's keys or credentials that cannot be written into its tree.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     /// A file on the host or in the tree.
     #[error(transparent)]
     File(#[from] FileError),
-    /// No host key could be made.
-    #[error("cannot make an SSH host key for guest '{guest}'")]
+    /// The generation of a host key failed.
+    #[error("cannot generate an SSH host key for guest '{guest}'")]
     HostKey {
         /// The guest.
         guest: GuestName,
-        /// Why.
+        /// The cause.
         #[source]
         source: openssh::NoRandomBytes,
     },
@@ -97,7 +98,7 @@ impl Explain for SecretsError {
         match self {
             Self::File(error) => error.remedy(),
             Self::HostKey { .. } => Some(
-                "The kernel gave no random bytes: look at `journalctl -k`, then create the guest again."
+                "The kernel returned no random bytes: check `journalctl -k`, then create the guest again."
                     .to_owned(),
             ),
         }
@@ -107,8 +108,7 @@ impl Explain for SecretsError {
 const SSH: &str = "etc/ssh";
 const MACHINE_ID: &str = "etc/machine-id";
 
-/// What else must not be the same in two guests: D-Bus's copy of the machine id, and what systemd seeds random
-/// numbers with.
+/// Further files that must not be the same in two guests: D-Bus's copy of the machine id, and systemd's random seed.
 const IDENTITY: [&str; 2] = ["var/lib/dbus/machine-id", "var/lib/systemd/random-seed"];
 
 const HOST_KEY: &str = "etc/ssh/ssh_host_ed25519_key";
@@ -117,27 +117,27 @@ const AUTHORIZED_KEYS: &str = "etc/ssh/authorized_keys.d/agent";
 const CREDENTIALS: &str = "mnt/claude-creds";
 const RESOLV_CONF: &str = "etc/resolv.conf";
 
-/// Marks lists of name servers as ours: that of today, and that of former releases.
+/// Headers of lists of name servers that Innkeeper wrote: the current one, and that of former releases.
 const RESOLVERS_HEADERS: [&str; 2] = [
     "# Written by Innkeeper, at each start of the guest and when the host's name servers change.\n",
     "# Written by Innkeeper at each start of the guest.\n",
 ];
 
-/// More than the longest list of ours, in bytes.
+/// Maximum size of a list of name servers that Innkeeper wrote, in bytes.
 const MAX_RESOLVERS: usize = 1 << 10;
 
 const TOKEN_PROFILE: &str = "etc/profile.d/claude-token.sh";
 
-/// The longest key file, in bytes.
+/// Maximum size of a key file, in bytes.
 const MAX_KEY: usize = 16 << 10;
 
-/// The longest list of authorised keys, in bytes.
+/// Maximum size of a list of authorized keys, in bytes.
 const MAX_AUTHORIZED_KEYS: usize = 16 << 20;
 
-/// Marks a list of authorised keys as ours: only such a list is removed.
+/// Header of a list of authorized keys that Innkeeper wrote. Other lists are never removed.
 const AUTHORIZED_KEYS_HEADER: &str = "# Written by Innkeeper at each start of the guest.\n";
 
-/// The path and the variable are the contract. Who cannot read the file gets no variable.
+/// Exports the token for users who can read it. Path and variable are a contract.
 const TOKEN_PROFILE_TEXT: &str = "\
 # Written by Innkeeper at each start of the guest.
 if [ -r /mnt/claude-creds/oauth_token ]; then
@@ -147,7 +147,7 @@ fi
 ";
 
 impl GuestSecrets {
-    /// The driver; nothing is touched yet.
+    /// Creates the driver without touching the host.
     #[must_use]
     pub fn new(config: SecretsConfig) -> Self {
         Self {
@@ -155,8 +155,8 @@ impl GuestSecrets {
         }
     }
 
-    /// Does file work on a thread that may wait for the disk.
-    async fn work<T: Send + 'static>(
+    /// Runs file operations on a blocking thread.
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&SecretsConfig) -> Result<T, SecretsError> + Send + 'static,
     ) -> Result<T, SecretsError> {
@@ -168,9 +168,9 @@ impl GuestSecrets {
 #[async_trait]
 impl innkeeper_facilities::Secrets for GuestSecrets {
     async fn ensure(&self, guest: &Guest) -> Result<String, FacilityError> {
-        let of = guest.clone();
+        let guest = guest.clone();
         Ok(self
-            .work(move |config| Inside::of(config, &of)?.furnish())
+            .blocking(move |config| GuestTree::open(config, &guest)?.write_all())
             .await?)
     }
 
@@ -179,32 +179,32 @@ impl innkeeper_facilities::Secrets for GuestSecrets {
         guest: &Guest,
         former: &GuestName,
     ) -> Result<(), FacilityError> {
-        let (of, former) = (guest.clone(), former.clone());
+        let (guest, former) = (guest.clone(), former.clone());
         Ok(self
-            .work(move |config| Inside::of(config, &of)?.forget_identity(&former))
+            .blocking(move |config| GuestTree::open(config, &guest)?.forget_identity(&former))
             .await?)
     }
 
     async fn withdraw(&self, guest: &Guest) -> Result<(), FacilityError> {
-        let of = guest.clone();
+        let guest = guest.clone();
         Ok(self
-            .work(move |config| Inside::of(config, &of)?.withdraw())
+            .blocking(move |config| GuestTree::open(config, &guest)?.withdraw())
             .await?)
     }
 
     async fn follow_host(&self, guest: &Guest) -> Result<(), FacilityError> {
-        let of = guest.clone();
+        let guest = guest.clone();
         Ok(self
-            .work(move |config| Inside::of(config, &of)?.follow_host())
+            .blocking(move |config| GuestTree::open(config, &guest)?.follow_host())
             .await?)
     }
 
     async fn check(&self) -> Vec<Check> {
-        self.work(|config| {
+        self.blocking(|config| {
             Ok(vec![
-                check_keys(config),
-                check_credentials(config),
-                check_nameservers(config),
+                check::keys(config),
+                check::credentials(config),
+                check::nameservers(config),
             ])
         })
         .await
@@ -212,15 +212,15 @@ impl innkeeper_facilities::Secrets for GuestSecrets {
     }
 }
 
-/// One guest's tree and what goes into it.
-struct Inside<'a> {
+/// One guest's tree with its secrets.
+struct GuestTree<'a> {
     config: &'a SecretsConfig,
     guest: &'a Guest,
     tree: Tree,
 }
 
-impl<'a> Inside<'a> {
-    fn of(config: &'a SecretsConfig, guest: &'a Guest) -> Result<Self, SecretsError> {
+impl<'a> GuestTree<'a> {
+    fn open(config: &'a SecretsConfig, guest: &'a Guest) -> Result<Self, SecretsError> {
         let tree = Tree::open(&config.guests.join(guest.name.as_str()).join("rootfs"))?;
         Ok(Self {
             config,
@@ -229,26 +229,26 @@ impl<'a> Inside<'a> {
         })
     }
 
-    /// Writes everything, and returns the public half of the host key.
-    fn furnish(&self) -> Result<String, SecretsError> {
-        self.authorized_keys()?;
+    /// Writes all files, and returns the public half of the host key.
+    fn write_all(&self) -> Result<String, SecretsError> {
+        self.write_authorized_keys()?;
         match self.guest.kind {
-            GuestKind::Agent => self.credentials()?,
-            GuestKind::Preview => self.no_credentials()?,
+            GuestKind::Agent => self.write_credentials()?,
+            GuestKind::Preview => self.remove_credentials()?,
         }
-        self.name_resolution()?;
-        if let Some(kept) = self.host_key()? {
-            return Ok(kept);
+        self.write_name_resolution()?;
+        if let Some(existing) = self.host_key()? {
+            return Ok(existing);
         }
-        let made = openssh::new_pair().map_err(|source| SecretsError::HostKey {
+        let pair = openssh::new_pair().map_err(|source| SecretsError::HostKey {
             guest: self.guest.name.clone(),
             source,
         })?;
-        self.write_host_key(made)
+        self.write_host_key(pair)
     }
 
-    /// Removes what made a copied tree another guest, from the disk too: nobody looks for it again. An empty
-    /// `machine-id` is filled in at the next boot (machine-id(5)); what is removed is made anew, by us or by the guest.
+    /// Removes the former guest's identity from a copied tree. Durable, since it is not repeated. The next boot fills in an
+    /// empty `machine-id` (machine-id(5)); Innkeeper or the guest creates the removed files again.
     fn forget_identity(&self, former: &GuestName) -> Result<(), SecretsError> {
         self.remove_host_keys()?;
         for path in IDENTITY {
@@ -260,12 +260,12 @@ impl<'a> Inside<'a> {
         self.write_to_disk()
     }
 
-    /// Removes everything that the guest was given to be reached and to do its work, from the disk too. A guest that gets
-    /// the files again is given all of it anew.
+    /// Removes all keys, credentials and names from a tree, durably. [`Self::write_all`] writes them again if the tree gets
+    /// another guest.
     fn withdraw(&self) -> Result<(), SecretsError> {
         self.remove_host_keys()?;
         self.remove_authorized_keys()?;
-        self.no_credentials()?;
+        self.remove_credentials()?;
         self.remove_names(&self.guest.name)?;
         self.write_to_disk()
     }
@@ -280,7 +280,7 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
-    /// Removes the files that tell the guest its name, unless they were changed.
+    /// Removes the files with the guest's name, unless they were changed.
     fn remove_names(&self, name: &GuestName) -> Result<(), SecretsError> {
         for (path, text) in names(name) {
             let found = self.tree.read(Path::new(path), text.len());
@@ -313,8 +313,8 @@ impl<'a> Inside<'a> {
         )
     }
 
-    /// The public half of the pair in the tree, if the pair is whole: after a crash or a power cut it may
-    /// not be.
+    /// Returns the public half of the key pair in the tree, or `None` if the pair is incomplete, as after a crash or a power
+    /// loss.
     fn host_key(&self) -> Result<Option<String>, SecretsError> {
         let (Some(private), Some(public)) =
             (self.key_file(HOST_KEY)?, self.key_file(HOST_KEY_PUBLIC)?)
@@ -324,7 +324,7 @@ impl<'a> Inside<'a> {
         Ok(openssh::public_half(&private, &public))
     }
 
-    /// A file of the pair; nothing when there is something else than a key in its place.
+    /// Reads a file of the pair, or returns `None` if it is absent or something else.
     fn key_file(&self, path: &str) -> Result<Option<Vec<u8>>, SecretsError> {
         use io::ErrorKind::{FileTooLarge, InvalidData, NotADirectory, NotFound};
         let read = self.tree.read(Path::new(path), MAX_KEY);
@@ -340,7 +340,7 @@ impl<'a> Inside<'a> {
         }
     }
 
-    /// The public half first: a pair with a missing half, or with halves of two pairs, is made anew.
+    /// Writes the public half first. A pair with a missing half, or with halves of two pairs, is replaced by the next call.
     fn write_host_key(&self, key: openssh::Pair) -> Result<String, SecretsError> {
         let line = format!("{} {}\n", key.public, self.guest.name);
         self.write(HOST_KEY_PUBLIC, &line)?;
@@ -353,9 +353,9 @@ impl<'a> Inside<'a> {
         Ok(key.public)
     }
 
-    /// When there is no key any more, our own list goes: who lost the right must not keep it.
-    fn authorized_keys(&self) -> Result<(), SecretsError> {
-        let keys = self.config.authorized_keys()?.good;
+    /// Writes the authorized keys. Without any key, removes the list: revoked keys must not remain.
+    fn write_authorized_keys(&self) -> Result<(), SecretsError> {
+        let keys = self.config.authorized_keys()?.valid;
         if !keys.is_empty() {
             let mut text = AUTHORIZED_KEYS_HEADER.to_owned();
             keys.iter().for_each(|key| text.extend([key, "\n"]));
@@ -364,7 +364,7 @@ impl<'a> Inside<'a> {
         self.remove_authorized_keys()
     }
 
-    /// Removes the list of authorised keys, if it is ours.
+    /// Removes the list of authorized keys if Innkeeper wrote it.
     fn remove_authorized_keys(&self) -> Result<(), SecretsError> {
         let former = self
             .tree
@@ -375,8 +375,8 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
-    /// Makes the guest's directory a copy of the host's: what vanished there goes here too.
-    fn credentials(&self) -> Result<(), SecretsError> {
+    /// Makes the guest's directory a copy of the host's, including removals.
+    fn write_credentials(&self) -> Result<(), SecretsError> {
         self.write(TOKEN_PROFILE, TOKEN_PROFILE_TEXT)?;
         let credentials = self.config.credentials()?;
         let directory = Path::new(CREDENTIALS);
@@ -397,9 +397,9 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
-    /// A preview runs what a pull request says, and the credentials are the host's own. Earlier versions gave them to
-    /// previews too.
-    fn no_credentials(&self) -> Result<(), SecretsError> {
+    /// Removes the credentials. Previews must not have them, since they run code of pull requests; former releases gave them
+    /// to previews too.
+    fn remove_credentials(&self) -> Result<(), SecretsError> {
         self.tree.remove(Path::new(CREDENTIALS))?;
         let profile = self
             .tree
@@ -410,7 +410,7 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
-    /// Name servers as a resolv.conf(5); nothing when there are none.
+    /// Formats the name servers as a resolv.conf(5). Returns `None` if there are none.
     fn resolvers(&self) -> Result<Option<String>, SecretsError> {
         let nameservers = self.config.nameservers.read()?;
         if nameservers.is_empty() {
@@ -424,23 +424,24 @@ impl<'a> Inside<'a> {
         Ok(Some(text))
     }
 
-    /// Gives a running guest the name servers of this moment, unless it has written its own file or a link meanwhile.
+    /// Updates a running guest's name servers, unless the guest has written its own file or a link.
     fn follow_host(&self) -> Result<(), SecretsError> {
         let Some(text) = self.resolvers()? else {
             return Ok(());
         };
-        // What is no regular file, or longer than ours can be, is the guest's own.
+        // Another kind of file, or a longer one, is the guest's own.
         let Ok(found) = self.tree.read(Path::new(RESOLV_CONF), MAX_RESOLVERS) else {
             return Ok(());
         };
-        if are_our_resolvers(&String::from_utf8_lossy(&found)) {
+        if is_written_by_innkeeper(&String::from_utf8_lossy(&found)) {
             self.write(RESOLV_CONF, &text)?;
         }
         Ok(())
     }
 
-    /// The guest may set a name of its own, and NixOS brings its own files; neither is overwritten.
-    fn name_resolution(&self) -> Result<(), SecretsError> {
+    /// Writes the name servers and the guest's name. Never overwrites an existing name, which the guest or NixOS may have
+    /// set.
+    fn write_name_resolution(&self) -> Result<(), SecretsError> {
         if let Some(text) = self.resolvers()? {
             self.write(RESOLV_CONF, &text)?;
         }
@@ -453,28 +454,28 @@ impl<'a> Inside<'a> {
     }
 }
 
-/// Whether a text is one of [`Inside::resolvers`], and nobody has added anything.
-fn are_our_resolvers(text: &str) -> bool {
-    let is_ours = |line: &str| line.starts_with("nameserver ");
+/// Reports whether a text is an unmodified output of [`GuestTree::resolvers`].
+fn is_written_by_innkeeper(text: &str) -> bool {
+    let is_nameserver = |line: &str| line.starts_with("nameserver ");
     let lines = RESOLVERS_HEADERS
         .iter()
         .find_map(|header| text.strip_prefix(header));
-    lines.is_some_and(|lines| lines.lines().all(is_ours))
+    lines.is_some_and(|lines| lines.lines().all(is_nameserver))
 }
 
-/// The files that tell a guest its name.
+/// Returns the files with a guest's name, and their contents.
 fn names(name: &GuestName) -> [(&'static str, String); 2] {
     let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {name}\n");
     [("etc/hostname", format!("{name}\n")), ("etc/hosts", hosts)]
 }
 
-/// How many name servers the C library looks at (resolv.conf(5), `MAXNS`).
+/// Number of name servers that the C library uses (resolv.conf(5), `MAXNS`).
 const MAX_NAMESERVERS: usize = 3;
 
-/// Authorised keys, and how many texts among them are none.
+/// Valid authorized keys, and the number of invalid ones.
 struct AuthorizedKeys {
-    good: Vec<String>,
-    bad: usize,
+    valid: Vec<String>,
+    invalid: usize,
 }
 
 impl SecretsConfig {
@@ -483,7 +484,7 @@ impl SecretsConfig {
         let mut invalid_lines = 0;
         for file in &self.admin_key_files {
             match sources::variable(file, "ADMIN_SSH_KEY")? {
-                // A value of several lines has a key on each.
+                // One key per line of the value.
                 Ok(value) => {
                     let lines = value.iter().flat_map(|value| value.lines());
                     keys.extend(
@@ -492,110 +493,29 @@ impl SecretsConfig {
                             .map(str::to_owned),
                     );
                 }
-                Err(bad) => {
-                    warn!("ADMIN_SSH_KEY of {} is ignored: {bad}", file.display());
+                Err(error) => {
+                    warn!("ignoring ADMIN_SSH_KEY of {}: {error}", file.display());
                     invalid_lines += 1;
                 }
             }
         }
         let all = keys.len() + invalid_lines;
-        let mut good: Vec<String> = Vec::new();
+        let mut valid: Vec<String> = Vec::new();
         keys.retain(|key| openssh::is_authorized_key(key.trim()));
-        let bad = all - keys.len();
+        let invalid = all - keys.len();
         for key in keys {
             let key = key.trim();
-            if !good.iter().any(|known| known == key) {
-                good.push(key.to_owned());
+            if !valid.iter().any(|known| known == key) {
+                valid.push(key.to_owned());
             }
         }
-        Ok(AuthorizedKeys { good, bad })
+        Ok(AuthorizedKeys { valid, invalid })
     }
 
     fn credentials(&self) -> Result<sources::Credentials, FileError> {
         self.credentials
             .as_deref()
             .map_or_else(|| Ok(Default::default()), sources::credentials)
-    }
-}
-
-fn check_keys(config: &SecretsConfig) -> Check {
-    let remedy = "Put a line like `ssh-ed25519 AAAA… name` into the configuration's authorised keys, or into ADMIN_SSH_KEY.";
-    let (verdict, finding) = match config.authorized_keys() {
-        Err(error) => (Verdict::Broken, chain(&error)),
-        Ok(keys) if keys.bad > 0 => (
-            Verdict::Warning,
-            format!(
-                "{} of {} authorised keys are no keys",
-                keys.bad,
-                keys.bad + keys.good.len()
-            ),
-        ),
-        Ok(keys) if keys.good.is_empty() => (
-            Verdict::Warning,
-            "no authorised key: nobody can log in to guests with SSH".to_owned(),
-        ),
-        Ok(keys) => (Verdict::Ok, format!("{} authorised keys", keys.good.len())),
-    };
-    check("authorised keys", verdict, finding, remedy)
-}
-
-fn check_credentials(config: &SecretsConfig) -> Check {
-    let Some(directory) = &config.credentials else {
-        return check(
-            "credentials",
-            Verdict::Ok,
-            "none are configured".to_owned(),
-            "",
-        );
-    };
-    let directory = directory.display();
-    let (verdict, finding) = match config.credentials() {
-        Err(error) => (Verdict::Broken, chain(&error)),
-        Ok(found) => match found.skipped.first() {
-            Some((name, reason)) => (
-                Verdict::Warning,
-                format!(
-                    "{directory}/{} does not go into guests: {reason}",
-                    name.display()
-                ),
-            ),
-            None => (
-                Verdict::Ok,
-                format!("{} files in {directory}", found.files.len()),
-            ),
-        },
-    };
-    let remedy = "Put regular files of at most 64 KiB with plain names there, and nothing else.";
-    check("credentials", verdict, finding, remedy)
-}
-
-fn check_nameservers(config: &SecretsConfig) -> Check {
-    let (verdict, finding) = match config.nameservers.read() {
-        Err(error) => (Verdict::Broken, chain(&error)),
-        Ok(found) if found.is_empty() => (
-            Verdict::Warning,
-            "no name server that guests reach: they resolve no names".to_owned(),
-        ),
-        Ok(found) => {
-            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-            (Verdict::Ok, found.join(", "))
-        }
-    };
-    check(
-        "name servers",
-        verdict,
-        finding,
-        "Set name servers in the configuration, such as 9.9.9.9.",
-    )
-}
-
-fn check(subject: &str, verdict: Verdict, finding: String, remedy: &str) -> Check {
-    let remedy = (verdict != Verdict::Ok).then(|| remedy.to_owned());
-    Check {
-        subject: subject.to_owned(),
-        verdict,
-        finding,
-        remedy,
     }
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::sources::contents;
 use crate::FileError;
 
-/// The host's own name servers: the second file holds the real ones where the first leads to systemd-resolved on a
+/// Files with the host's name servers. The second one has the real servers if the first one only has systemd-resolved's
 /// loopback address.
 const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// Where guests' name servers come from: the configuration, or the host's files as they are at the moment.
+/// Source of guests' name servers: the configuration, or the host's current files.
 #[derive(Clone, Debug)]
 pub struct NameServers {
     configured: Vec<IpAddr>,
@@ -18,7 +18,7 @@ pub struct NameServers {
 }
 
 impl NameServers {
-    /// The configured ones; those of the host when there are none.
+    /// Uses the configured name servers, or the host's if there are none.
     #[must_use]
     pub fn new(configured: Vec<IpAddr>) -> Self {
         let files = if configured.is_empty() {
@@ -29,7 +29,7 @@ impl NameServers {
         Self { configured, files }
     }
 
-    /// Those in these files, which have the format of resolv.conf(5).
+    /// Uses the name servers in these files of the format resolv.conf(5).
     #[must_use]
     pub fn in_files(files: Vec<PathBuf>) -> Self {
         Self {
@@ -38,16 +38,16 @@ impl NameServers {
         }
     }
 
-    /// The files that are read; none when the name servers are configured.
+    /// Returns the files that are read. Empty if the name servers are configured.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// The name servers of this moment that guests can reach.
+    /// Returns the current name servers that guests can reach.
     ///
     /// # Errors
-    /// When a file of the host cannot be read. A missing one is no error.
+    /// If a file of the host cannot be read. It may be missing.
     pub fn read(&self) -> Result<Vec<IpAddr>, FileError> {
         if self.configured.is_empty() {
             nameservers(&self.files)
@@ -57,18 +57,18 @@ impl NameServers {
     }
 }
 
-/// The name servers in these files that a guest can reach: guests have IPv4 only, and a loopback address would be
-/// their own.
+/// Returns the name servers in files that a guest can reach: guests have only IPv4, and a loopback address would be the
+/// guest's own.
 fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, FileError> {
     let mut found = Vec::new();
     for file in files {
         let contents = contents(file.as_ref())?.unwrap_or_default();
         for line in String::from_utf8_lossy(&contents).lines() {
-            let mut words = line.split_ascii_whitespace();
-            if words.next() != Some("nameserver") {
+            let mut parts = line.split_ascii_whitespace();
+            if parts.next() != Some("nameserver") {
                 continue;
             }
-            let Some(Ok(address)) = words.next().map(str::parse::<Ipv4Addr>) else {
+            let Some(Ok(address)) = parts.next().map(str::parse::<Ipv4Addr>) else {
                 continue;
             };
             let address = IpAddr::V4(address);
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_servers_are_those_that_a_guest_reaches() {
+    fn nameservers_are_those_that_guests_can_reach() {
         let dir = tempfile::tempdir().expect("directory");
         let files = [
             dir.path().join("a"),

@@ -1,7 +1,7 @@
-//! Just enough of OpenSSH's file formats to write a key pair, and to know a good one from a damaged one.
+//! Writes and verifies key pairs in OpenSSH's file formats.
 //!
-//! Sources: RFC 4253, section 6.6, and RFC 8709 (the public key), OpenSSH's `PROTOCOL.key` (the private
-//! key), sshd(8), "AUTHORIZED_KEYS FILE FORMAT".
+//! Sources: RFC 4253, section 6.6, and RFC 8709 (public key), OpenSSH's `PROTOCOL.key` (private key), sshd(8),
+//! "AUTHORIZED_KEYS FILE FORMAT".
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,14 +9,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
-/// The type of the keys that we make.
+/// Type of generated keys.
 const ED25519: &str = "ssh-ed25519";
 
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 const MAGIC: &[u8; 15] = b"openssh-key-v1\0";
 
-/// A key pair that belongs together.
+/// A generated key pair.
 pub(super) struct Pair {
     /// The private key file, without a passphrase.
     pub(super) private: Zeroizing<String>,
@@ -24,10 +24,10 @@ pub(super) struct Pair {
     pub(super) public: String,
 }
 
-/// Makes a key pair from the kernel's random bytes.
+/// Generates a key pair from the kernel's random bytes.
 ///
 /// # Errors
-/// When the kernel gives none.
+/// If the kernel returns none.
 pub(super) fn new_pair() -> Result<Pair, NoRandomBytes> {
     let random = SystemRandom::new();
     let (mut seed, mut check) = (Zeroizing::new([0; 32]), [0; 4]);
@@ -37,7 +37,7 @@ pub(super) fn new_pair() -> Result<Pair, NoRandomBytes> {
     let half = pair.public_key().as_ref();
     let public = [field(ED25519.as_bytes()), field(half)].concat();
     let secret = Zeroizing::new([&seed[..], half].concat());
-    // The same number twice shows a reader with a passphrase that it was the right one.
+    // Readers with a passphrase compare the two equal numbers to verify it.
     let mut private = Zeroizing::new(
         [
             &check[..],
@@ -76,39 +76,37 @@ pub(super) fn new_pair() -> Result<Pair, NoRandomBytes> {
     })
 }
 
-/// The kernel gave no random bytes.
+/// The kernel returned no random bytes.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel gives no random bytes")]
+#[error("the kernel returned no random bytes")]
 pub struct NoRandomBytes;
 
-/// A field as SSH writes it; see [`Fields`].
+/// Encodes a field of an SSH message; see [`Fields`].
 fn field(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     [&length.to_be_bytes()[..], bytes].concat()
 }
 
-/// The public half of a pair of files, without its comment; nothing when one of them is damaged or they do
-/// not belong together.
+/// Returns the public half of a pair of files, without its comment, or `None` if they are damaged or do not match.
 pub(super) fn public_half(private: &[u8], public: &[u8]) -> Option<String> {
     let public = public_key(public)?;
     is_pair(private, &public).then_some(public)
 }
 
-/// The public key in a line of OpenSSH's format, `ssh-ed25519 AAAA…`, without its comment; nothing when
-/// the text is no such line.
+/// Parses the public key in a line of OpenSSH's format, `ssh-ed25519 AAAA…`, without its comment.
 fn public_key(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
-    let mut words = text.split_ascii_whitespace();
-    let (kind, blob) = (words.next()?, words.next()?);
+    let mut parts = text.split_ascii_whitespace();
+    let (kind, blob) = (parts.next()?, parts.next()?);
     let decoded = base64(blob)?;
     let mut fields = Fields(&decoded);
-    let whole = fields.next()? == ED25519.as_bytes() && fields.next()?.len() == 32;
-    (kind == ED25519 && whole && fields.0.is_empty()).then(|| format!("{kind} {blob}"))
+    let is_valid = fields.next()? == ED25519.as_bytes() && fields.next()?.len() == 32;
+    (kind == ED25519 && is_valid && fields.0.is_empty()).then(|| format!("{kind} {blob}"))
 }
 
-/// Whether an unencrypted private key is complete and belongs to this public key.
+/// Reports whether an unencrypted private key is complete and matches this public key.
 fn is_pair(private: &[u8], public: &str) -> bool {
-    let belongs = || {
+    let matches = || {
         let text = std::str::from_utf8(private).ok()?.trim_end();
         let body = text.strip_prefix(BEGIN)?.strip_suffix(END)?;
         let decoded = base64(&body.replace('\n', ""))?;
@@ -125,19 +123,19 @@ fn is_pair(private: &[u8], public: &str) -> bool {
                 && fields.0.is_empty(),
         )
     };
-    belongs() == Some(true)
+    matches() == Some(true)
 }
 
-/// Whether a text is one line that sshd accepts as an authorised key: options, a type, a key, a comment.
+/// Reports whether a text is a single line that sshd accepts as an authorized key: options, a type, a key, a comment.
 pub(super) fn is_authorized_key(line: &str) -> bool {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let names_its_type = |pair: &[&str]| {
+    let parts: Vec<&str> = line.split_ascii_whitespace().collect();
+    let has_its_type = |pair: &[&str]| {
         base64(pair[1]).is_some_and(|blob| Fields(&blob).next() == Some(pair[0].as_bytes()))
     };
-    !line.chars().any(char::is_control) && words.windows(2).any(names_its_type)
+    !line.chars().any(char::is_control) && parts.windows(2).any(has_its_type)
 }
 
-/// The fields of an SSH message: a length of four bytes, most significant first, and as many bytes.
+/// Fields of an SSH message: a length of four bytes, most significant first, and as many bytes.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -166,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    // Made for this test; belongs to no machine.
+    // Generated for this test.
     const PRIVATE: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
         b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW\n\
         QyNTUxOQAAACDnsdgn8Vl/rjTR0nWN7vGq32WeX73V5hKaQmiq26jb5AAAAIjtjtLX7Y7S\n\
@@ -178,14 +176,14 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOex2CfxWX+uNNHSdY3u8arfZZ5fvdXmEppCaKrbqNvk test";
 
     #[test]
-    fn a_public_key_is_read_without_its_comment() {
+    fn public_key_is_parsed_without_its_comment() {
         let key = public_key(PUBLIC.as_bytes()).expect("parses");
         assert!(PUBLIC.starts_with(&key));
         assert_eq!(key.split(' ').count(), 2);
     }
 
     #[test]
-    fn damaged_public_keys_are_refused() {
+    fn damaged_public_keys_are_rejected() {
         let cut = &PUBLIC[..PUBLIC.len() / 2];
         let rsa = PUBLIC.replace("ssh-ed25519", "ssh-rsa");
         for bad in ["", "ssh-ed25519", "ssh-ed25519 AAAA", cut, &rsa, "\0\0\0\0"] {
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_belongs_together_and_is_whole() {
+    fn pair_must_match_and_be_complete() {
         let public = public_key(PUBLIC.as_bytes()).expect("parses");
         assert!(is_pair(PRIVATE.as_bytes(), &public));
         let other = public.replacen("AAAAI", "AAAAIA", 1);
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn authorised_keys_are_one_line_with_a_key_of_the_named_type() {
+    fn authorized_key_is_one_line_with_a_key_of_its_type() {
         let key = PUBLIC;
         assert!(is_authorized_key(key));
         assert!(is_authorized_key(&format!(
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pair_belongs_together_and_is_like_no_other() {
+    fn new_pairs_match_and_differ_from_each_other() {
         let [one, other] = [(); 2].map(|()| new_pair().expect("random bytes"));
         let read = |private: &Pair, public: &Pair| {
             public_half(private.private.as_bytes(), public.public.as_bytes())

@@ -1,4 +1,4 @@
-//! Where on the host a guest's keys and credentials come from.
+//! Reads guests' keys and credentials from the host.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,23 +12,23 @@ use rustix::io::Errno;
 use crate::tree::read_at_most;
 use crate::{FileError, FileErrorExt};
 
-/// The longest configuration file that is read, in bytes.
+/// Maximum size of a configuration file, in bytes.
 const MAX_CONFIG: usize = 1 << 20;
 
-/// The longest credential, in bytes.
+/// Maximum size of a credential, in bytes.
 pub(super) const MAX_CREDENTIAL: usize = 64 << 10;
 
-/// Everything in the credentials directory, good or not.
+/// Contents of the credentials directory.
 #[derive(Default)]
 pub(super) struct Credentials {
-    /// Names and contents of the files that go into guests, in order of their names.
+    /// Names and contents of the files for guests, sorted by name.
     pub(super) files: Vec<(OsString, Vec<u8>)>,
-    /// Entries that do not, and why.
+    /// Skipped entries with the reason.
     pub(super) skipped: Vec<(OsString, &'static str)>,
 }
 
-/// Reads the regular files directly inside a directory. The directory may be missing. Links are not
-/// followed: what a link leads to was perhaps not meant for guests.
+/// Reads the regular files of a directory, which may be missing. Does not follow links: their targets may not be meant for
+/// guests.
 pub(super) fn credentials(directory: &Path) -> Result<Credentials, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let entries = match openat(CWD, directory, flags, Mode::empty()) {
@@ -54,14 +54,14 @@ pub(super) fn credentials(directory: &Path) -> Result<Credentials, FileError> {
             // Removed meanwhile.
             Err(Errno::NOENT) => continue,
             Err(Errno::LOOP) => {
-                found.skipped.push((name, "it is a link"));
+                found.skipped.push((name, "it is a symbolic link"));
                 continue;
             }
             opened => File::from(opened.on("open", &path)?),
         };
         let stat = fstat(&file).on("look at", &path)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            found.skipped.push((name, "it is no regular file"));
+            found.skipped.push((name, "it is not a regular file"));
             continue;
         }
         match read_at_most(file, MAX_CREDENTIAL) {
@@ -75,7 +75,7 @@ pub(super) fn credentials(directory: &Path) -> Result<Credentials, FileError> {
     Ok(found)
 }
 
-/// Whether a credential's name can stand in a path and in a shell without quotes.
+/// Reports whether a credential's name needs no quotes in paths and shells.
 fn is_safe(name: &OsString) -> bool {
     name.to_str().is_some_and(|name| {
         (1..=128).contains(&name.len())
@@ -86,8 +86,8 @@ fn is_safe(name: &OsString) -> bool {
     })
 }
 
-/// The value of a variable in an environment file such as `/var/secrets/preview.env`; `Ok(None)` when the file or the
-/// variable is missing or the value is empty. The inner error is the line that should assign it and is not valid.
+/// Reads a variable from an environment file such as `/var/secrets/preview.env`. Returns `Ok(None)` if the file or the
+/// variable is missing or the value is empty. The inner error is an invalid assignment of the variable.
 pub(super) fn variable(
     path: &Path,
     name: &str,
@@ -101,7 +101,7 @@ pub(super) fn variable(
     }))
 }
 
-/// A configuration file of the host, if it is there.
+/// Reads a configuration file of the host. Returns `None` if it does not exist.
 pub(super) fn contents(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_is_read_as_systemd_reads_it() {
+    fn variable_is_parsed_as_in_systemd() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("preview.env");
         let read = |text: &str| {
