@@ -1,14 +1,12 @@
-//! File work inside a tree that a guest may have written.
+//! Safe file operations inside a tree that a guest can write.
 //!
-//! A guest is root in its own tree: it can put a symlink, a FIFO or a device in any place. A path that
-//! the host walks there the ordinary way would lead wherever the guest wants, up to the host's own
-//! files. So every path is resolved by the kernel with the tree's root as `/` (openat2(2),
-//! `RESOLVE_IN_ROOT` and `RESOLVE_NO_MAGICLINKS`, Linux 5.6): an absolute link and a `..` stay inside.
-//! Where inside a write lands is then the guest's own business.
+//! A guest is root in its own tree: it can place a symlink, a FIFO or a device anywhere. Ordinary path resolution could
+//! therefore lead to the host's own files. So the kernel resolves all paths with the tree's root as `/` (openat2(2),
+//! `RESOLVE_IN_ROOT` and `RESOLVE_NO_MAGICLINKS`, Linux 5.6): absolute links and `..` stay inside. A guest can only redirect
+//! writes within its own tree.
 //!
-//! What the host writes is written aside and renamed into place, so the last component is never
-//! followed and never half written. Nothing is synced to the disk: what stands in a guest's tree is
-//! made from what the host has elsewhere, and made again at each start.
+//! Files are written under a temporary name and renamed, so the last component is never followed and never half written.
+//! Writes are not synced: the host writes these files again at each start.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -33,16 +31,16 @@ mod usage;
 pub use remove::remove;
 pub use usage::{Usage, usage};
 
-/// Who owns a file on disk. The ids are the host's; [`crate::features::UserIds::on_disk`] translates.
+/// Owner of a file on disk, as host ids. [`crate::features::UserIds::on_disk`] translates guest ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// The UID.
     pub uid: u32,
-    /// The group.
+    /// The GID.
     pub gid: u32,
 }
 
-/// A guest's file tree, opened at its root. One writer at a time is assumed.
+/// A guest's file tree, opened at its root. The caller must serialize writers.
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
@@ -50,14 +48,14 @@ pub struct Tree {
     owner: Owner,
 }
 
-/// How often a step is tried when something changes the tree at the same time.
+/// Maximum attempts of a step if the guest changes the tree concurrently.
 const ATTEMPTS: usize = 32;
 
 impl Tree {
-    /// Opens the tree. `root` itself is the host's own path and must be a directory, not a link.
+    /// Opens the tree. `root` is a path of the host and must be a directory, not a link.
     ///
     /// # Errors
-    /// When it is not there or no directory.
+    /// If it does not exist or is not a directory.
     pub fn open(root: &Path) -> Result<Self, FileError> {
         let open = || {
             let fd = openat(CWD, root, OFlags::NOFOLLOW | DIRECTORY, Mode::empty())?;
@@ -78,11 +76,10 @@ impl Tree {
         })
     }
 
-    /// Gives the tree's root this owner and these mode bits. Directories that [`Self::write`] makes later
-    /// belong to the same owner.
+    /// Sets owner and mode of the tree's root. Directories that [`Self::write`] creates later get the same owner.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn own(&mut self, owner: Owner, mode: u32) -> Result<(), FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = self.resolve(Path::new("."), flags).on("open", &self.path)?;
@@ -91,12 +88,11 @@ impl Tree {
         Ok(())
     }
 
-    /// The contents of a regular file of at most `max_len` bytes. Links are followed as the guest would
-    /// follow them. Nothing but a regular file is opened: opening a FIFO would wait, opening a device
-    /// can have effects.
+    /// Reads a regular file of at most `max_len` bytes. Follows links as inside the guest. Opens only regular files: opening
+    /// a FIFO would block, and opening a device can have side effects.
     ///
     /// # Errors
-    /// When it is not there, no regular file, or longer.
+    /// If it does not exist, is not a regular file, or is longer.
     pub fn read(&self, path: &Path, max_len: usize) -> Result<Vec<u8>, FileError> {
         let read = || {
             let fd = self.resolve(relative(path)?, OFlags::PATH)?;
@@ -112,13 +108,12 @@ impl Tree {
         read().on("read", self.name(path))
     }
 
-    /// Writes a file with this owner and these mode bits. Missing directories above it are made, with
-    /// the owner of the tree's root and mode 0755; a link above it that leads nowhere, or a file, is
-    /// replaced by a directory. What stands in the file's place is replaced whatever it is, unless it is
-    /// this very file already: replacing a file makes some filesystems write it to the disk at once.
+    /// Writes a file atomically with this owner and mode. Creates missing parent directories with the owner of the tree's
+    /// root and mode 0755, and replaces a dangling link or a file among the parents by a directory. Replaces anything at the
+    /// file's path, but skips an identical file: replacing a file makes some filesystems flush it to disk at once.
     ///
     /// # Errors
-    /// When it cannot be written; then the former contents are still there.
+    /// If it cannot be written. The old contents are kept.
     pub fn write(
         &self,
         path: &Path,
@@ -132,24 +127,23 @@ impl Tree {
             if is_written(parent.as_fd(), name, contents, owner, mode) {
                 return Ok(());
             }
-            let aside = aside(name);
-            let file = create(parent.as_fd(), &aside)?;
+            let temporary = temporary_name(name);
+            let file = create(parent.as_fd(), &temporary)?;
             let written = fill(file, contents, owner, mode)
-                .and_then(|()| self.put_in_place(parent.as_fd(), &aside, name));
+                .and_then(|()| self.put_in_place(parent.as_fd(), &temporary, name));
             if written.is_err() {
-                unlinkat(&parent, &aside, AtFlags::empty()).ok();
+                unlinkat(&parent, &temporary, AtFlags::empty()).ok();
             }
             written
         };
         write().on("write", self.name(path))
     }
 
-    /// Makes a directory with this owner and these mode bits, or gives them to the one that is there.
-    /// Directories above it are treated as in [`Self::write`]. Anything else in its place, a link above
-    /// all, is replaced.
+    /// Creates a directory with this owner and mode, or sets them on an existing one. Handles parent directories like
+    /// [`Self::write`]. Replaces anything else at the path, such as a link.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be created.
     pub fn make_dir(&self, path: &Path, owner: Owner, mode: u32) -> Result<(), FileError> {
         let make = || {
             let (directories, name) = split(path)?;
@@ -169,20 +163,20 @@ impl Tree {
         make().on("create", self.name(path))
     }
 
-    /// Whether there is an entry of this name, of any kind. A link counts, wherever it leads.
+    /// Reports whether an entry of any kind exists, including a dangling link.
     ///
     /// # Errors
-    /// When the directory cannot be looked at.
+    /// If the directory cannot be inspected.
     pub fn exists(&self, path: &Path) -> Result<bool, FileError> {
         Ok(self.kind(path)?.is_some())
     }
 
-    /// What an entry is; nothing when there is none. A link is a link, wherever it leads.
+    /// Returns the type of an entry, or `None` if it does not exist. Does not follow links.
     ///
     /// # Errors
-    /// When the directory cannot be looked at.
+    /// If the directory cannot be inspected.
     pub fn kind(&self, path: &Path) -> Result<Option<FileType>, FileError> {
-        let look = || {
+        let inspect = || {
             let (directories, name) = split(path)?;
             let Some(parent) = absent(self.resolve(&joined(&directories), DIRECTORY))? else {
                 return Ok::<_, io::Error>(None);
@@ -190,13 +184,13 @@ impl Tree {
             let found = absent(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))?;
             Ok(found.map(|found| FileType::from_raw_mode(found.st_mode)))
         };
-        look().on("look at", self.name(path))
+        inspect().on("look at", self.name(path))
     }
 
-    /// The names in a directory; none when it is not there.
+    /// Lists the names in a directory. An absent directory is empty.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn list(&self, path: &Path) -> Result<Vec<OsString>, FileError> {
         let list = || {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -216,10 +210,10 @@ impl Tree {
         list().on("list", self.name(path))
     }
 
-    /// Removes an entry with all that is below it, as [`remove()`] does.
+    /// Removes an entry recursively, like [`remove()`].
     ///
     /// # Errors
-    /// When something of it is left.
+    /// If a part of it remains.
     pub fn remove(&self, path: &Path) -> Result<(), FileError> {
         let find = || {
             let (directories, name) = split(path)?;
@@ -232,13 +226,13 @@ impl Tree {
         }
     }
 
-    /// The path as the host's messages show it.
+    /// Returns the host's path, for messages.
     fn name(&self, path: &Path) -> PathBuf {
         self.path.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Opens a path with the tree's root as `/`. The kernel answers `EAGAIN` when something was renamed
-    /// while it walked over a `..`, because it cannot be sure then that the walk stayed inside.
+    /// Opens a path with the tree's root as `/`. The kernel returns `EAGAIN` after a concurrent rename while it resolves a
+    /// `..`, because it cannot guarantee that the path stays inside.
     fn resolve(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..ATTEMPTS {
@@ -255,29 +249,29 @@ impl Tree {
                 inside,
             ) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                answer => return answer,
+                result => return result,
             }
         }
         Err(Errno::AGAIN)
     }
 
-    /// The directory at the end of these names, made where it is missing.
+    /// Opens a chain of directories, and creates missing ones.
     fn parent(&self, directories: &[&OsStr]) -> io::Result<OwnedFd> {
         let mut path = PathBuf::new();
-        let mut here = self.resolve(&path, DIRECTORY)?;
+        let mut current = self.resolve(&path, DIRECTORY)?;
         for name in directories {
             path.push(name);
-            here = self.directory(here.as_fd(), name, &path)?;
+            current = self.directory(current.as_fd(), name, &path)?;
         }
-        Ok(here)
+        Ok(current)
     }
 
-    /// The directory `name` in `parent`, which is `path` from the root; made where it is missing.
+    /// Opens the directory `name` in `parent`, and creates it if missing. `path` is its path from the root.
     fn directory(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<OwnedFd> {
         for _ in 0..ATTEMPTS {
             match self.resolve(path, DIRECTORY) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                answer => return Ok(answer?),
+                result => return Ok(result?),
             }
             if make_or_clear(parent, name)? {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -289,30 +283,35 @@ impl Tree {
         Err(Errno::AGAIN.into())
     }
 
-    /// Renames a finished file to its name. A directory in its place goes with all that is in it.
-    fn put_in_place(&self, parent: BorrowedFd<'_>, aside: &OsStr, name: &OsStr) -> io::Result<()> {
-        match renameat(parent, aside, parent, name) {
+    /// Renames a finished file to its name. Removes a directory of that name recursively.
+    fn put_in_place(
+        &self,
+        parent: BorrowedFd<'_>,
+        temporary: &OsStr,
+        name: &OsStr,
+    ) -> io::Result<()> {
+        match renameat(parent, temporary, parent, name) {
             Err(Errno::ISDIR) => {
                 remove::remove_at(parent, name, &self.path.join(name)).map_err(|e| e.source)?;
-                Ok(renameat(parent, aside, parent, name)?)
+                Ok(renameat(parent, temporary, parent, name)?)
             }
-            answer => Ok(answer?),
+            result => Ok(result?),
         }
     }
 }
 
-/// A directory to go on from, not to be read.
+/// Flags for a directory that only serves as a base of further calls.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Where a file is written before it is renamed. The name is always the same, so that what a crash
-/// leaves is replaced by the next attempt and does not pile up.
-fn aside(name: &OsStr) -> OsString {
-    let mut aside = OsString::from(".innkeeper-");
-    aside.push(name);
-    aside
+/// Returns the name under which a file is written before the rename. It is fixed, so that the next attempt replaces a
+/// leftover of a crash.
+fn temporary_name(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".innkeeper-");
+    temporary.push(name);
+    temporary
 }
 
-/// Whether there is a regular file with this owner, these mode bits, these contents and no other name.
+/// Reports whether a regular file has this owner, mode and contents, and no other hard link.
 fn is_written(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -320,19 +319,19 @@ fn is_written(
     owner: Owner,
     mode: u32,
 ) -> bool {
-    let look = || {
+    let compare = || {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(parent, name, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
-        let alike = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        let is_same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && Mode::from_raw_mode(stat.st_mode) == Mode::from_raw_mode(mode)
             && (stat.st_uid, stat.st_gid, stat.st_nlink) == (owner.uid, owner.gid, 1);
-        Ok::<_, io::Error>(alike && read_at_most(reopen(&fd)?, contents.len())? == contents)
+        Ok::<_, io::Error>(is_same && read_at_most(reopen(&fd)?, contents.len())? == contents)
     };
-    look().unwrap_or(false)
+    compare().unwrap_or(false)
 }
 
-/// Creates a file that was not there before; neither a link nor a FIFO of this name can be opened.
+/// Creates a new file. Never opens an existing link or FIFO of this name.
 fn create(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..ATTEMPTS {
@@ -340,19 +339,19 @@ fn create(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
             Err(Errno::EXIST) => {
                 remove::remove_at(parent, name, Path::new(name)).map_err(|e| e.source)?;
             }
-            answer => return Ok(answer?.into()),
+            result => return Ok(result?.into()),
         }
     }
     Err(Errno::EXIST.into())
 }
 
-/// Writes the contents while the file is private, then hands it over.
+/// Writes the contents while the file is private, then sets owner and mode.
 fn fill(mut file: File, contents: &[u8], owner: Owner, mode: u32) -> io::Result<()> {
     file.write_all(contents)?;
     Ok(own(file.as_fd(), owner, mode)?)
 }
 
-/// Sets owner and mode, in this order: a change of owner clears some mode bits.
+/// Sets owner and mode, in this order: a change of owner clears setuid and setgid bits.
 fn own(fd: BorrowedFd<'_>, owner: Owner, mode: u32) -> rustix::io::Result<()> {
     fchown(
         fd,
@@ -362,7 +361,7 @@ fn own(fd: BorrowedFd<'_>, owner: Owner, mode: u32) -> rustix::io::Result<()> {
     fchmod(fd, Mode::from_raw_mode(mode))
 }
 
-/// Makes a directory and says so, or removes what is in its place if that is no directory.
+/// Creates a directory and returns true, or removes an entry of another type and returns false.
 fn make_or_clear(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
     match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => Ok(true),
@@ -374,13 +373,13 @@ fn make_or_clear(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
     }
 }
 
-/// Opens for reading what is known to be a regular file. The link in `/proc` leads to that very file.
+/// Opens an `O_PATH` descriptor of a regular file for reading. The link in `/proc` always refers to the same file.
 fn reopen(fd: &OwnedFd) -> rustix::io::Result<File> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
-/// All of a file, unless it is longer than that.
+/// Reads a file, or fails if it is longer than `max_len` bytes.
 pub(crate) fn read_at_most(file: File, max_len: usize) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(max_len).unwrap_or(u64::MAX);
     let mut contents = Vec::new();
@@ -393,32 +392,31 @@ pub(crate) fn read_at_most(file: File, max_len: usize) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Nothing, where the kernel says that there is nothing.
-fn absent<T>(answer: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
-    match answer {
+/// Converts errors for absent entries to `None`.
+fn absent<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
+    match result {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
 
-/// The names of a path's directories, and its last name. The path is the host's own choice, so a `..`
-/// in it is a mistake.
+/// Splits a path into its directories and its last name. Rejects `..`: paths come from the host, so it is a mistake.
 fn split(path: &Path) -> io::Result<(Vec<&OsStr>, &OsStr)> {
-    let refuse = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
     let mut names = Vec::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => names.push(name),
             Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => return Err(refuse("'..' in the path")),
+            Component::ParentDir | Component::Prefix(_) => return Err(invalid("'..' in the path")),
         }
     }
-    let last = names.pop().ok_or_else(|| refuse("an empty path"))?;
+    let last = names.pop().ok_or_else(|| invalid("an empty path"))?;
     Ok((names, last))
 }
 
-/// The path, if [`split`] accepts it.
+/// Returns the path if [`split`] accepts it.
 fn relative(path: &Path) -> io::Result<&Path> {
     split(path).map(|_| path)
 }
@@ -427,10 +425,10 @@ fn joined(names: &[&OsStr]) -> PathBuf {
     names.iter().collect()
 }
 
-/// Returns when all that was written to the file system of a path is on the disk.
+/// Flushes the file system of a path to disk.
 ///
 /// # Errors
-/// What the disk says.
+/// If the disk reports an error.
 pub(crate) fn write_to_disk(path: &Path) -> Result<(), FileError> {
     let file = File::open(path).on("open", path)?;
     rustix::fs::syncfs(file)
@@ -438,10 +436,10 @@ pub(crate) fn write_to_disk(path: &Path) -> Result<(), FileError> {
         .on("write to the disk", path)
 }
 
-/// Runs file work on a thread that may wait for the disk.
+/// Runs file operations on a blocking thread.
 ///
 /// # Errors
-/// Those of the work itself; and when the work panics, one that says so.
+/// Those of `work`, or an error if it panics.
 pub(crate) async fn blocking<T, E, F>(work: F) -> Result<T, E>
 where
     T: Send + 'static,
@@ -449,7 +447,7 @@ where
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
     match tokio::task::spawn_blocking(work).await {
-        Ok(answer) => answer,
+        Ok(result) => result,
         Err(join) => Err(FileError {
             action: "finish the work on",
             path: PathBuf::from("a guest's files"),

@@ -1,8 +1,7 @@
-//! Removal of a tree that a guest wrote, however it is made.
+//! Removal of a tree of any shape that a guest wrote.
 //!
-//! The tree is removed flat: a directory that is not empty is moved up into the topmost one, and then
-//! removed from there. So neither recursion nor open files grow with the depth of the tree, and no path
-//! is ever walked.
+//! The tree is flattened: a non-empty directory is moved up into the topmost one, and removed from there. So neither
+//! recursion nor open files grow with the depth of the tree, and no multi-component path is resolved.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,18 +17,17 @@ use rustix::io::Errno;
 
 use crate::FileError;
 
-/// Removes a file or a directory with all that is in it. What is not there is removed already.
+/// Removes a file or a directory recursively. Absence is success.
 ///
-/// No link is followed and no mount point is crossed: something that is mounted inside the tree is an
-/// error, and nothing of it is touched. After an error the removal goes on with the other entries, and the
-/// first error is returned. The attributes "immutable" and "append only" (chattr(1)) are taken off,
-/// because NixOS sets one on `/var/empty`.
+/// Follows no links and crosses no mount points: a mount inside the tree is an error, and its contents stay untouched. After
+/// an error, removes the other entries and returns the first error. Clears the attributes "immutable" and "append only"
+/// (chattr(1)), because NixOS sets one on `/var/empty`.
 ///
-/// Nested btrfs subvolumes, and directories of an overlay's lower layer, cannot be moved; there each
-/// level of nesting costs three open files.
+/// Nested btrfs subvolumes, and directories of an overlay's lower layer, cannot be moved. Each such level of nesting costs
+/// three open files.
 ///
 /// # Errors
-/// When something is left; the path may then be one that the removal itself made.
+/// If an entry remains. Its path may be a temporary one of the removal itself.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(failed(path)(Errno::INVAL));
@@ -47,7 +45,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Removes `name` from an open directory. `path` is what messages call it.
+/// Removes `name` from an open directory. `path` is its path in messages.
 pub(super) fn remove_at(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -65,7 +63,7 @@ pub(super) fn remove_at(
     }
 }
 
-/// Removes all that is in a directory.
+/// Removes all entries of a directory.
 fn empty(top: BorrowedFd<'_>, path: &Path) -> Result<(), FileError> {
     let mut flattening = Flattening {
         top,
@@ -75,7 +73,7 @@ fn empty(top: BorrowedFd<'_>, path: &Path) -> Result<(), FileError> {
     loop {
         let mut failure = None;
         let mut seen = false;
-        // Directories that are moved up may or may not show up in this pass; the next one sees them.
+        // Directories that are moved up may be missing in this pass; the next one finds them.
         for name in names(top).map_err(failed(path))? {
             let name = name.map_err(failed(path))?;
             seen = true;
@@ -91,7 +89,7 @@ fn empty(top: BorrowedFd<'_>, path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// A directory that is being emptied.
+/// State of the removal of a directory's entries.
 struct Flattening<'a> {
     top: BorrowedFd<'a>,
     path: &'a Path,
@@ -99,7 +97,7 @@ struct Flattening<'a> {
 }
 
 impl Flattening<'_> {
-    /// Removes one entry of the topmost directory, after moving up what it holds.
+    /// Removes one entry of the topmost directory, after moving up its non-empty children.
     fn dissolve(&mut self, name: &OsStr) -> Result<(), FileError> {
         let path = self.path.join(name);
         if remove_leaf(self.top, name).map_err(failed(&path))? {
@@ -128,7 +126,7 @@ impl Flattening<'_> {
         }
     }
 
-    /// Removes a child of a directory, or moves it up if it is not empty.
+    /// Removes a child of a directory, or moves it up if it is a non-empty directory.
     fn move_up(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -156,7 +154,7 @@ impl Flattening<'_> {
     }
 }
 
-/// The names in a directory, as the kernel gives them out.
+/// Returns the names in a directory, in the kernel's order.
 fn names(
     directory: BorrowedFd<'_>,
 ) -> rustix::io::Result<impl Iterator<Item = rustix::io::Result<std::ffi::CString>>> {
@@ -167,35 +165,35 @@ fn names(
     }))
 }
 
-/// Opens a directory to empty it; nothing when it is gone or was replaced by something else.
+/// Opens a directory to empty it. Returns `None` if it is gone or was replaced.
 fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     match openat2(parent, name, flags, Mode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        // Something was mounted there since the attempt to remove it as a leaf.
+        // A mount appeared since the attempt to remove it as a leaf.
         Err(Errno::XDEV) => Err(Errno::BUSY),
         Err(errno) => Err(errno),
     }
 }
 
-/// Removes a file or an empty directory and says so; a directory that is not empty stays.
+/// Removes a file or an empty directory. Returns false for a non-empty directory.
 fn remove_leaf(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<bool> {
-    let gone = unlocked(parent, name, || {
+    let removed = unlocked(parent, name, || {
         match unlinkat(parent, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => unlinkat(parent, name, AtFlags::REMOVEDIR),
-            answer => answer,
+            result => result,
         }
     });
-    match gone {
+    match removed {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
-/// Tries something on an entry, and once more without the attributes that forbid it.
+/// Runs an operation on an entry, and retries it once after clearing the attributes that forbid it.
 fn unlocked(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -203,12 +201,12 @@ fn unlocked(
 ) -> rustix::io::Result<()> {
     match attempt() {
         Err(Errno::PERM) if unlock(parent, OsStr::new(".")) | unlock(parent, name) => attempt(),
-        answer => answer,
+        result => result,
     }
 }
 
-/// Takes off the attributes that forbid removal and says whether there were any. Only files and
-/// directories have them, and nothing else is opened.
+/// Clears the attributes that forbid removal. Reports whether any was set. Opens only files and directories: other types do
+/// not have them.
 fn unlock(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
     let attempt = || {
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -220,17 +218,17 @@ fn unlock(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = openat(parent, name, flags, Mode::empty())?;
-        let had = ioctl_getflags(&fd)?;
+        let current = ioctl_getflags(&fd)?;
         let locks = IFlags::IMMUTABLE | IFlags::APPEND;
-        if had.intersects(locks) {
-            ioctl_setflags(&fd, had.difference(locks))?;
+        if current.intersects(locks) {
+            ioctl_setflags(&fd, current.difference(locks))?;
         }
-        Ok::<_, Errno>(had.intersects(locks))
+        Ok::<_, Errno>(current.intersects(locks))
     };
     attempt().unwrap_or(false)
 }
 
-/// Says which entry is left, and why.
+/// Returns the error for an entry that remains.
 pub(super) fn failed(path: &Path) -> impl Fn(Errno) -> FileError {
     move |errno| FileError {
         action: "remove",

@@ -1,4 +1,4 @@
-//! How much of a disk a tree takes that a guest wrote.
+//! Disk usage of a tree that a guest wrote.
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,25 +11,25 @@ use rustix::io::Errno;
 use crate::FileError;
 use crate::tree::remove::failed;
 
-/// Directories that are open at once at most. Deeper ones are not counted.
-const DEPTH: usize = 200;
+/// Maximum depth, which bounds the open directories. Deeper ones are not counted.
+const MAX_DEPTH: usize = 200;
 
-/// What a tree takes of its disk.
+/// Disk usage of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes in blocks, not lengths of files. A file with several names is counted once in all.
+    /// Bytes in blocks, not lengths of files. A file with several hard links counts once in total.
     pub bytes: u64,
-    /// Files, directories, links and the like.
+    /// Number of files, directories, links and other entries.
     pub inodes: u64,
-    /// Whether everything was counted.
+    /// False if the deadline or the maximum depth was reached.
     pub complete: bool,
 }
 
-/// Counts what is below a directory until the deadline. Follows no link, crosses no mount point and opens nothing but
-/// directories. Entries that go away meanwhile are not counted.
+/// Counts the entries below a directory until the deadline. Follows no links, crosses no mount points and opens only
+/// directories. Skips entries that are removed meanwhile.
 ///
 /// # Errors
-/// When the directory itself cannot be opened.
+/// If the directory itself cannot be opened.
 pub fn usage(path: &Path, deadline: Instant) -> Result<Usage, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = openat(CWD, path, flags, Mode::empty())
@@ -53,24 +53,24 @@ pub fn usage(path: &Path, deadline: Instant) -> Result<Usage, FileError> {
         if [c".", c".."].contains(&name) {
             continue;
         }
-        let Ok(at) = directory.fd() else { continue };
-        let Ok(found) = statat(at, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        let Ok(parent) = directory.fd() else { continue };
+        let Ok(stat) = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let names = if is_directory {
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let links = if is_directory {
             1
         } else {
-            found.st_nlink.max(1)
+            stat.st_nlink.max(1)
         };
-        usage.bytes += u64::try_from(found.st_blocks).unwrap_or(0) * 512 / names;
+        usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / links;
         usage.inodes += 1;
         if is_directory {
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-            let below = openat2(at, name, flags, Mode::empty(), resolve).and_then(Dir::new);
-            match below {
-                Ok(below) if open.len() < DEPTH => open.push(below),
-                // Something is mounted there, which is not the tree's.
+            let child = openat2(parent, name, flags, Mode::empty(), resolve).and_then(Dir::new);
+            match child {
+                Ok(child) if open.len() < MAX_DEPTH => open.push(child),
+                // A mount, which is not part of the tree, or a removed directory.
                 Err(Errno::XDEV | Errno::NOENT) => {}
                 _ => usage.complete = false,
             }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_tree_is_counted_and_what_links_lead_to_is_not() {
+    fn usage_counts_the_tree_but_no_targets_of_links() {
         let outside = tempfile::tempdir().expect("a folder");
         fs::write(outside.path().join("large"), vec![1; 4 << 20]).expect("written");
         let tree = tempfile::tempdir().expect("a folder");
@@ -100,7 +100,7 @@ mod tests {
         fs::hard_link(tree.path().join("a/b/file"), tree.path().join("name")).expect("linked");
         std::os::unix::fs::symlink(outside.path(), tree.path().join("out")).expect("linked");
         rustix::fs::mknodat(CWD, tree.path().join("fifo"), FileType::Fifo, Mode::RUSR, 0)
-            .expect("a FIFO, which nobody must open");
+            .expect("a FIFO, which must not be opened");
 
         let usage = usage(tree.path(), soon()).expect("counted");
         assert!(usage.complete);
@@ -113,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_tree_and_a_deadline_end_the_count() {
+    fn usage_stops_at_the_depth_limit_and_the_deadline() {
         let tree = tempfile::tempdir().expect("a folder");
-        let deep = vec!["d"; 2 * DEPTH].join("/");
+        let deep = vec!["d"; 2 * MAX_DEPTH].join("/");
         fs::create_dir_all(tree.path().join(deep)).expect("made");
         let counted = usage(tree.path(), soon()).expect("counted");
         assert_eq!((counted.inodes, counted.complete), (200, false));
