@@ -293,7 +293,8 @@ pub(crate) fn override_present_of_repo(
 ) -> Result<(), QueryError> {
     sql::execute(
         transaction,
-        "UPDATE deliveries SET state = 'superseded', not_before = NULL, finished_at = ?2
+        "UPDATE deliveries SET state = 'superseded', not_before = NULL, finished_at = ?2,
+         finished_running = (SELECT micros FROM running_time)
          WHERE repo = ?1 AND state = 'pending' AND intent = 'present'",
         (Text(repo), Time::now()),
     )?;

@@ -380,4 +380,27 @@ mod tests {
             "a pending delivery keeps those behind it"
         );
     }
+
+    #[test]
+    fn all_ways_to_supersede_record_the_end_in_running_time() {
+        type Supersede = fn(&Transaction<'_>, &PullRequest) -> Result<(), QueryError>;
+        let ways: [Supersede; 2] = [deliveries::override_present, |transaction, pull_request| {
+            deliveries::override_present_of_repo(transaction, &pull_request.repo)
+        }];
+        for supersede in ways {
+            let directory = tempfile::tempdir().expect("directory");
+            let mut database = open_database(directory.path());
+            let new = delivery("d");
+            let work = |transaction: &Transaction<'_>| {
+                record(transaction, &new)?;
+                supersede(transaction, &new.event.pull_request)
+            };
+            database.write(Durability::Soon, work).expect("records");
+            let sql = "SELECT state, finished_running IS NOT NULL FROM deliveries";
+            let row = database
+                .connection
+                .query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)));
+            assert_eq!(row.expect("reads"), ("superseded".to_owned(), true));
+        }
+    }
 }
