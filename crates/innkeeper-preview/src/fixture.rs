@@ -199,14 +199,14 @@ impl Harness {
         let directory = tempfile::tempdir().expect("a directory");
         let range: SlotRange = "127.100.0.0/16".parse().expect("a range");
         let path = directory.path().join("innkeeper.db");
-        let store = Store::open(&path, range.clone()).expect("opens");
+        let store = Store::open(&path, range).expect("opens");
         let host = FakeHost::new();
         let github = FakeGithub::start().await.expect("listens");
         github.with(|world| {
             world.add_token(TOKEN, "innkeeper-bot");
             world.add_repo(repo(), directory.path().join("web.git"));
         });
-        let mut config = config(directory.path(), range.clone());
+        let mut config = config(directory.path(), range);
         change(&mut config);
         let parts = Parts {
             config,

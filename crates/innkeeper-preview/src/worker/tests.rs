@@ -15,6 +15,8 @@ enum Script {
     Succeed,
     /// Fails with this code.
     Fail(Code),
+    /// Fails with this code in the moment of a command.
+    FailAtCommand(Code),
     /// Runs until it is canceled.
     Hang,
 }
@@ -22,6 +24,7 @@ enum Script {
 /// Executes plans as scripted, and otherwise succeeds.
 struct FakeExecutor {
     store: Store,
+    workers: Workers,
     script: Mutex<VecDeque<Script>>,
     calls: mpsc::UnboundedSender<(Plan, CommitSha)>,
 }
@@ -34,6 +37,10 @@ impl Execute for FakeExecutor {
         match script.unwrap_or(Script::Succeed) {
             Script::Succeed => {}
             Script::Fail(code) => return Err(PreviewError::new(code, "it failed", "Wait.")),
+            Script::FailAtCommand(code) => {
+                self.workers.wake(&slug(), WakeReason::Command);
+                return Err(PreviewError::new(code, "it failed", "Wait."));
+            }
             Script::Hang => std::future::pending().await,
         }
         match plan {
@@ -63,6 +70,7 @@ impl Running {
         let (sender, calls) = mpsc::unbounded_channel();
         let executor = FakeExecutor {
             store: harness.store.clone(),
+            workers: harness.parts.parts.workers.clone(),
             script: Mutex::new(script.into_iter().collect()),
             calls: sender,
         };
@@ -241,6 +249,16 @@ async fn permanent_failure_ends_the_commit() {
 }
 
 #[tokio::test]
+async fn failure_at_the_moment_of_a_command_is_not_recorded() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    let script = [Script::FailAtCommand(Code::AppUnhealthy)];
+    let mut running = Running::start(harness, script).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    assert_eq!(running.call().await.0, Plan::BringUp);
+}
+
+#[tokio::test]
 async fn successful_check_clears_an_outdated_fault() {
     let harness = Harness::new().await;
     harness.claim().await;
@@ -266,6 +284,9 @@ async fn removal_is_retried_after_a_permanent_failure() {
     let mut running = Running::start(harness, [Script::Fail(Code::InvalidRequest)]).await;
     assert_eq!(running.call().await.0, Plan::Remove);
     running.record_when(|p| p.record.fault.is_some()).await;
+    // It waits for its retry, and a command does not.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(running.calls.try_recv().is_err());
     running.wake(WakeReason::Command);
     assert_eq!(running.call().await.0, Plan::Remove);
     (&mut running.task).await.expect("the worker ends");
