@@ -70,20 +70,6 @@ impl NixClosures {
         }
     }
 
-    /// Removes the link to the last build of a flake output, so that Nix can collect it. Guests keep their closure by
-    /// their own roots.
-    ///
-    /// # Errors
-    /// If the link cannot be removed.
-    pub async fn forget_link(&self, installable: &Installable) -> Result<(), FacilityError> {
-        let installable = installable.clone();
-        self.blocking(move |config| {
-            Link::of(config, Trust::Host, &installable).remove()?;
-            Link::of(config, Trust::Member, &installable).remove()
-        })
-        .await
-    }
-
     /// Runs file operations on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,

@@ -75,7 +75,7 @@ fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureE
     match identity.owner_of(path) {
         Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Ours))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Ok(Err(error).on("look at", path)?),
+        Err(error) => Ok(Err(error).on("inspect", path)?),
     }
 }
 

@@ -64,7 +64,7 @@ fn boot_problem(store: &Path, closure: &Path) -> Result<Option<String>, FileErro
             target.display()
         )),
         Resolved::Inside(path) => {
-            let file = fs::metadata(&path).on("look at", &path)?;
+            let file = fs::metadata(&path).on("inspect", &path)?;
             let executable = file.is_file() && file.permissions().mode() & 0o111 != 0;
             (!executable).then(|| "its 'init' is not an executable file".to_owned())
         }
@@ -72,7 +72,7 @@ fn boot_problem(store: &Path, closure: &Path) -> Result<Option<String>, FileErro
 }
 
 fn is_empty(file: &Path) -> Result<bool, FileError> {
-    Ok(fs::metadata(file).on("look at", file)?.len() == 0)
+    Ok(fs::metadata(file).on("inspect", file)?.len() == 0)
 }
 
 /// Target of a path in the store.
@@ -111,7 +111,7 @@ pub(crate) fn resolve(store: &Path, path: &Path) -> Result<Resolved, FileError> 
             {
                 return Ok(Resolved::Missing);
             }
-            file => file.on("look at", &next)?,
+            file => file.on("inspect", &next)?,
         };
         if !file.is_symlink() {
             current = next;
