@@ -104,7 +104,7 @@ fn free_in_store() -> Result<u64, EvaluateError> {
     let store = Path::new(STORE_DIR);
     let existing = store.ancestors().find(|path| path.exists());
     let existing = existing.unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(existing).on("look at", existing)?;
+    let stat = rustix::fs::statvfs(existing).on("inspect", existing)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 

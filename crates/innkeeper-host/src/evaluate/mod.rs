@@ -132,12 +132,6 @@ impl NixEvaluator {
             in_flight: SingleFlight::default(),
         }
     }
-
-    /// Number of evaluations since the start, without those that were coalesced or cached.
-    #[must_use]
-    pub fn evaluations(&self) -> u64 {
-        self.shared.evaluations.load(Ordering::Relaxed)
-    }
 }
 
 #[async_trait]
@@ -443,7 +437,7 @@ async fn read_meta(
                 return Err(EvaluateError::Meta("its file does not exist".to_owned()));
             }
         };
-        let metadata = fs::symlink_metadata(&file).on("look at", &file)?;
+        let metadata = fs::symlink_metadata(&file).on("inspect", &file)?;
         if !metadata.is_file() {
             return Err(EvaluateError::Meta("it is not a regular file".to_owned()));
         }

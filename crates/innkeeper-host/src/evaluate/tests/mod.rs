@@ -15,9 +15,11 @@ use crate::command;
 use crate::firewall::FirewallError;
 
 mod attacks;
+mod builders;
+mod compromised;
+mod evaluation_limits;
 mod results;
 mod settings;
-mod taken_over;
 
 /// A test directory with a stand-in for nixpkgs and a secret, and a driver.
 pub(crate) struct Workshop {
@@ -158,6 +160,11 @@ impl Workshop {
             "{{ config, pkgs, lib, ... }}: {{\n  environment.etc.tag.text = \"{}\";\n  {body}\n}}\n",
             self.dir.path().display()
         )
+    }
+
+    /// Returns the number of evaluations, without those that were coalesced or cached.
+    fn evaluations(&self) -> u64 {
+        self.evaluator.shared.evaluations.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, FacilityError> {

@@ -147,7 +147,7 @@ async fn evaluate_caches_and_coalesces_by_key() {
     let (one, two) = tokio::join!(shop.evaluate(&config), shop.evaluate(&config));
     let made = one.expect("evaluates");
     assert_eq!(two.expect("evaluates"), made);
-    assert_eq!(shop.evaluator.evaluations(), 1);
+    assert_eq!(shop.evaluations(), 1);
     let again = async |config: &str| {
         shop.evaluator
             .evaluate(config, Some(&made), no_progress())
@@ -156,14 +156,14 @@ async fn evaluate_caches_and_coalesces_by_key() {
     };
     // A push with an unchanged configuration.
     assert_eq!(again(&config).await, made);
-    assert_eq!(shop.evaluator.evaluations(), 1);
+    assert_eq!(shop.evaluations(), 1);
     assert_eq!(
         shop.evaluator.kept().await.expect("lists"),
         std::slice::from_ref(&made.key)
     );
     // Another text has another key, even if the closure is the same.
     let other = again(&format!("{config}\n")).await;
-    assert_eq!(shop.evaluator.evaluations(), 2);
+    assert_eq!(shop.evaluations(), 2);
     assert_eq!(other.closure, made.closure);
     assert_ne!(other.key, made.key);
     // A deleted closure is built again.
@@ -176,7 +176,7 @@ async fn evaluate_caches_and_coalesces_by_key() {
         .await
         .expect("deletes");
     assert_eq!(again(&config).await, made);
-    assert_eq!(shop.evaluator.evaluations(), 3);
+    assert_eq!(shop.evaluations(), 3);
     assert!(made.closure.init().exists());
 }
 
