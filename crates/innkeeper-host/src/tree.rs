@@ -184,7 +184,7 @@ impl Tree {
             let found = absent(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW))?;
             Ok(found.map(|found| FileType::from_raw_mode(found.st_mode)))
         };
-        inspect().on("look at", self.name(path))
+        inspect().on("inspect", self.name(path))
     }
 
     /// Lists the names in a directory. An absent directory is empty.

@@ -39,7 +39,7 @@ impl Capacity {
         let sql = "SELECT current_setting('max_connections')::int, \
                    current_setting('superuser_reserved_connections')::int + \
                    coalesce(current_setting('reserved_connections', true)::int, 0)";
-        let row = session.row("look at", "PostgreSQL", sql, &[]).await?;
+        let row = session.row("query", "PostgreSQL", sql, &[]).await?;
         let number = |column| {
             let number = row.as_ref().map_or(0, |row| row.get::<_, i32>(column));
             u32::try_from(number).unwrap_or(0)

@@ -23,7 +23,7 @@ pub(super) async fn findings(session: &Session, config: &PostgresConfig) -> Vec<
 async fn inspect(session: &Session, config: &PostgresConfig) -> Result<Vec<Check>, DatabaseError> {
     let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \
                rolsuper, current_setting('listen_addresses') FROM pg_roles WHERE rolname = current_user";
-    let Some(row) = session.row("look at", "PostgreSQL", sql, &[]).await? else {
+    let Some(row) = session.row("query", "PostgreSQL", sql, &[]).await? else {
         return Ok(Vec::new());
     };
     let (number, version): (i32, String) = (row.get(0), row.get(1));

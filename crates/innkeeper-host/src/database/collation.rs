@@ -30,7 +30,7 @@ pub(super) async fn mismatches(
     name: Option<&str>,
 ) -> Result<Vec<Mismatch>, DatabaseError> {
     let sql = "SELECT current_setting('server_version_num')::int";
-    let version = session.row("look at", "PostgreSQL", sql, &[]).await?;
+    let version = session.row("query", "PostgreSQL", sql, &[]).await?;
     if version.is_none_or(|row| row.get::<_, i32>(0) < SINCE) {
         return Ok(Vec::new());
     }
@@ -38,7 +38,7 @@ pub(super) async fn mismatches(
                WHERE datcollversion <> pg_database_collation_actual_version(oid) AND datconnlimit <> -2 \
                AND ($1::text IS NULL OR datname = $1) ORDER BY datname";
     let rows = session
-        .rows("look at collations of", "databases", sql, &[&name])
+        .rows("query collations of", "databases", sql, &[&name])
         .await?;
     let mismatches = rows.iter().map(|row| Mismatch {
         database: row.get(0),

@@ -288,7 +288,7 @@ impl PostgresDatabases {
                    FROM pg_database WHERE datname = $1";
         let mark = sql::mark(slug, self.config.identity.daemon());
         let row = session
-            .row("look at database", name, sql, &[&name, &mark])
+            .row("query database", name, sql, &[&name, &mark])
             .await?;
         let is_marked = row.and_then(|row| row.get::<_, Option<bool>>(0));
         Ok(is_marked.unwrap_or(false))
@@ -313,7 +313,7 @@ impl PostgresDatabases {
         let sql = "SELECT shobj_description(r.oid, 'pg_authid'), shobj_description(d.oid, 'pg_database') \
                    FROM pg_roles r LEFT JOIN pg_database d ON d.datdba = r.oid AND d.datname = rolname \
                    WHERE rolname = $1";
-        let row = session.row("look for role", &name, sql, &[&name]).await?;
+        let row = session.row("query role", &name, sql, &[&name]).await?;
         let Some(row) = row else {
             return Ok(());
         };
@@ -386,7 +386,7 @@ async fn owner_of_role(
     name: &str,
 ) -> Result<Owner, DatabaseError> {
     let sql = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
-    let row = session.row("look for role", name, sql, &[&name]).await?;
+    let row = session.row("query role", name, sql, &[&name]).await?;
     let Some(row) = row else {
         return Ok(Owner::Absent);
     };
@@ -406,9 +406,7 @@ async fn owner_of_role(
 async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, DatabaseError> {
     let sql = "SELECT rolname = datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba \
                WHERE datname = $1";
-    let row = session
-        .row("look for database", name, sql, &[&name])
-        .await?;
+    let row = session.row("query database", name, sql, &[&name]).await?;
     Ok(match row.map(|row| row.get(0)) {
         None => Owner::Absent,
         Some(true) => Owner::ThisDaemon,
@@ -463,7 +461,7 @@ async fn supports_utf8(session: &Session, name: &str) -> Result<bool, DatabaseEr
     let sql = "SELECT pg_encoding_to_char(encoding) = 'UTF8' \
                OR datcollate IN ('C', 'POSIX') AND datctype IN ('C', 'POSIX') \
                FROM pg_database WHERE datname = 'template0'";
-    let row = session.row("look at template0 for", name, sql, &[]).await?;
+    let row = session.row("query template0 for", name, sql, &[]).await?;
     Ok(row.is_some_and(|row| row.get(0)))
 }
 

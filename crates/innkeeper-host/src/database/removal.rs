@@ -88,7 +88,7 @@ impl PostgresDatabases {
 
     /// Rolls back prepared transactions and drops subscriptions. Both require a session in the database.
     async fn release_contents(&self, session: &Session, name: &str) -> Result<(), DatabaseError> {
-        let action = "look for prepared transactions and subscriptions in database";
+        let action = "query prepared transactions and subscriptions in database";
         let sql = "SELECT gid, NULL::text FROM pg_prepared_xacts WHERE database = $1 UNION ALL \
                    SELECT subname, coalesce(subslotname, '') FROM pg_subscription \
                    JOIN pg_database ON pg_database.oid = subdbid WHERE datname = $1";
@@ -150,7 +150,7 @@ impl PostgresDatabases {
                 );
             }
             let inside = self.session(&database).await?;
-            self.run_unblocked(&inside, "take rights from role", name, name, &disown)
+            self.run_unblocked(&inside, "revoke rights of role", name, name, &disown)
                 .await?;
         }
         let drop = format!("DROP ROLE {role}");
@@ -209,7 +209,7 @@ async fn end_sessions(session: &Session, name: &str) -> Result<(), DatabaseError
         let action = "end sessions in database";
         let sessions = session.rows(action, name, sql, &[&name]).await?.len();
         let sql = "SELECT FROM pg_replication_slots WHERE database = $1 AND active";
-        let action = "look for replication slots of database";
+        let action = "query replication slots of database";
         let slots = session.rows(action, name, sql, &[&name]).await?.len();
         // After the deadline, DROP reports the remaining ones.
         if sessions + slots == 0 || Instant::now() > deadline {
@@ -222,7 +222,7 @@ async fn end_sessions(session: &Session, name: &str) -> Result<(), DatabaseError
 /// Reports whether PostgreSQL started to drop this database but could not finish (`datconnlimit = -2`).
 pub(super) async fn is_invalid(session: &Session, name: &str) -> Result<bool, DatabaseError> {
     let sql = "SELECT FROM pg_database WHERE datname = $1 AND datconnlimit = -2";
-    let row = session.row("look at database", name, sql, &[&name]).await?;
+    let row = session.row("query database", name, sql, &[&name]).await?;
     Ok(row.is_some())
 }
 
@@ -247,7 +247,7 @@ async fn databases_with_rights_of(
          HAVING {is_managed} OR datallowconn AND bool_and(dbid = 0 OR deptype <> 'o')"
     );
     let rows = session
-        .rows("look for rights of role", name, &sql, &[&name])
+        .rows("query rights of role", name, &sql, &[&name])
         .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

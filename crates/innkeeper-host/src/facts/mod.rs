@@ -7,10 +7,11 @@ mod files;
 mod routes;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::network::VethNetwork;
@@ -51,7 +52,7 @@ impl HostFacts {
     async fn update(&self) -> bool {
         let mtu = self.network.uplink_mtu().await;
         let nameservers = self.nameservers.read();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let before = known.clone().unwrap_or_default();
         let now = Facts {
             nameservers: nameservers.unwrap_or(before.nameservers),

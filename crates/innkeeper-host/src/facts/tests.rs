@@ -96,14 +96,7 @@ async fn only_new_name_servers_and_mtu_are_reported() {
         identity: Identity::of('a'),
     });
     let facts = HostFacts::new(NameServers::in_files(vec![file.clone()]), Arc::new(network));
-    let known = || {
-        facts
-            .known
-            .lock()
-            .expect("not poisoned")
-            .clone()
-            .expect("known")
-    };
+    let known = || facts.known.lock().clone().expect("known");
     in_time(facts.changed()).await;
     assert_eq!(known().mtu, Some(1400));
 

@@ -70,7 +70,7 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
         files.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()));
     let mut last = None;
     for path in templates.chain(links) {
-        let metadata = fs::symlink_metadata(&path).on("look at", &path)?;
+        let metadata = fs::symlink_metadata(&path).on("inspect", &path)?;
         if metadata.atime() == UNVISITED {
             continue;
         }

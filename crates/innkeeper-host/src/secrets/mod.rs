@@ -410,7 +410,7 @@ impl<'a> GuestTree<'a> {
         Ok(())
     }
 
-    /// Formats the name servers as a resolv.conf(5). Returns `None` if there are none.
+    /// Formats the name servers as a resolv.conf(5). Returns `None` without any.
     fn resolvers(&self) -> Result<Option<String>, SecretsError> {
         let nameservers = self.config.nameservers.read()?;
         if nameservers.is_empty() {

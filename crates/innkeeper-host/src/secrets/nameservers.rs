@@ -18,7 +18,7 @@ pub struct NameServers {
 }
 
 impl NameServers {
-    /// Uses the configured name servers, or the host's if there are none.
+    /// Uses the configured name servers, or the host's if the list is empty.
     #[must_use]
     pub fn new(configured: Vec<IpAddr>) -> Self {
         let files = if configured.is_empty() {

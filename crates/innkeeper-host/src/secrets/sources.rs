@@ -59,7 +59,7 @@ pub(super) fn credentials(directory: &Path) -> Result<Credentials, FileError> {
             }
             opened => File::from(opened.on("open", &path)?),
         };
-        let stat = fstat(&file).on("look at", &path)?;
+        let stat = fstat(&file).on("inspect", &path)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             found.skipped.push((name, "it is not a regular file"));
             continue;
