@@ -1,8 +1,8 @@
 //! The program, without privileges, against a fake of innkeeperd over the real store. `crates/innkeeperd/tests/intake` tests
 //! it with the real daemon.
 
-mod answers;
 mod limits;
 mod operation;
-mod restarts;
+mod outages;
+mod responses;
 mod support;
