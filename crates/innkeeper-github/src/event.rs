@@ -1,7 +1,7 @@
-//! Webhook deliveries: GitHub's JSON as the few facts that matter to a preview
+//! Webhook deliveries, reduced to the fields that previews need
 //! (GitHub, "Webhook events and payloads").
 //!
-//! Fields that are not needed may be missing, null or of any form; new ones do no harm.
+//! Other fields may be missing, null or of any type; unknown ones are ignored.
 
 use innkeeper_model::preview::{
     PrAction, PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent,
@@ -13,38 +13,38 @@ use crate::wire;
 
 /// The header with the event's name.
 pub const EVENT_HEADER: &str = "X-GitHub-Event";
-/// The header with the delivery's id, the same for each redelivery.
+/// The header with the delivery's id, which is the same for redeliveries.
 pub const DELIVERY_HEADER: &str = "X-GitHub-Delivery";
 
-/// The most characters of the texts that somebody else chooses and that are kept: logins, labels, ids.
+/// Maximum length of untrusted texts that are stored: logins, labels, ids.
 const MAX_TEXT: usize = 256;
 
-/// What a delivery is about.
+/// A parsed delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// GitHub tries a new webhook.
+    /// GitHub tests a new webhook.
     Ping,
-    /// Something happened to a pull request.
+    /// An event of a pull request.
     PullRequest(Box<PullRequestEvent>),
-    /// A repository has another name, another owner, or is gone.
+    /// A repository was renamed, transferred or deleted.
     Repository(RepositoryEvent),
-    /// An event that no preview needs, by GitHub's name.
+    /// Another event, by GitHub's name.
     Ignored(String),
 }
 
-/// A `pull_request` or `repository` payload that is not understood.
+/// An invalid `pull_request` or `repository` delivery.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// It is no JSON, or a field that is needed is missing or is not what it should be.
-    #[error("the {event} payload is not understood")]
+    /// It is not JSON, or a required field is missing or invalid.
+    #[error("the {event} payload is invalid")]
     Payload {
         /// The event's name.
         event: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: serde_json::Error,
     },
-    /// A header or field is empty, is longer than GitHub makes it, or cannot be shown on one line.
+    /// A header or field is empty, too long, or has control characters.
     #[error("the delivery's {0} is empty, too long, or has control characters")]
     Text(&'static str),
 }
@@ -65,12 +65,10 @@ impl Explain for EventError {
     }
 }
 
-/// Reads a delivery whose signature was found good: the values of [`EVENT_HEADER`] and [`DELIVERY_HEADER`],
-/// and the body.
+/// Parses a delivery with a verified signature: the values of [`EVENT_HEADER`] and [`DELIVERY_HEADER`], and the body.
 ///
 /// # Errors
-/// [`EventError`] for a `pull_request` or `repository` payload without what is needed. The bodies of other events are not
-/// looked at.
+/// [`EventError`] for an invalid `pull_request` or `repository` payload. The bodies of other events are not parsed.
 pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, EventError> {
     match event {
         "ping" => Ok(Delivery::Ping),
@@ -105,7 +103,7 @@ struct RepositoryPayload {
 }
 
 impl RepositoryPayload {
-    /// Nothing for an action that changes neither name nor existence.
+    /// Returns `None` for an action that changes neither name nor existence.
     fn into_event(self, delivery: &str) -> Result<Option<RepositoryEvent>, EventError> {
         let action = match self.action.as_str() {
             "renamed" => RepositoryAction::Renamed,
@@ -140,7 +138,7 @@ struct Label {
     name: String,
 }
 
-/// What an edit changed: each part is there when it changed, with its former value.
+/// The changes of an edit. Each changed field is present, with its former value.
 #[derive(Default, Deserialize)]
 struct Changes {
     title: Option<serde::de::IgnoredAny>,
@@ -179,7 +177,7 @@ impl Payload {
     }
 }
 
-/// A label that was deleted meanwhile is missing; such an event is of no use to anybody.
+/// Returns the action. An event whose label was deleted since has no label, and is ignored.
 fn action(name: &str, label: Option<Label>) -> Result<PrAction, EventError> {
     Ok(match (name, label) {
         ("opened", _) => PrAction::Opened,
@@ -193,9 +191,10 @@ fn action(name: &str, label: Option<Label>) -> Result<PrAction, EventError> {
     })
 }
 
+/// Validates the length and characters of an untrusted text.
 fn short(what: &'static str, text: String) -> Result<String, EventError> {
-    let shown = !text.is_empty() && !text.chars().any(char::is_control);
-    if !shown || text.chars().count() > MAX_TEXT {
+    let printable = !text.is_empty() && !text.chars().any(char::is_control);
+    if !printable || text.chars().count() > MAX_TEXT {
         return Err(EventError::Text(what));
     }
     Ok(text)

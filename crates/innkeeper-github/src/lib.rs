@@ -1,15 +1,15 @@
-//! GitHub, from both sides: the webhook deliveries that it sends, and the API that it answers.
+//! GitHub: its webhook deliveries, and a client of its API.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`signature`] | the webhook's secrets, and whether a delivery was signed with one of them |
-//! | [`event`] | a delivery as the few facts that matter to a preview |
-//! | [`client`] | the API, with a token or as an App, within GitHub's limits |
-//! | [`report`] | what is said on a pull request, compared with what is there |
+//! | [`signature`] | the webhook's secrets, and verification of deliveries |
+//! | [`event`] | deliveries, reduced to the fields that previews need |
+//! | [`client`] | the API, with a token or as an App, within GitHub's rate limits |
+//! | [`report`] | reports on pull requests: the desired state compared with the published one |
 //! | `fake` | an in-memory GitHub for tests and the demo, behind the feature `fake` |
 //!
-//! A delivery is verified before anything in it is read: [`signature::SecretSet::verify`] takes the raw bytes,
-//! and [`event::parse`] comes after it. Tokens and secrets are kept in [`innkeeper_model::Secret`]; none is part of an error.
+//! A delivery is verified before it is parsed: first [`signature::SecretSet::verify`] with the raw bytes, then
+//! [`event::parse`]. Tokens and secrets have the type [`innkeeper_model::Secret`] and are never part of an error.
 
 pub mod client;
 pub mod event;

@@ -1,8 +1,8 @@
-//! What is said on GitHub about a preview: links in the pull request's text or one comment that is kept up
-//! to date, and a deployment with its statuses.
+//! Reports of previews on GitHub: links in the pull request's text or one comment that is kept up to date, and a
+//! deployment with its statuses.
 //!
-//! [`Report`] says what should be there, [`Published`] what is, and [`plan`] compares the two without asking
-//! anybody. [`Github::tell`] looks, plans and carries out; doing it again changes nothing.
+//! [`Report`] is the desired state and [`Published`] the observed one. [`plan`] compares them without I/O.
+//! [`Github::publish`] observes, plans and executes; it is idempotent.
 
 use std::fmt;
 
@@ -13,37 +13,37 @@ use tracing::debug;
 
 use crate::client::{Comment, Deployment, DeploymentState, DeploymentStatus, Github, GithubError};
 
-/// How many deployments of a preview are looked at. Older ones were ended when these came.
+/// Number of deployments of a preview that are examined. Older ones were ended when these were created.
 const DEPLOYMENTS: u8 = 5;
 
-/// The most characters of a pull request's text that GitHub takes.
+/// GitHub's limit for a pull request's text, in characters.
 const MAX_BODY: usize = 65_536;
 
-/// Where it is said.
+/// The place of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReportTarget {
-    /// In one comment of ours.
+    /// One comment.
     #[default]
     Comment,
-    /// As links in the pull request's own text, by the contract's marker. A comment is there only while
-    /// there is something that links cannot say: a failure, or a commit that waits for approval.
+    /// Links in the pull request's text, with the contract's marker. A comment exists only while it is needed: for a failure,
+    /// a commit that waits for approval, or an expired preview.
     Text,
-    /// Nowhere.
+    /// No report.
     Nowhere,
 }
 
-/// How a host reports.
+/// A host's settings for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportSettings {
-    /// Where people read it.
+    /// The place of the report.
     pub target: ReportTarget,
-    /// Whether there are deployments as well.
+    /// True if deployments are created too.
     pub deployments: bool,
-    /// What somebody with write access does to approve a commit, as in "add the label `preview`".
+    /// The instruction for approving a commit, as in "add the label `preview`".
     pub approve: String,
 }
 
-/// What should be on GitHub.
+/// The desired state on GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pull_request: PullRequest,
@@ -52,20 +52,20 @@ pub struct Report {
     environment: Option<String>,
     /// The commit whose deployment this is, and its status.
     deployment: Option<(CommitSha, DeploymentStatus)>,
-    /// The commit that goes on serving meanwhile.
+    /// The commit that stays live meanwhile.
     live: Option<CommitSha>,
 }
 
-/// Something that people can read.
+/// The desired state of one part of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part<T> {
-    /// It should be there, like this.
+    /// It exists, with this content.
     Present(T),
-    /// Like this in the place of what is there; nothing where nothing is.
+    /// If it exists, it has this content.
     IfPresent(T),
-    /// It should not be there.
+    /// It does not exist.
     Absent,
-    /// It is not ours to say: not looked at.
+    /// It is not managed, and not observed.
     Unmanaged,
 }
 
@@ -75,11 +75,11 @@ struct Links {
     extra: Vec<String>,
 }
 
-/// What is on GitHub. Nothing is planned for a part that was not looked at or could not be seen: what may be
-/// there already must not be made twice.
+/// The observed state on GitHub. `None` for a part that was not or could not be observed: no step is planned for it, so
+/// that an object that may exist is not created twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// Our own comments, the oldest first.
+    /// Innkeeper's comments, the oldest first.
     pub comments: Option<Vec<Comment>>,
     /// The pull request's text.
     pub body: Option<String>,
@@ -87,29 +87,29 @@ pub struct Published {
     pub deployments: Option<Vec<(Deployment, Option<DeploymentStatus>)>>,
 }
 
-/// One call to be made.
+/// A planned call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write the comment.
+    /// Creates the comment.
     CreateComment(String),
-    /// Replace its text.
+    /// Replaces a comment's text.
     UpdateComment {
-        /// Its number.
+        /// Its id.
         id: u64,
         /// The new text.
         body: String,
     },
-    /// Delete a comment that is not needed (any more).
+    /// Deletes a comment that is not needed.
     DeleteComment(u64),
-    /// Replace the pull request's text.
+    /// Replaces the pull request's text.
     SetBody(String),
-    /// Make a deployment, and give it its first status.
+    /// Creates a deployment with its first status.
     Deploy(CommitSha, DeploymentStatus),
-    /// Give a deployment a new status.
+    /// Adds a status to a deployment.
     SetStatus(u64, DeploymentStatus),
 }
 
-/// The calls that failed. The others were made.
+/// The failed calls. All others succeeded.
 #[derive(Debug)]
 pub struct ReportError(pub Vec<GithubError>);
 
@@ -134,7 +134,7 @@ impl innkeeper_model::Explain for ReportError {
 }
 
 impl Report {
-    /// What should be said about a preview as it is; nothing for one that has no pull request.
+    /// Returns the report of a preview's state. `None` for a preview without a pull request.
     #[must_use]
     pub fn of(view: &PreviewView, settings: &ReportSettings) -> Option<Self> {
         let preview = &view.preview;
@@ -145,14 +145,14 @@ impl Report {
             }
             return Some(report);
         }
-        let needs_words = preview.fault.is_some()
+        let needs_comment = preview.fault.is_some()
             || matches!(
                 preview.state,
                 PreviewState::WaitingForApproval | PreviewState::Expired
             );
         let comment = match settings.target {
             ReportTarget::Comment => Part::Present(text::comment(view, &settings.approve)),
-            ReportTarget::Text if needs_words => {
+            ReportTarget::Text if needs_comment => {
                 Part::Present(text::comment(view, &settings.approve))
             }
             ReportTarget::Text => Part::Absent,
@@ -174,7 +174,7 @@ impl Report {
         })
     }
 
-    /// What should be said about a preview that was removed.
+    /// Returns the report of a removed preview. `None` for a preview without a pull request.
     #[must_use]
     pub fn removed(view: &PreviewView, settings: &ReportSettings) -> Option<Self> {
         let (comment, links) = match settings.target {
@@ -207,11 +207,11 @@ impl Report {
     }
 }
 
-/// The status of the deployment of the wanted commit; nothing while it must not be deployed.
+/// Returns the status of the desired commit's deployment. `None` while it must not be deployed.
 fn status(view: &PreviewView) -> Option<DeploymentStatus> {
     let preview = &view.preview;
     let sha = preview.wanted_sha.short();
-    let (state, words) = match preview.state {
+    let (state, description) = match preview.state {
         PreviewState::WaitingForApproval | PreviewState::Expired | PreviewState::Closing => {
             return None;
         }
@@ -227,26 +227,25 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
         PreviewState::Live => (DeploymentState::Success, format!("{sha} is live")),
         PreviewState::Failed => (
             preview.fault.as_ref().map_or(DeploymentState::Error, blame),
-            failed_words(sha, preview.fault.as_ref()),
+            failure_description(sha, preview.fault.as_ref()),
         ),
     };
     let url = match state {
         DeploymentState::Success => view.url.as_str(),
         _ => "",
     };
-    Some(DeploymentStatus::new(state, &words, url))
+    Some(DeploymentStatus::new(state, &description, url))
 }
 
-fn failed_words(sha: &str, fault: Option<&Failure>) -> String {
-    // Only the code: the message may hold what the pull request's author wrote, and has its place in the
-    // comment.
+fn failure_description(sha: &str, fault: Option<&Failure>) -> String {
+    // Only the code: the message may contain untrusted text, and is in the comment.
     match fault {
         Some(fault) => format!("{sha} failed: {}", fault.code),
         None => format!("{sha} failed"),
     }
 }
 
-/// Who is at fault: `Failure` is the repository, `Error` the host.
+/// Attributes a failure: `Failure` to the repository, `Error` to the host.
 fn blame(fault: &Failure) -> DeploymentState {
     match fault.code.kind() {
         _ if fault.code == Code::InvalidConfig => DeploymentState::Error,
@@ -256,48 +255,48 @@ fn blame(fault: &Failure) -> DeploymentState {
     }
 }
 
-/// The calls that make what is seen into what is reported. Nothing when it is the same already.
+/// Plans the calls that lead from the published to the reported state.
 #[must_use]
-pub fn plan(report: &Report, seen: &Published) -> Vec<Step> {
+pub fn plan(report: &Report, published: &Published) -> Vec<Step> {
     let mut steps = Vec::new();
-    if let Some(there) = &seen.comments {
-        steps.extend(plan_comment(&report.comment, there));
+    if let Some(existing) = &published.comments {
+        steps.extend(plan_comment(&report.comment, existing));
     }
-    if let Some(there) = &seen.body {
-        steps.extend(plan_links(&report.links, there));
+    if let Some(existing) = &published.body {
+        steps.extend(plan_links(&report.links, existing));
     }
-    if let (Some(_), Some(there)) = (&report.environment, &seen.deployments) {
-        steps.extend(plan_deployments(report, there));
+    if let (Some(_), Some(existing)) = (&report.environment, &published.deployments) {
+        steps.extend(plan_deployments(report, existing));
     }
     steps
 }
 
-fn plan_links(said: &Part<Links>, there: &str) -> Option<Step> {
-    let body = match said {
-        Part::IfPresent(_) if !text::has_links(there) => return None,
+fn plan_links(desired: &Part<Links>, existing: &str) -> Option<Step> {
+    let body = match desired {
+        Part::IfPresent(_) if !text::has_links(existing) => return None,
         Part::Present(links) | Part::IfPresent(links) => {
-            text::with_links(there, &links.url, &links.extra)
+            text::with_links(existing, &links.url, &links.extra)
         }
-        Part::Absent => text::without_links(there),
+        Part::Absent => text::without_links(existing),
         Part::Unmanaged => return None,
     };
-    // GitHub would refuse a longer one, each time again.
-    (body != there && body.chars().count() <= MAX_BODY).then_some(Step::SetBody(body))
+    // GitHub would reject a longer text on each attempt.
+    (body != existing && body.chars().count() <= MAX_BODY).then_some(Step::SetBody(body))
 }
 
-fn plan_comment(said: &Part<String>, there: &[Comment]) -> Vec<Step> {
-    let wanted = match said {
+fn plan_comment(desired: &Part<String>, existing: &[Comment]) -> Vec<Step> {
+    let body = match desired {
         Part::Unmanaged => return Vec::new(),
         Part::Absent => None,
         Part::Present(body) | Part::IfPresent(body) => Some(body),
     };
-    let mut there = there.iter();
+    let mut existing = existing.iter();
     let mut steps = Vec::new();
-    if let Some(body) = wanted {
-        match there.next() {
-            None if matches!(said, Part::IfPresent(_)) => {}
+    if let Some(body) = body {
+        match existing.next() {
+            None if matches!(desired, Part::IfPresent(_)) => {}
             None => steps.push(Step::CreateComment(body.clone())),
-            // GitHub may drop white space at the end.
+            // GitHub may remove white space at the end.
             Some(first) if first.body.trim_end() == body.trim_end() => {}
             Some(first) => steps.push(Step::UpdateComment {
                 id: first.id,
@@ -305,19 +304,19 @@ fn plan_comment(said: &Part<String>, there: &[Comment]) -> Vec<Step> {
             }),
         }
     }
-    // A second one comes from a crash between writing the first and hearing of it.
-    steps.extend(there.map(|comment| Step::DeleteComment(comment.id)));
+    // A second comment results from a crash after the first was created and before its id was known.
+    steps.extend(existing.map(|comment| Step::DeleteComment(comment.id)));
     steps
 }
 
 fn plan_deployments(
     report: &Report,
-    there: &[(Deployment, Option<DeploymentStatus>)],
+    existing: &[(Deployment, Option<DeploymentStatus>)],
 ) -> Vec<Step> {
-    let wanted = report.deployment.as_ref();
-    let current = wanted.and_then(|(sha, _)| there.iter().find(|(d, _)| d.sha == *sha));
+    let desired = report.deployment.as_ref();
+    let current = desired.and_then(|(sha, _)| existing.iter().find(|(d, _)| d.sha == *sha));
     let mut steps = Vec::new();
-    match (wanted, current) {
+    match (desired, current) {
         (None, _) => {}
         (Some((sha, status)), None) => steps.push(Step::Deploy(sha.clone(), status.clone())),
         (Some((_, status)), Some((_, Some(last)))) if last == status => {}
@@ -325,10 +324,10 @@ fn plan_deployments(
             steps.push(Step::SetStatus(deployment.id, status.clone()));
         }
     }
-    for (deployment, last) in there {
+    for (deployment, last) in existing {
         let is_current = current.is_some_and(|(current, _)| current.id == deployment.id);
         let last = last.as_ref().map(|status| status.state);
-        let serves = wanted.is_none_or(|(_, status)| status.state != DeploymentState::Success)
+        let serves = desired.is_none_or(|(_, status)| status.state != DeploymentState::Success)
             && report.live.as_ref() == Some(&deployment.sha)
             && last == Some(DeploymentState::Success);
         if !is_current && !serves && last != Some(DeploymentState::Inactive) {
@@ -340,14 +339,14 @@ fn plan_deployments(
 }
 
 impl Github {
-    /// Makes GitHub say what the report says. When that is there already, nothing is written.
+    /// Publishes a report. Writes only differences.
     ///
     /// # Errors
-    /// [`ReportError`] with every call that failed; one that fails does not keep the others from being made.
+    /// [`ReportError`] with all failed calls. The other calls are made nevertheless.
     pub async fn publish(&self, report: &Report) -> Result<(), ReportError> {
-        let (seen, mut errors) = self.look(report).await;
-        for step in plan(report, &seen) {
-            if let Err(error) = self.carry_out(report, step).await {
+        let (published, mut errors) = self.observe(report).await;
+        for step in plan(report, &published) {
+            if let Err(error) = self.execute(report, step).await {
                 errors.push(error);
             }
         }
@@ -358,24 +357,24 @@ impl Github {
         }
     }
 
-    /// What is there of what the report is about.
-    async fn look(&self, report: &Report) -> (Published, Vec<GithubError>) {
+    /// Observes the parts that the report manages.
+    async fn observe(&self, report: &Report) -> (Published, Vec<GithubError>) {
         let mut errors = Vec::new();
         let pull_request = &report.pull_request;
-        let mut seen = Published::default();
+        let mut published = Published::default();
         if report.comment != Part::Unmanaged {
             let comments = self.own_comments(pull_request, COMMENT_MARKER).await;
-            seen.comments = kept(comments, &mut errors);
+            published.comments = collect(comments, &mut errors);
         }
         if report.links != Part::Unmanaged {
-            let view = kept(self.pull_request(pull_request).await, &mut errors);
-            seen.body = view.flatten().map(|view| view.body);
+            let view = collect(self.pull_request(pull_request).await, &mut errors);
+            published.body = view.flatten().map(|view| view.body);
         }
         if let Some(environment) = &report.environment {
-            let there = self.deployments_with_status(report, environment).await;
-            seen.deployments = kept(there, &mut errors);
+            let existing = self.deployments_with_status(report, environment).await;
+            published.deployments = collect(existing, &mut errors);
         }
-        (seen, errors)
+        (published, errors)
     }
 
     async fn deployments_with_status(
@@ -392,7 +391,7 @@ impl Github {
         Ok(all)
     }
 
-    async fn carry_out(&self, report: &Report, step: Step) -> Result<(), GithubError> {
+    async fn execute(&self, report: &Report, step: Step) -> Result<(), GithubError> {
         let pull_request = &report.pull_request;
         let repo = &pull_request.repo;
         match step {
@@ -404,7 +403,7 @@ impl Github {
             Step::Deploy(sha, status) => {
                 let environment = report.environment.as_deref().unwrap_or_default();
                 let made = match self.create_deployment(repo, environment, &sha).await {
-                    // The commit is no longer there, or is one of a fork that GitHub does not deploy.
+                    // The commit no longer exists, or is one of a fork that GitHub does not deploy.
                     Err(GithubError::Refused { status: 422, .. }) => {
                         debug!(%repo, %sha, "GitHub has no such commit to deploy");
                         return Ok(());
@@ -417,8 +416,8 @@ impl Github {
     }
 }
 
-/// The result, or its error kept for later.
-fn kept<T>(result: Result<T, GithubError>, errors: &mut Vec<GithubError>) -> Option<T> {
+/// Returns the value of a result, or collects its error.
+fn collect<T>(result: Result<T, GithubError>, errors: &mut Vec<GithubError>) -> Option<T> {
     result.map_err(|error| errors.push(error)).ok()
 }
 
@@ -433,17 +432,17 @@ mod tests {
         CommitSha::parse(&format!("{digit:040x}")).expect("a commit")
     }
 
-    /// What GitHub would have after these steps.
-    fn carry_out(seen: &Published, steps: Vec<Step>) -> Published {
-        let mut comments = seen.comments.clone().expect("seen");
-        let mut deployments = seen.deployments.clone().expect("seen");
-        let mut body = seen.body.clone();
+    /// Returns the state after these steps.
+    fn execute(published: &Published, steps: Vec<Step>) -> Published {
+        let mut comments = published.comments.clone().expect("observed");
+        let mut deployments = published.deployments.clone().expect("observed");
+        let mut body = published.body.clone();
         for step in steps {
             match step {
                 Step::CreateComment(body) => comments.push(Comment { id: 900, body }),
                 Step::UpdateComment { id, body } => {
                     let comment = comments.iter_mut().find(|c| c.id == id);
-                    comment.expect("there").body = body;
+                    comment.expect("exists").body = body;
                 }
                 Step::DeleteComment(id) => comments.retain(|comment| comment.id != id),
                 Step::SetBody(text) => body = Some(text),
@@ -452,7 +451,7 @@ mod tests {
                 }
                 Step::SetStatus(id, status) => {
                     let deployment = deployments.iter_mut().find(|(d, _)| d.id == id);
-                    deployment.expect("there").1 = Some(status);
+                    deployment.expect("exists").1 = Some(status);
                 }
             }
         }
@@ -463,7 +462,7 @@ mod tests {
         }
     }
 
-    fn any_said<T: fmt::Debug + Clone + 'static>(
+    fn any_part<T: fmt::Debug + Clone + 'static>(
         what: impl Strategy<Value = T> + Clone + 'static,
     ) -> impl Strategy<Value = Part<T>> {
         prop_oneof![
@@ -482,7 +481,7 @@ mod tests {
             DeploymentState::Failure,
             DeploymentState::Inactive,
         ]);
-        (state, "[ab]").prop_map(|(state, words)| DeploymentStatus::new(state, &words, ""))
+        (state, "[ab]").prop_map(|(state, text)| DeploymentStatus::new(state, &text, ""))
     }
 
     fn any_report() -> impl Strategy<Value = Report> {
@@ -490,8 +489,8 @@ mod tests {
         let deployment = prop::option::of((0..3u8, any_status()));
         let live = prop::option::of(0..3u8);
         (
-            any_said("[abc]".boxed()),
-            any_said(links.boxed()),
+            any_part("[abc]".boxed()),
+            any_part(links.boxed()),
             deployment,
             live,
         )
@@ -508,7 +507,7 @@ mod tests {
             })
     }
 
-    fn any_seen() -> impl Strategy<Value = Published> {
+    fn any_published() -> impl Strategy<Value = Published> {
         let comments = prop::collection::vec("[abc]", 0..3);
         let deployments = prop::collection::vec((0..3u8, prop::option::of(any_status())), 0..4);
         (comments, "[ab]{0,3}", deployments).prop_map(|(comments, body, deployments)| Published {
@@ -538,23 +537,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_a_plan_was_carried_out_nothing_is_left_to_do(report in any_report(), seen in any_seen()) {
-            let after = carry_out(&seen, plan(&report, &seen));
+        fn plan_is_empty_after_execution(report in any_report(), published in any_published()) {
+            let after = execute(&published, plan(&report, &published));
             prop_assert_eq!(plan(&report, &after), []);
-            let comments = after.comments.expect("seen");
+            let comments = after.comments.expect("observed");
             match &report.comment {
                 Part::Present(body) => prop_assert!(comments.len() == 1 && comments[0].body == *body),
                 Part::IfPresent(_) => prop_assert!(comments.len() <= 1),
                 Part::Absent => prop_assert!(comments.is_empty()),
-                Part::Unmanaged => prop_assert_eq!(Some(comments), seen.comments),
+                Part::Unmanaged => prop_assert_eq!(Some(comments), published.comments),
             }
         }
 
         #[test]
-        fn at_most_what_serves_and_what_comes_is_not_ended(report in any_report(), seen in any_seen()) {
-            let after = carry_out(&seen, plan(&report, &seen));
+        fn plan_ends_all_but_live_and_current_deployments(report in any_report(), published in any_published()) {
+            let after = execute(&published, plan(&report, &published));
             let current = report.deployment.as_ref().map(|(sha, _)| sha);
-            for (deployment, status) in after.deployments.expect("seen") {
+            for (deployment, status) in after.deployments.expect("observed") {
                 let ended = status.is_some_and(|s| s.state == DeploymentState::Inactive);
                 let sha = Some(&deployment.sha);
                 prop_assert!(ended || sha == current || sha == report.live.as_ref());
@@ -562,7 +561,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_not_seen_is_not_touched(report in any_report()) {
+        fn plan_has_no_step_for_unobserved_parts(report in any_report()) {
             prop_assert_eq!(plan(&report, &Published::default()), []);
         }
     }

@@ -1,4 +1,4 @@
-//! The host's files with secrets: `/var/secrets/preview.env` and its like.
+//! The host's files with secrets, such as `/var/secrets/preview.env`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,29 +9,29 @@ use innkeeper_model::preview::{EnvFile, InvalidLine};
 use innkeeper_model::{Code, Explain, Secret};
 use zeroize::Zeroizing;
 
-/// The most a file with secrets may hold, in bytes.
+/// Maximum length of a file with secrets, in bytes.
 const MAX_LENGTH: u64 = 64 * 1024;
 
-/// The variables of one or several files in the form of systemd's `EnvironmentFile=`, parsed by [`EnvFile`]. A
-/// later file wins. A line that is not valid concerns its variable only.
+/// The variables of one or several files in the format of systemd's `EnvironmentFile=`, parsed by [`EnvFile`]. Later files
+/// take precedence. An invalid line affects its variable only.
 #[derive(Clone, Default)]
 pub struct EnvironmentFiles {
-    variables: BTreeMap<String, Result<Secret, Misread>>,
-    ignored: Vec<Misread>,
+    variables: BTreeMap<String, Result<Secret, InvalidFileLine>>,
+    ignored: Vec<InvalidFileLine>,
 }
 
-/// A line that is not valid, and its file.
-type Misread = (PathBuf, InvalidLine);
+/// An invalid line and its file.
+type InvalidFileLine = (PathBuf, InvalidLine);
 
-/// A file with secrets that cannot be used.
+/// A file with secrets cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// It is there and cannot be read, or it is not there and was asked for by name.
+    /// It cannot be read, or a required file does not exist.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -40,10 +40,10 @@ pub enum SecretFileError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
-    /// The line that assigns a variable is not valid. The line itself is not shown: it may be a secret.
+    /// The line that assigns a variable is invalid. The line is not shown: it may be a secret.
     #[error("line {} of {} {}", bad.line, path.display(), bad.fault)]
     Line {
         /// The file.
@@ -66,11 +66,11 @@ impl Explain for SecretFileError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Read { path, .. } => format!(
-                "Make {} readable for the service's user, or hand it over as a systemd credential (`LoadCredential=`).",
+                "Make {} readable for the service's user, or pass it as a systemd credential (`LoadCredential=`).",
                 path.display()
             ),
             Self::Content { path, .. } => {
-                format!("Put the secret into {} as one line.", path.display())
+                format!("Write the secret to {} as one line.", path.display())
             }
             Self::Line { path, bad } => {
                 format!("Correct line {} of {}.", bad.line, path.display())
@@ -80,7 +80,7 @@ impl Explain for SecretFileError {
 }
 
 impl SecretFileError {
-    /// The cause without the file's path, for readers who are not to see the host's paths.
+    /// Returns the problem without the file's path, for readers who must not see the host's paths.
     #[must_use]
     pub fn without_path(&self) -> String {
         match self {
@@ -92,10 +92,10 @@ impl SecretFileError {
 }
 
 impl EnvironmentFiles {
-    /// Reads files one after the other. A file that is not there holds nothing.
+    /// Reads files in order. A missing file counts as empty.
     ///
     /// # Errors
-    /// [`SecretFileError`] names the file, and never what is in it.
+    /// [`SecretFileError`], which names the file and never contains its content.
     pub fn read<P: AsRef<Path>>(
         paths: impl IntoIterator<Item = P>,
     ) -> Result<Self, SecretFileError> {
@@ -108,26 +108,26 @@ impl EnvironmentFiles {
         Ok(files)
     }
 
-    /// The value of a variable; an empty one counts as none.
+    /// Returns the value of a variable. An empty value counts as unset.
     ///
     /// # Errors
-    /// The line that assigns it, or was probably meant to, when that is not valid.
+    /// The invalid line that assigns it, or probably should.
     pub fn get(&self, variable: &str) -> Result<Option<&Secret>, SecretFileError> {
-        let error = |(path, bad): &Misread| SecretFileError::Line {
+        let error = |(path, bad): &InvalidFileLine| SecretFileError::Line {
             path: path.clone(),
             bad: bad.clone(),
         };
         match self.variables.get(variable) {
             Some(Ok(value)) => Ok(Some(value).filter(|value| !value.expose().is_empty())),
-            Some(Err(misread)) => Err(error(misread)),
+            Some(Err(invalid)) => Err(error(invalid)),
             None => match self.ignored.iter().find(|(_, bad)| bad.is_about(variable)) {
-                Some(misread) => Err(error(misread)),
+                Some(invalid) => Err(error(invalid)),
                 None => Ok(None),
             },
         }
     }
 
-    /// Every line that is not valid, for the log.
+    /// Returns all invalid lines, for the log.
     pub fn invalid_lines(&self) -> impl Iterator<Item = SecretFileError> {
         let invalid = self.variables.values();
         let invalid = invalid.filter_map(|value| value.as_ref().err());
@@ -140,11 +140,11 @@ impl EnvironmentFiles {
     }
 
     fn add(&mut self, path: &Path, file: EnvFile) {
-        let misread = |bad| (path.to_owned(), bad);
+        let invalid = |bad| (path.to_owned(), bad);
         for (name, value) in file.variables {
-            self.variables.insert(name, value.map_err(misread));
+            self.variables.insert(name, value.map_err(invalid));
         }
-        self.ignored.extend(file.ignored.into_iter().map(misread));
+        self.ignored.extend(file.ignored.into_iter().map(invalid));
     }
 }
 
@@ -154,7 +154,7 @@ impl fmt::Debug for EnvironmentFiles {
     }
 }
 
-/// A file that holds one secret. White space around it is not part of it: editors add a line's end.
+/// Reads a file with one secret. Trims white space, because editors add a newline.
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, SecretFileError> {
     let text = read_text(path)?;
     let secret = Secret::new(text.expose().trim());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_an_error_of_its_variable_only_and_is_not_shown() {
+    fn invalid_line_affects_its_variable_and_is_not_shown() {
         let files =
             parse("OK=1\nghp_secret\nEMPTY=\nREPOS octo/web\nTOKEN='hunter2\nKEY=\"a\nb\"\n");
         assert_eq!(value(&files, "OK"), Some("1"));
@@ -238,7 +238,7 @@ mod tests {
             error("TOKEN"),
             "line 5 of /var/secrets/preview.env has a quote that is not closed"
         );
-        // A list of allowed repositories that is not valid is not an empty one, which would allow all.
+        // Fails closed: an invalid allowlist must not count as an empty one, which would allow all repositories.
         assert_eq!(
             error("REPOS"),
             "line 4 of /var/secrets/preview.env is not of the form NAME=value"
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_file_wins_and_a_missing_one_holds_nothing() {
+    fn later_file_takes_precedence_and_missing_is_empty() {
         let dir = tempfile::tempdir().expect("tempdir");
         let (first, second) = (dir.path().join("1"), dir.path().join("2"));
         std::fs::write(&first, "A=1\nB=1\n").expect("write");

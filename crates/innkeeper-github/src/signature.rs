@@ -1,4 +1,4 @@
-//! Signatures of webhooks: HMAC-SHA256 over the raw body
+//! Signatures of webhook deliveries: HMAC-SHA256 of the raw body
 //! (GitHub, "Validating webhook deliveries").
 
 use std::path::{Path, PathBuf};
@@ -13,29 +13,29 @@ use crate::settings_file::{SecretFileError, read_secret, read_secret_if_there};
 /// The header that carries the signature.
 pub const SIGNATURE_HEADER: &str = "X-Hub-Signature-256";
 
-/// The variables in the contract's files that hold a webhook secret. The last one is for a rotation.
+/// The variables with webhook secrets in the contract's files. The last one is for a rotation.
 const VARIABLES: [&str; 3] = [
     "GITHUB_WEBHOOK_SECRET",
     "WEBHOOK_SECRET",
     "GITHUB_WEBHOOK_SECRET_PREVIOUS",
 ];
 
-/// The names of systemd credentials that hold a webhook secret. The second one is for a rotation.
+/// The systemd credentials with webhook secrets. The second one is for a rotation.
 const CREDENTIALS: [&str; 2] = ["webhook-secret", "webhook-secret-previous"];
 
-/// Bytes of a SHA-256 sum.
+/// Length of a SHA-256 hash, in bytes.
 const SUM_LENGTH: usize = 32;
 
-/// The webhook secrets that are valid: one, or two while one is replaced by the other.
+/// The valid webhook secrets: one, or two during a rotation.
 #[derive(Clone, Debug)]
 pub struct SecretSet {
     secrets: Vec<Secret>,
 }
 
-/// Where to look for webhook secrets. The first of the three that has any is used.
+/// The sources of webhook secrets. The first one with any secret is used.
 #[derive(Clone, Debug, Default)]
 pub struct SecretSources {
-    /// Files that hold one secret each; all of them must be there.
+    /// Files with one secret each; all must exist.
     pub files: Vec<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`, with `webhook-secret` and, during a rotation, `webhook-secret-previous`.
     pub credentials: Option<PathBuf>,
@@ -44,19 +44,19 @@ pub struct SecretSources {
     pub environment_files: Vec<PathBuf>,
 }
 
-/// Why there is no usable set of secrets.
+/// The webhook secrets are missing or invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretSetError {
-    /// No source has one.
-    #[error("there is no webhook secret")]
+    /// No source has a secret.
+    #[error("no webhook secret is configured")]
     None,
-    /// An empty secret would let everybody sign.
+    /// A secret is empty: anyone could sign.
     #[error("a webhook secret is empty")]
     Empty,
     /// More than a rotation needs.
-    #[error("there are {0} webhook secrets; at most {max} can be valid at once", max = SecretSet::MAX)]
+    #[error("{0} webhook secrets are configured; at most {max} can be valid at once", max = SecretSet::MAX)]
     TooMany(usize),
-    /// A file that cannot be used.
+    /// A file cannot be used.
     #[error(transparent)]
     File(#[from] SecretFileError),
 }
@@ -72,34 +72,34 @@ impl Explain for SecretSetError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::File(error) => return error.remedy(),
-            Self::None | Self::Empty => "Put the webhook's secret into /var/secrets/preview.env as GITHUB_WEBHOOK_SECRET=…; `openssl rand -hex 32` makes a good one.".to_owned(),
+            Self::None | Self::Empty => "Set GITHUB_WEBHOOK_SECRET in /var/secrets/preview.env to the webhook's secret; `openssl rand -hex 32` generates one.".to_owned(),
             Self::TooMany(_) => "Keep the new secret and the one that it replaces.".to_owned(),
         })
     }
 }
 
-/// Why a signature is not accepted. Callers answer all three alike.
+/// The signature is not accepted. Callers respond to all three alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// There is none.
+    /// The header is missing.
     #[error("the delivery has no {SIGNATURE_HEADER} header")]
     Missing,
-    /// Not `sha256=` and 64 lower-case hexadecimal digits.
+    /// The header is not `sha256=` and 64 lower-case hexadecimal digits.
     #[error("the {SIGNATURE_HEADER} header is not of the form sha256=<64 hexadecimal digits>")]
     Malformed,
-    /// It was made with another secret, or the body was changed.
+    /// The body was signed with another secret, or was changed.
     #[error("the delivery's signature does not match its body")]
     Mismatch,
 }
 
 impl SecretSet {
-    /// The most secrets that can be valid at once.
+    /// Maximum number of secrets that can be valid at once.
     pub const MAX: usize = 2;
 
-    /// A set of one or two secrets. A secret that is given twice counts once.
+    /// Creates a set of one or two secrets. Duplicates count once.
     ///
     /// # Errors
-    /// [`SecretSetError`] when there is none, an empty one or more than two.
+    /// [`SecretSetError`] for no secret, an empty one, or more than two.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Result<Self, SecretSetError> {
         let mut distinct: Vec<Secret> = Vec::new();
         for secret in secrets {
@@ -117,10 +117,10 @@ impl SecretSet {
         }
     }
 
-    /// Reads the secrets from the first source that has any.
+    /// Loads the secrets from the first source with any secret.
     ///
     /// # Errors
-    /// [`SecretSetError`], also when a file is there and cannot be read.
+    /// [`SecretSetError`], also when a file exists and cannot be read.
     pub fn load(sources: &SecretSources) -> Result<Self, SecretSetError> {
         let mut secrets = Vec::new();
         for path in &sources.files {
@@ -130,7 +130,7 @@ impl SecretSet {
             secrets = credentials(directory)?;
         }
         if secrets.is_empty() {
-            // Each file on its own: a rotation may have another secret under the same name in the second.
+            // Each file separately: during a rotation, the second may have another secret under the same name.
             for path in &sources.environment_files {
                 let file = EnvironmentFiles::read([path])?;
                 for variable in VARIABLES {
@@ -141,18 +141,17 @@ impl SecretSet {
         Self::new(secrets)
     }
 
-    /// Checks a delivery: its raw body, and the value of its [`SIGNATURE_HEADER`].
+    /// Verifies a delivery: its raw body, and the value of its [`SIGNATURE_HEADER`].
     ///
-    /// The time it takes depends on the body's length and the number of secrets only, never on which
-    /// secret matches or how much of a wrong signature is right.
+    /// Constant time: the duration depends only on the body's length and the number of secrets.
     ///
     /// # Errors
-    /// [`SignatureError`]; nothing of the body may be used then.
+    /// [`SignatureError`]. The caller must not use the body then.
     pub fn verify(&self, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
         let claimed = parse_header(header.ok_or(SignatureError::Missing)?)?;
         let mut matches = false;
         for secret in &self.secrets {
-            // `|` and not `||`: every secret is tried.
+            // `|` and not `||`: constant time.
             matches |= keyed(secret)?
                 .chain_update(body)
                 .verify_slice(&claimed)
@@ -165,7 +164,7 @@ impl SecretSet {
         }
     }
 
-    /// The header for a body, as GitHub makes it; signed with the first secret.
+    /// Returns the header for a body, like GitHub's, signed with the first secret.
     #[must_use]
     pub fn sign(&self, body: &[u8]) -> String {
         let mut header = String::from("sha256=");
@@ -179,12 +178,12 @@ impl SecretSet {
     }
 }
 
-/// HMAC takes keys of any length (RFC 2104, section 2), so this does not fail.
+/// Creates the HMAC of a secret. Never fails: HMAC accepts keys of any length (RFC 2104, section 2).
 fn keyed(secret: &Secret) -> Result<Hmac<Sha256>, SignatureError> {
     Hmac::new_from_slice(secret.expose().as_bytes()).map_err(|_| SignatureError::Mismatch)
 }
 
-/// Checks a delivery's [`SIGNATURE_HEADER`] before its body is read.
+/// Validates the form of a delivery's [`SIGNATURE_HEADER`], before its body is read.
 ///
 /// # Errors
 /// [`SignatureError::Missing`] or [`SignatureError::Malformed`]: no body can match.
@@ -233,9 +232,9 @@ mod tests {
         SecretSet::new(secrets.iter().map(|s| Secret::new(*s))).expect("valid")
     }
 
-    /// The example of GitHub's own page, "Testing the webhook payload validation".
+    /// The example of GitHub's page, "Testing the webhook payload validation".
     #[test]
-    fn the_documented_example_is_accepted() {
+    fn signature_accepts_githubs_documented_example() {
         let header = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         let secrets = set(&["It's a Secret to Everybody"]);
         assert_eq!(secrets.verify(b"Hello, World!", Some(header)), Ok(()));
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn both_secrets_of_a_rotation_are_valid_and_no_third() {
+    fn secret_set_accepts_both_secrets_of_a_rotation() {
         let both = set(&["new", "old"]);
         for signer in ["new", "old"] {
             assert_eq!(both.verify(b"x", Some(&set(&[signer]).sign(b"x"))), Ok(()));
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_and_an_empty_secret_are_refused() {
+    fn secret_set_rejects_none_and_an_empty_secret() {
         assert!(matches!(SecretSet::new([]), Err(SecretSetError::None)));
         assert!(matches!(
             SecretSet::new([Secret::new("")]),
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_has_one_form() {
+    fn signature_header_has_one_form() {
         let secrets = set(&["k"]);
         let good = secrets.sign(b"x");
         assert_eq!(secrets.verify(b"x", None), Err(SignatureError::Missing));
@@ -290,13 +289,13 @@ mod tests {
             &format!("sha256=ä{}", &good[9..]),
             &format!("{good},{good}"),
         ] {
-            let said = secrets.verify(b"x", Some(bad));
-            assert_eq!(said, Err(SignatureError::Malformed), "{bad:?}");
+            let result = secrets.verify(b"x", Some(bad));
+            assert_eq!(result, Err(SignatureError::Malformed), "{bad:?}");
         }
     }
 
     #[test]
-    fn secrets_come_from_the_first_source_that_has_any() {
+    fn secret_set_uses_the_first_source_with_any() {
         let dir = tempfile::tempdir().expect("tempdir");
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -315,8 +314,8 @@ mod tests {
             ..SecretSources::default()
         };
         let accepts = |sources: &SecretSources, secret: &str| {
-            let set_there = SecretSet::load(sources).expect("loads");
-            set_there
+            let loaded = SecretSet::load(sources).expect("loads");
+            loaded
                 .verify(b"x", Some(&set(&[secret]).sign(b"x")))
                 .is_ok()
         };
@@ -343,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_in_no_debug_output() {
+    fn secret_set_is_not_in_debug_output() {
         let shown = format!("{:?}", set(&["hunter2", "correct horse"]));
         assert!(
             !shown.contains("hunter2") && !shown.contains("horse"),
@@ -353,13 +352,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_signed_is_accepted(secret in ".{1,100}", body: Vec<u8>) {
+        fn signature_accepts_signed_bodies(secret in ".{1,100}", body: Vec<u8>) {
             let secrets = set(&[&secret]);
             prop_assert_eq!(secrets.verify(&body, Some(&secrets.sign(&body))), Ok(()));
         }
 
         #[test]
-        fn a_flipped_bit_of_the_body_is_refused(body in prop::collection::vec(any::<u8>(), 1..500), at: prop::sample::Index, bit in 0..8u8) {
+        fn signature_rejects_a_flipped_bit(body in prop::collection::vec(any::<u8>(), 1..500), at: prop::sample::Index, bit in 0..8u8) {
             let secrets = set(&["k", "l"]);
             let header = secrets.sign(&body);
             let mut changed = body.clone();
@@ -368,7 +367,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_or_longer_body_is_refused(body in prop::collection::vec(any::<u8>(), 1..500), at: prop::sample::Index) {
+        fn signature_rejects_a_cut_or_longer_body(body in prop::collection::vec(any::<u8>(), 1..500), at: prop::sample::Index) {
             let secrets = set(&["k", "l"]);
             let header = secrets.sign(&body);
             prop_assert!(secrets.verify(&body[..at.index(body.len())], Some(&header)).is_err());
@@ -377,7 +376,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_header_is_refused(body: Vec<u8>, at: prop::sample::Index, bit in 0..7u8) {
+        fn signature_rejects_a_changed_header(body: Vec<u8>, at: prop::sample::Index, bit in 0..7u8) {
             let secrets = set(&["k", "l"]);
             let header = secrets.sign(&body);
             let mut changed = header.clone().into_bytes();
@@ -389,7 +388,7 @@ mod tests {
         }
 
         #[test]
-        fn any_header_is_refused_without_a_panic(header in ".{0,100}") {
+        fn signature_rejects_any_header_without_panic(header in ".{0,100}") {
             prop_assert!(set(&["k"]).verify(b"x", Some(&header)).is_err());
         }
     }

@@ -1,10 +1,10 @@
-//! The parts of GitHub's JSON that webhooks and the API share.
+//! GitHub's JSON types that webhooks and the API share.
 
 use innkeeper_model::preview::{BranchName, CommitSha, PullRequestEvent, RepoName};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// Who GitHub names when an account was deleted.
+/// The login of deleted accounts.
 const GHOST: &str = "ghost";
 
 /// A pull request ("Pulls" in GitHub's REST reference).
@@ -23,7 +23,7 @@ pub(crate) struct PullRequest {
     labels: serde_json::Value,
     #[serde(default)]
     updated_at: serde_json::Value,
-    /// Not there in lists.
+    /// Missing in lists.
     #[serde(default)]
     merged: Option<bool>,
     #[serde(default)]
@@ -50,14 +50,14 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// GitHub's number of it.
+    /// Returns GitHub's id of it.
     pub(crate) fn id(&self) -> Option<u64> {
         let id = self.id.as_u64();
         id.filter(|id| i64::try_from(*id).is_ok())
     }
 }
 
-/// A person, an organisation or an App's robot.
+/// A user, an organization or an App's bot.
 #[derive(Deserialize)]
 pub(crate) struct Account {
     pub(crate) login: String,
@@ -79,7 +79,7 @@ impl PullRequest {
         self.updated_at.as_str()?.parse().ok()
     }
 
-    /// The names of its labels.
+    /// Returns the names of its labels.
     pub(crate) fn labels(&self) -> Vec<String> {
         let labels = self.labels.as_array().into_iter().flatten();
         labels
@@ -88,8 +88,8 @@ impl PullRequest {
             .collect()
     }
 
-    /// Whether the commit comes from another repository than `base`, and the name of that repository: none for a fork
-    /// that is gone, and never that of `base`. Both name and number must be the same for it to be no fork.
+    /// Reports whether the head repository is a fork, and returns its name: `None` for a deleted fork, and never that of
+    /// `base`. It is not a fork only if both its name and its id are those of `base`.
     pub(crate) fn head_of(&self, base: &Repository) -> (bool, Option<RepoName>) {
         let head = self.head.repo.as_ref();
         let is_another = match (head.and_then(Repository::id), base.id()) {

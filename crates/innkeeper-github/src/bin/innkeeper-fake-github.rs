@@ -5,8 +5,8 @@
 //! http://127.0.0.1:8099
 //! ```
 //!
-//! It prints its address when it listens. The token in the file is accepted as that of `innkeeper-bot`. What
-//! else there is is said through the calls of `innkeeper_github::fake`.
+//! It prints its address when it listens. The token in the file belongs to `innkeeper-bot`. The control API of
+//! `innkeeper_github::fake` adds repositories and pull requests.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody else to tell when this fails as well.
+            // A failure to print cannot be reported.
             drop(writeln!(
                 std::io::stderr(),
                 "innkeeper-fake-github: {error}"

@@ -1,4 +1,4 @@
-//! One request, and its answer.
+//! API calls and their responses.
 
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, header};
@@ -9,55 +9,55 @@ use serde::de::DeserializeOwned;
 
 use super::GithubError;
 
-/// What GitHub's API answers in JSON, by its own media type.
+/// GitHub's media type for JSON.
 const JSON: &str = "application/vnd.github+json";
 
-/// The longest JSON answer, in bytes. A page of 100 pull requests has about 2 MB.
+/// Maximum length of a JSON response, in bytes. A page of 100 pull requests has about 2 MB.
 const MAX_JSON: usize = 16 << 20;
 
-/// The longest piece of GitHub's complaint that goes into an error, in characters.
+/// Maximum length of GitHub's message in an error, in characters.
 const MAX_MESSAGE: usize = 300;
 
-/// Whatever is not unreserved in a URL (RFC 3986, section 2.3) is encoded.
+/// All characters except the unreserved ones of a URL (RFC 3986, section 2.3) are encoded.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Whether a request may be sent again when nobody knows what became of it.
+/// The condition for a retry after a lost connection or a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Twice is as good as once.
-    Safe,
-    /// Twice makes two of it: sent again only when GitHub certainly did nothing.
-    Unsafe,
+pub(crate) enum Retry {
+    /// The call is idempotent.
+    Always,
+    /// The call creates an object: a retry is safe only if GitHub did not receive it.
+    IfNotSent,
 }
 
-/// A request to the API.
+/// A call of the API.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    /// What it does, as in "cannot …".
+pub(crate) struct ApiCall {
+    /// Its action, as in "cannot …".
     pub(crate) name: String,
     pub(crate) method: Method,
-    /// Path and query below the API's address.
+    /// Path and query relative to the API's base URL.
     pub(crate) path: String,
     pub(crate) accept: &'static str,
     pub(crate) body: Bytes,
-    pub(crate) repeat: Repeat,
-    /// The longest answer that is read, in bytes.
+    pub(crate) retry: Retry,
+    /// Maximum length of the response, in bytes.
     pub(crate) limit: usize,
 }
 
-/// An answer with any status.
+/// A response with any status.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Call {
+impl ApiCall {
     pub(crate) fn get(name: impl Into<String>, path: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -65,7 +65,7 @@ impl Call {
             path: path.into(),
             accept: JSON,
             body: Bytes::new(),
-            repeat: Repeat::Safe,
+            retry: Retry::Always,
             limit: MAX_JSON,
         }
     }
@@ -77,16 +77,16 @@ impl Call {
         body: &impl Serialize,
     ) -> Result<Self, GithubError> {
         let name = name.into();
-        let body = serde_json::to_vec(body).map_err(|source| GithubError::NotUnderstood {
+        let body = serde_json::to_vec(body).map_err(|source| GithubError::InvalidResponse {
             call: name.clone(),
             source: source.into(),
         })?;
         Ok(Self {
-            // PATCH, PUT and DELETE say what should be; POST makes something each time.
-            repeat: if method == Method::POST {
-                Repeat::Unsafe
+            // PATCH, PUT and DELETE are idempotent; POST creates an object.
+            retry: if method == Method::POST {
+                Retry::IfNotSent
             } else {
-                Repeat::Safe
+                Retry::Always
             },
             method,
             body: body.into(),
@@ -94,15 +94,19 @@ impl Call {
         })
     }
 
-    pub(crate) fn repeatable(mut self) -> Self {
-        self.repeat = Repeat::Safe;
+    /// Marks a POST as idempotent.
+    pub(crate) fn idempotent(mut self) -> Self {
+        self.retry = Retry::Always;
         self
     }
 }
 
-impl Answer {
-    /// The answer, unless it is a refusal.
-    pub(crate) fn success(self, call: &Call) -> Result<Self, GithubError> {
+impl ApiResponse {
+    /// Returns the response if its status is a success.
+    ///
+    /// # Errors
+    /// GitHub's refusal.
+    pub(crate) fn success(self, call: &ApiCall) -> Result<Self, GithubError> {
         if self.status.is_success() {
             return Ok(self);
         }
@@ -118,15 +122,15 @@ impl Answer {
         })
     }
 
-    pub(crate) fn json<T: DeserializeOwned>(&self, call: &Call) -> Result<T, GithubError> {
-        serde_json::from_slice(&self.body).map_err(|source| GithubError::NotUnderstood {
+    pub(crate) fn json<T: DeserializeOwned>(&self, call: &ApiCall) -> Result<T, GithubError> {
+        serde_json::from_slice(&self.body).map_err(|source| GithubError::InvalidResponse {
             call: call.name.clone(),
             source: source.into(),
         })
     }
 
-    /// Whether GitHub knows no such thing. 409 is what an empty repository answers, 422 what the commits
-    /// API answers to a name that is no commit.
+    /// Reports whether the object does not exist. The status is 409 for an empty repository, and 422 for an invalid name
+    /// of a commit.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(
             self.status,
@@ -134,14 +138,14 @@ impl Answer {
         )
     }
 
-    /// GitHub's own words about a refusal, on one line.
+    /// Returns GitHub's error message, on one line.
     fn message(&self) -> Option<String> {
-        let body: Refusal = serde_json::from_slice(&self.body).ok()?;
-        let words = body
+        let body: ErrorBody = serde_json::from_slice(&self.body).ok()?;
+        let printable = body
             .message
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c });
-        let mut text: String = words.take(MAX_MESSAGE).collect();
+        let mut text: String = printable.take(MAX_MESSAGE).collect();
         if let Some(detail) = body
             .errors
             .iter()
@@ -155,7 +159,7 @@ impl Answer {
     }
 
     pub(crate) fn documentation(&self) -> Option<String> {
-        let body: Refusal = serde_json::from_slice(&self.body).ok()?;
+        let body: ErrorBody = serde_json::from_slice(&self.body).ok()?;
         body.documentation_url
     }
 
@@ -163,7 +167,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Where the next page is, by the `Link` header (RFC 8288, section 3).
+    /// Returns the URL of the next page, by the `Link` header (RFC 8288, section 3).
     pub(crate) fn next_page(&self) -> Option<&str> {
         self.header(header::LINK)?.split(',').find_map(|link| {
             let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
@@ -175,25 +179,25 @@ impl Answer {
     }
 }
 
-/// The body of a refusal ("Troubleshooting the REST API").
+/// The body of an error response ("Troubleshooting the REST API").
 #[derive(serde::Deserialize)]
-struct Refusal {
+struct ErrorBody {
     message: String,
     documentation_url: Option<String>,
     errors: Option<Vec<serde_json::Value>>,
 }
 
-/// The path of something in a repository.
+/// Returns a path below a repository.
 pub(crate) fn repo_path(repo: &RepoName, rest: &str) -> String {
     format!("/repos/{}/{}{rest}", repo.owner(), repo.name())
 }
 
-/// A text as one segment of a path or as a value in a query.
+/// Encodes a text as one segment of a path or a value in a query.
 pub(crate) fn segment(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// A text as several segments, cut at its slashes.
+/// Encodes a text as several segments, separated at its slashes.
 pub(crate) fn segments(text: &str) -> String {
     text.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
@@ -202,10 +206,10 @@ pub(crate) fn segments(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn linked(value: &str) -> Answer {
+    fn linked(value: &str) -> ApiResponse {
         let mut headers = HeaderMap::new();
         headers.insert(header::LINK, value.parse().expect("a header"));
-        Answer {
+        ApiResponse {
             status: StatusCode::OK,
             headers,
             body: Bytes::new(),
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_is_found_among_links() {
+    fn next_page_is_found_among_links() {
         let both = r#"<https://api.github.com/x?page=1>; rel="prev", <https://api.github.com/x?page=3>; rel="next""#;
         assert_eq!(
             linked(both).next_page(),
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_others_stay_inside_their_segment() {
+    fn segment_encodes_special_characters() {
         assert_eq!(segment("a/../b?c#d%"), "a%2F..%2Fb%3Fc%23d%25");
         assert_eq!(segments("feature/a b'c"), "feature/a%20b%27c");
         assert_eq!(segment("dependabot[bot]"), "dependabot%5Bbot%5D");

@@ -1,4 +1,4 @@
-//! GitHub's clock and ours.
+//! The difference between GitHub's clock and the host's.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -6,22 +6,22 @@ use hyper::header;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::call::Answer;
+use super::call::ApiResponse;
 
-/// How far GitHub's clock is ahead of ours, in seconds. It is learnt when GitHub refuses what we signed:
-/// a host whose clock is wrong by minutes could not sign in otherwise.
+/// Seconds by which GitHub's clock is ahead of the host's. Measured when GitHub rejects a signature, because a host whose
+/// clock is wrong by minutes could not sign in otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Skew(AtomicI64);
 
 impl Skew {
-    /// The time by GitHub's clock, in seconds since 1970.
+    /// Returns the time by GitHub's clock, in seconds since 1970.
     pub(crate) fn now(&self) -> i64 {
         Timestamp::now().as_second() + self.0.load(Ordering::Relaxed)
     }
 
-    /// Learns from an answer; says whether that changed more than a few seconds.
-    pub(crate) fn learn(&self, answer: &Answer) -> bool {
-        let Some(theirs) = date(answer) else {
+    /// Measures the skew from a response. Reports whether it changed by more than a few seconds.
+    pub(crate) fn update(&self, response: &ApiResponse) -> bool {
+        let Some(theirs) = date(response) else {
             return false;
         };
         let skew = theirs.as_second() - Timestamp::now().as_second();
@@ -30,8 +30,8 @@ impl Skew {
     }
 }
 
-/// When GitHub answered, by its own clock (the `Date` header).
-pub(crate) fn date(answer: &Answer) -> Option<Timestamp> {
-    let text = answer.header(header::DATE)?;
+/// Returns the time of a response, by GitHub's clock (the `Date` header).
+pub(crate) fn date(response: &ApiResponse) -> Option<Timestamp> {
+    let text = response.header(header::DATE)?;
     DateTimeParser::new().parse_timestamp(text).ok()
 }

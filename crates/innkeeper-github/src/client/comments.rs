@@ -5,14 +5,14 @@ use innkeeper_model::preview::{PullRequest, RepoName};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{Call, repo_path};
+use super::call::{ApiCall, repo_path};
 use super::{Github, GithubError};
 use crate::wire;
 
-/// A comment of ours.
+/// A comment by Innkeeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comment {
-    /// GitHub's number for it.
+    /// GitHub's id of it.
     pub id: u64,
     /// Its text.
     pub body: String,
@@ -26,8 +26,8 @@ struct CommentView {
 }
 
 impl Github {
-    /// Our own comments on a pull request that start with `marker`, the oldest first. A comment of anybody
-    /// else is never among them, whatever it says.
+    /// Returns Innkeeper's comments on a pull request that start with `marker`, the oldest first. Comments by other
+    /// accounts are never included, even if they start with the marker.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -38,7 +38,7 @@ impl Github {
     ) -> Result<Vec<Comment>, GithubError> {
         let login = self.login().await?;
         let below = format!("/issues/{}/comments?per_page=100", pull_request.number);
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("list the comments on {pull_request}"),
             repo_path(&pull_request.repo, &below),
         );
@@ -46,8 +46,8 @@ impl Github {
             let comments = page.into_iter().filter_map(|comment| {
                 let author = comment.user?.login;
                 let body = comment.body.unwrap_or_default();
-                let ours = author.eq_ignore_ascii_case(login) && body.starts_with(marker);
-                ours.then_some(Comment {
+                let is_own = author.eq_ignore_ascii_case(login) && body.starts_with(marker);
+                is_own.then_some(Comment {
                     id: comment.id,
                     body,
                 })
@@ -59,17 +59,17 @@ impl Github {
         Ok(comments)
     }
 
-    /// Writes a new comment.
+    /// Creates a comment.
     ///
     /// # Errors
-    /// [`GithubError`]. When it is not known whether the comment was written, look before trying again.
+    /// [`GithubError`]. The comment may exist nevertheless: list the comments before a retry.
     pub async fn create_comment(
         &self,
         pull_request: &PullRequest,
         body: &str,
     ) -> Result<Comment, GithubError> {
         let below = format!("/issues/{}/comments", pull_request.number);
-        let call = Call::send(
+        let call = ApiCall::send(
             Method::POST,
             format!("comment on {pull_request}"),
             repo_path(&pull_request.repo, &below),
@@ -82,7 +82,7 @@ impl Github {
         })
     }
 
-    /// Replaces the text of a comment.
+    /// Replaces a comment's text.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -92,31 +92,31 @@ impl Github {
         id: u64,
         body: &str,
     ) -> Result<(), GithubError> {
-        let call = Call::send(
+        let call = ApiCall::send(
             Method::PATCH,
             format!("edit comment {id} in {repo}"),
             repo_path(repo, &format!("/issues/comments/{id}")),
             &json!({ "body": body }),
         )?;
-        self.answer(&call).await?.success(&call).map(drop)
+        self.send(&call).await?.success(&call).map(drop)
     }
 
-    /// Deletes a comment; that it is gone already is success.
+    /// Deletes a comment. A comment that no longer exists is success.
     ///
     /// # Errors
     /// [`GithubError`].
     pub async fn delete_comment(&self, repo: &RepoName, id: u64) -> Result<(), GithubError> {
-        let call = Call {
+        let call = ApiCall {
             method: Method::DELETE,
-            ..Call::get(
+            ..ApiCall::get(
                 format!("delete comment {id} in {repo}"),
                 repo_path(repo, &format!("/issues/comments/{id}")),
             )
         };
-        let answer = self.answer(&call).await?;
-        if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+        let response = self.send(&call).await?;
+        if matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(());
         }
-        answer.success(&call).map(drop)
+        response.success(&call).map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! Who we are to GitHub: a token, or an App with its key.
+//! Credentials for GitHub: a token, or an App with its key.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use rustls::pki_types::pem::PemObject;
 use crate::settings_file::read_text;
 use crate::{EnvironmentFiles, SecretFileError};
 
-/// What the client signs in with.
+/// The client's credentials.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// A personal access token, or any other that is valid as it is.
+    /// A personal access token, or another token that can be used directly.
     Token(Secret),
     /// An installed GitHub App.
     App(std::sync::Arc<App>),
@@ -28,19 +28,19 @@ pub struct App {
     key: RsaKeyPair,
 }
 
-/// Why there is nothing to sign in with.
+/// The credentials are missing or invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Nothing is configured.
-    #[error("there is neither a GitHub App nor a GitHub token")]
+    /// Neither a token nor an App is configured.
+    #[error("neither a GitHub token nor a GitHub App is configured")]
     None,
-    /// Some of the App's three settings are there and one is not.
+    /// One of the App's three settings is missing.
     #[error("{0} is missing")]
     Incomplete(&'static str),
-    /// A setting that is not what it should be.
+    /// A setting is not a number.
     #[error("{0} is not a number")]
     NotANumber(&'static str),
-    /// The file with the App's key cannot be read.
+    /// The file with the settings or the App's key cannot be read.
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// The file does not hold an RSA private key.
@@ -48,11 +48,11 @@ pub enum CredentialsError {
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it; nothing of its content.
+        /// The problem, without the file's content.
         reason: String,
     },
-    /// The key did not sign.
-    #[error("the GitHub App's key does not sign")]
+    /// The key failed to sign.
+    #[error("cannot sign with the GitHub App's key")]
     Sign,
 }
 
@@ -80,18 +80,18 @@ const APP_ID: &str = "GITHUB_APP_ID";
 const INSTALLATION: &str = "GITHUB_APP_INSTALLATION_ID";
 const KEY_PATH: &str = "GITHUB_APP_PRIVATE_KEY_PATH";
 
-/// How long a signed statement about ourselves is valid, in seconds. GitHub allows ten minutes.
+/// Validity of the App's JSON Web Token, in seconds. GitHub allows ten minutes.
 const VALID_FOR: i64 = 9 * 60;
-/// It is dated back by this many seconds, as GitHub recommends, because clocks differ.
+/// Seconds by which the token is backdated, as GitHub recommends, because clocks differ.
 const DATED_BACK: i64 = 60;
 
 impl Credentials {
-    /// The credentials in files by the contract's names: `GITHUB_APP_ID`, `GITHUB_APP_INSTALLATION_ID` and
+    /// Loads the credentials from environment files: `GITHUB_APP_ID`, `GITHUB_APP_INSTALLATION_ID` and
     /// `GITHUB_APP_PRIVATE_KEY_PATH`, or else `GITHUB_TOKEN`.
     ///
     /// # Errors
-    /// [`CredentialsError`], also when the App is configured by halves: falling back to the token then
-    /// would hide the mistake.
+    /// [`CredentialsError`], also when the App is configured incompletely: falling back to the token would hide the
+    /// mistake.
     pub fn from_files(files: &EnvironmentFiles) -> Result<Self, CredentialsError> {
         let (id, installation) = (files.get(APP_ID)?, files.get(INSTALLATION)?);
         let key = files.get(KEY_PATH)?;
@@ -112,8 +112,8 @@ impl Credentials {
 }
 
 impl App {
-    /// An App by its id (or client id), the id of its installation, and the file with its private key, as
-    /// GitHub generates it (PKCS #1) or converted to PKCS #8.
+    /// Creates an App from its id (or client id), the id of its installation, and the file with its private key, in the
+    /// format that GitHub generates (PKCS #1) or PKCS #8.
     ///
     /// # Errors
     /// [`CredentialsError`] when the key cannot be used.
@@ -124,11 +124,11 @@ impl App {
         };
         let pem = read_text(key)?;
         let der = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes())
-            .map_err(|_| rejected("it has no section with a private key".to_owned()))?;
+            .map_err(|_| rejected("it contains no private key".to_owned()))?;
         let pair = match &der {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
             PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            _ => return Err(rejected("it is a key of another kind".to_owned())),
+            _ => return Err(rejected("it contains another kind of key".to_owned())),
         };
         // The reason is one of a few fixed words, such as "InvalidEncoding".
         let pair = pair.map_err(|reason| rejected(reason.to_string()))?;
@@ -139,7 +139,7 @@ impl App {
         })
     }
 
-    /// The public half of the key (PKCS #1, DER).
+    /// Returns the public key (PKCS #1, DER).
     #[cfg(feature = "fake")]
     pub(crate) fn public_key(&self) -> Vec<u8> {
         self.key.public().as_ref().to_vec()
@@ -149,8 +149,8 @@ impl App {
         self.installation
     }
 
-    /// A signed statement that we are the App (RFC 7519, signed with RS256 of RFC 7518, section 3.3), at
-    /// `now` in seconds since 1970.
+    /// Creates a JSON Web Token that authenticates the App (RFC 7519, signed with RS256 of RFC 7518, section 3.3). `now` is
+    /// in seconds since 1970.
     pub(crate) fn token(&self, now: i64) -> Result<Secret, CredentialsError> {
         let header = base64url(br#"{"alg":"RS256","typ":"JWT"}"#);
         let claims = serde_json::json!({
@@ -158,20 +158,17 @@ impl App {
             "exp": now + VALID_FOR,
             "iss": self.id,
         });
-        let statement = format!("{header}.{}", base64url(claims.to_string().as_bytes()));
+        let signed = format!("{header}.{}", base64url(claims.to_string().as_bytes()));
         let mut signature = vec![0; self.key.public().modulus_len()];
         self.key
             .sign(
                 &RSA_PKCS1_SHA256,
                 &SystemRandom::new(),
-                statement.as_bytes(),
+                signed.as_bytes(),
                 &mut signature,
             )
             .map_err(|_| CredentialsError::Sign)?;
-        Ok(Secret::new(format!(
-            "{statement}.{}",
-            base64url(&signature)
-        )))
+        Ok(Secret::new(format!("{signed}.{}", base64url(&signature))))
     }
 }
 
@@ -184,7 +181,7 @@ impl fmt::Debug for App {
     }
 }
 
-/// Base 64 for URLs without padding (RFC 4648, section 5).
+/// Encodes in base64url without padding (RFC 4648, section 5).
 fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -205,9 +202,9 @@ fn base64url(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The vectors of RFC 4648, section 10, without their padding, and one with both special digits.
+    /// The test vectors of RFC 4648, section 10, without padding, and one with both special digits.
     #[test]
-    fn base64url_is_that_of_the_rfc() {
+    fn base64url_matches_the_rfc() {
         for (bytes, text) in [
             ("", ""),
             ("f", "Zg"),
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_configured_by_halves_is_refused_even_with_a_token() {
+    fn credentials_reject_an_incomplete_app() {
         let token = Credentials::from_files(&files("GITHUB_TOKEN=t\n")).expect("a token");
         assert!(matches!(token, Credentials::Token(_)));
         let half = files("GITHUB_TOKEN=t\nGITHUB_APP_ID=1\nGITHUB_APP_INSTALLATION_ID=2\n");
@@ -242,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_key_is_named_and_not_shown() {
+    fn credentials_name_an_invalid_key_without_content() {
         let file = tempfile::NamedTempFile::new().expect("tempfile");
         for content in [
             "hunter2",

@@ -1,60 +1,60 @@
-//! Deployments and their statuses: what GitHub shows as environments.
+//! Deployments and their statuses, which GitHub shows as environments.
 
 use hyper::Method;
 use innkeeper_model::preview::{CommitSha, RepoName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::call::{Call, repo_path, segment};
+use super::call::{ApiCall, repo_path, segment};
 use super::{Github, GithubError};
 
-/// The most characters of a status's description ("Create a deployment status").
+/// Maximum length of a status's description, in characters ("Create a deployment status").
 const MAX_DESCRIPTION: usize = 140;
 
 /// A deployment of a commit to an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Deployment {
-    /// GitHub's number for it. Later ones are higher.
+    /// GitHub's id of it. Later ones are higher.
     pub id: u64,
     /// The commit.
     pub sha: CommitSha,
 }
 
-/// How far a deployment is.
+/// The state of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentState {
-    /// It waits for something that somebody has to do.
+    /// Waits for a person.
     Pending,
-    /// It waits for its turn.
+    /// Queued.
     Queued,
-    /// It is being built or started.
+    /// Being built or started.
     InProgress,
-    /// It runs.
+    /// Live.
     Success,
-    /// The repository is at fault.
+    /// Failed because of the repository.
     Failure,
-    /// The host is at fault.
+    /// Failed because of the host.
     Error,
-    /// It was replaced or removed.
+    /// Replaced or removed.
     Inactive,
 }
 
-/// The newest word about a deployment.
+/// A status of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentStatus {
-    /// How far it is.
+    /// The state.
     pub state: DeploymentState,
     /// One line about it, of at most 140 characters.
     #[serde(default)]
     pub description: String,
-    /// Where it can be seen; empty when nowhere.
+    /// URL of the environment; may be empty.
     #[serde(default)]
     pub environment_url: String,
 }
 
 impl DeploymentStatus {
-    /// A status; a longer description is cut.
+    /// Creates a status. A description that is too long is truncated.
     #[must_use]
     pub fn new(state: DeploymentState, description: &str, environment_url: &str) -> Self {
         let mut text: String = description.chars().take(MAX_DESCRIPTION).collect();
@@ -71,7 +71,7 @@ impl DeploymentStatus {
 }
 
 impl Github {
-    /// The newest deployments to an environment, at most `count` (up to 100) of them, the newest first.
+    /// Returns the newest deployments to an environment, at most `count` (up to 100), the newest first.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -85,32 +85,32 @@ impl Github {
             "/deployments?environment={}&per_page={count}",
             segment(environment)
         );
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("list the deployments of {repo} to {environment}"),
             repo_path(repo, &below),
         );
         self.json(&call).await
     }
 
-    /// Makes a deployment of a commit to an environment that exists for a while only.
+    /// Creates a deployment of a commit to a transient environment.
     ///
     /// # Errors
-    /// [`GithubError`]. When it is not known whether it was made, look before trying again.
+    /// [`GithubError`]. The deployment may exist nevertheless: list the deployments before a retry.
     pub async fn create_deployment(
         &self,
         repo: &RepoName,
         environment: &str,
         sha: &CommitSha,
     ) -> Result<Deployment, GithubError> {
-        let call = Call::send(
+        let call = ApiCall::send(
             Method::POST,
-            format!("make a deployment of {repo} to {environment}"),
+            format!("create a deployment of {repo} to {environment}"),
             repo_path(repo, "/deployments"),
             &json!({
                 "ref": sha,
                 "environment": environment,
                 "description": "Preview",
-                // Exactly this commit, whatever its checks say.
+                // Exactly this commit, regardless of its checks.
                 "auto_merge": false,
                 "required_contexts": [],
                 "transient_environment": true,
@@ -120,7 +120,7 @@ impl Github {
         self.json(&call).await
     }
 
-    /// The newest status of a deployment.
+    /// Returns the newest status of a deployment.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -130,7 +130,7 @@ impl Github {
         deployment: u64,
     ) -> Result<Option<DeploymentStatus>, GithubError> {
         let below = format!("/deployments/{deployment}/statuses?per_page=1");
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("look up deployment {deployment} of {repo}"),
             repo_path(repo, &below),
         );
@@ -138,7 +138,7 @@ impl Github {
         Ok(newest_first.into_iter().next())
     }
 
-    /// Gives a deployment a new status.
+    /// Adds a status to a deployment.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -149,7 +149,7 @@ impl Github {
         status: &DeploymentStatus,
     ) -> Result<(), GithubError> {
         let below = format!("/deployments/{deployment}/statuses");
-        let call = Call::send(
+        let call = ApiCall::send(
             Method::POST,
             format!("set the status of deployment {deployment} of {repo}"),
             repo_path(repo, &below),
@@ -157,12 +157,11 @@ impl Github {
                 "state": status.state,
                 "description": status.description,
                 "environment_url": status.environment_url,
-                // Older deployments are ours to end: GitHub leaves those of transient environments alone.
+                // The caller ends older deployments: GitHub does not end those of transient environments.
                 "auto_inactive": false,
             }),
         )?;
-        // The same status twice says the same.
-        let call = call.repeatable();
-        self.answer(&call).await?.success(&call).map(drop)
+        let call = call.idempotent();
+        self.send(&call).await?.success(&call).map(drop)
     }
 }

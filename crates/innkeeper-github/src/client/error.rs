@@ -1,4 +1,4 @@
-//! The errors of the client.
+//! The client's errors.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,91 +9,91 @@ use jiff::Timestamp;
 
 use super::credentials::CredentialsError;
 
-/// Why a call to GitHub's API has no result. `call` says what was tried on which object, such as `read
-/// preview-config.nix of octo/web at 1d2e…`; it never holds a token.
+/// A failed call of GitHub's API. `call` is the action and its object, such as `read preview-config.nix of octo/web at
+/// 1d2e…`; it never contains a token.
 #[derive(Debug, thiserror::Error)]
 pub enum GithubError {
-    /// The configured address is none.
-    #[error("'{url}' cannot be GitHub's address: {reason}")]
+    /// The configured address is invalid.
+    #[error("'{url}' is not a valid address of GitHub: {reason}")]
     Address {
-        /// As configured, without what may be a password.
+        /// The address, without a possible password.
         url: String,
-        /// The rule that it breaks.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// The certificates that GitHub's is checked with cannot be read.
-    #[error("there are no certificates to check GitHub's with")]
+    /// The trusted certificates cannot be loaded.
+    #[error("cannot load the certificates for verifying GitHub's")]
     Certificates(#[source] Box<dyn Error + Send + Sync>),
-    /// No token and no App, or one that cannot be used.
+    /// The credentials are missing or invalid.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// No answer, after all attempts.
-    #[error("cannot {call}: GitHub cannot be reached")]
+    /// No response, after all attempts.
+    #[error("cannot {call}: GitHub is unreachable")]
     Unreachable {
-        /// What was tried.
+        /// The action.
         call: String,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// No answer in time, after all attempts.
-    #[error("cannot {call}: GitHub did not answer in {} s", limit.as_secs_f32())]
+    /// Timeout, after all attempts.
+    #[error("cannot {call}: GitHub did not respond within {} s", limit.as_secs_f32())]
     TimedOut {
-        /// What was tried.
+        /// The action.
         call: String,
-        /// How long each attempt waited.
+        /// The timeout of each attempt.
         limit: Duration,
     },
-    /// GitHub wants no requests until then.
-    #[error("cannot {call}: GitHub's rate limit is used up until {retry_at}")]
+    /// The rate limit is exhausted.
+    #[error("cannot {call}: GitHub's rate limit is exhausted until {retry_at}")]
     RateLimited {
-        /// What was tried.
+        /// The action.
         call: String,
-        /// When it makes sense to try again.
+        /// Time at which it resets.
         retry_at: Timestamp,
     },
-    /// The token is not valid (any more), or the App's key is not.
+    /// The token or the App's key is not valid, or not any more.
     #[error("cannot {call}: GitHub does not accept the credentials")]
     Unauthorized {
-        /// What was tried.
+        /// The action.
         call: String,
     },
-    /// The token may not do that.
-    #[error("cannot {call}: GitHub does not allow it{}", said(.message.as_deref()))]
+    /// The token lacks a permission.
+    #[error("cannot {call}: GitHub does not allow it{}", detail(.message.as_deref()))]
     Forbidden {
-        /// What was tried.
+        /// The action.
         call: String,
-        /// What GitHub said.
+        /// GitHub's message.
         message: Option<String>,
     },
-    /// Any other refusal.
-    #[error("cannot {call}: GitHub answered {status}{}", said(.message.as_deref()))]
+    /// Any other error status.
+    #[error("cannot {call}: GitHub returned {status}{}", detail(.message.as_deref()))]
     Refused {
-        /// What was tried.
+        /// The action.
         call: String,
         /// The HTTP status.
         status: u16,
-        /// What GitHub said.
+        /// GitHub's message.
         message: Option<String>,
     },
-    /// An answer that is not of the documented form.
-    #[error("cannot {call}: the answer is not understood")]
-    NotUnderstood {
-        /// What was tried.
+    /// A response that is not of the documented form.
+    #[error("cannot {call}: GitHub's response is invalid")]
+    InvalidResponse {
+        /// The action.
         call: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// An answer or file that is longer than it may be.
-    #[error("cannot {call}: it has more than {limit} bytes")]
+    /// A response or file that is too long.
+    #[error("cannot {call}: it is longer than {limit} bytes")]
     TooLong {
-        /// What was tried.
+        /// The action.
         call: String,
-        /// The most bytes.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// No such repository, or none that the credentials can see: GitHub does not say which.
+    /// The repository does not exist or is not visible with the credentials; GitHub does not distinguish these.
     #[error("repository {0} does not exist or is not accessible")]
     RepoNotAccessible(RepoName),
     /// No such branch.
@@ -114,13 +114,13 @@ pub enum GithubError {
     },
 }
 
-/// What GitHub said, as the end of a message.
-fn said(message: Option<&str>) -> String {
+/// Formats GitHub's message as the end of an error message.
+fn detail(message: Option<&str>) -> String {
     message.map_or_else(String::new, |message| format!(" ({message})"))
 }
 
 impl GithubError {
-    /// Whether the cause may pass by itself, so that trying later makes sense.
+    /// Reports whether a later retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -130,7 +130,7 @@ impl GithubError {
         }
     }
 
-    /// When to try again, if GitHub said so.
+    /// Returns the earliest time for a retry, if GitHub specified one.
     #[must_use]
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self {
@@ -155,7 +155,7 @@ impl Explain for GithubError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Address { .. } => {
-                "Write https://api.github.com, or https://HOST/api/v3 for an Enterprise server."
+                "Use https://api.github.com, or https://HOST/api/v3 for an Enterprise server."
                     .to_owned()
             }
             Self::Certificates(_) => "Install the system's certificates (on Debian: `apt-get install ca-certificates`).".to_owned(),
@@ -166,11 +166,11 @@ impl Explain for GithubError {
                 "Check the name, and give the App or token access to {repo} (the App's settings, Repository access)."
             ),
             Self::BranchNotFound { repo, .. } | Self::CommitNotFound { repo, .. } => {
-                format!("Look at https://github.com/{repo}/branches, and push what is missing.")
+                format!("Compare with https://github.com/{repo}/branches, and push the missing branch or commit.")
             }
             Self::TooLong { limit, .. } => format!("Keep it below {limit} bytes."),
             error if error.is_transient() => {
-                "Nothing is lost: it is tried again by itself.".to_owned()
+                "No action needed: it is retried automatically.".to_owned()
             }
             _ => return None,
         })

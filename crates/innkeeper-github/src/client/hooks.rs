@@ -1,4 +1,4 @@
-//! Webhook deliveries that failed: GitHub does not repeat them by itself, and keeps them for three days
+//! Failed webhook deliveries: GitHub does not redeliver them automatically, and keeps them for three days
 //! ("Handling failed webhook deliveries").
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use innkeeper_model::preview::RepoName;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::call::{Answer, Call, repo_path};
+use super::call::{ApiCall, ApiResponse, repo_path};
 use super::{Credentials, Github, GithubError, MAX_PAGES};
 
-/// Whose deliveries.
+/// A webhook.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// The App's own webhook.
@@ -20,27 +20,27 @@ pub enum Hook {
     Repo {
         /// The repository.
         repo: RepoName,
-        /// The webhook's number there.
+        /// The webhook's id.
         id: u64,
     },
 }
 
-/// A delivery that never arrived.
+/// A delivery without a successful attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedDelivery {
-    /// GitHub's number for the newest attempt: what is asked for again.
+    /// GitHub's id of the newest attempt, for [`Github::redeliver`].
     pub id: u64,
     /// The delivery's id, as in `X-GitHub-Delivery`; the same for each attempt.
     pub guid: String,
     /// The event's name.
     pub event: String,
-    /// What the newest attempt was answered with; 0 when with nothing.
+    /// Status of the newest attempt; 0 without a response.
     pub status_code: u16,
-    /// When the newest attempt was.
+    /// Time of the newest attempt.
     pub delivered_at: Timestamp,
-    /// When the first attempt was that was looked at.
+    /// Time of the first attempt, of those examined.
     pub first_at: Timestamp,
-    /// How many attempts were looked at.
+    /// Number of attempts examined.
     pub attempts: usize,
 }
 
@@ -67,7 +67,7 @@ struct HookConfig {
 }
 
 impl Attempt {
-    fn arrived(&self) -> bool {
+    fn succeeded(&self) -> bool {
         self.status_code
             .is_some_and(|code| (200..300).contains(&code))
     }
@@ -92,8 +92,8 @@ impl std::fmt::Display for Hook {
 }
 
 impl Github {
-    /// The webhooks that deliver what happens in a repository to `url`: the App's own if it does, and otherwise the
-    /// repository's, for which it takes the right to administer webhooks.
+    /// Returns the webhooks that deliver a repository's events to `url`: the App's own if it does, otherwise the
+    /// repository's. The latter requires the permission to administer webhooks.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -108,21 +108,21 @@ impl Github {
         let Credentials::App(app) = self.session().credentials() else {
             return Ok(false);
         };
-        let call = Call::get("look up the App's webhook", "/app/hook/config");
-        let answer = self.session().send_as_app(app, &call).await?;
-        if answer.is_missing() {
+        let call = ApiCall::get("look up the App's webhook", "/app/hook/config");
+        let response = self.session().send_as_app(app, &call).await?;
+        if response.is_missing() {
             return Ok(false);
         }
-        let config: HookConfig = answer.success(&call)?.json(&call)?;
+        let config: HookConfig = response.success(&call)?.json(&call)?;
         Ok(config.url == url)
     }
 
     async fn repo_hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("list the webhooks of {repo}"),
             repo_path(repo, "/hooks?per_page=100"),
         );
-        let ours = |page: Vec<HookView>| {
+        let with_url = |page: Vec<HookView>| {
             page.into_iter()
                 .filter(|hook| hook.config.url == url)
                 .map(|hook| Hook::Repo {
@@ -131,10 +131,10 @@ impl Github {
                 })
                 .collect()
         };
-        self.list(call, ours).await
+        self.list(call, with_url).await
     }
 
-    /// The deliveries since `since` that no attempt brought through, the oldest first.
+    /// Returns the deliveries since `since` without a successful attempt, the oldest first.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -143,53 +143,53 @@ impl Github {
         hook: &Hook,
         since: Timestamp,
     ) -> Result<Vec<FailedDelivery>, GithubError> {
-        let mut call = Call::get(
+        let mut call = ApiCall::get(
             format!("list the deliveries of {hook}"),
             hook.path("?per_page=100"),
         );
         let mut attempts: Vec<Attempt> = Vec::new();
         for _ in 0..MAX_PAGES {
-            let answer = self.hook_answer(hook, &call).await?.success(&call)?;
-            let page: Vec<Attempt> = answer.json(&call)?;
-            // The newest come first.
+            let response = self.send_for_hook(hook, &call).await?.success(&call)?;
+            let page: Vec<Attempt> = response.json(&call)?;
+            // The newest attempts are first.
             let past = page.iter().any(|attempt| attempt.delivered_at < since);
             attempts.extend(page.into_iter().filter(|a| a.delivered_at >= since));
-            match self.next(&answer, &call)? {
+            match self.next(&response, &call)? {
                 Some(next) if !past => call.path = next,
                 _ => break,
             }
         }
-        Ok(never_arrived(attempts))
+        Ok(without_success(attempts))
     }
 
-    /// Asks GitHub to deliver something again.
+    /// Requests a redelivery.
     ///
     /// # Errors
     /// [`GithubError`].
     pub async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GithubError> {
-        let call = Call {
+        let call = ApiCall {
             method: Method::POST,
-            // Deliveries are told apart by their id, so one more does no harm.
-            ..Call::get(
-                format!("ask for delivery {delivery} of {hook} again"),
+            // Receivers identify deliveries by their id, so another one is harmless.
+            ..ApiCall::get(
+                format!("request a redelivery of {delivery} of {hook}"),
                 hook.path(&format!("/{delivery}/attempts")),
             )
         };
-        self.hook_answer(hook, &call)
+        self.send_for_hook(hook, &call)
             .await?
             .success(&call)
             .map(drop)
     }
 
-    async fn hook_answer(&self, hook: &Hook, call: &Call) -> Result<Answer, GithubError> {
+    async fn send_for_hook(&self, hook: &Hook, call: &ApiCall) -> Result<ApiResponse, GithubError> {
         match (hook, self.session().credentials()) {
             (Hook::App, Credentials::App(app)) => self.session().send_as_app(app, call).await,
-            _ => self.answer(call).await,
+            _ => self.send(call).await,
         }
     }
 }
 
-fn never_arrived(attempts: Vec<Attempt>) -> Vec<FailedDelivery> {
+fn without_success(attempts: Vec<Attempt>) -> Vec<FailedDelivery> {
     let mut by_guid: BTreeMap<String, Vec<Attempt>> = BTreeMap::new();
     for attempt in attempts {
         by_guid
@@ -199,7 +199,7 @@ fn never_arrived(attempts: Vec<Attempt>) -> Vec<FailedDelivery> {
     }
     let mut failed: Vec<FailedDelivery> = by_guid
         .into_values()
-        .filter(|attempts| !attempts.iter().any(Attempt::arrived))
+        .filter(|attempts| !attempts.iter().any(Attempt::succeeded))
         .filter_map(|attempts| {
             let (count, first) = (
                 attempts.len(),

@@ -1,90 +1,84 @@
 //! Rate limits (GitHub, "Rate limits for the REST API" and "Best practices for using the REST API").
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::{StatusCode, header};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
-use super::call::Answer;
+use super::call::ApiResponse;
 use super::clock;
 
-/// How long to wait after a secondary limit that says nothing about it: "at least one minute".
-const UNSAID: Duration = Duration::from_secs(60);
-/// The longest that an answer can make us wait. Limits are by the hour; more would be a mistake.
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
-/// Limits end at whole seconds, and clocks differ by fractions of them.
+/// Wait after a secondary limit without a specified one: "at least one minute".
+const DEFAULT_WAIT: Duration = Duration::from_secs(60);
+/// Maximum wait. Limits are per hour; more would be an error.
+const MAX_WAIT: Duration = Duration::from_secs(2 * 3600);
+/// Added to a reset, because resets are in whole seconds and clocks differ by fractions of them.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Keeps requests back while GitHub wants none. One for each client: limits are per credential.
+/// Delays requests until GitHub's rate limit resets. One for each client: limits are per credential.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
-    closed_until: Mutex<Option<Instant>>,
+pub(crate) struct RateLimit {
+    blocked_until: Mutex<Option<Instant>>,
 }
 
-impl Gate {
-    /// How long requests have to wait; nothing when they need not.
-    pub(crate) fn closed_for(&self) -> Option<Duration> {
-        let until = *self.lock();
+impl RateLimit {
+    /// Returns the time until requests are allowed. `None` if they are allowed now.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        let until = *self.blocked_until.lock();
         until
             .map(|until| until.saturating_duration_since(Instant::now()))
             .filter(|wait| !wait.is_zero())
     }
 
-    /// Closes the gate; a shorter wait never opens it earlier.
-    pub(crate) fn close(&self, wait: Duration) {
+    /// Blocks requests for a time. Never shortens an earlier block.
+    pub(crate) fn block(&self, wait: Duration) {
         let until = Instant::now() + wait;
-        let mut closed_until = self.lock();
-        *closed_until = Some(closed_until.map_or(until, |there| there.max(until)));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.closed_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let mut blocked_until = self.blocked_until.lock();
+        *blocked_until = Some(blocked_until.map_or(until, |there| there.max(until)));
     }
 }
 
-/// What an answer says about limits.
+/// The rate limit in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// Nothing.
+    /// No limit was reached.
     None,
-    /// It was carried out, and was the last one for this long.
+    /// The request was carried out, and was the last one for this time.
     Last(Duration),
-    /// It was not carried out; the next may come after this long.
+    /// The request was not carried out; the next one is allowed after this time.
     Reached(Duration),
 }
 
-/// Reads the limits in an answer. Times are GitHub's, so its `Date` is what they are compared with.
-pub(crate) fn limit(answer: &Answer) -> Limit {
+/// Reads the rate limit of a response. Its times are by GitHub's clock, so they are compared with its `Date`.
+pub(crate) fn limit(response: &ApiResponse) -> Limit {
     let refused = matches!(
-        answer.status,
+        response.status,
         StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
     );
-    let number = |name: &str| answer.header(name)?.trim().parse::<u64>().ok();
+    let number = |name: &str| response.header(name)?.trim().parse::<u64>().ok();
     if refused && let Some(seconds) = number(header::RETRY_AFTER.as_str()) {
-        return Limit::Reached(Duration::from_secs(seconds).min(LONGEST));
+        return Limit::Reached(Duration::from_secs(seconds).min(MAX_WAIT));
     }
     if number("x-ratelimit-remaining") == Some(0) {
-        let now = clock::date(answer).unwrap_or_else(Timestamp::now);
+        let now = clock::date(response).unwrap_or_else(Timestamp::now);
         let reset = number("x-ratelimit-reset").and_then(|at| i64::try_from(at).ok());
         let seconds = reset.map_or(0, |at| at.saturating_sub(now.as_second()));
         let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + MARGIN;
-        let wait = wait.min(LONGEST);
+        let wait = wait.min(MAX_WAIT);
         return if refused {
             Limit::Reached(wait)
         } else {
             Limit::Last(wait)
         };
     }
-    // A missing permission is 403 as well; only the page that GitHub refers to tells them apart.
+    // A missing permission is 403 too; only the documentation link distinguishes them.
     let about_limits = || {
-        let page = answer.documentation().unwrap_or_default();
+        let page = response.documentation().unwrap_or_default();
         page.contains("rate-limit")
     };
-    if answer.status == StatusCode::TOO_MANY_REQUESTS || (refused && about_limits()) {
-        return Limit::Reached(UNSAID);
+    if response.status == StatusCode::TOO_MANY_REQUESTS || (refused && about_limits()) {
+        return Limit::Reached(DEFAULT_WAIT);
     }
     Limit::None
 }
@@ -96,12 +90,12 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, headers: &[(&'static str, &str)], body: &'static str) -> Answer {
+    fn response(status: u16, headers: &[(&'static str, &str)], body: &'static str) -> ApiResponse {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a header"));
         }
-        Answer {
+        ApiResponse {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: Bytes::from_static(body.as_bytes()),
@@ -109,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_read_as_github_documents_them() {
+    fn limit_reads_githubs_documented_headers() {
         let seconds = Duration::from_secs;
         let date = ("date", "Thu, 01 Jan 1970 00:10:00 GMT");
         let used_up = [
@@ -124,26 +118,29 @@ mod tests {
         ];
         let secondary = r#"{"message":"You have exceeded a secondary rate limit.","documentation_url":"https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits"}"#;
         let forbidden = r#"{"message":"Resource not accessible by integration","documentation_url":"https://docs.github.com/rest/issues/comments"}"#;
-        for (answer, expected) in [
-            (answer(200, &left, ""), Limit::None),
-            (answer(200, &used_up, ""), Limit::Last(seconds(91))),
-            (answer(403, &used_up, ""), Limit::Reached(seconds(91))),
-            (answer(429, &used_up, ""), Limit::Reached(seconds(91))),
+        for (response, expected) in [
+            (response(200, &left, ""), Limit::None),
+            (response(200, &used_up, ""), Limit::Last(seconds(91))),
+            (response(403, &used_up, ""), Limit::Reached(seconds(91))),
+            (response(429, &used_up, ""), Limit::Reached(seconds(91))),
             (
-                answer(403, &[("retry-after", "30")], ""),
+                response(403, &[("retry-after", "30")], ""),
                 Limit::Reached(seconds(30)),
             ),
             (
-                answer(429, &[("retry-after", "99999999")], ""),
-                Limit::Reached(LONGEST),
+                response(429, &[("retry-after", "99999999")], ""),
+                Limit::Reached(MAX_WAIT),
             ),
-            (answer(403, &left, secondary), Limit::Reached(UNSAID)),
-            (answer(429, &[], ""), Limit::Reached(UNSAID)),
-            (answer(403, &left, forbidden), Limit::None),
-            (answer(404, &left, forbidden), Limit::None),
-            // A reset in the past, or none at all, does not make us wait.
             (
-                answer(
+                response(403, &left, secondary),
+                Limit::Reached(DEFAULT_WAIT),
+            ),
+            (response(429, &[], ""), Limit::Reached(DEFAULT_WAIT)),
+            (response(403, &left, forbidden), Limit::None),
+            (response(404, &left, forbidden), Limit::None),
+            // No wait for a reset in the past or a missing one.
+            (
+                response(
                     403,
                     &[
                         ("x-ratelimit-remaining", "0"),
@@ -155,20 +152,20 @@ mod tests {
                 Limit::Reached(MARGIN),
             ),
             (
-                answer(403, &[("x-ratelimit-remaining", "0")], ""),
+                response(403, &[("x-ratelimit-remaining", "0")], ""),
                 Limit::Reached(MARGIN),
             ),
         ] {
-            assert_eq!(limit(&answer), expected, "{answer:?}");
+            assert_eq!(limit(&response), expected, "{response:?}");
         }
     }
 
     #[test]
-    fn a_shorter_wait_does_not_open_the_gate() {
-        let gate = Gate::default();
-        assert_eq!(gate.closed_for(), None);
-        gate.close(Duration::from_secs(600));
-        gate.close(Duration::from_secs(1));
-        assert!(gate.closed_for().expect("closed") > Duration::from_secs(500));
+    fn rate_limit_is_not_shortened() {
+        let limit = RateLimit::default();
+        assert_eq!(limit.remaining(), None);
+        limit.block(Duration::from_secs(600));
+        limit.block(Duration::from_secs(1));
+        assert!(limit.remaining().expect("blocked") > Duration::from_secs(500));
     }
 }

@@ -1,11 +1,11 @@
-//! GitHub's REST API, as far as previews need it.
+//! A client of GitHub's REST API, with the calls that previews need.
 //!
-//! Every call has a time limit. What fails on the way (no connection, 5xx) is tried again with growing
-//! waits; what GitHub refuses is not. Rate limits are kept: a client that was told to wait sends nothing
-//! before, and answers with [`GithubError::RateLimited`] when that is longer than [`Settings::patience`].
+//! Every attempt has a timeout. Transient failures (no connection, 5xx) are retried with exponential backoff; other errors
+//! are not. The client obeys rate limits: it sends nothing until a limit resets, and fails with
+//! [`GithubError::RateLimited`] if that takes longer than [`Settings::patience`].
 //!
-//! Calls that make something new are sent again only when GitHub certainly did not carry them out, so that
-//! nothing is made twice.
+//! Calls that create an object are retried only if GitHub certainly did not carry them out, so that no object is created
+//! twice.
 
 mod call;
 mod clock;
@@ -29,7 +29,7 @@ use innkeeper_model::preview::RepoName;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
-use call::{Answer, Call};
+use call::{ApiCall, ApiResponse};
 use session::Session;
 use transport::Transport;
 
@@ -43,24 +43,24 @@ pub use pulls::PullRequestView;
 pub use repositories::{Permission, RepoView};
 pub use session::GuestToken;
 
-/// The most pages of a list that are read; 100 things each.
+/// Maximum number of pages of a list, with 100 items each.
 const MAX_PAGES: usize = 100;
 
-/// How to reach GitHub.
+/// The client's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The API's address: `https://api.github.com`, `https://HOST/api/v3` for an Enterprise server, or
     /// `http://` on the loopback.
     pub base_url: String,
-    /// A PEM file with certificate authorities to trust beside the system's.
+    /// A PEM file with certificate authorities to trust in addition to the system's.
     pub extra_certificates: Option<PathBuf>,
-    /// How long each attempt may take, with the whole answer.
+    /// Timeout of an attempt, including the response's body.
     pub timeout: Duration,
-    /// How often a call is tried, at least once.
+    /// Maximum number of attempts, at least one.
     pub attempts: u32,
-    /// The wait before the second attempt; twice as long before each further one, half of it by chance.
+    /// Backoff before the second attempt. It doubles for each further attempt, and half of it is random.
     pub first_wait: Duration,
-    /// The longest that a call waits for the end of a rate limit.
+    /// Maximum time for which a call waits for a rate limit to reset.
     pub patience: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Default for Settings {
     }
 }
 
-/// A client of GitHub's API. Clones share connections, tokens and limits.
+/// A client of GitHub's API. Clones share connections, tokens and rate limits.
 #[derive(Clone, Debug)]
 pub struct Github {
     inner: Arc<Inner>,
@@ -90,7 +90,7 @@ struct Inner {
 }
 
 impl Github {
-    /// A client; nothing is sent yet.
+    /// Creates a client without sending a request.
     ///
     /// # Errors
     /// [`GithubError::Address`] and [`GithubError::Certificates`].
@@ -104,8 +104,8 @@ impl Github {
         })
     }
 
-    /// A token with which a guest can read `repo`, and nothing else where GitHub lets us narrow it. Each call
-    /// makes a new one, valid for an hour: before [`GuestToken::expires_at`], get another.
+    /// Returns a token with which a guest can read `repo`. An App's token is restricted to that; it is new for each call
+    /// and expires at [`GuestToken::expires_at`].
     ///
     /// # Errors
     /// [`GithubError`]; [`GithubError::RepoNotAccessible`] when the App is not installed on the repository.
@@ -117,47 +117,47 @@ impl Github {
         &self.inner.session
     }
 
-    /// Any answer.
-    async fn answer(&self, call: &Call) -> Result<Answer, GithubError> {
+    /// Sends a call and returns a response with any status.
+    async fn send(&self, call: &ApiCall) -> Result<ApiResponse, GithubError> {
         self.session().send(call).await
     }
 
-    /// The JSON of an answer that is no refusal.
-    async fn json<T: DeserializeOwned>(&self, call: &Call) -> Result<T, GithubError> {
-        self.answer(call).await?.success(call)?.json(call)
+    /// Sends a call and parses the JSON of a successful response.
+    async fn json<T: DeserializeOwned>(&self, call: &ApiCall) -> Result<T, GithubError> {
+        self.send(call).await?.success(call)?.json(call)
     }
 
-    /// All things of a list, page by page. `page` takes them out of one answer.
+    /// Returns all items of a list, page by page. `page` extracts the items of one page.
     async fn list<T, P: DeserializeOwned>(
         &self,
-        mut call: Call,
+        mut call: ApiCall,
         page: impl Fn(P) -> Vec<T>,
     ) -> Result<Vec<T>, GithubError> {
         let mut all = Vec::new();
         for _ in 0..MAX_PAGES {
-            let answer = self.answer(&call).await?.success(&call)?;
-            all.extend(page(answer.json(&call)?));
-            match self.next(&answer, &call)? {
+            let response = self.send(&call).await?.success(&call)?;
+            all.extend(page(response.json(&call)?));
+            match self.next(&response, &call)? {
                 Some(next) => call.path = next,
                 None => return Ok(all),
             }
         }
-        // Half a list must not look like a whole one: what is missing would count as gone.
-        Err(GithubError::NotUnderstood {
+        // Fails rather than returning an incomplete list: missing items would count as deleted.
+        Err(GithubError::InvalidResponse {
             source: format!("it has more than {MAX_PAGES} pages").into(),
             call: call.name,
         })
     }
 
-    fn next(&self, answer: &Answer, call: &Call) -> Result<Option<String>, GithubError> {
-        let Some(link) = answer.next_page() else {
+    fn next(&self, response: &ApiResponse, call: &ApiCall) -> Result<Option<String>, GithubError> {
+        let Some(link) = response.next_page() else {
             return Ok(None);
         };
         match self.session().transport.own_path(link) {
             Some(path) => Ok(Some(path)),
-            None => Err(GithubError::NotUnderstood {
+            None => Err(GithubError::InvalidResponse {
                 call: call.name.clone(),
-                source: "its next page is on another server".into(),
+                source: "the next page is on another server".into(),
             }),
         }
     }

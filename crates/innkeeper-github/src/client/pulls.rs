@@ -5,45 +5,45 @@ use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, RepoName};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::call::{Call, repo_path};
+use super::call::{ApiCall, repo_path};
 use super::{Github, GithubError};
 use crate::wire;
 
-/// A pull request as GitHub has it now.
+/// The current state of a pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRequestView {
-    /// Which one.
+    /// The pull request.
     pub pull_request: PullRequest,
-    /// Whether it is open.
+    /// True if it is open.
     pub open: bool,
-    /// Whether it was merged.
+    /// True if it was merged.
     pub merged: bool,
-    /// Whether it is a draft.
+    /// True if it is a draft.
     pub draft: bool,
-    /// The repository with the commit; none when the fork was deleted.
+    /// The head repository; `None` when the fork was deleted.
     pub head_repo: Option<RepoName>,
-    /// The commit.
+    /// The head commit.
     pub head_sha: CommitSha,
-    /// The branch with the commit.
+    /// The head branch.
     pub head_branch: BranchName,
-    /// The branch that it wants to change.
+    /// The base branch.
     pub base_branch: BranchName,
-    /// Whether the commit comes from another repository.
+    /// True if the head repository is not the base repository.
     pub is_fork: bool,
-    /// Who opened it.
+    /// Login of its author.
     pub author: String,
     /// Its text.
     pub body: String,
     /// The names of its labels.
     pub labels: Vec<String>,
-    /// When it last changed.
+    /// Time of its last change.
     pub updated_at: Option<Timestamp>,
 }
 
 impl PullRequestView {
     fn new(repo: &RepoName, wire: wire::PullRequest) -> Self {
         let (is_fork, head_repo) = match &wire.base.repo {
-            // By their numbers: `repo` may be a former name.
+            // Compares their ids: `repo` may be a former name.
             Some(base) => wire.head_of(base),
             None => (true, None),
         };
@@ -74,15 +74,15 @@ impl PullRequestView {
 }
 
 impl Github {
-    /// All open pull requests of a repository.
+    /// Returns all open pull requests of a repository.
     ///
     /// # Errors
-    /// [`GithubError`]; never a part of the list.
+    /// [`GithubError`], rather than an incomplete list.
     pub async fn open_pull_requests(
         &self,
         repo: &RepoName,
     ) -> Result<Vec<PullRequestView>, GithubError> {
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("list the open pull requests of {repo}"),
             repo_path(repo, "/pulls?state=open&per_page=100"),
         );
@@ -96,7 +96,7 @@ impl Github {
             .map_err(|error| missing(error, repo))
     }
 
-    /// A pull request, open or not; nothing when the repository has none of this number.
+    /// Returns a pull request, open or closed. `None` if the repository has none with this number.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -106,20 +106,20 @@ impl Github {
     ) -> Result<Option<PullRequestView>, GithubError> {
         let repo = &pull_request.repo;
         let below = format!("/pulls/{}", pull_request.number);
-        let call = Call::get(
+        let call = ApiCall::get(
             format!("look up pull request {pull_request}"),
             repo_path(repo, &below),
         );
-        let answer = self.answer(&call).await?;
-        if answer.is_missing() {
+        let response = self.send(&call).await?;
+        if response.is_missing() {
             self.check_repo(repo).await?;
             return Ok(None);
         }
-        let wire = answer.success(&call)?.json(&call)?;
+        let wire = response.success(&call)?.json(&call)?;
         Ok(Some(PullRequestView::new(repo, wire)))
     }
 
-    /// Replaces the text of a pull request.
+    /// Replaces a pull request's text.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -129,17 +129,17 @@ impl Github {
         body: &str,
     ) -> Result<(), GithubError> {
         let below = format!("/pulls/{}", pull_request.number);
-        let call = Call::send(
+        let call = ApiCall::send(
             Method::PATCH,
             format!("edit the text of {pull_request}"),
             repo_path(&pull_request.repo, &below),
             &json!({ "body": body }),
         )?;
-        self.answer(&call).await?.success(&call).map(drop)
+        self.send(&call).await?.success(&call).map(drop)
     }
 }
 
-/// A list of a repository that GitHub does not show us.
+/// Converts the error of a list in a repository that is not visible.
 fn missing(error: GithubError, repo: &RepoName) -> GithubError {
     match error {
         GithubError::Refused { status: 404, .. } => GithubError::RepoNotAccessible(repo.clone()),

@@ -1,39 +1,39 @@
-//! Repositories, who may write to them, and who we are.
+//! Repositories, permissions of users, and the client's own login.
 
 use innkeeper_model::preview::RepoName;
 use serde::Deserialize;
 
-use super::call::{Call, repo_path, segment};
+use super::call::{ApiCall, repo_path, segment};
 use super::{Credentials, Github, GithubError};
 use crate::wire;
 
-/// What somebody may do with a repository ("Get repository permissions for a user"). GitHub's `maintain`
-/// counts as [`Permission::Write`] and `triage` as [`Permission::Read`].
+/// A user's permission for a repository ("Get repository permissions for a user"). GitHub's `maintain` counts as
+/// [`Permission::Write`] and `triage` as [`Permission::Read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
-    /// Nothing.
+    /// No access.
     None,
-    /// Look at it.
+    /// Read access.
     Read,
-    /// Change it.
+    /// Write access.
     Write,
-    /// Everything.
+    /// All permissions.
     Admin,
 }
 
 impl Permission {
-    /// Whether it is enough to approve what a fork wants to run.
+    /// Reports whether it is sufficient for approving commits of forks.
     #[must_use]
     pub fn can_write(self) -> bool {
         self >= Self::Write
     }
 }
 
-/// A repository as GitHub has it now.
+/// The current state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoView {
-    /// GitHub's number of it, which it keeps.
+    /// GitHub's id of it, which never changes.
     pub id: Option<u64>,
     /// Its name, which may change.
     pub name: RepoName,
@@ -55,30 +55,30 @@ struct AppView {
 }
 
 impl Github {
-    /// What a person may do with a repository. Somebody whom GitHub does not know there may do nothing.
+    /// Returns a user's permission for a repository; [`Permission::None`] for an unknown user.
     ///
     /// # Errors
-    /// [`GithubError`]; treat it as no permission.
+    /// [`GithubError`]. Callers must fail closed.
     pub async fn permission(
         &self,
         repo: &RepoName,
         login: &str,
     ) -> Result<Permission, GithubError> {
         let below = format!("/collaborators/{}/permission", segment(login));
-        let call = Call::get(
-            format!("ask what '{login}' may do with {repo}"),
+        let call = ApiCall::get(
+            format!("get the permission of '{login}' for {repo}"),
             repo_path(repo, &below),
         );
-        let answer = self.answer(&call).await?;
-        if answer.is_missing() {
+        let response = self.send(&call).await?;
+        if response.is_missing() {
             self.check_repo(repo).await?;
             return Ok(Permission::None);
         }
-        let collaborator: Collaborator = answer.success(&call)?.json(&call)?;
+        let collaborator: Collaborator = response.success(&call)?.json(&call)?;
         Ok(collaborator.permission)
     }
 
-    /// The repositories that the App is installed on; nothing for a token, which is not installed anywhere.
+    /// Returns the repositories that the App is installed on. `None` for a token.
     ///
     /// # Errors
     /// [`GithubError`].
@@ -86,7 +86,7 @@ impl Github {
         if matches!(self.session().credentials(), Credentials::Token(_)) {
             return Ok(None);
         }
-        let call = Call::get(
+        let call = ApiCall::get(
             "list the repositories of the App's installation",
             "/installation/repositories?per_page=100",
         );
@@ -99,68 +99,67 @@ impl Github {
         self.list(call, names).await.map(Some)
     }
 
-    /// The login under which our comments appear. Asked once.
+    /// Returns the login of the client's account, which is the author of its comments. Cached.
     ///
     /// # Errors
     /// [`GithubError`].
     pub async fn login(&self) -> Result<&str, GithubError> {
         self.inner
             .login
-            .get_or_try_init(|| self.ask_login())
+            .get_or_try_init(|| self.fetch_login())
             .await
             .map(String::as_str)
     }
 
-    async fn ask_login(&self) -> Result<String, GithubError> {
+    async fn fetch_login(&self) -> Result<String, GithubError> {
         match self.session().credentials() {
             Credentials::Token(_) => {
-                let call = Call::get("ask GitHub whose token this is", "/user");
+                let call = ApiCall::get("look up the token's account", "/user");
                 let account: wire::Account = self.json(&call).await?;
                 Ok(account.login)
             }
             Credentials::App(app) => {
-                let call = Call::get("ask GitHub which App this is", "/app");
-                let answer = self.session().send_as_app(app, &call).await?;
-                let app: AppView = answer.success(&call)?.json(&call)?;
+                let call = ApiCall::get("look up the App", "/app");
+                let response = self.session().send_as_app(app, &call).await?;
+                let app: AppView = response.success(&call)?.json(&call)?;
                 Ok(format!("{}[bot]", app.slug))
             }
         }
     }
 
-    /// The repository that a name stands for, with the name that it has now. GitHub knows it by its former names too,
-    /// until somebody else takes them.
+    /// Returns a repository by name, with its current name. Former names work too, until another repository takes them.
     ///
     /// # Errors
-    /// [`GithubError::RepoNotAccessible`] when it is not there or we cannot see it.
+    /// [`GithubError::RepoNotAccessible`] when it does not exist or is not visible.
     pub async fn repo(&self, repo: &RepoName) -> Result<RepoView, GithubError> {
         self.repo_at(repo, repo_path(repo, "")).await
     }
 
-    /// The repository with a number; `known_as` names it in errors.
+    /// Returns a repository by id. `known_as` names it in errors.
     ///
     /// # Errors
-    /// [`GithubError::RepoNotAccessible`] when it is not there or we cannot see it.
+    /// [`GithubError::RepoNotAccessible`] when it does not exist or is not visible.
     pub async fn repo_by_id(&self, id: u64, known_as: &RepoName) -> Result<RepoView, GithubError> {
         self.repo_at(known_as, format!("/repositories/{id}")).await
     }
 
     async fn repo_at(&self, repo: &RepoName, path: String) -> Result<RepoView, GithubError> {
-        let call = Call::get(format!("look up repository {repo}"), path);
-        let answer = self.answer(&call).await?;
-        if answer.status == hyper::StatusCode::NOT_FOUND {
+        let call = ApiCall::get(format!("look up repository {repo}"), path);
+        let response = self.send(&call).await?;
+        if response.status == hyper::StatusCode::NOT_FOUND {
             return Err(GithubError::RepoNotAccessible(repo.clone()));
         }
-        let there: wire::Repository = answer.success(&call)?.json(&call)?;
+        let there: wire::Repository = response.success(&call)?.json(&call)?;
         Ok(RepoView {
             id: there.id(),
             name: there.full_name,
         })
     }
 
-    /// Makes sure that a repository is there and that we can see it.
+    /// Checks that a repository exists and is visible.
     ///
     /// # Errors
-    /// [`GithubError::RepoNotAccessible`] when it is not.
+    /// [`GithubError::RepoNotAccessible`].
     pub async fn check_repo(&self, repo: &RepoName) -> Result<(), GithubError> {
         self.repo(repo).await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Signing in: the token for each call, fetched and renewed when it has to be.
+//! Authentication: fetches, caches and renews the token for calls.
 
 use std::time::Duration;
 
@@ -10,43 +10,43 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::GithubError;
-use super::call::{Answer, Call};
+use super::call::{ApiCall, ApiResponse};
 use super::clock::Skew;
 use super::credentials::{App, Credentials};
 use super::transport::Transport;
 use crate::wire::Repository;
 
-/// A token of an installation is valid for an hour and renewed this long before its end.
-const RENEWED_BEFORE: Duration = Duration::from_secs(5 * 60);
+/// An installation's token is valid for an hour and renewed this long before it expires.
+const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
-/// A token for somebody else.
+/// A token for a guest.
 #[derive(Clone, Debug)]
 pub struct GuestToken {
     /// The token.
     pub secret: Secret,
-    /// When it ends, if it does.
+    /// Time at which it expires, if it does.
     pub expires_at: Option<Timestamp>,
-    /// Whether it can read one repository and nothing else. A token that was configured as such cannot be
-    /// narrowed: it is the host's own, with all that it may do.
+    /// True if it is restricted to reading one repository. A configured token cannot be restricted: it is the host's own,
+    /// with all its permissions.
     pub narrowed: bool,
 }
 
-/// Sends calls in our name.
+/// Sends authenticated calls.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) transport: Transport,
     credentials: Credentials,
-    /// Held while a token is fetched, so that many calls at once fetch one.
+    /// Locked while a token is fetched, so that concurrent calls share one.
     installation_token: Mutex<Option<InstallationToken>>,
     skew: Skew,
 }
 
-/// An answer to "Create an installation access token for an app".
+/// The response to "Create an installation access token for an app".
 #[derive(Clone, Debug, Deserialize)]
 struct InstallationToken {
     token: Secret,
     expires_at: Timestamp,
-    /// What it is for, if it was asked for repositories by name.
+    /// The repositories that it is restricted to, if requested.
     #[serde(default)]
     repositories: Vec<Repository>,
 }
@@ -65,39 +65,43 @@ impl Session {
         &self.credentials
     }
 
-    /// Sends a call as the installation, or with the token.
-    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, GithubError> {
+    /// Sends a call as the App's installation, or with the token.
+    pub(crate) async fn send(&self, call: &ApiCall) -> Result<ApiResponse, GithubError> {
         let app = match &self.credentials {
             Credentials::Token(token) => return self.transport.send(call, token).await,
             Credentials::App(app) => app,
         };
         let token = self.token(app).await?;
-        let answer = self.transport.send(call, &token).await?;
-        if answer.status != hyper::StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+        let response = self.transport.send(call, &token).await?;
+        if response.status != hyper::StatusCode::UNAUTHORIZED {
+            return Ok(response);
         }
-        // It was revoked, or our clock is wrong: one more try with a fresh one.
+        // The token was revoked, or the clock is wrong: one retry with a new token.
         self.forget(&token).await;
         let token = self.token(app).await?;
         self.transport.send(call, &token).await
     }
 
-    /// Sends a call as the App itself, not as an installation of it.
-    pub(crate) async fn send_as_app(&self, app: &App, call: &Call) -> Result<Answer, GithubError> {
-        let answer = self
+    /// Sends a call as the App itself, rather than as its installation.
+    pub(crate) async fn send_as_app(
+        &self,
+        app: &App,
+        call: &ApiCall,
+    ) -> Result<ApiResponse, GithubError> {
+        let response = self
             .transport
             .send(call, &app.token(self.skew.now())?)
             .await?;
-        if answer.status == hyper::StatusCode::UNAUTHORIZED && self.skew.learn(&answer) {
+        if response.status == hyper::StatusCode::UNAUTHORIZED && self.skew.update(&response) {
             return self
                 .transport
                 .send(call, &app.token(self.skew.now())?)
                 .await;
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    /// A token that can read the contents of one repository, for a guest; a new one each time.
+    /// Returns a new token that can read the contents of one repository.
     pub(crate) async fn guest_token(&self, repo: &RepoName) -> Result<GuestToken, GithubError> {
         match &self.credentials {
             Credentials::Token(token) => Ok(GuestToken {
@@ -110,7 +114,7 @@ impl Session {
                     "repositories": [repo.name()],
                     "permissions": { "contents": "read" },
                 });
-                let name = format!("get a token that can read {repo}");
+                let name = format!("get a token for reading {repo}");
                 let fresh = self.fetch(app, name, &body).await;
                 let fresh = fresh.map_err(|error| match error {
                     // The installation has no such repository.
@@ -119,7 +123,7 @@ impl Session {
                     }
                     error => error,
                 })?;
-                // GitHub looks for the name at the account that the App is installed at, whoever we mean.
+                // GitHub ignores the owner: it looks the name up in the account of the installation.
                 if !fresh.repositories.iter().map(|is| &is.full_name).eq([repo]) {
                     return Err(GithubError::RepoNotAccessible(repo.clone()));
                 }
@@ -137,13 +141,13 @@ impl Session {
         let now = Timestamp::now();
         if let Some(kept) = kept.as_ref()
             && now
-                .checked_add(RENEWED_BEFORE)
+                .checked_add(RENEW_BEFORE)
                 .is_ok_and(|soon| soon < kept.expires_at)
         {
             return Ok(kept.token.clone());
         }
         let fresh = self
-            .fetch(app, "sign in to GitHub as its App", &json!({}))
+            .fetch(app, "authenticate as a GitHub App", &json!({}))
             .await?;
         let token = fresh.token.clone();
         *kept = Some(fresh);
@@ -152,7 +156,7 @@ impl Session {
 
     async fn forget(&self, token: &Secret) {
         let mut kept = self.installation_token.lock().await;
-        // Another call may have renewed it already.
+        // Another call may have renewed the token already.
         if kept
             .as_ref()
             .is_some_and(|kept| kept.token.expose() == token.expose())
@@ -168,8 +172,8 @@ impl Session {
         body: &serde_json::Value,
     ) -> Result<InstallationToken, GithubError> {
         let path = format!("/app/installations/{}/access_tokens", app.installation());
-        let call = Call::send(hyper::Method::POST, name, path, body)?.repeatable();
-        let answer = self.send_as_app(app, &call).await?.success(&call)?;
-        answer.json(&call)
+        let call = ApiCall::send(hyper::Method::POST, name, path, body)?.idempotent();
+        let response = self.send_as_app(app, &call).await?.success(&call)?;
+        response.json(&call)
     }
 }

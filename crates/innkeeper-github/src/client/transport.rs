@@ -1,4 +1,4 @@
-//! HTTP to one server: attempts, time limits, rate limits, redirects.
+//! HTTP to one server: retries, timeouts, rate limits, redirects.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -18,22 +18,22 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls::RootCertStore;
 use tracing::debug;
 
-use super::call::{Answer, Call, Repeat};
-use super::limit::{Gate, Limit, limit};
+use super::call::{ApiCall, ApiResponse, Retry};
+use super::limit::{Limit, RateLimit, limit};
 use super::{GithubError, Settings};
 
-/// The version of the API whose forms we know ("API versions").
+/// The version of the API ("API versions").
 const API_VERSION: &str = "2022-11-28";
 const USER_AGENT: &str = concat!("innkeeper/", env!("CARGO_PKG_VERSION"));
-/// Renamed repositories redirect once; more is a loop.
+/// Renamed repositories redirect once; more redirects are a loop.
 const MAX_REDIRECTS: usize = 3;
 
-/// Sends calls to one server and no other.
+/// Sends calls to exactly one server.
 #[derive(Debug)]
 pub(crate) struct Transport {
     base: Base,
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    gate: Gate,
+    rate_limit: RateLimit,
     settings: Settings,
 }
 
@@ -44,14 +44,14 @@ struct Base {
     prefix: String,
 }
 
-/// What came of one attempt without an answer.
-enum Attempt {
+/// An attempt without a response.
+enum AttemptError {
     /// The request was certainly not carried out.
     NotSent(Box<dyn Error + Send + Sync>),
-    /// Nobody knows.
-    CutOff(Box<dyn Error + Send + Sync>),
+    /// The connection was lost: the request may have been carried out.
+    ConnectionLost(Box<dyn Error + Send + Sync>),
     TimedOut,
-    /// The answer is longer than it may be.
+    /// The response is too long.
     TooLong,
 }
 
@@ -70,51 +70,55 @@ impl Transport {
         Ok(Self {
             base,
             http,
-            gate: Gate::default(),
+            rate_limit: RateLimit::default(),
             settings,
         })
     }
 
-    /// Sends a call until there is an answer that is not the fault of the way there or of a limit.
-    pub(crate) async fn send(&self, call: &Call, token: &Secret) -> Result<Answer, GithubError> {
+    /// Sends a call, and retries it after transient failures and rate limits.
+    pub(crate) async fn send(
+        &self,
+        call: &ApiCall,
+        token: &Secret,
+    ) -> Result<ApiResponse, GithubError> {
         let mut attempt = 1;
         loop {
-            self.pass_gate(call).await?;
+            self.wait_for_rate_limit(call).await?;
             let result = self.follow(call, token).await;
-            let again = attempt < self.settings.attempts;
+            let may_retry = attempt < self.settings.attempts;
             match result {
-                Ok(answer) => match limit(&answer) {
+                Ok(response) => match limit(&response) {
                     Limit::Reached(wait) => {
-                        self.gate.close(wait);
-                        if !again {
+                        self.rate_limit.block(wait);
+                        if !may_retry {
                             return Err(rate_limited(call, wait));
                         }
                     }
-                    _ if answer.status.is_server_error()
-                        && again
-                        && call.repeat == Repeat::Safe =>
+                    _ if response.status.is_server_error()
+                        && may_retry
+                        && call.retry == Retry::Always =>
                     {
-                        self.back_off(call, attempt, answer.status.as_str()).await;
+                        self.back_off(call, attempt, response.status.as_str()).await;
                     }
                     Limit::Last(wait) => {
-                        self.gate.close(wait);
-                        return Ok(answer);
+                        self.rate_limit.block(wait);
+                        return Ok(response);
                     }
-                    Limit::None => return Ok(answer),
+                    Limit::None => return Ok(response),
                 },
                 Err(failed) => {
-                    if !again || !failed.may_repeat(call.repeat) {
+                    if !may_retry || !failed.may_retry(call.retry) {
                         return Err(failed.into_error(call, self.settings.timeout));
                     }
-                    self.back_off(call, attempt, failed.word()).await;
+                    self.back_off(call, attempt, failed.label()).await;
                 }
             }
             attempt += 1;
         }
     }
 
-    /// The path and query below the API's address of a link that GitHub gave us. Nothing when it leads to
-    /// another server: our token is for this one only.
+    /// Returns the path and query of a link, relative to the API's base URL. `None` if the link is to another server, which
+    /// must not receive the token.
     pub(crate) fn own_path(&self, link: &str) -> Option<String> {
         let path = match link.strip_prefix(&self.base.origin) {
             Some(path) => path,
@@ -124,9 +128,12 @@ impl Transport {
         (path.starts_with('/') && !path.starts_with("//")).then(|| path.to_owned())
     }
 
-    /// Waits while GitHub wants no requests, unless that takes longer than a caller has patience for.
-    async fn pass_gate(&self, call: &Call) -> Result<(), GithubError> {
-        while let Some(wait) = self.gate.closed_for() {
+    /// Waits for a rate limit to reset.
+    ///
+    /// # Errors
+    /// [`GithubError::RateLimited`] if that takes longer than [`Settings::patience`].
+    async fn wait_for_rate_limit(&self, call: &ApiCall) -> Result<(), GithubError> {
+        while let Some(wait) = self.rate_limit.remaining() {
             if wait > self.settings.patience {
                 return Err(rate_limited(call, wait));
             }
@@ -135,65 +142,70 @@ impl Transport {
         Ok(())
     }
 
-    async fn back_off(&self, call: &Call, attempt: u32, why: &str) {
-        let longest = self
+    async fn back_off(&self, call: &ApiCall, attempt: u32, reason: &str) {
+        let max_wait = self
             .settings
             .first_wait
             .saturating_mul(1 << attempt.min(10));
-        // Half of it is left to chance, so that many clients do not come back at once.
-        let wait = longest / 2 + longest.mul_f64(random_fraction() / 2.0);
-        debug!(call = %call.name, attempt, why, ?wait, "GitHub is asked again");
+        // Half of it is random, so that clients do not retry simultaneously.
+        let wait = max_wait / 2 + max_wait.mul_f64(random_fraction() / 2.0);
+        debug!(call = %call.name, attempt, reason, ?wait, "retrying a call of GitHub's API");
         tokio::time::sleep(wait).await;
     }
 
-    /// One attempt, with the redirects that belong to it. A redirect too many is the answer itself.
-    async fn follow(&self, call: &Call, token: &Secret) -> Result<Answer, Attempt> {
+    /// Makes one attempt and follows its redirects. Beyond the maximum, the redirect itself is the response.
+    async fn follow(&self, call: &ApiCall, token: &Secret) -> Result<ApiResponse, AttemptError> {
         let mut path = call.path.clone();
         let mut redirects = 0;
         loop {
             let exchange = self.exchange(call, &path, token);
-            let answer = tokio::time::timeout(self.settings.timeout, exchange)
+            let response = tokio::time::timeout(self.settings.timeout, exchange)
                 .await
-                .map_err(|_| Attempt::TimedOut)??;
-            match self.redirect(call, &answer) {
+                .map_err(|_| AttemptError::TimedOut)??;
+            match self.redirect(call, &response) {
                 Some(target) if redirects < MAX_REDIRECTS => path = target,
-                _ => return Ok(answer),
+                _ => return Ok(response),
             }
             redirects += 1;
         }
     }
 
-    /// Where an answer sends us, on this server. Only 307 and 308 keep another method than GET
-    /// (RFC 9110, section 15.4).
-    fn redirect(&self, call: &Call, answer: &Answer) -> Option<String> {
+    /// Returns the target of a redirect, if it is on this server. Only 307 and 308 preserve methods other than GET (RFC 9110,
+    /// section 15.4).
+    fn redirect(&self, call: &ApiCall, response: &ApiResponse) -> Option<String> {
         let keeps = matches!(
-            answer.status,
+            response.status,
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
         );
-        let follows = answer.status.is_redirection() && (keeps || call.method == Method::GET);
-        let target = answer.header(header::LOCATION).filter(|_| follows)?;
+        let follows = response.status.is_redirection() && (keeps || call.method == Method::GET);
+        let target = response.header(header::LOCATION).filter(|_| follows)?;
         self.own_path(target)
     }
 
-    async fn exchange(&self, call: &Call, path: &str, token: &Secret) -> Result<Answer, Attempt> {
+    async fn exchange(
+        &self,
+        call: &ApiCall,
+        path: &str,
+        token: &Secret,
+    ) -> Result<ApiResponse, AttemptError> {
         let request = self.request(call, path, token)?;
         let response = self.http.request(request).await.map_err(|error| {
             if error.is_connect() {
-                Attempt::NotSent(error.into())
+                AttemptError::NotSent(error.into())
             } else {
-                Attempt::CutOff(error.into())
+                AttemptError::ConnectionLost(error.into())
             }
         })?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, call.limit).collect().await;
         let body = body.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                Attempt::TooLong
+                AttemptError::TooLong
             } else {
-                Attempt::CutOff(error)
+                AttemptError::ConnectionLost(error)
             }
         })?;
-        Ok(Answer {
+        Ok(ApiResponse {
             status: head.status,
             headers: head.headers,
             body: body.to_bytes(),
@@ -202,14 +214,14 @@ impl Transport {
 
     fn request(
         &self,
-        call: &Call,
+        call: &ApiCall,
         path: &str,
         token: &Secret,
-    ) -> Result<Request<Full<Bytes>>, Attempt> {
-        let not_sent = |error: hyper::http::Error| Attempt::NotSent(error.into());
+    ) -> Result<Request<Full<Bytes>>, AttemptError> {
+        let not_sent = |error: hyper::http::Error| AttemptError::NotSent(error.into());
         let bearer = Secret::new(format!("Bearer {}", token.expose()));
         let mut bearer = HeaderValue::from_str(bearer.expose())
-            .map_err(|_| Attempt::NotSent("the token has a character that no token has".into()))?;
+            .map_err(|_| AttemptError::NotSent("the token has an invalid character".into()))?;
         bearer.set_sensitive(true);
         let mut request = Request::builder()
             .method(call.method.clone())
@@ -225,28 +237,28 @@ impl Transport {
     }
 }
 
-impl Attempt {
-    fn may_repeat(&self, repeat: Repeat) -> bool {
+impl AttemptError {
+    fn may_retry(&self, retry: Retry) -> bool {
         match self {
             Self::NotSent(_) => true,
-            Self::CutOff(_) | Self::TimedOut => repeat == Repeat::Safe,
+            Self::ConnectionLost(_) | Self::TimedOut => retry == Retry::Always,
             Self::TooLong => false,
         }
     }
 
-    fn word(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
-            Self::NotSent(_) => "not reached",
-            Self::CutOff(_) => "cut off",
+            Self::NotSent(_) => "not sent",
+            Self::ConnectionLost(_) => "connection lost",
             Self::TimedOut => "timed out",
             Self::TooLong => "too long",
         }
     }
 
-    fn into_error(self, call: &Call, timeout: Duration) -> GithubError {
+    fn into_error(self, call: &ApiCall, timeout: Duration) -> GithubError {
         let name = call.name.clone();
         match self {
-            Self::NotSent(source) | Self::CutOff(source) => {
+            Self::NotSent(source) | Self::ConnectionLost(source) => {
                 GithubError::Unreachable { call: name, source }
             }
             Self::TimedOut => GithubError::TimedOut {
@@ -264,7 +276,7 @@ impl Attempt {
 impl Base {
     fn parse(text: &str) -> Result<Self, GithubError> {
         let refuse = |reason| {
-            // What stands before an `@` may be a password.
+            // The part before an `@` may be a password.
             let shown = match text.rsplit_once('@') {
                 Some((_, rest)) => format!("…@{rest}"),
                 None => text.to_owned(),
@@ -272,22 +284,22 @@ impl Base {
             Err(GithubError::Address { url: shown, reason })
         };
         let Ok(uri) = text.trim_end_matches('/').parse::<Uri>() else {
-            return refuse("it is no URL");
+            return refuse("it is not a URL");
         };
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return refuse("it does not start with https://");
         };
         if authority.as_str().contains('@') {
-            return refuse("it holds a user name");
+            return refuse("it contains a user name");
         }
         if uri.query().is_some() {
             return refuse("it has a query");
         }
         match scheme {
             "https" => {}
-            // Tokens do not travel in the clear; on the loopback there is nobody to listen.
+            // Tokens are sent encrypted, except on the loopback.
             "http" if is_loopback(authority.host()) => {}
-            "http" => return refuse("http:// is for this machine only"),
+            "http" => return refuse("http:// is only allowed for this machine"),
             _ => return refuse("it does not start with https://"),
         }
         Ok(Self {
@@ -302,7 +314,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn rate_limited(call: &Call, wait: Duration) -> GithubError {
+fn rate_limited(call: &ApiCall, wait: Duration) -> GithubError {
     let now = Timestamp::now();
     GithubError::RateLimited {
         call: call.name.clone(),
@@ -310,7 +322,7 @@ fn rate_limited(call: &Call, wait: Duration) -> GithubError {
     }
 }
 
-/// Some number from 0 to 1. When there is no randomness, the middle is as good.
+/// Returns a random number from 0 to 1; 0.5 if the kernel has no randomness.
 fn random_fraction() -> f64 {
     let mut bytes = [0; 2];
     match SystemRandom::new().fill(&mut bytes) {
@@ -319,7 +331,7 @@ fn random_fraction() -> f64 {
     }
 }
 
-/// The system's certificate authorities, and those of the settings.
+/// Configures TLS with the system's certificate authorities and those of the settings.
 fn tls(settings: &Settings) -> Result<rustls::ClientConfig, GithubError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -336,12 +348,13 @@ fn tls(settings: &Settings) -> Result<rustls::ClientConfig, GithubError> {
                 .map_err(|error| GithubError::Certificates(error.into()))?;
         }
     }
-    // Without TLS none are needed: the demo runs on machines that have none.
+    // Required only for TLS: the demo runs on machines without any.
     if roots.is_empty() && settings.base_url.starts_with("https") {
         let error = found.errors.into_iter().next();
-        return Err(GithubError::Certificates(
-            error.map_or_else(|| "the system has none".into(), Into::into),
-        ));
+        return Err(GithubError::Certificates(error.map_or_else(
+            || "the system has no certificates".into(),
+            Into::into,
+        )));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = rustls::ClientConfig::builder_with_provider(provider)
@@ -355,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_https_or_on_this_machine() {
+    fn base_url_is_https_or_on_this_machine() {
         for good in [
             "https://api.github.com",
             "https://ghe.example.org/api/v3/",
@@ -380,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_to_other_servers_are_not_followed() {
+    async fn own_path_rejects_links_to_other_servers() {
         let transport = |base: &str| {
             let settings = Settings {
                 base_url: base.to_owned(),

@@ -1,4 +1,4 @@
-//! The calls of GitHub's API.
+//! The handlers of GitHub's API.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +12,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::door::{Caller, Refusal, refusal};
+use super::middleware::{Caller, ErrorResponse, error_response};
 use super::world::{CommentRecord, DeploymentRecord, Repo, Rights, repo_json};
-use super::{Shared, World, git, hook, lock};
+use super::{Shared, World, git, hook};
 
-/// An answer, or the refusal in its place.
-type Answer = Result<Response, Refusal>;
+type ApiResult = Result<Response, ErrorResponse>;
 type RepoPath = Path<(String, String)>;
 type NumberPath = Path<(String, String, u64)>;
 
@@ -98,14 +97,14 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 async fn app(State(world): State<Shared>) -> Response {
-    let slug = lock(&world).app.as_ref().map(|app| app.slug.clone());
+    let slug = world.lock().app.as_ref().map(|app| app.slug.clone());
     Json(json!({ "slug": slug })).into_response()
 }
 
-async fn user(Extension(caller): Extension<Caller>) -> Answer {
+async fn user(Extension(caller): Extension<Caller>) -> ApiResult {
     if caller.login().ends_with("[bot]") {
         let message = "Resource not accessible by integration";
-        return Err(refusal(StatusCode::FORBIDDEN, message));
+        return Err(error_response(StatusCode::FORBIDDEN, message));
     }
     Ok(Json(json!({ "login": caller.login() })).into_response())
 }
@@ -114,8 +113,8 @@ async fn installation_token(
     State(world): State<Shared>,
     Path(id): Path<u64>,
     Json(wanted): Json<Value>,
-) -> Answer {
-    let mut world = lock(&world);
+) -> ApiResult {
+    let mut world = world.lock();
     let serial = world.id();
     let app = world.app.as_ref().filter(|app| app.installation == id);
     let app = app.ok_or_else(not_found)?;
@@ -125,7 +124,7 @@ async fn installation_token(
         Some(names) => Some(narrowed(&world, names)?),
     };
     let json = |name: &RepoName| Some(repo_json(name, world.repos.get(name)?.id));
-    let told: Option<Vec<_>> = repos
+    let listed: Option<Vec<_>> = repos
         .as_ref()
         .map(|repos| repos.iter().filter_map(json).collect());
     let token = format!("ghs_fake{serial}");
@@ -137,18 +136,18 @@ async fn installation_token(
     };
     world.tokens.insert(token.clone(), rights);
     let mut body = json!({ "token": token, "expires_at": expires_at });
-    if let Some(repositories) = told {
+    if let Some(repositories) = listed {
         body["repositories"] = repositories.into();
     }
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
-fn narrowed(world: &World, names: &[Value]) -> Result<BTreeSet<RepoName>, Refusal> {
+fn narrowed(world: &World, names: &[Value]) -> Result<BTreeSet<RepoName>, ErrorResponse> {
     let find = |name: &Value| {
         let there = world.repos.keys().find(|repo| *name == repo.name());
         there.cloned().ok_or_else(|| {
             let message = "There is at least one repository that does not exist";
-            refusal(StatusCode::UNPROCESSABLE_ENTITY, message)
+            error_response(StatusCode::UNPROCESSABLE_ENTITY, message)
         })
     };
     names.iter().map(find).collect()
@@ -159,7 +158,7 @@ async fn installation_repositories(
     Query(page): Query<Page>,
     headers: HeaderMap,
 ) -> Response {
-    let world = lock(&world);
+    let world = world.lock();
     let repos = world.repos.iter();
     let all: Vec<Value> = repos.map(|(name, repo)| repo_json(name, repo.id)).collect();
     let total = all.len();
@@ -173,14 +172,14 @@ async fn installation_repositories(
     )
 }
 
-async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> Answer {
+async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let id = lock(&world).repos.get(&name).ok_or_else(not_found)?.id;
+    let id = world.lock().repos.get(&name).ok_or_else(not_found)?.id;
     Ok(Json(repo_json(&name, id)).into_response())
 }
 
-async fn repository_by_id(State(world): State<Shared>, Path(id): Path<u64>) -> Answer {
-    let world = lock(&world);
+async fn repository_by_id(State(world): State<Shared>, Path(id): Path<u64>) -> ApiResult {
+    let world = world.lock();
     let found = world.repos.iter().find(|(_, repo)| repo.id == id);
     let (name, _) = found.ok_or_else(not_found)?;
     Ok(Json(repo_json(name, id)).into_response())
@@ -190,7 +189,7 @@ async fn contents(
     State(world): State<Shared>,
     Path((owner, repo, path)): Path<(String, String, String)>,
     Query(page): Query<Page>,
-) -> Answer {
+) -> ApiResult {
     let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
     let sha = CommitSha::parse(&page.reference.unwrap_or_default()).map_err(|_| not_found())?;
     let file = git::file(&git, &sha, &path).await.ok_or_else(not_found)?;
@@ -204,7 +203,7 @@ async fn contents(
 async fn branch(
     State(world): State<Shared>,
     Path((owner, repo, branch)): Path<(String, String, String)>,
-) -> Answer {
+) -> ApiResult {
     let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
     let sha = git::branch(&git, &branch).await.ok_or_else(not_found)?;
     let body = json!({
@@ -217,7 +216,7 @@ async fn branch(
 async fn commit(
     State(world): State<Shared>,
     Path((owner, repo, sha)): Path<(String, String, String)>,
-) -> Answer {
+) -> ApiResult {
     let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
     let sha = CommitSha::parse(&sha).map_err(|_| not_found())?;
     if !git::has_commit(&git, &sha).await {
@@ -231,9 +230,9 @@ async fn pulls(
     Path((owner, repo)): RepoPath,
     Query(page): Query<Page>,
     headers: HeaderMap,
-) -> Answer {
+) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let world = lock(&world);
+    let world = world.lock();
     let there = world.repos.get(&name).ok_or_else(not_found)?;
     let all = there
         .pulls
@@ -242,7 +241,7 @@ async fn pulls(
         .filter(|(_, pull)| pull.open || page.state.as_deref() == Some("all"))
         .map(|(number, pull)| {
             let mut json = pull.json(&name, there.id, *number);
-            // Lists do not say it.
+            // Lists omit this field.
             if let Some(fields) = json.as_object_mut() {
                 fields.remove("merged");
             }
@@ -253,7 +252,7 @@ async fn pulls(
     Ok(paged(&world, &page, &headers, &path, all, Value::from))
 }
 
-async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPath) -> Answer {
+async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPath) -> ApiResult {
     let name = name(&owner, &repo)?;
     with_repo(&world, &owner, &repo, |repo, _| {
         let pull = repo.pulls.get(&number).ok_or_else(not_found)?;
@@ -265,7 +264,7 @@ async fn edit_pull(
     State(world): State<Shared>,
     Path((owner, repo, number)): NumberPath,
     Json(edit): Json<Value>,
-) -> Answer {
+) -> ApiResult {
     let name = name(&owner, &repo)?;
     with_repo(&world, &owner, &repo, |repo, _| {
         let pull = repo.pulls.get_mut(&number).ok_or_else(not_found)?;
@@ -279,7 +278,7 @@ async fn edit_pull(
 async fn permission(
     State(world): State<Shared>,
     Path((owner, repo, login)): Path<(String, String, String)>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let permission = repo.permissions.get(&login).ok_or_else(not_found)?;
         let body = json!({ "permission": permission, "user": { "login": login } });
@@ -292,9 +291,9 @@ async fn comments(
     Path((owner, repo, number)): NumberPath,
     Query(page): Query<Page>,
     headers: HeaderMap,
-) -> Answer {
+) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let world = lock(&world);
+    let world = world.lock();
     let there = world.repos.get(&name).ok_or_else(not_found)?;
     let of_issue = there.comments.iter().filter(|c| c.issue == number);
     let all = of_issue.map(comment_json).collect();
@@ -311,7 +310,7 @@ async fn comment(
     Extension(caller): Extension<Caller>,
     Path((owner, repo, number)): NumberPath,
     Json(body): Json<Value>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, id| {
         repo.pulls.get(&number).ok_or_else(not_found)?;
         let comment = CommentRecord {
@@ -330,7 +329,7 @@ async fn edit_comment(
     State(world): State<Shared>,
     Path((owner, repo, id)): NumberPath,
     Json(body): Json<Value>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let comment = repo.comments.iter_mut().find(|c| c.id == id);
         let comment = comment.ok_or_else(not_found)?;
@@ -345,7 +344,7 @@ async fn edit_comment(
 async fn delete_comment(
     State(world): State<Shared>,
     Path((owner, repo, id)): NumberPath,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let before = repo.comments.len();
         repo.comments.retain(|comment| comment.id != id);
@@ -360,7 +359,7 @@ async fn deployments(
     State(world): State<Shared>,
     Path((owner, repo)): RepoPath,
     Query(page): Query<Page>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let wanted = |d: &&DeploymentRecord| {
             page.environment
@@ -385,7 +384,7 @@ async fn deploy(
     State(world): State<Shared>,
     Path((owner, repo)): RepoPath,
     Json(body): Json<Value>,
-) -> Answer {
+) -> ApiResult {
     let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
     let sha = CommitSha::parse(body["ref"].as_str().unwrap_or_default());
     let sha = sha.map_err(|_| unprocessable())?;
@@ -412,7 +411,7 @@ async fn statuses(
     State(world): State<Shared>,
     Path((owner, repo, id)): NumberPath,
     Query(page): Query<Page>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let deployment = repo.deployments.iter().find(|d| d.id == id);
         let newest = deployment.ok_or_else(not_found)?.statuses.iter().rev();
@@ -425,7 +424,7 @@ async fn set_status(
     State(world): State<Shared>,
     Path((owner, repo, id)): NumberPath,
     Json(status): Json<Value>,
-) -> Answer {
+) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
         let deployment = repo.deployments.iter_mut().find(|d| d.id == id);
         deployment
@@ -436,9 +435,9 @@ async fn set_status(
     })?
 }
 
-async fn repo_hooks(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> Answer {
+async fn repo_hooks(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let world = lock(&world);
+    let world = world.lock();
     world.repos.get(&name).ok_or_else(not_found)?;
     let hooks = world.hook.iter();
     let hooks: Vec<Value> = hooks
@@ -448,7 +447,7 @@ async fn repo_hooks(State(world): State<Shared>, Path((owner, repo)): RepoPath) 
 }
 
 async fn app_hook(State(world): State<Shared>) -> Response {
-    let url = lock(&world).hook.as_ref().map(|hook| hook.url.clone());
+    let url = world.lock().hook.as_ref().map(|hook| hook.url.clone());
     Json(json!({ "url": url.unwrap_or_default(), "content_type": "json" })).into_response()
 }
 
@@ -457,7 +456,7 @@ async fn deliveries(
     Query(page): Query<Page>,
     headers: HeaderMap,
 ) -> Response {
-    let world = lock(&world);
+    let world = world.lock();
     let newest = world.attempts.iter().rev();
     let all = newest.map(|attempt| json!(attempt)).collect();
     paged(
@@ -473,15 +472,15 @@ async fn deliveries(
 async fn repo_deliveries(
     State(world): State<Shared>,
     Path((owner, repo, _)): NumberPath,
-) -> Answer {
+) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let world = lock(&world);
+    let world = world.lock();
     world.repos.get(&name).ok_or_else(not_found)?;
     let newest = world.attempts.iter().rev();
     Ok(Json(newest.map(|attempt| json!(attempt)).collect::<Vec<_>>()).into_response())
 }
 
-async fn redeliver(State(world): State<Shared>, Path(id): Path<u64>) -> Answer {
+async fn redeliver(State(world): State<Shared>, Path(id): Path<u64>) -> ApiResult {
     hook::redeliver(&world, id).await.ok_or_else(not_found)?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))).into_response())
 }
@@ -489,12 +488,12 @@ async fn redeliver(State(world): State<Shared>, Path(id): Path<u64>) -> Answer {
 async fn redeliver_of_repo(
     State(world): State<Shared>,
     Path((_, _, _, id)): Path<(String, String, u64, u64)>,
-) -> Answer {
+) -> ApiResult {
     hook::redeliver(&world, id).await.ok_or_else(not_found)?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))).into_response())
 }
 
-/// One page of a list, with the link to the next.
+/// Returns one page of a list, with the link to the next one.
 fn paged(
     world: &World,
     page: &Page,
@@ -508,7 +507,7 @@ fn paged(
     let start = page.page.saturating_sub(1) * size;
     let more = all.len() > start + size;
     let items = all.into_iter().skip(start).take(size).collect();
-    let mut answer = Json(body(items)).into_response();
+    let mut response = Json(body(items)).into_response();
     if more {
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let link = format!(
@@ -518,34 +517,34 @@ fn paged(
             page.page + 1
         );
         if let Ok(link) = HeaderValue::from_str(&link) {
-            answer.headers_mut().insert(header::LINK, link);
+            response.headers_mut().insert(header::LINK, link);
         }
     }
-    answer
+    response
 }
 
-fn name(owner: &str, repo: &str) -> Result<RepoName, Refusal> {
+fn name(owner: &str, repo: &str) -> Result<RepoName, ErrorResponse> {
     RepoName::parse(&format!("{owner}/{repo}")).map_err(|_| not_found())
 }
 
-/// Works on a repository, with a fresh number for something new.
+/// Applies a function to a repository and an unused id.
 fn with_repo<T>(
     world: &Shared,
     owner: &str,
     repo: &str,
     f: impl FnOnce(&mut Repo, u64) -> T,
-) -> Result<T, Refusal> {
+) -> Result<T, ErrorResponse> {
     let name = name(owner, repo)?;
-    let mut world = lock(world);
+    let mut world = world.lock();
     let id = world.id();
     let repo = world.repos.get_mut(&name).ok_or_else(not_found)?;
     Ok(f(repo, id))
 }
 
-fn not_found() -> Refusal {
-    refusal(StatusCode::NOT_FOUND, "Not Found")
+fn not_found() -> ErrorResponse {
+    error_response(StatusCode::NOT_FOUND, "Not Found")
 }
 
-fn unprocessable() -> Refusal {
-    refusal(StatusCode::UNPROCESSABLE_ENTITY, "No ref found for that")
+fn unprocessable() -> ErrorResponse {
+    error_response(StatusCode::UNPROCESSABLE_ENTITY, "No ref found for that")
 }

@@ -1,15 +1,15 @@
-//! The fake's own calls, below `/_fake`, for programs such as the demo.
+//! The fake's control API below `/_fake`, for programs such as the demo.
 //!
 //! | call | body | |
 //! | --- | --- | --- |
 //! | `PUT /repos/{owner}/{repo}` | `{"git": PATH}` | adds a repository |
-//! | `GET /repos/{owner}/{repo}` | | all that is known of it |
-//! | `PUT /repos/{owner}/{repo}/pulls/{number}` | [`WantedPull`] | opens or changes a pull request |
+//! | `GET /repos/{owner}/{repo}` | | returns its state |
+//! | `PUT /repos/{owner}/{repo}/pulls/{number}` | [`PutPull`] | opens or changes a pull request |
 //! | `POST /repos/{owner}/{repo}/pulls/{number}/events/{action}` | | delivers an event to the webhook |
-//! | `PUT /repos/{owner}/{repo}/permissions/{login}` | `"write"` | says what somebody may do |
-//! | `PUT /hook` | [`HookTarget`] | says where events are delivered |
-//! | `POST /failures` | [`Failure`] | arranges for requests to fail |
-//! | `GET /requests` | | the log of requests |
+//! | `PUT /repos/{owner}/{repo}/permissions/{login}` | `"write"` | sets a user's permission |
+//! | `PUT /hook` | [`HookTarget`] | sets the webhook |
+//! | `POST /failures` | [`InjectedFailure`] | makes requests fail |
+//! | `GET /requests` | | returns the log of requests |
 
 use std::path::PathBuf;
 
@@ -22,24 +22,24 @@ use innkeeper_model::preview::{BranchName, CommitSha, RepoName};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::door::{Refusal, refusal};
-use super::world::{Failure, HookTarget, Pull};
-use super::{Shared, git, hook, lock};
+use super::middleware::{ErrorResponse, error_response};
+use super::world::{HookTarget, InjectedFailure, Pull};
+use super::{Shared, git, hook};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedRepo {
+struct PutRepo {
     git: PathBuf,
 }
 
-/// What a pull request should be. Its commit is the branch's, unless one is given.
+/// A pull request. The head commit defaults to the branch's.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedPull {
+struct PutPull {
     head_branch: BranchName,
     #[serde(default)]
     head_sha: Option<CommitSha>,
-    /// The repository with its commit, when it is another one.
+    /// The head repository; defaults to the base repository.
     #[serde(default)]
     head_repo: Option<RepoName>,
     #[serde(default)]
@@ -68,66 +68,67 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/requests", get(requests))
 }
 
-fn name(owner: &str, repo: &str) -> Result<RepoName, Refusal> {
+fn name(owner: &str, repo: &str) -> Result<RepoName, ErrorResponse> {
     RepoName::parse(&format!("{owner}/{repo}")).map_err(|error| bad(&error.to_string()))
 }
 
-fn bad(message: &str) -> Refusal {
-    refusal(StatusCode::BAD_REQUEST, message)
+fn bad(message: &str) -> ErrorResponse {
+    error_response(StatusCode::BAD_REQUEST, message)
 }
 
 async fn add_repo(
     State(world): State<Shared>,
     Path((owner, repo)): Path<(String, String)>,
-    Json(wanted): Json<WantedRepo>,
-) -> Result<StatusCode, Refusal> {
-    lock(&world).add_repo(name(&owner, &repo)?, wanted.git);
+    Json(request): Json<PutRepo>,
+) -> Result<StatusCode, ErrorResponse> {
+    world.lock().add_repo(name(&owner, &repo)?, request.git);
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn show_repo(
     State(world): State<Shared>,
     Path((owner, repo)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let world = lock(&world);
+) -> Result<Response, ErrorResponse> {
+    let world = world.lock();
     let there = world.repos.get(&name(&owner, &repo)?);
-    let there = there.ok_or_else(|| bad("there is no such repository"))?;
+    let there = there.ok_or_else(|| bad("unknown repository"))?;
     Ok(Json(json!(there)).into_response())
 }
 
 async fn put_pull(
     State(world): State<Shared>,
     Path((owner, repo, number)): Path<(String, String, u64)>,
-    Json(wanted): Json<WantedPull>,
-) -> Result<Response, Refusal> {
+    Json(request): Json<PutPull>,
+) -> Result<Response, ErrorResponse> {
     let base = name(&owner, &repo)?;
-    let head_repo = wanted.head_repo.unwrap_or_else(|| base.clone());
-    let git = lock(&world)
+    let head_repo = request.head_repo.unwrap_or_else(|| base.clone());
+    let git = world
+        .lock()
         .repos
         .get(&head_repo)
         .map(|repo| repo.git.clone());
-    let head_sha = match (wanted.head_sha, git) {
+    let head_sha = match (request.head_sha, git) {
         (Some(sha), _) => sha,
-        (None, Some(git)) => git::branch(&git, wanted.head_branch.as_str())
+        (None, Some(git)) => git::branch(&git, request.head_branch.as_str())
             .await
-            .ok_or_else(|| bad("there is no such branch"))?,
-        (None, None) => return Err(bad("give head_sha: the head repository is unknown")),
+            .ok_or_else(|| bad("unknown branch"))?,
+        (None, None) => return Err(bad("head_sha is required: the head repository is unknown")),
     };
     let base_branch = BranchName::parse("main").map_err(|error| bad(&error.to_string()))?;
-    let mut world = lock(&world);
+    let mut world = world.lock();
     let there = world.repos.get_mut(&base);
-    let there = there.ok_or_else(|| bad("there is no such repository"))?;
-    // An edit that says nothing of the text leaves it as it is, and none changes the labels.
+    let there = there.ok_or_else(|| bad("unknown repository"))?;
+    // Keeps the text if the request omits it, and always keeps the labels.
     let former = there.pulls.get(&number).cloned();
     let (former, labels) = former.map(|pull| (pull.body, pull.labels)).unzip();
     let pull = Pull {
-        title: wanted.title,
-        body: wanted.body.or(former).unwrap_or_default(),
-        open: !wanted.closed && !wanted.merged,
-        merged: wanted.merged,
-        author: wanted.author.unwrap_or_else(|| "octocat".to_owned()),
+        title: request.title,
+        body: request.body.or(former).unwrap_or_default(),
+        open: !request.closed && !request.merged,
+        merged: request.merged,
+        author: request.author.unwrap_or_else(|| "octocat".to_owned()),
         head_repo: Some(head_repo),
-        head_branch: wanted.head_branch,
+        head_branch: request.head_branch,
         head_sha,
         base_branch,
         labels: labels.unwrap_or_default(),
@@ -140,12 +141,12 @@ async fn put_pull(
 async fn send_event(
     State(world): State<Shared>,
     Path((owner, repo, number, action)): Path<(String, String, u64, String)>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorResponse> {
     let name = name(&owner, &repo)?;
-    let payload = lock(&world).payload(&name, number, &action, "octocat");
-    let payload = payload.ok_or_else(|| bad("there is no such pull request"))?;
+    let payload = world.lock().payload(&name, number, &action, "octocat");
+    let payload = payload.ok_or_else(|| bad("unknown pull request"))?;
     let attempt = hook::deliver(&world, "pull_request", payload.to_string(), None).await;
-    let attempt = attempt.ok_or_else(|| bad("there is no webhook: PUT /_fake/hook"))?;
+    let attempt = attempt.ok_or_else(|| bad("no webhook is set: PUT /_fake/hook"))?;
     Ok(Json(attempt).into_response())
 }
 
@@ -153,25 +154,25 @@ async fn permit(
     State(world): State<Shared>,
     Path((owner, repo, login)): Path<(String, String, String)>,
     Json(permission): Json<String>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ErrorResponse> {
     let name = name(&owner, &repo)?;
-    let mut world = lock(&world);
+    let mut world = world.lock();
     let there = world.repos.get_mut(&name);
-    let there = there.ok_or_else(|| bad("there is no such repository"))?;
+    let there = there.ok_or_else(|| bad("unknown repository"))?;
     there.permissions.insert(login, permission);
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn set_hook(State(world): State<Shared>, Json(hook): Json<HookTarget>) -> StatusCode {
-    lock(&world).hook = Some(hook);
+    world.lock().hook = Some(hook);
     StatusCode::NO_CONTENT
 }
 
-async fn fail(State(world): State<Shared>, Json(failure): Json<Failure>) -> StatusCode {
-    lock(&world).failures.push_back(failure);
+async fn fail(State(world): State<Shared>, Json(failure): Json<InjectedFailure>) -> StatusCode {
+    world.lock().failures.push_back(failure);
     StatusCode::NO_CONTENT
 }
 
 async fn requests(State(world): State<Shared>) -> Response {
-    Json(json!(lock(&world).requests)).into_response()
+    Json(json!(world.lock().requests)).into_response()
 }

@@ -8,26 +8,26 @@ use hyper_util::rt::TokioExecutor;
 use innkeeper_model::Secret;
 use jiff::Timestamp;
 
+use super::Shared;
 use super::world::{DeliveryAttempt, HookTarget};
-use super::{Shared, lock};
 use crate::event::{DELIVERY_HEADER, EVENT_HEADER};
 use crate::signature::{SIGNATURE_HEADER, SecretSet};
 
-/// Delivers a payload: a new delivery, or one of before by its id.
+/// Delivers a payload: a new delivery, or a redelivery of the given id.
 pub(super) async fn deliver(
     world: &Shared,
     event: &str,
     payload: String,
-    again: Option<String>,
+    redelivery_of: Option<String>,
 ) -> Option<DeliveryAttempt> {
     let (target, id) = {
-        let mut world = lock(world);
+        let mut world = world.lock();
         (world.hook.clone()?, world.id())
     };
-    let redelivery = again.is_some();
-    // It is new also when this program was started anew and counts from 1 again.
+    let redelivery = redelivery_of.is_some();
+    // Unique even after a restart of the fake, which counts from 1 again.
     let seconds = Timestamp::now().as_second();
-    let guid = again.unwrap_or_else(|| format!("{seconds:08x}-0000-4000-8000-{id:012x}"));
+    let guid = redelivery_of.unwrap_or_else(|| format!("{seconds:08x}-0000-4000-8000-{id:012x}"));
     let status_code = post(&target, event, &guid, payload.clone()).await;
     let attempt = DeliveryAttempt {
         id,
@@ -38,14 +38,14 @@ pub(super) async fn deliver(
         redelivery,
         payload,
     };
-    lock(world).attempts.push(attempt.clone());
+    world.lock().attempts.push(attempt.clone());
     Some(attempt)
 }
 
-/// Delivers once more what an attempt delivered.
+/// Redelivers the payload of an attempt.
 pub(super) async fn redeliver(world: &Shared, id: u64) -> Option<DeliveryAttempt> {
     let former = {
-        let world = lock(world);
+        let world = world.lock();
         world
             .attempts
             .iter()
@@ -55,7 +55,7 @@ pub(super) async fn redeliver(world: &Shared, id: u64) -> Option<DeliveryAttempt
     deliver(world, &former.event, former.payload, Some(former.guid)).await
 }
 
-/// What the webhook answers; nothing when it does not.
+/// Posts to the webhook and returns the response's status. `None` without a response.
 async fn post(target: &HookTarget, event: &str, guid: &str, payload: String) -> Option<u16> {
     let secrets = SecretSet::new([Secret::new(&target.secret)]).ok()?;
     let request = hyper::Request::post(&target.url)
@@ -67,6 +67,6 @@ async fn post(target: &HookTarget, event: &str, guid: &str, payload: String) -> 
         .body(Full::new(Bytes::from(payload)))
         .ok()?;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.request(request).await.ok()?;
-    Some(answer.status().as_u16())
+    let response = client.request(request).await.ok()?;
+    Some(response.status().as_u16())
 }

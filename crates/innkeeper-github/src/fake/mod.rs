@@ -1,37 +1,38 @@
 //! An in-memory GitHub over plain HTTP on the loopback, for tests and the demo.
 //!
-//! It answers the calls that [`crate::client`] makes, checks tokens and the App's signature, keeps a log of
-//! requests, and fails on demand. Files, branches and commits come from bare Git repositories. Tests change
-//! [`World`] through [`FakeGithub::with`]; other programs through the JSON calls below `/_fake/`.
+//! It implements the calls of [`crate::client`], verifies tokens and the App's signature, logs requests, and fails on
+//! demand. Files, branches and commits come from bare Git repositories. Tests change its [`World`] through
+//! [`FakeGithub::with`]; other programs use the JSON calls below `/_fake/`.
 
 mod api;
 mod control;
-mod door;
 mod git;
 mod hook;
+mod middleware;
 mod world;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::client::{App, CredentialsError};
 
 pub use world::{
-    AppRecord, CommentRecord, DeliveryAttempt, DeploymentRecord, Failure, FailureKind, HookTarget,
-    Pull, Repo, Request, Rights, World,
+    AppRecord, CommentRecord, DeliveryAttempt, DeploymentRecord, FailureKind, HookTarget,
+    InjectedFailure, Pull, Repo, Request, Rights, World,
 };
 
-/// What the handlers share.
+/// The state of all handlers.
 type Shared = Arc<Mutex<World>>;
 
-/// A running fake. It ends when it is dropped.
+/// A running fake. Dropping it stops the server.
 #[derive(Debug)]
 pub struct FakeGithub {
     address: SocketAddr,
@@ -40,18 +41,18 @@ pub struct FakeGithub {
 }
 
 impl FakeGithub {
-    /// Serves an empty world on a port of its own.
+    /// Serves an empty world on a free port of the loopback.
     ///
     /// # Errors
-    /// When it cannot listen.
+    /// The kernel's.
     pub async fn start() -> io::Result<Self> {
         Self::listen(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    /// Serves an empty world on an address; port 0 is any free one.
+    /// Serves an empty world on an address. Port 0 selects a free one.
     ///
     /// # Errors
-    /// When it cannot listen there.
+    /// The kernel's.
     pub async fn listen(address: SocketAddr) -> io::Result<Self> {
         let world = Shared::default();
         let listener = TcpListener::bind(address).await?;
@@ -60,13 +61,13 @@ impl FakeGithub {
             .merge(api::routes())
             .layer(axum::middleware::from_fn_with_state(
                 world.clone(),
-                door::enter,
+                middleware::handle,
             ))
             .nest("/_fake", control::routes())
             .with_state(world.clone());
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the fake GitHub ended");
+                tracing::error!(%error, "the fake GitHub failed");
             }
         });
         Ok(Self {
@@ -76,21 +77,21 @@ impl FakeGithub {
         })
     }
 
-    /// The API's address for [`crate::client::Settings::base_url`].
+    /// Returns the value for [`crate::client::Settings::base_url`].
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Looks at the world or changes it.
+    /// Reads or changes the world.
     pub fn with<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
-        f(&mut lock(&self.world))
+        f(&mut self.world.lock())
     }
 
-    /// Makes an App with the public half of the key in a file, and returns the App to sign in as.
+    /// Registers an App with the public key of a private key's file, and returns the App's credentials.
     ///
     /// # Errors
-    /// When the key cannot be used.
+    /// [`CredentialsError`] when the key is invalid.
     pub fn add_app(
         &self,
         id: &str,
@@ -110,8 +111,8 @@ impl FakeGithub {
         Ok(app)
     }
 
-    /// Delivers a `pull_request` event to the world's webhook, as GitHub would, and returns the attempt.
-    /// Nothing when there is no webhook or no such pull request.
+    /// Delivers a `pull_request` event to the webhook and returns the attempt. `None` without a webhook or such a pull
+    /// request.
     pub async fn deliver(
         &self,
         repo: &innkeeper_model::preview::RepoName,
@@ -123,8 +124,7 @@ impl FakeGithub {
         hook::deliver(&self.world, "pull_request", payload.to_string(), None).await
     }
 
-    /// Delivers a `repository` event to the world's webhook, also about a repository that is gone. Nothing when there
-    /// is no webhook.
+    /// Delivers a `repository` event to the webhook, possibly about a deleted repository. `None` without a webhook.
     pub async fn deliver_repository(
         &self,
         name: &innkeeper_model::preview::RepoName,
@@ -137,9 +137,8 @@ impl FakeGithub {
 
     /// Serves until the process ends.
     pub async fn serve(mut self) {
-        // The task is not cancelled, so how it ended does not matter.
         if let Err(error) = (&mut self.server).await {
-            tracing::error!(%error, "the fake GitHub ended");
+            tracing::error!(%error, "the fake GitHub failed");
         }
     }
 }
@@ -148,8 +147,4 @@ impl Drop for FakeGithub {
     fn drop(&mut self) {
         self.server.abort();
     }
-}
-
-fn lock(world: &Shared) -> MutexGuard<'_, World> {
-    world.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the fake knows.
+//! The fake's state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -9,28 +9,28 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Everything in the fake. Tests look at it and change it as they like.
+/// The fake's whole state. Tests read and change it freely.
 #[derive(Debug, Default)]
 pub struct World {
-    /// Repositories by their name.
+    /// Repositories by name.
     pub repos: BTreeMap<RepoName, Repo>,
-    /// Former names of repositories, and the names that they have now.
+    /// Former names of repositories, with the current names.
     pub renamed: BTreeMap<RepoName, RepoName>,
-    /// Tokens and what they may do.
+    /// Tokens and their rights.
     pub tokens: BTreeMap<String, Rights>,
-    /// The App, when there is one.
+    /// The App, if registered.
     pub app: Option<AppRecord>,
-    /// The webhook to which deliveries go.
+    /// The webhook that receives deliveries.
     pub hook: Option<HookTarget>,
-    /// Attempts to deliver, the oldest first.
+    /// Attempts of deliveries, the oldest first.
     pub attempts: Vec<DeliveryAttempt>,
-    /// Answers to be given in place of the right ones, in their order.
-    pub failures: VecDeque<Failure>,
-    /// Every request to the API, the oldest first.
+    /// Injected failures, in order.
+    pub failures: VecDeque<InjectedFailure>,
+    /// Log of API requests, the oldest first.
     pub requests: Vec<Request>,
-    /// The numbers of repositories that are or were there.
+    /// Ids of all current and former repositories.
     pub used_ids: BTreeSet<u64>,
-    /// How many things a page has at most, below what is asked for.
+    /// Maximum number of items of a page, if smaller than requested.
     pub page_size: Option<usize>,
     pub(super) last_id: u64,
 }
@@ -38,9 +38,9 @@ pub struct World {
 /// A repository.
 #[derive(Debug, Default, Serialize)]
 pub struct Repo {
-    /// Its number, which it keeps under each name.
+    /// Its id, which a rename does not change.
     pub id: u64,
-    /// The bare Git repository that holds its files.
+    /// Its bare Git repository.
     pub git: PathBuf,
     /// Its pull requests by number.
     pub pulls: BTreeMap<u64, Pull>,
@@ -48,7 +48,7 @@ pub struct Repo {
     pub comments: Vec<CommentRecord>,
     /// Deployments, the oldest first.
     pub deployments: Vec<DeploymentRecord>,
-    /// Who may do what: `admin`, `write`, `read`.
+    /// Permissions by login: `admin`, `write`, `read`.
     pub permissions: BTreeMap<String, String>,
 }
 
@@ -59,19 +59,19 @@ pub struct Pull {
     pub title: String,
     /// Its text.
     pub body: String,
-    /// Whether it is open.
+    /// True if it is open.
     pub open: bool,
-    /// Whether it was merged.
+    /// True if it was merged.
     pub merged: bool,
-    /// Who opened it.
+    /// Login of its author.
     pub author: String,
-    /// The repository with its commit; none when that was deleted.
+    /// The head repository; `None` when it was deleted.
     pub head_repo: Option<RepoName>,
-    /// The branch with its commit.
+    /// The head branch.
     pub head_branch: BranchName,
-    /// Its commit.
+    /// The head commit.
     pub head_sha: CommitSha,
-    /// The branch that it wants to change.
+    /// The base branch.
     pub base_branch: BranchName,
     /// Its labels.
     pub labels: Vec<String>,
@@ -80,11 +80,11 @@ pub struct Pull {
 /// A comment.
 #[derive(Clone, Debug, Serialize)]
 pub struct CommentRecord {
-    /// Its number.
+    /// Its id.
     pub id: u64,
-    /// The pull request that it is on.
+    /// The number of its pull request.
     pub issue: u64,
-    /// Who wrote it.
+    /// Login of its author.
     pub author: String,
     /// Its text.
     pub body: String,
@@ -93,26 +93,26 @@ pub struct CommentRecord {
 /// A deployment.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeploymentRecord {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     /// The commit.
     pub sha: CommitSha,
     /// The environment.
     pub environment: String,
-    /// Its statuses as they were sent, the oldest first.
+    /// Its statuses as received, the oldest first.
     pub statuses: Vec<Value>,
 }
 
-/// What a token may do.
+/// The rights of a token.
 #[derive(Clone, Debug)]
 pub struct Rights {
-    /// Whose it is.
+    /// Login of its account.
     pub login: String,
-    /// Until when it is valid.
+    /// Time at which it expires.
     pub expires_at: Option<Timestamp>,
-    /// The only repositories that it can see; none means all.
+    /// The repositories that it is restricted to; `None` for all.
     pub repos: Option<BTreeSet<RepoName>>,
-    /// Whether it can only read.
+    /// True if it is read-only.
     pub read_only: bool,
 }
 
@@ -121,60 +121,60 @@ pub struct Rights {
 pub struct AppRecord {
     /// Its id.
     pub id: String,
-    /// Its name in URLs; its login is that and `[bot]`.
+    /// Its slug; its login is `<slug>[bot]`.
     pub slug: String,
     /// The id of its installation.
     pub installation: u64,
     /// Its public key (PKCS #1, DER).
     pub public_key: Vec<u8>,
-    /// How long its tokens are valid.
+    /// Validity of its tokens.
     pub token_lifetime: Duration,
-    /// How far the fake's clock is ahead.
+    /// Time by which the fake's clock is ahead.
     pub clock_ahead: jiff::SignedDuration,
 }
 
-/// Where deliveries go.
+/// A webhook.
 #[derive(Clone, Debug, Deserialize)]
 pub struct HookTarget {
-    /// The webhook server's address, `http://` on the loopback.
+    /// Its URL, `http://` on the loopback.
     pub url: String,
-    /// The secret that signs them.
+    /// Its secret.
     pub secret: String,
 }
 
-/// One attempt to deliver something.
+/// An attempt of a delivery.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeliveryAttempt {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     /// The delivery's id.
     pub guid: String,
     /// The event's name.
     pub event: String,
-    /// What was answered; 0 when nothing was.
+    /// Status of the response; 0 without one.
     pub status_code: u16,
-    /// When.
+    /// Time of the attempt.
     pub delivered_at: Timestamp,
-    /// Whether it was asked for again.
+    /// True for a redelivery.
     pub redelivery: bool,
-    /// What was sent.
+    /// The payload.
     #[serde(skip)]
     pub payload: String,
 }
 
-/// An answer to be given in place of the right one.
+/// A failure to inject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Only for requests of this method.
+pub struct InjectedFailure {
+    /// Restricts it to requests of this method.
     #[serde(default)]
     pub method: Option<String>,
-    /// Only for requests whose path contains this.
+    /// Restricts it to requests whose path contains this.
     #[serde(default)]
     pub path: String,
-    /// For how many requests.
+    /// Number of requests that fail.
     #[serde(default = "once")]
     pub times: u32,
-    /// What happens.
+    /// The kind of failure.
     pub kind: FailureKind,
 }
 
@@ -182,43 +182,43 @@ fn once() -> u32 {
     1
 }
 
-/// What happens to a request.
+/// The kind of an injected failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// It is answered with this status.
+    /// Responds with this status.
     Status(u16),
-    /// It is refused with `retry-after`, in seconds.
+    /// Rejects the request with `retry-after`, in seconds.
     RetryAfter(u64),
-    /// It is refused because no requests are left for this many seconds.
+    /// Rejects the request because the rate limit is exhausted for this many seconds.
     UsedUp(u64),
-    /// It is carried out, and is the last one for this many seconds.
+    /// Carries the request out as the last one for this many seconds.
     Last(u64),
-    /// It is sent elsewhere for good.
+    /// Redirects permanently.
     Redirect(String),
-    /// It is answered after this many milliseconds.
+    /// Delays the response by this many milliseconds.
     Slow(u64),
-    /// It is carried out, and the connection ends within the answer.
+    /// Carries the request out, and cuts the connection within the response.
     CutOff,
 }
 
-/// A request that was made.
+/// A logged request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {
     /// The method.
     pub method: String,
     /// The path with its query.
     pub path: String,
-    /// Whose token it had; never the token.
+    /// Login of the caller; never the token.
     pub by: Option<String>,
-    /// The answer's status.
+    /// The response's status.
     pub status: u16,
-    /// The body's JSON, if it had any.
+    /// The body's JSON, if any.
     pub body: Option<Value>,
 }
 
 impl World {
-    /// A number that was not given before.
+    /// Returns an unused id.
     pub fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -229,7 +229,7 @@ impl World {
         self.renamed.remove(&repo);
         let mut id = id_of(&repo);
         let is_new = !self.repos.contains_key(&repo);
-        // One that had the name before keeps its number.
+        // The id of a repository that had the name before is not reused.
         while is_new && self.used_ids.contains(&id) {
             id += 1;
         }
@@ -242,7 +242,7 @@ impl World {
         there
     }
 
-    /// The payload of a `repository` event, about a repository that may be gone.
+    /// Returns the payload of a `repository` event. The repository may be deleted.
     #[must_use]
     pub fn repository_payload(name: &RepoName, id: u64, action: &str) -> Value {
         json!({
@@ -252,7 +252,7 @@ impl World {
         })
     }
 
-    /// Gives a repository another name. The former one redirects.
+    /// Renames a repository. The former name redirects.
     pub fn rename_repo(&mut self, former: &RepoName, now: RepoName) {
         if let Some(repo) = self.repos.remove(former) {
             self.repos.insert(now.clone(), repo);
@@ -267,7 +267,7 @@ impl World {
         self.renamed.insert(former.clone(), now);
     }
 
-    /// Where a path of a former name leads now.
+    /// Returns the target of a path with a former name.
     pub(super) fn moved(&self, path: &str) -> Option<String> {
         let rest = path.strip_prefix("/repos/")?;
         let end = rest.match_indices(['/', '?']).map(|(at, _)| at).nth(1);
@@ -276,7 +276,7 @@ impl World {
         Some(format!("/repos/{now}{rest}"))
     }
 
-    /// Accepts a token as the one of `login`, with all rights.
+    /// Registers a token of `login`, with all rights.
     pub fn add_token(&mut self, token: impl Into<String>, login: impl Into<String>) {
         let rights = Rights {
             login: login.into(),
@@ -287,9 +287,9 @@ impl World {
         self.tokens.insert(token.into(), rights);
     }
 
-    /// Arranges for the next request to fail.
+    /// Makes the next matching requests fail.
     pub fn fail(&mut self, method: &str, path: &str, times: u32, kind: FailureKind) {
-        self.failures.push_back(Failure {
+        self.failures.push_back(InjectedFailure {
             method: (!method.is_empty()).then(|| method.to_owned()),
             path: path.to_owned(),
             times,
@@ -297,7 +297,7 @@ impl World {
         });
     }
 
-    /// The requests whose method and path are these, without their queries.
+    /// Counts requests by method and path, ignoring queries.
     #[must_use]
     pub fn count(&self, method: &str, path: &str) -> usize {
         let same = |request: &&Request| {
@@ -319,7 +319,7 @@ impl World {
         Some(kind)
     }
 
-    /// The payload of a `pull_request` event, with the fields that GitHub always sends.
+    /// Returns the payload of a `pull_request` event, with the fields that GitHub always sends.
     #[must_use]
     pub fn payload(
         &self,
@@ -352,7 +352,7 @@ impl Pull {
             "title": self.title,
             "body": (!self.body.is_empty()).then_some(&self.body),
             "draft": false,
-            // To the second, as GitHub has it.
+            // In whole seconds, like GitHub.
             "updated_at": Timestamp::from_second(Timestamp::now().as_second()).ok(),
             "labels": self.labels.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
             "merged": self.merged,
@@ -371,7 +371,7 @@ impl Pull {
     }
 }
 
-/// The number of the first repository with a name: the same in each run.
+/// Returns the id of the first repository with a name: the same in each run.
 fn id_of(repo: &RepoName) -> u64 {
     let step = |sum: u64, byte: u8| (sum * 31 + u64::from(byte)) % 900_000_000;
     100_000_000 + repo.key().bytes().fold(0, step)

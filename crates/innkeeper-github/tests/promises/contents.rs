@@ -5,7 +5,7 @@ use innkeeper_model::{Code, Explain};
 use crate::support::{CONFIG, Stage, branch, repo, unknown_sha};
 
 #[tokio::test]
-async fn the_configuration_of_exactly_one_commit_is_read() {
+async fn preview_config_is_read_at_exactly_one_commit() {
     let stage = Stage::new().await;
     let old = stage
         .github()
@@ -56,7 +56,7 @@ async fn a_configuration_has_at_most_256_kib() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_told_apart() {
+async fn missing_file_commit_and_repository_are_distinguished() {
     let stage = Stage::new().await;
     let github = stage.github();
     let other = RepoName::parse("octo/other").expect("a repository");
@@ -93,7 +93,7 @@ async fn what_is_missing_is_told_apart() {
 }
 
 #[tokio::test]
-async fn branches_of_any_name_are_found() {
+async fn branch_is_found_by_any_valid_name() {
     let stage = Stage::new().await;
     let github = stage.github();
     for name in [
@@ -111,12 +111,12 @@ async fn branches_of_any_name_are_found() {
         let found = github.branch(&repo(), &branch(name)).await;
         assert_eq!(found.expect(name), sha, "{name}");
     }
-    // The beginning of a name is not the name.
+    // A prefix of a name does not match.
     assert!(github.branch(&repo(), &branch("a")).await.is_err());
 }
 
 #[tokio::test]
-async fn only_who_can_write_may_approve() {
+async fn permission_to_approve_requires_write_access() {
     let stage = Stage::new().await;
     let github = stage.github();
     stage.fake.with(|world| {

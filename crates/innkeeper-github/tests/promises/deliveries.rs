@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{Stage, key, repo};
 
-/// A webhook server that answers 503 until `up`, and hands on what it accepts.
+/// A webhook server that returns 503 until `up`, and forwards accepted deliveries.
 async fn webhook(up: Arc<AtomicBool>) -> (String, mpsc::UnboundedReceiver<Delivery>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let handle = async move |headers: HeaderMap, body: Bytes| {
@@ -55,7 +55,7 @@ async fn app(stage: &Stage, url: &str) -> Github {
 }
 
 #[tokio::test]
-async fn what_never_arrived_is_asked_for_again() {
+async fn failed_deliveries_are_listed_and_redelivered() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
     let up = Arc::new(AtomicBool::new(true));
@@ -129,7 +129,7 @@ async fn what_never_arrived_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_repositorys_webhook_is_found_by_its_address() {
+async fn hook_of_a_repository_is_found_by_its_url() {
     let stage = Stage::new().await;
     stage.open_pull();
     let up = Arc::new(AtomicBool::new(false));

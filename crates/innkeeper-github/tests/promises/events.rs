@@ -1,4 +1,4 @@
-//! Payloads that GitHub sent: see `tests/payloads/README.md`.
+//! Parsing of recorded payloads: see `tests/payloads/README.md`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ fn event(payload: &Value) -> PullRequestEvent {
 }
 
 #[test]
-fn every_recorded_action_of_a_pull_request_is_understood() {
+fn event_parses_every_recorded_action() {
     let mut actions = BTreeSet::new();
     for (event, rest, body) in recorded() {
         if event != "pull_request" {
@@ -93,7 +93,7 @@ fn every_recorded_action_of_a_pull_request_is_understood() {
 }
 
 #[test]
-fn actions_that_previews_act_on_have_names_of_their_own() {
+fn event_action_is_parsed_by_name() {
     let action = |rest: &str| {
         let all = recorded();
         let found = all
@@ -113,7 +113,7 @@ fn actions_that_previews_act_on_have_names_of_their_own() {
 }
 
 #[test]
-fn pings_are_pings_and_other_events_are_ignored_unread() {
+fn event_parses_pings_and_ignores_other_events() {
     let mut pings = 0;
     for (event, rest, body) in recorded() {
         let said = parse(&event, DELIVERY, &body).expect("understood");
@@ -134,7 +134,7 @@ fn pings_are_pings_and_other_events_are_ignored_unread() {
 }
 
 #[test]
-fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
+fn event_detects_existing_and_deleted_forks() {
     let mut payload = opened();
     payload["pull_request"]["head"]["repo"]["full_name"] = json!("mallory/Hello-World");
     let fork = event(&payload);
@@ -144,7 +144,7 @@ fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
         "mallory/Hello-World"
     );
 
-    // One that has the name of the other, but not its number.
+    // The same name with another id.
     let base = payload["repository"].clone();
     payload["pull_request"]["head"]["repo"] =
         json!({ "full_name": base["full_name"], "id": base["id"].as_u64().expect("a number") + 1 });
@@ -156,17 +156,17 @@ fn a_fork_is_known_by_its_repository_and_also_when_it_is_gone() {
     let gone = event(&payload);
     assert!(gone.is_fork && gone.head_repo.is_none());
 
-    // The same repository in other letters is not a fork.
+    // The same repository in another case is not a fork.
     payload["pull_request"]["head"]["repo"] = json!({ "full_name": "codertocat/hello-world" });
     assert!(!event(&payload).is_fork);
-    // That a repository is itself a fork of another says nothing about the pull request.
+    // A pull request within a repository that is itself a fork is not from a fork.
     payload["pull_request"]["head"]["repo"]["fork"] = json!(true);
     assert!(!event(&payload).is_fork);
 }
 
 /// The package has no recording of `repository`; these are GitHub's documented fields.
 #[test]
-fn a_repository_that_has_another_name_or_is_gone_is_known_by_its_number() {
+fn event_identifies_a_changed_repository_by_id() {
     let payload = |action: &str| {
         json!({
             "action": action,
@@ -201,7 +201,7 @@ fn a_repository_that_has_another_name_or_is_gone_is_known_by_its_number() {
 
 /// The package has no recording of `edited`; these are GitHub's documented fields.
 #[test]
-fn an_edit_says_what_was_edited() {
+fn event_of_an_edit_names_its_changes() {
     let mut payload = opened();
     payload["action"] = json!("edited");
     payload["changes"] = json!({ "body": { "from": null } });
@@ -218,7 +218,7 @@ fn an_edit_says_what_was_edited() {
 }
 
 #[test]
-fn what_is_not_needed_may_be_missing_and_new_fields_do_no_harm() {
+fn event_tolerates_missing_and_unknown_fields() {
     let sha = "a".repeat(40);
     let repository = json!({ "full_name": "octo/web" });
     let least = json!({
@@ -251,7 +251,7 @@ fn what_is_not_needed_may_be_missing_and_new_fields_do_no_harm() {
 }
 
 #[test]
-fn a_payload_without_what_is_needed_is_refused() {
+fn event_rejects_payload_without_required_fields() {
     for (pointer, value) in [
         ("/pull_request/head/sha", json!("main")),
         ("/pull_request/head/sha", Value::Null),

@@ -12,7 +12,7 @@ const REF: &str = "/repos/octo/web/git/ref/heads/main";
 const COMMENTS: &str = "/repos/octo/web/issues/7/comments";
 
 #[tokio::test]
-async fn what_fails_on_the_way_is_tried_again() {
+async fn transient_failures_are_retried() {
     for kind in [
         FailureKind::Status(502),
         FailureKind::Status(500),
@@ -29,7 +29,7 @@ async fn what_fails_on_the_way_is_tried_again() {
 }
 
 #[tokio::test]
-async fn attempts_end() {
+async fn retries_are_limited() {
     let stage = Stage::new().await;
     stage
         .fake
@@ -42,11 +42,11 @@ async fn attempts_end() {
     assert_eq!(stage.count("GET", REF), 3);
     assert_eq!(error.code(), Code::GithubFailed);
     assert!(error.is_transient());
-    insta::assert_snapshot!(chain(&error), @"cannot look up branch 'main' of octo/web: GitHub answered 502 (Failed on demand)");
+    insta::assert_snapshot!(chain(&error), @"cannot look up branch 'main' of octo/web: GitHub returned 502 (Failed on demand)");
 }
 
 #[tokio::test]
-async fn what_github_refuses_is_not_tried_again() {
+async fn refusals_are_not_retried() {
     for (status, passing) in [(400, false), (403, false), (410, false), (451, false)] {
         let stage = Stage::new().await;
         stage
@@ -63,7 +63,7 @@ async fn what_github_refuses_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_given_up() {
+async fn attempts_time_out() {
     let stage = Stage::new().await;
     stage
         .fake
@@ -82,9 +82,9 @@ async fn an_answer_that_does_not_come_is_given_up() {
     assert!(error.is_transient());
 }
 
-/// A comment may have been written although nobody heard of it.
+/// A comment may have been created although its response was lost.
 #[tokio::test]
-async fn nothing_is_made_twice() {
+async fn creations_are_not_repeated() {
     let stage = Stage::new().await;
     let (pull_request, _) = stage.open_pull();
     let github = stage.github();
@@ -99,7 +99,7 @@ async fn nothing_is_made_twice() {
         assert!(error.is_transient(), "{error}");
     }
     assert_eq!(stage.count("POST", COMMENTS), 2, "one for each");
-    // What was certainly not carried out is sent again.
+    // A request that was certainly not carried out is retried.
     stage
         .fake
         .with(|world| world.fail("POST", "/comments", 1, FailureKind::RetryAfter(0)));
@@ -111,7 +111,7 @@ async fn nothing_is_made_twice() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_without_secrets() {
+async fn unreachable_server_is_named_without_secrets() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let settings = Settings {
         base_url: format!("http://{}", listener.local_addr().expect("an address")),
@@ -131,7 +131,7 @@ async fn a_server_that_is_not_there_is_named_without_secrets() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_refused_once_and_not_shown() {
+async fn invalid_token_is_sent_once_and_not_shown() {
     let stage = Stage::new().await;
     let credentials = Credentials::Token(Secret::new("ghp_hunter3"));
     let github = Github::new(stage.settings(), credentials).expect("a client");
@@ -146,8 +146,8 @@ async fn a_wrong_token_is_refused_once_and_not_shown() {
 }
 
 #[tokio::test]
-async fn every_request_says_who_we_are() {
-    // The fake refuses requests without a User-Agent, as GitHub does; so this call would fail.
+async fn requests_have_a_user_agent() {
+    // The fake rejects requests without a User-Agent, like GitHub.
     let stage = Stage::new().await;
     assert_eq!(
         stage.github().login().await.expect("known"),
@@ -156,7 +156,7 @@ async fn every_request_says_who_we_are() {
 }
 
 #[tokio::test]
-async fn a_renamed_repository_is_followed_and_another_server_is_not() {
+async fn redirects_are_followed_on_the_same_server_only() {
     let stage = Stage::new().await;
     let elsewhere = Stage::new().await;
     let redirect = |to: String| {

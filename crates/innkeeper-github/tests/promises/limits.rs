@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::support::{Stage, branch, repo};
 
 #[tokio::test]
-async fn a_client_that_was_told_to_wait_sends_nothing_before() {
+async fn rate_limit_blocks_requests_until_retry_after() {
     let stage = Stage::new().await;
     let github = stage.github();
     stage
@@ -27,7 +27,7 @@ async fn a_client_that_was_told_to_wait_sends_nothing_before() {
         "{wait}"
     );
 
-    // Any other call, of a clone too, is kept back.
+    // Blocks all other calls too, including those of clones.
     let sent = stage.fake.with(|world| world.requests.len());
     let clone = github.clone();
     assert!(clone.open_pull_requests(&repo()).await.is_err());
@@ -35,7 +35,7 @@ async fn a_client_that_was_told_to_wait_sends_nothing_before() {
 }
 
 #[tokio::test]
-async fn a_short_limit_is_waited_for() {
+async fn rate_limit_shorter_than_patience_is_awaited() {
     let stage = Stage::new().await;
     stage
         .fake
@@ -54,7 +54,7 @@ async fn a_short_limit_is_waited_for() {
 }
 
 #[tokio::test]
-async fn used_up_limits_are_known_from_the_reset() {
+async fn rate_limit_ends_at_its_reset() {
     let stage = Stage::new().await;
     stage
         .fake
@@ -69,7 +69,7 @@ async fn used_up_limits_are_known_from_the_reset() {
 }
 
 #[tokio::test]
-async fn the_last_answer_before_a_limit_counts_and_closes_the_gate() {
+async fn rate_limit_blocks_after_the_last_request() {
     let stage = Stage::new().await;
     let github = stage.github();
     stage
@@ -88,7 +88,7 @@ async fn the_last_answer_before_a_limit_counts_and_closes_the_gate() {
 }
 
 #[tokio::test]
-async fn a_limit_that_does_not_end_is_not_asked_for_ever() {
+async fn rate_limit_is_not_retried_forever() {
     let stage = Stage::new().await;
     let github = stage.client(Settings {
         attempts: 2,

@@ -3,7 +3,7 @@ use innkeeper_model::preview::{PullRequest, RepoName};
 use crate::support::{Stage, repo};
 
 #[tokio::test]
-async fn all_open_pull_requests_are_listed_over_all_pages() {
+async fn open_pull_requests_are_listed_over_all_pages() {
     let stage = Stage::new().await;
     stage.open_pull();
     stage.fake.with(|world| {
@@ -28,7 +28,7 @@ async fn all_open_pull_requests_are_listed_over_all_pages() {
 }
 
 #[tokio::test]
-async fn half_a_list_is_an_error() {
+async fn incomplete_list_is_an_error() {
     let stage = Stage::new().await;
     stage.open_pull();
     stage.fake.with(|world| {
@@ -47,7 +47,7 @@ async fn half_a_list_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_pull_request_is_as_github_has_it_now() {
+async fn pull_request_has_its_current_state() {
     let stage = Stage::new().await;
     let (pull_request, sha) = stage.open_pull();
     let github = stage.github();
@@ -82,7 +82,7 @@ async fn a_pull_request_is_as_github_has_it_now() {
 }
 
 #[tokio::test]
-async fn comments_of_others_are_never_taken_for_ours() {
+async fn own_comments_exclude_those_of_others() {
     let stage = Stage::new().await;
     let (pull_request, _) = stage.open_pull();
     let github = stage.github();

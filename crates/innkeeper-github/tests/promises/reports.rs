@@ -43,13 +43,13 @@ fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
     }
 }
 
-async fn tell(stage: &Stage, view: &PreviewView, target: ReportTarget) {
+async fn publish(stage: &Stage, view: &PreviewView, target: ReportTarget) {
     let report = Report::of(view, &settings(target)).expect("it has a pull request");
     stage.github().publish(&report).await.expect("told");
 }
 
-/// What can be seen on GitHub: the text, the comments, and the deployments with their newest status.
-fn seen(stage: &Stage) -> String {
+/// Renders the state on GitHub: the text, the comments, and the deployments with their newest status.
+fn rendered(stage: &Stage) -> String {
     stage.fake.with(|world| {
         let there = &world.repos[&repo()];
         let mut text = format!("== text\n{}\n", there.pulls[&7].body);
@@ -77,7 +77,7 @@ fn writes(stage: &Stage) -> usize {
 }
 
 #[tokio::test]
-async fn one_comment_follows_a_preview_through_its_life() {
+async fn comment_follows_a_preview_through_its_life_cycle() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
     for state in [
@@ -85,16 +85,16 @@ async fn one_comment_follows_a_preview_through_its_life() {
         PreviewState::Building,
         PreviewState::Live,
     ] {
-        tell(&stage, &view(&sha, state), ReportTarget::Comment).await;
+        publish(&stage, &view(&sha, state), ReportTarget::Comment).await;
         let before = writes(&stage);
-        tell(&stage, &view(&sha, state), ReportTarget::Comment).await;
+        publish(&stage, &view(&sha, state), ReportTarget::Comment).await;
         assert_eq!(
             writes(&stage),
             before,
             "{state}: saying it again writes nothing"
         );
     }
-    let live = seen(&stage)
+    let live = rendered(&stage)
         .replace(sha.as_str(), "SHA")
         .replace(sha.short(), "SHORT");
     insta::assert_snapshot!(live, @r#"
@@ -112,10 +112,10 @@ async fn one_comment_follows_a_preview_through_its_life() {
     "#);
 
     let closing = view(&sha, PreviewState::Closing);
-    tell(&stage, &closing, ReportTarget::Comment).await;
+    publish(&stage, &closing, ReportTarget::Comment).await;
     let removed = Report::removed(&closing, &settings(ReportTarget::Comment)).expect("a report");
     stage.github().publish(&removed).await.expect("told");
-    insta::assert_snapshot!(seen(&stage), @r#"
+    insta::assert_snapshot!(rendered(&stage), @r#"
     == text
     Adds a login.
     == comment by innkeeper-bot
@@ -129,11 +129,11 @@ async fn one_comment_follows_a_preview_through_its_life() {
 }
 
 #[tokio::test]
-async fn links_in_the_text_leave_the_authors_words_alone() {
+async fn links_leave_the_authors_text_alone() {
     let stage = Stage::new().await;
     let (pull_request, sha) = stage.open_pull();
-    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
-    insta::assert_snapshot!(seen(&stage).replace(sha.short(), "SHORT"), @r#"
+    publish(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
+    insta::assert_snapshot!(rendered(&stage).replace(sha.short(), "SHORT"), @r#"
     == text
     Adds a login.
 
@@ -144,7 +144,7 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
     == preview/web-7 "success": "SHORT is live" "https://web-7.preview.example.com"
     "#);
 
-    // The author adds something behind, and takes our lines out of the middle.
+    // The author appends text, and removes lines from the middle of the block.
     let github = stage.github();
     let body = github
         .pull_request(&pull_request)
@@ -156,7 +156,7 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
         .set_body(&pull_request, &format!("{body}\n\nFixes #3."))
         .await
         .expect("edited");
-    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
+    publish(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let after = github
         .pull_request(&pull_request)
         .await
@@ -171,7 +171,7 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
         .set_body(&pull_request, "Another text.")
         .await
         .expect("edited");
-    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
+    publish(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let restored = github
         .pull_request(&pull_request)
         .await
@@ -200,16 +200,16 @@ async fn links_in_the_text_leave_the_authors_words_alone() {
 }
 
 #[tokio::test]
-async fn with_links_a_comment_is_there_only_while_it_is_needed() {
+async fn links_have_a_comment_only_while_needed() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
-    tell(
+    publish(
         &stage,
         &view(&sha, PreviewState::Failed),
         ReportTarget::Text,
     )
     .await;
-    let failed = seen(&stage).replace(sha.short(), "SHORT");
+    let failed = rendered(&stage).replace(sha.short(), "SHORT");
     insta::assert_snapshot!(failed, @r#"
     == text
     Adds a login.
@@ -241,16 +241,16 @@ async fn with_links_a_comment_is_there_only_while_it_is_needed() {
     <sub>`preview explain web-7` on the host shows details.</sub>
     == preview/web-7 "failure": "SHORT failed: build_failed" ""
     "#);
-    tell(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
+    publish(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let comments = stage.fake.with(|world| world.repos[&repo()].comments.len());
     assert_eq!(comments, 0);
 }
 
 #[tokio::test]
-async fn what_goes_on_serving_is_still_shown_as_deployed() {
+async fn deployment_of_the_live_commit_stays_active() {
     let stage = Stage::new().await;
     let (_, old) = stage.open_pull();
-    tell(
+    publish(
         &stage,
         &view(&old, PreviewState::Live),
         ReportTarget::Nowhere,
@@ -260,14 +260,14 @@ async fn what_goes_on_serving_is_still_shown_as_deployed() {
     for state in [PreviewState::Building, PreviewState::Failed] {
         let mut failed = view(&new, state);
         failed.preview.live_sha = Some(old.clone());
-        tell(&stage, &failed, ReportTarget::Nowhere).await;
+        publish(&stage, &failed, ReportTarget::Nowhere).await;
         assert_eq!(states(&stage)[0], DeploymentState::Success, "{state}");
     }
     assert_eq!(
         states(&stage),
         [DeploymentState::Success, DeploymentState::Failure]
     );
-    tell(
+    publish(
         &stage,
         &view(&new, PreviewState::Live),
         ReportTarget::Nowhere,
@@ -296,22 +296,22 @@ fn states(stage: &Stage) -> Vec<DeploymentState> {
 }
 
 #[tokio::test]
-async fn a_commit_that_waits_for_approval_is_not_deployed() {
+async fn deployment_waits_for_approval() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
-    tell(
+    publish(
         &stage,
         &view(&sha, PreviewState::WaitingForApproval),
         ReportTarget::Comment,
     )
     .await;
     assert_eq!(states(&stage), []);
-    let said = seen(&stage);
+    let said = rendered(&stage);
     assert!(said.contains("add the label `preview`"), "{said}");
 }
 
 #[tokio::test]
-async fn a_second_comment_from_a_crash_is_removed() {
+async fn comment_duplicated_by_a_crash_is_deleted() {
     let stage = Stage::new().await;
     let (pull_request, sha) = stage.open_pull();
     let github = stage.github();
@@ -324,7 +324,7 @@ async fn a_second_comment_from_a_crash_is_removed() {
         .create_comment(&pull_request, &body)
         .await
         .expect("written");
-    tell(
+    publish(
         &stage,
         &view(&sha, PreviewState::Live),
         ReportTarget::Comment,
@@ -343,7 +343,7 @@ async fn a_second_comment_from_a_crash_is_removed() {
 }
 
 #[tokio::test]
-async fn one_failed_call_does_not_keep_the_others_from_being_made() {
+async fn publish_continues_after_a_failed_call() {
     let stage = Stage::new().await;
     let (_, sha) = stage.open_pull();
     stage
@@ -361,18 +361,18 @@ async fn one_failed_call_does_not_keep_the_others_from_being_made() {
         .expect_err("one failed");
     assert_eq!((error.0.len(), error.code()), (1, Code::GithubFailed));
     assert_eq!(states(&stage), [DeploymentState::Success]);
-    // What could not be seen may be there: it was not written.
+    // The part that could not be observed may exist: it was not written.
     assert_eq!(stage.count("POST", "/repos/octo/web/issues/7/comments"), 0);
     stage.fake.with(|world| world.failures.clear());
     stage.github().publish(&report).await.expect("told");
-    assert!(seen(&stage).contains("**Live**"));
+    assert!(rendered(&stage).contains("**Live**"));
 }
 
 #[tokio::test]
-async fn a_commit_that_github_cannot_deploy_is_no_error() {
+async fn deployment_of_an_unknown_commit_is_skipped() {
     let stage = Stage::new().await;
     stage.open_pull();
-    tell(
+    publish(
         &stage,
         &view(&unknown_sha(), PreviewState::Live),
         ReportTarget::Comment,
@@ -382,7 +382,7 @@ async fn a_commit_that_github_cannot_deploy_is_no_error() {
 }
 
 #[test]
-fn a_preview_without_a_pull_request_is_not_reported() {
+fn report_requires_a_pull_request() {
     let mut view = view(&unknown_sha(), PreviewState::Live);
     view.preview.pull_request = None;
     assert_eq!(Report::of(&view, &settings(ReportTarget::Comment)), None);

@@ -17,7 +17,7 @@ fn app(stage: &Stage, format: &str) -> Github {
 }
 
 #[tokio::test]
-async fn an_app_signs_in_with_either_form_of_key() {
+async fn app_signs_in_with_either_format_of_key() {
     for format in ["PEM", "PKCS8"] {
         let stage = Stage::new().await;
         let github = app(&stage, format);
@@ -29,7 +29,7 @@ async fn an_app_signs_in_with_either_form_of_key() {
 }
 
 #[tokio::test]
-async fn many_calls_at_once_fetch_one_token() {
+async fn app_token_is_shared_by_concurrent_calls() {
     let stage = Stage::new().await;
     let github = app(&stage, "PEM");
     let calls = (0..20).map(|_| {
@@ -43,7 +43,7 @@ async fn many_calls_at_once_fetch_one_token() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_five_minutes_before_its_end() {
+async fn app_token_is_renewed_before_it_expires() {
     let stage = Stage::new().await;
     let github = app(&stage, "PEM");
     let lifetime = |seconds| {
@@ -71,7 +71,7 @@ async fn a_token_is_renewed_five_minutes_before_its_end() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_replaced() {
+async fn app_token_is_replaced_when_revoked() {
     let stage = Stage::new().await;
     let github = app(&stage, "PEM");
     github
@@ -87,7 +87,7 @@ async fn a_revoked_token_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_wrong_by_minutes_does_no_harm() {
+async fn app_signs_in_with_a_wrong_clock() {
     for minutes in [-30, -2, 2, 30] {
         let stage = Stage::new().await;
         let github = app(&stage, "PEM");
@@ -101,7 +101,7 @@ async fn a_clock_that_is_wrong_by_minutes_does_no_harm() {
 }
 
 #[tokio::test]
-async fn another_key_does_not_sign_in() {
+async fn app_with_another_key_is_rejected() {
     let stage = Stage::new().await;
     let theirs = key(stage.directory.path(), "PEM");
     stage.fake.add_app("12345", 42, &theirs).expect("a key");
@@ -117,7 +117,7 @@ async fn another_key_does_not_sign_in() {
 }
 
 #[tokio::test]
-async fn a_guests_token_reads_one_repository_and_does_nothing_else() {
+async fn guest_token_only_reads_one_repository() {
     let stage = Stage::new().await;
     let (pull_request, sha) = stage.open_pull();
     let other = RepoName::parse("octo/secret").expect("a repository");
@@ -136,7 +136,7 @@ async fn a_guests_token_reads_one_repository_and_does_nothing_else() {
     assert!(guest.create_comment(&pull_request, "hello").await.is_err());
     assert!(guest.set_body(&pull_request, "hello").await.is_err());
 
-    // The second has the name of one that the App may read.
+    // The second has the name of a repository that the App may read.
     for name in ["octo/none", "stranger/secret"] {
         let missing = RepoName::parse(name).expect("a repository");
         let error = host.guest_token(&missing).await.expect_err("refused");
@@ -148,7 +148,7 @@ async fn a_guests_token_reads_one_repository_and_does_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_configured_token_is_said_not_to_be_narrowed() {
+async fn guest_token_of_a_configured_token_is_not_narrowed() {
     let stage = Stage::new().await;
     let token = stage.github().guest_token(&repo()).await.expect("the same");
     assert!(!token.narrowed && token.expires_at.is_none());
@@ -163,7 +163,7 @@ async fn a_configured_token_is_said_not_to_be_narrowed() {
 }
 
 #[tokio::test]
-async fn the_contracts_variables_are_enough() {
+async fn credentials_load_from_the_contracts_variables() {
     let stage = Stage::new().await;
     let path = key(stage.directory.path(), "PEM");
     stage.fake.add_app("12345", 42, &path).expect("a key");

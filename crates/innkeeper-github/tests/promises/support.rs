@@ -1,4 +1,4 @@
-//! A fake GitHub with one repository, and clients of it.
+//! A fake GitHub with one repository, and its clients.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,15 +48,15 @@ impl Stage {
             .current_dir(self.directory.path())
             .output()
             .expect("git runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "git {arguments:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "git {arguments:?}: {stderr}");
         String::from_utf8(output.stdout)
             .expect("UTF-8")
             .trim()
             .to_owned()
     }
 
-    /// Makes a commit with these files and nothing else, and a branch for it.
+    /// Commits exactly these files to a branch.
     pub(crate) fn commit(&self, branch: &str, files: &[(&str, &str)]) -> CommitSha {
         let mut tree = String::new();
         for (name, content) in files {
@@ -100,7 +100,7 @@ impl Stage {
         }
     }
 
-    /// A client with a token.
+    /// Creates a client with a token.
     pub(crate) fn github(&self) -> Github {
         self.client(self.settings())
     }
@@ -140,7 +140,7 @@ impl Stage {
     }
 }
 
-/// A private key as GitHub generates them (`PEM`) or in the newer form (`PKCS8`).
+/// Creates a private key in GitHub's format (`PEM`) or in PKCS #8 (`PKCS8`).
 #[expect(clippy::disallowed_methods, reason = "tests make keys with ssh-keygen")]
 pub(crate) fn key(directory: &Path, format: &str) -> PathBuf {
     let path = directory.join(format);

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Stage, branch, repo};
 
-/// A key and a certificate for 127.0.0.1 that nobody but itself vouches for; nothing without openssl.
+/// Creates a key and a self-signed certificate for 127.0.0.1. `None` without openssl.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests make certificates with openssl"
@@ -47,7 +47,7 @@ fn certificate(directory: &Path, name: &str) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
-/// Speaks TLS in front of the fake.
+/// Starts a TLS proxy in front of the fake.
 async fn in_front_of(stage: &Stage, key: &Path, certificate: &Path) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = vec![CertificateDer::from_pem_file(certificate).expect("a certificate")];
@@ -64,7 +64,7 @@ async fn in_front_of(stage: &Stage, key: &Path, certificate: &Path) -> SocketAdd
     let behind = stage.fake.base_url().replace("http://", "");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that does not trust us hangs up.
+            // A client that does not trust the certificate disconnects.
             let Ok(mut secured) = acceptor.accept(stream).await else {
                 continue;
             };
@@ -78,7 +78,7 @@ async fn in_front_of(stage: &Stage, key: &Path, certificate: &Path) -> SocketAdd
 }
 
 #[tokio::test]
-async fn only_a_server_with_a_trusted_certificate_gets_the_token() {
+async fn tls_requires_a_trusted_certificate() {
     let stage = Stage::new().await;
     let directory = tempfile::tempdir().expect("tempdir");
     let made = [
@@ -87,7 +87,7 @@ async fn only_a_server_with_a_trusted_certificate_gets_the_token() {
     ];
     let [Some((key, good)), Some((_, other))] = made else {
         eprintln!(
-            "INNKEEPER-NOT-RUN: only_a_server_with_a_trusted_certificate_gets_the_token: openssl is not installed"
+            "INNKEEPER-NOT-RUN: tls_requires_a_trusted_certificate: openssl is not installed"
         );
         return;
     };

@@ -1,5 +1,4 @@
-//! What happens to every request before and after it is answered: who asks, what fails, what is written
-//! down.
+//! Middleware of all API requests: authentication, authorization, injected failures, and the log of requests.
 
 use std::io;
 use std::time::Duration;
@@ -16,15 +15,15 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use super::world::{AppRecord, FailureKind, Rights};
-use super::{Shared, lock, world};
+use super::{Shared, world};
 
-/// The longest request that is read, in bytes.
+/// Maximum length of a request, in bytes.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// Who makes a request.
+/// The caller of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Caller {
-    /// Somebody with a token.
+    /// A user with a token.
     Token(Rights),
     /// The App itself.
     App,
@@ -39,21 +38,21 @@ impl Caller {
     }
 }
 
-pub(super) async fn enter(State(world): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn handle(State(world): State<Shared>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_REQUEST).await.unwrap_or_default();
     let method = head.method.to_string();
     let path = head.uri.to_string();
     let caller = caller(&world, &head.headers);
     let by = caller.as_ref().map(|caller| caller.login().to_owned());
-    let failure = lock(&world).take_failure(&method, &path);
-    let moved = || lock(&world).moved(&path).map(FailureKind::Redirect);
+    let failure = world.lock().take_failure(&method, &path);
+    let moved = || world.lock().moved(&path).map(FailureKind::Redirect);
     let failure = failure.or_else(moved);
 
-    let answer = match (failure.as_ref().and_then(instead), caller) {
-        (Some(answer), _) => answer,
-        (None, caller) => match allowed(&head, caller) {
-            Err(refusal) => refusal.into_response(),
+    let response = match (failure.as_ref().and_then(response_instead), caller) {
+        (Some(response), _) => response,
+        (None, caller) => match authorized(&head, caller) {
+            Err(error) => error.into_response(),
             Ok(caller) => {
                 head.extensions.insert(caller);
                 let body = Body::from(bytes.clone());
@@ -61,36 +60,37 @@ pub(super) async fn enter(State(world): State<Shared>, request: Request, next: N
             }
         },
     };
-    let answer = afterwards(failure, answer).await;
-    note(&world, method, path, by, &answer, &bytes);
-    dated(&world, answer)
+    let response = fail_afterwards(failure, response).await;
+    log(&world, method, path, by, &response, &bytes);
+    set_date(&world, response)
 }
 
-/// Who asks, unless nobody is answered who asks like this.
-fn allowed(head: &Parts, caller: Option<Caller>) -> Result<Caller, Refusal> {
+/// Returns the caller of an authorized request.
+fn authorized(head: &Parts, caller: Option<Caller>) -> Result<Caller, ErrorResponse> {
     if head.headers.get(header::USER_AGENT).is_none() {
         let message = "Request forbidden by administrative rules";
-        return Err(refusal(StatusCode::FORBIDDEN, message));
+        return Err(error_response(StatusCode::FORBIDDEN, message));
     }
-    let caller = caller.ok_or_else(|| refusal(StatusCode::UNAUTHORIZED, "Bad credentials"))?;
-    may(&caller, &head.method, head.uri.path())?;
+    let caller =
+        caller.ok_or_else(|| error_response(StatusCode::UNAUTHORIZED, "Bad credentials"))?;
+    authorize(&caller, &head.method, head.uri.path())?;
     Ok(caller)
 }
 
-/// Answers that are given without carrying anything out.
-fn instead(failure: &FailureKind) -> Option<Response> {
+/// Returns the response of a failure that replaces the handler.
+fn response_instead(failure: &FailureKind) -> Option<Response> {
     let limited = |header: &'static str, value: String| {
         let message = "API rate limit exceeded";
-        let mut answer = refusal(StatusCode::FORBIDDEN, message).into_response();
+        let mut response = error_response(StatusCode::FORBIDDEN, message).into_response();
         if let Ok(value) = HeaderValue::from_str(&value) {
-            answer.headers_mut().insert(header, value);
+            response.headers_mut().insert(header, value);
         }
-        answer
+        response
     };
     match failure {
         FailureKind::Status(status) => {
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY);
-            Some(refusal(status, "Failed on demand").into_response())
+            Some(error_response(status, "Failed on demand").into_response())
         }
         FailureKind::Redirect(to) => {
             let to = [(header::LOCATION, to.clone())];
@@ -98,76 +98,78 @@ fn instead(failure: &FailureKind) -> Option<Response> {
         }
         FailureKind::RetryAfter(seconds) => Some(limited("retry-after", seconds.to_string())),
         FailureKind::UsedUp(seconds) => {
-            let mut answer = limited("x-ratelimit-remaining", "0".to_owned());
-            set_reset(&mut answer, *seconds);
-            Some(answer)
+            let mut response = limited("x-ratelimit-remaining", "0".to_owned());
+            set_reset(&mut response, *seconds);
+            Some(response)
         }
         FailureKind::Last(_) | FailureKind::Slow(_) | FailureKind::CutOff => None,
     }
 }
 
-async fn afterwards(failure: Option<FailureKind>, mut answer: Response) -> Response {
+/// Applies a failure to the handler's response.
+async fn fail_afterwards(failure: Option<FailureKind>, mut response: Response) -> Response {
     match failure {
         Some(FailureKind::Slow(milliseconds)) => {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
         Some(FailureKind::Last(seconds)) => {
             let none = HeaderValue::from_static("0");
-            answer.headers_mut().insert("x-ratelimit-remaining", none);
-            set_reset(&mut answer, seconds);
+            response.headers_mut().insert("x-ratelimit-remaining", none);
+            set_reset(&mut response, seconds);
         }
         Some(FailureKind::CutOff) => {
             let broken = futures_util::stream::once(async {
                 Err::<Bytes, _>(io::Error::from(io::ErrorKind::BrokenPipe))
             });
-            answer.headers_mut().remove(header::CONTENT_LENGTH);
-            *answer.body_mut() = Body::from_stream(broken);
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = Body::from_stream(broken);
         }
         _ => {}
     }
-    answer
+    response
 }
 
-fn set_reset(answer: &mut Response, seconds: u64) {
+fn set_reset(response: &mut Response, seconds: u64) {
     let seconds = i64::try_from(seconds).unwrap_or(0);
     let at = Timestamp::now().as_second() + seconds;
-    let headers = answer.headers_mut();
+    let headers = response.headers_mut();
     headers.insert("x-ratelimit-reset", HeaderValue::from(at));
 }
 
-fn note(
+/// Logs a request.
+fn log(
     world: &Shared,
     method: String,
     path: String,
     by: Option<String>,
-    answer: &Response,
+    response: &Response,
     body: &[u8],
 ) {
-    lock(world).requests.push(world::Request {
+    world.lock().requests.push(world::Request {
         method,
         path,
         by,
-        status: answer.status().as_u16(),
+        status: response.status().as_u16(),
         body: serde_json::from_slice(body).ok(),
     });
 }
 
-/// With a clock of its own, the fake says what time it is.
-fn dated(world: &Shared, mut answer: Response) -> Response {
-    let ahead = lock(world).app.as_ref().map(|app| app.clock_ahead);
+/// Sets the date header, if the fake has a clock of its own.
+fn set_date(world: &Shared, mut response: Response) -> Response {
+    let ahead = world.lock().app.as_ref().map(|app| app.clock_ahead);
     if let Some(now) = ahead.and_then(|ahead| Timestamp::now().checked_add(ahead).ok()) {
         let text = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
         if let Ok(value) = HeaderValue::from_str(&text.unwrap_or_default()) {
-            answer.headers_mut().insert(header::DATE, value);
+            response.headers_mut().insert(header::DATE, value);
         }
     }
-    answer
+    response
 }
 
 fn caller(world: &Shared, headers: &HeaderMap) -> Option<Caller> {
     let bearer = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let token = bearer.strip_prefix("Bearer ")?;
-    let world = lock(world);
+    let world = world.lock();
     if let Some(rights) = world.tokens.get(token) {
         let valid = rights.expires_at.is_none_or(|end| Timestamp::now() < end);
         return valid.then(|| Caller::Token(rights.clone()));
@@ -176,15 +178,15 @@ fn caller(world: &Shared, headers: &HeaderMap) -> Option<Caller> {
     is_from_app(token, app).then_some(Caller::App)
 }
 
-/// Checks the App's statement about itself as GitHub documents it ("Generating a JSON Web Token").
+/// Verifies the App's JSON Web Token as GitHub documents it ("Generating a JSON Web Token").
 fn is_from_app(token: &str, app: &AppRecord) -> bool {
     let verify = || -> Option<()> {
-        let (statement, signature) = token.rsplit_once('.')?;
-        let (_, claims) = statement.split_once('.')?;
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (_, claims) = signed.split_once('.')?;
         UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &app.public_key)
-            .verify(statement.as_bytes(), &unbase64url(signature)?)
+            .verify(signed.as_bytes(), &decode_base64url(signature)?)
             .ok()?;
-        let claims: Value = serde_json::from_slice(&unbase64url(claims)?).ok()?;
+        let claims: Value = serde_json::from_slice(&decode_base64url(claims)?).ok()?;
         let now = Timestamp::now()
             .checked_add(app.clock_ahead)
             .ok()?
@@ -196,7 +198,8 @@ fn is_from_app(token: &str, app: &AppRecord) -> bool {
     verify().is_some()
 }
 
-fn unbase64url(text: &str) -> Option<Vec<u8>> {
+/// Decodes base64url.
+fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let (mut bits, mut count) = (0u32, 0);
     for digit in text.bytes() {
@@ -218,13 +221,13 @@ fn unbase64url(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What the App itself and a narrowed token are not allowed.
-fn may(caller: &Caller, method: &Method, path: &str) -> Result<(), Refusal> {
+/// Rejects requests that the App itself or a restricted token may not make.
+fn authorize(caller: &Caller, method: &Method, path: &str) -> Result<(), ErrorResponse> {
     let for_app = path == "/app" || path.starts_with("/app/");
     let rights = match (caller, for_app) {
         (Caller::App, true) => return Ok(()),
         (Caller::Token(rights), false) => rights,
-        _ => return Err(refusal(StatusCode::UNAUTHORIZED, "Bad credentials")),
+        _ => return Err(error_response(StatusCode::UNAUTHORIZED, "Bad credentials")),
     };
     if let Some(repos) = &rights.repos {
         let mut parts = path.split('/').skip(1);
@@ -235,31 +238,31 @@ fn may(caller: &Caller, method: &Method, path: &str) -> Result<(), Refusal> {
             _ => None,
         };
         if !named.is_some_and(|repo| repos.contains(&repo)) {
-            return Err(refusal(StatusCode::NOT_FOUND, "Not Found"));
+            return Err(error_response(StatusCode::NOT_FOUND, "Not Found"));
         }
     }
     if rights.read_only && method != Method::GET {
         let message = "Resource not accessible by integration";
-        return Err(refusal(StatusCode::FORBIDDEN, message));
+        return Err(error_response(StatusCode::FORBIDDEN, message));
     }
     Ok(())
 }
 
-/// A refusal in GitHub's form.
+/// An error in GitHub's format.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     status: StatusCode,
     message: String,
 }
 
-pub(super) fn refusal(status: StatusCode, message: &str) -> Refusal {
-    Refusal {
+pub(super) fn error_response(status: StatusCode, message: &str) -> ErrorResponse {
+    ErrorResponse {
         status,
         message: message.to_owned(),
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let body = json!({
             "message": self.message,
