@@ -13,7 +13,7 @@ use innkeeper_store::{Approval, NewPreview, Presence, PreviewFact};
 use jiff::Timestamp;
 use tracing::info;
 
-use crate::previews::Components;
+use crate::wiring::Components;
 use crate::workers::WakeReason;
 use crate::{PreviewError, Previews, records};
 
@@ -27,19 +27,22 @@ impl Previews {
         request: CreatePreview,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
-        let inner = &self.inner;
+        let components = &self.components;
         let CreatePreview { repo, branch, slug } = request;
-        if !inner.config.allows(&repo) {
+        if !components.config.allows(&repo) {
             return Err(PreviewError::NotAllowed(repo));
         }
-        let github = inner.github()?;
+        let github = components.github()?;
         // By its present name, if it was renamed: another preview of the branch would be a duplicate.
         let found = github.repo(&repo).await?;
-        if !inner.config.allows(&found.name) {
+        if !components.config.allows(&found.name) {
             return Err(PreviewError::NotAllowed(found.name));
         }
         if let Some(id) = found.id {
-            inner.store.record_repo_name(id, &repo, &found.name).await?;
+            components
+                .store
+                .record_repo_name(id, &repo, &found.name)
+                .await?;
         }
         let repo = found.name;
         let sha = github.branch(&repo, &branch).await?;
@@ -57,10 +60,10 @@ impl Previews {
             branch,
             wanted_sha: sha,
         };
-        let preview = inner.store.claim_preview(new, slugs).await?;
+        let preview = components.store.claim_preview(new, slugs).await?;
         let slug = preview.record.slug;
         info!(%slug, actor, "preview requested");
-        inner.workers.wake(&slug, WakeReason::Change);
+        components.workers.wake(&slug, WakeReason::Change);
         Ok(accepted(slug))
     }
 
@@ -73,11 +76,11 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
-        let inner = &self.inner;
-        let record = records::require(&inner.store, slug).await?.record;
+        let components = &self.components;
+        let record = records::require(&components.store, slug).await?.record;
         let (repo, branch, sha) = match record.pull_request() {
             Some(pull_request) => {
-                let view = inner.github()?.pull_request(&pull_request).await?;
+                let view = components.github()?.pull_request(&pull_request).await?;
                 let view = view.filter(|view| view.open).ok_or_else(|| {
                     PreviewError::new(
                         Code::InvalidRequest,
@@ -88,7 +91,10 @@ impl Previews {
                 (view.head_repo, view.head_branch, view.head_sha)
             }
             None => {
-                let sha = inner.github()?.branch(&record.repo, &record.branch).await?;
+                let sha = components
+                    .github()?
+                    .branch(&record.repo, &record.branch)
+                    .await?;
                 (record.head_repo, record.branch, sha)
             }
         };
@@ -98,7 +104,7 @@ impl Previews {
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),
         ];
-        inner.command(slug, facts, "update", actor).await
+        components.command(slug, facts, "update", actor).await
     }
 
     /// Records that a preview should not exist, and begins to remove it in any state.
@@ -111,10 +117,10 @@ impl Previews {
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
         let facts = vec![PreviewFact::Desired(Presence::Absent)];
-        self.inner.destroyed.add(slug);
-        let destroyed = self.inner.command(slug, facts, "destroy", actor).await;
+        self.components.destroyed.add(slug);
+        let destroyed = self.components.command(slug, facts, "destroy", actor).await;
         if destroyed.is_err() {
-            self.inner.destroyed.remove(slug);
+            self.components.destroyed.remove(slug);
         }
         destroyed
     }
@@ -129,7 +135,7 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let record = records::require(&self.inner.store, slug).await?.record;
+        let record = records::require(&self.components.store, slug).await?.record;
         if !record.state.is_settled() {
             return Err(PreviewError::new(
                 Code::GuestBusy,
@@ -140,7 +146,7 @@ impl Previews {
             ));
         }
         self.require_guest(slug).await?;
-        Ok(self.inner.engine.stop(slug, actor).await?)
+        Ok(self.components.engine.stop(slug, actor).await?)
     }
 
     /// Starts a preview's guest that was stopped; the preview's worker starts the app in it.
@@ -152,7 +158,7 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let record = records::require(&self.inner.store, slug).await?.record;
+        let record = records::require(&self.components.store, slug).await?.record;
         let has_expired = record.state == PreviewState::Expired;
         let needs_approval = record.state == PreviewState::WaitingForApproval
             || has_expired && record.is_from_fork();
@@ -164,16 +170,16 @@ impl Previews {
             ));
         }
         self.require_guest(slug).await?;
-        let started = self.inner.engine.start(slug, actor).await?;
+        let started = self.components.engine.start(slug, actor).await?;
         if has_expired {
             // Until this is recorded, the worker may stop the guest again; then it starts it.
             let again = vec![
                 PreviewFact::State(PreviewState::Queued),
                 PreviewFact::Active(Timestamp::now()),
             ];
-            self.inner.store.set_preview(slug, again).await?;
+            self.components.store.set_preview(slug, again).await?;
         }
-        self.inner.workers.wake(slug, WakeReason::Command);
+        self.components.workers.wake(slug, WakeReason::Command);
         Ok(started)
     }
 
@@ -182,12 +188,12 @@ impl Previews {
     /// # Errors
     /// [`PreviewError::NotFound`], or the preview has no guest yet.
     pub async fn guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
-        records::require(&self.inner.store, slug).await?;
+        records::require(&self.components.store, slug).await?;
         self.require_guest(slug).await
     }
 
     async fn require_guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
-        let view = self.inner.guests.view(slug).await?;
+        let view = self.components.guests.view(slug).await?;
         view.filter(|view| view.guest.kind == GuestKind::Preview)
             .ok_or_else(|| {
                 PreviewError::new(
@@ -208,8 +214,8 @@ impl Previews {
         request: ApprovePreview,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
-        let inner = &self.inner;
-        let record = records::require(&inner.store, slug).await?.record;
+        let components = &self.components;
+        let record = records::require(&components.store, slug).await?.record;
         if !record.is_from_fork() {
             return Err(PreviewError::new(
                 Code::InvalidRequest,
@@ -230,7 +236,7 @@ impl Previews {
                 ),
             ));
         }
-        inner
+        components
             .store
             .approve(slug, &request.sha, Approval::Host)
             .await?;
@@ -238,7 +244,7 @@ impl Previews {
             PreviewFact::State(PreviewState::Queued),
             PreviewFact::Fault(None),
         ];
-        inner.command(slug, facts, "approval", actor).await
+        components.command(slug, facts, "approval", actor).await
     }
 
     /// Drops a preview's database, creates it again and sets the app up again.
@@ -250,8 +256,8 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<PreviewAccepted, PreviewError> {
-        let inner = &self.inner;
-        let preview = records::require(&inner.store, slug).await?;
+        let components = &self.components;
+        let preview = records::require(&components.store, slug).await?;
         let has_one = preview
             .live_meta
             .or(preview.meta)
@@ -271,7 +277,7 @@ impl Previews {
             ));
         }
         // Fails early on a host without a server.
-        inner.databases.server()?;
+        components.databases.server()?;
         let queued = || {
             vec![
                 PreviewFact::State(PreviewState::Queued),
@@ -279,12 +285,14 @@ impl Previews {
             ]
         };
         // Before and after: a crash in between must not leave a live preview without its database.
-        inner.store.set_preview(slug, queued()).await?;
-        let reset = inner.databases.reset(slug).await;
+        components.store.set_preview(slug, queued()).await?;
+        let reset = components.databases.reset(slug).await;
         if reset.is_ok() {
-            inner.journal.note(slug, "The database was reset.");
+            components.journal.note(slug, "The database was reset.");
         }
-        let accepted = inner.command(slug, queued(), "database reset", actor).await;
+        let accepted = components
+            .command(slug, queued(), "database reset", actor)
+            .await;
         reset?;
         accepted
     }
@@ -298,15 +306,15 @@ impl Previews {
         request: BuildPreview,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let inner = Arc::clone(&self.inner);
+        let components = Arc::clone(&self.components);
         let BuildPreview { repo, branch } = request;
-        if !inner.config.allows(&repo) {
+        if !components.config.allows(&repo) {
             return Err(PreviewError::NotAllowed(repo));
         }
-        let sha = inner.github()?.branch(&repo, &branch).await?;
-        let engine = inner.engine.clone();
+        let sha = components.github()?.branch(&repo, &branch).await?;
+        let engine = components.engine.clone();
         let work = async move |progress| {
-            let built = inner.evaluation.evaluate(&repo, &sha, progress).await;
+            let built = components.evaluation.evaluate(&repo, &sha, progress).await;
             let (_, built) = built.map_err(|error| Failure::from(&error))?;
             let sha = sha.short();
             Ok((format!("{branch} of {repo} at {sha}"), built.closure))

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use tempfile::TempDir;
 
-use crate::previews::ToStart;
+use crate::wiring::ToStart;
 use crate::{Parts, Previews, PreviewsConfig};
 
 /// URL to which the fake GitHub delivers. The port is closed.
@@ -219,7 +219,7 @@ impl Harness {
             probe: None,
         };
         let previews = Previews::new(parts);
-        let parts = previews.inner.to_start.lock().take().expect("not started");
+        let parts = previews.to_start.lock().take().expect("not started");
         Self {
             previews,
             parts,

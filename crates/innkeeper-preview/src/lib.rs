@@ -35,7 +35,7 @@
 //! | `redelivery` | redelivery of lost deliveries |
 //! | `repositories` | renamed and absent repositories |
 //! | `commands` | create, update, approve, destroy, and other commands of users |
-//! | `previews` | wiring, start and stop |
+//! | `previews`, `wiring` | start, stop and queries; construction of the components |
 //! | `logs`, `explain`, `upkeep` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
@@ -70,10 +70,12 @@ mod services;
 mod stages;
 mod steps;
 mod upkeep;
+mod wiring;
 mod worker;
 mod workers;
 
 pub use config::PreviewsConfig;
 pub use error::PreviewError;
 pub use journal::Probe;
-pub use previews::{Parts, Previews};
+pub use previews::Previews;
+pub use wiring::Parts;

@@ -1,0 +1,247 @@
+//! Wires the components of previews.
+
+use std::sync::Arc;
+
+use innkeeper_engine::Engine;
+use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Routes};
+use innkeeper_github::client::Github;
+use innkeeper_store::Store;
+use tokio::sync::mpsc;
+
+use crate::approvals::Approvals;
+use crate::background::Background;
+use crate::capacity::Capacity;
+use crate::databases::PreviewDatabases;
+use crate::deliveries::Deliveries;
+use crate::evaluation::Evaluation;
+use crate::execute::{DestroyedByUsers, Executor};
+use crate::expiry::Expiry;
+use crate::explain::Explainer;
+use crate::guest_files::GuestEnvironment;
+use crate::guests::Guests;
+use crate::journal::Journal;
+use crate::logs::Logs;
+use crate::redelivery::Redelivery;
+use crate::reporter::Reporter;
+use crate::repositories::Repositories;
+use crate::resync::{Checks, Comparison, Resync};
+use crate::routing::Routing;
+use crate::services::Services;
+use crate::stages::Stages;
+use crate::upkeep::Upkeep;
+use crate::worker::WorkerParts;
+use crate::workers::{NewWorker, Workers};
+use crate::{PreviewsConfig, Probe};
+
+/// Parts of which previews are made.
+pub struct Parts {
+    /// The settings.
+    pub config: PreviewsConfig,
+    /// Guests.
+    pub engine: Engine,
+    /// GitHub, if the host has credentials for it.
+    pub github: Option<Github>,
+    /// Configurations.
+    pub evaluator: Arc<dyn Evaluator>,
+    /// URLs.
+    pub routes: Arc<dyn Routes>,
+    /// Databases, if the host has a server for them.
+    pub databases: Option<Arc<dyn Databases>>,
+    /// Writer of files in guests.
+    pub files: Arc<dyn GuestFiles>,
+    /// Crash probe of the tests.
+    pub probe: Option<Probe>,
+}
+
+/// Components that the public functions use.
+pub(crate) struct Components {
+    pub(crate) config: Arc<PreviewsConfig>,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) github: Option<Github>,
+    pub(crate) journal: Journal,
+    pub(crate) workers: Workers,
+    pub(crate) guests: Guests,
+    pub(crate) databases: PreviewDatabases,
+    pub(crate) evaluation: Evaluation,
+    pub(crate) destroyed: DestroyedByUsers,
+    pub(crate) repositories: Repositories,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) logs: Logs,
+    pub(crate) explainer: Explainer,
+    pub(crate) background: Background,
+}
+
+/// Tasks that [`Previews::start`](crate::Previews::start) starts.
+pub(crate) struct ToStart {
+    pub(crate) resync: Resync,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) workers: mpsc::UnboundedReceiver<NewWorker>,
+    pub(crate) parts: WorkerParts<Executor>,
+}
+
+/// Creates the components, and the tasks to start.
+pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
+    let Parts {
+        config,
+        engine,
+        github,
+        evaluator,
+        routes,
+        databases: server,
+        files,
+        probe,
+    } = parts;
+    let config = Arc::new(config);
+    let store = engine.store().clone();
+    let background = Background::default();
+    let (workers, new_workers) = Workers::new();
+    let journal = Journal::new(engine.journal().clone(), store.clone(), probe);
+    let guests = Guests::new(engine.clone(), config.range);
+    let services = Services::new(Arc::clone(&config), engine.clone(), guests.clone());
+    let databases = PreviewDatabases::new(server.clone(), config.database_template.clone());
+    let evaluation = Evaluation::new(store.clone(), github.clone(), Arc::clone(&evaluator));
+    let destroyed = DestroyedByUsers::default();
+    let routing = Routing::new(
+        Arc::clone(&routes),
+        store.clone(),
+        journal.clone(),
+        guests.clone(),
+    );
+    let reporter = Reporter::new(
+        Arc::clone(&config),
+        store.clone(),
+        github.clone(),
+        background.clone(),
+    );
+    let repositories = Repositories::new(
+        Arc::clone(&config),
+        store.clone(),
+        github.clone(),
+        journal.clone(),
+    );
+    let approvals = Approvals::new(
+        Arc::clone(&config),
+        store.clone(),
+        github.clone(),
+        journal.clone(),
+        reporter.clone(),
+        workers.clone(),
+    );
+    let capacity = Capacity::new(
+        config.limit,
+        store.clone(),
+        journal.clone(),
+        guests.clone(),
+        routing.clone(),
+        workers.clone(),
+    );
+    let upkeep = Upkeep {
+        store: store.clone(),
+        github: github.clone(),
+        evaluator,
+        routes,
+        databases: server,
+        repositories: repositories.clone(),
+    };
+    let deliveries = Deliveries {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        github: github.clone(),
+        journal: journal.clone(),
+        approvals: approvals.clone(),
+        reporter: reporter.clone(),
+        repositories: repositories.clone(),
+        workers: workers.clone(),
+        background: background.clone(),
+    };
+    let resync = Resync {
+        config: Arc::clone(&config),
+        deliveries: deliveries.clone(),
+        capacity: capacity.clone(),
+        checks: Checks {
+            expiry: Expiry::new(config.ttl, store.clone(), journal.clone(), workers.clone()),
+            store: store.clone(),
+            workers: workers.clone(),
+            upkeep: upkeep.clone(),
+        },
+        repositories: repositories.clone(),
+        redelivery: Redelivery::new(Arc::clone(&config), store.clone(), github.clone()),
+        comparison: Comparison {
+            config: Arc::clone(&config),
+            store: store.clone(),
+            github: github.clone(),
+            approvals,
+            capacity: capacity.clone(),
+            repositories: repositories.clone(),
+            workers: workers.clone(),
+        },
+    };
+    let executor = Executor {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        journal: journal.clone(),
+        reporter: reporter.clone(),
+        stages: Stages::new(
+            store.clone(),
+            journal.clone(),
+            reporter.clone(),
+            routing.clone(),
+        ),
+        evaluation: evaluation.clone(),
+        capacity,
+        databases: databases.clone(),
+        guests: guests.clone(),
+        environment: GuestEnvironment::new(
+            Arc::clone(&config),
+            store.clone(),
+            github.clone(),
+            files,
+            journal.clone(),
+        ),
+        services: services.clone(),
+        routing: routing.clone(),
+        destroyed: destroyed.clone(),
+    };
+    let to_start = ToStart {
+        resync,
+        deliveries: deliveries.clone(),
+        workers: new_workers,
+        parts: WorkerParts {
+            interval: config.interval,
+            store: store.clone(),
+            journal: journal.clone(),
+            reporter,
+            routing: routing.clone(),
+            deliveries,
+            workers: workers.clone(),
+            executor: Arc::new(executor),
+        },
+    };
+    let explainer = Explainer {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        guests: guests.clone(),
+        services,
+        routing,
+        repositories: repositories.clone(),
+    };
+    let components = Components {
+        logs: Logs::new(engine.clone(), store.clone(), journal.clone()),
+        config,
+        store,
+        engine,
+        github,
+        journal,
+        workers,
+        guests,
+        databases,
+        evaluation,
+        destroyed,
+        repositories,
+        upkeep,
+        explainer,
+        background,
+    };
+    (components, to_start)
+}
