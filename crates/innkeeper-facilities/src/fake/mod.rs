@@ -21,5 +21,4 @@ mod units;
 mod world;
 
 pub use part::FakeHost;
-pub use units::ExecResult;
-pub use world::{ExecHandler, Failing, World, a_closure};
+pub use world::{ExecHandler, ExecResult, Failing, World, a_closure};

@@ -12,17 +12,6 @@ use super::part::Part;
 use crate::error::FacilityError;
 use crate::units::{Console, ExecCommand, ExecSession, Prepared, UnitSeen, Units};
 
-/// The result of a command in a guest.
-#[derive(Clone, Debug, Default)]
-pub struct ExecResult {
-    /// The exit status.
-    pub status: i32,
-    /// The standard output.
-    pub stdout: String,
-    /// The standard error.
-    pub stderr: String,
-}
-
 /// A command that has ended, with its exit status.
 #[derive(Debug)]
 struct EndedCommand(i32);

@@ -8,7 +8,6 @@ use innkeeper_model::preview::Meta;
 use innkeeper_model::{Code, GuestName, RetainedId, SnapshotLabel, StorePath, Trust, UnitPhase};
 use jiff::Timestamp;
 
-use super::units::ExecResult;
 use crate::databases::DatabaseSpec;
 use crate::evaluator::EvaluationKey;
 use crate::resource::Found;
@@ -23,6 +22,17 @@ pub struct Failing {
     pub code: Code,
     /// `true` for [inconclusive](crate::FacilityError::is_inconclusive) errors.
     pub inconclusive: bool,
+}
+
+/// The result of a command in a guest.
+#[derive(Clone, Debug, Default)]
+pub struct ExecResult {
+    /// The exit status.
+    pub status: i32,
+    /// The standard output.
+    pub stdout: String,
+    /// The standard error.
+    pub stderr: String,
 }
 
 /// Runs a command in a guest.
