@@ -1,10 +1,9 @@
-//! Bounds what a guest takes of the kernel's tables that all guests share with the host.
+//! Limits a guest's use of kernel tables that all guests share with the host.
 //!
-//! The kernel charges what a process of a guest makes to its user in the guest's user namespace, and again to the
-//! user who made that namespace: the host's root, for all guests (`kernel/ucount.c`). So the namespace gets limits of
-//! its own, which count for each user of the guest. Only a process with CAP_SYS_RESOURCE over the namespace may
-//! change them; guests and commands of `agent exec` lack it. docs/security.md ("Limits that guests share") lists what
-//! this cannot bound.
+//! The kernel charges each object to the user of its process in the guest's user namespace, and again to the user who
+//! created that namespace: the host's root, for all guests (`kernel/ucount.c`). So the namespace gets its own limits,
+//! which apply to each user of the guest. Changing them needs CAP_SYS_RESOURCE over the namespace, which guests and
+//! commands of `agent exec` lack. docs/security.md ("Limits that guests share") lists the resources without a limit.
 
 use std::fs::{self, File};
 use std::io;
@@ -39,10 +38,10 @@ pub(super) const USER_LIMITS: [(&str, u32); 12] = [
 pub(super) const TERMINALS: u32 = 512;
 
 /// Limits the user namespace of a guest whose first process waits at the door. `mounts` is a mount namespace in which
-/// `/proc/sys` can be written; without, the daemon's own is one.
+/// `/proc/sys` can be written; `None` for the daemon's own.
 ///
-/// The files of `/proc/sys/user` are those of the namespace of whoever opens them, so a program enters it for that. It
-/// is the host's: nothing of the guest runs.
+/// `/proc/sys/user` shows the namespace of the process that opens it, so a program of the host enters the guest's. No
+/// program of the guest runs.
 pub(super) async fn limit_users(
     guest: &GuestName,
     leader: u32,
@@ -63,27 +62,27 @@ done
     let namespace = File::open(&namespace).on("open", namespace)?;
     // Still the same process, so the namespace is the guest's.
     let is_alive = process.map(|process| process.is_alive()).transpose();
-    if is_alive.on("look at", guest.as_str())? != Some(true) {
+    if is_alive.on("check the first process of", guest.as_str())? != Some(true) {
         return Err(UnitError::NotAtDoor {
             guest: guest.clone(),
         });
     }
-    let mut words: Vec<_> = mounts
+    let mut arguments: Vec<_> = mounts
         .map(|mounts| format!("--mount={}", mounts.display()))
         .into_iter()
         .collect();
-    let (ours, file) = (std::process::id(), namespace.as_raw_fd());
-    words.push(format!("--user=/proc/{ours}/fd/{file}"));
-    words.extend(["--", "/bin/sh", "-c", SCRIPT, "sh"].map(str::to_owned));
+    let (own_pid, file) = (std::process::id(), namespace.as_raw_fd());
+    arguments.push(format!("--user=/proc/{own_pid}/fd/{file}"));
+    arguments.extend(["--", "/bin/sh", "-c", SCRIPT, "sh"].map(str::to_owned));
     for (file, limit) in limits {
-        words.extend([(*file).to_owned(), limit.to_string()]);
+        arguments.extend([(*file).to_owned(), limit.to_string()]);
     }
-    command::run(find_program("nsenter".as_ref())?, words, b"").await?;
+    command::run(find_program("nsenter".as_ref())?, arguments, b"").await?;
     Ok(())
 }
 
-/// Limits the pseudo-terminals of a guest whose first process waits at the door. The guest's root can take the limit
-/// away: it keeps programs from using up the host's, not an attacker.
+/// Limits the pseudo-terminals of a guest whose first process waits at the door. The guest's root can lift the limit: it
+/// protects the host's terminals from faulty programs, not from an attacker.
 pub(super) fn limit_terminals(leader: u32) -> io::Result<()> {
     let mounts = fs::read_to_string(format!("/proc/{leader}/mountinfo"))?;
     let Some(options) = terminal_options(&mounts) else {
@@ -91,7 +90,7 @@ pub(super) fn limit_terminals(leader: u32) -> io::Result<()> {
     };
     let flags = FsPickFlags::FSPICK_CLOEXEC;
     let terminals = fspick(CWD, format!("/proc/{leader}/root/dev/pts"), flags)?;
-    // Options that are not repeated would have their defaults.
+    // Options that are not repeated would be reset to their defaults.
     for (name, value) in options {
         fsconfig_set_string(&terminals, name, value)?;
     }
@@ -99,16 +98,16 @@ pub(super) fn limit_terminals(leader: u32) -> io::Result<()> {
     Ok(fsconfig_reconfigure(&terminals)?)
 }
 
-/// The options of the terminals' file system, if it is mounted, from a `mountinfo` (proc_pid_mountinfo(5)).
+/// Returns the options of a mounted `/dev/pts`, from a `mountinfo` (proc_pid_mountinfo(5)).
 fn terminal_options(mounts: &str) -> Option<Vec<(&str, &str)>> {
     let of_terminals = |line: &str| line.split(' ').nth(4) == Some("/dev/pts");
     let line = mounts.lines().rfind(|line| of_terminals(line))?;
     let (_, filesystem) = line.split_once(" - ")?;
-    let mut words = filesystem.split(' ');
-    if words.next() != Some("devpts") {
+    let mut fields = filesystem.split(' ');
+    if fields.next() != Some("devpts") {
         return None;
     }
-    let options = words.nth(1)?.split(',');
+    let options = fields.nth(1)?.split(',');
     Some(
         options
             .filter_map(|option| option.split_once('='))
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_options_of_the_terminals_are_repeated() {
+    fn terminal_options_are_those_of_devpts() {
         let proc = "30 20 0:5 / /proc rw,nosuid - proc proc rw";
         let pts = "31 20 0:6 / /dev/pts rw,nosuid shared:3 - devpts devpts rw,gid=100005,mode=620,ptmxmode=666,max=9";
         assert_eq!(

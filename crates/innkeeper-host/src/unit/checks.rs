@@ -1,4 +1,4 @@
-//! What units need of the host, as `doctor` shows it.
+//! Checks of the host's requirements of units, for `doctor`.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use innkeeper_model::api::{Check, Verdict};
 
 use super::process::find_program;
 
-/// A finding without a remedy.
+/// Returns a check without a remedy.
 pub(super) fn check(subject: &str, verdict: Verdict, finding: impl Into<String>) -> Check {
     Check {
         subject: format!("unit: {subject}"),
@@ -17,7 +17,7 @@ pub(super) fn check(subject: &str, verdict: Verdict, finding: impl Into<String>)
     }
 }
 
-/// Whether the programs are there.
+/// Checks that the programs are installed.
 pub(super) fn programs(programs: &[&Path]) -> Vec<Check> {
     programs
         .iter()

@@ -1,4 +1,4 @@
-//! How guests are run, as far as the host decides it, and where the pieces are.
+//! Settings of units, and the paths of their files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,24 +10,24 @@ use super::bounds;
 use crate::features::UserIds;
 use crate::identity::Identity;
 
-/// There when systemd is PID 1 (`sd_booted(3)`).
+/// Exists when systemd is PID 1 (`sd_booted(3)`).
 pub(super) const BOOTED: &str = "/run/systemd/system";
 
-/// Who keeps the guests' processes.
+/// The supervisor of the guests' processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Supervisor {
+pub enum SupervisorKind {
     /// systemd where it is PID 1, otherwise direct.
     #[default]
     Auto,
     /// A transient unit of systemd for each guest.
     Systemd,
-    /// A small process of ours for each guest.
+    /// A shim process for each guest.
     Direct,
 }
 
-impl Supervisor {
-    /// Whether systemd keeps the guests.
+impl SupervisorKind {
+    /// Reports whether systemd supervises the guests.
     #[must_use]
     pub fn is_systemd(self) -> bool {
         match self {
@@ -38,7 +38,7 @@ impl Supervisor {
     }
 }
 
-/// How guests are run, as far as the host decides it.
+/// Settings of units.
 #[derive(Clone, Debug)]
 pub struct UnitConfig {
     /// Marks the guests' units and cgroups.
@@ -53,34 +53,33 @@ pub struct UnitConfig {
     pub cgroup: String,
     /// systemd: the slice that holds the guests' units.
     pub slice: String,
-    /// systemd: what stands before the guest's name in the name of its unit.
+    /// systemd: the prefix of the guest's name in the name of its unit.
     pub unit_prefix: String,
-    /// What stands before the guest's name in the name of its machine.
+    /// The prefix of the guest's name in the name of its machine.
     pub machine_prefix: String,
-    /// Whether guests have a user namespace, and who owns their files.
+    /// The user namespaces of guests and the owners of their files.
     pub user_ids: UserIds,
-    /// How long a guest has to shut down before it is ended by force.
+    /// The time that a guest has to shut down before it is killed.
     pub stop_timeout: Duration,
-    /// How long a guest has from its start until its first process waits at the door.
+    /// The time that a guest has from its start until its first process waits at the door.
     pub door_timeout: Duration,
-    /// Direct supervision: the most bytes in a guest's console log; as many again are kept of what was
-    /// there before.
+    /// Direct supervision: the maximum size of a guest's console log in bytes. The log before it is kept too.
     pub log_limit: u64,
-    /// Capabilities that guests have beyond those that nspawn gives.
+    /// Capabilities of guests in addition to nspawn's.
     pub keep_capabilities: Vec<String>,
-    /// Capabilities that nspawn gives and guests do not have.
+    /// Capabilities of nspawn that guests do not get.
     pub drop_capabilities: Vec<String>,
     /// Limits of a guest's user namespace, each of which counts for each user of the guest: files of `/proc/sys/user`
     /// and their values.
     pub user_limits: Vec<(&'static str, u32)>,
-    /// Whether set-user-id programs have no effect in guests; breaks `sudo`.
+    /// Disables set-user-id programs in guests; breaks `sudo`.
     pub no_new_privileges: bool,
-    /// What guests see of the host, read-only, at the same path.
+    /// Paths of the host that are bound into guests, read-only, at the same path.
     pub bind_read_only: Vec<PathBuf>,
 }
 
 impl UnitConfig {
-    /// The defaults, with the two directories and the identity that have none.
+    /// Returns the defaults with the given directories and identity.
     #[must_use]
     pub fn new(
         guests_dir: impl Into<PathBuf>,
@@ -117,12 +116,12 @@ impl UnitConfig {
         }
     }
 
-    /// The name under which nspawn, machined and the cgroups know the guest.
+    /// Returns the guest's name for nspawn, machined and its cgroups.
     pub(super) fn machine(&self, guest: &GuestName) -> String {
         format!("{}{guest}", self.machine_prefix)
     }
 
-    /// The guest that a machine is, if the name is one of ours.
+    /// Returns the guest of a machine; `None` if the name does not have the prefix.
     pub(super) fn guest_of(&self, machine: &str) -> Option<GuestName> {
         GuestName::parse(machine.strip_prefix(&self.machine_prefix)?).ok()
     }
@@ -137,17 +136,17 @@ impl UnitConfig {
         self.guests_dir.join(guest.as_str()).join("console.log")
     }
 
-    /// Holds the run directories of all guests.
+    /// The parent of all run directories.
     pub(super) fn run_dirs(&self) -> PathBuf {
         self.runtime_dir.join("guests")
     }
 
-    /// What is known of the guest's present boot.
+    /// Returns the run directory of a guest.
     pub(super) fn run_dir(&self, guest: &GuestName) -> RunDir {
         RunDir(self.run_dirs().join(guest.as_str()))
     }
 
-    /// The first of the host's user ids that the guest has, 0 without a user namespace.
+    /// Returns the first of the host's user ids of the guest; 0 without a user namespace.
     pub(super) fn first_user_id(&self, slot: Slot) -> u32 {
         match self.user_ids {
             UserIds::Host => 0,
@@ -156,7 +155,7 @@ impl UnitConfig {
     }
 }
 
-/// `<run>/guests/<guest>`: what is known of the guest's present boot. Only the host writes here.
+/// `<run>/guests/<guest>`: the state of the guest's current boot. Only the host writes here.
 #[derive(Clone, Debug)]
 pub(super) struct RunDir(PathBuf);
 
@@ -170,7 +169,7 @@ impl RunDir {
         self.0.join("door")
     }
 
-    /// There from the start until the door is opened.
+    /// Exists from the start until the door is opened.
     pub(super) fn socket(&self) -> PathBuf {
         self.door().join("socket")
     }
@@ -191,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_machines_with_our_prefix_are_guests_of_ours() {
+    fn guest_of_requires_the_machine_prefix() {
         let config = UnitConfig {
             machine_prefix: "test-".to_owned(),
             ..UnitConfig::new("/s", "/r", Identity::of('a'))

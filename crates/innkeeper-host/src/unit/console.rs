@@ -1,7 +1,6 @@
-//! The console log of a directly supervised guest: its last lines, and what comes after them.
+//! The console log of a directly supervised guest: its last lines, and the lines that follow.
 //!
-//! The shim writes `console.log`; when that is full, the shim renames it to `console.log.1` and begins a
-//! new one.
+//! The shim writes `console.log`. When that is full, the shim renames it to `console.log.1` and starts a new one.
 
 use std::ffi::OsString;
 use std::io::{self, SeekFrom};
@@ -14,16 +13,16 @@ use innkeeper_facilities::Console;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::keeper::End;
+use super::supervisor::End;
 
-/// How often a followed log is looked at.
+/// The interval of polls of a followed log.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How much is read at a time.
-const PIECE: usize = 32 * 1024;
+/// The size of a read.
+const CHUNK: usize = 32 * 1024;
 
-/// The last lines of a log; with `end`, also what is written until that completes or the log is removed.
-/// A log that is followed and not there yet is waited for: the shim creates it with the guest's first output.
+/// Returns the last lines of a log; with `end`, also the lines that are written until it completes or the log is removed.
+/// Waits for a followed log that does not exist yet: the shim creates it with the guest's first output.
 pub(super) async fn read(path: &Path, lines: usize, mut end: Option<End>) -> io::Result<Console> {
     let mut current = loop {
         match (File::open(path).await, &mut end) {
@@ -38,7 +37,7 @@ pub(super) async fn read(path: &Path, lines: usize, mut end: Option<End>) -> io:
     };
     let (start, found) = last_lines(&mut current, lines).await?;
     current.seek(SeekFrom::Start(start)).await?;
-    // A guest that goes on writing must not keep a log that is not followed from ending.
+    // A guest that keeps writing must not keep a log open that is not followed.
     let left = match end.is_some() {
         true => u64::MAX,
         false => current.metadata().await?.len().saturating_sub(start),
@@ -67,33 +66,33 @@ pub(super) async fn read(path: &Path, lines: usize, mut end: Option<End>) -> io:
 
 struct Reader {
     path: PathBuf,
-    /// What is still to be read, the next one last.
+    /// The files to read, the next one last.
     files: Vec<File>,
-    /// Completes when nothing more will be written. `None` for a log that is not followed.
+    /// Completes when no further line can be written. `None` for a log that is not followed.
     end: Option<End>,
     has_ended: bool,
-    /// How much of the current file is still to be read.
+    /// The bytes of the current file to read.
     left: u64,
 }
 
 impl Reader {
     async fn next(mut self) -> io::Result<Option<(Vec<u8>, Self)>> {
-        let mut piece = vec![0; PIECE];
+        let mut chunk = vec![0; CHUNK];
         loop {
             let limit = match self.files.len() {
-                1 => PIECE.min(usize::try_from(self.left).unwrap_or(PIECE)),
-                _ => PIECE,
+                1 => CHUNK.min(usize::try_from(self.left).unwrap_or(CHUNK)),
+                _ => CHUNK,
             };
             let Some(file) = self.files.last_mut() else {
                 return Ok(None);
             };
-            let length = file.read(&mut piece[..limit]).await?;
+            let length = file.read(&mut chunk[..limit]).await?;
             if length > 0 {
                 if self.files.len() == 1 && self.end.is_none() {
                     self.left -= u64::try_from(length).unwrap_or(self.left);
                 }
-                piece.truncate(length);
-                return Ok(Some((piece, self)));
+                chunk.truncate(length);
+                return Ok(Some((chunk, self)));
             }
             if self.files.len() > 1 {
                 self.files.pop();
@@ -103,12 +102,12 @@ impl Reader {
         }
     }
 
-    /// Waits for more; `false` when none will come.
+    /// Waits for more lines; returns `false` when none can follow.
     async fn wait(&mut self) -> io::Result<bool> {
         let Some(end) = &mut self.end else {
             return Ok(false);
         };
-        // The log was read to its end after the guest's: only a new log can have more.
+        // The log was read to its end after the guest's end: only a new log can have more.
         let may_grow = !self.has_ended;
         if may_grow {
             tokio::select! {
@@ -124,12 +123,12 @@ impl Reader {
             Ok(present) if (present.dev(), present.ino()) == (open.dev(), open.ino()) => {
                 Ok(may_grow)
             }
-            // It was renamed. It may have grown before that, so the new one comes after it.
+            // It was renamed. It may have grown before that, so the new one is read after it.
             Ok(_) => {
                 self.files.insert(0, File::open(&self.path).await?);
                 Ok(true)
             }
-            // Between renaming and beginning anew, the shim waits for the guest to write something.
+            // After the rename, the shim creates a new log only with the next output.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // A removed log is complete, and may have grown since it was read.
                 self.has_ended |= open.nlink() == 0;
@@ -146,20 +145,20 @@ fn former(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Where the last `lines` lines begin, and how many there are.
+/// Returns the offset of the last `lines` lines, and their number, which may be smaller.
 async fn last_lines(file: &mut File, lines: usize) -> io::Result<(u64, usize)> {
     let mut end = file.seek(SeekFrom::End(0)).await?;
     let mut found = 0;
-    let mut piece = vec![0; PIECE];
-    // The line end at the very end belongs to the last line.
+    let mut chunk = vec![0; CHUNK];
+    // A final newline belongs to the last line.
     let mut is_last = true;
     while end > 0 && lines > 0 {
-        let length = usize::try_from(end).unwrap_or(PIECE).min(PIECE);
+        let length = usize::try_from(end).unwrap_or(CHUNK).min(CHUNK);
         let start = end - length as u64;
         file.seek(SeekFrom::Start(start)).await?;
-        let piece = &mut piece[..length];
-        file.read_exact(piece).await?;
-        for (at, byte) in piece.iter().enumerate().rev() {
+        let chunk = &mut chunk[..length];
+        file.read_exact(chunk).await?;
+        for (at, byte) in chunk.iter().enumerate().rev() {
             if *byte == b'\n' && !is_last {
                 found += 1;
                 if found == lines {
@@ -185,16 +184,16 @@ mod tests {
     use super::*;
 
     async fn text(path: &Path, lines: usize) -> String {
-        let mut pieces = read(path, lines, None).await.expect("a log");
+        let mut chunks = read(path, lines, None).await.expect("a log");
         let mut bytes = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            bytes.extend(piece.expect("a piece"));
+        while let Some(chunk) = chunks.next().await {
+            bytes.extend(chunk.expect("a chunk"));
         }
         String::from_utf8(bytes).expect("text")
     }
 
     #[tokio::test]
-    async fn the_last_lines_reach_back_into_the_former_log() {
+    async fn last_lines_include_the_rotated_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         fs::write(&path, "three\nfour\nfi").expect("written");
@@ -210,24 +209,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_that_goes_on_writing_adds_no_lines() {
+    async fn unfollowed_log_ends_at_its_size() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         fs::write(&path, "one\ntwo\n").expect("written");
-        let pieces = read(&path, 1, None).await.expect("a log");
+        let chunks = read(&path, 1, None).await.expect("a log");
         fs::write(&path, "one\ntwo\nthree\n").expect("written");
-        let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
-        assert_eq!(pieces.concat(), b"two\n");
+        let chunks: Vec<_> = chunks.map(|chunk| chunk.expect("a chunk")).collect().await;
+        assert_eq!(chunks.concat(), b"two\n");
     }
 
     #[tokio::test]
-    async fn following_waits_for_a_log_that_is_not_there_yet() {
+    async fn follow_waits_for_a_missing_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         let never: End = Box::pin(std::future::pending());
         let write = async { fs::write(&path, "one\n").expect("written") };
-        let (pieces, ()) = tokio::join!(read(&path, 1, Some(never)), write);
-        let first = pieces.expect("a log").next().await.expect("a piece");
+        let (chunks, ()) = tokio::join!(read(&path, 1, Some(never)), write);
+        let first = chunks.expect("a log").next().await.expect("a chunk");
         assert_eq!(first.expect("read"), b"one\n");
         let at_once: End = Box::pin(std::future::ready(()));
         let none = dir.path().join("none");
@@ -235,23 +234,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_longer_than_a_piece_stay_whole() {
+    async fn lines_longer_than_a_chunk_stay_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
-        let long = "x".repeat(3 * PIECE);
+        let long = "x".repeat(3 * CHUNK);
         fs::write(&path, format!("first\n{long}\nlast\n")).expect("written");
         assert_eq!(text(&path, 2).await, format!("{long}\nlast\n"));
     }
 
     #[tokio::test]
-    async fn following_goes_on_in_the_new_log_and_ends_when_it_is_removed() {
+    async fn follow_continues_after_rotation_until_removal() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         fs::write(&path, "one\n").expect("written");
-        let mut pieces = read(&path, 10, Some(Box::pin(std::future::pending())))
+        let mut chunks = read(&path, 10, Some(Box::pin(std::future::pending())))
             .await
             .expect("a log");
-        let mut next = async || pieces.next().await.map(|piece| piece.expect("a piece"));
+        let mut next = async || chunks.next().await.map(|chunk| chunk.expect("a chunk"));
         assert_eq!(next().await.as_deref(), Some(b"one\n".as_slice()));
         fs::write(&path, "one\ntwo\n").expect("written");
         assert_eq!(next().await.as_deref(), Some(b"two\n".as_slice()));
@@ -265,16 +264,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_ends_with_the_guest_and_reads_all_that_it_wrote() {
+    async fn follow_ends_with_the_guest_after_its_last_line() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("console.log");
         fs::write(&path, "one\n").expect("written");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let end_of_guest: End = Box::pin(async move { drop(ended.await) });
-        let mut pieces = read(&path, 10, Some(end_of_guest)).await.expect("a log");
-        let mut next = async || pieces.next().await.map(|piece| piece.expect("a piece"));
+        let mut chunks = read(&path, 10, Some(end_of_guest)).await.expect("a log");
+        let mut next = async || chunks.next().await.map(|chunk| chunk.expect("a chunk"));
         assert_eq!(next().await.as_deref(), Some(b"one\n".as_slice()));
-        // The last words are in a log that was begun just before the end.
+        // The last line is in a log that was started just before the end.
         fs::write(&path, "one\ntwo\n").expect("written");
         fs::rename(&path, former(&path)).expect("renamed");
         fs::write(&path, "three\n").expect("written");

@@ -1,4 +1,4 @@
-//! Guests on a host without systemd: each has a shim of ours, which outlives the daemon.
+//! Guests on a host without systemd: each has a shim, which outlives the daemon.
 //!
 //! ```text
 //! innkeeperd ─ ─ starts ─ ─► shim supervise ──► shim join ═► systemd-nspawn ──► shim door ═► init
@@ -23,13 +23,13 @@ use tokio::process::Child;
 use super::cgroup::{Cgroups, MachineCgroups};
 use super::config::UnitConfig;
 use super::error::UnitError;
-use super::keeper::{End, Ended, Groups, Keeper};
 use super::shim::Shim;
+use super::supervisor::{End, Ended, Groups, Supervisor};
 use super::{checks, console, nspawn};
 use crate::tree::blocking;
 use crate::{FileError, FileErrorExt, command};
 
-/// Keeps guests with a shim each.
+/// Supervises each guest with a shim.
 pub(super) struct Direct {
     config: UnitConfig,
     cgroups: Cgroups,
@@ -53,7 +53,7 @@ impl Direct {
         self.cgroups.machine(&self.config.machine(guest))
     }
 
-    /// Whose a cgroup is; `None` when there is none. Hierarchies of version 1 may have no marks.
+    /// Returns a cgroup's owner; `None` when it does not exist. Hierarchies of version 1 may have no marks.
     fn owner_of(&self, cgroup: &Path) -> Result<Option<Ownership>, FileError> {
         match self.config.identity.owner_of(cgroup) {
             Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Unmarked))),
@@ -62,7 +62,7 @@ impl Direct {
         }
     }
 
-    /// Starts the shim so that it outlives us. It waits for a byte on its standard input, and ends without one.
+    /// Starts the shim so that it outlives the daemon. It waits for a byte on its standard input, and ends without one.
     fn spawn(
         &self,
         guest: &GuestName,
@@ -91,7 +91,7 @@ impl Direct {
         command
             .arg("--")
             .args(nspawn)
-            // What the daemon was started with is no business of the guest's.
+            // The guest must not see the daemon's environment.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(nspawn::ENVIRONMENT)
@@ -99,7 +99,7 @@ impl Direct {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // An interrupt from the terminal is for the daemon, and the daemon's end is not the guest's.
+            // An interrupt from the terminal must end only the daemon.
             .process_group(0)
             .kill_on_drop(false);
         command
@@ -109,7 +109,7 @@ impl Direct {
 }
 
 #[async_trait]
-impl Keeper for Direct {
+impl Supervisor for Direct {
     fn name(&self) -> &'static str {
         "direct"
     }
@@ -138,7 +138,7 @@ impl Keeper for Direct {
         let machines = self.cgroups.machines()?;
         let mut found = Vec::new();
         for (machine, dir) in machines {
-            // One that goes while we look is nobody's.
+            // A cgroup that is removed meanwhile has no owner.
             if let Some(guest) = self.config.guest_of(&machine)
                 && let Some(ownership) = self.owner_of(&dir)?
             {
@@ -152,7 +152,7 @@ impl Keeper for Direct {
         Ok(found)
     }
 
-    /// The kernel lets the shim wait for some 10 ms before it is in its cgroup.
+    /// Entering its cgroup takes the shim some 10 ms in the kernel.
     async fn prepare(
         &self,
         guest: &Guest,
@@ -177,7 +177,7 @@ impl Keeper for Direct {
         };
         if let Some(mut stdin) = shim.stdin.take()
             && let Err(error) = stdin.write_all(&[1]).await
-            // It could not enter its cgroup; its exit status and its log say why.
+            // It could not enter its cgroup; its exit status and its log contain the cause.
             && error.kind() != io::ErrorKind::BrokenPipe
         {
             return Err(command::start_error(self.shim.as_os_str(), error).into());
@@ -190,7 +190,7 @@ impl Keeper for Direct {
     }
 
     fn confine(&self, _: &GuestName) -> Result<(), UnitError> {
-        // That is among the limits with which its cgroups are made.
+        // The guest's cgroups are created with these limits.
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl Keeper for Direct {
         lines: usize,
         end: Option<End>,
     ) -> Result<Console, UnitError> {
-        // It lies beside the guest's file tree, so it is this guest's own.
+        // The log lies beside the guest's file tree, so it has no lines of an earlier guest.
         let path = self.config.console_log(guest);
         match console::read(&path, lines, end).await {
             // The shim creates the log with the guest's first output.

@@ -1,17 +1,16 @@
-//! The manager's side of the door.
+//! The daemon's side of the door.
 //!
-//! A guest's first process connects to a socket in a directory that is bound into the guest, and waits for
-//! one byte. After that byte the socket is gone and nobody listens: nothing that runs in a guest can talk to
-//! the manager this way.
+//! A guest's first process connects to a socket in a directory that is bound into the guest, and waits for one byte.
+//! Before that byte the socket is removed and closed: programs in the guest have no channel to the daemon.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use innkeeper_model::GuestName;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -19,24 +18,24 @@ use super::config::RunDir;
 use super::leader::Leader;
 use crate::{FileError, FileErrorExt};
 
-/// The most of the shim's complaint that is read.
-const COMPLAINT_LIMIT: u64 = 1000;
+/// The maximum length of the shim's error message, in bytes.
+const MESSAGE_LIMIT: u64 = 1000;
 
-/// Listens where the guest's first process knocks. A socket of an earlier daemon is replaced.
+/// Listens on the door's socket. Replaces the socket of an earlier daemon.
 pub(super) fn listen(run: &RunDir) -> Result<UnixListener, FileError> {
     let dir = run.door();
     let socket = run.socket();
     remove(&socket)?;
-    // The address of a socket holds 107 bytes at most; through the descriptor, any directory will do.
+    // The address of a socket has at most 107 bytes; through the descriptor, the path can be longer.
     let held = File::open(&dir).on("open", &dir)?;
     let address = format!("/proc/self/fd/{}/socket", held.as_raw_fd());
     let listener = UnixListener::bind(address).on("listen on", &socket)?;
-    // The guest's root is somebody else here. Whoever connects is looked at before it is believed.
+    // The guest's root is another user here. `accept` authenticates the peer.
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).on("open up", &socket)?;
     Ok(listener)
 }
 
-/// Takes the first connection that comes from the process that `leader` finds.
+/// Accepts the first connection of the process that `leader` finds.
 pub(super) async fn accept(
     listener: &UnixListener,
     leader: impl Fn() -> Option<Leader> + Send + Sync,
@@ -48,33 +47,36 @@ pub(super) async fn accept(
             Some(leader) if pid == i32::try_from(leader.pid).ok() => {
                 return Ok((connection, leader));
             }
-            _ => tracing::warn!(?pid, "a stranger knocked at a guest's door"),
+            _ => tracing::warn!(
+                ?pid,
+                "a process that is not the guest's first one connected to its door"
+            ),
         }
     }
 }
 
-/// How the opening of a door ended.
+/// The result of opening a door.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// The process is something else now, or has ended.
+    /// The process executed another program, or has ended.
     Gone,
-    /// It could not become the closure's init, and says why.
+    /// It could not execute the closure's init; holds its error message.
     Refused(String),
 }
 
 /// Sends the byte and waits until the first process has closed its end, which the kernel does when the
 /// process executes init.
 pub(super) async fn open(mut connection: UnixStream) -> io::Result<Opened> {
-    let mut complaint = String::new();
-    let talk = async {
+    let mut message = String::new();
+    let exchange = async {
         connection.write_all(&[1]).await?;
         (&mut connection)
-            .take(COMPLAINT_LIMIT)
-            .read_to_string(&mut complaint)
+            .take(MESSAGE_LIMIT)
+            .read_to_string(&mut message)
             .await
     };
-    match talk.await {
-        // It was killed while it waited: the supervisor sees that.
+    match exchange.await {
+        // It was killed while it waited: the supervisor reports that.
         Err(error)
             if matches!(
                 error.kind(),
@@ -84,14 +86,14 @@ pub(super) async fn open(mut connection: UnixStream) -> io::Result<Opened> {
             result?;
         }
     }
-    Ok(if complaint.is_empty() {
+    Ok(if message.is_empty() {
         Opened::Gone
     } else {
-        Opened::Refused(complaint)
+        Opened::Refused(message)
     })
 }
 
-/// Takes away the socket.
+/// Removes the socket.
 pub(super) fn close(run: &RunDir) -> Result<(), FileError> {
     remove(&run.socket())
 }
@@ -103,34 +105,32 @@ fn remove(socket: &std::path::Path) -> Result<(), FileError> {
     }
 }
 
-/// The connections of guests that wait.
+/// The connections of waiting guests.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<HashMap<GuestName, (u32, UnixStream)>>);
 
 impl Waiting {
-    fn map(&self) -> MutexGuard<'_, HashMap<GuestName, (u32, UnixStream)>> {
-        // Nothing panics while it is held, and the map is whole between any two operations.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps the connection of a leader.
+    /// Stores the connection of a leader.
     pub(super) fn put(&self, guest: &GuestName, leader: u32, connection: UnixStream) {
-        self.map().insert(guest.clone(), (leader, connection));
+        self.0.lock().insert(guest.clone(), (leader, connection));
     }
 
-    /// Whether this leader is connected.
+    /// Reports whether this leader is connected.
     pub(super) fn has(&self, guest: &GuestName, leader: u32) -> bool {
-        self.map().get(guest).is_some_and(|(pid, _)| *pid == leader)
+        self.0
+            .lock()
+            .get(guest)
+            .is_some_and(|(pid, _)| *pid == leader)
     }
 
-    /// Takes the connection of a leader away. One of an earlier leader is dropped.
+    /// Takes the connection of a leader. Drops one of an earlier leader.
     pub(super) fn take(&self, guest: &GuestName, leader: u32) -> Option<UnixStream> {
-        let (pid, connection) = self.map().remove(guest)?;
+        let (pid, connection) = self.0.lock().remove(guest)?;
         (pid == leader).then_some(connection)
     }
 
-    /// Drops whatever is there.
+    /// Drops the connection of a guest.
     pub(super) fn forget(&self, guest: &GuestName) {
-        self.map().remove(guest);
+        self.0.lock().remove(guest);
     }
 }

@@ -1,20 +1,20 @@
-//! What can go wrong with a guest's processes.
+//! The error of a guest's processes.
 
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, GuestName, chain};
 
 use crate::{CommandError, FileError};
 
-/// What can go wrong with a guest's processes.
+/// A failed operation on a guest's processes.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
     /// A program could not be run.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// A file of ours, of the kernel's or of a cgroup.
+    /// A file of the daemon, of the kernel or of a cgroup.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Guests cannot be told apart and limited.
+    /// Guests cannot be tracked and limited.
     #[error("no cgroup hierarchy is mounted where innkeeperd may write")]
     NoCgroups,
     /// The guest's unit or cgroup is another daemon's, or has no mark.
@@ -42,30 +42,30 @@ pub enum UnitError {
         log: Vec<String>,
     },
     /// Its init cannot be executed.
-    #[error("the init of guest '{guest}' does not start: {complaint}")]
+    #[error("the init of guest '{guest}' does not start: {message}")]
     Init {
         /// The guest.
         guest: GuestName,
-        /// What the shim said.
-        complaint: String,
+        /// The shim's error message.
+        message: String,
     },
-    /// It did not reach the door in time.
+    /// It timed out before it reached the door.
     #[error("guest '{guest}' did not reach the door within {seconds} s of its start")]
     Late {
         /// The guest.
         guest: GuestName,
-        /// The time it had.
+        /// The timeout.
         seconds: u64,
         /// The end of its console.
         log: Vec<String>,
     },
-    /// What was asked for needs it to wait at the door.
+    /// The request requires that it waits at the door.
     #[error("guest '{guest}' does not wait at the door")]
     NotAtDoor {
         /// The guest.
         guest: GuestName,
     },
-    /// What was asked for needs it to run.
+    /// The request requires that it runs.
     #[error("guest '{guest}' does not run")]
     NotRunning {
         /// The guest.
@@ -77,16 +77,16 @@ pub enum UnitError {
         /// The guest.
         guest: GuestName,
     },
-    /// Processes are there that should be gone.
+    /// Processes survived SIGKILL.
     #[error("guest '{guest}' still has {count} processes after they were killed")]
     Left {
         /// The guest.
         guest: GuestName,
-        /// How many.
+        /// Their number.
         count: usize,
     },
     /// A command without a program.
-    #[error("there is no command to run in guest '{guest}'")]
+    #[error("no command to run in guest '{guest}' is given")]
     NoCommand {
         /// The guest.
         guest: GuestName,
@@ -111,32 +111,32 @@ pub enum UnitError {
         /// The user.
         user: String,
     },
-    /// systemd could not be asked.
+    /// A call of systemd failed.
     #[error("cannot {action} over D-Bus")]
     Bus {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// What came back.
+        /// The error of the call.
         #[source]
         source: Box<zbus::Error>,
     },
-    /// systemd tried and failed.
+    /// systemd's job failed.
     #[error("systemd's job for {unit} ended as '{result}'")]
     Job {
         /// The unit.
         unit: String,
-        /// systemd's word for how the job ended.
+        /// systemd's result of the job.
         result: String,
         /// The end of the unit's journal.
         log: Vec<String>,
     },
-    /// Several things are left of a guest.
+    /// Several removals failed.
     #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
 }
 
 impl UnitError {
-    /// All that went wrong during something that goes on after a failure.
+    /// Combines the errors of steps that continue after a failure.
     pub(super) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
         match errors.len() {
             0 => Ok(()),

@@ -1,15 +1,16 @@
-//! What both supervisors do alike: look at a guest's processes, meet its first process at the door, open
-//! the door.
+//! The parts that both supervisors share: the state of a guest's processes, its arrival at the door, the opening of the
+//! door.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use innkeeper_facilities::UnitSeen;
 use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
+use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 
@@ -25,30 +26,30 @@ use crate::features::UserIds;
 use crate::tree::Owner;
 use crate::{FileError, FileErrorExt};
 
-/// How many endings a slow listener may be behind.
+/// The events of ended guests that a slow subscriber may be behind.
 const ENDINGS: usize = 1024;
 
-/// A turn at one guest: ends when it is dropped.
-pub(super) type Turn = OwnedMutexGuard<()>;
+/// The lock of one guest, until it is dropped.
+pub(super) type GuestLock = OwnedMutexGuard<()>;
 
-/// What both supervisors have.
+/// The state that both supervisors share.
 #[derive(Debug)]
 pub(super) struct Guests {
     pub(super) config: UnitConfig,
     pub(super) shim: Shim,
     pub(super) endings: broadcast::Sender<GuestName>,
     waiting: Waiting,
-    turns: Mutex<HashMap<GuestName, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<GuestName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// How the wait for a guest at its door ended.
+/// The result of the wait for a guest at its door.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It waits, and is connected.
+    /// Its first process waits and is connected.
     AtDoor(UnitSeen),
     /// All of its processes ended.
     Ended,
-    /// It took too long.
+    /// It timed out.
     Late,
 }
 
@@ -61,37 +62,36 @@ impl Guests {
             config,
             endings: broadcast::channel(ENDINGS).0,
             waiting: Waiting::default(),
-            turns: Mutex::default(),
+            locks: Mutex::default(),
         })
     }
 
-    /// Waits until nobody else starts, stops or removes the guest.
-    pub(super) async fn turn(&self, guest: &GuestName) -> Turn {
-        let turn = {
-            // Nothing panics while it is held.
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that only the map still holds belong to nobody.
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(guest.clone()).or_default())
+    /// Locks the guest against concurrent starts, stops and removals.
+    pub(super) async fn lock(&self, guest: &GuestName) -> GuestLock {
+        let lock = {
+            let mut locks = self.locks.lock();
+            // Evicts the locks that no task holds or waits for.
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(guest.clone()).or_default())
         };
-        turn.lock_owned().await
+        lock.lock_owned().await
     }
 
-    /// The guest's first process.
+    /// Finds the guest's first process.
     pub(super) fn leader(&self, cgroup: &Path) -> Result<Option<Leader>, FileError> {
-        leader::find(cgroup).on("look for the first process in", cgroup)
+        leader::find(cgroup).on("find the first process in", cgroup)
     }
 
-    /// Whether the closure's init has not taken over yet.
+    /// Reports whether the closure's init has not taken over yet.
     ///
-    /// The socket is there from before the start until just before the door is opened. When the daemon is
+    /// The socket exists from before the start until just before the door is opened. When the daemon is
     /// killed in between, the first process still executes the shim.
     fn is_at_door(&self, guest: &GuestName, leader: Option<Leader>) -> bool {
         self.config.run_dir(guest).socket().exists()
             || leader.is_some_and(|leader| leader.is_shim(&self.shim))
     }
 
-    /// What a guest with processes looks like. Without a first process, it is on its way up or down.
+    /// Returns the state of a guest with processes. Without a first process, it is starting or shutting down.
     pub(super) fn seen(&self, guest: &GuestName, leader: Option<Leader>) -> UnitSeen {
         UnitSeen {
             guest: guest.clone(),
@@ -104,13 +104,13 @@ impl Guests {
         }
     }
 
-    /// Whether the guest's first process is connected to us.
+    /// Reports whether the guest's first process is connected.
     pub(super) fn is_connected(&self, seen: &UnitSeen) -> bool {
         seen.leader
             .is_some_and(|leader| self.waiting.has(&seen.guest, leader))
     }
 
-    /// Makes a run directory without anything of an earlier boot, and listens at its door.
+    /// Creates an empty run directory, and listens at its door.
     pub(super) fn prepare(
         &self,
         guest: &Guest,
@@ -121,13 +121,14 @@ impl Guests {
         make_private(run.path())?;
         let door = run.door();
         fs::create_dir(&door).on("create", &door)?;
-        // The guest's root looks for the socket in here, and is somebody else.
+        // The guest's root is another user and must reach the socket.
         fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
         std::os::unix::fs::symlink(closure.as_path(), run.closure()).on("create", run.closure())?;
         Ok(door::listen(&run)?)
     }
 
-    /// Has nothing in the guest's tree delay its start. The tree is there by then, and not while the unit is prepared.
+    /// Replaces files in the guest's tree that could delay its start. The tree exists at the start, and not yet in
+    /// [`Self::prepare`].
     pub(super) fn settle_tree(&self, guest: &Guest) -> Result<(), FileError> {
         let root_id = self.config.user_ids.on_disk(guest.slot, 0);
         let owner = Owner {
@@ -142,7 +143,7 @@ impl Guests {
         }
     }
 
-    /// Waits for the first process of the guest in `cgroup`. `ended` ends with the guest's last process.
+    /// Waits for the first process of the guest in `cgroup`. `ended` completes with the guest's last process.
     pub(super) async fn await_door(
         &self,
         guest: &GuestName,
@@ -163,8 +164,8 @@ impl Guests {
         }
     }
 
-    /// Bounds what the guest takes of what all guests share, then opens the door. Nothing to do for a guest whose init
-    /// has taken over. `mounts` is that of [`Keeper::mounts`](super::keeper::Keeper::mounts).
+    /// Limits the guest's use of shared kernel resources, then opens the door. Has no effect on a guest whose init has
+    /// taken over. `mounts` comes from [`Supervisor::mounts`](super::supervisor::Supervisor::mounts).
     pub(super) async fn release(
         &self,
         guest: &GuestName,
@@ -174,7 +175,7 @@ impl Guests {
         let not_at_door = || UnitError::NotAtDoor {
             guest: guest.clone(),
         };
-        let _turn = self.turn(guest).await;
+        let _lock = self.lock(guest).await;
         let leader = self.leader(cgroup)?.ok_or_else(not_at_door)?;
         if !self.is_at_door(guest, Some(leader)) {
             return Ok(());
@@ -191,26 +192,26 @@ impl Guests {
             .take(guest, leader.pid)
             .ok_or_else(not_at_door)?;
         let run = self.config.run_dir(guest);
-        // Gone before init can look for it; the connection does not need it.
+        // Removed before init runs; the open connection does not need it.
         door::close(&run)?;
         match door::open(connection)
             .await
             .on("open the door", run.door())?
         {
             Opened::Gone => Ok(()),
-            Opened::Refused(complaint) => Err(UnitError::Init {
+            Opened::Refused(message) => Err(UnitError::Init {
                 guest: guest.clone(),
-                complaint,
+                message,
             }),
         }
     }
 
-    /// Drops the connection of a guest that is to end.
+    /// Drops the connection of a guest that is being stopped.
     pub(super) fn forget(&self, guest: &GuestName) {
         self.waiting.forget(guest);
     }
 
-    /// The guests that have a run directory.
+    /// Lists the guests that have a run directory.
     pub(super) fn with_run_dir(&self) -> Result<Vec<GuestName>, FileError> {
         let dir = self.config.run_dirs();
         let mut guests = Vec::new();
@@ -221,13 +222,13 @@ impl Guests {
         Ok(guests)
     }
 
-    /// The end of a guest's processes, as [`Self::await_door`] takes it.
+    /// Completes when the cgroup has no process.
     pub(super) async fn emptied(cgroup: &Path) -> Result<(), UnitError> {
         Ok(cgroup::emptied(cgroup).await?)
     }
 }
 
-/// Makes a directory that only root may enter.
+/// Creates a directory that only root may enter.
 fn make_private(dir: &Path) -> Result<(), FileError> {
     fs::create_dir_all(dir).on("create", dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("close", dir)

@@ -1,8 +1,8 @@
 //! A guest's console in the host's journal.
 //!
-//! The journal keeps what earlier guests of the same name wrote, and names of units are used again. Entries are
-//! therefore selected by the guest's lifetime, which its unit adds to each of them, and by the unit's present
-//! invocation, for units that an older release started.
+//! The journal keeps the lines of earlier guests with the same name, and names of units are reused. Entries are therefore
+//! selected by the guest's lifetime, which its unit adds to each of them, and by the unit's current invocation, for units
+//! that an older release started.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,34 +16,35 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::keeper::End;
+use super::supervisor::End;
 use crate::command;
 
 /// The field with the guest's lifetime (systemd.exec(5), `LogExtraFields=`).
 const FIELD: &str = "INNKEEPER_GUEST";
 
-/// How long journald may take to write what it has received.
-const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+/// The time that journald has to write all received entries.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tells a guest apart from those that had its name before: no two of them have slot and time of creation in common.
+/// Returns an id that distinguishes a guest from earlier ones with its name: no two of them have the same slot and time of
+/// creation.
 pub(super) fn lifetime(guest: &Guest) -> String {
     format!("{}-{}", guest.slot, guest.created_at.as_microsecond())
 }
 
-/// What a unit adds to each entry of its guest.
+/// Returns the field that a unit adds to each entry of its guest.
 pub(super) fn extra_field(guest: &Guest) -> String {
     format!("{FIELD}={}", lifetime(guest))
 }
 
 /// The entries of one guest.
 pub(super) struct Journal {
-    /// As journalctl(1) takes them.
+    /// The matches, as arguments of journalctl(1).
     matches: Vec<String>,
 }
 
 impl Journal {
-    /// Selects a guest's entries. Fields that begin with an underscore are journald's own; the lifetime
-    /// counts only together with one of those.
+    /// Selects a guest's entries. Any program can set the lifetime field, so it counts only together with a field that
+    /// begins with an underscore: those are journald's own.
     pub(super) fn of(unit: &str, lifetime: Option<&str>, invocation: Option<&str>) -> Self {
         let mut terms = Vec::new();
         if let Some(lifetime) = lifetime {
@@ -54,7 +55,7 @@ impl Journal {
         }
         if let Some(id) = invocation {
             terms.push(vec![format!("_SYSTEMD_INVOCATION_ID={id}")]);
-            // What systemd itself reports of the unit.
+            // systemd's own entries about the unit.
             terms.push(vec!["_PID=1".to_owned(), format!("INVOCATION_ID={id}")]);
         }
         Self {
@@ -62,9 +63,9 @@ impl Journal {
         }
     }
 
-    /// The last `lines` entries; with `end`, also what follows until that completes.
+    /// Returns the last `lines` entries; with `end`, also those that follow until it completes.
     pub(super) fn read(self, lines: usize, end: Option<End>) -> Console {
-        // Without a match, journalctl would show the journal of the whole host.
+        // Without a match, journalctl would print the journal of the whole host.
         if self.matches.is_empty() {
             return stream::empty().boxed();
         }
@@ -91,7 +92,7 @@ impl Journal {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         match stage {
-            // The last entry is where following begins, also when none is wanted.
+            // Following starts at the last entry, also with `lines` 0.
             Stage::Last(lines) => drop(journal.arg(format!("--lines={}", lines.max(1)))),
             Stage::Follow => drop(journal.args(["--follow", "--no-tail"])),
             Stage::Rest => {}
@@ -104,11 +105,11 @@ impl Journal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// This many entries.
+    /// The last entries, by number.
     Last(usize),
-    /// What comes after them, until the guest ends.
+    /// The entries after them, until the guest ends.
     Follow,
-    /// What the follower had not shown by then.
+    /// The entries that the follower had not printed by then.
     Rest,
 }
 
@@ -169,16 +170,16 @@ impl Reader {
     }
 }
 
-/// Waits until everything that journald has received is in the journal: it takes this call after all others.
+/// Waits until journald has written all received entries: it processes this request after them.
 async fn sync() {
     let sync = command::command("journalctl").arg("--sync").output();
-    match tokio::time::timeout(SYNC_PATIENCE, sync).await {
+    match tokio::time::timeout(SYNC_TIMEOUT, sync).await {
         Ok(Ok(done)) if done.status.success() => {}
-        _ => tracing::debug!("journald does not confirm that it has written everything"),
+        _ => tracing::debug!("journald did not confirm the sync"),
     }
 }
 
-/// An entry, as `--output=json` has it.
+/// An entry of `--output=json`.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "__CURSOR")]
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_entries_of_one_lifetime_are_selected() {
+    fn journal_selects_entries_of_one_lifetime() {
         let matches = |lifetime, invocation| Journal::of("g.service", lifetime, invocation).matches;
         assert_eq!(
             matches(Some("7-12"), Some("ab")),
@@ -230,13 +231,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_selection_nothing_of_the_host_is_shown() {
+    async fn journal_without_a_match_is_empty() {
         let mut console = Journal::of("g.service", None, None).read(10, None);
         assert!(console.next().await.is_none());
     }
 
     #[test]
-    fn entries_of_text_and_of_bytes_are_read() {
+    fn entries_may_be_text_or_bytes() {
         let read = |line| {
             let entry: Entry = serde_json::from_str(line).expect("an entry");
             entry.message.map(Message::into_bytes)

@@ -1,9 +1,9 @@
-//! The one file of a guest's tree that nspawn opens while it starts the guest: `/etc/machine-id`.
+//! `/etc/machine-id`, the one file of a guest's tree that nspawn opens at the start.
 //!
-//! nspawn opens it by its path on the host (`setup_machine_id` in systemd's `nspawn.c`). It would wait at a FIFO without
-//! end, and follow a link to the host's own files, whose id the guest then had in `container_uuid`. The guest does not run
-//! at that time, so the file that is left here is the one that nspawn opens. `/etc/os-release` and
-//! `/usr/lib/os-release` are opened with `--boot` only, which is not used.
+//! nspawn opens it by its path on the host (`setup_machine_id` in systemd's `nspawn.c`). It would block forever on a FIFO,
+//! and follow a link to the host's own id, which the guest would then read in `container_uuid`. The guest does not run at
+//! that time, so nspawn opens the file that is checked here. It opens `/etc/os-release` and `/usr/lib/os-release` only
+//! with `--boot`, which is not used.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use rustix::fs::FileType;
 use crate::FileError;
 use crate::tree::{Owner, Tree};
 
-/// An id and a line's end have 33 bytes.
+/// The maximum size that is read. An id and a newline have 33 bytes.
 const MAX_LEN: usize = 64;
 
-/// Makes `/etc/machine-id` a regular file in a real directory, unless it is absent. An id that the guest itself could
-/// read there stays.
+/// Makes `/etc/machine-id` a regular file in a real directory, unless it is absent. Keeps an id that the guest itself
+/// can read there.
 pub(super) fn settle(root: &Path, owner: Owner) -> Result<(), FileError> {
     let tree = Tree::open(root)?;
     let (etc, file) = (Path::new("etc"), Path::new("etc/machine-id"));

@@ -1,4 +1,4 @@
-//! The guests' processes: systemd-nspawn, started and kept by one of two supervisors.
+//! The guests' processes: systemd-nspawn under one of two supervisors.
 //!
 //! ```text
 //!            ensure                 release                  stop, or by itself
@@ -7,10 +7,9 @@
 //!     └──────────────────────────────── remove ─────────────────────────────────────┘
 //! ```
 //!
-//! `nspawn` describes how a guest runs, `supervised` takes it through these states. `direct` keeps its
-//! processes with a small process of ours, `systemd` with a transient unit. What there is, the kernel
-//! says: which processes are in the guest's cgroup (`cgroup`), which of them is the guest's first one
-//! and what program it executes (`leader`).
+//! `nspawn` builds the command line of a guest, `supervised` takes the guest through these states. `direct` supervises it
+//! with a small process of Innkeeper, `systemd` with a transient unit. The state is read from the kernel: the processes in
+//! the guest's cgroup (`cgroup`), the first of them and its program (`leader`).
 
 mod bounds;
 pub(crate) mod cgroup;
@@ -23,22 +22,22 @@ mod error;
 mod exec;
 mod guests;
 mod journal;
-mod keeper;
 mod leader;
-mod litter;
 mod machine_id;
 mod nspawn;
+mod nspawn_cleanup;
 pub(crate) mod process;
 mod shim;
 mod signals;
 mod supervised;
+mod supervisor;
 mod systemd;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-pub use config::{Supervisor, UnitConfig};
+pub use config::{SupervisorKind, UnitConfig};
 pub use error::UnitError;
 
 use direct::Direct;
@@ -49,22 +48,22 @@ use innkeeper_facilities::{FacilityError, Units};
 
 use crate::FileErrorExt;
 
-/// Finds the guests that run already, and takes care of them and of new ones.
+/// Opens the units of guests with a supervisor, and watches the guests that run already.
 ///
 /// # Errors
-/// When the runtime directory cannot be written, there are no cgroups, or systemd cannot be reached.
+/// When the runtime directory cannot be written, no cgroups are mounted, or systemd cannot be reached.
 pub async fn open(
     config: UnitConfig,
-    supervisor: Supervisor,
+    kind: SupervisorKind,
 ) -> Result<Arc<dyn Units>, FacilityError> {
     signals::hand_down_defaults()
         .on("reset the signals of", "programs in guests")
         .map_err(UnitError::from)?;
-    Ok(if supervisor.is_systemd() {
-        let keeper = Systemd::connect(&config).await?;
-        Arc::new(SupervisedUnits::open(config, keeper).await?)
+    Ok(if kind.is_systemd() {
+        let supervisor = Systemd::connect(&config).await?;
+        Arc::new(SupervisedUnits::open(config, supervisor).await?)
     } else {
-        let keeper = Direct::new(&config)?;
-        Arc::new(SupervisedUnits::open(config, keeper).await?)
+        let supervisor = Direct::new(&config)?;
+        Arc::new(SupervisedUnits::open(config, supervisor).await?)
     })
 }

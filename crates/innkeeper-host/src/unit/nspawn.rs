@@ -1,4 +1,4 @@
-//! How a guest runs: the one description that both supervisors start.
+//! The command line of a guest, which both supervisors start.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,25 +9,24 @@ use innkeeper_model::{Guest, Slot, StorePath};
 use super::config::UnitConfig;
 use crate::features::UserIds;
 
-/// Where the guest finds the shim. nspawn mounts its own /run before it binds what it was told to, and
-/// `/run/host` is the place for what the host gives (systemd's container interface).
+/// The shim inside the guest. nspawn mounts its own /run before the bind mounts, and `/run/host` is reserved for files of
+/// the host (systemd's container interface).
 const SHIM: &str = "/run/host/innkeeper/shim";
 
-/// Where the guest finds the door. Read-only, which does not keep anybody from connecting.
+/// The door inside the guest. It is read-only, which does not prevent connections.
 const DOOR: &str = "/run/host/innkeeper/door";
 
-/// What nspawn itself needs to know through its environment.
+/// The environment of nspawn.
 ///
-/// It would look for systemd's libraries in the guest's tree to find out which cgroup layout the guest
-/// understands; a NixOS guest has them in the Nix store, and would get the old layout (nixos-containers sets
-/// the same).
+/// Without it, nspawn would detect the guest's cgroup layout by systemd's libraries in the guest's tree. A NixOS guest has
+/// them in the Nix store, and would get the legacy layout (nixos-containers sets the same).
 pub(super) const ENVIRONMENT: [(&str, &str); 1] = [("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")];
 
-/// What a guest is started with.
+/// The inputs of a guest's command line.
 #[derive(Clone, Debug)]
 pub(super) struct Boot<'a> {
     pub(super) config: &'a UnitConfig,
-    /// nspawn, found.
+    /// The path of nspawn.
     pub(super) nspawn: &'a Path,
     pub(super) guest: &'a Guest,
     pub(super) closure: &'a StorePath,
@@ -35,19 +34,19 @@ pub(super) struct Boot<'a> {
     pub(super) shim: &'a Path,
     /// The directory with the guest's socket on the host.
     pub(super) door: &'a Path,
-    /// Whether machined is told.
+    /// Registers the guest with machined.
     pub(super) register: bool,
 }
 
 /// The command that boots a guest and leaves it waiting at the door.
 ///
-/// The network namespace is new and empty, and belongs to the guest's user namespace; the manager furnishes
-/// it before it opens the door. nspawn passes SIGTERM on as the signal that asks systemd to shut down.
+/// The network namespace is new and empty, and belongs to the guest's user namespace; the daemon sets it up before it
+/// opens the door. nspawn translates SIGTERM into the signal that makes systemd shut down.
 pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     let Boot { config, guest, .. } = boot;
-    let mut words: Vec<OsString> = vec![boot.nspawn.into()];
-    let mut add = |word: &str| words.push(word.into());
-    // Nothing of the host's own /etc/systemd/nspawn may change what a guest is allowed to do.
+    let mut arguments: Vec<OsString> = vec![boot.nspawn.into()];
+    let mut add = |argument: &str| arguments.push(argument.into());
+    // Files in the host's /etc/systemd/nspawn must not change the permissions of a guest.
     add("--quiet");
     add("--settings=no");
     add(if boot.register {
@@ -59,15 +58,15 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     add(&format!("--machine={}", config.machine(&guest.name)));
     add(&format!("--hostname={}", guest.name));
     add("--private-network");
-    for word in user_ids(config, guest.slot) {
-        add(&word);
+    for argument in user_ids(config, guest.slot) {
+        add(&argument);
     }
-    // These are the guest's own business, or the manager's.
+    // The guest or the daemon manages these files.
     add("--resolv-conf=off");
     add("--timezone=off");
     add("--link-journal=no");
     add("--kill-signal=SIGRTMIN+3");
-    // A terminal on which a systemd writes its console and from which nothing is ever read.
+    // A terminal for the output of systemd's console; its input is never read.
     add("--console=read-only");
     if !config.keep_capabilities.is_empty() {
         add(&format!(
@@ -82,23 +81,23 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     if config.no_new_privileges {
         add("--no-new-privileges=yes");
     }
-    words.push(joined(&[
+    arguments.push(joined(&[
         "--directory=".as_ref(),
         config.root(&guest.name).as_os_str(),
     ]));
     for path in &config.bind_read_only {
-        words.push(bind(path, path));
+        arguments.push(bind(path, path));
     }
-    words.push(bind(boot.shim, Path::new(SHIM)));
-    words.push(bind(boot.door, Path::new(DOOR)));
-    words.extend(["--", SHIM, "door"].map(OsString::from));
-    words.push(format!("{DOOR}/socket").into());
-    words.push(boot.closure.init().into());
-    words
+    arguments.push(bind(boot.shim, Path::new(SHIM)));
+    arguments.push(bind(boot.door, Path::new(DOOR)));
+    arguments.extend(["--", SHIM, "door"].map(OsString::from));
+    arguments.push(format!("{DOOR}/socket").into());
+    arguments.push(boot.closure.init().into());
+    arguments
 }
 
-/// With a user namespace, also the capability to lift the limits of that namespace ([`bounds`](super::bounds)). The
-/// kernel asks for it in the host's namespace where else it would count, so a guest loses nothing by it.
+/// Returns the capabilities to drop. With a user namespace, these include the one to lift the limits of that namespace
+/// ([`bounds`](super::bounds)). The kernel checks its other uses in the host's namespace, where guests never have it.
 fn dropped_capabilities(config: &UnitConfig) -> Vec<&str> {
     let mut dropped: Vec<_> = config
         .drop_capabilities
@@ -136,8 +135,7 @@ fn bind(host: &Path, guest: &Path) -> OsString {
     ])
 }
 
-/// A colon separates the parts of a bind mount, and a backslash takes its meaning away (systemd-nspawn(1),
-/// `--bind=`).
+/// Escapes a path of a bind mount: a colon separates its parts, and a backslash escapes (systemd-nspawn(1), `--bind=`).
 fn escaped(path: &OsStr) -> OsString {
     let mut bytes = Vec::with_capacity(path.len());
     for byte in path.as_bytes() {
@@ -184,7 +182,7 @@ mod tests {
         }
     }
 
-    fn words(config: &UnitConfig, register: bool) -> String {
+    fn command_line(config: &UnitConfig, register: bool) -> String {
         let guest = guest();
         let boot = Boot {
             config,
@@ -195,25 +193,25 @@ mod tests {
             door: Path::new("/run/innkeeper/guests/web-1/door"),
             register,
         };
-        let words: Vec<_> = command(&boot)
+        let arguments: Vec<_> = command(&boot)
             .iter()
-            .map(|word| word.to_string_lossy().into_owned())
+            .map(|argument| argument.to_string_lossy().into_owned())
             .collect();
-        words.join("\n")
+        arguments.join("\n")
     }
 
     #[test]
-    fn the_default_guest_has_a_user_namespace_and_sees_only_the_store() {
+    fn default_guest_has_a_user_namespace_and_only_the_store() {
         let config = UnitConfig::new(
             "/var/lib/innkeeper/guests",
             "/run/innkeeper",
             crate::identity::Identity::of('a'),
         );
-        insta::assert_snapshot!(words(&config, false));
+        insta::assert_snapshot!(command_line(&config, false));
     }
 
     #[test]
-    fn every_setting_reaches_nspawn() {
+    fn settings_become_arguments() {
         let config = UnitConfig {
             user_ids: UserIds::Shifted,
             machine_prefix: "test-".to_owned(),
@@ -227,11 +225,11 @@ mod tests {
                 crate::identity::Identity::of('a'),
             )
         };
-        insta::assert_snapshot!(words(&config, true));
+        insta::assert_snapshot!(command_line(&config, true));
         let config = UnitConfig {
             user_ids: UserIds::Host,
             ..config
         };
-        assert!(words(&config, true).contains("\n--private-users=no\n"));
+        assert!(command_line(&config, true).contains("\n--private-users=no\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Processes, held so that a number that was given to somebody else is never taken for them.
+//! Processes by pidfd, so that a reused process id is never mistaken for them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,13 +13,13 @@ use tokio::io::unix::AsyncFd;
 use super::cgroup;
 use crate::CommandError;
 
-/// A process, by a descriptor of it.
+/// A process, by its pidfd.
 #[derive(Debug)]
 pub(super) struct Process(OwnedFd);
 
 impl Process {
-    /// Takes hold of a process that is in a cgroup. `None` when it has ended, also when its number belongs
-    /// to somebody else by now: whoever has it is not in the cgroup.
+    /// Opens a process that is in a cgroup. `None` when it has ended. A reused id is detected: its process is not in the
+    /// cgroup.
     pub(super) fn in_cgroup(pid: u32, cgroup: &Path) -> io::Result<Option<Self>> {
         let Some(process) = Self::open(pid)? else {
             return Ok(None);
@@ -27,7 +27,7 @@ impl Process {
         Ok(cgroup::contains(cgroup, pid)?.then_some(process))
     }
 
-    /// Takes hold of a process. The caller makes sure that it is the right one.
+    /// Opens a process. The caller must check that it is the right one.
     pub(super) fn open(pid: u32) -> io::Result<Option<Self>> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         match pid.map(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK)) {
@@ -37,7 +37,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal; a process that has ended needs none.
+    /// Sends a signal. Has no effect on a process that has ended.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.0, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -45,7 +45,7 @@ impl Process {
         }
     }
 
-    /// Whether it has not ended.
+    /// Reports whether it has not ended.
     pub(super) fn is_alive(&self) -> io::Result<bool> {
         let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
         Ok(rustix::event::poll(&mut polled, Some(&Timespec::default()))? == 0)
@@ -61,16 +61,16 @@ impl Process {
     }
 }
 
-/// A descriptor that can be waited for.
+/// Registers a descriptor with the runtime.
 ///
 /// The deprecated constructor is unsound for types that hand out descriptors they do not own; an
-/// [`OwnedFd`] owns its descriptor for as long as it lives, and the one in its place needs `unsafe`.
+/// [`OwnedFd`] owns its descriptor for as long as it lives, and the replacement needs `unsafe`.
 #[expect(deprecated, reason = "sound for an OwnedFd")]
 pub(crate) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, interest)
 }
 
-/// A program of the host by its path, or where `PATH` has it.
+/// Finds a program of the host by its path, or by its name in `PATH`.
 pub(super) fn find_program(program: &Path) -> Result<PathBuf, CommandError> {
     let found = if program.components().count() > 1 {
         program.is_file().then(|| program.to_owned())
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_found_by_path_or_by_name() {
+    fn find_program_accepts_a_path_or_a_name() {
         let find = |program: &str| find_program(Path::new(program));
         assert!(find("sh").is_ok_and(|path| path.is_absolute()));
         assert_eq!(find("/bin/sh").expect("there"), Path::new("/bin/sh"));

@@ -1,4 +1,4 @@
-//! The embedded shim, installed where guests can be given it.
+//! The embedded shim, installed where it can be bound into guests.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{FileError, FileErrorExt};
 
-/// `innkeeper-shim`, static, as `build.rs` made it.
+/// `innkeeper-shim`, built statically by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(env!("INNKEEPER_SHIM"));
 
-/// A file, whatever it is called and wherever it is mounted.
+/// A file, independent of its name and mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -20,7 +20,7 @@ pub(super) struct FileId {
 }
 
 impl FileId {
-    /// Which file a path leads to.
+    /// Returns the file of a path.
     pub(super) fn of(path: impl AsRef<Path>) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
@@ -30,8 +30,8 @@ impl FileId {
     }
 }
 
-/// `<run>/shim`: the shim under the hash of its content. A guest keeps the one that it was started with, so
-/// those of earlier versions stay until the next boot of the host.
+/// `<run>/shim`: the shim under the hash of its content. A guest keeps the one that it was started with, so those of
+/// earlier versions stay until the host reboots.
 #[derive(Clone, Debug)]
 pub(super) struct Shim {
     dir: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Shim {
 }
 
 impl Shim {
-    /// Installs the embedded shim unless it is there.
+    /// Installs the embedded shim unless it is installed already.
     pub(super) fn install(runtime_dir: &Path) -> Result<Self, FileError> {
         let dir = runtime_dir.join("shim");
         let hash = Sha256::digest(PROGRAM);
@@ -57,7 +57,7 @@ impl Shim {
         &self.path
     }
 
-    /// Whether a file is the shim, this one or that of an earlier version.
+    /// Reports whether a file is the shim, of this or an earlier version.
     pub(super) fn is(&self, file: FileId) -> bool {
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return false;
@@ -67,7 +67,7 @@ impl Shim {
             .any(|entry| FileId::of(entry.path()).is_ok_and(|id| id == file))
     }
 
-    /// A power loss may have left a file that is shorter than it was.
+    /// Reports whether the file is complete. A power loss may truncate it.
     fn is_whole(&self) -> bool {
         fs::read(&self.path).is_ok_and(|content| content == PROGRAM)
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shim_is_installed_whole_and_once() {
+    fn shim_is_installed_once_and_repaired() {
         let run = tempfile::tempdir().expect("a directory");
         let first = Shim::install(run.path()).expect("installed");
         let id = FileId::of(first.path()).expect("there");
@@ -104,7 +104,7 @@ mod tests {
         assert!(again.is(id));
         assert!(!again.is(FileId::of("/proc/self/exe").expect("ourselves")));
         fs::write(first.path(), "half").expect("damaged");
-        let repaired = Shim::install(run.path()).expect("installed anew");
+        let repaired = Shim::install(run.path()).expect("installed again");
         assert_eq!(fs::read(repaired.path()).expect("there"), PROGRAM);
         let mode = fs::metadata(repaired.path())
             .expect("there")

@@ -1,23 +1,22 @@
-//! What programs in guests do on signals does not depend on who started the daemon.
+//! Resets ignored signals, so that programs in guests do not inherit them from the daemon's parent.
 //!
-//! A signal that is ignored stays so in programs that are executed, and one that is handled has its default there
-//! (execve(2)). A shell that starts the daemon in the background may have it ignore SIGINT and SIGQUIT; Ctrl-C in a
-//! guest's terminal would do nothing then. So what is ignored gets a handler that does nothing either. For the signal
-//! mask and SIGPIPE, the standard library does the same whenever it starts a program.
+//! An ignored signal stays ignored across execve(2), and a handled one is reset to its default. A shell that starts the
+//! daemon in the background may make it ignore SIGINT and SIGQUIT; Ctrl-C in a guest's terminal would then have no effect.
+//! So each ignored signal gets an empty handler. The standard library resets the signal mask and SIGPIPE for every child.
 
 use std::fs;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// With a handler for SIGTTIN and SIGTTOU, what uses a terminal from the background would be tried again without end.
-/// The next two are the C library's own, which takes no handler for them.
+/// Signals that stay ignored. With a handler for SIGTTIN and SIGTTOU, background access to a terminal would be retried
+/// forever. The C library reserves the other two and refuses handlers for them.
 const LEFT_ALONE: [i32; 4] = [21, 22, 32, 33];
 
-/// Sees to it that no program inherits an ignored signal. It holds for as long as this process is there.
+/// Gives each ignored signal an empty handler, for the life of this process.
 ///
 /// # Errors
-/// When the kernel does not say what is ignored, or refuses a handler.
+/// When the ignored signals cannot be read, or the kernel refuses a handler.
 pub(super) fn hand_down_defaults() -> io::Result<()> {
     for number in ignored(&fs::read_to_string("/proc/self/status")?) {
         drop(signal(SignalKind::from_raw(number))?);
@@ -25,7 +24,7 @@ pub(super) fn hand_down_defaults() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that a process ignores, from its `status` (proc(5)).
+/// Parses the ignored signals of a process from its `status` (proc(5)).
 fn ignored(status: &str) -> Vec<i32> {
     let mask = status
         .lines()
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_names_signals_by_their_bits() {
+    fn ignored_signals_are_parsed_from_the_mask() {
         let status = "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t8000000180300006\n";
         assert_eq!(ignored(status), [2, 3, 64]);
         assert_eq!(ignored("Name:\tx\n"), [0; 0]);

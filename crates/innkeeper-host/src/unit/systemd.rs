@@ -1,9 +1,8 @@
-//! Guests on a host with systemd: each is a transient unit, which systemd keeps while the daemon is away.
+//! Guests on a host with systemd: each is a transient unit, which outlives the daemon.
 //!
-//! The unit stays when the guest has ended (`RemainAfterExit=`, and failed units stay anyway), so that its
-//! exit status can be asked for until the guest is removed or started again. Guests are asked to shut down
-//! and killed as under direct supervision, by signals and the cgroup; the unit's own settings do the same
-//! when somebody stops it with `systemctl`, or the host shuts down.
+//! The unit stays loaded after the guest's end (`RemainAfterExit=`, and failed units stay anyway), so that its exit status
+//! can be read until the guest is removed or started again. Guests are shut down and killed as under direct supervision,
+//! by signals and the cgroup. The unit's settings do the same on `systemctl stop` and when the host shuts down.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,33 +22,33 @@ use super::cgroup::{Cgroups, PAUSE};
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::journal::{self, Journal};
-use super::keeper::{End, Ended, Groups, Keeper};
+use super::supervisor::{End, Ended, Groups, Supervisor};
 use super::{checks, nspawn};
 
-/// How often systemd is asked again whether it has noticed an end, [`PAUSE`] apart.
+/// The polls, [`PAUSE`] apart, until systemd has noticed an end.
 const ATTEMPTS: u32 = 1000;
 
-/// How long a bus may be away that is being restarted, and systemd until it has found it again.
-const BUS_PATIENCE: Duration = Duration::from_secs(5);
+/// The time that a restarted bus has to return, and systemd to connect to it.
+const BUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a process ended, as `waitid(2)` and systemd's `ExecMainCode` say it.
+/// `ExecMainCode` of a process that exited, as in `waitid(2)`.
 const CLD_EXITED: i32 = 1;
 
-/// How many lines of a guest's console the journal takes in which time: journald's own defaults.
+/// The lines of a guest's console that the journal takes in an interval: journald's own defaults.
 const LOG_BURST: u32 = 10_000;
 const LOG_INTERVAL_USEC: u64 = 30_000_000;
 
 /// A setting of a unit.
 type Property = (String, OwnedVariant);
 
-/// Keeps guests with a transient unit each.
+/// Supervises each guest with a transient unit.
 pub(super) struct Systemd {
     config: UnitConfig,
-    /// Made anew when the bus was restarted.
+    /// Replaced after a restart of the bus.
     link: Mutex<Link>,
-    /// Where systemd's cgroups are mounted.
+    /// The mount point of systemd's cgroups.
     mount: PathBuf,
-    /// Where those are mounted that limit memory.
+    /// The mount point of the cgroups that limit memory.
     memory: PathBuf,
 }
 
@@ -69,9 +68,9 @@ impl Link {
         Ok(Self { bus, manager })
     }
 
-    /// Tries until the bus is there, and systemd on it.
+    /// Retries until the bus and systemd respond.
     async fn again() -> zbus::Result<Self> {
-        let mut last = zbus::Error::Failure("no answer".to_owned());
+        let mut last = zbus::Error::Failure("no response".to_owned());
         let attempts = async {
             loop {
                 match Self::new().await {
@@ -81,7 +80,7 @@ impl Link {
                 tokio::time::sleep(PAUSE).await;
             }
         };
-        tokio::time::timeout(BUS_PATIENCE, attempts)
+        tokio::time::timeout(BUS_TIMEOUT, attempts)
             .await
             .map_err(|_| last)
     }
@@ -100,7 +99,7 @@ impl Systemd {
         })
     }
 
-    /// The connection, which is another one after the bus was restarted.
+    /// Returns the connection; a new one after the bus was restarted.
     async fn link(&self) -> Result<Link, UnitError> {
         let mut link = self.link.lock().await;
         if link.bus.is_closed() {
@@ -129,10 +128,10 @@ impl Systemd {
         Path::new(&slice_path(&self.config.slice)).join(self.unit(guest))
     }
 
-    /// The unit's object on the bus, if the unit is loaded.
+    /// Returns the unit's object on the bus; `None` if the unit is not loaded.
     async fn object(&self, guest: &GuestName) -> Result<Option<OwnedObjectPath>, UnitError> {
         let link = self.link().await?;
-        present(link.manager.get_unit(self.unit(guest)).await).map_err(on("look for a unit"))
+        present(link.manager.get_unit(self.unit(guest)).await).map_err(on("find a unit"))
     }
 
     /// Starts or stops a unit and waits for the job's end.
@@ -142,7 +141,7 @@ impl Systemd {
         unit: &str,
         request: impl Future<Output = zbus::Result<OwnedObjectPath>>,
     ) -> Result<(), UnitError> {
-        // Listening comes first: a short job has ended before its number is known here.
+        // Subscribed before the request: a short job may end before its number arrives here.
         let endings = link.manager.receive_job_removed().await;
         let mut endings = endings.map_err(on(action))?;
         let job = request.await.map_err(on(action))?;
@@ -165,7 +164,7 @@ impl Systemd {
         )))
     }
 
-    /// The id that systemd gave the unit's last start, while the unit is loaded.
+    /// Returns the invocation id of the unit's last start; `None` if the unit is not loaded.
     async fn invocation(&self, guest: &GuestName) -> Result<Option<String>, UnitError> {
         let Some(object) = self.object(guest).await? else {
             return Ok(None);
@@ -175,7 +174,7 @@ impl Systemd {
             let unit = UnitProxy::new(&link.bus, object).await?;
             unit.invocation_id().await
         };
-        let id = present(id.await).map_err(on("look at a unit"))?;
+        let id = present(id.await).map_err(on("read a unit"))?;
         let hex = |id: Vec<u8>| {
             id.iter()
                 .map(|byte| format!("{byte:02x}"))
@@ -188,7 +187,7 @@ impl Systemd {
         let unit = UnitProxy::new(&link.bus, object.clone()).await?;
         let service = ServiceProxy::new(&link.bus, object.clone()).await?;
         let mut state = String::new();
-        // The cgroup may be empty a moment before systemd has heard of the end.
+        // The cgroup may be empty a moment before systemd has noticed the end.
         for _ in 0..ATTEMPTS {
             state = unit.sub_state().await?;
             if matches!(state.as_str(), "exited" | "failed" | "dead") {
@@ -196,8 +195,8 @@ impl Systemd {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // What ends by itself stays loaded. A unit that somebody stopped, or the host on its way down, is
-        // dead and goes: that the guest then ended in good order does not mean that it wanted to be off.
+        // A unit that ends by itself stays loaded. One that was stopped by hand, or by a shutdown of the host, is dead
+        // and unloaded: a clean exit then does not mean that the guest powered off by itself.
         if !matches!(state.as_str(), "exited" | "failed") {
             return Ok(Ended::Unknown);
         }
@@ -232,7 +231,7 @@ impl Systemd {
         })
     }
 
-    /// The unit of a guest.
+    /// Returns the properties of a guest's unit.
     fn properties(&self, guest: &Guest, nspawn: &[OsString]) -> zbus::Result<Vec<Property>> {
         let nspawn: Vec<_> = nspawn
             .iter()
@@ -258,10 +257,10 @@ impl Systemd {
             property("ExecStart", vec![(program, nspawn, false)].into()),
             property("Environment", environment.into()),
             property("RemainAfterExit", true.into()),
-            // nspawn alone is asked to stop; it passes that on, and needs its helpers until the end.
+            // Only nspawn gets the signal: it passes it on, and needs its helpers until the end.
             property("KillMode", "mixed".into()),
             property("TimeoutStopUSec", stop_usec.into()),
-            // nspawn and the guest's systemd make cgroups of their own.
+            // nspawn and the guest's systemd create cgroups.
             property("Delegate", true.into()),
             property("MemoryMax", guest.limits.memory.bytes().into()),
             property("MemorySwapMax", 0u64.into()),
@@ -270,15 +269,14 @@ impl Systemd {
                 "CPUQuotaPerSecUSec",
                 (u64::from(guest.limits.cpus.percent()) * 10_000).into(),
             ),
-            // A process of the guest that needs too much memory does not take the whole guest with it.
+            // An OOM kill of one process must not end the whole guest.
             property("OOMPolicy", "continue".into()),
-            // Where systemd-oomd runs, it ends what is the worst in a guest that does nothing but wait for memory.
+            // systemd-oomd, if it runs, kills the worst process of a guest that thrashes.
             property("ManagedOOMMemoryPressure", "kill".into()),
-            // A guest that floods its console takes no more of the host's journal than this, whatever journald's
-            // own limit is.
+            // Bounds the share of the host's journal that a guest can flood, independently of journald's own limit.
             property("LogRateLimitIntervalUSec", LOG_INTERVAL_USEC.into()),
             property("LogRateLimitBurst", LOG_BURST.into()),
-            // The journal outlives the guest, and the unit's name is used again.
+            // The journal outlives the guest, and names of units are reused.
             property(
                 "LogExtraFields",
                 vec![journal::extra_field(guest).into_bytes()].into(),
@@ -289,18 +287,18 @@ impl Systemd {
     }
 }
 
-/// The description of a guest's unit, which marks it.
+/// Returns the description of a guest's unit, which is its mark.
 fn description(guest: &GuestName, daemon: &DaemonId) -> String {
     format!("Innkeeper guest {guest} (daemon {daemon})")
 }
 
-/// The daemon that a unit's description names. Former releases named none.
+/// Parses the daemon in a unit's description. Former releases wrote none.
 fn marked(description: &str) -> Option<DaemonId> {
     let (_, daemon) = description.strip_suffix(')')?.rsplit_once(" (daemon ")?;
     DaemonId::parse(daemon).ok()
 }
 
-/// The cgroup of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+/// Returns the cgroup of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
 fn slice_path(slice: &str) -> PathBuf {
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
     if name == "-" {
@@ -324,7 +322,7 @@ fn is_no_such_unit(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
-/// A unit that is not loaded is no failure.
+/// Maps the error of a unit that is not loaded to `None`.
 fn present<T>(result: zbus::Result<T>) -> zbus::Result<Option<T>> {
     match result {
         Err(error) if is_no_such_unit(&error) => Ok(None),
@@ -333,7 +331,7 @@ fn present<T>(result: zbus::Result<T>) -> zbus::Result<Option<T>> {
 }
 
 #[async_trait]
-impl Keeper for Systemd {
+impl Supervisor for Systemd {
     fn name(&self) -> &'static str {
         "systemd"
     }
@@ -361,7 +359,7 @@ impl Keeper for Systemd {
             let unit = UnitProxy::new(&link.bus, object).await?;
             unit.description().await
         };
-        let description = present(description.await).map_err(on("look at a unit"))?;
+        let description = present(description.await).map_err(on("read a unit"))?;
         Ok(description.map(|description| {
             let daemon = marked(&description);
             let ownership = self.config.identity.ownership(daemon.as_ref());
@@ -424,7 +422,7 @@ impl Keeper for Systemd {
     }
 
     fn confine(&self, guest: &GuestName) -> Result<(), UnitError> {
-        // systemd has no property for that.
+        // systemd has no property for these limits.
         Ok(super::cgroup::confine(&self.cgroup(guest))?)
     }
 
@@ -434,7 +432,7 @@ impl Keeper for Systemd {
             Some(object) => {
                 let link = self.link().await?;
                 let ended = present(Self::status(&link, &object).await);
-                let ended = ended.map_err(on("ask for a unit's end"))?;
+                let ended = ended.map_err(on("read the result of a unit"))?;
                 Ok(ended.unwrap_or(Ended::Nothing))
             }
         }
@@ -477,7 +475,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_marked_by_its_description() {
+    fn unit_description_marks_the_daemon() {
         let daemon = DaemonId::parse(&"0123456789abcdef".repeat(2)).expect("identity");
         let web = GuestName::parse("web").expect("name");
         assert_eq!(marked(&description(&web, &daemon)), Some(daemon));
@@ -487,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_lies_in_the_slices_that_its_name_says() {
+    fn slice_path_follows_its_name() {
         assert_eq!(slice_path("innkeeper.slice"), Path::new("innkeeper.slice"));
         assert_eq!(
             slice_path("a-b-c.slice"),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use innkeeper_host::features::UserIdsChoice;
 use innkeeper_host::firewall::HostPort;
-use innkeeper_host::unit::Supervisor;
+use innkeeper_host::unit::SupervisorKind;
 use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ pub struct GuestDefaults {
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSettings {
     /// `systemd`, `direct`, or `auto` for systemd where it is PID 1.
-    pub kind: Supervisor,
+    pub kind: SupervisorKind,
     /// The program `systemd-nspawn`.
     pub nspawn: PathBuf,
     /// The name of the parent cgroup of guests' cgroups (direct supervision).
@@ -308,7 +308,7 @@ impl Default for GuestDefaults {
 impl Default for SupervisorSettings {
     fn default() -> Self {
         Self {
-            kind: Supervisor::Auto,
+            kind: SupervisorKind::Auto,
             nspawn: "systemd-nspawn".into(),
             cgroup: "innkeeper".to_owned(),
             machine_prefix: String::new(),

@@ -1,15 +1,14 @@
 //! Commands run in a guest from outside, without the guest's help.
 //!
-//! The command enters the guest's namespaces and its cgroup with `nsenter`. Root of the host enters only namespaces
-//! that are handed over as descriptors of ours and not as a process id: by the time nsenter looks, the id could
-//! belong to somebody else, and the command would run on the host.
+//! The command enters the guest's namespaces and its cgroup with `nsenter`. Root of the host enters only namespaces that
+//! are passed as descriptors and not as a process id: the id could be reused before nsenter opens it, and the command
+//! would run on the host.
 //!
-//! Each command has a cgroup of its own. It ends with its first process, or when its session is dropped;
-//! then every other process in the cgroup is killed. The exception is a detached command, which ends with
-//! its guest.
+//! Each command has its own cgroup. When its first process ends, or its session is dropped, every other process in the
+//! cgroup is killed. The exception is a detached command, which ends with its guest.
 //!
-//! Entering a user namespace gives all capabilities in it (user_namespaces(7)), also those that the guest's
-//! own processes were denied. The command keeps those of the guest's first process, and what nsenter needs.
+//! Entering a user namespace gives all capabilities in it (user_namespaces(7)), including those that the guest's own
+//! processes lack. The command keeps those of the guest's first process, and the ones that nsenter needs.
 
 mod namespaces;
 mod output;
@@ -44,12 +43,12 @@ use user::User;
 use super::cgroup;
 use super::error::UnitError;
 use super::guests::Guests;
-use super::keeper::Groups;
 use super::process::{Process, find_program};
+use super::supervisor::Groups;
 use crate::features::UserIds;
 use crate::{FileErrorExt, command};
 
-/// Where programs are in a NixOS guest, and in others; the closure's own programs come last.
+/// The search path in a NixOS guest and in others; the closure's own programs come last.
 const PATH: &str = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin:/bin:/sbin";
 
 /// Starts a command in the guest with this first process.
@@ -74,19 +73,22 @@ pub(super) async fn start(
     let has_users = guests.config.user_ids != UserIds::Host;
     let namespaces =
         Namespaces::of(leader, has_users).on("open the namespaces of", guest.as_str())?;
-    // Still the same process, so these were its own.
-    if !process.is_alive().on("look at", guest.as_str())? {
+    // Still the same process, so the namespaces are its own.
+    if !process
+        .is_alive()
+        .on("check the first process of", guest.as_str())?
+    {
         return Err(not_running());
     }
-    let (user, terminal) = ask_guest(guest, &namespaces, request).await?;
+    let (user, terminal) = user_and_terminal(guest, &namespaces, request).await?;
     let environment = environment(guests, guest, &user, request)?;
     let group = Group::make(&groups.exec, request.detached)?;
     let oom_kills = cgroup::oom_kills(&groups.memory);
-    let words = words(&namespaces, group.dirs(), &user, request)?;
+    let arguments = arguments(&namespaces, group.dirs(), &user, request)?;
 
     let mut command = command::command(guests.shim.path());
     command
-        .args(words)
+        .args(arguments)
         .env_clear()
         .envs(environment)
         .current_dir("/")
@@ -105,7 +107,7 @@ pub(super) async fn start(
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
-                // An interrupt from the daemon's terminal is not for it.
+                // An interrupt from the daemon's terminal must not reach it.
                 .process_group(0);
         }
         None => {
@@ -118,7 +120,7 @@ pub(super) async fn start(
     let child = command
         .spawn()
         .map_err(|source| command::start_error(guests.shim.path().as_os_str(), source))?;
-    // The command holds the terminal's other end; as long as it is open here, no end can come.
+    // The command holds the terminal's other end; while it is open here, its output cannot end.
     drop(command);
     let mut running = Running {
         child,
@@ -157,7 +159,7 @@ pub(super) async fn start(
     })
 }
 
-/// Waits for the command's end or its session's, then kills all that is left of the command.
+/// Waits for the end of the command or of its session, then kills the rest of the command's processes.
 async fn wait(
     mut running: Running,
     memory: PathBuf,
@@ -169,7 +171,7 @@ async fn wait(
         status = running.child.wait() => status,
         _ = dropped => return,
     };
-    // With version 1, the count goes with the command's cgroup.
+    // With version 1, the count is lost with the command's cgroup.
     let oom_kills = cgroup::oom_kills(&memory);
     drop(running);
     match status {
@@ -178,7 +180,7 @@ async fn wait(
             oom_kills,
             new_oom_kills: oom_kills.saturating_sub(oom_kills_before),
         }))),
-        // Dropping the sender is the end too.
+        // Dropping the sender ends the wait too.
         Err(error) => tracing::warn!(%error, "cannot wait for a command in a guest"),
     }
 }
@@ -217,23 +219,24 @@ fn streams(
     Ok((stdin, stdout, stderr))
 }
 
-/// What is asked of the guest's file tree. A guest that makes its own file system slow must not stop us.
-async fn ask_guest(
+/// Reads the user and opens a terminal in the guest's file tree, on another thread: a guest can make its file system
+/// slow, and must not block the daemon.
+async fn user_and_terminal(
     guest: &GuestName,
     namespaces: &Namespaces,
     request: &ExecRequest,
 ) -> Result<(User, Option<(Terminal, OwnedFd)>), UnitError> {
-    let (name, wanted) = (guest.clone(), request.user.clone());
+    let (name, user) = (guest.clone(), request.user.clone());
     let (root, first_id) = (Arc::clone(&namespaces.root), namespaces.first_id);
     let (tty, size) = (request.tty, request.size);
-    let asked = tokio::task::spawn_blocking(move || {
-        let user = User::find(&name, &root, wanted.as_deref())?;
+    let found = tokio::task::spawn_blocking(move || {
+        let user = User::find(&name, &root, user.as_deref())?;
         let pair = tty
             .then(|| terminal::open(&root, &user, first_id))
             .transpose();
         Ok::<_, UnitError>((user, pair.on("open a terminal of", name.as_str())?))
     });
-    let (user, pair) = asked
+    let (user, pair) = found
         .await
         .map_err(io::Error::other)
         .on("look into", guest.as_str())??;
@@ -247,20 +250,20 @@ async fn ask_guest(
     Ok((user, terminal))
 }
 
-/// The shim's words: into the cgroups, with a terminal into a session of its own, into the namespaces.
-fn words(
+/// Returns the shim's arguments: enter the cgroups, with a terminal start a session, enter the namespaces.
+fn arguments(
     namespaces: &Namespaces,
     cgroups: &[PathBuf],
     user: &User,
     request: &ExecRequest,
 ) -> Result<Vec<OsString>, UnitError> {
-    let mut words: Vec<OsString> = vec!["join".into()];
+    let mut arguments: Vec<OsString> = vec!["join".into()];
     for dir in cgroups {
-        words.extend(["--cgroup".into(), dir.into()]);
+        arguments.extend(["--cgroup".into(), dir.into()]);
     }
-    words.push("--".into());
+    arguments.push("--".into());
     if request.tty {
-        words.extend([find_program("setsid".as_ref())?.into(), "--ctty".into()]);
+        arguments.extend([find_program("setsid".as_ref())?.into(), "--ctty".into()]);
     }
     let nsenter = find_program("nsenter".as_ref())?;
     let setpriv = find_program("setpriv".as_ref())?;
@@ -268,12 +271,12 @@ fn words(
         format!("--setuid={}", user.uid),
         format!("--setgid={}", user.gid),
     ];
-    words.extend(namespaces.words(&nsenter, &setpriv, &options));
-    words.extend(request.command.iter().map(OsString::from));
-    Ok(words)
+    arguments.extend(namespaces.arguments(&nsenter, &setpriv, &options));
+    arguments.extend(request.command.iter().map(OsString::from));
+    Ok(arguments)
 }
 
-/// A clean environment: nothing of the daemon's.
+/// Returns the command's environment, without the daemon's.
 fn environment(
     guests: &Guests,
     guest: &GuestName,
@@ -306,8 +309,8 @@ fn environment(
     Ok(variables)
 }
 
-/// Whether the C library or the dynamic loader would act on a variable in nsenter and the other programs of the
-/// host that enter the guest. They run as the host's root: `LD_PRELOAD` alone would give the caller that user.
+/// Reports whether the C library or the dynamic loader would act on a variable in nsenter and the other programs of
+/// the host that enter the guest. They run as the host's root: `LD_PRELOAD` alone would give the caller that user.
 ///
 /// The names are those that glibc ignores in set-user-id programs (its `unsecvars.h`), and NixOS' for locales.
 fn acts_on_host(name: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The namespaces of a guest, held.
+//! The namespaces of a guest, by descriptors.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,11 +11,11 @@ use super::super::leader;
 
 const USER: &str = "--user";
 
-/// What nsenter needs in a guest's user namespace: CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_PTRACE and
+/// The capabilities that nsenter needs in a guest's user namespace: CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_PTRACE and
 /// CAP_SYS_ADMIN.
 const TO_ENTER: u64 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 19 | 1 << 21;
 
-/// The namespaces of a guest, as `/proc/<pid>/ns` and nsenter call them.
+/// The names of the namespaces in `/proc/<pid>/ns`, and nsenter's options.
 const NAMESPACES: [(&str, &str); 7] = [
     ("user", USER),
     ("mnt", "--mount"),
@@ -32,9 +32,9 @@ pub(super) struct Namespaces {
     pub(super) root: Arc<File>,
     /// The host's id of the guest's root.
     pub(super) first_id: u32,
-    /// The capabilities that a command may have, as setpriv(1) wants them.
+    /// The capabilities of a command, in the format of setpriv(1).
     pub(super) capabilities: String,
-    /// The process, for whoever is in its user namespace.
+    /// The process, for programs that are in its user namespace.
     pid: u32,
 }
 
@@ -71,57 +71,57 @@ impl Namespaces {
         })
     }
 
-    /// The words that enter the namespaces and leave no more than [`Self::capabilities`], up to nsenter's further
+    /// Returns the arguments that enter the namespaces and drop all but [`Self::capabilities`], up to nsenter's further
     /// options.
     ///
-    /// Entering a user namespace gives all capabilities in it, and the other namespaces hold nothing but the guest's
-    /// programs. So the user namespace comes first: in it, setpriv still is the host's, and so is the nsenter that
-    /// enters the others. From then on they are found by process id. Should that belong to somebody else by now, the
-    /// kernel refuses to open the namespaces of whoever is not in this user namespace.
-    pub(super) fn words(
+    /// Entering a user namespace gives all capabilities in it, and the mount namespace has only the guest's programs.
+    /// So the user namespace comes first: in it, setpriv is still the host's, and so is the nsenter that enters the
+    /// others. From then on they are found by process id. If that was reused, the kernel refuses to open the
+    /// namespaces, because their process is outside of this user namespace.
+    pub(super) fn arguments(
         &self,
         nsenter: &Path,
         setpriv: &Path,
         options: &[String],
     ) -> Vec<OsString> {
-        let ours = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let mut words: Vec<OsString> = Vec::new();
+        let held = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let mut arguments: Vec<OsString> = Vec::new();
         let user = self.files.iter().find(|(option, _)| *option == USER);
         if let Some((option, file)) = user {
-            words.push(nsenter.into());
-            words.push(format!("{option}={}", ours(file)).into());
-            words.push("--".into());
+            arguments.push(nsenter.into());
+            arguments.push(format!("{option}={}", held(file)).into());
+            arguments.push("--".into());
         }
-        words.push(setpriv.into());
-        words.push(format!("--bounding-set={}", self.capabilities).into());
-        words.push("--".into());
-        words.push(nsenter.into());
+        arguments.push(setpriv.into());
+        arguments.push(format!("--bounding-set={}", self.capabilities).into());
+        arguments.push("--".into());
+        arguments.push(nsenter.into());
         // It opens all of these before it enters the first.
         for (option, file) in &self.files {
             if user.is_none() {
-                words.push(format!("{option}={}", ours(file)).into());
+                arguments.push(format!("{option}={}", held(file)).into());
             } else if *option != USER {
-                words.push((*option).into());
+                arguments.push((*option).into());
             }
         }
         if user.is_none() {
-            words.push(format!("--root={}", ours(&self.root)).into());
+            arguments.push(format!("--root={}", held(&self.root)).into());
         } else {
-            words.push(format!("--target={}", self.pid).into());
-            words.push("--root".into());
+            arguments.push(format!("--target={}", self.pid).into());
+            arguments.push("--root".into());
         }
-        words.extend(options.iter().map(OsString::from));
-        words.push("--".into());
-        words
+        arguments.extend(options.iter().map(OsString::from));
+        arguments.push("--".into());
+        arguments
     }
 }
 
-/// The capabilities of a set and no others.
+/// Formats a set of capabilities for setpriv(1).
 fn only(set: u64) -> String {
     let kept = (0..u64::BITS).filter(|number| set >> number & 1 == 1);
-    let words =
+    let names =
         std::iter::once("-all".to_owned()).chain(kept.map(|number| format!("+cap_{number}")));
-    words.collect::<Vec<_>>().join(",")
+    names.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bounding_set_names_what_is_in_it() {
+    fn bounding_set_lists_its_capabilities() {
         assert_eq!(only(0), "-all");
         assert_eq!(only(0b1001), "-all,+cap_0,+cap_3");
     }

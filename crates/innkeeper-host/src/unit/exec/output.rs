@@ -1,4 +1,4 @@
-//! What a command writes.
+//! The output of a command.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,14 +12,14 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 
 use super::super::process::watched;
 
-/// The most that is read after the command has ended: what a pipe can hold (`pipe-max-size` in proc(5)).
-/// A process outside of the command's cgroup that was handed the pipe could write for ever.
+/// The maximum that is read after the command has ended: the capacity of a pipe (`pipe-max-size` in proc(5)). A process
+/// outside of the command's cgroup that received the pipe could write forever.
 const REMAINDER: usize = 1 << 20;
 
 type End = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// An output of a command. It ends when nobody can write to it any more, or when the command has ended and
-/// everything that it wrote has been read, whoever else keeps the other end open.
+/// An output of a command. It ends when all writers have closed it, or when the command has ended and its output has been
+/// read, even if another process keeps the other end open.
 pub(super) struct Output {
     from: Arc<AsyncFd<OwnedFd>>,
     /// Completes when the command has ended.
@@ -59,7 +59,7 @@ impl AsyncRead for Output {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // Before the read: an output that is empty after the command's end stays empty.
+            // Checked before the read: an output that is empty after the command's end stays empty.
             if !self.has_ended && self.end.as_mut().poll(context).is_ready() {
                 self.has_ended = true;
             }
@@ -72,7 +72,7 @@ impl AsyncRead for Output {
             if room == 0 {
                 return Poll::Ready(Ok(()));
             }
-            // Without a look at the readiness, which may be announced after the command's end.
+            // Reads without waiting for readiness, which may be signaled after the command's end.
             match rustix::io::read(self.from.as_fd(), buffer.initialize_unfilled_to(room)) {
                 Ok(length) => {
                     buffer.advance(length);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_is_read_when_the_command_has_ended_and_the_pipe_stays_open() {
+    async fn output_is_complete_although_the_pipe_stays_open() {
         let (mut writer, mut output, end) = pipe();
         writer.write_all(b"all of it").expect("written");
         end.send(()).expect("a reader");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_waits_is_woken_by_the_end() {
+    async fn end_wakes_a_waiting_reader() {
         let (writer, mut output, end) = pipe();
         let reading = tokio::spawn(async move { output.read(&mut [0; 8]).await });
         tokio::task::yield_now().await;
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_that_never_stops_cannot_prolong_the_end() {
+    async fn endless_writer_cannot_delay_the_end() {
         let (mut writer, mut output, end) = pipe();
         end.send(()).expect("a reader");
         let mut read = 0;

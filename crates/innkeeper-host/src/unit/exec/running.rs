@@ -1,4 +1,4 @@
-//! The processes of one command: their cgroup, and what ends them.
+//! The processes of one command: their cgroup and their end.
 
 use std::fs;
 use std::io;
@@ -21,22 +21,22 @@ const ATTACHED: &str = "run-";
 /// Prefix of the cgroups whose processes outlive their session and the daemon.
 const DETACHED: &str = "detached-";
 
-/// Makes the names of cgroups differ within one daemon.
+/// Numbers the cgroups of one daemon.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The cgroups of one command, one in each hierarchy. The first one lists its processes.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     dirs: Vec<PathBuf>,
-    /// `false` when the guest has no cgroup left and the command shares the one of all commands.
+    /// `false` when the guest's limit of cgroups is reached and the command shares the one of all commands.
     is_own: bool,
 }
 
 impl Group {
-    /// Makes the cgroups of one command below those of all commands in the guest.
+    /// Creates the cgroups of one command below those of all commands in the guest.
     ///
-    /// A guest may have used up the cgroups that it can have. A command must run all the same, so that
-    /// somebody can look: it then shares the parent, and only its first process can be killed.
+    /// A guest may have exhausted its cgroups. Commands must still run, to diagnose that: the command then shares the
+    /// parent, and only its first process can be killed.
     pub(super) fn make(parents: &[PathBuf], detached: bool) -> Result<Self, FileError> {
         for dir in parents {
             cgroup::make(dir)?;
@@ -77,8 +77,8 @@ impl Group {
         self.dirs.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// Waits until no process is left and removes the cgroups. With `kill`, kills what is there until then:
-    /// version 1 cannot kill all at once, so processes that fork meanwhile are killed with the next attempt.
+    /// Waits until no process is left and removes the cgroups. With `kill`, kills the processes until then: version 1
+    /// cannot kill all at once, so processes that fork meanwhile are killed by the next attempt.
     async fn remove(self, kill: bool) -> Result<(), FileError> {
         if !self.is_own {
             return Ok(());
@@ -98,7 +98,7 @@ impl Group {
         Ok(())
     }
 
-    /// [`Self::remove`] in the background. Without a runtime, the next daemon's [`sweep`] does it.
+    /// Runs [`Self::remove`] in the background. Without a runtime, the next daemon's [`sweep`] removes the cgroups.
     fn remove_later(self, kill: bool) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -141,7 +141,7 @@ pub(super) struct Running {
     pub(super) child: Child,
     pub(super) group: Group,
     pub(super) detached: bool,
-    /// nsenter opens these through this process.
+    /// Held open: nsenter opens them through the daemon's `/proc/<pid>/fd`.
     pub(super) _namespaces: Namespaces,
 }
 
@@ -150,16 +150,16 @@ impl Running {
     fn kill(&mut self) -> Result<(), FileError> {
         let tracking = self.group.tracking().to_owned();
         if self.group.is_own {
-            // It may have ended, which is no failure.
+            // It may have ended already.
             drop(self.child.start_kill());
             return cgroup::kill(&tracking);
         }
-        // The number is its own until it has been waited for.
+        // Its id is not reused before it is waited for.
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             return Ok(());
         };
-        // nsenter only waits for the command, which would outlive it. Stopped, it cannot start another one.
+        // nsenter only waits for the command, which would outlive it. Once stopped, nsenter cannot start another one.
         kill_process(pid, Signal::STOP)
             .map_err(io::Error::from)
             .and_then(|()| kill_children(pid, &tracking))
@@ -167,8 +167,8 @@ impl Running {
             .on("kill a command in", &tracking)
     }
 
-    /// Waits until the command has replaced nsenter's child. Returns the exit status when it has ended, or
-    /// could not be executed.
+    /// Waits until nsenter's child has executed the command. Returns the exit status when it has ended, or could not be
+    /// executed.
     pub(super) async fn started(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -195,7 +195,7 @@ impl Drop for Running {
     }
 }
 
-/// Whether a child of nsenter executes another program than nsenter.
+/// Reports whether a child of nsenter executes another program than nsenter.
 fn has_executed(nsenter: u32, cgroup: &Path) -> io::Result<bool> {
     let program = |pid: u32| FileId::of(format!("/proc/{pid}/exe"));
     let Ok(own) = program(nsenter) else {

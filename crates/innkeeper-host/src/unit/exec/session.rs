@@ -68,7 +68,7 @@ impl ExecCommand for Command {
 /// The session of a detached command: it is not waited for.
 pub(super) fn detached(pid: Option<u32>, ended: Option<ExitStatus>) -> ExecSession {
     let failed = ended.map(status).filter(|status| *status != 0);
-    let complaint = failed.map(|status| {
+    let message = failed.map(|status| {
         let text = format!("The detached command ended at once with status {status}.\n");
         Box::pin(io::Cursor::new(text.into_bytes())) as Output
     });
@@ -85,7 +85,7 @@ pub(super) fn detached(pid: Option<u32>, ended: Option<ExitStatus>) -> ExecSessi
     ExecSession {
         stdin: None,
         stdout: Box::pin(tokio::io::empty()),
-        stderr: complaint,
+        stderr: message,
         command: Box::new(command),
     }
 }

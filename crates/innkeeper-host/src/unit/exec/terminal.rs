@@ -17,13 +17,13 @@ use super::super::process::watched;
 use super::tree;
 use super::user::User;
 
-/// What `statfs(2)` says of a devpts (linux/magic.h).
+/// The type of a devpts in `statfs(2)` (linux/magic.h).
 const DEVPTS: u64 = 0x1cd1;
 
-/// The group of terminals, which every distribution and nspawn give this number.
+/// The group of terminals in every distribution and nspawn.
 const TTY_GROUP: u32 = 5;
 
-/// A new terminal of the guest's own, so that programs in the guest find it by its name. Returns our end
+/// Opens a terminal of the guest's own devpts, so that programs in the guest find it by its name. Returns the daemon's end
 /// and the command's.
 pub(super) fn open(root: &File, user: &User, first_id: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     let held = tree::hold(root, "dev/pts/ptmx")?;
@@ -35,7 +35,7 @@ pub(super) fn open(root: &File, user: &User, first_id: u32) -> io::Result<(Owned
     rustix::pty::unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-    // It belongs to whoever made it, which is the host's root; the guest's user must be able to open it.
+    // Its owner is the host's root; the guest's user must be able to open it.
     let on_host = |id: u32| first_id.saturating_add(id);
     let (owner, group) = (
         Uid::from_raw(on_host(user.uid)),
@@ -45,7 +45,7 @@ pub(super) fn open(root: &File, user: &User, first_id: u32) -> io::Result<(Owned
     Ok((master.into(), slave))
 }
 
-/// Our end of a terminal.
+/// The daemon's end of a terminal.
 #[derive(Clone)]
 pub(super) struct Terminal(Arc<AsyncFd<OwnedFd>>);
 
@@ -66,9 +66,9 @@ impl Terminal {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        // Only the command could care, and it may have ended.
+        // Fails only after the command has ended.
         if let Err(error) = rustix::termios::tcsetwinsize(self.0.as_fd(), size) {
-            tracing::debug!(%error, "a terminal has no size");
+            tracing::debug!(%error, "cannot resize a terminal");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::error::UnitError;
 use super::tree;
 use crate::FileErrorExt;
 
-/// The most of a guest's /etc/passwd that is read.
+/// The maximum size of a guest's /etc/passwd that is read, in bytes.
 const PASSWD_LIMIT: u64 = 1 << 20;
 
 /// A user of the guest.
@@ -23,13 +23,13 @@ pub(super) struct User {
 }
 
 impl User {
-    /// The user of this name or number; root when none is named.
+    /// Finds a user by name or number; root without either.
     pub(super) fn find(
         guest: &GuestName,
         root: &File,
-        wanted: Option<&str>,
+        requested: Option<&str>,
     ) -> Result<Self, UnitError> {
-        let Some(wanted) = wanted else {
+        let Some(requested) = requested else {
             return Ok(Self {
                 name: "root".to_owned(),
                 uid: 0,
@@ -42,25 +42,25 @@ impl User {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             passwd => passwd.on("read the users of", guest.as_str())?,
         };
-        Self::search(&passwd, wanted).ok_or_else(|| UnitError::NoUser {
+        Self::search(&passwd, requested).ok_or_else(|| UnitError::NoUser {
             guest: guest.clone(),
-            user: wanted.to_owned(),
+            user: requested.to_owned(),
         })
     }
 
-    /// A number needs no entry.
-    fn search(passwd: &str, wanted: &str) -> Option<Self> {
-        let number = wanted.parse::<u32>().ok();
+    /// Searches `passwd`. A number needs no entry.
+    fn search(passwd: &str, requested: &str) -> Option<Self> {
+        let number = requested.parse::<u32>().ok();
         let entry = passwd
             .lines()
             .filter_map(Self::parse)
             .find(|user| match number {
                 Some(number) => user.uid == number,
-                None => user.name == wanted,
+                None => user.name == requested,
             });
         entry.or_else(|| {
             number.map(|number| Self {
-                name: wanted.to_owned(),
+                name: requested.to_owned(),
                 uid: number,
                 gid: number,
                 home: "/".to_owned(),
@@ -68,7 +68,7 @@ impl User {
         })
     }
 
-    /// passwd(5): name, password, uid, gid, comment, home, shell.
+    /// Parses a line of passwd(5): name, password, uid, gid, comment, home, shell.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<_> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else {
@@ -83,11 +83,11 @@ impl User {
     }
 }
 
-/// Whatever the guest made of this path, it leads to nothing outside of the guest, and to no device.
+/// Reads the guest's /etc/passwd, which must be a regular file inside the guest.
 fn read_passwd(root: &File) -> io::Result<String> {
     let held = tree::hold(root, "etc/passwd")?;
     if !held.metadata()?.is_file() {
-        return Err(io::Error::other("/etc/passwd is no file"));
+        return Err(io::Error::other("/etc/passwd is not a regular file"));
     }
     let mut text = String::new();
     tree::open(&held, OFlags::RDONLY)?
@@ -125,7 +125,7 @@ agent:x:1000:100::/home/agent:/bin/sh
     }
 
     #[test]
-    fn a_guests_link_leads_nowhere_outside_of_its_tree() {
+    fn passwd_link_cannot_lead_outside_of_the_tree() {
         let dir = tempfile::tempdir().expect("a directory");
         let root = File::open(dir.path()).expect("open");
         std::fs::create_dir(dir.path().join("etc")).expect("made");

@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test]
-async fn commands_run_in_the_guest() {
-    let Some(host) = Host::new("commands_run_in_the_guest").await else {
+async fn exec_runs_in_the_guest() {
+    let Some(host) = Host::new("exec_runs_in_the_guest").await else {
         return;
     };
     let units = host.units().await;
@@ -35,7 +35,7 @@ async fn commands_run_in_the_guest() {
     assert_eq!(status, 127);
     assert!(complaint.contains("no-such-program"), "{complaint}");
 
-    // It sees the guest's processes and the guest's files, and nothing of ours.
+    // It has access to the guest's processes and files only.
     let of_leader = fs::read_link(format!("/proc/{}/ns/net", seen.leader.expect("alive")))
         .expect("a namespace");
     assert_eq!(
@@ -81,18 +81,18 @@ async fn commands_run_in_the_guest() {
     units.remove(&guest.name).await.expect("removed");
 }
 
-/// The caller is a member of the API's group and the programs that enter the guest are root's: a library in the
-/// guest's tree, which the caller can write, must not be loaded into them.
+/// The caller is a member of the API's group, and the programs that enter the guest run as root: they must not load a
+/// library from the guest's tree, which the caller can write.
 #[tokio::test]
-async fn no_variable_of_a_caller_acts_on_programs_of_the_host() {
-    let test = "no_variable_of_a_caller_acts_on_programs_of_the_host";
+async fn exec_refuses_variables_that_affect_host_programs() {
+    let test = "exec_refuses_variables_that_affect_host_programs";
     let Some(host) = Host::new(test).await else {
         return;
     };
     let units = host.units().await;
     let guest = host.guest("web", "");
     boot(&units, &guest).await;
-    // The host's loader writes here when it sees LD_DEBUG_OUTPUT.
+    // The host's loader writes here if it honors LD_DEBUG_OUTPUT.
     let trace = host.config.root(&guest.name).join("tmp/trace");
     for variables in [
         vec![
@@ -122,8 +122,8 @@ async fn no_variable_of_a_caller_acts_on_programs_of_the_host() {
 }
 
 #[tokio::test]
-async fn a_mebibyte_passes_through_a_command() {
-    let Some(host) = Host::new("a_mebibyte_passes_through_a_command").await else {
+async fn exec_passes_a_mebibyte_unchanged() {
+    let Some(host) = Host::new("exec_passes_a_mebibyte_unchanged").await else {
         return;
     };
     let units = host.units().await;
@@ -170,8 +170,8 @@ async fn read_until(session: &mut ExecSession, wanted: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_command_can_have_a_terminal_of_the_guest() {
-    let Some(host) = Host::new("a_command_can_have_a_terminal_of_the_guest").await else {
+async fn exec_opens_a_terminal_of_the_guest() {
+    let Some(host) = Host::new("exec_opens_a_terminal_of_the_guest").await else {
         return;
     };
     let units = host.units().await;
@@ -208,13 +208,13 @@ async fn a_command_can_have_a_terminal_of_the_guest() {
     units.remove(&guest.name).await.expect("removed");
 }
 
-/// How many processes the commands in a guest have.
+/// Returns the number of processes of commands in a guest.
 async fn count(host: &Host, guest: &Guest) -> usize {
     let cgroup = host.groups(guest).await.exec.remove(0);
     cgroup::pids(&cgroup).expect("listed").len()
 }
 
-/// Waits until no command is left in a guest, and nothing of its cgroup.
+/// Waits until no command and no cgroup of one is left in a guest.
 async fn commands_are_gone(host: &Host, guest: &Guest) {
     for cgroup in host.groups(guest).await.exec {
         cgroup::emptied(&cgroup).await.expect("ended");
@@ -225,14 +225,14 @@ async fn commands_are_gone(host: &Host, guest: &Guest) {
 }
 
 #[tokio::test]
-async fn a_dropped_session_ends_all_that_its_command_started() {
-    let Some(host) = Host::new("a_dropped_session_ends_all_that_its_command_started").await else {
+async fn dropped_session_kills_all_processes_of_its_command() {
+    let Some(host) = Host::new("dropped_session_kills_all_processes_of_its_command").await else {
         return;
     };
     let units = host.units().await;
     let guest = host.guest("web", "");
     boot(&units, &guest).await;
-    // A grandchild in a session of its own, which no signal to the command reaches.
+    // A grandchild in its own session, which signals to the command do not reach.
     let script = "setsid sh -c 'sleep 4321 & echo up; exec sleep 4322' & wait; sleep 4323";
     let mut session = units
         .exec(&guest.name, &request(&["sh", "-c", script]))
@@ -246,10 +246,8 @@ async fn a_dropped_session_ends_all_that_its_command_started() {
 }
 
 #[tokio::test]
-async fn an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open() {
-    let Some(host) =
-        Host::new("an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open").await
-    else {
+async fn exec_ends_with_its_command_despite_open_outputs() {
+    let Some(host) = Host::new("exec_ends_with_its_command_despite_open_outputs").await else {
         return;
     };
     let units = host.units().await;
@@ -261,7 +259,7 @@ async fn an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open()
     assert_eq!(run(&units, &guest, &with_terminal).await.1, "x\n");
     with_terminal.tty = true;
     assert_eq!(run(&units, &guest, &with_terminal).await.1, "x\r\n");
-    // All of a long output comes, also when the command ends before it is read.
+    // A long output is complete, even if the command ends before it is read.
     let long = "yes | head -c 60000; sleep 4321 & exit 0";
     let (_, out, _) = run(&units, &guest, &request(&["sh", "-c", long])).await;
     assert_eq!(out.len(), 60_000);
@@ -270,9 +268,8 @@ async fn an_exec_ends_with_its_command_and_not_with_what_keeps_its_output_open()
 }
 
 #[tokio::test]
-async fn a_detached_command_outlives_its_session_and_the_daemon() {
-    let Some(host) = Host::new("a_detached_command_outlives_its_session_and_the_daemon").await
-    else {
+async fn detached_command_outlives_its_session_and_the_daemon() {
+    let Some(host) = Host::new("detached_command_outlives_its_session_and_the_daemon").await else {
         return;
     };
     let units = host.units().await;
@@ -291,7 +288,7 @@ async fn a_detached_command_outlives_its_session_and_the_daemon() {
     assert_eq!(status, 127);
     assert!(complaint.contains("127"), "{complaint}");
 
-    // A session whose daemon was killed before it could end its command.
+    // A session whose daemon was killed before it ended its command.
     let mut session = units
         .exec(
             &guest.name,
@@ -303,7 +300,7 @@ async fn a_detached_command_outlives_its_session_and_the_daemon() {
     std::mem::forget(session);
     assert!(count(&host, &guest).await >= 5);
     let next = host.units().await;
-    // nsenter and the detached shell stay.
+    // nsenter and the detached shell are left.
     while count(&host, &guest).await > 2 {
         tokio::time::sleep(cgroup::PAUSE).await;
     }
@@ -315,9 +312,8 @@ async fn a_detached_command_outlives_its_session_and_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_guest_that_used_up_its_cgroups_can_still_be_entered() {
-    let Some(host) = Host::new("a_guest_that_used_up_its_cgroups_can_still_be_entered").await
-    else {
+async fn exec_works_at_the_guests_limit_of_cgroups() {
+    let Some(host) = Host::new("exec_works_at_the_guests_limit_of_cgroups").await else {
         return;
     };
     let units = host.units().await;
@@ -329,7 +325,7 @@ async fn a_guest_that_used_up_its_cgroups_can_still_be_entered() {
     let limit = limit.join("cgroup.max.descendants");
     if !limit.exists() {
         eprintln!(
-            "INNKEEPER-NOT-RUN: a_guest_that_used_up_its_cgroups_can_still_be_entered: cgroups have no limit here"
+            "INNKEEPER-NOT-RUN: exec_works_at_the_guests_limit_of_cgroups: cgroups have no limit here"
         );
         return;
     }
@@ -348,10 +344,9 @@ async fn a_guest_that_used_up_its_cgroups_can_still_be_entered() {
 }
 
 #[tokio::test]
-async fn processes_that_are_killed_for_want_of_memory_are_counted() {
+async fn oom_kills_are_counted() {
     const HOG: &str = "word=word; while :; do word=$word$word; done";
-    let Some(host) = Host::new("processes_that_are_killed_for_want_of_memory_are_counted").await
-    else {
+    let Some(host) = Host::new("oom_kills_are_counted").await else {
         return;
     };
     let units = host.units().await;
@@ -376,7 +371,7 @@ async fn processes_that_are_killed_for_want_of_memory_are_counted() {
     assert_eq!(calm.command.wait().await.expect("a status"), 0);
     assert_eq!(calm.command.oom_kills(), (0, own));
 
-    // A command from outside, and a child of one that goes on.
+    // A command from outside, and the child of a command that continues.
     for (command, expected) in [(HOG.to_owned(), 137), (format!("sh -c '{HOG}'; exit 3"), 3)] {
         let request = request(&["sh", "-c", &command]);
         let session = units.exec(&guest.name, &request).await;

@@ -1,4 +1,4 @@
-//! What a guest may not.
+//! The confinement of guests.
 
 use std::os::unix::fs::symlink;
 
@@ -45,7 +45,7 @@ async fn limits_are_in_effect() {
         "150000 100000" | "150000"
     ));
 
-    // A loop that forks meets the limit, also when it comes from outside.
+    // A fork loop reaches the limit, also in a command from outside.
     let forks = "i=0; while [ $i -lt 200 ]; do sleep 1000 >/dev/null 2>&1 & i=$((i+1)); done; echo forked them all";
     let (status, out, complaint) = run(
         &units,
@@ -59,16 +59,14 @@ async fn limits_are_in_effect() {
     );
     let count = cgroup::pids(&groups.guest).expect("listed").len();
     assert!(count <= 60, "{count} processes");
-    // And it can still be ended.
+    // It can still be removed.
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces(), BTreeSet::new());
 }
 
 #[tokio::test]
-async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
-    let Some(host) =
-        Host::new("a_guest_has_its_own_users_and_only_the_capabilities_it_was_given").await
-    else {
+async fn guest_has_its_own_users_and_few_capabilities() {
+    let Some(host) = Host::new("guest_has_its_own_users_and_few_capabilities").await else {
         return;
     };
     let units = host.units().await;
@@ -81,7 +79,7 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
     );
     assert_eq!(say(&units, &guest, "id -u").await, "0");
 
-    // CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME are never nspawn's; the others are those that we drop.
+    // CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME are never nspawn's; the others are dropped by Innkeeper.
     let bounding = u64::from_str_radix(&proc_status(leader, "CapBnd"), 16).expect("a mask");
     for (number, name) in [
         (16, "SYS_MODULE"),
@@ -101,7 +99,7 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
         "CAP_NET_ADMIN, over its own network only"
     );
     assert_eq!(proc_status(leader, "Seccomp"), "2");
-    // Its network belongs to its own user namespace, so its root may change it, and nothing of ours.
+    // Its network belongs to its own user namespace, so its root may change it, but not the host's.
     assert_eq!(
         say(
             &units,
@@ -118,7 +116,7 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
     )
     .await;
     assert_ne!(status, 0);
-    // The store can be read and not written.
+    // The store is read-only.
     assert_ne!(
         run(&units, &guest, &request(&["touch", "/nix/store/x"]))
             .await
@@ -129,14 +127,10 @@ async fn a_guest_has_its_own_users_and_only_the_capabilities_it_was_given() {
     units.remove(&guest.name).await.expect("removed");
 }
 
-/// The table in docs/security.md, "Commands from outside", row by row.
+/// Checks each row of the table in docs/security.md, "Commands from outside".
 #[tokio::test]
-async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_reaches_no_further() {
-    let Some(host) = Host::new(
-        "a_command_from_outside_differs_from_the_guests_own_as_documented_and_reaches_no_further",
-    )
-    .await
-    else {
+async fn exec_is_confined_as_documented() {
+    let Some(host) = Host::new("exec_is_confined_as_documented").await else {
         return;
     };
     let units = host.units().await;
@@ -173,11 +167,11 @@ async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_re
     assert_eq!(proc_status(leader, "Seccomp"), "2");
     assert_eq!(field("Seccomp"), proc_status(std::process::id(), "Seccomp"));
 
-    // What the filter would refuse needs a capability over the host.
+    // The calls that the filter refuses need a capability over the host.
     for forbidden in [
         "mknod /device c 1 1",
         "mknod /device b 7 0",
-        // busybox complains and returns 0.
+        // busybox reports the error and returns 0.
         "! date -s @$(date +%s) 2>&1 | grep -q 'not permitted'",
         "echo 1 > /proc/sys/kernel/panic",
         "echo h > /proc/sysrq-trigger",
@@ -189,8 +183,8 @@ async fn a_command_from_outside_differs_from_the_guests_own_as_documented_and_re
     units.remove(&guest.name).await.expect("removed");
 }
 
-/// Takes as many of something as the kernel gives, up to a number, prints how many, and keeps them until its input
-/// ends: `KIND NUMBER SYSCALL FILE`.
+/// Allocates kernel objects up to a number, prints how many it got, and keeps them until its input ends:
+/// `KIND NUMBER SYSCALL FILE`.
 const HOG: &str = r#"
 my ($kind, $most, $call, $file) = @ARGV;
 my ($count, @held) = (0);
@@ -212,14 +206,14 @@ print "$count\n";
 <STDIN>;
 "#;
 
-/// Somebody who holds something until this is dropped.
+/// A process that holds kernel objects until this is dropped.
 struct Hog {
     _process: tokio::process::Child,
     got: u32,
 }
 
 impl Hog {
-    /// As the root of the guest with this first process; as the host's without one.
+    /// Starts it as the root of the guest with this first process; without one, as the host's.
     async fn start(of: Option<u32>, kind: &str, most: u32) -> Self {
         // add_key and inotify_init1 in the kernel's tables of system calls.
         let call = match (kind, std::env::consts::ARCH) {
@@ -262,15 +256,15 @@ impl Hog {
     }
 }
 
-/// The kernel charges all guests to the host's root, so only limits of their namespaces tell them apart.
+/// The kernel charges all guests to the host's root, so only the limits of their namespaces separate them.
 #[tokio::test]
-async fn a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for() {
-    let test = "a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for";
+async fn shared_kernel_limits_apply_to_each_guest() {
+    let test = "shared_kernel_limits_apply_to_each_guest";
     let Some(mut host) = Host::new(test).await else {
         return;
     };
     if find_program("perl".as_ref()).is_err() {
-        eprintln!("INNKEEPER-NOT-RUN: {test}: there is no perl");
+        eprintln!("INNKEEPER-NOT-RUN: {test}: perl is not installed");
         return;
     }
     host.config
@@ -285,9 +279,9 @@ async fn a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for() {
     let script = format!("echo limit $({raise})");
     let (greedy, quiet) = (host.guest("greedy", &script), host.guest("quiet", ""));
     let leader = boot(&units, &greedy).await.leader.expect("alive");
-    let neighbour = boot(&units, &quiet).await.leader.expect("alive");
+    let neighbor = boot(&units, &quiet).await.leader.expect("alive");
 
-    // Its root cannot raise the limit, nor can a command from outside or from a namespace below.
+    // Neither its root nor a command from outside or from a nested namespace can raise the limit.
     said(&units, &greedy, "limit 10").await;
     let out = run(&units, &greedy, &request(&["sh", "-c", raise])).await.1;
     assert_eq!(out, "10\n");
@@ -298,8 +292,8 @@ async fn a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for() {
     let set = |text: String| u64::from_str_radix(&text, 16).expect("a mask");
     assert_eq!(set(proc_status(leader, "CapBnd")) >> 24 & 1, 0);
 
-    // At its limits, it leaves a neighbour and the host theirs. On a host as it should be, there are more of all.
-    let neighbour = Some(neighbour);
+    // At its limits, a neighbor and the host can still allocate. The host's limits must be higher.
+    let neighbor = Some(neighbor);
     let quota = fs::read_to_string("/proc/sys/kernel/keys/maxkeys").expect("a quota");
     let quota = quota.trim().parse().expect("a number");
     for (kind, at_limit, of_others) in [
@@ -313,13 +307,13 @@ async fn a_guest_is_held_to_its_share_of_what_all_guests_are_charged_for() {
             "{kind}: {}",
             hog.got
         );
-        for other in [neighbour, None] {
+        for other in [neighbor, None] {
             let other = Hog::start(other, kind, of_others).await;
             assert_eq!(other.got, of_others, "{kind}");
         }
     }
 
-    // Its terminals are fewer than the kernel's, with the options that nspawn gave them.
+    // Its limit of terminals is below the kernel's, and nspawn's mount options are kept.
     let options = say(&units, &greedy, "grep ' /dev/pts devpts ' /proc/mounts").await;
     for option in ["max=512", "mode=620", "ptmxmode=666"] {
         assert!(options.contains(option), "{option}: {options}");
@@ -427,8 +421,8 @@ async fn limits_reach_systemd() {
 
 /// nspawn opens the file by its path on the host, as root.
 #[tokio::test]
-async fn a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_hosts() {
-    let test = "a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_hosts";
+async fn hostile_machine_id_cannot_delay_a_start_or_leak() {
+    let test = "hostile_machine_id_cannot_delay_a_start_or_leak";
     let Some(host) = Host::new(test).await else {
         return;
     };
@@ -468,10 +462,10 @@ async fn a_machine_id_that_is_no_file_neither_delays_a_start_nor_leads_to_the_ho
     }
 }
 
-/// The guest's own link, as NixOS makes them, leads where the guest sees it.
+/// The guest's own link, as NixOS creates them, is resolved inside the guest.
 #[tokio::test]
-async fn a_linked_machine_id_of_the_guests_own_is_kept() {
-    let Some(host) = Host::new("a_linked_machine_id_of_the_guests_own_is_kept").await else {
+async fn machine_id_link_of_the_guest_is_kept() {
+    let Some(host) = Host::new("machine_id_link_of_the_guest_is_kept").await else {
         return;
     };
     let units = host.units().await;

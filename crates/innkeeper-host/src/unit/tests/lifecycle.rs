@@ -1,11 +1,10 @@
-//! Starting, ending, and everything in between.
+//! The life of a guest, from its start to its end.
 
 use super::*;
 
 #[tokio::test]
-async fn a_guest_waits_at_the_door_runs_and_goes_without_a_trace() {
-    let Some(host) = Host::new("a_guest_waits_at_the_door_runs_and_goes_without_a_trace").await
-    else {
+async fn guest_waits_runs_and_is_removed_without_a_trace() {
+    let Some(host) = Host::new("guest_waits_runs_and_is_removed_without_a_trace").await else {
         return;
     };
     let units = host.units().await;
@@ -74,9 +73,8 @@ async fn a_guest_waits_at_the_door_runs_and_goes_without_a_trace() {
 }
 
 #[tokio::test]
-async fn a_running_guest_can_be_removed_at_once_and_leaves_nothing() {
-    let Some(host) = Host::new("a_running_guest_can_be_removed_at_once_and_leaves_nothing").await
-    else {
+async fn running_guest_is_removed_without_a_trace() {
+    let Some(host) = Host::new("running_guest_is_removed_without_a_trace").await else {
         return;
     };
     let units = host.units().await;
@@ -85,16 +83,16 @@ async fn a_running_guest_can_be_removed_at_once_and_leaves_nothing() {
     boot(&units, &guest).await;
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);
-    // The tree is not locked by what was killed.
+    // Killed processes do not lock the tree.
     boot(&units, &guest).await;
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);
 }
 
-/// A second daemon with the same names, which no two daemons that run have: what one marked, the other does not touch.
+/// A second daemon with the same names, which running daemons never share: neither touches the objects of the other.
 #[tokio::test]
-async fn a_guest_of_another_daemon_is_seen_as_such_and_left_alone() {
-    let test = "a_guest_of_another_daemon_is_seen_as_such_and_left_alone";
+async fn guest_of_another_daemon_is_left_alone() {
+    let test = "guest_of_another_daemon_is_left_alone";
     let Some(host) = Host::new(test).await else {
         return;
     };
@@ -134,10 +132,10 @@ async fn a_guest_of_another_daemon_is_seen_as_such_and_left_alone() {
     theirs.remove(&guest.name).await.expect("removed");
 }
 
-/// Former releases marked neither units nor cgroups. The run directory says whose they are.
+/// Former releases marked neither units nor cgroups. The run directory identifies their owner.
 #[tokio::test]
-async fn a_guest_of_a_former_release_is_ours_by_its_run_directory() {
-    let test = "a_guest_of_a_former_release_is_ours_by_its_run_directory";
+async fn former_releases_guest_is_owned_by_its_run_directory() {
+    let test = "former_releases_guest_is_owned_by_its_run_directory";
     let Some(host) = Host::new(test).await.filter(|_| !has_systemd()) else {
         return;
     };
@@ -161,14 +159,14 @@ async fn a_guest_of_a_former_release_is_ours_by_its_run_directory() {
     assert!(!unmarked.is_empty(), "{found:?}");
     other.remove(&guest.name).await.expect("nothing of ours");
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Running));
-    // On request, it goes.
+    // It is removed on request.
     other.sweep(unmarked[0]).await.expect("swept");
     units.remove(&guest.name).await.expect("removed");
 }
 
 #[tokio::test]
-async fn a_guest_at_the_door_survives_the_daemon() {
-    let Some(host) = Host::new("a_guest_at_the_door_survives_the_daemon").await else {
+async fn guest_at_the_door_survives_the_daemon() {
+    let Some(host) = Host::new("guest_at_the_door_survives_the_daemon").await else {
         return;
     };
     let guest = host.guest("web", "echo released");
@@ -191,7 +189,7 @@ async fn a_guest_at_the_door_survives_the_daemon() {
     said(&units, &guest, "released").await;
     drop(units);
 
-    // Running, it is found, left alone, and its end is noticed.
+    // A running guest is found, keeps running, and its end is noticed.
     let units = host.units().await;
     let mut endings = units.endings();
     let again = units.ensure(&guest, None).await.expect("left alone");
@@ -206,8 +204,8 @@ async fn a_guest_at_the_door_survives_the_daemon() {
 }
 
 #[tokio::test]
-async fn the_exit_status_of_a_guest_is_seen() {
-    let Some(host) = Host::new("the_exit_status_of_a_guest_is_seen").await else {
+async fn exit_status_is_reported() {
+    let Some(host) = Host::new("exit_status_is_reported").await else {
         return;
     };
     let units = host.units().await;
@@ -224,7 +222,7 @@ async fn the_exit_status_of_a_guest_is_seen() {
             Some(UnitPhase::Exited(status)),
             "{name}"
         );
-        // It starts again without being removed first.
+        // It starts again without a removal.
         let mut endings = units.endings();
         boot(&units, &guest).await;
         ended(&mut endings, &guest).await;
@@ -233,10 +231,8 @@ async fn the_exit_status_of_a_guest_is_seen() {
 }
 
 #[tokio::test]
-async fn a_guest_whose_processes_were_killed_behind_our_back_has_exited() {
-    let Some(host) =
-        Host::new("a_guest_whose_processes_were_killed_behind_our_back_has_exited").await
-    else {
+async fn killed_guest_is_reported_as_exited() {
+    let Some(host) = Host::new("killed_guest_is_reported_as_exited").await else {
         return;
     };
     let units = host.units().await;
@@ -252,8 +248,8 @@ async fn a_guest_whose_processes_were_killed_behind_our_back_has_exited() {
 }
 
 #[tokio::test]
-async fn a_guest_that_does_not_start_says_why() {
-    let Some(host) = Host::new("a_guest_that_does_not_start_says_why").await else {
+async fn failed_start_reports_its_cause() {
+    let Some(host) = Host::new("failed_start_reports_its_cause").await else {
         return;
     };
     let units = host.units().await;
@@ -315,12 +311,12 @@ async fn a_guest_that_does_not_start_says_why() {
 }
 
 #[tokio::test]
-async fn the_console_log_is_bounded() {
-    let Some(host) = Host::new("the_console_log_is_bounded").await else {
+async fn console_log_is_bounded() {
+    let Some(host) = Host::new("console_log_is_bounded").await else {
         return;
     };
     if has_systemd() {
-        eprintln!("INNKEEPER-NOT-RUN: the_console_log_is_bounded: the journal has its own bounds");
+        eprintln!("INNKEEPER-NOT-RUN: console_log_is_bounded: the journal has its own bounds");
         return;
     }
     let units = host.units().await;
@@ -344,8 +340,8 @@ async fn the_console_log_is_bounded() {
 }
 
 #[tokio::test]
-async fn an_init_that_does_not_listen_is_ended_by_force() {
-    let Some(mut host) = Host::new("an_init_that_does_not_listen_is_ended_by_force").await else {
+async fn init_that_ignores_the_shutdown_is_killed() {
+    let Some(mut host) = Host::new("init_that_ignores_the_shutdown_is_killed").await else {
         return;
     };
     host.config.stop_timeout = Duration::from_millis(300);
@@ -359,8 +355,8 @@ async fn an_init_that_does_not_listen_is_ended_by_force() {
 }
 
 #[tokio::test]
-async fn guests_start_and_go_at_the_same_time() {
-    let Some(host) = Host::new("guests_start_and_go_at_the_same_time").await else {
+async fn guests_start_and_stop_concurrently() {
+    let Some(host) = Host::new("guests_start_and_stop_concurrently").await else {
         return;
     };
     let units = host.units().await;
@@ -372,7 +368,7 @@ async fn guests_start_and_go_at_the_same_time() {
         .map(|guest| {
             let units = Arc::clone(&units);
             tokio::spawn(async move {
-                // Two at once for each guest: one of them finds the work done.
+                // Two calls at once for each guest: one of them has no work left.
                 let (one, two) =
                     tokio::join!(units.ensure(&guest, None), units.ensure(&guest, None));
                 assert_eq!(one.expect("at the door"), two.expect("at the door"));
@@ -388,9 +384,8 @@ async fn guests_start_and_go_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn what_is_prepared_runs_nothing_and_goes_with_its_owner() {
-    let Some(host) = Host::new("what_is_prepared_runs_nothing_and_goes_with_its_owner").await
-    else {
+async fn prepared_unit_runs_nothing_and_ends_when_dropped() {
+    let Some(host) = Host::new("prepared_unit_runs_nothing_and_ends_when_dropped").await else {
         return;
     };
     let units = host.units().await;
@@ -412,13 +407,13 @@ async fn what_is_prepared_runs_nothing_and_goes_with_its_owner() {
 }
 
 #[tokio::test]
-async fn an_interrupted_start_is_taken_up_or_done_again() {
-    let Some(host) = Host::new("an_interrupted_start_is_taken_up_or_done_again").await else {
+async fn interrupted_start_is_resumed_or_repeated() {
+    let Some(host) = Host::new("interrupted_start_is_resumed_or_repeated").await else {
         return;
     };
     let guest = host.guest("web", "");
     let before = host.traces();
-    // A daemon that is killed while it starts a guest: its future is dropped somewhere on the way.
+    // A daemon that is killed during a start: the future is dropped at some await.
     for moment in [0, 1, 5, 20, 60] {
         let units = host.units().await;
         let started =

@@ -1,4 +1,4 @@
-//! Guests of real systemd-nspawn, booted from a real store path.
+//! Tests with guests of real systemd-nspawn, booted from a real store path.
 
 mod commands;
 mod confinement;
@@ -24,17 +24,16 @@ use tokio::sync::broadcast;
 
 use super::cgroup::{self, Cgroups};
 use super::direct::Direct;
-use super::keeper::{Groups, Keeper as _};
 use super::process::find_program;
 use super::supervised::SupervisedUnits;
+use super::supervisor::{Groups, Supervisor as _};
 use super::systemd::Systemd;
-use super::{Supervisor, UnitConfig};
+use super::{SupervisorKind, UnitConfig};
 use crate::command;
 use crate::features::UserIds;
 use crate::identity::Identity;
 
-/// A closure like a real one, from a static busybox. Its init does what the guest's `/script` says, then
-/// waits to be told to shut down.
+/// A closure from a static busybox. Its init runs the guest's `/script`, then waits for the shutdown signal.
 const CLOSURE: &str = r#"
 { source }:
 derivation {
@@ -59,13 +58,13 @@ derivation {
 }
 "#;
 
-/// What nix needs to hear to build offline and as root.
+/// The options of nix to build offline and as root.
 const NIX_CONFIG: &str =
     "experimental-features = nix-command flakes\nsubstituters =\nsandbox = false";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A place for guests that leaves nothing behind.
+/// A temporary host for guests.
 struct Host {
     _dir: tempfile::TempDir,
     config: UnitConfig,
@@ -74,7 +73,7 @@ struct Host {
 }
 
 impl Host {
-    /// Nothing, with a line that says so, when this machine cannot run guests.
+    /// Returns `None` and reports the test as not run when this machine cannot run guests.
     async fn new(test: &str) -> Option<Self> {
         match Self::prepare().await {
             Ok(host) => Some(host),
@@ -126,23 +125,25 @@ impl Host {
     }
 
     fn direct(&self, config: &UnitConfig) -> Direct {
-        Direct::with_cgroups(config, self.cgroups()).expect("a keeper")
+        Direct::with_cgroups(config, self.cgroups()).expect("a supervisor")
     }
 
-    /// A supervisor as a daemon that was just started has it: the one that suits this machine.
+    /// Opens the units as a daemon does at its start, with the supervisor that suits this machine.
     async fn units(&self) -> Arc<dyn Units> {
         self.units_with(self.config.clone()).await
     }
 
     async fn units_with(&self, config: UnitConfig) -> Arc<dyn Units> {
         if has_systemd() {
-            return super::open(config, Supervisor::Auto).await.expect("units");
+            return super::open(config, SupervisorKind::Auto)
+                .await
+                .expect("units");
         }
         let direct = self.direct(&config);
         Arc::new(SupervisedUnits::open(config, direct).await.expect("units"))
     }
 
-    /// Where a guest's processes are.
+    /// Returns the cgroups of a guest.
     async fn groups(&self, guest: &Guest) -> Groups {
         if has_systemd() {
             let systemd = Systemd::connect(&self.config).await.expect("systemd");
@@ -151,7 +152,7 @@ impl Host {
         self.direct(&self.config).groups(&guest.name)
     }
 
-    /// A guest's record and file tree.
+    /// Creates a guest's record and file tree.
     fn guest(&self, name: &str, script: &str) -> Guest {
         let name = GuestName::parse(name).expect("a name");
         let root = self.config.root(&name);
@@ -179,7 +180,7 @@ impl Host {
         }
     }
 
-    /// What holds the cgroups of this host's guests.
+    /// Returns the parent of the cgroups of this host's guests.
     fn cgroup_dirs(&self) -> Vec<PathBuf> {
         if has_systemd() {
             let mount = self.cgroups().systemd().expect("systemd's cgroups");
@@ -190,7 +191,7 @@ impl Host {
         guests.iter().filter_map(parent).collect()
     }
 
-    /// Everything on the machine that a guest of ours can leave.
+    /// Returns all objects on the machine that a guest of this host can leave.
     fn traces(&self) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
         let mut add = |dir: &Path, wanted: &dyn Fn(&str) -> bool| {
@@ -209,7 +210,7 @@ impl Host {
         for dir in ["propagate", "unix-export"] {
             add(&Path::new("/run/systemd/nspawn").join(dir), &ours);
         }
-        // Other tests run at the same time, so only the locks of our own trees count.
+        // Other tests run at the same time, so only the locks of this host's trees count.
         let locks: Vec<_> = fs::read_dir(&self.config.guests_dir)
             .into_iter()
             .flatten()
@@ -248,13 +249,13 @@ impl Host {
     }
 }
 
-/// Whether guests are units of systemd here.
+/// Reports whether guests are units of systemd here.
 fn has_systemd() -> bool {
     Path::new(super::config::BOOTED).is_dir()
 }
 
 impl Drop for Host {
-    /// Ends what a failed test has left. A runtime cannot be entered twice, so this needs a thread.
+    /// Removes the guests of a failed test. A runtime cannot be entered twice, so this needs a thread.
     fn drop(&mut self) {
         let host = &*self;
         let removal = || {
@@ -335,7 +336,7 @@ fn request(command: &[&str]) -> ExecRequest {
     }
 }
 
-/// Runs a command without input and returns its status and what it said.
+/// Runs a command without input and returns its status, output and error output.
 async fn run(
     units: &Arc<dyn Units>,
     guest: &Guest,
@@ -362,7 +363,7 @@ async fn run(
     )
 }
 
-/// Whether whoever started this test passed it a descriptor that it passes on.
+/// Reports whether the test inherited a descriptor, which it passes on.
 fn is_inherited(descriptor: &str) -> bool {
     const CLOSE_ON_EXEC: u32 = 0o2_000_000;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap_or_default();
@@ -387,7 +388,7 @@ async fn console(units: &Arc<dyn Units>, guest: &Guest) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Waits for a line of the console, however long the machine takes.
+/// Waits for a line of the console, without a timeout.
 async fn said(units: &Arc<dyn Units>, guest: &Guest, line: &str) {
     let mut pieces = units.console(guest, 1000, true).await.expect("a log");
     let mut text = String::new();

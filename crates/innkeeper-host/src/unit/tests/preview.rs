@@ -33,7 +33,7 @@ impl Preview {
         })
     }
 
-    /// Writes what the manager tells the app, for root's eyes only.
+    /// Writes the app's environment, readable by root only.
     fn tell(&self, env: &str) {
         let file = self
             .host
@@ -63,7 +63,7 @@ async fn evaluated(shop: &Workshop, config: &str) -> Evaluated {
 }
 
 #[tokio::test]
-async fn a_preview_serves_its_page_and_an_update_keeps_its_data() {
+async fn preview_serves_its_page_and_keeps_data_on_update() {
     let Some(preview) = Preview::boot("a_preview_serves_its_page").await else {
         return;
     };
@@ -115,7 +115,7 @@ async fn a_preview_serves_its_page_and_an_update_keeps_its_data() {
         "<h1>it</h1><p>Commit b2, prepared 2 times.</p>"
     );
 
-    // A push that changes the configuration: the guest goes on, with another app and its data.
+    // A push that changes the configuration: the guest continues, with another app and the same data.
     let other = app().replace("serving on", "serving again on");
     let other = evaluated(&preview.shop, &other).await.closure;
     let switch = other.as_path().join("bin/switch-to-configuration");
@@ -129,11 +129,11 @@ async fn a_preview_serves_its_page_and_an_update_keeps_its_data() {
 }
 
 #[tokio::test]
-async fn a_preview_whose_services_fail_says_so() {
-    let Some(preview) = Preview::boot("a_preview_whose_services_fail_says_so").await else {
+async fn failed_services_of_a_preview_are_reported() {
+    let Some(preview) = Preview::boot("failed_services_of_a_preview_are_reported").await else {
         return;
     };
-    // Nobody listens there.
+    // No server listens there.
     preview.tell("PREVIEW_REPO_URL='http://127.0.0.1:1/x.git'\n");
     let (status, _, complaint) = preview.run(&["systemctl", "start", "preview-setup"]).await;
     assert_eq!(status, 1, "{complaint}");
@@ -149,7 +149,7 @@ async fn a_preview_whose_services_fail_says_so() {
         .await;
     assert_eq!(status, 0);
 
-    // The app comes back when it ends, and is gone when it is stopped.
+    // The app restarts when it ends, and stays down when it is stopped.
     preview.tell("");
     preview
         .say("systemctl reset-failed preview-setup && systemctl start preview-setup preview-app")

@@ -1,53 +1,54 @@
-//! Guests, whoever keeps their processes.
+//! The life of guests under either supervisor.
 //!
-//! Nothing here remembers a process: cgroups tell which processes there are, and the keeper tells how the
-//! last boot ended. That is why a daemon that was killed at any line finds its way.
+//! No process is kept in memory: the cgroups list the processes, and the supervisor returns the result of the last boot.
+//! A daemon that was killed at any line therefore recovers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::StreamExt;
-use innkeeper_facilities::{
-    Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
-};
-use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_facilities::{ExecSession, Found, UnitSeen};
+use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{Guest, GuestName, Ownership, UnitPhase};
 use rustix::process::Signal;
 use tokio::net::UnixListener;
 use tokio::process::Child;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
 use super::config::UnitConfig;
 use super::error::UnitError;
 use super::exec;
 use super::guests::{Arrival, Guests, remove_run_dir};
-use super::keeper::{End, Ended, Keeper};
 use super::leader::Leader;
 use super::nspawn::{self, Boot};
 use super::process::{Process, find_program};
-use super::{cgroup, checks, door, journal, litter};
+use super::supervisor::{End, Ended, Supervisor};
+use super::{cgroup, door, nspawn_cleanup};
 use crate::FileErrorExt;
 
-/// How many lines of the console go into an error.
+mod facility;
+mod starting;
+
+use starting::{Mark, Starting};
+
+/// The lines of the console in an error.
 const ERROR_LINES: usize = 20;
 
-/// How long killed processes may take to end.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// The time that killed processes have to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often removal is tried again. A shim that an earlier daemon started just before its end may still
-/// write its last words.
+/// The retries of a removal. A shim that an earlier daemon started just before its end may still write to its files.
 const ATTEMPTS: u32 = 5;
 
-/// The exit status of a guest when nobody could write one down: that of SIGKILL.
+/// The exit status of a guest whose status was not recorded: that of SIGKILL.
 const UNKNOWN_STATUS: i32 = 137;
 
-/// Guests, kept by one of the two supervisors.
-pub(super) struct SupervisedUnits<K> {
+/// Guests under one of the two supervisors.
+pub(super) struct SupervisedUnits<S> {
     guests: Guests,
-    keeper: K,
+    supervisor: S,
     starting: Arc<Starting>,
 }
 
@@ -60,24 +61,24 @@ pub(super) struct Ready {
     _starting: Mark,
 }
 
-impl<K: Keeper> SupervisedUnits<K> {
-    /// Finds the guests that run already and watches them.
-    pub(super) async fn open(config: UnitConfig, keeper: K) -> Result<Self, UnitError> {
+impl<S: Supervisor> SupervisedUnits<S> {
+    /// Finds the running guests and watches them.
+    pub(super) async fn open(config: UnitConfig, supervisor: S) -> Result<Self, UnitError> {
         let units = Self {
             guests: Guests::new(config)?,
-            keeper,
+            supervisor,
             starting: Arc::default(),
         };
         for guest in units.all().await? {
             match units.is_alive(&guest) {
                 Ok(true) => {
                     drop(units.watch(&guest, None));
-                    if let Err(error) = exec::sweep(&units.keeper.groups(&guest).exec) {
+                    if let Err(error) = exec::sweep(&units.supervisor.groups(&guest).exec) {
                         tracing::warn!(%guest, "{}", innkeeper_model::chain(&error));
                     }
                 }
                 Ok(false) => {}
-                // One guest does not keep us from looking after the others.
+                // A failure of one guest must not stop the others.
                 Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),
             }
         }
@@ -88,7 +89,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         &self.guests.config
     }
 
-    /// All guests of which there is something.
+    /// Returns all guests of this daemon that have a unit, cgroup or run directory.
     async fn all(&self) -> Result<BTreeSet<GuestName>, UnitError> {
         let (mut guests, mut foreign) = (BTreeSet::new(), BTreeSet::new());
         for found in self.found().await? {
@@ -98,14 +99,14 @@ impl<K: Keeper> SupervisedUnits<K> {
             };
             of.extend(found.guest);
         }
-        // Our run directory does not make another daemon's processes ours.
+        // Another daemon's processes are not this one's because of a run directory.
         Ok(guests.difference(&foreign).cloned().collect())
     }
 
-    /// What of the guest's is not this daemon's: its unit or cgroup, by name. The run directory, which lies in a directory
-    /// of ours and is made first, tells for units of former releases, which have no mark.
+    /// Returns the name of the guest's unit or cgroup if it is not this daemon's. Units of former releases have no mark:
+    /// they are this daemon's if the run directory exists, which lies in the daemon's own directory and is created first.
     async fn foreign(&self, guest: &GuestName) -> Result<Option<String>, UnitError> {
-        Ok(match self.keeper.owner(guest).await? {
+        Ok(match self.supervisor.owner(guest).await? {
             None | Some((Ownership::Ours, _)) => None,
             Some((Ownership::Unmarked, _)) if self.has_run_dir(guest) => None,
             Some((_, object)) => Some(object),
@@ -124,14 +125,14 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
     }
 
-    /// Whether any process is there, of the guest or its supervisor.
+    /// Reports whether the guest or its supervisor has a process.
     fn is_alive(&self, guest: &GuestName) -> Result<bool, UnitError> {
-        let all = self.keeper.groups(guest).all;
+        let all = self.supervisor.groups(guest).all;
         Ok(!cgroup::pids(&all).on("list", &all)?.is_empty())
     }
 
     fn leader(&self, guest: &GuestName) -> Result<Option<Leader>, UnitError> {
-        Ok(self.guests.leader(&self.keeper.groups(guest).guest)?)
+        Ok(self.guests.leader(&self.supervisor.groups(guest).guest)?)
     }
 
     async fn look(&self, guest: &GuestName) -> Result<Option<UnitSeen>, UnitError> {
@@ -139,8 +140,8 @@ impl<K: Keeper> SupervisedUnits<K> {
         if leader.is_some() || self.is_alive(guest)? {
             return Ok(Some(self.guests.seen(guest, leader)));
         }
-        // The status is there before the last process goes, so this comes after the look for processes.
-        let status = match self.keeper.ended(guest).await? {
+        // The status is written before the last process ends, so it is read after the processes.
+        let status = match self.supervisor.ended(guest).await? {
             _ if self.starting.has(guest) => {
                 return Ok(Some(self.guests.seen(guest, None)));
             }
@@ -156,30 +157,30 @@ impl<K: Keeper> SupervisedUnits<K> {
         }))
     }
 
-    /// Announces the end of a guest's processes when it comes.
-    fn watch(&self, guest: &GuestName, supervisor: Option<Child>) -> oneshot::Receiver<()> {
+    /// Sends an event when the last of the guest's processes ends.
+    fn watch(&self, guest: &GuestName, process: Option<Child>) -> oneshot::Receiver<()> {
         let (ended, receiver) = oneshot::channel();
-        let (guest, all) = (guest.clone(), self.keeper.groups(guest).all);
+        let (guest, all) = (guest.clone(), self.supervisor.groups(guest).all);
         let endings = self.guests.endings.clone();
         tokio::spawn(async move {
-            if let Some(mut supervisor) = supervisor
-                && let Err(error) = supervisor.wait().await
+            if let Some(mut process) = process
+                && let Err(error) = process.wait().await
             {
                 tracing::warn!(%guest, %error, "cannot wait for the guest's supervisor");
             }
             if let Err(error) = cgroup::emptied(&all).await {
                 tracing::warn!(%guest, %error, "cannot watch the guest's processes");
             }
-            // Nobody may be interested.
-            let (_told, _announced) = (ended.send(()), endings.send(guest));
+            // Both may have no receiver.
+            let (_waiter, _subscribers) = (ended.send(()), endings.send(guest));
         });
         receiver
     }
 
-    /// Completes when the guest has no process, and none is about to be started.
+    /// Completes when the guest has no process and is not being started.
     fn end(&self, guest: &GuestName) -> End {
         let (guest, starting) = (guest.clone(), Arc::clone(&self.starting));
-        let all = self.keeper.groups(&guest).all;
+        let all = self.supervisor.groups(&guest).all;
         Box::pin(async move {
             while starting.has(&guest) {
                 tokio::time::sleep(cgroup::PAUSE).await;
@@ -190,7 +191,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         })
     }
 
-    /// Takes up the connection of a guest that has processes. `None` when they end instead.
+    /// Accepts the connection of a guest that has processes. `None` when they end first.
     async fn adopt(&self, guest: &GuestName) -> Result<Option<UnitSeen>, UnitError> {
         let seen = self.guests.seen(guest, self.leader(guest)?);
         if seen.leader.is_some()
@@ -198,11 +199,11 @@ impl<K: Keeper> SupervisedUnits<K> {
         {
             return Ok(Some(seen));
         }
-        let groups = self.keeper.groups(guest);
+        let groups = self.supervisor.groups(guest);
         let ended = Guests::emptied(&groups.all);
         if seen.phase == UnitPhase::Running {
-            // Its door was opened and its first process is gone: it is on its way down.
-            return match tokio::time::timeout(KILL_PATIENCE, ended).await {
+            // Its door was opened and its first process is gone: it is shutting down.
+            return match tokio::time::timeout(KILL_TIMEOUT, ended).await {
                 Ok(ended) => ended.map(|()| None),
                 Err(_) => Err(self.left(guest)),
             };
@@ -218,7 +219,7 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
     }
 
-    /// Gets a guest ready of which there is nothing.
+    /// Prepares the start of a guest that has no unit.
     async fn make_ready(&self, guest: &Guest) -> Result<Ready, UnitError> {
         let name = &guest.name;
         let no_closure = || UnitError::NoClosure {
@@ -235,11 +236,11 @@ impl<K: Keeper> SupervisedUnits<K> {
             closure,
             shim: self.guests.shim.path(),
             door: &self.config().run_dir(name).door(),
-            register: self.keeper.registers(),
+            register: self.supervisor.registers(),
         });
         Ok(Ready {
             listener,
-            waiting: self.keeper.prepare(guest, &nspawn).await?,
+            waiting: self.supervisor.prepare(guest, &nspawn).await?,
             nspawn,
             _starting: starting,
         })
@@ -254,14 +255,14 @@ impl<K: Keeper> SupervisedUnits<K> {
             _starting,
         } = ready;
         self.guests.settle_tree(guest)?;
-        let supervisor = self.keeper.start(guest, &nspawn, waiting).await?;
-        let ended = self.watch(name, supervisor);
+        let process = self.supervisor.start(guest, &nspawn, waiting).await?;
+        let ended = self.watch(name, process);
         let ended = async {
-            // The sender cannot go before it sends, unless the whole daemon stops.
+            // The sender sends before it is dropped, unless the daemon stops.
             let _ended = ended.await;
             Ok(())
         };
-        let cgroup = self.keeper.groups(name).guest;
+        let cgroup = self.supervisor.groups(name).guest;
         match self
             .guests
             .await_door(name, &listener, &cgroup, ended)
@@ -278,14 +279,14 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 
     async fn died(&self, guest: &GuestName) -> UnitError {
-        let status = match self.keeper.ended(guest).await {
+        let status = match self.supervisor.ended(guest).await {
             Ok(Ended::With(status)) => status,
             _ => UNKNOWN_STATUS,
         };
         UnitError::Died {
             guest: guest.clone(),
             status,
-            log: tail(&self.keeper, guest).await,
+            log: tail(&self.supervisor, guest).await,
         }
     }
 
@@ -293,29 +294,29 @@ impl<K: Keeper> SupervisedUnits<K> {
         UnitError::Late {
             guest: guest.clone(),
             seconds: self.config().door_timeout.as_secs(),
-            log: tail(&self.keeper, guest).await,
+            log: tail(&self.supervisor, guest).await,
         }
     }
 
     fn left(&self, guest: &GuestName) -> UnitError {
-        let pids = cgroup::pids(&self.keeper.groups(guest).all).unwrap_or_default();
+        let pids = cgroup::pids(&self.supervisor.groups(guest).all).unwrap_or_default();
         UnitError::Left {
             guest: guest.clone(),
             count: pids.len(),
         }
     }
 
-    /// Asks the guest to shut down, as soon as its init listens, and waits until it has. Nothing happens to
-    /// a guest that has not got that far.
+    /// Signals the guest to shut down, as soon as its init handles the signal, and waits for its end. Has no effect on a
+    /// guest whose door is closed.
     async fn shut_down(&self, guest: &GuestName) -> Result<(), UnitError> {
         while let Some(leader) = self.leader(guest)? {
             if self.guests.seen(guest, Some(leader)).phase != UnitPhase::Running {
                 return Ok(());
             }
-            if !leader.listens() {
+            if !leader.handles_shutdown() {
                 tokio::time::sleep(cgroup::PAUSE).await;
-            } else if self.ask(guest, leader)? {
-                return Guests::emptied(&self.keeper.groups(guest).all).await;
+            } else if self.signal_nspawn(guest, leader)? {
+                return Guests::emptied(&self.supervisor.groups(guest).all).await;
             } else {
                 return Ok(());
             }
@@ -323,9 +324,9 @@ impl<K: Keeper> SupervisedUnits<K> {
         Ok(())
     }
 
-    /// Passes the wish on through nspawn. `false` when there is nobody to ask.
-    fn ask(&self, guest: &GuestName, leader: Leader) -> Result<bool, UnitError> {
-        let cgroup = self.keeper.groups(guest).guest;
+    /// Sends SIGTERM to nspawn, which signals the guest's init. Returns `false` when nspawn is gone.
+    fn signal_nspawn(&self, guest: &GuestName, leader: Leader) -> Result<bool, UnitError> {
+        let cgroup = self.supervisor.groups(guest).guest;
         let nspawn = Process::in_cgroup(leader.parent, &cgroup).on("look into", &cgroup)?;
         let Some(nspawn) = nspawn else {
             return Ok(false);
@@ -336,40 +337,40 @@ impl<K: Keeper> SupervisedUnits<K> {
         Ok(true)
     }
 
-    /// Kills the guest, then its supervisor if that does not end by itself, and waits until both are gone.
+    /// Kills the guest, then its supervisor if that does not end by itself, and waits for the end of both.
     async fn kill(&self, guest: &GuestName) -> Result<(), UnitError> {
         self.guests.forget(guest);
-        let groups = self.keeper.groups(guest);
-        // The shim still has the exit status to write down, and ends after that.
+        let groups = self.supervisor.groups(guest);
+        // The shim still writes the exit status, and ends after that.
         for group in [&groups.guest, &groups.all] {
             cgroup::kill(group)?;
-            if within(KILL_PATIENCE, Guests::emptied(&groups.all)).await? {
+            if within(KILL_TIMEOUT, Guests::emptied(&groups.all)).await? {
                 return Ok(());
             }
         }
         Err(self.left(guest))
     }
 
-    /// Removes all that a guest without processes has left. The keeper goes first: a shim that an earlier
-    /// daemon started and that has not entered its cgroups yet cannot do so any more, and gives up.
+    /// Removes the remains of a guest without processes. The cgroups go first: a shim that an earlier daemon started and
+    /// that has not entered them yet then fails and ends.
     async fn clear(&self, guest: &GuestName) -> Result<(), UnitError> {
-        let mut errors = self.keeper.clear(guest).await;
+        let mut errors = self.supervisor.clear(guest).await;
         if !errors.is_empty() && self.is_alive(guest)? {
-            // That shim was faster, and the guest needs the rest.
+            // That shim entered them first, and the guest needs the rest.
             return UnitError::all(errors);
         }
         let config = self.config();
-        errors.extend(litter::remove(&config.machine(guest), &config.root(guest)).await);
-        // Last: as long as it is there, the guest is found.
+        errors.extend(nspawn_cleanup::remove(&config.machine(guest), &config.root(guest)).await);
+        // Last: while it exists, the guest is found.
         if let Err(error) = remove_run_dir(&config.run_dir(guest)) {
             errors.push(error.into());
         }
         UnitError::all(errors)
     }
 
-    /// What stands in the way is [`Self::ensure`]'s business.
+    /// Returns `None` if remains of the guest cannot be removed: [`Self::ensure`] retries.
     async fn prepare(&self, guest: &Guest) -> Result<Option<Ready>, UnitError> {
-        let _turn = self.guests.turn(&guest.name).await;
+        let _lock = self.guests.lock(&guest.name).await;
         self.require_ours(&guest.name).await?;
         if self.is_alive(&guest.name)? || self.clear(&guest.name).await.is_err() {
             return Ok(None);
@@ -379,7 +380,7 @@ impl<K: Keeper> SupervisedUnits<K> {
 
     async fn ensure(&self, guest: &Guest, ready: Option<Ready>) -> Result<UnitSeen, UnitError> {
         let name = &guest.name;
-        let _turn = self.guests.turn(name).await;
+        let _lock = self.guests.lock(name).await;
         if let Some(ready) = ready {
             return self.start(guest, ready).await;
         }
@@ -400,17 +401,17 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 
     async fn stop(&self, guest: &GuestName) -> Result<(), UnitError> {
-        let _turn = self.guests.turn(guest).await;
+        let _lock = self.guests.lock(guest).await;
         if self.foreign(guest).await?.is_some() {
             return Ok(());
         }
-        // What is left after that has had its time.
+        // The kill below ends what is left after the timeout.
         within(self.config().stop_timeout, self.shut_down(guest)).await?;
         self.kill(guest).await
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), UnitError> {
-        let _turn = self.guests.turn(guest).await;
+        let _lock = self.guests.lock(guest).await;
         if self.foreign(guest).await?.is_some() {
             return Ok(remove_run_dir(&self.config().run_dir(guest))?);
         }
@@ -425,10 +426,10 @@ impl<K: Keeper> SupervisedUnits<K> {
         }
     }
 
-    /// Removes what has no mark, on request.
+    /// Removes a unit or cgroup without a mark, on request.
     async fn remove_unmarked(&self, guest: &GuestName) -> Result<(), UnitError> {
-        let _turn = self.guests.turn(guest).await;
-        match self.keeper.owner(guest).await? {
+        let _lock = self.guests.lock(guest).await;
+        match self.supervisor.owner(guest).await? {
             Some((Ownership::Unmarked, _)) => {
                 self.kill(guest).await?;
                 self.clear(guest).await
@@ -438,7 +439,7 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 
     async fn found(&self) -> Result<Vec<Found>, UnitError> {
-        let mut found = self.keeper.found().await?;
+        let mut found = self.supervisor.found().await?;
         for found in &mut found {
             let has_run_dir = |guest: &GuestName| self.has_run_dir(guest);
             if found.ownership == Ownership::Unmarked
@@ -467,7 +468,7 @@ impl<K: Keeper> SupervisedUnits<K> {
                     &self.guests,
                     guest,
                     leader,
-                    &self.keeper.groups(guest),
+                    &self.supervisor.groups(guest),
                     request,
                 )
                 .await
@@ -479,9 +480,9 @@ impl<K: Keeper> SupervisedUnits<K> {
     }
 }
 
-/// The end of a guest's console, as far as it can be had.
-pub(super) async fn tail(keeper: &impl Keeper, guest: &GuestName) -> Vec<String> {
-    let Ok(mut pieces) = keeper.console(guest, None, ERROR_LINES, None).await else {
+/// Returns the end of a guest's console; empty when it cannot be read.
+pub(super) async fn tail(supervisor: &impl Supervisor, guest: &GuestName) -> Vec<String> {
+    let Ok(mut pieces) = supervisor.console(guest, None, ERROR_LINES, None).await else {
         return Vec::new();
     };
     let mut bytes = Vec::new();
@@ -494,7 +495,7 @@ pub(super) async fn tail(keeper: &impl Keeper, guest: &GuestName) -> Vec<String>
         .collect()
 }
 
-/// Whether something ended in time.
+/// Reports whether `end` completed within the timeout.
 async fn within(
     time: Duration,
     end: impl Future<Output = Result<(), UnitError>>,
@@ -502,160 +503,5 @@ async fn within(
     match tokio::time::timeout(time, end).await {
         Ok(result) => result.map(|()| true),
         Err(_) => Ok(false),
-    }
-}
-
-/// Guests that are being started and may have no process yet.
-#[derive(Debug, Default)]
-struct Starting(Mutex<HashSet<GuestName>>);
-
-impl Starting {
-    /// Nothing panics while it is held.
-    fn guests(&self) -> MutexGuard<'_, HashSet<GuestName>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has(&self, guest: &GuestName) -> bool {
-        self.guests().contains(guest)
-    }
-
-    fn mark(self: &Arc<Self>, guest: &GuestName) -> Mark {
-        self.guests().insert(guest.clone());
-        Mark {
-            starting: Arc::clone(self),
-            guest: guest.clone(),
-        }
-    }
-}
-
-/// Says that a guest is being started, for as long as it lives.
-#[derive(Debug)]
-struct Mark {
-    starting: Arc<Starting>,
-    guest: GuestName,
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.starting.guests().remove(&self.guest);
-    }
-}
-
-#[async_trait]
-impl<K: Keeper> Resource for SupervisedUnits<K> {
-    fn kind(&self) -> &'static str {
-        "unit"
-    }
-
-    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
-        Ok(self.found().await?)
-    }
-
-    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        Ok(Self::remove(self, guest).await?)
-    }
-
-    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
-        match &found.guest {
-            Some(guest) if found.ownership == Ownership::Unmarked => {
-                Ok(self.remove_unmarked(guest).await?)
-            }
-            Some(guest) => Ok(Self::remove(self, guest).await?),
-            // Everything that is observed has a guest's name.
-            None => Ok(()),
-        }
-    }
-
-    async fn check(&self) -> Vec<Check> {
-        let config = self.config();
-        let programs = [
-            &*config.nspawn,
-            "nsenter".as_ref(),
-            "setpriv".as_ref(),
-            "setsid".as_ref(),
-        ];
-        let mut found = checks::programs(&programs);
-        found.extend(self.keeper.check());
-        found
-    }
-}
-
-#[async_trait]
-impl<K: Keeper> Units for SupervisedUnits<K> {
-    fn supervisor(&self) -> &'static str {
-        self.keeper.name()
-    }
-
-    async fn phases(&self) -> Result<Vec<UnitSeen>, FacilityError> {
-        let mut seen = Vec::new();
-        for guest in self.all().await? {
-            match self.look(&guest).await {
-                Ok(unit) => seen.extend(unit),
-                // One guest does not keep us from telling of the others.
-                Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),
-            }
-        }
-        Ok(seen)
-    }
-
-    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
-        match self.foreign(guest).await? {
-            None => Ok(self.look(guest).await?),
-            Some(_) => Ok(None),
-        }
-    }
-
-    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, FacilityError> {
-        Ok(Self::prepare(self, guest).await?.map(Prepared::new))
-    }
-
-    async fn ensure(
-        &self,
-        guest: &Guest,
-        prepared: Option<Prepared>,
-    ) -> Result<UnitSeen, FacilityError> {
-        let ready = prepared.and_then(Prepared::downcast);
-        Ok(Self::ensure(self, guest, ready).await?)
-    }
-
-    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        let cgroup = self.keeper.groups(guest).guest;
-        self.keeper.confine(guest)?;
-        let mounts = self.keeper.mounts();
-        Ok(self.guests.release(guest, &cgroup, mounts).await?)
-    }
-
-    async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        Ok(Self::stop(self, guest).await?)
-    }
-
-    fn oom_kills(&self, guest: &GuestName) -> u64 {
-        cgroup::oom_kills(&self.keeper.groups(guest).memory)
-    }
-
-    fn endings(&self) -> broadcast::Receiver<GuestName> {
-        self.guests.endings.subscribe()
-    }
-
-    async fn console(
-        &self,
-        guest: &Guest,
-        lines: usize,
-        follow: bool,
-    ) -> Result<Console, FacilityError> {
-        let end = follow.then(|| self.end(&guest.name));
-        let lifetime = journal::lifetime(guest);
-        let console = self
-            .keeper
-            .console(&guest.name, Some(&lifetime), lines, end);
-        Ok(console.await?)
-    }
-
-    async fn exec(
-        &self,
-        guest: &GuestName,
-        request: &ExecRequest,
-    ) -> Result<ExecSession, FacilityError> {
-        Ok(Self::exec(self, guest, request).await?)
     }
 }

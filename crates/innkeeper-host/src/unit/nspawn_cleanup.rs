@@ -1,10 +1,10 @@
-//! What nspawn leaves on the host when it is killed. After a normal end there is nothing of it.
+//! Removes the files that nspawn leaves on the host when it is killed. After a normal end none are left.
 //!
-//! | path | since | made for |
+//! | path | since | purpose |
 //! | --- | --- | --- |
 //! | `/run/systemd/nspawn/propagate/<machine>` | | mounts that are added later |
-//! | `/run/systemd/nspawn/unix-export/<machine>` | 254 | sockets that the guest offers; a tmpfs |
-//! | `/run/systemd/nspawn/locks/inode-<device>:<inode>` | | keeping two from one file tree |
+//! | `/run/systemd/nspawn/unix-export/<machine>` | 254 | sockets that the guest exports; a tmpfs |
+//! | `/run/systemd/nspawn/locks/inode-<device>:<inode>` | | lock of the file tree |
 //! | `<parent>/.#<name>.lck` beside the file tree | | the same |
 
 use std::fs;
@@ -17,7 +17,7 @@ use crate::{FileErrorExt, command};
 
 const NSPAWN: &str = "/run/systemd/nspawn";
 
-/// Removes it. No process of the machine may be left.
+/// Removes nspawn's files of a machine, which must have no process.
 pub(super) async fn remove(machine: &str, root: &Path) -> Vec<UnitError> {
     let nspawn = Path::new(NSPAWN);
     let mut errors = Vec::new();

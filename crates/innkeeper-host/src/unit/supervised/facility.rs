@@ -1,0 +1,132 @@
+//! The facility traits of supervised units.
+
+use async_trait::async_trait;
+use innkeeper_facilities::{
+    Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
+};
+use innkeeper_model::api::{Check, ExecRequest};
+use innkeeper_model::{Guest, GuestName, Ownership};
+use tokio::sync::broadcast;
+
+use super::super::supervisor::Supervisor;
+use super::super::{cgroup, checks, journal};
+use super::SupervisedUnits;
+
+#[async_trait]
+impl<S: Supervisor> Resource for SupervisedUnits<S> {
+    fn kind(&self) -> &'static str {
+        "unit"
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
+        Ok(self.found().await?)
+    }
+
+    async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        Ok(Self::remove(self, guest).await?)
+    }
+
+    async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
+        match &found.guest {
+            Some(guest) if found.ownership == Ownership::Unmarked => {
+                Ok(self.remove_unmarked(guest).await?)
+            }
+            Some(guest) => Ok(Self::remove(self, guest).await?),
+            // All observed objects belong to a guest.
+            None => Ok(()),
+        }
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let config = self.config();
+        let programs = [
+            &*config.nspawn,
+            "nsenter".as_ref(),
+            "setpriv".as_ref(),
+            "setsid".as_ref(),
+        ];
+        let mut found = checks::programs(&programs);
+        found.extend(self.supervisor.check());
+        found
+    }
+}
+
+#[async_trait]
+impl<S: Supervisor> Units for SupervisedUnits<S> {
+    fn supervisor(&self) -> &'static str {
+        self.supervisor.name()
+    }
+
+    async fn phases(&self) -> Result<Vec<UnitSeen>, FacilityError> {
+        let mut seen = Vec::new();
+        for guest in self.all().await? {
+            match self.look(&guest).await {
+                Ok(unit) => seen.extend(unit),
+                // A failure of one guest must not hide the others.
+                Err(error) => tracing::warn!(%guest, "{}", innkeeper_model::chain(&error)),
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn phase(&self, guest: &GuestName) -> Result<Option<UnitSeen>, FacilityError> {
+        match self.foreign(guest).await? {
+            None => Ok(self.look(guest).await?),
+            Some(_) => Ok(None),
+        }
+    }
+
+    async fn prepare(&self, guest: &Guest) -> Result<Option<Prepared>, FacilityError> {
+        Ok(Self::prepare(self, guest).await?.map(Prepared::new))
+    }
+
+    async fn ensure(
+        &self,
+        guest: &Guest,
+        prepared: Option<Prepared>,
+    ) -> Result<UnitSeen, FacilityError> {
+        let ready = prepared.and_then(Prepared::downcast);
+        Ok(Self::ensure(self, guest, ready).await?)
+    }
+
+    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        let cgroup = self.supervisor.groups(guest).guest;
+        self.supervisor.confine(guest)?;
+        let mounts = self.supervisor.mounts();
+        Ok(self.guests.release(guest, &cgroup, mounts).await?)
+    }
+
+    async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        Ok(Self::stop(self, guest).await?)
+    }
+
+    fn oom_kills(&self, guest: &GuestName) -> u64 {
+        cgroup::oom_kills(&self.supervisor.groups(guest).memory)
+    }
+
+    fn endings(&self) -> broadcast::Receiver<GuestName> {
+        self.guests.endings.subscribe()
+    }
+
+    async fn console(
+        &self,
+        guest: &Guest,
+        lines: usize,
+        follow: bool,
+    ) -> Result<Console, FacilityError> {
+        let end = follow.then(|| self.end(&guest.name));
+        let lifetime = journal::lifetime(guest);
+        let console = self
+            .supervisor
+            .console(&guest.name, Some(&lifetime), lines, end);
+        Ok(console.await?)
+    }
+
+    async fn exec(
+        &self,
+        guest: &GuestName,
+        request: &ExecRequest,
+    ) -> Result<ExecSession, FacilityError> {
+        Ok(Self::exec(self, guest, request).await?)
+    }
+}

@@ -1,0 +1,98 @@
+//! The differences between the two supervisors.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use innkeeper_facilities::{Console, Found};
+use innkeeper_model::api::Check;
+use innkeeper_model::{Guest, GuestName, Ownership};
+use tokio::process::Child;
+
+use super::error::UnitError;
+
+/// The cgroups of a guest, which may not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Groups {
+    /// All processes of the guest and of its supervisor.
+    pub(super) all: PathBuf,
+    /// nspawn and the processes that it started.
+    pub(super) guest: PathBuf,
+    /// The cgroup whose memory is limited.
+    pub(super) memory: PathBuf,
+    /// The parents of the cgroups of commands in the guest; that of the tracking hierarchy first.
+    pub(super) exec: Vec<PathBuf>,
+}
+
+/// Completes when a guest has ended.
+pub(super) type End = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Supervises the processes of guests, also while the daemon is not running.
+#[async_trait]
+pub(super) trait Supervisor: Send + Sync + 'static {
+    /// `systemd` or `direct`.
+    fn name(&self) -> &'static str;
+
+    /// Reports whether guests are registered with machined.
+    fn registers(&self) -> bool;
+
+    /// Returns the cgroups of a guest.
+    fn groups(&self, guest: &GuestName) -> Groups;
+
+    /// Returns the owner of the guest's unit or cgroup, and its name; `None` without one.
+    async fn owner(&self, guest: &GuestName) -> Result<Option<(Ownership, String)>, UnitError>;
+
+    /// Lists the units or cgroups of guests.
+    async fn found(&self) -> Result<Vec<Found>, UnitError>;
+
+    /// Does the slow part of the start. Remains of earlier boots must be gone. May return a process that waits for
+    /// [`Self::start`] and ends when its standard input is closed.
+    async fn prepare(&self, guest: &Guest, nspawn: &[OsString])
+    -> Result<Option<Child>, UnitError>;
+
+    /// Starts nspawn in the guest's cgroups and with the guest's limits. May return a process: the guest's cgroups are
+    /// reliably empty only after its end.
+    async fn start(
+        &self,
+        guest: &Guest,
+        nspawn: &[OsString],
+        waiting: Option<Child>,
+    ) -> Result<Option<Child>, UnitError>;
+
+    /// Returns a mount namespace in which `/proc/sys` can be written; `None` for the daemon's own.
+    fn mounts(&self) -> Option<&'static Path>;
+
+    /// Limits the cgroups that the guest can create, before its first process runs.
+    fn confine(&self, guest: &GuestName) -> Result<(), UnitError>;
+
+    /// Returns the result of a guest's last boot. The guest must have no process.
+    async fn ended(&self, guest: &GuestName) -> Result<Ended, UnitError>;
+
+    /// Removes the unit or cgroups of a guest without processes. Its run directory stays.
+    async fn clear(&self, guest: &GuestName) -> Vec<UnitError>;
+
+    /// Returns the last lines of a console; with `end`, also the lines that follow until it completes. Without `lifetime`,
+    /// lines before the guest's last start may be left out.
+    async fn console(
+        &self,
+        guest: &GuestName,
+        lifetime: Option<&str>,
+        lines: usize,
+        end: Option<End>,
+    ) -> Result<Console, UnitError>;
+
+    /// Checks the host's requirements of this supervisor.
+    fn check(&self) -> Vec<Check>;
+}
+
+/// The result of a guest's last boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The guest has no unit.
+    Nothing,
+    /// The guest has one, but its exit status was not recorded.
+    Unknown,
+    /// The exit status, 128 + n for signal n.
+    With(i32),
+}
