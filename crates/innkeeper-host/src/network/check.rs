@@ -1,4 +1,4 @@
-//! What `doctor` asks about the host's network.
+//! Checks of the host's network, for `doctor`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,14 +12,16 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::error::NetworkError;
 use super::link::{self, Link, Owner};
 use super::netlink::Netlink;
-use super::{NetworkError, links, uplink_mtu};
+use super::requests::links;
+use super::setup::uplink_mtu;
 use crate::identity::Identity;
 
 const SUBJECT: &str = "network";
 
-/// Netlink does not answer.
+/// The check when netlink does not respond.
 fn unreachable(error: &NetworkError) -> Check {
     Check {
         subject: SUBJECT.to_owned(),
@@ -29,9 +31,9 @@ fn unreachable(error: &NetworkError) -> Check {
     }
 }
 
-/// Looks whether anything on the host is in the way of guests' interfaces and addresses.
-pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, us: &Identity) -> Vec<Check> {
-    match Seen::look(netlink, us).await {
+/// Checks for conflicts of the host with guests' interfaces and addresses.
+pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, own: &Identity) -> Vec<Check> {
+    match Seen::look(netlink, own).await {
         Ok(seen) => {
             let mut checks = seen.findings(subnet);
             checks.extend(seen.mtu_findings());
@@ -39,7 +41,7 @@ pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, us: &Identity) -> 
                 checks.push(Check {
                     subject: SUBJECT.to_owned(),
                     verdict: Verdict::Ok,
-                    finding: format!("netlink answers, and nothing else uses {subnet}"),
+                    finding: format!("netlink responds, and nothing else uses {subnet}"),
                     remedy: None,
                 });
             }
@@ -49,38 +51,38 @@ pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, us: &Identity) -> 
     }
 }
 
-/// A network of the host that has addresses in common with the guests' subnet, as a sentence.
+/// Describes a network of the host that overlaps with the guests' subnet; `None` without one.
 ///
-/// Single addresses and routes to single addresses do not count: guests of a predecessor have them, and the slots' import
-/// keeps theirs free. Nor do routes to larger networks, since those to guests are more specific.
+/// Single addresses and routes to single addresses are ignored: guests of a predecessor have them, and the import of slots
+/// reserves theirs. Routes to larger networks are ignored too, since those to guests are more specific.
 pub(super) async fn conflict(
     netlink: &Netlink,
-    us: &Identity,
+    own: &Identity,
     subnet: Ipv4Net,
 ) -> Result<Option<String>, NetworkError> {
-    let seen = Seen::look(netlink, us).await?;
+    let seen = Seen::look(netlink, own).await?;
     Ok(seen.conflict(subnet))
 }
 
-/// What of the host's network matters to us.
+/// The relevant parts of the host's network.
 #[derive(Debug, Default)]
 struct Seen {
     links: Vec<Link>,
-    /// The MTU of the route to the internet, if there is one.
+    /// The MTU of the route to the internet, if the host has one.
     uplink_mtu: Option<u32>,
-    /// Index of the interface, and address with its network's prefix.
+    /// The index of the interface, and the address with its network's prefix.
     addresses: Vec<(u32, Ipv4Net)>,
-    /// Index of the interface, and destination; without the default routes.
+    /// The index of the interface, and the destination; without default routes.
     routes: Vec<(u32, Ipv4Net)>,
 }
 
 impl Seen {
-    async fn look(netlink: &Netlink, us: &Identity) -> Result<Self, NetworkError> {
+    async fn look(netlink: &Netlink, own: &Identity) -> Result<Self, NetworkError> {
         let mut links = links(netlink, link::list()).await?;
         for link in &mut links {
-            // Another daemon's guest is a stranger in our subnet.
+            // Another daemon's guest does not belong in this subnet.
             if let Owner::Guest(_, Some(daemon)) = &link.owner
-                && daemon != us.daemon()
+                && daemon != own.daemon()
             {
                 link.owner = Owner::Stranger;
             }
@@ -136,7 +138,7 @@ impl Seen {
         })
     }
 
-    /// Guests' interfaces whose MTU is not that of the route to the internet.
+    /// Returns a finding for each guest's interface whose MTU differs from that of the route to the internet.
     fn mtu_findings(&self) -> Vec<Check> {
         let Some(uplink) = self.uplink_mtu else {
             return Vec::new();
@@ -167,7 +169,7 @@ impl Seen {
         }
         for (index, destination) in &self.routes {
             let overlaps = subnet.contains(destination) || destination.contains(&subnet);
-            // The route that belongs to an address says nothing new.
+            // The route of an address is a duplicate of it.
             if let Some(name) = stranger(index).filter(|_| overlaps && !reported.contains(&index)) {
                 checks.push(route_overlaps(name, *destination, subnet));
             }
@@ -269,9 +271,9 @@ fn name_taken(name: &str) -> Check {
     Check {
         subject: SUBJECT.to_owned(),
         verdict: Verdict::Warning,
-        finding: format!("the interface {name} has a name of ours and is not ours"),
+        finding: format!("the interface {name} has a name of Innkeeper's and is not managed by it"),
         remedy: Some(format!(
-            "Rename or remove it before a guest gets that slot; `ip -d link show {name}` tells more."
+            "Rename or remove it before a guest gets that slot; `ip -d link show {name}` shows more."
         )),
     }
 }
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_in_the_subnet_is_reported_once_and_ours_is_not() {
+    fn check_reports_conflicts_in_the_subnet_once() {
         let seen = Seen {
             uplink_mtu: None,
             links: vec![
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_the_host_conflicts_with_the_subnet_and_guests_do_not() {
+    fn conflict_ignores_guests() {
         let conflict = |addresses: &[(u32, &str)], routes: &[(u32, &str)]| {
             let parsed = |networks: &[(u32, &str)]| {
                 let networks = networks.iter();
@@ -361,7 +363,7 @@ mod tests {
         ] {
             assert_eq!(conflict(addresses, routes).as_deref(), Some(expected));
         }
-        // Guests of our own and of a predecessor, another network, and a route to a larger one.
+        // Guests of this daemon and of a predecessor, another network, and a route to a larger one.
         let none = conflict(
             &[
                 (4, "10.100.0.2/32"),

@@ -1,4 +1,4 @@
-//! The messages of a veth pair, and what an interface tells about itself.
+//! Netlink messages for veth pairs, and the parsed state of an interface.
 
 use std::net::Ipv4Addr;
 
@@ -16,34 +16,34 @@ use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, RouteMess
 use super::INTERFACE_GROUP;
 use super::netlink::Request;
 
-/// What the alias of a guest's interface (`ip link` shows it) begins with. The guest's name and the daemon follow.
+/// The prefix of the alias of a guest's interface (see `ip link`). The guest's name and the daemon follow.
 const ALIAS_PREFIX: &str = "innkeeper:";
 
-/// What stands between the guest's name and the daemon. Former releases wrote neither.
+/// The separator between the guest's name and the daemon. Former releases wrote neither.
 const ALIAS_SEPARATOR: char = '@';
 
-/// What the guest's end is called inside the guest.
+/// The name of the guest's end inside the guest.
 pub(super) const GUEST_INTERFACE: &str = "eth0";
 
-/// The index that the kernel gives to `lo` in every network namespace.
+/// The index of `lo` in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
-/// Which end of the pair.
+/// An end of the pair.
 #[derive(Clone, Copy)]
 enum End {
     Host = 0,
     Guest = 1,
 }
 
-/// The hardware address of an end: `02` makes it locally administered, `69` is an `i`, and the slot does
-/// the rest. It is given when the interface is made, because udev replaces an address of the kernel's
-/// choice some time later, when the other end has learnt it already.
+/// Returns the hardware address of an end: `02` makes it locally administered, `69` is an `i`, and the rest comes from the
+/// slot. It is set at the creation, because udev replaces an address of the kernel's choice later, when the other end has
+/// already learned it.
 fn hardware_address(slot: Slot, end: End) -> Vec<u8> {
     let [_, high, middle, low] = slot.number().to_be_bytes();
     vec![0x02, 0x69, end as u8, high, middle, low]
 }
 
-/// Makes the pair in one step, the guest's end in the namespace behind the descriptor, both with `mtu`.
+/// Creates the pair atomically, with the guest's end in the namespace of the descriptor, both with `mtu`.
 pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd, mtu: u32) -> Request {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(GUEST_INTERFACE)
@@ -61,15 +61,15 @@ pub(super) fn create_pair(slot: Slot, namespace: std::os::fd::RawFd, mtu: u32) -
     Request::create(RouteNetlinkMessage::NewLink(pair))
 }
 
-/// Marks an interface as a guest's of this daemon.
+/// Marks an interface with its guest and daemon.
 pub(super) fn mark(index: u32, guest: &GuestName, daemon: &DaemonId) -> Request {
     let alias = format!("{ALIAS_PREFIX}{guest}{ALIAS_SEPARATOR}{daemon}");
     let link = LinkUnspec::new_with_index(index).alias(alias);
     Request::new(RouteNetlinkMessage::SetLink(link.build()))
 }
 
-/// Keeps the kernel from giving the interface an IPv6 address by itself. Must come before it is up.
-/// Refused with `EAFNOSUPPORT` by a kernel that has no IPv6.
+/// Disables automatic IPv6 addresses of the interface. Must precede [`up`]. Fails with `EAFNOSUPPORT` on a kernel without
+/// IPv6.
 pub(super) fn without_ipv6(index: u32) -> Request {
     let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let link = LinkUnspec::new_with_index(index).append_extra_attribute(
@@ -78,14 +78,14 @@ pub(super) fn without_ipv6(index: u32) -> Request {
     Request::new(RouteNetlinkMessage::SetLink(link.build()))
 }
 
-/// Switches the interface on.
+/// Brings the interface up.
 pub(super) fn up(index: u32) -> Request {
     Request::new(RouteNetlinkMessage::SetLink(
         LinkUnspec::new_with_index(index).up().build(),
     ))
 }
 
-/// Gives the interface an address of which nothing else is on the link (/32).
+/// Adds an address to the interface, without neighbors on the link (/32).
 pub(super) fn address(index: u32, address: Ipv4Addr) -> Request {
     let message = AddressMessageBuilder::<Ipv4Addr>::new()
         .index(index)
@@ -94,10 +94,10 @@ pub(super) fn address(index: u32, address: Ipv4Addr) -> Request {
     Request::create(RouteNetlinkMessage::NewAddress(message))
 }
 
-/// Says that the other end of the interface has this address.
-pub(super) fn neighbour_route(index: u32, neighbour: Ipv4Addr) -> Request {
+/// Adds the route to the address of the other end.
+pub(super) fn neighbor_route(index: u32, neighbor: Ipv4Addr) -> Request {
     let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(neighbour, 32)
+        .destination_prefix(neighbor, 32)
         .output_interface(index)
         .protocol(RouteProtocol::Boot)
         .scope(RouteScope::Link)
@@ -105,7 +105,7 @@ pub(super) fn neighbour_route(index: u32, neighbour: Ipv4Addr) -> Request {
     Request::create(RouteNetlinkMessage::NewRoute(message))
 }
 
-/// Sends everything else to the gateway.
+/// Adds the default route through the gateway.
 pub(super) fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
     let message = RouteMessageBuilder::<Ipv4Addr>::new()
         .gateway(gateway)
@@ -115,35 +115,35 @@ pub(super) fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
     Request::create(RouteNetlinkMessage::NewRoute(message))
 }
 
-/// Asks for one interface by its name; `ENODEV` when there is none.
+/// Queries an interface by its name; fails with `ENODEV` when it does not exist.
 pub(super) fn get(name: &str) -> Request {
     let mut message = LinkUnspec::new_with_name(name).build();
     message.attributes.push(without_statistics());
     Request::new(RouteNetlinkMessage::GetLink(message))
 }
 
-/// Asks for one interface by its index.
+/// Queries an interface by its index.
 pub(super) fn get_by_index(index: u32) -> Request {
     let mut message = LinkUnspec::new_with_index(index).build();
     message.attributes.push(without_statistics());
     Request::new(RouteNetlinkMessage::GetLink(message))
 }
 
-/// Asks for all interfaces.
+/// Lists all interfaces.
 pub(super) fn list() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(without_statistics());
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// Asks for all veth interfaces.
+/// Lists all veth interfaces.
 pub(super) fn list_veth() -> RouteNetlinkMessage {
     let mut message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth).build();
     message.attributes.push(without_statistics());
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// Three quarters of an answer about an interface are counters that we do not read.
+/// Leaves out the counters of an interface: they are three quarters of a response, and not read.
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
@@ -155,14 +155,14 @@ pub(super) fn delete(index: u32) -> Request {
     ))
 }
 
-/// Removes an interface that is only known by name.
+/// Removes an interface by its name.
 pub(super) fn delete_by_name(name: &str) -> Request {
     Request::new(RouteNetlinkMessage::DelLink(
         LinkUnspec::new_with_name(name).build(),
     ))
 }
 
-/// Asks which entry of the routing tables decides about an address.
+/// Queries the entry of the routing tables that matches an address.
 pub(super) fn route_to(destination: Ipv4Addr) -> Request {
     let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(destination, 32)
@@ -171,7 +171,7 @@ pub(super) fn route_to(destination: Ipv4Addr) -> Request {
     Request::new(RouteNetlinkMessage::GetRoute(message))
 }
 
-/// Requests the route that a packet to this address would take, after policy rules and multipath.
+/// Queries the route that a packet to this address would take, after policy rules and multipath.
 pub(super) fn resolve_route(destination: Ipv4Addr) -> Request {
     let message = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(destination, 32)
@@ -179,7 +179,7 @@ pub(super) fn resolve_route(destination: Ipv4Addr) -> Request {
     Request::new(RouteNetlinkMessage::GetRoute(message))
 }
 
-/// The interface of an answer to [`resolve_route`], and the route's own MTU if it has one.
+/// Returns the interface in a response to [`resolve_route`], and the route's own MTU if it has one.
 pub(super) fn egress(answer: &RouteMessage) -> Option<(u32, Option<u32>)> {
     let (mut index, mut mtu) = (None, None);
     for attribute in &answer.attributes {
@@ -204,7 +204,7 @@ pub(super) fn set_mtu(index: u32, mtu: u32) -> Request {
     ))
 }
 
-/// Whether an answer to [`route_to`] is an entry for just this address that leads to the interface.
+/// Reports whether a response to [`route_to`] is an entry for exactly this address through the interface.
 pub(super) fn leads_to(answer: &RouteMessage, kind: RouteType, index: u32) -> bool {
     answer.header.kind == kind
         && answer.header.destination_prefix_length == 32
@@ -214,32 +214,32 @@ pub(super) fn leads_to(answer: &RouteMessage, kind: RouteType, index: u32) -> bo
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
-    /// The kernel's number for it.
+    /// Its index.
     pub(super) index: u32,
     /// Its name.
     pub(super) name: String,
-    /// The number of its peer, in the peer's namespace.
+    /// The index of its peer, in the peer's namespace.
     pub(super) peer: Option<u32>,
-    /// The largest packet that it takes, in bytes; 0 when the kernel reports none.
+    /// Its MTU in bytes; 0 when the kernel reports none.
     pub(super) mtu: u32,
-    /// Whether it is switched on.
+    /// It is up.
     pub(super) is_up: bool,
-    /// Whether packets go through.
+    /// It has its carrier.
     pub(super) is_running: bool,
-    /// Whether it is in our group, and so under the firewall's rules.
+    /// It is in the group [`INTERFACE_GROUP`], and so under the firewall's rules.
     pub(super) is_grouped: bool,
-    /// Whose it is.
+    /// Its owner.
     pub(super) owner: Owner,
 }
 
-/// Whose an interface is.
+/// The owner of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A guest's, of the daemon that is named. Former releases named none.
+    /// A guest of the daemon. Former releases wrote no daemon.
     Guest(GuestName, Option<DaemonId>),
-    /// No guest's: made by Innkeeper and not marked when a crash came.
+    /// Innkeeper, but no guest: the daemon crashed before it marked the interface.
     Nobody,
-    /// Not Innkeeper's.
+    /// Another program.
     Stranger,
 }
 
@@ -264,7 +264,7 @@ impl Owner {
 }
 
 impl Link {
-    /// Reads an answer about an interface.
+    /// Parses a response about an interface.
     pub(super) fn read(message: RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewLink(message) = message else {
             return None;
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_is_ours_by_its_alias_or_by_its_name_and_group_together() {
+    fn owner_follows_from_alias_or_name_and_group() {
         let guest = GuestName::parse("web-1").expect("name");
         let daemon = "0123456789abcdef".repeat(2);
         let of_daemon = format!("innkeeper:web-1@{daemon}");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_ends_share_a_hardware_address() {
+    fn hardware_addresses_are_unique() {
         let mut seen = std::collections::BTreeSet::new();
         for slot in [1, 2, 255, 256, innkeeper_model::MAX_SLOT].map(Slot::new) {
             for end in [End::Host, End::Guest] {

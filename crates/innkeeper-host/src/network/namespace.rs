@@ -1,4 +1,4 @@
-//! The network namespace of a guest, seen from outside.
+//! The network namespace of a guest, from outside.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +11,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use super::NetworkError;
+use super::error::NetworkError;
 use super::netlink::Connection;
 
-/// A guest's network namespace, held open: whatever becomes of the process that it was found by, this is
-/// the namespace that was checked.
+/// A guest's network namespace, held open: it stays the checked namespace even if the process that it was found by ends.
 #[derive(Debug)]
 pub(super) struct Namespace {
     file: Arc<File>,
@@ -23,8 +22,8 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// The network namespace of a process, which must not be the one that we run in ourselves: the
-    /// guest's default route would become the host's.
+    /// Opens the network namespace of a process. Fails for the daemon's own: the guest's default route would become the
+    /// host's.
     pub(super) fn of(leader: u32) -> Result<Self, NetworkError> {
         let unreachable = |source| NetworkError::Leader { leader, source };
         let file = File::open(format!("/proc/{leader}/ns/net")).map_err(unreachable)?;
@@ -38,15 +37,15 @@ impl Namespace {
         })
     }
 
-    /// A descriptor of the namespace, for requests that move an interface there. Valid as long as `self`.
+    /// Returns a descriptor of the namespace, for requests that move an interface there. Valid as long as `self`.
     pub(super) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
     /// Opens a netlink connection inside the namespace, driven by `runtime`.
     ///
-    /// Only a thread of its own enters the namespace, and it ends when the socket is open: a thread of
-    /// the runtime would carry other tasks into the guest.
+    /// A new thread enters the namespace and ends when the socket is open: on a thread of the runtime, other tasks would
+    /// run in the guest's namespace.
     pub(super) async fn connect(
         &self,
         runtime: runtime::Handle,
@@ -58,7 +57,7 @@ impl Namespace {
         thread::Builder::new()
             .name(format!("netns-{leader}"))
             .spawn(move || {
-                // Nobody waits any more when the caller was cancelled; the connection is then dropped.
+                // The receiver is gone when the caller was canceled; the connection is then dropped.
                 opened.send(open_inside(&file, &runtime)).ok();
             })
             .map_err(unreachable)?;

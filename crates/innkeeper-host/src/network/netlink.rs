@@ -1,17 +1,17 @@
-//! Talking to the kernel's routing subsystem (rtnetlink(7)).
+//! Connections to the kernel's routing subsystem (rtnetlink(7)).
 //!
-//! Requests travel in batches: one datagram holds several requests, the kernel carries them out in order
-//! while it takes the datagram, and answers each. Every connection is driven on one thread that does
-//! nothing else, because the kernel works inside our call of `sendmsg`: removing an interface waits
-//! there for a grace period, and all changes wait for the kernel's one lock. A thread of the daemon's
-//! runtime must not wait that long, and more threads of ours would only queue for the same lock.
+//! Requests are sent in batches: one datagram holds several requests, the kernel executes them in order while it receives
+//! the datagram, and responds to each. All connections are driven on one dedicated thread, because the kernel works inside
+//! `sendmsg`: removing an interface waits there for a grace period, and all changes wait for the kernel's one lock. A
+//! thread of the daemon's runtime must not block that long, and more threads would only queue for the same lock.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use futures_util::StreamExt;
 use netlink_packet_route::RouteNetlinkMessage;
+use parking_lot::Mutex;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// One thing to ask of the kernel.
+/// A request to the kernel.
 #[derive(Debug)]
 pub(super) struct Request {
     message: RouteNetlinkMessage,
@@ -29,12 +29,12 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Asks for something, or for a change of something that is there.
+    /// A query, or a change of an existing object.
     pub(super) fn new(message: RouteNetlinkMessage) -> Self {
         Self { message, flags: 0 }
     }
 
-    /// Asks for something to be made; refused with `EEXIST` when it is there.
+    /// A creation; fails with `EEXIST` when the object exists.
     pub(super) fn create(message: RouteNetlinkMessage) -> Self {
         Self {
             message,
@@ -43,8 +43,8 @@ impl Request {
     }
 }
 
-/// What the kernel says to one request: what it was asked for, if anything, or why not.
-pub(super) type Answer = Result<Option<RouteNetlinkMessage>, io::Error>;
+/// The kernel's response to one request: the object of a query, or the error.
+pub(super) type Response = Result<Option<RouteNetlinkMessage>, io::Error>;
 
 /// The thread that drives the connections, and the connection to the namespace that the daemon runs in.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Driver {
         thread::Builder::new()
             .name("netlink".to_owned())
             .spawn(move || {
-                // Nothing is ever sent: the receiver ends when the sender is dropped.
+                // No value is ever sent: the receiver completes when the sender is dropped.
                 runtime.block_on(ended).unwrap_or_default();
             })?;
         Ok(Self {
@@ -84,10 +84,9 @@ impl Driver {
 }
 
 impl Netlink {
-    /// A connection to the network namespace that the daemon runs in. It is kept, and opened again when
-    /// it broke.
+    /// Returns the connection to the daemon's network namespace. Opens it again after a failure.
     pub(super) fn home(&self) -> io::Result<Connection> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         match state.as_mut() {
             Some(state) if state.home.is_open() => {}
             Some(state) => state.home = Connection::open(&state.driver.runtime)?,
@@ -110,29 +109,22 @@ impl Netlink {
 
     #[cfg(test)]
     pub(super) fn is_home_broken(&self) -> bool {
-        !self
-            .state
-            .lock()
-            .expect("lock")
-            .as_ref()
-            .expect("opened")
-            .home
-            .is_open()
+        !self.state.lock().as_ref().expect("opened").home.is_open()
     }
 
-    /// Asks for a list, on a connection of its own: the kernel refuses a second list on a connection
-    /// (`EBUSY`) as long as the first one is not read to its end.
+    /// Queries a list on a new connection: the kernel refuses a second list on a connection (`EBUSY`) until the first one is
+    /// read to its end.
     pub(super) async fn list(
         &self,
-        question: RouteNetlinkMessage,
+        query: RouteNetlinkMessage,
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        Connection::open(&self.runtime()?)?.list(question).await
+        Connection::open(&self.runtime()?)?.list(query).await
     }
 
-    /// What drives connections that are opened elsewhere.
+    /// Returns the runtime for connections that are opened elsewhere.
     pub(super) fn runtime(&self) -> io::Result<runtime::Handle> {
         self.home()?;
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state
             .as_ref()
             .map(|state| state.driver.runtime.clone())
@@ -164,12 +156,12 @@ impl Drop for AbortOnDrop {
 impl Connection {
     /// Opens a connection to the network namespace of the calling thread, driven by `runtime`.
     pub(super) fn open(runtime: &runtime::Handle) -> io::Result<Self> {
-        // A socket belongs for good to the namespace of the thread that made it.
+        // A socket belongs to the namespace of the thread that creates it.
         let (mut connection, requests, _) = {
             let _entered = runtime.enter();
             proto::new_connection(NETLINK_ROUTE)?
         };
-        // Without this an end of the stream would not tell success from a broken connection.
+        // Without this, the end of the stream would not distinguish success from a broken connection.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         let task = Arc::new(AbortOnDrop(runtime.spawn(connection)));
@@ -180,34 +172,34 @@ impl Connection {
         !self.task.0.is_finished()
     }
 
-    /// Sends the requests in one datagram and returns the answers in the same order. The kernel goes on
-    /// after a request that it refused.
+    /// Sends the requests in one datagram and returns the responses in the same order. The kernel continues after a refused
+    /// request.
     ///
-    /// The kernel takes the datagram in one call that a signal does not interrupt, so a daemon that is
-    /// killed meanwhile leaves a batch that was tried to its end, or not begun.
+    /// The kernel processes the datagram in one call that a signal does not interrupt, so a daemon that is killed
+    /// meanwhile leaves a batch that ran to its end, or did not start.
     pub(super) async fn batch<const N: usize>(
         &self,
         requests: [Request; N],
-    ) -> io::Result<[Answer; N]> {
+    ) -> io::Result<[Response; N]> {
         let messages = requests.map(|request| message(request, NLM_F_REQUEST | NLM_F_ACK));
         let mut replies = self.send(messages)?;
-        let mut answers = [const { None }; N];
-        for answer in &mut answers {
-            *answer = Some(next_answer(&mut replies).await?);
+        let mut responses = [const { None }; N];
+        for response in &mut responses {
+            *response = Some(next_response(&mut replies).await?);
         }
-        Ok(answers.map(|answer| answer.unwrap_or(Ok(None))))
+        Ok(responses.map(|response| response.unwrap_or(Ok(None))))
     }
 
-    /// Asks for a list.
+    /// Queries a list.
     ///
-    /// A list that the kernel marks as interrupted by a change is taken as it is: it goes by index, so
-    /// whatever was there all the time is in it.
+    /// A list that the kernel marks as interrupted by a change is accepted: it is in the order of indexes, so objects that
+    /// existed all the time are in it.
     pub(super) async fn list(
         self,
-        question: RouteNetlinkMessage,
+        query: RouteNetlinkMessage,
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let question = message(Request::new(question), NLM_F_REQUEST | NLM_F_DUMP);
-        let mut replies = self.send([question])?;
+        let query = message(Request::new(query), NLM_F_REQUEST | NLM_F_DUMP);
+        let mut replies = self.send([query])?;
         let mut list = Vec::new();
         while let Some(reply) = replies.next().await {
             match reply.payload {
@@ -240,14 +232,14 @@ fn message(request: Request, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> 
     message
 }
 
-async fn next_answer(
+async fn next_response(
     replies: &mut (impl futures_util::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin),
-) -> io::Result<Answer> {
-    let mut said = None;
+) -> io::Result<Response> {
+    let mut object = None;
     while let Some(reply) = replies.next().await {
         match reply.payload {
-            NetlinkPayload::InnerMessage(message) => said = Some(message),
-            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(Ok(said)),
+            NetlinkPayload::InnerMessage(message) => object = Some(message),
+            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(Ok(object)),
             NetlinkPayload::Error(error) => return Ok(Err(error.to_io())),
             _ => break,
         }

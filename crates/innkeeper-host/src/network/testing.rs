@@ -1,8 +1,8 @@
 //! Throwaway network namespaces for tests on the real kernel.
 //!
-//! A test first moves its own thread into a new namespace, which plays the host: with the runtime that
-//! `#[tokio::test]` makes, every thread and program that the test starts later inherits it. The machine's
-//! own network is never touched.
+//! A test first moves its own thread into a new namespace, which represents the host: with the runtime of
+//! `#[tokio::test]`, every thread and program that the test starts later inherits it. The machine's own network is never
+//! touched.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,8 +16,8 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// Moves the test into a network namespace of its own. If the machine does not allow it, says so and
-/// returns `false`: then the test has nothing to run on.
+/// Moves the test into its own network namespace. If the machine does not allow that, reports the test as not run and
+/// returns `false`.
 pub(crate) fn enter_own_namespace(test: &str) -> bool {
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => true,
@@ -28,25 +28,25 @@ pub(crate) fn enter_own_namespace(test: &str) -> bool {
     }
 }
 
-/// A process in a network namespace of its own, as a guest's first process is. It ends with its handle.
+/// A process in its own network namespace, like a guest's first process. It ends with its handle.
 pub(crate) struct Leader {
     child: tokio::process::Child,
     pub(crate) pid: u32,
 }
 
 impl Leader {
-    /// In a namespace that belongs to the host's user namespace.
+    /// Starts it in a namespace that belongs to the host's user namespace.
     pub(crate) async fn start() -> Self {
         Self::with(&["--net"]).await
     }
 
-    /// In a namespace that belongs to a user namespace of its own, as nspawn's `--private-users` makes it.
+    /// Starts it in a namespace that belongs to its own user namespace, as with nspawn's `--private-users`.
     pub(crate) async fn start_in_user_namespace() -> Self {
         Self::with(&["--user", "--map-root-user", "--net"]).await
     }
 
     async fn with(arguments: &[&str]) -> Self {
-        // `cat` ends with us even if we are killed: its standard input closes.
+        // `cat` ends with the test even if that is killed: its standard input closes.
         let child = crate::command::command("unshare")
             .args(arguments)
             .arg("cat")
@@ -65,12 +65,12 @@ impl Leader {
         Self { child, pid }
     }
 
-    /// Ends it and with it its namespace.
+    /// Ends it, and its namespace with it.
     pub(crate) async fn stop(mut self) {
         self.child.kill().await.expect("kill");
     }
 
-    /// Runs something on a thread inside the namespace.
+    /// Runs a job on a thread inside the namespace.
     pub(crate) fn inside<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -82,7 +82,7 @@ impl Leader {
         })
     }
 
-    /// Runs a program inside the namespace and returns what it says.
+    /// Runs a program inside the namespace and returns its output.
     pub(crate) async fn run(&self, command: &[&str]) -> Vec<u8> {
         let pid = self.pid.to_string();
         let arguments = [&["--target", &pid, "--net"], command].concat();
@@ -91,7 +91,7 @@ impl Leader {
             .expect("nsenter")
     }
 
-    /// What `ip -json` says inside the namespace.
+    /// Returns the output of `ip -json` inside the namespace.
     pub(crate) async fn ip(&self, arguments: &[&str]) -> Value {
         parse(&self.run(&[&["ip", "-json"], arguments].concat()).await)
     }
@@ -110,7 +110,7 @@ fn enter(namespace: &Path) {
     .expect("setns");
 }
 
-/// What `ip -json` says in the test's own namespace.
+/// Returns the output of `ip -json` in the test's own namespace.
 pub(crate) async fn ip(arguments: &[&str]) -> Value {
     let mut all = vec!["-json"];
     all.extend(arguments);
@@ -124,7 +124,7 @@ fn parse(output: &[u8]) -> Value {
     serde_json::from_slice(output).expect("JSON")
 }
 
-/// The record of a guest.
+/// Returns the record of a guest.
 pub(crate) fn guest(name: &str, slot: u32) -> Guest {
     let closure = StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest");
     Guest {

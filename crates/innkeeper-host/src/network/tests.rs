@@ -1,10 +1,11 @@
-//! On the real kernel, in namespaces that each test makes for itself.
+//! Tests on the real kernel, each in its own namespaces.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::api::Verdict;
+use innkeeper_model::{Code, Explain};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 
@@ -39,7 +40,7 @@ fn code(error: &FacilityError) -> Code {
     error.code()
 }
 
-/// Each namespace's addresses and routes as `ip` shows them, without what changes from run to run.
+/// Returns each namespace's addresses and routes from `ip`, without values that differ between runs.
 async fn both_ends(leader: &Leader) -> String {
     let mut text = String::new();
     for (end, addresses, routes, links) in [
@@ -77,8 +78,8 @@ async fn both_ends(leader: &Leader) -> String {
 }
 
 #[tokio::test]
-async fn a_guests_network_is_complete_when_ensure_returns() {
-    if !enter_own_namespace("a_guests_network_is_complete_when_ensure_returns") {
+async fn ensure_returns_a_complete_network() {
+    if !enter_own_namespace("ensure_returns_a_complete_network") {
         return;
     }
     let (network, guest) = (network(), guest("web-1", 7));
@@ -94,8 +95,8 @@ async fn a_guests_network_is_complete_when_ensure_returns() {
     }
 }
 
-/// How often the kernel asked for the hardware addresses of a guest's neighbours. It counts on from the
-/// number of attempts that it leaves to unicast, which nobody has changed from 3 (arp(7)).
+/// Returns the kernel's count of ARP requests for a guest's neighbors. It starts at the number of unicast probes, whose
+/// default is 3 (arp(7)).
 async fn questions(network: &VethNetwork, leader: &Leader) -> Vec<u32> {
     let runtime = network.netlink.runtime().expect("runtime");
     let inside = Namespace::of(leader.pid)
@@ -119,16 +120,15 @@ async fn questions(network: &VethNetwork, leader: &Leader) -> Vec<u32> {
         .collect()
 }
 
-/// A packet that is lost right after the network was made is sent again a second later, so only counting
-/// shows the loss.
+/// A packet that is lost right after the creation of the network is retried a second later, so only a count shows the loss.
 #[tokio::test]
-async fn the_first_packets_arrive_in_both_directions() {
-    if !enter_own_namespace("the_first_packets_arrive_in_both_directions") {
+async fn first_packets_arrive_in_both_directions() {
+    if !enter_own_namespace("first_packets_arrive_in_both_directions") {
         return;
     }
     let network = network();
-    // The end of each one's namespace keeps the kernel busy while the next one's network is made, and a
-    // busy kernel is late to notice what the other end does.
+    // The teardown of each namespace keeps the kernel busy during the next creation, and a busy kernel detects the carrier
+    // late.
     for slot in 1..=30 {
         let guest = guest("web-1", slot);
         let leader = Leader::start().await;
@@ -155,8 +155,8 @@ async fn the_first_packets_arrive_in_both_directions() {
 }
 
 #[tokio::test]
-async fn a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused() {
-    if !enter_own_namespace("a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused") {
+async fn ensure_replaces_stale_and_refuses_foreign_interfaces() {
+    if !enter_own_namespace("ensure_replaces_stale_and_refuses_foreign_interfaces") {
         return;
     }
     let (network, leader) = (network(), Leader::start().await);
@@ -173,7 +173,7 @@ async fn a_stale_interface_of_ours_is_replaced_and_a_strangers_is_refused() {
     let name = GuestName::parse("new").expect("name");
     assert_eq!(found, [Found::ours(Some(name), "ve-1".to_owned())]);
 
-    // Half made: a crash came before the alias.
+    // Unfinished: the daemon crashed before it set the alias.
     ip(&["link", "set", "ve-1", "alias", ""]).await;
     network
         .ensure(&guest("new", 1), leader.pid)
@@ -248,8 +248,8 @@ fn chain_of(error: &FacilityError) -> String {
 }
 
 #[tokio::test]
-async fn a_former_releases_interface_is_adopted_only_for_its_recorded_guest() {
-    if !enter_own_namespace("a_former_releases_interface_is_adopted_only_for_its_recorded_guest") {
+async fn adopt_marks_only_the_recorded_guests_interface() {
+    if !enter_own_namespace("adopt_marks_only_the_recorded_guests_interface") {
         return;
     }
     let network = network();
@@ -262,7 +262,7 @@ async fn a_former_releases_interface_is_adopted_only_for_its_recorded_guest() {
     let found = network.observe().await.expect("observe");
     assert_eq!(found[0].ownership, Ownership::Unmarked);
 
-    // Not its name, not its slot, not recorded.
+    // Another name, another slot, no record.
     for other in [guest("db", 1), guest("web", 2)] {
         network.adopt(&other).await.expect("adopt");
     }
@@ -294,7 +294,7 @@ async fn ensure_works_again_for_a_guest_that_runs() {
         assert!(network.is_complete(&guest).await.expect("is_complete"));
     }
     let before = both_ends(&leader).await;
-    // The host's end is gone, and the guest has made itself something else of that name.
+    // The host's end is gone, and the guest has created another interface of that name.
     ip(&["link", "del", "ve-3"]).await;
     assert!(!network.is_complete(&guest).await.expect("is_complete"));
     leader
@@ -305,8 +305,8 @@ async fn ensure_works_again_for_a_guest_that_runs() {
 }
 
 #[tokio::test]
-async fn whatever_is_missing_on_the_host_is_seen() {
-    if !enter_own_namespace("whatever_is_missing_on_the_host_is_seen") {
+async fn is_complete_detects_missing_parts_on_the_host() {
+    if !enter_own_namespace("is_complete_detects_missing_parts_on_the_host") {
         return;
     }
     let (network, guest) = (network(), guest("web", 3));
@@ -338,8 +338,8 @@ async fn whatever_is_missing_on_the_host_is_seen() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_remove_and_absence_is_success() {
-    if !enter_own_namespace("nothing_is_left_after_remove_and_absence_is_success") {
+async fn remove_is_complete_and_idempotent() {
+    if !enter_own_namespace("remove_is_complete_and_idempotent") {
         return;
     }
     let network = network();
@@ -347,7 +347,7 @@ async fn nothing_is_left_after_remove_and_absence_is_success() {
     let (leader, other) = (Leader::start().await, Leader::start().await);
     network.ensure(&one, leader.pid).await.expect("ensure");
     network.ensure(&two, other.pid).await.expect("ensure");
-    // Found by what it carries, not by what it is called.
+    // Found by its alias, not by its name.
     ip(&["link", "set", "ve-1", "name", "renamed"]).await;
     network.remove(&one.name).await.expect("remove");
     network
@@ -359,7 +359,7 @@ async fn nothing_is_left_after_remove_and_absence_is_success() {
         BTreeSet::from(["lo".to_owned(), "ve-2".to_owned()])
     );
 
-    // A stranger's of our name, and one that changed hands, are left alone.
+    // An interface of another program with that name, and one with another owner by now, stay.
     let [found] = <[_; 1]>::try_from(network.observe().await.expect("observe")).expect("one");
     let mistaken = Found::ours(Some(one.name), "ve-2".to_owned());
     network.sweep(&mistaken).await.expect("sweep");
@@ -368,7 +368,7 @@ async fn nothing_is_left_after_remove_and_absence_is_success() {
     network.sweep(&found).await.expect("sweep what is absent");
     assert_eq!(interfaces().await, only_lo());
 
-    // It goes with its namespace, too, and removing it meanwhile is no error.
+    // The kernel removes it with its namespace, and removing it meanwhile is success.
     network.ensure(&two, other.pid).await.expect("ensure");
     other.stop().await;
     network
@@ -379,8 +379,8 @@ async fn nothing_is_left_after_remove_and_absence_is_success() {
 }
 
 #[tokio::test]
-async fn nothing_of_ours_keeps_a_guests_namespace_alive() {
-    if !enter_own_namespace("nothing_of_ours_keeps_a_guests_namespace_alive") {
+async fn guests_namespace_is_not_kept_alive() {
+    if !enter_own_namespace("guests_namespace_is_not_kept_alive") {
         return;
     }
     let network = network();
@@ -390,15 +390,15 @@ async fn nothing_of_ours_keeps_a_guests_namespace_alive() {
         .await
         .expect("ensure");
     leader.stop().await;
-    // The pair goes with the last user of the namespace; a socket of ours would be one for ever.
+    // The pair goes with the last user of the namespace; an open socket of the daemon would keep it forever.
     while interfaces().await != only_lo() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn the_hosts_own_namespace_and_a_dead_guest_are_refused() {
-    if !enter_own_namespace("the_hosts_own_namespace_and_a_dead_guest_are_refused") {
+async fn ensure_refuses_the_hosts_namespace_and_dead_guests() {
+    if !enter_own_namespace("ensure_refuses_the_hosts_namespace_and_dead_guests") {
         return;
     }
     let (network, guest) = (network(), guest("web", 1));
@@ -421,7 +421,7 @@ async fn the_hosts_own_namespace_and_a_dead_guest_are_refused() {
 }
 
 #[tokio::test]
-async fn a_slot_outside_the_subnet_is_refused() {
+async fn ensure_refuses_slots_outside_the_subnet() {
     let error = network()
         .ensure(&guest("web", 127), 1)
         .await
@@ -462,28 +462,28 @@ async fn twenty_at_once_get_their_networks_and_lose_them() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_opened_again() {
-    if !enter_own_namespace("a_broken_connection_is_opened_again") {
+async fn broken_connection_is_reopened() {
+    if !enter_own_namespace("broken_connection_is_reopened") {
         return;
     }
     let network = network();
     network.observe().await.expect("observe");
     network.netlink.break_home();
-    // What was under way when it broke fails; what comes after it does not.
+    // A request in flight fails, and later ones succeed.
     while !network.netlink.is_home_broken() {
         tokio::task::yield_now().await;
     }
     assert_eq!(network.observe().await.expect("observe"), []);
 }
 
-/// The MTU of an interface in the answer of `ip link show`.
+/// Returns the MTU of an interface in the output of `ip link show`.
 fn mtu_of(shown: &serde_json::Value) -> u64 {
     shown[0]["mtu"].as_u64().expect("mtu")
 }
 
 #[tokio::test]
-async fn guests_have_the_mtu_of_the_default_route_also_after_it_changed() {
-    if !enter_own_namespace("guests_have_the_mtu_of_the_default_route_also_after_it_changed") {
+async fn mtu_follows_the_default_route() {
+    if !enter_own_namespace("mtu_follows_the_default_route") {
         return;
     }
     let (network, guest) = (network(), guest("web", 3));
@@ -546,7 +546,7 @@ async fn addresses_that_others_use_are_reported() {
     assert_eq!(verdicts().await, [Verdict::Warning]);
 }
 
-/// Not a test of a promise: prints how long each verb takes. `cargo nextest run --run-ignored all
+/// A measurement: prints the time of each verb. `cargo nextest run --run-ignored all
 /// how_long_it_takes --no-capture`.
 #[tokio::test(flavor = "current_thread")]
 #[ignore = "a measurement"]
