@@ -1,9 +1,8 @@
-//! The table that keeps builds from the host itself and from private networks.
+//! The table that keeps builds away from the host itself and from private networks.
 //!
-//! A derivation whose output has a fixed hash is built in the host's own network, so that it can download: it would
-//! reach services on the loopback interface that have no password, and machines beside the host. The kernel knows a
-//! socket's owner, so builds are known by their users: the group of Nix's build users, or the range that Nix allocates
-//! from.
+//! A derivation whose output has a fixed hash is built in the host's own network, so that it can download. Unfiltered, it
+//! could reach services on the loopback interface without a password, and machines beside the host. The rules match
+//! builds by the owner of the socket: the group of Nix's build users, or the range that Nix allocates from.
 
 use std::ops::RangeInclusive;
 
@@ -21,19 +20,19 @@ use crate::identity::Identity;
 
 const SUBJECT: &str = "network of builds";
 
-/// The users that Nix builds as unless its configuration names others.
+/// The users that Nix builds as by default.
 const DEFAULT_GROUP: &str = "nixbld";
 
 /// The settings of [`BuildFilter`].
 #[derive(Clone, Debug)]
 pub struct BuildFilterConfig {
-    /// The name of our guests' table; the one for builds has `_builds` at its end.
+    /// The name of the guests' table; the one for builds has the suffix `_builds`.
     pub table: String,
     /// The guests' addresses.
     pub subnet: Ipv4Net,
-    /// Networks that builds may not reach, besides the ones that are private everywhere.
+    /// Networks that builds must not reach, in addition to the private ones.
     pub extra_private: Vec<Ipv4Net>,
-    /// Networks that builds may reach nonetheless.
+    /// Exceptions: networks that builds may reach.
     pub allowed: Vec<IpNet>,
 }
 
@@ -42,12 +41,12 @@ pub struct BuildFilterConfig {
 pub struct BuildFilter {
     config: BuildFilterConfig,
     table: Table,
-    /// The users that the last build had.
+    /// The users of the last build.
     builders: Mutex<Option<Builders>>,
 }
 
 impl BuildFilter {
-    /// The driver. Nothing is changed before [`BuildNetwork::ensure`].
+    /// Creates the driver. It changes the host only in [`BuildNetwork::ensure`].
     #[must_use]
     pub fn new(config: BuildFilterConfig, identity: Identity) -> Self {
         Self {
@@ -57,8 +56,8 @@ impl BuildFilter {
         }
     }
 
-    /// Writes the table for the users that are known, or for Nix's default group, unless it is in force. Does nothing
-    /// where there are none.
+    /// Writes the table for the known users, or for Nix's default group, unless it is in force. Has no effect on a host
+    /// without such users.
     pub(super) async fn keep(&self) -> Result<(), FirewallError> {
         let mut last = self.builders.lock().await;
         match known(last.as_ref()) {
@@ -67,19 +66,19 @@ impl BuildFilter {
         }
     }
 
-    /// Removes the table; its absence is success.
+    /// Removes the table. A missing table is success.
     pub(super) async fn remove(&self) -> Result<(), FirewallError> {
         *self.builders.lock().await = None;
         self.table.remove().await
     }
 
-    /// Whether somebody removed the table. Without users to build as, there is none.
+    /// Reports whether the table was removed. A host without build users needs none.
     pub(super) async fn is_gone(&self) -> bool {
         let last = self.builders.lock().await;
         known(last.as_ref()).is_some() && !matches!(self.table.difference().await, Ok(None))
     }
 
-    /// Compares the table with what is in force.
+    /// Compares the table with the rules in force.
     pub(super) async fn check(&self) -> Option<Check> {
         known(self.builders.lock().await.as_ref())?;
         let difference = self.table.difference().await;
@@ -107,8 +106,7 @@ impl BuildFilter {
         })
     }
 
-    /// Writes the table, unless it is in force for the same users. The lock keeps others from writing it for the former
-    /// ones.
+    /// Writes the table, unless it is in force for the same users. The lock prevents concurrent writes for the former ones.
     async fn write(
         &self,
         last: &mut Option<Builders>,
@@ -124,7 +122,7 @@ impl BuildFilter {
     }
 }
 
-/// The users of the last build, or those that Nix has unless its configuration names others.
+/// Returns the users of the last build, or Nix's default ones.
 fn known(last: Option<&Builders>) -> Option<Builders> {
     last.cloned().or_else(|| {
         let group = Group::from_name(DEFAULT_GROUP).ok()??;
@@ -140,7 +138,7 @@ impl BuildNetwork for BuildFilter {
     }
 }
 
-/// The rules, replaced in one transaction as those of guests are.
+/// Returns the rules, which are replaced in one transaction, as those of guests.
 fn ruleset(config: &BuildFilterConfig, table: &str, builders: &Builders) -> String {
     let owner = match builders {
         Builders::Group(group) => format!("meta skgid {group}"),
@@ -178,7 +176,7 @@ table inet {table} {{
     )
 }
 
-/// The rules that let builds reach networks, by the networks' family.
+/// Returns the rules that accept networks, by their address family.
 fn allowed(networks: &[IpNet]) -> (String, String) {
     let networks = networks.iter().map(IpNet::trunc).collect();
     let networks = IpNet::aggregate(&networks);
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_for_builds_read_as_documented() {
+    fn build_ruleset_matches_its_documentation() {
         let rules = ruleset(&config(), "innkeeper_builds", &Builders::Group(30_000));
         insta::assert_snapshot!(rules);
     }
@@ -237,7 +235,7 @@ mod tests {
         }
     }
 
-    /// A user of no name, as builds have them: threads keep their own group.
+    /// A user without a name, as builds may have: threads keep their own group.
     fn connects(group: u32, port: u16) -> Result<(), ErrorKind> {
         std::thread::spawn(move || {
             let group = rustix::process::Gid::from_raw(group);

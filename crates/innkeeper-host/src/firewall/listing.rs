@@ -1,24 +1,23 @@
-//! What `nft --json` shows of the rules in force (libnftables-json(5)).
+//! Parses the rules in force from `nft --json` (libnftables-json(5)).
 //!
-//! Only two questions are asked: what our own table looks like, and which chains there are. Objects that
-//! are not known here are no error, because other tables may hold anything.
+//! Only two lists are read: Innkeeper's own table, and all chains. Unknown objects are ignored, because other tables may
+//! hold any object.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ruleset::COUNTS;
 
-/// A table's contents in short: two tables with the same fingerprint filter alike.
+/// The fingerprint of a table: two tables with the same one filter alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
-/// The fingerprint of what `nft --json list table` answered, or nothing when that is not JSON of the
-/// expected form.
+/// Returns the fingerprint of the output of `nft --json list table`; `None` when it does not have the expected form.
 pub(super) fn fingerprint(answer: &[u8]) -> Option<Fingerprint> {
     let mut objects = objects(answer)?;
     objects.retain(|object| object.get("metainfo").is_none());
     objects.iter_mut().for_each(forget_counts);
-    objects.iter_mut().for_each(normalise);
+    objects.iter_mut().for_each(normalize);
     let text = serde_json::to_vec(&objects).ok()?;
     Some(Fingerprint(Sha256::digest(text).into()))
 }
@@ -34,22 +33,22 @@ fn forget_counts(object: &mut Value) {
     }
 }
 
-/// Removes what changes by itself: the kernel's numbers for objects, and counts.
-fn normalise(value: &mut Value) {
+/// Removes values that change by themselves: handles of objects, and counters.
+fn normalize(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("handle");
             if let Some(counter) = fields.get_mut("counter") {
                 *counter = Value::Null;
             }
-            fields.values_mut().for_each(normalise);
+            fields.values_mut().for_each(normalize);
         }
-        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Array(items) => items.iter_mut().for_each(normalize),
         _ => {}
     }
 }
 
-/// Whether `nft --json list tables` answered with our table.
+/// Reports whether the output of `nft --json list tables` has the table.
 pub(super) fn has_table(answer: &[u8], table: &str) -> Option<bool> {
     let is_ours = |object: &Value| {
         let found = &object["table"];
@@ -69,8 +68,8 @@ pub(super) struct DroppingChain {
     pub(super) chain: String,
 }
 
-/// The chains out of an answer of `nft --json list chains` that are no part of our table, see forwarded
-/// IPv4 packets, and drop those that none of their rules accepts.
+/// Returns the chains in the output of `nft --json list chains` that are outside of Innkeeper's table, see forwarded IPv4
+/// packets, and drop those that none of their rules accepts.
 pub(super) fn dropping_forward_chains(answer: &[u8], table: &str) -> Option<Vec<DroppingChain>> {
     let dropping = |object: &Value| {
         let chain = &object["chain"];
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_is_not_an_empty_one() {
+    fn unreadable_output_is_not_an_empty_list() {
         for broken in [&b""[..], b"{}", b"[]", b"{\"nftables\": {}}", b"no JSON"] {
             assert_eq!(fingerprint(broken), None);
             assert_eq!(has_table(broken, "innkeeper"), None);

@@ -1,5 +1,5 @@
-//! Whose a table is: its comment, which `nft list table` shows and `nft --json` of version 1.0.6 does not. So the kernel is
-//! asked for it over netlink (linux/netfilter/nf_tables.h).
+//! The owner of a table: its comment. `nft --json` of version 1.0.6 does not print it, so it is read over netlink
+//! (linux/netfilter/nf_tables.h).
 
 use std::io;
 
@@ -10,7 +10,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-/// What the comment begins with; the daemon's identity follows.
+/// The prefix of the comment; the daemon's identity follows.
 const PREFIX: &str = "innkeeper daemon ";
 
 /// The netfilter subsystem of tables, with the messages `NFT_MSG_NEWTABLE` and `NFT_MSG_GETTABLE`.
@@ -29,20 +29,20 @@ const COMMENT: u8 = 0;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADER: usize = 16;
 const GENERIC: usize = 4;
-/// The bits of an attribute's type that say something else.
+/// The flags in an attribute's type.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// The comment that marks a daemon's table.
+/// Returns the comment that marks a daemon's table.
 pub(super) fn comment(daemon: &DaemonId) -> String {
     format!("{PREFIX}{daemon}")
 }
 
-/// The daemon that a comment names.
+/// Parses the daemon in a comment.
 pub(super) fn marked(comment: &str) -> Option<DaemonId> {
     DaemonId::parse(comment.strip_prefix(PREFIX)?).ok()
 }
 
-/// A table of the family `inet` in our network namespace: `None` when there is none, otherwise its comment, if it has one.
+/// Reads a table of the family `inet`: `None` when it does not exist, otherwise its comment, if it has one.
 pub(super) fn look(table: &str) -> io::Result<Option<Option<String>>> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(
@@ -52,7 +52,7 @@ pub(super) fn look(table: &str) -> io::Result<Option<Option<String>>> {
         Some(NETFILTER),
     )?;
     send(&socket, &question(table), SendFlags::empty())?;
-    // The kernel has answered when it has taken the question.
+    // The kernel responds while it receives the request.
     let mut answer = vec![0; 1 << 14];
     let (length, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
     read(answer.get(..length).unwrap_or_default())
@@ -65,7 +65,7 @@ fn question(table: &str) -> Vec<u8> {
     message.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
     message.extend(GET_TABLE.to_ne_bytes());
     message.extend(REQUEST.to_ne_bytes());
-    // Sequence and port, which nobody asks for.
+    // Sequence and port, which are unused.
     message.extend([0; 8]);
     message.extend([INET, 0, 0, 0]);
     message.extend(u16::try_from(name_length).unwrap_or(u16::MAX).to_ne_bytes());
@@ -96,7 +96,7 @@ fn read(answer: &[u8]) -> io::Result<Option<Option<String>>> {
     }
 }
 
-/// The attributes of a message, up to one that is cut off.
+/// Returns the attributes of a message, up to a truncated one.
 fn attributes(mut rest: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
@@ -110,7 +110,7 @@ fn attributes(mut rest: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// The comment in the user data: entries with a byte for the kind and one for the length.
+/// Returns the comment in the user data, whose entries start with a byte for the kind and one for the length.
 fn comment_in(mut data: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
@@ -134,7 +134,7 @@ mod tests {
     use crate::identity::Identity;
 
     #[test]
-    fn a_comment_names_its_daemon_and_nothing_else_does() {
+    fn daemon_is_parsed_from_the_comment_only() {
         let identity = Identity::of('a');
         let daemon = identity.daemon();
         assert_eq!(marked(&comment(daemon)).as_ref(), Some(daemon));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_off_is_an_error_or_has_no_comment() {
+    fn truncated_response_fails_or_has_no_comment() {
         let mut whole = vec![0; HEADER + GENERIC];
         whole[4..6].copy_from_slice(&NEW_TABLE.to_ne_bytes());
         let data = [COMMENT, 3, b'h', b'i', 0];

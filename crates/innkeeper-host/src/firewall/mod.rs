@@ -8,16 +8,16 @@
 //! | guest | another guest | refused |
 //! | guest | its name servers, on port 53 | passes, wherever they are |
 //! | guest | private networks, the metadata address | refused |
-//! | guest | anybody's port 25 | refused |
-//! | guest, with a source that is not its own | anybody | dropped |
+//! | guest | port 25 of any address | refused |
+//! | guest, with a source that is not its own | any address | dropped |
 //! | the host | guest | passes |
-//! | anybody else | guest | dropped |
+//! | any other source | guest | dropped |
 //!
 //! Builds with a network have a table of their own ([`BuildFilter`]).
 //!
-//! A guest's own interface is known by its [group](crate::network::INTERFACE_GROUP). Other tables are
-//! neither read for decisions nor changed; what they drop stays dropped, and [`Firewall::check`] says so
-//! when it would be the guests' packets.
+//! The rules match guests' interfaces by their [group](crate::network::INTERFACE_GROUP). Other tables are neither read for
+//! decisions nor changed. Packets that they drop stay dropped, and [`Firewall::check`] reports chains that would drop the
+//! guests' packets.
 
 mod builds;
 mod listing;
@@ -54,28 +54,28 @@ use tracing::warn;
 const SUBJECT: &str = "firewall";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// What can go wrong with the firewall.
+/// A failed operation on the firewall.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// The configured name is none that nftables takes.
+    /// The configured name is not valid in nftables.
     #[error(
-        "'{0}' is no name for an nftables table: a letter, then at most 31 letters, digits and '_'"
+        "'{0}' is not a name for an nftables table: a letter, then at most 31 letters, digits and '_'"
     )]
     InvalidTable(String),
-    /// `nft` did not do what it was asked.
+    /// `nft` failed.
     #[error("cannot {action}")]
     Nft {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// What went wrong.
+        /// The error of the program.
         #[source]
         source: CommandError,
     },
-    /// `nft` answered in a form that is not understood.
+    /// The output of `nft` does not have the expected form.
     #[error("nft's list of rules is not in the expected form")]
     Unreadable,
-    /// The kernel does not answer about a table.
-    #[error("cannot ask the kernel whose firewall table it has")]
+    /// The kernel does not respond to a query for a table.
+    #[error("cannot read the owner of the firewall table from the kernel")]
     Netlink(#[source] io::Error),
     /// The table is another daemon's.
     #[error("the firewall table inet {table} belongs to another Innkeeper daemon ({daemon})")]
@@ -91,11 +91,11 @@ pub enum FirewallError {
         /// The table.
         table: String,
     },
-    /// The host's name servers, which guests may ask, cannot be read.
+    /// The host's name servers, which guests may use, cannot be read.
     #[error("cannot read the host's name servers")]
     NameServers(#[source] FileError),
-    /// IP forwarding cannot be read or switched on.
-    #[error("cannot switch on IP forwarding")]
+    /// IP forwarding cannot be read or turned on.
+    #[error("cannot turn on IP forwarding")]
     Forwarding(#[source] FileError),
 }
 
@@ -131,10 +131,10 @@ impl Explain for FirewallError {
                 "Give this daemon a `network.table` of its own. If the other one is gone for good, remove its table with `nft delete table inet {table}`, and then start this one again."
             ),
             Self::Taken { table } => format!(
-                "See what it is with `nft list table inet {table}`. Then set `network.table` to another name, or remove it with `nft delete table inet {table}`, and start the daemon again."
+                "List it with `nft list table inet {table}`. Then set `network.table` to another name, or remove it with `nft delete table inet {table}`, and start the daemon again."
             ),
             Self::Netlink(_) => "Run innkeeperd as root, or give it CAP_NET_ADMIN.".to_owned(),
-            Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows what is there.".to_owned(),
+            Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows the installed version.".to_owned(),
             Self::NameServers(_) => {
                 "Make the file readable for root, or set `network.nameservers`.".to_owned()
             }
@@ -148,19 +148,20 @@ impl Explain for FirewallError {
 pub struct FirewallConfig {
     /// The guests' addresses.
     pub subnet: Ipv4Net,
-    /// The name of our table, in the family `inet`. A second daemon on the same host needs another one.
+    /// The name of the table, in the family `inet`. A second daemon on the same host needs another one.
     pub table: String,
-    /// Whether guests may ask the host's resolver, on port 53 of their gateway address.
+    /// Lets guests use the host's resolver, on port 53 of their gateway address.
     pub allow_dns: bool,
-    /// Whether the kernel logs refused packets (at most ten a second), with the guest's interface.
+    /// Makes the kernel log refused packets (at most ten a second), with the guest's interface.
     pub log_refusals: bool,
-    /// The guests' name servers, unless the driver [follows](NftFirewall::following) those of the host. Guests may ask them even where a private network is refused otherwise.
+    /// The guests' name servers, unless the driver [follows](NftFirewall::following) those of the host. Guests may use them
+    /// even in a private network, which is refused otherwise.
     pub nameservers: Vec<Ipv4Addr>,
     /// Ports of the host that guests may reach, on their gateway address only.
     pub allowed_host_ports: Vec<HostPort>,
-    /// Networks that guests may not reach, besides the ones that are private everywhere.
+    /// Networks that guests must not reach, in addition to the private ones.
     pub extra_private: Vec<Ipv4Net>,
-    /// The connections that a guest may have open at a time, to the world and to its gateway together.
+    /// The maximum of a guest's open connections, to the internet and to its gateway together.
     pub connections_per_guest: u32,
 }
 
@@ -168,19 +169,19 @@ pub struct FirewallConfig {
 #[derive(Debug)]
 pub struct NftFirewall {
     config: FirewallConfig,
-    /// Where the name servers come from; those of the configuration without.
+    /// The source of the name servers; `None` for those of the configuration.
     nameservers: Option<NameServers>,
-    /// The rules that were written last.
+    /// The last written rules.
     written: Mutex<Option<String>>,
     table: Table,
-    /// The table that filters builds, which is kept in the same way.
+    /// The table that filters builds, which is maintained in the same way.
     builds: Arc<BuildFilter>,
-    /// There as soon as somebody has asked for it, if the kernel tells us.
+    /// Subscribed at the first use; `None` if the subscription fails.
     removals: OnceCell<Option<Removals>>,
 }
 
 impl NftFirewall {
-    /// The driver. Nothing is changed before [`Firewall::ensure`].
+    /// Creates the driver. It changes the host only in [`Firewall::ensure`].
     #[must_use]
     pub fn new(config: FirewallConfig, identity: Identity, builds: Arc<BuildFilter>) -> Self {
         Self {
@@ -193,14 +194,15 @@ impl NftFirewall {
         }
     }
 
-    /// Lets guests ask these name servers, as they are at each [`Firewall::ensure`].
+    /// Lets guests use these name servers, read at each [`Firewall::ensure`].
     #[must_use]
     pub fn following(mut self, nameservers: NameServers) -> Self {
         self.nameservers = Some(nameservers);
         self
     }
 
-    /// The rules as they should be now. Fails rather than without name servers: guests could resolve no names.
+    /// Returns the desired rules. Fails when the name servers cannot be read, rather than omitting them: guests could not
+    /// resolve names.
     fn rules(&self) -> Result<String, FirewallError> {
         let Some(source) = &self.nameservers else {
             return Ok(ruleset(&self.config));
@@ -217,19 +219,17 @@ impl NftFirewall {
         }))
     }
 
-    /// Removes our tables, as if Innkeeper had never been there. IP forwarding stays as it is, because
-    /// others may have come to rely on it.
+    /// Removes the tables. IP forwarding stays as it is, because other programs may rely on it.
     ///
     /// # Errors
-    /// When the kernel refuses; the absence of the table is success.
+    /// When the kernel refuses. A missing table is success.
     pub async fn remove(&self) -> Result<(), FirewallError> {
         *self.written.lock().await = None;
         self.builds.remove().await?;
         self.table.remove().await
     }
 
-    /// Writes the rules, unless they are in force: with the table, the kernel would forget how many connections each
-    /// guest has.
+    /// Writes the rules, unless they are in force: replacing the table would reset the counts of each guest's connections.
     async fn write(&self) -> Result<(), FirewallError> {
         let mut written = self.written.lock().await;
         let rules = match (self.rules(), &*written) {
@@ -274,7 +274,7 @@ impl NftFirewall {
 #[async_trait]
 impl Firewall for NftFirewall {
     async fn ensure(&self) -> Result<(), FacilityError> {
-        // Guests do not depend on it, and builds of previews require it themselves.
+        // Guests do not depend on it, and builds of previews ensure it themselves.
         if let Err(error) = self.builds.keep().await {
             warn!("previews are not built meanwhile: {}", chain(&error));
         }
@@ -291,7 +291,7 @@ impl Firewall for NftFirewall {
             return std::future::pending::<()>().await;
         };
         while removals.next().await.is_ok() {
-            // Our own writing replaces the table, and others have tables too.
+            // A write of this daemon replaces the table, and other programs have tables too.
             if !matches!(self.table.difference().await, Ok(None)) || self.builds.is_gone().await {
                 return;
             }
@@ -309,7 +309,7 @@ impl Firewall for NftFirewall {
                     Err(error) => checks.push(broken(&error)),
                 }
             }
-            // When nft cannot even be asked this, once is enough.
+            // If nft fails here, one finding is enough.
             Err(error) => checks.push(broken(&error)),
         }
         checks.extend(check_forwarding());
@@ -318,8 +318,7 @@ impl Firewall for NftFirewall {
     }
 }
 
-/// Writes rules of every kind that we use in the calling thread's namespace, which must be one that is
-/// thrown away.
+/// Writes rules of every kind that Innkeeper uses in the calling thread's namespace, which must be a temporary one.
 pub(crate) async fn probe() -> Result<(), FirewallError> {
     let config = FirewallConfig {
         subnet: Ipv4Net::default(),
@@ -350,8 +349,7 @@ async fn nft(
         .map_err(|source| FirewallError::Nft { action, source })
 }
 
-/// Switches IP forwarding on, unless it is: writing the same value again would be harmless, but the file
-/// may be read-only where somebody else sees to it.
+/// Turns on IP forwarding, unless it is on: the file may be read-only where another program manages it.
 fn forward() -> Result<(), FileError> {
     if is_forwarding().on("read", FORWARDING)? {
         return Ok(());
@@ -387,7 +385,7 @@ fn blocked_by(chain: &DroppingChain) -> Check {
         chain,
     } = chain;
     let place = format!("{family} {table} {chain}");
-    // Docker's own chain is written anew whenever Docker starts; this one it leaves to others.
+    // Docker rewrites its own chain at each start, and leaves this one to others.
     let place_for_rule = if chain == "FORWARD" && family == "ip" {
         "ip filter DOCKER-USER (with Docker), otherwise to ip filter FORWARD".to_owned()
     } else {

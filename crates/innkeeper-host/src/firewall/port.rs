@@ -24,7 +24,7 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// Why a text is not a [`HostPort`].
+/// The error of a text that is not a [`HostPort`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a port; write for example tcp/5432 or udp/53")]
 pub struct InvalidPort(String);

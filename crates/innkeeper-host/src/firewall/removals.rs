@@ -1,5 +1,5 @@
-//! News from the kernel that a table of nftables was removed: firewalls that are restarted remove those of others too
-//! (Debian's `nftables.service` begins with `flush ruleset`).
+//! Notifications of the kernel about removed tables of nftables. A firewall that is restarted removes those of others too
+//! (Debian's `nftables.service` starts with `flush ruleset`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,16 +16,16 @@ use crate::unit::process::watched;
 const GROUP: u32 = 1 << (7 - 1);
 /// A message's type: `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_DELTABLE` of linux/netfilter/nf_tables.h.
 const TABLE_REMOVED: u16 = 10 << 8 | 2;
-/// The length of `struct nlmsghdr` (netlink(7)), and what messages are aligned to.
+/// The length of `struct nlmsghdr` (netlink(7)), and the alignment of messages.
 const HEADER: usize = 16;
 const ALIGNMENT: usize = 4;
 
-/// A subscription to the removals of tables in our network namespace.
+/// A subscription to the removals of tables in the daemon's network namespace.
 #[derive(Debug)]
 pub(super) struct Removals(AsyncFd<OwnedFd>);
 
 impl Removals {
-    /// Subscribes. What happened before is not told.
+    /// Subscribes. Earlier removals are not reported.
     pub(super) fn subscribe() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(
@@ -38,7 +38,7 @@ impl Removals {
         Ok(Self(watched(socket, Interest::READABLE)?))
     }
 
-    /// Waits until some table was removed, by whomever.
+    /// Waits until any program removes a table.
     pub(super) async fn next(&self) -> io::Result<()> {
         let mut news = vec![0; 1 << 16];
         loop {
@@ -50,7 +50,7 @@ impl Removals {
                     return Ok(());
                 }
                 Ok(Ok(_)) | Err(_) => {}
-                // There was more news than the socket holds, and this may be among what is lost.
+                // The socket overflowed, and a removal may be among the lost messages.
                 Ok(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
                     return Ok(());
                 }
@@ -60,7 +60,7 @@ impl Removals {
     }
 }
 
-/// Whether one of the messages tells of a table that was removed.
+/// Reports whether one of the messages is about a removed table.
 fn removes_a_table(mut messages: &[u8]) -> bool {
     while let Some((header, _)) = messages.split_first_chunk::<HEADER>() {
         let [a, b, c, d, e, f, ..] = *header;

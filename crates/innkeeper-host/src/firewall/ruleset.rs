@@ -1,12 +1,12 @@
-//! Our rules, as text for `nft -f`.
+//! The rules, as text for `nft -f`.
 
 use ipnet::Ipv4Net;
 
 use super::{FirewallConfig, Protocol};
 use crate::network::INTERFACE_GROUP;
 
-/// Where a guest has no business: private networks (RFC 1918), carriers' networks (RFC 6598), link-local
-/// addresses with the clouds' metadata service (RFC 3927), loopback, multicast and what is reserved.
+/// The networks that guests must not reach: private networks (RFC 1918), carriers' networks (RFC 6598), link-local
+/// addresses with the clouds' metadata service (RFC 3927), loopback, multicast and reserved networks.
 const REFUSED: [&str; 8] = [
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -18,22 +18,21 @@ const REFUSED: [&str; 8] = [
     "240.0.0.0/4",
 ];
 
-/// The sets in which the kernel counts guests' connections. Their elements come and go by themselves.
+/// The sets in which the kernel counts guests' connections. The kernel adds and removes their elements.
 pub(super) const COUNTS: [&str; 2] = ["open_connections", "new_connections"];
 
-/// The rules. They name no guest: which packets are a guest's follows from the group that its interface
-/// is in, so rules and guests change independently of each other.
+/// Returns the rules. They name no guest: they match guests' packets by the group of their interface, so rules and guests
+/// change independently of each other.
 ///
-/// The text makes the table, deletes it and makes it again, which the kernel does in one transaction:
-/// there is no moment without rules, no other table is touched, and open connections stay open because
-/// what is known of them is not kept in the table.
+/// The text creates the table, deletes it and creates it again in one transaction of the kernel: packets are filtered at
+/// all times, other tables stay, and open connections stay open because their state is not in the table.
 #[must_use]
 pub fn ruleset(config: &FirewallConfig) -> String {
     let table = &config.table;
     let group = INTERFACE_GROUP;
     let subnet = config.subnet;
-    // Guests of another daemon are in the same group, and subject to that daemon's rules. What has no address yet may be
-    // anybody's.
+    // Guests of another daemon are in the same group, and subject to that daemon's rules. An interface without an address
+    // may belong to any daemon.
     let from_ours = format!("ip saddr {{ {subnet}, 0.0.0.0/8 }}");
     let to_ours = format!("ip daddr {subnet}");
     let refused = list(refused(config.subnet, &config.extra_private).iter());
@@ -42,10 +41,10 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let name_servers = name_servers(config);
     let [open, new] = COUNTS;
     let most = config.connections_per_guest;
-    // A connection that is closed no longer counts as open and is tracked for up to two minutes more.
+    // A closed connection does not count as open, although it is tracked for up to two minutes more.
     let each_second = (most / 10).max(1);
     let log = if config.log_refusals {
-        // The interface's name in the log's line tells the guest.
+        // The interface's name in the log's line identifies the guest.
         "\n\t\tlimit rate 10/second burst 20 packets log prefix \"innkeeper refused \""
     } else {
         ""
@@ -145,7 +144,7 @@ table inet {table} {{
     )
 }
 
-/// The refused networks, each address in one of them only: nft takes no overlaps.
+/// Returns the refused networks without overlaps, which nft does not accept.
 pub(super) fn refused(subnet: Ipv4Net, extra: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut refused: Vec<Ipv4Net> = REFUSED
         .iter()
@@ -187,7 +186,7 @@ fn open_ports(config: &FirewallConfig, protocol: Protocol) -> String {
     format!("\n\t\t{protocol} dport {} accept", list(ports.iter()))
 }
 
-/// A set in nft's notation.
+/// Formats a set in nft's notation.
 pub(super) fn list(items: impl Iterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
     format!("{{ {} }}", items.join(", "))

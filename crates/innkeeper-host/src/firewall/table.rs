@@ -1,4 +1,4 @@
-//! A table of ours in the family `inet`: written as a whole, and compared with what is in force.
+//! A table in the family `inet`: written as a whole, and compared with the rules in force.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,15 +8,15 @@ use super::listing::{self, Fingerprint};
 use super::{FirewallError, mark, nft};
 use crate::identity::Identity;
 
-/// The end of the name of the table for builds; what comes before is configured.
+/// The suffix of the name of the table for builds; the rest is configured.
 pub(super) const BUILDS: &str = "_builds";
 
-/// A table's name, and what the kernel showed of it after it was written.
+/// A table's name, and its fingerprint after the last write.
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
     identity: Identity,
-    /// Asked and not computed: how a rule reads back depends on the versions of nft and of the kernel.
+    /// Read back and not computed: the output depends on the versions of nft and of the kernel.
     in_force: Mutex<Option<Fingerprint>>,
 }
 
@@ -29,7 +29,7 @@ impl Table {
         }
     }
 
-    /// The table's name, which becomes a part of what `nft` executes.
+    /// Returns the table's name, validated: it becomes a part of `nft`'s input.
     pub(super) fn name(&self) -> Result<&str, FirewallError> {
         let table = &self.name;
         let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
@@ -44,7 +44,7 @@ impl Table {
         }
     }
 
-    /// Replaces the table by `rules`, which begin with its removal, and marks it. Fails when it is not ours.
+    /// Replaces the table by `rules`, which start with its removal, and marks it. Fails when it has another owner.
     pub(super) async fn write(&self, rules: &str) -> Result<(), FirewallError> {
         self.require_ours()?;
         let rules = self.marked(rules)?;
@@ -54,7 +54,7 @@ impl Table {
         Ok(())
     }
 
-    /// Refuses a table of our name that another daemon has marked, or nobody.
+    /// Fails if a table of this name has another daemon's mark, or none.
     fn require_ours(&self) -> Result<(), FirewallError> {
         let table = self.name()?.to_owned();
         let found = mark::look(&table).map_err(FirewallError::Netlink)?;
@@ -72,14 +72,14 @@ impl Table {
         }
     }
 
-    /// Rules with the table's comment.
+    /// Returns the rules with the table's comment.
     fn marked(&self, rules: &str) -> Result<String, FirewallError> {
         let start = format!("table inet {} {{\n", self.name()?);
         let comment = mark::comment(self.identity.daemon());
         Ok(rules.replacen(&start, &format!("{start}\tcomment \"{comment}\"\n\n"), 1))
     }
 
-    /// Removes the table; its absence is success.
+    /// Removes the table. A missing table is success.
     pub(super) async fn remove(&self) -> Result<(), FirewallError> {
         self.require_ours()?;
         let text = without_rules(self.name()?);
@@ -94,7 +94,7 @@ impl Table {
         listing::fingerprint(&answer).ok_or(FirewallError::Unreadable)
     }
 
-    /// Why the rules in force are not ours, or nothing.
+    /// Returns the difference of the rules in force; `None` when they match.
     pub(super) async fn difference(&self) -> Result<Option<&'static str>, FirewallError> {
         let tables = nft("list the tables", &["--json", "list", "tables"], "").await?;
         let is_there =
@@ -119,7 +119,7 @@ impl Table {
     }
 }
 
-/// The text that leaves nothing of a table, whether or not there was something.
+/// Returns the text that removes a table, which may not exist.
 pub(super) fn without_rules(table: &str) -> String {
     format!("table inet {table}\ndelete table inet {table}\n")
 }
