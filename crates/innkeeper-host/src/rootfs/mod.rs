@@ -1,8 +1,7 @@
 //! File trees of guests.
 //!
-//! The store says which guest has a tree; a driver decides what a tree is made of. [`DirRootfs`] keeps
-//! plain directories, [`LvmRootfs`] a thin volume of LVM's for each guest. Both give the tree the same
-//! skeleton, at the same place.
+//! The store records the guests with a tree; a driver implements the tree. [`DirRootfs`] uses plain directories,
+//! [`LvmRootfs`] a thin volume of LVM for each guest. Both create the same skeleton, at the same place.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,16 +19,16 @@ mod skeleton;
 pub use dir::{DirConfig, DirRootfs};
 pub use lvm::{LvmConfig, LvmRootfs, PoolUse};
 
-/// How long the space that trees take is counted at most.
+/// The time limit of counting the space that trees take.
 const USAGE_TIME: Duration = Duration::from_secs(2);
 
-/// A file tree that could not be made, listed or removed.
+/// A failed operation on a file tree.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// A file in or around it.
     #[error(transparent)]
     File(#[from] FileError),
-    /// So little space is left that no further tree is made.
+    /// Too little space is left for another tree.
     #[error(
         "{} has {free_mib} MiB left; a new guest or snapshot needs {needed_mib} MiB",
         path.display(),
@@ -44,10 +43,10 @@ pub enum RootfsError {
         /// Bytes that must be free.
         needed: u64,
     },
-    /// Something that was not found by [`observe`](innkeeper_facilities::Resource::observe) was to be swept.
-    #[error("'{object}' is no file tree of ours in {}", path.display())]
+    /// An object to sweep that [`observe`](innkeeper_facilities::Resource::observe) does not return.
+    #[error("'{object}' is not a file tree of Innkeeper in {}", path.display())]
     Foreign {
-        /// What was to be swept.
+        /// The object.
         object: String,
         /// The directory of the trees.
         path: PathBuf,
@@ -55,27 +54,27 @@ pub enum RootfsError {
     /// LVM, or a program for file systems.
     #[error("cannot {action} {object}")]
     Volume {
-        /// What was tried, such as `create`.
+        /// The failed action, such as `create`.
         action: &'static str,
-        /// On what.
+        /// The object.
         object: String,
-        /// What the program said.
+        /// The error of the program.
         #[source]
         source: CommandError,
     },
     /// `cp` did not copy a tree.
     #[error("cannot copy {}", path.display())]
     Copy {
-        /// What was to be copied.
+        /// The source of the copy.
         path: PathBuf,
-        /// What the program said.
+        /// The error of the program.
         #[source]
         source: CommandError,
     },
-    /// There is nothing to copy.
+    /// The guest to copy has no tree.
     #[error("guest '{guest}' has no file tree")]
     NoTree {
-        /// Whose files were to be copied.
+        /// The guest.
         guest: GuestName,
     },
     /// The files of a destroyed agent are no longer on the host.
@@ -87,7 +86,7 @@ pub enum RootfsError {
         /// Volume group and volume.
         volume: String,
     },
-    /// There is no such snapshot on the host.
+    /// The snapshot is not on the host.
     #[error("guest '{guest}' has no snapshot '{label}'")]
     NoSnapshot {
         /// The guest.
@@ -95,31 +94,31 @@ pub enum RootfsError {
         /// The label.
         label: SnapshotLabel,
     },
-    /// LVM answered in a form that we do not know.
-    #[error("cannot understand what lvs reports about the volume group '{group}'")]
+    /// The output of LVM does not have the expected form.
+    #[error("cannot parse the report of lvs about the volume group '{group}'")]
     Report {
         /// The volume group.
         group: String,
-        /// What is wrong with it.
+        /// The parse error.
         #[source]
         source: serde_json::Error,
     },
-    /// The pool is not there, or is something else.
-    #[error("there is no thin pool '{pool}'")]
+    /// The pool does not exist, or is not a thin pool.
+    #[error("the thin pool '{pool}' does not exist")]
     NoPool {
         /// Volume group and pool.
         pool: String,
     },
-    /// The pool is so full that no further volume is made in it.
+    /// The pool is too full for another volume.
     #[error(
         "the thin pool '{pool}' is nearly full ({used}); no guest or snapshot is added from {limit} % on"
     )]
     PoolFull {
         /// Volume group and pool.
         pool: String,
-        /// How full it is.
+        /// Its use.
         used: PoolUse,
-        /// From when on nothing is added, in percent.
+        /// The limit of its use, in percent.
         limit: u8,
     },
 }
@@ -173,9 +172,9 @@ impl Explain for RootfsError {
             Self::NoTree { guest } => Some(format!(
                 "`agent start {guest}` makes one; a guest that never ran has nothing to copy."
             )),
-            Self::NoSnapshot { guest, .. } => Some(format!(
-                "`agent snapshots {guest}` shows the snapshots there are."
-            )),
+            Self::NoSnapshot { guest, .. } => {
+                Some(format!("`agent snapshots {guest}` lists its snapshots."))
+            }
             Self::FilesMissing(error) => error.remedy(),
             Self::OtherDaemon { volume } => Some(format!(
                 "See its tags with `lvs -o +lv_tags {volume}`. Give each daemon a `storage.volume_group` of its own; remove the volume if its daemon is gone (`lvremove {volume}`)."

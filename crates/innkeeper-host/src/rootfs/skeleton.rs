@@ -1,4 +1,4 @@
-//! What a guest's tree holds before its init runs for the first time.
+//! The initial contents of a guest's tree.
 
 use std::path::Path;
 
@@ -27,8 +27,8 @@ const DIRECTORIES: &[(&str, u32)] = &[
 ];
 
 /// Files, their contents and their mode bits. An empty `machine-id` is filled in at the first boot
-/// (machine-id(5)); `os-release` is one of the signs by which systemd knows a system (os-release(5)).
-/// A NixOS closure replaces `os-release` by its own.
+/// (machine-id(5)); systemd recognizes a system by its `os-release`, among others (os-release(5)).
+/// A NixOS closure replaces `os-release`.
 const FILES: &[(&str, &str, u32)] = &[
     ("etc/machine-id", "", 0o444),
     (
@@ -38,11 +38,11 @@ const FILES: &[(&str, &str, u32)] = &[
     ),
 ];
 
-/// Furnishes an empty directory as the tree of a guest in this slot.
+/// Creates the initial tree of a guest in this slot in an empty directory.
 ///
 /// # Errors
-/// When something cannot be written.
-pub(super) fn furnish(root: &Path, user_ids: UserIds, slot: Slot) -> Result<(), FileError> {
+/// When a file cannot be written.
+pub(super) fn create(root: &Path, user_ids: UserIds, slot: Slot) -> Result<(), FileError> {
     let id = user_ids.on_disk(slot, 0);
     let owner = Owner { uid: id, gid: id };
     let mut tree = Tree::open(root)?;

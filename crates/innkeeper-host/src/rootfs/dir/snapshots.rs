@@ -1,9 +1,9 @@
-//! Copies of trees: snapshots, what they are restored to, and trees of new guests.
+//! Copies of trees: snapshots, restored trees, and trees of new guests.
 //!
-//! A snapshot is `<guests>/<name>/snapshots/<label>`, a whole tree, and goes with the guest's directory. `cp` makes
-//! it, with owners, extended attributes, hard links and holes, sharing blocks where the file system can. A copy is
-//! made aside and renamed, or exchanged with the tree that it replaces. It is on the disk before it has its name, and its
-//! name is before anybody records that it is made: a record must not outlive the files in a loss of power.
+//! A snapshot is `<guests>/<name>/snapshots/<label>`, a whole tree, and is removed with the guest's directory. `cp`
+//! creates it, with owners, extended attributes, hard links and holes, sharing blocks if the file system can. A copy is
+//! built under another name and renamed, or exchanged with the tree that it replaces. It is synced before the rename, and
+//! the rename is synced before the store records it: a record must not outlive the files in a loss of power.
 
 use std::fs;
 use std::io;
@@ -14,12 +14,14 @@ use innkeeper_facilities::FoundSnapshot;
 use innkeeper_model::{Guest, GuestName, Origin, Ownership, SnapshotLabel};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{DirConfig, DirRootfs, Place, make_guests, remove, require_space};
+use super::paths::GuestPaths;
+use super::space::require_space;
+use super::{DirConfig, DirRootfs, make_guests, remove};
 use crate::command;
 use crate::rootfs::RootfsError;
 use crate::{FileErrorExt, tree};
 
-impl Place {
+impl GuestPaths {
     pub(super) fn snapshots(&self) -> PathBuf {
         self.guest.join("snapshots")
     }
@@ -28,25 +30,25 @@ impl Place {
         self.snapshots().join(label.as_str())
     }
 
-    /// A snapshot while it is made. No label begins with a dot.
+    /// A snapshot that is being copied. No label begins with a dot.
     fn new_snapshot(&self, label: &SnapshotLabel) -> PathBuf {
         self.snapshots().join(format!(".{label}.new"))
     }
 
-    /// What a tree is replaced by while that is made, and then what it was.
+    /// The replacement of a tree that is being copied, and after the exchange the former tree.
     fn other_rootfs(&self) -> PathBuf {
         self.guest.join(".rootfs.new")
     }
 }
 
 impl DirRootfs {
-    /// Makes the tree of a guest that begins as a copy, if it has none.
+    /// Creates the tree of a guest that starts as a copy, if it has none.
     pub(in crate::rootfs) async fn copy_guest(
         &self,
         guest: &Guest,
         origin: &Origin,
     ) -> Result<(), RootfsError> {
-        let place = Place::of(&self.config, &guest.name);
+        let place = GuestPaths::of(&self.config, &guest.name);
         if place.rootfs().is_dir() {
             return Ok(());
         }
@@ -68,7 +70,7 @@ impl DirRootfs {
         guest: &GuestName,
         label: &SnapshotLabel,
     ) -> Result<(), RootfsError> {
-        let place = Place::of(&self.config, guest);
+        let place = GuestPaths::of(&self.config, guest);
         let from = source(&self.config, guest, None)?;
         let (snapshots, new) = (place.snapshots(), place.new_snapshot(label));
         let (name, its_label) = (guest.clone(), label.clone());
@@ -90,7 +92,7 @@ impl DirRootfs {
         guest: &GuestName,
         label: &SnapshotLabel,
     ) -> Result<(), RootfsError> {
-        let place = Place::of(&self.config, guest);
+        let place = GuestPaths::of(&self.config, guest);
         let from = source(&self.config, guest, Some(label))?;
         let other = place.other_rootfs();
         let aside = other.clone();
@@ -102,8 +104,8 @@ impl DirRootfs {
         self.copy(from, other.clone(), other, place.rootfs()).await
     }
 
-    /// Copies a tree, then renames what it is `part` of into its place. What was there is exchanged with it and
-    /// removed. When one of the first two fails, `part` is removed.
+    /// Copies a tree, then renames `part`, which contains the copy, to its place. An existing tree is exchanged with it and
+    /// removed. When the copy or the rename fails, `part` is removed.
     async fn copy(
         &self,
         from: PathBuf,
@@ -118,7 +120,7 @@ impl DirRootfs {
             let Err(error) = made else {
                 return Ok(());
             };
-            // It may be the copy that filled the disk.
+            // The copy itself may have filled the disk.
             let full = require_space(config);
             if let Err(error) = tree::remove(&part) {
                 tracing::warn!("{}", innkeeper_model::chain(&error));
@@ -129,7 +131,7 @@ impl DirRootfs {
     }
 }
 
-/// Copies a tree. When the daemon is killed, `cp` is too: the next daemon begins anew in the same place.
+/// Copies a tree. `cp` is killed with the daemon: the next daemon starts over in the same place.
 async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
     let mut command = command::command("setpriv");
     command.args([
@@ -154,7 +156,7 @@ fn put_in_place(part: &Path, place: &Path) -> Result<(), RootfsError> {
     if place.is_dir() {
         renameat_with(CWD, part, CWD, place, RenameFlags::EXCHANGE).on("replace", place)?;
         tree::write_to_disk(place)?;
-        // What is left of it goes before the next copy, or with the guest.
+        // The next copy removes the remains, or the removal of the guest.
         if let Err(error) = tree::remove(part) {
             tracing::warn!("{}", innkeeper_model::chain(&error));
         }
@@ -164,13 +166,13 @@ fn put_in_place(part: &Path, place: &Path) -> Result<(), RootfsError> {
     Ok(tree::write_to_disk(place)?)
 }
 
-/// The tree that is to be copied.
+/// Returns the tree to copy.
 fn source(
     config: &DirConfig,
     guest: &GuestName,
     snapshot: Option<&SnapshotLabel>,
 ) -> Result<PathBuf, RootfsError> {
-    let place = Place::of(config, guest);
+    let place = GuestPaths::of(config, guest);
     let guest = guest.clone();
     let (path, missing) = match snapshot {
         None => (place.rootfs(), RootfsError::NoTree { guest }),
@@ -199,7 +201,7 @@ pub(in crate::rootfs) fn list(config: &DirConfig) -> Result<Vec<FoundSnapshot>, 
         .into_iter()
         .filter_map(|found| found.guest)
     {
-        let directory = Place::of(config, &guest).snapshots();
+        let directory = GuestPaths::of(config, &guest).snapshots();
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             entries => entries.on("list", &directory)?,
@@ -227,12 +229,12 @@ pub(in crate::rootfs) fn delete(
     guest: &GuestName,
     label: &SnapshotLabel,
 ) -> Result<(), RootfsError> {
-    let place = Place::of(config, guest);
+    let place = GuestPaths::of(config, guest);
     tree::remove(&place.new_snapshot(label))?;
     Ok(tree::remove(&place.snapshot(label))?)
 }
 
-/// The snapshot at a path, as [`list`] shows it.
+/// Parses the path of a snapshot, as [`list`] returns it.
 pub(super) fn at(config: &DirConfig, path: &Path) -> Option<(GuestName, SnapshotLabel)> {
     let mut names = path.strip_prefix(&config.guests).ok()?.iter();
     let mut next = || names.next()?.to_str();
@@ -247,38 +249,14 @@ mod tests {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
     use std::sync::Arc;
 
+    use innkeeper_facilities::{Resource, Rootfs};
     use innkeeper_model::{Code, Explain, FileWork};
 
     use super::super::super::test_guest;
+    use super::super::fixture::TempRootfs;
     use super::*;
-    use crate::features::UserIds;
-    use innkeeper_facilities::{Resource, Rootfs};
 
-    struct House {
-        dir: tempfile::TempDir,
-        rootfs: DirRootfs,
-    }
-
-    impl House {
-        /// With a guest `web` that has a file `home/work`.
-        async fn new() -> Self {
-            let dir = tempfile::tempdir().expect("a directory for the test");
-            let rootfs = DirRootfs::new(DirConfig {
-                identity: crate::identity::Identity::of('a'),
-                guests: dir.path().join("guests"),
-                min_free: 0,
-                user_ids: UserIds::Mapped,
-            });
-            let house = Self { dir, rootfs };
-            house
-                .rootfs
-                .ensure(&test_guest("web"))
-                .await
-                .expect("makes");
-            house.write("before");
-            house
-        }
-
+    impl TempRootfs {
         /// The same directory when it is nearly full.
         fn full(&self) -> DirRootfs {
             let mut config = DirConfig::clone(&self.rootfs.config);
@@ -288,35 +266,16 @@ mod tests {
             }
         }
 
-        fn at(&self, path: &str) -> PathBuf {
-            self.dir.path().join("guests").join(path)
-        }
-
-        fn write(&self, text: &str) {
-            fs::write(self.at("web/rootfs/home/work"), text).expect("writes");
-        }
-
-        fn read(&self, tree: &str) -> String {
-            fs::read_to_string(self.at(tree).join("home/work")).expect("reads")
-        }
-
-        /// What is in the directory of the guest `web`, and of its snapshots.
+        /// Returns the names in the directory of the guest `web`, and of its snapshots.
         fn entries(&self) -> Vec<String> {
-            let mut names = Vec::new();
-            for directory in ["web", "web/snapshots"] {
-                let entries = fs::read_dir(self.at(directory)).into_iter().flatten();
-                let name = |entry: io::Result<fs::DirEntry>| {
-                    let name = entry.expect("an entry").file_name();
-                    name.into_string().expect("text")
-                };
-                names.extend(entries.map(name));
-            }
+            let mut names = self.names("web");
+            names.extend(self.names("web/snapshots"));
             names.sort();
             names
         }
 
         async fn labels(&self) -> Vec<String> {
-            let found = self.rootfs.snapshots().await.expect("lists");
+            let found = self.rootfs.snapshots().await.expect("listed");
             found.iter().map(|one| one.label.to_string()).collect()
         }
     }
@@ -341,37 +300,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tree_returns_to_what_it_was_as_often_as_asked() {
-        let house = House::new().await;
+    async fn restore_is_idempotent() {
+        let temp = TempRootfs::with_web("before").await;
         let (web, one) = (web(), label("one"));
-        house.rootfs.snapshot(&web, &one).await.expect("takes");
+        temp.rootfs.snapshot(&web, &one).await.expect("takes");
         for _ in 0..2 {
-            house.write("after");
-            house.rootfs.restore(&web, &one).await.expect("restores");
-            assert_eq!(house.read("web/rootfs"), "before");
+            temp.write("after");
+            temp.rootfs.restore(&web, &one).await.expect("restores");
+            assert_eq!(temp.read("web/rootfs"), "before");
         }
-        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
-        house
-            .rootfs
+        assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
+        temp.rootfs
             .delete_snapshot(&web, &one)
             .await
             .expect("deletes");
-        house
-            .rootfs
+        temp.rootfs
             .delete_snapshot(&web, &one)
             .await
             .expect("is gone");
-        assert_eq!(house.entries(), ["rootfs", "snapshots"]);
-        let gone = house.rootfs.restore(&web, &one).await;
+        assert_eq!(temp.entries(), ["rootfs", "snapshots"]);
+        let gone = temp.rootfs.restore(&web, &one).await;
         assert_eq!(gone.expect_err("refused").code(), Code::SnapshotNotFound);
-        house.rootfs.remove(&web).await.expect("removes");
-        assert_eq!(fs::read_dir(house.at("")).expect("lists").count(), 0);
+        temp.rootfs.remove(&web).await.expect("removes");
+        assert_eq!(fs::read_dir(temp.at("")).expect("lists").count(), 0);
     }
 
     #[tokio::test]
-    async fn a_copy_is_like_the_tree_in_all_that_a_guest_can_see() {
-        let house = House::new().await;
-        let at = |path: &str| house.at("web/rootfs/home").join(path);
+    async fn copy_preserves_attributes_links_and_devices() {
+        let temp = TempRootfs::with_web("before").await;
+        let at = |path: &str| temp.at("web/rootfs/home").join(path);
         fs::hard_link(at("work"), at("same")).expect("link");
         symlink("/etc/shadow", at("link")).expect("link");
         let file = fs::File::create(at("holes")).expect("creates");
@@ -390,13 +347,12 @@ mod tests {
         let set =
             attributes.map(|(name, value)| rustix::fs::setxattr(at("work"), name, value, flags));
 
-        house
-            .rootfs
+        temp.rootfs
             .snapshot(&web(), &label("one"))
             .await
             .expect("takes");
         let copied = |path: &str| {
-            let place = house.at("web/snapshots/one/home").join(path);
+            let place = temp.at("web/snapshots/one/home").join(path);
             (fs::symlink_metadata(&place).expect(path), place)
         };
         assert_eq!(copied("work").0.ino(), copied("same").0.ino());
@@ -421,60 +377,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_begins_with_the_files_of_another_one() {
-        let house = House::new().await;
-        house
-            .rootfs
+    async fn ensure_copies_another_guests_files() {
+        let temp = TempRootfs::with_web("before").await;
+        temp.rootfs
             .snapshot(&web(), &label("one"))
             .await
             .expect("takes");
-        house.write("after");
+        temp.write("after");
         for (snapshot, files) in [(None, "after"), (Some("one"), "before")] {
-            fs::create_dir_all(house.at(".copy.new/rootfs/half")).expect("left by a crash");
-            house.rootfs.ensure(&copy(snapshot)).await.expect("copies");
-            assert_eq!(house.read("copy/rootfs"), files);
-            assert!(!house.at("copy/rootfs/half").exists());
-            assert!(!house.at("copy/snapshots").exists());
-            fs::write(house.at("copy/rootfs/home/work"), "its own").expect("writes");
-            house
-                .rootfs
-                .ensure(&copy(snapshot))
-                .await
-                .expect("is there");
-            assert_eq!(house.read("copy/rootfs"), "its own");
-            house
-                .rootfs
-                .remove(&copy(None).name)
-                .await
-                .expect("removes");
+            fs::create_dir_all(temp.at(".copy.new/rootfs/half")).expect("left by a crash");
+            temp.rootfs.ensure(&copy(snapshot)).await.expect("copies");
+            assert_eq!(temp.read("copy/rootfs"), files);
+            assert!(!temp.at("copy/rootfs/half").exists());
+            assert!(!temp.at("copy/snapshots").exists());
+            fs::write(temp.at("copy/rootfs/home/work"), "its own").expect("writes");
+            temp.rootfs.ensure(&copy(snapshot)).await.expect("is there");
+            assert_eq!(temp.read("copy/rootfs"), "its own");
+            temp.rootfs.remove(&copy(None).name).await.expect("removes");
         }
-        let gone = house.rootfs.ensure(&copy(Some("two"))).await;
+        let gone = temp.rootfs.ensure(&copy(Some("two"))).await;
         assert_eq!(gone.expect_err("refused").code(), Code::SnapshotNotFound);
-        assert!(!house.at("copy").exists() && !house.at(".copy.new").exists());
+        assert!(!temp.at("copy").exists() && !temp.at(".copy.new").exists());
     }
 
     #[tokio::test]
-    async fn what_a_crash_left_is_replaced() {
-        let house = House::new().await;
+    async fn copies_replace_remains_of_a_crash() {
+        let temp = TempRootfs::with_web("before").await;
         let (web, one) = (web(), label("one"));
-        fs::create_dir_all(house.at("web/snapshots/.one.new/half")).expect("left");
-        fs::create_dir_all(house.at("web/snapshots/one/half")).expect("left");
-        assert_eq!(house.labels().await, ["one"]);
-        house.rootfs.snapshot(&web, &one).await.expect("takes");
-        assert!(!house.at("web/snapshots/one/half").exists());
-        fs::create_dir_all(house.at("web/.rootfs.new/half")).expect("left");
-        house.rootfs.restore(&web, &one).await.expect("restores");
-        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
-        assert!(!house.at("web/rootfs/half").exists());
+        fs::create_dir_all(temp.at("web/snapshots/.one.new/half")).expect("left");
+        fs::create_dir_all(temp.at("web/snapshots/one/half")).expect("left");
+        assert_eq!(temp.labels().await, ["one"]);
+        temp.rootfs.snapshot(&web, &one).await.expect("takes");
+        assert!(!temp.at("web/snapshots/one/half").exists());
+        fs::create_dir_all(temp.at("web/.rootfs.new/half")).expect("left");
+        temp.rootfs.restore(&web, &one).await.expect("restores");
+        assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
+        assert!(!temp.at("web/rootfs/half").exists());
     }
 
     #[tokio::test]
-    async fn a_copy_that_fails_leaves_nothing_and_the_tree_stays() {
-        let house = House::new().await;
+    async fn failed_copy_leaves_no_remains_and_keeps_the_tree() {
+        let temp = TempRootfs::with_web("before").await;
         let (web, one) = (web(), label("one"));
-        house.rootfs.snapshot(&web, &one).await.expect("takes");
-        house.write("after");
-        let full = house.full();
+        temp.rootfs.snapshot(&web, &one).await.expect("takes");
+        temp.write("after");
+        let full = temp.full();
         let refusals = [
             full.require_room().await,
             full.snapshot(&web, &label("two")).await,
@@ -485,39 +432,34 @@ mod tests {
             assert_eq!(refusal.expect_err("no room").code(), Code::DiskFull);
         }
         assert!(full.pool().await.expect("reports").remedy.is_some());
-        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
-        assert_eq!(house.read("web/rootfs"), "after");
-        let (from, place) = (house.at("web/missing"), house.at("web/other"));
-        let torn = house.rootfs.copy(from, place.clone(), place.clone(), place);
+        assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
+        assert_eq!(temp.read("web/rootfs"), "after");
+        let (from, place) = (temp.at("web/missing"), temp.at("web/other"));
+        let torn = temp.rootfs.copy(from, place.clone(), place.clone(), place);
         assert_eq!(torn.await.expect_err("fails").code(), Code::RootfsFailed);
-        assert_eq!(house.entries(), ["one", "rootfs", "snapshots"]);
+        assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
     }
 
     #[tokio::test]
     async fn snapshots_are_swept_one_by_one_and_outlive_a_tree_that_somebody_removed() {
-        let house = House::new().await;
+        let temp = TempRootfs::with_web("before").await;
         let web = web();
         for text in ["one", "two"] {
-            house
-                .rootfs
+            temp.rootfs
                 .snapshot(&web, &label(text))
                 .await
                 .expect("takes");
         }
-        fs::create_dir_all(house.at("web/snapshots/Foreign")).expect("foreign");
-        let found = house.rootfs.snapshots().await.expect("lists");
+        fs::create_dir_all(temp.at("web/snapshots/Foreign")).expect("foreign");
+        let found = temp.rootfs.snapshots().await.expect("lists");
         let orphan = innkeeper_facilities::Found::ours(None, found[0].object.clone());
-        house.rootfs.sweep(&orphan).await.expect("sweeps");
-        assert_eq!(house.labels().await, ["two"]);
-        assert_eq!(house.read("web/rootfs"), "before");
+        temp.rootfs.sweep(&orphan).await.expect("sweeps");
+        assert_eq!(temp.labels().await, ["two"]);
+        assert_eq!(temp.read("web/rootfs"), "before");
 
-        tree::remove(&house.at("web/rootfs")).expect("removes");
-        house
-            .rootfs
-            .ensure(&test_guest("web"))
-            .await
-            .expect("makes");
-        assert_eq!(house.labels().await, ["two"]);
-        assert!(house.at("web/rootfs/usr").is_dir() && !house.at(".web.new").exists());
+        tree::remove(&temp.at("web/rootfs")).expect("removes");
+        temp.rootfs.ensure(&test_guest("web")).await.expect("makes");
+        assert_eq!(temp.labels().await, ["two"]);
+        assert!(temp.at("web/rootfs/usr").is_dir() && !temp.at(".web.new").exists());
     }
 }

@@ -1,16 +1,14 @@
-//! File trees on thin volumes of LVM's (lvmthin(7)), one for each guest.
+//! File trees on thin volumes of LVM (lvmthin(7)), one for each guest.
 //!
-//! A guest's volume is `innkeeper-guest-<name>`, mounted at `<guests>/<name>/rootfs`, where the other driver
-//! has a directory. It starts as a snapshot of a template, an ext4 file system of the configured size that
-//! holds a guest's first files and nothing else, so all that a new guest takes is what it writes. The size
-//! is the most that it can take.
+//! A guest's volume is `innkeeper-guest-<name>`, mounted at `<guests>/<name>/rootfs`, where the other driver has a
+//! directory. It starts as a snapshot of a template, an ext4 file system of the configured size with only a guest's
+//! initial files. So a new guest takes only the space that it writes, and at most that size.
 //!
-//! One call of LVM's makes the volume with all that is in it, so under the guest's name there is always a
-//! whole tree or none. The template is made under another name first. Mounts go with a reboot, and `ensure`
-//! makes them again.
+//! One call of LVM creates the volume with its contents, so a whole tree or none has the guest's name. The template is
+//! created under another name first. Mounts are lost in a reboot, and `ensure` mounts again.
 //!
-//! A pool that is full breaks every file system in it, so no guest is added before it is. A guest whose tree
-//! is a plain directory, because the driver was another one when it was made, keeps that.
+//! A full pool breaks every file system in it, so no guest is added to a nearly full one. A guest whose tree is a plain
+//! directory, because it was created with the other driver, keeps that.
 
 use std::fs;
 use std::io;
@@ -26,7 +24,7 @@ use innkeeper_model::{
 };
 use tokio::sync::Mutex;
 
-use super::dir::{self, DirConfig, Place};
+use super::dir::{self, DirConfig, GuestPaths};
 use super::{DirRootfs, RootfsError};
 use crate::command::CommandError;
 use crate::features::UserIds;
@@ -42,10 +40,10 @@ pub use report::PoolUse;
 use report::{NEW_TEMPLATE, Pool, Row, Volume, Volumes, guest_volume, template_volume};
 use tools::Tools;
 
-/// Where volumes are made, and when no more are.
+/// The settings of [`LvmRootfs`].
 #[derive(Clone, Debug)]
 pub struct LvmConfig {
-    /// Where they are mounted.
+    /// The directories of the mount points.
     pub dir: DirConfig,
     /// The volume group.
     pub volume_group: String,
@@ -53,10 +51,10 @@ pub struct LvmConfig {
     pub pool: String,
     /// The size of a guest's volume in bytes.
     pub size: u64,
-    /// How full the pool's data or metadata may be for a volume to be added, in percent.
+    /// The use of the pool's data or metadata above which no volume is added, in percent.
     pub limit: u8,
-    /// The mount namespace in which guests are started, if it is not ours. What is mounted there must
-    /// appear in ours, which it does where systemd made ours for a unit of its own.
+    /// The mount namespace in which guests are started, if it is not the daemon's. Its mounts must propagate to the
+    /// daemon's, as they do in a namespace that systemd created for the daemon's unit.
     pub mount_namespace: Option<PathBuf>,
 }
 
@@ -66,12 +64,12 @@ pub struct LvmRootfs {
     config: Arc<LvmConfig>,
     /// The directories in which volumes are mounted.
     dir: DirRootfs,
-    /// Held while the template is looked for and made.
+    /// Held during the search for the template and its creation.
     template: Arc<Mutex<()>>,
 }
 
 impl LvmRootfs {
-    /// The driver; nothing is touched yet.
+    /// Creates the driver. It touches no volume yet.
     #[must_use]
     pub fn new(config: LvmConfig) -> Self {
         Self {
@@ -97,7 +95,7 @@ impl LvmRootfs {
         Volume::of(name, &self.template_volume())
     }
 
-    /// Does file work on a thread that may wait for the disk.
+    /// Runs file work on a thread that may block.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DirConfig) -> Result<T, RootfsError> + Send + 'static,
@@ -130,12 +128,12 @@ impl LvmRootfs {
         self.config.dir.identity.ownership(row.daemon().as_ref())
     }
 
-    /// Refuses a guest of which a volume is not ours.
+    /// Fails if a volume of the guest is not this daemon's.
     fn require_ours(&self, guest: &GuestName, volumes: &Volumes) -> Result<(), RootfsError> {
         self.require(volumes, |volume| volume.guest() == Some(guest))
     }
 
-    /// Refuses retained files whose volume is not ours.
+    /// Fails if the volume of retained files is not this daemon's.
     fn require_ours_kept(&self, id: RetainedId, volumes: &Volumes) -> Result<(), RootfsError> {
         self.require(volumes, |volume| *volume == Volume::Retained(id))
     }
@@ -157,7 +155,7 @@ impl LvmRootfs {
         }
     }
 
-    /// Marks volumes of a guest that a former release made.
+    /// Marks the volumes of a guest if a former release created them.
     async fn mark_former(&self, guest: &GuestName) -> Result<(), RootfsError> {
         let volumes = self.tools().volumes().await?;
         for row in volumes.rows(&self.config.pool) {
@@ -174,10 +172,10 @@ impl LvmRootfs {
         if let Some(FileWork::Adopt(id)) = &guest.file_work
             && !self.adopt_volume(&name, *id).await?
         {
-            // It is a directory.
+            // Its tree is a directory.
             return self.dir.ensure(guest).await;
         }
-        let point = Place::of(&self.config.dir, &name).rootfs();
+        let point = GuestPaths::of(&self.config.dir, &name).rootfs();
         if self.tools().is_mounted(&point).map_err(RootfsError::from)? {
             return Ok(());
         }
@@ -193,7 +191,7 @@ impl LvmRootfs {
                 Some(FileWork::CopyOf(origin)) => self.copy_volume(guest, origin, &volumes).await?,
                 _ => self.make_volume(&volume, &volumes).await?,
             }
-            // What was copied may be a directory.
+            // The source of the copy may be a directory.
             if holds_something(&point)? {
                 return Ok(());
             }
@@ -208,7 +206,7 @@ impl LvmRootfs {
         Ok(mounted?)
     }
 
-    /// Makes the volume of a new guest.
+    /// Creates the volume of a new guest.
     async fn make_volume(&self, volume: &str, volumes: &Volumes) -> Result<(), RootfsError> {
         self.require_pool(volumes).await?;
         let template = self.ensure_template().await?;
@@ -222,7 +220,7 @@ impl LvmRootfs {
         volume: &str,
         activate: bool,
     ) -> Result<(), RootfsError> {
-        let place = Place::of(&self.config.dir, name);
+        let place = GuestPaths::of(&self.config.dir, name);
         let point = place.rootfs();
         self.work(move |config| {
             dir::make_guests(config)?;
@@ -239,7 +237,7 @@ impl LvmRootfs {
         self.tools().mount(volume, &point).await
     }
 
-    /// Refuses another volume when the pool is nearly full.
+    /// Fails if the pool is too full for another volume.
     async fn require_pool(&self, volumes: &Volumes) -> Result<(), RootfsError> {
         let (pool, limit) = (self.pool(), self.config.limit);
         match self.used(volumes).await? {
@@ -249,8 +247,8 @@ impl LvmRootfs {
         }
     }
 
-    /// How full the pool is; nothing when there is none. Activates it: a guest may be asked for before the host's
-    /// boot has come to that.
+    /// Returns the use of the pool; `None` when it does not exist. Activates it: a guest may be requested before the host's
+    /// boot has activated it.
     async fn used(&self, volumes: &Volumes) -> Result<Option<PoolUse>, RootfsError> {
         let pool = &self.config.pool;
         let mut seen = volumes.pool(pool);
@@ -264,7 +262,7 @@ impl LvmRootfs {
         })
     }
 
-    /// The name of the template, which is made when there is none of the configured size.
+    /// Returns the name of the template. Creates one if none has the configured size.
     async fn ensure_template(&self) -> Result<String, RootfsError> {
         let template = self.template_volume();
         let _alone = self.template.lock().await;
@@ -282,20 +280,20 @@ impl LvmRootfs {
         self.work(move |config| {
             dir::make_guests(config)?;
             tree::remove(&new)?;
-            // Files belong to id 0. Where ids are not mapped, nspawn changes the owners at a guest's first start.
+            // Files belong to id 0. Without mapped ids, nspawn changes the owners at a guest's first start.
             dir::build(config, &new, UserIds::Mapped, Slot::new(1))
         })
         .await?;
         tools.format(NEW_TEMPLATE, &contents.join("rootfs")).await?;
         self.work(move |_| Ok(tree::remove(&contents)?)).await?;
-        // Snapshots of a volume that is not active need no freezing.
+        // Snapshots of an inactive volume need no freezing.
         tools.deactivate(NEW_TEMPLATE).await?;
         tools.rename(NEW_TEMPLATE, &template).await?;
         Ok(template)
     }
 
     async fn remove_tree(&self, name: &GuestName) -> Result<(), RootfsError> {
-        let point = Place::of(&self.config.dir, name).rootfs();
+        let point = GuestPaths::of(&self.config.dir, name).rootfs();
         self.tools().unmount(&point).await?;
         let volumes = self.tools().volumes().await?;
         for row in volumes.rows(&self.config.pool) {
@@ -308,7 +306,7 @@ impl LvmRootfs {
         self.work(move |config| dir::remove(config, &name)).await
     }
 
-    /// Removes one volume that has no mark, on request.
+    /// Removes a volume without a mark, on request.
     async fn sweep_unmarked(&self, object: &str) -> Result<(), RootfsError> {
         let volumes = self.tools().volumes().await?;
         let is_object = |row: &&Row| self.tools().name(&row.lv_name) == object;
@@ -346,7 +344,7 @@ impl LvmRootfs {
             ),
             Ok(Pool::Missing) => (
                 Verdict::Broken,
-                format!("there is no thin pool {pool}"),
+                format!("the thin pool {pool} does not exist"),
                 Some(make_pool(&pool)),
             ),
             Ok(Pool::Inactive) => (
@@ -486,7 +484,7 @@ impl Rootfs for LvmRootfs {
     }
 }
 
-/// Whether there is a directory that is not empty.
+/// Reports whether a directory exists and is not empty.
 fn holds_something(path: &Path) -> Result<bool, RootfsError> {
     match fs::read_dir(path) {
         Ok(mut entries) => Ok(entries.next().is_some()),
@@ -500,7 +498,7 @@ fn holds_something(path: &Path) -> Result<bool, RootfsError> {
     }
 }
 
-/// What to do about a pool that is nearly full.
+/// Returns the remedy for a nearly full pool.
 pub(super) fn make_room(pool: &str, used: PoolUse, limit: u8) -> String {
     let limit = f64::from(limit);
     let mut commands = Vec::new();
@@ -517,7 +515,7 @@ pub(super) fn make_room(pool: &str, used: PoolUse, limit: u8) -> String {
     )
 }
 
-/// The pool that LVM does not activate because its metadata is damaged, when an error is about that.
+/// Returns the pool whose damaged metadata LVM refuses to activate, if an error is about that.
 pub(super) fn damaged_pool(error: &CommandError) -> Option<&str> {
     let CommandError::Failed { stderr, .. } = error else {
         return None;
@@ -527,19 +525,19 @@ pub(super) fn damaged_pool(error: &CommandError) -> Option<&str> {
     rest.contains("Manual repair required").then_some(pool)
 }
 
-/// What to do when a pool is damaged.
+/// Returns the remedy for a damaged pool.
 pub(super) fn repair_pool(pool: &str) -> String {
     format!(
-        "Its metadata has more damage than is repaired without being asked. `lvconvert --repair {pool}` makes a repaired copy and keeps the \
+        "Its metadata has more damage than LVM repairs automatically. `lvconvert --repair {pool}` creates a repaired copy and keeps the \
          damaged one (lvmthin(7)); then start the guests again."
     )
 }
 
-/// What to do when there is no pool.
+/// Returns the remedy for a missing pool.
 pub(super) fn make_pool(pool: &str) -> String {
     let (group, name) = pool.split_once('/').unwrap_or((pool, ""));
     format!(
-        "Set storage.volume_group and storage.pool to a pool that `lvs` shows, or make this one: \
+        "Set storage.volume_group and storage.pool to a pool that `lvs` shows, or create this one: \
          `lvcreate --type thin-pool --extents 90%FREE --name {name} {group}`."
     )
 }
@@ -549,7 +547,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_remedy_extends_what_is_full() {
+    fn remedy_extends_the_full_part_of_the_pool() {
         let remedy = |data, metadata| make_room("vg/thin", PoolUse { data, metadata }, 85);
         assert!(remedy(90.0, 5.0).contains("--size +10G vg/thin"));
         assert!(!remedy(90.0, 5.0).contains("poolmetadata"));
@@ -560,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_pool_is_named_as_lvm_names_it() {
+    fn damaged_pool_is_parsed_from_lvms_error() {
         let said = |stderr: &str| CommandError::Failed {
             program: "lvchange".to_owned(),
             status: std::process::ExitStatus::default(),
@@ -576,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_tree_that_somebody_furnished_counts_as_one() {
+    fn holds_something_ignores_an_empty_directory() {
         let place = tempfile::tempdir().expect("a directory for the test");
         let rootfs = place.path().join("rootfs");
         assert!(!holds_something(&rootfs).expect("looks"));

@@ -1,79 +1,79 @@
-//! What is in a volume group, as `lvs` reports it in JSON (lvmreport(7)).
+//! The volumes in a volume group, from the JSON of `lvs` (lvmreport(7)).
 
 use std::fmt;
 
 use innkeeper_model::{DaemonId, GuestName, RetainedId, SnapshotLabel};
 use serde::Deserialize;
 
-/// What is asked for: every column that [`Row`] has.
+/// The requested columns: the fields of [`Row`].
 pub(super) const COLUMNS: &str =
     "lv_name,lv_attr,lv_size,pool_lv,data_percent,metadata_percent,lv_tags";
 
-/// What the names of guests' volumes begin with.
+/// The prefix of the names of guests' volumes.
 const GUEST: &str = "innkeeper-guest-";
 
-/// What the names of snapshots begin with; the guest, a dot and the label follow. Neither has dots in it.
+/// The prefix of the names of snapshots; the guest, a dot and the label follow. Neither contains a dot.
 const SNAPSHOT: &str = "innkeeper-snap-";
 
-/// What a volume is called that is to take the place of a guest's, and what it is called then.
+/// The prefixes of the replacement of a guest's volume, and of the former volume.
 const NEW: &str = "innkeeper-restore-";
 const GONE: &str = "innkeeper-gone-";
 
-/// What the names of destroyed agents' volumes begin with; a number follows.
+/// The prefix of the names of destroyed agents' volumes; a number follows.
 const RETAINED: &str = "innkeeper-retained-";
 
-/// What the names of templates begin with; their size in bytes follows.
+/// The prefix of the names of templates; their size in bytes follows.
 const TEMPLATE: &str = "innkeeper-template-";
 
-/// What the tag of a daemon's volumes begins with; its identity follows.
+/// The prefix of the tag of a daemon's volumes; its identity follows.
 const TAG: &str = "innkeeper-daemon-";
 
-/// A template while it is made.
+/// The name of a template that is being created.
 pub(super) const NEW_TEMPLATE: &str = "innkeeper-new";
 
-/// The tag that marks a daemon's volumes (lvm(8), "Tags").
+/// Returns the tag that marks a daemon's volumes (lvm(8), "Tags").
 pub(super) fn tag(daemon: &DaemonId) -> String {
     format!("{TAG}{daemon}")
 }
 
-/// The name of a guest's volume.
+/// Returns the name of a guest's volume.
 pub(super) fn guest_volume(guest: &GuestName) -> String {
     format!("{GUEST}{guest}")
 }
 
-/// The name of a snapshot's volume.
+/// Returns the name of a snapshot's volume.
 pub(super) fn snapshot_volume(guest: &GuestName, label: &SnapshotLabel) -> String {
     format!("{SNAPSHOT}{guest}.{label}")
 }
 
-/// The name of the volume that is to take the place of a guest's.
+/// Returns the name of the replacement of a guest's volume.
 pub(super) fn new_volume(guest: &GuestName) -> String {
     format!("{NEW}{guest}")
 }
 
-/// The name of a guest's volume of which another one takes the place.
+/// Returns the name of a guest's volume that is being replaced.
 pub(super) fn gone_volume(guest: &GuestName) -> String {
     format!("{GONE}{guest}")
 }
 
-/// The name of a destroyed agent's volume.
+/// Returns the name of a destroyed agent's volume.
 pub(super) fn retained_volume(id: RetainedId) -> String {
     format!("{RETAINED}{id}")
 }
 
-/// The name of the template for volumes of so many bytes.
+/// Returns the name of the template for volumes of a size in bytes.
 pub(super) fn template_volume(size: u64) -> String {
     format!("{TEMPLATE}{size}")
 }
 
-/// What a volume is by its name.
+/// The kind of a volume, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
     Guest(GuestName),
     Snapshot(GuestName, SnapshotLabel),
-    /// Something that is there while a guest's volume is replaced.
+    /// A volume of a replacement in progress.
     Part(GuestName),
-    /// What a destroyed agent left.
+    /// Retained files of a destroyed agent.
     Retained(RetainedId),
     Template,
     Leftover,
@@ -81,7 +81,7 @@ pub(super) enum Volume {
 }
 
 impl Volume {
-    /// `template` is the name of the template in use; those of other sizes are left over.
+    /// Returns the kind of a volume. `template` is the name of the current template; those of other sizes are leftovers.
     pub(super) fn of(name: &str, template: &str) -> Self {
         let guest = |name| GuestName::parse(name).ok();
         if let Some(rest) = name.strip_prefix(GUEST) {
@@ -95,7 +95,7 @@ impl Volume {
             return snapshot.map_or(Self::Foreign, |(guest, label)| Self::Snapshot(guest, label));
         }
         if let Some(rest) = name.strip_prefix(RETAINED) {
-            // Only the name that we would give: no sign, no zeros in front.
+            // Only the canonical name: no sign, no leading zeros.
             let id = rest.parse().ok();
             let id = id.filter(|id: &RetainedId| id.0 > 0 && retained_volume(*id) == name);
             return id.map_or(Self::Foreign, Self::Retained);
@@ -115,7 +115,7 @@ impl Volume {
 }
 
 impl Volume {
-    /// The guest that it belongs to.
+    /// Returns the guest that it belongs to.
     pub(super) fn guest(&self) -> Option<&GuestName> {
         match self {
             Self::Guest(guest) | Self::Snapshot(guest, _) | Self::Part(guest) => Some(guest),
@@ -124,17 +124,17 @@ impl Volume {
     }
 }
 
-/// How full a thin pool is.
+/// The use of a thin pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolUse {
-    /// Of its data, in percent.
+    /// The use of its data, in percent.
     pub data: f64,
-    /// Of what it keeps about them, in percent.
+    /// The use of its metadata, in percent.
     pub metadata: f64,
 }
 
 impl PoolUse {
-    /// Whether either has reached so many percent.
+    /// Reports whether either has reached a limit in percent.
     pub(super) fn reaches(self, percent: u8) -> bool {
         let percent = f64::from(percent);
         self.data >= percent || self.metadata >= percent
@@ -151,14 +151,14 @@ impl fmt::Display for PoolUse {
     }
 }
 
-/// What there is to see of a pool.
+/// The state of a pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pool {
-    /// There is no thin pool of that name.
+    /// It does not exist.
     Missing,
-    /// How full it is shows when it is active. After a boot that takes a while.
+    /// It is inactive, as for a while after a boot, and its use is unknown.
     Inactive,
-    /// It is so full.
+    /// It is active, with its use.
     Active(PoolUse),
 }
 
@@ -176,7 +176,7 @@ struct Part {
     lv: Vec<Row>,
 }
 
-/// One volume, in the report's words.
+/// A row of the report.
 #[derive(Debug, Deserialize)]
 pub(super) struct Row {
     pub(super) lv_name: String,
@@ -189,7 +189,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The daemon that has tagged it.
+    /// Returns the daemon of its tag.
     pub(super) fn daemon(&self) -> Option<DaemonId> {
         let mut daemons = self
             .lv_tags
@@ -198,14 +198,14 @@ impl Row {
         daemons.find_map(|daemon| DaemonId::parse(daemon).ok())
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     pub(super) fn size(&self) -> u64 {
         self.lv_size.parse().unwrap_or(0)
     }
 
-    /// The bytes that it holds, shared or not; 0 while it is not active.
+    /// Returns the bytes that it holds, shared or not; 0 while it is inactive.
     pub(super) fn used(&self) -> u64 {
-        // Two digits follow the point.
+        // The report has two decimal places.
         let (whole, part) = self.data_percent.split_once('.').unwrap_or_default();
         let basis_points: u64 = format!("{whole}{part:0<2.2}").parse().unwrap_or(0);
         self.size() / 10_000 * basis_points
@@ -213,7 +213,7 @@ impl Row {
 }
 
 impl Volumes {
-    /// Reads a report.
+    /// Parses a report.
     pub(super) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let report: Report = serde_json::from_slice(json)?;
         Ok(Self(
@@ -221,7 +221,7 @@ impl Volumes {
         ))
     }
 
-    /// What there is to see of a pool.
+    /// The state of a pool.
     pub(super) fn pool(&self, name: &str) -> Pool {
         // lvs(8): the first letter of the attributes is the type, `t` for a thin pool.
         let is_pool = |row: &&Row| row.lv_name == name && row.lv_attr.starts_with('t');
@@ -234,23 +234,23 @@ impl Volumes {
         }
     }
 
-    /// The size of a volume in bytes; 0 when there is none of that name.
+    /// Returns the size of a volume in bytes; 0 when it does not exist.
     pub(super) fn size(&self, name: &str) -> u64 {
         let row = self.0.iter().find(|row| row.lv_name == name);
         row.map_or(0, Row::size)
     }
 
-    /// The thin volumes in a pool.
+    /// Returns the thin volumes in a pool.
     pub(super) fn rows<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Row> {
         self.0.iter().filter(move |row| row.pool_lv == pool)
     }
 
-    /// The names of the thin volumes in a pool.
+    /// Returns the names of the thin volumes in a pool.
     pub(super) fn thin<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a str> {
         self.rows(pool).map(|row| row.lv_name.as_str())
     }
 
-    /// Whether a thin volume of that name is in the pool.
+    /// Reports whether the pool has a thin volume of that name.
     pub(super) fn has(&self, pool: &str, name: &str) -> bool {
         self.thin(pool).any(|volume| volume == name)
     }
@@ -260,7 +260,7 @@ impl Volumes {
 mod tests {
     use super::*;
 
-    /// What lvs 2.03.31 printed in the virtual tier of tests/vm.
+    /// The output of lvs 2.03.31 in the virtual tier of tests/vm.
     const REPORT: &[u8] = br#"  {
       "report": [
           {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_says_what_is_in_the_pool_and_how_full_it_is() {
+    fn report_lists_volumes_and_use_of_the_pool() {
         let volumes = volumes();
         assert_eq!(
             volumes.pool("thin"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volumes_tag_names_its_daemon() {
+    fn daemon_is_parsed_from_the_tag() {
         let volumes = volumes();
         let daemon = DaemonId::parse(&"0123456789abcdef".repeat(2)).expect("identity");
         let of = |name| {
@@ -316,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pool_is_not_taken_for_one() {
+    fn other_volumes_are_not_pools() {
         for name in ["root", "innkeeper-guest-web", "other", ""] {
             assert_eq!(volumes().pool(name), Pool::Missing, "{name}");
         }
     }
 
     #[test]
-    fn a_pool_that_is_not_active_yet_is_not_missing() {
+    fn inactive_pool_is_not_missing() {
         let row = r#"{"lv_name":"thin", "lv_attr":"twi---tz--", "lv_size":"2147483648", "pool_lv":"", "data_percent":"", "metadata_percent":"", "lv_tags":""}"#;
         let report = format!(r#"{{"report":[{{"lv":[{row}]}}]}}"#);
         let volumes = Volumes::parse(report.as_bytes()).expect("a report");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_a_report() {
+    fn parse_rejects_other_texts() {
         for text in [
             "",
             "{}",

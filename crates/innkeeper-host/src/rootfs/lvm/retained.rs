@@ -1,7 +1,7 @@
-//! Volumes of destroyed agents, which are kept for a while.
+//! Retained volumes of destroyed agents.
 //!
-//! A rename makes a guest's volume `innkeeper-retained-<number>` and back; its tags stay. Its snapshots are removed. A
-//! tree that is a directory is kept as one.
+//! A rename turns a guest's volume into `innkeeper-retained-<number>` and back; its tags stay. Its snapshots are removed. A
+//! tree that is a directory is retained as one.
 
 use innkeeper_facilities::FoundRetained;
 use innkeeper_model::{GuestName, RetainedId};
@@ -9,12 +9,12 @@ use innkeeper_model::{GuestName, RetainedId};
 use super::report::{Volume, guest_volume, retained_volume};
 use super::{LvmRootfs, holds_something};
 use crate::rootfs::RootfsError;
-use crate::rootfs::dir::{self, Place, retained};
+use crate::rootfs::dir::{self, GuestPaths, retained};
 
 impl LvmRootfs {
-    /// Mounts a guest's volume, if it has one. Says whether there is a tree in the guest's place then.
+    /// Mounts a guest's volume, if it has one. Reports whether the guest has a tree then.
     pub(super) async fn open_tree(&self, guest: &GuestName) -> Result<bool, RootfsError> {
-        let point = Place::of(&self.config.dir, guest).rootfs();
+        let point = GuestPaths::of(&self.config.dir, guest).rootfs();
         if self.tools().is_mounted(&point)? {
             return Ok(true);
         }
@@ -32,15 +32,16 @@ impl LvmRootfs {
         id: RetainedId,
     ) -> Result<bool, RootfsError> {
         let (tools, pool) = (self.tools(), &self.config.pool);
-        let point = Place::of(&self.config.dir, guest).rootfs();
+        let point = GuestPaths::of(&self.config.dir, guest).rootfs();
         let kept = retained_volume(id);
         let mut volumes = tools.volumes().await?;
         self.require_ours(guest, &volumes)?;
         self.require_ours_kept(id, &volumes)?;
         let is_there = self.settle(guest, &volumes).await?;
         if !is_there && !volumes.has(pool, &kept) {
-            // Without its volume, the place where it was mounted is an empty directory.
-            let nothing = !holds_something(&point)? && Place::of(&self.config.dir, guest).exists();
+            // Without its volume, the mount point is an empty directory.
+            let nothing =
+                !holds_something(&point)? && GuestPaths::of(&self.config.dir, guest).exists();
             if nothing {
                 return Ok(false);
             }
@@ -51,7 +52,7 @@ impl LvmRootfs {
         }
         tools.unmount(&point).await?;
         if is_there && volumes.has(pool, &kept) {
-            // A rename makes one the other, so this one is of another database.
+            // A rename moves the only volume with this number, so this one is of another database.
             tools.remove(&kept).await?;
         }
         volumes = tools.volumes().await?;
@@ -69,7 +70,7 @@ impl LvmRootfs {
         Ok(true)
     }
 
-    /// Makes a retained volume the one of a guest, if it is not yet. Says whether it is one.
+    /// Turns a retained volume into that of a guest, unless it is already. Reports whether it exists.
     pub(super) async fn adopt_volume(
         &self,
         guest: &GuestName,
@@ -82,7 +83,7 @@ impl LvmRootfs {
         if !volumes.has(pool, &kept) {
             return Ok(volumes.has(pool, &guest_volume(guest)));
         }
-        // Anything under the guest's name is left over: it would be gone if the volume had been renamed.
+        // A volume under the guest's name is a leftover: the rename would have failed otherwise.
         self.remove_tree(guest).await?;
         self.tools().rename(&kept, &guest_volume(guest)).await?;
         Ok(true)
@@ -103,7 +104,7 @@ impl LvmRootfs {
         Ok(found)
     }
 
-    /// The bytes that a retained tree takes. Blocks that it shares with the template count.
+    /// Returns the bytes that a retained tree takes, including blocks that it shares with the template.
     pub(super) async fn bytes_of(&self, id: RetainedId) -> Result<u64, RootfsError> {
         let (volumes, kept) = (self.tools().volumes().await?, retained_volume(id));
         match volumes

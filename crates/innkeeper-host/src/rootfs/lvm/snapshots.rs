@@ -1,7 +1,7 @@
-//! Snapshots of volumes, and guests that begin as a copy.
+//! Snapshots of volumes, and guests that start as a copy.
 //!
-//! A snapshot is the volume `innkeeper-snap-<guest>.<label>`, which is never active: LVM makes it at once, and
-//! freezes the file system of a guest that runs while it does. What is made of it is a snapshot of the snapshot.
+//! A snapshot is the volume `innkeeper-snap-<guest>.<label>`, which is never active. LVM creates it atomically, and freezes
+//! the file system of a running guest meanwhile. Restored trees and copies are snapshots of the snapshot.
 
 use innkeeper_facilities::{FacilityError, FoundSnapshot, Rootfs};
 use innkeeper_model::api::{PoolReport, PoolVolume, RetainedSpace};
@@ -12,10 +12,10 @@ use super::report::{
 };
 use super::{LvmRootfs, make_room};
 use crate::rootfs::RootfsError;
-use crate::rootfs::dir::{Place, snapshots};
+use crate::rootfs::dir::{GuestPaths, snapshots};
 
 impl LvmRootfs {
-    /// Makes the volume of a guest that begins as a copy. It is as large as what it is copied from.
+    /// Creates the volume of a guest that starts as a copy, with the size of the source.
     pub(super) async fn copy_volume(
         &self,
         guest: &Guest,
@@ -34,7 +34,7 @@ impl LvmRootfs {
             }
         };
         if !is_there {
-            // The origin's tree is a directory; the copy's will be one.
+            // The source's tree is a directory, so the copy's is one too.
             return self.dir.ensure(guest).await;
         }
         self.require_pool(volumes).await?;
@@ -61,8 +61,8 @@ impl LvmRootfs {
         Ok(self.tools().inactive_snapshot(&tree, &volume).await?)
     }
 
-    /// Replaces a guest's volume. The new one is made first; between the two renames the former one has a name of its
-    /// own, by which [`Self::settle`] finds it. After them it is done, whatever keeps the former one from going.
+    /// Replaces a guest's volume. The new one is created first. Between the two renames the former one has another name,
+    /// by which [`Self::settle`] finds it. After them the replacement is complete, even if the former one cannot be removed.
     pub(super) async fn bring_back(
         &self,
         guest: &GuestName,
@@ -84,7 +84,7 @@ impl LvmRootfs {
         }
         tools.snapshot(&snapshot, &new).await?;
         tools
-            .unmount(&Place::of(&self.config.dir, guest).rootfs())
+            .unmount(&GuestPaths::of(&self.config.dir, guest).rootfs())
             .await?;
         if volumes.has(pool, &tree) {
             if volumes.has(pool, &gone) {
@@ -99,15 +99,15 @@ impl LvmRootfs {
         Ok(())
     }
 
-    /// Removes a volume that nobody needs; if that fails, [`Self::settle`] does it later.
+    /// Removes an unneeded volume; if that fails, [`Self::settle`] removes it later.
     async fn let_go(&self, volume: &str) {
         if let Err(error) = self.tools().remove(volume).await {
             tracing::warn!("{}", innkeeper_model::chain(&error));
         }
     }
 
-    /// Gives a guest the volume back that it had before something was to take its place and did not, or removes it when
-    /// something did. Says whether the guest has one.
+    /// Completes an interrupted replacement: renames the former volume back if the replacement has not taken its place, and
+    /// removes it otherwise. Reports whether the guest has a volume.
     pub(super) async fn settle(
         &self,
         guest: &GuestName,
@@ -162,7 +162,7 @@ impl LvmRootfs {
         Ok(found)
     }
 
-    /// Whether the guest's files are on a volume; otherwise they are in a directory.
+    /// Reports whether the guest's files are on a volume, and not in a directory.
     pub(super) async fn has_volume(&self, guest: &GuestName) -> Result<bool, RootfsError> {
         let volumes = self.tools().volumes().await?;
         Ok(volumes.has(&self.config.pool, &guest_volume(guest)))

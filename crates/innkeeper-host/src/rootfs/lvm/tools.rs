@@ -1,4 +1,4 @@
-//! The programs that make, mount and remove volumes.
+//! The programs that create, mount and remove volumes.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,21 +13,21 @@ use crate::features::mounts;
 use crate::rootfs::RootfsError;
 use crate::{FileError, FileErrorExt};
 
-/// How guests' file systems are mounted. Their device nodes are nspawn's business. What is deleted goes back
-/// to the pool. The kernel does not zero inode tables in the background, which would allocate all of them in
-/// the pool: what was never written to a thin volume is read as zeroes.
+/// The mount options of guests' file systems. nspawn creates the device nodes. Deleted blocks return to the pool. The
+/// kernel does not zero inode tables in the background, which would allocate all of them in the pool: unwritten blocks of a
+/// thin volume read as zeros.
 const MOUNT_OPTIONS: &str = "nodev,discard,noinit_itable";
 
-/// Lets thin_check(8), which LVM runs before it activates a pool, repair what needs no decision. A loss of power can leave
-/// blocks in a pool that belong to no volume. That is harmless, but LVM leaves such a pool alone unless somebody repairs
-/// it, and with it all guests: its own default, as Debian builds it, only looks.
+/// Lets thin_check(8), which LVM runs before it activates a pool, repair harmless damage. A loss of power can leave blocks
+/// in a pool that belong to no volume. With LVM's default in Debian, which only checks, such a pool would stay inactive
+/// until it is repaired by hand, and all guests with it.
 const REPAIR: &str =
     r#"global/thin_check_options=["-q","--auto-repair","--clear-needs-check-flag"]"#;
 
-/// How long a program may take that makes, activates, mounts or removes a volume. It is left running after that.
+/// The timeout of a program that creates, activates, mounts or removes a volume. It keeps running after that.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often something that is mounted in one place is unmounted before we give up.
+/// The maximum of stacked mounts that are unmounted from one place.
 const LAYERS: usize = 8;
 
 /// The programs for one volume group.
@@ -35,7 +35,7 @@ const LAYERS: usize = 8;
 pub(super) struct Tools<'a>(pub(super) &'a LvmConfig);
 
 impl Tools<'_> {
-    /// Everything that is in the volume group.
+    /// Lists the volumes in the volume group.
     pub(super) async fn volumes(&self) -> Result<Volumes, RootfsError> {
         let group = &self.0.volume_group;
         let arguments = [
@@ -56,7 +56,7 @@ impl Tools<'_> {
         })
     }
 
-    /// Makes an empty thin volume of the configured size.
+    /// Creates an empty thin volume of the configured size.
     pub(super) async fn create(&self, volume: &str) -> Result<(), RootfsError> {
         let (size, tag) = (format!("{}b", self.0.size), self.tag());
         let arguments = [
@@ -78,12 +78,12 @@ impl Tools<'_> {
         done(created, "create", &self.name(volume))
     }
 
-    /// Makes a thin volume that starts as a copy of another one, and activates it.
+    /// Creates a thin volume as a copy of another one, and activates it.
     pub(super) async fn snapshot(&self, origin: &str, volume: &str) -> Result<(), RootfsError> {
         self.copy(origin, volume, "--setactivationskip=n").await
     }
 
-    /// Makes a thin volume that starts as a copy of another one, and that LVM refuses to activate.
+    /// Creates a thin volume as a copy of another one, which LVM does not activate.
     pub(super) async fn inactive_snapshot(
         &self,
         origin: &str,
@@ -110,7 +110,7 @@ impl Tools<'_> {
         done(created, "create", &self.name(volume))
     }
 
-    /// Marks a volume that is there.
+    /// Marks a volume.
     pub(super) async fn mark(&self, volume: &str) -> Result<(), RootfsError> {
         let (name, tag) = (self.name(volume), self.tag());
         let arguments = ["--addtag", &tag, "--", &name];
@@ -121,10 +121,10 @@ impl Tools<'_> {
         tag(self.0.dir.identity.daemon())
     }
 
-    /// Makes an ext4 file system with the contents of a directory.
+    /// Creates an ext4 file system with the contents of a directory.
     pub(super) async fn format(&self, volume: &str, contents: &Path) -> Result<(), RootfsError> {
         let device = self.device(volume);
-        // Nothing is reserved for root: the guest's root is nobody on the host.
+        // No blocks are reserved for root: the guest's root is an unprivileged user on the host.
         let mut arguments: Vec<OsString> = ["-q", "-F", "-t", "ext4", "-m", "0"]
             .map(Into::into)
             .to_vec();
@@ -134,14 +134,14 @@ impl Tools<'_> {
         done(formatted, "make a file system on", &self.name(volume))
     }
 
-    /// Makes the device of a volume appear.
+    /// Activates a volume.
     pub(super) async fn activate(&self, volume: &str) -> Result<(), RootfsError> {
         let name = self.name(volume);
         let arguments = ["--activate", "y", "--ignoreactivationskip", "--", &name];
         done(self.run("lvchange", &arguments).await, "activate", &name)
     }
 
-    /// Makes the device of a volume disappear.
+    /// Deactivates a volume.
     pub(super) async fn deactivate(&self, volume: &str) -> Result<(), RootfsError> {
         let name = self.name(volume);
         let arguments = ["--activate", "n", "--", &name];
@@ -155,14 +155,14 @@ impl Tools<'_> {
         done(renamed, "rename", &self.name(from))
     }
 
-    /// Removes a volume that is there.
+    /// Removes a volume.
     pub(super) async fn remove(&self, volume: &str) -> Result<(), RootfsError> {
         let name = self.name(volume);
         let arguments = ["--yes", "--quiet", "--", &name];
         done(self.run("lvremove", &arguments).await, "remove", &name)
     }
 
-    /// Mounts a volume that is active.
+    /// Mounts an active volume.
     pub(super) async fn mount(&self, volume: &str, point: &Path) -> Result<(), RootfsError> {
         let device = self.device(volume);
         let arguments: [OsString; 7] = [
@@ -178,7 +178,7 @@ impl Tools<'_> {
         done(mounted, "mount", &self.name(volume))
     }
 
-    /// Unmounts whatever is mounted at a place.
+    /// Unmounts all mounts at a place.
     pub(super) async fn unmount(&self, point: &Path) -> Result<(), RootfsError> {
         for _ in 0..LAYERS {
             if !self.is_mounted(point)? {
@@ -191,7 +191,7 @@ impl Tools<'_> {
         Ok(())
     }
 
-    /// Whether something is mounted at a place, where guests are started.
+    /// Reports whether a place is a mount point in the mount namespace of guests.
     pub(super) fn is_mounted(&self, point: &Path) -> Result<bool, FileError> {
         let process = if self.0.mount_namespace.is_some() {
             "1"
@@ -199,15 +199,15 @@ impl Tools<'_> {
             "self"
         };
         let file = PathBuf::from(format!("/proc/{process}/mountinfo"));
-        // Whoever may mount gives names as he likes.
+        // Sources of mounts can have any name.
         let text = fs::read(&file).on("read", &file)?;
         let mounts = mounts::parse(&String::from_utf8_lossy(&text));
-        // The kernel knows places by their paths without links.
+        // The kernel lists mount points without symbolic links.
         let place = fs::canonicalize(point).unwrap_or_else(|_| point.to_owned());
         Ok(mounts.iter().any(|mount| mount.point == place))
     }
 
-    /// What LVM calls a volume.
+    /// Returns LVM's name of a volume.
     pub(super) fn name(&self, volume: &str) -> String {
         format!("{}/{volume}", self.0.volume_group)
     }
@@ -216,9 +216,9 @@ impl Tools<'_> {
         Path::new("/dev").join(&self.0.volume_group).join(volume)
     }
 
-    /// Runs a program to its end, in the mount namespace where guests are started. One that takes too long is reported, and not ended halfway:
-    /// LVM that is killed can leave devices on which every access waits. When the daemon dies, systemd kills what it has
-    /// started; what changes volumes is therefore a unit of its own.
+    /// Runs a program to its end, in the mount namespace where guests are started. A timeout is reported, but the program is
+    /// not killed: LVM that is killed can leave suspended devices, on which every access blocks. systemd kills the children
+    /// of a daemon that dies, so a program that changes volumes runs in its own unit.
     async fn run<S: Into<OsString> + Clone>(
         &self,
         program: &'static str,
@@ -244,7 +244,7 @@ impl Tools<'_> {
             "lvs" => command::QUICK,
             _ => PATIENCE,
         };
-        // The task goes on when nobody waits for it any more.
+        // The task continues when the caller is canceled.
         let running = tokio::spawn(async move { command::run_to_end(command, b"").await });
         let program = program.to_owned();
         match tokio::time::timeout(limit, running).await {
@@ -262,7 +262,7 @@ fn changes_volumes(program: &str) -> bool {
     program.starts_with("lv") && program != "lvs"
 }
 
-/// Says what was tried on what.
+/// Adds the failed action and its object to an error.
 fn failed(action: &'static str, object: &str) -> impl FnOnce(CommandError) -> RootfsError {
     let object = object.to_owned();
     move |source| RootfsError::Volume {
