@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, FileWork, GuestName, Installable, Limits, RetainedId, Slot, StorePath};
+use crate::{ClosureSource, Failure, FileWork, GuestName, Limits, RetainedId, Slot, StorePath};
 
 /// The purpose of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,18 +27,6 @@ pub enum DesiredState {
     Stopped,
     /// Every resource of the guest is removed, then its record.
     Absent,
-}
-
-/// The source of a guest's closure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClosureSource {
-    /// A flake output, built unless it is cached.
-    Flake(Installable),
-    /// A flake output requested by a member, fetched and evaluated without the daemon's permissions.
-    MemberFlake(Installable),
-    /// An existing store path.
-    Path(StorePath),
 }
 
 /// The record of a guest. It exists from the request to create the guest until every resource of it was observed to be
@@ -185,15 +173,6 @@ impl fmt::Display for GuestKind {
             Self::Agent => "agent",
             Self::Preview => "preview",
         })
-    }
-}
-
-impl fmt::Display for ClosureSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flake(installable) | Self::MemberFlake(installable) => installable.fmt(f),
-            Self::Path(path) => path.fmt(f),
-        }
     }
 }
 

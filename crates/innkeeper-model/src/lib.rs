@@ -7,6 +7,7 @@
 
 pub mod api;
 mod backoff;
+mod closure_source;
 mod failure;
 mod guest;
 mod identity;
@@ -22,8 +23,9 @@ mod snapshot;
 mod store_path;
 
 pub use backoff::Backoff;
+pub use closure_source::ClosureSource;
 pub use failure::{Code, Explain, Failure, Kind, chain};
-pub use guest::{ClosureSource, DesiredState, Guest, GuestKind, GuestState, UnitPhase};
+pub use guest::{DesiredState, Guest, GuestKind, GuestState, UnitPhase};
 pub use identity::{DaemonId, InvalidDaemonId, Ownership};
 pub use installable::{Installable, InvalidInstallable, Trust};
 pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};

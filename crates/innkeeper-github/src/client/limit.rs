@@ -35,7 +35,7 @@ impl RateLimit {
     pub(crate) fn block(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let mut blocked_until = self.blocked_until.lock();
-        *blocked_until = Some(blocked_until.map_or(until, |there| there.max(until)));
+        *blocked_until = Some(blocked_until.map_or(until, |former| former.max(until)));
     }
 }
 

@@ -149,10 +149,10 @@ impl Github {
         if response.status == hyper::StatusCode::NOT_FOUND {
             return Err(GithubError::RepoNotAccessible(repo.clone()));
         }
-        let there: wire::Repository = response.success(&call)?.json(&call)?;
+        let found: wire::Repository = response.success(&call)?.json(&call)?;
         Ok(RepoView {
-            id: there.id(),
-            name: there.full_name,
+            id: found.id(),
+            name: found.full_name,
         })
     }
 

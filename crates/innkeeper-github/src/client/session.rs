@@ -137,31 +137,31 @@ impl Session {
     }
 
     async fn token(&self, app: &App) -> Result<Secret, GithubError> {
-        let mut kept = self.installation_token.lock().await;
+        let mut cached = self.installation_token.lock().await;
         let now = Timestamp::now();
-        if let Some(kept) = kept.as_ref()
+        if let Some(cached) = cached.as_ref()
             && now
                 .checked_add(RENEW_BEFORE)
-                .is_ok_and(|soon| soon < kept.expires_at)
+                .is_ok_and(|soon| soon < cached.expires_at)
         {
-            return Ok(kept.token.clone());
+            return Ok(cached.token.clone());
         }
         let fresh = self
             .fetch(app, "authenticate as a GitHub App", &json!({}))
             .await?;
         let token = fresh.token.clone();
-        *kept = Some(fresh);
+        *cached = Some(fresh);
         Ok(token)
     }
 
     async fn forget(&self, token: &Secret) {
-        let mut kept = self.installation_token.lock().await;
+        let mut cached = self.installation_token.lock().await;
         // Another call may have renewed the token already.
-        if kept
+        if cached
             .as_ref()
-            .is_some_and(|kept| kept.token.expose() == token.expose())
+            .is_some_and(|cached| cached.token.expose() == token.expose())
         {
-            *kept = None;
+            *cached = None;
         }
     }
 

@@ -112,14 +112,14 @@ async fn user(Extension(caller): Extension<Caller>) -> ApiResult {
 async fn installation_token(
     State(world): State<Shared>,
     Path(id): Path<u64>,
-    Json(wanted): Json<Value>,
+    Json(request): Json<Value>,
 ) -> ApiResult {
     let mut world = world.lock();
     let serial = world.id();
     let app = world.app.as_ref().filter(|app| app.installation == id);
     let app = app.ok_or_else(not_found)?;
     let expires_at = Timestamp::now() + app.token_lifetime;
-    let repos = match wanted["repositories"].as_array() {
+    let repos = match request["repositories"].as_array() {
         None => None,
         Some(names) => Some(narrowed(&world, names)?),
     };
@@ -131,7 +131,7 @@ async fn installation_token(
     let rights = Rights {
         login: format!("{}[bot]", app.slug),
         expires_at: Some(expires_at),
-        read_only: wanted["permissions"] == json!({ "contents": "read" }),
+        read_only: request["permissions"] == json!({ "contents": "read" }),
         repos,
     };
     world.tokens.insert(token.clone(), rights);
@@ -144,8 +144,8 @@ async fn installation_token(
 
 fn narrowed(world: &World, names: &[Value]) -> Result<BTreeSet<RepoName>, ErrorResponse> {
     let find = |name: &Value| {
-        let there = world.repos.keys().find(|repo| *name == repo.name());
-        there.cloned().ok_or_else(|| {
+        let found = world.repos.keys().find(|repo| *name == repo.name());
+        found.cloned().ok_or_else(|| {
             let message = "There is at least one repository that does not exist";
             error_response(StatusCode::UNPROCESSABLE_ENTITY, message)
         })
@@ -233,14 +233,14 @@ async fn pulls(
 ) -> ApiResult {
     let name = name(&owner, &repo)?;
     let world = world.lock();
-    let there = world.repos.get(&name).ok_or_else(not_found)?;
-    let all = there
+    let found = world.repos.get(&name).ok_or_else(not_found)?;
+    let all = found
         .pulls
         .iter()
         .rev()
         .filter(|(_, pull)| pull.open || page.state.as_deref() == Some("all"))
         .map(|(number, pull)| {
-            let mut json = pull.json(&name, there.id, *number);
+            let mut json = pull.json(&name, found.id, *number);
             // Lists omit this field.
             if let Some(fields) = json.as_object_mut() {
                 fields.remove("merged");
@@ -294,8 +294,8 @@ async fn comments(
 ) -> ApiResult {
     let name = name(&owner, &repo)?;
     let world = world.lock();
-    let there = world.repos.get(&name).ok_or_else(not_found)?;
-    let of_issue = there.comments.iter().filter(|c| c.issue == number);
+    let found = world.repos.get(&name).ok_or_else(not_found)?;
+    let of_issue = found.comments.iter().filter(|c| c.issue == number);
     let all = of_issue.map(comment_json).collect();
     let path = format!("/repos/{name}/issues/{number}/comments?");
     Ok(paged(&world, &page, &headers, &path, all, Value::from))
@@ -361,12 +361,12 @@ async fn deployments(
     Query(page): Query<Page>,
 ) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, _| {
-        let wanted = |d: &&DeploymentRecord| {
+        let in_environment = |d: &&DeploymentRecord| {
             page.environment
                 .as_ref()
                 .is_none_or(|environment| *environment == d.environment)
         };
-        let newest = repo.deployments.iter().rev().filter(wanted);
+        let newest = repo.deployments.iter().rev().filter(in_environment);
         let all: Vec<Value> = newest.take(page.per_page).map(deployment_json).collect();
         Json(all).into_response()
     })

@@ -90,9 +90,9 @@ async fn show_repo(
     Path((owner, repo)): Path<(String, String)>,
 ) -> Result<Response, ErrorResponse> {
     let world = world.lock();
-    let there = world.repos.get(&name(&owner, &repo)?);
-    let there = there.ok_or_else(|| bad("unknown repository"))?;
-    Ok(Json(json!(there)).into_response())
+    let found = world.repos.get(&name(&owner, &repo)?);
+    let found = found.ok_or_else(|| bad("unknown repository"))?;
+    Ok(Json(json!(found)).into_response())
 }
 
 async fn put_pull(
@@ -116,10 +116,10 @@ async fn put_pull(
     };
     let base_branch = BranchName::parse("main").map_err(|error| bad(&error.to_string()))?;
     let mut world = world.lock();
-    let there = world.repos.get_mut(&base);
-    let there = there.ok_or_else(|| bad("unknown repository"))?;
+    let found = world.repos.get_mut(&base);
+    let found = found.ok_or_else(|| bad("unknown repository"))?;
     // Keeps the text if the request omits it, and always keeps the labels.
-    let former = there.pulls.get(&number).cloned();
+    let former = found.pulls.get(&number).cloned();
     let (former, labels) = former.map(|pull| (pull.body, pull.labels)).unzip();
     let pull = Pull {
         title: request.title,
@@ -133,8 +133,8 @@ async fn put_pull(
         base_branch,
         labels: labels.unwrap_or_default(),
     };
-    let json = pull.json(&base, there.id, number);
-    there.pulls.insert(number, pull);
+    let json = pull.json(&base, found.id, number);
+    found.pulls.insert(number, pull);
     Ok(Json(json).into_response())
 }
 
@@ -157,9 +157,9 @@ async fn permit(
 ) -> Result<StatusCode, ErrorResponse> {
     let name = name(&owner, &repo)?;
     let mut world = world.lock();
-    let there = world.repos.get_mut(&name);
-    let there = there.ok_or_else(|| bad("unknown repository"))?;
-    there.permissions.insert(login, permission);
+    let found = world.repos.get_mut(&name);
+    let found = found.ok_or_else(|| bad("unknown repository"))?;
+    found.permissions.insert(login, permission);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -234,12 +234,12 @@ impl World {
             id += 1;
         }
         self.used_ids.insert(id);
-        let there = self.repos.entry(repo).or_default();
+        let found = self.repos.entry(repo).or_default();
         if is_new {
-            there.id = id;
+            found.id = id;
         }
-        there.git = git.into();
-        there
+        found.git = git.into();
+        found
     }
 
     /// Returns the payload of a `repository` event. The repository may be deleted.
@@ -328,13 +328,13 @@ impl World {
         action: &str,
         sender: &str,
     ) -> Option<Value> {
-        let there = self.repos.get(repo)?;
-        let pull = there.pulls.get(&number)?;
+        let found = self.repos.get(repo)?;
+        let pull = found.pulls.get(&number)?;
         Some(json!({
             "action": action,
             "number": number,
-            "pull_request": pull.json(repo, there.id, number),
-            "repository": repo_json(repo, there.id),
+            "pull_request": pull.json(repo, found.id, number),
+            "repository": repo_json(repo, found.id),
             "sender": { "login": sender },
         }))
     }

@@ -120,9 +120,9 @@ async fn permission_to_approve_requires_write_access() {
     let stage = Stage::new().await;
     let github = stage.github();
     stage.fake.with(|world| {
-        let there = world.repos.get_mut(&repo()).expect("the repository");
+        let found = world.repos.get_mut(&repo()).expect("the repository");
         for (login, permission) in [("boss", "admin"), ("dev[bot]", "write"), ("guest", "read")] {
-            there
+            found
                 .permissions
                 .insert(login.to_owned(), permission.to_owned());
         }

@@ -29,7 +29,7 @@ async fn webhook(up: Arc<AtomicBool>) -> (String, mpsc::UnboundedReceiver<Delive
         let (event, id) = (text(EVENT_HEADER), text(DELIVERY_HEADER));
         let delivery = parse(event.expect("an event"), id.expect("an id"), &body);
         sender
-            .send(delivery.expect("understood"))
+            .send(delivery.expect("valid"))
             .expect("somebody listens");
         StatusCode::ACCEPTED
     };

@@ -32,7 +32,7 @@ fn recorded() -> Vec<(String, String, Vec<u8>)> {
 }
 
 fn pull_request(body: &[u8]) -> PullRequestEvent {
-    let event = match parse("pull_request", DELIVERY, body).expect("understood") {
+    let event = match parse("pull_request", DELIVERY, body).expect("valid") {
         Delivery::PullRequest(event) => Some(*event),
         Delivery::Ping | Delivery::Repository(_) | Delivery::Ignored(_) => None,
     };
@@ -116,14 +116,14 @@ fn event_action_is_parsed_by_name() {
 fn event_parses_pings_and_ignores_other_events() {
     let mut pings = 0;
     for (event, rest, body) in recorded() {
-        let said = parse(&event, DELIVERY, &body).expect("understood");
+        let output = parse(&event, DELIVERY, &body).expect("valid");
         match event.as_str() {
             "pull_request" => continue,
             "ping" => {
-                assert_eq!(said, Delivery::Ping, "{rest}");
+                assert_eq!(output, Delivery::Ping, "{rest}");
                 pings += 1;
             }
-            _ => assert_eq!(said, Delivery::Ignored(event)),
+            _ => assert_eq!(output, Delivery::Ignored(event)),
         }
     }
     assert_eq!(pings, 4);
@@ -140,7 +140,7 @@ fn event_detects_existing_and_deleted_forks() {
     let fork = event(&payload);
     assert!(fork.is_fork);
     assert_eq!(
-        fork.head_repo.expect("there").as_str(),
+        fork.head_repo.expect("exists").as_str(),
         "mallory/Hello-World"
     );
 
@@ -176,7 +176,7 @@ fn event_identifies_a_changed_repository_by_id() {
         })
     };
     let read = |payload: Value| {
-        parse("repository", DELIVERY, payload.to_string().as_bytes()).expect("understood")
+        parse("repository", DELIVERY, payload.to_string().as_bytes()).expect("valid")
     };
     for (name, action) in [
         ("renamed", RepositoryAction::Renamed),
@@ -266,8 +266,8 @@ fn event_rejects_payload_without_required_fields() {
     ] {
         let mut payload = opened();
         *payload.pointer_mut(pointer).expect(pointer) = value.clone();
-        let said = parse("pull_request", DELIVERY, payload.to_string().as_bytes());
-        assert!(said.is_err(), "{pointer} = {value}");
+        let output = parse("pull_request", DELIVERY, payload.to_string().as_bytes());
+        assert!(output.is_err(), "{pointer} = {value}");
     }
     let whole = opened().to_string();
     assert!(parse("pull_request", "", whole.as_bytes()).is_err());

@@ -124,10 +124,10 @@ async fn unreachable_server_is_named_without_secrets() {
     let error = github
         .branch(&repo(), &branch("main"))
         .await
-        .expect_err("nobody there");
-    let said = format!("{} {error:?} {github:?}", chain(&error));
-    assert!(said.contains("branch 'main' of octo/web"), "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+        .expect_err("unreachable");
+    let output = format!("{} {error:?} {github:?}", chain(&error));
+    assert!(output.contains("branch 'main' of octo/web"), "{output}");
+    assert!(!output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
@@ -141,8 +141,8 @@ async fn invalid_token_is_sent_once_and_not_shown() {
         .expect_err("refused");
     assert!(matches!(error, GithubError::Unauthorized { .. }), "{error}");
     assert_eq!(stage.count("GET", REF), 1);
-    let said = format!("{} {error:?} {:?}", chain(&error), error.remedy());
-    assert!(!said.contains("hunter3"), "{said}");
+    let output = format!("{} {error:?} {:?}", chain(&error), error.remedy());
+    assert!(!output.contains("hunter3"), "{output}");
 }
 
 #[tokio::test]

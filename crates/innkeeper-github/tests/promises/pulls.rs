@@ -7,12 +7,12 @@ async fn open_pull_requests_are_listed_over_all_pages() {
     let stage = Stage::new().await;
     stage.open_pull();
     stage.fake.with(|world| {
-        let there = world.repos.get_mut(&repo()).expect("the repository");
-        let pull = there.pulls.get(&7).expect("opened").clone();
+        let found = world.repos.get_mut(&repo()).expect("the repository");
+        let pull = found.pulls.get(&7).expect("opened").clone();
         for number in 1..=250 {
             let mut pull = pull.clone();
             pull.open = number % 10 != 0;
-            there.pulls.insert(number, pull);
+            found.pulls.insert(number, pull);
         }
     });
     let listed = stage
@@ -33,9 +33,9 @@ async fn incomplete_list_is_an_error() {
     stage.open_pull();
     stage.fake.with(|world| {
         world.page_size = Some(1);
-        let there = world.repos.get_mut(&repo()).expect("the repository");
-        let pull = there.pulls.get(&7).expect("opened").clone();
-        there.pulls.insert(8, pull);
+        let found = world.repos.get_mut(&repo()).expect("the repository");
+        let pull = found.pulls.get(&7).expect("opened").clone();
+        found.pulls.insert(8, pull);
         world.fail(
             "GET",
             "page=2",
@@ -55,13 +55,13 @@ async fn pull_request_has_its_current_state() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there");
+        .expect("exists");
     assert!(view.open && !view.merged && !view.is_fork);
     assert_eq!((view.head_sha, view.body.as_str()), (sha, "Adds a login."));
 
     stage.fake.with(|world| {
-        let there = world.repos.get_mut(&repo()).expect("the repository");
-        let pull = there.pulls.get_mut(&7).expect("opened");
+        let found = world.repos.get_mut(&repo()).expect("the repository");
+        let pull = found.pulls.get_mut(&7).expect("opened");
         (pull.open, pull.merged) = (false, true);
         pull.head_repo = Some(RepoName::parse("mallory/web").expect("a repository"));
         pull.body.clear();
@@ -70,7 +70,7 @@ async fn pull_request_has_its_current_state() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there");
+        .expect("exists");
     assert!(!view.open && view.merged && view.is_fork);
     assert_eq!(view.body, "");
 

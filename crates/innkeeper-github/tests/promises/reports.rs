@@ -51,15 +51,15 @@ async fn publish(stage: &Stage, view: &PreviewView, target: ReportTarget) {
 /// Renders the state on GitHub: the text, the comments, and the deployments with their newest status.
 fn rendered(stage: &Stage) -> String {
     stage.fake.with(|world| {
-        let there = &world.repos[&repo()];
-        let mut text = format!("== text\n{}\n", there.pulls[&7].body);
-        for comment in &there.comments {
+        let found = &world.repos[&repo()];
+        let mut text = format!("== text\n{}\n", found.pulls[&7].body);
+        for comment in &found.comments {
             text.push_str(&format!(
                 "== comment by {}\n{}",
                 comment.author, comment.body
             ));
         }
-        for deployment in &there.deployments {
+        for deployment in &found.deployments {
             let last = deployment.statuses.last().expect("a status");
             text.push_str(&format!(
                 "== {} {}: {} {}\n",
@@ -150,7 +150,7 @@ async fn links_leave_the_authors_text_alone() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there")
+        .expect("exists")
         .body;
     github
         .set_body(&pull_request, &format!("{body}\n\nFixes #3."))
@@ -161,7 +161,7 @@ async fn links_leave_the_authors_text_alone() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there")
+        .expect("exists")
         .body;
     assert!(
         after.contains(LINK_MARKER) && after.ends_with("\n\nFixes #3."),
@@ -176,7 +176,7 @@ async fn links_leave_the_authors_text_alone() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there");
+        .expect("exists");
     assert!(
         restored
             .body
@@ -195,7 +195,7 @@ async fn links_leave_the_authors_text_alone() {
         .pull_request(&pull_request)
         .await
         .expect("an answer")
-        .expect("there");
+        .expect("exists");
     assert_eq!(gone.body, "Another text.");
 }
 
@@ -306,8 +306,8 @@ async fn deployment_waits_for_approval() {
     )
     .await;
     assert_eq!(states(&stage), []);
-    let said = rendered(&stage);
-    assert!(said.contains("add the label `preview`"), "{said}");
+    let output = rendered(&stage);
+    assert!(output.contains("add the label `preview`"), "{output}");
 }
 
 #[tokio::test]

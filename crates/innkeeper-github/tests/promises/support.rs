@@ -125,8 +125,8 @@ impl Stage {
             labels: Vec::new(),
         };
         self.fake.with(|world| {
-            let there = world.repos.get_mut(&repo()).expect("the repository");
-            there.pulls.insert(7, pull);
+            let found = world.repos.get_mut(&repo()).expect("the repository");
+            found.pulls.insert(7, pull);
         });
         let pull_request = PullRequest {
             repo: repo(),
