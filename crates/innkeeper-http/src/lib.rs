@@ -70,5 +70,40 @@ pub async fn exchange(
 /// When the connection breaks, or the body is longer.
 pub async fn read(body: Incoming, limit: usize) -> io::Result<Bytes> {
     let body = Limited::new(body, limit).collect().await;
-    body.map(|body| body.to_bytes()).map_err(io::Error::other)
+    Ok(body.map_err(io::Error::other)?.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Accepts one connection, and responds to each request with a body of five bytes.
+    async fn serve(listener: UnixListener) -> io::Result<()> {
+        let (mut stream, _) = listener.accept().await?;
+        let mut request = [0; 1024];
+        while stream.read(&mut request).await? > 0 {
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+            stream.write_all(response).await?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn exchange_reuses_a_connection_and_limits_bodies() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let socket = directory.path().join("socket");
+        tokio::spawn(serve(UnixListener::bind(&socket).expect("binds")));
+        let mut connection = connect_unix(&socket).await.expect("connects");
+        let request = || Request::new(Full::default());
+        for _ in 0..2 {
+            let response = exchange(&mut connection, request(), 5).await;
+            assert_eq!(response.expect("responds").into_body(), "hello");
+        }
+        let error = exchange(&mut connection, request(), 4).await;
+        let error = error.expect_err("too long").to_string();
+        assert!(error.contains("length limit"), "{error}");
+    }
 }

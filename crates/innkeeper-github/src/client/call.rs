@@ -70,7 +70,7 @@ impl ApiCall {
         }
     }
 
-    pub(crate) fn send(
+    pub(crate) fn with_body(
         method: Method,
         name: impl Into<String>,
         path: impl Into<String>,

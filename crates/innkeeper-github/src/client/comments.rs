@@ -69,7 +69,7 @@ impl Github {
         body: &str,
     ) -> Result<Comment, GithubError> {
         let below = format!("/issues/{}/comments", pull_request.number);
-        let call = ApiCall::send(
+        let call = ApiCall::with_body(
             Method::POST,
             format!("comment on {pull_request}"),
             repo_path(&pull_request.repo, &below),
@@ -92,7 +92,7 @@ impl Github {
         id: u64,
         body: &str,
     ) -> Result<(), GithubError> {
-        let call = ApiCall::send(
+        let call = ApiCall::with_body(
             Method::PATCH,
             format!("edit comment {id} in {repo}"),
             repo_path(repo, &format!("/issues/comments/{id}")),

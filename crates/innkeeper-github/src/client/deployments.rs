@@ -102,7 +102,7 @@ impl Github {
         environment: &str,
         sha: &CommitSha,
     ) -> Result<Deployment, GithubError> {
-        let call = ApiCall::send(
+        let call = ApiCall::with_body(
             Method::POST,
             format!("create a deployment of {repo} to {environment}"),
             repo_path(repo, "/deployments"),
@@ -149,7 +149,7 @@ impl Github {
         status: &DeploymentStatus,
     ) -> Result<(), GithubError> {
         let below = format!("/deployments/{deployment}/statuses");
-        let call = ApiCall::send(
+        let call = ApiCall::with_body(
             Method::POST,
             format!("set the status of deployment {deployment} of {repo}"),
             repo_path(repo, &below),

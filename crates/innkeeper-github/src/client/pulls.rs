@@ -129,7 +129,7 @@ impl Github {
         body: &str,
     ) -> Result<(), GithubError> {
         let below = format!("/pulls/{}", pull_request.number);
-        let call = ApiCall::send(
+        let call = ApiCall::with_body(
             Method::PATCH,
             format!("edit the text of {pull_request}"),
             repo_path(&pull_request.repo, &below),

@@ -172,7 +172,7 @@ impl Session {
         body: &serde_json::Value,
     ) -> Result<InstallationToken, GithubError> {
         let path = format!("/app/installations/{}/access_tokens", app.installation());
-        let call = ApiCall::send(hyper::Method::POST, name, path, body)?.idempotent();
+        let call = ApiCall::with_body(hyper::Method::POST, name, path, body)?.idempotent();
         let response = self.send_as_app(app, &call).await?.success(&call)?;
         response.json(&call)
     }
