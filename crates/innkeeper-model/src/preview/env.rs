@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checked::checked_text;
 use super::{BranchName, CommitSha, InvalidText};
-use crate::{Code, Explain, Secret};
+use crate::Secret;
 
 /// The kernel's limit for `NAME=value` with its NUL, in bytes (`MAX_ARG_STRLEN` of execve(2): 32 pages of 4 KiB).
 const MAX_ASSIGNMENT: usize = 128 * 1024;
@@ -125,26 +125,6 @@ pub enum EnvProblem {
         /// The bytes of all `NAME=value`, each with a NUL.
         bytes: usize,
     },
-}
-
-impl Explain for EnvProblem {
-    fn code(&self) -> Code {
-        Code::InvalidConfig
-    }
-
-    fn remedy(&self) -> Option<String> {
-        Some(
-            match self {
-                Self::Character { .. } => {
-                    "encode the value, for example with base64, and decode it in the setup service"
-                }
-                Self::TooLong { .. } | Self::TooMuch { .. } => {
-                    "pass less in the environment and let the app fetch the rest"
-                }
-            }
-            .to_owned(),
-        )
-    }
 }
 
 /// Quotes a value so that bash and systemd both read exactly its bytes: in single quotes, or in double quotes with `\`
@@ -364,7 +344,6 @@ mod tests {
             .collect();
         let problems = env.render().expect_err("refused");
         insta::assert_snapshot!(problems[0], @"the environment is too large: 1100347 bytes; the limit is 1048576");
-        insta::assert_snapshot!(problems[0].remedy().expect("a remedy"), @"pass less in the environment and let the app fetch the rest");
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl Explain for InvalidSlug {
         };
         let near = cut(&sanitized(given), MAX_SLUG);
         Some(if near.is_empty() || is_reserved(&near) {
-            "omit --slug to derive it from the repository and the branch".to_owned()
+            "Omit --slug to derive it from the repository and the branch.".to_owned()
         } else {
-            format!("for example --slug {near}")
+            format!("Use for example --slug {near}.")
         })
     }
 }
@@ -246,11 +246,11 @@ mod tests {
             let remedy = error.remedy().expect("a remedy");
             format!("{}: {} ({remedy})", error.code(), crate::chain(&error))
         };
-        insta::assert_snapshot!(message("Web App"), @"invalid_slug: invalid slug: guest name 'Web App' contains 'W'; only a-z, 0-9 and '-' are allowed (for example --slug web-app)");
-        insta::assert_snapshot!(message("-"), @"invalid_slug: invalid slug: guest name '-' starts or ends with '-' (omit --slug to derive it from the repository and the branch)");
-        insta::assert_snapshot!(message(""), @"invalid_slug: invalid slug: a guest name cannot be empty (omit --slug to derive it from the repository and the branch)");
-        insta::assert_snapshot!(message(&"x".repeat(41)), @"slug_too_long: slug 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 41 characters; at most 40 are allowed (for example --slug xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx)");
-        insta::assert_snapshot!(message("webhook"), @"invalid_slug: slug 'webhook' is reserved (omit --slug to derive it from the repository and the branch)");
+        insta::assert_snapshot!(message("Web App"), @"invalid_slug: invalid slug: guest name 'Web App' contains 'W'; only a-z, 0-9 and '-' are allowed (Use for example --slug web-app.)");
+        insta::assert_snapshot!(message("-"), @"invalid_slug: invalid slug: guest name '-' starts or ends with '-' (Omit --slug to derive it from the repository and the branch.)");
+        insta::assert_snapshot!(message(""), @"invalid_slug: invalid slug: a guest name cannot be empty (Omit --slug to derive it from the repository and the branch.)");
+        insta::assert_snapshot!(message(&"x".repeat(41)), @"slug_too_long: slug 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 41 characters; at most 40 are allowed (Use for example --slug xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.)");
+        insta::assert_snapshot!(message("webhook"), @"invalid_slug: slug 'webhook' is reserved (Omit --slug to derive it from the repository and the branch.)");
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn new_and_existing_slugs_have_different_hints() {
     --- stdout
     --- stderr
     [ERROR] invalid slug: guest name 'Web' contains 'W'; only a-z, 0-9 and '-' are allowed
-            Hint: for example --slug web
+            Hint: Use for example --slug web.
     ");
     assert_snapshot!(run(command("preview", &["update", "Web"])).transcript(), @r"
     status: 1

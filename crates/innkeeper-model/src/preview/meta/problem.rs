@@ -210,7 +210,7 @@ impl Explain for MetaProblems {
     fn remedy(&self) -> Option<String> {
         Some(match self.0.as_slice() {
             [only] => only.remedy(),
-            _ => "fix these places and push again".to_owned(),
+            _ => "Fix these places and push again.".to_owned(),
         })
     }
 }

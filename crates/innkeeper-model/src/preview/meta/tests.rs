@@ -196,7 +196,7 @@ fn meta_failure_has_code_and_all_problems() {
         format!("{}: {} ({remedy})", problems.code(), chain(&problems))
     };
     insta::assert_snapshot!(failure(&with("/database", json!("hosts"))), @r#"preview_config_invalid: system.build.previewMeta in preview-config.nix is invalid: /database: unknown value 'hosts'; did you mean 'host'? (write "host" or "container")"#);
-    insta::assert_snapshot!(failure(&with("/routes/0", json!({ "port": 0 }))), @"preview_config_invalid: system.build.previewMeta in preview-config.nix is invalid in 2 places: /routes/0/path: this required field is missing (add it); /routes/0/port: 0 is not a port (write the number of the port that the app listens on, 1 to 65535) (fix these places and push again)");
+    insta::assert_snapshot!(failure(&with("/routes/0", json!({ "port": 0 }))), @"preview_config_invalid: system.build.previewMeta in preview-config.nix is invalid in 2 places: /routes/0/path: this required field is missing (add it); /routes/0/port: 0 is not a port (write the number of the port that the app listens on, 1 to 65535) (Fix these places and push again.)");
 }
 
 #[test]
