@@ -1,8 +1,7 @@
-//! Builds `innkeeper-shim` as a static program and hands it to the crate, which embeds it.
+//! Builds `innkeeper-shim` as a static program, which the crate embeds.
 //!
-//! A guest sees nothing of the host but the Nix store, so the program that waits at its door must not
-//! need a dynamic linker. Cargo cannot build a dependency's program for another linkage than ours; the shim
-//! has no dependencies, so the compiler alone is enough.
+//! Guests see only the host's Nix store, so the program at their door must not need a dynamic linker. Cargo cannot build a
+//! dependency's program with a different linkage, but the shim has no dependencies: the compiler alone suffices.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     match build() {
         Ok(shim) => println!("cargo::rustc-env=INNKEEPER_SHIM={}", shim.display()),
-        Err(complaint) => println!("cargo::error={complaint}"),
+        Err(error) => println!("cargo::error={error}"),
     }
 }
 
@@ -29,7 +28,7 @@ fn build() -> Result<PathBuf, String> {
     let shim = Path::new(&variable("OUT_DIR")?).join("innkeeper-shim");
     let target = variable("TARGET")?;
     let mut compiler = Command::new(variable("RUSTC")?);
-    // The user's flags come first, so that ours win where both speak of the same thing.
+    // The user's flags come first, so that the flags below override them.
     compiler.args(
         env::var("CARGO_ENCODED_RUSTFLAGS")
             .unwrap_or_default()
@@ -61,13 +60,13 @@ fn build() -> Result<PathBuf, String> {
     if output.status.success() {
         return Ok(shim);
     }
-    // Cargo takes one line; the compiler's own words go before it.
-    let said = String::from_utf8_lossy(&output.stderr);
-    for line in said.lines() {
+    // Cargo's error is one line. The compiler's output precedes it.
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for line in stderr.lines() {
         println!("cargo::warning={line}");
     }
     Err(
-        if said.contains("-lc") || said.contains("crt1.o") || said.contains("libc.a") {
+        if stderr.contains("-lc") || stderr.contains("crt1.o") || stderr.contains("libc.a") {
             format!(
                 "innkeeper-shim must be static, and the C library's static half for {target} is missing: \
              install it (Debian: libc6-dev; NixOS: glibc.static), or build for a -musl target"

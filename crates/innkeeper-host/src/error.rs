@@ -9,17 +9,17 @@ use innkeeper_model::Code;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct FileError {
-    /// What was tried, such as `create` or `write`.
+    /// The operation, such as `create` or `write`.
     pub action: &'static str,
-    /// On which file.
+    /// The file.
     pub path: PathBuf,
-    /// What the kernel said.
+    /// The kernel's error.
     #[source]
     pub source: io::Error,
 }
 
 impl FileError {
-    /// The code that follows from what the kernel said, or `otherwise`.
+    /// Returns the code for the kernel's error, or `otherwise`.
     #[must_use]
     pub fn code_or(&self, otherwise: Code) -> Code {
         match self.source.kind() {
@@ -31,28 +31,28 @@ impl FileError {
         }
     }
 
-    /// What to do about it, where the kernel's answer tells.
+    /// Returns the remedy for a full disk or missing permissions.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         let path = self.path.display();
         Some(match self.code_or(Code::Internal) {
             Code::DiskFull => format!(
-                "Free space on the disk that holds {path} (`agent list` shows guests that may go), then try again."
+                "Free space on the disk that holds {path} (`agent list` shows guests that you may destroy), then try again."
             ),
             Code::PermissionDenied => {
-                format!("Give innkeeperd the right to write {path}; it normally runs as root.")
+                format!("Allow innkeeperd to write {path}; it normally runs as root.")
             }
             _ => return None,
         })
     }
 }
 
-/// Adds the file's name to an [`io::Error`].
+/// Adds the operation and the file to an [`io::Error`].
 pub trait FileErrorExt<T> {
-    /// Says what was tried on which file.
+    /// Adds the operation and the file to the error.
     ///
     /// # Errors
-    /// The same failure, with the name.
+    /// The same failure as a [`FileError`].
     fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, FileError>;
 }
 

@@ -475,6 +475,6 @@ fn check_writable(subject: &str, directory: &Path) -> Check {
         },
         remedy: writable
             .is_err()
-            .then(|| format!("Give innkeeperd the right to write {path}.")),
+            .then(|| format!("Allow innkeeperd to write {path}.")),
     }
 }

@@ -1,8 +1,7 @@
 //! A table in the family `inet`: written as a whole, and compared with the rules in force.
 
-use std::sync::{Mutex, PoisonError};
-
 use innkeeper_model::Ownership;
+use parking_lot::Mutex;
 
 use super::listing::{self, Fingerprint};
 use super::{FirewallError, mark, nft};
@@ -111,11 +110,11 @@ impl Table {
     }
 
     fn remember(&self, fingerprint: Option<Fingerprint>) {
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
+        *self.in_force.lock() = fingerprint;
     }
 
     fn remembered(&self) -> Option<Fingerprint> {
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.in_force.lock()
     }
 }
 
