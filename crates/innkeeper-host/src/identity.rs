@@ -142,7 +142,10 @@ mod tests {
                 Some(Ownership::Unmarked)
             );
             if !ours.mark(path).expect("marks") {
-                eprintln!("INNKEEPER-NOT-RUN: {} takes no marks", path.display());
+                eprintln!(
+                    "INNKEEPER-NOT-RUN: directories_and_links_keep_their_mark: {} does not support marks",
+                    path.display()
+                );
                 return;
             }
             assert_eq!(ours.owner_of(path).expect("reads"), Some(Ownership::Ours));

@@ -270,7 +270,9 @@ mod tests {
         match command::run("nix-store", arguments.iter().copied(), b"").await {
             Ok(output) => Some(output),
             Err(error) => {
-                eprintln!("INNKEEPER-NOT-RUN: a store path as Nix computes it: {error}");
+                eprintln!(
+                    "INNKEEPER-NOT-RUN: store_paths_and_archives_are_the_same_as_nixs: {error}"
+                );
                 None
             }
         }

@@ -211,8 +211,8 @@ async fn ensure_replaces_stale_and_refuses_foreign_interfaces() {
 }
 
 #[tokio::test]
-async fn another_daemons_interface_is_listed_as_such_and_never_touched() {
-    if !enter_own_namespace("another_daemons_interface_is_listed_as_such_and_never_touched") {
+async fn interfaces_of_other_daemons_are_listed_but_never_changed() {
+    if !enter_own_namespace("interfaces_of_other_daemons_are_listed_but_never_changed") {
         return;
     }
     let (ours, theirs) = (network(), network_of(Identity::of('b')));

@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn snapshots_are_swept_one_by_one_and_outlive_a_tree_that_somebody_removed() {
+    async fn snapshots_outlive_a_removed_tree_and_are_swept_singly() {
         let temp = TempRootfs::with_web("before").await;
         let web = web();
         for text in ["one", "two"] {

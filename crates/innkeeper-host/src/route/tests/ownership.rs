@@ -175,7 +175,7 @@ async fn rejected_configuration_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_main_file_that_does_not_import_us_is_said_so() {
+async fn missing_import_in_the_main_file_is_reported() {
     let Some(rig) = Rig::start("route import").await else {
         return;
     };
