@@ -180,13 +180,14 @@ impl Memory {
                 return;
             }
             Executed::Retry { after } => after,
-            // Each check sets the app up again: one that never comes up must not do that all the time. The check stays
-            // due.
-            Executed::Failed if plan.is_settled() => recheck_delay(interval, self.attempts + 1),
-            Executed::Failed => {
+            // The record has the commit's failure, and so another plan.
+            Executed::Failed if plan == Plan::BringUp => {
                 self.checks = wakeup.checks;
                 return;
             }
+            // The plan stays the same. Each attempt may set the app up again or send requests, so it must not repeat
+            // without a delay. The check stays due.
+            Executed::Failed => recheck_delay(interval, self.attempts + 1),
         };
         self.attempts += 1;
         self.retry = Some((Desired::of(preview), now + delay));

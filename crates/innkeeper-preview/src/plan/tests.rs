@@ -94,27 +94,50 @@ fn settled_preview_is_checked_once_for_each_check() {
     assert_eq!(next, Next::Sleep(Some(at)));
 }
 
-#[test]
-fn failed_check_is_repeated_with_growing_delays() {
-    let mut live = with_live(preview(), sha('a'));
-    live.record.state = PreviewState::Live;
+/// Fails an execution for good four times, each at the time of its retry, and returns the delays.
+fn delays_after_failures(preview: &Preview, plan: Plan) -> Vec<u64> {
     let check = wakeup(&[WakeReason::Check]);
     let mut memory = Memory::default();
     let mut now = now();
     let mut delays = Vec::new();
     for _ in 0..4 {
-        memory.end_execution(&live, check);
+        memory.end_execution(preview, check);
         let interval = Duration::from_secs(300);
-        let plan = Plan::Maintain;
-        memory.schedule_after(&live, plan, check, Executed::Failed, interval, now.instant);
-        let next = schedule(Some(&live), NextDelivery::None, check, &memory, now);
+        memory.schedule_after(
+            preview,
+            plan,
+            check,
+            Executed::Failed,
+            interval,
+            now.instant,
+        );
+        let next = schedule(Some(preview), NextDelivery::None, check, &memory, now);
         let Next::Sleep(Some(until)) = next else {
             panic!("{next:?}");
         };
         delays.push((until - now.instant).as_secs());
         now.instant = until;
     }
-    assert_eq!(delays, [15, 30, 60, 120]);
+    delays
+}
+
+#[test]
+fn failed_check_is_repeated_with_growing_delays() {
+    let mut live = with_live(preview(), sha('a'));
+    live.record.state = PreviewState::Live;
+    assert_eq!(
+        delays_after_failures(&live, Plan::Maintain),
+        [15, 30, 60, 120]
+    );
+}
+
+#[test]
+fn failed_request_for_approval_is_not_repeated_at_once() {
+    let mut fork = preview();
+    fork.record.head_repo = None;
+    let plan = Plan::of(&fork);
+    assert_eq!(plan, Plan::RequestApproval);
+    assert_eq!(delays_after_failures(&fork, plan), [15, 30, 60, 120]);
 }
 
 #[test]
