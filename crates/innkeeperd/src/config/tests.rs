@@ -138,7 +138,7 @@ fn invalid_values_are_rejected_with_a_suggestion() {
         ("[previews]\ndomain = '*.example.com'", "is a wildcard"),
         (
             "[previews]\ndomain = 'example.com.'",
-            "has a dot at its end; write example.com",
+            "ends with a dot; write example.com",
         ),
         (
             "[previews]\ndomain = 'bücher.example'",
