@@ -12,7 +12,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use innkeeper_model::Secret;
+use innkeeper_model::{Backoff, Secret};
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::RootCertStore;
@@ -143,10 +143,8 @@ impl Transport {
     }
 
     async fn back_off(&self, call: &ApiCall, attempt: u32, reason: &str) {
-        let max_wait = self
-            .settings
-            .first_wait
-            .saturating_mul(1 << attempt.min(10));
+        let first = self.settings.first_wait;
+        let max_wait = Backoff::new(first, first.saturating_mul(1 << 10)).delay(attempt + 1);
         // Half of it is random, so that clients do not retry simultaneously.
         let wait = max_wait / 2 + max_wait.mul_f64(random_fraction() / 2.0);
         debug!(call = %call.name, attempt, reason, ?wait, "retrying a call of GitHub's API");
