@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use innkeeper_facilities::DatabaseAccess;
-use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::{DatabaseMode, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
 use parking_lot::Mutex;
@@ -218,7 +218,9 @@ impl Executor {
             Serve::EnsureGuest => self.guests.ensure(slug, closure).await.map(drop),
             Serve::WriteFiles => {
                 let guest = self.guests.record(slug).await?;
-                let url = match &execution.database {
+                // A rollback may be to a version without the database that the failed version has.
+                let has_database = meta.database == DatabaseMode::Host;
+                let url = match execution.database.as_ref().filter(|_| has_database) {
                     Some(access) => {
                         let gateway = self.guests.addresses(&guest)?.host;
                         Some(access.url(gateway, self.config.database_port))

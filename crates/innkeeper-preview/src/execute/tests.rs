@@ -161,6 +161,45 @@ async fn missing_configuration_keeps_the_live_version() {
 }
 
 #[tokio::test]
+async fn rollback_to_a_version_without_a_database_has_no_url() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let failed = Version::live(&harness.preview().await.expect("exists")).expect("live");
+    let mut live = failed.clone();
+    live.meta.database = DatabaseMode::Container;
+    let Version { sha, closure, meta } = live;
+    let meta = Box::new(meta);
+    let preview = harness
+        .set(vec![PreviewFact::Live { sha, closure, meta }])
+        .await;
+
+    let executor = &harness.parts.parts.executor;
+    let cause = Cause::Wanted;
+    let failed = Arc::new(Target {
+        version: failed,
+        cause,
+    });
+    let mut execution = Execution {
+        plan: Plan::BringUp,
+        preview: preview.clone(),
+        database: None,
+    };
+    let ensured = Step::Serve(Serve::EnsureDatabase, Arc::clone(&failed));
+    executor
+        .run(&ensured, &mut execution)
+        .await
+        .expect("created");
+    let setup = Step::Serve(Serve::SetUp, failed);
+    for step in after_failure(&preview, &setup, VecDeque::new()) {
+        executor.run(&step, &mut execution).await.expect("served");
+    }
+    let world = harness.host.world();
+    let environment = &world.guest_files[&(slug(), "/etc/preview.env")];
+    let environment = String::from_utf8_lossy(environment);
+    assert!(!environment.contains("DATABASE_URL"), "{environment}");
+}
+
+#[tokio::test]
 async fn guest_of_a_fork_gets_no_token() {
     let token = (slug(), "/etc/preview-token");
     let harness = harness_with(serve_app().await, |config| config.share_token = true).await;
