@@ -44,7 +44,7 @@ impl Explain for FilesMissing {
 
     fn remedy(&self) -> Option<String> {
         Some(
-            "Somebody removed them outside of Innkeeper: restore them from a backup, or create the agent anew (`agent create`)."
+            "They were removed outside of Innkeeper: restore them from a backup, or create the agent again (`agent create`)."
                 .to_owned(),
         )
     }

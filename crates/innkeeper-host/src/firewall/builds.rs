@@ -94,7 +94,7 @@ impl BuildFilter {
                 format!(
                     "the table inet {name} {difference}: builds can reach the host's own services"
                 ),
-                Some("Restart innkeeperd, which writes the rules anew.".to_owned()),
+                Some("Restart innkeeperd, which writes the rules again.".to_owned()),
             ),
             Err(error) => return Some(broken(&error)),
         };

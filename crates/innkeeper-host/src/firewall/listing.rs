@@ -13,8 +13,8 @@ use super::ruleset::COUNTS;
 pub(super) struct Fingerprint([u8; 32]);
 
 /// Returns the fingerprint of the output of `nft --json list table`; `None` when it does not have the expected form.
-pub(super) fn fingerprint(answer: &[u8]) -> Option<Fingerprint> {
-    let mut objects = objects(answer)?;
+pub(super) fn fingerprint(output: &[u8]) -> Option<Fingerprint> {
+    let mut objects = objects(output)?;
     objects.retain(|object| object.get("metainfo").is_none());
     objects.iter_mut().for_each(forget_counts);
     objects.iter_mut().for_each(normalize);
@@ -49,12 +49,12 @@ fn normalize(value: &mut Value) {
 }
 
 /// Reports whether the output of `nft --json list tables` has the table.
-pub(super) fn has_table(answer: &[u8], table: &str) -> Option<bool> {
+pub(super) fn has_table(output: &[u8], table: &str) -> Option<bool> {
     let is_ours = |object: &Value| {
         let found = &object["table"];
         found["family"] == "inet" && found["name"] == table
     };
-    Some(objects(answer)?.iter().any(is_ours))
+    Some(objects(output)?.iter().any(is_ours))
 }
 
 /// A chain that drops what it does not accept.
@@ -70,7 +70,7 @@ pub(super) struct DroppingChain {
 
 /// Returns the chains in the output of `nft --json list chains` that are outside of Innkeeper's table, see forwarded IPv4
 /// packets, and drop those that none of their rules accepts.
-pub(super) fn dropping_forward_chains(answer: &[u8], table: &str) -> Option<Vec<DroppingChain>> {
+pub(super) fn dropping_forward_chains(output: &[u8], table: &str) -> Option<Vec<DroppingChain>> {
     let dropping = |object: &Value| {
         let chain = &object["chain"];
         let text = |field: &str| chain[field].as_str().map(str::to_owned);
@@ -84,11 +84,11 @@ pub(super) fn dropping_forward_chains(answer: &[u8], table: &str) -> Option<Vec<
         let drops = chain["hook"] == "forward" && chain["policy"] == "drop";
         (sees_ipv4 && drops && !is_ours).then_some(found)
     };
-    Some(objects(answer)?.iter().filter_map(dropping).collect())
+    Some(objects(output)?.iter().filter_map(dropping).collect())
 }
 
-fn objects(answer: &[u8]) -> Option<Vec<Value>> {
-    match serde_json::from_slice::<Value>(answer)
+fn objects(output: &[u8]) -> Option<Vec<Value>> {
+    match serde_json::from_slice::<Value>(output)
         .ok()?
         .get_mut("nftables")?
         .take()
@@ -104,12 +104,12 @@ mod tests {
 
     use super::*;
 
-    fn answer(objects: &Value) -> Vec<u8> {
+    fn output(objects: &Value) -> Vec<u8> {
         serde_json::to_vec(&json!({ "nftables": objects })).expect("serialises")
     }
 
     fn rule(handle: u32, packets: u32, verdict: &str) -> Vec<u8> {
-        answer(&json!([
+        output(&json!([
             { "metainfo": { "version": handle } },
             { "rule": {
                 "family": "inet",
@@ -134,7 +134,7 @@ mod tests {
                 "family": family, "table": table, "name": "c", "hook": hook, "policy": policy,
             } })
         };
-        let listed = answer(&json!([
+        let listed = output(&json!([
             chain("ip", "filter", "forward", "drop"),
             chain("inet", "innkeeper", "forward", "drop"),
             chain("ip6", "filter", "forward", "drop"),

@@ -51,14 +51,14 @@ pub(super) fn look(table: &str) -> io::Result<Option<Option<String>>> {
         flags,
         Some(NETFILTER),
     )?;
-    send(&socket, &question(table), SendFlags::empty())?;
+    send(&socket, &request(table), SendFlags::empty())?;
     // The kernel responds while it receives the request.
-    let mut answer = vec![0; 1 << 14];
-    let (length, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
-    read(answer.get(..length).unwrap_or_default())
+    let mut response = vec![0; 1 << 14];
+    let (length, _) = recv(&socket, &mut response[..], RecvFlags::DONTWAIT)?;
+    read(response.get(..length).unwrap_or_default())
 }
 
-fn question(table: &str) -> Vec<u8> {
+fn request(table: &str) -> Vec<u8> {
     let mut message = Vec::new();
     let name_length = 4 + table.len() + 1;
     let length = HEADER + GENERIC + name_length.next_multiple_of(4);
@@ -75,10 +75,10 @@ fn question(table: &str) -> Vec<u8> {
     message
 }
 
-fn read(answer: &[u8]) -> io::Result<Option<Option<String>>> {
-    let malformed = || io::Error::other("the kernel's answer about a table is malformed");
-    let header = answer.get(..HEADER).ok_or_else(malformed)?;
-    let body = answer.get(HEADER..).ok_or_else(malformed)?;
+fn read(response: &[u8]) -> io::Result<Option<Option<String>>> {
+    let malformed = || io::Error::other("the kernel's response about a table is malformed");
+    let header = response.get(..HEADER).ok_or_else(malformed)?;
+    let body = response.get(HEADER..).ok_or_else(malformed)?;
     match u16_at(header, 4).ok_or_else(malformed)? {
         ERROR => {
             let code = body.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
@@ -138,7 +138,7 @@ mod tests {
         let identity = Identity::of('a');
         let daemon = identity.daemon();
         assert_eq!(marked(&comment(daemon)).as_ref(), Some(daemon));
-        for other in ["", "innkeeper daemon ", "innkeeper daemon x", "somebody's"] {
+        for other in ["", "innkeeper daemon ", "innkeeper daemon x", "other"] {
             assert_eq!(marked(other), None, "{other}");
         }
     }

@@ -258,7 +258,7 @@ impl NftFirewall {
             Some(difference) => check(
                 Verdict::Broken,
                 format!("the table inet {table} {difference}: guests are not filtered as configured"),
-                Some("Restart innkeeperd, which writes the rules anew; `nft list table` shows what they are now.".to_owned()),
+                Some("Restart innkeeperd, which writes the rules again; `nft list table` shows the current ones.".to_owned()),
             ),
         })
     }
@@ -384,18 +384,18 @@ fn blocked_by(chain: &DroppingChain) -> Check {
         table,
         chain,
     } = chain;
-    let place = format!("{family} {table} {chain}");
+    let full_name = format!("{family} {table} {chain}");
     // Docker rewrites its own chain at each start, and leaves this one to others.
     let place_for_rule = if chain == "FORWARD" && family == "ip" {
         "ip filter DOCKER-USER (with Docker), otherwise to ip filter FORWARD".to_owned()
     } else {
-        place.clone()
+        full_name.clone()
     };
     let group = crate::network::INTERFACE_GROUP;
     check(
         Verdict::Warning,
         format!(
-            "the chain {place} drops what its own rules do not accept, which may stop guests from reaching the internet"
+            "the chain {full_name} drops what its own rules do not accept, which may stop guests from reaching the internet"
         ),
         Some(format!(
             "Where it does, let guests pass there too: add `iifgroup {group} accept` and `oifgroup {group} ct state established,related accept` to {place_for_rule}."

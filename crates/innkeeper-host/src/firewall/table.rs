@@ -88,9 +88,9 @@ impl Table {
     }
 
     pub(super) async fn fingerprint(&self) -> Result<Fingerprint, FirewallError> {
-        let asked = ["--json", "list", "table", "inet", self.name()?];
-        let answer = nft("list the firewall's rules", &asked, "").await?;
-        listing::fingerprint(&answer).ok_or(FirewallError::Unreadable)
+        let arguments = ["--json", "list", "table", "inet", self.name()?];
+        let output = nft("list the firewall's rules", &arguments, "").await?;
+        listing::fingerprint(&output).ok_or(FirewallError::Unreadable)
     }
 
     /// Returns the difference of the rules in force; `None` when they match.

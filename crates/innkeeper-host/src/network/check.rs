@@ -33,7 +33,7 @@ fn unreachable(error: &NetworkError) -> Check {
 
 /// Checks for conflicts of the host with guests' interfaces and addresses.
 pub(super) async fn check(netlink: &Netlink, subnet: Ipv4Net, own: &Identity) -> Vec<Check> {
-    match Seen::look(netlink, own).await {
+    match HostNetwork::read(netlink, own).await {
         Ok(seen) => {
             let mut checks = seen.findings(subnet);
             checks.extend(seen.mtu_findings());
@@ -60,13 +60,13 @@ pub(super) async fn conflict(
     own: &Identity,
     subnet: Ipv4Net,
 ) -> Result<Option<String>, NetworkError> {
-    let seen = Seen::look(netlink, own).await?;
+    let seen = HostNetwork::read(netlink, own).await?;
     Ok(seen.conflict(subnet))
 }
 
 /// The relevant parts of the host's network.
 #[derive(Debug, Default)]
-struct Seen {
+struct HostNetwork {
     links: Vec<Link>,
     /// The MTU of the route to the internet, if the host has one.
     uplink_mtu: Option<u32>,
@@ -76,15 +76,15 @@ struct Seen {
     routes: Vec<(u32, Ipv4Net)>,
 }
 
-impl Seen {
-    async fn look(netlink: &Netlink, own: &Identity) -> Result<Self, NetworkError> {
+impl HostNetwork {
+    async fn read(netlink: &Netlink, own: &Identity) -> Result<Self, NetworkError> {
         let mut links = links(netlink, link::list()).await?;
         for link in &mut links {
             // Another daemon's guest does not belong in this subnet.
             if let Owner::Guest(_, Some(daemon)) = &link.owner
                 && daemon != own.daemon()
             {
-                link.owner = Owner::Stranger;
+                link.owner = Owner::Foreign;
             }
         }
         let mut get_addresses = AddressMessage::default();
@@ -111,7 +111,7 @@ impl Seen {
     fn conflict(&self, subnet: Ipv4Net) -> Option<String> {
         let strangers = || {
             let links = self.links.iter();
-            links.filter(|link| link.owner == Owner::Stranger)
+            links.filter(|link| link.owner == Owner::Foreign)
         };
         let of =
             |link: &Link, networks: &[(u32, Ipv4Net)], conflicts: &dyn Fn(&Ipv4Net) -> bool| {
@@ -155,7 +155,7 @@ impl Seen {
         let stranger = |index: &u32| {
             names
                 .get(index)
-                .filter(|link| link.owner == Owner::Stranger)
+                .filter(|link| link.owner == Owner::Foreign)
                 .map(|link| &*link.name)
         };
         let mut checks = Vec::new();
@@ -178,7 +178,7 @@ impl Seen {
         let strangers = self
             .links
             .iter()
-            .filter(|link| link.owner == Owner::Stranger);
+            .filter(|link| link.owner == Owner::Foreign);
         checks.extend(
             strangers
                 .filter(is_ours_by_name)
@@ -297,13 +297,13 @@ mod tests {
 
     #[test]
     fn check_reports_conflicts_in_the_subnet_once() {
-        let seen = Seen {
+        let seen = HostNetwork {
             uplink_mtu: None,
             links: vec![
-                link(2, "eth0", Owner::Stranger),
-                link(3, "wg0", Owner::Stranger),
-                link(4, "ve-1", Owner::Nobody),
-                link(5, "ve-9", Owner::Stranger),
+                link(2, "eth0", Owner::Foreign),
+                link(3, "wg0", Owner::Foreign),
+                link(4, "ve-1", Owner::Unmarked),
+                link(5, "ve-9", Owner::Foreign),
             ],
             addresses: vec![
                 (2, "10.100.7.1/24".parse().expect("net")),
@@ -318,11 +318,11 @@ mod tests {
             ],
         };
         let checks = seen.findings("10.100.0.0/16".parse().expect("net"));
-        let told: Vec<_> = checks
+        let reported: Vec<_> = checks
             .iter()
             .map(|check| (check.verdict, check.finding.as_str()))
             .collect();
-        insta::assert_debug_snapshot!(told);
+        insta::assert_debug_snapshot!(reported);
     }
 
     #[test]
@@ -333,10 +333,10 @@ mod tests {
                 let parsed = networks.map(|(index, net)| (*index, net.parse().expect("a network")));
                 parsed.collect()
             };
-            let seen = Seen {
+            let seen = HostNetwork {
                 links: vec![
-                    link(2, "eth0", Owner::Stranger),
-                    link(4, "ve-1", Owner::Nobody),
+                    link(2, "eth0", Owner::Foreign),
+                    link(4, "ve-1", Owner::Unmarked),
                 ],
                 addresses: parsed(addresses),
                 routes: parsed(routes),

@@ -180,9 +180,9 @@ pub(super) fn resolve_route(destination: Ipv4Addr) -> Request {
 }
 
 /// Returns the interface in a response to [`resolve_route`], and the route's own MTU if it has one.
-pub(super) fn egress(answer: &RouteMessage) -> Option<(u32, Option<u32>)> {
+pub(super) fn egress(response: &RouteMessage) -> Option<(u32, Option<u32>)> {
     let (mut index, mut mtu) = (None, None);
-    for attribute in &answer.attributes {
+    for attribute in &response.attributes {
         match attribute {
             RouteAttribute::Oif(oif) => index = Some(*oif),
             RouteAttribute::Metrics(metrics) => {
@@ -205,10 +205,10 @@ pub(super) fn set_mtu(index: u32, mtu: u32) -> Request {
 }
 
 /// Reports whether a response to [`route_to`] is an entry for exactly this address through the interface.
-pub(super) fn leads_to(answer: &RouteMessage, kind: RouteType, index: u32) -> bool {
-    answer.header.kind == kind
-        && answer.header.destination_prefix_length == 32
-        && answer.attributes.contains(&RouteAttribute::Oif(index))
+pub(super) fn leads_to(response: &RouteMessage, kind: RouteType, index: u32) -> bool {
+    response.header.kind == kind
+        && response.header.destination_prefix_length == 32
+        && response.attributes.contains(&RouteAttribute::Oif(index))
 }
 
 /// An interface.
@@ -238,18 +238,18 @@ pub(super) enum Owner {
     /// A guest of the daemon. Former releases wrote no daemon.
     Guest(GuestName, Option<DaemonId>),
     /// Innkeeper, but no guest: the daemon crashed before it marked the interface.
-    Nobody,
+    Unmarked,
     /// Another program.
-    Stranger,
+    Foreign,
 }
 
 impl Owner {
     fn of(name: &str, alias: Option<&str>, is_grouped: bool) -> Self {
         let is_ours = is_grouped && Slot::from_interface(name).is_some();
         match alias.filter(|alias| !alias.is_empty()) {
-            None if is_ours => Self::Nobody,
-            None => Self::Stranger,
-            Some(alias) => Self::marked(alias).unwrap_or(Self::Stranger),
+            None if is_ours => Self::Unmarked,
+            None => Self::Foreign,
+            Some(alias) => Self::marked(alias).unwrap_or(Self::Foreign),
         }
     }
 
@@ -313,14 +313,14 @@ mod tests {
             ("ve-7", Some(&*of_daemon), true, marked.clone()),
             ("renamed", Some(&*of_daemon), false, marked),
             ("ve-7", Some("innkeeper:web-1"), true, of_former_release),
-            ("ve-7", Some("innkeeper:web-1@"), true, Owner::Stranger),
-            ("ve-7", Some("innkeeper:web-1@0123"), true, Owner::Stranger),
-            ("ve-7", None, true, Owner::Nobody),
-            ("ve-7", Some(""), true, Owner::Nobody),
-            ("ve-7", None, false, Owner::Stranger),
-            ("ve-web", None, true, Owner::Stranger),
-            ("ve-7", Some("somebody else's"), true, Owner::Stranger),
-            ("ve-7", Some("innkeeper:No Name"), true, Owner::Stranger),
+            ("ve-7", Some("innkeeper:web-1@"), true, Owner::Foreign),
+            ("ve-7", Some("innkeeper:web-1@0123"), true, Owner::Foreign),
+            ("ve-7", None, true, Owner::Unmarked),
+            ("ve-7", Some(""), true, Owner::Unmarked),
+            ("ve-7", None, false, Owner::Foreign),
+            ("ve-web", None, true, Owner::Foreign),
+            ("ve-7", Some("another program's"), true, Owner::Foreign),
+            ("ve-7", Some("innkeeper:No Name"), true, Owner::Foreign),
         ] {
             assert_eq!(
                 Owner::of(name, alias, is_grouped),

@@ -160,8 +160,8 @@ impl VethNetwork {
     fn ownership(&self, link: &Link) -> Option<Ownership> {
         match &link.owner {
             Owner::Guest(_, daemon) => Some(self.identity.ownership(daemon.as_ref())),
-            Owner::Nobody => Some(Ownership::Unmarked),
-            Owner::Stranger => None,
+            Owner::Unmarked => Some(Ownership::Unmarked),
+            Owner::Foreign => None,
         }
     }
 
@@ -176,7 +176,7 @@ impl VethNetwork {
         let interface = link.name.clone();
         match &link.owner {
             // The daemon crashed between the creation of the interface and its mark. The slot is this daemon's.
-            Owner::Nobody => Ok(()),
+            Owner::Unmarked => Ok(()),
             Owner::Guest(guest, daemon) => {
                 let ownership = self.identity.ownership(daemon.as_ref());
                 if self.identity.may_change(ownership) {
@@ -191,7 +191,7 @@ impl VethNetwork {
                     None => NetworkError::InterfaceTaken { interface },
                 })
             }
-            Owner::Stranger => Err(NetworkError::InterfaceTaken { interface }),
+            Owner::Foreign => Err(NetworkError::InterfaceTaken { interface }),
         }
     }
 
@@ -305,7 +305,7 @@ impl Resource for VethNetwork {
             Some(Found {
                 guest: match link.owner {
                     Owner::Guest(guest, _) => Some(guest),
-                    Owner::Nobody | Owner::Stranger => None,
+                    Owner::Unmarked | Owner::Foreign => None,
                 },
                 object: link.name,
                 ownership,
@@ -344,7 +344,7 @@ impl Resource for VethNetwork {
         // The name may have been taken since by another guest, another daemon or another program.
         let guest = match &link.owner {
             Owner::Guest(guest, _) => Some(guest),
-            Owner::Nobody | Owner::Stranger => None,
+            Owner::Unmarked | Owner::Foreign => None,
         };
         let is_same =
             guest == found.guest.as_ref() && self.ownership(&link) == Some(found.ownership);

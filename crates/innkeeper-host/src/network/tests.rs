@@ -103,10 +103,10 @@ async fn questions(network: &VethNetwork, leader: &Leader) -> Vec<u32> {
         .expect("namespace")
         .connect(runtime)
         .await;
-    let mut question = NeighbourMessage::default();
-    question.header.family = AddressFamily::Inet;
-    let question = RouteNetlinkMessage::GetNeighbour(question);
-    let neighbours = inside.expect("connect").list(question).await.expect("list");
+    let mut query = NeighbourMessage::default();
+    query.header.family = AddressFamily::Inet;
+    let query = RouteNetlinkMessage::GetNeighbour(query);
+    let neighbours = inside.expect("connect").list(query).await.expect("list");
     let probes = |message| match message {
         RouteNetlinkMessage::NewNeighbour(neighbour) => neighbour.attributes,
         other => panic!("{other:?}"),
@@ -136,15 +136,15 @@ async fn first_packets_arrive_in_both_directions() {
         let addresses = network.addresses(guest.slot).expect("addresses");
         let on_host = UdpSocket::bind((addresses.host, 0)).expect("bind");
         let to = on_host.local_addr().expect("address");
-        let answer = leader.inside(move || {
+        let received = leader.inside(move || {
             let in_guest = UdpSocket::bind((addresses.guest, 0)).expect("bind");
             in_guest.send_to(b"hello", to).expect("send");
-            in_guest.recv_from(&mut [0; 16]).expect("answer").1
+            in_guest.recv_from(&mut [0; 16]).expect("a packet").1
         });
-        let (_, from) = on_host.recv_from(&mut [0; 16]).expect("question");
+        let (_, from) = on_host.recv_from(&mut [0; 16]).expect("a packet");
         on_host.send_to(b"welcome", from).expect("send");
         assert_eq!(from.ip(), addresses.guest);
-        assert_eq!(answer.join().expect("thread"), to);
+        assert_eq!(received.join().expect("thread"), to);
         assert_eq!(
             questions(&network, &leader).await,
             [1],
@@ -415,7 +415,10 @@ async fn ensure_refuses_the_hosts_namespace_and_dead_guests() {
         matches!(error, Ok(NetworkError::HostNamespace { .. })),
         "{error:?}"
     );
-    let error = network.ensure(&guest, u32::MAX).await.expect_err("nobody");
+    let error = network
+        .ensure(&guest, u32::MAX)
+        .await
+        .expect_err("no such process");
     assert_eq!(code(&error), Code::GuestDied);
     assert_eq!(interfaces().await, only_lo());
 }

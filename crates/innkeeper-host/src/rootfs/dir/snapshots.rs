@@ -48,12 +48,12 @@ impl DirRootfs {
         guest: &Guest,
         origin: &Origin,
     ) -> Result<(), RootfsError> {
-        let place = GuestPaths::of(&self.config, &guest.name);
-        if place.rootfs().is_dir() {
+        let paths = GuestPaths::of(&self.config, &guest.name);
+        if paths.rootfs().is_dir() {
             return Ok(());
         }
         let from = source(&self.config, &origin.guest, origin.snapshot.as_ref())?;
-        let (name, new) = (guest.name.clone(), place.new.clone());
+        let (name, new) = (guest.name.clone(), paths.new.clone());
         self.work(move |config| {
             make_guests(config)?;
             require_space(config)?;
@@ -61,7 +61,7 @@ impl DirRootfs {
             Ok(private().create(&new).on("create", &new)?)
         })
         .await?;
-        self.copy(from, place.new.join("rootfs"), place.new, place.guest)
+        self.copy(from, paths.new.join("rootfs"), paths.new, paths.guest)
             .await
     }
 
@@ -70,9 +70,9 @@ impl DirRootfs {
         guest: &GuestName,
         label: &SnapshotLabel,
     ) -> Result<(), RootfsError> {
-        let place = GuestPaths::of(&self.config, guest);
+        let paths = GuestPaths::of(&self.config, guest);
         let from = source(&self.config, guest, None)?;
-        let (snapshots, new) = (place.snapshots(), place.new_snapshot(label));
+        let (snapshots, new) = (paths.snapshots(), paths.new_snapshot(label));
         let (name, its_label) = (guest.clone(), label.clone());
         self.work(move |config| {
             require_space(config)?;
@@ -83,7 +83,7 @@ impl DirRootfs {
                 .on("create", &snapshots)?)
         })
         .await?;
-        self.copy(from, new.clone(), new, place.snapshot(label))
+        self.copy(from, new.clone(), new, paths.snapshot(label))
             .await
     }
 
@@ -92,16 +92,16 @@ impl DirRootfs {
         guest: &GuestName,
         label: &SnapshotLabel,
     ) -> Result<(), RootfsError> {
-        let place = GuestPaths::of(&self.config, guest);
+        let paths = GuestPaths::of(&self.config, guest);
         let from = source(&self.config, guest, Some(label))?;
-        let other = place.other_rootfs();
+        let other = paths.other_rootfs();
         let aside = other.clone();
         self.work(move |config| {
             require_space(config)?;
             Ok(tree::remove(&aside)?)
         })
         .await?;
-        self.copy(from, other.clone(), other, place.rootfs()).await
+        self.copy(from, other.clone(), other, paths.rootfs()).await
     }
 
     /// Copies a tree, then renames `part`, which contains the copy, to its place. An existing tree is exchanged with it and
@@ -111,12 +111,12 @@ impl DirRootfs {
         from: PathBuf,
         to: PathBuf,
         part: PathBuf,
-        place: PathBuf,
+        target: PathBuf,
     ) -> Result<(), RootfsError> {
         let copied = run_cp(&from, &to).await;
         self.work(move |config| {
             let written = copied.and_then(|()| Ok(tree::write_to_disk(&to)?));
-            let made = written.and_then(|()| put_in_place(&part, &place));
+            let made = written.and_then(|()| put_in_place(&part, &target));
             let Err(error) = made else {
                 return Ok(());
             };
@@ -152,18 +152,18 @@ async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
     })
 }
 
-fn put_in_place(part: &Path, place: &Path) -> Result<(), RootfsError> {
-    if place.is_dir() {
-        renameat_with(CWD, part, CWD, place, RenameFlags::EXCHANGE).on("replace", place)?;
-        tree::write_to_disk(place)?;
+fn put_in_place(part: &Path, target: &Path) -> Result<(), RootfsError> {
+    if target.is_dir() {
+        renameat_with(CWD, part, CWD, target, RenameFlags::EXCHANGE).on("replace", target)?;
+        tree::write_to_disk(target)?;
         // The next copy removes the remains, or the removal of the guest.
         if let Err(error) = tree::remove(part) {
             tracing::warn!("{}", innkeeper_model::chain(&error));
         }
         return Ok(());
     }
-    fs::rename(part, place).on("create", place)?;
-    Ok(tree::write_to_disk(place)?)
+    fs::rename(part, target).on("create", target)?;
+    Ok(tree::write_to_disk(target)?)
 }
 
 /// Returns the tree to copy.
@@ -172,13 +172,13 @@ fn source(
     guest: &GuestName,
     snapshot: Option<&SnapshotLabel>,
 ) -> Result<PathBuf, RootfsError> {
-    let place = GuestPaths::of(config, guest);
+    let paths = GuestPaths::of(config, guest);
     let guest = guest.clone();
     let (path, missing) = match snapshot {
-        None => (place.rootfs(), RootfsError::NoTree { guest }),
+        None => (paths.rootfs(), RootfsError::NoTree { guest }),
         Some(label) => {
             let label = label.clone();
-            let path = place.snapshot(&label);
+            let path = paths.snapshot(&label);
             (path, RootfsError::NoSnapshot { guest, label })
         }
     };
@@ -229,9 +229,9 @@ pub(in crate::rootfs) fn delete(
     guest: &GuestName,
     label: &SnapshotLabel,
 ) -> Result<(), RootfsError> {
-    let place = GuestPaths::of(config, guest);
-    tree::remove(&place.new_snapshot(label))?;
-    Ok(tree::remove(&place.snapshot(label))?)
+    let paths = GuestPaths::of(config, guest);
+    tree::remove(&paths.new_snapshot(label))?;
+    Ok(tree::remove(&paths.snapshot(label))?)
 }
 
 /// Parses the path of a snapshot, as [`list`] returns it.
@@ -351,9 +351,9 @@ mod tests {
             .snapshot(&web(), &label("one"))
             .await
             .expect("takes");
-        let copied = |path: &str| {
-            let place = temp.at("web/snapshots/one/home").join(path);
-            (fs::symlink_metadata(&place).expect(path), place)
+        let copied = |name: &str| {
+            let path = temp.at("web/snapshots/one/home").join(name);
+            (fs::symlink_metadata(&path).expect(name), path)
         };
         assert_eq!(copied("work").0.ino(), copied("same").0.ino());
         let target = fs::read_link(copied("link").1).expect("a link");
@@ -434,8 +434,10 @@ mod tests {
         assert!(full.pool().await.expect("reports").remedy.is_some());
         assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
         assert_eq!(temp.read("web/rootfs"), "after");
-        let (from, place) = (temp.at("web/missing"), temp.at("web/other"));
-        let torn = temp.rootfs.copy(from, place.clone(), place.clone(), place);
+        let (from, target) = (temp.at("web/missing"), temp.at("web/other"));
+        let torn = temp
+            .rootfs
+            .copy(from, target.clone(), target.clone(), target);
         assert_eq!(torn.await.expect_err("fails").code(), Code::RootfsFailed);
         assert_eq!(temp.entries(), ["one", "rootfs", "snapshots"]);
     }

@@ -216,10 +216,10 @@ async fn remove_keeps_directories_of_other_daemons() {
     let temp = TempRootfs::new(UserIds::Mapped);
     let web = crate::rootfs::test_guest("web");
     temp.rootfs.ensure(&web).await.expect("makes");
-    let place = temp.at("web");
+    let directory = temp.at("web");
     let found = temp.rootfs.observe().await.expect("observes");
     assert!(found[0].ownership.is_ours());
-    if !Identity::of('b').mark(&place).expect("marks") {
+    if !Identity::of('b').mark(&directory).expect("marks") {
         eprintln!("INNKEEPER-NOT-RUN: the file system takes no marks");
         return;
     }
@@ -227,5 +227,5 @@ async fn remove_keeps_directories_of_other_daemons() {
     assert_eq!(found[0].ownership, Ownership::Other);
     temp.rootfs.remove(&web.name).await.expect("keeps it");
     temp.rootfs.sweep(&found[0]).await.expect("keeps it");
-    assert!(place.join("rootfs").is_dir());
+    assert!(directory.join("rootfs").is_dir());
 }

@@ -220,15 +220,15 @@ impl LvmRootfs {
         volume: &str,
         activate: bool,
     ) -> Result<(), RootfsError> {
-        let place = GuestPaths::of(&self.config.dir, name);
-        let point = place.rootfs();
+        let paths = GuestPaths::of(&self.config.dir, name);
+        let point = paths.rootfs();
         self.work(move |config| {
             dir::make_guests(config)?;
             let mut private = fs::DirBuilder::new();
             private.recursive(true).mode(0o700);
             Ok(private
-                .create(place.rootfs())
-                .on("create", place.rootfs())?)
+                .create(paths.rootfs())
+                .on("create", paths.rootfs())?)
         })
         .await?;
         if activate {
@@ -559,24 +559,24 @@ mod tests {
 
     #[test]
     fn damaged_pool_is_parsed_from_lvms_error() {
-        let said = |stderr: &str| CommandError::Failed {
+        let failed = |stderr: &str| CommandError::Failed {
             program: "lvchange".to_owned(),
             status: std::process::ExitStatus::default(),
             stderr: stderr.to_owned(),
         };
-        let damaged = said(
+        let damaged = failed(
             "WARNING: setpriority -18 failed: Permission denied.\n  \
              Check of pool vg/thin failed (status:64). Manual repair required!\n",
         );
         assert_eq!(damaged_pool(&damaged), Some("vg/thin"));
         assert!(repair_pool("vg/thin").contains("`lvconvert --repair vg/thin`"));
-        assert_eq!(damaged_pool(&said("Insufficient free space")), None);
+        assert_eq!(damaged_pool(&failed("Insufficient free space")), None);
     }
 
     #[test]
     fn holds_something_ignores_an_empty_directory() {
-        let place = tempfile::tempdir().expect("a directory for the test");
-        let rootfs = place.path().join("rootfs");
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let rootfs = dir.path().join("rootfs");
         assert!(!holds_something(&rootfs).expect("looks"));
         fs::create_dir(&rootfs).expect("creates");
         assert!(!holds_something(&rootfs).expect("looks"));

@@ -25,7 +25,7 @@ const REPAIR: &str =
     r#"global/thin_check_options=["-q","--auto-repair","--clear-needs-check-flag"]"#;
 
 /// The timeout of a program that creates, activates, mounts or removes a volume. It keeps running after that.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The maximum of stacked mounts that are unmounted from one place.
 const LAYERS: usize = 8;
@@ -203,8 +203,8 @@ impl Tools<'_> {
         let text = fs::read(&file).on("read", &file)?;
         let mounts = mounts::parse(&String::from_utf8_lossy(&text));
         // The kernel lists mount points without symbolic links.
-        let place = fs::canonicalize(point).unwrap_or_else(|_| point.to_owned());
-        Ok(mounts.iter().any(|mount| mount.point == place))
+        let path = fs::canonicalize(point).unwrap_or_else(|_| point.to_owned());
+        Ok(mounts.iter().any(|mount| mount.point == path))
     }
 
     /// Returns LVM's name of a volume.
@@ -224,25 +224,25 @@ impl Tools<'_> {
         program: &'static str,
         arguments: &[S],
     ) -> Result<Vec<u8>, CommandError> {
-        let mut words: Vec<OsString> = Vec::new();
+        let mut line: Vec<OsString> = Vec::new();
         if let Some(namespace) = &self.0.mount_namespace {
             let mut option = OsString::from("--mount=");
             option.push(namespace);
-            words.extend(["nsenter".into(), option, "--".into()]);
+            line.extend(["nsenter".into(), option, "--".into()]);
         }
         if changes_volumes(program) && self.0.mount_namespace.is_some() {
-            words.extend(["systemd-run", "--scope", "--collect", "--quiet", "--"].map(Into::into));
+            line.extend(["systemd-run", "--scope", "--collect", "--quiet", "--"].map(Into::into));
         }
-        words.push(program.into());
+        line.push(program.into());
         if program.starts_with("lv") {
-            words.extend(["--config".into(), REPAIR.into()]);
+            line.extend(["--config".into(), REPAIR.into()]);
         }
-        words.extend(arguments.iter().cloned().map(Into::into));
-        let mut command = command::command(words.remove(0));
-        command.args(words);
+        line.extend(arguments.iter().cloned().map(Into::into));
+        let mut command = command::command(line.remove(0));
+        command.args(line);
         let limit = match program {
             "lvs" => command::QUICK,
-            _ => PATIENCE,
+            _ => TIMEOUT,
         };
         // The task continues when the caller is canceled.
         let running = tokio::spawn(async move { command::run_to_end(command, b"").await });

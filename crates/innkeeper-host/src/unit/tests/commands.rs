@@ -13,52 +13,52 @@ async fn exec_runs_in_the_guest() {
         "echo agent:x:1000:100::/home/agent:/bin/sh > /etc/passwd",
     );
     let seen = boot(&units, &guest).await;
-    said(&units, &guest, "").await;
+    await_line(&units, &guest, "").await;
 
     assert_eq!(
-        say(&units, &guest, "hostname; pwd; id -u; id -G; echo $HOME").await,
+        shell(&units, &guest, "hostname; pwd; id -u; id -G; echo $HOME").await,
         "web\n/\n0\n0\n/root"
     );
-    let (status, out, complaint) = run(
+    let (status, out, stderr) = run(
         &units,
         &guest,
         &request(&["sh", "-c", "echo out; echo err >&2; exit 5"]),
     )
     .await;
     assert_eq!(
-        (status, out.as_str(), complaint.as_str()),
+        (status, out.as_str(), stderr.as_str()),
         (5, "out\n", "err\n")
     );
     let (status, ..) = run(&units, &guest, &request(&["sh", "-c", "kill -9 $$"])).await;
     assert_eq!(status, 137);
-    let (status, _, complaint) = run(&units, &guest, &request(&["no-such-program"])).await;
+    let (status, _, stderr) = run(&units, &guest, &request(&["no-such-program"])).await;
     assert_eq!(status, 127);
-    assert!(complaint.contains("no-such-program"), "{complaint}");
+    assert!(stderr.contains("no-such-program"), "{stderr}");
 
     // It has access to the guest's processes and files only.
     let of_leader = fs::read_link(format!("/proc/{}/ns/net", seen.leader.expect("alive")))
         .expect("a namespace");
     assert_eq!(
-        say(&units, &guest, "readlink /proc/self/ns/net").await,
+        shell(&units, &guest, "readlink /proc/self/ns/net").await,
         of_leader.to_string_lossy()
     );
     assert_eq!(
-        say(&units, &guest, "ls /proc/1/exe && ls -d /script")
+        shell(&units, &guest, "ls /proc/1/exe && ls -d /script")
             .await
             .lines()
             .last(),
         Some("/script")
     );
-    let environment = say(&units, &guest, "env").await;
+    let environment = shell(&units, &guest, "env").await;
     assert!(!environment.contains("CARGO"), "{environment}");
-    let descriptors = say(&units, &guest, "ls /proc/self/fd").await;
+    let descriptors = shell(&units, &guest, "ls /proc/self/fd").await;
     let leaked: Vec<_> = descriptors
         .lines()
         .filter(|number| {
             number.parse().is_ok_and(|number: u32| number > 3) && !is_inherited(number)
         })
         .collect();
-    assert_eq!(leaked, [""; 0], "descriptors of ours");
+    assert_eq!(leaked, [""; 0], "descriptors of the daemon");
 
     let mut as_agent = request(&["sh", "-c", "id -u; id -g; echo $HOME $GREETING"]);
     as_agent.user = Some("agent".to_owned());
@@ -115,7 +115,7 @@ async fn exec_refuses_variables_that_affect_host_programs() {
     assert_eq!(dir.count(), 0, "a program of the host wrote a trace");
     // Inside the guest, every variable can be set.
     assert_eq!(
-        say(&units, &guest, "env LD_DEBUG=x sh -c 'echo $LD_DEBUG'").await,
+        shell(&units, &guest, "env LD_DEBUG=x sh -c 'echo $LD_DEBUG'").await,
         "x"
     );
     units.remove(&guest.name).await.expect("removed");
@@ -158,12 +158,12 @@ async fn exec_passes_a_mebibyte_unchanged() {
     units.remove(&guest.name).await.expect("removed");
 }
 
-async fn read_until(session: &mut ExecSession, wanted: &str) -> String {
+async fn read_until(session: &mut ExecSession, expected: &str) -> String {
     let mut text = String::new();
     let mut piece = [0; 256];
-    while !text.contains(wanted) {
+    while !text.contains(expected) {
         let length = session.stdout.read(&mut piece).await.expect("output");
-        assert_ne!(length, 0, "the end came before {wanted:?}: {text:?}");
+        assert_ne!(length, 0, "the end came before {expected:?}: {text:?}");
         text.push_str(&String::from_utf8_lossy(&piece[..length]));
     }
     text
@@ -284,9 +284,9 @@ async fn detached_command_outlives_its_session_and_the_daemon() {
     assert_eq!(run(&units, &guest, &detached(script)).await.0, 0);
     let mut missing = detached("");
     missing.command = vec!["no-such-program".to_owned()];
-    let (status, _, complaint) = run(&units, &guest, &missing).await;
+    let (status, _, stderr) = run(&units, &guest, &missing).await;
     assert_eq!(status, 127);
-    assert!(complaint.contains("127"), "{complaint}");
+    assert!(stderr.contains("127"), "{stderr}");
 
     // A session whose daemon was killed before it ended its command.
     let mut session = units
@@ -305,7 +305,7 @@ async fn detached_command_outlives_its_session_and_the_daemon() {
         tokio::time::sleep(cgroup::PAUSE).await;
     }
     let script = "echo done > /fifo; until [ -s /word ]; do sleep 0.01; done; cat /word";
-    assert_eq!(say(&next, &guest, script).await, "done");
+    assert_eq!(shell(&next, &guest, script).await, "done");
     commands_are_gone(&host, &guest).await;
     run(&next, &guest, &detached("sleep 4321")).await;
     next.remove(&guest.name).await.expect("removed");
@@ -319,7 +319,7 @@ async fn exec_works_at_the_guests_limit_of_cgroups() {
     let units = host.units().await;
     let guest = host.guest("web", "");
     boot(&units, &guest).await;
-    assert_eq!(say(&units, &guest, "echo first").await, "first");
+    assert_eq!(shell(&units, &guest, "echo first").await, "first");
     commands_are_gone(&host, &guest).await;
     let limit = host.groups(&guest).await.exec.remove(0);
     let limit = limit.join("cgroup.max.descendants");
@@ -356,12 +356,12 @@ async fn oom_kills_are_counted() {
     let mut guest = host.guest("web", &script);
     guest.limits.memory = MemorySize::from_bytes(64 << 20);
     boot(&units, &guest).await;
-    said(&units, &guest, "started").await;
+    await_line(&units, &guest, "started").await;
     assert_eq!(units.oom_kills(&guest.name), 0);
 
     // A process of the guest itself.
-    say(&units, &guest, "touch /go").await;
-    said(&units, &guest, "survived it").await;
+    shell(&units, &guest, "touch /go").await;
+    await_line(&units, &guest, "survived it").await;
     let own = units.oom_kills(&guest.name);
     assert!(own >= 1, "{own}");
 

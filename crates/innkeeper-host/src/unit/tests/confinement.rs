@@ -47,7 +47,7 @@ async fn limits_are_in_effect() {
 
     // A fork loop reaches the limit, also in a command from outside.
     let forks = "i=0; while [ $i -lt 200 ]; do sleep 1000 >/dev/null 2>&1 & i=$((i+1)); done; echo forked them all";
-    let (status, out, complaint) = run(
+    let (status, out, stderr) = run(
         &units,
         &guest,
         &request(&["sh", "-c", &format!("exec 2>&1; ({forks}) </dev/null")]),
@@ -55,7 +55,7 @@ async fn limits_are_in_effect() {
     .await;
     assert!(
         out.contains("can't fork") && !out.contains("forked them all"),
-        "{status} {out} {complaint}"
+        "{status} {out} {stderr}"
     );
     let count = cgroup::pids(&groups.guest).expect("listed").len();
     assert!(count <= 60, "{count} processes");
@@ -77,7 +77,7 @@ async fn guest_has_its_own_users_and_few_capabilities() {
         proc_status(leader, "Uid").split('\t').next(),
         Some(first.as_str())
     );
-    assert_eq!(say(&units, &guest, "id -u").await, "0");
+    assert_eq!(shell(&units, &guest, "id -u").await, "0");
 
     // CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME are never nspawn's; the others are dropped by Innkeeper.
     let bounding = u64::from_str_radix(&proc_status(leader, "CapBnd"), 16).expect("a mask");
@@ -101,7 +101,7 @@ async fn guest_has_its_own_users_and_few_capabilities() {
     assert_eq!(proc_status(leader, "Seccomp"), "2");
     // Its network belongs to its own user namespace, so its root may change it, but not the host's.
     assert_eq!(
-        say(
+        shell(
             &units,
             &guest,
             "ip link set lo up && ip -o link show lo | grep -c 'UP'"
@@ -140,17 +140,17 @@ async fn exec_is_confined_as_documented() {
     // The same: every namespace, user and limit.
     for kind in ["user", "mnt", "uts", "ipc", "net", "cgroup", "pid"] {
         let own = fs::read_link(format!("/proc/{leader}/ns/{kind}")).expect("a namespace");
-        let of_command = say(&units, &guest, &format!("readlink /proc/self/ns/{kind}")).await;
+        let of_command = shell(&units, &guest, &format!("readlink /proc/self/ns/{kind}")).await;
         assert_eq!(of_command, own.to_string_lossy(), "{kind}");
         let ours = fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
         assert_ne!(own, ours, "{kind}");
     }
     let map = fs::read_to_string(format!("/proc/{leader}/uid_map")).expect("a map");
     assert_eq!(
-        say(&units, &guest, "cat /proc/self/uid_map").await,
+        shell(&units, &guest, "cat /proc/self/uid_map").await,
         map.trim()
     );
-    let status = say(&units, &guest, "cat /proc/self/status").await;
+    let status = shell(&units, &guest, "cat /proc/self/status").await;
     let field = |name: &str| {
         let value = status
             .lines()
@@ -282,13 +282,13 @@ async fn shared_kernel_limits_apply_to_each_guest() {
     let neighbor = boot(&units, &quiet).await.leader.expect("alive");
 
     // Neither its root nor a command from outside or from a nested namespace can raise the limit.
-    said(&units, &greedy, "limit 10").await;
+    await_line(&units, &greedy, "limit 10").await;
     let out = run(&units, &greedy, &request(&["sh", "-c", raise])).await.1;
     assert_eq!(out, "10\n");
     let below = format!("unshare -r -m -p -f sh -c '{raise}'");
     run(&units, &greedy, &request(&["sh", "-c", &below])).await;
     let show = "cat /proc/sys/user/max_inotify_instances";
-    assert_eq!(say(&units, &greedy, show).await, "10");
+    assert_eq!(shell(&units, &greedy, show).await, "10");
     let set = |text: String| u64::from_str_radix(&text, 16).expect("a mask");
     assert_eq!(set(proc_status(leader, "CapBnd")) >> 24 & 1, 0);
 
@@ -314,7 +314,7 @@ async fn shared_kernel_limits_apply_to_each_guest() {
     }
 
     // Its limit of terminals is below the kernel's, and nspawn's mount options are kept.
-    let options = say(&units, &greedy, "grep ' /dev/pts devpts ' /proc/mounts").await;
+    let options = shell(&units, &greedy, "grep ' /dev/pts devpts ' /proc/mounts").await;
     for option in ["max=512", "mode=620", "ptmxmode=666"] {
         assert!(options.contains(option), "{option}: {options}");
     }
@@ -350,7 +350,7 @@ async fn cgroups_of_version_one_are_enough() {
     );
     let before = host.traces();
     boot(&units, &guest).await;
-    assert_eq!(say(&units, &guest, "id -u").await, "0");
+    assert_eq!(shell(&units, &guest, "id -u").await, "0");
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);
 }
@@ -366,12 +366,12 @@ async fn guests_run_with_each_kind_of_user_ids() {
         let units = host.units().await;
         let guest = host.guest("web", "");
         let leader = boot(&units, &guest).await.leader.expect("alive");
-        assert_eq!(say(&units, &guest, "touch /made; id -u").await, "0");
+        assert_eq!(shell(&units, &guest, "touch /made; id -u").await, "0");
         let made = fs::metadata(host.config.root(&guest.name).join("made")).expect("made");
         assert_eq!(made.uid(), user_ids.on_disk(guest.slot, 0), "{user_ids:?}");
 
         // Without a user namespace, a command must not have more than the guest.
-        let capabilities = say(&units, &guest, "grep CapBnd /proc/self/status").await;
+        let capabilities = shell(&units, &guest, "grep CapBnd /proc/self/status").await;
         let is_guests = capabilities.ends_with(&proc_status(leader, "CapBnd"));
         assert!(is_guests || user_ids != UserIds::Host, "{capabilities}");
         let write = "echo > /run/host/innkeeper/door/x || echo > /run/host/innkeeper/shim";
@@ -452,7 +452,7 @@ async fn hostile_machine_id_cannot_delay_a_start_or_leak() {
     for leave in leave {
         leave();
         boot(&units, &guest).await;
-        let environment = say(&units, &guest, "cat /proc/1/environ").await;
+        let environment = shell(&units, &guest, "cat /proc/1/environ").await;
         assert!(environment.contains("container_uuid="), "{environment}");
         let dashed = environment.replace('-', "");
         assert!(!dashed.contains(stolen), "{environment}");
@@ -475,7 +475,7 @@ async fn machine_id_link_of_the_guest_is_kept() {
     fs::write(root.join("var/id"), format!("{id}\n")).expect("written");
     symlink("/var/id", root.join("etc/machine-id")).expect("linked");
     boot(&units, &guest).await;
-    let environment = say(&units, &guest, "cat /proc/1/environ").await;
+    let environment = shell(&units, &guest, "cat /proc/1/environ").await;
     assert!(environment.replace('-', "").contains(id), "{environment}");
     units.remove(&guest.name).await.expect("removed");
 }

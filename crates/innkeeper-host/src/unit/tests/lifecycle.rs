@@ -45,7 +45,7 @@ async fn guest_waits_runs_and_is_removed_without_a_trace() {
         units.ensure(&guest, None).await.expect("nothing to do"),
         running
     );
-    said(&units, &guest, "hello from init").await;
+    await_line(&units, &guest, "hello from init").await;
     assert_eq!(units.phases().await.expect("a look"), [running]);
     let observed = units.observe().await.expect("a look");
     assert!(
@@ -61,7 +61,7 @@ async fn guest_waits_runs_and_is_removed_without_a_trace() {
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(0)));
     assert!(
         console(&units, &guest).await.contains("shutting down"),
-        "it was not asked"
+        "it was not shut down"
     );
     units.stop(&guest.name).await.expect("stopped again");
 
@@ -119,14 +119,14 @@ async fn guest_of_another_daemon_is_left_alone() {
     assert_eq!(refused.code(), Code::DaemonConflict);
     let refused = ours.exec(&guest.name, &request(&["true"])).await;
     assert_eq!(refused.expect_err("another's").code(), Code::DaemonConflict);
-    ours.stop(&guest.name).await.expect("nothing of ours");
-    ours.remove(&guest.name).await.expect("nothing of ours");
+    ours.stop(&guest.name).await.expect("another daemon's");
+    ours.remove(&guest.name).await.expect("another daemon's");
     let mistaken = Found {
         ownership: Ownership::Unmarked,
         ..found[0].clone()
     };
     for found in [&found[0], &mistaken] {
-        ours.sweep(found).await.expect("not ours");
+        ours.sweep(found).await.expect("another daemon's");
     }
     assert_eq!(phase(&theirs, &guest).await, Some(UnitPhase::Running));
     theirs.remove(&guest.name).await.expect("removed");
@@ -157,7 +157,7 @@ async fn former_releases_guest_is_owned_by_its_run_directory() {
     let unmarked = |found: &&Found| found.ownership == Ownership::Unmarked;
     let unmarked: Vec<_> = found.iter().filter(unmarked).collect();
     assert!(!unmarked.is_empty(), "{found:?}");
-    other.remove(&guest.name).await.expect("nothing of ours");
+    other.remove(&guest.name).await.expect("another daemon's");
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Running));
     // It is removed on request.
     other.sweep(unmarked[0]).await.expect("swept");
@@ -176,17 +176,14 @@ async fn guest_at_the_door_survives_the_daemon() {
 
     let units = host.units().await;
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::AtDoor));
-    let error = units
-        .release(&guest.name)
-        .await
-        .expect_err("nobody is connected");
+    let error = units.release(&guest.name).await.expect_err("not connected");
     assert_eq!(error.code(), Code::GuestNotRunning);
     assert_eq!(
         units.ensure(&guest, None).await.expect("connected again"),
         seen
     );
     units.release(&guest.name).await.expect("released");
-    said(&units, &guest, "released").await;
+    await_line(&units, &guest, "released").await;
     drop(units);
 
     // A running guest is found, keeps running, and its end is noticed.
@@ -322,7 +319,7 @@ async fn console_log_is_bounded() {
     let units = host.units().await;
     let guest = host.guest("web", "seq 1 20000; echo the last line");
     boot(&units, &guest).await;
-    said(&units, &guest, "the last line").await;
+    await_line(&units, &guest, "the last line").await;
     let path = host.config.console_log(&guest.name);
     for path in [path.clone(), path.with_extension("log.1")] {
         let length = fs::metadata(&path).expect("a log").len();
@@ -348,7 +345,7 @@ async fn init_that_ignores_the_shutdown_is_killed() {
     let units = host.units().await;
     let guest = host.guest("deaf", "trap '' 37; echo deaf");
     boot(&units, &guest).await;
-    said(&units, &guest, "deaf").await;
+    await_line(&units, &guest, "deaf").await;
     units.stop(&guest.name).await.expect("stopped");
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::Exited(137)));
     units.remove(&guest.name).await.expect("removed");
@@ -400,7 +397,7 @@ async fn prepared_unit_runs_nothing_and_ends_when_dropped() {
     while phase(&units, &guest).await != Some(UnitPhase::Exited(125)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    said(&units, &guest, "the manager exited before").await;
+    await_line(&units, &guest, "the manager exited before").await;
     boot(&units, &guest).await;
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);

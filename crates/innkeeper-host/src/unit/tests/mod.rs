@@ -194,14 +194,14 @@ impl Host {
     /// Returns all objects on the machine that a guest of this host can leave.
     fn traces(&self) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
-        let mut add = |dir: &Path, wanted: &dyn Fn(&str) -> bool| {
+        let mut add = |dir: &Path, matches: &dyn Fn(&str) -> bool| {
             for entry in fs::read_dir(dir)
                 .into_iter()
                 .flatten()
                 .filter_map(Result::ok)
             {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if wanted(&name) {
+                if matches(&name) {
                     traces.insert(format!("{}/{name}", dir.display()));
                 }
             }
@@ -344,23 +344,16 @@ async fn run(
 ) -> (i32, String, String) {
     let mut session = units.exec(&guest.name, request).await.expect("started");
     drop(session.stdin.take());
-    let (mut out, mut complaint) = (String::new(), String::new());
+    let (mut out, mut stderr) = (String::new(), String::new());
     session
         .stdout
         .read_to_string(&mut out)
         .await
         .expect("output");
-    if let Some(stderr) = &mut session.stderr {
-        stderr
-            .read_to_string(&mut complaint)
-            .await
-            .expect("complaints");
+    if let Some(pipe) = &mut session.stderr {
+        pipe.read_to_string(&mut stderr).await.expect("errors");
     }
-    (
-        session.command.wait().await.expect("a status"),
-        out,
-        complaint,
-    )
+    (session.command.wait().await.expect("a status"), out, stderr)
 }
 
 /// Reports whether the test inherited a descriptor, which it passes on.
@@ -373,9 +366,9 @@ fn is_inherited(descriptor: &str) -> bool {
     flags.is_some_and(|flags| flags & CLOSE_ON_EXEC == 0)
 }
 
-async fn say(units: &Arc<dyn Units>, guest: &Guest, script: &str) -> String {
-    let (status, out, complaint) = run(units, guest, &request(&["sh", "-c", script])).await;
-    assert_eq!(status, 0, "{script}: {complaint}");
+async fn shell(units: &Arc<dyn Units>, guest: &Guest, script: &str) -> String {
+    let (status, out, stderr) = run(units, guest, &request(&["sh", "-c", script])).await;
+    assert_eq!(status, 0, "{script}: {stderr}");
     out.trim().to_owned()
 }
 
@@ -389,7 +382,7 @@ async fn console(units: &Arc<dyn Units>, guest: &Guest) -> String {
 }
 
 /// Waits for a line of the console, without a timeout.
-async fn said(units: &Arc<dyn Units>, guest: &Guest, line: &str) {
+async fn await_line(units: &Arc<dyn Units>, guest: &Guest, line: &str) {
     let mut pieces = units.console(guest, 1000, true).await.expect("a log");
     let mut text = String::new();
     while !text.contains(line) {

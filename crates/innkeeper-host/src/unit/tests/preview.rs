@@ -24,7 +24,7 @@ impl Preview {
         let units = host.units().await;
         let guest = host.guest("web-7", "");
         boot(&units, &guest).await;
-        said(&units, &guest, "web-7 is up.").await;
+        await_line(&units, &guest, "web-7 is up.").await;
         Some(Self {
             host,
             units,
@@ -44,8 +44,8 @@ impl Preview {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("closed");
     }
 
-    async fn say(&self, script: &str) -> String {
-        say(&self.units, &self.guest, script).await
+    async fn shell(&self, script: &str) -> String {
+        shell(&self.units, &self.guest, script).await
     }
 
     async fn run(&self, command: &[&str]) -> (i32, String, String) {
@@ -53,7 +53,7 @@ impl Preview {
     }
 
     async fn page(&self) -> String {
-        self.say("for try in $(seq 100); do wget -q -O - http://127.0.0.1:3000/ && break; usleep 50000; done")
+        self.shell("for try in $(seq 100); do wget -q -O - http://127.0.0.1:3000/ && break; usleep 50000; done")
             .await
     }
 }
@@ -70,7 +70,7 @@ async fn preview_serves_its_page_and_keeps_data_on_update() {
     preview.tell("PREVIEW_BRANCH=\"it's/a&b\"\nPREVIEW_COMMIT='a1'\n");
     assert_eq!(
         preview
-            .say("systemctl start preview-setup preview-app.service")
+            .shell("systemctl start preview-setup preview-app.service")
             .await,
         ""
     );
@@ -80,14 +80,14 @@ async fn preview_serves_its_page_and_keeps_data_on_update() {
     );
     assert_eq!(
         preview
-            .say("systemctl is-active preview-setup preview-app")
+            .shell("systemctl is-active preview-setup preview-app")
             .await,
         "active\nactive"
     );
     let shown = preview
-        .say("systemctl show -p Id,ActiveState,SubState,Result,MainPID preview-setup.service preview-app")
+        .shell("systemctl show -p Id,ActiveState,SubState,Result,MainPID preview-setup.service preview-app")
         .await;
-    let pid = preview.say("pidof httpd").await;
+    let pid = preview.shell("pidof httpd").await;
     assert_eq!(
         shown,
         format!(
@@ -96,19 +96,19 @@ async fn preview_serves_its_page_and_keeps_data_on_update() {
         )
     );
     assert_eq!(
-        preview.say("stat -c %U /proc/$(pidof httpd)").await,
+        preview.shell("stat -c %U /proc/$(pidof httpd)").await,
         "preview"
     );
     assert_eq!(
-        preview.say("journalctl -u preview-setup -n 5").await,
+        preview.shell("journalctl -u preview-setup -n 5").await,
         "prepared a1"
     );
-    said(&preview.units, &preview.guest, "serving on port 3000").await;
+    await_line(&preview.units, &preview.guest, "serving on port 3000").await;
 
     // A push: the same closure, another commit.
     preview.tell("PREVIEW_BRANCH='it'\nPREVIEW_COMMIT='b2'\n");
     preview
-        .say("systemctl restart preview-setup preview-app")
+        .shell("systemctl restart preview-setup preview-app")
         .await;
     assert_eq!(
         preview.page().await,
@@ -119,11 +119,11 @@ async fn preview_serves_its_page_and_keeps_data_on_update() {
     let other = app().replace("serving on", "serving again on");
     let other = evaluated(&preview.shop, &other).await.closure;
     let switch = other.as_path().join("bin/switch-to-configuration");
-    preview.say(&format!("{} switch", switch.display())).await;
-    said(&preview.units, &preview.guest, "serving again on port 3000").await;
+    preview.shell(&format!("{} switch", switch.display())).await;
+    await_line(&preview.units, &preview.guest, "serving again on port 3000").await;
     assert!(preview.page().await.contains("prepared 2 times"));
     assert_eq!(
-        preview.say("readlink /run/current-system").await,
+        preview.shell("readlink /run/current-system").await,
         other.as_str()
     );
 }
@@ -135,11 +135,11 @@ async fn failed_services_of_a_preview_are_reported() {
     };
     // No server listens there.
     preview.tell("PREVIEW_REPO_URL='http://127.0.0.1:1/x.git'\n");
-    let (status, _, complaint) = preview.run(&["systemctl", "start", "preview-setup"]).await;
-    assert_eq!(status, 1, "{complaint}");
-    assert!(complaint.contains("control process exited"), "{complaint}");
-    let told = preview.say("journalctl -u preview-setup").await;
-    assert!(told.contains("refused"), "{told}");
+    let (status, _, stderr) = preview.run(&["systemctl", "start", "preview-setup"]).await;
+    assert_eq!(status, 1, "{stderr}");
+    assert!(stderr.contains("control process exited"), "{stderr}");
+    let log = preview.shell("journalctl -u preview-setup").await;
+    assert!(log.contains("refused"), "{log}");
     let (status, state, _) = preview
         .run(&["systemctl", "is-active", "preview-setup"])
         .await;
@@ -152,12 +152,12 @@ async fn failed_services_of_a_preview_are_reported() {
     // The app restarts when it ends, and stays down when it is stopped.
     preview.tell("");
     preview
-        .say("systemctl reset-failed preview-setup && systemctl start preview-setup preview-app")
+        .shell("systemctl reset-failed preview-setup && systemctl start preview-setup preview-app")
         .await;
     preview.page().await;
-    let first = preview.say("pidof httpd; killall -9 httpd").await;
+    let first = preview.shell("pidof httpd; killall -9 httpd").await;
     let again = preview
-        .say("until pidof httpd; do usleep 20000; done; systemctl show --value -P NRestarts preview-app")
+        .shell("until pidof httpd; do usleep 20000; done; systemctl show --value -P NRestarts preview-app")
         .await;
     assert!(
         again.ends_with("\n1") && !again.starts_with(&first),
@@ -165,12 +165,14 @@ async fn failed_services_of_a_preview_are_reported() {
     );
     assert_eq!(
         preview
-            .say("systemctl stop preview-app; ! pidof httpd; systemctl is-active preview-app || :")
+            .shell(
+                "systemctl stop preview-app; ! pidof httpd; systemctl is-active preview-app || :"
+            )
             .await,
         "inactive"
     );
-    let (status, _, complaint) = preview.run(&["systemctl", "start", "nothing"]).await;
-    assert_eq!(status, 5, "{complaint}");
+    let (status, _, stderr) = preview.run(&["systemctl", "start", "nothing"]).await;
+    assert_eq!(status, 5, "{stderr}");
     let (status, ..) = preview
         .run(&["systemctl", "--no-block", "start", "preview-app"])
         .await;
