@@ -135,7 +135,7 @@ in
         ${lib.optionalString webhook.enable ''
           webhook.${cfg.domain} {
             import cloudflare_tls
-            @public path /webhook/github /health
+            @public path /webhook/github /webhook/github/ /health
             handle @public {
               reverse_proxy ${webhook.listen}
             }

@@ -9,6 +9,7 @@ use innkeeper_model::preview::{
 use innkeeper_model::{Code, Explain};
 use serde::Deserialize;
 
+use crate::ping::{self, HookProblem};
 use crate::wire;
 
 /// The header with the event's name.
@@ -22,8 +23,8 @@ const MAX_TEXT: usize = 256;
 /// A parsed delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// GitHub tests a new webhook.
-    Ping,
+    /// GitHub tests a new webhook. With the webhook's wrong settings.
+    Ping(Vec<HookProblem>),
     /// An event of a pull request.
     PullRequest(Box<PullRequestEvent>),
     /// A repository was renamed, transferred or deleted.
@@ -57,7 +58,8 @@ impl Explain for EventError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Payload { .. } => Some(
-                "Set the webhook's content type to application/json (repository settings, Webhooks)."
+                "Check that the webhook's content type (repository settings, Webhooks) is that of the body; \
+                 a proxy must pass `Content-Type` and the body unchanged."
                     .to_owned(),
             ),
             Self::Text(_) => None,
@@ -65,13 +67,21 @@ impl Explain for EventError {
     }
 }
 
-/// Parses a delivery with a verified signature: the values of [`EVENT_HEADER`] and [`DELIVERY_HEADER`], and the body.
+/// Reports whether [`parse`] reads the payload of an event. All others are ignored.
+#[must_use]
+pub fn is_read(event: &str) -> bool {
+    matches!(event, "ping" | "pull_request" | "repository")
+}
+
+/// Parses a delivery with a verified signature: the values of [`EVENT_HEADER`] and [`DELIVERY_HEADER`], and the JSON of the
+/// body ([`crate::form::payload`]).
 ///
 /// # Errors
-/// [`EventError`] for an invalid `pull_request` or `repository` payload. The bodies of other events are not parsed.
+/// [`EventError`] for an invalid `pull_request` or `repository` payload. The bodies of other events are not
+/// parsed, except that of a `ping`, which is never invalid.
 pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, EventError> {
     match event {
-        "ping" => Ok(Delivery::Ping),
+        "ping" => Ok(Delivery::Ping(ping::problems(body))),
         "pull_request" => {
             let payload: Payload =
                 serde_json::from_slice(body).map_err(|source| EventError::Payload {

@@ -3,18 +3,23 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`signature`] | the webhook's secrets, and verification of deliveries |
+//! | [`form`] | deliveries that are sent as forms |
 //! | [`event`] | deliveries, reduced to the fields that previews need |
+//! | [`ping`] | the webhook's settings, which GitHub sends in pings |
 //! | [`client`] | the API, with a token or as an App, within GitHub's rate limits |
 //! | [`report`] | reports on pull requests: the desired state compared with the published one |
 //! | `fake` | an in-memory GitHub for tests and the demo, behind the feature `fake` |
 //!
 //! A delivery is verified before it is parsed: first [`signature::SecretSet::verify`] with the raw bytes, then
-//! [`event::parse`]. Tokens and secrets have the type [`innkeeper_model::Secret`] and are never part of an error.
+//! [`form::payload`] and [`event::parse`]. Tokens and secrets have the type [`innkeeper_model::Secret`] and are never part
+//! of an error.
 
 pub mod client;
 pub mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod form;
+pub mod ping;
 pub mod report;
 mod settings_file;
 pub mod signature;

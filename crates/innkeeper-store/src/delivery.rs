@@ -68,15 +68,17 @@ pub struct NewDelivery {
 /// The result of recording a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// The delivery is on disk and will be processed.
+    /// The delivery is on disk and will be processed. One that had failed is processed again.
     New {
         /// The slug of the pull request's preview, if it has one.
         slug: Option<GuestName>,
     },
-    /// The delivery was on disk already.
+    /// The delivery was on disk already, and had not failed.
     Duplicate {
         /// The slug of the pull request's preview, if it has one.
         slug: Option<GuestName>,
+        /// True if it was processed or ignored; false if it is pending.
+        is_finished: bool,
     },
     /// The delivery is on disk as ignored: a newer one had already arrived. After `closed`, only `reopened` counts.
     Stale {

@@ -1,7 +1,7 @@
 //! From a request to its response.
 //!
 //! The steps are ordered by trust. A body is read only after a well-formed signature header, and parsed only after its
-//! signature was verified. The program keeps no state: the response follows innkeeperd's answer.
+//! signature was verified; of an ignored event whose body is too long, only the length is examined. The program keeps no state: the response follows innkeeperd's answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http_body_util::BodyExt;
 use innkeeper_github::event::{self, DELIVERY_HEADER, Delivery, EVENT_HEADER};
+use innkeeper_github::form;
+use innkeeper_github::ping::{HookProblem, WEBHOOK_PATH};
 use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
 use innkeeper_model::preview::PrAction;
@@ -85,7 +87,8 @@ impl Context {
 /// Returns the routes of the API.
 pub(crate) fn router(context: Context) -> Router {
     Router::new()
-        .route("/webhook/github", post(github))
+        .route(WEBHOOK_PATH, post(github))
+        .route(&format!("{WEBHOOK_PATH}/"), post(github))
         .route("/health", get(health))
         .with_state(context)
 }
@@ -142,7 +145,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Webhook
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     if announced > READ_LIMIT {
-        return Err(WebhookResponse::TooLong);
+        return Err(too_long(headers));
     }
     let mut whole = Vec::with_capacity(announced.min(BODY_LIMIT));
     let mut length = 0;
@@ -162,8 +165,25 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Webhook
     }
     match length {
         ..=BODY_LIMIT => Ok(whole.into()),
-        _ => Err(WebhookResponse::TooLong),
+        _ => Err(too_long(headers)),
     }
+}
+
+/// Returns the response to a body over the limit, whose signature is not verified. An event that is ignored anyway is not
+/// an error: GitHub would show its delivery as failed. The response depends only on the request.
+fn too_long(headers: &HeaderMap) -> WebhookResponse {
+    match identify(headers) {
+        Ok((_, name)) if !event::is_read(name) => WebhookResponse::IgnoredEvent(name.to_owned()),
+        _ => WebhookResponse::TooLong,
+    }
+}
+
+/// Returns the delivery's id and the event's name.
+fn identify(headers: &HeaderMap) -> Result<(&str, &str), WebhookResponse> {
+    let identifier = |name| text(headers, name).filter(|text| is_identifier(text));
+    let delivery = identifier(DELIVERY_HEADER).ok_or(WebhookResponse::InvalidDelivery)?;
+    let name = identifier(EVENT_HEADER).ok_or(WebhookResponse::InvalidEvent)?;
+    Ok((delivery, name))
 }
 
 /// Returns the event to hand over. The error is the response to all other deliveries.
@@ -172,17 +192,26 @@ fn admit(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<IntakeEvent, WebhookResponse> {
-    let text = |name| text(headers, name);
-    if let Err(reason) = allowlist.secrets.verify(body, text(SIGNATURE_HEADER)) {
+    if let Err(reason) = (allowlist.secrets).verify(body, text(headers, SIGNATURE_HEADER)) {
         debug!(%reason, "rejected");
         return Err(WebhookResponse::InvalidSignature);
     }
-    let delivery = text(DELIVERY_HEADER).filter(|id| is_identifier(id));
-    let delivery = delivery.ok_or(WebhookResponse::InvalidDelivery)?;
-    let name = text(EVENT_HEADER).filter(|name| is_identifier(name));
-    let name = name.ok_or(WebhookResponse::InvalidEvent)?;
-    let event = match event::parse(name, delivery, body) {
-        Ok(Delivery::Ping) => return Err(WebhookResponse::Pong),
+    let (delivery, name) = identify(headers)?;
+    // An invalid form is an empty payload: only an event whose payload is needed fails.
+    let payload = form::payload(text(headers, header::CONTENT_TYPE.as_str()), body);
+    let event = match event::parse(name, delivery, &payload.unwrap_or_default()) {
+        Ok(Delivery::Ping(problems)) => {
+            for HookProblem {
+                problem, remedy, ..
+            } in &problems
+            {
+                warn!(
+                    delivery,
+                    remedy, "a setting of the webhook on GitHub: {problem}"
+                );
+            }
+            return Err(WebhookResponse::Pong(problems));
+        }
         Ok(Delivery::Ignored(event)) => return Err(WebhookResponse::IgnoredEvent(event)),
         Ok(Delivery::PullRequest(event)) => event,
         // Not checked against the list: the name may have changed, and the daemon knows repositories by number.
@@ -229,9 +258,13 @@ async fn hand_over(
         IntakeEvent::Repository(event) => (&event.delivery, event.name.to_string()),
     };
     match intake.hand_over(&request, deadline).await {
-        Some(IntakeAnswer::Accepted { slug } | IntakeAnswer::Duplicate { slug }) => {
+        Some(IntakeAnswer::Accepted { slug }) => {
             debug!(delivery, about, %slug, "accepted");
             WebhookResponse::Accepted(slug)
+        }
+        Some(IntakeAnswer::Duplicate { slug }) => {
+            debug!(delivery, about, %slug, "a duplicate");
+            WebhookResponse::Duplicate(slug)
         }
         Some(IntakeAnswer::Noted) => {
             debug!(delivery, about, "accepted");

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use innkeeper_github::ping::HookProblem;
 use innkeeper_model::GuestName;
 use serde_json::json;
 
@@ -13,8 +14,10 @@ pub(crate) enum WebhookResponse {
     Accepted(GuestName),
     /// The consequence of a repository event is on disk.
     Noted,
-    /// A new webhook works.
-    Pong,
+    /// A redelivery, whose first delivery was processed.
+    Duplicate(GuestName),
+    /// The webhook works. With its wrong settings.
+    Pong(Vec<HookProblem>),
     /// The event needs no action.
     IgnoredEvent(String),
     /// The repository is not allowed.
@@ -48,7 +51,17 @@ impl IntoResponse for WebhookResponse {
                 json!({ "status": "accepted", "slug": slug }),
             ),
             Self::Noted => (StatusCode::ACCEPTED, json!({ "status": "accepted" })),
-            Self::Pong => (StatusCode::OK, json!({ "status": "pong" })),
+            Self::Duplicate(slug) => (
+                StatusCode::ACCEPTED,
+                json!({ "status": "duplicate", "slug": slug }),
+            ),
+            Self::Pong(problems) if problems.is_empty() => {
+                (StatusCode::OK, json!({ "status": "pong" }))
+            }
+            Self::Pong(problems) => (
+                StatusCode::OK,
+                json!({ "status": "pong", "problems": problems }),
+            ),
             Self::IgnoredEvent(event) => (
                 StatusCode::OK,
                 json!({ "status": "ignored", "event": event }),

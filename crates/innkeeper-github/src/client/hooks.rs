@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::call::{ApiCall, ApiResponse, repo_path};
 use super::{Credentials, Github, GithubError, MAX_PAGES};
+use crate::ping::without_slash;
 
 /// A webhook.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,11 @@ pub enum Hook {
         /// The webhook's id.
         id: u64,
     },
+}
+
+/// Compares the payload URL of a webhook with the configured one.
+fn is_same(url: &str, configured: &str) -> bool {
+    without_slash(url) == without_slash(configured)
 }
 
 /// A delivery without a successful attempt.
@@ -114,7 +120,7 @@ impl Github {
             return Ok(false);
         }
         let config: HookConfig = response.success(&call)?.json(&call)?;
-        Ok(config.url == url)
+        Ok(is_same(&config.url, url))
     }
 
     async fn repo_hooks(&self, repo: &RepoName, url: &str) -> Result<Vec<Hook>, GithubError> {
@@ -124,7 +130,7 @@ impl Github {
         );
         let with_url = |page: Vec<HookView>| {
             page.into_iter()
-                .filter(|hook| hook.config.url == url)
+                .filter(|hook| is_same(&hook.config.url, url))
                 .map(|hook| Hook::Repo {
                     repo: repo.clone(),
                     id: hook.id,

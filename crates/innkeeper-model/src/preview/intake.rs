@@ -52,12 +52,12 @@ pub struct IntakeRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum IntakeAnswer {
-    /// Recorded on disk: it will be processed, even if the daemon crashes.
+    /// Recorded on disk, now or before: it will be processed, even if the daemon crashes.
     Accepted {
         /// The preview's name, existing or prospective.
         slug: GuestName,
     },
-    /// Already recorded when it arrived before.
+    /// Already processed: it arrived before.
     Duplicate {
         /// The preview's name, existing or prospective.
         slug: GuestName,

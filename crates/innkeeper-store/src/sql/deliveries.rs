@@ -23,10 +23,6 @@ pub(crate) fn require(connection: &Connection, id: &str) -> Result<Delivery, Que
     find(connection, id)?.ok_or_else(|| StoreError::DeliveryNotFound { id: id.to_owned() }.into())
 }
 
-pub(crate) fn exists(connection: &Connection, id: &str) -> Result<bool, QueryError> {
-    sql::exists(connection, "SELECT 1 FROM deliveries WHERE id = ?1", [id])
-}
-
 /// Reports whether a delivery is pending, or fails with [`StoreError::DeliveryNotFound`].
 pub(crate) fn is_pending(connection: &Connection, id: &str) -> Result<bool, QueryError> {
     Ok(require(connection, id)?.state == DeliveryState::Pending)

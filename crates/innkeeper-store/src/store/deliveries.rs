@@ -275,11 +275,19 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, Q
     };
     let event = &new.event;
     let slug = previews::slug_of(transaction, &event.pull_request)?;
-    if deliveries::exists(transaction, &event.delivery)? {
-        return Ok(Receipt::Duplicate { slug });
-    }
+    let known = deliveries::find(transaction, &event.delivery)?;
+    let has_failed = match known.map(|known| known.state) {
+        None => false,
+        Some(DeliveryState::Failed) => true,
+        Some(state) => {
+            let is_finished = !matches!(state, DeliveryState::Pending | DeliveryState::Running);
+            return Ok(Receipt::Duplicate { slug, is_finished });
+        }
+    };
     if is_stale(transaction, event)? || repository_rules::is_deleted(transaction, event)? {
-        deliveries::insert(transaction, new, DeliveryState::Ignored)?;
+        if !has_failed {
+            deliveries::insert(transaction, new, DeliveryState::Ignored)?;
+        }
         return Ok(Receipt::Stale { slug });
     }
     let is_present = delivery::intent(&event.action) == Some(Presence::Present);
@@ -292,7 +300,10 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, Q
         }
         slug => slug,
     };
-    deliveries::insert(transaction, new, DeliveryState::Pending)?;
+    match has_failed {
+        true => deliveries::reset(transaction, &event.delivery)?,
+        false => deliveries::insert(transaction, new, DeliveryState::Pending)?,
+    }
     Ok(Receipt::New { slug })
 }
 

@@ -290,8 +290,65 @@ async fn first_delivery_claims_the_slug() {
         Receipt::New { slug: slug.clone() }
     );
     let again = fixture.store.record_delivery(upper).await.expect("records");
-    assert_eq!(again, Receipt::Duplicate { slug });
+    assert_eq!(
+        again,
+        Receipt::Duplicate {
+            slug,
+            is_finished: false
+        }
+    );
     assert_eq!(next(&fixture.store, 1).await.as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn redelivery_runs_a_failed_delivery_again() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let opened = record(store, "a", PrAction::Opened, 1).await;
+    let Receipt::New { slug } = opened.clone() else {
+        panic!("{opened:?}");
+    };
+    let duplicate = |is_finished| Receipt::Duplicate {
+        slug: slug.clone(),
+        is_finished,
+    };
+    let redeliver = || record(store, "a", PrAction::Opened, 1);
+    assert_eq!(redeliver().await, duplicate(false));
+    let finish = async |outcome| {
+        let finished = store.finish_delivery("a", outcome).await;
+        assert!(finished.expect("ends"));
+    };
+    finish(DeliveryOutcome::Failed(failure())).await;
+    assert_eq!(next(store, 1).await, None);
+
+    assert_eq!(redeliver().await, opened);
+    assert_eq!(next(store, 1).await.as_deref(), Some("a"));
+    let again = store.delivery("a").await.expect("reads").expect("is kept");
+    assert_eq!((again.attempts, again.failure), (0, None));
+    finish(DeliveryOutcome::Done).await;
+    assert_eq!(redeliver().await, duplicate(true));
+    assert_eq!(state(store, "a").await, DeliveryState::Done);
+}
+
+#[tokio::test]
+async fn redelivery_after_a_newer_intent_changes_nothing() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    record(store, "a", PrAction::Opened, 1).await;
+    let failed = DeliveryOutcome::Failed(failure());
+    store.finish_delivery("a", failed).await.expect("ends");
+    record(store, "b", PrAction::Synchronize, 2).await;
+    record(store, "a", PrAction::Opened, 1).await;
+    assert_eq!(next(store, 1).await.as_deref(), Some("b"));
+    assert_eq!(state(store, "a").await, DeliveryState::Superseded);
+
+    let failed = DeliveryOutcome::Failed(failure());
+    store.finish_delivery("b", failed).await.expect("ends");
+    record(store, "c", PrAction::Closed, 2).await;
+    let late = record(store, "b", PrAction::Synchronize, 2).await;
+    assert!(matches!(late, Receipt::Stale { .. }), "{late:?}");
+    assert_eq!(state(store, "b").await, DeliveryState::Failed);
+    assert_eq!(next(store, 1).await.as_deref(), Some("c"));
 }
 
 #[tokio::test]

@@ -35,6 +35,56 @@ async fn a_body_over_one_mebibyte_is_rejected() {
     }
 }
 
+#[tokio::test]
+async fn a_too_long_body_of_an_ignored_event_is_no_error() {
+    let directory = directory();
+    let program = Program::start(directory.path());
+    let mut client = Client::new(program.address);
+    let too_long = |event: &str| RawDelivery::signed("d-1", event, vec![b' '; 2 * MIB]);
+    let ignored = json!({"status": "ignored", "event": "push"});
+    for signature in [sign(SECRET, b"another body"), sign("guessed", b"x")] {
+        // The signature of a body that is not kept cannot be verified, and the response does not depend on it.
+        let mut sent = too_long("push");
+        sent.signature = Some(signature);
+        let answer = client.deliver(&sent).await.expect("answers");
+        assert_eq!((answer.status, answer.body), (200, ignored.clone()));
+    }
+    let mut unsigned = too_long("push");
+    unsigned.signature = None;
+    // The body is not read, so the connection may end before the response.
+    if let Ok(answer) = client.deliver(&unsigned).await {
+        assert_eq!(answer.status, 401);
+    }
+    let mut client = Client::new(program.address);
+    for event in ["pull_request", "repository", "ping", "../etc", ""] {
+        let answer = client.deliver(&too_long(event)).await.expect("answers");
+        assert_eq!(answer.status, 413, "{event:?}");
+    }
+    let mut unnamed = too_long("push");
+    unnamed.id = "a b".to_owned();
+    let answer = client.deliver(&unnamed).await.expect("answers");
+    assert_eq!(answer.status, 413);
+}
+
+#[test]
+fn an_endless_body_is_read_to_a_limit() {
+    let directory = directory();
+    let program = Program::start_with(directory.path(), "timeout_seconds = 60");
+    let mut stream = TcpStream::connect(program.address).expect("connects");
+    let signature = sign(SECRET, b"x");
+    write!(
+        stream,
+        "POST /webhook/github HTTP/1.1\r\nHost: x\r\nX-GitHub-Event: push\r\nX-GitHub-Delivery: d\r\n\
+         X-Hub-Signature-256: {signature}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .expect("writes");
+    let chunk = [b"10000\r\n", &[b' '; 1 << 16][..], b"\r\n"].concat();
+    // Twice the limit. The program closes the connection before.
+    let written = (0..800).take_while(|_| stream.write_all(&chunk).is_ok());
+    let written = written.count();
+    assert!((400..800).contains(&written), "{written}");
+}
+
 /// Reads until the server closes the connection.
 fn read_to_end(stream: &mut TcpStream) -> String {
     let timeout = Duration::from_secs(60);

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_store::DeliveryOutcome;
+use serde_json::json;
 
 use crate::github::load;
 use crate::github::payload::{RawDelivery, sign};
@@ -158,6 +160,52 @@ fn superseded_and_ignored_deliveries_are_explained() {
     daemon.stop();
 }
 
+/// Records the outcome of a pending delivery, in place of the reconciler. The daemon must not run.
+fn finish(host: &IntakeHost, id: &str, outcome: DeliveryOutcome) {
+    let store = host.store();
+    host.runtime.block_on(async {
+        assert!(store.finish_delivery(id, outcome).await.expect("ends"));
+        store.close().await.expect("closes");
+    });
+}
+
+fn failed() -> DeliveryOutcome {
+    let failure = innkeeper_model::Failure::new(innkeeper_model::Code::BuildFailed, "no");
+    DeliveryOutcome::Failed(failure)
+}
+
+#[test]
+fn a_redelivery_runs_a_failed_delivery_again() {
+    let host = IntakeHost::new();
+    let webhook = host.webhook();
+    let opened = RawDelivery::signed("d-1", "pull_request", RECORDED);
+    let answer = || host.response(&webhook, &opened).body;
+    let accepted = json!({ "status": "accepted", "slug": "hello-world-2" });
+
+    let daemon = host.sandbox.start();
+    assert_eq!([answer(), answer()], [accepted.clone(), accepted.clone()]);
+    daemon.stop();
+    finish(&host, "d-1", failed());
+
+    let daemon = host.sandbox.start();
+    assert_eq!(host.show("d-1").delivery.state, DeliveryState::Failed);
+    assert_eq!(answer(), accepted);
+    assert_eq!(host.show("d-1").delivery.state, DeliveryState::Pending);
+    daemon.stop();
+    finish(&host, "d-1", DeliveryOutcome::Done);
+
+    let daemon = host.sandbox.start();
+    let duplicate = host.response(&webhook, &opened);
+    assert_eq!(duplicate.status, 202);
+    assert_eq!(
+        duplicate.body,
+        json!({ "status": "duplicate", "slug": "hello-world-2" })
+    );
+    assert_eq!(host.show("d-1").delivery.state, DeliveryState::Done);
+    daemon.stop();
+    assert_eq!(ids(&host.on_disk()), BTreeSet::from(["d-1"]));
+}
+
 #[test]
 fn a_replay_processes_a_delivery_again() {
     let host = IntakeHost::new();
@@ -166,13 +214,7 @@ fn a_replay_processes_a_delivery_again() {
     let opened = RawDelivery::pull_request("a", "opened", 7, 1);
     assert_eq!(host.deliver(&webhook, &opened), 202);
     daemon.stop();
-    let failure = innkeeper_model::Failure::new(innkeeper_model::Code::BuildFailed, "no");
-    let store = host.store();
-    let failed = innkeeper_store::DeliveryOutcome::Failed(failure);
-    host.runtime.block_on(async {
-        assert!(store.finish_delivery("a", failed).await.expect("ends"));
-        store.close().await.expect("closes");
-    });
+    finish(&host, "a", failed());
 
     let _daemon = host.sandbox.start();
     assert_eq!(host.show("a").delivery.state, DeliveryState::Failed);

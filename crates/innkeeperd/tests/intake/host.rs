@@ -57,9 +57,14 @@ impl IntakeHost {
 
     /// Sends a delivery over a new connection and returns the response's status.
     pub(crate) fn deliver(&self, program: &Program, sent: &RawDelivery) -> u16 {
+        self.response(program, sent).status
+    }
+
+    /// As [`Self::deliver`], with the body of the response.
+    pub(crate) fn response(&self, program: &Program, sent: &RawDelivery) -> client::Response {
         let mut client = client::Client::new(program.address);
         let response = self.runtime.block_on(client.deliver(sent));
-        response.expect("a response").status
+        response.expect("a response")
     }
 
     /// Returns the output of `innkeeper deliveries`.

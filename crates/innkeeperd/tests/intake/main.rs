@@ -11,6 +11,7 @@ mod access;
 mod deliveries;
 mod github;
 mod host;
+mod recorded;
 mod storm;
 #[path = "../e2e/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the e2e tests use more of it")]

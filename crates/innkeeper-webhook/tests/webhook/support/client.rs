@@ -35,9 +35,18 @@ impl Client {
 
     /// Sends a delivery. An error means that the connection failed; the next call opens a new one.
     pub(crate) async fn deliver(&mut self, sent: &RawDelivery) -> Result<Response, io::Error> {
+        self.deliver_to("/webhook/github", sent).await
+    }
+
+    pub(crate) async fn deliver_to(
+        &mut self,
+        path: &str,
+        sent: &RawDelivery,
+    ) -> Result<Response, io::Error> {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri("/webhook/github")
+            .uri(path)
+            .header("Content-Type", sent.content_type)
             .header("X-GitHub-Delivery", &sent.id)
             .header("X-GitHub-Event", &sent.event);
         if let Some(signature) = &sent.signature {

@@ -91,12 +91,17 @@ fn slug(event: &PullRequestEvent) -> GuestName {
 
 fn answer((recorded, preferred): (Receipt, GuestName)) -> IntakeAnswer {
     match recorded {
-        Receipt::New { slug } | Receipt::Stale { slug } => IntakeAnswer::Accepted {
+        Receipt::Duplicate {
+            slug,
+            is_finished: true,
+        } => IntakeAnswer::Duplicate {
             slug: slug.unwrap_or(preferred),
         },
-        Receipt::Duplicate { slug } => IntakeAnswer::Duplicate {
-            slug: slug.unwrap_or(preferred),
-        },
+        Receipt::New { slug } | Receipt::Stale { slug } | Receipt::Duplicate { slug, .. } => {
+            IntakeAnswer::Accepted {
+                slug: slug.unwrap_or(preferred),
+            }
+        }
         Receipt::SlugsTaken => IntakeAnswer::SlugCollision,
     }
 }

@@ -8,11 +8,15 @@ use serde_json::{Value, json};
 /// The webhook's secret.
 pub(crate) const SECRET: &str = "it is no secret";
 
+/// The content type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// A delivery with its headers.
 #[derive(Clone, Debug)]
 pub(crate) struct RawDelivery {
     pub(crate) id: String,
     pub(crate) event: String,
+    pub(crate) content_type: &'static str,
     pub(crate) signature: Option<String>,
     pub(crate) body: Bytes,
 }
@@ -29,8 +33,17 @@ impl RawDelivery {
         Self {
             id: id.to_owned(),
             event: event.to_owned(),
+            content_type: "application/json",
             signature: Some(sign(SECRET, &body)),
             body,
+        }
+    }
+
+    /// A signed form.
+    pub(crate) fn form(id: &str, event: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            content_type: FORM,
+            ..Self::signed(id, event, body)
         }
     }
 }
