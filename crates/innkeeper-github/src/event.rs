@@ -9,7 +9,7 @@ use innkeeper_model::preview::{
 use innkeeper_model::{Code, Explain};
 use serde::Deserialize;
 
-use crate::ping::{self, HookProblem};
+use crate::ping::{self, Ping};
 use crate::wire;
 
 /// The header with the event's name.
@@ -23,8 +23,8 @@ const MAX_TEXT: usize = 256;
 /// A parsed delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// GitHub tests a new webhook. With the webhook's wrong settings.
-    Ping(Vec<HookProblem>),
+    /// GitHub tests a new webhook.
+    Ping(Ping),
     /// An event of a pull request.
     PullRequest(Box<PullRequestEvent>),
     /// A repository was renamed, transferred or deleted.
@@ -81,7 +81,7 @@ pub fn is_read(event: &str) -> bool {
 /// parsed, except that of a `ping`, which is never invalid.
 pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, EventError> {
     match event {
-        "ping" => Ok(Delivery::Ping(ping::problems(body))),
+        "ping" => Ok(Delivery::Ping(ping::parse(body))),
         "pull_request" => {
             let payload: Payload =
                 serde_json::from_slice(body).map_err(|source| EventError::Payload {

@@ -1,9 +1,7 @@
 //! Pings: GitHub sends one when a webhook is created, with the webhook's settings.
 
-use std::fmt;
-
 use hyper::Uri;
-use serde::Serialize;
+use innkeeper_model::preview::{HookProblem, HookSetting};
 use serde_json::Value;
 
 use crate::form;
@@ -23,42 +21,34 @@ const EVENTS: [(&str, &str); 2] = [
 /// The content types that the webhook accepts, by GitHub's names.
 const CONTENT_TYPES: [&str; 2] = ["json", "form"];
 
-/// A setting of a webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HookSetting {
-    /// Whether GitHub sends deliveries.
-    Active,
-    /// The format of deliveries.
-    ContentType,
-    /// The events that are delivered.
-    Events,
-    /// The payload URL.
-    Url,
+/// The maximum length of an owner's name. GitHub's have 140 characters at most.
+const MAX_OWNER: usize = 200;
+
+/// A parsed ping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// The repository or organization that the webhook belongs to. `None` for that of an App.
+    pub owner: Option<String>,
+    /// The wrong settings.
+    pub problems: Vec<HookProblem>,
 }
 
-/// A wrong setting of a webhook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HookProblem {
-    /// The setting.
-    pub setting: HookSetting,
-    /// The problem, as a sentence.
-    pub problem: String,
-    /// The remedy.
-    pub remedy: String,
-}
-
-impl fmt::Display for HookProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
+/// Parses the payload of a ping. It is never invalid: fields of another type are treated as missing.
+pub(crate) fn parse(body: &[u8]) -> Ping {
+    let payload: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = payload["repository"]["full_name"].as_str();
+    let owner = name.or_else(|| payload["organization"]["login"].as_str());
+    let is_shown = |owner: &&str| {
+        (1..=MAX_OWNER).contains(&owner.len()) && owner.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    Ping {
+        owner: owner.filter(is_shown).map(str::to_owned),
+        problems: problems(&payload["hook"]),
     }
 }
 
-/// Returns the wrong settings in the payload of a ping. Settings that the payload does not contain are not checked.
-#[must_use]
-pub fn problems(body: &[u8]) -> Vec<HookProblem> {
-    let payload: Value = serde_json::from_slice(body).unwrap_or_default();
-    let hook = &payload["hook"];
+/// Returns the wrong settings of a webhook. Missing settings are not checked.
+fn problems(hook: &Value) -> Vec<HookProblem> {
     let mut problems = Vec::new();
     let mut add = |setting, problem: String, remedy: String| {
         problems.push(HookProblem {
@@ -127,7 +117,7 @@ mod tests {
 
     fn of_hook(hook: Value) -> Vec<HookSetting> {
         let body = json!({ "zen": "Design for failure.", "hook": hook }).to_string();
-        let problems = problems(body.as_bytes());
+        let problems = parse(body.as_bytes()).problems;
         problems.iter().map(|problem| problem.setting).collect()
     }
 
@@ -160,7 +150,7 @@ mod tests {
             "config": { "content_type": "xml", "url": "https://webhook.example.org/" },
         });
         let body = json!({ "hook": hook }).to_string();
-        let listed = serde_json::to_string_pretty(&problems(body.as_bytes()));
+        let listed = serde_json::to_string_pretty(&parse(body.as_bytes()).problems);
         insta::assert_snapshot!(listed.expect("serializes"));
         let events = |events| of_hook(json!({ "events": events }));
         assert_eq!(events(json!(["pull_request"])), [HookSetting::Events]);
@@ -173,11 +163,28 @@ mod tests {
     #[test]
     fn missing_settings_are_not_checked() {
         for body in [&b""[..], b"\xff", b"[]", b"{}", b"{\"hook\":7}"] {
-            assert_eq!(problems(body), []);
+            assert_eq!(parse(body).problems, []);
         }
         assert_eq!(
             of_hook(json!({ "active": 1, "events": "*", "config": [] })),
             []
         );
+    }
+
+    #[test]
+    fn owner_is_a_repository_or_an_organization() {
+        let owner = |payload: Value| parse(payload.to_string().as_bytes()).owner;
+        let org = json!({ "login": "octo" });
+        let repo = json!({ "full_name": "octo/web" });
+        assert_eq!(
+            owner(json!({ "organization": org })).as_deref(),
+            Some("octo")
+        );
+        let both = json!({ "organization": org, "repository": repo });
+        assert_eq!(owner(both).as_deref(), Some("octo/web"));
+        for name in ["", "a b", "a\u{1b}", &"x".repeat(201)] {
+            assert_eq!(owner(json!({ "organization": { "login": name } })), None);
+        }
+        assert_eq!(owner(json!({ "repository": null })), None);
     }
 }

@@ -36,7 +36,7 @@
 //! | `repositories` | renamed and absent repositories |
 //! | `commands` | create, update, approve, destroy, and other commands of users |
 //! | `previews`, `wiring` | start, stop and queries; construction of the components |
-//! | `logs`, `explain`, `upkeep` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
+//! | `logs`, `explain`, `upkeep`, `webhooks` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
 mod approvals;
@@ -70,6 +70,7 @@ mod services;
 mod stages;
 mod steps;
 mod upkeep;
+mod webhooks;
 mod wiring;
 mod worker;
 mod workers;

@@ -11,8 +11,8 @@ use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::{Presence, Store};
 
-use crate::PreviewError;
 use crate::repositories::Repositories;
+use crate::{PreviewError, webhooks};
 
 /// Running time without use after which an evaluation is evicted.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -38,6 +38,7 @@ impl Upkeep {
         }
         checks.push(self.check_github().await);
         checks.extend(self.repositories.checks().await);
+        checks.extend(self.check_webhooks().await);
         checks.extend(self.check_removals().await);
         checks
     }
@@ -181,6 +182,18 @@ impl Upkeep {
             Some(broken(format!("preview {slug}"), finding, fault.remedy))
         };
         failed.filter_map(check).collect()
+    }
+
+    async fn check_webhooks(&self) -> Vec<Check> {
+        match webhooks::checks(&self.store).await {
+            Ok(checks) => checks,
+            Err(error) => vec![Check {
+                subject: "webhooks".to_owned(),
+                verdict: Verdict::Broken,
+                finding: chain(&error),
+                remedy: error.remedy(),
+            }],
+        }
     }
 
     async fn check_github(&self) -> Check {

@@ -26,7 +26,7 @@
 //! | `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |
-//! | `events`, `closures`, `evaluations`, `running_time` | soon |
+//! | `events`, `closures`, `evaluations`, `pings`, `running_time` | soon |
 //!
 //! "Yes" is `synchronous=FULL`: the write-ahead log has reached the disk. "Soon" is `synchronous=NORMAL`: the change
 //! survives a crash of the daemon, and may be lost with the machine's power until the next intent is recorded. Only facts
@@ -55,5 +55,6 @@ pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;
 pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
+pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
 pub use store::{RepoIdentity, Store};

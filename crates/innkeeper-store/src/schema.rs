@@ -73,6 +73,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "files of destroyed agents",
         sql: include_str!("schema/12.sql"),
     },
+    Migration {
+        name: "pings of webhooks",
+        sql: include_str!("schema/13.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -11,6 +11,7 @@ pub(crate) mod guests;
 pub(crate) mod identity;
 pub(crate) mod legacy_slots;
 pub(crate) mod operations;
+pub(crate) mod pings;
 pub(crate) mod previews;
 pub(crate) mod repositories;
 pub(crate) mod retained;

@@ -7,6 +7,7 @@ mod events;
 mod guests;
 mod identity;
 mod operations;
+mod pings;
 mod previews;
 mod repositories;
 mod retained;

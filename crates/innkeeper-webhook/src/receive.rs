@@ -14,11 +14,11 @@ use axum::{Extension, Json, Router};
 use http_body_util::BodyExt;
 use innkeeper_github::event::{self, DELIVERY_HEADER, Delivery, EVENT_HEADER};
 use innkeeper_github::form;
-use innkeeper_github::ping::{HookProblem, WEBHOOK_PATH};
+use innkeeper_github::ping::{Ping, WEBHOOK_PATH};
 use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
-use innkeeper_model::preview::PrAction;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
+use innkeeper_model::preview::{PingEvent, PrAction, RepoName};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -40,6 +40,9 @@ const READ_LIMIT: usize = 25 << 20;
 
 /// Timeout for innkeeperd. GitHub waits for 10 s and does not retry.
 const INTAKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Timeout for the record of a ping, which the response does not depend on.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The maximum length of a delivery's id and of an event's name. GitHub's have 36 and about 40 characters.
 const MAX_IDENTIFIER: usize = 64;
@@ -200,18 +203,7 @@ fn admit(
     // An invalid form is an empty payload: only an event whose payload is needed fails.
     let payload = form::payload(text(headers, header::CONTENT_TYPE.as_str()), body);
     let event = match event::parse(name, delivery, &payload.unwrap_or_default()) {
-        Ok(Delivery::Ping(problems)) => {
-            for HookProblem {
-                problem, remedy, ..
-            } in &problems
-            {
-                warn!(
-                    delivery,
-                    remedy, "a setting of the webhook on GitHub: {problem}"
-                );
-            }
-            return Err(WebhookResponse::Pong(problems));
-        }
+        Ok(Delivery::Ping(ping)) => return admit_ping(allowlist, delivery, ping),
         Ok(Delivery::Ignored(event)) => return Err(WebhookResponse::IgnoredEvent(event)),
         Ok(Delivery::PullRequest(event)) => event,
         // Not checked against the list: the name may have changed, and the daemon knows repositories by number.
@@ -235,6 +227,32 @@ fn admit(
     Ok(IntakeEvent::PullRequest(event))
 }
 
+/// Returns the ping to hand over, unless it is not from an allowed repository or an organization.
+fn admit_ping(
+    allowlist: &Allowlist,
+    delivery: &str,
+    ping: Ping,
+) -> Result<IntakeEvent, WebhookResponse> {
+    let Ping { owner, problems } = ping;
+    for problem in &problems {
+        warn!(
+            delivery,
+            remedy = problem.remedy,
+            "a setting of the webhook on GitHub: {problem}"
+        );
+    }
+    let is_allowed =
+        |owner: &String| RepoName::parse(owner).map_or(true, |repo| allowlist.allows(&repo));
+    match owner.filter(is_allowed) {
+        Some(owner) => Ok(IntakeEvent::Ping(PingEvent {
+            delivery: delivery.to_owned(),
+            owner,
+            problems,
+        })),
+        None => Err(WebhookResponse::Pong(problems)),
+    }
+}
+
 /// Returns a header's value, if it is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
@@ -254,6 +272,15 @@ async fn hand_over(
 ) -> WebhookResponse {
     let request = IntakeRequest { event, received_at };
     let (delivery, about) = match &request.event {
+        IntakeEvent::Ping(ping) => {
+            let problems = ping.problems.clone();
+            let deadline = deadline.min(Deadline::now() + PING_TIMEOUT);
+            // Best effort: the ping succeeds while innkeeperd is away.
+            if intake.hand_over(&request, deadline).await != Some(IntakeAnswer::Noted) {
+                warn!("innkeeperd has not recorded a ping");
+            }
+            return WebhookResponse::Pong(problems);
+        }
         IntakeEvent::PullRequest(event) => (&event.delivery, event.pull_request.to_string()),
         IntakeEvent::Repository(event) => (&event.delivery, event.name.to_string()),
     };

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use innkeeper_github::ping::HookProblem;
 use innkeeper_model::GuestName;
+use innkeeper_model::preview::HookProblem;
 use serde_json::json;
 
 /// A response to GitHub.

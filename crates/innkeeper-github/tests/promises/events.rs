@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use innkeeper_github::event::{Delivery, parse};
 use innkeeper_github::form;
-use innkeeper_github::ping::HookSetting;
 use innkeeper_model::preview::{
-    PrAction, PullRequestEvent, RepoName, RepositoryAction, RepositoryEvent,
+    HookSetting, PrAction, PullRequestEvent, RepoName, RepositoryAction, RepositoryEvent,
 };
 use serde_json::{Value, json};
 
@@ -122,11 +121,11 @@ fn event_parses_pings_and_ignores_other_events() {
         match event.as_str() {
             "pull_request" => continue,
             "ping" => {
-                let Delivery::Ping(problems) = output else {
+                let Delivery::Ping(ping) = output else {
                     panic!("{output:?}");
                 };
                 settings.extend(
-                    problems
+                    ping.problems
                         .iter()
                         .map(|problem| (rest.clone(), problem.setting)),
                 );

@@ -12,7 +12,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{PullRequestEvent, RepositoryEvent};
+use super::{PingEvent, PullRequestEvent, RepositoryEvent};
 use crate::{Failure, GuestName};
 
 /// The name of the socket in the daemon's `runtime_dir`.
@@ -36,6 +36,8 @@ pub enum IntakeEvent {
     PullRequest(Box<PullRequestEvent>),
     /// A repository.
     Repository(RepositoryEvent),
+    /// A ping.
+    Ping(PingEvent),
 }
 
 /// A delivery whose signature was verified.
@@ -62,7 +64,7 @@ pub enum IntakeAnswer {
         /// The preview's name, existing or prospective.
         slug: GuestName,
     },
-    /// An event about a repository. Its effects are recorded on disk.
+    /// An event about a repository, or a ping. Its effects are recorded on disk.
     Noted,
     /// Not recorded: previews of this repository are not allowed.
     NotAllowed,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `repository` | names of repositories, commits, branches and pull requests |
 //! | `event` | events of GitHub's webhook about pull requests and repositories |
+//! | `hook` | settings of webhooks on GitHub |
 //! | `slug` | names of previews, derived from repositories, branches and pull requests |
 //! | `meta` | an app's metadata in a repository's `preview-config.nix`, parsed strictly |
 //! | `domain` | the parent domain of the previews' host names |
@@ -22,6 +23,7 @@ mod domain;
 mod env;
 mod env_file;
 mod event;
+mod hook;
 pub mod intake;
 mod meta;
 mod repository;
@@ -34,6 +36,7 @@ pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{EnvFile, InvalidLine, LineError};
 pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent, certainly_before};
+pub use hook::{HookProblem, HookSetting, PingEvent};
 pub use meta::{
     DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, MetaProblems, RoutePath,
     RouteRule, ServiceName,

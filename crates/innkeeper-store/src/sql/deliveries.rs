@@ -166,6 +166,17 @@ pub(crate) fn list(
     )
 }
 
+/// Returns the last delivery of each repository, ordered by repository.
+pub(crate) fn last_of_each_repo(connection: &Connection) -> Result<Vec<Delivery>, QueryError> {
+    sql::all(
+        connection,
+        "SELECT * FROM deliveries WHERE seq IN (SELECT max(seq) FROM deliveries GROUP BY repo)
+         ORDER BY repo",
+        (),
+        read,
+    )
+}
+
 /// Returns the number of the last delivery that arrived, 0 when none has.
 pub(crate) fn last_seq(connection: &Connection) -> Result<i64, QueryError> {
     let query = "SELECT coalesce(max(seq), 0) FROM deliveries";

@@ -202,6 +202,15 @@ impl Store {
         .await
     }
 
+    /// Returns the last delivery of each repository, ordered by repository.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn last_deliveries(&self) -> Result<Vec<Delivery>, StoreError> {
+        let action = "read the last deliveries";
+        self.read(action, deliveries::last_of_each_repo).await
+    }
+
     /// Returns the number of the last delivery that arrived, 0 when none has.
     ///
     /// # Errors

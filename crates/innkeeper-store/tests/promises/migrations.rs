@@ -20,9 +20,10 @@ const VERSION_9: &str = include_str!("dumps/version-9.sql");
 const VERSION_10: &str = include_str!("dumps/version-10.sql");
 const VERSION_11: &str = include_str!("dumps/version-11.sql");
 const VERSION_12: &str = include_str!("dumps/version-12.sql");
+const VERSION_13: &str = include_str!("dumps/version-13.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 12;
+const NEWEST: i64 = 13;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -261,6 +262,20 @@ async fn version_12_is_migrated_with_its_data() {
         .expect("reads")
         .expect("there");
     assert_eq!(broken.retain, Some(RetainedId(5)));
+}
+
+#[tokio::test]
+async fn version_13_is_migrated_with_its_data() {
+    let (_directory, store) = restore(VERSION_12);
+    assert!(store.pings().await.expect("reads").is_empty());
+    let (_directory, store) = restore(VERSION_13);
+    let pings = store.pings().await.expect("reads");
+    let [ping] = &pings[..] else {
+        panic!("{pings:?}");
+    };
+    assert_eq!(ping.owner, "octo/web");
+    assert_eq!(ping.problems[0].remedy, "Select it.");
+    assert_eq!(store.retained().await.expect("reads").len(), 2);
 }
 
 #[test]

@@ -117,6 +117,13 @@ impl Intake {
                 IntakeEvent::Repository(event) => {
                     answers.push(Some(self.note_repository(&event).await?));
                 }
+                IntakeEvent::Ping(ping) => {
+                    let noted = self.store.record_ping(ping, request.received_at).await;
+                    answers.push(Some(match noted {
+                        Ok(()) => IntakeAnswer::Noted,
+                        Err(error) => failed(&error)?,
+                    }));
+                }
             }
         }
         let mut recorded = self.record_pull_requests(new).await?.into_iter();

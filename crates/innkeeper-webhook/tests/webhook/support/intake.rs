@@ -57,7 +57,7 @@ async fn deliveries(
 ) -> Json<Vec<IntakeAnswer>> {
     if requests
         .iter()
-        .any(|request| matches!(request.event, IntakeEvent::Repository(_)))
+        .any(|request| !matches!(request.event, IntakeEvent::PullRequest(_)))
     {
         return Json(vec![IntakeAnswer::Noted; requests.len()]);
     }
