@@ -237,6 +237,17 @@ impl Engine {
         });
     }
 
+    /// Runs work in a task and returns its result. The work continues if the caller's future is dropped, as that of a
+    /// canceled request is.
+    pub(crate) async fn run_in_task<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let task = self.inner.tasks.spawn(work);
+        // Fails only when the runtime is shut down.
+        task.await.unwrap_or(Err(EngineError::ShuttingDown))
+    }
+
     /// Makes room for another file tree in a task: a canceled request must not abandon a purge, which would block the
     /// files until the daemon restarts.
     ///
@@ -244,12 +255,8 @@ impl Engine {
     /// See [`Inner::make_room`].
     pub(crate) async fn make_room(&self) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
-        let task = self
-            .inner
-            .tasks
-            .spawn(async move { inner.make_room().await });
-        // Fails only when the runtime is shut down.
-        task.await.unwrap_or(Err(EngineError::ShuttingDown))
+        self.run_in_task(async move { inner.make_room().await })
+            .await
     }
 
     /// Maintains retained files in a task. See [`Inner::maintain_retained`].

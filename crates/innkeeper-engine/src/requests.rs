@@ -174,21 +174,27 @@ impl Engine {
         F: Future<Output = Result<(String, StorePath), Failure>> + Send + 'static,
     {
         self.refuse_when_stopping()?;
-        let operation = self.inner.store.begin_operation(Verb::Build, actor).await?;
-        let subject = Subject {
-            operation: Some(operation.id),
-            guest: None,
-        };
-        self.inner
-            .journal
-            .record(&subject, EventKind::Accepted { verb: Verb::Build });
-        let inner = Arc::clone(&self.inner);
-        let work = work(inner.journal.progress_sink(&subject));
-        self.spawn(async move { inner.run_build(&subject, work).await });
-        Ok(Accepted {
-            operation: operation.id,
-            guest: None,
+        let engine = self.clone();
+        let actor = actor.to_owned();
+        // The reconciliation starts only abandoned operations on guests, so a canceled request must not abandon this one.
+        self.run_in_task(async move {
+            let begun = engine.inner.store.begin_operation(Verb::Build, &actor);
+            let operation = begun.await?;
+            let subject = Subject {
+                operation: Some(operation.id),
+                guest: None,
+            };
+            let accepted = EventKind::Accepted { verb: Verb::Build };
+            engine.inner.journal.record(&subject, accepted);
+            let inner = Arc::clone(&engine.inner);
+            let work = work(inner.journal.progress_sink(&subject));
+            engine.spawn(async move { inner.run_build(&subject, work).await });
+            Ok(Accepted {
+                operation: operation.id,
+                guest: None,
+            })
         })
+        .await
     }
 
     async fn change(

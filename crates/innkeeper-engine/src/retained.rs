@@ -77,15 +77,21 @@ impl Engine {
     /// When no such files are retained.
     pub async fn purge(&self, id: RetainedId, actor: &str) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
-        let Some((files, operation)) = self.inner.begin_purge(id, actor).await? else {
-            return Err(StoreError::FilesGone { id }.into());
-        };
-        let accepted = Accepted {
-            operation: operation.id,
-            guest: None,
-        };
-        self.spawn_purge(files.record, operation);
-        Ok(accepted)
+        let engine = self.clone();
+        let actor = actor.to_owned();
+        // The reconciliation starts only abandoned operations on guests, so a canceled request must not abandon this one.
+        self.run_in_task(async move {
+            let Some((files, operation)) = engine.inner.begin_purge(id, &actor).await? else {
+                return Err(StoreError::FilesGone { id }.into());
+            };
+            let accepted = Accepted {
+                operation: operation.id,
+                guest: None,
+            };
+            engine.spawn_purge(files.record, operation);
+            Ok(accepted)
+        })
+        .await
     }
 
     /// Resumes a purge that a crash interrupted. Returns false if the operation is no purge.

@@ -6,10 +6,10 @@ use innkeeper_facilities::ProgressSink;
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::{
-    BuildProgress, Code, EventKind, Explain, Failure, OperationState, Trust, Verb,
+    BuildProgress, Code, EventKind, Explain, Failure, OperationId, OperationState, Trust, Verb,
 };
 
-use crate::fixture::{Fixture, engine, fixture, name};
+use crate::fixture::{Fixture, cancel, engine, fixture, name};
 
 #[tokio::test]
 async fn build_is_cached_for_the_next_guest() {
@@ -45,6 +45,20 @@ async fn build_is_cached_for_the_next_guest() {
         None,
         "it needs no second build, which would block"
     );
+}
+
+#[tokio::test]
+async fn canceled_build_request_still_builds() {
+    let fixture = fixture();
+    let request = BuildRequest::default();
+    cancel(fixture.engine.build(request, "test", Trust::Host)).await;
+    fixture
+        .until("the build has ended", async || {
+            fixture.host.builds.notify_waiters();
+            let first = fixture.engine.operation(OperationId(1)).await;
+            first.is_ok_and(|build| build.state == OperationState::Done)
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -117,6 +117,16 @@ impl Fixture {
     }
 }
 
+/// Starts a request and drops it while it waits for its transaction, as a client that disconnects does.
+#[expect(clippy::panic, reason = "a test fails with a panic")]
+pub(crate) async fn cancel<T>(request: impl Future<Output = T>) {
+    tokio::select! {
+        biased;
+        _ = request => panic!("the request has ended already"),
+        () = std::future::ready(()) => {}
+    }
+}
+
 pub(crate) fn name(text: &str) -> GuestName {
     GuestName::parse(text).expect("valid")
 }

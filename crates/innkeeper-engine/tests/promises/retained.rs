@@ -8,7 +8,7 @@ use innkeeper_model::{
     Code, Explain, FileWork, GuestState, Operation, RetainedId, Trust, UnitPhase, Verb,
 };
 
-use crate::fixture::{Fixture, fixture_with_retention, name};
+use crate::fixture::{Fixture, cancel, fixture_with_retention, name};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -397,6 +397,19 @@ async fn canceled_request_does_not_abandon_a_purge() {
     request.abort();
     assert!(request.await.expect_err("canceled").is_cancelled());
     drop(blocked);
+    fixture
+        .until("the purge has ended", async || {
+            fixture.retained().await.len() == 1
+        })
+        .await;
+    assert_eq!(fixture.retained_files(), ["two"]);
+}
+
+#[tokio::test]
+async fn canceled_purge_request_still_purges() {
+    let fixture = full_of_retained_files().await;
+    let id = fixture.retained().await[0].retained.id;
+    cancel(fixture.engine.purge(id, "test")).await;
     fixture
         .until("the purge has ended", async || {
             fixture.retained().await.len() == 1
