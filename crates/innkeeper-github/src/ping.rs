@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn of_hook(hook: Value) -> Vec<HookSetting> {
+    fn of_hook(hook: &Value) -> Vec<HookSetting> {
         let body = json!({ "zen": "Design for failure.", "hook": hook }).to_string();
         let problems = parse(body.as_bytes()).problems;
         problems.iter().map(|problem| problem.setting).collect()
@@ -139,7 +139,7 @@ mod tests {
                 "active": true, "events": events,
                 "config": { "content_type": content_type, "url": url },
             });
-            assert_eq!(of_hook(hook), []);
+            assert_eq!(of_hook(&hook), []);
         }
     }
 
@@ -152,10 +152,10 @@ mod tests {
         let body = json!({ "hook": hook }).to_string();
         let listed = serde_json::to_string_pretty(&parse(body.as_bytes()).problems);
         insta::assert_snapshot!(listed.expect("serializes"));
-        let events = |events| of_hook(json!({ "events": events }));
+        let events = |events| of_hook(&json!({ "events": events }));
         assert_eq!(events(json!(["pull_request"])), [HookSetting::Events]);
         assert_eq!(events(json!([])), [HookSetting::Events; 2]);
-        let path = |url: &str| of_hook(json!({ "config": { "url": url } }));
+        let path = |url: &str| of_hook(&json!({ "config": { "url": url } }));
         assert_eq!(path("https://x/webhook"), [HookSetting::Url]);
         assert_eq!(path("not a URL"), [HookSetting::Url]);
     }
@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(parse(body).problems, []);
         }
         assert_eq!(
-            of_hook(json!({ "active": 1, "events": "*", "config": [] })),
+            of_hook(&json!({ "active": 1, "events": "*", "config": [] })),
             []
         );
     }
