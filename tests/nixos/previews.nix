@@ -213,7 +213,7 @@ in
             "curl --fail --silent --resolve web-7.${domain}:443:${innAddress} https://web-7.${domain}/ | grep Two", timeout=600
         )
 
-    with subtest("what is not signed is not taken"):
+    with subtest("an unsigned delivery is rejected"):
         post = "curl --silent --output /dev/null --write-out '%{http_code}' --data '{}' https://webhook.${domain}/webhook/github"
         assert github.succeed(post) == "401"
 
