@@ -67,7 +67,7 @@ fn fit(widths: &[usize], optional: &[usize], limit: usize) -> Vec<(usize, usize)
         let widest = shown.iter_mut().skip(1).max_by_key(|(_, width)| *width);
         match widest {
             Some((_, width)) if *width > MIN_WIDTH => {
-                *width = width.saturating_sub(excess).max(MIN_WIDTH)
+                *width = width.saturating_sub(excess).max(MIN_WIDTH);
             }
             _ => break,
         }

@@ -150,7 +150,7 @@ impl Engine {
                     self.inner
                         .store
                         .set_desired_state(&name, DesiredState::Stopped)
-                        .await?
+                        .await?;
                 }
                 UnitPhase::REBOOT => {}
                 _ => self.record_death(&guest, status).await?,

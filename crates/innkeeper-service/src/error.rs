@@ -1,5 +1,6 @@
 //! Configuration errors.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use innkeeper_model::{Code, Explain};
@@ -51,7 +52,7 @@ fn suggestion(closest: Option<&str>) -> String {
 
 impl ConfigError {
     /// An invalid value of a setting.
-    pub fn value(setting: &'static str, problem: impl ToString) -> Self {
+    pub fn value(setting: &'static str, problem: &(impl Display + ?Sized)) -> Self {
         Self::Value {
             setting,
             problem: problem.to_string(),

@@ -51,7 +51,7 @@ impl Log {
     pub fn start(&self) -> Result<(), ConfigError> {
         let filter = EnvFilter::builder()
             .parse(&self.level)
-            .map_err(|error| ConfigError::value("log.level", error))?;
+            .map_err(|error| ConfigError::value("log.level", &error))?;
         let registry = tracing_subscriber::registry().with(filter);
         let journald = match self.format {
             LogFormat::Journald => true,

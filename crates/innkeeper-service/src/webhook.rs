@@ -112,7 +112,7 @@ pub fn parse_allowed_repos(text: &str) -> Result<Vec<RepoName>, ConfigError> {
     names
         .filter(|name| !name.is_empty())
         .map(|name| {
-            RepoName::parse(name).map_err(|error| ConfigError::value("ALLOWED_REPOS", error))
+            RepoName::parse(name).map_err(|error| ConfigError::value("ALLOWED_REPOS", &error))
         })
         .collect()
 }

@@ -96,7 +96,7 @@ async fn refuse_taken_subnet(
     }
     let problem =
         format!("{conflict}; choose a network that this host has no address in and no route to");
-    Err(ConfigError::value("network.subnet", problem).into())
+    Err(ConfigError::value("network.subnet", &problem).into())
 }
 
 fn concurrent_starts(config: &Config) -> usize {

@@ -58,7 +58,7 @@ pub(crate) fn domain(setting: &'static str, domain: &str) -> Result<(), ConfigEr
     if domain.is_empty() {
         return Ok(());
     }
-    check_domain(domain).map_err(|error| ConfigError::value(setting, error))
+    check_domain(domain).map_err(|error| ConfigError::value(setting, &error))
 }
 
 /// Requires absolute paths: others would depend on the daemon's working directory.

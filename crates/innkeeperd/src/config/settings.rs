@@ -410,7 +410,7 @@ impl Config {
         }
         Installable::parse(&self.nix.flake, &self.nix.attribute)
             .map(Some)
-            .map_err(|error| ConfigError::value("nix.flake", error))
+            .map_err(|error| ConfigError::value("nix.flake", &error))
     }
 
     /// Checks the values beyond their types.
