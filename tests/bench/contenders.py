@@ -71,10 +71,10 @@ class Contender:
         if self.has_network:
             boot.host_address = f"10.201.{number * 2 // 256}.{number * 2 % 256}"
             boot.address = f"10.201.{number * 2 // 256}.{number * 2 % 256 + 1}"
-        self.furnish(boot)
+        self.prepare_rest(boot)
         return boot
 
-    def furnish(self, boot):
+    def prepare_rest(self, boot):
         """Creates the requirements besides a file tree, before the clock starts."""
 
     def launch(self, boot):
@@ -130,7 +130,7 @@ class NspawnPrepared(Nspawn):
     def isolation(self, boot):
         return [f"--network-namespace-path=/run/netns/{boot.namespace}"]
 
-    def furnish(self, boot):
+    def prepare_rest(self, boot):
         make_network(boot)
 
 
@@ -138,7 +138,7 @@ class NspawnScript(NspawnPrepared):
     letter = "e"
     title = "a script: `ip`, then systemd-nspawn"
 
-    def furnish(self, boot):
+    def prepare_rest(self, boot):
         """The namespace is created while the clock runs."""
 
     def launch(self, boot):
@@ -172,7 +172,7 @@ class Crun(Contender):
     title = "crun, prepared network namespace"
     program = package = "crun"
 
-    def furnish(self, boot):
+    def prepare_rest(self, boot):
         make_network(boot)
         (boot.root.parent / "config.json").write_text(json.dumps(self.configuration(boot)))
 
@@ -234,7 +234,7 @@ class Podman(Contender):
     title = "podman, prepared network namespace"
     program = package = "podman"
 
-    def furnish(self, boot):
+    def prepare_rest(self, boot):
         make_network(boot)
 
     def options(self):

@@ -20,7 +20,7 @@ let
     hasInfix = _: _: false;
     optional = condition: value: if condition then [ value ] else [ ];
     optionalAttrs = condition: set: if condition then set else { };
-    # Words of options, which nobody looks at here.
+    # Texts of options, which are not used here.
     mkOption = null;
     types = null;
   };

@@ -109,13 +109,13 @@ let
     in
     "{\n${caddy.globalConfig}\n}\n${caddy.extraConfig}";
 
-  unitsOfOurs = system: map (unit system) ours;
+  ownUnits = system: map (unit system) ourNames;
 
-  ours = builtins.filter (lib.hasPrefix "innkeeper") (builtins.attrNames config.systemd.units);
+  ourNames = builtins.filter (lib.hasPrefix "innkeeper") (builtins.attrNames config.systemd.units);
   table = config.networking.nftables.tables.nixos-fw;
 in
 {
-  # Every unit of the host and of each guest that the flake builds, not only those of ours: a module of ours may have
+  # Every unit of the host and of each guest that the flake builds, not only our own: one of our modules may have
   # spoilt another one's.
   units = {
     host = textsOf config;
@@ -184,7 +184,7 @@ in
         "setupService"
       ];
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
-    "nothing of a guest asks for an address" = !(node.systemd.services ? dhcpcd);
+    "no unit of a guest requests an address" = !(node.systemd.services ? dhcpcd);
   };
   # Each module without the others, at rest and at work.
   alone =
@@ -265,7 +265,7 @@ in
 
   # Expectations of a switch.
   switch = {
-    "an opened port changes no unit of ours" = unitsOfOurs withIptables == unitsOfOurs opened;
+    "an opened port changes none of our units" = ownUnits withIptables == ownUnits opened;
     "a changed setting restarts the daemon" =
       unit withIptables "innkeeper.service" != unit louder "innkeeper.service";
     "and does not touch the guests' slice" =

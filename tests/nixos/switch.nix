@@ -1,4 +1,4 @@
-# A switch restarts the daemon and nothing of a guest: the same init, the same connection.
+# A switch restarts the daemon, and leaves guests alone: the same init, the same connection.
 { host, prelude, ... }:
 {
   nodes.inn = {

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_state_directory_is_rejected_and_a_moved_one_accepted() {
+    fn copied_state_directory_is_rejected_and_moved_one_accepted() {
         let host = Host::new();
         let original = host.daemon('a', "one", "innkeeper");
         let copy = host.daemon('a', "two", "innkeeper_2");
