@@ -10,13 +10,14 @@ pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 /// The field with the JSON.
 const FIELD: &[u8] = b"payload";
 
-/// Returns the JSON of a delivery's body. A body that is not a form by its `Content-Type` is returned unchanged. `None`
-/// for a form without the field, or with more than one. The result is never longer than the body.
+/// Returns the JSON of a delivery's body. A body that is not a form by its `Content-Type` is returned unchanged, and so is
+/// a JSON object that is declared a form: curl declares every body so by default. `None` for a form without the
+/// field, or with more than one. The result is never longer than the body.
 ///
 /// The signature covers the body as sent: verify it first.
 #[must_use]
 pub fn payload<'a>(content_type: Option<&str>, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    if !is_form(content_type) {
+    if !is_form(content_type) || body.trim_ascii_start().starts_with(b"{") {
         return Some(Cow::Borrowed(body));
     }
     let fields = body.split(|byte| *byte == b'&');
@@ -71,8 +72,15 @@ mod tests {
     }
 
     #[test]
+    fn json_that_is_declared_a_form_is_unchanged() {
+        for body in ["{}", "\n {\"a\": \"payload=1&b\"}"] {
+            assert_eq!(of_form(body).as_deref(), Some(body));
+        }
+    }
+
+    #[test]
     fn form_without_exactly_one_payload_is_invalid() {
-        for body in ["", "&", "=", "payloads=1", "Payload=1", "{\"payload\":1}"] {
+        for body in ["", "&", "=", "payloads=1", "Payload=1", "[1]"] {
             assert_eq!(of_form(body), None, "{body:?}");
         }
         assert_eq!(of_form("payload=1&payload=1"), None);

@@ -68,7 +68,6 @@ async fn invalid_forms_are_rejected() {
         format!("x={good}"),
         format!("{good}&{good}"),
         good[..good.len() - 9].to_owned(),
-        opened.clone(),
     ] {
         let form = RawDelivery::form("d-1", "pull_request", body.clone());
         let received = client.deliver(&form).await.expect("answers");
@@ -138,4 +137,17 @@ async fn a_slash_at_the_end_of_the_path_is_accepted() {
     assert_eq!(status("/webhook/github/", &unsigned).await, 401);
     assert_eq!(status("/webhook/github//", &opened).await, 404);
     assert_eq!(status("/webhook/", &opened).await, 404);
+}
+
+/// As curl sends it without a `Content-Type` of its own.
+#[tokio::test]
+async fn json_that_is_declared_a_form_is_accepted() {
+    let directory = directory();
+    let (_store, _serving) = intake::start(directory.path());
+    let program = Program::start(directory.path());
+    let mut client = Client::new(program.address);
+    let declared = RawDelivery::form("d-1", "pull_request", payload("opened", 7, 1).to_string());
+    let received = client.deliver(&declared).await.expect("answers");
+    let accepted = response(202, json!({"status": "accepted", "slug": "web-7"}));
+    assert_eq!(received, accepted);
 }
