@@ -25,7 +25,7 @@ in
     uid = 1000;
     group = "users";
     extraGroups = [ "wheel" ];
-    # Keys are written by the manager to /etc/ssh/authorized_keys.d/agent, so none may be declared here.
+    # Keys are written by the daemon to /etc/ssh/authorized_keys.d/agent, so none may be declared here.
   };
   # The guest's root is nobody on the host.
   security.sudo.wheelNeedsPassword = false;
@@ -66,7 +66,7 @@ in
     PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD = "1";
     RUST_SRC_PATH = "${pkgs.rustPlatform.rustLibSrc or pkgs.rustc}";
   };
-  # Files that the manager writes into /etc/profile.d, which NixOS itself does not read.
+  # Files that the daemon writes into /etc/profile.d, which NixOS itself does not read.
   environment.loginShellInit = ''
     for file in /etc/profile.d/*.sh; do
       [ ! -r "$file" ] || . "$file"

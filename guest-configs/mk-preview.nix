@@ -34,7 +34,7 @@ let
     serviceConfig = {
       User = "preview";
       Group = "users";
-      # Written by the manager; a guest that is tried by hand has none.
+      # Written by the daemon; a guest that is tried by hand has none.
       EnvironmentFile = "-/etc/preview.env";
     };
   };
@@ -59,7 +59,7 @@ in
     uid = 1000;
   };
 
-  # Not wanted by anything: the manager starts them, in this order, at creation and at each update.
+  # Not wanted by anything: the daemon starts them, in this order, at creation and at each update.
   systemd.services.preview-setup = lib.recursiveUpdate common {
     description = "The preview's code, prepared";
     serviceConfig = {

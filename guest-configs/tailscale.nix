@@ -7,7 +7,7 @@ in
   options.innkeeper.tailscale.authKeyFile = lib.mkOption {
     type = lib.types.str;
     default = "/mnt/claude-creds/tailscale_authkey";
-    description = "The file with the auth key, in the guest. The default is where the manager puts credentials.";
+    description = "The file with the auth key, in the guest. The default is where the daemon puts credentials.";
   };
 
   config = {

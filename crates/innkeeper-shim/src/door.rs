@@ -1,8 +1,8 @@
 //! The guest's first process, which waits at the door: a barrier before the guest's init.
 //!
-//! While it waits, it is the guest's only process, and the manager sets up the guest's network. The manager opens the
+//! While it waits, it is the guest's only process, and the daemon sets up the guest's network. The daemon opens the
 //! door by sending one byte. Then this process executes the closure's init, still as PID 1. That closes the connection,
-//! because the standard library opens every descriptor close-on-exec; the manager detects the start of init by it.
+//! because the standard library opens every descriptor close-on-exec; the daemon detects the start of init by it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::arguments::Program;
 use crate::print_error;
 
-/// The pause before a retry. The manager is unavailable only during a restart.
+/// The pause before a retry. The daemon is unavailable only during a restart.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits for the manager's byte, then executes `program`. Returns only on failure.
+/// Waits for the daemon's byte, then executes `program`. Returns only on failure.
 pub(crate) fn wait(socket: &Path, program: &Program) -> ExitCode {
     let mut connection = loop {
         match connect(socket) {
@@ -26,13 +26,13 @@ pub(crate) fn wait(socket: &Path, program: &Program) -> ExitCode {
         }
     };
     let error = execute(program);
-    // The manager reports these bytes as the reason why init did not start. Best effort.
+    // The daemon reports these bytes as the reason why init did not start. Best effort.
     let _sent = connection.write_all(error.message.as_bytes());
     print_error(&error.message);
     ExitCode::from(error.status)
 }
 
-/// Returns the connection after the byte has arrived, or `None` if the manager is unavailable.
+/// Returns the connection after the byte has arrived, or `None` if the daemon is unavailable.
 fn connect(socket: &Path) -> Option<UnixStream> {
     let mut connection = UnixStream::connect(socket).ok()?;
     connection.read_exact(&mut [0]).ok()?;

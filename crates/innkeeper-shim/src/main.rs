@@ -5,7 +5,7 @@
 //!
 //! | verb | where | purpose |
 //! | --- | --- | --- |
-//! | `door` | first process in the guest | waits until the manager has set up the guest's network, then executes its init |
+//! | `door` | first process in the guest | waits until the daemon has set up the guest's network, then executes its init |
 //! | `supervise` | host | records a guest's log and exit status, also while the daemon does not run |
 //! | `join` | host | enters cgroups and executes a program |
 

@@ -13,8 +13,8 @@ use crate::{USAGE, join, print_error};
 
 /// Runs the program until it exits, and exits with its status.
 ///
-/// The program starts when a byte arrives on standard input: until then, the manager still creates the guest's file
-/// tree. If the manager exits before that, the program is not started.
+/// The program starts when a byte arrives on standard input: until then, the daemon still creates the guest's file
+/// tree. If the daemon exits before that, the program is not started.
 pub(crate) fn run(settings: &Supervision) -> ExitCode {
     let mut log = Log::new(&settings.log, settings.log_limit);
     let status = match start(settings) {
@@ -49,7 +49,7 @@ fn start(settings: &Supervision) -> Result<(Child, PipeReader), Failure> {
         status: USAGE,
     })?;
     io::stdin().read_exact(&mut [0]).map_err(|_| Failure {
-        message: "the manager exited before it started the guest".to_owned(),
+        message: "the daemon exited before it started the guest".to_owned(),
         status: USAGE,
     })?;
     let spawn = || {

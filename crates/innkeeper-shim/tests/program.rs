@@ -77,7 +77,7 @@ fn a_program_does_not_start_without_the_managers_byte() {
     let output = scratch.supervise(b"", &["touch", &witness]);
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(scratch.read("exit"), "125\n");
-    assert!(scratch.read("log").contains("the manager exited"));
+    assert!(scratch.read("log").contains("the daemon exited"));
     assert!(!scratch.0.join("witness").exists());
 }
 

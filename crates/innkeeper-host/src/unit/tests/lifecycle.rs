@@ -397,7 +397,7 @@ async fn prepared_unit_runs_nothing_and_ends_when_dropped() {
     while phase(&units, &guest).await != Some(UnitPhase::Exited(125)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    await_line(&units, &guest, "the manager exited before").await;
+    await_line(&units, &guest, "the daemon exited before").await;
     boot(&units, &guest).await;
     units.remove(&guest.name).await.expect("removed");
     assert_eq!(host.traces().difference(&before).next(), None);
