@@ -58,7 +58,7 @@ impl PreviewDatabases {
                 "this host has no PostgreSQL for previews",
             )
             .with_remedy(
-                "Set database.socket_dir in innkeeperd's configuration; docs/previews.md describes how.",
+                "Set database.socket_dir in innkeeperd's configuration; docs/previews-host.md describes how.",
             )
             .into()
         })

@@ -27,7 +27,7 @@ impl FromRequestParts<Context> for AllPreviews {
     async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         context.previews.clone().map(Self).ok_or_else(|| {
             let message = "this host has no previews: previews.domain is not set";
-            let remedy = "Set previews.domain in innkeeperd's configuration and restart innkeeperd; docs/previews.md lists the other requirements.";
+            let remedy = "Set previews.domain in innkeeperd's configuration and restart innkeeperd; docs/previews-host.md lists the other requirements.";
             ApiError(Failure::new(Code::InvalidConfig, message).with_remedy(remedy))
         })
     }

@@ -74,7 +74,7 @@ pub struct GithubSettings {
     pub webhook_url: String,
 }
 
-/// The web server. `docs/previews.md` describes its main file.
+/// The web server. `docs/previews-host.md` describes its main file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaddySettings {
