@@ -27,6 +27,7 @@ in
   imports = [
     ./manager/options.nix
     ./caddy.nix
+    ./pages.nix
     ./postgresql.nix
     ./webhook.nix
   ];

@@ -52,6 +52,7 @@ let
         environmentFile = null;
         allowedRepos = null;
       };
+      pages.enable = true;
       builds.allowedNetworks = [ ];
       caddy = {
         enable = true;
@@ -63,6 +64,7 @@ let
   manager = load ../../modules/manager/default.nix;
   daemon = load ../../modules/manager/service.nix;
   webhook = load ../../modules/webhook.nix;
+  pages = load ../../modules/pages.nix;
   caddy = load ../../modules/caddy.nix;
   builds = load ../../modules/builds.nix;
 
@@ -78,7 +80,7 @@ let
     // unit.unitConfig or { };
     Service = unit.serviceConfig // {
       Environment = map (name: "${name}=${unit.environment.${name}}") (
-        builtins.attrNames unit.environment
+        builtins.attrNames (unit.environment or { })
       );
     };
     Install = {
@@ -99,12 +101,22 @@ in
     "innkeeper.service" = innkeeper // {
       Service = innkeeper.Service // {
         ReadWritePaths =
-          innkeeper.Service.ReadWritePaths ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
+          innkeeper.Service.ReadWritePaths
+          ++ pages.systemd.services.innkeeper.serviceConfig.ReadWritePaths
+          ++ caddy.systemd.services.innkeeper.serviceConfig.ReadWritePaths;
       };
     };
     "nix-daemon.conf".Service = builds.systemd.services.nix-daemon.serviceConfig;
     "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
     "innkeeper-webhook.service" = service webhook.systemd.services.innkeeper-webhook;
+    "innkeeper-pages.service" = service pages.systemd.services.innkeeper-pages;
+    "innkeeper-pages.socket" = {
+      Unit.Description = pages.systemd.sockets.innkeeper-pages.description;
+      Socket = pages.systemd.sockets.innkeeper-pages.socketConfig // {
+        ListenStream = pages.systemd.sockets.innkeeper-pages.listenStreams;
+      };
+      Install.WantedBy = pages.systemd.sockets.innkeeper-pages.wantedBy;
+    };
     "innkeeper-webhook.socket" = {
       Unit.Description = webhook.systemd.sockets.innkeeper-webhook.description;
       Socket.ListenStream = webhook.systemd.sockets.innkeeper-webhook.listenStreams;
@@ -122,16 +134,23 @@ in
       # On Debian, a kernel that lacks a limit is no failure; NixOS sets each by itself.
       if builtins.isBool value then "${name} = ${if value then "1" else "0"}" else "-${name} = ${toString value}"
     ) (builtins.attrNames manager.boot.kernel.sysctl);
-    "tmpfiles.conf" = map (
-      path:
+    "tmpfiles.conf" =
       let
-        inherit (daemon.systemd.tmpfiles.settings."10-innkeeper".${path}) d;
+        folders =
+          daemon.systemd.tmpfiles.settings."10-innkeeper"
+          // pages.systemd.tmpfiles.settings."10-innkeeper-pages";
       in
-      "d ${path} ${d.mode} ${d.user} ${d.group} -"
-    ) (builtins.attrNames daemon.systemd.tmpfiles.settings."10-innkeeper");
+      map (
+        path:
+        let
+          inherit (folders.${path}) d;
+        in
+        "d ${path} ${d.mode} ${d.user} ${d.group} -"
+      ) (builtins.attrNames folders);
     "sysusers.conf" =
       map (name: "g ${name} -") (builtins.attrNames manager.users.groups)
       ++ users daemon
+      ++ users pages
       ++ users webhook;
   };
 }

@@ -1,4 +1,4 @@
-//! Shared by the long-running programs, `innkeeperd` and `innkeeper-webhook`.
+//! Shared by the long-running programs, `innkeeperd`, `innkeeper-webhook` and `innkeeper-pages`.
 //!
 //! | module | subject |
 //! | --- | --- |
@@ -6,19 +6,27 @@
 //! | `environment` | the names of those variables; misspelled ones are rejected |
 //! | `error` | configuration errors |
 //! | `log` | the section `[log]`, and the program's own log |
-//! | `webhook` | the section `[webhook]`, which both programs read |
+//! | `webhook` | the section `[webhook]`, which `innkeeperd` and `innkeeper-webhook` read |
+//! | `pages` | the section `[pages]`, which `innkeeperd` and `innkeeper-pages` read |
+//! | [`systemd`] | notifications to systemd |
+//! | `quota` | the number of connections that one peer may hold |
 //! | `print` | output on the terminal, and the report of a failed start |
 
 mod config;
 mod environment;
 mod error;
 mod log;
+mod pages;
 mod print;
+mod quota;
+pub mod systemd;
 mod webhook;
 
 pub use config::{Loaded, Settings, check_variables, load, load_at_start};
 pub use error::ConfigError;
 pub(crate) use error::DEFAULT_FILE;
 pub use log::{Log, LogFormat};
+pub use pages::Pages;
 pub use print::{print, report_failure};
+pub use quota::{PeerQuota, PeerSlot};
 pub use webhook::{Webhook, parse_allowed_repos};

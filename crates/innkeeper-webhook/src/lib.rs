@@ -30,7 +30,6 @@ mod receive;
 mod response;
 mod run;
 mod server;
-mod systemd;
 
 pub use error::WebhookError;
 pub use run::run;

@@ -19,6 +19,7 @@ use innkeeper_github::signature::{self, SIGNATURE_HEADER};
 use innkeeper_model::chain;
 use innkeeper_model::preview::intake::{IntakeAnswer, IntakeEvent, IntakeRequest};
 use innkeeper_model::preview::{PingEvent, PrAction, RepoName};
+use innkeeper_service::PeerQuota;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -28,7 +29,7 @@ use tracing::{debug, error, warn};
 use crate::allowlist::Allowlist;
 use crate::intake::Intake;
 use crate::log_throttle::LogThrottle;
-use crate::peers::{Peer, Peers};
+use crate::peers::{Peer, sharing};
 use crate::response::WebhookResponse;
 
 /// The maximum length of an accepted body, in bytes (contract).
@@ -55,7 +56,7 @@ pub(crate) struct Context {
     started: Instant,
     body_timeout: Duration,
     signature_warnings: Arc<LogThrottle>,
-    bodies: Peers,
+    bodies: PeerQuota,
 }
 
 impl Context {
@@ -72,7 +73,7 @@ impl Context {
             started: Instant::now(),
             body_timeout,
             signature_warnings: Arc::default(),
-            bodies: Peers::sharing(connections),
+            bodies: sharing(connections),
         }
     }
 

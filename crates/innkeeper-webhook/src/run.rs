@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::chain;
+use innkeeper_service::systemd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -14,7 +15,6 @@ use crate::error::WebhookError;
 use crate::intake::Intake;
 use crate::receive::{self, Context};
 use crate::server::{self, ServerLimits};
-use crate::systemd;
 
 /// Grace period for requests in flight at shutdown: GitHub waits as long for a response.
 const GRACE: Duration = Duration::from_secs(10);

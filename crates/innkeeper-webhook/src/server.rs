@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::error::WebhookError;
-use crate::peers::{Peer, Peers};
+use crate::peers::{Peer, sharing};
 
 /// The maximum length of a request's head, in bytes. Those of GitHub and of proxies have about 1,000.
 const MAX_HEAD: usize = 16 * 1024;
@@ -82,7 +82,7 @@ async fn accept(
     graceful: &GracefulShutdown,
 ) -> std::convert::Infallible {
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let peers = Peers::sharing(limits.connections);
+    let peers = sharing(limits.connections);
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())

@@ -173,6 +173,7 @@ pub(crate) fn of(config: &Config, systemd: bool, domain: Option<&str>) -> Vec<Cl
             path("evaluation.gcroots_dir", &config.evaluation.gcroots_dir),
             path("caddy.directory", &config.caddy.directory),
             path("caddy.table", &config.caddy.table),
+            path("pages.directory", &config.pages.directory),
             Claim::new("caddy.lookup", config.caddy.lookup),
             Claim::new("caddy.admin", &config.caddy.admin),
         ]);

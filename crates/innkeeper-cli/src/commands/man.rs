@@ -16,12 +16,13 @@ use crate::describe::count;
 use crate::failure::{BROKEN_PIPE, INTERRUPTED, Status};
 
 /// Manual pages of the long-running programs, which are in other crates.
-const DAEMONS: [(&str, &str); 2] = [
+const DAEMONS: [(&str, &str); 3] = [
     ("innkeeperd.8", include_str!("man/innkeeperd.8")),
     (
         "innkeeper-webhook.8",
         include_str!("man/innkeeper-webhook.8"),
     ),
+    ("innkeeper-pages.8", include_str!("man/innkeeper-pages.8")),
 ];
 
 /// The page with the table of settings.

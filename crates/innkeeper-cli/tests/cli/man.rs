@@ -12,8 +12,15 @@ fn commands_have_pages() {
     for program in innkeeper_cli::commands() {
         names(&program, "", &mut expected);
     }
-    expected
-        .extend(["innkeeperd.8", "innkeeper-webhook.8", "innkeeper-config.5"].map(str::to_owned));
+    expected.extend(
+        [
+            "innkeeperd.8",
+            "innkeeper-webhook.8",
+            "innkeeper-pages.8",
+            "innkeeper-config.5",
+        ]
+        .map(str::to_owned),
+    );
     expected.sort();
     let mut found: Vec<String> = std::fs::read_dir(&out)
         .expect("the directory")

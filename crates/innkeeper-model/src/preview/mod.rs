@@ -11,6 +11,7 @@
 //! | `env` | writes environment files that bash and systemd read alike |
 //! | `env_file` | reads environment files as systemd does |
 //! | `state` | the record of a preview and its state |
+//! | [`page`] | the status of a preview as its visitors see it |
 //! | [`text`] | texts in pull requests |
 //! | [`api`] | bodies of the API's requests and responses about previews |
 //! | [`intake`] | the protocol by which the webhook passes deliveries to the daemon |
@@ -26,6 +27,7 @@ mod event;
 mod hook;
 pub mod intake;
 mod meta;
+pub mod page;
 mod repository;
 mod slug;
 mod state;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
-use innkeeper_service::{ConfigError, Log, Webhook};
+use innkeeper_service::{ConfigError, Log, Pages, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct Config {
     pub legacy: Legacy,
     /// The program that receives GitHub's deliveries, and the socket on which it hands them over.
     pub webhook: Webhook,
+    /// The program that shows visitors the state of a preview, and the files that it reads.
+    pub pages: Pages,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -247,6 +249,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),
+            pages: Pages::default(),
             log: Log::default(),
         }
     }
@@ -433,6 +436,7 @@ impl Config {
             return invalid("api.socket", "the path of a socket has 107 bytes at most");
         }
         self.webhook.validate(&self.runtime_dir)?;
+        self.pages.validate()?;
         if self.intake_socket() == self.socket() {
             return invalid(
                 "webhook.intake",

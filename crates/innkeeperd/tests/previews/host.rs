@@ -92,7 +92,7 @@ impl PreviewHost {
              secret_files = ['{secret}']\nenvironment_files = ['{env}']\n\
              [github]\napi_url = '{api}'\nwebhook_url = 'http://{HOOK}/webhook/github'\n\
              [caddy]\ndirectory = '{sites}'\ncaddyfile = '{caddyfile}'\ntable = '{table}'\nadmin = '{admin}'\n\
-             tls = 'none'\n\
+             tls = 'none'\n[pages]\ndirectory = '{pages}'\nsocket = '{pages_socket}'\ngroup = '{NOBODYS_GROUP}'\n\
              [evaluation]\nnixpkgs = '{nixpkgs}'\nbase_module = '{nixpkgs}/base/base.nix'\nuser = '64999'\n\
              gcroots_dir = '{roots}'\n\
              {more}\n\
@@ -105,6 +105,8 @@ impl PreviewHost {
             caddyfile = setting("Caddyfile"),
             table = setting("table"),
             admin = setting("admin.sock"),
+            pages = setting("pages"),
+            pages_socket = setting("pages.sock"),
             nixpkgs = nixpkgs.display(),
             roots = setting("evaluation-roots"),
             secrets = setting("secrets"),

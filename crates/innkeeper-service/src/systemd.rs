@@ -1,12 +1,12 @@
 //! Notifications to systemd, if it is the service manager (sd_notify(3)).
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// Notifies that requests are answered, and on which address: port 0 in the configuration stands for any.
-pub(crate) fn ready(address: Option<SocketAddr>) {
+/// Notifies that requests are answered. `address` is where, if the configuration leaves that open: port 0 stands for any.
+pub fn ready(address: Option<impl Display>) {
     let listening = address.map(|address| format!("X_INNKEEPER_LISTEN={address}"));
     let listening = listening.as_deref().map(NotifyState::Custom);
     notify(
@@ -18,7 +18,7 @@ pub(crate) fn ready(address: Option<SocketAddr>) {
 }
 
 /// Notifies that the configuration is reloaded; [`ready`] ends that state.
-pub(crate) fn reloading() {
+pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => warn!(%error, "cannot read the monotonic clock"),
@@ -26,12 +26,12 @@ pub(crate) fn reloading() {
 }
 
 /// Notifies that the program is stopping.
-pub(crate) fn stopping() {
+pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
 /// Feeds the watchdog as long as the runtime makes progress.
-pub(crate) async fn watchdog() {
+pub async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;
     };

@@ -1,0 +1,61 @@
+//! The settings: a part of innkeeperd's configuration file.
+
+use innkeeper_service::{ConfigError, Log, Pages, Settings};
+use serde::{Deserialize, Serialize};
+
+/// A configuration with the origin of each value.
+pub type Loaded = innkeeper_service::Loaded<Config>;
+
+/// The settings of this program. Sections that belong to others are ignored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// This program's own section, which innkeeperd also reads.
+    pub pages: Pages,
+    /// The log.
+    pub log: Log,
+}
+
+impl Settings for Config {
+    const WITHOUT_DEFAULT: &'static [&'static str] = &[];
+    const OWN_PREFIXES: &'static [&'static str] = &["pages.", "log."];
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.pages.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Loaded, ConfigError> {
+        let directory = tempfile::tempdir().expect("directory");
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, text).expect("written");
+        innkeeper_service::load(Some(&file), |_| None)
+    }
+
+    #[test]
+    fn sections_of_other_programs_are_ignored() {
+        let loaded = load("state_dir = '/x'\n[webhook]\ngroup = 'y'\n[pages]\nmax_connections = 7")
+            .expect("valid");
+        insta::assert_snapshot!(loaded, @r#"
+        log.format = "auto" # default
+        log.level = "info" # default
+        pages.directory = "/var/lib/innkeeper-pages" # default
+        pages.group = "innkeeper-pages" # default
+        pages.max_connections = 7 # file
+        pages.max_streams_per_address = 16 # default
+        pages.socket = "/run/innkeeper-pages/pages.sock" # default
+        "#);
+    }
+
+    #[test]
+    fn errors_name_the_setting() {
+        let error = |text: &str| load(text).expect_err("rejected").to_string();
+        insta::assert_snapshot!(error("[pages]\ndirectory = 'x'"), @"pages.directory: the path must start with '/'");
+        insta::assert_snapshot!(error("[pages]\nsocket = '/a b'"), @"pages.socket: the path must start with '/' and consist of letters, digits and -._/+@");
+        insta::assert_snapshot!(error("[pages]\nmax_connections = 1"), @"pages.max_connections and pages.max_streams_per_address: must be at least 2 and 1");
+    }
+}

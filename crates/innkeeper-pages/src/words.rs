@@ -1,0 +1,149 @@
+//! States and durations in words.
+
+use innkeeper_model::preview::PreviewState;
+use jiff::{SignedDuration, Timestamp};
+
+/// The mood of a state, which determines its color.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Work is in progress.
+    Busy,
+    /// Somebody has to do something.
+    Waiting,
+    /// The commit failed.
+    Failed,
+    /// The preview is out of use.
+    Idle,
+    /// The app answers.
+    Good,
+}
+
+impl Mood {
+    /// Returns the class in the style sheet.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::Idle => "idle",
+            Self::Good => "good",
+        }
+    }
+}
+
+/// Returns the mood of a state.
+pub(crate) fn mood(state: PreviewState) -> Mood {
+    use PreviewState as S;
+    match state {
+        S::WaitingForApproval => Mood::Waiting,
+        S::Queued | S::Evaluating | S::Building | S::Starting | S::SettingUp | S::Updating => {
+            Mood::Busy
+        }
+        S::Failed => Mood::Failed,
+        S::Expired | S::Closing => Mood::Idle,
+        S::Live => Mood::Good,
+    }
+}
+
+/// Returns a state as a headline.
+pub(crate) fn headline(state: PreviewState) -> &'static str {
+    use PreviewState as S;
+    match state {
+        S::WaitingForApproval => "Waiting for approval",
+        S::Queued => "Queued",
+        S::Evaluating => "Reading the configuration",
+        S::Building => "Building",
+        S::Starting => "Starting",
+        S::SettingUp => "Setting up the app",
+        S::Updating => "Updating",
+        S::Live => "Live",
+        S::Failed => "This commit failed",
+        S::Expired => "Asleep",
+        S::Closing => "Being removed",
+    }
+}
+
+/// Returns a sentence about a state.
+pub(crate) fn sentence(state: PreviewState) -> &'static str {
+    use PreviewState as S;
+    match state {
+        S::WaitingForApproval => {
+            "The commit comes from a fork. It runs once a maintainer has looked at it."
+        }
+        S::Queued => "The commit has arrived and is next in line.",
+        S::Evaluating => "The repository's preview-config.nix is evaluated.",
+        S::Building => "Everything that the preview needs is built.",
+        S::Starting => "The preview's container starts.",
+        S::SettingUp => "The app is fetched, built and set up in its container.",
+        S::Updating => "A newer commit replaces the present one.",
+        S::Live => "The app answers.",
+        S::Failed => "The preview shows the app as soon as a commit works.",
+        S::Expired => {
+            "The preview was not used for some time, so it was stopped. Its data is kept."
+        }
+        S::Closing => "The preview and its data are deleted.",
+    }
+}
+
+/// Returns the next action in general; the daemon's advice is more specific where it may be shown.
+pub(crate) fn advice(state: PreviewState) -> Option<&'static str> {
+    use PreviewState as S;
+    match state {
+        S::WaitingForApproval => {
+            Some("A maintainer of the repository approves the commit on the pull request.")
+        }
+        S::Failed => Some("Push a commit that fixes it. The preview updates by itself."),
+        S::Expired => Some("Push a commit to wake it."),
+        S::Queued
+        | S::Evaluating
+        | S::Building
+        | S::Starting
+        | S::SettingUp
+        | S::Updating
+        | S::Live
+        | S::Closing => None,
+    }
+}
+
+/// The stages that every commit passes, with their names.
+pub(crate) const STAGES: [(PreviewState, &str); 5] = [
+    (PreviewState::Evaluating, "Configuration"),
+    (PreviewState::Building, "Build"),
+    (PreviewState::Starting, "Start"),
+    (PreviewState::SettingUp, "Setup"),
+    (PreviewState::Live, "Live"),
+];
+
+/// Returns a duration such as `1 min 12 s`.
+pub(crate) fn duration(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).max(SignedDuration::ZERO).as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let start: Timestamp = "2026-11-20T10:00:00Z".parse().expect("a time");
+        let shown = |seconds| duration(start, start + SignedDuration::from_secs(seconds));
+        let all: Vec<_> = [-5, 0, 59, 60, 3599, 3600, 90_061].map(shown).to_vec();
+        assert_eq!(
+            all,
+            [
+                "0 s",
+                "0 s",
+                "59 s",
+                "1 min 0 s",
+                "59 min 59 s",
+                "1 h 0 min",
+                "25 h 1 min"
+            ]
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! The section `[pages]`, which both programs read: `innkeeperd`, which writes the status files, and `innkeeper-pages`,
+//! which shows them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigError;
+
+/// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
+const MAX_SOCKET: usize = 107;
+
+/// The section `[pages]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pages {
+    /// The directory of the status files, which innkeeperd writes and `innkeeper-pages` reads.
+    pub directory: PathBuf,
+    /// The group that `innkeeper-pages` runs as, and the only one besides root that may read the status files. If the
+    /// group does not exist, only root may.
+    pub group: String,
+    /// The socket on which Caddy requests pages. `innkeeper-pages` listens there, unless systemd passes a socket.
+    pub socket: PathBuf,
+    /// The maximum number of concurrent connections. Further ones wait. At most half of them are live logs.
+    pub max_connections: usize,
+    /// The maximum number of live logs that one visitor's address follows at a time. Further ones are refused, and the page
+    /// polls instead.
+    pub max_streams_per_address: usize,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self {
+            directory: "/var/lib/innkeeper-pages".into(),
+            group: "innkeeper-pages".to_owned(),
+            socket: "/run/innkeeper-pages/pages.sock".into(),
+            max_connections: 1024,
+            max_streams_per_address: 16,
+        }
+    }
+}
+
+impl Pages {
+    /// Checks the values beyond their types.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first invalid setting.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |setting, problem: &str| Err(ConfigError::value(setting, problem));
+        if !self.directory.is_absolute() {
+            return invalid("pages.directory", "the path must start with '/'");
+        }
+        if !is_plain(&self.socket) {
+            return invalid(
+                "pages.socket",
+                "the path must start with '/' and consist of letters, digits and -._/+@",
+            );
+        }
+        if self.socket.as_os_str().len() > MAX_SOCKET {
+            return invalid("pages.socket", "the path of a socket has 107 bytes at most");
+        }
+        if self.max_connections < 2 || self.max_streams_per_address == 0 {
+            return invalid(
+                "pages.max_connections and pages.max_streams_per_address",
+                "must be at least 2 and 1",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Reports whether a path needs no quoting in a Caddyfile.
+fn is_plain(path: &std::path::Path) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._/+@".contains(c);
+    path.is_absolute() && path.to_str().is_some_and(|text| text.chars().all(is_plain))
+}
