@@ -30,6 +30,9 @@ pub struct RouteSpec {
 pub enum RouteState {
     /// The app.
     Live,
+    /// The app, which is being restarted. A request waits a few seconds until the app accepts connections; then it gets
+    /// the page, and programs a 503 with `Retry-After`.
+    Held,
     /// The placeholder page, because the app is not available yet. Programs get a 503 with `Retry-After`.
     Placeholder {
         /// The preview's state in a few words, such as `building`.

@@ -135,7 +135,8 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let record = records::require(&self.components.store, slug).await?.record;
+        let preview = records::require(&self.components.store, slug).await?;
+        let record = &preview.record;
         if !record.state.is_settled() {
             return Err(PreviewError::new(
                 Code::GuestBusy,
@@ -146,7 +147,12 @@ impl Previews {
             ));
         }
         self.require_guest(slug).await?;
-        Ok(self.components.engine.stop(slug, actor).await?)
+        // Before the stop: no request reaches an app that is gone.
+        self.components.routing.show_stopped(&preview).await?;
+        let stopped = self.components.engine.stop(slug, actor).await;
+        // The worker shows the page again, or the app if it was not stopped.
+        self.components.workers.wake(slug, WakeReason::Check);
+        Ok(stopped?)
     }
 
     /// Starts a preview's guest that was stopped; the preview's worker starts the app in it.

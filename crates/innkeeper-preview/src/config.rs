@@ -85,6 +85,7 @@ impl PreviewsConfig {
             extra_urls: extra.iter().skip(1).map(|label| self.url(label)).collect(),
             preview: record,
             repo_trouble: None,
+            app_trouble: None,
         }
     }
 }

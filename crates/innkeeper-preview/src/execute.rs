@@ -1,16 +1,19 @@
 //! Executes plans: carries out the steps that [`crate::steps`] lists.
 
 use std::collections::{HashSet, VecDeque};
-use std::pin::pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use innkeeper_facilities::DatabaseAccess;
-use innkeeper_model::preview::{DatabaseMode, PreviewState};
+use innkeeper_model::preview::{DatabaseMode, Meta, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::capacity::Capacity;
@@ -18,14 +21,21 @@ use crate::databases::PreviewDatabases;
 use crate::evaluation::Evaluation;
 use crate::guest_files::GuestEnvironment;
 use crate::guests::Guests;
+use crate::health::Health;
 use crate::journal::Journal;
 use crate::plan::Plan;
 use crate::reporter::Reporter;
 use crate::routing::Routing;
+use crate::service_states::ServiceState;
 use crate::services::Services;
 use crate::stages::Stages;
-use crate::steps::{App, Cause, Seen, Serve, Step, Target, Version, after_failure, steps};
+use crate::steps::{
+    App, Cause, Seen, Serve, Step, Target, Version, after_failure, has_remedy, steps,
+};
 use crate::{PreviewError, PreviewsConfig};
+
+/// Delay after the live version's app could not be brought back during the evaluation of another one.
+const REVIVAL_RETRY: Duration = Duration::from_secs(15);
 
 /// Executes plans. The worker's tests have a fake.
 pub(crate) trait Execute: Send + Sync {
@@ -75,6 +85,7 @@ pub(crate) struct Executor {
     pub(crate) environment: GuestEnvironment,
     pub(crate) services: Services,
     pub(crate) routing: Routing,
+    pub(crate) health: Health,
     pub(crate) destroyed: DestroyedByUsers,
 }
 
@@ -89,13 +100,25 @@ struct Execution {
 
 impl Execute for Executor {
     async fn execute(&self, preview: &Preview, plan: Plan) -> Result<(), PreviewError> {
+        let first = steps(plan, preview, Seen::Unknown);
+        self.follow(plan, preview, first.into()).await
+    }
+}
+
+impl Executor {
+    /// Runs steps, and those that follow from what they see.
+    async fn follow(
+        &self,
+        plan: Plan,
+        preview: &Preview,
+        mut left: VecDeque<Step>,
+    ) -> Result<(), PreviewError> {
         let mut execution = Execution {
             plan,
             preview: preview.clone(),
             database: None,
         };
         let mut result = Ok(());
-        let mut left = VecDeque::from(steps(plan, preview, Seen::Unknown));
         while let Some(step) = left.pop_front() {
             match self.run(&step, &mut execution).await {
                 Ok(Seen::Unknown) => {}
@@ -103,17 +126,15 @@ impl Execute for Executor {
                 Err(error) => {
                     left = after_failure(&execution.preview, &step, left);
                     match result {
-                        Ok(()) => result = Err(error),
-                        Err(_) => self.log_further(&execution, &error),
+                        Ok(()) if !has_remedy(&step) => result = Err(error),
+                        _ => self.log_further(&execution, &error),
                     }
                 }
             }
         }
         result
     }
-}
 
-impl Executor {
     /// Runs one step between its crash points.
     async fn run(&self, step: &Step, execution: &mut Execution) -> Result<Seen, PreviewError> {
         let work = Box::pin(self.carry_out(step, execution));
@@ -144,7 +165,11 @@ impl Executor {
         let slug = &preview.record.slug;
         match step {
             Step::Serve(step, target) => self.serve(*step, target, execution).await?,
-            Step::Evaluate => return Ok(Seen::Version(self.evaluate(preview).await?)),
+            Step::Evaluate => {
+                let evaluation = Box::pin(self.evaluate(preview));
+                let version = self.while_reviving(preview, evaluation).await?;
+                return Ok(Seen::Version(version));
+            }
             Step::Inspect => return Ok(Seen::App(self.inspect(preview).await?)),
             Step::Report => self.reporter.report_soon(slug),
             Step::Note(text) => self.journal.note(slug, text),
@@ -152,6 +177,12 @@ impl Executor {
             Step::ShowPage => {
                 let state = preview.record.state;
                 self.routing.show_page(preview, state).await?;
+            }
+            Step::ShowStopped => self.routing.show_stopped(preview).await?,
+            Step::HoldRoute(meta) => self.hold_route(preview, meta).await,
+            Step::AwaitRevival => {
+                let delay = self.health.delay(slug, Instant::now());
+                tokio::time::sleep(delay).await;
             }
             Step::RecordVisits => {
                 // Visits until now count as older than those during the evaluation.
@@ -299,12 +330,91 @@ impl Executor {
         if self.guests.is_stopped_by_user(slug).await? {
             return Ok(App::StoppedByUser);
         }
-        let runs_it = guest.is_some_and(|view| {
-            view.state == GuestState::Running && view.guest.closure == preview.live_closure
-        });
-        Ok(match &preview.live_meta {
-            Some(meta) if runs_it && self.services.are_running(slug, meta).await => App::Running,
-            _ => App::Down,
+        let guest = guest.filter(|view| view.guest.closure == preview.live_closure);
+        let (Some(meta), Some(guest)) = (&preview.live_meta, guest) else {
+            return Ok(App::Down);
+        };
+        let now = Instant::now();
+        if guest.state != GuestState::Running {
+            let reason = format!("the guest is {}", guest.state);
+            self.health.ended(slug, reason, now);
+            return Ok(App::Down);
+        }
+        let (app, reason) = match self.services.app_state(&guest.guest, meta).await {
+            ServiceState::Up => {
+                let gave_up = preview.record.state == PreviewState::Failed
+                    && preview.record.live_sha.as_ref() == Some(&preview.record.wanted_sha);
+                return Ok(match gave_up && self.health.is_stable(slug, now) {
+                    true => App::Recovered,
+                    false => App::Running,
+                });
+            }
+            ServiceState::Changing(reason) => (App::Starting, reason),
+            ServiceState::Ended(reason) => (App::Ended, reason),
+        };
+        if self
+            .health
+            .trouble(slug)
+            .is_none_or(|trouble| trouble.reason != reason)
+        {
+            self.journal
+                .note(slug, format!("The app is down: {reason}."));
+        }
+        self.health.ended(slug, reason, now);
+        match self.health.crash_loop(slug, now) {
+            Some((ends, within)) if preview.record.state != PreviewState::Failed => {
+                Err(self.services.crash_loop(slug, meta, ends, within).await)
+            }
+            _ => Ok(app),
+        }
+    }
+
+    /// Has requests wait for the app. Without that, a request that arrives while the app is down gets the page too: a
+    /// failure here does not keep the app down.
+    async fn hold_route(&self, preview: &Preview, meta: &Meta) {
+        let slug = &preview.record.slug;
+        let is_given_up = self.health.crash_loop(slug, Instant::now()).is_some();
+        let held = match is_given_up {
+            true => self.routing.show_page(preview, preview.record.state).await,
+            false => self.routing.hold(slug, meta).await,
+        };
+        if let Err(error) = held {
+            warn!(%slug, code = %error.code(), "{}", chain(&error));
+        }
+    }
+
+    /// Does work that leaves the guest alone, and brings the live version's app back meanwhile, whenever it ends.
+    async fn while_reviving<T>(&self, preview: &Preview, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = self.revive_always(preview) => match never {},
+        }
+    }
+
+    fn revive_always<'a>(
+        &'a self,
+        preview: &'a Preview,
+    ) -> Pin<Box<dyn Future<Output = Infallible> + Send + 'a>> {
+        Box::pin(async move {
+            // A half-deployed version is replaced by the one that is being evaluated.
+            if preview.dirty || preview.record.live_sha.is_none() {
+                return std::future::pending().await;
+            }
+            let slug = &preview.record.slug;
+            let plan = Plan::MaintainPrevious;
+            loop {
+                self.health.down(slug).await;
+                if let Err(error) = self.follow(plan, preview, [Step::Inspect].into()).await {
+                    self.journal.note(slug, Failure::from(&error).to_string());
+                    warn!(%slug, code = %error.code(), "{}", chain(&error));
+                    let page = self.routing.show_page(preview, preview.record.state);
+                    if let Err(error) = page.await {
+                        warn!(%slug, code = %error.code(), "{}", chain(&error));
+                    }
+                    tokio::time::sleep(REVIVAL_RETRY).await;
+                }
+            }
         })
     }
 

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::guests::Guests;
+use crate::health::Health;
 use crate::repositories::Repositories;
 use crate::routing::Routing;
 use crate::services::Services;
@@ -29,6 +30,7 @@ pub(crate) struct Explainer {
     pub(crate) guests: Guests,
     pub(crate) services: Services,
     pub(crate) routing: Routing,
+    pub(crate) health: Health,
     pub(crate) repositories: Repositories,
 }
 
@@ -95,6 +97,19 @@ impl Explainer {
                 "The app gets the route when it answers.",
             );
         };
+        let slug = &preview.record.slug;
+        if guest.state == GuestState::Stopped {
+            let finding = "it leads to a page, because the guest is stopped".to_owned();
+            let remedy = format!("`preview start {slug}` starts it.");
+            return warning(LinkKind::Route, host, finding, &remedy);
+        }
+        if let Some(trouble) = self.health.trouble(slug) {
+            let finding = format!("requests wait for the app: {}", trouble.reason);
+            let remedy = format!(
+                "innkeeperd starts the app again; `preview logs {slug}` shows why it ended."
+            );
+            return warning(LinkKind::Route, host, finding, &remedy);
+        }
         let address = match self.guests.address(&guest.guest) {
             Ok(address) => address,
             Err(error) => return without_address(LinkKind::Route, host, &error),

@@ -45,6 +45,7 @@ impl Previews {
         let to_start = self.to_start.lock().take();
         let Some(ToStart {
             resync,
+            watch,
             deliveries,
             workers: mut new_workers,
             parts,
@@ -53,6 +54,7 @@ impl Previews {
             return;
         };
         background.spawn(resync.run());
+        background.spawn(watch.run());
         let tasks = background.clone();
         background.spawn(async move {
             while let Some(new) = new_workers.recv().await {
@@ -104,6 +106,7 @@ impl Previews {
             .absence_of(&preview.record.repo);
         PreviewView {
             repo_trouble: absence.map(|absence| absence.to_string()),
+            app_trouble: self.components.health.trouble(&preview.record.slug),
             ..self.components.config.view(preview.record, meta.as_ref())
         }
     }

@@ -11,10 +11,15 @@ use jiff::Timestamp;
 
 use crate::PreviewError;
 use crate::guests::Guests;
+use crate::health::Health;
 use crate::journal::Journal;
+use crate::services::endpoints;
 
 /// Number of the log's lines on the page of a preview whose app does not answer yet.
 const PAGE_LINES: usize = 12;
+
+/// State on the page of a preview whose guest was stopped by a user.
+const STOPPED: &str = "stopped";
 
 /// Routes of previews.
 #[derive(Clone)]
@@ -23,6 +28,7 @@ pub(crate) struct Routing {
     store: Store,
     journal: Journal,
     guests: Guests,
+    health: Health,
 }
 
 impl Routing {
@@ -31,12 +37,14 @@ impl Routing {
         store: Store,
         journal: Journal,
         guests: Guests,
+        health: Health,
     ) -> Self {
         Self {
             routes,
             store,
             journal,
             guests,
+            health,
         }
     }
 
@@ -51,17 +59,39 @@ impl Routing {
         }
     }
 
-    /// Points the preview's URLs to its app, unless they are complete.
+    /// Points the preview's URLs to its app, unless they are complete, and watches the app from then on.
     ///
     /// # Errors
     /// The guest does not exist, or the proxy refuses the route.
     pub(crate) async fn ensure(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
-        let guest = self.guests.record(slug).await?;
-        let spec = Self::to_app(slug, meta, self.guests.address(&guest)?);
+        let address = self.address(slug).await?;
+        let spec = Self::to_app(slug, meta, address);
+        if !self.routes.is_complete(&spec).await? {
+            self.routes.ensure(&spec).await?;
+        }
+        self.health.serve(slug, endpoints(meta, address));
+        Ok(())
+    }
+
+    /// Has requests to the preview's URLs wait for its app, which is about to be restarted or is down.
+    ///
+    /// # Errors
+    /// The guest does not exist, or the proxy refuses the route.
+    pub(crate) async fn hold(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
+        self.health.suspend(slug);
+        let spec = RouteSpec {
+            state: RouteState::Held,
+            ..Self::to_app(slug, meta, self.address(slug).await?)
+        };
         if !self.routes.is_complete(&spec).await? {
             self.routes.ensure(&spec).await?;
         }
         Ok(())
+    }
+
+    async fn address(&self, slug: &GuestName) -> Result<Ipv4Addr, PreviewError> {
+        let guest = self.guests.record(slug).await?;
+        self.guests.address(&guest)
     }
 
     /// Reports whether a route is in force.
@@ -81,7 +111,22 @@ impl Routing {
         preview: &Preview,
         state: PreviewState,
     ) -> Result<(), PreviewError> {
+        let state = state.as_str().replace('-', " ");
+        self.show_page_with(preview, state).await
+    }
+
+    /// Points the preview's URLs to a page that says that a user stopped its guest.
+    ///
+    /// # Errors
+    /// As for [`Self::show_page`].
+    pub(crate) async fn show_stopped(&self, preview: &Preview) -> Result<(), PreviewError> {
+        self.health.excuse(&preview.record.slug);
+        self.show_page_with(preview, STOPPED.to_owned()).await
+    }
+
+    async fn show_page_with(&self, preview: &Preview, state: String) -> Result<(), PreviewError> {
         let record = &preview.record;
+        self.health.suspend(&record.slug);
         let meta = preview.meta.as_ref();
         let mut log = self.journal.last_notes(&record.slug, PAGE_LINES).await?;
         if let Some(fault) = &record.fault {
@@ -95,10 +140,7 @@ impl Routing {
             extra_hosts: meta
                 .map(|meta| meta.extra_hosts.clone())
                 .unwrap_or_default(),
-            state: RouteState::Placeholder {
-                state: state.as_str().replace('-', " "),
-                log,
-            },
+            state: RouteState::Placeholder { state, log },
         };
         Ok(self.routes.ensure(&spec).await?)
     }
@@ -155,6 +197,7 @@ impl Routing {
     /// # Errors
     /// A route is left.
     pub(crate) async fn remove(&self, slug: &GuestName) -> Result<(), PreviewError> {
+        self.health.forget(slug);
         Ok(self.routes.remove(slug).await?)
     }
 

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::guests::Guests;
+use crate::service_states::{self, ServiceState};
+use crate::watch::{refusal, refusing};
 use crate::{PreviewError, PreviewsConfig};
 
 /// Size of the kept end of a command's output, in bytes.
@@ -128,7 +130,7 @@ impl Services {
         .await
     }
 
-    /// Restarts the app's services.
+    /// Restarts the app's services, also one that ended too often.
     ///
     /// # Errors
     /// One does not start in time; with the end of its journal.
@@ -140,6 +142,9 @@ impl Services {
         for service in &meta.app_services {
             let failure = format!("the app service '{service}' did not start");
             let timeout = self.config.health_timeout;
+            // The service manager refuses to start a service that has just ended several times.
+            let reset = ["systemctl", "reset-failed", service.as_str()];
+            drop(self.query(slug, &reset).await);
             self.restart(slug, service, timeout, failure.clone(), failure)
                 .await?;
         }
@@ -187,10 +192,7 @@ impl Services {
                 return Ok(());
             };
             if Instant::now() > deadline {
-                let mut journals = String::new();
-                for service in &meta.app_services {
-                    journals.push_str(&self.journal_of(&guest.name, service).await);
-                }
+                let journals = self.journals(&guest.name, meta).await;
                 return Err(unhealthy(silent, &journals));
             }
             sleep(POLL).await;
@@ -214,29 +216,58 @@ impl Services {
         None
     }
 
-    /// Reports whether all of the app's services run, according to the guest's service manager. One of `Type=oneshot`
-    /// may have succeeded instead.
+    /// Reports whether all of the app's services run, according to the guest's service manager.
     pub(crate) async fn are_running(&self, slug: &GuestName, meta: &Meta) -> bool {
-        for service in &meta.app_services {
-            let service = service.as_str();
-            let query = ["systemctl", "is-active", "--quiet", service];
-            let exit = self.query(slug, &query).await;
-            if exit.is_ok_and(|exit| exit.status == 0) {
-                continue;
-            }
-            let query = [
-                "systemctl",
-                "show",
-                "-p",
-                "Type,ActiveState,Result",
-                service,
-            ];
-            let exit = self.query(slug, &query).await;
-            if !exit.is_ok_and(|exit| exit.status == 0 && is_finished_oneshot(&exit.output)) {
-                return false;
-            }
+        self.state(slug, meta).await == ServiceState::Up
+    }
+
+    /// Returns the state of the app: that of its services, and of its ports once these run. A port that refuses
+    /// connections counts as [`ServiceState::Changing`].
+    pub(crate) async fn app_state(&self, guest: &Guest, meta: &Meta) -> ServiceState {
+        let state = self.state(&guest.name, meta).await;
+        let Ok(address) = self.guests.address(guest) else {
+            return state;
+        };
+        if state != ServiceState::Up {
+            return state;
         }
-        true
+        match refusing(&endpoints(meta, address)).await {
+            Some(port) => ServiceState::Changing(refusal(port.port())),
+            None => ServiceState::Up,
+        }
+    }
+
+    /// Returns the error of an app that ends again and again, with the end of the journals.
+    pub(crate) async fn crash_loop(
+        &self,
+        slug: &GuestName,
+        meta: &Meta,
+        ends: usize,
+        within: Duration,
+    ) -> PreviewError {
+        let seconds = within.as_secs().max(1);
+        unhealthy(
+            format!("the app ended {ends} times within {seconds} s"),
+            &self.journals(slug, meta).await,
+        )
+    }
+
+    async fn journals(&self, slug: &GuestName, meta: &Meta) -> String {
+        let mut journals = String::new();
+        for service in &meta.app_services {
+            journals.push_str(&self.journal_of(slug, service).await);
+        }
+        journals
+    }
+
+    async fn state(&self, slug: &GuestName, meta: &Meta) -> ServiceState {
+        let services = &meta.app_services;
+        let mut query = vec!["systemctl", "show", "-p", service_states::PROPERTIES];
+        query.extend(services.iter().map(ServiceName::as_str));
+        match self.query(slug, &query).await {
+            Ok(exit) if exit.status == 0 => service_states::parse(services, &exit.output),
+            _ => ServiceState::Changing("the guest's service manager does not answer".to_owned()),
+        }
     }
 
     /// Returns the end of a service's journal.
@@ -299,12 +330,6 @@ impl Services {
     }
 }
 
-/// Reports whether the properties that `systemctl show` printed are those of a oneshot service that succeeded.
-fn is_finished_oneshot(shown: &str) -> bool {
-    let has = |property| shown.lines().any(|line| line.trim() == property);
-    has("Type=oneshot") && has("ActiveState=inactive") && has("Result=success")
-}
-
 /// Reads to the end and returns the end of it.
 async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
@@ -336,6 +361,14 @@ fn ports(meta: &Meta) -> BTreeMap<u16, String> {
             let path = if base.is_empty() { "/" } else { base };
             (rule.port, path.to_owned())
         })
+        .collect()
+}
+
+/// Returns the addresses of an app's ports.
+pub(crate) fn endpoints(meta: &Meta, address: Ipv4Addr) -> Vec<SocketAddr> {
+    let ports = ports(meta).into_keys();
+    ports
+        .map(|port| SocketAddr::from((address, port)))
         .collect()
 }
 
@@ -390,20 +423,6 @@ mod tests {
             assert_eq!(status(odd.as_bytes()), None, "{odd:?}");
         }
         assert_eq!(status(&[0xff; 12]), None);
-    }
-
-    #[test]
-    fn oneshot_service_counts_as_running_only_after_success() {
-        let shown = "Type=oneshot\nResult=success\nActiveState=inactive\n";
-        assert!(is_finished_oneshot(shown));
-        for (was, is) in [
-            ("oneshot", "simple"),
-            ("success", "exit-code"),
-            ("inactive", "failed"),
-            ("inactive", "activating"),
-        ] {
-            assert!(!is_finished_oneshot(&shown.replace(was, is)), "{is}");
-        }
     }
 
     #[test]

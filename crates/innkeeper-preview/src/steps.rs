@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     Rollback,
     /// Restart: the version was served, and the host, the guest or a service ended.
     Restart,
+    /// Revival: as a restart, while its guest runs. The app starts without being set up again; if that fails, it is set up.
+    Revival,
 }
 
 /// A version to serve, with the reason.
@@ -83,6 +85,12 @@ pub(crate) enum Step {
     Enter(PreviewState),
     /// Point the preview's URLs to a page with its state.
     ShowPage,
+    /// Point the preview's URLs to a page that says that the guest is stopped.
+    ShowStopped,
+    /// Have requests wait for the app of the version that is served: it is about to be restarted, or is down.
+    HoldRoute(Meta),
+    /// Wait for the delay before an app that ended repeatedly is started again.
+    AwaitRevival,
     /// Record visits from before the evaluation if the preview will need room.
     RecordVisits,
     /// Evaluate and build the wanted commit. Its result is [`Seen::Version`].
@@ -129,7 +137,8 @@ impl Step {
     /// Returns the step's name for the crash probe. Steps that write nothing, or whose parts have names, have none.
     pub(crate) fn crash_point(&self) -> Option<&'static str> {
         Some(match self {
-            Self::ShowPage => "ensure-page",
+            Self::ShowPage | Self::ShowStopped => "ensure-page",
+            Self::HoldRoute(_) => "hold-route",
             Self::Evaluate => "evaluate",
             Self::Serve(Serve::EnsureDatabase, _) => "ensure-database",
             Self::Serve(Serve::EnsureGuest, _) => "ensure-guest",
@@ -153,6 +162,7 @@ impl Step {
             | Self::Note(_)
             | Self::Enter(_)
             | Self::RecordVisits
+            | Self::AwaitRevival
             | Self::MakeRoom
             | Self::ClearDirty
             | Self::Inspect
@@ -171,7 +181,13 @@ pub(crate) enum App {
     StoppedByUser,
     /// The guest and the app's services run.
     Running,
-    /// Something of it ended.
+    /// They run and are stable again after the preview was given up because the app ended repeatedly or did not start.
+    Recovered,
+    /// The guest runs, and its service manager is starting the app.
+    Starting,
+    /// The guest runs, and the app has ended.
+    Ended,
+    /// The guest has ended, or runs another version.
     Down,
 }
 
@@ -207,7 +223,7 @@ pub(crate) fn steps(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
             // The commit that was approved before stays up, unless its approval was withdrawn.
             if preview.record.approved_sha.is_none() {
                 // It may have come up in the moment of the withdrawal.
-                steps.extend([Step::StopGuest, Step::RecordStopped]);
+                steps.extend([Step::ShowPage, Step::StopGuest, Step::RecordStopped]);
             }
             steps.push(Step::Enter(PreviewState::WaitingForApproval));
             steps
@@ -245,8 +261,17 @@ pub(crate) fn after_failure(
         Step::Serve(_, target) if target.cause == Cause::Wanted => {
             live.map(rollback).unwrap_or_default().into()
         }
+        Step::Serve(_, target) if target.cause == Cause::Revival => live
+            .map(|live| go_back(live, Cause::Restart, "Setting the app up again.".to_owned()))
+            .unwrap_or_default()
+            .into(),
         _ => VecDeque::new(),
     }
+}
+
+/// Reports whether the steps after a failure may make up for it, so that it is no result of the plan.
+pub(crate) fn has_remedy(failed: &Step) -> bool {
+    matches!(failed, Step::Serve(_, target) if target.cause == Cause::Revival)
 }
 
 /// Brings the wanted version up.
@@ -255,9 +280,8 @@ fn deploy(preview: &Preview, version: Version) -> Vec<Step> {
         version,
         cause: Cause::Wanted,
     });
-    let has_live = preview.record.live_sha.is_some();
     let mut steps = vec![Step::MakeRoom, Step::Enter(PreviewState::Starting)];
-    steps.extend(serve(&target, has_live));
+    steps.extend(serve(&target, Version::live(preview)));
     steps.extend([
         // Recorded first, so that a crash before the route brings back this version. The state is live only once the
         // route leads to it.
@@ -283,10 +307,46 @@ fn restore(preview: &Preview, app: App) -> Vec<Step> {
         return Vec::new();
     };
     match app {
-        App::StoppedByUser => vec![Step::NoteStopped],
+        App::StoppedByUser => vec![Step::ShowStopped, Step::NoteStopped],
         App::Running => vec![Step::RepairRoute(live.meta), Step::RenewToken],
-        App::Down => go_back(live, Cause::Restart, "Starting again.".to_owned()),
+        App::Recovered => {
+            let meta = live.meta.clone();
+            let target = Arc::new(Target {
+                version: live,
+                cause: Cause::Restart,
+            });
+            vec![
+                Step::RepairRoute(meta),
+                Step::RenewToken,
+                Step::RecordLive(target),
+            ]
+        }
+        App::Starting => revive(live, &[Serve::AwaitAnswers]),
+        App::Ended => revive(live, &[Serve::StartApp, Serve::AwaitAnswers]),
+        App::Down => {
+            let mut steps = vec![Step::HoldRoute(live.meta.clone()), Step::AwaitRevival];
+            steps.extend(go_back(live, Cause::Restart, "Starting again.".to_owned()));
+            steps
+        }
     }
+}
+
+/// Brings the app back whose guest runs.
+fn revive(live: Version, serve: &[Serve]) -> Vec<Step> {
+    let hold = Step::HoldRoute(live.meta.clone());
+    let target = Arc::new(Target {
+        version: live,
+        cause: Cause::Revival,
+    });
+    let mut steps = vec![hold];
+    if serve.contains(&Serve::StartApp) {
+        steps.push(Step::AwaitRevival);
+        steps.push(Step::Note("Starting the app again.".to_owned()));
+    }
+    let serve = serve.iter();
+    steps.extend(serve.map(|step| Step::Serve(*step, Arc::clone(&target))));
+    steps.push(Step::EnsureRoute(target));
+    steps
 }
 
 fn rollback(live: Version) -> Vec<Step> {
@@ -295,32 +355,40 @@ fn rollback(live: Version) -> Vec<Step> {
 }
 
 fn go_back(version: Version, cause: Cause, text: String) -> Vec<Step> {
+    let live = version.clone();
     let target = Arc::new(Target { version, cause });
     let mut steps = vec![Step::Note(text)];
-    steps.extend(serve(&target, true));
+    steps.extend(serve(&target, Some(live)));
     steps.extend([Step::ClearDirty, Step::EnsureRoute(target)]);
     steps
 }
 
-/// Has the guest serve a version. The app of the version before stays up until the setup of this one has ended, unless
-/// the guest switches its closure.
-fn serve(target: &Arc<Target>, has_live: bool) -> Vec<Step> {
+/// Has the guest serve a version. The app of the live version stays up until the setup of this one has ended, unless the
+/// guest switches its closure. Requests wait from before the moment at which it goes down.
+fn serve(target: &Arc<Target>, live: Option<Version>) -> Vec<Step> {
     let is_wanted = target.cause == Cause::Wanted;
     let has_database = target.version.meta.database == DatabaseMode::Host;
+    let has_live = live.is_some();
+    let is_switched = live
+        .as_ref()
+        .is_some_and(|live| live.closure != target.version.closure);
+    let hold = live.map(|live| Step::HoldRoute(live.meta));
+    let step = |serve| Some(Step::Serve(serve, Arc::clone(target)));
     [
-        (Serve::EnsureDatabase, has_database),
-        (Serve::MarkDirty, is_wanted && has_live),
-        (Serve::EnsureGuest, true),
-        (Serve::WriteFiles, true),
-        (Serve::AwaitServices, true),
-        (Serve::EnterSetup, is_wanted),
-        (Serve::SetUp, true),
-        (Serve::StartApp, true),
-        (Serve::AwaitAnswers, true),
+        step(Serve::EnsureDatabase).filter(|_| has_database),
+        step(Serve::MarkDirty).filter(|_| is_wanted && has_live),
+        hold.clone().filter(|_| is_switched || !is_wanted),
+        step(Serve::EnsureGuest),
+        step(Serve::WriteFiles),
+        step(Serve::AwaitServices),
+        step(Serve::EnterSetup).filter(|_| is_wanted),
+        step(Serve::SetUp),
+        hold,
+        step(Serve::StartApp),
+        step(Serve::AwaitAnswers),
     ]
     .into_iter()
-    .filter(|(_, applies)| *applies)
-    .map(|(step, _)| Step::Serve(step, Arc::clone(target)))
+    .flatten()
     .collect()
 }
 

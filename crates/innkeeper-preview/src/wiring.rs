@@ -19,6 +19,7 @@ use crate::expiry::Expiry;
 use crate::explain::Explainer;
 use crate::guest_files::GuestEnvironment;
 use crate::guests::Guests;
+use crate::health::Health;
 use crate::journal::Journal;
 use crate::logs::Logs;
 use crate::redelivery::Redelivery;
@@ -29,6 +30,7 @@ use crate::routing::Routing;
 use crate::services::Services;
 use crate::stages::Stages;
 use crate::upkeep::Upkeep;
+use crate::watch::Watch;
 use crate::worker::WorkerParts;
 use crate::workers::{NewWorker, Workers};
 use crate::{PreviewsConfig, Probe};
@@ -62,6 +64,8 @@ pub(crate) struct Components {
     pub(crate) journal: Journal,
     pub(crate) workers: Workers,
     pub(crate) guests: Guests,
+    pub(crate) routing: Routing,
+    pub(crate) health: Health,
     pub(crate) databases: PreviewDatabases,
     pub(crate) evaluation: Evaluation,
     pub(crate) destroyed: DestroyedByUsers,
@@ -75,6 +79,7 @@ pub(crate) struct Components {
 /// Tasks that [`Previews::start`](crate::Previews::start) starts.
 pub(crate) struct ToStart {
     pub(crate) resync: Resync,
+    pub(crate) watch: Watch,
     pub(crate) deliveries: Deliveries,
     pub(crate) workers: mpsc::UnboundedReceiver<NewWorker>,
     pub(crate) parts: WorkerParts<Executor>,
@@ -102,11 +107,13 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let databases = PreviewDatabases::new(server.clone(), config.database_template.clone());
     let evaluation = Evaluation::new(store.clone(), github.clone(), Arc::clone(&evaluator));
     let destroyed = DestroyedByUsers::default();
+    let health = Health::default();
     let routing = Routing::new(
         Arc::clone(&routes),
         store.clone(),
         journal.clone(),
         guests.clone(),
+        health.clone(),
     );
     let reporter = Reporter::new(
         Arc::clone(&config),
@@ -201,10 +208,15 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         ),
         services: services.clone(),
         routing: routing.clone(),
+        health: health.clone(),
         destroyed: destroyed.clone(),
     };
     let to_start = ToStart {
         resync,
+        watch: Watch {
+            health: health.clone(),
+            workers: workers.clone(),
+        },
         deliveries: deliveries.clone(),
         workers: new_workers,
         parts: WorkerParts {
@@ -213,6 +225,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             journal: journal.clone(),
             reporter,
             routing: routing.clone(),
+            health: health.clone(),
             deliveries,
             workers: workers.clone(),
             executor: Arc::new(executor),
@@ -223,7 +236,8 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         store: store.clone(),
         guests: guests.clone(),
         services,
-        routing,
+        routing: routing.clone(),
+        health: health.clone(),
         repositories: repositories.clone(),
     };
     let components = Components {
@@ -235,6 +249,8 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         journal,
         workers,
         guests,
+        routing,
+        health,
         databases,
         evaluation,
         destroyed,

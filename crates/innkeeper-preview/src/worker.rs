@@ -15,6 +15,7 @@ use tracing::warn;
 use crate::PreviewError;
 use crate::deliveries::{Accepted, Deliveries};
 use crate::execute::Execute;
+use crate::health::Health;
 use crate::journal::Journal;
 use crate::plan::{Desired, Executed, Memory, Next, Now, Plan, schedule};
 use crate::reporter::Reporter;
@@ -25,6 +26,9 @@ use crate::workers::{NewWorker, Wakeup, Workers};
 /// Delay after an error of the store or of GitHub that no record can hold.
 const ERROR_DELAY: Duration = Duration::from_secs(5);
 
+/// Number of failed attempts to start the live version's app before one that gives it up: about two minutes.
+const APP_ATTEMPTS: u32 = 3;
+
 /// Parts that all workers share.
 #[derive(Clone)]
 pub(crate) struct WorkerParts<E> {
@@ -34,6 +38,7 @@ pub(crate) struct WorkerParts<E> {
     pub(crate) journal: Journal,
     pub(crate) reporter: Reporter,
     pub(crate) routing: Routing,
+    pub(crate) health: Health,
     pub(crate) deliveries: Deliveries,
     pub(crate) workers: Workers,
     pub(crate) executor: Arc<E>,
@@ -140,7 +145,8 @@ impl<E: Execute> Worker<E> {
                     Some(Ok(())) => DeliveryOutcome::Done,
                     Some(Err(error)) => {
                         let retries = error.may_pass(delivery.attempts);
-                        self.record_fault(plan, &error, retries).await?;
+                        self.record_fault(plan, &error, retries, delivery.attempts)
+                            .await?;
                         outcome(&error, delivery.attempts)
                     }
                 }
@@ -168,7 +174,7 @@ impl<E: Execute> Worker<E> {
             Err(error) => {
                 // A removal is never given up.
                 let retries = error.may_pass(attempts) || plan == Plan::Remove;
-                self.record_fault(plan, &error, retries).await?;
+                self.record_fault(plan, &error, retries, attempts).await?;
                 match retries {
                     true => Executed::Retry {
                         after: retry_delay(&error, attempts + 1),
@@ -242,12 +248,13 @@ impl<E: Execute> Worker<E> {
     }
 
     /// Records why a preview is not as desired. A preview whose plan is retried keeps its state; otherwise the commit has
-    /// failed.
+    /// failed. `attempts` is the number of failures before this one.
     async fn record_fault(
         &self,
         plan: Plan,
         error: &PreviewError,
         retries: bool,
+        attempts: u32,
     ) -> Result<(), PreviewError> {
         let slug = &self.slug;
         let mut failure = Failure::from(error);
@@ -263,7 +270,12 @@ impl<E: Execute> Worker<E> {
         if plan != Plan::MaintainPrevious {
             facts.push(PreviewFact::Fault(Some(failure.clone())));
         }
-        if !retries && plan == Plan::BringUp {
+        let gives_up = match plan {
+            Plan::BringUp => true,
+            Plan::Maintain => self.gives_up_app(error, attempts),
+            _ => false,
+        };
+        if !retries && gives_up {
             facts.push(PreviewFact::State(PreviewState::Failed));
         }
         let now = match self.parts.store.set_preview(slug, facts).await {
@@ -272,7 +284,8 @@ impl<E: Execute> Worker<E> {
         };
         self.parts.journal.note(slug, failure.to_string());
         self.parts.reporter.report_soon(slug);
-        if now.record.live_sha.is_none()
+        let is_down = now.record.live_sha.is_none() || self.parts.health.trouble(slug).is_some();
+        if is_down
             && now.desired == Presence::Present
             && let Err(error) = self.parts.routing.show_page(&now, now.record.state).await
         {
@@ -280,6 +293,14 @@ impl<E: Execute> Worker<E> {
             self.log(&error);
         }
         Ok(())
+    }
+
+    /// Reports whether the live version's app has failed: it ends again and again, or did not start several times. Fewer
+    /// failures may be those of a host that has just booted.
+    fn gives_up_app(&self, error: &PreviewError, attempts: u32) -> bool {
+        let now = Instant::now();
+        let is_looping = self.parts.health.crash_loop(&self.slug, now).is_some();
+        error.code() == Code::AppUnhealthy && (is_looping || attempts >= APP_ATTEMPTS)
     }
 
     fn log(&self, error: &PreviewError) {

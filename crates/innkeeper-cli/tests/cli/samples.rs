@@ -157,6 +157,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
         url: format!("https://{slug}.preview.example.com"),
         extra_urls: Vec::new(),
         repo_trouble: None,
+        app_trouble: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
         url: "https://web-7.preview.example.com".to_owned(),
         extra_urls: vec!["https://api-web-7.preview.example.com".to_owned()],
         repo_trouble: None,
+        app_trouble: None,
     }
 }
 

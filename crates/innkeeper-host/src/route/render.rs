@@ -124,7 +124,7 @@ pub(super) fn preview(
         mark: None,
     };
     match &spec.state {
-        RouteState::Live => {
+        RouteState::Live | RouteState::Held => {
             let bodies: Vec<_> = hosts
                 .iter()
                 .map(|(host, rules)| (host, handlers(rules, has_close_delay)))

@@ -48,4 +48,4 @@ pub use slug::{
     InvalidSlug, MAX_SLUG, RESERVED_SLUGS, database_name, default_slug, parse_slug,
     slug_candidates, webhook_slug,
 };
-pub use state::{PreviewRecord, PreviewState, PreviewView};
+pub use state::{AppTrouble, PreviewRecord, PreviewState, PreviewView};

@@ -136,6 +136,15 @@ impl PreviewRecord {
     }
 }
 
+/// Reason that the app of a live version is down. It is being started again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppTrouble {
+    /// Time at which the daemon noticed it.
+    pub since: Timestamp,
+    /// The finding as a clause, such as `port 3000 refuses connections`.
+    pub reason: String,
+}
+
 /// A preview in a list: its record and its URLs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewView {
@@ -150,6 +159,9 @@ pub struct PreviewView {
     /// The reason that no deliveries of its repository arrive, as a clause, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_trouble: Option<String>,
+    /// The trouble of the live version's app, if it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_trouble: Option<AppTrouble>,
 }
 
 #[cfg(test)]
@@ -190,6 +202,7 @@ pub(super) mod tests {
             url: "https://web-7.preview.example.com".into(),
             extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
             repo_trouble: None,
+            app_trouble: None,
         }
     }
 

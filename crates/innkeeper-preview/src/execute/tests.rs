@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicUsize;
 
+use innkeeper_facilities::RouteState;
 use innkeeper_facilities::fake::ExecResult;
 use innkeeper_model::Code;
 use innkeeper_model::preview::Meta;
@@ -44,8 +45,18 @@ async fn harness_with(port: u16, change: impl FnOnce(&mut PreviewsConfig)) -> Ha
             PreviewFact::State(PreviewState::Live),
         ])
         .await;
-    harness.host.world().exec = Some(Arc::new(|_, _| ExecResult::default()));
+    harness.host.world().exec = Some(Arc::new(|_, request| run(&request.command)));
     harness
+}
+
+/// Runs a command in a guest whose services are up.
+fn run(command: &[String]) -> ExecResult {
+    let is_query = command.iter().any(|word| word == "show");
+    let up = "Type=simple\nActiveState=active\nResult=success\n";
+    ExecResult {
+        stdout: if is_query { up } else { "" }.to_owned(),
+        ..ExecResult::default()
+    }
 }
 
 async fn execute(harness: &Harness) -> Result<(), PreviewError> {
@@ -89,7 +100,7 @@ async fn running_app_is_not_touched() {
         if request.command.iter().any(|word| word == "restart") {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        ExecResult::default()
+        run(&request.command)
     }));
     harness.host.world().calls.clear();
     execute(&harness).await.expect("maintained");
@@ -217,4 +228,88 @@ async fn guest_of_a_fork_gets_no_token() {
         .await;
     execute(&harness).await.expect("restored");
     assert!(!harness.host.world().guest_files.contains_key(&token));
+}
+
+/// The route of the preview.
+fn route(harness: &Harness) -> RouteState {
+    harness.host.world().routes[&slug()].state.clone()
+}
+
+/// Has the app's service be down until it is restarted. Returns the number of restarts.
+fn count_restarts(harness: &Harness, is_up: &Arc<AtomicBool>) -> Arc<AtomicUsize> {
+    let (restarts, is_up) = (Arc::new(AtomicUsize::new(0)), Arc::clone(is_up));
+    let counted = Arc::clone(&restarts);
+    harness.host.world().exec = Some(Arc::new(move |_, request| {
+        let mut result = run(&request.command);
+        if request.command.iter().any(|word| word == "restart") {
+            counted.fetch_add(1, Ordering::Relaxed);
+            is_up.store(true, Ordering::Relaxed);
+        } else if !is_up.load(Ordering::Relaxed) && !result.stdout.is_empty() {
+            result.stdout = "ActiveState=failed\nResult=signal\nExecMainStatus=9\n".to_owned();
+        }
+        result
+    }));
+    restarts
+}
+
+#[tokio::test]
+async fn ended_app_is_started_without_its_setup() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    assert_eq!(route(&harness), RouteState::Live);
+    let health = harness.parts.parts.health.clone();
+    assert_eq!(health.watched().len(), 1);
+
+    let restarts = count_restarts(&harness, &Arc::default());
+    execute(&harness).await.expect("revived");
+    // The app's service, and not the setup service.
+    assert_eq!(restarts.load(Ordering::Relaxed), 1);
+    assert_eq!(route(&harness), RouteState::Live);
+    assert_eq!(health.trouble(&slug()), None);
+    assert!(!health.is_stable(&slug(), Instant::now()));
+}
+
+#[tokio::test]
+async fn app_that_ends_again_and_again_is_a_crash_loop() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let health = &harness.parts.parts.health;
+    let ports = health.watched().remove(0).1;
+    for _ in 0..4 {
+        health.ended(&slug(), "it ended".to_owned(), Instant::now());
+        health.serve(&slug(), ports.clone());
+    }
+    let restarts = count_restarts(&harness, &Arc::default());
+    let error = execute(&harness).await.expect_err("a loop");
+    assert_eq!(restarts.load(Ordering::Relaxed), 0);
+    assert_eq!(error.code(), Code::AppUnhealthy);
+    assert!(error.to_string().contains("ended 5 times"), "{error}");
+    let trouble = health.trouble(&slug()).expect("down");
+    assert_eq!(
+        trouble.reason,
+        "the app service 'app.service' was ended by signal 9"
+    );
+}
+
+#[tokio::test]
+async fn live_app_that_ends_during_an_evaluation_is_brought_back() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    harness.open_pull(sha('b'));
+    harness
+        .set(vec![PreviewFact::State(PreviewState::Queued)])
+        .await;
+    let restarts = count_restarts(&harness, &Arc::default());
+    let executor = &harness.parts.parts.executor;
+    let preview = harness.preview().await.expect("exists");
+    let health = &harness.parts.parts.health;
+    health.ended(&slug(), "it ended".to_owned(), Instant::now());
+    let revived = async {
+        while health.trouble(&slug()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    executor.while_reviving(&preview, revived).await;
+    assert_eq!(restarts.load(Ordering::Relaxed), 1);
+    assert_eq!(route(&harness), RouteState::Live);
 }

@@ -69,6 +69,17 @@ fn serves(steps: &[Step], cause: Cause) -> bool {
         .any(|step| matches!(step, Step::Serve(_, target) if target.cause == cause))
 }
 
+fn any_app() -> impl Strategy<Value = App> {
+    prop::sample::select(vec![
+        App::StoppedByUser,
+        App::Running,
+        App::Recovered,
+        App::Starting,
+        App::Ended,
+        App::Down,
+    ])
+}
+
 fn names(steps: &[Step]) -> String {
     let names: Vec<_> = steps.iter().filter_map(Step::crash_point).collect();
     names.join(" → ")
@@ -89,8 +100,18 @@ fn steps_of_each_plan_in_words() {
     let shown = names(&all_steps(&live, App::Down));
     assert_eq!(
         shown,
-        "ensure-database → ensure-guest → write-guest-files → await-services → set-up → start-app → await-answers → ensure-route"
+        "hold-route → ensure-database → hold-route → ensure-guest → write-guest-files → await-services → set-up → hold-route → start-app → await-answers → ensure-route"
     );
+    let shown = names(&all_steps(&live, App::Ended));
+    assert_eq!(
+        shown,
+        "hold-route → start-app → await-answers → ensure-route"
+    );
+    let shown = names(&all_steps(&live, App::Starting));
+    assert_eq!(shown, "hold-route → await-answers → ensure-route");
+    let shown = names(&all_steps(&live, App::StoppedByUser));
+    assert_eq!(shown, "ensure-page");
+    assert_eq!(names(&all_steps(&live, App::Recovered)), "record-live");
 
     let mut expired = preview();
     expired.record.state = PreviewState::Expired;
@@ -167,6 +188,35 @@ proptest! {
     }
 
     #[test]
+    fn requests_wait_before_the_live_app_goes_down(preview in any_preview(), app in any_app()) {
+        let steps = all_steps(&preview, app);
+        let is_switched = serves(&steps, Cause::Wanted)
+            && preview.live_closure.as_ref().is_some_and(|live| *live != wanted().closure);
+        for (at, step) in steps.iter().enumerate() {
+            let ends_app = match step {
+                Step::Serve(Serve::StartApp, _) => true,
+                Step::Serve(Serve::EnsureGuest, target) => is_switched || target.cause != Cause::Wanted,
+                _ => false,
+            };
+            if ends_app && Version::live(&preview).is_some() {
+                let held = steps[..at].iter().rposition(|step| matches!(step, Step::HoldRoute(_)));
+                let routed = steps[..at].iter().rposition(|step| matches!(step, Step::EnsureRoute(_)));
+                prop_assert!(held.is_some() && routed < held, "{:?}", steps);
+            }
+        }
+    }
+
+    #[test]
+    fn guest_is_stopped_only_behind_a_page(mut preview in any_preview()) {
+        preview.desired = Presence::Present;
+        let steps = all_steps(&preview, App::Running);
+        if let Some(stopped) = position(&steps, |step| *step == Step::StopGuest) {
+            prop_assert!(position(&steps, |step| *step == Step::ShowPage) < Some(stopped));
+            prop_assert!(steps.contains(&Step::ShowPage));
+        }
+    }
+
+    #[test]
     fn services_start_only_with_their_files(preview in any_preview()) {
         let steps = all_steps(&preview, App::Down);
         if let Some(started) = position(&steps, |step| matches!(step, Step::Serve(Serve::SetUp | Serve::StartApp, _))) {
@@ -187,7 +237,7 @@ proptest! {
             _ => prop_assert!(left.is_empty()),
         }
         prop_assert!(!serves(&left, Cause::Wanted));
-        // A rollback that fails is not rolled back again.
+        // A rollback that fails is not rolled back again, and neither is a setup after a failed revival.
         for at in 0..left.len() {
             prop_assert!(after_failure_at(&preview, &left, at).is_empty());
         }

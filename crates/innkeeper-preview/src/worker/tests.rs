@@ -82,6 +82,7 @@ impl Running {
             journal: parts.journal,
             reporter: parts.reporter,
             routing: parts.routing,
+            health: parts.health,
             deliveries: parts.deliveries,
             workers: parts.workers,
             executor: Arc::new(executor),
@@ -95,6 +96,10 @@ impl Running {
             calls,
             task,
         }
+    }
+
+    fn health(&self) -> &Health {
+        &self.harness.parts.parts.health
     }
 
     fn wake(&self, reason: WakeReason) {
@@ -272,6 +277,39 @@ async fn successful_check_clears_an_outdated_fault() {
     running.wake(WakeReason::Command);
     assert_eq!(running.call().await.0, Plan::Maintain);
     running.record_when(|p| p.record.fault.is_none()).await;
+}
+
+#[tokio::test]
+async fn crash_loop_of_a_live_app_is_a_failure_with_a_page() {
+    let harness = Harness::new().await;
+    harness.claim().await;
+    harness.set_live(sha('a')).await;
+    let script = [Script::Fail(Code::AppUnhealthy)];
+    let mut running = Running::start(harness, script).await;
+    for _ in 0..5 {
+        running.health().serve(&slug(), Vec::new());
+        let now = Instant::now();
+        running.health().ended(&slug(), "it ended".to_owned(), now);
+    }
+    running.wake(WakeReason::Check);
+    assert_eq!(running.call().await.0, Plan::Maintain);
+    let failed = running
+        .record_when(|p| p.record.state == PreviewState::Failed)
+        .await;
+    assert_eq!(failed.record.live_sha, Some(sha('a')));
+    assert_eq!(failed.record.fault.expect("a fault").message, "it failed");
+    let host = running.harness.host.clone();
+    while !host.world().routes.contains_key(&slug()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let state = host.world().routes[&slug()].state.clone();
+    assert!(
+        matches!(state, innkeeper_facilities::RouteState::Placeholder { .. }),
+        "{state:?}"
+    );
+    // It is tried again, and its failure is not recorded as another one.
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await.0, Plan::MaintainPrevious);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use clap::Args;
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
-use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState, PreviewView};
+use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView};
 
 use crate::commands::name_lines;
 use crate::context::Context;
@@ -37,13 +37,16 @@ impl List {
     }
 }
 
-/// Returns the preview's state, or `stopped` for a live preview whose guest is stopped.
-fn state(preview: &PreviewRecord, guests: &[GuestView]) -> String {
+/// Returns the preview's state, or for a live preview `stopped` if its guest is, and `restarting` if its app is down.
+fn state(view: &PreviewView, guests: &[GuestView]) -> String {
+    let preview = &view.preview;
+    if preview.state != PreviewState::Live {
+        return preview.state.to_string();
+    }
     let guest = (guests.iter()).find(|view| view.guest.name == preview.slug);
     match guest.map(|view| view.state) {
-        Some(state @ GuestState::Stopped) if preview.state == PreviewState::Live => {
-            state.to_string()
-        }
+        Some(state @ GuestState::Stopped) => state.to_string(),
+        _ if view.app_trouble.is_some() => "restarting".to_owned(),
         _ => preview.state.to_string(),
     }
 }
@@ -61,7 +64,7 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
         }
         [
             preview.slug.to_string(),
-            state(preview, guests),
+            state(view, guests),
             plain(preview.branch.as_str()),
             view.url.clone(),
             or_dash(preview.live_sha.as_ref().map(CommitSha::short)),
@@ -73,6 +76,12 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
     // Causes of changes that are retried until they succeed, which no failed state shows.
     for view in previews {
         let preview = &view.preview;
+        if let Some(trouble) = &view.app_trouble {
+            let (slug, reason) = (&preview.slug, plain(&trouble.reason));
+            text.push_str(&format!(
+                "{slug}: the app is down and is being started again: {reason}\n"
+            ));
+        }
         let Some(fault) = &preview.fault else {
             continue;
         };
@@ -86,6 +95,10 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
             if let Some(remedy) = &fault.remedy {
                 text.push_str(&format!("  {}\n", plain(remedy)));
             }
+        } else if preview.state == PreviewState::Failed
+            && preview.live_sha.as_ref() == Some(&preview.wanted_sha)
+        {
+            text.push_str(&format!("{slug}: the app has failed: {cause}\n"));
         }
         let mut guests = guests.iter();
         let guest = guests.find(|guest| guest.guest.name == preview.slug);

@@ -1,6 +1,6 @@
 use axum::Router;
 use innkeeper_model::GuestState;
-use innkeeper_model::preview::{BranchName, PreviewState, PreviewView};
+use innkeeper_model::preview::{AppTrouble, BranchName, PreviewState, PreviewView};
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
@@ -38,6 +38,29 @@ fn stopped_guest_is_shown_as_stopped() {
         .route("/v1/guests", respond(&[guest]));
     let list = Fake::new(router).preview(&["list"]).ok();
     assert!(list.contains("web-7  stopped"), "{list}");
+}
+
+#[test]
+fn app_that_is_down_is_shown_with_its_reason() {
+    let mut down = preview("web-7", PreviewState::Live);
+    down.app_trouble = Some(AppTrouble {
+        since: "2026-11-20T10:05:00Z".parse().expect("a time"),
+        reason: "port 3000 refuses\u{1b} connections".to_owned(),
+    });
+    let mut looping = preview("web-8", PreviewState::Failed);
+    looping.preview.live_sha = Some(looping.preview.wanted_sha.clone());
+    let cause = "the app ended 5 times within 9 s";
+    looping.preview.fault = Some(Failure::new(Code::AppUnhealthy, cause));
+    let list = daemon_with(&[down, looping]).preview(&["list"]).ok();
+    assert!(list.contains("web-7  restarting"), "{list}");
+    let end: Vec<_> = list.lines().skip(3).collect();
+    assert_eq!(
+        end,
+        [
+            "web-7: the app is down and is being started again: port 3000 refuses connections",
+            "web-8: the app has failed: the app ended 5 times within 9 s",
+        ]
+    );
 }
 
 #[test]
