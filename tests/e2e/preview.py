@@ -18,7 +18,7 @@ def comments() -> str:
 
 def configurations_read() -> int:
     """Returns how often the configuration of a commit was requested."""
-    return sum("/contents/" in request["path"] for request in json.loads(github_request("GET", "/requests")))
+    return sum("/git/blobs/" in request["path"] for request in json.loads(github_request("GET", "/requests")))
 
 
 boot_with_previews()

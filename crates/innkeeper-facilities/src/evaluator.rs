@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use innkeeper_model::StorePath;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::sources::SourceTree;
 use serde::{Deserialize, Serialize};
 
 use crate::closures::ProgressSink;
@@ -79,25 +80,25 @@ pub struct Evaluated {
     pub meta: Meta,
 }
 
-/// Evaluates `preview-config.nix`, which is untrusted code.
+/// Evaluates configurations, each a `preview-config.nix` with the files that it refers to. They are untrusted code.
 #[async_trait]
 pub trait Evaluator: Send + Sync {
-    /// Returns the key of a preview-config.nix. Evaluates nothing.
+    /// Returns the key of a configuration. Evaluates nothing.
     ///
     /// # Errors
     /// When the host's nixpkgs or base module cannot be read.
-    async fn key(&self, config: &str) -> Result<EvaluationKey, FacilityError>;
+    async fn key(&self, sources: &SourceTree) -> Result<EvaluationKey, FacilityError>;
 
-    /// Evaluates a preview-config.nix as untrusted code and builds it, unless `known` has the same key and still
+    /// Evaluates a configuration as untrusted code and builds it, unless `known` has the same key and still
     /// exists. The closure is kept from Nix's garbage collection until [`Self::forget`]. Coalesces concurrent
     /// evaluations of the same key. Dropping all of their futures cancels the evaluation and ends its processes.
     ///
     /// # Errors
-    /// When the file is wrong, exceeds its limits or does not build, or the host lacks something. An
+    /// When it is wrong, exceeds its limits or does not build, or the host lacks something. An
     /// [inconclusive](FacilityError::is_inconclusive) error may be the host's or the repository's.
     async fn evaluate(
         &self,
-        config: &str,
+        sources: &SourceTree,
         known: Option<&Evaluated>,
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError>;

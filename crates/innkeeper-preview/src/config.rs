@@ -1,9 +1,11 @@
 //! Settings of previews.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use innkeeper_github::report::ReportSettings;
+use innkeeper_model::preview::sources::{FileTypes, SourcePath};
 use innkeeper_model::preview::{Meta, PreviewRecord, PreviewView, RepoName};
 use innkeeper_model::{GuestName, SlotRange};
 
@@ -52,6 +54,31 @@ pub struct PreviewsConfig {
     pub interval: Duration,
     /// The addresses of the slots.
     pub range: SlotRange,
+    /// The paths of configurations in repositories.
+    pub config_paths: ConfigPaths,
+    /// The types of the files that evaluations receive from folders.
+    pub file_types: FileTypes,
+}
+
+/// The paths of configurations in repositories. Each gets its own preview.
+#[derive(Clone, Debug)]
+pub struct ConfigPaths {
+    /// Of repositories that are not in the map; at least one.
+    pub default: Vec<SourcePath>,
+    /// Of single repositories; at least one each.
+    pub repositories: BTreeMap<RepoName, Vec<SourcePath>>,
+}
+
+impl ConfigPaths {
+    /// Returns the paths of a repository's configurations.
+    pub(crate) fn of(&self, repo: &RepoName) -> &[SourcePath] {
+        self.repositories.get(repo).unwrap_or(&self.default)
+    }
+
+    /// Returns the path of a repository's first configuration.
+    pub(crate) fn main(&self, repo: &RepoName) -> SourcePath {
+        self.of(repo).first().cloned().unwrap_or_default()
+    }
 }
 
 impl PreviewsConfig {

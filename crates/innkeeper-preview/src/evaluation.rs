@@ -3,26 +3,32 @@
 use std::sync::Arc;
 
 use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, ProgressSink};
-use innkeeper_github::client::Github;
-use innkeeper_model::Code;
 use innkeeper_model::preview::{CommitSha, RepoName};
 use innkeeper_store::Store;
 
-use crate::PreviewError;
+use crate::sources::Sources;
+use crate::{PreviewError, PreviewsConfig};
 
 /// Evaluates and builds the configurations of commits. The same text has the same result, which is cached.
 #[derive(Clone)]
 pub(crate) struct Evaluation {
+    config: Arc<PreviewsConfig>,
     store: Store,
-    github: Option<Github>,
+    sources: Arc<Sources>,
     evaluator: Arc<dyn Evaluator>,
 }
 
 impl Evaluation {
-    pub(crate) fn new(store: Store, github: Option<Github>, evaluator: Arc<dyn Evaluator>) -> Self {
+    pub(crate) fn new(
+        config: Arc<PreviewsConfig>,
+        store: Store,
+        sources: Sources,
+        evaluator: Arc<dyn Evaluator>,
+    ) -> Self {
         Self {
+            config,
             store,
-            github,
+            sources: Arc::new(sources),
             evaluator,
         }
     }
@@ -37,20 +43,13 @@ impl Evaluation {
         sha: &CommitSha,
         progress: ProgressSink,
     ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
-        let github = self.github.as_ref().ok_or(PreviewError::NoCredentials)?;
-        let text = github.preview_config(repo, sha).await?;
-        let text = text.ok_or_else(|| PreviewError::ConfigMissing {
+        let main = self.config.config_paths.main(repo);
+        let sources = self.sources.tree(repo, sha, &main).await?;
+        let sources = sources.ok_or_else(|| PreviewError::ConfigMissing {
             repo: repo.clone(),
             sha: sha.clone(),
         })?;
-        let text = String::from_utf8(text).map_err(|_| {
-            PreviewError::new(
-                Code::PreviewConfigInvalid,
-                "preview-config.nix is not UTF-8",
-                "Save it as UTF-8.",
-            )
-        })?;
-        let key = self.evaluator.key(&text).await?;
+        let key = self.evaluator.key(&sources).await?;
         let cached = self.store.evaluation(key.as_str()).await?;
         let cached = cached.map(|cached| Evaluated {
             key: key.clone(),
@@ -59,7 +58,7 @@ impl Evaluation {
         });
         let evaluated = self
             .evaluator
-            .evaluate(&text, cached.as_ref(), progress)
+            .evaluate(&sources, cached.as_ref(), progress)
             .await?;
         self.store
             .cache_evaluation(evaluated.key.as_str(), &evaluated.closure, &evaluated.meta)

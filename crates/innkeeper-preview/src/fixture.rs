@@ -1,5 +1,6 @@
 //! Records, and previews over fakes, that the unit tests share.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_github::client::{Credentials, Github, Settings};
 use innkeeper_github::fake::{FakeGithub, Pull, Repo};
 use innkeeper_github::report::{ReportSettings, ReportTarget};
+use innkeeper_model::preview::sources::{FileTypes, SourcePath, SourceTree};
 use innkeeper_model::preview::{
     BranchName, CommitSha, Meta, PrAction, PreviewRecord, PreviewState, PullRequest,
     PullRequestEvent, RepoName,
@@ -23,12 +25,12 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use tempfile::TempDir;
 
 use crate::wiring::ToStart;
-use crate::{Parts, Previews, PreviewsConfig};
+use crate::{ConfigPaths, Parts, Previews, PreviewsConfig};
 
 /// URL to which the fake GitHub delivers. The port is closed.
 pub(crate) const WEBHOOK: &str = "http://127.0.0.1:9/webhook/github";
 
-const TOKEN: &str = "ghp_test";
+pub(crate) const TOKEN: &str = "ghp_test";
 
 pub(crate) fn slug() -> GuestName {
     GuestName::parse("web-7").expect("a name")
@@ -331,7 +333,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
     Engine::new(config, store.clone(), host.facilities(), None)
 }
 
-fn client(github: &FakeGithub) -> Github {
+pub(crate) fn client(github: &FakeGithub) -> Github {
     let settings = Settings {
         base_url: github.base_url(),
         attempts: 1,
@@ -367,5 +369,10 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         database_port: 5432,
         interval: Duration::from_secs(300),
         range,
+        config_paths: ConfigPaths {
+            default: SourcePath::parse(SourceTree::MAIN).into_iter().collect(),
+            repositories: BTreeMap::new(),
+        },
+        file_types: FileTypes::default(),
     }
 }

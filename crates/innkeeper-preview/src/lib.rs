@@ -69,6 +69,7 @@ mod retry;
 mod routing;
 mod service_states;
 mod services;
+mod sources;
 mod stages;
 mod steps;
 mod upkeep;
@@ -78,7 +79,7 @@ mod wiring;
 mod worker;
 mod workers;
 
-pub use config::PreviewsConfig;
+pub use config::{ConfigPaths, PreviewsConfig};
 pub use error::PreviewError;
 pub use journal::Probe;
 pub use previews::Previews;

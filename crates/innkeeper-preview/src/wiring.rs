@@ -28,6 +28,7 @@ use crate::repositories::Repositories;
 use crate::resync::{Checks, Comparison, Resync};
 use crate::routing::Routing;
 use crate::services::Services;
+use crate::sources::Sources;
 use crate::stages::Stages;
 use crate::upkeep::Upkeep;
 use crate::watch::Watch;
@@ -105,7 +106,13 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let guests = Guests::new(engine.clone(), config.range);
     let services = Services::new(Arc::clone(&config), engine.clone(), guests.clone());
     let databases = PreviewDatabases::new(server.clone(), config.database_template.clone());
-    let evaluation = Evaluation::new(store.clone(), github.clone(), Arc::clone(&evaluator));
+    let sources = Sources::new(github.clone(), config.file_types.clone());
+    let evaluation = Evaluation::new(
+        Arc::clone(&config),
+        store.clone(),
+        sources,
+        Arc::clone(&evaluator),
+    );
     let destroyed = DestroyedByUsers::default();
     let health = Health::default();
     let routing = Routing::new(

@@ -23,6 +23,9 @@ use crate::retry::{outcome, retry_delay};
 use crate::routing::Routing;
 use crate::workers::{NewWorker, Wakeup, Workers};
 
+/// Maximum number of lines about an invalid configuration in the preview's log.
+const NOTED_LINES: usize = 50;
+
 /// Delay after an error of the store or of GitHub that no record can hold.
 const ERROR_DELAY: Duration = Duration::from_secs(5);
 
@@ -283,6 +286,12 @@ impl<E: Execute> Worker<E> {
             now => now?,
         };
         self.parts.journal.note(slug, failure.to_string());
+        if failure.code == Code::PreviewConfigInvalid {
+            // The problems with their places, as on the page and in the comment.
+            for line in failure.log.iter().take(NOTED_LINES) {
+                self.parts.journal.note(slug, line);
+            }
+        }
         self.parts.reporter.report_soon(slug);
         let is_down = now.record.live_sha.is_none() || self.parts.health.trouble(slug).is_some();
         if is_down

@@ -17,8 +17,9 @@ use innkeeper_host::firewall::BuildFilter;
 use innkeeper_host::identity::Identity;
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
+use innkeeper_model::preview::sources::FileTypes;
 use innkeeper_model::{Failure, chain};
-use innkeeper_preview::{Parts, Previews, PreviewsConfig};
+use innkeeper_preview::{ConfigPaths, Parts, Previews, PreviewsConfig};
 use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
@@ -130,6 +131,19 @@ fn settings(
         database_port: config.database.port,
         interval: Duration::from_secs(previews.interval_seconds.max(1)),
         range: config.network.range(),
+        config_paths: ConfigPaths {
+            default: previews.config_path.paths().to_vec(),
+            repositories: previews
+                .repositories
+                .iter()
+                .filter_map(|(repo, settings)| {
+                    let paths = settings.config_path.as_ref()?.paths().to_vec();
+                    Some((repo.clone(), paths))
+                })
+                .collect(),
+        },
+        // The check of the configuration has parsed them.
+        file_types: FileTypes::with(&previews.file_types).unwrap_or_default(),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Evaluations, routes, databases and files of previews in memory.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{Guest, GuestName, Secret, StorePath};
 use jiff::Timestamp;
 
@@ -40,14 +39,8 @@ impl Drop for InFlight {
     }
 }
 
-fn key_of(config: &str) -> EvaluationKey {
-    let mut digest = [0; 32];
-    for (i, bytes) in digest.chunks_mut(8).enumerate() {
-        let mut hasher = DefaultHasher::new();
-        (i, config).hash(&mut hasher);
-        bytes.copy_from_slice(&hasher.finish().to_be_bytes());
-    }
-    EvaluationKey::new(digest)
+fn key_of(sources: &SourceTree) -> EvaluationKey {
+    EvaluationKey::new(sources.digest())
 }
 
 fn closure_of(key: &EvaluationKey) -> StorePath {
@@ -58,18 +51,18 @@ fn closure_of(key: &EvaluationKey) -> StorePath {
 
 #[async_trait]
 impl Evaluator for Part {
-    async fn key(&self, config: &str) -> Result<EvaluationKey, FacilityError> {
+    async fn key(&self, sources: &SourceTree) -> Result<EvaluationKey, FacilityError> {
         self.query("evaluator.key")?;
-        Ok(key_of(config))
+        Ok(key_of(sources))
     }
 
     async fn evaluate(
         &self,
-        config: &str,
+        sources: &SourceTree,
         known: Option<&Evaluated>,
         _progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError> {
-        let key = key_of(config);
+        let key = key_of(sources);
         if let Some(known) = known.filter(|known| known.key == key) {
             return Ok(known.clone());
         }
@@ -84,7 +77,8 @@ impl Evaluator for Part {
         self.call("evaluator.evaluate", None)?;
         let mut world = self.host.world();
         world.evaluations.insert(key.clone());
-        let meta = match world.metas.get(config) {
+        let text = sources.text(sources.main()).unwrap_or_default();
+        let meta = match world.metas.get(text) {
             Some(meta) => meta.clone(),
             None => Meta::parse(META).expect("valid"),
         };
@@ -194,7 +188,8 @@ mod tests {
         let host = FakeHost::new();
         let evaluator = host.evaluator();
         let progress: ProgressSink = Arc::new(|_| {});
-        let evaluate = || evaluator.evaluate("{ }", None, Arc::clone(&progress));
+        let sources = SourceTree::single("{ }");
+        let evaluate = || evaluator.evaluate(&sources, None, Arc::clone(&progress));
 
         host.hold_evaluations(true);
         let short = std::time::Duration::from_millis(10);
@@ -207,7 +202,8 @@ mod tests {
         assert!(error.is_inconclusive() && error.code() == Code::BuildFailed);
 
         let evaluated = evaluate().await.expect("evaluated");
-        assert_eq!(evaluator.key("{ }").await.expect("a key"), evaluated.key);
+        let key = evaluator.key(&sources).await.expect("a key");
+        assert_eq!(key, evaluated.key);
         let kept = evaluator.kept().await.expect("kept");
         assert_eq!(kept, std::slice::from_ref(&evaluated.key));
         assert_eq!(host.world().canceled_evaluations, 1);

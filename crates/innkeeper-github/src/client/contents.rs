@@ -7,7 +7,7 @@ use super::call::{ApiCall, repo_path, segment, segments};
 use super::{Github, GithubError};
 
 /// The media type for a file's raw bytes ("Get repository content").
-const RAW: &str = "application/vnd.github.raw+json";
+pub(super) const RAW: &str = "application/vnd.github.raw+json";
 /// The file in a repository that configures its preview.
 pub const PREVIEW_CONFIG: &str = "preview-config.nix";
 /// Maximum length of `preview-config.nix`, in bytes.

@@ -20,6 +20,7 @@ mod pulls;
 mod repositories;
 mod session;
 mod transport;
+mod trees;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use hooks::{FailedDelivery, Hook};
 pub use pulls::PullRequestView;
 pub use repositories::{Permission, RepoView};
 pub use session::GuestToken;
+pub use trees::{GitEntry, GitKind, GitTree, ObjectId};
 
 /// Maximum number of pages of a list, with 100 items each.
 const MAX_PAGES: usize = 100;

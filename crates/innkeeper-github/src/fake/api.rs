@@ -32,6 +32,8 @@ struct Page {
     state: Option<String>,
     #[serde(default, rename = "ref")]
     reference: Option<String>,
+    #[serde(default)]
+    recursive: Option<String>,
 }
 
 fn first() -> usize {
@@ -59,6 +61,8 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/repos/{owner}/{repo}/contents/{*path}", get(contents))
         .route("/repos/{owner}/{repo}/git/ref/heads/{*branch}", get(branch))
         .route("/repos/{owner}/{repo}/git/commits/{sha}", get(commit))
+        .route("/repos/{owner}/{repo}/git/trees/{sha}", get(tree))
+        .route("/repos/{owner}/{repo}/git/blobs/{sha}", get(blob))
         .route("/repos/{owner}/{repo}/pulls", get(pulls))
         .route(
             "/repos/{owner}/{repo}/pulls/{number}",
@@ -223,6 +227,36 @@ async fn commit(
         return Err(not_found());
     }
     Ok(Json(json!({ "sha": sha })).into_response())
+}
+
+async fn tree(
+    State(world): State<Shared>,
+    Path((owner, repo, sha)): Path<(String, String, String)>,
+    Query(page): Query<Page>,
+) -> ApiResult {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = CommitSha::parse(&sha).map_err(|_| not_found())?;
+    // GitHub looks at the parameter's presence only.
+    let entries = git::tree(&git, &sha, page.recursive.is_some()).await;
+    let mut entries = entries.ok_or_else(not_found)?;
+    let limit = world.lock().tree_limit.unwrap_or(100_000);
+    let truncated = entries.len() > limit;
+    entries.truncate(limit);
+    Ok(Json(json!({ "sha": sha, "tree": entries, "truncated": truncated })).into_response())
+}
+
+async fn blob(
+    State(world): State<Shared>,
+    Path((owner, repo, sha)): Path<(String, String, String)>,
+) -> ApiResult {
+    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
+    let sha = CommitSha::parse(&sha).map_err(|_| not_found())?;
+    let file = git::blob(&git, &sha).await.ok_or_else(not_found)?;
+    let kind = [(
+        header::CONTENT_TYPE,
+        "application/vnd.github.raw+json; charset=utf-8",
+    )];
+    Ok((kind, file).into_response())
 }
 
 async fn pulls(

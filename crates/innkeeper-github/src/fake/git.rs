@@ -4,10 +4,35 @@ use std::path::Path;
 use std::process::Stdio;
 
 use innkeeper_model::preview::CommitSha;
+use serde_json::{Value, json};
 
 /// Returns a file of a commit.
 pub(super) async fn file(git: &Path, sha: &CommitSha, path: &str) -> Option<Vec<u8>> {
     run(git, &["cat-file", "blob", &format!("{sha}:{path}")]).await
+}
+
+/// Returns the contents of a file by its hash.
+pub(super) async fn blob(git: &Path, id: &CommitSha) -> Option<Vec<u8>> {
+    run(git, &["cat-file", "blob", id.as_str()]).await
+}
+
+/// Returns the entries of a folder by its hash or by that of a commit, as in GitHub's API.
+pub(super) async fn tree(git: &Path, id: &CommitSha, recursive: bool) -> Option<Vec<Value>> {
+    let below: &[&str] = if recursive { &["-r", "-t"] } else { &[] };
+    let arguments = [&["ls-tree", "-z", "--long"], below, &[id.as_str()]].concat();
+    let output = String::from_utf8(run(git, &arguments).await?).ok()?;
+    let entry = |line: &str| {
+        let (attributes, path) = line.split_once('\t')?;
+        let mut attributes = attributes.split_whitespace();
+        let (mode, kind, sha) = (attributes.next()?, attributes.next()?, attributes.next()?);
+        let mut entry = json!({ "path": path, "mode": mode, "type": kind, "sha": sha });
+        // Only files have one.
+        if let Some(size) = attributes.next().and_then(|size| size.parse::<u64>().ok()) {
+            entry["size"] = size.into();
+        }
+        Some(entry)
+    };
+    output.split_terminator('\0').map(entry).collect()
 }
 
 /// Returns the head commit of a branch.

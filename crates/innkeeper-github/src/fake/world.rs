@@ -32,6 +32,8 @@ pub struct World {
     pub used_ids: BTreeSet<u64>,
     /// Maximum number of items of a page, if smaller than requested.
     pub page_size: Option<usize>,
+    /// Maximum number of entries of a folder's listing, if smaller than GitHub's.
+    pub tree_limit: Option<usize>,
     pub(super) last_id: u64,
 }
 

@@ -10,3 +10,4 @@ mod reports;
 mod signing_in;
 mod support;
 mod tls;
+mod trees;

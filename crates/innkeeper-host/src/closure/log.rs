@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::cause::{self, Cause};
+use super::nix_error::{NixError, PlaceFields, TraceFields};
 
 /// Number of lines to keep for an error.
 const KEPT_LINES: usize = 40;
@@ -80,6 +81,13 @@ enum Line {
     Msg {
         level: u64,
         msg: String,
+        /// The message without its place and trace; only errors have one.
+        #[serde(default)]
+        raw_msg: Option<String>,
+        #[serde(flatten)]
+        place: PlaceFields,
+        #[serde(default)]
+        trace: Vec<TraceFields>,
     },
     #[serde(other)]
     Other,
@@ -88,6 +96,9 @@ enum Line {
 /// State of a log, updated line by line.
 #[derive(Default)]
 pub(crate) struct Log {
+    /// Errors are kept in `nix_error` rather than as lines.
+    is_evaluation: bool,
+    nix_error: Option<NixError>,
     activities: BTreeMap<u64, Activity>,
     totals: BTreeMap<u64, Total>,
     /// Number of entries in all activities' `expects`.
@@ -123,6 +134,19 @@ struct Total {
 }
 
 impl Log {
+    /// Creates the log of an evaluation with `--show-trace`.
+    pub(crate) fn of_evaluation() -> Self {
+        Self {
+            is_evaluation: true,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the last error of an evaluation.
+    pub(crate) fn nix_error(&self) -> Option<&NixError> {
+        self.nix_error.as_ref()
+    }
+
     /// Processes one line of Nix's standard error. Keeps lines in other formats as they are: Nix reports invalid arguments
     /// in plain text.
     pub(crate) fn take(&mut self, line: &str) {
@@ -157,7 +181,29 @@ impl Log {
             }
             Ok(Line::Stop { id }) => self.stop(id),
             Ok(Line::Result { id, kind, fields }) => self.result(id, kind, &fields),
-            Ok(Line::Msg { level, msg }) if level <= LEVEL_WARNING => {
+            Ok(Line::Msg {
+                level: LEVEL_ERROR,
+                raw_msg: Some(message),
+                place,
+                trace,
+                ..
+            }) if self.is_evaluation => {
+                let site = |frame: &TraceFields| {
+                    frame
+                        .place
+                        .frame(plain(frame.raw_msg.as_str().unwrap_or_default()))
+                };
+                let sites = trace.iter().take(MAX_TRACKED).filter_map(site);
+                self.nix_error = Some(NixError {
+                    message: plain(&message).chars().take(ERROR_LENGTH).collect(),
+                    frames: place
+                        .frame(String::new())
+                        .into_iter()
+                        .chain(sites)
+                        .collect(),
+                });
+            }
+            Ok(Line::Msg { level, msg, .. }) if level <= LEVEL_WARNING => {
                 let msg = plain(&msg);
                 msg.lines().for_each(|line| self.keep(line));
                 // `builtins.trace` and hints about options have the same level.

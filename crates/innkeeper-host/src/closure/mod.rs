@@ -38,6 +38,7 @@ mod flake;
 pub(crate) mod log;
 pub(crate) mod member;
 pub(crate) mod nix;
+pub(crate) mod nix_error;
 mod roots;
 pub(crate) mod singleflight;
 pub(crate) mod store;

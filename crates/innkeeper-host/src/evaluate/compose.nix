@@ -1,4 +1,4 @@
-# Composes a preview from the host's nixpkgs, the base module, and a repository's preview-config.nix.
+# Composes a preview from the host's nixpkgs, the base module, and a repository's configuration.
 #
 # A pure evaluation reads a path only by its hash. All three are in the evaluator's store already, under the
 # path that follows from the hash, so that nothing is copied.
@@ -6,8 +6,10 @@
   # Each is { name, path, hash }, with the hash of its NAR.
   nixpkgs,
   base,
-  # Code from strangers.
+  # Code from strangers: the files of the repository that its configuration refers to.
   preview,
+  # The main file in `preview`, such as `preview-config.nix`.
+  main,
   # The base module's file in `base`.
   entry,
   # Such as `x86_64-linux`.
@@ -37,7 +39,7 @@ let
       modules = [
         (locked base + "/${entry}")
         { nixpkgs.hostPlatform = flake.lib.mkDefault system; }
-        (locked preview)
+        (locked preview + "/${main}")
       ];
     })
     config
@@ -46,7 +48,7 @@ let
   inherit (config.system.build) toplevel;
   meta =
     config.system.build.previewMeta or (throw ''
-      preview-config.nix does not say what the preview is: set system.build.previewMeta.
+      ${main} does not say what the preview is: set system.build.previewMeta.
       An attribute set, or a file with JSON made by pkgs.writeText.'');
 
   plain = builtins.unsafeDiscardStringContext;
@@ -61,11 +63,13 @@ in
     derivation = plain toplevel.drvPath;
     out = plain toplevel.outPath;
   };
-  meta =
+  # The system first: its assertions explain more than an option without a value does.
+  meta = builtins.seq toplevel.drvPath (
     if builtins.isAttrs meta && !(meta ? outPath) then
       { json = plain (builtins.toJSON meta); }
     else if builtins.isAttrs meta || builtins.isPath meta || builtins.isString meta then
       file "${meta}"
     else
-      throw "system.build.previewMeta is a ${builtins.typeOf meta}: give an attribute set, or a file with JSON made by pkgs.writeText.";
+      throw "system.build.previewMeta is a ${builtins.typeOf meta}: give an attribute set, or a file with JSON made by pkgs.writeText."
+  );
 }

@@ -38,7 +38,7 @@ pub struct EvaluatorConfig {
 /// Limits of one evaluation. A plain NixOS takes about 1 GiB and some seconds.
 #[derive(Clone, Debug)]
 pub struct EvaluationLimits {
-    /// Size of preview-config.nix, in bytes.
+    /// Size of the configuration's files together, in bytes.
     pub config: usize,
     /// Wall-clock time.
     pub time: Duration,
@@ -59,7 +59,7 @@ pub struct EvaluationLimits {
 impl Default for EvaluationLimits {
     fn default() -> Self {
         Self {
-            config: 256 << 10,
+            config: 8 << 20,
             time: Duration::from_secs(120),
             cpu: Duration::from_secs(90),
             memory: MemorySize::from_bytes(4 << 30),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_facilities::FacilityError;
-use innkeeper_model::preview::{MetaProblem, MetaProblems};
+use innkeeper_model::preview::sources::SourceTree;
+use innkeeper_model::preview::{ConfigProblem, MetaProblem};
 use innkeeper_model::{Code, Explain, MemorySize, StorePath};
 
 use crate::closure::ClosureError;
@@ -25,13 +26,23 @@ pub enum EvaluateError {
         /// The last lines of Nix's output.
         log: Vec<String>,
     },
-    /// The file exceeds the size limit and was not evaluated.
-    #[error("preview-config.nix has {size} bytes, and the limit is {limit}")]
+    /// The files exceed the size limit and were not evaluated.
+    #[error("the files of the configuration have {size} bytes, and the limit is {limit}")]
     TooLarge {
-        /// Its size in bytes.
+        /// Their size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
+    },
+    /// A derivation copies a folder of the repository, of which the evaluation has only some files.
+    #[error(
+        "preview-config.nix copies {folder} into the Nix store, but the evaluation has only the configuration's files of it"
+    )]
+    PartialSource {
+        /// The folder: `the whole repository (./.)`, or `./` and its path.
+        folder: String,
+        /// The same as log lines, with examples of missing files.
+        lines: Vec<String>,
     },
     /// The evaluation timed out.
     #[error("the evaluation of preview-config.nix was stopped after {} s", .0.as_secs())]
@@ -91,7 +102,7 @@ pub enum EvaluateError {
     #[error("{}", summarize(problems))]
     WrongMeta {
         /// All problems.
-        problems: MetaProblems,
+        problems: Vec<ConfigProblem>,
         /// The same as log lines, each with its remedy.
         lines: Vec<String>,
     },
@@ -158,21 +169,24 @@ pub enum EvaluateError {
     Shared(Arc<Self>),
 }
 
-/// Returns a single problem as it is. The log lists several.
-fn summarize(problems: &MetaProblems) -> String {
-    match problems.0.len() {
-        1 => problems.to_string(),
-        _ => "system.build.previewMeta in preview-config.nix has several errors".to_owned(),
+/// Returns the first problem; the log lists several.
+fn summarize(problems: &[ConfigProblem]) -> String {
+    const SUBJECT: &str = "system.build.previewMeta";
+    match problems {
+        [] => format!("{SUBJECT} is invalid"),
+        [only] => format!("{SUBJECT} is invalid: {}", without_remedy(only)),
+        [first, ..] => format!(
+            "{SUBJECT} has {} problems; the first: {}",
+            problems.len(),
+            without_remedy(first)
+        ),
     }
 }
 
-impl From<Vec<MetaProblem>> for EvaluateError {
-    fn from(problems: Vec<MetaProblem>) -> Self {
-        let problems = MetaProblems(problems);
-        Self::WrongMeta {
-            lines: problems.lines(),
-            problems,
-        }
+fn without_remedy(problem: &ConfigProblem) -> ConfigProblem {
+    ConfigProblem {
+        remedy: None,
+        ..problem.clone()
     }
 }
 
@@ -187,6 +201,16 @@ impl From<ClosureError> for EvaluateError {
 }
 
 impl EvaluateError {
+    /// Returns the error for problems of the metadata, with their places in the configuration.
+    pub(super) fn wrong_meta(sources: &SourceTree, problems: &[MetaProblem]) -> Self {
+        let located = problems.iter().map(|problem| problem.located(sources));
+        let problems: Vec<ConfigProblem> = located.collect();
+        Self::WrongMeta {
+            lines: problems.iter().map(ToString::to_string).collect(),
+            problems,
+        }
+    }
+
     /// Reports whether the host may be at fault, so that a retry may succeed.
     #[must_use]
     pub fn is_inconclusive(&self) -> bool {
@@ -215,6 +239,7 @@ impl Explain for EvaluateError {
         match self {
             Self::Config { .. }
             | Self::TooLarge { .. }
+            | Self::PartialSource { .. }
             | Self::TooSlow(_)
             | Self::TooMuchCpu(_)
             | Self::TooMuchMemory(_)
@@ -254,7 +279,8 @@ impl Explain for EvaluateError {
             Self::Config { .. } => {
                 "Evaluation is pure: without the network, host files, environment variables, <nixpkgs> and import from derivation. Correct preview-config.nix and push again.".to_owned()
             }
-            Self::TooLarge { .. } => "Move large parts out of preview-config.nix.".to_owned(),
+            Self::TooLarge { .. } => "Move large files out of the folders that it refers to.".to_owned(),
+            Self::PartialSource { .. } => "Do not build the app in preview-config.nix: let the setup service clone the repository in the guest (`git clone \"$PREVIEW_REPO_URL\"`, then check out `$PREVIEW_COMMIT`), and build it there. To copy a few files, name each by its path.".to_owned(),
             Self::TooSlow(_) | Self::TooMuchCpu(_) | Self::TooMuchMemory(_) | Self::TooMuchOutput(_) => {
                 "Look for infinite recursion. The host's administrator can raise the limit.".to_owned()
             }
@@ -274,7 +300,10 @@ impl Explain for EvaluateError {
             Self::Meta(_) => {
                 "Set it to an attribute set, or to a file with JSON made by pkgs.writeText.".to_owned()
             }
-            Self::WrongMeta { problems, .. } => return problems.remedy(),
+            Self::WrongMeta { problems, .. } => match problems.as_slice() {
+                [only] => return only.remedy.clone(),
+                _ => "Fix these places and push again.".to_owned(),
+            },
             Self::NotBootable(_) => {
                 "Do not override NixOS's system.build.toplevel.".to_owned()
             }
@@ -313,7 +342,7 @@ impl Explain for EvaluateError {
             Self::Config { log, .. } | Self::Build { log, .. } | Self::Interrupted { log, .. } => {
                 log
             }
-            Self::WrongMeta { lines, .. } => lines,
+            Self::WrongMeta { lines, .. } | Self::PartialSource { lines, .. } => lines,
             Self::Closure(error) => error.log(),
             Self::Shared(error) => error.log(),
             _ => &[],

@@ -2,10 +2,11 @@
 
 use innkeeper_facilities::EvaluationKey;
 use innkeeper_model::StorePath;
+use innkeeper_model::preview::sources::SourceTree;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// The expression that combines nixpkgs, the base module and the preview-config.nix. Part of the key: a changed text
+/// The expression that combines nixpkgs, the base module and the configuration. Part of the key: a changed text
 /// evaluates all previews again.
 pub(super) const COMPOSE: &str = include_str!("compose.nix");
 
@@ -31,12 +32,12 @@ pub struct Base {
     pub system: String,
 }
 
-/// Returns the key of a preview-config.nix on a base. Excludes the commit, the repository and settings that do not affect
+/// Returns the key of a configuration on a base. Excludes the commit, the repository and settings that do not affect
 /// the closure.
 #[must_use]
-pub fn key(config: &str, base: &Base) -> EvaluationKey {
+pub fn key(sources: &SourceTree, base: &Base) -> EvaluationKey {
     let all = json!([
-        config,
+        super::hash::base16(&sources.digest()),
         base.nixpkgs.nar_hash,
         base.module.nar_hash,
         base.entry,
@@ -63,33 +64,33 @@ mod tests {
             entry: "base.nix".to_owned(),
             system: "x86_64-linux".to_owned(),
         };
-        let first = key("{ }", &base);
-        assert_eq!(key("{ }", &base), first);
+        let first = key(&SourceTree::single("{ }"), &base);
+        assert_eq!(key(&SourceTree::single("{ }"), &base), first);
         let others = [
-            key("{  }", &base),
+            key(&SourceTree::single("{  }"), &base),
             key(
-                "{ }",
+                &SourceTree::single("{ }"),
                 &Base {
                     nixpkgs: locked("c"),
                     ..base.clone()
                 },
             ),
             key(
-                "{ }",
+                &SourceTree::single("{ }"),
                 &Base {
                     module: locked("c"),
                     ..base.clone()
                 },
             ),
             key(
-                "{ }",
+                &SourceTree::single("{ }"),
                 &Base {
                     entry: "other.nix".to_owned(),
                     ..base.clone()
                 },
             ),
             key(
-                "{ }",
+                &SourceTree::single("{ }"),
                 &Base {
                     system: "aarch64-linux".to_owned(),
                     ..base.clone()

@@ -1,4 +1,4 @@
-//! Evaluates and builds a repository's untrusted `preview-config.nix`.
+//! Evaluates and builds a repository's untrusted configuration: `preview-config.nix` and the files that it refers to.
 //!
 //! ```text
 //!  preview-config.nix ───► sandbox: own user, namespaces ──► derivations, each checked ──► the host's Nix
@@ -57,6 +57,7 @@ use innkeeper_facilities::{
 };
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{BuildProgress, Explain, STORE_DIR, StorePath, chain};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
@@ -69,6 +70,7 @@ use crate::tree::{self, blocking};
 mod base;
 mod claim;
 mod config;
+mod diagnosis;
 mod error;
 mod hash;
 mod import;
@@ -78,6 +80,7 @@ mod locate;
 mod nix;
 mod object;
 mod registry;
+mod repository;
 mod roots;
 mod sandbox;
 mod settings;
@@ -136,29 +139,29 @@ impl NixEvaluator {
 
 #[async_trait]
 impl Evaluator for NixEvaluator {
-    async fn key(&self, config: &str) -> Result<EvaluationKey, FacilityError> {
-        Ok(key(config, self.shared.base().await?))
+    async fn key(&self, sources: &SourceTree) -> Result<EvaluationKey, FacilityError> {
+        Ok(key(sources, self.shared.base().await?))
     }
 
     async fn evaluate(
         &self,
-        config: &str,
+        sources: &SourceTree,
         known: Option<&Evaluated>,
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError> {
-        let (size, limit) = (config.len(), self.shared.config.limits.config);
+        let (size, limit) = (sources.size(), self.shared.config.limits.config);
         if size > limit {
             return Err(EvaluateError::TooLarge { size, limit }.into());
         }
-        let key = self.key(config).await?;
+        let key = self.key(sources).await?;
         let start = |progress: watch::Sender<BuildProgress>| {
             let job = Job {
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
                 progress,
             };
-            let (config, known) = (config.to_owned(), known.cloned());
-            async move { job.run(&config, known).await.map_err(Arc::new) }.boxed()
+            let (sources, known) = (sources.clone(), known.cloned());
+            async move { job.run(&sources, known).await.map_err(Arc::new) }.boxed()
         };
         let outcome = self.in_flight.join(&key, &progress, start).await;
         Ok(outcome.map_err(EvaluateError::Shared)?)
@@ -249,7 +252,11 @@ struct Job {
 }
 
 impl Job {
-    async fn run(self, config: &str, known: Option<Evaluated>) -> Result<Evaluated, EvaluateError> {
+    async fn run(
+        self,
+        sources: &SourceTree,
+        known: Option<Evaluated>,
+    ) -> Result<Evaluated, EvaluateError> {
         let folder = self.shared.config.roots.join(self.key.as_str());
         let claim = self.shared.claims.begin(&self.key, &folder);
         if let Some(known) = known
@@ -262,12 +269,16 @@ impl Job {
                 return Ok(known);
             }
         }
-        let evaluated = self.evaluate(config, &folder).await?;
+        let evaluated = self.evaluate(sources, &folder).await?;
         claim.keep();
         Ok(evaluated)
     }
 
-    async fn evaluate(&self, config: &str, folder: &Path) -> Result<Evaluated, EvaluateError> {
+    async fn evaluate(
+        &self,
+        sources: &SourceTree,
+        folder: &Path,
+    ) -> Result<Evaluated, EvaluateError> {
         let shared = &self.shared;
         let permit = self.wait_for_permit().await;
         // Fails early: the evaluation takes longer.
@@ -276,11 +287,14 @@ impl Job {
         let base = shared.base().await?;
         // Numbered, not named by the key: a canceled evaluation of this key may still be removing its folder.
         let scratch = shared.config.scratch.join(number.to_string());
-        let sandbox = Sandbox::evaluate(&shared.config, base, scratch, config, |progress| {
+        let sandbox = Sandbox::evaluate(&shared.config, base, scratch, sources, |progress| {
             self.report(progress);
         })
         .await?;
-        let result = Instantiated::from_output(&sandbox)?;
+        let result = Instantiated::from_output(&sandbox, sources)?;
+        sandbox
+            .repository
+            .require_no_partial_copy(sources, &sandbox.registry, &result.roots)?;
         result.set_roots(folder)?;
         let limit = shared.config.limits.disk.bytes();
         let imported = import::import(
@@ -293,7 +307,7 @@ impl Job {
         .await?;
         tracing::debug!(key = %self.key, imported, "imported derivations");
         drop((sandbox, permit));
-        self.build(result, folder).await
+        self.build(result, sources, folder).await
     }
 
     /// Waits for a free evaluation slot, which bounds memory use. Builds need none: Nix queues them.
@@ -317,7 +331,12 @@ impl Job {
         filtered.map_err(EvaluateError::BuildNetwork)
     }
 
-    async fn build(&self, result: Instantiated, folder: &Path) -> Result<Evaluated, EvaluateError> {
+    async fn build(
+        &self,
+        result: Instantiated,
+        sources: &SourceTree,
+        folder: &Path,
+    ) -> Result<Evaluated, EvaluateError> {
         self.require_safe_builds().await?;
         let limit = self.shared.config.limits.build;
         let (limits, cgroups) = (&self.shared.config.builds, &self.shared.cgroups);
@@ -335,7 +354,9 @@ impl Job {
         store::verify(&result.closure)?;
         let meta = match result.meta {
             MetaSource::Inline(meta) => meta,
-            MetaSource::File(path) => Meta::parse(&read_meta(path, &built, &result.roots).await?)?,
+            MetaSource::File(path) => {
+                parse_meta(&read_meta(path, &built, &result.roots).await?, sources)?
+            }
         };
         roots::keep_only_closure(folder)?;
         Ok(Evaluated {
@@ -378,11 +399,11 @@ enum MetaSource {
 }
 
 impl Instantiated {
-    fn from_output(sandbox: &Sandbox) -> Result<Self, EvaluateError> {
+    fn from_output(sandbox: &Sandbox, sources: &SourceTree) -> Result<Self, EvaluateError> {
         let toplevel = &sandbox.output.toplevel;
         let mut roots = vec![toplevel.derivation.clone()];
         let meta = match &sandbox.output.meta {
-            MetaOutput::Inline { json } => MetaSource::Inline(Meta::parse(json)?),
+            MetaOutput::Inline { json } => MetaSource::Inline(parse_meta(json, sources)?),
             MetaOutput::File { path, needs } => {
                 roots.extend(needs.iter().cloned());
                 MetaSource::File(path.clone())
@@ -408,6 +429,10 @@ impl Instantiated {
         }
         Ok(())
     }
+}
+
+fn parse_meta(json: &str, sources: &SourceTree) -> Result<Meta, EvaluateError> {
+    Meta::parse(json).map_err(|problems| EvaluateError::wrong_meta(sources, &problems))
 }
 
 /// Reads metadata from the store, only from objects that were built or imported for this preview.

@@ -52,6 +52,7 @@ impl Object {
     }
 
     /// Archives one plain file.
+    #[cfg(test)]
     pub(super) fn of_file(contents: &[u8]) -> Self {
         let mut nar = Vec::new();
         for token in ["nix-archive-1", "(", "type", "regular", "contents"] {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{BuildProgress, STORE_DIR, StorePath};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
@@ -16,9 +17,10 @@ use tokio::process::{Child, ChildStdout};
 use super::key::{Base, COMPOSE, Locked};
 use super::locate::locate;
 use super::nix::Nix;
-use super::object::{Object, SOURCE, source_path};
+use super::object::SOURCE;
 use super::registry::{Registry, registration};
-use super::{EvaluateError, EvaluatorConfig, text};
+use super::repository::Repository;
+use super::{EvaluateError, EvaluatorConfig, diagnosis, text};
 use crate::closure::log::Log;
 use crate::closure::member::Unprivileged;
 use crate::closure::nix::{sibling, while_lines};
@@ -51,9 +53,6 @@ fsync-metadata = false
 
 /// The last line of both outputs. Nix's own lines are JSON or precede it.
 const END: &str = "end";
-
-/// File name used in messages.
-const CONFIG: &str = "preview-config.nix";
 
 /// Result of `compose.nix`.
 #[derive(Debug, Deserialize)]
@@ -90,6 +89,7 @@ pub(super) struct Sandbox {
     _folder: ScratchFolder,
     pub(super) output: EvaluationOutput,
     pub(super) registry: Registry,
+    pub(super) repository: Repository,
 }
 
 /// The evaluation's folder, removed on drop.
@@ -111,20 +111,20 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    /// Evaluates a preview-config.nix. `folder` must be unique among running evaluations.
+    /// Evaluates a configuration. `folder` must be unique among running evaluations.
     pub(super) async fn evaluate(
         config: &EvaluatorConfig,
         base: &Base,
         folder: PathBuf,
-        preview: &str,
+        sources: &SourceTree,
         report: impl Fn(BuildProgress),
     ) -> Result<Self, EvaluateError> {
         let folder = ScratchFolder(folder);
-        let mut child = start(config, base, preview, &folder.0).await?;
+        let (mut child, repository) = start(config, base, sources, &folder.0).await?;
         let started = Instant::now();
         let raw = tokio::time::timeout(
             config.limits.time,
-            read_output(&mut child, config.limits.output, report),
+            read_output(&mut child, config.limits.output, sources, report),
         )
         .await;
         let Ok(raw) = raw else {
@@ -135,7 +135,7 @@ impl Sandbox {
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(EvaluateError::TooMuchOutput(config.limits.output))
             }
-            Ok(raw) => raw.parse(config, started.elapsed()),
+            Ok(raw) => raw.parse(config, &repository, sources, started.elapsed()),
             Err(source) => Err(start_error("unshare".as_ref(), source).into()),
         };
         match outcome {
@@ -144,6 +144,7 @@ impl Sandbox {
                 _folder: folder,
                 output,
                 registry,
+                repository,
             }),
             Err(error) => {
                 child.kill().await.ok();
@@ -164,14 +165,13 @@ impl Sandbox {
 pub(super) async fn start(
     config: &EvaluatorConfig,
     base: &Base,
-    preview: &str,
+    sources: &SourceTree,
     folder: &Path,
-) -> Result<Child, EvaluateError> {
+) -> Result<(Child, Repository), EvaluateError> {
     let nix = Nix::new(&config.nix, &config.scratch);
     let programs = Programs::find(config)?;
-    let sources = [&base.nixpkgs.path, &base.module.path];
-    let registrations = nix.dump_db(&sources).await?;
-    let preview = Preview::new(preview)?;
+    let shared = [&base.nixpkgs.path, &base.module.path];
+    let registrations = nix.dump_db(&shared).await?;
     let visible = programs.visible(&nix).await?;
 
     tree::remove(folder)?;
@@ -183,14 +183,13 @@ pub(super) async fn start(
         builder.create(folder).on("create", folder)?;
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).on("change", folder)?;
-    let file = folder.join(CONFIG);
+    let repository = Repository::write(sources, folder)?;
     for (path, contents) in [
-        (&file, preview.text),
         (&input.join("nix.conf"), SETTINGS),
-        (&input.join("expression"), &expression(base, &preview)),
+        (&input.join("expression"), &expression(base, &repository)),
         (
             &input.join("registration"),
-            &(registrations + &registration(&preview.locked.path, &preview.object)),
+            &(registrations + &registration(&repository.locked.path, &repository.object)),
         ),
     ] {
         fs::write(path, contents).on("write", path)?;
@@ -217,10 +216,13 @@ pub(super) async fn start(
     for path in visible {
         args.extend([path.clone().into_os_string(), path.into_os_string()]);
     }
-    for source in sources {
+    for source in shared {
         args.extend([source.as_str().into(), source.as_str().into()]);
     }
-    args.extend([file.into(), preview.locked.path.as_str().into()]);
+    args.extend([
+        repository.folder.clone().into(),
+        repository.locked.path.as_str().into(),
+    ]);
 
     let mut command = command("unshare");
     command
@@ -241,37 +243,15 @@ pub(super) async fn start(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    Ok(command
+    let child = command
         .spawn()
-        .map_err(|source| start_error("unshare".as_ref(), source))?)
+        .map_err(|source| start_error("unshare".as_ref(), source))?;
+    Ok((child, repository))
 }
 
-/// A preview-config.nix as a store object.
-struct Preview<'a> {
-    text: &'a str,
-    object: Object,
-    locked: Locked,
-}
-
-impl<'a> Preview<'a> {
-    fn new(text: &'a str) -> Result<Self, EvaluateError> {
-        let object = Object::of_file(text.as_bytes());
-        let hash = object.nar_hash();
-        let path = StorePath::parse(&source_path(CONFIG, &hash, &[]))
-            .map_err(|error| EvaluateError::Refused(error.to_string()))?;
-        Ok(Self {
-            text,
-            object,
-            locked: Locked {
-                path,
-                nar_hash: super::hash::base16(&hash),
-            },
-        })
-    }
-}
-
-/// Returns `compose.nix` applied to its arguments. Innkeeper makes all of them, so none needs quoting.
-fn expression(base: &Base, preview: &Preview<'_>) -> String {
+/// Returns `compose.nix` applied to its arguments. Innkeeper makes all of them except for the main file's path, which is
+/// quoted.
+fn expression(base: &Base, repository: &Repository) -> String {
     let source = |name: &str, locked: &Locked| {
         format!(
             "{{ name = \"{name}\"; path = {}; hash = \"{}\"; }}",
@@ -279,10 +259,11 @@ fn expression(base: &Base, preview: &Preview<'_>) -> String {
         )
     };
     format!(
-        "({COMPOSE}) {{ nixpkgs = {}; base = {}; preview = {}; entry = \"{}\"; system = \"{}\"; }}",
+        "({COMPOSE}) {{ nixpkgs = {}; base = {}; preview = {}; main = {}; entry = \"{}\"; system = \"{}\"; }}",
         source(SOURCE, &base.nixpkgs),
         source(SOURCE, &base.module),
-        source(CONFIG, &preview.locked),
+        source(Repository::NAME, &repository.locked),
+        repository.main,
         base.entry,
         base.system,
     )
@@ -359,16 +340,17 @@ struct RawOutput {
 async fn read_output(
     child: &mut Child,
     limit: u64,
+    sources: &SourceTree,
     report: impl Fn(BuildProgress),
 ) -> io::Result<RawOutput> {
     let no_pipe = || io::Error::other("its output is not a pipe");
     let stdout = child.stdout.take().ok_or_else(no_pipe)?;
     let stderr = child.stderr.take().ok_or_else(no_pipe)?;
     report(BuildProgress {
-        activity: format!("evaluating {CONFIG}"),
+        activity: format!("evaluating {}", sources.main()),
         ..BuildProgress::default()
     });
-    let (mut log, mut output) = (Log::default(), Vec::new());
+    let (mut log, mut output) = (Log::of_evaluation(), Vec::new());
     let lines = while_lines(stderr, |line| {
         let more = line != END;
         if more {
@@ -404,6 +386,8 @@ impl RawOutput {
     fn parse(
         self,
         config: &EvaluatorConfig,
+        repository: &Repository,
+        sources: &SourceTree,
         elapsed: std::time::Duration,
     ) -> Result<(EvaluationOutput, Registry), EvaluateError> {
         let limits = &config.limits;
@@ -424,7 +408,7 @@ impl RawOutput {
             "137" if elapsed >= limits.cpu => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
             "137" | "143" => return Err(EvaluateError::Killed),
             _ => {
-                let (summary, log) = text::failure(self.log.into_failure());
+                let (summary, log) = self.failure(repository, sources);
                 // Affects only the message: the code is the same.
                 return Err(match summary.as_str() {
                     "out of memory" | "std::bad_alloc" => {
@@ -439,5 +423,25 @@ impl RawOutput {
         let registry = Registry::parse(registry)
             .ok_or_else(|| EvaluateError::Refused("invalid list of store objects".to_owned()))?;
         Ok((output, registry))
+    }
+
+    /// Returns Nix's error in one line, and the log.
+    fn failure(self, repository: &Repository, sources: &SourceTree) -> (String, Vec<String>) {
+        let diagnosis = self
+            .log
+            .nix_error()
+            .map(|error| diagnosis::diagnose(error, &repository.locked.path, sources));
+        let (summary, mut log) = text::failure(self.log.into_failure());
+        let summary = match diagnosis {
+            Some((problem, lines)) => {
+                log.push(problem.to_string());
+                log.extend(lines);
+                problem.to_string()
+            }
+            None => summary,
+        };
+        let notes = text::omissions(sources, &summary, &log);
+        log.extend(notes);
+        (summary, log)
     }
 }

@@ -67,7 +67,7 @@ exec 3<&0
 
 evaluator nix-store --load-db < /in/registration
 status=0
-evaluator nix-instantiate --eval --strict --json --read-write-mode --log-format internal-json - \
+evaluator nix-instantiate --eval --strict --json --read-write-mode --show-trace --log-format internal-json - \
   < /in/expression || status=$?
 # Kill the processes that the evaluator left.
 kill -9 -1 || :

@@ -1,9 +1,16 @@
 //! Makes Nix's messages fit for public display.
 
 use innkeeper_model::STORE_DIR;
+use innkeeper_model::preview::sources::{SourcePath, SourceTree};
+
+/// The configuration's folder in the evaluator's store, after the hash.
+const REPOSITORY: &str = "repository/";
 
 /// Maximum number of log lines in an error.
 const MAX_LINES: usize = 40;
+
+/// Maximum number of notes about missing files in an error.
+const MAX_NOTES: usize = 5;
 
 /// Hints that only help people who run Nix themselves.
 const HINTS: [&str; 5] = [
@@ -41,8 +48,27 @@ pub(super) fn failure((summary, log): (String, Vec<String>)) -> (String, Vec<Str
     (redact(&summary), log)
 }
 
+/// Returns a line for each file that the evaluation lacks and that Nix's error names.
+pub(super) fn omissions(sources: &SourceTree, summary: &str, log: &[String]) -> Vec<String> {
+    let is_named = |path: &SourcePath| {
+        let name = format!("'{path}'");
+        !path.is_root() && (summary.contains(&name) || log.iter().any(|l| l.contains(&name)))
+    };
+    let mut notes: Vec<String> = sources
+        .omitted()
+        .iter()
+        .filter(|omitted| is_named(&omitted.path) || is_named(&omitted.path.parent()))
+        .map(|omitted| {
+            let (path, reason) = (&omitted.path, omitted.reason);
+            format!("{path} is not part of the evaluation: {reason}")
+        })
+        .collect();
+    notes.truncate(MAX_NOTES);
+    notes
+}
+
 /// Removes hints, and replaces store paths with their names: the hash reveals something about the host.
-fn redact(line: &str) -> String {
+pub(super) fn redact(line: &str) -> String {
     let mut line = line.to_owned();
     for hint in HINTS {
         line = line.replace(hint, "");
@@ -54,7 +80,8 @@ fn redact(line: &str) -> String {
         out.push_str(&rest[..start]);
         rest = &rest[start + prefix.len()..];
         if let Some(name) = after_hash(rest) {
-            rest = name;
+            // Paths in the repository are the ones that its authors know.
+            rest = name.strip_prefix(REPOSITORY).unwrap_or(name);
         }
     }
     out.push_str(rest);
@@ -79,6 +106,10 @@ mod tests {
             (
                 format!("at /nix/store/{hash}-preview-config.nix:1:5:"),
                 "at preview-config.nix:1:5:",
+            ),
+            (
+                format!("at /nix/store/{hash}-repository/nix/app.nix:1:5:"),
+                "at nix/app.nix:1:5:",
             ),
             (
                 format!("'/nix/store/{hash}-a.drv' and /nix/store/{hash}-b/c/nix/store/x"),

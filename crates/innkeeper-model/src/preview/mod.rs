@@ -7,9 +7,11 @@
 //! | `hook` | settings of webhooks on GitHub |
 //! | `slug` | names of previews, derived from repositories, branches and pull requests |
 //! | `meta` | an app's metadata in a repository's `preview-config.nix`, parsed strictly |
+//! | `config_problem` | problems of a configuration with their places |
 //! | `domain` | the parent domain of the previews' host names |
 //! | `env` | writes environment files that bash and systemd read alike |
 //! | `env_file` | reads environment files as systemd does |
+//! | [`sources`] | the files that a commit's configuration consists of |
 //! | `state` | the record of a preview and its state |
 //! | [`page`] | the status of a preview as its visitors see it |
 //! | [`text`] | texts in pull requests |
@@ -20,6 +22,7 @@
 
 pub mod api;
 mod checked;
+mod config_problem;
 mod domain;
 mod env;
 mod env_file;
@@ -30,10 +33,12 @@ mod meta;
 pub mod page;
 mod repository;
 mod slug;
+pub mod sources;
 mod state;
 pub mod text;
 
 pub use checked::InvalidText;
+pub use config_problem::ConfigProblem;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{EnvFile, InvalidLine, LineError};

@@ -3,6 +3,7 @@
 //! The variable `INNKEEPER_A_B` overrides the setting `a.b`. Misspelled settings are rejected, with their place in the file.
 
 mod previews;
+mod repositories;
 mod semantics;
 mod settings;
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub type Loaded = innkeeper_service::Loaded<Config>;
 
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = Webhook::WITHOUT_DEFAULT;
-    const OPEN_TABLES: &'static [&'static str] = &["nix.options"];
+    const OPEN_TABLES: &'static [&'static str] = &["nix.options", "previews.repositories"];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.check_values()?;

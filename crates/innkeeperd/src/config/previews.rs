@@ -1,13 +1,17 @@
 //! The settings of previews, and of the servers that they use.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use innkeeper_host::route::{Admin, Tls};
 use innkeeper_model::MemorySize;
+use innkeeper_model::preview::RepoName;
 use innkeeper_service::ConfigError;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use super::repositories::{ConfigPath, RepositorySettings};
 
 /// Previews of pull requests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +49,13 @@ pub struct Previews {
     pub share_token: bool,
     /// The interval at which previews are compared with the open pull requests, in seconds.
     pub interval_seconds: u64,
+    /// The path of the configuration in repositories, or a list of paths: each gets its own preview.
+    pub config_path: ConfigPath,
+    /// Names of files, or `*` and the end of names, that evaluations receive from folders in addition to the built-in file
+    /// types.
+    pub file_types: Vec<String>,
+    /// Settings of single repositories by name, such as `[previews.repositories."octo/web"]`.
+    pub repositories: BTreeMap<RepoName, RepositorySettings>,
 }
 
 /// The place of reports about a preview.
@@ -261,6 +272,9 @@ impl Default for Previews {
             group_id: 100,
             share_token: false,
             interval_seconds: 300,
+            config_path: ConfigPath::default(),
+            file_types: Vec::new(),
+            repositories: BTreeMap::new(),
         }
     }
 }

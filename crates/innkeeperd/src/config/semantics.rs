@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use innkeeper_model::preview::check_domain;
+use innkeeper_model::preview::sources::FileTypes;
 use innkeeper_service::ConfigError;
 
 use super::Config;
@@ -30,6 +31,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "previews.approval_label",
             "must be a label of GitHub, without spaces around it",
         );
+    }
+    if let Err(error) = FileTypes::with(&config.previews.file_types) {
+        return invalid("previews.file_types", &error.to_string());
     }
     let unreachable =
         |address: &std::net::IpAddr| address.is_loopback() || address.is_unspecified();

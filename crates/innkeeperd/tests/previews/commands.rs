@@ -186,7 +186,7 @@ fn a_preview_waiting_for_github_can_be_destroyed() {
     host.start_webhook();
     let down = FailureKind::Status(502);
     host.github
-        .with(|world| world.fail("GET", "/contents/", 1_000, down));
+        .with(|world| world.fail("GET", "/git/trees/", 1_000, down));
     let sha = host.commit_app("topic");
     host.pull(7, "topic", &sha);
     host.deliver(7, "opened");

@@ -34,7 +34,7 @@ fn a_delivery_is_retried_while_github_fails() {
     let sha = host.commit_app("topic");
     host.pull(7, "topic", &sha);
     host.github
-        .with(|world| world.fail("GET", "/contents/", ATTEMPTS, FailureKind::Status(502)));
+        .with(|world| world.fail("GET", "/git/trees/", ATTEMPTS, FailureKind::Status(502)));
     host.deliver(7, "opened");
     let id = host.last_delivery();
     let waiting = wait_for_failure(&host, &id);
@@ -61,7 +61,7 @@ fn truncated_responses_of_github_are_retried() {
     let sha = host.commit_app("topic");
     host.pull(7, "topic", &sha);
     host.github.with(|world| {
-        for path in ["/contents/", "/comments", "/deployments", "/statuses"] {
+        for path in ["/git/trees/", "/comments", "/deployments", "/statuses"] {
             world.fail("", path, 1, FailureKind::CutOff);
         }
     });

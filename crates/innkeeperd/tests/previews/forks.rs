@@ -107,7 +107,7 @@ fn a_forks_configuration_is_read_only_after_approval() {
             let requests = &world.requests;
             requests
                 .iter()
-                .filter(|request| request.path.contains("/contents/"))
+                .filter(|request| request.path.contains("/git/blobs/"))
                 .count()
         })
     };

@@ -114,7 +114,7 @@ fn a_preview_visited_during_an_evaluation_is_not_evicted() {
     let sha = host.commit_app("other");
     let action = host.pull(8, "other", &sha);
     host.github
-        .with(|world| world.fail("GET", "/contents/", 1, FailureKind::Slow(3_000)));
+        .with(|world| world.fail("GET", "/git/trees/", 1, FailureKind::Slow(3_000)));
     host.deliver(8, action);
     host.wait_for_state(8, &sha, PreviewState::Evaluating);
     assert!(host.page("web-7").contains("<h1>topic</h1>"));

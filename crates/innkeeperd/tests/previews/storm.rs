@@ -32,7 +32,7 @@ fn previews_match_the_accepted_deliveries_after_a_storm() {
     // The fake GitHub does not have the storm's pull requests, so its list fails; the resync has its own tests.
     host.github.with(|world| {
         world.fail("GET", "/pulls", u32::MAX, FailureKind::Status(403));
-        world.fail("GET", "/contents/", u32::MAX, FailureKind::Status(400));
+        world.fail("GET", "/git/trees/", u32::MAX, FailureKind::Status(400));
     });
     let workload = Workload::new(7, DELIVERIES, PULL_REQUESTS);
     let all = Arc::new(workload.sent.clone());

@@ -18,6 +18,7 @@ mod attacks;
 mod builders;
 mod compromised;
 mod evaluation_limits;
+mod repositories;
 mod results;
 mod settings;
 
@@ -168,12 +169,20 @@ impl Workshop {
     }
 
     pub(crate) async fn evaluate(&self, config: &str) -> Result<Evaluated, FacilityError> {
-        self.evaluator.evaluate(config, None, no_progress()).await
+        self.evaluate_tree(&SourceTree::single(config)).await
+    }
+
+    async fn evaluate_tree(&self, sources: &SourceTree) -> Result<Evaluated, FacilityError> {
+        self.evaluator.evaluate(sources, None, no_progress()).await
     }
 
     /// Evaluates a config that must fail, and returns the failure. Fails if it leaks a secret or a store path.
     async fn refused(&self, config: &str) -> Failure {
-        match self.evaluate(config).await {
+        self.refused_tree(&SourceTree::single(config)).await
+    }
+
+    async fn refused_tree(&self, sources: &SourceTree) -> Failure {
+        match self.evaluate_tree(sources).await {
             Err(error) => {
                 let failure = Failure::from(&error);
                 let text = format!("{failure:?}");
@@ -182,7 +191,7 @@ impl Workshop {
                 self.is_tidy();
                 failure
             }
-            Ok(evaluated) => panic!("succeeded: {evaluated:?}\n{config}"),
+            Ok(evaluated) => panic!("succeeded: {evaluated:?}\n{sources:?}"),
         }
     }
 

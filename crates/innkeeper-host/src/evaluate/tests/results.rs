@@ -19,10 +19,16 @@ async fn evaluate_returns_the_closure_and_its_metadata() {
     ));
     let made = shop
         .evaluator
-        .evaluate(&config, None, progress)
+        .evaluate(&SourceTree::single(&config), None, progress)
         .await
         .expect("evaluates");
-    assert_eq!(made.key, shop.evaluator.key(&config).await.expect("key"));
+    assert_eq!(
+        made.key,
+        shop.evaluator
+            .key(&SourceTree::single(&config))
+            .await
+            .expect("key")
+    );
     assert_eq!(made.meta.setup_service.as_str(), "setup.service");
     assert_eq!(made.meta.routes[0].port, 3000);
     let etc = made.closure.as_path().join("etc");
@@ -128,11 +134,11 @@ async fn metadata_errors_are_reported_all_at_once() {
     let failure = shop.refused(&shop.module(&wrong)).await;
     assert_eq!(failure.code, Code::PreviewConfigInvalid);
     assert_eq!(failure.log.len(), 3, "{failure:?}");
-    insta::assert_snapshot!(failure.message, @"system.build.previewMeta in preview-config.nix has several errors");
+    insta::assert_snapshot!(failure.message, @"system.build.previewMeta has 3 problems; the first: preview-config.nix:3:46: /setupServce: unknown field; did you mean 'setupService'?");
     insta::assert_snapshot!(failure.log.join("\n"), @r#"
-    /setupServce: unknown field; did you mean 'setupService'? (write 'setupService', or remove it)
-    /setupService: this required field is missing (add it)
-    /routes/0/port: 0 is not a port (write the number of the port that the app listens on, 1 to 65535)
+    preview-config.nix:3:46: /setupServce: unknown field; did you mean 'setupService'? (write 'setupService', or remove it)
+    preview-config.nix:3:30: /setupService: this required field is missing (add it)
+    preview-config.nix:3:131: /routes/0/port: 0 is not a port (write the number of the port that the app listens on, 1 to 65535)
     "#);
     // It was not built.
     assert!(shop.evaluator.kept().await.expect("lists").is_empty());
@@ -150,7 +156,7 @@ async fn evaluate_caches_and_coalesces_by_key() {
     assert_eq!(shop.evaluations(), 1);
     let again = async |config: &str| {
         shop.evaluator
-            .evaluate(config, Some(&made), no_progress())
+            .evaluate(&SourceTree::single(config), Some(&made), no_progress())
             .await
             .expect("evaluates")
     };
@@ -190,7 +196,8 @@ async fn waiting_evaluation_reports_why() {
     let sink = Arc::clone(&seen);
     let progress: ProgressSink =
         Arc::new(move |progress| sink.lock().expect("seen").push(progress));
-    let (first, second) = (shop.module(META), shop.module(&format!("{META} a = 1;")));
+    let first = shop.module(META);
+    let second = SourceTree::single(&shop.module(&format!("{META} a = 1;")));
     let (first, second) = tokio::join!(
         shop.evaluate(&first),
         shop.evaluator.evaluate(&second, None, progress)
@@ -248,11 +255,17 @@ async fn second_preview_imports_only_new_objects() {
     let config = shop.module(&first.replace("first", "second"));
     let base = shop.evaluator.shared.base().await.expect("base");
     let scratch = shop.config.scratch.join("second");
-    let sandbox = Sandbox::evaluate(&shop.config, base, scratch, &config, |_| {})
-        .await
-        .expect("evaluates");
+    let sandbox = Sandbox::evaluate(
+        &shop.config,
+        base,
+        scratch,
+        &SourceTree::single(&config),
+        |_| {},
+    )
+    .await
+    .expect("evaluates");
     let nix = Nix::new(&shop.config.nix, &shop.config.scratch);
-    let made = Instantiated::from_output(&sandbox).expect("made");
+    let made = Instantiated::from_output(&sandbox, &SourceTree::single(&config)).expect("made");
     let count = async || {
         import::import(
             &nix,
@@ -276,9 +289,12 @@ async fn errors_show_the_position_but_no_host_paths() {
     };
     let failure = shop.refused("{ ... }: {\n  a = nope;\n}\n").await;
     assert_eq!(failure.code, Code::PreviewConfigInvalid);
-    insta::assert_snapshot!(failure.message, @"preview-config.nix cannot be evaluated: undefined variable 'nope'");
-    let log = failure.log.join("\n");
-    assert!(log.contains("at preview-config.nix:2:7:"), "{log}");
+    insta::assert_snapshot!(failure.message, @"preview-config.nix cannot be evaluated: preview-config.nix:2:7: undefined variable 'nope'");
+    insta::assert_snapshot!(failure.log.join("\n"), @r"
+    preview-config.nix:2:7: undefined variable 'nope'
+    2 |   a = nope;
+      |       ^
+    ");
     assert!(
         failure
             .remedy
@@ -417,12 +433,18 @@ async fn real_nixos_evaluates_within_the_limits() {
         let config = shop.module(&format!(
             "{META} boot.isContainer = true; system.stateVersion = \"24.11\"; {extra}"
         ));
-        let key = key(&config, base);
+        let key = key(&SourceTree::single(&config), base);
         let scratch = shop.config.scratch.join("nixos");
-        let sandbox = Sandbox::evaluate(&shop.config, base, scratch, &config, |_| {})
-            .await
-            .expect("evaluates");
-        let made = Instantiated::from_output(&sandbox).expect("made");
+        let sandbox = Sandbox::evaluate(
+            &shop.config,
+            base,
+            scratch,
+            &SourceTree::single(&config),
+            |_| {},
+        )
+        .await
+        .expect("evaluates");
+        let made = Instantiated::from_output(&sandbox, &SourceTree::single(&config)).expect("made");
         made.set_roots(&shop.config.roots.join(key.as_str()))
             .expect("keeps");
         let all = sandbox.registry.closure(&made.roots).expect("whole").len();

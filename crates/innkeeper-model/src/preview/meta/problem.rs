@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::{ExtraHost, Meta};
+use crate::preview::ConfigProblem;
 use crate::preview::checked::shown;
+use crate::preview::sources::{SourceTree, locate_meta};
 use crate::{Code, Explain};
 
 /// A problem and its place.
@@ -90,6 +92,17 @@ pub enum MetaProblemKind {
 }
 
 impl MetaProblem {
+    /// Returns the problem with its place in the configuration.
+    #[must_use]
+    pub fn located(&self, sources: &SourceTree) -> ConfigProblem {
+        ConfigProblem {
+            place: locate_meta(sources, &self.place),
+            field: (!self.place.is_empty()).then(|| shown(&self.place)),
+            message: self.kind.to_string(),
+            remedy: Some(self.remedy()),
+        }
+    }
+
     /// Returns the remedy.
     #[must_use]
     pub fn remedy(&self) -> String {
