@@ -55,7 +55,7 @@ class Results:
     memory: dict = field(default_factory=dict)
     # Memory of the programs beside each guest in KiB, by name.
     beside: dict = field(default_factory=dict)
-    # Time to add a route, by the number of routes: through Innkeeper, and by a reload of Caddy.
+    # Time to add a route, by the number of routes: through Innkeeper, and by a reload of Caddy. Throughput of routes.
     routes: tuple = ()
     # Results of each run of a delivery server, as benches/webhook.rs prints them.
     deliveries: list = field(default_factory=list)

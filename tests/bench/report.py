@@ -9,7 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from routes import COUNTS, growth
+from routes import COUNTS, against_plain, growth
 
 # Programs whose versions matter.
 PROGRAMS = ["systemd-nspawn", "crun", "podman"]
@@ -39,7 +39,8 @@ def table(results, contenders, missing, rounds, load):
         floods(results),
     ]
     if results.routes:
-        parts.append(routes(*results.routes))
+        *added, throughput = results.routes
+        parts += [routes(*added), requests(throughput)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,6 +121,21 @@ def routes(ours, by_reload):
     ]
     head = ["one more route, until it answers", *(f"beside {count} others" for count in COUNTS), "grows by"]
     return markdown(head, rows)
+
+
+def requests(throughput):
+    """Returns the table of requests through Caddy."""
+    titles = {
+        "plain": "a plain `reverse_proxy`",
+        "unchanged": "**a preview with one app**",
+        "paths": "**a preview with an app for `/` and one for `/api/*`**",
+        "changed": "**a preview right after a change of its route**",
+    }
+    rows = [
+        [title, f"{statistics.median(throughput[kind]):.0f}", f"{against_plain(throughput, kind):.2f}"]
+        for kind, title in titles.items()
+    ]
+    return markdown([f"requests per second, beside {COUNTS[-1]} previews", "", "against plain"], rows)
 
 
 def steps(results):

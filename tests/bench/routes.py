@@ -1,6 +1,6 @@
-"""Measures the time to add a route to Caddy, with few and with many existing ones.
+"""Measures the time to add a route to Caddy, with few and with many existing ones, and the throughput of routes.
 
-Beside it, what one would do without Innkeeper: a file for each site, and `caddy reload`.
+Beside it, what one would do without Innkeeper: a file for each site, `caddy reload`, and a plain `reverse_proxy`.
 """
 
 import http.client
@@ -16,9 +16,9 @@ from machine import PATIENCE, Broken
 COUNTS = [10, 1000]
 PORT = 8080
 
-# The numbers of added routes: by Innkeeper's driver, and by a reload.
-FULL = (100, 10)
-QUICK = (20, 3)
+# The numbers of added routes, by Innkeeper's driver and by a reload, and of rounds of requests.
+FULL = (100, 10, 20)
+QUICK = (20, 3, 3)
 
 
 def missing(programs):
@@ -31,14 +31,28 @@ def missing(programs):
 
 
 def measure(place, programs, quick):
-    """Lists of milliseconds by the number of routes: `(ours, by reload)`."""
-    ours, by_reload = QUICK if quick else FULL
+    """Returns milliseconds by the number of routes, ours and by reload, and requests per second by the kind of route."""
+    ours, by_reload, rounds = QUICK if quick else FULL
     with Caddy(place / "routes") as caddy:
-        words = [programs / "examples/routes", caddy.root, str(PORT), str(ours), *map(str, COUNTS)]
-        lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
-    found = {line["routes"]: line["milliseconds"] for line in map(json.loads, lines)}
+        lines = run(programs, "add", caddy, ours, COUNTS)
+    found = {line["routes"]: line["milliseconds"] for line in lines}
     with Caddy(place / "sites") as caddy:
-        return found, {count: reloads(caddy, count, by_reload) for count in COUNTS}
+        reloaded = {count: reloads(caddy, count, by_reload) for count in COUNTS}
+    with Caddy(place / "throughput") as caddy:
+        (caddy.sites / "plain.caddy").write_text(
+            f"http://*.localhost:{PORT + 1} {{\n\treverse_proxy 127.0.0.1:3000\n}}\n"
+        )
+        (throughput,) = run(programs, "throughput", caddy, rounds, COUNTS[-1:])
+    return found, reloaded, throughput
+
+
+def run(programs, what, caddy, rounds, counts):
+    """Returns the lines of the example `routes`."""
+    words = [programs / "examples/routes", what, caddy.root, str(PORT), str(rounds), *map(str, counts)]
+    process = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
+    if process.returncode != 0:
+        raise Broken(f"examples/routes {what} failed")
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 class Caddy:
@@ -75,7 +89,7 @@ class Caddy:
         subprocess.run(words, check=True, env=self.environment, capture_output=True)
 
     def write(self, name):
-        """Returns the sites of a preview, in the form of examples/routes.rs."""
+        """Returns the sites of a preview, in the form of examples/routes."""
         proxy = "reverse_proxy 127.0.0.1:3000"
         site = (
             f"http://{name}.localhost:{PORT} {{\n\thandle /api/* {{\n\t\t{proxy}\n\t}}\n"
@@ -113,6 +127,11 @@ def await_hello(name):
             pass
         time.sleep(0.001)
     raise Broken(f"caddy never answered for {name}")
+
+
+def against_plain(throughput, kind):
+    """Returns the median ratio to the plain proxy's requests per second in the same round."""
+    return statistics.median(ours / plain for ours, plain in zip(throughput[kind], throughput["plain"], strict=True))
 
 
 def growth(found):

@@ -105,7 +105,7 @@ impl CaddyRoutes {
             .await?;
         if self.compare(&rendered).await? == Difference::Caddyfile {
             let subject = format!("the route of preview '{}'", spec.slug);
-            let text = render::standalone(config, &rendered.caddyfile);
+            let text = render::standalone(&rendered);
             admin::adapt(&config.admin, &subject, text).await?;
         }
         self.write(move |table| table.put(&rendered)).await

@@ -1,17 +1,20 @@
 //! Files of the routes: one per preview in Caddy's directory, and the lookup table.
 //!
 //! ```text
-//! <directory>/<slug>.caddy                 the route, for Caddy's next start
-//! <table>/lookup.html                      the template for all lookups
-//! <table>/hosts/<host>                     -> ../previews/<slug>/hosts/<host>
-//! <table>/previews/<slug>/hosts/<host>     the template for lookups of this host
-//! <table>/previews/<slug>/…                the pages of a placeholder, or the mark of the live route
+//! <directory>/<slug>.caddy                            a description of the route
+//! <table>/hosts/<host>                                -> ../previews/<slug>/hosts/<host>
+//! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host
+//! <table>/previews/<slug>/hosts/<host>/live/<address> the app of all paths
+//! <table>/previews/<slug>/hosts/<host>/rules.1/<name> the rules of a host with several (see `render::rules`)
+//! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
+//! <table>/previews/<slug>/…                           the pages of a placeholder
 //! ```
 //!
 //! `<table>/previews/<slug>` is replaced and removed atomically, so all hosts of a preview change together. A link in
 //! `hosts` also claims the host for its preview; a dangling link claims nothing. Temporary names start with a dot, which
 //! slugs never do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -25,7 +28,7 @@ use super::RouteError;
 use super::config::CaddyConfig;
 use super::files::{create, exchange, first_line, make_dir, names, read, temporary_name, write};
 use super::render::{
-    self, LIVE_FILE, LOOKUP_FILE, LOOKUP_TEMPLATE, RenderedRoute, SHARED_FILE, SharedConfig,
+    self, FORMER_LOOKUP_FILE, HOST_FILE, RenderedRoute, SHARED_FILE, SharedConfig,
 };
 use super::visits;
 use crate::identity::Identity;
@@ -71,40 +74,54 @@ impl Table {
         for dir in [&self.root, &self.hosts, &self.previews] {
             make_dir(dir)?;
         }
-        write(&self.root, "lookup.html", LOOKUP_TEMPLATE.as_bytes())?;
         let before = [
-            read(&self.directory.join(LOOKUP_FILE))?,
+            read(&self.directory.join(FORMER_LOOKUP_FILE))?,
             read(&self.directory.join(SHARED_FILE))?,
         ];
-        write(&self.directory, LOOKUP_FILE, shared.lookup.as_bytes())?;
+        self.disable_former_files()?;
         write(&self.directory, SHARED_FILE, shared.sites.as_bytes())?;
+        tree::remove(&self.directory.join(FORMER_LOOKUP_FILE))?;
+        tree::remove(&self.root.join("lookup.html"))?;
         Ok(before)
     }
 
     /// Reports whether everything exists that [`Self::write_shared`] writes.
     pub(super) fn has_shared(&self, shared: &SharedConfig) -> Result<bool, FileError> {
-        for (dir, name, contents) in [
-            (&self.root, "lookup.html", LOOKUP_TEMPLATE),
-            (&self.directory, LOOKUP_FILE, shared.lookup.as_str()),
-            (&self.directory, SHARED_FILE, shared.sites.as_str()),
-        ] {
-            if read(&dir.join(name))?.as_deref() != Some(contents.as_bytes()) {
-                return Ok(false);
-            }
-        }
-        Ok(self.hosts.is_dir() && self.previews.is_dir())
+        let written = read(&self.directory.join(SHARED_FILE))?;
+        Ok(written.as_deref() == Some(shared.sites.as_bytes())
+            && self.hosts.is_dir()
+            && self.previews.is_dir())
     }
 
     /// Rolls back [`Self::write_shared`].
     pub(super) fn restore_shared(&self, before: [Option<Vec<u8>>; 2]) -> Result<(), FileError> {
-        // The sites first: they import the other file.
-        for (name, contents) in [SHARED_FILE, LOOKUP_FILE]
-            .into_iter()
-            .zip(before.into_iter().rev())
-        {
+        // The lookup first: former sites import it.
+        for (name, contents) in [FORMER_LOOKUP_FILE, SHARED_FILE].into_iter().zip(before) {
             match contents {
                 Some(contents) => write(&self.directory, name, &contents)?,
                 None => tree::remove(&self.directory.join(name))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reduces the files of previews that a former release wrote as sites to their marks. Their routes are in the table
+    /// of the former release until they are put again.
+    fn disable_former_files(&self) -> Result<(), FileError> {
+        for name in names(&self.directory)? {
+            let Some(slug) = name
+                .strip_suffix(".caddy")
+                .and_then(|s| GuestName::parse(s).ok())
+            else {
+                continue;
+            };
+            let path = self.directory.join(&name);
+            if self.may_change(&path, &slug)?
+                && let Some(text) = read(&path)?
+                && String::from_utf8_lossy(&text).contains(FORMER_LOOKUP_FILE)
+            {
+                let mark = first_line(&path)?.unwrap_or_default();
+                write(&self.directory, &name, mark.as_bytes())?;
             }
         }
         Ok(())
@@ -296,20 +313,14 @@ impl Table {
         let current = self.previews.join(rendered.slug.as_str());
         let hosts = current.join("hosts");
         let is_complete = names(&hosts)?.len() == rendered.hosts.len()
-            && names(&current)?.len() == rendered.files.len() + rendered.mark.iter().len() + 1;
-        // Must not follow the link, which would count as a visit.
-        let is_marked = rendered.mark.as_ref().is_none_or(|mark| {
-            fs::symlink_metadata(current.join(mark)).is_ok_and(|mark| mark.is_symlink())
-        });
-        if !is_complete || !is_marked {
+            && names(&current)?.len() == rendered.files.len() + 1;
+        if !is_complete {
             return Ok(false);
         }
-        for (host, contents) in &rendered.hosts {
-            let is_same = visits::read_without_visit(&hosts.join(host))?.as_deref()
-                == Some(contents.as_bytes());
+        for (host, files) in &rendered.hosts {
             let is_linked =
                 owner(&self.hosts.join(host))?.as_deref() == Some(rendered.slug.as_str());
-            if !is_same || !is_linked {
+            if !is_linked || !has_files(&hosts.join(host), files)? {
                 return Ok(false);
             }
         }
@@ -372,22 +383,35 @@ fn owner(link: &Path) -> Result<Option<String>, FileError> {
     Ok(owner.map(|(slug, _)| slug.to_owned()))
 }
 
+/// Reports whether the directory of a host has these files and no others.
+fn has_files(host: &Path, files: &[(String, String)]) -> Result<bool, FileError> {
+    let dirs: BTreeSet<_> = files.iter().map(|(dir, _)| dir.as_str()).collect();
+    // Lists only this directory: a listing of those below would count as a visit.
+    Ok(names(host)?.len() == dirs.len() + 1
+        && host.join(HOST_FILE).is_file()
+        && dirs.len() == files.len()
+        && files
+            .iter()
+            .all(|(dir, name)| host.join(dir).join(name).is_file()))
+}
+
 /// Creates the directory of a preview.
 fn write_tree(root: &Path, rendered: &RenderedRoute) -> Result<(), FileError> {
     make_dir(root)?;
     let hosts = root.join("hosts");
     make_dir(&hosts)?;
-    for (dir, files) in [
-        (&hosts, &rendered.hosts),
-        (&root.to_owned(), &rendered.files),
-    ] {
-        for (name, contents) in files {
-            create(&dir.join(name), contents.as_bytes())?;
+    for (host, files) in &rendered.hosts {
+        let host = hosts.join(host);
+        make_dir(&host)?;
+        create(&host.join(HOST_FILE), b"")?;
+        for (dir, name) in files {
+            let dir = host.join(dir);
+            make_dir(&dir)?;
+            create(&dir.join(name), b"")?;
         }
     }
-    if let Some(mark) = &rendered.mark {
-        let mark = root.join(mark);
-        symlink(LIVE_FILE, &mark).on("create", &mark)?;
+    for (name, contents) in &rendered.files {
+        create(&root.join(name), contents.as_bytes())?;
     }
     visits::start(root)
 }

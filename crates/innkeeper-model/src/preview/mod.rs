@@ -46,7 +46,7 @@ pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent, c
 pub use hook::{HookProblem, HookSetting, PingEvent};
 pub use meta::{
     DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, MetaProblems, RoutePath,
-    RouteRule, ServiceName,
+    RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
 pub use slug::{

@@ -1,6 +1,6 @@
 use innkeeper_model::preview::{ExtraHost, RoutePath};
 
-use super::super::config::Admin;
+use super::super::config::{Admin, Tls};
 use super::*;
 
 fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
@@ -65,8 +65,8 @@ fn new_caddy_keeps_streams_open() {
 }
 
 #[test]
-fn template_has_the_same_rules_as_the_file() {
-    insta::assert_snapshot!(live(&full(), Tls::None, None).hosts["web-12.preview.example.org"]);
+fn table_has_the_same_rules_as_the_file() {
+    insta::assert_debug_snapshot!(live(&full(), Tls::None, None).hosts);
 }
 
 #[test]
@@ -83,19 +83,25 @@ fn placeholder_has_a_page_and_no_app() {
     assert_eq!(files, ["page.html", "page.txt"]);
 }
 
+/// Removes the blocks of further pages, which are equal to the first except for their numbers.
+fn with_one_page(sites: &str) -> String {
+    let further = sites.find("\t\t@further ").expect("a second page");
+    let actions = sites.find("\t\t@redirect vars").expect("the actions");
+    let first_ends = "\t\t}\n\t\t}\n".len();
+    [&sites[..further], &sites[actions - first_ends..]].concat()
+}
+
 #[test]
 fn shared_config() {
     let shared = shared(&config(Tls::OnDemand, None), true);
-    insta::assert_snapshot!(shared.sites);
-    insta::assert_snapshot!(shared.lookup);
+    insta::assert_snapshot!(with_one_page(&shared.sites));
 }
 
-// tests/nix/run combines these two with the Caddyfile of the NixOS module, and Caddy checks the result.
+// tests/nix/run combines this with the Caddyfile of the NixOS module, and Caddy checks the result.
 #[test]
 fn shared_config_on_nixos() {
     let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
-    insta::assert_snapshot!(shared(&config, false).sites);
-    insta::assert_snapshot!(shared(&config, false).lookup);
+    insta::assert_snapshot!(with_one_page(&shared(&config, false).sites));
 }
 
 #[test]

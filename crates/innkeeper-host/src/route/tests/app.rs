@@ -54,3 +54,55 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
     );
     stream.write_all(response.as_bytes()).await.ok();
 }
+
+/// Accepts connections and never responds.
+pub(super) async fn serve_silence(address: SocketAddr) {
+    let listener = TcpListener::bind(address).await.expect("bind");
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            open.push(listener.accept().await.expect("accept"));
+        }
+    });
+}
+
+/// Serves an app that speaks only HTTP/2 with prior knowledge, as gRPC servers do: it responds with status 204 to each
+/// request.
+pub(super) async fn serve_h2c(address: SocketAddr) {
+    let listener = TcpListener::bind(address).await.expect("bind");
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("accept");
+            tokio::spawn(respond_h2c(stream));
+        }
+    });
+}
+
+/// Responds by the frames of RFC 9113, section 4.1: length, type, flags, stream, payload.
+async fn respond_h2c(mut stream: TcpStream) {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const ACK: u8 = 1;
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.expect("preface");
+    assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let settings = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+    stream.write_all(&settings).await.expect("write");
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.expect("payload");
+        if head[3] == SETTINGS && head[4] & ACK == 0 {
+            let ack = [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0];
+            stream.write_all(&ack).await.expect("write");
+        }
+        if head[3] == HEADERS {
+            // The end of the headers and of the stream. In the static table of RFC 7541, entry 9 is `:status: 204`.
+            let response = [
+                0, 0, 1, HEADERS, 5, head[5], head[6], head[7], head[8], 0x89,
+            ];
+            stream.write_all(&response).await.expect("write");
+        }
+    }
+}

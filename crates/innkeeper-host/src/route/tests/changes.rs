@@ -146,8 +146,9 @@ async fn interrupted_changes_are_finished_by_the_next_try() {
         ("Caddy's file is missing", |root| {
             std::fs::remove_file(root.join("previews/web.caddy")).expect("remove");
         }),
-        ("a file was truncated", |root| {
-            std::fs::write(root.join("table/previews/web/hosts/web.localhost"), "").expect("write");
+        ("a directory is missing", |root| {
+            let host = root.join("table/previews/web/hosts/web.localhost");
+            std::fs::remove_dir_all(host.join("live")).expect("remove");
         }),
     ];
     for (crash, simulate) in crashes {

@@ -23,10 +23,21 @@ pub(super) async fn get(host: &str, path: &str) -> Response {
 }
 
 pub(super) async fn request(host: &str, line: &str, headers: &str, body: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(FRONT).await.expect("connect");
+    request_on(8080, host, line, headers, body).await
+}
+
+pub(super) async fn request_on(
+    port: u16,
+    host: &str,
+    line: &str,
+    headers: &str,
+    body: &[u8],
+) -> Response {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect(address).await.expect("connect");
     let length = body.len();
     let head = format!(
-        "{line} HTTP/1.1\r\nHost: {host}:8080\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        "{line} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
     let message = [head.as_bytes(), body].concat();
     stream.write_all(&message).await.expect("write");

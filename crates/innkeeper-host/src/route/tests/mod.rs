@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use innkeeper_facilities::RouteState;
 use innkeeper_model::Code;
-use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
+use innkeeper_model::preview::{ExtraHost, RoutePath, RouteProtocol, RouteRule, RouteTimeout};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
@@ -25,8 +25,8 @@ mod client;
 mod ownership;
 mod requests;
 
-use app::serve_app;
-use client::{Socket, get, read_head, request};
+use app::{serve_app, serve_h2c, serve_silence};
+use client::{Socket, get, read_head, request, request_on};
 
 const FRONT: &str = "127.0.0.1:8080";
 const LOOKUP: &str = "127.0.0.1:3180";
@@ -242,8 +242,15 @@ async fn check_full(stage: &str) {
         );
     }
     let redirect = get("web.localhost", "/api").await;
-    assert_eq!(redirect.status, 302, "{stage}: {redirect:?}");
-    assert_eq!(redirect.header("location"), Some("/Api/"), "{stage}");
+    assert_eq!(redirect.status, 308, "{stage}: {redirect:?}");
+    assert_eq!(redirect.header("location"), Some("/api/"), "{stage}");
+    let redirect = request("web.localhost", "POST /api?a=1&b=%20", "", b"").await;
+    assert_eq!(redirect.status, 308, "{stage}: {redirect:?}");
+    assert_eq!(
+        redirect.header("location"),
+        Some("/api/?a=1&b=%20"),
+        "{stage}"
+    );
     let extra = get("ADMIN-Web.LocalHost", "/x").await;
     assert!(
         extra.body.starts_with(&response_start(5000, "GET /x")),

@@ -3,35 +3,44 @@
 use super::*;
 
 #[tokio::test]
-async fn longest_path_wins_in_the_table_and_in_the_file() {
+async fn longest_path_wins_before_and_after_a_reload() {
     let Some(rig) = Rig::start("route rules").await else {
         return;
     };
     rig.ensure(&full("web")).await;
-    check_full("from the table").await;
+    check_full("before a reload").await;
     rig.reload().await;
-    check_full("from the file").await;
-    // Caddy now routes by the file.
-    let link = rig.path("table/hosts/web.localhost");
-    std::fs::remove_file(&link).expect("remove");
-    assert_eq!(get("web.localhost", "/").await.status, 200);
-    rig.ensure(&full("web")).await;
-    assert!(link.exists());
+    check_full("after a reload").await;
     rig.stop().await;
 }
 
-/// Excludes `.` and `..` between slashes, which clients resolve themselves.
+/// Compares with the preview's file, which a site on another port imports. Excludes `.` and `..` between slashes, which
+/// clients resolve themselves.
 #[tokio::test]
 async fn table_and_file_agree_on_all_paths() {
     let Some(rig) = Rig::start("route paths").await else {
         return;
     };
     let mut spec = full("web");
+    spec.routes[1] = rule("/api", 4000, true);
     spec.extra_hosts.push(ExtraHost {
         prefix: name("bare"),
         routes: vec![rule("/Api/docs", 5000, false), rule("/ws/*", 4000, true)],
     });
+    // More than fit into one name.
+    let many = (0..20).map(|n| rule(&format!("/x/{n}/*"), 4000 + 1000 * (n % 2), n % 3 == 0));
+    spec.extra_hosts.push(ExtraHost {
+        prefix: name("many"),
+        routes: many.chain([rule("/api/*", 5000, true)]).collect(),
+    });
     rig.ensure(&spec).await;
+    let hosts = ["web.localhost", "bare-web.localhost", "many-web.localhost"];
+    let sites: String = hosts
+        .iter()
+        .map(|host| format!("http://{host}:8081 {{\n\timport {host}\n}}\n"))
+        .collect();
+    std::fs::write(rig.path("previews/zz.caddy"), sites).expect("write");
+    rig.reload().await;
     let mut runner = TestRunner::deterministic();
     let piece = proptest::sample::select(vec![
         "/",
@@ -50,35 +59,37 @@ async fn table_and_file_agree_on_all_paths() {
         "/api/docs",
         "+",
         "~",
+        ",",
+        ";",
+        "=",
+        "*",
+        "/x/3",
+        "/x/14/",
+        "/X/18/y",
+        "%7B",
+        "{host}",
     ]);
     let paths =
         proptest::collection::vec(piece, 0..6).prop_map(|pieces| format!("/{}", pieces.concat()));
-    let paths: Vec<_> = (0..300)
-        .map(|_| paths.new_tree(&mut runner).expect("value").current())
-        .collect();
-    let fetch = async |host: &str, path: &str| {
-        let response = get(host, path).await;
-        let location = response.header("location").map(str::to_owned);
-        (response.status, location, response.body)
-    };
-    let requests: Vec<_> = ["web.localhost", "bare-web.localhost"]
-        .iter()
-        .flat_map(|host| paths.iter().map(move |path| (host, path)))
-        .collect();
-    let mut from_table = Vec::new();
-    for (host, path) in &requests {
-        from_table.push(fetch(host, path).await);
-    }
-    rig.reload().await;
-    for ((host, path), expected) in requests.into_iter().zip(from_table) {
-        assert_eq!(fetch(host, path).await, expected, "{host} {path}");
+    for _ in 0..300 {
+        let path = paths.new_tree(&mut runner).expect("value").current();
+        for host in hosts {
+            let mut found = Vec::new();
+            for port in [8080, 8081] {
+                let response = request_on(port, host, &format!("GET {path}"), "", b"").await;
+                let location = response.header("location").map(str::to_owned);
+                let body = response.body.replace(":8081", ":8080");
+                found.push((response.status, location, body));
+            }
+            assert_eq!(found[0], found[1], "{host} {path}");
+        }
     }
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn loaded_routes_are_never_stale() {
-    let Some(rig) = Rig::start("stale routes").await else {
+async fn table_is_in_force_at_once() {
+    let Some(rig) = Rig::start("changed routes").await else {
         return;
     };
     rig.ensure(&with_extra("web", "admin")).await;
@@ -100,7 +111,6 @@ async fn loaded_routes_are_never_stale() {
     assert_eq!(get("admin-web.localhost", "/").await.status, 404);
     rig.remove("shop").await;
     assert_eq!(get("shop.localhost", "/").await.status, 404);
-    // The version that Caddy has in memory.
     rig.ensure(&with_extra("web", "admin")).await;
     assert!(
         get("web.localhost", "/")
@@ -118,7 +128,140 @@ async fn loaded_routes_are_never_stale() {
     rig.stop().await;
 }
 
-/// Caddy 2.6 confuses kept connections to the lookup with those to apps.
+/// Characters of hosts must not act as patterns for names of files.
+#[tokio::test]
+async fn unusual_hosts_reach_only_their_own_preview() {
+    let Some(rig) = Rig::start("unusual hosts").await else {
+        return;
+    };
+    rig.ensure(&full("web")).await;
+    for host in ["WEB.localhost", "wEb.LOCALHOST", "Admin-Web.localhost"] {
+        assert_eq!(get(host, "/").await.status, 200, "{host}");
+    }
+    for host in [
+        "*.localhost",
+        "w*.localhost",
+        "we%62.localhost",
+        "we_.localhost",
+        "w\\eb.localhost",
+        "%2e.localhost",
+        "~.localhost",
+    ] {
+        let status = get(host, "/").await.status;
+        assert!([400, 404].contains(&status), "{host}: {status}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn options_of_routes_apply() {
+    let Some(rig) = Rig::start("route options").await else {
+        return;
+    };
+    serve_h2c(SocketAddr::from((GUEST, 6000))).await;
+    serve_silence(SocketAddr::from((GUEST, 7000))).await;
+    let h2c = RouteRule {
+        protocol: RouteProtocol::H2c,
+        timeout: RouteTimeout::try_from(60).ok(),
+        ..rule("/grpc/*", 6000, true)
+    };
+    let slow = RouteRule {
+        timeout: RouteTimeout::try_from(1).ok(),
+        ..rule("/", 7000, false)
+    };
+    let spec = RouteSpec {
+        routes: vec![h2c, slow],
+        ..simple("web")
+    };
+    rig.ensure(&spec).await;
+    let grpc = get("web.localhost", "/grpc/call").await;
+    assert_eq!(grpc.status, 204, "{grpc:?}");
+    let slow = get("web.localhost", "/slow").await;
+    assert_eq!(slow.status, 504, "{slow:?}");
+    rig.stop().await;
+}
+
+/// All forms of paths that the predecessor accepted, with its meaning.
+#[tokio::test]
+async fn forms_of_paths_have_their_meaning() {
+    let Some(rig) = Rig::start("forms of paths").await else {
+        return;
+    };
+    // Each form, with the response's start for a request of `/x`, `/x/` and `/x/y`.
+    let other = |path: &str| response_start(5000, &format!("GET {path}"));
+    let app = |path: &str| response_start(3000, &format!("GET {path}"));
+    let redirect = String::new();
+    let cases = [
+        ("/x", false, [app("/x"), other("/x/"), other("/x/y")]),
+        ("/x/", false, [other("/x"), app("/x/"), other("/x/y")]),
+        ("/x/*", false, [other("/x"), app("/x/"), app("/x/y")]),
+        ("/x", true, [redirect.clone(), app("/"), app("/y")]),
+        ("/x/", true, [redirect.clone(), app("/"), app("/y")]),
+        ("/x/*", true, [redirect, app("/"), app("/y")]),
+        ("/", true, [app("/x"), app("/x/"), app("/x/y")]),
+        ("/*", false, [app("/x"), app("/x/"), app("/x/y")]),
+    ];
+    for (path, strip_prefix, expected) in cases {
+        let mut routes = vec![rule(path, 3000, strip_prefix)];
+        if !routes[0].path.base().is_empty() {
+            routes.push(rule("/", 5000, false));
+        }
+        let spec = RouteSpec {
+            routes,
+            ..simple("web")
+        };
+        rig.ensure(&spec).await;
+        for (request, expected) in ["/x", "/x/", "/x/y"].into_iter().zip(expected) {
+            let response = get("web.localhost", request).await;
+            let is_expected = if expected.is_empty() {
+                (response.status, response.header("location")) == (308, Some("/x/"))
+            } else {
+                response.body.starts_with(&expected)
+            };
+            assert!(
+                is_expected,
+                "{path} {strip_prefix}: {request}: {response:?}"
+            );
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_a_former_release_are_replaced() {
+    let Some(rig) = Rig::start("former routes").await else {
+        return;
+    };
+    std::fs::create_dir_all(rig.path("table/previews/web/hosts")).expect("directory");
+    std::fs::create_dir_all(rig.path("table/hosts")).expect("directory");
+    std::fs::create_dir_all(rig.path("previews")).expect("directory");
+    let lookup = rig.path("previews/innkeeper.lookup");
+    std::fs::write(&lookup, "respond former\n").expect("write");
+    let site = format!(
+        "{}http://web.localhost:8080 {{\n\timport {}\n}}\n",
+        render::mark(&name("web"), config(rig.dir.path()).identity.daemon()),
+        lookup.display()
+    );
+    std::fs::write(rig.path("previews/web.caddy"), site).expect("write");
+    let template = rig.path("table/previews/web/hosts/web.localhost");
+    std::fs::write(template, "{{- template -}}").expect("write");
+    let claim = rig.path("table/hosts/web.localhost");
+    std::os::unix::fs::symlink("../previews/web/hosts/web.localhost", claim).expect("link");
+    // Another preview's route is put first.
+    rig.ensure(&simple("shop")).await;
+    assert!(!lookup.exists());
+    let waiting = get("web.localhost", "/").await;
+    assert_eq!(
+        (waiting.status, waiting.header("retry-after")),
+        (503, Some("3")),
+        "{waiting:?}"
+    );
+    rig.ensure(&simple("web")).await;
+    assert_eq!(get("web.localhost", "/").await.status, 200);
+    assert_eq!(rig.loads(), 1);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn many_requests_all_reach_their_guest() {
     let Some(rig) = Rig::start("route burst").await else {
@@ -154,7 +297,7 @@ async fn placeholder_serves_a_page_and_503() {
         return;
     };
     rig.ensure(&placeholder("web")).await;
-    for stage in ["from the table", "after a reload"] {
+    for stage in ["before a reload", "after a reload"] {
         let html = "Accept: text/html,application/xhtml+xml\r\nIf-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\nRange: bytes=0-1\r\n";
         let page = request("web.localhost", "GET /any/path?x", html, b"").await;
         assert_eq!(
@@ -262,7 +405,6 @@ async fn visits_are_reported_once_and_only_for_requests() {
             assert_eq!(visited(&rig).await, [""; 0], "{round}: {host}");
         }
         match round {
-            // From now on, Caddy uses the route in its own file.
             "looked up" => rig.reload().await,
             _ => {
                 rig.caddy.kill().await.expect("kill");

@@ -18,7 +18,9 @@ mod read;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-pub use self::parts::{DatabaseMode, ExtraHost, RoutePath, RouteRule, ServiceName};
+pub use self::parts::{
+    DatabaseMode, ExtraHost, RoutePath, RouteProtocol, RouteRule, RouteTimeout, ServiceName,
+};
 pub use self::problem::{MetaProblem, MetaProblemKind, MetaProblems};
 use super::EnvName;
 use crate::{GuestName, InvalidName};

@@ -70,9 +70,9 @@ impl ServiceName {
 
 checked_text!(ServiceName);
 
-/// The paths of a route: `/` for all, `/ws` for exactly this one, `/api/*` for all below `/api/`.
+/// The paths of a route: `/` for all, `/ws` and `/ws/` for exactly this one, `/api/*` for all below `/api/`.
 ///
-/// A path is normalized: no empty segments, no `.` or `..`, no `/` at the end. Its segments consist of letters, digits and
+/// A path is normalized: no empty segments, no `.` or `..`. Its segments consist of letters, digits and
 /// `-._~@:+`, so that no character has a meaning for Caddy, and every character sorts after `*`. Caddy compares paths
 /// case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,7 +104,10 @@ impl RoutePath {
         if text.len() > Self::MAX_LENGTH {
             return refuse("it has more than 200 characters");
         }
-        let parts = rest.strip_suffix("/*").unwrap_or(rest);
+        let parts = rest
+            .strip_suffix("/*")
+            .or_else(|| rest.strip_suffix('/'))
+            .unwrap_or(rest);
         if parts.contains('*') {
             return refuse("'*' is only allowed at the end, after a '/'");
         }
@@ -115,12 +118,12 @@ impl RoutePath {
             return refuse("only letters, digits and / - . _ ~ @ : + are allowed");
         }
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return refuse("it contains '//' or the segment '.' or '..', or ends with '/'");
+            return refuse("it contains '//' or the segment '.' or '..'");
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the path without `/*` at its end: `/api` for `/api/*`, and the empty string for `/`.
+    /// Returns the path without `/*` or `/` at its end: `/api` for `/api/*`, and the empty string for `/`.
     #[must_use]
     pub fn base(&self) -> &str {
         self.0
@@ -139,7 +142,7 @@ impl RoutePath {
         if self.is_tree() {
             return self.clone();
         }
-        Self(format!("{}/*", self.0))
+        Self(format!("{}/*", self.base()))
     }
 }
 
@@ -159,6 +162,83 @@ pub struct RouteRule {
     /// for `/`, `stripPrefix` has no effect.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// The protocol between the host's proxy and the app.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: RouteProtocol,
+    /// Maximum time until the app's response begins. `None` means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<RouteTimeout>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The protocol between the host's proxy and an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteProtocol {
+    /// HTTP/1.1, with WebSockets.
+    #[default]
+    Http,
+    /// HTTP/2 without TLS and without an upgrade ("prior knowledge"), as gRPC servers speak it.
+    H2c,
+}
+
+impl RouteProtocol {
+    /// All protocols.
+    pub const ALL: [Self; 2] = [Self::Http, Self::H2c];
+
+    /// Returns the name in preview-config.nix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::H2c => "h2c",
+        }
+    }
+}
+
+/// Maximum time until an app's response begins, in seconds: one of [`Self::SECONDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct RouteTimeout(u16);
+
+impl RouteTimeout {
+    /// The supported times. The proxy's configuration, which is the same for all previews, has each of them.
+    pub const SECONDS: [u16; 14] = [1, 2, 5, 10, 15, 30, 60, 90, 120, 180, 300, 600, 1800, 3600];
+
+    /// Returns the time in seconds.
+    #[must_use]
+    pub fn seconds(self) -> u16 {
+        self.0
+    }
+
+    /// Returns all supported times, in ascending order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::SECONDS.into_iter().map(Self)
+    }
+}
+
+impl TryFrom<u16> for RouteTimeout {
+    type Error = InvalidText;
+
+    fn try_from(seconds: u16) -> Result<Self, InvalidText> {
+        if Self::SECONDS.contains(&seconds) {
+            return Ok(Self(seconds));
+        }
+        Err(InvalidText {
+            what: "timeout of a route",
+            text: seconds.to_string(),
+            reason: "it is not among the supported numbers of seconds",
+        })
+    }
+}
+
+impl From<RouteTimeout> for u16 {
+    fn from(timeout: RouteTimeout) -> Self {
+        timeout.0
+    }
 }
 
 /// Deserializes a port from 1 to 65535.
@@ -176,6 +256,8 @@ impl RouteRule {
             path,
             port,
             strip_prefix,
+            protocol: RouteProtocol::default(),
+            timeout: None,
         }
     }
 

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::problem::remedies;
 use super::{
-    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, RoutePath, RouteRule, ServiceName,
+    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, RoutePath, RouteProtocol,
+    RouteRule, RouteTimeout, ServiceName,
 };
 use crate::GuestName;
 use crate::preview::EnvName;
@@ -20,9 +21,10 @@ const FIELDS: &[&str] = &[
     "hostSecrets",
     "extraHosts",
 ];
-const ROUTE_FIELDS: &[&str] = &["path", "port", "stripPrefix"];
+const ROUTE_FIELDS: &[&str] = &["path", "port", "stripPrefix", "protocol", "timeout"];
 const HOST_FIELDS: &[&str] = &["prefix", "routes"];
 const DATABASES: &[&str] = &["host", "container"];
+const PROTOCOLS: &[&str] = &[RouteProtocol::Http.name(), RouteProtocol::H2c.name()];
 
 /// Maximum number of listed problems. A pull request could have millions.
 const MAX_PROBLEMS: usize = 50;
@@ -257,7 +259,49 @@ impl Reader {
         let port = self.required(&object, "port").and_then(|at| self.port(&at));
         let strip_prefix = object.optional("stripPrefix");
         let strip_prefix = strip_prefix.map_or(Some(false), |at| self.boolean(&at));
-        Some(RouteRule::new(path?, port?, strip_prefix?))
+        let protocol = object.optional("protocol");
+        let protocol = protocol.map_or(Some(RouteProtocol::Http), |at| self.protocol(&at));
+        let timeout = object.optional("timeout");
+        let timeout = timeout.map_or(Some(None), |at| self.timeout(&at).map(Some));
+        Some(RouteRule {
+            protocol: protocol?,
+            timeout: timeout?,
+            ..RouteRule::new(path?, port?, strip_prefix?)
+        })
+    }
+
+    fn protocol(&mut self, at: &At<'_>) -> Option<RouteProtocol> {
+        let found = self.text(at)?;
+        let protocol = RouteProtocol::ALL
+            .into_iter()
+            .find(|protocol| protocol.name() == found);
+        if protocol.is_none() {
+            self.report(
+                &at.place,
+                MetaProblemKind::Word {
+                    found: found.to_owned(),
+                    nearest: nearest(found, PROTOCOLS),
+                    known: PROTOCOLS,
+                },
+            );
+        }
+        protocol
+    }
+
+    fn timeout(&mut self, at: &At<'_>) -> Option<RouteTimeout> {
+        let Value::Number(number) = at.value else {
+            return self.wrong_type(at, "a number");
+        };
+        let timeout = number
+            .as_u64()
+            .and_then(|seconds| u16::try_from(seconds).ok())
+            .and_then(|seconds| RouteTimeout::try_from(seconds).ok());
+        if timeout.is_none() {
+            let message = format!("{number} is not a supported timeout");
+            let remedy = remedies::TIMEOUT;
+            self.report(&at.place, MetaProblemKind::Text { message, remedy });
+        }
+        timeout
     }
 
     fn port(&mut self, at: &At<'_>) -> Option<u16> {

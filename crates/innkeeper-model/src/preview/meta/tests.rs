@@ -221,7 +221,7 @@ fn routes_are_ordered_by_specificity() {
 #[test]
 fn route_with_stripped_prefix_is_a_tree() {
     let route = |path: &str| RouteRule::new(RoutePath::parse(path).expect("valid"), 1, true);
-    for path in ["/admin", "/admin/*"] {
+    for path in ["/admin", "/admin/", "/admin/*"] {
         let route = route(path);
         assert_eq!(
             (route.path.as_str(), route.path.base()),
@@ -234,7 +234,40 @@ fn route_with_stripped_prefix_is_a_tree() {
         assert_eq!((route.path.as_str(), route.path.base()), ("/", ""));
         assert!(!route.strip_prefix && route.path.is_tree());
     }
-    assert!(!RoutePath::parse("/ws").expect("valid").is_tree());
+    for exact in ["/ws", "/ws/"] {
+        assert!(!RoutePath::parse(exact).expect("valid").is_tree());
+    }
+}
+
+#[test]
+fn route_options_are_read_and_unsupported_ones_reported() {
+    let routes = json!([
+        { "path": "/grpc/*", "port": 1, "protocol": "h2c", "timeout": 30 },
+        { "path": "/", "port": 2, "protocol": null, "timeout": null },
+    ]);
+    let meta = Meta::parse(&with("/routes", routes)).expect("valid");
+    let options: Vec<_> = meta
+        .routes
+        .iter()
+        .map(|route| (route.protocol, route.timeout.map(RouteTimeout::seconds)))
+        .collect();
+    assert_eq!(
+        options,
+        [(RouteProtocol::H2c, Some(30)), (RouteProtocol::Http, None)]
+    );
+    // Records of former releases have no options.
+    let stored = serde_json::to_value(&meta.routes[1]).expect("JSON");
+    assert_eq!(
+        stored,
+        json!({ "path": "/", "port": 2, "stripPrefix": false })
+    );
+    let routes = json!([
+        { "path": "/a", "port": 1, "protocol": "http2", "timeout": 0 },
+        { "path": "/b", "port": 1, "protocol": true, "timeout": "30s" },
+        { "path": "/c", "port": 1, "timeout": 1.5, "loadBalancing": "random" },
+    ]);
+    let problems = Meta::parse(&with("/routes", routes)).expect_err("invalid");
+    insta::assert_snapshot!(MetaProblems(problems).lines().join("\n"));
 }
 
 #[test]
@@ -245,7 +278,7 @@ fn route_path_has_no_special_characters_of_caddy() {
         "*",
         "//",
         "/a//b",
-        "/a/",
+        "/a//",
         "/./a",
         "/a/..",
         "/a/../*",
@@ -273,6 +306,7 @@ fn route_path_has_no_special_characters_of_caddy() {
     for good in [
         "/",
         "/a",
+        "/a/",
         "/a/*",
         "/.well-known/x",
         "/@vite/*",

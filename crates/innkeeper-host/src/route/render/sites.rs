@@ -1,0 +1,311 @@
+//! Renders the configuration that all previews share.
+
+use std::fmt::Write as _;
+
+use super::rules::{
+    LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
+};
+use super::{CONFIG_HEADER, HOST_FILE, NO_PREVIEW, PAGE_DIR, SharedConfig, digest, proxy};
+use innkeeper_model::preview::RouteProtocol;
+
+use crate::route::config::{CaddyConfig, Tls};
+use crate::route::page;
+
+/// Request headers that can change the response for a file to something other than its contents with status 200 (RFC
+/// 9110, sections 13 and 14).
+const CONDITIONAL_HEADERS: [&str; 6] = [
+    "If-Match",
+    "If-None-Match",
+    "If-Modified-Since",
+    "If-Unmodified-Since",
+    "If-Range",
+    "Range",
+];
+
+/// A request header that has the rules of a page while they are matched. Only header values support replacements.
+const RULES_HEADER: &str = "X-Innkeeper-Rules";
+
+/// The pages after the first, in blocks.
+const BLOCKS: [(usize, usize); 3] = [(2, 4), (5, 16), (17, MAX_PAGES)];
+
+/// Renders the shared configuration.
+pub(crate) fn shared(config: &CaddyConfig, has_close_delay: bool) -> SharedConfig {
+    let site = site(
+        config,
+        &format!("*.{}", config.domain),
+        &routing(config, has_close_delay),
+    );
+    let address = config.lookup;
+    let table = config.table.display();
+    let sites = |version: &str| {
+        format!(
+            "\
+# Innkeeper: sites that all previews share
+# Written by innkeeperd, which overwrites changes.
+{site}
+# Internal queries about this configuration and about hosts.
+http://:{port} {{
+	bind {ip}
+	header {CONFIG_HEADER} {version}
+	@allowed file {{
+		root {table}
+		try_files /hosts/{{query.domain}}/{HOST_FILE}
+	}}
+	handle @allowed {{
+		respond 200
+	}}
+	handle {{
+		respond 404
+	}}
+}}
+",
+            port = address.port(),
+            ip = address.ip(),
+        )
+    };
+    let version = digest([sites("").as_str()]);
+    SharedConfig {
+        sites: sites(&version),
+        version,
+    }
+}
+
+fn site(config: &CaddyConfig, host: &str, body: &str) -> String {
+    let scheme = if config.tls == Tls::None {
+        "http://"
+    } else {
+        ""
+    };
+    let port = config
+        .port
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let tls = match &config.tls {
+        Tls::None => String::new(),
+        Tls::Files { certificate, key } => {
+            format!("\ttls {} {}\n", certificate.display(), key.display())
+        }
+        Tls::Snippet(name) => format!("\timport {name}\n"),
+        Tls::Internal => "\ttls internal\n".to_owned(),
+        Tls::OnDemand => "\ttls {\n\t\ton_demand\n\t}\n".to_owned(),
+    };
+    format!("{scheme}{host}{port} {{\n{tls}\troute {{\n{body}\t}}\n}}\n")
+}
+
+/// Renders the routing of a request by the files of its host. Only the name of the host is part of a file's path: up to
+/// here, [`normalization`] has rejected all others than letters, digits, `-` and `.`.
+fn routing(config: &CaddyConfig, has_close_delay: bool) -> String {
+    let plain = Transport {
+        protocol: RouteProtocol::default(),
+        timeout: None,
+    };
+    let live = proxy("{http.matchers.file.relative}", plain, has_close_delay, 3);
+    [
+        normalization(),
+        format!(
+            "\
+{matcher}		handle @live {{
+{live}		}}
+",
+            matcher = file_matcher(config, "live", LIVE_DIR),
+        ),
+        pages(config),
+        actions(has_close_delay),
+        placeholder(config),
+        outdated(config),
+        format!("\t\trespond \"{NO_PREVIEW}\" 404\n"),
+    ]
+    .concat()
+}
+
+/// Renders a matcher for the one file in a directory of the request's host. Its name is then in
+/// `{http.matchers.file.relative}`, after a `/`.
+fn file_matcher(config: &CaddyConfig, name: &str, dir: &str) -> String {
+    format!(
+        "\t\t@{name} file {{
+			root {table}/hosts/{host}/{dir}
+			try_files /*
+		}}
+",
+        table = config.table.display(),
+        host = host(config),
+    )
+}
+
+/// Returns the request's host, without a port, as a part of a file's path.
+fn host(config: &CaddyConfig) -> String {
+    let domain = config.domain.to_ascii_lowercase();
+    let labels = domain.split('.').count();
+    format!("{{http.request.host.labels.{labels}}}.{domain}")
+}
+
+/// Renders the normalization of hosts to lower case, as Caddy has no placeholder for that. Hosts with other characters
+/// than those of names have no preview; as a part of a file's path they could be patterns.
+fn normalization() -> String {
+    let lower: String = ('A'..='Z')
+        .map(|c| format!("\t\t\trequest_header Host {c} {}\n", c.to_ascii_lowercase()))
+        .collect();
+    format!(
+        "\t\t@unusual header_regexp Host [^a-z0-9.:-]
+		route @unusual {{
+{lower}			@invalid header_regexp Host [^a-z0-9.:-]
+			respond @invalid \"{NO_PREVIEW}\" 404
+		}}
+"
+    )
+}
+
+/// Renders the match of a request with the rules of its host. The action is then in variables.
+///
+/// Caddy prepares all routes of a block at each request, and a missing page costs an access to the file system. So the
+/// pages after the first, which few hosts have, are in blocks of their own.
+fn pages(config: &CaddyConfig) -> String {
+    let mut further =
+        String::from("\t\t@further not vars innkeeper_found yes\n\t\troute @further {\n");
+    for (first, last) in BLOCKS {
+        let block = format!("block{first}");
+        further.push_str(&page_matcher(config, &block, first));
+        // Writing into a String cannot fail.
+        writeln!(further, "\t\troute @{block} {{").ok();
+        for number in first..=last {
+            further.push_str(&page(config, number, ""));
+        }
+        further.push_str("\t\t}\n");
+    }
+    further.push_str("\t\t}\n");
+    page(config, 1, &further)
+}
+
+/// Renders a matcher for a page of rules, unless a former page had a matching rule.
+fn page_matcher(config: &CaddyConfig, name: &str, number: usize) -> String {
+    file_matcher(config, name, &page_dir(number)).replacen(
+        "file {",
+        "{\n\t\t\tnot vars innkeeper_found yes\n\t\t\tfile {",
+        1,
+    ) + "\t\t}\n"
+}
+
+/// Renders the match of a request with the rules of a page.
+fn page(config: &CaddyConfig, number: usize, otherwise: &str) -> String {
+    let rule = r"(/([^=;]*?)(?:/\*)?)=([^=;]*)=([^=;]*)=([^=;]*)";
+    let further = format!("(?:;{rule})?").repeat(RULES_PER_PAGE - 1);
+    let mut text = format!(
+        "\
+{matcher}		route @page{number} {{
+		request_header {RULES_HEADER} {{http.matchers.file.relative}}
+		request_header {RULES_HEADER} {SLASH} /
+		@rules{number} header_regexp rule {RULES_HEADER} ^/{rule}{further}$
+		route @rules{number} {{
+		request_header -{RULES_HEADER}
+",
+        matcher = page_matcher(config, &format!("page{number}"), number),
+    );
+    for position in 0..RULES_PER_PAGE {
+        let group = |field: usize| format!("{{http.regexp.rule.{}}}", 5 * position + field);
+        // Writing into a String cannot fail.
+        write!(
+            text,
+            "\t\t@rule{number}-{position} {{
+			path {pattern}
+			not vars innkeeper_found yes
+		}}
+		vars @rule{number}-{position} {{
+			innkeeper_found yes
+			innkeeper_base {base}
+			innkeeper_upstream {upstream}
+			innkeeper_action {action}
+			innkeeper_transport {transport}
+		}}
+",
+            pattern = group(1),
+            base = group(2),
+            upstream = group(3),
+            action = group(4),
+            transport = group(5),
+        )
+        .ok();
+    }
+    text + otherwise + "\t\t}\n\t\t}\n"
+}
+
+/// Renders the actions of the rule that [`pages`] found.
+fn actions(has_close_delay: bool) -> String {
+    let upstream = "{http.vars.innkeeper_upstream}";
+    let proxies: String = Transport::all()
+        .map(|transport| {
+            let name = transport.name();
+            let proxy = proxy(upstream, transport, has_close_delay, 3);
+            format!(
+                "\t\t@{name} vars innkeeper_transport {name}\n\t\troute @{name} {{\n{proxy}\t\t}}\n"
+            )
+        })
+        .collect();
+    format!(
+        "\t\t@redirect vars innkeeper_action {REDIRECT}
+		route @redirect {{
+			@bare vars {{http.request.uri.query}} \"\"
+			redir @bare /{{http.vars.innkeeper_base}}/ 308
+			redir * /{{http.vars.innkeeper_base}}/?{{http.request.uri.query}} 308
+		}}
+		@strip vars innkeeper_action {STRIP}
+		uri @strip strip_prefix {{http.vars.innkeeper_base}}
+{proxies}",
+    )
+}
+
+/// Renders the page of a preview without an app.
+fn placeholder(config: &CaddyConfig) -> String {
+    let table = config.table.display();
+    let retry = page::RETRY_SECONDS;
+    let unconditional: String = CONDITIONAL_HEADERS
+        .iter()
+        .map(|header| format!("\t\t\trequest_header -{header}\n"))
+        .collect();
+    format!(
+        "\
+{matcher}		route @page {{
+			vars innkeeper_page {{http.matchers.file.relative}}
+			@other not method GET HEAD
+			method @other GET
+{unconditional}			header {{
+				Retry-After {retry}
+				Cache-Control no-store
+				Content-Security-Policy \"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\"
+				X-Content-Type-Options nosniff
+				X-Robots-Tag noindex
+				-Etag
+				-Last-Modified
+				defer
+			}}
+			root * {table}/previews
+			@person header Accept *text/html*
+			rewrite @person {{http.vars.innkeeper_page}}/page.html
+			@program not header Accept *text/html*
+			rewrite @program {{http.vars.innkeeper_page}}/page.txt
+			file_server {{
+				disable_canonical_uris
+				status 503
+			}}
+		}}
+",
+        matcher = file_matcher(config, "page", PAGE_DIR),
+    )
+}
+
+/// Renders the response for a preview whose files in the table are still those of a former release.
+fn outdated(config: &CaddyConfig) -> String {
+    format!(
+        "\t\t@outdated file {{
+			root {table}
+			try_files /hosts/{host}
+		}}
+		route @outdated {{
+			header Retry-After {retry}
+			respond \"The routes of this host are being updated.\" 503
+		}}
+",
+        table = config.table.display(),
+        host = host(config),
+        retry = page::RETRY_SECONDS,
+    )
+}
