@@ -1,7 +1,8 @@
 # The program that shows visitors the state of a preview whose app does not answer: a unit without privileges.
 #
-# systemd opens the socket and keeps it while the program restarts. It needs no network: Caddy requests pages on the
-# socket, and their contents are files that the daemon writes into a folder that only the group `innkeeper-pages` can read.
+# systemd opens the socket and keeps it while the program restarts. Caddy requests pages on the socket, and their contents
+# are files that the daemon writes into a folder that only the group `innkeeper-pages` can read. Of the network it reaches
+# the guests alone: while an app restarts, requests wait until its port accepts a connection.
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper.pages;
@@ -61,6 +62,7 @@ in
       restartTriggers = [
         (builtins.toJSON {
           pages = settings.pages or { };
+          subnet = settings.network.subnet or null;
           log = settings.log or { };
         })
       ];
@@ -80,10 +82,11 @@ in
         MemoryMax = "256M";
         TasksMax = 64;
 
-        # Exposure by `systemd-analyze security`: 0.2 (systemd 252 and 257); tests/nix/run enforces the limit.
+        # Exposure by `systemd-analyze security`: 1.0 (systemd 252); tests/nix/run enforces the limit.
         CapabilityBoundingSet = "";
         AmbientCapabilities = "";
         DevicePolicy = "closed";
+        IPAddressAllow = settings.network.subnet or "10.100.0.0/16";
         IPAddressDeny = "any";
         KeyringMode = "private";
         LockPersonality = true;
@@ -92,7 +95,6 @@ in
         PrivateDevices = true;
         PrivateIPC = true;
         PrivateMounts = true;
-        PrivateNetwork = true;
         PrivateTmp = true;
         PrivateUsers = true;
         ProcSubset = "pid";
@@ -106,7 +108,10 @@ in
         ProtectProc = "invisible";
         ProtectSystem = "strict";
         RemoveIPC = true;
-        RestrictAddressFamilies = [ "AF_UNIX" ];
+        RestrictAddressFamilies = [
+          "AF_UNIX"
+          "AF_INET"
+        ];
         RestrictNamespaces = true;
         RestrictRealtime = true;
         RestrictSUIDSGID = true;

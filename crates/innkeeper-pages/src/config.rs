@@ -1,5 +1,6 @@
 //! The settings: a part of innkeeperd's configuration file.
 
+use innkeeper_model::SlotRange;
 use innkeeper_service::{ConfigError, Log, Pages, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +13,23 @@ pub type Loaded = innkeeper_service::Loaded<Config>;
 pub struct Config {
     /// This program's own section, which innkeeperd also reads.
     pub pages: Pages,
+    /// The guests' network.
+    pub network: Network,
     /// The log.
     pub log: Log,
 }
 
+/// The part of innkeeperd's section `[network]` that it reads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    /// The guests' subnet. No request waits for another address.
+    pub subnet: SlotRange,
+}
+
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = &[];
-    const OWN_PREFIXES: &'static [&'static str] = &["pages.", "log."];
+    const OWN_PREFIXES: &'static [&'static str] = &["pages.", "log.", "network.subnet"];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.pages.validate()
@@ -43,9 +54,12 @@ mod tests {
         insta::assert_snapshot!(loaded, @r#"
         log.format = "auto" # default
         log.level = "info" # default
+        network.subnet = "10.100.0.0/16" # default
         pages.directory = "/var/lib/innkeeper-pages" # default
         pages.group = "innkeeper-pages" # default
+        pages.hold_seconds = 8 # default
         pages.max_connections = 7 # file
+        pages.max_holds_per_address = 64 # default
         pages.max_streams_per_address = 16 # default
         pages.socket = "/run/innkeeper-pages/pages.sock" # default
         "#);

@@ -8,6 +8,7 @@
 //!                                   │
 //!                                   ├─ page: HTML for browsers
 //!                                   ├─ text: for programs
+//!                                   ├─ hold: until the app accepts connections
 //!                                   ├─ events: live changes of the page (server-sent events)
 //!                                   └─ assets: style sheet, script, icon
 //! ```
@@ -22,6 +23,7 @@
 //! | `respond` | from a request to its response |
 //! | `page`, `text` | the response for browsers, and for programs |
 //! | `words` | states and durations in words |
+//! | `hold` | requests that wait while an app restarts |
 //! | `events` | live changes of a page |
 //! | `visitors` | limits of live logs |
 //! | `assets` | files that pages refer to |
@@ -31,6 +33,7 @@ mod assets;
 pub mod config;
 mod error;
 mod events;
+mod hold;
 mod page;
 mod respond;
 mod run;

@@ -1,5 +1,6 @@
 //! From a request to its response.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,18 +12,22 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use innkeeper_model::GuestName;
+use innkeeper_model::{GuestName, SlotRange};
 use innkeeper_service::Pages;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::assets::{self, RESERVED};
+use crate::hold::{Held, Holds};
 use crate::status::Statuses;
-use crate::visitors::Visitors;
+use crate::visitors::{Visitors, visitor};
 use crate::{events, page, text};
 
 /// Header with the preview's slug, which Caddy adds.
 const PREVIEW: &str = "x-innkeeper-preview";
+
+/// Header with the app that a request waits for, which Caddy adds instead: `/<slug>,<address>,<port>,<port>`.
+const HOLD: &str = "x-innkeeper-hold";
 
 /// Header of all responses of this program, by which the page's script tells them from the app's.
 const PAGE: HeaderName = HeaderName::from_static("x-innkeeper-page");
@@ -39,14 +44,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(crate) struct Context {
     statuses: Statuses,
     visitors: Visitors,
+    holds: Holds,
     closing: Arc<watch::Sender<bool>>,
 }
 
 impl Context {
-    pub(crate) fn new(settings: &Pages) -> Self {
+    pub(crate) fn new(settings: &Pages, guests: SlotRange) -> Self {
         Self {
             statuses: Statuses::new(&settings.directory),
             visitors: Visitors::new(settings),
+            holds: Holds::new(settings, guests),
             closing: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -64,14 +71,14 @@ pub(crate) fn router(context: Context) -> Router {
 
 async fn respond(State(context): State<Context>, request: Request) -> Response {
     let (request, _) = request.into_parts();
-    let slug = request.headers.get(PREVIEW);
-    let slug = slug.and_then(|slug| GuestName::parse(slug.to_str().ok()?).ok());
-    let mut response = match slug {
+    let header = |name| request.headers.get(name).and_then(parse_app);
+    let mut response = match header(HOLD).map(Ok).or_else(|| header(PREVIEW).map(Err)) {
         None => refuse(
             StatusCode::BAD_REQUEST,
             "the header X-Innkeeper-Preview is missing\n",
         ),
-        Some(slug) => respond_for(&context, &slug, &request).await,
+        Some(Ok((slug, ports))) => respond_for(&context, &slug, &ports, &request).await,
+        Some(Err((slug, _))) => respond_for(&context, &slug, &[], &request).await,
     };
     let headers = response.headers_mut();
     headers.insert(PAGE, HeaderValue::from_static("1"));
@@ -85,7 +92,13 @@ async fn respond(State(context): State<Context>, request: Request) -> Response {
     response
 }
 
-async fn respond_for(context: &Context, slug: &GuestName, request: &Parts) -> Response {
+/// Responds with a file or the page. With ports, waits for these first.
+async fn respond_for(
+    context: &Context,
+    slug: &GuestName,
+    ports: &[SocketAddrV4],
+    request: &Parts,
+) -> Response {
     let headers = &request.headers;
     match request.uri.path().strip_prefix(RESERVED) {
         Some("events") => {
@@ -109,6 +122,10 @@ async fn respond_for(context: &Context, slug: &GuestName, request: &Parts) -> Re
         }
         None => {}
     }
+    // 204 means for Caddy that the app accepts connections. No other response has this status.
+    if !ports.is_empty() && context.holds.wait(ports, visitor(headers)).await == Held::Ready {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let status = context.statuses.read(slug).await;
     let mut response = if accepts_html(headers) {
         let html = page::render(slug, &status, Timestamp::now()).into_string();
@@ -126,6 +143,20 @@ async fn respond_for(context: &Context, slug: &GuestName, request: &Parts) -> Re
     };
     response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
     response
+}
+
+/// Parses an app: its preview and its ports. The preview alone is valid, too.
+fn parse_app(value: &HeaderValue) -> Option<(GuestName, Vec<SocketAddrV4>)> {
+    let mut parts = value.to_str().ok()?.trim_start_matches('/').split(',');
+    let slug = GuestName::parse(parts.next()?).ok()?;
+    let Some(address) = parts.next() else {
+        return Some((slug, Vec::new()));
+    };
+    let address: Ipv4Addr = address.parse().ok()?;
+    let ports: Result<Vec<u16>, _> = parts.map(str::parse).collect();
+    let ports = ports.ok()?.into_iter();
+    let ports = ports.map(|port| SocketAddrV4::new(address, port));
+    Some((slug, ports.collect()))
 }
 
 fn refuse(status: StatusCode, text: &str) -> Response {

@@ -46,7 +46,7 @@ impl Visitors {
 }
 
 /// Returns the visitor's address: the last one in the header, which Caddy added. `None` for a program on this host.
-fn visitor(headers: &HeaderMap) -> Option<IpAddr> {
+pub(crate) fn visitor(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }

@@ -10,6 +10,9 @@ use crate::ConfigError;
 /// The maximum length of a socket's path: `sockaddr_un` has 108 bytes, including the final NUL (unix(7)).
 const MAX_SOCKET: usize = 107;
 
+/// The maximum of `hold_seconds`: browsers and programs give up waiting for a response.
+const MAX_HOLD: u64 = 60;
+
 /// The section `[pages]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +29,10 @@ pub struct Pages {
     /// The maximum number of live logs that one visitor's address follows at a time. Further ones are refused, and the page
     /// polls instead.
     pub max_streams_per_address: usize,
+    /// The longest time for which a request waits while an app restarts, in seconds. 0 means not at all.
+    pub hold_seconds: u64,
+    /// The maximum number of waiting requests of one visitor's address. Further ones get the page at once.
+    pub max_holds_per_address: usize,
 }
 
 impl Default for Pages {
@@ -36,6 +43,8 @@ impl Default for Pages {
             socket: "/run/innkeeper-pages/pages.sock".into(),
             max_connections: 1024,
             max_streams_per_address: 16,
+            hold_seconds: 8,
+            max_holds_per_address: 64,
         }
     }
 }
@@ -63,6 +72,12 @@ impl Pages {
             return invalid(
                 "pages.max_connections and pages.max_streams_per_address",
                 "must be at least 2 and 1",
+            );
+        }
+        if self.hold_seconds > MAX_HOLD || self.max_holds_per_address == 0 {
+            return invalid(
+                "pages.hold_seconds and pages.max_holds_per_address",
+                "must be at most 60, and at least 1",
             );
         }
         Ok(())

@@ -67,3 +67,46 @@ fn every_file_that_the_page_refers_to_is_served() {
     // All references stay on the preview's own host.
     assert!(!page.contains("src=\"http") && !page.contains("href=\"http"));
 }
+
+#[test]
+fn a_request_waits_until_its_app_accepts_connections() {
+    let program = Program::start("hold_seconds = 60\n[network]\nsubnet = '127.9.0.0/16'\n");
+    program.put("web-7", &status("live", &[]));
+    let app = std::net::TcpListener::bind("127.9.0.3:0").expect("binds");
+    let address = app.local_addr().expect("an address");
+    let port = address.port();
+    let header = format!("X-Innkeeper-Hold: /web-7,127.9.0.3,{port}");
+    assert_eq!(program.get("/", &[&header]).status, 204);
+    // Without a wait, the same app has a page.
+    let preview = header.replace("Hold", "Preview");
+    assert_eq!(program.get("/", &[&preview]).status, 503);
+    drop(app);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| program.get("/", &[&header]).status);
+        // Its own files do not wait.
+        let file = program.get("/.innkeeper/page.css", &[&header]);
+        assert_ne!(file.status, 204);
+        assert!(!waiting.is_finished());
+        let app = std::net::TcpListener::bind(address).expect("binds");
+        assert_eq!(waiting.join().expect("ends"), 204);
+        drop(app);
+    });
+}
+
+#[test]
+fn an_app_that_stays_down_has_a_page() {
+    let program = Program::start("hold_seconds = 1\n[network]\nsubnet = '127.9.0.0/16'\n");
+    program.put("web-7", &status("live", &[]));
+    let app = std::net::TcpListener::bind("127.9.0.3:0").expect("binds");
+    let address = app.local_addr().expect("an address");
+    drop(app);
+    let page = program.get(
+        "/",
+        &[&format!(
+            "X-Innkeeper-Hold: /web-7,127.9.0.3,{}",
+            address.port()
+        )],
+    );
+    assert_eq!((page.status, page.header("retry-after")), (503, Some("3")));
+    assert!(!page.body.is_empty());
+}
