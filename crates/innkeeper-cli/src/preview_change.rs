@@ -220,6 +220,7 @@ fn check_live(cx: &Context, view: &PreviewView) -> Result<(), CommandError> {
         PreviewState::Live => Ok(()),
         PreviewState::WaitingForApproval => Err(approval_needed(preview).into()),
         PreviewState::Expired => Err(expired(preview).into()),
+        PreviewState::Stopped => Err(stopped(preview).into()),
         _ => {
             if let Some(live) = &preview.live_sha {
                 cx.output.info(format_args!(
@@ -254,6 +255,15 @@ fn expired(preview: &PreviewRecord) -> Failure {
         format!("preview '{slug}' has expired: it was unused for too long and is stopped"),
     )
     .with_remedy(format!("`preview update {slug}` starts it again."))
+}
+
+fn stopped(preview: &PreviewRecord) -> Failure {
+    let slug = &preview.slug;
+    Failure::new(
+        Code::GuestNotRunning,
+        format!("preview '{slug}' is stopped: a comment on its pull request commanded it"),
+    )
+    .with_remedy(format!("`preview start {slug}` starts it again."))
 }
 
 fn approval_needed(preview: &PreviewRecord) -> Failure {

@@ -4,21 +4,20 @@
 //! Other fields may be missing, null or of any type; unknown ones are ignored.
 
 use innkeeper_model::preview::{
-    PrAction, PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent,
+    CommandEvent, PrAction, PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent,
 };
-use innkeeper_model::{Code, Explain};
 use serde::Deserialize;
 
+use crate::event_error::short;
 use crate::ping::{self, Ping};
-use crate::wire;
+use crate::{comment, wire};
+
+pub use crate::event_error::EventError;
 
 /// The header with the event's name.
 pub const EVENT_HEADER: &str = "X-GitHub-Event";
 /// The header with the delivery's id, which is the same for redeliveries.
 pub const DELIVERY_HEADER: &str = "X-GitHub-Delivery";
-
-/// Maximum length of untrusted texts that are stored: logins, labels, ids.
-const MAX_TEXT: usize = 256;
 
 /// A parsed delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,58 +26,29 @@ pub enum Delivery {
     Ping(Ping),
     /// An event of a pull request.
     PullRequest(Box<PullRequestEvent>),
+    /// A comment on an open pull request has a command.
+    Command(CommandEvent),
     /// A repository was renamed, transferred or deleted.
     Repository(RepositoryEvent),
     /// Another event, by GitHub's name.
     Ignored(String),
 }
 
-/// An invalid `pull_request` or `repository` delivery.
-#[derive(Debug, thiserror::Error)]
-pub enum EventError {
-    /// It is not JSON, or a required field is missing or invalid.
-    #[error("the {event} payload is invalid")]
-    Payload {
-        /// The event's name.
-        event: String,
-        /// The problem.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A header or field is empty, too long, or has control characters.
-    #[error("the delivery's {0} is empty, too long, or has control characters")]
-    Text(&'static str),
-}
-
-impl Explain for EventError {
-    fn code(&self) -> Code {
-        Code::InvalidRequest
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Payload { .. } => Some(
-                "Check that the webhook's content type (repository settings, Webhooks) is that of the body; \
-                 a proxy must pass `Content-Type` and the body unchanged."
-                    .to_owned(),
-            ),
-            Self::Text(_) => None,
-        }
-    }
-}
-
 /// Reports whether [`parse`] reads the payload of an event. All others are ignored.
 #[must_use]
 pub fn is_read(event: &str) -> bool {
-    matches!(event, "ping" | "pull_request" | "repository")
+    matches!(
+        event,
+        "ping" | "pull_request" | "repository" | "issue_comment"
+    )
 }
 
 /// Parses a delivery with a verified signature: the values of [`EVENT_HEADER`] and [`DELIVERY_HEADER`], and the JSON of the
 /// body ([`crate::form::payload`]).
 ///
 /// # Errors
-/// [`EventError`] for an invalid `pull_request` or `repository` payload. The bodies of other events are not
-/// parsed, except that of a `ping`, which is never invalid.
+/// [`EventError`] for an invalid `pull_request` or `repository` payload, or one of an `issue_comment` with a command. The
+/// bodies of other events are not parsed, except that of a `ping`, which is never invalid.
 pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, EventError> {
     match event {
         "ping" => Ok(Delivery::Ping(ping::parse(body))),
@@ -102,6 +72,10 @@ pub fn parse(event: &str, delivery: &str, body: &[u8]) -> Result<Delivery, Event
                 None => Delivery::Ignored(event.to_owned()),
             })
         }
+        "issue_comment" => Ok(match comment::parse(delivery, body)? {
+            Some(command) => Delivery::Command(command),
+            None => Delivery::Ignored(event.to_owned()),
+        }),
         other => Ok(Delivery::Ignored(other.to_owned())),
     }
 }
@@ -179,6 +153,7 @@ impl Payload {
             body_changed: changes.body.is_some(),
             base_changed: changes.base.is_some(),
             merged: self.pull_request.is_merged(),
+            draft: self.pull_request.draft.unwrap_or(false),
             updated_at: self.pull_request.updated_at(),
             head_sha: self.pull_request.head.sha,
             head_branch: self.pull_request.head.branch,
@@ -197,15 +172,8 @@ fn action(name: &str, label: Option<Label>) -> Result<PrAction, EventError> {
         ("edited", _) => PrAction::Edited,
         ("labeled", Some(label)) => PrAction::Labeled(short("label", label.name)?),
         ("unlabeled", _) => PrAction::Unlabeled,
+        ("ready_for_review", _) => PrAction::ReadyForReview,
+        ("converted_to_draft", _) => PrAction::ConvertedToDraft,
         (other, _) => PrAction::Other(short("action", other.to_owned())?),
     })
-}
-
-/// Validates the length and characters of an untrusted text.
-fn short(what: &'static str, text: String) -> Result<String, EventError> {
-    let printable = !text.is_empty() && !text.chars().any(char::is_control);
-    if !printable || text.chars().count() > MAX_TEXT {
-        return Err(EventError::Text(what));
-    }
-    Ok(text)
 }

@@ -5,6 +5,8 @@
 //! | [`signature`] | the webhook's secrets, and verification of deliveries |
 //! | [`form`] | deliveries that are sent as forms |
 //! | [`event`] | deliveries, reduced to the fields that previews need |
+//! | `comment` | comments with commands |
+//! | `event_error` | errors of deliveries |
 //! | [`ping`] | the webhook's settings, which GitHub sends in pings |
 //! | [`client`] | the API, with a token or as an App, within GitHub's rate limits |
 //! | [`report`] | reports on pull requests: the desired state compared with the published one |
@@ -15,7 +17,9 @@
 //! of an error.
 
 pub mod client;
+mod comment;
 pub mod event;
+mod event_error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod form;

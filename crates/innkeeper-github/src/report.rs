@@ -148,7 +148,7 @@ impl Report {
         let needs_comment = preview.fault.is_some()
             || matches!(
                 preview.state,
-                PreviewState::WaitingForApproval | PreviewState::Expired
+                PreviewState::WaitingForApproval | PreviewState::Expired | PreviewState::Stopped
             );
         let comment = match settings.target {
             ReportTarget::Comment => Part::Present(text::comment(view, &settings.approve)),
@@ -212,7 +212,10 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
     let preview = &view.preview;
     let sha = preview.wanted_sha.short();
     let (state, description) = match preview.state {
-        PreviewState::WaitingForApproval | PreviewState::Expired | PreviewState::Closing => {
+        PreviewState::WaitingForApproval
+        | PreviewState::Expired
+        | PreviewState::Stopped
+        | PreviewState::Closing => {
             return None;
         }
         PreviewState::Queued => (DeploymentState::Queued, "Queued".to_owned()),

@@ -95,6 +95,10 @@ codes! {
     SlugConflict => Conflict, "slug_conflict";
     /// The commit comes from a fork and is not approved by anyone with write access.
     ApprovalNeeded => Conflict, "approval_needed";
+    /// The author of a command may not write to the repository, or the command does not apply to the preview.
+    CommandRefused => Conflict, "command_refused";
+    /// The pull request gets no preview yet: it is a draft, or nobody requested a preview.
+    PreviewNotRequested => Conflict, "preview_not_requested";
     /// The host's configuration does not allow previews of this repository.
     RepoNotAllowed => Conflict, "repo_not_allowed";
     /// All slots of the subnet are taken.

@@ -182,7 +182,7 @@ fn stages(status: &PageStatus) -> Markup {
     use PreviewState as S;
     if matches!(
         status.state,
-        S::WaitingForApproval | S::Expired | S::Closing
+        S::WaitingForApproval | S::Expired | S::Stopped | S::Closing
     ) {
         return html! {};
     }

@@ -40,7 +40,7 @@ pub(crate) fn mood(state: PreviewState) -> Mood {
             Mood::Busy
         }
         S::Failed => Mood::Failed,
-        S::Expired | S::Closing => Mood::Idle,
+        S::Expired | S::Stopped | S::Closing => Mood::Idle,
         S::Live => Mood::Good,
     }
 }
@@ -59,6 +59,7 @@ pub(crate) fn headline(state: PreviewState) -> &'static str {
         S::Live => "Live",
         S::Failed => "This commit failed",
         S::Expired => "Asleep",
+        S::Stopped => "Stopped",
         S::Closing => "Being removed",
     }
 }
@@ -81,6 +82,7 @@ pub(crate) fn sentence(state: PreviewState) -> &'static str {
         S::Expired => {
             "The preview was not used for some time, so it was stopped. Its data is kept."
         }
+        S::Stopped => "A maintainer stopped the preview. Its data is kept.",
         S::Closing => "The preview and its data are deleted.",
     }
 }
@@ -94,6 +96,9 @@ pub(crate) fn advice(state: PreviewState) -> Option<&'static str> {
         }
         S::Failed => Some("Push a commit that fixes it. The preview updates by itself."),
         S::Expired => Some("Push a commit to wake it."),
+        S::Stopped => Some(
+            "Push a commit, or have a maintainer comment `/preview start` on the pull request.",
+        ),
         S::Queued
         | S::Evaluating
         | S::Building

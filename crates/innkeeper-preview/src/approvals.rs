@@ -61,7 +61,9 @@ impl Approvals {
         delivery: &Delivery,
         preview: &Preview,
     ) -> Result<DeliveryOutcome, PreviewError> {
-        let event = &delivery.event;
+        let Some(event) = delivery.event.as_pull_request() else {
+            return Ok(DeliveryOutcome::Ignored(None));
+        };
         let record = &preview.record;
         let refuse =
             |code, text: String| Ok(DeliveryOutcome::Ignored(Some(Failure::new(code, text))));
@@ -87,7 +89,7 @@ impl Approvals {
         let Some(preview) = self.reporter.after_report(&record.slug).await? else {
             return Ok(DeliveryOutcome::Ignored(None));
         };
-        if !was_announced(&preview, delivery) {
+        if !was_announced(&preview, &event.head_sha, delivery.seq) {
             let refused = self.refuse_label(&preview, &event.head_sha).await?;
             return Ok(DeliveryOutcome::Ignored(Some(refused)));
         }
@@ -141,9 +143,12 @@ impl Approvals {
             let there = Failure::new(Code::InvalidRequest, "the label that approves is set");
             return Ok(query_again(delivery, &there).unwrap_or(DeliveryOutcome::Done));
         }
-        let sender = &delivery.event.sender;
-        self.withdraw(preview, &format!("{sender} removed it"))
-            .await?;
+        let sender = delivery.event.as_pull_request().map(|event| &event.sender);
+        let why = sender.map_or_else(
+            || "it was removed".to_owned(),
+            |sender| format!("{sender} removed it"),
+        );
+        self.withdraw(preview, &why).await?;
         Ok(DeliveryOutcome::Done)
     }
 
@@ -197,9 +202,8 @@ impl Approvals {
 
 /// Reports whether the label's commit had been announced on GitHub as waiting for approval before the label's delivery
 /// arrived. The order of arrival decides, since clocks may be wrong.
-fn was_announced(preview: &Preview, delivery: &Delivery) -> bool {
-    preview.announced_sha.as_ref() == Some(&delivery.event.head_sha)
-        && delivery.seq > preview.announced_after
+fn was_announced(preview: &Preview, sha: &CommitSha, seq: i64) -> bool {
+    preview.announced_sha.as_ref() == Some(sha) && seq > preview.announced_after
 }
 
 fn not_announced(label: &str, slug: &GuestName, sha: &CommitSha) -> Failure {
@@ -223,7 +227,7 @@ pub(crate) fn refusal_of(preview: &Preview, label: &str, sha: &CommitSha) -> Opt
 }
 
 /// Returns the outcome that retries the query, unless all attempts were used.
-fn query_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
+pub(crate) fn query_again(delivery: &Delivery, seen: &Failure) -> Option<DeliveryOutcome> {
     (delivery.attempts + 1 < ATTEMPTS).then(|| DeliveryOutcome::Retry {
         failure: seen.clone(),
         after: retry_after(delivery.attempts + 1),

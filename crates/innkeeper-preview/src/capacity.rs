@@ -145,15 +145,15 @@ impl Capacity {
     }
 }
 
-/// Returns the preview to evict for another one: an expired one first, then the least recently used.
+/// Returns the preview to evict for another one: an expired or stopped one first, then the least recently used.
 fn to_evict<'a>(present: &'a [Preview], newcomer: &Preview) -> Option<&'a Preview> {
     present
         .iter()
         .filter(|other| may_be_evicted(other, newcomer))
         .min_by_key(|other| {
             let record = &other.record;
-            let has_expired = record.state == PreviewState::Expired;
-            (!has_expired, other.active_running, record.last_activity)
+            let is_down = matches!(record.state, PreviewState::Expired | PreviewState::Stopped);
+            (!is_down, other.active_running, record.last_activity)
         })
 }
 

@@ -165,9 +165,9 @@ impl Previews {
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
         let record = records::require(&self.components.store, slug).await?.record;
-        let has_expired = record.state == PreviewState::Expired;
-        let needs_approval = record.state == PreviewState::WaitingForApproval
-            || has_expired && record.is_from_fork();
+        let is_down = matches!(record.state, PreviewState::Expired | PreviewState::Stopped);
+        let needs_approval =
+            record.state == PreviewState::WaitingForApproval || is_down && record.is_from_fork();
         if needs_approval && record.approved_sha.is_none() {
             return Err(PreviewError::new(
                 Code::ApprovalNeeded,
@@ -177,7 +177,7 @@ impl Previews {
         }
         self.require_guest(slug).await?;
         let started = self.components.engine.start(slug, actor).await?;
-        if has_expired {
+        if is_down {
             // Until this is recorded, the worker may stop the guest again; then it starts it.
             let again = vec![
                 PreviewFact::State(PreviewState::Queued),
@@ -244,7 +244,7 @@ impl Previews {
         }
         components
             .store
-            .approve(slug, &request.sha, Approval::Host)
+            .approve(slug, &request.sha, Approval::Command)
             .await?;
         let facts = vec![
             PreviewFact::State(PreviewState::Queued),

@@ -9,6 +9,8 @@ use innkeeper_model::preview::sources::{FileTypes, SourcePath};
 use innkeeper_model::preview::{Meta, PreviewRecord, PreviewView, RepoName};
 use innkeeper_model::{GuestName, SlotRange};
 
+use crate::admission::Admission;
+
 /// Settings of previews.
 #[derive(Clone, Debug)]
 pub struct PreviewsConfig {
@@ -24,6 +26,8 @@ pub struct PreviewsConfig {
     pub repositories: Vec<RepoName>,
     /// The URL that GitHub delivers to.
     pub webhook_url: String,
+    /// The pull requests that get a preview.
+    pub admission: Admission,
     /// The label with which a user with write access approves a commit of a fork.
     pub approval_label: String,
     /// Form and place of the reports on GitHub.

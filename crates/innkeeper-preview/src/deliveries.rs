@@ -1,24 +1,28 @@
 //! Deliveries: dispatches them to the previews' workers, and records what each one wants.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use innkeeper_github::client::Github;
 use innkeeper_model::preview::{
-    BranchName, CommitSha, PrAction, PreviewState, PullRequest, PullRequestEvent, RepoName,
-    slug_candidates, webhook_slug,
+    BranchName, CommitSha, DeliveryEvent, PrAction, PreviewState, PullRequest, PullRequestEvent,
+    RepoName,
 };
 use innkeeper_model::{Code, chain};
 use innkeeper_store::{
     Delivery, DeliveryOutcome, NewPreview, NextDelivery, Presence, Preview, PreviewFact, Store,
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::approvals::{Approvals, refusal_of};
 use crate::background::Background;
+use crate::comment_commands::CommentCommands;
 use crate::journal::Journal;
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
+use crate::requests::{Requests, slugs_of};
 use crate::retry::outcome;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
@@ -47,8 +51,8 @@ pub(crate) enum Accepted {
     Recorded(Box<Preview>),
     /// The delivery needs no execution and ends like this.
     Finished(DeliveryOutcome),
-    /// It ended meanwhile: another delivery or a command superseded it.
-    Superseded,
+    /// Its end is recorded: it was executed as a command, or another delivery or a command superseded it.
+    Ended,
 }
 
 /// Dispatches and records deliveries.
@@ -61,8 +65,12 @@ pub(crate) struct Deliveries {
     pub(crate) approvals: Approvals,
     pub(crate) reporter: Reporter,
     pub(crate) repositories: Repositories,
+    pub(crate) requests: Requests,
+    pub(crate) commands: CommentCommands,
     pub(crate) workers: Workers,
     pub(crate) background: Background,
+    /// The pull requests without a preview whose deliveries are acted on in the background.
+    pub(crate) acting: Arc<Mutex<HashSet<PullRequest>>>,
 }
 
 impl Deliveries {
@@ -110,45 +118,123 @@ impl Deliveries {
     }
 
     /// Acts on the deliveries of a pull request without a preview: one that wants a preview creates it, and the others
-    /// are done.
+    /// are done. From the first one that depends on GitHub, this happens in the background: deliveries of other pull
+    /// requests do not wait for GitHub.
     async fn act_without_preview(&self, pull_request: &PullRequest) -> Result<(), PreviewError> {
         while let NextDelivery::Process(delivery) = self.store.next_delivery(pull_request).await? {
-            let event = &delivery.event;
-            let outcome = match self.wants_preview(&delivery).await {
-                Ok(true) => {
+            let event = match &delivery.event {
+                DeliveryEvent::PullRequest(event) if !self.requests.concerns(event) => event,
+                _ => {
+                    self.act_in_background(pull_request.clone());
+                    return Ok(());
+                }
+            };
+            let outcome = match self.wants_preview(&delivery, event).await {
+                Ok(None) => {
                     // It arrived while its preview was being removed.
-                    let preview = self.claim(event).await?;
+                    let slugs = slugs_of(pull_request);
+                    let new = NewPreview::of(event);
+                    let preview = self.store.claim_preview(new, slugs).await?;
                     self.workers.wake(&preview.record.slug, WakeReason::Change);
                     return Ok(());
                 }
-                Ok(false) if event.action == PrAction::Closed => DeliveryOutcome::Done,
-                Ok(false) => DeliveryOutcome::Ignored(None),
+                Ok(Some(outcome)) => outcome,
                 Err(error) => outcome(&error, delivery.attempts),
             };
-            self.store.finish_delivery(&event.delivery, outcome).await?;
+            self.store
+                .finish_delivery(delivery.event.id(), outcome)
+                .await?;
         }
         Ok(())
     }
 
-    async fn wants_preview(&self, delivery: &Delivery) -> Result<bool, PreviewError> {
-        match delivery.event.action {
-            PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => Ok(true),
+    /// Returns how the delivery of a pull request without a preview ends; `None` if it wants a preview.
+    async fn wants_preview(
+        &self,
+        delivery: &Delivery,
+        event: &PullRequestEvent,
+    ) -> Result<Option<DeliveryOutcome>, PreviewError> {
+        let refusal = || {
+            let refusal = self.config.admission.refusal_of_draft(event.draft);
+            refusal.map(|refusal| DeliveryOutcome::Ignored(Some(refusal)))
+        };
+        Ok(match event.action {
+            PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => refusal(),
             // It may have been reopened in the same second.
-            PrAction::Closed => Ok(self.desired_head(delivery).await?.is_some()),
-            _ => Ok(false),
+            PrAction::Closed if self.desired_head(delivery, event).await?.is_some() => refusal(),
+            PrAction::Closed => Some(DeliveryOutcome::Done),
+            _ => Some(DeliveryOutcome::Ignored(None)),
+        })
+    }
+
+    /// Acts on the deliveries of a pull request without a preview that depend on GitHub, unless that is in progress.
+    fn act_in_background(&self, pull_request: PullRequest) {
+        if !self.acting.lock().insert(pull_request.clone()) {
+            return;
+        }
+        let this = self.clone();
+        self.background.spawn(async move {
+            let mut result = this.act_on_requests(&pull_request).await;
+            this.acting.lock().remove(&pull_request);
+            // One that arrived in the last moment was left to this task.
+            result = result.and(this.dispatch_again(&pull_request).await);
+            if let Err(error) = result {
+                warn!(%pull_request, "its deliveries are retried: {}", chain(&error));
+            }
+        });
+    }
+
+    async fn dispatch_again(&self, pull_request: &PullRequest) -> Result<(), PreviewError> {
+        match self.store.next_delivery(pull_request).await? {
+            NextDelivery::Process(_) => Box::pin(self.dispatch_pull_request(pull_request)).await,
+            NextDelivery::WaitUntil(_) | NextDelivery::None => Ok(()),
         }
     }
 
-    /// Records a preview for a pull request that wants one.
-    async fn claim(&self, event: &PullRequestEvent) -> Result<Preview, PreviewError> {
-        let pull_request = &event.pull_request;
-        let wanted = webhook_slug(&pull_request.repo, pull_request.number);
-        let identity = pull_request.to_string().to_ascii_lowercase();
-        let slugs = slug_candidates(&wanted, &identity).collect();
-        Ok(self
-            .store
-            .claim_preview(NewPreview::of(event), slugs)
-            .await?)
+    /// Acts on the next deliveries of a pull request without a preview, as long as they depend on GitHub.
+    async fn act_on_requests(&self, pull_request: &PullRequest) -> Result<(), PreviewError> {
+        while let NextDelivery::Process(delivery) = self.store.next_delivery(pull_request).await? {
+            if self.store.preview_of(pull_request).await?.is_some() {
+                return Ok(());
+            }
+            let acted = match &delivery.event {
+                DeliveryEvent::Command(event) => {
+                    self.commands
+                        .execute_without_preview(&delivery, event)
+                        .await
+                }
+                DeliveryEvent::PullRequest(event) if self.requests.concerns(event) => {
+                    self.requests.act(&delivery, event).await
+                }
+                DeliveryEvent::PullRequest(_) => return Ok(()),
+            };
+            let ended = acted.unwrap_or_else(|error| Some(outcome(&error, delivery.attempts)));
+            if let Some(outcome) = ended {
+                let finished = self.store.finish_delivery(delivery.event.id(), outcome);
+                self.journal.step("finish-delivery", finished).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports whether a delivery may interrupt the work in progress. The command of an author without permission may not:
+    /// it ends here.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) async fn may_interrupt(&self, delivery: &Delivery) -> Result<bool, PreviewError> {
+        let DeliveryEvent::Command(event) = &delivery.event else {
+            return Ok(true);
+        };
+        let outcome = match self.commands.authorize(delivery, event).await {
+            Ok(None) => return Ok(true),
+            Ok(Some(refused)) => DeliveryOutcome::Ignored(Some(refused)),
+            Err(error) => outcome(&error, delivery.attempts),
+        };
+        self.store
+            .finish_delivery(delivery.event.id(), outcome)
+            .await?;
+        Ok(false)
     }
 
     /// Records what a delivery wants of its preview.
@@ -160,7 +246,16 @@ impl Deliveries {
         delivery: &Delivery,
         preview: &Preview,
     ) -> Result<Accepted, PreviewError> {
-        let event = &delivery.event;
+        let event = match &delivery.event {
+            DeliveryEvent::PullRequest(event) => event,
+            DeliveryEvent::Command(event) => {
+                let executed = self.commands.execute(delivery, event, preview).await?;
+                return Ok(executed.map_or(Accepted::Ended, Accepted::Finished));
+            }
+        };
+        if let Some(change) = self.requests.change(delivery, event, preview).await? {
+            return self.record_change(event, preview, change).await;
+        }
         let slug = &preview.record.slug;
         let label = &self.config.approval_label;
         let mut facts = vec![
@@ -169,7 +264,16 @@ impl Deliveries {
         ];
         let outcome = match &event.action {
             PrAction::Opened | PrAction::Synchronize | PrAction::Reopened | PrAction::Closed => {
-                facts.extend(match self.desired_head(delivery).await? {
+                let mut head = self.desired_head(delivery, event).await?;
+                if head.is_some()
+                    && preview.desired == Presence::Absent
+                    && let Some(refusal) = self.requests.refusal(event).await?
+                {
+                    return Ok(Accepted::Finished(DeliveryOutcome::Ignored(Some(refusal))));
+                }
+                // The event with which it became a draft may be lost.
+                head = head.filter(|_| self.config.admission.keeps(event.draft, preview.request));
+                facts.extend(match head {
                     Some(Head { repo, branch, sha }) => vec![
                         PreviewFact::Desired(Presence::Present),
                         PreviewFact::State(PreviewState::Queued),
@@ -182,7 +286,7 @@ impl Deliveries {
                     .store
                     .set_preview_for_delivery(&event.delivery, slug, facts);
                 let recorded = self.journal.step("record-wish", recorded).await?;
-                return Ok(recorded.map_or(Accepted::Superseded, |preview| {
+                return Ok(recorded.map_or(Accepted::Ended, |preview| {
                     Accepted::Recorded(Box::new(preview))
                 }));
             }
@@ -199,18 +303,49 @@ impl Deliveries {
                 self.store.set_preview(slug, facts).await?;
                 self.approvals.withdraw_by_label(delivery, preview).await?
             }
-            PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => {
-                DeliveryOutcome::Ignored(None)
-            }
+            PrAction::Labeled(_)
+            | PrAction::Unlabeled
+            | PrAction::ReadyForReview
+            | PrAction::ConvertedToDraft
+            | PrAction::Other(_) => DeliveryOutcome::Ignored(None),
         };
         Ok(Accepted::Finished(outcome))
+    }
+
+    /// Records the change that a request, or its withdrawal, causes. Its execution is not part of the delivery: a newer
+    /// commit must be able to supersede it.
+    async fn record_change(
+        &self,
+        event: &PullRequestEvent,
+        preview: &Preview,
+        change: Result<Vec<PreviewFact>, DeliveryOutcome>,
+    ) -> Result<Accepted, PreviewError> {
+        let mut facts = match change {
+            Ok(facts) => facts,
+            Err(outcome) => return Ok(Accepted::Finished(outcome)),
+        };
+        facts.extend([
+            PreviewFact::LastDelivery(event.delivery.clone()),
+            PreviewFact::Active(Timestamp::now()),
+        ]);
+        let slug = &preview.record.slug;
+        let recorded = self
+            .store
+            .set_preview_for_delivery(&event.delivery, slug, facts);
+        let recorded = self.journal.step("record-request", recorded).await?;
+        Ok(recorded.map_or(Accepted::Ended, |_| {
+            Accepted::Finished(DeliveryOutcome::Done)
+        }))
     }
 
     /// Returns the commit that a pull request's preview should serve after it was opened, pushed to, closed or reopened;
     /// `None` when the preview should be removed. If GitHub's times do not order such events, GitHub is queried for the
     /// pull request's state.
-    async fn desired_head(&self, delivery: &Delivery) -> Result<Option<Head>, PreviewError> {
-        let event = &delivery.event;
+    async fn desired_head(
+        &self,
+        delivery: &Delivery,
+        event: &PullRequestEvent,
+    ) -> Result<Option<Head>, PreviewError> {
         let by_arrival = (event.action != PrAction::Closed).then(|| Head::of(event));
         let Some(github) = &self.github else {
             return Ok(by_arrival);

@@ -184,6 +184,12 @@ impl Executor {
                 let delay = self.health.delay(slug, Instant::now());
                 tokio::time::sleep(delay).await;
             }
+            Step::ResetDatabase => {
+                self.databases.reset(slug).await?;
+                self.record(slug, vec![PreviewFact::ResetDatabase(false)])
+                    .await?;
+                self.journal.note(slug, "The database was reset.");
+            }
             Step::RecordVisits => {
                 // Visits until now count as older than those during the evaluation.
                 if self.capacity.needs_room(slug).await? {

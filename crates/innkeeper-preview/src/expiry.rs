@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!  in use ── ttl without use ──► expired: guest stopped, route shows a page ── ttl again ──► removed
+//!    │                                                                                        ▲
+//!    └── `/preview stop` in a comment ──► stopped ── twice ttl without use ───────────────────┘
 //!    ▲                              │
 //!    └── push, visit, command … ────┘ with its files and database
 //! ```
@@ -53,18 +55,23 @@ impl Expiry {
         let Some(ttl) = self.ttl else {
             return Ok(());
         };
-        if preview.desired == Presence::Absent
-            || !self
-                .store
-                .expiry_clock()
-                .await?
-                .has_expired(preview.active_running, ttl)
-        {
+        let state = preview.record.state;
+        // A stopped preview does not expire, since a visit would start it: it is removed when an expired one would be.
+        let age = match state {
+            PreviewState::Stopped => ttl.saturating_mul(2),
+            _ => ttl,
+        };
+        let clock = self.store.expiry_clock().await?;
+        if preview.desired == Presence::Absent || !clock.has_expired(preview.active_running, age) {
             return Ok(());
         }
         let slug = &preview.record.slug;
         let hours = ttl.as_secs() / 3_600;
-        let (fact, text) = if preview.record.state == PreviewState::Expired {
+        let (fact, text) = if state == PreviewState::Stopped {
+            let hours = 2 * hours;
+            let text = format!("Removed: it was stopped and not used for {hours} h.");
+            (PreviewFact::Desired(Presence::Absent), text)
+        } else if state == PreviewState::Expired {
             let text = format!("Removed: it expired {hours} h ago and was not used since.");
             (PreviewFact::Desired(Presence::Absent), text)
         } else {

@@ -228,7 +228,7 @@ impl Explainer {
             return Ok(good(kind, id.clone(), "its record has expired".to_owned()));
         };
         let show = format!("`innkeeper deliveries show {id}` shows the details.");
-        let action = &delivery.event.action;
+        let action = delivery.event.action();
         Ok(match delivery.state {
             DeliveryState::Failed => broken(kind, id.clone(), format!("'{action}' failed"), &show),
             DeliveryState::Pending | DeliveryState::Running => warning(
@@ -281,6 +281,15 @@ fn explain_commit(preview: &Preview) -> Link {
             wanted,
             "the preview expired without use: its guest is stopped".to_owned(),
             &format!("`preview start {}` starts it again.", record.slug),
+        ),
+        None if record.state == PreviewState::Stopped => warning(
+            kind,
+            wanted,
+            "a command in a comment stopped the preview".to_owned(),
+            &format!(
+                "The comment `/preview start`, or `preview start {}`, starts it again.",
+                record.slug
+            ),
         ),
         None => warning(kind, wanted, format!("it is {}", record.state), ""),
     }

@@ -18,14 +18,15 @@ use innkeeper_model::{
     Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath,
 };
 use innkeeper_store::{
-    NewDelivery, NewPreview, Presence, Preview, PreviewFact, RunningTime, Store,
+    Delivery, NewDelivery, NewPreview, NextDelivery, Presence, Preview, PreviewFact, RunningTime,
+    Store,
 };
 use jiff::Timestamp;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use tempfile::TempDir;
 
 use crate::wiring::ToStart;
-use crate::{ConfigPaths, Parts, Previews, PreviewsConfig};
+use crate::{Admission, ConfigPaths, Parts, Previews, PreviewsConfig};
 
 /// URL to which the fake GitHub delivers. The port is closed.
 pub(crate) const WEBHOOK: &str = "http://127.0.0.1:9/webhook/github";
@@ -87,6 +88,8 @@ pub(crate) fn preview() -> Preview {
         live_closure: None,
         live_meta: None,
         dirty: false,
+        request: None,
+        reset_database: false,
         approved_by_label: false,
         announced_sha: None,
         announced_after: 0,
@@ -174,8 +177,10 @@ pub(crate) fn delivery(id: &str, action: PrAction, sha: CommitSha) -> NewDeliver
             body_changed: false,
             base_changed: false,
             merged: false,
+            draft: false,
             updated_at: None,
-        },
+        }
+        .into(),
         received_at: Timestamp::now(),
         slugs: vec![slug()],
     }
@@ -245,6 +250,7 @@ impl Harness {
             head_sha: sha,
             base_branch: BranchName::parse("main").expect("a branch"),
             labels: Vec::new(),
+            draft: false,
         };
         self.change_repo(|repo| drop(repo.pulls.insert(7, pull)));
     }
@@ -256,6 +262,49 @@ impl Harness {
     pub(crate) fn change_repo<T>(&self, change: impl FnOnce(&mut Repo) -> T) -> T {
         self.github
             .with(|world| change(world.repos.get_mut(&repo()).expect("added")))
+    }
+
+    /// Grants a user a permission for the repository.
+    pub(crate) fn permit(&self, login: &str, permission: &str) {
+        self.change_repo(|repo| {
+            repo.permissions
+                .insert(login.to_owned(), permission.to_owned())
+        });
+    }
+
+    /// Has a user comment on the pull request, and records the delivery of the comment, which has a command.
+    pub(crate) async fn comment(&self, id: &str, author: &str, body: &str) {
+        let payload = self
+            .github
+            .with(|world| world.add_comment(&repo(), 7, author, body));
+        let payload = payload.expect("opened").to_string();
+        let parsed = innkeeper_github::event::parse("issue_comment", id, payload.as_bytes());
+        let Ok(innkeeper_github::event::Delivery::Command(event)) = parsed else {
+            panic!("{parsed:?}");
+        };
+        let new = NewDelivery {
+            event: event.into(),
+            received_at: Timestamp::now(),
+            slugs: Vec::new(),
+        };
+        self.store.record_delivery(new).await.expect("recorded");
+    }
+
+    /// Returns the reactions to all comments, the oldest first.
+    pub(crate) fn reactions(&self) -> Vec<String> {
+        self.change_repo(|repo| {
+            let reactions = repo.comments.iter().flat_map(|comment| &comment.reactions);
+            reactions.map(|(_, content)| content.clone()).collect()
+        })
+    }
+
+    /// Returns the delivery of the pull request to act on now.
+    pub(crate) async fn next(&self) -> Box<Delivery> {
+        let next = self.store.next_delivery(&pull_request()).await;
+        let NextDelivery::Process(delivery) = next.expect("read") else {
+            panic!("no delivery is pending");
+        };
+        delivery
     }
 
     /// The bodies of the comments on the pull request.
@@ -272,7 +321,7 @@ impl Harness {
     /// Records the pull request's preview with commit 'a' as its wanted commit, and no pending delivery.
     pub(crate) async fn claim(&self) -> Preview {
         let event = delivery("claim", PrAction::Opened, sha('a')).event;
-        let new = NewPreview::of(&event);
+        let new = NewPreview::of(event.as_pull_request().expect("of a pull request"));
         let claimed = self.store.claim_preview(new, vec![slug()]).await;
         claimed.expect("claimed")
     }
@@ -351,6 +400,7 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         clone_url: "https://github.test".to_owned(),
         repositories: Vec::new(),
         webhook_url: WEBHOOK.to_owned(),
+        admission: Admission::default(),
         approval_label: "preview".to_owned(),
         style: ReportSettings {
             target: ReportTarget::Comment,

@@ -28,21 +28,26 @@
 //! | `reporter` | reports on GitHub |
 //! | `journal` | the preview's log, and the crash probe |
 //! | `deliveries` | dispatches deliveries to workers, and records what each one wants |
+//! | `admission`, `requests` | which pull requests get a preview; labels and drafts |
+//! | `comment_commands` | commands in comments: permission and execution |
 //! | `approvals` | labels that approve a commit of a fork |
 //! | `capacity` | the limit of previews, and the record of their use |
 //! | `resync` | periodic resync: lost closes and pushes, checks of every preview |
 //! | `expiry` | unused previews: stopped first, removed later |
 //! | `redelivery` | redelivery of lost deliveries |
 //! | `repositories` | renamed and absent repositories |
-//! | `commands` | create, update, approve, destroy, and other commands of users |
+//! | `commands` | create, update, approve, destroy, and other commands of users on the host |
 //! | `previews`, `wiring` | start, stop and queries; construction of the components |
-//! | `logs`, `explain`, `upkeep`, `webhooks` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
+//! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
+mod admission;
 mod approvals;
 mod background;
 mod capacity;
+mod command_access;
 mod commands;
+mod comment_commands;
 mod config;
 mod databases;
 mod deliveries;
@@ -64,6 +69,7 @@ mod records;
 mod redelivery;
 mod reporter;
 mod repositories;
+mod requests;
 mod resync;
 mod retry;
 mod routing;
@@ -79,6 +85,7 @@ mod wiring;
 mod worker;
 mod workers;
 
+pub use admission::{Admission, Drafts};
 pub use config::{ConfigPaths, PreviewsConfig};
 pub use error::PreviewError;
 pub use journal::Probe;

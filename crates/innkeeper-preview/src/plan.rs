@@ -4,7 +4,7 @@
 //! ```text
 //!  desired?  no ────────────────────────────────► Remove
 //!     │ yes
-//!  expired?  yes ───────────────────────────────► KeepStopped
+//!  expired or stopped?  yes ────────────────────► KeepStopped
 //!     │ no
 //!  fork without approval of this commit?  yes ──► RequestApproval, then AwaitApproval
 //!     │ no
@@ -29,7 +29,7 @@ use crate::workers::Wakeup;
 pub(crate) enum Plan {
     /// Remove the preview with everything that belongs to it.
     Remove,
-    /// Keep an expired preview stopped.
+    /// Keep an expired preview, or one that a command stopped, down.
     KeepStopped,
     /// Announce that the wanted commit waits for approval. No file of the commit is read before.
     RequestApproval,
@@ -50,7 +50,7 @@ impl Plan {
         if preview.desired == Presence::Absent {
             return Self::Remove;
         }
-        if record.state == PreviewState::Expired {
+        if matches!(record.state, PreviewState::Expired | PreviewState::Stopped) {
             return Self::KeepStopped;
         }
         if record.is_from_fork() && record.approved_sha.as_ref() != Some(&record.wanted_sha) {

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::{PreviewError, PreviewsConfig};
 
 /// The events that previews depend on.
-const EVENTS: [&str; 2] = ["pull_request", "repository"];
+const EVENTS: [&str; 3] = ["pull_request", "issue_comment", "repository"];
 
 /// Time for which GitHub keeps deliveries.
 const KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);

@@ -16,6 +16,7 @@ use crate::expiry::Expiry;
 use crate::records::is_unchanged;
 use crate::redelivery::Redelivery;
 use crate::repositories::Repositories;
+use crate::requests::Requests;
 use crate::upkeep::Upkeep;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
@@ -84,6 +85,7 @@ pub(crate) struct Comparison {
     pub(crate) store: Store,
     pub(crate) github: Option<Github>,
     pub(crate) approvals: Approvals,
+    pub(crate) requests: Requests,
     pub(crate) capacity: Capacity,
     pub(crate) repositories: Repositories,
     pub(crate) workers: Workers,
@@ -150,7 +152,25 @@ impl Comparison {
             }
             return Ok(());
         };
+        if self.requests.outdated(preview, view).is_some() {
+            // The list may be older than the last change.
+            let now = github.pull_request(&pull_request).await?;
+            let reason = now.and_then(|now| self.requests.outdated(preview, &now));
+            if let Some(reason) = reason
+                && is_unchanged(&self.store, preview).await?
+            {
+                self.capacity.dismiss(preview, reason).await?;
+            }
+            return Ok(());
+        }
         self.approvals.compare_label(preview, view).await?;
+        // A command brings the approved commit up: the newer one, which is not approved, waits for its end.
+        if record.approved_sha.as_ref() == Some(&record.wanted_sha)
+            && record.is_from_fork()
+            && !record.state.is_settled()
+        {
+            return Ok(());
+        }
         // Under the repository's new name, its own branches would look like those of a fork.
         let has_its_name = self.repositories.absence_of(&record.repo).is_none();
         if has_its_name

@@ -91,6 +91,8 @@ pub(crate) enum Step {
     HoldRoute(Meta),
     /// Wait for the delay before an app that ended repeatedly is started again.
     AwaitRevival,
+    /// Drop the database and create it again, before the app is set up again.
+    ResetDatabase,
     /// Record visits from before the evaluation if the preview will need room.
     RecordVisits,
     /// Evaluate and build the wanted commit. Its result is [`Seen::Version`].
@@ -150,6 +152,7 @@ impl Step {
             Self::RecordVersion(_) => "record-version",
             Self::EnsureRoute(_) => "ensure-route",
             Self::RecordLive(_) => "record-live",
+            Self::ResetDatabase => "reset-database",
             Self::StopGuest => "stop-guest",
             Self::RecordGone => "record-gone",
             Self::RemoveRoute => "remove-route",
@@ -204,6 +207,14 @@ pub(crate) enum Seen {
 
 /// Returns the steps that lead from an observation to the plan's end, or to the next observation.
 pub(crate) fn steps(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
+    let is_up = !matches!(plan, Plan::Remove | Plan::KeepStopped);
+    let resets = seen == Seen::Unknown && is_up && preview.reset_database;
+    let mut steps = Vec::from_iter(resets.then_some(Step::ResetDatabase));
+    steps.extend(steps_of(plan, preview, seen));
+    steps
+}
+
+fn steps_of(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
     match (plan, seen) {
         (_, Seen::Version(version)) => deploy(preview, version),
         (_, Seen::App(app)) => restore(preview, app),

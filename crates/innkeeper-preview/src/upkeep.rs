@@ -12,7 +12,7 @@ use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::{Presence, Store};
 
 use crate::repositories::Repositories;
-use crate::{PreviewError, webhooks};
+use crate::{PreviewError, command_access, webhooks};
 
 /// Running time without use after which an evaluation is evicted.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -37,6 +37,9 @@ impl Upkeep {
             checks.extend(databases.check().await);
         }
         checks.push(self.check_github().await);
+        if let Some(github) = &self.github {
+            checks.push(command_access::check(github).await);
+        }
         checks.extend(self.repositories.checks().await);
         checks.extend(self.check_webhooks().await);
         checks.extend(self.check_removals().await);

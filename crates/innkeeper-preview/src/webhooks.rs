@@ -26,7 +26,7 @@ fn checks_of(pings: Vec<Ping>, deliveries: Vec<Delivery>) -> Vec<Check> {
         senders.entry(key).or_default().0 = Some(ping);
     }
     for delivery in deliveries {
-        let key = delivery.event.pull_request.repo.key();
+        let key = delivery.event.pull_request().repo.key();
         senders.entry(key).or_default().1 = Some(delivery);
     }
     let senders = senders.into_iter();
@@ -44,7 +44,7 @@ fn check(name: &str, ping: Option<&Ping>, delivery: Option<&Delivery>) -> Check 
         Some(one) => format!(
             ", last delivery {} ({}, {})",
             shown(one.received_at),
-            one.event.action,
+            one.event.action(),
             one.state
         ),
         None => ", no delivery on record".to_owned(),
@@ -119,6 +119,7 @@ mod tests {
             base_branch: branch,
             is_fork: false,
             merged: false,
+            draft: false,
             author: "alice".to_owned(),
             sender: "alice".to_owned(),
             title_changed: false,
@@ -128,7 +129,7 @@ mod tests {
         };
         Delivery {
             seq: 1,
-            event,
+            event: event.into(),
             received_at: at(minute),
             state: DeliveryState::Done,
             attempts: 1,

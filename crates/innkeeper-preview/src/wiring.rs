@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::approvals::Approvals;
 use crate::background::Background;
 use crate::capacity::Capacity;
+use crate::comment_commands::CommentCommands;
 use crate::databases::PreviewDatabases;
 use crate::deliveries::Deliveries;
 use crate::evaluation::Evaluation;
@@ -25,6 +26,7 @@ use crate::logs::Logs;
 use crate::redelivery::Redelivery;
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
+use crate::requests::Requests;
 use crate::resync::{Checks, Comparison, Resync};
 use crate::routing::Routing;
 use crate::services::Services;
@@ -158,6 +160,21 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         databases: server,
         repositories: repositories.clone(),
     };
+    let requests = Requests {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        github: github.clone(),
+        journal: journal.clone(),
+        workers: workers.clone(),
+    };
+    let commands = CommentCommands {
+        store: store.clone(),
+        github: github.clone(),
+        journal: journal.clone(),
+        databases: databases.clone(),
+        guests: guests.clone(),
+        workers: workers.clone(),
+    };
     let deliveries = Deliveries {
         config: Arc::clone(&config),
         store: store.clone(),
@@ -166,8 +183,11 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         approvals: approvals.clone(),
         reporter: reporter.clone(),
         repositories: repositories.clone(),
+        requests: requests.clone(),
+        commands,
         workers: workers.clone(),
         background: background.clone(),
+        acting: Arc::default(),
     };
     let resync = Resync {
         config: Arc::clone(&config),
@@ -186,6 +206,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             store: store.clone(),
             github: github.clone(),
             approvals,
+            requests,
             capacity: capacity.clone(),
             repositories: repositories.clone(),
             workers: workers.clone(),

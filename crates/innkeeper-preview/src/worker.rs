@@ -134,16 +134,13 @@ impl<E: Execute> Worker<E> {
         preview: &Preview,
         wakeup: Wakeup,
     ) -> Result<(), PreviewError> {
-        let id = &delivery.event.delivery;
+        let id = delivery.event.id();
         let outcome = match self.parts.deliveries.accept(delivery, preview).await {
-            Ok(Accepted::Superseded) => return Ok(()),
+            Ok(Accepted::Ended) => return Ok(()),
             Ok(Accepted::Finished(outcome)) => outcome,
             Ok(Accepted::Recorded(preview)) => {
                 let plan = Plan::of(&preview);
-                match self
-                    .run_plan(&preview, plan, Some(id.as_str()), wakeup)
-                    .await
-                {
+                match self.run_plan(&preview, plan, Some(id), wakeup).await {
                     None => return Ok(()),
                     Some(Ok(())) => DeliveryOutcome::Done,
                     Some(Err(error)) => {
@@ -237,14 +234,21 @@ impl<E: Execute> Worker<E> {
         acting_on: Option<&str>,
     ) -> Result<bool, PreviewError> {
         let store = &self.parts.store;
-        let next = match preview.record.pull_request() {
-            Some(pull_request) => store.next_delivery(&pull_request).await?,
-            None => NextDelivery::None,
-        };
-        let has_other = match (&next, acting_on) {
-            (NextDelivery::Process(delivery), Some(id)) => delivery.event.delivery != id,
-            (NextDelivery::Process(_), None) => true,
-            (NextDelivery::WaitUntil(_) | NextDelivery::None, acting_on) => acting_on.is_some(),
+        let has_other = loop {
+            let next = match preview.record.pull_request() {
+                Some(pull_request) => store.next_delivery(&pull_request).await?,
+                None => NextDelivery::None,
+            };
+            match next {
+                NextDelivery::Process(delivery) => {
+                    let is_other = acting_on != Some(delivery.event.id());
+                    // The work goes on while the permission for a command is queried.
+                    if !is_other || self.parts.deliveries.may_interrupt(&delivery).await? {
+                        break is_other;
+                    }
+                }
+                NextDelivery::WaitUntil(_) | NextDelivery::None => break acting_on.is_some(),
+            }
         };
         let now = store.preview(&self.slug).await?;
         Ok(has_other || now.is_none_or(|now| Desired::of(&now) != Desired::of(preview)))

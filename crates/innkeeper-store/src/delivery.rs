@@ -16,13 +16,15 @@
 //! was lost. Where those times do not order two intents, the pull request's state on GitHub decides
 //! ([`Store::latest_tied_time`](crate::Store::latest_tied_time)).
 //!
-//! Other events, such as labels, neither supersede nor are superseded: an approval and its withdrawal are two facts, and
-//! both are processed in order.
+//! Other events, such as labels and commands, neither supersede nor are superseded: an approval and its withdrawal are two
+//! facts, and both are processed in order. A command does not wait for the execution of an intent whose wish is recorded.
 
 use std::time::Duration;
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PrAction, PullRequestEvent, RepoName, certainly_before};
+use innkeeper_model::preview::{
+    DeliveryEvent, PrAction, PullRequestEvent, RepoName, certainly_before,
+};
 use innkeeper_model::{Backoff, Failure, GuestName};
 use jiff::{SignedDuration, Timestamp};
 
@@ -36,8 +38,8 @@ pub(crate) const MAX_BACKOFF: SignedDuration = SignedDuration::from_hours(3);
 pub struct Delivery {
     /// The place in the order of arrival. It only grows.
     pub seq: i64,
-    /// The event. Its `delivery` is GitHub's id of the delivery, and ours.
-    pub event: PullRequestEvent,
+    /// The event. Its id is GitHub's id of the delivery, and ours.
+    pub event: DeliveryEvent,
     /// Time of arrival.
     pub received_at: Timestamp,
     /// The state. Never [`DeliveryState::Running`]: work in progress is not recorded, since a crash would make it
@@ -57,7 +59,7 @@ pub struct Delivery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDelivery {
     /// The event.
-    pub event: PullRequestEvent,
+    pub event: DeliveryEvent,
     /// Time of arrival.
     pub received_at: Timestamp,
     /// Candidate slugs for the pull request's preview, the best one first. If the event requests a preview and none
@@ -160,12 +162,17 @@ pub fn retry_after(attempts: u32) -> Duration {
     BACKOFF.delay(attempts)
 }
 
-/// Returns the desired presence of the preview if the action is an intent.
-pub(crate) fn intent(action: &PrAction) -> Option<Presence> {
-    match action {
+/// Returns the desired presence of the preview if the event is an intent.
+pub(crate) fn intent(event: &DeliveryEvent) -> Option<Presence> {
+    match event.as_pull_request()?.action {
         PrAction::Opened | PrAction::Synchronize | PrAction::Reopened => Some(Presence::Present),
         PrAction::Closed => Some(Presence::Absent),
-        PrAction::Edited | PrAction::Labeled(_) | PrAction::Unlabeled | PrAction::Other(_) => None,
+        PrAction::Edited
+        | PrAction::Labeled(_)
+        | PrAction::Unlabeled
+        | PrAction::ReadyForReview
+        | PrAction::ConvertedToDraft
+        | PrAction::Other(_) => None,
     }
 }
 
@@ -181,23 +188,36 @@ pub(crate) fn is_stale(event: &PullRequestEvent, newest: &NewestIntent) -> bool 
     needs_open && !was_open || certainly_before(event.updated_at, newest.updated_at)
 }
 
-/// Selects the delivery to process from the pending ones of a pull request, which are in order of arrival.
+/// Selects the delivery to process from the pending ones of a pull request, which are in order of arrival. `recorded` is
+/// the delivery whose wish the preview's record contains.
 ///
-/// The order is kept, except that an intent does not wait for an earlier other event that is backing off.
-pub(crate) fn choose(pending: Vec<Delivery>, now: Timestamp) -> NextDelivery {
-    let mut pending = pending.into_iter();
+/// The order is kept, with two exceptions: an intent does not wait for an earlier other event that is backing off, and a
+/// command does not wait for the execution of an earlier intent whose wish is recorded.
+pub(crate) fn choose(
+    pending: Vec<Delivery>,
+    recorded: Option<&str>,
+    now: Timestamp,
+) -> NextDelivery {
+    let mut pending = pending.into_iter().peekable();
     let Some(first) = pending.next() else {
         return NextDelivery::None;
     };
+    let is_recorded = intent(&first.event).is_some() && recorded == Some(first.event.id());
+    if is_recorded
+        && let Some(command) =
+            pending.next_if(|next| next.event.as_command().is_some() && is_due(next, now))
+    {
+        return NextDelivery::Process(Box::new(command));
+    }
     if is_due(&first, now) {
         return NextDelivery::Process(Box::new(first));
     }
     let waits_until = |delivery: &Delivery| delivery.not_before.unwrap_or(now);
     let first_due = waits_until(&first);
-    if intent(&first.event.action).is_some() {
+    if intent(&first.event).is_some() {
         return NextDelivery::WaitUntil(first_due);
     }
-    match pending.find(|delivery| intent(&delivery.event.action).is_some()) {
+    match pending.find(|delivery| intent(&delivery.event).is_some()) {
         Some(newer) if is_due(&newer, now) => NextDelivery::Process(Box::new(newer)),
         Some(newer) => NextDelivery::WaitUntil(first_due.min(waits_until(&newer))),
         None => NextDelivery::WaitUntil(first_due),
@@ -251,7 +271,7 @@ mod tests {
             (now - days, true),
         ] {
             delivery.not_before = Some(not_before);
-            let next = choose(vec![delivery.clone()], now);
+            let next = choose(vec![delivery.clone()], None, now);
             assert_eq!(
                 matches!(next, NextDelivery::Process(_)),
                 due,

@@ -50,7 +50,7 @@ pub use delivery::{
     Delivery, DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Receipt, retry_after,
 };
 pub use error::{Cause, StoreError};
-pub use preview::{Approval, NewPreview, Presence, Preview, PreviewFact};
+pub use preview::{Approval, NewPreview, Presence, Preview, PreviewFact, PreviewRequest};
 pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;
 pub use sql::guests::NewGuest;

@@ -38,6 +38,10 @@ pub struct Preview {
     pub live_meta: Option<Meta>,
     /// True while the guest may contain another version than the live one.
     pub dirty: bool,
+    /// The explicit request for the preview, if any.
+    pub request: Option<PreviewRequest>,
+    /// True while the database is to be dropped and created again.
+    pub reset_database: bool,
     /// True if a label approved the commit in `approved_sha`.
     pub approved_by_label: bool,
     /// The commit that was announced on GitHub as waiting for approval, if any.
@@ -52,13 +56,23 @@ pub struct Preview {
     pub deployment_id: Option<u64>,
 }
 
+/// An explicit request for the preview of a pull request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreviewRequest {
+    /// A label. The request lasts as long as the label does.
+    Label,
+    /// A command in a comment.
+    Command,
+}
+
 /// The source of an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approval {
     /// A label. The approval lasts as long as the label does.
     Label,
-    /// A command on the host.
-    Host,
+    /// A command, on the host or in a comment.
+    Command,
 }
 
 /// A preview to be recorded.
@@ -152,6 +166,13 @@ pub enum PreviewFact {
     LastDelivery(String),
     /// Time of a use. The preview's age counts from now.
     Active(Timestamp),
+    /// The explicit request for the preview. An intent.
+    Request(Option<PreviewRequest>),
+    /// True if the database is to be dropped and created again. An intent: recorded before it is dropped, and cleared when
+    /// it is empty.
+    ResetDatabase(bool),
+    /// The preview is to be stopped; its files and database stay. An intent.
+    Stopped,
     /// The preview was stopped because it was unused; its files and database stay. An intent. Its age counts from now,
     /// until it is removed.
     Expired,
@@ -167,6 +188,9 @@ impl PreviewFact {
             | Self::Dirty(_)
             | Self::Comment(_)
             | Self::Deployment(_)
+            | Self::Request(_)
+            | Self::ResetDatabase(_)
+            | Self::Stopped
             | Self::Expired => true,
             Self::State(_)
             | Self::Evaluated { .. }

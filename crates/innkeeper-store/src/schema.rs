@@ -77,6 +77,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "pings of webhooks",
         sql: include_str!("schema/13.sql"),
     },
+    Migration {
+        name: "commands in comments, requested previews",
+        sql: include_str!("schema/14.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -207,6 +207,10 @@ fn admit(
         Ok(Delivery::Ping(ping)) => return admit_ping(allowlist, delivery, ping),
         Ok(Delivery::Ignored(event)) => return Err(WebhookResponse::IgnoredEvent(event)),
         Ok(Delivery::PullRequest(event)) => event,
+        Ok(Delivery::Command(event)) if allowlist.allows(&event.pull_request.repo) => {
+            return Ok(IntakeEvent::Command(Box::new(event)));
+        }
+        Ok(Delivery::Command(_)) => return Err(WebhookResponse::NotAllowed),
         // Not checked against the list: the name may have changed, and the daemon knows repositories by number.
         Ok(Delivery::Repository(event)) => return Ok(IntakeEvent::Repository(event)),
         Err(error) => {
@@ -283,6 +287,7 @@ async fn hand_over(
             return WebhookResponse::Pong(problems);
         }
         IntakeEvent::PullRequest(event) => (&event.delivery, event.pull_request.to_string()),
+        IntakeEvent::Command(event) => (&event.delivery, event.pull_request.to_string()),
         IntakeEvent::Repository(event) => (&event.delivery, event.name.to_string()),
     };
     match intake.hand_over(&request, deadline).await {

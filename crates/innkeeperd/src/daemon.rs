@@ -88,6 +88,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         intake,
         engine.store().clone(),
         notifier.clone(),
+        config.previews.admits_all(),
         intake_end.clone(),
     ));
     adopt(&engine, previews.as_ref()).await?;

@@ -19,11 +19,11 @@ use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::sources::FileTypes;
 use innkeeper_model::{Failure, chain};
-use innkeeper_preview::{ConfigPaths, Parts, Previews, PreviewsConfig};
+use innkeeper_preview::{Admission, ConfigPaths, Drafts, Parts, Previews, PreviewsConfig};
 use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
-use crate::config::{Config, ReportPlace, check_domain};
+use crate::config::{self, Config, DraftPreviews, PreviewsOn, ReportPlace, check_domain};
 use crate::error::DaemonError;
 use crate::{crash, wiring};
 
@@ -109,6 +109,7 @@ fn settings(
         repositories,
         webhook_url: non_empty(&config.github.webhook_url)
             .unwrap_or_else(|| format!("https://webhook.{domain}/webhook/github")),
+        admission: admission(previews),
         approval_label: label.clone(),
         style: ReportSettings {
             target: match previews.report {
@@ -144,6 +145,20 @@ fn settings(
         },
         // The check of the configuration has parsed them.
         file_types: FileTypes::with(&previews.file_types).unwrap_or_default(),
+    }
+}
+
+fn admission(previews: &config::Previews) -> Admission {
+    Admission {
+        drafts: match previews.drafts {
+            DraftPreviews::On => Drafts::On,
+            DraftPreviews::Off => Drafts::Off,
+            DraftPreviews::UntilReady => Drafts::UntilReady,
+        },
+        request_label: match previews.on {
+            PreviewsOn::PullRequest => None,
+            PreviewsOn::Request => Some(previews.request_label.clone()),
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use innkeeper_model::api::DEFAULT_DELIVERIES;
 use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
-use innkeeper_model::preview::{CommitSha, PrAction, PullRequest, PullRequestEvent};
+use innkeeper_model::preview::{CommitSha, DeliveryEvent, PrAction, PullRequest, PullRequestEvent};
 
 use crate::arguments::DeliveryId;
 use crate::context::Context;
@@ -135,9 +135,10 @@ fn render(details: &DeliveryDetails) -> String {
         ("Delivery", delivery.id.clone()),
         ("Received", time(delivery.received_at)),
         ("Event", describe_event(event)),
-        ("Commit", describe_commit(event)),
-        ("State", delivery.state.to_string()),
     ];
+    let pull_request = event.as_pull_request();
+    lines.extend(pull_request.map(|event| ("Commit", describe_commit(event))));
+    lines.push(("State", delivery.state.to_string()));
     if let Some(explanation) = &delivery.explanation {
         lines.push(("Decision", explanation.clone()));
     }
@@ -172,7 +173,17 @@ fn render(details: &DeliveryDetails) -> String {
     text
 }
 
-fn describe_event(event: &PullRequestEvent) -> String {
+fn describe_event(event: &DeliveryEvent) -> String {
+    match event {
+        DeliveryEvent::PullRequest(event) => describe_change(event),
+        DeliveryEvent::Command(event) => format!(
+            "the comment `/preview {}` on {} by {}",
+            event.command, event.pull_request, event.sender
+        ),
+    }
+}
+
+fn describe_change(event: &PullRequestEvent) -> String {
     let label = match &event.action {
         PrAction::Labeled(label) => format!(" '{label}'"),
         _ => String::new(),
@@ -187,10 +198,12 @@ fn describe_event(event: &PullRequestEvent) -> String {
     )
 }
 
-/// Returns the action as a participle. All of GitHub's actions are participles but one.
+/// Returns the action as a participle, which most of GitHub's actions are.
 fn participle(action: &PrAction) -> String {
     match action {
         PrAction::Synchronize => "synchronized".to_owned(),
+        PrAction::ReadyForReview => "marked as ready for review".to_owned(),
+        PrAction::ConvertedToDraft => "converted to a draft".to_owned(),
         other => other.to_string(),
     }
 }

@@ -134,7 +134,7 @@ fn show_explains_a_delivery() {
             finished_at: Some(time("10:00:05")),
             ..view(DeliveryState::Superseded)
         },
-        event: event(false),
+        event: event(false).into(),
         preview: None,
     };
     assert_snapshot!("superseded", show(&superseded));
@@ -153,7 +153,7 @@ fn show_explains_a_delivery() {
             failure: Some(failure),
             ..view(DeliveryState::Failed)
         },
-        event: event(true),
+        event: event(true).into(),
         preview: Some(preview()),
     };
     assert_snapshot!("failed", show(&failed));
@@ -165,10 +165,29 @@ fn show_explains_a_delivery() {
             failure: Some(Failure::new(Code::GithubFailed, "GitHub does not respond")),
             ..view(DeliveryState::Pending)
         },
-        event: event(false),
+        event: event(false).into(),
         preview: None,
     };
     assert_snapshot!("waiting", show(&waiting));
+
+    let command = serde_json::json!({
+        "delivery": NEWER,
+        "pull_request": { "repo": "octo/web", "number": 7 },
+        "comment": 12,
+        "command": "reset-db",
+        "sender": "alice",
+    });
+    let command = DeliveryDetails {
+        delivery: DeliveryView {
+            event: "issue_comment".to_owned(),
+            action: Some("/preview reset-db".to_owned()),
+            head_sha: None,
+            ..view(DeliveryState::Done)
+        },
+        event: serde_json::from_value(command).expect("a command"),
+        preview: None,
+    };
+    assert_snapshot!("command", show(&command));
 }
 
 #[test]

@@ -16,9 +16,9 @@ use super::middleware::{Caller, ErrorResponse, error_response};
 use super::world::{CommentRecord, DeploymentRecord, Repo, Rights, repo_json};
 use super::{Shared, World, git, hook};
 
-type ApiResult = Result<Response, ErrorResponse>;
+pub(super) type ApiResult = Result<Response, ErrorResponse>;
 type RepoPath = Path<(String, String)>;
-type NumberPath = Path<(String, String, u64)>;
+pub(super) type NumberPath = Path<(String, String, u64)>;
 
 #[derive(Deserialize)]
 struct Page {
@@ -47,6 +47,7 @@ fn thirty() -> usize {
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/app", get(app))
+        .route("/app/installations/{id}", get(installation))
         .route(
             "/app/installations/{id}/access_tokens",
             post(installation_token),
@@ -103,6 +104,14 @@ pub(super) fn routes() -> Router<Shared> {
 async fn app(State(world): State<Shared>) -> Response {
     let slug = world.lock().app.as_ref().map(|app| app.slug.clone());
     Json(json!({ "slug": slug })).into_response()
+}
+
+async fn installation(State(world): State<Shared>, Path(id): Path<u64>) -> ApiResult {
+    let world = world.lock();
+    let app = world.app.as_ref().filter(|app| app.installation == id);
+    let app = app.ok_or_else(not_found)?;
+    let body = json!({ "id": id, "permissions": app.permissions, "events": app.events });
+    Ok(Json(body).into_response())
 }
 
 async fn user(Extension(caller): Extension<Caller>) -> ApiResult {
@@ -352,6 +361,7 @@ async fn comment(
             issue: number,
             author: caller.login().to_owned(),
             body: body["body"].as_str().unwrap_or_default().to_owned(),
+            reactions: Vec::new(),
         };
         let json = comment_json(&comment);
         repo.comments.push(comment);
@@ -562,7 +572,7 @@ fn name(owner: &str, repo: &str) -> Result<RepoName, ErrorResponse> {
 }
 
 /// Applies a function to a repository and an unused id.
-fn with_repo<T>(
+pub(super) fn with_repo<T>(
     world: &Shared,
     owner: &str,
     repo: &str,
@@ -575,7 +585,7 @@ fn with_repo<T>(
     Ok(f(repo, id))
 }
 
-fn not_found() -> ErrorResponse {
+pub(super) fn not_found() -> ErrorResponse {
     error_response(StatusCode::NOT_FOUND, "Not Found")
 }
 

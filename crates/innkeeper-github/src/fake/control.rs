@@ -6,6 +6,7 @@
 //! | `GET /repos/{owner}/{repo}` | | returns its state |
 //! | `PUT /repos/{owner}/{repo}/pulls/{number}` | [`PutPull`] | opens or changes a pull request |
 //! | `POST /repos/{owner}/{repo}/pulls/{number}/events/{action}` | | delivers an event to the webhook |
+//! | `POST /repos/{owner}/{repo}/pulls/{number}/comments` | [`PostComment`] | adds a comment and delivers its event to the webhook |
 //! | `PUT /repos/{owner}/{repo}/permissions/{login}` | `"write"` | sets a user's permission |
 //! | `PUT /hook` | [`HookTarget`] | sets the webhook |
 //! | `POST /failures` | [`InjectedFailure`] | makes requests fail |
@@ -52,6 +53,16 @@ struct PutPull {
     closed: bool,
     #[serde(default)]
     merged: bool,
+    #[serde(default)]
+    draft: bool,
+}
+
+/// A comment by a user.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostComment {
+    author: String,
+    body: String,
 }
 
 pub(super) fn routes() -> Router<Shared> {
@@ -61,6 +72,10 @@ pub(super) fn routes() -> Router<Shared> {
         .route(
             "/repos/{owner}/{repo}/pulls/{number}/events/{action}",
             post(send_event),
+        )
+        .route(
+            "/repos/{owner}/{repo}/pulls/{number}/comments",
+            post(comment),
         )
         .route("/repos/{owner}/{repo}/permissions/{login}", put(permit))
         .route("/hook", put(set_hook))
@@ -132,6 +147,7 @@ async fn put_pull(
         head_sha,
         base_branch,
         labels: labels.unwrap_or_default(),
+        draft: request.draft,
     };
     let json = pull.json(&base, found.id, number);
     found.pulls.insert(number, pull);
@@ -146,6 +162,20 @@ async fn send_event(
     let payload = world.lock().payload(&name, number, &action, "octocat");
     let payload = payload.ok_or_else(|| bad("unknown pull request"))?;
     let attempt = hook::deliver(&world, "pull_request", payload.to_string(), None).await;
+    let attempt = attempt.ok_or_else(|| bad("no webhook is set: PUT /_fake/hook"))?;
+    Ok(Json(attempt).into_response())
+}
+
+async fn comment(
+    State(world): State<Shared>,
+    Path((owner, repo, number)): Path<(String, String, u64)>,
+    Json(request): Json<PostComment>,
+) -> Result<Response, ErrorResponse> {
+    let name = name(&owner, &repo)?;
+    let PostComment { author, body } = request;
+    let payload = world.lock().add_comment(&name, number, &author, &body);
+    let payload = payload.ok_or_else(|| bad("unknown pull request"))?;
+    let attempt = hook::deliver(&world, "issue_comment", payload.to_string(), None).await;
     let attempt = attempt.ok_or_else(|| bad("no webhook is set: PUT /_fake/hook"))?;
     Ok(Json(attempt).into_response())
 }

@@ -9,6 +9,7 @@ mod control;
 mod git;
 mod hook;
 mod middleware;
+mod reactions;
 mod world;
 
 use std::io;
@@ -59,6 +60,7 @@ impl FakeGithub {
         let address = listener.local_addr()?;
         let routes = Router::new()
             .merge(api::routes())
+            .merge(reactions::routes())
             .layer(axum::middleware::from_fn_with_state(
                 world.clone(),
                 middleware::handle,
@@ -105,6 +107,18 @@ impl FakeGithub {
             installation,
             public_key: app.public_key(),
             token_lifetime: Duration::from_secs(3600),
+            permissions: [
+                ("contents", "read"),
+                ("deployments", "write"),
+                ("issues", "read"),
+                ("metadata", "read"),
+                ("pull_requests", "write"),
+            ]
+            .map(|(name, access)| (name.to_owned(), access.to_owned()))
+            .into(),
+            events: ["issue_comment", "pull_request", "repository"]
+                .map(str::to_owned)
+                .into(),
             clock_ahead: jiff::SignedDuration::ZERO,
         };
         self.with(|world| world.app = Some(record));
@@ -122,6 +136,19 @@ impl FakeGithub {
     ) -> Option<DeliveryAttempt> {
         let payload = self.with(|world| world.payload(repo, number, action, sender))?;
         hook::deliver(&self.world, "pull_request", payload.to_string(), None).await
+    }
+
+    /// Adds a comment to a pull request, delivers its `issue_comment` event to the webhook and returns the attempt. `None`
+    /// without a webhook or such a pull request.
+    pub async fn comment(
+        &self,
+        repo: &innkeeper_model::preview::RepoName,
+        number: u64,
+        author: &str,
+        body: &str,
+    ) -> Option<DeliveryAttempt> {
+        let payload = self.with(|world| world.add_comment(repo, number, author, body))?;
+        hook::deliver(&self.world, "issue_comment", payload.to_string(), None).await
     }
 
     /// Delivers a `repository` event to the webhook, possibly about a deleted repository. `None` without a webhook.

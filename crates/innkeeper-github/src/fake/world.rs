@@ -77,6 +77,8 @@ pub struct Pull {
     pub base_branch: BranchName,
     /// Its labels.
     pub labels: Vec<String>,
+    /// True if it is a draft.
+    pub draft: bool,
 }
 
 /// A comment.
@@ -90,6 +92,8 @@ pub struct CommentRecord {
     pub author: String,
     /// Its text.
     pub body: String,
+    /// Reactions, each with the login of its author and GitHub's name, the oldest first.
+    pub reactions: Vec<(String, String)>,
 }
 
 /// A deployment.
@@ -131,6 +135,10 @@ pub struct AppRecord {
     pub public_key: Vec<u8>,
     /// Validity of its tokens.
     pub token_lifetime: Duration,
+    /// Its permissions.
+    pub permissions: BTreeMap<String, String>,
+    /// The events that it receives.
+    pub events: Vec<String>,
     /// Time by which the fake's clock is ahead.
     pub clock_ahead: jiff::SignedDuration,
 }
@@ -342,6 +350,59 @@ impl World {
     }
 }
 
+impl World {
+    /// Adds a comment to a pull request and returns the payload of its `issue_comment` event. `None` without such a pull
+    /// request.
+    pub fn add_comment(
+        &mut self,
+        repo: &RepoName,
+        number: u64,
+        author: &str,
+        body: &str,
+    ) -> Option<Value> {
+        let id = self.id();
+        let found = self.repos.get_mut(repo)?;
+        let pull = found.pulls.get(&number)?;
+        let account = |login: &str| {
+            let kind = if login.ends_with("[bot]") {
+                "Bot"
+            } else {
+                "User"
+            };
+            json!({ "login": login, "type": kind })
+        };
+        let payload = json!({
+            "action": "created",
+            "issue": {
+                "number": number,
+                "state": if pull.open { "open" } else { "closed" },
+                "title": pull.title,
+                "user": account(&pull.author),
+                "pull_request": { "url": format!("https://api.github.com/repos/{repo}/pulls/{number}") },
+            },
+            "comment": {
+                "id": id,
+                "user": account(author),
+                "body": body,
+                "created_at": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+                // It must have no effect, whatever it is.
+                "author_association": "OWNER",
+                "performed_via_github_app": null,
+            },
+            "repository": repo_json(repo, found.id),
+            "sender": account(author),
+        });
+        found.comments.push(CommentRecord {
+            id,
+            issue: number,
+            author: author.to_owned(),
+            body: body.to_owned(),
+            reactions: Vec::new(),
+        });
+        Some(payload)
+    }
+}
+
 impl Pull {
     pub(super) fn json(&self, repo: &RepoName, repo_id: u64, number: u64) -> Value {
         let head = |head: &RepoName| {
@@ -353,7 +414,7 @@ impl Pull {
             "state": if self.open { "open" } else { "closed" },
             "title": self.title,
             "body": (!self.body.is_empty()).then_some(&self.body),
-            "draft": false,
+            "draft": self.draft,
             // In whole seconds, like GitHub.
             "updated_at": Timestamp::from_second(Timestamp::now().as_second()).ok(),
             "labels": self.labels.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),

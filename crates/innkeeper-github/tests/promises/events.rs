@@ -35,7 +35,10 @@ fn recorded() -> Vec<(String, String, Vec<u8>)> {
 fn pull_request(body: &[u8]) -> PullRequestEvent {
     let event = match parse("pull_request", DELIVERY, body).expect("valid") {
         Delivery::PullRequest(event) => Some(*event),
-        Delivery::Ping(_) | Delivery::Repository(_) | Delivery::Ignored(_) => None,
+        Delivery::Ping(_)
+        | Delivery::Command(_)
+        | Delivery::Repository(_)
+        | Delivery::Ignored(_) => None,
     };
     event.expect("about a pull request")
 }
@@ -88,6 +91,11 @@ fn event_parses_every_recorded_action() {
         assert_eq!(event.author, text("/pull_request/user/login"));
         assert_eq!(event.sender, text("/sender/login"));
         assert!(!event.is_fork && !event.merged, "{rest}");
+        assert_eq!(
+            event.draft,
+            written["pull_request"]["draft"] == true,
+            "{rest}"
+        );
         actions.insert(name.to_owned());
     }
     insta::assert_snapshot!(Vec::from_iter(actions).join(" "), @"assigned closed converted_to_draft labeled locked opened ready_for_review reopened review_request_removed review_requested synchronize unassigned unlabeled unlocked");
@@ -110,6 +118,8 @@ fn event_action_is_parsed_by_name() {
     assert_eq!(action("closed"), PrAction::Closed);
     assert_eq!(action("labeled"), PrAction::Labeled("bug".to_owned()));
     assert_eq!(action("unlabeled"), PrAction::Unlabeled);
+    assert_eq!(action("ready_for_review"), PrAction::ReadyForReview);
+    assert_eq!(action("converted_to_draft"), PrAction::ConvertedToDraft);
     assert_eq!(action("locked"), PrAction::Other("locked".to_owned()));
 }
 

@@ -123,6 +123,7 @@ impl Stage {
             head_sha: sha.clone(),
             base_branch: branch("main"),
             labels: Vec::new(),
+            draft: false,
         };
         self.fake.with(|world| {
             let found = world.repos.get_mut(&repo()).expect("the repository");

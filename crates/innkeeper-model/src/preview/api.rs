@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BranchName, CommitSha, PreviewRecord, PullRequest, PullRequestEvent, RepoName};
+use super::{BranchName, CommitSha, DeliveryEvent, PreviewRecord, PullRequest, RepoName};
 use crate::api::Verdict;
 use crate::{Failure, GuestName, OperationId};
 
@@ -184,15 +184,15 @@ pub struct DeliveryView {
     pub id: String,
     /// Time at which it was recorded.
     pub received_at: Timestamp,
-    /// The event, such as `pull_request`.
+    /// The event: `pull_request`, or `issue_comment` for a command.
     pub event: String,
-    /// The action, such as `synchronize`.
+    /// The action, such as `synchronize`, or the command, such as `/preview stop`.
     #[serde(default)]
     pub action: Option<String>,
     /// The pull request that it concerns.
     #[serde(default)]
     pub pull_request: Option<PullRequest>,
-    /// The head commit.
+    /// The head commit. `None` for a command.
     #[serde(default)]
     pub head_sha: Option<CommitSha>,
     /// The preview that it concerns.
@@ -229,7 +229,7 @@ pub struct DeliveryDetails {
     pub delivery: DeliveryView,
     /// The event that it reports.
     #[serde(rename = "said")]
-    pub event: PullRequestEvent,
+    pub event: DeliveryEvent,
     /// The current record of the preview that it concerns, if it exists.
     #[serde(default)]
     pub preview: Option<PreviewRecord>,

@@ -51,6 +51,10 @@ pub enum PrAction {
     Labeled(String),
     /// A label was removed.
     Unlabeled,
+    /// It is no longer a draft.
+    ReadyForReview,
+    /// It became a draft.
+    ConvertedToDraft,
     /// Another action, by GitHub's name. Previews ignore it.
     Other(String),
 }
@@ -65,6 +69,8 @@ impl fmt::Display for PrAction {
             Self::Edited => "edited",
             Self::Labeled(_) => "labeled",
             Self::Unlabeled => "unlabeled",
+            Self::ReadyForReview => "ready_for_review",
+            Self::ConvertedToDraft => "converted_to_draft",
             Self::Other(name) => name,
         })
     }
@@ -109,6 +115,9 @@ pub struct PullRequestEvent {
     /// True if it was merged.
     #[serde(default)]
     pub merged: bool,
+    /// True if it is a draft.
+    #[serde(default)]
+    pub draft: bool,
     /// Time of the pull request's last change, by GitHub's clock: approximately the time of the event, even if its
     /// delivery is late.
     #[serde(default)]
@@ -198,8 +207,10 @@ mod tests {
             PrAction::Opened,
             PrAction::Synchronize,
             PrAction::Labeled("preview".into()),
+            PrAction::ReadyForReview,
+            PrAction::ConvertedToDraft,
             PrAction::Other("assigned".into()),
-        ]).expect("serializes"), @r#"["opened","synchronize",{"labeled":"preview"},{"other":"assigned"}]"#);
+        ]).expect("serializes"), @r#"["opened","synchronize",{"labeled":"preview"},"ready_for_review","converted_to_draft",{"other":"assigned"}]"#);
         assert_eq!(PrAction::Other("assigned".into()).to_string(), "assigned");
     }
 }

@@ -12,7 +12,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{PingEvent, PullRequestEvent, RepositoryEvent};
+use super::{CommandEvent, PingEvent, PullRequestEvent, RepositoryEvent};
 use crate::{Failure, GuestName};
 
 /// The name of the socket in the daemon's `runtime_dir`.
@@ -34,6 +34,8 @@ pub const MAX_BODY: usize = 4 << 20;
 pub enum IntakeEvent {
     /// A pull request.
     PullRequest(Box<PullRequestEvent>),
+    /// A comment with a command.
+    Command(Box<CommandEvent>),
     /// A repository.
     Repository(RepositoryEvent),
     /// A ping.

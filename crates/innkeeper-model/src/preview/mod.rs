@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `repository` | names of repositories, commits, branches and pull requests |
 //! | `event` | events of GitHub's webhook about pull requests and repositories |
+//! | `command` | commands for a preview in comments on its pull request |
+//! | `delivery` | the event of a delivery that is recorded |
 //! | `hook` | settings of webhooks on GitHub |
 //! | `slug` | names of previews, derived from repositories, branches and pull requests |
 //! | `meta` | an app's metadata in a repository's `preview-config.nix`, parsed strictly |
@@ -22,7 +24,9 @@
 
 pub mod api;
 mod checked;
+mod command;
 mod config_problem;
+mod delivery;
 mod domain;
 mod env;
 mod env_file;
@@ -38,7 +42,9 @@ mod state;
 pub mod text;
 
 pub use checked::InvalidText;
+pub use command::{CommandEvent, PreviewCommand};
 pub use config_problem::ConfigProblem;
+pub use delivery::DeliveryEvent;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{EnvFile, InvalidLine, LineError};

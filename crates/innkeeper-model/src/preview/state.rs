@@ -32,13 +32,15 @@ pub enum PreviewState {
     Updating,
     /// Expired because it was not used: its guest is stopped, its files and database are kept for some time.
     Expired,
+    /// Stopped by `/preview stop`: its guest is stopped, its files and database are kept.
+    Stopped,
     /// It is being removed with all its resources.
     Closing,
 }
 
 impl PreviewState {
     /// All states, in the order of the life cycle.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::WaitingForApproval,
         Self::Queued,
         Self::Evaluating,
@@ -49,6 +51,7 @@ impl PreviewState {
         Self::Failed,
         Self::Updating,
         Self::Expired,
+        Self::Stopped,
         Self::Closing,
     ];
 
@@ -66,6 +69,7 @@ impl PreviewState {
             Self::Failed => "failed",
             Self::Updating => "updating",
             Self::Expired => "expired",
+            Self::Stopped => "stopped",
             Self::Closing => "closing",
         }
     }
@@ -75,7 +79,7 @@ impl PreviewState {
     pub fn is_settled(self) -> bool {
         matches!(
             self,
-            Self::WaitingForApproval | Self::Live | Self::Failed | Self::Expired
+            Self::WaitingForApproval | Self::Live | Self::Failed | Self::Expired | Self::Stopped
         )
     }
 }

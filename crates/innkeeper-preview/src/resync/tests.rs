@@ -79,11 +79,10 @@ async fn failed_list_closes_no_pull_request() {
 #[tokio::test]
 async fn preview_of_a_branch_is_not_compared() {
     let harness = Harness::new().await;
+    let event = crate::fixture::delivery("claim", PrAction::Opened, sha('a')).event;
     let new = innkeeper_store::NewPreview {
         number: None,
-        ..innkeeper_store::NewPreview::of(
-            &crate::fixture::delivery("claim", PrAction::Opened, sha('a')).event,
-        )
+        ..innkeeper_store::NewPreview::of(event.as_pull_request().expect("of a pull request"))
     };
     let claimed = harness.store.claim_preview(new, vec![slug()]).await;
     claimed.expect("claimed");

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{CommitSha, PrAction, RepoName};
+use innkeeper_model::preview::{CommitSha, DeliveryEvent, PrAction, RepoName};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -357,8 +357,10 @@ async fn delivery_during_the_removal_creates_a_new_preview() {
 async fn unapproved_fork_waits_and_runs_after_its_approval() {
     let harness = Harness::new().await;
     let mut new = crate::fixture::delivery("first", PrAction::Opened, sha('a'));
-    new.event.head_repo = RepoName::parse("fork/web").ok();
-    new.event.is_fork = true;
+    if let DeliveryEvent::PullRequest(event) = &mut new.event {
+        event.head_repo = RepoName::parse("fork/web").ok();
+        event.is_fork = true;
+    }
     harness.store.record_delivery(new).await.expect("recorded");
     let mut running = Running::start(harness, []).await;
     assert_eq!(running.call().await.0, Plan::RequestApproval);
@@ -387,4 +389,31 @@ async fn cancellation_is_seen_by_work_that_is_always_ready() {
         }
     };
     assert_eq!(unless(canceled, work).await, None);
+}
+
+#[tokio::test]
+async fn command_interrupts_the_work_only_with_permission() {
+    let harness = Harness::new().await;
+    harness.open_pull(sha('a'));
+    harness.permit("alice", "write");
+    harness.permit("bob", "read");
+    harness.deliver("opened", PrAction::Opened, sha('a')).await;
+    let mut running = Running::start(harness, [Script::Hang]).await;
+    assert_eq!(running.call().await, (Plan::BringUp, sha('a')));
+
+    let harness = &running.harness;
+    harness.comment("theirs", "bob", "/preview stop").await;
+    running.wake(WakeReason::Change);
+    running.delivery_is("theirs", DeliveryState::Ignored).await;
+    assert!(running.calls.try_recv().is_err(), "the work goes on");
+    running.delivery_is("opened", DeliveryState::Pending).await;
+
+    let harness = &running.harness;
+    harness.comment("ours", "alice", "/preview stop").await;
+    running.wake(WakeReason::Change);
+    assert_eq!(running.call().await, (Plan::KeepStopped, sha('a')));
+    running.delivery_is("ours", DeliveryState::Done).await;
+    running.delivery_is("opened", DeliveryState::Done).await;
+    assert_eq!(running.harness.reactions(), ["+1"]);
+    assert_eq!(running.harness.record().await.state, PreviewState::Stopped);
 }

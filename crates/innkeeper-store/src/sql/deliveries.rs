@@ -1,7 +1,7 @@
 //! Table `deliveries`.
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PullRequest, PullRequestEvent, RepoName};
+use innkeeper_model::preview::{DeliveryEvent, PullRequest, RepoName};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Row, Transaction, named_params};
 
@@ -16,6 +16,15 @@ use crate::sql;
 pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Delivery>, QueryError> {
     let query = "SELECT * FROM deliveries WHERE id = ?1";
     sql::first(connection, query, [id], read)
+}
+
+/// Returns the delivery of a comment.
+pub(crate) fn find_of_comment(
+    connection: &Connection,
+    comment: u64,
+) -> Result<Option<Delivery>, QueryError> {
+    let query = "SELECT * FROM deliveries WHERE comment = ?1";
+    sql::first(connection, query, [Number(comment)], read)
 }
 
 /// Returns a delivery, or fails with [`StoreError::DeliveryNotFound`].
@@ -99,7 +108,7 @@ pub(crate) fn other_intents(
     delivery: &Delivery,
     limit: u32,
 ) -> Result<Vec<Delivery>, QueryError> {
-    let PullRequest { repo, number } = &delivery.event.pull_request;
+    let PullRequest { repo, number } = delivery.event.pull_request();
     sql::all(
         connection,
         "SELECT * FROM deliveries
@@ -115,7 +124,7 @@ pub(crate) fn intent_after(
     connection: &Connection,
     delivery: &Delivery,
 ) -> Result<Option<Delivery>, QueryError> {
-    let PullRequest { repo, number } = &delivery.event.pull_request;
+    let PullRequest { repo, number } = delivery.event.pull_request();
     sql::first(
         connection,
         "SELECT * FROM deliveries
@@ -131,7 +140,7 @@ pub(crate) fn intent_before(
     connection: &Connection,
     delivery: &Delivery,
 ) -> Result<Option<Delivery>, QueryError> {
-    let PullRequest { repo, number } = &delivery.event.pull_request;
+    let PullRequest { repo, number } = delivery.event.pull_request();
     sql::first(
         connection,
         "SELECT * FROM deliveries
@@ -189,18 +198,21 @@ pub(crate) fn insert(
     state: DeliveryState,
 ) -> Result<(), QueryError> {
     let event = &new.event;
+    let pull_request = event.pull_request();
     let finished_at = (state != DeliveryState::Pending).then(Time::now);
     sql::execute(
         transaction,
         "INSERT INTO deliveries
-         (id, repo, number, intent, event, received_at, state, finished_at, finished_running)
-         VALUES (:id, :repo, :number, :intent, :event, :received_at, :state, :finished_at,
+         (id, repo, number, intent, comment, event, received_at, state, finished_at,
+          finished_running)
+         VALUES (:id, :repo, :number, :intent, :comment, :event, :received_at, :state, :finished_at,
                  iif(:finished_at IS NULL, NULL, (SELECT micros FROM running_time)))",
         named_params! {
-            ":id": event.delivery,
-            ":repo": Text(&event.pull_request.repo),
-            ":number": Number(event.pull_request.number),
-            ":intent": intent(&event.action).map(Text),
+            ":id": event.id(),
+            ":repo": Text(&pull_request.repo),
+            ":number": Number(pull_request.number),
+            ":intent": intent(event).map(Text),
+            ":comment": event.as_command().map(|command| Number(command.comment)),
             ":event": Json(event),
             ":received_at": Time(new.received_at),
             ":state": Text(state),
@@ -244,6 +256,24 @@ pub(crate) fn finish(
             ":not_before": not_before,
             ":finished_at": finished_at,
         },
+    )?;
+    Ok(())
+}
+
+/// Records that a command was executed, and that the intents before it are done: the preview's record contains their
+/// wishes.
+pub(crate) fn finish_command(transaction: &Transaction<'_>, id: &str) -> Result<(), QueryError> {
+    sql::execute(
+        transaction,
+        "UPDATE deliveries SET state = 'done', failure = NULL, attempts = attempts + 1,
+         not_before = NULL, finished_at = :now,
+         finished_running = (SELECT micros FROM running_time)
+         FROM (SELECT seq, repo, number FROM deliveries WHERE id = :id) AS command
+         WHERE deliveries.repo = command.repo AND deliveries.number = command.number
+           AND deliveries.state = 'pending'
+           AND (deliveries.seq = command.seq
+                OR deliveries.seq < command.seq AND deliveries.intent IS NOT NULL)",
+        named_params! { ":id": id, ":now": Time::now() },
     )?;
     Ok(())
 }
@@ -342,7 +372,7 @@ pub(crate) fn prune(
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Delivery> {
-    let event: PullRequestEvent = row.json("event")?;
+    let event: DeliveryEvent = row.json("event")?;
     Ok(Delivery {
         seq: row.get("seq")?,
         // The column follows renames of the repository; the event does not.

@@ -51,6 +51,16 @@ pub(crate) fn slug_of(
     sql::first(connection, query, parameters, |row| row.text(0))
 }
 
+/// Returns the delivery whose wish the record of a pull request's preview contains.
+pub(crate) fn last_delivery_of(
+    connection: &Connection,
+    PullRequest { repo, number }: &PullRequest,
+) -> Result<Option<String>, QueryError> {
+    let query = "SELECT last_delivery FROM previews WHERE repo = ?1 AND number = ?2";
+    let parameters = (Text(repo), Number(*number));
+    Ok(sql::first(connection, query, parameters, |row| row.get(0))?.flatten())
+}
+
 /// Returns the slug of the oldest preview of the same branch. Branches of forks are not the repository's.
 pub(crate) fn slug_of_branch(
     connection: &Connection,
@@ -214,16 +224,23 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
         PreviewFact::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
-        PreviewFact::Expired => [
-            PreviewFact::State(PreviewState::Expired),
-            PreviewFact::NotLive,
-            PreviewFact::Dirty(false),
-            PreviewFact::Fault(None),
-        ]
-        .iter()
-        .flat_map(columns)
-        .collect(),
+        PreviewFact::Request(request) => vec![("request", Box::new(request.as_ref().map(Text)))],
+        PreviewFact::ResetDatabase(reset) => vec![("reset_database", Box::new(reset))],
+        PreviewFact::Stopped => stopped(PreviewState::Stopped),
+        PreviewFact::Expired => stopped(PreviewState::Expired),
     }
+}
+
+/// Returns the columns of a preview that is stopped, and the values that they get.
+fn stopped(state: PreviewState) -> Vec<(&'static str, Box<dyn ToSql>)> {
+    vec![
+        ("state", Box::new(Text(state))),
+        ("live_sha", Box::new(None::<String>)),
+        ("live_closure", Box::new(None::<String>)),
+        ("live_meta", Box::new(None::<String>)),
+        ("disturbed", Box::new(false)),
+        ("fault", Box::new(None::<String>)),
+    ]
 }
 
 /// Approves a commit, unless that would replace the approval of the wanted one by that of another. A label does not
@@ -370,6 +387,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         live_closure: row.opt_text("live_closure")?,
         live_meta: row.opt_json("live_meta")?,
         dirty: row.get("disturbed")?,
+        request: row.opt_text("request")?,
+        reset_database: row.get("reset_database")?,
         approved_by_label: row.get("approved_by_label")?,
         announced_sha: row.opt_text("announced_sha")?,
         announced_after: row.get("announced_after")?,

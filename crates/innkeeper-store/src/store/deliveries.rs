@@ -5,7 +5,7 @@ use std::slice;
 use std::time::Duration;
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PullRequest, PullRequestEvent};
+use innkeeper_model::preview::{DeliveryEvent, PullRequest};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
@@ -62,7 +62,8 @@ impl Store {
     /// one. Call it again whenever a delivery has arrived, even while processing one: if the result has changed, cancel
     /// the work in progress.
     ///
-    /// The order is kept, except that an intent does not wait for an earlier other event that is backing off.
+    /// The order is kept, with two exceptions: an intent does not wait for an earlier other event that is backing off, and
+    /// a command does not wait for the execution of an earlier intent whose wish is recorded.
     ///
     /// # Errors
     /// Only if the database cannot be written.
@@ -76,7 +77,12 @@ impl Store {
         self.write("read the next delivery", durability, move |transaction| {
             deliveries::supersede(transaction, &pull_request)?;
             let pending = deliveries::pending(transaction, &pull_request)?;
-            Ok(delivery::choose(pending, Timestamp::now()))
+            let recorded = previews::last_delivery_of(transaction, &pull_request)?;
+            Ok(delivery::choose(
+                pending,
+                recorded.as_deref(),
+                Timestamp::now(),
+            ))
         })
         .await
     }
@@ -141,8 +147,10 @@ impl Store {
     }
 
     /// Returns the latest of GitHub's times among an intent and the intents it is tied with
-    /// ([`PullRequestEvent::is_concurrent_with`]); `None` without a tie. With a tie, the order of arrival may not be that of the
-    /// events: the pull request's state on GitHub decides.
+    /// ([`is_concurrent_with`]); `None` without a tie. With a tie, the order of arrival may not be that of the events: the
+    /// pull request's state on GitHub decides.
+    ///
+    /// [`is_concurrent_with`]: innkeeper_model::preview::PullRequestEvent::is_concurrent_with
     ///
     /// # Errors
     /// Only if the database cannot be read.
@@ -152,12 +160,16 @@ impl Store {
     ) -> Result<Option<Timestamp>, StoreError> {
         let delivery = delivery.clone();
         self.read("compare a delivery with others", move |connection| {
+            let Some(event) = delivery.event.as_pull_request() else {
+                return Ok(None);
+            };
             let others = deliveries::other_intents(connection, &delivery, COMPARED)?;
-            let tied = others
+            let others = others
                 .iter()
-                .filter(|other| delivery.event.is_concurrent_with(&other.event));
-            let latest = tied.filter_map(|other| other.event.updated_at).max();
-            Ok(latest.max(latest.and(delivery.event.updated_at)))
+                .filter_map(|other| other.event.as_pull_request());
+            let tied = others.filter(|other| event.is_concurrent_with(other));
+            let latest = tied.filter_map(|other| other.updated_at).max();
+            Ok(latest.max(latest.and(event.updated_at)))
         })
         .await
     }
@@ -171,7 +183,7 @@ impl Store {
         &self,
         delivery: &Delivery,
     ) -> Result<Option<Delivery>, StoreError> {
-        if delivery::intent(&delivery.event.action).is_none() {
+        if delivery::intent(&delivery.event).is_none() {
             return Ok(None);
         }
         let query: fn(&Connection, &Delivery) -> _ = match delivery.state {
@@ -283,13 +295,15 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, Q
         ..new.clone()
     };
     let event = &new.event;
-    let slug = previews::slug_of(transaction, &event.pull_request)?;
-    let known = deliveries::find(transaction, &event.delivery)?;
-    let has_failed = match known.map(|known| known.state) {
+    let slug = previews::slug_of(transaction, event.pull_request())?;
+    let has_failed = match find(transaction, event)? {
         None => false,
-        Some(DeliveryState::Failed) => true,
-        Some(state) => {
-            let is_finished = !matches!(state, DeliveryState::Pending | DeliveryState::Running);
+        Some(known) if known.state == DeliveryState::Failed && known.event.id() == event.id() => {
+            true
+        }
+        Some(known) => {
+            let is_finished =
+                !matches!(known.state, DeliveryState::Pending | DeliveryState::Running);
             return Ok(Receipt::Duplicate { slug, is_finished });
         }
     };
@@ -299,27 +313,41 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, Q
         }
         return Ok(Receipt::Stale { slug });
     }
-    let is_present = delivery::intent(&event.action) == Some(Presence::Present);
-    let slug = match slug {
-        None if is_present && !new.slugs.is_empty() => {
+    let requests = event
+        .as_pull_request()
+        .filter(|_| delivery::intent(event) == Some(Presence::Present));
+    let slug = match (slug, requests) {
+        (None, Some(event)) if !new.slugs.is_empty() => {
             match preview_rules::claim(transaction, &NewPreview::of(event), &new.slugs)? {
                 None => return Ok(Receipt::SlugsTaken),
                 claimed => claimed,
             }
         }
-        slug => slug,
+        (slug, _) => slug,
     };
     match has_failed {
-        true => deliveries::reset(transaction, &event.delivery)?,
+        true => deliveries::reset(transaction, event.id())?,
         false => deliveries::insert(transaction, new, DeliveryState::Pending)?,
     }
     Ok(Receipt::New { slug })
 }
 
-fn is_stale(connection: &Connection, event: &PullRequestEvent) -> Result<bool, QueryError> {
-    if delivery::intent(&event.action).is_none() {
-        return Ok(false);
+/// Returns the recorded delivery of an event. A comment with a command has one, whatever number of webhooks deliver it.
+fn find(connection: &Connection, event: &DeliveryEvent) -> Result<Option<Delivery>, QueryError> {
+    match (
+        deliveries::find(connection, event.id())?,
+        event.as_command(),
+    ) {
+        (None, Some(command)) => deliveries::find_of_comment(connection, command.comment),
+        (known, _) => Ok(known),
     }
+}
+
+fn is_stale(connection: &Connection, event: &DeliveryEvent) -> Result<bool, QueryError> {
+    let intent = delivery::intent(event).and_then(|_| event.as_pull_request());
+    let Some(event) = intent else {
+        return Ok(false);
+    };
     let newest = deliveries::newest_intent(connection, &event.pull_request)?;
     Ok(newest.is_some_and(|newest| delivery::is_stale(event, &newest)))
 }
@@ -338,11 +366,11 @@ fn prune_when_due(database: &mut Database) -> Result<(), QueryError> {
 
 #[cfg(test)]
 mod tests {
-    use innkeeper_model::preview::PrAction;
+    use innkeeper_model::preview::{PrAction, PullRequestEvent};
 
     use super::*;
     use crate::clock::{self, RunningTime};
-    use crate::store::tests::{delivery, open_database};
+    use crate::store::tests::{delivery, open_database, pull_request_event};
 
     /// Prunes `d0` to `d9` and returns those that are left; `d4` is pending, and all others are done.
     fn left(kept: u32, expired_before: impl Fn(&Database) -> RunningTime) -> Vec<String> {
@@ -356,11 +384,18 @@ mod tests {
             let now = database.clock.now();
             let work = |transaction: &Transaction<'_>| {
                 clock::record(transaction, now)?;
-                let mut new = delivery(&format!("d{n}"));
-                new.event.action = PrAction::Edited;
+                let id = format!("d{n}");
+                let edited = PullRequestEvent {
+                    action: PrAction::Edited,
+                    ..pull_request_event(&id)
+                };
+                let new = NewDelivery {
+                    event: edited.into(),
+                    ..delivery(&id)
+                };
                 record(transaction, &new)?;
                 if n != 4 {
-                    deliveries::finish(transaction, &format!("d{n}"), &DeliveryOutcome::Done)?;
+                    deliveries::finish(transaction, &id, &DeliveryOutcome::Done)?;
                 }
                 Ok(())
             };
@@ -373,7 +408,8 @@ mod tests {
         pruned.expect("prunes");
         let kept = deliveries::list(&database.connection, DeliveryFilter::default());
         let kept = kept.expect("reads").into_iter().rev();
-        kept.map(|delivery| delivery.event.delivery).collect()
+        kept.map(|delivery| delivery.event.id().to_owned())
+            .collect()
     }
 
     #[test]
@@ -413,7 +449,7 @@ mod tests {
             let new = delivery("d");
             let work = |transaction: &Transaction<'_>| {
                 record(transaction, &new)?;
-                supersede(transaction, &new.event.pull_request)
+                supersede(transaction, new.event.pull_request())
             };
             database.write(Durability::Soon, work).expect("records");
             let sql = "SELECT state, finished_running IS NOT NULL FROM deliveries";

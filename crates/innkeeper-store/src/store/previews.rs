@@ -6,8 +6,9 @@ use rusqlite::Transaction;
 
 use super::Store;
 use crate::database::Durability;
+use crate::delivery::DeliveryOutcome;
 use crate::error::{QueryError, StoreError};
-use crate::preview::{Approval, NewPreview, Preview, PreviewFact};
+use crate::preview::{Approval, NewPreview, Preview, PreviewFact, PreviewRequest};
 use crate::sql::{deliveries, previews};
 
 impl Store {
@@ -109,6 +110,79 @@ impl Store {
                 return Ok(None);
             }
             previews::apply(transaction, &slug, &facts).map(Some)
+        })
+        .await
+    }
+
+    /// Applies the changes of a command in a comment, like [`Self::set_preview`], approves a commit if one is given, and
+    /// records the command as executed, all in one transaction: a command is executed at most once. Applies none and returns
+    /// `None` if the command is not pending. Pending intents before the command are done, since their wishes are recorded.
+    /// Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::DeliveryNotFound`], [`StoreError::PreviewNotFound`].
+    pub async fn execute_command(
+        &self,
+        id: &str,
+        slug: &GuestName,
+        facts: Vec<PreviewFact>,
+        approved: Option<CommitSha>,
+    ) -> Result<Option<Preview>, StoreError> {
+        let (id, slug) = (id.to_owned(), slug.clone());
+        let action = "execute a command";
+        self.write(action, Durability::Now, move |transaction| {
+            if !deliveries::is_pending(transaction, &id)? {
+                return Ok(None);
+            }
+            previews::apply(transaction, &slug, &facts)?;
+            if let Some(sha) = approved {
+                previews::approve(transaction, &slug, &sha, Approval::Command)?;
+            }
+            deliveries::finish_command(transaction, &id)?;
+            previews::require(transaction, &slug).map(Some)
+        })
+        .await
+    }
+
+    /// Records the preview that a delivery requests, like [`Self::claim_preview`], and the delivery as processed, in one
+    /// transaction. Records nothing and returns `None` if the delivery is not pending. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::DeliveryNotFound`], [`StoreError::SlugsTaken`].
+    pub async fn claim_for_delivery(
+        &self,
+        id: &str,
+        new: NewPreview,
+        slugs: Vec<GuestName>,
+        request: Option<PreviewRequest>,
+    ) -> Result<Option<Preview>, StoreError> {
+        let id = id.to_owned();
+        self.insert("record a requested preview", move |transaction| {
+            if !deliveries::is_pending(transaction, &id)? {
+                return Ok(None);
+            }
+            let known = match new.number {
+                Some(number) => previews::find_of(transaction, &new.repo, number)?,
+                None => None,
+            };
+            let slug = match known {
+                Some(known) => Some(known.record.slug),
+                None => claim(transaction, &new, &slugs)?,
+            };
+            let Some(slug) = slug else {
+                return Err(StoreError::SlugsTaken {
+                    owner: new.owner(),
+                    candidates: slugs,
+                }
+                .into());
+            };
+            let facts = [
+                PreviewFact::Request(request),
+                PreviewFact::LastDelivery(id.clone()),
+            ];
+            let preview = previews::apply(transaction, &slug, &facts)?;
+            deliveries::finish(transaction, &id, &DeliveryOutcome::Done)?;
+            Ok(Some(preview))
         })
         .await
     }

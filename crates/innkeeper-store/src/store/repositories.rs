@@ -5,7 +5,7 @@
 //! its rows have a name that GitHub assigns to no repository ([`UNKNOWN_OWNER`]).
 
 use innkeeper_model::GuestName;
-use innkeeper_model::preview::{PullRequestEvent, RepoName};
+use innkeeper_model::preview::{DeliveryEvent, RepoName};
 use rusqlite::{Connection, Transaction};
 
 use super::Store;
@@ -142,10 +142,10 @@ impl Store {
 /// after it.
 pub(super) fn under_recorded_name(
     transaction: &Transaction<'_>,
-    event: &PullRequestEvent,
-) -> Result<PullRequestEvent, QueryError> {
-    let name = &event.pull_request.repo;
-    let Some(id) = event.repo_id else {
+    event: &DeliveryEvent,
+) -> Result<DeliveryEvent, QueryError> {
+    let name = &event.pull_request().repo;
+    let Some(id) = event.repo_id() else {
         return Ok(event.clone());
     };
     let name = match repositories::name_of(transaction, id)? {
@@ -167,13 +167,14 @@ pub(super) fn under_recorded_name(
 /// Reports whether GitHub wrote an event before its repository was deleted.
 pub(super) fn is_deleted(
     connection: &Connection,
-    event: &PullRequestEvent,
+    event: &DeliveryEvent,
 ) -> Result<bool, QueryError> {
-    let Some(id) = event.repo_id else {
+    let Some(id) = event.repo_id() else {
         return Ok(false);
     };
     let deleted_at = repositories::deleted_at(connection, id)?;
-    Ok(deleted_at.is_some_and(|deleted| event.updated_at.is_none_or(|updated| updated <= deleted)))
+    Ok(deleted_at
+        .is_some_and(|deleted| event.updated_at().is_none_or(|updated| updated <= deleted)))
 }
 
 /// Reports whether [`Store::record_repo_name`] would change no row.

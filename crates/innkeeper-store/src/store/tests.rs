@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::task::Poll;
 
+use innkeeper_model::preview::PullRequestEvent;
 use innkeeper_model::{
     ClosureSource, Cpus, DesiredState, EventKind, GuestKind, GuestName, Limits, MemorySize, Verb,
 };
@@ -88,7 +89,7 @@ async fn intents_are_durable_and_facts_may_wait() {
     store.replay_delivery("d").await.expect("replay");
     assert_eq!(durability(&store).await, Durability::Now);
     fact().await;
-    let preview = NewPreview::of(&delivery("e").event);
+    let preview = NewPreview::of(&pull_request_event("e"));
     store
         .claim_preview(preview, vec![web.clone()])
         .await
@@ -99,7 +100,7 @@ async fn intents_are_durable_and_facts_may_wait() {
     store.set_preview(&web, absent).await.expect("records");
     assert_eq!(durability(&store).await, Durability::Now);
     fact().await;
-    let approved = delivery("e").event.head_sha;
+    let approved = pull_request_event("e").head_sha;
     store
         .approve(&web, &approved, Approval::Label)
         .await
@@ -111,6 +112,14 @@ async fn intents_are_durable_and_facts_may_wait() {
 }
 
 pub(super) fn delivery(id: &str) -> NewDelivery {
+    NewDelivery {
+        event: pull_request_event(id).into(),
+        received_at: jiff::Timestamp::UNIX_EPOCH,
+        slugs: Vec::new(),
+    }
+}
+
+pub(super) fn pull_request_event(id: &str) -> PullRequestEvent {
     let event = serde_json::json!({
         "delivery": id,
         "action": "opened",
@@ -123,11 +132,7 @@ pub(super) fn delivery(id: &str) -> NewDelivery {
         "author": "alice",
         "sender": "alice",
     });
-    NewDelivery {
-        event: serde_json::from_value(event).expect("event"),
-        received_at: jiff::Timestamp::UNIX_EPOCH,
-        slugs: Vec::new(),
-    }
+    serde_json::from_value(event).expect("event")
 }
 
 /// Counts the transactions in a write-ahead log (SQLite, "WAL File Format"): the frame that ends one has the database's

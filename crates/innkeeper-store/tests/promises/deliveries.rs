@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PrAction, RepoName};
+use innkeeper_model::preview::{PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Failure};
 use innkeeper_store::{
-    DeliveryFilter, DeliveryOutcome, NextDelivery, Presence, PreviewFact, Receipt, Store,
-    StoreError, retry_after,
+    DeliveryFilter, DeliveryOutcome, NextDelivery, Presence, PreviewFact, PreviewRequest, Receipt,
+    Store, StoreError, retry_after,
 };
 use jiff::Timestamp;
 
-use crate::support::{Fixture, SUBNET, create, delivery, name, pull_request};
+use crate::support::{
+    Fixture, SUBNET, command, create, delivery, name, preview, pull_request, with_event,
+};
 
 async fn record(store: &Store, id: &str, action: PrAction, commit: u8) -> Receipt {
     store
@@ -27,7 +29,7 @@ pub(crate) async fn next(store: &Store, number: u64) -> Option<String> {
         .await
         .expect("reads")
     {
-        NextDelivery::Process(delivery) => Some(delivery.event.delivery),
+        NextDelivery::Process(delivery) => Some(delivery.event.id().to_owned()),
         NextDelivery::WaitUntil(_) | NextDelivery::None => None,
     }
 }
@@ -105,7 +107,7 @@ async fn superseding_delivery_is_named() {
     async fn yields_to(store: &Store, id: &str) -> Option<String> {
         let delivery = store.delivery(id).await.expect("reads").expect("is kept");
         let other = store.superseding_delivery(&delivery).await.expect("reads");
-        other.map(|other| other.event.delivery)
+        other.map(|other| other.event.id().to_owned())
     }
 
     let fixture = Fixture::new(SUBNET);
@@ -139,8 +141,10 @@ async fn older_intent_that_arrives_later_is_stale() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let record = async |id: &str, action, said: &str| {
-        let mut new = delivery(id, 1, action, 1);
-        new.event.updated_at = Some(format!("2026-11-20T{said}Z").parse().expect("a time"));
+        let time = format!("2026-11-20T{said}Z").parse().expect("a time");
+        let new = with_event(delivery(id, 1, action, 1), |event| {
+            event.updated_at = Some(time);
+        });
         store.record_delivery(new).await.expect("records")
     };
     let slug = Some(name("web-1"));
@@ -165,7 +169,7 @@ async fn older_intent_that_arrives_later_is_stale() {
     }
     let ignored = store.delivery("d2").await.expect("reads").expect("kept");
     let first = store.superseding_delivery(&ignored).await.expect("reads");
-    assert_eq!(first.expect("one").event.delivery, "d1");
+    assert_eq!(first.expect("one").event.id(), "d1");
 }
 
 #[tokio::test]
@@ -282,8 +286,9 @@ async fn first_delivery_claims_the_slug() {
     let accepted = fixture.store.record_delivery(new).await.expect("records");
     assert_eq!(accepted, Receipt::New { slug: slug.clone() });
     let fixture = fixture.reopened().await;
-    let mut upper = delivery("b", 1, PrAction::Closed, 1);
-    upper.event.pull_request.repo = RepoName::parse("Octo/WEB").expect("repository");
+    let upper = with_event(delivery("b", 1, PrAction::Closed, 1), |event| {
+        event.pull_request.repo = RepoName::parse("Octo/WEB").expect("repository");
+    });
     let closed = fixture.store.record_delivery(upper.clone()).await;
     assert_eq!(
         closed.expect("records"),
@@ -365,7 +370,7 @@ async fn delivery_list_is_filtered_and_newest_first() {
         .expect("ends");
     let ids = async |filter| -> Vec<String> {
         let list = store.deliveries(filter).await.expect("reads");
-        list.into_iter().map(|d| d.event.delivery).collect()
+        list.into_iter().map(|d| d.event.id().to_owned()).collect()
     };
     assert_eq!(
         ids(DeliveryFilter::default()).await,
@@ -395,8 +400,10 @@ async fn concurrent_intents_tie_when_order_matters() {
     let fixture = Fixture::new(SUBNET);
     let store = &fixture.store;
     let arrive = async |id: &str, action: PrAction, commit: u8, at: &str| {
-        let mut new = delivery(id, 1, action, commit);
-        new.event.updated_at = Some(format!("2026-11-20T{at}Z").parse().expect("a time"));
+        let time = format!("2026-11-20T{at}Z").parse().expect("a time");
+        let new = with_event(delivery(id, 1, action, commit), |event| {
+            event.updated_at = Some(time);
+        });
         store.record_delivery(new).await.expect("records");
     };
     let tie = async |id: &str| {
@@ -417,4 +424,93 @@ async fn concurrent_intents_tie_when_order_matters() {
     arrive("other", PrAction::Synchronize, 3, "10:01:03").await;
     assert_eq!(tie("push").await.as_deref(), Some("10:01:03"));
     assert_eq!(tie("opened").await, None);
+}
+
+#[tokio::test]
+async fn command_is_recorded_once_for_a_comment() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let record = async |new| store.record_delivery(new).await.expect("records");
+    let first = record(command("app", 1, 12, "stop")).await;
+    assert_eq!(first, Receipt::New { slug: None });
+    // The webhook of the repository delivers the same comment under another id.
+    let again = record(command("repo", 1, 12, "stop")).await;
+    let duplicate = |is_finished| Receipt::Duplicate {
+        slug: None,
+        is_finished,
+    };
+    assert_eq!(again, duplicate(false));
+    let refused = DeliveryOutcome::Failed(Failure::new(Code::GithubFailed, "no answer"));
+    assert!(store.finish_delivery("app", refused).await.expect("ends"));
+    assert_eq!(
+        record(command("repo", 1, 12, "stop")).await,
+        duplicate(true)
+    );
+    let redelivered = record(command("app", 1, 12, "stop")).await;
+    assert_eq!(redelivered, Receipt::New { slug: None });
+    let other = record(command("other", 1, 13, "stop")).await;
+    assert_eq!(other, Receipt::New { slug: None });
+    assert_eq!(store.previews().await.expect("reads"), []);
+}
+
+#[tokio::test]
+async fn command_waits_for_the_record_of_earlier_intents_only() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let slug = name("web-1");
+    for new in [
+        delivery("opened", 1, PrAction::Opened, 1),
+        command("stop", 1, 12, "stop"),
+        delivery("push", 1, PrAction::Edited, 1),
+    ] {
+        store.record_delivery(new).await.expect("records");
+    }
+    let next = async || next(store, 1).await;
+    assert_eq!(next().await.as_deref(), Some("opened"));
+    let facts = vec![PreviewFact::LastDelivery("opened".to_owned())];
+    let recorded = store.set_preview_for_delivery("opened", &slug, facts).await;
+    assert!(recorded.expect("records").is_some());
+    assert_eq!(next().await.as_deref(), Some("stop"), "its work goes on");
+
+    let execute = async || {
+        let stopped = vec![PreviewFact::Stopped];
+        let executed = store.execute_command("stop", &slug, stopped, None).await;
+        executed
+            .expect("records")
+            .map(|preview| preview.record.state)
+    };
+    assert_eq!(execute().await, Some(PreviewState::Stopped));
+    let queued = vec![PreviewFact::State(PreviewState::Queued)];
+    store.set_preview(&slug, queued).await.expect("records");
+    assert_eq!(execute().await, None, "it is executed at most once");
+    let preview = store.preview(&slug).await.expect("reads").expect("there");
+    assert_eq!(preview.record.state, PreviewState::Queued);
+    for id in ["opened", "stop"] {
+        let delivery = store.delivery(id).await.expect("reads").expect("kept");
+        assert_eq!(delivery.state, DeliveryState::Done, "{id}");
+        assert!(delivery.finished_at.is_some(), "{id}");
+    }
+    assert_eq!(next().await.as_deref(), Some("push"), "in their order");
+}
+
+#[tokio::test]
+async fn command_records_a_preview_and_its_own_end_together() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let start = command("start", 1, 12, "start");
+    store.record_delivery(start).await.expect("records");
+    let claim = async || {
+        let slugs = vec![name("web-1")];
+        let request = Some(PreviewRequest::Command);
+        let claimed = store.claim_for_delivery("start", preview(1), slugs, request);
+        claimed.await.expect("records")
+    };
+    let claimed = claim().await.expect("pending");
+    assert_eq!(claimed.request, Some(PreviewRequest::Command));
+    assert_eq!(claimed.record.last_delivery.as_deref(), Some("start"));
+    let ended = store.delivery("start").await.expect("reads").expect("kept");
+    assert_eq!(ended.state, DeliveryState::Done);
+    store.delete_preview(&name("web-1")).await.expect("deletes");
+    assert_eq!(claim().await, None, "it is executed at most once");
+    assert_eq!(store.previews().await.expect("reads"), []);
 }

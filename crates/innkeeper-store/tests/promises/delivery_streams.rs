@@ -98,7 +98,7 @@ impl World {
         let NextDelivery::Process(delivery) = next else {
             return None;
         };
-        let event = delivery.event;
+        let event = delivery.event.as_pull_request().cloned()?;
         match event.action {
             PrAction::Opened | PrAction::Reopened | PrAction::Synchronize => {
                 self.shown.insert(number, event.head_sha);
@@ -208,9 +208,9 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut done: Vec<String> = Vec::new();
     for delivery in &kept {
         match delivery.state {
-            DeliveryState::Done => done.push(delivery.event.delivery.clone()),
+            DeliveryState::Done => done.push(delivery.event.id().to_owned()),
             DeliveryState::Superseded | DeliveryState::Ignored => {}
-            other => prop_assert!(false, "{} is {}", delivery.event.delivery, other),
+            other => prop_assert!(false, "{} is {}", delivery.event.id(), other),
         }
     }
     done.sort();
@@ -219,8 +219,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         done,
         "what was acted on is recorded so, each once"
     );
-    let arrival: Vec<_> = kept.iter().rev().map(|d| &d.event.delivery).collect();
-    let order: Vec<_> = sent.iter().map(|new| &new.event.delivery).collect();
+    let arrival: Vec<_> = kept.iter().rev().map(|d| d.event.id()).collect();
+    let order: Vec<_> = sent.iter().map(|new| new.event.id()).collect();
     prop_assert_eq!(
         arrival,
         order,

@@ -4,7 +4,7 @@
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, RepoName};
 use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState, RetainedId};
-use innkeeper_store::{DeliveryFilter, EventFilter, RunningTime, Store};
+use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
 
 use crate::support::{SUBNET, closure, database, name, open};
@@ -21,9 +21,10 @@ const VERSION_10: &str = include_str!("dumps/version-10.sql");
 const VERSION_11: &str = include_str!("dumps/version-11.sql");
 const VERSION_12: &str = include_str!("dumps/version-12.sql");
 const VERSION_13: &str = include_str!("dumps/version-13.sql");
+const VERSION_14: &str = include_str!("dumps/version-14.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 13;
+const NEWEST: i64 = 14;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -276,6 +277,24 @@ async fn version_13_is_migrated_with_its_data() {
     assert_eq!(ping.owner, "octo/web");
     assert_eq!(ping.problems[0].remedy, "Select it.");
     assert_eq!(store.retained().await.expect("reads").len(), 2);
+}
+
+#[tokio::test]
+async fn version_14_is_migrated_with_its_data() {
+    for (dump, request, reset) in [
+        (VERSION_13, None, false),
+        (VERSION_14, Some(PreviewRequest::Command), true),
+    ] {
+        let (_directory, store) = restore(dump);
+        let web = store.preview(&name("web-7")).await.expect("reads");
+        let web = web.expect("kept");
+        assert_eq!((web.request, web.reset_database), (request, reset));
+    }
+    let (_directory, store) = restore(VERSION_14);
+    let command = store.delivery("c0ffee00-cc78-11e3-81ab-4c9367dc0958").await;
+    let command = command.expect("reads").expect("kept");
+    assert_eq!(command.state, DeliveryState::Pending);
+    assert_eq!(command.event.action(), "/preview reset-db");
 }
 
 #[test]

@@ -207,7 +207,7 @@ async fn preview_facts_survive_a_restart() {
     // A commit that is not wanted yet may be approved, but does not replace the approval of the wanted one.
     for (approved, then) in [(8, 8), (7, 7), (8, 7)] {
         store
-            .approve(&slug, &sha(approved), Approval::Host)
+            .approve(&slug, &sha(approved), Approval::Command)
             .await
             .expect("approves");
         let now = store.preview(&slug).await.expect("reads").expect("kept");
@@ -217,7 +217,7 @@ async fn preview_facts_survive_a_restart() {
     for (approved, by, by_label) in [
         (7, Approval::Label, false),
         (6, Approval::Label, false),
-        (7, Approval::Host, false),
+        (7, Approval::Command, false),
     ] {
         let recorded = store.approve(&slug, &sha(approved), by).await;
         recorded.expect("approves");
@@ -225,7 +225,7 @@ async fn preview_facts_survive_a_restart() {
         assert_eq!(now.approved_by_label, by_label);
     }
     let nobody = store
-        .approve(&name("nobody"), &sha(1), Approval::Host)
+        .approve(&name("nobody"), &sha(1), Approval::Command)
         .await;
     assert!(matches!(nobody, Err(StoreError::PreviewNotFound { .. })));
 }

@@ -7,7 +7,7 @@ use innkeeper_store::{
     NewDelivery, NewPreview, NextDelivery, Presence, PreviewFact, Receipt, RepoIdentity, Store,
 };
 
-use crate::support::{Fixture, SUBNET, claim, delivery, name, preview, sha};
+use crate::support::{Fixture, SUBNET, claim, delivery, name, preview, sha, with_event};
 
 /// The number of the repository that was renamed.
 const RENAMED: u64 = 1;
@@ -19,10 +19,12 @@ fn repo(text: &str) -> RepoName {
 
 /// Returns a push to pull request 7 of a repository under the name that it had then.
 fn push(id: &str, repo_id: u64, repo_name: &str, commit: u8) -> NewDelivery {
-    let mut new = delivery(id, 7, PrAction::Synchronize, commit);
-    new.event.repo_id = Some(repo_id);
-    new.event.pull_request.repo = repo(repo_name);
-    new.event.head_repo = Some(repo(repo_name));
+    let new = delivery(id, 7, PrAction::Synchronize, commit);
+    let mut new = with_event(new, |event| {
+        event.repo_id = Some(repo_id);
+        event.pull_request.repo = repo(repo_name);
+        event.head_repo = Some(repo(repo_name));
+    });
     new.slugs = ["web-7", "web-7-b", "web-7-c"].map(name).to_vec();
     new
 }
@@ -195,8 +197,9 @@ async fn rename_moves_previews_and_deliveries() {
     else {
         panic!("the delivery is lost");
     };
-    assert_eq!(waiting.event.pull_request, pull_request);
-    assert_eq!(waiting.event.head_repo, Some(now.clone()));
+    let event = waiting.event.as_pull_request().expect("a push");
+    assert_eq!(event.pull_request, pull_request);
+    assert_eq!(event.head_repo, Some(now.clone()));
     let again = store
         .record_repo_name(77, &former, &now)
         .await

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use innkeeper_model::preview::{
-    BranchName, CommitSha, Meta, PrAction, PullRequest, PullRequestEvent, RepoName,
+    BranchName, CommandEvent, CommitSha, DeliveryEvent, Meta, PrAction, PullRequest,
+    PullRequestEvent, RepoName,
 };
 use innkeeper_model::{
     ClosureSource, Cpus, Guest, GuestKind, GuestName, Limits, MemorySize, Operation, StorePath,
@@ -119,16 +120,46 @@ pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> Pull
         body_changed: false,
         base_changed: false,
         merged: false,
+        draft: false,
         updated_at: None,
     }
 }
 
 pub(crate) fn delivery(id: &str, number: u64, action: PrAction, commit: u8) -> NewDelivery {
     NewDelivery {
-        event: event(id, number, action, commit),
+        event: event(id, number, action, commit).into(),
         received_at: Timestamp::now(),
         slugs: vec![name(&format!("web-{number}"))],
     }
+}
+
+/// Returns a comment with a command on a pull request.
+pub(crate) fn command(id: &str, number: u64, comment: u64, command: &str) -> NewDelivery {
+    let event = CommandEvent {
+        delivery: id.to_owned(),
+        pull_request: pull_request(number),
+        repo_id: None,
+        comment,
+        command: command.parse().expect("a command"),
+        sender: "alice".to_owned(),
+        updated_at: None,
+    };
+    NewDelivery {
+        event: event.into(),
+        received_at: Timestamp::now(),
+        slugs: vec![name(&format!("web-{number}"))],
+    }
+}
+
+/// Returns a delivery with another event.
+pub(crate) fn with_event(
+    mut delivery: NewDelivery,
+    change: impl FnOnce(&mut PullRequestEvent),
+) -> NewDelivery {
+    if let DeliveryEvent::PullRequest(event) = &mut delivery.event {
+        change(event);
+    }
+    delivery
 }
 
 pub(crate) fn preview(number: u64) -> NewPreview {

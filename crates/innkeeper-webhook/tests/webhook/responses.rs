@@ -2,14 +2,14 @@
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_store::DeliveryFilter;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, Response};
 use crate::support::payload::{RawDelivery, payload, sign};
 use crate::support::program::Program;
 use crate::support::{directory, intake};
 
-fn response(status: u16, body: serde_json::Value) -> Response {
+fn response(status: u16, body: Value) -> Response {
     Response { status, body }
 }
 
@@ -31,7 +31,8 @@ async fn responses_match_the_contract() {
         .expect("reads");
     assert_eq!(recorded.len(), 1, "delivered twice");
     assert_eq!(recorded[0].state, DeliveryState::Pending);
-    assert_eq!(recorded[0].event.head_sha.as_str(), format!("{:040x}", 1));
+    let event = recorded[0].event.as_pull_request().expect("opened");
+    assert_eq!(event.head_sha.as_str(), format!("{:040x}", 1));
 
     let unsigned = response(401, json!({"error": "Invalid signature"}));
     for signature in [
@@ -71,6 +72,28 @@ async fn responses_match_the_contract() {
                 r#"{"action":"edited","repository":{"id":1,"full_name":"octo/web"}}"#,
             ),
             response(200, json!({"status": "ignored", "event": "repository"})),
+        ),
+        (
+            event("issue_comment", "no JSON"),
+            response(200, json!({"status": "ignored", "event": "issue_comment"})),
+        ),
+        (
+            event("issue_comment", &comment("created", "Nice.").to_string()),
+            response(200, json!({"status": "ignored", "event": "issue_comment"})),
+        ),
+        (
+            event(
+                "issue_comment",
+                &comment("edited", "/preview stop").to_string(),
+            ),
+            response(200, json!({"status": "ignored", "event": "issue_comment"})),
+        ),
+        (
+            event(
+                "issue_comment",
+                &comment("created", "/preview stop").to_string(),
+            ),
+            response(202, json!({"status": "accepted", "slug": "web-7"})),
         ),
         (
             event("pull_request", "{}"),
@@ -168,4 +191,21 @@ async fn a_taken_slug_is_a_collision() {
         response(500, json!({"error": "slug_collision"}))
     );
     assert_eq!(store.delivery("d-2").await.expect("reads"), None);
+}
+
+/// Returns the payload of an `issue_comment` event of a person's comment on pull request 7.
+fn comment(action: &str, body: &str) -> Value {
+    json!({
+        "action": action,
+        "issue": { "number": 7, "state": "open", "pull_request": {} },
+        "comment": {
+            "id": 12,
+            "user": { "login": "alice", "type": "User" },
+            "body": body,
+            "created_at": "2026-11-20T10:00:00Z",
+            "performed_via_github_app": null,
+        },
+        "repository": { "id": 1, "full_name": "octo/web" },
+        "sender": { "login": "alice", "type": "User" },
+    })
 }

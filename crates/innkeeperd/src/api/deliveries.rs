@@ -71,7 +71,7 @@ pub(super) async fn replay(
 
 async fn preview_of(context: &Context, delivery: &Delivery) -> Result<Option<Preview>, StoreError> {
     let store = context.engine.store();
-    store.preview_of(&delivery.event.pull_request).await
+    store.preview_of(delivery.event.pull_request()).await
 }
 
 async fn view(

@@ -16,8 +16,8 @@ use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
 pub use previews::{
-    BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
-    ReportPlace,
+    BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
+    GithubSettings, Previews, PreviewsOn, ReportPlace,
 };
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{

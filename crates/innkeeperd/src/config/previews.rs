@@ -22,6 +22,14 @@ pub struct Previews {
     pub domain: String,
     /// The port in previews' URLs; 0 means 443, or 80 without a certificate.
     pub port: u16,
+    /// The pull requests that get a preview: `pull-request` (every open one) or `request` (those with `request_label` or the
+    /// comment `/preview start`).
+    pub on: PreviewsOn,
+    /// The label that requests a preview, with `on = "request"`.
+    pub request_label: String,
+    /// Previews of drafts: `on`, `off` (none, and a pull request that becomes a draft loses its preview) or `until-ready`
+    /// (none, but an existing one stays when the pull request becomes a draft).
+    pub drafts: DraftPreviews,
     /// The label with which a user with write access approves a commit of a fork.
     pub approval_label: String,
     /// The place of reports about a preview: `comment`, `text` (links in the pull request's own text) or `nowhere`.
@@ -56,6 +64,36 @@ pub struct Previews {
     pub file_types: Vec<String>,
     /// Settings of single repositories by name, such as `[previews.repositories."octo/web"]`.
     pub repositories: BTreeMap<RepoName, RepositorySettings>,
+}
+
+/// The pull requests that get a preview.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreviewsOn {
+    /// Every open pull request.
+    PullRequest,
+    /// Those for which a label or a command requests one.
+    Request,
+}
+
+/// Previews of drafts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DraftPreviews {
+    /// Drafts get previews as others do.
+    On,
+    /// Drafts have no previews.
+    Off,
+    /// Drafts get no previews, but existing ones stay.
+    UntilReady,
+}
+
+impl Previews {
+    /// Reports whether every open pull request gets a preview.
+    #[must_use]
+    pub fn admits_all(&self) -> bool {
+        self.on == PreviewsOn::PullRequest && self.drafts == DraftPreviews::On
+    }
 }
 
 /// The place of reports about a preview.
@@ -260,6 +298,9 @@ impl Default for Previews {
         Self {
             domain: String::new(),
             port: 0,
+            on: PreviewsOn::PullRequest,
+            request_label: "preview".to_owned(),
+            drafts: DraftPreviews::On,
             approval_label: "preview-approved".to_owned(),
             report: ReportPlace::Comment,
             deployments: true,

@@ -25,13 +25,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "must be a loopback address, such as 127.0.0.1:3180: it answers every client",
         );
     }
-    let label = config.previews.approval_label.trim();
-    if label.is_empty() || label != config.previews.approval_label {
-        return invalid(
-            "previews.approval_label",
-            "must be a label of GitHub, without spaces around it",
-        );
-    }
+    labels(config)?;
     if let Err(error) = FileTypes::with(&config.previews.file_types) {
         return invalid("previews.file_types", &error.to_string());
     }
@@ -49,6 +43,32 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return invalid(
             "network.table",
             "the name of an nftables table begins with a letter, and has letters, digits, '_' and '-' only",
+        );
+    }
+    Ok(())
+}
+
+/// Checks the labels of pull requests. A label that requests a preview must not approve commits of forks.
+fn labels(config: &Config) -> Result<(), ConfigError> {
+    let (approval, request) = (
+        &config.previews.approval_label,
+        &config.previews.request_label,
+    );
+    for (setting, label) in [
+        ("previews.approval_label", approval),
+        ("previews.request_label", request),
+    ] {
+        if label.is_empty() || label.trim() != label {
+            return invalid(
+                setting,
+                "must be a label of GitHub, without spaces around it",
+            );
+        }
+    }
+    if approval.to_lowercase() == request.to_lowercase() {
+        return invalid(
+            "previews.request_label",
+            "must differ from previews.approval_label: a request must not approve a commit",
         );
     }
     Ok(())

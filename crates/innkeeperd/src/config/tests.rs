@@ -149,6 +149,15 @@ fn invalid_values_are_rejected_with_a_suggestion() {
             "previews.approval_label: must be",
         ),
         (
+            "[previews]\nrequest_label = ' preview'",
+            "previews.request_label: must be",
+        ),
+        (
+            "[previews]\nrequest_label = 'Preview-Approved'",
+            "previews.request_label: must differ",
+        ),
+        ("[previews]\ndrafts = 'maybe'", "previews.drafts"),
+        (
             "[previews]\nsecrets_dir = 'secrets'",
             "previews.secrets_dir: the path 'secrets' must start with '/'",
         ),

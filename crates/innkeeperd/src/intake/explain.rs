@@ -5,9 +5,6 @@ use innkeeper_model::preview::api::{DeliveryState, DeliveryView};
 use innkeeper_model::preview::certainly_before;
 use innkeeper_store::Delivery;
 
-/// The only kind of event that is recorded.
-const EVENT: &str = "pull_request";
-
 /// Returns the view of a delivery. `slug` is the name of its pull request's preview, and `other` the delivery that
 /// supersedes it
 /// ([`Store::superseding_delivery`](innkeeper_store::Store::superseding_delivery)).
@@ -18,26 +15,26 @@ pub(crate) fn view(
 ) -> DeliveryView {
     let event = &delivery.event;
     DeliveryView {
-        id: event.delivery.clone(),
+        id: event.id().to_owned(),
         received_at: delivery.received_at,
-        event: EVENT.to_owned(),
-        action: Some(event.action.to_string()),
-        pull_request: Some(event.pull_request.clone()),
-        head_sha: Some(event.head_sha.clone()),
+        event: event.name().to_owned(),
+        action: Some(event.action()),
+        pull_request: Some(event.pull_request().clone()),
+        head_sha: event.as_pull_request().map(|event| event.head_sha.clone()),
         slug: slug.cloned(),
         state: delivery.state,
         attempts: delivery.attempts,
         retry_at: delivery.not_before,
         finished_at: delivery.finished_at,
         explanation: Some(explanation(delivery, other)),
-        yields_to: other.map(|other| other.event.delivery.clone()),
+        yields_to: other.map(|other| other.event.id().to_owned()),
         failure: delivery.failure.clone(),
     }
 }
 
 /// Explains the delivery's state.
 fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
-    let named = |other: &Delivery| format!("'{}' ({})", other.event.delivery, other.event.action);
+    let named = |other: &Delivery| format!("'{}' ({})", other.event.id(), other.event.action());
     match (delivery.state, other) {
         (DeliveryState::Pending, Some(newer)) => format!(
             "superseded by the newer delivery {} for the same pull request",
@@ -58,7 +55,7 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
                 .to_owned()
         }
         (DeliveryState::Ignored, Some(newer))
-            if certainly_before(delivery.event.updated_at, newer.event.updated_at) =>
+            if certainly_before(delivery.event.updated_at(), newer.event.updated_at()) =>
         {
             format!(
                 "ignored: the newer delivery {} had already arrived",
@@ -81,6 +78,8 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use innkeeper_model::preview::DeliveryEvent;
+
     use super::*;
 
     fn delivery(id: &str, action: &str, state: DeliveryState) -> Delivery {
@@ -127,11 +126,15 @@ mod tests {
 
     #[test]
     fn a_late_delivery_names_the_newer_one() {
-        let at = |text: &str| Some(text.parse().expect("a time"));
+        let set_time = |delivery: &mut Delivery, text: &str| {
+            if let DeliveryEvent::PullRequest(event) = &mut delivery.event {
+                event.updated_at = Some(text.parse().expect("a time"));
+            }
+        };
         let mut newer = delivery("b", "reopened", DeliveryState::Done);
-        newer.event.updated_at = at("2026-11-20T10:00:20Z");
+        set_time(&mut newer, "2026-11-20T10:00:20Z");
         let mut late = delivery("a", "closed", DeliveryState::Ignored);
-        late.event.updated_at = at("2026-11-20T10:00:00Z");
+        set_time(&mut late, "2026-11-20T10:00:00Z");
         insta::assert_snapshot!(
             explanation(&late, Some(&newer)),
             @"ignored: the newer delivery 'b' (reopened) had already arrived"

@@ -10,7 +10,7 @@ use innkeeper_model::preview::intake::{
     INTAKE_PATH, IntakeAnswer, IntakeEvent, IntakeRequest, MAX_BATCH, MAX_BODY,
 };
 use innkeeper_model::preview::{
-    PullRequest, PullRequestEvent, RepositoryAction, RepositoryEvent, slug_candidates, webhook_slug,
+    DeliveryEvent, PullRequest, RepositoryAction, RepositoryEvent, slug_candidates, webhook_slug,
 };
 use innkeeper_model::{Code, Failure, GuestName, chain};
 use innkeeper_store::{NewDelivery, Receipt, Store, StoreError};
@@ -26,16 +26,26 @@ use crate::api_error::ApiError;
 struct Intake {
     store: Store,
     notifier: Notifier,
+    /// True if every open pull request gets a preview, which is recorded together with the delivery.
+    claims: bool,
 }
 
-/// Serves until `stopping`, then completes the calls in flight. Recorded deliveries are reported to the notifier.
+/// Serves until `stopping`, then completes the calls in flight. Recorded deliveries are reported to the notifier. With
+/// `claims`, a delivery that requests a preview is recorded together with the preview; otherwise the controller decides
+/// later.
 pub(crate) async fn serve(
     listener: Listener,
     store: Store,
     notifier: Notifier,
+    claims: bool,
     stopping: CancellationToken,
 ) {
-    let served = axum::serve(listener, router(Intake { store, notifier }))
+    let intake = Intake {
+        store,
+        notifier,
+        claims,
+    };
+    let served = axum::serve(listener, router(intake))
         .with_graceful_shutdown(stopping.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -106,13 +116,17 @@ impl Intake {
     /// Records requests and returns their answers, in the same order.
     async fn record(&self, requests: Vec<IntakeRequest>) -> Result<Vec<IntakeAnswer>, ApiError> {
         let mut new = Vec::new();
-        // `None` is the place of a pull request's answer.
+        // `None` is the place of a recorded delivery's answer.
         let mut answers = Vec::new();
         for request in requests {
             match request.event {
                 IntakeEvent::PullRequest(event) => {
                     answers.push(None);
-                    new.push((slug_of(&event.pull_request), event, request.received_at));
+                    new.push((DeliveryEvent::PullRequest(event), request.received_at));
+                }
+                IntakeEvent::Command(event) => {
+                    answers.push(None);
+                    new.push((DeliveryEvent::Command(event), request.received_at));
                 }
                 IntakeEvent::Repository(event) => {
                     answers.push(Some(self.note_repository(&event).await?));
@@ -126,24 +140,31 @@ impl Intake {
                 }
             }
         }
-        let mut recorded = self.record_pull_requests(new).await?.into_iter();
+        let mut recorded = self.record_deliveries(new).await?.into_iter();
         let answers = answers.into_iter();
         Ok(answers
             .filter_map(|answer| answer.or_else(|| recorded.next()))
             .collect())
     }
 
-    async fn record_pull_requests(
+    async fn record_deliveries(
         &self,
-        events: Vec<(GuestName, Box<PullRequestEvent>, Timestamp)>,
+        events: Vec<(DeliveryEvent, Timestamp)>,
     ) -> Result<Vec<IntakeAnswer>, ApiError> {
-        let preferred: Vec<_> = events.iter().map(|(slug, ..)| slug.clone()).collect();
+        let slugs = events
+            .iter()
+            .map(|(event, _)| slug_of(event.pull_request()));
+        let preferred: Vec<_> = slugs.collect();
         let new = events
             .into_iter()
-            .map(|(preferred, event, received_at)| NewDelivery {
-                slugs: slug_candidates(&preferred, &identity(&event.pull_request)).collect(),
+            .zip(&preferred)
+            .map(|((event, received_at), preferred)| NewDelivery {
+                slugs: match self.claims {
+                    true => slug_candidates(preferred, &identity(event.pull_request())).collect(),
+                    false => Vec::new(),
+                },
                 received_at,
-                event: *event,
+                event,
             });
         match self.store.record_deliveries(new.collect()).await {
             Ok(recorded) => {

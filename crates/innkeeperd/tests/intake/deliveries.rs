@@ -28,7 +28,7 @@ fn a_delivery_is_on_disk_before_it_is_accepted() {
     let shown = host.show("d-1");
     assert_eq!(shown.delivery.state, DeliveryState::Pending);
     assert_eq!(
-        shown.event.pull_request.to_string(),
+        shown.event.pull_request().to_string(),
         "Codertocat/Hello-World#2"
     );
     // The name was allocated together with the delivery.

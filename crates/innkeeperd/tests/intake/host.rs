@@ -107,10 +107,7 @@ impl IntakeHost {
 
 /// Returns the ids of deliveries. Fails the test if one is recorded twice.
 pub(crate) fn ids(recorded: &[Delivery]) -> BTreeSet<&str> {
-    let ids: BTreeSet<_> = recorded
-        .iter()
-        .map(|one| one.event.delivery.as_str())
-        .collect();
+    let ids: BTreeSet<_> = recorded.iter().map(|one| one.event.id()).collect();
     assert_eq!(ids.len(), recorded.len(), "a delivery was recorded twice");
     ids
 }

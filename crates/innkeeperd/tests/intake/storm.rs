@@ -33,7 +33,11 @@ fn a_storm_records_every_accepted_delivery_exactly_once() {
     let invalid: Vec<_> = there.iter().filter(|id| !is_good(id)).take(10).collect();
     assert!(invalid.is_empty(), "invalid and recorded: {invalid:?} …");
 
-    let implied = implied(recorded.iter().map(|delivery| &delivery.event));
+    let implied = implied(
+        recorded
+            .iter()
+            .filter_map(|delivery| delivery.event.as_pull_request()),
+    );
     let numbers: BTreeSet<_> = implied.keys().map(|one| one.number).collect();
     let expected = workload.expected(&there);
     assert!(expected.present.is_subset(&numbers), "{expected:?}");
@@ -91,12 +95,12 @@ fn assert_unique_names(host: &IntakeHost, recorded: &[Delivery]) {
     let requesting = recorded.iter().filter(|delivery| {
         delivery.state != DeliveryState::Ignored
             && matches!(
-                delivery.event.action,
-                PrAction::Opened | PrAction::Synchronize | PrAction::Reopened
+                delivery.event.as_pull_request().map(|event| &event.action),
+                Some(PrAction::Opened | PrAction::Synchronize | PrAction::Reopened)
             )
     });
     let requesting: BTreeSet<_> = requesting
-        .map(|one| one.event.pull_request.clone())
+        .map(|one| one.event.pull_request().clone())
         .collect();
     let store = host.store();
     let previews = host.runtime.block_on(store.previews()).expect("reads");
@@ -115,7 +119,7 @@ fn process_all(host: &IntakeHost) -> BTreeMap<PullRequest, CommitSha> {
     let previews = host.runtime.block_on(process(&store));
     host.runtime.block_on(store.close()).expect("closes");
     for delivery in host.on_disk() {
-        let (id, state) = (&delivery.event.delivery, delivery.state);
+        let (id, state) = (delivery.event.id(), delivery.state);
         assert_ne!(state, DeliveryState::Pending, "{id}");
     }
     previews
@@ -127,7 +131,8 @@ async fn process(store: &Store) -> BTreeMap<PullRequest, CommitSha> {
         while let NextDelivery::Process(delivery) =
             store.next_delivery(&pull_request).await.expect("reads")
         {
-            let event = delivery.event;
+            let event = delivery.event.as_pull_request().expect("of a pull request");
+            let event = event.clone();
             match event.action {
                 PrAction::Closed => drop(previews.remove(&pull_request)),
                 PrAction::Labeled(_) => {}

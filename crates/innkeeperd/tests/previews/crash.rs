@@ -5,8 +5,10 @@
 
 use std::fs;
 
-use innkeeper_model::api::{DoctorReport, Verdict};
+use innkeeper_model::api::{DoctorReport, GuestView, Verdict};
+use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{CommitSha, PreviewState};
+use innkeeper_model::{DesiredState, GuestState};
 
 use crate::host::{PreviewHost, app, other_app};
 use crate::support::{Daemon, wait_until};
@@ -66,6 +68,71 @@ fn a_preview_update_survives_a_crash_at_every_step() {
 #[test]
 fn a_preview_removal_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&CLOSE);
+}
+
+#[test]
+fn a_command_survives_a_crash_at_every_step() {
+    let mut host = PreviewHost::new();
+    let daemon = host.start();
+    host.start_webhook();
+    let sha = host.open(7, "topic").preview.wanted_sha;
+    daemon.stop();
+    let log = host.root().join("points");
+    let daemon = start(
+        &host,
+        &CLOSE,
+        ("INNKEEPER_CRASH_LOG", &log.display().to_string()),
+    );
+    stop_by_command(&host, &sha);
+    daemon.stop();
+    let passed = fs::read_to_string(&log).expect("points");
+    let mut points: Vec<_> = passed
+        .lines()
+        .filter(|point| point.contains("-command:") || point.contains(":stop-guest:"))
+        .collect();
+    points.dedup();
+    assert_eq!(points.len(), 6, "{points:?}");
+    for point in points {
+        let daemon = host.start();
+        host.command(7, "maintainer", "/preview start");
+        host.wait_for_state(7, &sha, PreviewState::Live);
+        daemon.stop();
+        let crashing = start(&host, &CLOSE, ("INNKEEPER_CRASH_AT", point));
+        let (id, status) = host.comment(7, "maintainer", "/preview stop");
+        assert_eq!(status, 202, "{point}");
+        assert!(
+            !crashing.wait().success(),
+            "{point}: the daemon was not killed"
+        );
+        let daemon = host.start();
+        wait_until_stopped(&host, &sha, &id);
+        let reactions = host.reactions(7, "maintainer");
+        assert!(reactions.iter().all(|reaction| reaction == "+1"), "{point}");
+        let comments = host.github.with(|world| {
+            let comments = world.repos[&host.repo].comments.iter();
+            comments.filter(|one| one.author == "maintainer").count()
+        });
+        assert_eq!(reactions.len(), comments, "{point}");
+        daemon.stop();
+    }
+}
+
+fn stop_by_command(host: &PreviewHost, sha: &CommitSha) {
+    let (id, status) = host.comment(7, "maintainer", "/preview stop");
+    assert_eq!(status, 202);
+    wait_until_stopped(host, sha, &id);
+}
+
+/// Waits until the preview and its guest are stopped by a command, which has been executed.
+fn wait_until_stopped(host: &PreviewHost, sha: &CommitSha, id: &str) {
+    host.wait_for_delivery(id);
+    let delivery = host.delivery(id).expect("kept");
+    assert_eq!(delivery.state, DeliveryState::Done, "{delivery:?}");
+    host.wait_for_state(7, sha, PreviewState::Stopped);
+    wait_until("the guest is stopped", || {
+        let guest: GuestView = host.client().get("/v1/guests/web-7");
+        guest.state == GuestState::Stopped && guest.guest.desired == DesiredState::Stopped
+    });
 }
 
 fn survives_a_crash_at_every_step(case: &Case) {

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use innkeeper_model::Code;
 use innkeeper_model::api::{DoctorReport, GcReport, Verdict};
 use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::api::DeliveryState;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
@@ -240,6 +241,26 @@ fn a_database_survives_updates_and_is_removed_with_its_preview() {
     host.wait_for_state(7, &pushed, PreviewState::Live);
     assert_eq!(in_database(tables).trim(), "0");
     assert_eq!(url(), first, "the password changed");
+
+    // By a comment. A crash does not lose it.
+    in_database("CREATE TABLE kept (n int)");
+    daemon.stop();
+    let point = [("INNKEEPER_CRASH_AT", "preview:reset-database:before")];
+    let crashing = host.sandbox.start_with(&point);
+    let (id, status) = host.comment(7, "maintainer", "/preview reset-db");
+    assert_eq!(status, 202);
+    assert!(!crashing.wait().success(), "the daemon was not killed");
+    let daemon = host.start();
+    wait_until("the database was reset", || {
+        let log = host
+            .client()
+            .call("GET", "/v1/previews/web-7/logs?lines=50", "");
+        log.body.matches("The database was reset.").count() == 2
+    });
+    host.wait_for_state(7, &pushed, PreviewState::Live);
+    assert_eq!(in_database(tables).trim(), "0");
+    let done = host.delivery(&id).expect("kept");
+    assert_eq!(done.state, DeliveryState::Done, "{done:?}");
 
     // A failing removal is reported with its cause until it succeeds.
     cluster.stop();

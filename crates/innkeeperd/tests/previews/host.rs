@@ -53,6 +53,11 @@ impl PreviewHost {
         Self::configured("", &format!("interval_seconds = 1\n{previews}"))
     }
 
+    /// With further settings of `[previews]`.
+    pub(crate) fn with_previews(previews: &str) -> Self {
+        Self::configured("", &format!("interval_seconds = 3600\n{previews}"))
+    }
+
     /// Expires previews after an hour, without a grace period.
     pub(crate) fn expiring() -> Self {
         let engine = "[engine]\nexpiry_grace_seconds = 0";
@@ -281,6 +286,7 @@ impl PreviewHost {
             head_sha: sha.clone(),
             base_branch: BranchName::parse("main").expect("a branch"),
             labels: Vec::new(),
+            draft: false,
         };
         self.github.with(|world| {
             let repo = world.repos.get_mut(repo).expect("there");
@@ -308,6 +314,33 @@ impl PreviewHost {
         let deliver = self.github.deliver(&self.repo, number, action, sender);
         let attempt = self.runtime.block_on(deliver).expect("a webhook");
         assert_eq!(attempt.status_code, 202, "{action}");
+    }
+
+    /// Has a user comment on a pull request, and returns the id of the delivery and the status of the webhook's response.
+    pub(crate) fn comment(&self, number: u64, author: &str, body: &str) -> (String, u16) {
+        let comment = self.github.comment(&self.repo, number, author, body);
+        let attempt = self.runtime.block_on(comment).expect("a webhook");
+        (attempt.guid, attempt.status_code)
+    }
+
+    /// Has a user comment on a pull request, waits until the command in it was processed, and returns its delivery.
+    pub(crate) fn command(&self, number: u64, author: &str, body: &str) -> DeliveryView {
+        let (id, status) = self.comment(number, author, body);
+        assert_eq!(status, 202, "{body}");
+        self.wait_for_delivery(&id);
+        self.delivery(&id).expect("kept")
+    }
+
+    /// Returns the reactions to a user's comments on a pull request, the oldest first.
+    pub(crate) fn reactions(&self, number: u64, author: &str) -> Vec<String> {
+        self.github.with(|world| {
+            let comments = &world.repos[&self.repo].comments;
+            let by_author = comments
+                .iter()
+                .filter(|comment| comment.issue == number && comment.author == author);
+            let reactions = by_author.flat_map(|comment| &comment.reactions);
+            reactions.map(|(_, content)| content.clone()).collect()
+        })
     }
 
     /// Simulates a reboot: ends all processes, and restarts Caddy.

@@ -10,6 +10,7 @@
 
 mod cli;
 mod commands;
+mod comment_commands;
 mod crash;
 mod database;
 mod failures;
@@ -23,6 +24,7 @@ mod lifecycle;
 mod recorded_payloads;
 mod redelivery;
 mod repositories;
+mod requests;
 mod resync;
 mod slugs;
 mod storm;

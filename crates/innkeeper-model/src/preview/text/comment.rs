@@ -64,6 +64,10 @@ fn sentence(view: &PreviewView, approve: &str) -> String {
             "**Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its \
              files and database. After the same time again they are removed. The commit is {sha}."
         ),
+        PreviewState::Stopped => format!(
+            "**Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or \
+             a push, starts it again. The commit is {sha}."
+        ),
         PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
     }
 }
@@ -202,6 +206,7 @@ mod tests {
         **Failed** with `1a1a1a1`.
         **Updating** to `1a1a1a1`.
         **Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its files and database. After the same time again they are removed. The commit is `1a1a1a1`.
+        **Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or a push, starts it again. The commit is `1a1a1a1`.
         **Closing.** The preview is being removed.
         ");
     }

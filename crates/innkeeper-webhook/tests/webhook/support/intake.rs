@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use innkeeper_model::preview::PullRequestEvent;
+use innkeeper_model::preview::DeliveryEvent;
 use innkeeper_model::preview::intake::{
     INTAKE_PATH, IntakeAnswer, IntakeEvent, IntakeRequest, MAX_BODY,
 };
@@ -55,23 +55,23 @@ async fn deliveries(
     State(store): State<Store>,
     Json(requests): Json<Vec<IntakeRequest>>,
 ) -> Json<Vec<IntakeAnswer>> {
-    if requests
-        .iter()
-        .any(|request| !matches!(request.event, IntakeEvent::PullRequest(_)))
-    {
-        return Json(vec![IntakeAnswer::Noted; requests.len()]);
-    }
+    let all = requests.len();
     let new = requests.into_iter().filter_map(|request| {
-        let IntakeEvent::PullRequest(event) = request.event else {
-            return None;
+        let event = match request.event {
+            IntakeEvent::PullRequest(event) => DeliveryEvent::PullRequest(event),
+            IntakeEvent::Command(event) => DeliveryEvent::Command(event),
+            IntakeEvent::Repository(_) | IntakeEvent::Ping(_) => return None,
         };
         Some(NewDelivery {
             slugs: vec![slug(&event)],
-            event: *event,
+            event,
             received_at: request.received_at,
         })
     });
     let new: Vec<_> = new.collect();
+    if new.len() != all {
+        return Json(vec![IntakeAnswer::Noted; all]);
+    }
     let slugs: Vec<_> = new.iter().map(|new| new.slugs[0].clone()).collect();
     let answers = match store.record_deliveries(new).await {
         Ok(recorded) => recorded.into_iter().zip(slugs).map(answer).collect(),
@@ -84,8 +84,8 @@ async fn deliveries(
     Json(answers)
 }
 
-fn slug(event: &PullRequestEvent) -> GuestName {
-    let number = event.pull_request.number;
+fn slug(event: &DeliveryEvent) -> GuestName {
+    let number = event.pull_request().number;
     format!("web-{number}").parse().expect("name")
 }
 
