@@ -148,7 +148,10 @@ impl Report {
         let needs_comment = preview.fault.is_some()
             || matches!(
                 preview.state,
-                PreviewState::WaitingForApproval | PreviewState::Expired | PreviewState::Stopped
+                PreviewState::WaitingForApproval
+                    | PreviewState::Expired
+                    | PreviewState::Stopped
+                    | PreviewState::Dropped
             );
         let comment = match settings.target {
             ReportTarget::Comment => Part::Present(text::comment(view, &settings.approve)),
@@ -215,9 +218,8 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
         PreviewState::WaitingForApproval
         | PreviewState::Expired
         | PreviewState::Stopped
-        | PreviewState::Closing => {
-            return None;
-        }
+        | PreviewState::Dropped
+        | PreviewState::Closing => return None,
         PreviewState::Queued => (DeploymentState::Queued, "Queued".to_owned()),
         PreviewState::Evaluating
         | PreviewState::Building

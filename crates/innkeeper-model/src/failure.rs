@@ -109,6 +109,8 @@ codes! {
     TooManyPreviews => Exhausted, "too_many_previews";
     /// GitHub's rate limit is exhausted.
     GithubRateLimited => Exhausted, "github_rate_limited";
+    /// The token or App of the host has no access to a commit, so that its files are unknown.
+    NoAccess => Host, "no_access";
     /// Nix could not build the closure.
     BuildFailed => Build, "build_failed";
     /// `preview-config.nix` cannot be evaluated, or its metadata is invalid.

@@ -40,7 +40,7 @@ pub(crate) fn mood(state: PreviewState) -> Mood {
             Mood::Busy
         }
         S::Failed => Mood::Failed,
-        S::Expired | S::Stopped | S::Closing => Mood::Idle,
+        S::Expired | S::Stopped | S::Dropped | S::Closing => Mood::Idle,
         S::Live => Mood::Good,
     }
 }
@@ -60,6 +60,7 @@ pub(crate) fn headline(state: PreviewState) -> &'static str {
         S::Failed => "This commit failed",
         S::Expired => "Asleep",
         S::Stopped => "Stopped",
+        S::Dropped => "Without a configuration",
         S::Closing => "Being removed",
     }
 }
@@ -83,6 +84,9 @@ pub(crate) fn sentence(state: PreviewState) -> &'static str {
             "The preview was not used for some time, so it was stopped. Its data is kept."
         }
         S::Stopped => "A maintainer stopped the preview. Its data is kept.",
+        S::Dropped => {
+            "The newest commit has no preview-config.nix, so the preview was stopped. Its data is kept for some time."
+        }
         S::Closing => "The preview and its data are deleted.",
     }
 }
@@ -99,6 +103,7 @@ pub(crate) fn advice(state: PreviewState) -> Option<&'static str> {
         S::Stopped => Some(
             "Push a commit, or have a maintainer comment `/preview start` on the pull request.",
         ),
+        S::Dropped => Some("Push a commit with preview-config.nix to start it again."),
         S::Queued
         | S::Evaluating
         | S::Building

@@ -152,8 +152,8 @@ fn to_evict<'a>(present: &'a [Preview], newcomer: &Preview) -> Option<&'a Previe
         .filter(|other| may_be_evicted(other, newcomer))
         .min_by_key(|other| {
             let record = &other.record;
-            let is_down = matches!(record.state, PreviewState::Expired | PreviewState::Stopped);
-            (!is_down, other.active_running, record.last_activity)
+            let is_in_use = !record.state.keeps_only_data();
+            (is_in_use, other.active_running, record.last_activity)
         })
 }
 

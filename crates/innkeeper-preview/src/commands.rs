@@ -165,6 +165,16 @@ impl Previews {
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
         let record = records::require(&self.components.store, slug).await?.record;
+        if record.state == PreviewState::Dropped {
+            return Err(PreviewError::new(
+                Code::ConfigMissing,
+                format!(
+                    "preview '{slug}' cannot be started: its commit {} has no preview-config.nix",
+                    record.wanted_sha.short()
+                ),
+                "Push a commit with the file: the preview starts again with its files and its database.",
+            ));
+        }
         let is_down = matches!(record.state, PreviewState::Expired | PreviewState::Stopped);
         let needs_approval =
             record.state == PreviewState::WaitingForApproval || is_down && record.is_from_fork();

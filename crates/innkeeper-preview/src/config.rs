@@ -37,6 +37,8 @@ pub struct PreviewsConfig {
     /// Running time without a push, a command or a visit after which a preview is stopped, and after the same time again
     /// removed; `None` means never.
     pub ttl: Option<Duration>,
+    /// Running time after which a preview is removed whose file or branch is gone.
+    pub dropped_grace: Duration,
     /// Timeout of a guest's boot, until its services can be started.
     pub boot_timeout: Duration,
     /// Timeout of the setup service.

@@ -42,12 +42,21 @@ pub enum PreviewError {
     #[error("this host has no credentials for GitHub")]
     NoCredentials,
     /// The commit has no configuration.
-    #[error("{repo} has no preview-config.nix at {sha}")]
+    #[error("no preview-config.nix at {sha}")]
     ConfigMissing {
+        /// The commit.
+        sha: CommitSha,
+    },
+    /// The commit cannot be read with the host's credentials, so that its files are unknown.
+    #[error("no access to {repo} at {sha}")]
+    NoAccess {
         /// The repository.
         repo: RepoName,
         /// The commit.
         sha: CommitSha,
+        /// GitHub's response.
+        #[source]
+        source: Box<GithubError>,
     },
     /// Another failure, with its code and remedy.
     #[error("{0}")]
@@ -58,6 +67,23 @@ impl PreviewError {
     /// Creates an error with its remedy.
     pub(crate) fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Failure::new(code, message).with_remedy(remedy).into()
+    }
+
+    /// Converts the error of reading a commit: without access to it, any file of it may exist.
+    pub(crate) fn without_access(self, repo: &RepoName, sha: &CommitSha) -> Self {
+        match self {
+            Self::Github(
+                error @ (GithubError::RepoNotAccessible(_)
+                | GithubError::CommitNotFound { .. }
+                | GithubError::Forbidden { .. }
+                | GithubError::Unauthorized { .. }),
+            ) => Self::NoAccess {
+                repo: repo.clone(),
+                sha: sha.clone(),
+                source: Box::new(error),
+            },
+            error => error,
+        }
     }
 
     /// Reports whether a retry makes sense because the cause is outside of the repository.
@@ -129,6 +155,7 @@ impl Explain for PreviewError {
             Self::NotAllowed(_) => Code::RepoNotAllowed,
             Self::NoCredentials => Code::InvalidConfig,
             Self::ConfigMissing { .. } => Code::ConfigMissing,
+            Self::NoAccess { .. } => Code::NoAccess,
             Self::Failed(failure) => failure.code,
         }
     }
@@ -147,6 +174,9 @@ impl Explain for PreviewError {
             ),
             Self::NoCredentials => "Put GITHUB_TOKEN, or the three settings of a GitHub App, into /var/secrets/preview.env and restart innkeeperd.".to_owned(),
             Self::ConfigMissing { .. } => "Add a preview-config.nix to the root of the repository; docs/previews.md of Innkeeper describes it.".to_owned(),
+            Self::NoAccess { repo, .. } => format!(
+                "Give the token or App read access to the contents of {repo}. It is retried automatically; `preview update` retries at once."
+            ),
         })
     }
 

@@ -33,6 +33,20 @@ impl Evaluation {
         }
     }
 
+    /// Reports whether a commit has a configuration, without reading it.
+    ///
+    /// # Errors
+    /// [`PreviewError::NoAccess`] if the commit cannot be read: the file may exist.
+    pub(crate) async fn has_config(
+        &self,
+        repo: &RepoName,
+        sha: &CommitSha,
+    ) -> Result<bool, PreviewError> {
+        let main = self.config.config_paths.main(repo);
+        let found = self.sources.has_file(repo, sha, &main).await;
+        found.map_err(|error| error.without_access(repo, sha))
+    }
+
     /// Evaluates and builds the configuration of a commit as untrusted code.
     ///
     /// # Errors
@@ -44,11 +58,9 @@ impl Evaluation {
         progress: ProgressSink,
     ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
         let main = self.config.config_paths.main(repo);
-        let sources = self.sources.tree(repo, sha, &main).await?;
-        let sources = sources.ok_or_else(|| PreviewError::ConfigMissing {
-            repo: repo.clone(),
-            sha: sha.clone(),
-        })?;
+        let sources = self.sources.tree(repo, sha, &main).await;
+        let sources = sources.map_err(|error| error.without_access(repo, sha))?;
+        let sources = sources.ok_or_else(|| PreviewError::ConfigMissing { sha: sha.clone() })?;
         let key = self.evaluator.key(&sources).await?;
         let cached = self.store.evaluation(key.as_str()).await?;
         let cached = cached.map(|cached| Evaluated {

@@ -11,10 +11,11 @@ use innkeeper_facilities::DatabaseAccess;
 use innkeeper_model::preview::{DatabaseMode, Meta, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
+use jiff::SignedDuration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::capacity::Capacity;
 use crate::databases::PreviewDatabases;
@@ -165,6 +166,8 @@ impl Executor {
         let slug = &preview.record.slug;
         match step {
             Step::Serve(step, target) => self.serve(*step, target, execution).await?,
+            Step::FindConfig => return Ok(Seen::Config(self.find_config(execution).await?)),
+            Step::RecordDropped => self.record_dropped(execution).await?,
             Step::Evaluate => {
                 let evaluation = Box::pin(self.evaluate(preview));
                 let version = self.while_reviving(preview, evaluation).await?;
@@ -285,6 +288,42 @@ impl Executor {
 
     async fn record(&self, slug: &GuestName, facts: Vec<PreviewFact>) -> Result<(), PreviewError> {
         self.store.set_preview(slug, facts).await?;
+        Ok(())
+    }
+
+    /// Looks for the configuration of the wanted commit. Returns false if an earlier commit of the pull request had one.
+    async fn find_config(&self, execution: &mut Execution) -> Result<bool, PreviewError> {
+        let preview = &execution.preview;
+        let record = &preview.record;
+        let sha = &record.wanted_sha;
+        let found = Box::pin(self.evaluation.has_config(&record.repo, sha));
+        if self.while_reviving(preview, found).await? {
+            if !preview.config_seen || preview.removal_running.is_some() {
+                let found = vec![PreviewFact::ConfigFound];
+                execution.preview = self.store.set_preview(&record.slug, found).await?;
+            }
+            return Ok(true);
+        }
+        if preview.config_seen && record.pull_request.is_some() {
+            return Ok(false);
+        }
+        Err(PreviewError::ConfigMissing { sha: sha.clone() })
+    }
+
+    async fn record_dropped(&self, execution: &mut Execution) -> Result<(), PreviewError> {
+        let record = &execution.preview.record;
+        let sha = &record.wanted_sha;
+        let grace =
+            SignedDuration::try_from(self.config.dropped_grace).unwrap_or(SignedDuration::MAX);
+        let missing = PreviewError::ConfigMissing { sha: sha.clone() };
+        let failure = Failure::new(missing.code(), missing.to_string()).with_remedy(format!(
+            "Push a commit with the file: the preview starts again with its files and its database. Both are removed {grace:#} after the first commit without it."
+        ));
+        let text = format!("Stopped: {failure}.");
+        info!(slug = %record.slug, "{text}");
+        self.journal.note(&record.slug, text);
+        let dropped = vec![PreviewFact::Dropped(failure)];
+        execution.preview = self.store.set_preview(&record.slug, dropped).await?;
         Ok(())
     }
 

@@ -8,6 +8,9 @@
 //!    └── push, visit, command … ────┘ with its files and database
 //! ```
 //!
+//! A preview whose commit has no `preview-config.nix` any more, or whose branch is gone, does not expire: it is removed after
+//! a grace period, unless the file or the branch returns.
+//!
 //! Age counts in running time ([`innkeeper_store::ExpiryClock`]): neither a clock that jumps nor a host that is off makes
 //! a preview older.
 
@@ -17,55 +20,80 @@ use innkeeper_model::preview::PreviewState;
 use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact, Store};
 use tracing::info;
 
-use crate::PreviewError;
 use crate::journal::Journal;
 use crate::workers::{WakeReason, Workers};
+use crate::{PreviewError, PreviewsConfig};
 
 /// Expires previews.
 #[derive(Clone)]
 pub(crate) struct Expiry {
     ttl: Option<Duration>,
+    grace: Duration,
     store: Store,
     journal: Journal,
     workers: Workers,
 }
 
 impl Expiry {
-    /// `ttl` is the time without use after which a preview expires, and after which it is removed then; `None` means
-    /// never.
+    /// Uses the TTL and the grace period of the configuration.
     pub(crate) fn new(
-        ttl: Option<Duration>,
+        config: &PreviewsConfig,
         store: Store,
         journal: Journal,
         workers: Workers,
     ) -> Self {
         Self {
-            ttl,
+            ttl: config.ttl,
+            grace: config.dropped_grace,
             store,
             journal,
             workers,
         }
     }
 
-    /// Expires a preview that was not used for the TTL, and removes one that expired that long ago.
+    /// Expires a preview that was not used for the TTL, and removes one that expired that long ago or whose grace period has
+    /// ended.
     ///
     /// # Errors
     /// The store cannot be read or written.
     pub(crate) async fn expire_if_due(&self, preview: &Preview) -> Result<(), PreviewError> {
+        if preview.desired == Presence::Absent {
+            return Ok(());
+        }
+        let clock = self.store.expiry_clock().await?;
+        if let Some(since) = preview.removal_running {
+            if clock.has_expired(since, self.grace) {
+                self.end_grace(preview).await?;
+            }
+            return Ok(());
+        }
         let Some(ttl) = self.ttl else {
             return Ok(());
         };
-        let state = preview.record.state;
         // A stopped preview does not expire, since a visit would start it: it is removed when an expired one would be.
-        let age = match state {
+        let age = match preview.record.state {
             PreviewState::Stopped => ttl.saturating_mul(2),
             _ => ttl,
         };
-        let clock = self.store.expiry_clock().await?;
-        if preview.desired == Presence::Absent || !clock.has_expired(preview.active_running, age) {
-            return Ok(());
+        match clock.has_expired(preview.active_running, age) {
+            true => self.expire(preview, ttl).await,
+            false => Ok(()),
         }
-        let slug = &preview.record.slug;
+    }
+
+    /// Removes a preview at the end of its grace period.
+    async fn end_grace(&self, preview: &Preview) -> Result<(), PreviewError> {
+        let what = match preview.record.state {
+            PreviewState::Dropped => "its commits have no preview-config.nix",
+            _ => "its branch is gone",
+        };
+        let text = format!("Removed: {what}, and the grace period has ended.");
+        let absent = PreviewFact::Desired(Presence::Absent);
+        self.record_if_unused(preview, absent, text).await
+    }
+
+    async fn expire(&self, preview: &Preview, ttl: Duration) -> Result<(), PreviewError> {
+        let (slug, state) = (&preview.record.slug, preview.record.state);
         let hours = ttl.as_secs() / 3_600;
         let (fact, text) = if state == PreviewState::Stopped {
             let hours = 2 * hours;
@@ -81,6 +109,17 @@ impl Expiry {
             );
             (PreviewFact::Expired, text)
         };
+        self.record_if_unused(preview, fact, text).await
+    }
+
+    /// Records a change of a preview, unless it was used meanwhile, with a line in its log.
+    async fn record_if_unused(
+        &self,
+        preview: &Preview,
+        fact: PreviewFact,
+        text: String,
+    ) -> Result<(), PreviewError> {
+        let slug = &preview.record.slug;
         // A pending push is a use.
         if let Some(pull_request) = preview.record.pull_request()
             && self.store.next_delivery(&pull_request).await? != NextDelivery::None

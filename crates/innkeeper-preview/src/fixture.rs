@@ -93,6 +93,8 @@ pub(crate) fn preview() -> Preview {
         approved_by_label: false,
         announced_sha: None,
         announced_after: 0,
+        config_seen: true,
+        removal_running: None,
         active_running: RunningTime::default(),
         comment_id: None,
         deployment_id: None,
@@ -127,10 +129,12 @@ pub(crate) fn any_preview() -> impl Strategy<Value = Preview> {
         any_state(),
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
     )
         .prop_map(
-            |(is_present, is_fork, wanted, live, approved, state, dirty, has_fault)| {
+            |(is_present, is_fork, wanted, live, approved, state, dirty, has_fault, is_seen)| {
                 let mut preview = preview();
+                preview.config_seen = is_seen || live.is_some();
                 if let Some(live) = live {
                     preview = with_live(preview, live);
                 }
@@ -318,8 +322,15 @@ impl Harness {
         self.store.record_delivery(new).await.expect("recorded");
     }
 
-    /// Records the pull request's preview with commit 'a' as its wanted commit, and no pending delivery.
+    /// Records the pull request's preview with commit 'a' as its wanted commit, which has a configuration, and no pending
+    /// delivery.
     pub(crate) async fn claim(&self) -> Preview {
+        self.claim_unseen().await;
+        self.set(vec![PreviewFact::ConfigFound]).await
+    }
+
+    /// As [`Self::claim`], before a configuration was found.
+    pub(crate) async fn claim_unseen(&self) -> Preview {
         let event = delivery("claim", PrAction::Opened, sha('a')).event;
         let new = NewPreview::of(event.as_pull_request().expect("of a pull request"));
         let claimed = self.store.claim_preview(new, vec![slug()]).await;
@@ -409,6 +420,7 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         },
         limit: 0,
         ttl: None,
+        dropped_grace: Duration::from_secs(24 * 3_600),
         boot_timeout: Duration::from_secs(5),
         setup_timeout: Duration::from_secs(5),
         health_timeout: Duration::from_secs(5),

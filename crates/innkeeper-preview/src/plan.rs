@@ -4,7 +4,7 @@
 //! ```text
 //!  desired?  no ────────────────────────────────► Remove
 //!     │ yes
-//!  expired or stopped?  yes ────────────────────► KeepStopped
+//!  expired, stopped, or without its file?  yes ─► KeepStopped
 //!     │ no
 //!  fork without approval of this commit?  yes ──► RequestApproval, then AwaitApproval
 //!     │ no
@@ -29,9 +29,10 @@ use crate::workers::Wakeup;
 pub(crate) enum Plan {
     /// Remove the preview with everything that belongs to it.
     Remove,
-    /// Keep an expired preview, or one that a command stopped, down.
+    /// Keep a preview down that expired, that a command stopped, or whose commit has no `preview-config.nix` any more.
     KeepStopped,
-    /// Announce that the wanted commit waits for approval. No file of the commit is read before.
+    /// Announce that the wanted commit waits for approval, if it has a `preview-config.nix`. No file of the commit is read
+    /// before.
     RequestApproval,
     /// The approval was requested. Keep the commit that was approved before up, if any.
     AwaitApproval,
@@ -50,7 +51,7 @@ impl Plan {
         if preview.desired == Presence::Absent {
             return Self::Remove;
         }
-        if matches!(record.state, PreviewState::Expired | PreviewState::Stopped) {
+        if record.state.keeps_only_data() {
             return Self::KeepStopped;
         }
         if record.is_from_fork() && record.approved_sha.as_ref() != Some(&record.wanted_sha) {
@@ -90,7 +91,9 @@ impl Plan {
             return false;
         };
         match self {
-            Self::KeepStopped | Self::Maintain => true,
+            // The missing file stays missing.
+            Self::KeepStopped => fault.code != Code::ConfigMissing,
+            Self::Maintain => true,
             Self::AwaitApproval => fault.code != Code::ApprovalNeeded,
             Self::MaintainPrevious | Self::Remove | Self::RequestApproval | Self::BringUp => false,
         }

@@ -8,7 +8,7 @@ use innkeeper_engine::KeyedLocks;
 use innkeeper_github::client::{Github, GithubError};
 use innkeeper_github::report::Report;
 use innkeeper_model::preview::PreviewState;
-use innkeeper_model::{Backoff, Failure, GuestName, chain};
+use innkeeper_model::{Backoff, Code, Failure, GuestName, chain};
 use innkeeper_store::{Preview, Store};
 use parking_lot::Mutex;
 use tracing::warn;
@@ -108,6 +108,9 @@ impl Reporter {
             self.last.set(slug, None);
             return Ok(());
         };
+        if !may_report(&preview) {
+            return Ok(());
+        }
         let meta = preview.live_meta.as_ref().or(preview.meta.as_ref());
         let view = self.config.view(preview.record.clone(), meta);
         let report = Report::of(&view, &self.config.style);
@@ -143,6 +146,9 @@ impl Reporter {
     /// GitHub does not accept it.
     pub(crate) async fn report_removal(&self, preview: &Preview) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
+        if !preview.config_seen {
+            return Ok(());
+        }
         let _sending = self.last.sending.lock(slug).await;
         let view = self
             .config
@@ -166,6 +172,13 @@ impl Reporter {
             None => Err(Failure::from(&error).into()),
         }
     }
+}
+
+/// Reports whether a preview may appear on GitHub: pull requests of repositories without a configuration are left alone,
+/// and a missing permission of the host is no business of the public.
+fn may_report(preview: &Preview) -> bool {
+    let fault = preview.record.fault.as_ref();
+    preview.config_seen && fault.is_none_or(|fault| fault.code != Code::NoAccess)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::{Backoff, Failure};
+use innkeeper_model::{Backoff, Code, Explain as _, Failure};
 use innkeeper_store::{DeliveryOutcome, retry_after};
 use jiff::Timestamp;
 
@@ -21,8 +21,15 @@ pub(crate) fn outcome(error: &PreviewError, attempts: u32) -> DeliveryOutcome {
     }
 }
 
+/// Delays while the host has no access to a repository: GitHub's API lags by seconds, and an administrator acts within
+/// hours.
+const NO_ACCESS: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3600));
+
 /// Returns the delay before the next attempt: that of the backoff, or longer if GitHub's rate limit requires it.
 pub(crate) fn retry_delay(error: &PreviewError, attempts: u32) -> Duration {
+    if error.code() == Code::NoAccess {
+        return NO_ACCESS.delay(attempts);
+    }
     let required = error.retry_at().map(|time| {
         let wait = time.duration_since(Timestamp::now());
         Duration::try_from(wait).unwrap_or_default()

@@ -129,7 +129,9 @@ impl Routing {
         self.health.suspend(&record.slug);
         let meta = preview.meta.as_ref();
         let mut log = self.journal.last_notes(&record.slug, PAGE_LINES).await?;
-        if let Some(fault) = &record.fault {
+        // A missing permission of the host concerns no visitor.
+        let fault = record.fault.as_ref();
+        if let Some(fault) = fault.filter(|fault| fault.code != Code::NoAccess) {
             log.push(fault.message.clone());
             log.extend(fault.log.iter().cloned());
         }

@@ -19,7 +19,7 @@ use innkeeper_model::preview::{CommitSha, RepoName};
 use crate::PreviewError;
 use collect::{Collector, Limits};
 use objects::Objects;
-use walk::Walker;
+use walk::{Place, Walker};
 
 /// Reads configurations.
 pub(crate) struct Sources {
@@ -35,6 +35,20 @@ impl Sources {
             types,
             limits: Limits::default(),
         }
+    }
+
+    /// Reports whether a commit has a file, without reading it.
+    ///
+    /// # Errors
+    /// GitHub's; a commit that cannot be read is an error, not a missing file.
+    pub(crate) async fn has_file(
+        &self,
+        repo: &RepoName,
+        sha: &CommitSha,
+        path: &SourcePath,
+    ) -> Result<bool, PreviewError> {
+        let walker = Walker::at(&self.objects, repo, sha).await?;
+        Ok(matches!(walker.walk(path).await?.place, Place::File(_)))
     }
 
     /// Returns a commit's configuration. `None` if it has none.

@@ -1,7 +1,7 @@
 //! Lists the steps of a plan ([`steps`]), and those after a failure ([`after_failure`]): pure functions.
 //!
-//! Two steps observe: the evaluation of a commit, and the inspection of the guest. The next steps follow from what
-//! they have [`Seen`].
+//! Three steps observe: the search for a commit's configuration, its evaluation, and the inspection of the guest. The next
+//! steps follow from what they have [`Seen`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -95,6 +95,11 @@ pub(crate) enum Step {
     ResetDatabase,
     /// Record visits from before the evaluation if the preview will need room.
     RecordVisits,
+    /// Look for the configuration of the wanted commit, without reading it. The result is [`Seen::Config`]. Nothing is
+    /// reported or shown before.
+    FindConfig,
+    /// Record that the wanted commit has no configuration any more: no version is served.
+    RecordDropped,
     /// Evaluate and build the wanted commit. Its result is [`Seen::Version`].
     Evaluate,
     /// Evict another preview if the host has too many.
@@ -141,6 +146,8 @@ impl Step {
         Some(match self {
             Self::ShowPage | Self::ShowStopped => "ensure-page",
             Self::HoldRoute(_) => "hold-route",
+            Self::FindConfig => "find-config",
+            Self::RecordDropped => "record-dropped",
             Self::Evaluate => "evaluate",
             Self::Serve(Serve::EnsureDatabase, _) => "ensure-database",
             Self::Serve(Serve::EnsureGuest, _) => "ensure-guest",
@@ -199,6 +206,8 @@ pub(crate) enum App {
 pub(crate) enum Seen {
     /// No observation so far.
     Unknown,
+    /// Whether the wanted commit has a configuration. Without one, the preview existed before.
+    Config(bool),
     /// The wanted commit was evaluated and built.
     Version(Version),
     /// The condition of the live version.
@@ -218,6 +227,19 @@ fn steps_of(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
     match (plan, seen) {
         (_, Seen::Version(version)) => deploy(preview, version),
         (_, Seen::App(app)) => restore(preview, app),
+        (_, Seen::Config(false)) => {
+            let mut steps = vec![Step::RecordDropped];
+            steps.extend(keep_stopped());
+            steps
+        }
+        (Plan::RequestApproval, Seen::Config(true)) => {
+            vec![Step::Enter(PreviewState::WaitingForApproval)]
+        }
+        (_, Seen::Config(true)) => vec![
+            Step::RecordVisits,
+            Step::Enter(PreviewState::Evaluating),
+            Step::Evaluate,
+        ],
         (Plan::Remove, Seen::Unknown) => vec![
             Step::Enter(PreviewState::Closing),
             Step::RecordGone,
@@ -228,28 +250,30 @@ fn steps_of(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
             Step::ReportRemoval,
             Step::Forget,
         ],
-        (Plan::KeepStopped, Seen::Unknown) => vec![Step::ShowPage, Step::StopGuest, Step::Report],
+        (Plan::KeepStopped, Seen::Unknown) => keep_stopped(),
         (Plan::RequestApproval, Seen::Unknown) => {
             let mut steps = Vec::new();
             // The commit that was approved before stays up, unless its approval was withdrawn.
             if preview.record.approved_sha.is_none() {
                 // It may have come up in the moment of the withdrawal.
-                steps.extend([Step::ShowPage, Step::StopGuest, Step::RecordStopped]);
+                // A pull request without a configuration has no page.
+                steps.extend(preview.config_seen.then_some(Step::ShowPage));
+                steps.extend([Step::StopGuest, Step::RecordStopped]);
             }
-            steps.push(Step::Enter(PreviewState::WaitingForApproval));
+            steps.push(Step::FindConfig);
             steps
         }
-        (Plan::BringUp, Seen::Unknown) => vec![
-            Step::RecordVisits,
-            Step::Enter(PreviewState::Evaluating),
-            Step::Evaluate,
-        ],
+        (Plan::BringUp, Seen::Unknown) => vec![Step::FindConfig],
         (Plan::AwaitApproval | Plan::Maintain | Plan::MaintainPrevious, Seen::Unknown) => {
             let mut steps = vec![Step::Report];
             steps.extend(maintain(preview));
             steps
         }
     }
+}
+
+fn keep_stopped() -> Vec<Step> {
+    vec![Step::ShowPage, Step::StopGuest, Step::Report]
 }
 
 /// Returns the steps after a failure, in place of those that were left: removal goes on with its independent steps, and
@@ -268,7 +292,7 @@ pub(crate) fn after_failure(
             .filter(|step| *step == Step::RemoveDatabase)
             .collect(),
         // The live version stays up, also when the host has just booted and GitHub is unreachable.
-        Step::Evaluate if live.is_some() => maintain(preview).into(),
+        Step::FindConfig | Step::Evaluate if live.is_some() => maintain(preview).into(),
         Step::Serve(_, target) if target.cause == Cause::Wanted => {
             live.map(rollback).unwrap_or_default().into()
         }

@@ -194,7 +194,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         deliveries: deliveries.clone(),
         capacity: capacity.clone(),
         checks: Checks {
-            expiry: Expiry::new(config.ttl, store.clone(), journal.clone(), workers.clone()),
+            expiry: Expiry::new(&config, store.clone(), journal.clone(), workers.clone()),
             store: store.clone(),
             workers: workers.clone(),
             upkeep: upkeep.clone(),

@@ -10,7 +10,7 @@ use innkeeper_store::{
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::PreviewError;
 use crate::deliveries::{Accepted, Deliveries};
@@ -143,6 +143,9 @@ impl<E: Execute> Worker<E> {
                 match self.run_plan(&preview, plan, Some(id), wakeup).await {
                     None => return Ok(()),
                     Some(Ok(())) => DeliveryOutcome::Done,
+                    Some(Err(error)) if is_left_alone(&preview, &error) => {
+                        return self.leave_alone(&preview, &error, Some(id)).await;
+                    }
                     Some(Err(error)) => {
                         let retries = error.may_pass(delivery.attempts);
                         self.record_fault(plan, &error, retries, delivery.attempts)
@@ -171,6 +174,9 @@ impl<E: Execute> Worker<E> {
         let attempts = self.memory.end_execution(preview, wakeup);
         let executed = match result {
             Ok(()) => Executed::Done,
+            Err(error) if is_left_alone(preview, &error) => {
+                return self.leave_alone(preview, &error, None).await;
+            }
             Err(error) => {
                 // A removal is never given up.
                 let retries = error.may_pass(attempts) || plan == Plan::Remove;
@@ -191,6 +197,27 @@ impl<E: Execute> Worker<E> {
             self.parts.store.set_preview(&self.slug, cleared).await?;
             self.parts.reporter.report_soon(&self.slug);
         }
+        Ok(())
+    }
+
+    /// Leaves a pull request alone that never had a configuration: ignores the delivery and deletes the record, which has
+    /// no resource and was never reported. Each part can follow a crash after the other.
+    async fn leave_alone(
+        &self,
+        preview: &Preview,
+        error: &PreviewError,
+        delivery: Option<&str>,
+    ) -> Result<(), PreviewError> {
+        let failure = Failure::from(error);
+        info!(slug = %self.slug, "ignored: {failure}");
+        let (store, journal) = (&self.parts.store, &self.parts.journal);
+        if let Some(id) = delivery {
+            let ignored = DeliveryOutcome::Ignored(Some(failure));
+            let finished = store.finish_delivery(id, ignored);
+            journal.step("finish-delivery", finished).await?;
+        }
+        let deleted = store.delete_unseen_preview(&self.slug, &preview.record.wanted_sha);
+        journal.step("forget", deleted).await?;
         Ok(())
     }
 
@@ -297,9 +324,13 @@ impl<E: Execute> Worker<E> {
             }
         }
         self.parts.reporter.report_soon(slug);
+        // A pull request without a configuration has no page, and a missing permission of the host concerns no visitor.
+        let may_show = now.config_seen || now.record.pull_request.is_none();
         let is_down = now.record.live_sha.is_none() || self.parts.health.trouble(slug).is_some();
         if is_down
             && now.desired == Presence::Present
+            && may_show
+            && failure.code != Code::NoAccess
             && let Err(error) = self.parts.routing.show_page(&now, now.record.state).await
         {
             // The page may be what failed in the first place: the fault must be recorded all the same.
@@ -319,6 +350,13 @@ impl<E: Execute> Worker<E> {
     fn log(&self, error: &PreviewError) {
         warn!(slug = %self.slug, code = %error.code(), "{}", chain(error));
     }
+}
+
+/// Reports whether an execution ended because a pull request never had a configuration.
+fn is_left_alone(preview: &Preview, error: &PreviewError) -> bool {
+    error.code() == Code::ConfigMissing
+        && !preview.config_seen
+        && preview.record.pull_request.is_some()
 }
 
 /// Does work until it ends or is canceled. The cancellation is polled first: work that always has more to do, such as

@@ -48,6 +48,10 @@ pub struct Preview {
     pub announced_sha: Option<CommitSha>,
     /// The last delivery that had arrived before the announcement, by its [`Delivery::seq`](crate::Delivery::seq).
     pub announced_after: i64,
+    /// True once a commit with a `preview-config.nix` was found. Before, the pull request is not reported on.
+    pub config_seen: bool,
+    /// The running time since which the file or the branch of the preview is gone: its grace period counts from here.
+    pub removal_running: Option<RunningTime>,
     /// The running time of its last use or of its expiry: its age counts from here.
     pub active_running: RunningTime,
     /// GitHub's number of our comment on the pull request.
@@ -173,6 +177,13 @@ pub enum PreviewFact {
     ResetDatabase(bool),
     /// The preview is to be stopped; its files and database stay. An intent.
     Stopped,
+    /// The wanted commit has a `preview-config.nix`. An intent: recorded before the first report on the pull request.
+    ConfigFound,
+    /// The wanted commit has no `preview-config.nix` any more; with that as the failure. The preview is stopped; its files
+    /// and database stay. An intent. Its grace period counts from the first such commit.
+    Dropped(Failure),
+    /// True while the branch of the preview is gone. Its grace period counts from the first time.
+    BranchGone(bool),
     /// The preview was stopped because it was unused; its files and database stay. An intent. Its age counts from now,
     /// until it is removed.
     Expired,
@@ -191,6 +202,9 @@ impl PreviewFact {
             | Self::Request(_)
             | Self::ResetDatabase(_)
             | Self::Stopped
+            | Self::ConfigFound
+            | Self::Dropped(_)
+            | Self::BranchGone(_)
             | Self::Expired => true,
             Self::State(_)
             | Self::Evaluated { .. }

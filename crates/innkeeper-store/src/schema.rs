@@ -81,6 +81,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "commands in comments, requested previews",
         sql: include_str!("schema/14.sql"),
     },
+    Migration {
+        name: "previews whose file or branch is gone",
+        sql: include_str!("schema/15.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -122,6 +122,7 @@ fn settings(
         },
         limit: previews.limit,
         ttl: (previews.ttl_hours != 0).then(|| Duration::from_secs(3_600 * previews.ttl_hours)),
+        dropped_grace: previews.dropped_grace.duration(),
         boot_timeout: Duration::from_secs(previews.boot_timeout_seconds),
         setup_timeout: Duration::from_secs(previews.setup_timeout_seconds),
         health_timeout: Duration::from_secs(previews.health_timeout_seconds),

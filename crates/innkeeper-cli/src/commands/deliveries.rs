@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use innkeeper_model::api::DEFAULT_DELIVERIES;
-use innkeeper_model::preview::api::{DeliveryDetails, DeliveryView};
+use innkeeper_model::preview::api::{DeliveryDetails, DeliveryState, DeliveryView};
 use innkeeper_model::preview::{CommitSha, DeliveryEvent, PrAction, PullRequest, PullRequestEvent};
 
 use crate::arguments::DeliveryId;
@@ -109,7 +109,7 @@ fn render_list(deliveries: &[DeliveryView]) -> String {
             plain(&or_dash(delivery.action.as_ref())),
             or_dash(delivery.head_sha.as_ref().map(CommitSha::short)),
             or_dash(delivery.slug.as_ref()),
-            delivery.state.to_string(),
+            state(delivery),
         ]
     };
     let header = [
@@ -122,6 +122,17 @@ fn render_list(deliveries: &[DeliveryView]) -> String {
         "STATE",
     ];
     table(header, deliveries.iter().map(row).collect(), &[4, 3, 5, 0])
+}
+
+/// Formats the state of a delivery, with the reason of an ignored one.
+fn state(delivery: &DeliveryView) -> String {
+    match &delivery.failure {
+        Some(reason) if delivery.state == DeliveryState::Ignored => {
+            let reason = plain(&reason.to_string()).replace('\n', " ");
+            format!("{}: {reason}", delivery.state)
+        }
+        _ => delivery.state.to_string(),
+    }
 }
 
 /// Formats a delivery as lines of `Name: value`.
@@ -142,8 +153,12 @@ fn render(details: &DeliveryDetails) -> String {
     if let Some(explanation) = &delivery.explanation {
         lines.push(("Decision", explanation.clone()));
     }
+    let is_ignored = delivery.state == DeliveryState::Ignored;
     if let Some(failure) = &delivery.failure {
-        lines.push(("Error", format!("{failure} ({})", failure.code)));
+        // The decision has the reason of an ignored one.
+        if !is_ignored {
+            lines.push(("Error", format!("{failure} ({})", failure.code)));
+        }
         lines.extend(failure.remedy.clone().map(|remedy| ("Hint", remedy)));
     }
     lines.push(("Attempts", delivery.attempts.to_string()));

@@ -92,6 +92,7 @@ fn response_instead(failure: &FailureKind) -> Option<Response> {
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY);
             Some(error_response(status, "Failed on demand").into_response())
         }
+        FailureKind::Answer(json) => Some(axum::Json(json.clone()).into_response()),
         FailureKind::Redirect(to) => {
             let to = [(header::LOCATION, to.clone())];
             Some((StatusCode::MOVED_PERMANENTLY, to).into_response())

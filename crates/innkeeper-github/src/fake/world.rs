@@ -198,6 +198,8 @@ fn once() -> u32 {
 pub enum FailureKind {
     /// Responds with this status.
     Status(u16),
+    /// Responds with this JSON and success.
+    Answer(Value),
     /// Rejects the request with `retry-after`, in seconds.
     RetryAfter(u64),
     /// Rejects the request because the rate limit is exhausted for this many seconds.
@@ -305,6 +307,14 @@ impl World {
             times,
             kind,
         });
+    }
+
+    /// Answers the next request for the root folder of a commit with these files.
+    pub fn answer_root(&mut self, files: &[&str]) {
+        let entry = |path: &&str| json!({ "path": path, "mode": "100644", "sha": "f".repeat(40), "size": 1 });
+        let tree: Vec<Value> = files.iter().map(entry).collect();
+        let answer = FailureKind::Answer(json!({ "tree": tree }));
+        self.fail("GET", "/git/trees/", 1, answer);
     }
 
     /// Counts requests by method and path, ignoring queries.

@@ -34,13 +34,16 @@ pub enum PreviewState {
     Expired,
     /// Stopped by `/preview stop`: its guest is stopped, its files and database are kept.
     Stopped,
+    /// The wanted commit has no `preview-config.nix` any more: its guest is stopped, its files and database are kept for
+    /// some time.
+    Dropped,
     /// It is being removed with all its resources.
     Closing,
 }
 
 impl PreviewState {
     /// All states, in the order of the life cycle.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::WaitingForApproval,
         Self::Queued,
         Self::Evaluating,
@@ -52,6 +55,7 @@ impl PreviewState {
         Self::Updating,
         Self::Expired,
         Self::Stopped,
+        Self::Dropped,
         Self::Closing,
     ];
 
@@ -70,8 +74,15 @@ impl PreviewState {
             Self::Updating => "updating",
             Self::Expired => "expired",
             Self::Stopped => "stopped",
+            Self::Dropped => "dropped",
             Self::Closing => "closing",
         }
+    }
+
+    /// Reports whether the preview is stopped, and keeps its files and its database for a limited time.
+    #[must_use]
+    pub fn keeps_only_data(self) -> bool {
+        matches!(self, Self::Expired | Self::Stopped | Self::Dropped)
     }
 
     /// Reports whether the state persists until an external event: a push, an approval, a close.
@@ -79,7 +90,12 @@ impl PreviewState {
     pub fn is_settled(self) -> bool {
         matches!(
             self,
-            Self::WaitingForApproval | Self::Live | Self::Failed | Self::Expired | Self::Stopped
+            Self::WaitingForApproval
+                | Self::Live
+                | Self::Failed
+                | Self::Expired
+                | Self::Stopped
+                | Self::Dropped
         )
     }
 }

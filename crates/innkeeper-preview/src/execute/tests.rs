@@ -158,17 +158,112 @@ async fn removal_keeps_the_guest_of_a_route_that_is_left() {
     assert!(harness.host.world().is_empty());
 }
 
+/// Answers the search for the configuration of the next commit.
+fn answer_search(harness: &Harness, found: bool) {
+    let files: &[&str] = if found { &["preview-config.nix"] } else { &[] };
+    harness.github.with(|world| world.answer_root(files));
+}
+
+/// The requests that change anything on GitHub.
+fn publications(harness: &Harness) -> usize {
+    harness.github.with(|world| {
+        let mut requests = world.requests.iter();
+        requests
+            .by_ref()
+            .filter(|request| !matches!(request.method.as_str(), "GET" | "HEAD"))
+            .count()
+    })
+}
+
 #[tokio::test]
-async fn missing_configuration_keeps_the_live_version() {
+async fn unreadable_commit_keeps_the_live_version() {
     let harness = harness(serve_app().await).await;
     execute(&harness).await.expect("restored");
     harness.host.world().routes.clear();
     let queued = vec![PreviewFact::State(PreviewState::Queued)];
     harness.set(queued).await;
-    // The fake repository has no files at all.
-    execute(&harness).await.expect_err("not evaluated");
+    // The fake repository has no commits at all.
+    let error = execute(&harness).await.expect_err("no access");
+    assert_eq!(error.code(), Code::NoAccess);
+    assert!(error.is_transient());
     assert!(harness.host.world().routes.contains_key(&slug()));
     assert_eq!(harness.record().await.live_sha, Some(sha('a')));
+}
+
+#[tokio::test]
+async fn pull_request_without_a_configuration_is_left_alone() {
+    for head in [Some(crate::fixture::repo()), None] {
+        let harness = Harness::new().await;
+        harness.open_pull(sha('a'));
+        harness.claim_unseen().await;
+        // Also one of a fork, which would wait for an approval.
+        let head = PreviewFact::Head {
+            repo: head,
+            branch: crate::fixture::branch(),
+            sha: sha('a'),
+        };
+        harness.set(vec![head]).await;
+        answer_search(&harness, false);
+        let error = execute(&harness).await.expect_err("no configuration");
+        assert_eq!(error.code(), Code::ConfigMissing);
+        let before = harness.preview().await.expect("exists");
+        assert_eq!(before.record.state, PreviewState::Queued);
+        assert!(harness.host.world().is_empty());
+        let reporter = &harness.parts.parts.reporter;
+        reporter.report_again(&slug()).await.expect("nothing");
+        reporter.report_removal(&before).await.expect("nothing");
+        assert_eq!(publications(&harness), 0);
+    }
+}
+
+#[tokio::test]
+async fn dropped_configuration_stops_the_preview_and_keeps_its_data() {
+    let harness = harness(serve_app().await).await;
+    harness.open_pull(sha('b'));
+    execute(&harness).await.expect("restored");
+    let push = async |digit| {
+        let head = PreviewFact::Head {
+            repo: Some(crate::fixture::repo()),
+            branch: crate::fixture::branch(),
+            sha: sha(digit),
+        };
+        let queued = PreviewFact::State(PreviewState::Queued);
+        harness.set(vec![head, queued]).await;
+    };
+    push('b').await;
+    answer_search(&harness, false);
+    execute(&harness).await.expect("dropped");
+    let dropped = harness.preview().await.expect("exists");
+    assert_eq!(dropped.record.state, PreviewState::Dropped);
+    assert_eq!(dropped.record.live_sha, None);
+    let fault = dropped.record.fault.as_ref().expect("the reason");
+    assert_eq!(fault.code, Code::ConfigMissing);
+    assert!(
+        fault
+            .remedy
+            .as_ref()
+            .is_some_and(|text| text.contains("24h"))
+    );
+    assert!(called(&harness, "unit.stop"));
+    assert!(harness.host.world().databases.contains_key(&slug()));
+    assert!(harness.store.guest(&slug()).await.expect("read").is_some());
+
+    // The grace period counts from the first commit without the file.
+    let hour = Duration::from_secs(3_600);
+    let advanced = harness.store.advance_running_time(hour).await;
+    advanced.expect("advanced");
+    push('c').await;
+    answer_search(&harness, false);
+    execute(&harness).await.expect("dropped");
+    let again = harness.preview().await.expect("exists");
+    assert_eq!(again.removal_running, dropped.removal_running);
+
+    // The file returns; the fake repository cannot be evaluated.
+    push('d').await;
+    answer_search(&harness, true);
+    execute(&harness).await.expect_err("not evaluated");
+    let back = harness.preview().await.expect("exists");
+    assert_eq!(back.removal_running, None);
 }
 
 #[tokio::test]

@@ -172,6 +172,8 @@ fn approval_fault_outlasts_checks_and_others_do_not() {
     waiting.record.fault = Some(Failure::new(Code::ApprovalNeeded, "refused"));
     assert!(!Plan::AwaitApproval.clears_fault(&waiting));
     assert!(Plan::Maintain.clears_fault(&waiting));
+    waiting.record.fault = Some(Failure::new(Code::ConfigMissing, "dropped"));
+    assert!(!Plan::KeepStopped.clears_fault(&waiting));
     waiting.record.fault = Some(Failure::new(Code::AppUnhealthy, "down"));
     assert!(Plan::AwaitApproval.clears_fault(&waiting));
     assert!(!Plan::MaintainPrevious.clears_fault(&waiting));

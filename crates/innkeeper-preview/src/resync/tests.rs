@@ -1,5 +1,6 @@
 use innkeeper_github::fake::FailureKind;
 use innkeeper_model::preview::PrAction;
+use innkeeper_model::{Code, Failure};
 
 use super::*;
 use crate::fixture::{Harness, sha, slug};
@@ -132,4 +133,25 @@ async fn unused_preview_expires_and_is_removed_later() {
         .expect("advanced");
     expire().await;
     assert!(is_dismissed(&harness).await);
+}
+
+#[tokio::test]
+async fn preview_without_its_file_is_removed_after_the_grace_period() {
+    let hour = std::time::Duration::from_secs(3_600);
+    // The TTL is shorter and does not apply.
+    let harness = Harness::with(|config| config.ttl = Some(hour)).await;
+    let grace = harness.store.set_expiry_grace(std::time::Duration::ZERO);
+    grace.await.expect("set");
+    harness.claim().await;
+    let missing = Failure::new(Code::ConfigMissing, "no preview-config.nix");
+    harness.set(vec![PreviewFact::Dropped(missing)]).await;
+    let expiry = &harness.parts.resync.checks.expiry;
+    for (hours, is_removed) in [(23, false), (2, true)] {
+        let advanced = harness.store.advance_running_time(hours * hour).await;
+        advanced.expect("advanced");
+        let preview = harness.preview().await.expect("exists");
+        expiry.expire_if_due(&preview).await.expect("recorded");
+        assert_eq!(is_dismissed(&harness).await, is_removed, "{hours}");
+        assert_eq!(harness.record().await.state, PreviewState::Dropped);
+    }
 }

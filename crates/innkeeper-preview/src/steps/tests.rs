@@ -22,22 +22,31 @@ fn wanted() -> Version {
     }
 }
 
-/// All steps of a plan when every observation is as given and no step fails.
+/// All steps of a plan when every observation is as given, the commit has a configuration, and no step fails.
 fn all_steps(preview: &Preview, app: App) -> Vec<Step> {
     let plan = Plan::of(preview);
-    follow(
-        plan,
-        preview,
-        app,
-        steps(plan, preview, Seen::Unknown).into(),
-    )
+    let first = steps(plan, preview, Seen::Unknown).into();
+    follow(plan, preview, (true, app), first)
+}
+
+/// All steps of a plan whose commit has no configuration any more.
+fn steps_without_config(preview: &Preview) -> Vec<Step> {
+    let plan = Plan::of(preview);
+    let first = steps(plan, preview, Seen::Unknown).into();
+    follow(plan, preview, (false, App::Running), first)
 }
 
 /// The steps of a plan, with those that follow from its observations.
-fn follow(plan: Plan, preview: &Preview, app: App, mut left: VecDeque<Step>) -> Vec<Step> {
+fn follow(
+    plan: Plan,
+    preview: &Preview,
+    (has_config, app): (bool, App),
+    mut left: VecDeque<Step>,
+) -> Vec<Step> {
     let mut all = Vec::new();
     while let Some(step) = left.pop_front() {
         match step {
+            Step::FindConfig => left.extend(steps(plan, preview, Seen::Config(has_config))),
             Step::Evaluate => left.extend(steps(plan, preview, Seen::Version(wanted()))),
             Step::Inspect => left.extend(steps(plan, preview, Seen::App(app))),
             _ => {}
@@ -54,7 +63,7 @@ fn after_failure_at(preview: &Preview, all: &[Step], at: usize) -> Vec<Step> {
     follow(
         plan,
         preview,
-        App::Down,
+        (true, App::Down),
         after_failure(preview, &all[at], left),
     )
 }
@@ -91,7 +100,13 @@ fn steps_of_each_plan_in_words() {
     let shown = names(&all_steps(&queued, App::Down));
     assert_eq!(
         shown,
-        "evaluate → ensure-database → ensure-guest → write-guest-files → await-services → set-up → start-app → await-answers → record-version → ensure-route → record-live"
+        "find-config → evaluate → ensure-database → ensure-guest → write-guest-files → await-services → set-up → start-app → await-answers → record-version → ensure-route → record-live"
+    );
+
+    let dropped = with_live(preview(), sha('b'));
+    assert_eq!(
+        names(&steps_without_config(&dropped)),
+        "find-config → record-dropped → ensure-page → stop-guest"
     );
 
     let mut live = with_live(preview(), sha('a'));
@@ -136,6 +151,30 @@ proptest! {
         let steps = all_steps(&preview, App::Down);
         prop_assert!(!steps.contains(&Step::Evaluate));
         prop_assert!(!serves(&steps, Cause::Wanted));
+    }
+
+    #[test]
+    fn commit_without_a_configuration_is_neither_announced_nor_served(preview in any_preview()) {
+        let steps = steps_without_config(&preview);
+        let is_wanted = Plan::of(&preview) == Plan::BringUp || Plan::of(&preview) == Plan::RequestApproval;
+        prop_assert_eq!(steps.contains(&Step::FindConfig), is_wanted);
+        if is_wanted {
+            prop_assert!(!steps.contains(&Step::Evaluate) && !serves(&steps, Cause::Wanted));
+            prop_assert!(!steps.iter().any(|step| matches!(step, Step::Enter(_) | Step::RemoveDatabase | Step::RemoveGuest)));
+            // Canceled work starts no guest after it was stopped.
+            let recorded = position(&steps, |step| *step == Step::RecordDropped);
+            let stopped = steps.iter().rposition(|step| *step == Step::StopGuest);
+            prop_assert!(recorded.is_some() && recorded < stopped);
+        }
+    }
+
+    #[test]
+    fn nothing_is_announced_before_the_configuration_is_found(preview in any_preview()) {
+        let steps = all_steps(&preview, App::Down);
+        if let Some(found) = position(&steps, |step| *step == Step::FindConfig) {
+            let published = position(&steps, |step| matches!(step, Step::Enter(_) | Step::ShowPage | Step::Report));
+            prop_assert!(preview.config_seen || published.is_none_or(|published| found < published));
+        }
     }
 
     #[test]
@@ -233,7 +272,7 @@ proptest! {
         let left = after_failure_at(&preview, &all, at);
         let has_live = Version::live(&preview).is_some();
         match &all[at] {
-            Step::Evaluate | Step::Serve(..) => prop_assert_eq!(!left.is_empty(), has_live),
+            Step::FindConfig | Step::Evaluate | Step::Serve(..) => prop_assert_eq!(!left.is_empty(), has_live),
             _ => prop_assert!(left.is_empty()),
         }
         prop_assert!(!serves(&left, Cause::Wanted));

@@ -254,6 +254,47 @@ async fn permanent_failure_ends_the_commit() {
 }
 
 #[tokio::test]
+async fn pull_request_without_a_configuration_leaves_an_ignored_delivery() {
+    let harness = Harness::new().await;
+    harness.deliver("first", PrAction::Opened, sha('a')).await;
+    let script = [Script::Fail(Code::ConfigMissing)];
+    let mut running = Running::start(harness, script).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    (&mut running.task).await.expect("the worker ends");
+    running.delivery_is("first", DeliveryState::Ignored).await;
+    assert!(running.harness.preview().await.is_none());
+    assert_eq!(running.harness.comments(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn interrupted_ignoring_is_finished_without_the_delivery() {
+    let harness = Harness::new().await;
+    harness.claim_unseen().await;
+    let script = [Script::Fail(Code::ConfigMissing)];
+    let mut running = Running::start(harness, script).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    (&mut running.task).await.expect("the worker ends");
+    assert!(running.harness.preview().await.is_none());
+}
+
+#[tokio::test]
+async fn missing_access_is_retried_and_never_published() {
+    let harness = Harness::new().await;
+    harness.open_pull(sha('a'));
+    harness.claim().await;
+    let mut running = Running::start(harness, [Script::Fail(Code::NoAccess)]).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    let failed = running.record_when(|p| p.record.fault.is_some()).await;
+    assert_eq!(failed.record.state, PreviewState::Queued);
+    let reporter = &running.harness.parts.parts.reporter;
+    reporter.report_again(&slug()).await.expect("nothing");
+    assert!(running.harness.comments().is_empty());
+    assert!(!running.harness.host.world().routes.contains_key(&slug()));
+    running.wake(WakeReason::Command);
+    assert_eq!(running.call().await.0, Plan::BringUp);
+}
+
+#[tokio::test]
 async fn failure_at_the_moment_of_a_command_is_not_recorded() {
     let harness = Harness::new().await;
     harness.claim().await;

@@ -27,6 +27,18 @@ pub(crate) fn require(connection: &Connection, slug: &GuestName) -> Result<Previ
     find(connection, slug)?.ok_or_else(|| StoreError::PreviewNotFound { slug: slug.clone() }.into())
 }
 
+/// Deletes the record of a pull request's preview that wants this commit, if no commit with a `preview-config.nix` was
+/// ever found. Returns whether it was deleted.
+pub(crate) fn delete_unseen(
+    transaction: &Transaction<'_>,
+    slug: &GuestName,
+    sha: &CommitSha,
+) -> Result<bool, QueryError> {
+    let delete = "DELETE FROM previews
+         WHERE slug = ?1 AND wanted_sha = ?2 AND NOT config_seen AND number IS NOT NULL";
+    Ok(sql::execute(transaction, delete, (Text(slug), Text(sha)))? > 0)
+}
+
 /// Returns the preview of a pull request.
 pub(crate) fn find_of(
     connection: &Connection,
@@ -173,7 +185,9 @@ pub(crate) fn set_number(
     slug: &GuestName,
     number: u64,
 ) -> Result<(), QueryError> {
-    set(transaction, slug, "number", &Number(number))
+    set(transaction, slug, "number", &Number(number))?;
+    // The pull request has the branch.
+    set(transaction, slug, "removal_running", &None::<i64>)
 }
 
 /// Applies changes and returns the preview after them.
@@ -185,6 +199,17 @@ pub(crate) fn apply(
     for (column, value) in facts.iter().flat_map(columns) {
         set(transaction, slug, column, &*value)?;
     }
+    for fact in facts {
+        match fact {
+            PreviewFact::Dropped(_) | PreviewFact::BranchGone(true) => {
+                begin_grace(transaction, slug)?
+            }
+            PreviewFact::ConfigFound | PreviewFact::BranchGone(false) => {
+                set(transaction, slug, "removal_running", &None::<i64>)?;
+            }
+            _ => {}
+        }
+    }
     if facts.iter().any(PreviewFact::restarts_age) {
         let update = "UPDATE previews SET active_running = (SELECT micros FROM running_time) WHERE slug = ?1";
         sql::execute(transaction, update, [Text(slug)])?;
@@ -192,9 +217,17 @@ pub(crate) fn apply(
     require(transaction, slug)
 }
 
+/// Begins the grace period before a removal, unless it has begun.
+fn begin_grace(transaction: &Transaction<'_>, slug: &GuestName) -> Result<(), QueryError> {
+    let update = "UPDATE previews SET removal_running = coalesce(removal_running, (SELECT micros FROM running_time))
+         WHERE slug = ?1";
+    sql::execute(transaction, update, [Text(slug)])?;
+    Ok(())
+}
+
 /// Returns the columns that a change sets, with their values.
 fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
-    let null = || Box::new(None::<String>);
+    let null = || -> Box<dyn ToSql> { Box::new(None::<String>) };
     match fact {
         PreviewFact::Desired(presence) => vec![("want", Box::new(Text(presence)))],
         PreviewFact::Head { repo, branch, sha } => vec![
@@ -226,6 +259,14 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
         PreviewFact::Request(request) => vec![("request", Box::new(request.as_ref().map(Text)))],
         PreviewFact::ResetDatabase(reset) => vec![("reset_database", Box::new(reset))],
+        PreviewFact::ConfigFound => vec![("config_seen", Box::new(true))],
+        PreviewFact::BranchGone(_) => Vec::new(),
+        PreviewFact::Dropped(failure) => {
+            let mut columns = stopped(PreviewState::Dropped);
+            columns.retain(|(column, _)| *column != "fault");
+            columns.push(("fault", Box::new(Json(failure))));
+            columns
+        }
         PreviewFact::Stopped => stopped(PreviewState::Stopped),
         PreviewFact::Expired => stopped(PreviewState::Expired),
     }
@@ -392,6 +433,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         approved_by_label: row.get("approved_by_label")?,
         announced_sha: row.opt_text("announced_sha")?,
         announced_after: row.get("announced_after")?,
+        config_seen: row.get("config_seen")?,
+        removal_running: row.get("removal_running")?,
         active_running: row.get("active_running")?,
         comment_id: row.opt_number("comment_id")?,
         deployment_id: row.opt_number("deployment_id")?,

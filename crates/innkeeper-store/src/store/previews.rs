@@ -289,6 +289,24 @@ impl Store {
         .await
     }
 
+    /// Deletes the record of a pull request's preview that wants this commit, if no commit with a `preview-config.nix` was
+    /// ever found: such a preview has no resource. Returns whether it was deleted. Durable.
+    ///
+    /// # Errors
+    /// Only if the database cannot be written.
+    pub async fn delete_unseen_preview(
+        &self,
+        slug: &GuestName,
+        sha: &CommitSha,
+    ) -> Result<bool, StoreError> {
+        let (slug, sha) = (slug.clone(), sha.clone());
+        let action = "delete the record of an ignored pull request";
+        self.write(action, Durability::Now, move |transaction| {
+            previews::delete_unseen(transaction, &slug, &sha)
+        })
+        .await
+    }
+
     /// Returns a preview.
     ///
     /// # Errors

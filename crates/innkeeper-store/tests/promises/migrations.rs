@@ -22,9 +22,10 @@ const VERSION_11: &str = include_str!("dumps/version-11.sql");
 const VERSION_12: &str = include_str!("dumps/version-12.sql");
 const VERSION_13: &str = include_str!("dumps/version-13.sql");
 const VERSION_14: &str = include_str!("dumps/version-14.sql");
+const VERSION_15: &str = include_str!("dumps/version-15.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 14;
+const NEWEST: i64 = 15;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -295,6 +296,22 @@ async fn version_14_is_migrated_with_its_data() {
     let command = command.expect("reads").expect("kept");
     assert_eq!(command.state, DeliveryState::Pending);
     assert_eq!(command.event.action(), "/preview reset-db");
+}
+
+#[tokio::test]
+async fn version_15_is_migrated_with_its_data() {
+    // Former releases reported on every preview.
+    for (dump, expected) in [
+        (VERSION_14, [(true, false), (true, false)]),
+        (VERSION_15, [(true, true), (false, false)]),
+    ] {
+        let (_directory, store) = restore(dump);
+        let previews = store.previews().await.expect("reads");
+        let read = previews
+            .iter()
+            .map(|preview| (preview.config_seen, preview.removal_running.is_some()));
+        assert_eq!(read.collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]

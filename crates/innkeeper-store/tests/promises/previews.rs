@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper_model::preview::{BranchName, PrAction, PreviewState, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Explain, Failure, GuestKind};
 use innkeeper_store::{
     Approval, DeliveryOutcome, NewPreview, Presence, PreviewFact, Receipt, RunningTime, StoreError,
@@ -298,4 +298,55 @@ async fn preview_expires_unless_used_meanwhile() {
 
     store.delete_preview(&slug).await.expect("forgets");
     assert_eq!(expire(expired).await, None, "it is gone");
+}
+
+#[tokio::test]
+async fn only_a_pull_request_without_a_configuration_is_deleted_unseen() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let slug = name("web-1");
+    claim(store, 1, &["web-1"]).await.expect("claims");
+    let wanted = store.preview(&slug).await.expect("reads").expect("there");
+    let sha = wanted.record.wanted_sha;
+    let other = CommitSha::parse(&"f".repeat(40)).expect("a commit");
+    let delete = async |sha| {
+        store
+            .delete_unseen_preview(&slug, sha)
+            .await
+            .expect("writes")
+    };
+    assert!(!delete(&other).await, "another commit is wanted by now");
+    let found = store
+        .set_preview(&slug, vec![PreviewFact::ConfigFound])
+        .await;
+    assert!(found.expect("records").config_seen);
+    assert!(!delete(&sha).await, "a commit had a configuration");
+
+    claim(store, 2, &["web-2"]).await.expect("claims");
+    let slug = name("web-2");
+    let deleted = store.delete_unseen_preview(&slug, &sha).await;
+    assert!(deleted.expect("writes"));
+    assert!(store.preview(&slug).await.expect("reads").is_none());
+}
+
+#[tokio::test]
+async fn grace_period_counts_from_the_first_drop_until_the_file_returns() {
+    let fixture = Fixture::new(SUBNET);
+    let store = &fixture.store;
+    let slug = name("web-1");
+    claim(store, 1, &["web-1"]).await.expect("claims");
+    let set = async |fact| store.set_preview(&slug, vec![fact]).await.expect("records");
+    let dropped = || PreviewFact::Dropped(Failure::new(Code::ConfigMissing, "none"));
+    let first = set(dropped()).await;
+    assert_eq!(first.record.state, PreviewState::Dropped);
+    assert_eq!(
+        first.record.fault.map(|fault| fault.code),
+        Some(Code::ConfigMissing)
+    );
+    assert!(first.removal_running.is_some());
+    let hour = Duration::from_secs(3_600);
+    store.advance_running_time(hour).await.expect("advances");
+    assert_eq!(set(dropped()).await.removal_running, first.removal_running);
+    assert_eq!(set(PreviewFact::ConfigFound).await.removal_running, None);
+    assert!(set(dropped()).await.removal_running > first.removal_running);
 }

@@ -2,6 +2,7 @@
 //!
 //! The variable `INNKEEPER_A_B` overrides the setting `a.b`. Misspelled settings are rejected, with their place in the file.
 
+mod grace;
 mod previews;
 mod repositories;
 mod semantics;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use grace::Grace;
 use innkeeper_model::api::{Check, ConfigReport, Verdict};
 use innkeeper_model::chain;
 pub use innkeeper_service::ConfigError;

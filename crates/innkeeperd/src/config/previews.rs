@@ -11,6 +11,7 @@ use innkeeper_service::ConfigError;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Grace;
 use super::repositories::{ConfigPath, RepositorySettings};
 
 /// Previews of pull requests.
@@ -42,6 +43,9 @@ pub struct Previews {
     /// Hours without a push, a command or a visit after which a preview is stopped, and after as many again removed. Hours
     /// in which the daemon does not run are not counted. 0 means never.
     pub ttl_hours: u64,
+    /// The time until a preview is removed whose `preview-config.nix` or branch is gone. Time in which the daemon does not
+    /// run is not counted.
+    pub dropped_grace: Grace,
     /// Timeout until a guest's services can be started, in seconds.
     pub boot_timeout_seconds: u64,
     /// Timeout of the setup service, in seconds.
@@ -306,6 +310,7 @@ impl Default for Previews {
             deployments: true,
             limit: 100,
             ttl_hours: 0,
+            dropped_grace: Grace::hours(24),
             boot_timeout_seconds: 90,
             setup_timeout_seconds: 1_200,
             health_timeout_seconds: 60,

@@ -71,7 +71,10 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
             "ignored: a newer delivery had already arrived; after 'closed', only 'reopened' counts"
                 .to_owned()
         }
-        (DeliveryState::Ignored, None) => "ignored: it needs no action".to_owned(),
+        (DeliveryState::Ignored, None) => match &delivery.failure {
+            Some(reason) => format!("ignored: {reason}"),
+            None => "ignored: it needs no action".to_owned(),
+        },
         (DeliveryState::Failed, _) => "it failed, and a retry would fail again".to_owned(),
     }
 }
@@ -79,6 +82,7 @@ fn explanation(delivery: &Delivery, other: Option<&Delivery>) -> String {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::preview::DeliveryEvent;
+    use innkeeper_model::{Code, Failure};
 
     use super::*;
 
@@ -147,6 +151,9 @@ mod tests {
         let on_arrival = explanation(&ignored, None);
         ignored.attempts = 1;
         assert_ne!(explanation(&ignored, None), on_arrival);
+        let reason = "no preview-config.nix at 0123456789abcdef0123456789abcdef01234567";
+        ignored.failure = Some(Failure::new(Code::ConfigMissing, reason));
+        assert_eq!(explanation(&ignored, None), format!("ignored: {reason}"));
     }
 
     #[test]

@@ -13,12 +13,22 @@ use innkeeper_model::{DesiredState, GuestState};
 use crate::host::{PreviewHost, app, other_app};
 use crate::support::{Daemon, wait_until};
 
-/// An action on a pull request. It returns the commit that must be live in the end, or `None` for a removed preview.
+/// An action on a pull request. It returns the end that must be reached.
 struct Case {
     name: &'static str,
-    /// Requires an existing preview, which is kept for the next point.
+    /// Requires a live preview, which is kept for the next point.
     needs_preview: bool,
-    act: fn(&PreviewHost, usize) -> Option<CommitSha>,
+    act: fn(&PreviewHost, usize) -> End,
+}
+
+/// The end of an action.
+enum End {
+    /// This commit is live.
+    Live(CommitSha),
+    /// The preview is stopped: this commit has no configuration.
+    Dropped(CommitSha),
+    /// The preview does not exist.
+    Gone,
 }
 
 const CREATE: Case = Case {
@@ -28,7 +38,7 @@ const CREATE: Case = Case {
         let sha = host.commit("topic", &[("preview-config.nix", &app())]);
         let action = host.pull(7, "topic", &sha);
         host.try_deliver(7, action);
-        Some(sha)
+        End::Live(sha)
     },
 };
 
@@ -41,7 +51,7 @@ const UPDATE: Case = Case {
         let next = host.commit("topic", &[("preview-config.nix", &other_app(tag))]);
         host.change(7, |pull| pull.head_sha = next.clone());
         host.try_deliver(7, "synchronize");
-        Some(next)
+        End::Live(next)
     },
 };
 
@@ -51,9 +61,41 @@ const CLOSE: Case = Case {
     act: |host, _| {
         host.change(7, |pull| pull.open = false);
         host.try_deliver(7, "closed");
-        None
+        End::Gone
     },
 };
+
+const IGNORE: Case = Case {
+    name: "ignore",
+    needs_preview: false,
+    act: |host, _| {
+        let sha = host.commit("bare", &[("README", "x")]);
+        let action = host.pull(7, "bare", &sha);
+        host.try_deliver(7, action);
+        End::Gone
+    },
+};
+
+const DROP: Case = Case {
+    name: "drop",
+    needs_preview: true,
+    act: |host, _| {
+        let sha = host.remove("topic", "preview-config.nix");
+        host.change(7, |pull| pull.head_sha = sha.clone());
+        host.try_deliver(7, "synchronize");
+        End::Dropped(sha)
+    },
+};
+
+#[test]
+fn an_ignored_pull_request_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&IGNORE);
+}
+
+#[test]
+fn a_dropped_configuration_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&DROP);
+}
 
 #[test]
 fn a_preview_creation_survives_a_crash_at_every_step() {
@@ -140,7 +182,7 @@ fn survives_a_crash_at_every_step(case: &Case) {
     host.sandbox.start().stop();
     host.start_webhook();
     let points = points(&host, case);
-    assert!(points.len() >= 10, "too few points: {points:?}");
+    assert!(points.len() >= 6, "too few points: {points:?}");
     for (turn, point) in points.iter().enumerate() {
         crash_at(&host, case, turn, point);
     }
@@ -180,6 +222,10 @@ fn prepare(host: &PreviewHost, case: &Case) {
     let daemon = host.start();
     match (case.needs_preview, host.preview(7)) {
         (true, None) => drop(host.open(7, "topic")),
+        (true, Some(view)) if view.preview.state == PreviewState::Dropped => {
+            let sha = host.push(7, "topic", &[("preview-config.nix", &app())]);
+            host.wait_for_state(7, &sha, PreviewState::Live);
+        }
         (false, Some(_)) => clean_up(host),
         _ => {}
     }
@@ -225,9 +271,9 @@ fn crash_at(host: &PreviewHost, case: &Case, turn: usize, point: &str) {
 }
 
 /// Waits until the preview has its final state.
-fn wait_for_end(host: &PreviewHost, end: &Option<CommitSha>) {
+fn wait_for_end(host: &PreviewHost, end: &End) {
     match end {
-        Some(sha) => {
+        End::Live(sha) => {
             host.wait_for_state(7, sha, PreviewState::Live);
             wait_until("its page is served", || {
                 host.browse("web-7", "/", "text/html")
@@ -235,7 +281,22 @@ fn wait_for_end(host: &PreviewHost, end: &Option<CommitSha>) {
                     .contains(sha.as_str())
             });
         }
-        None => host.wait_until_gone(7),
+        End::Dropped(sha) => {
+            host.wait_for_state(7, sha, PreviewState::Dropped);
+            wait_until("the guest is stopped", || {
+                let guest: GuestView = host.client().get("/v1/guests/web-7");
+                guest.state == GuestState::Stopped
+            });
+        }
+        End::Gone => {
+            // Until then, the preview may not have been created.
+            let last = host.last_delivery();
+            wait_until("the delivery was processed", || {
+                let delivery = host.delivery(&last);
+                delivery.is_some_and(|delivery| delivery.finished_at.is_some())
+            });
+            host.wait_until_gone(7);
+        }
     }
 }
 

@@ -60,8 +60,13 @@ impl PreviewHost {
 
     /// Expires previews after an hour, without a grace period.
     pub(crate) fn expiring() -> Self {
+        Self::without_grace_at_start("ttl_hours = 1")
+    }
+
+    /// Runs the resync every second without a grace period after the start, with further settings of `[previews]`.
+    pub(crate) fn without_grace_at_start(previews: &str) -> Self {
         let engine = "[engine]\nexpiry_grace_seconds = 0";
-        Self::configured(engine, "interval_seconds = 1\nttl_hours = 1")
+        Self::configured(engine, &format!("interval_seconds = 1\n{previews}"))
     }
 
     fn configured(more: &str, previews: &str) -> Self {
@@ -231,6 +236,20 @@ impl PreviewHost {
             fs::write(work.join(name), text).expect("written");
         }
         run(&work, "git", &["add", "--all"]);
+        self.commit_all(branch)
+    }
+
+    /// Commits the removal of a file to a branch, and returns the commit.
+    pub(crate) fn remove(&self, branch: &str, file: &str) -> CommitSha {
+        let work = self.root().join("work");
+        run(&work, "git", &["checkout", "--quiet", branch]);
+        run(&work, "git", &["rm", "--quiet", file]);
+        self.commit_all(branch)
+    }
+
+    /// Commits and pushes the staged changes.
+    fn commit_all(&self, branch: &str) -> CommitSha {
+        let work = self.root().join("work");
         let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
         let commit = [
             &identity[..],

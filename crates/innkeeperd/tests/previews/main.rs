@@ -19,6 +19,7 @@ mod forks;
 #[path = "../intake/github/mod.rs"]
 mod github;
 mod host;
+mod ignored;
 mod isolation;
 mod lifecycle;
 mod recorded_payloads;

@@ -7,7 +7,7 @@ use innkeeper_model::Code;
 use innkeeper_model::preview::PreviewState;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::host::PreviewHost;
+use crate::host::{PreviewHost, other_app};
 use crate::support::wait_until;
 
 /// Returns the number of queries for the open pull requests.
@@ -111,10 +111,10 @@ fn a_preview_visited_during_an_evaluation_is_not_evicted() {
     let daemon = host.start();
     host.start_webhook();
     host.open(7, "topic");
-    let sha = host.commit_app("other");
+    let sha = host.commit("other", &[("preview-config.nix", &other_app("other"))]);
     let action = host.pull(8, "other", &sha);
     host.github
-        .with(|world| world.fail("GET", "/git/trees/", 1, FailureKind::Slow(3_000)));
+        .with(|world| world.fail("GET", "/git/blobs/", 1, FailureKind::Slow(3_000)));
     host.deliver(8, action);
     host.wait_for_state(8, &sha, PreviewState::Evaluating);
     assert!(host.page("web-7").contains("<h1>topic</h1>"));

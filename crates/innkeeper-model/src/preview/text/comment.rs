@@ -68,6 +68,10 @@ fn sentence(view: &PreviewView, approve: &str) -> String {
             "**Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or \
              a push, starts it again. The commit is {sha}."
         ),
+        PreviewState::Dropped => format!(
+            "**Stopped.** {sha} has no `preview-config.nix`. A commit with the file starts the preview again with its files \
+             and database, which are removed after a grace period."
+        ),
         PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
     }
 }
@@ -207,6 +211,7 @@ mod tests {
         **Updating** to `1a1a1a1`.
         **Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its files and database. After the same time again they are removed. The commit is `1a1a1a1`.
         **Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or a push, starts it again. The commit is `1a1a1a1`.
+        **Stopped.** `1a1a1a1` has no `preview-config.nix`. A commit with the file starts the preview again with its files and database, which are removed after a grace period.
         **Closing.** The preview is being removed.
         ");
     }
