@@ -24,6 +24,9 @@ pub(crate) fn event(kind: &EventKind) -> String {
             "the kernel killed {} of the guest, which had used all of its {memory} of memory",
             processes(*kills)
         ),
+        EventKind::Attempt { number, commit } => {
+            format!("attempt {number} of {commit:.7} begins")
+        }
         EventKind::Note { text } => text.clone(),
     };
     plain(&text).replace('\n', " ")

@@ -59,7 +59,9 @@ impl<'a> Progress<'a> {
             Style::Silent => {}
             Style::Lines { last_build } => match kind {
                 // The line for the end of the step is enough.
-                EventKind::Accepted { .. } | EventKind::StepStarted { .. } => {}
+                EventKind::Accepted { .. }
+                | EventKind::StepStarted { .. }
+                | EventKind::Attempt { .. } => {}
                 EventKind::Progress { .. } => {
                     let due = last_build.is_none_or(|last| last.elapsed() >= BUILD_LINE_INTERVAL);
                     if due {

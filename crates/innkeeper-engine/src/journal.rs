@@ -67,6 +67,15 @@ impl Journal {
         self.record(&Subject::guest(guest), EventKind::Note { text });
     }
 
+    /// Stores and publishes that an attempt to bring a preview's commit up begins.
+    pub fn attempt(&self, guest: &GuestName, number: u64, commit: &str) {
+        let commit = commit.to_owned();
+        self.record(
+            &Subject::guest(guest),
+            EventKind::Attempt { number, commit },
+        );
+    }
+
     /// Publishes the progress of a preview's build.
     pub fn build_progress(&self, guest: &GuestName, progress: BuildProgress) {
         self.progress(&Subject::guest(guest), progress);

@@ -103,6 +103,12 @@ pub trait Evaluator: Send + Sync {
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError>;
 
+    /// Returns all store paths of a closure, itself included.
+    ///
+    /// # Errors
+    /// When the store does not have it, or Nix cannot be run.
+    async fn requisites(&self, closure: &StorePath) -> Result<Vec<StorePath>, FacilityError>;
+
     /// Releases an evaluation's closure to Nix's garbage collection. Guests that run from it keep it by their own
     /// roots.
     ///

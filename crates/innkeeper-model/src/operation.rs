@@ -183,6 +183,13 @@ pub enum EventKind {
         /// The guest's memory limit.
         memory: MemorySize,
     },
+    /// An attempt to bring a preview's commit up began.
+    Attempt {
+        /// Its number; see [`crate::preview::Rollout::attempt`].
+        number: u64,
+        /// The commit.
+        commit: String,
+    },
     /// A message for readers of the log.
     Note {
         /// A whole sentence.

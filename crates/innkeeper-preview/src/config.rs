@@ -117,6 +117,7 @@ impl PreviewsConfig {
             url: self.url(&record.slug),
             extra_urls: extra.iter().skip(1).map(|label| self.url(label)).collect(),
             preview: record,
+            database: meta.map(|meta| meta.database),
             repo_trouble: None,
             app_trouble: None,
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, ProgressSink};
-use innkeeper_model::preview::{CommitSha, RepoName};
-use innkeeper_store::Store;
+use innkeeper_model::preview::{CommitSha, PackageChanges, RepoName};
+use innkeeper_model::{StorePath, chain};
+use innkeeper_store::{Preview, Store};
+use tracing::warn;
 
 use crate::sources::Sources;
 use crate::{PreviewError, PreviewsConfig};
@@ -76,5 +78,27 @@ impl Evaluation {
             .cache_evaluation(evaluated.key.as_str(), &evaluated.closure, &evaluated.meta)
             .await?;
         Ok((key, evaluated))
+    }
+
+    /// Returns the packages of a closure that differ from the preview's live one. `None` if no version is live, or if the
+    /// store does not list the packages: they are for information only.
+    pub(crate) async fn changes(
+        &self,
+        preview: &Preview,
+        closure: &StorePath,
+    ) -> Option<PackageChanges> {
+        let live = preview.live_closure.as_ref()?;
+        if live == closure {
+            return Some(PackageChanges::default());
+        }
+        let before = self.evaluator.requisites(live).await;
+        let after = self.evaluator.requisites(closure).await;
+        match (before, after) {
+            (Ok(before), Ok(after)) => Some(PackageChanges::between(&before, &after)),
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(slug = %preview.record.slug, "cannot compare the closures: {}", chain(&error));
+                None
+            }
+        }
     }
 }

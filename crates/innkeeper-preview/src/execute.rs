@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper_facilities::DatabaseAccess;
-use innkeeper_model::preview::{DatabaseMode, Meta, PreviewState};
+use innkeeper_model::preview::{DatabaseMode, Meta, PackageChanges, PreviewState};
 use innkeeper_model::{BuildProgress, Explain, Failure, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, PreviewFact, Store};
 use jiff::SignedDuration;
@@ -97,6 +97,8 @@ struct Execution {
     preview: Preview,
     /// Access to the database that a step created.
     database: Option<DatabaseAccess>,
+    /// The packages of the wanted version that differ from the live one.
+    changes: Option<PackageChanges>,
 }
 
 impl Execute for Executor {
@@ -118,6 +120,7 @@ impl Executor {
             plan,
             preview: preview.clone(),
             database: None,
+            changes: None,
         };
         let mut result = Ok(());
         while let Some(step) = left.pop_front() {
@@ -171,11 +174,18 @@ impl Executor {
             Step::Evaluate => {
                 let evaluation = Box::pin(self.evaluate(preview));
                 let version = self.while_reviving(preview, evaluation).await?;
+                execution.changes = self.evaluation.changes(preview, &version.closure).await;
                 return Ok(Seen::Version(version));
             }
             Step::Inspect => return Ok(Seen::App(self.inspect(preview).await?)),
             Step::Report => self.reporter.report_soon(slug),
             Step::Note(text) => self.journal.note(slug, text),
+            Step::BeginAttempt => {
+                let attempt = vec![PreviewFact::Attempt];
+                let begun = self.store.set_preview(slug, attempt).await?.record;
+                let number = begun.rollout.attempt;
+                self.journal.attempt(slug, number, &begun.wanted_sha);
+            }
             Step::Enter(state) => self.stages.enter(preview, *state).await?,
             Step::ShowPage => {
                 let state = preview.record.state;
@@ -204,8 +214,12 @@ impl Executor {
             Step::RecordVersion(target) => {
                 let Version { sha, closure, meta } = target.version.clone();
                 let meta = Box::new(meta);
+                // After a crash, the version that is live already keeps its difference from the one before.
+                let is_new = preview.record.live_sha.as_ref() != Some(&sha)
+                    || preview.live_closure.as_ref() != Some(&closure);
                 let live = PreviewFact::Live { sha, closure, meta };
-                let facts = vec![live, PreviewFact::Dirty(false)];
+                let mut facts = vec![live, PreviewFact::Dirty(false)];
+                facts.extend(is_new.then(|| PreviewFact::Changes(execution.changes.take())));
                 self.record(slug, facts).await?;
             }
             Step::EnsureRoute(target) => self.routing.ensure(slug, &target.version.meta).await?,
@@ -467,6 +481,7 @@ impl Executor {
         let facts = vec![
             PreviewFact::State(PreviewState::Live),
             PreviewFact::Fault(None),
+            PreviewFact::CameUp,
         ];
         self.record(slug, facts).await?;
         let (sha, url) = (version.sha.short(), self.config.url(slug));

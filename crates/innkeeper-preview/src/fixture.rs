@@ -10,9 +10,10 @@ use innkeeper_github::client::{Credentials, Github, Settings};
 use innkeeper_github::fake::{FakeGithub, Pull, Repo};
 use innkeeper_github::report::{ReportSettings, ReportTarget};
 use innkeeper_model::preview::sources::{FileTypes, SourcePath, SourceTree};
+use innkeeper_model::preview::text::CommentStyle;
 use innkeeper_model::preview::{
     BranchName, CommitSha, Meta, PrAction, PreviewRecord, PreviewState, PullRequest,
-    PullRequestEvent, RepoName,
+    PullRequestEvent, RepoName, Rollout,
 };
 use innkeeper_model::{
     Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath,
@@ -80,6 +81,7 @@ pub(crate) fn preview() -> Preview {
             last_delivery: None,
             created_at: time,
             last_activity: time,
+            rollout: Rollout::default(),
         },
         desired: Presence::Present,
         evaluation: None,
@@ -416,7 +418,11 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         style: ReportSettings {
             target: ReportTarget::Comment,
             deployments: false,
-            approve: "add the label `preview`".to_owned(),
+            checks: false,
+            comment: CommentStyle {
+                approve: "add the label `preview`".to_owned(),
+                ttl: None,
+            },
         },
         limit: 0,
         ttl: None,

@@ -81,6 +81,8 @@ pub(crate) enum Step {
     Report,
     /// Write a line into the preview's log.
     Note(String),
+    /// Count an attempt to bring the wanted commit up, and separate it in the log.
+    BeginAttempt,
     /// Record a state; show it on the page and on GitHub.
     Enter(PreviewState),
     /// Point the preview's URLs to a page with its state.
@@ -170,6 +172,7 @@ impl Step {
             Self::Serve(Serve::MarkDirty | Serve::EnterSetup, _)
             | Self::Report
             | Self::Note(_)
+            | Self::BeginAttempt
             | Self::Enter(_)
             | Self::RecordVisits
             | Self::AwaitRevival
@@ -237,6 +240,7 @@ fn steps_of(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
         }
         (_, Seen::Config(true)) => vec![
             Step::RecordVisits,
+            Step::BeginAttempt,
             Step::Enter(PreviewState::Evaluating),
             Step::Evaluate,
         ],

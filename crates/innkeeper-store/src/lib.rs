@@ -23,6 +23,7 @@
 //! | subject | durable when the method returns |
 //! | --- | --- |
 //! | `guests`, `previews` | intents: yes; facts: soon |
+//! | `checks` | open: yes; closed: soon |
 //! | `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |
@@ -51,6 +52,7 @@ pub use delivery::{
 };
 pub use error::{Cause, StoreError};
 pub use preview::{Approval, NewPreview, Presence, Preview, PreviewFact, PreviewRequest};
+pub use sql::checks::OpenCheck;
 pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;
 pub use sql::guests::NewGuest;

@@ -1,7 +1,8 @@
 //! The record of a preview, and the changes that can be made to it.
 
 use innkeeper_model::preview::{
-    BranchName, CommitSha, Meta, PreviewRecord, PreviewState, PullRequestEvent, RepoName,
+    BranchName, CommitSha, Meta, PackageChanges, PreviewRecord, PreviewState, PullRequestEvent,
+    RepoName,
 };
 use innkeeper_model::{Failure, StorePath};
 use jiff::Timestamp;
@@ -157,6 +158,12 @@ pub enum PreviewFact {
     },
     /// No version is served any more.
     NotLive,
+    /// An attempt to bring the wanted commit up begins. Counts it.
+    Attempt,
+    /// The wanted commit came up.
+    CameUp,
+    /// The packages of the live version that differ from the one before.
+    Changes(Option<PackageChanges>),
     /// True while the guest may contain another version than the live one. An intent: recorded before that version's setup
     /// begins, and cleared when one of the two has come up.
     Dirty(bool),
@@ -209,6 +216,9 @@ impl PreviewFact {
             Self::State(_)
             | Self::Evaluated { .. }
             | Self::NotLive
+            | Self::Attempt
+            | Self::CameUp
+            | Self::Changes(_)
             | Self::Fault(_)
             | Self::LastDelivery(_)
             | Self::Active(_) => false,

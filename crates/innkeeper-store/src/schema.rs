@@ -85,6 +85,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "previews whose file or branch is gone",
         sql: include_str!("schema/15.sql"),
     },
+    Migration {
+        name: "how commits of previews come up",
+        sql: include_str!("schema/16.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

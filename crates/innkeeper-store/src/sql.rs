@@ -3,6 +3,7 @@
 //! A file here runs statements on its own table, and reads others only in joins. Rules that span tables belong to
 //! [`crate::store`].
 
+pub(crate) mod checks;
 pub(crate) mod closures;
 pub(crate) mod deliveries;
 pub(crate) mod evaluations;
@@ -15,6 +16,7 @@ pub(crate) mod pings;
 pub(crate) mod previews;
 pub(crate) mod repositories;
 pub(crate) mod retained;
+pub(crate) mod rollout;
 pub(crate) mod slots;
 pub(crate) mod snapshots;
 

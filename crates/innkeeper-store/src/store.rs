@@ -1,5 +1,6 @@
 //! [`Store`]: the handle, its methods by subject, and the rules that span tables.
 
+mod checks;
 mod closures;
 mod deliveries;
 mod evaluations;

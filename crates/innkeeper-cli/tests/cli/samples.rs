@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use innkeeper_model::api::{GuestView, RetainedView};
 use innkeeper_model::preview::{
-    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
+    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
 };
 use innkeeper_model::{
     Addresses, ClosureSource, Code, DesiredState, Event, EventKind, Failure, Guest, GuestKind,
@@ -153,9 +153,11 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
             last_delivery: None,
             created_at: time("10:00:00"),
             last_activity: time("10:00:00"),
+            rollout: Rollout::default(),
         },
         url: format!("https://{slug}.preview.example.com"),
         extra_urls: Vec::new(),
+        database: None,
         repo_trouble: None,
         app_trouble: None,
     }

@@ -89,6 +89,14 @@ impl Evaluator for Part {
         })
     }
 
+    async fn requisites(&self, closure: &StorePath) -> Result<Vec<StorePath>, FacilityError> {
+        self.query("evaluator.requisites")?;
+        let world = self.host.world();
+        let mut paths = world.requisites.get(closure).cloned().unwrap_or_default();
+        paths.push(closure.clone());
+        Ok(paths)
+    }
+
     async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {
         self.call("evaluator.forget", None)?;
         self.host.world().evaluations.remove(key);

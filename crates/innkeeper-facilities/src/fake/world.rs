@@ -65,6 +65,8 @@ pub struct World {
     pub consoles: BTreeMap<GuestName, String>,
     /// Runs commands in guests. Without it, they fail.
     pub exec: Option<ExecHandler>,
+    /// Store paths of closures, without themselves.
+    pub requisites: BTreeMap<StorePath, Vec<StorePath>>,
     /// Files that were written into guests' trees.
     pub guest_files: BTreeMap<(GuestName, &'static str), Vec<u8>>,
     /// Routes in force.

@@ -167,6 +167,14 @@ impl Evaluator for NixEvaluator {
         Ok(outcome.map_err(EvaluateError::Shared)?)
     }
 
+    async fn requisites(&self, closure: &StorePath) -> Result<Vec<StorePath>, FacilityError> {
+        let config = &self.shared.config;
+        let nix = Nix::new(&config.nix, &config.scratch);
+        let paths = nix.requisites(&[closure.as_path().to_owned()]).await;
+        let paths = paths.map_err(EvaluateError::from)?;
+        Ok(nix::store_paths(&paths))
+    }
+
     async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {
         let folder = self.shared.config.roots.join(key.as_str());
         Ok(blocking(move || tree::remove(&folder).map_err(EvaluateError::File)).await?)

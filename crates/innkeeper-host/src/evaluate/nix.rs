@@ -255,7 +255,7 @@ async fn lines_of(command: Command) -> Result<String, CommandError> {
 }
 
 /// Parses the store paths in a program's output, one per line.
-fn store_paths(output: &str) -> Vec<StorePath> {
+pub(super) fn store_paths(output: &str) -> Vec<StorePath> {
     output
         .lines()
         .filter_map(|line| StorePath::parse(line).ok())

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BranchName, CommitSha, PullRequest, RepoName};
+use super::{BranchName, CommitSha, DatabaseMode, PullRequest, RepoName, Rollout};
 use crate::{Failure, GuestName};
 
 /// The state of a preview, in the order of its life cycle. `Failed` can follow all but the last.
@@ -137,6 +137,9 @@ pub struct PreviewRecord {
     pub created_at: Timestamp,
     /// Time of the last delivery, request through its URL, or command.
     pub last_activity: Timestamp,
+    /// How its wanted commit comes up.
+    #[serde(default)]
+    pub rollout: Rollout,
 }
 
 impl PreviewRecord {
@@ -176,6 +179,9 @@ pub struct PreviewView {
     /// The URLs of its extra hosts.
     #[serde(default)]
     pub extra_urls: Vec<String>,
+    /// The place of its database, once the commit's metadata is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseMode>,
     /// The reason that no deliveries of its repository arrive, as a clause, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_trouble: Option<String>,
@@ -218,11 +224,27 @@ pub(super) mod tests {
                 last_delivery: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
                 created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
                 last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
+                rollout: rollout(state),
             },
             url: "https://web-7.preview.example.com".into(),
             extra_urls: vec![format!("https://landing-web-7.preview.example.com")],
+            database: None,
             repo_trouble: None,
             app_trouble: None,
+        }
+    }
+
+    fn rollout(state: PreviewState) -> Rollout {
+        let time = |text: &str| Some(text.parse().expect("a time"));
+        Rollout {
+            attempt: 2,
+            began_at: time("2026-11-20T10:00:00Z"),
+            state_since: time("2026-11-20T10:02:03Z"),
+            live_at: (state == PreviewState::Live)
+                .then(|| time("2026-11-20T10:02:03Z"))
+                .flatten(),
+            duration_ms: (state == PreviewState::Live).then_some(123_400),
+            changes: None,
         }
     }
 
@@ -252,6 +274,14 @@ pub(super) mod tests {
           "last_delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
           "created_at": "2026-11-20T10:00:00Z",
           "last_activity": "2026-11-20T10:05:00Z",
+          "rollout": {
+            "attempt": 2,
+            "began_at": "2026-11-20T10:00:00Z",
+            "state_since": "2026-11-20T10:02:03Z",
+            "live_at": "2026-11-20T10:02:03Z",
+            "duration_ms": 123400,
+            "changes": null
+          },
           "url": "https://web-7.preview.example.com",
           "extra_urls": [
             "https://landing-web-7.preview.example.com"

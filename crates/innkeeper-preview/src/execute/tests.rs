@@ -289,6 +289,7 @@ async fn rollback_to_a_version_without_a_database_has_no_url() {
         plan: Plan::BringUp,
         preview: preview.clone(),
         database: None,
+        changes: None,
     };
     let ensured = Step::Serve(Serve::EnsureDatabase, Arc::clone(&failed));
     executor

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row, ToSql, Transaction, named_params};
 use crate::codec::{Columns, Json, Number, Text, Time};
 use crate::error::{QueryError, StoreError};
 use crate::preview::{self, Approval, NewPreview, Presence, Preview, PreviewFact};
-use crate::sql;
+use crate::sql::{self, rollout};
 
 pub(crate) fn find(
     connection: &Connection,
@@ -161,9 +161,10 @@ pub(crate) fn insert(
     sql::execute(
         transaction,
         "INSERT INTO previews (slug, repo, number, branch, head_repo, wanted_sha,
-                               state, want, last_activity, created_at, active_running)
+                               state, want, last_activity, created_at, active_running,
+                               began_at, state_since)
          VALUES (:slug, :repo, :number, :branch, :head_repo, :wanted_sha,
-                 :state, :want, :now, :now, (SELECT micros FROM running_time))",
+                 :state, :want, :now, :now, (SELECT micros FROM running_time), :now, :now)",
         named_params! {
             ":slug": Text(slug),
             ":repo": Text(&new.repo),
@@ -196,6 +197,9 @@ pub(crate) fn apply(
     slug: &GuestName,
     facts: &[PreviewFact],
 ) -> Result<Preview, QueryError> {
+    for fact in facts {
+        rollout::apply(transaction, slug, fact)?;
+    }
     for (column, value) in facts.iter().flat_map(columns) {
         set(transaction, slug, column, &*value)?;
     }
@@ -251,6 +255,10 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
             ("live_closure", null()),
             ("live_meta", null()),
         ],
+        PreviewFact::Attempt | PreviewFact::CameUp => Vec::new(),
+        PreviewFact::Changes(changes) => {
+            vec![("changes", Box::new(changes.as_ref().map(Json)))]
+        }
         PreviewFact::Dirty(dirty) => vec![("disturbed", Box::new(dirty))],
         PreviewFact::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
         PreviewFact::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
@@ -418,6 +426,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         last_delivery: row.get("last_delivery")?,
         created_at: row.time("created_at")?,
         last_activity: row.time("last_activity")?,
+        rollout: rollout::read(row)?,
     };
     Ok(Preview {
         record,

@@ -2,7 +2,7 @@
 //! `sqlite3 innkeeper.db .dump`, which is never changed.
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PreviewState, RepoName};
+use innkeeper_model::preview::{PreviewState, RepoName, Rollout, Situation};
 use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState, RetainedId};
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -23,9 +23,10 @@ const VERSION_12: &str = include_str!("dumps/version-12.sql");
 const VERSION_13: &str = include_str!("dumps/version-13.sql");
 const VERSION_14: &str = include_str!("dumps/version-14.sql");
 const VERSION_15: &str = include_str!("dumps/version-15.sql");
+const VERSION_16: &str = include_str!("dumps/version-16.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 15;
+const NEWEST: i64 = 16;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -312,6 +313,27 @@ async fn version_15_is_migrated_with_its_data() {
             .map(|preview| (preview.config_seen, preview.removal_running.is_some()));
         assert_eq!(read.collect::<Vec<_>>(), expected);
     }
+}
+
+#[tokio::test]
+async fn version_16_is_migrated_with_its_data() {
+    let rollout = async |dump| {
+        let (_directory, store) = restore(dump);
+        let web = store.preview(&name("web-7")).await.expect("reads");
+        let checks = store.open_checks().await.expect("reads");
+        (web.expect("kept").record.rollout, checks)
+    };
+    let (before, checks) = rollout(VERSION_15).await;
+    assert_eq!((before, checks), (Rollout::default(), Vec::new()));
+    let (after, checks) = rollout(VERSION_16).await;
+    assert_eq!((after.attempt, after.duration_ms), (3, Some(30_000)));
+    assert_eq!(
+        after.live_at.expect("live").to_string(),
+        "2026-11-20T10:00:30.000003Z"
+    );
+    assert_eq!(after.changes.expect("known").lines(), ["+ nodejs 22.1"]);
+    let situations: Vec<_> = checks.iter().map(|check| check.situation).collect();
+    assert_eq!(situations, [None, Some(Situation::NoConfig)]);
 }
 
 #[test]
