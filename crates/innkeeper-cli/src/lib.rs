@@ -35,6 +35,7 @@ mod frames;
 mod log;
 mod output;
 mod preview_change;
+mod preview_log;
 mod programs;
 mod progress;
 mod sse;

@@ -37,7 +37,7 @@
 //! | `POST /v1/previews/{slug}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/stop` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
-//! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL` | | the daemon's lines, then the app's, `text/plain` |
+//! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL&since=TIME&service=NAME&attempt=N` | | [`LogLine`](crate::preview::log::LogLine)s by time, `application/x-ndjson` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
 //! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |

@@ -1,33 +1,39 @@
-//! Output of `preview logs`: the daemon's own lines, then the journal of the app's services.
+//! Output of `preview logs`: the daemon's own lines and those of the app's services, in the order of their times.
 
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt as _};
 use innkeeper_engine::Engine;
 use innkeeper_facilities::Console;
-use innkeeper_model::api::ExecRequest;
-use innkeeper_model::preview::Meta;
-use innkeeper_model::{DesiredState, Event, GuestName};
+use innkeeper_model::preview::log::{LogFilter, LogLine, OWN_SOURCE, merge};
+use innkeeper_model::preview::{Meta, ServiceName};
+use innkeeper_model::{Code, DesiredState, Event, GuestName};
 use innkeeper_store::Store;
+use jiff::Timestamp;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Interval;
 
 use crate::PreviewError;
-use crate::journal::{Journal, line};
+use crate::journal::{Journal, own_line};
 use crate::records;
+use crate::service_log::{Entry, From, ServiceLog};
 
 /// Upper bound of the daemon's own lines.
-const NOTES: usize = 200;
+const NOTES: usize = 1_000;
 
 /// Interval at which a followed log checks that its preview still exists.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Timeout for the guest to print the end of its journal.
-const JOURNAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout for the guest to print the end of its console.
+const CONSOLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Number of bytes that count as a line when it does not end: journald splits longer ones (LineMax).
 const LONGEST_LINE: usize = 48 * 1024;
+
+/// The source of a guest's console.
+const CONSOLE_SOURCE: &str = "console";
 
 /// Logs of previews.
 #[derive(Clone)]
@@ -46,52 +52,40 @@ impl Logs {
         }
     }
 
-    /// Returns the log of a preview. With `follow`, later lines come after it.
+    /// Returns the last lines of a preview's log. With `follow`, later lines come after them.
     ///
     /// # Errors
-    /// [`PreviewError::NotFound`], or the store cannot be read.
+    /// [`PreviewError::NotFound`], no attempt has the number of the filter, or the store cannot be read.
     pub(crate) async fn open(
         &self,
         slug: &GuestName,
         lines: usize,
         follow: bool,
-    ) -> Result<Console, PreviewError> {
+        filter: LogFilter,
+    ) -> Result<BoxStream<'static, LogLine>, PreviewError> {
         let preview = records::require(&self.store, slug).await?;
+        let meta = preview.live_meta.or(preview.meta);
+        check_service(filter.service.as_deref())?;
         // Subscribed before the read, so that no line is lost in between.
         let news = self.journal.subscribe();
-        let notes = self.journal.last_notes(slug, lines.min(NOTES)).await?;
-        let notes = stream::iter(notes.into_iter().map(|note| Ok(bytes(&note))));
-        let journal = match preview.live_meta.or(preview.meta) {
-            None => None,
-            Some(meta) => {
-                let request = journal_request(&meta, lines, follow);
-                self.engine.exec(slug, &request).await.ok()
-            }
+        let begun = Timestamp::now();
+        let window = self.journal.window(slug, lines.min(NOTES), &filter).await?;
+        let filter = LogFilter {
+            since: window.since,
+            ..filter
         };
-        let journal: Console = match journal {
-            // A guest that does not run has no journal, but its console shows why it ended.
-            None => match self.engine.console(slug, lines, false).await {
-                Ok(console) => console,
-                Err(_) => Box::pin(stream::empty()),
-            },
-            Some(session) => Box::pin(stream::unfold(
-                (session, vec![0; 8192]),
-                |(mut session, mut piece)| async move {
-                    use tokio::io::AsyncReadExt as _;
-                    let read = session.stdout.read(&mut piece).await;
-                    match read {
-                        Ok(0) => None,
-                        Ok(length) => Some((Ok(piece[..length].to_vec()), (session, piece))),
-                        Err(error) => Some((Err(error), (session, piece))),
-                    }
-                },
-            )),
-        };
-        if !follow {
-            // The guest's own journalctl writes this: it may print anything, for ever.
-            let journal =
-                first_lines(journal, lines).take_until(tokio::time::sleep(JOURNAL_TIMEOUT));
-            return Ok(Box::pin(notes.chain(journal)));
+        let wants_own = filter
+            .service
+            .as_deref()
+            .is_none_or(|one| one == OWN_SOURCE);
+        let own = if wants_own { window.lines } else { Vec::new() };
+        let services = self.services_of(meta.as_ref(), &filter, window.until);
+        let (app, from) = self.app_lines(slug, services.as_ref(), lines, begun).await;
+        let mut shown = merge(own, app);
+        shown.drain(..shown.len().saturating_sub(lines));
+        let shown = stream::iter(shown);
+        if !follow || window.until.is_some() {
+            return Ok(shown.boxed());
         }
         let later = Later {
             store: self.store.clone(),
@@ -99,28 +93,117 @@ impl Logs {
             news,
             poll: tokio::time::interval(POLL),
         };
-        let later = stream::unfold(later, |mut later| async move {
-            later.next().await.map(|line| (Ok(bytes(&line)), later))
+        let later = stream::unfold(later, async |mut later| {
+            later.next().await.map(|line| (line, later))
         });
-        Ok(Box::pin(notes.chain(stream::select(journal, later))))
+        let later = match wants_own {
+            true => later.boxed(),
+            // Only its end counts.
+            false => later.filter(|_| std::future::ready(false)).boxed(),
+        };
+        let app = match services {
+            Some(services) => self.follow(slug, services, from),
+            None => stream::empty().boxed(),
+        };
+        Ok(shown.chain(stream::select(later, app)).boxed())
+    }
+
+    /// Returns the selection of the services' lines. `None` if the filter excludes them, or no service is known yet.
+    fn services_of(
+        &self,
+        meta: Option<&Meta>,
+        filter: &LogFilter,
+        until: Option<Timestamp>,
+    ) -> Option<ServiceLog> {
+        let is_own = filter.service.as_deref() == Some(OWN_SOURCE);
+        let meta = meta.filter(|_| !is_own)?;
+        Some(ServiceLog::new(meta, filter, until))
+    }
+
+    /// Returns the last lines of the services, and the point from which later ones follow. A guest that does not run has no
+    /// journal, but its console shows why it ended.
+    async fn app_lines(
+        &self,
+        slug: &GuestName,
+        services: Option<&ServiceLog>,
+        lines: usize,
+        begun: Timestamp,
+    ) -> (Vec<LogLine>, From) {
+        let Some(services) = services else {
+            return (Vec::new(), From::Time(begun));
+        };
+        match services.last(&self.engine, slug, lines).await {
+            Some(entries) => {
+                let cursor = entries.iter().rev().find_map(|one| one.cursor.clone());
+                let from = cursor.map_or(From::Time(begun), From::Cursor);
+                let lines = entries.into_iter().map(|Entry { line, .. }| line);
+                (lines.collect(), from)
+            }
+            None => {
+                let console = match self.engine.console(slug, lines, false).await {
+                    Ok(console) => console_lines(console, lines).await,
+                    Err(_) => Vec::new(),
+                };
+                (console, From::Time(begun))
+            }
+        }
+    }
+
+    /// Returns the later lines of the services. Connects again after a restart of the guest.
+    fn follow(
+        &self,
+        slug: &GuestName,
+        services: ServiceLog,
+        from: From,
+    ) -> BoxStream<'static, LogLine> {
+        let followed = Followed {
+            logs: self.clone(),
+            slug: slug.clone(),
+            services,
+            from,
+            running: None,
+        };
+        stream::unfold(followed, async |mut followed| {
+            followed.next().await.map(|line| (line, followed))
+        })
+        .boxed()
+    }
+
+    /// Reports whether no further lines follow: the preview was removed, or its guest is to be stopped.
+    async fn is_over(&self, slug: &GuestName) -> bool {
+        is_over(&self.store, slug).await
     }
 }
 
-/// Returns the request for the journal of the app's services.
-fn journal_request(meta: &Meta, lines: usize, follow: bool) -> ExecRequest {
-    let mut command = vec!["journalctl".to_owned(), "--no-pager".to_owned()];
-    command.extend(["-n".to_owned(), lines.to_string()]);
-    for service in std::iter::once(&meta.setup_service).chain(&meta.app_services) {
-        command.extend(["-u".to_owned(), service.to_string()]);
-    }
-    command.extend(follow.then(|| "-f".to_owned()));
-    ExecRequest {
-        command,
-        tty: false,
-        size: None,
-        environment: Vec::new(),
-        user: None,
-        detached: false,
+/// The later lines of services.
+struct Followed {
+    logs: Logs,
+    slug: GuestName,
+    services: ServiceLog,
+    from: From,
+    running: Option<BoxStream<'static, Entry>>,
+}
+
+impl Followed {
+    async fn next(&mut self) -> Option<LogLine> {
+        loop {
+            if let Some(running) = &mut self.running {
+                if let Some(Entry { line, cursor }) = running.next().await {
+                    self.from = cursor.map_or_else(|| self.from.clone(), From::Cursor);
+                    return Some(line);
+                }
+                self.running = None;
+            }
+            let (engine, slug) = (&self.logs.engine, &self.slug);
+            self.running = self.services.follow(engine, slug, &self.from).await;
+            // Also after a connection, which may end at once.
+            if self.running.is_none() {
+                if self.logs.is_over(&self.slug).await {
+                    return None;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
     }
 }
 
@@ -133,12 +216,12 @@ struct Later {
 }
 
 impl Later {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<LogLine> {
         loop {
             tokio::select! {
                 event = self.news.recv() => match event {
                     Ok(event) if event.guest.as_ref() == Some(&self.slug) => {
-                        if let Some(line) = line(&event) {
+                        if let Some(line) = own_line(&event) {
                             return Some(line);
                         }
                     }
@@ -146,20 +229,49 @@ impl Later {
                     Err(RecvError::Closed) => return None,
                 },
                 // A preview's last event comes before its record goes.
-                _ = self.poll.tick() => if self.is_over().await {
+                _ = self.poll.tick() => if is_over(&self.store, &self.slug).await {
                     return None;
                 },
             }
         }
     }
+}
 
-    async fn is_over(&self) -> bool {
-        let guest = self.store.guest(&self.slug).await;
-        matches!(self.store.preview(&self.slug).await, Ok(None))
-            || guest.is_ok_and(|guest| {
-                guest.is_some_and(|guest| guest.desired == DesiredState::Stopped)
-            })
+async fn is_over(store: &Store, slug: &GuestName) -> bool {
+    let guest = store.guest(slug).await;
+    matches!(store.preview(slug).await, Ok(None))
+        || guest
+            .is_ok_and(|guest| guest.is_some_and(|guest| guest.desired == DesiredState::Stopped))
+}
+
+/// Checks the service of a filter: it becomes an argument of a program in the guest.
+fn check_service(service: Option<&str>) -> Result<(), PreviewError> {
+    let Some(service) = service else {
+        return Ok(());
+    };
+    match ServiceName::parse(service) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(PreviewError::new(
+            Code::InvalidRequest,
+            error.to_string(),
+            "Name a service of the app, or `innkeeper` for the daemon's own lines.",
+        )),
     }
+}
+
+/// Returns the lines of a console, which may be endless.
+async fn console_lines(console: Console, lines: usize) -> Vec<LogLine> {
+    let pieces = first_lines(console, lines).take_until(tokio::time::sleep(CONSOLE_TIMEOUT));
+    let pieces: Vec<Vec<u8>> = pieces.filter_map(async |piece| piece.ok()).collect().await;
+    let bytes = pieces.concat();
+    let text = String::from_utf8_lossy(&bytes);
+    let line = |text: &str| LogLine {
+        time: None,
+        source: CONSOLE_SOURCE.to_owned(),
+        attempt: None,
+        text: text.to_owned(),
+    };
+    text.lines().map(line).collect()
 }
 
 /// Returns the first lines of a stream, which is dropped after them.
@@ -191,26 +303,5 @@ fn first_lines(log: Console, lines: usize) -> impl Stream<Item = <Console as Str
     })
 }
 
-fn bytes(line: &str) -> Vec<u8> {
-    format!("{line}\n").into_bytes()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn shown(lines: usize, piece: &'static [u8]) -> Vec<u8> {
-        let endless = stream::repeat_with(move || Ok(piece.to_vec()));
-        let pieces = first_lines(Box::pin(endless), lines);
-        let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
-        pieces.concat()
-    }
-
-    #[tokio::test]
-    async fn endless_output_is_cut_off() {
-        assert_eq!(shown(3, b"one\ntwo\nthr").await, b"one\ntwo\nthrone\n");
-        assert_eq!(shown(2, b"y\n").await, b"y\ny\n");
-        assert_eq!(shown(2, &[b'x'; 1000]).await.len(), 2 * LONGEST_LINE);
-        assert_eq!(shown(0, b"y\n").await, b"");
-    }
-}
+mod tests;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_facilities::Console;
+use futures_util::stream::BoxStream;
 use innkeeper_model::api::{Check, GcReport, GcRequest};
 use innkeeper_model::preview::PreviewView;
 use innkeeper_model::preview::api::PreviewExplanation;
+use innkeeper_model::preview::log::{LogFilter, LogLine};
 use innkeeper_model::{GuestName, chain};
 use innkeeper_store::Preview;
 use parking_lot::Mutex;
@@ -111,17 +112,19 @@ impl Previews {
         }
     }
 
-    /// Returns the log: the daemon's lines, then the journal of the app's services.
+    /// Returns the last lines of the log: the daemon's and those of the app's services, by time. With `follow`, later lines
+    /// come after them.
     ///
     /// # Errors
-    /// [`PreviewError::NotFound`], or the store cannot be read.
+    /// [`PreviewError::NotFound`], no attempt has the filter's number, or the store cannot be read.
     pub async fn logs(
         &self,
         slug: &GuestName,
         lines: usize,
         follow: bool,
-    ) -> Result<Console, PreviewError> {
-        self.components.logs.open(slug, lines, follow).await
+        filter: LogFilter,
+    ) -> Result<BoxStream<'static, LogLine>, PreviewError> {
+        self.components.logs.open(slug, lines, follow, filter).await
     }
 
     /// Returns the chain from the URL to the delivery.

@@ -8,11 +8,14 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
+use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::{PreviewView, parse_slug};
 use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_preview::Previews;
+use jiff::Timestamp;
+use serde::Deserialize;
 
-use super::response::{ApiResult, LogQuery, accepted, body, console};
+use super::response::{ApiResult, LogQuery, accepted, body, log_lines};
 use super::{Context, Peer};
 use crate::api_error::ApiError;
 
@@ -140,7 +143,23 @@ pub(super) async fn logs(
     OnePreview(previews, slug): OnePreview,
     State(context): State<Context>,
     Query(query): Query<LogQuery>,
+    Query(selection): Query<LogSelection>,
 ) -> Result<Response, ApiError> {
-    let log = previews.logs(&slug, query.lines, query.follow).await?;
-    Ok(console(&context, log))
+    let filter = LogFilter {
+        since: selection.since,
+        service: selection.service,
+        attempt: selection.attempt,
+    };
+    let log = previews
+        .logs(&slug, query.lines, query.follow, filter)
+        .await?;
+    Ok(log_lines(&context, log))
+}
+
+/// The lines of a preview's log that a call selects.
+#[derive(Deserialize)]
+pub(super) struct LogSelection {
+    since: Option<Timestamp>,
+    service: Option<String>,
+    attempt: Option<u64>,
 }

@@ -1,11 +1,15 @@
 //! Parts that several calls share: request bodies, names in paths, responses.
 
+use std::io;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use innkeeper_facilities::Console;
+use innkeeper_model::preview::log::LogLine;
 use innkeeper_model::{Code, Failure, GuestName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +54,18 @@ pub(crate) fn console(context: &Context, log: Console) -> Response {
     let until_stop = log.take_until(context.stopping.clone().cancelled_owned());
     let body = Body::from_stream(until_stop);
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+/// Returns a preview's log as JSON, one line of the log on each line. A followed log ends when the daemon stops.
+pub(crate) fn log_lines(context: &Context, log: BoxStream<'static, LogLine>) -> Response {
+    let lines = log.map(|line| {
+        let mut json = serde_json::to_vec(&line).map_err(io::Error::other)?;
+        json.push(b'\n');
+        Ok::<_, io::Error>(json)
+    });
+    let until_stop = lines.take_until(context.stopping.clone().cancelled_owned());
+    let body = Body::from_stream(until_stop);
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// Parses a guest's name in a path.

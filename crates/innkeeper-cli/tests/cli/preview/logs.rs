@@ -4,24 +4,43 @@ use insta::assert_snapshot;
 
 use crate::fake::Fake;
 
+const LOG: &str = r#"{"time":"2026-11-20T10:00:00Z","source":"innkeeper","attempt":2,"line":"Attempt 2 of 1a1a1a1 begins."}
+{"time":"2026-11-20T10:00:01.5Z","source":"innkeeper","line":"1a1a1a1: setting up."}
+{"time":"2026-11-20T10:00:02Z","source":"setup.service","line":"added 12 packages\nfound 0 vulnerabilities"}
+{"source":"console","line":"listening on 3000"}
+"#;
+
 fn fake() -> Fake {
-    let log = "preview-config.nix was evaluated\nlistening on 3000\n";
-    Fake::new(Router::new().route("/v1/previews/web-7/logs", get(async move || log)))
+    Fake::new(Router::new().route("/v1/previews/web-7/logs", get(async move || LOG)))
 }
 
 #[test]
-fn log_is_printed_unchanged() {
+fn lines_have_time_and_source() {
     let fake = fake();
     assert_snapshot!(fake.preview(&["logs", "web-7", "--follow", "-n", "5"]).ok(), @r"
-    preview-config.nix was evaluated
-    listening on 3000
+    --- 2026-11-20T10:00:00Z Attempt 2 of 1a1a1a1 begins.
+    2026-11-20T10:00:01Z innkeeper | 1a1a1a1: setting up.
+    2026-11-20T10:00:02Z setup | added 12 packages
+    2026-11-20T10:00:02Z setup | found 0 vulnerabilities
+                         console | listening on 3000
     ");
     fake.preview(&["logs", "web-7"]).ok();
+    let selection = [
+        "--since",
+        "2026-11-20T10:00:00Z",
+        "--service",
+        "app",
+        "--attempt",
+        "2",
+    ];
+    fake.preview(&[&["logs", "web-7"], &selection[..]].concat())
+        .ok();
     assert_eq!(
         fake.requests(),
         [
             "GET /v1/previews/web-7/logs?lines=5&follow=true",
-            "GET /v1/previews/web-7/logs?lines=100&follow=false"
+            "GET /v1/previews/web-7/logs?lines=100&follow=false",
+            "GET /v1/previews/web-7/logs?lines=100&follow=false&since=2026-11-20T10:00:00Z&service=app&attempt=2"
         ]
     );
 }
@@ -29,7 +48,9 @@ fn log_is_printed_unchanged() {
 #[test]
 fn json_has_one_value_per_line() {
     assert_snapshot!(fake().preview(&["logs", "web-7", "--json"]).ok(), @r#"
-    {"line":"preview-config.nix was evaluated"}
-    {"line":"listening on 3000"}
+    {"time":"2026-11-20T10:00:00Z","source":"innkeeper","attempt":2,"line":"Attempt 2 of 1a1a1a1 begins."}
+    {"time":"2026-11-20T10:00:01.5Z","source":"innkeeper","line":"1a1a1a1: setting up."}
+    {"time":"2026-11-20T10:00:02Z","source":"setup.service","line":"added 12 packages\nfound 0 vulnerabilities"}
+    {"source":"console","line":"listening on 3000"}
     "#);
 }
