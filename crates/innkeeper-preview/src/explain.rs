@@ -1,12 +1,16 @@
-//! The chain from a preview's URL to the delivery that requested it: `preview explain`.
+//! The cause of a preview's situation, and the chain from its URL to the delivery that requested it: `preview explain`.
+//!
+//! A link that is missing because the commit has not come up is a consequence, not a cause: it is no broken link.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::api::{GuestView, Verdict};
-use innkeeper_model::preview::PreviewState;
-use innkeeper_model::preview::api::{DeliveryState, Link, LinkKind, PreviewExplanation};
+use innkeeper_model::preview::api::{
+    DeliveryState, Link, LinkKind, PreviewExplanation, SituationCause,
+};
+use innkeeper_model::preview::{CheckResult, PreviewRecord, PreviewState, Situation, text};
 use innkeeper_model::{Explain as _, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, Store};
 use tokio::net::TcpStream;
@@ -14,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::guests::Guests;
 use crate::health::Health;
+use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::routing::Routing;
 use crate::services::Services;
@@ -32,6 +37,7 @@ pub(crate) struct Explainer {
     pub(crate) routing: Routing,
     pub(crate) health: Health,
     pub(crate) repositories: Repositories,
+    pub(crate) reporter: Reporter,
 }
 
 impl Explainer {
@@ -46,17 +52,23 @@ impl Explainer {
         let preview = records::require(&self.store, slug).await?;
         let guest = self.guests.view(slug).await?;
         let guest = guest.as_ref();
-        let chain = vec![
+        let mut chain = vec![
             self.explain_url(&preview).await,
             self.explain_route(&preview, guest).await,
             self.explain_address(&preview, guest).await,
             self.explain_unit(&preview, guest).await,
             explain_closure(&preview, guest),
             explain_commit(&preview),
+            self.explain_report(&preview),
             self.explain_delivery(&preview).await?,
         ];
+        if preview.record.live_sha.is_none() {
+            chain.iter_mut().for_each(excuse);
+        }
+        let approve = &self.config.style.comment.approve;
         Ok(PreviewExplanation {
             slug: slug.clone(),
+            cause: Some(cause(&preview.record, &chain, approve)),
             chain,
         })
     }
@@ -204,6 +216,24 @@ impl Explainer {
         )
     }
 
+    fn explain_report(&self, preview: &Preview) -> Link {
+        let kind = LinkKind::Report;
+        let record = &preview.record;
+        let object = record.pull_request().map(|one| one.to_string());
+        let Some(object) = object else {
+            return good(kind, String::new(), "a branch has no reports".to_owned());
+        };
+        match self.reporter.trouble(&record.slug) {
+            None => good(kind, object, "GitHub has accepted the last one".to_owned()),
+            Some(trouble) => warning(
+                kind,
+                object,
+                trouble.message,
+                trouble.remedy.as_deref().unwrap_or_default(),
+            ),
+        }
+    }
+
     async fn explain_delivery(&self, preview: &Preview) -> Result<Link, PreviewError> {
         let kind = LinkKind::Delivery;
         if let Some(absence) = self.repositories.absence_of(&preview.record.repo) {
@@ -229,7 +259,13 @@ impl Explainer {
         };
         let show = format!("`innkeeper deliveries show {id}` shows the details.");
         let action = delivery.event.action();
+        let is_live = preview.record.live_sha.as_ref() == Some(&preview.record.wanted_sha);
         Ok(match delivery.state {
+            DeliveryState::Failed if is_live => good(
+                kind,
+                id.clone(),
+                format!("'{action}' failed, and the commit came up later"),
+            ),
             DeliveryState::Failed => broken(kind, id.clone(), format!("'{action}' failed"), &show),
             DeliveryState::Pending | DeliveryState::Running => warning(
                 kind,
@@ -239,6 +275,67 @@ impl Explainer {
             ),
             state => good(kind, id.clone(), format!("'{action}' is {state}")),
         })
+    }
+}
+
+/// Returns the cause of a preview's situation: its fault, otherwise the first broken link, otherwise the situation itself.
+fn cause(record: &PreviewRecord, chain: &[Link], approve: &str) -> SituationCause {
+    let words = Situation::of(record).words();
+    let line = words.line_for(&record.wanted_sha);
+    let next = words.next_for(&record.wanted_sha, approve);
+    // A state that lasts by intent is not broken.
+    let waits = matches!(
+        record.state,
+        PreviewState::WaitingForApproval
+            | PreviewState::Expired
+            | PreviewState::Stopped
+            | PreviewState::Dropped
+    );
+    if let Some(fault) = &record.fault {
+        let numbered = |(number, line): &(usize, String)| format!("{number:>3} | {line}");
+        return SituationCause {
+            verdict: match waits {
+                true => Verdict::Warning,
+                false => Verdict::Broken,
+            },
+            finding: format!("{line}: {}", fault.message),
+            code: Some(fault.code),
+            remedy: fault.remedy.clone().or(next),
+            log: text::decisive(&fault.log).iter().map(numbered).collect(),
+        };
+    }
+    let broken = chain.iter().find(|link| link.verdict == Verdict::Broken);
+    if let Some(broken) = broken {
+        return SituationCause {
+            verdict: Verdict::Broken,
+            finding: format!("{} {}: {}", broken.link, broken.object, broken.finding),
+            code: None,
+            remedy: broken.remedy.clone(),
+            log: Vec::new(),
+        };
+    }
+    SituationCause {
+        verdict: match words.check {
+            CheckResult::Success => Verdict::Ok,
+            _ => Verdict::Warning,
+        },
+        finding: line,
+        code: None,
+        remedy: next,
+        log: Vec::new(),
+    }
+}
+
+/// Turns a link that is broken because no commit is live into a consequence.
+fn excuse(link: &mut Link) {
+    let follows = matches!(
+        link.link,
+        LinkKind::Route | LinkKind::Address | LinkKind::Unit | LinkKind::Closure
+    );
+    if follows && link.verdict == Verdict::Broken {
+        link.verdict = Verdict::Warning;
+        link.finding.push_str(", because no commit is live");
+        link.remedy = None;
     }
 }
 
@@ -336,3 +433,6 @@ fn link_with(
         remedy: (!remedy.is_empty()).then(|| remedy.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,12 @@ use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
 use innkeeper_store::{Presence, Store};
 
+use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::{PreviewError, command_access, webhooks};
+
+/// Maximum number of failed reports that are listed: most have the same cause.
+const MAX_REPORTS: usize = 20;
 
 /// Running time without use after which an evaluation is evicted.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -26,6 +30,7 @@ pub(crate) struct Upkeep {
     pub(crate) routes: Arc<dyn Routes>,
     pub(crate) databases: Option<Arc<dyn Databases>>,
     pub(crate) repositories: Repositories,
+    pub(crate) reporter: Reporter,
 }
 
 impl Upkeep {
@@ -43,6 +48,7 @@ impl Upkeep {
         checks.extend(self.repositories.checks().await);
         checks.extend(self.check_webhooks().await);
         checks.extend(self.check_removals().await);
+        checks.extend(self.check_reports());
         checks
     }
 
@@ -185,6 +191,18 @@ impl Upkeep {
             Some(broken(format!("preview {slug}"), finding, fault.remedy))
         };
         failed.filter_map(check).collect()
+    }
+
+    /// Returns the previews whose state GitHub does not show, each with the cause.
+    fn check_reports(&self) -> Vec<Check> {
+        let troubles = self.reporter.troubles().into_iter();
+        let check = |(slug, trouble): (GuestName, Failure)| Check {
+            subject: format!("report on preview {slug}"),
+            verdict: Verdict::Warning,
+            finding: trouble.message,
+            remedy: trouble.remedy,
+        };
+        troubles.take(MAX_REPORTS).map(check).collect()
     }
 
     async fn check_webhooks(&self) -> Vec<Check> {

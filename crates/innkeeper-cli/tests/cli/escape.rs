@@ -38,6 +38,7 @@ fn fake() -> Fake {
     };
     let explanation = PreviewExplanation {
         slug: name("web-7"),
+        cause: None,
         chain: vec![
             link(Verdict::Ok),
             link(Verdict::Warning),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BranchName, CommitSha, DeliveryEvent, PreviewRecord, PullRequest, RepoName};
 use crate::api::Verdict;
-use crate::{Failure, GuestName, OperationId};
+use crate::{Code, Failure, GuestName, OperationId};
 
 /// Creates a preview of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,19 +68,22 @@ pub enum LinkKind {
     Closure,
     /// The commit: is the desired one live?
     Commit,
+    /// The report: does GitHub show the state?
+    Report,
     /// The delivery: was the last one acted on?
     Delivery,
 }
 
 impl LinkKind {
     /// All links, in the order of the chain.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Url,
         Self::Route,
         Self::Address,
         Self::Unit,
         Self::Closure,
         Self::Commit,
+        Self::Report,
         Self::Delivery,
     ];
 
@@ -94,6 +97,7 @@ impl LinkKind {
             Self::Unit => "unit",
             Self::Closure => "closure",
             Self::Commit => "commit",
+            Self::Report => "report",
             Self::Delivery => "delivery",
         }
     }
@@ -121,11 +125,32 @@ pub struct Link {
     pub remedy: Option<String>,
 }
 
+/// The cause of a preview's situation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SituationCause {
+    /// `Ok` if the preview is as desired, `Warning` while it waits or changes.
+    pub verdict: Verdict,
+    /// The situation with its cause, as a clause.
+    pub finding: String,
+    /// The code of the failure, if one is the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// The remedy or the next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The decisive lines of the failure's log, each with its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
 /// The findings of `preview explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewExplanation {
     /// The preview.
     pub slug: GuestName,
+    /// The cause of its situation.
+    #[serde(default)]
+    pub cause: Option<SituationCause>,
     /// All links, in the order of the chain.
     pub chain: Vec<Link>,
 }
@@ -250,6 +275,7 @@ mod tests {
         };
         let explanation = PreviewExplanation {
             slug: GuestName::parse("web-7").expect("valid"),
+            cause: None,
             chain: vec![
                 link(LinkKind::Url, Verdict::Warning),
                 link(LinkKind::Route, Verdict::Broken),

@@ -1,22 +1,23 @@
 //! `preview explain`.
 
 use clap::Args;
-use innkeeper_model::api::Check;
-use innkeeper_model::preview::api::{Link, PreviewExplanation};
+use innkeeper_model::api::{Check, Verdict};
+use innkeeper_model::preview::api::{Link, PreviewExplanation, SituationCause};
 
 use super::PreviewArgument;
 use crate::checks;
 use crate::context::Context;
+use crate::describe::plain;
 use crate::failure::{CommandError, Status};
 use crate::output::Finding;
 
 /// Exit code if a link is broken.
 const BROKEN: u8 = 1;
 
-/// Check each link from a preview's URL to its delivery
+/// Show the cause of a preview's state, and check each link from its URL to its delivery
 ///
-/// The links are URL, route, address, unit, closure, commit and delivery. The first broken link is repeated at the end,
-/// with its remedy. Exits with 1 if a link is broken.
+/// The cause comes first, with the decisive lines of its log and the remedy. The links are URL, route, address, unit,
+/// closure, commit, report and delivery. Exits with 1 if a link is broken.
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     #[command(flatten)]
@@ -37,13 +38,16 @@ impl Explain {
 }
 
 fn print(cx: &Context, explanation: &PreviewExplanation) -> Result<(), CommandError> {
-    let Some(first) = explanation.first_broken() else {
-        let chain: Vec<Check> = explanation.chain.iter().map(check).collect();
-        return checks::print(cx, &chain);
-    };
-    // The remedy of the first broken link appears at the end only.
+    if let Some(cause) = &explanation.cause {
+        print_cause(cx, explanation, cause)?;
+    }
+    let remedy_of_cause = explanation
+        .cause
+        .as_ref()
+        .and_then(|cause| cause.remedy.as_ref());
+    // The remedy of the cause appears with it only.
     let chain: Vec<Check> = (explanation.chain.iter())
-        .map(|link| match std::ptr::eq(link, first) {
+        .map(|link| match link.remedy.as_ref() == remedy_of_cause {
             true => Check {
                 remedy: None,
                 ..check(link)
@@ -51,10 +55,29 @@ fn print(cx: &Context, explanation: &PreviewExplanation) -> Result<(), CommandEr
             false => check(link),
         })
         .collect();
-    checks::print(cx, &chain)?;
-    let text = format!("The first broken link is the {}.", first.link);
-    cx.output
-        .finding(Finding::Broken, text, first.remedy.as_deref())
+    checks::print(cx, &chain)
+}
+
+fn print_cause(
+    cx: &Context,
+    explanation: &PreviewExplanation,
+    cause: &SituationCause,
+) -> Result<(), CommandError> {
+    let finding = match cause.verdict {
+        Verdict::Ok if cx.output.is_quiet() => return Ok(()),
+        Verdict::Ok => Finding::Ok,
+        Verdict::Warning => Finding::Warning,
+        Verdict::Broken => Finding::Broken,
+    };
+    let code = cause
+        .code
+        .map_or(String::new(), |code| format!(" ({code})"));
+    let text = plain(&format!("{}: {}{code}", explanation.slug, cause.finding));
+    cx.output.finding(finding, text, cause.remedy.as_deref())?;
+    for line in &cause.log {
+        cx.output.text(format_args!("        {}\n", plain(line)))?;
+    }
+    Ok(())
 }
 
 fn check(link: &Link) -> Check {

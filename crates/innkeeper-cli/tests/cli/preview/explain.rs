@@ -1,6 +1,7 @@
 use axum::Router;
+use innkeeper_model::Code;
 use innkeeper_model::api::Verdict;
-use innkeeper_model::preview::api::{Link, LinkKind, PreviewExplanation};
+use innkeeper_model::preview::api::{Link, LinkKind, PreviewExplanation, SituationCause};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, respond};
@@ -27,6 +28,19 @@ fn explanation(unit: Verdict) -> PreviewExplanation {
     let remedy = (unit == Verdict::Broken).then_some("`preview logs web-7` shows why.");
     PreviewExplanation {
         slug: name("web-7"),
+        cause: Some(SituationCause {
+            verdict: unit,
+            finding: match unit {
+                Verdict::Broken => "1a1a1a1 failed: the setup service failed".to_owned(),
+                _ => "1a1a1a1 is live".to_owned(),
+            },
+            code: (unit == Verdict::Broken).then_some(Code::AppUnhealthy),
+            remedy: remedy.map(str::to_owned),
+            log: match unit {
+                Verdict::Broken => vec![" 12 | npm: \u{1b}[31mmissing script\u{1b}[0m".to_owned()],
+                _ => Vec::new(),
+            },
+        }),
         chain: vec![
             link(
                 LinkKind::Url,
@@ -52,18 +66,19 @@ fn fake(explanation: &PreviewExplanation) -> Fake {
 }
 
 #[test]
-fn first_broken_link_is_repeated_at_the_end() {
+fn cause_comes_first() {
     let fake = fake(&explanation(Verdict::Broken));
     assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 1
     --- stdout
+    [BROKEN] web-7: 1a1a1a1 failed: the setup service failed (app_unhealthy)
+            Hint: `preview logs web-7` shows why.
+             12 | npm: missing script
     [WARN] url https://web-7.preview.example.com: status 503
             Hint: Look below.
     [BROKEN] unit web.service: it is what was found
     [OK] delivery: no delivery
     3 links checked: 1 broken, 1 warning.
-    [BROKEN] The first broken link is the unit.
-            Hint: `preview logs web-7` shows why.
     --- stderr
     ");
 }
@@ -74,6 +89,7 @@ fn complete_chain_exits_with_0() {
     assert_snapshot!(fake.preview(&["explain", "web-7"]).transcript(), @r"
     status: 0
     --- stdout
+    [OK] web-7: 1a1a1a1 is live
     [WARN] url https://web-7.preview.example.com: status 503
             Hint: Look below.
     [OK] unit web.service: it is what was found
