@@ -1,23 +1,29 @@
-//! Reports of previews on GitHub: links in the pull request's text or one comment that is kept up to date, and a
-//! deployment with its statuses.
+//! Reports of previews on GitHub: links in the pull request's text or one comment that is kept up to date, a deployment
+//! with its statuses, and a check of the commit.
 //!
 //! [`Report`] is the desired state and [`Published`] the observed one. [`plan`] compares them without I/O.
 //! [`Github::publish`] observes, plans and executes; it is idempotent.
 
+mod plan;
+mod publish;
+
 use std::fmt;
 
-use innkeeper_model::preview::text::{self, COMMENT_MARKER};
-use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView, PullRequest};
-use innkeeper_model::{Code, Failure, Kind};
-use tracing::debug;
+use innkeeper_model::preview::text::{self, COMMENT_MARKER, CommentStyle};
+use innkeeper_model::preview::{
+    CheckResult, CommitSha, PreviewState, PreviewView, PullRequest, Situation,
+    is_fault_of_repository,
+};
+use innkeeper_model::{Code, Failure};
 
-use crate::client::{Comment, Deployment, DeploymentState, DeploymentStatus, Github, GithubError};
+use crate::client::{
+    Check, Comment, Deployment, DeploymentState, DeploymentStatus, GithubError, PublishedCheck,
+};
 
-/// Number of deployments of a preview that are examined. Older ones were ended when these were created.
-const DEPLOYMENTS: u8 = 5;
+pub use plan::plan;
 
-/// GitHub's limit for a pull request's text, in characters.
-const MAX_BODY: usize = 65_536;
+/// The name of the check, which branch protection refers to.
+pub const CHECK_NAME: &str = "innkeeper/preview";
 
 /// The place of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +45,10 @@ pub struct ReportSettings {
     pub target: ReportTarget,
     /// True if deployments are created too.
     pub deployments: bool,
-    /// The instruction for approving a commit, as in "add the label `preview`".
-    pub approve: String,
+    /// True if the commit gets a check too.
+    pub checks: bool,
+    /// Contents of the comment.
+    pub comment: CommentStyle,
 }
 
 /// The desired state on GitHub.
@@ -54,6 +62,8 @@ pub struct Report {
     deployment: Option<(CommitSha, DeploymentStatus)>,
     /// The commit that stays live meanwhile.
     live: Option<CommitSha>,
+    /// The desired commit's check.
+    check: Option<(CommitSha, Check)>,
 }
 
 /// The desired state of one part of a report.
@@ -85,6 +95,8 @@ pub struct Published {
     pub body: Option<String>,
     /// The newest deployments, the newest first, with their newest statuses.
     pub deployments: Option<Vec<(Deployment, Option<DeploymentStatus>)>>,
+    /// The commit's check, if it has one.
+    pub check: Option<Option<PublishedCheck>>,
 }
 
 /// A planned call.
@@ -107,6 +119,8 @@ pub enum Step {
     Deploy(CommitSha, DeploymentStatus),
     /// Adds a status to a deployment.
     SetStatus(u64, DeploymentStatus),
+    /// Shows a check in place of the former one.
+    SetCheck(Option<PublishedCheck>),
 }
 
 /// The failed calls. All others succeeded.
@@ -141,7 +155,7 @@ impl Report {
         if preview.state == PreviewState::Closing {
             let mut report = Self::removed(view, settings)?;
             if let Part::IfPresent(comment) = &mut report.comment {
-                *comment = text::comment(view, &settings.approve);
+                *comment = text::comment(view, &settings.comment);
             }
             return Some(report);
         }
@@ -154,9 +168,9 @@ impl Report {
                     | PreviewState::Dropped
             );
         let comment = match settings.target {
-            ReportTarget::Comment => Part::Present(text::comment(view, &settings.approve)),
+            ReportTarget::Comment => Part::Present(text::comment(view, &settings.comment)),
             ReportTarget::Text if needs_comment => {
-                Part::Present(text::comment(view, &settings.approve))
+                Part::Present(text::comment(view, &settings.comment))
             }
             ReportTarget::Text => Part::Absent,
             ReportTarget::Nowhere => Part::Unmanaged,
@@ -173,6 +187,9 @@ impl Report {
             links,
             deployment: status(view).map(|status| (preview.wanted_sha.clone(), status)),
             live: preview.live_sha.clone(),
+            check: settings
+                .checks
+                .then(|| (preview.wanted_sha.clone(), check(view))),
             ..Self::empty(view, settings)?
         })
     }
@@ -206,7 +223,50 @@ impl Report {
             environment: settings.deployments.then_some(environment),
             deployment: None,
             live: None,
+            check: None,
         })
+    }
+
+    /// Reports whether the check of the desired commit, if it has one, has not ended.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        let check = self.check.as_ref();
+        check.is_some_and(|(_, check)| check.result == CheckResult::Pending)
+    }
+}
+
+/// Returns the check for a preview's desired commit.
+fn check(view: &PreviewView) -> Check {
+    let preview = &view.preview;
+    let words = Situation::of(preview).words();
+    let is_pending = words.check == CheckResult::Pending;
+    // One text for all steps: each change is a request, and GitHub limits them.
+    let (title, summary) = match is_pending {
+        true => (
+            "In progress".to_owned(),
+            format!("{} is being deployed", preview.wanted_sha.short()),
+        ),
+        false => (words.title.to_owned(), words.line_for(&preview.wanted_sha)),
+    };
+    Check {
+        name: CHECK_NAME.to_owned(),
+        result: words.check,
+        title,
+        summary,
+        url: view.url.clone(),
+    }
+}
+
+/// Returns the check for a commit without a preview.
+#[must_use]
+pub fn check_without_preview(name: &str, sha: &CommitSha, situation: Situation) -> Check {
+    let words = situation.words();
+    Check {
+        name: name.to_owned(),
+        result: words.check,
+        title: words.title.to_owned(),
+        summary: words.line_for(sha),
+        url: String::new(),
     }
 }
 
@@ -226,8 +286,11 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
         | PreviewState::Starting
         | PreviewState::SettingUp
         | PreviewState::Updating => {
-            let word = preview.state.as_str().replace('-', " ");
-            (DeploymentState::InProgress, format!("{sha}: {word}"))
+            // One text for all steps, as for the check.
+            (
+                DeploymentState::InProgress,
+                format!("{sha} is being deployed"),
+            )
         }
         PreviewState::Live => (DeploymentState::Success, format!("{sha} is live")),
         PreviewState::Failed => (
@@ -235,11 +298,7 @@ fn status(view: &PreviewView) -> Option<DeploymentStatus> {
             failure_description(sha, preview.fault.as_ref()),
         ),
     };
-    let url = match state {
-        DeploymentState::Success => view.url.as_str(),
-        _ => "",
-    };
-    Some(DeploymentStatus::new(state, &description, url))
+    Some(DeploymentStatus::new(state, &description, &view.url))
 }
 
 fn failure_description(sha: &str, fault: Option<&Failure>) -> String {
@@ -252,322 +311,8 @@ fn failure_description(sha: &str, fault: Option<&Failure>) -> String {
 
 /// Attributes a failure: `Failure` to the repository, `Error` to the host.
 fn blame(fault: &Failure) -> DeploymentState {
-    match fault.code.kind() {
-        _ if fault.code == Code::InvalidConfig => DeploymentState::Error,
-        Kind::Build | Kind::Invalid | Kind::NotFound => DeploymentState::Failure,
-        _ if fault.code == Code::AppUnhealthy => DeploymentState::Failure,
-        _ => DeploymentState::Error,
-    }
-}
-
-/// Plans the calls that lead from the published to the reported state.
-#[must_use]
-pub fn plan(report: &Report, published: &Published) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if let Some(existing) = &published.comments {
-        steps.extend(plan_comment(&report.comment, existing));
-    }
-    if let Some(existing) = &published.body {
-        steps.extend(plan_links(&report.links, existing));
-    }
-    if let (Some(_), Some(existing)) = (&report.environment, &published.deployments) {
-        steps.extend(plan_deployments(report, existing));
-    }
-    steps
-}
-
-fn plan_links(desired: &Part<Links>, existing: &str) -> Option<Step> {
-    let body = match desired {
-        Part::IfPresent(_) if !text::has_links(existing) => return None,
-        Part::Present(links) | Part::IfPresent(links) => {
-            text::with_links(existing, &links.url, &links.extra)
-        }
-        Part::Absent => text::without_links(existing),
-        Part::Unmanaged => return None,
-    };
-    // GitHub would reject a longer text on each attempt.
-    (body != existing && body.chars().count() <= MAX_BODY).then_some(Step::SetBody(body))
-}
-
-fn plan_comment(desired: &Part<String>, existing: &[Comment]) -> Vec<Step> {
-    let body = match desired {
-        Part::Unmanaged => return Vec::new(),
-        Part::Absent => None,
-        Part::Present(body) | Part::IfPresent(body) => Some(body),
-    };
-    let mut existing = existing.iter();
-    let mut steps = Vec::new();
-    if let Some(body) = body {
-        match existing.next() {
-            None if matches!(desired, Part::IfPresent(_)) => {}
-            None => steps.push(Step::CreateComment(body.clone())),
-            // GitHub may remove white space at the end.
-            Some(first) if first.body.trim_end() == body.trim_end() => {}
-            Some(first) => steps.push(Step::UpdateComment {
-                id: first.id,
-                body: body.clone(),
-            }),
-        }
-    }
-    // A second comment results from a crash after the first was created and before its id was known.
-    steps.extend(existing.map(|comment| Step::DeleteComment(comment.id)));
-    steps
-}
-
-fn plan_deployments(
-    report: &Report,
-    existing: &[(Deployment, Option<DeploymentStatus>)],
-) -> Vec<Step> {
-    let desired = report.deployment.as_ref();
-    let current = desired.and_then(|(sha, _)| existing.iter().find(|(d, _)| d.sha == *sha));
-    let mut steps = Vec::new();
-    match (desired, current) {
-        (None, _) => {}
-        (Some((sha, status)), None) => steps.push(Step::Deploy(sha.clone(), status.clone())),
-        (Some((_, status)), Some((_, Some(last)))) if last == status => {}
-        (Some((_, status)), Some((deployment, _))) => {
-            steps.push(Step::SetStatus(deployment.id, status.clone()));
-        }
-    }
-    for (deployment, last) in existing {
-        let is_current = current.is_some_and(|(current, _)| current.id == deployment.id);
-        let last = last.as_ref().map(|status| status.state);
-        let serves = desired.is_none_or(|(_, status)| status.state != DeploymentState::Success)
-            && report.live.as_ref() == Some(&deployment.sha)
-            && last == Some(DeploymentState::Success);
-        if !is_current && !serves && last != Some(DeploymentState::Inactive) {
-            let ended = DeploymentStatus::new(DeploymentState::Inactive, "Replaced or removed", "");
-            steps.push(Step::SetStatus(deployment.id, ended));
-        }
-    }
-    steps
-}
-
-impl Github {
-    /// Publishes a report. Writes only differences.
-    ///
-    /// # Errors
-    /// [`ReportError`] with all failed calls. The other calls are made nevertheless.
-    pub async fn publish(&self, report: &Report) -> Result<(), ReportError> {
-        let (published, mut errors) = self.observe(report).await;
-        for step in plan(report, &published) {
-            if let Err(error) = self.execute(report, step).await {
-                errors.push(error);
-            }
-        }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(ReportError(errors))
-        }
-    }
-
-    /// Observes the parts that the report manages.
-    async fn observe(&self, report: &Report) -> (Published, Vec<GithubError>) {
-        let mut errors = Vec::new();
-        let pull_request = &report.pull_request;
-        let mut published = Published::default();
-        if report.comment != Part::Unmanaged {
-            let comments = self.own_comments(pull_request, COMMENT_MARKER).await;
-            published.comments = collect(comments, &mut errors);
-        }
-        if report.links != Part::Unmanaged {
-            let view = collect(self.pull_request(pull_request).await, &mut errors);
-            published.body = view.flatten().map(|view| view.body);
-        }
-        if let Some(environment) = &report.environment {
-            let existing = self.deployments_with_status(report, environment).await;
-            published.deployments = collect(existing, &mut errors);
-        }
-        (published, errors)
-    }
-
-    async fn deployments_with_status(
-        &self,
-        report: &Report,
-        environment: &str,
-    ) -> Result<Vec<(Deployment, Option<DeploymentStatus>)>, GithubError> {
-        let repo = &report.pull_request.repo;
-        let mut all = Vec::new();
-        for deployment in self.deployments(repo, environment, DEPLOYMENTS).await? {
-            let status = self.deployment_status(repo, deployment.id).await?;
-            all.push((deployment, status));
-        }
-        Ok(all)
-    }
-
-    async fn execute(&self, report: &Report, step: Step) -> Result<(), GithubError> {
-        let pull_request = &report.pull_request;
-        let repo = &pull_request.repo;
-        match step {
-            Step::CreateComment(body) => self.create_comment(pull_request, &body).await.map(drop),
-            Step::UpdateComment { id, body } => self.update_comment(repo, id, &body).await,
-            Step::DeleteComment(id) => self.delete_comment(repo, id).await,
-            Step::SetBody(body) => self.set_body(pull_request, &body).await,
-            Step::SetStatus(id, status) => self.set_deployment_status(repo, id, &status).await,
-            Step::Deploy(sha, status) => {
-                let environment = report.environment.as_deref().unwrap_or_default();
-                let made = match self.create_deployment(repo, environment, &sha).await {
-                    // The commit no longer exists, or is one of a fork that GitHub does not deploy.
-                    Err(GithubError::Refused { status: 422, .. }) => {
-                        debug!(%repo, %sha, "GitHub has no such commit to deploy");
-                        return Ok(());
-                    }
-                    made => made?,
-                };
-                self.set_deployment_status(repo, made.id, &status).await
-            }
-        }
-    }
-}
-
-/// Returns the value of a result, or collects its error.
-fn collect<T>(result: Result<T, GithubError>, errors: &mut Vec<GithubError>) -> Option<T> {
-    result.map_err(|error| errors.push(error)).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use innkeeper_model::preview::RepoName;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn sha(digit: u8) -> CommitSha {
-        CommitSha::parse(&format!("{digit:040x}")).expect("a commit")
-    }
-
-    /// Returns the state after these steps.
-    fn execute(published: &Published, steps: Vec<Step>) -> Published {
-        let mut comments = published.comments.clone().expect("observed");
-        let mut deployments = published.deployments.clone().expect("observed");
-        let mut body = published.body.clone();
-        for step in steps {
-            match step {
-                Step::CreateComment(body) => comments.push(Comment { id: 900, body }),
-                Step::UpdateComment { id, body } => {
-                    let comment = comments.iter_mut().find(|c| c.id == id);
-                    comment.expect("exists").body = body;
-                }
-                Step::DeleteComment(id) => comments.retain(|comment| comment.id != id),
-                Step::SetBody(text) => body = Some(text),
-                Step::Deploy(sha, status) => {
-                    deployments.insert(0, (Deployment { id: 900, sha }, Some(status)));
-                }
-                Step::SetStatus(id, status) => {
-                    let deployment = deployments.iter_mut().find(|(d, _)| d.id == id);
-                    deployment.expect("exists").1 = Some(status);
-                }
-            }
-        }
-        Published {
-            comments: Some(comments),
-            body,
-            deployments: Some(deployments),
-        }
-    }
-
-    fn any_part<T: fmt::Debug + Clone + 'static>(
-        what: impl Strategy<Value = T> + Clone + 'static,
-    ) -> impl Strategy<Value = Part<T>> {
-        prop_oneof![
-            what.clone().prop_map(Part::Present),
-            what.prop_map(Part::IfPresent),
-            Just(Part::Absent),
-            Just(Part::Unmanaged),
-        ]
-    }
-
-    fn any_status() -> impl Strategy<Value = DeploymentStatus> {
-        let state = prop::sample::select(vec![
-            DeploymentState::Queued,
-            DeploymentState::InProgress,
-            DeploymentState::Success,
-            DeploymentState::Failure,
-            DeploymentState::Inactive,
-        ]);
-        (state, "[ab]").prop_map(|(state, text)| DeploymentStatus::new(state, &text, ""))
-    }
-
-    fn any_report() -> impl Strategy<Value = Report> {
-        let links = "[ab]".prop_map(|url| Links { url, extra: vec![] });
-        let deployment = prop::option::of((0..3u8, any_status()));
-        let live = prop::option::of(0..3u8);
-        (
-            any_part("[abc]".boxed()),
-            any_part(links.boxed()),
-            deployment,
-            live,
-        )
-            .prop_map(|(comment, links, deployment, live)| Report {
-                pull_request: PullRequest {
-                    repo: RepoName::parse("octo/web").expect("a repository"),
-                    number: 7,
-                },
-                comment,
-                links,
-                environment: Some("preview/web-7".to_owned()),
-                deployment: deployment.map(|(commit, status)| (sha(commit), status)),
-                live: live.map(sha),
-            })
-    }
-
-    fn any_published() -> impl Strategy<Value = Published> {
-        let comments = prop::collection::vec("[abc]", 0..3);
-        let deployments = prop::collection::vec((0..3u8, prop::option::of(any_status())), 0..4);
-        (comments, "[ab]{0,3}", deployments).prop_map(|(comments, body, deployments)| Published {
-            comments: Some(
-                (1..)
-                    .zip(comments)
-                    .map(|(id, body)| Comment { id, body })
-                    .collect(),
-            ),
-            body: Some(body),
-            deployments: Some(
-                (1..)
-                    .zip(deployments)
-                    .map(|(id, (commit, status))| {
-                        (
-                            Deployment {
-                                id,
-                                sha: sha(commit),
-                            },
-                            status,
-                        )
-                    })
-                    .collect(),
-            ),
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn plan_is_empty_after_execution(report in any_report(), published in any_published()) {
-            let after = execute(&published, plan(&report, &published));
-            prop_assert_eq!(plan(&report, &after), []);
-            let comments = after.comments.expect("observed");
-            match &report.comment {
-                Part::Present(body) => prop_assert!(comments.len() == 1 && comments[0].body == *body),
-                Part::IfPresent(_) => prop_assert!(comments.len() <= 1),
-                Part::Absent => prop_assert!(comments.is_empty()),
-                Part::Unmanaged => prop_assert_eq!(Some(comments), published.comments),
-            }
-        }
-
-        #[test]
-        fn plan_ends_all_but_live_and_current_deployments(report in any_report(), published in any_published()) {
-            let after = execute(&published, plan(&report, &published));
-            let current = report.deployment.as_ref().map(|(sha, _)| sha);
-            for (deployment, status) in after.deployments.expect("observed") {
-                let ended = status.is_some_and(|s| s.state == DeploymentState::Inactive);
-                let sha = Some(&deployment.sha);
-                prop_assert!(ended || sha == current || sha == report.live.as_ref());
-            }
-        }
-
-        #[test]
-        fn plan_has_no_step_for_unobserved_parts(report in any_report()) {
-            prop_assert_eq!(plan(&report, &Published::default()), []);
-        }
+    match is_fault_of_repository(fault.code) {
+        true => DeploymentState::Failure,
+        false => DeploymentState::Error,
     }
 }

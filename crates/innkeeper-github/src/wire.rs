@@ -20,6 +20,8 @@ pub(crate) struct PullRequest {
     #[serde(default)]
     pub(crate) draft: Option<bool>,
     #[serde(default)]
+    pub(crate) locked: Option<bool>,
+    #[serde(default)]
     labels: serde_json::Value,
     #[serde(default)]
     updated_at: serde_json::Value,
@@ -47,6 +49,8 @@ pub(crate) struct Repository {
     #[serde(default)]
     id: serde_json::Value,
     pub(crate) full_name: RepoName,
+    #[serde(default)]
+    pub(crate) archived: Option<bool>,
 }
 
 impl Repository {

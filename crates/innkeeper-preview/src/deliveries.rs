@@ -6,7 +6,7 @@ use std::sync::Arc;
 use innkeeper_github::client::Github;
 use innkeeper_model::preview::{
     BranchName, CommitSha, DeliveryEvent, PrAction, PreviewState, PullRequest, PullRequestEvent,
-    RepoName,
+    RepoName, Situation,
 };
 use innkeeper_model::{Code, chain};
 use innkeeper_store::{
@@ -141,6 +141,7 @@ impl Deliveries {
                 Ok(Some(outcome)) => outcome,
                 Err(error) => outcome(&error, delivery.attempts),
             };
+            self.conclude_check(event, &outcome);
             self.store
                 .finish_delivery(delivery.event.id(), outcome)
                 .await?;
@@ -165,6 +166,21 @@ impl Deliveries {
             PrAction::Closed => Some(DeliveryOutcome::Done),
             _ => Some(DeliveryOutcome::Ignored(None)),
         })
+    }
+
+    /// Ends the check of a commit without a preview: one that branch protection requires must not block the merge.
+    fn conclude_check(&self, event: &PullRequestEvent, outcome: &DeliveryOutcome) {
+        let DeliveryOutcome::Ignored(Some(reason)) = outcome else {
+            return;
+        };
+        if reason.code == Code::PreviewNotRequested {
+            let situation = match event.draft {
+                true => Situation::Draft,
+                false => Situation::NotRequested,
+            };
+            self.reporter
+                .conclude_soon(&event.pull_request, &event.head_sha, situation);
+        }
     }
 
     /// Acts on the deliveries of a pull request without a preview that depend on GitHub, unless that is in progress.
@@ -210,6 +226,9 @@ impl Deliveries {
             };
             let ended = acted.unwrap_or_else(|error| Some(outcome(&error, delivery.attempts)));
             if let Some(outcome) = ended {
+                if let DeliveryEvent::PullRequest(event) = &delivery.event {
+                    self.conclude_check(event, &outcome);
+                }
                 let finished = self.store.finish_delivery(delivery.event.id(), outcome);
                 self.journal.step("finish-delivery", finished).await?;
             }

@@ -25,7 +25,7 @@
 //! | `services` | the services in the guest, and probes of the app's ports |
 //! | `databases` | databases on the host's PostgreSQL |
 //! | `routing` | routes to the app, or to a page with the preview's state |
-//! | `reporter` | reports on GitHub |
+//! | `reporter`, `commit_checks` | reports on GitHub; checks of commits, each of which ends |
 //! | `journal` | the preview's log, and the crash probe |
 //! | `deliveries` | dispatches deliveries to workers, and records what each one wants |
 //! | `admission`, `requests` | which pull requests get a preview; labels and drafts |
@@ -38,6 +38,7 @@
 //! | `repositories` | renamed and absent repositories |
 //! | `commands` | create, update, approve, destroy, and other commands of users on the host |
 //! | `previews`, `wiring` | start, stop and queries; construction of the components |
+//! | `service_log` | the journal of the services in a guest |
 //! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
@@ -48,6 +49,7 @@ mod capacity;
 mod command_access;
 mod commands;
 mod comment_commands;
+mod commit_checks;
 mod config;
 mod databases;
 mod deliveries;
@@ -73,6 +75,7 @@ mod requests;
 mod resync;
 mod retry;
 mod routing;
+mod service_log;
 mod service_states;
 mod services;
 mod sources;

@@ -1,19 +1,22 @@
 //! Reports previews' states on GitHub: the newest state comes last, and the same report is not repeated.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::KeyedLocks;
 use innkeeper_github::client::{Github, GithubError};
 use innkeeper_github::report::Report;
-use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::{CheckResult, CommitSha, PreviewState, PullRequest, Situation};
 use innkeeper_model::{Backoff, Code, Failure, GuestName, chain};
-use innkeeper_store::{Preview, Store};
+use innkeeper_store::{Presence, Preview, Store};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::background::Background;
+use crate::commit_checks::CommitChecks;
 use crate::{PreviewError, PreviewsConfig};
 
 /// Number of attempts for a report. After that, the periodic check reports again.
@@ -22,25 +25,59 @@ const ATTEMPTS: u32 = 5;
 /// Delays between these attempts.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(32));
 
-/// The last report on each preview.
+/// Minimum time between two reports on a preview whose work is in progress: GitHub limits requests that write.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The reports on each preview.
 #[derive(Debug, Default)]
-struct LastReported {
-    reports: Mutex<HashMap<GuestName, Report>>,
+struct Reports {
+    /// The last ones.
+    last: Mutex<HashMap<GuestName, Last>>,
+    /// The previews whose newest state is about to be reported, each with a wakeup for its task.
+    queued: Mutex<HashMap<GuestName, Arc<Notify>>>,
+    /// The failures of the last reports.
+    troubles: Mutex<BTreeMap<GuestName, Failure>>,
     /// Held while a report is sent.
     sending: KeyedLocks<GuestName>,
 }
 
-impl LastReported {
-    fn get(&self, slug: &GuestName) -> Option<Report> {
-        self.reports.lock().get(slug).cloned()
+/// A report that GitHub has accepted.
+#[derive(Clone, Debug)]
+struct Last {
+    report: Option<Report>,
+    at: Instant,
+}
+
+impl Reports {
+    fn last(&self, slug: &GuestName) -> Option<Last> {
+        self.last.lock().get(slug).cloned()
     }
 
     fn set(&self, slug: &GuestName, report: Option<Report>) {
-        let mut reports = self.reports.lock();
-        match report {
-            Some(report) => drop(reports.insert(slug.clone(), report)),
-            None => drop(reports.remove(slug)),
+        let at = Instant::now();
+        let last = Last { report, at };
+        self.last.lock().insert(slug.clone(), last);
+    }
+
+    fn forget(&self, slug: &GuestName) {
+        self.last.lock().remove(slug);
+        self.troubles.lock().remove(slug);
+    }
+
+    /// Adds a preview to the queue. `None` if it is there already: its task is woken and reports the newest state.
+    fn enqueue(&self, slug: &GuestName) -> Option<Arc<Notify>> {
+        let mut queued = self.queued.lock();
+        if let Some(wakeup) = queued.get(slug) {
+            wakeup.notify_one();
+            return None;
         }
+        let wakeup = Arc::new(Notify::new());
+        queued.insert(slug.clone(), Arc::clone(&wakeup));
+        Some(wakeup)
+    }
+
+    fn dequeue(&self, slug: &GuestName) {
+        self.queued.lock().remove(slug);
     }
 }
 
@@ -51,7 +88,8 @@ pub(crate) struct Reporter {
     store: Store,
     github: Option<Github>,
     background: Background,
-    last: Arc<LastReported>,
+    checks: CommitChecks,
+    reports: Arc<Reports>,
 }
 
 impl Reporter {
@@ -60,20 +98,27 @@ impl Reporter {
         store: Store,
         github: Option<Github>,
         background: Background,
+        checks: CommitChecks,
     ) -> Self {
         Self {
             config,
             store,
             github,
             background,
-            last: Arc::default(),
+            checks,
+            reports: Arc::default(),
         }
     }
 
-    /// Reports the preview's state in the background.
+    /// Reports the preview's state in the background. Coalesces reports that follow each other closely.
     pub(crate) fn report_soon(&self, slug: &GuestName) {
+        let Some(wakeup) = self.reports.enqueue(slug) else {
+            return;
+        };
         let (reporter, slug) = (self.clone(), slug.clone());
         self.background.spawn(async move {
+            reporter.wait_for_turn(&slug, &wakeup).await;
+            reporter.reports.dequeue(&slug);
             for attempt in 1..=ATTEMPTS {
                 let Err(error) = reporter.report(&slug, false).await else {
                     return;
@@ -87,6 +132,58 @@ impl Reporter {
         });
     }
 
+    /// Waits until a report may follow the last one: at once for a settled state.
+    async fn wait_for_turn(&self, slug: &GuestName, wakeup: &Notify) {
+        let Some(last) = self.reports.last(slug) else {
+            return;
+        };
+        let turn = last.at + INTERVAL;
+        while Instant::now() < turn {
+            let preview = self.store.preview(slug).await;
+            let is_in_progress = matches!(preview, Ok(Some(preview)) if is_in_progress(&preview));
+            if !is_in_progress {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(turn) => {}
+                () = wakeup.notified() => {}
+            }
+        }
+    }
+
+    /// Returns the failures of the last reports, by preview.
+    pub(crate) fn troubles(&self) -> BTreeMap<GuestName, Failure> {
+        self.reports.troubles.lock().clone()
+    }
+
+    /// Returns the failure of the last report on a preview.
+    pub(crate) fn trouble(&self, slug: &GuestName) -> Option<Failure> {
+        self.reports.troubles.lock().get(slug).cloned()
+    }
+
+    /// Concludes the check of a pull request's commit that has no preview, in the background, if checks are enabled.
+    pub(crate) fn conclude_soon(
+        &self,
+        pull_request: &PullRequest,
+        sha: &CommitSha,
+        situation: Situation,
+    ) {
+        let (checks, pull_request, sha) = (self.checks.clone(), pull_request.clone(), sha.clone());
+        self.background.spawn(async move {
+            if let Err(error) = checks.conclude(&pull_request, &sha, situation).await {
+                warn!(%pull_request, "cannot record the check: {}", chain(&error));
+            }
+        });
+    }
+
+    /// Concludes all checks that no preview reports any more.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub(crate) async fn conclude_orphans(&self) -> Result<(), PreviewError> {
+        self.checks.conclude_orphans().await
+    }
+
     /// Reports the preview's state, even if it was reported before: it may have been edited on GitHub.
     ///
     /// # Errors
@@ -98,27 +195,27 @@ impl Reporter {
     /// Reports the preview's state if it differs from the last report, or by `force`.
     async fn report(&self, slug: &GuestName, force: bool) -> Result<(), PreviewError> {
         // Locked before the record is read, so that the newest state is reported last.
-        let _sending = self.last.sending.lock(slug).await;
-        if force {
-            self.last.set(slug, None);
-        }
+        let _sending = self.reports.sending.lock(slug).await;
         let arrived = self.store.last_delivery_seq().await?;
         let Some(preview) = self.store.preview(slug).await? else {
             // It was removed while this waited.
-            self.last.set(slug, None);
+            self.reports.forget(slug);
             return Ok(());
         };
         if !may_report(&preview) {
             return Ok(());
         }
-        let meta = preview.live_meta.as_ref().or(preview.meta.as_ref());
-        let view = self.config.view(preview.record.clone(), meta);
-        let report = Report::of(&view, &self.config.style);
-        if self.last.get(slug) != report {
-            self.send(report.as_ref()).await?;
-            self.last.set(slug, report);
-        }
         let record = &preview.record;
+        let report = self.report_of(&preview);
+        let last = self.reports.last(slug).filter(|_| !force);
+        if last.is_none_or(|last| last.report != report) {
+            self.checks.begin(record, report.as_ref()).await?;
+            let sent = self.send(report.as_ref()).await;
+            self.note_trouble(slug, sent.as_ref().err());
+            sent?;
+            self.checks.end(record, report.as_ref()).await?;
+            self.reports.set(slug, report);
+        }
         if record.state == PreviewState::WaitingForApproval {
             // A label approves only a commit that people could read before they set it.
             self.store
@@ -126,6 +223,21 @@ impl Reporter {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Returns the report on a preview, without secrets.
+    fn report_of(&self, preview: &Preview) -> Option<Report> {
+        let meta = preview.live_meta.as_ref().or(preview.meta.as_ref());
+        let view = self.config.view(preview.record.clone(), meta);
+        Report::of(&view, &self.config.style)
+    }
+
+    fn note_trouble(&self, slug: &GuestName, error: Option<&PreviewError>) {
+        let mut troubles = self.reports.troubles.lock();
+        match error {
+            Some(error) => drop(troubles.insert(slug.clone(), Failure::from(error))),
+            None => drop(troubles.remove(slug)),
+        }
     }
 
     /// Reads a preview's record once no report on it is in flight.
@@ -136,7 +248,7 @@ impl Reporter {
         &self,
         slug: &GuestName,
     ) -> Result<Option<Preview>, PreviewError> {
-        let _sending = self.last.sending.lock(slug).await;
+        let _sending = self.reports.sending.lock(slug).await;
         Ok(self.store.preview(slug).await?)
     }
 
@@ -149,13 +261,14 @@ impl Reporter {
         if !preview.config_seen {
             return Ok(());
         }
-        let _sending = self.last.sending.lock(slug).await;
+        let _sending = self.reports.sending.lock(slug).await;
         let view = self
             .config
             .view(preview.record.clone(), preview.live_meta.as_ref());
+        self.checks.end_all_of(&preview.record).await?;
         self.send(Report::removed(&view, &self.config.style).as_ref())
             .await?;
-        self.last.set(slug, None);
+        self.reports.forget(slug);
         Ok(())
     }
 
@@ -179,6 +292,14 @@ impl Reporter {
 fn may_report(preview: &Preview) -> bool {
     let fault = preview.record.fault.as_ref();
     preview.config_seen && fault.is_none_or(|fault| fault.code != Code::NoAccess)
+}
+
+/// Reports whether work on a preview is in progress, so that its next state follows soon.
+fn is_in_progress(preview: &Preview) -> bool {
+    let record = &preview.record;
+    preview.desired == Presence::Present
+        && record.fault.is_none()
+        && Situation::of(record).words().check == CheckResult::Pending
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::deliveries::Deliveries;
 use crate::expiry::Expiry;
 use crate::records::is_unchanged;
 use crate::redelivery::Redelivery;
+use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::requests::Requests;
 use crate::upkeep::Upkeep;
@@ -30,6 +31,7 @@ pub(crate) struct Resync {
     pub(crate) repositories: Repositories,
     pub(crate) redelivery: Redelivery,
     pub(crate) comparison: Comparison,
+    pub(crate) reporter: Reporter,
 }
 
 impl Resync {
@@ -49,6 +51,7 @@ impl Resync {
             self.deliveries.dispatch().await,
             self.capacity.record_visits().await,
             self.checks.run().await,
+            self.reporter.conclude_orphans().await,
             self.repositories.check_all().await,
             self.redelivery.request_lost().await,
             self.comparison.run().await,

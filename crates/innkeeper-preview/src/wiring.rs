@@ -12,6 +12,7 @@ use crate::approvals::Approvals;
 use crate::background::Background;
 use crate::capacity::Capacity;
 use crate::comment_commands::CommentCommands;
+use crate::commit_checks::CommitChecks;
 use crate::databases::PreviewDatabases;
 use crate::deliveries::Deliveries;
 use crate::evaluation::Evaluation;
@@ -129,6 +130,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         store.clone(),
         github.clone(),
         background.clone(),
+        CommitChecks::new(Arc::clone(&config), store.clone(), github.clone()),
     );
     let repositories = Repositories::new(
         Arc::clone(&config),
@@ -159,6 +161,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         routes,
         databases: server,
         repositories: repositories.clone(),
+        reporter: reporter.clone(),
     };
     let requests = Requests {
         config: Arc::clone(&config),
@@ -211,6 +214,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             repositories: repositories.clone(),
             workers: workers.clone(),
         },
+        reporter: reporter.clone(),
     };
     let executor = Executor {
         config: Arc::clone(&config),
@@ -251,7 +255,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             interval: config.interval,
             store: store.clone(),
             journal: journal.clone(),
-            reporter,
+            reporter: reporter.clone(),
             routing: routing.clone(),
             health: health.clone(),
             deliveries,
@@ -267,6 +271,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         routing: routing.clone(),
         health: health.clone(),
         repositories: repositories.clone(),
+        reporter,
     };
     let components = Components {
         logs: Logs::new(engine.clone(), store.clone(), journal.clone()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::{PreviewState, Situation};
 use innkeeper_model::{Code, Explain, Failure, GuestName, chain};
 use innkeeper_store::{
     Delivery, DeliveryOutcome, NextDelivery, Presence, Preview, PreviewFact, Store,
@@ -215,6 +215,11 @@ impl<E: Execute> Worker<E> {
             let ignored = DeliveryOutcome::Ignored(Some(failure));
             let finished = store.finish_delivery(id, ignored);
             journal.step("finish-delivery", finished).await?;
+        }
+        if let Some(pull_request) = preview.record.pull_request() {
+            let sha = &preview.record.wanted_sha;
+            let reporter = &self.parts.reporter;
+            reporter.conclude_soon(&pull_request, sha, Situation::NoConfig);
         }
         let deleted = store.delete_unseen_preview(&self.slug, &preview.record.wanted_sha);
         journal.step("forget", deleted).await?;

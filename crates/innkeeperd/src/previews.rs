@@ -18,6 +18,7 @@ use innkeeper_host::identity::Identity;
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::sources::FileTypes;
+use innkeeper_model::preview::text::CommentStyle;
 use innkeeper_model::{Failure, chain};
 use innkeeper_preview::{Admission, ConfigPaths, Drafts, Parts, Previews, PreviewsConfig};
 use innkeeper_service::parse_allowed_repos;
@@ -101,6 +102,8 @@ fn settings(
 ) -> PreviewsConfig {
     let previews = &config.previews;
     let label = &previews.approval_label;
+    let ttl = previews.ttl_hours;
+    let ttl = (ttl != 0).then(|| Duration::from_secs(3_600 * ttl));
     PreviewsConfig {
         domain: domain.to_owned(),
         scheme: if *tls == Tls::None { "http" } else { "https" },
@@ -118,10 +121,14 @@ fn settings(
                 ReportPlace::Nowhere => ReportTarget::Nowhere,
             },
             deployments: previews.deployments,
-            approve: format!("add the label `{label}`"),
+            checks: previews.checks,
+            comment: CommentStyle {
+                approve: format!("add the label `{label}`"),
+                ttl,
+            },
         },
         limit: previews.limit,
-        ttl: (previews.ttl_hours != 0).then(|| Duration::from_secs(3_600 * previews.ttl_hours)),
+        ttl,
         dropped_grace: previews.dropped_grace.duration(),
         boot_timeout: Duration::from_secs(previews.boot_timeout_seconds),
         setup_timeout: Duration::from_secs(previews.setup_timeout_seconds),

@@ -111,9 +111,14 @@ impl ApiResponse {
             return Ok(self);
         }
         let (call, message) = (call.name.clone(), self.message());
+        let needs = self.header("x-accepted-github-permissions").map(printable);
         Err(match self.status {
             StatusCode::UNAUTHORIZED => GithubError::Unauthorized { call },
-            StatusCode::FORBIDDEN => GithubError::Forbidden { call, message },
+            StatusCode::FORBIDDEN => GithubError::Forbidden {
+                call,
+                message,
+                needs,
+            },
             status => GithubError::Refused {
                 call,
                 status: status.as_u16(),
@@ -141,11 +146,7 @@ impl ApiResponse {
     /// Returns GitHub's error message, on one line.
     fn message(&self) -> Option<String> {
         let body: ErrorBody = serde_json::from_slice(&self.body).ok()?;
-        let printable = body
-            .message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c });
-        let mut text: String = printable.take(MAX_MESSAGE).collect();
+        let mut text = printable(&body.message);
         if let Some(detail) = body
             .errors
             .iter()
@@ -153,7 +154,7 @@ impl ApiResponse {
             .find_map(|e| e["message"].as_str())
         {
             text.push_str(": ");
-            text.extend(detail.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE));
+            text.push_str(&printable(detail));
         }
         Some(text)
     }
@@ -177,6 +178,12 @@ impl ApiResponse {
                 .then_some(target)
         })
     }
+}
+
+/// Returns GitHub's text on one line of limited length.
+fn printable(text: &str) -> String {
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.take(MAX_MESSAGE).collect()
 }
 
 /// The body of an error response ("Troubleshooting the REST API").

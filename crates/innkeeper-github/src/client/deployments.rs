@@ -51,12 +51,16 @@ pub struct DeploymentStatus {
     /// URL of the environment; may be empty.
     #[serde(default)]
     pub environment_url: String,
+    /// URL of the page with the state and the log; may be empty.
+    #[serde(default)]
+    pub log_url: String,
 }
 
 impl DeploymentStatus {
-    /// Creates a status. A description that is too long is truncated.
+    /// Creates a status. A description that is too long is truncated. `url` leads to the environment, and to the page with
+    /// the state and the log until the environment is live.
     #[must_use]
-    pub fn new(state: DeploymentState, description: &str, environment_url: &str) -> Self {
+    pub fn new(state: DeploymentState, description: &str, url: &str) -> Self {
         let mut text: String = description.chars().take(MAX_DESCRIPTION).collect();
         if text.len() < description.len() {
             text.pop();
@@ -65,7 +69,8 @@ impl DeploymentStatus {
         Self {
             state,
             description: text,
-            environment_url: environment_url.to_owned(),
+            environment_url: url.to_owned(),
+            log_url: url.to_owned(),
         }
     }
 }
@@ -157,8 +162,10 @@ impl Github {
                 "state": status.state,
                 "description": status.description,
                 "environment_url": status.environment_url,
-                // The caller ends older deployments: GitHub does not end those of transient environments.
-                "auto_inactive": false,
+                "log_url": status.log_url,
+                // For GitHub and other readers of the API. The caller ends older deployments nevertheless: GitHub does
+                // not end those of transient environments.
+                "auto_inactive": true,
             }),
         )?;
         let call = call.idempotent();

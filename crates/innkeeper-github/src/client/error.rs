@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use innkeeper_model::preview::{BranchName, CommitSha, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, RepoName};
 use innkeeper_model::{Code, Explain};
 use jiff::Timestamp;
 
@@ -65,7 +65,15 @@ pub enum GithubError {
         call: String,
         /// GitHub's message.
         message: Option<String>,
+        /// The permissions of which one is required, as GitHub lists them: `issues=write; pull_requests=write`.
+        needs: Option<String>,
     },
+    /// The conversation of the pull request is locked, and the token may not write in it.
+    #[error("cannot comment on {0}: its conversation is locked")]
+    Locked(PullRequest),
+    /// The repository is archived.
+    #[error("cannot report on {0}: the repository is archived, so it is read-only")]
+    Archived(RepoName),
     /// Any other error status.
     #[error("cannot {call}: GitHub returned {status}{}", detail(.message.as_deref()))]
     Refused {
@@ -112,6 +120,15 @@ pub enum GithubError {
         /// The commit.
         sha: CommitSha,
     },
+}
+
+/// Formats GitHub's list of sets of permissions for people: `issues=write; pull_requests=write` as `issues: write, or pull
+/// requests: write`.
+fn permissions(needs: &str) -> String {
+    let one = |one: &str| one.trim().replace('_', " ").replace('=', ": ");
+    let set = |set: &str| set.split(',').map(one).collect::<Vec<_>>().join(" and ");
+    let sets: Vec<_> = needs.split(';').map(set).collect();
+    sets.join(", or ")
 }
 
 /// Formats GitHub's message as the end of an error message.
@@ -161,7 +178,17 @@ impl Explain for GithubError {
             Self::Certificates(_) => "Install the system's certificates (on Debian: `apt-get install ca-certificates`).".to_owned(),
             Self::Credentials(error) => return error.remedy(),
             Self::Unauthorized { .. } => "Check GITHUB_TOKEN, or GITHUB_APP_ID, GITHUB_APP_INSTALLATION_ID and GITHUB_APP_PRIVATE_KEY_PATH in /var/secrets/preview.env, and this host's clock.".to_owned(),
-            Self::Forbidden { .. } => "Give the App or token these permissions: contents read; pull requests and deployments read and write.".to_owned(),
+            Self::Forbidden { needs: Some(needs), .. } => format!(
+                "Give the App or token this permission: {}. A change of an App's permissions is in force once the owner of the installation has accepted it.",
+                permissions(needs)
+            ),
+            Self::Forbidden { .. } => "Give the App or token these permissions: contents read; pull requests and deployments read and write; with previews.checks also checks (App) or commit statuses (token) read and write.".to_owned(),
+            Self::Locked(pull_request) => format!(
+                "Unlock the conversation of {pull_request}, or give the App or token write access. The deployment and the check show the state meanwhile."
+            ),
+            Self::Archived(repo) => format!(
+                "Unarchive {repo}, or remove its previews: `preview list`."
+            ),
             Self::RepoNotAccessible(repo) => format!(
                 "Check the name, and give the App or token access to {repo} (the App's settings, Repository access)."
             ),
@@ -174,5 +201,23 @@ impl Explain for GithubError {
             }
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_listed_in_words() {
+        for (header, text) in [
+            ("checks=write", "checks: write"),
+            (
+                "pull_requests=read,contents=read; issues=write",
+                "pull requests: read and contents: read, or issues: write",
+            ),
+        ] {
+            assert_eq!(permissions(header), text);
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! twice.
 
 mod call;
+mod checks;
 mod clock;
 mod comments;
 mod contents;
@@ -36,6 +37,7 @@ use call::{ApiCall, ApiResponse};
 use session::Session;
 use transport::Transport;
 
+pub use checks::{Check, PublishedCheck};
 pub use comments::Comment;
 pub use contents::PREVIEW_CONFIG;
 pub use credentials::{App, Credentials, CredentialsError};

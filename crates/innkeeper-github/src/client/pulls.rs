@@ -20,6 +20,8 @@ pub struct PullRequestView {
     pub merged: bool,
     /// True if it is a draft.
     pub draft: bool,
+    /// True if its conversation is locked.
+    pub locked: bool,
     /// The head repository; `None` when the fork was deleted.
     pub head_repo: Option<RepoName>,
     /// The head commit.
@@ -60,6 +62,7 @@ impl PullRequestView {
             open: wire.state == "open",
             merged: wire.is_merged(),
             draft: wire.draft.unwrap_or(false),
+            locked: wire.locked.unwrap_or(false),
             is_fork,
             author: wire.author(),
             labels: wire.labels(),

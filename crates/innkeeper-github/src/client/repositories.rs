@@ -37,6 +37,8 @@ pub struct RepoView {
     pub id: Option<u64>,
     /// Its name, which may change.
     pub name: RepoName,
+    /// True if it is archived, and so read-only.
+    pub archived: bool,
 }
 
 #[derive(Deserialize)]
@@ -152,6 +154,7 @@ impl Github {
         let found: wire::Repository = response.success(&call)?.json(&call)?;
         Ok(RepoView {
             id: found.id(),
+            archived: found.archived.unwrap_or(false),
             name: found.full_name,
         })
     }

@@ -13,21 +13,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::middleware::{Caller, ErrorResponse, error_response};
-use super::world::{CommentRecord, DeploymentRecord, Repo, Rights, repo_json};
+use super::world::{CommentRecord, Repo, Rights, repo_json};
 use super::{Shared, World, git, hook};
 
 pub(super) type ApiResult = Result<Response, ErrorResponse>;
-type RepoPath = Path<(String, String)>;
+pub(super) type RepoPath = Path<(String, String)>;
 pub(super) type NumberPath = Path<(String, String, u64)>;
 
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     #[serde(default = "first")]
     page: usize,
     #[serde(default = "thirty")]
-    per_page: usize,
+    pub(super) per_page: usize,
     #[serde(default)]
-    environment: Option<String>,
+    pub(super) environment: Option<String>,
     #[serde(default)]
     state: Option<String>,
     #[serde(default, rename = "ref")]
@@ -81,14 +81,6 @@ pub(super) fn routes() -> Router<Shared> {
             "/repos/{owner}/{repo}/issues/comments/{id}",
             patch(edit_comment).delete(delete_comment),
         )
-        .route(
-            "/repos/{owner}/{repo}/deployments",
-            get(deployments).post(deploy),
-        )
-        .route(
-            "/repos/{owner}/{repo}/deployments/{id}/statuses",
-            get(statuses).post(set_status),
-        )
         .route("/repos/{owner}/{repo}/hooks", get(repo_hooks))
         .route(
             "/repos/{owner}/{repo}/hooks/{id}/deliveries",
@@ -132,6 +124,7 @@ async fn installation_token(
     let app = world.app.as_ref().filter(|app| app.installation == id);
     let app = app.ok_or_else(not_found)?;
     let expires_at = Timestamp::now() + app.token_lifetime;
+    let app_lacks = app.lacks.clone();
     let repos = match request["repositories"].as_array() {
         None => None,
         Some(names) => Some(narrowed(&world, names)?),
@@ -146,6 +139,7 @@ async fn installation_token(
         expires_at: Some(expires_at),
         read_only: request["permissions"] == json!({ "contents": "read" }),
         repos,
+        lacks: app_lacks,
     };
     world.tokens.insert(token.clone(), rights);
     let mut body = json!({ "token": token, "expires_at": expires_at });
@@ -187,8 +181,11 @@ async fn installation_repositories(
 
 async fn repository(State(world): State<Shared>, Path((owner, repo)): RepoPath) -> ApiResult {
     let name = name(&owner, &repo)?;
-    let id = world.lock().repos.get(&name).ok_or_else(not_found)?.id;
-    Ok(Json(repo_json(&name, id)).into_response())
+    let world = world.lock();
+    let found = world.repos.get(&name).ok_or_else(not_found)?;
+    let mut json = repo_json(&name, found.id);
+    json["archived"] = found.archived.into();
+    Ok(Json(json).into_response())
 }
 
 async fn repository_by_id(State(world): State<Shared>, Path(id): Path<u64>) -> ApiResult {
@@ -299,7 +296,9 @@ async fn pull(State(world): State<Shared>, Path((owner, repo, number)): NumberPa
     let name = name(&owner, &repo)?;
     with_repo(&world, &owner, &repo, |repo, _| {
         let pull = repo.pulls.get(&number).ok_or_else(not_found)?;
-        Ok(Json(pull.json(&name, repo.id, number)).into_response())
+        let mut json = pull.json(&name, repo.id, number);
+        json["locked"] = repo.locked.contains(&number).into();
+        Ok(Json(json).into_response())
     })?
 }
 
@@ -356,6 +355,10 @@ async fn comment(
 ) -> ApiResult {
     with_repo(&world, &owner, &repo, |repo, id| {
         repo.pulls.get(&number).ok_or_else(not_found)?;
+        if repo.locked.contains(&number) {
+            let message = "Unable to create comment because issue is locked.";
+            return Err(error_response(StatusCode::FORBIDDEN, message));
+        }
         let comment = CommentRecord {
             id,
             issue: number,
@@ -396,86 +399,6 @@ async fn delete_comment(
             return Err(not_found());
         }
         Ok(StatusCode::NO_CONTENT.into_response())
-    })?
-}
-
-async fn deployments(
-    State(world): State<Shared>,
-    Path((owner, repo)): RepoPath,
-    Query(page): Query<Page>,
-) -> ApiResult {
-    with_repo(&world, &owner, &repo, |repo, _| {
-        let in_environment = |d: &&DeploymentRecord| {
-            page.environment
-                .as_ref()
-                .is_none_or(|environment| *environment == d.environment)
-        };
-        let newest = repo.deployments.iter().rev().filter(in_environment);
-        let all: Vec<Value> = newest.take(page.per_page).map(deployment_json).collect();
-        Json(all).into_response()
-    })
-}
-
-fn deployment_json(deployment: &DeploymentRecord) -> Value {
-    json!({
-        "id": deployment.id,
-        "sha": deployment.sha,
-        "environment": deployment.environment,
-    })
-}
-
-async fn deploy(
-    State(world): State<Shared>,
-    Path((owner, repo)): RepoPath,
-    Json(body): Json<Value>,
-) -> ApiResult {
-    let git = with_repo(&world, &owner, &repo, |repo, _| repo.git.clone())?;
-    let sha = CommitSha::parse(body["ref"].as_str().unwrap_or_default());
-    let sha = sha.map_err(|_| unprocessable())?;
-    if !git::has_commit(&git, &sha).await {
-        return Err(unprocessable());
-    }
-    with_repo(&world, &owner, &repo, |repo, id| {
-        let deployment = DeploymentRecord {
-            id,
-            sha,
-            environment: body["environment"]
-                .as_str()
-                .unwrap_or("production")
-                .to_owned(),
-            statuses: Vec::new(),
-        };
-        let json = deployment_json(&deployment);
-        repo.deployments.push(deployment);
-        (StatusCode::CREATED, Json(json)).into_response()
-    })
-}
-
-async fn statuses(
-    State(world): State<Shared>,
-    Path((owner, repo, id)): NumberPath,
-    Query(page): Query<Page>,
-) -> ApiResult {
-    with_repo(&world, &owner, &repo, |repo, _| {
-        let deployment = repo.deployments.iter().find(|d| d.id == id);
-        let newest = deployment.ok_or_else(not_found)?.statuses.iter().rev();
-        let all: Vec<&Value> = newest.take(page.per_page).collect();
-        Ok(Json(all).into_response())
-    })?
-}
-
-async fn set_status(
-    State(world): State<Shared>,
-    Path((owner, repo, id)): NumberPath,
-    Json(status): Json<Value>,
-) -> ApiResult {
-    with_repo(&world, &owner, &repo, |repo, _| {
-        let deployment = repo.deployments.iter_mut().find(|d| d.id == id);
-        deployment
-            .ok_or_else(not_found)?
-            .statuses
-            .push(status.clone());
-        Ok((StatusCode::CREATED, Json(status)).into_response())
     })?
 }
 
@@ -589,6 +512,6 @@ pub(super) fn not_found() -> ErrorResponse {
     error_response(StatusCode::NOT_FOUND, "Not Found")
 }
 
-fn unprocessable() -> ErrorResponse {
+pub(super) fn unprocessable() -> ErrorResponse {
     error_response(StatusCode::UNPROCESSABLE_ENTITY, "No ref found for that")
 }

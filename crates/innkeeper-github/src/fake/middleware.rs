@@ -53,6 +53,10 @@ pub(super) async fn handle(State(world): State<Shared>, request: Request, next: 
         (Some(response), _) => response,
         (None, caller) => match authorized(&head, caller) {
             Err(error) => error.into_response(),
+            Ok(_) if is_archived(&world, &head) => {
+                let message = "Repository was archived so is read-only.";
+                error_response(StatusCode::FORBIDDEN, message).into_response()
+            }
             Ok(caller) => {
                 head.extensions.insert(caller);
                 let body = Body::from(bytes.clone());
@@ -246,7 +250,41 @@ fn authorize(caller: &Caller, method: &Method, path: &str) -> Result<(), ErrorRe
         let message = "Resource not accessible by integration";
         return Err(error_response(StatusCode::FORBIDDEN, message));
     }
+    let needs = permission_for(path);
+    if method != Method::GET && needs.is_some_and(|needs| rights.lacks.contains(needs)) {
+        let message = "Resource not accessible by integration";
+        return Err(ErrorResponse {
+            needs,
+            ..error_response(StatusCode::FORBIDDEN, message)
+        });
+    }
     Ok(())
+}
+
+/// Returns the permission that a request that writes needs, as in GitHub's header.
+fn permission_for(path: &str) -> Option<&'static str> {
+    let has = |part: &str| path.contains(part);
+    match path {
+        _ if has("/comments") => Some("issues=write; pull_requests=write"),
+        _ if has("/deployments") => Some("deployments=write"),
+        _ if has("/check-runs") => Some("checks=write"),
+        _ if has("/statuses/") => Some("statuses=write"),
+        _ => None,
+    }
+}
+
+/// Reports whether a request writes to an archived repository.
+fn is_archived(world: &Shared, head: &Parts) -> bool {
+    let mut parts = head.uri.path().split('/').skip(2);
+    let (Some(owner), Some(name)) = (parts.next(), parts.next()) else {
+        return false;
+    };
+    let Ok(name) = RepoName::parse(&format!("{owner}/{name}")) else {
+        return false;
+    };
+    let world = world.lock();
+    let repo = world.repos.get(&name);
+    head.method != Method::GET && repo.is_some_and(|repo| repo.archived)
 }
 
 /// An error in GitHub's format.
@@ -254,12 +292,15 @@ fn authorize(caller: &Caller, method: &Method, path: &str) -> Result<(), ErrorRe
 pub(super) struct ErrorResponse {
     status: StatusCode,
     message: String,
+    /// The permission that the caller lacks.
+    needs: Option<&'static str>,
 }
 
 pub(super) fn error_response(status: StatusCode, message: &str) -> ErrorResponse {
     ErrorResponse {
         status,
         message: message.to_owned(),
+        needs: None,
     }
 }
 
@@ -270,6 +311,12 @@ impl IntoResponse for ErrorResponse {
             "documentation_url": "https://docs.github.com/rest",
             "status": self.status.as_str(),
         });
-        (self.status, axum::Json(body)).into_response()
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if let Some(needs) = self.needs {
+            let needs = HeaderValue::from_static(needs);
+            let headers = response.headers_mut();
+            headers.insert("x-accepted-github-permissions", needs);
+        }
+        response
     }
 }

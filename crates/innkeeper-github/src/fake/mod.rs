@@ -5,7 +5,9 @@
 //! [`FakeGithub::with`]; other programs use the JSON calls below `/_fake/`.
 
 mod api;
+mod checks;
 mod control;
+mod deployments;
 mod git;
 mod hook;
 mod middleware;
@@ -26,8 +28,8 @@ use tokio::task::JoinHandle;
 use crate::client::{App, CredentialsError};
 
 pub use world::{
-    AppRecord, CommentRecord, DeliveryAttempt, DeploymentRecord, FailureKind, HookTarget,
-    InjectedFailure, Pull, Repo, Request, Rights, World,
+    AppRecord, CheckRunRecord, CommentRecord, DeliveryAttempt, DeploymentRecord, FailureKind,
+    HookTarget, InjectedFailure, Pull, Repo, Request, Rights, StatusRecord, World,
 };
 
 /// The state of all handlers.
@@ -61,6 +63,8 @@ impl FakeGithub {
         let routes = Router::new()
             .merge(api::routes())
             .merge(reactions::routes())
+            .merge(checks::routes())
+            .merge(deployments::routes())
             .layer(axum::middleware::from_fn_with_state(
                 world.clone(),
                 middleware::handle,
@@ -119,6 +123,7 @@ impl FakeGithub {
             events: ["issue_comment", "pull_request", "repository"]
                 .map(str::to_owned)
                 .into(),
+            lacks: std::collections::BTreeSet::new(),
             clock_ahead: jiff::SignedDuration::ZERO,
         };
         self.with(|world| world.app = Some(record));

@@ -52,6 +52,38 @@ pub struct Repo {
     pub deployments: Vec<DeploymentRecord>,
     /// Permissions by login: `admin`, `write`, `read`.
     pub permissions: BTreeMap<String, String>,
+    /// Commit statuses, the oldest first.
+    pub statuses: Vec<StatusRecord>,
+    /// Check runs, the oldest first.
+    pub check_runs: Vec<CheckRunRecord>,
+    /// True if it is archived: nothing can be written.
+    pub archived: bool,
+    /// Pull requests whose conversations are locked.
+    pub locked: BTreeSet<u64>,
+}
+
+/// A commit status.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusRecord {
+    /// The commit.
+    pub sha: CommitSha,
+    /// Login of its creator.
+    pub creator: String,
+    /// The status as received.
+    pub status: Value,
+}
+
+/// A check run.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckRunRecord {
+    /// Its id.
+    pub id: u64,
+    /// The commit.
+    pub sha: CommitSha,
+    /// The slug of its App.
+    pub app: String,
+    /// Its name, status, conclusion and output, as received.
+    pub run: Value,
 }
 
 /// A pull request.
@@ -120,6 +152,8 @@ pub struct Rights {
     pub repos: Option<BTreeSet<RepoName>>,
     /// True if it is read-only.
     pub read_only: bool,
+    /// The permissions that it lacks, in GitHub's notation, such as `checks=write`.
+    pub lacks: BTreeSet<String>,
 }
 
 /// An App with one installation.
@@ -139,6 +173,8 @@ pub struct AppRecord {
     pub permissions: BTreeMap<String, String>,
     /// The events that it receives.
     pub events: Vec<String>,
+    /// The permissions that it lacks, in GitHub's notation, such as `checks=write`.
+    pub lacks: BTreeSet<String>,
     /// Time by which the fake's clock is ahead.
     pub clock_ahead: jiff::SignedDuration,
 }
@@ -295,6 +331,7 @@ impl World {
             expires_at: None,
             repos: None,
             read_only: false,
+            lacks: BTreeSet::new(),
         };
         self.tokens.insert(token.into(), rights);
     }

@@ -1,5 +1,6 @@
 //! The client, the events and the reports against a fake GitHub over real TCP.
 
+mod checks;
 mod comments;
 mod contents;
 mod deliveries;

@@ -1,9 +1,9 @@
 use innkeeper_github::client::DeploymentState;
 use innkeeper_github::fake::FailureKind;
 use innkeeper_github::report::{Report, ReportSettings, ReportTarget};
-use innkeeper_model::preview::text::{COMMENT_MARKER, LINK_MARKER};
+use innkeeper_model::preview::text::{COMMENT_MARKER, CommentStyle, LINK_MARKER};
 use innkeeper_model::preview::{
-    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName,
+    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
 };
 use innkeeper_model::{Code, Explain, Failure, GuestName};
 
@@ -13,11 +13,15 @@ fn settings(target: ReportTarget) -> ReportSettings {
     ReportSettings {
         target,
         deployments: true,
-        approve: "add the label `preview`".to_owned(),
+        checks: false,
+        comment: CommentStyle {
+            approve: "add the label `preview`".to_owned(),
+            ttl: None,
+        },
     }
 }
 
-fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
+pub(crate) fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
     PreviewView {
         preview: PreviewRecord {
             slug: GuestName::parse("web-7").expect("a name"),
@@ -36,9 +40,11 @@ fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
             last_delivery: None,
             created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
             last_activity: "2026-11-20T10:00:00Z".parse().expect("a time"),
+            rollout: Rollout::default(),
         },
         url: "https://web-7.preview.example.com".to_owned(),
         extra_urls: vec!["https://api-web-7.preview.example.com".to_owned()],
+        database: None,
         repo_trouble: None,
         app_trouble: None,
     }
@@ -107,6 +113,10 @@ async fn comment_follows_a_preview_through_its_life_cycle() {
     **URL:** https://api-web-7.preview.example.com
 
     **Live** with `SHORT`.
+
+    | | |
+    | --- | --- |
+    | Lifetime | until the pull request is closed |
 
     <sub>`preview explain web-7` on the host shows details.</sub>
     == preview/web-7 "success": "SHORT is live" "https://web-7.preview.example.com"
@@ -225,6 +235,7 @@ async fn links_have_a_comment_only_while_needed() {
     **URL:** https://api-web-7.preview.example.com
 
     **Failed** with `SHORT`.
+    [Progress and log](https://web-7.preview.example.com)
 
     **Cause** (`build_failed`)
 
@@ -240,7 +251,7 @@ async fn links_have_a_comment_only_while_needed() {
     ```
 
     <sub>`preview explain web-7` on the host shows details.</sub>
-    == preview/web-7 "failure": "SHORT failed: build_failed" ""
+    == preview/web-7 "failure": "SHORT failed: build_failed" "https://web-7.preview.example.com"
     "#);
     publish(&stage, &view(&sha, PreviewState::Live), ReportTarget::Text).await;
     let comments = stage.fake.with(|world| world.repos[&repo()].comments.len());

@@ -15,6 +15,9 @@
 //! | `env_file` | reads environment files as systemd does |
 //! | [`sources`] | the files that a commit's configuration consists of |
 //! | `state` | the record of a preview and its state |
+//! | [`log`] | lines of a preview's log |
+//! | `rollout`, `packages` | how a preview's commit comes up, and its effect on the closure |
+//! | `words` | the words for each situation, in comment, check and explanation |
 //! | [`page`] | the status of a preview as its visitors see it |
 //! | [`text`] | texts in pull requests |
 //! | [`api`] | bodies of the API's requests and responses about previews |
@@ -33,13 +36,17 @@ mod env_file;
 mod event;
 mod hook;
 pub mod intake;
+pub mod log;
 mod meta;
+mod packages;
 pub mod page;
 mod repository;
+mod rollout;
 mod slug;
 pub mod sources;
 mod state;
 pub mod text;
+mod words;
 
 pub use checked::InvalidText;
 pub use command::{CommandEvent, PreviewCommand};
@@ -54,9 +61,12 @@ pub use meta::{
     DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, MetaProblems, RoutePath,
     RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
+pub use packages::{ChangedPackage, Package, PackageChanges};
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
+pub use rollout::Rollout;
 pub use slug::{
     InvalidSlug, MAX_SLUG, RESERVED_SLUGS, database_name, default_slug, parse_slug,
     slug_candidates, webhook_slug,
 };
 pub use state::{AppTrouble, PreviewRecord, PreviewState, PreviewView};
+pub use words::{CheckResult, Situation, Words, is_fault_of_repository};

@@ -131,3 +131,147 @@ async fn removed_preview_gets_no_further_report() {
     report(&harness).await;
     assert_eq!(harness.comments(), last);
 }
+
+/// Previews with checks, and a pull request whose preview was recorded.
+async fn with_checks() -> Harness {
+    let harness = Harness::with(|config| config.style.checks = true).await;
+    harness.open_pull(sha('a'));
+    harness.claim().await;
+    harness
+}
+
+/// The commit statuses, each with the first digit of its commit.
+fn statuses(harness: &Harness) -> Vec<(char, String)> {
+    harness.change_repo(|repo| {
+        let all = repo.statuses.iter();
+        let first = |sha: &CommitSha| sha.as_str().chars().next().expect("a digit");
+        all.map(|one| {
+            let state = one.status["state"].as_str().expect("a state");
+            (first(&one.sha), state.to_owned())
+        })
+        .collect()
+    })
+}
+
+fn expected(all: &[(char, &str)]) -> Vec<(char, String)> {
+    all.iter()
+        .map(|(sha, state)| (*sha, (*state).to_owned()))
+        .collect()
+}
+
+async fn open_checks(harness: &Harness) -> usize {
+    harness.store.open_checks().await.expect("read").len()
+}
+
+fn head(digit: char) -> PreviewFact {
+    PreviewFact::Head {
+        repo: Some(crate::fixture::repo()),
+        branch: crate::fixture::branch(),
+        sha: sha(digit),
+    }
+}
+
+#[tokio::test]
+async fn check_of_a_replaced_commit_ends() {
+    let harness = with_checks().await;
+    harness.set(state(PreviewState::Building)).await;
+    report(&harness).await;
+    assert_eq!(open_checks(&harness).await, 1);
+    harness.set(vec![head('b')]).await;
+    report(&harness).await;
+    harness.set_live(sha('b')).await;
+    report(&harness).await;
+    assert_eq!(
+        statuses(&harness),
+        expected(&[
+            ('a', "pending"),
+            ('b', "pending"),
+            ('a', "success"),
+            ('b', "success")
+        ])
+    );
+    assert_eq!(open_checks(&harness).await, 0);
+}
+
+#[tokio::test]
+async fn check_of_a_removed_preview_ends() {
+    let harness = with_checks().await;
+    harness.set(state(PreviewState::Building)).await;
+    report(&harness).await;
+    let preview = harness.preview().await.expect("exists");
+    let removed = reporter(&harness).report_removal(&preview).await;
+    removed.expect("accepted");
+    assert_eq!(
+        statuses(&harness),
+        expected(&[('a', "pending"), ('a', "success")])
+    );
+    assert_eq!(open_checks(&harness).await, 0);
+}
+
+#[tokio::test]
+async fn check_that_github_refused_ends_later() {
+    let harness = with_checks().await;
+    harness.set(state(PreviewState::Building)).await;
+    report(&harness).await;
+    harness.set(vec![head('b')]).await;
+    // GitHub is down while the check of the replaced commit ends.
+    let path = format!("/statuses/{}", sha('a'));
+    harness
+        .github
+        .with(|world| world.fail("POST", &path, 1, FailureKind::Status(502)));
+    report(&harness).await;
+    assert_eq!(open_checks(&harness).await, 2);
+    harness.set_live(sha('b')).await;
+    report(&harness).await;
+    let ended = reporter(&harness).conclude_orphans().await;
+    ended.expect("ended");
+    assert_eq!(
+        statuses(&harness).last(),
+        Some(&('a', "success".to_owned()))
+    );
+    assert_eq!(open_checks(&harness).await, 0);
+}
+
+/// The daemon was killed after it had removed the preview, and before the check had ended.
+#[tokio::test]
+async fn check_without_a_preview_ends() {
+    let harness = with_checks().await;
+    harness.set(state(PreviewState::Building)).await;
+    report(&harness).await;
+    let deleted = harness.store.delete_preview(&slug()).await;
+    deleted.expect("deleted");
+    let ended = reporter(&harness).conclude_orphans().await;
+    ended.expect("ended");
+    assert_eq!(
+        statuses(&harness),
+        expected(&[('a', "pending"), ('a', "success")])
+    );
+}
+
+#[tokio::test]
+async fn reports_of_work_in_progress_are_coalesced() {
+    let harness = harness().await;
+    let edits = |harness: &Harness| {
+        harness.github.with(|world| {
+            let writes = world.requests.iter().filter(|r| r.method != "GET");
+            writes.count()
+        })
+    };
+    report(&harness).await;
+    let first = edits(&harness);
+    for next in [
+        PreviewState::Evaluating,
+        PreviewState::Building,
+        PreviewState::Starting,
+        PreviewState::SettingUp,
+    ] {
+        harness.set(state(next)).await;
+        reporter(&harness).report_soon(&slug());
+    }
+    harness.set_live(sha('a')).await;
+    reporter(&harness).report_soon(&slug());
+    while !comment(&harness).contains("**Live**") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(edits(&harness), first + 1);
+}

@@ -37,6 +37,9 @@ pub struct Previews {
     pub report: ReportPlace,
     /// Creates a GitHub deployment for each preview.
     pub deployments: bool,
+    /// Creates a check for each commit, which branch protection can require: a check run with an App, a commit status
+    /// with a token. Both are named `innkeeper/preview`.
+    pub checks: bool,
     /// The maximum number of previews; 0 means no limit. When a new one has been evaluated, the least recently used one
     /// is evicted.
     pub limit: usize,
@@ -308,6 +311,7 @@ impl Default for Previews {
             approval_label: "preview-approved".to_owned(),
             report: ReportPlace::Comment,
             deployments: true,
+            checks: false,
             limit: 100,
             ttl_hours: 0,
             dropped_grace: Grace::hours(24),

@@ -1,7 +1,13 @@
 //! The comment on a pull request, which is updated with the preview's state.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::decisive::decisive;
 use super::links::{EXTRA, PREVIEW};
-use crate::preview::{CommitSha, PreviewState, PreviewView};
+use super::untrusted::{code_block, without_host_paths};
+use crate::preview::{CommitSha, DatabaseMode, PreviewState, PreviewView, Situation};
 use crate::{Code, Failure, Kind};
 
 /// The first line of the comment, by which it is found again.
@@ -10,28 +16,43 @@ pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
 /// Maximum number of log lines in a comment.
 const LOG_LINES: usize = 40;
 
-/// Maximum length of an untrusted text in a comment, in characters. GitHub's limit for the whole comment is 65,536.
-const MAX_TEXT: usize = 8_000;
+/// A host's settings for the comment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommentStyle {
+    /// The instruction for approving a commit, such as ``add the label `preview-approved` ``.
+    pub approve: String,
+    /// Running time without use after which a preview is stopped, and after the same time again removed. `None` means
+    /// never.
+    pub ttl: Option<Duration>,
+}
 
-/// Renders the comment on a pull request. `approve` is the instruction for approving a commit, such as
-/// ``add the label `preview-approved` ``.
+/// Renders the comment on a pull request. The failure of the view must not contain secrets.
 ///
 /// Untrusted texts from the pull request's configuration and log are in code blocks that they cannot end, so that they can
 /// neither format the comment nor mention people.
 #[must_use]
-pub fn comment(view: &PreviewView, approve: &str) -> String {
+pub fn comment(view: &PreviewView, style: &CommentStyle) -> String {
     let preview = &view.preview;
+    let situation = Situation::of(preview);
+    let words = situation.words();
     let mut text = format!("{COMMENT_MARKER}\n{PREVIEW}{}\n", view.url);
     for extra in &view.extra_urls {
         text.push_str(&format!("{EXTRA}{extra}\n"));
     }
-    text.push_str(&format!("\n{}\n", sentence(view, approve)));
+    let sentence = words.comment_for(&preview.wanted_sha, &style.approve);
+    text.push_str(&format!("\n{sentence}\n"));
+    if let Some(progress) = progress(view) {
+        text.push_str(&format!("{progress}\n"));
+    }
     if let Some(live) = preview
         .live_sha
         .as_ref()
         .filter(|live| **live != preview.wanted_sha)
     {
         text.push_str(&format!("\nThe URL still shows {}.\n", commit(live)));
+    }
+    if situation == Situation::Live {
+        text.push_str(&details(view, style));
     }
     if let Some(fault) = &preview.fault {
         text.push_str(&explained(fault));
@@ -43,41 +64,92 @@ pub fn comment(view: &PreviewView, approve: &str) -> String {
     text
 }
 
-/// Describes the preview's state.
-fn sentence(view: &PreviewView, approve: &str) -> String {
+/// Returns the line with the time of a state that is not live, and the link to the page with the log while the URL leads to
+/// it.
+fn progress(view: &PreviewView) -> Option<String> {
     let preview = &view.preview;
-    let sha = commit(&preview.wanted_sha);
-    match preview.state {
-        PreviewState::WaitingForApproval => format!(
-            "**Waiting for approval.** This pull request comes from a fork. A person with write access reviews \
-             {sha} and then approves it: {approve}. Every new commit needs its own approval."
-        ),
-        PreviewState::Queued => format!("**Queued.** {sha} is next."),
-        PreviewState::Evaluating => format!("**Evaluating** `preview-config.nix` of {sha}."),
-        PreviewState::Building => format!("**Building** the system for {sha}."),
-        PreviewState::Starting => format!("**Starting** the guest for {sha}."),
-        PreviewState::SettingUp => format!("**Setting up** {sha}."),
-        PreviewState::Live => format!("**Live** with {sha}."),
-        PreviewState::Failed => format!("**Failed** with {sha}."),
-        PreviewState::Updating => format!("**Updating** to {sha}."),
-        PreviewState::Expired => format!(
-            "**Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its \
-             files and database. After the same time again they are removed. The commit is {sha}."
-        ),
-        PreviewState::Stopped => format!(
-            "**Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or \
-             a push, starts it again. The commit is {sha}."
-        ),
-        PreviewState::Dropped => format!(
-            "**Stopped.** {sha} has no `preview-config.nix`. A commit with the file starts the preview again with its files \
-             and database, which are removed after a grace period."
-        ),
-        PreviewState::Closing => "**Closing.** The preview is being removed.".to_owned(),
+    if preview.state == PreviewState::Live {
+        return None;
     }
+    let rollout = &preview.rollout;
+    let since = rollout.state_since.map(|since| match rollout.attempt {
+        0 | 1 => format!("Since {}.", time(since)),
+        attempt => format!("Since {}, attempt {attempt}.", time(since)),
+    });
+    let shows_page = preview.live_sha.is_none() && preview.state != PreviewState::Closing;
+    let log = shows_page.then(|| format!("[Progress and log]({})", view.url));
+    let parts: Vec<_> = since.into_iter().chain(log).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// Renders the table of a live preview, and its packages that changed.
+fn details(view: &PreviewView, style: &CommentStyle) -> String {
+    let rollout = &view.preview.rollout;
+    let mut rows = Vec::new();
+    if let Some(live_at) = rollout.live_at {
+        let took = rollout.duration_ms.map(Duration::from_millis);
+        let took = took.map_or(String::new(), |took| format!(", after {}", duration(took)));
+        rows.push(("Live since", format!("{}{took}", time(live_at))));
+    }
+    if let Some(changes) = &rollout.changes {
+        rows.push(("Packages", changes.summary()));
+    }
+    match view.database {
+        Some(DatabaseMode::Host) => {
+            rows.push(("Database", "PostgreSQL of the host".to_owned()));
+        }
+        Some(DatabaseMode::Container) => {
+            rows.push(("Database", "none of the host's".to_owned()));
+        }
+        None => {}
+    }
+    let lifetime = match style.ttl.map(duration) {
+        None => "until the pull request is closed".to_owned(),
+        Some(ttl) => format!(
+            "until the pull request is closed; without a push, a command or a visit: stopped after {ttl}, removed after {ttl} more"
+        ),
+    };
+    rows.push(("Lifetime", lifetime));
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(name, value)| format!("| {name} | {value} |\n"))
+        .collect();
+    let mut text = format!("\n| | |\n| --- | --- |\n{}", rows.concat());
+    if let Some(changes) = rollout.changes.as_ref().filter(|one| !one.is_empty()) {
+        text.push_str(&format!(
+            "\n<details><summary>Packages that changed</summary>\n\n{}\n\n</details>\n",
+            code_block(&changes.lines().join("\n"))
+        ));
+    }
+    text
 }
 
 fn commit(sha: &CommitSha) -> String {
     format!("`{}`", sha.short())
+}
+
+/// Formats a time for people of any time zone.
+fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// Formats a duration with its two largest units.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
+    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let shown: Vec<_> = units[first..]
+        .iter()
+        .take(2)
+        .filter(|(count, _)| *count > 0 || first == 3)
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    shown.join(" ")
 }
 
 /// Renders a failure as Markdown. Pull requests may be public, so the host's paths are removed from its own failures.
@@ -107,123 +179,142 @@ fn explained(fault: &Failure) -> String {
     }
     if !fault.log.is_empty() {
         let skipped = fault.log.len().saturating_sub(LOG_LINES);
-        let log = fault.log[skipped..].join("\n");
         // The console of a guest that exited has the guest's own paths.
-        let log = match fault.code {
-            Code::GuestDied => log,
-            _ => shown(&log),
-        };
-        text.push_str(&format!(
-            "\n<details><summary>The end of the log</summary>\n\n{}\n\n</details>\n",
-            code_block(&log)
-        ));
+        let log: Vec<_> = fault.log[skipped..]
+            .iter()
+            .map(|line| match fault.code {
+                Code::GuestDied => line.clone(),
+                _ => shown(line),
+            })
+            .collect();
+        text.push_str(&log_of(&log));
     }
     text
 }
 
-/// Paths that are the same on every host, or that the app knows.
-const PUBLIC_PATHS: [&str; 3] = ["/nix/store/", "/etc/preview.env", "/etc/preview-token"];
-
-/// Replaces each absolute path in a text, except for [`PUBLIC_PATHS`].
-fn without_host_paths(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut before = None;
-    while let Some(character) = rest.chars().next() {
-        let begins = character == '/'
-            && before.is_none_or(|c: char| c.is_whitespace() || "\"'`(<=[{,;:".contains(c))
-            && !rest.starts_with("//");
-        let end = match begins {
-            true => rest
-                .find(|c: char| c.is_whitespace() || "\"'`()<>[]{},;:".contains(c))
-                .unwrap_or(rest.len()),
-            false => character.len_utf8(),
-        };
-        let (part, after) = rest.split_at(end);
-        let path = part.trim_end_matches('.');
-        if begins && path.len() > 1 && !PUBLIC_PATHS.iter().any(|known| path.starts_with(known)) {
-            kept.push_str("(path on the host)");
-            kept.push_str(&part[path.len()..]);
-        } else {
-            kept.push_str(part);
-        }
-        before = part.chars().next_back();
-        rest = after;
+/// Renders the decisive lines of a log, and the log. Lines have the same numbers in both.
+fn log_of(log: &[String]) -> String {
+    let numbered = |(number, line): &(usize, String)| format!("{number:>3} | {line}");
+    let decisive: Vec<_> = decisive(log).iter().map(numbered).collect();
+    let all: Vec<_> = (1..).zip(log.iter().cloned()).collect();
+    let all: Vec<_> = all.iter().map(numbered).collect();
+    let mut text = String::new();
+    if !decisive.is_empty() && decisive.len() < all.len() {
+        text.push_str(&format!(
+            "\n**Decisive lines of the log**\n\n{}\n",
+            code_block(&decisive.join("\n"))
+        ));
     }
-    kept
-}
-
-/// Renders an untrusted text as a code block whose fence is longer than any in the text. Removes terminal control
-/// sequences, and keeps the end of a long text.
-fn code_block(text: &str) -> String {
-    let text: String = without_escapes(text)
-        .chars()
-        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-        .collect();
-    let skipped = text.chars().count().saturating_sub(MAX_TEXT);
-    let text: String = text.chars().skip(skipped).collect();
-    let longest = text
-        .split(|c| c != '`')
-        .map(str::len)
-        .max()
-        .unwrap_or_default();
-    let fence = "`".repeat(longest.max(2) + 1);
-    format!("{fence}text\n{text}\n{fence}")
-}
-
-/// Removes sequences like `ESC [ 31 m` (ECMA-48, section 5.4).
-fn without_escapes(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut parts = text.split("\u{1b}[");
-    kept.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let end = part
-            .find(|c| matches!(c, '@'..='~'))
-            .map_or(part.len(), |at| at + 1);
-        kept.push_str(&part[end..]);
-    }
-    kept
+    text.push_str(&format!(
+        "\n<details><summary>The end of the log</summary>\n\n{}\n\n</details>\n",
+        code_block(&all.join("\n"))
+    ));
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::Code;
+    use crate::StorePath;
+    use crate::preview::PackageChanges;
     use crate::preview::state::tests::view;
+
+    fn style() -> CommentStyle {
+        CommentStyle {
+            approve: "run `preview approve web-7`".to_owned(),
+            ttl: Some(Duration::from_secs(36 * 3_600)),
+        }
+    }
+
+    /// The comment without the parts that all have in common.
+    fn body(view: &PreviewView) -> String {
+        let comment = comment(view, &style());
+        let (_, body) = comment.split_once("\n\n").expect("a body");
+        let (body, _) = body.rsplit_once("\n\n<sub>").expect("an end");
+        body.to_owned()
+    }
 
     #[test]
     fn comment_describes_each_state() {
         let all: Vec<_> = PreviewState::ALL
             .iter()
-            .map(|state| sentence(&view(*state), "run `preview approve web-7`"))
+            .filter(|state| !matches!(state, PreviewState::Failed | PreviewState::Live))
+            .map(|state| body(&view(*state)))
             .collect();
         insta::assert_snapshot!(all.join("\n"), @r"
         **Waiting for approval.** This pull request comes from a fork. A person with write access reviews `1a1a1a1` and then approves it: run `preview approve web-7`. Every new commit needs its own approval.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Queued.** `1a1a1a1` is next.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Evaluating** `preview-config.nix` of `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Building** the system for `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Starting** the guest for `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Setting up** `1a1a1a1`.
-        **Live** with `1a1a1a1`.
-        **Failed** with `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Updating** to `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Expired.** The preview was not used for too long and is stopped. A push or a visit starts it again with its files and database. After the same time again they are removed. The commit is `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or a push, starts it again. The commit is `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Stopped.** `1a1a1a1` has no `preview-config.nix`. A commit with the file starts the preview again with its files and database, which are removed after a grace period.
         **Closing.** The preview is being removed.
+        Since 2026-11-20 10:02 UTC, attempt 2.
+        ");
+    }
+
+    #[test]
+    fn comment_shows_the_facts_of_a_live_preview() {
+        let mut view = view(PreviewState::Live);
+        let path = |name: &str| {
+            let path = format!("/nix/store/{}-{name}", "0".repeat(32));
+            StorePath::parse(&path).expect("valid")
+        };
+        view.database = Some(DatabaseMode::Host);
+        view.preview.rollout.changes = Some(PackageChanges::between(
+            &[path("openssl-3.0.13")],
+            &[path("openssl-3.0.14"), path("nodejs-22.1")],
+        ));
+        insta::assert_snapshot!(comment(&view, &style()), @r"
+        <!-- innkeeper-preview -->
+        **Preview:** https://web-7.preview.example.com
+        **URL:** https://landing-web-7.preview.example.com
+
+        **Live** with `1a1a1a1`.
+
+        | | |
+        | --- | --- |
+        | Live since | 2026-11-20 10:02 UTC, after 2 min 3 s |
+        | Packages | 1 added, 1 changed |
+        | Database | PostgreSQL of the host |
+        | Lifetime | until the pull request is closed; without a push, a command or a visit: stopped after 1 d 12 h, removed after 1 d 12 h more |
+
+        <details><summary>Packages that changed</summary>
+
+        ```text
+        + nodejs 22.1
+        ~ openssl 3.0.13 -> 3.0.14
+        ```
+
+        </details>
+
+        <sub>`preview explain web-7` on the host shows details.</sub>
         ");
     }
 
     #[test]
     fn comment_shows_the_cause_without_its_markdown() {
-        insta::assert_snapshot!(comment(&view(PreviewState::Failed), ""), @r"
+        insta::assert_snapshot!(comment(&view(PreviewState::Failed), &style()), @r"
         <!-- innkeeper-preview -->
         **Preview:** https://web-7.preview.example.com
         **URL:** https://landing-web-7.preview.example.com
 
         **Failed** with `1a1a1a1`.
+        Since 2026-11-20 10:02 UTC, attempt 2.
 
         The URL still shows `2b2b2b2`.
 
@@ -242,15 +333,39 @@ mod tests {
         <details><summary>The end of the log</summary>
 
         `````text
-        red
-        ````
-        </details> <!--
+          1 | red
+          2 | ````
+          3 | </details> <!--
         `````
 
         </details>
 
         <sub>`preview explain web-7` on the host shows details.</sub>
         ");
+    }
+
+    #[test]
+    fn comment_begins_with_the_decisive_lines() {
+        let mut view = view(PreviewState::Failed);
+        let mut log: Vec<_> = (1..60).map(|number| format!("step {number}")).collect();
+        log.insert(
+            40,
+            "src/app.ts:3:7 - error TS2304: Cannot find name 'x'.".to_owned(),
+        );
+        view.preview.fault = Some(Failure {
+            log,
+            ..Failure::new(Code::BuildFailed, "the setup service failed")
+        });
+        let body = body(&view);
+        let (_, rest) = body
+            .split_once("**Decisive lines of the log**")
+            .expect("decisive lines");
+        let (decisive, rest) = rest.split_once("<details>").expect("the log");
+        assert_eq!(
+            decisive.trim(),
+            "```text\n 21 | src/app.ts:3:7 - error TS2304: Cannot find name 'x'.\n```"
+        );
+        assert!(rest.contains("\n 20 | step 40\n 21 | src/app.ts"), "{rest}");
     }
 
     #[test]
@@ -265,7 +380,7 @@ mod tests {
                 remedy: Some("Correct (/var/secrets/a.env).".into()),
                 log: vec!["at /root/x:1".into()],
             });
-            comment(&view, "")
+            comment(&view, &style())
         };
         let host = shown(Code::RootfsFailed);
         for text in [
@@ -287,9 +402,9 @@ mod tests {
             code: Code::BuildFailed,
             message: "`".repeat(100_000),
             remedy: Some("ä".repeat(100_000)),
-            log: vec!["`".repeat(10_000); 100],
+            log: vec![format!("error: {}", "`".repeat(10_000)); 100],
         });
-        let comment = comment(&view, "");
+        let comment = comment(&view, &style());
         assert!(
             comment.chars().count() < 65_536,
             "{}",
@@ -297,14 +412,16 @@ mod tests {
         );
     }
 
-    proptest! {
-        #[test]
-        fn code_block_cannot_be_ended_by_its_text(text in "[`a\n~]{0,40}") {
-            let block = code_block(&text);
-            let lines: Vec<_> = block.split('\n').collect();
-            let (fence, last) = (lines[0].trim_end_matches("text"), lines.len() - 1);
-            prop_assert!(fence.len() >= 3 && lines[last] == fence);
-            prop_assert!(lines[1..last].iter().all(|line| !line.contains(fence)));
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (7, "7 s"),
+            (123, "2 min 3 s"),
+            (3_600, "1 h"),
+            (129_600, "1 d 12 h"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Texts in pull requests: the links in the author's text, and the comment.
 
 mod comment;
+mod decisive;
 mod links;
+mod untrusted;
 
-pub use comment::{COMMENT_MARKER, comment};
+pub use comment::{COMMENT_MARKER, CommentStyle, comment};
+pub use decisive::decisive;
 pub use links::{LINK_MARKER, has_links, with_links, without_links};
