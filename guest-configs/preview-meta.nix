@@ -1,5 +1,5 @@
-# A preview's metadata, in the form that repositories know: /etc/preview-meta.json, and the same as
-# `system.build.previewMeta`.
+# A preview: its options, the units of its apps, and its metadata in the form of the contract, as `system.build.previewMeta`
+# and /etc/preview-meta.json.
 {
   config,
   lib,
@@ -8,116 +8,128 @@
 }:
 let
   inherit (lib) mkOption types;
-  meta = config.innkeeper.preview;
+  inherit (import ./preview-app/types.nix { inherit lib; }) app hostPrefix route;
+  preview = config.innkeeper.preview;
+  apps = if preview == null then [ ] else import ./preview-app/list.nix { inherit lib; } preview;
 
-  route = types.submodule {
-    options = {
-      path = mkOption {
-        type = types.strMatching "/.*";
-        example = "/api/*";
-        description = "The path, `/` for everything else.";
-      };
-      port = mkOption {
-        type = types.port;
-        description = "The port that the app listens on.";
-      };
-      stripPrefix = mkOption {
-        type = types.bool;
-        default = false;
-        description = "Strip the prefix from the path before the app receives the request.";
-      };
-    };
-  };
-  # As earlier installations wrote it: the field only where it is set.
+  # The optional fields only where they are set: earlier hosts do not know them.
   plainRoute =
     route:
-    { inherit (route) path port; } // lib.optionalAttrs route.stripPrefix { stripPrefix = true; };
+    {
+      inherit (route) path port;
+    }
+    // lib.optionalAttrs route.stripPrefix { stripPrefix = true; }
+    // lib.optionalAttrs (route.healthPath != null) { inherit (route) healthPath; };
   plain = {
-    inherit (meta)
+    inherit (preview)
       setupService
       appServices
       database
-      hostSecrets
       ;
-    routes = map plainRoute meta.routes;
+    hostSecrets = lib.unique preview.hostSecrets;
+    routes = map plainRoute preview.routes;
     extraHosts = map (host: {
       inherit (host) prefix;
       routes = map plainRoute host.routes;
-    }) meta.extraHosts;
+    }) preview.extraHosts;
   };
   json = builtins.toJSON plain;
+  missing = builtins.filter (name: !builtins.hasAttr name config.systemd.services) (
+    [ preview.setupService ] ++ preview.appServices
+  );
 in
 {
   options.innkeeper.preview = mkOption {
     default = null;
-    description = "The preview's metadata; null for a guest that is not a preview, or that writes its metadata itself.";
+    description = "The preview; null for a guest that is not a preview, or that writes its metadata itself.";
     type = types.nullOr (
-      types.submodule {
-        options = {
-          setupService = mkOption {
-            type = types.str;
-            description = "The unit that fetches the code and prepares it.";
-          };
-          appServices = mkOption {
-            type = types.listOf types.str;
-            description = "The units that run the app.";
-          };
-          database = mkOption {
-            type = types.enum [
-              "host"
-              "container"
-            ];
-            default = "container";
-            description = "`host`: a database on the host, named in DATABASE_URL. `container`: the app sees to it.";
-          };
-          routes = mkOption {
-            type = types.nonEmptyListOf route;
-            description = "Routes of the preview's host name.";
-          };
-          hostSecrets = mkOption {
-            type = types.listOf (types.strMatching "[A-Z_][A-Z0-9_]*");
-            default = [ ];
-            description = "Names of secrets that the host may give. The host decides for which repository.";
-          };
-          extraHosts = mkOption {
-            type = types.listOf (
-              types.submodule {
-                options = {
-                  prefix = mkOption {
-                    type = types.strMatching "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
-                    description = "`<prefix>-<slug>.<domain>` is the name.";
+      types.submodule (
+        { config, ... }:
+        let
+          entries = import ./preview-app/list.nix { inherit lib; } config;
+        in
+        {
+          options = {
+            app = mkOption {
+              type = types.nullOr app;
+              default = null;
+              description = "The app of a repository with one app. Beside {option}`innkeeper.preview.apps`, it is the app with the name `app`.";
+            };
+            apps = mkOption {
+              type = types.attrsOf app;
+              default = { };
+              description = "The apps of a repository with several, by name.";
+            };
+            setupService = mkOption {
+              type = types.str;
+              description = "The unit that fetches the code and prepares it. Apps set it.";
+            };
+            appServices = mkOption {
+              type = types.listOf types.str;
+              description = "The units that run the app. Apps add theirs.";
+            };
+            database = mkOption {
+              type = types.enum [
+                "host"
+                "container"
+              ];
+              default = "container";
+              description = "`host`: a database on the host, named in DATABASE_URL. `container`: the app sees to it. Apps set it.";
+            };
+            routes = mkOption {
+              type = types.nonEmptyListOf route;
+              description = "Routes of the preview's host name. Apps add theirs.";
+            };
+            hostSecrets = mkOption {
+              type = types.listOf (types.strMatching "[A-Z_][A-Z0-9_]*");
+              default = [ ];
+              description = "Names of secrets that the host may give. The host decides for which repository.";
+            };
+            extraHosts = mkOption {
+              type = types.listOf (
+                types.submodule {
+                  options = {
+                    prefix = mkOption {
+                      type = hostPrefix;
+                      description = "`<prefix>-<slug>.<domain>` is the name.";
+                    };
+                    routes = mkOption {
+                      type = types.nonEmptyListOf route;
+                      description = "Routes of that host name.";
+                    };
                   };
-                  routes = mkOption {
-                    type = types.nonEmptyListOf route;
-                    description = "Routes of that host name.";
-                  };
-                };
-              }
-            );
-            default = [ ];
-            description = "More host names.";
+                }
+              );
+              default = [ ];
+              description = "More host names. Apps add theirs.";
+            };
           };
-        };
-      }
+          config = lib.mkIf (entries != [ ]) (import ./preview-app/meta.nix { inherit lib; } entries);
+        }
+      )
     );
   };
 
-  config = lib.mkIf (meta != null) {
-    assertions = [
-      {
-        assertion =
-          builtins.hasAttr meta.setupService config.systemd.services
-          && lib.all (name: builtins.hasAttr name config.systemd.services) meta.appServices;
-        message = "innkeeper.preview names ${
-          lib.concatStringsSep ", " (
-            builtins.filter (name: !builtins.hasAttr name config.systemd.services) (
-              [ meta.setupService ] ++ meta.appServices
-            )
-          )
-        }, and there is no such unit. Declare it in systemd.services, or correct setupService and appServices.";
-      }
-    ];
-    system.build.previewMeta = pkgs.writeText "preview-meta.json" json;
-    environment.etc."preview-meta.json".text = json;
-  };
+  config = lib.mkMerge [
+    (lib.mkIf (preview != null) {
+      assertions = import ./preview-app/asserts.nix { inherit lib; } apps ++ [
+        {
+          assertion = missing == [ ];
+          message = "innkeeper.preview names ${lib.concatStringsSep ", " missing}, and there is no such unit. Declare it in systemd.services, or correct setupService and appServices.";
+        }
+      ];
+      # As an attribute set it is known without a build, so that `preview check` sees it.
+      system.build.previewMeta = if apps == [ ] then pkgs.writeText "preview-meta.json" json else plain;
+      environment.etc."preview-meta.json".text = json;
+    })
+    (lib.mkIf (apps != [ ]) {
+      users.users.preview = {
+        isNormalUser = lib.mkDefault true;
+        uid = lib.mkDefault 1000;
+      };
+      systemd = import ./preview-app/services.nix { inherit lib pkgs; } apps;
+      # Programs that package managers download expect the loader and the libraries of a usual Linux.
+      programs.nix-ld.enable = lib.mkDefault true;
+    })
+  ];
 }

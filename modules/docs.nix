@@ -16,9 +16,19 @@ let
       }
     ];
   };
+  guest = lib.evalModules {
+    modules = [
+      ../guest-configs/preview-meta.nix
+      {
+        _module.check = false;
+        _module.args = { inherit pkgs; };
+      }
+    ];
+  };
   text = import ./options-text.nix {
     inherit lib;
     options = evaluated.options.services.innkeeper;
+    guestOptions = guest.options.innkeeper;
   };
   pages = lib.fileset.toSource {
     root = ../docs;

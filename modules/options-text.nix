@@ -1,6 +1,11 @@
 # Options as a page of Markdown. Our own, because nixosOptionsDoc has to be built, and the check of the page must also
 # run where only evaluation is possible.
-{ lib, options }:
+{
+  lib,
+  options,
+  # Options of a preview's guest.
+  guestOptions,
+}:
 let
   inherit (lib) concatStringsSep filter optional;
 
@@ -31,7 +36,7 @@ let
   line = title: value: "- ${title}: `` ${shown value} ``";
 
   entry =
-    option:
+    heading: option:
     let
       lines = [
         "- type: ${option.type}"
@@ -40,15 +45,19 @@ let
       ++ optional (option ? example) (line "example" option.example);
     in
     ''
-      ## ${option.name}
+      ${heading} ${option.name}
 
       ${plain option.description}
 
       ${concatStringsSep "\n" lines}
     '';
-  visible = filter (
-    option: option.visible && !option.internal && !lib.hasInfix "_module" option.name
-  ) (lib.optionAttrSetToDocList options);
+  visible =
+    options:
+    filter (option: option.visible && !option.internal && !lib.hasInfix "_module" option.name) (
+      lib.optionAttrSetToDocList options
+    );
+  # The options of `apps.<name>` are those of `app`.
+  ofGuests = filter (option: !lib.hasInfix ".apps.<name>." option.name) (visible guestOptions);
 in
 ''
   # Options of the NixOS modules
@@ -56,4 +65,9 @@ in
   Written by `nix build .#docs` from `modules/`; a check compares. [configuration.md](configuration.md) explains the daemon's own
   settings, [install.md](install.md) the installation of a host.
 
-  ${concatStringsSep "\n" (map entry visible)}''
+  ${concatStringsSep "\n" (map (entry "##") (visible options))}
+  ## Options of preview-config.nix
+
+  A repository's file can use these. The guide: [previews.md](previews.md).
+
+  ${concatStringsSep "\n" (map (entry "###") ofGuests)}''

@@ -17,8 +17,10 @@ let
       path: _:
       builtins.elem (baseNameOf path) [
         "base.nix"
+        "preview-app"
         "preview-meta.nix"
-      ];
+      ]
+      || baseNameOf (dirOf path) == "preview-app";
   };
 
   hasDomain = cfg.domain != null;

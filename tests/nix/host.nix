@@ -1,5 +1,9 @@
 # Generates the example host's files as JSON for tests/nix/run: units, firewall rules, Caddyfile, settings, options page.
-{ nixpkgs }:
+{
+  nixpkgs,
+  # A folder with the files of docs/previews.md.
+  guide,
+}:
 let
   lib = import (nixpkgs + "/lib");
   evaluate =
@@ -83,6 +87,19 @@ let
       ];
     }).config;
   guests = import ../../guest-configs { inherit lib; };
+  # The files of the guide, as the daemon composes them.
+  guideFiles = lib.mapAttrs' (file: _: {
+    name = "guide-${lib.removeSuffix ".nix" file}";
+    value =
+      (import (nixpkgs + "/nixos/lib/eval-config.nix") {
+        system = null;
+        modules = [
+          ../../guest-configs/base.nix
+          (guide + "/${file}")
+          { nixpkgs.hostPlatform = "x86_64-linux"; }
+        ];
+      }).config;
+  }) (builtins.readDir guide);
   guest =
     module:
     (mkGuest {
@@ -121,7 +138,8 @@ in
     host = textsOf config;
     preview = textsOf preview;
   }
-  // lib.mapAttrs (_: module: textsOf (guest module)) guests;
+  // lib.mapAttrs (_: module: textsOf (guest module)) guests
+  // lib.mapAttrs (_: textsOf) guideFiles;
   nftables = ''
     table ${table.family} ${table.name} {
     ${table.content}
@@ -183,6 +201,13 @@ in
         "routes"
         "setupService"
       ];
+    "all files of the guide are evaluated" =
+      builtins.length (builtins.attrNames guideFiles) > 8
+      && lib.all (
+        config: failed config == [ ] && config.system.build.toplevel.drvPath != ""
+      ) (builtins.attrValues guideFiles);
+    "a schedule's timer is started with its app" =
+      guideFiles.guide-several.systemd.timers.preview-api-cleanup.wantedBy == [ "preview-api.service" ];
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
     "no unit of a guest requests an address" = !(node.systemd.services ? dhcpcd);
   };

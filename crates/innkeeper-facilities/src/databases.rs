@@ -27,6 +27,8 @@ pub struct DatabaseAccess {
     pub role: String,
     /// The role's password: 24 letters and digits.
     pub password: Secret,
+    /// Identifies the database: another one after a reset, or after a removal and a new creation.
+    pub id: String,
 }
 
 impl DatabaseAccess {
@@ -38,6 +40,7 @@ impl DatabaseAccess {
             name,
             role,
             password,
+            ..
         } = self;
         let password = password.expose();
         Secret::new(format!(

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::capacity::Capacity;
 use crate::databases::PreviewDatabases;
 use crate::evaluation::Evaluation;
-use crate::guest_files::GuestEnvironment;
+use crate::guest_files::{GuestDatabase, GuestEnvironment};
 use crate::guests::Guests;
 use crate::health::Health;
 use crate::journal::Journal;
@@ -274,16 +274,25 @@ impl Executor {
                 let guest = self.guests.record(slug).await?;
                 // A rollback may be to a version without the database that the failed version has.
                 let has_database = meta.database == DatabaseMode::Host;
-                let url = match execution.database.as_ref().filter(|_| has_database) {
+                let database = match execution.database.as_ref().filter(|_| has_database) {
                     Some(access) => {
                         let gateway = self.guests.addresses(&guest)?.host;
-                        Some(access.url(gateway, self.config.database_port))
+                        Some(GuestDatabase {
+                            url: access.url(gateway, self.config.database_port),
+                            id: access.id.clone(),
+                        })
                     }
                     None => None,
                 };
                 let require_token = target.cause == Cause::Wanted;
                 self.environment
-                    .write(&guest, &preview.record, &target.version, url, require_token)
+                    .write(
+                        &guest,
+                        &preview.record,
+                        &target.version,
+                        database,
+                        require_token,
+                    )
                     .await
             }
             Serve::AwaitServices => self.services.await_ready(slug, meta).await,

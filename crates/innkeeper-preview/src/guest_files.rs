@@ -36,6 +36,14 @@ struct GuestToken {
     expires_at: Option<Timestamp>,
 }
 
+/// A preview's database on the host, as its guest sees it.
+pub(crate) struct GuestDatabase {
+    /// The address with the password.
+    pub(crate) url: Secret,
+    /// Identifies the database: another one after a reset.
+    pub(crate) id: String,
+}
+
 /// Upper bound of a token's lifetime. GitHub's expire after one hour.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -123,7 +131,7 @@ impl GuestEnvironment {
         }
     }
 
-    /// Writes the files for a version. `database_url` is that of the host's database, if the version has one. A fork
+    /// Writes the files for a version. `database` is that on the host, if the version has one. A fork
     /// gets no secrets and no token. Unless `require_token`, the guest keeps its former token while GitHub issues none,
     /// and a later check renews it.
     ///
@@ -134,10 +142,12 @@ impl GuestEnvironment {
         guest: &Guest,
         record: &PreviewRecord,
         version: &Version,
-        database_url: Option<Secret>,
+        database: Option<GuestDatabase>,
         require_token: bool,
     ) -> Result<(), PreviewError> {
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
+        let (database_url, database_id) =
+            database.map(|database| (database.url, database.id)).unzip();
         let environment = PreviewEnv {
             repo_url: format!("{}/{head}.git", self.config.clone_url),
             branch: record.branch.clone(),
@@ -145,6 +155,7 @@ impl GuestEnvironment {
             url: self.config.url(&record.slug),
             commit: Some(version.sha.clone()),
             database_url,
+            database_id,
             host_secrets: self.host_secrets(record, &version.meta).await?,
             dashboard_secrets: Vec::new(),
         };

@@ -67,6 +67,7 @@ mod journal;
 mod logs;
 mod plan;
 mod previews;
+mod probes;
 mod records;
 mod redelivery;
 mod reporter;

@@ -13,7 +13,7 @@ use crate::PreviewError;
 use crate::guests::Guests;
 use crate::health::Health;
 use crate::journal::Journal;
-use crate::services::endpoints;
+use crate::probes::endpoints;
 
 /// Number of the log's lines on the page of a preview whose app does not answer yet.
 const PAGE_LINES: usize = 12;

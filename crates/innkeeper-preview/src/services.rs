@@ -1,6 +1,5 @@
 //! The services in a preview's guest: starts them in the contract's order and probes the app's ports.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::guests::Guests;
+use crate::probes::{Probe, endpoints, probes};
 use crate::service_states::{self, ServiceState};
 use crate::watch::{refusal, refusing};
 use crate::{PreviewError, PreviewsConfig};
@@ -206,10 +206,16 @@ impl Services {
             Err(error) => return Some(error.to_string()),
         };
         let host = self.config.host(&guest.name);
-        for (port, path) in ports(meta) {
-            match answer(address, port, &host, &path).await {
-                Ok(status) if status < 500 => {}
+        for probe in probes(meta) {
+            let Probe { port, path, .. } = &probe;
+            match answer(address, *port, &host, path).await {
+                Ok(status) if probe.accepts(status) => {}
                 Ok(status) => return Some(format!("port {port} answers {path} with {status}")),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    return Some(format!(
+                        "nothing answers on port {port}: {error}. The app must listen on this port of all addresses (0.0.0.0), not only of localhost"
+                    ));
+                }
                 Err(error) => return Some(format!("nothing answers on port {port}: {error}")),
             }
         }
@@ -346,32 +352,6 @@ async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-/// Returns every port with a path to request.
-fn ports(meta: &Meta) -> BTreeMap<u16, String> {
-    let hosts = meta.extra_hosts.iter().flat_map(|host| &host.routes);
-    meta.routes
-        .iter()
-        .chain(hosts)
-        .map(|rule| {
-            let base = if rule.strip_prefix {
-                "/"
-            } else {
-                rule.path.base()
-            };
-            let path = if base.is_empty() { "/" } else { base };
-            (rule.port, path.to_owned())
-        })
-        .collect()
-}
-
-/// Returns the addresses of an app's ports.
-pub(crate) fn endpoints(meta: &Meta, address: Ipv4Addr) -> Vec<SocketAddr> {
-    let ports = ports(meta).into_keys();
-    ports
-        .map(|port| SocketAddr::from((address, port)))
-        .collect()
-}
-
 /// Returns the status with which an app answers a request.
 async fn answer(address: Ipv4Addr, port: u16, host: &str, path: &str) -> std::io::Result<u16> {
     let exchange = async {
@@ -423,17 +403,5 @@ mod tests {
             assert_eq!(status(odd.as_bytes()), None, "{odd:?}");
         }
         assert_eq!(status(&[0xff; 12]), None);
-    }
-
-    #[test]
-    fn ports_are_requested_once_each() {
-        let meta = Meta::parse(
-            r#"{"setupService":"s","appServices":["a"],"database":"container",
-                "routes":[{"path":"/","port":3000},{"path":"/api/*","port":4000,"stripPrefix":true}],
-                "extraHosts":[{"prefix":"admin","routes":[{"path":"/","port":4000}]}]}"#,
-        )
-        .expect("valid");
-        let requested: Vec<_> = ports(&meta).into_iter().collect();
-        assert_eq!(requested, [(3000, "/".to_owned()), (4000, "/".to_owned())]);
     }
 }

@@ -162,6 +162,7 @@ impl Part {
             password: Secret::new(format!("password of {name}")),
             role: name.clone(),
             name,
+            id: "1".to_owned(),
         }
     }
 }

@@ -178,6 +178,7 @@ impl PostgresDatabases {
         }
         self.ensure_database(&session, spec, &name).await?;
         Ok(DatabaseAccess {
+            id: id_of_database(&session, &name).await?,
             role: name.clone(),
             name,
             password,
@@ -412,6 +413,15 @@ async fn owner_of_database(session: &Session, name: &str) -> Result<Owner, Datab
         Some(true) => Owner::ThisDaemon,
         Some(false) => Owner::Other,
     })
+}
+
+/// Returns the number that the server gave to the database when it was created.
+async fn id_of_database(session: &Session, name: &str) -> Result<String, DatabaseError> {
+    let sql = "SELECT oid::text FROM pg_database WHERE datname = $1";
+    let row = session
+        .row("identify database", name, sql, &[&name])
+        .await?;
+    Ok(row.map_or_else(String::new, |row| row.get(0)))
 }
 
 /// Creates the database. Until it is complete, only superusers can connect: by default every role may connect to a new

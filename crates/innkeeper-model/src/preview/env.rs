@@ -174,6 +174,8 @@ pub struct PreviewEnv {
     pub commit: Option<CommitSha>,
     /// Database on the host (`DATABASE_URL`), if the preview has one.
     pub database_url: Option<Secret>,
+    /// Identifies the contents of that database (`PREVIEW_DATABASE_ID`): it changes when the database is created again.
+    pub database_id: Option<String>,
     /// Secrets that the repository requests and the host allows. A secret that the host does not have is empty.
     pub host_secrets: Vec<(EnvName, Secret)>,
     /// Secrets of the repository from the dashboard. They override all others.
@@ -232,6 +234,9 @@ impl PreviewEnv {
         if let Some(url) = &self.database_url {
             all.push((EnvName::of_contract("DATABASE_URL"), url.expose()));
         }
+        if let Some(id) = &self.database_id {
+            all.push((EnvName::of_contract("PREVIEW_DATABASE_ID"), id.as_str()));
+        }
         for (name, value) in self.host_secrets.iter().chain(&self.dashboard_secrets) {
             all.push((name.clone(), value.expose()));
         }
@@ -264,6 +269,7 @@ mod tests {
             database_url: Some(Secret::new(
                 "postgresql://preview_web_7:pw@10.100.0.2:5432/preview_web_7",
             )),
+            database_id: Some("16384".into()),
             host_secrets: vec![
                 (name("STRIPE_KEY"), Secret::new("sk \"1\"")),
                 (name("MISSING"), Secret::default()),
@@ -281,6 +287,7 @@ mod tests {
         PREVIEW_URL='https://web-7.preview.example.com'
         PREVIEW_COMMIT='a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1'
         DATABASE_URL='postgresql://preview_web_7:pw@10.100.0.2:5432/preview_web_7'
+        PREVIEW_DATABASE_ID='16384'
         STRIPE_KEY='sk "1"'
         MISSING=''
         MULTI='a
@@ -292,14 +299,11 @@ mod tests {
     fn preview_env_omits_url_without_database() {
         let env = PreviewEnv {
             database_url: None,
+            database_id: None,
             ..env()
         };
-        assert!(
-            !env.render()
-                .expect("renders")
-                .expose()
-                .contains("DATABASE_URL")
-        );
+        let text = env.render().expect("renders");
+        assert!(!text.expose().contains("DATABASE"), "{}", text.expose());
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub use env_file::{EnvFile, InvalidLine, LineError};
 pub use event::{PrAction, PullRequestEvent, RepositoryAction, RepositoryEvent, certainly_before};
 pub use hook::{HookProblem, HookSetting, PingEvent};
 pub use meta::{
-    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, MetaProblems, RoutePath,
-    RouteProtocol, RouteRule, RouteTimeout, ServiceName,
+    DatabaseMode, ExtraHost, HealthPath, Meta, MetaProblem, MetaProblemKind, MetaProblems,
+    RoutePath, RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
 pub use packages::{ChangedPackage, Package, PackageChanges};
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};

@@ -75,6 +75,7 @@ fn bash_passes_on_the_longest_value() {
         url: String::new(),
         commit: None,
         database_url: None,
+        database_id: None,
         host_secrets: vec![(
             EnvName::parse("V0").expect("valid"),
             Secret::new("x".repeat(length)),

@@ -196,6 +196,19 @@ pub(super) const EXAMPLES: Examples = &[
         )],
     ),
     (
+        "preview init",
+        &[
+            (
+                "preview init",
+                "Write a preview-config.nix for the app in the current directory.",
+            ),
+            (
+                "preview init --stack python --stdout",
+                "Print the file for an app in Python.",
+            ),
+        ],
+    ),
+    (
         "preview build",
         &[(
             "preview build octo/web main",

@@ -8,6 +8,7 @@ mod destroy;
 mod errors;
 mod exec;
 mod explain;
+mod init;
 mod list;
 mod logs;
 mod open;

@@ -119,6 +119,8 @@ async fn reset_empties_the_database_and_keeps_the_password() {
         .expect("create");
     let again = cluster.databases.reset(&empty("web")).await.expect("reset");
     assert_eq!(again.password.expose(), access.password.expose());
+    assert_eq!(cluster.ensure("web").await.id, again.id);
+    assert_ne!(again.id, access.id);
     client
         .batch_execute("SELECT 1")
         .await

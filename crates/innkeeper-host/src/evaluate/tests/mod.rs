@@ -18,6 +18,7 @@ mod attacks;
 mod builders;
 mod compromised;
 mod evaluation_limits;
+mod guide;
 mod repositories;
 mod results;
 mod settings;

@@ -6,18 +6,20 @@
 //! | `setupService` | required | the service that fetches and builds the app ([`ServiceName`]) |
 //! | `appServices` | required | the services that are started after it, at most [`Meta::MAX_SERVICES`] |
 //! | `database` | required | `"host"` or `"container"` ([`DatabaseMode`]) |
-//! | `routes` | required | at least one `{ path, port, stripPrefix? }`, at most [`Meta::MAX_ROUTES`] ([`RouteRule`]) |
+//! | `routes` | required | at least one `{ path, port, stripPrefix?, healthPath? }`, at most [`Meta::MAX_ROUTES`] ([`RouteRule`]) |
 //! | `hostSecrets` | | names of environment variables, at most [`Meta::MAX_SECRETS`] |
 //! | `extraHosts` | | `{ prefix, routes }`, at most [`Meta::MAX_EXTRA_HOSTS`] ([`ExtraHost`]) |
 //!
 //! The last two may be omitted or `null`. All of it is untrusted: it comes from a pull request.
 
+mod health;
 mod parts;
 mod problem;
 mod read;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+pub use self::health::HealthPath;
 pub use self::parts::{
     DatabaseMode, ExtraHost, RoutePath, RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::HealthPath;
 use crate::preview::InvalidText;
 use crate::preview::checked::checked_text;
 use crate::preview::slug::MAX_SLUG;
@@ -162,6 +163,9 @@ pub struct RouteRule {
     /// for `/`, `stripPrefix` has no effect.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// The target of health checks, not changed by `strip_prefix`. `None` for the route's own path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<HealthPath>,
     /// The protocol between the host's proxy and the app.
     #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: RouteProtocol,
@@ -258,6 +262,7 @@ impl RouteRule {
             strip_prefix,
             protocol: RouteProtocol::default(),
             timeout: None,
+            health_path: None,
         }
     }
 

@@ -181,6 +181,7 @@ pub(super) mod remedies {
     pub(in crate::preview::meta) const PATH: &str =
         "write for example \"/\", \"/ws\" or \"/api/*\"";
     pub(in crate::preview::meta) const TIMEOUT: &str = "write the seconds until the response begins: 1, 2, 5, 10, 15, 30, 60, 90, 120, 180, 300, 600, 1800 or 3600";
+    pub(in crate::preview::meta) const HEALTH_PATH: &str = "write for example \"/health\"";
     pub(in crate::preview::meta) const SECRET: &str =
         "write the name of an environment variable, for example \"STRIPE_SECRET_KEY\"";
     pub(in crate::preview::meta) const PREFIX: &str =

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::problem::remedies;
 use super::{
-    DatabaseMode, ExtraHost, Meta, MetaProblem, MetaProblemKind, RoutePath, RouteProtocol,
-    RouteRule, RouteTimeout, ServiceName,
+    DatabaseMode, ExtraHost, HealthPath, Meta, MetaProblem, MetaProblemKind, RoutePath,
+    RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
 use crate::GuestName;
 use crate::preview::EnvName;
@@ -21,7 +21,14 @@ const FIELDS: &[&str] = &[
     "hostSecrets",
     "extraHosts",
 ];
-const ROUTE_FIELDS: &[&str] = &["path", "port", "stripPrefix", "protocol", "timeout"];
+const ROUTE_FIELDS: &[&str] = &[
+    "path",
+    "port",
+    "stripPrefix",
+    "protocol",
+    "timeout",
+    "healthPath",
+];
 const HOST_FIELDS: &[&str] = &["prefix", "routes"];
 const DATABASES: &[&str] = &["host", "container"];
 const PROTOCOLS: &[&str] = &[RouteProtocol::Http.name(), RouteProtocol::H2c.name()];
@@ -263,7 +270,13 @@ impl Reader {
         let protocol = protocol.map_or(Some(RouteProtocol::Http), |at| self.protocol(&at));
         let timeout = object.optional("timeout");
         let timeout = timeout.map_or(Some(None), |at| self.timeout(&at).map(Some));
+        let health_path = object.optional("healthPath");
+        let health_path = health_path.map_or(Some(None), |at| {
+            self.checked(&at, HealthPath::parse, remedies::HEALTH_PATH)
+                .map(Some)
+        });
         Some(RouteRule {
+            health_path: health_path?,
             protocol: protocol?,
             timeout: timeout?,
             ..RouteRule::new(path?, port?, strip_prefix?)

@@ -168,6 +168,7 @@ fn meta_problem_has_place_text_and_remedy() {
     insta::assert_snapshot!(problems(&with("/routes/0/path", json!("/api*"))), @r#"/routes/0/path: '/api*' is not a valid path of a route: '*' is only allowed at the end, after a '/' (write for example "/", "/ws" or "/api/*")"#);
     insta::assert_snapshot!(problems(&with("/routes/0/path", json!("/API/*"))), @"/routes/2: '/api/*' duplicates /routes/0 (remove one of the two)");
     insta::assert_snapshot!(problems(&with("/routes/0/path", json!("/admin"))), @"/routes/3: '/admin' duplicates /routes/0 (remove one of the two)");
+    insta::assert_snapshot!(problems(&with("/routes/0/healthPath", json!("health"))), @r#"/routes/0/healthPath: 'health' is not a valid health path: it does not start with '/' (write for example "/health")"#);
     insta::assert_snapshot!(problems(&with("/database", json!("sqlite"))), @r#"/database: unknown value 'sqlite' (write "host" or "container")"#);
     insta::assert_snapshot!(problems(&with("/setupService", json!("app-backend"))), @"/appServices/0: 'app-backend.service' duplicates /setupService (remove one of the two)");
     insta::assert_snapshot!(problems(&with("/setupService", json!("a b"))), @r#"/setupService: 'a b' is not a valid systemd service: only letters, digits and : - _ . \ @ are allowed (write the name of a service as in systemd.services, for example "setup-app")"#);
