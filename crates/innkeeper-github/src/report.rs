@@ -9,7 +9,7 @@ mod publish;
 
 use std::fmt;
 
-use innkeeper_model::preview::text::{self, COMMENT_MARKER, CommentStyle};
+use innkeeper_model::preview::text::{self, CommentStyle, comment_marker};
 use innkeeper_model::preview::{
     CheckResult, CommitSha, PreviewState, PreviewView, PullRequest, Situation,
     is_fault_of_repository,
@@ -55,6 +55,8 @@ pub struct ReportSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pull_request: PullRequest,
+    /// The first line of the comment, which identifies it.
+    marker: String,
     comment: Part<String>,
     links: Part<Links>,
     environment: Option<String>,
@@ -176,19 +178,20 @@ impl Report {
             ReportTarget::Nowhere => Part::Unmanaged,
         };
         let links = match settings.target {
-            ReportTarget::Text => Part::Present(Links {
+            // The text has the links of the first preview.
+            ReportTarget::Text if preview.config_path.is_none() => Part::Present(Links {
                 url: view.url.clone(),
                 extra: view.extra_urls.clone(),
             }),
-            ReportTarget::Comment | ReportTarget::Nowhere => Part::Unmanaged,
+            _ => Part::Unmanaged,
         };
         Some(Self {
             comment,
             links,
             deployment: status(view).map(|status| (preview.wanted_sha.clone(), status)),
             live: preview.live_sha.clone(),
-            check: settings
-                .checks
+            // A commit has one check, of its first configuration.
+            check: (settings.checks && preview.config_path.is_none())
                 .then(|| (preview.wanted_sha.clone(), check(view))),
             ..Self::empty(view, settings)?
         })
@@ -200,10 +203,14 @@ impl Report {
         let (comment, links) = match settings.target {
             ReportTarget::Comment => (
                 Part::IfPresent(format!(
-                    "{COMMENT_MARKER}\nThe preview of this pull request was removed.\n"
+                    "{}\nThe preview of this pull request was removed.\n",
+                    comment_marker(&view.preview)
                 )),
                 Part::Unmanaged,
             ),
+            ReportTarget::Text if view.preview.config_path.is_some() => {
+                (Part::Absent, Part::Unmanaged)
+            }
             ReportTarget::Text => (Part::Absent, Part::Absent),
             ReportTarget::Nowhere => (Part::Unmanaged, Part::Unmanaged),
         };
@@ -218,6 +225,7 @@ impl Report {
         let environment = format!("preview/{}", view.preview.slug);
         Some(Self {
             pull_request: view.preview.pull_request()?,
+            marker: comment_marker(&view.preview),
             comment: Part::Unmanaged,
             links: Part::Unmanaged,
             environment: settings.deployments.then_some(environment),

@@ -330,7 +330,8 @@ impl Previews {
         let sha = components.github()?.branch(&repo, &branch).await?;
         let engine = components.engine.clone();
         let work = async move |progress| {
-            let built = components.evaluation.evaluate(&repo, &sha, progress).await;
+            let evaluation = &components.evaluation;
+            let built = evaluation.evaluate(&repo, &sha, None, progress).await;
             let (_, built) = built.map_err(|error| Failure::from(&error))?;
             let sha = sha.short();
             Ok((format!("{branch} of {repo} at {sha}"), built.closure))

@@ -184,7 +184,7 @@ async fn show(github: &Github, check: &OpenCheck, last: &Check) -> Result<(), Gi
 /// Returns the check of a preview's wanted commit. `None` for a preview without a pull request.
 fn of_preview(record: &PreviewRecord) -> Option<OpenCheck> {
     Some(OpenCheck {
-        pull_request: record.pull_request()?,
+        pull_request: record.delivery_source()?,
         name: CHECK_NAME.to_owned(),
         sha: record.wanted_sha.clone(),
         situation: None,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, ProgressSink};
+use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::{CommitSha, PackageChanges, RepoName};
 use innkeeper_model::{StorePath, chain};
 use innkeeper_store::{Preview, Store};
@@ -35,7 +36,8 @@ impl Evaluation {
         }
     }
 
-    /// Reports whether a commit has a configuration, without reading it.
+    /// Reports whether a commit has a configuration at a path, without reading it; `None` means the repository's
+    /// first one.
     ///
     /// # Errors
     /// [`PreviewError::NoAccess`] if the commit cannot be read: the file may exist.
@@ -43,13 +45,21 @@ impl Evaluation {
         &self,
         repo: &RepoName,
         sha: &CommitSha,
+        config: Option<&SourcePath>,
     ) -> Result<bool, PreviewError> {
-        let main = self.config.config_paths.main(repo);
-        let found = self.sources.has_file(repo, sha, &main).await;
+        let found = self
+            .sources
+            .has_file(repo, sha, &self.path(repo, config))
+            .await;
         found.map_err(|error| error.without_access(repo, sha))
     }
 
-    /// Evaluates and builds the configuration of a commit as untrusted code.
+    fn path(&self, repo: &RepoName, config: Option<&SourcePath>) -> SourcePath {
+        let first = || self.config.config_paths.main(repo);
+        config.cloned().unwrap_or_else(first)
+    }
+
+    /// Evaluates and builds a configuration of a commit as untrusted code; `None` means the repository's first one.
     ///
     /// # Errors
     /// The commit has none, or it is invalid or does not build.
@@ -57,9 +67,10 @@ impl Evaluation {
         &self,
         repo: &RepoName,
         sha: &CommitSha,
+        config: Option<&SourcePath>,
         progress: ProgressSink,
     ) -> Result<(EvaluationKey, Evaluated), PreviewError> {
-        let main = self.config.config_paths.main(repo);
+        let main = self.path(repo, config);
         let sources = self.sources.tree(repo, sha, &main).await;
         let sources = sources.map_err(|error| error.without_access(repo, sha))?;
         let sources = sources.ok_or_else(|| PreviewError::ConfigMissing { sha: sha.clone() })?;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::additional::Additional;
 use crate::capacity::Capacity;
 use crate::databases::PreviewDatabases;
 use crate::evaluation::Evaluation;
@@ -80,6 +81,7 @@ pub(crate) struct Executor {
     pub(crate) reporter: Reporter,
     pub(crate) stages: Stages,
     pub(crate) evaluation: Evaluation,
+    pub(crate) additional: Additional,
     pub(crate) capacity: Capacity,
     pub(crate) databases: PreviewDatabases,
     pub(crate) guests: Guests,
@@ -103,8 +105,11 @@ struct Execution {
 
 impl Execute for Executor {
     async fn execute(&self, preview: &Preview, plan: Plan) -> Result<(), PreviewError> {
+        // A failure does not keep this preview from being changed.
+        let additional = self.additional.follow(preview, plan).await;
         let first = steps(plan, preview, Seen::Unknown);
-        self.follow(plan, preview, first.into()).await
+        self.follow(plan, preview, first.into()).await?;
+        additional
     }
 }
 
@@ -319,7 +324,11 @@ impl Executor {
         let preview = &execution.preview;
         let record = &preview.record;
         let sha = &record.wanted_sha;
-        let found = Box::pin(self.evaluation.has_config(&record.repo, sha));
+        let found = Box::pin(self.evaluation.has_config(
+            &record.repo,
+            sha,
+            record.config_path.as_ref(),
+        ));
         if self.while_reviving(preview, found).await? {
             if !preview.config_seen || preview.removal_running.is_some() {
                 let found = vec![PreviewFact::ConfigFound];
@@ -364,7 +373,12 @@ impl Executor {
             }
             journal.build_progress(&about, progress);
         });
-        let mut evaluation = pin!(self.evaluation.evaluate(&record.repo, sha, progress));
+        let mut evaluation = pin!(self.evaluation.evaluate(
+            &record.repo,
+            sha,
+            record.config_path.as_ref(),
+            progress
+        ));
         let (key, evaluated) = loop {
             tokio::select! {
                 evaluated = &mut evaluation => break evaluated?,

@@ -121,7 +121,7 @@ impl Expiry {
     ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         // A pending push is a use.
-        if let Some(pull_request) = preview.record.pull_request()
+        if let Some(pull_request) = preview.record.delivery_source()
             && self.store.next_delivery(&pull_request).await? != NextDelivery::None
         {
             return Ok(());

@@ -82,6 +82,7 @@ pub(crate) fn preview() -> Preview {
             created_at: time,
             last_activity: time,
             rollout: Rollout::default(),
+            config_path: None,
         },
         desired: Presence::Present,
         evaluation: None,

@@ -40,8 +40,10 @@
 //! | `previews`, `wiring` | start, stop and queries; construction of the components |
 //! | `service_log` | the journal of the services in a guest |
 //! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
+//! | `sources`, `additional` | the files of a configuration; previews of several configurations |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
+mod additional;
 mod admission;
 mod approvals;
 mod background;

@@ -69,4 +69,4 @@ impl Sources {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use innkeeper_github::client::Github;
 use innkeeper_store::Store;
 use tokio::sync::mpsc;
 
+use crate::additional::Additional;
 use crate::approvals::Approvals;
 use crate::background::Background;
 use crate::capacity::Capacity;
@@ -228,6 +229,12 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             routing.clone(),
         ),
         evaluation: evaluation.clone(),
+        additional: Additional {
+            config: Arc::clone(&config),
+            store: store.clone(),
+            evaluation: evaluation.clone(),
+            workers: workers.clone(),
+        },
         capacity,
         databases: databases.clone(),
         guests: guests.clone(),

@@ -104,7 +104,7 @@ impl<E: Execute> Worker<E> {
     /// Does the next action and returns it.
     async fn turn(&mut self, wakeup: Wakeup) -> Result<Next, PreviewError> {
         let preview = self.parts.store.preview(&self.slug).await?;
-        let delivery = match preview.as_ref().and_then(|p| p.record.pull_request()) {
+        let delivery = match preview.as_ref().and_then(|p| p.record.delivery_source()) {
             Some(pull_request) => self.parts.store.next_delivery(&pull_request).await?,
             None => NextDelivery::None,
         };
@@ -267,7 +267,7 @@ impl<E: Execute> Worker<E> {
     ) -> Result<bool, PreviewError> {
         let store = &self.parts.store;
         let has_other = loop {
-            let next = match preview.record.pull_request() {
+            let next = match preview.record.delivery_source() {
                 Some(pull_request) => store.next_delivery(&pull_request).await?,
                 None => NextDelivery::None,
             };

@@ -59,4 +59,4 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
-pub use store::{RepoIdentity, Store};
+pub use store::{AdditionalConfig, RepoIdentity, Store};

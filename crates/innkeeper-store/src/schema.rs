@@ -89,6 +89,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "how commits of previews come up",
         sql: include_str!("schema/16.sql"),
     },
+    Migration {
+        name: "previews of several configurations",
+        sql: include_str!("schema/17.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

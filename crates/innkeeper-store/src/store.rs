@@ -1,5 +1,6 @@
 //! [`Store`]: the handle, its methods by subject, and the rules that span tables.
 
+mod additional;
 mod checks;
 mod closures;
 mod deliveries;
@@ -30,6 +31,7 @@ use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
 use crate::sql;
 
+pub use additional::AdditionalConfig;
 pub use repositories::RepoIdentity;
 
 /// A handle to the database. Clones share it. It closes with the last handle or with [`Self::close`]; then every method

@@ -154,6 +154,7 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
             created_at: time("10:00:00"),
             last_activity: time("10:00:00"),
             rollout: Rollout::default(),
+            config_path: None,
         },
         url: format!("https://{slug}.preview.example.com"),
         extra_urls: Vec::new(),

@@ -178,6 +178,7 @@ mod tests {
                     repo: RepoName::parse("octo/web").expect("a repository"),
                     number: 7,
                 },
+                marker: "<!-- innkeeper-preview -->".to_owned(),
                 comment,
                 links,
                 environment: Some("preview/web-7".to_owned()),

@@ -1,6 +1,5 @@
 //! Publishes reports: observes, plans and executes.
 
-use innkeeper_model::preview::text::COMMENT_MARKER;
 use tracing::debug;
 
 use super::{Part, Published, Report, ReportError, Step, plan};
@@ -54,7 +53,7 @@ impl Github {
         let pull_request = &report.pull_request;
         let mut published = Published::default();
         if report.comment != Part::Unmanaged {
-            let comments = self.own_comments(pull_request, COMMENT_MARKER).await;
+            let comments = self.own_comments(pull_request, &report.marker).await;
             published.comments = collect(comments, &mut errors);
         }
         if report.links != Part::Unmanaged {

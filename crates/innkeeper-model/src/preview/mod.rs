@@ -65,7 +65,7 @@ pub use packages::{ChangedPackage, Package, PackageChanges};
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
 pub use rollout::Rollout;
 pub use slug::{
-    InvalidSlug, MAX_SLUG, RESERVED_SLUGS, database_name, default_slug, parse_slug,
+    InvalidSlug, MAX_SLUG, RESERVED_SLUGS, config_slug, database_name, default_slug, parse_slug,
     slug_candidates, webhook_slug,
 };
 pub use state::{AppTrouble, PreviewRecord, PreviewState, PreviewView};

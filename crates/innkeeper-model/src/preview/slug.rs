@@ -7,6 +7,7 @@ use std::iter;
 
 use sha2::{Digest, Sha256};
 
+use super::sources::SourcePath;
 use super::{BranchName, RepoName};
 use crate::{Code, Explain, GuestName, InvalidName};
 
@@ -115,6 +116,30 @@ pub fn webhook_slug(repo: &RepoName, number: u64) -> GuestName {
     usable(join(&name, &number), &identity)
 }
 
+/// Derives the slug of an additional preview of a pull request: `<repository>-<number>-<label>`. The label comes from the path
+/// of its configuration: `api` for `apps/api/preview.nix`, `api` for `deploy/api.nix`. Cuts the repository's name.
+#[must_use]
+pub fn config_slug(repo: &RepoName, number: u64, config: &SourcePath) -> GuestName {
+    const MAX_LABEL: usize = 12;
+    /// Names of files that say nothing about the app.
+    const GENERIC: [&str; 3] = ["preview-config", "preview", "default"];
+    let file = config.file_name();
+    let stem = sanitized(file.strip_suffix(".nix").unwrap_or(file));
+    let folder = sanitized(config.parent().file_name());
+    let identity = format!("{}#{number}:{config}", repo.key());
+    let label = match (GENERIC.contains(&stem.as_str()), folder.is_empty()) {
+        (true, false) => folder,
+        _ => stem,
+    };
+    let label = match cut(&label, MAX_LABEL) {
+        label if label.is_empty() => hash(&identity),
+        label => label,
+    };
+    let suffix = format!("{number}-{label}");
+    let name = cut(&sanitized(repo.name()), MAX_SLUG - suffix.len() - 1);
+    usable(join(&name, &suffix), &identity)
+}
+
 /// Returns the candidate names for a new preview, in order: the desired one, then alternatives with a hash of `identity`
 /// and the number of the alternative. `identity` identifies the preview, such as `owner/name#12`; the same preview always
 /// gets the same candidates.
@@ -192,6 +217,26 @@ mod tests {
 
     fn default(name: &str, branch: &str) -> String {
         default_slug(&repo(name), &BranchName::parse(branch).expect("valid")).into()
+    }
+
+    #[test]
+    fn config_slug_has_the_label_of_the_configuration() {
+        let slug = |name: &str, number, config: &str| {
+            let config = SourcePath::parse(config).expect("valid");
+            let slug = config_slug(&repo(name), number, &config);
+            parse_slug(slug.as_str()).expect("valid").to_string()
+        };
+        assert_eq!(slug("octo/web", 7, "apps/api/preview.nix"), "web-7-api");
+        assert_eq!(slug("octo/web", 7, "apps/api/default.nix"), "web-7-api");
+        assert_eq!(slug("octo/web", 7, "deploy/Admin_UI.nix"), "web-7-admin-ui");
+        assert_eq!(slug("octo/web", 7, "preview.nix"), "web-7-preview");
+        let long = slug(
+            &format!("octo/{}", "a".repeat(60)),
+            u64::MAX,
+            "x/a-very-long-name.nix",
+        );
+        assert_eq!(long, format!("{}-{}-a-very-long", "a".repeat(7), u64::MAX));
+        assert!(slug("octo/web", 7, "日本/preview.nix").starts_with("web-7-"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::sources::SourcePath;
 use super::{BranchName, CommitSha, DatabaseMode, PullRequest, RepoName, Rollout};
 use crate::{Failure, GuestName};
 
@@ -140,6 +141,10 @@ pub struct PreviewRecord {
     /// How its wanted commit comes up.
     #[serde(default)]
     pub rollout: Rollout,
+    /// The path of its configuration, if it is an additional preview of its pull request. `None` for the preview of the
+    /// repository's first configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_path: Option<SourcePath>,
 }
 
 impl PreviewRecord {
@@ -150,6 +155,13 @@ impl PreviewRecord {
             repo: self.repo.clone(),
             number,
         })
+    }
+
+    /// Returns the pull request whose deliveries it acts on. `None` for an additional preview, which follows the preview of
+    /// the first configuration.
+    #[must_use]
+    pub fn delivery_source(&self) -> Option<PullRequest> {
+        self.pull_request().filter(|_| self.config_path.is_none())
     }
 
     /// Reports whether its commits come from another or a deleted repository. Such a preview never receives secrets.
@@ -225,6 +237,7 @@ pub(super) mod tests {
                 created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
                 last_activity: "2026-11-20T10:05:00Z".parse().expect("a time"),
                 rollout: rollout(state),
+                config_path: None,
             },
             url: "https://web-7.preview.example.com".into(),
             extra_urls: vec![format!("https://landing-web-7.preview.example.com")],

@@ -11,14 +11,14 @@ use super::*;
 use crate::fixture::{TOKEN, client, repo};
 
 /// A repository on a fake GitHub.
-struct Stage {
-    directory: TempDir,
+pub(crate) struct Stage {
+    pub(crate) directory: TempDir,
     github: FakeGithub,
     sources: Sources,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let github = FakeGithub::start().await.expect("the fake starts");
         github.with(|world| {
@@ -53,7 +53,7 @@ impl Stage {
             .to_owned()
     }
 
-    fn write(&self, name: &str, contents: &str) {
+    pub(crate) fn write(&self, name: &str, contents: &str) {
         let file = self.directory.path().join(name);
         fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).expect("folder");
         fs::write(file, contents).expect("write");
@@ -64,7 +64,7 @@ impl Stage {
     }
 
     /// Commits all files.
-    fn commit(&self) -> CommitSha {
+    pub(crate) fn commit(&self) -> CommitSha {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", "x"]);
         CommitSha::parse(&self.git(&["rev-parse", "HEAD"])).expect("a commit")
@@ -141,6 +141,13 @@ async fn tree_has_the_files_that_the_configuration_refers_to() {
         tree.text(&main()),
         Some("{ imports = [ ./nix/app.nix ./mod ]; }\n")
     );
+    assert!(
+        stage
+            .sources
+            .has_file(&repo(), &sha, &main())
+            .await
+            .expect("readable")
+    );
 }
 
 #[tokio::test]
@@ -156,6 +163,13 @@ async fn push_without_a_changed_configuration_costs_one_request() {
     stage.write("src/main.rs", "2");
     stage.write("package.json", "{}");
     let sha = stage.commit();
+    assert!(
+        stage
+            .sources
+            .has_file(&repo(), &sha, &main())
+            .await
+            .expect("readable")
+    );
     let second = stage.tree(&sha).await;
     assert_eq!(second.digest(), first.digest());
     assert_eq!(stage.requests(), 1);
@@ -283,8 +297,14 @@ async fn missing_configuration_and_missing_access_are_distinguished() {
     );
     // A folder with the name is not a configuration.
     stage.write("preview-config.nix/default.nix", "{ }");
-    let tree = stage.sources.tree(&repo(), &stage.commit(), &main()).await;
-    assert_eq!(tree.expect("readable"), None);
+    let sha = stage.commit();
+    assert!(
+        !stage
+            .sources
+            .has_file(&repo(), &sha, &main())
+            .await
+            .expect("readable")
+    );
 }
 
 #[tokio::test]

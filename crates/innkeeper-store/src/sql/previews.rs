@@ -4,6 +4,7 @@
 //! decides which slug that is.
 
 use innkeeper_model::GuestName;
+use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::{
     CommitSha, Meta, PreviewRecord, PreviewState, PullRequest, RepoName,
 };
@@ -86,7 +87,11 @@ pub(crate) fn manual_slug_of_branch(
     connection: &Connection,
     new: &NewPreview,
 ) -> Result<Option<GuestName>, QueryError> {
-    oldest_of_branch(connection, new, "number IS NULL AND want = 'present'")
+    oldest_of_branch(
+        connection,
+        new,
+        "number IS NULL AND additional_to IS NULL AND want = 'present'",
+    )
 }
 
 fn oldest_of_branch(
@@ -178,6 +183,55 @@ pub(crate) fn insert(
         },
     )?;
     Ok(())
+}
+
+/// Returns the additional previews of a pull request.
+pub(crate) fn additional(
+    connection: &Connection,
+    PullRequest { repo, number }: &PullRequest,
+) -> Result<Vec<Preview>, QueryError> {
+    let query = "SELECT * FROM previews WHERE repo = ?1 AND additional_to = ?2 ORDER BY slug";
+    sql::all(connection, query, (Text(repo), Number(*number)), read)
+}
+
+/// Inserts an additional preview of a pull request, for a configuration.
+pub(crate) fn insert_additional(
+    transaction: &Transaction<'_>,
+    first: &PreviewRecord,
+    config: &SourcePath,
+    slug: &GuestName,
+) -> Result<(), QueryError> {
+    let new = NewPreview {
+        repo: first.repo.clone(),
+        number: None,
+        branch: first.branch.clone(),
+        head_repo: first.head_repo.clone(),
+        wanted_sha: first.wanted_sha.clone(),
+    };
+    insert(transaction, &new, slug)?;
+    set(transaction, slug, "config_path", &Text(config))?;
+    set(
+        transaction,
+        slug,
+        "additional_to",
+        &first.pull_request.map(Number),
+    )
+}
+
+/// Copies the approval of a pull request's first preview to an additional one.
+pub(crate) fn copy_approval(
+    transaction: &Transaction<'_>,
+    first: &Preview,
+    slug: &GuestName,
+) -> Result<(), QueryError> {
+    let approved = first.record.approved_sha.as_ref().map(Text);
+    set(transaction, slug, "approved_sha", &approved)?;
+    set(
+        transaction,
+        slug,
+        "approved_by_label",
+        &first.approved_by_label,
+    )
 }
 
 /// Gives a preview that was created by hand to a pull request.
@@ -415,7 +469,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
     let record = PreviewRecord {
         slug: row.text("slug")?,
         repo: row.text("repo")?,
-        pull_request: row.opt_number("number")?,
+        pull_request: match row.opt_number("number")? {
+            Some(number) => Some(number),
+            None => row.opt_number("additional_to")?,
+        },
         branch: row.text("branch")?,
         head_repo: row.opt_text("head_repo")?,
         wanted_sha: row.text("wanted_sha")?,
@@ -427,6 +484,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         created_at: row.time("created_at")?,
         last_activity: row.time("last_activity")?,
         rollout: rollout::read(row)?,
+        config_path: row.opt_text("config_path")?,
     };
     Ok(Preview {
         record,

@@ -82,7 +82,7 @@ impl Store {
             if previews::find(transaction, slug)?.as_ref() != Some(&seen) {
                 return Ok(None);
             }
-            if let Some(pull_request) = seen.record.pull_request()
+            if let Some(pull_request) = seen.record.delivery_source()
                 && deliveries::has_pending(transaction, &pull_request)?
             {
                 return Ok(None);
@@ -202,7 +202,7 @@ impl Store {
         let action = "override a preview";
         self.write(action, Durability::Now, move |transaction| {
             let preview = previews::apply(transaction, &slug, &facts)?;
-            if let Some(pull_request) = preview.record.pull_request() {
+            if let Some(pull_request) = preview.record.delivery_source() {
                 deliveries::override_present(transaction, &pull_request)?;
             }
             Ok(preview)

@@ -6,6 +6,7 @@
     reason = "clippy recognizes tests by their attribute, but not their helpers"
 )]
 
+mod additional;
 mod caches;
 mod deliveries;
 mod delivery_streams;

@@ -24,9 +24,10 @@ const VERSION_13: &str = include_str!("dumps/version-13.sql");
 const VERSION_14: &str = include_str!("dumps/version-14.sql");
 const VERSION_15: &str = include_str!("dumps/version-15.sql");
 const VERSION_16: &str = include_str!("dumps/version-16.sql");
+const VERSION_17: &str = include_str!("dumps/version-17.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 16;
+const NEWEST: i64 = 17;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -334,6 +335,22 @@ async fn version_16_is_migrated_with_its_data() {
     assert_eq!(after.changes.expect("known").lines(), ["+ nodejs 22.1"]);
     let situations: Vec<_> = checks.iter().map(|check| check.situation).collect();
     assert_eq!(situations, [None, Some(Situation::NoConfig)]);
+}
+
+#[tokio::test]
+async fn version_17_is_migrated_with_its_data() {
+    for (dump, expected) in [
+        (VERSION_16, None),
+        (VERSION_17, Some("apps/api/preview.nix")),
+    ] {
+        let (_directory, store) = restore(dump);
+        let web = store.preview(&name("web-7")).await.expect("reads");
+        let web = web.expect("kept").record;
+        assert_eq!((web.pull_request, web.config_path), (Some(7), None));
+        let api = store.preview(&name("web-7-api")).await.expect("reads");
+        let path = api.and_then(|api| api.record.config_path);
+        assert_eq!(path.as_ref().map(|path| path.as_str()), expected);
+    }
 }
 
 #[test]

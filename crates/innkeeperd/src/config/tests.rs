@@ -103,6 +103,37 @@ fn the_webhooks_section_is_reported() {
 }
 
 #[test]
+fn paths_of_configurations_are_texts_or_lists() {
+    let text = "[previews.repositories.'octo/web']\nconfig_path = './deploy/preview.nix'";
+    let loaded = load_text(text, &[]).expect("valid");
+    let of_web = loaded.config.previews.repositories.values().next();
+    let paths = of_web.and_then(|settings| settings.config_path.as_ref());
+    let paths: Vec<_> = paths
+        .expect("set")
+        .paths()
+        .iter()
+        .map(|path| path.as_str())
+        .collect();
+    assert_eq!(paths, ["deploy/preview.nix"]);
+    for (value, expected) in [
+        ("'/etc/x.nix'", "a component is empty"),
+        ("'../x.nix'", "a component is '.' or '..'"),
+        ("'x'", "is not the path of a Nix file"),
+        ("[]", "write 1 to"),
+        ("['a.nix', './a.nix']", "is listed twice"),
+        ("7", "expected a path in the repository, or a list of paths"),
+    ] {
+        let error = error(&format!("[previews]\nconfig_path = {value}"), &[]);
+        assert!(error.contains(expected), "{value}: {error}");
+    }
+    let error = error("[previews]\nfile_types = ['a/b']", &[]);
+    assert!(
+        error.contains("previews.file_types: 'a/b' is not a valid file type"),
+        "{error}"
+    );
+}
+
+#[test]
 fn settings_are_documented_with_their_defaults() {
     let page = include_str!("../../../../docs/configuration.md");
     let rows = page

@@ -7,11 +7,27 @@ use jiff::Timestamp;
 use super::decisive::decisive;
 use super::links::{EXTRA, PREVIEW};
 use super::untrusted::{code_block, without_host_paths};
-use crate::preview::{CommitSha, DatabaseMode, PreviewState, PreviewView, Situation};
+use crate::preview::{
+    CommitSha, DatabaseMode, PreviewRecord, PreviewState, PreviewView, Situation,
+};
 use crate::{Code, Failure, Kind};
 
 /// The first line of the comment, by which it is found again.
 pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
+
+/// Returns the marker of a preview's comment: [`COMMENT_MARKER`], or one with the path of the configuration of an additional
+/// preview. No marker is part of another.
+#[must_use]
+pub fn comment_marker(preview: &PreviewRecord) -> String {
+    match &preview.config_path {
+        None => COMMENT_MARKER.to_owned(),
+        // Two hyphens could end the HTML comment.
+        Some(path) => format!(
+            "<!-- innkeeper-preview: {} -->",
+            path.as_str().replace("--", "- -")
+        ),
+    }
+}
 
 /// Maximum number of log lines in a comment.
 const LOG_LINES: usize = 40;
@@ -35,7 +51,7 @@ pub fn comment(view: &PreviewView, style: &CommentStyle) -> String {
     let preview = &view.preview;
     let situation = Situation::of(preview);
     let words = situation.words();
-    let mut text = format!("{COMMENT_MARKER}\n{PREVIEW}{}\n", view.url);
+    let mut text = format!("{}\n{PREVIEW}{}\n", comment_marker(preview), view.url);
     for extra in &view.extra_urls {
         text.push_str(&format!("{EXTRA}{extra}\n"));
     }
@@ -218,6 +234,7 @@ mod tests {
     use crate::Code;
     use crate::StorePath;
     use crate::preview::PackageChanges;
+    use crate::preview::sources::SourcePath;
     use crate::preview::state::tests::view;
 
     fn style() -> CommentStyle {
@@ -393,6 +410,18 @@ mod tests {
         }
         let repository = shown(Code::PreviewConfigInvalid);
         assert!(repository.contains("at /root/x:1"), "{repository}");
+    }
+
+    #[test]
+    fn comments_of_configurations_have_their_own_markers() {
+        let mut view = view(PreviewState::Live);
+        let first = body(&view);
+        view.preview.config_path = SourcePath::parse("apps/a--b/preview.nix").ok();
+        let additional = body(&view);
+        assert!(first.starts_with("<!-- innkeeper-preview -->\n"), "{first}");
+        let marker = "<!-- innkeeper-preview: apps/a- -b/preview.nix -->\n";
+        assert!(additional.starts_with(marker), "{additional}");
+        assert!(!additional.contains(COMMENT_MARKER));
     }
 
     #[test]

@@ -5,6 +5,6 @@ mod decisive;
 mod links;
 mod untrusted;
 
-pub use comment::{COMMENT_MARKER, CommentStyle, comment};
+pub use comment::{COMMENT_MARKER, CommentStyle, comment, comment_marker};
 pub use decisive::decisive;
 pub use links::{LINK_MARKER, has_links, with_links, without_links};

@@ -1,0 +1,53 @@
+use innkeeper_model::preview::sources::SourcePath;
+use innkeeper_store::{Presence, PreviewFact};
+
+use super::*;
+use crate::fixture::{Harness, branch, repo, slug};
+use crate::sources::tests::Stage;
+
+#[tokio::test]
+async fn each_configuration_of_a_commit_has_a_preview() {
+    let stage = Stage::new().await;
+    stage.write("apps/web/preview.nix", "{ }");
+    stage.write("apps/api/preview.nix", "{ }");
+    let sha = stage.commit();
+    let paths = ["web", "api", "none"].map(|app| format!("apps/{app}/preview.nix"));
+    let paths = paths.map(|path| SourcePath::parse(&path).expect("valid"));
+    let mut harness = Harness::with(|config| {
+        config.config_paths.default = paths.to_vec();
+    })
+    .await;
+    let git = stage.directory.path().join(".git");
+    harness.github.with(|world| {
+        world.add_repo(repo(), git);
+    });
+    harness.claim().await;
+    let head = PreviewFact::Head {
+        repo: Some(repo()),
+        branch: branch(),
+        sha: sha.clone(),
+    };
+    let first = harness.set(vec![head]).await;
+    let additional = harness.parts.parts.executor.additional.clone();
+    let follow = async |plan| additional.follow(&first, plan).await.expect("followed");
+
+    follow(Plan::Maintain).await;
+    assert_eq!(harness.store.previews().await.expect("read").len(), 1);
+    follow(Plan::BringUp).await;
+    assert!(harness.was_woken());
+    let all = harness.store.previews().await.expect("read");
+    let [_, api] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert_eq!(api.record.slug.as_str(), "web-7-api");
+    assert_eq!(api.record.config_path.as_ref(), Some(&paths[1]));
+    assert_eq!(api.record.wanted_sha, sha);
+
+    harness
+        .set(vec![PreviewFact::Desired(Presence::Absent)])
+        .await;
+    follow(Plan::Remove).await;
+    let api = harness.store.preview(&api.record.slug).await.expect("read");
+    assert_eq!(api.expect("recorded").desired, Presence::Absent);
+    assert_eq!(first.record.slug, slug());
+}
