@@ -187,7 +187,10 @@ fn invalid_values_are_rejected_with_a_suggestion() {
             "[previews]\nrequest_label = 'Preview-Approved'",
             "previews.request_label: must differ",
         ),
-        ("[previews]\ndrafts = 'maybe'", "previews.drafts"),
+        (
+            "[previews]\ndrafts = 'maybe'",
+            "expected one of `on`, `off`, `until-ready`",
+        ),
         (
             "[previews]\nsecrets_dir = 'secrets'",
             "previews.secrets_dir: the path 'secrets' must start with '/'",
