@@ -22,7 +22,7 @@ use crate::comment_commands::CommentCommands;
 use crate::journal::Journal;
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
-use crate::requests::{Requests, slugs_of};
+use crate::requests::{Change, Requests, slugs_of};
 use crate::retry::outcome;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
@@ -337,7 +337,7 @@ impl Deliveries {
         &self,
         event: &PullRequestEvent,
         preview: &Preview,
-        change: Result<Vec<PreviewFact>, DeliveryOutcome>,
+        change: Change,
     ) -> Result<Accepted, PreviewError> {
         let mut facts = match change {
             Ok(facts) => facts,

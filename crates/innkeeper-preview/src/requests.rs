@@ -18,6 +18,9 @@ use crate::journal::Journal;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
 
+/// The facts that an event requests, or how its delivery ends without any.
+pub(crate) type Change = Result<Vec<PreviewFact>, DeliveryOutcome>;
+
 /// Decides about previews that are not requested by each open pull request.
 #[derive(Clone)]
 pub(crate) struct Requests {
@@ -141,7 +144,7 @@ impl Requests {
         delivery: &Delivery,
         event: &PullRequestEvent,
         preview: &Preview,
-    ) -> Result<Option<Result<Vec<PreviewFact>, DeliveryOutcome>>, PreviewError> {
+    ) -> Result<Option<Change>, PreviewError> {
         match &event.action {
             PrAction::Labeled(label) if self.admission().is_request(label) => {
                 let mut facts = match self.resume(delivery, event, preview).await? {
@@ -176,7 +179,7 @@ impl Requests {
         delivery: &Delivery,
         event: &PullRequestEvent,
         preview: &Preview,
-    ) -> Result<Result<Vec<PreviewFact>, DeliveryOutcome>, PreviewError> {
+    ) -> Result<Change, PreviewError> {
         let view = match self.look_up(delivery, event).await? {
             Ok(view) => view,
             Err(outcome) => return Ok(Err(outcome)),
@@ -195,7 +198,7 @@ impl Requests {
         &self,
         event: &PullRequestEvent,
         preview: &Preview,
-    ) -> Result<Option<Result<Vec<PreviewFact>, DeliveryOutcome>>, PreviewError> {
+    ) -> Result<Option<Change>, PreviewError> {
         if !self.depends_on_label(preview) {
             return Ok(None);
         }

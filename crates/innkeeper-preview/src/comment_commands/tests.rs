@@ -268,7 +268,7 @@ async fn start_requests_a_preview_of_an_open_pull_request() {
 }
 
 #[tokio::test]
-async fn lasting_failure_of_the_reaction_keeps_no_command() {
+async fn lasting_failure_of_a_reaction_does_not_prevent_the_command() {
     let harness = harness().await;
     let fail = |status, times| {
         harness.github.with(|world| {
