@@ -129,6 +129,7 @@ pub struct Preview {
 #[derive(Debug, Subcommand)]
 enum PreviewCommand {
     Init(preview::Init),
+    Check(preview::Check),
     Create(preview::Create),
     Destroy(preview::Destroy),
     Update(preview::Update),
@@ -201,6 +202,7 @@ impl Program for Preview {
     async fn run(self, cx: &Context) -> Outcome {
         Outcome(match self.command {
             PreviewCommand::Init(command) => command.run(cx),
+            PreviewCommand::Check(command) => command.run(cx).await,
             PreviewCommand::Create(command) => command.run(cx).await,
             PreviewCommand::Destroy(command) => command.run(cx).await,
             PreviewCommand::Update(command) => command.run(cx).await,

@@ -5,8 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 use innkeeper_model::StorePath;
 use innkeeper_model::api::Check;
-use innkeeper_model::preview::Meta;
 use innkeeper_model::preview::sources::SourceTree;
+use innkeeper_model::preview::{ConfigProblem, Meta};
 use serde::{Deserialize, Serialize};
 
 use crate::closures::ProgressSink;
@@ -80,6 +80,15 @@ pub struct Evaluated {
     pub meta: Meta,
 }
 
+/// The result of an evaluation without a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// All problems that the evaluation reports.
+    pub problems: Vec<ConfigProblem>,
+    /// The metadata, validated. `None` if the configuration is invalid, or if a build makes the metadata.
+    pub meta: Option<Meta>,
+}
+
 /// Evaluates configurations, each a `preview-config.nix` with the files that it refers to. They are untrusted code.
 #[async_trait]
 pub trait Evaluator: Send + Sync {
@@ -108,6 +117,13 @@ pub trait Evaluator: Send + Sync {
     /// # Errors
     /// When the store does not have it, or Nix cannot be run.
     async fn requisites(&self, closure: &StorePath) -> Result<Vec<StorePath>, FacilityError>;
+
+    /// Evaluates a configuration as untrusted code. Builds nothing, and keeps nothing. Dropping the future ends its
+    /// processes.
+    ///
+    /// # Errors
+    /// When the host lacks something. Problems of the configuration are part of the result.
+    async fn inspect(&self, sources: &SourceTree) -> Result<Inspected, FacilityError>;
 
     /// Releases an evaluation's closure to Nix's garbage collection. Guests that run from it keep it by their own
     /// roots.

@@ -50,7 +50,7 @@ mod units;
 pub use closures::{Built, Closures, ProgressSink};
 pub use databases::{DatabaseAccess, DatabaseSpec, Databases};
 pub use error::FacilityError;
-pub use evaluator::{Evaluated, EvaluationKey, Evaluator, InvalidKey};
+pub use evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected, InvalidKey};
 pub use firewall::{BuildNetwork, Builders, Firewall};
 pub use guest_files::{GuestFile, GuestFiles};
 pub use host::{Facilities, HostFacts, HostFeatures};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use innkeeper_github::client::Github;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{ApprovePreview, BuildPreview, CreatePreview, PreviewAccepted};
+use innkeeper_model::preview::check::{CheckConfig, CheckedConfig};
 use innkeeper_model::preview::{
     DatabaseMode, PreviewState, default_slug, parse_slug, slug_candidates,
 };
@@ -311,6 +312,21 @@ impl Previews {
             .await;
         reset?;
         accepted
+    }
+
+    /// Evaluates a configuration as for a pull request, and builds nothing. Its files are untrusted, as those of a commit.
+    ///
+    /// # Errors
+    /// The request is invalid, or the host lacks something.
+    pub async fn check_config(&self, request: CheckConfig) -> Result<CheckedConfig, PreviewError> {
+        let sources = request
+            .into_sources()
+            .map_err(|error| Failure::from(&error))?;
+        let inspected = self.components.evaluation.inspect(&sources).await?;
+        Ok(CheckedConfig {
+            problems: inspected.problems.into_iter().map(Into::into).collect(),
+            preview: inspected.meta,
+        })
     }
 
     /// Evaluates and builds the configuration of a branch's newest commit without a preview, as an operation to follow.

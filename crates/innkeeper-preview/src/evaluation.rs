@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, ProgressSink};
-use innkeeper_model::preview::sources::SourcePath;
+use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, Inspected, ProgressSink};
+use innkeeper_model::preview::sources::{SourcePath, SourceTree};
 use innkeeper_model::preview::{CommitSha, PackageChanges, RepoName};
 use innkeeper_model::{StorePath, chain};
 use innkeeper_store::{Preview, Store};
@@ -52,6 +52,14 @@ impl Evaluation {
             .has_file(repo, sha, &self.path(repo, config))
             .await;
         found.map_err(|error| error.without_access(repo, sha))
+    }
+
+    /// Evaluates a configuration without a build.
+    ///
+    /// # Errors
+    /// The host lacks something.
+    pub(crate) async fn inspect(&self, sources: &SourceTree) -> Result<Inspected, PreviewError> {
+        Ok(self.evaluator.inspect(sources).await?)
     }
 
     fn path(&self, repo: &RepoName, config: Option<&SourcePath>) -> SourcePath {

@@ -19,6 +19,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ConfigReport;
+use innkeeper_model::preview::check::CheckConfig;
 use innkeeper_model::{Code, Failure};
 use innkeeper_preview::Previews;
 use jiff::Timestamp;
@@ -86,6 +87,10 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/previews/{slug}/logs", get(previews::logs))
         .route("/v1/previews/{slug}/explain", get(previews::explain))
         .route("/v1/preview-builds", post(previews::build))
+        .route(
+            "/v1/preview-checks",
+            post(previews::check).layer(DefaultBodyLimit::max(CheckConfig::MAX_BYTES)),
+        )
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))

@@ -11,7 +11,7 @@ use super::part::{FakeHost, Part};
 use crate::closures::ProgressSink;
 use crate::databases::{DatabaseAccess, DatabaseSpec, Databases};
 use crate::error::FacilityError;
-use crate::evaluator::{Evaluated, EvaluationKey, Evaluator};
+use crate::evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected};
 use crate::guest_files::{GuestFile, GuestFiles};
 use crate::routes::{RouteSpec, Routes};
 
@@ -95,6 +95,16 @@ impl Evaluator for Part {
         let mut paths = world.requisites.get(closure).cloned().unwrap_or_default();
         paths.push(closure.clone());
         Ok(paths)
+    }
+
+    async fn inspect(&self, sources: &SourceTree) -> Result<Inspected, FacilityError> {
+        self.query("evaluator.inspect")?;
+        let text = sources.text(sources.main()).unwrap_or_default();
+        let meta = self.host.world().metas.get(text).cloned();
+        Ok(Inspected {
+            problems: Vec::new(),
+            meta,
+        })
     }
 
     async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {

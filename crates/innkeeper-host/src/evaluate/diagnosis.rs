@@ -10,16 +10,22 @@ use crate::closure::nix_error::{Frame, NixError};
 /// Maximum number of call sites in a log.
 const MAX_FRAMES: usize = 8;
 
-/// Returns the problem in one line, and further lines: the rest of the message, the text at the place, and the call sites in
-/// the repository. `repository` is its path in the evaluator's store.
+/// The first line of NixOS' error for assertions that fail. Each is a line after it.
+const ASSERTIONS: &str = "Failed assertions:";
+
+/// Returns the problems, each in one line, and further lines: the rest of the message, the text at the place, and the call
+/// sites in the repository. Only failed assertions are several problems. `repository` is its path in the evaluator's store.
 pub(super) fn diagnose(
     error: &NixError,
     repository: &StorePath,
     sources: &SourceTree,
-) -> (ConfigProblem, Vec<String>) {
+) -> (Vec<ConfigProblem>, Vec<String>) {
     let mut message = error.message.lines().map(text::redact);
     let first = message.find(|line| !line.is_empty()).unwrap_or_default();
     let mut lines: Vec<String> = message.collect();
+    if first == ASSERTIONS {
+        return assertions(&lines, sources);
+    }
     let field = option_of(&first);
     let frames: Vec<(Place, &Frame)> = error
         .frames
@@ -45,7 +51,50 @@ pub(super) fn diagnose(
         message: first,
         remedy: None,
     };
-    (problem, lines)
+    (vec![problem], lines)
+}
+
+/// Returns the problems of failed assertions, with the places of the options that they begin with, and the texts there.
+fn assertions(lines: &[String], sources: &SourceTree) -> (Vec<ConfigProblem>, Vec<String>) {
+    let mut texts: Vec<String> = Vec::new();
+    for line in lines {
+        match (line.strip_prefix("- "), texts.last_mut()) {
+            (Some(text), _) => texts.push(text.to_owned()),
+            (None, Some(last)) if !line.trim().is_empty() => {
+                last.push(' ');
+                last.push_str(line.trim());
+            }
+            (None, _) => {}
+        }
+    }
+    let problems: Vec<ConfigProblem> = (texts.into_iter())
+        .map(|message| ConfigProblem {
+            place: asserted_option(&message).and_then(|option| locate_nearest(sources, option)),
+            field: None,
+            message,
+            remedy: None,
+        })
+        .collect();
+    let places = problems.iter().filter_map(|problem| problem.place.as_ref());
+    let excerpts = places.flat_map(|place| excerpt(place, sources)).collect();
+    (problems, excerpts)
+}
+
+/// Returns the option that a message begins with, such as `services.foo.port`.
+fn asserted_option(message: &str) -> Option<&str> {
+    let word = message.split([' ', ':', ',']).next()?;
+    word.contains('.').then_some(word)
+}
+
+/// Returns the place of an option, or of the nearest option above it that the configuration sets.
+fn locate_nearest(sources: &SourceTree, option: &str) -> Option<Place> {
+    let mut option = option;
+    loop {
+        if let Some(place) = locate_option(sources, option) {
+            return Some(place);
+        }
+        option = option.rsplit_once('.')?.0;
+    }
 }
 
 /// Returns the place of a frame in the repository.
@@ -106,8 +155,9 @@ mod tests {
         }
     }
 
-    fn show((problem, lines): (ConfigProblem, Vec<String>)) -> String {
-        format!("{problem}\n{}", lines.join("\n"))
+    fn show((problems, lines): (Vec<ConfigProblem>, Vec<String>)) -> String {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        format!("{}\n{}", problems.join("\n"), lines.join("\n"))
     }
 
     #[test]
@@ -152,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn failed_assertions_are_several_problems() {
+        let sources = SourceTree::single("{\n  services.a.port = 1;\n  services.b = { };\n}\n");
+        let error = NixError {
+            message: "\nFailed assertions:\n- services.a.port and services.b.port are\n  both 1.\n- services.b.host: missing\n- other".to_owned(),
+            frames: Vec::new(),
+        };
+        insta::assert_snapshot!(show(diagnose(&error, &repository(), &sources)));
+    }
+
+    #[test]
     fn frames_outside_the_repository_have_no_place() {
         let sources = SourceTree::single("{ }");
         for file in [
@@ -165,8 +225,9 @@ mod tests {
                 message: String::new(),
                 frames: vec![frame(file, 1, 1, "x")],
             };
-            let (problem, lines) = diagnose(&error, &repository(), &sources);
-            assert_eq!((problem.place, lines), (None, Vec::new()), "{file}");
+            let (problems, lines) = diagnose(&error, &repository(), &sources);
+            assert_eq!(problems[0].place, None, "{file}");
+            assert_eq!(lines, Vec::<String>::new(), "{file}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum EvaluateError {
         summary: String,
         /// The last lines of Nix's output.
         log: Vec<String>,
+        /// The same as problems with places, if Nix's error has a known form.
+        problems: Vec<ConfigProblem>,
     },
     /// The files exceed the size limit and were not evaluated.
     #[error("the files of the configuration have {size} bytes, and the limit is {limit}")]
@@ -208,6 +210,26 @@ impl EvaluateError {
         Self::WrongMeta {
             lines: problems.iter().map(ToString::to_string).collect(),
             problems,
+        }
+    }
+
+    /// Returns the problems of the configuration; `None` if the host is at fault, or may be.
+    pub(super) fn problems(&self) -> Option<Vec<ConfigProblem>> {
+        match self {
+            Self::Config { problems, .. } | Self::WrongMeta { problems, .. }
+                if !problems.is_empty() =>
+            {
+                Some(problems.clone())
+            }
+            Self::Shared(error) => error.problems(),
+            Self::Killed => None,
+            _ if self.code() == Code::PreviewConfigInvalid => Some(vec![ConfigProblem {
+                place: None,
+                field: None,
+                message: self.to_string(),
+                remedy: self.remedy(),
+            }]),
+            _ => None,
         }
     }
 

@@ -53,7 +53,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use innkeeper_facilities::{
-    BuildNetwork, Evaluated, EvaluationKey, Evaluator, FacilityError, ProgressSink,
+    BuildNetwork, Evaluated, EvaluationKey, Evaluator, FacilityError, Inspected, ProgressSink,
 };
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::preview::Meta;
@@ -149,10 +149,7 @@ impl Evaluator for NixEvaluator {
         known: Option<&Evaluated>,
         progress: ProgressSink,
     ) -> Result<Evaluated, FacilityError> {
-        let (size, limit) = (sources.size(), self.shared.config.limits.config);
-        if size > limit {
-            return Err(EvaluateError::TooLarge { size, limit }.into());
-        }
+        self.shared.require_size(sources)?;
         let key = self.key(sources).await?;
         let start = |progress: watch::Sender<BuildProgress>| {
             let job = Job {
@@ -173,6 +170,22 @@ impl Evaluator for NixEvaluator {
         let paths = nix.requisites(&[closure.as_path().to_owned()]).await;
         let paths = paths.map_err(EvaluateError::from)?;
         Ok(nix::store_paths(&paths))
+    }
+
+    async fn inspect(&self, sources: &SourceTree) -> Result<Inspected, FacilityError> {
+        match self.shared.inspect(sources).await {
+            Ok(meta) => Ok(Inspected {
+                problems: Vec::new(),
+                meta,
+            }),
+            Err(error) => match error.problems() {
+                Some(problems) => Ok(Inspected {
+                    problems,
+                    meta: None,
+                }),
+                None => Err(error.into()),
+            },
+        }
     }
 
     async fn forget(&self, key: &EvaluationKey) -> Result<(), FacilityError> {
@@ -241,6 +254,32 @@ impl Shared {
     /// Returns the sources that all previews share. Read once: changes take effect after a restart of the daemon.
     async fn base(&self) -> Result<&Base, EvaluateError> {
         self.base.get_or_try_init(|| self.prepare()).await
+    }
+
+    fn require_size(&self, sources: &SourceTree) -> Result<(), EvaluateError> {
+        let (size, limit) = (sources.size(), self.config.limits.config);
+        if size > limit {
+            return Err(EvaluateError::TooLarge { size, limit });
+        }
+        Ok(())
+    }
+
+    /// Evaluates without a build. Returns the metadata unless a build makes it.
+    async fn inspect(&self, sources: &SourceTree) -> Result<Option<Meta>, EvaluateError> {
+        self.require_size(sources)?;
+        let _permit = self.permits.acquire().await.ok();
+        let number = self.evaluations.fetch_add(1, Ordering::Relaxed);
+        let base = self.base().await?;
+        let scratch = self.config.scratch.join(number.to_string());
+        let sandbox = Sandbox::evaluate(&self.config, base, scratch, sources, |_| ()).await?;
+        let result = Instantiated::from_output(&sandbox, sources)?;
+        sandbox
+            .repository
+            .require_no_partial_copy(sources, &sandbox.registry, &result.roots)?;
+        Ok(match result.meta {
+            MetaSource::Inline(meta) => Some(meta),
+            MetaSource::File(_) => None,
+        })
     }
 
     async fn prepare(&self) -> Result<Base, EvaluateError> {

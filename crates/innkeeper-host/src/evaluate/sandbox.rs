@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use innkeeper_model::preview::ConfigProblem;
 use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{BuildProgress, STORE_DIR, StorePath};
 use serde::Deserialize;
@@ -408,13 +409,17 @@ impl RawOutput {
             "137" if elapsed >= limits.cpu => return Err(EvaluateError::TooMuchCpu(limits.cpu)),
             "137" | "143" => return Err(EvaluateError::Killed),
             _ => {
-                let (summary, log) = self.failure(repository, sources);
+                let (summary, log, problems) = self.failure(repository, sources);
                 // Affects only the message: the code is the same.
                 return Err(match summary.as_str() {
                     "out of memory" | "std::bad_alloc" => {
                         EvaluateError::TooMuchMemory(limits.memory)
                     }
-                    _ => EvaluateError::Config { summary, log },
+                    _ => EvaluateError::Config {
+                        summary,
+                        log,
+                        problems,
+                    },
                 });
             }
         }
@@ -425,23 +430,27 @@ impl RawOutput {
         Ok((output, registry))
     }
 
-    /// Returns Nix's error in one line, and the log.
-    fn failure(self, repository: &Repository, sources: &SourceTree) -> (String, Vec<String>) {
+    /// Returns Nix's error in one line, the log, and the problems.
+    fn failure(
+        self,
+        repository: &Repository,
+        sources: &SourceTree,
+    ) -> (String, Vec<String>, Vec<ConfigProblem>) {
         let diagnosis = self
             .log
             .nix_error()
             .map(|error| diagnosis::diagnose(error, &repository.locked.path, sources));
+        let (problems, lines) = diagnosis.unwrap_or_default();
         let (summary, mut log) = text::failure(self.log.into_failure());
-        let summary = match diagnosis {
-            Some((problem, lines)) => {
-                log.push(problem.to_string());
-                log.extend(lines);
-                problem.to_string()
-            }
-            None => summary,
+        let summary = match problems.as_slice() {
+            [] => summary,
+            [only] => only.to_string(),
+            [first, ..] => format!("{} problems; the first: {first}", problems.len()),
         };
+        log.extend(problems.iter().map(ToString::to_string));
+        log.extend(lines);
         let notes = text::omissions(sources, &summary, &log);
         log.extend(notes);
-        (summary, log)
+        (summary, log, problems)
     }
 }

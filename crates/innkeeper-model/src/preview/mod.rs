@@ -26,6 +26,7 @@
 //! A slug is a [`crate::GuestName`]: the name of the preview's guest.
 
 pub mod api;
+pub mod check;
 mod checked;
 mod command;
 mod config_problem;

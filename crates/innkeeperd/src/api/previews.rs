@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
+use innkeeper_model::preview::check::CheckedConfig;
 use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::{PreviewView, parse_slug};
 use innkeeper_model::{Code, Failure, GuestName};
@@ -74,6 +75,13 @@ pub(super) async fn build(
     Ok(accepted(
         previews.build(body(&request)?, &peer.actor()).await?,
     ))
+}
+
+pub(super) async fn check(
+    AllPreviews(previews): AllPreviews,
+    request: Bytes,
+) -> ApiResult<CheckedConfig> {
+    Ok(Json(previews.check_config(body(&request)?).await?))
 }
 
 pub(super) async fn show(OnePreview(previews, slug): OnePreview) -> ApiResult<PreviewView> {

@@ -209,6 +209,19 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "preview check",
+        &[
+            (
+                "preview check",
+                "Check the preview-config.nix in the current directory.",
+            ),
+            (
+                "preview check apps/web --repository . --json",
+                "Check the file of a folder, which refers to other files of the repository.",
+            ),
+        ],
+    ),
+    (
         "preview build",
         &[(
             "preview build octo/web main",

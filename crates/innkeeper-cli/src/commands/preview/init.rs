@@ -121,7 +121,7 @@ impl Init {
             cx.output.info(note)?;
         }
         cx.output
-            .info("Next: read the file, commit it and open a pull request.")
+            .info("Next: read the file, run `preview check`, commit it and open a pull request.")
     }
 
     /// Returns the failure for a repository without a file that identifies its stack.

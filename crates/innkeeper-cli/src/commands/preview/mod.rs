@@ -2,6 +2,7 @@
 
 mod approve;
 mod build;
+mod check;
 mod create;
 mod db;
 mod destroy;
@@ -23,6 +24,7 @@ use innkeeper_model::preview::{BranchName, PreviewView, RepoName};
 
 pub(crate) use self::approve::Approve;
 pub(crate) use self::build::Build;
+pub(crate) use self::check::Check;
 pub(crate) use self::create::Create;
 pub(crate) use self::db::Db;
 pub(crate) use self::destroy::Destroy;

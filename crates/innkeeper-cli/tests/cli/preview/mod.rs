@@ -2,6 +2,7 @@
 
 mod approve;
 mod build;
+mod check;
 mod create;
 mod db;
 mod destroy;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use innkeeper_model::preview::sources::SourceTree;
+
 use super::*;
 
 /// Returns the files of the guide by name.
@@ -150,4 +152,34 @@ async fn problems_of_apps_name_their_options() {
         let log = failure.log.join("\n");
         assert!(log.contains(expected), "{body}: {log}");
     }
+}
+
+#[tokio::test]
+async fn inspection_lists_all_problems_with_their_places_and_builds_nothing() {
+    let test = "inspection_lists_all_problems_with_their_places_and_builds_nothing";
+    let Some(shop) = workshop_with_base(test) else {
+        return;
+    };
+    let inspect = async |text: &str| {
+        let inspected = shop.evaluator.inspect(&SourceTree::single(text)).await;
+        inspected.expect("the host can evaluate")
+    };
+    let valid = inspect(&files()["several"]).await;
+    assert_eq!(valid.problems, []);
+    let meta = valid.meta.expect("known without a build");
+    assert_eq!(meta.app_services.len(), 4);
+    let mut shown = Vec::new();
+    for text in [
+        "{\n  innkeeper.preview = {\n    app = {\n      run = \"x\";\n      port = 1;\n      environment.PREVIEW_URL = \"x\";\n    };\n    apps.b = {\n      run = \"y\";\n      port = 1;\n      path = \"/b\";\n    };\n  };\n}\n",
+        "{\n  innkeeper.preview.app = {\n    run = \"x\";\n    port = \"1\";\n  };\n}\n",
+        "{\n  innkeeper.preview.app = {\n    run = \"x\"\n    port = 1;\n  };\n}\n",
+        "{\n  innkeeper.preview.app = {\n    run = \"x\";\n    port = 0;\n  };\n}\n",
+    ] {
+        let inspected = inspect(text).await;
+        assert_eq!(inspected.meta, None);
+        shown.extend(inspected.problems.iter().map(ToString::to_string));
+    }
+    insta::assert_snapshot!(shown.join("\n"));
+    assert_eq!(shop.evaluator.kept().await.expect("list"), []);
+    shop.is_tidy();
 }
