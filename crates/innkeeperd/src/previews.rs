@@ -235,6 +235,7 @@ fn caddy(
         caddyfile: caddy.caddyfile.clone(),
         table: caddy.table.clone(),
         lookup: caddy.lookup,
+        pages: config.pages.socket.clone(),
         admin: caddy.admin()?,
         domain,
         tls,

@@ -63,6 +63,7 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
         caddyfile: directory.join("Caddyfile"),
         table: directory.join("table"),
         lookup: SocketAddr::from((Ipv4Addr::LOCALHOST, 3180)),
+        pages: directory.join("pages.sock"),
         admin: Admin::Unix(directory.join("admin.sock")),
         domain: "localhost".to_owned(),
         tls: Tls::None,

@@ -20,6 +20,8 @@ pub struct CaddyConfig {
     pub table: PathBuf,
     /// Loopback address of Caddy's internal lookups, exclusive to them.
     pub lookup: SocketAddr,
+    /// Unix socket of the program `innkeeper-pages`, for requests whose app does not answer. A path without spaces.
+    pub pages: PathBuf,
     /// Address of Caddy's admin API.
     pub admin: Admin,
     /// Domain of the previews, such as `preview.example.org` or `localhost`.

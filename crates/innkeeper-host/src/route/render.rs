@@ -3,7 +3,7 @@
 //! No quoting is necessary: names and paths have types whose alphabets exclude special characters of Caddyfiles and
 //! of the table's names. Untrusted text must never be part of either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,11 +16,13 @@ use sha2::{Digest, Sha256};
 use super::config::CaddyConfig;
 use super::{RouteError, page};
 use rules::{Rule, Transport};
+use unavailable::{APP_DIR, HELD_DIR};
 
 pub(super) use sites::shared;
 
 mod rules;
 mod sites;
+mod unavailable;
 
 /// Header of responses on the lookup address: the version of [`SharedConfig`] in force.
 pub(super) const CONFIG_HEADER: &str = "x-innkeeper-config";
@@ -110,7 +112,14 @@ pub(super) fn preview(
                 rendered
                     .caddyfile
                     .push_str(&snippet(&host, &handlers(&rules, has_close_delay)));
-                rules::files(&rules)
+                let is_held = spec.state == RouteState::Held;
+                let mut files = rules::files(&rules, is_held);
+                let app = app_name(slug, spec, &rules);
+                if is_held {
+                    files.push((HELD_DIR.to_owned(), app.clone()));
+                }
+                files.push((APP_DIR.to_owned(), app));
+                files
             }
             RouteState::Placeholder { .. } => {
                 rendered.caddyfile.push_str(&snippet(
@@ -128,6 +137,12 @@ pub(super) fn preview(
         files.insert("page.txt".to_owned(), page::text(slug, state));
     }
     Ok(rendered)
+}
+
+/// Returns the name in the table of an app, with the ports of a host.
+fn app_name(slug: &GuestName, spec: &RouteSpec, rules: &[Rule<'_>]) -> String {
+    let ports: BTreeSet<u16> = rules.iter().map(|rule| rule.route.port).collect();
+    unavailable::app_name(slug.as_str(), &spec.guest_address.to_string(), ports)
 }
 
 /// Returns a configuration of the preview's file and sites that use its snippets, so that Caddy can check it alone.

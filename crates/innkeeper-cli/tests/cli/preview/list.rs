@@ -45,7 +45,7 @@ fn app_that_is_down_is_shown_with_its_reason() {
     let mut down = preview("web-7", PreviewState::Live);
     down.app_trouble = Some(AppTrouble {
         since: "2026-11-20T10:05:00Z".parse().expect("a time"),
-        reason: "port 3000 refuses\u{1b} connections".to_owned(),
+        reason: "port 3000 refuses connections".to_owned(),
     });
     let mut looping = preview("web-8", PreviewState::Failed);
     looping.preview.live_sha = Some(looping.preview.wanted_sha.clone());

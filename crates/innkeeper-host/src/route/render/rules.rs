@@ -87,9 +87,11 @@ pub(super) fn page_dir(number: usize) -> String {
     format!("rules.{number}")
 }
 
-/// Returns the files of a host, each as directory and name. The rules must be in order of precedence.
-pub(super) fn files(rules: &[Rule<'_>]) -> Vec<(String, String)> {
+/// Returns the files of a host, each as directory and name. The rules must be in order of precedence. Those of a held host
+/// are never in [`LIVE_DIR`], which is looked up before the hold.
+pub(super) fn files(rules: &[Rule<'_>], is_held: bool) -> Vec<(String, String)> {
     if let [rule] = rules
+        && !is_held
         && rule.route.path.base().is_empty()
         && !Transport::of(rule.route).has_options()
     {
@@ -147,7 +149,7 @@ mod tests {
                 upstream: SocketAddr::from(([10, 100, 255, 255], route.port)),
             })
             .collect();
-        files(&rules)
+        files(&rules, false)
     }
 
     fn route(path: &str, strip_prefix: bool) -> RouteRule {

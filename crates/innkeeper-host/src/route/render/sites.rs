@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::rules::{
     LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
 };
+use super::unavailable::{self, APP_DIR, HELD_DIR};
 use super::{CONFIG_HEADER, HOST_FILE, NO_PREVIEW, PAGE_DIR, SharedConfig, digest, proxy};
 use innkeeper_model::preview::RouteProtocol;
 
@@ -47,7 +48,7 @@ pub(crate) fn shared(config: &CaddyConfig, has_close_delay: bool) -> SharedConfi
 http://:{port} {{
 	bind {ip}
 	header {CONFIG_HEADER} {version}
-	@allowed file {{
+{unavailable}	@allowed file {{
 		root {table}
 		try_files /hosts/{{query.domain}}/{HOST_FILE}
 	}}
@@ -61,6 +62,7 @@ http://:{port} {{
 ",
             port = address.port(),
             ip = address.ip(),
+            unavailable = unavailable::internal(config, has_close_delay),
         )
     };
     let version = digest([sites("").as_str()]);
@@ -89,7 +91,8 @@ fn site(config: &CaddyConfig, host: &str, body: &str) -> String {
         Tls::Internal => "\ttls internal\n".to_owned(),
         Tls::OnDemand => "\ttls {\n\t\ton_demand\n\t}\n".to_owned(),
     };
-    format!("{scheme}{host}{port} {{\n{tls}\troute {{\n{body}\t}}\n}}\n")
+    let errors = unavailable::errors(config, &file_matcher(config, "app", APP_DIR));
+    format!("{scheme}{host}{port} {{\n{tls}\troute {{\n{body}\t}}\n{errors}}}\n")
 }
 
 /// Renders the routing of a request by the files of its host. Only the name of the host is part of a file's path: up to
@@ -108,6 +111,20 @@ fn routing(config: &CaddyConfig, has_close_delay: bool) -> String {
 {live}		}}
 ",
             matcher = file_matcher(config, "live", LIVE_DIR),
+        ),
+        unavailable::held(config, &file_matcher(config, "held", HELD_DIR)),
+        // The app may have become live during the wait.
+        format!(
+            "\
+{matcher}		}}
+		handle @relive {{
+{live}		}}
+",
+            matcher = file_matcher(config, "relive", LIVE_DIR).replacen(
+                "file {",
+                "{\n\t\t\tvars innkeeper_held yes\n\t\t\tfile {",
+                1,
+            ),
         ),
         pages(config),
         actions(has_close_delay),

@@ -10,6 +10,7 @@ fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
         caddyfile: "/etc/caddy/Caddyfile".into(),
         table: "/var/lib/innkeeper-routes".into(),
         lookup: "127.0.0.1:3180".parse().expect("address"),
+        pages: "/run/innkeeper-pages/pages.sock".into(),
         admin: Admin::Unix("/run/caddy/admin.sock".into()),
         domain: "preview.example.org".to_owned(),
         tls,

@@ -4,14 +4,14 @@ use super::*;
 
 /// Serves an app that returns its address and the request, and echoes data after an upgrade. Its responses have headers
 /// like a lookup's, which must have no effect.
-pub(super) async fn serve_app(address: SocketAddr) {
+pub(super) async fn serve_app(address: SocketAddr) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(address).await.expect("bind");
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("accept");
             tokio::spawn(respond(stream, address));
         }
-    });
+    })
 }
 
 async fn respond(mut stream: TcpStream, me: SocketAddr) {
@@ -40,6 +40,11 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
         body.extend(&piece[..count]);
     }
     let line = line.strip_suffix(" HTTP/1.1").expect("request line");
+    if line == "GET /status/502" {
+        let error = "HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(error.as_bytes()).await.ok();
+        return;
+    }
     let get = |name: &str| headers.get(name).copied().unwrap_or("-");
     let text = format!(
         "{me} {line} host={} for={} proto={} body={}",

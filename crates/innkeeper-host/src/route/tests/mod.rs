@@ -24,6 +24,7 @@ mod changes;
 mod client;
 mod ownership;
 mod requests;
+mod unavailable;
 
 use app::{serve_app, serve_h2c, serve_silence};
 use client::{Socket, get, read_head, request, request_on};
@@ -133,6 +134,7 @@ fn config(root: &Path) -> CaddyConfig {
         caddyfile: root.join("Caddyfile"),
         table: root.join("table"),
         lookup: LOOKUP.parse().expect("address"),
+        pages: root.join("pages.sock"),
         admin: Admin::Unix(root.join("admin.sock")),
         domain: "localhost".to_owned(),
         tls: Tls::None,

@@ -177,7 +177,10 @@ async fn options_of_routes_apply() {
     let grpc = get("web.localhost", "/grpc/call").await;
     assert_eq!(grpc.status, 204, "{grpc:?}");
     let slow = get("web.localhost", "/slow").await;
-    assert_eq!(slow.status, 504, "{slow:?}");
+    assert_eq!(
+        (slow.status, slow.body.as_str()),
+        (504, "The app did not respond in time.")
+    );
     rig.stop().await;
 }
 

@@ -1,0 +1,203 @@
+//! Renders the handling of requests whose app does not answer.
+//!
+//! While an app restarts, the table has its host as held: Caddy sends a subrequest to `innkeeper-pages`, which responds with
+//! 204 once the app accepts connections. The request, with its body or its upgrade, then goes on to the app. Any other
+//! response is for the visitor.
+//!
+//! A live app can still refuse a connection. Then Caddy's error handling applies. A request without a body waits and is
+//! sent to the app once more; the body of another one is lost, so it gets the page. An error in Caddy's error handling is
+//! an empty response. So both go through the internal site, whose own error handling has a response with a body.
+
+use super::rules::STRIP;
+use super::{CONFIG_HEADER, STREAM_CLOSE_DELAY};
+use crate::route::config::CaddyConfig;
+use crate::route::page::RETRY_SECONDS;
+
+/// Directory of a host whose app is being restarted. The name in it has the form of [`app_name`].
+pub(super) const HELD_DIR: &str = "held";
+
+/// Directory of a host with an app, for the error handling. The name in it has the form of [`app_name`].
+pub(super) const APP_DIR: &str = "app";
+
+/// Headers of requests to `innkeeper-pages` and to the internal site. Visitors' own are removed.
+const HEADERS: [&str; 4] = [HOLD, PREVIEW, AGAIN, UNAVAILABLE];
+
+/// The app to wait for, as in the table.
+const HOLD: &str = "X-Innkeeper-Hold";
+
+/// The preview whose page is requested.
+const PREVIEW: &str = "X-Innkeeper-Preview";
+
+/// The address at which the app refused the connection.
+const AGAIN: &str = "X-Innkeeper-Again";
+
+/// Selects the handler of the internal site.
+const UNAVAILABLE: &str = "X-Innkeeper-Unavailable";
+
+/// Response if `innkeeper-pages` does not answer, either.
+const NO_ANSWER: &str = "This preview does not answer at the moment.";
+
+/// Response if the app exceeds the `timeout` of its route.
+const SLOW: &str = "The app did not respond in time.";
+
+/// Maximum length of a name in the table, in bytes.
+const MAX_NAME: usize = 255;
+
+/// Returns the name in the table for an app: `<slug>,<address>,<port>,<port>`. Ports that do not fit are left out: no
+/// request waits for them.
+pub(super) fn app_name(slug: &str, address: &str, ports: impl IntoIterator<Item = u16>) -> String {
+    let mut name = format!("{slug},{address}");
+    for port in ports {
+        let port = format!(",{port}");
+        if name.len() + port.len() <= MAX_NAME {
+            name.push_str(&port);
+        }
+    }
+    name
+}
+
+/// Renders the wait for an app that is being restarted. The request goes on to the following handlers afterwards. `matcher`
+/// defines `@held`, for [`HELD_DIR`].
+pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
+    format!(
+        "\
+{removed}{matcher}		route @held {{
+			vars innkeeper_held yes
+			reverse_proxy unix/{socket} {{
+				method GET
+				transport http {{
+					keepalive off
+				}}
+				header_up {HOLD} {{http.matchers.file.relative}}
+				@ready status 204
+				handle_response @ready {{
+					vars innkeeper_ready yes
+				}}
+			}}
+		}}
+",
+        removed = removed(2),
+        socket = config.pages.display(),
+    )
+}
+
+/// Renders the error handling of a site. `matcher` defines `@app`, for [`APP_DIR`].
+pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
+    let lookup = config.lookup;
+    let proxy = |options: &str| {
+        format!(
+            "\
+{{
+				{options}header_up {UNAVAILABLE} yes
+				header_down -{CONFIG_HEADER}
+				transport http {{
+					keepalive off
+				}}
+			}}
+"
+        )
+    };
+    format!(
+        "\
+	handle_errors {{
+		@unavailable expression {{http.error.status_code}} in [502, 503, 504]
+		route @unavailable {{
+			@slow expression {{http.error.status_code}} == 504 && {{http.error.message}}.contains(\"awaiting response\")
+			respond @slow \"{SLOW}\" 504
+{removed}{matcher}			route @app {{
+				@once {{
+					expression {{http.error.status_code}} == 502
+					method GET HEAD
+					not header_regexp Content-Length [1-9]
+				}}
+				route @once {{
+					request_header {HOLD} {{http.matchers.file.relative}}
+					request_header {AGAIN} {{http.reverse_proxy.upstream.hostport}}
+					@strip vars innkeeper_action {STRIP}
+					uri @strip strip_prefix {{http.vars.innkeeper_base}}
+				}}
+				@again header {AGAIN} *
+				reverse_proxy @again {lookup} {again}
+				request_header {PREVIEW} {{http.matchers.file.relative}}
+				reverse_proxy {lookup} {page}
+			}}
+			header Retry-After {RETRY_SECONDS}
+			respond \"{NO_ANSWER}\" 503
+		}}
+	}}
+",
+        removed = removed(3),
+        again = proxy("").trim_end(),
+        // Caddy sends no body with a method that it has changed: the visitor's is lost.
+        page = proxy("method GET\n				header_up -Content-Length\n				").trim_end(),
+    )
+}
+
+/// Renders the handler of the internal site that [`errors`] sends requests to.
+pub(super) fn internal(config: &CaddyConfig, has_close_delay: bool) -> String {
+    let forwarded: String = ["For", "Proto", "Host"]
+        .iter()
+        .map(|name| {
+            format!(
+                "\t\t\t\theader_up X-Forwarded-{name} {{http.request.header.X-Forwarded-{name}}}\n"
+            )
+        })
+        .collect();
+    let unknown: String = HEADERS
+        .iter()
+        .map(|name| format!("\t\t\t\theader_up -{name}\n"))
+        .collect();
+    let close_delay = match has_close_delay {
+        true => format!("\t\t\t\tstream_close_delay {STREAM_CLOSE_DELAY}\n"),
+        false => String::new(),
+    };
+    format!(
+        "\
+	@unavailable header {UNAVAILABLE} yes
+	handle @unavailable {{
+		route {{
+			reverse_proxy unix/{socket} {{
+				method GET
+				transport http {{
+					keepalive off
+				}}
+{forwarded}				@ready status 204
+				handle_response @ready {{
+					vars innkeeper_ready yes
+				}}
+			}}
+			@again header_regexp {AGAIN} ^[0-9.]+:[0-9]+$
+			reverse_proxy @again {{http.request.header.{AGAIN}}} {{
+{forwarded}{unknown}{close_delay}			}}
+			error 502
+		}}
+	}}
+	handle_errors {{
+		header Retry-After {RETRY_SECONDS}
+		respond \"{NO_ANSWER}\" 503
+	}}
+",
+        socket = config.pages.display(),
+    )
+}
+
+/// Renders the removal of the visitor's own headers of these names.
+fn removed(depth: usize) -> String {
+    let line = |name| format!("{}request_header -{name}\n", "\t".repeat(depth));
+    HEADERS.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_apps_fit_into_the_table() {
+        assert_eq!(
+            app_name("web-7", "10.100.0.3", [3000, 4000]),
+            "web-7,10.100.0.3,3000,4000"
+        );
+        let long = app_name(&"x".repeat(63), "10.100.255.255", 60000..61000);
+        assert!(long.len() <= MAX_NAME && long.ends_with(",60028"), "{long}");
+    }
+}

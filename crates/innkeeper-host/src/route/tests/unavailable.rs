@@ -1,0 +1,185 @@
+//! Requests whose app does not answer: held, sent once more, or answered with a page; never with an empty response.
+
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use super::*;
+
+/// The address of a guest whose app comes and goes.
+const APP: [u8; 4] = [127, 0, 1, 7];
+
+/// A stand-in for `innkeeper-pages`: it waits for the ports of a held request, and otherwise responds with a page. Returns
+/// the number of requests that have arrived.
+fn serve_pages(rig: &Rig) -> (watch::Receiver<usize>, tokio::task::JoinHandle<()>) {
+    let listener = UnixListener::bind(rig.path("pages.sock")).expect("binds");
+    let (arrived, arrivals) = watch::channel(0);
+    let task = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("accept");
+            arrived.send_modify(|count| *count += 1);
+            tokio::spawn(respond(stream));
+        }
+    });
+    (arrivals, task)
+}
+
+async fn respond(mut stream: tokio::net::UnixStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("read"));
+    }
+    let head = String::from_utf8(head).expect("UTF-8").to_lowercase();
+    assert!(head.starts_with("get "), "{head}");
+    assert!(!head.contains("content-length"), "{head}");
+    let header = |name: &str| {
+        let mut lines = head.lines();
+        lines.find_map(|line| line.strip_prefix(&format!("{name}: ")))
+    };
+    if let Some(app) = header("x-innkeeper-hold") {
+        assert_eq!(app, "/web,127.0.1.7,3000,4000");
+        for port in [3000, 4000] {
+            let app = SocketAddr::from((APP, port));
+            while TcpStream::connect(app).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let ready = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+        stream.write_all(ready).await.ok();
+        return;
+    }
+    assert_eq!(
+        header("x-innkeeper-preview"),
+        Some("/web,127.0.1.7,3000,4000")
+    );
+    let page = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nContent-Length: 4\r\nConnection: close\r\n\r\nPAGE";
+    stream.write_all(page).await.ok();
+}
+
+fn web(state: RouteState) -> RouteSpec {
+    RouteSpec {
+        guest_address: APP.into(),
+        routes: vec![rule("/", 3000, false), rule("/api", 4000, true)],
+        state,
+        ..simple("web")
+    }
+}
+
+/// Starts the app on its ports.
+async fn start_app() -> Vec<tokio::task::JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    for port in [3000, 4000] {
+        tasks.push(serve_app(SocketAddr::from((APP, port))).await);
+    }
+    tasks
+}
+
+async fn stop_app(tasks: Vec<tokio::task::JoinHandle<()>>) {
+    for task in tasks {
+        task.abort();
+        drop(task.await);
+    }
+}
+
+async fn wait_for_arrivals(arrivals: &mut watch::Receiver<usize>, count: usize) {
+    let arrived = arrivals.wait_for(|arrived| *arrived >= count);
+    drop(arrived.await.expect("the stand-in runs"));
+}
+
+#[tokio::test]
+async fn requests_wait_while_the_app_restarts() {
+    let Some(rig) = Rig::start("held requests").await else {
+        return;
+    };
+    let (mut arrivals, _pages) = serve_pages(&rig);
+    rig.ensure(&web(RouteState::Held)).await;
+    assert!(rig.is_complete(&web(RouteState::Held)).await);
+    assert!(!rig.is_complete(&web(RouteState::Live)).await);
+    let body = vec![b'x'; 1 << 20];
+    let posted = request("web.localhost", "POST /p%2Fq?x=1", "", &body);
+    let stripped = get("web.localhost", "/api/users");
+    let socket = Socket::open("web.localhost", "/ws");
+    let restart = async {
+        wait_for_arrivals(&mut arrivals, 3).await;
+        // The app is in service before the requests go on.
+        rig.ensure(&web(RouteState::Live)).await;
+        start_app().await
+    };
+    let (posted, stripped, mut socket, app) = tokio::join!(posted, stripped, socket, restart);
+    let expected = "127.0.1.7:3000 POST /p%2Fq?x=1 host=web.localhost:8080 for=127.0.0.1 proto=http body=1048576";
+    assert_eq!((posted.status, posted.body.as_str()), (200, expected));
+    assert!(stripped.body.starts_with("127.0.1.7:4000 GET /users "));
+    assert!(socket.echoes().await);
+
+    // A held app that accepts connections answers.
+    rig.ensure(&web(RouteState::Held)).await;
+    let response = get("web.localhost", "/x").await;
+    assert!(response.body.starts_with("127.0.1.7:3000 GET /x "));
+    // The visitor's own header is no hold.
+    let forged = "X-Innkeeper-Hold: /web,10.0.0.1,22\r\n";
+    assert_eq!(
+        request("web.localhost", "GET /x", forged, b"").await.status,
+        200
+    );
+    stop_app(app).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_live_app_that_refuses_connections_has_a_page() {
+    let Some(rig) = Rig::start("refused connections").await else {
+        return;
+    };
+    let (mut arrivals, pages) = serve_pages(&rig);
+    rig.ensure(&web(RouteState::Live)).await;
+    let forged = "X-Innkeeper-Again: 127.0.1.3:3000\r\nX-Innkeeper-Hold: /web,127.0.1.3,3000\r\n";
+    for (line, headers) in [
+        ("POST /p", ""),
+        ("POST /api/p", "Expect: 100-continue\r\n"),
+        ("DELETE /p", forged),
+    ] {
+        let response = request("web.localhost", line, headers, b"body").await;
+        assert_eq!(
+            (response.status, response.header("retry-after")),
+            (503, Some("3")),
+            "{line}: {response:?}"
+        );
+        assert_eq!(response.body, "PAGE", "{line}");
+    }
+    // A request without a body waits, and the app answers it.
+    let before = *arrivals.borrow();
+    let stripped = get("web.localhost", "/api/users?x=1");
+    let socket = Socket::open("web.localhost", "/ws");
+    let restart = async {
+        wait_for_arrivals(&mut arrivals, before + 2).await;
+        start_app().await
+    };
+    let (stripped, mut socket, app) = tokio::join!(stripped, socket, restart);
+    let expected =
+        "127.0.1.7:4000 GET /users?x=1 host=web.localhost:8080 for=127.0.0.1 proto=http body=0";
+    assert_eq!((stripped.status, stripped.body.as_str()), (200, expected));
+    assert!(socket.echoes().await);
+    // The app's own errors are unchanged.
+    let own = get("web.localhost", "/status/502").await;
+    assert_eq!((own.status, own.header("retry-after")), (502, None));
+
+    stop_app(app).await;
+    pages.abort();
+    drop(pages.await);
+    std::fs::remove_file(rig.path("pages.sock")).expect("removed");
+    for state in [RouteState::Live, RouteState::Held] {
+        rig.ensure(&web(state.clone())).await;
+        for line in ["GET /", "POST /", "GET /api/x"] {
+            let response = request("web.localhost", line, "", b"").await;
+            assert_eq!(
+                (response.status, response.header("retry-after")),
+                (503, Some("3")),
+                "{state:?}: {line}: {response:?}"
+            );
+            assert_eq!(
+                response.body, "This preview does not answer at the moment.",
+                "{state:?}: {line}"
+            );
+        }
+    }
+    rig.stop().await;
+}
