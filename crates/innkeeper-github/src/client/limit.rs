@@ -39,6 +39,34 @@ impl RateLimit {
     }
 }
 
+/// Number of requests that may write without a pause.
+const BURST: u32 = 40;
+/// Interval between further requests that write. GitHub allows 80 in a minute and 500 in an hour to those that create
+/// content ("Rate limits for the REST API", secondary limits), and blocks clients that ignore this.
+const WRITE_INTERVAL: Duration = Duration::from_secs(8);
+
+/// Spaces requests that write, by the generic cell rate algorithm. One for each client.
+#[derive(Debug, Default)]
+pub(crate) struct WritePace {
+    /// Time at which the whole burst is available again.
+    full_at: Mutex<Option<Instant>>,
+}
+
+impl WritePace {
+    /// Reserves a request and returns the time until it may be sent. `Err` with that time, without a reservation, if it is
+    /// longer than `patience`.
+    pub(crate) fn reserve(&self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
+        let mut full_at = self.full_at.lock();
+        let next = full_at.map_or(now, |full_at| full_at.max(now)) + WRITE_INTERVAL;
+        let wait = next.saturating_duration_since(now + WRITE_INTERVAL * BURST);
+        if wait > patience {
+            return Err(wait);
+        }
+        *full_at = Some(next);
+        Ok(wait)
+    }
+}
+
 /// The rate limit in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
@@ -158,6 +186,31 @@ mod tests {
         ] {
             assert_eq!(limit(&response), expected, "{response:?}");
         }
+    }
+
+    #[test]
+    fn writes_are_spaced_after_a_burst() {
+        let pace = WritePace::default();
+        let start = Instant::now();
+        let patience = Duration::from_secs(20);
+        let minute = Duration::from_secs(60);
+        // A client that always has more to write, for an hour.
+        let (mut now, mut in_minute, mut in_hour) = (start, 0, 0);
+        while now - start < 60 * minute {
+            match pace.reserve(now, patience) {
+                Ok(wait) => now += wait,
+                Err(wait) => {
+                    now += wait;
+                    continue;
+                }
+            }
+            in_hour += 1;
+            in_minute += u32::from(now - start < minute);
+        }
+        assert!((BURST..=80).contains(&in_minute), "{in_minute}");
+        assert!((400..=500).contains(&in_hour), "{in_hour}");
+        let later = now + WRITE_INTERVAL * BURST;
+        assert_eq!(pace.reserve(later, patience), Ok(Duration::ZERO));
     }
 
     #[test]

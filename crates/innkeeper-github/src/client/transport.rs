@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -19,12 +19,14 @@ use rustls::RootCertStore;
 use tracing::debug;
 
 use super::call::{ApiCall, ApiResponse, Retry};
-use super::limit::{Limit, RateLimit, limit};
+use super::limit::{Limit, RateLimit, WritePace, limit};
 use super::{GithubError, Settings};
 
 /// The version of the API ("API versions").
 const API_VERSION: &str = "2022-11-28";
 const USER_AGENT: &str = concat!("innkeeper/", env!("CARGO_PKG_VERSION"));
+/// The address of GitHub's public API.
+const PUBLIC: &str = "https://api.github.com";
 /// Renamed repositories redirect once; more redirects are a loop.
 const MAX_REDIRECTS: usize = 3;
 
@@ -34,6 +36,8 @@ pub(crate) struct Transport {
     base: Base,
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     rate_limit: RateLimit,
+    /// `None` for an Enterprise server, which has no secondary limits by default.
+    write_pace: Option<WritePace>,
     settings: Settings,
 }
 
@@ -67,10 +71,12 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
+        let is_public = base.origin.eq_ignore_ascii_case(PUBLIC);
         Ok(Self {
             base,
             http,
             rate_limit: RateLimit::default(),
+            write_pace: is_public.then(WritePace::default),
             settings,
         })
     }
@@ -82,6 +88,7 @@ impl Transport {
         token: &Secret,
     ) -> Result<ApiResponse, GithubError> {
         let mut attempt = 1;
+        self.wait_for_write_pace(call).await?;
         loop {
             self.wait_for_rate_limit(call).await?;
             let result = self.follow(call, token).await;
@@ -138,6 +145,22 @@ impl Transport {
                 return Err(rate_limited(call, wait));
             }
             tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Spaces calls that write, except those that only authenticate.
+    ///
+    /// # Errors
+    /// [`GithubError::RateLimited`] if the wait is longer than [`Settings::patience`].
+    async fn wait_for_write_pace(&self, call: &ApiCall) -> Result<(), GithubError> {
+        let writes = call.method != Method::GET && !call.path.starts_with("/app/");
+        let Some(pace) = self.write_pace.as_ref().filter(|_| writes) else {
+            return Ok(());
+        };
+        match pace.reserve(Instant::now(), self.settings.patience) {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(wait) => return Err(rate_limited(call, wait)),
         }
         Ok(())
     }
