@@ -279,6 +279,7 @@ mod tests {
         **Stopped.** Its files and database are kept. The comment `/preview start` by a person with write access, or a push, starts it again. The commit is `1a1a1a1`.
         Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Stopped.** `1a1a1a1` has no `preview-config.nix`. A commit with the file starts the preview again with its files and database, which are removed after a grace period.
+        Since 2026-11-20 10:02 UTC, attempt 2. [Progress and log](https://web-7.preview.example.com)
         **Closing.** The preview is being removed.
         Since 2026-11-20 10:02 UTC, attempt 2.
         ");
