@@ -179,7 +179,16 @@ async fn inspection_lists_all_problems_with_their_places_and_builds_nothing() {
         assert_eq!(inspected.meta, None);
         shown.extend(inspected.problems.iter().map(ToString::to_string));
     }
-    insta::assert_snapshot!(shown.join("\n"));
+    let shown = shown.join("\n");
+    for expected in [
+        "innkeeper.preview.app.port and innkeeper.preview.apps.b.port are all 1",
+        "innkeeper.preview.app.environment.PREVIEW_URL: the host sets this variable",
+        "option `innkeeper.preview.app.port' is not of type",
+        "syntax error",
+        "0 is not a port",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
     assert_eq!(shop.evaluator.kept().await.expect("list"), []);
     shop.is_tidy();
 }
