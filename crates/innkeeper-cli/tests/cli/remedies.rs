@@ -427,7 +427,7 @@ fn checks_find_unknown_names() {
     }
     let settings = settings();
     assert!(unknown_setting("Set network.subnet.", &settings).is_none());
-    assert!(unknown_setting("Add it to previews.repositories in the file", &settings).is_some());
+    assert!(unknown_setting("Add it to previews.allowlist in the file", &settings).is_some());
     assert!(unknown_key("supervisor = \"direct\"", &settings).is_some());
     assert!(unknown_key("supervisor.kind = \"direct\"", &settings).is_none());
     assert!(unknown_unit("systemctl status innkeeperd-x").is_some());
