@@ -65,6 +65,12 @@ pub trait Databases: Resource {
     /// As [`Self::ensure`].
     async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError>;
 
+    /// Returns the password of the preview's role, without a query of the server. `None` if the preview has no database.
+    ///
+    /// # Errors
+    /// When the password's file cannot be read.
+    async fn password(&self, preview: &GuestName) -> Result<Option<Secret>, FacilityError>;
+
     /// Drops the preview's database with its contents and creates it again, with the same password. Ends all
     /// connections to it.
     ///

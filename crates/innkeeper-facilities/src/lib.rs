@@ -20,6 +20,7 @@
 //! | [`HostFacts`], [`HostFeatures`] | the host itself |
 //! | [`Units`] | the guest's processes |
 //! | [`Routes`] | previews' routes |
+//! | [`Pages`] | status files of previews, for their visitors |
 //! | [`Databases`] | previews' databases |
 //!
 //! # What belongs here
@@ -41,6 +42,7 @@ mod firewall;
 mod guest_files;
 mod host;
 mod network;
+mod pages;
 mod resource;
 mod rootfs;
 mod routes;
@@ -55,6 +57,7 @@ pub use firewall::{BuildNetwork, Builders, Firewall};
 pub use guest_files::{GuestFile, GuestFiles};
 pub use host::{Facilities, HostFacts, HostFeatures};
 pub use network::Network;
+pub use pages::Pages;
 pub use resource::{Found, Resource};
 pub use rootfs::{FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
 pub use routes::{RouteSpec, RouteState, Routes};

@@ -33,13 +33,8 @@ pub enum RouteState {
     /// The app, which is being restarted. A request waits a few seconds until the app accepts connections; then it gets
     /// the page, and programs a 503 with `Retry-After`.
     Held,
-    /// The placeholder page, because the app is not available yet. Programs get a 503 with `Retry-After`.
-    Placeholder {
-        /// The preview's state in a few words, such as `building`.
-        state: String,
-        /// The last lines of the log, the newest last. Untrusted text.
-        log: Vec<String>,
-    },
+    /// The preview's page ([`Pages`](crate::Pages)), because the app is not available. Programs get a 503 with `Retry-After`.
+    Placeholder,
 }
 
 /// Routes from a preview's hosts to its guest.

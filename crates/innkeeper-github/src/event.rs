@@ -140,6 +140,7 @@ impl Payload {
         let action = action(&self.action, self.label)?;
         let changes = self.changes.unwrap_or_default();
         let author = self.pull_request.author();
+        let details = self.pull_request.details(Some(&self.repository));
         Ok(PullRequestEvent {
             delivery: short("id", delivery.to_owned())?,
             action,
@@ -158,6 +159,7 @@ impl Payload {
             head_sha: self.pull_request.head.sha,
             head_branch: self.pull_request.head.branch,
             base_branch: self.pull_request.base.branch,
+            details,
         })
     }
 }

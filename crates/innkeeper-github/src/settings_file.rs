@@ -127,6 +127,13 @@ impl EnvironmentFiles {
         }
     }
 
+    /// Returns all values, of valid lines.
+    pub fn values(&self) -> impl Iterator<Item = &Secret> {
+        self.variables
+            .values()
+            .filter_map(|value| value.as_ref().ok())
+    }
+
     /// Returns all invalid lines, for the log.
     pub fn invalid_lines(&self) -> impl Iterator<Item = SecretFileError> {
         let invalid = self.variables.values();

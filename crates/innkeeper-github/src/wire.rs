@@ -1,6 +1,6 @@
 //! GitHub's JSON types that webhooks and the API share.
 
-use innkeeper_model::preview::{BranchName, CommitSha, PullRequestEvent, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PullDetails, PullRequestEvent, RepoName};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -21,6 +21,8 @@ pub(crate) struct PullRequest {
     pub(crate) draft: Option<bool>,
     #[serde(default)]
     pub(crate) locked: Option<bool>,
+    #[serde(default)]
+    title: serde_json::Value,
     #[serde(default)]
     labels: serde_json::Value,
     #[serde(default)]
@@ -48,6 +50,8 @@ pub(crate) struct Side {
 pub(crate) struct Repository {
     #[serde(default)]
     id: serde_json::Value,
+    #[serde(default)]
+    private: serde_json::Value,
     pub(crate) full_name: RepoName,
     #[serde(default)]
     pub(crate) archived: Option<bool>,
@@ -58,6 +62,11 @@ impl Repository {
     pub(crate) fn id(&self) -> Option<u64> {
         let id = self.id.as_u64();
         id.filter(|id| i64::try_from(*id).is_ok())
+    }
+
+    /// Reports whether it is private. `None` if GitHub does not report it.
+    pub(crate) fn is_private(&self) -> Option<bool> {
+        self.private.as_bool()
     }
 }
 
@@ -81,6 +90,15 @@ impl PullRequest {
 
     pub(crate) fn updated_at(&self) -> Option<Timestamp> {
         self.updated_at.as_str()?.parse().ok()
+    }
+
+    /// Returns its title and author, and whether its repository is private.
+    pub(crate) fn details(&self, base: Option<&Repository>) -> PullDetails {
+        PullDetails {
+            title: self.title.as_str().map(PullDetails::bounded_title),
+            author: Some(self.author()),
+            private: base.and_then(Repository::is_private),
+        }
     }
 
     /// Returns the names of its labels.

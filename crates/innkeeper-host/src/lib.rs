@@ -27,6 +27,7 @@ pub mod files;
 pub mod firewall;
 pub mod identity;
 pub mod network;
+pub mod pages;
 pub mod rootfs;
 pub mod route;
 pub mod secrets;

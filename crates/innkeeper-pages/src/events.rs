@@ -99,6 +99,11 @@ fn follow(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
     batches.flat_map(|events| stream::iter(events.into_iter().map(Ok)))
 }
 
+/// Reports whether the app answers, as far as the daemon knows.
+fn is_served(status: &PageStatus) -> bool {
+    status.state == PreviewState::Live && status.interruption.is_none()
+}
+
 impl Follower {
     /// Returns the next events. `None` ends the stream.
     async fn next(&mut self) -> Option<Vec<Event>> {
@@ -124,7 +129,7 @@ impl Follower {
 
     /// Returns the events for a status.
     fn events(&mut self, latest: Latest) -> Vec<Event> {
-        let Some(status) = latest.filter(|status| status.state != PreviewState::Live) else {
+        let Some(status) = latest.filter(|status| !is_served(status)) else {
             self.is_over = true;
             return vec![Event::default().event("over").data("")];
         };

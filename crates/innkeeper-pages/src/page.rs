@@ -21,11 +21,11 @@ const RELOAD_IDLE: u32 = 60;
 
 /// Renders the whole page.
 pub(crate) fn render(slug: &GuestName, status: &Latest, now: Timestamp) -> Markup {
-    let state = status.as_ref().map(|status| status.state);
-    let mood = state.map_or(Mood::Busy, words::mood);
-    let headline = state.map_or("Not available yet", words::headline);
+    let known = status.as_deref();
+    let mood = known.map_or(Mood::Busy, words::mood);
+    let headline = known.map_or("Not available yet", words::headline);
     let reload = match mood {
-        Mood::Busy | Mood::Good => RELOAD_BUSY,
+        Mood::Busy => RELOAD_BUSY,
         Mood::Waiting | Mood::Failed | Mood::Idle => RELOAD_IDLE,
     };
     let log = status.as_ref().and_then(|status| {
@@ -67,10 +67,10 @@ pub(crate) fn render(slug: &GuestName, status: &Latest, now: Timestamp) -> Marku
 /// Renders the part above the log, which `status` events replace. Equal statuses give equal markup.
 pub(crate) fn status(status: &PageStatus) -> Markup {
     let details = status.details.as_ref();
-    let mood = words::mood(status.state);
+    let mood = words::mood(status);
     let progress = details.and_then(|details| details.progress.as_ref());
     let advice = details.and_then(|details| details.advice.as_deref());
-    let advice = advice.or_else(|| words::advice(status.state));
+    let advice = advice.or_else(|| words::advice(status));
     html! {
         @match details {
             Some(details) => (identity(status, details)),
@@ -83,10 +83,10 @@ pub(crate) fn status(status: &PageStatus) -> Markup {
         section.state.(mood.class()) data-state=(status.state) {
             p.headline {
                 span.lamp aria-hidden="true" {}
-                strong { (words::headline(status.state)) }
+                strong { (words::headline(status)) }
                 (since(status.since, mood == Mood::Busy))
             }
-            p.sentence { (words::sentence(status.state)) }
+            p.sentence { (words::sentence(status)) }
             @if let Some(progress) = progress {
                 @if progress.to_build > 0 && status.state == PreviewState::Building {
                     progress max=(progress.to_build) value=(progress.built.min(progress.to_build)) {}
@@ -198,7 +198,6 @@ fn stages(status: &PageStatus) -> Markup {
                     Some(entered) if number < entered => "done",
                     Some(entered) if number == entered => match status.state {
                         S::Failed => "broken",
-                        S::Live => "done",
                         _ => "current",
                     },
                     _ => "ahead",

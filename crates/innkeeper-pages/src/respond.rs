@@ -23,7 +23,7 @@ use crate::status::Statuses;
 use crate::visitors::{Visitors, visitor};
 use crate::{events, page, text};
 
-/// Header with the preview's slug, which Caddy adds.
+/// Header with the preview's slug, after a `/`, which Caddy adds.
 const PREVIEW: &str = "x-innkeeper-preview";
 
 /// Header with the app that a request waits for, which Caddy adds instead: `/<slug>,<address>,<port>,<port>`.

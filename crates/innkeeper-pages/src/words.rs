@@ -1,6 +1,7 @@
 //! States and durations in words.
 
 use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::page::{Interruption, PageStatus};
 use jiff::{SignedDuration, Timestamp};
 
 /// The mood of a state, which determines its color.
@@ -14,8 +15,6 @@ pub(crate) enum Mood {
     Failed,
     /// The preview is out of use.
     Idle,
-    /// The app answers.
-    Good,
 }
 
 impl Mood {
@@ -26,13 +25,47 @@ impl Mood {
             Self::Waiting => "waiting",
             Self::Failed => "failed",
             Self::Idle => "idle",
-            Self::Good => "good",
         }
     }
 }
 
-/// Returns the mood of a state.
-pub(crate) fn mood(state: PreviewState) -> Mood {
+/// Returns the mood of a status.
+pub(crate) fn mood(status: &PageStatus) -> Mood {
+    match status.interruption {
+        Some(Interruption::Stopped) => Mood::Idle,
+        Some(Interruption::Restarting) => Mood::Busy,
+        None => mood_of_state(status.state),
+    }
+}
+
+/// Returns the headline of a status.
+pub(crate) fn headline(status: &PageStatus) -> &'static str {
+    match status.interruption {
+        Some(Interruption::Stopped) => "Stopped",
+        Some(Interruption::Restarting) => "Restarting",
+        None => headline_of_state(status.state),
+    }
+}
+
+/// Returns a sentence about a status.
+pub(crate) fn sentence(status: &PageStatus) -> &'static str {
+    match status.interruption {
+        Some(Interruption::Stopped) => "A user stopped the preview. Its data is kept.",
+        Some(Interruption::Restarting) => "The app restarts and answers again in a moment.",
+        None => sentence_of_state(status.state),
+    }
+}
+
+/// Returns the next action in general; the daemon's advice is more specific where it may be shown.
+pub(crate) fn advice(status: &PageStatus) -> Option<&'static str> {
+    match status.interruption {
+        Some(Interruption::Stopped) => Some("Push a commit to start it again."),
+        Some(Interruption::Restarting) => None,
+        None => advice_of_state(status.state),
+    }
+}
+
+fn mood_of_state(state: PreviewState) -> Mood {
     use PreviewState as S;
     match state {
         S::WaitingForApproval => Mood::Waiting,
@@ -41,12 +74,11 @@ pub(crate) fn mood(state: PreviewState) -> Mood {
         }
         S::Failed => Mood::Failed,
         S::Expired | S::Stopped | S::Dropped | S::Closing => Mood::Idle,
-        S::Live => Mood::Good,
+        S::Live => Mood::Busy,
     }
 }
 
-/// Returns a state as a headline.
-pub(crate) fn headline(state: PreviewState) -> &'static str {
+fn headline_of_state(state: PreviewState) -> &'static str {
     use PreviewState as S;
     match state {
         S::WaitingForApproval => "Waiting for approval",
@@ -56,7 +88,7 @@ pub(crate) fn headline(state: PreviewState) -> &'static str {
         S::Starting => "Starting",
         S::SettingUp => "Setting up the app",
         S::Updating => "Updating",
-        S::Live => "Live",
+        S::Live => "The app does not answer",
         S::Failed => "This commit failed",
         S::Expired => "Asleep",
         S::Stopped => "Stopped",
@@ -65,8 +97,7 @@ pub(crate) fn headline(state: PreviewState) -> &'static str {
     }
 }
 
-/// Returns a sentence about a state.
-pub(crate) fn sentence(state: PreviewState) -> &'static str {
+fn sentence_of_state(state: PreviewState) -> &'static str {
     use PreviewState as S;
     match state {
         S::WaitingForApproval => {
@@ -78,7 +109,7 @@ pub(crate) fn sentence(state: PreviewState) -> &'static str {
         S::Starting => "The preview's container starts.",
         S::SettingUp => "The app is fetched, built and set up in its container.",
         S::Updating => "A newer commit replaces the present one.",
-        S::Live => "The app answers.",
+        S::Live => "It was live a moment ago. This page shows it once it answers again.",
         S::Failed => "The preview shows the app as soon as a commit works.",
         S::Expired => {
             "The preview was not used for some time, so it was stopped. Its data is kept."
@@ -91,15 +122,14 @@ pub(crate) fn sentence(state: PreviewState) -> &'static str {
     }
 }
 
-/// Returns the next action in general; the daemon's advice is more specific where it may be shown.
-pub(crate) fn advice(state: PreviewState) -> Option<&'static str> {
+fn advice_of_state(state: PreviewState) -> Option<&'static str> {
     use PreviewState as S;
     match state {
         S::WaitingForApproval => {
             Some("A maintainer of the repository approves the commit on the pull request.")
         }
         S::Failed => Some("Push a commit that fixes it. The preview updates by itself."),
-        S::Expired => Some("Push a commit to wake it."),
+        S::Expired => Some("It starts again after a visit, such as this one, or a push."),
         S::Stopped => Some(
             "Push a commit, or have a maintainer comment `/preview start` on the pull request.",
         ),

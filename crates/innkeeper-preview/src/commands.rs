@@ -7,7 +7,7 @@ use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{ApprovePreview, BuildPreview, CreatePreview, PreviewAccepted};
 use innkeeper_model::preview::check::{CheckConfig, CheckedConfig};
 use innkeeper_model::preview::{
-    DatabaseMode, PreviewState, default_slug, parse_slug, slug_candidates,
+    DatabaseMode, PreviewState, PullDetails, default_slug, parse_slug, slug_candidates,
 };
 use innkeeper_model::{Code, Failure, GuestKind, GuestName};
 use innkeeper_store::{Approval, NewPreview, Presence, PreviewFact};
@@ -63,6 +63,12 @@ impl Previews {
         };
         let preview = components.store.claim_preview(new, slugs).await?;
         let slug = preview.record.slug;
+        let details = PullDetails {
+            private: found.private,
+            ..preview.details
+        };
+        let facts = vec![PreviewFact::Details(details)];
+        components.store.set_preview(&slug, facts).await?;
         info!(%slug, actor, "preview requested");
         components.workers.wake(&slug, WakeReason::Change);
         Ok(accepted(slug))

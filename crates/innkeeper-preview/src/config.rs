@@ -58,6 +58,8 @@ pub struct PreviewsConfig {
     pub database_port: u16,
     /// Interval of the periodic resync.
     pub interval: Duration,
+    /// The contents of pages about repositories that are private, or not known to be public.
+    pub page: PageContents,
     /// The addresses of the slots.
     pub range: SlotRange,
     /// The paths of configurations in repositories.
@@ -85,6 +87,15 @@ impl ConfigPaths {
     pub(crate) fn main(&self, repo: &RepoName) -> SourcePath {
         self.of(repo).first().cloned().unwrap_or_default()
     }
+}
+
+/// The contents of pages about repositories that are private, or not known to be public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageContents {
+    /// The slug, the state and times.
+    State,
+    /// The same as for public repositories.
+    Full,
 }
 
 impl PreviewsConfig {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use innkeeper_github::client::Github;
 use innkeeper_model::preview::{
-    BranchName, CommitSha, DeliveryEvent, PrAction, PreviewState, PullRequest, PullRequestEvent,
-    RepoName, Situation,
+    BranchName, CommitSha, DeliveryEvent, PrAction, PreviewState, PullDetails, PullRequest,
+    PullRequestEvent, RepoName, Situation,
 };
 use innkeeper_model::{Code, chain};
 use innkeeper_store::{
@@ -281,6 +281,10 @@ impl Deliveries {
             PreviewFact::LastDelivery(event.delivery.clone()),
             PreviewFact::Active(Timestamp::now()),
         ];
+        // Deliveries of former releases have none.
+        if event.details != PullDetails::default() {
+            facts.push(PreviewFact::Details(event.details.clone()));
+        }
         let outcome = match &event.action {
             PrAction::Opened | PrAction::Synchronize | PrAction::Reopened | PrAction::Closed => {
                 let mut head = self.desired_head(delivery, event).await?;

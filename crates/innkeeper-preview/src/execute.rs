@@ -25,6 +25,7 @@ use crate::guest_files::{GuestDatabase, GuestEnvironment};
 use crate::guests::Guests;
 use crate::health::Health;
 use crate::journal::Journal;
+use crate::pages::StatusPages;
 use crate::plan::Plan;
 use crate::reporter::Reporter;
 use crate::routing::Routing;
@@ -89,6 +90,7 @@ pub(crate) struct Executor {
     pub(crate) services: Services,
     pub(crate) routing: Routing,
     pub(crate) health: Health,
+    pub(crate) pages: StatusPages,
     pub(crate) destroyed: DestroyedByUsers,
 }
 
@@ -193,8 +195,7 @@ impl Executor {
             }
             Step::Enter(state) => self.stages.enter(preview, *state).await?,
             Step::ShowPage => {
-                let state = preview.record.state;
-                self.routing.show_page(preview, state).await?;
+                self.routing.show_page(preview).await?;
             }
             Step::ShowStopped => self.routing.show_stopped(preview).await?,
             Step::HoldRoute(meta) => self.hold_route(preview, meta).await,
@@ -253,6 +254,8 @@ impl Executor {
             Step::ReportRemoval => self.report_removal(preview).await?,
             Step::Forget => {
                 self.store.delete_preview(slug).await?;
+                // Lines that arrived during the removal have written it again.
+                self.pages.remove(slug).await?;
                 self.destroyed.remove(slug);
             }
         }
@@ -457,7 +460,7 @@ impl Executor {
         let slug = &preview.record.slug;
         let is_given_up = self.health.crash_loop(slug, Instant::now()).is_some();
         let held = match is_given_up {
-            true => self.routing.show_page(preview, preview.record.state).await,
+            true => self.routing.show_page(preview).await,
             false => self.routing.hold(slug, meta).await,
         };
         if let Err(error) = held {
@@ -490,7 +493,7 @@ impl Executor {
                 if let Err(error) = self.follow(plan, preview, [Step::Inspect].into()).await {
                     self.journal.note(slug, Failure::from(&error).to_string());
                     warn!(%slug, code = %error.code(), "{}", chain(&error));
-                    let page = self.routing.show_page(preview, preview.record.state);
+                    let page = self.routing.show_page(preview);
                     if let Err(error) = page.await {
                         warn!(%slug, code = %error.code(), "{}", chain(&error));
                     }

@@ -12,7 +12,7 @@ use innkeeper_github::report::{ReportSettings, ReportTarget};
 use innkeeper_model::preview::sources::{FileTypes, SourcePath, SourceTree};
 use innkeeper_model::preview::text::CommentStyle;
 use innkeeper_model::preview::{
-    BranchName, CommitSha, Meta, PrAction, PreviewRecord, PreviewState, PullRequest,
+    BranchName, CommitSha, Meta, PrAction, PreviewRecord, PreviewState, PullDetails, PullRequest,
     PullRequestEvent, RepoName, Rollout,
 };
 use innkeeper_model::{
@@ -101,6 +101,7 @@ pub(crate) fn preview() -> Preview {
         active_running: RunningTime::default(),
         comment_id: None,
         deployment_id: None,
+        details: PullDetails::default(),
     }
 }
 
@@ -186,6 +187,7 @@ pub(crate) fn delivery(id: &str, action: PrAction, sha: CommitSha) -> NewDeliver
             merged: false,
             draft: false,
             updated_at: None,
+            details: PullDetails::default(),
         }
         .into(),
         received_at: Timestamp::now(),
@@ -229,6 +231,7 @@ impl Harness {
             evaluator: host.evaluator(),
             routes: host.routes(),
             databases: Some(host.databases()),
+            pages: host.pages(),
             files: host.guest_files(),
             probe: None,
         };
@@ -437,6 +440,7 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         database_template: None,
         database_port: 5432,
         interval: Duration::from_secs(300),
+        page: crate::PageContents::State,
         range,
         config_paths: ConfigPaths {
             default: SourcePath::parse(SourceTree::MAIN).into_iter().collect(),

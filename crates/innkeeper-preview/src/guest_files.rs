@@ -1,7 +1,6 @@
 //! Files of a preview's guest: `/etc/preview.env` and `/etc/preview-token`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,8 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::journal::Journal;
+use crate::masks::Masks;
+use crate::secret_files::secrets_file;
 use crate::steps::Version;
 use crate::{PreviewError, PreviewsConfig};
 
@@ -110,6 +111,7 @@ pub(crate) struct GuestEnvironment {
     github: Option<Github>,
     files: Arc<dyn GuestFiles>,
     journal: Journal,
+    masks: Masks,
     renewals: Arc<Renewals>,
 }
 
@@ -120,6 +122,7 @@ impl GuestEnvironment {
         github: Option<Github>,
         files: Arc<dyn GuestFiles>,
         journal: Journal,
+        masks: Masks,
     ) -> Self {
         Self {
             config,
@@ -127,6 +130,7 @@ impl GuestEnvironment {
             github,
             files,
             journal,
+            masks,
             renewals: Arc::default(),
         }
     }
@@ -159,6 +163,8 @@ impl GuestEnvironment {
             host_secrets: self.host_secrets(record, &version.meta).await?,
             dashboard_secrets: Vec::new(),
         };
+        let secrets = environment.host_secrets.iter().map(|(_, value)| value);
+        self.masks.learn(&record.slug, secrets).await;
         let text = environment.render().map_err(|problems| {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             PreviewError::new(
@@ -243,7 +249,7 @@ impl GuestEnvironment {
             return Ok(Vec::new());
         }
         let repo = &record.repo;
-        let Some(file) = self.secrets_file(repo).await? else {
+        let Some(file) = secrets_file(&self.config, &self.store, repo).await? else {
             let text = format!(
                 "The secrets of {repo} are those of another repository that had the name before, and are left out."
             );
@@ -274,20 +280,6 @@ impl GuestEnvironment {
             secrets.push((name.clone(), Secret::new(value)));
         }
         Ok(secrets)
-    }
-
-    /// Returns the file with a repository's secrets: the one with its number, or the one with its name if no other
-    /// repository had the name before.
-    async fn secrets_file(&self, repo: &RepoName) -> Result<Option<PathBuf>, PreviewError> {
-        let identity = self.store.repo_identity(repo).await?;
-        if let Some(id) = identity.id {
-            let numbered = self.config.secrets.join(format!("{id}.env"));
-            if numbered.exists() {
-                return Ok(Some(numbered));
-            }
-        }
-        let named = self.config.secrets.join(format!("{}.env", repo.key()));
-        Ok(identity.is_first.then_some(named))
     }
 
     /// Returns a token that reads the repository, if the host may share one.

@@ -25,6 +25,8 @@
 //! | `services` | the services in the guest, and probes of the app's ports |
 //! | `databases` | databases on the host's PostgreSQL |
 //! | `routing` | routes to the app, or to a page with the preview's state |
+//! | `pages` | the status that visitors see while the app does not answer |
+//! | `masks`, `secret_files` | masks of secrets in lines that are shown; the files with secrets of repositories |
 //! | `reporter`, `commit_checks` | reports on GitHub; checks of commits, each of which ends |
 //! | `journal` | the preview's log, and the crash probe |
 //! | `deliveries` | dispatches deliveries to workers, and records what each one wants |
@@ -67,6 +69,8 @@ mod guests;
 mod health;
 mod journal;
 mod logs;
+mod masks;
+mod pages;
 mod plan;
 mod previews;
 mod probes;
@@ -78,6 +82,7 @@ mod requests;
 mod resync;
 mod retry;
 mod routing;
+mod secret_files;
 mod service_log;
 mod service_states;
 mod services;
@@ -92,7 +97,7 @@ mod worker;
 mod workers;
 
 pub use admission::{Admission, Drafts};
-pub use config::{ConfigPaths, PreviewsConfig};
+pub use config::{ConfigPaths, PageContents, PreviewsConfig};
 pub use error::PreviewError;
 pub use journal::Probe;
 pub use previews::Previews;

@@ -17,6 +17,7 @@ use tokio::time::Interval;
 
 use crate::PreviewError;
 use crate::journal::{Journal, own_line};
+use crate::masks::Masks;
 use crate::records;
 use crate::service_log::{Entry, From, ServiceLog};
 
@@ -41,14 +42,16 @@ pub(crate) struct Logs {
     engine: Engine,
     store: Store,
     journal: Journal,
+    masks: Masks,
 }
 
 impl Logs {
-    pub(crate) fn new(engine: Engine, store: Store, journal: Journal) -> Self {
+    pub(crate) fn new(engine: Engine, store: Store, journal: Journal, masks: Masks) -> Self {
         Self {
             engine,
             store,
             journal,
+            masks,
         }
     }
 
@@ -57,6 +60,26 @@ impl Logs {
     /// # Errors
     /// [`PreviewError::NotFound`], no attempt has the number of the filter, or the store cannot be read.
     pub(crate) async fn open(
+        &self,
+        slug: &GuestName,
+        lines: usize,
+        follow: bool,
+        filter: LogFilter,
+    ) -> Result<BoxStream<'static, LogLine>, PreviewError> {
+        let log = self.open_unmasked(slug, lines, follow, filter).await?;
+        let (masks, slug) = (self.masks.clone(), slug.clone());
+        let masked = log.then(move |mut line| {
+            let (masks, slug) = (masks.clone(), slug.clone());
+            async move {
+                // Looked up for each line: a secret may be new.
+                line.text = masks.of(&slug).await.line(&line.text).into_owned();
+                line
+            }
+        });
+        Ok(masked.boxed())
+    }
+
+    async fn open_unmasked(
         &self,
         slug: &GuestName,
         lines: usize,

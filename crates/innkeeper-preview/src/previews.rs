@@ -45,6 +45,7 @@ impl Previews {
         let background = &self.components.background;
         let to_start = self.to_start.lock().take();
         let Some(ToStart {
+            status_pages,
             resync,
             watch,
             deliveries,
@@ -54,6 +55,7 @@ impl Previews {
         else {
             return;
         };
+        background.spawn(status_pages.run());
         background.spawn(resync.run());
         background.spawn(watch.run());
         let tasks = background.clone();

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use innkeeper_github::client::{Github, GithubError};
+use innkeeper_github::client::{Github, GithubError, RepoView};
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::preview::RepoName;
-use innkeeper_store::{RepoIdentity, Store};
+use innkeeper_model::preview::{PullDetails, RepoName};
+use innkeeper_store::{PreviewFact, RepoIdentity, Store};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -165,6 +165,7 @@ impl Repositories {
                     }
                 }
                 self.absences.remove(repo);
+                self.record_privacy(&found).await?;
             }
             Err(GithubError::RepoNotAccessible(_)) => {
                 self.absences.add(repo, None);
@@ -173,6 +174,22 @@ impl Repositories {
             // No answer is no evidence.
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => warn!(%repo, "{}", innkeeper_model::chain(&error)),
+        }
+        Ok(())
+    }
+
+    /// Records whether a repository is private with its previews: their pages show less then.
+    async fn record_privacy(&self, found: &RepoView) -> Result<(), PreviewError> {
+        for preview in self.store.previews().await? {
+            let record = &preview.record;
+            if record.repo == found.name && preview.details.private != found.private {
+                let details = PullDetails {
+                    private: found.private,
+                    ..preview.details
+                };
+                let facts = vec![PreviewFact::Details(details)];
+                self.store.set_preview(&record.slug, facts).await?;
+            }
         }
         Ok(())
     }

@@ -167,6 +167,10 @@ impl Comparison {
             return Ok(());
         }
         self.approvals.compare_label(preview, view).await?;
+        if view.details != preview.details {
+            let details = PreviewFact::Details(view.details.clone());
+            self.store.set_preview(&record.slug, vec![details]).await?;
+        }
         // A command brings the approved commit up: the newer one, which is not approved, waits for its end.
         if record.approved_sha.as_ref() == Some(&record.wanted_sha)
             && record.is_from_fork()

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use innkeeper_facilities::{RouteSpec, RouteState, Routes};
-use innkeeper_model::preview::{Meta, PreviewState};
+use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::page::Interruption;
 use innkeeper_model::{Code, Explain as _, GuestName};
 use innkeeper_store::{Preview, Store};
 use jiff::Timestamp;
@@ -12,39 +13,33 @@ use jiff::Timestamp;
 use crate::PreviewError;
 use crate::guests::Guests;
 use crate::health::Health;
-use crate::journal::Journal;
+use crate::pages::StatusPages;
 use crate::probes::endpoints;
-
-/// Number of the log's lines on the page of a preview whose app does not answer yet.
-const PAGE_LINES: usize = 12;
-
-/// State on the page of a preview whose guest was stopped by a user.
-const STOPPED: &str = "stopped";
 
 /// Routes of previews.
 #[derive(Clone)]
 pub(crate) struct Routing {
     routes: Arc<dyn Routes>,
     store: Store,
-    journal: Journal,
     guests: Guests,
     health: Health,
+    pages: StatusPages,
 }
 
 impl Routing {
     pub(crate) fn new(
         routes: Arc<dyn Routes>,
         store: Store,
-        journal: Journal,
         guests: Guests,
         health: Health,
+        pages: StatusPages,
     ) -> Self {
         Self {
             routes,
             store,
-            journal,
             guests,
             health,
+            pages,
         }
     }
 
@@ -69,6 +64,7 @@ impl Routing {
         if !self.routes.is_complete(&spec).await? {
             self.routes.ensure(&spec).await?;
         }
+        self.pages.set_interruption(slug, None).await;
         self.health.serve(slug, endpoints(meta, address));
         Ok(())
     }
@@ -79,6 +75,8 @@ impl Routing {
     /// The guest does not exist, or the proxy refuses the route.
     pub(crate) async fn hold(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
         self.health.suspend(slug);
+        let restarting = Some(Interruption::Restarting);
+        self.pages.set_interruption(slug, restarting).await;
         let spec = RouteSpec {
             state: RouteState::Held,
             ..Self::to_app(slug, meta, self.address(slug).await?)
@@ -102,17 +100,16 @@ impl Routing {
         Ok(self.routes.is_complete(spec).await?)
     }
 
-    /// Points the preview's URLs to a page with its state and the end of its log.
+    /// Points the preview's URLs to its page.
     ///
     /// # Errors
-    /// The log cannot be read, or the proxy refuses the route.
-    pub(crate) async fn show_page(
-        &self,
-        preview: &Preview,
-        state: PreviewState,
-    ) -> Result<(), PreviewError> {
-        let state = state.as_str().replace('-', " ");
-        self.show_page_with(preview, state).await
+    /// The proxy refuses the route.
+    pub(crate) async fn show_page(&self, preview: &Preview) -> Result<(), PreviewError> {
+        // Before the route: visitors must find it.
+        let slug = &preview.record.slug;
+        self.pages.set_interruption(slug, None).await;
+        self.pages.write(slug).await;
+        self.route_to_page(preview).await
     }
 
     /// Points the preview's URLs to a page that says that a user stopped its guest.
@@ -120,21 +117,17 @@ impl Routing {
     /// # Errors
     /// As for [`Self::show_page`].
     pub(crate) async fn show_stopped(&self, preview: &Preview) -> Result<(), PreviewError> {
-        self.health.excuse(&preview.record.slug);
-        self.show_page_with(preview, STOPPED.to_owned()).await
+        let slug = &preview.record.slug;
+        self.health.excuse(slug);
+        let stopped = Some(Interruption::Stopped);
+        self.pages.set_interruption(slug, stopped).await;
+        self.route_to_page(preview).await
     }
 
-    async fn show_page_with(&self, preview: &Preview, state: String) -> Result<(), PreviewError> {
+    async fn route_to_page(&self, preview: &Preview) -> Result<(), PreviewError> {
         let record = &preview.record;
         self.health.suspend(&record.slug);
         let meta = preview.meta.as_ref();
-        let mut log = self.journal.last_notes(&record.slug, PAGE_LINES).await?;
-        // A missing permission of the host concerns no visitor.
-        let fault = record.fault.as_ref();
-        if let Some(fault) = fault.filter(|fault| fault.code != Code::NoAccess) {
-            log.push(fault.message.clone());
-            log.extend(fault.log.iter().cloned());
-        }
         let spec = RouteSpec {
             slug: record.slug.clone(),
             guest_address: Ipv4Addr::UNSPECIFIED,
@@ -142,7 +135,7 @@ impl Routing {
             extra_hosts: meta
                 .map(|meta| meta.extra_hosts.clone())
                 .unwrap_or_default(),
-            state: RouteState::Placeholder { state, log },
+            state: RouteState::Placeholder,
         };
         Ok(self.routes.ensure(&spec).await?)
     }
@@ -194,13 +187,14 @@ impl Routing {
         Ok(())
     }
 
-    /// Removes all routes of a preview.
+    /// Removes all routes of a preview, and then its status.
     ///
     /// # Errors
-    /// A route is left.
+    /// A route is left, or the status.
     pub(crate) async fn remove(&self, slug: &GuestName) -> Result<(), PreviewError> {
         self.health.forget(slug);
-        Ok(self.routes.remove(slug).await?)
+        self.routes.remove(slug).await?;
+        self.pages.remove(slug).await
     }
 
     /// Returns the previews that were visited since the last call, each with the time of a visit.

@@ -67,7 +67,7 @@ impl Stages {
         if is_live || state == PreviewState::Closing {
             return Ok(());
         }
-        let page = self.routing.show_page(preview, state);
+        let page = self.routing.show_page(preview);
         self.journal.step("ensure-page", page).await
     }
 }

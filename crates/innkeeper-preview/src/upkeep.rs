@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::removes;
-use innkeeper_facilities::{Databases, EvaluationKey, Evaluator, Found, Resource, Routes};
+use innkeeper_facilities::{Databases, EvaluationKey, Evaluator, Found, Pages, Resource, Routes};
 use innkeeper_github::client::Github;
 use innkeeper_model::api::{Check, GcReport, GcRequest, Orphan, Verdict};
 use innkeeper_model::{Explain, Failure, GuestName, Ownership, chain};
@@ -29,6 +29,7 @@ pub(crate) struct Upkeep {
     pub(crate) evaluator: Arc<dyn Evaluator>,
     pub(crate) routes: Arc<dyn Routes>,
     pub(crate) databases: Option<Arc<dyn Databases>>,
+    pub(crate) pages: Arc<dyn Pages>,
     pub(crate) repositories: Repositories,
     pub(crate) reporter: Reporter,
 }
@@ -38,6 +39,7 @@ impl Upkeep {
     pub(crate) async fn checks(&self) -> Vec<Check> {
         let mut checks = self.evaluator.check().await;
         checks.extend(self.routes.check().await);
+        checks.extend(self.pages.check().await);
         if let Some(databases) = &self.databases {
             checks.extend(databases.check().await);
         }
@@ -70,7 +72,10 @@ impl Upkeep {
     /// Finds objects with previews' naming that belong to no preview, and removes them as requested. Other daemons'
     /// objects stay.
     pub(crate) async fn gc(&self, request: GcRequest) -> GcReport {
-        let mut kinds = vec![self.sweep(&*self.routes, request).await];
+        let mut kinds = vec![
+            self.sweep(&*self.routes, request).await,
+            self.sweep(&*self.pages, request).await,
+        ];
         if let Some(databases) = &self.databases {
             kinds.push(self.sweep(&**databases, request).await);
         }

@@ -79,8 +79,8 @@ fn shown(time: Timestamp) -> String {
 mod tests {
     use innkeeper_model::preview::api::DeliveryState;
     use innkeeper_model::preview::{
-        BranchName, CommitSha, HookProblem, HookSetting, PrAction, PullRequest, PullRequestEvent,
-        RepoName,
+        BranchName, CommitSha, HookProblem, HookSetting, PrAction, PullDetails, PullRequest,
+        PullRequestEvent, RepoName,
     };
 
     use super::*;
@@ -126,6 +126,7 @@ mod tests {
             body_changed: false,
             base_changed: false,
             updated_at: None,
+            details: PullDetails::default(),
         };
         Delivery {
             seq: 1,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use innkeeper_engine::Engine;
-use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Routes};
+use innkeeper_facilities::{Databases, Evaluator, GuestFiles, Pages, Routes};
 use innkeeper_github::client::Github;
 use innkeeper_store::Store;
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ use crate::guests::Guests;
 use crate::health::Health;
 use crate::journal::Journal;
 use crate::logs::Logs;
+use crate::masks::Masks;
+use crate::pages::StatusPages;
 use crate::redelivery::Redelivery;
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
@@ -52,6 +54,8 @@ pub struct Parts {
     pub evaluator: Arc<dyn Evaluator>,
     /// URLs.
     pub routes: Arc<dyn Routes>,
+    /// Status files, for the program that shows them.
+    pub pages: Arc<dyn Pages>,
     /// Databases, if the host has a server for them.
     pub databases: Option<Arc<dyn Databases>>,
     /// Writer of files in guests.
@@ -83,6 +87,7 @@ pub(crate) struct Components {
 
 /// Tasks that [`Previews::start`](crate::Previews::start) starts.
 pub(crate) struct ToStart {
+    pub(crate) status_pages: StatusPages,
     pub(crate) resync: Resync,
     pub(crate) watch: Watch,
     pub(crate) deliveries: Deliveries,
@@ -98,6 +103,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         github,
         evaluator,
         routes,
+        pages,
         databases: server,
         files,
         probe,
@@ -108,6 +114,14 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let (workers, new_workers) = Workers::new();
     let journal = Journal::new(engine.journal().clone(), store.clone(), probe);
     let guests = Guests::new(engine.clone(), config.range);
+    let masks = Masks::new(Arc::clone(&config), store.clone(), server.clone());
+    let status_pages = StatusPages::new(
+        Arc::clone(&config),
+        engine.clone(),
+        journal.clone(),
+        masks.clone(),
+        Arc::clone(&pages),
+    );
     let services = Services::new(Arc::clone(&config), engine.clone(), guests.clone());
     let databases = PreviewDatabases::new(server.clone(), config.database_template.clone());
     let sources = Sources::new(github.clone(), config.file_types.clone());
@@ -122,9 +136,9 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
     let routing = Routing::new(
         Arc::clone(&routes),
         store.clone(),
-        journal.clone(),
         guests.clone(),
         health.clone(),
+        status_pages.clone(),
     );
     let reporter = Reporter::new(
         Arc::clone(&config),
@@ -161,6 +175,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         evaluator,
         routes,
         databases: server,
+        pages,
         repositories: repositories.clone(),
         reporter: reporter.clone(),
     };
@@ -244,13 +259,16 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             github.clone(),
             files,
             journal.clone(),
+            masks.clone(),
         ),
         services: services.clone(),
         routing: routing.clone(),
         health: health.clone(),
+        pages: status_pages.clone(),
         destroyed: destroyed.clone(),
     };
     let to_start = ToStart {
+        status_pages,
         resync,
         watch: Watch {
             health: health.clone(),
@@ -262,6 +280,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             interval: config.interval,
             store: store.clone(),
             journal: journal.clone(),
+            masks: masks.clone(),
             reporter: reporter.clone(),
             routing: routing.clone(),
             health: health.clone(),
@@ -281,7 +300,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         reporter,
     };
     let components = Components {
-        logs: Logs::new(engine.clone(), store.clone(), journal.clone()),
+        logs: Logs::new(engine.clone(), store.clone(), journal.clone(), masks),
         config,
         store,
         engine,

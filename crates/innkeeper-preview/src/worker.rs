@@ -17,6 +17,7 @@ use crate::deliveries::{Accepted, Deliveries};
 use crate::execute::Execute;
 use crate::health::Health;
 use crate::journal::Journal;
+use crate::masks::Masks;
 use crate::plan::{Desired, Executed, Memory, Next, Now, Plan, schedule};
 use crate::reporter::Reporter;
 use crate::retry::{outcome, retry_delay};
@@ -39,6 +40,7 @@ pub(crate) struct WorkerParts<E> {
     pub(crate) interval: Duration,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
+    pub(crate) masks: Masks,
     pub(crate) reporter: Reporter,
     pub(crate) routing: Routing,
     pub(crate) health: Health,
@@ -296,7 +298,8 @@ impl<E: Execute> Worker<E> {
         attempts: u32,
     ) -> Result<(), PreviewError> {
         let slug = &self.slug;
-        let mut failure = Failure::from(error);
+        let mask = self.parts.masks.of(slug).await;
+        let mut failure = mask.failure(Failure::from(error));
         if retries && error.is_inconclusive() {
             failure.remedy = Some(
                 "The host or the repository may be at fault: it is retried some times before the commit is given up."
@@ -336,7 +339,7 @@ impl<E: Execute> Worker<E> {
             && now.desired == Presence::Present
             && may_show
             && failure.code != Code::NoAccess
-            && let Err(error) = self.parts.routing.show_page(&now, now.record.state).await
+            && let Err(error) = self.parts.routing.show_page(&now).await
         {
             // The page may be what failed in the first place: the fault must be recorded all the same.
             self.log(&error);

@@ -1,8 +1,8 @@
 //! The record of a preview, and the changes that can be made to it.
 
 use innkeeper_model::preview::{
-    BranchName, CommitSha, Meta, PackageChanges, PreviewRecord, PreviewState, PullRequestEvent,
-    RepoName,
+    BranchName, CommitSha, Meta, PackageChanges, PreviewRecord, PreviewState, PullDetails,
+    PullRequestEvent, RepoName,
 };
 use innkeeper_model::{Failure, StorePath};
 use jiff::Timestamp;
@@ -59,6 +59,8 @@ pub struct Preview {
     pub comment_id: Option<u64>,
     /// GitHub's number of our deployment.
     pub deployment_id: Option<u64>,
+    /// Title and author of its pull request, and whether its repository is private.
+    pub details: PullDetails,
 }
 
 /// An explicit request for the preview of a pull request.
@@ -171,6 +173,9 @@ pub enum PreviewFact {
     Comment(Option<u64>),
     /// GitHub's number of our deployment, if it exists. An intent, for the same reason.
     Deployment(Option<u64>),
+    /// Title and author of its pull request, and whether its repository is private. An intent: the page must not show a
+    /// repository that is private by now.
+    Details(PullDetails),
     /// The obstacle to the desired state; `None` when it is gone.
     Fault(Option<Failure>),
     /// The id of the delivery that was processed last.
@@ -212,6 +217,7 @@ impl PreviewFact {
             | Self::ConfigFound
             | Self::Dropped(_)
             | Self::BranchGone(_)
+            | Self::Details(_)
             | Self::Expired => true,
             Self::State(_)
             | Self::Evaluated { .. }

@@ -93,6 +93,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "previews of several configurations",
         sql: include_str!("schema/17.sql"),
     },
+    Migration {
+        name: "titles and authors of pull requests",
+        sql: include_str!("schema/18.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -15,6 +15,7 @@ use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
 use innkeeper_host::firewall::BuildFilter;
 use innkeeper_host::identity::Identity;
+use innkeeper_host::pages::{PagesConfig, StatusFiles};
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::sources::FileTypes;
@@ -24,8 +25,11 @@ use innkeeper_preview::{Admission, ConfigPaths, Drafts, Parts, Previews, Preview
 use innkeeper_service::parse_allowed_repos;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, DraftPreviews, PreviewsOn, ReportPlace, check_domain};
+use crate::config::{
+    self, Config, DraftPreviews, PageContents, PreviewsOn, ReportPlace, check_domain,
+};
 use crate::error::DaemonError;
+use crate::socket::group_id;
 use crate::{crash, wiring};
 
 /// Returns the domain of previews, if it is configured.
@@ -85,6 +89,10 @@ pub(crate) fn open(
         evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
         routes: Arc::new(CaddyRoutes::new(caddy(config, identity, domain, tls)?)),
         databases: databases(config, identity),
+        pages: Arc::new(StatusFiles::new(PagesConfig {
+            directory: config.pages.directory.clone(),
+            group: group_id(&config.pages.group).map(nix::unistd::Gid::as_raw),
+        })),
         files: Arc::new(GuestFiles {
             guests: config.guests_dir(),
             user_ids,
@@ -139,6 +147,10 @@ fn settings(
         database_template: non_empty(&config.database.template),
         database_port: config.database.port,
         interval: Duration::from_secs(previews.interval_seconds.max(1)),
+        page: match previews.page {
+            PageContents::Auto => innkeeper_preview::PageContents::State,
+            PageContents::Full => innkeeper_preview::PageContents::Full,
+        },
         range: config.network.range(),
         config_paths: ConfigPaths {
             default: previews.config_path.paths().to_vec(),

@@ -13,6 +13,7 @@ use crate::error::FacilityError;
 use crate::evaluator::Evaluator;
 use crate::guest_files::GuestFiles;
 use crate::host::Facilities;
+use crate::pages::Pages;
 use crate::routes::Routes;
 
 /// A host in memory. Clones share its objects.
@@ -131,6 +132,12 @@ impl FakeHost {
     #[must_use]
     pub fn databases(&self) -> Arc<dyn Databases> {
         self.part("database")
+    }
+
+    /// Returns the status files of previews.
+    #[must_use]
+    pub fn pages(&self) -> Arc<dyn Pages> {
+        self.part("page")
     }
 
     /// Returns the evaluator of previews.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::page::PageStatus;
 use innkeeper_model::preview::sources::SourceTree;
 use innkeeper_model::{Guest, GuestName, Secret, StorePath};
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use crate::databases::{DatabaseAccess, DatabaseSpec, Databases};
 use crate::error::FacilityError;
 use crate::evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected};
 use crate::guest_files::{GuestFile, GuestFiles};
+use crate::pages::Pages;
 use crate::routes::{RouteSpec, Routes};
 
 /// The metadata of a `preview-config.nix` without any of its own.
@@ -163,6 +165,21 @@ impl Routes for Part {
     }
 }
 
+#[async_trait]
+impl Pages for Part {
+    async fn write(&self, status: PageStatus, _durable: bool) -> Result<(), FacilityError> {
+        self.query("page.write")?;
+        let mut world = self.host.world();
+        world.pages.insert(status.slug.clone(), status);
+        Ok(())
+    }
+
+    async fn read(&self, preview: &GuestName) -> Result<Option<PageStatus>, FacilityError> {
+        self.query("page.read")?;
+        Ok(self.host.world().pages.get(preview).cloned())
+    }
+}
+
 impl Part {
     fn create_database(&self, spec: &DatabaseSpec) -> DatabaseAccess {
         let mut world = self.host.world();
@@ -186,6 +203,12 @@ impl Databases for Part {
 
     async fn adopt(&self, preview: &GuestName) -> Result<(), FacilityError> {
         self.call("database.adopt", Some(preview))
+    }
+
+    async fn password(&self, preview: &GuestName) -> Result<Option<Secret>, FacilityError> {
+        self.query("database.password")?;
+        let spec = self.host.world().databases.get(preview).cloned();
+        Ok(spec.map(|spec| self.create_database(&spec).password))
     }
 
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {

@@ -23,6 +23,7 @@ impl Resource for Part {
             "network" => world.links.iter().cloned().collect(),
             "route" => world.routes.keys().cloned().collect(),
             "database" => world.databases.keys().cloned().collect(),
+            "page" => world.pages.keys().cloned().collect(),
             _ => world.units.keys().cloned().collect(),
         };
         let own = names
@@ -56,6 +57,10 @@ impl Resource for Part {
             "database" => {
                 self.call("database.remove", Some(guest))?;
                 self.host.world().databases.remove(guest);
+            }
+            "page" => {
+                self.query("page.remove")?;
+                self.host.world().pages.remove(guest);
             }
             _ => {
                 self.call("unit.remove", Some(guest))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::page::PageStatus;
 use innkeeper_model::{Code, GuestName, RetainedId, SnapshotLabel, StorePath, Trust, UnitPhase};
 use jiff::Timestamp;
 
@@ -75,6 +76,8 @@ pub struct World {
     pub visits: Vec<(GuestName, Timestamp)>,
     /// Databases.
     pub databases: BTreeMap<GuestName, DatabaseSpec>,
+    /// Status files.
+    pub pages: BTreeMap<GuestName, PageStatus>,
     /// The metadata of each `preview-config.nix`. Others have one route to port 3000.
     pub metas: BTreeMap<String, Meta>,
     /// Evaluations whose closures are kept.
@@ -114,6 +117,7 @@ impl World {
             && self.units.is_empty()
             && self.routes.is_empty()
             && self.databases.is_empty()
+            && self.pages.is_empty()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pull requests.
 
 use hyper::Method;
-use innkeeper_model::preview::{BranchName, CommitSha, PullRequest, RepoName};
+use innkeeper_model::preview::{BranchName, CommitSha, PullDetails, PullRequest, RepoName};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -40,6 +40,8 @@ pub struct PullRequestView {
     pub labels: Vec<String>,
     /// Time of its last change.
     pub updated_at: Option<Timestamp>,
+    /// Its title and author, and whether the repository is private.
+    pub details: PullDetails,
 }
 
 impl PullRequestView {
@@ -67,6 +69,7 @@ impl PullRequestView {
             author: wire.author(),
             labels: wire.labels(),
             updated_at: wire.updated_at(),
+            details: wire.details(wire.base.repo.as_ref()),
             head_repo,
             head_sha: wire.head.sha,
             head_branch: wire.head.branch,

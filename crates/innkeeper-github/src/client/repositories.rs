@@ -39,6 +39,8 @@ pub struct RepoView {
     pub name: RepoName,
     /// True if it is archived, and so read-only.
     pub archived: bool,
+    /// True if it is private. `None` if GitHub does not report it.
+    pub private: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +157,7 @@ impl Github {
         Ok(RepoView {
             id: found.id(),
             archived: found.archived.unwrap_or(false),
+            private: found.is_private(),
             name: found.full_name,
         })
     }

@@ -494,5 +494,6 @@ pub(super) fn repo_json(repo: &RepoName, id: u64) -> Value {
         "full_name": repo,
         "owner": { "login": repo.owner() },
         "fork": false,
+        "private": false,
     })
 }

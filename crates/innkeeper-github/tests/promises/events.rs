@@ -56,6 +56,20 @@ fn event(payload: &Value) -> PullRequestEvent {
 }
 
 #[test]
+fn titles_are_bounded_and_other_types_are_ignored() {
+    let mut payload = opened();
+    payload["pull_request"]["title"] = json!(format!("a\u{1b}[31m\n{}", "b".repeat(1000)));
+    let title = event(&payload).details.title.expect("a title");
+    assert!(title.starts_with("a[31mb") && title.chars().count() == 256);
+    for odd in [json!(null), json!(7), json!(["x"])] {
+        payload["pull_request"]["title"] = odd.clone();
+        payload["repository"]["private"] = odd;
+        let details = event(&payload).details;
+        assert_eq!((details.title, details.private), (None, None));
+    }
+}
+
+#[test]
 fn event_parses_every_recorded_action() {
     let mut actions = BTreeSet::new();
     for (event, rest, body) in recorded() {
@@ -73,6 +87,22 @@ fn event_parses_every_recorded_action() {
             "{rest}"
         );
         assert!(event.updated_at.is_some(), "{rest}");
+        let details = &event.details;
+        assert_eq!(
+            details.title.as_deref(),
+            written["pull_request"]["title"].as_str(),
+            "{rest}"
+        );
+        assert_eq!(
+            details.author.as_deref(),
+            written["pull_request"]["user"]["login"].as_str(),
+            "{rest}"
+        );
+        assert_eq!(
+            details.private,
+            written["repository"]["private"].as_bool(),
+            "{rest}"
+        );
         assert_eq!(event.delivery, DELIVERY);
         assert_eq!(event.pull_request.number, 2, "{rest}");
         let text = |pointer: &str| {

@@ -529,6 +529,12 @@ impl Databases for PostgresDatabases {
         Ok(self.ensure_all(spec, false).await?)
     }
 
+    async fn password(&self, preview: &GuestName) -> Result<Option<Secret>, FacilityError> {
+        let (passwords, slug) = (self.passwords.clone(), preview.clone());
+        let read = move || Ok::<_, DatabaseError>(passwords.get(&slug)?);
+        Ok(blocking(read).await?)
+    }
+
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
         Ok(self.ensure_all(spec, true).await?)
     }

@@ -62,6 +62,17 @@ impl Passwords {
         Ok(password)
     }
 
+    /// Returns the preview's password, if it has one.
+    pub(super) fn get(&self, slug: &GuestName) -> Result<Option<Secret>, FileError> {
+        let path = self.dir.join(slug.as_str());
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => Ok(Some(text.on("read", &path)?)
+                .filter(|text| is_password(text))
+                .map(Secret::new)),
+        }
+    }
+
     pub(super) fn remove(&self, slug: &GuestName) -> Result<(), FileError> {
         tree::remove(&self.dir.join(format!(".{slug}.new")))?;
         tree::remove(&self.dir.join(slug.as_str()))

@@ -54,7 +54,6 @@ mod admin;
 mod config;
 mod error;
 mod files;
-mod page;
 mod render;
 mod table;
 mod visits;

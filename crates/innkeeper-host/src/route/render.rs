@@ -13,8 +13,8 @@ use innkeeper_model::preview::{RESERVED_SLUGS, RouteProtocol, RouteRule};
 use innkeeper_model::{DaemonId, GuestName};
 use sha2::{Digest, Sha256};
 
+use super::RouteError;
 use super::config::CaddyConfig;
-use super::{RouteError, page};
 use rules::{Rule, Transport};
 use unavailable::{APP_DIR, HELD_DIR};
 
@@ -61,6 +61,9 @@ const PAGE_DIR: &str = "page";
 /// Time that upgraded connections such as WebSockets survive a reload of Caddy.
 const STREAM_CLOSE_DELAY: &str = "24h";
 
+/// Retry interval of programs and browsers, in seconds.
+const RETRY_SECONDS: u32 = 3;
+
 /// Response for hosts without a preview.
 const NO_PREVIEW: &str = "No preview answers here.";
 
@@ -72,8 +75,6 @@ pub(super) struct RenderedRoute {
     pub(super) caddyfile: String,
     /// Files of each host, as directories and names. Their contents have no meaning.
     pub(super) hosts: BTreeMap<String, Vec<(String, String)>>,
-    /// Further files of the preview.
-    pub(super) files: BTreeMap<String, String>,
 }
 
 /// Configuration that all previews share.
@@ -104,7 +105,6 @@ pub(super) fn preview(
             mark(slug, config.identity.daemon())
         ),
         hosts: BTreeMap::new(),
-        files: BTreeMap::new(),
     };
     for (host, rules) in hosts {
         let files = match &spec.state {
@@ -121,7 +121,7 @@ pub(super) fn preview(
                 files.push((APP_DIR.to_owned(), app));
                 files
             }
-            RouteState::Placeholder { .. } => {
+            RouteState::Placeholder => {
                 rendered.caddyfile.push_str(&snippet(
                     &host,
                     "\trespond \"This preview is not ready.\" 503\n",
@@ -130,11 +130,6 @@ pub(super) fn preview(
             }
         };
         rendered.hosts.insert(host, files);
-    }
-    if let RouteState::Placeholder { state, log } = &spec.state {
-        let files = &mut rendered.files;
-        files.insert("page.html".to_owned(), page::html(slug, state, log));
-        files.insert("page.txt".to_owned(), page::text(slug, state));
     }
     Ok(rendered)
 }

@@ -312,8 +312,8 @@ impl Table {
     fn is_current(&self, rendered: &RenderedRoute) -> Result<bool, RouteError> {
         let current = self.previews.join(rendered.slug.as_str());
         let hosts = current.join("hosts");
-        let is_complete = names(&hosts)?.len() == rendered.hosts.len()
-            && names(&current)?.len() == rendered.files.len() + 1;
+        let is_complete =
+            names(&hosts)?.len() == rendered.hosts.len() && names(&current)?.len() == 1;
         if !is_complete {
             return Ok(false);
         }
@@ -321,11 +321,6 @@ impl Table {
             let is_linked =
                 owner(&self.hosts.join(host))?.as_deref() == Some(rendered.slug.as_str());
             if !is_linked || !has_files(&hosts.join(host), files)? {
-                return Ok(false);
-            }
-        }
-        for (name, contents) in &rendered.files {
-            if read(&current.join(name))?.as_deref() != Some(contents.as_bytes()) {
                 return Ok(false);
             }
         }
@@ -409,9 +404,6 @@ fn write_tree(root: &Path, rendered: &RenderedRoute) -> Result<(), FileError> {
             make_dir(&dir)?;
             create(&dir.join(name), b"")?;
         }
-    }
-    for (name, contents) in &rendered.files {
-        create(&root.join(name), contents.as_bytes())?;
     }
     visits::start(root)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{BranchName, CommitSha, PullRequest, RepoName};
+use super::{BranchName, CommitSha, PullDetails, PullRequest, RepoName};
 
 /// The field `action` of GitHub's `repository` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,9 @@ pub struct PullRequestEvent {
     /// delivery is late.
     #[serde(default)]
     pub updated_at: Option<Timestamp>,
+    /// Its title and author, and whether the repository is private.
+    #[serde(default)]
+    pub details: PullDetails,
 }
 
 /// Resolution of `updated_at`: GitHub reads the pull request some time after the event, so times that differ by less do

@@ -6,6 +6,7 @@
 //! | `event` | events of GitHub's webhook about pull requests and repositories |
 //! | `command` | commands for a preview in comments on its pull request |
 //! | `delivery` | the event of a delivery that is recorded |
+//! | `details` | what GitHub reports about a pull request, for people |
 //! | `hook` | settings of webhooks on GitHub |
 //! | `slug` | names of previews, derived from repositories, branches and pull requests |
 //! | `meta` | an app's metadata in a repository's `preview-config.nix`, parsed strictly |
@@ -31,6 +32,7 @@ mod checked;
 mod command;
 mod config_problem;
 mod delivery;
+mod details;
 mod domain;
 mod env;
 mod env_file;
@@ -53,6 +55,7 @@ pub use checked::InvalidText;
 pub use command::{CommandEvent, PreviewCommand};
 pub use config_problem::ConfigProblem;
 pub use delivery::DeliveryEvent;
+pub use details::PullDetails;
 pub use domain::{InvalidDomain, check_domain};
 pub use env::{EnvName, EnvProblem, PreviewEnv, quote};
 pub use env_file::{EnvFile, InvalidLine, LineError};

@@ -36,9 +36,22 @@ pub struct PageStatus {
     /// The states since then, the oldest first. The last one is `state`.
     #[serde(default)]
     pub steps: Vec<PageStep>,
+    /// The reason that the app does not answer although it was live.
+    #[serde(default)]
+    pub interruption: Option<Interruption>,
     /// Everything that anonymous visitors of a private repository's preview do not see.
     #[serde(default)]
     pub details: Option<PageDetails>,
+}
+
+/// The reason that an app does not answer although it was live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interruption {
+    /// A user stopped the preview.
+    Stopped,
+    /// The app, or its guest, is being restarted.
+    Restarting,
 }
 
 /// A state in the life of a commit.

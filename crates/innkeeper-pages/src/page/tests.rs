@@ -27,6 +27,7 @@ fn full() -> PageStatus {
         state: PreviewState::Building,
         since: time("00:05"),
         started_at: time("00:00"),
+        interruption: None,
         steps: vec![
             step(PreviewState::Queued, "00:00"),
             step(PreviewState::Evaluating, "00:01"),
@@ -116,11 +117,8 @@ fn every_state_has_a_page() {
     for state in PreviewState::ALL {
         let mut status = full();
         status.state = state;
-        let page = shown(status);
-        assert!(page.contains(&format!(
-            "<title>{} · web-7</title>",
-            words::headline(state)
-        )));
+        let title = format!("<title>{} · web-7</title>", words::headline(&status));
+        assert!(shown(status).contains(&title), "{title}");
     }
     assert!(
         render(&slug(), &None, time("01:00"))

@@ -80,6 +80,7 @@ impl Running {
             interval: parts.interval,
             store: parts.store,
             journal: parts.journal,
+            masks: parts.masks,
             reporter: parts.reporter,
             routing: parts.routing,
             health: parts.health,
@@ -345,7 +346,7 @@ async fn crash_loop_of_a_live_app_is_a_failure_with_a_page() {
     }
     let state = host.world().routes[&slug()].state.clone();
     assert!(
-        matches!(state, innkeeper_facilities::RouteState::Placeholder { .. }),
+        matches!(state, innkeeper_facilities::RouteState::Placeholder),
         "{state:?}"
     );
     // It is tried again, and its failure is not recorded as another one.

@@ -316,6 +316,7 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Dirty(dirty) => vec![("disturbed", Box::new(dirty))],
         PreviewFact::Comment(id) => vec![("comment_id", Box::new(id.map(Number)))],
         PreviewFact::Deployment(id) => vec![("deployment_id", Box::new(id.map(Number)))],
+        PreviewFact::Details(details) => vec![("details", Box::new(Json(details)))],
         PreviewFact::Fault(fault) => vec![("fault", Box::new(fault.as_ref().map(Json)))],
         PreviewFact::LastDelivery(id) => vec![("last_delivery", Box::new(id))],
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
@@ -505,5 +506,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         active_running: row.get("active_running")?,
         comment_id: row.opt_number("comment_id")?,
         deployment_id: row.opt_number("deployment_id")?,
+        details: row.opt_json("details")?.unwrap_or_default(),
     })
 }

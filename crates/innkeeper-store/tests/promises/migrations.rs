@@ -2,7 +2,7 @@
 //! `sqlite3 innkeeper.db .dump`, which is never changed.
 
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{PreviewState, RepoName, Rollout, Situation};
+use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState, RetainedId};
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -25,9 +25,10 @@ const VERSION_14: &str = include_str!("dumps/version-14.sql");
 const VERSION_15: &str = include_str!("dumps/version-15.sql");
 const VERSION_16: &str = include_str!("dumps/version-16.sql");
 const VERSION_17: &str = include_str!("dumps/version-17.sql");
+const VERSION_18: &str = include_str!("dumps/version-18.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 17;
+const NEWEST: i64 = 18;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -351,6 +352,21 @@ async fn version_17_is_migrated_with_its_data() {
         let path = api.and_then(|api| api.record.config_path);
         assert_eq!(path.as_ref().map(|path| path.as_str()), expected);
     }
+}
+
+#[tokio::test]
+async fn version_18_is_migrated_with_its_data() {
+    let web = name("web-7");
+    let (_directory, store) = restore(VERSION_17);
+    let preview = store.preview(&web).await.expect("reads").expect("there");
+    // Unknown counts as private.
+    assert_eq!(preview.details, PullDetails::default());
+    assert!(!preview.details.is_public());
+    let (_directory, store) = restore(VERSION_18);
+    let preview = store.preview(&web).await.expect("reads").expect("there");
+    assert_eq!(preview.details.title.as_deref(), Some("A menu"));
+    assert_eq!(preview.details.author.as_deref(), Some("mona"));
+    assert!(preview.details.is_public());
 }
 
 #[test]

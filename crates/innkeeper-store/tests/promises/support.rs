@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use innkeeper_model::preview::{
-    BranchName, CommandEvent, CommitSha, DeliveryEvent, Meta, PrAction, PullRequest,
+    BranchName, CommandEvent, CommitSha, DeliveryEvent, Meta, PrAction, PullDetails, PullRequest,
     PullRequestEvent, RepoName,
 };
 use innkeeper_model::{
@@ -122,6 +122,7 @@ pub(crate) fn event(id: &str, number: u64, action: PrAction, commit: u8) -> Pull
         merged: false,
         draft: false,
         updated_at: None,
+        details: PullDetails::default(),
     }
 }
 

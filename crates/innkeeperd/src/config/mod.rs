@@ -19,7 +19,7 @@ pub use innkeeper_service::ConfigError;
 use innkeeper_service::{Settings, Webhook};
 pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
-    GithubSettings, Previews, PreviewsOn, ReportPlace,
+    GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,
 };
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{

@@ -35,6 +35,9 @@ pub struct Previews {
     pub approval_label: String,
     /// The place of reports about a preview: `comment`, `text` (links in the pull request's own text) or `nowhere`.
     pub report: ReportPlace,
+    /// The contents of the page of a preview whose app does not answer: `auto` shows the state and times only where the
+    /// repository is private, `full` shows everything to everybody.
+    pub page: PageContents,
     /// Creates a GitHub deployment for each preview.
     pub deployments: bool,
     /// Creates a check for each commit, which branch protection can require: a check run with an App, a commit status
@@ -101,6 +104,16 @@ impl Previews {
     pub fn admits_all(&self) -> bool {
         self.on == PreviewsOn::PullRequest && self.drafts == DraftPreviews::On
     }
+}
+
+/// The contents of the page of a preview whose app does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PageContents {
+    /// Everything, but only the state and times where the repository is private or not known to be public.
+    Auto,
+    /// Everything.
+    Full,
 }
 
 /// The place of reports about a preview.
@@ -310,6 +323,7 @@ impl Default for Previews {
             drafts: DraftPreviews::On,
             approval_label: "preview-approved".to_owned(),
             report: ReportPlace::Comment,
+            page: PageContents::Auto,
             deployments: true,
             checks: false,
             limit: 100,

@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use innkeeper_github::fake::{FakeGithub, HookTarget, Pull};
@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use crate::github::NOBODYS_GROUP;
 use crate::github::payload::SECRET;
 use crate::github::program::{Program, without_rights, write_secret};
+use crate::servers::{run_caddy, run_pages};
 use crate::support::{Client, Daemon, Sandbox, wait_until};
 
 /// The port on which Caddy serves previews.
@@ -36,6 +37,7 @@ pub(crate) struct PreviewHost {
     pub(crate) runtime: Runtime,
     webhook: Option<Program>,
     caddy: Child,
+    pages: Child,
 }
 
 impl PreviewHost {
@@ -116,12 +118,13 @@ impl PreviewHost {
             table = setting("table"),
             admin = setting("admin.sock"),
             pages = setting("pages"),
-            pages_socket = setting("pages.sock"),
+            pages_socket = setting("pages-run/pages.sock"),
             nixpkgs = nixpkgs.display(),
             roots = setting("evaluation-roots"),
             secrets = setting("secrets"),
         ));
         let caddy = run_caddy(&root);
+        let pages = run_pages(&root, &sandbox.config());
         Self {
             sandbox,
             github,
@@ -129,6 +132,7 @@ impl PreviewHost {
             runtime,
             webhook: None,
             caddy,
+            pages,
         }
     }
 
@@ -534,6 +538,8 @@ impl Drop for PreviewHost {
         drop(self.webhook.take());
         drop(self.caddy.kill());
         drop(self.caddy.wait());
+        drop(self.pages.kill());
+        drop(self.pages.wait());
     }
 }
 
@@ -557,32 +563,6 @@ fn nixpkgs() -> PathBuf {
     let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/prepare");
     let printed = run(Path::new("/"), &prepare.display().to_string(), &["preview"]);
     printed.trim().into()
-}
-
-fn run_caddy(root: &Path) -> Child {
-    let main = format!(
-        "{{\n\tadmin unix/{0}/admin.sock\n\tlog {{\n\t\toutput file {0}/caddy.log\n\t}}\n}}\nimport {0}/previews/*.caddy\n",
-        root.display()
-    );
-    fs::create_dir_all(root.join("previews")).expect("made");
-    fs::write(root.join("Caddyfile"), main).expect("written");
-    let child = Command::new("caddy")
-        .args(["run", "--adapter", "caddyfile", "--config"])
-        .arg(root.join("Caddyfile"))
-        .env("HOME", root)
-        .env("XDG_DATA_HOME", root.join("caddy-data"))
-        .env("XDG_CONFIG_HOME", root.join("caddy-config"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("caddy is installed: .ci/deps does it");
-    let admin = root.join("admin.sock");
-    let has_sites = root.join("previews/_innkeeper.caddy").exists();
-    wait_until("Caddy listens", || {
-        std::os::unix::net::UnixStream::connect(&admin).is_ok()
-            && (!has_sites || TcpStream::connect(("127.0.0.1", WEB)).is_ok())
-    });
-    child
 }
 
 /// Runs a program until it exits and returns its output.

@@ -176,7 +176,7 @@ fn a_close_during_the_setup_removes_the_preview() {
     // Until the app responds, browsers get a progress page, and programs 503.
     wait_until("the page reports the progress", || {
         let (_, page) = host.browse("web-7", "/", "text/html");
-        page.contains("setting up")
+        page.contains("Setting up the app")
     });
     assert_eq!(host.browse("web-7", "/", "application/json").0, 503);
     host.close(7);

@@ -27,6 +27,7 @@ mod redelivery;
 mod repositories;
 mod requests;
 mod resync;
+mod servers;
 mod slugs;
 mod storm;
 #[path = "../e2e/support/mod.rs"]

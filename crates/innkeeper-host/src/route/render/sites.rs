@@ -6,22 +6,12 @@ use super::rules::{
     LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
 };
 use super::unavailable::{self, APP_DIR, HELD_DIR};
-use super::{CONFIG_HEADER, HOST_FILE, NO_PREVIEW, PAGE_DIR, SharedConfig, digest, proxy};
+use super::{
+    CONFIG_HEADER, HOST_FILE, NO_PREVIEW, PAGE_DIR, RETRY_SECONDS, SharedConfig, digest, proxy,
+};
 use innkeeper_model::preview::RouteProtocol;
 
 use crate::route::config::{CaddyConfig, Tls};
-use crate::route::page;
-
-/// Request headers that can change the response for a file to something other than its contents with status 200 (RFC
-/// 9110, sections 13 and 14).
-const CONDITIONAL_HEADERS: [&str; 6] = [
-    "If-Match",
-    "If-None-Match",
-    "If-Modified-Since",
-    "If-Unmodified-Since",
-    "If-Range",
-    "Range",
-];
 
 /// A request header that has the rules of a page while they are matched. Only header values support replacements.
 const RULES_HEADER: &str = "X-Innkeeper-Rules";
@@ -270,42 +260,28 @@ fn actions(has_close_delay: bool) -> String {
     )
 }
 
-/// Renders the page of a preview without an app.
+/// Renders the page of a preview without an app, which innkeeper-pages serves. It receives the preview's slug after a `/`.
 fn placeholder(config: &CaddyConfig) -> String {
-    let table = config.table.display();
-    let retry = page::RETRY_SECONDS;
-    let unconditional: String = CONDITIONAL_HEADERS
-        .iter()
-        .map(|header| format!("\t\t\trequest_header -{header}\n"))
-        .collect();
+    let proxy = |matcher: &str, method: &str| {
+        format!(
+            "\
+			reverse_proxy {matcher}unix/{socket} {{
+{method}				header_up X-Innkeeper-Preview {{http.matchers.file.relative}}
+				header_up -X-Innkeeper-Hold
+			}}
+",
+            socket = config.pages.display(),
+        )
+    };
     format!(
         "\
 {matcher}		route @page {{
-			vars innkeeper_page {{http.matchers.file.relative}}
-			@other not method GET HEAD
-			method @other GET
-{unconditional}			header {{
-				Retry-After {retry}
-				Cache-Control no-store
-				Content-Security-Policy \"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\"
-				X-Content-Type-Options nosniff
-				X-Robots-Tag noindex
-				-Etag
-				-Last-Modified
-				defer
-			}}
-			root * {table}/previews
-			@person header Accept *text/html*
-			rewrite @person {{http.vars.innkeeper_page}}/page.html
-			@program not header Accept *text/html*
-			rewrite @program {{http.vars.innkeeper_page}}/page.txt
-			file_server {{
-				disable_canonical_uris
-				status 503
-			}}
-		}}
+			@body not method GET HEAD
+{without_body}{page}		}}
 ",
         matcher = file_matcher(config, "page", PAGE_DIR),
+        without_body = proxy("@body ", "\t\t\t\tmethod GET\n"),
+        page = proxy("", ""),
     )
 }
 
@@ -323,6 +299,6 @@ fn outdated(config: &CaddyConfig) -> String {
 ",
         table = config.table.display(),
         host = host(config),
-        retry = page::RETRY_SECONDS,
+        retry = RETRY_SECONDS,
     )
 }

@@ -73,15 +73,13 @@ fn table_has_the_same_rules_as_the_file() {
 #[test]
 fn placeholder_has_a_page_and_no_app() {
     let mut spec = full();
-    spec.state = RouteState::Placeholder {
-        state: "building".to_owned(),
-        log: vec!["line".to_owned()],
-    };
+    spec.state = RouteState::Placeholder;
     let rendered = live(&spec, Tls::Internal, None);
     insta::assert_snapshot!(rendered.caddyfile);
     assert!(!format!("{rendered:?}").contains("10.100.0.3"));
-    let files: Vec<_> = rendered.files.keys().collect();
-    assert_eq!(files, ["page.html", "page.txt"]);
+    let slug = (PAGE_DIR.to_owned(), "web-7".to_owned());
+    let mut hosts = rendered.hosts.values();
+    assert!(hosts.all(|files| *files == [slug.clone()]), "{rendered:?}");
 }
 
 /// Removes the blocks of further pages, which are equal to the first except for their numbers.

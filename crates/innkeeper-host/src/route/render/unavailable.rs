@@ -9,9 +9,8 @@
 //! an empty response. So both go through the internal site, whose own error handling has a response with a body.
 
 use super::rules::STRIP;
-use super::{CONFIG_HEADER, STREAM_CLOSE_DELAY};
+use super::{CONFIG_HEADER, RETRY_SECONDS, STREAM_CLOSE_DELAY};
 use crate::route::config::CaddyConfig;
-use crate::route::page::RETRY_SECONDS;
 
 /// Directory of a host whose app is being restarted. The name in it has the form of [`app_name`].
 pub(super) const HELD_DIR: &str = "held";
@@ -36,6 +35,12 @@ const UNAVAILABLE: &str = "X-Innkeeper-Unavailable";
 
 /// Response if `innkeeper-pages` does not answer, either.
 const NO_ANSWER: &str = "This preview does not answer at the moment.";
+
+/// [`NO_ANSWER`] for browsers.
+const NO_ANSWER_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+    <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\">\
+    <meta http-equiv=\"refresh\" content=\"3\"><title>No answer</title>\
+    <h1>This preview does not answer at the moment</h1><p>The page loads again by itself.</p></html>";
 
 /// Response if the app exceeds the `timeout` of its route.
 const SLOW: &str = "The app did not respond in time.";
@@ -122,6 +127,11 @@ pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
 				reverse_proxy {lookup} {page}
 			}}
 			header Retry-After {RETRY_SECONDS}
+			header X-Innkeeper-Page unavailable
+			@person header Accept *text/html*
+			header @person Content-Type \"text/html; charset=utf-8\"
+			header @person Content-Security-Policy \"default-src 'none'; frame-ancestors 'none'\"
+			respond @person `{NO_ANSWER_PAGE}` 503
 			respond \"{NO_ANSWER}\" 503
 		}}
 	}}

@@ -111,3 +111,39 @@ async fn respond_h2c(mut stream: TcpStream) {
         }
     }
 }
+
+/// Serves requests for pages on a socket with their first line and their preview.
+pub(super) fn serve_pages(socket: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    let listener = tokio::net::UnixListener::bind(socket).expect("listens");
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).expect("permissions");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let (mut line, mut preview) = (String::new(), String::new());
+                stream.read_line(&mut line).await.expect("a line");
+                loop {
+                    let mut header = String::new();
+                    stream.read_line(&mut header).await.expect("a header");
+                    if header.trim().is_empty() {
+                        break;
+                    }
+                    if let Some(slug) = header.strip_prefix("X-Innkeeper-Preview: ") {
+                        preview = slug.trim().to_owned();
+                    }
+                }
+                let line = line.trim().trim_end_matches(" HTTP/1.1");
+                let body = format!("{line} for {preview}");
+                let response = format!(
+                    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(response.as_bytes()).await.ok();
+            });
+        }
+    });
+}

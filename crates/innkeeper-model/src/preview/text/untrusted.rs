@@ -6,8 +6,9 @@ const MAX_TEXT: usize = 5_000;
 /// Paths that are the same on every host, or that the app knows.
 const PUBLIC_PATHS: [&str; 3] = ["/nix/store/", "/etc/preview.env", "/etc/preview-token"];
 
-/// Replaces each absolute path in a text, except for [`PUBLIC_PATHS`].
-pub(super) fn without_host_paths(text: &str) -> String {
+/// Replaces each absolute path in a text, except for those that are the same on every host or that the app knows.
+#[must_use]
+pub fn without_host_paths(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     let mut before = None;

@@ -1,0 +1,110 @@
+//! The part of a status that does not follow from the preview's record: the log, and the times of the steps.
+
+use std::collections::VecDeque;
+
+use innkeeper_model::BuildProgress;
+use innkeeper_model::preview::page::{
+    Interruption, MAX_PAGE_LINES, PageLine, PageStatus, PageStep, page_text,
+};
+use innkeeper_model::preview::{CommitSha, PreviewRecord, PreviewState};
+use jiff::Timestamp;
+
+/// The log and the steps of the present attempt.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Feed {
+    /// The commit that the steps are about.
+    commit: Option<CommitSha>,
+    lines: VecDeque<PageLine>,
+    /// The number of the last line, also of those that were dropped.
+    last: u64,
+    /// Time of the last line of the guest: its journal is read again after an interruption.
+    guest_until: Option<Timestamp>,
+    pub(super) steps: Vec<PageStep>,
+    /// The reason that the app does not answer although it was live.
+    pub(super) interruption: Option<Interruption>,
+    /// Progress of the build.
+    pub(super) progress: Option<BuildProgress>,
+}
+
+impl Feed {
+    /// Continues a written status.
+    pub(super) fn of(status: &PageStatus) -> Self {
+        let details = status.details.as_ref();
+        let lines = details.map(|details| details.log.clone());
+        let lines: VecDeque<_> = lines.unwrap_or_default().into();
+        Self {
+            commit: details.map(|details| details.commit.clone()),
+            last: lines.back().map_or(0, |line| line.number),
+            guest_until: lines.back().map(|line| line.at),
+            lines,
+            steps: status.steps.clone(),
+            interruption: status.interruption,
+            progress: None,
+        }
+    }
+
+    /// Reports whether the log has no line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Adds a line.
+    pub(super) fn push(&mut self, at: Timestamp, text: &str) {
+        let text = page_text(text);
+        if text.trim().is_empty() {
+            return;
+        }
+        self.last += 1;
+        self.lines.push_back(PageLine {
+            number: self.last,
+            at,
+            text,
+        });
+        if self.lines.len() > MAX_PAGE_LINES {
+            self.lines.pop_front();
+        }
+    }
+
+    /// Adds a line of the guest's journal, unless it was read before.
+    pub(super) fn push_of_guest(&mut self, at: Timestamp, text: &str) {
+        if self.guest_until.is_some_and(|until| at <= until) {
+            return;
+        }
+        self.guest_until = Some(at);
+        self.push(at, text);
+    }
+
+    /// Returns the lines.
+    pub(super) fn log(&self) -> Vec<PageLine> {
+        self.lines.iter().cloned().collect()
+    }
+
+    /// Records the preview's state. Another commit, or an attempt after a result, begins the steps again.
+    pub(super) fn enter(&mut self, record: &PreviewRecord) {
+        let last = self.steps.last().map(|step| step.state);
+        let is_other_commit = self
+            .commit
+            .as_ref()
+            .is_some_and(|commit| *commit != record.wanted_sha);
+        let begins_again = last.is_some_and(PreviewState::is_settled)
+            && !record.state.is_settled()
+            && record.state != PreviewState::Closing;
+        if is_other_commit || begins_again {
+            self.steps.clear();
+        }
+        self.commit = Some(record.wanted_sha.clone());
+        if self.steps.last().map(|step| step.state) != Some(record.state) {
+            self.steps.push(PageStep {
+                state: record.state,
+                since: Timestamp::now(),
+            });
+            self.progress = None;
+        }
+    }
+
+    /// Returns the time since when the present state lasts, and the time at which the attempt began.
+    pub(super) fn times(&self, record: &PreviewRecord) -> (Timestamp, Timestamp) {
+        let since = |step: Option<&PageStep>| step.map_or(record.last_activity, |step| step.since);
+        (since(self.steps.last()), since(self.steps.first()))
+    }
+}
