@@ -416,9 +416,9 @@ mod tests {
     #[test]
     fn comments_of_configurations_have_their_own_markers() {
         let mut view = view(PreviewState::Live);
-        let first = body(&view);
+        let first = comment(&view, &style());
         view.preview.config_path = SourcePath::parse("apps/a--b/preview.nix").ok();
-        let additional = body(&view);
+        let additional = comment(&view, &style());
         assert!(first.starts_with("<!-- innkeeper-preview -->\n"), "{first}");
         let marker = "<!-- innkeeper-preview: apps/a- -b/preview.nix -->\n";
         assert!(additional.starts_with(marker), "{additional}");
