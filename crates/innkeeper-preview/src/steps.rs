@@ -258,11 +258,10 @@ fn steps_of(plan: Plan, preview: &Preview, seen: Seen) -> Vec<Step> {
         (Plan::RequestApproval, Seen::Unknown) => {
             let mut steps = Vec::new();
             // The commit that was approved before stays up, unless its approval was withdrawn.
-            if preview.record.approved_sha.is_none() {
+            // Before a configuration was found, the preview has neither a guest nor a page.
+            if preview.record.approved_sha.is_none() && preview.config_seen {
                 // It may have come up in the moment of the withdrawal.
-                // A pull request without a configuration has no page.
-                steps.extend(preview.config_seen.then_some(Step::ShowPage));
-                steps.extend([Step::StopGuest, Step::RecordStopped]);
+                steps.extend([Step::ShowPage, Step::StopGuest, Step::RecordStopped]);
             }
             steps.push(Step::FindConfig);
             steps

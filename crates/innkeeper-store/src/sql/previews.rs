@@ -260,7 +260,7 @@ pub(crate) fn apply(
     for fact in facts {
         match fact {
             PreviewFact::Dropped(_) | PreviewFact::BranchGone(true) => {
-                begin_grace(transaction, slug)?
+                begin_grace(transaction, slug)?;
             }
             PreviewFact::ConfigFound | PreviewFact::BranchGone(false) => {
                 set(transaction, slug, "removal_running", &None::<i64>)?;
