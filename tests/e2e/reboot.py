@@ -46,20 +46,20 @@ with subtest("a crash while guests are restored"):
 with subtest("a crash in the middle of creating and destroying"):
     machine.succeed(
         f"agent build '{attribute(SYSTEMD)}'",
-        f"systemd-run --quiet agent create new --flake '{attribute(SYSTEMD)}'",
+        f"systemd-run --quiet agent create next --flake '{attribute(SYSTEMD)}'",
         "systemd-run --quiet agent destroy quiet",
         # Waits until both are accepted: then they are on the disk.
-        "until innkeeper events --json | jq -se '[.[] | .guest] | index(\"new\")'; do :; done",
+        "until innkeeper events --json | jq -se '[.[] | .guest] | index(\"next\")'; do :; done",
         "until agent list --json | jq -e 'all(.[]; .name != \"quiet\" or .state == \"destroying\")'; do :; done",
     )
     machine.crash()
     machine.start()
     machine.wait_for_unit("innkeeperd.service")
     wait_until_idle()
-    require_equal(sorted(guests()), ["full", "new", "web"], "the guests")
-    machine.wait_for_open_port(80, guest("new")["guest_address"])
+    require_equal(sorted(guests()), ["full", "next", "web"], "the guests")
+    machine.wait_for_open_port(80, guest("next")["guest_address"])
     doctor()
 
-machine.succeed("agent destroy web full new")
+machine.succeed("agent destroy web full next")
 require_equal(guests(), {}, "the guests")
 doctor()

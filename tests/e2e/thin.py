@@ -34,7 +34,7 @@ def tree(name: str) -> str:
 def require_consistent_volumes() -> None:
     """Fails unless each guest has a volume, no other volume exists, and `innkeeper doctor` finds no problem."""
     require_equal(guest_volumes(), sorted(guests()), "the guests with volumes")
-    require_equal([name for name in volumes() if name == "innkeeper-new"], [], "incomplete volumes")
+    require_equal([name for name in volumes() if name == "innkeeper-next"], [], "incomplete volumes")
     doctor()
 
 
@@ -114,20 +114,20 @@ with subtest("blocks lost in a power loss do not prevent the pool from starting"
     require_consistent_volumes()
 
 with subtest("power losses during create and destroy"):
-    for wait in ("true", "lvs pool/innkeeper-guest-new", f"mountpoint --quiet {tree('new')}"):
+    for wait in ("true", "lvs pool/innkeeper-guest-next", f"mountpoint --quiet {tree('next')}"):
         machine.succeed(
-            f"systemd-run --quiet agent create new --flake '{attribute(PLAIN)}'",
-            "until innkeeper events --json | jq -se '[.[] | .guest] | index(\"new\")' > /dev/null; do :; done",
+            f"systemd-run --quiet agent create next --flake '{attribute(PLAIN)}'",
+            "until innkeeper events --json | jq -se '[.[] | .guest] | index(\"next\")' > /dev/null; do :; done",
             f"until {wait} 2> /dev/null > /dev/null; do :; done",
         )
         machine.crash()
         boot_again()
-        require_equal(sorted(guests()), ["new", "web"], "the guests")
-        machine.wait_for_open_port(80, guest("new")["guest_address"])
+        require_equal(sorted(guests()), ["next", "web"], "the guests")
+        machine.wait_for_open_port(80, guest("next")["guest_address"])
         require_consistent_volumes()
         machine.succeed(
-            "systemd-run --quiet agent destroy new",
-            "until agent list --json | jq -e 'all(.[]; .name != \"new\" or .state == \"destroying\")' > /dev/null; do :; done",
+            "systemd-run --quiet agent destroy next",
+            "until agent list --json | jq -e 'all(.[]; .name != \"next\" or .state == \"destroying\")' > /dev/null; do :; done",
         )
         machine.crash()
         boot_again()
@@ -139,7 +139,7 @@ with subtest("killing the daemon does not kill a running LVM command"):
     restarts = "systemctl show --value --property=NRestarts innkeeperd.service"
     earlier = machine.succeed(restarts).strip()
     machine.succeed(
-        f"systemd-run --quiet agent create new --flake '{attribute(PLAIN)}'",
+        f"systemd-run --quiet agent create next --flake '{attribute(PLAIN)}'",
         "until pkill -STOP -x lvcreate; do :; done",
         "systemctl kill --kill-whom=main --signal=KILL innkeeperd.service",
     )
@@ -147,25 +147,25 @@ with subtest("killing the daemon does not kill a running LVM command"):
     machine.succeed("pkill -CONT -x lvcreate")
     machine.wait_for_unit("innkeeperd.service")
     wait_until_idle()
-    machine.wait_for_open_port(80, guest("new")["guest_address"])
+    machine.wait_for_open_port(80, guest("next")["guest_address"])
     require_consistent_volumes()
-    machine.succeed("agent destroy new")
+    machine.succeed("agent destroy next")
 
 with subtest("a nearly full pool rejects new guests, and the others keep running"):
     machine.succeed(
         "lvcreate --quiet --yes --type thin --virtualsize 1G --thinpool thin --name ballast pool",
         "dd if=/dev/zero of=/dev/pool/ballast bs=1M count=900 oflag=direct",
     )
-    error = machine.fail(f"agent create new --flake '{attribute(PLAIN)}' 2>&1")
+    error = machine.fail(f"agent create next --flake '{attribute(PLAIN)}' 2>&1")
     require("the thin pool 'pool/thin' is nearly full" in error, f"the cause: {error}")
     require("lvextend --size +10G pool/thin" in error, f"the remedy: {error}")
     checks = json.loads(machine.execute("innkeeper doctor --json")[1])["checks"]
     require_equal([check["verdict"] for check in checks if check["subject"] == "pool"], ["broken"], "the verdict of doctor")
     machine.succeed("agent stop web", "agent start web")
     machine.wait_for_open_port(80, web["guest_address"])
-    machine.succeed("agent destroy new || true", "lvremove --quiet --yes pool/ballast")
+    machine.succeed("agent destroy next || true", "lvremove --quiet --yes pool/ballast")
     require_equal(guest_volumes(), ["web"], "the guests with volumes")
-    create("new")
+    create("next")
 
 with subtest("orphans are found and removed"):
     machine.succeed("lvcreate --quiet --yes --snapshot --name innkeeper-guest-lost pool/innkeeper-guest-web")
@@ -182,7 +182,7 @@ with subtest("the guest's file system is consistent"):
         "e2fsck -fn /dev/pool/innkeeper-guest-web",
     )
 
-machine.succeed("agent destroy web new")
+machine.succeed("agent destroy web next")
 require_consistent_volumes()
 require_no_leaks(before)
 # The unused template is inactive, and its file system is consistent.

@@ -2,7 +2,7 @@
 
 use innkeeper_model::api::GuestView;
 use innkeeper_model::{BuildProgress, EventKind};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Describes an event in one line, without a full stop.
 pub(crate) fn event(kind: &EventKind) -> String {
@@ -133,6 +133,17 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     }
 }
 
+/// Formats an elapsed time in its largest unit: `45s`, `12m`, `5h`, `3d`.
+pub(crate) fn elapsed(time: SignedDuration) -> String {
+    let seconds = time.as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// Formats a time in UTC, in seconds.
 pub(crate) fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -193,6 +204,16 @@ mod tests {
         assert_eq!(
             build_progress(&progress),
             "building guest (3 of 17 built, 0 of 1 MiB fetched)"
+        );
+    }
+
+    #[test]
+    fn elapsed_time_has_one_unit() {
+        let all = [-5, 0, 59, 60, 3_599, 3_600, 86_399, 86_400, 900_000];
+        let shown = all.map(|seconds| elapsed(SignedDuration::from_secs(seconds)));
+        assert_eq!(
+            shown,
+            ["0s", "0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d"]
         );
     }
 

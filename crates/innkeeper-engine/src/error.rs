@@ -1,6 +1,7 @@
 //! The errors of the engine.
 
 use innkeeper_facilities::FacilityError;
+use innkeeper_model::reserved::Reservation;
 use innkeeper_model::{
     Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId,
 };
@@ -15,6 +16,14 @@ pub enum EngineError {
     /// The host refused or failed.
     #[error(transparent)]
     Host(#[from] FacilityError),
+    /// A reserved name for a new guest.
+    #[error("guest name '{name}' is reserved: {reason}")]
+    Reserved {
+        /// The name.
+        name: GuestName,
+        /// The reason.
+        reason: Reservation,
+    },
     /// The guest does not exist.
     #[error("guest '{0}' does not exist")]
     GuestNotFound(GuestName),
@@ -65,6 +74,7 @@ impl Explain for EngineError {
         match self {
             Self::Store(error) => error.code(),
             Self::Host(error) => error.code(),
+            Self::Reserved { .. } => Code::InvalidName,
             Self::GuestNotFound(_) => Code::GuestNotFound,
             Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
@@ -85,6 +95,7 @@ impl Explain for EngineError {
             Self::Host(error) => return error.remedy(),
             Self::Several(failures) => return failures.iter().find_map(|f| f.remedy.clone()),
             Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
+            Self::Reserved { .. } => "Choose another name, or omit it to get a generated one.".to_owned(),
             Self::GuestNotFound(_) => "`agent list` shows the existing guests.".to_owned(),
             Self::Preview(_) => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
             Self::MustNotRun(guest) => format!(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use innkeeper_facilities::ProgressSink;
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
+use innkeeper_model::reserved::reservation;
 use innkeeper_model::{
     ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,
     Installable, Limits, Operation, StorePath, Trust, Verb,
@@ -28,6 +29,9 @@ impl Engine {
         trust: Trust,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
+        if let Some(name) = &request.name {
+            refuse_reserved(name)?;
+        }
         let inner = &self.inner;
         let source = self.source(request.flake.as_deref(), request.closure, trust)?;
         let closure = self.known_closure(&source).await?;
@@ -307,6 +311,17 @@ impl Engine {
             }
             result => result,
         }
+    }
+}
+
+/// Refuses a reserved name for a new agent.
+pub(crate) fn refuse_reserved(name: &GuestName) -> Result<(), EngineError> {
+    match reservation(name.as_str()) {
+        None => Ok(()),
+        Some(reason) => Err(EngineError::Reserved {
+            name: name.clone(),
+            reason,
+        }),
     }
 }
 

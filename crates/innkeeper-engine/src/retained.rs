@@ -10,6 +10,7 @@ use innkeeper_store::{NewGuest, RetainedFiles, StoreError};
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::probe::Edge;
+use crate::requests::refuse_reserved;
 
 impl Engine {
     /// Returns the destroyed agents whose files are retained, oldest first.
@@ -42,6 +43,9 @@ impl Engine {
         actor: &str,
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
+        if let Some(name) = &request.new_name {
+            refuse_reserved(name)?;
+        }
         let all = self.inner.store.retained().await?;
         let mut matching = all.into_iter().map(|files| files.record).filter(|record| {
             let id_matches = request.id.is_none_or(|id| record.id == id);

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::probe::Edge;
+use crate::requests::refuse_reserved;
 
 impl Engine {
     /// Records a snapshot of an agent's files, and starts to take it.
@@ -79,6 +80,7 @@ impl Engine {
         request: ForkRequest,
         actor: &str,
     ) -> Result<Accepted, EngineError> {
+        refuse_reserved(&request.name)?;
         let guest = self.agent(name).await?;
         self.make_room().await?;
         if request.snapshot.is_none() {

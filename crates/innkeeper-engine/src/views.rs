@@ -77,6 +77,15 @@ impl Engine {
         })
     }
 
+    /// Returns the disk space of a guest's file tree, in bytes, as far as it can be counted within a short time; `None`
+    /// without a tree.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn disk_usage(&self, name: &GuestName) -> Result<Option<u64>, EngineError> {
+        Ok(self.inner.host.rootfs.bytes(name).await?)
+    }
+
     fn view(&self, guest: Guest, unit: Option<UnitPhase>) -> GuestView {
         let addresses = self.inner.config.range.addresses(guest.slot);
         GuestView {
@@ -91,6 +100,7 @@ impl Engine {
                 .units
                 .oom_kills(&guest.name)
                 .max(self.inner.oom.total(&guest.name)),
+            memory_bytes: self.inner.host.units.memory(&guest.name),
             guest,
         }
     }

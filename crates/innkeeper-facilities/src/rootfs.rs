@@ -138,6 +138,13 @@ pub trait Rootfs: Resource {
     /// When the host cannot be queried.
     async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError>;
 
+    /// Returns the space that a guest's file tree takes, in bytes, as far as it can be counted within a short time; `None`
+    /// without a tree.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    async fn bytes(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError>;
+
     /// Returns the space that a retained file tree takes, in bytes, as far as it can be counted within a short time.
     ///
     /// # Errors

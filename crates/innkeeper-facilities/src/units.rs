@@ -151,6 +151,10 @@ pub trait Units: Resource {
     /// when that cannot be read, as after its end.
     fn oom_kills(&self, guest: &GuestName) -> u64;
 
+    /// Returns the memory that the guest uses, without inactive file cache, in bytes; `None` when that cannot be read, as
+    /// after its end.
+    fn memory(&self, guest: &GuestName) -> Option<u64>;
+
     /// Receives the names of guests whose processes end.
     fn endings(&self) -> broadcast::Receiver<GuestName>;
 

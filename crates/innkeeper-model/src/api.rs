@@ -201,6 +201,10 @@ pub struct GuestView {
     /// Number of its processes that the kernel killed for lack of memory since its start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
+    /// Memory that it uses, without the part of the file cache that the kernel can free at once, in bytes. `None` while it
+    /// does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 #[expect(

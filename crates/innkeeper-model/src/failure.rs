@@ -35,7 +35,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A name is not a DNS label.
+    /// A name is not a DNS label, or is reserved.
     InvalidName => Invalid, "invalid_name";
     /// A request's body, a parameter or a combination of them is invalid.
     InvalidRequest => Invalid, "invalid_request";

@@ -16,6 +16,7 @@ mod limits;
 mod name;
 mod operation;
 pub mod preview;
+pub mod reserved;
 mod retained;
 mod secret;
 mod slot;

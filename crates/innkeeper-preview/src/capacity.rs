@@ -114,12 +114,13 @@ impl Capacity {
             };
             // Each visit is a use, also one that seems older than the last use because the clock was changed.
             let used = PreviewFact::Active(visited.max(preview.record.last_activity));
+            let mut facts = vec![used, PreviewFact::Visited(visited)];
             if preview.record.state == PreviewState::Expired {
-                let queued = PreviewFact::State(PreviewState::Queued);
-                self.store.set_preview(&slug, vec![used, queued]).await?;
+                facts.push(PreviewFact::State(PreviewState::Queued));
+                self.store.set_preview(&slug, facts).await?;
                 self.workers.wake(&slug, WakeReason::Command);
             } else {
-                self.store.set_preview(&slug, vec![used]).await?;
+                self.store.set_preview(&slug, facts).await?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use innkeeper_github::report::ReportSettings;
 use innkeeper_model::preview::sources::{FileTypes, SourcePath};
-use innkeeper_model::preview::{Meta, PreviewRecord, PreviewView, RepoName};
+use innkeeper_model::preview::{Meta, Outlook, PreviewRecord, PreviewView, RepoName};
 use innkeeper_model::{GuestName, SlotRange};
 
 use crate::admission::Admission;
@@ -131,6 +131,7 @@ impl PreviewsConfig {
             database: meta.map(|meta| meta.database),
             repo_trouble: None,
             app_trouble: None,
+            outlook: Outlook::default(),
         }
     }
 }

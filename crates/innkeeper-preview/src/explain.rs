@@ -10,7 +10,9 @@ use innkeeper_model::api::{GuestView, Verdict};
 use innkeeper_model::preview::api::{
     DeliveryState, Link, LinkKind, PreviewExplanation, SituationCause,
 };
-use innkeeper_model::preview::{CheckResult, PreviewRecord, PreviewState, Situation, text};
+use innkeeper_model::preview::{
+    CheckResult, PreviewRecord, PreviewState, RemovalReason, Situation, text,
+};
 use innkeeper_model::{Explain as _, GuestName, GuestState, chain};
 use innkeeper_store::{Preview, Store};
 use tokio::net::TcpStream;
@@ -22,7 +24,7 @@ use crate::reporter::Reporter;
 use crate::repositories::Repositories;
 use crate::routing::Routing;
 use crate::services::Services;
-use crate::{PreviewError, PreviewsConfig, records};
+use crate::{PreviewError, PreviewsConfig, records, removal};
 
 /// Timeout of a connection to the web server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -246,6 +248,14 @@ impl Explainer {
                 format!("none is expected: {absence}"),
                 &remedy,
             ));
+        }
+        let now = self.store.running_time().await?;
+        if let Some(removal) = removal::pending(preview, now, self.config.dropped_grace)
+            && removal.reason == RemovalReason::BranchGone
+        {
+            let remedy = "To keep the preview, push the branch again.";
+            let branch = preview.record.branch.to_string();
+            return Ok(warning(kind, branch, removal.to_string(), remedy));
         }
         let Some(id) = &preview.record.last_delivery else {
             return Ok(good(

@@ -96,6 +96,7 @@ pub(crate) fn preview() -> Preview {
         approved_by_label: false,
         announced_sha: None,
         announced_after: 0,
+        visited_at: None,
         config_seen: true,
         removal_running: None,
         active_running: RunningTime::default(),

@@ -1,22 +1,24 @@
 //! The previews of a host: starts and stops them, and answers queries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use innkeeper_model::api::{Check, GcReport, GcRequest};
-use innkeeper_model::preview::PreviewView;
 use innkeeper_model::preview::api::PreviewExplanation;
 use innkeeper_model::preview::log::{LogFilter, LogLine};
+use innkeeper_model::preview::{Outlook, PreviewView};
 use innkeeper_model::{GuestName, chain};
-use innkeeper_store::Preview;
+use innkeeper_store::{Preview, RunningTime};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::wiring::{Components, Parts, ToStart, wire};
 use crate::worker::Worker;
-use crate::{PreviewError, records};
+use crate::{PreviewError, records, removal};
 
 /// Delay before a failed dispatch of deliveries is retried.
 const DISPATCH_RETRY: Duration = Duration::from_secs(1);
@@ -58,6 +60,7 @@ impl Previews {
         background.spawn(status_pages.run());
         background.spawn(resync.run());
         background.spawn(watch.run());
+        background.spawn(self.components.disk_usage.clone().run());
         let tasks = background.clone();
         background.spawn(async move {
             while let Some(new) = new_workers.recv().await {
@@ -87,10 +90,18 @@ impl Previews {
     /// The store cannot be read.
     pub async fn list(&self) -> Result<Vec<PreviewView>, PreviewError> {
         let previews = self.components.store.previews().await?;
-        Ok(previews
+        let now = self.components.store.running_time().await?;
+        // Best effort: without the guests, the list is still useful.
+        let guests = self.components.engine.list().await.unwrap_or_default();
+        let memory: BTreeMap<_, _> = guests
             .into_iter()
-            .map(|preview| self.view(preview))
-            .collect())
+            .map(|view| (view.guest.name, view.memory_bytes))
+            .collect();
+        let view = |preview: Preview| {
+            let memory = memory.get(&preview.record.slug).copied().flatten();
+            self.view(preview, memory, now)
+        };
+        Ok(previews.into_iter().map(view).collect())
     }
 
     /// Returns one preview.
@@ -98,10 +109,22 @@ impl Previews {
     /// # Errors
     /// [`PreviewError::NotFound`], or the store cannot be read.
     pub async fn show(&self, slug: &GuestName) -> Result<PreviewView, PreviewError> {
-        Ok(self.view(records::require(&self.components.store, slug).await?))
+        let preview = records::require(&self.components.store, slug).await?;
+        let now = self.components.store.running_time().await?;
+        let guest = self.components.guests.view(slug).await.ok().flatten();
+        Ok(self.view(preview, guest.and_then(|guest| guest.memory_bytes), now))
     }
 
-    fn view(&self, preview: Preview) -> PreviewView {
+    fn view(&self, preview: Preview, memory: Option<u64>, now: RunningTime) -> PreviewView {
+        let components = &self.components;
+        let outlook = Outlook {
+            observed_at: Some(Timestamp::now()),
+            visited_at: preview.visited_at,
+            memory_bytes: memory,
+            disk_bytes: components.disk_usage.of(&preview.record.slug),
+            waits_for: preview.record.waits_for(),
+            removal: removal::pending(&preview, now, components.config.dropped_grace),
+        };
         let meta = preview.live_meta.or(preview.meta);
         let absence = self
             .components
@@ -110,6 +133,7 @@ impl Previews {
         PreviewView {
             repo_trouble: absence.map(|absence| absence.to_string()),
             app_trouble: self.components.health.trouble(&preview.record.slug),
+            outlook,
             ..self.components.config.view(preview.record, meta.as_ref())
         }
     }

@@ -10,6 +10,7 @@ use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact, Store};
 use tracing::{info, warn};
 
 use crate::approvals::{Approvals, refusal_of};
+use crate::branches::Branches;
 use crate::capacity::Capacity;
 use crate::deliveries::Deliveries;
 use crate::expiry::Expiry;
@@ -32,6 +33,7 @@ pub(crate) struct Resync {
     pub(crate) redelivery: Redelivery,
     pub(crate) comparison: Comparison,
     pub(crate) reporter: Reporter,
+    pub(crate) branches: Branches,
 }
 
 impl Resync {
@@ -55,6 +57,7 @@ impl Resync {
             self.repositories.check_all().await,
             self.redelivery.request_lost().await,
             self.comparison.run().await,
+            self.branches.run().await,
         ] {
             if let Err(error) = result {
                 warn!(code = %error.code(), "{}", chain(&error));

@@ -13,7 +13,7 @@ use innkeeper_store::{Presence, Store};
 
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
-use crate::{PreviewError, command_access, webhooks};
+use crate::{PreviewError, command_access, names, removal, webhooks};
 
 /// Maximum number of failed reports that are listed: most have the same cause.
 const MAX_REPORTS: usize = 20;
@@ -32,6 +32,7 @@ pub(crate) struct Upkeep {
     pub(crate) pages: Arc<dyn Pages>,
     pub(crate) repositories: Repositories,
     pub(crate) reporter: Reporter,
+    pub(crate) grace: Duration,
 }
 
 impl Upkeep {
@@ -51,6 +52,10 @@ impl Upkeep {
         checks.extend(self.check_webhooks().await);
         checks.extend(self.check_removals().await);
         checks.extend(self.check_reports());
+        let removed = removal::checks(&self.store, self.grace).await;
+        // A failure of the store is a finding of the other checks.
+        checks.extend(removed.unwrap_or_default());
+        checks.extend(self.check_names().await);
         checks
     }
 
@@ -208,6 +213,13 @@ impl Upkeep {
             remedy: trouble.remedy,
         };
         troubles.take(MAX_REPORTS).map(check).collect()
+    }
+
+    /// Failures of the store are findings of the other checks.
+    async fn check_names(&self) -> Vec<Check> {
+        let previews = self.store.previews().await.unwrap_or_default();
+        let guests = self.store.guests().await.unwrap_or_default();
+        names::checks(&previews, &guests)
     }
 
     async fn check_webhooks(&self) -> Vec<Check> {

@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use crate::additional::Additional;
 use crate::approvals::Approvals;
 use crate::background::Background;
+use crate::branches::Branches;
 use crate::capacity::Capacity;
 use crate::comment_commands::CommentCommands;
 use crate::commit_checks::CommitChecks;
 use crate::databases::PreviewDatabases;
 use crate::deliveries::Deliveries;
+use crate::disk_usage::DiskUsage;
 use crate::evaluation::Evaluation;
 use crate::execute::{DestroyedByUsers, Executor};
 use crate::expiry::Expiry;
@@ -82,6 +84,7 @@ pub(crate) struct Components {
     pub(crate) upkeep: Upkeep,
     pub(crate) logs: Logs,
     pub(crate) explainer: Explainer,
+    pub(crate) disk_usage: DiskUsage,
     pub(crate) background: Background,
 }
 
@@ -170,6 +173,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         workers.clone(),
     );
     let upkeep = Upkeep {
+        grace: config.dropped_grace,
         store: store.clone(),
         github: github.clone(),
         evaluator,
@@ -220,6 +224,11 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         },
         repositories: repositories.clone(),
         redelivery: Redelivery::new(Arc::clone(&config), store.clone(), github.clone()),
+        branches: Branches {
+            store: store.clone(),
+            github: github.clone(),
+            journal: journal.clone(),
+        },
         comparison: Comparison {
             config: Arc::clone(&config),
             store: store.clone(),
@@ -300,6 +309,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         reporter,
     };
     let components = Components {
+        disk_usage: DiskUsage::new(engine.clone(), store.clone()),
         logs: Logs::new(engine.clone(), store.clone(), journal.clone(), masks),
         config,
         store,

@@ -49,6 +49,8 @@ pub struct Preview {
     pub announced_sha: Option<CommitSha>,
     /// The last delivery that had arrived before the announcement, by its [`Delivery::seq`](crate::Delivery::seq).
     pub announced_after: i64,
+    /// Time of the last visit through its URL.
+    pub visited_at: Option<Timestamp>,
     /// True once a commit with a `preview-config.nix` was found. Before, the pull request is not reported on.
     pub config_seen: bool,
     /// The running time since which the file or the branch of the preview is gone: its grace period counts from here.
@@ -196,6 +198,8 @@ pub enum PreviewFact {
     Dropped(Failure),
     /// True while the branch of the preview is gone. Its grace period counts from the first time.
     BranchGone(bool),
+    /// Time of a visit through its URL.
+    Visited(Timestamp),
     /// The preview was stopped because it was unused; its files and database stay. An intent. Its age counts from now,
     /// until it is removed.
     Expired,
@@ -227,7 +231,8 @@ impl PreviewFact {
             | Self::Changes(_)
             | Self::Fault(_)
             | Self::LastDelivery(_)
-            | Self::Active(_) => false,
+            | Self::Active(_)
+            | Self::Visited(_) => false,
         }
     }
 

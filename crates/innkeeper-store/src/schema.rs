@@ -97,6 +97,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "titles and authors of pull requests",
         sql: include_str!("schema/18.sql"),
     },
+    Migration {
+        name: "visits of previews, prefixes of extra hosts from before reservations",
+        sql: include_str!("schema/19.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use innkeeper_model::api::{GuestView, RetainedView};
 use innkeeper_model::preview::{
-    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
+    BranchName, CommitSha, Outlook, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
 };
 use innkeeper_model::{
     Addresses, ClosureSource, Code, DesiredState, Event, EventKind, Failure, Guest, GuestKind,
@@ -55,6 +55,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
         guest_address: Some(guest),
         interface: slot.interface(),
         oom_kills: 0,
+        memory_bytes: None,
     }
 }
 
@@ -161,6 +162,10 @@ pub(crate) fn preview(slug: &str, state: PreviewState) -> PreviewView {
         database: None,
         repo_trouble: None,
         app_trouble: None,
+        outlook: Outlook {
+            observed_at: Some(time("12:30:00")),
+            ..Outlook::default()
+        },
     }
 }
 

@@ -82,6 +82,13 @@ impl Rootfs for Part {
         Ok(found.collect())
     }
 
+    async fn bytes(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError> {
+        self.call("rootfs.bytes", Some(guest))?;
+        let world = self.host.world();
+        let files = world.trees.get(guest);
+        Ok(files.map(|files| files.len() as u64))
+    }
+
     async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {
         let world = self.host.world();
         let files = world.retained.get(&id);

@@ -3,7 +3,7 @@ use innkeeper_github::fake::FailureKind;
 use innkeeper_github::report::{Report, ReportSettings, ReportTarget};
 use innkeeper_model::preview::text::{COMMENT_MARKER, CommentStyle, LINK_MARKER};
 use innkeeper_model::preview::{
-    BranchName, CommitSha, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
+    BranchName, CommitSha, Outlook, PreviewRecord, PreviewState, PreviewView, RepoName, Rollout,
 };
 use innkeeper_model::{Code, Explain, Failure, GuestName};
 
@@ -48,6 +48,7 @@ pub(crate) fn view(sha: &CommitSha, state: PreviewState) -> PreviewView {
         database: None,
         repo_trouble: None,
         app_trouble: None,
+        outlook: Outlook::default(),
     }
 }
 

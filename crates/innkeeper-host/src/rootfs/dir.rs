@@ -31,7 +31,7 @@ mod fixture;
 mod paths;
 pub(super) mod retained;
 pub(super) mod snapshots;
-mod space;
+pub(super) mod space;
 #[cfg(test)]
 mod tests;
 
@@ -195,6 +195,13 @@ impl Rootfs for DirRootfs {
 
     async fn retained(&self) -> Result<Vec<FoundRetained>, FacilityError> {
         Ok(self.work(retained::list).await?)
+    }
+
+    async fn bytes(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError> {
+        let guest = guest.clone();
+        Ok(self
+            .work(move |config| space::bytes(config, &guest))
+            .await?)
     }
 
     async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {

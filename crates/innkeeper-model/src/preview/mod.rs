@@ -41,6 +41,7 @@ mod hook;
 pub mod intake;
 pub mod log;
 mod meta;
+mod outlook;
 mod packages;
 pub mod page;
 mod repository;
@@ -49,6 +50,7 @@ mod slug;
 pub mod sources;
 mod state;
 pub mod text;
+mod waits;
 mod words;
 
 pub use checked::InvalidText;
@@ -65,6 +67,7 @@ pub use meta::{
     DatabaseMode, ExtraHost, HealthPath, Meta, MetaProblem, MetaProblemKind, MetaProblems,
     RoutePath, RouteProtocol, RouteRule, RouteTimeout, ServiceName,
 };
+pub use outlook::{Outlook, Party, PendingRemoval, RemovalReason, Wait};
 pub use packages::{ChangedPackage, Package, PackageChanges};
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
 pub use rollout::Rollout;

@@ -9,14 +9,16 @@ use sha2::{Digest, Sha256};
 
 use super::sources::SourcePath;
 use super::{BranchName, RepoName};
+use crate::reserved::{Reservation, reservation};
 use crate::{Code, Explain, GuestName, InvalidName};
 
 /// Maximum length of a slug. An extra host is named `<prefix>-<slug>` and must be a DNS label too: this leaves 22
 /// characters for the prefix. The database `preview_<slug>` stays below PostgreSQL's limit of 63 bytes.
 pub const MAX_SLUG: usize = 40;
 
-/// Names with another purpose under the domain and in the directory of Caddy's files: `webhook.<domain>` receives
-/// GitHub's deliveries.
+/// Names that no preview has ever had, because they have another purpose in the directory of Caddy's files:
+/// `webhook.<domain>` receives GitHub's deliveries. New previews do not get any name of
+/// [`reserved`](crate::reserved) either.
 pub const RESERVED_SLUGS: [&str; 1] = ["webhook"];
 
 /// Number of alternatives for a name that is taken.
@@ -24,6 +26,9 @@ const TRIES: u32 = 10;
 
 /// Number of hexadecimal digits of the hash in an alternative.
 const HASH_DIGITS: usize = 8;
+
+/// The beginning of a slug whose own beginning is reserved.
+const UNRESERVED: &str = "p-";
 
 /// The text cannot be a slug.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +45,12 @@ pub enum InvalidSlug {
         length: usize,
     },
     /// It is reserved.
-    #[error("slug '{slug}' is reserved")]
+    #[error("slug '{slug}' is reserved: {reason}")]
     Reserved {
         /// The text, as given.
         slug: GuestName,
+        /// The reason.
+        reason: Reservation,
     },
 }
 
@@ -66,7 +73,7 @@ impl Explain for InvalidSlug {
             Self::Name(InvalidName::Empty) | Self::Reserved { .. } => "",
         };
         let near = cut(&sanitized(given), MAX_SLUG);
-        Some(if near.is_empty() || is_reserved(&near) {
+        Some(if near.is_empty() || reservation(&near).is_some() {
             "Omit --slug to derive it from the repository and the branch.".to_owned()
         } else {
             format!("Use for example --slug {near}.")
@@ -86,8 +93,8 @@ pub fn parse_slug(text: &str) -> Result<GuestName, InvalidSlug> {
             length: text.len(),
         });
     }
-    if is_reserved(text) {
-        return Err(InvalidSlug::Reserved { slug });
+    if let Some(reason) = reservation(text) {
+        return Err(InvalidSlug::Reserved { slug, reason });
     }
     Ok(slug)
 }
@@ -145,8 +152,11 @@ pub fn config_slug(repo: &RepoName, number: u64, config: &SourcePath) -> GuestNa
 /// gets the same candidates.
 pub fn slug_candidates(desired: &GuestName, identity: &str) -> impl Iterator<Item = GuestName> {
     let stem = cut(desired.as_str(), MAX_SLUG - HASH_DIGITS - 1);
-    let others = (1..=TRIES)
-        .map(move |n| GuestName::from_valid(join(&stem, &hash(&format!("{identity} {n}")))));
+    let others = (1..=TRIES).map(move |n| {
+        let hash = hash(&format!("{identity} {n}"));
+        // The stem of `dev` alone is free, and this one is not.
+        GuestName::from_valid(unreserved(join(&stem, &hash), &hash))
+    });
     let others: Vec<_> = others.collect();
     iter::once(desired.clone()).chain(others)
 }
@@ -184,17 +194,23 @@ fn join(name: &str, suffix: &str) -> String {
     }
 }
 
-/// Converts a sanitized text to a slug, with a hash appended if the text is reserved.
+/// Converts a sanitized text to a slug that is not reserved.
 fn usable(text: String, identity: &str) -> GuestName {
-    if is_reserved(&text) {
-        GuestName::from_valid(join(&text, &hash(identity)))
-    } else {
-        GuestName::from_valid(text)
-    }
+    GuestName::from_valid(unreserved(text, &hash(identity)))
 }
 
-fn is_reserved(text: &str) -> bool {
-    RESERVED_SLUGS.contains(&text)
+/// Changes a text that is reserved: appends the hash to a name, and begins one of a reserved form with `p-`. That keeps
+/// the end of the text, which distinguishes it.
+fn unreserved(text: String, hash: &str) -> String {
+    match reservation(&text) {
+        None => text,
+        Some(Reservation::Name) => join(&text, hash),
+        Some(Reservation::Form(_)) => {
+            let room = MAX_SLUG - UNRESERVED.len();
+            let end = &text[text.len().saturating_sub(room)..];
+            format!("{UNRESERVED}{}", end.trim_start_matches('-'))
+        }
+    }
 }
 
 fn hash(text: &str) -> String {
@@ -285,6 +301,28 @@ mod tests {
     }
 
     #[test]
+    fn derived_slug_is_never_reserved() {
+        assert_eq!(
+            String::from(webhook_slug(&repo("octo/2048"), 7)),
+            "p-2048-7"
+        );
+        assert_eq!(default("octo/dev", "main"), "p-dev-main");
+        assert_eq!(default("octo/s", "3000"), "p-s-3000");
+        let api = default("octo/_", "api");
+        assert!(api.starts_with("api-") && api.len() == 12, "{api}");
+        let desired = GuestName::parse("dev").expect("valid");
+        let other = slug_candidates(&desired, "octo/_:dev")
+            .nth(1)
+            .expect("eleven");
+        assert!(other.as_str().starts_with("p-dev-"), "{other}");
+        let long = webhook_slug(&repo(&format!("octo/1-{}", "a".repeat(60))), 123);
+        assert!(
+            long.as_str().ends_with("a-123") && long.as_str().len() == MAX_SLUG,
+            "{long}"
+        );
+    }
+
+    #[test]
     fn slug_errors_suggest_a_valid_slug() {
         let message = |text: &str| {
             let error = parse_slug(text).expect_err(text);
@@ -295,7 +333,8 @@ mod tests {
         insta::assert_snapshot!(message("-"), @"invalid_slug: invalid slug: guest name '-' starts or ends with '-' (Omit --slug to derive it from the repository and the branch.)");
         insta::assert_snapshot!(message(""), @"invalid_slug: invalid slug: a guest name cannot be empty (Omit --slug to derive it from the repository and the branch.)");
         insta::assert_snapshot!(message(&"x".repeat(41)), @"slug_too_long: slug 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 41 characters; at most 40 are allowed (Use for example --slug xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.)");
-        insta::assert_snapshot!(message("webhook"), @"invalid_slug: slug 'webhook' is reserved (Omit --slug to derive it from the repository and the branch.)");
+        insta::assert_snapshot!(message("webhook"), @"invalid_slug: slug 'webhook' is reserved: it is reserved for a host of Innkeeper (Omit --slug to derive it from the repository and the branch.)");
+        insta::assert_snapshot!(message("dev-web"), @"invalid_slug: slug 'dev-web' is reserved: names of the form 'dev-…' are reserved for hosts of Innkeeper (Omit --slug to derive it from the repository and the branch.)");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::sources::SourcePath;
-use super::{BranchName, CommitSha, DatabaseMode, PullRequest, RepoName, Rollout};
+use super::{BranchName, CommitSha, DatabaseMode, Outlook, PullRequest, RepoName, Rollout};
 use crate::{Failure, GuestName};
 
 /// The state of a preview, in the order of its life cycle. `Failed` can follow all but the last.
@@ -200,6 +200,9 @@ pub struct PreviewView {
     /// The trouble of the live version's app, if it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_trouble: Option<AppTrouble>,
+    /// Its use, and what it waits for.
+    #[serde(flatten)]
+    pub outlook: Outlook,
 }
 
 #[cfg(test)]
@@ -244,6 +247,7 @@ pub(super) mod tests {
             database: None,
             repo_trouble: None,
             app_trouble: None,
+            outlook: Outlook::default(),
         }
     }
 

@@ -111,9 +111,14 @@ fn oldest_of_branch(
     sql::first(connection, &query, parameters, |row| row.text(0))
 }
 
-/// Fails with [`StoreError::NameOfPreview`] if a preview has this name. Its guest may not exist yet.
+/// Fails with [`StoreError::NameOfPreview`] if a preview has this name, also as an extra host. Its guest may not exist
+/// yet.
 pub(crate) fn refuse_name(connection: &Connection, name: &GuestName) -> Result<(), QueryError> {
-    match find(connection, name)? {
+    let found = match find(connection, name)? {
+        None => with_extra_host(connection, name)?,
+        found => found,
+    };
+    match found {
         None => Ok(()),
         Some(Preview { record, .. }) => Err(StoreError::NameOfPreview {
             name: name.clone(),
@@ -130,21 +135,34 @@ pub(crate) fn is_free(connection: &Connection, slug: &GuestName) -> Result<bool,
         "SELECT 1 FROM previews WHERE slug = ?1 UNION ALL SELECT 1 FROM guests WHERE name = ?1",
         [Text(slug)],
     )?;
-    Ok(!taken && !is_extra_host(connection, slug)?)
+    Ok(!taken && with_extra_host(connection, slug)?.is_none())
 }
 
-/// Reports whether a label is an extra host of a preview. Those of `web-7` end in `-web-7`.
-fn is_extra_host(connection: &Connection, label: &GuestName) -> Result<bool, QueryError> {
+/// Returns the preview with this extra host. Those of `web-7` end in `-web-7`.
+fn with_extra_host(
+    connection: &Connection,
+    label: &GuestName,
+) -> Result<Option<Preview>, QueryError> {
     let query = "SELECT * FROM previews WHERE ?1 LIKE '%-' || slug";
     let previews = sql::all(connection, query, [Text(label)], read)?;
     let serves = |preview: &Preview, meta: &Meta| {
         let mut hosts = meta.extra_hosts.iter();
         hosts.any(|host| host.label(&preview.record.slug).as_ref() == Ok(label))
     };
-    Ok(previews.iter().any(|preview| {
+    Ok(previews.into_iter().find(|preview| {
         let mut metas = preview.meta.iter().chain(&preview.live_meta);
         metas.any(|meta| serves(preview, meta))
     }))
+}
+
+/// Reports whether a preview of the repository had an extra host with this prefix before prefixes were reserved.
+pub(crate) fn has_older_prefix(
+    connection: &Connection,
+    repo: &RepoName,
+    prefix: &GuestName,
+) -> Result<bool, QueryError> {
+    let query = "SELECT 1 FROM older_prefixes WHERE repo = ?1 AND prefix = ?2";
+    sql::exists(connection, query, (Text(repo), Text(prefix)))
 }
 
 /// Returns the previews of repositories that were deleted.
@@ -322,6 +340,7 @@ fn columns(fact: &PreviewFact) -> Vec<(&'static str, Box<dyn ToSql + '_>)> {
         PreviewFact::Active(time) => vec![("last_activity", Box::new(Time(*time)))],
         PreviewFact::Request(request) => vec![("request", Box::new(request.as_ref().map(Text)))],
         PreviewFact::ResetDatabase(reset) => vec![("reset_database", Box::new(reset))],
+        PreviewFact::Visited(time) => vec![("visited_at", Box::new(Time(*time)))],
         PreviewFact::ConfigFound => vec![("config_seen", Box::new(true))],
         PreviewFact::BranchGone(_) => Vec::new(),
         PreviewFact::Dropped(failure) => {
@@ -439,6 +458,11 @@ pub(crate) fn rename_repo(
 ) -> Result<usize, QueryError> {
     sql::execute(
         transaction,
+        "UPDATE OR REPLACE older_prefixes SET repo = ?2 WHERE repo = ?1",
+        (Text(former), Text(now)),
+    )?;
+    sql::execute(
+        transaction,
         "UPDATE previews SET repo = ?2, head_repo = CASE
              WHEN head_repo = ?1 COLLATE NOCASE THEN ?2
              WHEN head_repo = ?2 COLLATE NOCASE THEN NULL
@@ -501,6 +525,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Preview> {
         approved_by_label: row.get("approved_by_label")?,
         announced_sha: row.opt_text("announced_sha")?,
         announced_after: row.get("announced_after")?,
+        visited_at: row.opt_time("visited_at")?,
         config_seen: row.get("config_seen")?,
         removal_running: row.get("removal_running")?,
         active_running: row.get("active_running")?,

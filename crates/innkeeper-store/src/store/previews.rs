@@ -1,6 +1,6 @@
 //! Desired state of previews, and facts about them.
 
-use innkeeper_model::preview::{CommitSha, PreviewState, PullRequest};
+use innkeeper_model::preview::{CommitSha, PreviewState, PullRequest, RepoName};
 use innkeeper_model::{Failure, GuestName};
 use rusqlite::Transaction;
 
@@ -303,6 +303,23 @@ impl Store {
         let action = "delete the record of an ignored pull request";
         self.write(action, Durability::Now, move |transaction| {
             previews::delete_unseen(transaction, &slug, &sha)
+        })
+        .await
+    }
+
+    /// Reports whether the repository may use a reserved prefix of extra hosts: a preview of it had one before the
+    /// reservation.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn has_older_prefix(
+        &self,
+        repo: &RepoName,
+        prefix: &GuestName,
+    ) -> Result<bool, StoreError> {
+        let (repo, prefix) = (repo.clone(), prefix.clone());
+        self.read("read the reserved prefixes", move |connection| {
+            previews::has_older_prefix(connection, &repo, &prefix)
         })
         .await
     }

@@ -26,9 +26,10 @@ const VERSION_15: &str = include_str!("dumps/version-15.sql");
 const VERSION_16: &str = include_str!("dumps/version-16.sql");
 const VERSION_17: &str = include_str!("dumps/version-17.sql");
 const VERSION_18: &str = include_str!("dumps/version-18.sql");
+const VERSION_19: &str = include_str!("dumps/version-19.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 18;
+const NEWEST: i64 = 19;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -367,6 +368,32 @@ async fn version_18_is_migrated_with_its_data() {
     assert_eq!(preview.details.title.as_deref(), Some("A menu"));
     assert_eq!(preview.details.author.as_deref(), Some("mona"));
     assert!(preview.details.is_public());
+}
+
+#[tokio::test]
+async fn version_19_is_migrated_with_its_data() {
+    let with_host = VERSION_18.replace(
+        r#""extraHosts":[]"#,
+        r#""extraHosts":[{"prefix":"api","routes":[]}]"#,
+    );
+    let repo = RepoName::parse("Octo/Web").expect("a name");
+    let other = RepoName::parse("octo/other").expect("a name");
+    for (dump, has_prefix, visited) in [
+        (VERSION_18, false, false),
+        (&with_host, true, false),
+        (VERSION_19, true, true),
+    ] {
+        let (directory, store) = restore(dump);
+        let has = async |repo| store.has_older_prefix(repo, &name("api")).await;
+        assert_eq!(has(&repo).await.expect("reads"), has_prefix);
+        assert!(!has(&other).await.expect("reads"));
+        let dev = store.has_older_prefix(&repo, &name("dev")).await;
+        assert!(!dev.expect("reads"));
+        let rows = Connection::open(database(directory.path())).expect("opens");
+        let sql = "SELECT count(visited_at) FROM previews";
+        let count: i64 = rows.query_row(sql, (), |row| row.get(0)).expect("reads");
+        assert_eq!(count > 0, visited);
+    }
 }
 
 #[test]

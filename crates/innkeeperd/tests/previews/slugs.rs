@@ -1,7 +1,9 @@
 //! Conflicts between the names of previews and their extra hosts.
 
-use innkeeper_model::Code;
-use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView, RepoName};
+use innkeeper_model::api::DoctorReport;
+use innkeeper_model::preview::{BranchName, CommitSha, PreviewState, PreviewView, RepoName};
+use innkeeper_model::{Code, GuestName};
+use innkeeper_store::NewPreview;
 
 use crate::host::{PreviewHost, app};
 use crate::support::wait_until;
@@ -132,5 +134,72 @@ fn a_conflicting_extra_host_is_released_by_the_next_commit() {
     let without = host.push(7, "topic", &[("preview-config.nix", &app())]);
     host.wait_for_state(7, &without, PreviewState::Live);
     assert!(host.page("admin-my-web-7").contains(theirs.as_str()));
+    daemon.stop();
+}
+
+#[test]
+fn reserved_names_are_refused_and_older_ones_keep_their_hosts() {
+    let mut host = PreviewHost::new();
+    host.start().stop();
+    // A preview of a former release, which has a reserved name.
+    let first = host.add_repo("octo/dev");
+    let sha = host.commit_app("topic");
+    host.pull_in(&first, 7, "topic", &sha, &first);
+    let older = NewPreview {
+        repo: first.clone(),
+        number: Some(7),
+        branch: BranchName::parse("topic").expect("a branch"),
+        head_repo: Some(first.clone()),
+        wanted_sha: sha.clone(),
+    };
+    host.with_store(async |store| {
+        let slugs = vec![GuestName::parse("dev-7").expect("a name")];
+        store.claim_preview(older, slugs).await.expect("claimed");
+    });
+    let daemon = host.start();
+    host.start_webhook();
+    host.wait_for_state_of("dev-7", &sha, PreviewState::Live);
+    assert!(host.page("dev-7").contains(sha.as_str()));
+    let doctor: DoctorReport = host.client().get("/v1/doctor");
+    let reported = doctor
+        .checks
+        .iter()
+        .any(|check| check.subject == "preview dev-7" && check.finding.contains("'dev-…'"));
+    assert!(reported, "{doctor:#?}");
+    // A new one of the same repository gets another name.
+    open(&host, &first, 8, "topic", &sha);
+    host.wait_for_state_of("p-dev-8", &sha, PreviewState::Live);
+    assert!(host.page("p-dev-8").contains(sha.as_str()));
+
+    let bad = host.commit("bad", &[("preview-config.nix", &with_host("api"))]);
+    host.pull(7, "bad", &bad);
+    host.deliver(7, "opened");
+    let fault = host
+        .wait_for_state(7, &bad, PreviewState::Failed)
+        .preview
+        .fault;
+    let fault = fault.expect("a fault");
+    assert_eq!(fault.code, Code::PreviewConfigInvalid);
+    assert!(fault.message.contains("the prefix 'api'"), "{fault:?}");
+    for (program, arguments) in [
+        (
+            "preview",
+            &["create", "octo/web", "topic", "--slug", "console"][..],
+        ),
+        (
+            "agent",
+            &[
+                "create",
+                "s-1",
+                "--closure",
+                "/nix/store/00000000000000000000000000000000-x",
+            ],
+        ),
+    ] {
+        let refused = host.sandbox.program(program, arguments, b"");
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let text = String::from_utf8(refused.stderr).expect("text");
+        assert!(text.contains("is reserved"), "{text}");
+    }
     daemon.stop();
 }

@@ -3,18 +3,20 @@
 use clap::Args;
 use innkeeper_model::GuestState;
 use innkeeper_model::api::GuestView;
-use innkeeper_model::preview::{CommitSha, PreviewState, PreviewView};
+use innkeeper_model::preview::{CommitSha, Outlook, PreviewState, PreviewView};
+use jiff::Timestamp;
 
 use crate::commands::name_lines;
 use crate::context::Context;
-use crate::describe::{oom_kills, plain};
+use crate::describe::{elapsed, mebibytes, oom_kills, plain};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
 /// List previews
 ///
-/// COMMIT is the live commit. REPOSITORY includes the number of the pull request, if any. With --quiet, prints slugs only,
-/// one on each line.
+/// COMMIT is the live commit. REPOSITORY includes the number of the pull request, if any. VISITED is the time since the last
+/// visit. MEMORY is without inactive file cache. DISK is the size of the guest's file tree, measured at most once an hour.
+/// WAITING FOR names who has to act. With --quiet, prints slugs only, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -51,6 +53,14 @@ fn state(view: &PreviewView, guests: &[GuestView]) -> String {
     }
 }
 
+/// Formats the action that a preview waits for, and its removal.
+fn waiting(outlook: &Outlook) -> String {
+    let waits = outlook.waits_for.iter().map(ToString::to_string);
+    let removal = outlook.removal.iter().map(ToString::to_string);
+    let all: Vec<String> = waits.chain(removal).collect();
+    or_dash((!all.is_empty()).then(|| plain(&all.join("; "))))
+}
+
 fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
     if previews.is_empty() {
         return "(no previews)\n".to_owned();
@@ -62,6 +72,11 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
         if let Some(trouble) = &view.repo_trouble {
             repository.push_str(&format!(" ({})", plain(trouble)));
         }
+        let outlook = &view.outlook;
+        let age = |time: Timestamp| {
+            let now = outlook.observed_at.unwrap_or_else(Timestamp::now);
+            elapsed(now.duration_since(time))
+        };
         [
             preview.slug.to_string(),
             state(view, guests),
@@ -69,10 +84,28 @@ fn render(previews: &[PreviewView], guests: &[GuestView]) -> String {
             view.url.clone(),
             or_dash(preview.live_sha.as_ref().map(CommitSha::short)),
             repository,
+            age(preview.created_at),
+            or_dash(outlook.visited_at.map(age)),
+            or_dash(outlook.memory_bytes.map(mebibytes)),
+            or_dash(outlook.disk_bytes.map(mebibytes)),
+            waiting(outlook),
         ]
     };
-    let header = ["SLUG", "STATUS", "BRANCH", "URL", "COMMIT", "REPOSITORY"];
-    let mut text = table(header, previews.iter().map(row).collect(), &[5, 4]);
+    let header = [
+        "SLUG",
+        "STATUS",
+        "BRANCH",
+        "URL",
+        "COMMIT",
+        "REPOSITORY",
+        "AGE",
+        "VISITED",
+        "MEMORY",
+        "DISK",
+        "WAITING FOR",
+    ];
+    let rows = previews.iter().map(row).collect();
+    let mut text = table(header, rows, &[5, 4, 9, 8, 7, 6, 10]);
     // Causes of changes that are retried until they succeed, which no failed state shows.
     for view in previews {
         let preview = &view.preview;

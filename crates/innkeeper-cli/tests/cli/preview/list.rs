@@ -1,11 +1,13 @@
 use axum::Router;
 use innkeeper_model::GuestState;
-use innkeeper_model::preview::{AppTrouble, BranchName, PreviewState, PreviewView};
+use innkeeper_model::preview::{
+    AppTrouble, BranchName, PendingRemoval, PreviewState, PreviewView, RemovalReason,
+};
 use innkeeper_model::{Code, Failure};
 use insta::assert_snapshot;
 
 use crate::fake::{Fake, respond};
-use crate::samples::{guest, preview};
+use crate::samples::{from_fork, guest, preview, time};
 
 fn daemon_with(previews: &[PreviewView]) -> Fake {
     Fake::new(Router::new().route("/v1/previews", respond(&previews)))
@@ -19,12 +21,23 @@ fn list_prints_a_table() {
     of_branch.preview.branch = BranchName::parse("ma\u{9b}in").expect("a branch");
     let mut lost = preview("web-8", PreviewState::Live);
     lost.repo_trouble = Some("the repository is octo/new now".to_owned());
-    let previews = [preview("web-7", PreviewState::Live), of_branch, lost];
+    of_branch.outlook.removal = Some(PendingRemoval {
+        reason: RemovalReason::BranchGone,
+        in_seconds: 23 * 3_600,
+    });
+    let mut used = preview("web-7", PreviewState::Live);
+    used.outlook.visited_at = Some(time("11:50:00"));
+    used.outlook.memory_bytes = Some(312 << 20);
+    used.outlook.disk_bytes = Some(1500 << 20);
+    let mut fork = from_fork("web-9");
+    fork.outlook.waits_for = fork.preview.waits_for();
+    let previews = [used, of_branch, lost, fork];
     assert_snapshot!(daemon_with(&previews).preview(&["list"]).ok(), @r"
-    SLUG      STATUS      BRANCH     URL                                   COMMIT   REPOSITORY
-    web-7     live        feature/x  https://web-7.preview.example.com     2b2b2b2  octo/web#7
-    web-main  setting-up  main       https://web-main.preview.example.com  -        octo/web
-    web-8     live        feature/x  https://web-8.preview.example.com     2b2b2b2  octo/web#7 (the repository is octo/new now)
+    SLUG      STATUS                BRANCH     URL                                   COMMIT   REPOSITORY                                   AGE  VISITED  MEMORY   DISK      WAITING FOR
+    web-7     live                  feature/x  https://web-7.preview.example.com     2b2b2b2  octo/web#7                                   2h   40m      312 MiB  1500 MiB  -
+    web-main  setting-up            main       https://web-main.preview.example.com  -        octo/web                                     2h   -        -        -         its branch is gone, removed in 23 h 0 min
+    web-8     live                  feature/x  https://web-8.preview.example.com     2b2b2b2  octo/web#7 (the repository is octo/new now)  2h   -        -        -         -
+    web-9     waiting-for-approval  feature/x  https://web-9.preview.example.com     -        octo/web#7                                   2h   -        -        -         maintainer: approval of 2b2b2b2
     ");
 }
 

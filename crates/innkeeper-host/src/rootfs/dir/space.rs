@@ -9,7 +9,7 @@ use std::time::Instant;
 use innkeeper_model::api::{Check, PoolReport, RetainedSpace, Verdict};
 use innkeeper_model::{Explain, GuestName};
 
-use super::DirConfig;
+use super::{DirConfig, GuestPaths};
 use crate::rootfs::{RootfsError, USAGE_TIME};
 use crate::{FileErrorExt, tree};
 
@@ -99,6 +99,19 @@ pub(super) fn check_space(config: &DirConfig) -> Check {
             format!("Destroy guests and delete snapshots that are no longer needed, or free space on the disk that holds {path}.{largest}")
         }),
     }
+}
+
+/// Returns the bytes that a guest's tree takes, fewer when counting takes too long; `None` without a tree.
+pub(in crate::rootfs) fn bytes(
+    config: &DirConfig,
+    guest: &GuestName,
+) -> Result<Option<u64>, RootfsError> {
+    let tree = GuestPaths::of(config, guest).rootfs();
+    if !tree.is_dir() {
+        return Ok(None);
+    }
+    let usage = tree::usage(&tree, Instant::now() + USAGE_TIME)?;
+    Ok(Some(usage.bytes))
 }
 
 /// Returns a sentence with the three largest guests; empty without guests.

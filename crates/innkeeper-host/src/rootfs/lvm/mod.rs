@@ -471,6 +471,10 @@ impl Rootfs for LvmRootfs {
         Ok(self.list_retained().await?)
     }
 
+    async fn bytes(&self, guest: &GuestName) -> Result<Option<u64>, FacilityError> {
+        Ok(self.guest_bytes(guest).await?)
+    }
+
     async fn retained_bytes(&self, id: RetainedId) -> Result<u64, FacilityError> {
         Ok(self.bytes_of(id).await?)
     }

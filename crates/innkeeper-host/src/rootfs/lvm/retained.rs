@@ -9,7 +9,7 @@ use innkeeper_model::{GuestName, RetainedId};
 use super::report::{Volume, guest_volume, retained_volume};
 use super::{LvmRootfs, holds_something};
 use crate::rootfs::RootfsError;
-use crate::rootfs::dir::{self, GuestPaths, retained};
+use crate::rootfs::dir::{self, GuestPaths, retained, space};
 
 impl LvmRootfs {
     /// Mounts a guest's volume, if it has one. Reports whether the guest has a tree then.
@@ -102,6 +102,23 @@ impl LvmRootfs {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the bytes that a guest's tree takes, including blocks that it shares with the template; `None` without a
+    /// tree.
+    pub(super) async fn guest_bytes(&self, guest: &GuestName) -> Result<Option<u64>, RootfsError> {
+        let (volumes, own) = (self.tools().volumes().await?, guest_volume(guest));
+        match volumes
+            .rows(&self.config.pool)
+            .find(|row| row.lv_name == own)
+        {
+            Some(row) => Ok(Some(row.used())),
+            // A tree from before the volumes.
+            None => {
+                let guest = guest.clone();
+                self.work(move |config| space::bytes(config, &guest)).await
+            }
+        }
     }
 
     /// Returns the bytes that a retained tree takes, including blocks that it shares with the template.

@@ -51,6 +51,23 @@ pub(in super::super) fn oom_kills(cgroup: &Path) -> u64 {
     kills.fold(0, u64::saturating_add)
 }
 
+/// Returns the memory that a cgroup and those below it use, without inactive file cache; `None` when that cannot be read.
+/// Version 2 counts in `memory.current`, version 1 in `memory.usage_in_bytes`.
+pub(in super::super) fn memory(cgroup: &Path) -> Option<u64> {
+    let number = |file: &str| {
+        let text = fs::read_to_string(cgroup.join(file)).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
+    let stat = fs::read_to_string(cgroup.join("memory.stat")).unwrap_or_default();
+    // Version 1 has the sum with the cgroups below under another name.
+    let inactive = ["total_inactive_file ", "inactive_file "]
+        .into_iter()
+        .find_map(|name| stat.lines().find_map(|line| line.strip_prefix(name)))
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    Some(used.saturating_sub(inactive.unwrap_or(0)))
+}
+
 /// Parses the line `oom_kill <number>` of a file.
 fn oom_kills_in(file: &Path) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;

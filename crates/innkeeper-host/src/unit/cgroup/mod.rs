@@ -18,7 +18,7 @@ mod machine;
 mod processes;
 
 pub(super) use hierarchy::confine;
-pub(super) use listing::{children, contains, oom_kills, pids};
+pub(super) use listing::{children, contains, memory, oom_kills, pids};
 pub(crate) use machine::{Cgroups, MachineCgroups};
 pub(crate) use processes::emptied;
 pub(super) use processes::{PAUSE, kill, make, remove};

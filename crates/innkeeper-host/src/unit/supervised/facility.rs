@@ -104,6 +104,10 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
         cgroup::oom_kills(&self.supervisor.groups(guest).memory)
     }
 
+    fn memory(&self, guest: &GuestName) -> Option<u64> {
+        cgroup::memory(&self.supervisor.groups(guest).memory)
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.guests.endings.subscribe()
     }
