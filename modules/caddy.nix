@@ -15,6 +15,8 @@ let
   # The directory of the tables that Caddy reads at each request.
   table = "/var/lib/innkeeper-routes";
   admin = "/run/caddy/admin.sock";
+  # The port on which Caddy responds to guests.
+  guestPort = 3443;
 
   tls =
     if certificate.internal then
@@ -33,6 +35,7 @@ in
 {
   imports = [
     ./manager/options.nix
+    ./firewall.nix
     ./webhook.nix
   ];
 
@@ -174,7 +177,10 @@ in
       caddyfile = "/etc/caddy/caddy_config";
       # The snippet above, whatever certificate is in it.
       tls = "cloudflare_tls";
+      guest_port = guestPort;
     };
+    # The daemon's rules redirect guests' connections to Caddy there.
+    services.innkeeper.firewall.guestTCPPorts = [ guestPort ];
 
     security.acme = lib.mkIf (certificate.acme != null) {
       acceptTerms = true;

@@ -20,6 +20,8 @@ pub struct PreviewsConfig {
     pub scheme: &'static str,
     /// The port in previews' URLs; `None` for the scheme's default.
     pub port: Option<u16>,
+    /// The port on which the web server listens on this host.
+    pub listen_port: u16,
     /// The URL that guests clone from: `<clone_url>/<owner>/<repository>.git`.
     pub clone_url: String,
     /// The repositories that may have previews. Empty means all that the token can read.
@@ -108,12 +110,6 @@ impl PreviewsConfig {
     pub(crate) fn url(&self, label: &GuestName) -> String {
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         format!("{}://{}{port}", self.scheme, self.host(label))
-    }
-
-    /// Returns the port on which the web server listens on this host.
-    pub(crate) fn web_port(&self) -> u16 {
-        let default = if self.scheme == "https" { 443 } else { 80 };
-        self.port.unwrap_or(default)
     }
 
     pub(crate) fn allows(&self, repo: &RepoName) -> bool {

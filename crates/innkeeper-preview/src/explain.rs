@@ -76,7 +76,7 @@ impl Explainer {
     }
 
     async fn explain_url(&self, preview: &Preview) -> Link {
-        let port = self.config.web_port();
+        let port = self.config.listen_port;
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await;
         let url = self.config.url(&preview.record.slug);

@@ -415,6 +415,7 @@ fn config(directory: &Path, range: SlotRange) -> PreviewsConfig {
         domain: "preview.test".to_owned(),
         scheme: "https",
         port: None,
+        listen_port: 443,
         clone_url: "https://github.test".to_owned(),
         repositories: Vec::new(),
         webhook_url: WEBHOOK.to_owned(),

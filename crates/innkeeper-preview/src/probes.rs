@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use innkeeper_model::preview::Meta;
+use innkeeper_model::preview::{Meta, RouteProtocol};
 
 /// A request that shows whether an app answers.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Probe {
     pub(crate) port: u16,
     pub(crate) path: String,
+    pub(crate) protocol: RouteProtocol,
     /// Whether the repository declares the path as that of the app's health.
     is_health: bool,
 }
@@ -32,6 +33,7 @@ pub(crate) fn probes(meta: &Meta) -> BTreeSet<Probe> {
         .filter_map(|rule| {
             Some(Probe {
                 port: rule.port,
+                protocol: rule.protocol,
                 path: rule.health_path.as_ref()?.to_string(),
                 is_health: true,
             })
@@ -46,12 +48,13 @@ pub(crate) fn probes(meta: &Meta) -> BTreeSet<Probe> {
                 rule.path.base()
             };
             let path = if base.is_empty() { "/" } else { base };
-            (rule.port, path.to_owned())
+            (rule.port, (rule.protocol, path.to_owned()))
         })
         .collect();
-    let others = others.into_iter().map(|(port, path)| Probe {
+    let others = others.into_iter().map(|(port, (protocol, path))| Probe {
         port,
         path,
+        protocol,
         is_health: false,
     });
     health.into_iter().chain(others).collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use innkeeper_engine::Engine;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::preview::{Meta, ServiceName};
+use innkeeper_model::preview::{Meta, RouteProtocol, ServiceName};
 use innkeeper_model::{Code, Failure, Guest, GuestName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -208,7 +208,12 @@ impl Services {
         let host = self.config.host(&guest.name);
         for probe in probes(meta) {
             let Probe { port, path, .. } = &probe;
-            match answer(address, *port, &host, path).await {
+            let answered = match probe.protocol {
+                RouteProtocol::Http => answer(address, *port, &host, path).await,
+                // A server that speaks HTTP/2 is a sufficient answer: its status would need a client of HTTP/2.
+                RouteProtocol::H2c => answer_h2c(address, *port).await.map(|()| 200),
+            };
+            match answered {
                 Ok(status) if probe.accepts(status) => {}
                 Ok(status) => return Some(format!("port {port} answers {path} with {status}")),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -371,6 +376,27 @@ async fn answer(address: Ipv4Addr, port: u16, host: &str, path: &str) -> std::io
     status(&start).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
 }
 
+/// Waits until a server answers the preface of HTTP/2 with its own, a frame of settings (RFC 9113, section 3.4).
+async fn answer_h2c(address: Ipv4Addr, port: u16) -> std::io::Result<()> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let exchange = async {
+        let mut stream = TcpStream::connect(SocketAddr::from((address, port))).await?;
+        stream.write_all(&[PREFACE, &SETTINGS].concat()).await?;
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        Ok::<_, std::io::Error>(head)
+    };
+    let head = timeout(ANSWER_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+    if head[3..] == SETTINGS[3..] {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("the answer is not HTTP/2"))
+    }
+}
+
 /// Parses the status in the start of an answer. The app can answer anything.
 fn status(start: &[u8]) -> Option<u16> {
     let start = std::str::from_utf8(start).ok()?;
@@ -403,5 +429,28 @@ mod tests {
             assert_eq!(status(odd.as_bytes()), None, "{odd:?}");
         }
         assert_eq!(status(&[0xff; 12]), None);
+    }
+
+    /// The answers of two servers: one of HTTP/2, and one of HTTP/1.1, which rejects the preface.
+    #[tokio::test]
+    async fn only_a_server_of_http2_answers_its_preface() {
+        for (answer, is_http2) in [
+            (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], true),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", false),
+            (b"", false),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("bind");
+            let port = listener.local_addr().expect("address").port();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.expect("accept");
+                let mut preface = [0; 33];
+                stream.read_exact(&mut preface).await.expect("preface");
+                stream.write_all(answer).await.expect("write");
+            };
+            let (answered, ()) = tokio::join!(answer_h2c(Ipv4Addr::LOCALHOST, port), serve);
+            assert_eq!(answered.is_ok(), is_http2, "{answered:?}");
+        }
     }
 }

@@ -76,7 +76,9 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     )?;
     let identity = Identity::new(identity.daemon, !identity.adopted);
     let builds = wiring::build_filter(&config, &identity);
-    let (engine, user_ids) = wiring::engine(&config, store, &identity, Arc::clone(&builds)).await?;
+    let web = previews::web_ports(&config)?;
+    let (engine, user_ids) =
+        wiring::engine(&config, store, &identity, Arc::clone(&builds), web).await?;
     let previews = previews::open(&config, &engine, &identity, user_ids, builds)?;
     let listener = api::bind(&config.socket(), &config.api.group)?;
     let stopping = stop_signal()?;

@@ -13,7 +13,7 @@ use innkeeper_host::database::{PostgresConfig, PostgresDatabases};
 use innkeeper_host::evaluate::{BuildLimits, EvaluationLimits, EvaluatorConfig, NixEvaluator};
 use innkeeper_host::features::UserIds;
 use innkeeper_host::files::GuestFiles;
-use innkeeper_host::firewall::BuildFilter;
+use innkeeper_host::firewall::{BuildFilter, HostPort, Protocol, WebPorts};
 use innkeeper_host::identity::Identity;
 use innkeeper_host::pages::{PagesConfig, StatusFiles};
 use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
@@ -47,6 +47,23 @@ pub(crate) fn domain(config: &Config) -> Result<Option<String>, DaemonError> {
     Ok(value
         .map(|value| value.expose().to_owned())
         .filter(|domain| !domain.is_empty()))
+}
+
+/// Returns the ports of Caddy for guests. `None` on a host without previews, and where the administrator has opened the
+/// port for a server of another kind.
+///
+/// # Errors
+/// When an environment file cannot be read, or the settings are invalid.
+pub(crate) fn web_ports(config: &Config) -> Result<Option<WebPorts>, DaemonError> {
+    if domain(config)?.is_none() {
+        return Ok(None);
+    }
+    let ports = config.previews.web_ports(&config.caddy)?;
+    let is_opened = |port| {
+        let opened = |allowed: &HostPort| allowed.proto == Protocol::Tcp && allowed.port == port;
+        config.network.host_ports.iter().any(opened)
+    };
+    Ok(ports.filter(|ports| !is_opened(ports.public)))
 }
 
 fn environment_files(config: &Config) -> Result<EnvironmentFiles, DaemonError> {
@@ -83,7 +100,7 @@ pub(crate) fn open(
         None => parse_allowed_repos(&variable("ALLOWED_REPOS")?.unwrap_or_default())?,
     };
     let parts = Parts {
-        config: settings(config, &domain, &tls, repositories),
+        config: settings(config, &domain, &tls, repositories)?,
         engine: engine.clone(),
         github: github(config, &files)?,
         evaluator: Arc::new(NixEvaluator::new(evaluator(config), builds)),
@@ -107,15 +124,18 @@ fn settings(
     domain: &str,
     tls: &Tls,
     repositories: Vec<RepoName>,
-) -> PreviewsConfig {
+) -> Result<PreviewsConfig, DaemonError> {
     let previews = &config.previews;
     let label = &previews.approval_label;
     let ttl = previews.ttl_hours;
     let ttl = (ttl != 0).then(|| Duration::from_secs(3_600 * ttl));
-    PreviewsConfig {
+    Ok(PreviewsConfig {
         domain: domain.to_owned(),
-        scheme: if *tls == Tls::None { "http" } else { "https" },
+        scheme: previews.scheme(tls)?,
         port: (previews.port != 0).then_some(previews.port),
+        listen_port: previews
+            .listen_port(&config.caddy, tls)
+            .unwrap_or(if *tls == Tls::None { 80 } else { 443 }),
         clone_url: config.github.clone_url.trim_end_matches('/').to_owned(),
         repositories,
         webhook_url: non_empty(&config.github.webhook_url)
@@ -165,7 +185,7 @@ fn settings(
         },
         // The check of the configuration has parsed them.
         file_types: FileTypes::with(&previews.file_types).unwrap_or_default(),
-    }
+    })
 }
 
 fn admission(previews: &config::Previews) -> Admission {
@@ -250,8 +270,12 @@ fn caddy(
         pages: config.pages.socket.clone(),
         admin: caddy.admin()?,
         domain,
+        port: config.previews.listen_port(caddy, &tls),
+        guest_port: (caddy.guest_port != 0).then_some(caddy.guest_port),
+        is_https: config.previews.scheme(&tls)? == "https",
+        trusted_proxies: caddy.trusted_proxies.clone(),
+        robots: config.previews.robots()?,
         tls,
-        port: (config.previews.port != 0).then_some(config.previews.port),
     })
 }
 

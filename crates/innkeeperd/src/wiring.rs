@@ -9,7 +9,9 @@ use innkeeper_facilities::{Facilities, FacilityError, Rootfs};
 use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facts::HostFacts;
 use innkeeper_host::features::{Features, UserIds};
-use innkeeper_host::firewall::{BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall};
+use innkeeper_host::firewall::{
+    BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall, WebPorts,
+};
 use innkeeper_host::identity::Identity;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
@@ -45,6 +47,7 @@ pub(crate) async fn engine(
     store: Store,
     identity: &Identity,
     builds: Arc<BuildFilter>,
+    web: Option<WebPorts>,
 ) -> Result<(Engine, UserIds), DaemonError> {
     store
         .set_expiry_grace(Duration::from_secs(config.engine.expiry_grace_seconds))
@@ -59,7 +62,7 @@ pub(crate) async fn engine(
     let features = Features::detect(&config.state_dir, config.guest.user_namespace)?;
     info!(user_ids = ?features.user_ids, "guests' user ids");
     let user_ids = features.user_ids;
-    let host = facilities(config, features, identity, builds).await?;
+    let host = facilities(config, features, identity, builds, web).await?;
     let engine = EngineConfig {
         installable: config.installable()?,
         attribute: config.nix.attribute.clone(),
@@ -111,6 +114,7 @@ async fn facilities(
     features: Features,
     identity: &Identity,
     builds: Arc<BuildFilter>,
+    web: Option<WebPorts>,
 ) -> Result<Facilities, DaemonError> {
     let user_ids = features.user_ids;
     let guests = config.guests_dir();
@@ -149,7 +153,7 @@ async fn facilities(
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
         rootfs,
-        firewall: Arc::new(firewall(config, nameservers.clone(), identity, builds)),
+        firewall: Arc::new(firewall(config, nameservers.clone(), identity, builds, web)),
         secrets: Arc::new(secrets),
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
         features: Arc::new(features),
@@ -213,6 +217,7 @@ fn firewall(
     nameservers: NameServers,
     identity: &Identity,
     builds: Arc<BuildFilter>,
+    web: Option<WebPorts>,
 ) -> NftFirewall {
     let firewall = FirewallConfig {
         subnet: config.network.subnet.subnet(),
@@ -221,6 +226,7 @@ fn firewall(
         log_refusals: config.network.log_refusals,
         nameservers: Vec::new(),
         allowed_host_ports: config.network.host_ports.clone(),
+        web,
         extra_private: config.network.refuse.clone(),
         connections_per_guest: config.network.connections_per_guest,
     };

@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use innkeeper_facilities::{RouteSpec, RouteState};
-use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Tls};
+use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Robots, Tls};
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
 
@@ -68,6 +68,10 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
         domain: "localhost".to_owned(),
         tls: Tls::None,
         port: Some(port),
+        guest_port: None,
+        is_https: false,
+        trusted_proxies: Vec::new(),
+        robots: Robots::parse("noindex"),
     }
 }
 

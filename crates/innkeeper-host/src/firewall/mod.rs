@@ -159,10 +159,21 @@ pub struct FirewallConfig {
     pub nameservers: Vec<Ipv4Addr>,
     /// Ports of the host that guests may reach, on their gateway address only.
     pub allowed_host_ports: Vec<HostPort>,
+    /// The web server's ports, if guests may reach the hosts of their own previews.
+    pub web: Option<WebPorts>,
     /// Networks that guests must not reach, in addition to the private ones.
     pub extra_private: Vec<Ipv4Net>,
     /// The maximum of a guest's open connections, to the internet and to its gateway together.
     pub connections_per_guest: u32,
+}
+
+/// Ports of the host's web server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebPorts {
+    /// The port that guests connect to, on any address of the host.
+    pub public: u16,
+    /// The port that the firewall redirects these connections to. The web server distinguishes guests there.
+    pub guests: u16,
 }
 
 /// The driver of [`Firewall`]: an nftables table, written by `nft`.
@@ -327,6 +338,10 @@ pub(crate) async fn probe() -> Result<(), FirewallError> {
         nameservers: vec![Ipv4Addr::new(192, 0, 2, 53)],
         log_refusals: true,
         allowed_host_ports: Vec::new(),
+        web: Some(WebPorts {
+            public: 443,
+            guests: 3443,
+        }),
         extra_private: Vec::new(),
         connections_per_guest: 1,
     };

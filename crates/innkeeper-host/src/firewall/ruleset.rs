@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{FirewallConfig, Protocol};
+use super::{FirewallConfig, Protocol, WebPorts};
 use crate::network::INTERFACE_GROUP;
 
 /// The networks that guests must not reach: private networks (RFC 1918), carriers' networks (RFC 6598), link-local
@@ -39,6 +39,7 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let open_udp = open_ports(config, Protocol::Udp);
     let open_tcp = open_ports(config, Protocol::Tcp);
     let name_servers = name_servers(config);
+    let (web, redirection) = web(config, &from_ours);
     let [open, new] = COUNTS;
     let most = config.connections_per_guest;
     // A closed connection does not count as open, although it is tracked for up to two minutes more.
@@ -75,11 +76,11 @@ table inet {table} {{
 		ct state vmap {{ established : accept, related : accept, invalid : drop }}
 		fib daddr . iif type != local goto refuse
 		jump count_connections
-		icmp type echo-request accept{open_udp}{open_tcp}
+		icmp type echo-request accept{open_udp}{open_tcp}{web}
 		goto refuse
 	}}
 
-	# MSS at most what fits the routes of both directions, so that TCP does not depend on ICMP.
+{redirection}	# MSS at most what fits the routes of both directions, so that TCP does not depend on ICMP.
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		iifgroup {group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
@@ -142,6 +143,27 @@ table inet {table} {{
 }}
 "
     )
+}
+
+/// Returns the rule that accepts redirected connections to the web server, and the chain that redirects them.
+fn web(config: &FirewallConfig, from_ours: &str) -> (String, String) {
+    let Some(WebPorts { public, guests }) = config.web else {
+        return (String::new(), String::new());
+    };
+    let group = INTERFACE_GROUP;
+    let accept = format!("\n\t\ttcp dport {guests} ct status dnat accept");
+    let chain = format!(
+        "\
+	# The web server distinguishes guests at a port of their own. They reach it at all addresses of the host, because
+	# a name server may return any of them for a preview's host.
+	chain web {{
+		type nat hook prerouting priority dstnat; policy accept;
+		iifgroup {group} {from_ours} fib daddr type local tcp dport {public} redirect to :{guests}
+	}}
+
+"
+    );
+    (accept, chain.replacen("# The web", "\t# The web", 1))
 }
 
 /// Returns the refused networks without overlaps, which nft does not accept.

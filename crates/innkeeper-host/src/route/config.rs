@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use crate::identity::Identity;
 
 /// Settings of [`CaddyRoutes`](super::CaddyRoutes).
@@ -30,8 +32,34 @@ pub struct CaddyConfig {
     pub tls: Tls,
     /// Port for browsers. `None` means 80 or 443.
     pub port: Option<u16>,
+    /// Port for guests, on which each guest reaches only the hosts of its own preview. The firewall redirects their
+    /// connections to [`Self::port`] there. `None` means that they do not reach Caddy.
+    pub guest_port: Option<u16>,
+    /// True if browsers use HTTPS, with Caddy or with a server in front of it. Apps see it in `X-Forwarded-Proto`.
+    pub is_https: bool,
+    /// Networks of servers in front of Caddy, such as a tunnel or a load balancer. Their `X-Forwarded-For` is passed on.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The value of `X-Robots-Tag` in the responses of apps; `None` leaves the header to apps.
+    pub robots: Option<Robots>,
     /// Marks the previews' files.
     pub identity: Identity,
+}
+
+/// A value of the response header `X-Robots-Tag`, such as `noindex`: letters, digits and `-_:, `.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Robots(String);
+
+impl Robots {
+    /// Parses a value. Returns `None` if it is empty or has other characters, which Caddyfiles would need to quote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_:, ".contains(c);
+        (!text.trim().is_empty() && text.chars().all(is_plain)).then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Address of Caddy's admin API.

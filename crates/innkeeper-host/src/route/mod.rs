@@ -47,7 +47,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::FileErrorExt;
 use crate::tree::blocking;
-use render::{RenderedRoute, SharedConfig};
+use render::{Features, RenderedRoute, SharedConfig};
 use table::{Difference, Table};
 
 mod admin;
@@ -58,7 +58,7 @@ mod render;
 mod table;
 mod visits;
 
-pub use config::{Admin, CaddyConfig, Tls};
+pub use config::{Admin, CaddyConfig, Robots, Tls};
 pub use error::RouteError;
 
 const SUBJECT: &str = "routes";
@@ -77,8 +77,8 @@ struct Inner {
     writing: parking_lot::Mutex<()>,
     /// Held while Caddy loads its configuration. Coalesces concurrent loads.
     loading: Mutex<()>,
-    /// Caddy's support for `stream_close_delay`.
-    has_close_delay: OnceCell<bool>,
+    /// Found out at the first use.
+    features: OnceCell<Features>,
 }
 
 impl CaddyRoutes {
@@ -91,17 +91,16 @@ impl CaddyRoutes {
                 config,
                 writing: parking_lot::Mutex::default(),
                 loading: Mutex::new(()),
-                has_close_delay: OnceCell::new(),
+                features: OnceCell::new(),
             }),
         }
     }
 
     async fn put(&self, spec: &RouteSpec) -> Result<(), RouteError> {
-        let has_close_delay = self.has_close_delay().await?;
+        let features = self.features().await?;
         let config = &self.inner.config;
-        let rendered = render::preview(config, spec, has_close_delay)?;
-        self.load_shared(&render::shared(config, has_close_delay))
-            .await?;
+        let rendered = render::preview(config, spec)?;
+        self.load_shared(&render::shared(config, features)).await?;
         if self.compare(&rendered).await? == Difference::Caddyfile {
             let subject = format!("the route of preview '{}'", spec.slug);
             let text = render::standalone(&rendered);
@@ -116,13 +115,11 @@ impl CaddyRoutes {
     }
 
     async fn matches(&self, spec: &RouteSpec) -> Result<bool, RouteError> {
-        let has_close_delay = self.has_close_delay().await?;
+        let features = self.features().await?;
         let config = &self.inner.config;
-        let rendered = render::preview(config, spec, has_close_delay)?;
+        let rendered = render::preview(config, spec)?;
         Ok(self.compare(&rendered).await? == Difference::None
-            && self
-                .has_shared(&render::shared(config, has_close_delay))
-                .await?)
+            && self.has_shared(&render::shared(config, features)).await?)
     }
 
     /// Reports whether the shared configuration is in force, and on disk for Caddy's next restart.
@@ -184,20 +181,37 @@ impl CaddyRoutes {
         admin::version_in_force(lookup).await.as_ref() == Some(&shared.version)
     }
 
-    async fn has_close_delay(&self) -> Result<bool, RouteError> {
+    async fn features(&self) -> Result<Features, RouteError> {
         let probe = async || {
-            let config = &self.inner.config;
-            match admin::adapt(&config.admin, "a probe", render::close_delay_probe()).await {
-                Ok(()) => Ok(true),
-                Err(RouteError::Refused { .. }) => Ok(false),
-                Err(error) => Err(error),
-            }
+            Ok(Features {
+                has_close_delay: self.accepts(render::close_delay_probe()).await?,
+                has_catch_all: self.has_catch_all().await?,
+            })
         };
-        self.inner
-            .has_close_delay
-            .get_or_try_init(probe)
-            .await
-            .copied()
+        self.inner.features.get_or_try_init(probe).await.copied()
+    }
+
+    /// Reports whether the shared sites can include one for all other hosts: Caddy's main file must not have such a site.
+    async fn has_catch_all(&self) -> Result<bool, RouteError> {
+        let config = &self.inner.config;
+        let site = render::others(config);
+        let written = site.clone();
+        if self
+            .write(move |table| Ok(table.shared_contains(&written)?))
+            .await?
+        {
+            return Ok(true);
+        }
+        let main = main_file(&config.caddyfile).await?;
+        self.accepts(format!("{main}\n{site}")).await
+    }
+
+    async fn accepts(&self, probe: String) -> Result<bool, RouteError> {
+        match admin::adapt(&self.inner.config.admin, "a probe", probe).await {
+            Ok(()) => Ok(true),
+            Err(RouteError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Accesses the files exclusively, on a blocking thread.
@@ -216,25 +230,23 @@ impl CaddyRoutes {
     /// Returns the findings of `check`. Stops at the first error: the next checks depend on it.
     async fn findings(&self) -> Result<Vec<Check>, RouteError> {
         let config = &self.inner.config;
-        let has_close_delay = self.has_close_delay().await?;
+        let features = self.features().await?;
         let text = main_file(&config.caddyfile).await?;
         let file = config.caddyfile.display().to_string();
         admin::adapt(&config.admin, &file, text).await?;
-        let mut checks = vec![if self
-            .is_in_force(&render::shared(config, has_close_delay))
-            .await
-        {
-            check(
-                Verdict::Ok,
-                format!(
-                    "Caddy serves *.{} from {}",
-                    config.domain,
-                    config.table.display()
-                ),
-                None,
-            )
-        } else {
-            check(
+        let mut checks = vec![
+            if self.is_in_force(&render::shared(config, features)).await {
+                check(
+                    Verdict::Ok,
+                    format!(
+                        "Caddy serves *.{} from {}",
+                        config.domain,
+                        config.table.display()
+                    ),
+                    None,
+                )
+            } else {
+                check(
                 Verdict::Warning,
                 "Caddy runs without this version of Innkeeper's shared configuration".to_owned(),
                 Some(
@@ -242,8 +254,9 @@ impl CaddyRoutes {
                         .to_owned(),
                 ),
             )
-        }];
-        if !has_close_delay {
+            },
+        ];
+        if !features.has_close_delay {
             checks.push(check(
                 Verdict::Warning,
                 "this Caddy closes all WebSockets when it is reloaded (Innkeeper does not reload it)"

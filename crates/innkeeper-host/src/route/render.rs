@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use innkeeper_facilities::{RouteSpec, RouteState};
@@ -15,11 +15,12 @@ use sha2::{Digest, Sha256};
 
 use super::RouteError;
 use super::config::CaddyConfig;
-use rules::{Rule, Transport};
+use rules::Rule;
 use unavailable::{APP_DIR, HELD_DIR};
 
-pub(super) use sites::shared;
+pub(super) use sites::{others, shared};
 
+mod proxy;
 mod rules;
 mod sites;
 mod unavailable;
@@ -73,8 +74,19 @@ pub(super) struct RenderedRoute {
     pub(super) slug: GuestName,
     /// `<directory>/<slug>.caddy`.
     pub(super) caddyfile: String,
+    /// The guest's address, if its app is in service.
+    pub(super) guest: Option<Ipv4Addr>,
     /// Files of each host, as directories and names. Their contents have no meaning.
     pub(super) hosts: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// Features of the shared configuration that depend on Caddy and its main file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    /// Caddy supports `stream_close_delay`.
+    pub(super) has_close_delay: bool,
+    /// The sites include one for all other hosts.
+    pub(super) has_catch_all: bool,
 }
 
 /// Configuration that all previews share.
@@ -87,11 +99,7 @@ pub(super) struct SharedConfig {
 }
 
 /// Renders a preview's files.
-pub(super) fn preview(
-    config: &CaddyConfig,
-    spec: &RouteSpec,
-    has_close_delay: bool,
-) -> Result<RenderedRoute, RouteError> {
+pub(super) fn preview(config: &CaddyConfig, spec: &RouteSpec) -> Result<RenderedRoute, RouteError> {
     let slug = &spec.slug;
     if RESERVED_SLUGS.contains(&slug.as_str()) {
         return Err(RouteError::Reserved { slug: slug.clone() });
@@ -104,6 +112,8 @@ pub(super) fn preview(
              # the route in force from Innkeeper's table.\n",
             mark(slug, config.identity.daemon())
         ),
+        guest: matches!(spec.state, RouteState::Live | RouteState::Held)
+            .then_some(spec.guest_address),
         hosts: BTreeMap::new(),
     };
     for (host, rules) in hosts {
@@ -111,7 +121,7 @@ pub(super) fn preview(
             RouteState::Live | RouteState::Held => {
                 rendered
                     .caddyfile
-                    .push_str(&snippet(&host, &handlers(&rules, has_close_delay)));
+                    .push_str(&snippet(&host, &handlers(&rules)));
                 let is_held = spec.state == RouteState::Held;
                 let mut files = rules::files(&rules, is_held);
                 let app = app_name(slug, spec, &rules);
@@ -203,7 +213,7 @@ fn snippet(name: &str, body: &str) -> String {
 }
 
 /// Renders the rules as Caddy directives, in a `route` block, since Caddy would reorder them otherwise.
-fn handlers(rules: &[Rule<'_>], has_close_delay: bool) -> String {
+fn handlers(rules: &[Rule<'_>]) -> String {
     let mut text = String::from("\troute {\n");
     for rule in rules {
         let (path, base) = (&rule.route.path, rule.route.path.base());
@@ -214,50 +224,22 @@ fn handlers(rules: &[Rule<'_>], has_close_delay: bool) -> String {
         } else {
             format!("handle {path} {{")
         };
-        let proxy = proxy(
-            &rule.upstream.to_string(),
-            Transport::of(rule.route),
-            has_close_delay,
-            3,
-        );
+        let upstream = match rule.route.protocol {
+            RouteProtocol::Http => rule.upstream.to_string(),
+            RouteProtocol::H2c => format!("h2c://{}", rule.upstream),
+        };
         // Writing into a String cannot fail.
-        writeln!(text, "\t\t{opening}\n{proxy}\t\t}}").ok();
+        writeln!(
+            text,
+            "\t\t{opening}\n\t\t\treverse_proxy {upstream}\n\t\t}}"
+        )
+        .ok();
     }
     if rules.iter().all(|rule| !rule.route.path.base().is_empty()) {
         writeln!(text, "\t\trespond \"{NO_PREVIEW}\" 404").ok();
     }
     text.push_str("\t}\n");
     text
-}
-
-/// Renders a proxy to an app.
-///
-/// A request must not pass two proxies whose connections are kept. Up to Caddy 2.6, a proxy dials the last upstream of
-/// the request; a connection for the first proxy that is dialed late would reach the second one's upstream, and be kept.
-fn proxy(upstream: &str, transport: Transport, has_close_delay: bool, depth: usize) -> String {
-    let tabs = "\t".repeat(depth);
-    let mut text = format!("{tabs}reverse_proxy {upstream} {{\n");
-    if has_close_delay {
-        // Writing into a String cannot fail.
-        writeln!(text, "{tabs}\tstream_close_delay {STREAM_CLOSE_DELAY}").ok();
-    }
-    let versions = match transport.protocol {
-        RouteProtocol::Http => None,
-        RouteProtocol::H2c => Some("versions h2c 2".to_owned()),
-    };
-    let timeout = transport
-        .timeout
-        .map(|timeout| format!("response_header_timeout {}s", timeout.seconds()));
-    let options: Vec<_> = versions.into_iter().chain(timeout).collect();
-    if !options.is_empty() {
-        let options = options.join(&format!("\n{tabs}\t\t"));
-        writeln!(
-            text,
-            "{tabs}\ttransport http {{\n{tabs}\t\t{options}\n{tabs}\t}}"
-        )
-        .ok();
-    }
-    text + &format!("{tabs}}}\n")
 }
 
 /// Returns a hash over texts, as sixteen hexadecimal digits.

@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/<slug>.caddy                            a description of the route
 //! <table>/hosts/<host>                                -> ../previews/<slug>/hosts/<host>
+//! <table>/guests/<address>                            -> ../previews/<slug>/hosts, the hosts of this guest
 //! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host
 //! <table>/previews/<slug>/hosts/<host>/live/<address> the app of all paths
 //! <table>/previews/<slug>/hosts/<host>/rules.1/<name> the rules of a host with several (see `render::rules`)
@@ -17,6 +18,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,7 @@ use crate::{FileError, FileErrorExt, tree};
 pub(super) struct Table {
     directory: PathBuf,
     hosts: PathBuf,
+    guests: PathBuf,
     pub(super) previews: PathBuf,
     root: PathBuf,
     identity: Identity,
@@ -59,6 +62,7 @@ impl Table {
         Self {
             directory: config.directory.clone(),
             hosts: config.table.join("hosts"),
+            guests: config.table.join("guests"),
             previews: config.table.join("previews"),
             root: config.table.clone(),
             identity: config.identity.clone(),
@@ -71,7 +75,7 @@ impl Table {
         shared: &SharedConfig,
     ) -> Result<[Option<Vec<u8>>; 2], FileError> {
         make_dir(&self.directory)?;
-        for dir in [&self.root, &self.hosts, &self.previews] {
+        for dir in [&self.root, &self.hosts, &self.guests, &self.previews] {
             make_dir(dir)?;
         }
         let before = [
@@ -85,11 +89,18 @@ impl Table {
         Ok(before)
     }
 
+    /// Reports whether the shared sites on disk contain a text.
+    pub(super) fn shared_contains(&self, text: &str) -> Result<bool, FileError> {
+        let written = read(&self.directory.join(SHARED_FILE))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&written).contains(text))
+    }
+
     /// Reports whether everything exists that [`Self::write_shared`] writes.
     pub(super) fn has_shared(&self, shared: &SharedConfig) -> Result<bool, FileError> {
         let written = read(&self.directory.join(SHARED_FILE))?;
         Ok(written.as_deref() == Some(shared.sites.as_bytes())
             && self.hosts.is_dir()
+            && self.guests.is_dir()
             && self.previews.is_dir())
     }
 
@@ -168,6 +179,7 @@ impl Table {
         write_tree(&temporary, rendered)?;
         exchange(&temporary, &current)?;
         // `temporary` is now the previous version.
+        self.link_guest(slug, rendered.guest)?;
         for host in names(&temporary.join("hosts"))? {
             if !rendered.hosts.contains_key(&host) {
                 self.unclaim(slug, &host)?;
@@ -190,6 +202,7 @@ impl Table {
         if !RESERVED_SLUGS.contains(&slug.as_str()) && self.may_change(&caddyfile, slug)? {
             tree::remove(&caddyfile)?;
         }
+        self.link_guest(slug, None)?;
         for host in names(&self.hosts)? {
             self.unclaim(slug, &host)?;
         }
@@ -199,7 +212,7 @@ impl Table {
     /// Lists all files that Innkeeper's naming applies to.
     pub(super) fn observe(&self) -> Result<Vec<Found>, RouteError> {
         let mut found = Vec::new();
-        for dir in [&self.directory, &self.previews, &self.hosts] {
+        for dir in [&self.directory, &self.previews, &self.hosts, &self.guests] {
             for name in names(dir)? {
                 let path = dir.join(name);
                 if let Some((guest, ownership)) = self.parse(&path)? {
@@ -237,7 +250,7 @@ impl Table {
     }
 
     fn is_inside(&self, path: &Path) -> bool {
-        let dirs = [&self.directory, &self.previews, &self.hosts];
+        let dirs = [&self.directory, &self.previews, &self.hosts, &self.guests];
         let name = path.file_name();
         name.is_some_and(|name| dirs.iter().any(|dir| path == dir.join(name)))
     }
@@ -286,7 +299,10 @@ impl Table {
         };
         let guest = if path == self.previews.join(name) {
             slug(name).map(Some).or_else(|| temporary(".new"))
-        } else if path == self.hosts.join(name) {
+        } else if [&self.hosts, &self.guests]
+            .iter()
+            .any(|dir| path == dir.join(name))
+        {
             owner(path)?.and_then(|owner| slug(&owner)).map(Some)
         } else if path == self.directory.join(name) {
             if let Some(slug) = name.strip_suffix(".caddy").and_then(slug) {
@@ -316,6 +332,12 @@ impl Table {
             names(&hosts)?.len() == rendered.hosts.len() && names(&current)?.len() == 1;
         if !is_complete {
             return Ok(false);
+        }
+        if let Some(guest) = rendered.guest {
+            let guest = owner(&self.guests.join(guest.to_string()))?;
+            if guest.as_deref() != Some(rendered.slug.as_str()) {
+                return Ok(false);
+            }
         }
         for (host, files) in &rendered.hosts {
             let is_linked =
@@ -348,6 +370,27 @@ impl Table {
         }
         tree::remove(&link)?;
         Ok(symlink(&target, &link).on("create", &link)?)
+    }
+
+    /// Links the address of a preview's guest to the preview's hosts, and removes its other links.
+    fn link_guest(&self, slug: &GuestName, address: Option<Ipv4Addr>) -> Result<(), FileError> {
+        let address = address.map(|address| address.to_string());
+        for name in names(&self.guests)? {
+            let link = self.guests.join(&name);
+            if Some(&name) != address.as_ref() && owner(&link)?.as_deref() == Some(slug.as_str()) {
+                tree::remove(&link)?;
+            }
+        }
+        let Some(address) = address else {
+            return Ok(());
+        };
+        let link = self.guests.join(address);
+        if owner(&link)?.as_deref() == Some(slug.as_str()) {
+            return Ok(());
+        }
+        // A former preview's link to the same address.
+        tree::remove(&link)?;
+        symlink(format!("../previews/{slug}/hosts"), &link).on("create", &link)
     }
 
     fn unclaim(&self, slug: &GuestName, host: &str) -> Result<(), RouteError> {

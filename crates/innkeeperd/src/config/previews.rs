@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use innkeeper_host::route::{Admin, Tls};
+use innkeeper_host::firewall::WebPorts;
+use innkeeper_host::route::{Admin, Robots, Tls};
 use innkeeper_model::MemorySize;
 use innkeeper_model::preview::RepoName;
 use innkeeper_service::ConfigError;
@@ -21,7 +22,7 @@ pub struct Previews {
     /// The parent domain of previews' names, such as `preview.example.com`; empty means `PREVIEW_DOMAIN` of
     /// `webhook.environment_files`. Without either, the host has no previews.
     pub domain: String,
-    /// The port in previews' URLs; 0 means 443, or 80 without a certificate.
+    /// The port in previews' URLs; 0 means the scheme's, 443 or 80.
     pub port: u16,
     /// The pull requests that get a preview: `pull-request` (every open one) or `request` (those with `request_label` or the
     /// comment `/preview start`).
@@ -31,6 +32,11 @@ pub struct Previews {
     /// Previews of drafts: `on`, `off` (none, and a pull request that becomes a draft loses its preview) or `until-ready`
     /// (none, but an existing one stays when the pull request becomes a draft).
     pub drafts: DraftPreviews,
+    /// The scheme of previews' URLs, `https` or `http`; empty means `https`, or `http` with `caddy.tls = "none"`. Write
+    /// `https` if a tunnel or a load balancer in front of Caddy has the certificate.
+    pub scheme: String,
+    /// The value of the header `X-Robots-Tag` in the responses of previews' apps; empty means that apps decide.
+    pub robots: String,
     /// The label with which a user with write access approves a commit of a fork.
     pub approval_label: String,
     /// The place of reports about a preview: `comment`, `text` (links in the pull request's own text) or `nowhere`.
@@ -128,6 +134,68 @@ pub enum ReportPlace {
     Nowhere,
 }
 
+impl Previews {
+    /// Returns the scheme of previews' URLs.
+    ///
+    /// # Errors
+    /// When it is neither `https` nor `http`, or `http` although Caddy has a certificate.
+    pub fn scheme(&self, tls: &Tls) -> Result<&'static str, ConfigError> {
+        match (self.scheme.as_str(), tls) {
+            ("", Tls::None) | ("http", Tls::None) => Ok("http"),
+            ("" | "https", _) => Ok("https"),
+            ("http", _) => Err(ConfigError::value(
+                "previews.scheme",
+                "with \"http\", caddy.tls must be \"none\"",
+            )),
+            _ => Err(ConfigError::value(
+                "previews.scheme",
+                "write \"https\", \"http\" or nothing",
+            )),
+        }
+    }
+
+    /// Returns the value of `X-Robots-Tag`, if any.
+    ///
+    /// # Errors
+    /// When it has characters that such a value cannot have.
+    pub fn robots(&self) -> Result<Option<Robots>, ConfigError> {
+        if self.robots.is_empty() {
+            return Ok(None);
+        }
+        Robots::parse(&self.robots).map(Some).ok_or_else(|| {
+            ConfigError::value(
+                "previews.robots",
+                "write for example \"noindex, nofollow\": letters, digits and - _ : , only",
+            )
+        })
+    }
+
+    /// Returns the port on which Caddy listens for browsers; `None` means 443, or 80 without a certificate.
+    #[must_use]
+    pub fn listen_port(&self, caddy: &CaddySettings, tls: &Tls) -> Option<u16> {
+        let is_behind_tls = *tls == Tls::None && self.scheme == "https";
+        let port = match caddy.port {
+            0 if is_behind_tls => 0,
+            0 => self.port,
+            port => port,
+        };
+        (port != 0).then_some(port)
+    }
+
+    /// Returns the ports of Caddy for guests, if they may reach it.
+    ///
+    /// # Errors
+    /// When `caddy.tls` is invalid.
+    pub fn web_ports(&self, caddy: &CaddySettings) -> Result<Option<WebPorts>, ConfigError> {
+        let tls = caddy.tls()?;
+        let default = if tls == Tls::None { 80 } else { 443 };
+        Ok((caddy.guest_port != 0).then(|| WebPorts {
+            public: self.listen_port(caddy, &tls).unwrap_or(default),
+            guests: caddy.guest_port,
+        }))
+    }
+}
+
 /// Access to GitHub. Credentials are in `webhook.environment_files`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -164,6 +232,15 @@ pub struct CaddySettings {
     pub certificate: String,
     /// Its key.
     pub key: String,
+    /// The port on which Caddy listens for browsers; 0 means that of previews' URLs. With `previews.scheme = "https"` and
+    /// `caddy.tls = "none"`, 0 means 80.
+    pub port: u16,
+    /// The port on which Caddy responds to guests, each for the hosts of its own preview. The firewall redirects guests'
+    /// connections to Caddy's port there. 0 means that guests do not reach Caddy.
+    pub guest_port: u16,
+    /// The networks of servers in front of Caddy, such as `127.0.0.1/32` for a tunnel on this host. Apps receive their
+    /// `X-Forwarded-For`.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl CaddySettings {
@@ -321,6 +398,8 @@ impl Default for Previews {
             on: PreviewsOn::PullRequest,
             request_label: "preview".to_owned(),
             drafts: DraftPreviews::On,
+            scheme: String::new(),
+            robots: "noindex".to_owned(),
             approval_label: "preview-approved".to_owned(),
             report: ReportPlace::Comment,
             page: PageContents::Auto,
@@ -365,6 +444,9 @@ impl Default for CaddySettings {
             tls: "cloudflare_tls".to_owned(),
             certificate: String::new(),
             key: String::new(),
+            port: 0,
+            guest_port: 3443,
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -18,7 +18,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     paths(config)?;
     urls(config)?;
     config.caddy.admin()?;
-    config.caddy.tls()?;
+    let tls = config.caddy.tls()?;
+    config.previews.scheme(&tls)?;
+    config.previews.robots()?;
     if !config.caddy.lookup.ip().is_loopback() {
         return invalid(
             "caddy.lookup",

@@ -210,6 +210,9 @@ fn invalid_values_are_rejected_with_a_suggestion() {
             "caddy.admin: write the path",
         ),
         ("[caddy]\ntls = ''", "caddy.tls"),
+        ("[previews]\nscheme = 'ftp'", "previews.scheme"),
+        ("[previews]\nscheme = 'http'", "previews.scheme"),
+        ("[previews]\nrobots = 'a\"b'", "previews.robots"),
         (
             "[caddy]\ntls = 'files'",
             "caddy.certificate and caddy.key must be set",

@@ -59,6 +59,27 @@ async fn filter_follows_the_hosts_name_servers() {
     assert!(error.expect_err("a folder").remedy().is_some());
 }
 
+/// Guests reach the web server only through the port that they are redirected from.
+#[tokio::test]
+async fn connections_to_the_web_server_are_redirected() {
+    if !enter_own_namespace("connections_to_the_web_server_are_redirected") {
+        return;
+    }
+    let scene = Scene::build().await;
+    scene.ensure().await;
+    let listener = scene.at(Host, || TcpListener::bind("0.0.0.0:3443").expect("listen"));
+    for address in [GATEWAY, HOSTS_PUBLIC] {
+        let target = |port| SocketAddr::new(address.parse().expect("address"), port);
+        let seen = scene.connect(Web, target(443), &listener);
+        assert_eq!(seen, Some(WEB.parse().expect("address")), "{address}");
+        assert_eq!(
+            scene.connect(Web, target(3443), &listener),
+            None,
+            "{address}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn spoofed_source_addresses_are_dropped() {
     if !enter_own_namespace("spoofed_source_addresses_are_dropped") {

@@ -35,6 +35,10 @@ fn config() -> FirewallConfig {
                 port: 9999,
             },
         ],
+        web: Some(WebPorts {
+            public: 443,
+            guests: 3443,
+        }),
         extra_private: vec!["203.0.113.0/24".parse().expect("net")],
         connections_per_guest: 20,
     }
@@ -154,6 +158,11 @@ impl Scene {
     fn try_tcp(&self, (from, to, address, port): Row) -> Option<IpAddr> {
         let target = SocketAddr::new(address.parse().expect("address"), port);
         let listener = self.at(to, move || TcpListener::bind(target).expect("listen"));
+        self.connect(from, target, &listener)
+    }
+
+    /// Tries a connection to an address. Returns the source address at the listener, if the connection arrives there.
+    fn connect(&self, from: Place, target: SocketAddr, listener: &TcpListener) -> Option<IpAddr> {
         // A refusal is immediate. Only a dropped packet, which is a fault, would reach the timeout.
         let connected = self.at(from, move || {
             TcpStream::connect_timeout(&target, Duration::from_secs(10))
@@ -168,6 +177,7 @@ impl Scene {
                 );
                 listener.set_nonblocking(true).expect("nonblocking");
                 assert!(listener.accept().is_err(), "{from:?} to {target} arrived");
+                listener.set_nonblocking(false).expect("blocking");
                 None
             }
         }

@@ -48,6 +48,7 @@ async fn rules_apply_to_one_daemons_guests_only() {
         table: "innkeeper_2".to_owned(),
         allow_dns: false,
         allowed_host_ports: Vec::new(),
+        web: None,
         nameservers: Vec::new(),
         ..config()
     };
@@ -275,6 +276,7 @@ fn overlapping_networks_are_merged() {
         .map(|net| net.parse().expect("net"))
         .to_vec(),
         allowed_host_ports: Vec::new(),
+        web: None,
         allow_dns: false,
         log_refusals: false,
         ..config()

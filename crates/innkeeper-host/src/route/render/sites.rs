@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use super::proxy::proxy;
 use super::rules::{
     LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
 };
 use super::unavailable::{self, APP_DIR, HELD_DIR};
 use super::{
-    CONFIG_HEADER, HOST_FILE, NO_PREVIEW, PAGE_DIR, RETRY_SECONDS, SharedConfig, digest, proxy,
+    CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, PAGE_DIR, RETRY_SECONDS, SharedConfig, digest,
 };
 use innkeeper_model::preview::RouteProtocol;
 
@@ -16,16 +17,30 @@ use crate::route::config::{CaddyConfig, Tls};
 /// A request header that has the rules of a page while they are matched. Only header values support replacements.
 const RULES_HEADER: &str = "X-Innkeeper-Rules";
 
+/// Response for a guest's requests to other hosts than its own.
+const NOT_YOURS: &str = "A guest reaches only the hosts of its own preview.";
+
 /// The pages after the first, in blocks.
 const BLOCKS: [(usize, usize); 3] = [(2, 4), (5, 16), (17, MAX_PAGES)];
 
 /// Renders the shared configuration.
-pub(crate) fn shared(config: &CaddyConfig, has_close_delay: bool) -> SharedConfig {
+pub(crate) fn shared(config: &CaddyConfig, features: Features) -> SharedConfig {
+    let host = format!("*.{}", config.domain);
     let site = site(
         config,
-        &format!("*.{}", config.domain),
-        &routing(config, has_close_delay),
+        config.port,
+        &host,
+        &[normalization(config), routing(config, features)].concat(),
     );
+    let others = if features.has_catch_all {
+        others(config)
+    } else {
+        String::new()
+    };
+    let guests = config
+        .guest_port
+        .map(|port| guest_sites(config, port, &host, features))
+        .unwrap_or_default();
     let address = config.lookup;
     let table = config.table.display();
     let sites = |version: &str| {
@@ -34,7 +49,7 @@ pub(crate) fn shared(config: &CaddyConfig, has_close_delay: bool) -> SharedConfi
 # Innkeeper: sites that all previews share
 # Written by innkeeperd, which overwrites changes.
 {site}
-# Internal queries about this configuration and about hosts.
+{others}{guests}# Internal queries about this configuration and about hosts.
 http://:{port} {{
 	bind {ip}
 	header {CONFIG_HEADER} {version}
@@ -52,7 +67,7 @@ http://:{port} {{
 ",
             port = address.port(),
             ip = address.ip(),
-            unavailable = unavailable::internal(config, has_close_delay),
+            unavailable = unavailable::internal(config, features),
         )
     };
     let version = digest([sites("").as_str()]);
@@ -62,16 +77,62 @@ http://:{port} {{
     }
 }
 
-fn site(config: &CaddyConfig, host: &str, body: &str) -> String {
+/// Renders the sites for guests, on a port of their own so that no other site of Caddy's main file is reachable there. A
+/// request for a host of another guest's preview is rejected, and one from an address without a preview as well.
+fn guest_sites(config: &CaddyConfig, port: u16, host_pattern: &str, features: Features) -> String {
+    let own = format!(
+        "\t\t@foreign not file {{
+			root {table}
+			try_files /guests/{{http.request.remote.host}}/{host}/{HOST_FILE}
+		}}
+		respond @foreign \"{NOT_YOURS}\" 403
+",
+        table = config.table.display(),
+        host = host(config),
+    );
+    let body = [normalization(config), own, routing(config, features)].concat();
+    [
+        "# The same for guests, each for its own hosts.\n",
+        &site(config, Some(port), host_pattern, &body),
+        &catch_all(config, port, NOT_YOURS, 403),
+    ]
+    .concat()
+}
+
+/// Renders the site for all hosts without a site: the domain itself, deeper names, and other domains.
+pub(crate) fn others(config: &CaddyConfig) -> String {
+    let default = if config.tls == Tls::None { 80 } else { 443 };
+    catch_all(config, config.port.unwrap_or(default), NO_PREVIEW, 404)
+}
+
+/// Renders a site for all hosts without a site. A name with a dot at its end is the same host (RFC 9110, section 4.2.3),
+/// but Caddy 2.6 rejects sites of such names if they have a certificate, so they are redirected.
+fn catch_all(config: &CaddyConfig, port: u16, response: &str, status: u16) -> String {
+    let domain = config.domain.replace('.', r"\.");
+    let scheme = if config.tls == Tls::None {
+        "http"
+    } else {
+        "https"
+    };
+    let public = if config.is_https { "https" } else { "http" };
+    format!(
+        "\
+{scheme}://:{port} {{
+	@dotted header_regexp dotted Host (?i)^([a-z0-9-]+\\.{domain})\\.(:[0-9]+)?$
+	redir @dotted {public}://{{http.regexp.dotted.1}}{{http.regexp.dotted.2}}{{http.request.uri}} 308
+	respond \"{response}\" {status}
+}}
+"
+    )
+}
+
+fn site(config: &CaddyConfig, port: Option<u16>, host: &str, body: &str) -> String {
     let scheme = if config.tls == Tls::None {
         "http://"
     } else {
         ""
     };
-    let port = config
-        .port
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let tls = match &config.tls {
         Tls::None => String::new(),
         Tls::Files { certificate, key } => {
@@ -87,14 +148,13 @@ fn site(config: &CaddyConfig, host: &str, body: &str) -> String {
 
 /// Renders the routing of a request by the files of its host. Only the name of the host is part of a file's path: up to
 /// here, [`normalization`] has rejected all others than letters, digits, `-` and `.`.
-fn routing(config: &CaddyConfig, has_close_delay: bool) -> String {
+fn routing(config: &CaddyConfig, features: Features) -> String {
     let plain = Transport {
         protocol: RouteProtocol::default(),
         timeout: None,
     };
-    let live = proxy("{http.matchers.file.relative}", plain, has_close_delay, 3);
+    let live = proxy(config, "{http.matchers.file.relative}", plain, features);
     [
-        normalization(),
         format!(
             "\
 {matcher}		handle @live {{
@@ -117,7 +177,7 @@ fn routing(config: &CaddyConfig, has_close_delay: bool) -> String {
             ),
         ),
         pages(config),
-        actions(has_close_delay),
+        actions(config, features),
         placeholder(config),
         outdated(config),
         format!("\t\trespond \"{NO_PREVIEW}\" 404\n"),
@@ -146,16 +206,17 @@ fn host(config: &CaddyConfig) -> String {
     format!("{{http.request.host.labels.{labels}}}.{domain}")
 }
 
-/// Renders the normalization of hosts to lower case, as Caddy has no placeholder for that. Hosts with other characters
-/// than those of names have no preview; as a part of a file's path they could be patterns.
-fn normalization() -> String {
+/// Renders the normalization of hosts to lower case, as Caddy has no placeholder for that. All other hosts than a name of letters, digits and `-` below the domain have no preview; as a part of a file's path they
+/// could be patterns.
+fn normalization(config: &CaddyConfig) -> String {
     let lower: String = ('A'..='Z')
         .map(|c| format!("\t\t\trequest_header Host {c} {}\n", c.to_ascii_lowercase()))
         .collect();
+    let domain = config.domain.to_ascii_lowercase().replace('.', r"\.");
     format!(
-        "\t\t@unusual header_regexp Host [^a-z0-9.:-]
+        "\t\t@unusual not header_regexp Host ^[a-z0-9-]+\\.{domain}(?::[0-9]+)?$
 		route @unusual {{
-{lower}			@invalid header_regexp Host [^a-z0-9.:-]
+{lower}			@invalid not header_regexp Host ^[a-z0-9-]+\\.{domain}(?::[0-9]+)?$
 			respond @invalid \"{NO_PREVIEW}\" 404
 		}}
 "
@@ -236,12 +297,12 @@ fn page(config: &CaddyConfig, number: usize, otherwise: &str) -> String {
 }
 
 /// Renders the actions of the rule that [`pages`] found.
-fn actions(has_close_delay: bool) -> String {
+fn actions(config: &CaddyConfig, features: Features) -> String {
     let upstream = "{http.vars.innkeeper_upstream}";
     let proxies: String = Transport::all()
         .map(|transport| {
             let name = transport.name();
-            let proxy = proxy(upstream, transport, has_close_delay, 3);
+            let proxy = proxy(config, upstream, transport, features);
             format!(
                 "\t\t@{name} vars innkeeper_transport {name}\n\t\troute @{name} {{\n{proxy}\t\t}}\n"
             )

@@ -1,6 +1,6 @@
 use innkeeper_model::preview::{ExtraHost, RoutePath};
 
-use super::super::config::{Admin, Tls};
+use super::super::config::{Admin, Robots, Tls};
 use super::*;
 
 fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
@@ -13,8 +13,19 @@ fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
         pages: "/run/innkeeper-pages/pages.sock".into(),
         admin: Admin::Unix("/run/caddy/admin.sock".into()),
         domain: "preview.example.org".to_owned(),
+        guest_port: Some(3443),
+        is_https: !matches!(tls, Tls::None),
         tls,
         port,
+        trusted_proxies: Vec::new(),
+        robots: Robots::parse("noindex"),
+    }
+}
+
+fn features(has_close_delay: bool) -> Features {
+    Features {
+        has_close_delay,
+        has_catch_all: has_close_delay,
     }
 }
 
@@ -48,7 +59,7 @@ fn full() -> RouteSpec {
 }
 
 fn live(spec: &RouteSpec, tls: Tls, port: Option<u16>) -> RenderedRoute {
-    preview(&config(tls, port), spec, false).expect("renders")
+    preview(&config(tls, port), spec).expect("renders")
 }
 
 #[test]
@@ -56,13 +67,6 @@ fn live_file_lists_the_longest_path_first() {
     insta::assert_snapshot!(
         live(&full(), Tls::Snippet("cloudflare_tls".to_owned()), None).caddyfile
     );
-}
-
-#[test]
-fn new_caddy_keeps_streams_open() {
-    let config = config(Tls::None, Some(8080));
-    let spec = spec(vec![rule("/", 3000, false)], Vec::new());
-    insta::assert_snapshot!(preview(&config, &spec, true).expect("renders").caddyfile);
 }
 
 #[test]
@@ -76,6 +80,7 @@ fn placeholder_has_a_page_and_no_app() {
     spec.state = RouteState::Placeholder;
     let rendered = live(&spec, Tls::Internal, None);
     insta::assert_snapshot!(rendered.caddyfile);
+    assert_eq!(rendered.guest, None);
     assert!(!format!("{rendered:?}").contains("10.100.0.3"));
     let slug = (PAGE_DIR.to_owned(), "web-7".to_owned());
     let mut hosts = rendered.hosts.values();
@@ -84,15 +89,21 @@ fn placeholder_has_a_page_and_no_app() {
 
 /// Removes the blocks of further pages, which are equal to the first except for their numbers.
 fn with_one_page(sites: &str) -> String {
-    let further = sites.find("\t\t@further ").expect("a second page");
-    let actions = sites.find("\t\t@redirect vars").expect("the actions");
     let first_ends = "\t\t}\n\t\t}\n".len();
-    [&sites[..further], &sites[actions - first_ends..]].concat()
+    let mut text = String::new();
+    let mut rest = sites;
+    while let Some(further) = rest.find("\t\t@further ") {
+        let actions = rest.find("\t\t@redirect vars").expect("the actions");
+        text.push_str(&rest[..further]);
+        text.push_str(&rest[actions - first_ends..actions + 1]);
+        rest = &rest[actions + 1..];
+    }
+    text + rest
 }
 
 #[test]
 fn shared_config() {
-    let shared = shared(&config(Tls::OnDemand, None), true);
+    let shared = shared(&config(Tls::OnDemand, None), features(true));
     insta::assert_snapshot!(with_one_page(&shared.sites));
 }
 
@@ -100,12 +111,12 @@ fn shared_config() {
 #[test]
 fn shared_config_on_nixos() {
     let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
-    insta::assert_snapshot!(with_one_page(&shared(&config, false).sites));
+    insta::assert_snapshot!(with_one_page(&shared(&config, features(false)).sites));
 }
 
 #[test]
 fn shared_config_version_changes_with_its_contents() {
-    let version = |tls, close_delay| shared(&config(tls, None), close_delay).version;
+    let version = |tls, close_delay| shared(&config(tls, None), features(close_delay)).version;
     assert_eq!(version(Tls::None, true), version(Tls::None, true));
     assert_ne!(version(Tls::None, true), version(Tls::None, false));
     assert_ne!(version(Tls::None, true), version(Tls::Internal, true));
@@ -117,8 +128,7 @@ fn hosts_must_be_distinct_dns_labels() {
         prefix: GuestName::parse(prefix).expect(prefix),
         routes: Vec::new(),
     };
-    let refused =
-        |spec: &RouteSpec| preview(&config(Tls::None, None), spec, false).expect_err("refused");
+    let refused = |spec: &RouteSpec| preview(&config(Tls::None, None), spec).expect_err("refused");
     let error = refused(&spec(Vec::new(), vec![extra(&"x".repeat(60))]));
     assert!(matches!(error, RouteError::Host { .. }), "{error}");
     let error = refused(&spec(Vec::new(), vec![extra("a"), extra("a")]));
@@ -127,4 +137,10 @@ fn hosts_must_be_distinct_dns_labels() {
     webhook.slug = GuestName::parse(RESERVED_SLUGS[0]).expect("name");
     let error = refused(&webhook);
     assert!(matches!(error, RouteError::Reserved { .. }), "{error}");
+}
+
+#[test]
+fn domains_of_cookies_are_matched_literally() {
+    let text = shared(&config(Tls::None, None), features(true)).sites;
+    assert!(text.contains(r"(?:preview\.example\.org|example\.org|org)"));
 }

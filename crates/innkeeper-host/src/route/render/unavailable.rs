@@ -8,8 +8,9 @@
 //! sent to the app once more; the body of another one is lost, so it gets the page. An error in Caddy's error handling is
 //! an empty response. So both go through the internal site, whose own error handling has a response with a body.
 
+use super::proxy::{forwarding, response_headers};
 use super::rules::STRIP;
-use super::{CONFIG_HEADER, RETRY_SECONDS, STREAM_CLOSE_DELAY};
+use super::{CONFIG_HEADER, Features, RETRY_SECONDS, STREAM_CLOSE_DELAY};
 use crate::route::config::CaddyConfig;
 
 /// Directory of a host whose app is being restarted. The name in it has the form of [`app_name`].
@@ -89,12 +90,13 @@ pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
 /// Renders the error handling of a site. `matcher` defines `@app`, for [`APP_DIR`].
 pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
     let lookup = config.lookup;
+    let forwarding = forwarding(config, "\t\t\t\t");
     let proxy = |options: &str| {
         format!(
             "\
 {{
 				{options}header_up {UNAVAILABLE} yes
-				header_down -{CONFIG_HEADER}
+{forwarding}				header_down -{CONFIG_HEADER}
 				transport http {{
 					keepalive off
 				}}
@@ -144,7 +146,7 @@ pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
 }
 
 /// Renders the handler of the internal site that [`errors`] sends requests to.
-pub(super) fn internal(config: &CaddyConfig, has_close_delay: bool) -> String {
+pub(super) fn internal(config: &CaddyConfig, features: Features) -> String {
     let forwarded: String = ["For", "Proto", "Host"]
         .iter()
         .map(|name| {
@@ -157,7 +159,7 @@ pub(super) fn internal(config: &CaddyConfig, has_close_delay: bool) -> String {
         .iter()
         .map(|name| format!("\t\t\t\theader_up -{name}\n"))
         .collect();
-    let close_delay = match has_close_delay {
+    let close_delay = match features.has_close_delay {
         true => format!("\t\t\t\tstream_close_delay {STREAM_CLOSE_DELAY}\n"),
         false => String::new(),
     };
@@ -178,7 +180,7 @@ pub(super) fn internal(config: &CaddyConfig, has_close_delay: bool) -> String {
 			}}
 			@again header_regexp {AGAIN} ^[0-9.]+:[0-9]+$
 			reverse_proxy @again {{http.request.header.{AGAIN}}} {{
-{forwarded}{unknown}{close_delay}			}}
+{forwarded}{unknown}{headers}{close_delay}			}}
 			error 502
 		}}
 	}}
@@ -188,6 +190,7 @@ pub(super) fn internal(config: &CaddyConfig, has_close_delay: bool) -> String {
 	}}
 ",
         socket = config.pages.display(),
+        headers = response_headers(config, "\t\t\t\t"),
     )
 }
 

@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// Cookies of all forms, as names of those that browsers accept for the host `web.localhost` only.
+const COOKIES: &str = "\
+Set-Cookie: own=1; Path=/; Domain=web.localhost; Secure\r\n\
+Set-Cookie: none=1; HttpOnly\r\n\
+Set-Cookie: parent=1; Domain=localhost; Path=/\r\n\
+Set-Cookie: dotted=1; DOMAIN = .LocalHost\r\n\
+Set-Cookie: twice=1; domain=localhost; domain=localhost.; Path=/\r\n";
+
 /// Serves an app that returns its address and the request, and echoes data after an upgrade. Its responses have headers
 /// like a lookup's, which must have no effect.
 pub(super) async fn serve_app(address: SocketAddr) -> tokio::task::JoinHandle<()> {
@@ -54,7 +62,7 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
         body.len()
     );
     let response = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Innkeeper-Upstream: 127.0.1.5:5000\r\nContent-Length: {}\r\n\r\n{text}",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Innkeeper-Upstream: 127.0.1.5:5000\r\n{COOKIES}Content-Length: {}\r\n\r\n{text}",
         text.len()
     );
     stream.write_all(response.as_bytes()).await.ok();

@@ -139,6 +139,10 @@ fn config(root: &Path) -> CaddyConfig {
         domain: "localhost".to_owned(),
         tls: Tls::None,
         port: Some(8080),
+        guest_port: Some(8082),
+        is_https: false,
+        trusted_proxies: Vec::new(),
+        robots: Robots::parse("noindex"),
     }
 }
 

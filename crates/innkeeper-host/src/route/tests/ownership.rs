@@ -59,6 +59,7 @@ async fn sweep_removes_only_orphans() {
         (None, "previews/.web.caddy.new".to_owned()),
         (None, "table/previews/.old.new".to_owned()),
         (web(), "previews/web.caddy".to_owned()),
+        (web(), "table/guests/127.0.1.3".to_owned()),
         (web(), "table/hosts/api-web.localhost".to_owned()),
         (web(), "table/hosts/web.localhost".to_owned()),
         (web(), "table/previews/web".to_owned()),

@@ -179,7 +179,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// The protocol between the host's proxy and an app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteProtocol {
     /// HTTP/1.1, with WebSockets.
