@@ -82,7 +82,7 @@ fn placeholder_has_a_page_and_no_app() {
     insta::assert_snapshot!(rendered.caddyfile);
     assert_eq!(rendered.guest, None);
     assert!(!format!("{rendered:?}").contains("10.100.0.3"));
-    let slug = (PAGE_DIR.to_owned(), "web-7".to_owned());
+    let slug = (PAGE_DIR.to_owned(), "web-12".to_owned());
     let mut hosts = rendered.hosts.values();
     assert!(hosts.all(|files| *files == [slug.clone()]), "{rendered:?}");
 }
