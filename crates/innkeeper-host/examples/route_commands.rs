@@ -82,5 +82,9 @@ fn config(directory: &Path, port: u16, pages: &Path) -> CaddyConfig {
         tls: Tls::None,
         port: Some(port),
         pages: pages.to_owned(),
+        guest_port: None,
+        is_https: false,
+        trusted_proxies: Vec::new(),
+        robots: None,
     }
 }
