@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import * as fs from "node:fs";
+import * as http from "node:http";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as readline from "node:readline";
@@ -11,6 +12,16 @@ export const PORT = 8089;
 
 /** Returns the URL of a preview. */
 export const url = (slug, rest = "/") => `http://${slug}.localhost:${PORT}${rest}`;
+
+/** Sends a request to a preview as programs do. Unlike browsers, Node.js does not resolve the names below localhost. */
+export async function request(slug, headers) {
+  const host = `${slug}.localhost:${PORT}`;
+  const sent = http.get({ host: "127.0.0.1", port: PORT, headers: { ...headers, host }, agent: false });
+  const [response] = await once(sent, "response");
+  let text = "";
+  for await (const piece of response.setEncoding("utf8")) text += piece;
+  return text;
+}
 
 /** Waits until a condition holds. */
 export async function until(what, condition, seconds = 30) {
@@ -26,6 +37,9 @@ export class Host {
     this.place = fs.mkdtempSync(path.join(os.tmpdir(), "innkeeper-browser-"));
     this.pagesSocket = path.join(this.place, "pages.sock");
     this.children = [];
+    // Caddy shares its port with a former one: none may outlive an error that nobody caught.
+    process.on("exit", () => this.children.forEach((child) => child.kill("SIGKILL")));
+    for (const signal of ["SIGHUP", "SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
   }
 
   async start() {
@@ -77,9 +91,15 @@ export class Host {
     fs.renameSync(`${file}.new`, file);
   }
 
+  /** Removes the status of a preview, as innkeeperd does. */
+  take(slug) {
+    fs.rmSync(path.join(this.place, "pages", `${slug}.json`));
+  }
+
   run(program, options, environment = {}) {
     const child = spawn(program, options, { env: { ...process.env, ...environment }, stdio: ["pipe", "pipe", "pipe"] });
     child.stdout.on("error", () => {});
+    child.stdin.on("error", () => {});
     this.children.push(child);
     return child;
   }

@@ -6,7 +6,7 @@ import * as path from "node:path";
 import { chromium } from "playwright-core";
 
 import { startApp } from "./app.mjs";
-import { Host, until, url } from "./host.mjs";
+import { Host, request, until, url } from "./host.mjs";
 import { HOSTILE, STATES, status } from "./states.mjs";
 
 const FLAGS = [
@@ -36,7 +36,7 @@ async function open(address, options = {}) {
   page.on("request", (request) => {
     if (new URL(request.url()).origin !== own) problems.push(`a request to another origin: ${request.url()}`);
   });
-  const response = await page.goto(address, { waitUntil: "domcontentloaded" });
+  const response = await page.goto(address);
   return { context, page, problems, response };
 }
 
@@ -135,6 +135,11 @@ test("the page becomes the app when it is live, and 404 when it is removed", asy
   await putPage({ ...starting, state: "closing" });
   await page.reload();
   assert.equal(await headline(page), "Being removed");
+  const reloaded = page.waitForResponse((response) => response.request().isNavigationRequest());
+  await host.route("remove", "becomes");
+  host.take("becomes");
+  assert.equal((await reloaded).status(), 404);
+  await page.waitForSelector("text=No preview answers here.");
   await context.close();
   app.stop();
 });
@@ -145,7 +150,7 @@ test("the page works without scripts", async () => {
   assert.equal(await headline(page), "Building");
   assert.match(await page.textContent(".headline time"), /^since 20\d\d-/);
   assert.equal(await page.locator("#log li").count(), 10);
-  assert.equal(await page.locator('noscript meta[http-equiv="refresh"]').count() > 0 || (await page.content()).includes("refresh"), true);
+  assert.equal(await page.locator('meta[http-equiv="refresh"][content="5"]').count(), 1);
   await shot(page, "without-scripts");
   await context.close();
 });
@@ -158,8 +163,7 @@ test("Caddy answers by itself while the program is down", async () => {
   assert.equal(response.headers()["retry-after"], "3");
   assert.match(await page.textContent("body"), /does not answer at the moment/);
   await shot(page, "program-is-down");
-  const text = await (await fetch(url("down"), { headers: { accept: "*/*" } })).text();
-  assert.match(text, /^This preview does not answer at the moment/);
+  assert.match(await request("down", { accept: "*/*" }), /^This preview does not answer at the moment/);
   await host.startPages();
   // It finds back by itself.
   await page.waitForSelector("text=Building");
@@ -168,14 +172,20 @@ test("Caddy answers by itself while the program is down", async () => {
 
 test("requests with bodies get the page too", async () => {
   await putPage(status("posts", "building", []));
-  const body = Buffer.alloc(5 << 20);
+  const { context, page } = await open(url("posts"));
+  const send = (method, headers = {}) => page.evaluate(async ([method, headers]) => {
+    const body = method === "GET" ? undefined : new Blob([new Uint8Array(5 << 20)]);
+    const response = await fetch("/", { method, headers, body });
+    return { status: response.status, text: await response.text() };
+  }, [method, headers]);
   for (const method of ["POST", "PUT", "PATCH", "DELETE"]) {
-    const response = await fetch(url("posts"), { method, body });
+    const response = await send(method);
     assert.equal(response.status, 503, method);
-    assert.match(await response.text(), /is not ready: building/);
+    assert.match(response.text, /is not ready: building/);
   }
-  const header = await fetch(url("posts"), { headers: { "x-innkeeper-preview": "other" } });
-  assert.match(await header.text(), /preview posts is not ready/, "a visitor chooses no other preview");
+  const response = await send("GET", { "x-innkeeper-preview": "other" });
+  assert.match(response.text, /preview posts is not ready/, "a visitor chooses no other preview");
+  await context.close();
 });
 
 test("a WebSocket outlives an update of another preview", async () => {
@@ -215,7 +225,8 @@ test("an upload of 100 MB arrives whole", async () => {
   const received = await page.evaluate(async (length) => {
     const body = new Uint8Array(length);
     for (let at = 0; at < length; at += 4096) body[at] = at >> 12;
-    const response = await fetch("/upload", { method: "POST", body });
+    // A file, as forms send it. Chromium would report the bytes of any other body to the driver, as a text.
+    const response = await fetch("/upload", { method: "POST", body: new Blob([body]) });
     return response.json();
   }, length);
   const body = Buffer.alloc(length);
