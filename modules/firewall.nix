@@ -3,8 +3,8 @@
 # Guests are filtered and masqueraded by the daemon's table `inet innkeeper`. A packet must pass every table, so the
 # host's firewall has to let through what that table lets through, and need not repeat what it refuses:
 #
-# - input: DNS and PostgreSQL on the guest's gateway address. No other port is opened, so that a host whose daemon has
-#   not yet written its table is closed.
+# - input: DNS and PostgreSQL on the guest's gateway address, and the port that the daemon redirects guests' HTTPS to. No
+#   other port is opened, so that a host whose daemon has not yet written its table is closed.
 # - forward: everything that a guest sends, where the host filters forwarding at all.
 #
 # Rules match guests' interfaces by group, because other containers share the name pattern.

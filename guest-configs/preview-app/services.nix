@@ -8,7 +8,12 @@ let
     {
       PORT = toString app.port;
     }
-    // lib.mapAttrs (_: toString) (app.environment // extra);
+    # Interpolation makes files of the repository part of the guest's closure.
+    // lib.mapAttrs (_: value: if builtins.isInt value then toString value else "${value}") (
+      app.environment // extra
+    );
+  # In a unit, `%` introduces a specifier.
+  inUnit = lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]);
   tools = [
     pkgs.bash
     pkgs.git
@@ -32,7 +37,7 @@ let
     inherit description;
     after = [ "preview-setup.service" ];
     path = tools ++ app.packages;
-    environment = variables // variablesOf app environment;
+    environment = variables // inUnit (variablesOf app environment);
     # Restarted for ever: a database or another app may become available later.
     unitConfig.StartLimitIntervalSec = 0;
     serviceConfig = common // {
@@ -67,7 +72,7 @@ let
     schedule: {
       description = "The schedule ${schedule.name} of the preview's app ${name}";
       path = tools ++ app.packages;
-      environment = variables // variablesOf app schedule.value.environment;
+      environment = variables // inUnit (variablesOf app schedule.value.environment);
       serviceConfig = common // {
         Type = "oneshot";
         WorkingDirectory = folderOf app;

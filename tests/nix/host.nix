@@ -86,6 +86,25 @@ let
         { nixpkgs.hostPlatform = "x86_64-linux"; }
       ];
     }).config;
+  variables =
+    (import (nixpkgs + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        ../../guest-configs/base.nix
+        {
+          nixpkgs.hostPlatform = "x86_64-linux";
+          innkeeper.preview.app = {
+            run = "true";
+            port = 3000;
+            environment = {
+              RATIO = "50%";
+              LIMIT = 5;
+              FILE = ./fixtures/preview-meta.json;
+            };
+          };
+        }
+      ];
+    }).config;
   guests = import ../../guest-configs { inherit lib; };
   # The files of the guide, as the daemon composes them.
   guideFiles = lib.mapAttrs' (file: _: {
@@ -208,6 +227,13 @@ in
       ) (builtins.attrValues guideFiles);
     "a schedule's timer is started with its app" =
       guideFiles.guide-several.systemd.timers.preview-api-cleanup.wantedBy == [ "preview-api.service" ];
+    "variables have the values that their author wrote" =
+      let
+        inherit (variables.systemd.services.preview-app) environment;
+      in
+      environment.RATIO == "50%%"
+      && environment.LIMIT == "5"
+      && lib.hasPrefix builtins.storeDir environment.FILE;
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
     "no unit of a guest requests an address" = !(node.systemd.services ? dhcpcd);
   };
@@ -236,6 +262,7 @@ in
         postgresql.postgresql.enable = true;
         postgresql.firewall.enable = true;
         secrets = { };
+        pages.pages.enable = true;
         previews = {
           enable = true;
           previews = {

@@ -20,7 +20,7 @@ let
     "a network without a length is refused" = innkeeperLib.network "10.100.0.0" == null;
     "a length above 32 is refused" = innkeeperLib.network "10.0.0.0/33" == null;
     "a network overlaps with a part of itself" = innkeeperLib.overlap "10.0.0.0/8" "10.100.0.0/16";
-    "neighbinnkeeperLib do not overlap" = !innkeeperLib.overlap "10.100.0.0/16" "10.101.0.0/16";
+    "neighbors do not overlap" = !innkeeperLib.overlap "10.100.0.0/16" "10.101.0.0/16";
     "an address lies in its network" = innkeeperLib.inside "10.100.7.1" "10.100.0.0/16";
     "an address lies in no other network" = !innkeeperLib.inside "10.101.7.1" "10.100.0.0/16";
     "15 bytes are an interface's name" = innkeeperLib.isInterfaceName "abcdefghijklmno";
