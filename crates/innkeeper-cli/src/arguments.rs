@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::preview::{InvalidSlug, parse_slug};
+use innkeeper_model::preview::{InvalidSlug, parse_existing_slug};
 use innkeeper_model::{Code, Explain, GuestName, Installable, InvalidInstallable};
 
 /// A flake output. Relative paths are made absolute, since the daemon has another working directory.
@@ -80,7 +80,7 @@ impl Explain for InvalidExistingSlug {
 
 /// Parses the slug of an existing preview. Its remedy lists slugs instead of explaining how to choose one.
 pub(crate) fn existing_slug(text: &str) -> Result<GuestName, InvalidExistingSlug> {
-    parse_slug(text).map_err(InvalidExistingSlug)
+    parse_existing_slug(text).map_err(InvalidExistingSlug)
 }
 
 /// An environment variable for a command in a guest.

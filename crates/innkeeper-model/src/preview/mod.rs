@@ -72,8 +72,8 @@ pub use packages::{ChangedPackage, Package, PackageChanges};
 pub use repository::{BranchName, CommitSha, PullRequest, RepoName};
 pub use rollout::Rollout;
 pub use slug::{
-    InvalidSlug, MAX_SLUG, RESERVED_SLUGS, config_slug, database_name, default_slug, parse_slug,
-    slug_candidates, webhook_slug,
+    InvalidSlug, MAX_SLUG, RESERVED_SLUGS, config_slug, database_name, default_slug,
+    parse_existing_slug, parse_slug, slug_candidates, webhook_slug,
 };
 pub use state::{AppTrouble, PreviewRecord, PreviewState, PreviewView};
 pub use words::{CheckResult, Situation, Words, is_fault_of_repository};

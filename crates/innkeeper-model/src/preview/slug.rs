@@ -86,15 +86,24 @@ impl Explain for InvalidSlug {
 /// # Errors
 /// [`InvalidSlug`] names the broken rule.
 pub fn parse_slug(text: &str) -> Result<GuestName, InvalidSlug> {
+    let slug = parse_existing_slug(text)?;
+    if let Some(reason) = reservation(text) {
+        return Err(InvalidSlug::Reserved { slug, reason });
+    }
+    Ok(slug)
+}
+
+/// Parses the slug of a preview that may exist. Previews from before the reservation of names keep theirs.
+///
+/// # Errors
+/// [`InvalidSlug`] names the broken rule.
+pub fn parse_existing_slug(text: &str) -> Result<GuestName, InvalidSlug> {
     let slug = GuestName::parse(text).map_err(InvalidSlug::Name)?;
     if text.len() > MAX_SLUG {
         return Err(InvalidSlug::TooLong {
             slug: text.to_owned(),
             length: text.len(),
         });
-    }
-    if let Some(reason) = reservation(text) {
-        return Err(InvalidSlug::Reserved { slug, reason });
     }
     Ok(slug)
 }

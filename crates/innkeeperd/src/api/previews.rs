@@ -10,7 +10,7 @@ use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
 use innkeeper_model::preview::check::CheckedConfig;
 use innkeeper_model::preview::log::LogFilter;
-use innkeeper_model::preview::{PreviewView, parse_slug};
+use innkeeper_model::preview::{PreviewView, parse_existing_slug};
 use innkeeper_model::{Code, Failure, GuestName};
 use innkeeper_preview::Previews;
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ impl FromRequestParts<Context> for OnePreview {
         let Path(slug) = Path::<String>::from_request_parts(parts, context)
             .await
             .map_err(|error| ApiError(Failure::new(Code::InvalidRequest, error.to_string())))?;
-        let slug = parse_slug(&slug).map_err(|error| ApiError(Failure::from(&error)))?;
+        let slug = parse_existing_slug(&slug).map_err(|error| ApiError(Failure::from(&error)))?;
         Ok(Self(previews, slug))
     }
 }
