@@ -258,7 +258,7 @@ fn unknown_setting(text: &str, settings: &BTreeSet<String>) -> Option<String> {
         // Names of files, units, Nix attributes and API fields look alike.
         let other = [
             "sock", "service", "socket", "target", "slice", "db", "conf", "nix", "rs", "toml",
-            "pid", "json", "net",
+            "pid", "json", "net", "com", "new",
         ];
         if key.is_empty() || other.contains(&key.rsplit('.').next().unwrap_or(key)) {
             continue;

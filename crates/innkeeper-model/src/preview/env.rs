@@ -347,7 +347,7 @@ mod tests {
             .map(|n| (name(&format!("N{n}")), Secret::new("x".repeat(100_000))))
             .collect();
         let problems = env.render().expect_err("refused");
-        insta::assert_snapshot!(problems[0], @"the environment is too large: 1100347 bytes; the limit is 1048576");
+        insta::assert_snapshot!(problems[0], @"the environment is too large: 1100373 bytes; the limit is 1048576");
     }
 
     #[test]

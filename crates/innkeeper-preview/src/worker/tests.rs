@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::pin::Pin;
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{CommitSha, DeliveryEvent, PrAction, RepoName};
@@ -66,12 +67,20 @@ struct Running {
 
 impl Running {
     /// Starts the worker with its first wakeup.
-    async fn start(mut harness: Harness, script: impl IntoIterator<Item = Script>) -> Self {
+    fn start(
+        harness: Harness,
+        script: impl IntoIterator<Item = Script>,
+    ) -> Pin<Box<impl Future<Output = Self>>> {
+        // The harness is large for a future on the stack.
+        Box::pin(Self::started(harness, script.into_iter().collect()))
+    }
+
+    async fn started(mut harness: Harness, script: VecDeque<Script>) -> Self {
         let (sender, calls) = mpsc::unbounded_channel();
         let executor = FakeExecutor {
             store: harness.store.clone(),
             workers: harness.parts.parts.workers.clone(),
-            script: Mutex::new(script.into_iter().collect()),
+            script: Mutex::new(script),
             calls: sender,
         };
         let parts = harness.parts.parts.clone();

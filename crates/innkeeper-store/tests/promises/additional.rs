@@ -107,6 +107,6 @@ async fn additional_previews_get_commit_approval_and_removal_of_the_first() {
     assert_eq!(read().await.desired, Presence::Present);
     let absent = vec![PreviewFact::Desired(Presence::Absent)];
     store.set_preview(&web, absent).await.expect("recorded");
-    assert_eq!(follow().await, [api.clone()]);
+    assert_eq!(follow().await, std::slice::from_ref(&api));
     assert_eq!(read().await.desired, Presence::Absent);
 }

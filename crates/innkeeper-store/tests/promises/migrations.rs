@@ -351,7 +351,11 @@ async fn version_17_is_migrated_with_its_data() {
         assert_eq!((web.pull_request, web.config_path), (Some(7), None));
         let api = store.preview(&name("web-7-api")).await.expect("reads");
         let path = api.and_then(|api| api.record.config_path);
-        assert_eq!(path.as_ref().map(|path| path.as_str()), expected);
+        assert_eq!(
+            path.as_ref()
+                .map(innkeeper_model::preview::sources::SourcePath::as_str),
+            expected
+        );
     }
 }
 

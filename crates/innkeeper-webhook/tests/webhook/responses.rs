@@ -141,7 +141,7 @@ async fn responses_match_the_contract() {
         .expect("reads");
     assert_eq!(
         recorded.len(),
-        1,
+        2,
         "rejected and ignored ones are not recorded"
     );
 }

@@ -112,7 +112,7 @@ fn paths_of_configurations_are_texts_or_lists() {
         .expect("set")
         .paths()
         .iter()
-        .map(|path| path.as_str())
+        .map(innkeeper_model::preview::sources::SourcePath::as_str)
         .collect();
     assert_eq!(paths, ["deploy/preview.nix"]);
     for (value, expected) in [

@@ -126,6 +126,10 @@ fn a_command_survives_a_crash_at_every_step() {
         ("INNKEEPER_CRASH_LOG", &log.display().to_string()),
     );
     stop_by_command(&host, &sha);
+    wait_until("the last point is passed", || {
+        let passed = fs::read_to_string(&log).expect("points");
+        passed.contains(":stop-guest:after")
+    });
     daemon.stop();
     let passed = fs::read_to_string(&log).expect("points");
     let mut points: Vec<&str> = Vec::new();

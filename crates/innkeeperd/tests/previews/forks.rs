@@ -82,11 +82,9 @@ fn wait_for_withdrawal(host: &PreviewHost, sha: &CommitSha) {
         (view.preview.approved_sha, view.preview.live_sha),
         (None, None)
     );
-    wait_until("the app is no longer served", || {
-        !host
-            .browse("web-7", "/", "text/html")
-            .1
-            .contains(sha.as_str())
+    wait_until("the page has taken the place of the app", || {
+        let (status, page) = host.browse("web-7", "/", "text/html");
+        status == 503 && page.contains("waiting-for-approval")
     });
     wait_until("the comment is updated", || {
         let comments = host.comments(7);

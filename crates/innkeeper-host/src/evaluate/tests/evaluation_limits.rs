@@ -132,13 +132,3 @@ async fn disk_is_limited() {
         "{failure:?}"
     );
 }
-
-#[tokio::test]
-async fn too_large_config_is_not_evaluated() {
-    let Some(shop) = workshop("too_large_config_is_not_evaluated") else {
-        return;
-    };
-    let failure = shop.refused(&" ".repeat((256 << 10) + 1)).await;
-    assert_eq!(failure.code, Code::PreviewConfigInvalid);
-    assert_eq!(shop.evaluations(), 0);
-}

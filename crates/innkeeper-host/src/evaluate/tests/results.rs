@@ -315,7 +315,9 @@ async fn errors_show_the_position_but_no_host_paths() {
         .refused(&shop.module(&format!("system.build.previewMeta = {noisy};")))
         .await;
     assert!(
-        failure.message.ends_with("cannot be evaluated: on purpose"),
+        failure
+            .message
+            .ends_with("cannot be evaluated: preview-config.nix:3:3: on purpose"),
         "{failure:?}"
     );
     assert!(
