@@ -13,7 +13,7 @@ let
       app.environment // extra
     );
   # In a unit, `%` introduces a specifier.
-  inUnit = lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]);
+  inUnit = lib.mapAttrs (_: builtins.replaceStrings [ "%" ] [ "%%" ]);
   tools = [
     pkgs.bash
     pkgs.git

@@ -17,7 +17,10 @@ fn invalid_values_have_codes() {
             &["create", "o/r", "main", "--slug", &long],
             Code::SlugTooLong,
         ),
-        (&["destroy", "webhook"], Code::InvalidSlug),
+        (
+            &["create", "o/r", "main", "--slug", "webhook"],
+            Code::InvalidSlug,
+        ),
         (&["logs", &long], Code::SlugTooLong),
         (&["db", "reset", "-y", "a_b"], Code::InvalidSlug),
         (&["create", "web", "main"], Code::InvalidRequest),
