@@ -1,8 +1,8 @@
 //! Reports of previews on GitHub: links in the pull request's text or one comment that is kept up to date, a deployment
 //! with its statuses, and a check of the commit.
 //!
-//! [`Report`] is the desired state and [`Published`] the observed one. [`plan`] compares them without I/O.
-//! [`Github::publish`] observes, plans and executes; it is idempotent.
+//! [`Report`] is the desired state and [`Published`] the observed one. [`plan()`] compares them without I/O.
+//! [`publish`](crate::client::Github::publish) observes, plans and executes; it is idempotent.
 
 mod plan;
 mod publish;

@@ -1,7 +1,7 @@
 //! The files that a commit's configuration consists of.
 //!
 //! A repository's configuration is the file `preview-config.nix`, and the files and folders that it refers to, directly or
-//! through other Nix files ([`references`]). A folder contributes its files of the types that configuration needs
+//! through other Nix files ([`references()`]). A folder contributes its files of the types that configuration needs
 //! ([`FileTypes`]). A push that changes none of these files has the same configuration, and evaluates nothing.
 //!
 //! All of it is untrusted: it comes from a pull request.
