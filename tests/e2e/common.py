@@ -197,14 +197,19 @@ def start_internet() -> None:
     )
 
 
-def start_github() -> None:
-    """Starts GitHub. It has no pull requests after a reboot."""
+def start_github(pull_requests: dict[int, str] | None = None) -> None:
+    """Starts GitHub. It has no pull requests after a reboot except these, given as branches by number."""
     machine.succeed(
         "systemd-run --quiet --unit=github --setenv=PATH=$PATH innkeeper-fake-github 127.0.0.1:8099 /srv/token"
     )
     machine.wait_for_open_port(8099, "127.0.0.1")
+    # Out of order until it has its pull requests: the daemon removes the preview of one that GitHub does not know.
+    github_request("POST", "/failures", {"times": 1_000_000, "kind": {"status": 502}})
     for owner in ("octo", "mallory"):
         github_request("PUT", f"/repos/{owner}/web", {"git": "/srv/git/web"})
+    for number, branch in (pull_requests or {}).items():
+        set_pull_request(number, branch)
+    github_request("DELETE", "/failures")
     github_request("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": "secret-of-a-test"})
 
 

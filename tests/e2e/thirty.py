@@ -78,10 +78,8 @@ with subtest("they were started a few at a time"):
     require(1 < most <= limit, f"{most} guests were starting concurrently; the limit is {limit}")
 
 with subtest("later updates work as before"):
-    start_github()
     sha = commit("branch-web-1", app("After the reboot: @commit@."))
-    for number, slug in enumerate(PREVIEWS, start=1):
-        set_pull_request(number, f"branch-{slug}")
+    start_github({number: f"branch-{slug}" for number, slug in enumerate(PREVIEWS, start=1)})
     machine.succeed("preview update web-1")
     wait_for_preview("web-1", "live", sha)
     require_equal(browse("web-1"), f"After the reboot: {sha}.", "the page")

@@ -10,6 +10,7 @@
 //! | `PUT /repos/{owner}/{repo}/permissions/{login}` | `"write"` | sets a user's permission |
 //! | `PUT /hook` | [`HookTarget`] | sets the webhook |
 //! | `POST /failures` | [`InjectedFailure`] | makes requests fail |
+//! | `DELETE /failures` | | ends all injected failures |
 //! | `GET /requests` | | returns the log of requests |
 
 use std::path::PathBuf;
@@ -79,7 +80,7 @@ pub(super) fn routes() -> Router<Shared> {
         )
         .route("/repos/{owner}/{repo}/permissions/{login}", put(permit))
         .route("/hook", put(set_hook))
-        .route("/failures", post(fail))
+        .route("/failures", post(fail).delete(recover))
         .route("/requests", get(requests))
 }
 
@@ -200,6 +201,11 @@ async fn set_hook(State(world): State<Shared>, Json(hook): Json<HookTarget>) -> 
 
 async fn fail(State(world): State<Shared>, Json(failure): Json<InjectedFailure>) -> StatusCode {
     world.lock().failures.push_back(failure);
+    StatusCode::NO_CONTENT
+}
+
+async fn recover(State(world): State<Shared>) -> StatusCode {
+    world.lock().failures.clear();
     StatusCode::NO_CONTENT
 }
 
