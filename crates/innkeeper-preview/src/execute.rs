@@ -287,6 +287,7 @@ impl Executor {
                         let gateway = self.guests.addresses(&guest)?.host;
                         Some(GuestDatabase {
                             url: access.url(gateway, self.config.database_port),
+                            password: access.password.clone(),
                             id: access.id.clone(),
                         })
                     }

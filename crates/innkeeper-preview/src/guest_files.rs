@@ -41,6 +41,8 @@ struct GuestToken {
 pub(crate) struct GuestDatabase {
     /// The address with the password.
     pub(crate) url: Secret,
+    /// The password alone, which is masked in logs.
+    pub(crate) password: Secret,
     /// Identifies the database: another one after a reset.
     pub(crate) id: String,
 }
@@ -150,6 +152,7 @@ impl GuestEnvironment {
         require_token: bool,
     ) -> Result<(), PreviewError> {
         let head = record.head_repo.as_ref().unwrap_or(&record.repo);
+        let password = database.as_ref().map(|database| database.password.clone());
         let (database_url, database_id) =
             database.map(|database| (database.url, database.id)).unzip();
         let environment = PreviewEnv {
@@ -164,7 +167,9 @@ impl GuestEnvironment {
             dashboard_secrets: Vec::new(),
         };
         let secrets = environment.host_secrets.iter().map(|(_, value)| value);
-        self.masks.learn(&record.slug, secrets).await;
+        self.masks
+            .learn(&record.slug, secrets.chain(&password))
+            .await;
         let text = environment.render().map_err(|problems| {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             PreviewError::new(
@@ -307,6 +312,7 @@ impl GuestEnvironment {
                 return Ok(none(Some(Timestamp::now() + REFUSED_FOR)));
             }
         };
+        self.masks.learn(&record.slug, [&token.secret]).await;
         let may_be_shared = token.narrowed || self.config.share_token;
         Ok(GuestToken {
             secret: may_be_shared.then(|| token.secret.expose().to_owned()),

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, MatchKind};
 use innkeeper_facilities::Databases;
 use innkeeper_github::EnvironmentFiles;
+use innkeeper_model::preview::page::{is_visible, visible_text};
 use innkeeper_model::{Failure, GuestName, Secret};
 use innkeeper_store::Store;
 use parking_lot::Mutex;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::PreviewsConfig;
 use crate::secret_files::secrets_file;
@@ -33,6 +34,21 @@ const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "gith
 /// Minimum number of characters after the prefix of a token.
 const MIN_TOKEN: usize = 16;
 
+/// Characters that URLs encode, by RFC 3986.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Characters that JavaScript's `encodeURIComponent` encodes.
+const COMPONENT: &AsciiSet = &UNRESERVED
+    .remove(b'!')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
 /// The secrets of one preview, for masking.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mask {
@@ -45,13 +61,11 @@ impl Mask {
     fn learn<'a>(&mut self, secrets: impl IntoIterator<Item = &'a str>) {
         let before = self.values.len();
         for value in secrets.into_iter().flat_map(str::lines).map(str::trim) {
-            if value.chars().count() < MIN_LENGTH {
-                continue;
+            // Renewed tokens would add up: those that have the known form are masked by it.
+            let is_token = without_tokens(value).as_deref() == Some(MASKED);
+            if value.chars().count() >= MIN_LENGTH && !is_token {
+                self.values.extend(forms(value));
             }
-            let in_url = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
-            let in_json = serde_json::to_string(value).unwrap_or_default();
-            let in_json = in_json.trim_matches('"').to_owned();
-            self.values.extend([value.to_owned(), in_url, in_json]);
         }
         if self.values.len() != before {
             // The longest match wins, so that no end of a secret remains. Fails only for gigabytes of values.
@@ -62,8 +76,21 @@ impl Mask {
         }
     }
 
-    /// Returns a line without secrets.
+    /// Returns a line without secrets. A line in which a color or another invisible sequence interrupts a secret loses
+    /// these sequences: they are removed later, when the line is shown.
     pub(crate) fn line<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let masked = self.visible(text);
+        if masked.chars().all(is_visible) {
+            return masked;
+        }
+        let plain = visible_text(&masked);
+        match self.visible(&plain) {
+            without if without == plain => masked,
+            without => Cow::Owned(without.into_owned()),
+        }
+    }
+
+    fn visible<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = match &self.finder {
             Some(finder) if finder.is_match(text) => {
                 let replacements = vec![MASKED; self.values.len()];
@@ -89,9 +116,49 @@ impl Mask {
 
     /// Returns a text of several lines without secrets.
     pub(crate) fn text(&self, text: &str) -> String {
-        let lines = text.split_inclusive('\n');
-        lines.map(|line| self.line(line)).collect()
+        let lines: Vec<_> = text.split('\n').map(|line| self.line(line)).collect();
+        lines.join("\n")
     }
+}
+
+/// Returns a value and its usual encodings: percent-encoding as by RFC 3986, by JavaScript's `encodeURIComponent`, by HTML
+/// forms and of all special characters, and JSON strings as by most programs, by PHP and by Go.
+fn forms(value: &str) -> BTreeSet<String> {
+    let percent = [UNRESERVED, COMPONENT, NON_ALPHANUMERIC].map(|set| {
+        let encoded = utf8_percent_encode(value, set).to_string();
+        [encoded.replace("%20", "+"), encoded]
+    });
+    let json = serde_json::to_string(value).unwrap_or_default();
+    // Without the quotes around it.
+    let json = json
+        .get(1..json.len().saturating_sub(1))
+        .unwrap_or_default();
+    let go = ["&", "<", ">"].iter().fold(json.to_owned(), |text, c| {
+        text.replace(c, &format!("\\u{:04x}", u32::from(c.as_bytes()[0])))
+    });
+    let mut forms = BTreeSet::from([
+        value.to_owned(),
+        json.to_owned(),
+        json.replace('/', "\\/"),
+        go,
+    ]);
+    for encoded in percent.into_iter().flatten() {
+        forms.insert(lower_hex(&encoded));
+        forms.insert(encoded);
+    }
+    forms
+}
+
+/// Returns a percent-encoded text with hexadecimal digits in lower case.
+fn lower_hex(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Encoded text is ASCII, with two digits after each '%'.
+        let (digits, rest) = part.split_at(part.len().min(2));
+        text.extend(["%", &digits.to_ascii_lowercase(), rest]);
+    }
+    text
 }
 
 /// Masks what has the form of GitHub's tokens: a guest may print one that it received before the daemon started. `None`
@@ -151,9 +218,16 @@ impl Masks {
         slug: &GuestName,
         secrets: impl IntoIterator<Item = &'a Secret>,
     ) {
-        let mut mask = (*self.of(slug).await).clone();
+        // Reads those of the time before.
+        self.of(slug).await;
+        let mut known = self.known.lock();
+        let mask = Arc::make_mut(known.entry(slug.clone()).or_default());
         mask.learn(secrets.into_iter().map(Secret::expose));
-        self.known.lock().insert(slug.clone(), Arc::new(mask));
+    }
+
+    /// Returns the mask of a preview whose secrets were read before, with those that it has received since.
+    pub(crate) fn current(&self, slug: &GuestName) -> Arc<Mask> {
+        self.known.lock().get(slug).cloned().unwrap_or_default()
     }
 
     /// Forgets a preview that is gone.
@@ -207,6 +281,41 @@ mod tests {
         assert_eq!(shown("?x=pa%24%24%20%22word&y"), "?x=***&y");
         assert_eq!(shown("long-secret-and-more long-secret"), "*** ***");
         assert_eq!(shown("abc"), "abc", "too short to be masked");
+    }
+
+    #[test]
+    fn secrets_are_masked_as_programs_encode_them() {
+        let mask = mask(&["p@ss-w/rd (1) & more"]);
+        for encoded in [
+            // `encodeURIComponent`, RFC 3986, HTML forms, hexadecimal digits in lower case.
+            "p%40ss-w%2Frd%20(1)%20%26%20more",
+            "p%40ss-w%2Frd%20%281%29%20%26%20more",
+            "p%40ss-w%2Frd+%281%29+%26+more",
+            "p%40ss-w%2frd%20%281%29%20%26%20more",
+            // PHP and Go.
+            r"p@ss-w\/rd (1) & more",
+            r"p@ss-w/rd (1) \u0026 more",
+        ] {
+            assert_eq!(mask.line(&format!("<{encoded}>")), "<***>", "{encoded}");
+        }
+    }
+
+    #[test]
+    fn colors_inside_a_secret_do_not_show_it() {
+        let mask = mask(&["correct horse"]);
+        let shown = mask.line("key: correct \u{1b}[01;31mhorse\u{1b}[m\u{200b}!");
+        assert_eq!(shown, "key: ***!");
+        let colored = "\u{1b}[31mno secret\u{1b}[m";
+        assert_eq!(mask.line(colored), colored);
+        assert_eq!(mask.text("a\tb\r\ncorrect horse\n"), "a\tb\r\n***\n");
+    }
+
+    #[test]
+    fn known_tokens_do_not_add_up() {
+        let token = format!("ghs_{}", "a1B2".repeat(9));
+        assert!(mask(&[&token]).values.is_empty());
+        let unknown = format!("{token}.x-y");
+        assert_eq!(mask(&[&unknown]).line(&unknown), MASKED);
     }
 
     #[test]

@@ -294,8 +294,10 @@ impl StatusPages {
     fn spawn_follower(&self, slug: &GuestName, meta: &Meta) -> AbortHandle {
         let (pages, slug, meta) = (self.clone(), slug.clone(), meta.clone());
         let follower = tokio::spawn(async move {
-            let mask = pages.masks.of(&slug).await;
+            // The guest receives its secrets later.
+            pages.masks.of(&slug).await;
             guest_log::follow(&pages.engine, &slug, &meta, |at, text| {
+                let mask = pages.masks.current(&slug);
                 if let Some(entry) = pages.entries.lock().get_mut(&slug) {
                     entry.feed.push_of_guest(at, &mask.line(text));
                     pages.changed.lock().insert(slug.clone());

@@ -128,26 +128,36 @@ pub struct PageLine {
 /// characters too: a log must not look like something that it is not.
 #[must_use]
 pub fn page_text(text: &str) -> String {
+    let mut shown = visible_text(text);
+    if let Some((end, _)) = shown.char_indices().nth(MAX_PAGE_COLUMNS) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown
+}
+
+/// Removes control characters and escape sequences, as [`page_text`] does, without a limit of the length.
+#[must_use]
+pub fn visible_text(text: &str) -> String {
     let mut visible = String::new();
     let mut rest = text.chars().peekable();
-    let mut count = 0;
     while let Some(c) = rest.next() {
         if c == '\u{1b}' {
             skip_escape(&mut rest);
             continue;
         }
         let c = if c == '\t' { ' ' } else { c };
-        if c.is_control() || is_invisible(c) {
-            continue;
+        if is_visible(c) {
+            visible.push(c);
         }
-        if count == MAX_PAGE_COLUMNS {
-            visible.push('…');
-            break;
-        }
-        visible.push(c);
-        count += 1;
     }
     visible
+}
+
+/// Reports whether a character is shown, and does not change the direction or the visibility of others.
+#[must_use]
+pub fn is_visible(c: char) -> bool {
+    !c.is_control() && !is_invisible(c)
 }
 
 /// Skips the rest of an escape sequence of terminals: ECMA-48 control sequences and operating system commands.

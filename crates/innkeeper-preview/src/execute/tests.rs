@@ -91,6 +91,24 @@ async fn lost_guest_is_restored_with_its_files_and_route() {
 }
 
 #[tokio::test]
+async fn password_of_a_new_database_and_the_token_are_masked() {
+    let harness = harness_with(serve_app().await, |config| config.share_token = true).await;
+    let masks = &harness.parts.parts.masks;
+    // The first line of the log comes before there is a database.
+    masks.of(&slug()).await;
+    execute(&harness).await.expect("restored");
+    let mask = masks.of(&slug()).await;
+    let world = harness.host.world();
+    for path in ["/etc/preview.env", "/etc/preview-token"] {
+        let file = &world.guest_files[&(slug(), path)];
+        let file = String::from_utf8_lossy(file);
+        let shown = mask.text(&file);
+        assert!(shown.contains("***"), "{shown}");
+        assert!(!shown.contains("password of"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn running_app_is_not_touched() {
     let harness = harness(serve_app().await).await;
     execute(&harness).await.expect("restored");

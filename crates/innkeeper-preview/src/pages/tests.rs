@@ -1,9 +1,12 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use innkeeper_facilities::fake::ExecResult;
 use innkeeper_model::preview::PullDetails;
 use innkeeper_model::{BuildProgress, Code, Failure, Secret};
 use innkeeper_store::PreviewFact;
 
 use super::*;
-use crate::fixture::{Harness, sha, slug};
+use crate::fixture::{Harness, closure, meta, sha, slug};
 
 fn public() -> PreviewFact {
     PreviewFact::Details(PullDetails {
@@ -114,6 +117,46 @@ async fn events_reach_the_log_and_the_progress() {
         }
     }
     task.abort();
+}
+
+#[tokio::test]
+async fn secrets_that_a_guest_receives_while_it_is_followed_are_masked() {
+    let harness = harness().await;
+    let evaluated = PreviewFact::Evaluated {
+        key: "key".to_owned(),
+        closure: closure(),
+        meta: Box::new(meta()),
+    };
+    let state = PreviewFact::State(PreviewState::SettingUp);
+    harness.set(vec![evaluated, state]).await;
+    let guests = &harness.parts.parts.executor.guests;
+    guests.ensure(&slug(), &closure()).await.expect("created");
+    let reads = Arc::new(AtomicUsize::new(0));
+    let read = Arc::clone(&reads);
+    let pages = &harness.parts.status_pages;
+    harness.host.world().exec = Some(Arc::new(move |_, _| {
+        let entry = r#"{"__REALTIME_TIMESTAMP":"1790000000000000","MESSAGE":"key: correct horse"}"#;
+        let is_first = read.fetch_add(1, Ordering::Relaxed) == 0;
+        ExecResult {
+            stdout: if is_first { "" } else { entry }.to_owned(),
+            ..ExecResult::default()
+        }
+    }));
+    written(&harness).await;
+    while reads.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let secret = Secret::new("correct horse");
+    pages.masks.learn(&slug(), [&secret]).await;
+    let line = loop {
+        let details = written(&harness).await.details.expect("public");
+        let mut lines = details.log.into_iter().map(|line| line.text);
+        match lines.find(|text| text.starts_with("key")) {
+            Some(line) => break line,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!(line, "key: ***");
 }
 
 #[tokio::test]
