@@ -9,20 +9,21 @@
 //! ```
 //!
 //! A preview whose commit has no `preview-config.nix` any more, or whose branch is gone, does not expire: it is removed after
-//! a grace period, unless the file or the branch returns.
+//! a grace period, unless the file or the branch returns. The end of that period waits while a newer commit is being looked
+//! at: it may have the file.
 //!
 //! Age counts in running time ([`innkeeper_store::ExpiryClock`]): neither a clock that jumps nor a host that is off makes
 //! a preview older.
 
 use std::time::Duration;
 
-use innkeeper_model::preview::PreviewState;
+use innkeeper_model::preview::{PreviewState, RemovalReason};
 use innkeeper_store::{NextDelivery, Presence, Preview, PreviewFact, Store};
 use tracing::info;
 
 use crate::journal::Journal;
 use crate::workers::{WakeReason, Workers};
-use crate::{PreviewError, PreviewsConfig};
+use crate::{PreviewError, PreviewsConfig, removal};
 
 /// Expires previews.
 #[derive(Clone)]
@@ -61,9 +62,11 @@ impl Expiry {
             return Ok(());
         }
         let clock = self.store.expiry_clock().await?;
-        if let Some(since) = preview.removal_running {
+        if let Some(since) = preview.removal_running
+            && let Some(reason) = removal::reason(preview)
+        {
             if clock.has_expired(since, self.grace) {
-                self.end_grace(preview).await?;
+                self.end_grace(preview, reason).await?;
             }
             return Ok(());
         }
@@ -82,10 +85,14 @@ impl Expiry {
     }
 
     /// Removes a preview at the end of its grace period.
-    async fn end_grace(&self, preview: &Preview) -> Result<(), PreviewError> {
-        let what = match preview.record.state {
-            PreviewState::Dropped => "its commits have no preview-config.nix",
-            _ => "its branch is gone",
+    async fn end_grace(
+        &self,
+        preview: &Preview,
+        reason: RemovalReason,
+    ) -> Result<(), PreviewError> {
+        let what = match reason {
+            RemovalReason::ConfigMissing => "its commits have no preview-config.nix",
+            RemovalReason::BranchGone => "its branch is gone",
         };
         let text = format!("Removed: {what}, and the grace period has ended.");
         let absent = PreviewFact::Desired(Presence::Absent);

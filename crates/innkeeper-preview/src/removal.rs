@@ -14,18 +14,23 @@ pub(crate) fn pending(
     now: RunningTime,
     grace: Duration,
 ) -> Option<PendingRemoval> {
-    let since = preview.removal_running?;
-    let reason = match preview.record.state {
-        PreviewState::Dropped => RemovalReason::ConfigMissing,
-        // A new commit is being looked at.
-        _ if preview.record.pull_request.is_some() => return None,
-        _ => RemovalReason::BranchGone,
-    };
-    let left = grace.saturating_sub(now.since(since));
+    let reason = reason(preview)?;
+    let left = grace.saturating_sub(now.since(preview.removal_running?));
     (preview.desired == Presence::Present).then_some(PendingRemoval {
         reason,
         in_seconds: left.as_secs(),
     })
+}
+
+/// Returns the reason for which a preview is to be removed at the end of its grace period, if it is.
+pub(crate) fn reason(preview: &Preview) -> Option<RemovalReason> {
+    preview.removal_running?;
+    match preview.record.state {
+        PreviewState::Dropped => Some(RemovalReason::ConfigMissing),
+        // A newer commit is being looked at, or could not be.
+        _ if preview.record.pull_request.is_some() => None,
+        _ => Some(RemovalReason::BranchGone),
+    }
 }
 
 /// Returns `innkeeper doctor`'s findings on previews that are to be removed.

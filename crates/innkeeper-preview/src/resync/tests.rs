@@ -161,3 +161,24 @@ async fn preview_without_its_file_is_removed_after_the_grace_period() {
         assert_eq!(harness.record().await.state, PreviewState::Dropped);
     }
 }
+
+#[tokio::test]
+async fn grace_period_does_not_end_while_a_newer_commit_is_looked_at() {
+    let harness = Harness::new().await;
+    let grace = harness.store.set_expiry_grace(std::time::Duration::ZERO);
+    grace.await.expect("set");
+    harness.claim().await;
+    let missing = Failure::new(Code::ConfigMissing, "no preview-config.nix");
+    harness.set(vec![PreviewFact::Dropped(missing)]).await;
+    let days = std::time::Duration::from_secs(48 * 3_600);
+    let advanced = harness.store.advance_running_time(days).await;
+    advanced.expect("advanced");
+    let expiry = &harness.parts.resync.checks.expiry;
+    // Failed: GitHub did not show the newer commit, which may have the file.
+    for state in [PreviewState::Queued, PreviewState::Failed] {
+        harness.set(vec![PreviewFact::State(state)]).await;
+        let preview = harness.preview().await.expect("exists");
+        expiry.expire_if_due(&preview).await.expect("recorded");
+        assert!(!is_dismissed(&harness).await, "{state}");
+    }
+}
