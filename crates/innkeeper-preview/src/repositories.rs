@@ -27,6 +27,13 @@ pub(crate) struct Absence {
     since: Timestamp,
 }
 
+impl Absence {
+    /// Reports whether GitHub shows the repository under no name.
+    pub(crate) fn is_without_name(&self) -> bool {
+        self.now.is_none()
+    }
+}
+
 impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.now {

@@ -203,7 +203,7 @@ impl Requests {
             return Ok(None);
         }
         let view = self.github()?.pull_request(&event.pull_request).await?;
-        let is_gone = view.is_none_or(|view| !self.admission().is_requested(&view.labels));
+        let is_gone = view.is_some_and(|view| !self.admission().is_requested(&view.labels));
         let facts = self.dismissed(preview, is_gone, "the label that requested it is gone");
         Ok((!facts.is_empty()).then_some(Ok(facts)))
     }

@@ -117,6 +117,11 @@ impl Comparison {
             }
         }
         for (repo, previews) in by_repo {
+            // Another repository may have the name by now: its list has other pull requests.
+            let absence = self.repositories.absence_of(&repo);
+            if absence.is_some_and(|absence| absence.is_without_name()) {
+                continue;
+            }
             match github.open_pull_requests(&repo).await {
                 Ok(open) => {
                     for preview in previews {
@@ -150,9 +155,12 @@ impl Comparison {
         }
         let Some(view) = open.iter().find(|view| view.pull_request == pull_request) else {
             // The list may be stale: the pull request may have been opened since.
-            let now = github.pull_request(&pull_request).await?;
-            let is_closed = now.is_none_or(|now| !now.open);
-            if is_closed && is_unchanged(&self.store, preview).await? {
+            let Some(now) = github.pull_request(&pull_request).await? else {
+                // Pull requests are closed, and never deleted by users: GitHub is in disorder, or hides the author.
+                warn!(slug = %record.slug, %pull_request, "GitHub does not show the pull request; its preview is kept");
+                return Ok(());
+            };
+            if !now.open && is_unchanged(&self.store, preview).await? {
                 let reason = "its pull request is closed";
                 self.capacity.dismiss(preview, reason).await?;
             }

@@ -3,7 +3,7 @@ use innkeeper_model::preview::PrAction;
 use innkeeper_model::{Code, Failure};
 
 use super::*;
-use crate::fixture::{Harness, sha, slug};
+use crate::fixture::{Harness, repo, sha, slug};
 
 /// A preview whose commit 'a' is live, as the open pull request wants it.
 async fn harness() -> Harness {
@@ -30,6 +30,30 @@ async fn preview_of_a_closed_pull_request_is_removed() {
     compare(&harness).await;
     assert!(is_dismissed(&harness).await);
     assert!(harness.was_woken());
+}
+
+#[tokio::test]
+async fn preview_of_a_pull_request_that_github_does_not_show_is_kept() {
+    let mut harness = harness().await;
+    harness.change_repo(|repo| repo.pulls.clear());
+    compare(&harness).await;
+    assert!(!is_dismissed(&harness).await);
+    assert!(!harness.was_woken());
+}
+
+#[tokio::test]
+async fn another_repository_with_the_name_closes_no_pull_request() {
+    let harness = harness().await;
+    let id = harness.change_repo(|repo| repo.id);
+    let recorded = harness.store.record_repo_name(id, &repo(), &repo()).await;
+    recorded.expect("recorded");
+    // The token lost its access, and another repository has the name now.
+    harness.change_repo(|repo| repo.id += 1);
+    harness.change_pull(|pull| pull.open = false);
+    let resync = &harness.parts.resync;
+    resync.repositories.check_all().await.expect("checked");
+    compare(&harness).await;
+    assert!(!is_dismissed(&harness).await);
 }
 
 #[tokio::test]
