@@ -61,12 +61,12 @@ class Walk:
             raise AssertionError(f"{page} has {len(matching)} blocks with '{beginning}'")
         return matching[0]
 
-    def block(self, page: str, first_command: str) -> Block:
-        """Returns the block of commands that begins with a command."""
+    def block(self, page: str, beginning: str) -> Block:
+        """Returns the block of commands of which one has a beginning."""
         for block in blocks_of(self.repository, page):
-            if block.commands() and block.commands()[0].startswith(first_command):
+            if any(command.startswith(beginning) for command in block.commands()):
                 return block
-        raise AssertionError(f"{page} has no block that begins with '{first_command}'")
+        raise AssertionError(f"{page} has no block with a command '{beginning}'")
 
     def run(self, commands: list[str], folder: str = "/root") -> str:
         """Runs commands as the reader does, and returns their output."""
@@ -114,7 +114,8 @@ def set_up_host(walk: Walk) -> None:
     """Follows the section "Previews" of docs/debian.md. Packages are installed already."""
     machine = walk.machine
     # 1. The folders, and the socket's folder, as `systemctl edit` would write it.
-    walk.run([command for command in walk.block(DEBIAN_PAGE, "apt-get install").commands() if command.startswith("install ")])
+    folders = walk.block(DEBIAN_PAGE, "install -d -m 0750").commands()
+    walk.run([command for command in folders if command.startswith("install ")])
     machine.succeed("mkdir -p /etc/systemd/system/caddy.service.d")
     walk.write(
         "/etc/systemd/system/caddy.service.d/override.conf", "[Service]\nRuntimeDirectory=caddy\nRuntimeDirectoryMode=0700\n"
@@ -153,8 +154,8 @@ def set_up_host(walk: Walk) -> None:
     walk.github("PUT", "/hook", {"url": "http://127.0.0.1:8098/webhook/github", "secret": secret})
 
 
-def open_pull_request(walk: Walk) -> str:
-    """Opens the pull request of the pushed branch, and returns its commit."""
+def open_pull_request(walk: Walk) -> None:
+    """Opens the pull request of the pushed branch, and waits until its preview is live."""
     machine = walk.machine
     sha = machine.succeed("git -C /srv/git/web rev-parse first-preview").strip()
     # The stand-in for git fetches a commit's files as an archive.
@@ -167,10 +168,10 @@ def open_pull_request(walk: Walk) -> str:
     attempt = json.loads(walk.github("POST", "/repos/octo/web/pulls/1/events/opened"))
     if attempt["status_code"] != 202:
         raise AssertionError(f"the webhook's response: {attempt}")
-    machine.wait_until_succeeds(
-        f"preview list --json | jq -e '.[] | .slug == \"web-1\" and .state == \"live\" and .live_sha == \"{sha}\"'", timeout=180
-    )
-    return sha
+    query = "preview list --json | jq -r '.[] | select(.slug == \"web-1\") | .state'"
+    machine.wait_until_succeeds(f"{query} | grep -x -e live -e failed", timeout=180)
+    if machine.succeed(query).strip() != "live":
+        raise AssertionError(machine.succeed("preview explain web-1; preview logs web-1"))
 
 
 def play(machine: Machine, repository: Path) -> None:
