@@ -11,12 +11,25 @@
   imports = [ ./preview-meta.nix ];
 
   config = {
-    # NixOS 26.05 distinguishes containers of systemd-nspawn from others.
-    boot =
-      if options.boot ? isNspawnContainer then
-        { isNspawnContainer = lib.mkDefault true; }
-      else
-        { isContainer = lib.mkDefault true; };
+    boot = lib.mkMerge [
+      (
+        # NixOS 26.05 distinguishes containers of systemd-nspawn from others.
+        if options.boot ? isNspawnContainer then
+          { isNspawnContainer = lib.mkDefault true; }
+        else
+          {
+            isContainer = lib.mkDefault true;
+            # Before 26.05, containers mount /proc, /dev and /run at each boot. nspawn has mounted them, and the guest's user
+            # namespace cannot mount them again.
+            specialFileSystems = lib.mkForce { };
+          }
+      )
+      {
+        # NixOS lets groups up to 2147483647 send ICMP echo requests. The guest's user namespace has 65536 ids, so the
+        # kernel refuses that range and systemd-sysctl fails.
+        kernel.sysctl."net.ipv4.ping_group_range" = "0 65535";
+      }
+    ];
 
     networking = {
       # The daemon configures eth0 before init runs, and sets the host name.

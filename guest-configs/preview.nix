@@ -1,4 +1,4 @@
-# The preview that a repository without one of its own gets: Node.js, a database on the host, port 3000.
+# A preview of a Node.js app with a database on the host, which the flake builds. Repositories bring their own preview-config.nix.
 import ./mk-preview.nix {
   packages = pkgs: [ pkgs.nodejs_22 ];
   setup = ''

@@ -37,9 +37,18 @@ def attribute(kind: str) -> str:
 
 
 def create(name: str, kind: str = PLAIN, options: str = "") -> dict[str, Any]:
-    """Creates a guest and waits until its web server answers."""
+    """Creates a guest and waits until its web server answers, and with systemd until all units are up."""
     machine.succeed(f"agent create {name} --flake '{attribute(kind)}' --wait --wait-port 80 {options}")
+    if kind == SYSTEMD:
+        require_healthy(name)
     return guest(name)
+
+
+def require_healthy(name: str, command: str = "agent") -> None:
+    """Fails if a guest with systemd is degraded: its message lists the failed units."""
+    state = machine.execute(f"{command} exec {name} -- systemctl is-system-running --wait")[1].strip()
+    failed = machine.execute(f"{command} exec {name} -- systemctl --failed --no-legend --plain")[1].strip()
+    require_equal((state, failed), ("running", ""), f"the state of {name} and its failed units")
 
 
 def guests() -> dict[str, dict[str, Any]]:
