@@ -267,11 +267,7 @@ fn arguments(
     }
     let nsenter = find_program("nsenter".as_ref())?;
     let setpriv = find_program("setpriv".as_ref())?;
-    let options = [
-        format!("--setuid={}", user.uid),
-        format!("--setgid={}", user.gid),
-    ];
-    arguments.extend(namespaces.arguments(&nsenter, &setpriv, &options));
+    arguments.extend(namespaces.arguments(&nsenter, &setpriv, user));
     arguments.extend(request.command.iter().map(OsString::from));
     Ok(arguments)
 }

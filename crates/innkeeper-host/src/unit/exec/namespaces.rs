@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::leader;
+use super::user::User;
 
 const USER: &str = "--user";
 
@@ -71,49 +72,57 @@ impl Namespaces {
         })
     }
 
-    /// Returns the arguments that enter the namespaces and drop all but [`Self::capabilities`], up to nsenter's further
-    /// options.
+    /// Returns the arguments that enter the namespaces as this user with its groups, and drop all but
+    /// [`Self::capabilities`].
+    ///
+    /// setpriv sets the groups, because nsenter cannot set supplementary ones and, with `--setgid`, removes them.
     ///
     /// Entering a user namespace gives all capabilities in it, and the mount namespace has only the guest's programs.
     /// So the user namespace comes first: in it, setpriv is still the host's, and so is the nsenter that enters the
     /// others. From then on they are found by process id. If that was reused, the kernel refuses to open the
     /// namespaces, because their process is outside of this user namespace.
-    pub(super) fn arguments(
-        &self,
-        nsenter: &Path,
-        setpriv: &Path,
-        options: &[String],
-    ) -> Vec<OsString> {
+    pub(super) fn arguments(&self, nsenter: &Path, setpriv: &Path, user: &User) -> Vec<OsString> {
         let held = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let mut arguments: Vec<OsString> = Vec::new();
-        let user = self.files.iter().find(|(option, _)| *option == USER);
-        if let Some((option, file)) = user {
+        let user_namespace = self.files.iter().find(|(option, _)| *option == USER);
+        if let Some((option, file)) = user_namespace {
             arguments.push(nsenter.into());
             arguments.push(format!("{option}={}", held(file)).into());
             arguments.push("--".into());
         }
         arguments.push(setpriv.into());
         arguments.push(format!("--bounding-set={}", self.capabilities).into());
+        arguments.push(format!("--regid={}", user.gid).into());
+        arguments.push(groups_option(&user.groups).into());
         arguments.push("--".into());
         arguments.push(nsenter.into());
         // It opens all of these before it enters the first.
         for (option, file) in &self.files {
-            if user.is_none() {
+            if user_namespace.is_none() {
                 arguments.push(format!("{option}={}", held(file)).into());
             } else if *option != USER {
                 arguments.push((*option).into());
             }
         }
-        if user.is_none() {
+        if user_namespace.is_none() {
             arguments.push(format!("--root={}", held(&self.root)).into());
         } else {
             arguments.push(format!("--target={}", self.pid).into());
             arguments.push("--root".into());
         }
-        arguments.extend(options.iter().map(OsString::from));
+        arguments.push(format!("--setuid={}", user.uid).into());
         arguments.push("--".into());
         arguments
     }
+}
+
+/// Returns setpriv's option for supplementary groups.
+fn groups_option(groups: &[u32]) -> String {
+    if groups.is_empty() {
+        return "--clear-groups".to_owned();
+    }
+    let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
+    format!("--groups={}", groups.join(","))
 }
 
 /// Formats a set of capabilities for setpriv(1).

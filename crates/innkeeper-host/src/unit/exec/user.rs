@@ -10,8 +10,10 @@ use super::super::error::UnitError;
 use super::tree;
 use crate::FileErrorExt;
 
-/// The maximum size of a guest's /etc/passwd that is read, in bytes.
-const PASSWD_LIMIT: u64 = 1 << 20;
+/// The maximum size of a guest's /etc/passwd and /etc/group that is read, in bytes.
+const SIZE_LIMIT: u64 = 1 << 20;
+/// The maximum number of a user's supplementary groups; the others are ignored. Their list is an argument of a program.
+const GROUPS_LIMIT: usize = 1_000;
 
 /// A user of the guest.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,32 +22,41 @@ pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) home: String,
+    /// The supplementary groups.
+    pub(super) groups: Vec<u32>,
 }
 
 impl User {
-    /// Finds a user by name or number; root without either.
+    /// Finds a user by name or number, with the groups that a login gives it; root without either.
     pub(super) fn find(
         guest: &GuestName,
         root: &File,
         requested: Option<&str>,
     ) -> Result<Self, UnitError> {
-        let Some(requested) = requested else {
-            return Ok(Self {
+        let read = |path, what| match read_bounded(root, path) {
+            // A guest without users still has numbers.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            text => text.on(what, guest.as_str()),
+        };
+        let user = match requested {
+            None => Self {
                 name: "root".to_owned(),
                 uid: 0,
                 gid: 0,
                 home: "/root".to_owned(),
-            });
+                groups: Vec::new(),
+            },
+            Some(requested) => {
+                let passwd = read("etc/passwd", "read the users of")?;
+                Self::search(&passwd, requested).ok_or_else(|| UnitError::NoUser {
+                    guest: guest.clone(),
+                    user: requested.to_owned(),
+                })?
+            }
         };
-        let passwd = match read_passwd(root) {
-            // A guest without users still has numbers.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            passwd => passwd.on("read the users of", guest.as_str())?,
-        };
-        Self::search(&passwd, requested).ok_or_else(|| UnitError::NoUser {
-            guest: guest.clone(),
-            user: requested.to_owned(),
-        })
+        let group = read("etc/group", "read the groups of")?;
+        let groups = groups_of(&group, &user.name);
+        Ok(Self { groups, ..user })
     }
 
     /// Searches `passwd`. A number needs no entry.
@@ -64,6 +75,7 @@ impl User {
                 uid: number,
                 gid: number,
                 home: "/".to_owned(),
+                groups: Vec::new(),
             })
         })
     }
@@ -79,19 +91,35 @@ impl User {
             uid: uid.parse().ok()?,
             gid: gid.parse().ok()?,
             home: home.to_owned(),
+            groups: Vec::new(),
         })
     }
 }
 
-/// Reads the guest's /etc/passwd, which must be a regular file inside the guest.
-fn read_passwd(root: &File) -> io::Result<String> {
-    let held = tree::hold(root, "etc/passwd")?;
+/// Returns the groups that have a user as a member. The lines are those of group(5): name, password, gid, members.
+fn groups_of(group: &str, user: &str) -> Vec<u32> {
+    let parse = |line: &str| {
+        let fields: Vec<_> = line.split(':').collect();
+        let [_, _, gid, members] = fields[..] else {
+            return None;
+        };
+        let is_member = members
+            .split(',')
+            .any(|member| !member.is_empty() && member == user);
+        is_member.then(|| gid.parse().ok()).flatten()
+    };
+    group.lines().filter_map(parse).take(GROUPS_LIMIT).collect()
+}
+
+/// Reads a file of the guest, which must be a regular file inside the guest.
+fn read_bounded(root: &File, path: &str) -> io::Result<String> {
+    let held = tree::hold(root, path)?;
     if !held.metadata()?.is_file() {
-        return Err(io::Error::other("/etc/passwd is not a regular file"));
+        return Err(io::Error::other(format!("/{path} is not a regular file")));
     }
     let mut text = String::new();
     tree::open(&held, OFlags::RDONLY)?
-        .take(PASSWD_LIMIT)
+        .take(SIZE_LIMIT)
         .read_to_string(&mut text)?;
     Ok(text)
 }
@@ -113,6 +141,7 @@ agent:x:1000:100::/home/agent:/bin/sh
             uid: 1000,
             gid: 100,
             home: "/home/agent".to_owned(),
+            groups: Vec::new(),
         };
         assert_eq!(User::search(PASSWD, "agent"), Some(agent));
         assert_eq!(User::search(PASSWD, "1000"), User::search(PASSWD, "agent"));
@@ -125,6 +154,22 @@ agent:x:1000:100::/home/agent:/bin/sh
     }
 
     #[test]
+    fn groups_are_those_with_the_user_as_a_member() {
+        let group = "\
+root:x:0:
+wheel:x:1:root,agent
+broken:x
+docker:x:131:agent
+agents:x:132:agents,other
+negative:x:-1:agent
+last:x:133:other,agent";
+        assert_eq!(groups_of(group, "agent"), [1, 131, 133]);
+        assert_eq!(groups_of(group, ""), [0; 0]);
+        let many = "a:x:7:agent\n".repeat(2 * GROUPS_LIMIT);
+        assert_eq!(groups_of(&many, "agent").len(), GROUPS_LIMIT);
+    }
+
+    #[test]
     fn passwd_link_cannot_lead_outside_of_the_tree() {
         let dir = tempfile::tempdir().expect("a directory");
         let root = File::open(dir.path()).expect("open");
@@ -132,11 +177,13 @@ agent:x:1000:100::/home/agent:/bin/sh
         std::os::unix::fs::symlink("/proc/self/status", dir.path().join("etc/passwd"))
             .expect("linked");
         assert_eq!(
-            read_passwd(&root).expect_err("outside").kind(),
+            read_bounded(&root, "etc/passwd")
+                .expect_err("outside")
+                .kind(),
             io::ErrorKind::NotFound
         );
         std::fs::remove_file(dir.path().join("etc/passwd")).expect("removed");
         std::fs::create_dir(dir.path().join("etc/passwd")).expect("made");
-        assert!(read_passwd(&root).is_err());
+        assert!(read_bounded(&root, "etc/passwd").is_err());
     }
 }

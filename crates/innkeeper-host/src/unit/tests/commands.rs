@@ -10,7 +10,7 @@ async fn exec_runs_in_the_guest() {
     let units = host.units().await;
     let guest = host.guest(
         "web",
-        "echo agent:x:1000:100::/home/agent:/bin/sh > /etc/passwd",
+        "echo agent:x:1000:100::/home/agent:/bin/sh > /etc/passwd\necho docker:x:131:other,agent > /etc/group",
     );
     let seen = boot(&units, &guest).await;
     await_line(&units, &guest, "").await;
@@ -60,12 +60,12 @@ async fn exec_runs_in_the_guest() {
         .collect();
     assert_eq!(leaked, [""; 0], "descriptors of the daemon");
 
-    let mut as_agent = request(&["sh", "-c", "id -u; id -g; echo $HOME $GREETING"]);
+    let mut as_agent = request(&["sh", "-c", "id -u; id -g; id -G; echo $HOME $GREETING"]);
     as_agent.user = Some("agent".to_owned());
     as_agent.environment = vec![("GREETING".to_owned(), "good day".to_owned())];
     assert_eq!(
         run(&units, &guest, &as_agent).await.1,
-        "1000\n100\n/home/agent good day\n"
+        "1000\n100\n100 131\n/home/agent good day\n"
     );
     as_agent.user = Some("nobody-here".to_owned());
     let error = units
