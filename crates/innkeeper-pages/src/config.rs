@@ -2,6 +2,7 @@
 
 use innkeeper_model::SlotRange;
 use innkeeper_service::{ConfigError, Log, Pages, Settings};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A configuration with the origin of each value.
@@ -15,6 +16,8 @@ pub struct Config {
     pub pages: Pages,
     /// The guests' network.
     pub network: Network,
+    /// Caddy.
+    pub caddy: Caddy,
     /// The log.
     pub log: Log,
 }
@@ -27,9 +30,18 @@ pub struct Network {
     pub subnet: SlotRange,
 }
 
+/// The part of innkeeperd's section `[caddy]` that it reads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Caddy {
+    /// The networks of servers in front of Caddy, whose addresses are not those of visitors.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
 impl Settings for Config {
     const WITHOUT_DEFAULT: &'static [&'static str] = &[];
-    const OWN_PREFIXES: &'static [&'static str] = &["pages.", "log.", "network.subnet"];
+    const OWN_PREFIXES: &'static [&'static str] =
+        &["pages.", "log.", "network.subnet", "caddy.trusted_proxies"];
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.pages.validate()
@@ -52,6 +64,7 @@ mod tests {
         let loaded = load("state_dir = '/x'\n[webhook]\ngroup = 'y'\n[pages]\nmax_connections = 7")
             .expect("valid");
         insta::assert_snapshot!(loaded, @r#"
+        caddy.trusted_proxies = [] # default
         log.format = "auto" # default
         log.level = "info" # default
         network.subnet = "10.100.0.0/16" # default
@@ -70,6 +83,6 @@ mod tests {
         let error = |text: &str| load(text).expect_err("rejected").to_string();
         insta::assert_snapshot!(error("[pages]\ndirectory = 'x'"), @"pages.directory: the path must start with '/'");
         insta::assert_snapshot!(error("[pages]\nsocket = '/a b'"), @"pages.socket: the path must start with '/' and consist of letters, digits and -._/+@");
-        insta::assert_snapshot!(error("[pages]\nmax_connections = 1"), @"pages.max_connections and pages.max_streams_per_address: must be at least 2 and 1");
+        insta::assert_snapshot!(error("[pages]\nmax_connections = 1"), @"pages.max_connections and pages.max_streams_per_address: must be at least 3 and 1");
     }
 }

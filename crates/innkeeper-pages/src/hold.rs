@@ -63,8 +63,7 @@ impl Holds {
             guests: guests.subnet(),
             time: Duration::from_secs(settings.hold_seconds),
             of_address: PeerQuota::new(settings.max_holds_per_address),
-            // The other half is for pages and live logs.
-            all: Arc::new(Semaphore::new((settings.max_connections / 2).max(1))),
+            all: Arc::new(Semaphore::new(settings.share())),
             closed: Arc::default(),
         }
     }
@@ -156,7 +155,7 @@ mod tests {
         let settings = Pages {
             hold_seconds: seconds,
             max_holds_per_address: 2,
-            max_connections: 6,
+            max_connections: 9,
             ..Pages::default()
         };
         Holds::new(&settings, "127.0.0.0/16".parse().expect("a subnet"))

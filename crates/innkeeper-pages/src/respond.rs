@@ -12,12 +12,13 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use innkeeper_model::{GuestName, SlotRange};
-use innkeeper_service::Pages;
+use innkeeper_model::GuestName;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::assets::{self, RESERVED};
+use crate::config::Config;
 use crate::hold::{Held, Holds};
 use crate::status::Statuses;
 use crate::visitors::{Visitors, visitor};
@@ -45,15 +46,19 @@ pub(crate) struct Context {
     statuses: Statuses,
     visitors: Visitors,
     holds: Holds,
+    /// The servers in front of Caddy.
+    proxies: Arc<[IpNet]>,
     closing: Arc<watch::Sender<bool>>,
 }
 
 impl Context {
-    pub(crate) fn new(settings: &Pages, guests: SlotRange) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let settings = &config.pages;
         Self {
             statuses: Statuses::new(&settings.directory),
             visitors: Visitors::new(settings),
-            holds: Holds::new(settings, guests),
+            holds: Holds::new(settings, config.network.subnet),
+            proxies: config.caddy.trusted_proxies.as_slice().into(),
             closing: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -100,9 +105,10 @@ async fn respond_for(
     request: &Parts,
 ) -> Response {
     let headers = &request.headers;
+    let visitor = visitor(headers, &context.proxies);
     match request.uri.path().strip_prefix(RESERVED) {
         Some("events") => {
-            let Some(slot) = context.visitors.stream_slot(headers) else {
+            let Some(slot) = context.visitors.stream_slot(visitor) else {
                 let mut refused = refuse(
                     StatusCode::TOO_MANY_REQUESTS,
                     "too many live logs; poll the page instead\n",
@@ -123,7 +129,7 @@ async fn respond_for(
         None => {}
     }
     // 204 means for Caddy that the app accepts connections. No other response has this status.
-    if !ports.is_empty() && context.holds.wait(ports, visitor(headers)).await == Held::Ready {
+    if !ports.is_empty() && context.holds.wait(ports, visitor).await == Held::Ready {
         return StatusCode::NO_CONTENT.into_response();
     }
     let status = context.statuses.read(slug).await;

@@ -35,7 +35,7 @@ pub fn run(loaded: &Loaded) -> Result<(), PagesError> {
 async fn serve(loaded: &Loaded) -> Result<(), PagesError> {
     let pages = &loaded.config.pages;
     let listener = server::listen(&pages.socket)?;
-    let context = Context::new(pages, loaded.config.network.subnet);
+    let context = Context::new(&loaded.config);
     let closing = context.closing();
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;

@@ -24,7 +24,8 @@ pub struct Pages {
     pub group: String,
     /// The socket on which Caddy requests pages. `innkeeper-pages` listens there, unless systemd passes a socket.
     pub socket: PathBuf,
-    /// The maximum number of concurrent connections. Further ones wait. At most half of them are live logs.
+    /// The maximum number of concurrent connections. Further ones wait. At most a third of them are live logs, and at most a
+    /// third are waiting requests, so that the last third serves pages.
     pub max_connections: usize,
     /// The maximum number of live logs that one visitor's address follows at a time. Further ones are refused, and the page
     /// polls instead.
@@ -50,6 +51,12 @@ impl Default for Pages {
 }
 
 impl Pages {
+    /// Returns the maximum number of connections that are live logs, and that of those that are waiting requests.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        (self.max_connections / 3).max(1)
+    }
+
     /// Checks the values beyond their types.
     ///
     /// # Errors
@@ -68,10 +75,10 @@ impl Pages {
         if self.socket.as_os_str().len() > MAX_SOCKET {
             return invalid("pages.socket", "the path of a socket has 107 bytes at most");
         }
-        if self.max_connections < 2 || self.max_streams_per_address == 0 {
+        if self.max_connections < 3 || self.max_streams_per_address == 0 {
             return invalid(
                 "pages.max_connections and pages.max_streams_per_address",
-                "must be at least 2 and 1",
+                "must be at least 3 and 1",
             );
         }
         if self.hold_seconds > MAX_HOLD || self.max_holds_per_address == 0 {

@@ -56,7 +56,7 @@ fn removed_preview_ends_its_streams() {
 
 #[test]
 fn streams_are_limited_by_address_and_in_total() {
-    let program = Program::start("max_connections = 6\nmax_streams_per_address = 2");
+    let program = Program::start("max_connections = 9\nmax_streams_per_address = 2");
     program.put("web-7", &status("building", &[]));
     // Only the last entry comes from Caddy.
     let open = |address: &str| {
@@ -71,7 +71,7 @@ fn streams_are_limited_by_address_and_in_total() {
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     let mut third = open("192.0.2.2");
     read_until(&mut third, "event: status");
-    // Half of all connections.
+    // A third of all connections.
     let refused = read_until(&mut open("192.0.2.3"), "\r\n\r\n");
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     // A page is served nevertheless.
