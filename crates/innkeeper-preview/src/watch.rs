@@ -44,7 +44,8 @@ impl Watch {
     async fn probe_all(&self) {
         let probes = self.health.watched().into_iter();
         let mut ended = stream::iter(probes)
-            .map(async |(slug, ports)| Some((slug, refusing(&ports).await?)))
+            // No async closure: rustc 1.95 panics about it when it compiles incrementally.
+            .map(|(slug, ports)| async move { Some((slug, refusing(&ports).await?)) })
             .buffer_unordered(PROBES);
         while let Some(result) = ended.next().await {
             if let Some((slug, port)) = result {
