@@ -1,12 +1,14 @@
 //! Commands in comments on pull requests: their authors' permission, and their execution.
 //!
 //! ```text
-//!  permission, from GitHub ──► may not write, or unknown ──► ignored, without any effect
+//!  permission and comment, from GitHub ──► may not write, unknown, or another comment ──► ignored, without any effect
 //!     │ may write
 //!  does it apply? ──────────► no: the reaction 😕, and a line in the preview's log
 //!     │ yes
 //!  the reaction 👍 ──► one transaction: the preview's record, and the command as executed ──► worker
 //! ```
+//!
+//! The delivery alone proves nothing: whoever has the webhook's secret could forge the comment of a maintainer.
 //!
 //! A command changes only the record; the worker does the rest from there, as after any other change. So a command is
 //! executed at most once, and is not lost in a crash.
@@ -31,6 +33,9 @@ use crate::workers::{WakeReason, Workers};
 
 /// Number of attempts to react to a comment. After that, the command is executed without.
 const REACTIONS: u32 = 3;
+
+/// Number of further attempts to read a comment that GitHub does not show.
+const LAGS: u32 = 3;
 
 /// Executes commands.
 #[derive(Clone)]
@@ -60,8 +65,8 @@ impl Changes {
 }
 
 impl CommentCommands {
-    /// Queries the author's permission and returns the reason to ignore the command, if there is one. It fails closed:
-    /// without a permission that GitHub states, the command is refused.
+    /// Queries the author's permission and the comment, and returns the reason to ignore the command, if there is one. It
+    /// fails closed: without a permission that GitHub states, or a comment that it shows, the command is refused.
     ///
     /// # Errors
     /// GitHub does not answer for now.
@@ -73,7 +78,7 @@ impl CommentCommands {
         let (sender, repo) = (&event.sender, &event.pull_request.repo);
         let refused = |text: String| Ok(Some(Failure::new(Code::CommandRefused, text)));
         match self.github()?.permission(repo, sender).await {
-            Ok(permission) if permission.can_write() => Ok(None),
+            Ok(permission) if permission.can_write() => self.authenticate(delivery, event).await,
             Ok(_) => refused(format!("{sender} may not write to {repo}")),
             Err(error) => {
                 let error = PreviewError::from(error);
@@ -85,6 +90,34 @@ impl CommentCommands {
                     chain(&error)
                 ))
             }
+        }
+    }
+
+    /// Returns the reason to ignore a command that GitHub does not show as the author's comment on the pull request, if that
+    /// is so. GitHub's API lags: for a moment it does not show a new comment.
+    async fn authenticate(
+        &self,
+        delivery: &Delivery,
+        event: &CommandEvent,
+    ) -> Result<Option<Failure>, PreviewError> {
+        let CommandEvent {
+            pull_request,
+            comment: id,
+            ..
+        } = event;
+        let shown = self.github()?.comment(&pull_request.repo, *id).await?;
+        let is_absent = shown.is_none();
+        let is_same = shown.is_some_and(|shown| {
+            shown.author.as_ref() == Some(&event.sender)
+                && shown.number == Some(pull_request.number)
+                && PreviewCommand::in_comment(&shown.body).as_ref() == Some(&event.command)
+        });
+        let text = format!("GitHub shows no such comment by {}", event.sender);
+        let failure = Failure::new(Code::CommandRefused, text);
+        match is_same {
+            true => Ok(None),
+            false if is_absent && delivery.attempts < LAGS => Err(failure.into()),
+            false => Ok(Some(failure)),
         }
     }
 

@@ -18,11 +18,24 @@ pub struct Comment {
     pub body: String,
 }
 
+/// A comment as GitHub shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownComment {
+    /// Login of its author, unless the account is gone.
+    pub author: Option<String>,
+    /// Its text.
+    pub body: String,
+    /// The number of its issue or pull request.
+    pub number: Option<u64>,
+}
+
 #[derive(Deserialize)]
 struct CommentView {
     id: u64,
     user: Option<wire::Account>,
     body: Option<String>,
+    #[serde(default)]
+    issue_url: String,
 }
 
 impl Github {
@@ -57,6 +70,32 @@ impl Github {
         let mut comments: Vec<Comment> = self.list(call, own).await?;
         comments.sort_by_key(|comment| comment.id);
         Ok(comments)
+    }
+
+    /// Returns a comment. `None` if GitHub shows none with this id.
+    ///
+    /// # Errors
+    /// [`GithubError`].
+    pub async fn comment(
+        &self,
+        repo: &RepoName,
+        id: u64,
+    ) -> Result<Option<ShownComment>, GithubError> {
+        let call = ApiCall::get(
+            format!("read comment {id} in {repo}"),
+            repo_path(repo, &format!("/issues/comments/{id}")),
+        );
+        let response = self.send(&call).await?;
+        if matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            return Ok(None);
+        }
+        let comment: CommentView = response.success(&call)?.json(&call)?;
+        let number = comment.issue_url.rsplit('/').next();
+        Ok(Some(ShownComment {
+            author: comment.user.map(|user| user.login),
+            body: comment.body.unwrap_or_default(),
+            number: number.and_then(|number| number.parse().ok()),
+        }))
     }
 
     /// Creates a comment.

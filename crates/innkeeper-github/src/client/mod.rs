@@ -38,7 +38,7 @@ use session::Session;
 use transport::Transport;
 
 pub use checks::{Check, PublishedCheck};
-pub use comments::Comment;
+pub use comments::{Comment, ShownComment};
 pub use contents::PREVIEW_CONFIG;
 pub use credentials::{App, Credentials, CredentialsError};
 pub use deployments::{Deployment, DeploymentState, DeploymentStatus};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use innkeeper_model::preview::{CommitSha, RepoName};
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ pub(super) fn routes() -> Router<Shared> {
         )
         .route(
             "/repos/{owner}/{repo}/issues/comments/{id}",
-            patch(edit_comment).delete(delete_comment),
+            get(one_comment).patch(edit_comment).delete(delete_comment),
         )
         .route("/repos/{owner}/{repo}/hooks", get(repo_hooks))
         .route(
@@ -344,7 +344,23 @@ async fn comments(
 }
 
 fn comment_json(comment: &CommentRecord) -> Value {
-    json!({ "id": comment.id, "user": { "login": comment.author }, "body": comment.body })
+    json!({
+        "id": comment.id,
+        "user": { "login": comment.author },
+        "body": comment.body,
+        "issue_url": format!("https://api.github.com/repos/octo/web/issues/{}", comment.issue),
+    })
+}
+
+async fn one_comment(
+    State(world): State<Shared>,
+    Path((owner, repo, id)): NumberPath,
+) -> ApiResult {
+    with_repo(&world, &owner, &repo, |repo, _| {
+        let comment = repo.comments.iter().find(|comment| comment.id == id);
+        let comment = comment.ok_or_else(not_found)?;
+        Ok(Json(comment_json(comment)).into_response())
+    })?
 }
 
 async fn comment(

@@ -100,6 +100,40 @@ async fn unknown_permission_is_queried_again_then_refused() {
 }
 
 #[tokio::test]
+async fn comment_that_github_does_not_show_is_no_command() {
+    let harness = harness().await;
+    let before = harness.preview().await;
+    let commands = harness.parts.deliveries.commands.clone();
+    harness.comment("c", "alice", "/preview stop").await;
+    let mut delivery = harness.next().await;
+    // Without an author's comment, the delivery is a forgery by somebody who has the webhook's secret.
+    type Change = fn(&mut innkeeper_github::fake::CommentRecord);
+    let changes: [Change; 3] = [
+        |comment| "bob".clone_into(&mut comment.author),
+        |comment| "/preview start".clone_into(&mut comment.body),
+        |comment| comment.issue = 8,
+    ];
+    let event = delivery.event.as_command().expect("a command").clone();
+    for change in changes {
+        let original = harness.change_repo(|repo| repo.comments[0].clone());
+        harness.change_repo(|repo| change(&mut repo.comments[0]));
+        let authorized = commands.authorize(&delivery, &event).await;
+        assert!(authorized.expect("answered").is_some());
+        harness.change_repo(|repo| repo.comments[0] = original);
+    }
+    let authorized = commands.authorize(&delivery, &event).await;
+    assert_eq!(authorized.expect("answered"), None);
+    // It may be too new for GitHub's API.
+    harness.change_repo(|repo| repo.comments.clear());
+    let authorized = commands.authorize(&delivery, &event).await;
+    assert!(authorized.expect_err("retried").may_pass(0));
+    delivery.attempts = LAGS;
+    let authorized = commands.authorize(&delivery, &event).await;
+    assert!(authorized.expect("answered").is_some());
+    assert_eq!(harness.preview().await, before);
+}
+
+#[tokio::test]
 async fn stop_and_start_change_the_record_once() {
     let harness = harness().await;
     let done = DeliveryState::Done;
