@@ -41,6 +41,15 @@ impl Engine {
         Ok(self.view(guest, unit.map(|unit| unit.phase)))
     }
 
+    /// Returns the host's id of a guest's first process, which is another one after each start. `None` while it does not run.
+    ///
+    /// # Errors
+    /// When the host cannot be queried.
+    pub async fn leader(&self, name: &GuestName) -> Result<Option<u32>, EngineError> {
+        let unit = self.inner.host.units.phase(name).await?;
+        Ok(unit.and_then(|unit| unit.leader))
+    }
+
     /// Returns the slots and their owners.
     ///
     /// # Errors

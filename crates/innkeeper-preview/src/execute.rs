@@ -308,7 +308,10 @@ impl Executor {
             Serve::EnterSetup => self.stages.enter(preview, PreviewState::SettingUp).await,
             Serve::SetUp => {
                 let force = target.cause != Cause::Restart;
-                self.services.set_up(slug, meta, force).await
+                let leader = self.guests.leader(slug).await?;
+                self.services.set_up(slug, meta, force).await?;
+                self.health.set_up(slug, leader);
+                Ok(())
             }
             Serve::StartApp => self.services.start_app(slug, meta).await,
             Serve::AwaitAnswers => {
@@ -429,14 +432,21 @@ impl Executor {
             self.health.ended(slug, reason, now);
             return Ok(App::Down);
         }
+        let leader = self.guests.leader(slug).await?;
         let (app, reason) = match self.services.app_state(&guest.guest, meta).await {
             ServiceState::Up => {
+                self.health.set_up(slug, leader);
                 let gave_up = preview.record.state == PreviewState::Failed
                     && preview.record.live_sha.as_ref() == Some(&preview.record.wanted_sha);
                 return Ok(match gave_up && self.health.is_stable(slug, now) {
                     true => App::Recovered,
                     false => App::Running,
                 });
+            }
+            // The guest was started since. Its service manager, which may not run yet, does not start the app.
+            _ if !self.health.is_set_up(slug, leader) => {
+                self.health.guest_started(slug);
+                return Ok(App::Down);
             }
             ServiceState::Changing(reason) => (App::Starting, reason),
             ServiceState::Ended(reason) => (App::Ended, reason),

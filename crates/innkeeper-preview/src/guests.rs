@@ -148,6 +148,14 @@ impl Guests {
         }
     }
 
+    /// Returns the guest's first process, which is another one after each start. `None` while it does not run.
+    ///
+    /// # Errors
+    /// The host cannot be queried.
+    pub(crate) async fn leader(&self, slug: &GuestName) -> Result<Option<u32>, PreviewError> {
+        Ok(self.engine.leader(slug).await?)
+    }
+
     /// Returns the guest's address.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ struct App {
     watched: Vec<SocketAddr>,
     /// Its present trouble.
     trouble: Option<AppTrouble>,
+    /// The first process of the guest in which it was set up.
+    set_up_in: Option<u32>,
     /// Times of its ends within the window, oldest first.
     ends: VecDeque<Instant>,
 }
@@ -67,6 +69,17 @@ impl Health {
         let app = apps.entry(slug.clone()).or_default();
         app.watched = ports;
         app.trouble = None;
+    }
+
+    /// Records that an app is set up in the guest with this first process.
+    pub(crate) fn set_up(&self, slug: &GuestName, leader: Option<u32>) {
+        self.apps.lock().entry(slug.clone()).or_default().set_up_in = leader;
+    }
+
+    /// Reports whether an app is set up in the guest with this first process: the guest was not started since.
+    pub(crate) fn is_set_up(&self, slug: &GuestName, leader: Option<u32>) -> bool {
+        let apps = self.apps.lock();
+        leader.is_some() && apps.get(slug).is_some_and(|app| app.set_up_in == leader)
     }
 
     /// Ends the watch of an app whose route does not lead to it any more. Its trouble and its ends are kept.
@@ -104,14 +117,21 @@ impl Health {
         match &mut app.trouble {
             Some(trouble) => trouble.reason = reason,
             None => {
-                let since = Timestamp::now();
-                app.trouble = Some(AppTrouble { since, reason });
+                app.trouble = Some(trouble(reason));
                 app.recent(now);
                 app.ends.push_back(now);
             }
         }
         drop(apps);
         self.ends.send_replace(());
+    }
+
+    /// Records that an app is down because its guest was started, unless it is down already. Such an end does not count.
+    pub(crate) fn guest_started(&self, slug: &GuestName) {
+        let mut apps = self.apps.lock();
+        let app = apps.entry(slug.clone()).or_default();
+        app.trouble
+            .get_or_insert_with(|| trouble("the guest was started".to_owned()));
     }
 
     /// Returns the trouble of an app that is down.
@@ -163,6 +183,12 @@ impl Health {
             more => DELAYS.delay(u32::try_from(more - 1).unwrap_or(u32::MAX)),
         }
     }
+}
+
+/// Returns trouble that begins now.
+fn trouble(reason: String) -> AppTrouble {
+    let since = Timestamp::now();
+    AppTrouble { since, reason }
 }
 
 #[cfg(test)]

@@ -200,7 +200,7 @@ pub(crate) enum App {
     Starting,
     /// The guest runs, and the app has ended.
     Ended,
-    /// The guest has ended, or runs another version.
+    /// The guest has ended, runs another version, or was started since the app's setup.
     Down,
 }
 

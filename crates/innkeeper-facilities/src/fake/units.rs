@@ -40,7 +40,7 @@ impl Units for Part {
         let seen = world.units.iter().map(|(guest, phase)| UnitSeen {
             guest: guest.clone(),
             phase: *phase,
-            leader: phase.is_alive().then_some(1),
+            leader: phase.is_alive().then_some(world.starts),
         });
         Ok(seen.collect())
     }
@@ -60,14 +60,13 @@ impl Units for Part {
 
     async fn ensure(&self, guest: &Guest, _: Option<Prepared>) -> Result<UnitSeen, FacilityError> {
         self.call("unit.ensure", Some(&guest.name))?;
-        self.host
-            .world()
-            .units
-            .insert(guest.name.clone(), UnitPhase::AtDoor);
+        let mut world = self.host.world();
+        world.starts += 1;
+        world.units.insert(guest.name.clone(), UnitPhase::AtDoor);
         Ok(UnitSeen {
             guest: guest.name.clone(),
             phase: UnitPhase::AtDoor,
-            leader: Some(1),
+            leader: Some(world.starts),
         })
     }
 

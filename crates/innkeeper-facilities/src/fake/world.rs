@@ -60,6 +60,8 @@ pub struct World {
     pub links: BTreeSet<GuestName>,
     /// Interfaces without this daemon's mark.
     pub foreign: Vec<Found>,
+    /// The number of units that were started, which is the process id of the last one's leader.
+    pub starts: u32,
     /// Units.
     pub units: BTreeMap<GuestName, UnitPhase>,
     /// Consoles of guests. Other guests have none.

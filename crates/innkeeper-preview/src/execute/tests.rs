@@ -349,9 +349,12 @@ fn route(harness: &Harness) -> RouteState {
     harness.host.world().routes[&slug()].state.clone()
 }
 
-/// Has the app's service be down until it is restarted. Returns the number of restarts.
-fn count_restarts(harness: &Harness, is_up: &Arc<AtomicBool>) -> Arc<AtomicUsize> {
-    let (restarts, is_up) = (Arc::new(AtomicUsize::new(0)), Arc::clone(is_up));
+/// The state of a service that was killed.
+const KILLED: &str = "ActiveState=failed\nResult=signal\nExecMainStatus=9\n";
+
+/// Has the app's service be in this state until a service is restarted. Returns the number of restarts.
+fn count_restarts(harness: &Harness, state: &'static str) -> Arc<AtomicUsize> {
+    let (restarts, is_up) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
     let counted = Arc::clone(&restarts);
     harness.host.world().exec = Some(Arc::new(move |_, request| {
         let mut result = run(&request.command);
@@ -359,7 +362,7 @@ fn count_restarts(harness: &Harness, is_up: &Arc<AtomicBool>) -> Arc<AtomicUsize
             counted.fetch_add(1, Ordering::Relaxed);
             is_up.store(true, Ordering::Relaxed);
         } else if !is_up.load(Ordering::Relaxed) && !result.stdout.is_empty() {
-            result.stdout = "ActiveState=failed\nResult=signal\nExecMainStatus=9\n".to_owned();
+            result.stdout = state.to_owned();
         }
         result
     }));
@@ -374,13 +377,36 @@ async fn ended_app_is_started_without_its_setup() {
     let health = harness.parts.parts.health.clone();
     assert_eq!(health.watched().len(), 1);
 
-    let restarts = count_restarts(&harness, &Arc::default());
+    let restarts = count_restarts(&harness, KILLED);
     execute(&harness).await.expect("revived");
     // The app's service, and not the setup service.
     assert_eq!(restarts.load(Ordering::Relaxed), 1);
     assert_eq!(route(&harness), RouteState::Live);
     assert_eq!(health.trouble(&slug()), None);
     assert!(!health.is_stable(&slug(), Instant::now()));
+}
+
+#[tokio::test]
+async fn app_is_set_up_again_after_its_guest_was_started() {
+    let harness = harness(serve_app().await).await;
+    execute(&harness).await.expect("restored");
+    let engine = &harness.previews.components.engine;
+    // In a guest that has just booted, the app's service was never started, or the service manager does not answer yet.
+    for state in ["ActiveState=inactive\nResult=success\n", ""] {
+        let stopped = harness.previews.stop_guest(&slug(), "alice").await;
+        let stopped = stopped.expect("stopped").operation;
+        engine.ended_operation(stopped).await.expect("ended");
+        let started = harness.previews.start_guest(&slug(), "alice").await;
+        let started = started.expect("started").operation;
+        engine.ended_operation(started).await.expect("ended");
+        let restarts = count_restarts(&harness, state);
+        execute(&harness).await.expect("served again");
+        // The setup service, and the app's.
+        assert_eq!(restarts.load(Ordering::Relaxed), 2, "{state:?}");
+        assert_eq!(route(&harness), RouteState::Live);
+        let health = &harness.parts.parts.health;
+        assert!(health.is_stable(&slug(), Instant::now()), "no end counts");
+    }
 }
 
 #[tokio::test]
@@ -393,7 +419,7 @@ async fn app_that_ends_again_and_again_is_a_crash_loop() {
         health.ended(&slug(), "it ended".to_owned(), Instant::now());
         health.serve(&slug(), ports.clone());
     }
-    let restarts = count_restarts(&harness, &Arc::default());
+    let restarts = count_restarts(&harness, KILLED);
     let error = execute(&harness).await.expect_err("a loop");
     assert_eq!(restarts.load(Ordering::Relaxed), 0);
     assert_eq!(error.code(), Code::AppUnhealthy);
@@ -413,7 +439,7 @@ async fn live_app_that_ends_during_an_evaluation_is_brought_back() {
     harness
         .set(vec![PreviewFact::State(PreviewState::Queued)])
         .await;
-    let restarts = count_restarts(&harness, &Arc::default());
+    let restarts = count_restarts(&harness, KILLED);
     let executor = &harness.parts.parts.executor;
     let preview = harness.preview().await.expect("exists");
     let health = &harness.parts.parts.health;
