@@ -179,54 +179,12 @@ impl Logs {
         services: ServiceLog,
         from: From,
     ) -> BoxStream<'static, LogLine> {
-        let followed = Followed {
-            logs: self.clone(),
-            slug: slug.clone(),
-            services,
-            from,
-            running: None,
+        let (store, about) = (self.store.clone(), slug.clone());
+        let is_over = move || {
+            let (store, slug) = (store.clone(), about.clone());
+            async move { is_over(&store, &slug).await }
         };
-        stream::unfold(followed, async |mut followed| {
-            followed.next().await.map(|line| (line, followed))
-        })
-        .boxed()
-    }
-
-    /// Reports whether no further lines follow: the preview was removed, or its guest is to be stopped.
-    async fn is_over(&self, slug: &GuestName) -> bool {
-        is_over(&self.store, slug).await
-    }
-}
-
-/// The later lines of services.
-struct Followed {
-    logs: Logs,
-    slug: GuestName,
-    services: ServiceLog,
-    from: From,
-    running: Option<BoxStream<'static, Entry>>,
-}
-
-impl Followed {
-    async fn next(&mut self) -> Option<LogLine> {
-        loop {
-            if let Some(running) = &mut self.running {
-                if let Some(Entry { line, cursor }) = running.next().await {
-                    self.from = cursor.map_or_else(|| self.from.clone(), From::Cursor);
-                    return Some(line);
-                }
-                self.running = None;
-            }
-            let (engine, slug) = (&self.logs.engine, &self.slug);
-            self.running = self.services.follow(engine, slug, &self.from).await;
-            // Also after a connection, which may end at once.
-            if self.running.is_none() {
-                if self.logs.is_over(&self.slug).await {
-                    return None;
-                }
-                tokio::time::sleep(POLL).await;
-            }
-        }
+        services.follow(self.engine.clone(), slug.clone(), from, is_over)
     }
 }
 
@@ -260,6 +218,7 @@ impl Later {
     }
 }
 
+/// Reports whether no further lines follow: the preview was removed, or its guest is to be stopped.
 async fn is_over(store: &Store, slug: &GuestName) -> bool {
     let guest = store.guest(slug).await;
     matches!(store.preview(slug).await, Ok(None))

@@ -225,11 +225,6 @@ impl Masks {
         mask.learn(secrets.into_iter().map(Secret::expose));
     }
 
-    /// Returns the mask of a preview whose secrets were read before, with those that it has received since.
-    pub(crate) fn current(&self, slug: &GuestName) -> Arc<Mask> {
-        self.known.lock().get(slug).cloned().unwrap_or_default()
-    }
-
     /// Forgets a preview that is gone.
     pub(crate) fn forget(&self, slug: &GuestName) {
         self.known.lock().remove(slug);

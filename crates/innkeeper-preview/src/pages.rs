@@ -7,25 +7,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use innkeeper_engine::{Engine, KeyedLocks};
 use innkeeper_facilities::{Found, Pages};
+use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::page::{Interruption, PageStatus};
-use innkeeper_model::preview::{Meta, PreviewState};
+use innkeeper_model::preview::{Meta, PreviewRecord, PreviewState};
 use innkeeper_model::{Event, EventKind, GuestName, chain};
 use innkeeper_store::{EventFilter, Presence, Preview, Store};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::journal::{Journal, line};
 use crate::masks::Masks;
+use crate::service_log::{From, ServiceLog};
 use crate::{PreviewError, PreviewsConfig};
 use feed::Feed;
 
 mod feed;
-mod guest_log;
 mod status;
 
 /// Interval at which changes are written: a build may report hundreds in a second.
@@ -282,7 +284,7 @@ impl StatusPages {
             prepares && record.live_sha.is_none() && preview.desired == Presence::Present
         });
         match (meta, &entry.follower) {
-            (Some(meta), None) => entry.follower = Some(self.spawn_follower(&record.slug, meta)),
+            (Some(meta), None) => entry.follower = Some(self.spawn_follower(record, meta)),
             (None, Some(follower)) => {
                 follower.abort();
                 entry.follower = None;
@@ -291,20 +293,25 @@ impl StatusPages {
         }
     }
 
-    fn spawn_follower(&self, slug: &GuestName, meta: &Meta) -> AbortHandle {
-        let (pages, slug, meta) = (self.clone(), slug.clone(), meta.clone());
+    fn spawn_follower(&self, record: &PreviewRecord, meta: &Meta) -> AbortHandle {
+        let (pages, slug) = (self.clone(), record.slug.clone());
+        let services = ServiceLog::new(meta, &LogFilter::default(), None);
+        let begun = record.rollout.began_at.unwrap_or(record.created_at);
+        let from = From::Time(begun);
         let follower = tokio::spawn(async move {
-            // The guest receives its secrets later.
-            pages.masks.of(&slug).await;
-            guest_log::follow(&pages.engine, &slug, &meta, |at, text| {
-                let mask = pages.masks.current(&slug);
+            let is_over = || std::future::ready(false);
+            let mut lines = services.follow(pages.engine.clone(), slug.clone(), from, is_over);
+            while let Some(line) = lines.next().await {
+                // Text that is no entry has none.
+                let Some(at) = line.time else { continue };
+                // Looked up for each line: the guest receives its secrets later.
+                let mask = pages.masks.of(&slug).await;
                 if let Some(entry) = pages.entries.lock().get_mut(&slug) {
-                    entry.feed.push_of_guest(at, &mask.line(text));
+                    let text = mask.line(&line.text);
+                    entry.feed.push_of_guest(at, &text);
                     pages.changed.lock().insert(slug.clone());
                 }
-            })
-            .await;
-            debug!(%slug, "the guest's journal is not followed any more");
+            }
         });
         follower.abort_handle()
     }

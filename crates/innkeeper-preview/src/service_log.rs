@@ -18,6 +18,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 /// Timeout for the guest to print the end of its journal.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Delay before a journal that cannot be read is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Maximum length of a line, in bytes. The journal splits lines of 48 KiB (LineMax), and its JSON has further fields.
 const MAX_LINE: u64 = 128 * 1024;
 
@@ -110,14 +113,31 @@ impl ServiceLog {
         )
     }
 
-    /// Returns the lines from a start on, until the guest ends. `None` if it does not run.
-    pub(crate) async fn follow(
-        &self,
-        engine: &Engine,
-        slug: &GuestName,
-        from: &From,
-    ) -> Option<BoxStream<'static, Entry>> {
-        entries(engine, slug, self.arguments(None, Some(from), true)).await
+    /// Returns the lines from a start on. Connects again after a restart of the guest, unless `is_over`.
+    pub(crate) fn follow<F>(
+        self,
+        engine: Engine,
+        slug: GuestName,
+        from: From,
+        is_over: impl Fn() -> F + Send + Sync + 'static,
+    ) -> BoxStream<'static, LogLine>
+    where
+        F: Future<Output = bool> + Send,
+    {
+        let followed = Followed {
+            engine,
+            slug,
+            log: self,
+            from,
+            running: None,
+            has_begun: false,
+        };
+        let state = (followed, is_over);
+        let lines = stream::unfold(state, |(mut followed, is_over)| async move {
+            let line = followed.next(&is_over).await?;
+            Some((line, (followed, is_over)))
+        });
+        lines.boxed()
     }
 
     fn arguments(&self, lines: Option<usize>, from: Option<&From>, follow: bool) -> Vec<String> {
@@ -142,6 +162,42 @@ impl ServiceLog {
         }
         command.extend(follow.then(|| "-f".to_owned()));
         command
+    }
+}
+
+/// The later lines of services.
+struct Followed {
+    engine: Engine,
+    slug: GuestName,
+    log: ServiceLog,
+    from: From,
+    running: Option<BoxStream<'static, Entry>>,
+    /// Set by the first connection.
+    has_begun: bool,
+}
+
+impl Followed {
+    async fn next<F: Future<Output = bool>>(
+        &mut self,
+        is_over: impl Fn() -> F + Sync,
+    ) -> Option<LogLine> {
+        loop {
+            if let Some(running) = &mut self.running
+                && let Some(Entry { line, cursor }) = running.next().await
+            {
+                self.from = cursor.map_or_else(|| self.from.clone(), From::Cursor);
+                return Some(line);
+            }
+            // Also after a connection, which may end at once.
+            if std::mem::replace(&mut self.has_begun, true) {
+                if is_over().await {
+                    return None;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            let arguments = self.log.arguments(None, Some(&self.from), true);
+            self.running = entries(&self.engine, &self.slug, arguments).await;
+        }
     }
 }
 

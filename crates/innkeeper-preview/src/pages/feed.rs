@@ -65,13 +65,15 @@ impl Feed {
         }
     }
 
-    /// Adds a line of the guest's journal, unless it was read before.
+    /// Adds the lines of an entry of the guest's journal, unless it was read before.
     pub(super) fn push_of_guest(&mut self, at: Timestamp, text: &str) {
         if self.guest_until.is_some_and(|until| at <= until) {
             return;
         }
         self.guest_until = Some(at);
-        self.push(at, text);
+        for line in text.lines() {
+            self.push(at, line);
+        }
     }
 
     /// Returns the lines.
@@ -96,15 +98,14 @@ impl Feed {
         if self.steps.last().map(|step| step.state) != Some(record.state) {
             self.steps.push(PageStep {
                 state: record.state,
-                since: Timestamp::now(),
+                since: since(record),
             });
             self.progress = None;
         }
     }
+}
 
-    /// Returns the time since when the present state lasts, and the time at which the attempt began.
-    pub(super) fn times(&self, record: &PreviewRecord) -> (Timestamp, Timestamp) {
-        let since = |step: Option<&PageStep>| step.map_or(record.last_activity, |step| step.since);
-        (since(self.steps.last()), since(self.steps.first()))
-    }
+/// Returns the time since when the present state lasts. The record of a former release has none.
+pub(super) fn since(record: &PreviewRecord) -> Timestamp {
+    record.rollout.state_since.unwrap_or(record.last_activity)
 }

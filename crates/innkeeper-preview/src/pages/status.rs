@@ -5,7 +5,7 @@ use innkeeper_model::preview::{PreviewRecord, PreviewState, text};
 use innkeeper_model::{Code, Failure, Kind};
 use innkeeper_store::Preview;
 
-use super::feed::Feed;
+use super::feed::{Feed, since};
 use crate::PreviewsConfig;
 use crate::config::PageContents;
 use crate::masks::Mask;
@@ -21,13 +21,12 @@ pub(super) fn compose(
     mask: &Mask,
 ) -> PageStatus {
     let record = &preview.record;
-    let (since, started_at) = feed.times(record);
     let is_shown = config.page == PageContents::Full || preview.details.is_public();
     PageStatus {
         slug: record.slug.clone(),
         state: record.state,
-        since,
-        started_at,
+        since: since(record),
+        started_at: record.rollout.began_at.unwrap_or(record.created_at),
         steps: feed.steps.clone(),
         interruption: feed.interruption,
         details: is_shown.then(|| details(config, preview, feed, mask)),

@@ -173,6 +173,17 @@ async fn the_next_daemon_continues_the_log() {
     assert_eq!(after, before);
 }
 
+#[test]
+fn entries_of_the_guest_are_shown_once_with_all_lines() {
+    let mut feed = Feed::default();
+    let at = |second| jiff::Timestamp::from_second(second).expect("valid");
+    for (second, text) in [(1, "one\ntwo\n"), (2, "three"), (1, "one\ntwo\n")] {
+        feed.push_of_guest(at(second), text);
+    }
+    let texts: Vec<_> = feed.log().into_iter().map(|line| line.text).collect();
+    assert_eq!(texts, ["one", "two", "three"]);
+}
+
 #[tokio::test]
 async fn failure_shows_the_reason_and_hides_the_host() {
     let harness = harness().await;
