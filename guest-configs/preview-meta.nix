@@ -19,6 +19,8 @@ let
       inherit (route) path port;
     }
     // lib.optionalAttrs route.stripPrefix { stripPrefix = true; }
+    // lib.optionalAttrs (route.protocol != "http") { inherit (route) protocol; }
+    // lib.optionalAttrs (route.timeout != null) { inherit (route) timeout; }
     // lib.optionalAttrs (route.healthPath != null) { inherit (route) healthPath; };
   plain = {
     inherit (preview)

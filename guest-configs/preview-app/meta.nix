@@ -6,7 +6,13 @@ let
     { app, ... }:
     map (path: {
       inherit path;
-      inherit (app) port stripPrefix healthPath;
+      inherit (app)
+        port
+        stripPrefix
+        protocol
+        timeout
+        healthPath
+        ;
     }) app.path;
   at = prefix: builtins.filter ({ app, ... }: app.hostPrefix == prefix) apps;
   prefixes = lib.unique (

@@ -6,6 +6,24 @@ let
   # Lower-case words that units are named after.
   unitWord = "[a-z0-9]+(-+[a-z0-9]+)*";
 
+  # Seconds. The proxy's configuration has each of them, so that it is the same for all previews.
+  timeouts = [
+    1
+    2
+    5
+    10
+    15
+    30
+    60
+    90
+    120
+    180
+    300
+    600
+    1800
+    3600
+  ];
+
   environment = mkOption {
     type = types.attrsOf (
       types.oneOf [
@@ -46,12 +64,30 @@ let
       inherit environment;
     };
   };
+
+  # Options that a route and an app have in common.
+  protocol = mkOption {
+    type = types.enum [
+      "http"
+      "h2c"
+    ];
+    default = "http";
+    example = "h2c";
+    description = "Protocol between the host's proxy and the app. `http` includes WebSockets. `h2c` is HTTP/2 without TLS, for gRPC servers.";
+  };
+  timeout = mkOption {
+    type = types.nullOr (types.enum timeouts);
+    default = null;
+    example = 60;
+    description = "Maximum time in seconds until the app's response begins; visitors get 504 after it. With null, there is no limit.";
+  };
 in
 rec {
   inherit unitWord;
 
   route = types.submodule {
     options = {
+      inherit protocol timeout;
       path = mkOption {
         type = types.strMatching "/.*";
         example = "/api/*";
@@ -168,7 +204,7 @@ rec {
         example = lib.literalExpression ''{ cleanup = { at = "daily"; run = "npm run cleanup"; }; }'';
         description = "Commands that run at certain times, by name. They have the app's packages, environment and folder.";
       };
-      inherit environment;
+      inherit environment protocol timeout;
     };
   };
 }

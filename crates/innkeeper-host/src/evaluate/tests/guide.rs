@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use innkeeper_model::preview::sources::SourceTree;
+use innkeeper_model::preview::{RouteProtocol, RouteTimeout};
 
 use super::*;
 
-/// Returns the files of the guide by name.
+/// Returns the files of the guide by name. Each block of Nix must be one.
 fn files() -> BTreeMap<String, String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/previews.md");
     let page = fs::read_to_string(page).expect("the guide");
@@ -16,6 +17,7 @@ fn files() -> BTreeMap<String, String> {
         let (text, _) = rest.split_once("```\n").expect("the end of the block");
         files.insert(name.to_owned(), text.to_owned());
     }
+    assert_eq!(files.len(), page.matches("```nix\n").count());
     files
 }
 
@@ -91,6 +93,36 @@ async fn setup_of_a_guide_file_runs_each_app_in_its_folder_with_its_variables() 
 }
 
 #[tokio::test]
+async fn apps_have_each_protocol_and_timeout_that_routes_have() {
+    let test = "apps_have_each_protocol_and_timeout_that_routes_have";
+    let Some(shop) = workshop_with_base(test) else {
+        return;
+    };
+    let apps: String = RouteTimeout::SECONDS.iter().map(|seconds| {
+        format!("apps.a{seconds} = {{ run = \"x\"; port = {}; path = \"/{seconds}\"; timeout = {seconds}; }};\n", 5000 + seconds)
+    }).collect();
+    let text = format!(
+        "{{ innkeeper.preview = {{ app = {{ run = \"x\"; port = 1; protocol = \"h2c\"; }};\n{apps} }}; }}"
+    );
+    let inspected = shop.evaluator.inspect(&SourceTree::single(&text)).await;
+    let inspected = inspected.expect("the host can evaluate");
+    assert_eq!(inspected.problems, []);
+    let routes = inspected.meta.expect("known without a build").routes;
+    for route in &routes {
+        let seconds = route.path.as_str().trim_start_matches('/');
+        let timeout = route.timeout.map(|timeout| timeout.seconds().to_string());
+        assert_eq!(timeout.unwrap_or_default(), seconds);
+        let protocol = match seconds {
+            "" => RouteProtocol::H2c,
+            _ => RouteProtocol::Http,
+        };
+        assert_eq!(route.protocol, protocol);
+    }
+    assert_eq!(routes.len(), RouteTimeout::SECONDS.len() + 1);
+    shop.is_tidy();
+}
+
+#[tokio::test]
 async fn problems_of_apps_name_their_options() {
     let Some(shop) = workshop_with_base("problems_of_apps_name_their_options") else {
         return;
@@ -139,6 +171,14 @@ async fn problems_of_apps_name_their_options() {
         (
             "app = { run = \"x\"; };",
             "The option `innkeeper.preview.app.port' was accessed but has no value defined",
+        ),
+        (
+            "app = { run = \"x\"; port = 1; timeout = 7; };",
+            "A definition for option `innkeeper.preview.app.timeout' is not of type `null or one of 1, 2, 5,",
+        ),
+        (
+            "app = { run = \"x\"; port = 1; protocol = \"grpc\"; };",
+            "A definition for option `innkeeper.preview.app.protocol' is not of type",
         ),
         (
             "app = { run = \"x\"; port = 1; prot = 2; };",
