@@ -40,6 +40,7 @@
 //! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL&since=TIME&service=NAME&attempt=N` | | [`LogLine`](crate::preview::log::LogLine)s by time, `application/x-ndjson` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
 //! | `POST /v1/preview-builds` | [`BuildPreview`] | 202, [`Accepted`] |
+//! | `GET /v1/preview-checks` | | [`CheckSettings`](crate::preview::check::CheckSettings) |
 //! | `POST /v1/preview-checks` | [`CheckConfig`](crate::preview::check::CheckConfig) | [`CheckedConfig`](crate::preview::check::CheckedConfig) |
 //! | `GET /v1/operations/{id}` | | [`crate::Operation`] |
 //! | `GET /v1/events?operation=ID&guest=NAME&after=SEQ&follow=BOOL` | | [`crate::Event`]s, server-sent events |

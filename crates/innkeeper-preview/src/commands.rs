@@ -5,7 +5,7 @@ use std::sync::Arc;
 use innkeeper_github::client::Github;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{ApprovePreview, BuildPreview, CreatePreview, PreviewAccepted};
-use innkeeper_model::preview::check::{CheckConfig, CheckedConfig};
+use innkeeper_model::preview::check::{CheckConfig, CheckSettings, CheckedConfig};
 use innkeeper_model::preview::{
     DatabaseMode, PreviewState, PullDetails, default_slug, parse_slug, slug_candidates,
 };
@@ -318,6 +318,14 @@ impl Previews {
             .await;
         reset?;
         accepted
+    }
+
+    /// Returns the host's settings for the files of a check.
+    #[must_use]
+    pub fn check_settings(&self) -> CheckSettings {
+        CheckSettings {
+            file_types: self.components.config.file_types.extra().to_vec(),
+        }
     }
 
     /// Evaluates a configuration as for a pull request, and builds nothing. Its files are untrusted, as those of a commit.

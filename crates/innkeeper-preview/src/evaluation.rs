@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use innkeeper_facilities::{Evaluated, EvaluationKey, Evaluator, Inspected, ProgressSink};
 use innkeeper_model::preview::sources::{SourcePath, SourceTree};
-use innkeeper_model::preview::{CommitSha, PackageChanges, RepoName};
-use innkeeper_model::{StorePath, chain};
+use innkeeper_model::preview::{CommitSha, ConfigProblem, Meta, PackageChanges, RepoName};
+use innkeeper_model::{Code, Failure, StorePath, chain};
 use innkeeper_store::{Preview, Store};
 use tracing::warn;
 
@@ -54,12 +54,33 @@ impl Evaluation {
         found.map_err(|error| error.without_access(repo, sha))
     }
 
-    /// Evaluates a configuration without a build.
+    /// Evaluates a configuration of an unknown repository without a build.
     ///
     /// # Errors
     /// The host lacks something.
     pub(crate) async fn inspect(&self, sources: &SourceTree) -> Result<Inspected, PreviewError> {
-        Ok(self.evaluator.inspect(sources).await?)
+        let mut inspected = self.evaluator.inspect(sources).await?;
+        if let Some(meta) = &inspected.meta {
+            inspected.problems = self.reserved_prefixes(None, sources, meta).await?;
+        }
+        inspected.meta = inspected.meta.filter(|_| inspected.problems.is_empty());
+        Ok(inspected)
+    }
+
+    /// Returns a problem for each reserved prefix that the repository, or any with `None`, did not have before.
+    async fn reserved_prefixes(
+        &self,
+        repo: Option<&RepoName>,
+        sources: &SourceTree,
+        meta: &Meta,
+    ) -> Result<Vec<ConfigProblem>, PreviewError> {
+        let mut problems = Vec::new();
+        for (prefix, problem) in meta.reserved_prefixes() {
+            if !self.store.has_older_prefix(repo, prefix).await? {
+                problems.push(problem.located(sources));
+            }
+        }
+        Ok(problems)
     }
 
     fn path(&self, repo: &RepoName, config: Option<&SourcePath>) -> SourcePath {
@@ -70,7 +91,7 @@ impl Evaluation {
     /// Evaluates and builds a configuration of a commit as untrusted code; `None` means the repository's first one.
     ///
     /// # Errors
-    /// The commit has none, or it is invalid or does not build.
+    /// The commit has none, or it is invalid, does not build, or has a reserved prefix.
     pub(crate) async fn evaluate(
         &self,
         repo: &RepoName,
@@ -96,6 +117,10 @@ impl Evaluation {
         self.store
             .cache_evaluation(evaluated.key.as_str(), &evaluated.closure, &evaluated.meta)
             .await?;
+        let reserved = self.reserved_prefixes(Some(repo), &sources, &evaluated.meta);
+        if let Some(problem) = reserved.await?.into_iter().next() {
+            return Err(invalid(problem));
+        }
         Ok((key, evaluated))
     }
 
@@ -121,3 +146,16 @@ impl Evaluation {
         }
     }
 }
+
+/// Returns the error for a problem of a configuration.
+fn invalid(mut problem: ConfigProblem) -> PreviewError {
+    let remedy = problem.remedy.take();
+    let failure = Failure::new(Code::PreviewConfigInvalid, problem.to_string());
+    match remedy {
+        Some(remedy) => failure.with_remedy(remedy).into(),
+        None => failure.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -396,9 +396,6 @@ impl Executor {
         };
         // Before the record: a recorded version owns its hosts, also for the page of the next commit.
         self.routing
-            .require_free_prefixes(&record.repo, &evaluated.meta)
-            .await?;
-        self.routing
             .require_free_hosts(slug, &evaluated.meta)
             .await?;
         let version = Version {

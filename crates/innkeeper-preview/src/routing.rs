@@ -4,9 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use innkeeper_facilities::{RouteSpec, RouteState, Routes};
+use innkeeper_model::preview::Meta;
 use innkeeper_model::preview::page::Interruption;
-use innkeeper_model::preview::{Meta, RepoName};
-use innkeeper_model::reserved::prefix_reservation;
 use innkeeper_model::{Code, Explain as _, GuestKind, GuestName};
 use innkeeper_store::{Preview, Store};
 use jiff::Timestamp;
@@ -139,30 +138,6 @@ impl Routing {
             state: RouteState::Placeholder,
         };
         Ok(self.routes.ensure(&spec).await?)
-    }
-
-    /// Requires that no prefix of a version's extra hosts is reserved, unless the repository had it before.
-    ///
-    /// # Errors
-    /// [`Code::PreviewConfigInvalid`] for the first reserved one.
-    pub(crate) async fn require_free_prefixes(
-        &self,
-        repo: &RepoName,
-        meta: &Meta,
-    ) -> Result<(), PreviewError> {
-        for host in &meta.extra_hosts {
-            let prefix = &host.prefix;
-            if let Some(reason) = prefix_reservation(prefix)
-                && !self.store.has_older_prefix(repo, prefix).await?
-            {
-                return Err(PreviewError::new(
-                    Code::PreviewConfigInvalid,
-                    format!("the prefix '{prefix}' of extraHosts is reserved: {reason}"),
-                    format!("Choose another prefix in extraHosts, such as 'my-{prefix}'."),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Requires that no host of a version belongs to another preview. Done before any of its steps: the version that is

@@ -89,7 +89,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/preview-builds", post(previews::build))
         .route(
             "/v1/preview-checks",
-            post(previews::check).layer(DefaultBodyLimit::max(CheckConfig::MAX_BYTES)),
+            get(previews::check_settings)
+                .post(previews::check)
+                .layer(DefaultBodyLimit::max(CheckConfig::MAX_BYTES)),
         )
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))

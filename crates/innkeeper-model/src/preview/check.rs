@@ -1,4 +1,4 @@
-//! Bodies of the call that checks a configuration: `POST /v1/preview-checks`.
+//! Bodies of the calls that check a configuration: `GET` and `POST /v1/preview-checks`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::{OmittedReason, SourcePath, SourceTree};
 use super::{ConfigProblem, InvalidText, Meta};
+
+/// The host's settings that affect the files to send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSettings {
+    /// Patterns of [`FileTypes`](super::sources::FileTypes) beside the built-in ones (`previews.file_types`).
+    pub file_types: Vec<String>,
+}
 
 /// A configuration to check: the client sends the files, because the daemon reads none for its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

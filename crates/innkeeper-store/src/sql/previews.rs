@@ -155,14 +155,15 @@ fn with_extra_host(
     }))
 }
 
-/// Reports whether a preview of the repository had an extra host with this prefix before prefixes were reserved.
+/// Reports whether a preview of the repository, or of any with `None`, had an extra host with this prefix before prefixes
+/// were reserved.
 pub(crate) fn has_older_prefix(
     connection: &Connection,
-    repo: &RepoName,
+    repo: Option<&RepoName>,
     prefix: &GuestName,
 ) -> Result<bool, QueryError> {
-    let query = "SELECT 1 FROM older_prefixes WHERE repo = ?1 AND prefix = ?2";
-    sql::exists(connection, query, (Text(repo), Text(prefix)))
+    let query = "SELECT 1 FROM older_prefixes WHERE coalesce(repo = ?1, true) AND prefix = ?2";
+    sql::exists(connection, query, (repo.map(Text), Text(prefix)))
 }
 
 /// Returns the previews of repositories that were deleted.

@@ -307,19 +307,19 @@ impl Store {
         .await
     }
 
-    /// Reports whether the repository may use a reserved prefix of extra hosts: a preview of it had one before the
-    /// reservation.
+    /// Reports whether the repository, or any with `None`, may use a reserved prefix of extra hosts: a preview of it had one
+    /// before the reservation.
     ///
     /// # Errors
     /// Only if the database cannot be read.
     pub async fn has_older_prefix(
         &self,
-        repo: &RepoName,
+        repo: Option<&RepoName>,
         prefix: &GuestName,
     ) -> Result<bool, StoreError> {
-        let (repo, prefix) = (repo.clone(), prefix.clone());
+        let (repo, prefix) = (repo.cloned(), prefix.clone());
         self.read("read the reserved prefixes", move |connection| {
-            previews::has_older_prefix(connection, &repo, &prefix)
+            previews::has_older_prefix(connection, repo.as_ref(), &prefix)
         })
         .await
     }

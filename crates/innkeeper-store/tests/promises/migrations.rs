@@ -389,9 +389,10 @@ async fn version_19_is_migrated_with_its_data() {
     ] {
         let (directory, store) = restore(dump);
         let has = async |repo| store.has_older_prefix(repo, &name("api")).await;
-        assert_eq!(has(&repo).await.expect("reads"), has_prefix);
-        assert!(!has(&other).await.expect("reads"));
-        let dev = store.has_older_prefix(&repo, &name("dev")).await;
+        assert_eq!(has(Some(&repo)).await.expect("reads"), has_prefix);
+        assert_eq!(has(None).await.expect("reads"), has_prefix);
+        assert!(!has(Some(&other)).await.expect("reads"));
+        let dev = store.has_older_prefix(None, &name("dev")).await;
         assert!(!dev.expect("reads"));
         let rows = Connection::open(database(directory.path())).expect("opens");
         let sql = "SELECT count(visited_at) FROM previews";

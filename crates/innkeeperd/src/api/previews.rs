@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::preview::api::{PreviewAccepted, PreviewExplanation};
-use innkeeper_model::preview::check::CheckedConfig;
+use innkeeper_model::preview::check::{CheckSettings, CheckedConfig};
 use innkeeper_model::preview::log::LogFilter;
 use innkeeper_model::preview::{PreviewView, parse_existing_slug};
 use innkeeper_model::{Code, Failure, GuestName};
@@ -75,6 +75,10 @@ pub(super) async fn build(
     Ok(accepted(
         previews.build(body(&request)?, &peer.actor()).await?,
     ))
+}
+
+pub(super) async fn check_settings(AllPreviews(previews): AllPreviews) -> Json<CheckSettings> {
+    Json(previews.check_settings())
 }
 
 pub(super) async fn check(

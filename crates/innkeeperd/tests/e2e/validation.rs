@@ -93,6 +93,7 @@ fn preview_calls_fail_without_a_domain() {
         ("GET", "previews/web-7/logs"),
         ("GET", "previews/web-7/explain"),
         ("POST", "preview-builds"),
+        ("GET", "preview-checks"),
         ("POST", "preview-checks"),
     ] {
         let path = format!("/v1/{path}");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use innkeeper_model::preview::Meta;
-use innkeeper_model::preview::check::CheckedConfig;
-use innkeeper_model::preview::sources::{SourcePath, SourceTree};
+use innkeeper_model::preview::check::{CheckSettings, CheckedConfig};
+use innkeeper_model::preview::sources::{FileTypes, SourcePath, SourceTree};
 use innkeeper_model::{Code, Failure, Kind};
 
 use crate::context::Context;
@@ -34,7 +34,10 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let (root, main) = self.place()?;
-        let sources = collect::collect(&root, &main)?;
+        let settings: CheckSettings = cx.client.get("/v1/preview-checks").await?;
+        let types = FileTypes::with(&settings.file_types);
+        let types = types.map_err(|error| Failure::from(&error))?;
+        let sources = collect::collect(&root, &main, &types)?;
         let checked: CheckedConfig = cx.client.post("/v1/preview-checks", &sources).await?;
         if cx.output.is_json() {
             cx.output.value(&checked)?;

@@ -1,14 +1,15 @@
 use std::fs;
 
-use axum::Router;
+use axum::routing::post;
+use axum::{Json, Router};
 use innkeeper_model::Code;
 use innkeeper_model::preview::Meta;
-use innkeeper_model::preview::check::{CheckedConfig, CheckedProblem};
+use innkeeper_model::preview::check::{CheckSettings, CheckedConfig, CheckedProblem};
 use innkeeper_model::preview::sources::SourcePath;
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::fake::{Fake, Run, respond};
+use crate::fake::{Fake, Run};
 
 /// Creates a repository with these files.
 fn repository(files: &[(&str, &str)]) -> TempDir {
@@ -22,7 +23,12 @@ fn repository(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn daemon(checked: &CheckedConfig) -> Fake {
-    Fake::new(Router::new().route("/v1/preview-checks", respond(checked)))
+    let settings = CheckSettings {
+        file_types: vec!["*.tmpl".to_owned()],
+    };
+    let checked = checked.clone();
+    let check = post(async move || Json(checked)).get(async move || Json(settings));
+    Fake::new(Router::new().route("/v1/preview-checks", check))
 }
 
 fn valid() -> CheckedConfig {
@@ -50,6 +56,7 @@ fn files_that_are_referred_to_are_sent() {
         ),
         ("nix/default.nix", "{ }"),
         ("nix/logo.png", "x"),
+        ("nix/site.tmpl", "x"),
         ("nix/node_modules/x.nix", "x"),
         ("data/a.json", "1"),
         ("data/b.json", "2"),
@@ -60,7 +67,7 @@ fn files_that_are_referred_to_are_sent() {
     std::os::unix::fs::symlink("/etc/passwd", directory.path().join("nix/c.json")).expect("a link");
     let fake = daemon(&valid());
     assert_snapshot!(check(&fake, &directory, "", &[]).transcript());
-    let request = fake.requests().remove(0);
+    let request = fake.requests().remove(1);
     let body = request
         .strip_prefix("POST /v1/preview-checks ")
         .expect("a request");
@@ -76,6 +83,7 @@ fn files_that_are_referred_to_are_sent() {
             "data/a.json",
             "data/b.json",
             "nix/default.nix",
+            "nix/site.tmpl",
             "preview-config.nix"
         ]
     );
@@ -126,7 +134,7 @@ fn file_in_a_folder_belongs_to_the_repository() {
     let root = directory.path().to_str().expect("text").to_owned();
     let run = check(&fake, &directory, "apps/web", &["--repository", &root]);
     assert_eq!(run.status, 0, "{}", run.transcript());
-    let request = fake.requests().remove(0);
+    let request = fake.requests().remove(1);
     assert!(
         request.contains(r#""main":"apps/web/preview-config.nix""#),
         "{request}"

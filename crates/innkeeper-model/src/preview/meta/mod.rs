@@ -6,7 +6,7 @@
 //! | `setupService` | required | the service that fetches and builds the app ([`ServiceName`]) |
 //! | `appServices` | required | the services that are started after it, at most [`Meta::MAX_SERVICES`] |
 //! | `database` | required | `"host"` or `"container"` ([`DatabaseMode`]) |
-//! | `routes` | required | at least one `{ path, port, stripPrefix?, healthPath? }`, at most [`Meta::MAX_ROUTES`] ([`RouteRule`]) |
+//! | `routes` | required | at least one `{ path, port, stripPrefix?, protocol?, timeout?, healthPath? }`, at most [`Meta::MAX_ROUTES`] ([`RouteRule`]) |
 //! | `hostSecrets` | | names of environment variables, at most [`Meta::MAX_SECRETS`] |
 //! | `extraHosts` | | `{ prefix, routes }`, at most [`Meta::MAX_EXTRA_HOSTS`] ([`ExtraHost`]) |
 //!
@@ -25,6 +25,7 @@ pub use self::parts::{
 };
 pub use self::problem::{MetaProblem, MetaProblemKind, MetaProblems};
 use super::EnvName;
+use crate::reserved::prefix_reservation;
 use crate::{GuestName, InvalidName};
 
 /// An app's services, database, routes, and the secrets that it needs from the host.
@@ -74,6 +75,23 @@ impl Meta {
     pub fn labels(&self, slug: &GuestName) -> Result<Vec<GuestName>, InvalidName> {
         let extra = self.extra_hosts.iter().map(|host| host.label(slug));
         std::iter::once(Ok(slug.clone())).chain(extra).collect()
+    }
+
+    /// Returns the reserved prefixes of the extra hosts, each with its problem. A repository that had one before the
+    /// reservation may keep it.
+    pub fn reserved_prefixes(&self) -> impl Iterator<Item = (&GuestName, MetaProblem)> {
+        let hosts = self.extra_hosts.iter().enumerate();
+        hosts.filter_map(|(index, ExtraHost { prefix, .. })| {
+            let reason = prefix_reservation(prefix)?;
+            let problem = MetaProblem {
+                place: format!("/extraHosts/{index}/prefix"),
+                kind: MetaProblemKind::Reserved {
+                    prefix: prefix.clone(),
+                    reason,
+                },
+            };
+            Some((prefix, problem))
+        })
     }
 }
 

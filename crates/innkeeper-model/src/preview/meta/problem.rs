@@ -6,7 +6,8 @@ use super::{ExtraHost, Meta};
 use crate::preview::ConfigProblem;
 use crate::preview::checked::shown;
 use crate::preview::sources::{SourceTree, locate_meta};
-use crate::{Code, Explain};
+use crate::reserved::Reservation;
+use crate::{Code, Explain, GuestName};
 
 /// A problem and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +85,13 @@ pub enum MetaProblemKind {
         /// The place of the first entry.
         first: String,
     },
+    /// A prefix of an extra host that is reserved.
+    Reserved {
+        /// The prefix.
+        prefix: GuestName,
+        /// The reason.
+        reason: Reservation,
+    },
     /// Further problems that are not listed.
     More {
         /// Their number.
@@ -130,6 +138,9 @@ impl MetaProblem {
             MetaProblemKind::Word { known, .. } => format!("write \"{}\"", known.join("\" or \"")),
             MetaProblemKind::Text { remedy, .. } => (*remedy).to_owned(),
             MetaProblemKind::Duplicate { .. } => "remove one of the two".to_owned(),
+            MetaProblemKind::Reserved { prefix, .. } => {
+                format!("choose another prefix, such as 'my-{prefix}'")
+            }
             MetaProblemKind::More { .. } => "fix these first".to_owned(),
         }
     }
@@ -168,6 +179,12 @@ impl fmt::Display for MetaProblemKind {
             Self::Text { message, .. } => f.write_str(message),
             Self::Duplicate { text, first } => {
                 write!(f, "'{}' duplicates {first}", shown(text))
+            }
+            Self::Reserved { prefix, reason } => {
+                write!(
+                    f,
+                    "the prefix '{prefix}' of extraHosts is reserved: {reason}"
+                )
             }
             Self::More { count } => write!(f, "{count} more problems are not listed"),
         }

@@ -61,6 +61,12 @@ impl FileTypes {
         })
     }
 
+    /// Returns the patterns that were added.
+    #[must_use]
+    pub fn extra(&self) -> &[String] {
+        &self.extra
+    }
+
     /// Reports whether a file with this name is of one of the types.
     #[must_use]
     pub fn include(&self, name: &str) -> bool {

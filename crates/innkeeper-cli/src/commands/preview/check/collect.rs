@@ -22,13 +22,18 @@ const MAX_FILES: usize = 1000;
 /// Folders that Git does not contain.
 const SKIPPED: [&str; 2] = [".git", "node_modules"];
 
-/// Returns the main file, and the files and folders that Nix files refer to.
+/// Returns the main file, and the files and folders that Nix files refer to. Folders contribute files of these types.
 ///
 /// # Errors
 /// The main file cannot be read, or the configuration is too large.
-pub(super) fn collect(root: &Path, main: &SourcePath) -> Result<CheckConfig, Failure> {
+pub(super) fn collect(
+    root: &Path,
+    main: &SourcePath,
+    types: &FileTypes,
+) -> Result<CheckConfig, Failure> {
     let mut collection = Collection {
         root,
+        types,
         pending: VecDeque::from([main.clone()]),
         seen: BTreeSet::new(),
         size: 0,
@@ -54,6 +59,7 @@ pub(super) fn collect(root: &Path, main: &SourcePath) -> Result<CheckConfig, Fai
 
 struct Collection<'a> {
     root: &'a Path,
+    types: &'a FileTypes,
     /// Paths to look at.
     pending: VecDeque<SourcePath>,
     seen: BTreeSet<SourcePath>,
@@ -99,7 +105,6 @@ impl Collection<'_> {
     }
 
     fn add_folder(&mut self, folder: &SourcePath, full: &Path) {
-        let types = FileTypes::default();
         let entries = fs::read_dir(full).into_iter().flatten();
         for entry in entries.filter_map(Result::ok) {
             let name = entry.file_name();
@@ -110,7 +115,7 @@ impl Collection<'_> {
             if SKIPPED.contains(&path.file_name()) {
                 continue;
             }
-            if is_folder || types.include(path.file_name()) {
+            if is_folder || self.types.include(path.file_name()) {
                 self.pending.push_back(path);
             } else {
                 self.config.omitted.insert(path);
