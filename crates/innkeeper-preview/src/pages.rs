@@ -284,7 +284,10 @@ impl StatusPages {
             prepares && record.live_sha.is_none() && preview.desired == Presence::Present
         });
         match (meta, &entry.follower) {
-            (Some(meta), None) => entry.follower = Some(self.spawn_follower(record, meta)),
+            (Some(meta), None) => {
+                entry.feed.begin_guest();
+                entry.follower = Some(self.spawn_follower(record, meta));
+            }
             (None, Some(follower)) => {
                 follower.abort();
                 entry.follower = None;

@@ -17,8 +17,10 @@ pub(super) struct Feed {
     lines: VecDeque<PageLine>,
     /// The number of the last line, also of those that were dropped.
     last: u64,
-    /// Time of the last line of the guest: its journal is read again after an interruption.
+    /// Time of the last entry of the guest's journal.
     guest_until: Option<Timestamp>,
+    /// The same as of the last call of [`Self::begin_guest`]: the journal is read again from its beginning then.
+    known_until: Option<Timestamp>,
     pub(super) steps: Vec<PageStep>,
     /// The reason that the app does not answer although it was live.
     pub(super) interruption: Option<Interruption>,
@@ -36,6 +38,7 @@ impl Feed {
             commit: details.map(|details| details.commit.clone()),
             last: lines.back().map_or(0, |line| line.number),
             guest_until: lines.back().map(|line| line.at),
+            known_until: None,
             lines,
             steps: status.steps.clone(),
             interruption: status.interruption,
@@ -65,9 +68,15 @@ impl Feed {
         }
     }
 
-    /// Adds the lines of an entry of the guest's journal, unless it was read before.
+    /// Notes that the guest's journal is read again: the entries up to the last one are known.
+    pub(super) fn begin_guest(&mut self) {
+        self.known_until = self.guest_until;
+    }
+
+    /// Adds the lines of an entry of the guest's journal, unless it is known. New entries may have the same time: journald
+    /// gives one to all lines that it receives together.
     pub(super) fn push_of_guest(&mut self, at: Timestamp, text: &str) {
-        if self.guest_until.is_some_and(|until| at <= until) {
+        if self.known_until.is_some_and(|until| at <= until) {
             return;
         }
         self.guest_until = Some(at);

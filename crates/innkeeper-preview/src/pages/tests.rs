@@ -177,11 +177,16 @@ async fn the_next_daemon_continues_the_log() {
 fn entries_of_the_guest_are_shown_once_with_all_lines() {
     let mut feed = Feed::default();
     let at = |second| jiff::Timestamp::from_second(second).expect("valid");
-    for (second, text) in [(1, "one\ntwo\n"), (2, "three"), (1, "one\ntwo\n")] {
-        feed.push_of_guest(at(second), text);
+    let first = [(1, "one\ntwo\n"), (1, "three"), (2, "four")];
+    let again = first.into_iter().chain([(3, "five")]);
+    for entries in [first.to_vec(), again.collect()] {
+        feed.begin_guest();
+        for (second, text) in entries {
+            feed.push_of_guest(at(second), text);
+        }
     }
     let texts: Vec<_> = feed.log().into_iter().map(|line| line.text).collect();
-    assert_eq!(texts, ["one", "two", "three"]);
+    assert_eq!(texts, ["one", "two", "three", "four", "five"]);
 }
 
 #[tokio::test]
