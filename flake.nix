@@ -68,9 +68,20 @@
 
       hosts = import ./hosts { inherit self nixpkgs disko; };
       guests = import ./guest-configs { inherit lib; };
-      # The template of `nix flake init`, evaluated as its user would.
-      template = (import ./guest-configs/template/flake.nix).outputs { innkeeper = self; };
       mkGuest = import ./guest-configs/mk-guest.nix { inherit nixpkgs; };
+
+      # The systems of the templates of `nix flake init`, evaluated as their users would.
+      outputsOf = template: (import template).outputs { innkeeper = self; };
+      templateSystems =
+        (outputsOf ./guest-configs/templates/host/flake.nix).nixosConfigurations
+        // {
+          repository-agent =
+            (outputsOf ./guest-configs/templates/agent/flake.nix).nixosConfigurations.agent;
+          repository-preview = mkGuest {
+            system = "x86_64-linux";
+            modules = [ ./guest-configs/templates/preview/preview-config.nix ];
+          };
+        };
     in
     {
       packages = eachSystem (
@@ -107,7 +118,7 @@
         // lib.optionalAttrs (system == "x86_64-linux") (
           lib.mapAttrs' (
             name: configuration: lib.nameValuePair "template-${name}" configuration.config.system.build.toplevel
-          ) template.nixosConfigurations
+          ) templateSystems
         )
         // {
           options = import ./modules/docs-check.nix {
@@ -171,9 +182,19 @@
         mkPreview = import ./guest-configs/mk-preview.nix;
       };
 
-      templates.default = {
-        path = ./guest-configs/template;
-        description = "A fleet of one host, described by the options of Innkeeper";
+      templates = {
+        default = {
+          path = ./guest-configs/templates/host;
+          description = "A fleet of one host, described by the options of Innkeeper";
+        };
+        preview = {
+          path = ./guest-configs/templates/preview;
+          description = "The preview-config.nix of a repository, for previews of its pull requests";
+        };
+        agent = {
+          path = ./guest-configs/templates/agent;
+          description = "A flake with an agent's guest, for `agent create --flake`";
+        };
       };
     };
 }
