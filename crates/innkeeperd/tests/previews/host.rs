@@ -237,7 +237,9 @@ impl PreviewHost {
         }
         run(&work, "git", &["checkout", "--quiet", "-B", branch]);
         for (name, text) in files {
-            fs::write(work.join(name), text).expect("written");
+            let file = work.join(name);
+            fs::create_dir_all(file.parent().expect("a folder")).expect("created");
+            fs::write(file, text).expect("written");
         }
         run(&work, "git", &["add", "--all"]);
         self.commit_all(branch)
@@ -476,14 +478,14 @@ impl PreviewHost {
 
     /// Waits until a pull request's preview is completely removed.
     pub(crate) fn wait_until_gone(&self, number: u64) {
-        wait_until("the preview is gone", || self.preview(number).is_none());
-        let guests = self
-            .client()
-            .call("GET", &format!("/v1/guests/{}", Self::slug(number)), "");
+        self.wait_until_slug_is_gone(&Self::slug(number));
+    }
+
+    pub(crate) fn wait_until_slug_is_gone(&self, slug: &str) {
+        wait_until("the preview is gone", || self.preview_named(slug).is_none());
+        let guests = self.client().call("GET", &format!("/v1/guests/{slug}"), "");
         assert_eq!(guests.status, 404, "{guests:?}");
-        let site = self
-            .root()
-            .join(format!("previews/{}.caddy", Self::slug(number)));
+        let site = self.root().join(format!("previews/{slug}.caddy"));
         assert!(!site.exists(), "{} is left", site.display());
     }
 

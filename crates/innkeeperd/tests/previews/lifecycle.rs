@@ -66,6 +66,55 @@ fn a_pull_request_becomes_a_page_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn each_configuration_of_a_pull_request_has_a_preview_and_a_comment() {
+    const SLUGS: [&str; 2] = ["web-7", "web-7-api"];
+    let paths = "config_path = ['preview-config.nix', 'apps/api/preview.nix']";
+    let mut host = PreviewHost::with_previews(paths);
+    let daemon = host.start();
+    host.start_webhook();
+    let files = [
+        ("preview-config.nix", other_app("web")),
+        ("apps/api/preview.nix", other_app("api")),
+    ];
+    let files = files.each_ref().map(|(path, text)| (*path, text.as_str()));
+    let opened = host.commit("topic", &files);
+    host.pull(7, "topic", &opened);
+    host.deliver(7, "opened");
+    let live = |sha| SLUGS.map(|slug| host.wait_for_state_of(slug, sha, PreviewState::Live));
+    let views = live(&opened);
+    for (slug, tag) in SLUGS.into_iter().zip(["web", "api"]) {
+        assert!(host.page(slug).contains(opened.as_str()), "{slug}");
+        assert_eq!(host.exec(slug, &["cat", "/etc/tag"]).trim(), tag);
+    }
+    wait_until("each has a comment with its URL", || {
+        let comments = host.comments(7);
+        let has = |url: &str| {
+            let line = format!("**Preview:** {url}");
+            let is_of_it = |comment: &&String| comment.lines().any(|one| one == line);
+            comments.iter().filter(is_of_it).count() == 1
+        };
+        comments.len() == SLUGS.len() && views.iter().all(|view| has(&view.url))
+    });
+
+    let pushed = host.push(7, "topic", &[("README", "two")]);
+    live(&pushed);
+    for slug in SLUGS {
+        assert!(host.page(slug).contains(pushed.as_str()), "{slug}");
+    }
+
+    host.close(7);
+    for slug in SLUGS {
+        host.wait_until_slug_is_gone(slug);
+        assert_eq!(host.browse(slug, "/", "text/html").0, 404, "{slug}");
+    }
+    wait_until("each comment reports the removal", || {
+        let comments = host.comments(7);
+        comments.len() == SLUGS.len() && comments.iter().all(|one| one.contains("removed"))
+    });
+    daemon.stop();
+}
+
+#[test]
 fn a_failing_commit_leaves_the_last_good_one_in_service() {
     let mut host = PreviewHost::new();
     let daemon = host.start();
