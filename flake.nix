@@ -72,16 +72,23 @@
 
       # The systems of the templates of `nix flake init`, evaluated as their users would.
       outputsOf = template: (import template).outputs { innkeeper = self; };
-      templateSystems =
-        (outputsOf ./guest-configs/templates/host/flake.nix).nixosConfigurations
-        // {
-          repository-agent =
-            (outputsOf ./guest-configs/templates/agent/flake.nix).nixosConfigurations.agent;
-          repository-preview = mkGuest {
-            system = "x86_64-linux";
-            modules = [ ./guest-configs/templates/preview/preview-config.nix ];
-          };
+      hostTemplate = (outputsOf ./guest-configs/templates/host/flake.nix).nixosConfigurations;
+      templateSystems = {
+        inherit (hostTemplate) agent;
+        # Its placeholders fail assertions, and all others hold.
+        inn =
+          let
+            failed = builtins.filter (entry: !entry.assertion) hostTemplate.inn.config.assertions;
+          in
+          assert failed != [ ] && lib.all (entry: lib.hasInfix "REPLACE" entry.message) failed;
+          hostTemplate.inn.extendModules { modules = [ { assertions = lib.mkForce [ ]; } ]; };
+        repository-agent =
+          (outputsOf ./guest-configs/templates/agent/flake.nix).nixosConfigurations.agent;
+        repository-preview = mkGuest {
+          system = "x86_64-linux";
+          modules = [ ./guest-configs/templates/preview/preview-config.nix ];
         };
+      };
     in
     {
       packages = eachSystem (
@@ -186,6 +193,10 @@
         default = {
           path = ./guest-configs/templates/host;
           description = "A fleet of one host, described by the options of Innkeeper";
+        };
+        server = {
+          path = ./guest-configs/templates/server;
+          description = "Innkeeper on a server that runs NixOS, beside its configuration.nix";
         };
         preview = {
           path = ./guest-configs/templates/preview;

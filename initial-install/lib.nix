@@ -1,5 +1,11 @@
 # Pieces of the layouts.
 rec {
+  # Assertions that no disk is a template's placeholder.
+  disksAreNamed = map (device: {
+    assertion = builtins.match ".*REPLACE.*" device == null;
+    message = "the disk layout names the disk '${device}'. Replace it by the path of the disk to install on, such as \"/dev/vda\": `lsblk` on the server shows them.";
+  });
+
   # The boot loader's own partition on machines without UEFI.
   biosBoot = {
     size = "1M";

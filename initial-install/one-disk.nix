@@ -7,6 +7,7 @@ let
   pieces = import ./lib.nix;
 in
 {
+  assertions = pieces.disksAreNamed [ device ];
   disko.devices = {
     disk.main = {
       type = "disk";

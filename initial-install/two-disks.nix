@@ -36,6 +36,10 @@ let
   };
 in
 {
+  assertions = pieces.disksAreNamed [
+    first
+    second
+  ];
   disko.devices = {
     disk = {
       first = disk first "/boot/first";

@@ -30,6 +30,15 @@ let
   trusted = builtins.filter (lib.hasPrefix "ve-") config.networking.firewall.trustedInterfaces;
   natted = builtins.filter (lib.hasPrefix "ve-") config.networking.nat.internalInterfaces;
 
+  # The options with a key of the templates that was not replaced.
+  placeholders =
+    lib.optional (builtins.elem "REPLACE" cfg.settings.ssh.authorized_keys) "services.innkeeper.settings.ssh.authorized_keys"
+    ++ lib.mapAttrsToList (user: _: "users.users.${user}.openssh.authorizedKeys.keys") (
+      lib.filterAttrs (
+        _: user: builtins.elem "REPLACE" user.openssh.authorizedKeys.keys
+      ) config.users.users
+    );
+
   most = 2147483647;
   sharedLimits = {
     # Bounded by a guest's memory limit, since the kernel charges the memory to it.
@@ -64,6 +73,10 @@ in
 
   config = lib.mkIf cfg.enable {
     assertions = [
+      {
+        assertion = placeholders == [ ];
+        message = "${lib.concatStringsSep " and " placeholders}: REPLACE is no SSH key, and nobody could sign in. Write your public key, for example the line in ~/.ssh/id_ed25519.pub.";
+      }
       {
         assertion = inSubnet == [ ];
         message = "the guests' subnet ${network.subnet} contains addresses of this host: ${

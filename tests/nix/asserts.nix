@@ -81,6 +81,10 @@ in
       services.innkeeper.webhook.secretFile = "/run/secrets/webhook";
     };
 
+    manager-keys-are-placeholders = {
+      imports = [ (inn { settings.ssh.authorized_keys = [ "REPLACE" ]; }) ];
+      users.users.root.openssh.authorizedKeys.keys = [ "REPLACE" ];
+    };
     manager-subnet-is-no-network = inn { settings.network.subnet = "10.100.0.1/16"; };
     manager-subnet-has-no-room = inn { settings.network.subnet = "10.100.0.0/31"; };
     manager-subnet-has-the-hosts-address = {

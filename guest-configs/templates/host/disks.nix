@@ -1,5 +1,6 @@
-# The disk layout that the installation writes. It erases the disk. Other layouts: initial-install of Innkeeper.
+# The disk layout that the installation writes. It erases the disk: name it, such as "/dev/vda". Other
+# layouts: initial-install of Innkeeper.
 { inputs, ... }:
 {
-  imports = [ (import "${inputs.innkeeper}/initial-install/cloud.nix" { device = "/dev/vda"; }) ];
+  imports = [ (import "${inputs.innkeeper}/initial-install/cloud.nix" { device = "/dev/REPLACE"; }) ];
 }

@@ -1,4 +1,4 @@
-# One host. Every option: docs/options.md of Innkeeper. Replace each REPLACE.
+# One host. Every option: docs/options.md of Innkeeper. Your public SSH key belongs in two places.
 { inputs, ... }:
 {
   # The second has what a server needs to boot: drivers, and SSH with keys only.
