@@ -67,23 +67,24 @@ pub(super) fn app_name(slug: &str, address: &str, ports: impl IntoIterator<Item 
 pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
     format!(
         "\
-{removed}{matcher}		route @held {{
+{matcher}		route @held {{
 			vars innkeeper_held yes
-			reverse_proxy unix/{socket} {{
+{removed}			reverse_proxy unix/{socket} {{
 				method GET
 				transport http {{
 					keepalive off
 				}}
 				header_up {HOLD} {{http.matchers.file.relative}}
-				@ready status 204
+{forwarding}				@ready status 204
 				handle_response @ready {{
 					vars innkeeper_ready yes
 				}}
 			}}
 		}}
 ",
-        removed = removed(2),
+        removed = removed(3),
         socket = config.pages.display(),
+        forwarding = forwarding(config, "\t\t\t\t"),
     )
 }
 

@@ -8,7 +8,13 @@ Set-Cookie: own=1; Path=/; Domain=web.localhost; Secure\r\n\
 Set-Cookie: none=1; HttpOnly\r\n\
 Set-Cookie: parent=1; Domain=localhost; Path=/\r\n\
 Set-Cookie: dotted=1; DOMAIN = .LocalHost\r\n\
-Set-Cookie: twice=1; domain=localhost; domain=localhost.; Path=/\r\n";
+Set-Cookie: twice=1; domain=localhost; domain=localhost.; Path=/\r\n\
+Set-Cookie: dense=1;Secure;domain=localhost;Domain=web.localhost;;DoMaIn=..localhost..;HttpOnly\r\n\
+set-cookie: tabs=1;\tDomain\t=\tLOCALHOST\t; Path=/\r\n\
+Set-Cookie: escaped=1; Domain=%6cocalhos%74; Path=/; domain=\u{2113}ocalhost\r\n\
+Set-Cookie: quoted=1; Domain=\"localhost\"\r\n\
+Set-Cookie: value=Domain=localhost; Comment=domain=localhost\r\n\
+Set-Cookie: other=1; Domain=notlocalhost; Path=/\r\n";
 
 /// Serves an app that returns its address and the request, and echoes data after an upgrade. Its responses have headers
 /// like a lookup's, which must have no effect.
@@ -31,8 +37,13 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .collect();
     if headers.contains_key("upgrade") {
-        let accept =
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let cookie = headers
+            .get("x-cookie")
+            .map(|cookie| format!("Set-Cookie: {cookie}\r\n"));
+        let accept = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{}\r\n",
+            cookie.unwrap_or_default()
+        );
         stream.write_all(accept.as_bytes()).await.expect("write");
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.ok();
@@ -151,6 +162,11 @@ pub(super) fn serve_pages(socket: &Path) {
                     body.len()
                 );
                 stream.write_all(response.as_bytes()).await.ok();
+                stream.shutdown().await.ok();
+                // A connection that is closed with unread data is reset, and Caddy loses the response.
+                tokio::io::copy(&mut stream, &mut tokio::io::sink())
+                    .await
+                    .ok();
             });
         }
     });

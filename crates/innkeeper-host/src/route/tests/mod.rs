@@ -24,6 +24,7 @@ mod changes;
 mod client;
 mod ownership;
 mod requests;
+mod responses;
 mod unavailable;
 
 use app::{serve_app, serve_h2c, serve_silence};
