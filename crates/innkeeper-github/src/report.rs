@@ -9,6 +9,7 @@ mod publish;
 
 use std::fmt;
 
+use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::text::{self, CommentStyle, comment_marker};
 use innkeeper_model::preview::{
     CheckResult, CommitSha, PreviewState, PreviewView, PullRequest, Situation,
@@ -22,8 +23,17 @@ use crate::client::{
 
 pub use plan::plan;
 
-/// The name of the check, which branch protection refers to.
+/// The name of the check of a pull request's first preview, which branch protection refers to.
 pub const CHECK_NAME: &str = "innkeeper/preview";
+
+/// Returns the name of the check of a preview: [`CHECK_NAME`], for an additional preview with the path of its configuration.
+#[must_use]
+pub fn check_name(config_path: Option<&SourcePath>) -> String {
+    match config_path {
+        None => CHECK_NAME.to_owned(),
+        Some(path) => format!("{CHECK_NAME}: {path}"),
+    }
+}
 
 /// The place of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +42,7 @@ pub enum ReportTarget {
     #[default]
     Comment,
     /// Links in the pull request's text, with the contract's marker. A comment exists only while it is needed: for a failure,
-    /// a commit that waits for approval, or an expired preview.
+    /// a commit that waits for approval, an expired preview, or the link to an additional preview.
     Text,
     /// No report.
     Nowhere,
@@ -161,7 +171,10 @@ impl Report {
             }
             return Some(report);
         }
-        let needs_comment = preview.fault.is_some()
+        // The text has the links of the first preview only.
+        let is_additional = preview.config_path.is_some();
+        let needs_comment = is_additional
+            || preview.fault.is_some()
             || matches!(
                 preview.state,
                 PreviewState::WaitingForApproval
@@ -178,8 +191,7 @@ impl Report {
             ReportTarget::Nowhere => Part::Unmanaged,
         };
         let links = match settings.target {
-            // The text has the links of the first preview.
-            ReportTarget::Text if preview.config_path.is_none() => Part::Present(Links {
+            ReportTarget::Text if !is_additional => Part::Present(Links {
                 url: view.url.clone(),
                 extra: view.extra_urls.clone(),
             }),
@@ -190,8 +202,8 @@ impl Report {
             links,
             deployment: status(view).map(|status| (preview.wanted_sha.clone(), status)),
             live: preview.live_sha.clone(),
-            // A commit has one check, of its first configuration.
-            check: (settings.checks && preview.config_path.is_none())
+            check: settings
+                .checks
                 .then(|| (preview.wanted_sha.clone(), check(view))),
             ..Self::empty(view, settings)?
         })
@@ -257,7 +269,7 @@ fn check(view: &PreviewView) -> Check {
         false => (words.title.to_owned(), words.line_for(&preview.wanted_sha)),
     };
     Check {
-        name: CHECK_NAME.to_owned(),
+        name: check_name(preview.config_path.as_ref()),
         result: words.check,
         title,
         summary,

@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use innkeeper_model::preview::{PullRequest, config_slug, slug_candidates};
+use innkeeper_model::preview::sources::SourcePath;
+use innkeeper_model::preview::{PullRequest, Situation, config_slug, slug_candidates};
 use innkeeper_store::{AdditionalConfig, Preview, Store};
 
 use crate::evaluation::Evaluation;
 use crate::plan::Plan;
+use crate::reporter::Reporter;
 use crate::workers::{WakeReason, Workers};
 use crate::{PreviewError, PreviewsConfig};
 
@@ -20,6 +22,7 @@ pub(crate) struct Additional {
     pub(crate) config: Arc<PreviewsConfig>,
     pub(crate) store: Store,
     pub(crate) evaluation: Evaluation,
+    pub(crate) reporter: Reporter,
     pub(crate) workers: Workers,
 }
 
@@ -34,10 +37,15 @@ impl Additional {
         let Some(pull_request) = record.delivery_source() else {
             return Ok(());
         };
-        let has_several = self.config.config_paths.of(&record.repo).len() > 1;
+        let has_several = !self.config.config_paths.additional(&record.repo).is_empty();
         let changed = match plan {
             Plan::BringUp if has_several => {
+                if !self.has_first_config(first).await? {
+                    return Ok(());
+                }
                 let configs = self.configs(first, &pull_request).await?;
+                self.conclude_missing(first, &pull_request, &configs)
+                    .await?;
                 self.store
                     .follow_first_preview(&record.slug, configs)
                     .await?
@@ -48,6 +56,10 @@ impl Additional {
                     .await?
             }
             Plan::RequestApproval | Plan::AwaitApproval if has_several => {
+                let is_new = plan == Plan::RequestApproval && self.config.style.checks;
+                if is_new && self.has_first_config(first).await? {
+                    self.conclude_waiting(first, &pull_request);
+                }
                 self.store.follow_approval(&record.slug).await?
             }
             _ => return Ok(()),
@@ -58,6 +70,16 @@ impl Additional {
         Ok(())
     }
 
+    /// Reports whether the wanted commit has the first configuration, or an earlier one had it.
+    async fn has_first_config(&self, first: &Preview) -> Result<bool, PreviewError> {
+        let record = &first.record;
+        let has_config = || {
+            self.evaluation
+                .has_config(&record.repo, &record.wanted_sha, None)
+        };
+        Ok(first.config_seen || has_config().await?)
+    }
+
     async fn configs(
         &self,
         first: &Preview,
@@ -65,7 +87,7 @@ impl Additional {
     ) -> Result<Vec<AdditionalConfig>, PreviewError> {
         let record = &first.record;
         let mut configs = Vec::new();
-        for path in self.config.config_paths.of(&record.repo).iter().skip(1) {
+        for path in self.config.config_paths.additional(&record.repo) {
             let slug = config_slug(&record.repo, pull_request.number, path);
             let identity = format!("{pull_request}:{path}").to_ascii_lowercase();
             let exists = self
@@ -79,6 +101,45 @@ impl Additional {
             });
         }
         Ok(configs)
+    }
+
+    /// Concludes the checks of the configurations that the commit lacks and that have no preview.
+    async fn conclude_missing(
+        &self,
+        first: &Preview,
+        pull_request: &PullRequest,
+        configs: &[AdditionalConfig],
+    ) -> Result<(), PreviewError> {
+        let existing = self.store.additional_previews(pull_request).await?;
+        let has_preview = |path: &SourcePath| {
+            let mut paths = existing.iter().map(|preview| &preview.record.config_path);
+            paths.any(|other| other.as_ref() == Some(path))
+        };
+        for config in configs {
+            if !config.exists && !has_preview(&config.path) {
+                self.conclude(first, pull_request, &config.path, Situation::NoConfig);
+            }
+        }
+        Ok(())
+    }
+
+    /// Concludes the checks of a commit that waits for its approval: the additional previews get it only after that.
+    fn conclude_waiting(&self, first: &Preview, pull_request: &PullRequest) {
+        for path in self.config.config_paths.additional(&first.record.repo) {
+            self.conclude(first, pull_request, path, Situation::WaitingForApproval);
+        }
+    }
+
+    fn conclude(
+        &self,
+        first: &Preview,
+        pull_request: &PullRequest,
+        path: &SourcePath,
+        situation: Situation,
+    ) {
+        let sha = &first.record.wanted_sha;
+        self.reporter
+            .conclude_soon(pull_request, Some(path), sha, situation);
     }
 }
 

@@ -5,13 +5,14 @@
 //!     │ may write
 //!  does it apply? ──────────► no: the reaction 😕, and a line in the preview's log
 //!     │ yes
-//!  the reaction 👍 ──► one transaction: the preview's record, and the command as executed ──► worker
+//!  the reaction 👍 ──► one transaction: the previews' records, and the command as executed ──► worker
 //! ```
 //!
 //! The delivery alone proves nothing: whoever has the webhook's secret could forge the comment of a maintainer.
 //!
-//! A command changes only the record; the worker does the rest from there, as after any other change. So a command is
-//! executed at most once, and is not lost in a crash.
+//! A command changes only records; the workers do the rest from there, as after any other change. So a command is
+//! executed at most once, and is not lost in a crash. It is for every preview of the pull request, and applies if it applies
+//! to one of them.
 
 use innkeeper_github::client::{Github, PullRequestView, Reaction};
 use innkeeper_model::preview::{
@@ -19,7 +20,7 @@ use innkeeper_model::preview::{
 };
 use innkeeper_model::{Code, Failure, chain};
 use innkeeper_store::{
-    Delivery, DeliveryOutcome, Presence, Preview, PreviewFact, PreviewRequest, Store,
+    CommandChange, Delivery, DeliveryOutcome, Presence, Preview, PreviewFact, PreviewRequest, Store,
 };
 use jiff::Timestamp;
 use tracing::{info, warn};
@@ -121,7 +122,8 @@ impl CommentCommands {
         }
     }
 
-    /// Executes a command for an existing preview. Returns how its delivery ends; `None` once it is recorded as executed.
+    /// Executes a command for the existing previews of a pull request, of which `first` is the first one. Returns how its
+    /// delivery ends; `None` once it is recorded as executed.
     ///
     /// # Errors
     /// GitHub does not answer, or the store cannot be written.
@@ -129,39 +131,82 @@ impl CommentCommands {
         &self,
         delivery: &Delivery,
         event: &CommandEvent,
-        preview: &Preview,
+        first: &Preview,
     ) -> Result<Option<DeliveryOutcome>, PreviewError> {
         if let Some(refused) = self.authorize(delivery, event).await? {
             return Ok(Some(self.ignore(event, refused)));
         }
-        let slug = &preview.record.slug;
-        let Changes {
-            mut facts,
-            approved,
-        } = match self.changes(event, preview).await? {
+        let changes = match self.changes_of_all(event, first).await? {
             Ok(changes) => changes,
-            Err(refused) => {
-                let text = format!("{} was refused: {}.", named(event), refused.message);
-                self.journal.note(slug, text);
-                return self.refuse(delivery, event, refused).await.map(Some);
-            }
+            Err(refused) => return self.refuse(delivery, event, refused).await.map(Some),
         };
         self.acknowledge(delivery, event, Reaction::Accepted)
             .await?;
-        facts.extend([
-            PreviewFact::LastDelivery(event.delivery.clone()),
-            PreviewFact::Active(Timestamp::now()),
-        ]);
-        let executed = self
-            .store
-            .execute_command(&event.delivery, slug, facts, approved);
-        let executed = self.journal.step("execute-command", executed).await?;
-        if executed.is_some() {
-            info!(%slug, sender = event.sender, command = %event.command, "a command was executed");
-            self.journal.note(slug, format!("{}.", named(event)));
-            self.workers.wake(slug, WakeReason::Command);
+        let slugs: Vec<_> = changes.iter().map(|change| change.slug.clone()).collect();
+        let executed = self.store.execute_command(&event.delivery, changes);
+        if self.journal.step("execute-command", executed).await? {
+            for slug in &slugs {
+                info!(%slug, sender = event.sender, command = %event.command, "a command was executed");
+                self.journal.note(slug, format!("{}.", named(event)));
+                self.workers.wake(slug, WakeReason::Command);
+            }
         }
         Ok(None)
+    }
+
+    /// Returns the changes of the previews to which a command applies, or why it applies to none of them.
+    async fn changes_of_all(
+        &self,
+        event: &CommandEvent,
+        first: &Preview,
+    ) -> Result<Result<Vec<CommandChange>, Failure>, PreviewError> {
+        let mut changes = Vec::new();
+        let mut refused = None;
+        for preview in self.targets(event, first).await? {
+            let slug = preview.record.slug.clone();
+            match self.changes(event, &preview).await? {
+                Ok(Changes {
+                    mut facts,
+                    approved,
+                }) => {
+                    facts.extend([
+                        PreviewFact::LastDelivery(event.delivery.clone()),
+                        PreviewFact::Active(Timestamp::now()),
+                    ]);
+                    changes.push(CommandChange {
+                        slug,
+                        facts,
+                        approved,
+                    });
+                }
+                Err(refusal) => {
+                    let text = format!("{} was refused: {}.", named(event), refusal.message);
+                    self.journal.note(&slug, text);
+                    refused.get_or_insert(refusal);
+                }
+            }
+        }
+        Ok(match refused {
+            Some(refused) if changes.is_empty() => Err(refused),
+            _ => Ok(changes),
+        })
+    }
+
+    /// Returns the previews that a command is for. An approval, and the request for a preview that is being removed, are for
+    /// the first one: the additional ones follow it.
+    async fn targets(
+        &self,
+        event: &CommandEvent,
+        first: &Preview,
+    ) -> Result<Vec<Preview>, PreviewError> {
+        let mut targets = vec![first.clone()];
+        let is_approval = matches!(event.command, PreviewCommand::Approve(_));
+        if first.desired == Presence::Present && !is_approval {
+            let mut additional = self.store.additional_previews(&event.pull_request).await?;
+            additional.retain(|preview| preview.desired == Presence::Present);
+            targets.append(&mut additional);
+        }
+        Ok(targets)
     }
 
     /// Executes a command for a pull request without a preview: `start` requests one.

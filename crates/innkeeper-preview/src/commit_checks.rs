@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use innkeeper_github::client::{Check, Github, GithubError};
-use innkeeper_github::report::{CHECK_NAME, Report, check_without_preview};
+use innkeeper_github::report::{Report, check_name, check_without_preview};
 use innkeeper_model::chain;
+use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::{CommitSha, PreviewRecord, PullRequest, Situation};
-use innkeeper_store::{OpenCheck, Presence, Store};
+use innkeeper_store::{OpenCheck, Presence, Preview, Store};
 use tracing::warn;
 
 use crate::{PreviewError, PreviewsConfig};
@@ -62,7 +63,7 @@ impl CommitChecks {
         let Some(wanted) = of_preview(record) else {
             return Ok(());
         };
-        for check in self.open_of(&wanted.pull_request).await? {
+        for check in self.open_like(&wanted).await? {
             if check.sha != wanted.sha {
                 self.settle(check, Situation::Superseded).await?;
             } else if !report.is_some_and(Report::is_pending) {
@@ -80,7 +81,7 @@ impl CommitChecks {
         let Some(wanted) = of_preview(record) else {
             return Ok(());
         };
-        for check in self.open_of(&wanted.pull_request).await? {
+        for check in self.open_like(&wanted).await? {
             let situation = match check.sha == wanted.sha {
                 true => Situation::Removed,
                 false => Situation::Superseded,
@@ -90,13 +91,14 @@ impl CommitChecks {
         Ok(())
     }
 
-    /// Ends the check of a commit without a preview.
+    /// Ends the check of a commit without a preview of a configuration.
     ///
     /// # Errors
     /// The store cannot be written.
     pub(crate) async fn conclude(
         &self,
         pull_request: &PullRequest,
+        config_path: Option<&SourcePath>,
         sha: &CommitSha,
         situation: Situation,
     ) -> Result<(), PreviewError> {
@@ -105,7 +107,7 @@ impl CommitChecks {
         }
         let check = OpenCheck {
             pull_request: pull_request.clone(),
-            name: CHECK_NAME.to_owned(),
+            name: check_name(config_path),
             sha: sha.clone(),
             situation: None,
         };
@@ -120,7 +122,7 @@ impl CommitChecks {
         for check in self.store.open_checks().await? {
             let situation = match check.situation {
                 Some(situation) => situation,
-                None => match self.store.preview_of(&check.pull_request).await? {
+                None => match self.preview_of(&check).await? {
                     Some(preview) if preview.record.wanted_sha != check.sha => {
                         Situation::Superseded
                     }
@@ -137,10 +139,19 @@ impl CommitChecks {
         Ok(())
     }
 
-    async fn open_of(&self, pull_request: &PullRequest) -> Result<Vec<OpenCheck>, PreviewError> {
+    /// Returns the open checks of all commits with the pull request and the name of a check.
+    async fn open_like(&self, like: &OpenCheck) -> Result<Vec<OpenCheck>, PreviewError> {
         let mut open = self.store.open_checks().await?;
-        open.retain(|check| check.pull_request == *pull_request && check.name == CHECK_NAME);
+        open.retain(|check| check.pull_request == like.pull_request && check.name == like.name);
         Ok(open)
+    }
+
+    /// Returns the preview that ends a check.
+    async fn preview_of(&self, check: &OpenCheck) -> Result<Option<Preview>, PreviewError> {
+        let first = self.store.preview_of(&check.pull_request).await?;
+        let additional = self.store.additional_previews(&check.pull_request).await?;
+        let mut all = first.into_iter().chain(additional);
+        Ok(all.find(|preview| check_name(preview.record.config_path.as_ref()) == check.name))
     }
 
     /// Records the last situation of a check, ends it on GitHub, and forgets it. Without a connection it stays recorded for
@@ -184,8 +195,8 @@ async fn show(github: &Github, check: &OpenCheck, last: &Check) -> Result<(), Gi
 /// Returns the check of a preview's wanted commit. `None` for a preview without a pull request.
 fn of_preview(record: &PreviewRecord) -> Option<OpenCheck> {
     Some(OpenCheck {
-        pull_request: record.delivery_source()?,
-        name: CHECK_NAME.to_owned(),
+        pull_request: record.pull_request()?,
+        name: check_name(record.config_path.as_ref()),
         sha: record.wanted_sha.clone(),
         situation: None,
     })

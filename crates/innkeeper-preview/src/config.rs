@@ -85,6 +85,11 @@ impl ConfigPaths {
         self.repositories.get(repo).unwrap_or(&self.default)
     }
 
+    /// Returns the paths of a repository's configurations after the first one.
+    pub(crate) fn additional(&self, repo: &RepoName) -> &[SourcePath] {
+        self.of(repo).get(1..).unwrap_or_default()
+    }
+
     /// Returns the path of a repository's first configuration.
     pub(crate) fn main(&self, repo: &RepoName) -> SourcePath {
         self.of(repo).first().cloned().unwrap_or_default()

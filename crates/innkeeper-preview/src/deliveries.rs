@@ -168,7 +168,7 @@ impl Deliveries {
         })
     }
 
-    /// Ends the check of a commit without a preview: one that branch protection requires must not block the merge.
+    /// Ends the checks of a commit without a preview: one that branch protection requires must not block the merge.
     fn conclude_check(&self, event: &PullRequestEvent, outcome: &DeliveryOutcome) {
         let DeliveryOutcome::Ignored(Some(reason)) = outcome else {
             return;
@@ -179,7 +179,7 @@ impl Deliveries {
                 false => Situation::NotRequested,
             };
             self.reporter
-                .conclude_soon(&event.pull_request, &event.head_sha, situation);
+                .conclude_all_soon(&event.pull_request, &event.head_sha, situation);
         }
     }
 
@@ -292,7 +292,9 @@ impl Deliveries {
                     && preview.desired == Presence::Absent
                     && let Some(refusal) = self.requests.refusal(event).await?
                 {
-                    return Ok(Accepted::Finished(DeliveryOutcome::Ignored(Some(refusal))));
+                    let outcome = DeliveryOutcome::Ignored(Some(refusal));
+                    self.conclude_check(event, &outcome);
+                    return Ok(Accepted::Finished(outcome));
                 }
                 // The event with which it became a draft may be lost.
                 head = head.filter(|_| self.config.admission.keeps(event.draft, preview.request));

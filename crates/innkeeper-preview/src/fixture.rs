@@ -19,8 +19,8 @@ use innkeeper_model::{
     Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath,
 };
 use innkeeper_store::{
-    Delivery, NewDelivery, NewPreview, NextDelivery, Presence, Preview, PreviewFact, RunningTime,
-    Store,
+    AdditionalConfig, Delivery, NewDelivery, NewPreview, NextDelivery, Presence, Preview,
+    PreviewFact, RunningTime, Store,
 };
 use jiff::Timestamp;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
@@ -309,6 +309,29 @@ impl Harness {
         })
     }
 
+    /// Returns the context, state and description of each commit status, the oldest first.
+    pub(crate) fn statuses(&self) -> Vec<[String; 3]> {
+        self.change_repo(|repo| {
+            let all = repo.statuses.iter().map(|one| &one.status);
+            all.map(|status| {
+                ["context", "state", "description"]
+                    .map(|field| status[field].as_str().expect("a text").to_owned())
+            })
+            .collect()
+        })
+    }
+
+    /// Waits for commit statuses, and returns them as [`Self::statuses`] does.
+    pub(crate) async fn wait_for_statuses(&self, count: usize) -> Vec<[String; 3]> {
+        loop {
+            let statuses = self.statuses();
+            if statuses.len() >= count {
+                return statuses;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Returns the delivery of the pull request to act on now.
     pub(crate) async fn next(&self) -> Box<Delivery> {
         let next = self.store.next_delivery(&pull_request()).await;
@@ -342,6 +365,27 @@ impl Harness {
         let new = NewPreview::of(event.as_pull_request().expect("of a pull request"));
         let claimed = self.store.claim_preview(new, vec![slug()]).await;
         claimed.expect("claimed")
+    }
+
+    /// Records an additional preview of the pull request, whose commit has a configuration.
+    pub(crate) async fn claim_additional(&self, path: &str, slug: &str) -> GuestName {
+        let slug = GuestName::parse(slug).expect("a name");
+        let config = AdditionalConfig {
+            path: SourcePath::parse(path).expect("a path"),
+            slugs: vec![slug.clone()],
+            exists: true,
+        };
+        let created = self
+            .store
+            .follow_first_preview(&self::slug(), vec![config])
+            .await;
+        assert_eq!(created.expect("recorded"), std::slice::from_ref(&slug));
+        let found = vec![PreviewFact::ConfigFound];
+        self.store
+            .set_preview(&slug, found)
+            .await
+            .expect("recorded");
+        slug
     }
 
     pub(crate) async fn set(&self, facts: Vec<PreviewFact>) -> Preview {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use innkeeper_engine::KeyedLocks;
 use innkeeper_github::client::{Github, GithubError};
 use innkeeper_github::report::Report;
+use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::{CheckResult, CommitSha, PreviewState, PullRequest, Situation};
 use innkeeper_model::{Backoff, Code, Failure, GuestName, chain};
 use innkeeper_store::{Presence, Preview, Store};
@@ -161,16 +162,33 @@ impl Reporter {
         self.reports.troubles.lock().get(slug).cloned()
     }
 
-    /// Concludes the check of a pull request's commit that has no preview, in the background, if checks are enabled.
-    pub(crate) fn conclude_soon(
+    /// Concludes the checks of a pull request's commit that has no preview, in the background, if checks are enabled: one
+    /// for each configuration of the repository.
+    pub(crate) fn conclude_all_soon(
         &self,
         pull_request: &PullRequest,
         sha: &CommitSha,
         situation: Situation,
     ) {
+        self.conclude_soon(pull_request, None, sha, situation);
+        for path in self.config.config_paths.additional(&pull_request.repo) {
+            self.conclude_soon(pull_request, Some(path), sha, situation);
+        }
+    }
+
+    /// Concludes the check of a commit without a preview of a configuration, in the background, if checks are enabled.
+    pub(crate) fn conclude_soon(
+        &self,
+        pull_request: &PullRequest,
+        config_path: Option<&SourcePath>,
+        sha: &CommitSha,
+        situation: Situation,
+    ) {
         let (checks, pull_request, sha) = (self.checks.clone(), pull_request.clone(), sha.clone());
+        let path = config_path.cloned();
         self.background.spawn(async move {
-            if let Err(error) = checks.conclude(&pull_request, &sha, situation).await {
+            let concluded = checks.conclude(&pull_request, path.as_ref(), &sha, situation);
+            if let Err(error) = concluded.await {
                 warn!(%pull_request, "cannot record the check: {}", chain(&error));
             }
         });

@@ -166,6 +166,14 @@ impl Comparison {
             }
             return Ok(());
         };
+        if view.details != preview.details {
+            let details = PreviewFact::Details(view.details.clone());
+            self.store.set_preview(&record.slug, vec![details]).await?;
+        }
+        if record.delivery_source().is_none() {
+            // It follows the first one.
+            return Ok(());
+        }
         if self.requests.outdated(preview, view).is_some() {
             // The list may be older than the last change.
             let now = github.pull_request(&pull_request).await?;
@@ -178,10 +186,6 @@ impl Comparison {
             return Ok(());
         }
         self.approvals.compare_label(preview, view).await?;
-        if view.details != preview.details {
-            let details = PreviewFact::Details(view.details.clone());
-            self.store.set_preview(&record.slug, vec![details]).await?;
-        }
         // A command brings the approved commit up: the newer one, which is not approved, waits for its end.
         if record.approved_sha.as_ref() == Some(&record.wanted_sha)
             && record.is_from_fork()

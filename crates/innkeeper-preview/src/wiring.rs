@@ -257,6 +257,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
             config: Arc::clone(&config),
             store: store.clone(),
             evaluation: evaluation.clone(),
+            reporter: reporter.clone(),
             workers: workers.clone(),
         },
         capacity,

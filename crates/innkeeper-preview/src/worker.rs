@@ -221,7 +221,10 @@ impl<E: Execute> Worker<E> {
         if let Some(pull_request) = preview.record.pull_request() {
             let sha = &preview.record.wanted_sha;
             let reporter = &self.parts.reporter;
-            reporter.conclude_soon(&pull_request, sha, Situation::NoConfig);
+            match preview.record.config_path.as_ref() {
+                None => reporter.conclude_all_soon(&pull_request, sha, Situation::NoConfig),
+                path => reporter.conclude_soon(&pull_request, path, sha, Situation::NoConfig),
+            }
         }
         let deleted = store.delete_unseen_preview(&self.slug, &preview.record.wanted_sha);
         journal.step("forget", deleted).await?;

@@ -51,7 +51,9 @@ pub use delivery::{
     Delivery, DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Receipt, retry_after,
 };
 pub use error::{Cause, StoreError};
-pub use preview::{Approval, NewPreview, Presence, Preview, PreviewFact, PreviewRequest};
+pub use preview::{
+    Approval, CommandChange, NewPreview, Presence, Preview, PreviewFact, PreviewRequest,
+};
 pub use sql::checks::OpenCheck;
 pub use sql::evaluations::Evaluation;
 pub use sql::events::EventFilter;

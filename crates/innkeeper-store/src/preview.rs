@@ -4,7 +4,7 @@ use innkeeper_model::preview::{
     BranchName, CommitSha, Meta, PackageChanges, PreviewRecord, PreviewState, PullDetails,
     PullRequestEvent, RepoName,
 };
-use innkeeper_model::{Failure, StorePath};
+use innkeeper_model::{Failure, GuestName, StorePath};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +203,17 @@ pub enum PreviewFact {
     /// The preview was stopped because it was unused; its files and database stay. An intent. Its age counts from now,
     /// until it is removed.
     Expired,
+}
+
+/// The changes of one preview that a command in a comment causes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandChange {
+    /// The preview.
+    pub slug: GuestName,
+    /// Changes of its record.
+    pub facts: Vec<PreviewFact>,
+    /// The commit to approve.
+    pub approved: Option<CommitSha>,
 }
 
 impl PreviewFact {

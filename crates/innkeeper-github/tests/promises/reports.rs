@@ -405,3 +405,41 @@ fn report_requires_a_pull_request() {
         None
     );
 }
+
+/// The URL leads to the page with the log, and to the app once that is live.
+#[tokio::test]
+async fn deployment_statuses_lead_to_the_environment_and_the_log() {
+    let stage = Stage::new().await;
+    let (_, sha) = stage.open_pull();
+    for state in [
+        PreviewState::Queued,
+        PreviewState::Building,
+        PreviewState::Live,
+        PreviewState::Failed,
+    ] {
+        publish(&stage, &view(&sha, state), ReportTarget::Comment).await;
+    }
+    let settings = settings(ReportTarget::Comment);
+    let removed = Report::removed(&view(&sha, PreviewState::Closing), &settings);
+    let removed = removed.expect("a report");
+    stage.github().publish(&removed).await.expect("told");
+    let statuses = stage.fake.with(|world| {
+        let deployments = &world.repos[&repo()].deployments;
+        assert_eq!(deployments.len(), 1);
+        deployments[0].statuses.clone()
+    });
+    let states: Vec<_> = statuses.iter().map(|status| &status["state"]).collect();
+    assert_eq!(
+        states,
+        ["queued", "in_progress", "success", "failure", "inactive"]
+    );
+    for status in &statuses {
+        let url = match status["state"] == "inactive" {
+            true => "",
+            false => "https://web-7.preview.example.com",
+        };
+        assert_eq!(status["environment_url"], url, "{status}");
+        assert_eq!(status["log_url"], url, "{status}");
+        assert_eq!(status["auto_inactive"], true, "{status}");
+    }
+}

@@ -1,6 +1,6 @@
 use innkeeper_github::fake::FailureKind;
-use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::api::DeliveryState;
+use innkeeper_model::preview::{Meta, RepoName};
 
 use super::*;
 use crate::fixture::{Harness, branch, live_facts, meta, sha, slug};
@@ -161,6 +161,45 @@ async fn stop_and_start_change_the_record_once() {
     let ended = commands.execute(&delivery, event, &preview).await;
     assert_eq!(ended.expect("executed"), None);
     assert_eq!(harness.record().await.state, PreviewState::Live);
+}
+
+#[tokio::test]
+async fn command_is_for_every_preview_of_the_pull_request() {
+    let harness = harness().await;
+    let api = harness
+        .claim_additional("apps/api/preview.nix", "web-7-api")
+        .await;
+    let set = async |facts| harness.store.set_preview(&api, facts).await;
+    set(live_facts(sha('a'))).await.expect("recorded");
+    let states = async || {
+        let api = harness.store.preview(&api).await.expect("read");
+        let api = api.expect("exists").record;
+        (harness.record().await.state, api.state)
+    };
+    let (queued, stopped) = (PreviewState::Queued, PreviewState::Stopped);
+    execute(&harness, "alice", "/preview stop").await;
+    assert_eq!(states().await, (stopped, stopped));
+    execute(&harness, "alice", "/preview start").await;
+    assert_eq!(states().await, (queued, queued));
+
+    // It applies to one of them only.
+    let without = PreviewFact::Live {
+        sha: sha('a'),
+        closure: crate::fixture::closure(),
+        meta: Box::new(Meta {
+            database: DatabaseMode::Container,
+            ..meta()
+        }),
+    };
+    harness.set(live_facts(sha('a'))).await;
+    harness.set(vec![without]).await;
+    set(live_facts(sha('a'))).await.expect("recorded");
+    let state = execute(&harness, "alice", "/preview reset-db").await;
+    assert_eq!(state, DeliveryState::Done);
+    assert_eq!(states().await, (PreviewState::Live, queued));
+    let reset = harness.store.preview(&api).await.expect("read");
+    assert!(reset.expect("exists").reset_database);
+    assert_eq!(harness.reactions(), ["+1", "+1", "+1"]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use innkeeper_model::preview::CommitSha;
 use innkeeper_store::PreviewFact;
 
 use super::*;
-use crate::fixture::{Harness, sha, slug};
+use crate::fixture::{Harness, pull_request, sha, slug};
 
 /// Path of the comments on the pull request.
 const COMMENTS: &str = "/repos/octo/web/issues/7/comments";
@@ -159,6 +159,8 @@ fn expected(all: &[(char, &str)]) -> Vec<(char, String)> {
         .collect()
 }
 
+const API: &str = "innkeeper/preview: apps/api/preview.nix";
+
 async fn open_checks(harness: &Harness) -> usize {
     harness.store.open_checks().await.expect("read").len()
 }
@@ -230,6 +232,68 @@ async fn check_that_github_refused_ends_later() {
         Some(&('a', "success".to_owned()))
     );
     assert_eq!(open_checks(&harness).await, 0);
+}
+
+#[tokio::test]
+async fn each_preview_of_a_pull_request_has_its_check() {
+    let harness = with_checks().await;
+    let api = harness
+        .claim_additional("apps/api/preview.nix", "web-7-api")
+        .await;
+    let web = slug();
+    let report = async |slug: &GuestName| {
+        let reported = reporter(&harness).report(slug, false).await;
+        reported.expect("accepted");
+    };
+    report(&web).await;
+    report(&api).await;
+    assert_eq!(open_checks(&harness).await, 2);
+    // The first one is live while the other one goes on.
+    harness.set_live(sha('a')).await;
+    report(&web).await;
+    let concluded = reporter(&harness).conclude_orphans().await;
+    concluded.expect("ended");
+    let removed = harness.store.preview(&api).await.expect("read");
+    let removed = removed.expect("exists");
+    let removed = reporter(&harness).report_removal(&removed).await;
+    removed.expect("accepted");
+    let statuses = harness.statuses();
+    let statuses = statuses.iter().map(|[name, state, _]| (&**name, &**state));
+    assert_eq!(
+        statuses.collect::<Vec<_>>(),
+        [
+            ("innkeeper/preview", "pending"),
+            (API, "pending"),
+            ("innkeeper/preview", "success"),
+            (API, "success"),
+        ]
+    );
+    assert_eq!(open_checks(&harness).await, 0);
+}
+
+#[tokio::test]
+async fn commit_without_a_preview_has_the_checks_of_all_configurations() {
+    for situation in [
+        Situation::Draft,
+        Situation::NotRequested,
+        Situation::NoConfig,
+        Situation::WaitingForApproval,
+    ] {
+        let harness = Harness::with(|config| {
+            config.style.checks = true;
+            let paths = ["apps/web/preview.nix", "apps/api/preview.nix"];
+            let paths = paths.map(|path| SourcePath::parse(path).expect("a path"));
+            config.config_paths.default = paths.to_vec();
+        })
+        .await;
+        reporter(&harness).conclude_all_soon(&pull_request(), &sha('a'), situation);
+        let mut statuses = harness.wait_for_statuses(2).await;
+        statuses.sort();
+        let ended = statuses.iter().map(|[name, state, _]| (&**name, &**state));
+        let ended: Vec<_> = ended.collect();
+        let expected = [("innkeeper/preview", "success"), (API, "success")];
+        assert_eq!(ended, expected, "{situation:?}");
+    }
 }
 
 /// The daemon was killed after it had removed the preview, and before the check had ended.

@@ -205,3 +205,45 @@ async fn resync_finds_lost_withdrawals() {
         );
     }
 }
+
+#[tokio::test]
+async fn check_of_a_pull_request_without_a_preview_ends() {
+    for (drafts, by_label, text) in [
+        (Drafts::UntilReady, false, "drafts have no preview"),
+        (Drafts::On, true, "previews are created on request"),
+    ] {
+        let harness = Harness::with(|config| {
+            config.style.checks = true;
+            config.admission.drafts = drafts;
+            config.admission.request_label = by_label.then(|| LABEL.to_owned());
+        })
+        .await;
+        harness.open_pull(sha('a'));
+        harness.change_pull(|pull| pull.draft = !by_label);
+        let state = act(&harness, "opened", PrAction::Opened).await;
+        assert_eq!(state, DeliveryState::Ignored, "{text}");
+        let [[name, state, line]] = harness.wait_for_statuses(1).await.try_into().expect("one");
+        assert_eq!((&*name, &*state), ("innkeeper/preview", "success"));
+        assert!(line.starts_with(text), "{line}");
+        assert_eq!(harness.comments(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn check_of_a_push_during_the_removal_ends() {
+    let harness = Harness::with(|config| {
+        config.style.checks = true;
+        config.admission.drafts = Drafts::Off;
+    })
+    .await;
+    harness.open_pull(sha('b'));
+    harness.change_pull(|pull| pull.draft = true);
+    harness.claim().await;
+    harness
+        .set(vec![PreviewFact::Desired(Presence::Absent)])
+        .await;
+    let state = act(&harness, "push", PrAction::Synchronize).await;
+    assert_eq!(state, DeliveryState::Ignored);
+    let [[_, state, line]] = harness.wait_for_statuses(1).await.try_into().expect("one");
+    assert_eq!(state, "success", "{line}");
+}

@@ -265,7 +265,7 @@ async fn permanent_failure_ends_the_commit() {
 
 #[tokio::test]
 async fn pull_request_without_a_configuration_leaves_an_ignored_delivery() {
-    let harness = Harness::new().await;
+    let harness = Harness::with(|config| config.style.checks = true).await;
     harness.deliver("first", PrAction::Opened, sha('a')).await;
     let script = [Script::Fail(Code::ConfigMissing)];
     let mut running = Running::start(harness, script).await;
@@ -274,6 +274,15 @@ async fn pull_request_without_a_configuration_leaves_an_ignored_delivery() {
     running.delivery_is("first", DeliveryState::Ignored).await;
     assert!(running.harness.preview().await.is_none());
     assert_eq!(running.harness.comments(), Vec::<String>::new());
+    // Only the check ends, which may be required.
+    let [[name, state, text]] = running
+        .harness
+        .wait_for_statuses(1)
+        .await
+        .try_into()
+        .expect("one");
+    assert_eq!((&*name, &*state), ("innkeeper/preview", "success"));
+    assert_eq!(text, "aaaaaaa has no preview-config.nix: nothing to do");
 }
 
 #[tokio::test]

@@ -116,6 +116,10 @@ fn set_head(
         return Ok(preview.desired != Presence::Absent);
     }
     let approval = set_approval(transaction, first, preview)?;
+    if preview.details != first.details {
+        let facts = [PreviewFact::Details(first.details.clone())];
+        previews::apply(transaction, slug, &facts)?;
+    }
     let is_current = preview.desired == Presence::Present
         && preview.record.wanted_sha == first.record.wanted_sha
         && preview.record.head_repo == first.record.head_repo;
@@ -166,6 +170,8 @@ fn create(
         if previews::is_free(transaction, slug)? {
             previews::insert_additional(transaction, &first.record, &config.path, slug)?;
             previews::copy_approval(transaction, first, slug)?;
+            let facts = [PreviewFact::Details(first.details.clone())];
+            previews::apply(transaction, slug, &facts)?;
             return Ok(slug.clone());
         }
     }

@@ -8,7 +8,7 @@ use super::Store;
 use crate::database::Durability;
 use crate::delivery::DeliveryOutcome;
 use crate::error::{QueryError, StoreError};
-use crate::preview::{Approval, NewPreview, Preview, PreviewFact, PreviewRequest};
+use crate::preview::{Approval, CommandChange, NewPreview, Preview, PreviewFact, PreviewRequest};
 use crate::sql::{deliveries, previews};
 
 impl Store {
@@ -114,32 +114,31 @@ impl Store {
         .await
     }
 
-    /// Applies the changes of a command in a comment, like [`Self::set_preview`], approves a commit if one is given, and
-    /// records the command as executed, all in one transaction: a command is executed at most once. Applies none and returns
-    /// `None` if the command is not pending. Pending intents before the command are done, since their wishes are recorded.
-    /// Durable.
+    /// Applies the changes of a command in a comment to each of its previews, like [`Self::set_preview`], and records the
+    /// command as executed, all in one transaction: a command is executed at most once. Applies none and returns `false` if
+    /// the command is not pending. Pending intents before the command are done, since their wishes are recorded. Durable.
     ///
     /// # Errors
     /// [`StoreError::DeliveryNotFound`], [`StoreError::PreviewNotFound`].
     pub async fn execute_command(
         &self,
         id: &str,
-        slug: &GuestName,
-        facts: Vec<PreviewFact>,
-        approved: Option<CommitSha>,
-    ) -> Result<Option<Preview>, StoreError> {
-        let (id, slug) = (id.to_owned(), slug.clone());
+        changes: Vec<CommandChange>,
+    ) -> Result<bool, StoreError> {
+        let id = id.to_owned();
         let action = "execute a command";
         self.write(action, Durability::Now, move |transaction| {
             if !deliveries::is_pending(transaction, &id)? {
-                return Ok(None);
+                return Ok(false);
             }
-            previews::apply(transaction, &slug, &facts)?;
-            if let Some(sha) = approved {
-                previews::approve(transaction, &slug, &sha, Approval::Command)?;
+            for change in &changes {
+                previews::apply(transaction, &change.slug, &change.facts)?;
+                if let Some(sha) = &change.approved {
+                    previews::approve(transaction, &change.slug, sha, Approval::Command)?;
+                }
             }
             deliveries::finish_command(transaction, &id)?;
-            previews::require(transaction, &slug).map(Some)
+            Ok(true)
         })
         .await
     }
@@ -347,6 +346,21 @@ impl Store {
         let PullRequest { repo, number } = pull_request.clone();
         self.read("read a preview's record", move |connection| {
             previews::find_of(connection, &repo, number)
+        })
+        .await
+    }
+
+    /// Returns the additional previews of a pull request, by slug.
+    ///
+    /// # Errors
+    /// Only if the database cannot be read.
+    pub async fn additional_previews(
+        &self,
+        pull_request: &PullRequest,
+    ) -> Result<Vec<Preview>, StoreError> {
+        let pull_request = pull_request.clone();
+        self.read("read the additional previews", move |connection| {
+            previews::additional(connection, &pull_request)
         })
         .await
     }

@@ -6,8 +6,8 @@ use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PrAction, PreviewState, RepoName};
 use innkeeper_model::{Code, Failure};
 use innkeeper_store::{
-    DeliveryFilter, DeliveryOutcome, NextDelivery, Presence, PreviewFact, PreviewRequest, Receipt,
-    Store, StoreError, retry_after,
+    CommandChange, DeliveryFilter, DeliveryOutcome, NextDelivery, Presence, PreviewFact,
+    PreviewRequest, Receipt, Store, StoreError, retry_after,
 };
 use jiff::Timestamp;
 
@@ -473,16 +473,20 @@ async fn command_waits_for_the_record_of_earlier_intents_only() {
     assert_eq!(next().await.as_deref(), Some("stop"), "its work goes on");
 
     let execute = async || {
-        let stopped = vec![PreviewFact::Stopped];
-        let executed = store.execute_command("stop", &slug, stopped, None).await;
-        executed
-            .expect("records")
-            .map(|preview| preview.record.state)
+        let stopped = CommandChange {
+            slug: slug.clone(),
+            facts: vec![PreviewFact::Stopped],
+            approved: None,
+        };
+        let executed = store.execute_command("stop", vec![stopped]).await;
+        executed.expect("records")
     };
-    assert_eq!(execute().await, Some(PreviewState::Stopped));
+    assert!(execute().await);
+    let preview = store.preview(&slug).await.expect("reads").expect("there");
+    assert_eq!(preview.record.state, PreviewState::Stopped);
     let queued = vec![PreviewFact::State(PreviewState::Queued)];
     store.set_preview(&slug, queued).await.expect("records");
-    assert_eq!(execute().await, None, "it is executed at most once");
+    assert!(!execute().await, "it is executed at most once");
     let preview = store.preview(&slug).await.expect("reads").expect("there");
     assert_eq!(preview.record.state, PreviewState::Queued);
     for id in ["opened", "stop"] {
