@@ -25,7 +25,7 @@ pub(crate) struct SelectionOptions {
     service: Option<String>,
 
     /// Print lines of the attempt with this number only
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     attempt: Option<u64>,
 }
 
@@ -46,21 +46,24 @@ impl SelectionOptions {
     }
 }
 
-/// Parses a time, or an age.
+/// Parses a time in the past, or an age. `10m ago` is an age too.
 fn parse_since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
+    let now = Timestamp::now();
+    let age = |age: SignedDuration| now.checked_sub(age.abs()).ok();
+    let time = match text.parse() {
+        Ok(time) => Some(time),
+        Err(_) => text.parse().ok().and_then(age),
+    };
+    match time {
+        Some(time) if time > now => Err(format!("{time} is in the future")),
+        Some(time) => Ok(time),
+        None => Err("write a time like 2026-11-20T10:00:00Z, or an age like 10m".to_owned()),
     }
-    let age: Result<SignedDuration, _> = text.parse();
-    let time = age
-        .ok()
-        .and_then(|age| Timestamp::now().checked_sub(age).ok());
-    time.ok_or_else(|| "write a time like 2026-11-20T10:00:00Z, or an age like 10m".to_owned())
 }
 
 /// Checks the name of a service. All of its characters may be in a query.
 fn parse_service(text: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@:".contains(c);
     match text.is_empty() || !text.chars().all(is_allowed) {
         true => Err("write a name like app or app.service".to_owned()),
         false => Ok(text.to_owned()),
@@ -177,7 +180,11 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-20T10:00:00Z");
         let then = parse_since("2h 30m").expect("an age");
         assert!(Timestamp::now().duration_since(then).as_mins() >= 150);
-        parse_since("yesterday").expect_err("unknown");
+        let ago = parse_since("10m ago").expect("an age");
+        assert!(ago < Timestamp::now());
+        for wrong in ["yesterday", "", "0", "2026-11-20", "9999-01-01T00:00:00Z"] {
+            parse_since(wrong).expect_err(wrong);
+        }
         parse_service("app&lines=0").expect_err("no name");
     }
 }

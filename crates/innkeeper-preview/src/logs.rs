@@ -104,6 +104,9 @@ impl Logs {
         let own = if wants_own { window.lines } else { Vec::new() };
         let services = self.services_of(meta.as_ref(), &filter, window.until);
         let (app, from) = self.app_lines(slug, services.as_ref(), lines, begun).await;
+        if let Some(service) = filter.service.as_deref().filter(|_| !wants_own) {
+            require_source(slug, service, meta.as_ref(), &app)?;
+        }
         let mut shown = merge(own, app);
         shown.drain(..shown.len().saturating_sub(lines));
         let shown = stream::iter(shown);
@@ -239,6 +242,37 @@ fn check_service(service: Option<&str>) -> Result<(), PreviewError> {
             "Name a service of the app, or `innkeeper` for the daemon's own lines.",
         )),
     }
+}
+
+/// Checks that the log has lines of a service, or may get some: the app's services, and other units of the guest that have
+/// written lines.
+fn require_source(
+    slug: &GuestName,
+    service: &str,
+    meta: Option<&Meta>,
+    lines: &[LogLine],
+) -> Result<(), PreviewError> {
+    let known = meta.map_or_else(Vec::new, |meta| {
+        let all = std::iter::once(&meta.setup_service).chain(&meta.app_services);
+        all.collect()
+    });
+    let is_known = ServiceName::parse(service).is_ok_and(|name| known.contains(&&name));
+    if is_known || lines.iter().any(|line| line.source != CONSOLE_SOURCE) {
+        return Ok(());
+    }
+    let names: Vec<_> = known.iter().map(ToString::to_string).collect();
+    let remedy = match names.is_empty() {
+        true => {
+            "The services are known once the commit is evaluated. `innkeeper` names the daemon's own lines."
+                .to_owned()
+        }
+        false => format!(
+            "The app's services are {}; `innkeeper` names the daemon's own lines.",
+            names.join(", ")
+        ),
+    };
+    let text = format!("the log of preview '{slug}' has no lines of a service '{service}'");
+    Err(PreviewError::new(Code::InvalidRequest, text, remedy))
 }
 
 /// Returns the lines of a console, which may be endless.

@@ -1,3 +1,4 @@
+use innkeeper_model::Explain as _;
 use innkeeper_model::preview::PreviewState;
 use innkeeper_store::PreviewFact;
 
@@ -77,19 +78,27 @@ async fn lines_are_selected_by_time_and_source() {
         ..LogFilter::default()
     };
     assert_eq!(texts(&harness, later).await, [""; 0]);
-    let of_app = LogFilter {
-        service: Some("app".to_owned()),
+    let of = |service: &str| LogFilter {
+        service: Some(service.to_owned()),
         ..LogFilter::default()
     };
-    assert_eq!(texts(&harness, of_app).await, [""; 0]);
-    let hostile = LogFilter {
-        service: Some("--root=/".to_owned()),
-        ..LogFilter::default()
+    let refused = async |service| {
+        let log = harness.previews.logs(&slug(), 9, false, of(service)).await;
+        let error = log.map(drop).expect_err("refused");
+        assert_eq!(error.code(), Code::InvalidRequest);
+        format!("{error}: {}", error.remedy().expect("a remedy"))
     };
-    let refused = harness.previews.logs(&slug(), 9, false, hostile).await;
-    assert_eq!(
-        innkeeper_model::Explain::code(&refused.map(drop).expect_err("refused")),
-        Code::InvalidRequest
+    refused("--root=/").await;
+    let early = refused("app").await;
+    assert!(early.contains("once the commit is evaluated"), "{early}");
+    harness.set_live(sha('a')).await;
+    assert_eq!(texts(&harness, of("app")).await, [""; 0]);
+    let unknown = refused("ap").await;
+    assert!(
+        unknown.contains(
+            "no lines of a service 'ap': The app's services are setup.service, app.service;"
+        ),
+        "{unknown}"
     );
 }
 

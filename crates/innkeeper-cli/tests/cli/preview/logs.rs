@@ -54,3 +54,22 @@ fn json_has_one_value_per_line() {
     {"source":"console","line":"listening on 3000"}
     "#);
 }
+
+#[test]
+fn values_that_select_nothing_are_refused() {
+    let fake = fake();
+    for [option, value] in [
+        ["--attempt", "0"],
+        ["--attempt", "two"],
+        ["--since", "tomorrow"],
+        ["--since", "9999-01-01T00:00:00Z"],
+        ["--service", "a b"],
+        ["--service", ""],
+        ["--lines", "-1"],
+    ] {
+        let refused = fake.preview(&["logs", "web-7", &format!("{option}={value}")]);
+        assert_eq!(refused.status, 2, "{option} {value}");
+        assert!(refused.stderr.contains(option), "{}", refused.stderr);
+    }
+    assert_eq!(fake.requests(), [""; 0]);
+}
