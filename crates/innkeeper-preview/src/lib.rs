@@ -41,7 +41,7 @@
 //! | `commands` | create, update, approve, destroy, and other commands of users on the host |
 //! | `previews`, `wiring` | start, stop and queries; construction of the components |
 //! | `service_log` | the journal of the services in a guest |
-//! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
+//! | `logs`, `explain`, `upkeep`, `webhooks`, `command_access`, `report_access` | `preview logs`, `preview explain`, parts of `innkeeper doctor` and `gc` |
 //! | `sources`, `additional` | the files of a configuration; previews of several configurations |
 //! | `records`, `retry`, `background` | queries on records, delays of retries, background tasks |
 
@@ -80,6 +80,7 @@ mod probes;
 mod records;
 mod redelivery;
 mod removal;
+mod report_access;
 mod reporter;
 mod repositories;
 mod requests;

@@ -13,7 +13,9 @@ use innkeeper_store::{Presence, Store};
 
 use crate::reporter::Reporter;
 use crate::repositories::Repositories;
-use crate::{PreviewError, command_access, names, removal, webhooks};
+use crate::{
+    PreviewError, PreviewsConfig, command_access, names, removal, report_access, webhooks,
+};
 
 /// Maximum number of failed reports that are listed: most have the same cause.
 const MAX_REPORTS: usize = 20;
@@ -24,6 +26,7 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Checks and garbage collection.
 #[derive(Clone)]
 pub(crate) struct Upkeep {
+    pub(crate) config: Arc<PreviewsConfig>,
     pub(crate) store: Store,
     pub(crate) github: Option<Github>,
     pub(crate) evaluator: Arc<dyn Evaluator>,
@@ -32,7 +35,6 @@ pub(crate) struct Upkeep {
     pub(crate) pages: Arc<dyn Pages>,
     pub(crate) repositories: Repositories,
     pub(crate) reporter: Reporter,
-    pub(crate) grace: Duration,
 }
 
 impl Upkeep {
@@ -46,13 +48,14 @@ impl Upkeep {
         }
         checks.push(self.check_github().await);
         if let Some(github) = &self.github {
+            checks.push(report_access::check(github, &self.config.style).await);
             checks.push(command_access::check(github).await);
         }
         checks.extend(self.repositories.checks().await);
         checks.extend(self.check_webhooks().await);
         checks.extend(self.check_removals().await);
         checks.extend(self.check_reports());
-        let removed = removal::checks(&self.store, self.grace).await;
+        let removed = removal::checks(&self.store, self.config.dropped_grace).await;
         // A failure of the store is a finding of the other checks.
         checks.extend(removed.unwrap_or_default());
         checks.extend(self.check_names().await);

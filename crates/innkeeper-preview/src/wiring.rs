@@ -173,7 +173,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         workers.clone(),
     );
     let upkeep = Upkeep {
-        grace: config.dropped_grace,
+        config: Arc::clone(&config),
         store: store.clone(),
         github: github.clone(),
         evaluator,

@@ -1,4 +1,4 @@
-//! The App's installation: the permissions and events that its owner granted.
+//! What the credentials may do: the permissions and events of the App's installation, and the scopes of a token.
 
 use std::collections::BTreeMap;
 
@@ -48,5 +48,23 @@ impl Github {
         );
         let response = self.session().send_as_app(app, &call).await?;
         response.success(&call)?.json(&call).map(Some)
+    }
+
+    /// Returns the scopes of a classic token. `None` for an App, and for a fine-grained token: GitHub does not list its
+    /// permissions.
+    ///
+    /// # Errors
+    /// [`GithubError`].
+    pub async fn scopes(&self) -> Result<Option<Vec<String>>, GithubError> {
+        let Credentials::Token(_) = self.session().credentials() else {
+            return Ok(None);
+        };
+        let call = ApiCall::get("look up the token's scopes", "/user");
+        let response = self.send(&call).await?.success(&call)?;
+        let scopes = response.header("x-oauth-scopes").map(|scopes| {
+            let scopes = scopes.split(',').map(|scope| scope.trim().to_owned());
+            scopes.filter(|scope| !scope.is_empty()).collect()
+        });
+        Ok(scopes)
     }
 }

@@ -111,7 +111,14 @@ async fn user(Extension(caller): Extension<Caller>) -> ApiResult {
         let message = "Resource not accessible by integration";
         return Err(error_response(StatusCode::FORBIDDEN, message));
     }
-    Ok(Json(json!({ "login": caller.login() })).into_response())
+    let mut response = Json(json!({ "login": caller.login() })).into_response();
+    if let Caller::Token(rights) = &caller
+        && let Some(scopes) = &rights.scopes
+        && let Ok(scopes) = scopes.parse()
+    {
+        response.headers_mut().insert("x-oauth-scopes", scopes);
+    }
+    Ok(response)
 }
 
 async fn installation_token(
@@ -138,6 +145,7 @@ async fn installation_token(
         login: format!("{}[bot]", app.slug),
         expires_at: Some(expires_at),
         read_only: request["permissions"] == json!({ "contents": "read" }),
+        scopes: None,
         repos,
         lacks: app_lacks,
     };

@@ -152,6 +152,8 @@ pub struct Rights {
     pub repos: Option<BTreeSet<RepoName>>,
     /// True if it is read-only.
     pub read_only: bool,
+    /// The scopes of a classic token, as GitHub lists them; `None` for other tokens.
+    pub scopes: Option<String>,
     /// The permissions that it lacks, in GitHub's notation, such as `checks=write`.
     pub lacks: BTreeSet<String>,
 }
@@ -331,6 +333,7 @@ impl World {
             expires_at: None,
             repos: None,
             read_only: false,
+            scopes: None,
             lacks: BTreeSet::new(),
         };
         self.tokens.insert(token.into(), rights);
