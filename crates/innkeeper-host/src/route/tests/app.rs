@@ -90,45 +90,37 @@ pub(super) async fn serve_silence(address: SocketAddr) {
     });
 }
 
-/// Serves an app that speaks only HTTP/2 with prior knowledge, as gRPC servers do: it responds with status 204 to each
-/// request.
-pub(super) async fn serve_h2c(address: SocketAddr) {
+/// Runs a server that speaks only HTTP/2 with prior knowledge, as gRPC servers do: it has the file `call`, and returns what
+/// it receives. `None` if it is not installed.
+pub(super) async fn run_h2c(rig: &Rig, address: SocketAddr) -> Option<tokio::process::Child> {
+    let files = rig.path("files");
+    std::fs::create_dir(&files).expect("directory");
+    std::fs::write(files.join("call"), "over HTTP/2").expect("file");
+    let server = command("nghttpd")
+        .args(["--no-tls", "--echo-upload", "--address"])
+        .arg(address.ip().to_string())
+        .arg("--htdocs")
+        .arg(files)
+        .arg(address.port().to_string())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .ok()?;
+    while TcpStream::connect(address).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Some(server)
+}
+
+/// Accepts connections, and closes each when a request arrives, as an app that is killed.
+pub(super) async fn serve_ends(address: SocketAddr) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(address).await.expect("bind");
     tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.expect("accept");
-            tokio::spawn(respond_h2c(stream));
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            tokio::spawn(async move { stream.read_u8().await });
         }
-    });
-}
-
-/// Responds by the frames of RFC 9113, section 4.1: length, type, flags, stream, payload.
-async fn respond_h2c(mut stream: TcpStream) {
-    const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    const ACK: u8 = 1;
-    let mut preface = [0; 24];
-    stream.read_exact(&mut preface).await.expect("preface");
-    assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    let settings = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
-    stream.write_all(&settings).await.expect("write");
-    let mut head = [0; 9];
-    while stream.read_exact(&mut head).await.is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        stream.read_exact(&mut payload).await.expect("payload");
-        if head[3] == SETTINGS && head[4] & ACK == 0 {
-            let ack = [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0];
-            stream.write_all(&ack).await.expect("write");
-        }
-        if head[3] == HEADERS {
-            // The end of the headers and of the stream. In the static table of RFC 7541, entry 9 is `:status: 204`.
-            let response = [
-                0, 0, 1, HEADERS, 5, head[5], head[6], head[7], head[8], 0x89,
-            ];
-            stream.write_all(&response).await.expect("write");
-        }
-    }
+    })
 }
 
 /// Serves requests for pages on a socket with their first line and their preview.

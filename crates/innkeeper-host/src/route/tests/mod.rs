@@ -27,7 +27,7 @@ mod requests;
 mod responses;
 mod unavailable;
 
-use app::{serve_app, serve_h2c, serve_silence};
+use app::{run_h2c, serve_app, serve_ends, serve_silence};
 use client::{Socket, get, read_head, request, request_on};
 
 const FRONT: &str = "127.0.0.1:8080";

@@ -168,8 +168,12 @@ async fn a_live_app_that_refuses_connections_has_a_page() {
     std::fs::remove_file(rig.path("pages.sock")).expect("removed");
     for state in [RouteState::Live, RouteState::Held] {
         rig.ensure(&web(state.clone())).await;
-        for line in ["GET /", "POST /", "GET /api/x"] {
-            let response = request("web.localhost", line, "", b"").await;
+        for (line, body) in [
+            ("GET /", &b""[..]),
+            ("POST /", b"body"),
+            ("GET /api/x", b""),
+        ] {
+            let response = request("web.localhost", line, "", body).await;
             assert_eq!(
                 (response.status, response.header("retry-after")),
                 (503, Some("3")),
@@ -181,5 +185,36 @@ async fn a_live_app_that_refuses_connections_has_a_page() {
             );
         }
     }
+    rig.stop().await;
+}
+
+/// An app that is killed while it has a request: the connection ends without a response.
+#[tokio::test]
+async fn requests_to_an_app_that_ends_meanwhile_have_a_response() {
+    let Some(rig) = Rig::start("apps that end").await else {
+        return;
+    };
+    let (_arrivals, _pages) = serve_pages(&rig);
+    rig.ensure(&web(RouteState::Live)).await;
+    let mut app = Vec::new();
+    for port in [3000, 4000] {
+        app.push(serve_ends(SocketAddr::from((APP, port))).await);
+    }
+    let large = vec![b'x'; 1 << 20];
+    for (line, body, shown) in [
+        ("POST /p", &b"body"[..], "PAGE"),
+        ("PUT /api/p", large.as_slice(), "PAGE"),
+        // Sent twice.
+        ("GET /", b"", "This preview does not answer at the moment."),
+    ] {
+        let response = request("web.localhost", line, "", body).await;
+        assert_eq!(
+            (response.status, response.header("retry-after")),
+            (503, Some("3")),
+            "{line}: {response:?}"
+        );
+        assert_eq!(response.body, shown, "{line}");
+    }
+    stop_app(app).await;
     rig.stop().await;
 }

@@ -197,6 +197,8 @@ pub(super) mod remedies {
         "write the name of a service as in systemd.services, for example \"setup-app\"";
     pub(in crate::preview::meta) const PATH: &str =
         "write for example \"/\", \"/ws\" or \"/api/*\"";
+    pub(in crate::preview::meta) const H2C_TIMEOUT: &str =
+        "remove it: the clients of gRPC set deadlines themselves";
     pub(in crate::preview::meta) const TIMEOUT: &str = "write the seconds until the response begins: 1, 2, 5, 10, 15, 30, 60, 90, 120, 180, 300, 600, 1800 or 3600";
     pub(in crate::preview::meta) const HEALTH_PATH: &str = "write for example \"/health\"";
     pub(in crate::preview::meta) const SECRET: &str =

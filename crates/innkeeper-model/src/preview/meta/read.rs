@@ -269,7 +269,7 @@ impl Reader {
         let protocol = object.optional("protocol");
         let protocol = protocol.map_or(Some(RouteProtocol::Http), |at| self.protocol(&at));
         let timeout = object.optional("timeout");
-        let timeout = timeout.map_or(Some(None), |at| self.timeout(&at).map(Some));
+        let timeout = timeout.map_or(Some(None), |at| self.timeout(&at, protocol).map(Some));
         let health_path = object.optional("healthPath");
         let health_path = health_path.map_or(Some(None), |at| {
             self.checked(&at, HealthPath::parse, remedies::HEALTH_PATH)
@@ -301,7 +301,14 @@ impl Reader {
         protocol
     }
 
-    fn timeout(&mut self, at: &At<'_>) -> Option<RouteTimeout> {
+    fn timeout(&mut self, at: &At<'_>, protocol: Option<RouteProtocol>) -> Option<RouteTimeout> {
+        // Caddy 2.6 has no timeout for it.
+        if protocol == Some(RouteProtocol::H2c) {
+            let message = "a route with the protocol \"h2c\" has no timeout".to_owned();
+            let remedy = remedies::H2C_TIMEOUT;
+            self.report(&at.place, MetaProblemKind::Text { message, remedy });
+            return None;
+        }
         let Value::Number(number) = at.value else {
             return self.wrong_type(at, "a number");
         };

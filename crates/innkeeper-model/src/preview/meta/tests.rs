@@ -243,7 +243,8 @@ fn route_with_stripped_prefix_is_a_tree() {
 #[test]
 fn route_options_are_read_and_unsupported_ones_reported() {
     let routes = json!([
-        { "path": "/grpc/*", "port": 1, "protocol": "h2c", "timeout": 30 },
+        { "path": "/grpc/*", "port": 1, "protocol": "h2c" },
+        { "path": "/slow/*", "port": 1, "timeout": 30 },
         { "path": "/", "port": 2, "protocol": null, "timeout": null },
     ]);
     let meta = Meta::parse(&with("/routes", routes)).expect("valid");
@@ -254,10 +255,14 @@ fn route_options_are_read_and_unsupported_ones_reported() {
         .collect();
     assert_eq!(
         options,
-        [(RouteProtocol::H2c, Some(30)), (RouteProtocol::Http, None)]
+        [
+            (RouteProtocol::Http, Some(30)),
+            (RouteProtocol::H2c, None),
+            (RouteProtocol::Http, None)
+        ]
     );
     // Records of former releases have no options.
-    let stored = serde_json::to_value(&meta.routes[1]).expect("JSON");
+    let stored = serde_json::to_value(&meta.routes[2]).expect("JSON");
     assert_eq!(
         stored,
         json!({ "path": "/", "port": 2, "stripPrefix": false })
@@ -266,6 +271,7 @@ fn route_options_are_read_and_unsupported_ones_reported() {
         { "path": "/a", "port": 1, "protocol": "http2", "timeout": 0 },
         { "path": "/b", "port": 1, "protocol": true, "timeout": "30s" },
         { "path": "/c", "port": 1, "timeout": 1.5, "loadBalancing": "random" },
+        { "path": "/d", "port": 1, "protocol": "h2c", "timeout": 30 },
     ]);
     let problems = Meta::parse(&with("/routes", routes)).expect_err("invalid");
     insta::assert_snapshot!(MetaProblems(problems).lines().join("\n"));
