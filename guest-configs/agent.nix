@@ -5,6 +5,12 @@
   ...
 }:
 let
+  # A guest has 65536 ids, so NixOS' own range from 100000 on does not exist in it. This one lies between the users of NixOS and
+  # the dynamic ones of systemd.
+  nestedIds = {
+    start = 32768;
+    count = 28416;
+  };
   # Programs that not every nixpkgs has under this name.
   whereThere = names: lib.concatMap (name: lib.optional (pkgs ? ${name}) pkgs.${name}) names;
   cliNames = [
@@ -25,6 +31,18 @@ in
     uid = 1000;
     group = "users";
     extraGroups = [ "wheel" ];
+    subUidRanges = lib.mkDefault [
+      {
+        startUid = nestedIds.start;
+        inherit (nestedIds) count;
+      }
+    ];
+    subGidRanges = lib.mkDefault [
+      {
+        startGid = nestedIds.start;
+        inherit (nestedIds) count;
+      }
+    ];
     # Keys are written by the daemon to /etc/ssh/authorized_keys.d/agent, so none may be declared here.
   };
   # The guest's root is nobody on the host.

@@ -28,6 +28,8 @@
         # NixOS lets groups up to 2147483647 send ICMP echo requests. The guest's user namespace has 65536 ids, so the
         # kernel refuses that range and systemd-sysctl fails.
         kernel.sysctl."net.ipv4.ping_group_range" = "0 65535";
+        # Requests kernel modules, which a guest may not load.
+        enableContainers = lib.mkDefault false;
       }
     ];
 
@@ -78,6 +80,9 @@
       mime.enable = lib.mkDefault false;
       sounds.enable = lib.mkDefault false;
     };
+    # For machines: the host's memory is in a guest's /proc, and the host stops a guest.
+    systemd.oomd.enable = lib.mkDefault false;
+    systemd.shutdownRamfs.enable = lib.mkDefault false;
     services.udisks2.enable = lib.mkDefault false;
     services.logrotate.enable = lib.mkDefault false;
     # A guest has no Nix daemon: its store is the host's, read-only.

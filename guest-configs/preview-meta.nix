@@ -128,6 +128,8 @@ in
       users.users.preview = {
         isNormalUser = lib.mkDefault true;
         uid = lib.mkDefault 1000;
+        # NixOS' range begins at 100000, and a guest has 65536 ids.
+        autoSubUidGidRange = lib.mkOverride 900 false;
       };
       systemd = import ./preview-app/services.nix { inherit lib pkgs; } apps;
       # Programs that package managers download expect the loader and the libraries of a usual Linux.

@@ -131,6 +131,7 @@ let
         arguments: import (nixpkgs + "/nixos/lib/eval-config.nix") ({ system = null; } // arguments);
     };
   };
+  everyGuest = map guest (builtins.attrValues guests);
   textsOf =
     config:
     lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (_: unit: unit.enable) config.systemd.units);
@@ -235,6 +236,23 @@ in
       && environment.LIMIT == "5"
       && lib.hasPrefix builtins.storeDir environment.FILE;
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
+    "guests have nothing for hardware, a boot loader or the host's memory" = lib.all (
+      guest:
+      guest.boot.kernelModules == [ ]
+      && !(guest.systemd.services ? systemd-oomd)
+      && !(guest.systemd.services ? generate-shutdown-ramfs)
+      && !(guest.systemd.services ? "container@")
+    ) everyGuest;
+    "ids of users in guests are among the 65536 of a guest" = lib.all (
+      guest:
+      lib.all (
+        user:
+        !user.autoSubUidGidRange
+        && lib.all (range: range.startUid + range.count <= 65536) user.subUidRanges
+        && lib.all (range: range.startGid + range.count <= 65536) user.subGidRanges
+        && (user.uid == null || user.uid < 65536)
+      ) (builtins.attrValues guest.users.users)
+    ) everyGuest;
     "no unit of a guest requests an address" = !(node.systemd.services ? dhcpcd);
   };
   # Each module without the others, at rest and at work.
