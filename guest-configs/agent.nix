@@ -20,7 +20,10 @@ let
   ];
 in
 {
-  imports = [ ./base.nix ];
+  imports = [
+    ./base.nix
+    ./dev-tools.nix
+  ];
 
   # Coding agents' own programs, and nothing else, may be unfree.
   nixpkgs.config.allowUnfreePredicate = package: builtins.elem (lib.getName package) cliNames;

@@ -131,6 +131,10 @@ let
         arguments: import (nixpkgs + "/nixos/lib/eval-config.nix") ({ system = null; } // arguments);
     };
   };
+  development = guest {
+    imports = [ ../../guest-configs/agent.nix ];
+    innkeeper.guest.devTools.enable = true;
+  };
   everyGuest = map guest (builtins.attrValues guests);
   textsOf =
     config:
@@ -157,6 +161,7 @@ in
   units = {
     host = textsOf config;
     preview = textsOf preview;
+    development = textsOf development;
   }
   // lib.mapAttrs (_: module: textsOf (guest module)) guests
   // lib.mapAttrs (_: textsOf) guideFiles;
@@ -236,6 +241,29 @@ in
       && environment.LIMIT == "5"
       && lib.hasPrefix builtins.storeDir environment.FILE;
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
+    "the development tools are what agents expect" =
+      failed development == [ ]
+      && development.system.build.toplevel.drvPath != ""
+      && development.services.postgresql.settings.listen_addresses == "localhost"
+      && lib.hasInfix "host all dev 127.0.0.1/32 scram-sha-256" development.services.postgresql.authentication
+      && lib.getAttrs [
+        "DATABASE_URL"
+        "PGUSER"
+        "PGPASSWORD"
+        "PGDATABASE"
+      ] development.environment.sessionVariables == {
+        DATABASE_URL = "postgresql://dev:dev@localhost:5432/dev";
+        PGUSER = "dev";
+        PGPASSWORD = "dev";
+        PGDATABASE = "dev";
+      }
+      && lib.all (port: builtins.elem port development.networking.firewall.allowedTCPPorts) [
+        3000
+        5173
+      ]
+      && lib.hasInfix ''email = "dev@sandbox.local"'' development.environment.etc.gitconfig.text;
+    "and are off by default" =
+      !((guest ../../guest-configs/agent.nix).environment.sessionVariables ? DATABASE_URL);
     "guests have nothing for hardware, a boot loader or the host's memory" = lib.all (
       guest:
       guest.boot.kernelModules == [ ]
