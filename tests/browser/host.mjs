@@ -1,4 +1,5 @@
-// The host of the tests: Caddy, innkeeper-pages, and the driver of routes.
+// The host of the tests: Caddy, innkeeper-pages, and the driver of routes. No innkeeperd runs: every page is also that of a
+// host whose daemon is down.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

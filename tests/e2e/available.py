@@ -71,8 +71,18 @@ with subtest("the app is killed while the daemon is down"):
     wait_for_app(len(polled()))
     require_responses("the daemon's end")
 
-with subtest("the preview is stopped and started"):
-    machine.succeed("preview stop web-7")
+with subtest("the pages while the daemon is down"):
+    broken = commit("broken", {**files, "preview-config.nix": "{ this is not nix"})
+    deliver_event(8, "broken", "opened")
+    wait_for_preview("web-8", "failed", broken)
+    machine.succeed("preview stop web-7", "systemctl kill --signal=KILL innkeeper", "systemctl stop innkeeper")
+    for slug, headline in {"web-7": "Stopped", "web-8": "This commit failed"}.items():
+        response = browse(slug, "--include --header 'Accept: text/html'")
+        require("503" in response.splitlines()[0], f"the status of {slug}")
+        require(headline in response, f"the page of {slug}")
+    machine.succeed("systemctl start innkeeper")
+
+with subtest("a stopped preview is started"):
     require_equal(browse("web-7", "--output /dev/null --write-out '%{http_code}'"), "503", "the status of a stopped preview")
     machine.succeed("preview start web-7")
     wait_for_app(len(polled()))
