@@ -208,7 +208,7 @@ impl EvaluateError {
         let located = problems.iter().map(|problem| problem.located(sources));
         let problems: Vec<ConfigProblem> = located.collect();
         Self::WrongMeta {
-            lines: problems.iter().map(ToString::to_string).collect(),
+            lines: problems.iter().map(ConfigProblem::log_line).collect(),
             problems,
         }
     }

@@ -441,14 +441,16 @@ impl RawOutput {
             .nix_error()
             .map(|error| diagnosis::diagnose(error, &repository.locked.path, sources));
         let (problems, lines) = diagnosis.unwrap_or_default();
-        let (summary, mut log) = text::failure(self.log.into_failure());
+        let (summary, printed) = text::failure(self.log.into_failure());
         let summary = match problems.as_slice() {
             [] => summary,
             [only] => only.to_string(),
             [first, ..] => format!("{} problems; the first: {first}", problems.len()),
         };
-        log.extend(problems.iter().map(ToString::to_string));
+        // First, so that they are the decisive lines, whatever the configuration prints.
+        let mut log: Vec<String> = problems.iter().map(ConfigProblem::log_line).collect();
         log.extend(lines);
+        log.extend(printed);
         let notes = text::omissions(sources, &summary, &log);
         log.extend(notes);
         (summary, log, problems)

@@ -18,6 +18,18 @@ pub struct ConfigProblem {
     pub remedy: Option<String>,
 }
 
+impl ConfigProblem {
+    /// Returns its line in the log of a failure. Without a place, it is marked as an error, so that it is one of the decisive
+    /// lines.
+    #[must_use]
+    pub fn log_line(&self) -> String {
+        match self.place {
+            Some(_) => self.to_string(),
+            None => format!("error: {self}"),
+        }
+    }
+}
+
 impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
@@ -48,6 +60,7 @@ mod tests {
             remedy: None,
         };
         assert_eq!(problem.to_string(), "0 is not a port");
+        assert_eq!(problem.log_line(), "error: 0 is not a port");
         problem.place = Some(Place {
             file: SourcePath::parse("nix/app.nix").expect("valid"),
             line: 12,

@@ -1,8 +1,13 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 
+use futures_util::StreamExt as _;
 use innkeeper_model::preview::api::DeliveryState;
-use innkeeper_model::preview::{CommitSha, DeliveryEvent, PrAction, RepoName};
+use innkeeper_model::preview::log::{LogFilter, LogLine};
+use innkeeper_model::preview::sources::{Place, SourcePath};
+use innkeeper_model::preview::{
+    CommitSha, ConfigProblem, DeliveryEvent, PrAction, PullDetails, RepoName,
+};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -16,6 +21,8 @@ enum Script {
     Succeed,
     /// Fails with this code.
     Fail(Code),
+    /// Fails with this failure.
+    FailWith(Failure),
     /// Fails with this code in the moment of a command.
     FailAtCommand(Code),
     /// Runs until it is canceled.
@@ -38,6 +45,7 @@ impl Execute for FakeExecutor {
         match script.unwrap_or(Script::Succeed) {
             Script::Succeed => {}
             Script::Fail(code) => return Err(PreviewError::new(code, "it failed", "Wait.")),
+            Script::FailWith(failure) => return Err(failure.into()),
             Script::FailAtCommand(code) => {
                 self.workers.wake(&slug(), WakeReason::Command);
                 return Err(PreviewError::new(code, "it failed", "Wait."));
@@ -283,6 +291,76 @@ async fn pull_request_without_a_configuration_leaves_an_ignored_delivery() {
         .expect("one");
     assert_eq!((&*name, &*state), ("innkeeper/preview", "success"));
     assert_eq!(text, "aaaaaaa has no preview-config.nix: nothing to do");
+}
+
+#[tokio::test]
+async fn problems_of_a_configuration_are_the_same_everywhere() {
+    let problem = |place: Option<(&str, usize, usize)>, field: &str, message: &str| ConfigProblem {
+        place: place.map(|(file, line, column)| Place {
+            file: SourcePath::parse(file).expect("a path"),
+            line,
+            column,
+        }),
+        field: Some(field.to_owned()),
+        message: message.to_owned(),
+        remedy: None,
+    };
+    let problems = [
+        problem(
+            Some(("preview-config.nix", 3, 5)),
+            "/routes/0/port",
+            "0 is not a port",
+        ),
+        problem(None, "/setupService", "this required field is missing"),
+        problem(
+            Some(("nix/app.nix", 12, 9)),
+            "/database",
+            "'both' is unknown",
+        ),
+    ];
+    let lines = problems.each_ref().map(ConfigProblem::log_line);
+    let traces = (0..60).map(|n| format!("trace: {n}"));
+    let failure = Failure {
+        log: lines.iter().cloned().chain(traces).collect(),
+        ..Failure::new(Code::PreviewConfigInvalid, "3 problems")
+    };
+    let harness = Harness::new().await;
+    harness.open_pull(sha('a'));
+    harness.claim().await;
+    let public = PullDetails {
+        private: Some(false),
+        ..PullDetails::default()
+    };
+    harness.set(vec![PreviewFact::Details(public)]).await;
+    let mut running = Running::start(harness, [Script::FailWith(failure)]).await;
+    assert_eq!(running.call().await.0, Plan::BringUp);
+    running
+        .record_when(|p| p.record.state == PreviewState::Failed)
+        .await;
+
+    let harness = &running.harness;
+    let reporter = &harness.parts.parts.reporter;
+    reporter.report_again(&slug()).await.expect("accepted");
+    let comment = harness.comments().concat();
+    let explained = harness.previews.explain(&slug()).await.expect("explained");
+    let explained = explained.cause.expect("a cause").log;
+    let failed = harness.preview().await.expect("exists");
+    let shown = harness.parts.parts.routing.show_page(&failed).await;
+    shown.expect("written");
+    let page = harness.host.world().pages[&slug()].details.clone();
+    let page = page.and_then(|details| details.failure);
+    let page = page.expect("the failure").lines;
+    let (web, all) = (slug(), LogFilter::default());
+    let log = harness.previews.logs(&web, 100, false, all).await;
+    let log: Vec<LogLine> = log.expect("a log").collect().await;
+    for (number, line) in (1..).zip(&lines) {
+        let numbered = format!("{number:>3} | {line}");
+        assert!(comment.contains(&format!("\n{numbered}\n")), "{comment}");
+        assert!(explained.contains(&numbered), "{explained:?}");
+        assert!(page.contains(line), "{page:?}");
+        assert!(log.iter().any(|one| one.text == *line), "{log:?}");
+    }
+    assert_eq!((explained.len(), page.len()), (3, 3));
 }
 
 #[tokio::test]

@@ -194,9 +194,9 @@ fn explained(fault: &Failure) -> String {
         ));
     }
     if !fault.log.is_empty() {
-        let skipped = fault.log.len().saturating_sub(LOG_LINES);
         // The console of a guest that exited has the guest's own paths.
-        let log: Vec<_> = fault.log[skipped..]
+        let log: Vec<_> = fault
+            .log
             .iter()
             .map(|line| match fault.code {
                 Code::GuestDied => line.clone(),
@@ -208,14 +208,15 @@ fn explained(fault: &Failure) -> String {
     text
 }
 
-/// Renders the decisive lines of a log, and the log. Lines have the same numbers in both.
+/// Renders the decisive lines of a log, and its end. Lines have the same numbers in both, and in `preview explain`.
 fn log_of(log: &[String]) -> String {
     let numbered = |(number, line): &(usize, String)| format!("{number:>3} | {line}");
     let decisive: Vec<_> = decisive(log).iter().map(numbered).collect();
-    let all: Vec<_> = (1..).zip(log.iter().cloned()).collect();
+    let skipped = log.len().saturating_sub(LOG_LINES);
+    let all: Vec<_> = (1..).zip(log.iter().cloned()).skip(skipped).collect();
     let all: Vec<_> = all.iter().map(numbered).collect();
     let mut text = String::new();
-    if !decisive.is_empty() && decisive.len() < all.len() {
+    if !decisive.is_empty() && decisive.len() < log.len() {
         text.push_str(&format!(
             "\n**Decisive lines of the log**\n\n{}\n",
             code_block(&decisive.join("\n"))
@@ -381,9 +382,9 @@ mod tests {
         let (decisive, rest) = rest.split_once("<details>").expect("the log");
         assert_eq!(
             decisive.trim(),
-            "```text\n 21 | src/app.ts:3:7 - error TS2304: Cannot find name 'x'.\n```"
+            "```text\n 41 | src/app.ts:3:7 - error TS2304: Cannot find name 'x'.\n```"
         );
-        assert!(rest.contains("\n 20 | step 40\n 21 | src/app.ts"), "{rest}");
+        assert!(rest.contains("\n 40 | step 40\n 41 | src/app.ts"), "{rest}");
     }
 
     #[test]
