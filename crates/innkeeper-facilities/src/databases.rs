@@ -71,6 +71,12 @@ pub trait Databases: Resource {
     /// When the password's file cannot be read.
     async fn password(&self, preview: &GuestName) -> Result<Option<Secret>, FacilityError>;
 
+    /// Returns the disk space of the preview's database, in bytes. `None` if the preview has no database.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached or refuses.
+    async fn size(&self, preview: &GuestName) -> Result<Option<u64>, FacilityError>;
+
     /// Drops the preview's database with its contents and creates it again, with the same password. Ends all
     /// connections to it.
     ///

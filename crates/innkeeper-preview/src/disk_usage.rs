@@ -1,16 +1,19 @@
 //! Disk usage of previews, measured in the background: counting the files of many guests takes long, so lists show the last
-//! measurement.
+//! measurement. A database on the host counts too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_engine::Engine;
+use innkeeper_facilities::Databases;
 use innkeeper_model::{GuestName, chain};
 use innkeeper_store::Store;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
+
+use crate::PreviewError;
 
 /// Age of a measurement after which it is repeated.
 const MAX_AGE: Duration = Duration::from_secs(3_600);
@@ -33,19 +36,21 @@ struct Measured {
 pub(crate) struct DiskUsage {
     engine: Engine,
     store: Store,
+    databases: Option<Arc<dyn Databases>>,
     measured: Arc<Mutex<BTreeMap<GuestName, Measured>>>,
 }
 
 impl DiskUsage {
-    pub(crate) fn new(engine: Engine, store: Store) -> Self {
+    pub(crate) fn new(engine: Engine, store: Store, databases: Option<Arc<dyn Databases>>) -> Self {
         Self {
             engine,
             store,
+            databases,
             measured: Arc::default(),
         }
     }
 
-    /// Returns the disk space of a preview's file tree by the last measurement.
+    /// Returns the disk space of a preview's file tree and database by the last measurement.
     pub(crate) fn of(&self, slug: &GuestName) -> Option<u64> {
         self.measured
             .lock()
@@ -74,7 +79,7 @@ impl DiskUsage {
                 continue;
             }
             let began = Instant::now();
-            match self.engine.disk_usage(&slug).await {
+            match self.measure(&slug).await {
                 Ok(Some(bytes)) => {
                     let at = Instant::now();
                     self.measured.lock().insert(slug, Measured { bytes, at });
@@ -86,4 +91,19 @@ impl DiskUsage {
             tokio::time::sleep(began.elapsed() * PAUSES).await;
         }
     }
+
+    /// Returns the bytes of a preview's file tree and database. `None` if it has no guest.
+    async fn measure(&self, slug: &GuestName) -> Result<Option<u64>, PreviewError> {
+        let Some(files) = self.engine.disk_usage(slug).await? else {
+            return Ok(None);
+        };
+        let database = match &self.databases {
+            Some(databases) => databases.size(slug).await?,
+            None => None,
+        };
+        Ok(Some(files.saturating_add(database.unwrap_or(0))))
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,7 +178,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         github: github.clone(),
         evaluator,
         routes,
-        databases: server,
+        databases: server.clone(),
         pages,
         repositories: repositories.clone(),
         reporter: reporter.clone(),
@@ -310,7 +310,7 @@ pub(crate) fn wire(parts: Parts) -> (Components, ToStart) {
         reporter,
     };
     let components = Components {
-        disk_usage: DiskUsage::new(engine.clone(), store.clone()),
+        disk_usage: DiskUsage::new(engine.clone(), store.clone(), server),
         logs: Logs::new(engine.clone(), store.clone(), journal.clone(), masks),
         config,
         store,

@@ -21,4 +21,5 @@ mod units;
 mod world;
 
 pub use part::FakeHost;
+pub use previews::DATABASE_BYTES;
 pub use world::{ExecHandler, ExecResult, Failing, World, a_closure};

@@ -27,6 +27,9 @@ const META: &str = r#"{
     "extraHosts": []
 }"#;
 
+/// The size of each database.
+pub const DATABASE_BYTES: u64 = 8 << 20;
+
 /// Counts an evaluation as canceled if it is dropped before its end.
 struct InFlight {
     host: FakeHost,
@@ -209,6 +212,12 @@ impl Databases for Part {
         self.query("database.password")?;
         let spec = self.host.world().databases.get(preview).cloned();
         Ok(spec.map(|spec| self.create_database(&spec).password))
+    }
+
+    async fn size(&self, preview: &GuestName) -> Result<Option<u64>, FacilityError> {
+        self.query("database.size")?;
+        let exists = self.host.world().databases.contains_key(preview);
+        Ok(exists.then_some(DATABASE_BYTES))
     }
 
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {

@@ -196,6 +196,18 @@ impl PostgresDatabases {
         Ok(session)
     }
 
+    /// Returns the size of a preview's database. Holds no lock: the server lists its files.
+    async fn size_of(&self, slug: &GuestName) -> Result<Option<u64>, DatabaseError> {
+        let _permit = self.permits.acquire().await;
+        let session = self.session(MAINTENANCE).await?;
+        let name = sql::name_of(slug);
+        let sql = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = $1";
+        let row = session
+            .row("measure database", &name, sql, &[&name])
+            .await?;
+        Ok(row.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok()))
+    }
+
     async fn session(&self, database: &str) -> Result<Session, DatabaseError> {
         Session::open(&self.config, database, self.fail_point.clone()).await
     }
@@ -533,6 +545,10 @@ impl Databases for PostgresDatabases {
         let (passwords, slug) = (self.passwords.clone(), preview.clone());
         let read = move || Ok::<_, DatabaseError>(passwords.get(&slug)?);
         Ok(blocking(read).await?)
+    }
+
+    async fn size(&self, preview: &GuestName) -> Result<Option<u64>, FacilityError> {
+        Ok(self.size_of(preview).await?)
     }
 
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {

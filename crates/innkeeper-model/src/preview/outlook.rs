@@ -18,7 +18,7 @@ pub struct Outlook {
     /// Memory that its guest uses, in bytes. `None` while it does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Disk space of its guest's file tree, in bytes, by the last measurement. `None` before the first one.
+    /// Disk space of its guest's file tree and of its database on the host, in bytes, by the last measurement. `None` before the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
     /// The action that it waits for.

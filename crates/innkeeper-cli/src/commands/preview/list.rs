@@ -15,8 +15,8 @@ use crate::table::{or_dash, table};
 /// List previews
 ///
 /// COMMIT is the live commit. REPOSITORY includes the number of the pull request, if any. VISITED is the time since the last
-/// visit. MEMORY is without inactive file cache. DISK is the size of the guest's file tree, measured at most once an hour.
-/// WAITING FOR names who has to act. With --quiet, prints slugs only, one on each line.
+/// visit. MEMORY is without inactive file cache. DISK is the size of the guest's file tree and of its database on the host,
+/// measured at most once an hour. WAITING FOR names who has to act. With --quiet, prints slugs only, one on each line.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 

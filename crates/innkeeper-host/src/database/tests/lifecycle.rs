@@ -134,6 +134,12 @@ async fn reset_empties_the_database_and_keeps_the_password() {
         .await,
         0
     );
+    let size = async |slug| {
+        let slug = GuestName::parse(slug).expect(slug);
+        cluster.databases.size(&slug).await.expect("an answer")
+    };
+    assert!(size("web").await.is_some_and(|bytes| bytes > 1 << 20));
+    assert_eq!(size("shop").await, None);
     // Without a database, reset creates one.
     let fresh = cluster
         .databases
