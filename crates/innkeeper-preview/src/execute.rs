@@ -40,6 +40,9 @@ use crate::{PreviewError, PreviewsConfig};
 /// Delay after the live version's app could not be brought back during the evaluation of another one.
 const REVIVAL_RETRY: Duration = Duration::from_secs(15);
 
+/// Time until the comment shows the progress of a build again. It doubles with each report.
+const BUILD_REPORT: Duration = Duration::from_secs(30);
+
 /// Executes plans. The worker's tests have a fake.
 pub(crate) trait Execute: Send + Sync {
     /// Executes a preview's plan. Cancel-safe: every step can be carried out again.
@@ -373,11 +376,14 @@ impl Executor {
         let (slug, sha) = (&record.slug, &record.wanted_sha);
         let (building, mut builds) = watch::channel(());
         let (journal, about) = (self.journal.clone(), slug.clone());
+        let reporter = self.reporter.clone();
+        reporter.set_build(slug, None);
         let has_entered = AtomicBool::new(false);
         let progress = Arc::new(move |progress: BuildProgress| {
             if progress.to_build > 0 && !has_entered.swap(true, Ordering::Relaxed) {
                 building.send_replace(());
             }
+            reporter.set_build(&about, Some(progress.clone()));
             journal.build_progress(&about, progress);
         });
         let mut evaluation = pin!(self.evaluation.evaluate(
@@ -386,14 +392,24 @@ impl Executor {
             record.config_path.as_ref(),
             progress
         ));
-        let (key, evaluated) = loop {
+        let mut pause = BUILD_REPORT;
+        let mut report = pin!(tokio::time::sleep(pause));
+        let built = loop {
             tokio::select! {
-                evaluated = &mut evaluation => break evaluated?,
+                evaluated = &mut evaluation => break evaluated,
+                () = &mut report => {
+                    self.reporter.report_soon(slug);
+                    // GitHub limits requests that write.
+                    pause *= 2;
+                    report.as_mut().reset(Instant::now() + pause);
+                }
                 Ok(()) = builds.changed() => {
                     self.stages.enter(preview, PreviewState::Building).await?;
                 }
             }
         };
+        self.reporter.set_build(slug, None);
+        let (key, evaluated) = built?;
         // Before the record: a recorded version owns its hosts, also for the page of the next commit.
         self.routing
             .require_free_hosts(slug, &evaluated.meta)

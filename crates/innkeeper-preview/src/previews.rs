@@ -122,6 +122,7 @@ impl Previews {
             visited_at: preview.visited_at,
             memory_bytes: memory,
             disk_bytes: components.disk_usage.of(&preview.record.slug),
+            build: components.explainer.reporter.build(&preview.record.slug),
             waits_for: preview.record.waits_for(),
             removal: removal::pending(&preview, now, components.config.dropped_grace),
         };

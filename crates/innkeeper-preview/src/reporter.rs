@@ -9,7 +9,7 @@ use innkeeper_github::client::{Github, GithubError};
 use innkeeper_github::report::Report;
 use innkeeper_model::preview::sources::SourcePath;
 use innkeeper_model::preview::{CheckResult, CommitSha, PreviewState, PullRequest, Situation};
-use innkeeper_model::{Backoff, Code, Failure, GuestName, chain};
+use innkeeper_model::{Backoff, BuildProgress, Code, Failure, GuestName, chain};
 use innkeeper_store::{Presence, Preview, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ struct Reports {
     last: Mutex<HashMap<GuestName, Last>>,
     /// The previews whose newest state is about to be reported, each with a wakeup for its task.
     queued: Mutex<HashMap<GuestName, Arc<Notify>>>,
+    /// The builds in progress.
+    builds: Mutex<HashMap<GuestName, BuildProgress>>,
     /// The failures of the last reports.
     troubles: Mutex<BTreeMap<GuestName, Failure>>,
     /// Held while a report is sent.
@@ -62,6 +64,7 @@ impl Reports {
 
     fn forget(&self, slug: &GuestName) {
         self.last.lock().remove(slug);
+        self.builds.lock().remove(slug);
         self.troubles.lock().remove(slug);
     }
 
@@ -150,6 +153,20 @@ impl Reporter {
                 () = wakeup.notified() => {}
             }
         }
+    }
+
+    /// Sets the progress of a preview's build; `None` when it has ended. The next report shows it.
+    pub(crate) fn set_build(&self, slug: &GuestName, build: Option<BuildProgress>) {
+        let mut builds = self.reports.builds.lock();
+        match build {
+            Some(build) => drop(builds.insert(slug.clone(), build)),
+            None => drop(builds.remove(slug)),
+        }
+    }
+
+    /// Returns the progress of a preview's build, if one is in progress.
+    pub(crate) fn build(&self, slug: &GuestName) -> Option<BuildProgress> {
+        self.reports.builds.lock().get(slug).cloned()
     }
 
     /// Returns the failures of the last reports, by preview.
@@ -246,7 +263,8 @@ impl Reporter {
     /// Returns the report on a preview, without secrets.
     fn report_of(&self, preview: &Preview) -> Option<Report> {
         let meta = preview.live_meta.as_ref().or(preview.meta.as_ref());
-        let view = self.config.view(preview.record.clone(), meta);
+        let mut view = self.config.view(preview.record.clone(), meta);
+        view.outlook.build = self.build(&preview.record.slug);
         Report::of(&view, &self.config.style)
     }
 

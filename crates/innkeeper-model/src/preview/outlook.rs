@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::BuildProgress;
+
 /// The use of a preview, and what it waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -21,6 +23,9 @@ pub struct Outlook {
     /// Disk space of its guest's file tree and of its database on the host, in bytes, by the last measurement. `None` before the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// The build that is in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildProgress>,
     /// The action that it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Wait>,

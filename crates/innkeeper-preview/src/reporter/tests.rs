@@ -339,3 +339,25 @@ async fn reports_of_work_in_progress_are_coalesced() {
     }
     assert_eq!(edits(&harness), first + 1);
 }
+
+#[tokio::test]
+async fn report_shows_the_build_in_progress() {
+    let harness = harness().await;
+    harness.set(state(PreviewState::Building)).await;
+    let build = BuildProgress {
+        activity: "building menu-1.0".to_owned(),
+        built: 1,
+        to_build: 2,
+        ..BuildProgress::default()
+    };
+    reporter(&harness).set_build(&slug(), Some(build));
+    report(&harness).await;
+    let shown = comment(&harness);
+    assert!(
+        shown.contains("1 of 2 built, now `building menu-1.0`."),
+        "{shown}"
+    );
+    reporter(&harness).set_build(&slug(), None);
+    report(&harness).await;
+    assert!(!comment(&harness).contains("of 2 built"));
+}

@@ -10,7 +10,7 @@ use super::untrusted::{code_block, without_host_paths};
 use crate::preview::{
     CommitSha, DatabaseMode, PreviewRecord, PreviewState, PreviewView, Situation,
 };
-use crate::{Code, Failure, Kind};
+use crate::{BuildProgress, Code, Failure, Kind};
 
 /// The first line of the comment, by which it is found again.
 pub const COMMENT_MARKER: &str = "<!-- innkeeper-preview -->";
@@ -60,6 +60,13 @@ pub fn comment(view: &PreviewView, style: &CommentStyle) -> String {
     if let Some(progress) = progress(view) {
         text.push_str(&format!("{progress}\n"));
     }
+    let is_building = matches!(
+        preview.state,
+        PreviewState::Building | PreviewState::Updating
+    );
+    if let Some(build) = view.outlook.build.as_ref().filter(|_| is_building) {
+        text.push_str(&building(build));
+    }
     if let Some(live) = preview
         .live_sha
         .as_ref()
@@ -96,6 +103,27 @@ fn progress(view: &PreviewView) -> Option<String> {
     let log = shows_page.then(|| format!("[Progress and log]({})", view.url));
     let parts: Vec<_> = since.into_iter().chain(log).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// Returns the line about the build in progress. Empty until Nix knows the number of derivations.
+fn building(build: &BuildProgress) -> String {
+    /// Maximum length of Nix's activity, in characters.
+    const MAX: usize = 100;
+    if build.to_build == 0 {
+        return String::new();
+    }
+    // Derivations are named by the repository: the name can neither end its code nor break the line.
+    let activity = build.activity.chars();
+    let activity: String = activity
+        .filter(|c| c.is_ascii_graphic() && *c != '`' || *c == ' ')
+        .take(MAX)
+        .collect();
+    let now = match activity.trim() {
+        "" => String::new(),
+        activity => format!(", now `{activity}`"),
+    };
+    let built = build.built.min(build.to_build);
+    format!("{built} of {} built{now}.\n", build.to_build)
 }
 
 /// Renders the table of a live preview, and its packages that changed.
@@ -284,6 +312,34 @@ mod tests {
         **Closing.** The preview is being removed.
         Since 2026-11-20 10:02 UTC, attempt 2.
         ");
+    }
+
+    #[test]
+    fn comment_shows_the_build_in_progress() {
+        let mut view = view(PreviewState::Building);
+        let line = |view: &PreviewView| {
+            let comment = comment(view, &style());
+            let line = comment.lines().find(|line| line.contains(" built"));
+            line.map(str::to_owned)
+        };
+        view.outlook.build = Some(BuildProgress::default());
+        assert_eq!(line(&view), None);
+        let mut build = BuildProgress {
+            activity: "building nodejs-22.1".to_owned(),
+            built: 3,
+            to_build: 40,
+            ..BuildProgress::default()
+        };
+        view.outlook.build = Some(build.clone());
+        assert_eq!(
+            line(&view).as_deref(),
+            Some("3 of 40 built, now `building nodejs-22.1`.")
+        );
+        build.activity = format!("`\n@everyone \u{202e}{}", "x".repeat(1000));
+        view.outlook.build = Some(build);
+        let hostile = line(&view).expect("a line");
+        let expected = format!("3 of 40 built, now `@everyone {}`.", "x".repeat(90));
+        assert_eq!(hostile, expected);
     }
 
     #[test]
