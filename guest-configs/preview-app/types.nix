@@ -79,7 +79,7 @@ let
     type = types.nullOr (types.enum timeouts);
     default = null;
     example = 60;
-    description = "Maximum time in seconds until the app's response begins; visitors get 504 after it. With null, there is no limit.";
+    description = "Maximum time in seconds until the app's response begins; visitors get 504 after it. With null, there is no limit. `h2c` excludes it: Caddy 2.6 does not apply it there.";
   };
 in
 rec {
