@@ -242,8 +242,8 @@ fn host(config: &CaddyConfig) -> String {
     format!("{{http.request.host.labels.{labels}}}.{domain}")
 }
 
-/// Renders the normalization of hosts to lower case, as Caddy has no placeholder for that. All other hosts than a name of letters, digits and `-` below the domain have no preview; as a part of a file's path they
-/// could be patterns.
+/// Renders the normalization of hosts to lower case, as Caddy has no placeholder for that. All other hosts than a name of
+/// letters, digits and `-` below the domain have no preview; as a part of a file's path they could be patterns.
 fn normalization(config: &CaddyConfig) -> String {
     let lower: String = ('A'..='Z')
         .map(|c| format!("\t\t\trequest_header Host {c} {}\n", c.to_ascii_lowercase()))
