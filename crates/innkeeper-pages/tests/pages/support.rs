@@ -41,7 +41,12 @@ impl Program {
         allow(&notifications, 0o666);
         // The build's directory may be inaccessible for `nobody`.
         let program = place.join("innkeeper-pages");
-        std::fs::copy(env!("CARGO_BIN_EXE_innkeeper-pages"), &program).expect("copied");
+        // By a program: another thread can fork while a copy by this process is open for writing, and then it cannot run.
+        let copied = command("cp")
+            .arg(env!("CARGO_BIN_EXE_innkeeper-pages"))
+            .arg(&program)
+            .status();
+        assert!(copied.expect("runs").success());
         let child = command("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .args(["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"])

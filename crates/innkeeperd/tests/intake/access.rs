@@ -36,7 +36,9 @@ fn responds(host: &IntakeHost, socket: &Path, user: u32, group: u32, groups: &st
     // The build's directory may be inaccessible for other users.
     let program = host.sandbox.path().join("innkeeper");
     let built = program_file().with_file_name("innkeeper");
-    fs::copy(built, &program).expect("built: cargo build --workspace");
+    // By a program: another thread can fork while a copy by this process is open for writing, and then it cannot run.
+    let copied = command("cp").arg(built).arg(&program).status();
+    assert!(copied.expect("runs").success(), "cargo build --workspace");
     let groups = match groups {
         "" => "--clear-groups".to_owned(),
         groups => format!("--groups={groups}"),

@@ -44,7 +44,9 @@ pub(crate) fn run_pages(root: &Path, config: &Path) -> Child {
     let built = Path::new(env!("CARGO_BIN_EXE_innkeeperd")).with_file_name("innkeeper-pages");
     // The build's directory may be inaccessible for `nobody`.
     let program = root.join("innkeeper-pages");
-    fs::copy(&built, &program).expect("innkeeper-pages is built: cargo build --workspace");
+    // By a program: another thread can fork while a copy by this process is open for writing, and then it cannot run.
+    let copied = Command::new("cp").arg(&built).arg(&program).status();
+    assert!(copied.expect("runs").success(), "cargo build --workspace");
     let sockets = root.join("pages-run");
     fs::create_dir(&sockets).expect("made");
     std::os::unix::fs::chown(&sockets, Some(NOBODY), Some(NOBODY)).expect("chown");

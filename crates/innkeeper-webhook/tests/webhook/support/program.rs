@@ -31,7 +31,9 @@ pub(crate) fn without_rights(directory: &Path) -> Command {
 pub(crate) fn built_without_rights(directory: &Path, built: &Path) -> Command {
     // The build's directory may be inaccessible for `nobody`.
     let program = directory.join("innkeeper-webhook");
-    std::fs::copy(built, &program).expect("copies");
+    // By a program: another thread can fork while a copy by this process is open for writing, and then it cannot run.
+    let copied = command("cp").arg(built).arg(&program).status();
+    assert!(copied.expect("runs").success());
     let mut command = command("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
