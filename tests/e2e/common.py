@@ -128,7 +128,8 @@ def traces() -> set[str]:
             ip -json route | jq -r '.[] | "route \\(.dst)"'
             nft --json list ruleset | jq -c '.nftables[] | select(.rule or .element or .set) | del(.. | .handle?, .elem?, .counter?)'
             cut -d ' ' -f 5 /proc/1/mountinfo | sed 's/^/mount /'
-            find /sys/fs/cgroup -type d -path '*innkeeper*guest*' | sed 's/^/cgroup /'
+            # `exec` exists from a guest's first command until the daemon cleans up; each command's own cgroup is below it.
+            find /sys/fs/cgroup -type d -path '*innkeeper*guest*' -not -path '*/exec' | sed 's/^/cgroup /'
             busctl --json=short call org.freedesktop.machine1 /org/freedesktop/machine1 \
               org.freedesktop.machine1.Manager ListMachines | jq -r '.data[0][] | "machine \\(.[0])"'
             busctl --json=short call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
