@@ -7,27 +7,28 @@
 //! 2.4 ms and 25 ms by the admin API). It also closes all WebSockets of all previews; only Caddy 2.7 and newer can delay
 //! that. A separate router beside Caddy would be a single point of failure for all previews.
 //!
-//! Therefore Caddy's configuration does not change with previews. Its one site `*.<domain>` looks up each request in a
-//! table: directories in which the names of files are the data ([`render`] describes them). Caddy lists one directory, as
-//! the `file` matcher can. A change is a rename: it takes effect at once, has a constant cost, closes no connection, and
-//! needs neither Caddy nor innkeeperd to run.
+//! Therefore Caddy's configuration does not change with previews. One site `*.<domain>` sends a subrequest to a second,
+//! internal site of the same Caddy (as `forward_auth` does). The internal site responds from files that Caddy reads at
+//! each request: one template per host. A change is a rename: it takes effect at once, has a constant cost, closes no
+//! connection, and needs neither Caddy nor innkeeperd to run.
 //!
 //! ```text
-//!  browser ──► *.<domain> ──► <table>/hosts/<host>/live/<address of the app>
-//!                   │                            ├ paths/, rules.1/   several rules
-//!                   ▼                            ├ held/              the app is being restarted
-//!          the app, a page, or 404               └ page/              no app
+//!  browser ──► *.<domain> ── lookup ──► <lookup address> ──► <table>/hosts/<host>
+//!                   │  ◄── X-Innkeeper-Upstream, -Strip, -Redirect, -Page ──┘
+//!                   ▼
+//!              the app, the placeholder, or 404
 //! ```
-//!
-//! Caddy prepares all routes of a block at each request that reaches the block, and each match costs an access to the file
-//! system. So the site looks up the usual cases first, in an outer block. `make bench` compares it with a plain
-//! `reverse_proxy`.
 //!
 //! # One file per preview
 //!
-//! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives, for administrators. Before it is put in
-//! place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so files of two previews
-//! cannot conflict. Checking all files together would cost more with each preview; [`Resource::check`] does that.
+//! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives. After a reload or restart, Caddy serves
+//! the route from this file without a lookup. Caddy's copy can become stale: the preview may change or be removed, and its
+//! address may go to another guest. So the file's route applies only while the table has the mark of the same version,
+//! which costs one file check per request. Otherwise Caddy falls back to the lookup.
+//!
+//! Before a file is put in place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so
+//! files of two previews cannot conflict. Checking all files together would cost more with each preview;
+//! [`Resource::check`] does that.
 //!
 //! # The only reload
 //!

@@ -6,8 +6,7 @@
 //! <table>/guests/<address>                            -> ../previews/<slug>/hosts, the hosts of this guest
 //! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host
 //! <table>/previews/<slug>/hosts/<host>/live/<address> the app of all paths
-//! <table>/previews/<slug>/hosts/<host>/paths/<name>   the rules of a host with several, or rules.1/<name> and further
-//!                                                     (see `render::rules`)
+//! <table>/previews/<slug>/hosts/<host>/rules.1/<name> the rules of a host with several (see `render::rules`)
 //! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
 //! <table>/previews/<slug>/…                           the pages of a placeholder
 //! ```

@@ -9,23 +9,18 @@ use super::rules::Transport;
 use super::{Features, STREAM_CLOSE_DELAY};
 use crate::route::config::{CaddyConfig, Tls};
 
-/// Response in place of an upgrade that would set a cookie of all previews.
-const SHARED_COOKIE: &str =
-    "The app's response has a cookie whose Domain attribute names a domain of all previews.";
-
-/// Renders a proxy to an app, for requests that the named matcher accepts.
+/// Renders a proxy to an app.
 ///
 /// A request must not pass two proxies whose connections are kept. Up to Caddy 2.6, a proxy dials the last upstream of
 /// the request; a connection for the first proxy that is dialed late would reach the second one's upstream, and be kept.
 pub(super) fn proxy(
     config: &CaddyConfig,
-    matcher: &str,
     upstream: &str,
     transport: Transport,
     features: Features,
 ) -> String {
-    let tabs = "\t\t";
-    let mut text = format!("{tabs}reverse_proxy {matcher} {upstream} {{\n");
+    let tabs = "\t\t\t";
+    let mut text = format!("{tabs}reverse_proxy {upstream} {{\n");
     if features.has_close_delay {
         // Writing into a String cannot fail.
         writeln!(text, "{tabs}\tstream_close_delay {STREAM_CLOSE_DELAY}").ok();
@@ -70,8 +65,6 @@ pub(super) fn forwarding(config: &CaddyConfig, tabs: &str) -> String {
 }
 
 /// Renders the options of a proxy that change the headers of an app's responses.
-///
-/// Caddy passes a response with status 101 on with all its headers, so one with such a cookie is refused.
 pub(super) fn response_headers(config: &CaddyConfig, tabs: &str) -> String {
     let mut text = String::new();
     if let Some(robots) = &config.robots {
@@ -83,37 +76,20 @@ pub(super) fn response_headers(config: &CaddyConfig, tabs: &str) -> String {
         )
         .ok();
     }
-    let shared = shared_domain(&config.domain);
-    writeln!(
-        text,
-        "\
-{tabs}header_down Set-Cookie `(?:{shared})+(;|$)` $1
-{tabs}@upgrade {{
-{tabs}	status 101
-{tabs}	header Set-Cookie *
-{tabs}}}
-{tabs}handle_response @upgrade {{
-{tabs}	@shared vars_regexp {{http.reverse_proxy.header.Set-Cookie}} `{shared}(?:[;,]|$)`
-{tabs}	route {{
-{tabs}		respond @shared \"{SHARED_COOKIE}\" 502
-{tabs}		copy_response
-{tabs}	}}
-{tabs}}}"
-    )
-    .ok();
+    let cookies = shared_cookies(&config.domain);
+    writeln!(text, "{tabs}header_down Set-Cookie `{cookies}` $1").ok();
     text
 }
 
-/// Returns a regular expression for an attribute `Domain` of a cookie (RFC 6265, section 5.2.3) that names a parent domain
-/// of previews' hosts. Such a cookie would be sent to all previews. Browsers decode other characters than those of names,
-/// such as `%6f`, so the expression includes all values with them.
-fn shared_domain(domain: &str) -> String {
+/// Returns a regular expression for the attributes `Domain` of a cookie (RFC 6265, section 5.2.3) that name a parent
+/// domain of previews' hosts. Such a cookie would be sent to all previews. Its group is the text after the attributes.
+fn shared_cookies(domain: &str) -> String {
     let labels: Vec<_> = domain.split('.').collect();
     let parents: Vec<_> = (0..labels.len())
         .map(|start| labels[start..].join(r"\."))
         .collect();
     format!(
-        r"(?i:;\s*domain\s*=\s*(?:\.*(?:{})\.*|[^;]*[^a-z0-9.\-;\s][^;]*?)\s*)",
+        r"(?i)(?:;\s*domain\s*=\s*\.?(?:{})\.?\s*)+(;|$)",
         parents.join("|")
     )
 }

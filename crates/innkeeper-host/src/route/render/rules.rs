@@ -5,13 +5,12 @@
 //!
 //! ```text
 //! live/10.100.0.3:3000                                   the only rule: all paths go to this address
-//! paths/,api,*=10.100.0.3:4000=;,*=10.100.0.3:3000=      few rules without options
-//! rules.1/,api,*=10.100.0.3:4000==http-30;,*=10.100.0.3:3000==http
+//! rules.1/,api,*=10.100.0.3:4000==http;,*=10.100.0.3:3000==http
 //! rules.2/…                                              further rules
 //! ```
 //!
-//! A rule is `<path pattern>=<address>=<action>=<transport>`, with `,` in place of `/`, and without the transport in
-//! `paths`. [`RoutePath`] excludes `,`, `;` and `=`. The first matching rule wins.
+//! A rule is `<path pattern>=<address>=<action>=<transport>`, with `,` in place of `/`. [`RoutePath`] excludes `,`, `;`
+//! and `=`. The first matching rule wins.
 //!
 //! [`RoutePath`]: innkeeper_model::preview::RoutePath
 
@@ -34,9 +33,6 @@ pub(super) const SLASH: char = ',';
 /// Directory of the address of a host with one rule for all paths.
 pub(super) const LIVE_DIR: &str = "live";
 
-/// Directory of the rules of a host with few rules without options. Caddy needs less time for it than for [`page_dir`].
-pub(super) const PATHS_DIR: &str = "paths";
-
 /// The action that redirects to the same path with `/` at its end.
 pub(super) const REDIRECT: &str = "redirect";
 
@@ -44,7 +40,7 @@ pub(super) const REDIRECT: &str = "redirect";
 pub(super) const STRIP: &str = "strip";
 
 /// The options of the proxy to an app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transport {
     pub(super) protocol: RouteProtocol,
     pub(super) timeout: Option<RouteTimeout>,
@@ -75,9 +71,8 @@ impl Transport {
         )
     }
 
-    /// Reports whether this is not the default.
-    pub(super) fn has_options(self) -> bool {
-        self != Self::default()
+    fn has_options(self) -> bool {
+        self.protocol != RouteProtocol::default() || self.timeout.is_some()
     }
 }
 
@@ -93,41 +88,18 @@ pub(super) fn page_dir(number: usize) -> String {
 }
 
 /// Returns the files of a host, each as directory and name. The rules must be in order of precedence. Those of a held host
-/// are never in [`LIVE_DIR`] or [`PATHS_DIR`], which are looked up before the hold.
+/// are never in [`LIVE_DIR`], which is looked up before the hold.
 pub(super) fn files(rules: &[Rule<'_>], is_held: bool) -> Vec<(String, String)> {
-    if !is_held && let Some(file) = direct_file(rules) {
-        return vec![file];
-    }
-    let entries = rules.iter().flat_map(entries);
-    let pages = names(entries.map(|entry| entry.with_transport()));
-    let dirs = (1..).map(page_dir);
-    dirs.zip(pages).collect()
-}
-
-/// Returns the file in [`LIVE_DIR`] or [`PATHS_DIR`], if the rules have no options and fit.
-fn direct_file(rules: &[Rule<'_>]) -> Option<(String, String)> {
-    if rules
-        .iter()
-        .any(|rule| Transport::of(rule.route).has_options())
-    {
-        return None;
-    }
     if let [rule] = rules
+        && !is_held
         && rule.route.path.base().is_empty()
+        && !Transport::of(rule.route).has_options()
     {
-        return Some((LIVE_DIR.to_owned(), rule.upstream.to_string()));
+        return vec![(LIVE_DIR.to_owned(), rule.upstream.to_string())];
     }
-    let entries = rules.iter().flat_map(entries);
-    let mut names = names(entries.map(|entry| entry.text));
-    let name = names.pop()?;
-    names.is_empty().then(|| (PATHS_DIR.to_owned(), name))
-}
-
-/// Joins entries to names, as many as fit into each.
-fn names(entries: impl Iterator<Item = String>) -> Vec<String> {
-    let mut names: Vec<(usize, String)> = Vec::new();
-    for entry in entries {
-        match names.last_mut() {
+    let mut pages: Vec<(usize, String)> = Vec::new();
+    for entry in rules.iter().flat_map(entries) {
+        match pages.last_mut() {
             Some((count, name))
                 if *count < RULES_PER_PAGE && name.len() + 1 + entry.len() <= MAX_NAME =>
             {
@@ -135,27 +107,15 @@ fn names(entries: impl Iterator<Item = String>) -> Vec<String> {
                 name.push(';');
                 name.push_str(&entry);
             }
-            _ => names.push((1, entry)),
+            _ => pages.push((1, entry)),
         }
     }
-    names.into_iter().map(|(_, name)| name).collect()
-}
-
-/// A rule in a name.
-struct Entry {
-    /// `<path pattern>=<address>=<action>`.
-    text: String,
-    transport: Transport,
-}
-
-impl Entry {
-    fn with_transport(&self) -> String {
-        format!("{}={}", self.text, self.transport.name())
-    }
+    let dirs = (1..).map(page_dir);
+    dirs.zip(pages.into_iter().map(|(_, name)| name)).collect()
 }
 
 /// Returns the entries of a rule.
-fn entries(rule: &Rule<'_>) -> Vec<Entry> {
+fn entries(rule: &Rule<'_>) -> Vec<String> {
     let path = &rule.route.path;
     let base = path.base();
     let entry = |pattern: &str, action: &str| {
@@ -163,10 +123,8 @@ fn entries(rule: &Rule<'_>) -> Vec<Entry> {
         let pattern = pattern
             .to_ascii_lowercase()
             .replace('/', &SLASH.to_string());
-        Entry {
-            text: format!("{pattern}={}={action}", rule.upstream),
-            transport: Transport::of(rule.route),
-        }
+        let transport = Transport::of(rule.route).name();
+        format!("{pattern}={}={action}={transport}", rule.upstream)
     };
     if base.is_empty() {
         vec![entry("/*", "")]
@@ -209,20 +167,16 @@ mod tests {
 
     #[test]
     fn rules_are_listed_in_order() {
+        let names = names(&[route("/Api", true), route("/ws", false), route("/", false)]);
         assert_eq!(
-            names(&[route("/Api", true), route("/ws", false), route("/", false)]),
+            names,
             [(
-                "paths".to_owned(),
-                ",api=10.100.255.255:65535=redirect;,api,*=10.100.255.255:65535=strip;\
-                 ,ws=10.100.255.255:65535=;,*=10.100.255.255:65535="
+                "rules.1".to_owned(),
+                ",api=10.100.255.255:65535=redirect=http;,api,*=10.100.255.255:65535=strip=http;\
+                 ,ws=10.100.255.255:65535==http;,*=10.100.255.255:65535==http"
                     .to_owned()
             )]
         );
-        let five: Vec<_> = ["/a", "/b", "/c", "/d", "/"]
-            .map(|path| route(path, false))
-            .into();
-        let dirs: Vec<_> = names(&five).into_iter().map(|(dir, _)| dir).collect();
-        assert_eq!(dirs, ["rules.1", "rules.2"]);
     }
 
     #[test]

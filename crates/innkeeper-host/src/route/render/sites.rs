@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::proxy::{forwarding, proxy};
+use super::proxy::proxy;
 use super::rules::{
-    LIVE_DIR, MAX_PAGES, PATHS_DIR, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
+    LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
 };
 use super::unavailable::{self, APP_DIR, HELD_DIR};
 use super::{
     CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, PAGE_DIR, RETRY_SECONDS, SharedConfig, digest,
 };
+use innkeeper_model::preview::RouteProtocol;
 
 use crate::route::config::{CaddyConfig, Tls};
 
@@ -147,78 +148,41 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, body: &str) -> Stri
 
 /// Renders the routing of a request by the files of its host. Only the name of the host is part of a file's path: up to
 /// here, [`normalization`] has rejected all others than letters, digits, `-` and `.`.
-///
-/// Caddy prepares all routes of a block at each request that reaches the block. So the blocks are nested, with those that
-/// most requests need outside.
 fn routing(config: &CaddyConfig, features: Features) -> String {
+    let plain = Transport {
+        protocol: RouteProtocol::default(),
+        timeout: None,
+    };
+    let live = proxy(config, "{http.matchers.file.relative}", plain, features);
     [
-        direct(config, features, ""),
-        "\t\troute {\n".to_owned(),
+        format!(
+            "\
+{matcher}		handle @live {{
+{live}		}}
+",
+            matcher = file_matcher(config, "live", LIVE_DIR),
+        ),
         unavailable::held(config, &file_matcher(config, "held", HELD_DIR)),
-        // The app may be in service after the wait.
-        "\t\t@waited vars innkeeper_held yes\n\t\troute @waited {\n".to_owned(),
-        direct(config, features, "again-"),
-        "\t\t}\n".to_owned(),
+        // The app may have become live during the wait.
+        format!(
+            "\
+{matcher}		}}
+		handle @relive {{
+{live}		}}
+",
+            matcher = file_matcher(config, "relive", LIVE_DIR).replacen(
+                "file {",
+                "{\n\t\t\tvars innkeeper_held yes\n\t\t\tfile {",
+                1,
+            ),
+        ),
         pages(config),
         actions(config, features),
         placeholder(config),
         outdated(config),
-        format!("\t\trespond \"{NO_PREVIEW}\" 404\n\t\t}}\n"),
+        format!("\t\trespond \"{NO_PREVIEW}\" 404\n"),
     ]
     .concat()
-}
-
-/// Renders the proxies of a host with one rule, or with few rules without options. `prefix` makes the names unique.
-fn direct(config: &CaddyConfig, features: Features, prefix: &str) -> String {
-    let proxy = |matcher: &str, upstream: &str| {
-        proxy(config, matcher, upstream, Transport::default(), features)
-    };
-    let rule = |position: usize| {
-        let group = |field: usize| format!("{{http.regexp.path.{}}}", 4 * position + field);
-        let action = format!("{prefix}action{position}");
-        format!(
-            "\
-		@{prefix}path{position} path {pattern}
-		route @{prefix}path{position} {{
-		@{action} not vars {name} \"\"
-		route @{action} {{
-			vars innkeeper_action {name}
-			vars innkeeper_base {base}
-{on_paths}		}}
-{proxy}		}}
-",
-            pattern = group(1),
-            base = group(2),
-            name = group(4),
-            on_paths = actions_on_paths(),
-            proxy = proxy("*", &group(3)),
-        )
-    };
-    [
-        file_matcher(config, &format!("{prefix}live"), LIVE_DIR),
-        proxy(&format!("@{prefix}live"), "{http.matchers.file.relative}"),
-        file_matcher(config, &format!("{prefix}paths"), PATHS_DIR),
-        format!("\t\troute @{prefix}paths {{\n"),
-        matched_rules("path", r"(/([^=;]*?)(?:/\*)?)=([^=;]*)=([^=;]*)"),
-        (0..RULES_PER_PAGE).map(rule).collect(),
-        format!("\t\trespond \"{NO_PREVIEW}\" 404\n\t\t}}\n\t\t}}\n"),
-    ]
-    .concat()
-}
-
-/// Renders the opening of a block for a file whose name contains rules, with the groups of `rule` for each of them as
-/// `{http.regexp.<name>.*}`. Its caller closes the block.
-fn matched_rules(name: &str, rule: &str) -> String {
-    let further = format!("(?:;{rule})?").repeat(RULES_PER_PAGE - 1);
-    format!(
-        "\
-		request_header {RULES_HEADER} {{http.matchers.file.relative}}
-		request_header {RULES_HEADER} {SLASH} /
-		@{name}-rules header_regexp {name} {RULES_HEADER} ^/{rule}{further}$
-		route @{name}-rules {{
-		request_header -{RULES_HEADER}
-"
-    )
 }
 
 /// Renders a matcher for the one file in a directory of the request's host. Its name is then in
@@ -291,12 +255,25 @@ fn page_matcher(config: &CaddyConfig, name: &str, number: usize) -> String {
 
 /// Renders the match of a request with the rules of a page.
 fn page(config: &CaddyConfig, number: usize, otherwise: &str) -> String {
-    let regexp = format!("rules{number}");
-    let rule = |position: usize| {
-        let group = |field: usize| format!("{{http.regexp.{regexp}.{}}}", 5 * position + field);
-        format!(
-            "\
-		@rule{number}-{position} {{
+    let rule = r"(/([^=;]*?)(?:/\*)?)=([^=;]*)=([^=;]*)=([^=;]*)";
+    let further = format!("(?:;{rule})?").repeat(RULES_PER_PAGE - 1);
+    let mut text = format!(
+        "\
+{matcher}		route @page{number} {{
+		request_header {RULES_HEADER} {{http.matchers.file.relative}}
+		request_header {RULES_HEADER} {SLASH} /
+		@rules{number} header_regexp rule {RULES_HEADER} ^/{rule}{further}$
+		route @rules{number} {{
+		request_header -{RULES_HEADER}
+",
+        matcher = page_matcher(config, &format!("page{number}"), number),
+    );
+    for position in 0..RULES_PER_PAGE {
+        let group = |field: usize| format!("{{http.regexp.rule.{}}}", 5 * position + field);
+        // Writing into a String cannot fail.
+        write!(
+            text,
+            "\t\t@rule{number}-{position} {{
 			path {pattern}
 			not vars innkeeper_found yes
 		}}
@@ -314,48 +291,25 @@ fn page(config: &CaddyConfig, number: usize, otherwise: &str) -> String {
             action = group(4),
             transport = group(5),
         )
-    };
-    [
-        page_matcher(config, &format!("page{number}"), number),
-        format!("\t\troute @page{number} {{\n"),
-        matched_rules(&regexp, r"(/([^=;]*?)(?:/\*)?)=([^=;]*)=([^=;]*)=([^=;]*)"),
-        (0..RULES_PER_PAGE).map(rule).collect(),
-        otherwise.to_owned(),
-        "\t\t}\n\t\t}\n".to_owned(),
-    ]
-    .concat()
+        .ok();
+    }
+    text + otherwise + "\t\t}\n\t\t}\n"
 }
 
 /// Renders the actions of the rule that [`pages`] found.
 fn actions(config: &CaddyConfig, features: Features) -> String {
-    let proxy = |transport: Transport| {
-        let name = transport.name();
-        let upstream = "{http.vars.innkeeper_upstream}";
-        [
-            format!("\t\t@{name} vars innkeeper_transport {name}\n"),
-            proxy(config, &format!("@{name}"), upstream, transport, features),
-        ]
-        .concat()
-    };
-    let with_options = Transport::all().filter(|transport| transport.has_options());
+    let upstream = "{http.vars.innkeeper_upstream}";
+    let proxies: String = Transport::all()
+        .map(|transport| {
+            let name = transport.name();
+            let proxy = proxy(config, upstream, transport, features);
+            format!(
+                "\t\t@{name} vars innkeeper_transport {name}\n\t\troute @{name} {{\n{proxy}\t\t}}\n"
+            )
+        })
+        .collect();
     format!(
-        "\t\t@found vars innkeeper_found yes
-		route @found {{
-{on_paths}{plain}		route {{
-{with_options}		}}
-		}}
-",
-        on_paths = actions_on_paths(),
-        plain = proxy(Transport::default()),
-        with_options = with_options.map(proxy).collect::<String>(),
-    )
-}
-
-/// Renders the actions that concern the request's path. Variables have the action and its base.
-fn actions_on_paths() -> String {
-    format!(
-        "\
-		@redirect vars innkeeper_action {REDIRECT}
+        "\t\t@redirect vars innkeeper_action {REDIRECT}
 		route @redirect {{
 			@bare vars {{http.request.uri.query}} \"\"
 			redir @bare /{{http.vars.innkeeper_base}}/ 308
@@ -363,7 +317,7 @@ fn actions_on_paths() -> String {
 		}}
 		@strip vars innkeeper_action {STRIP}
 		uri @strip strip_prefix {{http.vars.innkeeper_base}}
-"
+{proxies}",
     )
 }
 
@@ -375,10 +329,9 @@ fn placeholder(config: &CaddyConfig) -> String {
 			reverse_proxy {matcher}unix/{socket} {{
 {method}				header_up X-Innkeeper-Preview {{http.matchers.file.relative}}
 				header_up -X-Innkeeper-Hold
-{forwarding}			}}
+			}}
 ",
             socket = config.pages.display(),
-            forwarding = forwarding(config, "\t\t\t\t"),
         )
     };
     format!(

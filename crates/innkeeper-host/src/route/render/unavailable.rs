@@ -67,24 +67,23 @@ pub(super) fn app_name(slug: &str, address: &str, ports: impl IntoIterator<Item 
 pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
     format!(
         "\
-{matcher}		route @held {{
+{removed}{matcher}		route @held {{
 			vars innkeeper_held yes
-{removed}			reverse_proxy unix/{socket} {{
+			reverse_proxy unix/{socket} {{
 				method GET
 				transport http {{
 					keepalive off
 				}}
 				header_up {HOLD} {{http.matchers.file.relative}}
-{forwarding}				@ready status 204
+				@ready status 204
 				handle_response @ready {{
 					vars innkeeper_ready yes
 				}}
 			}}
 		}}
 ",
-        removed = removed(3),
+        removed = removed(2),
         socket = config.pages.display(),
-        forwarding = forwarding(config, "\t\t\t\t"),
     )
 }
 

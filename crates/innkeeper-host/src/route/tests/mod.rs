@@ -24,7 +24,6 @@ mod changes;
 mod client;
 mod ownership;
 mod requests;
-mod responses;
 mod unavailable;
 
 use app::{run_h2c, serve_app, serve_ends, serve_silence};

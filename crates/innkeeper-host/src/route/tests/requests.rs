@@ -154,6 +154,35 @@ async fn unusual_hosts_reach_only_their_own_preview() {
 }
 
 #[tokio::test]
+async fn responses_are_for_one_host_and_not_for_search_engines() {
+    let Some(rig) = Rig::start("route responses").await else {
+        return;
+    };
+    rig.ensure(&full("web")).await;
+    for path in ["/", "/api/x"] {
+        let response = get("web.localhost", path).await;
+        assert_eq!(response.header("x-robots-tag"), Some("noindex"), "{path}");
+        let cookies: Vec<_> = response
+            .head
+            .lines()
+            .filter_map(|line| line.strip_prefix("Set-Cookie: "))
+            .collect();
+        assert_eq!(
+            cookies,
+            [
+                "own=1; Path=/; Domain=web.localhost; Secure",
+                "none=1; HttpOnly",
+                "parent=1; Path=/",
+                "dotted=1",
+                "twice=1; Path=/",
+            ],
+            "{path}"
+        );
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn only_names_of_previews_reach_them() {
     let Some(rig) = Rig::start("names of hosts").await else {
         return;
