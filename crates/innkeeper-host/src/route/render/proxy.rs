@@ -82,14 +82,15 @@ pub(super) fn response_headers(config: &CaddyConfig, tabs: &str) -> String {
 }
 
 /// Returns a regular expression for the attributes `Domain` of a cookie (RFC 6265, section 5.2.3) that name a parent
-/// domain of previews' hosts. Such a cookie would be sent to all previews. Its group is the text after the attributes.
+/// domain of previews' hosts. Such a cookie would be sent to all previews. Browsers decode other characters than those of
+/// names, such as `%6f`, so the expression includes all values with them. Its group is the text after the attributes.
 fn shared_cookies(domain: &str) -> String {
     let labels: Vec<_> = domain.split('.').collect();
     let parents: Vec<_> = (0..labels.len())
         .map(|start| labels[start..].join(r"\."))
         .collect();
     format!(
-        r"(?i)(?:;\s*domain\s*=\s*\.?(?:{})\.?\s*)+(;|$)",
+        r"(?i)(?:;\s*domain\s*=\s*(?:\.*(?:{})\.*|[^;]*[^a-z0-9.\-;\s][^;]*?)\s*)+(;|$)",
         parents.join("|")
     )
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::proxy::proxy;
+use super::proxy::{forwarding, proxy};
 use super::rules::{
     LIVE_DIR, MAX_PAGES, REDIRECT, RULES_PER_PAGE, SLASH, STRIP, Transport, page_dir,
 };
@@ -323,13 +323,14 @@ fn actions(config: &CaddyConfig, features: Features) -> String {
 
 /// Renders the page of a preview without an app, which innkeeper-pages serves. It receives the preview's slug after a `/`.
 fn placeholder(config: &CaddyConfig) -> String {
+    let forwarding = forwarding(config, "\t\t\t\t");
     let proxy = |matcher: &str, method: &str| {
         format!(
             "\
 			reverse_proxy {matcher}unix/{socket} {{
 {method}				header_up X-Innkeeper-Preview {{http.matchers.file.relative}}
 				header_up -X-Innkeeper-Hold
-			}}
+{forwarding}			}}
 ",
             socket = config.pages.display(),
         )

@@ -144,3 +144,20 @@ fn domains_of_cookies_are_matched_literally() {
     let text = shared(&config(Tls::None, None), features(true)).sites;
     assert!(text.contains(r"(?:preview\.example\.org|example\.org|org)"));
 }
+
+/// The programs behind all proxies see visitors' addresses, those that serve pages among them.
+#[test]
+fn all_proxies_trust_the_servers_in_front() {
+    let trusting = CaddyConfig {
+        trusted_proxies: vec!["192.0.2.0/24".parse().expect("network")],
+        ..config(Tls::None, None)
+    };
+    let sites = shared(&trusting, features(true)).sites;
+    let (front, _) = sites
+        .split_once("# Internal queries")
+        .expect("the internal site");
+    let proxies = front.matches("reverse_proxy ").count();
+    assert!(proxies > 4, "{proxies}");
+    let trust = "trusted_proxies 192.0.2.0/24\n";
+    assert_eq!(front.matches(trust).count(), proxies);
+}

@@ -75,7 +75,7 @@ pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
 					keepalive off
 				}}
 				header_up {HOLD} {{http.matchers.file.relative}}
-				@ready status 204
+{forwarding}				@ready status 204
 				handle_response @ready {{
 					vars innkeeper_ready yes
 				}}
@@ -84,6 +84,7 @@ pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
 ",
         removed = removed(2),
         socket = config.pages.display(),
+        forwarding = forwarding(config, "\t\t\t\t"),
     )
 }
 

@@ -175,6 +175,12 @@ async fn responses_are_for_one_host_and_not_for_search_engines() {
                 "parent=1; Path=/",
                 "dotted=1",
                 "twice=1; Path=/",
+                "dense=1;Secure;Domain=web.localhost;;HttpOnly",
+                "tabs=1; Path=/",
+                "escaped=1; Path=/",
+                "quoted=1",
+                "value=Domain=localhost; Comment=domain=localhost",
+                "other=1; Domain=notlocalhost; Path=/",
             ],
             "{path}"
         );
