@@ -22,6 +22,7 @@ use crate::network::testing::enter_own_namespace;
 mod app;
 mod changes;
 mod client;
+mod hosts;
 mod ownership;
 mod requests;
 mod unavailable;
