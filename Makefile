@@ -7,7 +7,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-.PHONY: help install uninstall deps build fake-github demo check test test-host test-vm bench clean
+.PHONY: help install uninstall deps build programs demo check test test-host test-vm bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,12 +29,12 @@ deps: ## Install missing packages for building and testing (Debian: with apt)
 build: deps ## Build all programs into target/debug
 	@cargo build --workspace --locked
 
-demo: build fake-github ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
+demo: deps programs ## See an agent and a preview come and go; KEEP=1 leaves them running to play with
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" KEEP="$(KEEP)" tests/demo/run
 
-# The fake GitHub of the demo and the tests.
-fake-github:
-	@cargo build --package innkeeper-github --features fake --bin innkeeper-fake-github --locked
+# All programs, with the fake GitHub of the demo and the tests. One command, so that each crate is built once.
+programs:
+	@cargo build --workspace --features innkeeper-github/fake --locked
 
 check: deps ## Format, lints, unit tests, documentation: for every change
 	@.ci/verify check
@@ -42,10 +42,10 @@ check: deps ## Format, lints, unit tests, documentation: for every change
 test: deps ## Everything: check, all tests on real parts, the demo
 	@.ci/verify test
 
-test-host: build fake-github ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
+test-host: deps programs ## The product on a Debian host with systemd; SCENARIO=name for one of tests/e2e
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run native $(SCENARIO)
 
-test-vm: build fake-github ## In virtual machines, what needs LVM, limits or a plug to pull; slow
+test-vm: deps programs ## In virtual machines, what needs LVM, limits or a plug to pull; slow
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
 
 bench: deps ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
