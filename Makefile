@@ -5,9 +5,10 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+ROUNDS ?= 1
 .NOTPARALLEL:
 
-.PHONY: help install uninstall deps build programs demo check test test-host test-vm bench clean
+.PHONY: help install uninstall deps build programs demo check test test-host test-vm soak bench clean
 
 help: ## Explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,12 @@ test-host: deps programs ## The product on a Debian host with systemd; SCENARIO=
 
 test-vm: deps programs ## In virtual machines, what needs LVM, limits or a plug to pull; slow
 	@BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run vm $(SCENARIO)
+
+soak: deps programs ## All scenarios in both tiers, ROUNDS times: before a release; half an hour for each round
+	@for ((round = 1; round <= $(ROUNDS); round++)); do \
+	  echo "== round $$round of $(ROUNDS)"; \
+	  for tier in native vm; do BIN="$${CARGO_TARGET_DIR:-target}/debug" tests/vm/run "$$tier"; done; \
+	done
 
 bench: deps ## Measure against bare systemd-nspawn; writes docs/benchmarks.md
 	@tests/bench/run
