@@ -14,9 +14,10 @@ let
   database = "dev";
 in
 {
-  options.innkeeper.guest.devTools.enable = lib.mkEnableOption ''
-    tools for the development of web apps: PostgreSQL on localhost:5432 with the user, password and database `dev`, the version
-    manager fnm for Node.js with npm, yarn and pnpm, Chromium where Playwright finds it, and an identity for Git'';
+  options.innkeeper.guest.devTools.enable =
+    lib.mkEnableOption ''
+      tools for the development of web apps: PostgreSQL on localhost:5432 with the user, password and database `dev`, the version
+      manager fnm for Node.js with npm, yarn and pnpm, Chromium where Playwright finds it, and an identity for Git'';
 
   config = lib.mkIf cfg.enable {
     services.postgresql = {

@@ -113,14 +113,13 @@ in
       "flakes"
     ];
 
-    boot.kernel.sysctl =
-      {
-        # The daemon enables forwarding where it is off; set here, no other module disables it.
-        "net.ipv4.ip_forward" = lib.mkDefault true;
-      }
-      # Limits that guests share with the host (docs/security.md); `innkeeper doctor` compares them. They override the
-      # defaults of NixOS, and a host's own settings override them.
-      // builtins.mapAttrs (_: lib.mkOverride 900) sharedLimits;
+    boot.kernel.sysctl = {
+      # The daemon enables forwarding where it is off; set here, no other module disables it.
+      "net.ipv4.ip_forward" = lib.mkDefault true;
+    }
+    # Limits that guests share with the host (docs/security.md); `innkeeper doctor` compares them. They override the
+    # defaults of NixOS, and a host's own settings override them.
+    // builtins.mapAttrs (_: lib.mkOverride 900) sharedLimits;
 
     # Loaded at boot, because the unit may not load modules.
     boot.kernelModules = [

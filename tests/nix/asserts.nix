@@ -258,8 +258,7 @@ in
   secretPaths =
     let
       option =
-        path: module:
-        toString (lib.attrByPath path null (evaluate (inn module)).services.innkeeper);
+        path: module: toString (lib.attrByPath path null (evaluate (inn module)).services.innkeeper);
     in
     {
       caddy-key = option [ "caddy" "certificate" "files" "key" ] { caddy.certificate.files.key = store; };
@@ -270,7 +269,9 @@ in
           environmentFile = store;
         };
       };
-      previews-environment = option [ "previews" "environmentFile" ] { previews.environmentFile = store; };
+      previews-environment = option [ "previews" "environmentFile" ] {
+        previews.environmentFile = store;
+      };
       previews-secrets = option [ "previews" "secretsDirectory" ] { previews.secretsDirectory = store; };
       agent-credentials = option [ "secrets" "agentCredentials" "oauth_token" ] {
         secrets.agentCredentials.oauth_token = store;
@@ -279,7 +280,9 @@ in
         settings.credentials.directory = "secrets";
       };
       webhook-secret = option [ "webhook" "secretFile" ] { webhook.secretFile = store; };
-      webhook-previous-secret = option [ "webhook" "previousSecretFile" ] { webhook.previousSecretFile = store; };
+      webhook-previous-secret = option [ "webhook" "previousSecretFile" ] {
+        webhook.previousSecretFile = store;
+      };
       webhook-environment = option [ "webhook" "environmentFile" ] { webhook.environmentFile = store; };
       tailscale-key = option [ "tailscale" "authKeyFile" ] { tailscale.authKeyFile = store; };
     };

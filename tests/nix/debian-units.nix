@@ -132,7 +132,10 @@ in
         value = manager.boot.kernel.sysctl.${name};
       in
       # On Debian, a kernel that lacks a limit is no failure; NixOS sets each by itself.
-      if builtins.isBool value then "${name} = ${if value then "1" else "0"}" else "-${name} = ${toString value}"
+      if builtins.isBool value then
+        "${name} = ${if value then "1" else "0"}"
+      else
+        "-${name} = ${toString value}"
     ) (builtins.attrNames manager.boot.kernel.sysctl);
     "tmpfiles.conf" =
       let

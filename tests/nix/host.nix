@@ -228,9 +228,9 @@ in
       ];
     "all files of the guide are evaluated" =
       builtins.length (builtins.attrNames guideFiles) > 8
-      && lib.all (
-        config: failed config == [ ] && config.system.build.toplevel.drvPath != ""
-      ) (builtins.attrValues guideFiles);
+      && lib.all (config: failed config == [ ] && config.system.build.toplevel.drvPath != "") (
+        builtins.attrValues guideFiles
+      );
     "a schedule's timer is started with its app" =
       guideFiles.guide-several.systemd.timers.preview-api-cleanup.wantedBy == [ "preview-api.service" ];
     "variables have the values that their author wrote" =
@@ -246,17 +246,18 @@ in
       && development.system.build.toplevel.drvPath != ""
       && development.services.postgresql.settings.listen_addresses == "localhost"
       && lib.hasInfix "host all dev 127.0.0.1/32 scram-sha-256" development.services.postgresql.authentication
-      && lib.getAttrs [
-        "DATABASE_URL"
-        "PGUSER"
-        "PGPASSWORD"
-        "PGDATABASE"
-      ] development.environment.sessionVariables == {
-        DATABASE_URL = "postgresql://dev:dev@localhost:5432/dev";
-        PGUSER = "dev";
-        PGPASSWORD = "dev";
-        PGDATABASE = "dev";
-      }
+      &&
+        lib.getAttrs [
+          "DATABASE_URL"
+          "PGUSER"
+          "PGPASSWORD"
+          "PGDATABASE"
+        ] development.environment.sessionVariables == {
+          DATABASE_URL = "postgresql://dev:dev@localhost:5432/dev";
+          PGUSER = "dev";
+          PGPASSWORD = "dev";
+          PGDATABASE = "dev";
+        }
       && lib.all (port: builtins.elem port development.networking.firewall.allowedTCPPorts) [
         3000
         5173

@@ -13,7 +13,8 @@ let
       let
         network = innkeeperLib.network "10.100.0.0/16";
       in
-      network.first == innkeeperLib.address "10.100.0.0" && network.last == innkeeperLib.address "10.100.255.255";
+      network.first == innkeeperLib.address "10.100.0.0"
+      && network.last == innkeeperLib.address "10.100.255.255";
     "everything is a network" = (innkeeperLib.network "0.0.0.0/0").last == 4294967295;
     "one address is a network" = (innkeeperLib.network "10.0.0.1/32").prefix == 32;
     "a host part that is not zero is refused" = innkeeperLib.network "10.100.0.1/16" == null;
@@ -27,7 +28,8 @@ let
     "16 bytes are none" = !innkeeperLib.isInterfaceName "abcdefghijklmnop";
     "a slash is in none" = !innkeeperLib.isInterfaceName "eth/0";
     "an empty name is none" = !innkeeperLib.isInterfaceName "";
-    "a domain has a dot" = innkeeperLib.isDomain "preview.example.org" && !innkeeperLib.isDomain "localhost";
+    "a domain has a dot" =
+      innkeeperLib.isDomain "preview.example.org" && !innkeeperLib.isDomain "localhost";
     "a domain is in lower case" = !innkeeperLib.isDomain "Preview.example.org";
     "a wildcard is no domain" = !innkeeperLib.isDomain "*.example.org";
     "a label does not begin with a hyphen" = !innkeeperLib.isDomain "-a.example.org";
