@@ -82,8 +82,7 @@
           in
           assert failed != [ ] && lib.all (entry: lib.hasInfix "REPLACE" entry.message) failed;
           hostTemplate.inn.extendModules { modules = [ { assertions = lib.mkForce [ ]; } ]; };
-        repository-agent =
-          (outputsOf ./guest-configs/templates/agent/flake.nix).nixosConfigurations.agent;
+        repository-agent = (outputsOf ./guest-configs/templates/agent/flake.nix).nixosConfigurations.agent;
         repository-preview = mkGuest {
           system = "x86_64-linux";
           modules = [ ./guest-configs/templates/preview/preview-config.nix ];
@@ -94,13 +93,45 @@
       packages = eachSystem (
         pkgs:
         let
-          inherit (built.${systemOf pkgs}) manager;
+          system = systemOf pkgs;
+          inherit (built.${system}) manager fakeGithub;
+          demo-guest =
+            (mkGuest {
+              inherit system;
+              modules = [ ./tests/demo/guest.nix ];
+            }).config.system.build.toplevel;
         in
         {
           default = manager;
-          inherit manager;
+          inherit manager demo-guest;
+          demo = import ./tests/demo/app.nix {
+            inherit
+              self
+              nixpkgs
+              lib
+              pkgs
+              manager
+              fakeGithub
+              ;
+            guest = demo-guest;
+            guestOutput = "demo-guest";
+          };
           docs = import ./modules/docs.nix { inherit lib pkgs manager; };
           nixos-anywhere = nixos-anywhere.packages.${systemOf pkgs}.default;
+        }
+      );
+
+      apps = eachSystem (
+        pkgs:
+        let
+          inherit (self.packages.${systemOf pkgs}) demo;
+        in
+        {
+          demo = {
+            type = "app";
+            program = lib.getExe demo;
+            meta = { inherit (demo.meta) description; };
+          };
         }
       );
 
@@ -117,6 +148,7 @@
           scenarios = import ./tests/nixos {
             inherit self pkgs lib;
             inherit (built.${system}) debug fakeGithub;
+            inherit (self.packages.${system}) demo;
           };
         in
         built.${system}.checks

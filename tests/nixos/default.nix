@@ -8,6 +8,8 @@
   debug,
   # The program that stands in for GitHub.
   fakeGithub,
+  # The demo of `nix run`.
+  demo,
 }:
 let
   # The names of the files in a folder that end in `suffix`, without it.
@@ -84,6 +86,7 @@ let
         prelude
         pkgs
         closure
+        demo
         fakeGithub
         ;
       inherit (self.inputs) nixpkgs;

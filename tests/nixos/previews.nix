@@ -46,21 +46,10 @@ let
 
   configuration = ./shared/preview-config.nix;
 
-  # The evaluation of the daemon, composed as it does (crates/innkeeper-host/src/evaluate/compose.nix), so that the
-  # closure is in the machine's store, which has no network to build it.
-  flake = (import (nixpkgs + "/flake.nix")).outputs {
-    self = flake // {
-      inherit (nixpkgs) outPath;
-    };
+  closure = import ./shared/composed.nix {
+    inherit nixpkgs configuration;
+    inherit (pkgs.stdenv.hostPlatform) system;
   };
-  closure =
-    (flake.lib.nixosSystem {
-      modules = [
-        ../../guest-configs/base.nix
-        { nixpkgs.hostPlatform = lib.mkDefault pkgs.stdenv.hostPlatform.system; }
-        configuration
-      ];
-    }).config.system.build.toplevel;
 in
 {
   nodes.inn = {
