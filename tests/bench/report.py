@@ -128,14 +128,20 @@ def requests(throughput):
     titles = {
         "plain": "a plain `reverse_proxy`",
         "unchanged": "**a preview with one app**",
-        "paths": "**a preview with an app for `/` and one for `/api/*`**",
-        "changed": "**a preview right after a change of its route**",
+        "paths": "**a preview with an app for `/` and one for `/api/*`**, the former",
+        "three": "**a preview with three routes**, one with `stripPrefix`",
+        "changed": "**a preview right after a change of its routes**",
     }
-    rows = [
-        [title, f"{statistics.median(throughput[kind]):.0f}", f"{against_plain(throughput, kind):.2f}"]
-        for kind, title in titles.items()
-    ]
-    return markdown([f"requests per second, beside {COUNTS[-1]} previews", "", "against plain"], rows)
+    rows = []
+    for kind, title in titles.items():
+        row = [title]
+        for found in throughput.values():
+            row += [f"{statistics.median(found[kind]):.0f}", f"{against_plain(found, kind):.2f}"]
+        rows.append(row)
+    head = [f"requests per second, beside {COUNTS[-1]} previews"]
+    for app in throughput:
+        head += [app, "against plain"]
+    return markdown(head, rows)
 
 
 def steps(results):

@@ -3,10 +3,12 @@
 Beside it, what one would do without Innkeeper: a file for each site, `caddy reload`, and a plain `reverse_proxy`.
 """
 
+import contextlib
 import http.client
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import time
@@ -15,6 +17,11 @@ from machine import PATIENCE, Broken
 
 COUNTS = [10, 1000]
 PORT = 8080
+
+NODE_APP = """
+const respond = (request, response) => response.end("hello from the app");
+require("http").createServer(respond).listen(3000, "127.0.0.1");
+"""
 
 # The numbers of added routes, by Innkeeper's driver and by a reload, and of rounds of requests.
 FULL = (100, 10, 20)
@@ -31,7 +38,7 @@ def missing(programs):
 
 
 def measure(place, programs, quick):
-    """Returns milliseconds by the number of routes, ours and by reload, and requests per second by the kind of route."""
+    """Returns milliseconds by the number of routes, ours and by reload, and requests per second by app and kind of route."""
     ours, by_reload, rounds = QUICK if quick else FULL
     with Caddy(place / "routes") as caddy:
         lines = run(programs, "add", caddy, ours, COUNTS)
@@ -42,8 +49,34 @@ def measure(place, programs, quick):
         (caddy.sites / "plain.caddy").write_text(
             f"http://*.localhost:{PORT + 1} {{\n\treverse_proxy 127.0.0.1:3000\n}}\n"
         )
-        (throughput,) = run(programs, "throughput", caddy, rounds, COUNTS[-1:])
+        apps = {"an app that does nothing": contextlib.nullcontext}
+        if shutil.which("node"):
+            apps = {"Node's http server": node, **apps}
+        throughput = {}
+        for title, app in apps.items():
+            with app():
+                (throughput[title],) = run(programs, "throughput", caddy, rounds, COUNTS[-1:])
     return found, reloaded, throughput
+
+
+@contextlib.contextmanager
+def node():
+    """Runs the app of examples/routes as a server of Node."""
+    process = subprocess.Popen(["node", "-e", NODE_APP])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", 3000), timeout=PATIENCE).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Broken("node did not start") from None
+                time.sleep(0.01)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def run(programs, what, caddy, rounds, counts):

@@ -6,7 +6,8 @@
 //!
 //! `routes throughput DIRECTORY PORT ROUNDS COUNT`: the requests per second to previews of which COUNT exist, beside those
 //! through a plain `reverse_proxy` on the next port. Prints one line of JSON:
-//! `{"plain": [4020.5, …], "unchanged": […], "paths": […], "changed": […]}`.
+//! `{"plain": [4020.5, …], "unchanged": […], "paths": […], "three": […], "changed": […]}`. If a program listens at the app's
+//! address, that is the app.
 //!
 //! Caddy's main file and its admin socket are in the directory, and its sites listen on the port of loopback.
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use innkeeper_facilities::{RouteSpec, Routes as _};
 use innkeeper_host::route::CaddyRoutes;
+use innkeeper_model::preview::{RoutePath, RouteRule};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -15,7 +16,7 @@ use crate::{APP, HELLO, Outcome, spec};
 const CONNECTIONS: usize = 16;
 
 /// Time of one measurement. Those of a round follow each other, so that a busy machine affects all of them.
-const TIME: Duration = Duration::from_millis(1000);
+const TIME: Duration = Duration::from_millis(500);
 
 pub(crate) async fn measure(
     routes: &CaddyRoutes,
@@ -23,20 +24,26 @@ pub(crate) async fn measure(
     rounds: usize,
     count: usize,
 ) -> Outcome<()> {
-    let app = TcpListener::bind(APP).await?;
-    tokio::spawn(serve(app));
+    match TcpListener::bind(APP).await {
+        Ok(app) => drop(tokio::spawn(serve(app))),
+        // Another program is the app.
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+        Err(error) => return Err(error.into()),
+    }
     for number in 0..count {
         routes.ensure(&simple(&format!("web-{number}"))?).await?;
     }
     routes.ensure(&simple("unchanged")?).await?;
     routes.ensure(&spec("paths")?).await?;
+    routes.ensure(&three("three")?).await?;
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
-        for (name, port) in [
-            ("plain", port + 1),
-            ("unchanged", port),
-            ("paths", port),
-            ("changed", port),
+        for (name, port, path) in [
+            ("plain", port + 1, "/"),
+            ("unchanged", port, "/"),
+            ("paths", port, "/index.html"),
+            ("three", port, "/api/users"),
+            ("changed", port, "/"),
         ] {
             if name == "changed" {
                 // Another set of routes each time.
@@ -47,7 +54,10 @@ pub(crate) async fn measure(
                 };
                 routes.ensure(&changed?).await?;
             }
-            found.entry(name).or_default().push(load(port, name).await?);
+            found
+                .entry(name)
+                .or_default()
+                .push(load(port, name, path).await?);
         }
     }
     println!("{}", serde_json::to_string(&found)?);
@@ -62,11 +72,23 @@ fn simple(slug: &str) -> Outcome<RouteSpec> {
     Ok(spec)
 }
 
+/// Specifies a preview with three rules, one of which removes its path.
+fn three(slug: &str) -> Outcome<RouteSpec> {
+    let mut spec = spec(slug)?;
+    spec.routes.truncate(1);
+    for (path, strip_prefix) in [("/api", true), ("/ws", false)] {
+        let path = RoutePath::parse(path)?;
+        let rule = RouteRule::new(path, APP.port(), strip_prefix);
+        spec.routes.push(rule);
+    }
+    Ok(spec)
+}
+
 /// Returns the requests per second over all connections.
-async fn load(port: u16, slug: &str) -> Outcome<f64> {
+async fn load(port: u16, slug: &str, path: &'static str) -> Outcome<f64> {
     let started = Instant::now();
     let connections: Vec<_> = (0..CONNECTIONS)
-        .map(|_| tokio::spawn(repeat(port, slug.to_owned(), started + TIME)))
+        .map(|_| tokio::spawn(repeat(port, slug.to_owned(), path, started + TIME)))
         .collect();
     let mut count = 0;
     for connection in connections {
@@ -78,8 +100,8 @@ async fn load(port: u16, slug: &str) -> Outcome<f64> {
 }
 
 /// Sends requests one after the other, and returns their number. Only the app's response is accepted.
-async fn repeat(port: u16, slug: String, end: Instant) -> Result<u32, String> {
-    let request = format!("GET / HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\n\r\n");
+async fn repeat(port: u16, slug: String, path: &'static str, end: Instant) -> Result<u32, String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {slug}.localhost:{port}\r\n\r\n");
     let broken = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
         .await

@@ -14,8 +14,12 @@ use super::RouteError;
 use super::config::Admin;
 use super::render::CONFIG_HEADER;
 
-/// Timeout of a request. Loading a thousand sites takes seconds on a slow machine.
+/// Timeout of a request that loads nothing.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Timeout of a load. Caddy prepares all sites of its main file, which takes minutes on a slow machine with many of them. It
+/// finishes a load whose client is gone, so a shorter timeout would add loads to those in flight.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Maximum size of a response, in bytes. An adapted configuration of a thousand sites has about 1 MiB.
 const MAX_RESPONSE: usize = 64 << 20;
@@ -27,12 +31,12 @@ struct ErrorResponse {
 
 /// Checks a configuration in Caddyfile form without loading it. `subject` names it in errors.
 pub(super) async fn adapt(admin: &Admin, subject: &str, text: String) -> Result<(), RouteError> {
-    post(admin, "/adapt", subject, text).await
+    post(admin, "/adapt", subject, text, TIMEOUT).await
 }
 
 /// Replaces Caddy's configuration by one in Caddyfile form. On failure, the old one stays in force.
 pub(super) async fn load(admin: &Admin, subject: &str, text: String) -> Result<(), RouteError> {
-    post(admin, "/load", subject, text).await
+    post(admin, "/load", subject, text, LOAD_TIMEOUT).await
 }
 
 /// Returns the version of the shared configuration in force, or `None` if Caddy runs without it.
@@ -47,7 +51,13 @@ pub(super) async fn version_in_force(lookup: SocketAddr) -> Option<String> {
     Some(version.to_owned())
 }
 
-async fn post(admin: &Admin, path: &str, subject: &str, text: String) -> Result<(), RouteError> {
+async fn post(
+    admin: &Admin,
+    path: &str,
+    subject: &str,
+    text: String,
+    timeout: Duration,
+) -> Result<(), RouteError> {
     let request = Request::post(path).header(CONTENT_TYPE, "text/caddyfile");
     let send = async {
         match admin {
@@ -62,7 +72,7 @@ async fn post(admin: &Admin, path: &str, subject: &str, text: String) -> Result<
             }
         }
     };
-    let response = tokio::time::timeout(TIMEOUT, send)
+    let response = tokio::time::timeout(timeout, send)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|source| RouteError::Unreachable {

@@ -7,36 +7,40 @@
 //! 2.4 ms and 25 ms by the admin API). It also closes all WebSockets of all previews; only Caddy 2.7 and newer can delay
 //! that. A separate router beside Caddy would be a single point of failure for all previews.
 //!
-//! Therefore Caddy's configuration does not change with previews. One site `*.<domain>` sends a subrequest to a second,
-//! internal site of the same Caddy (as `forward_auth` does). The internal site responds from files that Caddy reads at
-//! each request: one template per host. A change is a rename: it takes effect at once, has a constant cost, closes no
-//! connection, and needs neither Caddy nor innkeeperd to run.
+//! Therefore Caddy's configuration does not change with previews. Its one site `*.<domain>` looks up each request in a
+//! table: directories in which the names of files are the data ([`render`] describes them). Caddy lists one directory, as
+//! the `file` matcher can. A change is a rename: it takes effect at once, has a constant cost, closes no connection, and
+//! needs neither Caddy nor innkeeperd to run.
 //!
 //! ```text
-//!  browser ──► *.<domain> ── lookup ──► <lookup address> ──► <table>/hosts/<host>
-//!                   │  ◄── X-Innkeeper-Upstream, -Strip, -Redirect, -Page ──┘
-//!                   ▼
-//!              the app, the placeholder, or 404
+//!  browser ──► *.<domain> ──► <table>/hosts/<host>/live/<address of the app>
+//!                   │                            ├ paths/   the app by the path's first segment
+//!                   ▼                            ├ held/    the app is being restarted
+//!          the app, a page, or 404               ├ rules/   all rules
+//!                                                └ page/    no app
 //! ```
+//!
+//! Caddy prepares all routes of a block at each request that reaches the block, and each match costs an access to the file
+//! system. So the site looks up the usual cases first, in an outer block. `make bench` compares it with a plain
+//! `reverse_proxy`.
 //!
 //! # One file per preview
 //!
-//! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives. After a reload or restart, Caddy serves
-//! the route from this file without a lookup. Caddy's copy can become stale: the preview may change or be removed, and its
-//! address may go to another guest. So the file's route applies only while the table has the mark of the same version,
-//! which costs one file check per request. Otherwise Caddy falls back to the lookup.
-//!
-//! Before a file is put in place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so
-//! files of two previews cannot conflict. Checking all files together would cost more with each preview;
-//! [`Resource::check`] does that.
+//! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives, for administrators. Before it is put in
+//! place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so files of two previews
+//! cannot conflict. Checking all files together would cost more with each preview; [`Resource::check`] does that.
 //!
 //! # The only reload
 //!
 //! The shared configuration changes with the first route and with a new version of innkeeperd. Then Caddy loads its main
-//! file, once for all waiting routes. If that fails, the shared configuration is rolled back.
+//! file, once for all waiting routes. If that fails, the shared configuration is rolled back. A slow Caddy takes its time:
+//! the load goes on if the routes that wait for it are canceled. The configuration is small for the same reason: a load
+//! takes time for each matcher, proxy and expression in it, and the site for guests has all of them once more.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use innkeeper_facilities::{FacilityError, Found, Resource, RouteSpec, Routes};
@@ -77,6 +81,8 @@ struct Inner {
     writing: parking_lot::Mutex<()>,
     /// Held while Caddy loads its configuration. Coalesces concurrent loads.
     loading: Mutex<()>,
+    /// The start of the load in flight.
+    loading_since: parking_lot::Mutex<Option<Instant>>,
     /// Found out at the first use.
     features: OnceCell<Features>,
 }
@@ -91,6 +97,7 @@ impl CaddyRoutes {
                 config,
                 writing: parking_lot::Mutex::default(),
                 loading: Mutex::new(()),
+                loading_since: parking_lot::Mutex::default(),
                 features: OnceCell::new(),
             }),
         }
@@ -136,6 +143,20 @@ impl CaddyRoutes {
         if self.has_shared(shared).await? {
             return Ok(());
         }
+        let (routes, shared) = (self.clone(), shared.clone());
+        // A load goes on if its caller is canceled, as by the time limit of a setup: with a slow Caddy, each try would start
+        // another load otherwise.
+        let load = tokio::spawn(async move { routes.load_once(&shared).await });
+        load.await.unwrap_or_else(|join| {
+            Err(RouteError::Unreachable {
+                address: self.inner.config.admin.to_string(),
+                source: io::Error::other(join),
+            })
+        })
+    }
+
+    /// Makes Caddy load the shared configuration after the load in flight, unless that has done so.
+    async fn load_once(&self, shared: &SharedConfig) -> Result<(), RouteError> {
         let _loading = self.inner.loading.lock().await;
         if self.has_shared(shared).await? {
             return Ok(());
@@ -173,7 +194,17 @@ impl CaddyRoutes {
         let text = main_file(&config.caddyfile).await?;
         let file = config.caddyfile.display().to_string();
         tracing::info!(file, "loading Caddy's configuration");
-        admin::load(&config.admin, &file, text).await
+        let started = Instant::now();
+        *self.inner.loading_since.lock() = Some(started);
+        let outcome = admin::load(&config.admin, &file, text).await;
+        *self.inner.loading_since.lock() = None;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(
+            file,
+            seconds,
+            "Caddy has loaded its configuration or failed"
+        );
+        outcome
     }
 
     async fn is_in_force(&self, shared: &SharedConfig) -> bool {
@@ -227,6 +258,39 @@ impl CaddyRoutes {
         .await
     }
 
+    /// Returns the finding about the shared configuration.
+    async fn shared_finding(&self, features: Features) -> Check {
+        let config = &self.inner.config;
+        let since = *self.inner.loading_since.lock();
+        if self.is_in_force(&render::shared(config, features)).await {
+            let (domain, table) = (&config.domain, config.table.display());
+            return check(
+                Verdict::Ok,
+                format!("Caddy serves *.{domain} from {table}"),
+                None,
+            );
+        }
+        if let Some(since) = since {
+            let seconds = since.elapsed().as_secs();
+            return check(
+                Verdict::Warning,
+                format!("Caddy has been loading its configuration for {seconds} s"),
+                Some(
+                    "Wait: new routes are in force after it. Caddy serves all others meanwhile."
+                        .to_owned(),
+                ),
+            );
+        }
+        check(
+            Verdict::Warning,
+            "Caddy runs without this version of Innkeeper's shared configuration".to_owned(),
+            Some(
+                "The next route loads it; `systemctl reload caddy` loads the current files."
+                    .to_owned(),
+            ),
+        )
+    }
+
     /// Returns the findings of `check`. Stops at the first error: the next checks depend on it.
     async fn findings(&self) -> Result<Vec<Check>, RouteError> {
         let config = &self.inner.config;
@@ -234,28 +298,7 @@ impl CaddyRoutes {
         let text = main_file(&config.caddyfile).await?;
         let file = config.caddyfile.display().to_string();
         admin::adapt(&config.admin, &file, text).await?;
-        let mut checks = vec![
-            if self.is_in_force(&render::shared(config, features)).await {
-                check(
-                    Verdict::Ok,
-                    format!(
-                        "Caddy serves *.{} from {}",
-                        config.domain,
-                        config.table.display()
-                    ),
-                    None,
-                )
-            } else {
-                check(
-                Verdict::Warning,
-                "Caddy runs without this version of Innkeeper's shared configuration".to_owned(),
-                Some(
-                    "The next route loads it; `systemctl reload caddy` loads the current files."
-                        .to_owned(),
-                ),
-            )
-            },
-        ];
+        let mut checks = vec![self.shared_finding(features).await];
         if !features.has_close_delay {
             checks.push(check(
                 Verdict::Warning,

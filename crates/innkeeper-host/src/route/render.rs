@@ -15,11 +15,14 @@ use sha2::{Digest, Sha256};
 
 use super::RouteError;
 use super::config::CaddyConfig;
-use rules::Rule;
+use rules::{LIVE_DIR, Rule};
 use unavailable::{APP_DIR, HELD_DIR};
 
+pub(super) use rules::is_listed_pattern;
 pub(super) use sites::{others, shared};
 
+mod lookup;
+mod matchers;
 mod proxy;
 mod rules;
 mod sites;
@@ -142,6 +145,11 @@ pub(super) fn preview(config: &CaddyConfig, spec: &RouteSpec) -> Result<Rendered
         rendered.hosts.insert(host, files);
     }
     Ok(rendered)
+}
+
+/// Reports whether Caddy lists the directory of a host with this name, rather than those below it.
+pub(super) fn is_listed(name: &str) -> bool {
+    [APP_DIR, HELD_DIR, PAGE_DIR, LIVE_DIR].contains(&name)
 }
 
 /// Returns the name in the table of an app, with the ports of a host.

@@ -4,9 +4,9 @@
 //! <directory>/<slug>.caddy                            a description of the route
 //! <table>/hosts/<host>                                -> ../previews/<slug>/hosts/<host>
 //! <table>/guests/<address>                            -> ../previews/<slug>/hosts, the hosts of this guest
-//! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host
+//! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host, and lists its files
 //! <table>/previews/<slug>/hosts/<host>/live/<address> the app of all paths
-//! <table>/previews/<slug>/hosts/<host>/rules.1/<name> the rules of a host with several (see `render::rules`)
+//! <table>/previews/<slug>/hosts/<host>/rules/…        the rules of a host (see `render::rules`)
 //! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
 //! <table>/previews/<slug>/…                           the pages of a placeholder
 //! ```
@@ -423,14 +423,20 @@ fn owner(link: &Path) -> Result<Option<String>, FileError> {
 
 /// Reports whether the directory of a host has these files and no others.
 fn has_files(host: &Path, files: &[(String, String)]) -> Result<bool, FileError> {
-    let dirs: BTreeSet<_> = files.iter().map(|(dir, _)| dir.as_str()).collect();
+    let top = |(dir, _): &(String, String)| dir.split('/').next().map(str::to_owned);
+    let dirs: BTreeSet<_> = files.iter().filter_map(top).collect();
     // Lists only this directory: a listing of those below would count as a visit.
     Ok(names(host)?.len() == dirs.len() + 1
-        && host.join(HOST_FILE).is_file()
-        && dirs.len() == files.len()
+        && read(&host.join(HOST_FILE))?.as_deref() == Some(listing(files).as_bytes())
         && files
             .iter()
             .all(|(dir, name)| host.join(dir).join(name).is_file()))
+}
+
+/// Returns the contents of [`HOST_FILE`].
+fn listing(files: &[(String, String)]) -> String {
+    let line = |(dir, name): &(String, String)| format!("{dir}/{name}\n");
+    files.iter().map(line).collect()
 }
 
 /// Creates the directory of a preview.
@@ -441,11 +447,14 @@ fn write_tree(root: &Path, rendered: &RenderedRoute) -> Result<(), FileError> {
     for (host, files) in &rendered.hosts {
         let host = hosts.join(host);
         make_dir(&host)?;
-        create(&host.join(HOST_FILE), b"")?;
+        create(&host.join(HOST_FILE), listing(files).as_bytes())?;
         for (dir, name) in files {
-            let dir = host.join(dir);
-            make_dir(&dir)?;
-            create(&dir.join(name), b"")?;
+            let mut path = host.clone();
+            for part in dir.split('/') {
+                path.push(part);
+                make_dir(&path)?;
+            }
+            create(&path.join(name), b"")?;
         }
     }
     visits::start(root)

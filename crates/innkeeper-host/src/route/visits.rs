@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use innkeeper_model::GuestName;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::files::names;
+use super::render;
 use crate::{FileError, FileErrorExt};
 
 /// Access time, in seconds, of a directory that was not used since the last check.
@@ -42,12 +43,11 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
     let mut last = None;
     let mut paths = Vec::new();
     for host in names(&hosts)? {
-        let host = hosts.join(host);
-        paths.extend(names(&host)?.into_iter().map(|name| host.join(name)));
+        add_listed(&hosts.join(host), render::is_listed, &mut paths)?;
     }
     for path in paths {
         let metadata = fs::symlink_metadata(&path).on("inspect", &path)?;
-        if !metadata.is_dir() || metadata.atime() == UNVISITED {
+        if metadata.atime() == UNVISITED {
             continue;
         }
         let nanoseconds = i32::try_from(metadata.atime_nsec()).unwrap_or(0);
@@ -66,4 +66,24 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
             .on("change the times of", &path)?;
     }
     Ok(last)
+}
+
+/// Adds the directories below one that Caddy lists at requests, without listing them.
+fn add_listed(
+    dir: &Path,
+    is_listed: fn(&str) -> bool,
+    paths: &mut Vec<PathBuf>,
+) -> Result<(), FileError> {
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        if !fs::symlink_metadata(&path).on("inspect", &path)?.is_dir() {
+            continue;
+        }
+        if is_listed(&name) {
+            paths.push(path);
+        } else {
+            add_listed(&path, render::is_listed_pattern, paths)?;
+        }
+    }
+    Ok(())
 }

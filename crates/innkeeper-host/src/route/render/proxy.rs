@@ -9,41 +9,47 @@ use super::rules::Transport;
 use super::{Features, STREAM_CLOSE_DELAY};
 use crate::route::config::{CaddyConfig, Tls};
 
-/// Renders a proxy to an app.
+/// Snippet of the options of all proxies to apps.
+pub(super) const APP: &str = "innkeeper-app";
+
+/// Response in place of an upgrade that would set a cookie of all previews.
+const SHARED_COOKIE: &str =
+    "The app's response has a cookie whose Domain attribute names a domain of all previews.";
+
+/// Renders a proxy to an app, for requests that `matcher` accepts.
 ///
 /// A request must not pass two proxies whose connections are kept. Up to Caddy 2.6, a proxy dials the last upstream of
 /// the request; a connection for the first proxy that is dialed late would reach the second one's upstream, and be kept.
-pub(super) fn proxy(
-    config: &CaddyConfig,
-    upstream: &str,
-    transport: Transport,
-    features: Features,
-) -> String {
-    let tabs = "\t\t\t";
-    let mut text = format!("{tabs}reverse_proxy {upstream} {{\n");
-    if features.has_close_delay {
-        // Writing into a String cannot fail.
-        writeln!(text, "{tabs}\tstream_close_delay {STREAM_CLOSE_DELAY}").ok();
-    }
-    text += &forwarding(config, &format!("{tabs}\t"));
-    text += &response_headers(config, &format!("{tabs}\t"));
+pub(super) fn proxy(matcher: &str, upstream: &str, transport: Transport) -> String {
     let versions = match transport.protocol {
-        RouteProtocol::Http => None,
-        RouteProtocol::H2c => Some("versions h2c 2".to_owned()),
+        RouteProtocol::Http => String::new(),
+        RouteProtocol::H2c => "\t\t\tversions h2c 2\n".to_owned(),
     };
     let timeout = transport
         .timeout
-        .map(|timeout| format!("response_header_timeout {}s", timeout.seconds()));
-    let options: Vec<_> = versions.into_iter().chain(timeout).collect();
-    if !options.is_empty() {
-        let options = options.join(&format!("\n{tabs}\t\t"));
-        writeln!(
-            text,
-            "{tabs}\ttransport http {{\n{tabs}\t\t{options}\n{tabs}\t}}"
-        )
-        .ok();
-    }
-    text + &format!("{tabs}}}\n")
+        .map(|timeout| format!("\t\t\tresponse_header_timeout {}s\n", timeout.seconds()))
+        .unwrap_or_default();
+    let options = if transport.has_options() {
+        format!("\t\ttransport http {{\n{versions}{timeout}\t\t}}\n")
+    } else {
+        String::new()
+    };
+    format!("\treverse_proxy {matcher} {upstream} {{\n\t\timport {APP}\n{options}\t}}\n")
+}
+
+/// Renders the snippet of the options of all proxies to apps.
+pub(super) fn app_options(config: &CaddyConfig, features: Features) -> String {
+    let close_delay = match features.has_close_delay {
+        true => format!("\tstream_close_delay {STREAM_CLOSE_DELAY}\n"),
+        false => String::new(),
+    };
+    [
+        format!("({APP}) {{\n{close_delay}"),
+        forwarding(config, "\t"),
+        response_headers(config),
+        "}\n".to_owned(),
+    ]
+    .concat()
 }
 
 /// Renders the options of a proxy for servers in front of Caddy.
@@ -65,32 +71,43 @@ pub(super) fn forwarding(config: &CaddyConfig, tabs: &str) -> String {
 }
 
 /// Renders the options of a proxy that change the headers of an app's responses.
-pub(super) fn response_headers(config: &CaddyConfig, tabs: &str) -> String {
-    let mut text = String::new();
-    if let Some(robots) = &config.robots {
-        // Writing into a String cannot fail.
-        writeln!(
-            text,
-            "{tabs}header_down X-Robots-Tag \"{}\"",
-            robots.as_str()
-        )
-        .ok();
-    }
-    let cookies = shared_cookies(&config.domain);
-    writeln!(text, "{tabs}header_down Set-Cookie `{cookies}` $1").ok();
-    text
+///
+/// Caddy passes a response with status 101 on with all its headers, so one with such a cookie is refused.
+fn response_headers(config: &CaddyConfig) -> String {
+    let robots = config
+        .robots
+        .as_ref()
+        .map(|robots| format!("\theader_down X-Robots-Tag \"{}\"\n", robots.as_str()))
+        .unwrap_or_default();
+    let shared = shared_domain(&config.domain);
+    format!(
+        "\
+{robots}	header_down Set-Cookie `(?:{shared})+(;|$)` $1
+	@upgrade {{
+		status 101
+		header Set-Cookie *
+	}}
+	handle_response @upgrade {{
+		@shared vars_regexp {{http.reverse_proxy.header.Set-Cookie}} `{shared}(?:[;,]|$)`
+		route {{
+			respond @shared \"{SHARED_COOKIE}\" 502
+			copy_response
+		}}
+	}}
+"
+    )
 }
 
-/// Returns a regular expression for the attributes `Domain` of a cookie (RFC 6265, section 5.2.3) that name a parent
-/// domain of previews' hosts. Such a cookie would be sent to all previews. Browsers decode other characters than those of
-/// names, such as `%6f`, so the expression includes all values with them. Its group is the text after the attributes.
-fn shared_cookies(domain: &str) -> String {
+/// Returns a regular expression for an attribute `Domain` of a cookie (RFC 6265, section 5.2.3) that names a parent domain
+/// of previews' hosts. Such a cookie would be sent to all previews. Browsers decode other characters than those of names,
+/// such as `%6f`, so the expression includes all values with them.
+fn shared_domain(domain: &str) -> String {
     let labels: Vec<_> = domain.split('.').collect();
     let parents: Vec<_> = (0..labels.len())
         .map(|start| labels[start..].join(r"\."))
         .collect();
     format!(
-        r"(?i)(?:;\s*domain\s*=\s*(?:\.*(?:{})\.*|[^;]*[^a-z0-9.\-;\s][^;]*?)\s*)+(;|$)",
+        r"(?i:;\s*domain\s*=\s*(?:\.*(?:{})\.*|[^;]*[^a-z0-9.\-;\s][^;]*?)\s*)",
         parents.join("|")
     )
 }

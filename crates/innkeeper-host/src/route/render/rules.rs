@@ -1,37 +1,60 @@
 //! Encodes the rules of a host as names of files.
 //!
 //! Caddy's `file` matcher can list a directory and use the name of a file in it as a placeholder, which is the only data
-//! that Caddy 2.6 reads at each request without a subrequest. Contents of the files have no meaning.
+//! that Caddy 2.6 reads at each request without a subrequest. Each directory that is listed has one file. Its contents have
+//! no meaning.
 //!
 //! ```text
-//! live/10.100.0.3:3000                                   the only rule: all paths go to this address
-//! rules.1/,api,*=10.100.0.3:4000==http;,*=10.100.0.3:3000==http
-//! rules.2/…                                              further rules
+//! live/10.100.0.3:3000                    the only rule: all paths go to this address
+//! paths/api=/10.100.0.3:4000=strip        paths below /api/
+//! paths/=ws/10.100.0.3:4000               the path /ws
+//! paths/=/10.100.0.3:3000                 all other paths
+//! rules/api/,/10.100.0.3:4000=strip=http  paths below /api/
+//! rules/api=/10.100.0.3:4000=redirect=http
+//! rules/ws=/10.100.0.3:4000==http-30      the path /ws, with a transport
+//! rules/,/10.100.0.3:3000==http           all other paths
 //! ```
 //!
-//! A rule is `<path pattern>=<address>=<action>=<transport>`, with `,` in place of `/`. [`RoutePath`] excludes `,`, `;`
-//! and `=`. The first matching rule wins.
+//! `rules` is complete: a path for each pattern, with its address, action and transport. Caddy looks up a request's own path
+//! and then its parents, so the longest pattern applies. If a pattern has many segments, the directory is [`DEEP_DIR`]
+//! instead. [`RoutePath`] excludes `,` and `=`.
+//!
+//! `live` and `paths` are shortcuts for the usual requests, and absent while a host is held. `paths` has an entry for each
+//! first segment; it is [`OTHER`] if only `rules` can tell the address.
 //!
 //! [`RoutePath`]: innkeeper_model::preview::RoutePath
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use innkeeper_model::preview::{RouteProtocol, RouteRule, RouteTimeout};
-
-/// Maximum number of rules in one name. Each increment adds four groups to Caddy's regular expression.
-pub(super) const RULES_PER_PAGE: usize = 4;
-
-/// Maximum number of pages. Sufficient for two entries, of maximum length, for each route of a host.
-pub(super) const MAX_PAGES: usize = 2 * innkeeper_model::preview::Meta::MAX_ROUTES;
-
-/// Maximum length of a file's name on Linux, in bytes.
-const MAX_NAME: usize = 255;
-
-/// Placeholder for `/` in names.
-pub(super) const SLASH: char = ',';
+use innkeeper_model::preview::{RoutePath, RouteProtocol, RouteRule, RouteTimeout};
 
 /// Directory of the address of a host with one rule for all paths.
 pub(super) const LIVE_DIR: &str = "live";
+
+/// Directory of the addresses of a live host by the first segment of the path.
+pub(super) const PATHS_DIR: &str = "paths";
+
+/// Directory of all rules of a host.
+pub(super) const RULES_DIR: &str = "rules";
+
+/// Directory of all rules of a host with a pattern of more than [`SEGMENTS`] segments.
+pub(super) const DEEP_DIR: &str = "deep";
+
+/// Maximum number of segments of a pattern in [`RULES_DIR`].
+pub(super) const SEGMENTS: usize = 4;
+
+/// Maximum number of segments of a pattern.
+pub(super) const MAX_SEGMENTS: usize = RoutePath::MAX_LENGTH / 2;
+
+/// End of the name of a directory for the paths below a pattern in [`RULES_DIR`].
+pub(super) const TREE: char = ',';
+
+/// End of the name of a directory for one path in [`RULES_DIR`]. Separates the two kinds in [`PATHS_DIR`].
+pub(super) const EXACT: char = '=';
+
+/// Name in [`PATHS_DIR`] in place of an address.
+const OTHER: &str = "other";
 
 /// The action that redirects to the same path with `/` at its end.
 pub(super) const REDIRECT: &str = "redirect";
@@ -40,19 +63,23 @@ pub(super) const REDIRECT: &str = "redirect";
 pub(super) const STRIP: &str = "strip";
 
 /// The options of the proxy to an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Transport {
     pub(super) protocol: RouteProtocol,
     pub(super) timeout: Option<RouteTimeout>,
 }
 
 impl Transport {
-    /// Returns all transports, that without options first.
+    /// Returns all transports that a route can have: `h2c` excludes timeouts.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        RouteProtocol::ALL.into_iter().flat_map(|protocol| {
-            let timeouts = std::iter::once(None).chain(RouteTimeout::all().map(Some));
-            timeouts.map(move |timeout| Self { protocol, timeout })
-        })
+        let without = RouteProtocol::ALL.into_iter().map(|protocol| Self {
+            protocol,
+            timeout: None,
+        });
+        without.chain(RouteTimeout::all().map(|timeout| Self {
+            protocol: RouteProtocol::default(),
+            timeout: Some(timeout),
+        }))
     }
 
     pub(super) fn of(route: &RouteRule) -> Self {
@@ -62,7 +89,7 @@ impl Transport {
         }
     }
 
-    /// Returns the name in the table: `http`, `h2c`, `http-30`, `h2c-30`.
+    /// Returns the name in the table: `http`, `h2c`, `http-30`.
     pub(super) fn name(self) -> String {
         let protocol = self.protocol.name();
         self.timeout.map_or_else(
@@ -71,8 +98,9 @@ impl Transport {
         )
     }
 
-    fn has_options(self) -> bool {
-        self.protocol != RouteProtocol::default() || self.timeout.is_some()
+    /// Reports whether this is not the default.
+    pub(super) fn has_options(self) -> bool {
+        self != Self::default()
     }
 }
 
@@ -82,63 +110,123 @@ pub(super) struct Rule<'a> {
     pub(super) upstream: SocketAddr,
 }
 
-/// Returns the directory of a page, counted from 1.
-pub(super) fn page_dir(number: usize) -> String {
-    format!("rules.{number}")
-}
-
-/// Returns the files of a host, each as directory and name. The rules must be in order of precedence. Those of a held host
-/// are never in [`LIVE_DIR`], which is looked up before the hold.
+/// Returns the files of a host, each as directory and name. The rules must be in order of precedence.
 pub(super) fn files(rules: &[Rule<'_>], is_held: bool) -> Vec<(String, String)> {
+    let entries = entries(rules);
+    let is_deep = rules.iter().any(|rule| segments(rule).count() > SEGMENTS);
+    let dir = if is_deep { DEEP_DIR } else { RULES_DIR };
+    let file = |(key, name): (&String, &String)| (format!("{dir}/{key}"), name.clone());
+    let mut files: Vec<_> = entries.iter().map(file).collect();
+    if is_held {
+        return files;
+    }
     if let [rule] = rules
-        && !is_held
         && rule.route.path.base().is_empty()
         && !Transport::of(rule.route).has_options()
     {
-        return vec![(LIVE_DIR.to_owned(), rule.upstream.to_string())];
+        files.push((LIVE_DIR.to_owned(), rule.upstream.to_string()));
+    } else {
+        let shortcuts = shortcuts(rules).into_iter();
+        files.extend(shortcuts.map(|(key, name)| (format!("{PATHS_DIR}/{key}"), name)));
     }
-    let mut pages: Vec<(usize, String)> = Vec::new();
-    for entry in rules.iter().flat_map(entries) {
-        match pages.last_mut() {
-            Some((count, name))
-                if *count < RULES_PER_PAGE && name.len() + 1 + entry.len() <= MAX_NAME =>
-            {
-                *count += 1;
-                name.push(';');
-                name.push_str(&entry);
-            }
-            _ => pages.push((1, entry)),
-        }
-    }
-    let dirs = (1..).map(page_dir);
-    dirs.zip(pages.into_iter().map(|(_, name)| name)).collect()
+    files
 }
 
-/// Returns the entries of a rule.
-fn entries(rule: &Rule<'_>) -> Vec<String> {
-    let path = &rule.route.path;
-    let base = path.base();
-    let entry = |pattern: &str, action: &str| {
-        // Caddy compares patterns with paths in lower case.
-        let pattern = pattern
-            .to_ascii_lowercase()
-            .replace('/', &SLASH.to_string());
-        let transport = Transport::of(rule.route).name();
-        format!("{pattern}={}={action}={transport}", rule.upstream)
-    };
-    if base.is_empty() {
-        vec![entry("/*", "")]
-    } else if rule.route.strip_prefix {
-        vec![entry(base, REDIRECT), entry(&format!("{base}/*"), STRIP)]
-    } else {
-        vec![entry(path.as_str(), "")]
+/// Reports whether Caddy lists the directory with this name below [`PATHS_DIR`], [`RULES_DIR`] or [`DEEP_DIR`], rather than
+/// those below it.
+pub(in crate::route) fn is_listed_pattern(name: &str) -> bool {
+    name.contains([TREE, EXACT])
+}
+
+/// Returns the rules by their directories in [`RULES_DIR`].
+fn entries(rules: &[Rule<'_>]) -> BTreeMap<String, String> {
+    let mut entries = BTreeMap::new();
+    for rule in rules {
+        let base = base(rule);
+        let mut insert = |key: String, action: &str| {
+            let transport = Transport::of(rule.route).name();
+            let name = format!("{}={action}={transport}", rule.upstream);
+            // The first rule wins.
+            entries.entry(key).or_insert(name);
+        };
+        let tree = match base.as_str() {
+            "" => TREE.to_string(),
+            base => format!("{base}/{TREE}"),
+        };
+        if rule.route.strip_prefix && !base.is_empty() {
+            insert(format!("{base}{EXACT}"), REDIRECT);
+            insert(tree, STRIP);
+        } else if rule.route.path.is_tree() {
+            insert(tree, "");
+        } else if rule.route.path.as_str().ends_with('/') {
+            insert(format!("{base}/{EXACT}"), "");
+        } else {
+            insert(format!("{base}{EXACT}"), "");
+        }
     }
+    // The pattern `/x/*` has precedence over `/x/`, which is shorter.
+    let hidden: Vec<_> = entries
+        .keys()
+        .filter_map(|key| Some(format!("{}{EXACT}", key.strip_suffix(TREE)?)))
+        .collect();
+    for key in hidden {
+        entries.remove(&key);
+    }
+    entries
+}
+
+/// Returns the addresses by their directories in [`PATHS_DIR`].
+fn shortcuts(rules: &[Rule<'_>]) -> BTreeMap<String, String> {
+    let mut shortcuts: BTreeMap<String, Option<String>> = BTreeMap::new();
+    // Two rules of the same directory need all rules.
+    let mut insert = |key: String, name: Option<String>| {
+        shortcuts
+            .entry(key)
+            .and_modify(|name| *name = None)
+            .or_insert(name);
+    };
+    for rule in rules {
+        let path = &rule.route.path;
+        let is_plain = !Transport::of(rule.route).has_options();
+        let address = is_plain.then(|| rule.upstream.to_string());
+        let mut segments = segments(rule);
+        let first = segments.next().unwrap_or_default();
+        let is_single = segments.next().is_none();
+        if first.is_empty() {
+            insert(EXACT.to_string(), address);
+        } else if !is_single {
+            insert(format!("{first}{EXACT}"), None);
+        } else if rule.route.strip_prefix {
+            insert(format!("{EXACT}{first}"), None);
+            let name = address.map(|address| format!("{address}={STRIP}"));
+            insert(format!("{first}{EXACT}"), name);
+        } else if path.is_tree() {
+            insert(format!("{first}{EXACT}"), address);
+        } else if path.as_str().ends_with('/') {
+            insert(format!("{first}{EXACT}"), None);
+        } else {
+            insert(format!("{EXACT}{first}"), address);
+        }
+    }
+    let name = |name: Option<String>| name.unwrap_or_else(|| OTHER.to_owned());
+    let shortcuts = shortcuts.into_iter();
+    shortcuts.map(|(key, found)| (key, name(found))).collect()
+}
+
+/// Returns the base of a rule's path without the `/` at its start, in lower case as Caddy compares paths.
+fn base(rule: &Rule<'_>) -> String {
+    let base = rule.route.path.base().trim_start_matches('/');
+    base.to_ascii_lowercase()
+}
+
+/// Returns the segments of a rule's path in lower case, or one empty segment.
+fn segments(rule: &Rule<'_>) -> impl Iterator<Item = String> {
+    let segments: Vec<_> = base(rule).split('/').map(str::to_owned).collect();
+    segments.into_iter()
 }
 
 #[cfg(test)]
 mod tests {
-    use innkeeper_model::preview::{Meta, RoutePath};
-
     use super::*;
 
     fn names(routes: &[RouteRule]) -> Vec<(String, String)> {
@@ -156,58 +244,67 @@ mod tests {
         RouteRule::new(RoutePath::parse(path).expect(path), 65535, strip_prefix)
     }
 
+    fn listed(files: &[(String, String)]) -> Vec<String> {
+        let path = |(dir, name): &(String, String)| format!("{dir}/{name}");
+        files.iter().map(path).collect()
+    }
+
     #[test]
     fn one_rule_for_all_paths_is_an_address() {
         assert_eq!(
-            names(&[route("/", true)]),
-            [("live".to_owned(), "10.100.255.255:65535".to_owned())]
+            listed(&names(&[route("/", true)])),
+            [
+                "rules/,/10.100.255.255:65535==http",
+                "live/10.100.255.255:65535"
+            ]
         );
         assert_eq!(names(&[]), []);
     }
 
     #[test]
-    fn rules_are_listed_in_order() {
-        let names = names(&[route("/Api", true), route("/ws", false), route("/", false)]);
-        assert_eq!(
-            names,
-            [(
-                "rules.1".to_owned(),
-                ",api=10.100.255.255:65535=redirect=http;,api,*=10.100.255.255:65535=strip=http;\
-                 ,ws=10.100.255.255:65535==http;,*=10.100.255.255:65535==http"
-                    .to_owned()
-            )]
-        );
+    fn rules_have_a_directory_for_each_pattern() {
+        let routes = [
+            route("/Api", true),
+            route("/docs/v1/*", false),
+            route("/ws", false),
+            route("/x/*", false),
+            route("/x/", false),
+            route("/", false),
+        ];
+        let names = listed(&names(&routes)).join("\n");
+        insta::assert_snapshot!(names.replace("10.100.255.255:65535", "APP"), @r"
+        rules/,/APP==http
+        rules/api/,/APP=strip=http
+        rules/api=/APP=redirect=http
+        rules/docs/v1/,/APP==http
+        rules/ws=/APP==http
+        rules/x/,/APP==http
+        paths/=/APP
+        paths/=api/other
+        paths/=ws/APP
+        paths/api=/APP=strip
+        paths/docs=/other
+        paths/x=/other
+        ");
     }
 
     #[test]
     fn options_are_part_of_a_rule() {
         let slow = RouteRule {
-            protocol: RouteProtocol::H2c,
             timeout: RouteTimeout::try_from(30).ok(),
             ..route("/", false)
         };
         assert_eq!(
-            names(&[slow]),
-            [(
-                "rules.1".to_owned(),
-                ",*=10.100.255.255:65535==h2c-30".to_owned()
-            )]
+            listed(&names(&[slow])),
+            ["rules/,/10.100.255.255:65535==http-30", "paths/=/other"]
         );
     }
 
     #[test]
-    fn the_longest_rules_fit() {
-        let long = |n: usize| {
-            let path = format!("/{n:03}{}", "x".repeat(RoutePath::MAX_LENGTH - 4));
-            RouteRule {
-                timeout: RouteTimeout::all().last(),
-                ..route(&path, true)
-            }
-        };
-        let routes: Vec<_> = (0..Meta::MAX_ROUTES).map(long).collect();
-        let names = names(&routes);
-        assert_eq!(names.len(), MAX_PAGES);
-        assert!(names.iter().all(|(_, name)| name.len() <= MAX_NAME));
-        assert_eq!(names.last().expect("a page").0, page_dir(MAX_PAGES));
+    fn deep_patterns_have_a_directory_of_their_own() {
+        let longest = "/x".repeat(MAX_SEGMENTS);
+        let names = names(&[route(&longest, false), route("/", false)]);
+        assert_eq!(names[0].0, "deep/,");
+        assert_eq!(names[1].0, format!("deep{longest}="));
     }
 }

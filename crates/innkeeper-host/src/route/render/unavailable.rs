@@ -8,9 +8,10 @@
 //! sent to the app once more; the body of another one is lost, so it gets the page. An error in Caddy's error handling is
 //! an empty response. So both go through the internal site, whose own error handling has a response with a body.
 
-use super::proxy::{forwarding, response_headers};
+use super::matchers::file_matcher;
+use super::proxy::{self, forwarding};
 use super::rules::STRIP;
-use super::{CONFIG_HEADER, Features, RETRY_SECONDS, STREAM_CLOSE_DELAY};
+use super::{CONFIG_HEADER, RETRY_SECONDS};
 use crate::route::config::CaddyConfig;
 
 /// Directory of a host whose app is being restarted. The name in it has the form of [`app_name`].
@@ -62,13 +63,11 @@ pub(super) fn app_name(slug: &str, address: &str, ports: impl IntoIterator<Item 
     name
 }
 
-/// Renders the wait for an app that is being restarted. The request goes on to the following handlers afterwards. `matcher`
-/// defines `@held`, for [`HELD_DIR`].
-pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
+/// Renders the wait for an app that is being restarted. The request goes on to the following handlers afterwards.
+pub(super) fn held(config: &CaddyConfig) -> String {
     format!(
         "\
 {removed}{matcher}		route @held {{
-			vars innkeeper_held yes
 			reverse_proxy unix/{socket} {{
 				method GET
 				transport http {{
@@ -83,13 +82,14 @@ pub(super) fn held(config: &CaddyConfig, matcher: &str) -> String {
 		}}
 ",
         removed = removed(2),
+        matcher = file_matcher(config, "held", HELD_DIR, "/*"),
         socket = config.pages.display(),
         forwarding = forwarding(config, "\t\t\t\t"),
     )
 }
 
-/// Renders the error handling of a site. `matcher` defines `@app`, for [`APP_DIR`].
-pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
+/// Renders the error handling of a site.
+pub(super) fn errors(config: &CaddyConfig) -> String {
     let lookup = config.lookup;
     let forwarding = forwarding(config, "\t\t\t\t");
     let proxy = |options: &str| {
@@ -140,6 +140,7 @@ pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
 	}}
 ",
         removed = removed(3),
+        matcher = file_matcher(config, "app", APP_DIR, "/*"),
         again = proxy("").trim_end(),
         // Caddy sends no body with a method that it has changed: the visitor's is lost.
         page = proxy("method GET\n				header_up -Content-Length\n				").trim_end(),
@@ -147,7 +148,7 @@ pub(super) fn errors(config: &CaddyConfig, matcher: &str) -> String {
 }
 
 /// Renders the handler of the internal site that [`errors`] sends requests to.
-pub(super) fn internal(config: &CaddyConfig, features: Features) -> String {
+pub(super) fn internal(config: &CaddyConfig) -> String {
     let forwarded: String = ["For", "Proto", "Host"]
         .iter()
         .map(|name| {
@@ -160,10 +161,6 @@ pub(super) fn internal(config: &CaddyConfig, features: Features) -> String {
         .iter()
         .map(|name| format!("\t\t\t\theader_up -{name}\n"))
         .collect();
-    let close_delay = match features.has_close_delay {
-        true => format!("\t\t\t\tstream_close_delay {STREAM_CLOSE_DELAY}\n"),
-        false => String::new(),
-    };
     format!(
         "\
 	@unavailable header {UNAVAILABLE} yes
@@ -181,7 +178,8 @@ pub(super) fn internal(config: &CaddyConfig, features: Features) -> String {
 			}}
 			@again header_regexp {AGAIN} ^[0-9.]+:[0-9]+$
 			reverse_proxy @again {{http.request.header.{AGAIN}}} {{
-{forwarded}{unknown}{headers}{close_delay}			}}
+{forwarded}{unknown}				import {app}
+			}}
 			error 502
 		}}
 	}}
@@ -191,7 +189,7 @@ pub(super) fn internal(config: &CaddyConfig, features: Features) -> String {
 	}}
 ",
         socket = config.pages.display(),
-        headers = response_headers(config, "\t\t\t\t"),
+        app = proxy::APP,
     )
 }
 

@@ -37,8 +37,13 @@ async fn respond(mut stream: TcpStream, me: SocketAddr) {
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .collect();
     if headers.contains_key("upgrade") {
-        let accept =
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let cookie = headers
+            .get("x-cookie")
+            .map(|cookie| format!("Set-Cookie: {cookie}\r\n"));
+        let accept = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{}\r\n",
+            cookie.unwrap_or_default()
+        );
         stream.write_all(accept.as_bytes()).await.expect("write");
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.ok();

@@ -1,5 +1,9 @@
 //! Changes of routes: concurrent, across restarts, after crashes.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
 use super::*;
 
 #[tokio::test]
@@ -49,6 +53,77 @@ async fn concurrent_changes_share_one_load() {
     futures_util::future::join_all(removals).await;
     assert_eq!(rig.found().await, []);
     assert_eq!(get("admin-web-39.localhost", "/").await.status, 404);
+    rig.stop().await;
+}
+
+/// Forwards connections to Caddy's admin API. Loads wait for a permit. Returns the number of loads that have arrived.
+fn relay_admin(
+    socket: &Path,
+    admin: PathBuf,
+    permits: Arc<Semaphore>,
+) -> tokio::sync::watch::Receiver<usize> {
+    let listener = tokio::net::UnixListener::bind(socket).expect("binds");
+    let (arrived, arrivals) = tokio::sync::watch::channel(0);
+    let arrived = Arc::new(arrived);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let (admin, permits, arrived) = (admin.clone(), permits.clone(), arrived.clone());
+            tokio::spawn(async move {
+                let mut start = [0; 10];
+                stream.read_exact(&mut start).await.expect("a request");
+                if start == *b"POST /load" {
+                    arrived.send_modify(|count| *count += 1);
+                    permits.acquire().await.expect("open").forget();
+                }
+                let mut caddy = tokio::net::UnixStream::connect(admin)
+                    .await
+                    .expect("connect");
+                caddy.write_all(&start).await.expect("write");
+                tokio::io::copy_bidirectional(&mut stream, &mut caddy)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    arrivals
+}
+
+#[tokio::test]
+async fn a_load_goes_on_without_those_who_wait_for_it() {
+    let Some(mut rig) = Rig::start("slow load").await else {
+        return;
+    };
+    let permits = Arc::new(Semaphore::new(0));
+    let socket = rig.path("relay.sock");
+    let mut arrivals = relay_admin(&socket, rig.path("admin.sock"), permits.clone());
+    rig.routes = CaddyRoutes::new(CaddyConfig {
+        admin: Admin::Unix(socket),
+        ..config(rig.dir.path())
+    });
+    for slug in ["web", "shop"] {
+        let routes = rig.routes.clone();
+        let setup = tokio::spawn(async move { routes.ensure(&simple(slug)).await });
+        drop(
+            arrivals
+                .wait_for(|arrived| *arrived > 0)
+                .await
+                .expect("a load"),
+        );
+        setup.abort();
+        assert!(setup.await.expect_err("canceled").is_cancelled());
+    }
+    let checks = rig.routes.check().await;
+    let finding = checks.first().expect("a finding");
+    assert_eq!(finding.verdict, Verdict::Warning, "{checks:?}");
+    assert!(
+        finding.finding.starts_with("Caddy has been loading"),
+        "{checks:?}"
+    );
+    permits.add_permits(1);
+    rig.ensure(&simple("web")).await;
+    assert_eq!(get("web.localhost", "/").await.status, 200);
+    assert_eq!(*arrivals.borrow(), 1);
     rig.stop().await;
 }
 

@@ -59,14 +59,20 @@ pub(super) struct Socket(TcpStream);
 
 impl Socket {
     pub(super) async fn open(host: &str, path: &str) -> Self {
+        let (socket, head) = Self::request(host, path, "").await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        socket
+    }
+
+    /// Requests an upgrade, and returns the connection with the head of the response.
+    pub(super) async fn request(host: &str, path: &str, headers: &str) -> (Self, String) {
         let mut stream = TcpStream::connect(FRONT).await.expect("connect");
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}:8080\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}:8080\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes()).await.expect("write");
         let (head, _) = read_head(&mut stream).await;
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        Self(stream)
+        (Self(stream), head)
     }
 
     /// Reports whether sent data comes back.

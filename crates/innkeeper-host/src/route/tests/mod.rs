@@ -25,6 +25,7 @@ mod client;
 mod hosts;
 mod ownership;
 mod requests;
+mod responses;
 mod unavailable;
 
 use app::{run_h2c, serve_app, serve_ends, serve_silence};
