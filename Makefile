@@ -18,7 +18,7 @@ install: ## Build a release and install it on this Debian server; see docs/debia
 	@[[ -n "$(BIN)" ]] || command -v cargo > /dev/null || { \
 	  echo "make install: cargo is not in the PATH of $$(id -un). Build as the user who has Rust, with 'cargo build --release --locked'," >&2; \
 	  echo "then install as root with: make install BIN=target/release" >&2; exit 1; }
-	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-pages --package innkeeper-cli
+	@[[ -n "$(BIN)" ]] || cargo build --release --locked --package innkeeperd --package innkeeper-webhook --package innkeeper-pages --package innkeeper-dns --package innkeeper-cli
 	@BIN="$(BIN)" initial-install/debian/install
 
 uninstall: ## Remove what was installed; configuration and guests stay

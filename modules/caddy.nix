@@ -154,12 +154,12 @@ in
       RuntimeDirectory = "caddy";
       RuntimeDirectoryMode = "0700";
     };
-    # Only root may write there: these files decide where requests go.
-    systemd.tmpfiles.settings."10-innkeeper-caddy" = lib.genAttrs [ cfg.importDirectory table ] (_: {
+    # Only root may write there: these files decide where requests go. The guests' resolver looks up names in the table.
+    systemd.tmpfiles.settings."10-innkeeper-caddy" = lib.genAttrs [ cfg.importDirectory table ] (path: {
       d = {
         user = "root";
         group = "caddy";
-        mode = "0750";
+        mode = if path == table then "0751" else "0750";
       };
     });
     systemd.services.innkeeper.serviceConfig = lib.mkIf config.services.innkeeper.enable {

@@ -3,8 +3,8 @@
 # Guests are filtered and masqueraded by the daemon's table `inet innkeeper`. A packet must pass every table, so the
 # host's firewall has to let through what that table lets through, and need not repeat what it refuses:
 #
-# - input: DNS and PostgreSQL on the guest's gateway address, and the port that the daemon redirects guests' HTTPS to. No
-#   other port is opened, so that a host whose daemon has not yet written its table is closed.
+# - input: DNS and PostgreSQL on the guest's gateway address, and the ports that the daemon redirects guests' HTTPS and
+#   queries to. No other port is opened, so that a host whose daemon has not yet written its table is closed.
 # - forward: everything that a guest sends, where the host filters forwarding at all.
 #
 # Rules match guests' interfaces by group, because other containers share the name pattern.
@@ -15,7 +15,7 @@ let
   group = toString innkeeperLib.interfaceGroup;
 
   tcp = lib.optional cfg.settings.network.allow_dns 53 ++ cfg.firewall.guestTCPPorts;
-  udp = lib.optional cfg.settings.network.allow_dns 53;
+  udp = lib.optional cfg.settings.network.allow_dns 53 ++ cfg.firewall.guestUDPPorts;
 
   forProtocol =
     rule:
@@ -63,6 +63,12 @@ in
         TCP ports of the host that this firewall leaves to Innkeeper's rules, for guests. The table `inet innkeeper`
         still decides, and refuses every port that the daemon has not opened.
       '';
+    };
+    guestUDPPorts = lib.mkOption {
+      type = lib.types.listOf lib.types.port;
+      default = [ ];
+      example = [ 123 ];
+      description = "UDP ports of the host, as {option}`services.innkeeper.firewall.guestTCPPorts`.";
     };
   };
 

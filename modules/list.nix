@@ -7,6 +7,7 @@
   builds = ./builds.nix;
   storage = ./storage.nix;
   caddy = ./caddy.nix;
+  dns = ./dns.nix;
   pages = ./pages.nix;
   postgresql = ./postgresql.nix;
   previews = ./previews.nix;

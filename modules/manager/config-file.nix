@@ -1,4 +1,4 @@
-# The TOML file of daemon, webhook and state pages. The build fails if one of the programs would reject it.
+# The TOML file of daemon, webhook, state pages and resolver. The build fails if one of the programs would reject it.
 {
   lib,
   pkgs,
@@ -13,6 +13,7 @@ if runsHere then
   pkgs.runCommand "innkeeper-config-checked.toml" { } ''
     ${package}/bin/innkeeperd --check-config --config ${file} > /dev/null
     ${package}/bin/innkeeper-pages --check-config --config ${file} > /dev/null
+    ${package}/bin/innkeeper-dns --check-config --config ${file} > /dev/null
     ${lib.optionalString (settings ? webhook) ''
       # It also reads the secrets, which the build does not have.
       mkdir credentials

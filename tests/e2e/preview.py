@@ -21,7 +21,26 @@ def configurations_read() -> int:
     return sum("/git/blobs/" in request["path"] for request in json.loads(github_request("GET", "/requests")))
 
 
+def address_in(slug: str, name: str) -> str:
+    """Returns the address that a name has for the programs of a preview's guest."""
+    found = machine.succeed(f"preview exec {slug} -- nslookup {name}")
+    return str(found.rsplit("Address:", 1)[-1].split()[0])
+
+
+def fetch_in(slug: str, host: str) -> str:
+    """Returns the page of a preview, as a program of a preview's guest sees it."""
+    # The guest does not have the authority's certificate.
+    return machine.succeed(f"preview exec {slug} -- wget -q -O - --no-check-certificate https://{host}.{DOMAIN}/")
+
+
+def name_servers(slug: str) -> list[str]:
+    """Returns the name servers of a preview's guest."""
+    lines = machine.succeed(f"preview exec {slug} -- cat /etc/resolv.conf").splitlines()
+    return [line.split()[1] for line in lines if line.startswith("nameserver ")]
+
+
 boot_with_previews()
+start_name_server()
 with subtest("the host is ready"):
     doctor()
     machine.succeed(f"curl --fail --silent --cacert {AUTHORITY} --resolve webhook.{DOMAIN}:443:127.0.0.1 "
@@ -43,6 +62,34 @@ with subtest("opened: a page, over TLS"):
     require(f"https://web-7.{DOMAIN}" in comments(), f"the comments: {comments()}")
     require_equal(guest_of("web-7")["state"], "running", "its guest")
     doctor()
+
+with subtest("it reaches its own URL through its gateway, although the name leads elsewhere"):
+    gateway = guest_of("web-7")["host_address"]
+    require_equal(name_servers("web-7"), [gateway, INTERNET], "its name servers")
+    require_equal(address_in("web-7", f"web-7.{DOMAIN}"), gateway, "the address of its own host")
+    require_equal(fetch_in("web-7", "web-7"), browse("web-7"), "its own page")
+    for name in (f"web-8.{DOMAIN}", "example.org"):
+        require_equal(address_in("web-7", name), INTERNET, f"the address of {name}")
+
+with subtest("the resolver is dead, and names have the addresses that they have outside"):
+    # systemd starts it again after a second otherwise.
+    drop_in = "/run/systemd/system/innkeeper-dns.service.d"
+    machine.succeed(
+        f"mkdir -p {drop_in} && printf '[Service]\nRestartSec=1h\n' > {drop_in}/later.conf && systemctl daemon-reload",
+        "systemctl kill --signal=KILL innkeeper-dns.service",
+    )
+    require_equal(name_servers("web-7"), [gateway, INTERNET], "its name servers")
+    for name in (f"web-7.{DOMAIN}", "example.org"):
+        require_equal(address_in("web-7", name), INTERNET, f"the address of {name}")
+    report = json.loads(machine.succeed("innkeeper doctor --json || true"))
+    verdicts = [check["verdict"] for check in report["checks"] if check["subject"] == "resolver"]
+    require_equal(verdicts, ["broken"], "doctor's verdict")
+    # Stopped on purpose, it is no name server of guests; started again, it is.
+    machine.succeed(f"rm -r {drop_in} && systemctl daemon-reload && systemctl stop innkeeper-dns.service")
+    machine.wait_until_succeeds(f"! preview exec web-7 -- grep -qxF 'nameserver {gateway}' /etc/resolv.conf")
+    machine.succeed("systemctl start innkeeper-dns.service")
+    machine.wait_until_succeeds(f"preview exec web-7 -- grep -qxF 'nameserver {gateway}' /etc/resolv.conf")
+    require_equal(fetch_in("web-7", "web-7"), browse("web-7"), "its own page")
 
 with subtest("its database is its own"):
     query_as_app("web-7", "create table kept (number int); insert into kept values (42)")

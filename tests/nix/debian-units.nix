@@ -53,6 +53,7 @@ let
         allowedRepos = null;
       };
       pages.enable = true;
+      dns.enable = true;
       builds.allowedNetworks = [ ];
       caddy = {
         enable = true;
@@ -65,6 +66,7 @@ let
   daemon = load ../../modules/manager/service.nix;
   webhook = load ../../modules/webhook.nix;
   pages = load ../../modules/pages.nix;
+  dns = load ../../modules/dns.nix;
   caddy = load ../../modules/caddy.nix;
   builds = load ../../modules/builds.nix;
 
@@ -75,6 +77,7 @@ let
       Wants = unit.wants or [ ];
       Requires = unit.requires or [ ];
       After = unit.after;
+      Before = unit.before or [ ];
       StartLimitIntervalSec = unit.startLimitIntervalSec or [ ];
     }
     // unit.unitConfig or { };
@@ -109,6 +112,7 @@ in
     "nix-daemon.conf".Service = builds.systemd.services.nix-daemon.serviceConfig;
     "innkeeper.slice".Unit.Description = daemon.systemd.slices.innkeeper.description;
     "innkeeper-webhook.service" = service webhook.systemd.services.innkeeper-webhook;
+    "innkeeper-dns.service" = service dns.systemd.services.innkeeper-dns;
     "innkeeper-pages.service" = service pages.systemd.services.innkeeper-pages;
     "innkeeper-pages.socket" = {
       Unit.Description = pages.systemd.sockets.innkeeper-pages.description;
@@ -153,6 +157,7 @@ in
     "sysusers.conf" =
       map (name: "g ${name} -") (builtins.attrNames manager.users.groups)
       ++ users daemon
+      ++ users dns
       ++ users pages
       ++ users webhook;
   };

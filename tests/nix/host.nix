@@ -310,6 +310,7 @@ in
         postgresql.firewall.enable = true;
         secrets = { };
         pages.pages.enable = true;
+        dns.dns.enable = true;
         previews = {
           enable = true;
           previews = {

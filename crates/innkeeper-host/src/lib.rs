@@ -10,7 +10,8 @@
 //! | [`rootfs`] | file trees | `<state>/guests/<guest>/rootfs` |
 //! | [`secrets`] | keys and credentials | files inside the file tree |
 //! | [`network`] | veth pairs, addresses, routes | `ve-<slot>` |
-//! | [`facts`] | none; watches the host's name servers and MTU | |
+//! | [`facts`] | none; watches the host's name servers, its MTU and the guests' resolver | |
+//! | [`resolver`] | none; finds and checks the guests' resolver | |
 //! | [`firewall`] | NAT and filter | nftables table `inet innkeeper` |
 //! | [`database`] | previews' databases | role and database `preview_<slug>` on PostgreSQL |
 //! | [`route`] | previews' routes | Caddy: `/etc/caddy/previews/<slug>.caddy` |
@@ -28,6 +29,7 @@ pub mod firewall;
 pub mod identity;
 pub mod network;
 pub mod pages;
+pub mod resolver;
 pub mod rootfs;
 pub mod route;
 pub mod secrets;

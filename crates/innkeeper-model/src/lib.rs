@@ -17,6 +17,7 @@ mod name;
 mod operation;
 pub mod preview;
 pub mod reserved;
+pub mod resolv_conf;
 mod retained;
 mod secret;
 mod slot;

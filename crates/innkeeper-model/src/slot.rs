@@ -252,6 +252,14 @@ impl SlotRange {
         })
     }
 
+    /// Returns the addresses of the slot whose guest has this address. `None` if no slot has it.
+    #[must_use]
+    pub fn addresses_of(self, guest: Ipv4Addr) -> Option<Addresses> {
+        let offset = u32::from(guest).checked_sub(u32::from(self.subnet.network()))?;
+        let addresses = self.addresses(Slot(offset / 2))?;
+        (addresses.guest == guest).then_some(addresses)
+    }
+
     /// Returns the slots that are assigned, in order.
     pub fn slots(self) -> impl Iterator<Item = Slot> {
         self.slots_after(0)
@@ -349,6 +357,24 @@ mod tests {
         let addresses = range("10.100.0.0/16").addresses(Slot(1)).expect("slot 1");
         assert_eq!(addresses.host, Ipv4Addr::new(10, 100, 0, 2));
         assert_eq!(addresses.guest, Ipv4Addr::new(10, 100, 0, 3));
+    }
+
+    #[test]
+    fn only_guests_addresses_lead_to_a_slot() {
+        let range = range("10.100.0.0/24");
+        let of = |address: &str| range.addresses_of(address.parse().expect("address"));
+        assert_eq!(of("10.100.0.3"), range.addresses(Slot(1)));
+        assert_eq!(of("10.100.0.253"), range.addresses(Slot(126)));
+        for foreign in [
+            "10.100.0.0",
+            "10.100.0.1",
+            "10.100.0.2",
+            "10.100.0.255",
+            "10.100.1.3",
+            "10.99.0.3",
+        ] {
+            assert_eq!(of(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Shared by the long-running programs, `innkeeperd`, `innkeeper-webhook` and `innkeeper-pages`.
+//! Shared by the long-running programs: `innkeeperd`, `innkeeper-webhook`, `innkeeper-pages` and `innkeeper-dns`.
 //!
 //! | module | subject |
 //! | --- | --- |
@@ -8,11 +8,13 @@
 //! | `log` | the section `[log]`, and the program's own log |
 //! | `webhook` | the section `[webhook]`, which `innkeeperd` and `innkeeper-webhook` read |
 //! | `pages` | the section `[pages]`, which `innkeeperd` and `innkeeper-pages` read |
+//! | `dns` | the section `[dns]`, which `innkeeperd` and `innkeeper-dns` read |
 //! | [`systemd`] | notifications to systemd |
 //! | `quota` | the number of connections that one peer may hold |
 //! | `print` | output on the terminal, and the report of a failed start |
 
 mod config;
+mod dns;
 mod environment;
 mod error;
 mod log;
@@ -23,6 +25,7 @@ pub mod systemd;
 mod webhook;
 
 pub use config::{Loaded, Settings, check_variables, load, load_at_start};
+pub use dns::Dns;
 pub use error::ConfigError;
 pub(crate) use error::DEFAULT_FILE;
 pub use log::{Log, LogFormat};

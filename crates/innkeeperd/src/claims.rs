@@ -177,6 +177,9 @@ pub(crate) fn of(config: &Config, systemd: bool, domain: Option<&str>) -> Vec<Cl
             Claim::new("caddy.lookup", config.caddy.lookup),
             Claim::new("caddy.admin", &config.caddy.admin),
         ]);
+        if config.dns.port != 0 {
+            claims.push(path("dns.directory", &config.dns.directory));
+        }
         if !config.database.socket_dir.is_empty() {
             let (folder, port) = (&config.database.socket_dir, config.database.port);
             claims.push(Claim::new(

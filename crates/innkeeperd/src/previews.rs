@@ -63,7 +63,15 @@ pub(crate) fn web_ports(config: &Config) -> Result<Option<WebPorts>, DaemonError
         let opened = |allowed: &HostPort| allowed.proto == Protocol::Tcp && allowed.port == port;
         config.network.host_ports.iter().any(opened)
     };
-    Ok(ports.filter(|ports| !is_opened(ports.public)))
+    let ports = ports.filter(|ports| !is_opened(ports.public));
+    Ok(ports.map(|ports| WebPorts {
+        url: if is_opened(ports.url) {
+            ports.public
+        } else {
+            ports.url
+        },
+        ..ports
+    }))
 }
 
 fn environment_files(config: &Config) -> Result<EnvironmentFiles, DaemonError> {
@@ -298,4 +306,60 @@ fn databases(config: &Config, identity: &Identity) -> Option<Arc<dyn Databases>>
 
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wiring::resolver;
+
+    fn open(config: &mut Config, port: &str) {
+        let port = port.parse().expect("a port");
+        config.network.host_ports.push(port);
+    }
+
+    /// Guests have a resolver only where an own host that leads to the gateway leads to Caddy.
+    #[test]
+    fn resolver_needs_urls_that_lead_to_caddy() {
+        let with = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            config.webhook.environment_files.clear();
+            config.previews.domain = "preview.example.org".to_owned();
+            change(&mut config);
+            let web = web_ports(&config).expect("valid");
+            resolver(&config, web).expect("valid")
+        };
+        let on: [fn(&mut Config); 4] = [
+            |_| {},
+            |config| config.caddy.port = 8443,
+            |config| config.caddy.tls = "none".to_owned(),
+            |config| open(config, "tcp/5432"),
+        ];
+        for (number, change) in on.into_iter().enumerate() {
+            assert_eq!(
+                with(change).map(|resolver| resolver.port),
+                Some(3053),
+                "{number}"
+            );
+        }
+        let off: [fn(&mut Config); 8] = [
+            |config| config.previews.domain.clear(),
+            |config| config.dns.port = 0,
+            |config| config.caddy.guest_port = 0,
+            |config| config.network.allow_dns = false,
+            |config| open(config, "udp/53"),
+            |config| open(config, "tcp/443"),
+            |config| {
+                config.caddy.port = 8443;
+                open(config, "tcp/443");
+            },
+            |config| {
+                config.caddy.tls = "none".to_owned();
+                config.previews.scheme = "https".to_owned();
+            },
+        ];
+        for (number, change) in off.into_iter().enumerate() {
+            assert_eq!(with(change), None, "{number}");
+        }
+    }
 }

@@ -10,10 +10,11 @@ use innkeeper_host::closure::{NixClosures, NixConfig};
 use innkeeper_host::facts::HostFacts;
 use innkeeper_host::features::{Features, UserIds};
 use innkeeper_host::firewall::{
-    BuildFilter, BuildFilterConfig, FirewallConfig, NftFirewall, WebPorts,
+    BuildFilter, BuildFilterConfig, FirewallConfig, HostPort, NftFirewall, WebPorts,
 };
 use innkeeper_host::identity::Identity;
 use innkeeper_host::network::{NetworkConfig, VethNetwork};
+use innkeeper_host::resolver::Resolver;
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, NameServers, SecretsConfig};
 use innkeeper_host::unit::{self, UnitConfig};
@@ -135,7 +136,11 @@ async fn facilities(
     )
     .await?;
     let rootfs = rootfs(config, identity, user_ids, units.supervisor() == "systemd");
-    let nameservers = NameServers::new(config.network.nameservers.clone());
+    let resolver = resolver(config, web)?;
+    if let Some(Err(error)) = resolver.as_ref().map(Resolver::open_table) {
+        warn!(%error, "the guests' resolver may be unable to read caddy.table");
+    }
+    let nameservers = NameServers::new(config.network.nameservers.clone()).behind(resolver);
     let network = Arc::new(VethNetwork::new(NetworkConfig {
         range: config.network.range(),
         identity: identity.clone(),
@@ -149,6 +154,7 @@ async fn facilities(
         agent_uid: config.credentials.user_id,
         agent_gid: config.credentials.group_id,
         nameservers: nameservers.clone(),
+        range: config.network.range(),
     });
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
@@ -223,6 +229,7 @@ fn firewall(
         subnet: config.network.subnet.subnet(),
         table: config.network.table.clone(),
         allow_dns: config.network.allow_dns,
+        resolver: None,
         log_refusals: config.network.log_refusals,
         nameservers: Vec::new(),
         allowed_host_ports: config.network.host_ports.clone(),
@@ -231,6 +238,30 @@ fn firewall(
         connections_per_guest: config.network.connections_per_guest,
     };
     NftFirewall::new(firewall, identity.clone(), builds).following(nameservers)
+}
+
+/// Returns the resolver of guests. `None` where an own host that leads to the gateway would not lead to Caddy, and where the
+/// administrator has closed port 53 of the gateway or opened it for another server.
+pub(crate) fn resolver(
+    config: &Config,
+    web: Option<WebPorts>,
+) -> Result<Option<Resolver>, DaemonError> {
+    let dns = &config.dns;
+    let opened = |allowed: &HostPort| allowed.port == 53;
+    let is_free = config.network.allow_dns && !config.network.host_ports.iter().any(opened);
+    let urls_lead_to_caddy = !config.previews.is_behind_tls(&config.caddy.tls()?)
+        && web.is_some()
+        && web.map(|ports| ports.url)
+            == config
+                .previews
+                .web_ports(&config.caddy)?
+                .map(|ports| ports.url);
+    let is_on = dns.port != 0 && is_free && urls_lead_to_caddy;
+    Ok(is_on.then(|| Resolver {
+        port: dns.port,
+        listening: dns.listening(),
+        table: config.caddy.table.clone(),
+    }))
 }
 
 fn some_path(text: &str) -> Option<PathBuf> {

@@ -16,13 +16,14 @@ use crate::describe::count;
 use crate::failure::{BROKEN_PIPE, INTERRUPTED, Status};
 
 /// Manual pages of the long-running programs, which are in other crates.
-const DAEMONS: [(&str, &str); 3] = [
+const DAEMONS: [(&str, &str); 4] = [
     ("innkeeperd.8", include_str!("man/innkeeperd.8")),
     (
         "innkeeper-webhook.8",
         include_str!("man/innkeeper-webhook.8"),
     ),
     ("innkeeper-pages.8", include_str!("man/innkeeper-pages.8")),
+    ("innkeeper-dns.8", include_str!("man/innkeeper-dns.8")),
 ];
 
 /// The page with the table of settings.

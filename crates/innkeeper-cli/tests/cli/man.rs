@@ -17,6 +17,7 @@ fn commands_have_pages() {
             "innkeeperd.8",
             "innkeeper-webhook.8",
             "innkeeper-pages.8",
+            "innkeeper-dns.8",
             "innkeeper-config.5",
         ]
         .map(str::to_owned),

@@ -1,4 +1,5 @@
-//! Facts of the host that guests and the firewall depend on: its name servers, and the MTU of its default route.
+//! Facts of the host that guests and the firewall depend on: its name servers, the guests' resolver, and the MTU of its
+//! default route.
 //!
 //! The kernel notifies changes of files and routes; the new facts are compared with the last known ones. Other facts do not
 //! matter: rules contain no address of the host, and guests have a time zone of their own.
@@ -34,6 +35,7 @@ pub struct HostFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
     nameservers: Vec<IpAddr>,
+    has_resolver: bool,
     mtu: Option<u32>,
 }
 
@@ -56,6 +58,7 @@ impl HostFacts {
         let before = known.clone().unwrap_or_default();
         let now = Facts {
             nameservers: nameservers.unwrap_or(before.nameservers),
+            has_resolver: self.nameservers.listening_resolver().is_some(),
             mtu: mtu.unwrap_or(before.mtu),
         };
         if known.as_ref() == Some(&now) {
@@ -75,7 +78,7 @@ impl innkeeper_facilities::HostFacts for HostFacts {
             .ok();
         loop {
             // Subscribe again each time, because links may have new targets.
-            let files = FileEvents::subscribe(self.nameservers.files())
+            let files = FileEvents::subscribe(&self.nameservers.files())
                 .inspect_err(|error| warn!(%error, "cannot subscribe to changes of name servers: the periodic resync finds them"))
                 .ok();
             if self.update().await {

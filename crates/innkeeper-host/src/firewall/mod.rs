@@ -150,8 +150,11 @@ pub struct FirewallConfig {
     pub subnet: Ipv4Net,
     /// The name of the table, in the family `inet`. A second daemon on the same host needs another one.
     pub table: String,
-    /// Lets guests use the host's resolver, on port 53 of their gateway address.
+    /// Lets guests query port 53 of their gateway address.
     pub allow_dns: bool,
+    /// The port of the guests' resolver, which their queries to port 53 of their gateway address are redirected to. The
+    /// driver [follows](NftFirewall::following) the resolver.
+    pub resolver: Option<u16>,
     /// Makes the kernel log refused packets (at most ten a second), with the guest's interface.
     pub log_refusals: bool,
     /// The guests' name servers, unless the driver [follows](NftFirewall::following) those of the host. Guests may use them
@@ -172,6 +175,8 @@ pub struct FirewallConfig {
 pub struct WebPorts {
     /// The port that guests connect to, on any address of the host.
     pub public: u16,
+    /// The port in previews' URLs. Guests connect to it on their gateway address, where their resolver leads them.
+    pub url: u16,
     /// The port that the firewall redirects these connections to. The web server distinguishes guests there.
     pub guests: u16,
 }
@@ -205,7 +210,7 @@ impl NftFirewall {
         }
     }
 
-    /// Lets guests use these name servers, read at each [`Firewall::ensure`].
+    /// Lets guests use these name servers and their resolver, read at each [`Firewall::ensure`].
     #[must_use]
     pub fn following(mut self, nameservers: NameServers) -> Self {
         self.nameservers = Some(nameservers);
@@ -226,6 +231,7 @@ impl NftFirewall {
         });
         Ok(ruleset(&FirewallConfig {
             nameservers: of_guests.collect(),
+            resolver: source.listening_resolver().map(|resolver| resolver.port),
             ..self.config.clone()
         }))
     }
@@ -335,11 +341,13 @@ pub(crate) async fn probe() -> Result<(), FirewallError> {
         subnet: Ipv4Net::default(),
         table: "innkeeper".to_owned(),
         allow_dns: true,
+        resolver: Some(3053),
         nameservers: vec![Ipv4Addr::new(192, 0, 2, 53)],
         log_refusals: true,
         allowed_host_ports: Vec::new(),
         web: Some(WebPorts {
-            public: 443,
+            public: 8443,
+            url: 443,
             guests: 3443,
         }),
         extra_private: Vec::new(),

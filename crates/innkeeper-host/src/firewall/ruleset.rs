@@ -39,7 +39,8 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let open_udp = open_ports(config, Protocol::Udp);
     let open_tcp = open_ports(config, Protocol::Tcp);
     let name_servers = name_servers(config);
-    let (web, redirection) = web(config, &from_ours);
+    let (redirected, redirection) = redirection(config, &from_ours);
+    let resolver = only_guests_reach_the_resolver(config);
     let [open, new] = COUNTS;
     let most = config.connections_per_guest;
     // A closed connection does not count as open, although it is tracked for up to two minutes more.
@@ -68,7 +69,7 @@ table inet {table} {{
 	# and a drop of any table is final.
 	chain input {{
 		type filter hook input priority filter; policy accept;
-		iifgroup {group} {from_ours} jump guest_to_host
+		iifgroup {group} {from_ours} jump guest_to_host{resolver}
 	}}
 
 	# Only the guest's own gateway address, which is the one on the interface that the packet came by.
@@ -76,7 +77,7 @@ table inet {table} {{
 		ct state vmap {{ established : accept, related : accept, invalid : drop }}
 		fib daddr . iif type != local goto refuse
 		jump count_connections
-		icmp type echo-request accept{open_udp}{open_tcp}{web}
+		icmp type echo-request accept{open_udp}{open_tcp}{redirected}
 		goto refuse
 	}}
 
@@ -145,25 +146,56 @@ table inet {table} {{
     )
 }
 
-/// Returns the rule that accepts redirected connections to the web server, and the chain that redirects them.
-fn web(config: &FirewallConfig, from_ours: &str) -> (String, String) {
-    let Some(WebPorts { public, guests }) = config.web else {
-        return (String::new(), String::new());
-    };
+/// Returns the rules that accept redirected connections, and the chain that redirects them.
+fn redirection(config: &FirewallConfig, from_ours: &str) -> (String, String) {
     let group = INTERFACE_GROUP;
-    let accept = format!("\n\t\ttcp dport {guests} ct status dnat accept");
+    let (mut accept, mut chain) = (String::new(), String::new());
+    let mut redirect = |to: &str, what: &str, from: &str, port: u16| {
+        accept += &format!("\n\t\t{what} dport {port} ct status dnat accept");
+        chain += &format!(
+            "\n\t\tiifgroup {group} {from_ours} fib daddr{to} type local {what} dport {from} redirect to :{port}"
+        );
+    };
+    if let Some(port) = config.resolver {
+        redirect(" . iif", "meta l4proto { tcp, udp } th", "53", port);
+    }
+    if let Some(WebPorts {
+        public,
+        url,
+        guests,
+    }) = config.web
+    {
+        redirect("", "tcp", &public.to_string(), guests);
+        if url != public {
+            redirect(" . iif", "tcp", &url.to_string(), guests);
+        }
+    }
+    if chain.is_empty() {
+        return (accept, chain);
+    }
     let chain = format!(
         "\
-	# The web server distinguishes guests at a port of their own. They reach it at all addresses of the host, because
-	# a name server may return any of them for a preview's host.
-	chain web {{
-		type nat hook prerouting priority dstnat; policy accept;
-		iifgroup {group} {from_ours} fib daddr type local tcp dport {public} redirect to :{guests}
+\t# Programs of the host for guests alone have ports of their own. Guests reach the web server at all addresses of the host,
+	# because a name server may return any of them for a preview's host; the resolver and the port in previews' URLs, where
+	# the web server has another, at their own gateway address.
+	chain redirection {{
+		type nat hook prerouting priority dstnat; policy accept;{chain}
 	}}
 
 "
     );
-    (accept, chain.replacen("# The web", "\t# The web", 1))
+    (accept, chain)
+}
+
+/// Returns the rule that drops packets to the resolver of all others than guests and the host itself.
+fn only_guests_reach_the_resolver(config: &FirewallConfig) -> String {
+    let Some(port) = config.resolver else {
+        return String::new();
+    };
+    let group = INTERFACE_GROUP;
+    format!(
+        "\n\t\tiifgroup != {group} iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {port} counter drop"
+    )
 }
 
 /// Returns the refused networks without overlaps, which nft does not accept.

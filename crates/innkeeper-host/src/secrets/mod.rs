@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::api::Check;
-use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName};
+use innkeeper_model::{Code, Explain, Guest, GuestKind, GuestName, SlotRange};
 use tracing::warn;
 
 use crate::FileError;
@@ -55,6 +55,8 @@ pub struct SecretsConfig {
     pub agent_gid: u32,
     /// The guests' name servers.
     pub nameservers: NameServers,
+    /// The guests' addresses, with those of their gateways.
+    pub range: SlotRange,
 }
 
 /// Writes keys and credentials into guests' trees.
@@ -200,15 +202,18 @@ impl innkeeper_facilities::Secrets for GuestSecrets {
     }
 
     async fn check(&self) -> Vec<Check> {
-        self.blocking(|config| {
+        let files = self.blocking(|config| {
             Ok(vec![
                 check::keys(config),
                 check::credentials(config),
                 check::nameservers(config),
             ])
-        })
-        .await
-        .unwrap_or_default()
+        });
+        let mut checks = files.await.unwrap_or_default();
+        if let Some(resolver) = self.config.nameservers.resolver() {
+            checks.push(resolver.check().await);
+        }
+        checks
     }
 }
 
@@ -410,11 +415,17 @@ impl<'a> GuestTree<'a> {
         Ok(())
     }
 
-    /// Formats the name servers as a resolv.conf(5). Returns `None` without any.
+    /// Formats the name servers as a resolv.conf(5): the resolver on the guest's gateway, and those of the host for the time
+    /// in which it is dead. Returns `None` without any of the host.
     fn resolvers(&self) -> Result<Option<String>, SecretsError> {
-        let nameservers = self.config.nameservers.read()?;
+        let mut nameservers = self.config.nameservers.read()?;
         if nameservers.is_empty() {
             return Ok(None);
+        }
+        if self.config.nameservers.listening_resolver().is_some()
+            && let Some(addresses) = self.config.range.addresses(self.guest.slot)
+        {
+            nameservers.insert(0, addresses.host.into());
         }
         let mut text = RESOLVERS_HEADERS[0].to_owned();
         for address in nameservers.iter().take(MAX_NAMESERVERS) {

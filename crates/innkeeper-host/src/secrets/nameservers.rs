@@ -1,20 +1,20 @@
 //! The guests' name servers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+use innkeeper_model::resolv_conf;
 
 use super::sources::contents;
 use crate::FileError;
-
-/// Files with the host's name servers. The second one has the real servers if the first one only has systemd-resolved's
-/// loopback address.
-const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+use crate::resolver::Resolver;
 
 /// Source of guests' name servers: the configuration, or the host's current files.
 #[derive(Clone, Debug)]
 pub struct NameServers {
     configured: Vec<IpAddr>,
     files: Vec<PathBuf>,
+    resolver: Option<Resolver>,
 }
 
 impl NameServers {
@@ -22,11 +22,15 @@ impl NameServers {
     #[must_use]
     pub fn new(configured: Vec<IpAddr>) -> Self {
         let files = if configured.is_empty() {
-            RESOLV_CONFS.map(PathBuf::from).to_vec()
+            resolv_conf::FILES.map(PathBuf::from).to_vec()
         } else {
             Vec::new()
         };
-        Self { configured, files }
+        Self {
+            configured,
+            files,
+            resolver: None,
+        }
     }
 
     /// Uses the name servers in these files of the format resolv.conf(5).
@@ -35,13 +39,34 @@ impl NameServers {
         Self {
             configured: Vec::new(),
             files,
+            resolver: None,
         }
     }
 
-    /// Returns the files that are read. Empty if the name servers are configured.
+    /// Puts a resolver on guests' gateway addresses before these name servers, while it listens.
     #[must_use]
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    pub fn behind(mut self, resolver: Option<Resolver>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Returns the guests' resolver, if this host is to have one.
+    #[must_use]
+    pub fn resolver(&self) -> Option<&Resolver> {
+        self.resolver.as_ref()
+    }
+
+    /// Returns the guests' resolver while it listens.
+    #[must_use]
+    pub fn listening_resolver(&self) -> Option<&Resolver> {
+        self.resolver().filter(|resolver| resolver.is_listening())
+    }
+
+    /// Returns the files whose changes matter: those that are read, and the one that shows that the resolver listens.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let listening = self.resolver().map(|resolver| resolver.listening.clone());
+        self.files.iter().cloned().chain(listening).collect()
     }
 
     /// Returns the current name servers that guests can reach.
@@ -57,22 +82,14 @@ impl NameServers {
     }
 }
 
-/// Returns the name servers in files that a guest can reach: guests have only IPv4, and a loopback address would be the
-/// guest's own.
+/// Returns the name servers in files that a guest can reach, each once.
 fn nameservers(files: &[impl AsRef<Path>]) -> Result<Vec<IpAddr>, FileError> {
     let mut found = Vec::new();
     for file in files {
         let contents = contents(file.as_ref())?.unwrap_or_default();
-        for line in String::from_utf8_lossy(&contents).lines() {
-            let mut parts = line.split_ascii_whitespace();
-            if parts.next() != Some("nameserver") {
-                continue;
-            }
-            let Some(Ok(address)) = parts.next().map(str::parse::<Ipv4Addr>) else {
-                continue;
-            };
+        for address in resolv_conf::name_servers(&String::from_utf8_lossy(&contents)) {
             let address = IpAddr::V4(address);
-            if !address.is_loopback() && !address.is_unspecified() && !found.contains(&address) {
+            if !found.contains(&address) {
                 found.push(address);
             }
         }

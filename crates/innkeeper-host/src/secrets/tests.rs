@@ -7,6 +7,7 @@ use super::*;
 use innkeeper_facilities::{Rootfs, Secrets};
 use innkeeper_model::api::Verdict;
 
+use crate::resolver::Resolver;
 use crate::rootfs::{DirConfig, DirRootfs, test_guest};
 use crate::{command, tree};
 
@@ -40,6 +41,7 @@ impl Fixture {
             agent_uid: 1_000,
             agent_gid: 100,
             nameservers: NameServers::new(vec!["9.9.9.9".parse().expect("address")]),
+            range: "10.100.0.0/16".parse().expect("range"),
         };
         Self { dir, config, guest }
     }
@@ -166,6 +168,45 @@ async fn follow_host_updates_only_innkeepers_name_servers() {
     follow(&fixture, "192.0.2.5").await;
     let link = fs::read_link(fixture.inside(RESOLV_CONF)).expect("a link");
     assert_eq!(link, Path::new("/run/stub-resolv.conf"));
+}
+
+#[tokio::test]
+async fn resolver_precedes_the_name_servers_while_it_listens() {
+    let mut fixture = Fixture::new(UserIds::Mapped).await;
+    let servers = [1, 2, 3, 4].map(|last| format!("192.0.2.{last}"));
+    let listening = fixture.dir.path().join("listening");
+    let parsed = servers
+        .iter()
+        .map(|address| address.parse().expect("address"));
+    fixture.config.nameservers = NameServers::new(parsed.collect()).behind(Some(Resolver {
+        port: 3053,
+        listening: listening.clone(),
+        table: fixture.dir.path().join("table"),
+    }));
+    fixture.ensure().await;
+    let found = |fixture: &Fixture| {
+        let text = fixture.text(RESOLV_CONF);
+        let servers = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("nameserver "));
+        servers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&fixture), servers[..3]);
+    let gateway = fixture.config.range.addresses(fixture.guest.slot);
+    let gateway = gateway.expect("addresses").host.to_string();
+    for (is_listening, expected) in [
+        (true, [&gateway, &servers[0], &servers[1]]),
+        (false, [&servers[0], &servers[1], &servers[2]]),
+    ] {
+        if is_listening {
+            fs::write(&listening, "").expect("written");
+        } else {
+            fs::remove_file(&listening).expect("removed");
+        }
+        let secrets = GuestSecrets::new(fixture.config.clone());
+        secrets.follow_host(&fixture.guest).await.expect("follows");
+        assert_eq!(found(&fixture).iter().collect::<Vec<_>>(), expected);
+    }
 }
 
 #[tokio::test]

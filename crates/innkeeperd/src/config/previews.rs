@@ -170,10 +170,16 @@ impl Previews {
         })
     }
 
+    /// Reports whether a server in front of Caddy has the certificate. Guests reach their own URLs through that server only.
+    #[must_use]
+    pub fn is_behind_tls(&self, tls: &Tls) -> bool {
+        *tls == Tls::None && self.scheme == "https"
+    }
+
     /// Returns the port on which Caddy listens for browsers; `None` means 443, or 80 without a certificate.
     #[must_use]
     pub fn listen_port(&self, caddy: &CaddySettings, tls: &Tls) -> Option<u16> {
-        let is_behind_tls = *tls == Tls::None && self.scheme == "https";
+        let is_behind_tls = self.is_behind_tls(tls);
         let port = match caddy.port {
             0 if is_behind_tls => 0,
             0 => self.port,
@@ -191,6 +197,7 @@ impl Previews {
         let default = if tls == Tls::None { 80 } else { 443 };
         Ok((caddy.guest_port != 0).then(|| WebPorts {
             public: self.listen_port(caddy, &tls).unwrap_or(default),
+            url: if self.port == 0 { default } else { self.port },
             guests: caddy.guest_port,
         }))
     }

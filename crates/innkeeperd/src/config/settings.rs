@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
-use innkeeper_service::{ConfigError, Log, Pages, Webhook};
+use innkeeper_service::{ConfigError, Dns, Log, Pages, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub struct Config {
     pub webhook: Webhook,
     /// The program that shows visitors the state of a preview, and the files that it reads.
     pub pages: Pages,
+    /// The program that resolves names for guests.
+    pub dns: Dns,
     /// The daemon's own log.
     pub log: Log,
 }
@@ -250,6 +252,7 @@ impl Default for Config {
             legacy: Legacy::default(),
             webhook: Webhook::default(),
             pages: Pages::default(),
+            dns: Dns::default(),
             log: Log::default(),
         }
     }
@@ -437,6 +440,7 @@ impl Config {
         }
         self.webhook.validate(&self.runtime_dir)?;
         self.pages.validate()?;
+        self.dns.validate()?;
         if self.intake_socket() == self.socket() {
             return invalid(
                 "webhook.intake",

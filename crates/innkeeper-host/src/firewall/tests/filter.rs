@@ -65,7 +65,15 @@ async fn connections_to_the_web_server_are_redirected() {
     if !enter_own_namespace("connections_to_the_web_server_are_redirected") {
         return;
     }
-    let scene = Scene::build().await;
+    let mut scene = Scene::build().await;
+    scene.firewall = driver(FirewallConfig {
+        web: Some(WebPorts {
+            public: 443,
+            url: 8443,
+            guests: 3443,
+        }),
+        ..config()
+    });
     scene.ensure().await;
     let listener = scene.at(Host, || TcpListener::bind("0.0.0.0:3443").expect("listen"));
     for address in [GATEWAY, HOSTS_PUBLIC] {
@@ -77,6 +85,9 @@ async fn connections_to_the_web_server_are_redirected() {
             None,
             "{address}"
         );
+        // Previews' URLs have this port, and lead guests to their gateway.
+        let seen = scene.connect(Web, target(8443), &listener);
+        assert_eq!(seen.is_some(), address == GATEWAY, "{address}");
     }
 }
 

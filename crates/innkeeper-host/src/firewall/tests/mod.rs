@@ -15,6 +15,7 @@ use crate::network::{NetworkConfig, VethNetwork};
 
 mod filter;
 mod limits;
+mod resolver;
 mod table;
 mod uplink;
 
@@ -23,6 +24,7 @@ fn config() -> FirewallConfig {
         subnet: "10.100.0.0/16".parse().expect("net"),
         table: "innkeeper".to_owned(),
         allow_dns: true,
+        resolver: None,
         log_refusals: true,
         nameservers: vec!["192.168.77.1".parse().expect("address")],
         allowed_host_ports: vec![
@@ -37,6 +39,7 @@ fn config() -> FirewallConfig {
         ],
         web: Some(WebPorts {
             public: 443,
+            url: 443,
             guests: 3443,
         }),
         extra_private: vec!["203.0.113.0/24".parse().expect("net")],

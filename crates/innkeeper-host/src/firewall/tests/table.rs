@@ -260,7 +260,25 @@ async fn table_name_cannot_inject_commands() {
 
 #[test]
 fn ruleset_matches_its_documentation() {
-    insta::assert_snapshot!(ruleset(&config()));
+    insta::assert_snapshot!(ruleset(&FirewallConfig {
+        resolver: Some(3053),
+        ..config()
+    }));
+}
+
+#[test]
+fn another_port_of_urls_adds_a_rule() {
+    let without = ruleset(&config());
+    let with = ruleset(&FirewallConfig {
+        web: Some(WebPorts {
+            public: 8443,
+            url: 443,
+            guests: 3443,
+        }),
+        ..config()
+    });
+    let added = with.lines().filter(|line| !without.contains(*line));
+    insta::assert_snapshot!(added.collect::<Vec<_>>().join("\n"));
 }
 
 #[test]

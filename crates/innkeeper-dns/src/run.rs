@@ -1,0 +1,86 @@
+//! Start and shutdown.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use innkeeper_service::systemd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::config::Loaded;
+use crate::error::DnsError;
+use crate::server::{self, Resolver};
+use crate::upstream::Upstream;
+
+/// Runs until SIGTERM or SIGINT. Returns at once if `dns.port` is 0.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(loaded: &Loaded) -> Result<(), DnsError> {
+    loaded.config.log.start()?;
+    if loaded.config.dns.port == 0 {
+        systemd::ready(None::<String>);
+        info!("guests have no resolver of the host: dns.port is 0");
+        return Ok(());
+    }
+    if rustix::process::geteuid().is_root() {
+        warn!("running as root, which is not needed; use a dedicated user");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| system("start the runtime", source))?;
+    runtime.block_on(serve(loaded))
+}
+
+async fn serve(loaded: &Loaded) -> Result<(), DnsError> {
+    let config = &loaded.config;
+    let sockets = server::listen((Ipv4Addr::UNSPECIFIED, config.dns.port).into()).await?;
+    let mut terminate = handle(SignalKind::terminate())?;
+    let mut interrupt = handle(SignalKind::interrupt())?;
+    let listening = config.dns.listening();
+    report(&listening)?;
+    tokio::spawn(systemd::watchdog());
+    systemd::ready(None::<String>);
+    info!(port = config.dns.port, "ready");
+
+    let resolver = Resolver::new(config, Upstream::new(&config.network.nameservers));
+    tokio::select! {
+        () = resolver.serve(&sockets) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    systemd::stopping();
+    info!("stopping");
+    // The daemon removes the resolver from guests. After a crash the file stays, since the program starts again.
+    if let Err(error) = fs::remove_file(&listening) {
+        warn!(%error, "cannot remove {}", listening.display());
+    }
+    Ok(())
+}
+
+/// Creates the file that shows the daemon that this program listens.
+fn report(listening: &Path) -> Result<(), DnsError> {
+    let write = || -> io::Result<()> {
+        if let Some(directory) = listening.parent() {
+            DirBuilder::new().recursive(true).create(directory)?;
+        }
+        fs::write(listening, b"")
+    };
+    write().map_err(|source| DnsError::Report {
+        path: listening.to_owned(),
+        source,
+    })
+}
+
+fn handle(kind: SignalKind) -> Result<Signal, DnsError> {
+    signal(kind).map_err(|source| system("handle signals", source))
+}
+
+fn system(action: &'static str, source: io::Error) -> DnsError {
+    DnsError::System { action, source }
+}

@@ -1,0 +1,213 @@
+//! Sockets, and limits of guests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper_model::SlotRange;
+use innkeeper_service::{PeerQuota, PeerSlot};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::config::Config;
+use crate::error::DnsError;
+use crate::handle::{Client, Decision, decide};
+use crate::hosts::Hosts;
+use crate::message::Query;
+use crate::upstream::{Transport, Upstream, read_message, write_message};
+
+/// The maximum number of all guests' queries that wait for name servers at a time. Each has a socket, or two.
+const MAX_QUERIES: usize = 4096;
+
+/// The maximum number of connections of one guest, and of all.
+const CONNECTIONS_PER_GUEST: usize = 16;
+const MAX_CONNECTIONS: usize = 1024;
+
+/// The time that a connection may be idle, or take for one query.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The pause after a failed accept, for example when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The program's sockets, on the same port.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+}
+
+/// Listens on an address with UDP and TCP.
+///
+/// In service, it is the unspecified one, since a guest's gateway address exists only while the guest runs. The kernel then
+/// sends responses from the address of the guest's interface, which is the gateway. The firewall lets only guests, and the
+/// host itself, reach the port.
+///
+/// # Errors
+/// [`DnsError::Listen`].
+pub(crate) async fn listen(address: SocketAddr) -> Result<Sockets, DnsError> {
+    let failed = |source| DnsError::Listen { address, source };
+    let udp = UdpSocket::bind(address).await.map_err(failed)?;
+    let address = udp.local_addr().map_err(failed)?;
+    Ok(Sockets {
+        udp: Arc::new(udp),
+        tcp: TcpListener::bind(address).await.map_err(failed)?,
+    })
+}
+
+impl Sockets {
+    /// Returns the port.
+    #[cfg(test)]
+    pub(crate) fn port(&self) -> u16 {
+        self.tcp.local_addr().map_or(0, |address| address.port())
+    }
+}
+
+/// The resolver behind both sockets.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    subnet: SlotRange,
+    hosts: Hosts,
+    upstream: Upstream,
+    queries: PeerQuota,
+    all_queries: Arc<Semaphore>,
+    connections: PeerQuota,
+    all_connections: Arc<Semaphore>,
+}
+
+/// The right to forward a query.
+struct Admission {
+    _of_guest: PeerSlot,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Resolver {
+    pub(crate) fn new(config: &Config, upstream: Upstream) -> Arc<Self> {
+        Arc::new(Self {
+            subnet: config.network.subnet,
+            hosts: Hosts::new(&config.caddy.table),
+            upstream,
+            queries: PeerQuota::new(config.dns.max_queries_per_guest),
+            all_queries: Arc::new(Semaphore::new(MAX_QUERIES)),
+            connections: PeerQuota::new(CONNECTIONS_PER_GUEST),
+            all_connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        })
+    }
+
+    /// Serves until it is dropped.
+    pub(crate) async fn serve(self: Arc<Self>, sockets: &Sockets) {
+        tokio::join!(self.serve_udp(&sockets.udp), self.serve_tcp(&sockets.tcp));
+    }
+
+    fn decide(&self, peer: SocketAddr, packet: &[u8]) -> Decision {
+        let client = Client::of(peer.ip(), self.subnet);
+        decide(client, packet, &self.hosts)
+    }
+
+    /// Returns `None` if the guest, or all guests together, wait for too many responses.
+    fn admit(&self, peer: SocketAddr) -> Option<Admission> {
+        Some(Admission {
+            _of_guest: self.queries.acquire(peer.ip())?,
+            _of_all: Arc::clone(&self.all_queries).try_acquire_owned().ok()?,
+        })
+    }
+
+    async fn forward(&self, query: &Query, transport: Transport) -> Vec<u8> {
+        match self.upstream.resolve(query, transport).await {
+            None => query.failure(),
+            Some(response)
+                if transport == Transport::Udp && response.len() > query.max_payload() =>
+            {
+                query.truncated()
+            }
+            Some(response) => response,
+        }
+    }
+
+    async fn serve_udp(self: &Arc<Self>, socket: &Arc<UdpSocket>) {
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            let (length, peer) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    // Such as a guest's ICMP message that its port is closed.
+                    debug!(%error, "cannot receive a packet");
+                    continue;
+                }
+            };
+            let packet = buffer.get(..length).unwrap_or_default();
+            match self.decide(peer, packet) {
+                Decision::Ignore => {}
+                Decision::Respond(response) => send(socket, &response, peer).await,
+                Decision::Forward(query) => match self.admit(peer) {
+                    None => send(socket, &query.failure(), peer).await,
+                    Some(admission) => {
+                        let (this, socket) = (Arc::clone(self), Arc::clone(socket));
+                        tokio::spawn(async move {
+                            let response = this.forward(&query, Transport::Udp).await;
+                            send(&socket, &response, peer).await;
+                            drop(admission);
+                        });
+                    }
+                },
+            }
+        }
+    }
+
+    async fn serve_tcp(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Further connections are closed.
+            let Some(of_guest) = self.connections.acquire(peer.ip()) else {
+                continue;
+            };
+            let Ok(of_all) = Arc::clone(&self.all_connections).try_acquire_owned() else {
+                continue;
+            };
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = this.serve_connection(stream, peer).await {
+                    debug!(%error, "a connection ended early");
+                }
+                drop((of_guest, of_all));
+            });
+        }
+    }
+
+    /// Answers the queries of a connection one after the other, until it is closed or idle.
+    async fn serve_connection(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        loop {
+            let packet = match timeout(IDLE, read_message(&mut stream)).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                read => read??,
+            };
+            let response = match self.decide(peer, &packet) {
+                Decision::Ignore => return Ok(()),
+                Decision::Respond(response) => response,
+                Decision::Forward(query) => match self.admit(peer) {
+                    None => query.failure(),
+                    Some(_admission) => self.forward(&query, Transport::Tcp).await,
+                },
+            };
+            timeout(IDLE, write_message(&mut stream, &response)).await??;
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, response: &[u8], peer: SocketAddr) {
+    if let Err(error) = socket.send_to(response, peer).await {
+        debug!(%error, "cannot send a response");
+    }
+}
+
+#[cfg(test)]
+mod tests;
