@@ -8,7 +8,10 @@
 }:
 {
   key = "innkeeper-guest-base";
-  imports = [ ./preview-meta.nix ];
+  imports = [
+    ./nix.nix
+    ./preview-meta.nix
+  ];
 
   config = {
     boot = lib.mkMerge [
@@ -85,7 +88,7 @@
     systemd.shutdownRamfs.enable = lib.mkDefault false;
     services.udisks2.enable = lib.mkDefault false;
     services.logrotate.enable = lib.mkDefault false;
-    # A guest has no Nix daemon: its store is the host's, read-only.
+    # A guest has no Nix daemon, unless it asks for one of its own: nix.nix.
     nix.enable = lib.mkDefault false;
 
     system.stateVersion = lib.mkDefault config.system.nixos.release;

@@ -17,6 +17,7 @@ let
       path: _:
       builtins.elem (baseNameOf path) [
         "base.nix"
+        "nix.nix"
         "preview-app"
         "preview-meta.nix"
       ]

@@ -135,6 +135,19 @@ let
     imports = [ ../../guest-configs/agent.nix ];
     innkeeper.guest.devTools.enable = true;
   };
+  # The version is what matters: nixpkgs by path may be older.
+  builder =
+    version:
+    guest (
+      { pkgs, ... }:
+      {
+        imports = [ ../../guest-configs/agent.nix ];
+        innkeeper.guest.nix.enable = true;
+        nix.package = pkgs.nix // {
+          inherit version;
+        };
+      }
+    );
   everyGuest = map guest (builtins.attrValues guests);
   textsOf =
     config:
@@ -162,6 +175,7 @@ in
     host = textsOf config;
     preview = textsOf preview;
     development = textsOf development;
+    builder = textsOf (builder "2.26");
   }
   // lib.mapAttrs (_: module: textsOf (guest module)) guests
   // lib.mapAttrs (_: textsOf) guideFiles;
@@ -241,6 +255,20 @@ in
       && environment.LIMIT == "5"
       && lib.hasPrefix builtins.storeDir environment.FILE;
     "a guest's /etc/resolv.conf is left to the manager" = !(node.environment.etc ? "resolv.conf");
+    "a guest with Nix has the daemon of the test guest, and only it asks the host" =
+      let
+        parameters =
+          text:
+          builtins.filter (part: builtins.isString part && !lib.hasPrefix "remount-hook" part) (
+            builtins.split "[?&\n]" text
+          );
+      in
+      failed (builder "2.26") == [ ]
+      &&
+        parameters (builder "2.26").environment.etc."innkeeper/nix".text
+        == parameters (builtins.readFile ../fixtures/guest/nix/daemon-settings)
+      && lib.any (lib.hasInfix "needs Nix 2.26") (failed (builder "2.24"))
+      && !(node.environment.etc ? "innkeeper/nix");
     "the development tools are what agents expect" =
       failed development == [ ]
       && development.system.build.toplevel.drvPath != ""

@@ -6,6 +6,7 @@ Files in a run's folder:
 
     upper/      this run's changes to the tree of tests/vm/image, which survive a crash
     lib/        /var/lib/innkeeper, outside of the overlay: file trees cannot be id-mapped on one
+    nix/        /nix, for the same reason
     console.log the output of process 1, of all boots
 
 All processes of the host are in a PID namespace that ends with its first process, and in their own cgroup. All mounts are
@@ -50,6 +51,7 @@ class NativeMachine(Machine):
         self.leader = 0
         for folder in ("upper", "work", "merged", "lib"):
             (place / folder).mkdir()
+        subprocess.run(["cp", "--archive", root / "nix", place / "nix"], check=True)
 
     def start(self) -> None:
         """Boots the host, and returns when its systemd reports that it is up."""
@@ -82,7 +84,7 @@ class NativeMachine(Machine):
     def _boot(self) -> str:
         place = shlex.quote(str(self.place))
         # Guests' file trees are on a plain file system, as on a real host.
-        binds = f"--bind={place}/lib:/var/lib/innkeeper"
+        binds = f"--bind={place}/lib:/var/lib/innkeeper --bind={place}/nix:/nix"
         for device in ("/dev/fuse", "/dev/net/tun"):
             if os.path.exists(device):
                 binds += f" --bind={device}"

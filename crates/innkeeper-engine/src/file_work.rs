@@ -24,6 +24,8 @@ impl Inner {
         if origin.snapshot.is_none() && !self.copies_while_running(&origin.guest).await? {
             self.require_stopped(&origin.guest).await?;
         }
+        let closures = &self.host.closures;
+        closures.inherit(&origin.guest, &guest.name).await?;
         Ok(self.host.rootfs.ensure(guest).await?)
     }
 

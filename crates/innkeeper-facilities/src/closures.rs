@@ -52,9 +52,16 @@ pub trait Closures: Resource {
     /// When it is not valid, or Nix cannot be run.
     async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError>;
 
-    /// Gives the guest a GC root for its closure, in place of any other that it has.
+    /// Gives the guest a GC root for its closure, in place of any other that it has. A guest that builds with Nix also gets a
+    /// current list of the paths of the host's store that it may use, and GC roots for them.
     ///
     /// # Errors
     /// When the root cannot be written.
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError>;
+
+    /// Gives a guest the GC roots that the files of another one need, before it gets a copy of them.
+    ///
+    /// # Errors
+    /// When the roots cannot be written.
+    async fn inherit(&self, origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError>;
 }

@@ -1,6 +1,6 @@
 //! Wiring of the engine: creates its parts from the configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use innkeeper_host::resolver::Resolver;
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, NameServers, SecretsConfig};
 use innkeeper_host::unit::{self, UnitConfig};
-use innkeeper_model::Limits;
+use innkeeper_model::{Limits, STORE_DIR};
 use innkeeper_store::Store;
 use tracing::{info, warn};
 
@@ -118,6 +118,7 @@ async fn facilities(
     web: Option<WebPorts>,
 ) -> Result<Facilities, DaemonError> {
     let user_ids = features.user_ids;
+    let store = Features::detect(Path::new(STORE_DIR), config.guest.user_namespace)?;
     let guests = config.guests_dir();
     let units = unit::open(
         UnitConfig {
@@ -130,6 +131,8 @@ async fn facilities(
             door_timeout: Duration::from_secs(config.guest.start_timeout_seconds),
             log_limit: config.guest.log_limit_bytes,
             no_new_privileges: config.guest.no_new_privileges,
+            gcroots: config.nix.gcroots_dir.clone(),
+            maps_store: store.idmapped_mounts,
             ..UnitConfig::new(guests.clone(), &config.runtime_dir, identity.clone())
         },
         config.supervisor.kind,
@@ -200,6 +203,7 @@ pub(crate) fn nix(config: &Config) -> NixConfig {
     NixConfig {
         program: config.nix.program.clone(),
         gcroots: config.nix.gcroots_dir.clone(),
+        state: NixConfig::default_state(),
         links: config.state_dir.join("closures"),
         options: config.nix.options.clone(),
         user: config.evaluation.user.clone(),

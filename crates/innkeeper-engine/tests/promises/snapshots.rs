@@ -211,6 +211,8 @@ async fn fork_copies_files_and_gets_its_own_identity() {
     assert_eq!((copy.closure, copy.file_work), (Some(a_closure()), None));
     let calls = fixture.calls(&name("then"));
     let at = |what: &str| calls.iter().position(|call| call == what).expect(what);
+    // Before Nix can collect what the files refer to.
+    assert!(at("closure.inherit") < at("rootfs.ensure"));
     assert!(at("rootfs.ensure") < at("secrets.forget_identity"));
     assert!(at("secrets.forget_identity") < at("secrets.ensure"));
     // The copy still starts after its origin was destroyed.
@@ -228,7 +230,12 @@ async fn fork_copies_files_and_gets_its_own_identity() {
 
 #[tokio::test]
 async fn fork_leaves_nothing_when_a_step_fails() {
-    for step in ["rootfs.ensure", "secrets.forget_identity", "unit.release"] {
+    for step in [
+        "closure.inherit",
+        "rootfs.ensure",
+        "secrets.forget_identity",
+        "unit.release",
+    ] {
         let fixture = fixture();
         fixture.create("web").await;
         fixture.host.fail(step, 1);

@@ -44,6 +44,10 @@ impl Closures for Part {
         self.host.world().roots.insert(guest.clone());
         Ok(())
     }
+
+    async fn inherit(&self, _origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError> {
+        self.call("closure.inherit", Some(guest))
+    }
 }
 
 #[async_trait]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::{Code, Explain, Installable, StorePath};
 
+use super::shared::DatabaseError;
 use crate::{CommandError, FileError};
 
 /// A closure that cannot be built, used, or protected by a GC root.
@@ -116,6 +117,9 @@ pub enum ClosureError {
     /// A GC root or another file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The database for a guest's Nix.
+    #[error("cannot tell the guest's Nix what is in this host's store")]
+    Database(#[from] DatabaseError),
     /// A root to be swept that is not managed by Innkeeper.
     #[error("the GC root '{0}' is not managed by Innkeeper")]
     Foreign(String),
@@ -148,7 +152,10 @@ impl Explain for ClosureError {
             },
             Self::FlakeNotFound { .. } | Self::OutputNotFound(_) => Code::FlakeNotFound,
             Self::Build { .. } | Self::InvalidOutput { .. } => Code::BuildFailed,
-            Self::File(error) => error.code_or(Code::Internal),
+            Self::File(error) | Self::Database(DatabaseError::File(error)) => {
+                error.code_or(Code::Internal)
+            }
+            Self::Database(_) => Code::Internal,
             Self::Foreign(_) => Code::Internal,
             Self::OtherDaemon(_) => Code::DaemonConflict,
             Self::Shared(error) => error.code(),
@@ -191,7 +198,13 @@ impl Explain for ClosureError {
                 "Build it with Nix, or copy it here with `nix copy --from <store> {closure}`. A path that is still being built becomes valid when its build ends."
             ),
             Self::Nix { source, .. } | Self::Query { source, .. } => return source.remedy(),
-            Self::File(error) => return error.remedy(),
+            Self::File(error) | Self::Database(DatabaseError::File(error)) => return error.remedy(),
+            Self::Database(DatabaseError::Schema { .. }) => {
+                "Use guests without a Nix of their own (`innkeeper.guest.nix.enable = false`) until Innkeeper supports this version of Nix.".to_owned()
+            }
+            Self::Database(DatabaseError::Sql { .. }) => {
+                "Run `nix-store --verify` on the host, then try again.".to_owned()
+            }
             Self::Foreign(_) => return None,
             Self::OtherDaemon(_) => {
                 "Set another `nix.gcroots_dir` for this daemon. If the other daemon no longer exists, remove the link.".to_owned()

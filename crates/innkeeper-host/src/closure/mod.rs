@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `<gcroots>/<guest>` | GC root of a guest's closure |
 //! | `<links>/<hash of the flake output>` | link to the last build of a flake output |
+//! | `<gcroots>/.nix/<guest>` | for a guest that builds with Nix: [`shared`] |
 //!
 //! The links are Nix's own out-links, which are GC roots as well. Nix registers such a link before it releases its temporary
 //! root, so a concurrent garbage collection cannot delete the result between build and link.
@@ -40,6 +41,7 @@ pub(crate) mod member;
 pub(crate) mod nix;
 pub(crate) mod nix_error;
 mod roots;
+pub(crate) mod shared;
 pub(crate) mod singleflight;
 pub(crate) mod store;
 #[cfg(test)]
@@ -89,20 +91,34 @@ impl Resource for NixClosures {
 
     async fn observe(&self) -> Result<Vec<Found>, FacilityError> {
         let identity = self.identity.clone();
-        self.blocking(move |config| roots::observe(&config.gcroots, &identity))
-            .await
+        self.blocking(move |config| {
+            let mut found = roots::observe(&config.gcroots, &identity)?;
+            found.extend(shared::observe(&config.gcroots, &identity)?);
+            Ok(found)
+        })
+        .await
     }
 
     async fn remove(&self, guest: &GuestName) -> Result<(), FacilityError> {
         let (identity, guest) = (self.identity.clone(), guest.clone());
-        self.blocking(move |config| roots::remove(&config.gcroots, &identity, &guest))
-            .await
+        self.blocking(move |config| {
+            // The guest's own root is the last one: it is the one that a repair looks for.
+            shared::remove(&config.gcroots, &identity, &guest)?;
+            roots::remove(&config.gcroots, &identity, &guest)
+        })
+        .await
     }
 
     async fn sweep(&self, found: &Found) -> Result<(), FacilityError> {
         let (identity, found) = (self.identity.clone(), found.clone());
-        self.blocking(move |config| roots::sweep(&config.gcroots, &identity, &found))
-            .await
+        self.blocking(move |config| {
+            if shared::is_guest_dir(&config.gcroots, &found) {
+                shared::sweep(&identity, &found)
+            } else {
+                roots::sweep(&config.gcroots, &identity, &found)
+            }
+        })
+        .await
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -157,7 +173,18 @@ impl Closures for NixClosures {
 
     async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
-        self.blocking(move |config| roots::ensure(&config.gcroots, &identity, &guest, &closure))
+        self.blocking(move |config| {
+            roots::ensure(&config.gcroots, &identity, &guest, &closure)?;
+            let gcroots = &config.gcroots;
+            shared::ensure(gcroots, &config.state, &identity, &guest, &closure)
+        })
+        .await
+    }
+
+    async fn inherit(&self, origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError> {
+        let identity = self.identity.clone();
+        let (origin, guest) = (origin.clone(), guest.clone());
+        self.blocking(move |config| shared::inherit(&config.gcroots, &identity, &origin, &guest))
             .await
     }
 }

@@ -29,6 +29,8 @@ pub struct NixConfig {
     pub program: PathBuf,
     /// Directory of the guests' GC roots, `/nix/var/nix/gcroots/innkeeper`.
     pub gcroots: PathBuf,
+    /// Nix's state directory, `/nix/var/nix`.
+    pub state: PathBuf,
     /// Directory of the links to builds, `<state>/closures`.
     pub links: PathBuf,
     /// Nix settings for every call, as `--option <name> <value>`. Must not contain access tokens, which belong into Nix's own
@@ -41,6 +43,12 @@ pub struct NixConfig {
 }
 
 impl NixConfig {
+    /// Returns the state directory of the host's Nix.
+    #[must_use]
+    pub fn default_state() -> PathBuf {
+        std::env::var_os("NIX_STATE_DIR").map_or_else(|| "/nix/var/nix".into(), PathBuf::from)
+    }
+
     /// Returns the socket of the host's Nix daemon.
     #[must_use]
     pub fn default_daemon_socket() -> PathBuf {

@@ -71,7 +71,7 @@ pub(super) fn remove(
 
 /// Returns the owner of a root, or `None` if it does not exist. On a file system without extended attributes, the whole
 /// folder is this daemon's.
-fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureError> {
+pub(super) fn owner(identity: &Identity, path: &Path) -> Result<Option<Ownership>, ClosureError> {
     match identity.owner_of(path) {
         Ok(owner) => Ok(Some(owner.unwrap_or(Ownership::Ours))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -74,6 +74,10 @@ pub struct UnitConfig {
     pub user_limits: Vec<(&'static str, u32)>,
     /// Disables set-user-id programs in guests; breaks `sudo`.
     pub no_new_privileges: bool,
+    /// The directory of the guests' GC roots, which also holds the databases of guests that build with Nix.
+    pub gcroots: PathBuf,
+    /// The file system of the host's store supports idmapped mounts.
+    pub maps_store: bool,
     /// Paths of the host that are bound into guests, read-only, at the same path.
     pub bind_read_only: Vec<PathBuf>,
 }
@@ -112,6 +116,8 @@ impl UnitConfig {
             .to_vec(),
             user_limits: bounds::USER_LIMITS.to_vec(),
             no_new_privileges: false,
+            gcroots: "/nix/var/nix/gcroots/innkeeper".into(),
+            maps_store: false,
             bind_read_only: vec![innkeeper_model::STORE_DIR.into()],
         }
     }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use innkeeper_model::{Guest, Slot, StorePath};
+use innkeeper_model::{Guest, STORE_DIR, Slot, StorePath};
 
 use super::config::UnitConfig;
 use crate::features::UserIds;
@@ -15,6 +15,12 @@ const SHIM: &str = "/run/host/innkeeper/shim";
 
 /// The door inside the guest. It is read-only, which does not prevent connections.
 const DOOR: &str = "/run/host/innkeeper/door";
+
+/// The host's store for a guest that builds with Nix: it hides `/nix/store` below a writable layer.
+const LOWER_STORE: &str = "/run/host/innkeeper/store";
+
+/// The directory with the database of the host's store, for a guest that builds with Nix.
+const LOWER_STATE: &str = "/run/host/innkeeper/nix";
 
 /// The environment of nspawn.
 ///
@@ -34,6 +40,8 @@ pub(super) struct Boot<'a> {
     pub(super) shim: &'a Path,
     /// The directory with the guest's socket on the host.
     pub(super) door: &'a Path,
+    /// The directory with Nix's database for the guest, if it builds with Nix.
+    pub(super) nix: Option<&'a Path>,
     /// Registers the guest with machined.
     pub(super) register: bool,
 }
@@ -90,6 +98,16 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     }
     arguments.push(bind(boot.shim, Path::new(SHIM)));
     arguments.push(bind(boot.door, Path::new(DOOR)));
+    if let Some(state) = boot.nix {
+        let mut store = bind(Path::new(STORE_DIR), Path::new(LOWER_STORE));
+        // With the guest's ids, its root owns the files and can replace a path that the host has and the database does not
+        // list. The replacement is in the guest's layer: the mount is read-only.
+        if config.maps_store && config.user_ids != UserIds::Host {
+            store.push(":idmap");
+        }
+        arguments.push(store);
+        arguments.push(bind(state, Path::new(LOWER_STATE)));
+    }
     arguments.extend(["--", SHIM, "door"].map(OsString::from));
     arguments.push(format!("{DOOR}/socket").into());
     arguments.push(boot.closure.init().into());
@@ -191,6 +209,7 @@ mod tests {
             closure: guest.closure.as_ref().expect("a closure"),
             shim: Path::new("/run/innkeeper/shim/0123456789abcdef"),
             door: Path::new("/run/innkeeper/guests/web-1/door"),
+            nix: register.then_some(Path::new("/nix/var/nix/gcroots/innkeeper/.nix/web-1/state")),
             register,
         };
         let arguments: Vec<_> = command(&boot)
@@ -219,6 +238,7 @@ mod tests {
             drop_capabilities: Vec::new(),
             no_new_privileges: true,
             bind_read_only: vec!["/srv/a:b\\c".into()],
+            maps_store: true,
             ..UnitConfig::new(
                 "/var/lib/innkeeper/guests",
                 "/run/innkeeper",

@@ -133,6 +133,7 @@ async fn missing_nix_is_reported_with_its_package() {
         NixConfig {
             program: "/nonexistent/nix".into(),
             gcroots: dir.path().join("gcroots"),
+            state: dir.path().join("state"),
             links: dir.path().join("links"),
             options: BTreeMap::new(),
             user: "64999".to_owned(),

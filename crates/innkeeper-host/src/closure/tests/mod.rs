@@ -50,6 +50,7 @@ fn workshop(test: &str) -> Option<Workshop> {
     let config = NixConfig {
         program: at("nix"),
         gcroots: at("gcroots"),
+        state: at("nix-state"),
         links: at("state/closures"),
         options: BTreeMap::from(
             [("substituters", ""), ("sandbox", "false")]

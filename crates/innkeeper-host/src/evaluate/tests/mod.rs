@@ -68,6 +68,7 @@ fn workshop_with(test: &str, change: impl FnOnce(&mut EvaluatorConfig)) -> Optio
         nix: NixConfig {
             program: nix,
             gcroots: at("gcroots"),
+            state: at("state"),
             links: at("links"),
             options: [("substituters", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -27,6 +27,7 @@ use super::process::{Process, find_program};
 use super::supervisor::{End, Ended, Supervisor};
 use super::{cgroup, door, nspawn_cleanup};
 use crate::FileErrorExt;
+use crate::closure::shared;
 
 mod facility;
 mod starting;
@@ -227,6 +228,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
         };
         let closure = guest.closure.as_ref().ok_or_else(no_closure)?;
         let nspawn = find_program(&self.config().nspawn)?;
+        let nix =
+            shared::is_requested(closure).then(|| shared::state_dir(&self.config().gcroots, name));
         let starting = Starting::mark(&self.starting, name);
         let listener = self.guests.prepare(guest, closure)?;
         let nspawn = nspawn::command(&Boot {
@@ -236,6 +239,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             closure,
             shim: self.guests.shim.path(),
             door: &self.config().run_dir(name).door(),
+            nix: nix.as_deref(),
             register: self.supervisor.registers(),
         });
         Ok(Ready {
