@@ -5,8 +5,8 @@
   ...
 }:
 let
-  # A guest has 65536 ids, so NixOS' own range from 100000 on does not exist in it. This one lies between the users of NixOS and
-  # the dynamic ones of systemd.
+  # A guest has 65536 ids unless it was created with more, so NixOS' own range from 100000 on does not exist in it. This one lies
+  # between the users of NixOS and the dynamic ones of systemd. containers.nix replaces it.
   nestedIds = {
     start = 32768;
     count = 28416;
@@ -22,6 +22,7 @@ in
 {
   imports = [
     ./base.nix
+    ./containers.nix
     ./dev-tools.nix
   ];
 

@@ -148,6 +148,13 @@ let
         };
       }
     );
+  containers = guest {
+    imports = [ ../../guest-configs/agent.nix ];
+    innkeeper.guest.containers = {
+      enable = true;
+      userIds = 262144;
+    };
+  };
   everyGuest = map guest (builtins.attrValues guests);
   textsOf =
     config:
@@ -291,6 +298,24 @@ in
         5173
       ]
       && lib.hasInfix ''email = "dev@sandbox.local"'' development.environment.etc.gitconfig.text;
+    "containers get the user ids above those of a guest" =
+      failed containers == [ ]
+      && containers.system.build.toplevel.drvPath != ""
+      && containers.virtualisation.podman.enable
+      && containers.users.users.agent.subUidRanges == [
+        {
+          startUid = 65536;
+          count = 196608;
+        }
+      ]
+      && containers.users.users.agent.subGidRanges == [
+        {
+          startGid = 65536;
+          count = 196608;
+        }
+      ];
+    "and no agent has podman by default" =
+      !(guest ../../guest-configs/agent.nix).virtualisation.podman.enable;
     "and are off by default" =
       !((guest ../../guest-configs/agent.nix).environment.sessionVariables ? DATABASE_URL);
     "guests have nothing for hardware, a boot loader or the host's memory" = lib.all (

@@ -3,7 +3,7 @@
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::reserved::Reservation;
 use innkeeper_model::{
-    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId,
+    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId, UserIdCount,
 };
 use innkeeper_store::StoreError;
 
@@ -42,6 +42,15 @@ pub enum EngineError {
     /// An invalid request.
     #[error("{0}")]
     Invalid(String),
+    /// The host's guests cannot have more user ids than one slot.
+    #[error("this host cannot give a guest {0} user ids, only {min}", min = UserIdCount::MIN)]
+    UserIds(UserIdCount),
+    /// The configuration does not allow containers in guests.
+    #[error("innkeeperd's configuration does not allow nesting")]
+    NestingRefused,
+    /// The host's guests have no user namespaces.
+    #[error("nesting requires guests with user namespaces, and this host's have none")]
+    NestingImpossible,
     /// A request for agents only, on a preview's guest.
     #[error("'{0}' is a preview, not an agent")]
     Preview(GuestName),
@@ -80,6 +89,8 @@ impl Explain for EngineError {
             Self::MustNotRun(_) => Code::GuestRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
+            Self::UserIds(_) => Code::UserIdsUnsupported,
+            Self::NestingRefused | Self::NestingImpossible => Code::NestingRefused,
             Self::LocalFlake(_) => Code::FlakeRefused,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
             Self::Left { .. } => Code::Internal,
@@ -102,6 +113,9 @@ impl Explain for EngineError {
                 "Stop it first: `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
             ),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
+            Self::UserIds(_) => "Request 65536 user ids (--user-ids, or guest.user_ids in innkeeperd's configuration). More require guest.user_namespace = \"on\" or \"auto\", and state_dir on a file system with id-mapped mounts: `innkeeper doctor` shows whether it has them.".to_owned(),
+            Self::NestingRefused => "Set guest.nesting = true in innkeeperd's configuration and restart innkeeperd. docs/security.md describes the cost.".to_owned(),
+            Self::NestingImpossible => "Set guest.user_namespace = \"on\" in innkeeperd's configuration; `innkeeper doctor` shows what the kernel lacks.".to_owned(),
             Self::FlakeUnset => "Pass one (`agent create --flake /srv/fleet`), or set nix.flake in innkeeperd's configuration.".to_owned(),
             Self::LocalFlake(installable) => format!(
                 "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or push the flake and give its remote reference, such as github:owner/repo or git+https://host/repo."

@@ -31,6 +31,8 @@ pub struct EngineConfig {
     pub attribute: String,
     /// Default limits of a guest.
     pub limits: Limits,
+    /// Whether agents may be created with [`Limits::nesting`].
+    pub nesting: bool,
     /// Number of guests that may start concurrently.
     pub concurrent_starts: usize,
     /// Addresses of the slots.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use innkeeper_facilities::ProgressSink;
+use innkeeper_facilities::{GuestUserIds, ProgressSink};
 use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
 use innkeeper_model::reserved::reservation;
 use innkeeper_model::{
     ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,
-    Installable, Limits, Operation, StorePath, Trust, Verb,
+    Installable, Limits, Operation, StorePath, Trust, UserIdCount, Verb,
 };
 use innkeeper_store::{NewGuest, StoreError};
 
@@ -20,8 +20,8 @@ impl Engine {
     /// Records a new agent and starts its creation. Name and slot are reserved before anything else happens.
     ///
     /// # Errors
-    /// When the request is invalid, the name is taken, the slots are exhausted, the closure cannot be booted, or the
-    /// caller may not build from the flake. A refused request leaves no record.
+    /// When the request is invalid, the name is taken, the slots are exhausted, the closure cannot be booted, the caller
+    /// may not build from the flake, or the host cannot or may not give the guest its user ids or nesting. A refused request leaves no record.
     pub async fn create(
         &self,
         request: CreateRequest,
@@ -33,19 +33,9 @@ impl Engine {
             refuse_reserved(name)?;
         }
         let inner = &self.inner;
+        let limits = self.limits(&request)?;
         let source = self.source(request.flake.as_deref(), request.closure, trust)?;
         let closure = self.known_closure(&source).await?;
-        let defaults = inner.config.limits;
-        let limits = Limits {
-            memory: request.memory.unwrap_or(defaults.memory),
-            cpus: request.cpus.unwrap_or(defaults.cpus),
-            tasks: request.tasks.unwrap_or(defaults.tasks),
-        };
-        if limits.tasks == 0 {
-            return Err(EngineError::Invalid(
-                "a guest needs at least 1 task".to_owned(),
-            ));
-        }
         let new = |name| NewGuest {
             name,
             kind: GuestKind::Agent,
@@ -76,6 +66,7 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         self.refuse_when_stopping()?;
         self.inner.host.closures.verify(closure).await?;
+        self.require_means(&self.inner.config.limits)?;
         let new = NewGuest {
             name: name.clone(),
             kind: GuestKind::Preview,
@@ -297,6 +288,45 @@ impl Engine {
                 Ok(is_valid.then_some(cached.closure))
             }
         }
+    }
+
+    /// Returns the limits of a new agent.
+    fn limits(&self, request: &CreateRequest) -> Result<Limits, EngineError> {
+        let config = &self.inner.config;
+        let defaults = config.limits;
+        let user_ids = match request.nesting {
+            true => defaults.user_ids.max(UserIdCount::FOR_NESTING),
+            false => defaults.user_ids,
+        };
+        let limits = Limits {
+            memory: request.memory.unwrap_or(defaults.memory),
+            cpus: request.cpus.unwrap_or(defaults.cpus),
+            tasks: request.tasks.unwrap_or(defaults.tasks),
+            user_ids: request.user_ids.unwrap_or(user_ids),
+            nesting: request.nesting,
+        };
+        if limits.tasks == 0 {
+            return Err(EngineError::Invalid(
+                "a guest needs at least 1 task".to_owned(),
+            ));
+        }
+        self.require_means(&limits)?;
+        Ok(limits)
+    }
+
+    /// Fails if this host's guests cannot or may not have the user ids or the nesting of `limits`.
+    pub(crate) fn require_means(&self, limits: &Limits) -> Result<(), EngineError> {
+        let possible = self.inner.host.features.guest_user_ids();
+        if limits.nesting && !self.inner.config.nesting {
+            return Err(EngineError::NestingRefused);
+        }
+        if limits.user_ids > UserIdCount::MIN && possible != GuestUserIds::SeveralSlots {
+            return Err(EngineError::UserIds(limits.user_ids));
+        }
+        if limits.nesting && possible == GuestUserIds::OfHost {
+            return Err(EngineError::NestingImpossible);
+        }
+        Ok(())
     }
 
     /// Records a guest. On a full disk, retained files are purged first.

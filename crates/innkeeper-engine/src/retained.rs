@@ -35,7 +35,8 @@ impl Engine {
     /// limits, and gets a new slot and a new host key.
     ///
     /// # Errors
-    /// When no such files are retained, the name is taken, the slots are exhausted, or the closure is gone.
+    /// When no such files are retained, the name is taken, the slots are exhausted, the closure is gone, or the host
+    /// cannot or may not give another guest the agent's user ids or nesting.
     pub async fn undelete(
         &self,
         name: &GuestName,
@@ -55,6 +56,7 @@ impl Engine {
             let name = name.clone();
             return Err(StoreError::RetainedNotFound { name }.into());
         };
+        self.require_means(&former.limits)?;
         let id = former.id;
         let found = self.inner.host.rootfs.retained().await?;
         if found.iter().all(|found| found.id != id) {

@@ -73,7 +73,8 @@ impl Engine {
     /// and its own slot, host key and machine id.
     ///
     /// # Errors
-    /// As [`Self::snapshot`], and when the new name is taken or the slots are exhausted.
+    /// As [`Self::snapshot`], and when the new name is taken, the slots are exhausted, or the host cannot or may not give
+    /// another guest the agent's user ids or nesting.
     pub async fn fork(
         &self,
         name: &GuestName,
@@ -82,6 +83,7 @@ impl Engine {
     ) -> Result<Accepted, EngineError> {
         refuse_reserved(&request.name)?;
         let guest = self.agent(name).await?;
+        self.require_means(&guest.limits)?;
         self.make_room().await?;
         if request.snapshot.is_none() {
             self.refuse_while_running(&guest).await?;

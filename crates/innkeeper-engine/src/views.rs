@@ -78,7 +78,7 @@ impl Engine {
             supervisor: self.inner.host.units.supervisor().to_owned(),
             user_namespaces: self.inner.host.features.user_namespaces(),
             guests,
-            slots_taken: slots.taken.len(),
+            slots_taken: slots.in_use() as usize,
             slots: slots.capacity,
             retained: self.inner.retained_space().await?,
             operations: self.inner.store.running_operations().await?,

@@ -19,11 +19,25 @@ pub trait HostFacts: Send + Sync {
     async fn changed(&self);
 }
 
+/// The user ids that the host's guests can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestUserIds {
+    /// Those of the host: guests have no user namespaces.
+    OfHost,
+    /// Those of one slot.
+    OneSlot,
+    /// Those of several slots.
+    SeveralSlots,
+}
+
 /// Features of the kernel and the host, detected at the start.
 #[async_trait]
 pub trait HostFeatures: Send + Sync {
     /// Reports whether guests could have user namespaces.
     fn user_namespaces(&self) -> bool;
+
+    /// Returns the user ids that guests can have.
+    fn guest_user_ids(&self) -> GuestUserIds;
 
     /// Checks the features that guests need. Changes nothing on the host.
     async fn check(&self) -> Vec<Check>;

@@ -55,7 +55,7 @@ pub use error::FacilityError;
 pub use evaluator::{Evaluated, EvaluationKey, Evaluator, Inspected, InvalidKey};
 pub use firewall::{BuildNetwork, Builders, Firewall};
 pub use guest_files::{GuestFile, GuestFiles};
-pub use host::{Facilities, HostFacts, HostFeatures};
+pub use host::{Facilities, GuestUserIds, HostFacts, HostFeatures};
 pub use network::Network;
 pub use pages::Pages;
 pub use resource::{Found, Resource};

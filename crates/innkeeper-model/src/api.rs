@@ -73,7 +73,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cpus, Guest, GuestKind, GuestName, GuestState, MemorySize, Operation, OperationId, Ownership,
-    Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase,
+    Retained, RetainedId, Slot, SnapshotLabel, StorePath, UnitPhase, UserIdCount,
 };
 
 /// Default limit of a list of deliveries.
@@ -101,6 +101,12 @@ pub struct CreateRequest {
     /// Maximum number of processes and threads.
     #[serde(default)]
     pub tasks: Option<u32>,
+    /// Number of user ids. With `nesting`, at least 131072 when omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_ids: Option<UserIdCount>,
+    /// Whether container engines can run in it. The host's configuration must allow that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
 }
 
 /// Builds a closure.
@@ -359,17 +365,32 @@ pub struct SlotReport {
     pub taken: Vec<TakenSlot>,
 }
 
-/// A slot in use.
+impl SlotReport {
+    /// Returns the number of slots in use.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.taken.iter().map(|taken| taken.count).sum()
+    }
+}
+
+/// A slot in use, or a guest's run of consecutive ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenSlot {
-    /// The slot.
+    /// The slot; the first one of a run.
     pub slot: Slot,
+    /// The number of consecutive slots: one for each 65536 user ids of the guest.
+    #[serde(default = "one")]
+    pub count: u32,
     /// Its owner: a guest's name, or the file of an older installation.
     pub owner: String,
     /// The kind of guest; `None` for an older installation's.
     pub kind: Option<GuestKind>,
     /// The guest's address.
     pub guest_address: Option<Ipv4Addr>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// The storage of the guests' files.

@@ -103,8 +103,14 @@ codes! {
     RepoNotAllowed => Conflict, "repo_not_allowed";
     /// All slots of the subnet are taken.
     NoSlotLeft => Exhausted, "no_slot_left";
+    /// No run of consecutive slots is free that is long enough for the guest's user ids.
+    NoSlotRun => Exhausted, "no_slot_run";
     /// The disk under the state directory is full or almost full.
     DiskFull => Exhausted, "disk_full";
+    /// The host cannot give a guest more than 65536 user ids.
+    UserIdsUnsupported => Host, "user_ids_unsupported";
+    /// The host's configuration does not allow containers in guests, or its guests have no user namespaces.
+    NestingRefused => Conflict, "nesting_refused";
     /// The configured limit of previews is reached.
     TooManyPreviews => Exhausted, "too_many_previews";
     /// GitHub's rate limit is exhausted.
@@ -166,7 +172,11 @@ impl Code {
         match self {
             // Usually caused by the guest, the app or GitHub.
             Self::GuestDied | Self::AppUnhealthy | Self::GithubFailed => false,
-            Self::DiskFull | Self::NoSlotLeft | Self::InvalidConfig | Self::Internal => true,
+            Self::DiskFull
+            | Self::NoSlotLeft
+            | Self::NoSlotRun
+            | Self::InvalidConfig
+            | Self::Internal => true,
             code => code.kind() == Kind::Host,
         }
     }

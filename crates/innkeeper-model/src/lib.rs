@@ -30,7 +30,7 @@ pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{DesiredState, Guest, GuestKind, GuestState, UnitPhase};
 pub use identity::{DaemonId, InvalidDaemonId, Ownership};
 pub use installable::{Installable, InvalidInstallable, Trust};
-pub use limits::{Cpus, InvalidLimit, Limits, MemorySize};
+pub use limits::{Cpus, InvalidLimit, Limits, MemorySize, UserIdCount};
 pub use name::{GuestName, InvalidName};
 pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,

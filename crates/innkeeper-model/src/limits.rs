@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The resource limits of a guest.
+use crate::Slot;
+
+/// The resource limits of a guest, and its means to run containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -15,7 +17,19 @@ pub struct Limits {
     pub cpus: Cpus,
     /// Number of processes and threads.
     pub tasks: u32,
+    /// Number of user ids and group ids.
+    #[serde(default)]
+    pub user_ids: UserIdCount,
+    /// Whether container engines can run in it: it has their system calls and devices.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
 }
+
+/// The number of user ids of a guest, and of its group ids: a power of two from 65536 to 1048576. A guest takes a slot for each
+/// 65536.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct UserIdCount(u32);
 
 /// An amount of memory in bytes, written as a decimal number with an optional unit: `512M`, `4G`, `0.5G`, `4GB`, `4GiB`.
 /// The units K, M, G and T are powers of 1024, as in systemd's `MemoryMax=`, whatever follows them.
@@ -42,6 +56,13 @@ pub enum InvalidLimit {
     /// Not a number of CPUs.
     #[error("'{0}' is not a number of CPUs; write for example 2 or 0.5 (0.01 to 4096)")]
     Cpus(String),
+    /// Not a number of user ids.
+    #[error(
+        "'{0}' is not a number of user ids; it is a power of two from {min} to {max}",
+        min = UserIdCount::MIN,
+        max = UserIdCount::MAX
+    )]
+    UserIds(String),
 }
 
 impl MemorySize {
@@ -167,6 +188,75 @@ impl fmt::Display for Cpus {
     }
 }
 
+impl UserIdCount {
+    /// The minimum: those of one slot.
+    pub const MIN: Self = Self(Slot::USER_IDS);
+
+    /// The maximum.
+    pub const MAX: Self = Self(Slot::USER_IDS * 16);
+
+    /// The number for a guest in which containers run, unless another one is requested: those of the guest itself, and as
+    /// many again for the containers of one of its users.
+    pub const FOR_NESTING: Self = Self(Slot::USER_IDS * 2);
+
+    /// Returns the number of ids.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the number of consecutive slots that have these ids.
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        self.0 / Slot::USER_IDS
+    }
+}
+
+impl Default for UserIdCount {
+    fn default() -> Self {
+        Self::MIN
+    }
+}
+
+impl TryFrom<u32> for UserIdCount {
+    type Error = InvalidLimit;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        let is_valid = number.is_power_of_two() && (Self::MIN.0..=Self::MAX.0).contains(&number);
+        is_valid
+            .then_some(Self(number))
+            .ok_or_else(|| InvalidLimit::UserIds(number.to_string()))
+    }
+}
+
+impl From<UserIdCount> for u32 {
+    fn from(count: UserIdCount) -> Self {
+        count.0
+    }
+}
+
+impl FromStr for UserIdCount {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidLimit::UserIds(text.to_owned());
+        // `parse` alone accepts a sign.
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(invalid());
+        }
+        text.parse::<u32>()
+            .ok()
+            .and_then(|number| Self::try_from(number).ok())
+            .ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for UserIdCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 macro_rules! text_conversions {
     ($type:ty) => {
         impl TryFrom<String> for $type {
@@ -252,6 +342,45 @@ mod tests {
         for bad in ["", "0", "0.001", "-1", ".5", "1.", "two", "99999999"] {
             assert!(bad.parse::<Cpus>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn user_ids_are_powers_of_two_from_one_slot_on() {
+        for (text, slots) in [("65536", 1), ("131072", 2), ("1048576", 16)] {
+            let count: UserIdCount = text.parse().expect(text);
+            assert_eq!((count.slots(), count.to_string().as_str()), (slots, text));
+        }
+        for bad in [
+            "",
+            "0",
+            "1",
+            "32768",
+            "65535",
+            "65537",
+            "196608",
+            "2097152",
+            "4294967296",
+            "-65536",
+            "+65536",
+            "64K",
+            " 65536",
+        ] {
+            let error = bad.parse::<UserIdCount>().expect_err(bad);
+            assert_eq!(error, InvalidLimit::UserIds(bad.to_owned()));
+        }
+    }
+
+    #[test]
+    fn limits_from_before_user_ids_have_one_slot() {
+        let text = r#"{"memory":"1G","cpus":"2","tasks":1000}"#;
+        let limits: Limits = serde_json::from_str(text).expect("old limits");
+        assert_eq!(limits.user_ids, UserIdCount::MIN);
+        assert!(!limits.nesting);
+        let wide = r#"{"memory":"1G","cpus":"2","tasks":1000,"user_ids":131072,"nesting":true}"#;
+        let limits: Limits = serde_json::from_str(wide).expect("limits");
+        assert_eq!(serde_json::to_string(&limits).expect("JSON"), wide);
+        let wrong = wide.replace("131072", "100000");
+        serde_json::from_str::<Limits>(&wrong).expect_err("no power of two");
     }
 
     proptest! {

@@ -1,4 +1,7 @@
 //! Slots: small numbers that determine a guest's addresses, interface and range of user ids.
+//!
+//! A guest with more than [`Slot::USER_IDS`] user ids takes a run of consecutive slots. Its addresses and its interface are
+//! those of the first one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +20,7 @@ pub const MAX_SLOT: u32 = 32_757;
 pub struct Slot(u32);
 
 impl Slot {
-    /// Number of user ids of each guest.
+    /// Number of user ids of a slot.
     pub const USER_IDS: u32 = 0x1_0000;
 
     /// First user id of all guests: the start of systemd's range for containers.
@@ -49,7 +52,12 @@ impl Slot {
         (slot.interface() == name && slot.0 > 0).then_some(slot)
     }
 
-    /// Returns the first of the [`Self::USER_IDS`] host user ids that the guest's user namespace maps.
+    /// Returns the `count` consecutive slots from this one on.
+    pub fn run(self, count: u32) -> impl Iterator<Item = Self> {
+        (self.0..self.0.saturating_add(count)).map(Self)
+    }
+
+    /// Returns the first of the host's user ids that the guest's user namespace maps: [`Self::USER_IDS`] for each of its slots.
     #[must_use]
     pub fn first_user_id(self) -> u32 {
         Self::FIRST_USER_ID + self.0 * Self::USER_IDS
@@ -271,15 +279,26 @@ impl SlotRange {
         self.slots().count()
     }
 
-    /// Picks the slot for the next guest: the first free one above `counter`, or else the one that has been free the
-    /// longest. Unused slots count as free the longest; among equals, the lowest number wins. `None` when all slots are
-    /// taken.
+    /// Picks the first of the `count` consecutive slots of the next guest: the first free run above `counter`, or else
+    /// the one that has been free the longest. A run has been free since its last slot became free, and unused slots
+    /// always; among equals, the lowest number wins. `None` when no such run is free.
+    ///
+    /// Only the first slot needs addresses: a run may contain skipped ones.
     #[must_use]
-    pub fn pick(self, counter: u32, uses: &BTreeMap<Slot, SlotUse>) -> Option<Slot> {
-        let free_since = |slot: Slot| match uses.get(&slot) {
+    pub fn pick(self, counter: u32, count: u32, uses: &BTreeMap<Slot, SlotUse>) -> Option<Slot> {
+        let slot_free_since = |slot: Slot| match uses.get(&slot) {
             None => Some(0),
             Some(SlotUse::FreeSince(since)) => Some(*since),
             Some(SlotUse::Taken) => None,
+        };
+        let last = self.last();
+        let free_since = |first: Slot| {
+            let fits = first.0.checked_add(count)? <= last + 1;
+            let mut latest = fits.then_some(0)?;
+            for slot in first.run(count) {
+                latest = latest.max(slot_free_since(slot)?);
+            }
+            Some(latest)
         };
         self.slots_after(counter)
             .find(|slot| free_since(*slot).is_some())
@@ -293,9 +312,14 @@ impl SlotRange {
 
     fn slots_after(self, counter: u32) -> impl Iterator<Item = Slot> {
         let first = counter.saturating_add(1).max(self.bounds.first);
-        (first..=self.highest().min(self.bounds.last))
+        (first..=self.last())
             .map(Slot)
             .filter(move |slot| self.addresses(*slot).is_some())
+    }
+
+    /// Returns the highest slot that the subnet and the bounds allow, with or without addresses.
+    fn last(self) -> u32 {
+        self.highest().min(self.bounds.last)
     }
 
     /// Returns the highest slot whose two addresses are in the subnet.
@@ -433,9 +457,9 @@ mod tests {
         assert_eq!(part.slots().next(), Some(Slot(100)));
         assert_eq!(part.slots().last(), Some(Slot(126)));
         assert_eq!(part.bounds(), SlotBounds::new(100, 126));
-        assert_eq!(part.pick(0, &BTreeMap::new()), Some(Slot(100)));
+        assert_eq!(part.pick(0, 1, &BTreeMap::new()), Some(Slot(100)));
         let taken = (100..=126).map(|n| (Slot(n), SlotUse::Taken)).collect();
-        assert_eq!(part.pick(110, &taken), None);
+        assert_eq!(part.pick(110, 1, &taken), None);
         assert_eq!(part.addresses(Slot(1)), whole.addresses(Slot(1)));
         let none = whole.within("127-300".parse().expect("bounds"));
         assert_eq!((none.slots().next(), none.bounds()), (None, None));
@@ -448,31 +472,57 @@ mod tests {
     fn a_used_up_range_wraps_to_the_slot_that_was_free_the_longest() {
         let range = range("10.0.0.0/28"); // slots 1 to 7
         let mut uses: BTreeMap<_, _> = (1..=7).map(|n| (Slot(n), SlotUse::Taken)).collect();
-        assert_eq!(range.pick(7, &uses), None);
+        assert_eq!(range.pick(7, 1, &uses), None);
         uses.insert(Slot(2), SlotUse::FreeSince(20));
         uses.insert(Slot(5), SlotUse::FreeSince(10));
-        assert_eq!(range.pick(7, &uses), Some(Slot(5)));
+        assert_eq!(range.pick(7, 1, &uses), Some(Slot(5)));
+    }
+
+    #[test]
+    fn a_run_may_contain_slots_without_addresses_and_ends_with_the_range() {
+        let wide = range("10.100.0.0/16");
+        // 127 and 128 have no addresses.
+        let taken = BTreeMap::from([(Slot(125), SlotUse::Taken)]);
+        assert_eq!(wide.pick(124, 4, &taken), Some(Slot(126)));
+        assert_eq!(wide.pick(126, 4, &taken), Some(Slot(129)));
+
+        let small = range("10.0.0.0/28"); // slots 1 to 7
+        assert_eq!(small.pick(0, 7, &BTreeMap::new()), Some(Slot(1)));
+        assert_eq!(small.pick(0, 8, &BTreeMap::new()), None);
+        // Above the counter, no run of 2 is left.
+        assert_eq!(small.pick(6, 2, &BTreeMap::new()), Some(Slot(1)));
+        let mut uses = BTreeMap::from([(Slot(4), SlotUse::Taken)]);
+        assert_eq!(small.pick(7, 4, &uses), None);
+        // The run 1 to 3 has been free since 30, and 5 to 7 since 20.
+        for (slot, since) in [(1, 1), (2, 30), (3, 2), (5, 20), (6, 10), (7, 11)] {
+            uses.insert(Slot(slot), SlotUse::FreeSince(since));
+        }
+        assert_eq!(small.pick(7, 3, &uses), Some(Slot(5)));
     }
 
     proptest! {
         #[test]
-        fn picked_slot_is_usable_and_free(
+        fn picked_slots_are_usable_and_free(
             prefix in 22u8..=30,
             counter in 0u32..600,
+            count in prop_oneof![Just(1u32), Just(2), Just(4), Just(16)],
             taken in proptest::collection::btree_set(1u32..520, 0..500),
         ) {
             let range = SlotRange::new(Ipv4Net::new(Ipv4Addr::new(10, 9, 0, 0), prefix).expect("prefix").trunc()).expect("room");
             let uses = taken.iter().map(|n| (Slot(*n), SlotUse::Taken)).collect();
-            match range.pick(counter, &uses) {
+            let is_free = |first: Slot| {
+                first.run(count).all(|slot| slot.number() <= range.highest() && !taken.contains(&slot.number()))
+            };
+            match range.pick(counter, count, &uses) {
                 Some(slot) => {
                     prop_assert!(range.addresses(slot).is_some());
-                    prop_assert!(!taken.contains(&slot.number()));
+                    prop_assert!(is_free(slot));
                     // It moves forward while possible.
                     if slot.number() <= counter {
-                        prop_assert!(range.slots().filter(|s| s.number() > counter).all(|s| taken.contains(&s.number())));
+                        prop_assert!(!range.slots().any(|s| s.number() > counter && is_free(s)));
                     }
                 }
-                None => prop_assert!(range.slots().all(|s| taken.contains(&s.number()))),
+                None => prop_assert!(!range.slots().any(is_free)),
             }
         }
 

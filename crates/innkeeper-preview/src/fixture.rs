@@ -16,7 +16,7 @@ use innkeeper_model::preview::{
     PullRequestEvent, RepoName, Rollout,
 };
 use innkeeper_model::{
-    Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath,
+    Code, Cpus, Failure, GuestName, Limits, MemorySize, Secret, SlotRange, StorePath, UserIdCount,
 };
 use innkeeper_store::{
     AdditionalConfig, Delivery, NewDelivery, NewPreview, NextDelivery, Presence, Preview,
@@ -430,12 +430,15 @@ pub(crate) fn live_facts(sha: CommitSha) -> Vec<PreviewFact> {
 
 fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
     let config = EngineConfig {
+        nesting: false,
         installable: None,
         attribute: "agent".to_owned(),
         limits: Limits {
             memory: MemorySize::from_bytes(1 << 30),
             cpus: Cpus::from_percent(100),
             tasks: 100,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         concurrent_starts: 2,
         range,

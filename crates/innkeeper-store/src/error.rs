@@ -135,6 +135,14 @@ pub enum StoreError {
         /// The number of slots.
         capacity: usize,
     },
+    /// Slots are free, but not enough consecutive ones.
+    #[error("no {count} consecutive slots of the subnet {} are free", subnet.subnet())]
+    NoSlotRun {
+        /// The subnet.
+        subnet: SlotRange,
+        /// The number of slots that the guest needs.
+        count: u32,
+    },
     /// The configured subnet would change the addresses of guests.
     #[error(
         "the subnet is now {} and was {}, which would change the addresses of {guests} guest(s)",
@@ -318,6 +326,7 @@ impl Explain for StoreError {
             Self::SlugsTaken { .. } | Self::BranchHasPreview { .. } => Code::SlugConflict,
             Self::DeliveryNotFound { .. } => Code::DeliveryNotFound,
             Self::NoSlotLeft { .. } => Code::NoSlotLeft,
+            Self::NoSlotRun { .. } => Code::NoSlotRun,
             Self::SubnetChanged { .. } | Self::Foreign { .. } => Code::InvalidConfig,
             Self::Damaged { .. } => Code::StoreDamaged,
             Self::TooNew { .. } => Code::StoreTooNew,
@@ -373,6 +382,7 @@ impl Explain for StoreError {
                 "`preview update {slug}` brings it up to date, `preview destroy {slug}` removes it."
             ),
             Self::DeliveryNotFound { .. } => "`innkeeper deliveries` shows the deliveries that are kept.".to_owned(),
+            Self::NoSlotRun { .. } => "Create the guest with fewer user ids (--user-ids), destroy unneeded guests with neighboring slots (`innkeeper slots`), or configure a larger subnet (network.subnet).".to_owned(),
             Self::NoSlotLeft { .. } => "Destroy an unneeded guest (`agent list`), or configure a larger subnet (network.subnet); `innkeeper slots` shows the owner of each slot.".to_owned(),
             Self::SubnetChanged { was, .. } => format!(
                 "Set network.subnet back to \"{}\", or destroy those guests before you change it.",

@@ -101,6 +101,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "visits of previews, prefixes of extra hosts from before reservations",
         sql: include_str!("schema/19.sql"),
     },
+    Migration {
+        name: "guests with several slots",
+        sql: include_str!("schema/20.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

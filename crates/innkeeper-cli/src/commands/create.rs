@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, CreateRequest, GuestView};
-use innkeeper_model::{Code, Cpus, Failure, GuestName, MemorySize, OperationId, StorePath};
+use innkeeper_model::{
+    Code, Cpus, Failure, GuestName, MemorySize, OperationId, StorePath, UserIdCount,
+};
 
 use super::at_address;
 use crate::arguments::FlakeOutput;
@@ -47,6 +49,18 @@ pub(crate) struct Create {
     /// Limit of processes and threads
     #[arg(long, value_name = "NUMBER")]
     tasks: Option<u32>,
+
+    /// Number of user ids: a power of two from 65536 to 1048576
+    ///
+    /// More than 65536 leave room for the users of containers. The agent takes a slot for each 65536.
+    #[arg(long, value_name = "NUMBER")]
+    user_ids: Option<UserIdCount>,
+
+    /// Let containers run in the agent (podman, Docker); it has at least 131072 user ids by default
+    ///
+    /// Requires guest.nesting in innkeeperd's configuration.
+    #[arg(long)]
+    nesting: bool,
 
     /// Wait until the agent accepts TCP connections; fail after 60 seconds
     #[arg(long)]
@@ -104,6 +118,8 @@ impl Create {
             memory: self.memory,
             cpus: self.cpus,
             tasks: self.tasks,
+            user_ids: self.user_ids,
+            nesting: self.nesting,
         }
     }
 }

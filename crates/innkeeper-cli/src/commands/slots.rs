@@ -28,14 +28,17 @@ fn render(report: &SlotReport) -> String {
     } = report;
     let head = format!(
         "{subnet}: {} of {capacity} slots in use; the highest assigned so far is {counter}.\n",
-        taken.len()
+        report.in_use()
     );
     if taken.is_empty() {
         return head;
     }
     let row = |slot: &TakenSlot| {
         [
-            slot.slot.to_string(),
+            match slot.count {
+                1 => slot.slot.to_string(),
+                count => format!("{}-{}", slot.slot, slot.slot.number() + count - 1),
+            },
             slot.owner.clone(),
             slot.kind
                 .map_or_else(|| "older installation".to_owned(), |kind| kind.to_string()),

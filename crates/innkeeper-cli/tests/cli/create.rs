@@ -87,7 +87,7 @@ fn json_has_the_guest() {
     assert_snapshot!(fake.agent(&["create", "--json"]).transcript(), @r#"
     status: 0
     --- stdout
-    {"operation":7,"elapsed_ms":0,"name":"web","kind":"agent","slot":1,"want":"running","source":{"path":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"},"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","limits":{"memory":"4G","cpus":"0.5","tasks":4096},"ssh_host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample","fault":null,"created_at":"2026-11-20T10:00:00.25Z","state":"running","unit":"running","host_address":"10.100.0.2","guest_address":"10.100.0.3","interface":"ve-1"}
+    {"operation":7,"elapsed_ms":0,"name":"web","kind":"agent","slot":1,"want":"running","source":{"path":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest"},"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","limits":{"memory":"4G","cpus":"0.5","tasks":4096,"user_ids":65536},"ssh_host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample","fault":null,"created_at":"2026-11-20T10:00:00.25Z","state":"running","unit":"running","host_address":"10.100.0.2","guest_address":"10.100.0.3","interface":"ve-1"}
     --- stderr
     "#);
 }
@@ -106,6 +106,8 @@ fn request_has_all_arguments() {
         successful_create(),
     ]));
     let limits = ["--memory", "4G", "--cpus", "0.5", "--tasks", "99"];
+    let ids = ["--user-ids", "131072", "--nesting"];
+    let limits = [limits.as_slice(), &ids].concat();
     fake.agent(&[&["create", "web", "--closure", CLOSURE], limits.as_slice()].concat())
         .ok();
     fake.agent(&["create", "--flake", "/srv/fleet#guest"]).ok();
@@ -113,7 +115,7 @@ fn request_has_all_arguments() {
     let mut requests = fake.requests();
     requests.retain(|line| line.starts_with("POST"));
     assert_snapshot!(requests.join("\n"), @r#"
-    POST /v1/guests {"name":"web","flake":null,"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","memory":"4G","cpus":"0.5","tasks":99}
+    POST /v1/guests {"name":"web","flake":null,"closure":"/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest","memory":"4G","cpus":"0.5","tasks":99,"user_ids":131072,"nesting":true}
     POST /v1/guests {"name":null,"flake":"/srv/fleet#guest","closure":null,"memory":null,"cpus":null,"tasks":null}
     POST /v1/guests {"name":null,"flake":null,"closure":null,"memory":null,"cpus":null,"tasks":null}
     "#);

@@ -9,7 +9,7 @@ use innkeeper_model::preview::{
 use innkeeper_model::{
     Addresses, ClosureSource, Code, DesiredState, Event, EventKind, Failure, Guest, GuestKind,
     GuestName, GuestState, Limits, OperationId, Retained, RetainedId, Slot, SlotRange, StorePath,
-    UnitPhase, Verb,
+    UnitPhase, UserIdCount, Verb,
 };
 use jiff::Timestamp;
 
@@ -42,6 +42,8 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
                 memory: "4G".parse().expect("memory"),
                 cpus: "0.5".parse().expect("processors"),
                 tasks: 4096,
+                user_ids: UserIdCount::default(),
+                nesting: false,
             },
             ssh_host_key: Some(HOST_KEY.to_owned()),
             fault: None,

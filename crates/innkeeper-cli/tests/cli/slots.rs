@@ -8,8 +8,9 @@ use insta::assert_snapshot;
 use crate::fake::{Fake, respond};
 
 fn report() -> SlotReport {
-    let taken = |slot, owner: &str, kind, last| TakenSlot {
+    let taken = |slot, count, owner: &str, kind, last| TakenSlot {
         slot: Slot::new(slot),
+        count,
         owner: owner.to_owned(),
         kind,
         guest_address: Some(Ipv4Addr::new(10, 100, 0, last)),
@@ -19,8 +20,9 @@ fn report() -> SlotReport {
         counter: 7,
         capacity: 32_512,
         taken: vec![
-            taken(1, "web", Some(GuestKind::Agent), 3),
-            taken(7, "/var/lib/claude-agents/old", None, 15),
+            taken(1, 1, "web", Some(GuestKind::Agent), 3),
+            taken(3, 4, "wide", Some(GuestKind::Agent), 7),
+            taken(7, 1, "/var/lib/claude-agents/old", None, 15),
         ],
     }
 }
@@ -32,10 +34,11 @@ fn fake(report: &SlotReport) -> Fake {
 #[test]
 fn report_has_a_table_of_owners() {
     assert_snapshot!(fake(&report()).innkeeper(&["slots"]).ok(), @r"
-    10.100.0.0/16: 2 of 32512 slots in use; the highest assigned so far is 7.
+    10.100.0.0/16: 6 of 32512 slots in use; the highest assigned so far is 7.
 
     SLOT  OWNER                       KIND                ADDRESS
     1     web                         agent               10.100.0.3
+    3-6   wide                        agent               10.100.0.7
     7     /var/lib/claude-agents/old  older installation  10.100.0.15
     ");
 }

@@ -8,7 +8,7 @@ use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, CreateRequest};
 use innkeeper_model::{
     Cpus, GuestName, GuestState, Installable, Limits, MemorySize, Operation, OperationState,
-    SlotRange, Trust,
+    SlotRange, Trust, UserIdCount,
 };
 use innkeeper_store::Store;
 
@@ -19,20 +19,35 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) fn engine(host: &FakeHost, directory: &Path, retention: Duration) -> Engine {
-    let store = Store::open(&directory.join("db"), SlotRange::default()).expect("opens");
     let config = EngineConfig {
+        retention,
+        ..config()
+    };
+    engine_with(host, directory, config)
+}
+
+pub(crate) fn engine_with(host: &FakeHost, directory: &Path, config: EngineConfig) -> Engine {
+    let store = Store::open(&directory.join("db"), SlotRange::default()).expect("opens");
+    Engine::new(config, store, host.facilities(), None)
+}
+
+/// Returns settings that retain no files.
+pub(crate) fn config() -> EngineConfig {
+    EngineConfig {
         installable: Some(Installable::parse("/fleet#agent", "x").expect("valid")),
         attribute: "agent".to_owned(),
         limits: Limits {
             memory: MemorySize::from_bytes(1 << 30),
             cpus: Cpus::from_percent(100),
             tasks: 100,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         concurrent_starts: 2,
         range: SlotRange::default(),
-        retention,
-    };
-    Engine::new(config, store, host.facilities(), None)
+        retention: Duration::ZERO,
+        nesting: true,
+    }
 }
 
 /// Returns an engine that retains no files.

@@ -4,6 +4,7 @@ mod builds;
 mod create;
 mod fixture;
 mod gc;
+mod nesting;
 mod retained;
 mod snapshots;
 mod watch;

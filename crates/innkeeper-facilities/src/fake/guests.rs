@@ -9,7 +9,7 @@ use super::world::a_closure;
 use crate::closures::{Built, Closures, ProgressSink};
 use crate::error::FacilityError;
 use crate::firewall::Firewall;
-use crate::host::{HostFacts, HostFeatures};
+use crate::host::{GuestUserIds, HostFacts, HostFeatures};
 use crate::network::Network;
 use crate::secrets::Secrets;
 
@@ -85,6 +85,11 @@ impl HostFacts for Part {
 impl HostFeatures for Part {
     fn user_namespaces(&self) -> bool {
         true
+    }
+
+    fn guest_user_ids(&self) -> GuestUserIds {
+        let configured = self.host.world().guest_user_ids;
+        configured.unwrap_or(GuestUserIds::SeveralSlots)
     }
 
     async fn check(&self) -> Vec<Check> {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::databases::DatabaseSpec;
 use crate::evaluator::EvaluationKey;
+use crate::host::GuestUserIds;
 use crate::resource::Found;
 use crate::routes::RouteSpec;
 
@@ -42,6 +43,8 @@ pub type ExecHandler = Arc<dyn Fn(&GuestName, &ExecRequest) -> ExecResult + Send
 /// The objects on the fake host, its injected failures, and a record of all calls.
 #[derive(Default)]
 pub struct World {
+    /// The user ids that guests can have; `None` for those of several slots.
+    pub guest_user_ids: Option<GuestUserIds>,
     /// Guests with a GC root.
     pub roots: BTreeSet<GuestName>,
     /// File trees, each with its contents.

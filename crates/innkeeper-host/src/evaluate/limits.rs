@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::api::{Check, Verdict};
-use innkeeper_model::{Cpus, Limits, MemorySize, STORE_DIR};
+use innkeeper_model::{Cpus, Limits, MemorySize, STORE_DIR, UserIdCount};
 use rustix::system::sysinfo;
 use tokio::sync::Mutex;
 
@@ -73,6 +73,8 @@ impl BuildLimits {
             memory: MemorySize::from_bytes(u64::try_from(memory).unwrap_or(u64::MAX)),
             cpus: Cpus::from_percent(processors.saturating_mul(self.cpu_percent).max(1)),
             tasks: self.tasks,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         }
     }
 

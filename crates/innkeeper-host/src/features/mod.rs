@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use innkeeper_facilities::{FacilityError, HostFeatures};
+use innkeeper_facilities::{FacilityError, GuestUserIds, HostFeatures};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, Explain, MAX_SLOT, Slot, chain};
 use serde::{Deserialize, Serialize};
@@ -261,6 +261,15 @@ impl Features {
 impl HostFeatures for Features {
     fn user_namespaces(&self) -> bool {
         self.user_namespaces
+    }
+
+    fn guest_user_ids(&self) -> GuestUserIds {
+        match self.user_ids {
+            UserIds::Host => GuestUserIds::OfHost,
+            // nspawn changes the owners of files only within the ids of one slot.
+            UserIds::Shifted => GuestUserIds::OneSlot,
+            UserIds::Mapped => GuestUserIds::SeveralSlots,
+        }
     }
 
     /// Also probes some features in a temporary network namespace.

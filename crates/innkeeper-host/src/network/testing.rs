@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use innkeeper_model::{
-    ClosureSource, DesiredState, Guest, GuestKind, GuestName, Limits, Slot, StorePath,
+    ClosureSource, DesiredState, Guest, GuestKind, GuestName, Limits, Slot, StorePath, UserIdCount,
 };
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -138,6 +138,8 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
             memory: "1G".parse().expect("size"),
             cpus: "1".parse().expect("cpus"),
             tasks: 100,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         ssh_host_key: None,
         fault: None,

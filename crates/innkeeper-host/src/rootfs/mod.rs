@@ -189,7 +189,7 @@ impl Explain for RootfsError {
 pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
     use innkeeper_model::{
         ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize, Slot,
-        StorePath,
+        StorePath, UserIdCount,
     };
     let closure = StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest");
     innkeeper_model::Guest {
@@ -203,6 +203,8 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
             memory: MemorySize::from_bytes(1 << 30),
             cpus: Cpus::from_percent(100),
             tasks: 100,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         ssh_host_key: None,
         fault: None,

@@ -2,9 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Guest, STORE_DIR, Slot, StorePath};
+use innkeeper_model::{Guest, STORE_DIR, StorePath};
 
 use super::config::UnitConfig;
 use crate::features::UserIds;
@@ -21,6 +21,14 @@ const LOWER_STORE: &str = "/run/host/innkeeper/store";
 
 /// The directory with the database of the host's store, for a guest that builds with Nix.
 const LOWER_STATE: &str = "/run/host/innkeeper/nix";
+
+/// System calls of nested container engines that nspawn refuses by default: runc and crun give each container a session
+/// keyring. Keys belong to the user namespace of their owner (user-keyring(7)), and their number and size are limited.
+const NESTING_CALLS: &str = "keyctl";
+
+/// Devices of guests with nesting, as far as the host has them. nspawn itself provides `/dev/net/tun`, and `/dev/fuse` from
+/// systemd 257 on.
+pub(super) const NESTING_DEVICES: [&str; 1] = ["/dev/fuse"];
 
 /// The environment of nspawn.
 ///
@@ -42,6 +50,8 @@ pub(super) struct Boot<'a> {
     pub(super) door: &'a Path,
     /// The directory with Nix's database for the guest, if it builds with Nix.
     pub(super) nix: Option<&'a Path>,
+    /// Devices of the host for a guest with nesting.
+    pub(super) devices: &'a [PathBuf],
     /// Registers the guest with machined.
     pub(super) register: bool,
 }
@@ -66,7 +76,7 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
     add(&format!("--machine={}", config.machine(&guest.name)));
     add(&format!("--hostname={}", guest.name));
     add("--private-network");
-    for argument in user_ids(config, guest.slot) {
+    for argument in user_ids(config, guest) {
         add(&argument);
     }
     // The guest or the daemon manages these files.
@@ -82,31 +92,41 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
             config.keep_capabilities.join(",")
         ));
     }
-    let dropped = dropped_capabilities(config);
+    // Without a user namespace, a guest's privileges would be the host's.
+    let nesting = guest.limits.nesting && config.user_ids != UserIds::Host;
+    let dropped = dropped_capabilities(config, nesting);
     if !dropped.is_empty() {
         add(&format!("--drop-capability={}", dropped.join(",")));
     }
     if config.no_new_privileges {
         add("--no-new-privileges=yes");
     }
+    if nesting {
+        add(&format!("--system-call-filter={NESTING_CALLS}"));
+    }
     arguments.push(joined(&[
         "--directory=".as_ref(),
         config.root(&guest.name).as_os_str(),
     ]));
     for path in &config.bind_read_only {
-        arguments.push(bind(path, path));
+        arguments.push(bind_read_only(path, path));
     }
-    arguments.push(bind(boot.shim, Path::new(SHIM)));
-    arguments.push(bind(boot.door, Path::new(DOOR)));
+    if nesting {
+        for device in boot.devices {
+            arguments.push(bind("--bind=", device, device));
+        }
+    }
+    arguments.push(bind_read_only(boot.shim, Path::new(SHIM)));
+    arguments.push(bind_read_only(boot.door, Path::new(DOOR)));
     if let Some(state) = boot.nix {
-        let mut store = bind(Path::new(STORE_DIR), Path::new(LOWER_STORE));
+        let mut store = bind_read_only(Path::new(STORE_DIR), Path::new(LOWER_STORE));
         // With the guest's ids, its root owns the files and can replace a path that the host has and the database does not
         // list. The replacement is in the guest's layer: the mount is read-only.
         if config.maps_store && config.user_ids != UserIds::Host {
             store.push(":idmap");
         }
         arguments.push(store);
-        arguments.push(bind(state, Path::new(LOWER_STATE)));
+        arguments.push(bind_read_only(state, Path::new(LOWER_STATE)));
     }
     arguments.extend(["--", SHIM, "door"].map(OsString::from));
     arguments.push(format!("{DOOR}/socket").into());
@@ -116,11 +136,15 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
 
 /// Returns the capabilities to drop. With a user namespace, these include the one to lift the limits of that namespace
 /// ([`bounds`](super::bounds)). The kernel checks its other uses in the host's namespace, where guests never have it.
-fn dropped_capabilities(config: &UnitConfig) -> Vec<&str> {
+///
+/// With nesting, CAP_MKNOD stays: Docker gives it to its containers. Over a user namespace, it creates no device
+/// (`mknod(2)` requires it in the host's).
+fn dropped_capabilities(config: &UnitConfig, nesting: bool) -> Vec<&str> {
     let mut dropped: Vec<_> = config
         .drop_capabilities
         .iter()
         .map(String::as_str)
+        .filter(|capability| !(nesting && *capability == "CAP_MKNOD"))
         .collect();
     if config.user_ids != UserIds::Host {
         dropped.push("CAP_SYS_RESOURCE");
@@ -128,7 +152,7 @@ fn dropped_capabilities(config: &UnitConfig) -> Vec<&str> {
     dropped
 }
 
-fn user_ids(config: &UnitConfig, slot: Slot) -> Vec<String> {
+fn user_ids(config: &UnitConfig, guest: &Guest) -> Vec<String> {
     let ownership = match config.user_ids {
         UserIds::Host => return vec!["--private-users=no".to_owned()],
         UserIds::Mapped => "map",
@@ -137,16 +161,20 @@ fn user_ids(config: &UnitConfig, slot: Slot) -> Vec<String> {
     vec![
         format!(
             "--private-users={}:{}",
-            config.first_user_id(slot),
-            Slot::USER_IDS
+            config.first_user_id(guest.slot),
+            guest.limits.user_ids
         ),
         format!("--private-users-ownership={ownership}"),
     ]
 }
 
-fn bind(host: &Path, guest: &Path) -> OsString {
+fn bind_read_only(host: &Path, guest: &Path) -> OsString {
+    bind("--bind-ro=", host, guest)
+}
+
+fn bind(option: &str, host: &Path, guest: &Path) -> OsString {
     joined(&[
-        "--bind-ro=".as_ref(),
+        option.as_ref(),
         &escaped(host.as_os_str()),
         ":".as_ref(),
         &escaped(guest.as_os_str()),
@@ -172,7 +200,8 @@ fn joined(parts: &[&OsStr]) -> OsString {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::{
-        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize,
+        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize, Slot,
+        UserIdCount,
     };
 
     use super::*;
@@ -191,6 +220,8 @@ mod tests {
                 memory: MemorySize::from_bytes(1 << 30),
                 cpus: Cpus::from_percent(200),
                 tasks: 1000,
+                user_ids: UserIdCount::default(),
+                nesting: false,
             },
             ssh_host_key: None,
             fault: None,
@@ -201,15 +232,19 @@ mod tests {
     }
 
     fn command_line(config: &UnitConfig, register: bool) -> String {
-        let guest = guest();
+        command_line_of(&guest(), config, register)
+    }
+
+    fn command_line_of(guest: &Guest, config: &UnitConfig, register: bool) -> String {
         let boot = Boot {
             config,
             nspawn: Path::new("/usr/bin/systemd-nspawn"),
-            guest: &guest,
+            guest,
             closure: guest.closure.as_ref().expect("a closure"),
             shim: Path::new("/run/innkeeper/shim/0123456789abcdef"),
             door: Path::new("/run/innkeeper/guests/web-1/door"),
             nix: register.then_some(Path::new("/nix/var/nix/gcroots/innkeeper/.nix/web-1/state")),
+            devices: &["/dev/fuse".into()],
             register,
         };
         let arguments: Vec<_> = command(&boot)
@@ -227,6 +262,44 @@ mod tests {
             crate::identity::Identity::of('a'),
         );
         insta::assert_snapshot!(command_line(&config, false));
+    }
+
+    #[test]
+    fn nested_containers_have_user_ids_system_calls_and_devices() {
+        let config = UnitConfig::new(
+            "/var/lib/innkeeper/guests",
+            "/run/innkeeper",
+            crate::identity::Identity::of('a'),
+        );
+        let plain = command_line(&config, true);
+        let mut guest = guest();
+        guest.limits.user_ids = "131072".parse().expect("a number of ids");
+        guest.limits.nesting = true;
+        let nesting = command_line_of(&guest, &config, true);
+        let added: Vec<_> = nesting
+            .lines()
+            .filter(|line| !plain.lines().any(|other| other == *line))
+            .collect();
+        assert_eq!(
+            added,
+            [
+                "--private-users=983040:131072",
+                "--drop-capability=CAP_AUDIT_CONTROL,CAP_LINUX_IMMUTABLE,CAP_SYS_TTY_CONFIG,CAP_SYS_RESOURCE",
+                "--system-call-filter=keyctl",
+                "--bind=/dev/fuse:/dev/fuse",
+            ]
+        );
+        // Not without a user namespace, should the host's configuration change.
+        let config = UnitConfig {
+            user_ids: UserIds::Host,
+            ..config
+        };
+        let host = command_line_of(&guest, &config, true);
+        assert!(host.contains("CAP_MKNOD"), "{host}");
+        assert!(
+            !host.contains("keyctl") && !host.contains("/dev/fuse"),
+            "{host}"
+        );
     }
 
     #[test]

@@ -50,13 +50,14 @@ pub(crate) fn insert(
 ) -> Result<Guest, QueryError> {
     sql::one(
         transaction,
-        "INSERT INTO guests (name, kind, slot, want, source, closure, limits, file_work, created_at)
-         VALUES (:name, :kind, :slot, :want, :source, :closure, :limits, :file_work, :created_at)
+        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, created_at)
+         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :created_at)
          RETURNING *",
         named_params! {
             ":name": Text(new.name),
             ":kind": Text(new.kind),
             ":slot": slot.number(),
+            ":slots": new.limits.user_ids.slots(),
             ":want": Text(DesiredState::Running),
             ":source": Json(new.source),
             ":closure": new.closure.map(Text),
@@ -91,13 +92,15 @@ pub(crate) fn clear(
     set(transaction, name, column, &None::<String>)
 }
 
-/// Deletes a guest and returns its slot, if the guest exists.
+/// Deletes a guest and returns its first slot and the number of its slots, if the guest exists.
 pub(crate) fn delete(
     transaction: &Transaction<'_>,
     name: &GuestName,
-) -> Result<Option<u32>, QueryError> {
-    let delete = "DELETE FROM guests WHERE name = ?1 RETURNING slot";
-    sql::first(transaction, delete, [Text(name)], |row| row.get(0))
+) -> Result<Option<(Slot, u32)>, QueryError> {
+    let delete = "DELETE FROM guests WHERE name = ?1 RETURNING slot, slots";
+    sql::first(transaction, delete, [Text(name)], |row| {
+        Ok((Slot::new(row.get(0)?), row.get(1)?))
+    })
 }
 
 fn not_found(name: &GuestName) -> QueryError {

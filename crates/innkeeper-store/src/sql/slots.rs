@@ -1,4 +1,4 @@
-//! Tables `numbering` and `freed_slots`: the slots in use, and the slot of the next guest.
+//! Tables `numbering` and `freed_slots`: the slots in use, and the slots of the next guest.
 //!
 //! [`SlotRange::pick`] decides. This file keeps its inputs: the counter, which only grows, the slots in use, and the
 //! order in which others became free.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use innkeeper_model::api::{SlotReport, TakenSlot};
-use innkeeper_model::{Slot, SlotRange, SlotUse};
+use innkeeper_model::{Slot, SlotRange, SlotUse, UserIdCount};
 use rusqlite::{Connection, Transaction};
 
 use crate::codec::{Columns, Text};
@@ -17,14 +17,15 @@ use crate::sql;
 pub(crate) fn report(connection: &Connection, range: SlotRange) -> Result<SlotReport, QueryError> {
     let taken = sql::all(
         connection,
-        "SELECT slot, name AS owner, kind FROM guests
-         UNION ALL SELECT slot, source, NULL FROM legacy_slots
+        "SELECT slot, slots, name AS owner, kind FROM guests
+         UNION ALL SELECT slot, 1, source, NULL FROM legacy_slots
          ORDER BY slot, kind DESC, owner",
         (),
         |row| {
             let slot = Slot::new(row.get("slot")?);
             Ok(TakenSlot {
                 slot,
+                count: row.get("slots")?,
                 owner: row.get("owner")?,
                 kind: row.opt_text("kind")?,
                 guest_address: range.addresses(slot).map(|addresses| addresses.guest),
@@ -72,20 +73,31 @@ pub(crate) fn set_subnet(
     Ok(())
 }
 
-/// Takes a slot for a guest, which must be inserted in the same transaction.
-pub(crate) fn take(transaction: &Transaction<'_>, range: SlotRange) -> Result<Slot, QueryError> {
+/// Takes `count` consecutive slots for a guest, which must be inserted in the same transaction, and returns the first one.
+pub(crate) fn take(
+    transaction: &Transaction<'_>,
+    range: SlotRange,
+    count: u32,
+) -> Result<Slot, QueryError> {
     let counter = counter(transaction)?;
     let above = taken_above(transaction, counter)?;
-    let slot = pick(range, counter, &above, || all_uses(transaction))?.ok_or_else(|| {
-        StoreError::NoSlotLeft {
+    let first = pick(range, counter, count, &above, || all_uses(transaction))?;
+    let first = first.ok_or_else(|| match count {
+        1 => StoreError::NoSlotLeft {
             subnet: range,
             capacity: range.capacity(),
-        }
+        },
+        count => StoreError::NoSlotRun {
+            subnet: range,
+            count,
+        },
     })?;
-    raise_counter(transaction, slot.number())?;
-    let delete = "DELETE FROM freed_slots WHERE slot = ?1";
-    sql::execute(transaction, delete, [slot.number()])?;
-    Ok(slot)
+    for slot in first.run(count) {
+        raise_counter(transaction, slot.number())?;
+        let delete = "DELETE FROM freed_slots WHERE slot = ?1";
+        sql::execute(transaction, delete, [slot.number()])?;
+    }
+    Ok(first)
 }
 
 /// Records that a slot has just become free.
@@ -121,13 +133,14 @@ fn counter(connection: &Connection) -> Result<u32, QueryError> {
 fn pick<E>(
     range: SlotRange,
     counter: u32,
+    count: u32,
     taken_above: &BTreeMap<Slot, SlotUse>,
     all: impl FnOnce() -> Result<BTreeMap<Slot, SlotUse>, E>,
 ) -> Result<Option<Slot>, E> {
-    match range.pick(counter, taken_above) {
+    match range.pick(counter, count, taken_above) {
         // A slot at or below the counter was picked without regard to the slots that are taken there.
         Some(slot) if slot.number() > counter => Ok(Some(slot)),
-        _ => Ok(range.pick(counter, &all()?)),
+        _ => Ok(range.pick(counter, count, &all()?)),
     }
 }
 
@@ -137,12 +150,16 @@ fn taken_above(
 ) -> Result<BTreeMap<Slot, SlotUse>, QueryError> {
     let uses = sql::all(
         connection,
-        "SELECT slot FROM guests WHERE slot > ?1
-         UNION ALL SELECT slot FROM legacy_slots WHERE slot > ?1",
-        [counter],
-        |row| Ok((Slot::new(row.get(0)?), SlotUse::Taken)),
+        // The first slot of a run may be at or below the counter. The limit of its length lets SQLite use the index.
+        "SELECT slot, slots FROM guests WHERE slot > ?1 - ?2 AND slot + slots - 1 > ?1
+         UNION ALL SELECT slot, 1 FROM legacy_slots WHERE slot > ?1",
+        (counter, UserIdCount::MAX.slots()),
+        |row| Ok((Slot::new(row.get(0)?), row.get(1)?)),
     )?;
-    Ok(uses.into_iter().collect())
+    let slots = uses
+        .into_iter()
+        .flat_map(|(first, count): (Slot, u32)| first.run(count));
+    Ok(slots.map(|slot| (slot, SlotUse::Taken)).collect())
 }
 
 fn all_uses(connection: &Connection) -> Result<BTreeMap<Slot, SlotUse>, QueryError> {
@@ -179,6 +196,7 @@ mod tests {
         fn slot_above_the_counter_is_the_one_that_the_range_picks(
             prefix in 23u8..=30,
             counter in 0u32..300,
+            count in prop_oneof![Just(1u32), Just(2), Just(8)],
             uses in uses(),
         ) {
             let range: SlotRange = format!("10.9.0.0/{prefix}").parse().expect("range");
@@ -189,8 +207,8 @@ mod tests {
                 })
                 .map(|(slot, slot_use)| (*slot, *slot_use))
                 .collect();
-            let Ok(picked) = pick(range, counter, &above, || Ok::<_, Infallible>(uses.clone()));
-            prop_assert_eq!(picked, range.pick(counter, &uses));
+            let Ok(picked) = pick(range, counter, count, &above, || Ok::<_, Infallible>(uses.clone()));
+            prop_assert_eq!(picked, range.pick(counter, count, &uses));
         }
     }
 }

@@ -20,7 +20,7 @@ impl Store {
     /// Records that a guest should run: takes its name and a slot and begins the operation, all or nothing. Durable.
     ///
     /// # Errors
-    /// [`StoreError::GuestExists`] and [`StoreError::NoSlotLeft`]; for an agent also [`StoreError::NameOfPreview`], since
+    /// [`StoreError::GuestExists`], [`StoreError::NoSlotLeft`] and [`StoreError::NoSlotRun`]; for an agent also [`StoreError::NameOfPreview`], since
     /// a preview has its name before its guest exists. For a copy, about its origin: [`StoreError::GuestNotFound`],
     /// [`StoreError::GuestBusy`], [`StoreError::GuestLeaving`] and [`StoreError::SnapshotNotFound`].
     pub async fn create_guest(
@@ -174,8 +174,10 @@ impl Store {
             let now = database.clock.now();
             database.write(Durability::Now, |transaction| {
                 retained::release(transaction, &name, now)?;
-                if let Some(slot) = guests::delete(transaction, &name)? {
-                    slots::free(transaction, slot)?;
+                if let Some((first, count)) = guests::delete(transaction, &name)? {
+                    for slot in first.run(count) {
+                        slots::free(transaction, slot.number())?;
+                    }
                 }
                 if let Some(running) = operations::running_on(transaction, &name)? {
                     let failure = (running.verb != Verb::Destroy).then_some(&failure);
@@ -208,7 +210,7 @@ impl Store {
     }
 }
 
-/// Inserts a guest with a slot of its own and begins the operation that creates it.
+/// Inserts a guest with slots of its own and begins the operation that creates it.
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     range: SlotRange,
@@ -217,7 +219,7 @@ pub(super) fn insert(
     verb: Verb,
     actor: &str,
 ) -> Result<(Guest, Operation), QueryError> {
-    let slot = slots::take(transaction, range)?;
+    let slot = slots::take(transaction, range, new.limits.user_ids.slots())?;
     let guest = guests::insert(transaction, new, slot, file_work)?;
     let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;
     Ok((guest, operation))

@@ -70,8 +70,8 @@ impl Store {
     /// operation, all or nothing. Durable.
     ///
     /// # Errors
-    /// [`StoreError::FilesGone`], [`StoreError::UndeletedNameTaken`], [`StoreError::NameOfPreview`] and
-    /// [`StoreError::NoSlotLeft`].
+    /// [`StoreError::FilesGone`], [`StoreError::UndeletedNameTaken`], [`StoreError::NameOfPreview`],
+    /// [`StoreError::NoSlotLeft`] and [`StoreError::NoSlotRun`].
     pub async fn begin_undelete(
         &self,
         id: RetainedId,

@@ -6,7 +6,8 @@ use std::task::Poll;
 
 use innkeeper_model::preview::PullRequestEvent;
 use innkeeper_model::{
-    ClosureSource, Cpus, DesiredState, EventKind, GuestKind, GuestName, Limits, MemorySize, Verb,
+    ClosureSource, Cpus, DesiredState, EventKind, GuestKind, GuestName, Limits, MemorySize,
+    UserIdCount, Verb,
 };
 
 use super::*;
@@ -36,6 +37,8 @@ async fn intents_are_durable_and_facts_may_wait() {
             memory: MemorySize::MIN,
             cpus: Cpus::from_percent(100),
             tasks: 10,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         origin: None,
     };

@@ -3,7 +3,9 @@
 
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
-use innkeeper_model::{Code, DesiredState, FileWork, OperationId, OperationState, RetainedId};
+use innkeeper_model::{
+    Code, DesiredState, FileWork, Limits, OperationId, OperationState, RetainedId,
+};
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
 
@@ -27,9 +29,10 @@ const VERSION_16: &str = include_str!("dumps/version-16.sql");
 const VERSION_17: &str = include_str!("dumps/version-17.sql");
 const VERSION_18: &str = include_str!("dumps/version-18.sql");
 const VERSION_19: &str = include_str!("dumps/version-19.sql");
+const VERSION_20: &str = include_str!("dumps/version-20.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 19;
+const NEWEST: i64 = 20;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -399,6 +402,33 @@ async fn version_19_is_migrated_with_its_data() {
         let count: i64 = rows.query_row(sql, (), |row| row.get(0)).expect("reads");
         assert_eq!(count > 0, visited);
     }
+}
+
+#[tokio::test]
+async fn version_20_is_migrated_with_its_data() {
+    let runs = async |dump| {
+        let (_directory, store) = restore(dump);
+        let guests = store.guests().await.expect("reads");
+        let runs = guests.into_iter().map(|guest| {
+            let Limits {
+                user_ids, nesting, ..
+            } = guest.limits;
+            (guest.name.to_string(), user_ids.slots(), nesting)
+        });
+        let taken = store.slots().await.expect("report").taken;
+        let counts: Vec<_> = taken.iter().map(|t| (t.slot.number(), t.count)).collect();
+        (runs.collect::<Vec<_>>(), counts)
+    };
+    let (broken, web) = (
+        ("broken".to_owned(), 1, false),
+        ("web".to_owned(), 1, false),
+    );
+    let (guests, taken) = runs(VERSION_19).await;
+    assert_eq!(guests, [broken.clone(), web.clone()]);
+    assert_eq!(taken, [(2, 1), (3, 1), (5, 1)]);
+    let (guests, taken) = runs(VERSION_20).await;
+    assert_eq!(guests, [broken, web, ("wide".to_owned(), 2, true)]);
+    assert_eq!(taken, [(2, 1), (3, 1), (5, 1), (6, 2)]);
 }
 
 #[test]

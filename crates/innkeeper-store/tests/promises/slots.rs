@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
 use std::thread;
 
-use innkeeper_model::{Code, Explain};
+use innkeeper_model::{Code, Explain, Slot, SlotRange};
 use innkeeper_store::StoreError;
 use proptest::prelude::*;
 
-use crate::support::{Fixture, SUBNET, create, forget, name, new_guest};
+use crate::support::{Fixture, SUBNET, create, database, forget, name, new_guest, wide_guest};
 
 const CREATORS: u32 = 64;
 
@@ -74,6 +74,58 @@ async fn full_slot_range_refuses_until_a_guest_is_gone() {
     assert_eq!(create(&fixture.store, "late").await.0.slot, freed);
 }
 
+#[tokio::test]
+async fn guest_with_more_user_ids_takes_consecutive_slots() {
+    let fixture = Fixture::new("10.100.0.0/28"); // slots 1 to 7
+    let store = &fixture.store;
+    create(store, "a").await;
+    let wide = store.create_guest(wide_guest("wide", 4), "uid:0").await;
+    assert_eq!(wide.expect("created").0.slot.number(), 2);
+    create(store, "b").await;
+
+    // Slot 7 is free, and no two consecutive ones are.
+    let refused = store.create_guest(wide_guest("late", 2), "uid:0").await;
+    let refused = refused.expect_err("no run");
+    assert_eq!(refused.code(), Code::NoSlotRun);
+    assert!(
+        refused.to_string().contains("no 2 consecutive"),
+        "{refused}"
+    );
+    assert_eq!(store.guest(&name("late")).await.expect("reads"), None);
+
+    // All slots of a run are free after it.
+    let fixture = fixture.reopened().await;
+    let store = &fixture.store;
+    forget(store, "wide").await;
+    let late = store.create_guest(wide_guest("late", 2), "uid:0").await;
+    assert_eq!(late.expect("created").0.slot.number(), 2);
+    assert_eq!(create(store, "c").await.0.slot.number(), 7);
+    let report = store.slots().await.expect("report");
+    assert_eq!((report.counter, report.in_use()), (7, 5));
+}
+
+#[tokio::test]
+async fn database_refuses_guests_with_common_slots() {
+    let fixture = Fixture::new(SUBNET);
+    fixture
+        .store
+        .create_guest(wide_guest("wide", 4), "uid:0")
+        .await
+        .expect("created");
+    let connection = rusqlite::Connection::open(database(fixture.directory.path())).expect("opens");
+    let insert = "INSERT INTO guests (name, kind, slot, slots, want, source, limits, created_at)
+         SELECT 'other', kind, ?1, ?2, want, source, limits, created_at FROM guests";
+    for (first, count) in [(4, 1), (1, 1), (2, 2), (0, 16)] {
+        let error = connection
+            .execute(insert, (first, count))
+            .expect_err("overlaps");
+        assert!(error.to_string().contains("another guest's"), "{error}");
+    }
+    let moved = connection.execute("UPDATE guests SET slot = 9", ());
+    moved.expect_err("slots do not change");
+    connection.execute(insert, (5, 2)).expect("disjoint");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slots_of_concurrent_tasks_are_distinct() {
     let fixture = Fixture::new(SUBNET);
@@ -119,44 +171,59 @@ fn slots_of_concurrent_threads_are_distinct() {
 /// The reference model.
 struct Model {
     slots: Vec<u32>,
+    /// The last slot of the range.
+    last: u32,
     counter: u32,
-    taken: BTreeMap<String, u32>,
+    /// The first slot of each guest, and the number of its slots.
+    taken: BTreeMap<String, (u32, u32)>,
     /// Freed slots, the one that has been free the longest first.
     freed: Vec<u32>,
 }
 
 impl Model {
-    fn create(&mut self, guest: &str) -> Option<u32> {
-        let in_use = |slot: &u32| self.taken.values().any(|taken| taken == slot);
-        let forward = self.slots.iter().find(|s| **s > self.counter && !in_use(s));
-        let never_used = || {
-            self.slots
-                .iter()
-                .find(|s| !in_use(s) && !self.freed.contains(s))
+    fn create(&mut self, guest: &str, count: u32) -> Option<u32> {
+        let in_use = |slot: u32| {
+            let mut runs = self.taken.values();
+            runs.any(|(first, count)| (*first..first + count).contains(&slot))
         };
-        let longest_free = || self.freed.iter().find(|s| !in_use(s));
-        let slot = *forward.or_else(never_used).or_else(longest_free)?;
-        self.counter = self.counter.max(slot);
-        self.freed.retain(|freed| *freed != slot);
-        self.taken.insert(guest.to_owned(), slot);
+        // The place of a slot in the order of reuse; slots that were never used come first.
+        let place = |slot: u32| self.freed.iter().position(|freed| *freed == slot);
+        let free: Vec<(Option<usize>, u32)> = (self.slots.iter())
+            .filter(|first| **first + count - 1 <= self.last)
+            .filter(|first| !(**first..**first + count).any(in_use))
+            .map(|first| ((*first..first + count).map(place).max().flatten(), *first))
+            .collect();
+        let forward = free.iter().find(|(_, first)| *first > self.counter);
+        let (_, slot) = *forward.or_else(|| free.iter().min())?;
+        self.counter = self.counter.max(slot + count - 1);
+        self.freed
+            .retain(|freed| !(slot..slot + count).contains(freed));
+        self.taken.insert(guest.to_owned(), (slot, count));
         Some(slot)
     }
 
     fn destroy(&mut self, guest: &str) {
-        self.freed.extend(self.taken.remove(guest));
+        if let Some((first, count)) = self.taken.remove(guest) {
+            self.freed.extend(first..first + count);
+        }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Create(u8),
+    Create(u8, u32),
     Destroy(u8),
     Restart,
 }
 
+/// Numbers of slots of a guest.
+fn widths() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => Just(1u32), 3 => Just(2), 2 => Just(4), 1 => Just(16)]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        12 => (0u8..20).prop_map(Step::Create),
+        12 => (0u8..20, widths()).prop_map(|(guest, count)| Step::Create(guest, count)),
         9 => (0u8..20).prop_map(Step::Destroy),
         1 => Just(Step::Restart),
     ];
@@ -185,25 +252,29 @@ proptest! {
             std::fs::write(old.join(".next_slot"), (first + 1).to_string()).expect("counter");
             fixture.store.reserve_legacy_slots(&[old]).await.expect("imports");
 
-            let range: innkeeper_model::SlotRange = subnet.parse().expect("subnet");
+            let range: SlotRange = subnet.parse().expect("subnet");
             let mut model = Model {
-                slots: range.slots().map(innkeeper_model::Slot::number).collect(),
+                slots: range.slots().map(Slot::number).collect(),
+                last: match subnet {
+                    "10.9.0.0/23" => 255,
+                    _ => 7,
+                },
                 counter: first,
                 taken: BTreeMap::new(),
                 freed: Vec::new(),
             };
             for step in steps {
                 match step {
-                    Step::Create(n) => {
+                    Step::Create(n, count) => {
                         let guest = format!("g{n}");
-                        let answer =
-                            fixture.store.create_guest(new_guest(&guest), "uid:0").await;
+                        let new = wide_guest(&guest, count);
+                        let answer = fixture.store.create_guest(new, "uid:0").await;
                         if model.taken.contains_key(&guest) {
                             let exists = matches!(answer, Err(StoreError::GuestExists { .. }));
                             prop_assert!(exists, "{answer:?}");
                             continue;
                         }
-                        match (model.create(&guest), answer) {
+                        match (model.create(&guest, count), answer) {
                             (Some(slot), Ok((guest, _))) => {
                                 prop_assert_eq!(guest.slot.number(), slot);
                                 let addresses = range.addresses(guest.slot).expect("addresses");
@@ -211,7 +282,10 @@ proptest! {
                                     prop_assert!(!matches!(address.octets()[3], 0 | 255));
                                 }
                             }
-                            (None, Err(StoreError::NoSlotLeft { .. })) => {}
+                            (None, Err(StoreError::NoSlotLeft { .. })) if count == 1 => {}
+                            (None, Err(StoreError::NoSlotRun { count: missing, .. })) => {
+                                prop_assert_eq!(missing, count);
+                            }
                             (model, answer) => prop_assert!(false, "{model:?} {answer:?}"),
                         }
                     }
@@ -224,8 +298,19 @@ proptest! {
                 }
                 let report = fixture.store.slots().await.expect("report");
                 prop_assert_eq!(report.counter, model.counter);
-                let taken: BTreeMap<_, _> =
-                    report.taken.into_iter().map(|t| (t.owner, t.slot.number())).collect();
+                let mut used = BTreeSet::new();
+                for taken in &report.taken {
+                    let ids = taken.slot.first_user_id();
+                    prop_assert!(ids + (taken.count * Slot::USER_IDS - 1) < 0x7FFE_0000);
+                    for slot in taken.slot.run(taken.count) {
+                        prop_assert!(used.insert(slot), "two guests have slot {}", slot);
+                    }
+                }
+                let taken: BTreeMap<_, _> = report
+                    .taken
+                    .into_iter()
+                    .map(|t| (t.owner, (t.slot.number(), t.count)))
+                    .collect();
                 prop_assert_eq!(&taken, &model.taken);
             }
             Ok(())

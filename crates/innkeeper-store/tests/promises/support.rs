@@ -8,7 +8,8 @@ use innkeeper_model::preview::{
     PullRequestEvent, RepoName,
 };
 use innkeeper_model::{
-    ClosureSource, Cpus, Guest, GuestKind, GuestName, Limits, MemorySize, Operation, StorePath,
+    ClosureSource, Cpus, Guest, GuestKind, GuestName, Limits, MemorySize, Operation, Slot,
+    StorePath, UserIdCount,
 };
 use innkeeper_store::{NewDelivery, NewGuest, NewPreview, Store, StoreError};
 use jiff::Timestamp;
@@ -61,6 +62,13 @@ pub(crate) fn closure() -> StorePath {
         .expect("store path")
 }
 
+/// Returns a guest with the user ids of `slots` slots.
+pub(crate) fn wide_guest(guest: &str, slots: u32) -> NewGuest {
+    let mut new = new_guest(guest);
+    new.limits.user_ids = UserIdCount::try_from(slots * Slot::USER_IDS).expect("a power of two");
+    new
+}
+
 pub(crate) fn new_guest(guest: &str) -> NewGuest {
     NewGuest {
         name: name(guest),
@@ -71,6 +79,8 @@ pub(crate) fn new_guest(guest: &str) -> NewGuest {
             memory: MemorySize::from_bytes(512 << 20),
             cpus: Cpus::from_percent(150),
             tasks: 512,
+            user_ids: UserIdCount::default(),
+            nesting: false,
         },
         origin: None,
     }

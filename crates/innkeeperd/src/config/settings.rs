@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use innkeeper_host::features::UserIdsChoice;
 use innkeeper_host::firewall::HostPort;
 use innkeeper_host::unit::SupervisorKind;
-use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange};
+use innkeeper_model::{Cpus, Installable, MemorySize, SlotBounds, SlotRange, UserIdCount};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,10 @@ pub struct GuestDefaults {
     pub cpus: Cpus,
     /// Default limit of processes and threads.
     pub tasks: u32,
+    /// Default number of user ids.
+    pub user_ids: UserIdCount,
+    /// Whether agents may be created with `--nesting`: containers can run in them.
+    pub nesting: bool,
     /// User namespaces for guests: `on`, `off`, or `auto` if the kernel supports them.
     pub user_namespace: UserIdsChoice,
     /// Timeout of a guest's shutdown, in seconds.
@@ -301,6 +305,8 @@ impl Default for GuestDefaults {
             memory: MemorySize::from_bytes(4 << 30),
             cpus: Cpus::from_percent(200),
             tasks: 4096,
+            user_ids: UserIdCount::MIN,
+            nesting: false,
             user_namespace: UserIdsChoice::Auto,
             stop_timeout_seconds: 30,
             start_timeout_seconds: 30,

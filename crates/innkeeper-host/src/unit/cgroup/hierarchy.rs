@@ -167,6 +167,8 @@ mod tests {
             memory: MemorySize::from_bytes(64 << 20),
             cpus: Cpus::from_percent(150),
             tasks: 100,
+            user_ids: innkeeper_model::UserIdCount::default(),
+            nesting: false,
         }
     }
 

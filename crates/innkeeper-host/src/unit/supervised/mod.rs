@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,6 +232,11 @@ impl<S: Supervisor> SupervisedUnits<S> {
         let nix =
             shared::is_requested(closure).then(|| shared::state_dir(&self.config().gcroots, name));
         let starting = Starting::mark(&self.starting, name);
+        let devices: Vec<_> = nspawn::NESTING_DEVICES
+            .map(PathBuf::from)
+            .into_iter()
+            .filter(|device| device.exists())
+            .collect();
         let listener = self.guests.prepare(guest, closure)?;
         let nspawn = nspawn::command(&Boot {
             config: self.config(),
@@ -240,6 +246,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             shim: self.guests.shim.path(),
             door: &self.config().run_dir(name).door(),
             nix: nix.as_deref(),
+            devices: &devices,
             register: self.supervisor.registers(),
         });
         Ok(Ready {

@@ -17,7 +17,7 @@ use innkeeper_facilities::{ExecSession, Found, UnitSeen, Units};
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::{
     ClosureSource, Code, Cpus, DesiredState, Explain, Guest, GuestKind, GuestName, Limits,
-    MemorySize, Ownership, Slot, StorePath, UnitPhase,
+    MemorySize, Ownership, Slot, StorePath, UnitPhase, UserIdCount,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
@@ -171,6 +171,8 @@ impl Host {
                 memory: MemorySize::from_bytes(256 << 20),
                 cpus: Cpus::from_percent(150),
                 tasks: 60,
+                user_ids: UserIdCount::default(),
+                nesting: false,
             },
             ssh_host_key: None,
             fault: None,
