@@ -94,7 +94,14 @@
         pkgs:
         let
           system = systemOf pkgs;
-          inherit (built.${system}) manager fakeGithub;
+          inherit (built.${system}) fakeGithub sbom;
+          # nixpkgs' convention: the tests of a package are its attributes.
+          manager = built.${system}.manager.overrideAttrs (old: {
+            passthru = old.passthru or { } // {
+              tests = removeAttrs self.checks.${system} [ "package" ];
+            };
+          });
+          docs = import ./modules/docs.nix { inherit lib pkgs manager; };
           demo-guest =
             (mkGuest {
               inherit system;
@@ -103,7 +110,7 @@
         in
         {
           default = manager;
-          inherit manager demo-guest;
+          inherit manager demo-guest sbom;
           demo = import ./tests/demo/app.nix {
             inherit
               self
@@ -116,7 +123,8 @@
             guest = demo-guest;
             guestOutput = "demo-guest";
           };
-          docs = import ./modules/docs.nix { inherit lib pkgs manager; };
+          inherit docs;
+          options-json = docs.json;
           nixos-anywhere = nixos-anywhere.packages.${systemOf pkgs}.default;
         }
       );

@@ -58,6 +58,14 @@ let
     nativeBuildInputs = [ pkgs.installShellFiles ];
   };
   cargoArtifacts = craneLib.buildDepsOnly commonArgs;
+  # The project has no homepage.
+  meta = {
+    license = lib.licenses.mit;
+    platforms = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
+  };
   withArtifacts = extra: commonArgs // { inherit cargoArtifacts; } // extra;
 
   manager = craneLib.buildPackage (withArtifacts {
@@ -77,16 +85,32 @@ let
         done
       done
     '';
-    meta = {
+    meta = meta // {
       description = "Keeps isolated guests on one NixOS server";
       mainProgram = "innkeeper";
-      license = lib.licenses.mit;
-      platforms = [
-        "x86_64-linux"
-        "aarch64-linux"
-      ];
     };
   });
+
+  # What the programs consist of: bills of materials, and the licenses of all crates in them with their texts.
+  sbom = craneLib.mkCargoDerivation {
+    pname = "innkeeper-sbom";
+    inherit version;
+    src = fileset.toSource {
+      inherit root;
+      fileset = fileset.unions (cargoSources ++ [ (root + "/.ci/sbom") ]);
+    };
+    cargoArtifacts = null;
+    doInstallCargoArtifacts = false;
+    nativeBuildInputs = [
+      pkgs.cargo-cyclonedx
+      pkgs.jq
+    ];
+    buildPhaseCargoCommand = "bash .ci/sbom sbom";
+    installPhaseCommand = "mkdir -p $out/share && cp -r sbom $out/share/innkeeper-sbom";
+    meta = meta // {
+      description = "Bills of materials of Innkeeper's programs (CycloneDX), and the licenses of their dependencies";
+    };
+  };
 
   # For tests that kill it at a chosen point, which a release does not know: the same sources, as developers build them.
   debug = craneLib.buildPackage (
@@ -95,6 +119,9 @@ let
       pname = "innkeeper-debug";
       CARGO_PROFILE = "dev";
       doCheck = false;
+      meta = meta // {
+        description = "Innkeeper's programs with points at which tests kill them";
+      };
     }
   );
   # GitHub, as far as tests need it.
@@ -105,11 +132,20 @@ let
       CARGO_PROFILE = "dev";
       cargoExtraArgs = "--locked --package innkeeper-github --features fake --bin innkeeper-fake-github";
       doCheck = false;
+      meta = meta // {
+        description = "GitHub's API as far as Innkeeper's tests need it, in memory";
+        mainProgram = "innkeeper-fake-github";
+      };
     }
   );
 in
 {
-  inherit debug fakeGithub manager;
+  inherit
+    debug
+    fakeGithub
+    manager
+    sbom
+    ;
 
   checks = {
     package = manager;

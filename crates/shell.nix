@@ -4,6 +4,7 @@ craneLib.devShell {
   packages = with pkgs; [
     busybox
     caddy
+    cargo-cyclonedx
     cargo-deny
     cargo-nextest
     curl

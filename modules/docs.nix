@@ -1,4 +1,5 @@
-# The documentation package: pages, the option reference generated from the modules, man pages and completions.
+# The documentation package: pages, the option reference generated from the modules, man pages and completions. Beside it, as
+# `json`, the options in the form that searches for options read, such as search.nixos.org.
 {
   lib,
   pkgs,
@@ -18,18 +19,27 @@ let
   };
   guest = lib.evalModules {
     modules = [
-      ../guest-configs/preview-meta.nix
+      # With all that it imports.
+      ../guest-configs/agent.nix
       {
         _module.check = false;
         _module.args = { inherit pkgs; };
       }
     ];
   };
-  text = import ./options-text.nix {
-    inherit lib;
+  text = (import ./options-text.nix { inherit lib; }).page {
     options = evaluated.options.services.innkeeper;
     guestOptions = guest.options.innkeeper;
   };
+  inherit (import ./options-text.nix { inherit lib; }) relative;
+  json =
+    (pkgs.nixosOptionsDoc {
+      options = {
+        services = { inherit (evaluated.options.services) innkeeper; };
+        inherit (guest.options) innkeeper;
+      };
+      transformOptions = option: option // { declarations = map relative option.declarations; };
+    }).optionsJSON;
   pages = lib.fileset.toSource {
     root = ../docs;
     fileset = lib.fileset.fileFilter (file: file.hasExt "md") ../docs;
@@ -45,5 +55,5 @@ pkgs.runCommand "innkeeper-docs" { } ''
   done
 ''
 // {
-  inherit text;
+  inherit json text;
 }
