@@ -16,8 +16,7 @@ let
 in
 {
   options.innkeeper.guest.containers = {
-    enable = lib.mkEnableOption ''
-      rootless podman for the user `agent`. The agent must be created with `agent create --nesting`'';
+    enable = lib.mkEnableOption "rootless podman for the user `agent`. The agent must be created with `agent create --nesting`";
     userIds = lib.mkOption {
       type = lib.types.enum [
         131072

@@ -302,18 +302,20 @@ in
       failed containers == [ ]
       && containers.system.build.toplevel.drvPath != ""
       && containers.virtualisation.podman.enable
-      && containers.users.users.agent.subUidRanges == [
-        {
-          startUid = 65536;
-          count = 196608;
-        }
-      ]
-      && containers.users.users.agent.subGidRanges == [
-        {
-          startGid = 65536;
-          count = 196608;
-        }
-      ];
+      &&
+        containers.users.users.agent.subUidRanges == [
+          {
+            startUid = 65536;
+            count = 196608;
+          }
+        ]
+      &&
+        containers.users.users.agent.subGidRanges == [
+          {
+            startGid = 65536;
+            count = 196608;
+          }
+        ];
     "and no agent has podman by default" =
       !(guest ../../guest-configs/agent.nix).virtualisation.podman.enable;
     "and are off by default" =
