@@ -4,6 +4,7 @@
   manager = ./manager;
   network = ./network.nix;
   firewall = ./firewall.nix;
+  backup = ./backup.nix;
   builds = ./builds.nix;
   storage = ./storage.nix;
   caddy = ./caddy.nix;

@@ -54,6 +54,8 @@ in
         local   all       postgres       peer map=innkeeper
         local   all       all            peer
         host    sameuser  all   ${subnet}  scram-sha-256
+        # `innkeeper restore` loads a preview's database with the rights of its role.
+        host    sameuser  all   127.0.0.1/32  scram-sha-256
         host    all       all   all      reject
       '';
       identMap = ''
@@ -62,6 +64,10 @@ in
         innkeeper   postgres  postgres
       '';
     };
+    # pg_dump and pg_restore of the server's version, for backups.
+    systemd.services.innkeeper.path = lib.mkIf config.services.innkeeper.enable [
+      config.services.postgresql.package
+    ];
     services.innkeeper = {
       firewall.guestTCPPorts = [ config.services.postgresql.settings.port ];
       settings.network.host_ports = [ "tcp/${toString config.services.postgresql.settings.port}" ];

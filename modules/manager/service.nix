@@ -84,8 +84,8 @@ in
         TimeoutStopSec = 45;
         OOMScoreAdjust = -500;
 
-        # The second one registers the objects of each daemon on this host.
-        StateDirectory = "innkeeper innkeeper-daemons";
+        # The second one registers the objects of each daemon on this host; the third one is for backup sets.
+        StateDirectory = "innkeeper innkeeper-daemons innkeeper-backup";
         StateDirectoryMode = "0700";
         CacheDirectory = "innkeeper";
         CacheDirectoryMode = "0700";

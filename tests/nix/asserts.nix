@@ -241,6 +241,7 @@ in
         environmentFile = "/var/secrets/preview.env";
       };
     };
+    backup-has-no-daemon.services.innkeeper.backup.enable = true;
     webhook-has-no-daemon.services.innkeeper.webhook = {
       enable = true;
       secretFile = "/var/secrets/webhook-secret";

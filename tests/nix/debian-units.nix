@@ -17,6 +17,7 @@ let
       );
     getExe' = package: name: "${package}/bin/${name}";
     defaultTo = default: value: if value == null then default else value;
+    concatStringsSep = builtins.concatStringsSep;
     hasInfix = _: _: false;
     optional = condition: value: if condition then [ value ] else [ ];
     optionalAttrs = condition: set: if condition then set else { };
@@ -54,6 +55,15 @@ let
       };
       pages.enable = true;
       dns.enable = true;
+      backup = {
+        enable = true;
+        directory = "/var/lib/innkeeper-backup";
+        schedule = "daily";
+        withClosures = false;
+        extraPaths = [ ];
+        restic = null;
+        borg = null;
+      };
       builds.allowedNetworks = [ ];
       caddy = {
         enable = true;
@@ -69,6 +79,7 @@ let
   dns = load ../../modules/dns.nix;
   caddy = load ../../modules/caddy.nix;
   builds = load ../../modules/builds.nix;
+  backup = load ../../modules/backup.nix;
 
   service = unit: {
     Unit = {
@@ -87,7 +98,7 @@ let
       );
     };
     Install = {
-      WantedBy = unit.wantedBy;
+      WantedBy = unit.wantedBy or [ ];
       Alias = unit.aliases or [ ];
     };
   };
@@ -120,6 +131,12 @@ in
         ListenStream = pages.systemd.sockets.innkeeper-pages.listenStreams;
       };
       Install.WantedBy = pages.systemd.sockets.innkeeper-pages.wantedBy;
+    };
+    "innkeeper-backup.service" = service backup.systemd.services.innkeeper-backup;
+    "innkeeper-backup.timer" = {
+      Unit.Description = backup.systemd.timers.innkeeper-backup.description;
+      Timer = backup.systemd.timers.innkeeper-backup.timerConfig;
+      Install.WantedBy = backup.systemd.timers.innkeeper-backup.wantedBy;
     };
     "innkeeper-webhook.socket" = {
       Unit.Description = webhook.systemd.sockets.innkeeper-webhook.description;

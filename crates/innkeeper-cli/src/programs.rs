@@ -9,8 +9,9 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork, Gc, List,
-    Logs, Man, Pool, Restore, Slots, Snapshot, Snapshots, Ssh, Start, Stop, Undelete,
+    Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
+    Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Slots, Snapshot, Snapshots, Ssh, Start,
+    Stop, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -108,6 +109,9 @@ enum InnkeeperCommand {
     Pool(Pool),
     Events(Events),
     Deliveries(Deliveries),
+    Backup(Backup),
+    #[command(name = "restore")]
+    RestoreBackup(RestoreBackup),
     Config(Config),
     Completions(Completions),
     Man(Man),
@@ -235,6 +239,8 @@ impl Program for Innkeeper {
             InnkeeperCommand::Pool(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
+            InnkeeperCommand::Backup(command) => command.run(cx).await,
+            InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,
             InnkeeperCommand::Config(command) => command.run(cx).await,
             InnkeeperCommand::Completions(command) => command.run(cx, commands()),
             InnkeeperCommand::Man(command) => command.run(cx, commands()),

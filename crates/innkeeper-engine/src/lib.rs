@@ -19,6 +19,7 @@
 
 mod adopt;
 mod backoff;
+mod backup;
 mod build;
 mod doctor;
 mod drive;
@@ -42,6 +43,7 @@ mod space;
 mod views;
 mod watch;
 
+pub use backup::{Exported, OperationLog};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use gc::removes;

@@ -106,6 +106,10 @@ impl Engine {
         );
         let failure = match operation.verb {
             Verb::Build => failure.with_remedy("Run it again; Nix keeps what it has built so far."),
+            Verb::Backup => {
+                failure.with_remedy("Run it again. The former backup set is still complete.")
+            }
+            Verb::RestoreBackup => failure.with_remedy("Run it again."),
             _ => failure,
         };
         self.inner

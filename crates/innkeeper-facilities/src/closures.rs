@@ -1,5 +1,6 @@
 //! Closures and their GC roots.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -64,4 +65,17 @@ pub trait Closures: Resource {
     /// # Errors
     /// When the roots cannot be written.
     async fn inherit(&self, origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError>;
+
+    /// Copies closures to a directory, as a binary cache of Nix. Adds to the contents of the directory.
+    ///
+    /// # Errors
+    /// When Nix cannot copy them.
+    async fn export(&self, closures: &[StorePath], to: &Path) -> Result<(), FacilityError>;
+
+    /// Copies a closure from a directory that [`Self::export`] has written to the host's store. Signatures are not checked:
+    /// the caller must trust the directory.
+    ///
+    /// # Errors
+    /// When the directory lacks it, or Nix cannot copy it.
+    async fn import(&self, closure: &StorePath, from: &Path) -> Result<(), FacilityError>;
 }

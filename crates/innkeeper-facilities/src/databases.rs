@@ -1,6 +1,7 @@
 //! Databases of previews.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use async_trait::async_trait;
 use innkeeper_model::{GuestName, Secret};
@@ -83,4 +84,22 @@ pub trait Databases: Resource {
     /// # Errors
     /// As [`Self::ensure`].
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError>;
+
+    /// Writes the contents of the preview's database to a new file, in the custom format of pg_dump(1).
+    ///
+    /// # Errors
+    /// When the database does not exist, or the server or `pg_dump` refuses.
+    async fn dump(&self, preview: &GuestName, to: &Path) -> Result<(), FacilityError>;
+
+    /// Creates the preview's role with this password, and its database with the contents of a file that [`Self::dump`] has
+    /// written. Replaces an existing database of the preview. The contents are loaded with the rights of the preview's role.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`], and when `pg_restore` refuses.
+    async fn load(
+        &self,
+        preview: &GuestName,
+        password: &Secret,
+        from: &Path,
+    ) -> Result<(), FacilityError>;
 }

@@ -1,5 +1,7 @@
 //! File trees of guests.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use innkeeper_model::api::PoolReport;
 use innkeeper_model::{Code, Explain, Guest, GuestName, Ownership, RetainedId, SnapshotLabel};
@@ -156,6 +158,28 @@ pub trait Rootfs: Resource {
     /// # Errors
     /// When a part of it is left.
     async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError>;
+
+    /// Copies the guest's files to `to`, which must not exist, for a backup. Takes a temporary snapshot if
+    /// [`Self::copies_while_running`]; otherwise the guest must not run, or be frozen. Reports whether the guest has files.
+    ///
+    /// # Errors
+    /// When the copy fails. A part of it may be left.
+    async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError>;
+
+    /// Removes what an interrupted [`Self::export`] of the guest's files left on the host, apart from the copy.
+    ///
+    /// # Errors
+    /// When a part is left.
+    async fn abandon_export(&self, _guest: &GuestName) -> Result<(), FacilityError> {
+        Ok(())
+    }
+
+    /// Creates the guest's file tree as a copy of `from`, a directory that [`Self::export`] has written. Replaces a tree of
+    /// this daemon that has the guest's name.
+    ///
+    /// # Errors
+    /// When the copy fails. No part of it is left then.
+    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError>;
 
     /// Returns the location of the files, its size and its use.
     ///

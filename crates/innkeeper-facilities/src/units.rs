@@ -147,6 +147,19 @@ pub trait Units: Resource {
     /// When a process is left.
     async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError>;
 
+    /// Suspends all processes of a running guest, and returns when they have stopped. Reports whether it did: not every
+    /// host can. [`Self::thaw`] must follow.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The guest runs then.
+    async fn freeze(&self, guest: &GuestName) -> Result<bool, FacilityError>;
+
+    /// Continues a guest after [`Self::freeze`]. Has no effect on others.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError>;
+
     /// Returns how many processes of the guest the kernel killed since its start because its memory was exhausted; 0
     /// when that cannot be read, as after its end.
     fn oom_kills(&self, guest: &GuestName) -> u64;

@@ -23,11 +23,13 @@ use rustix::io::Errno;
 
 use crate::{FileError, FileErrorExt};
 
+mod digest;
 mod remove;
 #[cfg(test)]
 mod tests;
 mod usage;
 
+pub use digest::{TreeDigest, digest, digest_file};
 pub use remove::remove;
 pub use usage::{Usage, usage};
 
@@ -429,7 +431,7 @@ fn joined(names: &[&OsStr]) -> PathBuf {
 ///
 /// # Errors
 /// If the disk reports an error.
-pub(crate) fn write_to_disk(path: &Path) -> Result<(), FileError> {
+pub fn write_to_disk(path: &Path) -> Result<(), FileError> {
     let file = File::open(path).on("open", path)?;
     rustix::fs::syncfs(file)
         .map_err(io::Error::from)
@@ -440,7 +442,7 @@ pub(crate) fn write_to_disk(path: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 /// Those of `work`, or an error if it panics.
-pub(crate) async fn blocking<T, E, F>(work: F) -> Result<T, E>
+pub async fn blocking<T, E, F>(work: F) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<FileError> + Send + 'static,

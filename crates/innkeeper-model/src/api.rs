@@ -25,6 +25,8 @@
 //! | `DELETE /v1/retained/{id}` | | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/logs?lines=N&follow=BOOL` | | the console's bytes, `text/plain` |
 //! | `POST /v1/guests/{name}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
+//! | `POST /v1/backups` | [`BackupRequest`], from root | 202, [`Accepted`] |
+//! | `POST /v1/backups/restore` | [`RestoreRequest`], from root | 202, [`Accepted`] |
 //! | `POST /v1/builds` | [`BuildRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/previews` | | list of [`PreviewView`] |
 //! | `POST /v1/previews` | [`CreatePreview`] | 202, [`PreviewAccepted`] |
@@ -67,6 +69,7 @@
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -107,6 +110,28 @@ pub struct CreateRequest {
     /// Whether container engines can run in it. The host's configuration must allow that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nesting: bool,
+}
+
+/// Makes a backup set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// The directory of the set, an absolute path. The set replaces the former one there.
+    pub directory: PathBuf,
+    /// Copies the guests' closures too.
+    #[serde(default)]
+    pub closures: bool,
+}
+
+/// Restores guests from a backup set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// The directory of the set, an absolute path.
+    pub directory: PathBuf,
+    /// The guests to restore, none of which may exist; empty for everything, on a host without guests.
+    #[serde(default)]
+    pub guests: Vec<GuestName>,
 }
 
 /// Builds a closure.

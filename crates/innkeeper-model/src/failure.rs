@@ -101,6 +101,10 @@ codes! {
     PreviewNotRequested => Conflict, "preview_not_requested";
     /// The host's configuration does not allow previews of this repository.
     RepoNotAllowed => Conflict, "repo_not_allowed";
+    /// Everything is to be restored from a backup, and the host has guests or previews.
+    HostInUse => Conflict, "host_in_use";
+    /// A backup set is incomplete, damaged, or of another version.
+    BackupInvalid => Invalid, "backup_invalid";
     /// All slots of the subnet are taken.
     NoSlotLeft => Exhausted, "no_slot_left";
     /// No run of consecutive slots is free that is long enough for the guest's user ids.
@@ -151,6 +155,8 @@ codes! {
     TimedOut => Host, "timed_out";
     /// A preview's database could not be created, reset or dropped.
     DatabaseFailed => Host, "database_failed";
+    /// A backup set could not be written.
+    BackupFailed => Host, "backup_failed";
     /// The web server rejected a preview's route.
     RouteFailed => Host, "route_failed";
     /// A preview's services do not run, or its app does not respond.

@@ -46,6 +46,10 @@ pub enum Verb {
     Undelete,
     /// Removes retained files; concerns no guest.
     Purge,
+    /// Makes a backup set; concerns no guest.
+    Backup,
+    /// Restores guests from a backup set; concerns no guest.
+    RestoreBackup,
 }
 
 impl Verb {
@@ -65,6 +69,8 @@ impl Verb {
             Self::RestoreSnapshot => "restore_snapshot",
             Self::Undelete => "undelete",
             Self::Purge => "purge",
+            Self::Backup => "backup",
+            Self::RestoreBackup => "restore_backup",
         }
     }
 }

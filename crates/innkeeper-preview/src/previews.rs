@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use innkeeper_facilities::Databases;
 use innkeeper_model::api::{Check, GcReport, GcRequest};
 use innkeeper_model::preview::api::PreviewExplanation;
 use innkeeper_model::preview::log::{LogFilter, LogLine};
@@ -18,6 +19,7 @@ use tracing::warn;
 
 use crate::wiring::{Components, Parts, ToStart, wire};
 use crate::worker::Worker;
+use crate::workers::WakeReason;
 use crate::{PreviewError, records, removal};
 
 /// Delay before a failed dispatch of deliveries is retried.
@@ -160,6 +162,18 @@ impl Previews {
     /// [`PreviewError::NotFound`], or the store cannot be read.
     pub async fn explain(&self, slug: &GuestName) -> Result<PreviewExplanation, PreviewError> {
         self.components.explainer.explain(slug).await
+    }
+
+    /// Returns the server of previews' databases, if the host has one.
+    #[must_use]
+    pub fn database_server(&self) -> Option<&dyn Databases> {
+        self.components.databases.server().ok()
+    }
+
+    /// Has a preview's worker compare the host with its record, which a restore has written.
+    pub fn follow_record(&self, slug: &GuestName) {
+        self.components.workers.wake(slug, WakeReason::Change);
+        self.components.workers.wake(slug, WakeReason::Check);
     }
 
     /// Checks the requirements of previews on the host and on GitHub, without changing anything.

@@ -127,6 +127,14 @@ pub enum StoreError {
         /// The id.
         id: String,
     },
+    /// Everything is to be restored, and the host has a guest or preview.
+    #[error(
+        "a backup can only be restored as a whole on a host without guests and previews; this one has '{record}'"
+    )]
+    HostInUse {
+        /// One of them.
+        record: String,
+    },
     /// Every slot is taken.
     #[error("all {capacity} slots of the subnet {} are taken", subnet.subnet())]
     NoSlotLeft {
@@ -325,6 +333,7 @@ impl Explain for StoreError {
             Self::PreviewNotFound { .. } => Code::PreviewNotFound,
             Self::SlugsTaken { .. } | Self::BranchHasPreview { .. } => Code::SlugConflict,
             Self::DeliveryNotFound { .. } => Code::DeliveryNotFound,
+            Self::HostInUse { .. } => Code::HostInUse,
             Self::NoSlotLeft { .. } => Code::NoSlotLeft,
             Self::NoSlotRun { .. } => Code::NoSlotRun,
             Self::SubnetChanged { .. } | Self::Foreign { .. } => Code::InvalidConfig,
@@ -348,6 +357,9 @@ impl Explain for StoreError {
                     "Choose another name than '{name}'; `agent list` and `preview list` show the names in use."
                 ),
             },
+            Self::HostInUse { .. } => {
+                "Name the guests to restore (`innkeeper restore --from DIRECTORY GUEST…`), or use a new host.".to_owned()
+            }
             Self::RetainedNotFound { .. } | Self::FilesGone { .. } => {
                 "`agent list --all` shows the destroyed agents whose files are kept.".to_owned()
             }

@@ -24,7 +24,7 @@
 //! | --- | --- |
 //! | `guests`, `previews` | intents: yes; facts: soon |
 //! | `checks` | open: yes; closed: soon |
-//! | `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
+//! | `backup`, `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
 //! | `deliveries` | accepted: yes; result: soon |
 //! | `events`, `closures`, `evaluations`, `pings`, `running_time` | soon |
@@ -33,6 +33,7 @@
 //! survives a crash of the daemon, and may be lost with the machine's power until the next intent is recorded. Only facts
 //! can be lost that way, and a reconcile observes them again.
 
+mod backup;
 mod clock;
 mod codec;
 mod connection;
@@ -46,6 +47,7 @@ mod schema;
 mod sql;
 mod store;
 
+pub use backup::BackupRecords;
 pub use clock::{ExpiryClock, RunningTime};
 pub use delivery::{
     Delivery, DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Receipt, retry_after,
@@ -61,4 +63,4 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
-pub use store::{AdditionalConfig, RepoIdentity, Store};
+pub use store::{AdditionalConfig, MovedGuest, RepoIdentity, Restore, Store};

@@ -3,6 +3,7 @@
 //! A file here runs statements on its own table, and reads others only in joins. Rules that span tables belong to
 //! [`crate::store`].
 
+pub(crate) mod backup;
 pub(crate) mod checks;
 pub(crate) mod closures;
 pub(crate) mod deliveries;

@@ -1,6 +1,7 @@
 //! [`Store`]: the handle, its methods by subject, and the rules that span tables.
 
 mod additional;
+mod backup;
 mod checks;
 mod closures;
 mod deliveries;
@@ -32,6 +33,7 @@ use crate::error::{QueryError, StoreError};
 use crate::sql;
 
 pub use additional::AdditionalConfig;
+pub use backup::{MovedGuest, Restore};
 pub use repositories::RepoIdentity;
 
 /// A handle to the database. Clones share it. It closes with the last handle or with [`Self::close`]; then every method

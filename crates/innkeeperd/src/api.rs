@@ -26,6 +26,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_error::ApiError;
+use crate::backup::Backups;
 use crate::intake::Notifier;
 
 pub(crate) use listener::{Peer, bind};
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) engine: Engine,
     /// The previews. `None` on a host without a domain for them.
     pub(crate) previews: Option<Previews>,
+    /// Backups of guests.
+    pub(crate) backups: Backups,
     /// Notified when a delivery is replayed.
     pub(crate) notifier: Notifier,
     /// The response to `innkeeper config`.
@@ -58,6 +61,8 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/gc", post(host::gc))
         .route("/v1/slots", get(host::slots))
         .route("/v1/pool", get(host::pool))
+        .route("/v1/backups", post(host::back_up))
+        .route("/v1/backups/restore", post(host::restore))
         .route("/v1/builds", post(host::build))
         .route("/v1/operations/{id}", get(host::operation))
         .route("/v1/events", get(events::events))

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{self, Context, Peer};
+use crate::backup::{self, Backups};
 use crate::claims::{self, Claim};
 use crate::config::{Config, Loaded};
 use crate::error::DaemonError;
@@ -94,6 +95,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         intake_end.clone(),
     ));
     adopt(&engine, previews.as_ref()).await?;
+    backup::clean_up(&engine, &config.state_dir).await;
     engine.restore().await?;
     if let Some(previews) = &previews {
         previews.start(notifier.subscribe());
@@ -101,6 +103,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
     let context = Context {
         engine: engine.clone(),
         previews: previews.clone(),
+        backups: Backups::new(engine.clone(), previews.clone(), config.state_dir.clone()),
         notifier,
         config: Arc::new(loaded.report),
         started_at,

@@ -2,6 +2,7 @@
 
 mod api;
 mod api_error;
+mod backup;
 mod claims;
 pub mod config;
 mod crash;

@@ -1,5 +1,6 @@
 //! One file for each command, named as the command.
 
+mod backup;
 mod build;
 mod completions;
 mod config;
@@ -29,6 +30,7 @@ mod undelete;
 use innkeeper_model::GuestName;
 use innkeeper_model::api::GuestView;
 
+pub(crate) use self::backup::{Backup, RestoreBackup};
 pub(crate) use self::build::Build;
 pub(crate) use self::completions::Completions;
 pub(crate) use self::config::Config;

@@ -27,6 +27,7 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | `agent create`, `undelete`, `start`, `stop`, `restore`, `fork`; `preview start`, `stop` | the guest, with `operation` and `elapsed_ms` |
 | `agent snapshot` | `guest` and `label`, with `operation` and `elapsed_ms` |
 | `build` | `closure`, `operation` and `elapsed_ms` |
+| `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |
 | `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |
 | `preview create`, `update`, `approve`, `db reset` | the preview, with `elapsed_ms` |
 | `preview destroy` | `slug` and `elapsed_ms` |

@@ -1,5 +1,6 @@
 //! The engine over a fake host: its guarantees when steps fail.
 
+mod backup;
 mod builds;
 mod create;
 mod fixture;

@@ -1,5 +1,7 @@
 //! Closures, keys, networks and the host in memory.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
 use innkeeper_model::{Guest, GuestName, Installable, StorePath, Trust};
@@ -47,6 +49,14 @@ impl Closures for Part {
 
     async fn inherit(&self, _origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError> {
         self.call("closure.inherit", Some(guest))
+    }
+
+    async fn export(&self, _closures: &[StorePath], _to: &Path) -> Result<(), FacilityError> {
+        self.call("closure.export", None)
+    }
+
+    async fn import(&self, _closure: &StorePath, _from: &Path) -> Result<(), FacilityError> {
+        self.call("closure.import", None)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Evaluations, routes, databases and files of previews in memory.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use innkeeper_model::api::Check;
 use innkeeper_model::preview::Meta;
@@ -223,6 +225,19 @@ impl Databases for Part {
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
         self.call("database.reset", Some(&spec.slug))?;
         Ok(self.create_database(spec))
+    }
+
+    async fn dump(&self, preview: &GuestName, _to: &Path) -> Result<(), FacilityError> {
+        self.call("database.dump", Some(preview))
+    }
+
+    async fn load(
+        &self,
+        preview: &GuestName,
+        _password: &Secret,
+        _from: &Path,
+    ) -> Result<(), FacilityError> {
+        self.call("database.load", Some(preview))
     }
 }
 

@@ -1,5 +1,7 @@
 //! File trees in memory.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use innkeeper_model::api::PoolReport;
 use innkeeper_model::{
@@ -100,6 +102,26 @@ impl Rootfs for Part {
         self.call("rootfs.remove_retained", None)?;
         let _open = self.host.removals.read().await;
         self.host.world().retained.remove(&id);
+        Ok(())
+    }
+
+    async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError> {
+        self.call("rootfs.export", Some(guest))?;
+        let files = self.host.world().trees.get(guest).cloned();
+        let Some(files) = files else {
+            return Ok(false);
+        };
+        std::fs::create_dir(to)
+            .and_then(|()| std::fs::write(to.join("files"), files))
+            .map_err(|_| injected("rootfs.export to the directory", Code::RootfsFailed))?;
+        Ok(true)
+    }
+
+    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
+        self.call("rootfs.import", Some(&guest.name))?;
+        let files = std::fs::read_to_string(from.join("files"))
+            .map_err(|_| injected("rootfs.import of nothing", Code::RootfsFailed))?;
+        self.host.world().trees.insert(guest.name.clone(), files);
         Ok(())
     }
 

@@ -88,6 +88,15 @@ impl Units for Part {
         Ok(())
     }
 
+    async fn freeze(&self, guest: &GuestName) -> Result<bool, FacilityError> {
+        self.call("unit.freeze", Some(guest))?;
+        Ok(true)
+    }
+
+    async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        self.call("unit.thaw", Some(guest))
+    }
+
     fn endings(&self) -> broadcast::Receiver<GuestName> {
         self.host.endings.subscribe()
     }

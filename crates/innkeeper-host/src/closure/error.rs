@@ -114,6 +114,25 @@ pub enum ClosureError {
         #[source]
         source: CommandError,
     },
+    /// Nix cannot be started to copy closures.
+    #[error("cannot copy closures: {}", cache.display())]
+    CopyProgram {
+        /// The binary cache.
+        cache: PathBuf,
+        /// The error of the start.
+        #[source]
+        source: CommandError,
+    },
+    /// Nix cannot copy closures.
+    #[error("cannot copy closures: {}: {summary}", cache.display())]
+    Copy {
+        /// The binary cache.
+        cache: PathBuf,
+        /// Nix's error in one line.
+        summary: String,
+        /// The last lines of Nix's log.
+        log: Vec<String>,
+    },
     /// A GC root or another file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -146,7 +165,9 @@ impl Explain for ClosureError {
             Self::LocalFlake(_) | Self::LocalInput { .. } => Code::FlakeRefused,
             Self::User { .. } => Code::InvalidConfig,
             Self::NoNixDaemon { .. } => Code::NixMissing,
-            Self::Nix { source, .. } | Self::Query { source, .. } => match source {
+            Self::Nix { source, .. }
+            | Self::Query { source, .. }
+            | Self::CopyProgram { source, .. } => match source {
                 CommandError::Missing { .. } => Code::NixMissing,
                 _ => Code::BuildFailed,
             },
@@ -156,6 +177,7 @@ impl Explain for ClosureError {
                 error.code_or(Code::Internal)
             }
             Self::Database(_) => Code::Internal,
+            Self::Copy { .. } => Code::ClosureNotFound,
             Self::Foreign(_) => Code::Internal,
             Self::OtherDaemon(_) => Code::DaemonConflict,
             Self::Shared(error) => error.code(),
@@ -197,13 +219,18 @@ impl Explain for ClosureError {
             Self::Unregistered(closure) => format!(
                 "Build it with Nix, or copy it here with `nix copy --from <store> {closure}`. A path that is still being built becomes valid when its build ends."
             ),
-            Self::Nix { source, .. } | Self::Query { source, .. } => return source.remedy(),
             Self::File(error) | Self::Database(DatabaseError::File(error)) => return error.remedy(),
             Self::Database(DatabaseError::Schema { .. }) => {
                 "Use guests without a Nix of their own (`innkeeper.guest.nix.enable = false`) until Innkeeper supports this version of Nix.".to_owned()
             }
             Self::Database(DatabaseError::Sql { .. }) => {
                 "Run `nix-store --verify` on the host, then try again.".to_owned()
+            }
+            Self::Nix { source, .. }
+            | Self::Query { source, .. }
+            | Self::CopyProgram { source, .. } => return source.remedy(),
+            Self::Copy { cache, .. } => {
+                format!("`nix path-info --all --store '{}'` lists its contents.", cache.display())
             }
             Self::Foreign(_) => return None,
             Self::OtherDaemon(_) => {
@@ -215,7 +242,7 @@ impl Explain for ClosureError {
 
     fn log(&self) -> &[String] {
         match self {
-            Self::Build { log, .. } => log,
+            Self::Build { log, .. } | Self::Copy { log, .. } => log,
             Self::Shared(error) => error.log(),
             _ => &[],
         }

@@ -34,6 +34,7 @@ use crate::tree::{self, blocking};
 use crate::{FileErrorExt, command};
 
 pub(crate) mod cause;
+mod copy;
 mod error;
 mod flake;
 pub(crate) mod log;
@@ -186,6 +187,14 @@ impl Closures for NixClosures {
         let (origin, guest) = (origin.clone(), guest.clone());
         self.blocking(move |config| shared::inherit(&config.gcroots, &identity, &origin, &guest))
             .await
+    }
+
+    async fn export(&self, closures: &[StorePath], to: &Path) -> Result<(), FacilityError> {
+        Ok(copy::export(&self.config, closures, to).await?)
+    }
+
+    async fn import(&self, closure: &StorePath, from: &Path) -> Result<(), FacilityError> {
+        Ok(copy::import(&self.config, closure, from).await?)
     }
 }
 

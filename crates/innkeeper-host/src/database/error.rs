@@ -9,7 +9,7 @@ use innkeeper_model::{Code, Explain, chain};
 use tokio_postgres::error::SqlState;
 
 use super::sql::identifier;
-use crate::FileError;
+use crate::{CommandError, FileError};
 
 /// A preview's database or role that cannot be created, changed or dropped.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,23 @@ pub enum DatabaseError {
         connections: u32,
         /// The `max_connections` that suffices.
         needed: u32,
+    },
+    /// `pg_dump` or `pg_restore` failed.
+    #[error("cannot {action} the database '{name}'")]
+    Program {
+        /// The action, such as `dump`.
+        action: &'static str,
+        /// The database.
+        name: String,
+        /// The error of the program.
+        #[source]
+        source: CommandError,
+    },
+    /// A backup has a password that is not one of ours.
+    #[error("the password of the database '{name}' in the backup is invalid")]
+    Password {
+        /// The database.
+        name: String,
     },
     /// The template does not exist.
     #[error("the template database '{template}' does not exist")]
@@ -157,6 +174,8 @@ impl Explain for DatabaseError {
             Self::Statement { source, .. } if source.code == Some(SqlState::DISK_FULL) => {
                 Code::DiskFull
             }
+            Self::Program { source, .. } => source.code_or(Code::DatabaseFailed),
+            Self::Password { .. } => Code::BackupInvalid,
             _ => Code::DatabaseFailed,
         }
     }
@@ -202,6 +221,14 @@ impl Explain for DatabaseError {
             Self::NoTemplate { template } => {
                 format!("Create '{template}', configure another template, or remove the setting.")
             }
+            Self::Program { source: CommandError::Missing { .. }, .. } => {
+                "Put the directory of the programs of PostgreSQL's version into innkeeperd's PATH (on Debian, `apt-get install postgresql-client`).".to_owned()
+            }
+            Self::Program { action: "load", .. } => {
+                "pg_hba.conf must let previews' roles connect from this host: put a line `host sameuser all 127.0.0.1/32 scram-sha-256` above others for `host`, then `systemctl reload postgresql`. Otherwise see PostgreSQL's log: `journalctl -u postgresql`.".to_owned()
+            }
+            Self::Program { source, .. } => return source.remedy(),
+            Self::Password { .. } => "Use another backup.".to_owned(),
             Self::NotManaged { .. } => return None,
             #[cfg(test)]
             Self::Interrupted => return None,

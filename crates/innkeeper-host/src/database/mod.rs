@@ -38,7 +38,7 @@
 //! if such a role owns it. Other objects of the same name are never touched. Removal goes in reverse order, so that managed
 //! objects always have a mark.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ use sql::{identifier, literal};
 mod capacity;
 mod check;
 mod collation;
+mod dump;
 mod error;
 mod finding;
 mod ownership;
@@ -553,6 +554,19 @@ impl Databases for PostgresDatabases {
 
     async fn reset(&self, spec: &DatabaseSpec) -> Result<DatabaseAccess, FacilityError> {
         Ok(self.ensure_all(spec, true).await?)
+    }
+
+    async fn dump(&self, preview: &GuestName, to: &Path) -> Result<(), FacilityError> {
+        Ok(self.dump_contents(preview, to).await?)
+    }
+
+    async fn load(
+        &self,
+        preview: &GuestName,
+        password: &Secret,
+        from: &Path,
+    ) -> Result<(), FacilityError> {
+        Ok(self.load_contents(preview, password, from).await?)
     }
 }
 

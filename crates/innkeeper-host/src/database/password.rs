@@ -42,6 +42,14 @@ impl Passwords {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).on("read", &path),
         }
+        let password = generate().on("read randomness for", &path)?;
+        self.set(slug, &password)?;
+        Ok(password)
+    }
+
+    /// Replaces the preview's password. It is on disk afterwards. The caller must hold the preview's lock.
+    pub(super) fn set(&self, slug: &GuestName, password: &Secret) -> Result<(), FileError> {
+        let path = self.dir.join(slug.as_str());
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.dir).on("create", &self.dir)?;
@@ -50,7 +58,6 @@ impl Passwords {
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&temporary).on("create", &temporary)?;
-        let password = generate().on("read randomness for", &temporary)?;
         let written = file.write_all(password.expose().as_bytes());
         written
             .and_then(|()| file.sync_all())
@@ -58,8 +65,7 @@ impl Passwords {
         fs::rename(&temporary, &path).on("create", &path)?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
-            .on("write", &self.dir)?;
-        Ok(password)
+            .on("write", &self.dir)
     }
 
     /// Returns the preview's password, if it has one.
@@ -123,7 +129,7 @@ pub(super) fn verifier(password: &Secret) -> String {
     postgres_protocol::password::scram_sha_256(password.expose().as_bytes())
 }
 
-fn is_password(text: &str) -> bool {
+pub(super) fn is_password(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 

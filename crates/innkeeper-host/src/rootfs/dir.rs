@@ -26,6 +26,7 @@ use crate::features::UserIds;
 use crate::identity::Identity;
 use crate::tree::{self, blocking};
 
+mod backup;
 #[cfg(test)]
 mod fixture;
 mod paths;
@@ -211,6 +212,14 @@ impl Rootfs for DirRootfs {
     async fn remove_retained(&self, id: RetainedId) -> Result<(), FacilityError> {
         let removed = self.work(move |config| retained::remove_retained(config, id));
         Ok(removed.await?)
+    }
+
+    async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError> {
+        Ok(self.export_tree(guest, to).await?)
+    }
+
+    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
+        Ok(self.import_tree(&guest.name, from).await?)
     }
 
     async fn pool(&self) -> Result<PoolReport, FacilityError> {

@@ -7,6 +7,7 @@
 )]
 
 mod additional;
+mod backup;
 mod caches;
 mod deliveries;
 mod delivery_streams;

@@ -64,6 +64,26 @@ pub(super) async fn build(
     ))
 }
 
+pub(super) async fn back_up(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    let (request, actor) = (body(&request)?, peer.actor());
+    let taken = context.backups.take(request, &actor, peer.trust());
+    Ok(accepted(taken.await?))
+}
+
+pub(super) async fn restore(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    let (request, actor) = (body(&request)?, peer.actor());
+    let restored = context.backups.restore(request, &actor, peer.trust());
+    Ok(accepted(restored.await?))
+}
+
 pub(super) async fn operation(
     State(context): State<Context>,
     Path(id): Path<i64>,

@@ -280,6 +280,20 @@ pub(super) const EXAMPLES: Examples = &[
         &[("innkeeper pool", "Show the usage of the storage pool.")],
     ),
     (
+        "innkeeper backup",
+        &[(
+            "innkeeper backup --to /srv/set",
+            "Make a backup set of all guests in another directory.",
+        )],
+    ),
+    (
+        "innkeeper restore",
+        &[(
+            "innkeeper restore --from /srv/set web",
+            "Restore one guest from a backup set.",
+        )],
+    ),
+    (
         "innkeeper events",
         &[(
             "innkeeper events --follow --guest web",

@@ -106,7 +106,7 @@ impl DirRootfs {
 
     /// Copies a tree, then renames `part`, which contains the copy, to its place. An existing tree is exchanged with it and
     /// removed. When the copy or the rename fails, `part` is removed.
-    async fn copy(
+    pub(super) async fn copy(
         &self,
         from: PathBuf,
         to: PathBuf,
@@ -132,7 +132,7 @@ impl DirRootfs {
 }
 
 /// Copies a tree. `cp` is killed with the daemon: the next daemon starts over in the same place.
-async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
+pub(in crate::rootfs) async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
     let mut command = command::command("setpriv");
     command.args([
         "--pdeathsig",
@@ -140,6 +140,7 @@ async fn run_cp(from: &Path, to: &Path) -> Result<(), RootfsError> {
         "cp",
         "--archive",
         "--one-file-system",
+        "--remove-destination",
         "--reflink=auto",
         "--no-target-directory",
         "--",
@@ -189,7 +190,7 @@ fn source(
     }
 }
 
-fn private() -> fs::DirBuilder {
+pub(super) fn private() -> fs::DirBuilder {
     let mut private = fs::DirBuilder::new();
     private.mode(0o700);
     private

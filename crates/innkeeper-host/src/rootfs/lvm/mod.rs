@@ -31,9 +31,12 @@ use crate::features::UserIds;
 use crate::tree::{self, blocking};
 use crate::{FileError, FileErrorExt};
 
+mod backup;
 mod report;
 mod retained;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 pub use report::PoolUse;
@@ -483,6 +486,18 @@ impl Rootfs for LvmRootfs {
         Ok(self.remove_kept(id).await?)
     }
 
+    async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError> {
+        Ok(self.export_tree(guest, to).await?)
+    }
+
+    async fn abandon_export(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        Ok(self.remove_export(guest).await?)
+    }
+
+    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
+        self.import_tree(guest, from).await
+    }
+
     async fn pool(&self) -> Result<PoolReport, FacilityError> {
         Ok(self.report().await?)
     }
@@ -544,47 +559,4 @@ pub(super) fn make_pool(pool: &str) -> String {
         "Set storage.volume_group and storage.pool to a pool that `lvs` shows, or create this one: \
          `lvcreate --type thin-pool --extents 90%FREE --name {name} {group}`."
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn remedy_extends_the_full_part_of_the_pool() {
-        let remedy = |data, metadata| make_room("vg/thin", PoolUse { data, metadata }, 85);
-        assert!(remedy(90.0, 5.0).contains("--size +10G vg/thin"));
-        assert!(!remedy(90.0, 5.0).contains("poolmetadata"));
-        assert!(remedy(5.0, 90.0).contains("--poolmetadatasize +256M vg/thin"));
-        assert!(!remedy(5.0, 90.0).contains("--size +10G"));
-        assert!(remedy(90.0, 90.0).contains(" and "));
-        assert!(make_pool("vg/thin").contains("--name thin vg`"));
-    }
-
-    #[test]
-    fn damaged_pool_is_parsed_from_lvms_error() {
-        let failed = |stderr: &str| CommandError::Failed {
-            program: "lvchange".to_owned(),
-            status: std::process::ExitStatus::default(),
-            stderr: stderr.to_owned(),
-        };
-        let damaged = failed(
-            "WARNING: setpriority -18 failed: Permission denied.\n  \
-             Check of pool vg/thin failed (status:64). Manual repair required!\n",
-        );
-        assert_eq!(damaged_pool(&damaged), Some("vg/thin"));
-        assert!(repair_pool("vg/thin").contains("`lvconvert --repair vg/thin`"));
-        assert_eq!(damaged_pool(&failed("Insufficient free space")), None);
-    }
-
-    #[test]
-    fn holds_something_ignores_an_empty_directory() {
-        let dir = tempfile::tempdir().expect("a directory for the test");
-        let rootfs = dir.path().join("rootfs");
-        assert!(!holds_something(&rootfs).expect("looks"));
-        fs::create_dir(&rootfs).expect("creates");
-        assert!(!holds_something(&rootfs).expect("looks"));
-        fs::create_dir(rootfs.join("etc")).expect("creates");
-        assert!(holds_something(&rootfs).expect("looks"));
-    }
 }

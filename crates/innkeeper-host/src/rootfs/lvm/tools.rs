@@ -212,7 +212,7 @@ impl Tools<'_> {
         format!("{}/{volume}", self.0.volume_group)
     }
 
-    fn device(&self, volume: &str) -> PathBuf {
+    pub(super) fn device(&self, volume: &str) -> PathBuf {
         Path::new("/dev").join(&self.0.volume_group).join(volume)
     }
 

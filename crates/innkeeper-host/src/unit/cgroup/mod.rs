@@ -10,13 +10,15 @@
 //! others only limit. In version 2 processes live in leaves only, and nspawn makes leaves of its own below `guest`.
 //!
 //! `hierarchy` holds the limits and controllers of a mounted hierarchy, `machine` the cgroups of a guest in all
-//! hierarchies, `listing` reads cgroups, and `processes` creates, kills and removes them.
+//! hierarchies, `listing` reads cgroups, `processes` creates, kills and removes them, and `freezer` suspends them.
 
+mod freezer;
 mod hierarchy;
 mod listing;
 mod machine;
 mod processes;
 
+pub(super) use freezer::{freeze, thaw};
 pub(super) use hierarchy::confine;
 pub(super) use listing::{children, contains, memory, oom_kills, pids};
 pub(crate) use machine::{Cgroups, MachineCgroups};

@@ -8,6 +8,7 @@ use innkeeper_model::api::{Check, ExecRequest};
 use innkeeper_model::{Guest, GuestName, Ownership};
 use tokio::sync::broadcast;
 
+use super::super::error::UnitError;
 use super::super::supervisor::Supervisor;
 use super::super::{cgroup, checks, journal};
 use super::SupervisedUnits;
@@ -98,6 +99,16 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
 
     async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(Self::stop(self, guest).await?)
+    }
+
+    async fn freeze(&self, guest: &GuestName) -> Result<bool, FacilityError> {
+        let cgroup = self.supervisor.groups(guest).guest;
+        Ok(cgroup::freeze(&cgroup).await.map_err(UnitError::from)?)
+    }
+
+    async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        let cgroup = self.supervisor.groups(guest).guest;
+        Ok(cgroup::thaw(&cgroup).map_err(UnitError::from)?)
     }
 
     fn oom_kills(&self, guest: &GuestName) -> u64 {

@@ -1,0 +1,214 @@
+//! Guests' files in backups, and guests from backups.
+//!
+//! A restore writes files first and records last, in one transaction. A crash before it leaves objects without a record,
+//! which the next restore replaces and `gc` removes; after it, the guests are driven like all others.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use innkeeper_facilities::Closures;
+use innkeeper_model::api::Accepted;
+use innkeeper_model::{EventKind, Explain, Failure, Guest, GuestName, Verb};
+use innkeeper_store::{MovedGuest, Restore};
+use tracing::warn;
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::inner::Inner;
+use crate::journal::Subject;
+
+/// The log of an operation that belongs to no guest.
+#[derive(Clone)]
+pub struct OperationLog {
+    inner: Arc<Inner>,
+    subject: Subject,
+}
+
+impl OperationLog {
+    /// Adds a whole sentence to the operation's events.
+    pub fn note(&self, text: impl Into<String>) {
+        let text = text.into();
+        let note = EventKind::Note { text };
+        self.inner.journal.record(&self.subject, note);
+    }
+}
+
+/// The copy of a guest's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// How long the guest was suspended; `None` if it was not.
+    pub suspended: Option<Duration>,
+}
+
+impl Engine {
+    /// Records an operation that belongs to no guest, and runs `work` in a task. It does not continue after a restart of
+    /// the daemon.
+    ///
+    /// # Errors
+    /// When the operation cannot be recorded.
+    pub async fn run_operation<F>(
+        &self,
+        verb: Verb,
+        actor: &str,
+        work: impl FnOnce(OperationLog) -> F + Send + 'static,
+    ) -> Result<Accepted, EngineError>
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.refuse_when_stopping()?;
+        let (engine, actor) = (self.clone(), actor.to_owned());
+        self.run_in_task(async move {
+            let operation = engine.inner.store.begin_operation(verb, &actor).await?;
+            let subject = Subject {
+                operation: Some(operation.id),
+                guest: None,
+            };
+            let journal = &engine.inner.journal;
+            journal.record(&subject, EventKind::Accepted { verb });
+            let inner = Arc::clone(&engine.inner);
+            let log = OperationLog {
+                inner: Arc::clone(&inner),
+                subject: subject.clone(),
+            };
+            let work = work(log);
+            engine.spawn(async move {
+                let (failure, kind) = match work.await {
+                    Ok(()) => (None, EventKind::Finished),
+                    Err(failure) => (Some(failure.clone()), EventKind::Failed { failure }),
+                };
+                inner.finish(&subject, failure.as_ref(), kind).await;
+            });
+            Ok(Accepted {
+                operation: operation.id,
+                guest: None,
+            })
+        })
+        .await
+    }
+
+    /// Copies a guest's files to `to`, which must not exist. Suspends a running guest meanwhile, unless the driver takes a
+    /// snapshot. Returns the guest's record at that time; `None` if the guest or its files do not exist.
+    ///
+    /// # Errors
+    /// When the copy fails, or the guest runs and cannot be suspended. A part of the copy may be left.
+    pub async fn export_guest(
+        &self,
+        name: &GuestName,
+        to: &Path,
+    ) -> Result<Option<(Guest, Exported)>, EngineError> {
+        let inner = &self.inner;
+        let _guest = inner.guest_locks.lock(name).await;
+        let _activity = inner.activity.read().await;
+        let Some(guest) = inner.store.guest(name).await? else {
+            return Ok(None);
+        };
+        let rootfs = &inner.host.rootfs;
+        let phase = inner.host.units.phase(name).await?;
+        let is_alive = phase.is_some_and(|unit| unit.phase.is_alive());
+        let must_freeze = is_alive && !rootfs.copies_while_running(name).await?;
+        let frozen = Instant::now();
+        if must_freeze && !inner.host.units.freeze(name).await? {
+            return Err(EngineError::MustNotRun(name.clone()));
+        }
+        let copied = tokio::select! {
+            copied = rootfs.export(name, to) => copied.map_err(EngineError::from),
+            () = inner.stopping.cancelled() => Err(EngineError::ShuttingDown),
+        };
+        if must_freeze {
+            inner.host.units.thaw(name).await?;
+        }
+        let exported = Exported {
+            suspended: must_freeze.then(|| frozen.elapsed()),
+        };
+        Ok(copied?.then_some((guest, exported)))
+    }
+
+    /// Continues guests and removes snapshots that an interrupted copy has left. For the start of the daemon.
+    pub async fn abandon_exports(&self) {
+        let guests = match self.inner.store.guests().await {
+            Ok(guests) => guests,
+            Err(error) => {
+                warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
+                return;
+            }
+        };
+        for guest in guests {
+            let host = &self.inner.host;
+            for done in [
+                host.units.thaw(&guest.name).await,
+                host.rootfs.abandon_export(&guest.name).await,
+            ] {
+                if let Err(error) = done {
+                    warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+                }
+            }
+        }
+    }
+
+    /// Creates guests' files from copies, records the guests, and starts those that should run. All guests are recorded
+    /// or none.
+    ///
+    /// # Errors
+    /// When a copy fails, or a record exists. No file is left then.
+    pub async fn restore_guests(
+        &self,
+        files: &[(Guest, &Path)],
+        restore: Restore,
+        log: &OperationLog,
+    ) -> Result<Vec<MovedGuest>, EngineError> {
+        self.refuse_when_stopping()?;
+        let inner = &self.inner;
+        // In the order of names: another restore cannot wait for a guest of this one, and this one for a guest of that.
+        let mut names: Vec<_> = files.iter().map(|(guest, _)| &guest.name).collect();
+        names.sort();
+        let mut locks = Vec::new();
+        for name in &names {
+            locks.push(inner.guest_locks.lock(name).await);
+        }
+        let activity = inner.activity.read().await;
+        for name in &names {
+            if let Some(guest) = inner.store.guest(name).await? {
+                let (name, desired) = (guest.name, guest.desired);
+                let exists = innkeeper_store::StoreError::GuestExists { name, desired };
+                return Err(exists.into());
+            }
+        }
+        let starting: Vec<_> = restore.guests.clone();
+        let faults = restore.faults.clone();
+        let restored = async {
+            for (guest, from) in files {
+                let started = Instant::now();
+                inner.host.rootfs.import(guest, from).await?;
+                let (name, seconds) = (&guest.name, started.elapsed().as_secs_f32());
+                log.note(format!(
+                    "The files of {name} are restored ({seconds:.1} s)."
+                ));
+            }
+            Ok(inner.store.restore_records(restore).await?)
+        };
+        let restored: Result<_, EngineError> = restored.await;
+        if restored.is_err() {
+            for name in &names {
+                if let Err(error) = inner.host.rootfs.remove(name).await {
+                    warn!(guest = %name, code = %error.code(), "{}", innkeeper_model::chain(&error));
+                }
+            }
+        }
+        drop((activity, locks));
+        let moved = restored?;
+        for name in starting {
+            // A drive would find a stopped guest as desired, and clear its fault.
+            if !faults.contains_key(&name) {
+                self.spawn_drive(name, None);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Returns the closures of the host.
+    #[must_use]
+    pub fn closures(&self) -> &dyn Closures {
+        &*self.inner.host.closures
+    }
+}

@@ -1,0 +1,131 @@
+//! Contents of preview databases in files, for backups.
+//!
+//! A database's contents are a preview's: they may have functions that are called while they are loaded. So they are loaded
+//! with the rights of the preview's role, which connects like its guest, with its password. The superuser's session, even with
+//! another role, could be taken over by such a function.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use innkeeper_facilities::DatabaseSpec;
+use innkeeper_model::{GuestName, Secret};
+use tokio::process::Command;
+
+use super::{DatabaseError, PostgresDatabases, password, sql};
+use crate::command::{command, run_command};
+use crate::tree::blocking;
+
+/// The timeout of one database.
+const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The directory of the versions of PostgreSQL on Debian. The programs there do not depend on a default cluster.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Settings of the sessions, which override a database's own. A preview's role may not set those of the log.
+const OPTIONS: &str =
+    "-c statement_timeout=0 -c lock_timeout=60s -c idle_in_transaction_session_timeout=0";
+
+impl PostgresDatabases {
+    /// Writes the contents of the preview's database to a new file.
+    pub(super) async fn dump_contents(
+        &self,
+        slug: &GuestName,
+        to: &Path,
+    ) -> Result<(), DatabaseError> {
+        let _permit = self.permits.acquire().await;
+        let name = sql::name_of(slug);
+        let config = &self.config;
+        let mut program = self.program("pg_dump");
+        program.arg("--host").arg(&config.socket_dir);
+        program.args(["--username", &config.role]);
+        // Compressed contents would defeat the deduplication of backups.
+        program.args(["--format=custom", "--compress=0", "--file"]);
+        program.arg(to).args(["--dbname", &name]);
+        run(program, "dump", &name).await
+    }
+
+    /// Creates the preview's role and database, and loads the contents of a file into it.
+    pub(super) async fn load_contents(
+        &self,
+        slug: &GuestName,
+        password: &Secret,
+        from: &Path,
+    ) -> Result<(), DatabaseError> {
+        let name = sql::name_of(slug);
+        if !password::is_password(password.expose()) {
+            return Err(DatabaseError::Password { name });
+        }
+        let spec = DatabaseSpec {
+            slug: slug.clone(),
+            template: None,
+        };
+        let session = self.lock(&name).await?;
+        let (passwords, owner, kept) = (self.passwords.clone(), slug.clone(), password.clone());
+        blocking(move || Ok::<_, DatabaseError>(passwords.set(&owner, &kept)?)).await?;
+        drop(session);
+        self.ensure_all(&spec, true).await?;
+        let mut program = self.program("pg_restore");
+        program.args(["--host", "127.0.0.1", "--username", &name]);
+        program.env("PGPASSWORD", password.expose());
+        program.args(["--no-owner", "--no-privileges", "--exit-on-error"]);
+        program.args(["--dbname", &name, "--"]).arg(from);
+        run(program, "load", &name).await
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = command(newest(Path::new(VERSIONS), name).unwrap_or_else(|| name.into()));
+        command
+            .env("PGOPTIONS", OPTIONS)
+            .args(["--no-password", "--port"]);
+        command.arg(self.config.port.to_string());
+        command
+    }
+}
+
+async fn run(program: Command, action: &'static str, name: &str) -> Result<(), DatabaseError> {
+    let ended = run_command(program, b"", LIMIT).await;
+    ended.map(drop).map_err(|source| DatabaseError::Program {
+        action,
+        name: name.to_owned(),
+        source,
+    })
+}
+
+/// Returns the path of a program of the newest installed version.
+fn newest(versions: &Path, program: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(versions).ok()?.flatten();
+    let number = |name: OsString| name.to_str()?.parse::<u32>().ok();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            Some((
+                number(entry.file_name())?,
+                entry.path().join("bin").join(program),
+            ))
+        })
+        .filter(|(_, path)| path.exists())
+        .collect();
+    found.sort();
+    found.pop().map(|(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_of_the_newest_version_is_chosen() {
+        let dir = tempfile::tempdir().expect("directory");
+        for version in ["9", "15", "17", "18", "common"] {
+            let bin = dir.path().join(version).join("bin");
+            fs::create_dir_all(&bin).expect("directory");
+            if version != "18" {
+                fs::write(bin.join("pg_dump"), "").expect("program");
+            }
+        }
+        let found = newest(dir.path(), "pg_dump");
+        assert_eq!(found, Some(dir.path().join("17/bin/pg_dump")));
+        assert_eq!(newest(dir.path(), "pg_restore"), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! The digest of a tree in a backup set.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+use crate::{FileError, FileErrorExt};
+
+/// The digest of a tree or file, and its size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeDigest {
+    /// SHA-256 in hexadecimal digits: over names, types, modes, owners, targets of links and contents.
+    pub sha256: String,
+    /// The number of files, directories and other entries below the top.
+    pub entries: u64,
+    /// The bytes of regular files.
+    pub bytes: u64,
+}
+
+/// Computes the digest of a directory. Follows no links and opens regular files only. Blocks.
+///
+/// # Errors
+/// If it is not a directory, or a part cannot be read.
+pub fn digest(directory: &Path) -> Result<TreeDigest, FileError> {
+    let mut hash = Sha256::new();
+    let mut found = TreeDigest {
+        sha256: String::new(),
+        entries: 0,
+        bytes: 0,
+    };
+    let top = fs::symlink_metadata(directory).on("inspect", directory)?;
+    if !top.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::NotADirectory)).on("read", directory);
+    }
+    // Relative paths; the top one is empty. Names are pushed in reverse order, so they are popped in order.
+    let mut pending = vec![PathBuf::new()];
+    while let Some(relative) = pending.pop() {
+        let path = directory.join(&relative);
+        let seen = fs::symlink_metadata(&path).on("inspect", &path)?;
+        let kind = seen.file_type();
+        feed(&mut hash, relative.as_os_str().as_bytes());
+        for number in [seen.mode(), seen.uid(), seen.gid()] {
+            hash.update(number.to_be_bytes());
+        }
+        if !relative.as_os_str().is_empty() {
+            found.entries += 1;
+        }
+        if kind.is_dir() {
+            let mut names = names(&path).on("list", &path)?;
+            names.sort();
+            pending.extend(names.iter().rev().map(|name| relative.join(name)));
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path).on("read", &path)?;
+            feed(&mut hash, target.as_os_str().as_bytes());
+        } else if kind.is_file() {
+            found.bytes += seen.len();
+            hash.update(contents(&path).on("read", &path)?);
+        } else if kind.is_block_device() || kind.is_char_device() {
+            hash.update(seen.rdev().to_be_bytes());
+        }
+    }
+    found.sha256 = hexadecimal(&hash.finalize());
+    Ok(found)
+}
+
+/// Computes the digest of a regular file's contents. Blocks.
+///
+/// # Errors
+/// If it is not a regular file, or cannot be read.
+pub fn digest_file(path: &Path) -> Result<TreeDigest, FileError> {
+    let seen = fs::symlink_metadata(path).on("inspect", path)?;
+    if !seen.is_file() {
+        let problem = io::Error::new(io::ErrorKind::InvalidData, "not a regular file");
+        return Err(problem).on("read", path);
+    }
+    Ok(TreeDigest {
+        sha256: hexadecimal(&contents(path).on("read", path)?),
+        entries: 0,
+        bytes: seen.len(),
+    })
+}
+
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect()
+}
+
+fn contents(path: &Path) -> io::Result<[u8; 32]> {
+    // A file that was replaced by a link or a FIFO since is not opened.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let mut file = File::options().read(true).custom_flags(flags).open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Adds a text with its length, so that different texts in a row never count as the same.
+fn feed(hash: &mut Sha256, text: &[u8]) {
+    hash.update((text.len() as u64).to_be_bytes());
+    hash.update(text);
+}
+
+fn hexadecimal(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn digest_changes_with_every_part_and_follows_no_link() {
+        let dir = tempfile::tempdir().expect("directory");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("home")).expect("directory");
+        fs::write(at("home/work"), "before").expect("file");
+        symlink("/etc/shadow", at("link")).expect("link");
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), 0o600.into()).expect("FIFO");
+        let now = || digest(dir.path()).expect("digest");
+        let mut seen = vec![now()];
+        assert_eq!((seen[0].entries, seen[0].bytes), (4, 6));
+        assert_eq!(seen[0], now());
+        fs::write(at("home/work"), "behind").expect("file");
+        seen.push(now());
+        fs::set_permissions(at("home/work"), fs::Permissions::from_mode(0o4755)).expect("mode");
+        seen.push(now());
+        fs::remove_file(at("link")).expect("removes");
+        symlink("/etc/passwd", at("link")).expect("link");
+        seen.push(now());
+        fs::rename(at("home/work"), at("home/play")).expect("renames");
+        seen.push(now());
+        let mut different: Vec<_> = seen.iter().map(|one| &one.sha256).collect();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), seen.len());
+        digest(&at("link")).expect_err("a link");
+        digest_file(&at("link")).expect_err("a link");
+        digest_file(&at("fifo")).expect_err("a FIFO");
+        assert_eq!(digest_file(&at("home/play")).expect("file").bytes, 6);
+    }
+}

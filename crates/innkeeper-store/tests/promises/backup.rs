@@ -1,0 +1,163 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use innkeeper_model::{Code, DesiredState, Explain, Failure, Verb};
+use innkeeper_store::{BackupRecords, Restore};
+
+use crate::support::{Fixture, SUBNET, closure, create, name};
+
+/// Copies a store as a backup does, and reads the copy.
+async fn copy_of(fixture: &Fixture) -> (PathBuf, BackupRecords) {
+    let copy = fixture.directory.path().join("copy.db");
+    // An older copy is replaced.
+    std::fs::write(&copy, "an older one").expect("file");
+    fixture.store.copy_to(&copy).await.expect("copies");
+    let records = BackupRecords::read(&copy).expect("reads");
+    (copy, records)
+}
+
+fn everything(copy: PathBuf, records: &BackupRecords) -> Restore {
+    Restore {
+        copy,
+        everything: true,
+        guests: records
+            .guests
+            .iter()
+            .map(|guest| guest.name.clone())
+            .collect(),
+        previews: records.previews.clone(),
+        ..Restore::default()
+    }
+}
+
+#[tokio::test]
+async fn restored_records_keep_slots_and_states() {
+    let old = Fixture::new(SUBNET);
+    for guest in ["first", "web", "leaving"] {
+        create(&old.store, guest).await;
+    }
+    let store = &old.store;
+    store
+        .delete_guest(&name("first"), None)
+        .await
+        .expect("deleted");
+    store
+        .set_closure(&name("web"), &closure())
+        .await
+        .expect("set");
+    store
+        .set_desired_state(&name("web"), DesiredState::Stopped)
+        .await
+        .expect("set");
+    let leaving = name("leaving");
+    store
+        .begin_change(&leaving, DesiredState::Absent, Verb::Destroy, "uid:0")
+        .await
+        .expect("begun");
+    store
+        .advance_running_time(Duration::from_secs(3_600))
+        .await
+        .expect("advances");
+    let (copy, records) = copy_of(&old).await;
+    let names: Vec<_> = records
+        .guests
+        .iter()
+        .map(|guest| guest.name.as_str())
+        .collect();
+    assert_eq!(names, ["web"]);
+
+    let new = Fixture::new(SUBNET);
+    let restore = everything(copy, &records);
+    let moved = new
+        .store
+        .restore_records(restore.clone())
+        .await
+        .expect("restores");
+    assert_eq!(moved, []);
+    let web = new
+        .store
+        .guest(&name("web"))
+        .await
+        .expect("reads")
+        .expect("exists");
+    assert_eq!((web.slot.number(), web.desired), (2, DesiredState::Stopped));
+    assert_eq!(web.closure, Some(closure()));
+    // The next guest gets none of the slots that were used before.
+    let (next, _) = create(&new.store, "next").await;
+    assert_eq!(next.slot.number(), 4);
+    let here = new.store.running_time().await.expect("time");
+    let there = old.store.running_time().await.expect("time");
+    assert!(there.since(here) < Duration::from_secs(60), "ages continue");
+    let again = new
+        .store
+        .restore_records(restore)
+        .await
+        .expect_err("refused");
+    assert_eq!(again.code(), Code::HostInUse);
+    let new = new.reopened().await;
+    assert!(
+        new.store
+            .guest(&name("web"))
+            .await
+            .expect("reads")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn guest_with_a_taken_slot_gets_another_one() {
+    let old = Fixture::new(SUBNET);
+    for guest in ["web", "api", "db"] {
+        create(&old.store, guest).await;
+    }
+    let (copy, records) = copy_of(&old).await;
+    let new = Fixture::new(SUBNET);
+    create(&new.store, "here").await;
+    let fault = Failure::new(Code::ClosureNotFound, "its closure is missing");
+    let restore = Restore {
+        everything: false,
+        guests: vec![name("web"), name("db")],
+        without_closure: BTreeSet::from([name("web")]),
+        faults: BTreeMap::from([(name("db"), fault.clone())]),
+        ..everything(copy, &records)
+    };
+    let moved = new
+        .store
+        .restore_records(restore.clone())
+        .await
+        .expect("restores");
+    assert_eq!(moved.len(), 1);
+    assert_eq!((moved[0].name.as_str(), moved[0].was.number()), ("web", 1));
+    let db = new
+        .store
+        .guest(&name("db"))
+        .await
+        .expect("reads")
+        .expect("exists");
+    assert_eq!((db.slot.number(), db.desired), (3, DesiredState::Stopped));
+    assert_eq!(db.fault, Some(fault));
+    let web = new
+        .store
+        .guest(&name("web"))
+        .await
+        .expect("reads")
+        .expect("exists");
+    assert_eq!((web.closure, web.desired), (None, DesiredState::Running));
+    assert!(![1, 3].contains(&web.slot.number()), "{}", web.slot);
+    assert!(
+        new.store
+            .guest(&name("api"))
+            .await
+            .expect("reads")
+            .is_none()
+    );
+
+    let again = new
+        .store
+        .restore_records(restore)
+        .await
+        .expect_err("refused");
+    assert_eq!(again.code(), Code::GuestExists);
+    assert_eq!(new.store.guests().await.expect("reads").len(), 3);
+}

@@ -1,0 +1,212 @@
+//! Makes a backup set.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use innkeeper_engine::OperationLog;
+use innkeeper_host::{FileError, FileErrorExt, tree};
+use innkeeper_model::api::BackupRequest;
+use innkeeper_model::{Guest, GuestName, Secret, StorePath};
+use innkeeper_store::BackupRecords;
+use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::manifest::{Digest, Manifest, Set, SetDatabase, SetGuest, VERSION};
+use super::{BackupError, Backups, NEW, SET, mark, prepare};
+
+impl Backups {
+    /// Makes a set and exchanges it with the former one. Leaves nothing of a failed one.
+    pub(super) async fn make_set(
+        &self,
+        request: &BackupRequest,
+        log: &OperationLog,
+    ) -> Result<(), BackupError> {
+        let directory = request.directory.clone();
+        let marker = self.marker();
+        let (new, its_marker) = (Set(directory.join(NEW)), marker.clone());
+        let (path, set) = (directory.clone(), new.clone());
+        tree::blocking(move || {
+            prepare(&path)?;
+            mark(&its_marker, &path)?;
+            tree::remove(&set.0)?;
+            for directory in [set.0.clone(), set.guests(), set.databases()] {
+                create(&directory)?;
+            }
+            Ok::<_, BackupError>(())
+        })
+        .await?;
+        let made = self.fill(&new, request.closures, log).await;
+        let cleared = tree::blocking(move || {
+            let put = made.and_then(|()| Ok(put_in_place(&directory, &new.0)?));
+            // After an exchange, this is the former set.
+            let removed = tree::remove(&new.0).and_then(|()| tree::remove(&marker));
+            put.and_then(|()| Ok(removed?))
+        });
+        cleared.await
+    }
+
+    async fn fill(&self, set: &Set, closures: bool, log: &OperationLog) -> Result<(), BackupError> {
+        let store = self.engine.store();
+        store.copy_to(&set.store()).await?;
+        let copy = set.store();
+        let records = tree::blocking(move || {
+            let records = BackupRecords::read(&copy)?;
+            for leftover in ["innkeeper.db-wal", "innkeeper.db-shm"] {
+                tree::remove(&copy.with_file_name(leftover))?;
+            }
+            Ok::<_, BackupError>(records)
+        })
+        .await?;
+        let mut guests = Vec::new();
+        for guest in &records.guests {
+            guests.extend(self.add_guest(set, guest, log).await?);
+        }
+        let mut databases = Vec::new();
+        for preview in &records.previews {
+            databases.extend(self.add_database(set, preview, log).await?);
+        }
+        if closures {
+            let mut all: Vec<StorePath> = guests
+                .iter()
+                .filter_map(|guest| guest.closure.clone())
+                .collect();
+            all.sort();
+            all.dedup();
+            create(&set.closures())?;
+            self.engine.closures().export(&all, &set.closures()).await?;
+            log.note(format!("{} closures are copied.", all.len()));
+        }
+        let set = set.clone();
+        tree::blocking(move || {
+            let manifest = Manifest {
+                version: VERSION,
+                innkeeper: env!("CARGO_PKG_VERSION").to_owned(),
+                host: host_name(),
+                created_at: Timestamp::now(),
+                store: tree::digest_file(&set.store())?.into(),
+                guests,
+                databases,
+                closures,
+            };
+            Ok(manifest.write(&set)?)
+        })
+        .await
+    }
+
+    /// Copies a guest's files. `None` when it was destroyed meanwhile, or has none yet.
+    async fn add_guest(
+        &self,
+        set: &Set,
+        guest: &Guest,
+        log: &OperationLog,
+    ) -> Result<Option<SetGuest>, BackupError> {
+        let name = &guest.name;
+        create(&set.guest(name))?;
+        let files = set.files(name);
+        let Some((now, exported)) = self.engine.export_guest(name, &files).await? else {
+            let directory = set.guest(name);
+            tree::blocking(move || tree::remove(&directory)).await?;
+            return Ok(None);
+        };
+        let digest = tree::blocking(move || tree::digest(&files)).await?;
+        let size = mebibytes(digest.bytes);
+        let suspended = exported.suspended.map(seconds);
+        let suspended = suspended.map(|time| format!("; it was suspended for {time}"));
+        let suspended = suspended.unwrap_or_default();
+        log.note(format!("{name}: {size} of files{suspended}."));
+        Ok(Some(SetGuest {
+            name: name.clone(),
+            kind: guest.kind,
+            slot: guest.slot,
+            source: now.source,
+            closure: now.closure,
+            files: digest.into(),
+        }))
+    }
+
+    async fn add_database(
+        &self,
+        set: &Set,
+        preview: &GuestName,
+        log: &OperationLog,
+    ) -> Result<Option<SetDatabase>, BackupError> {
+        let server = self
+            .previews
+            .as_ref()
+            .and_then(|previews| previews.database_server());
+        let Some(server) = server else {
+            return Ok(None);
+        };
+        let Some(password) = server.password(preview).await? else {
+            return Ok(None);
+        };
+        // A preview can have a password before it has a database, and after a removal that failed.
+        if server.size(preview).await?.is_none() {
+            return Ok(None);
+        }
+        let dump = set.dump(preview);
+        server.dump(preview, &dump).await?;
+        let file = set.password(preview);
+        let dump: Digest = tree::blocking(move || {
+            write_secret(&file, &password)?;
+            close(&dump)?;
+            Ok::<_, BackupError>(tree::digest_file(&dump)?.into())
+        })
+        .await?;
+        let size = mebibytes(dump.bytes);
+        log.note(format!("{preview}: {size} of its database."));
+        Ok(Some(SetDatabase {
+            preview: preview.clone(),
+            dump,
+        }))
+    }
+}
+
+/// Moves a complete set to its place; the former one takes the other name.
+fn put_in_place(directory: &Path, new: &Path) -> Result<(), FileError> {
+    let set = directory.join(SET);
+    if set.is_dir() {
+        renameat_with(CWD, new, CWD, &set, RenameFlags::EXCHANGE).on("replace", &set)?;
+    } else {
+        fs::rename(new, &set).on("create", &set)?;
+    }
+    tree::write_to_disk(directory)
+}
+
+fn create(directory: &Path) -> Result<(), FileError> {
+    let mut builder = DirBuilder::new();
+    builder
+        .mode(0o700)
+        .create(directory)
+        .on("create", directory)
+}
+
+fn write_secret(path: &Path, secret: &Secret) -> Result<(), FileError> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).on("create", path)?;
+    file.write_all(secret.expose().as_bytes()).on("write", path)
+}
+
+/// Closes a file of another program to all but its owner; nobody else can enter the directory.
+fn close(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).on("close", path)
+}
+
+/// Returns the host's name, for people.
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname");
+    name.unwrap_or_default().trim().to_owned()
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f32())
+}
