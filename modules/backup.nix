@@ -49,19 +49,23 @@ in
       example = [ "/var/secrets" ];
       description = "Further paths that restic or borg stores, such as the secrets that the host's configuration refers to.";
     };
-    restic = (job "Options of `services.restic.backups.innkeeper`. Paths, schedule and the command that makes the set are added.") // {
-      example = {
-        repository = "sftp:backup@example.org:/innkeeper";
-        passwordFile = "/var/secrets/restic";
-        initialize = true;
+    restic =
+      (job "Options of `services.restic.backups.innkeeper`. Paths, schedule and the command that makes the set are added.")
+      // {
+        example = {
+          repository = "sftp:backup@example.org:/innkeeper";
+          passwordFile = "/var/secrets/restic";
+          initialize = true;
+        };
       };
-    };
-    borg = (job "Options of `services.borgbackup.jobs.innkeeper`. Paths, schedule and the command that makes the set are added.") // {
-      example = {
-        repo = "backup@example.org:innkeeper";
-        encryption.mode = "none";
+    borg =
+      (job "Options of `services.borgbackup.jobs.innkeeper`. Paths, schedule and the command that makes the set are added.")
+      // {
+        example = {
+          repo = "backup@example.org:innkeeper";
+          encryption.mode = "none";
+        };
       };
-    };
   };
 
   config = lib.mkIf cfg.enable {

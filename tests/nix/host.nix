@@ -36,6 +36,8 @@ let
       };
       storage.backend = "lvm-thin";
       storage.guestVolumes.enable = true;
+      backup.enable = true;
+      metrics.enable = true;
       secrets.agentCredentials.oauth_token = "/var/secrets/claude/oauth_token";
       previews = {
         enable = true;
@@ -350,6 +352,23 @@ in
           externalInterface = "eth0";
         };
         firewall.firewall.enable = true;
+        # Without the daemon, an assertion fails.
+        backup = {
+          enable = true;
+          backup = {
+            enable = true;
+            restic = {
+              repository = "sftp:backup@example.org:/innkeeper";
+              passwordFile = "/var/secrets/restic";
+              initialize = true;
+            };
+            borg = {
+              repo = "backup@example.org:innkeeper";
+              encryption.mode = "none";
+            };
+          };
+        };
+        metrics.metrics.enable = true;
         storage.storage.backend = "lvm-thin";
         caddy.caddy = {
           enable = true;
