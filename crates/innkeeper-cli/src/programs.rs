@@ -10,8 +10,8 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::{
     Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
-    Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Slots, Snapshot, Snapshots, Ssh, Start,
-    Stop, Undelete,
+    Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots, Ssh,
+    Start, Stop, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -78,11 +78,13 @@ enum AgentCommand {
     Destroy(Destroy),
     Undelete(Undelete),
     List(List),
+    Show(Show),
     Ssh(Ssh),
     Exec(Exec),
     Logs(Logs),
     Start(Start),
     Stop(Stop),
+    Set(Set),
     Snapshot(Snapshot),
     Snapshots(Snapshots),
     Restore(Restore),
@@ -184,11 +186,13 @@ impl Program for Agent {
             AgentCommand::Destroy(command) => command.run(cx).await,
             AgentCommand::Undelete(command) => command.run(cx).await,
             AgentCommand::List(command) => command.run(cx).await,
+            AgentCommand::Show(command) => command.run(cx).await,
             AgentCommand::Ssh(command) => command.run(cx).await,
             AgentCommand::Exec(command) => command.run(cx).await,
             AgentCommand::Logs(command) => command.run(cx).await,
             AgentCommand::Start(command) => command.run(cx).await,
             AgentCommand::Stop(command) => command.run(cx).await,
+            AgentCommand::Set(command) => command.run(cx).await,
             AgentCommand::Snapshot(command) => command.run(cx).await,
             AgentCommand::Snapshots(command) => command.run(cx).await,
             AgentCommand::Restore(command) => command.run(cx).await,

@@ -14,7 +14,7 @@ use crate::EngineError;
 use crate::inner::Inner;
 use crate::journal::Subject;
 use crate::observe::{has, observe, resources};
-use crate::plan::{Stage, Step, plan};
+use crate::plan::{Stage, Step, plan, plan_change};
 use crate::probe::Edge;
 
 /// Work for the caller to schedule after a drive.
@@ -75,23 +75,66 @@ enum Conclusion {
     Removed,
     /// A later operation changed the desired state, and drives next.
     Superseded,
+    /// The guest has its desired state, and the change that the operation requested failed.
+    ChangeFailed(Failure),
 }
 
 impl Drive<'_> {
-    /// Observes the guest, plans, and executes the plan.
+    /// Observes the guest, plans, and executes the plan; again after each phase of a change of its closure.
     async fn converge(&mut self) -> Result<Conclusion, EngineError> {
-        let Some(guest) = self.inner.store.guest(self.name).await? else {
-            return Ok(Conclusion::Removed);
-        };
-        let observed = observe(&self.inner.host, &guest).await?;
-        let stages = plan(guest.desired, guest.file_work.as_ref(), &observed);
-        if stages.is_empty() {
-            return Ok(Conclusion::AsDesired);
+        loop {
+            let Some(guest) = self.inner.store.guest(self.name).await? else {
+                return Ok(Conclusion::Removed);
+            };
+            let observed = observe(&self.inner.host, &guest).await?;
+            let stages = match guest.pending_change() {
+                Some(change) => plan_change(guest.desired, change, &observed),
+                None => plan(guest.desired, guest.file_work.as_ref(), &observed),
+            };
+            if stages.is_empty() {
+                return Ok(self.settled(&guest));
+            }
+            if self.subject.operation.is_none() && !self.begin_restore().await? {
+                return Ok(Conclusion::Superseded);
+            }
+            match self.execute(guest.desired, &stages).await {
+                Ok(Conclusion::AsDesired) if guest.change.is_some() => {}
+                Err(error) if guest.pending_change().is_some() => self.turn_back(error).await?,
+                result => return result,
+            }
         }
-        if self.subject.operation.is_none() && !self.begin_restore().await? {
-            return Ok(Conclusion::Superseded);
+    }
+
+    /// Returns the conclusion for a guest that has its desired state.
+    fn settled(&self, guest: &Guest) -> Conclusion {
+        let last = guest.last_change.as_ref();
+        // The record tells, so that the operation has the same result after a crash.
+        let own = last.filter(|last| Some(last.operation) == self.subject.operation);
+        match own.and_then(|last| last.failure.clone()) {
+            Some(failure) => Conclusion::ChangeFailed(failure),
+            None => Conclusion::AsDesired,
         }
-        self.execute(guest.desired, &stages).await
+    }
+
+    /// Lets the next phase undo a change that failed. Returns the error if that is impossible.
+    async fn turn_back(&self, error: EngineError) -> Result<(), EngineError> {
+        if matches!(error, EngineError::Superseded(_)) {
+            return Err(error);
+        }
+        // The unit of the requested closure is not started any more.
+        drop(self.prepared.lock().take());
+        match self
+            .inner
+            .turn_back(self.name, &Failure::from(&error))
+            .await
+        {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(error),
+            Err(second) => {
+                warn!(guest = %self.name, %second, "cannot undo a change of the closure");
+                Err(error)
+            }
+        }
     }
 
     /// Records a restore by the daemon. Returns false if a request came first.
@@ -189,6 +232,24 @@ impl Drive<'_> {
             Step::DeleteSnapshot => self.inner.remove_snapshot(guest).await?,
             Step::RestoreRootfs => self.inner.restore_rootfs(guest).await?,
             Step::AdoptFiles => self.inner.adopt_files(guest).await?,
+            Step::ResolveChange => self.resolve_change(guest).await?,
+            Step::PinClosures => self.inner.pin_closures(guest).await?,
+            Step::BeginChange => self.inner.begin_change(guest).await?,
+            Step::SwitchGuest => {
+                let switch = self.inner.switch_guest(guest, &self.subject);
+                self.unless_superseded(guest, switch).await?;
+            }
+            Step::SwitchBack => {
+                let switch = self.inner.switch_back(guest, &self.subject);
+                self.unless_superseded(guest, switch).await?;
+            }
+            Step::ConfirmStop => self.inner.confirm_stop(guest).await?,
+            Step::CheckGuest => {
+                let check = self.inner.check_guest(guest);
+                self.unless_superseded(guest, check).await?;
+            }
+            Step::SettleClosure => self.inner.settle_closure(guest).await?,
+            Step::EndChange => self.inner.store.end_change(name).await?,
             Step::EnsureSecrets => {
                 let key = host.secrets.ensure(guest).await?;
                 if guest.ssh_host_key.as_ref() != Some(&key) {
@@ -218,10 +279,31 @@ impl Drive<'_> {
     }
 
     async fn resolve(&self, guest: &Guest) -> Result<(), EngineError> {
-        let (installable, trust) = match &guest.source {
+        let closure = self.closure_of(guest, &guest.source, false).await?;
+        Ok(self.inner.store.set_closure(self.name, &closure).await?)
+    }
+
+    async fn resolve_change(&self, guest: &Guest) -> Result<(), EngineError> {
+        let Some(change) = &guest.change else {
+            return Ok(());
+        };
+        let mut change = change.clone();
+        change.other.closure = Some(self.closure_of(guest, &change.other.source, true).await?);
+        Ok(self.inner.store.record_change(self.name, &change).await?)
+    }
+
+    /// Returns the closure of a source; builds it if necessary. Without `force`, an earlier build of the flake counts, even
+    /// if the flake has changed since.
+    async fn closure_of(
+        &self,
+        guest: &Guest,
+        source: &ClosureSource,
+        force: bool,
+    ) -> Result<StorePath, EngineError> {
+        let (installable, trust) = match source {
             ClosureSource::Path(path) => {
                 self.inner.host.closures.verify(path).await?;
-                return Ok(self.inner.store.set_closure(self.name, path).await?);
+                return Ok(path.clone());
             }
             ClosureSource::Flake(installable) => (installable, Trust::Host),
             ClosureSource::MemberFlake(installable) => (installable, Trust::Member),
@@ -229,15 +311,22 @@ impl Drive<'_> {
         let progress = self.inner.journal.progress_sink(&self.subject);
         let build = self
             .inner
-            .build_closure(progress, installable, trust, false);
-        // A build takes minutes. A destroy does not wait for it.
-        let closure = tokio::select! {
-            built = build => built?,
+            .build_closure(progress, installable, trust, force);
+        self.unless_superseded(guest, build).await
+    }
+
+    /// Performs work that takes minutes. A destroy does not wait for it.
+    async fn unless_superseded<T>(
+        &self,
+        guest: &Guest,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        tokio::select! {
+            result = work => result,
             () = self.wait_until_superseded(guest.desired) => {
-                return Err(EngineError::Superseded(self.name.clone()));
+                Err(EngineError::Superseded(self.name.clone()))
             }
-        };
-        Ok(self.inner.store.set_closure(self.name, &closure).await?)
+        }
     }
 
     async fn wait_until_superseded(&self, desired: DesiredState) {
@@ -287,10 +376,16 @@ impl Drive<'_> {
     async fn conclude(&self, result: Result<Conclusion, EngineError>) -> FollowUp {
         match result {
             Ok(Conclusion::AsDesired) => {
-                if let Err(error) = self.inner.store.set_fault(self.name, None).await {
-                    warn!(guest = %self.name, %error, "cannot clear the guest's fault");
-                }
+                self.clear_fault().await;
                 self.succeed().await;
+                FollowUp::None
+            }
+            Ok(Conclusion::ChangeFailed(failure)) => {
+                self.clear_fault().await;
+                self.inner.failures.reset(self.name);
+                self.inner.probe(self.verb, "finish", Edge::Before);
+                self.finish_with(&failure).await;
+                self.inner.probe(self.verb, "finish", Edge::After);
                 FollowUp::None
             }
             Ok(Conclusion::Removed) => {
@@ -314,6 +409,19 @@ impl Drive<'_> {
         self.inner
             .journal
             .record(&self.subject, EventKind::Failed { failure });
+    }
+
+    async fn clear_fault(&self) {
+        if let Err(error) = self.inner.store.set_fault(self.name, None).await {
+            warn!(guest = %self.name, %error, "cannot clear the guest's fault");
+        }
+    }
+
+    async fn finish_with(&self, failure: &Failure) {
+        let kind = EventKind::Failed {
+            failure: failure.clone(),
+        };
+        self.inner.finish(&self.subject, Some(failure), kind).await;
     }
 
     async fn succeed(&self) {
@@ -356,10 +464,7 @@ impl Drive<'_> {
                 FollowUp::RetryLater
             }
         };
-        let kind = EventKind::Failed {
-            failure: failure.clone(),
-        };
-        self.inner.finish(&self.subject, Some(failure), kind).await;
+        self.finish_with(failure).await;
         follow_up
     }
 

@@ -3,7 +3,8 @@
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::reserved::Reservation;
 use innkeeper_model::{
-    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId, UserIdCount,
+    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId, StorePath,
+    UserIdCount,
 };
 use innkeeper_store::StoreError;
 
@@ -57,6 +58,28 @@ pub enum EngineError {
     /// The guest runs, and its files can only be copied while it is stopped.
     #[error("cannot copy the files of guest '{0}' while it runs")]
     MustNotRun(GuestName),
+    /// The guest's running system did not switch to a closure.
+    #[error("guest '{guest}' cannot switch to {closure}: {finding}")]
+    Switch {
+        /// The guest.
+        guest: GuestName,
+        /// The closure.
+        closure: StorePath,
+        /// The problem.
+        finding: String,
+        /// The last lines that the program printed.
+        log: Vec<String>,
+    },
+    /// The guest's system did not come up.
+    #[error("guest '{guest}' did not come up: {finding}")]
+    Unhealthy {
+        /// The guest.
+        guest: GuestName,
+        /// The problem.
+        finding: String,
+        /// The last lines of a log that show the cause.
+        log: Vec<String>,
+    },
     /// An object of the guest is left after its removal.
     #[error("cannot remove guest '{guest}': {what} {object} still exists")]
     Left {
@@ -93,6 +116,8 @@ impl Explain for EngineError {
             Self::NestingRefused | Self::NestingImpossible => Code::NestingRefused,
             Self::LocalFlake(_) => Code::FlakeRefused,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
+            Self::Switch { .. } => Code::SwitchFailed,
+            Self::Unhealthy { .. } => Code::GuestUnhealthy,
             Self::Left { .. } => Code::Internal,
             Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
             Self::Superseded(_) => Code::GuestBusy,
@@ -108,7 +133,7 @@ impl Explain for EngineError {
             Self::Superseded(_) | Self::Invalid(_) | Self::Installable(_) => return None,
             Self::Reserved { .. } => "Choose another name, or omit it to get a generated one.".to_owned(),
             Self::GuestNotFound(_) => "`agent list` shows the existing guests.".to_owned(),
-            Self::Preview(_) => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),
+            Self::Preview(_) => "The request is for agents only; `agent list` shows them.".to_owned(),
             Self::MustNotRun(guest) => format!(
                 "Stop it first: `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
             ),
@@ -120,6 +145,8 @@ impl Explain for EngineError {
             Self::LocalFlake(installable) => format!(
                 "Build it yourself (`nix build --print-out-paths '{installable}'`) and give the store path: `agent create --closure STORE_PATH`. Or push the flake and give its remote reference, such as github:owner/repo or git+https://host/repo."
             ),
+            Self::Switch { guest, .. } => format!("The agent keeps its former closure. Correct the configuration and repeat `agent set {guest}`; with `--restart` it boots the new closure instead of switching to it."),
+            Self::Unhealthy { guest, .. } => format!("The agent keeps its former closure. `agent logs {guest}` shows its console; correct the configuration and repeat `agent set {guest}`."),
             Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
             Self::ShuttingDown => "Retry after it has started again.".to_owned(),
         })
@@ -130,6 +157,7 @@ impl Explain for EngineError {
             Self::Store(error) => error.log(),
             Self::Host(error) => error.log(),
             Self::Several(failures) => failures.first().map_or(&[], |f| &f.log),
+            Self::Switch { log, .. } | Self::Unhealthy { log, .. } => log,
             _ => &[],
         }
     }

@@ -14,13 +14,14 @@
 //! ```
 //!
 //! Files depend on each other in one direction: data and the shared state (`inner`), then work on the host (`drive`,
-//! `build`, `snapshots`, `space`, `firewall`), then `engine`, then the files that add requests, queries and the
+//! `build`, `change`, `health`, `snapshots`, `space`, `firewall`), then `engine`, then the files that add requests, queries and the
 //! daemon's own work to [`Engine`].
 
 mod adopt;
 mod backoff;
 mod backup;
 mod build;
+mod change;
 mod doctor;
 mod drive;
 mod engine;
@@ -28,6 +29,8 @@ mod error;
 mod file_work;
 mod firewall;
 mod gc;
+mod guest_command;
+mod health;
 mod inner;
 mod journal;
 mod keyed_locks;

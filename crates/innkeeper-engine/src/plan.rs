@@ -4,6 +4,10 @@ use innkeeper_model::{DesiredState, FileWork, UnitPhase};
 
 use crate::observe::Observed;
 
+mod change;
+
+pub(crate) use change::plan_change;
+
 /// A step on a guest. Idempotent: it can be repeated after a crash at any point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
@@ -23,6 +27,24 @@ pub(crate) enum Step {
     RestoreRootfs,
     /// Record the adoption of retained files.
     AdoptFiles,
+    /// Determine the requested closure of a change; build it if necessary.
+    ResolveChange,
+    /// Pin the present and the requested closure.
+    PinClosures,
+    /// Give the record the requested closure.
+    BeginChange,
+    /// Switch the running system to the requested closure.
+    SwitchGuest,
+    /// Switch the running system back to the former closure.
+    SwitchBack,
+    /// Record that the guest is stopped.
+    ConfirmStop,
+    /// Check the health of the changed guest.
+    CheckGuest,
+    /// Release the closure that is not used any more.
+    SettleClosure,
+    /// Record the end of the change.
+    EndChange,
     /// Write keys and credentials into the file tree.
     EnsureSecrets,
     /// Slow pre-start work that does not need the file tree.
@@ -61,6 +83,15 @@ impl Step {
             Self::DeleteSnapshot => "delete-snapshot",
             Self::RestoreRootfs => "restore-rootfs",
             Self::AdoptFiles => "adopt-files",
+            Self::ResolveChange => "resolve-change",
+            Self::PinClosures => "pin-closures",
+            Self::BeginChange => "begin-change",
+            Self::SwitchGuest => "switch-guest",
+            Self::SwitchBack => "switch-back",
+            Self::ConfirmStop => "confirm-stop",
+            Self::CheckGuest => "check-guest",
+            Self::SettleClosure => "settle-closure",
+            Self::EndChange => "end-change",
             Self::EnsureSecrets => "ensure-secrets",
             Self::PrepareUnit => "prepare-unit",
             Self::EnsureUnit => "ensure-unit",

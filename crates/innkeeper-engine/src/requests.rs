@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use innkeeper_facilities::{GuestUserIds, ProgressSink};
-use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest};
+use innkeeper_model::api::{Accepted, BuildRequest, CreateRequest, SetRequest};
 use innkeeper_model::reserved::reservation;
 use innkeeper_model::{
     ClosureSource, Code, DesiredState, EventKind, Explain, Failure, Guest, GuestKind, GuestName,
     Installable, Limits, Operation, StorePath, Trust, UserIdCount, Verb,
 };
-use innkeeper_store::{NewGuest, StoreError};
+use innkeeper_store::{NewGuest, RequestedChange, StoreError};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -32,6 +32,7 @@ impl Engine {
         if let Some(name) = &request.name {
             refuse_reserved(name)?;
         }
+        require_root(request.declared, trust)?;
         let inner = &self.inner;
         let limits = self.limits(&request)?;
         let source = self.source(request.flake.as_deref(), request.closure, trust)?;
@@ -43,6 +44,7 @@ impl Engine {
             closure: closure.clone(),
             limits,
             origin: None,
+            declared: request.declared,
         };
         inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = match request.name {
@@ -74,11 +76,63 @@ impl Engine {
             closure: Some(closure.clone()),
             limits: self.inner.config.limits,
             origin: None,
+            declared: false,
         };
         self.inner.probe(Verb::Create, "accept", Edge::Before);
         let (guest, operation) = self.record_guest(new, actor).await?;
         self.inner.probe(Verb::Create, "accept", Edge::After);
         Ok(self.begin(&guest.name, &operation).await)
+    }
+
+    /// Records that an agent should have another closure or other limits, and starts the change. A running system switches
+    /// to the closure if both have `bin/switch-to-configuration`; otherwise the agent is restarted. If it does not come up,
+    /// it gets its former closure back.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and when the agent does not exist or is busy. A refused request changes nothing.
+    pub async fn set(
+        &self,
+        name: &GuestName,
+        request: SetRequest,
+        actor: &str,
+        trust: Trust,
+    ) -> Result<Accepted, EngineError> {
+        let guest = self.agent(name).await?;
+        let source = match (&request.flake, &request.closure) {
+            (None, None) => None,
+            _ => {
+                let source = self.source(request.flake.as_deref(), request.closure, trust)?;
+                // The flake may have changed since the last build, so that its cached closure does not count.
+                let closure = match &source {
+                    ClosureSource::Path(_) => self.known_closure(&source).await?,
+                    ClosureSource::Flake(_) | ClosureSource::MemberFlake(_) => None,
+                };
+                Some((source, closure))
+            }
+        };
+        require_root(request.declared, trust)?;
+        let is_empty = source.is_none()
+            && !request.declared
+            && request.memory.is_none()
+            && request.cpus.is_none()
+            && request.tasks.is_none()
+            && !request.restart;
+        if is_empty {
+            return Err(EngineError::Invalid(format!(
+                "the request changes nothing about agent '{name}'"
+            )));
+        }
+        require_tasks(request.tasks.unwrap_or(guest.limits.tasks))?;
+        let requested = RequestedChange {
+            source,
+            memory: request.memory,
+            cpus: request.cpus,
+            tasks: request.tasks,
+            declared: request.declared,
+            restart: request.restart,
+        };
+        let begun = self.inner.store.begin_set(name, requested, actor);
+        self.begin_with(Verb::Set, begun).await
     }
 
     /// Changes the closure that a stopped guest boots from at its next start. Its files stay.
@@ -352,6 +406,25 @@ pub(crate) fn refuse_reserved(name: &GuestName) -> Result<(), EngineError> {
             name: name.clone(),
             reason,
         }),
+    }
+}
+
+/// Refuses a member's request to declare an agent: the host's configuration may remove declared agents.
+fn require_root(declared: bool, trust: Trust) -> Result<(), EngineError> {
+    match trust {
+        Trust::Member if declared => Err(EngineError::Invalid(
+            "only root may declare agents".to_owned(),
+        )),
+        Trust::Member | Trust::Host => Ok(()),
+    }
+}
+
+fn require_tasks(tasks: u32) -> Result<(), EngineError> {
+    match tasks {
+        0 => Err(EngineError::Invalid(
+            "a guest needs at least 1 task".to_owned(),
+        )),
+        _ => Ok(()),
     }
 }
 

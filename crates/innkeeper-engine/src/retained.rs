@@ -70,6 +70,7 @@ impl Engine {
             closure,
             limits: former.limits,
             origin: None,
+            declared: false,
         };
         self.inner.probe(Verb::Undelete, "accept", Edge::Before);
         let (guest, operation) = self.inner.store.begin_undelete(id, new, actor).await?;

@@ -98,6 +98,7 @@ impl Engine {
                 guest: guest.name,
                 snapshot: request.snapshot,
             }),
+            declared: false,
         };
         let begun = self.inner.store.create_guest(new, actor);
         self.begin_with(Verb::Fork, begun).await
@@ -134,7 +135,7 @@ impl Engine {
     }
 
     /// Returns an agent's record. Refuses a preview's guest: its next commit would undo the request.
-    async fn agent(&self, name: &GuestName) -> Result<Guest, EngineError> {
+    pub(crate) async fn agent(&self, name: &GuestName) -> Result<Guest, EngineError> {
         self.refuse_when_stopping()?;
         let guest = self.guest(name).await?;
         match guest.kind {
@@ -164,7 +165,7 @@ impl Engine {
         free.ok_or_else(|| EngineError::Invalid("all labels are taken".to_owned()))
     }
 
-    async fn begin_with(
+    pub(crate) async fn begin_with(
         &self,
         verb: Verb,
         begun: impl Future<Output = Result<(Guest, Operation), StoreError>>,

@@ -78,4 +78,31 @@ pub trait Closures: Resource {
     /// # Errors
     /// When the directory lacks it, or Nix cannot copy it.
     async fn import(&self, closure: &StorePath, from: &Path) -> Result<(), FacilityError>;
+
+    /// Gives the guest a second GC root, for the closure that it returns to if a change fails. In place of any other such
+    /// root that it has. [`Resource::remove`] removes both roots.
+    ///
+    /// # Errors
+    /// When the root cannot be written.
+    async fn ensure_former(
+        &self,
+        guest: &GuestName,
+        closure: &StorePath,
+    ) -> Result<(), FacilityError>;
+
+    /// Removes the guest's second GC root.
+    ///
+    /// # Errors
+    /// When the root cannot be removed.
+    async fn remove_former(&self, guest: &GuestName) -> Result<(), FacilityError>;
+
+    /// Reports whether a closure contains an executable file that guests can start, by its path in the closure.
+    ///
+    /// # Errors
+    /// When the closure cannot be read.
+    async fn has_program(
+        &self,
+        closure: &StorePath,
+        program: &'static str,
+    ) -> Result<bool, FacilityError>;
 }

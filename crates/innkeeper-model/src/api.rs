@@ -14,6 +14,7 @@
 //! | `DELETE /v1/guests/{name}?now=BOOL` | | 202, [`Accepted`]; without `now=true`, an agent's files are kept for a while |
 //! | `POST /v1/guests/{name}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/stop` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/set` | [`SetRequest`] | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/fork` | [`ForkRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/snapshots` | | list of [`Snapshot`], the oldest first |
 //! | `POST /v1/guests/{name}/snapshots` | [`SnapshotRequest`] | 202, [`SnapshotAccepted`] |
@@ -110,6 +111,36 @@ pub struct CreateRequest {
     /// Whether container engines can run in it. The host's configuration must allow that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nesting: bool,
+    /// True if the host's configuration declares it. For root only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declared: bool,
+}
+
+/// Changes the closure or the limits of an agent. Omitted fields stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRequest {
+    /// The flake output to boot from, `<flake>` or `<flake>#<attribute>`.
+    #[serde(default)]
+    pub flake: Option<String>,
+    /// The store path to boot from. Excludes `flake`.
+    #[serde(default)]
+    pub closure: Option<StorePath>,
+    /// Memory limit.
+    #[serde(default)]
+    pub memory: Option<MemorySize>,
+    /// CPU limit.
+    #[serde(default)]
+    pub cpus: Option<Cpus>,
+    /// Maximum number of processes and threads.
+    #[serde(default)]
+    pub tasks: Option<u32>,
+    /// Record that the host's configuration declares the agent. For root only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declared: bool,
+    /// Restart the agent, also where its running system could switch.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// Makes a backup set.

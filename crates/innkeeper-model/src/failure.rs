@@ -149,6 +149,10 @@ codes! {
     RootfsFailed => Host, "rootfs_failed";
     /// The guest's unit could not be started or stopped.
     UnitFailed => Host, "unit_failed";
+    /// A guest's running system could not switch to another closure.
+    SwitchFailed => Host, "switch_failed";
+    /// A guest runs, but its system did not come up.
+    GuestUnhealthy => Host, "guest_unhealthy";
     /// The guest exited before or during its start.
     GuestDied => Host, "guest_died";
     /// A timeout expired.
@@ -177,7 +181,11 @@ impl Code {
     pub fn is_host_fault(self) -> bool {
         match self {
             // Usually caused by the guest, the app or GitHub.
-            Self::GuestDied | Self::AppUnhealthy | Self::GithubFailed => false,
+            Self::GuestDied
+            | Self::SwitchFailed
+            | Self::GuestUnhealthy
+            | Self::AppUnhealthy
+            | Self::GithubFailed => false,
             Self::DiskFull
             | Self::NoSlotLeft
             | Self::NoSlotRun

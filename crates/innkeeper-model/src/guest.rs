@@ -5,7 +5,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClosureSource, Failure, FileWork, GuestName, Limits, RetainedId, Slot, StorePath};
+use crate::{
+    ClosureChange, ClosureSource, Failure, FileWork, GuestName, LastChange, Limits, RetainedId,
+    Slot, StorePath,
+};
 
 /// The purpose of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,11 +62,27 @@ pub struct Guest {
     /// state is [`DesiredState::Absent`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<RetainedId>,
+    /// A change of its closure or limits that has not ended. It comes after file work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ClosureChange>,
+    /// The last change of its closure or limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<LastChange>,
+    /// True for an agent that the host's configuration declares (`innkeeper apply`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declared: bool,
     /// Time of the request.
     pub created_at: Timestamp,
 }
 
 impl Guest {
+    /// Returns the change of its closure that comes next: after file work, and never for a guest that is being removed.
+    #[must_use]
+    pub fn pending_change(&self) -> Option<&ClosureChange> {
+        let is_next = self.file_work.is_none() && self.desired != DesiredState::Absent;
+        self.change.as_ref().filter(|_| is_next)
+    }
+
     /// Returns a sentence, without a period, about processes that the kernel killed for lack of memory.
     #[must_use]
     pub fn oom_finding(&self, kills: u64) -> String {

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod backoff;
+mod change;
 mod closure_source;
 mod failure;
 mod guest;
@@ -25,6 +26,7 @@ mod snapshot;
 mod store_path;
 
 pub use backoff::Backoff;
+pub use change::{BootSpec, ChangeOutcome, ChangePhase, ClosureChange, LastChange};
 pub use closure_source::ClosureSource;
 pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{DesiredState, Guest, GuestKind, GuestState, UnitPhase};

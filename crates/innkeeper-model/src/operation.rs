@@ -30,6 +30,8 @@ pub enum Verb {
     Start,
     /// Stops a guest and keeps its files.
     Stop,
+    /// Changes the closure or the limits of an agent.
+    Set,
     /// Removes a guest with all its resources.
     Destroy,
     /// Builds a closure; concerns no guest.
@@ -61,6 +63,7 @@ impl Verb {
             Self::Fork => "fork",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Set => "set",
             Self::Destroy => "destroy",
             Self::Build => "build",
             Self::Restore => "restore",

@@ -23,6 +23,7 @@
 //! | subject | durable when the method returns |
 //! | --- | --- |
 //! | `guests`, `previews` | intents: yes; facts: soon |
+//! | `changes` | yes |
 //! | `checks` | open: yes; closed: soon |
 //! | `backup`, `snapshots`, `retained`, `slots`, `repositories`, `identity` | yes |
 //! | `operations` | begin: yes; end: soon, unless it made a guest run |
@@ -63,4 +64,4 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
-pub use store::{AdditionalConfig, MovedGuest, RepoIdentity, Restore, Store};
+pub use store::{AdditionalConfig, MovedGuest, RepoIdentity, RequestedChange, Restore, Store};

@@ -105,6 +105,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "guests with several slots",
         sql: include_str!("schema/20.sql"),
     },
+    Migration {
+        name: "changes of agents' closures, declared agents",
+        sql: include_str!("schema/21.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

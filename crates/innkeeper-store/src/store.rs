@@ -2,6 +2,7 @@
 
 mod additional;
 mod backup;
+mod changes;
 mod checks;
 mod closures;
 mod deliveries;
@@ -34,6 +35,7 @@ use crate::sql;
 
 pub use additional::AdditionalConfig;
 pub use backup::{MovedGuest, Restore};
+pub use changes::RequestedChange;
 pub use repositories::RepoIdentity;
 
 /// A handle to the database. Clones share it. It closes with the last handle or with [`Self::close`]; then every method

@@ -70,6 +70,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/guests/{name}", get(guests::show).delete(guests::destroy))
         .route("/v1/guests/{name}/start", post(guests::start))
         .route("/v1/guests/{name}/stop", post(guests::stop))
+        .route("/v1/guests/{name}/set", post(guests::set))
         .route("/v1/guests/{name}/fork", post(snapshots::fork))
         .route("/v1/guests/{name}/snapshots", get(snapshots::list).post(snapshots::take))
         .route("/v1/guests/{name}/snapshots/{label}", delete(snapshots::delete))

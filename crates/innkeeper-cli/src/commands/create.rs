@@ -120,6 +120,7 @@ impl Create {
             tasks: self.tasks,
             user_ids: self.user_ids,
             nesting: self.nesting,
+            declared: false,
         }
     }
 }

@@ -27,6 +27,8 @@ mod reference;
 mod remedies;
 mod restore;
 mod samples;
+mod set;
+mod show;
 mod slots;
 mod snapshot;
 mod snapshots;

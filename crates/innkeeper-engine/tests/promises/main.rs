@@ -2,6 +2,7 @@
 
 mod backup;
 mod builds;
+mod change;
 mod create;
 mod fixture;
 mod gc;

@@ -26,9 +26,10 @@ impl Closures for Part {
     ) -> Result<Built, FacilityError> {
         self.host.builds.notified().await;
         self.call("closure.build", None)?;
-        self.host.world().builds.push(trust);
+        let mut world = self.host.world();
+        world.builds.push(trust);
         Ok(Built {
-            closure: a_closure(),
+            closure: world.next_build.clone().unwrap_or_else(a_closure),
             fingerprint: "f".to_owned(),
         })
     }
@@ -57,6 +58,27 @@ impl Closures for Part {
 
     async fn import(&self, _closure: &StorePath, _from: &Path) -> Result<(), FacilityError> {
         self.call("closure.import", None)
+    }
+
+    async fn ensure_former(&self, guest: &GuestName, _: &StorePath) -> Result<(), FacilityError> {
+        self.call("closure.ensure_former", Some(guest))?;
+        self.host.world().former_roots.insert(guest.clone());
+        Ok(())
+    }
+
+    async fn remove_former(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        self.call("closure.remove_former", Some(guest))?;
+        self.host.world().former_roots.remove(guest);
+        Ok(())
+    }
+
+    async fn has_program(
+        &self,
+        _: &StorePath,
+        program: &'static str,
+    ) -> Result<bool, FacilityError> {
+        self.query("closure.has_program")?;
+        Ok(self.host.world().programs.contains(program))
     }
 }
 

@@ -37,7 +37,9 @@ impl Resource for Part {
         match self.kind {
             "closure" => {
                 self.call("closure.remove", Some(guest))?;
-                self.host.world().roots.remove(guest);
+                let mut world = self.host.world();
+                world.roots.remove(guest);
+                world.former_roots.remove(guest);
             }
             "rootfs" => {
                 self.call("rootfs.remove", Some(guest))?;

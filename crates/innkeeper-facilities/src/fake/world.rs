@@ -47,6 +47,12 @@ pub struct World {
     pub guest_user_ids: Option<GuestUserIds>,
     /// Guests with a GC root.
     pub roots: BTreeSet<GuestName>,
+    /// Guests with a GC root for their former closure.
+    pub former_roots: BTreeSet<GuestName>,
+    /// The programs of every closure, by their paths in it.
+    pub programs: BTreeSet<&'static str>,
+    /// The closure of the next builds. [`a_closure`] if it is `None`.
+    pub next_build: Option<StorePath>,
     /// File trees, each with its contents.
     pub trees: BTreeMap<GuestName, String>,
     /// Snapshots, each with its contents.
@@ -115,6 +121,7 @@ impl World {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+            && self.former_roots.is_empty()
             && self.trees.is_empty()
             && self.snapshots.is_empty()
             && self.retained.is_empty()

@@ -38,17 +38,13 @@ pub(crate) async fn measure(
     routes.ensure(&three("three")?).await?;
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
-        let mut kinds = [
+        for (name, port, path) in [
             ("plain", port + 1, "/"),
             ("unchanged", port, "/"),
             ("paths", port, "/index.html"),
             ("three", port, "/api/users"),
             ("changed", port, "/"),
-        ];
-        // None profits from its place.
-        let first = round % kinds.len();
-        kinds.rotate_left(first);
-        for (name, port, path) in kinds {
+        ] {
             if name == "changed" {
                 // Another set of routes each time.
                 let changed = if round % 2 == 0 {

@@ -3,6 +3,7 @@
 //! | path | object |
 //! | --- | --- |
 //! | `<gcroots>/<guest>` | GC root of a guest's closure |
+//! | `<gcroots>/<guest>.former` | GC root of the closure before a change, until the change has ended |
 //! | `<links>/<hash of the flake output>` | link to the last build of a flake output |
 //! | `<gcroots>/.nix/<guest>` | for a guest that builds with Nix: [`shared`] |
 //!
@@ -195,6 +196,34 @@ impl Closures for NixClosures {
 
     async fn import(&self, closure: &StorePath, from: &Path) -> Result<(), FacilityError> {
         Ok(copy::import(&self.config, closure, from).await?)
+    }
+
+    async fn ensure_former(
+        &self,
+        guest: &GuestName,
+        closure: &StorePath,
+    ) -> Result<(), FacilityError> {
+        let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
+        self.blocking(move |config| {
+            roots::ensure_former(&config.gcroots, &identity, &guest, &closure)
+        })
+        .await
+    }
+
+    async fn remove_former(&self, guest: &GuestName) -> Result<(), FacilityError> {
+        let (identity, guest) = (self.identity.clone(), guest.clone());
+        self.blocking(move |config| roots::remove_former(&config.gcroots, &identity, &guest))
+            .await
+    }
+
+    async fn has_program(
+        &self,
+        closure: &StorePath,
+        program: &'static str,
+    ) -> Result<bool, FacilityError> {
+        let closure = closure.clone();
+        self.blocking(move |_| Ok(store::has_program(&closure, program)?))
+            .await
     }
 }
 

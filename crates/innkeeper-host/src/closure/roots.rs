@@ -2,7 +2,8 @@
 //!
 //! A guest's root is `<gcroots>/<guest>`, a link to its closure. Nix treats every link below `/nix/var/nix/gcroots` as a
 //! root (Nix manual, "Garbage Collector Roots"). A new root is created as `.<guest>.new`, marked with the daemon's identity
-//! and renamed. So the guest always has its old or its new root.
+//! and renamed. So the guest always has its old or its new root. While its closure changes, `<gcroots>/<guest>.former` is a
+//! root for the closure that it returns to.
 
 use std::fs;
 use std::io;
@@ -23,7 +24,27 @@ pub(super) fn ensure(
     guest: &GuestName,
     closure: &StorePath,
 ) -> Result<(), ClosureError> {
-    let root = gcroots.join(guest.as_str());
+    write(gcroots, identity, guest, guest.as_str(), closure)
+}
+
+/// Points a guest's second root to the closure that it returns to if a change fails.
+pub(super) fn ensure_former(
+    gcroots: &Path,
+    identity: &Identity,
+    guest: &GuestName,
+    closure: &StorePath,
+) -> Result<(), ClosureError> {
+    write(gcroots, identity, guest, &former_name(guest), closure)
+}
+
+fn write(
+    gcroots: &Path,
+    identity: &Identity,
+    guest: &GuestName,
+    name: &str,
+    closure: &StorePath,
+) -> Result<(), ClosureError> {
+    let root = gcroots.join(name);
     let owner = owner(identity, &root)?;
     if owner == Some(Ownership::Other) {
         return Err(ClosureError::OtherDaemon(root.display().to_string()));
@@ -54,13 +75,31 @@ pub(super) fn has_root(
     }))
 }
 
-/// Removes a guest's root unless it belongs to another daemon.
+/// Removes a guest's roots unless they belong to another daemon.
 pub(super) fn remove(
     gcroots: &Path,
     identity: &Identity,
     guest: &GuestName,
 ) -> Result<(), ClosureError> {
-    for name in [temporary_name(guest), guest.to_string()] {
+    let names = [temporary_name(guest), former_name(guest), guest.to_string()];
+    remove_named(gcroots, identity, names)
+}
+
+/// Removes a guest's second root unless it belongs to another daemon.
+pub(super) fn remove_former(
+    gcroots: &Path,
+    identity: &Identity,
+    guest: &GuestName,
+) -> Result<(), ClosureError> {
+    remove_named(gcroots, identity, [former_name(guest)])
+}
+
+fn remove_named(
+    gcroots: &Path,
+    identity: &Identity,
+    names: impl IntoIterator<Item = String>,
+) -> Result<(), ClosureError> {
+    for name in names {
         let path = gcroots.join(name);
         if owner(identity, &path)? != Some(Ownership::Other) {
             tree::remove(&path)?;
@@ -127,6 +166,11 @@ fn temporary_name(guest: &GuestName) -> String {
     format!(".{guest}.new")
 }
 
+/// Guest names contain no dots.
+fn former_name(guest: &GuestName) -> String {
+    format!("{guest}.former")
+}
+
 /// A file name that Innkeeper gives to roots.
 enum RootName {
     Guest(GuestName),
@@ -138,7 +182,8 @@ fn parse(gcroots: &Path, path: &Path) -> Option<RootName> {
     if path != gcroots.join(name) {
         return None;
     }
-    if let Ok(guest) = GuestName::parse(name) {
+    let guest = name.strip_suffix(".former").unwrap_or(name);
+    if let Ok(guest) = GuestName::parse(guest) {
         return Some(RootName::Guest(guest));
     }
     let guest = name.strip_prefix('.')?.strip_suffix(".new")?;
@@ -183,6 +228,29 @@ mod tests {
         symlink("/nowhere", gcroots.join(".web.new")).expect("link");
         remove(&gcroots, &us, &guest).expect("removes");
         assert!(names(&gcroots).is_empty());
+    }
+
+    #[test]
+    fn former_root_belongs_to_the_guest_and_is_removed_with_it() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (us, guest) = (Identity::of('a'), GuestName::parse("web").expect("name"));
+        let closure = |path| StorePath::parse(path).expect("valid");
+        ensure(dir.path(), &us, &guest, &closure(B)).expect("roots");
+        ensure_former(dir.path(), &us, &guest, &closure(A)).expect("roots");
+        let both = [
+            (Some("web".into()), "web".into()),
+            (Some("web".into()), "web.former".into()),
+        ];
+        assert_eq!(names(dir.path()), both);
+        for path in [A, B] {
+            assert!(has_root(dir.path(), &us, &closure(path)).expect("looks"));
+        }
+        remove_former(dir.path(), &us, &guest).expect("removes");
+        remove_former(dir.path(), &us, &guest).expect("is gone");
+        assert_eq!(names(dir.path()), both[..1]);
+        ensure_former(dir.path(), &us, &guest, &closure(A)).expect("roots");
+        remove(dir.path(), &us, &guest).expect("removes");
+        assert!(names(dir.path()).is_empty());
     }
 
     #[test]

@@ -64,11 +64,26 @@ fn boot_problem(store: &Path, closure: &Path) -> Result<Option<String>, FileErro
             target.display()
         )),
         Resolved::Inside(path) => {
-            let file = fs::metadata(&path).on("inspect", &path)?;
-            let executable = file.is_file() && file.permissions().mode() & 0o111 != 0;
-            (!executable).then(|| "its 'init' is not an executable file".to_owned())
+            (!is_executable(&path)?).then(|| "its 'init' is not an executable file".to_owned())
         }
     })
+}
+
+/// Reports whether a closure contains an executable file that guests can start.
+///
+/// # Errors
+/// A file that cannot be inspected.
+pub(crate) fn has_program(closure: &StorePath, program: &str) -> Result<bool, FileError> {
+    let path = closure.as_path().join(program);
+    match resolve(Path::new(STORE_DIR), &path)? {
+        Resolved::Inside(path) => is_executable(&path),
+        Resolved::Outside(_) | Resolved::Missing => Ok(false),
+    }
+}
+
+fn is_executable(path: &Path) -> Result<bool, FileError> {
+    let file = fs::metadata(path).on("inspect", path)?;
+    Ok(file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 fn is_empty(file: &Path) -> Result<bool, FileError> {

@@ -145,6 +145,9 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         fault: None,
         file_work: None,
         retain: None,
+        change: None,
+        last_change: None,
+        declared: false,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -210,6 +210,9 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         fault: None,
         file_work: None,
         retain: None,
+        change: None,
+        last_change: None,
+        declared: false,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

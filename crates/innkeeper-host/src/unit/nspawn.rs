@@ -227,6 +227,9 @@ mod tests {
             fault: None,
             file_work: None,
             retain: None,
+            change: None,
+            last_change: None,
+            declared: false,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

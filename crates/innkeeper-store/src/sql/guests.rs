@@ -25,6 +25,8 @@ pub struct NewGuest {
     pub limits: Limits,
     /// The guest or snapshot whose files are copied; `None` for an empty file tree.
     pub origin: Option<Origin>,
+    /// True if the host's configuration declares it.
+    pub declared: bool,
 }
 
 pub(crate) fn find(connection: &Connection, name: &GuestName) -> Result<Option<Guest>, QueryError> {
@@ -50,8 +52,8 @@ pub(crate) fn insert(
 ) -> Result<Guest, QueryError> {
     sql::one(
         transaction,
-        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, created_at)
-         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :created_at)
+        "INSERT INTO guests (name, kind, slot, slots, want, source, closure, limits, file_work, declared, created_at)
+         VALUES (:name, :kind, :slot, :slots, :want, :source, :closure, :limits, :file_work, :declared, :created_at)
          RETURNING *",
         named_params! {
             ":name": Text(new.name),
@@ -63,6 +65,7 @@ pub(crate) fn insert(
             ":closure": new.closure.map(Text),
             ":limits": Json(new.limits),
             ":file_work": file_work.map(Json),
+            ":declared": new.declared,
             ":created_at": Time::now(),
         },
         read,
@@ -109,6 +112,7 @@ fn not_found(name: &GuestName) -> QueryError {
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
     let retain: Option<i64> = row.get("retain")?;
+    let last_change: Option<String> = row.get("last_change")?;
     Ok(Guest {
         name: row.text("name")?,
         kind: row.text("kind")?,
@@ -121,6 +125,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         fault: row.opt_failure("fault")?,
         file_work: row.opt_json("file_work")?,
         retain: retain.map(RetainedId),
+        change: row.opt_json("closure_change")?,
+        // For people only. One of a newer version must not hide the guest.
+        last_change: last_change.and_then(|json| serde_json::from_str(&json).ok()),
+        declared: row.get("declared")?,
         created_at: row.time("created_at")?,
     })
 }

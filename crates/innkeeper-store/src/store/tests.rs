@@ -41,6 +41,7 @@ async fn intents_are_durable_and_facts_may_wait() {
             nesting: false,
         },
         origin: None,
+        declared: false,
     };
 
     // Each intent comes after a fact, so that the level is not left over from the intent before.

@@ -4,7 +4,8 @@
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
-    Code, DesiredState, FileWork, Limits, OperationId, OperationState, RetainedId,
+    ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Limits, OperationId, OperationState,
+    RetainedId,
 };
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -30,9 +31,10 @@ const VERSION_17: &str = include_str!("dumps/version-17.sql");
 const VERSION_18: &str = include_str!("dumps/version-18.sql");
 const VERSION_19: &str = include_str!("dumps/version-19.sql");
 const VERSION_20: &str = include_str!("dumps/version-20.sql");
+const VERSION_21: &str = include_str!("dumps/version-21.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 20;
+const NEWEST: i64 = 21;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -429,6 +431,23 @@ async fn version_20_is_migrated_with_its_data() {
     let (guests, taken) = runs(VERSION_20).await;
     assert_eq!(guests, [broken, web, ("wide".to_owned(), 2, true)]);
     assert_eq!(taken, [(2, 1), (3, 1), (5, 1), (6, 2)]);
+}
+
+#[tokio::test]
+async fn version_21_is_migrated_with_its_data() {
+    let web = name("web");
+    let (_directory, store) = restore(VERSION_20);
+    let guest = store.guest(&web).await.expect("reads").expect("there");
+    assert_eq!((guest.change, guest.last_change), (None, None));
+    assert!(!guest.declared);
+    let (_directory, store) = restore(VERSION_21);
+    let guest = store.guest(&web).await.expect("reads").expect("there");
+    let change = guest.change.expect("in progress");
+    assert_eq!(change.phase, ChangePhase::Boot);
+    assert_eq!(change.other.closure, Some(closure()));
+    let last = guest.last_change.expect("one");
+    assert_eq!(last.outcome, ChangeOutcome::Switched);
+    assert!(guest.declared);
 }
 
 #[test]

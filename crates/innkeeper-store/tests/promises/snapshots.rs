@@ -125,6 +125,7 @@ async fn copy_is_independent_and_needs_an_idle_origin() {
             guest: name("web"),
             snapshot: snapshot.map(label),
         }),
+        declared: false,
         ..new_guest("copy")
     };
     let refusal = async |new: NewGuest| {

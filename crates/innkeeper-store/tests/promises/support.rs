@@ -83,6 +83,7 @@ pub(crate) fn new_guest(guest: &str) -> NewGuest {
             nesting: false,
         },
         origin: None,
+        declared: false,
     }
 }
 

@@ -41,6 +41,7 @@ fn is_a_preview(name: &GuestName, method: &Method, path: &str) -> Failure {
         "" if method == Method::DELETE => format!("Use `preview destroy {name}`."),
         "/start" => format!("Use `preview start {name}`."),
         "/stop" => format!("Use `preview stop {name}`."),
+        "/set" => format!("`preview update {name}` builds its branch again."),
         "/logs" => format!("Use `preview logs {name}`."),
         "/exec" => format!("Use `preview exec {name}`."),
         _ => "Previews have no snapshots or copies; `agent list` shows the agents.".to_owned(),

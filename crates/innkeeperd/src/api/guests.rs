@@ -74,6 +74,18 @@ pub(super) async fn stop(
     Ok(accepted(context.engine.stop(&guest, &peer.actor()).await?))
 }
 
+pub(super) async fn set(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Agent(guest): Agent,
+    request: Bytes,
+) -> Started {
+    let request = body(&request)?;
+    let (actor, trust) = (peer.actor(), peer.trust());
+    let changed = context.engine.set(&guest, request, &actor, trust);
+    Ok(accepted(changed.await?))
+}
+
 pub(super) async fn logs(
     State(context): State<Context>,
     Agent(guest): Agent,

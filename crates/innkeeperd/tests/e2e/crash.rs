@@ -208,6 +208,66 @@ const PURGE: Case = Case {
     },
 };
 
+/// The file in the closure tells which one the guest runs.
+const SET: Case = Case {
+    verb: "set",
+    variables: &[],
+    prepare: |sandbox, closure| drop(sandbox.client().create("web", closure)),
+    request: |client, _| set(client, Fixture::AgentNext),
+    before: Some(GuestState::Running),
+    after: Some(GuestState::Running),
+    check: |sandbox, accepted| {
+        require_closure(sandbox, accepted, Fixture::Agent, Fixture::AgentNext)
+    },
+};
+
+const SET_IN_PLACE: Case = Case {
+    verb: "set",
+    variables: &[],
+    prepare: |sandbox, _| drop(sandbox.client().create("web", &closure(Fixture::Switch))),
+    request: |client, _| set(client, Fixture::SwitchNext),
+    before: Some(GuestState::Running),
+    after: Some(GuestState::Running),
+    check: |sandbox, accepted| {
+        require_closure(sandbox, accepted, Fixture::Switch, Fixture::SwitchNext)
+    },
+};
+
+/// The guest refuses to switch, so it always keeps its closure.
+const SET_REFUSED: Case = Case {
+    verb: "set",
+    variables: &[],
+    prepare: |sandbox, _| drop(sandbox.client().create("web", &closure(Fixture::Switch))),
+    request: |client, _| set(client, Fixture::SwitchRefused),
+    before: Some(GuestState::Running),
+    after: Some(GuestState::Running),
+    check: |sandbox, _| require_closure(sandbox, false, Fixture::Switch, Fixture::SwitchRefused),
+};
+
+fn set(client: &Client, next: Fixture) -> std::io::Result<()> {
+    let body = format!(r#"{{"closure":"{}"}}"#, closure(next));
+    client
+        .try_call("POST", "/v1/guests/web/set", &body)
+        .map(drop)
+}
+
+/// Checks the closure in the record, the one that the guest runs, and the GC roots.
+fn require_closure(sandbox: &Sandbox, changed: bool, former: Fixture, next: Fixture) {
+    let expected = closure(if changed { next } else { former });
+    let view: GuestView = sandbox.client().get("/v1/guests/web");
+    let recorded = view.guest.closure.expect("known").to_string();
+    assert_eq!((recorded, view.guest.change), (expected.clone(), None));
+    let tree = sandbox.state().join("guests/web/rootfs");
+    // The init links it, and so does the program that switches.
+    let shell = fs::read_link(tree.join("bin/sh")).expect("a link");
+    let system = format!("{expected}/sw/bin/sh");
+    assert_eq!(shell.to_string_lossy(), system, "the system that runs");
+    let roots = sandbox.path().join("gcroots");
+    let root = fs::read_link(roots.join("web")).expect("a root");
+    assert_eq!(root.to_string_lossy(), expected, "the root");
+    assert!(!roots.join("web.former").is_symlink(), "a root is left");
+}
+
 fn running_with_a_file(sandbox: &Sandbox, closure: &str) {
     let credentials = sandbox.path().join("credentials");
     fs::create_dir_all(&credentials).expect("made");
@@ -267,6 +327,21 @@ fn a_start_survives_a_crash_at_every_step() {
 #[test]
 fn a_stop_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&STOP);
+}
+
+#[test]
+fn a_change_by_a_restart_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&SET);
+}
+
+#[test]
+fn a_change_in_place_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&SET_IN_PLACE);
+}
+
+#[test]
+fn a_change_that_is_undone_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&SET_REFUSED);
 }
 
 #[test]

@@ -178,6 +178,9 @@ impl Host {
             fault: None,
             file_work: None,
             retain: None,
+            change: None,
+            last_change: None,
+            declared: false,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -2,15 +2,24 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
 /// A closure of the fixtures' flake.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fixture {
     /// A small static program as init, a web server on port 80.
     Agent,
+    /// The same, with another text in it.
+    AgentNext,
+    /// Like `Agent`, with a program that switches a running system.
+    Switch,
+    /// Like `Switch`, with another text in it.
+    SwitchNext,
+    /// Like `Switch`; the program fails.
+    SwitchRefused,
     /// systemd as init.
     Systemd,
     /// A small init that starts the real sshd.
@@ -28,6 +37,10 @@ pub(crate) fn nix_options() -> [(&'static str, &'static str); 2] {
 pub(crate) fn flake(fixture: Fixture) -> String {
     let (kind, attribute) = match fixture {
         Fixture::Agent => ("guest", "agent"),
+        Fixture::AgentNext => ("guest", "agent-next"),
+        Fixture::Switch => ("guest", "switch"),
+        Fixture::SwitchNext => ("guest", "switch-next"),
+        Fixture::SwitchRefused => ("guest", "switch-refused"),
         Fixture::NoInit => ("guest", "no-init"),
         Fixture::Systemd => ("debian", "systemd"),
         Fixture::Ssh => ("debian", "ssh"),
@@ -57,8 +70,11 @@ fn staged(kind: &str) -> PathBuf {
 /// The store path of a fixture, built if it is missing.
 pub(crate) fn closure(fixture: Fixture) -> String {
     // Concurrent processes of Nix 2.8 fail to initialize the same store.
-    static NIX_LOCK: Mutex<()> = Mutex::new(());
-    let _lock = NIX_LOCK.lock();
+    static BUILT: Mutex<BTreeMap<Fixture, String>> = Mutex::new(BTreeMap::new());
+    let mut built_before = BUILT.lock().expect("unpoisoned");
+    if let Some(closure) = built_before.get(&fixture) {
+        return closure.clone();
+    }
     let mut nix = Command::new("nix");
     nix.args([
         "build",
@@ -77,8 +93,7 @@ pub(crate) fn closure(fixture: Fixture) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     let built: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    built[0]["outputs"]["out"]
-        .as_str()
-        .expect("a path")
-        .to_owned()
+    let closure = built[0]["outputs"]["out"].as_str().expect("a path");
+    built_before.insert(fixture, closure.to_owned());
+    closure.to_owned()
 }

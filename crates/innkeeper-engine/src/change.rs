@@ -1,0 +1,254 @@
+//! Steps of a change of the closure, and the decisions between them.
+//!
+//! Each step records the next phase durably at its end. A crash before that repeats the step.
+
+use std::time::Duration;
+
+use innkeeper_model::{
+    BuildProgress, ChangeOutcome, ChangePhase, ClosureChange, DesiredState, EventKind, Failure,
+    Guest, GuestName, StorePath, UnitPhase,
+};
+use tracing::warn;
+
+use crate::EngineError;
+use crate::inner::Inner;
+use crate::journal::Subject;
+
+/// The program in a closure by which a running system switches to the closure, as in NixOS.
+const SWITCH: &str = "bin/switch-to-configuration";
+
+/// The exit status by which [`SWITCH`] reports that the system must be restarted instead: the new system's init is not
+/// compatible with the running one (nixpkgs, switch-to-configuration, "init-interface-version").
+const NEEDS_RESTART: i32 = 100;
+
+/// Timeout of [`SWITCH`].
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Result of [`SWITCH`].
+enum Switched {
+    Done,
+    NeedsRestart,
+}
+
+impl Inner {
+    /// Pins the present and the requested closure.
+    pub(crate) async fn pin_closures(&self, guest: &Guest) -> Result<(), EngineError> {
+        let next = pending(guest)?.other.closure.as_ref();
+        let next = next.ok_or_else(|| closure_unknown(&guest.name))?;
+        let closures = &self.host.closures;
+        // In this order: the present closure always has a root.
+        if let Some(present) = &guest.closure {
+            closures.ensure_former(&guest.name, present).await?;
+        }
+        closures.ensure(&guest.name, next).await?;
+        // Verify after pinning: before that, Nix may have garbage-collected it.
+        Ok(closures.verify(next).await?)
+    }
+
+    /// Gives the record the requested closure and limits, and determines how they take effect.
+    pub(crate) async fn begin_change(&self, guest: &Guest) -> Result<(), EngineError> {
+        let mut change = pending(guest)?.clone();
+        let unit = self.host.units.phase(&guest.name).await?;
+        let is_running = unit.is_some_and(|unit| unit.phase == UnitPhase::Running);
+        let next = &change.other;
+        let is_same = guest.closure == next.closure && guest.limits == next.limits;
+        let outcome = if is_same && !change.restart {
+            ChangeOutcome::Unchanged
+        } else if guest.desired != DesiredState::Running {
+            ChangeOutcome::AtNextStart
+        } else if is_running
+            && !change.restart
+            && guest.limits == next.limits
+            && self.switches(guest.closure.as_ref()).await?
+            && self.switches(next.closure.as_ref()).await?
+        {
+            ChangeOutcome::Switched
+        } else {
+            ChangeOutcome::Restarted
+        };
+        change.outcome = outcome;
+        change.phase = match outcome {
+            ChangeOutcome::Switched => ChangePhase::Switch,
+            ChangeOutcome::Restarted => ChangePhase::Stop,
+            _ => ChangePhase::Settle,
+        };
+        if is_running && change.phase != ChangePhase::Settle {
+            change.failed_before = self.failed_units(guest).await;
+        }
+        Ok(self.store.exchange_boot(&guest.name, &change).await?)
+    }
+
+    /// Switches the running system to the requested closure, or finds that it must be restarted.
+    pub(crate) async fn switch_guest(
+        &self,
+        guest: &Guest,
+        subject: &Subject,
+    ) -> Result<(), EngineError> {
+        let mut change = pending(guest)?.clone();
+        match self.run_switch(guest, subject).await? {
+            Switched::Done => change.phase = ChangePhase::Check,
+            Switched::NeedsRestart => {
+                self.note(
+                    subject,
+                    "The new system cannot take over from the running one; restarting.",
+                );
+                change.outcome = ChangeOutcome::Restarted;
+                change.phase = ChangePhase::Stop;
+            }
+        }
+        Ok(self.store.record_change(&guest.name, &change).await?)
+    }
+
+    /// Switches the running system back to the former closure. If that fails, the guest is restarted with it.
+    pub(crate) async fn switch_back(
+        &self,
+        guest: &Guest,
+        subject: &Subject,
+    ) -> Result<(), EngineError> {
+        let mut change = pending(guest)?.clone();
+        change.phase = match self.run_switch(guest, subject).await {
+            Ok(Switched::Done) => ChangePhase::Settle,
+            Ok(Switched::NeedsRestart) => ChangePhase::StopBack,
+            Err(error) => {
+                let reason = innkeeper_model::chain(&error);
+                self.note(
+                    subject,
+                    &format!("The system did not switch back; restarting: {reason}."),
+                );
+                ChangePhase::StopBack
+            }
+        };
+        Ok(self.store.record_change(&guest.name, &change).await?)
+    }
+
+    /// Records that the guest is stopped.
+    pub(crate) async fn confirm_stop(&self, guest: &Guest) -> Result<(), EngineError> {
+        let mut change = pending(guest)?.clone();
+        change.phase = match change.phase {
+            ChangePhase::SwitchBack | ChangePhase::StopBack => ChangePhase::BootBack,
+            _ => {
+                change.outcome = ChangeOutcome::Restarted;
+                ChangePhase::Boot
+            }
+        };
+        Ok(self.store.record_change(&guest.name, &change).await?)
+    }
+
+    /// Checks the health of the changed guest.
+    pub(crate) async fn check_guest(&self, guest: &Guest) -> Result<(), EngineError> {
+        let mut change = pending(guest)?.clone();
+        self.check_health(guest, &change.failed_before).await?;
+        change.phase = ChangePhase::Settle;
+        Ok(self.store.record_change(&guest.name, &change).await?)
+    }
+
+    /// Leaves the guest with the root of the closure that it has now.
+    pub(crate) async fn settle_closure(&self, guest: &Guest) -> Result<(), EngineError> {
+        let closures = &self.host.closures;
+        if let Some(closure) = &guest.closure {
+            closures.ensure(&guest.name, closure).await?;
+        }
+        Ok(closures.remove_former(&guest.name).await?)
+    }
+
+    /// Records that a change failed, and the phase that undoes it. Returns false if nothing is left to undo.
+    pub(crate) async fn turn_back(
+        &self,
+        name: &GuestName,
+        failure: &Failure,
+    ) -> Result<bool, EngineError> {
+        let Some(guest) = self.store.guest(name).await? else {
+            return Ok(false);
+        };
+        let Some(mut change) = guest.pending_change().cloned() else {
+            return Ok(false);
+        };
+        let is_to_run = guest.desired == DesiredState::Running;
+        match change.phase {
+            ChangePhase::Prepare => {
+                change.phase = ChangePhase::Settle;
+                change.failure = Some(failure.clone());
+                self.store.record_change(name, &change).await?;
+            }
+            ChangePhase::Switch | ChangePhase::Stop | ChangePhase::Boot | ChangePhase::Check
+                if is_to_run =>
+            {
+                let is_in_place = change.outcome == ChangeOutcome::Switched;
+                change.phase = match is_in_place {
+                    true => ChangePhase::SwitchBack,
+                    false => ChangePhase::StopBack,
+                };
+                change.failure = Some(failure.clone());
+                self.store.exchange_boot(name, &change).await?;
+            }
+            ChangePhase::SwitchBack if is_to_run => {
+                change.phase = ChangePhase::StopBack;
+                self.store.record_change(name, &change).await?;
+            }
+            _ => return Ok(false),
+        }
+        warn!(guest = %name, code = %failure.code, "undoing a change of the closure: {failure}");
+        Ok(true)
+    }
+
+    /// Reports whether a closure can be switched to, and from.
+    async fn switches(&self, closure: Option<&StorePath>) -> Result<bool, EngineError> {
+        match closure {
+            Some(closure) => Ok(self.host.closures.has_program(closure, SWITCH).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// Switches the running system to the closure in the record. The host decides what the guest boots from, so the
+    /// system's own boot entries stay as they are (`test`).
+    async fn run_switch(&self, guest: &Guest, subject: &Subject) -> Result<Switched, EngineError> {
+        let name = &guest.name;
+        let closure = guest
+            .closure
+            .as_ref()
+            .ok_or_else(|| closure_unknown(name))?;
+        let program = format!("{closure}/{SWITCH}");
+        let command = [program.as_str(), "test"];
+        let show = |line: &str| {
+            let progress = BuildProgress {
+                activity: line.to_owned(),
+                ..BuildProgress::default()
+            };
+            self.journal
+                .record(subject, EventKind::Progress { progress });
+        };
+        let ran = self.run_in_guest(name, &command, SWITCH_TIMEOUT, show);
+        let ran = ran.await?;
+        match ran.status {
+            Some(0) => Ok(Switched::Done),
+            Some(NEEDS_RESTART) => Ok(Switched::NeedsRestart),
+            status => Err(EngineError::Switch {
+                guest: name.clone(),
+                closure: closure.clone(),
+                finding: match status {
+                    Some(status) => format!("switch-to-configuration exited with status {status}"),
+                    None => format!(
+                        "switch-to-configuration did not end within {} s",
+                        SWITCH_TIMEOUT.as_secs()
+                    ),
+                },
+                log: ran.tail,
+            }),
+        }
+    }
+
+    fn note(&self, subject: &Subject, text: &str) {
+        let text = text.to_owned();
+        self.journal.record(subject, EventKind::Note { text });
+    }
+}
+
+fn pending(guest: &Guest) -> Result<&ClosureChange, EngineError> {
+    guest.change.as_ref().ok_or_else(|| {
+        EngineError::Invalid(format!("guest '{}' has no change in progress", guest.name))
+    })
+}
+
+fn closure_unknown(name: &GuestName) -> EngineError {
+    EngineError::Invalid(format!("the closure of guest '{name}' is not known"))
+}

@@ -1,0 +1,174 @@
+//! The health of a guest whose system was changed.
+
+use std::time::Duration;
+
+use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use crate::EngineError;
+use crate::inner::Inner;
+
+/// Timeout for a system to come up.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Time after which a system whose service manager is offline counts as one without systemd.
+const OFFLINE: Duration = Duration::from_secs(10);
+
+/// Time that an init without systemd must survive.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Interval between two queries of the service manager.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Timeout of one query.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Maximum number of failed units that are recorded.
+const MAX_UNITS: usize = 100;
+
+/// The places of systemctl in closures. It runs by its path: early in the boot, the guest's own paths may not exist yet.
+const SYSTEMCTL: [&str; 3] = ["sw/bin/systemctl", "usr/bin/systemctl", "bin/systemctl"];
+
+/// One element of `systemctl list-units --output=json`.
+#[derive(Deserialize)]
+struct UnitEntry {
+    unit: String,
+}
+
+impl Inner {
+    /// Waits until the guest's system is up. Units that had failed before do not count.
+    ///
+    /// # Errors
+    /// [`EngineError::Unhealthy`], or the guest cannot be queried.
+    pub(crate) async fn check_health(
+        &self,
+        guest: &Guest,
+        failed_before: &[String],
+    ) -> Result<(), EngineError> {
+        let name = &guest.name;
+        let leader = self.require_running(name).await?;
+        let Some(systemctl) = self.systemctl(guest.closure.as_ref()).await? else {
+            return self.survive(name, leader).await;
+        };
+        let started = Instant::now();
+        loop {
+            let left = BOOT_TIMEOUT.saturating_sub(started.elapsed());
+            let query = [systemctl.as_str(), "is-system-running", "--wait"];
+            let ran = self.run_in_guest(name, &query, left, |_| {}).await;
+            if self.require_running(name).await? != leader {
+                return Err(unhealthy(name, "its init was started again", Vec::new()));
+            }
+            let state = ran.as_ref().map_or("", |ran| ran.stdout.trim());
+            match state {
+                "running" => return Ok(()),
+                "degraded" => return self.require_no_new_failure(name, failed_before).await,
+                "offline" if started.elapsed() > OFFLINE => {
+                    return self.survive(name, leader).await;
+                }
+                "maintenance" | "stopping" => {
+                    let finding = format!("its system is in the state '{state}'");
+                    return Err(unhealthy(name, &finding, Vec::new()));
+                }
+                _ if started.elapsed() > BOOT_TIMEOUT => {
+                    let seconds = BOOT_TIMEOUT.as_secs();
+                    let finding = format!("its system was not up after {seconds} s");
+                    let log = ran.map_or_else(|_| Vec::new(), |ran| ran.tail);
+                    return Err(unhealthy(name, &finding, log));
+                }
+                // The service manager does not answer yet.
+                _ => sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Returns the units of the guest that have failed, as far as they can be queried.
+    pub(crate) async fn failed_units(&self, guest: &Guest) -> Vec<String> {
+        let Ok(Some(systemctl)) = self.systemctl(guest.closure.as_ref()).await else {
+            return Vec::new();
+        };
+        let query = [
+            systemctl.as_str(),
+            "list-units",
+            "--state=failed",
+            "--all",
+            "--output=json",
+        ];
+        let ran = self.run_in_guest(&guest.name, &query, QUERY_TIMEOUT, |_| {});
+        let Ok(ran) = ran.await else {
+            return Vec::new();
+        };
+        let units: Vec<UnitEntry> = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        // systemd's own limit for names is 255 bytes.
+        let names = units.into_iter().map(|entry| entry.unit);
+        names
+            .filter(|unit| unit.len() < 256)
+            .take(MAX_UNITS)
+            .collect()
+    }
+
+    async fn require_no_new_failure(
+        &self,
+        name: &GuestName,
+        failed_before: &[String],
+    ) -> Result<(), EngineError> {
+        let guest = self.store.guest(name).await?;
+        let guest = guest.ok_or_else(|| EngineError::GuestNotFound(name.clone()))?;
+        let mut failed = self.failed_units(&guest).await;
+        failed.retain(|unit| !failed_before.contains(unit));
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let finding = format!("these units failed: {}", failed.join(", "));
+        let systemctl = self.systemctl(guest.closure.as_ref()).await?;
+        let log = match systemctl {
+            Some(systemctl) => {
+                let mut query = vec![systemctl.as_str(), "status", "--no-pager", "--full"];
+                query.extend(failed.iter().map(String::as_str));
+                let ran = self.run_in_guest(name, &query, QUERY_TIMEOUT, |_| {});
+                ran.await.map_or_else(|_| Vec::new(), |ran| ran.tail)
+            }
+            None => Vec::new(),
+        };
+        Err(unhealthy(name, &finding, log))
+    }
+
+    /// Returns the path of the closure's systemctl.
+    async fn systemctl(&self, closure: Option<&StorePath>) -> Result<Option<String>, EngineError> {
+        let Some(closure) = closure else {
+            return Ok(None);
+        };
+        for program in SYSTEMCTL {
+            if self.host.closures.has_program(closure, program).await? {
+                return Ok(Some(format!("{closure}/{program}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks that an init still runs after a moment.
+    async fn survive(&self, name: &GuestName, leader: u32) -> Result<(), EngineError> {
+        sleep(SETTLE).await;
+        if self.require_running(name).await? == leader {
+            return Ok(());
+        }
+        Err(unhealthy(name, "its init was started again", Vec::new()))
+    }
+
+    /// Returns the first process of the guest, which must run.
+    async fn require_running(&self, name: &GuestName) -> Result<u32, EngineError> {
+        let unit = self.host.units.phase(name).await?;
+        let running = unit.filter(|unit| unit.phase == UnitPhase::Running);
+        running
+            .and_then(|unit| unit.leader)
+            .ok_or_else(|| unhealthy(name, "its init has exited", Vec::new()))
+    }
+}
+
+fn unhealthy(guest: &GuestName, finding: &str, log: Vec<String>) -> EngineError {
+    EngineError::Unhealthy {
+        guest: guest.clone(),
+        finding: finding.to_owned(),
+        log,
+    }
+}

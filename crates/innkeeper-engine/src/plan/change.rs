@@ -1,0 +1,133 @@
+//! The plan of a change of the closure, phase by phase.
+
+use innkeeper_model::{ChangePhase, ClosureChange, DesiredState, UnitPhase};
+
+use super::{Stage, Step, run, stop};
+use crate::observe::Observed;
+
+/// Returns the stages up to the next decision, in order. Never empty: the change has ended when the guest's record has
+/// none. After the stages, the caller observes and plans again.
+///
+/// A guest that is to be stopped keeps the closure that its record has.
+pub(crate) fn plan_change(
+    desired: DesiredState,
+    change: &ClosureChange,
+    observed: &Observed,
+) -> Vec<Stage> {
+    use ChangePhase::{Boot, BootBack, Check, Prepare, Settle, Stop, StopBack, Switch, SwitchBack};
+
+    let is_running = observed.unit == Some(UnitPhase::Running);
+    match change.phase {
+        Prepare => {
+            let mut stages = Vec::new();
+            if change.other.closure.is_none() {
+                stages.push(vec![Step::ResolveChange]);
+            }
+            stages.push(vec![Step::PinClosures]);
+            stages.push(vec![Step::BeginChange]);
+            stages
+        }
+        Settle => settle(Vec::new()),
+        _ if desired != DesiredState::Running => settle(stop(observed)),
+        Switch if is_running => vec![vec![Step::SwitchGuest]],
+        SwitchBack if is_running => vec![vec![Step::SwitchBack]],
+        Switch | Stop | SwitchBack | StopBack => {
+            let mut stages = stop(observed);
+            stages.push(vec![Step::ConfirmStop]);
+            stages
+        }
+        Check => vec![vec![Step::CheckGuest]],
+        // Also if it has exited: a crash of the daemon may have ended it at the door.
+        Boot => {
+            let mut stages = run(observed, None);
+            stages.push(vec![Step::CheckGuest]);
+            stages
+        }
+        BootBack => settle(run(observed, None)),
+    }
+}
+
+fn settle(mut stages: Vec<Stage>) -> Vec<Stage> {
+    stages.push(vec![Step::SettleClosure]);
+    stages.push(vec![Step::EndChange]);
+    stages
+}
+
+#[cfg(test)]
+mod tests {
+    use innkeeper_model::UnitPhase::{Exited, Running};
+    use innkeeper_model::{
+        BootSpec, ClosureSource, Cpus, Limits, MemorySize, OperationId, StorePath, UserIdCount,
+    };
+
+    use super::*;
+
+    fn change(phase: ChangePhase) -> ClosureChange {
+        let closure = StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest");
+        let closure = closure.expect("valid");
+        let limits = Limits {
+            memory: MemorySize::from_bytes(1 << 30),
+            cpus: Cpus::from_percent(100),
+            tasks: 100,
+            user_ids: UserIdCount::MIN,
+            nesting: false,
+        };
+        let requested = BootSpec {
+            source: ClosureSource::Path(closure.clone()),
+            closure: Some(closure),
+            limits,
+        };
+        ClosureChange {
+            phase,
+            ..ClosureChange::new(OperationId(1), requested, false)
+        }
+    }
+
+    fn show(desired: DesiredState, phase: ChangePhase, unit: Option<UnitPhase>) -> String {
+        let observed = Observed {
+            closure_known: true,
+            closure_pinned: true,
+            network_present: unit == Some(Running),
+            network_complete: unit == Some(Running),
+            unit,
+            ..Observed::default()
+        };
+        let stages = plan_change(desired, &change(phase), &observed);
+        let stage = |stage: &Stage| {
+            let names: Vec<_> = stage.iter().map(|step| step.as_str()).collect();
+            names.join(" + ")
+        };
+        stages.iter().map(stage).collect::<Vec<_>>().join(" → ")
+    }
+
+    #[test]
+    fn phases_read_as_arrows() {
+        use ChangePhase::{Boot, BootBack, Check, Prepare, Stop, StopBack, Switch, SwitchBack};
+        let run = |phase, unit| show(DesiredState::Running, phase, unit);
+        insta::assert_snapshot!(run(Prepare, Some(Running)), @"pin-closures → begin-change");
+        insta::assert_snapshot!(run(Switch, Some(Running)), @"switch-guest");
+        insta::assert_snapshot!(run(Switch, None), @"confirm-stop");
+        insta::assert_snapshot!(run(Stop, Some(Running)), @"stop-unit → remove-unit → remove-network → confirm-stop");
+        insta::assert_snapshot!(run(Boot, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → check-guest");
+        insta::assert_snapshot!(run(Boot, Some(Running)), @"check-guest");
+        insta::assert_snapshot!(run(Boot, Some(Exited(1))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → check-guest");
+        insta::assert_snapshot!(run(Check, Some(Running)), @"check-guest");
+        insta::assert_snapshot!(run(SwitchBack, Some(Running)), @"switch-back");
+        insta::assert_snapshot!(run(StopBack, Some(Running)), @"stop-unit → remove-unit → remove-network → confirm-stop");
+        insta::assert_snapshot!(run(BootBack, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → settle-closure → end-change");
+    }
+
+    #[test]
+    fn stopped_guest_is_not_started() {
+        use ChangePhase::{Boot, BootBack, Check, Prepare, Settle, Stop, StopBack, Switch};
+        for phase in [
+            Prepare, Switch, Stop, Boot, Check, Settle, StopBack, BootBack,
+        ] {
+            let steps = show(DesiredState::Stopped, phase, None);
+            for step in ["ensure-unit", "switch-guest", "check-guest"] {
+                assert!(!steps.contains(step), "{phase:?}: {steps}");
+            }
+        }
+        insta::assert_snapshot!(show(DesiredState::Stopped, Boot, Some(Running)), @"stop-unit → remove-unit → remove-network → settle-closure → end-change");
+    }
+}
