@@ -67,6 +67,7 @@ let
 in
 {
   imports = [
+    ./agents.nix
     ./options.nix
     ./service.nix
   ];

@@ -29,6 +29,16 @@ def refuse(name: str, kind: str, code: str) -> None:
     require(code in machine.succeed(f"agent show {name}"), "the failure in `agent show`")
 
 
+def apply(agents: dict[str, object], remove: bool = False, status: int = 0) -> dict[str, str]:
+    """Applies a declaration of agents. Returns the action for each."""
+    text = json.dumps({"agents": agents, "removeUndeclared": remove})
+    found, output = machine.execute(
+        f"echo {shlex.quote(text)} > /run/agents.json && innkeeper --json apply /run/agents.json 2> /run/failures"
+    )
+    require_equal(found, status, f"the exit status: {output} {machine.succeed('cat /run/failures')}")
+    return {applied["name"]: applied["action"] for applied in json.loads(output)}
+
+
 boot()
 before = traces()
 
@@ -63,6 +73,19 @@ with subtest("other limits, and a change that is none"):
     pid = leader("web")
     machine.succeed("agent set web --memory 300M | grep -F 'is unchanged'")
     require_equal(leader("web"), pid, "the first process")
+
+with subtest("declared agents"):
+    own = apply({"declared": {"flake": attribute(PLAIN), "memory": "128M"}, "web": {"memory": "1G"}}, status=4)
+    require_equal(own, {"declared": "create", "web": "keep"}, "the actions")
+    require_equal(guest("web")["limits"]["memory"], "300M", "the limit of an agent created by hand")
+    require_equal(apply({"declared": {"flake": attribute("agent-next")}}), {"declared": "set"}, "the actions")
+    require(guest("declared")["closure"].endswith("agent-next"), "the closure of a declared agent")
+    pid = leader("declared")
+    require_equal(apply({"declared": {"flake": attribute("agent-next")}}), {"declared": "set"}, "the actions")
+    require_equal(leader("declared"), pid, "the first process of an agent that is as declared")
+    require_equal(apply({}), {}, "the actions")
+    require_equal(apply({}, remove=True), {"declared": "destroy"}, "the actions")
+    require_equal(set(guests()), {"web"}, "the agents that are left")
 
 machine.succeed("agent destroy --now web")
 doctor()

@@ -29,6 +29,10 @@ let
       enable = true;
       settings.network.nameservers = [ "9.9.9.9" ];
       settings.guest.memory = "8G";
+      agents.web = {
+        flake = "/etc/nixos#agent";
+        memory = "4G";
+      };
       network = {
         externalInterface = "enp3s0";
         addresses = [ "203.0.113.10/26" ];
@@ -439,6 +443,11 @@ in
 
   # Expectations of a switch.
   switch = {
+    "declared agents are applied by a unit" =
+      lib.hasInfix "/bin/innkeeper apply " (unit withIptables "innkeeper-agents.service");
+    "a host that declares no agents has no such unit" = !(
+      (evaluate { services.innkeeper.enable = true; }).config.systemd.services ? innkeeper-agents
+    );
     "an opened port changes none of our units" = ownUnits withIptables == ownUnits opened;
     "a changed setting restarts the daemon" =
       unit withIptables "innkeeper.service" != unit louder "innkeeper.service";

@@ -9,9 +9,9 @@ use innkeeper_model::{Code, Failure};
 
 use crate::client::Client;
 use crate::commands::{
-    Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec, Fork,
-    Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots, Ssh,
-    Start, Stop, Undelete,
+    Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
+    Fork, Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots,
+    Ssh, Start, Stop, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -110,6 +110,7 @@ enum InnkeeperCommand {
     Slots(Slots),
     Pool(Pool),
     Events(Events),
+    Apply(Apply),
     Deliveries(Deliveries),
     Backup(Backup),
     #[command(name = "restore")]
@@ -242,6 +243,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Slots(command) => command.run(cx).await,
             InnkeeperCommand::Pool(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
+            InnkeeperCommand::Apply(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
             InnkeeperCommand::Backup(command) => command.run(cx).await,
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,

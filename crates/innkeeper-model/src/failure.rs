@@ -75,6 +75,8 @@ codes! {
     FlakeUnset => Invalid, "flake_unset";
     /// The guest is a preview's, and the request is for agents only.
     GuestIsPreview => Conflict, "guest_is_preview";
+    /// A declared agent has the name of one that was created by hand.
+    AgentNotDeclared => Conflict, "agent_not_declared";
     /// A guest with this name exists.
     GuestExists => Conflict, "guest_exists";
     /// Another operation on the guest is in progress.

@@ -1,5 +1,6 @@
 //! One file for each command, named as the command.
 
+mod apply;
 mod backup;
 mod build;
 mod completions;
@@ -32,6 +33,7 @@ mod undelete;
 use innkeeper_model::GuestName;
 use innkeeper_model::api::GuestView;
 
+pub(crate) use self::apply::Apply;
 pub(crate) use self::backup::{Backup, RestoreBackup};
 pub(crate) use self::build::Build;
 pub(crate) use self::completions::Completions;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "tests fail by panicking")]
 
+mod apply;
 mod backup;
 mod build;
 mod completions;

@@ -26,6 +26,7 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 | --- | --- |
 | `agent create`, `undelete`, `start`, `stop`, `set`, `restore`, `fork`; `preview start`, `stop` | the guest, with `operation` and `elapsed_ms` |
 | `agent snapshot` | `guest` and `label`, with `operation` and `elapsed_ms` |
+| `innkeeper apply` | a list with `name`, `action` (`create`, `set`, `keep`, `destroy`) and `failure` for each agent |
 | `build` | `closure`, `operation` and `elapsed_ms` |
 | `innkeeper backup`, `restore` | `directory`, `operation` and `elapsed_ms` |
 | `agent destroy` | a list with `name`, `operation`, `elapsed_ms` and `failure` for each agent |
