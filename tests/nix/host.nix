@@ -443,11 +443,11 @@ in
 
   # Expectations of a switch.
   switch = {
-    "declared agents are applied by a unit" =
-      lib.hasInfix "/bin/innkeeper apply " (unit withIptables "innkeeper-agents.service");
-    "a host that declares no agents has no such unit" = !(
-      (evaluate { services.innkeeper.enable = true; }).config.systemd.services ? innkeeper-agents
+    "declared agents are applied by a unit" = lib.hasInfix "/bin/innkeeper apply " (
+      unit withIptables "innkeeper-agents.service"
     );
+    "a host that declares no agents has no such unit" =
+      !((evaluate { services.innkeeper.enable = true; }).config.systemd.services ? innkeeper-agents);
     "an opened port changes none of our units" = ownUnits withIptables == ownUnits opened;
     "a changed setting restarts the daemon" =
       unit withIptables "innkeeper.service" != unit louder "innkeeper.service";

@@ -93,7 +93,8 @@ let
     }
   );
   # Variants of the guest with Debian's systemd cannot be built here.
-  suits = name: !(lib.hasInfix "\nNeeds: debian-guests." (builtins.readFile (../e2e + "/${name}.py")));
+  suits =
+    name: !(lib.hasInfix "\nNeeds: debian-guests." (builtins.readFile (../e2e + "/${name}.py")));
   shared = lib.listToAttrs (
     map (name: lib.nameValuePair "e2e-${name}" (e2e (../e2e + "/${name}.py"))) (
       # `containers` copies Debian's podman into its guest.
