@@ -107,7 +107,10 @@ impl Drive<'_> {
 
     /// Returns the conclusion for a guest that has its desired state.
     fn settled(&self, guest: &Guest) -> Conclusion {
-        let last = guest.last_change.as_ref();
+        let last = guest
+            .last_change
+            .as_ref()
+            .filter(|_| self.verb == Verb::Set);
         // The record tells, so that the operation has the same result after a crash.
         let own = last.filter(|last| Some(last.operation) == self.subject.operation);
         match own.and_then(|last| last.failure.clone()) {

@@ -59,8 +59,11 @@ impl Store {
             guests::set(transaction, &name, "closure_change", &Json(&change))?;
             guests::set(transaction, &name, "declared", &declared)?;
             guests::clear(transaction, &name, "fault")?;
+            // That of a restored guest may have the number of this operation.
+            guests::clear(transaction, &name, "last_change")?;
             let guest = Guest {
                 fault: None,
+                last_change: None,
                 declared,
                 change: Some(change),
                 ..guest
