@@ -22,12 +22,13 @@ const FOREIGN_UNITS: [&str; 6] = [
 ];
 
 /// Keys of configuration files of other programs that a text may show as `key = value`.
-const FOREIGN_KEYS: [&str; 5] = [
-    "listen_addresses",  // postgresql.conf
-    "max_connections",   // postgresql.conf
-    "sandbox",           // nix.conf
-    "build-users-group", // nix.conf
-    "database",          // preview-config.nix
+const FOREIGN_KEYS: [&str; 6] = [
+    "listen_addresses",           // postgresql.conf
+    "max_connections",            // postgresql.conf
+    "sandbox",                    // nix.conf
+    "build-users-group",          // nix.conf
+    "database",                   // preview-config.nix
+    "innkeeper.guest.nix.enable", // a guest's NixOS configuration
 ];
 
 /// A text and its file.
