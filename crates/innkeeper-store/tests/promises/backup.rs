@@ -5,7 +5,7 @@ use std::time::Duration;
 use innkeeper_model::{Code, DesiredState, Explain, Failure, Verb};
 use innkeeper_store::{BackupRecords, Restore};
 
-use crate::support::{Fixture, SUBNET, closure, create, name};
+use crate::support::{Fixture, SUBNET, closure, create, name, wide_guest};
 
 /// Copies a store as a backup does, and reads the copy.
 async fn copy_of(fixture: &Fixture) -> (PathBuf, BackupRecords) {
@@ -160,4 +160,54 @@ async fn guest_with_a_taken_slot_gets_another_one() {
         .expect_err("refused");
     assert_eq!(again.code(), Code::GuestExists);
     assert_eq!(new.store.guests().await.expect("reads").len(), 3);
+}
+
+#[tokio::test]
+async fn guest_with_more_user_ids_keeps_all_of_its_slots_or_none() {
+    let old = Fixture::new(SUBNET);
+    create(&old.store, "first").await;
+    let wide = old.store.create_guest(wide_guest("wide", 4), "uid:0").await;
+    let was = wide.expect("created").0.slot.number();
+    let (copy, records) = copy_of(&old).await;
+    let restore = Restore {
+        everything: false,
+        guests: vec![name("wide")],
+        ..everything(copy, &records)
+    };
+    for last_is_taken in [false, true] {
+        let new = Fixture::new(SUBNET);
+        let store = &new.store;
+        if last_is_taken {
+            let mut last = 0;
+            for guest in ["a", "b", "c", "d", "e"] {
+                last = create(store, guest).await.0.slot.number();
+            }
+            assert_eq!(last, was + 3);
+            for guest in ["a", "b", "c", "d"] {
+                store
+                    .delete_guest(&name(guest), None)
+                    .await
+                    .expect("deleted");
+            }
+        }
+        let moved = store
+            .restore_records(restore.clone())
+            .await
+            .expect("restores");
+        let wide = store
+            .guest(&name("wide"))
+            .await
+            .expect("reads")
+            .expect("exists");
+        assert_eq!(
+            (wide.slot.number() == was, moved.len()),
+            (!last_is_taken, usize::from(last_is_taken))
+        );
+        let (next, _) = create(store, "next").await;
+        assert!(
+            next.slot.number() >= wide.slot.number() + 4,
+            "{}",
+            next.slot
+        );
+    }
 }
