@@ -239,16 +239,16 @@ impl Drive<'_> {
             Step::PinClosures => self.inner.pin_closures(guest).await?,
             Step::BeginChange => self.inner.begin_change(guest).await?,
             Step::SwitchGuest => {
-                let switch = self.inner.switch_guest(guest, &self.subject);
+                let switch = Box::pin(self.inner.switch_guest(guest, &self.subject));
                 self.unless_superseded(guest, switch).await?;
             }
             Step::SwitchBack => {
-                let switch = self.inner.switch_back(guest, &self.subject);
+                let switch = Box::pin(self.inner.switch_back(guest, &self.subject));
                 self.unless_superseded(guest, switch).await?;
             }
             Step::ConfirmStop => self.inner.confirm_stop(guest).await?,
             Step::CheckGuest => {
-                let check = self.inner.check_guest(guest);
+                let check = Box::pin(self.inner.check_guest(guest));
                 self.unless_superseded(guest, check).await?;
             }
             Step::SettleClosure => self.inner.settle_closure(guest).await?,

@@ -95,7 +95,7 @@ impl Inner {
 
 /// Reads an output to its end, line by line.
 async fn read(mut output: Output, line: &impl Fn(&str), mut all: Option<&mut Vec<u8>>) {
-    let mut chunk = [0; 4096];
+    let mut chunk = vec![0; 4096];
     let mut current = Vec::new();
     // A read error ends the output like its end does: the exit status decides.
     while let Ok(length @ 1..) = output.read(&mut chunk).await {
