@@ -217,7 +217,7 @@ const SET: Case = Case {
     before: Some(GuestState::Running),
     after: Some(GuestState::Running),
     check: |sandbox, accepted| {
-        require_closure(sandbox, accepted, Fixture::Agent, Fixture::AgentNext)
+        require_closure(sandbox, accepted, Fixture::Agent, Fixture::AgentNext);
     },
 };
 
@@ -229,7 +229,7 @@ const SET_IN_PLACE: Case = Case {
     before: Some(GuestState::Running),
     after: Some(GuestState::Running),
     check: |sandbox, accepted| {
-        require_closure(sandbox, accepted, Fixture::Switch, Fixture::SwitchNext)
+        require_closure(sandbox, accepted, Fixture::Switch, Fixture::SwitchNext);
     },
 };
 
