@@ -57,6 +57,29 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "agent show",
+        &[
+            (
+                "agent show web",
+                "Show the closure and the limits of the agent web, and its last change with the end of its log.",
+            ),
+            ("agent show web --json", "The same for programs."),
+        ],
+    ),
+    (
+        "agent set",
+        &[
+            (
+                "agent set web --flake github:octo/fleet#nixosConfigurations.agent",
+                "Build the closure and switch the running agent web to it. If it does not come up, the former closure returns.",
+            ),
+            (
+                "agent set web --memory 8G --cpus 4",
+                "Change the limits, which restarts the agent.",
+            ),
+        ],
+    ),
+    (
         "agent ssh",
         &[
             ("agent ssh web", "Open a shell over SSH."),
@@ -278,6 +301,19 @@ pub(super) const EXAMPLES: Examples = &[
     (
         "innkeeper pool",
         &[("innkeeper pool", "Show the usage of the storage pool.")],
+    ),
+    (
+        "innkeeper apply",
+        &[
+            (
+                "innkeeper apply agents.json --dry-run",
+                "Show which agents the file would create, change and remove.",
+            ),
+            (
+                "innkeeper apply agents.json",
+                "Create and change agents as the file declares them.",
+            ),
+        ],
     ),
     (
         "innkeeper backup",
