@@ -140,14 +140,14 @@ impl Resolver {
             let packet = buffer.get(..length).unwrap_or_default();
             match self.decide(peer, packet) {
                 Decision::Ignore => {}
-                Decision::Respond(response) => send(socket, &response, peer).await,
+                Decision::Respond(response) => send(socket, &response, peer),
                 Decision::Forward(query) => match self.admit(peer) {
-                    None => send(socket, &query.failure(), peer).await,
+                    None => send(socket, &query.failure(), peer),
                     Some(admission) => {
                         let (this, socket) = (Arc::clone(self), Arc::clone(socket));
                         tokio::spawn(async move {
                             let response = this.forward(&query, Transport::Udp).await;
-                            send(&socket, &response, peer).await;
+                            send(&socket, &response, peer);
                             drop(admission);
                         });
                     }
@@ -203,8 +203,10 @@ impl Resolver {
     }
 }
 
-async fn send(socket: &UdpSocket, response: &[u8], peer: SocketAddr) {
-    if let Err(error) = socket.send_to(response, peer).await {
+/// Sends a response. Drops it when the socket's buffer is full: a guest that does not accept packets must not delay others, and
+/// clients repeat a query without a response.
+fn send(socket: &UdpSocket, response: &[u8], peer: SocketAddr) {
+    if let Err(error) = socket.try_send_to(response, peer) {
         debug!(%error, "cannot send a response");
     }
 }
