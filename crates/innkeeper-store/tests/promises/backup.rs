@@ -162,6 +162,22 @@ async fn guest_with_a_taken_slot_gets_another_one() {
     assert_eq!(new.store.guests().await.expect("reads").len(), 3);
 }
 
+/// The slots 127 and 128 of this subnet have no addresses.
+#[tokio::test]
+async fn guest_keeps_slots_without_addresses_behind_its_first_one() {
+    let old = Fixture::new(SUBNET);
+    let mut last = 0;
+    for guest in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let wide = old.store.create_guest(wide_guest(guest, 16), "uid:0").await;
+        last = wide.expect("created").0.slot.number();
+    }
+    assert_eq!(last, 113);
+    let (copy, records) = copy_of(&old).await;
+    let new = Fixture::new(SUBNET);
+    let restored = new.store.restore_records(everything(copy, &records)).await;
+    assert_eq!(restored.expect("restores"), []);
+}
+
 #[tokio::test]
 async fn guest_with_more_user_ids_keeps_all_of_its_slots_or_none() {
     let old = Fixture::new(SUBNET);
