@@ -8,9 +8,10 @@ let
   cfg = config.services.innkeeper.dns;
   inherit (config.services.innkeeper) caddy package settings;
 
-  # The user, and the port by the daemon's defaults.
+  # The user by the daemon's default.
   user = "innkeeper-dns";
-  port = 3053;
+  port = settings.dns.port or 3053;
+  ports = lib.optional (port != 0) port;
 in
 {
   imports = [
@@ -38,8 +39,8 @@ in
 
     # The daemon's rules redirect guests' queries there, and accept nothing else.
     services.innkeeper.firewall = {
-      guestTCPPorts = [ port ];
-      guestUDPPorts = [ port ];
+      guestTCPPorts = ports;
+      guestUDPPorts = ports;
     };
 
     systemd.services.innkeeper-dns = {

@@ -441,8 +441,39 @@ in
       value = works name module;
     }) (import ../../modules/list.nix);
 
-  # Expectations of a switch.
+  # Expectations of a switch, and of settings.
   switch = {
+    "guests reach the resolver's configured port" =
+      let
+        ports =
+          dns:
+          let
+            inherit
+              (evaluate {
+                imports = [ full ];
+                services.innkeeper.settings = { inherit dns; };
+              })
+              config
+              ;
+            inherit (config.services.innkeeper) firewall;
+          in
+          map (ports: lib.remove 3443 (lib.remove 5432 ports)) [
+            firewall.guestTCPPorts
+            firewall.guestUDPPorts
+          ];
+      in
+      ports { } == [
+        [ 3053 ]
+        [ 3053 ]
+      ]
+      && ports { port = 5353; } == [
+        [ 5353 ]
+        [ 5353 ]
+      ]
+      && ports { port = 0; } == [
+        [ ]
+        [ ]
+      ];
     "declared agents are applied by a unit" = lib.hasInfix "/bin/innkeeper apply " (
       unit withIptables "innkeeper-agents.service"
     );
