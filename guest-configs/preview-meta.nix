@@ -119,6 +119,11 @@ in
           assertion = missing == [ ];
           message = "innkeeper.preview names ${lib.concatStringsSep ", " missing}, and there is no such unit. Declare it in systemd.services, or correct setupService and appServices.";
         }
+        {
+          # The host ignores the request of a preview.
+          assertion = !config.innkeeper.guest.nix.enable;
+          message = "innkeeper.guest.nix is for agents: the host gives previews no Nix. Remove innkeeper.guest.nix.enable, or set it to false.";
+        }
       ];
       # As an attribute set it is known without a build, so that `preview check` sees it.
       system.build.previewMeta = if apps == [ ] then pkgs.writeText "preview-meta.json" json else plain;

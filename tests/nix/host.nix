@@ -282,6 +282,14 @@ in
         == parameters (builtins.readFile ../fixtures/guest/nix/daemon-settings)
       && lib.any (lib.hasInfix "needs Nix 2.26") (failed (builder "2.24"))
       && !(node.environment.etc ? "innkeeper/nix");
+    "a preview with Nix is rejected" =
+      failed node == [ ]
+      && lib.any (lib.hasInfix "innkeeper.guest.nix is for agents") (
+        failed (guest {
+          imports = [ ../../guest-configs/preview.nix ];
+          innkeeper.guest.nix.enable = true;
+        })
+      );
     "the development tools are what agents expect" =
       failed development == [ ]
       && development.system.build.toplevel.drvPath != ""

@@ -40,7 +40,7 @@ impl Inner {
         if let Some(present) = &guest.closure {
             closures.ensure_former(&guest.name, present).await?;
         }
-        closures.ensure(&guest.name, next).await?;
+        closures.ensure(guest, next).await?;
         // Verify after pinning: before that, Nix may have garbage-collected it.
         Ok(closures.verify(next).await?)
     }
@@ -59,8 +59,9 @@ impl Inner {
         } else if is_running
             && !change.restart
             && guest.limits == next.limits
-            && self.switches(guest.closure.as_ref()).await?
-            && self.switches(next.closure.as_ref()).await?
+            && self
+                .switches(guest, guest.closure.as_ref(), next.closure.as_ref())
+                .await?
         {
             ChangeOutcome::Switched
         } else {
@@ -146,7 +147,7 @@ impl Inner {
     pub(crate) async fn settle_closure(&self, guest: &Guest) -> Result<(), EngineError> {
         let closures = &self.host.closures;
         if let Some(closure) = &guest.closure {
-            closures.ensure(&guest.name, closure).await?;
+            closures.ensure(guest, closure).await?;
         }
         Ok(closures.remove_former(&guest.name).await?)
     }
@@ -191,12 +192,22 @@ impl Inner {
         Ok(true)
     }
 
-    /// Reports whether a closure can be switched to, and from.
-    async fn switches(&self, closure: Option<&StorePath>) -> Result<bool, EngineError> {
-        match closure {
-            Some(closure) => Ok(self.host.closures.has_program(closure, SWITCH).await?),
-            None => Ok(false),
-        }
+    /// Reports whether a running guest can be switched from one closure to another, and back. What the host mounts for a guest
+    /// that builds with Nix, it mounts at the guest's start.
+    async fn switches(
+        &self,
+        guest: &Guest,
+        from: Option<&StorePath>,
+        to: Option<&StorePath>,
+    ) -> Result<bool, EngineError> {
+        let (Some(from), Some(to)) = (from, to) else {
+            return Ok(false);
+        };
+        let closures = &self.host.closures;
+        Ok(closures.has_program(from, SWITCH).await?
+            && closures.has_program(to, SWITCH).await?
+            && closures.builds_with_nix(guest, from).await?
+                == closures.builds_with_nix(guest, to).await?)
     }
 
     /// Switches the running system to the closure in the record. The host decides what the guest boots from, so the

@@ -225,7 +225,7 @@ impl Drive<'_> {
             Step::ResolveClosure => self.resolve(guest).await?,
             Step::EnsureClosure => {
                 let closure = known(guest)?;
-                host.closures.ensure(name, closure).await?;
+                host.closures.ensure(guest, closure).await?;
                 // Verify after pinning: before that, Nix may have garbage-collected it.
                 host.closures.verify(closure).await?;
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_model::{BuildProgress, GuestName, Installable, StorePath, Trust};
+use innkeeper_model::{BuildProgress, Guest, GuestName, Installable, StorePath, Trust};
 
 use crate::error::FacilityError;
 use crate::resource::Resource;
@@ -53,12 +53,23 @@ pub trait Closures: Resource {
     /// When it is not valid, or Nix cannot be run.
     async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError>;
 
-    /// Gives the guest a GC root for its closure, in place of any other that it has. A guest that builds with Nix also gets a
-    /// current list of the paths of the host's store that it may use, and GC roots for them.
+    /// Gives the guest a GC root for its closure, in place of any other that it has. A guest that
+    /// [builds with Nix](Self::builds_with_nix) also gets a current list of the paths of the host's store that it may use, and
+    /// GC roots for them.
     ///
     /// # Errors
     /// When the root cannot be written.
-    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError>;
+    async fn ensure(&self, guest: &Guest, closure: &StorePath) -> Result<(), FacilityError>;
+
+    /// Reports whether the guest, with this closure, gets the host's store for a Nix of its own when it starts. Only agents do.
+    ///
+    /// # Errors
+    /// When the closure cannot be read.
+    async fn builds_with_nix(
+        &self,
+        guest: &Guest,
+        closure: &StorePath,
+    ) -> Result<bool, FacilityError>;
 
     /// Gives a guest the GC roots that the files of another one need, before it gets a copy of them.
     ///

@@ -117,6 +117,23 @@ async fn guest_is_restarted_if_it_cannot_switch() {
     }
 }
 
+/// The host mounts its store for a guest's own Nix only when the guest starts.
+#[tokio::test]
+async fn guest_is_restarted_if_only_one_closure_builds_with_nix() {
+    for (with_nix, outcome) in [
+        (vec![other()], ChangeOutcome::Restarted),
+        (vec![a_closure()], ChangeOutcome::Restarted),
+        (vec![a_closure(), other()], ChangeOutcome::Switched),
+    ] {
+        let fixture = fixture();
+        respond(&fixture.host, healthy);
+        fixture.host.world().with_nix.extend(with_nix.clone());
+        fixture.create("web").await;
+        assert_eq!(fixture.set(to(other())).await.failure, None);
+        assert_eq!(fixture.settled().await, (outcome, other()), "{with_nix:?}");
+    }
+}
+
 #[tokio::test]
 async fn other_limits_and_a_request_restart_the_guest() {
     let fixture = fixture();

@@ -42,10 +42,15 @@ impl Closures for Part {
         self.call("closure.require_registered", None)
     }
 
-    async fn ensure(&self, guest: &GuestName, _closure: &StorePath) -> Result<(), FacilityError> {
-        self.call("closure.ensure", Some(guest))?;
-        self.host.world().roots.insert(guest.clone());
+    async fn ensure(&self, guest: &Guest, _closure: &StorePath) -> Result<(), FacilityError> {
+        self.call("closure.ensure", Some(&guest.name))?;
+        self.host.world().roots.insert(guest.name.clone());
         Ok(())
+    }
+
+    async fn builds_with_nix(&self, _: &Guest, closure: &StorePath) -> Result<bool, FacilityError> {
+        self.query("closure.builds_with_nix")?;
+        Ok(self.host.world().with_nix.contains(closure))
     }
 
     async fn inherit(&self, _origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError> {

@@ -51,6 +51,8 @@ pub struct World {
     pub former_roots: BTreeSet<GuestName>,
     /// The programs of every closure, by their paths in it.
     pub programs: BTreeSet<&'static str>,
+    /// The closures whose guests build with Nix.
+    pub with_nix: BTreeSet<StorePath>,
     /// The closure of the next builds. [`a_closure`] if it is `None`.
     pub next_build: Option<StorePath>,
     /// File trees, each with its contents.

@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use innkeeper_facilities::{Built, Closures, FacilityError, Found, ProgressSink, Resource};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{
-    BuildProgress, Explain, GuestName, Installable, STORE_DIR, StorePath, Trust, chain,
+    BuildProgress, Explain, Guest, GuestName, Installable, STORE_DIR, StorePath, Trust, chain,
 };
 use rustix::fs::{Access, access};
 use serde::Deserialize;
@@ -173,14 +173,28 @@ impl Closures for NixClosures {
         Ok(self.config.require_valid(closure).await?)
     }
 
-    async fn ensure(&self, guest: &GuestName, closure: &StorePath) -> Result<(), FacilityError> {
-        let (identity, guest, closure) = (self.identity.clone(), guest.clone(), closure.clone());
+    async fn ensure(&self, guest: &Guest, closure: &StorePath) -> Result<(), FacilityError> {
+        let (identity, closure) = (self.identity.clone(), closure.clone());
+        let (kind, guest) = (guest.kind, guest.name.clone());
         self.blocking(move |config| {
-            roots::ensure(&config.gcroots, &identity, &guest, &closure)?;
             let gcroots = &config.gcroots;
-            shared::ensure(gcroots, &config.state, &identity, &guest, &closure)
+            roots::ensure(gcroots, &identity, &guest, &closure)?;
+            if shared::is_requested(kind, &closure) {
+                shared::ensure(gcroots, &config.state, &identity, &guest, &closure)?;
+            }
+            Ok(())
         })
         .await
+    }
+
+    async fn builds_with_nix(
+        &self,
+        guest: &Guest,
+        closure: &StorePath,
+    ) -> Result<bool, FacilityError> {
+        let (kind, closure) = (guest.kind, closure.clone());
+        self.blocking(move |_| Ok(shared::is_requested(kind, &closure)))
+            .await
     }
 
     async fn inherit(&self, origin: &GuestName, guest: &GuestName) -> Result<(), FacilityError> {

@@ -13,7 +13,8 @@
 //! lists their paths. They are only added while the guest exists: its files, and snapshots of them, may refer to any path that
 //! it ever could use.
 //!
-//! A closure requests this with the file [`REQUEST`].
+//! The closure of an agent requests this with the file [`REQUEST`]. Previews get nothing of it, whatever their closure contains: it
+//! is the work of strangers, and a guest with user ids of its own in the store reads files that only their owner can read.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +23,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use innkeeper_facilities::Found;
-use innkeeper_model::{GuestName, Ownership, STORE_DIR, StorePath};
+use innkeeper_model::{GuestKind, GuestName, Ownership, STORE_DIR, StorePath};
 
 use super::ClosureError;
 use super::roots::owner;
@@ -41,8 +42,15 @@ const REQUEST: &str = "etc/innkeeper/nix";
 /// The directories that a read-only store of Nix expects to exist.
 const STATE: [&str; 4] = ["db", "profiles/per-user", "gcroots/per-user", "temproots"];
 
-/// Reports whether the guest of a closure builds with Nix.
-pub(crate) fn is_requested(closure: &StorePath) -> bool {
+/// Reports whether a guest of this kind, with this closure, builds with Nix.
+pub(crate) fn is_requested(kind: GuestKind, closure: &StorePath) -> bool {
+    match kind {
+        GuestKind::Agent => has_request(closure),
+        GuestKind::Preview => false,
+    }
+}
+
+fn has_request(closure: &StorePath) -> bool {
     let request = closure.as_path().join(REQUEST);
     matches!(
         resolve(Path::new(STORE_DIR), &request),
@@ -122,7 +130,7 @@ impl GuestDir {
     }
 }
 
-/// Gives a guest's Nix a current database, if its closure requests one.
+/// Gives a guest's Nix a current database.
 pub(super) fn ensure(
     gcroots: &Path,
     nix_state: &Path,
@@ -130,9 +138,6 @@ pub(super) fn ensure(
     guest: &GuestName,
     closure: &StorePath,
 ) -> Result<(), ClosureError> {
-    if !is_requested(closure) {
-        return Ok(());
-    }
     let dir = GuestDir::of(gcroots, guest);
     dir.create(identity)?;
     let mut paths = kept::paths(nix_state, &parent(gcroots))?;

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use innkeeper_model::GuestKind;
+
 use super::*;
 
 #[tokio::test]
@@ -196,12 +198,10 @@ async fn guests_root_protects_its_closure() {
         ..(*shop.closures.config).clone()
     };
     let closures = NixClosures::new(config, Identity::of('a'));
-    let guest = GuestName::parse("web").expect("name");
+    let web = crate::network::testing::guest("web", 1);
+    let guest = web.name.clone();
     assert_eq!(closures.observe().await.expect("observes"), []);
-    closures
-        .ensure(&guest, &built.closure)
-        .await
-        .expect("roots");
+    closures.ensure(&web, &built.closure).await.expect("roots");
     let roots = roots_of(&built.closure).await;
     assert!(
         roots.contains(gcroots.join("web").to_str().expect("text")),
@@ -220,6 +220,40 @@ async fn guests_root_protects_its_closure() {
     closures.sweep(&stale[0]).await.expect("sweeps");
     assert_eq!(closures.observe().await.expect("observes"), []);
     fs::remove_dir(&gcroots).expect("an empty folder");
+}
+
+/// The closure of a preview is the work of strangers.
+#[tokio::test]
+async fn only_agents_get_the_hosts_store_for_a_nix_of_their_own() {
+    let Some(shop) = workshop("only_agents_get_the_hosts_store_for_a_nix_of_their_own") else {
+        return;
+    };
+    let request = "mkdir -p $out/etc/innkeeper; echo > $out/etc/innkeeper/nix";
+    let plain = shop.derivation("guest", MAKE_INIT);
+    let builder = shop.derivation("builder", &format!("{MAKE_INIT}; {request}"));
+    shop.flake(&format!("{plain} {builder}"));
+    let plain = shop.build("guest", None).await.expect("builds").closure;
+    let builder = shop.build("builder", None).await.expect("builds").closure;
+    let agent = crate::network::testing::guest("web", 1);
+    let preview = Guest {
+        kind: GuestKind::Preview,
+        ..agent.clone()
+    };
+    for (guest, closure, expected) in [
+        (&agent, &plain, false),
+        (&agent, &builder, true),
+        (&preview, &plain, false),
+        (&preview, &builder, false),
+    ] {
+        let builds = shop.closures.builds_with_nix(guest, closure).await;
+        assert_eq!(builds.expect("reads"), expected, "{:?}", guest.kind);
+    }
+    let (ensured, objects) = (&shop.closures, shop.at("gcroots/.nix"));
+    ensured.ensure(&preview, &builder).await.expect("a root");
+    assert!(!objects.exists(), "a preview has roots of the host's store");
+    // There is no database of Nix in this state directory, but the agent's directory precedes it.
+    ensured.ensure(&agent, &builder).await.ok();
+    assert!(objects.join("web/roots").exists());
 }
 
 #[tokio::test]

@@ -229,8 +229,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
         };
         let closure = guest.closure.as_ref().ok_or_else(no_closure)?;
         let nspawn = find_program(&self.config().nspawn)?;
-        let nix =
-            shared::is_requested(closure).then(|| shared::state_dir(&self.config().gcroots, name));
+        let nix = shared::is_requested(guest.kind, closure)
+            .then(|| shared::state_dir(&self.config().gcroots, name));
         let starting = Starting::mark(&self.starting, name);
         let devices: Vec<_> = nspawn::NESTING_DEVICES
             .map(PathBuf::from)
