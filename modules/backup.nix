@@ -90,7 +90,8 @@ in
     services.restic.backups = lib.mkIf (cfg.restic != null) {
       innkeeper = {
         inherit paths;
-        backupPrepareCommand = command;
+        # A guest that cannot be copied must not keep the others from being stored.
+        backupPrepareCommand = "${command} --allow-incomplete";
         timerConfig = {
           OnCalendar = cfg.schedule;
           Persistent = true;
@@ -103,7 +104,7 @@ in
     services.borgbackup.jobs = lib.mkIf (cfg.borg != null) {
       innkeeper = {
         inherit paths;
-        preHook = command;
+        preHook = "${command} --allow-incomplete";
         startAt = cfg.schedule;
         persistentTimer = true;
       }

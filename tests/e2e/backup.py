@@ -86,12 +86,12 @@ with subtest("an interrupted backup leaves nothing, and the former set stays"):
     as_agent("web", "head -c 200000000 /dev/urandom > /home/large")
     machine.succeed(
         "systemd-run --quiet --unit=backup innkeeper backup",
-        f"until test -e {SET}/.new/guests/web/rootfs/home/large; do :; done 2> /dev/null",
+        f"until test -e {SET}/.innkeeper-new/guests/web/rootfs/home/large; do :; done 2> /dev/null",
         "systemctl kill --signal=KILL innkeeperd.service",
         timeout=60,
     )
     machine.wait_until_succeeds("innkeeper status")
-    machine.wait_until_succeeds(f"! test -e {SET}/.new && ! test -e {STATE}/backup")
+    machine.wait_until_succeeds(f"! test -e {SET}/.innkeeper-new && ! test -e {STATE}/backup")
     require_equal(manifest()["created_at"], created, "the set")
     require_equal(page(guest("web")["guest_address"]), "here\n", "web runs on")
     as_agent("web", "rm /home/large")
@@ -104,6 +104,21 @@ with subtest("the next set replaces it, and only root may make one"):
     require(manifest()["created_at"] != created, "the set is another one")
     require("only root" in refused("setpriv --reuid=65534 --regid=$(getent group innkeeper | cut -d: -f3) --clear-groups innkeeper backup"), "refused")
     require("that only root can enter" in refused("mkdir -m 755 /srv/open; innkeeper backup --to /srv/open"), "refused")
+
+with subtest("a database that cannot be copied is left out, and everything else is in the set"):
+    sql("alter database preview_web_7 with allow_connections false")
+    require("the backup set has no database of web-7" in refused("innkeeper backup"), "the command fails")
+    require_equal(manifest()["missing"], ["database of web-7"], "the missing parts")
+    require_equal({one["name"] for one in manifest()["guests"]}, set(addresses), "the guests of the set")
+    back_up("--allow-incomplete")
+    sql("alter database preview_web_7 with allow_connections true")
+    back_up("--with-closures --quiet")
+    require_equal(manifest()["missing"], [], "the missing parts")
+
+with subtest("a directory that is no set is not replaced"):
+    machine.succeed("mkdir -m 700 /srv/data && mkdir /srv/data/set && touch /srv/data/set/notes")
+    require("/srv/data/set is no backup set" in refused("innkeeper backup --to /srv/data"), "refused")
+    machine.succeed("test -e /srv/data/set/notes")
 
 with subtest("the host is lost"):
     machine.succeed(f"mkdir {OFFSITE} && cp --archive {SET}/set {OFFSITE}")
@@ -160,6 +175,27 @@ with subtest("the preview has its page and its rows, and follows GitHub again"):
     require_equal(query_as_app("web-7", "select number from kept"), "42", "the rows after a push")
     wait_until_idle()
     doctor()
+
+with subtest("everything else is restored although a database cannot be loaded"):
+    query_as_app("web-7", "create function odd(int) returns bool language sql as 'select true'")
+    query_as_app("web-7", "create table poisoned (number int check (odd(number)))")
+    query_as_app("web-7", "insert into poisoned values (1)")
+    query_as_app("web-7", "create or replace function odd(int) returns bool language sql as 'select false'")
+    back_up("--quiet")
+    machine.succeed(f"rm -r {OFFSITE}/set && cp --archive {SET}/set {OFFSITE}")
+    lose_host()
+    machine.succeed(f"cp --archive {OFFSITE}/set {SET}")
+    printed = machine.succeed(f"innkeeper restore --from {SET} 2>&1", timeout=120)
+    require("web-7 is not restored, because its database cannot be loaded" in printed, f"the output names it: {printed}")
+    wait_for_state("web", "running")
+    pushed = commit("change", app("Again @commit@, prepared @count@ times."))
+    deliver_event(7, "change", "synchronize")
+    wait_for_preview("web-7", "live", pushed)
+    require_equal(query_as_app("web-7", "select count(*) from pg_tables where tablename in ('kept', 'poisoned')"), "0", "its tables")
+    wait_until_idle()
+    doctor()
+
+with subtest("the preview is removed with its pull request"):
     deliver_event(7, "change", "closed")
     machine.wait_until_succeeds("preview list --json | jq -e '. == []'")
     require("preview_web_7" not in sql("select rolname from pg_roles"), "the restored role is removed with the preview")

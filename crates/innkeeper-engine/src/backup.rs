@@ -124,15 +124,16 @@ impl Engine {
         Ok(copied?.then_some((guest, exported)))
     }
 
-    /// Continues guests and removes snapshots that an interrupted copy has left. For the start of the daemon.
-    pub async fn abandon_exports(&self) {
+    /// Continues guests and removes snapshots that an interrupted or failed copy has left. Reports whether none is left.
+    pub async fn abandon_exports(&self) -> bool {
         let guests = match self.inner.store.guests().await {
             Ok(guests) => guests,
             Err(error) => {
                 warn!(code = %error.code(), "{}", innkeeper_model::chain(&error));
-                return;
+                return false;
             }
         };
+        let mut is_done = true;
         for guest in guests {
             let host = &self.inner.host;
             for done in [
@@ -140,10 +141,12 @@ impl Engine {
                 host.rootfs.abandon_export(&guest.name).await,
             ] {
                 if let Err(error) = done {
+                    is_done = false;
                     warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));
                 }
             }
         }
+        is_done
     }
 
     /// Creates guests' files from copies, records the guests, and starts those that should run. All guests are recorded

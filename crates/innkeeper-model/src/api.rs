@@ -152,6 +152,9 @@ pub struct BackupRequest {
     /// Copies the guests' closures too.
     #[serde(default)]
     pub closures: bool,
+    /// Whether a set without some of the guests is a success.
+    #[serde(default)]
+    pub allow_incomplete: bool,
 }
 
 /// Restores guests from a backup set.

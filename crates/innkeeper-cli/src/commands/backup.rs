@@ -19,7 +19,8 @@ const DIRECTORY: &str = "/var/lib/innkeeper-backup";
 ///
 /// The set is a directory of plain files for a backup program such as restic or borg: records, guests' files, and the
 /// databases of previews. It contains secrets, and only root can read it. It replaces the former set when it is complete. A
-/// running guest whose files are in a directory is suspended while they are copied; on thin volumes, it runs on.
+/// running guest whose files are in a directory is suspended while they are copied; on thin volumes, it runs on. A guest or
+/// database that cannot be copied is left out, and the command fails once the set has all others.
 #[derive(Args, Debug)]
 pub(crate) struct Backup {
     /// Directory of the set
@@ -29,6 +30,10 @@ pub(crate) struct Backup {
     /// Copy the guests' closures too, for a host without access to their sources
     #[arg(long)]
     with_closures: bool,
+
+    /// Succeed although guests or databases were left out, so that a backup program stores the others
+    #[arg(long)]
+    allow_incomplete: bool,
 }
 
 /// Restore guests from a backup set
@@ -59,6 +64,7 @@ impl Backup {
         let request = BackupRequest {
             directory: directory.clone(),
             closures: self.with_closures,
+            allow_incomplete: self.allow_incomplete,
         };
         let label = "Making a backup set";
         run(cx, "/v1/backups", &request, &directory, label, "made").await

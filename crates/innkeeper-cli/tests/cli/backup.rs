@@ -52,7 +52,7 @@ fn relative_directory_resolves_in_the_callers_directory() {
     let directory = format!(r#""directory":"{}/set""#, here.display());
     assert!(stdout.contains(&directory), "{stdout}");
     let request = format!(
-        r#"POST /v1/backups {{"directory":"{}/set","closures":true}}"#,
+        r#"POST /v1/backups {{"directory":"{}/set","closures":true,"allow_incomplete":false}}"#,
         here.display()
     );
     assert_eq!(fake.requests()[0], request);

@@ -18,7 +18,7 @@ use crate::command::{command, run_command};
 use crate::tree::blocking;
 
 /// The timeout of one database.
-const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// The directory of the versions of PostgreSQL on Debian. The programs there do not depend on a default cluster.
 const VERSIONS: &str = "/usr/lib/postgresql";

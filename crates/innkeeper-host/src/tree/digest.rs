@@ -2,15 +2,23 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::{FileError, FileErrorExt};
+
+/// The size of the blocks whose contents count, in bytes.
+const BLOCK: u64 = 4096;
+
+/// The size of a read, in bytes: whole blocks.
+const BUFFER: usize = 64 * BLOCK as usize;
 
 /// The digest of a tree or file, and its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +67,8 @@ pub fn digest(directory: &Path) -> Result<TreeDigest, FileError> {
             let target = fs::read_link(&path).on("read", &path)?;
             feed(&mut hash, target.as_os_str().as_bytes());
         } else if kind.is_file() {
-            found.bytes += seen.len();
+            // The length of a sparse file is what its owner says it is.
+            found.bytes = found.bytes.saturating_add(seen.len());
             hash.update(contents(&path).on("read", &path)?);
         } else if kind.is_block_device() || kind.is_char_device() {
             hash.update(seen.rdev().to_be_bytes());
@@ -92,18 +101,64 @@ fn names(directory: &Path) -> io::Result<Vec<OsString>> {
         .collect()
 }
 
+/// Hashes the length of a file, and its blocks that are not all zeros, each with its number.
+///
+/// So holes cost no time, however long the file claims to be, and a copy with other holes has the same digest.
 fn contents(path: &Path) -> io::Result<[u8; 32]> {
     // A file that was replaced by a link or a FIFO since is not opened.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let mut file = File::options().read(true).custom_flags(flags).open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().into()),
-            read => hash.update(&buffer[..read]),
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let mut hash = Sha256::new();
+    let length = file.metadata()?.len();
+    hash.update(length.to_be_bytes());
+    let mut at = 0;
+    while at < length {
+        let start = match seek(&file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Only a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(&file, SeekFrom::Hole(start))?;
+        at = end.div_ceil(BLOCK).saturating_mul(BLOCK).max(at + BLOCK);
+        blocks(&file, start / BLOCK..at / BLOCK, &mut hash)?;
+    }
+    Ok(hash.finalize().into())
+}
+
+/// Hashes the blocks of a range, up to the end of the file.
+fn blocks(file: &File, range: Range<u64>, hash: &mut Sha256) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let mut number = range.start;
+    while number < range.end {
+        let read = fill(file, &mut buffer, number * BLOCK)?;
+        for block in buffer[..read].chunks(BLOCK as usize) {
+            if number < range.end && block.iter().any(|byte| *byte != 0) {
+                hash.update(number.to_be_bytes());
+                hash.update(block);
+            }
+            number += 1;
+        }
+        if read < BUFFER {
+            break;
         }
     }
+    Ok(())
+}
+
+/// Reads until the buffer is full or the file ends, and returns the number of bytes.
+fn fill(file: &File, buffer: &mut [u8], start: u64) -> io::Result<usize> {
+    let mut full = 0;
+    while full < buffer.len() {
+        match file.read_at(&mut buffer[full..], start + full as u64) {
+            Ok(0) => break,
+            Ok(read) => full += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(full)
 }
 
 /// Adds a text with its length, so that different texts in a row never count as the same.
@@ -151,5 +206,55 @@ mod tests {
         digest_file(&at("link")).expect_err("a link");
         digest_file(&at("fifo")).expect_err("a FIFO");
         assert_eq!(digest_file(&at("home/play")).expect("file").bytes, 6);
+    }
+
+    #[test]
+    fn holes_cost_no_time_and_count_as_zeros() {
+        let dir = tempfile::tempdir().expect("directory");
+        let write = |name: &str, length: u64, parts: &[(u64, &[u8])]| {
+            let file = File::create(dir.path().join(name)).expect("file");
+            file.set_len(length).expect("length");
+            for (at, part) in parts {
+                file.write_all_at(part, *at).expect("written");
+            }
+            digest_file(&dir.path().join(name)).expect("digest").sha256
+        };
+        let (mebibyte, zeros) = (1 << 20, vec![0; 1 << 20]);
+        let sparse = write(
+            "sparse",
+            4 * mebibyte,
+            &[(mebibyte + 5000, b"x"), (4 * mebibyte - 1, b"y")],
+        );
+        let dense = [
+            (0, zeros.as_slice()),
+            (mebibyte, &zeros),
+            (2 * mebibyte, &zeros),
+            (3 * mebibyte, &zeros),
+            (mebibyte + 5000, b"x"),
+            (4 * mebibyte - 1, b"y"),
+        ];
+        assert_eq!(sparse, write("dense", 4 * mebibyte, &dense));
+        let others = [
+            write(
+                "moved",
+                4 * mebibyte,
+                &[(mebibyte + 5001, b"x"), (4 * mebibyte - 1, b"y")],
+            ),
+            write(
+                "other",
+                4 * mebibyte,
+                &[(mebibyte + 5000, b"z"), (4 * mebibyte - 1, b"y")],
+            ),
+            write(
+                "longer",
+                4 * mebibyte + 1,
+                &[(mebibyte + 5000, b"x"), (4 * mebibyte - 1, b"y")],
+            ),
+            write("shorter", 4 * mebibyte - 1, &[(mebibyte + 5000, b"x")]),
+            write("empty", 0, &[]),
+        ];
+        assert!(!others.contains(&sparse), "{sparse} {others:?}");
+        // Reading this would take hours.
+        write("huge", 8 << 40, &[(5 << 40, b"x")]);
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn insert_guest(
     let mut changed = vec![
         ("slot", slot.number().to_string()),
         ("file_work", "NULL".to_owned()),
+        ("closure_change", "NULL".to_owned()),
         ("retain", "NULL".to_owned()),
         ("fault", "?2".to_owned()),
     ];

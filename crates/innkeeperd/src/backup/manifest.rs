@@ -71,6 +71,8 @@ pub(super) struct Manifest {
     pub(super) databases: Vec<SetDatabase>,
     /// Whether the set has the guests' closures.
     pub(super) closures: bool,
+    /// The files and databases that could not be copied, for people.
+    pub(super) missing: Vec<String>,
 }
 
 impl Manifest {

@@ -10,9 +10,12 @@
 //! <directory>/set/closures/                a binary cache of Nix, on request
 //! ```
 //!
-//! A new set is made as `<directory>/.new` and exchanged with `set`, so that `set` is always a whole one. The file `backup`
-//! in the state directory names the directory meanwhile: the next start of the daemon removes `.new` and continues guests that
-//! were suspended.
+//! A new set is made as `<directory>/.innkeeper-new` and exchanged with `set`, so that `set` is always a whole one. The file `backup`
+//! in the state directory names the directory meanwhile: the next start of the daemon removes the new set and continues
+//! guests that were suspended.
+//!
+//! The contents of guests and databases are other people's. So one that cannot be copied or restored is reported, and the
+//! others are.
 
 mod manifest;
 mod restore;
@@ -35,6 +38,7 @@ use innkeeper_store::StoreError;
 use tokio::sync::Mutex;
 use tracing::warn;
 
+use self::manifest::Set;
 use crate::api_error::ApiError;
 
 /// A backup or restore that failed.
@@ -57,6 +61,18 @@ pub(crate) enum BackupError {
     Open {
         /// The directory.
         path: PathBuf,
+    },
+    /// The place of the set is taken.
+    #[error("{} is no backup set", set.display())]
+    Foreign {
+        /// The file or directory there.
+        set: PathBuf,
+    },
+    /// Guests or databases could not be copied. The set has all others.
+    #[error("the backup set has no {}", parts.join(", no "))]
+    Parts {
+        /// What is missing.
+        parts: Vec<String>,
     },
     /// The path is relative.
     #[error("'{}' is not an absolute path", path.display())]
@@ -115,7 +131,10 @@ impl Explain for BackupError {
             Self::Store(error) => error.code(),
             Self::Engine(error) => error.code(),
             Self::Host(error) => error.code(),
-            Self::Open { .. } | Self::Relative { .. } => Code::InvalidRequest,
+            Self::Open { .. } | Self::Relative { .. } | Self::Foreign { .. } => {
+                Code::InvalidRequest
+            }
+            Self::Parts { .. } => Code::BackupFailed,
             Self::Incomplete { .. }
             | Self::Manifest { .. }
             | Self::NoDirectory { .. }
@@ -140,6 +159,13 @@ impl Explain for BackupError {
                 let path = path.display();
                 format!("A backup contains all secrets of the guests: `chown root: {path}` and `chmod 0700 {path}`.")
             }
+            Self::Foreign { set } => format!(
+                "Give another directory, or move {} away: a new set would replace it.",
+                set.display()
+            ),
+            Self::Parts { .. } => "The lines above have the reasons. The set is in place with everything else; \
+                 `--allow-incomplete` makes that a success."
+                .to_owned(),
             Self::Relative { .. } => "Give a path that begins with '/'.".to_owned(),
             Self::Incomplete { .. } => "Give the directory of `innkeeper backup --to`, as it was backed up.".to_owned(),
             Self::Manifest { .. } | Self::NoDirectory { .. } | Self::Damaged { .. } => {
@@ -250,10 +276,14 @@ pub(crate) async fn clean_up(engine: &Engine, state_dir: &Path) {
         }
         Ok(text) => PathBuf::from(std::ffi::OsString::from_vec(text)),
     };
-    engine.abandon_exports().await;
+    let is_abandoned = engine.abandon_exports().await;
     let removed = tree::blocking(move || {
         tree::remove(&directory.join(NEW))?;
-        tree::remove(&marker)
+        // Otherwise the next start tries again.
+        if is_abandoned {
+            tree::remove(&marker)?;
+        }
+        Ok(())
     });
     let removed: Result<(), FileError> = removed.await;
     if let Err(error) = removed {
@@ -262,7 +292,7 @@ pub(crate) async fn clean_up(engine: &Engine, state_dir: &Path) {
 }
 
 /// The name of a set in the making.
-const NEW: &str = ".new";
+const NEW: &str = ".innkeeper-new";
 
 /// The name of the complete set.
 const SET: &str = "set";
@@ -270,6 +300,16 @@ const SET: &str = "set";
 /// Records the directory of a backup before anything is written to it.
 fn mark(marker: &Path, directory: &Path) -> Result<(), FileError> {
     fs::write(marker, directory.as_os_str().as_bytes()).on("write", marker)
+}
+
+/// Fails if something else than a set is where the new one goes.
+fn require_place(directory: &Path) -> Result<(), BackupError> {
+    let set = Set(directory.join(SET));
+    match fs::symlink_metadata(&set.0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(seen) if seen.is_dir() && set.manifest().is_file() => Ok(()),
+        _ => Err(BackupError::Foreign { set: set.0 }),
+    }
 }
 
 fn require_root(trust: Trust) -> Result<(), ApiError> {

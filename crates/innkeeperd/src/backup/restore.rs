@@ -9,7 +9,7 @@ use innkeeper_engine::OperationLog;
 use innkeeper_host::{FileErrorExt, tree};
 use innkeeper_model::api::RestoreRequest;
 use innkeeper_model::{
-    ClosureSource, Code, Failure, Guest, GuestKind, GuestName, Secret, StorePath,
+    ClosureSource, Code, Explain as _, Failure, Guest, GuestKind, GuestName, Secret, StorePath,
 };
 use innkeeper_store::{BackupRecords, Restore, StoreError};
 
@@ -26,6 +26,7 @@ struct Chosen {
     previews: Vec<GuestName>,
     databases: Vec<SetDatabase>,
     has_closures: bool,
+    missing: Vec<String>,
 }
 
 impl Backups {
@@ -61,9 +62,13 @@ impl Backups {
             request.guests.clone(),
             copy.to_owned(),
         );
-        let chosen = tree::blocking(move || choose(&directory, &names, &path)).await?;
+        let mut chosen = tree::blocking(move || choose(&directory, &names, &path)).await?;
         self.refuse_existing(request, &chosen).await?;
-        log.note("The backup set is complete and undamaged.");
+        log.note("The backup set is undamaged.");
+        for part in &chosen.missing {
+            log.note(format!("The set has no {part}: it could not be copied."));
+        }
+        self.load_databases(&mut chosen, log).await?;
         let mut restore = Restore {
             copy: copy.to_owned(),
             everything: request.guests.is_empty(),
@@ -77,7 +82,6 @@ impl Backups {
             faults: BTreeMap::new(),
         };
         self.find_closures(&chosen, &mut restore, log).await;
-        self.load_databases(&chosen, log).await?;
         let files: Vec<_> = chosen
             .guests
             .iter()
@@ -188,8 +192,14 @@ impl Backups {
         copied.map_err(|error| Failure::from(&error))
     }
 
-    async fn load_databases(&self, chosen: &Chosen, log: &OperationLog) -> Result<(), BackupError> {
-        for database in &chosen.databases {
+    /// Loads the previews' databases. A preview whose database cannot be loaded is not restored: contents of a database can
+    /// be anybody's, and must not keep the other guests from being restored.
+    async fn load_databases(
+        &self,
+        chosen: &mut Chosen,
+        log: &OperationLog,
+    ) -> Result<(), BackupError> {
+        for database in std::mem::take(&mut chosen.databases) {
             let preview = &database.preview;
             let server = self
                 .previews
@@ -202,10 +212,25 @@ impl Backups {
             };
             let file = chosen.set.password(preview);
             let password = tree::blocking(move || read_secret(&file)).await?;
-            server
-                .load(preview, &password, &chosen.set.dump(preview))
-                .await?;
-            log.note(format!("The database of {preview} is restored."));
+            let dump = chosen.set.dump(preview);
+            match server.load(preview, &password, &dump).await {
+                Ok(()) => log.note(format!("The database of {preview} is restored.")),
+                Err(error) if error.code() == Code::ShuttingDown => return Err(error.into()),
+                Err(error) => {
+                    let failure = Failure::from(&error);
+                    log.note(format!(
+                        "{preview} is not restored, because its database cannot be loaded: {failure}. A preview of an open pull \
+                         request is created again, with an empty database. The contents are in {}.",
+                        dump.display()
+                    ));
+                    // What has been loaded; a removal that fails is that of an orphan, which `innkeeper gc` repeats.
+                    if let Err(error) = server.remove(preview).await {
+                        log.note(format!("{}.", Failure::from(&error)));
+                    }
+                    chosen.previews.retain(|other| other != preview);
+                    chosen.guests.retain(|guest| guest.name != *preview);
+                }
+            }
         }
         Ok(())
     }
@@ -275,6 +300,7 @@ fn choose(directory: &Path, names: &[GuestName], copy: &Path) -> Result<Chosen, 
         previews,
         databases,
         has_closures: manifest.closures,
+        missing: manifest.missing,
     })
 }
 

@@ -3,22 +3,23 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use innkeeper_engine::OperationLog;
 use innkeeper_host::{FileError, FileErrorExt, tree};
 use innkeeper_model::api::BackupRequest;
-use innkeeper_model::{Guest, GuestName, Secret, StorePath};
+use innkeeper_model::{Code, Explain as _, Failure, Guest, GuestName, Secret, StorePath};
 use innkeeper_store::BackupRecords;
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::manifest::{Digest, Manifest, Set, SetDatabase, SetGuest, VERSION};
-use super::{BackupError, Backups, NEW, SET, mark, prepare};
+use super::{BackupError, Backups, NEW, SET, mark, prepare, require_place};
 
 impl Backups {
-    /// Makes a set and exchanges it with the former one. Leaves nothing of a failed one.
+    /// Makes a set and exchanges it with the former one. Leaves nothing of a failed one. A set without some guests is in
+    /// place when this fails with [`BackupError::Parts`].
     pub(super) async fn make_set(
         &self,
         request: &BackupRequest,
@@ -30,6 +31,7 @@ impl Backups {
         let (path, set) = (directory.clone(), new.clone());
         tree::blocking(move || {
             prepare(&path)?;
+            require_place(&path)?;
             mark(&its_marker, &path)?;
             tree::remove(&set.0)?;
             for directory in [set.0.clone(), set.guests(), set.databases()] {
@@ -39,16 +41,37 @@ impl Backups {
         })
         .await?;
         let made = self.fill(&new, request.closures, log).await;
+        let is_whole = matches!(&made, Ok(missing) if missing.is_empty());
+        // A failed copy can leave a suspended guest. The marker stays for the next start if that does not end here.
+        let is_abandoned = is_whole || self.engine.abandon_exports().await;
+        let allow_incomplete = request.allow_incomplete;
         let cleared = tree::blocking(move || {
-            let put = made.and_then(|()| Ok(put_in_place(&directory, &new.0)?));
+            let put = made.and_then(|missing| {
+                put_in_place(&directory, &new.0)?;
+                Ok(missing)
+            });
             // After an exchange, this is the former set.
-            let removed = tree::remove(&new.0).and_then(|()| tree::remove(&marker));
-            put.and_then(|()| Ok(removed?))
+            let mut removed = tree::remove(&new.0);
+            if is_abandoned {
+                removed = removed.and_then(|()| tree::remove(&marker));
+            }
+            let parts = put?;
+            removed?;
+            if parts.is_empty() || allow_incomplete {
+                return Ok(());
+            }
+            Err(BackupError::Parts { parts })
         });
         cleared.await
     }
 
-    async fn fill(&self, set: &Set, closures: bool, log: &OperationLog) -> Result<(), BackupError> {
+    /// Fills a set, and returns what could not be copied.
+    async fn fill(
+        &self,
+        set: &Set,
+        closures: bool,
+        log: &OperationLog,
+    ) -> Result<Vec<String>, BackupError> {
         let store = self.engine.store();
         store.copy_to(&set.store()).await?;
         let copy = set.store();
@@ -60,13 +83,18 @@ impl Backups {
             Ok::<_, BackupError>(records)
         })
         .await?;
-        let mut guests = Vec::new();
+        let (mut guests, mut databases, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for guest in &records.guests {
-            guests.extend(self.add_guest(set, guest, log).await?);
+            let part = format!("files of {}", guest.name);
+            let added = self.add_guest(set, guest, log).await;
+            let left_out = [set.guest(&guest.name)];
+            guests.extend(or_leave_out(added, &left_out, part, &mut missing, log).await?);
         }
-        let mut databases = Vec::new();
         for preview in &records.previews {
-            databases.extend(self.add_database(set, preview, log).await?);
+            let part = format!("database of {preview}");
+            let added = self.add_database(set, preview, log).await;
+            let left_out = [set.dump(preview), set.password(preview)];
+            databases.extend(or_leave_out(added, &left_out, part, &mut missing, log).await?);
         }
         if closures {
             let mut all: Vec<StorePath> = guests
@@ -79,7 +107,7 @@ impl Backups {
             self.engine.closures().export(&all, &set.closures()).await?;
             log.note(format!("{} closures are copied.", all.len()));
         }
-        let set = set.clone();
+        let (set, parts) = (set.clone(), missing.clone());
         tree::blocking(move || {
             let manifest = Manifest {
                 version: VERSION,
@@ -90,10 +118,12 @@ impl Backups {
                 guests,
                 databases,
                 closures,
+                missing: parts,
             };
-            Ok(manifest.write(&set)?)
+            Ok::<_, BackupError>(manifest.write(&set)?)
         })
-        .await
+        .await?;
+        Ok(missing)
     }
 
     /// Copies a guest's files. `None` when it was destroyed meanwhile, or has none yet.
@@ -163,6 +193,29 @@ impl Backups {
             dump,
         }))
     }
+}
+
+/// Removes what was copied of a guest or database that cannot be copied whole, and adds the part to the missing ones: one
+/// guest must not keep the others from being stored. Fails where the others would fail too.
+async fn or_leave_out<T>(
+    added: Result<Option<T>, BackupError>,
+    paths: &[PathBuf],
+    part: String,
+    missing: &mut Vec<String>,
+    log: &OperationLog,
+) -> Result<Option<T>, BackupError> {
+    let error = match added {
+        Ok(added) => return Ok(added),
+        Err(error) if matches!(error.code(), Code::DiskFull | Code::ShuttingDown) => {
+            return Err(error);
+        }
+        Err(error) => Failure::from(&error),
+    };
+    let paths = paths.to_vec();
+    tree::blocking(move || paths.iter().try_for_each(|path| tree::remove(path))).await?;
+    log.note(format!("The set has no {part}: {error}."));
+    missing.push(part);
+    Ok(None)
 }
 
 /// Moves a complete set to its place; the former one takes the other name.

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{FileError, FileErrorExt};
 
-/// The schema that [`write`] can copy, as in Nix's file `schema`.
+/// The schema that [`write()`] can copy, as in Nix's file `schema`.
 const SCHEMA: &str = "10";
 
 /// Maximum time to wait for the host's Nix, which locks its database only briefly.
