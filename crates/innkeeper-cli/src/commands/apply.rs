@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, CreateRequest, GuestView, SetRequest};
@@ -17,6 +18,12 @@ use crate::follow::{follow, until_interrupted};
 
 /// Maximum size of the file, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
+
+/// The time that another operation of an agent may take. After a boot, all guests start at the same time.
+const BUSY_FOR: Duration = Duration::from_secs(600);
+
+/// The pause between requests that are refused because of another operation.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Create and change agents as a file declares them
 ///
@@ -143,21 +150,21 @@ impl Apply {
             }
             Action::Create(request) => (
                 "create",
-                self.request(cx, &name, "create", async {
+                self.request(cx, &name, "create", async || {
                     cx.client.post("/v1/guests", &request).await
                 })
                 .await,
             ),
             Action::Set(request) => (
                 "set",
-                self.request(cx, &name, "set", async {
+                self.request(cx, &name, "set", async || {
                     cx.client.post(&guest_path(&name, "/set"), &request).await
                 })
                 .await,
             ),
             Action::Destroy => (
                 "destroy",
-                self.request(cx, &name, "destroy", async {
+                self.request(cx, &name, "destroy", async || {
                     cx.client.delete(&guest_path(&name, "")).await
                 })
                 .await,
@@ -178,18 +185,28 @@ impl Apply {
         })
     }
 
-    /// Sends a request and follows its operation.
+    /// Sends a request and follows its operation. Waits for another operation of the agent, such as its start with the host.
     async fn request(
         &self,
         cx: &Context,
         name: &GuestName,
         verb: &str,
-        request: impl Future<Output = Result<Accepted, CommandError>>,
+        request: impl AsyncFn() -> Result<Accepted, CommandError>,
     ) -> Result<(), CommandError> {
         if self.dry_run {
             return cx.output.info(format_args!("Would {verb} agent {name}."));
         }
-        let accepted = request.await?;
+        let end = Instant::now() + BUSY_FOR;
+        let accepted = loop {
+            match request().await {
+                Err(CommandError::Failure(failure))
+                    if failure.code == Code::GuestBusy && Instant::now() < end =>
+                {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                ended => break ended?,
+            }
+        };
         follow(cx, &accepted, &format!("Agent {name}: {verb}")).await?;
         cx.output
             .ok(format_args!("Agent {name}: {verb} succeeded."))

@@ -1,10 +1,13 @@
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use innkeeper_model::api::{Accepted, GuestView};
-use innkeeper_model::{OperationId, Verb};
+use innkeeper_model::{Code, Failure, OperationId, Verb};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -132,4 +135,36 @@ fn invalid_file_changes_nothing() {
         assert!(transcript.contains("is invalid"), "{transcript}");
         assert_eq!(changes(&fake), "");
     }
+}
+
+#[test]
+fn another_operation_of_the_agent_is_waited_for() {
+    let guests = [declared("kept", 1)];
+    let is_busy = Arc::new(AtomicBool::new(true));
+    let set = post(async move || {
+        let accepted = Accepted {
+            operation: OperationId(7),
+            guest: Some(name("kept")),
+        };
+        if is_busy.swap(false, Ordering::Relaxed) {
+            let failure = Failure::new(Code::GuestBusy, "agent 'kept' is being started");
+            return (StatusCode::CONFLICT, Json(failure)).into_response();
+        }
+        (StatusCode::ACCEPTED, Json(accepted)).into_response()
+    });
+    let fake = Fake::new(
+        Router::new()
+            .route("/v1/guests", get(async move || Json(guests)))
+            .route("/v1/guests/kept/set", set)
+            .route(
+                "/v1/events",
+                events([Stream::Ends(vec![accepted(1, Verb::Set), finished(2)])]),
+            ),
+    );
+    let declaration = json!({ "agents": { "kept": { "closure": CLOSURE, "memory": "8G" } } });
+    let run = apply(&fake, &declaration, &[]);
+    let transcript = run.transcript();
+    assert!(transcript.starts_with("status: 0\n"), "{transcript}");
+    assert!(transcript.contains("set succeeded"), "{transcript}");
+    assert_eq!(changes(&fake).lines().count(), 2);
 }
