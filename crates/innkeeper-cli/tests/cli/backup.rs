@@ -34,7 +34,7 @@ fn backup_shows_each_guest() {
     ");
     assert_eq!(
         fake.requests()[0],
-        r#"POST /v1/backups {"directory":"/var/lib/innkeeper-backup","closures":false}"#
+        r#"POST /v1/backups {"directory":"/var/lib/innkeeper-backup","closures":false,"allow_incomplete":false}"#
     );
 }
 

@@ -7,8 +7,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -217,10 +218,15 @@ fn temporary_directory() -> tempfile::TempDir {
     builder.prefix("innkeeper-").tempdir().expect("tempdir")
 }
 
+/// Returns a name that no other sandbox has. A process id would be one of a former run's, whose cgroups may be left.
 fn unique_id() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    static STARTED: LazyLock<u128> = LazyLock::new(|| {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        since_1970.expect("a clock").as_nanos() % (1 << 44)
+    });
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("t{}x{count}", std::process::id())
+    format!("t{:x}x{count}", *STARTED)
 }
 
 impl Drop for Sandbox {

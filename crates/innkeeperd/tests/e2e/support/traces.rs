@@ -104,12 +104,11 @@ fn cgroups(directory: &Path, id: &str, depth: u32, all: &mut BTreeSet<String>) {
 }
 
 /// Removes the sandbox's own empty cgroups from every hierarchy below `directory`. A killed daemon leaves those of its
-/// builds, which the next build reuses.
+/// guests and builds.
 pub(crate) fn remove_cgroups(directory: &Path, id: &str, depth: u32) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name() == id {
-            drop(fs::remove_dir(entry.path()));
-        } else if entry.file_name().to_string_lossy() == format!("{id}-builds") {
+        let name = entry.file_name();
+        if name == id || name.to_string_lossy() == format!("{id}-builds") {
             remove_recursively(&entry.path());
         } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroups(&entry.path(), id, depth - 1);
