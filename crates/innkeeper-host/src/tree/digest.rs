@@ -15,10 +15,13 @@ use sha2::{Digest, Sha256};
 use crate::{FileError, FileErrorExt};
 
 /// The size of the blocks whose contents count, in bytes.
-const BLOCK: u64 = 4096;
+const BLOCK_SIZE: usize = 4096;
+
+/// The same, for offsets in a file.
+const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// The size of a read, in bytes: whole blocks.
-const BUFFER: usize = 64 * BLOCK as usize;
+const BUFFER: usize = 64 * BLOCK_SIZE;
 
 /// The digest of a tree or file, and its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +136,7 @@ fn blocks(file: &File, range: Range<u64>, hash: &mut Sha256) -> io::Result<()> {
     let mut number = range.start;
     while number < range.end {
         let read = fill(file, &mut buffer, number * BLOCK)?;
-        for block in buffer[..read].chunks(BLOCK as usize) {
+        for block in buffer[..read].chunks(BLOCK_SIZE) {
             if number < range.end && block.iter().any(|byte| *byte != 0) {
                 hash.update(number.to_be_bytes());
                 hash.update(block);
