@@ -42,6 +42,8 @@ def name_servers(slug: str) -> list[str]:
 boot_with_previews()
 start_name_server()
 with subtest("the host is ready"):
+    # The firewall follows the change of the name servers.
+    machine.wait_until_succeeds("innkeeper doctor")
     doctor()
     machine.succeed(f"curl --fail --silent --cacert {AUTHORITY} --resolve webhook.{DOMAIN}:443:127.0.0.1 "
                     f"https://webhook.{DOMAIN}/health")
