@@ -70,7 +70,7 @@ FLAKE = r"""
 
 def inside(name: str, command: str, user: str = "root") -> str:
     """Runs a command in the project of a guest, and returns its output."""
-    script = shlex.quote(f"export HOME=/tmp/{user}; mkdir -p $HOME; cd /work; {command}")
+    script = shlex.quote(f"export HOME=/tmp/{user}; mkdir -p $HOME; cd /srv/flake; {command}")
     return machine.succeed(f"agent exec --user {user} {name} -- sh -euc {script}").strip()
 
 
@@ -99,7 +99,7 @@ def store() -> str:
 
 def bring_project(name: str) -> None:
     """Copies the project into a guest."""
-    machine.succeed(f"tar -C {WORK} -c . | agent exec -i {name} -- sh -c 'mkdir -p /work && tar -C /work -x'")
+    machine.succeed(f"tar -C {WORK} -c . | agent exec -i {name} -- sh -c 'mkdir -p /srv/flake && tar -C /srv/flake -x'")
 
 
 def require_up(name: str) -> None:
@@ -131,7 +131,7 @@ with subtest("the guest builds, for root and for a user"):
     greeting = inside("web", "nix build --print-out-paths")
     machine.fail(f"test -e {greeting}")
     require_equal(inside("web", "result/bin/greeting"), "big\ngreeting", "the program that the guest built")
-    own = inside("web", "nix build --no-link --print-out-paths path:/work#own", "agent")
+    own = inside("web", "nix build --no-link --print-out-paths path:/srv/flake#own", "agent")
     machine.fail(f"test -e {own}")
     require_equal(inside("web", "nix run", "agent"), "big\ngreeting", "nix run")
     require_equal(inside("web", "nix shell .#big -c big", "agent"), "big", "nix shell")
@@ -151,7 +151,7 @@ with subtest("the guest cannot write to the host's store or reach its daemon"):
         "echo > /run/host/innkeeper/nix/db/db.sqlite",
         "mount -o remount,rw /run/host/innkeeper/nix",
         "umount /run/host/innkeeper/store && touch /run/host/innkeeper/store/x",
-        "nix store add --store 'local?real=/run/host/innkeeper/store&state=/tmp/state' /work/flake.nix",
+        "nix store add --store 'local?real=/run/host/innkeeper/store&state=/tmp/state' /srv/flake/flake.nix",
     ):
         refused("web", command)
     sockets = inside("web", "find /run/host -type s 2> /dev/null || true").split()
