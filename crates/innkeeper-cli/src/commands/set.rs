@@ -16,9 +16,9 @@ use crate::suggest::suggest;
 /// Change an agent's closure or limits; its files and its address are kept
 ///
 /// A running agent switches to the closure in place if its present and its new closure have
-/// `bin/switch-to-configuration`, as NixOS systems do. Otherwise, and for other limits, it is restarted. A flake is built
-/// again if it has changed. If the agent does not come up, it gets its former closure and limits back, and the command
-/// fails. A stopped agent boots from the closure at its next start.
+/// `bin/switch-to-configuration`, as NixOS systems do. Otherwise, for other limits, and if only one of the closures has a
+/// Nix of its own, it is restarted. A flake is built again if it has changed. If the agent does not come up, it gets its
+/// former closure and limits back, and the command fails. A stopped agent boots from the closure at its next start.
 #[derive(Args, Debug)]
 pub(crate) struct Set {
     /// Name of the agent
