@@ -80,6 +80,9 @@ in
   };
 
   config = lib.mkIf (cfg.enable && (cfg.agents != { } || cfg.removeUndeclaredAgents)) {
+    # For `innkeeper switch-preview`.
+    environment.etc."innkeeper/agents.json".source = declaration;
+
     systemd.services.innkeeper-agents = {
       description = "Innkeeper's declared agents";
       documentation = [ "man:innkeeper(1)" ];

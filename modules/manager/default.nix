@@ -70,6 +70,7 @@ in
     ./agents.nix
     ./options.nix
     ./service.nix
+    ./switch-preview.nix
   ];
 
   config = lib.mkIf cfg.enable {

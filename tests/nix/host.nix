@@ -493,6 +493,38 @@ in
     "and does not touch the guests' slice" =
       unit withIptables "innkeeper.slice" == unit louder "innkeeper.slice";
   };
+  # Read by `innkeeper switch-preview`, and the script that runs it before a switch.
+  switchPreview =
+    let
+      checked =
+        mode:
+        evaluate (
+          { options, ... }:
+          {
+            imports = [
+              full
+              (lib.optionalAttrs (!withNftables.options.system ? preSwitchChecks) {
+                # NixOS has it since 25.05.
+                options.system.preSwitchChecks = lib.mkOption { type = lib.types.attrsOf lib.types.str; };
+              })
+            ];
+            services.innkeeper.switchPreview = mode;
+          }
+        );
+      script = mode: (checked mode).config.system.preSwitchChecks.innkeeper;
+    in
+    {
+      facts = builtins.fromJSON config.environment.etc."innkeeper/host.json".text;
+      factsWithIptables = builtins.fromJSON withIptables.config.environment.etc."innkeeper/host.json".text;
+      warn = script "warn";
+      refuse = script "refuse";
+      off = (checked "off").config.system.preSwitchChecks or { } == { };
+      activation =
+        if withNftables.options.system ? preSwitchChecks then
+          null
+        else
+          config.system.activationScripts.innkeeper-switch-preview.text;
+    };
   options =
     (import ../../modules/docs.nix {
       inherit lib;

@@ -14,6 +14,7 @@
 //! | `output`, `describe`, `table`, `checks`, `log` | formatting and printing |
 //! | `escape` | escaping of control characters for terminals |
 //! | `failure`, `suggest` | errors, exit codes, hints |
+//! | `switch` | comparison of two NixOS generations, for `switch-preview` |
 //! | `arguments`, `confirm`, `frames`, `terminal`, `wait` | support for single commands |
 //!
 //! Scripts may rely on this: `--json` prints one JSON value on standard output (`events` and `logs`: one for each line), a
@@ -40,6 +41,7 @@ mod programs;
 mod progress;
 mod sse;
 mod suggest;
+mod switch;
 mod table;
 mod terminal;
 mod wait;

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::commands::{
     Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
     Fork, Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots,
-    Ssh, Start, Stop, Undelete,
+    Ssh, Start, Stop, SwitchPreview, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -111,6 +111,7 @@ enum InnkeeperCommand {
     Pool(Pool),
     Events(Events),
     Apply(Apply),
+    SwitchPreview(SwitchPreview),
     Deliveries(Deliveries),
     Backup(Backup),
     #[command(name = "restore")]
@@ -244,6 +245,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Pool(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Apply(command) => command.run(cx).await,
+            InnkeeperCommand::SwitchPreview(command) => command.run(cx).await,
             InnkeeperCommand::Deliveries(command) => command.run(cx).await,
             InnkeeperCommand::Backup(command) => command.run(cx).await,
             InnkeeperCommand::RestoreBackup(command) => command.run(cx).await,

@@ -23,6 +23,7 @@ mod retained;
 mod secret;
 mod slot;
 mod snapshot;
+mod start_report;
 mod store_path;
 
 pub use backoff::Backoff;
@@ -43,4 +44,5 @@ pub use slot::{
     Addresses, InvalidSlotBounds, InvalidSubnet, MAX_SLOT, Slot, SlotBounds, SlotRange, SlotUse,
 };
 pub use snapshot::{FileWork, InvalidLabel, Origin, Snapshot, SnapshotLabel};
+pub use start_report::StartReport;
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

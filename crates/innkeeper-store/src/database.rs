@@ -202,6 +202,20 @@ fn ensure_file(path: &Path) -> io::Result<()> {
 
 /// Refuses files of other programs or newer versions and damaged files, before they are changed.
 fn inspect(connection: &Connection, path: &Path) -> Result<(), QueryError> {
+    identify(connection, path)?;
+    let finding: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    if finding != "ok" {
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            finding,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Returns the version of a file. Refuses files of other programs or newer versions.
+pub(crate) fn identify(connection: &Connection, path: &Path) -> Result<i64, QueryError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let found = schema::version(connection)?;
     let application: i64 = connection.query_row("PRAGMA application_id", (), |row| row.get(0))?;
@@ -223,15 +237,7 @@ fn inspect(connection: &Connection, path: &Path) -> Result<(), QueryError> {
         }
         .into());
     }
-    let finding: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
-    if finding != "ok" {
-        return Err(StoreError::Damaged {
-            path: path.to_owned(),
-            finding,
-        }
-        .into());
-    }
-    Ok(())
+    Ok(found)
 }
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {

@@ -41,6 +41,7 @@ mod connection;
 mod database;
 mod delivery;
 mod error;
+mod inspection;
 mod legacy;
 mod preview;
 mod reserve;
@@ -54,6 +55,7 @@ pub use delivery::{
     Delivery, DeliveryFilter, DeliveryOutcome, NewDelivery, NextDelivery, Receipt, retry_after,
 };
 pub use error::{Cause, StoreError};
+pub use inspection::{Inspection, inspect, supported_schema};
 pub use preview::{
     Approval, CommandChange, NewPreview, Presence, Preview, PreviewFact, PreviewRequest,
 };

@@ -13,6 +13,7 @@ mod lock;
 mod previews;
 mod registry;
 mod socket;
+mod start_check;
 mod systemd;
 mod wiring;
 
@@ -20,3 +21,4 @@ pub use daemon::run;
 pub use error::DaemonError;
 pub use lock::LockError;
 pub use registry::RegistryError;
+pub use start_check::{check_start, check_start_failed};

@@ -18,7 +18,7 @@ use innkeeper_host::resolver::Resolver;
 use innkeeper_host::rootfs::{DirConfig, DirRootfs, LvmConfig, LvmRootfs};
 use innkeeper_host::secrets::{GuestSecrets, NameServers, SecretsConfig};
 use innkeeper_host::unit::{self, UnitConfig};
-use innkeeper_model::{Limits, STORE_DIR};
+use innkeeper_model::{Limits, STORE_DIR, Slot, SlotBounds};
 use innkeeper_store::Store;
 use tracing::{info, warn};
 
@@ -29,17 +29,29 @@ use crate::error::DaemonError;
 /// Opens the database, and checks that all guests have slots of the configured range.
 pub(crate) async fn store(config: &Config) -> Result<Store, DaemonError> {
     let range = config.network.range();
-    let store = Store::open(&config.state_dir.join("innkeeper.db"), range)?;
-    let bounds = config.network.slots;
-    let mut guests = store.guests().await?;
-    guests.retain(|guest| !bounds.contains(guest.slot));
-    let slots: Vec<_> = guests.iter().map(|guest| guest.slot.to_string()).collect();
-    if slots.is_empty() {
-        Ok(store)
-    } else {
-        let slots = slots.join(", ");
-        Err(DaemonError::Slots { bounds, slots })
+    let store = Store::open(&database(config), range)?;
+    let guests = store.guests().await?;
+    check_slots(config.network.slots, guests.iter().map(|guest| guest.slot))?;
+    Ok(store)
+}
+
+/// Refuses guests with slots outside of the configured bounds.
+pub(crate) fn check_slots(
+    bounds: SlotBounds,
+    slots: impl Iterator<Item = Slot>,
+) -> Result<(), DaemonError> {
+    let outside = slots.filter(|slot| !bounds.contains(*slot));
+    let outside: Vec<_> = outside.map(|slot| slot.to_string()).collect();
+    if outside.is_empty() {
+        return Ok(());
     }
+    let slots = outside.join(", ");
+    Err(DaemonError::Slots { bounds, slots })
+}
+
+/// Returns the path of the database.
+pub(crate) fn database(config: &Config) -> PathBuf {
+    config.state_dir.join("innkeeper.db")
 }
 
 /// Creates the engine, and returns it with the user ids of guests.

@@ -1,7 +1,7 @@
 //! `innkeeper apply`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -94,7 +94,7 @@ struct Applied {
 
 impl Apply {
     pub(crate) async fn run(self, cx: &Context) -> Status {
-        let declaration = self.read()?;
+        let declaration = read(&self.file)?;
         let guests: Vec<GuestView> = cx.client.get("/v1/guests").await?;
         let actions = plan(declaration, &guests, self.adopt);
         if actions.is_empty() {
@@ -117,23 +117,6 @@ impl Apply {
         }
         let failures = all.iter().filter_map(|applied| applied.failure.as_ref());
         Ok(failures.map(exit_code).max().unwrap_or(0))
-    }
-
-    fn read(&self) -> Result<Declaration, CommandError> {
-        let file = self.file.display();
-        let refuse = |problem: String| {
-            Failure::new(Code::InvalidRequest, problem).with_remedy(
-                "`innkeeper apply --help` shows the format; on NixOS, services.innkeeper.agents writes the file.",
-            )
-        };
-        let length = std::fs::metadata(&self.file).map_or(0, |file| file.len());
-        if length > MAX_BYTES {
-            return Err(refuse(format!("{file} is larger than {} MiB", MAX_BYTES >> 20)).into());
-        }
-        let text = std::fs::read(&self.file)
-            .map_err(|error| refuse(format!("cannot read {file}: {error}")))?;
-        Ok(serde_json::from_slice(&text)
-            .map_err(|error| refuse(format!("{file} is invalid: {error}")))?)
     }
 
     async fn apply(
@@ -210,6 +193,84 @@ impl Apply {
         follow(cx, &accepted, &format!("Agent {name}: {verb}")).await?;
         cx.output
             .ok(format_args!("Agent {name}: {verb} succeeded."))
+    }
+}
+
+/// Reads the file.
+fn read(path: &Path) -> Result<Declaration, Failure> {
+    let file = path.display();
+    let refuse = |problem: String| {
+        Failure::new(Code::InvalidRequest, problem).with_remedy(
+            "`innkeeper apply --help` shows the format; on NixOS, services.innkeeper.agents writes the file.",
+        )
+    };
+    let length = std::fs::metadata(path).map_or(0, |file| file.len());
+    if length > MAX_BYTES {
+        return Err(refuse(format!(
+            "{file} is larger than {} MiB",
+            MAX_BYTES >> 20
+        )));
+    }
+    let text =
+        std::fs::read(path).map_err(|error| refuse(format!("cannot read {file}: {error}")))?;
+    serde_json::from_slice(&text).map_err(|error| refuse(format!("{file} is invalid: {error}")))
+}
+
+/// The change of an agent that a file would cause, for `innkeeper switch-preview`.
+#[derive(Debug)]
+pub(crate) enum Outlook {
+    Keep,
+    Create,
+    /// Other limits.
+    Limits,
+    /// The same flake, which may have changed.
+    Rebuild,
+    /// Another flake or closure.
+    Closure,
+    Destroy,
+    Refuse(Failure),
+}
+
+/// Returns the changes that a file would cause.
+pub(crate) fn outlook(
+    file: &Path,
+    guests: &[GuestView],
+) -> Result<Vec<(GuestName, Outlook)>, Failure> {
+    let actions = plan(read(file)?, guests, false);
+    let source = |name: &GuestName| guests.iter().find(|view| view.guest.name == *name);
+    let outlook = actions.into_iter().map(|(name, action)| {
+        let outlook = match action {
+            Action::Create(_) => Outlook::Create,
+            Action::Keep => Outlook::Keep,
+            Action::Destroy => Outlook::Destroy,
+            Action::Refuse(failure) => Outlook::Refuse(failure),
+            Action::Set(request) => match (&request.flake, &request.closure) {
+                (None, None) => Outlook::Limits,
+                (Some(flake), _) if source(&name).is_some_and(|view| is_from(view, flake)) => {
+                    Outlook::Rebuild
+                }
+                (None, Some(closure))
+                    if source(&name)
+                        .is_some_and(|view| view.guest.closure.as_ref() == Some(closure)) =>
+                {
+                    Outlook::Limits
+                }
+                _ => Outlook::Closure,
+            },
+        };
+        (name, outlook)
+    });
+    Ok(outlook.collect())
+}
+
+/// Reports whether an agent was built from a flake; the attribute may be left out.
+fn is_from(view: &GuestView, flake: &str) -> bool {
+    match &view.guest.source {
+        ClosureSource::Flake(own) => {
+            let own = own.to_string();
+            own == flake || own.split_once('#').is_some_and(|(base, _)| base == flake)
+        }
+        _ => false,
     }
 }
 

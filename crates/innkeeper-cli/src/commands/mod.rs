@@ -1,6 +1,6 @@
 //! One file for each command, named as the command.
 
-mod apply;
+pub(crate) mod apply;
 mod backup;
 mod build;
 mod completions;
@@ -28,6 +28,7 @@ mod ssh;
 mod start;
 pub(crate) mod status;
 mod stop;
+mod switch_preview;
 mod undelete;
 
 use innkeeper_model::GuestName;
@@ -59,6 +60,7 @@ pub(crate) use self::snapshots::Snapshots;
 pub(crate) use self::ssh::Ssh;
 pub(crate) use self::start::Start;
 pub(crate) use self::stop::Stop;
+pub(crate) use self::switch_preview::SwitchPreview;
 pub(crate) use self::undelete::Undelete;
 
 /// Returns the names, one on each line, as lists print them with `--quiet`.

@@ -37,4 +37,5 @@ mod ssh;
 mod start;
 mod status;
 mod stop;
+mod switch_preview;
 mod undelete;

@@ -40,18 +40,19 @@ pub(crate) fn report(connection: &Connection, range: SlotRange) -> Result<SlotRe
     })
 }
 
-/// Records the configured subnet, or fails with [`StoreError::SubnetChanged`] if guests would get other addresses. A
-/// larger or smaller subnet that begins at the same address changes none.
-pub(crate) fn set_subnet(
-    transaction: &Transaction<'_>,
-    range: SlotRange,
-) -> Result<(), QueryError> {
+/// Returns the first slots of all guests.
+pub(crate) fn of_guests(connection: &Connection) -> Result<Vec<Slot>, QueryError> {
+    let query = "SELECT slot FROM guests";
+    sql::all(connection, query, (), |row| row.get(0).map(Slot::new))
+}
+
+/// Fails with [`StoreError::SubnetChanged`] if guests would get other addresses. A larger or smaller subnet that begins at
+/// the same address changes none.
+pub(crate) fn check_subnet(connection: &Connection, range: SlotRange) -> Result<(), QueryError> {
     let query = "SELECT subnet FROM numbering";
-    let recorded: Option<SlotRange> = sql::first(transaction, query, (), |row| row.text(0))?;
+    let recorded: Option<SlotRange> = sql::first(connection, query, (), |row| row.text(0))?;
     if let Some(was) = recorded {
-        let query = "SELECT slot FROM guests";
-        let slots = sql::all(transaction, query, (), |row| row.get(0).map(Slot::new))?;
-        let guests = slots
+        let guests = of_guests(connection)?
             .into_iter()
             .filter(|slot| was.addresses(*slot) != range.addresses(*slot))
             .count();
@@ -64,6 +65,15 @@ pub(crate) fn set_subnet(
             .into());
         }
     }
+    Ok(())
+}
+
+/// Records the configured subnet, or fails with [`StoreError::SubnetChanged`] if guests would get other addresses.
+pub(crate) fn set_subnet(
+    transaction: &Transaction<'_>,
+    range: SlotRange,
+) -> Result<(), QueryError> {
+    check_subnet(transaction, range)?;
     sql::execute(
         transaction,
         "INSERT INTO numbering (only_row, subnet, counter) VALUES (1, ?1, 0)

@@ -1,4 +1,4 @@
-//! Starts that fail, and `--check-config`.
+//! Starts that fail, `--check-config` and `--check-start`.
 
 #![expect(clippy::disallowed_methods, reason = "tests run programs")]
 
@@ -7,6 +7,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use innkeeper_model::api::DoctorReport;
+use innkeeper_model::{Code, StartReport};
 use nix::mount::{MsFlags, mount};
 
 use crate::support::{Fixture, Sandbox, closure};
@@ -224,5 +225,81 @@ fn a_kernel_without_user_namespaces_is_reported() {
     assert!(
         output.contains("kernel_feature_missing") && output.contains("user namespace"),
         "{output}"
+    );
+}
+
+/// Runs `--check-start`, and returns its exit code and its report.
+fn check_start(sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Option<i32>, StartReport) {
+    let output = Command::new(env!("CARGO_BIN_EXE_innkeeperd"))
+        .arg("--check-start")
+        .arg("--config")
+        .arg(sandbox.config())
+        .env_remove("INNKEEPER_RENEW_DOCS")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("runs");
+    let report = serde_json::from_slice(&output.stdout).expect("a report");
+    (output.status.code(), report)
+}
+
+#[test]
+fn check_start_reports_what_the_start_would_refuse() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.start();
+    sandbox.client().create("web", &closure(Fixture::Agent));
+    let (code, report) = check_start(&sandbox, &[]);
+    assert_eq!((code, report.failure), (Some(0), None));
+    assert_eq!(
+        (report.schema, report.guests),
+        (Some(report.supported_schema), Some(1))
+    );
+    let names: BTreeSet<&str> = report
+        .settings
+        .iter()
+        .map(|setting| setting.name.as_str())
+        .collect();
+    assert!(
+        names.contains("network.subnet") && names.contains("previews.domain"),
+        "{names:?}"
+    );
+
+    for (variable, value, problem) in [
+        (
+            "INNKEEPER_NETWORK_SUBNET",
+            "10.9.0.0/16",
+            "would change the addresses of 1 guest",
+        ),
+        (
+            "INNKEEPER_NETWORK_SLOTS",
+            "30000-30001",
+            "slots outside of it",
+        ),
+    ] {
+        let (code, report) = check_start(&sandbox, &[(variable, value)]);
+        let failure = report.failure.expect("refused");
+        assert_eq!(
+            (code, failure.code),
+            (Some(1), Code::InvalidConfig),
+            "{variable}"
+        );
+        assert!(failure.message.contains(problem), "{failure}");
+        assert!(failure.remedy.is_some(), "{failure}");
+    }
+    // The daemon beside the checks is not disturbed.
+    sandbox.client().destroy("web");
+
+    daemon.stop();
+    let newer = report.supported_schema + 1;
+    let database = rusqlite::Connection::open(sandbox.state().join("innkeeper.db")).expect("opens");
+    database
+        .pragma_update(None, "user_version", newer)
+        .expect("written");
+    drop(database);
+    let (code, report) = check_start(&sandbox, &[]);
+    let failure = report.failure.expect("refused");
+    assert_eq!((code, failure.code), (Some(7), Code::StoreTooNew));
+    assert!(
+        failure.message.contains(&format!("has version {newer}")),
+        "{failure}"
     );
 }

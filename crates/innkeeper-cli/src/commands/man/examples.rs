@@ -316,6 +316,19 @@ pub(super) const EXAMPLES: Examples = &[
         ],
     ),
     (
+        "innkeeper switch-preview",
+        &[
+            (
+                "innkeeper switch-preview ./result",
+                "Show what a switch to the system that `nixos-rebuild build` built would restart or cut.",
+            ),
+            (
+                "innkeeper switch-preview ./result --json",
+                "The same for scripts. The exit status is 4 if something would be cut off.",
+            ),
+        ],
+    ),
+    (
         "innkeeper backup",
         &[(
             "innkeeper backup --to /srv/set",
