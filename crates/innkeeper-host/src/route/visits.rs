@@ -1,4 +1,5 @@
-//! Detects visits of previews by access times. For each request Caddy lists a directory of the host.
+//! Detects visits of previews by access times. For each request Caddy lists a directory of the host, or follows the link of a
+//! settled host.
 //!
 //! With `relatime`, the kernel updates an access time only if it is older than the last change. So each check resets it to
 //! [`UNVISITED`], and the next request updates it.
@@ -9,41 +10,44 @@ use std::path::{Path, PathBuf};
 
 use innkeeper_model::GuestName;
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::files::names;
+use super::marks::{UNVISITED, label, set_unvisited};
 use super::render;
 use crate::{FileError, FileErrorExt};
 
-/// Access time, in seconds, of a directory that was not used since the last check.
-const UNVISITED: i64 = 0;
-
 /// Starts to watch the files of one preview's directory.
 pub(super) fn start(directory: &Path) -> Result<(), FileError> {
-    take(directory).map(drop)
+    take(directory, None).map(drop)
 }
 
-/// Returns the previews that were visited since the last call, with the time of the last visit.
-pub(super) fn collect(previews: &Path) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
+/// Returns the previews that were visited since the last call, with the time of the last visit. `links` has those of settled
+/// hosts.
+pub(super) fn collect(
+    previews: &Path,
+    links: &Path,
+) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
     let mut visits = Vec::new();
     for name in names(previews)? {
         let Ok(slug) = GuestName::parse(&name) else {
             continue;
         };
-        if let Some(time) = take(&previews.join(&name))? {
+        if let Some(time) = take(&previews.join(&name), Some(links))? {
             visits.push((slug, time));
         }
     }
     Ok(visits)
 }
 
-/// Returns the last use of a preview's directories, and resets their access times.
-fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
+/// Returns the last use of a preview's directories and links, and resets their access times.
+fn take(directory: &Path, links: Option<&Path>) -> Result<Option<Timestamp>, FileError> {
     let hosts = directory.join("hosts");
     let mut last = None;
     let mut paths = Vec::new();
     for host in names(&hosts)? {
-        add_listed(&hosts.join(host), render::is_listed, &mut paths)?;
+        add_listed(&hosts.join(&host), render::is_listed, &mut paths)?;
+        let link = links.map(|links| links.join(label(&host)));
+        paths.extend(link.filter(|link| link.is_symlink()));
     }
     for path in paths {
         let metadata = fs::symlink_metadata(&path).on("inspect", &path)?;
@@ -52,18 +56,7 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
         }
         let nanoseconds = i32::try_from(metadata.atime_nsec()).unwrap_or(0);
         last = last.max(Timestamp::new(metadata.atime(), nanoseconds).ok());
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: UNVISITED,
-                tv_nsec: 0,
-            },
-            last_modification: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-        };
-        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .on("change the times of", &path)?;
+        set_unvisited(&path)?;
     }
     Ok(last)
 }

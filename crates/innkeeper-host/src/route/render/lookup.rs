@@ -193,7 +193,7 @@ fn actions() -> String {
 }
 
 /// Renders the removal of a base from the path. The error handling repeats it.
-fn strip(base: &str) -> String {
+pub(super) fn strip(base: &str) -> String {
     format!(
         "\
 		vars {{

@@ -2,6 +2,7 @@
 
 use super::lookup;
 use super::matchers::{host, lower_case};
+use super::settled::{SETTLED, SettledPart};
 use super::unavailable;
 use super::{CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, SharedConfig, digest};
 
@@ -17,9 +18,17 @@ const HOSTS: &str = "innkeeper-hosts";
 const ERRORS: &str = "innkeeper-errors";
 
 /// Renders the shared configuration.
-pub(crate) fn shared(config: &CaddyConfig, features: Features) -> SharedConfig {
+pub(crate) fn shared(
+    config: &CaddyConfig,
+    features: Features,
+    settled: &SettledPart,
+) -> SharedConfig {
     let host = format!("*.{}", config.domain);
-    let site = site(config, config.port, &host, "");
+    let first = match settled.is_empty() {
+        true => String::new(),
+        false => format!("\t\timport {SETTLED}\n"),
+    };
+    let site = site(config, config.port, &host, &first, "");
     let others = if features.has_catch_all {
         others(config)
     } else {
@@ -53,7 +62,7 @@ http://:{port} {{
 	}}
 }}
 ",
-            snippets = snippets(config, features),
+            snippets = snippets(config, features, settled),
             port = address.port(),
             ip = address.ip(),
             unavailable = unavailable::internal(config),
@@ -81,7 +90,7 @@ fn guest_sites(config: &CaddyConfig, port: u16, host_pattern: &str) -> String {
     );
     [
         "# The same for guests, each for its own hosts.\n",
-        &site(config, Some(port), host_pattern, &own),
+        &site(config, Some(port), host_pattern, "", &own),
         &catch_all(config, port, NOT_YOURS, 403),
     ]
     .concat()
@@ -114,8 +123,8 @@ fn catch_all(config: &CaddyConfig, port: u16, response: &str, status: u16) -> St
     )
 }
 
-/// Renders a site of all previews. `own` has precedence over the routing.
-fn site(config: &CaddyConfig, port: Option<u16>, host: &str, own: &str) -> String {
+/// Renders a site of all previews. `first` has precedence over the normalization of hosts, and `own` over the routing.
+fn site(config: &CaddyConfig, port: Option<u16>, host: &str, first: &str, own: &str) -> String {
     let scheme = if config.tls == Tls::None {
         "http://"
     } else {
@@ -132,16 +141,17 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, own: &str) -> Strin
         Tls::OnDemand => "\ttls {\n\t\ton_demand\n\t}\n".to_owned(),
     };
     format!(
-        "{scheme}{host}{port} {{\n{tls}\troute {{\n\t\timport {HOSTS}\n{own}\t\timport {routing}\n\t}}\n\timport {ERRORS}\n}}\n",
+        "{scheme}{host}{port} {{\n{tls}\troute {{\n{first}\t\timport {HOSTS}\n{own}\t\timport {routing}\n\t}}\n\timport {ERRORS}\n}}\n",
         routing = lookup::ROUTING
     )
 }
 
 /// Renders the parts that the sites share, as snippets.
-fn snippets(config: &CaddyConfig, features: Features) -> String {
+fn snippets(config: &CaddyConfig, features: Features, settled: &SettledPart) -> String {
     [
         format!("({HOSTS}) {{\n{}}}\n", normalization(config)),
         lookup::snippets(config, features),
+        settled.text().to_owned(),
         format!("({ERRORS}) {{\n{}}}\n", unavailable::errors(config)),
     ]
     .concat()

@@ -11,6 +11,9 @@ async fn longest_path_wins_before_and_after_a_reload() {
     check_full("before a reload").await;
     rig.reload().await;
     check_full("after a reload").await;
+    if rig.settle().await {
+        check_full("settled").await;
+    }
     rig.stop().await;
 }
 
@@ -91,8 +94,18 @@ async fn table_and_file_agree_on_all_paths() {
     ]);
     let paths =
         proptest::collection::vec(piece, 0..6).prop_map(|pieces| format!("/{}", pieces.concat()));
-    for _ in 0..300 {
+    // Only older ones ignore `.` and spaces at the end of a path, as the table does.
+    let features = rig.routes.features().await.expect("probes");
+    let is_newer = features.has_close_delay;
+    for number in 0..600 {
+        // The first half with the table, the second one settled.
+        if number == 300 && !rig.settle().await {
+            break;
+        }
         let path = paths.new_tree(&mut runner).expect("value").current();
+        if is_newer && (path.ends_with('.') || path.ends_with("%20")) {
+            continue;
+        }
         for host in &hosts {
             let mut found = Vec::new();
             for port in [8080, 8081] {
@@ -195,19 +208,27 @@ async fn options_of_routes_apply() {
         ..rule("/", 7000, false)
     };
     let spec = RouteSpec {
-        routes: vec![h2c, slow],
+        routes: vec![h2c, slow, rule("/plain", 3000, false)],
         ..simple("web")
     };
     rig.ensure(&spec).await;
-    let grpc = get("web.localhost", "/grpc/call").await;
-    assert_eq!((grpc.status, grpc.body.as_str()), (200, "over HTTP/2"));
-    let echo = request("web.localhost", "POST /grpc/x", "", b"a message").await;
-    assert_eq!((echo.status, echo.body.as_str()), (200, "a message"));
-    let slow = get("web.localhost", "/slow").await;
-    assert_eq!(
-        (slow.status, slow.body.as_str()),
-        (504, "The app did not respond in time.")
-    );
+    for _ in 0..2 {
+        let grpc = get("web.localhost", "/grpc/call").await;
+        assert_eq!((grpc.status, grpc.body.as_str()), (200, "over HTTP/2"));
+        let echo = request("web.localhost", "POST /grpc/x", "", b"a message").await;
+        assert_eq!((echo.status, echo.body.as_str()), (200, "a message"));
+        let slow = get("web.localhost", "/slow").await;
+        assert_eq!(
+            (slow.status, slow.body.as_str()),
+            (504, "The app did not respond in time.")
+        );
+        let plain = get("web.localhost", "/plain").await;
+        assert!(
+            plain.body.starts_with(&response_start(3000, "GET /plain")),
+            "{plain:?}"
+        );
+        rig.settle().await;
+    }
     rig.stop().await;
 }
 
@@ -241,7 +262,11 @@ async fn forms_of_paths_have_their_meaning() {
             ..simple("web")
         };
         rig.ensure(&spec).await;
-        for (request, expected) in ["/x", "/x/", "/x/y"].into_iter().zip(expected) {
+        let requests = ["/x", "/x/", "/x/y"].into_iter().zip(expected);
+        for (number, (request, expected)) in requests.clone().chain(requests).enumerate() {
+            if number == 3 && !rig.settle().await {
+                break;
+            }
             let response = get("web.localhost", request).await;
             let is_expected = if expected.is_empty() {
                 (response.status, response.header("location")) == (308, Some("/x/"))
