@@ -13,8 +13,18 @@ pub(crate) struct Program {
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// `door SOCKET INIT [ARGS…]`
-    Door { socket: PathBuf, program: Program },
+    /// `door [--filters] SOCKET INIT [ARGS…]`
+    Door {
+        socket: PathBuf,
+        needs_filters: bool,
+        program: Program,
+    },
+    /// `park SOCKET`
+    Park { socket: PathBuf },
+    /// `filters-of PID`
+    FiltersOf { pid: u32 },
+    /// `read-filters DIR NSPAWN [ARGS…]`
+    ReadFilters { dir: PathBuf, nspawn: Program },
     /// `supervise --log FILE --log-limit BYTES --exit FILE [--cgroup DIR]… -- PROGRAM [ARGS…]`
     Supervise(Supervision),
     /// `join [--cgroup DIR]… -- PROGRAM [ARGS…]`
@@ -44,9 +54,34 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, S
     let verb = arguments.next().ok_or("missing verb")?;
     match verb.to_str() {
         Some("door") => {
-            let socket = arguments.next().ok_or("door: missing socket")?.into();
-            let program = program(arguments)?;
-            Ok(Verb::Door { socket, program })
+            let mut socket = arguments.next().ok_or("door: missing socket")?;
+            let needs_filters = socket == "--filters";
+            if needs_filters {
+                socket = arguments.next().ok_or("door: missing socket")?;
+            }
+            Ok(Verb::Door {
+                socket: socket.into(),
+                needs_filters,
+                program: program(arguments)?,
+            })
+        }
+        Some("park") => {
+            let socket = arguments.next().ok_or("park: missing socket")?.into();
+            Ok(Verb::Park { socket })
+        }
+        Some("filters-of") => {
+            let pid = arguments.next().ok_or("filters-of: missing process")?;
+            let pid = pid.to_str().and_then(|pid| pid.parse().ok());
+            Ok(Verb::FiltersOf {
+                pid: pid.ok_or("filters-of: not a process id")?,
+            })
+        }
+        Some("read-filters") => {
+            let dir = arguments.next().ok_or("read-filters: missing directory")?;
+            Ok(Verb::ReadFilters {
+                dir: dir.into(),
+                nspawn: program(arguments)?,
+            })
         }
         Some("supervise") => {
             let options = Options::parse(&mut arguments)?;
@@ -136,7 +171,23 @@ mod tests {
             parse_line("door /s /init --log x"),
             Ok(Verb::Door {
                 socket: "/s".into(),
+                needs_filters: false,
                 program: program("/init --log x"),
+            })
+        );
+        assert_eq!(
+            parse_line("door --filters /s /init --filters"),
+            Ok(Verb::Door {
+                socket: "/s".into(),
+                needs_filters: true,
+                program: program("/init --filters"),
+            })
+        );
+        assert_eq!(
+            parse_line("read-filters /d nspawn --quiet -- /shim park /s"),
+            Ok(Verb::ReadFilters {
+                dir: "/d".into(),
+                nspawn: program("nspawn --quiet -- /shim park /s"),
             })
         );
     }
@@ -161,6 +212,11 @@ mod tests {
             "fly",
             "door",
             "door /s",
+            "door --filters /s",
+            "park",
+            "filters-of",
+            "filters-of x",
+            "read-filters /d",
             "join --cgroup",
             "join --cgroup /a p",
             "join --x 1 -- p",

@@ -5,14 +5,20 @@
 //!
 //! | verb | where | purpose |
 //! | --- | --- | --- |
-//! | `door` | first process in the guest | waits until the daemon has set up the guest's network, then executes its init |
+//! | `door` | first process in the guest | waits until the daemon has set up the guest's network, installs the guest's system call filters where nspawn has not, then executes its init |
+//! | `read-filters` | host | starts a guest that only parks, and reads the system call filters that nspawn has installed there |
+//! | `filters-of` | host | prints the system call filters of a process, for tests |
+//! | `park` | first process in that guest | waits until it is ended |
 //! | `supervise` | host | records a guest's log and exit status, also while the daemon does not run |
 //! | `join` | host | enters cgroups and executes a program |
 
 mod arguments;
 mod door;
+mod filters;
 mod join;
+mod kernel;
 mod log;
+mod read_filters;
 mod supervise;
 
 use std::io::Write as _;
@@ -32,7 +38,14 @@ fn main() -> ExitCode {
         }
     };
     match verb {
-        Verb::Door { socket, program } => door::wait(&socket, &program),
+        Verb::Door {
+            socket,
+            needs_filters,
+            program,
+        } => door::wait(&socket, needs_filters, &program),
+        Verb::Park { socket } => read_filters::park(&socket),
+        Verb::FiltersOf { pid } => read_filters::print(pid),
+        Verb::ReadFilters { dir, nspawn } => read_filters::run(&dir, &nspawn),
         Verb::Supervise(settings) => supervise::run(&settings),
         Verb::Join { cgroups, program } => join::run(&cgroups, &program),
     }

@@ -160,3 +160,91 @@ fn an_init_that_cannot_be_executed_is_reported_to_the_manager() {
     );
     assert_eq!(door.wait().expect("it ended").code(), Some(127));
 }
+
+/// A filter that allows every call: one instruction, `return SECCOMP_RET_ALLOW`.
+fn filters() -> Vec<u8> {
+    let mut instruction = 6u16.to_ne_bytes().to_vec();
+    instruction.extend([0, 0]);
+    instruction.extend(0x7fff_0000u32.to_ne_bytes());
+    [&1u32.to_le_bytes()[..], &1u32.to_le_bytes(), &instruction].concat()
+}
+
+/// The daemon's message that opens a door with filters.
+fn opening(list: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(list.len()).expect("short").to_le_bytes();
+    [&[2][..], &length, list].concat()
+}
+
+/// Sends each message on a connection of its own to a door that requires filters; returns its answer to the last one, its
+/// output and its status.
+fn opened(test: &str, messages: &[&[u8]]) -> (String, String, Option<i32>) {
+    let scratch = Scratch::new(test);
+    let socket = scratch.path("socket");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let mut door = shim();
+    door.args(["door", "--filters", &socket, "sh", "-c"])
+        .arg("grep -E '^(NoNewPrivs|Seccomp)' /proc/self/status")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let door = door.spawn().expect("it runs");
+    let mut answer = String::new();
+    for message in messages {
+        let (mut connection, _) = listener.accept().expect("a connection");
+        connection.write_all(message).expect("sent");
+        answer.clear();
+        if message == messages.last().expect("one") {
+            connection.read_to_string(&mut answer).expect("closed");
+        }
+    }
+    let output = door.wait_with_output().expect("it ended");
+    let printed = String::from_utf8(output.stdout).expect("text");
+    (answer, printed, output.status.code())
+}
+
+#[test]
+fn init_runs_with_the_filters_and_can_gain_privileges() {
+    let before = fs::read_to_string("/proc/self/status").expect("a status");
+    let count = |status: &str| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        line.expect("a field")
+            .trim()
+            .parse::<u32>()
+            .expect("a number")
+    };
+    let whole = opening(&filters());
+    // The first daemon is killed while it sends the filters.
+    let (answer, printed, status) = opened("filters", &[&whole[..9], &whole]);
+    if answer.contains("Operation not permitted") || answer.contains("Permission denied") {
+        eprintln!(
+            "INNKEEPER-NOT-RUN: init_runs_with_the_filters_and_can_gain_privileges: not root"
+        );
+        return;
+    }
+    assert_eq!((answer.as_str(), status), ("", Some(0)));
+    assert!(
+        printed.contains("NoNewPrivs:\t0") && printed.contains("Seccomp:\t2"),
+        "{printed}"
+    );
+    assert_eq!(count(&printed), count(&before) + 1);
+}
+
+#[test]
+fn init_does_not_run_without_the_filters() {
+    let mut damaged = filters();
+    damaged.pop();
+    let mut rejected = filters();
+    rejected[8..].fill(0xff);
+    for (test, message) in [
+        ("older-daemon", vec![1]),
+        ("damaged", opening(&damaged)),
+        ("rejected", opening(&rejected)),
+        ("no-filters", opening(&0u32.to_le_bytes())),
+        ("too-long", [&[2][..], &[0xff; 4]].concat()),
+    ] {
+        let (answer, printed, status) = opened(test, &[&message]);
+        assert!(answer.starts_with('\u{1}'), "{test}: {answer}");
+        assert_eq!((printed.as_str(), status), ("", Some(125)), "{test}");
+    }
+}

@@ -45,7 +45,7 @@ pub struct UnitConfig {
     pub identity: Identity,
     /// `<state>/guests`: `<guest>/rootfs` is a guest's file tree, `<guest>/console.log` its console.
     pub guests_dir: PathBuf,
-    /// `<run>`: holds `guests/<guest>` for each guest that has a unit, and `shim`.
+    /// `<run>`: holds `guests/<guest>` for each guest that has a unit, `shim` and `filters`.
     pub runtime_dir: PathBuf,
     /// `systemd-nspawn`, by path or by name.
     pub nspawn: PathBuf,
@@ -127,6 +127,11 @@ impl UnitConfig {
         format!("{}{guest}", self.machine_prefix)
     }
 
+    /// Returns the name of a machine that is no guest: guests' names have no dot.
+    pub(super) fn machine_of(&self, name: &str) -> String {
+        format!("{}{name}.innkeeper", self.machine_prefix)
+    }
+
     /// Returns the guest of a machine; `None` if the name does not have the prefix.
     pub(super) fn guest_of(&self, machine: &str) -> Option<GuestName> {
         GuestName::parse(machine.strip_prefix(&self.machine_prefix)?).ok()
@@ -145,6 +150,11 @@ impl UnitConfig {
     /// The parent of all run directories.
     pub(super) fn run_dirs(&self) -> PathBuf {
         self.runtime_dir.join("guests")
+    }
+
+    /// The system call filters that were read from nspawn.
+    pub(super) fn filters_dir(&self) -> PathBuf {
+        self.runtime_dir.join("filters")
     }
 
     /// Returns the run directory of a guest.
@@ -178,6 +188,11 @@ impl RunDir {
     /// Exists from the start until the door is opened.
     pub(super) fn socket(&self) -> PathBuf {
         self.door().join("socket")
+    }
+
+    /// The system call filters that the door installs; absent where nspawn does.
+    pub(super) fn filters(&self) -> PathBuf {
+        self.0.join("filters")
     }
 
     /// The exit status, written by the shim.

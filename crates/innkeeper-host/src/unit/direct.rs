@@ -7,7 +7,6 @@
 //!
 //! `═►` is exec.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ use super::config::UnitConfig;
 use super::error::UnitError;
 use super::shim::Shim;
 use super::supervisor::{End, Ended, Groups, Supervisor};
-use super::{checks, console, nspawn};
+use super::{cgroup, checks, console, nspawn, supervisor};
 use crate::tree::blocking;
 use crate::{FileError, FileErrorExt, command};
 
@@ -62,12 +61,38 @@ impl Direct {
         }
     }
 
+    /// Runs a program in cgroups that do not exist yet.
+    async fn run_in(
+        &self,
+        groups: &MachineCgroups,
+        program: &nspawn::Command,
+    ) -> Result<(), UnitError> {
+        let (made, identity) = (groups.clone(), self.config.identity.clone());
+        let limits = supervisor::APART;
+        blocking(move || Ok::<_, UnitError>(made.ensure(&limits, Some(&identity))?)).await?;
+        let mut command = command::command(&self.shim);
+        command.arg("join");
+        for dir in groups.guests() {
+            command.arg("--cgroup").arg(dir);
+        }
+        command
+            .arg("--")
+            .args(&program.words)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(program.environment.iter().copied())
+            .current_dir("/")
+            .process_group(0);
+        command::run_command(command, b"", supervisor::APART_LIMIT).await?;
+        Ok(())
+    }
+
     /// Starts the shim so that it outlives the daemon. It waits for a byte on its standard input, and ends without one.
     fn spawn(
         &self,
         guest: &GuestName,
         groups: &MachineCgroups,
-        nspawn: &[OsString],
+        nspawn: &nspawn::Command,
     ) -> Result<Child, UnitError> {
         let run = self.config.run_dir(guest);
         let shim = &self.shim;
@@ -90,11 +115,11 @@ impl Direct {
         }
         command
             .arg("--")
-            .args(nspawn)
+            .args(&nspawn.words)
             // The guest must not see the daemon's environment.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .envs(nspawn::ENVIRONMENT)
+            .envs(nspawn.environment.iter().copied())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -106,6 +131,14 @@ impl Direct {
             .spawn()
             .map_err(|source| command::start_error(shim.as_os_str(), source).into())
     }
+}
+
+/// Ends the processes of a machine, and removes its cgroups.
+async fn end(groups: &MachineCgroups) -> Result<(), UnitError> {
+    let tracking = groups.tracking();
+    cgroup::kill(&tracking)?;
+    cgroup::emptied(&tracking).await?;
+    UnitError::all(groups.remove().await)
 }
 
 #[async_trait]
@@ -156,7 +189,7 @@ impl Supervisor for Direct {
     async fn prepare(
         &self,
         guest: &Guest,
-        nspawn: &[OsString],
+        nspawn: &nspawn::Command,
     ) -> Result<Option<Child>, UnitError> {
         let groups = self.cgroups_of(&guest.name);
         let (made, limits) = (groups.clone(), guest.limits);
@@ -168,7 +201,7 @@ impl Supervisor for Direct {
     async fn start(
         &self,
         _: &Guest,
-        _: &[OsString],
+        _: &nspawn::Command,
         shim: Option<Child>,
     ) -> Result<Option<Child>, UnitError> {
         // `prepare` always has one.
@@ -183,6 +216,13 @@ impl Supervisor for Direct {
             return Err(command::start_error(self.shim.as_os_str(), error).into());
         }
         Ok(Some(shim))
+    }
+
+    async fn run_apart(&self, name: &str, program: &nspawn::Command) -> Result<(), UnitError> {
+        let groups = self.cgroups.machine(&self.config.machine_of(name));
+        end(&groups).await?;
+        let result = self.run_in(&groups, program).await;
+        result.and(end(&groups).await)
     }
 
     fn mounts(&self) -> Option<&'static Path> {

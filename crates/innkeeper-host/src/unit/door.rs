@@ -18,6 +18,15 @@ use super::config::RunDir;
 use super::leader::Leader;
 use crate::{FileError, FileErrorExt};
 
+/// The byte that opens the door.
+const OPEN: u8 = 1;
+
+/// The byte that opens the door when system call filters follow: their length as u32, little-endian, and their list.
+const OPEN_WITH_FILTERS: u8 = 2;
+
+/// Begins the shim's message when filters are not in force. Shims of earlier versions never send it.
+const UNFILTERED: char = '\u{1}';
+
 /// The maximum length of the shim's error message, in bytes.
 const MESSAGE_LIMIT: u64 = 1000;
 
@@ -62,14 +71,23 @@ pub(super) enum Opened {
     Gone,
     /// It could not execute the closure's init; holds its error message.
     Refused(String),
+    /// It could not install the filters, and executed nothing; holds its error message.
+    Unfiltered(String),
 }
 
-/// Sends the byte and waits until the first process has closed its end, which the kernel does when the
-/// process executes init.
-pub(super) async fn open(mut connection: UnixStream) -> io::Result<Opened> {
+/// Sends the byte, and the filters to install, and waits until the first process has closed its end, which the kernel does
+/// when the process executes init.
+pub(super) async fn open(mut connection: UnixStream, filters: Option<&[u8]>) -> io::Result<Opened> {
     let mut message = String::new();
+    let opening = match filters {
+        None => vec![OPEN],
+        Some(list) => {
+            let length = u32::try_from(list.len()).map_err(io::Error::other)?;
+            [&[OPEN_WITH_FILTERS][..], &length.to_le_bytes(), list].concat()
+        }
+    };
     let exchange = async {
-        connection.write_all(&[1]).await?;
+        connection.write_all(&opening).await?;
         (&mut connection)
             .take(MESSAGE_LIMIT)
             .read_to_string(&mut message)
@@ -86,10 +104,10 @@ pub(super) async fn open(mut connection: UnixStream) -> io::Result<Opened> {
             result?;
         }
     }
-    Ok(if message.is_empty() {
-        Opened::Gone
-    } else {
-        Opened::Refused(message)
+    Ok(match message.strip_prefix(UNFILTERED) {
+        Some(message) => Opened::Unfiltered(message.to_owned()),
+        None if message.is_empty() => Opened::Gone,
+        None => Opened::Refused(message),
     })
 }
 

@@ -2,9 +2,9 @@
 //! door.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +19,10 @@ use super::cgroup;
 use super::config::{RunDir, UnitConfig};
 use super::door::{self, Opened, Waiting};
 use super::error::UnitError;
+use super::filters::Filters;
 use super::leader::{self, Leader};
 use super::machine_id;
+use super::nspawn;
 use super::shim::Shim;
 use crate::features::UserIds;
 use crate::tree::Owner;
@@ -37,6 +39,7 @@ pub(super) type GuestLock = OwnedMutexGuard<()>;
 pub(super) struct Guests {
     pub(super) config: UnitConfig,
     pub(super) shim: Shim,
+    pub(super) filters: Filters,
     pub(super) endings: broadcast::Sender<GuestName>,
     waiting: Waiting,
     locks: Mutex<HashMap<GuestName, Arc<tokio::sync::Mutex<()>>>>,
@@ -57,8 +60,10 @@ impl Guests {
     pub(super) fn new(config: UnitConfig) -> Result<Self, FileError> {
         // The runtime directory itself also holds the API's socket, which others may reach.
         make_private(&config.run_dirs())?;
+        make_private(&config.filters_dir())?;
         Ok(Self {
             shim: Shim::install(&config.runtime_dir)?,
+            filters: Filters::new(config.filters_dir()),
             config,
             endings: broadcast::channel(ENDINGS).0,
             waiting: Waiting::default(),
@@ -110,11 +115,12 @@ impl Guests {
             .is_some_and(|leader| self.waiting.has(&seen.guest, leader))
     }
 
-    /// Creates an empty run directory, and listens at its door.
+    /// Creates an empty run directory with the filters that the door installs, and listens at its door.
     pub(super) fn prepare(
         &self,
         guest: &Guest,
         closure: &StorePath,
+        filters: Option<&[u8]>,
     ) -> Result<UnixListener, UnitError> {
         let run = self.config.run_dir(&guest.name);
         remove_run_dir(&run)?;
@@ -124,11 +130,22 @@ impl Guests {
         // The guest's root is another user and must reach the socket.
         fs::set_permissions(&door, fs::Permissions::from_mode(0o711)).on("open up", &door)?;
         std::os::unix::fs::symlink(closure.as_path(), run.closure()).on("create", run.closure())?;
+        if let Some(filters) = filters {
+            // The daemon that opens the door may be another one, with other filters in store.
+            let path = run.filters();
+            let file = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            file.and_then(|mut file| file.write_all(filters))
+                .on("write", &path)?;
+        }
         Ok(door::listen(&run)?)
     }
 
-    /// Replaces files in the guest's tree that could delay its start. The tree exists at the start, and not yet in
-    /// [`Self::prepare`].
+    /// Replaces files in the guest's tree that could delay its start, or stand in for its first process. The tree exists at
+    /// the start, and not yet in [`Self::prepare`].
     pub(super) fn settle_tree(&self, guest: &Guest) -> Result<(), FileError> {
         let root_id = self.config.user_ids.on_disk(guest.slot, 0);
         let owner = Owner {
@@ -139,7 +156,10 @@ impl Guests {
         // nspawn reports a tree that is missing.
         match root.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ => machine_id::settle(&root, owner),
+            _ => {
+                nspawn::settle_mount_point(&root, owner)?;
+                machine_id::settle(&root, owner)
+            }
         }
     }
 
@@ -151,7 +171,11 @@ impl Guests {
         cgroup: &Path,
         ended: impl Future<Output = Result<(), UnitError>> + Send,
     ) -> Result<Arrival, UnitError> {
-        let leader = || leader::find(cgroup).ok().flatten();
+        // Another program would run before its filters are in force.
+        let leader = || {
+            let leader = leader::find(cgroup).ok().flatten();
+            leader.filter(|leader| leader.is_shim(&self.shim))
+        };
         tokio::select! {
             accepted = door::accept(listener, leader) => {
                 let (connection, leader) =
@@ -192,9 +216,14 @@ impl Guests {
             .take(guest, leader.pid)
             .ok_or_else(not_at_door)?;
         let run = self.config.run_dir(guest);
+        let filters = match fs::read(run.filters()) {
+            // nspawn has installed them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            filters => Some(filters.on("read", run.filters())?),
+        };
         // Removed before init runs; the open connection does not need it.
         door::close(&run)?;
-        match door::open(connection)
+        match door::open(connection, filters.as_deref())
             .await
             .on("open the door", run.door())?
         {
@@ -203,6 +232,13 @@ impl Guests {
                 guest: guest.clone(),
                 message,
             }),
+            Opened::Unfiltered(message) => {
+                self.filters.distrust(&message);
+                Err(UnitError::Init {
+                    guest: guest.clone(),
+                    message,
+                })
+            }
         }
     }
 
@@ -229,7 +265,7 @@ impl Guests {
 }
 
 /// Creates a directory that only root may enter.
-fn make_private(dir: &Path) -> Result<(), FileError> {
+pub(super) fn make_private(dir: &Path) -> Result<(), FileError> {
     fs::create_dir_all(dir).on("create", dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("close", dir)
 }

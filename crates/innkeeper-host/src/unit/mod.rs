@@ -20,6 +20,7 @@ mod direct;
 mod door;
 mod error;
 mod exec;
+mod filters;
 mod guests;
 mod journal;
 mod leader;

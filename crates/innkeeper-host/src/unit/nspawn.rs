@@ -4,10 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::{Guest, STORE_DIR, StorePath};
+use innkeeper_model::{Guest, STORE_DIR, Slot, StorePath};
+
+use rustix::fs::FileType;
 
 use super::config::UnitConfig;
+use crate::FileError;
 use crate::features::UserIds;
+use crate::tree::{Owner, Tree};
 
 /// The shim inside the guest. nspawn mounts its own /run before the bind mounts, and `/run/host` is reserved for files of
 /// the host (systemd's container interface).
@@ -34,7 +38,20 @@ pub(super) const NESTING_DEVICES: [&str; 1] = ["/dev/fuse"];
 ///
 /// Without it, nspawn would detect the guest's cgroup layout by systemd's libraries in the guest's tree. A NixOS guest has
 /// them in the Nix store, and would get the legacy layout (nixos-containers sets the same).
-pub(super) const ENVIRONMENT: [(&str, &str); 1] = [("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")];
+const ENVIRONMENT: (&str, &str) = ("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+
+/// Makes nspawn install no system call filters: the door installs them. It affects nothing else in nspawn (`setup_seccomp`
+/// and `arg_seccomp` in its sources), and payloads do not inherit it.
+const WITHOUT_FILTERS: (&str, &str) = ("SYSTEMD_SECCOMP", "0");
+
+/// nspawn with its arguments and environment.
+#[derive(Clone, Debug)]
+pub(super) struct Command {
+    /// The program, then its arguments.
+    pub(super) words: Vec<OsString>,
+    /// Variables besides `PATH`.
+    pub(super) environment: Vec<(&'static str, &'static str)>,
+}
 
 /// The inputs of a guest's command line.
 #[derive(Clone, Debug)]
@@ -54,56 +71,30 @@ pub(super) struct Boot<'a> {
     pub(super) devices: &'a [PathBuf],
     /// Registers the guest with machined.
     pub(super) register: bool,
+    /// The door installs the system call filters, and not nspawn.
+    pub(super) filters_at_door: bool,
 }
 
 /// The command that boots a guest and leaves it waiting at the door.
 ///
 /// The network namespace is new and empty, and belongs to the guest's user namespace; the daemon sets it up before it
 /// opens the door. nspawn translates SIGTERM into the signal that makes systemd shut down.
-pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
+pub(super) fn command(boot: &Boot<'_>) -> Command {
     let Boot { config, guest, .. } = boot;
     let mut arguments: Vec<OsString> = vec![boot.nspawn.into()];
     let mut add = |argument: &str| arguments.push(argument.into());
-    // Files in the host's /etc/systemd/nspawn must not change the permissions of a guest.
-    add("--quiet");
-    add("--settings=no");
     add(if boot.register {
         "--register=yes"
     } else {
         "--register=no"
     });
-    add("--keep-unit");
     add(&format!("--machine={}", config.machine(&guest.name)));
     add(&format!("--hostname={}", guest.name));
-    add("--private-network");
     for argument in user_ids(config, guest) {
         add(&argument);
     }
-    // The guest or the daemon manages these files.
-    add("--resolv-conf=off");
-    add("--timezone=off");
-    add("--link-journal=no");
-    add("--kill-signal=SIGRTMIN+3");
-    // A terminal for the output of systemd's console; its input is never read.
-    add("--console=read-only");
-    if !config.keep_capabilities.is_empty() {
-        add(&format!(
-            "--capability={}",
-            config.keep_capabilities.join(",")
-        ));
-    }
-    // Without a user namespace, a guest's privileges would be the host's.
-    let nesting = guest.limits.nesting && config.user_ids != UserIds::Host;
-    let dropped = dropped_capabilities(config, nesting);
-    if !dropped.is_empty() {
-        add(&format!("--drop-capability={}", dropped.join(",")));
-    }
-    if config.no_new_privileges {
-        add("--no-new-privileges=yes");
-    }
-    if nesting {
-        add(&format!("--system-call-filter={NESTING_CALLS}"));
-    }
+    let nesting = nests(config, guest);
+    arguments.extend(common(config, nesting).map(OsString::from));
     arguments.push(joined(&[
         "--directory=".as_ref(),
         config.root(&guest.name).as_os_str(),
@@ -129,9 +120,119 @@ pub(super) fn command(boot: &Boot<'_>) -> Vec<OsString> {
         arguments.push(bind_read_only(state, Path::new(LOWER_STATE)));
     }
     arguments.extend(["--", SHIM, "door"].map(OsString::from));
+    let mut environment = vec![ENVIRONMENT];
+    if boot.filters_at_door {
+        arguments.push("--filters".into());
+        environment.push(WITHOUT_FILTERS);
+    }
     arguments.push(format!("{DOOR}/socket").into());
     arguments.push(boot.closure.init().into());
-    arguments
+    Command {
+        words: arguments,
+        environment,
+    }
+}
+
+/// Reports whether the guest may run container engines. Without a user namespace, its privileges would be the host's.
+fn nests(config: &UnitConfig, guest: &Guest) -> bool {
+    guest.limits.nesting && config.user_ids != UserIds::Host
+}
+
+/// Returns the options that decide how guests are confined: all but names, ids and paths.
+fn common(config: &UnitConfig, nesting: bool) -> impl Iterator<Item = String> {
+    let mut options = [
+        // Files in the host's /etc/systemd/nspawn must not change the permissions of a guest.
+        "--quiet",
+        "--settings=no",
+        "--keep-unit",
+        "--private-network",
+        // The guest or the daemon manages these files.
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--kill-signal=SIGRTMIN+3",
+        // A terminal for the output of systemd's console; its input is never read.
+        "--console=read-only",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    if !config.keep_capabilities.is_empty() {
+        options.push(format!(
+            "--capability={}",
+            config.keep_capabilities.join(",")
+        ));
+    }
+    let dropped = dropped_capabilities(config, nesting);
+    if !dropped.is_empty() {
+        options.push(format!("--drop-capability={}", dropped.join(",")));
+    }
+    if config.no_new_privileges {
+        options.push("--no-new-privileges=yes".to_owned());
+    }
+    if nesting {
+        options.push(format!("--system-call-filter={NESTING_CALLS}"));
+    }
+    options.into_iter()
+}
+
+/// The guest whose system call filters are read.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// The options on which its filters depend.
+    pub(super) options: Vec<String>,
+}
+
+impl Sample {
+    /// Returns the sample of a guest: its options, apart from names, ids and paths. An option that does not affect filters does
+    /// no harm here.
+    pub(super) fn of(config: &UnitConfig, guest: &Guest) -> Self {
+        let mut options: Vec<_> = common(config, nests(config, guest)).collect();
+        options.extend(match config.user_ids {
+            UserIds::Host => vec!["--private-users=no".to_owned()],
+            // No guest has slot 0. The sample's tree is its own, so its files may change their owner.
+            UserIds::Mapped | UserIds::Shifted => vec![
+                format!(
+                    "--private-users={}:{}",
+                    Slot::new(0).first_user_id(),
+                    Slot::USER_IDS
+                ),
+                "--private-users-ownership=chown".to_owned(),
+            ],
+        });
+        Self { options }
+    }
+
+    /// Returns the command that boots it in `dir`, which has `rootfs` and `door`.
+    pub(super) fn command(&self, nspawn: &Path, machine: &str, dir: &Path, shim: &Path) -> Command {
+        let mut words: Vec<OsString> = vec![nspawn.into(), "--register=no".into()];
+        words.push(format!("--machine={machine}").into());
+        words.extend(self.options.iter().map(OsString::from));
+        words.push(joined(&[
+            "--directory=".as_ref(),
+            dir.join("rootfs").as_os_str(),
+        ]));
+        words.push(bind_read_only(shim, Path::new(SHIM)));
+        words.push(bind_read_only(&dir.join("door"), Path::new(DOOR)));
+        words.extend(["--", SHIM, "park"].map(OsString::from));
+        words.push(format!("{DOOR}/socket").into());
+        Command {
+            words,
+            environment: vec![ENVIRONMENT],
+        }
+    }
+}
+
+/// Makes `/run` of a guest's tree a real directory, unless it is absent.
+///
+/// nspawn mounts its own `/run` there, and the shim below it. A symbolic link that leads through `/proc` would mean another
+/// place once `/proc` is mounted: nspawn would execute a program of the guest at the shim's path, before its filters are in
+/// force.
+pub(super) fn settle_mount_point(root: &Path, owner: Owner) -> Result<(), FileError> {
+    let (tree, run) = (Tree::open(root)?, Path::new("run"));
+    match tree.kind(run)? {
+        None | Some(FileType::Directory) => Ok(()),
+        Some(_) => tree.make_dir(run, owner, 0o755),
+    }
 }
 
 /// Returns the capabilities to drop. With a user namespace, these include the one to lift the limits of that namespace
@@ -200,8 +301,7 @@ fn joined(parts: &[&OsStr]) -> OsString {
 #[cfg(test)]
 mod tests {
     use innkeeper_model::{
-        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize, Slot,
-        UserIdCount,
+        ClosureSource, Cpus, DesiredState, GuestKind, GuestName, Limits, MemorySize, UserIdCount,
     };
 
     use super::*;
@@ -249,8 +349,10 @@ mod tests {
             nix: register.then_some(Path::new("/nix/var/nix/gcroots/innkeeper/.nix/web-1/state")),
             devices: &["/dev/fuse".into()],
             register,
+            filters_at_door: !register,
         };
         let arguments: Vec<_> = command(&boot)
+            .words
             .iter()
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect();
@@ -303,6 +405,53 @@ mod tests {
             !host.contains("keyctl") && !host.contains("/dev/fuse"),
             "{host}"
         );
+    }
+
+    #[test]
+    fn sample_has_all_options_but_names_ids_and_paths() {
+        let mut config = UnitConfig::new(
+            "/var/lib/innkeeper/guests",
+            "/run/innkeeper",
+            crate::identity::Identity::of('a'),
+        );
+        let mut guest = guest();
+        let line = |config: &UnitConfig, guest: &Guest| {
+            let sample = Sample::of(config, guest);
+            let command = sample.command("/nspawn".as_ref(), "m", "/d".as_ref(), "/s".as_ref());
+            let words: Vec<_> = command
+                .words
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            words.join("\n")
+        };
+        let own = [
+            "--machine=",
+            "--hostname=",
+            "--private-users",
+            "--directory=",
+            "--bind",
+            "/",
+        ];
+        let compared = |text: String| -> Vec<String> {
+            text.lines()
+                .take_while(|line| *line != "--")
+                .filter(|line| !own.iter().any(|prefix| line.starts_with(prefix)))
+                .map(str::to_owned)
+                .collect()
+        };
+        for nesting in [false, true] {
+            guest.limits.nesting = nesting;
+            let real = compared(command_line_of(&guest, &config, false));
+            assert_eq!(compared(line(&config, &guest)), real);
+            assert_eq!(
+                real.iter()
+                    .any(|option| option.starts_with("--system-call")),
+                nesting
+            );
+        }
+        config.user_ids = UserIds::Host;
+        assert!(line(&config, &guest).contains("--private-users=no\n"));
     }
 
     #[test]

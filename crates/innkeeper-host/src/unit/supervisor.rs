@@ -1,16 +1,17 @@
 //! The differences between the two supervisors.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_facilities::{Console, Found};
 use innkeeper_model::api::Check;
-use innkeeper_model::{Guest, GuestName, Ownership};
+use innkeeper_model::{Cpus, Guest, GuestName, Limits, MemorySize, Ownership, UserIdCount};
 use tokio::process::Child;
 
 use super::error::UnitError;
+use super::nspawn::Command;
 
 /// The cgroups of a guest, which may not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,18 @@ pub(super) struct Groups {
     /// The parents of the cgroups of commands in the guest; that of the tracking hierarchy first.
     pub(super) exec: Vec<PathBuf>,
 }
+
+/// The limits of a program that runs apart.
+pub(super) const APART: Limits = Limits {
+    memory: MemorySize::from_bytes(256 << 20),
+    cpus: Cpus::from_percent(100),
+    tasks: 100,
+    user_ids: UserIdCount::MIN,
+    nesting: false,
+};
+
+/// The time limit of a program that runs apart.
+pub(super) const APART_LIMIT: Duration = Duration::from_secs(30);
 
 /// Completes when a guest has ended.
 pub(super) type End = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -48,17 +61,21 @@ pub(super) trait Supervisor: Send + Sync + 'static {
 
     /// Does the slow part of the start. Remains of earlier boots must be gone. May return a process that waits for
     /// [`Self::start`] and ends when its standard input is closed.
-    async fn prepare(&self, guest: &Guest, nspawn: &[OsString])
-    -> Result<Option<Child>, UnitError>;
+    async fn prepare(&self, guest: &Guest, nspawn: &Command) -> Result<Option<Child>, UnitError>;
 
     /// Starts nspawn in the guest's cgroups and with the guest's limits. May return a process: the guest's cgroups are
     /// reliably empty only after its end.
     async fn start(
         &self,
         guest: &Guest,
-        nspawn: &[OsString],
+        nspawn: &Command,
         waiting: Option<Child>,
     ) -> Result<Option<Child>, UnitError>;
+
+    /// Runs a program that starts nspawn, until both have ended, in cgroups of its own. systemd starts it without the
+    /// restrictions of the daemon's unit. `name` is no guest's name; processes and cgroups with it, of an earlier daemon, are
+    /// removed.
+    async fn run_apart(&self, name: &str, program: &Command) -> Result<(), UnitError>;
 
     /// Returns a mount namespace in which `/proc/sys` can be written; `None` for the daemon's own.
     fn mounts(&self) -> Option<&'static Path>;

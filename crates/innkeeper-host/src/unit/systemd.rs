@@ -4,7 +4,6 @@
 //! can be read until the guest is removed or started again. Guests are shut down and killed as under direct supervision,
 //! by signals and the cgroup. The unit's settings do the same on `systemctl stop` and when the host shuts down.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use super::config::UnitConfig;
 use super::error::UnitError;
 use super::journal::{self, Journal};
 use super::supervisor::{End, Ended, Groups, Supervisor};
-use super::{checks, nspawn};
+use super::{checks, nspawn, supervisor};
 
 /// The polls, [`PAUSE`] apart, until systemd has noticed an end.
 const ATTEMPTS: u32 = 1000;
@@ -232,21 +231,9 @@ impl Systemd {
     }
 
     /// Returns the properties of a guest's unit.
-    fn properties(&self, guest: &Guest, nspawn: &[OsString]) -> zbus::Result<Vec<Property>> {
-        let nspawn: Vec<_> = nspawn
-            .iter()
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
-        let program = nspawn.first().cloned().unwrap_or_default();
-        let mut environment: Vec<_> = nspawn::ENVIRONMENT
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        environment.extend(std::env::var("PATH").map(|path| format!("PATH={path}")));
+    fn properties(&self, guest: &Guest, nspawn: &nspawn::Command) -> zbus::Result<Vec<Property>> {
         let stop_usec = u64::try_from(self.config.stop_timeout.as_micros()).unwrap_or(u64::MAX);
-        let property =
-            |name: &str, value: Variant<'_>| Ok((name.to_owned(), value.try_into_owned()?));
-        [
+        let own = [
             property(
                 "Description",
                 description(&guest.name, self.config.identity.daemon()).into(),
@@ -254,8 +241,6 @@ impl Systemd {
             property("Slice", self.config.slice.clone().into()),
             // Started means that nspawn is executed, and not only that systemd has forked.
             property("Type", "exec".into()),
-            property("ExecStart", vec![(program, nspawn, false)].into()),
-            property("Environment", environment.into()),
             property("RemainAfterExit", true.into()),
             // Only nspawn gets the signal: it passes it on, and needs its helpers until the end.
             property("KillMode", "mixed".into()),
@@ -281,10 +266,60 @@ impl Systemd {
                 "LogExtraFields",
                 vec![journal::extra_field(guest).into_bytes()].into(),
             ),
-        ]
-        .into_iter()
-        .collect()
+        ];
+        own.into_iter().chain(execution(nspawn)).collect()
     }
+
+    /// Returns the properties of a unit that runs a program apart. It has none of the daemon's restrictions, and none of its
+    /// own: a process with a system call filter cannot read those of others.
+    fn properties_apart(&self, program: &nspawn::Command) -> zbus::Result<Vec<Property>> {
+        let limit_usec = u64::try_from(supervisor::APART_LIMIT.as_micros()).unwrap_or(u64::MAX);
+        let own = [
+            property(
+                "Description",
+                format!(
+                    "Innkeeper reads the system call filters of nspawn (daemon {})",
+                    self.config.identity.daemon()
+                )
+                .into(),
+            ),
+            property("Slice", self.config.slice.clone().into()),
+            // Started means that it has ended.
+            property("Type", "oneshot".into()),
+            property("TimeoutStartUSec", limit_usec.into()),
+            property("CollectMode", "inactive-or-failed".into()),
+            // nspawn creates cgroups.
+            property("Delegate", true.into()),
+            property("MemoryMax", supervisor::APART.memory.bytes().into()),
+            property("TasksMax", u64::from(supervisor::APART.tasks).into()),
+            property("StandardOutput", "null".into()),
+        ];
+        own.into_iter().chain(execution(program)).collect()
+    }
+}
+
+fn property(name: &str, value: Variant<'_>) -> zbus::Result<Property> {
+    Ok((name.to_owned(), value.try_into_owned()?))
+}
+
+/// Returns the properties with a unit's program and its environment.
+fn execution(command: &nspawn::Command) -> [zbus::Result<Property>; 2] {
+    let words: Vec<_> = command
+        .words
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let program = words.first().cloned().unwrap_or_default();
+    let mut environment: Vec<_> = command
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    environment.extend(std::env::var("PATH").map(|path| format!("PATH={path}")));
+    [
+        property("ExecStart", vec![(program, words, false)].into()),
+        property("Environment", environment.into()),
+    ]
 }
 
 /// Returns the description of a guest's unit, which is its mark.
@@ -386,14 +421,14 @@ impl Supervisor for Systemd {
         Ok(found.collect())
     }
 
-    async fn prepare(&self, _: &Guest, _: &[OsString]) -> Result<Option<Child>, UnitError> {
+    async fn prepare(&self, _: &Guest, _: &nspawn::Command) -> Result<Option<Child>, UnitError> {
         Ok(None)
     }
 
     async fn start(
         &self,
         guest: &Guest,
-        nspawn: &[OsString],
+        nspawn: &nspawn::Command,
         _: Option<Child>,
     ) -> Result<Option<Child>, UnitError> {
         let unit = self.unit(&guest.name);
@@ -414,6 +449,35 @@ impl Supervisor for Systemd {
             }
             result => result.map(|()| None),
         }
+    }
+
+    async fn run_apart(&self, name: &str, program: &nspawn::Command) -> Result<(), UnitError> {
+        let unit = format!(
+            "{}{}.service",
+            self.config.unit_prefix,
+            self.config.machine_of(name)
+        );
+        let properties = self
+            .properties_apart(program)
+            .map_err(on("describe a unit"))?;
+        let link = self.link().await?;
+        if present(link.manager.get_unit(unit.clone()).await)
+            .map_err(on("find a unit"))?
+            .is_some()
+        {
+            let stop = link.manager.stop_unit(unit.clone(), "replace".to_owned());
+            match Self::job(&link, "stop a unit", &unit, stop).await {
+                Err(UnitError::Bus { source, .. }) if is_no_such_unit(&source) => {}
+                result => result?,
+            }
+        }
+        let start = link.manager.start_transient_unit(
+            unit.clone(),
+            "fail".to_owned(),
+            properties,
+            Vec::new(),
+        );
+        Self::job(&link, "start a unit", &unit, start).await
     }
 
     /// The daemon's unit has `ProtectKernelTunables=yes`.

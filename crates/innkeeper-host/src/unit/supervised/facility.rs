@@ -48,6 +48,7 @@ impl<S: Supervisor> Resource for SupervisedUnits<S> {
         ];
         let mut found = checks::programs(&programs);
         found.extend(self.supervisor.check());
+        found.push(self.guests.filters.check());
         found
     }
 }

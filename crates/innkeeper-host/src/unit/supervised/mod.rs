@@ -4,7 +4,6 @@
 //! A daemon that was killed at any line therefore recovers.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +30,7 @@ use crate::FileErrorExt;
 use crate::closure::shared;
 
 mod facility;
+mod filters;
 mod starting;
 
 use starting::{Mark, Starting};
@@ -58,7 +58,7 @@ pub(super) struct SupervisedUnits<S> {
 #[derive(Debug)]
 pub(super) struct Ready {
     listener: UnixListener,
-    nspawn: Vec<OsString>,
+    nspawn: nspawn::Command,
     waiting: Option<Child>,
     _starting: Mark,
 }
@@ -237,7 +237,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
             .into_iter()
             .filter(|device| device.exists())
             .collect();
-        let listener = self.guests.prepare(guest, closure)?;
+        let filters = self.filters(guest, &nspawn).await;
+        let listener = self.guests.prepare(guest, closure, filters.as_deref())?;
         let nspawn = nspawn::command(&Boot {
             config: self.config(),
             nspawn: &nspawn,
@@ -248,6 +249,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             nix: nix.as_deref(),
             devices: &devices,
             register: self.supervisor.registers(),
+            filters_at_door: filters.is_some(),
         });
         Ok(Ready {
             listener,

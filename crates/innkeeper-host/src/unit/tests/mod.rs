@@ -2,6 +2,7 @@
 
 mod commands;
 mod confinement;
+mod filters;
 mod lifecycle;
 mod preview;
 
