@@ -32,7 +32,7 @@ NSPAWN_FLAGS = [
     "--link-journal=no",
     "--kill-signal=SIGRTMIN+3",
     "--console=read-only",
-    "--drop-capability=CAP_AUDIT_CONTROL,CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_SYS_TTY_CONFIG",
+    "--drop-capability=CAP_AUDIT_CONTROL,CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_SYS_TTY_CONFIG,CAP_SYS_RESOURCE",
     "--bind-ro=/nix/store:/nix/store",
 ]
 NSPAWN_ENVIRONMENT = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
