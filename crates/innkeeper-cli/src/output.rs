@@ -27,6 +27,9 @@ const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const RED: Style = AnsiColor::Red.on_default();
 
+/// Moves the cursor to the upper left corner and clears the rest (ECMA-48: CUP, ED).
+const CLEAR: &str = "\u{1b}[H\u{1b}[J";
+
 /// Indentation as wide as `[ERROR] `.
 const INDENT: &str = "        ";
 
@@ -118,6 +121,11 @@ impl Output {
             Some(bytes) => escaper.push(bytes),
             None => escaper.finish(),
         })
+    }
+
+    /// Replaces the terminal's contents by a text.
+    pub(crate) fn screen(&self, text: impl Display) -> Result<(), CommandError> {
+        self.raw(format!("{CLEAR}{}", on_stdout(text)).as_bytes())
     }
 
     fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {

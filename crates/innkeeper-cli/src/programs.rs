@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::commands::{
     Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
     Fork, Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots,
-    Ssh, Start, Stop, SwitchPreview, Undelete,
+    Ssh, Start, Stop, SwitchPreview, Top, Undelete,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -109,6 +109,7 @@ enum InnkeeperCommand {
     Gc(Gc),
     Slots(Slots),
     Pool(Pool),
+    Top(Top),
     Events(Events),
     Apply(Apply),
     SwitchPreview(SwitchPreview),
@@ -243,6 +244,7 @@ impl Program for Innkeeper {
             InnkeeperCommand::Gc(command) => command.run(cx).await,
             InnkeeperCommand::Slots(command) => command.run(cx).await,
             InnkeeperCommand::Pool(command) => command.run(cx).await,
+            InnkeeperCommand::Top(command) => command.run(cx).await,
             InnkeeperCommand::Events(command) => command.run(cx).await,
             InnkeeperCommand::Apply(command) => command.run(cx).await,
             InnkeeperCommand::SwitchPreview(command) => command.run(cx).await,

@@ -1,6 +1,7 @@
 //! The engine's shared state. Every other file builds on it; it depends only on their data types.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,13 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::EngineError;
+use crate::activity::{ActivityConfig, Tracker};
 use crate::backoff::Failures;
 use crate::journal::{Journal, Subject};
 use crate::keyed_locks::KeyedLocks;
 use crate::oom::OomKills;
 use crate::probe::{Edge, Point, Probe};
+use crate::sessions::Sessions;
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct EngineConfig {
     pub range: SlotRange,
     /// Retention of destroyed agents' files. Zero: they are deleted at once.
     pub retention: Duration,
+    /// Thresholds of guests' use.
+    pub activity: ActivityConfig,
 }
 
 pub(crate) struct Inner {
@@ -63,6 +68,12 @@ pub(crate) struct Inner {
     /// Number of purges that freed space.
     pub(crate) purges: AtomicU64,
     pub(crate) oom: OomKills,
+    /// The uses of guests until the last reading.
+    pub(crate) uses: Mutex<Tracker>,
+    /// Open sessions of users in guests.
+    pub(crate) sessions: Arc<Sessions>,
+    /// The start of the clock of [`Self::uses`].
+    pub(crate) started: Instant,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
     probe: Option<Probe>,
@@ -78,6 +89,7 @@ impl Inner {
         Self {
             starts: Semaphore::new(config.concurrent_starts.max(1)),
             journal: Journal::new(store.clone()),
+            uses: Mutex::new(Tracker::new(config.activity)),
             config,
             store,
             host,
@@ -89,6 +101,8 @@ impl Inner {
             purge_lock: AsyncMutex::default(),
             purges: AtomicU64::new(0),
             oom: OomKills::default(),
+            sessions: Arc::default(),
+            started: Instant::now(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             probe,

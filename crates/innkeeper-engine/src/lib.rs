@@ -17,6 +17,7 @@
 //! `build`, `change`, `health`, `snapshots`, `space`, `firewall`), then `engine`, then the files that add requests, queries and the
 //! daemon's own work to [`Engine`].
 
+mod activity;
 mod adopt;
 mod backoff;
 mod backup;
@@ -41,11 +42,14 @@ mod probe;
 mod requests;
 mod restore;
 mod retained;
+mod sessions;
 mod snapshots;
 mod space;
+mod usage;
 mod views;
 mod watch;
 
+pub use activity::ActivityConfig;
 pub use backup::{Exported, OperationLog};
 pub use engine::Engine;
 pub use error::EngineError;
@@ -54,3 +58,4 @@ pub use inner::EngineConfig;
 pub use journal::Journal;
 pub use keyed_locks::KeyedLocks;
 pub use probe::{Edge, Point, Probe};
+pub use sessions::OpenSession;

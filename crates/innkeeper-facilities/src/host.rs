@@ -10,6 +10,7 @@ use crate::firewall::Firewall;
 use crate::network::Network;
 use crate::rootfs::Rootfs;
 use crate::secrets::Secrets;
+use crate::traffic::Traffic;
 use crate::units::Units;
 
 /// Facts of the host that guests and the firewall copy, such as its name servers.
@@ -60,6 +61,8 @@ pub struct Facilities {
     pub network: Arc<dyn Network>,
     /// NAT and filter.
     pub firewall: Arc<dyn Firewall>,
+    /// Counters of guests' packets.
+    pub traffic: Arc<dyn Traffic>,
     /// Processes.
     pub units: Arc<dyn Units>,
 }

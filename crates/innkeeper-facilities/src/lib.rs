@@ -17,6 +17,7 @@
 //! | [`GuestFiles`] | files that are written while the guest runs |
 //! | [`Network`] | veth pairs, addresses, routes |
 //! | [`Firewall`], [`BuildNetwork`] | the host's rules |
+//! | [`Traffic`] | counters of guests' packets |
 //! | [`HostFacts`], [`HostFeatures`] | the host itself |
 //! | [`Units`] | the guest's processes |
 //! | [`Routes`] | previews' routes |
@@ -47,6 +48,7 @@ mod resource;
 mod rootfs;
 mod routes;
 mod secrets;
+mod traffic;
 mod units;
 
 pub use closures::{Built, Closures, ProgressSink};
@@ -62,4 +64,5 @@ pub use resource::{Found, Resource};
 pub use rootfs::{FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
 pub use routes::{RouteSpec, RouteState, Routes};
 pub use secrets::Secrets;
+pub use traffic::{GuestTraffic, PROBE_MARK, PacketCount, Traffic};
 pub use units::{Console, ExecCommand, ExecSession, Input, Output, Prepared, UnitSeen, Units};

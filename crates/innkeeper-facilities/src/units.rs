@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::Stream;
@@ -167,6 +168,10 @@ pub trait Units: Resource {
     /// Returns the memory that the guest uses, without inactive file cache, in bytes; `None` when that cannot be read, as
     /// after its end.
     fn memory(&self, guest: &GuestName) -> Option<u64>;
+
+    /// Returns the processor time that the guest has used since its start, of all its processes together; `None` when that
+    /// cannot be read, as after its end.
+    fn cpu_time(&self, guest: &GuestName) -> Option<Duration>;
 
     /// Receives the names of guests whose processes end.
     fn endings(&self) -> broadcast::Receiver<GuestName>;

@@ -8,6 +8,7 @@
 //! | `POST /v1/gc` | [`GcRequest`] | [`GcReport`] |
 //! | `GET /v1/slots` | | [`SlotReport`] |
 //! | `GET /v1/pool` | | [`PoolReport`] |
+//! | `GET /v1/usage` | | [`UsageReport`] |
 //! | `GET /v1/guests` | | list of [`GuestView`] |
 //! | `POST /v1/guests` | [`CreateRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}` | | [`GuestView`] |
@@ -67,6 +68,7 @@
 //! [`PreviewExplanation`]: crate::preview::api::PreviewExplanation
 //! [`PreviewView`]: crate::preview::PreviewView
 //! [`Snapshot`]: crate::Snapshot
+//! [`UsageReport`]: crate::UsageReport
 //! [is settled]: crate::preview::PreviewState::is_settled
 
 use std::net::Ipv4Addr;

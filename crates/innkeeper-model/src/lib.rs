@@ -25,6 +25,7 @@ mod slot;
 mod snapshot;
 mod start_report;
 mod store_path;
+mod usage;
 
 pub use backoff::Backoff;
 pub use change::{BootSpec, ChangeOutcome, ChangePhase, ClosureChange, LastChange};
@@ -46,3 +47,4 @@ pub use slot::{
 pub use snapshot::{FileWork, InvalidLabel, Origin, Snapshot, SnapshotLabel};
 pub use start_report::StartReport;
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
+pub use usage::{GuestUsage, UsageReport};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_engine::{ActivityConfig, Engine, EngineConfig};
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_github::client::{Credentials, Github, Settings};
 use innkeeper_github::fake::{FakeGithub, Pull, Repo};
@@ -443,6 +443,7 @@ fn engine(store: &Store, host: &FakeHost, range: SlotRange) -> Engine {
         concurrent_starts: 2,
         range,
         retention: Duration::ZERO,
+        activity: ActivityConfig::default(),
     };
     Engine::new(config, store.clone(), host.facilities(), None)
 }

@@ -76,6 +76,7 @@ mod names;
 mod pages;
 mod plan;
 mod previews;
+mod probe_socket;
 mod probes;
 mod records;
 mod redelivery;

@@ -9,10 +9,10 @@ use innkeeper_model::api::ExecRequest;
 use innkeeper_model::preview::{Meta, RouteProtocol, ServiceName};
 use innkeeper_model::{Code, Failure, Guest, GuestName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::guests::Guests;
+use crate::probe_socket;
 use crate::probes::{Probe, endpoints, probes};
 use crate::service_states::{self, ServiceState};
 use crate::watch::{refusal, refusing};
@@ -360,7 +360,7 @@ async fn tail(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 /// Returns the status with which an app answers a request.
 async fn answer(address: Ipv4Addr, port: u16, host: &str, path: &str) -> std::io::Result<u16> {
     let exchange = async {
-        let mut stream = TcpStream::connect(SocketAddr::from((address, port))).await?;
+        let mut stream = probe_socket::connect(SocketAddr::from((address, port))).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: innkeeper\r\nConnection: close\r\n\r\n"
         );
@@ -381,7 +381,7 @@ async fn answer_h2c(address: Ipv4Addr, port: u16) -> std::io::Result<()> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let exchange = async {
-        let mut stream = TcpStream::connect(SocketAddr::from((address, port))).await?;
+        let mut stream = probe_socket::connect(SocketAddr::from((address, port))).await?;
         stream.write_all(&[PREFACE, &SETTINGS].concat()).await?;
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use innkeeper_model::GuestName;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::health::Health;
+use crate::probe_socket;
 use crate::workers::{WakeReason, Workers};
 
 /// Interval of the probes of an app.
@@ -78,7 +78,7 @@ pub(crate) fn refusal(port: u16) -> String {
 /// Returns the first of these ports that refuses connections or cannot be reached.
 pub(crate) async fn refusing(ports: &[SocketAddr]) -> Option<SocketAddr> {
     for port in ports {
-        if let Ok(Err(error)) = timeout(TIMEOUT, TcpStream::connect(port)).await
+        if let Ok(Err(error)) = timeout(TIMEOUT, probe_socket::connect(*port)).await
             && is_refusal(error.kind())
         {
             return Some(*port);

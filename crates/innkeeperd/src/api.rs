@@ -61,6 +61,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/gc", post(host::gc))
         .route("/v1/slots", get(host::slots))
         .route("/v1/pool", get(host::pool))
+        .route("/v1/usage", get(host::usage))
         .route("/v1/backups", post(host::back_up))
         .route("/v1/backups/restore", post(host::restore))
         .route("/v1/builds", post(host::build))

@@ -115,6 +115,10 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         let interval = Duration::from_secs(config.engine.interval_seconds);
         tokio::spawn(async move { engine.watch(interval).await })
     };
+    let measuring = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.measure().await })
+    };
     systemd::ready();
     info!(socket = %config.socket().display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -141,6 +145,7 @@ async fn serve(loaded: Loaded) -> Result<(), DaemonError> {
         warn!("operations are still running; they resume at the next start");
     }
     watching.abort();
+    measuring.abort();
     // Deliveries are accepted until operations have ended, which can take longer than GitHub waits. Recorded deliveries
     // are answered; later ones wait for the next daemon.
     intake_end.cancel();

@@ -90,6 +90,7 @@ pub(crate) async fn engine(
         concurrent_starts: concurrent_starts(config),
         range: config.network.range(),
         retention: Duration::from_secs(config.guest.retention_seconds),
+        activity: config.rest.activity(),
     };
     let engine = Engine::new(engine, store, host, crash::probe());
     Ok((engine, user_ids))
@@ -174,10 +175,12 @@ async fn facilities(
         nameservers: nameservers.clone(),
         range: config.network.range(),
     });
+    let firewall = Arc::new(firewall(config, nameservers.clone(), identity, builds, web));
     Ok(Facilities {
         closures: Arc::new(NixClosures::new(nix(config), identity.clone())),
         rootfs,
-        firewall: Arc::new(firewall(config, nameservers.clone(), identity, builds, web)),
+        traffic: Arc::clone(&firewall) as _,
+        firewall,
         secrets: Arc::new(secrets),
         facts: Arc::new(HostFacts::new(nameservers, Arc::clone(&network))),
         features: Arc::new(features),

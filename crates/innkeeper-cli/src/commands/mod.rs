@@ -29,6 +29,7 @@ mod start;
 pub(crate) mod status;
 mod stop;
 mod switch_preview;
+mod top;
 mod undelete;
 
 use innkeeper_model::GuestName;
@@ -61,6 +62,7 @@ pub(crate) use self::ssh::Ssh;
 pub(crate) use self::start::Start;
 pub(crate) use self::stop::Stop;
 pub(crate) use self::switch_preview::SwitchPreview;
+pub(crate) use self::top::Top;
 pub(crate) use self::undelete::Undelete;
 
 /// Returns the names, one on each line, as lists print them with `--quiet`.

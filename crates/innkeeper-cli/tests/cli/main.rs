@@ -38,4 +38,5 @@ mod start;
 mod status;
 mod stop;
 mod switch_preview;
+mod top;
 mod undelete;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use innkeeper_engine::{Engine, EngineConfig};
+use innkeeper_engine::{ActivityConfig, Engine, EngineConfig};
 use innkeeper_facilities::fake::{FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, CreateRequest};
 use innkeeper_model::{
@@ -47,6 +47,7 @@ pub(crate) fn config() -> EngineConfig {
         range: SlotRange::default(),
         retention: Duration::ZERO,
         nesting: true,
+        activity: ActivityConfig::default(),
     }
 }
 

@@ -9,4 +9,5 @@ mod gc;
 mod nesting;
 mod retained;
 mod snapshots;
+mod usage;
 mod watch;

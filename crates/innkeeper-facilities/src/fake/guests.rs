@@ -1,5 +1,7 @@
 //! Closures, keys, networks and the host in memory.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -14,6 +16,7 @@ use crate::firewall::Firewall;
 use crate::host::{GuestUserIds, HostFacts, HostFeatures};
 use crate::network::Network;
 use crate::secrets::Secrets;
+use crate::traffic::{GuestTraffic, Traffic};
 
 #[async_trait]
 impl Closures for Part {
@@ -159,5 +162,13 @@ impl Firewall for Part {
 
     async fn check(&self) -> Vec<Check> {
         Vec::new()
+    }
+}
+
+#[async_trait]
+impl Traffic for Part {
+    async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError> {
+        self.query("traffic.traffic")?;
+        Ok(self.host.world().traffic.clone())
     }
 }

@@ -118,6 +118,7 @@ impl FakeHost {
             features: self.part("features"),
             network: self.part("network"),
             firewall: self.part("firewall"),
+            traffic: self.part("traffic"),
             units: self.part("unit"),
         }
     }

@@ -1,6 +1,7 @@
 //! Processes in memory.
 
 use std::io;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_model::api::ExecRequest;
@@ -108,6 +109,10 @@ impl Units for Part {
     fn memory(&self, guest: &GuestName) -> Option<u64> {
         let is_alive = self.host.world().units.contains_key(guest);
         is_alive.then_some(64 << 20)
+    }
+
+    fn cpu_time(&self, guest: &GuestName) -> Option<Duration> {
+        self.host.world().cpu_time.get(guest).copied()
     }
 
     async fn console(&self, guest: &Guest, _: usize, _: bool) -> Result<Console, FacilityError> {

@@ -1,7 +1,9 @@
 //! The objects on the fake host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use innkeeper_model::api::ExecRequest;
 use innkeeper_model::preview::Meta;
@@ -14,6 +16,7 @@ use crate::evaluator::EvaluationKey;
 use crate::host::GuestUserIds;
 use crate::resource::Found;
 use crate::routes::RouteSpec;
+use crate::traffic::GuestTraffic;
 
 /// The next failures of a call.
 #[derive(Clone, Debug)]
@@ -71,6 +74,10 @@ pub struct World {
     pub links: BTreeSet<GuestName>,
     /// Interfaces without this daemon's mark.
     pub foreign: Vec<Found>,
+    /// Counters of guests' packets.
+    pub traffic: BTreeMap<Ipv4Addr, GuestTraffic>,
+    /// Processor time of guests.
+    pub cpu_time: BTreeMap<GuestName, Duration>,
     /// The number of units that were started, which is the process id of the last one's leader.
     pub starts: u32,
     /// Units.

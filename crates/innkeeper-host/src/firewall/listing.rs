@@ -6,7 +6,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::ruleset::COUNTS;
+use super::ruleset::is_count;
 
 /// The fingerprint of a table: two tables with the same one filter alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ fn forget_counts(object: &mut Value) {
     let Some(Value::Object(set)) = object.get_mut("set") else {
         return;
     };
-    let is_count = |name: &Value| name.as_str().is_some_and(|name| COUNTS.contains(&name));
-    if set.get("name").is_some_and(is_count) {
+    let name = set.get("name").and_then(Value::as_str);
+    if name.is_some_and(is_count) {
         set.remove("elem");
     }
 }

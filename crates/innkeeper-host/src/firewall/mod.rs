@@ -26,14 +26,17 @@ mod port;
 mod removals;
 mod ruleset;
 mod table;
+mod traffic;
+mod wire;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_facilities::{FacilityError, Firewall};
+use innkeeper_facilities::{FacilityError, Firewall, GuestTraffic, Traffic};
 use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Code, DaemonId, Explain, chain};
 use ipnet::Ipv4Net;
@@ -77,6 +80,9 @@ pub enum FirewallError {
     /// The kernel does not respond to a query for a table.
     #[error("cannot read the owner of the firewall table from the kernel")]
     Netlink(#[source] io::Error),
+    /// The kernel does not list the counters.
+    #[error("cannot read the counters of guests' packets from the kernel")]
+    Counters(#[source] io::Error),
     /// The table is another daemon's.
     #[error("the firewall table inet {table} belongs to another Innkeeper daemon ({daemon})")]
     OtherDaemon {
@@ -110,7 +116,7 @@ impl Explain for FirewallError {
         match self {
             Self::InvalidTable(_) => Code::InvalidConfig,
             Self::Nft { source, .. } => source.code_or(Code::NetworkFailed),
-            Self::Unreadable | Self::Netlink(_) => Code::NetworkFailed,
+            Self::Unreadable | Self::Netlink(_) | Self::Counters(_) => Code::NetworkFailed,
             Self::OtherDaemon { .. } => Code::DaemonConflict,
             Self::Taken { .. } => Code::InvalidConfig,
             Self::NameServers(error) | Self::Forwarding(error) => {
@@ -134,6 +140,7 @@ impl Explain for FirewallError {
                 "List it with `nft list table inet {table}`. Then set `network.table` to another name, or remove it with `nft delete table inet {table}`, and start the daemon again."
             ),
             Self::Netlink(_) => "Run innkeeperd as root, or give it CAP_NET_ADMIN.".to_owned(),
+            Self::Counters(_) => "Run `innkeeper doctor`, which compares the firewall's table with the desired one.".to_owned(),
             Self::Unreadable => "Install nftables 1.0 or newer; `nft --version` shows the installed version.".to_owned(),
             Self::NameServers(_) => {
                 "Make the file readable for root, or set `network.nameservers`.".to_owned()
@@ -332,6 +339,14 @@ impl Firewall for NftFirewall {
         checks.extend(check_forwarding());
         checks.extend(self.builds.check().await);
         checks
+    }
+}
+
+#[async_trait]
+impl Traffic for NftFirewall {
+    async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError> {
+        let table = self.table.name()?;
+        Ok(traffic::read(table).map_err(FirewallError::Counters)?)
     }
 }
 

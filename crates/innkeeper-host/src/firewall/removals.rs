@@ -5,20 +5,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SocketFlags, bind, recv};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::wire;
 use crate::unit::process::watched;
 
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h as a bit: the groups count from 1.
 const GROUP: u32 = 1 << (7 - 1);
 /// A message's type: `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_DELTABLE` of linux/netfilter/nf_tables.h.
 const TABLE_REMOVED: u16 = 10 << 8 | 2;
-/// The length of `struct nlmsghdr` (netlink(7)), and the alignment of messages.
-const HEADER: usize = 16;
-const ALIGNMENT: usize = 4;
 
 /// A subscription to the removals of tables in the daemon's network namespace.
 #[derive(Debug)]
@@ -27,13 +25,7 @@ pub(super) struct Removals(AsyncFd<OwnedFd>);
 impl Removals {
     /// Subscribes. Earlier removals are not reported.
     pub(super) fn subscribe() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            flags,
-            Some(NETFILTER),
-        )?;
+        let socket = wire::socket(SocketFlags::NONBLOCK)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
         Ok(Self(watched(socket, Interest::READABLE)?))
     }
@@ -61,15 +53,6 @@ impl Removals {
 }
 
 /// Reports whether one of the messages is about a removed table.
-fn removes_a_table(mut messages: &[u8]) -> bool {
-    while let Some((header, _)) = messages.split_first_chunk::<HEADER>() {
-        let [a, b, c, d, e, f, ..] = *header;
-        if u16::from_ne_bytes([e, f]) == TABLE_REMOVED {
-            return true;
-        }
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let next = length.max(HEADER).next_multiple_of(ALIGNMENT);
-        messages = messages.get(next..).unwrap_or_default();
-    }
-    false
+fn removes_a_table(datagram: &[u8]) -> bool {
+    wire::messages(datagram).any(|message| message.kind == TABLE_REMOVED)
 }

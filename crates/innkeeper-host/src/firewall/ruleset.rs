@@ -1,5 +1,6 @@
 //! The rules, as text for `nft -f`.
 
+use innkeeper_facilities::PROBE_MARK;
 use ipnet::Ipv4Net;
 
 use super::{FirewallConfig, Protocol, WebPorts};
@@ -18,8 +19,18 @@ const REFUSED: [&str; 8] = [
     "240.0.0.0/4",
 ];
 
-/// The sets in which the kernel counts guests' connections. The kernel adds and removes their elements.
-pub(super) const COUNTS: [&str; 2] = ["open_connections", "new_connections"];
+/// The sets in which the kernel counts guests' own connections.
+const CONNECTIONS: [&str; 2] = ["open_connections", "new_connections"];
+
+/// The sets in which the kernel counts packets to guests, packets from guests, and those that open a connection to a guest.
+pub(super) const TO_GUESTS: &str = "to_guests";
+pub(super) const FROM_GUESTS: &str = "from_guests";
+pub(super) const OPENED: &str = "opened_to_guests";
+
+/// Reports whether the kernel adds and removes the elements of a set.
+pub(super) fn is_count(set: &str) -> bool {
+    CONNECTIONS.contains(&set) || [TO_GUESTS, FROM_GUESTS, OPENED].contains(&set)
+}
 
 /// Returns the rules. They name no guest: they match guests' packets by the group of their interface, so rules and guests
 /// change independently of each other.
@@ -41,7 +52,8 @@ pub fn ruleset(config: &FirewallConfig) -> String {
     let name_servers = name_servers(config);
     let (redirected, redirection) = redirection(config, &from_ours);
     let resolver = only_guests_reach_the_resolver(config);
-    let [open, new] = COUNTS;
+    let [open, new] = CONNECTIONS;
+    let counters = counters(config);
     let most = config.connections_per_guest;
     // A closed connection does not count as open, although it is tracked for up to two minutes more.
     let each_second = (most / 10).max(1);
@@ -141,7 +153,37 @@ table inet {table} {{
 		type filter hook postrouting priority filter; policy accept;
 		oifgroup {group} meta nfproto ipv6 counter drop
 	}}
-}}
+
+{counters}}}
+"
+    )
+}
+
+/// Returns the sets and chains that count each guest's packets.
+fn counters(config: &FirewallConfig) -> String {
+    let (group, subnet) = (INTERFACE_GROUP, config.subnet);
+    let sets: String = [TO_GUESTS, FROM_GUESTS, OPENED]
+        .map(|set| {
+            format!(
+                "\tset {set} {{\n\t\ttype ipv4_addr\n\t\tsize 65535\n\t\tflags dynamic\n\t}}\n\n"
+            )
+        })
+        .concat();
+    format!(
+        "\
+\t# Counters that show whether a guest is in use. Probes by the daemon do not count: their sockets have a mark, which
+	# connection tracking keeps for the responses. Refused packets to a guest do not reach this chain.
+{sets}	chain count_to_guests {{
+		type filter hook postrouting priority filter; policy accept;
+		oifgroup {group} ip daddr {subnet} meta mark {PROBE_MARK:#010x} ct mark set {PROBE_MARK:#010x}
+		oifgroup {group} ip daddr {subnet} ct mark != {PROBE_MARK:#010x} add @{TO_GUESTS} {{ ip daddr counter }}
+		oifgroup {group} ip daddr {subnet} ct state new ct mark != {PROBE_MARK:#010x} add @{OPENED} {{ ip daddr counter }}
+	}}
+
+	chain count_from_guests {{
+		type filter hook prerouting priority mangle; policy accept;
+		iifgroup {group} ip saddr {subnet} ct mark != {PROBE_MARK:#010x} add @{FROM_GUESTS} {{ ip saddr counter }}
+	}}
 "
     )
 }

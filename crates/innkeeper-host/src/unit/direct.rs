@@ -157,6 +157,7 @@ impl Supervisor for Direct {
             all: cgroups.tracking(),
             guest: cgroups.guest(),
             memory: cgroups.memory(),
+            cpu: cgroups.cpu(),
             exec: cgroups.exec(),
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Groups {
     pub(super) guest: PathBuf,
     /// The cgroup whose memory is limited.
     pub(super) memory: PathBuf,
+    /// The cgroup whose processor time is counted.
+    pub(super) cpu: PathBuf,
     /// The parents of the cgroups of commands in the guest; that of the tracking hierarchy first.
     pub(super) exec: Vec<PathBuf>,
 }

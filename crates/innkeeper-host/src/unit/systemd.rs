@@ -380,6 +380,7 @@ impl Supervisor for Systemd {
         Groups {
             exec: vec![cgroup.join("exec")],
             guest: cgroup.clone(),
+            cpu: cgroup.clone(),
             memory: self.memory.join(self.below_mount(guest)),
             all: cgroup,
         }

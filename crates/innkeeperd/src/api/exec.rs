@@ -47,6 +47,7 @@ async fn begin(
     let upgrade = requested_upgrade(&mut request)?;
     let bytes = read_body(request.into_body()).await?;
     let exec: ExecRequest = body(&bytes)?;
+    let open = context.engine.open_session(guest);
     let session = context.engine.exec(guest, &exec).await?;
     let record = context.engine.guest(guest).await?;
     let engine = context.engine.clone();
@@ -56,6 +57,8 @@ async fn begin(
         (kills > 0).then(|| format!("{}. {}", record.oom_finding(kills), record.oom_remedy()))
     };
     tokio::spawn(async move {
+        // The guest is in use until the end.
+        let _open = open;
         match upgrade.await {
             Ok(connection) => transfer(connection, session, killed).await,
             Err(error) => debug!(%error, "the client disconnected before the command started"),

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use innkeeper_model::api::{
     Accepted, ConfigReport, DoctorReport, GcReport, PoolReport, SlotReport, Status,
 };
-use innkeeper_model::{Operation, OperationId};
+use innkeeper_model::{Operation, OperationId, UsageReport};
 
 use super::response::{ApiResult, accepted, body};
 use super::{Context, Peer};
@@ -49,6 +49,10 @@ pub(super) async fn slots(State(context): State<Context>) -> ApiResult<SlotRepor
 
 pub(super) async fn pool(State(context): State<Context>) -> ApiResult<PoolReport> {
     Ok(Json(context.engine.pool().await?))
+}
+
+pub(super) async fn usage(State(context): State<Context>) -> ApiResult<UsageReport> {
+    Ok(Json(context.engine.usage().await?))
 }
 
 pub(super) async fn build(

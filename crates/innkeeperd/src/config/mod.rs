@@ -5,6 +5,7 @@
 mod grace;
 mod previews;
 mod repositories;
+mod rest;
 mod semantics;
 mod settings;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use previews::{
     BuildSettings, CaddySettings, DatabaseSettings, DraftPreviews, EvaluationSettings,
     GithubSettings, PageContents, Previews, PreviewsOn, ReportPlace,
 };
+pub use rest::RestSettings;
 pub(crate) use semantics::domain as check_domain;
 pub use settings::{
     Api, Config, Credentials, EngineSettings, GuestDefaults, Legacy, Network, Nix, Ssh, Storage,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::previews::{
     BuildSettings, CaddySettings, DatabaseSettings, EvaluationSettings, GithubSettings, Previews,
 };
+use super::rest::RestSettings;
 use innkeeper_service::{ConfigError, Dns, Log, Pages, Webhook};
 
 /// The whole configuration. Each field's default is what `innkeeper config` shows on a fresh host.
@@ -56,6 +57,8 @@ pub struct Config {
     pub builds: BuildSettings,
     /// The daemon's schedule.
     pub engine: EngineSettings,
+    /// The measurement of guests' use.
+    pub rest: RestSettings,
     /// Legacy installations on the same host.
     pub legacy: Legacy,
     /// The program that receives GitHub's deliveries, and the socket on which it hands them over.
@@ -253,6 +256,7 @@ impl Default for Config {
             evaluation: EvaluationSettings::default(),
             builds: BuildSettings::default(),
             engine: EngineSettings::default(),
+            rest: RestSettings::default(),
             legacy: Legacy::default(),
             webhook: Webhook::default(),
             pages: Pages::default(),
@@ -490,6 +494,7 @@ impl Config {
         }
         self.storage
             .validate()
+            .and_then(|()| self.rest.validate())
             .map_err(|(setting, problem)| ConfigError::value(setting, problem))
     }
 }

@@ -22,4 +22,5 @@ mod snapshots;
 mod startup;
 mod support;
 mod two_daemons;
+mod usage;
 mod validation;

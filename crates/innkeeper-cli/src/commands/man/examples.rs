@@ -303,6 +303,19 @@ pub(super) const EXAMPLES: Examples = &[
         &[("innkeeper pool", "Show the usage of the storage pool.")],
     ),
     (
+        "innkeeper top",
+        &[
+            (
+                "innkeeper top",
+                "Watch the processor time, memory, traffic and idle time of the running guests.",
+            ),
+            (
+                "innkeeper top --json",
+                "Print the same once as JSON, for scripts.",
+            ),
+        ],
+    ),
+    (
         "innkeeper apply",
         &[
             (

@@ -17,6 +17,7 @@ mod filter;
 mod limits;
 mod resolver;
 mod table;
+mod traffic;
 mod uplink;
 
 fn config() -> FirewallConfig {

@@ -13,7 +13,10 @@ pub(super) const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
 
 /// Hierarchies of version 1 that guests must be in although they limit nothing: nspawn works on systemd's, and would
 /// otherwise put its cgroups into the daemon's own.
-const OTHERS: [&str; 2] = ["name=systemd", "freezer"];
+const OTHERS: [&str; 3] = ["name=systemd", "freezer", ACCOUNTING];
+
+/// The controller of version 1 that counts processor time. It is mostly mounted together with `cpu`.
+pub(super) const ACCOUNTING: &str = "cpuacct";
 
 /// The limits on depth and number of a guest's own cgroups. Each cgroup costs kernel memory, and its path must be short
 /// enough to walk: names have at most 255 bytes, and paths 4096.
@@ -85,6 +88,11 @@ impl Hierarchy {
     /// has it comes after that of version 2.
     pub(super) fn limits_memory(&self) -> bool {
         self.version == Version::Two || self.controllers.iter().any(|name| name == "memory")
+    }
+
+    /// Reports whether processor time is counted in this hierarchy.
+    pub(super) fn counts_cpu_time(&self) -> bool {
+        self.version == Version::Two || self.controllers.iter().any(|name| name == ACCOUNTING)
     }
 
     /// Reports whether a controller can limit guests below `parent`.

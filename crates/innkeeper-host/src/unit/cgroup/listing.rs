@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file that lists a cgroup's processes and takes new ones.
 const PROCS: &str = "cgroup.procs";
@@ -66,6 +67,20 @@ pub(in super::super) fn memory(cgroup: &Path) -> Option<u64> {
         .find_map(|name| stat.lines().find_map(|line| line.strip_prefix(name)))
         .and_then(|text| text.trim().parse::<u64>().ok());
     Some(used.saturating_sub(inactive.unwrap_or(0)))
+}
+
+/// Returns the processor time that the processes in a cgroup and below it have used; `None` when that cannot be read.
+/// Version 2 counts it in `cpu.stat` of every cgroup, version 1 in `cpuacct.usage` of one hierarchy.
+pub(in super::super) fn cpu_time(cgroup: &Path) -> Option<Duration> {
+    if let Ok(stat) = fs::read_to_string(cgroup.join("cpu.stat"))
+        && let Some(micros) = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "))
+    {
+        return micros.trim().parse().ok().map(Duration::from_micros);
+    }
+    let nanos = fs::read_to_string(cgroup.join("cpuacct.usage")).ok()?;
+    nanos.trim().parse().ok().map(Duration::from_nanos)
 }
 
 /// Parses the line `oom_kill <number>` of a file.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use innkeeper_model::Limits;
 
 use super::super::error::UnitError;
-use super::hierarchy::{Hierarchy, LIMITING, Version, is_optional};
+use super::hierarchy::{ACCOUNTING, Hierarchy, LIMITING, Version, is_optional};
 use super::listing::children;
 use super::processes::{make, remove};
 use crate::identity::Identity;
@@ -39,6 +39,13 @@ impl Cgroups {
             }
         }
         hierarchies.sort_by_key(Hierarchy::fitness);
+        if hierarchies
+            .first()
+            .is_some_and(|first| first.version == Version::Two)
+        {
+            // Version 2 counts processor time too.
+            hierarchies.retain(|hierarchy| hierarchy.controllers != [ACCOUNTING]);
+        }
         (!hierarchies.is_empty()).then(|| Self {
             hierarchies,
             parent: parent.to_owned(),
@@ -136,6 +143,13 @@ impl MachineCgroups {
     pub(in super::super) fn memory(&self) -> PathBuf {
         let limits_memory = |(hierarchy, _): &&(Hierarchy, PathBuf)| hierarchy.limits_memory();
         let found = self.all.iter().rfind(limits_memory);
+        found.map_or_else(PathBuf::new, |(_, dir)| dir.join("guest"))
+    }
+
+    /// The cgroup that counts the guest's processor time.
+    pub(in super::super) fn cpu(&self) -> PathBuf {
+        let counts = |(hierarchy, _): &&(Hierarchy, PathBuf)| hierarchy.counts_cpu_time();
+        let found = self.all.iter().find(counts);
         found.map_or_else(PathBuf::new, |(_, dir)| dir.join("guest"))
     }
 

@@ -20,7 +20,7 @@ mod processes;
 
 pub(super) use freezer::{freeze, thaw};
 pub(super) use hierarchy::confine;
-pub(super) use listing::{children, contains, memory, oom_kills, pids};
+pub(super) use listing::{children, contains, cpu_time, memory, oom_kills, pids};
 pub(crate) use machine::{Cgroups, MachineCgroups};
 pub(crate) use processes::emptied;
 pub(super) use processes::{PAUSE, kill, make, remove};

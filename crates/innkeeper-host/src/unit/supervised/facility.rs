@@ -1,5 +1,7 @@
 //! The facility traits of supervised units.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use innkeeper_facilities::{
     Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
@@ -118,6 +120,10 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
 
     fn memory(&self, guest: &GuestName) -> Option<u64> {
         cgroup::memory(&self.supervisor.groups(guest).memory)
+    }
+
+    fn cpu_time(&self, guest: &GuestName) -> Option<Duration> {
+        cgroup::cpu_time(&self.supervisor.groups(guest).cpu)
     }
 
     fn endings(&self) -> broadcast::Receiver<GuestName> {

@@ -1,0 +1,251 @@
+//! Decides from successive readings whether guests are in use, and by which use. Pure: times come from the caller.
+//!
+//! A guest is in use while one of these holds, in the order in which they are named:
+//!
+//! - a session is open: a command that a user runs in it through the API,
+//! - an operation on it is in progress,
+//! - a connection to it was opened since the last reading,
+//! - its traffic in both directions exceeds [`ActivityConfig::bytes_per_second`], on average over a [`WINDOW`],
+//! - its processor time exceeds [`ActivityConfig::cpu_percent`], on average over a window.
+//!
+//! Traffic and processor time below their thresholds are keep-alives and timers: they are no use. A window ends early when
+//! the amount for all of it is reached.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use innkeeper_facilities::GuestTraffic;
+use innkeeper_model::GuestName;
+
+/// The time over which traffic and processor time are averaged.
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+
+/// The thresholds of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivityConfig {
+    /// Traffic of a guest in both directions together, in bytes per second with IP headers.
+    pub bytes_per_second: u64,
+    /// Processor time of a guest, in percent of one processor.
+    pub cpu_percent: u32,
+}
+
+impl Default for ActivityConfig {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 1000,
+            cpu_percent: 5,
+        }
+    }
+}
+
+/// The counters of a running guest at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Its packets.
+    pub(crate) traffic: GuestTraffic,
+    /// Its processor time. `None` where it cannot be read: the guest then counts as busy, rather than idle during a compile.
+    pub(crate) cpu_time: Option<Duration>,
+    /// The number of open sessions.
+    pub(crate) sessions: usize,
+    /// An operation on it is in progress.
+    pub(crate) in_operation: bool,
+}
+
+/// A use of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It has just been found: uses before that are unknown.
+    Found,
+    /// Open sessions.
+    Sessions(usize),
+    /// An operation.
+    Operation,
+    /// Connections opened to it.
+    Connections(u64),
+    /// Bytes in both directions, per second.
+    Traffic(u64),
+    /// Processor time in percent of one processor.
+    Cpu(u64),
+    /// Its processor time cannot be read.
+    UnknownCpu,
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found => f.write_str("its start, or that of innkeeperd"),
+            Self::Sessions(1) => f.write_str("an open session (exec)"),
+            Self::Sessions(number) => write!(f, "{number} open sessions (exec)"),
+            Self::Operation => f.write_str("an operation in progress"),
+            Self::Connections(1) => f.write_str("a new connection to it"),
+            Self::Connections(number) => write!(f, "{number} new connections to it"),
+            Self::Traffic(bytes @ ..1000) => write!(f, "traffic of {bytes} bytes a second"),
+            Self::Traffic(bytes) => write!(f, "traffic of {} kB a second", bytes / 1000),
+            Self::Cpu(percent) => write!(f, "processor time: {percent} % of one processor"),
+            Self::UnknownCpu => f.write_str("processor time that cannot be read on this host"),
+        }
+    }
+}
+
+/// The use of a guest until its last reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Usage {
+    /// The time of the last use.
+    pub(crate) used_at: Duration,
+    /// The last use.
+    pub(crate) by: Use,
+    /// Processor time in percent of one processor between the last two readings; `None` before the second.
+    pub(crate) cpu_percent: Option<f64>,
+    /// Bytes to the guest in each second between the last two readings.
+    pub(crate) bytes_to: f64,
+    /// Bytes from the guest, likewise.
+    pub(crate) bytes_from: f64,
+    /// The number of open sessions.
+    pub(crate) sessions: usize,
+}
+
+/// The amounts in a window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    time: Duration,
+    bytes: u64,
+    cpu_time: Duration,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    read_at: Duration,
+    last: Reading,
+    window: Spent,
+    usage: Usage,
+}
+
+/// The uses of all guests.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    config: ActivityConfig,
+    guests: BTreeMap<GuestName, Tracked>,
+}
+
+impl Tracker {
+    pub(crate) fn new(config: ActivityConfig) -> Self {
+        Self {
+            config,
+            guests: BTreeMap::new(),
+        }
+    }
+
+    /// Adds readings of all running guests at a time that never decreases. Forgets all others.
+    pub(crate) fn read(&mut self, now: Duration, readings: BTreeMap<GuestName, Reading>) {
+        self.guests.retain(|guest, _| readings.contains_key(guest));
+        for (guest, reading) in readings {
+            let config = self.config;
+            self.guests
+                .entry(guest)
+                .and_modify(|tracked| tracked.read(config, now, reading))
+                .or_insert_with(|| Tracked::found(now, reading));
+        }
+    }
+
+    /// Returns the use of a guest; `None` before its first reading.
+    pub(crate) fn usage(&self, guest: &GuestName) -> Option<Usage> {
+        Some(self.guests.get(guest)?.usage)
+    }
+}
+
+impl Tracked {
+    fn found(now: Duration, reading: Reading) -> Self {
+        Self {
+            read_at: now,
+            last: reading,
+            window: Spent::default(),
+            usage: Usage {
+                used_at: now,
+                by: Use::Found,
+                cpu_percent: None,
+                bytes_to: 0.0,
+                bytes_from: 0.0,
+                sessions: reading.sessions,
+            },
+        }
+    }
+
+    fn read(&mut self, config: ActivityConfig, now: Duration, reading: Reading) {
+        let time = now.saturating_sub(self.read_at);
+        if time.is_zero() {
+            return;
+        }
+        let (last, seconds) = (self.last, time.as_secs_f64());
+        let to = since(last.traffic.to.bytes, reading.traffic.to.bytes);
+        let from = since(last.traffic.from.bytes, reading.traffic.from.bytes);
+        let opened = since(last.traffic.opened, reading.traffic.opened);
+        let cpu_time = reading.cpu_time.map(|now| {
+            let last = last.cpu_time.unwrap_or(now);
+            // It starts again with the guest.
+            now.checked_sub(last).unwrap_or(now)
+        });
+        self.window.time += time;
+        self.window.bytes = self.window.bytes.saturating_add(to.saturating_add(from));
+        self.window.cpu_time += cpu_time.unwrap_or_default();
+        let found = if reading.sessions > 0 {
+            Some(Use::Sessions(reading.sessions))
+        } else if reading.in_operation {
+            Some(Use::Operation)
+        } else if opened > 0 {
+            Some(Use::Connections(opened))
+        } else if cpu_time.is_none() {
+            Some(Use::UnknownCpu)
+        } else {
+            self.window.exceeds(config)
+        };
+        if let Some(by) = found {
+            (self.usage.used_at, self.usage.by) = (now, by);
+        }
+        if self.window.time >= WINDOW || found.is_some() {
+            self.window = Spent::default();
+        }
+        self.usage.cpu_percent = cpu_time.map(|used| 100.0 * used.as_secs_f64() / seconds);
+        self.usage.bytes_to = rate(to, seconds);
+        self.usage.bytes_from = rate(from, seconds);
+        self.usage.sessions = reading.sessions;
+        (self.read_at, self.last) = (now, reading);
+    }
+}
+
+impl Spent {
+    /// Returns the use that exceeds its threshold for a whole window, or for the time so far if that is longer.
+    fn exceeds(&self, config: ActivityConfig) -> Option<Use> {
+        let time = self.time.max(WINDOW);
+        let seconds = time.as_secs_f64();
+        let bytes = rate(self.bytes, seconds);
+        if bytes >= rate(config.bytes_per_second, 1.0) {
+            return Some(Use::Traffic(whole(bytes)));
+        }
+        let percent = 100.0 * self.cpu_time.as_secs_f64() / seconds;
+        (percent >= f64::from(config.cpu_percent)).then(|| Use::Cpu(whole(percent)))
+    }
+}
+
+/// Returns the increase of a counter, which may have started again.
+fn since(last: u64, now: u64) -> u64 {
+    now.checked_sub(last).unwrap_or(now)
+}
+
+/// Returns an amount per second. The amounts of a few seconds are far below 2^53.
+fn rate(amount: u64, seconds: f64) -> f64 {
+    amount as f64 / seconds
+}
+
+/// Rounds a number that is not negative. Greater numbers than the maximum become that.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of a float saturates"
+)]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+#[cfg(test)]
+mod tests;

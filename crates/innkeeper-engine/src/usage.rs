@@ -1,0 +1,120 @@
+//! Measures the use of guests, periodically and for all guests at once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use innkeeper_model::{Explain, GuestName, GuestUsage, UnitPhase, UsageReport, chain};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
+
+use crate::EngineError;
+use crate::activity::Reading;
+use crate::engine::Engine;
+use crate::sessions::OpenSession;
+
+/// The interval of measurements.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Opens a session of a user in a guest, which keeps the guest in use until it is dropped.
+    #[must_use]
+    pub fn open_session(&self, guest: &GuestName) -> OpenSession {
+        self.inner.sessions.open(guest)
+    }
+
+    /// Measures the use of all guests until the engine stops.
+    pub async fn measure(&self) {
+        let mut timer = tokio::time::interval(INTERVAL);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed = false;
+        loop {
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            match self.measure_once().await {
+                Ok(()) => failed = false,
+                // While it lasts, each measurement would log the same.
+                Err(error) if failed => debug!(code = %error.code(), "{}", chain(&error)),
+                Err(error) => {
+                    warn!(code = %error.code(), "the use of guests is unknown: {}", chain(&error));
+                    failed = true;
+                }
+            }
+        }
+    }
+
+    /// Measures the use of all running guests.
+    ///
+    /// # Errors
+    /// When the store or the host cannot be queried. No guest becomes idle by that.
+    pub async fn measure_once(&self) -> Result<(), EngineError> {
+        let host = &self.inner.host;
+        let running = self.running().await?;
+        let operations = self.inner.store.running_operations().await?;
+        let in_operation: HashSet<_> = (operations.into_iter())
+            .filter_map(|operation| operation.guest)
+            .collect();
+        let traffic = host.traffic.traffic().await?;
+        let mut readings = BTreeMap::new();
+        for guest in self.inner.store.guests().await? {
+            if !running.contains(&guest.name) {
+                continue;
+            }
+            let addresses = self.inner.config.range.addresses(guest.slot);
+            let traffic = addresses.and_then(|addresses| traffic.get(&addresses.guest));
+            let reading = Reading {
+                traffic: traffic.copied().unwrap_or_default(),
+                cpu_time: host.units.cpu_time(&guest.name),
+                sessions: self.inner.sessions.count(&guest.name),
+                in_operation: in_operation.contains(&guest.name),
+            };
+            readings.insert(guest.name, reading);
+        }
+        let now = self.inner.started.elapsed();
+        self.inner.uses.lock().read(now, readings);
+        Ok(())
+    }
+
+    /// Returns the use of all running guests by the last measurement, the busiest first.
+    ///
+    /// # Errors
+    /// When the store or the host cannot be queried.
+    pub async fn usage(&self) -> Result<UsageReport, EngineError> {
+        let now = self.inner.started.elapsed();
+        let mut guests = Vec::new();
+        for view in self.list().await? {
+            let name = view.guest.name.clone();
+            let Some(usage) = self.inner.uses.lock().usage(&name) else {
+                continue;
+            };
+            guests.push(GuestUsage {
+                kind: view.guest.kind,
+                state: view.state,
+                memory_bytes: view.memory_bytes,
+                memory_limit: view.guest.limits.memory,
+                cpu_percent: usage.cpu_percent,
+                received_per_second: usage.bytes_to,
+                sent_per_second: usage.bytes_from,
+                sessions: usage.sessions,
+                idle_seconds: now.saturating_sub(usage.used_at).as_secs(),
+                last_use: usage.by.to_string(),
+                name,
+            });
+        }
+        guests.sort_by(|a, b| {
+            let busy = |usage: &GuestUsage| usage.cpu_percent.unwrap_or_default();
+            let by_cpu = busy(b).total_cmp(&busy(a));
+            by_cpu.then(a.idle_seconds.cmp(&b.idle_seconds))
+        });
+        Ok(UsageReport { guests })
+    }
+
+    async fn running(&self) -> Result<HashSet<GuestName>, EngineError> {
+        let units = self.inner.host.units.phases().await?;
+        let running = units
+            .into_iter()
+            .filter(|unit| unit.phase == UnitPhase::Running);
+        Ok(running.map(|unit| unit.guest).collect())
+    }
+}

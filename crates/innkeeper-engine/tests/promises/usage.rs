@@ -1,0 +1,81 @@
+//! The use of guests.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use innkeeper_facilities::{GuestTraffic, PacketCount};
+use innkeeper_model::GuestUsage;
+
+use crate::fixture::{Fixture, fixture, name};
+
+/// The address of the guest in the first slot.
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 3);
+
+impl Fixture {
+    /// Measures all guests and returns the use of web.
+    async fn measured(&self) -> GuestUsage {
+        self.engine.measure_once().await.expect("measured");
+        let report = self.engine.usage().await.expect("a report");
+        let mut guests = report.guests.into_iter();
+        guests.find(|usage| usage.name == name("web")).expect("web")
+    }
+}
+
+#[tokio::test]
+async fn report_has_running_guests_with_their_last_use() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    fixture.create("shop").await;
+    let stopped = fixture.engine.stop(&name("shop"), "test").await;
+    fixture.ended(stopped.expect("accepted")).await;
+    fixture
+        .host
+        .world()
+        .cpu_time
+        .insert(name("web"), Duration::ZERO);
+    let first = fixture.measured().await;
+    assert_eq!(first.cpu_percent, None);
+    assert_eq!(
+        fixture.engine.usage().await.expect("a report").guests.len(),
+        1
+    );
+
+    let traffic = GuestTraffic {
+        to: PacketCount {
+            packets: 1,
+            bytes: 60,
+        },
+        opened: 1,
+        ..GuestTraffic::default()
+    };
+    fixture.host.world().traffic.insert(WEB, traffic);
+    let asked = fixture.measured().await;
+    assert_eq!(asked.last_use, "a new connection to it");
+    assert_eq!(asked.cpu_percent, Some(0.0));
+    assert!(asked.received_per_second > 0.0);
+
+    let session = fixture.engine.open_session(&name("web"));
+    let used = fixture.measured().await;
+    assert_eq!(
+        (used.sessions, &*used.last_use),
+        (1, "an open session (exec)")
+    );
+    drop(session);
+    let left = fixture.measured().await;
+    assert_eq!((left.sessions, left.last_use), (0, used.last_use));
+}
+
+/// A failed measurement keeps the last one: no guest becomes idle or forgotten by it.
+#[tokio::test]
+async fn failed_measurement_changes_nothing() {
+    let fixture = fixture();
+    fixture.create("web").await;
+    let before = fixture.measured().await;
+    fixture.host.fail("traffic.traffic", 1);
+    fixture.engine.measure_once().await.expect_err("fails");
+    let report = fixture.engine.usage().await.expect("a report");
+    assert_eq!(
+        report.guests.first().map(|usage| &usage.last_use),
+        Some(&before.last_use)
+    );
+}

@@ -1,0 +1,44 @@
+//! Counters of guests' packets.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+
+use crate::error::FacilityError;
+
+/// The mark (socket(7), `SO_MARK`) of the daemon's own probes of guests' ports: the firewall does not count their
+/// connections.
+///
+/// Its bits differ from those that Kubernetes, Cilium, Calico and Tailscale use for routing.
+pub const PROBE_MARK: u32 = 0x306b;
+
+/// A number of packets, with their bytes from the IP header on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketCount {
+    /// The packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The packets of one guest since an unspecified time. The counters drop to zero when the firewall is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestTraffic {
+    /// Packets to the guest.
+    pub to: PacketCount,
+    /// Packets from the guest, refused ones included.
+    pub from: PacketCount,
+    /// Packets that open a connection to the guest. A repeated one counts again.
+    pub opened: u64,
+}
+
+/// Counts guests' packets in the kernel. The daemon's own probes of guests' ports do not count.
+#[async_trait]
+pub trait Traffic: Send + Sync {
+    /// Returns the counters of all guests by their addresses. A guest without packets may be absent.
+    ///
+    /// # Errors
+    /// When the kernel cannot be queried. Fails rather than returning an incomplete list: an omitted guest would look idle.
+    async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError>;
+}

@@ -1,0 +1,53 @@
+//! The use of guests, measured on a real kernel.
+
+use std::net::TcpStream;
+
+use innkeeper_model::{GuestUsage, UsageReport};
+
+use crate::support::{Fixture, Sandbox, closure, wait_until};
+
+const LOOP: &str = "while :; do :; done";
+
+#[test]
+fn connections_sessions_and_processor_time_are_uses() {
+    let closure = closure(Fixture::Agent);
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.start();
+    let client = sandbox.client();
+    let guest = client.create("web", &closure);
+    let usage = || {
+        let report: UsageReport = client.get("/v1/usage");
+        report.guests.into_iter().next()
+    };
+    let until = |description: &str, condition: fn(&GuestUsage) -> bool| {
+        wait_until(description, || {
+            usage().is_some_and(|usage| condition(&usage))
+        });
+    };
+    until("it is measured twice", |usage| usage.cpu_percent.is_some());
+
+    // The guest refuses the connection, which counts nevertheless.
+    let address = guest.guest_address.expect("an address");
+    TcpStream::connect((address, 9)).expect_err("no server");
+    until("the connection is seen", |usage| {
+        usage.last_use == "a new connection to it"
+    });
+
+    let mut session = sandbox.spawn_program("agent", &["exec", "web", "--", "sh", "-c", LOOP]);
+    until("the session is seen", |usage| {
+        usage.last_use == "an open session (exec)"
+            && usage.sessions == 1
+            && usage.cpu_percent.is_some_and(|percent| percent > 1.0)
+    });
+    session.kill().expect("killed");
+    session.wait().expect("ended");
+    until("the session is over", |usage| usage.sessions == 0);
+
+    let detached = ["exec", "--detach", "web", "--", "sh", "-c", LOOP];
+    assert!(sandbox.program("agent", &detached, b"").status.success());
+    until("the processor time is seen", |usage| {
+        usage.sessions == 0 && usage.last_use.starts_with("processor time: ")
+    });
+    client.change("web", "stop");
+    wait_until("it is not measured any more", || usage().is_none());
+}
