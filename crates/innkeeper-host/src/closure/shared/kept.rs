@@ -12,9 +12,10 @@ use crate::{FileError, FileErrorExt};
 /// Maximum depth of directories with GC roots.
 const MAX_DEPTH: usize = 8;
 
-/// Returns the targets of the host's GC roots: the links in Nix's directories `gcroots` and `profiles`, except below
-/// `except`. Of a profile, it returns the current generation: older ones would be kept as long as the guest.
-pub(super) fn paths(nix_state: &Path, except: &Path) -> Result<BTreeSet<StorePath>, FileError> {
+/// Returns the targets of the host's GC roots: the links in Nix's directories `gcroots` and `profiles`, except those of
+/// guests that build with Nix, of this or another daemon: below a directory named `except`. Of a profile, it returns the
+/// current generation: older ones would be kept as long as the guest.
+pub(super) fn paths(nix_state: &Path, except: &str) -> Result<BTreeSet<StorePath>, FileError> {
     let mut found = BTreeSet::new();
     for name in ["gcroots", "profiles"] {
         collect(&nix_state.join(name), except, MAX_DEPTH, &mut found)?;
@@ -24,11 +25,11 @@ pub(super) fn paths(nix_state: &Path, except: &Path) -> Result<BTreeSet<StorePat
 
 fn collect(
     dir: &Path,
-    except: &Path,
+    except: &str,
     depth: usize,
     found: &mut BTreeSet<StorePath>,
 ) -> Result<(), FileError> {
-    if dir == except || depth == 0 {
+    if dir.file_name().is_some_and(|name| name == except) || depth == 0 {
         return Ok(());
     }
     let entries = match fs::read_dir(dir) {

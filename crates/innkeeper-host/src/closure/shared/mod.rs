@@ -39,6 +39,9 @@ pub(super) use database::DatabaseError;
 /// The file of a closure whose guest builds with Nix.
 const REQUEST: &str = "etc/innkeeper/nix";
 
+/// The name of the directory of all guests. No GC root of another program is expected below such a directory.
+const PARENT: &str = ".nix";
+
 /// The directories that a read-only store of Nix expects to exist.
 const STATE: [&str; 4] = ["db", "profiles/per-user", "gcroots/per-user", "temproots"];
 
@@ -140,7 +143,7 @@ pub(super) fn ensure(
 ) -> Result<(), ClosureError> {
     let dir = GuestDir::of(gcroots, guest);
     dir.create(identity)?;
-    let mut paths = kept::paths(nix_state, &parent(gcroots))?;
+    let mut paths = kept::paths(nix_state, PARENT)?;
     paths.insert(closure.clone());
     dir.keep(&paths)?;
     paths.extend(dir.kept()?);
@@ -234,9 +237,9 @@ fn parse(gcroots: &Path, path: &Path) -> Option<GuestName> {
     (path == GuestDir::of(gcroots, &guest).0).then_some(guest)
 }
 
-/// The directory of all guests. Nix finds GC roots at any depth.
+/// Returns the directory of all guests. Nix finds GC roots at any depth.
 fn parent(gcroots: &Path) -> PathBuf {
-    gcroots.join(".nix")
+    gcroots.join(PARENT)
 }
 
 #[cfg(test)]

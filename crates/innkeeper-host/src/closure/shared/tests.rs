@@ -61,7 +61,7 @@ impl Host {
     }
 
     fn kept(&self) -> Vec<String> {
-        let kept = kept::paths(&self.at("nix"), &parent(&self.gcroots())).expect("lists");
+        let kept = kept::paths(&self.at("nix"), PARENT).expect("lists");
         kept.into_iter().map(Into::into).collect()
     }
 
@@ -124,7 +124,11 @@ fn kept_are_roots_and_current_profiles_but_no_garbage_or_other_guests_paths() {
     host.link("nix/profiles/system-1-link", GARBAGE);
     host.link("nix/profiles/system-2-link", LIBRARY);
     host.link("nix/profiles/system", "system-2-link");
-    host.link("nix/gcroots/innkeeper/.nix/other/roots/x", GARBAGE);
+    // Of guests of this daemon, and of another one.
+    for gcroots in ["innkeeper", "other-daemon"] {
+        let root = format!("nix/gcroots/{gcroots}/.nix/guest/roots/x");
+        host.link(&root, GARBAGE);
+    }
     assert_eq!(host.kept(), [CLOSURE, LIBRARY, TOOL]);
 }
 
