@@ -187,12 +187,19 @@ fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
     if !observed.closure_known {
         stages.push(vec![Step::ResolveClosure]);
     }
-    stages.push(vec![
-        Step::EnsureClosure,
-        Step::EnsureRootfs,
-        Step::PrepareUnit,
-    ]);
-    stages.extend(after_tree.map(|step| vec![step]));
+    let tree = [Step::EnsureRootfs, Step::PrepareUnit];
+    match after_tree {
+        // A copy inherits the store paths that its origin may use: they must be among those of its closure. The origin's GC
+        // root keeps the closure meanwhile.
+        Some(step @ Step::ForgetIdentity) => {
+            stages.push(tree.to_vec());
+            stages.extend([vec![Step::EnsureClosure], vec![step]]);
+        }
+        _ => {
+            stages.push([&[Step::EnsureClosure][..], &tree].concat());
+            stages.extend(after_tree.map(|step| vec![step]));
+        }
+    }
     // Concurrent: nspawn prepares the namespaces meanwhile. The guest's own code runs only after the release, so the
     // host can still write to the tree.
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
@@ -334,7 +341,7 @@ mod tests {
         insta::assert_snapshot!(work(FileWork::TakeSnapshot(label())), @"take-snapshot");
         insta::assert_snapshot!(work(FileWork::DeleteSnapshot(label())), @"delete-snapshot");
         insta::assert_snapshot!(work(FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
-        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::CopyOf(origin())), &Observed::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
+        insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::CopyOf(origin())), &Observed::default()), @"resolve-closure → ensure-rootfs + prepare-unit → ensure-closure → forget-identity → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show_with(DesiredState::Running, Some(&FileWork::Adopt(RetainedId(7))), &Observed::default()), @"resolve-closure → ensure-closure + ensure-rootfs + prepare-unit → adopt-files → ensure-secrets + ensure-unit → ensure-network → release");
         insta::assert_snapshot!(show(DesiredState::Absent, &Observed { keep_files: true, ..observed(Some(Running)) }), @"remove-unit → remove-network + retain-rootfs + remove-closure → forget");
         insta::assert_snapshot!(show(DesiredState::Absent, &observed(Some(Running))), @"remove-unit → remove-network + remove-rootfs + remove-closure → forget");
@@ -366,6 +373,18 @@ mod tests {
                 for step in [Step::EnsureRootfs, Step::EnsureSecrets, Step::EnsureUnit, Step::EnsureNetwork] {
                     prop_assert!(before.contains(&step), "{step:?} is missing");
                 }
+            }
+        }
+
+        #[test]
+        fn copy_inherits_before_its_closure_is_ensured(observed in any_observed()) {
+            let guest = GuestName::parse("web").expect("name");
+            let work = FileWork::CopyOf(Origin { guest, snapshot: None });
+            let stages = plan(DesiredState::Running, Some(&work), &observed);
+            let at = |step| stages.iter().position(|stage| stage.contains(&step));
+            if let Some(tree) = at(Step::EnsureRootfs) {
+                prop_assert!(at(Step::EnsureClosure).is_some_and(|closure| tree < closure));
+                prop_assert!(at(Step::EnsureClosure) < at(Step::EnsureUnit));
             }
         }
 
