@@ -1,6 +1,6 @@
 """Agents build with a Nix of their own over the host's store, and never write to it.
 
-Needs: nothing.
+Needs: nix-overlay.
 """
 
 GUESTS = "/opt/innkeeper/guests"
