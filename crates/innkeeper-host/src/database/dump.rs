@@ -1,7 +1,8 @@
 //! Contents of preview databases in files, for backups.
 //!
-//! A database's contents are a preview's: they may have functions that are called while they are loaded. So they are loaded
-//! with the rights of the preview's role, which connects like its guest, with its password. The superuser's session, even with
+//! A database's contents are a preview's: they may have functions that are called while they are loaded, and `pg_dump` had
+//! bugs that let a database's owner execute SQL with the rights of the role that dumps it (CVE-2024-7348). So both run with
+//! the rights of the preview's role, which connects like its guest, with its password. The superuser's session, even with
 //! another role, could be taken over by such a function.
 
 use std::ffi::OsString;
@@ -13,7 +14,10 @@ use innkeeper_facilities::DatabaseSpec;
 use innkeeper_model::{GuestName, Secret};
 use tokio::process::Command;
 
-use super::{DatabaseError, PostgresDatabases, password, sql};
+use super::{
+    DatabaseError, MAINTENANCE, Owner, PostgresDatabases, capacity, foreign, owner_of_role,
+    password, sql,
+};
 use crate::command::{command, run_command};
 use crate::tree::blocking;
 
@@ -36,14 +40,41 @@ impl PostgresDatabases {
     ) -> Result<(), DatabaseError> {
         let _permit = self.permits.acquire().await;
         let name = sql::name_of(slug);
-        let config = &self.config;
-        let mut program = self.program("pg_dump");
-        program.arg("--host").arg(&config.socket_dir);
-        program.args(["--username", &config.role]);
+        let (passwords, owner) = (self.passwords.clone(), slug.clone());
+        let password = blocking(move || Ok::<_, DatabaseError>(passwords.get(&owner)?)).await?;
+        let Some(password) = password else {
+            return Err(DatabaseError::NoPassword { name });
+        };
+        // The preview may use all of its connections.
+        self.limit_connections(slug, &name, 1).await?;
+        let mut program = self.program_of_role("pg_dump", &name, &password);
         // Compressed contents would defeat the deduplication of backups.
         program.args(["--format=custom", "--compress=0", "--file"]);
         program.arg(to).args(["--dbname", &name]);
-        run(program, "dump", &name).await
+        let dumped = run(program, "dump", &name).await;
+        // Each update of a preview sets its limit, too.
+        let limited = self.limit_connections(slug, &name, 0).await;
+        dumped.and(limited)
+    }
+
+    /// Sets the connection limit of the preview's role: its share and `more` connections.
+    async fn limit_connections(
+        &self,
+        slug: &GuestName,
+        name: &str,
+        more: u32,
+    ) -> Result<(), DatabaseError> {
+        let session = self.session(MAINTENANCE).await?;
+        let owner = owner_of_role(&session, &self.config.identity, slug, name).await?;
+        if owner != Owner::ThisDaemon {
+            return Err(foreign("role", name));
+        }
+        capacity::lock(&session).await?;
+        let share = capacity::limit_of(&session, &self.config, name, false).await?;
+        let (role, limit) = (sql::identifier(name), share.saturating_add(more));
+        let alter = format!("ALTER ROLE {role} CONNECTION LIMIT {limit}");
+        session.run("limit connections of", name, &alter).await?;
+        capacity::unlock(&session).await
     }
 
     /// Creates the preview's role and database, and loads the contents of a file into it.
@@ -66,20 +97,21 @@ impl PostgresDatabases {
         blocking(move || Ok::<_, DatabaseError>(passwords.set(&owner, &kept)?)).await?;
         drop(session);
         self.ensure_all(&spec, true).await?;
-        let mut program = self.program("pg_restore");
-        program.args(["--host", "127.0.0.1", "--username", &name]);
-        program.env("PGPASSWORD", password.expose());
+        let mut program = self.program_of_role("pg_restore", &name, password);
         program.args(["--no-owner", "--no-privileges", "--exit-on-error"]);
         program.args(["--dbname", &name, "--"]).arg(from);
         run(program, "load", &name).await
     }
 
-    fn program(&self, name: &str) -> Command {
+    /// Returns a program that connects as a preview's role.
+    fn program_of_role(&self, name: &str, role: &str, password: &Secret) -> Command {
         let mut command = command(newest(Path::new(VERSIONS), name).unwrap_or_else(|| name.into()));
         command
             .env("PGOPTIONS", OPTIONS)
-            .args(["--no-password", "--port"]);
-        command.arg(self.config.port.to_string());
+            .env("PGPASSWORD", password.expose())
+            .args(["--no-password", "--port"])
+            .arg(self.config.port.to_string())
+            .args(["--host", "127.0.0.1", "--username", role]);
         command
     }
 }

@@ -99,6 +99,12 @@ pub enum DatabaseError {
         /// The database.
         name: String,
     },
+    /// The file with the password of a preview's role is missing.
+    #[error("the password of the database '{name}' is missing on this host")]
+    NoPassword {
+        /// The database.
+        name: String,
+    },
     /// The template does not exist.
     #[error("the template database '{template}' does not exist")]
     NoTemplate {
@@ -182,6 +188,7 @@ impl Explain for DatabaseError {
 
     fn remedy(&self) -> Option<String> {
         Some(match self {
+            Self::NoPassword { .. } => "`preview update` of the preview gives it another one.".to_owned(),
             Self::File(error) => return error.remedy(),
             Self::Connect { source, .. } | Self::Statement { source, .. } if source.is_timeout => {
                 "Check what PostgreSQL is doing (`systemctl status postgresql`, `journalctl -u postgresql`), then restart it (`systemctl restart postgresql`).".to_owned()

@@ -36,6 +36,8 @@ const STATEMENTS: &str = "
             format('%s %s', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.oid::regtype)
         FROM pg_type t JOIN schemas s ON s.oid = typnamespace LEFT JOIN pg_class c ON c.oid = typrelid
         WHERE typtype IN ('d', 'e', 'r') OR (typtype = 'c' AND c.relkind = 'c')
+        UNION ALL
+        SELECT 5, 'pg_largeobject'::regclass, oid, format('LARGE OBJECT %s', oid) FROM pg_largeobject_metadata
     )
     SELECT format('ALTER %s OWNER TO %I', statement, owner)
     FROM statements, new

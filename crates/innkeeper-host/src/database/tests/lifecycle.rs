@@ -211,6 +211,7 @@ async fn template_copy_belongs_to_the_preview() {
          CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
          CREATE TABLE parts (id int) PARTITION BY RANGE (id);
          CREATE TABLE parts_1 PARTITION OF parts DEFAULT;
+         SELECT lo_from_bytea(4711, 'large');
          INSERT INTO notes (text) VALUES ('from the template')",
     )
     .await
@@ -237,7 +238,8 @@ async fn template_copy_belongs_to_the_preview() {
         .batch_execute(
             "ALTER TABLE notes ADD more int; INSERT INTO notes (text) VALUES ('mine'); DROP SCHEMA \"My Shop\" CASCADE;
              DROP VIEW seen; REFRESH MATERIALIZED VIEW kept; DROP FUNCTION f; DROP PROCEDURE p; DROP AGGREGATE total(int);
-             ALTER TYPE mood ADD VALUE 'bad'; DROP DOMAIN \"Price\"; DROP TYPE pair; DROP SEQUENCE free; DROP TABLE parts",
+             ALTER TYPE mood ADD VALUE 'bad'; DROP DOMAIN \"Price\"; DROP TYPE pair; DROP SEQUENCE free; DROP TABLE parts;
+             SELECT lo_unlink(4711)",
         )
         .await
         .expect("everything is its own");

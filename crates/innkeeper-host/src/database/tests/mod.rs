@@ -22,6 +22,7 @@ use crate::network::{NetworkConfig, VethNetwork};
 mod access;
 mod capacity;
 mod collation;
+mod dump;
 mod lifecycle;
 mod ownership;
 
@@ -104,7 +105,7 @@ impl Cluster {
         std::fs::write(
             data.join("pg_hba.conf"),
             format!(
-                "local all postgres peer map=innkeeper\nlocal all all scram-sha-256\nhost sameuser all {SUBNET} scram-sha-256\n"
+                "local all postgres peer map=innkeeper\nlocal all all scram-sha-256\nhost sameuser all {SUBNET} scram-sha-256\nhost sameuser all 127.0.0.1/32 scram-sha-256\n"
             ),
         )
         .expect("write");
