@@ -125,8 +125,11 @@ impl Upkeep {
     ) -> Result<Vec<Orphan>, PreviewError> {
         // The host is observed before the store is read: a preview's record exists before its objects.
         let found = resource.observe().await?;
+        // A restore writes databases before the records, and holds the names until then.
+        let held = self.store.held_names().await?;
         let previews = self.store.previews().await?;
-        let known: BTreeSet<&GuestName> = previews.iter().map(|one| &one.record.slug).collect();
+        let slugs = previews.iter().map(|one| &one.record.slug);
+        let known: BTreeSet<&GuestName> = slugs.chain(&held).collect();
         let mut orphans = Vec::new();
         for found in found {
             // An object whose name has no slug may be half made; its driver replaces it.
@@ -148,10 +151,12 @@ impl Upkeep {
         resource: &(impl Resource + ?Sized),
         found: &Found,
     ) -> Result<bool, PreviewError> {
-        if let Some(slug) = &found.guest
-            && self.store.preview(slug).await?.is_some()
-        {
-            return Ok(false);
+        if let Some(slug) = &found.guest {
+            // The names first: a restore releases them after it wrote the record.
+            let is_held = self.store.held_names().await?.contains(slug);
+            if is_held || self.store.preview(slug).await?.is_some() {
+                return Ok(false);
+            }
         }
         resource.sweep(found).await?;
         Ok(true)

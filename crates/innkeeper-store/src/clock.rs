@@ -35,6 +35,11 @@ impl RunningTime {
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// Returns the running time after this one by `duration`.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
 }
 
 impl ToSql for RunningTime {

@@ -254,6 +254,7 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     // Otherwise a large statement may need a temporary file.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    crate::sql::held::create(connection)?;
     connection.pragma_update(None, "synchronous", Durability::Now.level())
 }
 

@@ -99,6 +99,12 @@ pub enum StoreError {
         /// The preview's pull request, or its repository and branch.
         owner: String,
     },
+    /// A restore in progress is about to use the name.
+    #[error("the name '{name}' belongs to a guest or preview that is being restored")]
+    NameHeld {
+        /// The name.
+        name: GuestName,
+    },
     /// No preview has this slug.
     #[error("preview '{slug}' does not exist")]
     PreviewNotFound {
@@ -324,9 +330,10 @@ impl Explain for StoreError {
             Self::GuestExists { .. } | Self::UndeletedNameTaken { .. } => Code::GuestExists,
             Self::RetainedNotFound { .. } | Self::FilesGone { .. } => Code::RetainedNotFound,
             Self::GuestNotFound { .. } => Code::GuestNotFound,
-            Self::GuestBusy { .. } | Self::GuestLeaving { .. } | Self::FilesBusy { .. } => {
-                Code::GuestBusy
-            }
+            Self::GuestBusy { .. }
+            | Self::GuestLeaving { .. }
+            | Self::FilesBusy { .. }
+            | Self::NameHeld { .. } => Code::GuestBusy,
             Self::SnapshotExists { .. } => Code::SnapshotExists,
             Self::SnapshotNotFound { .. } => Code::SnapshotNotFound,
             Self::NameOfPreview { .. } => Code::GuestExists,
@@ -383,6 +390,7 @@ impl Explain for StoreError {
                 format!("`agent snapshots {guest}` shows its snapshots.")
             }
             Self::NameOfPreview { .. } => "Choose another name; `preview list` shows all previews.".to_owned(),
+            Self::NameHeld { .. } => "Wait for the end of the restore (`innkeeper events` shows its progress), or choose another name.".to_owned(),
             Self::PreviewNotFound { .. } => "`preview list` shows all previews.".to_owned(),
             Self::SlugsTaken { candidates, .. } => match candidates.first() {
                 Some(slug) => format!(

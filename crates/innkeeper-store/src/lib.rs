@@ -66,4 +66,6 @@ pub use sql::guests::NewGuest;
 pub use sql::identity::Identity;
 pub use sql::pings::Ping;
 pub use sql::retained::RetainedFiles;
-pub use store::{AdditionalConfig, MovedGuest, RepoIdentity, RequestedChange, Restore, Store};
+pub use store::{
+    AdditionalConfig, MovedGuest, NameHold, RepoIdentity, RequestedChange, Restore, Store,
+};

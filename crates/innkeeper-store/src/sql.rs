@@ -10,6 +10,7 @@ pub(crate) mod deliveries;
 pub(crate) mod evaluations;
 pub(crate) mod events;
 pub(crate) mod guests;
+pub(crate) mod held;
 pub(crate) mod identity;
 pub(crate) mod legacy_slots;
 pub(crate) mod operations;

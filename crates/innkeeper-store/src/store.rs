@@ -34,7 +34,7 @@ use crate::error::{QueryError, StoreError};
 use crate::sql;
 
 pub use additional::AdditionalConfig;
-pub use backup::{MovedGuest, Restore};
+pub use backup::{MovedGuest, NameHold, Restore};
 pub use changes::RequestedChange;
 pub use repositories::RepoIdentity;
 

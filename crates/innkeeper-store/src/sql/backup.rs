@@ -126,6 +126,19 @@ pub(crate) fn insert_preview(
     copy(transaction, "previews", &changed, "slug = ?1", &[&slug])
 }
 
+/// Moves the times of the host's own rows with the running time: their ages stay. A host without guests and previews can have
+/// files of destroyed agents, and evaluations.
+pub(crate) fn keep_ages(transaction: &Transaction<'_>, ahead: i64) -> Result<(), QueryError> {
+    for (table, column) in [
+        ("retained", "destroyed_running"),
+        ("evaluations", "used_running"),
+    ] {
+        let update = format!("UPDATE main.{table} SET {column} = {column} + ?1");
+        sql::execute(transaction, &update, [ahead])?;
+    }
+    Ok(())
+}
+
 /// Replaces the deliveries by those of the copy.
 pub(crate) fn replace_deliveries(
     transaction: &Transaction<'_>,

@@ -9,7 +9,7 @@ use super::Store;
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
 use crate::preview::{Presence, Preview, PreviewFact};
-use crate::sql::previews;
+use crate::sql::{held, previews};
 
 /// An additional configuration of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +167,7 @@ fn create(
     config: &AdditionalConfig,
 ) -> Result<GuestName, QueryError> {
     for slug in &config.slugs {
+        held::refuse(transaction, slug)?;
         if previews::is_free(transaction, slug)? {
             previews::insert_additional(transaction, &first.record, &config.path, slug)?;
             previews::copy_approval(transaction, first, slug)?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use innkeeper_model::{DesiredState, Failure, GuestName, Slot};
 
@@ -9,7 +10,7 @@ use super::Store;
 use crate::backup::create_file;
 use crate::database::{Database, Durability};
 use crate::error::{QueryError, StoreError};
-use crate::sql::{backup, guests, previews, slots};
+use crate::sql::{backup, guests, held, previews, slots};
 
 /// The records to restore from a copy of a database. [`BackupRecords`](crate::BackupRecords) lists those that it has.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +41,50 @@ pub struct MovedGuest {
     pub is: Slot,
 }
 
+/// Names that nothing but a restore gives to a guest or preview. Dropping it, or a crash, releases them.
+#[derive(Debug)]
+pub struct NameHold {
+    store: Store,
+    names: Vec<GuestName>,
+}
+
+impl Drop for NameHold {
+    fn drop(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        let work = move |database: &mut Database| {
+            let released = |name: &GuestName| held::release(&database.connection, name);
+            names.iter().try_for_each(released)
+        };
+        // An error can only be one of SQLite's memory.
+        self.store.send("release names", work, drop);
+    }
+}
+
 impl Store {
+    /// Holds names for a restore whose objects precede its records. Until the hold is dropped, guests and previews of these
+    /// names are refused with [`StoreError::NameHeld`], and deliveries for such previews wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn hold_names(&self, names: Vec<GuestName>) -> Result<NameHold, StoreError> {
+        let held = names.clone();
+        self.run("hold names", move |database| {
+            let hold = |name: &GuestName| held::hold(&database.connection, name);
+            held.iter().try_for_each(hold)
+        })
+        .await?;
+        let store = self.clone();
+        Ok(NameHold { store, names })
+    }
+
+    /// Returns the names that a restore holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn held_names(&self) -> Result<BTreeSet<GuestName>, StoreError> {
+        self.read("read the held names", held::list).await
+    }
+
     /// Writes a consistent copy of the database to a file that only the daemon's user can read. Replaces an older one.
     ///
     /// # Errors
@@ -84,18 +128,20 @@ fn run(
     restore: &Restore,
 ) -> Result<Vec<MovedGuest>, QueryError> {
     let there = backup::running_time(&database.connection)?;
-    if restore.everything {
-        // Ages continue where they were. On a host without records, nothing else has one.
-        let ahead = there.since(database.clock.now());
-        database.clock.advance(ahead);
-    }
-    let here = database.clock.now();
+    let now = database.clock.now();
+    // Ages continue where they were.
+    let ahead = match restore.everything {
+        true => there.since(now),
+        false => Duration::ZERO,
+    };
+    let here = now.after(ahead);
     let delta = micros(here.since(there)) - micros(there.since(here));
-    database.write(Durability::Now, |transaction| {
+    let moved = database.write(Durability::Now, |transaction| {
         if restore.everything {
             if let Some(record) = backup::any_record(transaction)? {
                 return Err(StoreError::HostInUse { record }.into());
             }
+            backup::keep_ages(transaction, micros(ahead))?;
             backup::replace_deliveries(transaction, delta)?;
         }
         crate::clock::record(transaction, here)?;
@@ -136,7 +182,9 @@ fn run(
             backup::add_history(transaction)?;
         }
         Ok(moved)
-    })
+    })?;
+    database.clock.advance(ahead);
+    Ok(moved)
 }
 
 fn insert(
@@ -166,6 +214,6 @@ fn require_free(
     Ok(())
 }
 
-fn micros(time: std::time::Duration) -> i64 {
+fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -18,7 +18,7 @@ use crate::delivery::{
 };
 use crate::error::{QueryError, StoreError};
 use crate::preview::{NewPreview, Presence};
-use crate::sql::{deliveries, previews};
+use crate::sql::{deliveries, held, previews};
 
 /// The number of finished deliveries that are kept.
 const KEPT: u32 = 50_000;
@@ -317,7 +317,10 @@ fn record(transaction: &Transaction<'_>, new: &NewDelivery) -> Result<Receipt, Q
         .as_pull_request()
         .filter(|_| delivery::intent(event) == Some(Presence::Present));
     let slug = match (slug, requests) {
-        (None, Some(event)) if !new.slugs.is_empty() => {
+        // A name that a restore holds is claimed later, when the delivery is dispatched.
+        (None, Some(event))
+            if !new.slugs.is_empty() && !held::has_any(transaction, &new.slugs)? =>
+        {
             match preview_rules::claim(transaction, &NewPreview::of(event), &new.slugs)? {
                 None => return Ok(Receipt::SlugsTaken),
                 claimed => claimed,

@@ -14,7 +14,7 @@ use crate::codec::{Json, Text};
 use crate::database::Durability;
 use crate::error::{QueryError, StoreError};
 use crate::sql::guests::{self, NewGuest};
-use crate::sql::{operations, previews, retained, slots, snapshots};
+use crate::sql::{held, operations, previews, retained, slots, snapshots};
 
 impl Store {
     /// Records that a guest should run: takes its name and a slot and begins the operation, all or nothing. Durable.
@@ -219,6 +219,7 @@ pub(super) fn insert(
     verb: Verb,
     actor: &str,
 ) -> Result<(Guest, Operation), QueryError> {
+    held::refuse(transaction, &new.name)?;
     let slot = slots::take(transaction, range, new.limits.user_ids.slots())?;
     let guest = guests::insert(transaction, new, slot, file_work)?;
     let operation = operations::begin(transaction, Some(&guest.name), verb, actor)?;

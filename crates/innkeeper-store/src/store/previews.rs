@@ -9,7 +9,7 @@ use crate::database::Durability;
 use crate::delivery::DeliveryOutcome;
 use crate::error::{QueryError, StoreError};
 use crate::preview::{Approval, CommandChange, NewPreview, Preview, PreviewFact, PreviewRequest};
-use crate::sql::{deliveries, previews};
+use crate::sql::{deliveries, held, previews};
 
 impl Store {
     /// Records a preview with the first of `slugs` that is free: no preview or guest has it, and it is no extra host of a
@@ -389,6 +389,8 @@ pub(super) fn claim(
         return Ok(Some(slug));
     }
     for slug in slugs {
+        // Not another slug: the restored preview may be that of the same pull request.
+        held::refuse(transaction, slug)?;
         if previews::is_free(transaction, slug)? {
             previews::insert(transaction, new, slug)?;
             return Ok(Some(slug.clone()));

@@ -2,10 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use innkeeper_model::preview::PrAction;
 use innkeeper_model::{Code, DesiredState, Explain, Failure, Verb};
-use innkeeper_store::{BackupRecords, Restore};
+use innkeeper_store::{BackupRecords, Receipt, Restore};
 
-use crate::support::{Fixture, SUBNET, closure, create, name, wide_guest};
+use crate::support::{Fixture, SUBNET, closure, create, delivery, name, preview, wide_guest};
 
 /// Copies a store as a backup does, and reads the copy.
 async fn copy_of(fixture: &Fixture) -> (PathBuf, BackupRecords) {
@@ -226,4 +227,80 @@ async fn guest_with_more_user_ids_keeps_all_of_its_slots_or_none() {
             next.slot
         );
     }
+}
+
+/// A host whose agents were all destroyed still keeps their files, for as long as before.
+#[tokio::test]
+async fn ages_of_the_hosts_own_files_stay() {
+    let old = Fixture::new(SUBNET);
+    create(&old.store, "web").await;
+    let year = Duration::from_secs(365 * 24 * 3_600);
+    old.store
+        .advance_running_time(year)
+        .await
+        .expect("advances");
+    let (copy, records) = copy_of(&old).await;
+
+    let new = Fixture::new(SUBNET);
+    let (store, gone) = (&new.store, name("gone"));
+    create(store, "gone").await;
+    store
+        .begin_destroy(&gone, true, "uid:0")
+        .await
+        .expect("begun");
+    let age = async || {
+        let since = store.retained().await.expect("reads")[0].since;
+        let now = store.running_time().await.expect("time");
+        now.since(since)
+    };
+    // A restore that is refused moves no clock.
+    let restore = everything(copy, &records);
+    let refused = store.restore_records(restore.clone()).await;
+    assert_eq!(refused.expect_err("refused").code(), Code::HostInUse);
+    store.delete_guest(&gone, None).await.expect("deleted");
+    assert!(age().await < Duration::from_secs(60));
+    store.restore_records(restore).await.expect("restores");
+    assert!(age().await < Duration::from_secs(60), "{:?}", age().await);
+    let now = store.running_time().await.expect("time");
+    let there = old.store.running_time().await.expect("time");
+    assert!(there.since(now) < Duration::from_secs(60), "ages continue");
+}
+
+#[tokio::test]
+async fn held_names_are_given_by_a_restore_only() {
+    let old = Fixture::new(SUBNET);
+    create(&old.store, "web").await;
+    let (copy, records) = copy_of(&old).await;
+    let new = Fixture::new(SUBNET);
+    let hold = new.store.hold_names(vec![name("web")]).await;
+    let hold = hold.expect("holds");
+    assert_eq!(
+        new.store.held_names().await.expect("reads"),
+        BTreeSet::from([name("web")])
+    );
+    let refused = new.store.create_guest(wide_guest("web", 1), "uid:0").await;
+    assert_eq!(refused.expect_err("held").code(), Code::GuestBusy);
+    create(&new.store, "other").await;
+    // The delivery of a preview that is being restored waits for it.
+    let hold_preview = new.store.hold_names(vec![name("web-1")]).await;
+    let hold_preview = hold_preview.expect("holds");
+    let opened = delivery("d1", 1, PrAction::Opened, 1);
+    let receipt = new.store.record_delivery(opened).await.expect("records");
+    assert_eq!(receipt, Receipt::New { slug: None });
+    let claim = || new.store.claim_preview(preview(1), vec![name("web-1")]);
+    assert_eq!(claim().await.expect_err("held").code(), Code::GuestBusy);
+    drop(hold_preview);
+    claim().await.expect("is free");
+    let restore = Restore {
+        everything: false,
+        ..everything(copy, &records)
+    };
+    new.store.restore_records(restore).await.expect("restores");
+    drop(hold);
+    assert!(new.store.held_names().await.expect("reads").is_empty());
+    new.store
+        .delete_guest(&name("web"), None)
+        .await
+        .expect("deleted");
+    create(&new.store, "web").await;
 }
