@@ -105,6 +105,24 @@ with subtest("the next set replaces it, and only root may make one"):
     require("only root" in refused("setpriv --reuid=65534 --regid=$(getent group innkeeper | cut -d: -f3) --clear-groups innkeeper backup"), "refused")
     require("that only root can enter" in refused("mkdir -m 755 /srv/open; innkeeper backup --to /srv/open"), "refused")
 
+with subtest("a disk without space is refused, and one that fills up during a copy keeps its former set"):
+    full = "/srv/full"
+    as_agent("web", "head -c 8000000 /dev/urandom > /home/large")
+    machine.succeed(f"mkdir {full} && mount -t tmpfs -o size=4M,mode=700 none {full}")
+    require("MiB left" in refused(f"innkeeper backup --to {full}"), "refused before anything is copied")
+    require_equal(machine.succeed(f"ls -A {full}"), "", "the disk")
+    machine.succeed(f"mount -o remount,size=200M {full}")
+    back_up(f"--to {full}")
+    created = machine.succeed(f"jq .created_at {full}/set/manifest.json")
+    # Fewer files than one guest has.
+    machine.succeed(f"mount -o remount,nr_inodes=$(($(df --output=iused {full} | tail -n 1) + 12)) {full}")
+    status, printed = machine.execute(f"innkeeper --json backup --allow-incomplete --to {full} 2>&1")
+    require(status != 0 and '"code":"disk_full"' in printed, f"the failure: {status} {printed}")
+    require_equal(machine.succeed(f"ls -A {full}; jq .created_at {full}/set/manifest.json"), f"set\n{created}", "the former set")
+    machine.succeed(f"umount {full}")
+    as_agent("web", "rm /home/large")
+    require_equal(page(guest("web")["guest_address"]), "here\n", "web runs on")
+
 with subtest("a database that cannot be copied is left out, and everything else is in the set"):
     sql("alter database preview_web_7 with allow_connections false")
     require("the backup set has no database of web-7" in refused("innkeeper backup"), "the command fails")

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use innkeeper_facilities::Closures;
+use innkeeper_facilities::{Closures, FileOwners, GuestUserIds};
 use innkeeper_model::api::Accepted;
-use innkeeper_model::{EventKind, Explain, Failure, Guest, GuestName, Verb};
+use innkeeper_model::{DesiredState, EventKind, Explain, Failure, Guest, GuestName, Verb};
 use innkeeper_store::{MovedGuest, Restore};
+use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
 use crate::EngineError;
@@ -39,6 +40,24 @@ impl OperationLog {
 pub struct Exported {
     /// How long the guest was suspended; `None` if it was not.
     pub suspended: Option<Duration>,
+}
+
+impl Inner {
+    /// Waits until the guest is to be destroyed.
+    async fn until_destroyed(&self, name: &GuestName) {
+        let mut events = self.journal.subscribe();
+        loop {
+            match self.store.guest(name).await {
+                Ok(Some(guest)) if guest.desired != DesiredState::Absent => {}
+                Ok(_) => return,
+                Err(error) => warn!(code = %error.code(), "{}", innkeeper_model::chain(&error)),
+            }
+            // Every intent publishes an event. After a lag, the record is read again.
+            if let Err(RecvError::Closed) = events.recv().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -88,21 +107,27 @@ impl Engine {
     }
 
     /// Copies a guest's files to `to`, which must not exist. Suspends a running guest meanwhile, unless the driver takes a
-    /// snapshot. Returns the guest's record at that time; `None` if the guest or its files do not exist.
+    /// snapshot. `copied` is the record of the guest in the backup. Returns its present record; `None` if the guest has no
+    /// files, does not exist any more, not even if another one has its name, or is destroyed meanwhile: that cancels the copy.
     ///
     /// # Errors
     /// When the copy fails, or the guest runs and cannot be suspended. A part of the copy may be left.
     pub async fn export_guest(
         &self,
-        name: &GuestName,
+        copied: &Guest,
         to: &Path,
     ) -> Result<Option<(Guest, Exported)>, EngineError> {
-        let inner = &self.inner;
+        let (inner, name) = (&self.inner, &copied.name);
         let _guest = inner.guest_locks.lock(name).await;
         let _activity = inner.activity.read().await;
         let Some(guest) = inner.store.guest(name).await? else {
             return Ok(None);
         };
+        // The files of another guest do not belong to the copied record.
+        let is_same = guest.created_at == copied.created_at;
+        if !is_same || guest.desired == DesiredState::Absent {
+            return Ok(None);
+        }
         let rootfs = &inner.host.rootfs;
         let phase = inner.host.units.phase(name).await?;
         let is_alive = phase.is_some_and(|unit| unit.phase.is_alive());
@@ -114,6 +139,8 @@ impl Engine {
         let copied = tokio::select! {
             copied = rootfs.export(name, to) => copied.map_err(EngineError::from),
             () = inner.stopping.cancelled() => Err(EngineError::ShuttingDown),
+            // A destroy does not wait for the copy.
+            () = inner.until_destroyed(name) => Ok(false),
         };
         if must_freeze {
             inner.host.units.thaw(name).await?;
@@ -122,6 +149,19 @@ impl Engine {
             suspended: must_freeze.then(|| frozen.elapsed()),
         };
         Ok(copied?.then_some((guest, exported)))
+    }
+
+    /// Returns the least space that copies of guests' files take in a directory, in bytes.
+    ///
+    /// # Errors
+    /// When the files of a guest cannot be read.
+    pub async fn export_bytes(&self, guests: &[Guest], to: &Path) -> Result<u64, EngineError> {
+        let mut all = 0_u64;
+        for guest in guests {
+            let bytes = self.inner.host.rootfs.export_bytes(&guest.name, to).await?;
+            all = all.saturating_add(bytes);
+        }
+        Ok(all)
     }
 
     /// Continues guests and removes snapshots that an interrupted or failed copy has left. Reports whether none is left.
@@ -149,7 +189,7 @@ impl Engine {
         is_done
     }
 
-    /// Creates guests' files from copies, records the guests, and starts those that should run. All guests are recorded
+    /// Creates guests' files from copies with these owners, records the guests, and starts those that should run. All guests are recorded
     /// or none.
     ///
     /// # Errors
@@ -157,6 +197,7 @@ impl Engine {
     pub async fn restore_guests(
         &self,
         files: &[(Guest, &Path)],
+        owners: FileOwners,
         restore: Restore,
         log: &OperationLog,
     ) -> Result<Vec<MovedGuest>, EngineError> {
@@ -182,7 +223,7 @@ impl Engine {
         let restored = async {
             for (guest, from) in files {
                 let started = Instant::now();
-                inner.host.rootfs.import(guest, from).await?;
+                inner.host.rootfs.import(guest, from, owners).await?;
                 let (name, seconds) = (&guest.name, started.elapsed().as_secs_f32());
                 log.note(format!(
                     "The files of {name} are restored ({seconds:.1} s)."
@@ -207,6 +248,12 @@ impl Engine {
             }
         }
         Ok(moved)
+    }
+
+    /// Returns the user ids that guests of the host can have.
+    #[must_use]
+    pub fn guest_user_ids(&self) -> GuestUserIds {
+        self.inner.host.features.guest_user_ids()
     }
 
     /// Returns the closures of the host.

@@ -8,7 +8,7 @@ use innkeeper_model::api::Check;
 use crate::closures::Closures;
 use crate::firewall::Firewall;
 use crate::network::Network;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{FileOwners, Rootfs};
 use crate::secrets::Secrets;
 use crate::traffic::Traffic;
 use crate::units::Units;
@@ -29,6 +29,15 @@ pub enum GuestUserIds {
     OneSlot,
     /// Those of several slots.
     SeveralSlots,
+}
+
+impl From<GuestUserIds> for FileOwners {
+    fn from(ids: GuestUserIds) -> Self {
+        match ids {
+            GuestUserIds::OfHost | GuestUserIds::SeveralSlots => Self::Guest,
+            GuestUserIds::OneSlot => Self::Slot,
+        }
+    }
 }
 
 /// Features of the kernel and the host, detected at the start.

@@ -61,7 +61,7 @@ pub use host::{Facilities, GuestUserIds, HostFacts, HostFeatures};
 pub use network::Network;
 pub use pages::Pages;
 pub use resource::{Found, Resource};
-pub use rootfs::{FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
+pub use rootfs::{FileOwners, FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
 pub use routes::{RouteSpec, RouteState, Routes};
 pub use secrets::Secrets;
 pub use traffic::{GuestTraffic, PROBE_MARK, PacketCount, Traffic};

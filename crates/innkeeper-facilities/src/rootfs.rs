@@ -5,9 +5,20 @@ use std::path::Path;
 use async_trait::async_trait;
 use innkeeper_model::api::PoolReport;
 use innkeeper_model::{Code, Explain, Guest, GuestName, Ownership, RetainedId, SnapshotLabel};
+use serde::{Deserialize, Serialize};
 
 use crate::error::FacilityError;
 use crate::resource::Resource;
+
+/// The owners of a guest's files in a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileOwners {
+    /// The ids in the guest.
+    Guest,
+    /// The ids that the guest's slot had on its host, whose file system has no idmapped mounts.
+    Slot,
+}
 
 /// A snapshot on the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,6 +177,15 @@ pub trait Rootfs: Resource {
     /// When the copy fails. A part of it may be left.
     async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError>;
 
+    /// Returns the least space that [`Self::export`] of the guest's files takes in the directory `to`, in bytes, as far as it
+    /// can be counted within a short time. Blocks that a copy shares with the files take none.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    async fn export_bytes(&self, guest: &GuestName, _to: &Path) -> Result<u64, FacilityError> {
+        Ok(self.bytes(guest).await?.unwrap_or(0))
+    }
+
     /// Removes what an interrupted [`Self::export`] of the guest's files left on the host, apart from the copy.
     ///
     /// # Errors
@@ -174,12 +194,17 @@ pub trait Rootfs: Resource {
         Ok(())
     }
 
-    /// Creates the guest's file tree as a copy of `from`, a directory that [`Self::export`] has written. Replaces a tree of
-    /// this daemon that has the guest's name.
+    /// Creates the guest's file tree as a copy of `from`, a directory that [`Self::export`] has written with these owners.
+    /// Replaces a tree of this daemon that has the guest's name.
     ///
     /// # Errors
     /// When the copy fails. No part of it is left then.
-    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError>;
+    async fn import(
+        &self,
+        guest: &Guest,
+        from: &Path,
+        owners: FileOwners,
+    ) -> Result<(), FacilityError>;
 
     /// Returns the location of the files, its size and its use.
     ///

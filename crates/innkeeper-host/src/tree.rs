@@ -24,12 +24,14 @@ use rustix::io::Errno;
 use crate::{FileError, FileErrorExt};
 
 mod digest;
+mod owners;
 mod remove;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-pub use digest::{TreeDigest, digest, digest_file};
+pub use digest::{Covers, TreeDigest, digest, digest_file};
+pub use owners::to_ids_in_guest;
 pub use remove::remove;
 pub use usage::{Usage, usage};
 

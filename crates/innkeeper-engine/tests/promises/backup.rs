@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use innkeeper_facilities::FileOwners;
 use innkeeper_model::{Code, Failure, Guest, GuestState, Operation, OperationState, Verb};
 use innkeeper_store::{BackupRecords, Restore};
 use tokio::sync::oneshot;
@@ -18,13 +19,19 @@ impl Fixture {
         calls.into_iter().filter(is_one).collect()
     }
 
+    async fn record_of(&self, guest: &str) -> Guest {
+        let found = self.engine.store().guest(&name(guest)).await;
+        found.expect("reads").expect("exists")
+    }
+
     /// Makes a set with the files of a guest: returns its directory, the copied records and the copied files.
     async fn set_of(&self, guest: &str) -> (tempfile::TempDir, BackupRecords, PathBuf) {
         let set = tempfile::tempdir().expect("directory");
         let (store, files) = (set.path().join("db"), set.path().join("rootfs"));
         self.engine.store().copy_to(&store).await.expect("copies");
         let records = BackupRecords::read(&store).expect("reads");
-        let exported = self.engine.export_guest(&name(guest), &files).await;
+        let record = self.record_of(guest).await;
+        let exported = self.engine.export_guest(&record, &files).await;
         exported.expect("copies").expect("has files");
         (set, records, files)
     }
@@ -41,7 +48,9 @@ impl Fixture {
             .engine
             .run_operation(Verb::RestoreBackup, "test", |log| async move {
                 let files = [(guest, files.as_path())];
-                let restored = engine.restore_guests(&files, restore, &log).await;
+                let restored = engine
+                    .restore_guests(&files, FileOwners::Guest, restore, &log)
+                    .await;
                 let restored = restored.map_err(|error| Failure::from(&error))?;
                 let names = restored.into_iter().map(|guest| guest.name.to_string());
                 drop(moved.send(names.collect()));
@@ -57,12 +66,13 @@ async fn running_guest_is_suspended_until_its_files_are_copied() {
     let fixture = fixture();
     fixture.host.world().plain = true;
     fixture.create("web").await;
+    let web = fixture.record_of("web").await;
     let set = tempfile::tempdir().expect("directory");
     for (failing, files) in [(1, "one"), (0, "two")] {
         fixture.host.world().calls.clear();
         fixture.host.fail("rootfs.export", failing);
         let to = set.path().join(files);
-        let exported = fixture.engine.export_guest(&name("web"), &to).await;
+        let exported = fixture.engine.export_guest(&web, &to).await;
         assert_eq!(exported.is_err(), failing == 1);
         // It continues after a failure, too.
         let expected = ["unit.freeze web", "rootfs.export web", "unit.thaw web"];
@@ -73,15 +83,43 @@ async fn running_guest_is_suspended_until_its_files_are_copied() {
     fixture.host.world().calls.clear();
     let exported = fixture
         .engine
-        .export_guest(&name("web"), &set.path().join("three"))
+        .export_guest(&web, &set.path().join("three"))
         .await;
     assert!(exported.expect("copies").is_some());
     assert_eq!(fixture.copies(), ["rootfs.export web"]);
-    let missing = fixture
-        .engine
-        .export_guest(&name("none"), &set.path().join("four"))
+    // A guest of the same name is another one.
+    let destroyed = fixture.engine.destroy(&web.name, true, "test").await;
+    fixture.ended(destroyed.expect("accepted")).await;
+    for again in [false, true] {
+        if again {
+            fixture.create("web").await;
+        }
+        let to = set.path().join("four");
+        let missing = fixture.engine.export_guest(&web, &to).await;
+        assert_eq!(missing.expect("no such guest"), None);
+    }
+}
+
+#[tokio::test]
+async fn destroy_cancels_the_copy_of_the_guest() {
+    let fixture = fixture();
+    fixture.host.world().plain = true;
+    fixture.create("web").await;
+    let set = tempfile::tempdir().expect("directory");
+    let held = fixture.host.exports.write().await;
+    let (engine, to) = (fixture.engine.clone(), set.path().join("rootfs"));
+    let web = fixture.record_of("web").await;
+    let copy = tokio::spawn(async move { engine.export_guest(&web, &to).await });
+    fixture
+        .until("the copy began", async || fixture.copies().len() == 2)
         .await;
-    assert_eq!(missing.expect("no guest"), None);
+    let destroyed = fixture.engine.destroy(&name("web"), true, "test").await;
+    let ended = fixture.ended(destroyed.expect("accepted")).await;
+    assert_eq!(ended.failure, None);
+    assert_eq!(copy.await.expect("ends").expect("canceled"), None);
+    let expected = ["unit.freeze web", "rootfs.export web", "unit.thaw web"];
+    assert_eq!(fixture.copies(), expected);
+    drop(held);
 }
 
 #[tokio::test]

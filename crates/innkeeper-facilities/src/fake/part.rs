@@ -25,6 +25,8 @@ pub struct FakeHost {
     pub builds: Arc<Notify>,
     /// Removals of retained files wait while a test holds this for writing.
     pub removals: Arc<RwLock<()>>,
+    /// Copies of files for backups wait while a test holds this for writing.
+    pub exports: Arc<RwLock<()>>,
     /// Notifies of a changed host fact.
     pub facts: Arc<Notify>,
     /// `true` while evaluations wait.
@@ -52,6 +54,7 @@ impl FakeHost {
             endings: broadcast::Sender::new(16),
             builds: Arc::default(),
             removals: Arc::default(),
+            exports: Arc::default(),
             facts: Arc::default(),
             evaluations_held: watch::Sender::new(false),
         }

@@ -11,7 +11,7 @@ use innkeeper_model::{
 use super::error::injected;
 use super::part::Part;
 use crate::error::FacilityError;
-use crate::rootfs::{FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
+use crate::rootfs::{FileOwners, FilesMissing, FoundRetained, FoundSnapshot, Rootfs};
 
 fn full() -> FacilityError {
     injected("rootfs.require_room", Code::DiskFull)
@@ -107,6 +107,7 @@ impl Rootfs for Part {
 
     async fn export(&self, guest: &GuestName, to: &Path) -> Result<bool, FacilityError> {
         self.call("rootfs.export", Some(guest))?;
+        let _open = self.host.exports.read().await;
         let files = self.host.world().trees.get(guest).cloned();
         let Some(files) = files else {
             return Ok(false);
@@ -117,7 +118,12 @@ impl Rootfs for Part {
         Ok(true)
     }
 
-    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
+    async fn import(
+        &self,
+        guest: &Guest,
+        from: &Path,
+        _owners: FileOwners,
+    ) -> Result<(), FacilityError> {
         self.call("rootfs.import", Some(&guest.name))?;
         let files = std::fs::read_to_string(from.join("files"))
             .map_err(|_| injected("rootfs.import of nothing", Code::RootfsFailed))?;

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_facilities::{FacilityError, Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
+use innkeeper_facilities::{
+    FacilityError, FileOwners, Found, FoundRetained, FoundSnapshot, Resource, Rootfs,
+};
 use innkeeper_model::api::{Check, PoolReport};
 use innkeeper_model::{FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel};
 
@@ -36,6 +38,7 @@ pub(super) mod space;
 #[cfg(test)]
 mod tests;
 
+pub(super) use backup::set_owners;
 pub(super) use paths::GuestPaths;
 pub(super) use space::check_mode;
 
@@ -218,8 +221,23 @@ impl Rootfs for DirRootfs {
         Ok(self.export_tree(guest, to).await?)
     }
 
-    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
-        Ok(self.import_tree(&guest.name, from).await?)
+    async fn export_bytes(&self, guest: &GuestName, to: &Path) -> Result<u64, FacilityError> {
+        let (guest, to) = (guest.clone(), to.to_owned());
+        let counted = self.work(move |config| match backup::shares_blocks(config, &to) {
+            true => Ok(0),
+            false => Ok(space::bytes(config, &guest)?.unwrap_or(0)),
+        });
+        Ok(counted.await?)
+    }
+
+    async fn import(
+        &self,
+        guest: &Guest,
+        from: &Path,
+        owners: FileOwners,
+    ) -> Result<(), FacilityError> {
+        self.import_tree(&guest.name, from).await?;
+        Ok(self.work(set_owners(&guest.name, owners)).await?)
     }
 
     async fn pool(&self) -> Result<PoolReport, FacilityError> {

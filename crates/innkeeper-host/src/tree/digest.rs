@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom, lgetxattr, llistxattr, openat, seek};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -23,10 +24,29 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 /// The size of a read, in bytes: whole blocks.
 const BUFFER: usize = 64 * BLOCK_SIZE;
 
+/// The longest path in a tree, in bytes. The kernel resolves paths of up to 4096 bytes; the rest is for the directory of a
+/// set, which can be a longer one on the host that restores it.
+const MAX_PATH: usize = 3584;
+
+/// The largest list of names and the largest value of extended attributes, in bytes (xattr(7)).
+const MAX_ATTRIBUTE: usize = 64 << 10;
+
+/// The extended attributes that a host sets by its own rules.
+const OF_HOST: [&[u8]; 2] = [b"security.selinux", b"security.ima"];
+
+/// The parts of a tree that a digest covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// Names, types, modes, owners, targets of links, contents. For sets of former releases.
+    Files,
+    /// The same and extended attributes, which include access control lists and capabilities of files.
+    Attributes,
+}
+
 /// The digest of a tree or file, and its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeDigest {
-    /// SHA-256 in hexadecimal digits: over names, types, modes, owners, targets of links and contents.
+    /// SHA-256 in hexadecimal digits, over the parts that [`Covers`] lists.
     pub sha256: String,
     /// The number of files, directories and other entries below the top.
     pub entries: u64,
@@ -37,48 +57,81 @@ pub struct TreeDigest {
 /// Computes the digest of a directory. Follows no links and opens regular files only. Blocks.
 ///
 /// # Errors
-/// If it is not a directory, or a part cannot be read.
-pub fn digest(directory: &Path) -> Result<TreeDigest, FileError> {
+/// If it is not a directory, a part cannot be read, or a path in it is longer than 3584 bytes.
+pub fn digest(directory: &Path, covers: Covers) -> Result<TreeDigest, FileError> {
     let mut hash = Sha256::new();
     let mut found = TreeDigest {
         sha256: String::new(),
         entries: 0,
         bytes: 0,
     };
-    let top = fs::symlink_metadata(directory).on("inspect", directory)?;
-    if !top.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::NotADirectory)).on("read", directory);
-    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = openat(CWD, directory, flags, Mode::empty()).on("read", directory)?;
+    // The length of the directory's own path does not count.
+    let base = PathBuf::from(format!("/proc/self/fd/{}", top.as_raw_fd()));
     // Relative paths; the top one is empty. Names are pushed in reverse order, so they are popped in order.
     let mut pending = vec![PathBuf::new()];
     while let Some(relative) = pending.pop() {
-        let path = directory.join(&relative);
-        let seen = fs::symlink_metadata(&path).on("inspect", &path)?;
+        // For messages.
+        let named = || directory.join(&relative);
+        if relative.as_os_str().len() > MAX_PATH {
+            return Err(Errno::NAMETOOLONG).on("read", named());
+        }
+        let path = base.join(&relative);
+        let seen = fs::symlink_metadata(&path).on("inspect", named())?;
         let kind = seen.file_type();
         feed(&mut hash, relative.as_os_str().as_bytes());
         for number in [seen.mode(), seen.uid(), seen.gid()] {
             hash.update(number.to_be_bytes());
         }
+        if covers == Covers::Attributes {
+            attributes(&path, &mut hash).on("read the attributes of", named())?;
+        }
         if !relative.as_os_str().is_empty() {
             found.entries += 1;
         }
         if kind.is_dir() {
-            let mut names = names(&path).on("list", &path)?;
+            let mut names = names(&path).on("list", named())?;
             names.sort();
             pending.extend(names.iter().rev().map(|name| relative.join(name)));
         } else if kind.is_symlink() {
-            let target = fs::read_link(&path).on("read", &path)?;
+            let target = fs::read_link(&path).on("read", named())?;
             feed(&mut hash, target.as_os_str().as_bytes());
         } else if kind.is_file() {
             // The length of a sparse file is what its owner says it is.
             found.bytes = found.bytes.saturating_add(seen.len());
-            hash.update(contents(&path).on("read", &path)?);
+            hash.update(contents(&path).on("read", named())?);
         } else if kind.is_block_device() || kind.is_char_device() {
             hash.update(seen.rdev().to_be_bytes());
         }
     }
     found.sha256 = hexadecimal(&hash.finalize());
     Ok(found)
+}
+
+/// Hashes the extended attributes of a file, in the order of their names.
+fn attributes(path: &Path, hash: &mut Sha256) -> io::Result<()> {
+    let mut names = vec![0; MAX_ATTRIBUTE];
+    let length = match llistxattr(path, &mut names[..]) {
+        Ok(length) => length,
+        // The file system has none.
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(errno.into()),
+    };
+    names.truncate(length);
+    let mut names: Vec<_> = names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty() && !OF_HOST.contains(name))
+        .collect();
+    names.sort_unstable();
+    hash.update((names.len() as u64).to_be_bytes());
+    let mut value = vec![0; MAX_ATTRIBUTE];
+    for name in names {
+        let length = lgetxattr(path, name, &mut value[..])?;
+        feed(hash, name);
+        feed(hash, &value[..length]);
+    }
+    Ok(())
 }
 
 /// Computes the digest of a regular file's contents. Blocks.
@@ -180,6 +233,36 @@ mod tests {
 
     use super::*;
 
+    fn set_attribute(path: &Path, name: &str, value: &[u8]) {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(path, name, value, flags).expect("attribute");
+    }
+
+    #[test]
+    fn paths_are_limited_wherever_the_tree_is() {
+        let dir = tempfile::tempdir().expect("directory");
+        // A path of its own that alone is nearly as long as the kernel allows.
+        let mut place = dir.path().join("a");
+        while place.as_os_str().len() < 3_700 {
+            place.push("p".repeat(200));
+        }
+        fs::create_dir_all(&place).expect("directory");
+        let tree = File::open(&place).expect("directory");
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+        let deep = vec!["d".repeat(255); 14].join("/");
+        assert_eq!(deep.len(), MAX_PATH - 1);
+        fs::create_dir_all(inside.join(&deep)).expect("directories");
+        let found = digest(&place, Covers::Attributes).expect("digest");
+        assert_eq!(found.entries, 14);
+        fs::create_dir(inside.join(&deep).join("x")).expect("directory");
+        let error = digest(&place, Covers::Attributes).expect_err("too long");
+        assert_eq!(
+            error.source.raw_os_error(),
+            Some(Errno::NAMETOOLONG.raw_os_error())
+        );
+        super::super::remove(&dir.path().join("a")).expect("removes");
+    }
+
     #[test]
     fn digest_changes_with_every_part_and_follows_no_link() {
         let dir = tempfile::tempdir().expect("directory");
@@ -187,8 +270,9 @@ mod tests {
         fs::create_dir(at("home")).expect("directory");
         fs::write(at("home/work"), "before").expect("file");
         symlink("/etc/shadow", at("link")).expect("link");
-        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), 0o600.into()).expect("FIFO");
-        let now = || digest(dir.path()).expect("digest");
+        rustix::fs::mkfifoat(CWD, at("fifo"), 0o600.into()).expect("FIFO");
+        let now = || digest(dir.path(), Covers::Attributes).expect("digest");
+        let files = || digest(dir.path(), Covers::Files).expect("digest");
         let mut seen = vec![now()];
         assert_eq!((seen[0].entries, seen[0].bytes), (4, 6));
         assert_eq!(seen[0], now());
@@ -201,11 +285,20 @@ mod tests {
         seen.push(now());
         fs::rename(at("home/work"), at("home/play")).expect("renames");
         seen.push(now());
+        let before = files();
+        assert!(!seen.contains(&before));
+        set_attribute(&at("home/play"), "user.note", b"one");
+        assert_eq!(files(), before);
+        seen.push(now());
+        set_attribute(&at("home/play"), "user.note", b"two");
+        seen.push(now());
+        set_attribute(&at("link"), "trusted.note", b"two");
+        seen.push(now());
         let mut different: Vec<_> = seen.iter().map(|one| &one.sha256).collect();
         different.sort();
         different.dedup();
         assert_eq!(different.len(), seen.len());
-        digest(&at("link")).expect_err("a link");
+        digest(&at("link"), Covers::Files).expect_err("a link");
         digest_file(&at("link")).expect_err("a link");
         digest_file(&at("fifo")).expect_err("a FIFO");
         assert_eq!(digest_file(&at("home/play")).expect("file").bytes, 6);

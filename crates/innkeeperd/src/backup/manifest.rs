@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use innkeeper_host::tree::TreeDigest;
+use innkeeper_facilities::FileOwners;
+use innkeeper_host::tree::{Covers, TreeDigest};
 use innkeeper_host::{FileError, FileErrorExt};
 use innkeeper_model::{ClosureSource, GuestKind, GuestName, Slot, StorePath};
 use jiff::Timestamp;
@@ -13,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::BackupError;
 
-/// The version of the set's layout.
-pub(super) const VERSION: u32 = 1;
+/// The version of the set's layout. In version 1, the digests of files do not cover extended attributes, and the owners are
+/// not recorded.
+pub(super) const VERSION: u32 = 2;
+
+/// The oldest version that can be restored.
+const OLDEST: u32 = 1;
 
 /// The longest manifest, in bytes: 100,000 guests have less.
 const MAX_BYTES: u64 = 64 << 20;
@@ -66,6 +71,9 @@ pub(super) struct Manifest {
     /// The name of its host.
     pub(super) host: String,
     pub(super) created_at: Timestamp,
+    /// The owners of the guests' files. `None` in version 1.
+    #[serde(default)]
+    pub(super) owners: Option<FileOwners>,
     pub(super) store: Digest,
     pub(super) guests: Vec<SetGuest>,
     pub(super) databases: Vec<SetDatabase>,
@@ -91,12 +99,20 @@ impl Manifest {
         };
         let Version { version } =
             serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(invalid(format!(
-                "the set has version {version}, and this Innkeeper reads version {VERSION}"
+                "the set has version {version}, and this Innkeeper reads the versions {OLDEST} to {VERSION}"
             )));
         }
         serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))
+    }
+
+    /// Returns the parts of guests' files that the digests cover.
+    pub(super) fn covers(&self) -> Covers {
+        match self.version {
+            1 => Covers::Files,
+            _ => Covers::Attributes,
+        }
     }
 
     /// Writes the manifest of a set. It is on disk afterwards, with everything before it.

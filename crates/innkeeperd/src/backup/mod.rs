@@ -68,6 +68,21 @@ pub(crate) enum BackupError {
         /// The file or directory there.
         set: PathBuf,
     },
+    /// The disk has no space for another set.
+    #[error(
+        "a backup set needs {} MiB or more, and {} has {} MiB left",
+        needed.div_ceil(1 << 20),
+        directory.display(),
+        free >> 20
+    )]
+    NoSpace {
+        /// The directory of sets.
+        directory: PathBuf,
+        /// The bytes that the guests' files take.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
     /// Guests or databases could not be copied. The set has all others.
     #[error("the backup set has no {}", parts.join(", no "))]
     Parts {
@@ -134,6 +149,7 @@ impl Explain for BackupError {
             Self::Open { .. } | Self::Relative { .. } | Self::Foreign { .. } => {
                 Code::InvalidRequest
             }
+            Self::NoSpace { .. } => Code::DiskFull,
             Self::Parts { .. } => Code::BackupFailed,
             Self::Incomplete { .. }
             | Self::Manifest { .. }
@@ -163,6 +179,7 @@ impl Explain for BackupError {
                 "Give another directory, or move {} away: a new set would replace it.",
                 set.display()
             ),
+            Self::NoSpace { .. } => "Free space on its disk, or give a directory on another disk (`--to`). The former set stays until the new one is complete.".to_owned(),
             Self::Parts { .. } => "The lines above have the reasons. The set is in place with everything else; \
                  `--allow-incomplete` makes that a success."
                 .to_owned(),
@@ -265,8 +282,12 @@ fn marker(state_dir: &Path) -> PathBuf {
     state_dir.join("backup")
 }
 
-/// Removes what an interrupted backup has left. For the start of the daemon.
+/// Removes what an interrupted backup or restore has left. For the start of the daemon.
 pub(crate) async fn clean_up(engine: &Engine, state_dir: &Path) {
+    let copy = restore::copy_of_store(state_dir);
+    if let Err(error) = tree::blocking(move || restore::remove_copy(&copy)).await {
+        warn!("{}", chain(&error));
+    }
     let marker = marker(state_dir);
     let directory = match fs::read(&marker) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,

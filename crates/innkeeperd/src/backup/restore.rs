@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use innkeeper_engine::OperationLog;
-use innkeeper_host::{FileErrorExt, tree};
+use innkeeper_facilities::FileOwners;
+use innkeeper_host::{FileError, FileErrorExt, tree};
 use innkeeper_model::api::RestoreRequest;
 use innkeeper_model::{
     ClosureSource, Code, Explain as _, Failure, Guest, GuestKind, GuestName, Secret, StorePath,
@@ -25,8 +26,24 @@ struct Chosen {
     guests: Vec<Guest>,
     previews: Vec<GuestName>,
     databases: Vec<SetDatabase>,
+    owners: FileOwners,
     has_closures: bool,
     missing: Vec<String>,
+}
+
+/// Returns the path of the copy that a restore reads.
+pub(super) fn copy_of_store(state_dir: &Path) -> PathBuf {
+    state_dir.join("restore.db")
+}
+
+/// Removes the copy, with the files that SQLite and the store put beside it.
+pub(super) fn remove_copy(copy: &Path) -> Result<(), FileError> {
+    for suffix in ["", "-wal", "-shm", "-reserve"] {
+        let mut path = copy.as_os_str().to_owned();
+        path.push(suffix);
+        tree::remove(Path::new(&path))?;
+    }
+    Ok(())
 }
 
 impl Backups {
@@ -37,18 +54,10 @@ impl Backups {
         log: &OperationLog,
     ) -> Result<(), BackupError> {
         // The copy that is migrated and read: the set stays as it is.
-        let copy = self.state_dir.join("restore.db");
+        let copy = copy_of_store(&self.state_dir);
         let restored = self.restore_from(request, &copy, log).await;
-        let removed = tree::blocking(move || {
-            for suffix in ["", "-wal", "-shm", "-reserve"] {
-                let mut path = copy.clone().into_os_string();
-                path.push(suffix);
-                tree::remove(Path::new(&path))?;
-            }
-            Ok::<_, BackupError>(())
-        });
-        let removed = removed.await;
-        restored.and(removed)
+        let removed = tree::blocking(move || remove_copy(&copy)).await;
+        restored.and(removed.map_err(BackupError::from))
     }
 
     async fn restore_from(
@@ -63,6 +72,10 @@ impl Backups {
             copy.to_owned(),
         );
         let mut chosen = tree::blocking(move || choose(&directory, &names, &path)).await?;
+        // Databases precede the records of their previews: neither `gc` nor a delivery may take them for their own.
+        let names = chosen.guests.iter().map(|guest| &guest.name);
+        let names = names.chain(&chosen.previews).cloned().collect();
+        let _names = self.engine.store().hold_names(names).await?;
         self.refuse_existing(request, &chosen).await?;
         log.note("The backup set is undamaged.");
         for part in &chosen.missing {
@@ -91,7 +104,9 @@ impl Backups {
             .iter()
             .map(|(guest, path)| ((*guest).clone(), path.as_path()))
             .collect();
-        let moved = self.engine.restore_guests(&files, restore, log).await?;
+        let engine = &self.engine;
+        let moved = engine.restore_guests(&files, chosen.owners, restore, log);
+        let moved = moved.await?;
         for guest in moved {
             log.note(format!(
                 "{} has slot {} instead of {}, which is taken here: its addresses differ.",
@@ -299,6 +314,8 @@ fn choose(directory: &Path, names: &[GuestName], copy: &Path) -> Result<Chosen, 
         guests,
         previews,
         databases,
+        // Older sets do not tell. Nearly all hosts have idmapped mounts.
+        owners: manifest.owners.unwrap_or(FileOwners::Guest),
         has_closures: manifest.closures,
         missing: manifest.missing,
     })
@@ -320,7 +337,8 @@ fn compare(set: &Set, manifest: &Manifest) -> Result<(), BackupError> {
     )?;
     for guest in &manifest.guests {
         let files = set.files(&guest.name);
-        damaged(files.clone(), tree::digest(&files)?.into(), &guest.files)?;
+        let found = tree::digest(&files, manifest.covers())?;
+        damaged(files, found.into(), &guest.files)?;
     }
     for database in &manifest.databases {
         let dump = set.dump(&database.preview);

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use innkeeper_engine::OperationLog;
-use innkeeper_host::{FileError, FileErrorExt, tree};
+use innkeeper_host::tree::{self, Covers};
+use innkeeper_host::{FileError, FileErrorExt};
 use innkeeper_model::api::BackupRequest;
 use innkeeper_model::{Code, Explain as _, Failure, Guest, GuestName, Secret, StorePath};
 use innkeeper_store::BackupRecords;
@@ -83,23 +84,31 @@ impl Backups {
             Ok::<_, BackupError>(records)
         })
         .await?;
+        self.require_space(set, &records).await?;
         let (mut guests, mut databases, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut booted = Vec::new();
         for guest in &records.guests {
             let part = format!("files of {}", guest.name);
             let added = self.add_guest(set, guest, log).await;
             let left_out = [set.guest(&guest.name)];
-            guests.extend(or_leave_out(added, &left_out, part, &mut missing, log).await?);
+            let added = or_leave_out(set, added, &left_out, part, &mut missing, log).await?;
+            if let Some((added, closure)) = added {
+                booted.extend(closure);
+                guests.push(added);
+            }
         }
         for preview in &records.previews {
             let part = format!("database of {preview}");
             let added = self.add_database(set, preview, log).await;
             let left_out = [set.dump(preview), set.password(preview)];
-            databases.extend(or_leave_out(added, &left_out, part, &mut missing, log).await?);
+            let added = or_leave_out(set, added, &left_out, part, &mut missing, log).await?;
+            databases.extend(added);
         }
         if closures {
             let mut all: Vec<StorePath> = guests
                 .iter()
                 .filter_map(|guest| guest.closure.clone())
+                .chain(booted)
                 .collect();
             all.sort();
             all.dedup();
@@ -108,12 +117,14 @@ impl Backups {
             log.note(format!("{} closures are copied.", all.len()));
         }
         let (set, parts) = (set.clone(), missing.clone());
+        let owners = Some(self.engine.guest_user_ids().into());
         tree::blocking(move || {
             let manifest = Manifest {
                 version: VERSION,
                 innkeeper: env!("CARGO_PKG_VERSION").to_owned(),
                 host: host_name(),
                 created_at: Timestamp::now(),
+                owners,
                 store: tree::digest_file(&set.store())?.into(),
                 guests,
                 databases,
@@ -126,35 +137,53 @@ impl Backups {
         Ok(missing)
     }
 
-    /// Copies a guest's files. `None` when it was destroyed meanwhile, or has none yet.
+    /// Fails unless the disk has space for the guests' files, as far as they were counted.
+    async fn require_space(&self, set: &Set, records: &BackupRecords) -> Result<(), BackupError> {
+        let needed = self.engine.export_bytes(&records.guests, &set.0).await?;
+        let directory = set.0.parent().unwrap_or(&set.0).to_owned();
+        let disk = rustix::fs::statvfs(&directory).on("read the free space of", &directory)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if needed <= free {
+            return Ok(());
+        }
+        Err(BackupError::NoSpace {
+            directory,
+            needed,
+            free,
+        })
+    }
+
+    /// Copies a guest's files. Returns its entry, and the closure that it has by now. `None` when it was destroyed meanwhile,
+    /// or has no files yet.
     async fn add_guest(
         &self,
         set: &Set,
         guest: &Guest,
         log: &OperationLog,
-    ) -> Result<Option<SetGuest>, BackupError> {
+    ) -> Result<Option<(SetGuest, Option<StorePath>)>, BackupError> {
         let name = &guest.name;
         create(&set.guest(name))?;
         let files = set.files(name);
-        let Some((now, exported)) = self.engine.export_guest(name, &files).await? else {
+        let Some((now, exported)) = self.engine.export_guest(guest, &files).await? else {
             let directory = set.guest(name);
             tree::blocking(move || tree::remove(&directory)).await?;
             return Ok(None);
         };
-        let digest = tree::blocking(move || tree::digest(&files)).await?;
+        let digest = tree::blocking(move || tree::digest(&files, Covers::Attributes)).await?;
         let size = mebibytes(digest.bytes);
         let suspended = exported.suspended.map(seconds);
         let suspended = suspended.map(|time| format!("; it was suspended for {time}"));
         let suspended = suspended.unwrap_or_default();
         log.note(format!("{name}: {size} of files{suspended}."));
-        Ok(Some(SetGuest {
+        let added = SetGuest {
             name: name.clone(),
             kind: guest.kind,
             slot: guest.slot,
-            source: now.source,
-            closure: now.closure,
+            source: guest.source.clone(),
+            closure: guest.closure.clone(),
             files: digest.into(),
-        }))
+        };
+        Ok(Some((added, now.closure)))
     }
 
     async fn add_database(
@@ -198,6 +227,7 @@ impl Backups {
 /// Removes what was copied of a guest or database that cannot be copied whole, and adds the part to the missing ones: one
 /// guest must not keep the others from being stored. Fails where the others would fail too.
 async fn or_leave_out<T>(
+    set: &Set,
     added: Result<Option<T>, BackupError>,
     paths: &[PathBuf],
     part: String,
@@ -211,11 +241,28 @@ async fn or_leave_out<T>(
         }
         Err(error) => Failure::from(&error),
     };
+    // The programs that copy do not tell: a full disk must not cost the former set.
+    let probe = set.0.join(".space");
+    tree::blocking(move || require_writable(&probe)).await?;
     let paths = paths.to_vec();
     tree::blocking(move || paths.iter().try_for_each(|path| tree::remove(path))).await?;
     log.note(format!("The set has no {part}: {error}."));
     missing.push(part);
     Ok(None)
+}
+
+/// The space without which a disk counts as full, in bytes.
+const LEAST_SPACE: usize = 1 << 20;
+
+/// Fails if a file cannot be written, which is removed again.
+fn require_writable(path: &Path) -> Result<(), FileError> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(&vec![1; LEAST_SPACE])?;
+        file.sync_all()
+    };
+    let written = write().on("write", path);
+    written.and(tree::remove(path))
 }
 
 /// Moves a complete set to its place; the former one takes the other name.

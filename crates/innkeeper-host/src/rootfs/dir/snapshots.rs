@@ -139,6 +139,8 @@ pub(in crate::rootfs) async fn run_cp(from: &Path, to: &Path) -> Result<(), Root
         "KILL",
         "cp",
         "--archive",
+        // Alone, --archive ignores extended attributes that the target does not take.
+        "--preserve=xattr",
         "--one-file-system",
         "--remove-destination",
         "--reflink=auto",

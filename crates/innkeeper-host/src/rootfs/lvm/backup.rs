@@ -16,7 +16,7 @@ use crate::rootfs::dir::{GuestPaths, snapshots};
 use crate::tree;
 
 /// Mounts the volume `$1` at `$2` and copies its files to `$3`. The mount ends with the namespace.
-const COPY_OUT: &str = r#"mount -t ext4 -o ro,nodev,nosuid -- "$1" "$2" && exec cp --archive --one-file-system --no-target-directory -- "$2" "$3""#;
+const COPY_OUT: &str = r#"mount -t ext4 -o ro,nodev,nosuid -- "$1" "$2" && exec cp --archive --preserve=xattr --one-file-system --no-target-directory -- "$2" "$3""#;
 
 impl LvmRootfs {
     pub(super) async fn export_tree(

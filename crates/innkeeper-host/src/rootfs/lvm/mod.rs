@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use innkeeper_facilities::{FacilityError, Found, FoundRetained, FoundSnapshot, Resource, Rootfs};
+use innkeeper_facilities::{
+    FacilityError, FileOwners, Found, FoundRetained, FoundSnapshot, Resource, Rootfs,
+};
 use innkeeper_model::api::{Check, PoolReport, Verdict};
 use innkeeper_model::{
     Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
@@ -490,12 +492,23 @@ impl Rootfs for LvmRootfs {
         Ok(self.export_tree(guest, to).await?)
     }
 
+    /// Counts the files of a mounted volume: the pool also has blocks of deleted files.
+    async fn export_bytes(&self, guest: &GuestName, _to: &Path) -> Result<u64, FacilityError> {
+        Ok(self.dir.bytes(guest).await?.unwrap_or(0))
+    }
+
     async fn abandon_export(&self, guest: &GuestName) -> Result<(), FacilityError> {
         Ok(self.remove_export(guest).await?)
     }
 
-    async fn import(&self, guest: &Guest, from: &Path) -> Result<(), FacilityError> {
-        self.import_tree(guest, from).await
+    async fn import(
+        &self,
+        guest: &Guest,
+        from: &Path,
+        owners: FileOwners,
+    ) -> Result<(), FacilityError> {
+        self.import_tree(guest, from).await?;
+        Ok(self.work(dir::set_owners(&guest.name, owners)).await?)
     }
 
     async fn pool(&self) -> Result<PoolReport, FacilityError> {
