@@ -85,7 +85,7 @@ in
 
     systemd.services.innkeeper-agents = {
       description = "Innkeeper's declared agents";
-      documentation = [ "man:innkeeper(1)" ];
+      documentation = [ "man:innkeeper-apply(1)" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "innkeeper.service" ];
       after = [ "innkeeper.service" ];

@@ -177,6 +177,22 @@ with subtest("routes, rules, ports and agents"):
     require("[BROKEN] tcp/443: close:" in text and "1 cut, " in text, text)
     machine.succeed(f"innkeeper apply {NEW}/etc/innkeeper/agents.json || true", "agent show worker", "agent destroy worker --now")
 
+with subtest("the unit for declared agents applies the file of a Debian host"):
+    # On NixOS, the unit exists if the configuration declares agents.
+    if machine.execute("systemctl cat innkeeper-agents.service")[0] == 0:
+        declared = json.dumps({"agents": {"worker": {"flake": attribute(PLAIN)}}})
+        machine.succeed(
+            f"printf %s {shlex.quote(declared)} > /etc/innkeeper/agents.json",
+            "systemctl restart innkeeper-agents.service",
+        )
+        require_equal(guest("worker")["declared"], True, "the record")
+        # An agent that was created by hand is refused, and the unit reports it.
+        manual = json.dumps({"agents": {"web": {"memory": "1G"}}})
+        machine.succeed(f"printf %s {shlex.quote(manual)} > /etc/innkeeper/agents.json")
+        machine.fail("systemctl restart innkeeper-agents.service")
+        require("created by hand" in machine.succeed("journalctl --unit=innkeeper-agents.service"), "the log")
+        machine.succeed("rm /etc/innkeeper/agents.json", "systemctl reset-failed", "agent destroy worker --now")
+
 with subtest("without the daemon, running guests are known from systemd"):
     build(NEW)
     machine.succeed("systemctl stop innkeeper.service", f"rm {NEW}/etc/systemd/system/caddy.service")

@@ -21,7 +21,9 @@ let
     hasInfix = _: _: false;
     optional = condition: value: if condition then [ value ] else [ ];
     optionalAttrs = condition: set: if condition then set else { };
+    filterAttrs = _: set: set;
     # Texts of options, which are not used here.
+    literalExpression = null;
     mkOption = null;
     types = null;
   };
@@ -30,6 +32,7 @@ let
     nftables = "nftables";
     systemd = "systemd";
     util-linux = "util-linux";
+    writeText = _: _: "/etc/innkeeper/agents.json";
   };
   config = {
     environment.etc."innkeeper/config.toml".source = "";
@@ -37,6 +40,8 @@ let
     services.innkeeper = {
       enable = true;
       users = [ ];
+      agents.web = { };
+      removeUndeclaredAgents = false;
       package = "/usr/local";
       settings = {
         state_dir = "/var/lib/innkeeper";
@@ -74,6 +79,7 @@ let
   load = file: (import file { inherit config lib pkgs; }).config;
   manager = load ../../modules/manager/default.nix;
   daemon = load ../../modules/manager/service.nix;
+  agents = load ../../modules/manager/agents.nix;
   webhook = load ../../modules/webhook.nix;
   pages = load ../../modules/pages.nix;
   dns = load ../../modules/dns.nix;
@@ -132,6 +138,7 @@ in
       };
       Install.WantedBy = pages.systemd.sockets.innkeeper-pages.wantedBy;
     };
+    "innkeeper-agents.service" = service agents.systemd.services.innkeeper-agents;
     "innkeeper-backup.service" = service backup.systemd.services.innkeeper-backup;
     "innkeeper-backup.timer" = {
       Unit.Description = backup.systemd.timers.innkeeper-backup.description;
