@@ -2,17 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use listenfd::ListenFd;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::error::WebhookError;
@@ -23,6 +26,9 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// The pause after a failed accept, for example when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The time that a connection without a request has for one when the program stops.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// Limits of connections.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +59,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Serves until `stopping`, then waits for requests in flight, for `grace` at most.
+/// Serves until `stopping`, then waits for requests in flight, for `grace` at most. An accepted connection whose first
+/// request is still on its way counts as one for a moment: the sender would not repeat it.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
@@ -61,16 +68,15 @@ pub(crate) async fn serve(
     stopping: impl Future<Output = ()>,
     grace: Duration,
 ) {
-    let graceful = GracefulShutdown::new();
+    let (stop, stopped) = watch::channel(false);
     tokio::select! {
-        never = accept(&listener, app, limits, &graceful) => match never {},
+        never = accept(&listener, app, limits, &stopped) => match never {},
         () = stopping => {}
     }
-    drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    drop((listener, stopped));
+    stop.send_replace(true);
+    // Each connection holds a receiver.
+    if tokio::time::timeout(grace, stop.closed()).await.is_err() {
         warn!("canceled requests in flight; GitHub can deliver them again");
     }
 }
@@ -79,7 +85,7 @@ async fn accept(
     listener: &TcpListener,
     app: Router,
     limits: ServerLimits,
-    graceful: &GracefulShutdown,
+    stopped: &watch::Receiver<bool>,
 ) -> std::convert::Infallible {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let peers = sharing(limits.connections);
@@ -110,13 +116,55 @@ async fn accept(
         };
         let app = app.clone().layer(Extension(Peer(peer)));
         let service = TowerToHyperService::new(app);
-        let connection = protocol.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let (protocol, mut stopped) = (protocol.clone(), stopped.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            if has_request(&stream, &mut stopped, limits.head).await {
+                let connection = protocol.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = drive(connection, stopped).await {
+                    debug!(%error, "a connection ended early");
+                }
             }
             drop((slot, peer_slot));
         });
     }
+}
+
+/// Waits for the first byte of a request: as long as a head may take, or for a moment once the program stops.
+async fn has_request(
+    stream: &TcpStream,
+    stopped: &mut watch::Receiver<bool>,
+    head: Duration,
+) -> bool {
+    let last = async {
+        // An error means that the sender is gone, which is a stop, too.
+        stopped.wait_for(|stopped| *stopped).await.ok();
+        tokio::time::sleep(LAST_REQUEST).await;
+    };
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        peeked = stream.peek(&mut first) => matches!(peeked, Ok(1..)),
+        () = last => false,
+        () = tokio::time::sleep(head) => false,
+    }
+}
+
+/// Serves a connection with a request to its end. Once the program stops, it ends after that request.
+async fn drive<S>(
+    connection: http1::Connection<TokioIo<TcpStream>, S>,
+    mut stopped: watch::Receiver<bool>,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // Reads first: hyper closes a connection from which it has read nothing.
+        biased;
+        result = connection.as_mut() => return result,
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }

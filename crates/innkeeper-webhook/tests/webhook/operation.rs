@@ -102,6 +102,25 @@ async fn requests_in_flight_are_answered_before_the_stop() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_accepted_before_the_stop_is_served() {
+    let directory = directory();
+    let (_store, _serving) = intake::start(directory.path());
+    let mut program = Program::start(directory.path());
+    let mut early = Client::connected(program.address).await;
+    // Connections are accepted in their order, so the program has accepted the first one once the second is served.
+    let mut other = Client::new(program.address);
+    let sent = RawDelivery::pull_request("d-1", "opened", 7, 1);
+    assert_eq!(other.deliver(&sent).await.expect("answers").status, 202);
+    program.signal(Signal::TERM);
+    // The second one is between two requests, so the stop closes it.
+    other.wait_until_closed().await;
+    let sent = RawDelivery::pull_request("d-2", "opened", 8, 1);
+    assert_eq!(early.deliver(&sent).await.expect("answers").status, 202);
+    let ended = tokio::task::spawn_blocking(move || program.child.wait().expect("ends"));
+    assert!(ended.await.expect("joins").success());
+}
+
+#[tokio::test]
 async fn a_socket_from_systemd_is_used() {
     let test = "operation::a_socket_from_systemd_is_used";
     if command("systemd-socket-activate")

@@ -33,6 +33,25 @@ impl Client {
         }
     }
 
+    /// Creates a client that is connected, and has sent nothing.
+    pub(crate) async fn connected(address: SocketAddr) -> Self {
+        Self {
+            address,
+            connection: Some(connect_tcp(address).await.expect("connects")),
+        }
+    }
+
+    /// Waits until the program has closed the connection.
+    pub(crate) async fn wait_until_closed(&self) {
+        while self
+            .connection
+            .as_ref()
+            .is_some_and(|open| !open.is_closed())
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Sends a delivery. An error means that the connection failed; the next call opens a new one.
     pub(crate) async fn deliver(&mut self, sent: &RawDelivery) -> Result<Response, io::Error> {
         self.deliver_to("/webhook/github", sent).await
