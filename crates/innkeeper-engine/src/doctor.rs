@@ -1,5 +1,7 @@
 //! Diagnosis: read-only checks from the kernel to each guest.
 
+use std::time::Duration;
+
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
 use innkeeper_model::{DesiredState, Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase};
 
@@ -7,6 +9,9 @@ use crate::EngineError;
 use crate::engine::Engine;
 use crate::observe::observe;
 use crate::plan::plan;
+
+/// The time in which the rules follow a change of the host.
+const RULES_FOLLOW: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Checks the host, then each guest, then orphans.
@@ -20,7 +25,7 @@ impl Engine {
         checks.extend(host.rootfs.check().await);
         checks.extend(host.secrets.check().await);
         checks.extend(host.network.check().await);
-        checks.extend(host.firewall.check().await);
+        checks.extend(self.check_firewall().await);
         checks.extend(host.units.check().await);
         for guest in self.inner.store.guests().await? {
             checks.push(self.check_guest(&guest).await);
@@ -29,6 +34,18 @@ impl Engine {
         checks.extend(self.check_retained().await?);
         checks.extend(self.check_orphans().await);
         Ok(DoctorReport { checks })
+    }
+
+    /// Checks the rules. They follow a change, such as one of the name servers, within a moment, so a broken finding is
+    /// checked again.
+    async fn check_firewall(&self) -> Vec<Check> {
+        let firewall = &self.inner.host.firewall;
+        let checks = firewall.check().await;
+        if checks.iter().all(|check| check.verdict != Verdict::Broken) {
+            return checks;
+        }
+        tokio::time::sleep(RULES_FOLLOW).await;
+        firewall.check().await
     }
 
     async fn check_guest(&self, guest: &Guest) -> Check {

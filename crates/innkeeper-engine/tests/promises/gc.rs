@@ -99,3 +99,18 @@ async fn gc_keeps_foreign_and_unmarked_objects() {
     assert_eq!(destroyed.failure, None);
     assert_eq!(fixture.state("web").await, None);
 }
+
+#[tokio::test]
+async fn doctor_checks_broken_rules_twice() {
+    let fixture = fixture();
+    for (failures, verdict) in [(0, Verdict::Ok), (1, Verdict::Ok), (2, Verdict::Broken)] {
+        fixture.host.fail("firewall.check", failures);
+        let checks = fixture.engine.doctor().await.expect("checked").checks;
+        let found = checks.iter().find(|check| check.subject == "firewall");
+        assert_eq!(
+            found.map(|check| check.verdict),
+            Some(verdict),
+            "{failures}"
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use async_trait::async_trait;
-use innkeeper_model::api::Check;
+use innkeeper_model::api::{Check, Verdict};
 use innkeeper_model::{Guest, GuestName, Installable, StorePath, Trust};
 
 use super::part::Part;
@@ -161,7 +161,16 @@ impl Firewall for Part {
     }
 
     async fn check(&self) -> Vec<Check> {
-        Vec::new()
+        let (verdict, finding) = match self.call("firewall.check", None) {
+            Ok(()) => (Verdict::Ok, "the rules are in force".to_owned()),
+            Err(error) => (Verdict::Broken, error.to_string()),
+        };
+        vec![Check {
+            subject: "firewall".to_owned(),
+            verdict,
+            finding,
+            remedy: None,
+        }]
     }
 }
 
