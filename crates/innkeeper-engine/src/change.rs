@@ -11,6 +11,7 @@ use innkeeper_model::{
 use tracing::warn;
 
 use crate::EngineError;
+use crate::guest_command::End;
 use crate::inner::Inner;
 use crate::journal::Subject;
 
@@ -230,22 +231,22 @@ impl Inner {
         };
         let ran = self.run_in_guest(name, &command, SWITCH_TIMEOUT, show);
         let ran = ran.await?;
-        match ran.status {
-            Some(0) => Ok(Switched::Done),
-            Some(NEEDS_RESTART) => Ok(Switched::NeedsRestart),
-            status => Err(EngineError::Switch {
-                guest: name.clone(),
-                closure: closure.clone(),
-                finding: match status {
-                    Some(status) => format!("switch-to-configuration exited with status {status}"),
-                    None => format!(
-                        "switch-to-configuration did not end within {} s",
-                        SWITCH_TIMEOUT.as_secs()
-                    ),
-                },
-                log: ran.tail,
-            }),
-        }
+        let finding = match ran.end {
+            End::Exited(0) => return Ok(Switched::Done),
+            End::Exited(NEEDS_RESTART) => return Ok(Switched::NeedsRestart),
+            End::Exited(status) => format!("switch-to-configuration exited with status {status}"),
+            End::TimedOut => format!(
+                "switch-to-configuration did not end within {} s",
+                SWITCH_TIMEOUT.as_secs()
+            ),
+            End::Flooded => "switch-to-configuration printed more than 8 MiB".to_owned(),
+        };
+        Err(EngineError::Switch {
+            guest: name.clone(),
+            closure: closure.clone(),
+            finding,
+            log: ran.tail,
+        })
     }
 
     fn note(&self, subject: &Subject, text: &str) {

@@ -27,6 +27,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum number of failed units that are recorded.
 const MAX_UNITS: usize = 100;
 
+/// Maximum number of failed units that a message names.
+const SHOWN_UNITS: usize = 10;
+
 /// The places of systemctl in closures. It runs by its path: early in the boot, the guest's own paths may not exist yet.
 const SYSTEMCTL: [&str; 3] = ["sw/bin/systemctl", "usr/bin/systemctl", "bin/systemctl"];
 
@@ -119,7 +122,11 @@ impl Inner {
         if failed.is_empty() {
             return Ok(());
         }
-        let finding = format!("these units failed: {}", failed.join(", "));
+        let mut shown = failed[..failed.len().min(SHOWN_UNITS)].join(", ");
+        if failed.len() > SHOWN_UNITS {
+            shown += &format!(", and {} more", failed.len() - SHOWN_UNITS);
+        }
+        let finding = format!("these units failed: {shown}");
         let systemctl = self.systemctl(guest.closure.as_ref()).await?;
         let log = match systemctl {
             Some(systemctl) => {

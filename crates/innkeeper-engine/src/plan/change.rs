@@ -36,9 +36,12 @@ pub(crate) fn plan_change(
             stages.push(vec![Step::ConfirmStop]);
             stages
         }
-        Check => vec![vec![Step::CheckGuest]],
+        // Its exit is a finding. Without a unit, the host was restarted since the switch.
+        Check if is_running || matches!(observed.unit, Some(UnitPhase::Exited(_))) => {
+            vec![vec![Step::CheckGuest]]
+        }
         // Also if it has exited: a crash of the daemon may have ended it at the door.
-        Boot => {
+        Boot | Check => {
             let mut stages = run(observed, None);
             stages.push(vec![Step::CheckGuest]);
             stages
@@ -112,6 +115,8 @@ mod tests {
         insta::assert_snapshot!(run(Boot, Some(Running)), @"check-guest");
         insta::assert_snapshot!(run(Boot, Some(Exited(1))), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → check-guest");
         insta::assert_snapshot!(run(Check, Some(Running)), @"check-guest");
+        insta::assert_snapshot!(run(Check, Some(Exited(1))), @"check-guest");
+        insta::assert_snapshot!(run(Check, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → check-guest");
         insta::assert_snapshot!(run(SwitchBack, Some(Running)), @"switch-back");
         insta::assert_snapshot!(run(StopBack, Some(Running)), @"stop-unit → remove-unit → remove-network → confirm-stop");
         insta::assert_snapshot!(run(BootBack, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → settle-closure → end-change");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use innkeeper_facilities::fake::{ExecResult, FakeHost, a_closure};
 use innkeeper_model::api::{Accepted, SetRequest};
 use innkeeper_model::{
-    ChangeOutcome, Code, Explain, Guest, GuestState, MemorySize, Operation, OperationState,
-    StorePath, Trust,
+    ChangeOutcome, Code, EventKind, Explain, Guest, GuestState, MemorySize, Operation,
+    OperationState, StorePath, Trust,
 };
 use parking_lot::Mutex;
 
@@ -195,6 +195,68 @@ async fn switch_that_fails_is_undone_in_place() {
     let back = format!("{}/bin/switch-to-configuration test", a_closure());
     assert!(commands.lock().contains(&back), "{commands:?}");
     assert_eq!(fixture.state("web").await, Some(GuestState::Running));
+}
+
+/// The events of the daemon are not the guest's to fill.
+#[tokio::test]
+async fn output_of_a_switch_is_bounded() {
+    let lines = |count: usize| "a line of a hostile guest\n".repeat(count);
+    for (lines, is_refused) in [(lines(5_000), false), (lines(400_000), true)] {
+        let fixture = fixture();
+        respond(&fixture.host, move |command| {
+            let is_new = command.starts_with(other().to_string().as_str());
+            match is_new && command.contains("switch-to-configuration") {
+                true => (0, lines.clone()),
+                false => healthy(command),
+            }
+        });
+        fixture.create("web").await;
+        let mut events = fixture.engine.journal().subscribe();
+        let failure = fixture.set(to(other())).await.failure;
+        assert_eq!(failure.is_some(), is_refused, "{failure:?}");
+        if let Some(failure) = failure {
+            assert_eq!(failure.code, Code::SwitchFailed);
+            assert!(failure.message.contains("8 MiB"), "{failure}");
+            assert_eq!(failure.log.len(), 20, "the last lines");
+        }
+        let mut reports = 0;
+        while let Ok(event) = events.try_recv() {
+            reports += usize::from(matches!(event.kind, EventKind::Progress { .. }));
+        }
+        assert!(reports < 100, "{reports} reports");
+    }
+}
+
+/// A host that lost power has restarted the guest, which is no fault of the closure.
+#[tokio::test]
+async fn guest_that_is_gone_after_a_switch_is_started_with_the_closure() {
+    for (ends, outcome, closure) in [
+        (None, ChangeOutcome::Switched, other()),
+        (Some(1), ChangeOutcome::RolledBack, a_closure()),
+    ] {
+        let fixture = fixture();
+        let host = fixture.host.clone();
+        let web = name("web");
+        let guest = web.clone();
+        let first = Mutex::new(true);
+        respond(&fixture.host, move |command| {
+            let is_new = command.starts_with(other().to_string().as_str());
+            if is_new && command.contains("switch-to-configuration") && *first.lock() {
+                *first.lock() = false;
+                match ends {
+                    Some(status) => host.end_quietly(&guest, status),
+                    None => drop(host.world().units.remove(&guest)),
+                }
+            }
+            healthy(command)
+        });
+        fixture.create("web").await;
+        let failure = fixture.set(to(other())).await.failure;
+        assert_eq!(failure.is_some(), ends.is_some(), "{failure:?}");
+        assert_eq!(fixture.settled().await, (outcome, closure), "{ends:?}");
+        assert_eq!(fixture.state("web").await, Some(GuestState::Running));
+        assert_eq!(fixture.starts(), 2, "{ends:?}");
+    }
 }
 
 #[tokio::test]

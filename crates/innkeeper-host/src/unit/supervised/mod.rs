@@ -38,6 +38,12 @@ use starting::{Mark, Starting};
 /// The lines of the console in an error.
 const ERROR_LINES: usize = 20;
 
+/// The maximum length of such a line, in bytes.
+const ERROR_LINE: usize = 1000;
+
+/// The maximum size of the end of the console that these lines are taken from, in bytes.
+const ERROR_BYTES: usize = 64 << 10;
+
 /// The time that killed processes have to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -493,7 +499,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
     }
 }
 
-/// Returns the end of a guest's console; empty when it cannot be read.
+/// Returns the end of a guest's console; empty when it cannot be read. The guest determines its contents, so lines are cut.
 pub(super) async fn tail(supervisor: &impl Supervisor, guest: &GuestName) -> Vec<String> {
     let Ok(mut pieces) = supervisor.console(guest, None, ERROR_LINES, None).await else {
         return Vec::new();
@@ -501,11 +507,21 @@ pub(super) async fn tail(supervisor: &impl Supervisor, guest: &GuestName) -> Vec
     let mut bytes = Vec::new();
     while let Some(Ok(piece)) = pieces.next().await {
         bytes.extend(piece);
+        if bytes.len() > 2 * ERROR_BYTES {
+            bytes.drain(..bytes.len() - ERROR_BYTES);
+        }
     }
-    let text = String::from_utf8_lossy(&bytes);
-    text.lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect()
+    bytes.drain(..bytes.len().saturating_sub(ERROR_BYTES));
+    let lines = bytes.split(|&byte| byte == b'\n').map(|line| {
+        let line = String::from_utf8_lossy(&line[..line.len().min(ERROR_LINE)]);
+        line.trim_end().to_owned()
+    });
+    let mut lines: Vec<_> = lines.collect();
+    // The text after the last line break is empty, as a rule.
+    if lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
 }
 
 /// Reports whether `end` completed within the timeout.
