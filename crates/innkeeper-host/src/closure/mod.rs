@@ -163,11 +163,15 @@ impl Closures for NixClosures {
 
     async fn require_registered(&self, closure: &StorePath) -> Result<(), FacilityError> {
         let (identity, path) = (self.identity.clone(), closure.clone());
-        let has_root = self
-            .blocking(move |config| roots::has_root(&config.gcroots, &identity, &path))
+        let is_known = self
+            .blocking(move |config| {
+                // Roots are set only for valid paths, and keep them valid.
+                Ok(roots::has_root(&config.gcroots, &identity, &path)?
+                    // A program of Nix takes longer than all that the daemon itself does for a create.
+                    || shared::lists(&config.state, &path) == Some(true))
+            })
             .await?;
-        // Roots are set only for valid paths, and keep them valid.
-        if has_root {
+        if is_known {
             return Ok(());
         }
         Ok(self.config.require_valid(closure).await?)

@@ -225,8 +225,8 @@ impl Sample {
 /// Makes `/run` of a guest's tree a real directory, unless it is absent.
 ///
 /// nspawn mounts its own `/run` there, and the shim below it. A symbolic link that leads through `/proc` would mean another
-/// place once `/proc` is mounted: nspawn would execute a program of the guest at the shim's path, before its filters are in
-/// force.
+/// place once `/proc` is mounted, and nspawn would look for the shim there: in a directory of the guest, before the filters are
+/// in force. nspawn 252 happens to fail earlier.
 pub(super) fn settle_mount_point(root: &Path, owner: Owner) -> Result<(), FileError> {
     let (tree, run) = (Tree::open(root)?, Path::new("run"));
     match tree.kind(run)? {

@@ -76,6 +76,22 @@ pub(super) fn write(
     Ok(fs::rename(&new, &database).on("create", &database)?)
 }
 
+/// Reports whether the database lists a path as valid. `None` if it cannot be read, or has an unknown schema. `from` is Nix's
+/// directory `db`.
+pub(super) fn lists(from: &Path, path: &StorePath) -> Option<bool> {
+    let schema = fs::read_to_string(from.join("schema")).ok()?;
+    if schema.trim() != SCHEMA {
+        return None;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(from.join("db.sqlite"), flags).ok()?;
+    database.busy_timeout(BUSY).ok()?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM ValidPaths WHERE path = ?1)";
+    database
+        .query_row(sql, [path.as_str()], |row| row.get(0))
+        .ok()
+}
+
 fn copy(host: &Path, guest: &Path, paths: &BTreeSet<StorePath>) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE

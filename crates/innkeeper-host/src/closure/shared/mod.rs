@@ -53,6 +53,11 @@ pub(crate) fn is_requested(kind: GuestKind, closure: &StorePath) -> bool {
     }
 }
 
+/// Reports whether the database of the host's Nix lists a path as valid. `None` if that cannot be read without Nix.
+pub(super) fn lists(state: &Path, path: &StorePath) -> Option<bool> {
+    database::lists(&state.join("db"), path)
+}
+
 fn has_request(closure: &StorePath) -> bool {
     let request = closure.as_path().join(REQUEST);
     matches!(

@@ -1,5 +1,9 @@
+use std::collections::BTreeMap;
+
+use innkeeper_facilities::Closures;
 use rusqlite::Connection;
 
+use super::super::{NixClosures, NixConfig};
 use super::*;
 
 const CLOSURE: &str = "/nix/store/00000000000000000000000000000000-guest";
@@ -174,4 +178,50 @@ fn roots_are_added_inherited_and_removed() {
     assert_eq!(observe(&gcroots, &us).expect("observes"), []);
     let elsewhere = Found::ours(None, "/etc".to_owned());
     assert!(!is_guest_dir(&gcroots, &elsewhere));
+}
+
+#[test]
+fn database_lists_valid_paths() {
+    let host = Host::new();
+    let lists = |path: &str| {
+        let path = StorePath::parse(path).expect("valid");
+        lists(&host.at("nix"), &path)
+    };
+    assert_eq!(lists(CLOSURE), Some(true));
+    assert_eq!(
+        lists("/nix/store/44444444444444444444444444444444-missing"),
+        Some(false)
+    );
+    host.nix
+        .execute("DELETE FROM ValidPaths WHERE path = ?1", [GARBAGE])
+        .expect("deletes");
+    assert_eq!(lists(GARBAGE), Some(false));
+    fs::write(host.at("nix/db/schema"), "11").expect("write");
+    assert_eq!(lists(CLOSURE), None, "an unknown schema");
+    fs::remove_file(host.at("nix/db/schema")).expect("remove");
+    assert_eq!(lists(CLOSURE), None, "no database");
+}
+
+#[tokio::test]
+async fn registered_path_is_found_without_a_program() {
+    let host = Host::new();
+    let config = NixConfig {
+        program: "/no/such/nix".into(),
+        gcroots: host.gcroots(),
+        state: host.at("nix"),
+        links: host.at("links"),
+        options: BTreeMap::new(),
+        user: "64999".to_owned(),
+        daemon_socket: host.at("socket"),
+    };
+    let closures = NixClosures::new(config, Identity::of('a'));
+    let registered = async |path: &str| {
+        let path = StorePath::parse(path).expect("valid");
+        closures.require_registered(&path).await
+    };
+    registered(CLOSURE).await.expect("listed");
+    // Nix decides about all others.
+    let missing = "/nix/store/44444444444444444444444444444444-missing";
+    let error = registered(missing).await.expect_err("no Nix");
+    assert!(innkeeper_model::chain(&error).contains("/no/such/nix"));
 }

@@ -227,7 +227,7 @@ async fn nspawn_compiles_filters_that_the_door_cannot_install() {
     units.remove(&guest.name).await.expect("removed");
 }
 
-/// A guest's `/run` that leads to a program of its own: nspawn would execute it in place of the shim.
+/// A guest's `/run` that leads to a program of its own at the shim's path. Unless it is replaced, nspawn fails or executes that.
 #[tokio::test]
 async fn guest_cannot_replace_its_first_process() {
     let Some(host) = Host::new("guest_cannot_replace_its_first_process").await else {
@@ -241,7 +241,7 @@ async fn guest_cannot_replace_its_first_process() {
     for dir in ["proc/self/root/own", "own/host/innkeeper"] {
         fs::create_dir_all(root.join(dir)).expect("made");
     }
-    std::os::unix::fs::symlink("/proc/self/root/own", root.join("run")).expect("linked");
+    std::os::unix::fs::symlink("proc/self/root/own", root.join("run")).expect("linked");
     let shell = host.closure.as_path().join("bin/sh");
     let program = root.join("own/host/innkeeper/shim");
     fs::write(&program, format!("#!{}\necho > /owned\n", shell.display())).expect("written");
