@@ -272,7 +272,13 @@ impl Drive<'_> {
             Step::Release => host.units.release(name).await?,
             Step::StopUnit => host.units.stop(name).await?,
             Step::RemoveUnit => host.units.remove(name).await?,
-            Step::RemoveNetwork => host.network.remove(name).await?,
+            Step::RemoveNetwork => {
+                host.network.remove(name).await?;
+                // After the last packet.
+                if let Some(addresses) = self.inner.config.range.addresses(guest.slot) {
+                    host.traffic.forget(addresses.guest).await?;
+                }
+            }
             Step::RemoveRootfs => host.rootfs.remove(name).await?,
             Step::RetainRootfs => self.inner.retain_rootfs(guest, &self.subject).await?,
             Step::RemoveClosure => host.closures.remove(name).await?,

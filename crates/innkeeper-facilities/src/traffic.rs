@@ -41,4 +41,10 @@ pub trait Traffic: Send + Sync {
     /// # Errors
     /// When the kernel cannot be queried. Fails rather than returning an incomplete list: an omitted guest would look idle.
     async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError>;
+
+    /// Removes the counters of a guest whose network was removed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError>;
 }

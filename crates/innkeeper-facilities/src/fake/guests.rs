@@ -180,4 +180,9 @@ impl Traffic for Part {
         self.query("traffic.traffic")?;
         Ok(self.host.world().traffic.clone())
     }
+
+    async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        self.host.world().traffic.remove(&guest);
+        Ok(())
+    }
 }

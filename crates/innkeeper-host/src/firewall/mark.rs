@@ -35,7 +35,7 @@ pub(super) fn marked(comment: &str) -> Option<DaemonId> {
 pub(super) fn look(table: &str) -> io::Result<Option<Option<String>>> {
     let socket = wire::socket(SocketFlags::empty())?;
     let name = wire::name(table);
-    let request = wire::request(GET_TABLE, 0, wire::INET, &[(NAME, &name)]);
+    let request = wire::request(GET_TABLE, 0, wire::INET, 0, &[(NAME, &name)]);
     send(&socket, &request, SendFlags::empty())?;
     // The kernel responds while it receives the request.
     let mut response = vec![0; 1 << 14];
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn truncated_response_fails_or_has_no_comment() {
         let data = [COMMENT, 3, b'h', b'i', 0];
-        let whole = wire::request(NEW_TABLE, 0, wire::INET, &[(USERDATA, &data)]);
+        let whole = wire::request(NEW_TABLE, 0, wire::INET, 0, &[(USERDATA, &data)]);
         assert_eq!(read(&whole).expect("reads"), Some(Some("hi".to_owned())));
         for length in 0..whole.len() {
             let cut = read(&whole[..length]);

@@ -20,6 +20,7 @@
 //! guests' packets.
 
 mod builds;
+mod elements;
 mod listing;
 mod mark;
 mod port;
@@ -80,8 +81,8 @@ pub enum FirewallError {
     /// The kernel does not respond to a query for a table.
     #[error("cannot read the owner of the firewall table from the kernel")]
     Netlink(#[source] io::Error),
-    /// The kernel does not list the counters.
-    #[error("cannot read the counters of guests' packets from the kernel")]
+    /// The kernel does not list or remove the counters.
+    #[error("cannot read or remove the counters of guests' packets in the kernel")]
     Counters(#[source] io::Error),
     /// The table is another daemon's.
     #[error("the firewall table inet {table} belongs to another Innkeeper daemon ({daemon})")]
@@ -347,6 +348,11 @@ impl Traffic for NftFirewall {
     async fn traffic(&self) -> Result<BTreeMap<Ipv4Addr, GuestTraffic>, FacilityError> {
         let table = self.table.name()?;
         Ok(traffic::read(table).map_err(FirewallError::Counters)?)
+    }
+
+    async fn forget(&self, guest: Ipv4Addr) -> Result<(), FacilityError> {
+        let table = self.table.name()?;
+        Ok(traffic::forget(table, guest).map_err(FirewallError::Counters)?)
     }
 }
 

@@ -10,6 +10,7 @@ use innkeeper_facilities::{GuestTraffic, PacketCount};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
 
+use super::elements::remove;
 use super::ruleset::{FROM_GUESTS, OPENED, TO_GUESTS};
 use super::wire::{self, Message};
 
@@ -55,6 +56,17 @@ pub(super) fn read(table: &str) -> io::Result<BTreeMap<Ipv4Addr, GuestTraffic>> 
     Ok(traffic)
 }
 
+/// Removes the counters of a guest.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn forget(table: &str, guest: Ipv4Addr) -> io::Result<()> {
+    for set in [TO_GUESTS, FROM_GUESTS, OPENED] {
+        remove(table, set, guest)?;
+    }
+    Ok(())
+}
+
 fn list(table: &str, set: &str) -> io::Result<Vec<(Ipv4Addr, PacketCount)>> {
     for _ in 0..ATTEMPTS {
         if let Some(list) = list_once(table, set)? {
@@ -69,7 +81,7 @@ fn list_once(table: &str, set: &str) -> io::Result<Option<Vec<(Ipv4Addr, PacketC
     let socket = wire::socket(SocketFlags::empty())?;
     let (table, set) = (wire::name(table), wire::name(set));
     let attributes = [(TABLE, &*table), (SET, &*set)];
-    let request = wire::request(GET_ELEMENTS, wire::DUMP, wire::INET, &attributes);
+    let request = wire::request(GET_ELEMENTS, wire::DUMP, wire::INET, 0, &attributes);
     send(&socket, &request, SendFlags::empty())?;
     let (mut list, mut interrupted) = (Vec::new(), false);
     let mut datagram = vec![0; DATAGRAM];

@@ -15,6 +15,8 @@ pub(super) const DONE: u16 = 3;
 pub(super) const REQUEST: u16 = 1;
 pub(super) const DUMP: u16 = 0x300;
 pub(super) const INTERRUPTED: u16 = 0x10;
+/// `NLM_F_ACK`.
+pub(super) const ACK: u16 = 4;
 
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 pub(super) const HEADER: usize = 16;
@@ -23,8 +25,9 @@ pub(super) const GENERIC: usize = 4;
 const ALIGNMENT: usize = 4;
 /// The header of an attribute: its length and its type.
 const ATTRIBUTE: usize = 4;
-/// The flags in an attribute's type.
+/// The flags in an attribute's type, and that of a value that consists of attributes (`NLA_F_NESTED`).
 const TYPE_MASK: u16 = 0x3fff;
+pub(super) const NESTED: u16 = 0x8000;
 
 /// Opens a socket of the netfilter subsystems in the network namespace of the calling thread.
 pub(super) fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
@@ -33,26 +36,44 @@ pub(super) fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket_with(family, kind, flags, Some(NETFILTER))?)
 }
 
-/// Returns a request of a kind with its attributes.
-pub(super) fn request(kind: u16, flags: u16, family: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+/// Returns a request of a kind with its attributes. `resource` is the field `res_id`.
+pub(super) fn request(
+    kind: u16,
+    flags: u16,
+    family: u8,
+    resource: u16,
+    attributes: &[(u16, &[u8])],
+) -> Vec<u8> {
     let mut message = vec![0; 4];
     message.extend(kind.to_ne_bytes());
     message.extend((REQUEST | flags).to_ne_bytes());
     // Sequence and port, which are unused.
     message.extend([0; 8]);
-    message.extend([family, 0, 0, 0]);
+    message.extend([family, 0]);
+    message.extend(resource.to_be_bytes());
     for (kind, value) in attributes {
-        let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(*value);
-        message.resize(message.len().next_multiple_of(ALIGNMENT), 0);
+        push(&mut message, *kind, value);
     }
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     if let Some(field) = message.first_chunk_mut() {
         *field = length.to_ne_bytes();
     }
     message
+}
+
+/// Returns an attribute, as the value of another one that is [`NESTED`].
+pub(super) fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::new();
+    push(&mut attribute, kind, value);
+    attribute
+}
+
+fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(ALIGNMENT), 0);
 }
 
 /// Returns a name as the value of an attribute.
@@ -143,7 +164,7 @@ mod tests {
     #[test]
     fn request_is_parsed_as_it_was_written() {
         let name = name("innkeeper");
-        let bytes = request(0x0a0d, DUMP, INET, &[(1, &name), (2, b"ab")]);
+        let bytes = request(0x0a0d, DUMP, INET, 0, &[(1, &name), (2, b"ab")]);
         assert_eq!(bytes.len() % ALIGNMENT, 0);
         let twice = [bytes.clone(), bytes].concat();
         let parsed: Vec<_> = messages(&twice).collect();

@@ -68,6 +68,14 @@ async fn packets_of_each_guest_are_counted() {
     scene.ensure().await;
     assert_eq!(scene.firewall.table.difference().await.expect("nft"), None);
     assert_eq!(scene.traffic().await, all);
+
+    // The counters of a guest end with it; a repeated removal is success.
+    for _ in 0..2 {
+        let web = WEB.parse().expect("address");
+        scene.firewall.forget(web).await.expect("forget");
+        let left: Vec<_> = scene.traffic().await.into_keys().collect();
+        assert_eq!(left, [SHOP.parse::<Ipv4Addr>().expect("address")]);
+    }
 }
 
 #[tokio::test]
@@ -100,6 +108,8 @@ async fn missing_table_is_not_an_empty_list() {
     let firewall = driver(config());
     let error = firewall.traffic().await.expect_err("no table");
     assert_eq!(error.code(), Code::NetworkFailed);
+    let web = WEB.parse().expect("address");
+    firewall.forget(web).await.expect("removed with the table");
 }
 
 /// Measures one sample with the counters of 1,000 guests. Run it by hand, and see docs/rest.md:
