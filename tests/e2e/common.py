@@ -101,7 +101,7 @@ def wait_until_idle() -> None:
     """Waits until the daemon responds and no operation is running."""
     machine.wait_until_succeeds(
         "innkeeper status --json | jq -e '.operations == []' && "
-        "agent list --json | jq -e 'all(.[]; .state == \"running\" or .state == \"stopped\")'"
+        "agent list --json | jq -e 'all(.[]; .state | IN(\"running\", \"stopped\", \"paused\", \"asleep\"))'"
     )
 
 

@@ -108,6 +108,34 @@ with subtest("its database is its own"):
     address = database_url("web-7").replace("/preview_web_7", "/postgres")
     machine.fail(f"nsenter --target {leader('web-7')} --net -- psql {shlex.quote(address)} --command='select 1'")
 
+with subtest("paused: requests wait for it; asleep: its page"):
+    machine.succeed("preview pause web-7")
+    require_equal(guest_of("web-7")["state"], "paused", "its guest")
+    slow = curl_command("web-7", "--fail --max-time 100")
+    machine.succeed(f"systemd-run --quiet --unit=waits sh -c {shlex.quote(slow + ' > /run/waits')}")
+    # The worker looks at it, and leaves it.
+    machine.succeed("systemctl restart innkeeperd.service")
+    wait_until_idle()
+    require_equal(guest_of("web-7")["state"], "paused", "its guest")
+    machine.succeed("preview list | grep -q 'web-7 *paused'", "preview wake web-7")
+    machine.wait_until_succeeds(f"grep -qF {shlex.quote(browse('web-7'))} /run/waits")
+    was = leader("web-7")
+    machine.succeed("preview sleep web-7")
+    require_equal(guest_of("web-7")["state"], "asleep", "its guest")
+    require("asleep" in browse("web-7", ""), "the response names the level")
+    require_equal(machine.succeed(curl_command("web-7", "--output /dev/null --write-out '%{http_code}'")), "503", "the status")
+    machine.succeed("systemctl restart innkeeperd.service")
+    wait_until_idle()
+    require("asleep" in machine.succeed("preview explain web-7 || true"), "the explanation")
+    machine.succeed("preview wake web-7")
+    machine.wait_until_succeeds(curl_command("web-7"))
+    require_equal(browse("web-7"), f"Branch change, commit {sha}, prepared 1 times.", "the page")
+    require(leader("web-7") != was, "it was started")
+    # A command wakes it too, and a push in the next test.
+    machine.succeed("preview pause web-7", "preview exec web-7 -- true")
+    require_equal(guest_of("web-7")["state"], "running", "its guest")
+    machine.succeed("preview pause web-7")
+
 with subtest("pushed to: the same guest has the new page"):
     was = leader("web-7")
     sha = commit("change", app("Now @commit@, prepared @count@ times."))

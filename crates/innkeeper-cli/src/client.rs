@@ -19,7 +19,7 @@ const MAX_RESPONSE: usize = 64 << 20;
 pub(crate) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Client of the daemon's API. Opens a connection for each request: on a Unix socket that costs less than a pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
 }

@@ -19,6 +19,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Returns a context whose output has no progress: standard output belongs to another program.
+    pub(crate) fn silent(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            output: Output::new(false, true),
+        }
+    }
+
     /// Returns a guest, or a failure with a suggestion if no guest has this name.
     pub(crate) async fn guest(&self, name: &GuestName) -> Result<GuestView, CommandError> {
         let response = self.client.get(&guest_path(name, "")).await;

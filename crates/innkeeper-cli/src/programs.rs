@@ -10,8 +10,8 @@ use innkeeper_model::{Code, Failure};
 use crate::client::Client;
 use crate::commands::{
     Apply, Backup, Build, Completions, Config, Create, Deliveries, Destroy, Doctor, Events, Exec,
-    Fork, Gc, List, Logs, Man, Pool, Restore, RestoreBackup, Set, Show, Slots, Snapshot, Snapshots,
-    Ssh, Start, Stop, SwitchPreview, Top, Undelete,
+    Fork, Gc, List, Logs, Man, Pause, Pool, Restore, RestoreBackup, Set, Show, Sleep, Slots,
+    Snapshot, Snapshots, Ssh, Start, Stop, SwitchPreview, Top, Undelete, Wake,
 };
 use crate::commands::{preview, status};
 use crate::context::Context;
@@ -84,6 +84,9 @@ enum AgentCommand {
     Logs(Logs),
     Start(Start),
     Stop(Stop),
+    Pause(Pause),
+    Sleep(Sleep),
+    Wake(Wake),
     Set(Set),
     Snapshot(Snapshot),
     Snapshots(Snapshots),
@@ -148,6 +151,9 @@ enum PreviewCommand {
     Exec(preview::Exec),
     Start(preview::Start),
     Stop(preview::Stop),
+    Pause(preview::Pause),
+    Sleep(preview::Sleep),
+    Wake(preview::Wake),
     Build(preview::Build),
     Approve(preview::Approve),
     Open(preview::Open),
@@ -195,6 +201,9 @@ impl Program for Agent {
             AgentCommand::Logs(command) => command.run(cx).await,
             AgentCommand::Start(command) => command.run(cx).await,
             AgentCommand::Stop(command) => command.run(cx).await,
+            AgentCommand::Pause(command) => command.run(cx).await,
+            AgentCommand::Sleep(command) => command.run(cx).await,
+            AgentCommand::Wake(command) => command.run(cx).await,
             AgentCommand::Set(command) => command.run(cx).await,
             AgentCommand::Snapshot(command) => command.run(cx).await,
             AgentCommand::Snapshots(command) => command.run(cx).await,
@@ -223,6 +232,9 @@ impl Program for Preview {
             PreviewCommand::Exec(command) => command.run(cx).await,
             PreviewCommand::Start(command) => command.run(cx).await,
             PreviewCommand::Stop(command) => command.run(cx).await,
+            PreviewCommand::Pause(command) => command.run(cx).await,
+            PreviewCommand::Sleep(command) => command.run(cx).await,
+            PreviewCommand::Wake(command) => command.run(cx).await,
             PreviewCommand::Build(command) => command.run(cx).await,
             PreviewCommand::Approve(command) => command.run(cx).await,
             PreviewCommand::Open(command) => command.run(cx).await,
@@ -324,7 +336,9 @@ fn report_outcome(outcome: Status, output: &Output) -> u8 {
 }
 
 /// Commands that delete or overwrite data, or interrupt a service.
-const DESTRUCTIVE: [&str; 5] = ["destroy", "restore", "stop", "reset", "gc"];
+const DESTRUCTIVE: [&str; 7] = [
+    "destroy", "restore", "stop", "pause", "sleep", "reset", "gc",
+];
 
 /// Removes destructive commands from clap's suggestions for an unknown command, which users may run without a second look.
 fn without_destructive_suggestions(mut error: clap::Error) -> clap::Error {

@@ -107,8 +107,9 @@ impl Engine {
     }
 
     /// Copies a guest's files to `to`, which must not exist. Suspends a running guest meanwhile, unless the driver takes a
-    /// snapshot. `copied` is the record of the guest in the backup. Returns its present record; `None` if the guest has no
-    /// files, does not exist any more, not even if another one has its name, or is destroyed meanwhile: that cancels the copy.
+    /// snapshot. A paused guest stays suspended. `copied` is the record of the guest in the backup. Returns its present record;
+    /// `None` if the guest has no files, does not exist any more, not even if another one has its name, or is destroyed
+    /// meanwhile: that cancels the copy.
     ///
     /// # Errors
     /// When the copy fails, or the guest runs and cannot be suspended. A part of the copy may be left.
@@ -130,7 +131,8 @@ impl Engine {
         }
         let rootfs = &inner.host.rootfs;
         let phase = inner.host.units.phase(name).await?;
-        let is_alive = phase.is_some_and(|unit| unit.phase.is_alive());
+        // The frozen processes of a paused guest are left as they are.
+        let is_alive = phase.is_some_and(|unit| unit.phase.is_alive() && !unit.frozen);
         let must_freeze = is_alive && !rootfs.copies_while_running(name).await?;
         let frozen = Instant::now();
         if must_freeze && !inner.host.units.freeze(name).await? {
@@ -164,7 +166,8 @@ impl Engine {
         Ok(all)
     }
 
-    /// Continues guests and removes snapshots that an interrupted or failed copy has left. Reports whether none is left.
+    /// Continues guests that should not be paused, and removes snapshots, that an interrupted or failed copy has left.
+    /// Reports whether none is left.
     pub async fn abandon_exports(&self) -> bool {
         let guests = match self.inner.store.guests().await {
             Ok(guests) => guests,
@@ -176,10 +179,11 @@ impl Engine {
         let mut is_done = true;
         for guest in guests {
             let host = &self.inner.host;
-            for done in [
-                host.units.thaw(&guest.name).await,
-                host.rootfs.abandon_export(&guest.name).await,
-            ] {
+            let continued = match guest.rests() {
+                Some(_) => Ok(()),
+                None => host.units.thaw(&guest.name).await,
+            };
+            for done in [continued, host.rootfs.abandon_export(&guest.name).await] {
                 if let Err(error) = done {
                     is_done = false;
                     warn!(guest = %guest.name, code = %error.code(), "{}", innkeeper_model::chain(&error));

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use innkeeper_model::{
-    BuildProgress, ChangeOutcome, ChangePhase, ClosureChange, DesiredState, EventKind, Failure,
-    Guest, GuestName, StorePath, UnitPhase,
+    BuildProgress, ChangeOutcome, ChangePhase, ClosureChange, EventKind, Failure, Guest, GuestName,
+    StorePath, UnitPhase,
 };
 use tracing::warn;
 
@@ -55,7 +55,7 @@ impl Inner {
         let is_same = guest.closure == next.closure && guest.limits == next.limits;
         let outcome = if is_same && !change.restart {
             ChangeOutcome::Unchanged
-        } else if guest.desired != DesiredState::Running {
+        } else if !guest.should_have_processes() {
             ChangeOutcome::AtNextStart
         } else if is_running
             && !change.restart
@@ -165,7 +165,7 @@ impl Inner {
         let Some(mut change) = guest.pending_change().cloned() else {
             return Ok(false);
         };
-        let is_to_run = guest.desired == DesiredState::Running;
+        let is_to_run = guest.should_have_processes();
         match change.phase {
             ChangePhase::Prepare => {
                 change.phase = ChangePhase::Settle;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use innkeeper_model::api::{Check, DoctorReport, Verdict};
-use innkeeper_model::{DesiredState, Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase};
+use innkeeper_model::{
+    DesiredState, Guest, GuestState, Ownership, Retained, Snapshot, UnitPhase, Verb,
+};
 
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::observe::observe;
-use crate::plan::plan;
+use crate::plan::{Goal, plan};
 
 /// The time in which the rules follow a change of the host.
 const RULES_FOLLOW: Duration = Duration::from_secs(1);
@@ -54,12 +56,12 @@ impl Engine {
             Ok(observed) => observed,
             Err(error) => return broken(subject, innkeeper_model::chain(&error), None),
         };
-        let missing: Vec<&str> = plan(guest.desired, guest.file_work.as_ref(), &observed)
+        let missing: Vec<&str> = plan(Goal::of(guest), guest.file_work.as_ref(), &observed)
             .concat()
             .iter()
             .map(|step| step.as_str())
             .collect();
-        let state = GuestState::of(guest.desired, guest.fault.as_ref(), observed.unit);
+        let state = GuestState::of(guest, observed.unit, observed.frozen);
         if let Some(fault) = &guest.fault {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }
@@ -69,7 +71,7 @@ impl Engine {
                 verdict: Verdict::Ok,
                 finding: match (guest.desired, observed.unit) {
                     (DesiredState::Running, Some(UnitPhase::Running)) => {
-                        "running; closure pinned, network complete".to_owned()
+                        format!("{state}; closure pinned, network complete")
                     }
                     _ => state.to_string(),
                 },
@@ -162,7 +164,8 @@ impl Engine {
             .unwrap_or_default();
         operations
             .iter()
-            .any(|operation| operation.guest.as_ref() == Some(&guest.name))
+            // A backup freezes guests for a moment.
+            .any(|one| one.guest.as_ref() == Some(&guest.name) || one.verb == Verb::Backup)
     }
 
     async fn check_orphans(&self) -> Vec<Check> {

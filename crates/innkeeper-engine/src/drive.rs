@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use innkeeper_facilities::Prepared;
 use innkeeper_model::{
-    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Operation, StorePath, Trust,
-    Verb,
+    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Level, Operation, StorePath,
+    Trust, UnitPhase, Verb,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -14,7 +14,7 @@ use crate::EngineError;
 use crate::inner::Inner;
 use crate::journal::Subject;
 use crate::observe::{has, observe, resources};
-use crate::plan::{Stage, Step, plan, plan_change};
+use crate::plan::{Goal, Stage, Step, plan, plan_change};
 use crate::probe::Edge;
 
 /// Work for the caller to schedule after a drive.
@@ -88,8 +88,8 @@ impl Drive<'_> {
             };
             let observed = observe(&self.inner.host, &guest).await?;
             let stages = match guest.pending_change() {
-                Some(change) => plan_change(guest.desired, change, &observed),
-                None => plan(guest.desired, guest.file_work.as_ref(), &observed),
+                Some(change) => plan_change(Goal::of(&guest), change, &observed),
+                None => plan(Goal::of(&guest), guest.file_work.as_ref(), &observed),
             };
             if stages.is_empty() {
                 return Ok(self.settled(&guest));
@@ -270,6 +270,13 @@ impl Drive<'_> {
             }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
             Step::Release => host.units.release(name).await?,
+            Step::Freeze => {
+                if !host.units.freeze(name).await? {
+                    return Err(EngineError::NoFreezer(name.clone()));
+                }
+            }
+            Step::Thaw => host.units.thaw(name).await?,
+            Step::RecordSleep => self.inner.record_sleep(name, &self.subject).await?,
             Step::StopUnit => host.units.stop(name).await?,
             Step::RemoveUnit => host.units.remove(name).await?,
             Step::RemoveNetwork => {
@@ -444,8 +451,8 @@ impl Drive<'_> {
         }
     }
 
-    /// Rolls back: a create to absent, a start or an undelete to stopped, work on files to the guest as before. Any
-    /// other operation keeps its desired state and is retried.
+    /// Rolls back: a create to absent, a start or an undelete to stopped, a pause to awake, a wake to asleep, work on files
+    /// to the guest as before. Any other operation keeps its desired state and is retried.
     async fn fail(&self, failure: &Failure) -> FollowUp {
         warn!(guest = %self.name, verb = %self.verb, code = %failure.code, "{failure}");
         let rolled_back = match self.verb {
@@ -458,6 +465,11 @@ impl Drive<'_> {
                 let result = self.roll_back(DesiredState::Stopped, failure).await;
                 result.is_ok().then_some(FollowUp::None)
             }
+            Verb::Pause => {
+                let recorded = self.inner.store.set_level(self.name, Level::Awake).await;
+                recorded.is_ok().then_some(FollowUp::DriveAgain)
+            }
+            Verb::Wake => self.roll_back_wake().await,
             Verb::Snapshot | Verb::RestoreSnapshot => {
                 let abandoned = self.inner.abandon_file_work(self.name).await;
                 matches!(abandoned, Ok(true)).then_some(FollowUp::DriveAgain)
@@ -477,6 +489,17 @@ impl Drive<'_> {
         follow_up
     }
 
+    /// Puts a guest to sleep again that did not start. One that runs is as awake as it can be, and its repair is retried.
+    async fn roll_back_wake(&self) -> Option<FollowUp> {
+        let seen = self.inner.host.units.phase(self.name).await.ok()?;
+        if seen.is_some_and(|seen| seen.phase == UnitPhase::Running) {
+            return None;
+        }
+        let store = &self.inner.store;
+        store.set_level(self.name, Level::Asleep).await.ok()?;
+        Some(FollowUp::DriveAgain)
+    }
+
     async fn roll_back(&self, desired: DesiredState, failure: &Failure) -> Result<(), EngineError> {
         let store = &self.inner.store;
         store.set_desired_state(self.name, desired).await?;
@@ -485,7 +508,7 @@ impl Drive<'_> {
         };
         let observed = observe(&self.inner.host, &guest).await?;
         // `Forget` is left out: the record is deleted below, in one transaction with the operation's failure.
-        let stages: Vec<Stage> = plan(desired, None, &observed)
+        let stages: Vec<Stage> = plan(Goal::of(&guest), None, &observed)
             .into_iter()
             .filter(|stage| !stage.contains(&Step::Forget))
             .collect();

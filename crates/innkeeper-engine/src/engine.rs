@@ -103,18 +103,22 @@ impl Engine {
         Ok(console.await?)
     }
 
-    /// Runs a command in a guest.
+    /// Runs a command in a guest. Does not wake it: [`Self::awaken`] does.
     ///
     /// # Errors
-    /// When the guest does not exist or does not run.
+    /// When the guest does not exist, does not run, or is paused.
     pub async fn exec(
         &self,
         name: &GuestName,
         request: &ExecRequest,
     ) -> Result<ExecSession, EngineError> {
-        self.guest(name).await?;
+        let guest = self.guest(name).await?;
         if request.command.is_empty() {
             return Err(EngineError::Invalid("the command is missing".to_owned()));
+        }
+        if let Some(level) = guest.rests() {
+            let (guest, kind) = (guest.name, guest.kind);
+            return Err(EngineError::Resting { guest, kind, level });
         }
         Ok(self.inner.host.units.exec(name, request).await?)
     }

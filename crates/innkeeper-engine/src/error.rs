@@ -3,8 +3,8 @@
 use innkeeper_facilities::FacilityError;
 use innkeeper_model::reserved::Reservation;
 use innkeeper_model::{
-    Code, Explain, Failure, GuestName, Installable, InvalidInstallable, OperationId, StorePath,
-    UserIdCount,
+    Code, Explain, Failure, GuestKind, GuestName, Installable, InvalidInstallable, Level,
+    OperationId, StorePath, UserIdCount,
 };
 use innkeeper_store::StoreError;
 
@@ -58,6 +58,19 @@ pub enum EngineError {
     /// The guest runs, and its files can only be copied while it is stopped.
     #[error("cannot copy the files of guest '{0}' while it runs")]
     MustNotRun(GuestName),
+    /// The host cannot suspend the guest's processes.
+    #[error("cannot pause guest '{0}': this host cannot suspend the processes of a cgroup")]
+    NoFreezer(GuestName),
+    /// The guest is paused or asleep, so that no command runs in it.
+    #[error("guest '{guest}' is {level}")]
+    Resting {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+        /// Its level.
+        level: Level,
+    },
     /// The guest's running system did not switch to a closure.
     #[error("guest '{guest}' cannot switch to {closure}: {finding}")]
     Switch {
@@ -110,6 +123,8 @@ impl Explain for EngineError {
             Self::GuestNotFound(_) => Code::GuestNotFound,
             Self::Preview(_) => Code::GuestIsPreview,
             Self::MustNotRun(_) => Code::GuestRunning,
+            Self::NoFreezer(_) => Code::KernelFeatureMissing,
+            Self::Resting { .. } => Code::GuestNotRunning,
             Self::OperationNotFound(_) => Code::OperationNotFound,
             Self::FlakeUnset => Code::FlakeUnset,
             Self::UserIds(_) => Code::UserIdsUnsupported,
@@ -135,8 +150,12 @@ impl Explain for EngineError {
             Self::GuestNotFound(_) => "`agent list` shows the existing guests.".to_owned(),
             Self::Preview(_) => "The request is for agents only; `agent list` shows them.".to_owned(),
             Self::MustNotRun(guest) => format!(
-                "Stop it first: `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
+                "Pause or stop it first: `agent pause {guest}`, `agent stop {guest}`. Guests on thin volumes (storage.driver = \"lvm-thin\") can be copied while they run."
             ),
+            Self::NoFreezer(guest) => format!(
+                "Mount cgroups of version 2, or the freezer of version 1, where innkeeperd may write below /sys/fs/cgroup. Without a freezer, a guest can still sleep: `agent sleep {guest}`, or `preview sleep {guest}` if it is a preview."
+            ),
+            Self::Resting { guest, kind, .. } => format!("Wake it first: `{kind} wake {guest}`."),
             Self::OperationNotFound(_) => "`innkeeper events` shows recent operations.".to_owned(),
             Self::UserIds(_) => "Request 65536 user ids (--user-ids, or guest.user_ids in innkeeperd's configuration). More require guest.user_namespace = \"on\" or \"auto\", and state_dir on a file system with id-mapped mounts: `innkeeper doctor` shows whether it has them.".to_owned(),
             Self::NestingRefused => "Set guest.nesting = true in innkeeperd's configuration and restart innkeeperd. docs/security.md describes the cost.".to_owned(),

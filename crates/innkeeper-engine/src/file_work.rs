@@ -22,7 +22,7 @@ impl Inner {
             return Err(EngineError::GuestNotFound(origin.guest.clone()));
         }
         if origin.snapshot.is_none() && !self.copies_while_running(&origin.guest).await? {
-            self.require_stopped(&origin.guest).await?;
+            self.require_still(&origin.guest).await?;
         }
         let closures = &self.host.closures;
         closures.inherit(&origin.guest, &guest.name).await?;
@@ -41,7 +41,7 @@ impl Inner {
     pub(crate) async fn take_snapshot(&self, guest: &Guest) -> Result<(), EngineError> {
         if let Some(FileWork::TakeSnapshot(label)) = &guest.file_work {
             if !self.copies_while_running(&guest.name).await? {
-                self.require_stopped(&guest.name).await?;
+                self.require_still(&guest.name).await?;
             }
             self.host.rootfs.snapshot(&guest.name, label).await?;
             self.store.finish_file_work(&guest.name).await?;
@@ -139,6 +139,15 @@ impl Inner {
 
     async fn copies_while_running(&self, name: &GuestName) -> Result<bool, EngineError> {
         Ok(self.host.rootfs.copies_while_running(name).await?)
+    }
+
+    /// Requires that no process of the guest can change its files.
+    async fn require_still(&self, name: &GuestName) -> Result<(), EngineError> {
+        let unit = self.host.units.phase(name).await?;
+        if unit.is_some_and(|unit| unit.phase.is_alive() && !unit.frozen) {
+            return Err(EngineError::MustNotRun(name.clone()));
+        }
+        Ok(())
     }
 
     async fn require_stopped(&self, name: &GuestName) -> Result<(), EngineError> {

@@ -35,6 +35,7 @@ mod health;
 mod inner;
 mod journal;
 mod keyed_locks;
+mod level;
 mod observe;
 mod oom;
 mod plan;

@@ -1,7 +1,7 @@
 //! Observation of guests on the host.
 
 use innkeeper_facilities::{Facilities, FacilityError, Found, Resource};
-use innkeeper_model::{DesiredState, Guest, GuestName, UnitPhase};
+use innkeeper_model::{DesiredState, Guest, GuestName, Level, UnitPhase};
 
 /// The observed state of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Observed {
     pub(crate) network_complete: bool,
     /// The phase of its unit, if it has one.
     pub(crate) unit: Option<UnitPhase>,
+    /// Its processes are suspended.
+    pub(crate) frozen: bool,
 }
 
 /// Observes only what the plan for this guest depends on: a removal removes every resource anyway, and a guest that is
@@ -34,10 +36,15 @@ pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed
     if guest.desired == DesiredState::Absent {
         return Ok(observed);
     }
-    observed.unit = host.units.phase(&guest.name).await?.map(|unit| unit.phase);
-    let settled = match guest.desired {
-        DesiredState::Running => observed.unit == Some(UnitPhase::Running),
-        DesiredState::Stopped | DesiredState::Absent => observed.unit.is_none(),
+    let unit = host.units.phase(&guest.name).await?;
+    observed.frozen = unit.as_ref().is_some_and(|unit| unit.frozen);
+    observed.unit = unit.map(|unit| unit.phase);
+    let is_running = observed.unit == Some(UnitPhase::Running);
+    let settled = match (guest.desired, guest.level) {
+        (DesiredState::Running, Level::Awake) => is_running,
+        (DesiredState::Running, Level::Paused) => is_running || observed.unit.is_none(),
+        (DesiredState::Running, Level::Asleep)
+        | (DesiredState::Stopped | DesiredState::Absent, _) => observed.unit.is_none(),
     };
     if settled {
         observed.network_present = has(&*host.network, &guest.name).await?;

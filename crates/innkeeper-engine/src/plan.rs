@@ -1,6 +1,6 @@
 //! The plan from a guest's observed state to its desired state: a pure function.
 
-use innkeeper_model::{DesiredState, FileWork, UnitPhase};
+use innkeeper_model::{DesiredState, FileWork, Guest, Level, UnitPhase};
 
 use crate::observe::Observed;
 
@@ -55,6 +55,12 @@ pub(crate) enum Step {
     EnsureNetwork,
     /// Open the door: the closure's init starts.
     Release,
+    /// Suspend the guest's processes.
+    Freeze,
+    /// Continue the guest's processes.
+    Thaw,
+    /// Record that a guest is asleep that lost its processes while it was paused.
+    RecordSleep,
     /// Shut the guest down.
     StopUnit,
     /// Remove the unit and kill its processes.
@@ -97,6 +103,9 @@ impl Step {
             Self::EnsureUnit => "ensure-unit",
             Self::EnsureNetwork => "ensure-network",
             Self::Release => "release",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::RecordSleep => "record-sleep",
             Self::StopUnit => "stop-unit",
             Self::RemoveUnit => "remove-unit",
             Self::RemoveNetwork => "remove-network",
@@ -123,16 +132,34 @@ impl Step {
 /// Independent steps, executed concurrently.
 pub(crate) type Stage = Vec<Step>;
 
+/// The state that a guest should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Goal {
+    desired: DesiredState,
+    /// Only for a guest that should run.
+    level: Level,
+}
+
+impl Goal {
+    pub(crate) fn of(guest: &Guest) -> Self {
+        Self {
+            desired: guest.desired,
+            level: guest.level,
+        }
+    }
+
+    /// Reports whether the guest should have processes.
+    fn has_processes(self) -> bool {
+        self.desired == DesiredState::Running && self.level != Level::Asleep
+    }
+}
+
 /// Returns the stages from the observed to the desired state, in order. Empty if the guest has its desired state.
 ///
 /// File work comes first: a snapshot does not wait for a guest that fails to start, and no guest starts with files that
 /// are about to be replaced. The tree of a copy is created like any other.
-pub(crate) fn plan(
-    desired: DesiredState,
-    work: Option<&FileWork>,
-    observed: &Observed,
-) -> Vec<Stage> {
-    match (desired, work) {
+pub(crate) fn plan(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> Vec<Stage> {
+    match (goal.desired, work) {
         (DesiredState::Absent, _) => remove(observed.keep_files),
         (_, Some(FileWork::Restore(_))) => {
             let mut stages = stop(observed);
@@ -140,43 +167,47 @@ pub(crate) fn plan(
             let stopped = Observed {
                 unit: None,
                 network_present: false,
+                frozen: false,
                 ..*observed
             };
-            stages.extend(plan(desired, None, &stopped));
+            stages.extend(plan(goal, None, &stopped));
             stages
         }
-        (_, Some(FileWork::TakeSnapshot(_))) => before(Step::TakeSnapshot, desired, observed),
-        (_, Some(FileWork::DeleteSnapshot(_))) => before(Step::DeleteSnapshot, desired, observed),
+        (_, Some(FileWork::TakeSnapshot(_))) => before(Step::TakeSnapshot, goal, observed),
+        (_, Some(FileWork::DeleteSnapshot(_))) => before(Step::DeleteSnapshot, goal, observed),
         (DesiredState::Running, _) => {
             let after_tree = match work {
                 Some(FileWork::CopyOf(_)) => Some(Step::ForgetIdentity),
                 Some(FileWork::Adopt(_)) => Some(Step::AdoptFiles),
                 _ => None,
             };
-            run(observed, after_tree)
+            match goal.level {
+                // A tree is completed before the guest rests.
+                Level::Awake | Level::Paused | Level::Asleep if after_tree.is_some() => {
+                    run(observed, after_tree)
+                }
+                Level::Awake => run(observed, None),
+                Level::Paused => pause(observed),
+                Level::Asleep => stop(observed),
+            }
         }
         (DesiredState::Stopped, _) => stop(observed),
     }
 }
 
-fn before(step: Step, desired: DesiredState, observed: &Observed) -> Vec<Stage> {
+fn before(step: Step, goal: Goal, observed: &Observed) -> Vec<Stage> {
     let mut stages = vec![vec![step]];
-    stages.extend(plan(desired, None, observed));
+    stages.extend(plan(goal, None, observed));
     stages
 }
 
 /// `after_tree` completes a file tree that is a copy or an adopted one.
 fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
-    let mut stages = Vec::new();
+    // A guest that is woken continues before anything else happens.
+    let mut stages = thaw(observed);
     match observed.unit {
         Some(UnitPhase::Running) => {
-            // Repair the host's side without disturbing the running guest.
-            if !observed.closure_pinned {
-                stages.push(vec![Step::EnsureClosure]);
-            }
-            if !observed.network_complete {
-                stages.push(vec![Step::EnsureNetwork]);
-            }
+            stages.extend(repair(observed));
             return stages;
         }
         Some(UnitPhase::AtDoor) => {}
@@ -205,6 +236,31 @@ fn run(observed: &Observed, after_tree: Option<Step>) -> Vec<Stage> {
     stages.push(vec![Step::EnsureSecrets, Step::EnsureUnit]);
     stages.push(vec![Step::EnsureNetwork]);
     stages.push(vec![Step::Release]);
+    stages
+}
+
+fn thaw(observed: &Observed) -> Vec<Stage> {
+    Vec::from_iter(observed.frozen.then(|| vec![Step::Thaw]))
+}
+
+/// Repairs the host's side of a guest without disturbing its processes.
+fn repair(observed: &Observed) -> Vec<Stage> {
+    let closure = (!observed.closure_pinned).then(|| vec![Step::EnsureClosure]);
+    let network = (!observed.network_complete).then(|| vec![Step::EnsureNetwork]);
+    closure.into_iter().chain(network).collect()
+}
+
+/// A guest without its processes has lost its memory: it falls asleep instead.
+fn pause(observed: &Observed) -> Vec<Stage> {
+    if observed.unit != Some(UnitPhase::Running) {
+        let mut stages = stop(observed);
+        stages.push(vec![Step::RecordSleep]);
+        return stages;
+    }
+    let mut stages = repair(observed);
+    if !observed.frozen {
+        stages.push(vec![Step::Freeze]);
+    }
     stages
 }
 
@@ -257,6 +313,7 @@ mod tests {
             any::<bool>(),
             any::<bool>(),
             unit,
+            any::<bool>(),
         )
             .prop_map(
                 |(
@@ -266,6 +323,7 @@ mod tests {
                     network_present,
                     network_complete,
                     unit,
+                    frozen,
                 )| Observed {
                     closure_known,
                     closure_pinned,
@@ -273,8 +331,29 @@ mod tests {
                     network_present,
                     network_complete,
                     unit,
+                    // Nothing else can be frozen.
+                    frozen: frozen && unit == Some(Running),
                 },
             )
+    }
+
+    /// A goal of a guest that is awake if it should run.
+    fn goal(desired: DesiredState) -> Goal {
+        Goal {
+            desired,
+            level: Level::Awake,
+        }
+    }
+
+    fn at(level: Level) -> Goal {
+        Goal {
+            desired: DesiredState::Running,
+            level,
+        }
+    }
+
+    fn any_level() -> impl Strategy<Value = Level> {
+        prop_oneof![Just(Level::Awake), Just(Level::Paused), Just(Level::Asleep)]
     }
 
     fn label() -> SnapshotLabel {
@@ -304,6 +383,10 @@ mod tests {
     }
 
     fn show_with(desired: DesiredState, work: Option<&FileWork>, observed: &Observed) -> String {
+        show_goal(goal(desired), work, observed)
+    }
+
+    fn show_goal(goal: Goal, work: Option<&FileWork>, observed: &Observed) -> String {
         let stage = |stage: &Stage| {
             stage
                 .iter()
@@ -311,7 +394,7 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" + ")
         };
-        plan(desired, work, observed)
+        plan(goal, work, observed)
             .iter()
             .map(stage)
             .collect::<Vec<_>>()
@@ -326,6 +409,7 @@ mod tests {
             network_present: unit == Some(Running),
             network_complete: unit == Some(Running),
             unit,
+            frozen: false,
         }
     }
 
@@ -348,25 +432,69 @@ mod tests {
     }
 
     #[test]
+    fn plans_of_levels_read_as_arrows() {
+        let frozen = Observed {
+            frozen: true,
+            ..observed(Some(Running))
+        };
+        let show = |level, observed: &Observed| show_goal(at(level), None, observed);
+        insta::assert_snapshot!(show(Level::Paused, &observed(Some(Running))), @"freeze");
+        insta::assert_snapshot!(show(Level::Paused, &observed(None)), @"record-sleep");
+        insta::assert_snapshot!(show(Level::Paused, &observed(Some(Exited(137)))), @"remove-unit → remove-network → record-sleep");
+        insta::assert_snapshot!(show(Level::Paused, &Observed { network_complete: false, ..frozen }), @"ensure-network");
+        insta::assert_snapshot!(show(Level::Asleep, &observed(Some(Running))), @"stop-unit → remove-unit → remove-network");
+        insta::assert_snapshot!(show(Level::Asleep, &frozen), @"stop-unit → remove-unit → remove-network");
+        insta::assert_snapshot!(show(Level::Awake, &frozen), @"thaw");
+        insta::assert_snapshot!(show(Level::Awake, &observed(None)), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release");
+        let work = |level, work: FileWork| show_goal(at(level), Some(&work), &frozen);
+        insta::assert_snapshot!(work(Level::Paused, FileWork::TakeSnapshot(label())), @"take-snapshot");
+        insta::assert_snapshot!(work(Level::Paused, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs → record-sleep");
+        insta::assert_snapshot!(work(Level::Asleep, FileWork::Restore(label())), @"stop-unit → remove-unit → remove-network → restore-rootfs");
+        insta::assert_snapshot!(show_with(DesiredState::Stopped, None, &frozen), @"stop-unit → remove-unit → remove-network");
+        for (level, observed) in [(Level::Paused, frozen), (Level::Asleep, observed(None))] {
+            assert!(plan(at(level), None, &observed).is_empty());
+        }
+    }
+
+    #[test]
     fn desired_state_needs_no_steps() {
-        assert!(plan(DesiredState::Running, None, &observed(Some(Running))).is_empty());
-        assert!(plan(DesiredState::Stopped, None, &observed(None)).is_empty());
+        assert!(plan(goal(DesiredState::Running), None, &observed(Some(Running))).is_empty());
+        assert!(plan(goal(DesiredState::Stopped), None, &observed(None)).is_empty());
     }
 
     proptest! {
         #[test]
+        fn resting_guests_start_no_process(level in any_level(), observed in any_observed()) {
+            prop_assume!(level != Level::Awake);
+            let steps = plan(at(level), None, &observed).concat();
+            for step in [Step::EnsureUnit, Step::Release, Step::Thaw] {
+                prop_assert!(!steps.contains(&step), "{step:?}");
+            }
+            let rests = steps.contains(&Step::Freeze) || steps.contains(&Step::StopUnit);
+            let is_up = observed.unit == Some(Running) && !(observed.frozen && level == Level::Paused);
+            prop_assert!(rests || !is_up);
+        }
+
+        #[test]
+        fn frozen_guests_that_should_be_awake_continue_first(mut observed in any_observed()) {
+            (observed.unit, observed.frozen) = (Some(Running), true);
+            let stages = plan(at(Level::Awake), None, &observed);
+            prop_assert_eq!(&stages[0], &[Step::Thaw]);
+        }
+
+        #[test]
         fn running_guests_are_not_disturbed(work in any_work(), mut observed in any_observed()) {
             observed.unit = Some(Running);
             prop_assume!(!matches!(work, Some(FileWork::Restore(_))));
-            for step in plan(DesiredState::Running, work.as_ref(), &observed).concat() {
-                let quiet = [Step::EnsureClosure, Step::EnsureNetwork, Step::TakeSnapshot, Step::DeleteSnapshot];
+            for step in plan(goal(DesiredState::Running), work.as_ref(), &observed).concat() {
+                let quiet = [Step::Thaw, Step::EnsureClosure, Step::EnsureNetwork, Step::TakeSnapshot, Step::DeleteSnapshot];
                 prop_assert!(quiet.contains(&step), "{step:?}");
             }
         }
 
         #[test]
         fn release_comes_last_and_after_all_preparations(work in any_work(), observed in any_observed()) {
-            let stages = plan(DesiredState::Running, work.as_ref(), &observed);
+            let stages = plan(goal(DesiredState::Running), work.as_ref(), &observed);
             if let Some(at) = stages.iter().position(|s| s.contains(&Step::Release)) {
                 prop_assert_eq!(at, stages.len() - 1);
                 let before = stages[..at].concat();
@@ -380,7 +508,7 @@ mod tests {
         fn copy_inherits_before_its_closure_is_ensured(observed in any_observed()) {
             let guest = GuestName::parse("web").expect("name");
             let work = FileWork::CopyOf(Origin { guest, snapshot: None });
-            let stages = plan(DesiredState::Running, Some(&work), &observed);
+            let stages = plan(goal(DesiredState::Running), Some(&work), &observed);
             let at = |step| stages.iter().position(|stage| stage.contains(&step));
             if let Some(tree) = at(Step::EnsureRootfs) {
                 prop_assert!(at(Step::EnsureClosure).is_some_and(|closure| tree < closure));
@@ -390,7 +518,7 @@ mod tests {
 
         #[test]
         fn processes_are_removed_before_the_network(desired in prop_oneof![Just(DesiredState::Stopped), Just(DesiredState::Absent)], work in any_work(), observed in any_observed()) {
-            let steps = plan(desired, work.as_ref(), &observed).concat();
+            let steps = plan(goal(desired), work.as_ref(), &observed).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             if let Some(network) = at(Step::RemoveNetwork) {
                 prop_assert!(observed.unit.is_none() && desired == DesiredState::Stopped || at(Step::RemoveUnit).is_some_and(|unit| unit < network));
@@ -399,7 +527,7 @@ mod tests {
 
         #[test]
         fn restore_runs_without_processes(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], observed in any_observed()) {
-            let steps = plan(desired, Some(&FileWork::Restore(label())), &observed).concat();
+            let steps = plan(goal(desired), Some(&FileWork::Restore(label())), &observed).concat();
             let at = |step| steps.iter().position(|s| *s == step);
             let replaced = at(Step::RestoreRootfs).expect("is planned");
             prop_assert!(observed.unit.is_none() || at(Step::RemoveUnit).is_some_and(|removed| removed < replaced));
@@ -409,7 +537,7 @@ mod tests {
 
         #[test]
         fn only_a_destroy_removes_files(desired in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped)], work in any_work(), observed in any_observed()) {
-            let steps = plan(desired, work.as_ref(), &observed).concat();
+            let steps = plan(goal(desired), work.as_ref(), &observed).concat();
             for step in [Step::RemoveRootfs, Step::RetainRootfs, Step::Forget] {
                 prop_assert!(!steps.contains(&step));
             }

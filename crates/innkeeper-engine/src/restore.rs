@@ -62,7 +62,9 @@ impl Engine {
     /// Records the power-off of a guest that happened while no daemon ran.
     async fn record_missed_power_off(&self, name: &GuestName) -> Result<(), EngineError> {
         let _guest = self.inner.guest_locks.lock(name).await;
-        if let Some((_, 0)) = self.unrequested_exit(name).await? {
+        if let Some((guest, 0)) = self.unrequested_exit(name).await?
+            && guest.rests().is_none()
+        {
             self.record_exit(name, 0);
             self.inner
                 .store
@@ -78,7 +80,7 @@ impl Engine {
             .record(&Subject::guest(name), EventKind::Exited { status });
     }
 
-    /// Returns a guest and its exit status if it should run but has exited.
+    /// Returns a guest and its exit status if it should have processes but has exited.
     pub(crate) async fn unrequested_exit(
         &self,
         name: &GuestName,
@@ -86,9 +88,7 @@ impl Engine {
         let guest = self.inner.store.guest(name).await?;
         let unit = self.inner.host.units.phase(name).await?;
         Ok(match (guest, unit.map(|unit| unit.phase)) {
-            (Some(guest), Some(UnitPhase::Exited(status)))
-                if guest.desired == DesiredState::Running =>
-            {
+            (Some(guest), Some(UnitPhase::Exited(status))) if guest.should_have_processes() => {
                 Some((guest, status))
             }
             _ => None,

@@ -146,7 +146,8 @@ impl Engine {
 
     /// Refuses early, before an operation is recorded.
     async fn refuse_while_running(&self, guest: &Guest) -> Result<(), EngineError> {
-        if guest.desired == DesiredState::Running
+        let is_awake = guest.desired == DesiredState::Running && guest.rests().is_none();
+        if is_awake
             && !(self.inner.host.rootfs)
                 .copies_while_running(&guest.name)
                 .await?

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use innkeeper_facilities::UnitSeen;
 use innkeeper_model::api::{GuestView, SlotReport, Status};
-use innkeeper_model::{Guest, GuestName, GuestState, UnitPhase};
+use innkeeper_model::{Guest, GuestName, GuestState};
 use jiff::Timestamp;
 
 use crate::EngineError;
@@ -17,16 +18,16 @@ impl Engine {
     pub async fn list(&self) -> Result<Vec<GuestView>, EngineError> {
         // Read the host first: a guest that is created in between is shown as starting, not as failed.
         let units = self.inner.host.units.phases().await?;
-        let phases: HashMap<_, _> = units
+        let units: HashMap<_, _> = units
             .into_iter()
-            .map(|unit| (unit.guest, unit.phase))
+            .map(|unit| (unit.guest.clone(), unit))
             .collect();
         let guests = self.inner.store.guests().await?;
         Ok(guests
             .into_iter()
             .map(|guest| {
-                let phase = phases.get(&guest.name).copied();
-                self.view(guest, phase)
+                let unit = units.get(&guest.name);
+                self.view(guest, unit)
             })
             .collect())
     }
@@ -38,7 +39,7 @@ impl Engine {
     pub async fn show(&self, name: &GuestName) -> Result<GuestView, EngineError> {
         let guest = self.guest(name).await?;
         let unit = self.inner.host.units.phase(name).await?;
-        Ok(self.view(guest, unit.map(|unit| unit.phase)))
+        Ok(self.view(guest, unit.as_ref()))
     }
 
     /// Returns the host's id of a guest's first process, which is another one after each start. `None` while it does not run.
@@ -95,10 +96,12 @@ impl Engine {
         Ok(self.inner.host.rootfs.bytes(name).await?)
     }
 
-    fn view(&self, guest: Guest, unit: Option<UnitPhase>) -> GuestView {
+    fn view(&self, guest: Guest, unit: Option<&UnitSeen>) -> GuestView {
+        let frozen = unit.is_some_and(|unit| unit.frozen);
+        let unit = unit.map(|unit| unit.phase);
         let addresses = self.inner.config.range.addresses(guest.slot);
         GuestView {
-            state: GuestState::of(guest.desired, guest.fault.as_ref(), unit),
+            state: GuestState::of(&guest, unit, frozen),
             unit,
             host_address: addresses.map(|a| a.host),
             guest_address: addresses.map(|a| a.guest),

@@ -134,7 +134,7 @@ impl Engine {
 
     /// Handles the exit of a guest's processes. An exit that an operation requested needs no action. A power-off from
     /// inside stops the guest. A reboot from inside starts it at once. Any other status is a fault; the guest starts
-    /// again after the backoff delay.
+    /// again after the backoff delay. A paused guest whose processes were killed falls asleep.
     async fn handle_exit(&self, name: GuestName) -> Result<(), EngineError> {
         let status = {
             let _guest = self.inner.guest_locks.lock(&name).await;
@@ -146,6 +146,10 @@ impl Engine {
             self.record_oom_kills(&guest, count);
             self.record_exit(&name, status);
             match status {
+                _ if guest.rests().is_some() => {
+                    self.spawn_drive(name, None);
+                    return Ok(());
+                }
                 0 => {
                     self.inner
                         .store

@@ -25,6 +25,8 @@ pub struct UnitSeen {
     pub phase: UnitPhase,
     /// The host's id of its first process, while the guest is alive.
     pub leader: Option<u32>,
+    /// True if all of its processes are suspended.
+    pub frozen: bool,
 }
 
 /// A guest's console, in chunks, as it is written.
@@ -141,15 +143,16 @@ pub trait Units: Resource {
     /// When the guest does not wait at the door, or ends before its init takes over.
     async fn release(&self, guest: &GuestName) -> Result<(), FacilityError>;
 
-    /// Shuts down the guest's init, and kills it after the configured timeout. Returns when no process is left.
+    /// Shuts down the guest's init, after it was continued if it was suspended, and kills it after the configured timeout. Returns when no process is left.
     /// [`Resource::remove`] removes the unit's remains.
     ///
     /// # Errors
     /// When a process is left.
     async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError>;
 
-    /// Suspends all processes of a running guest, and returns when they have stopped. Reports whether it did: not every
-    /// host can. [`Self::thaw`] must follow.
+    /// Suspends all processes of a running guest, also those of commands in it, and returns when they have stopped. Reports
+    /// whether it did: not every host can. They stay suspended until [`Self::thaw`], [`Self::stop`] or
+    /// [`Resource::remove`], also without a daemon.
     ///
     /// # Errors
     /// When the kernel refuses. The guest runs then.

@@ -15,6 +15,9 @@
 //! | `DELETE /v1/guests/{name}?now=BOOL` | | 202, [`Accepted`]; without `now=true`, an agent's files are kept for a while |
 //! | `POST /v1/guests/{name}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/stop` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/pause` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/sleep` | | 202, [`Accepted`] |
+//! | `POST /v1/guests/{name}/wake` | | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/set` | [`SetRequest`] | 202, [`Accepted`] |
 //! | `POST /v1/guests/{name}/fork` | [`ForkRequest`] | 202, [`Accepted`] |
 //! | `GET /v1/guests/{name}/snapshots` | | list of [`Snapshot`], the oldest first |
@@ -40,6 +43,9 @@
 //! | `GET /v1/previews/{slug}/guest` | | [`GuestView`] |
 //! | `POST /v1/previews/{slug}/start` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/stop` | | 202, [`Accepted`] |
+//! | `POST /v1/previews/{slug}/pause` | | 202, [`Accepted`] |
+//! | `POST /v1/previews/{slug}/sleep` | | 202, [`Accepted`] |
+//! | `POST /v1/previews/{slug}/wake` | | 202, [`Accepted`] |
 //! | `POST /v1/previews/{slug}/exec` | [`ExecRequest`], `Upgrade: innkeeper-exec` | 101, then [frames](exec) |
 //! | `GET /v1/previews/{slug}/logs?lines=N&follow=BOOL&since=TIME&service=NAME&attempt=N` | | [`LogLine`](crate::preview::log::LogLine)s by time, `application/x-ndjson` |
 //! | `GET /v1/previews/{slug}/explain` | | [`PreviewExplanation`] |
@@ -54,6 +60,8 @@
 //!
 //! With `operation=ID` the stream of events ends after the operation's last one. `Last-Event-ID` counts as
 //! `after`. An error has a [`crate::Failure`] as its body, and the status of its kind.
+//!
+//! `exec` wakes a guest that is paused or asleep, and begins the command when it is awake.
 //!
 //! All calls below `/v1/guests/{name}` except `GET /v1/guests/{name}` itself are for agents. For a preview's guest they
 //! fail with `guest_is_preview`, and the remedy names the corresponding call for previews.

@@ -32,6 +32,37 @@ pub enum DesiredState {
     Absent,
 }
 
+/// How much of a guest that should run is kept running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Its processes run.
+    #[default]
+    Awake,
+    /// Its processes are frozen. Memory, sockets and network stay.
+    Paused,
+    /// It has no processes. Files, address and records stay.
+    Asleep,
+}
+
+impl Level {
+    /// Returns the word shown and stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Awake => "awake",
+            Self::Paused => "paused",
+            Self::Asleep => "asleep",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// The record of a guest. It exists from the request to create the guest until every resource of it was observed to be
 /// gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +76,9 @@ pub struct Guest {
     /// The state that it should have.
     #[serde(rename = "want")]
     pub desired: DesiredState,
+    /// The level that it should have while it should run; [`Level::Awake`] otherwise.
+    #[serde(default)]
+    pub level: Level,
     /// The source of its closure.
     pub source: ClosureSource,
     /// The closure, once known.
@@ -76,6 +110,19 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Returns the level at which a guest rests that should run; `None` for one that should be awake, and for others.
+    #[must_use]
+    pub fn rests(&self) -> Option<Level> {
+        let is_resting = self.desired == DesiredState::Running && self.level != Level::Awake;
+        is_resting.then_some(self.level)
+    }
+
+    /// Reports whether the guest should have processes.
+    #[must_use]
+    pub fn should_have_processes(&self) -> bool {
+        self.desired == DesiredState::Running && self.level != Level::Asleep
+    }
+
     /// Returns the change of its closure that comes next: after file work, and never for a guest that is being removed.
     #[must_use]
     pub fn pending_change(&self) -> Option<&ClosureChange> {
@@ -142,6 +189,10 @@ pub enum GuestState {
     Starting,
     /// The guest should run and does.
     Running,
+    /// The guest's processes are frozen, as they should be.
+    Paused,
+    /// The guest has no processes until it is woken.
+    Asleep,
     /// The guest should be stopped and still runs.
     Stopping,
     /// The guest should be stopped and is.
@@ -153,17 +204,32 @@ pub enum GuestState {
 }
 
 impl GuestState {
-    /// Computes the state from the desired and the observed state.
+    /// Computes the state from the record and the observed state. `frozen` tells whether the processes are suspended.
     #[must_use]
-    pub fn of(desired: DesiredState, fault: Option<&Failure>, unit: Option<UnitPhase>) -> Self {
-        match (desired, unit) {
-            (DesiredState::Running, Some(UnitPhase::Running)) => Self::Running,
-            (DesiredState::Stopped, None) => Self::Stopped,
-            _ if fault.is_some() => Self::Failed,
-            (DesiredState::Running, _) => Self::Starting,
-            (DesiredState::Stopped, Some(_)) => Self::Stopping,
+    pub fn of(guest: &Guest, unit: Option<UnitPhase>, frozen: bool) -> Self {
+        let is_running = unit == Some(UnitPhase::Running);
+        match (guest.desired, guest.level) {
+            // Also one that a backup has frozen for a moment.
+            (DesiredState::Running, Level::Awake) if is_running => Self::Running,
+            (DesiredState::Running, Level::Paused) if is_running && frozen => Self::Paused,
+            (DesiredState::Running, Level::Asleep) if unit.is_none() => Self::Asleep,
+            (DesiredState::Stopped, _) if unit.is_none() => Self::Stopped,
+            _ if guest.fault.is_some() => Self::Failed,
+            // It is about to be frozen.
+            (DesiredState::Running, Level::Paused) if is_running => Self::Running,
+            (DesiredState::Running, Level::Awake) => Self::Starting,
+            // A paused guest without processes falls asleep.
+            (DesiredState::Running, Level::Paused | Level::Asleep) | (DesiredState::Stopped, _) => {
+                Self::Stopping
+            }
             (DesiredState::Absent, _) => Self::Destroying,
         }
+    }
+
+    /// Reports whether the guest rests: it is to be woken before its processes do anything.
+    #[must_use]
+    pub fn is_resting(self) -> bool {
+        matches!(self, Self::Paused | Self::Asleep)
     }
 
     /// Returns the word shown in lists.
@@ -172,6 +238,8 @@ impl GuestState {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Asleep => "asleep",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Destroying => "destroying",
@@ -198,46 +266,92 @@ impl fmt::Display for GuestKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Code;
+    use crate::{Code, Cpus, MemorySize, UserIdCount};
+
+    fn guest(desired: DesiredState, level: Level, faulty: bool) -> Guest {
+        let closure = StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-guest");
+        Guest {
+            name: GuestName::parse("web").expect("valid"),
+            kind: GuestKind::Agent,
+            slot: Slot::new(1),
+            desired,
+            level,
+            source: ClosureSource::Path(closure.expect("valid")),
+            closure: None,
+            limits: Limits {
+                memory: MemorySize::from_bytes(1 << 30),
+                cpus: Cpus::from_percent(100),
+                tasks: 100,
+                user_ids: UserIdCount::MIN,
+                nesting: false,
+            },
+            ssh_host_key: None,
+            fault: faulty.then(|| Failure::new(Code::Internal, "x")),
+            file_work: None,
+            retain: None,
+            change: None,
+            last_change: None,
+            declared: false,
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
 
     #[test]
-    fn state_follows_from_desired_state_and_unit() {
-        let fault = Failure::new(Code::Internal, "x");
+    fn state_follows_from_record_and_unit() {
+        use DesiredState::{Absent, Running, Stopped};
+        use Level::{Asleep, Awake, Paused};
+        use UnitPhase::{AtDoor, Exited};
+        let up = Some(UnitPhase::Running);
         let cases = [
-            (DesiredState::Running, false, None, GuestState::Starting),
+            (Running, Awake, false, None, false, GuestState::Starting),
             (
-                DesiredState::Running,
+                Running,
+                Awake,
                 false,
-                Some(UnitPhase::AtDoor),
+                Some(AtDoor),
+                false,
                 GuestState::Starting,
             ),
+            (Running, Awake, false, up, false, GuestState::Running),
+            (Running, Awake, false, up, true, GuestState::Running),
             (
-                DesiredState::Running,
-                false,
-                Some(UnitPhase::Running),
-                GuestState::Running,
-            ),
-            (
-                DesiredState::Running,
+                Running,
+                Awake,
                 true,
-                Some(UnitPhase::Exited(1)),
+                Some(Exited(1)),
+                false,
                 GuestState::Failed,
             ),
-            (
-                DesiredState::Stopped,
-                false,
-                Some(UnitPhase::Running),
-                GuestState::Stopping,
-            ),
-            (DesiredState::Stopped, true, None, GuestState::Stopped),
-            (DesiredState::Absent, false, None, GuestState::Destroying),
-            (DesiredState::Absent, true, None, GuestState::Failed),
+            (Running, Paused, false, up, true, GuestState::Paused),
+            (Running, Paused, false, up, false, GuestState::Running),
+            (Running, Paused, true, up, false, GuestState::Failed),
+            (Running, Paused, false, None, false, GuestState::Stopping),
+            (Running, Asleep, false, up, false, GuestState::Stopping),
+            (Running, Asleep, false, up, true, GuestState::Stopping),
+            (Running, Asleep, true, None, false, GuestState::Asleep),
+            (Stopped, Awake, false, up, false, GuestState::Stopping),
+            (Stopped, Awake, true, None, false, GuestState::Stopped),
+            (Absent, Paused, false, up, true, GuestState::Destroying),
+            (Absent, Awake, false, None, false, GuestState::Destroying),
+            (Absent, Awake, true, None, false, GuestState::Failed),
         ];
-        for (desired, faulty, unit, state) in cases {
+        for (desired, level, faulty, unit, frozen, state) in cases {
+            let guest = guest(desired, level, faulty);
+            let found = GuestState::of(&guest, unit, frozen);
             assert_eq!(
-                GuestState::of(desired, faulty.then_some(&fault), unit),
-                state
+                found, state,
+                "{desired:?} {level} {unit:?} frozen: {frozen}"
             );
         }
+    }
+
+    #[test]
+    fn record_without_a_level_is_of_a_guest_that_is_awake() {
+        let mut record = serde_json::to_value(guest(DesiredState::Running, Level::Paused, false))
+            .expect("serializes");
+        assert_eq!(record["level"], "paused");
+        record.as_object_mut().expect("an object").remove("level");
+        let read: Guest = serde_json::from_value(record).expect("parses");
+        assert_eq!((read.level, read.rests()), (Level::Awake, None));
     }
 }

@@ -30,6 +30,12 @@ pub enum Verb {
     Start,
     /// Stops a guest and keeps its files.
     Stop,
+    /// Freezes the processes of a guest.
+    Pause,
+    /// Ends the processes of a guest until it is woken.
+    Sleep,
+    /// Lets a guest run again that was paused or asleep.
+    Wake,
     /// Changes the closure or the limits of an agent.
     Set,
     /// Removes a guest with all its resources.
@@ -63,6 +69,9 @@ impl Verb {
             Self::Fork => "fork",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Pause => "pause",
+            Self::Sleep => "sleep",
+            Self::Wake => "wake",
             Self::Set => "set",
             Self::Destroy => "destroy",
             Self::Build => "build",

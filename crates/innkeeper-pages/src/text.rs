@@ -11,6 +11,7 @@ pub(crate) fn render(slug: &GuestName, status: &Latest) -> String {
     let state = match status {
         Some(status) => match (status.interruption, status.state) {
             (Some(Interruption::Stopped), _) => "stopped".to_owned(),
+            (Some(Interruption::Asleep), _) => "asleep".to_owned(),
             (Some(Interruption::Restarting), _) | (None, PreviewState::Live) => {
                 "restarting".to_owned()
             }

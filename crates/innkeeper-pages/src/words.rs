@@ -32,7 +32,7 @@ impl Mood {
 /// Returns the mood of a status.
 pub(crate) fn mood(status: &PageStatus) -> Mood {
     match status.interruption {
-        Some(Interruption::Stopped) => Mood::Idle,
+        Some(Interruption::Stopped | Interruption::Asleep) => Mood::Idle,
         Some(Interruption::Restarting) => Mood::Busy,
         None => mood_of_state(status.state),
     }
@@ -42,6 +42,7 @@ pub(crate) fn mood(status: &PageStatus) -> Mood {
 pub(crate) fn headline(status: &PageStatus) -> &'static str {
     match status.interruption {
         Some(Interruption::Stopped) => "Stopped",
+        Some(Interruption::Asleep) => "Asleep",
         Some(Interruption::Restarting) => "Restarting",
         None => headline_of_state(status.state),
     }
@@ -51,6 +52,7 @@ pub(crate) fn headline(status: &PageStatus) -> &'static str {
 pub(crate) fn sentence(status: &PageStatus) -> &'static str {
     match status.interruption {
         Some(Interruption::Stopped) => "A user stopped the preview. Its data is kept.",
+        Some(Interruption::Asleep) => "The preview is asleep. Its data is kept.",
         Some(Interruption::Restarting) => "The app restarts and answers again in a moment.",
         None => sentence_of_state(status.state),
     }
@@ -60,6 +62,9 @@ pub(crate) fn sentence(status: &PageStatus) -> &'static str {
 pub(crate) fn advice(status: &PageStatus) -> Option<&'static str> {
     match status.interruption {
         Some(Interruption::Stopped) => Some("Push a commit to start it again."),
+        Some(Interruption::Asleep) => {
+            Some("A user of the host wakes it with `preview wake`; a pushed commit does, too.")
+        }
         Some(Interruption::Restarting) => None,
         None => advice_of_state(status.state),
     }

@@ -142,18 +142,7 @@ impl Previews {
         slug: &GuestName,
         actor: &str,
     ) -> Result<Accepted, PreviewError> {
-        let preview = records::require(&self.components.store, slug).await?;
-        let record = &preview.record;
-        if !record.state.is_settled() {
-            return Err(PreviewError::new(
-                Code::GuestBusy,
-                format!("preview '{slug}' is {} and cannot be stopped", record.state),
-                format!(
-                    "Wait until it is live or failed: `preview logs {slug} --follow` shows its progress."
-                ),
-            ));
-        }
-        self.require_guest(slug).await?;
+        let preview = self.require_settled(slug, "stopped").await?;
         // Before the stop: no request reaches an app that is gone.
         self.components.routing.show_stopped(&preview).await?;
         let stopped = self.components.engine.stop(slug, actor).await;
@@ -215,7 +204,7 @@ impl Previews {
         self.require_guest(slug).await
     }
 
-    async fn require_guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
+    pub(crate) async fn require_guest(&self, slug: &GuestName) -> Result<GuestView, PreviewError> {
         let view = self.components.guests.view(slug).await?;
         view.filter(|view| view.guest.kind == GuestKind::Preview)
             .ok_or_else(|| {

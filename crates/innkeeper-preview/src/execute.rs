@@ -201,6 +201,8 @@ impl Executor {
                 self.routing.show_page(preview).await?;
             }
             Step::ShowStopped => self.routing.show_stopped(preview).await?,
+            Step::ShowAsleep => self.routing.show_asleep(preview).await?,
+            Step::KeepRoute(meta) => self.routing.keep_for_paused(slug, meta).await?,
             Step::HoldRoute(meta) => self.hold_route(preview, meta).await,
             Step::AwaitRevival => {
                 let delay = self.health.delay(slug, Instant::now());
@@ -434,6 +436,9 @@ impl Executor {
         let guest = self.guests.view(slug).await?;
         if self.guests.is_stopped_by_user(slug).await? {
             return Ok(App::StoppedByUser);
+        }
+        if let Some(level) = guest.as_ref().and_then(|view| view.guest.rests()) {
+            return Ok(App::Resting(level));
         }
         let guest = guest.filter(|view| view.guest.closure == preview.live_closure);
         let (Some(meta), Some(guest)) = (&preview.live_meta, guest) else {

@@ -112,10 +112,9 @@ impl Explainer {
             );
         };
         let slug = &preview.record.slug;
-        if guest.state == GuestState::Stopped {
-            let finding = "it leads to a page, because the guest is stopped".to_owned();
-            let remedy = format!("`preview start {slug}` starts it.");
-            return warning(LinkKind::Route, host, finding, &remedy);
+        if let GuestState::Stopped | GuestState::Asleep = guest.state {
+            let finding = format!("it leads to a page, because the guest is {}", guest.state);
+            return warning(LinkKind::Route, host, finding, &return_remedy(guest));
         }
         if let Some(trouble) = self.health.trouble(slug) {
             let finding = format!("requests wait for the app: {}", trouble.reason);
@@ -153,6 +152,14 @@ impl Explainer {
             Ok(address) => address.to_string(),
             Err(error) => return without_address(kind, slug.to_string(), &error),
         };
+        if guest.state.is_resting() {
+            // A probe would wait like a request.
+            let finding = match guest.state {
+                GuestState::Paused => "requests wait: the guest is paused",
+                _ => "no app responds: the guest is asleep",
+            };
+            return warning(kind, address, finding.to_owned(), &return_remedy(guest));
+        }
         let Some(meta) = preview.live_meta.as_ref().or(preview.meta.as_ref()) else {
             return warning(
                 kind,
@@ -178,10 +185,11 @@ impl Explainer {
         let Some(guest) = guest else {
             return missing_guest(kind, slug);
         };
-        let remedy = match guest.state {
-            GuestState::Stopped => format!("`preview start {slug}` starts it."),
-            _ => format!("`innkeeper events --guest {slug}` shows the cause."),
-        };
+        let remedy = return_remedy(guest);
+        if guest.state.is_resting() {
+            let finding = format!("the guest is {}", guest.state);
+            return warning(kind, slug.to_string(), finding, &remedy);
+        }
         if guest.state != GuestState::Running {
             return broken(
                 kind,
@@ -399,6 +407,16 @@ fn explain_commit(preview: &Preview) -> Link {
             ),
         ),
         None => warning(kind, wanted, format!("it is {}", record.state), ""),
+    }
+}
+
+/// Returns the remedy for a guest that does not run.
+fn return_remedy(guest: &GuestView) -> String {
+    let slug = &guest.guest.name;
+    match guest.state {
+        GuestState::Stopped => format!("`preview start {slug}` starts it."),
+        GuestState::Paused | GuestState::Asleep => format!("`preview wake {slug}` wakes it."),
+        _ => format!("`innkeeper events --guest {slug}` shows the cause."),
     }
 }
 

@@ -8,7 +8,7 @@ use innkeeper_engine::Engine;
 use innkeeper_facilities::Console;
 use innkeeper_model::preview::log::{LogFilter, LogLine, OWN_SOURCE, merge};
 use innkeeper_model::preview::{Meta, ServiceName};
-use innkeeper_model::{Code, DesiredState, Event, GuestName};
+use innkeeper_model::{Code, Event, GuestName};
 use innkeeper_store::Store;
 use jiff::Timestamp;
 use tokio::sync::broadcast::Receiver;
@@ -221,12 +221,11 @@ impl Later {
     }
 }
 
-/// Reports whether no further lines follow: the preview was removed, or its guest is to be stopped.
+/// Reports whether no further lines follow: the preview was removed, or its guest is to be stopped or asleep.
 async fn is_over(store: &Store, slug: &GuestName) -> bool {
     let guest = store.guest(slug).await;
     matches!(store.preview(slug).await, Ok(None))
-        || guest
-            .is_ok_and(|guest| guest.is_some_and(|guest| guest.desired == DesiredState::Stopped))
+        || guest.is_ok_and(|guest| guest.is_some_and(|guest| !guest.should_have_processes()))
 }
 
 /// Checks the service of a filter: it becomes an argument of a program in the guest.

@@ -59,14 +59,41 @@ impl Routing {
     /// # Errors
     /// The guest does not exist, or the proxy refuses the route.
     pub(crate) async fn ensure(&self, slug: &GuestName, meta: &Meta) -> Result<(), PreviewError> {
+        let address = self.point_to_app(slug, meta).await?;
+        self.health.serve(slug, endpoints(meta, address));
+        Ok(())
+    }
+
+    /// Returns the guest's address.
+    async fn point_to_app(&self, slug: &GuestName, meta: &Meta) -> Result<Ipv4Addr, PreviewError> {
         let address = self.address(slug).await?;
         let spec = Self::to_app(slug, meta, address);
         if !self.routes.is_complete(&spec).await? {
             self.routes.ensure(&spec).await?;
         }
         self.pages.set_interruption(slug, None).await;
-        self.health.serve(slug, endpoints(meta, address));
+        Ok(address)
+    }
+
+    /// Points the preview's URLs to its app whose guest is paused, unless they are complete. Requests wait until the guest
+    /// is woken. The app is not watched meanwhile: probes would fill the queues of its sockets.
+    ///
+    /// # Errors
+    /// The guest does not exist, or the proxy refuses the route.
+    pub(crate) async fn keep_for_paused(
+        &self,
+        slug: &GuestName,
+        meta: &Meta,
+    ) -> Result<(), PreviewError> {
+        self.point_to_app(slug, meta).await?;
+        self.health.excuse(slug);
+        self.health.suspend(slug);
         Ok(())
+    }
+
+    /// Ends the watch of an app whose guest is about to be paused.
+    pub(crate) fn suspend_watch(&self, slug: &GuestName) {
+        self.health.suspend(slug);
     }
 
     /// Has requests to the preview's URLs wait for its app, which is about to be restarted or is down.
@@ -117,10 +144,25 @@ impl Routing {
     /// # Errors
     /// As for [`Self::show_page`].
     pub(crate) async fn show_stopped(&self, preview: &Preview) -> Result<(), PreviewError> {
+        self.show_interruption(preview, Interruption::Stopped).await
+    }
+
+    /// Points the preview's URLs to a page that says that its guest is asleep.
+    ///
+    /// # Errors
+    /// As for [`Self::show_page`].
+    pub(crate) async fn show_asleep(&self, preview: &Preview) -> Result<(), PreviewError> {
+        self.show_interruption(preview, Interruption::Asleep).await
+    }
+
+    async fn show_interruption(
+        &self,
+        preview: &Preview,
+        interruption: Interruption,
+    ) -> Result<(), PreviewError> {
         let slug = &preview.record.slug;
         self.health.excuse(slug);
-        let stopped = Some(Interruption::Stopped);
-        self.pages.set_interruption(slug, stopped).await;
+        self.pages.set_interruption(slug, Some(interruption)).await;
         self.route_to_page(preview).await
     }
 

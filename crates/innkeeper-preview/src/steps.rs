@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use innkeeper_model::StorePath;
 use innkeeper_model::preview::{CommitSha, DatabaseMode, Meta, PreviewState};
+use innkeeper_model::{Level, StorePath};
 use innkeeper_store::Preview;
 
 use crate::plan::Plan;
@@ -89,6 +89,10 @@ pub(crate) enum Step {
     ShowPage,
     /// Point the preview's URLs to a page that says that the guest is stopped.
     ShowStopped,
+    /// Point the preview's URLs to a page that says that the guest is asleep.
+    ShowAsleep,
+    /// Point the preview's URLs to its app, whose guest is paused.
+    KeepRoute(Meta),
     /// Have requests wait for the app of the version that is served: it is about to be restarted, or is down.
     HoldRoute(Meta),
     /// Wait for the delay before an app that ended repeatedly is started again.
@@ -146,7 +150,7 @@ impl Step {
     /// Returns the step's name for the crash probe. Steps that write nothing, or whose parts have names, have none.
     pub(crate) fn crash_point(&self) -> Option<&'static str> {
         Some(match self {
-            Self::ShowPage | Self::ShowStopped => "ensure-page",
+            Self::ShowPage | Self::ShowStopped | Self::ShowAsleep => "ensure-page",
             Self::HoldRoute(_) => "hold-route",
             Self::FindConfig => "find-config",
             Self::RecordDropped => "record-dropped",
@@ -180,6 +184,7 @@ impl Step {
             | Self::ClearDirty
             | Self::Inspect
             | Self::RepairRoute(_)
+            | Self::KeepRoute(_)
             | Self::RenewToken
             | Self::NoteStopped
             | Self::RecordStopped => return None,
@@ -192,6 +197,8 @@ impl Step {
 pub(crate) enum App {
     /// A user stopped the guest (`preview stop`).
     StoppedByUser,
+    /// The guest is paused or asleep, as it should be.
+    Resting(Level),
     /// The guest and the app's services run.
     Running,
     /// They run and are stable again after the preview was given up because the app ended repeatedly or did not start.
@@ -346,6 +353,8 @@ fn restore(preview: &Preview, app: App) -> Vec<Step> {
     };
     match app {
         App::StoppedByUser => vec![Step::ShowStopped, Step::NoteStopped],
+        App::Resting(Level::Asleep) => vec![Step::ShowAsleep],
+        App::Resting(_) => vec![Step::KeepRoute(live.meta)],
         App::Running => vec![Step::RepairRoute(live.meta), Step::RenewToken],
         App::Recovered => {
             let meta = live.meta.clone();

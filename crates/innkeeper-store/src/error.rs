@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use innkeeper_model::{
-    Code, DesiredState, Explain, FileWork, GuestName, OperationId, RetainedId, SlotRange,
-    SnapshotLabel, Verb,
+    Code, DesiredState, Explain, FileWork, GuestKind, GuestName, OperationId, RetainedId,
+    SlotRange, SnapshotLabel, Verb,
 };
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
@@ -46,6 +46,22 @@ pub enum StoreError {
     GuestLeaving {
         /// The guest.
         guest: GuestName,
+    },
+    /// The guest should not run, so it has no level.
+    #[error("guest '{guest}' is stopped")]
+    GuestStopped {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
+    },
+    /// The guest has no processes that could be paused.
+    #[error("guest '{guest}' is asleep and cannot be paused")]
+    GuestAsleep {
+        /// The guest.
+        guest: GuestName,
+        /// Its kind.
+        kind: GuestKind,
     },
     /// The guest's earlier file work has not succeeded yet.
     #[error("guest '{guest}' is busy: {work} has not succeeded yet")]
@@ -334,6 +350,7 @@ impl Explain for StoreError {
             | Self::GuestLeaving { .. }
             | Self::FilesBusy { .. }
             | Self::NameHeld { .. } => Code::GuestBusy,
+            Self::GuestStopped { .. } | Self::GuestAsleep { .. } => Code::GuestNotRunning,
             Self::SnapshotExists { .. } => Code::SnapshotExists,
             Self::SnapshotNotFound { .. } => Code::SnapshotNotFound,
             Self::NameOfPreview { .. } => Code::GuestExists,
@@ -380,6 +397,12 @@ impl Explain for StoreError {
             Self::GuestLeaving { guest } => format!(
                 "Wait until it is gone; `innkeeper events --guest {guest}` shows its progress."
             ),
+            Self::GuestStopped { guest, kind } => {
+                format!("Start it first: `{kind} start {guest}`.")
+            }
+            Self::GuestAsleep { guest, kind } => {
+                format!("Wake it first: `{kind} wake {guest}`.")
+            }
             Self::FilesBusy { guest, .. } => format!(
                 "innkeeperd retries it; `innkeeper events --guest {guest}` shows the cause."
             ),

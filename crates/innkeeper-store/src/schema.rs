@@ -109,6 +109,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "changes of agents' closures, declared agents",
         sql: include_str!("schema/21.sql"),
     },
+    Migration {
+        name: "levels of guests",
+        sql: include_str!("schema/22.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

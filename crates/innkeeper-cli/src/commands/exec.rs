@@ -20,7 +20,8 @@ use crate::terminal::{self, RawMode, TerminationSignals};
 
 /// Run a command in an agent, without SSH
 ///
-/// Forwards standard input, output and error. The exit status is the command's (128 + n for signal n).
+/// Forwards standard input, output and error. The exit status is the command's (128 + n for signal n). An agent that is
+/// paused or asleep is woken first.
 ///
 /// When the command exits or this program is interrupted, background processes of the command are killed. Use `--detach`
 /// for a command that runs until it exits or the agent stops.

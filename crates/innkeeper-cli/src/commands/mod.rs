@@ -16,11 +16,13 @@ mod gc;
 mod list;
 mod logs;
 mod man;
+mod pause;
 mod pool;
 pub(crate) mod preview;
 mod restore;
 mod set;
 mod show;
+mod sleep;
 mod slots;
 mod snapshot;
 mod snapshots;
@@ -31,6 +33,7 @@ mod stop;
 mod switch_preview;
 mod top;
 mod undelete;
+mod wake;
 
 use innkeeper_model::GuestName;
 use innkeeper_model::api::GuestView;
@@ -51,10 +54,12 @@ pub(crate) use self::gc::Gc;
 pub(crate) use self::list::List;
 pub(crate) use self::logs::Logs;
 pub(crate) use self::man::Man;
+pub(crate) use self::pause::Pause;
 pub(crate) use self::pool::Pool;
 pub(crate) use self::restore::Restore;
 pub(crate) use self::set::Set;
 pub(crate) use self::show::Show;
+pub(crate) use self::sleep::Sleep;
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::Snapshot;
 pub(crate) use self::snapshots::Snapshots;
@@ -64,6 +69,7 @@ pub(crate) use self::stop::Stop;
 pub(crate) use self::switch_preview::SwitchPreview;
 pub(crate) use self::top::Top;
 pub(crate) use self::undelete::Undelete;
+pub(crate) use self::wake::Wake;
 
 /// Returns the names, one on each line, as lists print them with `--quiet`.
 fn name_lines<'n>(names: impl Iterator<Item = &'n GuestName>) -> String {

@@ -18,7 +18,7 @@ use crate::suggest::suggest;
 
 /// Restore an agent's files from a snapshot
 ///
-/// Later changes to the files are lost. A running agent is restarted; a stopped one stays stopped. The snapshot is kept.
+/// Later changes to the files are lost. A running agent is restarted; a stopped one stays stopped, and one that rests is asleep. The snapshot is kept.
 /// Prompts on a terminal, unless --yes is given.
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
@@ -56,6 +56,7 @@ impl Restore {
         let elapsed_ms = milliseconds_since(start);
         let up = match view.state {
             GuestState::Stopped => String::new(),
+            GuestState::Asleep => " and asleep".to_owned(),
             _ => format!(" and up{}", at_address(&view)),
         };
         cx.output.ok(format_args!(

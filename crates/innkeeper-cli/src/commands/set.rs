@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use innkeeper_model::api::{Accepted, GuestView, SetRequest};
-use innkeeper_model::{ChangeOutcome, Cpus, GuestName, MemorySize, StorePath};
+use innkeeper_model::{ChangeOutcome, Cpus, GuestName, GuestState, MemorySize, StorePath};
 
 use crate::arguments::FlakeOutput;
 use crate::client::guest_path;
@@ -18,7 +18,8 @@ use crate::suggest::suggest;
 /// A running agent switches to the closure in place if its present and its new closure have
 /// `bin/switch-to-configuration`, as NixOS systems do. Otherwise, for other limits, and if only one of the closures has a
 /// Nix of its own, it is restarted. A flake is built again if it has changed. If the agent does not come up, it gets its
-/// former closure and limits back, and the command fails. A stopped agent boots from the closure at its next start.
+/// former closure and limits back, and the command fails. An agent that is stopped or asleep boots from the closure at its next
+/// start; one that is paused is woken.
 #[derive(Args, Debug)]
 pub(crate) struct Set {
     /// Name of the agent
@@ -86,8 +87,12 @@ fn result(view: &GuestView, elapsed_ms: u64) -> String {
             format!("Agent {name} is unchanged: its closure and limits are the same.")
         }
         Some(ChangeOutcome::AtNextStart) => {
+            let rests = match view.state {
+                GuestState::Asleep => "asleep",
+                _ => "stopped",
+            };
             format!(
-                "Agent {name} is stopped, and has the new closure and limits at its next start."
+                "Agent {name} is {rests}, and has the new closure and limits at its next start."
             )
         }
         Some(ChangeOutcome::Switched) => {

@@ -2,20 +2,31 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use clap::Args;
-use innkeeper_model::api::GuestView;
+use innkeeper_model::api::{Accepted, GuestView};
 use innkeeper_model::{Code, Failure, GuestKind, GuestName, GuestState};
 use rustix::fs::MemfdFlags;
 
 use crate::context::Context;
-use crate::failure::{Status, not_running};
+use crate::failure::{CommandError, Status, not_running};
+use crate::follow::complete;
+use crate::wait::accepts_connections;
+
+/// The port of the SSH server.
+const PORT: u16 = 22;
+
+/// Timeout for the SSH server of a guest that was asleep. ssh is tried after it, too.
+const WAKE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Open an SSH session in an agent
+///
+/// An agent that is paused or asleep is woken first.
 ///
 /// Only the host key that innkeeperd generated for the agent is accepted. The exit status is ssh's.
 #[derive(Args, Debug)]
@@ -50,8 +61,33 @@ impl Ssh {
                 .with_remedy(format!("Use `preview ssh {name}`."))
                 .into());
         }
+        let wake = cx.change_guest(name, "/wake");
+        let view = Box::pin(awake(cx, view, wake, cx.guest(name))).await?;
         self.arguments.open_session(&view)
     }
+}
+
+/// Wakes a guest that is paused or asleep, and returns it. After sleep, waits for its SSH server.
+pub(super) async fn awake(
+    cx: &Context,
+    view: GuestView,
+    wake: impl Future<Output = Result<Accepted, CommandError>>,
+    again: impl Future<Output = Result<GuestView, CommandError>>,
+) -> Result<GuestView, CommandError> {
+    if !view.state.is_resting() {
+        return Ok(view);
+    }
+    let accepted = wake.await?;
+    let woken = async {
+        let woken = again.await?;
+        if view.state == GuestState::Asleep
+            && let Some(address) = woken.guest_address
+        {
+            accepts_connections(SocketAddr::from((address, PORT)), WAKE_LIMIT).await;
+        }
+        Ok(woken)
+    };
+    complete(&cx.silent(), &accepted, "", woken).await
 }
 
 impl SshArguments {

@@ -11,6 +11,8 @@ use crate::failure::Status;
 use crate::follow::complete;
 
 /// Start a stopped agent
+///
+/// An agent that is paused or asleep is woken.
 #[derive(Args, Debug)]
 pub(crate) struct Start {
     /// Name of the agent

@@ -24,7 +24,7 @@ the daemon's API (`crates/innkeeper-model/src/api.rs`), with these additions:
 
 | command | value |
 | --- | --- |
-| `agent create`, `undelete`, `start`, `stop`, `set`, `restore`, `fork`; `preview start`, `stop` | the guest, with `operation` and `elapsed_ms` |
+| `agent create`, `undelete`, `start`, `stop`, `pause`, `sleep`, `wake`, `set`, `restore`, `fork`; `preview start`, `stop`, `pause`, `sleep`, `wake` | the guest, with `operation` and `elapsed_ms` |
 | `agent snapshot` | `guest` and `label`, with `operation` and `elapsed_ms` |
 | `innkeeper apply` | a list with `name`, `action` (`create`, `set`, `keep`, `destroy`) and `failure` for each agent |
 | `build` | `closure`, `operation` and `elapsed_ms` |

@@ -36,6 +36,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             kind: GuestKind::Agent,
             slot,
             desired: DesiredState::Running,
+            level: innkeeper_model::Level::Awake,
             source: ClosureSource::Path(closure.clone()),
             closure: Some(closure),
             limits: Limits {

@@ -1,13 +1,15 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 
-use axum::Router;
+use axum::routing::get;
+use axum::{Json, Router};
 use innkeeper_model::api::GuestView;
-use innkeeper_model::{Code, GuestKind, GuestState};
+use innkeeper_model::{Code, GuestKind, GuestState, Level, Verb};
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::fake::{Fake, Run, respond, run};
-use crate::samples::{HOST_KEY, guest};
+use crate::fake::{Fake, Run, Stream, accept, events, respond, run};
+use crate::samples::{HOST_KEY, accepted, finished, guest};
 
 fn fake(view: &GuestView) -> Fake {
     Fake::new(Router::new().route("/v1/guests/web", respond(view)))
@@ -121,6 +123,31 @@ fn missing_ssh_has_a_hint() {
     [ERROR] cannot run 'ssh': No such file or directory (os error 2)
             Hint: Install it (on Debian: `apt-get install openssh-client`). `agent exec` works without it.
     ");
+}
+
+#[test]
+fn paused_guest_is_woken() {
+    let mut paused = guest("web", 1);
+    (paused.guest.level, paused.state) = (Level::Paused, GuestState::Paused);
+    let states = Arc::new(Mutex::new(vec![guest("web", 1), paused]));
+    let next = move || {
+        let mut states = states.lock().expect("locked");
+        let state = if states.len() > 1 {
+            states.pop()
+        } else {
+            states.first().cloned()
+        };
+        std::future::ready(Json(state))
+    };
+    let events = events([Stream::Ends(vec![accepted(1, Verb::Wake), finished(2)])]);
+    let fake = Fake::new(
+        Router::new()
+            .route("/v1/guests/web", get(next))
+            .route("/v1/guests/web/wake", accept(7, Some("web")))
+            .route("/v1/events", events),
+    );
+    let run = ssh(&fake, "echo in the guest", &["ssh", "web"]);
+    assert_eq!((run.status, run.stdout.as_str()), (0, "in the guest\n"));
 }
 
 #[test]

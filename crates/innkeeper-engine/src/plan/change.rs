@@ -1,25 +1,25 @@
 //! The plan of a change of the closure, phase by phase.
 
-use innkeeper_model::{ChangePhase, ClosureChange, DesiredState, UnitPhase};
+use innkeeper_model::{ChangePhase, ClosureChange, UnitPhase};
 
-use super::{Stage, Step, run, stop};
+use super::{Goal, Stage, Step, run, stop, thaw};
 use crate::observe::Observed;
 
 /// Returns the stages up to the next decision, in order. Never empty: the change has ended when the guest's record has
 /// none. After the stages, the caller observes and plans again.
 ///
-/// A guest that is to be stopped keeps the closure that its record has.
-pub(crate) fn plan_change(
-    desired: DesiredState,
-    change: &ClosureChange,
-    observed: &Observed,
-) -> Vec<Stage> {
+/// A guest that is to be stopped or asleep keeps the closure that its record has. A paused one continues: its running
+/// system takes part in the change.
+pub(crate) fn plan_change(goal: Goal, change: &ClosureChange, observed: &Observed) -> Vec<Stage> {
     use ChangePhase::{Boot, BootBack, Check, Prepare, Settle, Stop, StopBack, Switch, SwitchBack};
 
     let is_running = observed.unit == Some(UnitPhase::Running);
     match change.phase {
         Prepare => {
-            let mut stages = Vec::new();
+            let mut stages = match goal.has_processes() {
+                true => thaw(observed),
+                false => Vec::new(),
+            };
             if change.other.closure.is_none() {
                 stages.push(vec![Step::ResolveChange]);
             }
@@ -28,26 +28,23 @@ pub(crate) fn plan_change(
             stages
         }
         Settle => settle(Vec::new()),
-        _ if desired != DesiredState::Running => settle(stop(observed)),
-        Switch if is_running => vec![vec![Step::SwitchGuest]],
-        SwitchBack if is_running => vec![vec![Step::SwitchBack]],
-        Switch | Stop | SwitchBack | StopBack => {
-            let mut stages = stop(observed);
-            stages.push(vec![Step::ConfirmStop]);
-            stages
-        }
+        _ if !goal.has_processes() => settle(stop(observed)),
+        Switch if is_running => followed_by(thaw(observed), Step::SwitchGuest),
+        SwitchBack if is_running => followed_by(thaw(observed), Step::SwitchBack),
+        Switch | Stop | SwitchBack | StopBack => followed_by(stop(observed), Step::ConfirmStop),
         // Its exit is a finding. Without a unit, the host was restarted since the switch.
         Check if is_running || matches!(observed.unit, Some(UnitPhase::Exited(_))) => {
-            vec![vec![Step::CheckGuest]]
+            followed_by(thaw(observed), Step::CheckGuest)
         }
         // Also if it has exited: a crash of the daemon may have ended it at the door.
-        Boot | Check => {
-            let mut stages = run(observed, None);
-            stages.push(vec![Step::CheckGuest]);
-            stages
-        }
+        Boot | Check => followed_by(run(observed, None), Step::CheckGuest),
         BootBack => settle(run(observed, None)),
     }
+}
+
+fn followed_by(mut stages: Vec<Stage>, step: Step) -> Vec<Stage> {
+    stages.push(vec![step]);
+    stages
 }
 
 fn settle(mut stages: Vec<Stage>) -> Vec<Stage> {
@@ -60,7 +57,8 @@ fn settle(mut stages: Vec<Stage>) -> Vec<Stage> {
 mod tests {
     use innkeeper_model::UnitPhase::{Exited, Running};
     use innkeeper_model::{
-        BootSpec, ClosureSource, Cpus, Limits, MemorySize, OperationId, StorePath, UserIdCount,
+        BootSpec, ClosureSource, Cpus, DesiredState, Level, Limits, MemorySize, OperationId,
+        StorePath, UserIdCount,
     };
 
     use super::*;
@@ -95,7 +93,15 @@ mod tests {
             unit,
             ..Observed::default()
         };
-        let stages = plan_change(desired, &change(phase), &observed);
+        let goal = Goal {
+            desired,
+            level: Level::Awake,
+        };
+        show_goal(goal, phase, &observed)
+    }
+
+    fn show_goal(goal: Goal, phase: ChangePhase, observed: &Observed) -> String {
+        let stages = plan_change(goal, &change(phase), observed);
         let stage = |stage: &Stage| {
             let names: Vec<_> = stage.iter().map(|step| step.as_str()).collect();
             names.join(" + ")
@@ -120,6 +126,29 @@ mod tests {
         insta::assert_snapshot!(run(SwitchBack, Some(Running)), @"switch-back");
         insta::assert_snapshot!(run(StopBack, Some(Running)), @"stop-unit → remove-unit → remove-network → confirm-stop");
         insta::assert_snapshot!(run(BootBack, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → settle-closure → end-change");
+    }
+
+    #[test]
+    fn paused_guest_continues_and_a_sleeping_one_is_not_started() {
+        use ChangePhase::{Boot, Check, Prepare, Switch};
+        let show = |level, phase, unit: Option<UnitPhase>| {
+            let goal = Goal {
+                desired: DesiredState::Running,
+                level,
+            };
+            let observed = Observed {
+                closure_known: true,
+                unit,
+                frozen: unit.is_some(),
+                ..Observed::default()
+            };
+            show_goal(goal, phase, &observed)
+        };
+        insta::assert_snapshot!(show(Level::Awake, Prepare, Some(Running)), @"thaw → pin-closures → begin-change");
+        insta::assert_snapshot!(show(Level::Paused, Switch, Some(Running)), @"thaw → switch-guest");
+        insta::assert_snapshot!(show(Level::Paused, Check, Some(Running)), @"thaw → check-guest");
+        insta::assert_snapshot!(show(Level::Asleep, Prepare, None), @"pin-closures → begin-change");
+        insta::assert_snapshot!(show(Level::Asleep, Boot, None), @"settle-closure → end-change");
     }
 
     #[test]

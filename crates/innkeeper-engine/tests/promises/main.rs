@@ -6,6 +6,7 @@ mod change;
 mod create;
 mod fixture;
 mod gc;
+mod level;
 mod nesting;
 mod retained;
 mod snapshots;

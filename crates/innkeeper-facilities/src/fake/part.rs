@@ -97,9 +97,9 @@ impl FakeHost {
 
     /// Ends a guest's processes without an event.
     pub fn end_quietly(&self, guest: &GuestName, status: i32) {
-        self.world()
-            .units
-            .insert(guest.clone(), UnitPhase::Exited(status));
+        let mut world = self.world();
+        world.frozen.remove(guest);
+        world.units.insert(guest.clone(), UnitPhase::Exited(status));
     }
 
     /// Ends a guest's processes and sends the event.

@@ -66,7 +66,9 @@ impl Resource for Part {
             }
             _ => {
                 self.call("unit.remove", Some(guest))?;
-                self.host.world().units.remove(guest);
+                let mut world = self.host.world();
+                world.units.remove(guest);
+                world.frozen.remove(guest);
             }
         }
         Ok(())

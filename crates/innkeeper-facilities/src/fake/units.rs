@@ -42,6 +42,7 @@ impl Units for Part {
             guest: guest.clone(),
             phase: *phase,
             leader: phase.is_alive().then_some(world.starts),
+            frozen: world.frozen.contains(guest),
         });
         Ok(seen.collect())
     }
@@ -68,6 +69,7 @@ impl Units for Part {
             guest: guest.name.clone(),
             phase: UnitPhase::AtDoor,
             leader: Some(world.starts),
+            frozen: false,
         })
     }
 
@@ -82,20 +84,24 @@ impl Units for Part {
 
     async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {
         self.call("unit.stop", Some(guest))?;
-        self.host
-            .world()
-            .units
-            .insert(guest.clone(), UnitPhase::Exited(0));
+        self.host.end_quietly(guest, 0);
         Ok(())
     }
 
     async fn freeze(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         self.call("unit.freeze", Some(guest))?;
+        let mut world = self.host.world();
+        if world.without_freezer {
+            return Ok(false);
+        }
+        world.frozen.insert(guest.clone());
         Ok(true)
     }
 
     async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        self.call("unit.thaw", Some(guest))
+        self.call("unit.thaw", Some(guest))?;
+        self.host.world().frozen.remove(guest);
+        Ok(())
     }
 
     fn endings(&self) -> broadcast::Receiver<GuestName> {

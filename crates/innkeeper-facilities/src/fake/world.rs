@@ -82,6 +82,10 @@ pub struct World {
     pub starts: u32,
     /// Units.
     pub units: BTreeMap<GuestName, UnitPhase>,
+    /// Guests whose processes are suspended.
+    pub frozen: BTreeSet<GuestName>,
+    /// `true` if the host cannot suspend processes.
+    pub without_freezer: bool,
     /// Consoles of guests. Other guests have none.
     pub consoles: BTreeMap<GuestName, String>,
     /// Runs commands in guests. Without it, they fail.

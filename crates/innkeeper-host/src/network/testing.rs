@@ -132,6 +132,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         kind: GuestKind::Agent,
         slot: Slot::new(slot),
         desired: DesiredState::Running,
+        level: innkeeper_model::Level::Awake,
         source: ClosureSource::Path(closure.expect("path")),
         closure: None,
         limits: Limits {

@@ -197,6 +197,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         kind: GuestKind::Agent,
         slot: Slot::new(3),
         desired: DesiredState::Running,
+        level: innkeeper_model::Level::Awake,
         source: ClosureSource::Path(closure.expect("valid")),
         closure: None,
         limits: Limits {

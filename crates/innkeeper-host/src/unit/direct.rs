@@ -158,6 +158,7 @@ impl Supervisor for Direct {
             guest: cgroups.guest(),
             memory: cgroups.memory(),
             cpu: cgroups.cpu(),
+            freezer: cgroups.freezer(),
             exec: cgroups.exec(),
         }
     }

@@ -106,6 +106,7 @@ impl Guests {
                 UnitPhase::Running
             },
             leader: leader.map(|leader| leader.pid),
+            frozen: false,
         }
     }
 

@@ -314,6 +314,7 @@ mod tests {
             kind: GuestKind::Agent,
             slot: Slot::new(7),
             desired: DesiredState::Running,
+            level: innkeeper_model::Level::Awake,
             source: ClosureSource::Path(closure.clone()),
             closure: Some(closure),
             limits: Limits {

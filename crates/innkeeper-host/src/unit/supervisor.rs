@@ -24,6 +24,8 @@ pub(super) struct Groups {
     pub(super) memory: PathBuf,
     /// The cgroup whose processor time is counted.
     pub(super) cpu: PathBuf,
+    /// The cgroups that may be able to suspend the processes of `guest`, best first.
+    pub(super) freezer: Vec<PathBuf>,
     /// The parents of the cgroups of commands in the guest; that of the tracking hierarchy first.
     pub(super) exec: Vec<PathBuf>,
 }

@@ -379,6 +379,7 @@ impl Supervisor for Systemd {
         let cgroup = self.cgroup(guest);
         Groups {
             exec: vec![cgroup.join("exec")],
+            freezer: vec![cgroup.clone()],
             guest: cgroup.clone(),
             cpu: cgroup.clone(),
             memory: self.memory.join(self.below_mount(guest)),

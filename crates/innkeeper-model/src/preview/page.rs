@@ -52,6 +52,8 @@ pub enum Interruption {
     Stopped,
     /// The app, or its guest, is being restarted.
     Restarting,
+    /// The guest is asleep.
+    Asleep,
 }
 
 /// A state in the life of a commit.

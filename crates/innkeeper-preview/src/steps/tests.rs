@@ -81,6 +81,8 @@ fn serves(steps: &[Step], cause: Cause) -> bool {
 fn any_app() -> impl Strategy<Value = App> {
     prop::sample::select(vec![
         App::StoppedByUser,
+        App::Resting(Level::Paused),
+        App::Resting(Level::Asleep),
         App::Running,
         App::Recovered,
         App::Starting,
@@ -127,6 +129,10 @@ fn steps_of_each_plan_in_words() {
     let shown = names(&all_steps(&live, App::StoppedByUser));
     assert_eq!(shown, "ensure-page");
     assert_eq!(names(&all_steps(&live, App::Recovered)), "record-live");
+    let shown = names(&all_steps(&live, App::Resting(Level::Asleep)));
+    assert_eq!(shown, "ensure-page");
+    let shown = names(&all_steps(&live, App::Resting(Level::Paused)));
+    assert_eq!(shown, "");
 
     let mut expired = preview();
     expired.record.state = PreviewState::Expired;

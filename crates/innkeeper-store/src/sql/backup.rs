@@ -88,11 +88,18 @@ pub(crate) fn insert_guest(
         ("closure_change", "NULL".to_owned()),
         ("retain", "NULL".to_owned()),
         ("fault", "?2".to_owned()),
+        // No memory is restored.
+        (
+            "level",
+            "CASE level WHEN 'paused' THEN 'asleep' ELSE level END".to_owned(),
+        ),
     ];
     if without_closure {
         changed.push(("closure", "NULL".to_owned()));
     }
     if fault.is_some() {
+        changed.retain(|(column, _)| *column != "level");
+        changed.push(("level", "'awake'".to_owned()));
         changed.push(("want", "'stopped'".to_owned()));
     }
     let name = Text(guest.clone());

@@ -118,6 +118,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         kind: row.text("kind")?,
         slot: Slot::new(row.get("slot")?),
         desired: row.text("want")?,
+        level: row.text("level")?,
         source: row.json("source")?,
         closure: row.opt_text("closure")?,
         limits: row.json("limits")?,

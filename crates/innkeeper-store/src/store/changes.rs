@@ -5,7 +5,7 @@
 
 use innkeeper_model::{
     BootSpec, ChangeOutcome, ClosureChange, ClosureSource, Cpus, Guest, GuestName, LastChange,
-    MemorySize, Operation, StorePath, Verb,
+    Level, MemorySize, Operation, StorePath, Verb,
 };
 
 use super::Store;
@@ -34,7 +34,8 @@ pub struct RequestedChange {
 
 impl Store {
     /// Records that a guest's closure or limits are to change, clears its fault and begins the operation, all or nothing.
-    /// Replaces a change that could not be rolled back. Durable.
+    /// Replaces a change that could not be rolled back. Durable. A paused guest is awake from then on: its running system
+    /// takes part in the change.
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`], [`StoreError::GuestBusy`], [`StoreError::GuestLeaving`] and
@@ -61,7 +62,13 @@ impl Store {
             guests::clear(transaction, &name, "fault")?;
             // That of a restored guest may have the number of this operation.
             guests::clear(transaction, &name, "last_change")?;
+            let level = match guest.level {
+                Level::Paused => Level::Awake,
+                level => level,
+            };
+            guests::set(transaction, &name, "level", &Text(level))?;
             let guest = Guest {
+                level,
                 fault: None,
                 last_change: None,
                 declared,

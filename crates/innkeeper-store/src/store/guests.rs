@@ -4,8 +4,8 @@
 //! reconcile can observe it again.
 
 use innkeeper_model::{
-    Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Operation, SlotRange,
-    StorePath, Verb,
+    Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Level, Operation,
+    SlotRange, StorePath, Verb,
 };
 use rusqlite::{Connection, ToSql, Transaction};
 
@@ -56,7 +56,63 @@ impl Store {
         .await
     }
 
-    /// Records the desired state of a guest, clears its fault and begins the operation that establishes it, all or
+    /// Records the level of a guest that should run, clears its fault and begins the operation that establishes it, all or
+    /// nothing. Durable.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`], [`StoreError::GuestBusy`], [`StoreError::GuestLeaving`],
+    /// [`StoreError::GuestStopped`], and [`StoreError::GuestAsleep`] for a guest that cannot be paused.
+    pub async fn begin_level(
+        &self,
+        name: &GuestName,
+        level: Level,
+        verb: Verb,
+        actor: &str,
+    ) -> Result<(Guest, Operation), StoreError> {
+        let (name, actor) = (name.clone(), actor.to_owned());
+        let action = "record the level of a guest";
+        self.write(action, Durability::Now, move |transaction| {
+            let found = require_idle(transaction, &name)?;
+            let kind = found.kind;
+            if found.desired != DesiredState::Running {
+                return Err(StoreError::GuestStopped { guest: name, kind }.into());
+            }
+            if (found.level, level) == (Level::Asleep, Level::Paused) {
+                return Err(StoreError::GuestAsleep { guest: name, kind }.into());
+            }
+            let operation = operations::begin(transaction, Some(&name), verb, &actor)?;
+            guests::set(transaction, &name, "level", &Text(level))?;
+            guests::clear(transaction, &name, "fault")?;
+            let guest = Guest {
+                level,
+                fault: None,
+                ..found
+            };
+            Ok((guest, operation))
+        })
+        .await
+    }
+
+    /// Changes the level of a guest without an operation: a paused guest that lost its processes, or the rollback of a
+    /// request. Durable. Has no effect on a guest that should not run.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_level(&self, name: &GuestName, level: Level) -> Result<(), StoreError> {
+        let name = name.clone();
+        let action = "record the level of a guest";
+        self.write(
+            action,
+            Durability::Now,
+            move |transaction| match guests::require(transaction, &name)?.desired {
+                DesiredState::Running => guests::set(transaction, &name, "level", &Text(level)),
+                DesiredState::Stopped | DesiredState::Absent => Ok(()),
+            },
+        )
+        .await
+    }
+
+    /// Records the desired state of a guest, and that it is awake if it should run, clears its fault and begins the operation that establishes it, all or
     /// nothing. Durable.
     ///
     /// [`Verb::Destroy`] is never refused, so that every guest can be removed in whatever state it is: it supersedes the
@@ -82,6 +138,7 @@ impl Store {
     }
 
     /// Changes the desired state of a guest without an operation: a rolled-back create, or a guest that shut itself down.
+    /// A guest that should run is awake from then on.
     /// Durable. A guest that is being destroyed stays so: an older finding must not bring it back.
     ///
     /// # Errors
@@ -99,6 +156,7 @@ impl Store {
             move |transaction| match guests::require(transaction, &name)?.desired {
                 DesiredState::Absent => Ok(()),
                 DesiredState::Running | DesiredState::Stopped => {
+                    guests::set(transaction, &name, "level", &Text(Level::Awake))?;
                     guests::set(transaction, &name, "want", &Text(desired))
                 }
             },
@@ -244,9 +302,11 @@ pub(super) fn begin_change(
         None => operations::begin(transaction, Some(name), verb, actor)?,
     };
     guests::set(transaction, name, "want", &Text(desired))?;
+    guests::set(transaction, name, "level", &Text(Level::Awake))?;
     guests::clear(transaction, name, "fault")?;
     let guest = Guest {
         desired,
+        level: Level::Awake,
         fault: None,
         ..guest
     };

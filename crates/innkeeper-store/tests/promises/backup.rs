@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use innkeeper_model::preview::PrAction;
-use innkeeper_model::{Code, DesiredState, Explain, Failure, Verb};
+use innkeeper_model::{Code, DesiredState, Explain, Failure, Level, Verb};
 use innkeeper_store::{BackupRecords, Receipt, Restore};
 
 use crate::support::{Fixture, SUBNET, closure, create, delivery, name, preview, wide_guest};
@@ -303,4 +303,41 @@ async fn held_names_are_given_by_a_restore_only() {
         .await
         .expect("deleted");
     create(&new.store, "web").await;
+}
+
+/// A backup has no memory, so a paused guest returns asleep.
+#[tokio::test]
+async fn restored_guests_rest_as_far_as_they_can() {
+    let old = Fixture::new(SUBNET);
+    let levels = [
+        ("awake", Level::Awake),
+        ("broken", Level::Paused),
+        ("paused", Level::Paused),
+        ("resting", Level::Asleep),
+    ];
+    for (guest, level) in levels {
+        create(&old.store, guest).await;
+        let set = old.store.set_level(&name(guest), level).await;
+        set.expect("recorded");
+    }
+    let (copy, records) = copy_of(&old).await;
+    let new = Fixture::new(SUBNET);
+    let fault = Failure::new(Code::ClosureNotFound, "its closure is missing");
+    let restore = Restore {
+        faults: BTreeMap::from([(name("broken"), fault)]),
+        ..everything(copy, &records)
+    };
+    new.store.restore_records(restore).await.expect("restores");
+    let guests = new.store.guests().await.expect("reads");
+    let levels = guests.iter().map(|guest| (guest.desired, guest.level));
+    let (running, stopped) = (DesiredState::Running, DesiredState::Stopped);
+    assert_eq!(
+        levels.collect::<Vec<_>>(),
+        [
+            (running, Level::Awake),
+            (stopped, Level::Awake),
+            (running, Level::Asleep),
+            (running, Level::Asleep)
+        ]
+    );
 }

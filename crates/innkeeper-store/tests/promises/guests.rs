@@ -1,7 +1,7 @@
 //! Desired state of guests, and the operations that establish it.
 
 use innkeeper_model::{
-    Code, DesiredState, Explain, Failure, Installable, OperationId, OperationState, Verb,
+    Code, DesiredState, Explain, Failure, Installable, Level, OperationId, OperationState, Verb,
 };
 use innkeeper_store::{NewGuest, StoreError};
 
@@ -317,4 +317,40 @@ async fn operation_ends_once() {
     assert!(ended.finished_at.expect("time") >= ended.started_at);
     assert_eq!(store.running_operations().await.expect("reads"), [other]);
     assert_eq!(store.operation(OperationId(99)).await.expect("reads"), None);
+}
+
+#[tokio::test]
+async fn level_belongs_to_a_guest_that_should_run() {
+    let fixture = Fixture::new(SUBNET);
+    let (_, create) = create(&fixture.store, "web").await;
+    let (store, web) = (&fixture.store, name("web"));
+    let begin = async |level, verb| store.begin_level(&web, level, verb, ACTOR).await;
+    let busy = begin(Level::Paused, Verb::Pause).await.expect_err("busy");
+    assert_eq!(busy.code(), Code::GuestBusy);
+    store.finish_operation(create.id, None).await.expect("ends");
+
+    let (guest, pause) = begin(Level::Paused, Verb::Pause).await.expect("recorded");
+    assert_eq!((guest.level, pause.verb), (Level::Paused, Verb::Pause));
+    assert_eq!(store.guest(&web).await.expect("reads"), Some(guest));
+    store.finish_operation(pause.id, None).await.expect("ends");
+    store
+        .set_level(&web, Level::Asleep)
+        .await
+        .expect("recorded");
+    let refused = begin(Level::Paused, Verb::Pause).await.expect_err("asleep");
+    assert_eq!(refused.code(), Code::GuestNotRunning);
+
+    let stop = store.begin_change(&web, DesiredState::Stopped, Verb::Stop, ACTOR);
+    let (guest, stop) = stop.await.expect("recorded");
+    assert_eq!(guest.level, Level::Awake);
+    store.finish_operation(stop.id, None).await.expect("ends");
+    let refused = begin(Level::Asleep, Verb::Sleep)
+        .await
+        .expect_err("stopped");
+    assert_eq!(refused.code(), Code::GuestNotRunning);
+    store
+        .set_level(&web, Level::Asleep)
+        .await
+        .expect("no effect");
+    assert_eq!(store.guest(&web).await.expect("reads"), Some(guest));
 }

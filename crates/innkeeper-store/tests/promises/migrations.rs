@@ -4,8 +4,8 @@
 use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
-    ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Limits, OperationId, OperationState,
-    RetainedId,
+    ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Level, Limits, OperationId,
+    OperationState, RetainedId,
 };
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -32,9 +32,10 @@ const VERSION_18: &str = include_str!("dumps/version-18.sql");
 const VERSION_19: &str = include_str!("dumps/version-19.sql");
 const VERSION_20: &str = include_str!("dumps/version-20.sql");
 const VERSION_21: &str = include_str!("dumps/version-21.sql");
+const VERSION_22: &str = include_str!("dumps/version-22.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 21;
+const NEWEST: i64 = 22;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -448,6 +449,21 @@ async fn version_21_is_migrated_with_its_data() {
     let last = guest.last_change.expect("one");
     assert_eq!(last.outcome, ChangeOutcome::Switched);
     assert!(guest.declared);
+}
+
+#[tokio::test]
+async fn version_22_is_migrated_with_its_data() {
+    for (dump, expected) in [
+        (VERSION_21, [Level::Awake, Level::Awake]),
+        (VERSION_22, [Level::Paused, Level::Asleep]),
+    ] {
+        let (_directory, store) = restore(dump);
+        let level = async |guest| {
+            let guest = store.guest(&name(guest)).await.expect("reads");
+            guest.expect("there").level
+        };
+        assert_eq!([level("web").await, level("wide").await], expected);
+    }
 }
 
 #[test]

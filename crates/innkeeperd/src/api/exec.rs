@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{join, try_join};
@@ -16,37 +16,45 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::Context;
 use super::agent::Agent;
 use super::previews::OnePreview;
 use super::response::body;
+use super::{Context, Peer};
 use crate::api_error::ApiError;
 
 pub(super) async fn exec(
     State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Agent(guest): Agent,
     request: Request,
 ) -> Result<Response, ApiError> {
-    begin(&context, &guest, request).await
+    let engine = &context.engine;
+    let wake = async { Ok(engine.awaken(&guest, &peer.actor()).await.map(drop)?) };
+    begin(&context, &guest, request, wake).await
 }
 
 pub(super) async fn exec_in_preview(
     State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     OnePreview(previews, slug): OnePreview,
     request: Request,
 ) -> Result<Response, ApiError> {
     let guest = previews.guest(&slug).await?.guest.name;
-    begin(&context, &guest, request).await
+    let wake = async { Ok(previews.awaken_guest(&slug, &peer.actor()).await?) };
+    begin(&context, &guest, request, wake).await
 }
 
+/// `wake` completes when the guest is awake.
 async fn begin(
     context: &Context,
     guest: &GuestName,
     mut request: Request,
+    wake: impl Future<Output = Result<(), ApiError>>,
 ) -> Result<Response, ApiError> {
     let upgrade = requested_upgrade(&mut request)?;
     let bytes = read_body(request.into_body()).await?;
     let exec: ExecRequest = body(&bytes)?;
+    wake.await?;
     let open = context.engine.open_session(guest);
     let session = context.engine.exec(guest, &exec).await?;
     let record = context.engine.guest(guest).await?;

@@ -74,6 +74,30 @@ pub(super) async fn stop(
     Ok(accepted(context.engine.stop(&guest, &peer.actor()).await?))
 }
 
+pub(super) async fn pause(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Agent(guest): Agent,
+) -> Started {
+    Ok(accepted(context.engine.pause(&guest, &peer.actor()).await?))
+}
+
+pub(super) async fn sleep(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Agent(guest): Agent,
+) -> Started {
+    Ok(accepted(context.engine.sleep(&guest, &peer.actor()).await?))
+}
+
+pub(super) async fn wake(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Agent(guest): Agent,
+) -> Started {
+    Ok(accepted(context.engine.wake(&guest, &peer.actor()).await?))
+}
+
 pub(super) async fn set(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,

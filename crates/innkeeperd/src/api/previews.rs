@@ -124,6 +124,27 @@ pub(super) async fn stop(
     Ok(accepted(previews.stop_guest(&slug, &peer.actor()).await?))
 }
 
+pub(super) async fn pause(
+    OnePreview(previews, slug): OnePreview,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    Ok(accepted(previews.pause_guest(&slug, &peer.actor()).await?))
+}
+
+pub(super) async fn sleep(
+    OnePreview(previews, slug): OnePreview,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    Ok(accepted(previews.sleep_guest(&slug, &peer.actor()).await?))
+}
+
+pub(super) async fn wake(
+    OnePreview(previews, slug): OnePreview,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    Ok(accepted(previews.wake_guest(&slug, &peer.actor()).await?))
+}
+
 pub(super) async fn approve(
     OnePreview(previews, slug): OnePreview,
     ConnectInfo(peer): ConnectInfo<Peer>,

@@ -11,6 +11,8 @@ use innkeeper_model::{GuestState, Snapshot};
 
 use crate::support::{Client, Daemon, Fixture, RETENTION, Sandbox, Traces, closure, wait_until};
 
+mod levels;
+
 /// An operation, its preparation and its expected results.
 struct Case {
     verb: &'static str,
@@ -499,8 +501,10 @@ fn random_kills_lose_and_leak_nothing() {
 fn wait_until_idle(client: &Client) {
     wait_until("no operation is running", || {
         let status: Status = client.get("/v1/status");
-        let settled =
-            |view: &GuestView| matches!(view.state, GuestState::Running | GuestState::Stopped);
+        let settled = |view: &GuestView| {
+            let is_up_or_down = matches!(view.state, GuestState::Running | GuestState::Stopped);
+            is_up_or_down || view.state.is_resting()
+        };
         status.operations.is_empty()
             && client
                 .get::<Vec<GuestView>>("/v1/guests")

@@ -115,6 +115,24 @@ pub(super) const EXAMPLES: Examples = &[
         )],
     ),
     (
+        "agent pause",
+        &[(
+            "agent pause web",
+            "Freeze an agent's processes; its memory and its connections stay.",
+        )],
+    ),
+    (
+        "agent sleep",
+        &[(
+            "agent sleep web",
+            "Shut an agent down until `agent wake`, `exec` or `ssh` wakes it.",
+        )],
+    ),
+    (
+        "agent wake",
+        &[("agent wake web", "Wake an agent that is paused or asleep.")],
+    ),
+    (
         "agent snapshot",
         &[
             (
@@ -216,6 +234,27 @@ pub(super) const EXAMPLES: Examples = &[
         &[(
             "preview stop web-7",
             "Stop the guest of a preview; its files and its database are kept.",
+        )],
+    ),
+    (
+        "preview pause",
+        &[(
+            "preview pause web-7",
+            "Freeze the guest of a preview; requests wait until it is woken.",
+        )],
+    ),
+    (
+        "preview sleep",
+        &[(
+            "preview sleep web-7",
+            "Shut the guest of a preview down until it is woken.",
+        )],
+    ),
+    (
+        "preview wake",
+        &[(
+            "preview wake web-7",
+            "Wake the guest of a preview that is paused or asleep.",
         )],
     ),
     (

@@ -39,7 +39,8 @@ impl List {
     }
 }
 
-/// Returns the preview's state, or for a live preview `stopped` if its guest is, and `restarting` if its app is down.
+/// Returns the preview's state, or for a live preview `stopped`, `paused` or `asleep` if its guest is, and `restarting` if
+/// its app is down.
 fn state(view: &PreviewView, guests: &[GuestView]) -> String {
     let preview = &view.preview;
     if preview.state != PreviewState::Live {
@@ -47,7 +48,9 @@ fn state(view: &PreviewView, guests: &[GuestView]) -> String {
     }
     let guest = (guests.iter()).find(|view| view.guest.name == preview.slug);
     match guest.map(|view| view.state) {
-        Some(state @ GuestState::Stopped) => state.to_string(),
+        Some(state @ (GuestState::Stopped | GuestState::Paused | GuestState::Asleep)) => {
+            state.to_string()
+        }
         _ if view.app_trouble.is_some() => "restarting".to_owned(),
         _ => preview.state.to_string(),
     }

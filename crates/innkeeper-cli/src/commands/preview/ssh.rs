@@ -1,16 +1,16 @@
 //! `preview ssh`.
 
 use clap::Args;
-use innkeeper_model::api::GuestView;
+use innkeeper_model::api::{Accepted, GuestView};
 
 use super::PreviewArgument;
-use crate::commands::ssh::SshArguments;
+use crate::commands::ssh::{SshArguments, awake};
 use crate::context::Context;
 use crate::failure::Status;
 
 /// Open an SSH session in a preview's guest
 ///
-/// Only the host key that innkeeperd generated for the guest is accepted. The exit status is ssh's.
+/// A guest that is paused or asleep is woken first. Only the host key that innkeeperd generated for the guest is accepted. The exit status is ssh's.
 #[derive(Args, Debug)]
 #[command(mut_arg("user", |user| user.default_value("preview").required(false)))]
 pub(crate) struct Ssh {
@@ -25,6 +25,13 @@ impl Ssh {
     pub(crate) async fn run(self, cx: &Context) -> Status {
         let response = cx.client.get(&self.preview.path("/guest")).await;
         let view: GuestView = self.preview.suggest(cx, response).await?;
+        let wake = async {
+            let response: Result<Accepted, _> =
+                cx.client.post_empty(&self.preview.path("/wake")).await;
+            self.preview.suggest(cx, response).await
+        };
+        let path = self.preview.path("/guest");
+        let view = Box::pin(awake(cx, view, wake, cx.client.get(&path))).await?;
         self.arguments.open_session(&view)
     }
 }

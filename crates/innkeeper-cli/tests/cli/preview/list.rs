@@ -42,15 +42,17 @@ fn list_prints_a_table() {
 }
 
 #[test]
-fn stopped_guest_is_shown_as_stopped() {
-    let mut guest = guest("web-7", 1);
-    guest.state = GuestState::Stopped;
-    let previews = [preview("web-7", PreviewState::Live)];
-    let router = Router::new()
-        .route("/v1/previews", respond(&previews))
-        .route("/v1/guests", respond(&[guest]));
-    let list = Fake::new(router).preview(&["list"]).ok();
-    assert!(list.contains("web-7  stopped"), "{list}");
+fn guest_that_does_not_run_is_shown() {
+    for state in [GuestState::Stopped, GuestState::Paused, GuestState::Asleep] {
+        let mut guest = guest("web-7", 1);
+        guest.state = state;
+        let previews = [preview("web-7", PreviewState::Live)];
+        let router = Router::new()
+            .route("/v1/previews", respond(&previews))
+            .route("/v1/guests", respond(&[guest]));
+        let list = Fake::new(router).preview(&["list"]).ok();
+        assert!(list.contains(&format!("web-7  {state}")), "{list}");
+    }
 }
 
 #[test]

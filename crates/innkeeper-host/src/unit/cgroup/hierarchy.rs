@@ -12,8 +12,11 @@ use crate::{FileError, FileErrorExt};
 pub(super) const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
 
 /// Hierarchies of version 1 that guests must be in although they limit nothing: nspawn works on systemd's, and would
-/// otherwise put its cgroups into the daemon's own.
-const OTHERS: [&str; 3] = ["name=systemd", "freezer", ACCOUNTING];
+/// otherwise put its cgroups into the daemon's own. The others suspend guests and count.
+const OTHERS: [&str; 3] = ["name=systemd", FREEZER, ACCOUNTING];
+
+/// The controller of version 1 that suspends processes. Version 2 needs none.
+const FREEZER: &str = "freezer";
 
 /// The controller of version 1 that counts processor time. It is mostly mounted together with `cpu`.
 pub(super) const ACCOUNTING: &str = "cpuacct";
@@ -93,6 +96,11 @@ impl Hierarchy {
     /// Reports whether processor time is counted in this hierarchy.
     pub(super) fn counts_cpu_time(&self) -> bool {
         self.version == Version::Two || self.controllers.iter().any(|name| name == ACCOUNTING)
+    }
+
+    /// Reports whether the processes of a cgroup in this hierarchy can be suspended, as far as the kernel is new enough.
+    pub(super) fn can_freeze(&self) -> bool {
+        self.version == Version::Two || self.controllers.iter().any(|name| name == FREEZER)
     }
 
     /// Reports whether a controller can limit guests below `parent`.

@@ -153,6 +153,13 @@ impl MachineCgroups {
         found.map_or_else(PathBuf::new, |(_, dir)| dir.join("guest"))
     }
 
+    /// The cgroups that may be able to suspend the guest's processes, best first.
+    pub(in super::super) fn freezer(&self) -> Vec<PathBuf> {
+        let can_freeze = |(hierarchy, _): &&(Hierarchy, PathBuf)| hierarchy.can_freeze();
+        let found = self.all.iter().filter(can_freeze);
+        found.map(|(_, dir)| dir.join("guest")).collect()
+    }
+
     /// The cgroup that the shim enters.
     pub(in super::super) fn shim(&self) -> PathBuf {
         self.tracking().join("shim")

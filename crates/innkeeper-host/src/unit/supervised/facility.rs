@@ -105,13 +105,13 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
     }
 
     async fn freeze(&self, guest: &GuestName) -> Result<bool, FacilityError> {
-        let cgroup = self.supervisor.groups(guest).guest;
-        Ok(cgroup::freeze(&cgroup).await.map_err(UnitError::from)?)
+        let freezer = self.supervisor.groups(guest).freezer;
+        Ok(cgroup::freeze(&freezer).await.map_err(UnitError::from)?)
     }
 
     async fn thaw(&self, guest: &GuestName) -> Result<(), FacilityError> {
-        let cgroup = self.supervisor.groups(guest).guest;
-        Ok(cgroup::thaw(&cgroup).map_err(UnitError::from)?)
+        let freezer = self.supervisor.groups(guest).freezer;
+        Ok(cgroup::thaw(&freezer).map_err(UnitError::from)?)
     }
 
     fn oom_kills(&self, guest: &GuestName) -> u64 {

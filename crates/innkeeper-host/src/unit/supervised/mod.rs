@@ -146,7 +146,10 @@ impl<S: Supervisor> SupervisedUnits<S> {
     async fn look(&self, guest: &GuestName) -> Result<Option<UnitSeen>, UnitError> {
         let leader = self.leader(guest)?;
         if leader.is_some() || self.is_alive(guest)? {
-            return Ok(Some(self.guests.seen(guest, leader)));
+            return Ok(Some(UnitSeen {
+                frozen: cgroup::is_frozen(&self.supervisor.groups(guest).freezer),
+                ..self.guests.seen(guest, leader)
+            }));
         }
         // The status is written before the last process ends, so it is read after the processes.
         let status = match self.supervisor.ended(guest).await? {
@@ -162,6 +165,7 @@ impl<S: Supervisor> SupervisedUnits<S> {
             guest: guest.clone(),
             phase: UnitPhase::Exited(status),
             leader: None,
+            frozen: false,
         }))
     }
 
@@ -363,6 +367,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
         // The shim still writes the exit status, and ends after that.
         for group in [&groups.guest, &groups.all] {
             cgroup::kill(group)?;
+            // Only now: processes of a paused guest end without doing anything more.
+            cgroup::thaw(&groups.freezer)?;
             if within(KILL_TIMEOUT, Guests::emptied(&groups.all)).await? {
                 return Ok(());
             }
@@ -424,6 +430,8 @@ impl<S: Supervisor> SupervisedUnits<S> {
         if self.foreign(guest).await?.is_some() {
             return Ok(());
         }
+        // A suspended init handles no signal.
+        cgroup::thaw(&self.supervisor.groups(guest).freezer)?;
         // The kill below ends what is left after the timeout.
         within(self.config().stop_timeout, self.shut_down(guest)).await?;
         self.kill(guest).await

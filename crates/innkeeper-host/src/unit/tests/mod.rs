@@ -4,6 +4,7 @@ mod commands;
 mod confinement;
 mod filters;
 mod lifecycle;
+mod pause;
 mod preview;
 
 use std::collections::BTreeSet;
@@ -166,6 +167,7 @@ impl Host {
             kind: GuestKind::Agent,
             slot: Slot::new(30_000 + COUNT.fetch_add(1, Ordering::Relaxed)),
             desired: DesiredState::Running,
+            level: innkeeper_model::Level::Awake,
             source: ClosureSource::Path(self.closure.clone()),
             closure: Some(self.closure.clone()),
             limits: Limits {

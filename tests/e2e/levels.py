@@ -1,0 +1,94 @@
+"""Guests are paused and put to sleep, and woken.
+
+Needs: nothing.
+"""
+
+
+def show(name: str) -> tuple[str, str]:
+    """Returns the level and the state of a guest."""
+    view = guest(name)
+    return view["level"], view["state"]
+
+
+def fetch(unit_name: str, address: str) -> None:
+    """Requests a guest's page in the background; the response is in a file with the unit's name."""
+    machine.succeed(
+        f"systemd-run --quiet --unit={unit_name} sh -c 'curl --silent --fail --max-time 60 http://{address}/ > /run/{unit_name}'"
+    )
+
+
+boot()
+before = traces()
+web = create("web")
+create("full", SYSTEMD)
+for name in ("web", "full"):
+    machine.succeed(f"agent exec {name} -- sh -c 'echo {name} was here > /var/www/index.html'")
+leaders = {name: leader(name) for name in ("web", "full")}
+
+with subtest("paused: the processes are frozen, and requests wait"):
+    machine.succeed("agent pause web", "agent pause full")
+    for name in ("web", "full"):
+        require_equal(show(name), ("paused", "paused"), f"the level and the state of {name}")
+        address = guest(name)["guest_address"]
+        # The kernel completes the connection, and no response comes.
+        machine.wait_for_open_port(80, address)
+        machine.fail(f"curl --silent --fail --max-time 2 http://{address}/")
+        fetch(f"waits-{name}", address)
+    doctor()
+
+with subtest("a new daemon leaves them frozen"):
+    machine.succeed("systemctl kill --signal=KILL innkeeperd.service")
+    machine.wait_for_unit("innkeeperd.service")
+    wait_until_idle()
+    require_equal({name: show(name) for name in leaders}, dict.fromkeys(leaders, ("paused", "paused")), "the levels")
+    doctor()
+
+with subtest("woken: the same processes answer the requests that waited"):
+    machine.succeed("agent wake web")
+    # A command wakes a guest.
+    machine.succeed("agent exec full -- true")
+    for name in ("web", "full"):
+        machine.wait_until_succeeds(f"grep -qx '{name} was here' /run/waits-{name}")
+        require_equal(show(name), ("awake", "running"), f"the level and the state of {name}")
+    require_equal({name: leader(name) for name in leaders}, leaders, "the guests' first processes")
+    require_healthy("full")
+
+with subtest("asleep: no processes, and all else is kept"):
+    machine.succeed("agent pause full", "agent sleep web", "agent sleep full")
+    for name in ("web", "full"):
+        require_equal(show(name), ("asleep", "asleep"), f"the level and the state of {name}")
+        machine.fail(f"machinectl show {name}")
+    # It was shut down in order, although it was frozen.
+    require("Reached target" in machine.succeed("agent logs full"), "the console of the shutdown")
+    machine.succeed("systemctl restart innkeeperd.service")
+    wait_until_idle()
+    require_equal(show("web"), ("asleep", "asleep"), "the level after a restart of the daemon")
+    doctor()
+    machine.succeed("agent wake web", "agent exec full -- true")
+    for name in ("web", "full"):
+        require_equal(guest(name)["guest_address"], web["guest_address"] if name == "web" else address, "the address")
+        machine.wait_for_open_port(80, guest(name)["guest_address"])
+        require_equal(page(guest(name)["guest_address"]), f"{name} was here\n", f"the page of {name}")
+
+with subtest("stopped and destroyed while they are paused"):
+    machine.succeed("agent pause web", "agent stop web", "agent pause full")
+    require_equal(show("web"), ("awake", "stopped"), "the level and the state of a stopped guest")
+    machine.fail("agent wake web", "agent pause web")
+    machine.succeed("agent start web", "agent pause web", "agent destroy --now web full")
+    require_no_leaks(before)
+
+with subtest("a reboot: who rested is asleep"):
+    create("web")
+    create("full", SYSTEMD)
+    create("awake")
+    machine.succeed("agent pause web", "agent sleep full")
+    machine.shutdown()
+    machine.start()
+    machine.wait_for_unit("innkeeperd.service")
+    wait_until_idle()
+    require_equal(show("awake"), ("awake", "running"), "the guest that was awake")
+    for name in ("web", "full"):
+        require_equal(show(name), ("asleep", "asleep"), f"the level and the state of {name}")
+    machine.succeed("agent wake web")
+    machine.wait_for_open_port(80, guest("web")["guest_address"])
+    doctor()
