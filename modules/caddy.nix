@@ -127,6 +127,8 @@ in
       globalConfig = ''
         # The admin endpoint controls every site, so it is a socket in a folder that only root and Caddy can enter.
         admin unix/${admin}
+        # How long connections may take to end at a reload.
+        grace_period 10s
       '';
       extraConfig = ''
         (cloudflare_tls) {

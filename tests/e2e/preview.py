@@ -7,9 +7,7 @@ Needs: previews.
 def traces_of_previews() -> set[str]:
     """Objects that previews may leave in addition to those of guests."""
     found = sql("select datname from pg_database union select rolname from pg_roles").split()
-    # Marks of changed hosts stay until Caddy has loaded its configuration without these.
-    no_marks = "-path /var/lib/innkeeper-routes/changed -prune"
-    files = machine.succeed(f"find /etc/caddy/previews /var/lib/innkeeper-routes {no_marks} -o -type f -print").split()
+    files = machine.succeed("find /etc/caddy/previews /var/lib/innkeeper-routes -type f").split()
     return traces() | set(found) | set(files)
 
 
@@ -94,13 +92,6 @@ with subtest("the resolver is dead, and names have the addresses that they have 
     machine.succeed("systemctl start innkeeper-dns.service")
     machine.wait_until_succeeds(f"preview exec web-7 -- grep -qxF 'nameserver {gateway}' /etc/resolv.conf")
     require_equal(fetch_in("web-7", "web-7"), browse("web-7"), "its own page")
-
-with subtest("unchanged for a while, its route is part of Caddy's configuration"):
-    shared = "/etc/caddy/previews/_innkeeper.caddy"
-    if "stream_close_delay" in machine.succeed(f"cat {shared}"):
-        machine.wait_until_succeeds(f"grep -q '^[[:space:]]*web-7 ' {shared}")
-        machine.wait_until_succeeds("innkeeper doctor")
-    require_equal(browse("web-7"), f"Branch change, commit {sha}, prepared 1 times.", "the page")
 
 with subtest("its database is its own"):
     query_as_app("web-7", "create table kept (number int); insert into kept values (42)")

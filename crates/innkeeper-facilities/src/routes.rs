@@ -65,11 +65,4 @@ pub trait Routes: Resource {
     /// # Errors
     /// When the files of the routes cannot be read.
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError>;
-
-    /// Makes requests of routes that did not change for a while faster, where the proxy can do that without closing upgraded
-    /// connections. Call it every few seconds; most calls change nothing.
-    ///
-    /// # Errors
-    /// When the files of the routes cannot be read or written, or the proxy does not load them. All routes stay in force.
-    async fn settle(&self) -> Result<(), FacilityError>;
 }

@@ -18,9 +18,6 @@ const CONNECTIONS: usize = 16;
 /// Time of one measurement. Those of a round follow each other, so that a busy machine affects all of them.
 const TIME: Duration = Duration::from_millis(500);
 
-/// Time without a change after which routes are settled, and a little more.
-const SETTLED: Duration = Duration::from_secs(31);
-
 pub(crate) async fn measure(
     routes: &CaddyRoutes,
     port: u16,
@@ -39,10 +36,6 @@ pub(crate) async fn measure(
     routes.ensure(&simple("unchanged")?).await?;
     routes.ensure(&spec("paths")?).await?;
     routes.ensure(&three("three")?).await?;
-    // As the daemon's timer does. Has no effect with Caddy 2.6.
-    routes.settle().await?;
-    tokio::time::sleep(SETTLED).await;
-    routes.settle().await?;
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         for (name, port, path) in [

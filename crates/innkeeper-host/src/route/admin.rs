@@ -41,24 +41,14 @@ pub(super) async fn load(admin: &Admin, subject: &str, text: String) -> Result<(
 
 /// Returns the version of the shared configuration in force, or `None` if Caddy runs without it.
 pub(super) async fn version_in_force(lookup: SocketAddr) -> Option<String> {
-    let response = query(lookup, "/").await?;
-    let version = response.headers().get(CONFIG_HEADER)?.to_str().ok()?;
-    Some(version.to_owned())
-}
-
-/// Reports whether Caddy finds a host in the table, or `None` if it does not respond.
-pub(super) async fn finds_host(lookup: SocketAddr, host: &str) -> Option<bool> {
-    let response = query(lookup, &format!("/?domain={host}")).await?;
-    Some(response.status() == StatusCode::OK)
-}
-
-async fn query(lookup: SocketAddr, path: &str) -> Option<Response<Bytes>> {
     let query = async {
         let connection = connect_tcp(lookup).await?;
-        let request = Request::get(path).header(HOST, lookup.to_string());
+        let request = Request::get("/").header(HOST, lookup.to_string());
         exchange(connection, request, String::new()).await
     };
-    tokio::time::timeout(TIMEOUT, query).await.ok()?.ok()
+    let response = tokio::time::timeout(TIMEOUT, query).await.ok()?.ok()?;
+    let version = response.headers().get(CONFIG_HEADER)?.to_str().ok()?;
+    Some(version.to_owned())
 }
 
 async fn post(

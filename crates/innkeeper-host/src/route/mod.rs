@@ -7,7 +7,7 @@
 //! 2.4 ms and 25 ms by the admin API). It also closes all WebSockets of all previews; only Caddy 2.7 and newer can delay
 //! that. A separate router beside Caddy would be a single point of failure for all previews.
 //!
-//! Therefore Caddy's configuration does not change with a change of a preview. Its one site `*.<domain>` looks up each request in a
+//! Therefore Caddy's configuration does not change with previews. Its one site `*.<domain>` looks up each request in a
 //! table: directories in which the names of files are the data ([`render`] describes them). Caddy lists one directory, as
 //! the `file` matcher can. A change is a rename: it takes effect at once, has a constant cost, closes no connection, and
 //! needs neither Caddy nor innkeeperd to run.
@@ -30,18 +30,12 @@
 //! place, Caddy checks it alone (`/adapt` of its admin API). Hosts are claimed in the table, so files of two previews
 //! cannot conflict. Checking all files together would cost more with each preview; [`Resource::check`] does that.
 //!
-//! # Settled hosts
+//! # The only reload
 //!
-//! The listing of a directory costs a fifth of a request's time. So hosts that have not changed for a while become part of the
-//! configuration ([`settle`]), where Caddy 2.7 and newer keep WebSockets open during a load. Before a change of such a host, its
-//! mark is created ([`marks`]): the configuration's entry is not valid from then on, and Caddy uses the table.
-//!
-//! # Loads
-//!
-//! The other parts of the shared configuration change with the first route and with a new version of innkeeperd. Then Caddy
-//! loads its main file, once for all waiting routes. If that fails, the shared configuration is rolled back. A slow Caddy takes
-//! its time: the load goes on if the routes that wait for it are canceled. The configuration is small for the same reason: a
-//! load takes time for each matcher, proxy and expression in it, and the site for guests has all of them once more.
+//! The shared configuration changes with the first route and with a new version of innkeeperd. Then Caddy loads its main
+//! file, once for all waiting routes. If that fails, the shared configuration is rolled back. A slow Caddy takes its time:
+//! the load goes on if the routes that wait for it are canceled. The configuration is small for the same reason: a load
+//! takes time for each matcher, proxy and expression in it, and the site for guests has all of them once more.
 
 use std::io;
 use std::path::Path;
@@ -58,16 +52,13 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::FileErrorExt;
 use crate::tree::blocking;
 use render::{Features, RenderedRoute, SharedConfig};
-use settle::Tracker;
 use table::{Difference, Table};
 
 mod admin;
 mod config;
 mod error;
 mod files;
-mod marks;
 mod render;
-mod settle;
 mod table;
 mod visits;
 
@@ -92,9 +83,6 @@ struct Inner {
     loading: Mutex<()>,
     /// The start of the load in flight.
     loading_since: parking_lot::Mutex<Option<Instant>>,
-    /// A version that Caddy may run in place of that on disk while it loads another set of settled hosts.
-    also_valid: parking_lot::Mutex<Option<String>>,
-    tracker: parking_lot::Mutex<Tracker>,
     /// Found out at the first use.
     features: OnceCell<Features>,
 }
@@ -110,17 +98,16 @@ impl CaddyRoutes {
                 writing: parking_lot::Mutex::default(),
                 loading: Mutex::new(()),
                 loading_since: parking_lot::Mutex::default(),
-                also_valid: parking_lot::Mutex::default(),
-                tracker: parking_lot::Mutex::default(),
                 features: OnceCell::new(),
             }),
         }
     }
 
     async fn put(&self, spec: &RouteSpec) -> Result<(), RouteError> {
+        let features = self.features().await?;
         let config = &self.inner.config;
         let rendered = render::preview(config, spec)?;
-        self.load_shared().await?;
+        self.load_shared(&render::shared(config, features)).await?;
         if self.compare(&rendered).await? == Difference::Caddyfile {
             let subject = format!("the route of preview '{}'", spec.slug);
             let text = render::standalone(&rendered);
@@ -135,75 +122,56 @@ impl CaddyRoutes {
     }
 
     async fn matches(&self, spec: &RouteSpec) -> Result<bool, RouteError> {
-        let rendered = render::preview(&self.inner.config, spec)?;
-        Ok(self.compare(&rendered).await? == Difference::None && self.has_shared().await?)
-    }
-
-    /// Returns the shared configuration as it should be, with the settled hosts of that on disk, and whether it is on disk for
-    /// Caddy's next restart.
-    async fn shared(&self) -> Result<(SharedConfig, bool), RouteError> {
         let features = self.features().await?;
-        let inner = Arc::clone(&self.inner);
-        self.write(move |table| {
-            let shared = render::shared(&inner.config, features, &table.settled()?);
-            let is_on_disk = table.has_shared(&shared)?;
-            Ok((shared, is_on_disk))
-        })
-        .await
+        let config = &self.inner.config;
+        let rendered = render::preview(config, spec)?;
+        Ok(self.compare(&rendered).await? == Difference::None
+            && self.has_shared(&render::shared(config, features)).await?)
     }
 
-    /// Reports whether the shared configuration is in force, and on disk.
-    async fn has_shared(&self) -> Result<bool, RouteError> {
-        let (shared, is_on_disk) = self.shared().await?;
-        Ok(is_on_disk && self.is_in_force(&shared).await)
+    /// Reports whether the shared configuration is in force, and on disk for Caddy's next restart.
+    async fn has_shared(&self, shared: &SharedConfig) -> Result<bool, RouteError> {
+        let expected = shared.clone();
+        Ok(self
+            .write(move |table| Ok(table.has_shared(&expected)?))
+            .await?
+            && self.is_in_force(shared).await)
     }
 
     /// Makes Caddy load the shared configuration unless it is in force.
-    async fn load_shared(&self) -> Result<(), RouteError> {
-        if self.has_shared().await? {
+    async fn load_shared(&self, shared: &SharedConfig) -> Result<(), RouteError> {
+        if self.has_shared(shared).await? {
             return Ok(());
         }
-        let routes = self.clone();
+        let (routes, shared) = (self.clone(), shared.clone());
         // A load goes on if its caller is canceled, as by the time limit of a setup: with a slow Caddy, each try would start
         // another load otherwise.
-        let load = tokio::spawn(async move { routes.load_once().await });
-        load.await.unwrap_or_else(|join| Err(self.join_error(join)))
-    }
-
-    fn join_error(&self, join: tokio::task::JoinError) -> RouteError {
-        RouteError::Unreachable {
-            address: self.inner.config.admin.to_string(),
-            source: io::Error::other(join),
-        }
+        let load = tokio::spawn(async move { routes.load_once(&shared).await });
+        load.await.unwrap_or_else(|join| {
+            Err(RouteError::Unreachable {
+                address: self.inner.config.admin.to_string(),
+                source: io::Error::other(join),
+            })
+        })
     }
 
     /// Makes Caddy load the shared configuration after the load in flight, unless that has done so.
-    async fn load_once(&self) -> Result<(), RouteError> {
+    async fn load_once(&self, shared: &SharedConfig) -> Result<(), RouteError> {
         let _loading = self.inner.loading.lock().await;
-        let (shared, is_on_disk) = self.shared().await?;
-        if is_on_disk && self.is_in_force(&shared).await {
+        if self.has_shared(shared).await? {
             return Ok(());
         }
+        let config = &self.inner.config;
         // Cancel-safe: the files match what Caddy loads, and the next call checks again.
         let before = {
             let shared = shared.clone();
             self.write(move |table| Ok(table.write_shared(&shared)?))
                 .await?
         };
-        if self.is_in_force(&shared).await {
+        if self.is_in_force(shared).await {
             // Only files were missing.
             return Ok(());
         }
-        self.load_written(&shared, before).await
-    }
-
-    /// Makes Caddy load the files. `before` has the former ones.
-    async fn load_written(
-        &self,
-        shared: &SharedConfig,
-        before: [Option<Vec<u8>>; 2],
-    ) -> Result<(), RouteError> {
-        let config = &self.inner.config;
         if let Err(error) = self.load_main_file().await {
             // Rolls back: a rejected configuration must not break Caddy's next start.
             if matches!(error, RouteError::Refused { .. }) {
@@ -212,7 +180,7 @@ impl CaddyRoutes {
             }
             return Err(error);
         }
-        if self.version_in_force().await.as_ref() == Some(&shared.version) {
+        if self.is_in_force(shared).await {
             return Ok(());
         }
         Err(RouteError::NotImported {
@@ -240,14 +208,8 @@ impl CaddyRoutes {
     }
 
     async fn is_in_force(&self, shared: &SharedConfig) -> bool {
-        let Some(version) = self.version_in_force().await else {
-            return false;
-        };
-        version == shared.version || self.inner.also_valid.lock().as_ref() == Some(&version)
-    }
-
-    async fn version_in_force(&self) -> Option<String> {
-        admin::version_in_force(self.inner.config.lookup).await
+        let lookup = self.inner.config.lookup;
+        admin::version_in_force(lookup).await.as_ref() == Some(&shared.version)
     }
 
     async fn features(&self) -> Result<Features, RouteError> {
@@ -297,10 +259,10 @@ impl CaddyRoutes {
     }
 
     /// Returns the finding about the shared configuration.
-    async fn shared_finding(&self, shared: &SharedConfig) -> Check {
+    async fn shared_finding(&self, features: Features) -> Check {
         let config = &self.inner.config;
         let since = *self.inner.loading_since.lock();
-        if self.is_in_force(shared).await {
+        if self.is_in_force(&render::shared(config, features)).await {
             let (domain, table) = (&config.domain, config.table.display());
             return check(
                 Verdict::Ok,
@@ -336,7 +298,7 @@ impl CaddyRoutes {
         let text = main_file(&config.caddyfile).await?;
         let file = config.caddyfile.display().to_string();
         admin::adapt(&config.admin, &file, text).await?;
-        let mut checks = vec![self.shared_finding(&self.shared().await?.0).await];
+        let mut checks = vec![self.shared_finding(features).await];
         if !features.has_close_delay {
             checks.push(check(
                 Verdict::Warning,
@@ -408,12 +370,8 @@ impl Routes for CaddyRoutes {
 
     async fn visits(&self) -> Result<Vec<(GuestName, Timestamp)>, FacilityError> {
         Ok(self
-            .write(|table| Ok(visits::collect(&table.previews, &table.marks.visited)?))
+            .write(|table| Ok(visits::collect(&table.previews)?))
             .await?)
-    }
-
-    async fn settle(&self) -> Result<(), FacilityError> {
-        Ok(self.settle_at(Instant::now()).await?)
     }
 }
 

@@ -19,14 +19,12 @@ use rules::{LIVE_DIR, Rule};
 use unavailable::{APP_DIR, HELD_DIR};
 
 pub(super) use rules::is_listed_pattern;
-pub(super) use settled::{CHANGED_DIR, SettledPart, VISITED_DIR, can_settle, listing_digest};
 pub(super) use sites::{others, shared};
 
 mod lookup;
 mod matchers;
 mod proxy;
 mod rules;
-mod settled;
 mod sites;
 mod unavailable;
 

@@ -9,14 +9,13 @@
 //! <table>/previews/<slug>/hosts/<host>/rules/…        the rules of a host (see `render::rules`)
 //! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
 //! <table>/previews/<slug>/…                           the pages of a placeholder
-//! <table>/changed/…, <table>/visited/…                marks of settled hosts (see `marks`)
 //! ```
 //!
 //! `<table>/previews/<slug>` is replaced and removed atomically, so all hosts of a preview change together. A link in
 //! `hosts` also claims the host for its preview; a dangling link claims nothing. Temporary names start with a dot, which
 //! slugs never do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -30,9 +29,8 @@ use innkeeper_model::{GuestName, Ownership};
 use super::RouteError;
 use super::config::CaddyConfig;
 use super::files::{create, exchange, first_line, make_dir, names, read, temporary_name, write};
-use super::marks::{Marks, label};
 use super::render::{
-    self, FORMER_LOOKUP_FILE, HOST_FILE, RenderedRoute, SHARED_FILE, SettledPart, SharedConfig,
+    self, FORMER_LOOKUP_FILE, HOST_FILE, RenderedRoute, SHARED_FILE, SharedConfig,
 };
 use super::visits;
 use crate::identity::Identity;
@@ -45,7 +43,6 @@ pub(super) struct Table {
     hosts: PathBuf,
     guests: PathBuf,
     pub(super) previews: PathBuf,
-    pub(super) marks: Marks,
     root: PathBuf,
     identity: Identity,
 }
@@ -67,7 +64,6 @@ impl Table {
             hosts: config.table.join("hosts"),
             guests: config.table.join("guests"),
             previews: config.table.join("previews"),
-            marks: Marks::new(&config.table),
             root: config.table.clone(),
             identity: config.identity.clone(),
         }
@@ -93,52 +89,10 @@ impl Table {
         Ok(before)
     }
 
-    /// Returns the listings of all hosts by their labels.
-    pub(super) fn listings(&self) -> Result<BTreeMap<String, String>, FileError> {
-        let mut listings = BTreeMap::new();
-        for slug in names(&self.previews)? {
-            // Temporary names are no previews.
-            if slug.starts_with('.') {
-                continue;
-            }
-            let hosts = self.previews.join(slug).join("hosts");
-            for host in names(&hosts)? {
-                let listing = read(&hosts.join(&host).join(HOST_FILE))?.unwrap_or_default();
-                let listing = String::from_utf8_lossy(&listing).into_owned();
-                listings.insert(label(&host).to_owned(), listing);
-            }
-        }
-        Ok(listings)
-    }
-
-    /// Returns the part of the shared sites on disk about settled hosts. It is empty if its marks are lost, with the table:
-    /// then it is not valid.
-    pub(super) fn settled(&self) -> Result<SettledPart, FileError> {
-        let part = self.written_settled()?;
-        Ok(match part.generation() {
-            Some(generation) if self.marks.has(generation) => part,
-            _ => SettledPart::default(),
-        })
-    }
-
-    /// Reports whether the shared sites on disk have settled hosts whose marks are lost.
-    pub(super) fn has_lost_marks(&self) -> Result<bool, FileError> {
-        Ok(self.written_settled()? != self.settled()?)
-    }
-
-    fn written_settled(&self) -> Result<SettledPart, FileError> {
-        let sites = self.shared_sites()?;
-        Ok(SettledPart::find(&String::from_utf8_lossy(&sites)))
-    }
-
-    /// Returns the shared sites on disk.
-    fn shared_sites(&self) -> Result<Vec<u8>, FileError> {
-        Ok(read(&self.directory.join(SHARED_FILE))?.unwrap_or_default())
-    }
-
     /// Reports whether the shared sites on disk contain a text.
     pub(super) fn shared_contains(&self, text: &str) -> Result<bool, FileError> {
-        Ok(String::from_utf8_lossy(&self.shared_sites()?).contains(text))
+        let written = read(&self.directory.join(SHARED_FILE))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&written).contains(text))
     }
 
     /// Reports whether everything exists that [`Self::write_shared`] writes.
@@ -223,8 +177,6 @@ impl Table {
         let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
         tree::remove(&temporary)?;
         write_tree(&temporary, rendered)?;
-        self.marks.mark_preview(&current)?;
-        self.marks.mark_preview(&temporary)?;
         exchange(&temporary, &current)?;
         // `temporary` is now the previous version.
         self.link_guest(slug, rendered.guest)?;
@@ -240,7 +192,6 @@ impl Table {
     pub(super) fn remove(&self, slug: &GuestName) -> Result<(), RouteError> {
         let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
         tree::remove(&temporary)?;
-        self.marks.mark_preview(&current)?;
         match fs::rename(&current, &temporary) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             outcome => outcome.on("remove", &current)?,
@@ -285,12 +236,6 @@ impl Table {
             // The owner may have changed since the observation.
             let is_same = ownership == found.ownership && ownership != Ownership::Other;
             if is_same {
-                if path.starts_with(&self.previews) {
-                    self.marks.mark_preview(path)?;
-                } else if path.starts_with(&self.hosts) {
-                    self.marks
-                        .mark_changed(path.file_name().and_then(|name| name.to_str()).map(label))?;
-                }
                 tree::remove(path)?;
             }
             return Ok(());

@@ -1,5 +1,4 @@
-//! Detects visits of previews by access times. For each request Caddy lists a directory of the host, or follows the link of a
-//! settled host.
+//! Detects visits of previews by access times. For each request Caddy lists a directory of the host.
 //!
 //! With `relatime`, the kernel updates an access time only if it is older than the last change. So each check resets it to
 //! [`UNVISITED`], and the next request updates it.
@@ -10,44 +9,41 @@ use std::path::{Path, PathBuf};
 
 use innkeeper_model::GuestName;
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::files::names;
-use super::marks::{UNVISITED, label, set_unvisited};
 use super::render;
 use crate::{FileError, FileErrorExt};
 
+/// Access time, in seconds, of a directory that was not used since the last check.
+const UNVISITED: i64 = 0;
+
 /// Starts to watch the files of one preview's directory.
 pub(super) fn start(directory: &Path) -> Result<(), FileError> {
-    take(directory, None).map(drop)
+    take(directory).map(drop)
 }
 
-/// Returns the previews that were visited since the last call, with the time of the last visit. `links` has those of settled
-/// hosts.
-pub(super) fn collect(
-    previews: &Path,
-    links: &Path,
-) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
+/// Returns the previews that were visited since the last call, with the time of the last visit.
+pub(super) fn collect(previews: &Path) -> Result<Vec<(GuestName, Timestamp)>, FileError> {
     let mut visits = Vec::new();
     for name in names(previews)? {
         let Ok(slug) = GuestName::parse(&name) else {
             continue;
         };
-        if let Some(time) = take(&previews.join(&name), Some(links))? {
+        if let Some(time) = take(&previews.join(&name))? {
             visits.push((slug, time));
         }
     }
     Ok(visits)
 }
 
-/// Returns the last use of a preview's directories and links, and resets their access times.
-fn take(directory: &Path, links: Option<&Path>) -> Result<Option<Timestamp>, FileError> {
+/// Returns the last use of a preview's directories, and resets their access times.
+fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
     let hosts = directory.join("hosts");
     let mut last = None;
     let mut paths = Vec::new();
     for host in names(&hosts)? {
-        add_listed(&hosts.join(&host), render::is_listed, &mut paths)?;
-        let link = links.map(|links| links.join(label(&host)));
-        paths.extend(link.filter(|link| link.is_symlink()));
+        add_listed(&hosts.join(host), render::is_listed, &mut paths)?;
     }
     for path in paths {
         let metadata = fs::symlink_metadata(&path).on("inspect", &path)?;
@@ -56,7 +52,18 @@ fn take(directory: &Path, links: Option<&Path>) -> Result<Option<Timestamp>, Fil
         }
         let nanoseconds = i32::try_from(metadata.atime_nsec()).unwrap_or(0);
         last = last.max(Timestamp::new(metadata.atime(), nanoseconds).ok());
-        set_unvisited(&path)?;
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: UNVISITED,
+                tv_nsec: 0,
+            },
+            last_modification: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+        };
+        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .on("change the times of", &path)?;
     }
     Ok(last)
 }

@@ -193,7 +193,7 @@ fn actions() -> String {
 }
 
 /// Renders the removal of a base from the path. The error handling repeats it.
-pub(super) fn strip(base: &str) -> String {
+fn strip(base: &str) -> String {
     format!(
         "\
 		vars {{

@@ -20,7 +20,9 @@ pub(super) fn file_matcher(config: &CaddyConfig, name: &str, dir: &str, files: &
 
 /// Returns the request's host, without a port, as a part of a file's path.
 pub(super) fn host(config: &CaddyConfig) -> String {
-    format!("{}.{}", label(config), config.domain.to_ascii_lowercase())
+    let domain = config.domain.to_ascii_lowercase();
+    let labels = domain.split('.').count();
+    format!("{{http.request.host.labels.{labels}}}.{domain}")
 }
 
 /// Renders the replacement of a request header's letters by small ones, as Caddy has no placeholder for that.
@@ -32,10 +34,4 @@ pub(super) fn lower_case(header: &str) -> String {
         )
     };
     ('A'..='Z').map(replace).collect()
-}
-
-/// Returns the first label of the request's host, which names it below the domain.
-pub(super) fn label(config: &CaddyConfig) -> String {
-    let labels = config.domain.split('.').count();
-    format!("{{http.request.host.labels.{labels}}}")
 }

@@ -2,7 +2,6 @@
 
 use super::lookup;
 use super::matchers::{host, lower_case};
-use super::settled::{SETTLED, SettledPart};
 use super::unavailable;
 use super::{CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, SharedConfig, digest};
 
@@ -18,17 +17,9 @@ const HOSTS: &str = "innkeeper-hosts";
 const ERRORS: &str = "innkeeper-errors";
 
 /// Renders the shared configuration.
-pub(crate) fn shared(
-    config: &CaddyConfig,
-    features: Features,
-    settled: &SettledPart,
-) -> SharedConfig {
+pub(crate) fn shared(config: &CaddyConfig, features: Features) -> SharedConfig {
     let host = format!("*.{}", config.domain);
-    let first = match settled.is_empty() {
-        true => String::new(),
-        false => format!("\t\timport {SETTLED}\n"),
-    };
-    let site = site(config, config.port, &host, &first, "");
+    let site = site(config, config.port, &host, "");
     let others = if features.has_catch_all {
         others(config)
     } else {
@@ -62,7 +53,7 @@ http://:{port} {{
 	}}
 }}
 ",
-            snippets = snippets(config, features, settled),
+            snippets = snippets(config, features),
             port = address.port(),
             ip = address.ip(),
             unavailable = unavailable::internal(config),
@@ -90,7 +81,7 @@ fn guest_sites(config: &CaddyConfig, port: u16, host_pattern: &str) -> String {
     );
     [
         "# The same for guests, each for its own hosts.\n",
-        &site(config, Some(port), host_pattern, "", &own),
+        &site(config, Some(port), host_pattern, &own),
         &catch_all(config, port, NOT_YOURS, 403),
     ]
     .concat()
@@ -123,8 +114,8 @@ fn catch_all(config: &CaddyConfig, port: u16, response: &str, status: u16) -> St
     )
 }
 
-/// Renders a site of all previews. `first` has precedence over the normalization of hosts, and `own` over the routing.
-fn site(config: &CaddyConfig, port: Option<u16>, host: &str, first: &str, own: &str) -> String {
+/// Renders a site of all previews. `own` has precedence over the routing.
+fn site(config: &CaddyConfig, port: Option<u16>, host: &str, own: &str) -> String {
     let scheme = if config.tls == Tls::None {
         "http://"
     } else {
@@ -141,17 +132,16 @@ fn site(config: &CaddyConfig, port: Option<u16>, host: &str, first: &str, own: &
         Tls::OnDemand => "\ttls {\n\t\ton_demand\n\t}\n".to_owned(),
     };
     format!(
-        "{scheme}{host}{port} {{\n{tls}\troute {{\n{first}\t\timport {HOSTS}\n{own}\t\timport {routing}\n\t}}\n\timport {ERRORS}\n}}\n",
+        "{scheme}{host}{port} {{\n{tls}\troute {{\n\t\timport {HOSTS}\n{own}\t\timport {routing}\n\t}}\n\timport {ERRORS}\n}}\n",
         routing = lookup::ROUTING
     )
 }
 
 /// Renders the parts that the sites share, as snippets.
-fn snippets(config: &CaddyConfig, features: Features, settled: &SettledPart) -> String {
+fn snippets(config: &CaddyConfig, features: Features) -> String {
     [
         format!("({HOSTS}) {{\n{}}}\n", normalization(config)),
         lookup::snippets(config, features),
-        settled.text().to_owned(),
         format!("({ERRORS}) {{\n{}}}\n", unavailable::errors(config)),
     ]
     .concat()

@@ -89,11 +89,7 @@ fn placeholder_has_a_page_and_no_app() {
 
 #[test]
 fn shared_config() {
-    let shared = shared(
-        &config(Tls::OnDemand, None),
-        features(true),
-        &SettledPart::default(),
-    );
+    let shared = shared(&config(Tls::OnDemand, None), features(true));
     insta::assert_snapshot!(shared.sites);
 }
 
@@ -101,19 +97,12 @@ fn shared_config() {
 #[test]
 fn shared_config_on_nixos() {
     let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
-    insta::assert_snapshot!(shared(&config, features(false), &SettledPart::default()).sites);
+    insta::assert_snapshot!(shared(&config, features(false)).sites);
 }
 
 #[test]
 fn shared_config_version_changes_with_its_contents() {
-    let version = |tls, close_delay| {
-        shared(
-            &config(tls, None),
-            features(close_delay),
-            &SettledPart::default(),
-        )
-        .version
-    };
+    let version = |tls, close_delay| shared(&config(tls, None), features(close_delay)).version;
     assert_eq!(version(Tls::None, true), version(Tls::None, true));
     assert_ne!(version(Tls::None, true), version(Tls::None, false));
     assert_ne!(version(Tls::None, true), version(Tls::Internal, true));
@@ -138,12 +127,7 @@ fn hosts_must_be_distinct_dns_labels() {
 
 #[test]
 fn domains_of_cookies_are_matched_literally() {
-    let text = shared(
-        &config(Tls::None, None),
-        features(true),
-        &SettledPart::default(),
-    )
-    .sites;
+    let text = shared(&config(Tls::None, None), features(true)).sites;
     assert!(text.contains(r"(?:preview\.example\.org|example\.org|org)"));
 }
 
@@ -154,7 +138,7 @@ fn all_proxies_trust_the_servers_in_front() {
         trusted_proxies: vec!["192.0.2.0/24".parse().expect("network")],
         ..config(Tls::None, None)
     };
-    let sites = shared(&trusting, features(true), &SettledPart::default()).sites;
+    let sites = shared(&trusting, features(true)).sites;
     let (front, _) = sites
         .split_once("# Internal queries")
         .expect("the internal site");
@@ -168,11 +152,6 @@ fn all_proxies_trust_the_servers_in_front() {
 /// Caddy prepares all of it at each load, and a slow machine must do so, too.
 #[test]
 fn shared_config_is_small() {
-    let sites = shared(
-        &config(Tls::OnDemand, None),
-        features(true),
-        &SettledPart::default(),
-    )
-    .sites;
+    let sites = shared(&config(Tls::OnDemand, None), features(true)).sites;
     assert!(sites.len() < 30_000, "{} bytes", sites.len());
 }

@@ -26,7 +26,6 @@ mod hosts;
 mod ownership;
 mod requests;
 mod responses;
-mod settled;
 mod unavailable;
 
 use app::{run_h2c, serve_app, serve_ends, serve_silence};
@@ -52,7 +51,7 @@ impl Rig {
 
     /// Starts Caddy with an additional line in its main file.
     async fn start_with(test: &str, line: &str) -> Option<Self> {
-        if command(caddy()).arg("version").output().await.is_err() {
+        if command("caddy").arg("version").output().await.is_err() {
             eprintln!("INNKEEPER-NOT-RUN: {test}: caddy is not installed");
             return None;
         }
@@ -84,33 +83,6 @@ impl Rig {
 
     async fn ensure(&self, spec: &RouteSpec) {
         self.routes.ensure(spec).await.expect("ensure");
-    }
-
-    /// Settles all hosts. Reports whether this Caddy can: 2.7 and newer.
-    async fn settle(&self) -> bool {
-        let start = Instant::now();
-        for now in [start, start + settle::PAUSE + settle::UNCHANGED] {
-            self.routes.settle_at(now).await.expect("settles");
-        }
-        *self.routes.inner.tracker.lock() = Tracker::default();
-        !self.settled().is_empty()
-    }
-
-    /// Returns the labels of the settled hosts that have not changed since.
-    fn settled(&self) -> Vec<String> {
-        let table = &self.routes.inner.table;
-        let part = table.settled().expect("reads");
-        let marked = part
-            .generation()
-            .map(|number| table.marks.marked(number).expect("reads"));
-        let marked = marked.unwrap_or_default();
-        let hosts = part.hosts().into_keys();
-        hosts.filter(|label| !marked.contains(label)).collect()
-    }
-
-    /// Prints that a test did not run since Caddy is too old.
-    fn too_old(test: &str) {
-        eprintln!("INNKEEPER-NOT-RUN: {test}: this Caddy is older than 2.7");
     }
 
     async fn is_complete(&self, spec: &RouteSpec) -> bool {
@@ -176,13 +148,8 @@ fn config(root: &Path) -> CaddyConfig {
     }
 }
 
-/// Returns the Caddy to test: that of the variable `CADDY`, or the installed one.
-fn caddy() -> std::ffi::OsString {
-    std::env::var_os("CADDY").unwrap_or_else(|| "caddy".into())
-}
-
 async fn run_caddy(root: &Path) -> tokio::process::Child {
-    let child = command(caddy())
+    let child = command("caddy")
         .args(["run", "--adapter", "caddyfile", "--config"])
         .arg(root.join("Caddyfile"))
         .env("HOME", root)

@@ -129,26 +129,7 @@ async fn a_live_app_that_refuses_connections_has_a_page() {
     let Some(rig) = Rig::start("refused connections").await else {
         return;
     };
-    check_refused(&rig).await;
-    rig.stop().await;
-}
-
-#[tokio::test]
-async fn a_settled_app_that_refuses_connections_has_a_page() {
-    let test = "refused connections of a settled app";
-    let Some(rig) = Rig::start(test).await else {
-        return;
-    };
-    rig.ensure(&web(RouteState::Live)).await;
-    match rig.settle().await {
-        true => check_refused(&rig).await,
-        false => Rig::too_old(test),
-    }
-    rig.stop().await;
-}
-
-async fn check_refused(rig: &Rig) {
-    let (mut arrivals, pages) = serve_pages(rig);
+    let (mut arrivals, pages) = serve_pages(&rig);
     rig.ensure(&web(RouteState::Live)).await;
     let forged = "X-Innkeeper-Again: 127.0.1.3:3000\r\nX-Innkeeper-Hold: /web,127.0.1.3,3000\r\n";
     for (line, headers) in [
@@ -204,6 +185,7 @@ async fn check_refused(rig: &Rig) {
             );
         }
     }
+    rig.stop().await;
 }
 
 /// An app that is killed while it has a request: the connection ends without a response.
