@@ -80,7 +80,19 @@ with subtest("a disk without space for another set is refused, and the former se
     machine.succeed("umount /srv/small")
     require_equal(json.loads(machine.succeed(f"cat {SET}/set/manifest.json"))["created_at"], created, "the former set")
 
-machine.succeed("agent destroy --now web stopped")
+with subtest("a destroy cancels the copy of its agent, and the others are in the set"):
+    machine.succeed(
+        "systemd-run --quiet --unit=copy innkeeper backup",
+        f"until test -e {SET}/.innkeeper-new/guests/web/rootfs/home/large; do :; done 2> /dev/null",
+        "agent destroy --now web",
+        timeout=120,
+    )
+    machine.wait_until_succeeds("! systemctl is-active copy.service")
+    found = json.loads(machine.succeed(f"cat {SET}/set/manifest.json"))
+    require_equal([one["name"] for one in found["guests"]], ["stopped"], "the guests in the set")
+    require_equal((found["missing"], volumes()), ([], ["innkeeper-guest-stopped"]), "what is missing, and the volumes")
+
+machine.succeed("agent destroy --now stopped")
 wait_until_idle()
 doctor()
 require_no_leaks(before)
