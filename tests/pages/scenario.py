@@ -73,6 +73,8 @@ def play(machine: Machine, repository: Path) -> None:
         # Without thin volumes, an agent is stopped for a snapshot.
         machine.succeed("agent create web", "agent stop web")
         pages.run("docs/storage.md", "agent snapshot")
+    with machine.nested("docs/rest.md"):
+        pages.run("docs/rest.md", "innkeeper top")
     with machine.nested("docs/guests.md, undo"):
         pages.run("docs/guests.md", "agent destroy")
     with machine.nested("docs/debian.md, secrets of previews"):
