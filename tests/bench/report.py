@@ -9,7 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from routes import COUNTS, against_plain, growth
+from routes import COUNTS, against_plain, growth, version
 
 # Programs whose versions matter.
 PROGRAMS = ["systemd-nspawn", "crun", "podman"]
@@ -138,7 +138,7 @@ def requests(throughput):
         for found in throughput.values():
             row += [f"{statistics.median(found[kind]):.0f}", f"{against_plain(found, kind):.2f}"]
         rows.append(row)
-    head = [f"requests per second, beside {COUNTS[-1]} previews"]
+    head = [f"requests per second through Caddy {version()}, beside {COUNTS[-1]} previews"]
     for app in throughput:
         head += [app, "against plain"]
     return markdown(head, rows)

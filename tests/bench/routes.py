@@ -1,6 +1,7 @@
 """Measures the time to add a route to Caddy, with few and with many existing ones, and the throughput of routes.
 
-Beside it, what one would do without Innkeeper: a file for each site, `caddy reload`, and a plain `reverse_proxy`.
+Beside it, what one would do without Innkeeper: a file for each site, `caddy reload`, and a plain `reverse_proxy`. The variable
+`CADDY` names another Caddy than the installed one.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import time
 
 from machine import PATIENCE, Broken
 
+CADDY = os.environ.get("CADDY", "caddy")
 COUNTS = [10, 1000]
 PORT = 8080
 
@@ -30,8 +32,8 @@ QUICK = (20, 3, 3)
 
 def missing(programs):
     """Returns the reason why this cannot be measured, if any."""
-    if not shutil.which("caddy"):
-        return "caddy is not installed"
+    if not shutil.which(CADDY):
+        return f"'{CADDY}' is not installed"
     if not (programs / "examples/routes").exists():
         return f"there is no examples/routes in '{programs}'"
     return None
@@ -79,6 +81,12 @@ def node():
         process.wait()
 
 
+def version():
+    """Returns the version of Caddy, such as 2.11.2."""
+    words = subprocess.run([CADDY, "version"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    return words[0].lstrip("v")
+
+
 def run(programs, what, caddy, rounds, counts):
     """Returns the lines of the example `routes`."""
     words = [programs / "examples/routes", what, caddy.root, str(PORT), str(rounds), *map(str, counts)]
@@ -115,7 +123,7 @@ class Caddy:
         self.process.wait()
 
     def words(self, verb):
-        return ["caddy", verb, "--adapter", "caddyfile", "--config", str(self.root / "Caddyfile")]
+        return [CADDY, verb, "--adapter", "caddyfile", "--config", str(self.root / "Caddyfile")]
 
     def reload(self):
         words = [*self.words("reload"), "--address", f"unix/{self.root}/admin.sock"]
