@@ -12,7 +12,7 @@ use innkeeper_model::api::Accepted;
 use innkeeper_model::{DesiredState, EventKind, Explain, Failure, Guest, GuestName, Verb};
 use innkeeper_store::{MovedGuest, Restore};
 use tokio::sync::broadcast::error::RecvError;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -153,17 +153,17 @@ impl Engine {
         Ok(copied?.then_some((guest, exported)))
     }
 
-    /// Returns the least space that copies of guests' files take in a directory, in bytes.
-    ///
-    /// # Errors
-    /// When the files of a guest cannot be read.
-    pub async fn export_bytes(&self, guests: &[Guest], to: &Path) -> Result<u64, EngineError> {
+    /// Returns the least space that copies of guests' files take in a directory, in bytes. A guest whose files cannot be read
+    /// counts as none: its copy reports the reason.
+    pub async fn export_bytes(&self, guests: &[Guest], to: &Path) -> u64 {
         let mut all = 0_u64;
         for guest in guests {
-            let bytes = self.inner.host.rootfs.export_bytes(&guest.name, to).await?;
-            all = all.saturating_add(bytes);
+            match self.inner.host.rootfs.export_bytes(&guest.name, to).await {
+                Ok(bytes) => all = all.saturating_add(bytes),
+                Err(error) => debug!(guest = %guest.name, "{}", innkeeper_model::chain(&error)),
+            }
         }
-        Ok(all)
+        all
     }
 
     /// Continues guests that should not be paused, and removes snapshots, that an interrupted or failed copy has left.

@@ -14,6 +14,7 @@ use innkeeper_facilities::DatabaseSpec;
 use innkeeper_model::{GuestName, Secret};
 use tokio::process::Command;
 
+use super::session::Session;
 use super::{
     DatabaseError, MAINTENANCE, Owner, PostgresDatabases, capacity, foreign, owner_of_role,
     password, sql,
@@ -45,7 +46,7 @@ impl PostgresDatabases {
         let Some(password) = password else {
             return Err(DatabaseError::NoPassword { name });
         };
-        // The preview may use all of its connections.
+        // The preview may use all of its connections, and more after its share has shrunk.
         self.limit_connections(slug, &name, 1).await?;
         let mut program = self.program_of_role("pg_dump", &name, &password);
         // Compressed contents would defeat the deduplication of backups.
@@ -57,7 +58,8 @@ impl PostgresDatabases {
         dumped.and(limited)
     }
 
-    /// Sets the connection limit of the preview's role: its share and `more` connections.
+    /// Sets the connection limit of the preview's role to its share; with `more`, to as many as its share and its open sessions
+    /// allow, and `more`. Sessions stay open when a share shrinks.
     async fn limit_connections(
         &self,
         slug: &GuestName,
@@ -71,7 +73,11 @@ impl PostgresDatabases {
         }
         capacity::lock(&session).await?;
         let share = capacity::limit_of(&session, &self.config, name, false).await?;
-        let (role, limit) = (sql::identifier(name), share.saturating_add(more));
+        let used = match more {
+            0 => 0,
+            _ => open_sessions(&session, name).await?,
+        };
+        let (role, limit) = (sql::identifier(name), share.max(used).saturating_add(more));
         let alter = format!("ALTER ROLE {role} CONNECTION LIMIT {limit}");
         session.run("limit connections of", name, &alter).await?;
         capacity::unlock(&session).await
@@ -114,6 +120,16 @@ impl PostgresDatabases {
             .args(["--host", "127.0.0.1", "--username", role]);
         command
     }
+}
+
+/// Returns the number of open sessions of a role.
+async fn open_sessions(session: &Session, role: &str) -> Result<u32, DatabaseError> {
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
+    let row = session
+        .row("query sessions of", role, count, &[&role])
+        .await?;
+    let number = row.map_or(0, |row| row.get::<_, i64>(0));
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 async fn run(program: Command, action: &'static str, name: &str) -> Result<(), DatabaseError> {

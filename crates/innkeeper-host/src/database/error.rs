@@ -231,7 +231,7 @@ impl Explain for DatabaseError {
             Self::Program { source: CommandError::Missing { .. }, .. } => {
                 "Put the directory of the programs of PostgreSQL's version into innkeeperd's PATH (on Debian, `apt-get install postgresql-client`).".to_owned()
             }
-            Self::Program { action: "load", .. } => {
+            Self::Program { action: "load" | "dump", .. } => {
                 "pg_hba.conf must let previews' roles connect from this host: put a line `host sameuser all 127.0.0.1/32 scram-sha-256` above others for `host`, then `systemctl reload postgresql`. Otherwise see PostgreSQL's log: `journalctl -u postgresql`.".to_owned()
             }
             Self::Program { source, .. } => return source.remedy(),

@@ -237,7 +237,11 @@ impl Rootfs for DirRootfs {
         owners: FileOwners,
     ) -> Result<(), FacilityError> {
         self.import_tree(&guest.name, from).await?;
-        Ok(self.work(set_owners(&guest.name, owners)).await?)
+        let owned = self.work(set_owners(&guest.name, owners)).await;
+        if owned.is_err() {
+            self.remove(&guest.name).await?;
+        }
+        Ok(owned?)
     }
 
     async fn pool(&self) -> Result<PoolReport, FacilityError> {

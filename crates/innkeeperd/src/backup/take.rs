@@ -139,7 +139,7 @@ impl Backups {
 
     /// Fails unless the disk has space for the guests' files, as far as they were counted.
     async fn require_space(&self, set: &Set, records: &BackupRecords) -> Result<(), BackupError> {
-        let needed = self.engine.export_bytes(&records.guests, &set.0).await?;
+        let needed = self.engine.export_bytes(&records.guests, &set.0).await;
         let directory = set.0.parent().unwrap_or(&set.0).to_owned();
         let disk = rustix::fs::statvfs(&directory).on("read the free space of", &directory)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);

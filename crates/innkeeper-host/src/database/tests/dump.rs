@@ -19,10 +19,21 @@ async fn dump_has_the_rights_of_the_preview_and_a_connection_of_its_own() {
         .await;
     missing.expect_err("the preview has no database");
     let web = cluster.ensure("web").await;
+    let admin = cluster.admin("postgres").await;
+    let set_limit = async |limit: u32| {
+        let alter = format!("ALTER ROLE {} CONNECTION LIMIT {limit}", web.role);
+        admin
+            .batch_execute(&alter)
+            .await
+            .expect("an administrator may");
+    };
     let mut sessions = Vec::new();
-    for _ in 0..5 {
+    set_limit(8).await;
+    for _ in 0..8 {
         sessions.push(cluster.login(&web, &web.name).await.expect("its share"));
     }
+    // The share has shrunk. The sessions stay.
+    set_limit(5).await;
     sessions[0]
         .batch_execute(
             "CREATE TABLE kept (number int, twice int GENERATED ALWAYS AS (number * 2) STORED);
@@ -33,7 +44,6 @@ async fn dump_has_the_rights_of_the_preview_and_a_connection_of_its_own() {
         .expect("an owner may");
     let file = cluster.dir.path().join("web.dump");
     databases.dump(&slug("web"), &file).await.expect("dumps");
-    let admin = cluster.admin("postgres").await;
     assert_eq!(limit(&admin, &web.role).await, 5);
 
     let (password, shop) = (Secret::new("x".repeat(24)), slug("shop"));
@@ -54,7 +64,10 @@ async fn dump_has_the_rights_of_the_preview_and_a_connection_of_its_own() {
         .expect("an administrator may");
     std::fs::remove_file(&file).expect("removes");
     let refused = databases.dump(&slug("web"), &file).await;
-    let refused = innkeeper_model::chain(&refused.expect_err("refused"));
+    let refused = refused.expect_err("refused");
+    let remedy = refused.remedy().expect("a remedy");
+    assert!(remedy.contains("pg_hba.conf"), "{remedy}");
+    let refused = innkeeper_model::chain(&refused);
     assert!(refused.contains("permission denied"), "{refused}");
     assert_eq!(limit(&admin, &web.role).await, 5);
     cluster.stop().await;

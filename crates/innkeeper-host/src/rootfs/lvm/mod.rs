@@ -508,7 +508,11 @@ impl Rootfs for LvmRootfs {
         owners: FileOwners,
     ) -> Result<(), FacilityError> {
         self.import_tree(guest, from).await?;
-        Ok(self.work(dir::set_owners(&guest.name, owners)).await?)
+        let owned = self.work(dir::set_owners(&guest.name, owners)).await;
+        if owned.is_err() {
+            self.remove(&guest.name).await?;
+        }
+        Ok(owned?)
     }
 
     async fn pool(&self) -> Result<PoolReport, FacilityError> {
