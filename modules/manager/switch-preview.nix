@@ -53,7 +53,8 @@ let
     # A boot has no system to compare with.
     if [[ -e /run/current-system && ${action} != boot ]]; then
       innkeeper_status=0
-      ${lib.getExe' pkgs.coreutils "timeout"} 120 ${lib.getExe' cfg.package "innkeeper"} switch-preview --quiet ${system} >&2 || innkeeper_status=$?
+      # It queries systemd with busctl.
+      PATH="${lib.makeBinPath [ pkgs.systemd ]}:''${PATH-}" ${lib.getExe' pkgs.coreutils "timeout"} 120 ${lib.getExe' cfg.package "innkeeper"} switch-preview --quiet ${system} >&2 || innkeeper_status=$?
       case "$innkeeper_status" in
         0) ;;
         4) ${refused} ;;
