@@ -21,6 +21,7 @@
 //! | `hosts` | the hosts of a guest's own preview |
 //! | `handle` | from a query to its response, or to the name servers |
 //! | `upstream` | the host's name servers |
+//! | `rate` | the rate of each guest over TCP |
 //! | `server` | sockets, and limits of guests |
 //!
 //! # The library
@@ -36,6 +37,7 @@ mod error;
 mod handle;
 mod hosts;
 mod message;
+mod rate;
 mod run;
 mod server;
 mod upstream;

@@ -9,7 +9,7 @@ use innkeeper_model::SlotRange;
 use innkeeper_service::{PeerQuota, PeerSlot};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::config::Config;
@@ -17,6 +17,7 @@ use crate::error::DnsError;
 use crate::handle::{Client, Decision, decide};
 use crate::hosts::Hosts;
 use crate::message::Query;
+use crate::rate::TcpRate;
 use crate::upstream::{Transport, Upstream, read_message, write_message};
 
 /// The maximum number of all guests' queries that wait for name servers at a time. Each has a socket, or two.
@@ -75,6 +76,7 @@ pub(crate) struct Resolver {
     all_queries: Arc<Semaphore>,
     connections: PeerQuota,
     all_connections: Arc<Semaphore>,
+    tcp_rate: TcpRate,
 }
 
 /// The right to forward a query.
@@ -93,6 +95,7 @@ impl Resolver {
             all_queries: Arc::new(Semaphore::new(MAX_QUERIES)),
             connections: PeerQuota::new(CONNECTIONS_PER_GUEST),
             all_connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tcp_rate: TcpRate::default(),
         })
     }
 
@@ -193,6 +196,9 @@ impl Resolver {
             let response = match self.decide(peer, &packet) {
                 Decision::Ignore => return Ok(()),
                 Decision::Respond(response) => response,
+                Decision::Forward(query) if !self.tcp_rate.admit(peer.ip(), Instant::now()) => {
+                    query.failure()
+                }
                 Decision::Forward(query) => match self.admit(peer) {
                     None => query.failure(),
                     Some(_admission) => self.forward(&query, Transport::Tcp).await,

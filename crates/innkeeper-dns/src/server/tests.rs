@@ -191,6 +191,31 @@ async fn other_names_are_forwarded_and_responses_are_unchanged() {
 }
 
 #[tokio::test]
+async fn queries_of_a_guest_over_tcp_have_a_rate() {
+    let server = NameServer::start(0, false).await;
+    let scene = Scene::with(server.upstream(), 8).await;
+    let packet = encoded(&query("shop.example.org.", RecordType::A));
+    let mut stream = scene.connect().await;
+    let mut is_refused = false;
+    for _ in 0..20_000 {
+        write_message(&mut stream, &packet).await.expect("sent");
+        let response = read_message(&mut stream).await.expect("a response");
+        is_refused = parsed(&response).metadata.response_code == ResponseCode::ServFail;
+        if is_refused {
+            break;
+        }
+    }
+    assert!(is_refused, "all were forwarded");
+    // Other transports and own hosts are not affected.
+    let own = encoded(&query("web.example.org.", RecordType::A));
+    write_message(&mut stream, &own).await.expect("sent");
+    let response = parsed(&read_message(&mut stream).await.expect("a response"));
+    assert_eq!(response.answers[0].data, RData::from(GATEWAY));
+    let over_udp = parsed(&scene.udp(&query("shop.example.org.", RecordType::A)).await);
+    assert_eq!(over_udp.metadata.response_code, ResponseCode::NoError);
+}
+
+#[tokio::test]
 async fn truncated_responses_are_requested_over_tcp() {
     let server = NameServer::start(5000, true).await;
     let scene = Scene::with(server.upstream(), 8).await;
