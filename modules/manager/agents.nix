@@ -1,4 +1,4 @@
-# Declared agents: a unit applies them at each switch and at each boot.
+# Declared agents: a unit applies them at each boot, and at each switch that changes them.
 {
   config,
   lib,
@@ -17,7 +17,7 @@ let
         example = "github:octo/fleet#web";
         description = ''
           The flake output that the agent boots from, as with `agent create --flake`. It is built by the daemon, again at
-          each switch if the flake has changed. Without it and {option}`closure`, the daemon's default flake.
+          each boot, and at each switch that changes a declaration. Without it and {option}`closure`, the daemon's default flake.
         '';
       };
       closure = mkOption {

@@ -223,6 +223,8 @@ pub(crate) enum Outlook {
     Create,
     /// Other limits.
     Limits,
+    /// The same closure and limits, after a failure.
+    Retry,
     /// The same flake, which may have changed.
     Rebuild,
     /// Another flake or closure.
@@ -244,23 +246,33 @@ pub(crate) fn outlook(
             Action::Keep => Outlook::Keep,
             Action::Destroy => Outlook::Destroy,
             Action::Refuse(failure) => Outlook::Refuse(failure),
-            Action::Set(request) => match (&request.flake, &request.closure) {
-                (None, None) => Outlook::Limits,
-                (Some(flake), _) if source(&name).is_some_and(|view| is_from(view, flake)) => {
-                    Outlook::Rebuild
-                }
-                (None, Some(closure))
-                    if source(&name)
-                        .is_some_and(|view| view.guest.closure.as_ref() == Some(closure)) =>
-                {
-                    Outlook::Limits
-                }
-                _ => Outlook::Closure,
-            },
+            Action::Set(request) => of_change(source(&name), &request),
         };
         (name, outlook)
     });
     Ok(outlook.collect())
+}
+
+/// Returns the change of an existing agent.
+fn of_change(view: Option<&GuestView>, request: &SetRequest) -> Outlook {
+    let Some(view) = view else {
+        return Outlook::Closure;
+    };
+    let limits = &view.guest.limits;
+    let has_other_limits = request.memory.is_some_and(|memory| memory != limits.memory)
+        || request.cpus.is_some_and(|cpus| cpus != limits.cpus)
+        || request.tasks.is_some_and(|tasks| tasks != limits.tasks);
+    let is_same = match (&request.flake, &request.closure) {
+        (None, None) => true,
+        (Some(flake), _) => is_from(view, flake),
+        (None, Some(closure)) => view.guest.closure.as_ref() == Some(closure),
+    };
+    match (is_same, &request.flake) {
+        (false, _) => Outlook::Closure,
+        (true, _) if has_other_limits => Outlook::Limits,
+        (true, Some(_)) => Outlook::Rebuild,
+        (true, None) => Outlook::Retry,
+    }
 }
 
 /// Reports whether an agent was built from a flake; the attribute may be left out.

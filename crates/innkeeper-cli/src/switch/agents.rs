@@ -26,8 +26,13 @@ fn finding(name: &GuestName, outlook: Outlook) -> Option<Finding> {
         ),
         Outlook::Limits => of(
             Effect::Update,
+            Severity::Interruption,
+            "Its declaration has other limits: it restarts with them if it runs.".to_owned(),
+        ),
+        Outlook::Retry => of(
+            Effect::Update,
             Severity::Note,
-            "Its declaration differs in limits, which apply while it runs.".to_owned(),
+            "Its last change failed, and is requested again.".to_owned(),
         ),
         Outlook::Rebuild => of(
             Effect::Update,

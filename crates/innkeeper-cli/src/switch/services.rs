@@ -44,7 +44,7 @@ fn consequence(unit: &str, effect: Effect, sockets: bool, is_used: Use) -> Conse
                 Interruption,
                 "The socket stays open as it is; its change takes effect when it is restarted."
                     .to_owned(),
-                Some("Restart it after the switch: `systemctl restart UNIT`, with the name above."),
+                Some("Restart the socket after the switch with `systemctl restart`."),
             );
         }
         Effect::Keep => {

@@ -59,7 +59,7 @@ pub(crate) fn findings(
             }
             continue;
         }
-        findings.push(setting(name, &values, &before, existing));
+        findings.push(setting(name, &values, &before, old, existing));
     }
     findings
 }
@@ -91,7 +91,7 @@ fn routes(domain: Option<&str>, values: &str, existing: &Existing) -> Finding {
     }
 }
 
-fn setting(name: &str, values: &str, before: &str, existing: &Existing) -> Finding {
+fn setting(name: &str, values: &str, before: &str, old: &Values, existing: &Existing) -> Finding {
     let of = |class, effect, severity, reason: String| {
         Finding::new(class, name, effect, severity, reason)
     };
@@ -105,6 +105,20 @@ fn setting(name: &str, values: &str, before: &str, existing: &Existing) -> Findi
             format!("{values} The new daemon does not find these guests: they run on without it, and hold their addresses and files."),
         )
         .with_remedy(format!("Keep {name}, or stop the guests before the switch.")),
+        "storage.driver" | "storage.volume_group" | "storage.pool"
+            if !existing.guests.is_empty() && is_thin(old) =>
+        {
+            Finding::of(
+                Class::Guest,
+                existing.guests.clone(),
+                Effect::Orphan,
+                Severity::Cut,
+                format!("{values} The daemon does not find the volumes of these guests: at their next start after a reboot, they have empty file trees."),
+            )
+            .with_remedy(format!(
+                "Keep {name}, or destroy the guests before the switch (`innkeeper backup` keeps their files)."
+            ))
+        }
         "network.table" => of(
             Class::Firewall,
             Effect::Change,
@@ -153,11 +167,17 @@ fn setting(name: &str, values: &str, before: &str, existing: &Existing) -> Findi
             Severity::Note,
             format!("{values} The daemon writes the routes again when it restarts, and reloads Caddy."),
         ),
-        "network.subnet" | "network.slots" | "network.nameservers" => of(
+        "network.subnet" | "network.slots" => of(
             Class::Firewall,
             Effect::Change,
             Severity::Note,
-            format!("{values} Guests that exist keep their addresses; rules and name servers follow."),
+            format!("{values} It applies to new guests: the daemon does not start while a guest has an address outside of it."),
+        ),
+        "network.nameservers" => of(
+            Class::Firewall,
+            Effect::Change,
+            Severity::Note,
+            format!("{values} Guests that exist follow when the daemon restarts."),
         ),
         _ => of(
             Class::Setting,
@@ -166,6 +186,12 @@ fn setting(name: &str, values: &str, before: &str, existing: &Existing) -> Findi
             format!("{values} It takes effect when the daemon restarts."),
         ),
     }
+}
+
+/// Reports whether guests have volumes. Directories are kept under any driver.
+fn is_thin(old: &Values) -> bool {
+    let driver = old.get("storage.driver");
+    driver.is_some_and(|driver| driver.trim_matches('"') == "lvm-thin")
 }
 
 #[cfg(test)]
@@ -203,6 +229,33 @@ mod tests {
                 (Severity::Cut, &vec!["web".to_owned()])
             );
         }
+    }
+
+    #[test]
+    fn another_storage_loses_the_volumes_of_guests() {
+        let of = |driver: &str, name: &str, before: &str, after: &str, existing: &Existing| {
+            let driver = ("storage.driver", driver);
+            let (old, new) = (
+                values(&[driver, (name, before)]),
+                values(&[driver, (name, after)]),
+            );
+            let found = findings(&old, &new, None, existing);
+            (found[0].severity, found[0].objects.clone())
+        };
+        let (thin, dir) = ("\"lvm-thin\"", "\"dir\"");
+        let lost = (Severity::Cut, existing().guests);
+        for name in ["storage.pool", "storage.volume_group"] {
+            assert_eq!(of(thin, name, "\"a\"", "\"b\"", &existing()), lost);
+            assert_eq!(
+                of(dir, name, "\"a\"", "\"b\"", &existing()).0,
+                Severity::Note
+            );
+        }
+        assert_eq!(of(thin, "storage.driver", thin, dir, &existing()), lost);
+        let kept = of(dir, "storage.driver", dir, thin, &existing());
+        assert_eq!(kept.0, Severity::Note);
+        let none = of(thin, "storage.pool", "\"a\"", "\"b\"", &Existing::default());
+        assert_eq!(none.0, Severity::Note);
     }
 
     #[test]
