@@ -2,7 +2,8 @@
 #
 # The daemon's rules redirect a guest's queries to its own gateway address there. The program resolves the hosts of the
 # guest's own preview to that address, so that an app reaches its own URL through this host's Caddy, and forwards all other
-# queries to the host's name servers. It works while the daemon is down.
+# queries to the host's name servers. For the host, it resolves names by which Caddy finds the apps of settled routes. It
+# works while the daemon is down.
 { config, lib, ... }:
 let
   cfg = config.services.innkeeper.dns;
@@ -73,7 +74,7 @@ in
         RestartSec = 1;
         WatchdogSec = 30;
         TimeoutStopSec = 10;
-        # The file in it tells the daemon that the program listens. It stays through a restart, and not after a stop.
+        # The file in it tells the daemon that the program listens, and Caddy reads the table through the link in it. It stays through a restart, and not after a stop.
         RuntimeDirectory = user;
         RuntimeDirectoryMode = "0755";
         RuntimeDirectoryPreserve = "restart";

@@ -127,7 +127,8 @@ def requests(throughput):
     """Returns the table of requests through Caddy."""
     titles = {
         "plain": "a plain `reverse_proxy`",
-        "unchanged": "**a preview with one app**",
+        "settled": "**a settled preview with one app**",
+        "unchanged": "**a preview with one app**, before it is settled",
         "paths": "**a preview with an app for `/` and one for `/api/*`**, the former",
         "three": "**a preview with three routes**, one with `stripPrefix`",
         "changed": "**a preview right after a change of its routes**",

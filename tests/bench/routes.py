@@ -20,9 +20,13 @@ CADDY = os.environ.get("CADDY", "caddy")
 COUNTS = [10, 1000]
 PORT = 8080
 
+# The address of the app, and the subnet of guests that it is in.
+APP = "127.100.0.3"
+SUBNET = "127.100.0.0/24"
+
 NODE_APP = """
 const respond = (request, response) => response.end("hello from the app");
-require("http").createServer(respond).listen(3000, "127.0.0.1");
+require("http").createServer(respond).listen(3000, "127.100.0.3");
 """
 
 # The numbers of added routes, by Innkeeper's driver and by a reload, and of rounds of requests.
@@ -34,8 +38,9 @@ def missing(programs):
     """Returns the reason why this cannot be measured, if any."""
     if not shutil.which(CADDY):
         return f"'{CADDY}' is not installed"
-    if not (programs / "examples/routes").exists():
-        return f"there is no examples/routes in '{programs}'"
+    for program in ["examples/routes", "innkeeper-dns"]:
+        if not (programs / program).exists():
+            return f"there is no {program} in '{programs}'"
     return None
 
 
@@ -49,14 +54,14 @@ def measure(place, programs, quick):
         reloaded = {count: reloads(caddy, count, by_reload) for count in COUNTS}
     with Caddy(place / "throughput") as caddy:
         (caddy.sites / "plain.caddy").write_text(
-            f"http://*.localhost:{PORT + 1} {{\n\treverse_proxy 127.0.0.1:3000\n}}\n"
+            f"http://*.localhost:{PORT + 1} {{\n\treverse_proxy {APP}:3000\n}}\n"
         )
         apps = {"an app that does nothing": contextlib.nullcontext}
         if shutil.which("node"):
             apps = {"Node's http server": node, **apps}
         throughput = {}
         for title, app in apps.items():
-            with app():
+            with app(), resolver(programs, caddy.root):
                 (throughput[title],) = run(programs, "throughput", caddy, rounds, COUNTS[-1:])
     return found, reloaded, throughput
 
@@ -69,7 +74,7 @@ def node():
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                socket.create_connection(("127.0.0.1", 3000), timeout=PATIENCE).close()
+                socket.create_connection((APP, 3000), timeout=PATIENCE).close()
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -78,6 +83,27 @@ def node():
         yield
     finally:
         process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def resolver(programs, root):
+    """Runs innkeeper-dns, which resolves settled routes for Caddy."""
+    config = root / "dns.toml"
+    config.write_text(
+        f'[dns]\ndirectory = "{root}/dns"\n[caddy]\ntable = "{root}/table"\n'
+        f'[network]\nsubnet = "{SUBNET}"\nnameservers = ["127.0.0.53"]\n[log]\nlevel = "warn"\n'
+    )
+    process = subprocess.Popen([programs / "innkeeper-dns", "--config", config])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (root / "dns/table").is_symlink():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Broken("innkeeper-dns did not start")
+            time.sleep(0.01)
+        yield
+    finally:
+        process.terminate()
         process.wait()
 
 

@@ -93,6 +93,21 @@ with subtest("the resolver is dead, and names have the addresses that they have 
     machine.wait_until_succeeds(f"preview exec web-7 -- grep -qxF 'nameserver {gateway}' /etc/resolv.conf")
     require_equal(fetch_in("web-7", "web-7"), browse("web-7"), "its own page")
 
+with subtest("unchanged for a minute, it is settled, with and without the resolver"):
+    link = f"/run/innkeeper-dns/table/hosts/web-7.{DOMAIN}/settled"
+    machine.wait_until_succeeds(f"runuser -u caddy -- test -e {link}")
+    text = f"Branch change, commit {sha}, prepared 1 times."
+    require_equal(browse("web-7"), text, "the page")
+    # A crash leaves the link; the program is back after a second.
+    machine.succeed("systemctl kill --kill-whom=main --signal=KILL innkeeper-dns.service")
+    require_equal(browse("web-7"), text, "the page after a crash")
+    machine.succeed("systemctl stop innkeeper-dns.service")
+    machine.fail(f"test -e {link}")
+    require_equal(browse("web-7"), text, "the page without the resolver")
+    machine.succeed("systemctl start innkeeper-dns.service")
+    machine.wait_until_succeeds(f"test -e {link}")
+    require_equal(browse("web-7"), text, "the page with the resolver")
+
 with subtest("its database is its own"):
     query_as_app("web-7", "create table kept (number int); insert into kept values (42)")
     require_equal(query_as_app("web-7", "select current_user"), "preview_web_7", "the app's role")

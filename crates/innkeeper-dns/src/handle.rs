@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use innkeeper_model::SlotRange;
+use innkeeper_model::{SlotRange, settled};
 
 use crate::hosts::Hosts;
 use crate::message::{Query, Received, receive};
@@ -47,7 +47,7 @@ impl Client {
 }
 
 /// Decides about a packet of a client.
-pub(crate) fn decide(client: Client, packet: &[u8], hosts: &Hosts) -> Decision {
+pub(crate) fn decide(client: Client, packet: &[u8], hosts: &Hosts, subnet: SlotRange) -> Decision {
     if client == Client::Stranger {
         return Decision::Ignore;
     }
@@ -56,6 +56,13 @@ pub(crate) fn decide(client: Client, packet: &[u8], hosts: &Hosts) -> Decision {
         Received::Invalid(response) => return Decision::Respond(response),
         Received::Ignored => return Decision::Ignore,
     };
+    if query.is_in(settled::ZONE) {
+        // Other previews' addresses are none of a guest's business, and the name servers know no such names.
+        return Decision::Respond(match client {
+            Client::Host => route(&query, hosts, subnet),
+            Client::Guest { .. } | Client::Stranger => query.absence(),
+        });
+    }
     let Client::Guest { guest, gateway } = client else {
         // The host has a resolver of its own.
         return Decision::Respond(if query.is_for_version() {
@@ -67,6 +74,28 @@ pub(crate) fn decide(client: Client, packet: &[u8], hosts: &Hosts) -> Decision {
     match query.host() {
         Some(host) if hosts.contains(guest, &host) => Decision::Respond(query.address(gateway)),
         _ => Decision::Forward(query),
+    }
+}
+
+/// Resolves a name of a settled route, for Caddy. All addresses are those of guests.
+fn route(query: &Query, hosts: &Hosts, subnet: SlotRange) -> Vec<u8> {
+    let is_guest = |address: &Ipv4Addr| subnet.addresses_of(*address).is_some();
+    let name = query.host().unwrap_or_default();
+    let Some(name) = name
+        .strip_suffix(settled::ZONE)
+        .and_then(|name| name.strip_suffix('.'))
+    else {
+        return query.absence();
+    };
+    if let Some(guest) = settled::parse_label(name).filter(is_guest) {
+        return query.address(guest);
+    }
+    match hosts.app(name).filter(|app| is_guest(app.ip())) {
+        Some(app) => {
+            let guest = format!("{}.{}.", settled::label_of(*app.ip()), settled::ZONE);
+            query.service(app, &guest)
+        }
+        None => query.absence(),
     }
 }
 

@@ -1,18 +1,20 @@
-//! The hosts of a guest's own preview, in the table that Caddy routes by.
+//! The hosts of previews in the table that Caddy routes by: those of a guest's own preview, and settled ones.
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use innkeeper_model::settled;
 use tracing::{info, warn};
 
 /// The table of routes. innkeeperd writes `<table>/guests/<address>/<host>` for each host of the preview of the guest with
-/// this address.
+/// this address, and `<table>/hosts/<host>/settled` for each settled host.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     guests: PathBuf,
+    settled: PathBuf,
     is_unreadable: AtomicBool,
 }
 
@@ -20,6 +22,7 @@ impl Hosts {
     pub(crate) fn new(table: &Path) -> Self {
         Self {
             guests: table.join("guests"),
+            settled: table.join("hosts"),
             is_unreadable: AtomicBool::new(false),
         }
     }
@@ -41,6 +44,15 @@ impl Hosts {
             }
         }
         true
+    }
+
+    /// Returns the app of a settled host. `host` is a safe name of a file.
+    ///
+    /// One system call finds both that the host is settled and its app. It counts as a visit of the preview: Caddy sends
+    /// such a query for a request only.
+    pub(crate) fn app(&self, host: &str) -> Option<SocketAddrV4> {
+        let link = self.settled.join(host).join(settled::LINK);
+        settled::parse_link(&fs::read_link(link).ok()?)
     }
 
     /// Logs the first failure of several.

@@ -12,13 +12,15 @@
 //! So an app reaches its own `PREVIEW_URL` through the host's Caddy also where that name resolves to an address in front of
 //! the host: a router with NAT, a load balancer. Hosts of other previews are names like any other.
 //!
+//! For the host itself, it resolves the names by which Caddy finds the apps of settled routes ([`innkeeper_model::settled`]).
+//!
 //! The program needs no rights and no daemon: it reads the table of routes and the host's `resolv.conf`.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | [`config`] | the settings |
 //! | `message` | queries and responses of the DNS |
-//! | `hosts` | the hosts of a guest's own preview |
+//! | `hosts` | the hosts of a guest's own preview, and settled ones |
 //! | `handle` | from a query to its response, or to the name servers |
 //! | `upstream` | the host's name servers |
 //! | `rate` | the rate of each guest over TCP |

@@ -1,9 +1,9 @@
 //! Queries and responses of the DNS (RFC 1035, RFC 6891).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode};
-use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::rdata::{SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 /// The size of a message's header.
@@ -118,6 +118,18 @@ impl Query {
         (!host.is_empty()).then_some(host)
     }
 
+    /// Reports whether the name is in a zone, which is in lower case, whatever bytes its first labels have.
+    pub(crate) fn is_in(&self, zone: &str) -> bool {
+        let labels: Vec<_> = self.name().iter().collect();
+        let zone: Vec<_> = zone.split('.').map(str::as_bytes).collect();
+        let Some(others) = labels.len().checked_sub(zone.len()) else {
+            return false;
+        };
+        let last = labels.into_iter().skip(others);
+        last.zip(zone)
+            .all(|(label, expected)| label.eq_ignore_ascii_case(expected))
+    }
+
     /// Reports whether this is the query for the program's version.
     pub(crate) fn is_for_version(&self) -> bool {
         let question = &self.question;
@@ -134,6 +146,21 @@ impl Query {
         let is_asked_for = matches!(self.question.query_type(), RecordType::A | RecordType::ANY);
         let records = is_asked_for.then(|| self.record(TTL, RData::from(address)));
         self.respond(ResponseCode::NoError, records)
+    }
+
+    /// Returns the response that the app at an address, of the guest with this name, serves the name, and no records of other
+    /// types. Its TTL is 0: Caddy has a time of its own.
+    pub(crate) fn service(&self, app: SocketAddrV4, guest: &str) -> Vec<u8> {
+        let is_asked_for = self.question.query_type() == RecordType::SRV;
+        let target = Name::from_ascii(guest).ok().filter(|_| is_asked_for);
+        let record =
+            target.map(|target| self.record(0, RData::SRV(SRV::new(0, 0, app.port(), target))));
+        self.respond(ResponseCode::NoError, record)
+    }
+
+    /// Returns the response that the name does not exist.
+    pub(crate) fn absence(&self) -> Vec<u8> {
+        self.respond(ResponseCode::NXDomain, None)
     }
 
     /// Returns the response with the program's version.

@@ -3,7 +3,9 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use innkeeper_service::systemd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +15,9 @@ use crate::config::Loaded;
 use crate::error::DnsError;
 use crate::server::{self, Resolver};
 use crate::upstream::Upstream;
+
+/// The time in which the program still responds at its end, to requests that Caddy has begun.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT. Returns at once if `dns.port` is 0.
 ///
@@ -44,18 +49,27 @@ async fn serve(loaded: &Loaded) -> Result<(), DnsError> {
     let mut interrupt = handle(SignalKind::interrupt())?;
     let listening = config.dns.listening();
     report(&listening)?;
+    let table = config.dns.table();
+    link(&table, &config.caddy.table)?;
     tokio::spawn(systemd::watchdog());
     systemd::ready(None::<String>);
     info!(port = config.dns.port, "ready");
 
     let resolver = Resolver::new(config, Upstream::new(&config.network.nameservers));
+    let serving = resolver.serve(&sockets);
+    tokio::pin!(serving);
     tokio::select! {
-        () = resolver.serve(&sockets) => {}
+        () = &mut serving => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     systemd::stopping();
     info!("stopping");
+    // First: without it, Caddy looks up requests itself.
+    if let Err(error) = fs::remove_file(&table) {
+        warn!(%error, "cannot remove {}", table.display());
+    }
+    tokio::time::timeout(DRAIN, serving).await.ok();
     // The daemon removes the resolver from guests. After a crash the file stays, since the program starts again.
     if let Err(error) = fs::remove_file(&listening) {
         warn!(%error, "cannot remove {}", listening.display());
@@ -73,6 +87,24 @@ fn report(listening: &Path) -> Result<(), DnsError> {
     };
     write().map_err(|source| DnsError::Report {
         path: listening.to_owned(),
+        source,
+    })
+}
+
+/// Creates the link to the table by which Caddy finds settled routes while this program resolves their names. Replaces that
+/// of a program that crashed.
+fn link(link: &Path, table: &Path) -> Result<(), DnsError> {
+    let new = link.with_extension("new");
+    let create = || -> io::Result<()> {
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(table, &new)?;
+        fs::rename(&new, link)
+    };
+    create().map_err(|source| DnsError::Report {
+        path: link.to_owned(),
         source,
     })
 }

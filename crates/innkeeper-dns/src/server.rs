@@ -1,12 +1,13 @@
 //! Sockets, and limits of guests.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper_model::SlotRange;
 use innkeeper_service::{PeerQuota, PeerSlot};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -37,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Sockets {
     udp: Arc<UdpSocket>,
+    /// For the host itself: its queue is not that of guests, who could fill it.
+    own: Option<Arc<UdpSocket>>,
     tcp: TcpListener,
 }
 
@@ -50,12 +53,45 @@ pub(crate) struct Sockets {
 /// [`DnsError::Listen`].
 pub(crate) async fn listen(address: SocketAddr) -> Result<Sockets, DnsError> {
     let failed = |source| DnsError::Listen { address, source };
-    let udp = UdpSocket::bind(address).await.map_err(failed)?;
+    let own = match address {
+        SocketAddr::V4(all) if all.ip().is_unspecified() => {
+            Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, all.port()))
+        }
+        _ => None,
+    };
+    let (own, udp) = match own {
+        Some(own) => {
+            let [own, udp] = bind_both(own.into(), address).map_err(failed)?;
+            (Some(Arc::new(own)), udp)
+        }
+        None => (None, UdpSocket::bind(address).await.map_err(failed)?),
+    };
     let address = udp.local_addr().map_err(failed)?;
     Ok(Sockets {
         udp: Arc::new(udp),
+        own,
         tcp: TcpListener::bind(address).await.map_err(failed)?,
     })
+}
+
+/// Binds a socket to one address, and one to all others on the same port.
+///
+/// The kernel permits that to sockets with `SO_REUSEADDR`, and passes a packet to that of the address itself. Without the
+/// option afterwards, no other program can bind to the port.
+fn bind_both(one: SocketAddr, all: SocketAddr) -> io::Result<[UdpSocket; 2]> {
+    let bind = |address| -> io::Result<std::net::UdpSocket> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &address)?;
+        Ok(socket.into())
+    };
+    let sockets = [bind(one)?, bind(all)?];
+    for socket in &sockets {
+        sockopt::set_socket_reuseaddr(socket, false)?;
+    }
+    let [one, all] = sockets;
+    Ok([UdpSocket::from_std(one)?, UdpSocket::from_std(all)?])
 }
 
 impl Sockets {
@@ -101,12 +137,18 @@ impl Resolver {
 
     /// Serves until it is dropped.
     pub(crate) async fn serve(self: Arc<Self>, sockets: &Sockets) {
+        // A task of its own: guests' queries do not delay the host's.
+        let own = sockets.own.as_ref().map(|socket| {
+            let (this, socket) = (Arc::clone(&self), Arc::clone(socket));
+            AbortOnDrop(tokio::spawn(async move { this.serve_udp(&socket).await }))
+        });
         tokio::join!(self.serve_udp(&sockets.udp), self.serve_tcp(&sockets.tcp));
+        drop(own);
     }
 
     fn decide(&self, peer: SocketAddr, packet: &[u8]) -> Decision {
         let client = Client::of(peer.ip(), self.subnet);
-        decide(client, packet, &self.hosts)
+        decide(client, packet, &self.hosts, self.subnet)
     }
 
     /// Returns `None` if the guest, or all guests together, wait for too many responses.
@@ -206,6 +248,15 @@ impl Resolver {
             };
             timeout(IDLE, write_message(&mut stream, &response)).await??;
         }
+    }
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

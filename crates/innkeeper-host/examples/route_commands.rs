@@ -82,6 +82,7 @@ fn config(directory: &Path, port: u16, pages: &Path) -> CaddyConfig {
         tls: Tls::None,
         port: Some(port),
         pages: pages.to_owned(),
+        resolver: None,
         guest_port: None,
         is_https: false,
         trusted_proxies: Vec::new(),

@@ -21,6 +21,7 @@ pub mod reserved;
 pub mod resolv_conf;
 mod retained;
 mod secret;
+pub mod settled;
 mod slot;
 mod snapshot;
 mod start_report;

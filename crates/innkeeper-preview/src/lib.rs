@@ -93,6 +93,7 @@ mod secret_files;
 mod service_log;
 mod service_states;
 mod services;
+mod settle;
 mod sources;
 mod stages;
 mod steps;

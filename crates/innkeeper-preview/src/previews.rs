@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::wiring::{Components, Parts, ToStart, wire};
 use crate::worker::Worker;
 use crate::workers::WakeReason;
-use crate::{PreviewError, records, removal};
+use crate::{PreviewError, records, removal, settle};
 
 /// Delay before a failed dispatch of deliveries is retried.
 const DISPATCH_RETRY: Duration = Duration::from_secs(1);
@@ -62,6 +62,7 @@ impl Previews {
         background.spawn(status_pages.run());
         background.spawn(resync.run());
         background.spawn(watch.run());
+        background.spawn(settle::run(Arc::clone(&self.components.upkeep.routes)));
         background.spawn(self.components.disk_usage.clone().run());
         let tasks = background.clone();
         background.spawn(async move {

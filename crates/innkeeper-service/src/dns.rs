@@ -37,6 +37,12 @@ impl Dns {
         self.directory.join("listening")
     }
 
+    /// Returns the link to the table of routes that exists while `innkeeper-dns` resolves settled routes for Caddy.
+    #[must_use]
+    pub fn table(&self) -> PathBuf {
+        self.directory.join("table")
+    }
+
     /// Checks the values beyond their types.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use innkeeper_host::files::GuestFiles;
 use innkeeper_host::firewall::{BuildFilter, HostPort, Protocol, WebPorts};
 use innkeeper_host::identity::Identity;
 use innkeeper_host::pages::{PagesConfig, StatusFiles};
-use innkeeper_host::route::{CaddyConfig, CaddyRoutes, Tls};
+use innkeeper_host::route::{CaddyConfig, CaddyRoutes, RouteResolver, Tls};
 use innkeeper_model::preview::RepoName;
 use innkeeper_model::preview::sources::FileTypes;
 use innkeeper_model::preview::text::CommentStyle;
@@ -276,6 +276,10 @@ fn caddy(
         table: caddy.table.clone(),
         lookup: caddy.lookup,
         pages: config.pages.socket.clone(),
+        resolver: (config.dns.port != 0).then(|| RouteResolver {
+            port: config.dns.port,
+            table: config.dns.table(),
+        }),
         admin: caddy.admin()?,
         domain,
         port: config.previews.listen_port(caddy, &tls),

@@ -15,6 +15,11 @@ fn client(address: &str) -> Client {
     Client::of(address, SUBNET.parse().expect("a subnet"))
 }
 
+fn decide_as(client: &str, packet: &[u8], hosts: &Hosts) -> Decision {
+    let subnet = SUBNET.parse().expect("a subnet");
+    decide(self::client(client), packet, hosts, subnet)
+}
+
 /// Writes the hosts of a preview as innkeeperd does.
 pub(crate) fn write_route(table: &Path, guest: &str, slug: &str, host: &str) {
     let guests = table.join("guests");
@@ -53,7 +58,7 @@ fn guests_resolve_only_their_own_hosts_to_their_gateway() {
     // The address of the response; `None` if the query is forwarded.
     let resolve = |from: &str, name: &str, kind| {
         let packet = query(name, kind).to_vec().expect("encoded");
-        match decide(client(from), &packet, &hosts) {
+        match decide_as(from, &packet, &hosts) {
             Decision::Respond(response) => {
                 let response = Message::from_vec(&response).expect("a message");
                 assert_eq!(response.metadata.response_code, ResponseCode::NoError);
@@ -93,7 +98,7 @@ fn guests_resolve_only_their_own_hosts_to_their_gateway() {
     }
     for labels in ["..", ".", "..|10.100.0.5|shop", "..|..|..|etc"] {
         let packet = query_of_labels(labels).to_vec().expect("encoded");
-        let decision = decide(client(web), &packet, &hosts);
+        let decision = decide_as(web, &packet, &hosts);
         assert!(matches!(decision, Decision::Forward(_)), "{labels:?}");
     }
     // A route that is gone.
@@ -116,12 +121,86 @@ fn strangers_are_ignored_and_the_host_gets_the_version_only() {
         (query("example.org.", RecordType::A), ResponseCode::Refused),
     ] {
         let packet = message.to_vec().expect("encoded");
-        let stranger = decide(client("192.0.2.1"), &packet, &hosts);
+        let stranger = decide_as("192.0.2.1", &packet, &hosts);
         assert!(matches!(stranger, Decision::Ignore));
-        let Decision::Respond(response) = decide(client("127.0.0.1"), &packet, &hosts) else {
+        let Decision::Respond(response) = decide_as("127.0.0.1", &packet, &hosts) else {
             panic!("no response");
         };
         let response = Message::from_vec(&response).expect("a message");
         assert_eq!(response.metadata.response_code, code);
+    }
+}
+
+#[test]
+fn only_the_host_resolves_settled_routes() {
+    let table = tempfile::tempdir().expect("a directory");
+    let settle = |host: &str, target: &str| {
+        let directory = table.path().join("hosts").join(host);
+        fs::create_dir_all(&directory).expect("made");
+        symlink(target, directory.join("settled")).expect("linked");
+    };
+    settle("web.example.org", "live/10.100.0.3:3000");
+    settle("gateway.example.org", "live/10.100.0.2:3000");
+    settle("host.example.org", "live/127.0.0.1:22");
+    settle("other.example.org", "page/10.100.0.3:3000");
+    fs::create_dir(table.path().join("hosts/new.example.org")).expect("made");
+    let hosts = Hosts::new(table.path());
+    // The code and the record of the response.
+    let resolve = |from: &str, message: &Message| {
+        let packet = message.to_vec().expect("encoded");
+        match decide_as(from, &packet, &hosts) {
+            Decision::Respond(response) => {
+                let response = Message::from_vec(&response).expect("a message");
+                let record = response
+                    .answers
+                    .first()
+                    .map(|record| record.data.to_string());
+                (response.metadata.response_code, record)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let name = |name: &str| format!("{name}.routes.innkeeper.internal.");
+    let ask = |from: &str, label: &str, kind| resolve(from, &query(&name(label), kind));
+    let found = |record: &str| (ResponseCode::NoError, Some(record.to_owned()));
+    let absent = (ResponseCode::NXDomain, None);
+    let (srv, a) = (RecordType::SRV, RecordType::A);
+    assert_eq!(
+        ask("127.0.0.1", "WEB.example.org", srv),
+        found("0 0 3000 g-10-100-0-3.routes.innkeeper.internal.")
+    );
+    assert_eq!(ask("127.0.0.1", "g-10-100-0-3", a), found("10.100.0.3"));
+    for (label, kind) in [("web.example.org", a), ("g-10-100-0-3", RecordType::AAAA)] {
+        let response = ask("127.0.0.1", label, kind);
+        assert_eq!(response, (ResponseCode::NoError, None), "{label}");
+    }
+    // Hosts that are not settled, other addresses than guests', and names that would lead elsewhere.
+    for (label, kind) in [
+        ("new.example.org", srv),
+        ("gateway.example.org", srv),
+        ("host.example.org", srv),
+        ("other.example.org", srv),
+        ("shop.example.org", srv),
+        ("g-10-100-0-2", a),
+        ("g-127-0-0-1", a),
+        ("g-10-100-0-03", a),
+        ("x.g-10-100-0-3", a),
+    ] {
+        assert_eq!(ask("127.0.0.1", label, kind), absent, "{label}");
+    }
+    for labels in [
+        "..|web.example.org",
+        "*|example|org",
+        "web example|org",
+        "web/example|org",
+    ] {
+        let message = query_of_labels(&format!("{labels}|routes|innkeeper|internal"));
+        assert_eq!(resolve("127.0.0.1", &message), absent, "{labels}");
+        // No name in the zone is forwarded.
+        assert_eq!(resolve("10.100.0.3", &message), absent, "{labels}");
+    }
+    // Not even the guest itself.
+    for (label, kind) in [("web.example.org", srv), ("g-10-100-0-3", a)] {
+        assert_eq!(ask("10.100.0.3", label, kind), absent, "{label}");
     }
 }

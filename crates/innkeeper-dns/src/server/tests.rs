@@ -301,3 +301,40 @@ async fn connections_of_a_guest_are_limited() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
     ));
 }
+
+/// As in service, where the program listens on all addresses.
+#[tokio::test]
+async fn the_hosts_queries_have_a_socket_of_their_own() {
+    let all = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    // A free port; `listen` needs one, since it binds twice.
+    let free = std::net::UdpSocket::bind(all).expect("bound");
+    let port = free.local_addr().expect("address").port();
+    drop(free);
+    let sockets = listen((Ipv4Addr::UNSPECIFIED, port).into())
+        .await
+        .expect("listens");
+    let own = sockets.own.as_ref().expect("a socket");
+    for (from, to, socket) in [
+        (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, own),
+        (GUEST, GATEWAY, &sockets.udp),
+    ] {
+        let client = UdpSocket::bind((from, 0)).await.expect("bound");
+        client.send_to(b"x", (to, port)).await.expect("sent");
+        let (_, peer) = socket.recv_from(&mut [0; 8]).await.expect("received");
+        assert_eq!(peer.ip(), IpAddr::from(from));
+    }
+    // The port is taken.
+    for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+        let socket = socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("a socket");
+        sockopt::set_socket_reuseaddr(&socket, true).expect("set");
+        let address = SocketAddr::from((address, port));
+        let error = rustix::net::bind(&socket, &address).expect_err("taken");
+        assert_eq!(error, rustix::io::Errno::ADDRINUSE);
+    }
+}

@@ -168,6 +168,10 @@ impl Routes for Part {
         self.query("route.visits")?;
         Ok(std::mem::take(&mut self.host.world().visits))
     }
+
+    async fn settle(&self) -> Result<(), FacilityError> {
+        self.query("route.settle")
+    }
 }
 
 #[async_trait]

@@ -6,8 +6,8 @@
 //!
 //! `routes throughput DIRECTORY PORT ROUNDS COUNT`: the requests per second to previews of which COUNT exist, beside those
 //! through a plain `reverse_proxy` on the next port. Prints one line of JSON:
-//! `{"plain": [4020.5, …], "unchanged": […], "paths": […], "three": […], "changed": […]}`. If a program listens at the app's
-//! address, that is the app.
+//! `{"plain": [4020.5, …], "settled": […], "unchanged": […], "paths": […], "three": […], "changed": […]}`. If a program listens at the app's
+//! address, that is the app. `innkeeper-dns` must run, with its folder `dns` in the directory.
 //!
 //! Caddy's main file and its admin socket are in the directory, and its sites listen on the port of loopback.
 
@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use innkeeper_facilities::{RouteSpec, RouteState};
-use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Robots, Tls};
+use innkeeper_host::route::{Admin, CaddyConfig, CaddyRoutes, Robots, RouteResolver, Tls};
 use innkeeper_model::GuestName;
 use innkeeper_model::preview::{ExtraHost, RoutePath, RouteRule};
 
@@ -30,8 +30,14 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const USAGE: &str =
     "usage: routes add DIRECTORY PORT ROUNDS COUNT…, routes throughput DIRECTORY PORT ROUNDS COUNT";
 
+/// The address of all guests, in the subnet that `innkeeper-dns` is started with.
+const GUEST: Ipv4Addr = Ipv4Addr::new(127, 100, 0, 3);
+
+/// The port of `innkeeper-dns`.
+const RESOLVER: u16 = 3053;
+
 /// Address of the app of all previews.
-const APP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+const APP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GUEST), 3000);
 
 /// The app's response.
 const HELLO: &str = "hello from the app";
@@ -65,6 +71,10 @@ fn config(directory: &Path, port: u16) -> CaddyConfig {
         table: directory.join("table"),
         lookup: SocketAddr::from((Ipv4Addr::LOCALHOST, 3180)),
         pages: directory.join("pages.sock"),
+        resolver: Some(RouteResolver {
+            port: RESOLVER,
+            table: directory.join("dns/table"),
+        }),
         admin: Admin::Unix(directory.join("admin.sock")),
         domain: "localhost".to_owned(),
         tls: Tls::None,
@@ -83,7 +93,7 @@ fn spec(slug: &str) -> Outcome<RouteSpec> {
     };
     Ok(RouteSpec {
         slug: GuestName::parse(slug)?,
-        guest_address: Ipv4Addr::LOCALHOST,
+        guest_address: GUEST,
         routes: vec![rule("/")?, rule("/api/*")?],
         extra_hosts: vec![ExtraHost {
             prefix: GuestName::parse("admin")?,

@@ -33,6 +33,9 @@ pub(crate) async fn measure(
     for number in 0..count {
         routes.ensure(&simple(&format!("web-{number}"))?).await?;
     }
+    routes.ensure(&simple("settled")?).await?;
+    // Without the minute that the daemon waits.
+    routes.settle_after(Duration::ZERO).await?;
     routes.ensure(&simple("unchanged")?).await?;
     routes.ensure(&spec("paths")?).await?;
     routes.ensure(&three("three")?).await?;
@@ -40,6 +43,7 @@ pub(crate) async fn measure(
     for round in 0..rounds {
         for (name, port, path) in [
             ("plain", port + 1, "/"),
+            ("settled", port, "/"),
             ("unchanged", port, "/"),
             ("paths", port, "/index.html"),
             ("three", port, "/api/users"),

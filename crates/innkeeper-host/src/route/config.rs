@@ -24,6 +24,8 @@ pub struct CaddyConfig {
     pub lookup: SocketAddr,
     /// Unix socket of the program `innkeeper-pages`, for requests whose app does not answer. A path without spaces.
     pub pages: PathBuf,
+    /// The resolver of settled hosts. `None` means that no host is settled.
+    pub resolver: Option<RouteResolver>,
     /// Address of Caddy's admin API.
     pub admin: Admin,
     /// Domain of the previews, such as `preview.example.org` or `localhost`.
@@ -43,6 +45,15 @@ pub struct CaddyConfig {
     pub robots: Option<Robots>,
     /// Marks the previews' files.
     pub identity: Identity,
+}
+
+/// The program `innkeeper-dns`, as Caddy uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteResolver {
+    /// The port on which it responds to the host.
+    pub port: u16,
+    /// The link to the table that exists while it runs.
+    pub table: PathBuf,
 }
 
 /// A value of the response header `X-Robots-Tag`, such as `noindex`: letters, digits and `-_:, `.

@@ -24,6 +24,14 @@
 //! system. So the site looks up the usual cases first, in an outer block. `make bench` compares it with a plain
 //! `reverse_proxy`.
 //!
+//! # Settled hosts
+//!
+//! The listing costs a fifth of a request's time. So the usual host, with one app for all paths, is settled once its preview
+//! has not changed for a minute ([`CaddyRoutes::settle_after`]): its directory has a link as well, at which Caddy looks first.
+//! Caddy then takes the app's address from its cache of SRV records, which `innkeeper-dns` answers from the table. The link
+//! ends with the directory, at each change, and Caddy has forgotten its answer when the next one is created
+//! (`render::settled`).
+//!
 //! # One file per preview
 //!
 //! By contract, `<directory>/<slug>.caddy` contains the route as Caddy directives, for administrators. Before it is put in
@@ -40,7 +48,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use innkeeper_facilities::{FacilityError, Found, Resource, RouteSpec, Routes};
@@ -62,8 +70,11 @@ mod render;
 mod table;
 mod visits;
 
-pub use config::{Admin, CaddyConfig, Robots, Tls};
+pub use config::{Admin, CaddyConfig, Robots, RouteResolver, Tls};
 pub use error::RouteError;
+
+/// The time without a change after which a preview's hosts are settled ([`render::settled`]).
+pub const UNCHANGED: Duration = Duration::from_secs(60);
 
 const SUBJECT: &str = "routes";
 
@@ -114,6 +125,18 @@ impl CaddyRoutes {
             admin::adapt(&config.admin, &subject, text).await?;
         }
         self.write(move |table| table.put(&rendered)).await
+    }
+
+    /// Settles the hosts of the previews that have not changed for a while, as [`Routes::settle`] does. With a shorter time than
+    /// [`UNCHANGED`], Caddy can use a former address.
+    ///
+    /// # Errors
+    /// When the files of the routes cannot be read or written. All routes stay in force.
+    pub async fn settle_after(&self, time: Duration) -> Result<(), RouteError> {
+        if self.inner.config.resolver.is_none() {
+            return Ok(());
+        }
+        self.write(move |table| table.settle(time)).await
     }
 
     async fn compare(&self, rendered: &RenderedRoute) -> Result<Difference, RouteError> {
@@ -372,6 +395,10 @@ impl Routes for CaddyRoutes {
         Ok(self
             .write(|table| Ok(visits::collect(&table.previews)?))
             .await?)
+    }
+
+    async fn settle(&self) -> Result<(), FacilityError> {
+        Ok(self.settle_after(UNCHANGED).await?)
     }
 }
 

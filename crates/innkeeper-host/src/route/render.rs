@@ -15,16 +15,17 @@ use sha2::{Digest, Sha256};
 
 use super::RouteError;
 use super::config::CaddyConfig;
-use rules::{LIVE_DIR, Rule};
+use rules::Rule;
 use unavailable::{APP_DIR, HELD_DIR};
 
-pub(super) use rules::is_listed_pattern;
+pub(super) use rules::{LIVE_DIR, is_listed_pattern};
 pub(super) use sites::{others, shared};
 
 mod lookup;
 mod matchers;
 mod proxy;
 mod rules;
+pub(super) mod settled;
 mod sites;
 mod unavailable;
 

@@ -6,6 +6,7 @@
 //! <table>/guests/<address>                            -> ../previews/<slug>/hosts, the hosts of this guest
 //! <table>/previews/<slug>/hosts/<host>/host           marks the directory of a host, and lists its files
 //! <table>/previews/<slug>/hosts/<host>/live/<address> the app of all paths
+//! <table>/previews/<slug>/hosts/<host>/settled        -> live/<address>, a while after the last change
 //! <table>/previews/<slug>/hosts/<host>/rules/…        the rules of a host (see `render::rules`)
 //! <table>/previews/<slug>/hosts/<host>/page/<slug>    the host has a page instead
 //! <table>/previews/<slug>/…                           the pages of a placeholder
@@ -15,16 +16,19 @@
 //! `hosts` also claims the host for its preview; a dangling link claims nothing. Temporary names start with a dot, which
 //! slugs never do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use innkeeper_facilities::Found;
 use innkeeper_model::preview::RESERVED_SLUGS;
-use innkeeper_model::{GuestName, Ownership};
+use innkeeper_model::{GuestName, Ownership, settled};
+use parking_lot::Mutex;
 
 use super::RouteError;
 use super::config::CaddyConfig;
@@ -45,6 +49,8 @@ pub(super) struct Table {
     pub(super) previews: PathBuf,
     root: PathBuf,
     identity: Identity,
+    /// When each preview was first seen after its last change. Restarts of the daemon count as changes.
+    pub(super) unchanged_since: Arc<Mutex<BTreeMap<GuestName, Instant>>>,
 }
 
 /// Difference between a preview's files and the desired ones.
@@ -66,6 +72,7 @@ impl Table {
             previews: config.table.join("previews"),
             root: config.table.clone(),
             identity: config.identity.clone(),
+            unchanged_since: Arc::default(),
         }
     }
 
@@ -169,6 +176,7 @@ impl Table {
             return Ok(());
         }
         let slug = &rendered.slug;
+        self.unchanged_since.lock().remove(slug);
         let name = format!("{slug}.caddy");
         write(&self.directory, &name, rendered.caddyfile.as_bytes())?;
         for host in rendered.hosts.keys() {
@@ -190,6 +198,7 @@ impl Table {
 
     /// Removes a preview's files. The first step ends its route.
     pub(super) fn remove(&self, slug: &GuestName) -> Result<(), RouteError> {
+        self.unchanged_since.lock().remove(slug);
         let (current, temporary) = (self.previews.join(slug.as_str()), self.temporary(slug));
         tree::remove(&temporary)?;
         match fs::rename(&current, &temporary) {
@@ -207,6 +216,24 @@ impl Table {
             self.unclaim(slug, &host)?;
         }
         Ok(tree::remove(&temporary)?)
+    }
+
+    /// Settles the hosts of the previews that have been unchanged for some time, as far as they have one app for all paths.
+    pub(super) fn settle(&self, time: Duration) -> Result<(), RouteError> {
+        let now = Instant::now();
+        let names = names(&self.previews)?;
+        let slugs = names.iter().filter_map(|name| GuestName::parse(name).ok());
+        let mut unchanged_since = self.unchanged_since.lock();
+        let mut found = BTreeMap::new();
+        for slug in slugs {
+            let since = unchanged_since.get(&slug).copied().unwrap_or(now);
+            if now.duration_since(since) >= time {
+                settle(&self.previews.join(slug.as_str()).join("hosts"))?;
+            }
+            found.insert(slug, since);
+        }
+        *unchanged_since = found;
+        Ok(())
     }
 
     /// Lists all files that Innkeeper's naming applies to.
@@ -426,11 +453,32 @@ fn has_files(host: &Path, files: &[(String, String)]) -> Result<bool, FileError>
     let top = |(dir, _): &(String, String)| dir.split('/').next().map(str::to_owned);
     let dirs: BTreeSet<_> = files.iter().filter_map(top).collect();
     // Lists only this directory: a listing of those below would count as a visit.
-    Ok(names(host)?.len() == dirs.len() + 1
-        && read(&host.join(HOST_FILE))?.as_deref() == Some(listing(files).as_bytes())
-        && files
-            .iter()
-            .all(|(dir, name)| host.join(dir).join(name).is_file()))
+    let names = names(host)?.into_iter();
+    Ok(
+        names.filter(|name| name != settled::LINK).count() == dirs.len() + 1
+            && read(&host.join(HOST_FILE))?.as_deref() == Some(listing(files).as_bytes())
+            && files
+                .iter()
+                .all(|(dir, name)| host.join(dir).join(name).is_file()),
+    )
+}
+
+/// Settles the hosts in a directory. The list of a host's files tells its app: a look into `live` would be a visit.
+fn settle(hosts: &Path) -> Result<(), FileError> {
+    for host in names(hosts)? {
+        let host = hosts.join(host);
+        let link = host.join(settled::LINK);
+        if fs::symlink_metadata(&link).is_ok() {
+            continue;
+        }
+        let listing = read(&host.join(HOST_FILE))?.unwrap_or_default();
+        let listing = String::from_utf8_lossy(&listing);
+        let mut app = listing.lines().filter_map(|line| line.split_once('/'));
+        if let Some((_, app)) = app.find(|(dir, _)| *dir == render::LIVE_DIR) {
+            visits::link(Path::new(&settled::link_to(app)), &link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the contents of [`HOST_FILE`].

@@ -1,13 +1,14 @@
-//! Detects visits of previews by access times. For each request Caddy lists a directory of the host.
+//! Detects visits of previews by access times. For each request Caddy lists a directory of the host, or follows its
+//! link while it is settled.
 //!
 //! With `relatime`, the kernel updates an access time only if it is older than the last change. So each check resets it to
 //! [`UNVISITED`], and the next request updates it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use innkeeper_model::GuestName;
+use innkeeper_model::{GuestName, settled};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
@@ -43,7 +44,12 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
     let mut last = None;
     let mut paths = Vec::new();
     for host in names(&hosts)? {
-        add_listed(&hosts.join(host), render::is_listed, &mut paths)?;
+        let host = hosts.join(host);
+        add_listed(&host, render::is_listed, &mut paths)?;
+        let link = host.join(settled::LINK);
+        if fs::symlink_metadata(&link).is_ok() {
+            paths.push(link);
+        }
     }
     for path in paths {
         let metadata = fs::symlink_metadata(&path).on("inspect", &path)?;
@@ -52,20 +58,29 @@ fn take(directory: &Path) -> Result<Option<Timestamp>, FileError> {
         }
         let nanoseconds = i32::try_from(metadata.atime_nsec()).unwrap_or(0);
         last = last.max(Timestamp::new(metadata.atime(), nanoseconds).ok());
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: UNVISITED,
-                tv_nsec: 0,
-            },
-            last_modification: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-        };
-        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .on("change the times of", &path)?;
+        reset(&path)?;
     }
     Ok(last)
+}
+
+/// Creates the link of a settled host, without a visit.
+pub(super) fn link(target: &Path, link: &Path) -> Result<(), FileError> {
+    symlink(target, link).on("create", link)?;
+    reset(link)
+}
+
+fn reset(path: &Path) -> Result<(), FileError> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: UNVISITED,
+            tv_nsec: 0,
+        },
+        last_modification: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+    };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).on("change the times of", path)
 }
 
 /// Adds the directories below one that Caddy lists at requests, without listing them.

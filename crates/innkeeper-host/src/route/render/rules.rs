@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use innkeeper_model::preview::{RoutePath, RouteProtocol, RouteRule, RouteTimeout};
 
 /// Directory of the address of a host with one rule for all paths.
-pub(super) const LIVE_DIR: &str = "live";
+pub(in crate::route) const LIVE_DIR: &str = "live";
 
 /// Directory of the addresses of a live host by the first segment of the path.
 pub(super) const PATHS_DIR: &str = "paths";

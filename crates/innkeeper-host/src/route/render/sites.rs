@@ -2,6 +2,7 @@
 
 use super::lookup;
 use super::matchers::{host, lower_case};
+use super::settled::settled;
 use super::unavailable;
 use super::{CONFIG_HEADER, Features, HOST_FILE, NO_PREVIEW, SharedConfig, digest};
 
@@ -19,7 +20,7 @@ const ERRORS: &str = "innkeeper-errors";
 /// Renders the shared configuration.
 pub(crate) fn shared(config: &CaddyConfig, features: Features) -> SharedConfig {
     let host = format!("*.{}", config.domain);
-    let site = site(config, config.port, &host, "");
+    let site = site(config, config.port, &host, &settled(config));
     let others = if features.has_catch_all {
         others(config)
     } else {

@@ -1,6 +1,6 @@
 use innkeeper_model::preview::{ExtraHost, RoutePath};
 
-use super::super::config::{Admin, Robots, Tls};
+use super::super::config::{Admin, Robots, RouteResolver, Tls};
 use super::*;
 
 fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
@@ -11,6 +11,10 @@ fn config(tls: Tls, port: Option<u16>) -> CaddyConfig {
         table: "/var/lib/innkeeper-routes".into(),
         lookup: "127.0.0.1:3180".parse().expect("address"),
         pages: "/run/innkeeper-pages/pages.sock".into(),
+        resolver: Some(RouteResolver {
+            port: 3053,
+            table: "/run/innkeeper-dns/table".into(),
+        }),
         admin: Admin::Unix("/run/caddy/admin.sock".into()),
         domain: "preview.example.org".to_owned(),
         guest_port: Some(3443),
@@ -98,6 +102,42 @@ fn shared_config() {
 fn shared_config_on_nixos() {
     let config = config(Tls::Snippet("cloudflare_tls".to_owned()), None);
     insta::assert_snapshot!(shared(&config, features(false)).sites);
+}
+
+#[test]
+fn hosts_are_settled_where_the_resolver_can_be_asked() {
+    let has_settled = |config: &CaddyConfig| {
+        shared(config, features(true))
+            .sites
+            .matches("@settled")
+            .count()
+    };
+    let possible = config(Tls::None, None);
+    // The matcher and the proxy, in the site for browsers and not in that for guests.
+    assert_eq!(has_settled(&possible), 2);
+    let label = "x".repeat(50);
+    let at = |table: &str| {
+        Some(RouteResolver {
+            port: 3053,
+            table: table.into(),
+        })
+    };
+    for impossible in [
+        CaddyConfig {
+            resolver: None,
+            ..possible.clone()
+        },
+        CaddyConfig {
+            resolver: at("/run/a b"),
+            ..possible.clone()
+        },
+        CaddyConfig {
+            domain: [label.as_str(); 4].join("."),
+            ..possible
+        },
+    ] {
+        assert_eq!(has_settled(&impossible), 0);
+    }
 }
 
 #[test]

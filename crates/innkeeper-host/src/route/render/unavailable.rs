@@ -5,12 +5,15 @@
 //! response is for the visitor.
 //!
 //! A live app can still refuse a connection. Then Caddy's error handling applies. A request without a body waits and is
-//! sent to the app once more; the body of another one is lost, so it gets the page. An error in Caddy's error handling is
-//! an empty response. So both go through the internal site, whose own error handling has a response with a body.
+//! sent to the app once more; the body of another one is lost, so it gets the page. The app of a settled host has no address
+//! if its resolver has just crashed; no body is lost then, so each request waits and is sent to the address in the table. An
+//! error in Caddy's error handling is an empty response. So all go through the internal site, whose own error handling has a response with a body.
+
+use innkeeper_model::settled;
 
 use super::matchers::file_matcher;
 use super::proxy::{self, forwarding};
-use super::rules::STRIP;
+use super::rules::{LIVE_DIR, STRIP};
 use super::{CONFIG_HEADER, RETRY_SECONDS};
 use crate::route::config::CaddyConfig;
 
@@ -121,8 +124,15 @@ pub(super) fn errors(config: &CaddyConfig) -> String {
 				route @once {{
 					request_header {HOLD} {{http.matchers.file.relative}}
 					request_header {AGAIN} {{http.reverse_proxy.upstream.hostport}}
+					@named vars_regexp named {{http.reverse_proxy.upstream.hostport}} {named}
+					request_header @named {AGAIN} {{http.regexp.named.1}}.{{http.regexp.named.2}}.{{http.regexp.named.3}}.{{http.regexp.named.4}}:{{http.regexp.named.5}}
 					@strip vars innkeeper_action {STRIP}
 					uri @strip strip_prefix {{http.vars.innkeeper_base}}
+				}}
+				@unresolved expression {{http.error.status_code}} == 503 && {{http.error.message}}.contains(\"no upstreams\")
+				route @unresolved {{
+					request_header {HOLD} {{http.matchers.file.relative}}
+{live}					request_header @live {AGAIN} {{http.matchers.file.relative}}
 				}}
 				@again header {AGAIN} *
 				reverse_proxy @again {lookup} {again}
@@ -141,6 +151,9 @@ pub(super) fn errors(config: &CaddyConfig) -> String {
 ",
         removed = removed(3),
         matcher = file_matcher(config, "app", APP_DIR, "/*"),
+        named = settled::pattern(),
+        // The address follows a `/`, as in the lookup.
+        live = file_matcher(config, "live", LIVE_DIR, "/*"),
         again = proxy("").trim_end(),
         // Caddy sends no body with a method that it has changed: the visitor's is lost.
         page = proxy("method GET\n				header_up -Content-Length\n				").trim_end(),
@@ -176,7 +189,7 @@ pub(super) fn internal(config: &CaddyConfig) -> String {
 					vars innkeeper_ready yes
 				}}
 			}}
-			@again header_regexp {AGAIN} ^[0-9.]+:[0-9]+$
+			@again header_regexp {AGAIN} ^/?[0-9.]+:[0-9]+$
 			reverse_proxy @again {{http.request.header.{AGAIN}}} {{
 {forwarded}{unknown}				import {app}
 			}}

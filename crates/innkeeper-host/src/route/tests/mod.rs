@@ -26,12 +26,15 @@ mod hosts;
 mod ownership;
 mod requests;
 mod responses;
+mod settled;
 mod unavailable;
 
 use app::{run_h2c, serve_app, serve_ends, serve_silence};
 use client::{Socket, get, read_head, request, request_on};
 
 const FRONT: &str = "127.0.0.1:8080";
+/// The port of innkeeper-dns.
+const RESOLVER: u16 = 3053;
 const LOOKUP: &str = "127.0.0.1:3180";
 /// Addresses of the two guests.
 const GUEST: [u8; 4] = [127, 0, 1, 3];
@@ -51,7 +54,7 @@ impl Rig {
 
     /// Starts Caddy with an additional line in its main file.
     async fn start_with(test: &str, line: &str) -> Option<Self> {
-        if command("caddy").arg("version").output().await.is_err() {
+        if command(caddy()).arg("version").output().await.is_err() {
             eprintln!("INNKEEPER-NOT-RUN: {test}: caddy is not installed");
             return None;
         }
@@ -83,6 +86,51 @@ impl Rig {
 
     async fn ensure(&self, spec: &RouteSpec) {
         self.routes.ensure(spec).await.expect("ensure");
+    }
+
+    /// Starts innkeeper-dns.
+    async fn start_resolver(&self) {
+        let directory = self.path("dns");
+        let config = self.path("dns.toml");
+        let text = format!(
+            "[dns]\nport = {RESOLVER}\ndirectory = '{}'\n[caddy]\ntable = '{}'\n[network]\nsubnet = '127.0.1.0/24'\nnameservers = ['127.0.9.9']\n[log]\nlevel = 'warn'\n",
+            directory.display(),
+            self.path("table").display()
+        );
+        std::fs::write(&config, text).expect("written");
+        let loaded = innkeeper_service::load(Some(&config), |_| None).expect("valid");
+        std::thread::spawn(move || innkeeper_dns::run(&loaded).expect("runs"));
+        // A link to a folder that may not exist yet.
+        while std::fs::symlink_metadata(self.path("dns/table")).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Stops innkeeper-dns.
+    async fn stop_resolver(&self) {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+            .expect("sent");
+        while self.path("dns/listening").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Settles all hosts that can be, as after a minute without a change.
+    async fn settle(&self) {
+        self.routes
+            .settle_after(Duration::ZERO)
+            .await
+            .expect("settles");
+    }
+
+    fn link(&self, slug: &str, host: &str) -> PathBuf {
+        self.path(&format!(
+            "table/previews/{slug}/hosts/{host}.localhost/settled"
+        ))
+    }
+
+    fn is_settled(&self, slug: &str, host: &str) -> bool {
+        std::fs::symlink_metadata(self.link(slug, host)).is_ok()
     }
 
     async fn is_complete(&self, spec: &RouteSpec) -> bool {
@@ -137,6 +185,10 @@ fn config(root: &Path) -> CaddyConfig {
         table: root.join("table"),
         lookup: LOOKUP.parse().expect("address"),
         pages: root.join("pages.sock"),
+        resolver: Some(RouteResolver {
+            port: RESOLVER,
+            table: root.join("dns/table"),
+        }),
         admin: Admin::Unix(root.join("admin.sock")),
         domain: "localhost".to_owned(),
         tls: Tls::None,
@@ -148,8 +200,13 @@ fn config(root: &Path) -> CaddyConfig {
     }
 }
 
+/// Returns the Caddy to test: that of the variable `CADDY`, or the installed one.
+fn caddy() -> std::ffi::OsString {
+    std::env::var_os("CADDY").unwrap_or_else(|| "caddy".into())
+}
+
 async fn run_caddy(root: &Path) -> tokio::process::Child {
-    let child = command("caddy")
+    let child = command(caddy())
         .args(["run", "--adapter", "caddyfile", "--config"])
         .arg(root.join("Caddyfile"))
         .env("HOME", root)

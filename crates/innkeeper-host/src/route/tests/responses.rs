@@ -8,7 +8,12 @@ async fn responses_are_for_one_host_and_not_for_search_engines() {
         return;
     };
     rig.ensure(&full("web")).await;
-    for path in ["/", "/api/x"] {
+    check_responses(&["/", "/api/x"]).await;
+    rig.stop().await;
+}
+
+pub(super) async fn check_responses(paths: &[&str]) {
+    for path in paths {
         let response = get("web.localhost", path).await;
         assert_eq!(response.header("x-robots-tag"), Some("noindex"), "{path}");
         let cookies: Vec<_> = response
@@ -58,5 +63,4 @@ async fn responses_are_for_one_host_and_not_for_search_engines() {
             }
         }
     }
-    rig.stop().await;
 }
