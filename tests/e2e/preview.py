@@ -95,7 +95,7 @@ with subtest("the resolver is dead, and names have the addresses that they have 
 
 with subtest("unchanged for a minute, it is settled, with and without the resolver"):
     link = f"/run/innkeeper-dns/table/hosts/web-7.{DOMAIN}/settled"
-    machine.wait_until_succeeds(f"runuser -u caddy -- test -e {link}")
+    machine.wait_until_succeeds(f"runuser -u caddy -- test -e {link}", timeout=120)
     text = f"Branch change, commit {sha}, prepared 1 times."
     require_equal(browse("web-7"), text, "the page")
     # A crash leaves the link; the program is back after a second.
