@@ -31,6 +31,25 @@ let
       lib.mapAttrsToList (name: value: "${name}=${encode "${value}"}") parameters
     );
 
+  # Overlay's marks of deleted paths would hide paths that the host offers by now. A second mount, after a restart of the unit
+  # or with a system of the guest's own, would add a second layer.
+  mountStore = pkgs.writeShellScript "mount-guest-store" ''
+    set -e
+    if ! ${lib.getExe' pkgs.util-linux "findmnt"} --types overlay --mountpoint /nix/store > /dev/null; then
+      ${lib.getExe' pkgs.coreutils "mkdir"} -p ${layer}/upper ${layer}/work
+      ${lib.getExe' pkgs.findutils "find"} ${layer}/upper -maxdepth 1 -type c -delete
+      ${lib.getExe' pkgs.util-linux "mount"} -t overlay overlay /nix/store \
+        -o lowerdir=${lower},upperdir=${layer}/upper,workdir=${layer}/work,userxattr
+    fi
+  '';
+  # Process 1, in place of this system's init, when the guest boots a system of its own: the argument. The system's paths are in
+  # the guest's layer.
+  bootOwn = pkgs.writeShellScript "boot-own" ''
+    set -e
+    ${mountStore}
+    exec "$1/init"
+  '';
+
   version = lib.getVersion config.nix.package;
 in
 {
@@ -57,14 +76,23 @@ in
         ];
         # For root too, whose Nix would otherwise use the upper layer alone.
         store = "daemon";
+        # For `nixos-rebuild --target-host`, which copies paths without signatures. These users may use sudo anyway.
+        trusted-users = [
+          "root"
+          "@wheel"
+        ];
       };
     };
     programs.direnv.enable = lib.mkDefault true;
 
-    # The settings of the daemon alone. The file is also the request to the host.
-    environment.etc."innkeeper/nix".text = ''
-      store = ${store}
-    '';
+    environment.etc = {
+      # The settings of the daemon alone. The file is also the request to the host.
+      "innkeeper/nix".text = ''
+        store = ${store}
+      '';
+      # The host looks for it here.
+      "innkeeper/boot-own".source = bootOwn;
+    };
     systemd.services = {
       nix-daemon = {
         requires = [ "innkeeper-nix-store.service" ];
@@ -88,16 +116,7 @@ in
           Type = "oneshot";
           RemainAfterExit = true;
         };
-        # A restart, by `switch-to-configuration`, must not add a second layer. Overlay's marks of deleted paths would hide paths
-        # that the host offers by now.
-        script = ''
-          ${lib.getExe' pkgs.coreutils "mkdir"} -p ${layer}/upper ${layer}/work
-          if ! ${lib.getExe' pkgs.util-linux "findmnt"} --types overlay --mountpoint /nix/store > /dev/null; then
-            ${lib.getExe' pkgs.findutils "find"} ${layer}/upper -maxdepth 1 -type c -delete
-            ${lib.getExe' pkgs.util-linux "mount"} -t overlay overlay /nix/store \
-              -o lowerdir=${lower},upperdir=${layer}/upper,workdir=${layer}/work,userxattr
-          fi
-        '';
+        script = "${mountStore}";
       };
     };
   };

@@ -14,6 +14,25 @@ from typing import Any
 PLAIN, SYSTEMD = "agent", "systemd"
 
 
+# Nix and bash as the guest's part of Debian: the host's packages, with the libraries that they are linked to.
+STAGE_NIX = r"""
+to=/opt/innkeeper/guests/debian/nix
+for program in /usr/bin/nix /usr/bin/bash-static; do
+    install -D -m 555 $program $to$program
+done
+cp -a /usr/bin/nix-* $to/usr/bin/
+ln -s bash-static $to/usr/bin/bash
+ldd /usr/bin/nix | awk '$2 == "=>" { print $3 } $1 ~ "^/" { print $1 }' | while read -r library; do
+    directory=$(realpath "$(dirname "$library")")
+    install -D -m 555 "$library" "$to$directory/${library##*/}"
+done
+mkdir -p $to/usr/lib/systemd/system
+cp /usr/lib/systemd/system/nix-daemon.* $to/usr/lib/systemd/system/
+mkdir -p $to/usr/libexec
+cp -a /usr/libexec/nix $to/usr/libexec/
+"""
+
+
 def require(condition: object, description: str) -> None:
     """Fails with the description unless the condition holds."""
     if not condition:
@@ -78,6 +97,15 @@ def use_thin_volumes() -> None:
         "systemctl restart innkeeperd.service",
     )
     wait_until_idle()
+
+
+def stage_nix(work: str) -> None:
+    """Completes the flake of the guest with Nix, and puts the programs and the system for a project of a guest in a folder."""
+    machine.succeed(
+        STAGE_NIX,
+        f"mkdir -p {work}/bin && cp /usr/bin/bash-static {work}/bin/bash && cp /bin/busybox {work}/bin/busybox",
+        f"cp /opt/innkeeper/guests/system {work}/system",
+    )
 
 
 def unit(name: str) -> str:

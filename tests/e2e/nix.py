@@ -3,29 +3,7 @@
 Needs: nix-overlay.
 """
 
-GUESTS = "/opt/innkeeper/guests"
 WORK = "/srv/work"
-
-# Nix and bash as the guest's part of Debian: the host's packages, with the libraries that they are linked to.
-STAGE = r"""
-to=/opt/innkeeper/guests/debian/nix
-for program in /usr/bin/nix /usr/bin/bash-static; do
-    install -D -m 555 $program $to$program
-done
-cp -a /usr/bin/nix-* $to/usr/bin/
-ln -s bash-static $to/usr/bin/bash
-ldd /usr/bin/nix | awk '$2 == "=>" { print $3 } $1 ~ "^/" { print $1 }' | while read -r library; do
-    directory=$(realpath "$(dirname "$library")")
-    install -D -m 555 "$library" "$to$directory/${library##*/}"
-done
-mkdir -p $to/usr/lib/systemd/system
-cp /usr/lib/systemd/system/nix-daemon.* $to/usr/lib/systemd/system/
-mkdir -p $to/usr/libexec
-cp -a /usr/libexec/nix $to/usr/libexec/
-mkdir -p /srv/work/bin
-cp /usr/bin/bash-static /srv/work/bin/bash
-cp /bin/busybox /srv/work/bin/busybox
-"""
 
 # A project without nixpkgs, with a tool of 32 MiB.
 FLAKE = r"""
@@ -110,7 +88,7 @@ def require_up(name: str) -> None:
 
 boot()
 with subtest("a host with a path in its store, and a guest with Nix"):
-    machine.succeed(STAGE, f"cp {GUESTS}/system {WORK}/system")
+    stage_nix(WORK)
     machine.succeed(f"printf %s {shlex.quote(FLAKE)} > {WORK}/flake.nix")
     nix = "nix --extra-experimental-features 'nix-command flakes' --option substituters ''"
     big = machine.succeed(f"{nix} build --print-out-paths --out-link /root/big path:{WORK}#big").strip()

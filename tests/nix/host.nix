@@ -282,6 +282,15 @@ in
         == parameters (builtins.readFile ../fixtures/guest/nix/daemon-settings)
       && lib.any (lib.hasInfix "needs Nix 2.26") (failed (builder "2.24"))
       && !(node.environment.etc ? "innkeeper/nix");
+    "a guest with Nix can boot a system of its own, and nixos-rebuild can copy one to it" =
+      let
+        inherit (builder "2.26") environment nix systemd;
+        mount = systemd.services.innkeeper-nix-store.script;
+      in
+      environment.etc ? "innkeeper/boot-own"
+      && lib.hasInfix "mount-guest-store" mount
+      && lib.elem "root" nix.settings.trusted-users
+      && lib.elem "@wheel" nix.settings.trusted-users;
     "a preview with Nix is rejected" =
       failed node == [ ]
       && lib.any (lib.hasInfix "innkeeper.guest.nix is for agents") (

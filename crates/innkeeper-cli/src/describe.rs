@@ -51,6 +51,14 @@ pub(crate) fn oom_kills(view: &GuestView) -> Option<String> {
     })
 }
 
+/// Describes why a guest did not come up with its own system, with a remedy.
+pub(crate) fn own_system_failure(view: &GuestView) -> Option<String> {
+    let failure = view.guest.own_system.as_ref()?.failure.as_ref()?;
+    let remedy = failure.remedy.as_deref().unwrap_or_default();
+    let text = format!("{}. {remedy}", failure.message);
+    Some(plain(text.trim_end()))
+}
+
 /// Describes a step of an operation.
 fn step_label(step: &str) -> String {
     let label = match step {
@@ -77,7 +85,10 @@ fn step_label(step: &str) -> String {
         "prepare-unit" => "preparing the unit",
         "ensure-unit" => "starting the unit",
         "ensure-network" => "setting up the network",
+        "choose-system" => "choosing the system",
         "release" => "starting the init",
+        "check-system" => "waiting for the agent's own system",
+        "leave-system" => "leaving the agent's own system",
         "freeze" => "freezing the processes",
         "thaw" => "continuing the processes",
         "record-sleep" => "recording the sleep",

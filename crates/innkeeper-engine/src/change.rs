@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use innkeeper_model::{
     BuildProgress, ChangeOutcome, ChangePhase, ClosureChange, EventKind, Failure, Guest, GuestName,
-    StorePath, UnitPhase,
+    OwnSystemFate, StorePath, UnitPhase,
 };
 use tracing::warn;
 
@@ -51,8 +51,16 @@ impl Inner {
         let mut change = pending(guest)?.clone();
         let unit = self.host.units.phase(&guest.name).await?;
         let is_running = unit.is_some_and(|unit| unit.phase == UnitPhase::Running);
+        let is_same_closure = guest.closure == change.other.closure;
+        if !self
+            .replaces_own_system(guest, &change, is_same_closure)
+            .await
+        {
+            change.own_system = OwnSystemFate::Kept;
+        }
         let next = &change.other;
-        let is_same = guest.closure == next.closure && guest.limits == next.limits;
+        let replaces_own = change.own_system != OwnSystemFate::Kept;
+        let is_same = is_same_closure && guest.limits == next.limits && !replaces_own;
         let outcome = if is_same && !change.restart {
             ChangeOutcome::Unchanged
         } else if !guest.should_have_processes() {
@@ -69,6 +77,9 @@ impl Inner {
             ChangeOutcome::Restarted
         };
         change.outcome = outcome;
+        if replaces_own {
+            change.own_system = OwnSystemFate::Replaced;
+        }
         change.phase = match outcome {
             ChangeOutcome::Switched => ChangePhase::Switch,
             ChangeOutcome::Restarted => ChangePhase::Stop,
@@ -78,6 +89,25 @@ impl Inner {
             change.failed_before = self.failed_units(guest).await;
         }
         Ok(self.store.exchange_boot(&guest.name, &change).await?)
+    }
+
+    /// Reports whether a change takes the place of a system that the guest boots otherwise.
+    async fn replaces_own_system(
+        &self,
+        guest: &Guest,
+        change: &ClosureChange,
+        is_same_closure: bool,
+    ) -> bool {
+        let is_to_replace = match change.own_system {
+            OwnSystemFate::Kept => false,
+            OwnSystemFate::ReplacedByOther => !is_same_closure,
+            OwnSystemFate::Replaced => true,
+        };
+        if !is_to_replace {
+            return false;
+        }
+        let own = self.present_own_system(guest).await;
+        own.is_some_and(|own| own.state.is_bootable())
     }
 
     /// Switches the running system to the requested closure, or finds that it must be restarted.
@@ -175,7 +205,9 @@ impl Inner {
             ChangePhase::Switch | ChangePhase::Stop | ChangePhase::Boot | ChangePhase::Check
                 if is_to_run =>
             {
-                let is_in_place = change.outcome == ChangeOutcome::Switched;
+                // A system of the guest's own is booted, and not switched to.
+                let is_in_place = change.outcome == ChangeOutcome::Switched
+                    && change.own_system != OwnSystemFate::Replaced;
                 change.phase = match is_in_place {
                     true => ChangePhase::SwitchBack,
                     false => ChangePhase::StopBack,

@@ -65,6 +65,19 @@ impl Engine {
         if let Some(fault) = &guest.fault {
             return broken(subject, format!("{state}: {fault}"), fault.remedy.clone());
         }
+        let own = guest.own_system.as_ref();
+        if missing.is_empty()
+            && let Some(failure) = own.and_then(|own| own.failure.as_ref())
+        {
+            return Check {
+                verdict: Verdict::Warning,
+                ..broken(
+                    subject,
+                    format!("{state}; {failure}"),
+                    failure.remedy.clone(),
+                )
+            };
+        }
         if missing.is_empty() {
             return Check {
                 subject,

@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use innkeeper_facilities::Prepared;
 use innkeeper_model::{
-    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Level, Operation, StorePath,
-    Trust, UnitPhase, Verb,
+    ClosureSource, DesiredState, EventKind, Failure, Guest, GuestName, Level, Operation,
+    OwnSystemState, StorePath, Trust, UnitPhase, Verb,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -47,6 +47,8 @@ pub(crate) async fn drive(
             guest: Some(name.clone()),
         },
         prepared: Mutex::default(),
+        left_own_system: false,
+        was_ended: false,
     };
     let result = drive.converge().await;
     // Drop a unit that was prepared and not started before the result becomes visible.
@@ -65,6 +67,11 @@ struct Drive<'a> {
     subject: Subject,
     /// The unit between its preparation and its start.
     prepared: Mutex<Option<Prepared>>,
+    /// The guest did not come up with its own system: this drive boots no other one. The guest determines what its profile
+    /// names, and must not keep the drive from its end.
+    left_own_system: bool,
+    /// The guest's unit was removed while its system came up, and the guest is started again.
+    was_ended: bool,
 }
 
 /// Result of a drive without an error.
@@ -86,7 +93,9 @@ impl Drive<'_> {
             let Some(guest) = self.inner.store.guest(self.name).await? else {
                 return Ok(Conclusion::Removed);
             };
-            let observed = observe(&self.inner.host, &guest).await?;
+            let mut observed = observe(&self.inner.host, &guest).await?;
+            self.left_own_system |= observed.own_system == Some(OwnSystemState::Failing);
+            observed.boots_own &= !self.left_own_system;
             let stages = match guest.pending_change() {
                 Some(change) => plan_change(Goal::of(&guest), change, &observed),
                 None => plan(Goal::of(&guest), guest.file_work.as_ref(), &observed),
@@ -99,6 +108,8 @@ impl Drive<'_> {
             }
             match self.execute(guest.desired, &stages).await {
                 Ok(Conclusion::AsDesired) if guest.change.is_some() => {}
+                Err(EngineError::Ended(_)) if !self.was_ended => self.was_ended = true,
+                Err(error) if self.leaves_own_system(&error).await? => {}
                 Err(error) if guest.pending_change().is_some() => self.turn_back(error).await?,
                 result => return result,
             }
@@ -119,9 +130,18 @@ impl Drive<'_> {
         }
     }
 
+    /// Lets the next plan leave the guest's own system if the error is that it did not come up.
+    async fn leaves_own_system(&self, error: &EngineError) -> Result<bool, EngineError> {
+        let inner = self.inner;
+        inner.fail_own_system(self.name, error, &self.subject).await
+    }
+
     /// Lets the next phase undo a change that failed. Returns the error if that is impossible.
     async fn turn_back(&self, error: EngineError) -> Result<(), EngineError> {
-        if matches!(error, EngineError::Superseded(_)) {
+        if matches!(
+            error,
+            EngineError::Superseded(_) | EngineError::ShuttingDown
+        ) {
             return Err(error);
         }
         // The unit of the requested closure is not started any more.
@@ -172,6 +192,10 @@ impl Drive<'_> {
             }
             if stage.contains(&Step::EnsureUnit) {
                 _permit = self.inner.starts.acquire().await.ok();
+            }
+            // A guest whose own system hangs must not delay the start of others.
+            if stage.contains(&Step::CheckSystem) {
+                _permit = None;
             }
             // Neither may run while any object of the guest is left.
             let needs_success =
@@ -249,7 +273,7 @@ impl Drive<'_> {
             Step::ConfirmStop => self.inner.confirm_stop(guest).await?,
             Step::CheckGuest => {
                 let check = Box::pin(self.inner.check_guest(guest));
-                self.unless_superseded(guest, check).await?;
+                self.unless_stopping(guest, check).await?;
             }
             Step::SettleClosure => self.inner.settle_closure(guest).await?,
             Step::EndChange => self.inner.store.end_change(name).await?,
@@ -269,7 +293,6 @@ impl Drive<'_> {
                 self.inner.oom.begin(name, host.units.oom_kills(name));
             }
             Step::EnsureNetwork => self.ensure_network(guest).await?,
-            Step::Release => host.units.release(name).await?,
             Step::Freeze => {
                 if !host.units.freeze(name).await? {
                     return Err(EngineError::NoFreezer(name.clone()));
@@ -277,7 +300,17 @@ impl Drive<'_> {
             }
             Step::Thaw => host.units.thaw(name).await?,
             Step::RecordSleep => self.inner.record_sleep(name, &self.subject).await?,
-            Step::StopUnit => host.units.stop(name).await?,
+            Step::ChooseSystem => self.inner.choose_system(guest, &self.subject).await?,
+            Step::Release => self.inner.release(guest).await?,
+            Step::CheckSystem => {
+                let check = Box::pin(self.inner.check_own_system(guest));
+                self.unless_stopping(guest, check).await?;
+            }
+            Step::LeaveSystem => self.inner.leave_own_system(guest).await?,
+            Step::StopUnit => {
+                self.inner.follow_own_system(guest).await;
+                host.units.stop(name).await?;
+            }
             Step::RemoveUnit => host.units.remove(name).await?,
             Step::RemoveNetwork => {
                 host.network.remove(name).await?;
@@ -342,6 +375,20 @@ impl Drive<'_> {
             () = self.wait_until_superseded(guest.desired) => {
                 Err(EngineError::Superseded(self.name.clone()))
             }
+        }
+    }
+
+    /// Performs a check that takes minutes. Neither a destroy nor the end of the daemon waits for it: the guests of a host that
+    /// is shut down end as well, which is no finding. The next daemon repeats it.
+    async fn unless_stopping<T>(
+        &self,
+        guest: &Guest,
+        check: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        tokio::select! {
+            biased;
+            () = self.inner.stopping.cancelled() => Err(EngineError::ShuttingDown),
+            result = self.unless_superseded(guest, check) => result,
         }
     }
 
@@ -412,6 +459,8 @@ impl Drive<'_> {
                 self.publish_superseded();
                 FollowUp::None
             }
+            // The next daemon resumes the operation.
+            Err(EngineError::ShuttingDown) => FollowUp::None,
             Err(error) => self.fail(&Failure::from(&error)).await,
         }
     }

@@ -93,6 +93,21 @@ pub enum EngineError {
         /// The last lines of a log that show the cause.
         log: Vec<String>,
     },
+    /// The guest did not come up with the system that its own profile names.
+    #[error("agent '{guest}' did not come up with its own system {system}: {finding}")]
+    OwnSystem {
+        /// The guest.
+        guest: GuestName,
+        /// The system.
+        system: StorePath,
+        /// The problem.
+        finding: String,
+        /// The last lines of a log that show the cause.
+        log: Vec<String>,
+    },
+    /// The guest's unit was removed while its system came up.
+    #[error("the unit of guest '{0}' was removed while its system came up")]
+    Ended(GuestName),
     /// An object of the guest is left after its removal.
     #[error("cannot remove guest '{guest}': {what} {object} still exists")]
     Left {
@@ -132,7 +147,8 @@ impl Explain for EngineError {
             Self::LocalFlake(_) => Code::FlakeRefused,
             Self::Invalid(_) | Self::Installable(_) => Code::InvalidRequest,
             Self::Switch { .. } => Code::SwitchFailed,
-            Self::Unhealthy { .. } => Code::GuestUnhealthy,
+            Self::Unhealthy { .. } | Self::OwnSystem { .. } => Code::GuestUnhealthy,
+            Self::Ended(_) => Code::GuestDied,
             Self::Left { .. } => Code::Internal,
             Self::Several(failures) => failures.first().map_or(Code::Internal, |f| f.code),
             Self::Superseded(_) => Code::GuestBusy,
@@ -166,6 +182,8 @@ impl Explain for EngineError {
             ),
             Self::Switch { guest, .. } => format!("The agent keeps its former closure. Correct the configuration and repeat `agent set {guest}`; with `--restart` it boots the new closure instead of switching to it."),
             Self::Unhealthy { guest, .. } => format!("The agent keeps its former closure. `agent logs {guest}` shows its console; correct the configuration and repeat `agent set {guest}`."),
+            Self::OwnSystem { guest, .. } => format!("The agent boots the closure from the host until its profile names another system, or until you stop and start it: `agent start {guest}` tries its own system once more. `agent logs {guest}` shows its console; if the configuration is the cause, correct it and run `nixos-rebuild` again."),
+            Self::Ended(guest) => format!("Repeat the command. `innkeeper events --guest {guest}` shows what else was done with it meanwhile."),
             Self::Left { guest, .. } => format!("innkeeperd retries the removal; `innkeeper events --guest {guest}` shows its progress."),
             Self::ShuttingDown => "Retry after it has started again.".to_owned(),
         })
@@ -176,7 +194,9 @@ impl Explain for EngineError {
             Self::Store(error) => error.log(),
             Self::Host(error) => error.log(),
             Self::Several(failures) => failures.first().map_or(&[], |f| &f.log),
-            Self::Switch { log, .. } | Self::Unhealthy { log, .. } => log,
+            Self::Switch { log, .. }
+            | Self::Unhealthy { log, .. }
+            | Self::OwnSystem { log, .. } => log,
             _ => &[],
         }
     }

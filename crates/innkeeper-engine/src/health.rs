@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
@@ -39,6 +40,23 @@ struct UnitEntry {
     unit: String,
 }
 
+/// The state of a system that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Up {
+    Running,
+    /// Some unit failed.
+    Degraded,
+}
+
+/// Number of lines of the console that show why a system did not come up.
+const CONSOLE_LINES: usize = 20;
+
+/// Maximum length of such a line, in characters.
+const CONSOLE_LINE: usize = 400;
+
+/// Maximum size of the console that they are taken from, in bytes.
+const CONSOLE_BYTES: usize = 256 << 10;
+
 impl Inner {
     /// Waits until the guest's system is up. Units that had failed before do not count.
     ///
@@ -49,6 +67,26 @@ impl Inner {
         guest: &Guest,
         failed_before: &[String],
     ) -> Result<(), EngineError> {
+        match self.await_up(guest, true).await? {
+            Up::Running => Ok(()),
+            Up::Degraded => {
+                self.require_no_new_failure(&guest.name, failed_before)
+                    .await
+            }
+        }
+    }
+
+    /// Waits until the guest is up with a system of its own. Failed units are the guest's own business. If the closure from
+    /// the host has systemd, its own system must have it, too.
+    ///
+    /// # Errors
+    /// As [`Self::check_health`].
+    pub(crate) async fn await_own_system(&self, guest: &Guest) -> Result<(), EngineError> {
+        self.await_up(guest, false).await.map(|_up| ())
+    }
+
+    /// Waits until the guest's system is up. With `or_offline`, it may lack systemd.
+    async fn await_up(&self, guest: &Guest, or_offline: bool) -> Result<Up, EngineError> {
         let name = &guest.name;
         let leader = self.require_running(name).await?;
         let Some(systemctl) = self.systemctl(guest.closure.as_ref()).await? else {
@@ -64,12 +102,13 @@ impl Inner {
             }
             let state = ran.as_ref().map_or("", |ran| ran.stdout.trim());
             match state {
-                "running" => return Ok(()),
-                "degraded" => return self.require_no_new_failure(name, failed_before).await,
-                "offline" if started.elapsed() > OFFLINE => {
+                "running" => return Ok(Up::Running),
+                "degraded" => return Ok(Up::Degraded),
+                "offline" if or_offline && started.elapsed() > OFFLINE => {
                     return self.survive(name, leader).await;
                 }
-                "maintenance" | "stopping" => {
+                // One that stops exits, or it does not come up in time.
+                "maintenance" => {
                     let finding = format!("its system is in the state '{state}'");
                     return Err(unhealthy(name, &finding, Vec::new()));
                 }
@@ -154,20 +193,37 @@ impl Inner {
     }
 
     /// Checks that an init still runs after a moment.
-    async fn survive(&self, name: &GuestName, leader: u32) -> Result<(), EngineError> {
+    async fn survive(&self, name: &GuestName, leader: u32) -> Result<Up, EngineError> {
         sleep(SETTLE).await;
         if self.require_running(name).await? == leader {
-            return Ok(());
+            return Ok(Up::Running);
         }
         Err(unhealthy(name, "its init was started again", Vec::new()))
     }
 
-    /// Returns the first process of the guest, which must run.
+    /// Returns the end of the guest's console, as far as it can be read. The guest determines its contents.
+    pub(crate) async fn console_end(&self, guest: &Guest) -> Vec<String> {
+        let console = self.host.units.console(guest, CONSOLE_LINES, false);
+        let Ok(mut console) = console.await else {
+            return Vec::new();
+        };
+        let mut bytes = Vec::new();
+        while let Some(Ok(chunk)) = console.next().await {
+            bytes.extend(chunk);
+            bytes.drain(..bytes.len().saturating_sub(CONSOLE_BYTES));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let cut = |line: &str| line.trim_end().chars().take(CONSOLE_LINE).collect();
+        let lines: Vec<String> = text.lines().map(cut).collect();
+        lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
+    }
+
+    /// Returns the first process of the guest, which must run. Its exit is a finding, unlike the removal of its unit.
     async fn require_running(&self, name: &GuestName) -> Result<u32, EngineError> {
         let unit = self.host.units.phase(name).await?;
-        let running = unit.filter(|unit| unit.phase == UnitPhase::Running);
-        running
-            .and_then(|unit| unit.leader)
+        let unit = unit.ok_or_else(|| EngineError::Ended(name.clone()))?;
+        unit.leader
+            .filter(|_| unit.phase == UnitPhase::Running)
             .ok_or_else(|| unhealthy(name, "its init has exited", Vec::new()))
     }
 }

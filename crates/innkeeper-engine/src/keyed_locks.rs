@@ -29,6 +29,11 @@ impl<K: Eq + Hash + Clone> KeyedLocks<K> {
         self.get(key).lock_owned().await
     }
 
+    /// Locks a key unless it is locked.
+    pub fn try_lock(&self, key: &K) -> Option<OwnedMutexGuard<()>> {
+        self.get(key).try_lock_owned().ok()
+    }
+
     fn get(&self, key: &K) -> Arc<AsyncMutex<()>> {
         let mut locks = self.locks.lock();
         if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {

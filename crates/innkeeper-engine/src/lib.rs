@@ -38,6 +38,7 @@ mod keyed_locks;
 mod level;
 mod observe;
 mod oom;
+mod own_system;
 mod plan;
 mod probe;
 mod requests;

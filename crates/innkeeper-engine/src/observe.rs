@@ -1,7 +1,9 @@
 //! Observation of guests on the host.
 
 use innkeeper_facilities::{Facilities, FacilityError, Found, Resource};
-use innkeeper_model::{DesiredState, Guest, GuestName, Level, UnitPhase};
+use innkeeper_model::{DesiredState, Guest, GuestName, Level, OwnSystemState, UnitPhase};
+
+use crate::own_system::boots_own;
 
 /// The observed state of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub(crate) struct Observed {
     pub(crate) unit: Option<UnitPhase>,
     /// Its processes are suspended.
     pub(crate) frozen: bool,
+    /// The guest can boot a system of its own.
+    pub(crate) boots_own: bool,
+    /// The state of its own system in the record.
+    pub(crate) own_system: Option<OwnSystemState>,
 }
 
 /// Observes only what the plan for this guest depends on: a removal removes every resource anyway, and a guest that is
@@ -31,6 +37,7 @@ pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed
     let mut observed = Observed {
         closure_known: guest.closure.is_some(),
         keep_files: guest.retain.is_some(),
+        own_system: guest.own_system.as_ref().map(|own| own.state),
         ..Observed::default()
     };
     if guest.desired == DesiredState::Absent {
@@ -39,6 +46,10 @@ pub(crate) async fn observe(host: &Facilities, guest: &Guest) -> Result<Observed
     let unit = host.units.phase(&guest.name).await?;
     observed.frozen = unit.as_ref().is_some_and(|unit| unit.frozen);
     observed.unit = unit.map(|unit| unit.phase);
+    // Also while it runs: a restore restarts it.
+    if guest.desired == DesiredState::Running {
+        observed.boots_own = boots_own(host, guest).await?;
+    }
     let is_running = observed.unit == Some(UnitPhase::Running);
     let settled = match (guest.desired, guest.level) {
         (DesiredState::Running, Level::Awake) => is_running,

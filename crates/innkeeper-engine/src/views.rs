@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use innkeeper_facilities::UnitSeen;
 use innkeeper_model::api::{GuestView, SlotReport, Status};
-use innkeeper_model::{Guest, GuestName, GuestState};
+use innkeeper_model::{Guest, GuestName, GuestState, UnitPhase};
 use jiff::Timestamp;
 
 use crate::EngineError;
@@ -32,13 +32,22 @@ impl Engine {
             .collect())
     }
 
-    /// Returns one guest.
+    /// Returns one guest, after an update of the record of its own system.
     ///
     /// # Errors
     /// When the guest does not exist, or the host cannot be queried.
     pub async fn show(&self, name: &GuestName) -> Result<GuestView, EngineError> {
-        let guest = self.guest(name).await?;
+        let mut guest = self.guest(name).await?;
         let unit = self.inner.host.units.phase(name).await?;
+        let runs = unit
+            .as_ref()
+            .is_some_and(|unit| unit.phase == UnitPhase::Running);
+        // While an operation has the lock, it decides.
+        if runs && let Some(_guest) = self.inner.guest_locks.try_lock(name) {
+            // Read again: the guest may have changed before the lock.
+            self.inner.follow_own_system(&self.guest(name).await?).await;
+            guest = self.guest(name).await?;
+        }
         Ok(self.view(guest, unit.as_ref()))
     }
 

@@ -102,7 +102,7 @@ impl Engine {
         });
     }
 
-    /// Updates the MTU and the name servers of a running guest. Attempts both and returns the failures.
+    /// Updates the MTU and the name servers of a running guest, and the record of its own system. Attempts both and returns the failures.
     async fn update_from_host(&self, name: &GuestName) -> Vec<EngineError> {
         let host = &self.inner.host;
         let running = async {
@@ -111,13 +111,16 @@ impl Engine {
             Ok(guest.zip(unit.and_then(|unit| unit.leader)))
         };
         match running.await {
-            Ok(Some((guest, leader))) => [
-                host.network.follow_uplink(&guest, leader).await,
-                host.secrets.follow_host(&guest).await,
-            ]
-            .into_iter()
-            .filter_map(|followed| followed.err().map(EngineError::from))
-            .collect(),
+            Ok(Some((guest, leader))) => {
+                self.inner.follow_own_system(&guest).await;
+                [
+                    host.network.follow_uplink(&guest, leader).await,
+                    host.secrets.follow_host(&guest).await,
+                ]
+                .into_iter()
+                .filter_map(|followed| followed.err().map(EngineError::from))
+                .collect()
+            }
             Ok(None) => Vec::new(),
             Err(error) => vec![error],
         }

@@ -65,4 +65,6 @@ pub use rootfs::{FileOwners, FilesMissing, FoundRetained, FoundSnapshot, Rootfs}
 pub use routes::{RouteSpec, RouteState, Routes};
 pub use secrets::Secrets;
 pub use traffic::{GuestTraffic, PROBE_MARK, PacketCount, Traffic};
-pub use units::{Console, ExecCommand, ExecSession, Input, Output, Prepared, UnitSeen, Units};
+pub use units::{
+    BOOT_OWN, Console, ExecCommand, ExecSession, Input, Output, Prepared, UnitSeen, Units,
+};

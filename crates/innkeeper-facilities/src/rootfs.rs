@@ -4,7 +4,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use innkeeper_model::api::PoolReport;
-use innkeeper_model::{Code, Explain, Guest, GuestName, Ownership, RetainedId, SnapshotLabel};
+use innkeeper_model::{
+    Code, Explain, Guest, GuestName, Ownership, RetainedId, SnapshotLabel, StorePath,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::FacilityError;
@@ -136,6 +138,13 @@ pub trait Rootfs: Resource {
     /// # Errors
     /// When it cannot be mounted.
     async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError>;
+
+    /// Returns the system that the guest's Nix profile `system` names; `None` if it names none. The guest must be alive, or
+    /// [open](Self::open), so that its file tree is at its place. Resolves links only inside the tree, and nothing in the store.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    async fn own_system(&self, guest: &GuestName) -> Result<Option<StorePath>, FacilityError>;
 
     /// Moves the guest's file tree to a number, with everything attached to it except its snapshots, so that no object
     /// is left under the guest's name. Needs no space. The guest must not run. Reports whether a tree with that

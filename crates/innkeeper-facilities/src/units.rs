@@ -9,12 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::Stream;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Guest, GuestName, UnitPhase};
+use innkeeper_model::{Guest, GuestName, StorePath, UnitPhase};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
 use crate::error::FacilityError;
 use crate::resource::Resource;
+
+/// The program in a closure that boots a system of the guest's own, whose path is its only argument. Process 1 executes it in
+/// place of the closure's init: it makes the guest's own store paths visible, then executes the system's init.
+pub const BOOT_OWN: &str = "etc/innkeeper/boot-own";
 
 /// The state of a guest's processes, as the supervisor reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,11 +141,15 @@ pub trait Units: Resource {
         prepared: Option<Prepared>,
     ) -> Result<UnitSeen, FacilityError>;
 
-    /// Opens the door: the closure's init takes over.
+    /// Opens the door: the closure's init takes over. With `own`, the closure's [`BOOT_OWN`] does, which boots that system.
     ///
     /// # Errors
     /// When the guest does not wait at the door, or ends before its init takes over.
-    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError>;
+    async fn release(
+        &self,
+        guest: &GuestName,
+        own: Option<&StorePath>,
+    ) -> Result<(), FacilityError>;
 
     /// Shuts down the guest's init, after it was continued if it was suspended, and kills it after the configured timeout. Returns when no process is left.
     /// [`Resource::remove`] removes the unit's remains.

@@ -12,12 +12,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat,
-    mkdirat, openat, openat2, renameat, statat, unlinkat,
+    mkdirat, openat, openat2, readlinkat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -189,6 +189,27 @@ impl Tree {
             Ok(found.map(|found| FileType::from_raw_mode(found.st_mode)))
         };
         inspect().on("inspect", self.name(path))
+    }
+
+    /// Returns the target of a symlink, which the caller must not resolve on the host; `None` if there is no symlink. Follows
+    /// links among the directories as inside the guest.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_link(&self, path: &Path) -> Result<Option<PathBuf>, FileError> {
+        let read = || {
+            let (directories, name) = split(path)?;
+            let Some(parent) = absent(self.resolve(&joined(&directories), DIRECTORY))? else {
+                return Ok::<_, io::Error>(None);
+            };
+            match readlinkat(&parent, name, Vec::new()) {
+                // Not a symlink.
+                Err(Errno::INVAL) => Ok(None),
+                target => Ok(absent(target)?
+                    .map(|target| PathBuf::from(OsString::from_vec(target.into_bytes())))),
+            }
+        };
+        read().on("read the link", self.name(path))
     }
 
     /// Lists the names in a directory. An absent directory is empty.

@@ -32,6 +32,9 @@ pub struct ClosureChange {
     pub other: BootSpec,
     /// True if the guest must be restarted, even where its running system could switch.
     pub restart: bool,
+    /// The fate of [a system of the guest's own](crate::OwnSystem).
+    #[serde(default)]
+    pub own_system: OwnSystemFate,
     /// The result so far.
     pub outcome: ChangeOutcome,
     /// Units that had failed before the change. They are no reason to roll it back.
@@ -51,11 +54,25 @@ impl ClosureChange {
             phase: ChangePhase::Prepare,
             other: requested,
             restart,
+            own_system: OwnSystemFate::Kept,
             outcome: ChangeOutcome::Unchanged,
             failed_before: Vec::new(),
             failure: None,
         }
     }
+}
+
+/// The effect of a [`ClosureChange`] on a system of the guest's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnSystemFate {
+    /// The guest boots it further on.
+    #[default]
+    Kept,
+    /// The guest boots the requested closure in its place if that differs from the guest's present closure from the host.
+    ReplacedByOther,
+    /// The guest boots the requested closure in its place.
+    Replaced,
 }
 
 /// The next work of a [`ClosureChange`].

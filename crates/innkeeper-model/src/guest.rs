@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClosureChange, ClosureSource, Failure, FileWork, GuestName, LastChange, Limits, RetainedId,
-    Slot, StorePath,
+    ClosureChange, ClosureSource, Failure, FileWork, GuestName, LastChange, Limits, OwnSystem,
+    RetainedId, Slot, StorePath,
 };
 
 /// The purpose of a guest.
@@ -102,6 +102,10 @@ pub struct Guest {
     /// The last change of its closure or limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change: Option<LastChange>,
+    /// The system that the guest has built for itself, for example by `nixos-rebuild`. The guest boots it in place of
+    /// [`Self::closure`], as far as its state allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_system: Option<Box<OwnSystem>>,
     /// True for an agent that the host's configuration declares (`innkeeper apply`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declared: bool,
@@ -291,6 +295,7 @@ mod tests {
             retain: None,
             change: None,
             last_change: None,
+            own_system: None,
             declared: false,
             created_at: Timestamp::UNIX_EPOCH,
         }

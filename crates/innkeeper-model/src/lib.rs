@@ -16,6 +16,7 @@ mod installable;
 mod limits;
 mod name;
 mod operation;
+mod own_system;
 pub mod preview;
 pub mod reserved;
 pub mod resolv_conf;
@@ -29,7 +30,7 @@ mod store_path;
 mod usage;
 
 pub use backoff::Backoff;
-pub use change::{BootSpec, ChangeOutcome, ChangePhase, ClosureChange, LastChange};
+pub use change::{BootSpec, ChangeOutcome, ChangePhase, ClosureChange, LastChange, OwnSystemFate};
 pub use closure_source::ClosureSource;
 pub use failure::{Code, Explain, Failure, Kind, chain};
 pub use guest::{DesiredState, Guest, GuestKind, GuestState, Level, UnitPhase};
@@ -40,6 +41,7 @@ pub use name::{GuestName, InvalidName};
 pub use operation::{
     BuildProgress, Event, EventKind, Operation, OperationId, OperationState, Verb,
 };
+pub use own_system::{OwnSystem, OwnSystemState};
 pub use retained::{Retained, RetainedId};
 pub use secret::Secret;
 pub use slot::{

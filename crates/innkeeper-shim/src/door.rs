@@ -7,8 +7,13 @@
 //! With `--filters`, nspawn has installed no system call filters. This process then receives them with the byte, installs
 //! them and executes init; it never does without them. The daemon may be another version than the one that started the
 //! guest, so the requirement is part of the command line and not of the daemon's message.
+//!
+//! With 3, a path and a line break before the byte, it executes the closure's `etc/innkeeper/boot-own` in place of init, with
+//! that path: a system of the guest's own.
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -24,21 +29,44 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The daemon's byte when the filters follow. Without filters it sends 1, but every byte opens the door.
 const WITH_FILTERS: u8 = 2;
 
+/// Announces the path of the guest's own system, before that byte.
+const BOOT_OWN: u8 = 3;
+
+/// The maximum length of that path, in bytes.
+const MAX_PATH: usize = 1000;
+
 /// Marks the message about filters that are not in force, so that the daemon can tell it from init's.
 const UNFILTERED: char = '\u{1}';
 
+/// A message of the daemon.
+struct Opened {
+    connection: UnixStream,
+    /// The guest's own system to boot.
+    own: Option<OsString>,
+    /// An error if the required filters are not in force.
+    filtered: Result<(), String>,
+}
+
 /// Waits for the daemon's byte, installs the filters if they are required, then executes `program`. Returns only on failure.
 pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> ExitCode {
-    let (mut connection, received) = loop {
+    let opened = loop {
         // Also after a connection that ended early: the daemon was killed, and another one will listen.
         if let Some(opened) = open(socket, needs_filters) {
             break opened;
         }
         std::thread::sleep(PAUSE);
     };
-    let (report, error) = match received {
+    let Opened {
+        mut connection,
+        own,
+        filtered,
+    } = opened;
+    let (report, error) = match filtered {
         Ok(()) => {
-            let error = execute(program);
+            let error = match own {
+                None => execute(program),
+                Some(own) => execute(&boot_own(program, own)),
+            };
             (error.message.clone(), error)
         }
         Err(message) => (
@@ -55,27 +83,58 @@ pub(crate) fn wait(socket: &Path, needs_filters: bool, program: &Program) -> Exi
     ExitCode::from(error.status)
 }
 
-/// Connects and waits for the byte. Returns whether the required filters are in force, or `None` if the daemon is
-/// unavailable.
-fn open(socket: &Path, needs_filters: bool) -> Option<(UnixStream, Result<(), String>)> {
+/// Connects and waits for the byte. Returns `None` if the daemon is unavailable.
+fn open(socket: &Path, needs_filters: bool) -> Option<Opened> {
     let mut connection = UnixStream::connect(socket).ok()?;
     let mut byte = [0];
     connection.read_exact(&mut byte).ok()?;
-    if !needs_filters {
-        return Some((connection, Ok(())));
+    let mut own = None;
+    if byte == [BOOT_OWN] {
+        own = Some(read_line(&mut connection)?);
+        connection.read_exact(&mut byte).ok()?;
     }
-    if byte != [WITH_FILTERS] {
-        let message = "innkeeperd sent no system call filters: it is an older version";
-        return Some((connection, Err(message.to_owned())));
-    }
-    let installed = match filters::receive(&mut connection) {
-        Ok(list) => filters::install(&list),
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
-            Err(format!("cannot read the system call filters: {error}"))
+    let filtered = if !needs_filters {
+        Ok(())
+    } else if byte != [WITH_FILTERS] {
+        Err("innkeeperd sent no system call filters: it is an older version".to_owned())
+    } else {
+        match filters::receive(&mut connection) {
+            Ok(list) => filters::install(&list),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                Err(format!("cannot read the system call filters: {error}"))
+            }
+            Err(_) => return None,
         }
-        Err(_) => return None,
     };
-    Some((connection, installed))
+    Some(Opened {
+        connection,
+        own,
+        filtered,
+    })
+}
+
+/// Reads a line, and nothing after it; `None` if the connection ends before it does.
+fn read_line(connection: &mut UnixStream) -> Option<OsString> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < MAX_PATH {
+        connection.read_exact(&mut byte).ok()?;
+        match byte {
+            [b'\n'] => return Some(OsString::from_vec(line)),
+            [byte] => line.push(byte),
+        }
+    }
+    None
+}
+
+/// Returns the program that boots a system of the guest's own. It is part of the closure whose init is `init`.
+fn boot_own(init: &Program, own: OsString) -> Program {
+    Program {
+        path: Path::new(&init.path)
+            .with_file_name("etc/innkeeper/boot-own")
+            .into(),
+        arguments: vec![own],
+    }
 }
 
 /// A failed execution of a program, with the exit status that shells use for it.

@@ -142,6 +142,36 @@ fn the_door_stays_closed_until_the_byte_arrives() {
 }
 
 #[test]
+fn a_system_of_the_guests_own_is_booted_by_the_closure() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let scratch = Scratch::new("own");
+    let socket = scratch.path("socket");
+    let boot = scratch.0.join("closure/etc/innkeeper/boot-own");
+    fs::create_dir_all(boot.parent().expect("a parent")).expect("made");
+    fs::write(&boot, "#!/bin/sh\necho boots $1\n").expect("written");
+    fs::set_permissions(&boot, fs::Permissions::from_mode(0o755)).expect("executable");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let mut door = shim();
+    door.args(["door", &socket, &scratch.path("closure/init")])
+        .stdout(Stdio::piped());
+    let mut door = door.spawn().expect("it runs");
+    // A daemon that is killed while it sends the path has not opened the door.
+    let (mut connection, _) = listener.accept().expect("a connection");
+    connection.write_all(b"\x03/nix/store/").expect("sent");
+    drop(connection);
+    let (mut connection, _) = listener.accept().expect("another connection");
+    connection
+        .write_all(b"\x03/nix/store/own\n\x01")
+        .expect("sent");
+    let mut printed = String::new();
+    let mut output = door.stdout.take().expect("output");
+    output.read_to_string(&mut printed).expect("read");
+    assert_eq!(printed, "boots /nix/store/own\n");
+    assert!(door.wait().expect("it ended").success());
+}
+
+#[test]
 fn an_init_that_cannot_be_executed_is_reported_to_the_manager() {
     let scratch = Scratch::new("init");
     let socket = scratch.path("socket");

@@ -113,6 +113,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "levels of guests",
         sql: include_str!("schema/22.sql"),
     },
+    Migration {
+        name: "guests' own systems",
+        sql: include_str!("schema/23.sql"),
+    },
 ];
 
 /// Returns the version of a file that all of `migrations` were applied to.

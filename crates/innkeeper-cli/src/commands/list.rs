@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::name_lines;
 use crate::context::Context;
-use crate::describe::{mebibytes, oom_kills, time};
+use crate::describe::{mebibytes, oom_kills, own_system_failure, time};
 use crate::failure::Status;
 use crate::table::{or_dash, table};
 
@@ -94,6 +94,9 @@ fn render(guests: &[GuestView]) -> String {
     ];
     let mut text = table(header, guests.iter().map(row).collect(), &[6, 5, 4]);
     for report in guests.iter().filter_map(oom_kills) {
+        text.push_str(&format!("{report}\n"));
+    }
+    for report in guests.iter().filter_map(own_system_failure) {
         text.push_str(&format!("{report}\n"));
     }
     text

@@ -20,6 +20,9 @@ use crate::suggest::suggest;
 /// Nix of its own, it is restarted. A flake is built again if it has changed. If the agent does not come up, it gets its
 /// former closure and limits back, and the command fails. An agent that is stopped or asleep boots from the closure at its next
 /// start; one that is paused is woken.
+///
+/// A closure also takes the place of a system that the agent has built for itself (`nixos-rebuild` in the agent): the agent
+/// does not boot that any more until its profile names another one.
 #[derive(Args, Debug)]
 pub(crate) struct Set {
     /// Name of the agent

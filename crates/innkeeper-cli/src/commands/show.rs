@@ -7,11 +7,11 @@ use innkeeper_model::api::GuestView;
 use innkeeper_model::{GuestName, LastChange};
 
 use crate::context::Context;
-use crate::describe::{oom_kills, plain, time};
+use crate::describe::{oom_kills, own_system_failure, plain, time};
 use crate::failure::Status;
 use crate::table::or_dash;
 
-/// Show an agent's closure, limits and last change
+/// Show an agent's closure, own system, limits and last change
 #[derive(Args, Debug)]
 pub(crate) struct Show {
     /// Name of the agent
@@ -45,8 +45,12 @@ fn render(view: &GuestView) -> String {
         let described = format!("{} at {}", last.outcome, time(last.at));
         ("Last change", described)
     });
+    let own = guest.own_system.as_ref().map(|own| {
+        let described = format!("{} ({} at {})", own.system, own.state, time(own.at));
+        ("Own system", described)
+    });
     let mut text = String::new();
-    for (name, value) in lines.into_iter().chain(change) {
+    for (name, value) in lines.into_iter().chain(own).chain(change) {
         writeln!(text, "{:<13}{value}", format!("{name}:")).ok();
     }
     let fault = guest.fault.as_ref();
@@ -60,6 +64,14 @@ fn render(view: &GuestView) -> String {
             plain(&fault.message)
         )
         .ok();
+    }
+    if let Some(report) = own_system_failure(view) {
+        writeln!(text, "\n{report}").ok();
+        let own = guest.own_system.as_ref();
+        let failure = own.and_then(|own| own.failure.as_ref());
+        for line in failure.map_or(&[][..], |failure| &failure.log) {
+            writeln!(text, "  {}", plain(line)).ok();
+        }
     }
     if let Some(report) = oom_kills(view) {
         writeln!(text, "\n{report}").ok();

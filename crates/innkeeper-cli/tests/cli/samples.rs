@@ -52,6 +52,7 @@ pub(crate) fn guest(guest_name: &str, slot: u32) -> GuestView {
             retain: None,
             change: None,
             last_change: None,
+            own_system: None,
             declared: false,
             created_at: time("10:00:00.25"),
         },

@@ -1,8 +1,8 @@
 //! The plan of a change of the closure, phase by phase.
 
-use innkeeper_model::{ChangePhase, ClosureChange, UnitPhase};
+use innkeeper_model::{ChangePhase, ClosureChange, OwnSystemState, UnitPhase};
 
-use super::{Goal, Stage, Step, run, stop, thaw};
+use super::{Goal, Stage, Step, leave, run, stop, thaw};
 use crate::observe::Observed;
 
 /// Returns the stages up to the next decision, in order. Never empty: the change has ended when the guest's record has
@@ -13,6 +13,10 @@ use crate::observe::Observed;
 pub(crate) fn plan_change(goal: Goal, change: &ClosureChange, observed: &Observed) -> Vec<Stage> {
     use ChangePhase::{Boot, BootBack, Check, Prepare, Settle, Stop, StopBack, Switch, SwitchBack};
 
+    // The phase begins again with the closure from the host.
+    if goal.has_processes() && observed.own_system == Some(OwnSystemState::Failing) {
+        return leave(observed);
+    }
     let is_running = observed.unit == Some(UnitPhase::Running);
     match change.phase {
         Prepare => {
@@ -33,7 +37,11 @@ pub(crate) fn plan_change(goal: Goal, change: &ClosureChange, observed: &Observe
         SwitchBack if is_running => followed_by(thaw(observed), Step::SwitchBack),
         Switch | Stop | SwitchBack | StopBack => followed_by(stop(observed), Step::ConfirmStop),
         // Its exit is a finding. Without a unit, the host was restarted since the switch.
-        Check if is_running || matches!(observed.unit, Some(UnitPhase::Exited(_))) => {
+        // The health of an unchecked own system comes first.
+        Check
+            if observed.own_system != Some(OwnSystemState::Booting)
+                && (is_running || matches!(observed.unit, Some(UnitPhase::Exited(_)))) =>
+        {
             followed_by(thaw(observed), Step::CheckGuest)
         }
         // Also if it has exited: a crash of the daemon may have ended it at the door.
@@ -126,6 +134,29 @@ mod tests {
         insta::assert_snapshot!(run(SwitchBack, Some(Running)), @"switch-back");
         insta::assert_snapshot!(run(StopBack, Some(Running)), @"stop-unit → remove-unit → remove-network → confirm-stop");
         insta::assert_snapshot!(run(BootBack, None), @"ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → release → settle-closure → end-change");
+    }
+
+    #[test]
+    fn unchecked_own_system_comes_before_the_health() {
+        let show = |unit| {
+            let observed = Observed {
+                closure_known: true,
+                closure_pinned: true,
+                network_present: true,
+                network_complete: true,
+                unit: Some(unit),
+                boots_own: true,
+                own_system: Some(OwnSystemState::Booting),
+                ..Observed::default()
+            };
+            let goal = Goal {
+                desired: DesiredState::Running,
+                level: Level::Awake,
+            };
+            show_goal(goal, ChangePhase::Check, &observed)
+        };
+        insta::assert_snapshot!(show(Running), @"check-system → check-guest");
+        insta::assert_snapshot!(show(Exited(1)), @"remove-unit → ensure-closure + ensure-rootfs + prepare-unit → ensure-secrets + ensure-unit → ensure-network → choose-system → release → check-system → check-guest");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod fixture;
 mod gc;
 mod level;
 mod nesting;
+mod own_system;
 mod retained;
 mod snapshots;
 mod usage;

@@ -5,7 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use innkeeper_model::api::PoolReport;
 use innkeeper_model::{
-    Code, FileWork, Guest, GuestName, Origin, Ownership, RetainedId, SnapshotLabel,
+    Code, FileWork, Guest, GuestName, Origin, Ownership, RetainedId, SnapshotLabel, StorePath,
 };
 
 use super::error::injected;
@@ -62,6 +62,11 @@ impl Rootfs for Part {
     async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         self.call("rootfs.open", Some(guest))?;
         Ok(self.host.world().trees.contains_key(guest))
+    }
+
+    async fn own_system(&self, guest: &GuestName) -> Result<Option<StorePath>, FacilityError> {
+        self.query("rootfs.own_system")?;
+        Ok(self.host.world().profiles.get(guest).cloned())
     }
 
     async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper_model::api::ExecRequest;
-use innkeeper_model::{Code, Guest, GuestName, UnitPhase};
+use innkeeper_model::{Code, Guest, GuestName, StorePath, UnitPhase};
 use tokio::sync::broadcast;
 
 use super::error::injected;
@@ -73,12 +73,23 @@ impl Units for Part {
         })
     }
 
-    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
+    async fn release(
+        &self,
+        guest: &GuestName,
+        own: Option<&StorePath>,
+    ) -> Result<(), FacilityError> {
         self.call("unit.release", Some(guest))?;
-        self.host
-            .world()
-            .units
-            .insert(guest.clone(), UnitPhase::Running);
+        let mut world = self.host.world();
+        let is_broken = own.is_some_and(|own| world.broken_systems.contains(own));
+        let phase = match is_broken {
+            true => UnitPhase::Exited(1),
+            false => UnitPhase::Running,
+        };
+        if let Some(next) = own.and_then(|own| world.profile_writers.get(own).cloned()) {
+            world.profiles.insert(guest.clone(), next);
+        }
+        world.booted.push(own.cloned());
+        world.units.insert(guest.clone(), phase);
         Ok(())
     }
 

@@ -80,6 +80,14 @@ pub struct World {
     pub cpu_time: BTreeMap<GuestName, Duration>,
     /// The number of units that were started, which is the process id of the last one's leader.
     pub starts: u32,
+    /// The own systems that guests' profiles name.
+    pub profiles: BTreeMap<GuestName, StorePath>,
+    /// Own systems whose init exits at once.
+    pub broken_systems: BTreeSet<StorePath>,
+    /// The system that an own system's init lets the profile name.
+    pub profile_writers: BTreeMap<StorePath, StorePath>,
+    /// The own system of each release of a guest; `None` for the closure from the host.
+    pub booted: Vec<Option<StorePath>>,
     /// Units.
     pub units: BTreeMap<GuestName, UnitPhase>,
     /// Guests whose processes are suspended.

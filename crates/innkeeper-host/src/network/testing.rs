@@ -148,6 +148,7 @@ pub(crate) fn guest(name: &str, slot: u32) -> Guest {
         retain: None,
         change: None,
         last_change: None,
+        own_system: None,
         declared: false,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }

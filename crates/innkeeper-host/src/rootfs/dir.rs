@@ -20,9 +20,11 @@ use innkeeper_facilities::{
     FacilityError, FileOwners, Found, FoundRetained, FoundSnapshot, Resource, Rootfs,
 };
 use innkeeper_model::api::{Check, PoolReport};
-use innkeeper_model::{FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel};
+use innkeeper_model::{
+    FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel, StorePath,
+};
 
-use super::{RootfsError, skeleton};
+use super::{RootfsError, profile, skeleton};
 use crate::FileErrorExt;
 use crate::features::UserIds;
 use crate::identity::Identity;
@@ -189,6 +191,13 @@ impl Rootfs for DirRootfs {
         let guest = guest.clone();
         let exists = self.work(move |config| Ok(GuestPaths::of(config, &guest).rootfs().is_dir()));
         Ok(exists.await?)
+    }
+
+    async fn own_system(&self, guest: &GuestName) -> Result<Option<StorePath>, FacilityError> {
+        let guest = guest.clone();
+        let read =
+            self.work(move |config| Ok(profile::read(&GuestPaths::of(config, &guest).rootfs())?));
+        Ok(read.await?)
     }
 
     async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {

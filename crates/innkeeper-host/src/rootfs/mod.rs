@@ -14,6 +14,7 @@ use crate::command::CommandError;
 
 mod dir;
 mod lvm;
+mod profile;
 mod skeleton;
 
 pub use dir::{DirConfig, DirRootfs};
@@ -213,6 +214,7 @@ pub(crate) fn test_guest(name: &str) -> innkeeper_model::Guest {
         retain: None,
         change: None,
         last_change: None,
+        own_system: None,
         declared: false,
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }

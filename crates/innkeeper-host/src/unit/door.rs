@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 
-use innkeeper_model::GuestName;
+use innkeeper_model::{GuestName, StorePath};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,6 +29,9 @@ const UNFILTERED: char = '\u{1}';
 
 /// The maximum length of the shim's error message, in bytes.
 const MESSAGE_LIMIT: u64 = 1000;
+
+/// Precedes the byte if the guest boots a system of its own. The system's path and a line break come between them.
+const BOOT_OWN: u8 = 3;
 
 /// Listens on the door's socket. Replaces the socket of an earlier daemon.
 pub(super) fn listen(run: &RunDir) -> Result<UnixListener, FileError> {
@@ -69,16 +72,25 @@ pub(super) async fn accept(
 pub(super) enum Opened {
     /// The process executed another program, or has ended.
     Gone,
+    /// It ended without reading all of the reply: it executed nothing.
+    Killed,
     /// It could not execute the closure's init; holds its error message.
     Refused(String),
     /// It could not install the filters, and executed nothing; holds its error message.
     Unfiltered(String),
 }
 
-/// Sends the byte, and the filters to install, and waits until the first process has closed its end, which the kernel does
-/// when the process executes init.
-pub(super) async fn open(mut connection: UnixStream, filters: Option<&[u8]>) -> io::Result<Opened> {
+/// Sends the byte, before it the path of a system of the guest's own to boot, after it the filters to install, and waits until
+/// the first process has closed its end, which the kernel does when the process executes init.
+pub(super) async fn open(
+    mut connection: UnixStream,
+    own: Option<&StorePath>,
+    filters: Option<&[u8]>,
+) -> io::Result<Opened> {
     let mut message = String::new();
+    let own = own.map_or_else(Vec::new, |own| {
+        [&[BOOT_OWN], own.as_str().as_bytes(), b"\n"].concat()
+    });
     let opening = match filters {
         None => vec![OPEN],
         Some(list) => {
@@ -86,7 +98,9 @@ pub(super) async fn open(mut connection: UnixStream, filters: Option<&[u8]>) -> 
             [&[OPEN_WITH_FILTERS][..], &length.to_le_bytes(), list].concat()
         }
     };
+    let mut was_killed = false;
     let exchange = async {
+        connection.write_all(&own).await?;
         connection.write_all(&opening).await?;
         (&mut connection)
             .take(MESSAGE_LIMIT)
@@ -99,13 +113,17 @@ pub(super) async fn open(mut connection: UnixStream, filters: Option<&[u8]>) -> 
             if matches!(
                 error.kind(),
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-            ) => {}
+            ) =>
+        {
+            was_killed = true;
+        }
         result => {
             result?;
         }
     }
     Ok(match message.strip_prefix(UNFILTERED) {
         Some(message) => Opened::Unfiltered(message.to_owned()),
+        None if was_killed && message.is_empty() => Opened::Killed,
         None if message.is_empty() => Opened::Gone,
         None => Opened::Refused(message),
     })
@@ -150,5 +168,31 @@ impl Waiting {
     /// Drops the connection of a guest.
     pub(super) fn forget(&self, guest: &GuestName) {
         self.0.lock().remove(guest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn opened(reads: bool) -> Opened {
+        let (daemon, mut shim) = UnixStream::pair().expect("a pair");
+        let path = "/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-nixos-system";
+        let own = StorePath::parse(path).expect("valid");
+        let shim = async move {
+            if reads {
+                let mut message = vec![0; path.len() + 3];
+                shim.read_exact(&mut message).await.expect("the reply");
+            }
+            drop(shim);
+        };
+        let (opened, ()) = tokio::join!(open(daemon, Some(&own), None), shim);
+        opened.expect("no other error")
+    }
+
+    #[tokio::test]
+    async fn process_that_ends_at_the_door_executes_nothing() {
+        assert!(matches!(opened(true).await, Opened::Gone));
+        assert!(matches!(opened(false).await, Opened::Killed));
     }
 }

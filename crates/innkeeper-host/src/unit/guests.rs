@@ -190,10 +190,11 @@ impl Guests {
     }
 
     /// Limits the guest's use of shared kernel resources, then opens the door. Has no effect on a guest whose init has
-    /// taken over. `mounts` comes from [`Supervisor::mounts`](super::supervisor::Supervisor::mounts).
+    /// taken over. `own` is the system of the guest's own to boot. `mounts` comes from [`Supervisor::mounts`](super::supervisor::Supervisor::mounts).
     pub(super) async fn release(
         &self,
         guest: &GuestName,
+        own: Option<&StorePath>,
         cgroup: &Path,
         mounts: Option<&Path>,
     ) -> Result<(), UnitError> {
@@ -224,11 +225,13 @@ impl Guests {
         };
         // Removed before init runs; the open connection does not need it.
         door::close(&run)?;
-        match door::open(connection, filters.as_deref())
+        match door::open(connection, own, filters.as_deref())
             .await
             .on("open the door", run.door())?
         {
-            Opened::Gone => Ok(()),
+            // Otherwise its end would be blamed on its own system.
+            Opened::Killed if own.is_some() => Err(not_at_door()),
+            Opened::Killed | Opened::Gone => Ok(()),
             Opened::Refused(message) => Err(UnitError::Init {
                 guest: guest.clone(),
                 message,

@@ -330,6 +330,7 @@ mod tests {
             retain: None,
             change: None,
             last_change: None,
+            own_system: None,
             declared: false,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }

@@ -113,6 +113,7 @@ fn not_found(name: &GuestName) -> QueryError {
 fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
     let retain: Option<i64> = row.get("retain")?;
     let last_change: Option<String> = row.get("last_change")?;
+    let own_system: Option<String> = row.get("own_system")?;
     Ok(Guest {
         name: row.text("name")?,
         kind: row.text("kind")?,
@@ -127,8 +128,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Guest> {
         file_work: row.opt_json("file_work")?,
         retain: retain.map(RetainedId),
         change: row.opt_json("closure_change")?,
-        // For people only. One of a newer version must not hide the guest.
+        // One of a newer version must not hide the guest. The next start finds out about its own system again.
         last_change: last_change.and_then(|json| serde_json::from_str(&json).ok()),
+        own_system: own_system.and_then(|json| serde_json::from_str(&json).ok()),
         declared: row.get("declared")?,
         created_at: row.time("created_at")?,
     })

@@ -5,7 +5,7 @@
 
 use innkeeper_model::{
     BootSpec, ChangeOutcome, ClosureChange, ClosureSource, Cpus, Guest, GuestName, LastChange,
-    Level, MemorySize, Operation, StorePath, Verb,
+    Level, MemorySize, Operation, OwnSystemFate, OwnSystemState, StorePath, Verb,
 };
 
 use super::Store;
@@ -56,7 +56,17 @@ impl Store {
             let operation = operations::begin(transaction, Some(&name), Verb::Set, &actor)?;
             let restart = requested.restart;
             let declared = guest.declared || requested.declared;
-            let change = ClosureChange::new(operation.id, merged(&guest, requested), restart);
+            let own_system = match (&requested.source, requested.declared) {
+                (None, _) => OwnSystemFate::Kept,
+                // Repeated at each switch of the host: only another closure is a wish.
+                (Some(_), true) => OwnSystemFate::ReplacedByOther,
+                (Some(_), false) => OwnSystemFate::Replaced,
+            };
+            let requested = merged(&guest, requested);
+            let change = ClosureChange {
+                own_system,
+                ..ClosureChange::new(operation.id, requested, restart)
+            };
             guests::set(transaction, &name, "closure_change", &Json(&change))?;
             guests::set(transaction, &name, "declared", &declared)?;
             guests::clear(transaction, &name, "fault")?;
@@ -98,7 +108,8 @@ impl Store {
     }
 
     /// Exchanges the closure and the limits of a guest with those of the change, and records the change, all or nothing.
-    /// Durable.
+    /// If the change replaces a system of the guest's own, it does so from here on, and no longer once the change has a
+    /// failure. Durable.
     ///
     /// # Errors
     /// [`StoreError::GuestNotFound`].
@@ -120,6 +131,15 @@ impl Store {
             guests::set(transaction, &name, "source", &Json(&next.source))?;
             guests::set(transaction, &name, "closure", &next.closure.map(Text))?;
             guests::set(transaction, &name, "limits", &Json(&next.limits))?;
+            let is_replaced = change.own_system == OwnSystemFate::Replaced;
+            if let Some(own) = guest.own_system.filter(|_| is_replaced) {
+                let state = match change.failure {
+                    None => OwnSystemState::Replaced,
+                    Some(_) => OwnSystemState::Pending,
+                };
+                let own = own.with_state(state, None);
+                guests::set(transaction, &name, "own_system", &Json(&own))?;
+            }
             guests::set(transaction, &name, "closure_change", &Json(&change))
         })
         .await

@@ -5,7 +5,7 @@
 
 use innkeeper_model::{
     Code, DesiredState, Failure, FileWork, Guest, GuestKind, GuestName, Level, Operation,
-    SlotRange, StorePath, Verb,
+    OwnSystem, OwnSystemState, SlotRange, StorePath, Verb,
 };
 use rusqlite::{Connection, ToSql, Transaction};
 
@@ -39,19 +39,22 @@ impl Store {
             let Some(origin) = new.origin.clone() else {
                 return insert(transaction, range, new, None, Verb::Create, &actor);
             };
-            require_idle(transaction, &origin.guest)?;
+            let own_system = require_idle(transaction, &origin.guest)?.own_system;
             if let Some(label) = &origin.snapshot {
                 snapshots::require(transaction, &origin.guest, label)?;
             }
-            let file_work = FileWork::CopyOf(origin);
-            insert(
+            let work = FileWork::CopyOf(origin);
+            let verb = Verb::Fork;
+            let (guest, operation) = insert(transaction, range, new, Some(&work), verb, &actor)?;
+            // The copied profile names the same system, and what is known about it holds for the copy.
+            let own_system = own_system.map(|own| own.copied());
+            guests::set(
                 transaction,
-                range,
-                new,
-                Some(&file_work),
-                Verb::Fork,
-                &actor,
-            )
+                &guest.name,
+                "own_system",
+                &own_system.map(Json),
+            )?;
+            Ok((guest, operation))
         })
         .await
     }
@@ -112,7 +115,8 @@ impl Store {
         .await
     }
 
-    /// Records the desired state of a guest, and that it is awake if it should run, clears its fault and begins the operation that establishes it, all or
+    /// Records the desired state of a guest, and that it is awake if it should run, clears its fault, lets the start of a stopped
+    /// guest try a failed system of its own once more, and begins the operation that establishes it, all or
     /// nothing. Durable.
     ///
     /// [`Verb::Destroy`] is never refused, so that every guest can be removed in whatever state it is: it supersedes the
@@ -194,6 +198,24 @@ impl Store {
         fault: Option<&Failure>,
     ) -> Result<(), StoreError> {
         self.set_fact(name, "fault", fault.cloned().map(Json)).await
+    }
+
+    /// Records the system that a guest has built for itself; `None` when it has none. Durable: a system that did not come up
+    /// is not booted again.
+    ///
+    /// # Errors
+    /// [`StoreError::GuestNotFound`].
+    pub async fn set_own_system(
+        &self,
+        name: &GuestName,
+        own: Option<&OwnSystem>,
+    ) -> Result<(), StoreError> {
+        let (name, own) = (name.clone(), own.cloned().map(Json));
+        let action = "record a guest's own system";
+        self.write(action, Durability::Now, move |transaction| {
+            guests::set(transaction, &name, "own_system", &own)
+        })
+        .await
     }
 
     async fn set_fact(
@@ -304,10 +326,20 @@ pub(super) fn begin_change(
     guests::set(transaction, name, "want", &Text(desired))?;
     guests::set(transaction, name, "level", &Text(Level::Awake))?;
     guests::clear(transaction, name, "fault")?;
+    let is_started = verb == Verb::Start && guest.desired != DesiredState::Running;
+    let own_system = match guest.own_system {
+        Some(own) if is_started && own.state == OwnSystemState::Failed => {
+            let own = own.with_state(OwnSystemState::Pending, None);
+            guests::set(transaction, name, "own_system", &Json(&own))?;
+            Some(Box::new(own))
+        }
+        own => own,
+    };
     let guest = Guest {
         desired,
         level: Level::Awake,
         fault: None,
+        own_system,
         ..guest
     };
     Ok((guest, operation))

@@ -5,7 +5,7 @@ use innkeeper_model::preview::api::DeliveryState;
 use innkeeper_model::preview::{PreviewState, PullDetails, RepoName, Rollout, Situation};
 use innkeeper_model::{
     ChangeOutcome, ChangePhase, Code, DesiredState, FileWork, Level, Limits, OperationId,
-    OperationState, RetainedId,
+    OperationState, OwnSystemState, RetainedId,
 };
 use innkeeper_store::{DeliveryFilter, EventFilter, PreviewRequest, RunningTime, Store};
 use rusqlite::Connection;
@@ -33,9 +33,10 @@ const VERSION_19: &str = include_str!("dumps/version-19.sql");
 const VERSION_20: &str = include_str!("dumps/version-20.sql");
 const VERSION_21: &str = include_str!("dumps/version-21.sql");
 const VERSION_22: &str = include_str!("dumps/version-22.sql");
+const VERSION_23: &str = include_str!("dumps/version-23.sql");
 
 /// The newest version that has a dump. A new migration needs a new one.
-const NEWEST: i64 = 22;
+const NEWEST: i64 = 23;
 
 fn restore(dump: &str) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().expect("directory");
@@ -464,6 +465,19 @@ async fn version_22_is_migrated_with_its_data() {
         };
         assert_eq!([level("web").await, level("wide").await], expected);
     }
+}
+
+#[tokio::test]
+async fn version_23_is_migrated_with_its_data() {
+    let own = async |dump| {
+        let (_directory, store) = restore(dump);
+        let guest = store.guest(&name("wide")).await.expect("reads");
+        guest.expect("there").own_system
+    };
+    assert_eq!(own(VERSION_22).await, None);
+    let own = own(VERSION_23).await.expect("one");
+    assert_eq!(own.state, OwnSystemState::Failed);
+    assert_eq!(own.failure.expect("a reason").code, Code::GuestUnhealthy);
 }
 
 #[test]

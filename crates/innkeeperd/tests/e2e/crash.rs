@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use innkeeper_model::api::{DoctorReport, GuestView, RetainedView, Status, Verdict};
-use innkeeper_model::{GuestState, Snapshot};
+use innkeeper_model::{GuestState, OwnSystemState, Snapshot};
 
 use crate::support::{Client, Daemon, Fixture, RETENTION, Sandbox, Traces, closure, wait_until};
 
@@ -270,6 +270,51 @@ fn require_closure(sandbox: &Sandbox, changed: bool, former: Fixture, next: Fixt
     assert!(!roots.join("web.former").is_symlink(), "a root is left");
 }
 
+const START_OWN: Case = Case {
+    prepare: |sandbox, _| stopped_with_own_system(sandbox, Fixture::AgentNext),
+    check: |sandbox, accepted| {
+        require_own_system(sandbox, accepted, accepted, Fixture::AgentNext);
+    },
+    ..START
+};
+
+const START_BROKEN: Case = Case {
+    prepare: |sandbox, _| stopped_with_own_system(sandbox, Fixture::AgentBroken),
+    check: |sandbox, accepted| {
+        require_own_system(sandbox, accepted, false, Fixture::AgentBroken);
+    },
+    ..START
+};
+
+/// Lets the profile of a guest name a system before its stop, as a rebuild in the guest does.
+fn stopped_with_own_system(sandbox: &Sandbox, own: Fixture) {
+    sandbox.client().create("web", &closure(Fixture::BootOwn));
+    let profiles = sandbox
+        .state()
+        .join("guests/web/rootfs/nix/var/nix/profiles");
+    fs::create_dir_all(&profiles).expect("made");
+    std::os::unix::fs::symlink(closure(own), profiles.join("system")).expect("linked");
+    sandbox.client().change("web", "stop");
+}
+
+/// Checks the system that the guest ran last, and the record.
+fn require_own_system(sandbox: &Sandbox, accepted: bool, booted: bool, own: Fixture) {
+    let state = match (accepted, booted) {
+        (true, true) => OwnSystemState::Booted,
+        (true, false) => OwnSystemState::Failed,
+        (false, _) => OwnSystemState::Pending,
+    };
+    let view: GuestView = sandbox.client().get("/v1/guests/web");
+    let recorded = view.guest.own_system.expect("recorded");
+    let found = (recorded.system.to_string(), recorded.state);
+    assert_eq!(found, (closure(own), state));
+    assert_eq!(recorded.failure.is_some(), state == OwnSystemState::Failed);
+    let expected = closure(if booted { own } else { Fixture::BootOwn });
+    let tree = sandbox.state().join("guests/web/rootfs");
+    let shell = fs::read_link(tree.join("bin/sh")).expect("a link");
+    assert_eq!(shell.to_string_lossy(), format!("{expected}/sw/bin/sh"));
+}
+
 fn running_with_a_file(sandbox: &Sandbox, closure: &str) {
     let credentials = sandbox.path().join("credentials");
     fs::create_dir_all(&credentials).expect("made");
@@ -324,6 +369,16 @@ fn a_create_survives_a_crash_at_every_step() {
 #[test]
 fn a_start_survives_a_crash_at_every_step() {
     survives_a_crash_at_every_step(&START);
+}
+
+#[test]
+fn a_start_with_an_own_system_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&START_OWN);
+}
+
+#[test]
+fn a_start_with_a_broken_system_survives_a_crash_at_every_step() {
+    survives_a_crash_at_every_step(&START_BROKEN);
 }
 
 #[test]

@@ -22,12 +22,12 @@ use innkeeper_facilities::{
 };
 use innkeeper_model::api::{Check, PoolReport, Verdict};
 use innkeeper_model::{
-    Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel,
+    Explain, FileWork, Guest, GuestName, Ownership, RetainedId, Slot, SnapshotLabel, StorePath,
 };
 use tokio::sync::Mutex;
 
 use super::dir::{self, DirConfig, GuestPaths};
-use super::{DirRootfs, RootfsError};
+use super::{DirRootfs, RootfsError, profile};
 use crate::command::CommandError;
 use crate::features::UserIds;
 use crate::tree::{self, blocking};
@@ -466,6 +466,11 @@ impl Rootfs for LvmRootfs {
 
     async fn open(&self, guest: &GuestName) -> Result<bool, FacilityError> {
         Ok(self.open_tree(guest).await?)
+    }
+
+    async fn own_system(&self, guest: &GuestName) -> Result<Option<StorePath>, FacilityError> {
+        let root = GuestPaths::of(&self.config.dir, guest).rootfs();
+        Ok(blocking(move || Ok::<_, RootfsError>(profile::read(&root)?)).await?)
     }
 
     async fn retain(&self, guest: &GuestName, id: RetainedId) -> Result<bool, FacilityError> {

@@ -7,7 +7,7 @@ use innkeeper_facilities::{
     Console, ExecSession, FacilityError, Found, Prepared, Resource, UnitSeen, Units,
 };
 use innkeeper_model::api::{Check, ExecRequest};
-use innkeeper_model::{Guest, GuestName, Ownership};
+use innkeeper_model::{Guest, GuestName, Ownership, StorePath};
 use tokio::sync::broadcast;
 
 use super::super::error::UnitError;
@@ -93,11 +93,15 @@ impl<S: Supervisor> Units for SupervisedUnits<S> {
         Ok(Self::ensure(self, guest, ready).await?)
     }
 
-    async fn release(&self, guest: &GuestName) -> Result<(), FacilityError> {
+    async fn release(
+        &self,
+        guest: &GuestName,
+        own: Option<&StorePath>,
+    ) -> Result<(), FacilityError> {
         let cgroup = self.supervisor.groups(guest).guest;
         self.supervisor.confine(guest)?;
         let mounts = self.supervisor.mounts();
-        Ok(self.guests.release(guest, &cgroup, mounts).await?)
+        Ok(self.guests.release(guest, own, &cgroup, mounts).await?)
     }
 
     async fn stop(&self, guest: &GuestName) -> Result<(), FacilityError> {

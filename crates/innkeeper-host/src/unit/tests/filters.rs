@@ -172,7 +172,7 @@ async fn another_daemon_installs_the_filters_of_a_guest_at_the_door() {
     }
     let units = host.units().await;
     units.ensure(&guest, None).await.expect("at the door");
-    units.release(&guest.name).await.expect("released");
+    units.release(&guest.name, None).await.expect("released");
     assert_eq!(proc_status(leader, "Seccomp"), "2");
     units.remove(&guest.name).await.expect("removed");
 }
@@ -191,7 +191,10 @@ async fn guest_without_its_filters_does_not_start() {
     units.ensure(&guest, None).await.expect("at the door");
     // As for a daemon of an earlier release, which knows nothing of filters.
     fs::remove_file(host.config.run_dir(&guest.name).filters()).expect("removed");
-    let refused = units.release(&guest.name).await.expect_err("no filters");
+    let refused = units
+        .release(&guest.name, None)
+        .await
+        .expect_err("no filters");
     assert!(
         refused.to_string().contains("no system call filters"),
         "{refused}"

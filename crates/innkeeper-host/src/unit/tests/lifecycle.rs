@@ -26,7 +26,7 @@ async fn guest_waits_runs_and_is_removed_without_a_trace() {
         .expect_err("not running");
     assert_eq!(refused.code(), Code::GuestNotRunning);
 
-    units.release(&guest.name).await.expect("released");
+    units.release(&guest.name, None).await.expect("released");
     let running = units
         .phase(&guest.name)
         .await
@@ -40,7 +40,10 @@ async fn guest_waits_runs_and_is_removed_without_a_trace() {
         !host.config.run_dir(&guest.name).socket().exists(),
         "the socket is still there"
     );
-    units.release(&guest.name).await.expect("released again");
+    units
+        .release(&guest.name, None)
+        .await
+        .expect("released again");
     assert_eq!(
         units.ensure(&guest, None).await.expect("nothing to do"),
         running
@@ -176,13 +179,16 @@ async fn guest_at_the_door_survives_the_daemon() {
 
     let units = host.units().await;
     assert_eq!(phase(&units, &guest).await, Some(UnitPhase::AtDoor));
-    let error = units.release(&guest.name).await.expect_err("not connected");
+    let error = units
+        .release(&guest.name, None)
+        .await
+        .expect_err("not connected");
     assert_eq!(error.code(), Code::GuestNotRunning);
     assert_eq!(
         units.ensure(&guest, None).await.expect("connected again"),
         seen
     );
-    units.release(&guest.name).await.expect("released");
+    units.release(&guest.name, None).await.expect("released");
     await_line(&units, &guest, "released").await;
     drop(units);
 
@@ -273,7 +279,7 @@ async fn failed_start_reports_its_cause() {
     guest.closure =
         Some(StorePath::parse("/nix/store/n6493hpj13gq9qi78yj3r3gwzljw9phk-none").expect("a path"));
     units.ensure(&guest, None).await.expect("at the door");
-    let error = units.release(&guest.name).await.expect_err("no init");
+    let error = units.release(&guest.name, None).await.expect_err("no init");
     assert_eq!(error.code(), Code::GuestDied);
     assert!(error.to_string().contains("/init: No such file"), "{error}");
 
@@ -369,7 +375,7 @@ async fn guests_start_and_stop_concurrently() {
                 let (one, two) =
                     tokio::join!(units.ensure(&guest, None), units.ensure(&guest, None));
                 assert_eq!(one.expect("at the door"), two.expect("at the door"));
-                units.release(&guest.name).await.expect("released");
+                units.release(&guest.name, None).await.expect("released");
                 units.remove(&guest.name).await.expect("removed");
             })
         })

@@ -183,6 +183,7 @@ impl Host {
             retain: None,
             change: None,
             last_change: None,
+            own_system: None,
             declared: false,
             created_at: jiff::Timestamp::UNIX_EPOCH,
         }
@@ -317,7 +318,7 @@ async fn boot(units: &Arc<dyn Units>, guest: &Guest) -> UnitSeen {
     let prepared = units.prepare(guest).await.expect("prepared");
     let seen = units.ensure(guest, prepared).await.expect("at the door");
     assert_eq!(seen.phase, UnitPhase::AtDoor);
-    units.release(&guest.name).await.expect("released");
+    units.release(&guest.name, None).await.expect("released");
     seen
 }
 

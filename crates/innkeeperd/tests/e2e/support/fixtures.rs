@@ -20,6 +20,10 @@ pub(crate) enum Fixture {
     SwitchNext,
     /// Like `Switch`; the program fails.
     SwitchRefused,
+    /// Like `Agent`, with the program that boots a system of the guest's own.
+    BootOwn,
+    /// Like `Agent`; its init exits at once.
+    AgentBroken,
     /// systemd as init.
     Systemd,
     /// A small init that starts the real sshd.
@@ -41,6 +45,8 @@ pub(crate) fn flake(fixture: Fixture) -> String {
         Fixture::Switch => ("guest", "switch"),
         Fixture::SwitchNext => ("guest", "switch-next"),
         Fixture::SwitchRefused => ("guest", "switch-refused"),
+        Fixture::BootOwn => ("guest", "boot-own"),
+        Fixture::AgentBroken => ("guest", "agent-broken"),
         Fixture::NoInit => ("guest", "no-init"),
         Fixture::Systemd => ("debian", "systemd"),
         Fixture::Ssh => ("debian", "ssh"),
